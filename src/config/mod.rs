@@ -1,0 +1,1 @@
+//! Configuration: raw (serde) → checked, all mistakes in one report; secrets.

@@ -1,0 +1,3 @@
+//! Deciding: finding + history + policy → act, watch, withhold or escalate. Pure; one rule, one file.
+
+pub mod policy;

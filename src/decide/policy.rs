@@ -1,0 +1,104 @@
+//! Every rule's number, with its default and the reason for it (design §5, §6). `0` never means unlimited.
+
+use crate::model::Span;
+
+/// Whether writes are allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Everything but the writes; says what it would have done.
+    Observe,
+    /// Heals.
+    Heal,
+}
+
+/// The limits of diagnosis and decision.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Policy {
+    /// Grace after a manager's start, in which nothing short of proof leads to an act.
+    pub settle: Span,
+    /// An unbroken run of conflicts longer than this is no stale session.
+    pub stale_session_limit: Span,
+    /// From here on, a wait for a stale session is called odd.
+    pub stale_session_odd: Span,
+    /// Allows a toggle of a deaf set, which still runs a listener.
+    pub allow_risky: bool,
+    /// Sweeps in a row that must agree before a strong finding is acted upon.
+    pub confirm_strong: u32,
+    /// Treatments under way at once, after the canary.
+    pub max_in_flight: u32,
+    /// Treatments of one set within `set_budget_window`.
+    pub set_budget: u32,
+    /// The window of `set_budget`.
+    pub set_budget_window: Span,
+    /// Waits before the second, third, … treatment of one set; the last repeats.
+    pub backoff: Vec<Span>,
+    /// Spread added to each wait, as a share of it (0.2 = up to 20 % more).
+    pub backoff_jitter: f64,
+    /// Health for this long clears a set's count.
+    pub budget_cleared_after: Span,
+    /// Treatments of one manager within an hour: one crash of 500 sets, twice.
+    pub heals_per_hour: u32,
+    /// Unverified treatments in a row that open the breaker.
+    pub breaker_after: u32,
+    /// How long an open breaker waits before it lets one canary through.
+    pub breaker_half_open_after: Span,
+    /// Least wait between disable and enable where nothing shows that the worker is there.
+    pub toggle_gap: Span,
+    /// How long to wait for that evidence before enabling all the same.
+    pub toggle_gap_limit: Span,
+    /// Longest a set may stay disabled by us while the manager is reachable.
+    pub disabled_limit: Span,
+    /// How long a toggled worker may take to show any life.
+    pub revive_timeout: Span,
+    /// How long to wait for listener evidence after a remedy.
+    pub verify_timeout: Span,
+    /// A listener without a completed poll for this long is deaf (three poll lengths).
+    pub deaf_after: Span,
+    /// Assigned jobs that start nothing for this long make a polling set starved.
+    pub starved_after: Span,
+    /// Sessions opened by one set within a minute that no healthy poll explains.
+    pub flapping_per_minute: u32,
+    /// Whether session probes may be used at all.
+    pub session_probe: bool,
+    /// At most one session probe per set within this.
+    pub session_probe_every: Span,
+    /// A forge must lack a set for this long before it is called missing.
+    pub missing_after: Span,
+    /// Share of a GitHub credential's quota left to the manager.
+    pub quota_reserve: f64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let stale_session_limit = Span::mins(5);
+        Self {
+            settle: Span::secs(20),
+            stale_session_limit,
+            stale_session_odd: Span::mins(3),
+            allow_risky: false,
+            confirm_strong: 2,
+            max_in_flight: 10,
+            set_budget: 3,
+            set_budget_window: Span::hours(24),
+            backoff: vec![Span::mins(5), Span::mins(15), Span::mins(60)],
+            backoff_jitter: 0.2,
+            budget_cleared_after: Span::hours(1),
+            heals_per_hour: 1000,
+            breaker_after: 2,
+            breaker_half_open_after: Span::mins(30),
+            toggle_gap: Span::secs(5),
+            toggle_gap_limit: Span::secs(15),
+            disabled_limit: Span::mins(2),
+            revive_timeout: Span::secs(30),
+            verify_timeout: stale_session_limit.plus(Span::secs(30)),
+            deaf_after: Span::secs(270),
+            starved_after: Span::mins(10),
+            flapping_per_minute: 20,
+            session_probe: true,
+            session_probe_every: Span::mins(1),
+            missing_after: Span::mins(2),
+            quota_reserve: 0.2,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Diagnosing: observations → one finding per set. Pure; one function per diagnosis, in stated order.

@@ -1,0 +1,1 @@
+//! What leaves the process: Prometheus metrics, the HTTP server, the status page.

@@ -1,0 +1,1 @@
+//! The GARM adapter: API, metrics text, goroutine dumps, log. Wire types stay inside.

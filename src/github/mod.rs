@@ -1,0 +1,1 @@
+//! The GitHub adapter: authentication, registration, the Actions service. Wire types stay inside.

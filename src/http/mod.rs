@@ -1,0 +1,160 @@
+//! The shared HTTP client: time-outs, body bounds, `Retry-After`, politeness, retries of reads only, and typed
+//! errors that say whether a request was sent. Adapters speak [`http::Request`] and get [`Response`]; what carries
+//! them is a [`Transport`]: real sockets in production, the lab's simulators in process under virtual time.
+
+use crate::clock::Clock;
+use crate::model::{FailureKind, Operation, ProbeFailure, Span, Target, Wall};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// A complete, bounded answer, whatever its status.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// Its status.
+    pub status: http::StatusCode,
+    /// Its headers.
+    pub headers: http::HeaderMap,
+    /// Its body, never longer than the bound that was asked for.
+    pub body: Bytes,
+}
+
+/// Why a transport brought no complete answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportError {
+    /// `Connect`, `Tls`, `Timeout`, `Broken`, `TooLarge`, `Redirect` or `Malformed`.
+    pub kind: FailureKind,
+    /// In words, without the URL's credentials or any header.
+    pub detail: String,
+}
+
+/// Bounds of one exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// From sending to the end of the body.
+    pub total: Span,
+    /// The longest body read.
+    pub body: usize,
+}
+
+/// Carries one request and brings one answer. Never retries, never follows redirects.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// One exchange within `bounds`.
+    async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError>;
+}
+
+/// Told about every exchange, for `probe_duration_seconds` and `probe_failures_total`.
+pub trait Recorder: Send + Sync {
+    /// One exchange ended.
+    fn exchange(&self, target: Target, operation: Operation, took: Span, failure: Option<FailureKind>);
+}
+
+/// A recorder that forgets.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoRecorder;
+
+impl Recorder for NoRecorder {
+    fn exchange(&self, _: Target, _: Operation, _: Span, _: Option<FailureKind>) {}
+}
+
+/// What was tried, on which target, what came back, and whether it may have had an effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{target} {operation}: {kind}: {detail}")]
+pub struct ApiError {
+    /// The server.
+    pub target: Target,
+    /// What was asked.
+    pub operation: Operation,
+    /// The class of failure: metric label and retry decision.
+    pub kind: FailureKind,
+    /// What came back and what to do; never a secret.
+    pub detail: String,
+    /// Whether the request may have reached the server without a usable answer.
+    pub effect: Effect,
+    /// When the server said it may be asked again.
+    pub retry_at: Option<Wall>,
+}
+
+/// Whether a failed request may have had an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Certainly none: not sent, or refused.
+    None,
+    /// Unknown: sent, and no usable answer came.
+    Unknown,
+}
+
+impl From<ApiError> for ProbeFailure {
+    fn from(error: ApiError) -> Self {
+        Self {
+            target: error.target,
+            operation: error.operation,
+            kind: error.kind,
+            detail: error.detail,
+            retry_at: error.retry_at,
+        }
+    }
+}
+
+impl From<ApiError> for crate::treat::ports::WriteError {
+    fn from(error: ApiError) -> Self {
+        match error.effect {
+            Effect::None => Self::NotApplied(error.into()),
+            Effect::Unknown => Self::Unknown(error.into()),
+        }
+    }
+}
+
+/// The client of one target.
+#[derive(Clone)]
+pub struct Client {
+    /// Which server.
+    pub target: Target,
+    transport: Arc<dyn Transport>,
+    recorder: Arc<dyn Recorder>,
+    clock: Arc<dyn Clock>,
+    bounds: Bounds,
+}
+
+impl Client {
+    /// A client of `target` over `transport`.
+    pub fn new(
+        target: Target,
+        transport: Arc<dyn Transport>,
+        recorder: Arc<dyn Recorder>,
+        clock: Arc<dyn Clock>,
+        bounds: Bounds,
+    ) -> Self {
+        Self { target, transport, recorder, clock, bounds }
+    }
+
+    /// An idempotent read: retried, with jitter, on failures that a second try may cure.
+    pub async fn read(&self, operation: Operation, request: http::Request<Bytes>) -> Result<Response, ApiError> {
+        self.once(operation, request).await
+    }
+
+    /// A write: sent exactly once.
+    pub async fn write(&self, operation: Operation, request: http::Request<Bytes>) -> Result<Response, ApiError> {
+        self.once(operation, request).await
+    }
+
+    async fn once(&self, operation: Operation, request: http::Request<Bytes>) -> Result<Response, ApiError> {
+        let began = self.clock.now().mono;
+        let answer = self.transport.send(request, self.bounds).await;
+        let took = self.clock.now().mono.since(began);
+        self.recorder.exchange(self.target, operation, took, answer.as_ref().err().map(|e| e.kind));
+        answer.map_err(|error| ApiError {
+            target: self.target,
+            operation,
+            kind: error.kind,
+            effect: if matches!(error.kind, FailureKind::Connect | FailureKind::Tls) {
+                Effect::None
+            } else {
+                Effect::Unknown
+            },
+            detail: error.detail,
+            retry_at: None,
+        })
+    }
+}

@@ -1,0 +1,31 @@
+//! The words of the field, as types (design §2): identities, time, observations, findings,
+//! decisions, treatments and outcomes.
+//!
+//! Pure: plain data with small methods; no clock, no randomness, no IO, no async. Every closed
+//! enum has `ALL` and `as_str`, which are the only source of label values in logs and metrics.
+
+pub mod closed;
+pub mod decision;
+pub mod diagnosis;
+pub mod ids;
+pub mod log_fact;
+pub mod observation;
+pub mod session;
+pub mod time;
+pub mod treatment;
+
+pub use decision::{Decision, Escalation, Guard, Held, Remedy, RemedyKind, SetDecision, Waiting};
+pub use diagnosis::{
+    Confidence, Diagnosis, EndpointState, Evidence, Fact, Finding, ManagerState, RestartKind, WorkerState,
+};
+pub use ids::{
+    EndpointName, Entity, EntityKind, EntityRef, ForgeId, Incarnation, ManagerName, Owner, Revision, ScaleSetId,
+    SessionId, TreatmentId,
+};
+pub use observation::{
+    Controller, Enablement, Endpoint, FailureKind, ForgePlace, ForgeSet, ForgeStatistics, Goroutines, Lingering,
+    ListenerMetrics, ManagerMetrics, Operation, ProbeFailure, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep,
+    Target,
+};
+pub use time::{Mono, Now, Span, Wall};
+pub use treatment::{Outcome, Step, Treatment};

@@ -1,0 +1,53 @@
+//! Sessions we have seen, by the incarnation that opened them: the rows of the ledger.
+
+use super::closed::closed_enum;
+use super::ids::{Incarnation, Owner, ScaleSetId, SessionId};
+use super::observation::ForgePlace;
+use super::time::Wall;
+use serde::{Deserialize, Serialize};
+
+closed_enum! {
+    /// How a session ended.
+    pub enum SessionEnd {
+        /// Its holder closed it.
+        Closed = "closed",
+        /// We deleted it.
+        DeletedByUs = "deleted_by_us",
+        /// GitHub forgot it.
+        Expired = "expired",
+        /// It is gone, and nobody saw how.
+        Unknown = "unknown",
+    }
+}
+
+/// Who opened a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenedBy {
+    /// The manager, in this run of its process.
+    Manager(Incarnation),
+    /// The manager, in a run nobody could name. Never deletable.
+    UnknownIncarnation,
+    /// We ourselves, by a session probe.
+    Medic,
+}
+
+/// One session in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerSession {
+    /// The manager's id of its set.
+    pub set: ScaleSetId,
+    /// Where its set is on the forge.
+    pub place: ForgePlace,
+    /// Its id.
+    pub id: SessionId,
+    /// Its owner name.
+    pub owner: Owner,
+    /// Who opened it, and in which run.
+    pub opened_by: OpenedBy,
+    /// When it was first seen alive.
+    pub first_seen: Wall,
+    /// When it was last seen alive.
+    pub last_seen: Wall,
+    /// How and when it ended, if it has.
+    pub ended: Option<(Wall, SessionEnd)>,
+}

@@ -1,0 +1,179 @@
+//! One run of a remedy, as it is journaled: every step is durable before its effect is on the wire (I6).
+
+use super::closed::closed_enum;
+use super::decision::Remedy;
+use super::diagnosis::Diagnosis;
+use super::ids::{Incarnation, Owner, Revision, ScaleSetId, SessionId, TreatmentId};
+use super::observation::ForgePlace;
+use super::time::Wall;
+use serde::{Deserialize, Serialize};
+
+closed_enum! {
+    /// How a treatment ended.
+    pub enum Outcome {
+        /// New listener evidence after the act.
+        Recovered = "recovered",
+        /// It recovered before anything of ours took effect.
+        SelfRecovered = "self_recovered",
+        /// Acted, and no listener evidence came in time.
+        Unverified = "unverified",
+        /// Somebody else acted on the set meanwhile; we stepped back.
+        Yielded = "yielded",
+        /// The act itself was refused; nothing was changed.
+        Failed = "failed",
+        /// A session probe answered: somebody holds a session.
+        Held = "held",
+        /// A session probe answered: nobody held a session.
+        Unheld = "unheld",
+    }
+}
+
+/// A treatment of one set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Treatment {
+    /// Its number in the journal.
+    pub id: TreatmentId,
+    /// The set.
+    pub set: ScaleSetId,
+    /// The set's name, for people.
+    pub name: String,
+    /// Where the set is on its forge, where known; remedies that touch sessions need it.
+    pub place: Option<ForgePlace>,
+    /// What is done.
+    pub remedy: Remedy,
+    /// The diagnosis it answers.
+    pub cause: Diagnosis,
+    /// The manager's run in which it was decided.
+    pub incarnation: Option<Incarnation>,
+    /// When it was decided.
+    pub opened: Wall,
+    /// Whether it goes first, alone.
+    pub canary: bool,
+    /// Where it stands.
+    pub step: Step,
+    /// When it got there.
+    pub step_at: Wall,
+    /// When its set was first seen to be revived: the worker lives and tries again.
+    pub revived: Option<Wall>,
+}
+
+/// Where a treatment stands. The steps up to [`Step::Verifying`] are *intents*: something of ours may be in
+/// effect that must be undone or completed, whatever dies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// A stale session is being deleted.
+    Deleting {
+        /// The session.
+        session: SessionId,
+        /// Requests sent so far.
+        attempts: u32,
+        /// Not before this.
+        not_before: Wall,
+    },
+    /// A disable is about to be, or has been, sent; its answer is not known.
+    Disabling {
+        /// The set's revision before.
+        seen: Revision,
+    },
+    /// The disable's answer did not arrive: its effect is settled by reading.
+    DisableUnknown {
+        /// The set's revision before.
+        seen: Revision,
+        /// When the request went out; the manager's date of our change lies close after it.
+        sent: Wall,
+    },
+    /// Disabled by us.
+    Disabled {
+        /// The revision our write produced.
+        ours: Revision,
+    },
+    /// An enable is about to be, or has been, sent; its answer is not known.
+    Enabling {
+        /// The revision our disable produced.
+        ours: Revision,
+        /// Requests sent so far.
+        attempts: u32,
+        /// Not before this.
+        not_before: Wall,
+    },
+    /// Done; waiting for listener evidence newer than this step.
+    Verifying,
+    /// A session probe is about to be, or has been, sent; its answer is not known.
+    ProbeOpening {
+        /// Our owner name, unique to this probe.
+        owner: Owner,
+    },
+    /// The probe opened a session, which is ours to end.
+    ProbeOpened {
+        /// Its id.
+        session: SessionId,
+        /// Delete requests sent so far.
+        attempts: u32,
+        /// Not before this.
+        not_before: Wall,
+    },
+    /// Over.
+    Closed {
+        /// How.
+        outcome: Outcome,
+        /// In words.
+        why: String,
+    },
+}
+
+impl Step {
+    /// Whether something of ours may be in effect on a server that must not be left so.
+    #[must_use]
+    pub const fn is_intent(&self) -> bool {
+        match self {
+            Self::Disabling { .. }
+            | Self::DisableUnknown { .. }
+            | Self::Disabled { .. }
+            | Self::Enabling { .. }
+            | Self::ProbeOpening { .. }
+            | Self::ProbeOpened { .. }
+            | Self::Deleting { .. } => true,
+            Self::Verifying | Self::Closed { .. } => false,
+        }
+    }
+
+    /// Whether the treatment is over.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed { .. })
+    }
+}
+
+impl Treatment {
+    /// The outcome, once closed.
+    #[must_use]
+    pub const fn outcome(&self) -> Option<Outcome> {
+        match &self.step {
+            Step::Closed { outcome, .. } => Some(*outcome),
+            Step::Deleting { .. }
+            | Step::Disabling { .. }
+            | Step::DisableUnknown { .. }
+            | Step::Disabled { .. }
+            | Step::Enabling { .. }
+            | Step::Verifying
+            | Step::ProbeOpening { .. }
+            | Step::ProbeOpened { .. } => None,
+        }
+    }
+
+    /// Whether the set is, or may be, disabled by this treatment.
+    #[must_use]
+    pub const fn may_have_disabled(&self) -> bool {
+        matches!(
+            self.step,
+            Step::Disabling { .. } | Step::DisableUnknown { .. } | Step::Disabled { .. } | Step::Enabling { .. }
+        )
+    }
+
+    /// Whether it counts against `max_in_flight`: acting, or acted and not yet revived.
+    #[must_use]
+    pub const fn in_flight(&self) -> bool {
+        self.step.is_intent() || (matches!(self.step, Step::Verifying) && self.revived.is_none())
+    }
+}

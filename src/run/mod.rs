@@ -1,0 +1,1 @@
+//! The loop and the one-shot: sweep → diagnose → decide → treat → export; shutdown.

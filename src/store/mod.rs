@@ -1,0 +1,1 @@
+//! The durable store (SQLite): journal, ledger, memory, history, lease.

@@ -1,0 +1,1 @@
+//! Tracing: format, level, redaction.
