@@ -11,6 +11,7 @@ pub mod ids;
 pub mod log_fact;
 pub mod observation;
 pub mod session;
+pub mod status;
 pub mod time;
 pub mod treatment;
 
