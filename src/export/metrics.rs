@@ -79,7 +79,7 @@ declare! {
     lingering_instances: IntGaugeVec = "gauge" ["manager", "scale_set"]
         "Instances of the scale set that wait in `deleted`, which only a living worker clears.";
     remedies_total: IntCounterVec = "counter" ["manager", "remedy", "outcome", "mode"]
-        "Treatments that ended, by remedy, outcome and mode (in dry_run: those that would have begun, as `unverified`).";
+        "Treatments that ended, by remedy, outcome and mode (dry_run: those that were due, as `would_act`).";
     withheld_total: IntCounterVec = "counter" ["manager", "guard"]
         "Times a guard began to hold back a remedy that was due.";
     recoveries_total: IntCounterVec = "counter" ["manager", "cause"]
