@@ -213,17 +213,17 @@ fn is_malformed(error: &reqwest::Error) -> bool {
     }
 }
 
+/// The error and its causes. `io::Error::source` skips the error it wraps, so that one is taken out by hand.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source()).take(16)
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().map(|wrapped| wrapped as &(dyn StdError + 'static)),
+        None => error.source(),
+    })
+    .take(16)
 }
 
 fn tls_cause(error: &reqwest::Error) -> Option<&rustls::Error> {
-    chain(error).find_map(|cause| {
-        cause.downcast_ref::<rustls::Error>().or_else(|| {
-            // `io::Error::source` skips the error it wraps.
-            cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
-        })
-    })
+    chain(error).find_map(|cause| cause.downcast_ref())
 }
 
 fn explain_tls(error: &rustls::Error) -> String {

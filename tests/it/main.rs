@@ -1,1 +1,4 @@
-//! All integration tests in one binary, one module per subject.
+//! All integration tests in one binary.
+
+mod garm_client;
+mod http_transport;
