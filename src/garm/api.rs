@@ -8,7 +8,7 @@
 //! are `null`; an answer for another set than the one asked about, which is malformed and not believed.
 
 use super::auth::{Token, TokenCache};
-use super::goroutines;
+use super::goroutines::GoroutineCounter;
 use super::metrics_text;
 use super::refusal::{is_unknown_object, refusal, wants_new_token};
 use super::wire::{self, Endpoints, WireController, WireInstance, WireScaleSet, WireToken};
@@ -279,7 +279,8 @@ impl GarmClient {
         let operation = Operation::Goroutines;
         let address = format!("{}/debug/pprof/goroutine?debug=2", self.base);
         let request = self.request(operation, Method::GET, &address, None, String::new())?;
-        let response = self.dumps.read(operation, request).await?;
+        let mut counter = GoroutineCounter::default();
+        let response = self.dumps.read_into(operation, request, &mut counter).await?;
         if response.status == StatusCode::NOT_FOUND {
             return Err(
                 self.not_enabled(operation, "set `debug_server = true` under [default] in GARM's configuration")
@@ -288,8 +289,7 @@ impl GarmClient {
         if let Some(error) = refusal(&self.dumps, operation, &response) {
             return Err(error);
         }
-        goroutines::count(&response.body)
-            .ok_or_else(|| self.error(operation, FailureKind::Malformed, "the answer is no goroutine dump"))
+        counter.finish().ok_or_else(|| self.error(operation, FailureKind::Malformed, "the answer is no goroutine dump"))
     }
 
     fn request(

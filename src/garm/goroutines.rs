@@ -7,6 +7,7 @@
 //! name functions that need not live any more; a frame may repeat in one goroutine by recursion; `loop.func1` is
 //! another function. The dump is fed in pieces of any size, and no piece is kept.
 
+use crate::http::BodySink;
 use crate::model::Goroutines;
 
 const LISTENER: &[u8] = b"workers/scaleset.(*scaleSetListener).loop(";
@@ -25,9 +26,11 @@ pub struct GoroutineCounter {
     in_worker: bool,
 }
 
-impl GoroutineCounter {
-    /// Takes in the next piece.
-    pub fn feed(&mut self, piece: &[u8]) {
+impl BodySink for GoroutineCounter {
+    fn begin(&mut self) {
+        *self = Self::default();
+    }
+    fn piece(&mut self, piece: &[u8]) {
         for part in piece.split_inclusive(|byte| *byte == b'\n') {
             let (text, ended) = match part.split_last() {
                 Some((b'\n', text)) => (text, true),
@@ -40,7 +43,9 @@ impl GoroutineCounter {
             }
         }
     }
+}
 
+impl GoroutineCounter {
     /// The counts; `None` when what was fed is no goroutine dump.
     #[must_use]
     pub fn finish(mut self) -> Option<Goroutines> {
@@ -71,7 +76,7 @@ impl GoroutineCounter {
 #[must_use]
 pub fn count(dump: &[u8]) -> Option<Goroutines> {
     let mut counter = GoroutineCounter::default();
-    counter.feed(dump);
+    counter.piece(dump);
     counter.finish()
 }
 
@@ -128,7 +133,9 @@ mod tests {
         let dump = recorded("garm-2026-07-post-fix", "goroutines-healthy");
         for size in [1, 7, 4096] {
             let mut counter = GoroutineCounter::default();
-            dump.chunks(size).for_each(|piece| counter.feed(piece));
+            for piece in dump.chunks(size) {
+                counter.piece(piece);
+            }
             assert_eq!(counter.finish(), count(&dump), "pieces of {size}");
         }
     }
@@ -143,7 +150,9 @@ mod tests {
             ], 0..30)) {
             let whole = count(&pieces.concat());
             let mut counter = GoroutineCounter::default();
-            pieces.iter().for_each(|piece| counter.feed(piece));
+            for piece in &pieces {
+                counter.piece(piece);
+            }
             prop_assert_eq!(counter.finish(), whole);
         }
     }

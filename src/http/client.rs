@@ -7,7 +7,7 @@
 //! credential until the date the server gave ([`super::limits`]).
 
 use super::limits::{Limits, Politeness, RateLimit, retry_after};
-use super::{ApiError, Bounds, Effect, Recorder, Response, Transport, status};
+use super::{ApiError, BodySink, Bounds, Effect, Recorder, Response, Transport, status};
 use crate::clock::Clock;
 use crate::model::{FailureKind, Operation, Span, Target};
 use bytes::Bytes;
@@ -130,43 +130,76 @@ impl Client {
 
     /// An idempotent read: retried, with jitter, on failures that a second try may cure. Any status is an answer.
     pub async fn read(&self, operation: Operation, request: Request<Bytes>) -> Result<Response, ApiError> {
+        self.tries(operation, request, None).await
+    }
+
+    /// As [`Self::read`], with the body of a 2xx answer handed to `sink` in pieces and not kept.
+    pub async fn read_into(
+        &self,
+        operation: Operation,
+        request: Request<Bytes>,
+        sink: &mut dyn BodySink,
+    ) -> Result<Response, ApiError> {
+        self.tries(operation, request, Some(sink)).await
+    }
+
+    /// A write: sent exactly once. Any status is an answer.
+    pub async fn write(&self, operation: Operation, request: Request<Bytes>) -> Result<Response, ApiError> {
+        self.admit(operation, Span::MAX).await?;
+        self.once(operation, request, self.bounds, None).await
+    }
+
+    async fn tries(
+        &self,
+        operation: Operation,
+        request: Request<Bytes>,
+        mut sink: Option<&mut dyn BodySink>,
+    ) -> Result<Response, ApiError> {
         let deadline = self.deadline.unwrap_or_else(|| self.bounds.total.times(2));
         let began = self.clock.now().mono;
         let mut attempt = 1;
+        let left = || Span(deadline.0.saturating_sub(self.clock.now().mono.since(began).0));
         loop {
-            let left = Span(deadline.0.saturating_sub(self.clock.now().mono.since(began).0));
-            let bounds = Bounds { total: self.bounds.total.min(left), ..self.bounds };
-            let answer = self.once(operation, request.clone(), bounds).await;
-            let passed = self.clock.now().mono.since(began);
+            self.admit(operation, left()).await?;
+            let bounds = Bounds { total: self.bounds.total.min(left()), ..self.bounds };
+            let again = sink.as_mut().map(|sink| &mut **sink as &mut dyn BodySink);
+            let answer = self.once(operation, request.clone(), bounds, again).await;
             match self.pause_before_next(attempt, &answer) {
-                Some(pause) if passed.plus(pause) < deadline => self.clock.sleep(pause).await,
+                Some(pause) if pause < left() => self.clock.sleep(pause).await,
                 Some(_) | None => return answer.map_err(|error| told_attempts(error, attempt)),
             }
             attempt += 1;
         }
     }
 
-    /// A write: sent exactly once. Any status is an answer.
-    pub async fn write(&self, operation: Operation, request: Request<Bytes>) -> Result<Response, ApiError> {
-        self.once(operation, request, self.bounds).await
+    /// Waits for a turn, for no longer than `longest` or our patience.
+    async fn admit(&self, operation: Operation, longest: Span) -> Result<(), ApiError> {
+        let began = self.clock.now().mono;
+        let Err(held) = self.limits.admit(longest).await else { return Ok(()) };
+        let took = self.clock.now().mono.since(began);
+        self.recorder.exchange(self.target, operation, took, Some(FailureKind::HeldBack));
+        Err(ApiError {
+            target: self.target,
+            operation,
+            kind: FailureKind::HeldBack,
+            detail: held.detail,
+            effect: Effect::None,
+            retry_at: Some(held.until),
+        })
     }
 
-    async fn once(&self, operation: Operation, request: Request<Bytes>, bounds: Bounds) -> Result<Response, ApiError> {
-        let began = self.clock.now().mono;
-        if let Err(held) = self.limits.admit().await {
-            let took = self.clock.now().mono.since(began);
-            self.recorder.exchange(self.target, operation, took, Some(FailureKind::HeldBack));
-            return Err(ApiError {
-                target: self.target,
-                operation,
-                kind: FailureKind::HeldBack,
-                detail: held.detail,
-                effect: Effect::None,
-                retry_at: Some(held.until),
-            });
-        }
+    async fn once(
+        &self,
+        operation: Operation,
+        request: Request<Bytes>,
+        bounds: Bounds,
+        sink: Option<&mut dyn BodySink>,
+    ) -> Result<Response, ApiError> {
         let sent = self.clock.now().mono;
-        let answer = self.transport.send(request, bounds).await;
+        let answer = match sink {
+            Some(sink) => self.transport.stream(request, bounds, sink).await,
+            None => self.transport.send(request, bounds).await,
+        };
         let now = self.clock.now();
         let failure = match &answer {
             Ok(response) => {
@@ -419,6 +452,56 @@ mod tests {
         assert_eq!((error.kind, error.effect), (FailureKind::HeldBack, Effect::None));
         assert!(error.retry_at.is_some());
         patient.write(Operation::SetEnabled, request()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_streamed_body_forgets_a_failed_attempt() {
+        #[derive(Default)]
+        struct Kept(Vec<u8>);
+        impl BodySink for Kept {
+            fn begin(&mut self) {
+                self.0.clear();
+            }
+            fn piece(&mut self, piece: &[u8]) {
+                self.0.extend_from_slice(piece);
+            }
+        }
+        let body = |status, text: &'static str| {
+            let mut response = ok(status, &[])?;
+            response.body = Bytes::from_static(text.as_bytes());
+            Ok(response)
+        };
+        let (client, _, _) = client([body(503, "busy"), body(200, "all of it"), body(404, "none")]);
+        let mut kept = Kept::default();
+        let response = client.read_into(Operation::Goroutines, request(), &mut kept).await.unwrap();
+        assert_eq!((kept.0.as_slice(), response.body.len()), (b"all of it".as_slice(), 0));
+        let refused = client.read_into(Operation::Goroutines, request(), &mut kept).await.unwrap();
+        assert_eq!((kept.0.len(), refused.body.as_ref()), (0, b"none".as_slice()), "a refusal keeps its words");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_exchange_is_recorded_with_its_failure() {
+        #[derive(Default)]
+        struct Seen(Mutex<Vec<Option<FailureKind>>>);
+        impl Recorder for Seen {
+            fn exchange(&self, _: Target, _: Operation, _: Span, failure: Option<FailureKind>) {
+                self.0.lock().unwrap().push(failure);
+            }
+        }
+        let (client, _, _) = client([broken(FailureKind::Broken), ok(500, &[]), ok(200, &[]), ok(429, &[])]);
+        let seen = Arc::new(Seen::default());
+        let client = Client { recorder: seen.clone(), ..client };
+        for _ in 0..3 {
+            let _ = client.read(Operation::ListForgeSets, request()).await;
+        }
+        let expected = [
+            Some(FailureKind::Broken),
+            Some(FailureKind::Server),
+            None,
+            Some(FailureKind::RateLimited),
+            Some(FailureKind::HeldBack),
+        ];
+        assert_eq!(*seen.0.lock().unwrap(), expected);
     }
 
     #[test]

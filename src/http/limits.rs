@@ -77,12 +77,11 @@ impl RateLimit {
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: Wall) -> Option<Wall> {
     let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let at = match text.parse::<u64>() {
-        Ok(seconds) => now.plus(Span::secs(seconds)),
-        Err(_) => {
-            let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-            Wall(u64::try_from(date.as_millisecond()).ok()?)
-        }
+    let at = if let Ok(seconds) = text.parse::<u64>() {
+        now.plus(Span::secs(seconds))
+    } else {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Wall(u64::try_from(date.as_millisecond()).ok()?)
     };
     Some(bounded(at, now))
 }
@@ -156,8 +155,9 @@ impl Limits {
         self.state().quota
     }
 
-    /// Waits for a turn, within the patience.
-    pub(super) async fn admit(&self) -> Result<(), Held> {
+    /// Waits for a turn, within the patience and for no longer than `longest`.
+    pub(super) async fn admit(&self, longest: Span) -> Result<(), Held> {
+        let longest = self.patience.min(longest);
         let began = self.clock.now().mono;
         loop {
             let now = self.clock.now();
@@ -165,7 +165,7 @@ impl Limits {
             let Err(not_until) = self.bucket.check() else { return Ok(()) };
             let wait = not_until.wait_time_from(BucketClock(Arc::clone(&self.clock)).now());
             let wait = Span::from(wait).plus(Span::millis(1));
-            if now.mono.since(began).plus(wait) > self.patience {
+            if now.mono.since(began).plus(wait) > longest {
                 return Err(Held {
                     detail: "our own limit of requests per second is reached; nothing was sent".to_owned(),
                     until: now.wall.plus(wait),

@@ -58,6 +58,29 @@ pub struct Bounds {
 pub trait Transport: Send + Sync {
     /// One exchange within `bounds`.
     async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError>;
+
+    /// As [`Self::send`], with the body of a 2xx answer handed to `sink` in pieces and not kept.
+    async fn stream(
+        &self,
+        request: http::Request<Bytes>,
+        bounds: Bounds,
+        sink: &mut dyn BodySink,
+    ) -> Result<Response, TransportError> {
+        let mut response = self.send(request, bounds).await?;
+        sink.begin();
+        if response.status.is_success() {
+            sink.piece(&std::mem::take(&mut response.body));
+        }
+        Ok(response)
+    }
+}
+
+/// Takes a body too large to keep.
+pub trait BodySink: Send {
+    /// A body begins; whatever came before belongs to a failed attempt and is to be forgotten.
+    fn begin(&mut self);
+    /// The next piece, of any size.
+    fn piece(&mut self, piece: &[u8]);
 }
 
 /// Told about every exchange, for `probe_duration_seconds` and `probe_failures_total`.

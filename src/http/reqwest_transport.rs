@@ -6,7 +6,7 @@
 //! counted after decompression, so that a small compressed bomb does not fill the memory. Nothing is retried here.
 
 use super::excerpt::one_line;
-use super::{Bounds, Response, Transport, TransportError, status};
+use super::{BodySink, Bounds, Response, Transport, TransportError, status};
 use crate::model::{FailureKind, Span};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -110,6 +110,26 @@ impl ReqwestTransport {
 #[async_trait]
 impl Transport for ReqwestTransport {
     async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
+        self.exchange(request, bounds, None).await
+    }
+
+    async fn stream(
+        &self,
+        request: http::Request<Bytes>,
+        bounds: Bounds,
+        sink: &mut dyn BodySink,
+    ) -> Result<Response, TransportError> {
+        self.exchange(request, bounds, Some(sink)).await
+    }
+}
+
+impl ReqwestTransport {
+    async fn exchange(
+        &self,
+        request: http::Request<Bytes>,
+        bounds: Bounds,
+        sink: Option<&mut dyn BodySink>,
+    ) -> Result<Response, TransportError> {
         let place = place_of(request.uri());
         let failed = |error: reqwest::Error| told(error, &place, bounds);
         let mut request = reqwest::Request::try_from(request).map_err(failed)?;
@@ -119,19 +139,27 @@ impl Transport for ReqwestTransport {
             kind: FailureKind::TooLarge,
             detail: format!("{place} answers with more than {} bytes; reading stopped there", bounds.body),
         };
-        let announced = answer.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        if announced > bounds.body {
+        if answer.content_length().is_some_and(|length| length > bounds.body as u64) {
             return Err(too_large());
         }
-        let mut body = BytesMut::with_capacity(announced.min(64 * 1024));
+        let mut sink = sink.filter(|_| answer.status().is_success());
+        if let Some(sink) = &mut sink {
+            sink.begin();
+        }
+        let mut kept = BytesMut::new();
+        let mut length = 0_usize;
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-            if chunk.len() > bounds.body.saturating_sub(body.len()) {
+            length = length.saturating_add(chunk.len());
+            if length > bounds.body {
                 return Err(too_large());
             }
-            body.extend_from_slice(&chunk);
+            match &mut sink {
+                Some(sink) => sink.piece(&chunk),
+                None => kept.extend_from_slice(&chunk),
+            }
         }
         let response =
-            Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: body.freeze() };
+            Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: kept.freeze() };
         match status::redirect_goal(&response) {
             Some(goal) => Err(TransportError {
                 kind: FailureKind::Redirect,

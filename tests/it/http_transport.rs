@@ -1,8 +1,10 @@
 //! The transport over real sockets: TLS with a private CA, bounds, redirects, broken and slow answers.
+#![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
 use bytes::Bytes;
 use http::Request;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use scaleset_medic::garm::goroutines::GoroutineCounter;
 use scaleset_medic::http::{Bounds, ReqwestTransport, Response, Transport, TransportError, TransportOptions};
 use scaleset_medic::model::{FailureKind, Span};
 use std::path::PathBuf;
@@ -136,6 +138,23 @@ fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1)))
     })
+}
+
+#[tokio::test]
+async fn a_large_dump_is_counted_without_being_kept() {
+    let goroutine = "goroutine 7 [select]:\nx/workers/scaleset.(*scaleSetListener).loop(0xc)\n\tf.go:1\n\n";
+    let dump = goroutine.repeat(50_000);
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{dump}", dump.len());
+    let server = serve(answer, false).await;
+    let request = || Request::builder().uri(&server.address).body(Bytes::new()).unwrap();
+    let mut counter = GoroutineCounter::default();
+    let roomy = Bounds { body: dump.len(), ..BOUNDS };
+    let response = plain().stream(request(), roomy, &mut counter).await.unwrap();
+    assert!(response.body.is_empty());
+    assert_eq!(counter.finish().unwrap().listeners, 50_000);
+    let mut counter = GoroutineCounter::default();
+    let tight = Bounds { body: dump.len() - 1, ..BOUNDS };
+    assert_eq!(plain().stream(request(), tight, &mut counter).await.unwrap_err().kind, FailureKind::TooLarge);
 }
 
 #[tokio::test]
