@@ -69,7 +69,8 @@ impl Pass {
         let github: Vec<Option<GithubConfig>> =
             raw.all(Section::Github).iter().map(|table| self.github(table)).collect();
         let policy = self.policy(&raw.only(Section::Policy));
-        if managers.is_empty() {
+        let misspelt = raw.mistakes.iter().any(|mistake| mistake.key == Section::Manager.as_str());
+        if managers.is_empty() && !misspelt {
             self.mistakes.push(Mistake {
                 origin: raw.origin.clone(),
                 key: "manager".into(),
@@ -105,8 +106,9 @@ impl Pass {
         let depth = self.depth;
         self.table(table, |reader| {
             let interval = reader.span(&run::INTERVAL, Span::secs(15));
+            let urgent = Span::secs(2);
             let urgent_interval =
-                reader.span_following(&run::URGENT_INTERVAL, Span::secs(2).min(interval), &run::INTERVAL);
+                reader.span_following(&run::URGENT_INTERVAL, urgent, urgent.min(interval), &run::INTERVAL);
             let state_dir = PathBuf::from(reader.text_or(&run::STATE_DIR, "/var/lib/scaleset-medic"));
             let modes = [("observe", Mode::Observe), ("heal", Mode::Heal)];
             let mode = reader.choice(&run::MODE, Mode::Observe, &modes);
@@ -270,7 +272,7 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
     let policy = Policy {
         settle,
         stale_session_limit,
-        stale_session_odd: reader.span_following(&key::STALE_SESSION_ODD, odd, limit),
+        stale_session_odd: reader.span_following(&key::STALE_SESSION_ODD, default.stale_session_odd, odd, limit),
         allow_risky: reader.boolean(&key::ALLOW_RISKY, default.allow_risky),
         confirm_strong: reader.count(&key::CONFIRM_STRONG, default.confirm_strong),
         max_in_flight: reader.count(&key::MAX_IN_FLIGHT, default.max_in_flight),
@@ -286,7 +288,7 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
         toggle_gap_limit: reader.span(&key::TOGGLE_GAP_LIMIT, default.toggle_gap_limit),
         disabled_limit: reader.span(&key::DISABLED_LIMIT, default.disabled_limit),
         revive_timeout: reader.span(&key::REVIVE_TIMEOUT, default.revive_timeout),
-        verify_timeout: reader.span_following(&key::VERIFY_TIMEOUT, verify, limit),
+        verify_timeout: reader.span_following(&key::VERIFY_TIMEOUT, default.verify_timeout, verify, limit),
         deaf_after: reader.span(&key::DEAF_AFTER, default.deaf_after),
         starved_after: reader.span(&key::STARVED_AFTER, default.starved_after),
         flapping_per_minute: reader.count(&key::FLAPPING_PER_MINUTE, default.flapping_per_minute),
@@ -380,7 +382,7 @@ fn secret(
 ) {
     let Some(file) = file else { return };
     match check_secret(file).and_then(|secret| also(&secret)) {
-        Err(what) => reader.wrong(key, what, "check the path, the content and that this user may read it"),
+        Err(what) => reader.wrong(key, what, "check the path and the content, and that this user may read it"),
         Ok(()) if file.is_world_readable() => warnings.push(Mistake {
             origin: reader.origin(key),
             key: key.dotted(),

@@ -202,7 +202,7 @@ impl Raw {
             self.mistake(
                 origin,
                 key,
-                "a secret does not belong into this file",
+                "a secret does not belong into the configuration",
                 format!("put it into a file of its own and name that file with `{file_key}`"),
             );
             return;

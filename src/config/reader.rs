@@ -107,12 +107,13 @@ impl<'a> Reader<'a> {
         self.with_default(key, default, |value| span(key.kind, value), show_span)
     }
 
-    /// A span whose default follows another key, which must be read before.
-    pub(super) fn span_following(&mut self, key: &Key, default: Span, leader: &'static Key) -> Span {
-        let value = self.span(key, default);
-        if !self.is_given(key)
-            && self.is_given(leader)
+    /// A span whose default follows another key, which must be read before: `followed` stands in for `default`
+    /// where that key asks for it.
+    pub(super) fn span_following(&mut self, key: &Key, default: Span, followed: Span, leader: &'static Key) -> Span {
+        let value = self.span(key, followed);
+        if followed != default
             && let Some(last) = self.effective.last_mut()
+            && last.origin == Origin::Default
         {
             last.origin = Origin::Follows(leader.name);
         }
@@ -327,13 +328,9 @@ pub(super) fn show_text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
+/// A duration as it is written in the file.
 pub(super) fn plain_span(span: Span) -> String {
-    let text = humantime::format_duration(span.into()).to_string();
-    let mut parts = text.split(' ');
-    match (parts.next(), parts.next()) {
-        (Some(whole), None) => whole.to_owned(),
-        _ => text,
-    }
+    humantime::format_duration(span.into()).to_string()
 }
 
 fn show_span(span: &Span) -> String {

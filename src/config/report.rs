@@ -129,18 +129,28 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// Insertions, deletions and replacements between two words; only the first 64 characters count.
+/// Insertions, deletions, replacements and swaps of neighbours between two words; only the first 64 characters count.
 fn edits(left: &str, right: &str) -> usize {
+    let left: Vec<char> = left.chars().take(64).collect();
     let right: Vec<char> = right.chars().take(64).collect();
+    let mut before = Vec::new();
     let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.chars().take(64).enumerate() {
+    for (i, l) in left.iter().enumerate() {
         let mut next = vec![i.saturating_add(1)];
-        for ((r, above_left), above) in right.iter().zip(&row).zip(row.iter().skip(1)) {
-            let replaced = above_left.saturating_add(usize::from(*r != l));
-            let before = next.last().copied().unwrap_or(usize::MAX);
-            next.push(replaced.min(above.saturating_add(1)).min(before.saturating_add(1)));
+        for (j, r) in right.iter().enumerate() {
+            let cost =
+                |row: &[usize], at: usize, more: usize| row.get(at).map_or(usize::MAX, |n| n.saturating_add(more));
+            let mut least =
+                cost(&row, j, usize::from(l != r)).min(cost(&row, j.saturating_add(1), 1)).min(cost(&next, j, 1));
+            if let (Some(i1), Some(j1)) = (i.checked_sub(1), j.checked_sub(1))
+                && left.get(i1) == Some(r)
+                && right.get(j1) == Some(l)
+            {
+                least = least.min(cost(&before, j1, 1));
+            }
+            next.push(least);
         }
-        row = next;
+        before = std::mem::replace(&mut row, next);
     }
     row.last().copied().unwrap_or(usize::MAX)
 }
@@ -157,6 +167,7 @@ mod tests {
             ("statedir", Some("state_dir")),
             ("state-dir", Some("state_dir")),
             ("Mode", Some("mode")),
+            ("moed", Some("mode")),
             ("password", Some("password_file")),
             ("moon", None),
             ("colour", None),
