@@ -2,3 +2,5 @@
 
 mod garm_client;
 mod http_transport;
+mod cli;
+mod config;
