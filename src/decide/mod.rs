@@ -39,7 +39,6 @@ use crate::model::{
     ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
 };
 pub use bounds::{Bounds, bounds};
-use breaker::Breaker;
 use canary::{Admission, Canaries};
 use guards::{Proposal, Sweeping};
 pub use pause::{Pause, PauseScope};

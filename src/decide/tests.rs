@@ -1,5 +1,6 @@
 //! Decisions about whole fleets: what a person sees, guard by guard.
 
+use super::breaker::Breaker;
 use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, scale_set, scale_set_of};
 use super::*;
 use crate::model::{

@@ -25,8 +25,6 @@ closed_enum! {
         Held = "held",
         /// A session probe answered: nobody held a session.
         Unheld = "unheld",
-        /// Dry run: the remedy was due, and nothing was done.
-        WouldAct = "would_act",
     }
 }
 

@@ -10,7 +10,9 @@ use rusqlite::{Connection, ErrorCode, params};
 impl Journal for ManagerStore {
     /// Also fails when the set has a treatment that is not closed: there is never more than one (I5).
     fn open(&self, treatment: Treatment) -> Result<Treatment, JournalError> {
-        Ok(self.store.write("open a treatment", Durability::PowerCut, |tx| insert(tx, self.manager.as_str(), treatment))?)
+        Ok(self
+            .store
+            .write("open a treatment", Durability::PowerCut, |tx| insert(tx, self.manager.as_str(), treatment))?)
     }
 
     fn record(&self, treatment: &Treatment) -> Result<(), JournalError> {
@@ -41,9 +43,7 @@ impl Journal for ManagerStore {
     }
 
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError> {
-        Ok(self
-            .store
-            .read("read treatments", |c| select(c, "opened >= ?2", self.manager.as_str(), since))?)
+        Ok(self.store.read("read treatments", |c| select(c, "opened >= ?2", self.manager.as_str(), since))?)
     }
 }
 

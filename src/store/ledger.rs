@@ -14,8 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 /// How many measured lifetimes of a manager are kept.
 const LIFETIMES_KEEP: u32 = 1000;
 
-const COLUMNS: &str =
-    "id, set_id, owner, opened_by, incarnation, place, first_seen, last_seen, ended_at, ended_how";
+const COLUMNS: &str = "id, set_id, owner, opened_by, incarnation, place, first_seen, last_seen, ended_at, ended_how";
 
 /// A measured lifetime of a stale session: from the death of its holder to the first session after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +76,8 @@ impl ManagerStore {
 
     /// Sessions without a known end, by set, oldest first.
     pub fn live(&self) -> Result<Vec<LedgerSession>, StoreError> {
-        self.store.read("read the ledger", |c| select(c, self.manager.as_str(), "ended_at IS NULL AND ?2 IS NULL", None))
+        self.store
+            .read("read the ledger", |c| select(c, self.manager.as_str(), "ended_at IS NULL AND ?2 IS NULL", None))
     }
 
     /// All sessions of a set, oldest first.
