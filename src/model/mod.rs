@@ -10,7 +10,9 @@ pub mod diagnosis;
 pub mod ids;
 pub mod log_fact;
 pub mod observation;
+pub mod pause;
 pub mod session;
+pub mod status;
 pub mod time;
 pub mod treatment;
 
@@ -27,5 +29,6 @@ pub use observation::{
     ListenerMetrics, ManagerMetrics, Operation, ProbeFailure, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep,
     Target,
 };
+pub use pause::{Pause, PauseId, PauseScope};
 pub use time::{Mono, Now, Span, Wall};
 pub use treatment::{Outcome, Step, Treatment};
