@@ -49,7 +49,7 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     let probe = proposal.remedy.kind() == RemedyKind::SessionProbe;
     let mut held = Vec::new();
     held.extend(lease(input));
-    held.extend(pause::held(input.pauses, proposal.set.id, now));
+    held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
     held.extend(frozen(input, proposal.set));
     held.extend(sweeping.blast.clone());
     // A probe only asks: it is no trial of the breaker, but while nothing may be done nothing need be asked.

@@ -35,13 +35,13 @@ mod tests;
 
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Decision, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerState, Now, Owner, Remedy,
+    Decision, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName, ManagerState, Now, Owner, Pause,
+    Remedy,
     ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
 };
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
 use guards::{Proposal, Sweeping};
-pub use pause::{Pause, PauseScope};
 use policy::{Mode, Policy};
 use remedy::{Case, Prescription};
 use stale::{CurrentManager, Proof};
@@ -52,6 +52,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Input<'a> {
     /// The present.
     pub now: Now,
+    /// The manager, by the name that pauses give it.
+    pub name: &'a ManagerName,
     /// Whether writes are allowed.
     pub mode: Mode,
     /// The limits.
@@ -78,7 +80,7 @@ pub struct Input<'a> {
     pub ledger: &'a [LedgerSession],
     /// The owner name of this manager's sessions (`garm-<controller id>`), where known.
     pub owner: Option<&'a Owner>,
-    /// Pauses that bear on this manager.
+    /// All pauses of the store.
     pub pauses: &'a [Pause],
     /// When a person last reset the breaker.
     pub breaker_reset: Option<Wall>,
