@@ -9,8 +9,10 @@ pub mod config;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod man;
+mod medic;
 pub mod once;
 pub mod output;
+mod render;
 pub mod run;
 
 pub use output::Failure;
