@@ -32,6 +32,10 @@ pub enum Command {
     /// Show a crash and its healing on built-in simulators of GARM and GitHub
     #[cfg(feature = "lab")]
     Lab(LabArgs),
+    /// Show every scale set: from the running medic where there is one, else by looking
+    Status(StatusArgs),
+    /// Show why one scale set is judged as it is, and what is done about it
+    Explain(ExplainArgs),
     /// Check, show or describe the configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -188,6 +192,9 @@ pub struct StatusArgs {
     /// Only this manager
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
+    /// Repeat every two seconds, until stopped
+    #[arg(long)]
+    pub watch: bool,
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -282,7 +289,11 @@ impl Cli {
             Command::Once(args) => args.mode.mode.as_ref(),
             #[cfg(feature = "lab")]
             Command::Lab(_) => None,
-            Command::Config(_) | Command::Completions(_) | Command::Man(_) => None,
+            Command::Status(_)
+            | Command::Explain(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         };
         let flags: [(&'static Key, &'static str, Option<&String>); 3] = [
             (&keys::log::FORMAT, "--log-format", self.global.log_format.as_ref()),
@@ -355,8 +366,6 @@ mod tests {
     fn arguments_of_every_command_are_consistent() {
         #[derive(Parser)]
         enum All {
-            Status(StatusArgs),
-            Explain(ExplainArgs),
             Heal(HealArgs),
             Pause(PauseArgs),
             Resume(PauseArgs),

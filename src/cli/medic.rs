@@ -56,7 +56,15 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Opens the store and makes what all engines share.
 pub(super) fn shared(config: &Config) -> Result<Shared, Failure> {
-    let store = Store::open(&config.run.state_dir).map_err(Failure::internal)?;
+    share(config, Store::open(&config.run.state_dir).map_err(Failure::internal)?)
+}
+
+/// As [`shared`], with a store that nobody else sees, for a look that changes nothing.
+pub(super) fn shared_in_memory(config: &Config) -> Result<Shared, Failure> {
+    share(config, Store::in_memory().map_err(Failure::internal)?)
+}
+
+fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
     let metrics = Metrics::new(&names, mode(config)).map_err(Failure::internal)?;

@@ -6,14 +6,17 @@
 pub mod args;
 pub mod completions;
 pub mod config;
+mod explain;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod man;
 mod medic;
 pub mod once;
 pub mod output;
+mod picture;
 mod render;
 pub mod run;
+mod status;
 
 pub use output::Failure;
 
@@ -48,6 +51,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             start_without_config(&cli.global)?;
             lab::run(args)
         }
+        Command::Status(args) => status::run(args, &start(cli)?.config),
+        Command::Explain(args) => explain::run(args, &start(cli)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
