@@ -36,6 +36,12 @@ pub enum Command {
     Status(StatusArgs),
     /// Show why one scale set is judged as it is, and what is done about it
     Explain(ExplainArgs),
+    /// Stop healing for a while: everything, one manager or one set
+    Pause(PauseArgs),
+    /// End a pause, or close the circuit breaker
+    Resume(ResumeArgs),
+    /// Show what was found, decided and done
+    History(HistoryArgs),
     /// Check, show or describe the configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -236,15 +242,43 @@ pub struct HealArgs {
     pub session: Option<String>,
 }
 
-/// `pause` and `resume`.
+/// What a pause covers: everything, unless narrowed.
 #[derive(Debug, Clone, Default, Args)]
-pub struct PauseArgs {
+pub struct ScopeArgs {
     /// Only this manager
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
-    /// Only this set of it
+    /// Only this set of it, by the manager's id or by name
     #[arg(long, value_name = "SET", requires = "manager")]
     pub set: Option<String>,
+}
+
+/// `pause`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PauseArgs {
+    /// What to pause.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Why, for those who wonder later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who; else the user's name
+    #[arg(long, value_name = "NAME")]
+    pub author: Option<String>,
+    /// For how long: seconds, or a duration such as 2h; else until resumed
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    pub for_time: Option<Span>,
+}
+
+/// `resume`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ResumeArgs {
+    /// What to resume.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Also close the circuit breaker
+    #[arg(long)]
+    pub breaker: bool,
 }
 
 /// `doctor`.
@@ -291,6 +325,9 @@ impl Cli {
             Command::Lab(_) => None,
             Command::Status(_)
             | Command::Explain(_)
+            | Command::Pause(_)
+            | Command::Resume(_)
+            | Command::History(_)
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Man(_) => None,
@@ -367,14 +404,11 @@ mod tests {
         #[derive(Parser)]
         enum All {
             Heal(HealArgs),
-            Pause(PauseArgs),
-            Resume(PauseArgs),
             Doctor(DoctorArgs),
-            History(HistoryArgs),
             Replay(ReplayArgs),
         }
         All::command().debug_assert();
-        assert!(All::try_parse_from(["medic", "pause", "--set", "7"]).is_err(), "a set alone names no manager");
+        assert!(Cli::try_parse_from(["medic", "pause", "--reason", "x", "--set", "7"]).is_err(), "a set alone names no manager");
     }
 
     #[test]

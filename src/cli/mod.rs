@@ -7,12 +7,14 @@ pub mod args;
 pub mod completions;
 pub mod config;
 mod explain;
+mod history;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod man;
 mod medic;
 pub mod once;
 pub mod output;
+mod pause;
 mod picture;
 mod render;
 pub mod run;
@@ -53,6 +55,9 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Status(args) => status::run(args, &start(cli)?.config),
         Command::Explain(args) => explain::run(args, &start(cli)?.config),
+        Command::Pause(args) => pause::pause(args, &start(cli)?.config),
+        Command::Resume(args) => pause::resume(args, &start(cli)?.config),
+        Command::History(args) => history::run(args, &start(cli)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
