@@ -408,7 +408,10 @@ mod tests {
             Replay(ReplayArgs),
         }
         All::command().debug_assert();
-        assert!(Cli::try_parse_from(["medic", "pause", "--reason", "x", "--set", "7"]).is_err(), "a set alone names no manager");
+        assert!(
+            Cli::try_parse_from(["medic", "pause", "--reason", "x", "--set", "7"]).is_err(),
+            "a set alone names no manager"
+        );
     }
 
     #[test]

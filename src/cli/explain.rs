@@ -48,14 +48,8 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus) -> String {
     let _ = writeln!(out, "\nDecision: {}", render::decision(set));
     if let Decision::Withhold { guards, .. } = &set.decision {
         for held in guards {
-            let _ = writeln!(
-                out,
-                "  {}: {}; asks for {}{}",
-                held.guard,
-                held.value,
-                held.limit,
-                until(held.until, now)
-            );
+            let _ =
+                writeln!(out, "  {}: {}; asks for {}{}", held.guard, held.value, held.limit, until(held.until, now));
         }
     }
     let _ = writeln!(out, "Treatments left in the window: {}", set.budget_remaining);

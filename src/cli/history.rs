@@ -3,7 +3,6 @@
 use super::args::{HistoryArgs, Output};
 use super::output::data;
 use super::{Failure, medic};
-use crate::clock::Clock as _;
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::model::{ManagerName, Span, Treatment};

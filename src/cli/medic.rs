@@ -89,7 +89,9 @@ pub(super) const fn mode(config: &Config) -> &'static str {
 /// Settles what dropped passes left open.
 pub(super) async fn settle(engines: Vec<Engine>, clock: &dyn Clock) {
     futures_util::future::join_all(
-        engines.into_iter().map(|mut engine| async move { crate::run::service::settle(&mut engine, clock, SETTLE_LIMIT).await }),
+        engines
+            .into_iter()
+            .map(|mut engine| async move { crate::run::service::settle(&mut engine, clock, SETTLE_LIMIT).await }),
     )
     .await;
 }

@@ -3,7 +3,6 @@
 use super::args::{OnceArgs, Output};
 use super::output::{data, diagnostic};
 use super::{Failure, medic, render};
-use crate::clock::Clock as _;
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
 use crate::model::status::ManagerStatus;

@@ -4,7 +4,6 @@ use super::args::{PauseArgs, ResumeArgs, ScopeArgs};
 use super::output::data;
 use super::picture::{find, picture};
 use super::{Failure, medic};
-use crate::clock::Clock as _;
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::model::{ManagerName, PauseScope};

@@ -1,7 +1,6 @@
 //! The present picture for the commands that show it: from the running medic where there is one, else by looking.
 
 use super::{Failure, medic};
-use crate::clock::Clock as _;
 use crate::config::Config;
 use crate::decide::policy::Mode;
 use crate::http::reqwest_transport::{ReqwestTransport, TransportOptions};

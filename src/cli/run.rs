@@ -2,7 +2,6 @@
 
 use super::args::RunArgs;
 use super::{Failure, medic};
-use crate::clock::Clock as _;
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::export::server::Board;

@@ -3,9 +3,7 @@
 use super::engine::{Parts, Restart};
 use crate::diagnose::Fleet;
 use crate::export::metrics::RecoveryCause;
-use crate::model::{
-    Decision, Diagnosis, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall,
-};
+use crate::model::{Decision, Diagnosis, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was told already.

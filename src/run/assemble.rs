@@ -94,6 +94,7 @@ fn engine(
         sources,
         driver,
         store,
+        whole_store: shared.store.clone(),
         lease: Arc::clone(&shared.lease),
         clock: Arc::clone(&shared.clock),
         policy: config.policy.clone(),

@@ -6,9 +6,9 @@ use super::kept::Kept;
 use super::lease::Lease;
 use super::report;
 use crate::clock::Clock;
+use crate::decide;
 use crate::decide::policy::{Mode, Policy};
 use crate::decide::stale::{self, CurrentManager};
-use crate::decide::{self};
 use crate::diagnose::{self, Context, Fleet, Memory};
 use crate::export::metrics::Metrics;
 use crate::model::session::{LedgerSession, SessionEnd};
@@ -19,7 +19,7 @@ use crate::model::{
 };
 use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
-use crate::store::{LeaseState, ManagerStore};
+use crate::store::{LeaseState, ManagerStore, Store};
 use crate::treat::driver::Driver;
 use crate::treat::machine::{self, Input, SetView, Transition, View};
 use crate::treat::ports::{Journal, JournalError};
@@ -38,6 +38,8 @@ pub struct Parts {
     pub driver: Driver,
     /// Its part of the store.
     pub store: ManagerStore,
+    /// All of the store: pauses may be for every manager.
+    pub whole_store: Store,
     /// The claim on the store, without which nothing is done.
     pub lease: Arc<Lease>,
     /// Time.
@@ -238,25 +240,27 @@ impl Engine {
     /// Steps every open treatment with what this pass saw, all at once.
     async fn step_all(&mut self, open: Vec<Treatment>, fleet: &Fleet, ledger: &[LedgerSession]) -> Vec<Treatment> {
         let now = self.parts.clock.now();
-        let mut idle = Vec::new();
-        let mut moving = Vec::new();
-        for treatment in open {
-            let input = if self.known.insert(treatment.id) {
-                Input::Recover
+        let transitions: Vec<_> = open
+            .into_iter()
+            .map(|treatment| {
+                let input = if self.known.insert(treatment.id) {
+                    Input::Recover
+                } else {
+                    Input::Sweep(view(fleet, ledger, &treatment))
+                };
+                let transition = machine::step(&treatment, input, now, &self.parts.policy);
+                (treatment, transition)
+            })
+            .collect();
+        let this = &*self;
+        join_all(transitions.into_iter().map(|(before, transition)| async move {
+            if transition.effect.is_none() && transition.treatment == before {
+                before
             } else {
-                Input::Sweep(view(fleet, ledger, &treatment))
-            };
-            let transition = machine::step(&treatment, input, now, &self.parts.policy);
-            if transition.effect.is_none() && transition.treatment == treatment {
-                idle.push(treatment);
-            } else {
-                moving.push(self.carry_out_or_keep(treatment, transition));
+                this.carry_out_or_keep(before, transition).await
             }
-        }
-        let moved = join_all(moving).await;
-        idle.extend(moved);
-        idle.sort_by_key(|treatment| treatment.id);
-        idle
+        }))
+        .await
     }
 
     async fn carry_out_or_keep(&self, before: Treatment, transition: Transition) -> Treatment {
@@ -277,7 +281,7 @@ impl Engine {
     ) -> Vec<SetDecision> {
         let now = self.parts.clock.now();
         // A pause that cannot be read may be in force.
-        let Ok(pauses) = self.parts.store.pauses(now.wall).inspect_err(|error| self.store_failed(error)) else {
+        let Ok(pauses) = self.parts.whole_store.pauses(now.wall).inspect_err(|error| self.store_failed(error)) else {
             return Vec::new();
         };
         let breaker_reset = self.parts.store.breaker_reset().unwrap_or_else(|error| {
@@ -318,12 +322,7 @@ impl Engine {
     }
 
     /// Opens a treatment for every decision to act, and takes its first steps.
-    async fn begin(
-        &mut self,
-        decisions: &[SetDecision],
-        fleet: &Fleet,
-        ledger: &[LedgerSession],
-    ) -> Vec<Treatment> {
+    async fn begin(&mut self, decisions: &[SetDecision], fleet: &Fleet, ledger: &[LedgerSession]) -> Vec<Treatment> {
         let mut begun = Vec::new();
         for decision in decisions {
             let Decision::Act { remedy, canary } = &decision.decision else { continue };
@@ -419,8 +418,7 @@ fn still_stale(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -
         return false;
     };
     let Some(set) = fleet.sets.get(&treatment.set) else { return false };
-    let manager =
-        CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
+    let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
     let rows = ledger.iter().filter(|row| row.set == treatment.set);
     stale::newest_is_stale(rows, set, manager).is_ok_and(|proof| proof.session() == session)
 }

@@ -1,8 +1,6 @@
 //! Slow sources' last answers, carried into passes that do not ask again (`probe::plan` says when they do).
 
-use crate::model::{
-    Controller, EntityRef, ForgeSet, Incarnation, Lingering, Mono, ScaleSetId, Seen, Span, Sweep,
-};
+use crate::model::{Controller, EntityRef, ForgeSet, Incarnation, Lingering, Mono, ScaleSetId, Seen, Span, Sweep};
 use crate::probe::plan::{Asked, Due};
 use std::collections::BTreeMap;
 

@@ -50,11 +50,7 @@ pub fn probe_answers(history: &[Treatment]) -> BTreeMap<ScaleSetId, (Wall, Probe
             Some(Outcome::Held) => ProbeAnswer::Held { owner: None },
             Some(Outcome::Unheld) => ProbeAnswer::Unheld,
             Some(
-                Outcome::Recovered
-                | Outcome::SelfRecovered
-                | Outcome::Unverified
-                | Outcome::Yielded
-                | Outcome::Failed,
+                Outcome::Recovered | Outcome::SelfRecovered | Outcome::Unverified | Outcome::Yielded | Outcome::Failed,
             )
             | None => continue,
         };

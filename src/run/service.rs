@@ -117,12 +117,7 @@ pub async fn run(
     died.map_or(Ok(()), |why| Err(ServiceError::TaskDied(why)))
 }
 
-async fn watch_manager(
-    mut engine: Engine,
-    publisher: Arc<Publisher>,
-    limit: Span,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Span, mut stopped: watch::Receiver<bool>) {
     let clock = Arc::clone(&publisher.clock);
     let wake = engine.wake();
     loop {
