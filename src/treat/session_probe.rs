@@ -1,0 +1,76 @@
+//! The session probe: ask for a session under a name of our own. Refused = somebody holds one. Granted = nobody did,
+//! and now we do: its id is journaled before anything else, and it is deleted until it is gone (I7), also after a
+//! crash of ours.
+//!
+//! Edge case: a grant whose answer was lost. Only the answer told the session's id, so it cannot be deleted; nobody
+//! polls it, so GitHub forgets it as it does any stale session, within about a minute and a half. The treatment ends
+//! as failed and says so; `decide::budget` waits long before the next probe of the set.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+
+use super::machine::{
+    Answer, Effect, Input, SetView, Transition, answers, ask, close, failure, go, next_attempt, other_run, stay,
+};
+use super::ports::{OpenAnswer, WriteError};
+use crate::model::{Diagnosis, Outcome, Owner, SessionId, Step, Treatment, Wall};
+
+const LOST: &str = "whether the session probe opened a session is not known; if it did, nobody polls it, and GitHub \
+                    forgets it within about 90 s";
+
+/// About to open.
+pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, now: Wall) -> Transition {
+    match input {
+        Input::Sweep(view) => {
+            let listens = view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening);
+            if listens || !answers(&view) || other_run(treatment, &view) || !matches!(view.set, SetView::Seen(_)) {
+                return close(treatment, Outcome::Yielded, now, "the set is not as it was; nothing was sent");
+            }
+            ask(treatment, Effect::OpenSession { owner: owner.clone() })
+        }
+        Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Opened(session)))) => {
+            let step = Step::ProbeOpened { session: session.clone(), attempts: 0, not_before: now };
+            go(treatment, step, now, "nobody held a session; ours is ended").then(Effect::DeleteOwnSession { session })
+        }
+        Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Held { owner }))) => {
+            let why = owner.map_or_else(
+                || "somebody holds the set's session".to_owned(),
+                |owner| format!("{owner} holds the set's session"),
+            );
+            close(treatment, Outcome::Held, now, why)
+        }
+        Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::SetGone))) => {
+            close(treatment, Outcome::Failed, now, "GitHub does not know the set")
+        }
+        Input::Answer(Answer::SessionOpened(Err(WriteError::NotApplied(failure)))) => {
+            close(treatment, Outcome::Failed, now, format!("the session probe was refused: {failure}"))
+        }
+        Input::Answer(Answer::SessionOpened(Err(WriteError::Unknown(_)))) | Input::Shutdown | Input::Recover => {
+            close(treatment, Outcome::Failed, now, LOST)
+        }
+        Input::Answer(_) => stay(treatment),
+    }
+}
+
+/// We hold a session, and end it.
+pub(super) fn opened(
+    treatment: &Treatment,
+    (session, attempts, not_before): (&SessionId, u32, Wall),
+    input: Input<'_>,
+    now: Wall,
+) -> Transition {
+    match input {
+        Input::Sweep(_) if now < not_before => stay(treatment),
+        Input::Sweep(_) | Input::Shutdown | Input::Recover => {
+            ask(treatment, Effect::DeleteOwnSession { session: session.clone() })
+        }
+        Input::Answer(Answer::SessionDeleted(Ok(()))) => {
+            close(treatment, Outcome::Unheld, now, "nobody held the set's session; the probe's own is gone")
+        }
+        Input::Answer(Answer::SessionDeleted(Err(error))) => {
+            let (reason, attempts) = (failure(&error), attempts.saturating_add(1));
+            let not_before = next_attempt(attempts, reason.retry_at, now);
+            let step = Step::ProbeOpened { session: session.clone(), attempts, not_before };
+            go(treatment, step, now, format!("the probe's session is not known to be gone: {reason}"))
+        }
+        Input::Answer(_) => stay(treatment),
+    }
+}
