@@ -3,4 +3,5 @@
 mod cli;
 mod config;
 mod garm_client;
+mod garm_ws;
 mod http_transport;
