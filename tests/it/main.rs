@@ -2,6 +2,7 @@
 
 mod cli;
 mod config;
+mod export;
 mod garm_client;
 mod garm_ws;
 mod http_transport;
