@@ -84,6 +84,8 @@ pub fn everything() -> Status {
         set.decision = decision;
     }
     sets[4].finding.evidence = facts().into_iter().map(|fact| Evidence { source: Source::Log, at: AT, fact }).collect();
+    let refused = Fact::ConflictLine { owner: Some(Owner::new("garm-x")), run: Span::secs(5) };
+    sets[5].finding.evidence = vec![Evidence { source: Source::Log, at: AT, fact: refused }];
     sets[5].treatments = vec![TreatmentSummary {
         id: TreatmentId(7),
         remedy: "toggle".to_owned(),
