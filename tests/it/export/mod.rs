@@ -1,4 +1,5 @@
 //! What leaves the process: metrics, the HTTP server, the status document and the page.
+#![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
 mod metrics;
 mod page;
@@ -16,10 +17,10 @@ use scaleset_medic::model::{
 use std::collections::BTreeMap;
 
 /// The date of every picture here.
-pub const AT: Wall = Wall(1_700_000_000_000);
+pub(crate) const AT: Wall = Wall(1_700_000_000_000);
 
 /// A set with a diagnosis and nothing else of note.
-pub fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
+pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
     let since = AT.minus(Span::mins(3));
     SetStatus {
         id: ScaleSetId(id),
@@ -48,7 +49,7 @@ pub fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
 }
 
 /// A manager that is up, with these sets.
-pub fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
+pub(crate) fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
     ManagerStatus {
         name: ManagerName::new(name),
         at: AT,
@@ -72,12 +73,12 @@ pub fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
     }
 }
 
-pub fn status(managers: Vec<ManagerStatus>) -> Status {
+pub(crate) fn status(managers: Vec<ManagerStatus>) -> Status {
     Status { schema: STATUS_SCHEMA, version: "0.1.0".to_owned(), mode: "heal".to_owned(), at: AT, managers }
 }
 
 /// A fleet in which everything that can be said is said.
-pub fn everything() -> Status {
+pub(crate) fn everything() -> Status {
     let mut sets: Vec<SetStatus> =
         (1..).zip(Diagnosis::ALL).map(|(id, diagnosis)| set(id, &format!("set-{diagnosis}"), *diagnosis)).collect();
     for (set, decision) in sets.iter_mut().zip(decisions()) {
