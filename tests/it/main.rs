@@ -6,3 +6,4 @@ mod export;
 mod garm_client;
 mod garm_ws;
 mod http_transport;
+mod runbooks;
