@@ -2,7 +2,7 @@
 #![expect(clippy::panic, reason = "a test helper that cannot go on fails its test")]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The commands of the tool that a runbook may name.
 const COMMANDS: [&str; 8] = ["status", "explain", "heal", "resume", "pause", "doctor", "history", "config"];
@@ -11,13 +11,13 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: PathBuf) -> String {
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// The lines of each alert, by its name.
 fn alerts() -> Vec<(String, String)> {
-    let rules = read(root().join("manifests/prometheus/rules.yml"));
+    let rules = read(&root().join("manifests/prometheus/rules.yml"));
     let alerts: Vec<_> = rules
         .split("- alert: ")
         .skip(1)
@@ -49,10 +49,10 @@ fn every_runbook_belongs_to_an_alert_and_has_all_parts_in_order() {
         files.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     assert!(found.remove("README.md"));
     assert_eq!(found, alerts);
-    let index = read(directory.join("README.md"));
+    let index = read(&directory.join("README.md"));
     for name in &found {
         assert!(index.contains(&format!("({name})")), "{name} is not in the index");
-        let text = read(directory.join(name));
+        let text = read(&directory.join(name));
         let parts: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
         assert_eq!(parts, ["Meaning", "Impact", "Diagnosis", "Mitigation"], "{name}");
         for command in text.split("`scaleset-medic ").skip(1) {
