@@ -2,5 +2,8 @@
 
 mod cli;
 mod config;
+mod export;
 mod garm_client;
+mod garm_ws;
 mod http_transport;
+mod runbooks;
