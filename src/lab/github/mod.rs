@@ -1,4 +1,5 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+#![expect(clippy::result_large_err, reason = "here a refusal is an answer like any other")]
 //! GitHub's runner scale set service, simulated: (request, date) → answer. Deterministic: no clock, no randomness.
 //!
 //! What matters most is the one session slot of each set: POST on a busy slot is refused whoever asks, DELETE frees
@@ -128,8 +129,8 @@ impl GithubState {
     pub fn handle(&mut self, now: Wall, request: &Request) -> Answer {
         self.advance(now);
         let (route, matched) = route::route(request.method(), request.uri().path());
-        let grant = self.bearer(request).and_then(Grant::read);
-        let session = grant.as_ref().filter(|g| g.scope == Scope::Queue).map(|g| SessionId::new(g.session.as_str()));
+        let grant = Self::bearer(request).and_then(Grant::read);
+        let session = Self::polled_session(request);
         if request.extensions().get::<HungUp>().is_some() {
             if let Some(session) = &session {
                 self.hang_up(session, now);
@@ -234,7 +235,7 @@ impl GithubState {
     }
 
     /// The token of an `Authorization` header, whichever scheme word it has.
-    fn bearer<'a>(&self, request: &'a Request) -> Option<&'a str> {
+    fn bearer(request: &Request) -> Option<&str> {
         let value = request.headers().get(http::header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
         ["bearer", "token", "remoteauth"].contains(&scheme.to_ascii_lowercase().as_str()).then(|| token.trim())
@@ -243,8 +244,7 @@ impl GithubState {
     fn actor(&self, request: &Request, grant: Option<&Grant>) -> Actor {
         let credential = match grant {
             Some(grant) => grant.credential.clone(),
-            None => self
-                .bearer(request)
+            None => Self::bearer(request)
                 .and_then(|token| self.config.credentials.iter().find(|c| rest::shows(c, token)))
                 .map(|credential| credential.name.clone())
                 .unwrap_or_default(),
@@ -277,7 +277,7 @@ impl GithubState {
 
     /// The grant of the request's token, if it is of the asked scope and not expired.
     fn granted(&self, ask: &Ask<'_>, scope: Scope) -> Result<Grant, Answer> {
-        let grant = self.bearer(ask.request).and_then(Grant::read);
+        let grant = Self::bearer(ask.request).and_then(Grant::read);
         let grant = grant.ok_or_else(|| exception::invalid_token("it is missing or not one of ours"))?;
         if grant.scope != scope {
             return Err(exception::invalid_token("it is not meant for this route"));

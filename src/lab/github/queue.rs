@@ -11,7 +11,7 @@ use super::set::{BATCH, JobState, Set, User};
 use super::sets::list;
 use super::tokens::{Grant, Scope};
 use super::{Ask, FaultKind, GithubState};
-use crate::lab::wire::{Answer, Delivery};
+use crate::lab::wire::{Answer, Delivery, Request};
 use crate::model::{SessionId, Wall};
 use serde_json::{Value, json};
 
@@ -25,6 +25,13 @@ impl GithubState {
             Some(User::Client { held_until: Some(until) }) => now <= until.plus(patience),
             Some(User::Client { held_until: None } | User::Rival) | None => false,
         }
+    }
+
+    /// The session that a poll is for, by its token.
+    #[must_use]
+    pub fn polled_session(request: &Request) -> Option<SessionId> {
+        let grant = Self::bearer(request).and_then(Grant::read)?;
+        (grant.scope == Scope::Queue).then(|| SessionId::new(grant.session))
     }
 
     pub(super) fn poll(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
@@ -128,7 +135,7 @@ impl GithubState {
 
     /// The set and session of a poll. A poll in flight outlives the expiry of its token.
     fn polled_set(&self, ask: &Ask<'_>) -> Result<(u64, SessionId), Answer> {
-        let known = self.bearer(ask.request).and_then(Grant::read).filter(|grant| grant.scope == Scope::Queue);
+        let known = Self::bearer(ask.request).and_then(Grant::read).filter(|grant| grant.scope == Scope::Queue);
         let in_flight = known.filter(|grant| self.is_held(&SessionId::new(grant.session.as_str()), ask.now));
         let grant = match in_flight {
             Some(grant) => grant,

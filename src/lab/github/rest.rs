@@ -31,7 +31,7 @@ impl GithubState {
     }
 
     pub(super) fn installation_token(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        let token = self.bearer(ask.request).unwrap_or_default();
+        let token = Self::bearer(ask.request).unwrap_or_default();
         let claims = AppClaims::read(token).ok_or_else(|| rest_error(401, "A JSON web token could not be decoded"))?;
         let now = unix_seconds(ask.now);
         if claims.exp <= now || claims.exp > now.saturating_add(600) || claims.iat > now.saturating_add(60) {
@@ -163,7 +163,7 @@ impl GithubState {
 
     fn authenticate(&self, ask: &Ask<'_>) -> Result<Credential, Answer> {
         let refusal = || rest_error(401, "Bad credentials");
-        let token = self.bearer(ask.request).ok_or_else(|| rest_error(401, "Requires authentication"))?;
+        let token = Self::bearer(ask.request).ok_or_else(|| rest_error(401, "Requires authentication"))?;
         let by_installation = Grant::read(token)
             .filter(|grant| grant.scope == Scope::Installation && grant.is_fresh(ask.now, self.expired_below))
             .map(|grant| grant.credential);
