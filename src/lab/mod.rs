@@ -5,8 +5,10 @@
 //! A [`backend::Backend`] is pure; one [`hub::Hub`] owns it, gives it the time and lets several doors share it.
 
 pub mod backend;
+mod door_body;
 pub mod door_http;
 pub mod door_inproc;
+mod door_ws;
 pub mod forge;
 pub mod github;
 pub mod hub;
