@@ -104,6 +104,7 @@ impl<B: Backend> Hub<B> {
                     break;
                 }
                 tokio::select! {
+                    biased;
                     () = news.notified() => break,
                     () = self.clock.sleep(left) => {}
                 }
@@ -279,6 +280,7 @@ impl Pump {
                 // At least a millisecond: a backend that never gets past a deadline must not spin.
                 let left = deadline.since(now).max(Span::millis(1));
                 tokio::select! {
+                    biased;
                     () = hub.moved.notified() => {}
                     () = hub.clock.sleep(left) => {}
                 }

@@ -24,6 +24,10 @@ mod scenario;
 mod sessions;
 mod set;
 mod sets;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 pub use config::{
