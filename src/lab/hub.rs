@@ -6,13 +6,14 @@
 
 use super::backend::{Backend, DoorId};
 use super::log_file::{LogFile, Rotation};
-use super::wire::{Answer, Delivery, HungUp, Request};
+use super::wire::{Answer, Delivery, HungUp, PollId, Request};
 use crate::clock::Clock;
 use crate::model::{SessionId, Span, Wall};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
@@ -25,6 +26,7 @@ pub struct Hub<B> {
     inner: Mutex<Inner<B>>,
     /// The next deadline has changed.
     moved: Notify,
+    polls: AtomicU64,
 }
 
 struct Inner<B> {
@@ -75,6 +77,7 @@ impl<B: Backend> Hub<B> {
                 deadline,
             }),
             moved: Notify::new(),
+            polls: AtomicU64::new(1),
         })
     }
 
@@ -89,7 +92,8 @@ impl<B: Backend> Hub<B> {
     }
 
     /// Asks, and if the answer is held, waits until it comes. Dropping the future meanwhile is hanging up.
-    pub async fn exchange(self: &Arc<Self>, door: DoorId, request: Request) -> Exchange {
+    pub async fn exchange(self: &Arc<Self>, door: DoorId, mut request: Request) -> Exchange {
+        request.extensions_mut().insert(PollId(self.polls.fetch_add(1, Ordering::Relaxed)));
         let mut asker = Asker { hub: Arc::clone(self), door, request, held: None };
         loop {
             let until = match asker.ask() {

@@ -135,15 +135,16 @@ impl GithubState {
         let (route, matched) = route::route(request.method(), request.uri().path());
         let grant = Self::bearer(request).and_then(Grant::read);
         let session = Self::polled_session(request);
+        let poll = queue::poll_id(request);
         if request.extensions().get::<HungUp>().is_some() {
             if let Some(session) = &session {
-                self.hang_up(session, now);
+                self.hang_up(session, poll, now);
             }
             return Answer::empty(499);
         }
         let set = matched.set.or_else(|| grant.as_ref().filter(|g| g.scope == Scope::Queue).map(|g| g.set));
         let actor = self.actor(request, grant.as_ref());
-        let asked_again = route == Route::Poll && session.as_ref().is_some_and(|s| self.is_held(s, now));
+        let asked_again = route == Route::Poll && session.as_ref().is_some_and(|s| self.is_held(s, poll, now));
         let met = self.faults.meet(route, set, now);
         let replacement = met.as_ref().and_then(|fault| fault.kind.replacement().map(|answer| (answer, fault.effect)));
         let mut ask = Ask {
@@ -160,7 +161,7 @@ impl GithubState {
                     Effect::Lost => {}
                 }
                 if let (Route::Poll, Some(session)) = (route, &session) {
-                    self.hang_up(session, now);
+                    self.hang_up(session, poll, now);
                 }
                 answer
             }

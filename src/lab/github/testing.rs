@@ -130,8 +130,7 @@ impl Bench {
         assert_eq!(status(&token), 201);
         let token = body(&token)["token"].as_str().unwrap().to_owned();
         let wish = json!({"url": format!("{ORIGIN}/{entity}"), "runner_event": "register"});
-        let registered =
-            self.send(&post("/api/v3/actions/runner-registration", &format!("RemoteAuth {token}"), &wish));
+        let registered = self.send(&post("/api/v3/actions/runner-registration", &format!("RemoteAuth {token}"), &wish));
         self.admin = format!("Bearer {}", body(&registered)["token"].as_str().unwrap());
     }
 
