@@ -215,7 +215,7 @@ async fn answer<B: Backend>(
     let request = origin_form(http::Request::from_parts(head, body.to_bytes()));
     match hub.exchange(door, request).await {
         Exchange::Answered(answer) => match upgrade {
-            Some(upgrade) if upgrade.is_granted(&answer) => Ok(upgrade.accept(life)),
+            Some(upgrade) if door_ws::Upgrade::is_granted(&answer) => Ok(upgrade.accept(life)),
             Some(_) | None => deliver(hub.clock(), answer).await,
         },
         Exchange::Down | Exchange::Cut => Err(Torn::Closed),

@@ -1,11 +1,10 @@
 //! Both doors with the same backend behind them: in process under paused time, and over real sockets.
-#![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
 use super::backend::{Backend, DoorId};
-use super::door_http::HttpDoors;
+use super::door_http::{HttpDoors, Sockets};
 use super::door_inproc::InprocTransport;
-use super::github::GithubState;
 use super::github::testing::{Bench, ORIGIN, Opened, PAT, START, entity, get, post, request};
+use super::github::{Credential, GithubConfig, GithubState, NewSet};
 use super::hub::{Hub, Pump};
 use super::log_file::Rotation;
 use super::wire::{Answer, Delivery, Request};
@@ -93,7 +92,7 @@ impl Clock for Still {
         Now { wall: START, mono: Mono(0) }
     }
     async fn sleep(&self, _: Span) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -103,7 +102,7 @@ struct Door {
     transport: Arc<dyn Transport>,
     github: String,
     garm: String,
-    _doors: Option<HttpDoors>,
+    doors: Option<HttpDoors>,
     _pump: Pump,
 }
 
@@ -118,7 +117,7 @@ fn in_process(stage: Stage, clock: Arc<dyn Clock>) -> Door {
         transport: Arc::new(transport),
         github: ORIGIN.to_owned(),
         garm: "http://garm.test:9997".to_owned(),
-        _doors: None,
+        doors: None,
         _pump: Pump::start(&hub),
         hub,
     }
@@ -132,7 +131,7 @@ fn over_sockets(stage: Stage, clock: Arc<dyn Clock>) -> Door {
         transport: Arc::new(ReqwestTransport::new(&TransportOptions::default()).unwrap()),
         github: url(DoorId::Github),
         garm: url(GARM),
-        _doors: Some(doors),
+        doors: Some(doors),
         _pump: Pump::start(&hub),
         hub,
     }
@@ -416,7 +415,7 @@ async fn things_happen_at_their_dates_without_a_request() {
 async fn dropped_doors_are_closed() {
     let mut door = over_sockets(with_session().0, virtual_time());
     assert!(door.garm(BOUNDS).await.is_ok());
-    drop(door._doors.take());
+    drop(door.doors.take());
     let begun = std::time::Instant::now();
     while !matches!(door.garm(BOUNDS).await, Err(error) if error.kind == FailureKind::Connect) {
         assert!(begun.elapsed() < Duration::from_secs(20), "still open");
@@ -463,7 +462,12 @@ async fn log_lines_flow_over_a_websocket_until_the_server_dies() {
 async fn events_flow_once_the_options_are_sent() {
     let door = over_sockets(with_session().0, virtual_time());
     let mut socket = websocket(&door, "/api/v1/ws/events", "good").await.unwrap();
+    // A ping makes the round trip, and asks for no event.
+    socket.send(Message::Ping(Bytes::from("early"))).await.unwrap();
+    door.hub.with(|stage, _| stage.events.push(Bytes::from("first")));
+    assert_eq!(next_text(&mut socket).await, None, "the pong comes, not the event");
     socket.send(Message::text(r#"{"send-everything":true}"#)).await.unwrap();
+    assert_eq!(next_text(&mut socket).await.as_deref(), Some("first"));
     door.hub.with(|stage, _| stage.events.push(Bytes::from(r#"{"entity-type":"scaleset"}"#)));
     assert_eq!(next_text(&mut socket).await.as_deref(), Some(r#"{"entity-type":"scaleset"}"#));
 }
@@ -512,9 +516,57 @@ async fn what_is_streamed_in_process_reaches_the_sink_only_when_it_is_good() {
     assert_eq!((count.0, count.1), (1, 40_000));
 }
 
-#[test]
-fn the_test_entity_is_the_one_of_the_bench() {
-    let mut bench = Bench::new();
-    let set = bench.set("gpu");
-    assert_eq!(bench.github.find_set(&entity("acme"), "gpu"), Some(set));
+#[tokio::test]
+async fn the_addresses_that_github_tells_lead_back_to_its_door() {
+    let sockets = Sockets::on_loopback(&[DoorId::Github]).unwrap();
+    let origin = sockets.url(DoorId::Github).unwrap();
+    let mut github = GithubState::new(GithubConfig::new(&origin).with(Credential::pat("garm", PAT)));
+    let set = github.add_set(&NewSet { entity: entity("acme"), name: "gpu".to_owned() }, START);
+    let hub = Hub::new(github, virtual_time());
+    let _doors = HttpDoors::serve(&hub, sockets);
+    let transport = ReqwestTransport::new(&TransportOptions::default()).unwrap();
+    let ask = async |method: &Method, url: String, authorization: String, body: Value| -> Value {
+        let request = http::Request::builder().method(method).uri(url).header("authorization", authorization);
+        let request = request.body(Bytes::from(body.to_string())).unwrap();
+        let response = transport.send(request, BOUNDS).await.unwrap();
+        assert!(response.status.is_success(), "{response:?}");
+        serde_json::from_slice(&response.body).unwrap_or_default()
+    };
+    let text = |value: &Value, name: &str| value[name].as_str().unwrap().to_owned();
+    let url = format!("{origin}/api/v3/orgs/acme/actions/runners/registration-token");
+    let token = ask(&Method::POST, url, format!("Bearer {PAT}"), Value::Null).await;
+    let wish = json!({"url": format!("{origin}/acme"), "runner_event": "register"});
+    let url = format!("{origin}/actions/runner-registration");
+    let service = ask(&Method::POST, url, format!("RemoteAuth {}", text(&token, "token")), wish).await;
+    let url = format!("{}_apis/runtime/runnerscalesets/{}/sessions", text(&service, "url"), set.0);
+    let admin = format!("Bearer {}", text(&service, "token"));
+    let session = ask(&Method::POST, url, admin, json!({"ownerName": "garm-1"})).await;
+    hub.with(|github, now| github.queue_jobs(set, 1, now));
+    let queue = format!("Bearer {}", text(&session, "messageQueueAccessToken"));
+    let message = ask(&Method::GET, text(&session, "messageQueueUrl"), queue, Value::Null).await;
+    assert_eq!(message["statistics"]["totalAssignedJobs"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_poll_goes_on_when_the_old_one_hangs_up() {
+    let (stage, set, session) = with_session();
+    let door = in_process(stage, virtual_time());
+    let old = door.held_poll(&session).await;
+    let (transport, request) = (Arc::clone(&door.transport), absolute(&door.github, session.poll(0)));
+    let new = tokio::spawn(async move { transport.send(request, BOUNDS).await });
+    until(|| door.hub.held_polls() == 2).await;
+    old.abort();
+    until(|| door.hub.held_polls() == 1).await;
+    assert_eq!(door.polling(set), Some(true));
+    door.hub.with(|stage, now| stage.github.queue_jobs(set, 1, now));
+    assert_eq!(new.await.unwrap().unwrap().status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_websocket_shows_nothing_of_what_was_logged_before_it() {
+    let door = over_sockets(with_session().0, virtual_time());
+    door.hub.with(|stage, _| stage.log.push(Bytes::from("before")));
+    let mut socket = websocket(&door, "/api/v1/ws/logs", "good").await.unwrap();
+    door.hub.with(|stage, _| stage.log.push(Bytes::from("after")));
+    assert_eq!(next_text(&mut socket).await.as_deref(), Some("after"));
 }

@@ -66,7 +66,7 @@ impl Upgrade {
     }
 
     /// Whether the simulator lets the asker in.
-    pub(super) fn is_granted(&self, answer: &Answer) -> bool {
+    pub(super) fn is_granted(answer: &Answer) -> bool {
         let status = answer.response.status();
         status == StatusCode::SWITCHING_PROTOCOLS || status.is_success()
     }

@@ -126,11 +126,13 @@ impl<B: Backend> Hub<B> {
 
     /// Log lines of a server from now on. A reader that falls too far behind is told that it has missed some.
     pub fn log_lines(&self, door: DoorId) -> broadcast::Receiver<Bytes> {
+        self.drain(door);
         self.access(|inner, _| inner.feed(door).log.subscribe())
     }
 
     /// Events of a server from now on, bounded likewise.
     pub fn events(&self, door: DoorId) -> broadcast::Receiver<Bytes> {
+        self.drain(door);
         self.access(|inner, _| inner.feed(door).events.subscribe())
     }
 
@@ -149,6 +151,13 @@ impl<B: Backend> Hub<B> {
     /// Polls held at the doors now.
     pub fn held_polls(&self) -> usize {
         self.lock().held.len()
+    }
+
+    /// Lets what was said before go where it belongs: not to a reader who comes now.
+    fn drain(&self, door: DoorId) {
+        self.access(|inner, _| {
+            inner.feed(door);
+        });
     }
 
     fn access<R>(&self, act: impl FnOnce(&mut Inner<B>, Wall) -> R) -> R {

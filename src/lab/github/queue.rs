@@ -109,7 +109,7 @@ impl GithubState {
             self.wake(id);
             self.match_jobs(id, ask.now);
         }
-        Ok(list(acquired.into_iter().map(Value::from).collect()))
+        Ok(list(&acquired.into_iter().map(Value::from).collect::<Vec<_>>()))
     }
 
     pub(super) fn acquirable_jobs(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
@@ -121,7 +121,7 @@ impl GithubState {
             .filter(|job| job.state == JobState::Offered)
             .map(|job| set.job_message("JobAvailable", job, None, self.acquire_url(set)))
             .collect();
-        Ok(if found.is_empty() { Answer::empty(204) } else { list(found) })
+        Ok(if found.is_empty() { Answer::empty(204) } else { list(&found) })
     }
 
     /// Tells the poll in flight, if there is one, to ask again.

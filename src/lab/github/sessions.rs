@@ -97,13 +97,16 @@ impl GithubState {
         let Some(slot) = self.sets.get_mut(&set) else { return };
         let Some(session) = slot.slot.take() else { return };
         self.living.remove(&session.id);
-        self.records.ended(session.record, now, how.clone());
         if !session.polls.is_empty() {
             self.wakes.insert(session.id);
         }
-        match how {
-            Ended::SetRemoved | Ended::Replaced | Ended::OwnerLeft => {}
-            Ended::Deleted { .. } | Ended::Expired | Ended::Evicted => self.let_rival_in(set, now),
+        let rival_may_come = match &how {
+            Ended::SetRemoved | Ended::Replaced | Ended::OwnerLeft => false,
+            Ended::Deleted { .. } | Ended::Expired | Ended::Evicted => true,
+        };
+        self.records.ended(session.record, now, how);
+        if rival_may_come {
+            self.let_rival_in(set, now);
         }
     }
 
@@ -239,7 +242,7 @@ impl GithubState {
         let grant = Grant {
             set,
             session: session.to_string(),
-            ..self.grant(Scope::Queue, &ask.actor.credential, "", ask, lifetime)
+            ..Self::grant(Scope::Queue, &ask.actor.credential, "", ask, lifetime)
         };
         self.mint(grant, ask.spoiled.as_ref())
     }

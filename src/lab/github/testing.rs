@@ -1,5 +1,4 @@
 //! Requests as clients build them, for tests: an asker with a token chain, and the pieces of an answer.
-#![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
 use super::{Credential, GithubConfig, GithubState, NewSet};
 use crate::lab::wire::{Answer, Delivery, HungUp, Request};

@@ -207,7 +207,7 @@ fn an_evicted_session_frees_the_slot_and_wakes_its_poll_into_an_error() {
     bench.poll(&session);
     bench.github.evict_session(set, bench.now);
     let woken = bench.github.take_wakes();
-    assert_eq!(woken.iter().map(|id| id.as_str()).collect::<Vec<_>>(), [session.id.as_str()]);
+    assert_eq!(woken.iter().map(crate::model::SessionId::as_str).collect::<Vec<_>>(), [session.id.as_str()]);
     assert_eq!(exception(&bench.poll(&session)), (400, EXPIRED.to_owned()));
     assert_eq!(status(&bench.open(set, "garm-1")), 200);
 }

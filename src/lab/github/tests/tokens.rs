@@ -179,7 +179,7 @@ fn an_admin_token_of_one_entity_opens_no_other() {
 #[test]
 fn tokens_expire_at_their_exp_and_all_at_once_by_decree() {
     let mut bench = Bench::with(|config| config.admin_token_lifetime = Span::mins(17));
-    let mut list = |bench: &mut Bench| status(&bench.ask(&Method::GET, "runtime/runnerscalesets", &Value::Null));
+    let list = |bench: &mut Bench| status(&bench.ask(&Method::GET, "runtime/runnerscalesets", &Value::Null));
     bench.wait(Span::mins(17).plus(Span::millis(0)));
     assert_eq!(list(&mut bench), 401);
     bench.log_in("acme");
