@@ -104,7 +104,11 @@ async fn stream(socket: Upgraded, mut feed: broadcast::Receiver<Bytes>, begins: 
             line = feed.recv(), if flows => line,
             said = from.next() => match said {
                 Some(Ok(Message::Text(_) | Message::Binary(_))) => {
-                    flows = true;
+                    if !flows {
+                        // Events from before the options are lost.
+                        feed = feed.resubscribe();
+                        flows = true;
+                    }
                     continue;
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
