@@ -306,8 +306,10 @@ async fn a_server_that_is_down_refuses_over_sockets_and_comes_back_at_the_same_p
 async fn check_wake(door: &Door, set: ForgeId, session: &Opened) {
     let poll = door.held_poll(session).await;
     assert_eq!(door.polling(set), Some(true));
+    let begun = tokio::time::Instant::now();
     door.hub.with(|stage, now| stage.github.queue_jobs(set, 1, now));
     let response = poll.await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(40), "at once, not at the end of the poll");
     assert_eq!(response.status.as_u16(), 200);
     assert!(String::from_utf8_lossy(&response.body).contains("JobAssigned"));
     assert_eq!(door.polling(set), Some(false));
@@ -318,9 +320,7 @@ async fn check_wake(door: &Door, set: ForgeId, session: &Opened) {
 async fn a_job_wakes_a_held_poll_in_process() {
     let (stage, set, session) = with_session();
     let door = in_process(stage, virtual_time());
-    let begun = tokio::time::Instant::now();
     check_wake(&door, set, &session).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "at once, not at the end of the poll");
 }
 
 #[tokio::test]
