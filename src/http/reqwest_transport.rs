@@ -235,7 +235,7 @@ fn has_no_system_roots(error: &reqwest::Error) -> bool {
 }
 
 /// Host and port, without credentials, path and query.
-fn place_of(uri: &http::Uri) -> String {
+pub(crate) fn place_of(uri: &http::Uri) -> String {
     let host = uri.host().unwrap_or("the server");
     match (uri.port_u16(), uri.scheme_str()) {
         (Some(port), _) => format!("{host}:{port}"),
