@@ -1,1 +1,203 @@
-//! The exit codes of the contract (design §9).
+//! The exit codes: a contract with scripts and schedulers (design §9), and how a run's outcome becomes one.
+
+use crate::model::{Diagnosis, Outcome};
+
+/// How the process ends. The numbers are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// All well, or healed and verified.
+    Well = 0,
+    /// A fault of ours: a bug, a full disk, a store that cannot be opened.
+    Internal = 1,
+    /// Wrong flags or a wrong configuration; nothing was done.
+    Usage = 2,
+    /// Something is unhealthy and nothing was done about it: dry run, guard, pause, escalation.
+    Unhealthy = 10,
+    /// Acted, and not verified.
+    Unverified = 11,
+    /// Could not observe.
+    Blind = 12,
+    /// Another medic holds the lease.
+    LeaseHeld = 13,
+    /// Ended by SIGINT; open intents were settled first.
+    Interrupted = 130,
+    /// Ended by SIGTERM; open intents were settled first.
+    Terminated = 143,
+}
+
+impl ExitCode {
+    /// Every code, in rising order.
+    pub const ALL: [Self; 9] = [
+        Self::Well,
+        Self::Internal,
+        Self::Usage,
+        Self::Unhealthy,
+        Self::Unverified,
+        Self::Blind,
+        Self::LeaseHeld,
+        Self::Interrupted,
+        Self::Terminated,
+    ];
+
+    /// The number that the shell sees.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What it means, for help texts.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Well => "all well, or healed and verified",
+            Self::Internal => "internal error",
+            Self::Usage => "wrong usage or configuration",
+            Self::Unhealthy => "something is unhealthy and nothing was done",
+            Self::Unverified => "acted, not verified",
+            Self::Blind => "could not observe",
+            Self::LeaseHeld => "another medic holds the lease",
+            Self::Interrupted => "interrupted (SIGINT)",
+            Self::Terminated => "terminated (SIGTERM)",
+        }
+    }
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code.code())
+    }
+}
+
+/// What was done about a set in this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Treated {
+    /// Nothing.
+    No,
+    /// A treatment is still under way.
+    Open,
+    /// The last treatment ended so.
+    Closed(Outcome),
+}
+
+/// How one manager stands at the end of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ManagerEnd {
+    /// It answered: its sets, each as last diagnosed, and what was done about it.
+    Seen(Vec<(Diagnosis, Treated)>),
+    /// It could not be asked.
+    Unseen,
+    /// Another medic holds its lease.
+    LeaseHeld,
+}
+
+/// The code of a whole run: the worst of its managers, by the order of the codes. Managers that hide behind
+/// another's fault are in the report, not in the code.
+#[must_use]
+pub fn of_run(managers: &[ManagerEnd]) -> ExitCode {
+    managers.iter().map(of_manager).max().unwrap_or(ExitCode::Blind)
+}
+
+fn of_manager(end: &ManagerEnd) -> ExitCode {
+    match end {
+        ManagerEnd::Seen(sets) => {
+            sets.iter().map(|(diagnosis, treated)| of_set(*diagnosis, *treated)).max().unwrap_or(ExitCode::Well)
+        }
+        ManagerEnd::Unseen => ExitCode::Blind,
+        ManagerEnd::LeaseHeld => ExitCode::LeaseHeld,
+    }
+}
+
+/// The code of one set. What it is now counts for more than how a treatment of it ended: a set that listens is
+/// well, whoever brought that about.
+#[must_use]
+pub const fn of_set(diagnosis: Diagnosis, treated: Treated) -> ExitCode {
+    match (diagnosis, treated) {
+        (_, Treated::Open) | (Diagnosis::DisabledByMedic, _) => ExitCode::Unverified,
+        (Diagnosis::Listening | Diagnosis::Disabled | Diagnosis::Settling, _) => ExitCode::Well,
+        (Diagnosis::Unknown, _) => ExitCode::Blind,
+        (_, Treated::Closed(Outcome::Unverified)) => ExitCode::Unverified,
+        (
+            Diagnosis::ConflictRetrying
+            | Diagnosis::ConflictAbandoned
+            | Diagnosis::StartAbandoned
+            | Diagnosis::Unheld
+            | Diagnosis::HeldElsewhere
+            | Diagnosis::Flapping
+            | Diagnosis::Evicted
+            | Diagnosis::Mismatched
+            | Diagnosis::Deaf
+            | Diagnosis::Starved
+            | Diagnosis::Missing
+            | Diagnosis::Unauthorized,
+            Treated::No
+            | Treated::Closed(
+                Outcome::Recovered
+                | Outcome::SelfRecovered
+                | Outcome::Yielded
+                | Outcome::Failed
+                | Outcome::Held
+                | Outcome::Unheld,
+            ),
+        ) => ExitCode::Unhealthy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_the_contract() {
+        let numbers = ExitCode::ALL.map(ExitCode::code);
+        assert_eq!(numbers, [0, 1, 2, 10, 11, 12, 13, 130, 143]);
+    }
+
+    #[test]
+    fn a_set_counts_by_what_it_is_now() {
+        use Diagnosis::{ConflictAbandoned, ConflictRetrying, Disabled, DisabledByMedic, Listening, Settling, Unknown};
+        use Treated::{Closed, No, Open};
+        for (diagnosis, treated, code) in [
+            (Listening, No, ExitCode::Well),
+            (Listening, Closed(Outcome::Recovered), ExitCode::Well),
+            (Listening, Closed(Outcome::Unverified), ExitCode::Well),
+            (Listening, Open, ExitCode::Unverified),
+            (Disabled, No, ExitCode::Well),
+            (Settling, No, ExitCode::Well),
+            (ConflictRetrying, No, ExitCode::Unhealthy),
+            (ConflictAbandoned, Closed(Outcome::Failed), ExitCode::Unhealthy),
+            (ConflictAbandoned, Closed(Outcome::Yielded), ExitCode::Unhealthy),
+            (ConflictAbandoned, Closed(Outcome::Unverified), ExitCode::Unverified),
+            (ConflictRetrying, Open, ExitCode::Unverified),
+            (DisabledByMedic, No, ExitCode::Unverified),
+            (Unknown, No, ExitCode::Blind),
+        ] {
+            assert_eq!(of_set(diagnosis, treated), code, "{diagnosis} {treated:?}");
+        }
+    }
+
+    #[test]
+    fn every_ill_set_is_told_even_if_nothing_was_done() {
+        for diagnosis in Diagnosis::ALL.iter().filter(|diagnosis| diagnosis.is_ill()) {
+            assert_ne!(of_set(*diagnosis, Treated::No), ExitCode::Well, "{diagnosis}");
+        }
+    }
+
+    #[test]
+    fn the_worst_wins_across_sets_and_managers() {
+        let well = (Diagnosis::Listening, Treated::No);
+        let ill = (Diagnosis::HeldElsewhere, Treated::No);
+        let open = (Diagnosis::ConflictAbandoned, Treated::Open);
+        for (managers, code) in [
+            (vec![ManagerEnd::Seen(vec![well, well])], ExitCode::Well),
+            (vec![ManagerEnd::Seen(vec![])], ExitCode::Well),
+            (vec![ManagerEnd::Seen(vec![well, ill])], ExitCode::Unhealthy),
+            (vec![ManagerEnd::Seen(vec![ill, open, well])], ExitCode::Unverified),
+            (vec![ManagerEnd::Seen(vec![open]), ManagerEnd::Unseen], ExitCode::Blind),
+            (vec![ManagerEnd::LeaseHeld, ManagerEnd::Unseen], ExitCode::LeaseHeld),
+            (vec![], ExitCode::Blind),
+        ] {
+            assert_eq!(of_run(&managers), code, "{managers:?}");
+        }
+    }
+}

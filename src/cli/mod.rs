@@ -1,6 +1,93 @@
-//! The command line: one file per command; the only place that prints.
+//! The command line: one file per command; the only place that prints. Stdout is data, stderr is diagnostics.
+//!
+//! Arguments and environment are read here, once, and handed on. A command returns its exit code or a
+//! [`Failure`], which is printed once, as a chain of causes.
+
+pub mod args;
+pub mod completions;
+pub mod config;
+#[cfg(feature = "lab")]
+pub mod lab;
+pub mod man;
+pub mod once;
+pub mod output;
+pub mod run;
+
+pub use output::Failure;
+
+use crate::config::raw::Raw;
+use crate::config::source::Sources;
+use crate::config::{Checked, Depth, check, keys::ENV_PREFIX};
+use crate::exit::ExitCode;
+use crate::telemetry;
+use args::{Cli, Command, GlobalArgs};
+use clap::Parser as _;
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 
 /// Runs the command line of this process.
 pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(stop) => return output::parser_stop(&stop).into(),
+    };
+    match dispatch(&cli) {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report().into(),
+    }
+}
+
+fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
+    match &cli.command {
+        Command::Run(args) => run::run(args, &start(cli)?.config),
+        Command::Once(args) => once::run(args, &start(cli)?.config),
+        #[cfg(feature = "lab")]
+        Command::Lab(args) => {
+            start_without_config(&cli.global)?;
+            lab::run(args)
+        }
+        Command::Config(args) => config::run(args, || sources(cli)),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+    }
+}
+
+/// Everything that was given to this process.
+fn sources(cli: &Cli) -> Result<Sources, Failure> {
+    Ok(Sources::open(cli.global.config.as_deref(), environment(), cli.flag_values())?)
+}
+
+/// The checked configuration, with logging begun as it says.
+fn start(cli: &Cli) -> Result<Checked, Failure> {
+    let checked = check(&Raw::read(&sources(cli)?), Depth::Files)?;
+    telemetry::init(&checked.config.log, color_on_stderr(&cli.global)).map_err(Failure::internal)?;
+    for warning in &checked.warnings {
+        tracing::warn!(key = warning.key, "configuration: {}; mend: {}", warning.what, warning.mend);
+    }
+    Ok(checked)
+}
+
+/// Logging for a command that needs no configuration: warnings, unless flags say otherwise.
+#[cfg(feature = "lab")]
+fn start_without_config(global: &GlobalArgs) -> Result<(), Failure> {
+    use crate::config::{LogConfig, LogFormat};
+    let config = LogConfig {
+        format: global.log_format().unwrap_or(LogFormat::Text),
+        level: global.log_level.clone().unwrap_or_else(|| "warn".to_owned()),
+    };
+    telemetry::init(&config, color_on_stderr(global)).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// Whether diagnostics are coloured.
+fn color_on_stderr(global: &GlobalArgs) -> bool {
+    let variable = |name| std::env::var(name).ok();
+    global.color.applies(std::io::stderr().is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
+}
+
+/// Our own variables. One that is not UTF-8 is kept, altered, so that it is refused rather than overlooked.
+fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+        .filter(|(name, _)| name.starts_with(ENV_PREFIX))
+        .collect()
 }

@@ -1,3 +1,237 @@
 //! Deciding: finding + history + policy → act, watch, withhold or escalate. Pure; one rule, one file.
+//!
+//! | file | rule |
+//! |---|---|
+//! | [`remedy`] | diagnosis → remedy, wait or escalation; *a no-op update is not a remedy* |
+//! | [`stale`] | the proof that allows a session's deletion |
+//! | [`guards`] | everything that holds a remedy back, all of it |
+//! | [`budget`], [`backoff`] | how often, and how soon again |
+//! | [`canary`] | an incident's first treatment goes alone |
+//! | [`breaker`] | acts that do not help stop the acting |
+//! | [`blast`] | many sets at once: one cause, or a fault at GitHub |
+//! | [`pause`] | a person says "not now" |
+//! | [`bounds`](mod@bounds) | the most that a policy allows |
+//!
+//! [`decide`] applies them to every set, in the order of the sets' ids, so that the same input gives the same answer.
+//! What one set is allowed counts for the next ones of the same sweep: no sweep starts more than the limits let it.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
+pub mod backoff;
+pub mod blast;
+pub mod bounds;
+pub mod breaker;
+pub mod budget;
+pub mod canary;
+pub mod guards;
+pub mod pause;
 pub mod policy;
+pub mod remedy;
+pub mod stale;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use crate::model::session::{LedgerSession, OpenedBy};
+use crate::model::{
+    Decision, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerState, Now, Owner, Remedy,
+    ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
+};
+pub use bounds::{Bounds, bounds};
+use canary::{Admission, Canaries};
+use guards::{Proposal, Sweeping};
+pub use pause::{Pause, PauseScope};
+use policy::{Mode, Policy};
+use remedy::{Case, Prescription};
+use stale::{CurrentManager, Proof};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything a decision about one manager's sets depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    /// The present.
+    pub now: Now,
+    /// Whether writes are allowed.
+    pub mode: Mode,
+    /// The limits.
+    pub policy: &'a Policy,
+    /// This sweep's findings.
+    pub findings: &'a BTreeMap<ScaleSetId, Finding>,
+    /// The manager's sets as this sweep saw them.
+    pub sets: &'a BTreeMap<ScaleSetId, ScaleSet>,
+    /// The manager as a whole.
+    pub manager: ManagerState,
+    /// Its current run, where known.
+    pub incarnation: Option<Incarnation>,
+    /// What its build does after a refused start.
+    pub generation: Generation,
+    /// The forge endpoints; one that is not listed was not asked.
+    pub endpoints: &'a BTreeMap<EndpointName, EndpointState>,
+    /// Whether most probes are blind.
+    pub blind: bool,
+    /// Whether several entities show a fault at GitHub.
+    pub fault_at_forge: bool,
+    /// This manager's treatments opened within 24 h, and every open one.
+    pub history: &'a [Treatment],
+    /// This manager's sessions in the ledger.
+    pub ledger: &'a [LedgerSession],
+    /// The owner name of this manager's sessions (`garm-<controller id>`), where known.
+    pub owner: Option<&'a Owner>,
+    /// Pauses that bear on this manager.
+    pub pauses: &'a [Pause],
+    /// When a person last reset the breaker.
+    pub breaker_reset: Option<Wall>,
+    /// The sets for which a client of ours can open and delete sessions.
+    pub can_probe_sessions: &'a BTreeSet<ScaleSetId>,
+    /// Share of our GitHub credential's quota that is left, where known: 0 to 1.
+    pub quota: Option<f64>,
+    /// Whether we hold the lease on the store.
+    pub lease_held: bool,
+}
+
+/// One decision per finding, in the order of the sets' ids.
+#[must_use]
+pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
+    let records = Records::of(input);
+    let prescribed: Vec<(&Finding, Outlook)> =
+        input.findings.values().map(|finding| (finding, outlook(input, &records, finding))).collect();
+    let mut sweeping = sweeping(input, &prescribed);
+    prescribed
+        .into_iter()
+        .map(|(finding, outlook)| SetDecision {
+            set: finding.set,
+            decision: match outlook {
+                Outlook::Settled(decision) => decision,
+                Outlook::Wants(remedy, set) => {
+                    let rows = records.rows(set.id);
+                    weigh(input, &mut sweeping, &Proposal { remedy: &remedy, set, finding, rows })
+                }
+            },
+        })
+        .collect()
+}
+
+/// What is known of a set before the guards are asked.
+enum Outlook<'a> {
+    Settled(Decision),
+    Wants(Remedy, &'a ScaleSet),
+}
+
+fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> Outlook<'a> {
+    if let Some(open) = records.rows(finding.set).iter().rev().find(|row| !row.step.is_closed()) {
+        return Outlook::Settled(Decision::Treating { treatment: open.id });
+    }
+    let Some(set) = input.sets.get(&finding.set) else {
+        return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
+    };
+    let covered = input.can_probe_sessions.contains(&set.id) && set.place().is_some();
+    let proof = if covered { records.proof(input, set) } else { None };
+    let prescription = remedy::prescribe(&Case {
+        finding,
+        set,
+        generation: input.generation,
+        incarnation: input.incarnation,
+        stale: proof.as_ref(),
+        session_lives: records.session_lives(input, set.id),
+        may_probe: covered && input.policy.session_probe,
+        fault_at_forge: input.fault_at_forge,
+        now: input.now.wall,
+        policy: input.policy,
+    });
+    match prescription {
+        Prescription::Leave => Outlook::Settled(Decision::Leave),
+        Prescription::Watch(waiting, until) => Outlook::Settled(Decision::Watch { waiting, until }),
+        Prescription::Escalate(escalation) => Outlook::Settled(Decision::Escalate { escalation }),
+        Prescription::Apply(remedy) => Outlook::Wants(remedy, set),
+    }
+}
+
+fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweeping {
+    let (history, now) = (input.history, input.now.wall);
+    // The incident is about sets that we heal: one that is missing for days is no part of it.
+    let ill = prescribed.iter().filter_map(|(finding, outlook)| match outlook {
+        Outlook::Settled(Decision::Treating { .. }) => finding.ill_since,
+        Outlook::Wants(remedy, _) if budget::kind_is_heal(remedy.kind()) => finding.ill_since,
+        Outlook::Settled(_) | Outlook::Wants(..) => None,
+    });
+    Sweeping {
+        breaker: breaker::state(history, input.breaker_reset, now, input.policy),
+        canaries: Canaries::of(history, canary::began(input.incarnation, ill)),
+        recent_heals: budget::recent_heals(history, now),
+        blast: blast::held(&blast::Scene {
+            findings: input.findings,
+            sets: input.sets,
+            owner: input.owner,
+            incarnation: input.incarnation,
+            history,
+            fault_at_forge: input.fault_at_forge,
+            now,
+            policy: input.policy,
+        }),
+        started: 0,
+    }
+}
+
+/// Act or withhold; a dry run counts as an act for what follows, so that it shows what healing would do.
+fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) -> Decision {
+    let guards = guards::gather(input, sweeping, proposal);
+    let remedy = proposal.remedy.clone();
+    if guards.iter().any(|held| held.guard != Guard::DryRun) {
+        return Decision::Withhold { remedy, guards };
+    }
+    let cause = proposal.finding.diagnosis;
+    let canary = if budget::kind_is_heal(remedy.kind()) {
+        let first = sweeping.canaries.admit(cause) == Admission::First;
+        sweeping.canaries.start_heal(proposal.set.id, cause);
+        sweeping.started = sweeping.started.saturating_add(1);
+        first || sweeping.breaker.is_open()
+    } else {
+        sweeping.canaries.start_probe(proposal.set.id);
+        false
+    };
+    if guards.is_empty() { Decision::Act { remedy, canary } } else { Decision::Withhold { remedy, guards } }
+}
+
+/// The journal and the ledger, by set.
+struct Records<'a> {
+    rows: BTreeMap<ScaleSetId, Vec<&'a Treatment>>,
+    sessions: BTreeMap<ScaleSetId, Vec<&'a LedgerSession>>,
+}
+
+impl<'a> Records<'a> {
+    fn of(input: &Input<'a>) -> Self {
+        let mut rows: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for row in input.history {
+            rows.entry(row.set).or_default().push(row);
+        }
+        for of_set in rows.values_mut() {
+            of_set.sort_by_key(|row| (row.opened, row.id));
+        }
+        let mut sessions: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for session in input.ledger {
+            sessions.entry(session.set).or_default().push(session);
+        }
+        Self { rows, sessions }
+    }
+
+    fn rows(&self, set: ScaleSetId) -> &[&'a Treatment] {
+        self.rows.get(&set).map_or(&[], Vec::as_slice)
+    }
+
+    fn sessions(&self, set: ScaleSetId) -> &[&'a LedgerSession] {
+        self.sessions.get(&set).map_or(&[], Vec::as_slice)
+    }
+
+    fn proof(&self, input: &Input<'_>, set: &ScaleSet) -> Option<Proof> {
+        let manager = CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner };
+        stale::newest_is_stale(self.sessions(set.id).iter().copied(), set, manager).ok()
+    }
+
+    fn session_lives(&self, input: &Input<'_>, set: ScaleSetId) -> bool {
+        let newest = self.sessions(set).iter().max_by_key(|session| (session.first_seen, &session.id));
+        newest.zip(input.incarnation).is_some_and(|(session, current)| {
+            session.ended.is_none() && session.opened_by == OpenedBy::Manager(current)
+        })
+    }
+}

@@ -1,12 +1,28 @@
 //! The shared HTTP client: time-outs, body bounds, `Retry-After`, politeness, retries of reads only, and typed
 //! errors that say whether a request was sent. Adapters speak [`http::Request`] and get [`Response`]; what carries
 //! them is a [`Transport`]: real sockets in production, the lab's simulators in process under virtual time.
+//!
+//! - [`client`]: attempts, back-off, holding back; the only thing adapters call.
+//! - [`limits`]: the token bucket, `Retry-After`, `X-RateLimit-*`.
+//! - [`status`]: statuses as typed errors, with a safe excerpt of the body ([`excerpt`]).
+//! - [`reqwest_transport`]: real sockets.
+//! - [`secret`]: text that never shows itself.
 
-use crate::clock::Clock;
+pub mod client;
+pub mod excerpt;
+pub mod limits;
+pub mod reqwest_transport;
+pub mod secret;
+pub mod status;
+
+pub use client::Client;
+pub use limits::{Politeness, RateLimit};
+pub use reqwest_transport::{ReqwestTransport, TransportOptions};
+pub use secret::Secret;
+
 use crate::model::{FailureKind, Operation, ProbeFailure, Span, Target, Wall};
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::sync::Arc;
 
 /// A complete, bounded answer, whatever its status.
 #[derive(Debug, Clone)]
@@ -33,7 +49,7 @@ pub struct TransportError {
 pub struct Bounds {
     /// From sending to the end of the body.
     pub total: Span,
-    /// The longest body read.
+    /// The longest body read, in bytes, after decompression.
     pub body: usize,
 }
 
@@ -42,11 +58,35 @@ pub struct Bounds {
 pub trait Transport: Send + Sync {
     /// One exchange within `bounds`.
     async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError>;
+
+    /// As [`Self::send`], with the body of a 2xx answer handed to `sink` in pieces and not kept.
+    async fn stream(
+        &self,
+        request: http::Request<Bytes>,
+        bounds: Bounds,
+        sink: &mut dyn BodySink,
+    ) -> Result<Response, TransportError> {
+        let mut response = self.send(request, bounds).await?;
+        sink.begin();
+        if response.status.is_success() {
+            sink.piece(&std::mem::take(&mut response.body));
+        }
+        Ok(response)
+    }
+}
+
+/// Takes a body too large to keep.
+pub trait BodySink: Send {
+    /// A body begins; whatever came before belongs to a failed attempt and is to be forgotten.
+    fn begin(&mut self);
+    /// The next piece, of any size.
+    fn piece(&mut self, piece: &[u8]);
 }
 
 /// Told about every exchange, for `probe_duration_seconds` and `probe_failures_total`.
 pub trait Recorder: Send + Sync {
-    /// One exchange ended.
+    /// One exchange ended. `failure` is the class of a missing or refusing answer (any status but 2xx); a request
+    /// that was held back here counts too, with the time it waited.
     fn exchange(&self, target: Target, operation: Operation, took: Span, failure: Option<FailureKind>);
 }
 
@@ -103,58 +143,5 @@ impl From<ApiError> for crate::treat::ports::WriteError {
             Effect::None => Self::NotApplied(error.into()),
             Effect::Unknown => Self::Unknown(error.into()),
         }
-    }
-}
-
-/// The client of one target.
-#[derive(Clone)]
-pub struct Client {
-    /// Which server.
-    pub target: Target,
-    transport: Arc<dyn Transport>,
-    recorder: Arc<dyn Recorder>,
-    clock: Arc<dyn Clock>,
-    bounds: Bounds,
-}
-
-impl Client {
-    /// A client of `target` over `transport`.
-    pub fn new(
-        target: Target,
-        transport: Arc<dyn Transport>,
-        recorder: Arc<dyn Recorder>,
-        clock: Arc<dyn Clock>,
-        bounds: Bounds,
-    ) -> Self {
-        Self { target, transport, recorder, clock, bounds }
-    }
-
-    /// An idempotent read: retried, with jitter, on failures that a second try may cure.
-    pub async fn read(&self, operation: Operation, request: http::Request<Bytes>) -> Result<Response, ApiError> {
-        self.once(operation, request).await
-    }
-
-    /// A write: sent exactly once.
-    pub async fn write(&self, operation: Operation, request: http::Request<Bytes>) -> Result<Response, ApiError> {
-        self.once(operation, request).await
-    }
-
-    async fn once(&self, operation: Operation, request: http::Request<Bytes>) -> Result<Response, ApiError> {
-        let began = self.clock.now().mono;
-        let answer = self.transport.send(request, self.bounds).await;
-        let took = self.clock.now().mono.since(began);
-        self.recorder.exchange(self.target, operation, took, answer.as_ref().err().map(|e| e.kind));
-        answer.map_err(|error| ApiError {
-            target: self.target,
-            operation,
-            kind: error.kind,
-            effect: if matches!(error.kind, FailureKind::Connect | FailureKind::Tls) {
-                Effect::None
-            } else {
-                Effect::Unknown
-            },
-            detail: error.detail,
-            retry_at: None,
-        })
     }
 }

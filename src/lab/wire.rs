@@ -7,6 +7,11 @@ use bytes::Bytes;
 /// A request as a simulator sees it: path and query in the URI, host left out.
 pub type Request = http::Request<Bytes>;
 
+/// Put into a request's extensions to say, of a request answered with [`Delivery::Hold`] before, that its asker has
+/// hung up: the long poll is over, and the answer goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HungUp;
+
 /// How an answer reaches its asker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {

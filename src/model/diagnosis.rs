@@ -140,6 +140,19 @@ closed_enum! {
     }
 }
 
+closed_enum! {
+    /// What the manager's build does after a refused first start (design §1): the pre-fix build gives up for good,
+    /// the post-fix build keeps trying.
+    pub enum Generation {
+        /// Nothing seen tells.
+        Unknown = "unknown",
+        /// Its workers give up; only a real change of the set revives them.
+        GivesUp = "gives_up",
+        /// Its workers retry by themselves; a toggle has no use.
+        Retries = "retries",
+    }
+}
+
 /// One piece of evidence: which source, when, and what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {

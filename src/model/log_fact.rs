@@ -128,6 +128,33 @@ pub enum LogEvent {
     },
 }
 
+/// How far a log file has been read, such that a later run of ours goes on exactly there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// Device of the file.
+    pub device: u64,
+    /// Inode of the file.
+    pub inode: u64,
+    /// Everything before this byte has been read; always the start of a line.
+    pub offset: u64,
+    /// Hash of the last bytes before `offset`: tells the same file from one that was truncated and refilled, and
+    /// from one that got a removed file's inode.
+    pub tail_hash: u64,
+    /// The parser's own state at `offset`.
+    pub parser: ParserState,
+}
+
+/// What the log's parser carries from line to line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ParserState {
+    /// The time stamp of the last dated line: dates a panic, whose lines have none.
+    pub last_dated: Option<Wall>,
+    /// Within the lines of a panic that has been reported.
+    pub in_trace: bool,
+    /// Within the opening lines of a run whose start has been reported.
+    pub in_opening: bool,
+}
+
 /// What the log has said about one set in the manager's current run; the run's start clears it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SetLog {

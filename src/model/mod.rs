@@ -10,13 +10,15 @@ pub mod diagnosis;
 pub mod ids;
 pub mod log_fact;
 pub mod observation;
+pub mod pause;
 pub mod session;
+pub mod status;
 pub mod time;
 pub mod treatment;
 
 pub use decision::{Decision, Escalation, Guard, Held, Remedy, RemedyKind, SetDecision, Waiting};
 pub use diagnosis::{
-    Confidence, Diagnosis, EndpointState, Evidence, Fact, Finding, ManagerState, RestartKind, WorkerState,
+    Confidence, Diagnosis, EndpointState, Evidence, Fact, Finding, Generation, ManagerState, RestartKind, WorkerState,
 };
 pub use ids::{
     EndpointName, Entity, EntityKind, EntityRef, ForgeId, Incarnation, ManagerName, Owner, Revision, ScaleSetId,
@@ -27,5 +29,6 @@ pub use observation::{
     ListenerMetrics, ManagerMetrics, Operation, ProbeFailure, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep,
     Target,
 };
+pub use pause::{Pause, PauseId, PauseScope};
 pub use time::{Mono, Now, Span, Wall};
 pub use treatment::{Outcome, Step, Treatment};

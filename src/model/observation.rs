@@ -80,6 +80,33 @@ closed_enum! {
     }
 }
 
+impl Operation {
+    /// The server this is asked of.
+    #[must_use]
+    pub const fn target(self) -> Target {
+        match self {
+            Self::Login
+            | Self::Controller
+            | Self::ListScaleSets
+            | Self::ReadScaleSet
+            | Self::SetEnabled
+            | Self::ListInstances
+            | Self::MetricsToken
+            | Self::Metrics
+            | Self::Goroutines
+            | Self::Websocket => Target::Manager,
+            Self::InstallationToken
+            | Self::RegistrationToken
+            | Self::RunnerRegistration
+            | Self::ListForgeSets
+            | Self::ReadForgeSet
+            | Self::OpenSession
+            | Self::RefreshSession
+            | Self::DeleteSession => Target::Github,
+        }
+    }
+}
+
 closed_enum! {
     /// Why a request did not give what was asked. Closed: it is the metric label, the retry
     /// decision and the table of `docs/` in one.

@@ -138,6 +138,22 @@ impl Step {
         }
     }
 
+    /// The step's name, for people and for JSON.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Deleting { .. } => "deleting",
+            Self::Disabling { .. } => "disabling",
+            Self::DisableUnknown { .. } => "disable_unknown",
+            Self::Disabled { .. } => "disabled",
+            Self::Enabling { .. } => "enabling",
+            Self::Verifying => "verifying",
+            Self::ProbeOpening { .. } => "probe_opening",
+            Self::ProbeOpened { .. } => "probe_opened",
+            Self::Closed { .. } => "closed",
+        }
+    }
+
     /// Whether the treatment is over.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
@@ -151,6 +167,22 @@ impl Treatment {
     pub const fn outcome(&self) -> Option<Outcome> {
         match &self.step {
             Step::Closed { outcome, .. } => Some(*outcome),
+            Step::Deleting { .. }
+            | Step::Disabling { .. }
+            | Step::DisableUnknown { .. }
+            | Step::Disabled { .. }
+            | Step::Enabling { .. }
+            | Step::Verifying
+            | Step::ProbeOpening { .. }
+            | Step::ProbeOpened { .. } => None,
+        }
+    }
+
+    /// How it ended, in words, once closed.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match &self.step {
+            Step::Closed { why, .. } => Some(why),
             Step::Deleting { .. }
             | Step::Disabling { .. }
             | Step::DisableUnknown { .. }

@@ -1,1 +1,14 @@
 //! The loop and the one-shot: sweep → diagnose → decide → treat → export; shutdown.
+//!
+//! - [`engine`]: one manager, one pass.
+//! - [`service`]: all managers side by side, for as long as the process lives (`run`).
+//! - [`once`]: all managers until there is nothing more to learn or to do (`once`).
+//! - [`assemble`]: configuration → engines.
+//! - [`lease`]: which medic of several on one store may act.
+
+pub mod assemble;
+pub mod engine;
+pub mod lease;
+pub mod once;
+pub mod report;
+pub mod service;

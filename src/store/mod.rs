@@ -1,1 +1,186 @@
-//! The durable store (SQLite): journal, ledger, memory, history, lease.
+//! The durable store: one SQLite file that holds what must survive us (design §5, §6, §7).
+//!
+//! The rule: **what a caller relies on after a power cut is on the disk when the call returns** (journal, ledger,
+//! lease, pauses: `synchronous=FULL`); what is merely convenient (memory, log positions, history) is written with
+//! `synchronous=NORMAL`, which SQLite's write-ahead log keeps in order: after a power cut the newest such rows may
+//! be missing, never torn, and never newer than a durable row written before them.
+//!
+//! Edge cases: a garbage, truncated or newer file is an error that says so, never a panic and never an empty store;
+//! a file system without shared memory falls back to a rollback journal of the same durability; two processes
+//! (sidecar and cron job) may open one file, each call waits at most [`BUSY_TIMEOUT`] for the other.
+//!
+//! All rows but the lease and the pauses belong to one manager: see [`ManagerStore`].
+
+mod error;
+mod history;
+mod journal;
+mod lease;
+mod ledger;
+mod memory;
+mod open;
+mod pause;
+mod schema;
+mod sql;
+
+pub use error::{StoreError, StoreErrorKind};
+pub use history::{Event, HistoryFilter};
+pub use lease::LeaseState;
+pub use ledger::StaleLifetime;
+pub use pause::NewPause;
+
+use crate::model::{ManagerName, Span, Wall};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The store's file inside the state directory.
+pub const FILE_NAME: &str = "medic.db";
+/// How long a call waits for another process that holds the file.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long closed treatments are kept.
+const JOURNAL_AGE: Span = Span::hours(30 * 24);
+/// How many closed treatments of a manager are kept.
+const JOURNAL_KEEP: u32 = 50_000;
+/// How long events are kept.
+const HISTORY_AGE: Span = Span::hours(90 * 24);
+/// How many events of a manager are kept.
+const HISTORY_KEEP: u32 = 200_000;
+/// How long sessions are kept. Forgetting one is safe: it can then no longer be proven stale.
+const LEDGER_AGE: Span = Span::hours(30 * 24);
+/// How many sessions of a manager are kept: 500 sets with a hundred sessions each.
+const LEDGER_KEEP: u32 = 50_000;
+
+/// The store. Cheap to clone; all clones share one connection.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: String,
+    connection: Mutex<Connection>,
+}
+
+/// One manager's part of the store. Implements [`crate::treat::ports::Journal`].
+#[derive(Clone, Debug)]
+pub struct ManagerStore {
+    store: Store,
+    manager: ManagerName,
+}
+
+/// What a write survives once its call has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// A power cut.
+    PowerCut,
+    /// Our own death; the newest such writes may be lost in a power cut.
+    Crash,
+}
+
+/// How many rows [`ManagerStore::prune`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// Closed treatments.
+    pub treatments: usize,
+    /// Sessions of the ledger.
+    pub sessions: usize,
+    /// Events of the history.
+    pub events: usize,
+}
+
+impl Store {
+    /// Opens the store in `state_dir`, making the directory (0700, not its parents) and the file (0600) if they
+    /// are not there, and bringing an older schema up to date.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        let (path, connection) = open::open(state_dir)?;
+        Ok(Self { inner: Arc::new(Inner { path, connection: Mutex::new(connection) }) })
+    }
+
+    /// A store that dies with the process, for tests and dry one-shots.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let (path, connection) = open::in_memory()?;
+        Ok(Self { inner: Arc::new(Inner { path, connection: Mutex::new(connection) }) })
+    }
+
+    /// One manager's part.
+    #[must_use]
+    pub fn for_manager(&self, manager: &ManagerName) -> ManagerStore {
+        ManagerStore { store: self.clone(), manager: manager.clone() }
+    }
+
+    /// The file, for messages.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.inner.path
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic while the lock was held dropped its transaction, which rolled back: the connection is sound.
+        self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(
+        &self,
+        what: &'static str,
+        f: impl FnOnce(&Connection) -> Result<T, sql::Failure>,
+    ) -> Result<T, StoreError> {
+        f(&self.lock()).map_err(|failure| failure.at(self.path(), what))
+    }
+
+    /// Runs `f` in one `BEGIN IMMEDIATE` transaction: other processes see all of it or nothing.
+    fn write<T>(
+        &self,
+        what: &'static str,
+        durability: Durability,
+        f: impl FnOnce(&Transaction<'_>) -> Result<T, sql::Failure>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.lock();
+        let run = |connection: &mut Connection| -> Result<T, sql::Failure> {
+            // Set before every write, so that no earlier failure can leave the weaker setting behind.
+            let level = match durability {
+                Durability::PowerCut => "FULL",
+                Durability::Crash => "NORMAL",
+            };
+            connection.pragma_update(None, "synchronous", level)?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = f(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run(&mut connection).map_err(|failure| failure.at(self.path(), what))
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+impl ManagerStore {
+    /// Whose part this is.
+    #[must_use]
+    pub const fn manager(&self) -> &ManagerName {
+        &self.manager
+    }
+
+    /// The whole store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Removes what is older or more than is kept; never an open treatment, never a session of ours that has not
+    /// ended. Once an hour is often enough.
+    pub fn prune(&self, now: Wall) -> Result<Pruned, StoreError> {
+        let treatments = self.prune_treatments(now.minus(JOURNAL_AGE), JOURNAL_KEEP)?;
+        let sessions = self.prune_sessions(now.minus(LEDGER_AGE), LEDGER_KEEP)?;
+        let events = self.prune_history(now.minus(HISTORY_AGE), HISTORY_KEEP)?;
+        Ok(Pruned { treatments, sessions, events })
+    }
+}
+
+#[cfg(test)]
+mod tests;

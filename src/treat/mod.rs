@@ -1,3 +1,3 @@
-//! Acting: treatments as a pure machine, and the driver that is the only caller of writes.
+//! Treating: the pure machines of a remedy, the only ports that write, and the driver that journals first.
 
 pub mod ports;

@@ -1,1 +1,6 @@
 //! All integration tests in one binary, one module per subject.
+
+mod cli;
+mod config;
+mod garm_client;
+mod http_transport;

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Writes grafana/scaleset-medic.json. `--check` fails when the file is not what this script writes."""
+
+import json
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).parent
+TARGET = HERE / "scaleset-medic.json"
+RUNBOOKS = "https://github.com/scaleset-medic/scaleset-medic/blob/main/docs/runbooks"
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+PICK = 'manager=~"$manager"'
+PICK_SET = PICK + ',scale_set=~"$scale_set"'
+
+
+class Board:
+    """Places panels from left to right, row by row, on Grafana's 24 columns."""
+
+    def __init__(self):
+        self.panels, self.x, self.y, self.height = [], 0, 0, 0
+
+    def row(self, title):
+        self.y += self.height
+        self.x, self.height = 0, 1
+        self.panels.append({
+            "type": "row", "title": title, "collapsed": False, "panels": [],
+            "gridPos": {"x": 0, "y": self.y, "w": 24, "h": 1}, "id": len(self.panels) + 1,
+        })
+        self.y += 1
+        self.height = 0
+
+    def add(self, kind, title, description, queries, width, height=8, unit=None, options=None, defaults=None, links=None):
+        if self.x + width > 24:
+            self.x, self.y, self.height = 0, self.y + self.height, 0
+        field = {"unit": unit} if unit else {}
+        field.update(defaults or {})
+        self.panels.append({
+            "type": kind, "title": title, "description": description, "datasource": SOURCE,
+            "gridPos": {"x": self.x, "y": self.y, "w": width, "h": height}, "id": len(self.panels) + 1,
+            "targets": [
+                {"datasource": SOURCE, "refId": chr(65 + n), "expr": expr, "legendFormat": legend, "editorMode": "code"}
+                for n, (expr, legend) in enumerate(queries)
+            ],
+            "fieldConfig": {"defaults": field, "overrides": []},
+            "options": options or {},
+            "links": [{"title": f"Runbook {name}", "url": f"{RUNBOOKS}/{name}.md", "targetBlank": True} for name in links or []],
+        })
+        self.x += width
+        self.height = max(self.height, height)
+
+
+def well_or_ill():
+    return {
+        "mappings": [{"type": "value", "options": {
+            "0": {"text": "ill", "color": "red", "index": 0}, "1": {"text": "well", "color": "green", "index": 1}}}],
+        "color": {"mode": "thresholds"},
+        "thresholds": {"mode": "absolute", "steps": [{"color": "red", "value": None}, {"color": "green", "value": 1}]},
+    }
+
+
+def named(expr):
+    """Joins a per-set expression with the set's name."""
+    return f"{expr} * on (manager, scale_set) group_left (name) scaleset_medic_scale_set_info"
+
+
+def build():
+    board = Board()
+    board.row("Which scale sets are well")
+    board.add("state-timeline", "Scale sets", "Green while a set listens, is settling or is disabled by a person.",
+              [(named(f"scaleset_medic_scale_set_healthy{{{PICK_SET}}}"), "{{manager}} / {{name}}")],
+              12, 9, defaults=well_or_ill(), links=["ScaleSetStuck", "AllScaleSetsStuck"],
+              options={"mergeValues": True, "showValue": "never", "rowHeight": 0.8})
+    board.add("table", "Stuck, and since when", "Sets that are not well, with their diagnosis and the time it began.",
+              [(named(f"(scaleset_medic_scale_set_stuck_since_timestamp_seconds{{{PICK_SET}}} > 0) * 1000"), "{{name}}"),
+               (f'scaleset_medic_scale_set_state{{{PICK_SET},state!~"listening|disabled|settling"}} == 1', "{{state}}")],
+              8, 9, unit="dateTimeAsIso", links=["ScaleSetStuckLong"])
+    board.add("stat", "Breaker", "Open: healing is stopped.", [(f"max by (manager) (scaleset_medic_breaker_open{{{PICK}}})", "{{manager}}")],
+              4, 4, defaults={"mappings": [{"type": "value", "options": {
+                  "0": {"text": "closed", "color": "green", "index": 0}, "1": {"text": "OPEN", "color": "red", "index": 1}}}]},
+              links=["HealBreakerOpen"])
+    board.add("stat", "Treatments left", "Left in this hour for the manager, and for the set that has the fewest.",
+              [(f"min by (manager, scope) (scaleset_medic_budget_remaining{{{PICK}}})", "{{manager}} {{scope}}")], 4, 5,
+              links=["HealBudgetExhausted"])
+
+    board.row("Healing")
+    board.add("timeseries", "Remedies that ended", "By remedy and outcome, in each interval.",
+              [(f"sum by (remedy, outcome, mode) (increase(scaleset_medic_remedies_total{{{PICK}}}[$__rate_interval])) > 0",
+                "{{remedy}} {{outcome}} {{mode}}")], 8, unit="short", links=["TreatmentUnverified", "DryRunWouldHeal"])
+    board.add("timeseries", "Recovered by itself, or by a remedy", "Which recoveries were ours.",
+              [(f"sum by (cause) (increase(scaleset_medic_recoveries_total{{{PICK}}}[$__rate_interval]))", "{{cause}}")], 8)
+    board.add("timeseries", "Withheld", "Guards that began to hold a due remedy back.",
+              [(f"sum by (guard) (increase(scaleset_medic_withheld_total{{{PICK}}}[$__rate_interval])) > 0", "{{guard}}")], 8)
+    board.add("heatmap", "Time to recover", "From the first ill finding until the set listened again.",
+              [(f"sum by (le) (increase(scaleset_medic_time_to_recover_seconds_bucket{{{PICK}}}[$__rate_interval]))", "{{le}}")],
+              12, unit="s")
+    board.add("heatmap", "Stale session lifetime", "How long GitHub kept stale sessions that ended by themselves.",
+              [(f"sum by (le) (increase(scaleset_medic_stale_session_lifetime_seconds_bucket{{{PICK}}}[$__rate_interval]))", "{{le}}")],
+              12, unit="s")
+
+    board.row("Managers and sources")
+    board.add("state-timeline", "Managers", "Whether each manager answers.",
+              [(f"scaleset_medic_manager_up{{{PICK}}}", "{{manager}}")], 8, defaults=well_or_ill(), links=["ManagerUnseen"])
+    board.add("timeseries", "Restarts of managers", "By how the run before ended.",
+              [(f"sum by (manager, kind) (increase(scaleset_medic_manager_restarts_total{{{PICK}}}[$__rate_interval]))", "{{manager}} {{kind}}")], 8)
+    board.add("timeseries", "Sources of evidence", "1 while a source answers.",
+              [(f"scaleset_medic_source_up{{{PICK}}}", "{{manager}} {{source}}")], 8, links=["EvidenceSourceDown"])
+    board.add("timeseries", "Instances that linger in `deleted`", "Only a living worker clears them.",
+              [(f"sum by (manager) (scaleset_medic_lingering_instances{{{PICK_SET}}})", "{{manager}}")], 8)
+    board.add("timeseries", "GitHub quota left", "Of the medic's own credentials.",
+              [(f"scaleset_medic_github_rate_limit_remaining{{{PICK}}}", "{{endpoint}}")], 8, links=["GithubQuotaLow"])
+    board.add("timeseries", "Open intents", "Treatments that may have something in effect.",
+              [(f"scaleset_medic_open_intents{{{PICK}}}", "{{manager}}")], 8, links=["HealIntentsOpen"])
+
+    board.row("The medic itself")
+    board.add("timeseries", "Probe failures", "Exchanges that did not give what was asked.",
+              [(f"sum by (target, operation, reason) (rate(scaleset_medic_probe_failures_total{{{PICK}}}[$__rate_interval])) > 0",
+                "{{target}} {{operation}} {{reason}}")], 8, unit="ops")
+    board.add("timeseries", "Pass duration, 95th percentile", "Sweep, diagnosis, decision and effects.",
+              [(f"histogram_quantile(0.95, sum by (le, manager) (rate(scaleset_medic_sweep_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
+                "{{manager}}")], 8, unit="s", links=["SweepStalled"])
+    board.add("timeseries", "Own cost", "CPU seconds per second, and resident memory.",
+              [("rate(process_cpu_seconds_total[$__rate_interval]) and on (instance) scaleset_medic_build_info", "CPU"),
+               ("process_resident_memory_bytes and on (instance) scaleset_medic_build_info", "memory")], 8)
+
+    def variable(name, label, query):
+        return {"name": name, "label": label, "type": "query", "datasource": SOURCE, "query": {"query": query, "refId": name},
+                "definition": query, "multi": True, "includeAll": True, "refresh": 2, "sort": 1,
+                "current": {"text": "All", "value": "$__all"}}
+
+    return {
+        "uid": "scaleset-medic", "title": "scaleset-medic", "tags": ["scaleset-medic", "github-actions", "garm"],
+        "schemaVersion": 39, "version": 1, "editable": True, "timezone": "", "refresh": "30s", "graphTooltip": 1,
+        "time": {"from": "now-6h", "to": "now"},
+        "description": "Runner scale sets: which are well, what is stuck and why, what was done about it.",
+        "templating": {"list": [
+            {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}},
+            variable("manager", "Manager", "label_values(scaleset_medic_manager_up, manager)"),
+            variable("scale_set", "Scale set", 'label_values(scaleset_medic_scale_set_healthy{manager=~"$manager"}, scale_set)'),
+        ]},
+        "annotations": {"list": [{
+            "name": "Remedies", "enable": True, "iconColor": "blue", "datasource": SOURCE,
+            "expr": f'sum by (manager, remedy, outcome) (increase(scaleset_medic_remedies_total{{{PICK},mode="heal"}}[1m])) > 0',
+            "titleFormat": "{{remedy}}: {{outcome}}", "tagKeys": "manager",
+        }]},
+        "panels": board.panels,
+    }
+
+
+def main():
+    text = json.dumps(build(), indent=1) + "\n"
+    if "--check" in sys.argv:
+        if TARGET.read_text() != text:
+            sys.exit(f"{TARGET} is not current: run grafana/generate.py")
+        return
+    TARGET.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,392 @@
+//! What can be typed. A command is listed by the parser ([`Command`]) once it works; its arguments are declared
+//! here, one struct per command.
+
+use crate::config::keys::{self, Key};
+use crate::config::source::CONFIG_ENV;
+use crate::config::{FlagValue, LogFormat};
+use crate::exit::ExitCode;
+use crate::model::Span;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Finds GitHub Actions runner scale sets that are stuck after a session conflict, and heals them without doing
+/// harm.
+#[derive(Debug, Parser)]
+#[command(name = "scaleset-medic", version, max_term_width = 100, after_long_help = afterword())]
+pub struct Cli {
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch the managers, and heal if the mode says so, until stopped
+    Run(RunArgs),
+    /// Look once, act if the mode says so, and say by exit code how things stand
+    Once(OnceArgs),
+    /// Show a crash and its healing on built-in simulators of GARM and GitHub
+    #[cfg(feature = "lab")]
+    Lab(LabArgs),
+    /// Check, show or describe the configuration
+    Config(ConfigArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man(ManArgs),
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct GlobalArgs {
+    /// Configuration file; else the one named by SCALESET_MEDIC_CONFIG
+    #[arg(long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// How log lines are written to stderr
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"], global = true)]
+    pub log_format: Option<String>,
+    /// The least level that is logged: error, warn, info, debug, trace or off, by target if need be
+    #[arg(long, value_name = "LEVEL", global = true)]
+    pub log_level: Option<String>,
+    /// Whether to use colour
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto, global = true)]
+    pub color: Color,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// How results are written to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// Overrides of the mode.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ModeArgs {
+    /// Whether to heal or only to say what would be done; overrides run.mode
+    #[arg(long, value_name = "MODE", value_parser = ["observe", "heal"])]
+    pub mode: Option<String>,
+}
+
+/// `run`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunArgs {
+    /// The mode.
+    #[command(flatten)]
+    pub mode: ModeArgs,
+}
+
+/// `once`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct OnceArgs {
+    /// Watch for this long before judging: seconds, or a duration such as 2m
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub observe: Option<Span>,
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// The mode.
+    #[command(flatten)]
+    pub mode: ModeArgs,
+}
+
+/// Generations of GARM that differ in how they meet a session conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LabGeneration {
+    /// Gives up at the first conflict
+    #[default]
+    Prefix,
+    /// Retries by itself
+    Postfix,
+    /// Retries by itself and exports metrics per set
+    ListenerMetrics,
+}
+
+/// `lab`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LabArgs {
+    /// Which GARM to simulate
+    #[arg(long, value_name = "GENERATION", value_enum, default_value_t = LabGeneration::Prefix)]
+    pub generation: LabGeneration,
+    /// Number of scale sets
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub sets: u32,
+    /// How long GitHub keeps a stale session: simulated seconds, or a duration such as 2m
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub stale_session: Option<Span>,
+    /// Which story to play; see --list
+    #[arg(long, value_name = "NAME")]
+    pub scenario: Option<String>,
+    /// List the stories and end
+    #[arg(long)]
+    pub list: bool,
+    /// How many simulated seconds pass in a real one
+    #[arg(long, value_name = "X", value_parser = speed)]
+    pub speed: Option<f64>,
+    /// Keep everything running after the story, until stopped
+    #[arg(long)]
+    pub serve: bool,
+}
+
+/// `config`.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// The actions of `config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum ConfigAction {
+    /// Report every mistake with its line and its mend; exit code 2 if there is one
+    Check,
+    /// Show every value in effect and where it comes from, without secrets
+    Print,
+    /// Print the JSON Schema of the configuration file
+    Schema,
+}
+
+/// `completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// A command, for its own page (`man config check`)
+    #[arg(value_name = "COMMAND")]
+    pub path: Vec<String>,
+}
+
+/// `status`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StatusArgs {
+    /// Only this manager
+    #[arg(long, value_name = "NAME")]
+    pub manager: Option<String>,
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// One scale set.
+#[derive(Debug, Clone, Args)]
+pub struct SetArgs {
+    /// The set, by the manager's id or by name
+    #[arg(value_name = "SET")]
+    pub set: String,
+    /// Its manager, where several are configured
+    #[arg(long, value_name = "NAME")]
+    pub manager: Option<String>,
+}
+
+/// `explain`.
+#[derive(Debug, Clone, Args)]
+pub struct ExplainArgs {
+    /// Which set.
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `heal`.
+#[derive(Debug, Clone, Args)]
+pub struct HealArgs {
+    /// Which set.
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// End this session first; refused for a session of the manager's present run
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+}
+
+/// `pause` and `resume`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PauseArgs {
+    /// Only this manager
+    #[arg(long, value_name = "NAME")]
+    pub manager: Option<String>,
+    /// Only this set of it
+    #[arg(long, value_name = "SET", requires = "manager")]
+    pub set: Option<String>,
+}
+
+/// `doctor`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DoctorArgs {
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `history`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct HistoryArgs {
+    /// Only this set, by the manager's id or by name
+    #[arg(long, value_name = "SET")]
+    pub set: Option<String>,
+    /// How far back: seconds, or a duration such as 2d
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    pub since: Option<Span>,
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `replay`.
+#[derive(Debug, Clone, Args)]
+pub struct ReplayArgs {
+    /// A recording: a directory of answers of a manager
+    #[arg(value_name = "DIR")]
+    pub recording: PathBuf,
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+impl Cli {
+    /// The flags that set a configuration key.
+    #[must_use]
+    pub fn flag_values(&self) -> Vec<FlagValue> {
+        let mode = match &self.command {
+            Command::Run(args) => args.mode.mode.as_ref(),
+            Command::Once(args) => args.mode.mode.as_ref(),
+            #[cfg(feature = "lab")]
+            Command::Lab(_) => None,
+            Command::Config(_) | Command::Completions(_) | Command::Man(_) => None,
+        };
+        let flags: [(&'static Key, &'static str, Option<&String>); 3] = [
+            (&keys::log::FORMAT, "--log-format", self.global.log_format.as_ref()),
+            (&keys::log::LEVEL, "--log-level", self.global.log_level.as_ref()),
+            (&keys::run::MODE, "--mode", mode),
+        ];
+        flags
+            .into_iter()
+            .filter_map(|(key, flag, value)| Some(FlagValue { key, flag, value: value?.clone() }))
+            .collect()
+    }
+}
+
+impl GlobalArgs {
+    /// The log format asked for by flag.
+    #[must_use]
+    pub fn log_format(&self) -> Option<LogFormat> {
+        self.log_format.as_deref().and_then(|format| format.parse().ok())
+    }
+}
+
+impl Color {
+    /// Whether to use colour on a stream; `no_color` and `term` are the variables of these names.
+    #[must_use]
+    pub fn applies(self, is_terminal: bool, no_color: Option<&str>, term: Option<&str>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => is_terminal && no_color.is_none_or(str::is_empty) && term != Some("dumb"),
+        }
+    }
+}
+
+/// Seconds as a plain number, or a duration with its unit.
+fn seconds(text: &str) -> Result<Span, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Span::secs(seconds));
+    }
+    humantime::parse_duration(text).map(Span::from).map_err(|error| format!("{error}; write 90, or 90s, or 2m"))
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if (0.1..=1000.0).contains(&factor) => Ok(factor),
+        Ok(_) | Err(_) => Err("write a number from 0.1 to 1000".into()),
+    }
+}
+
+fn afterword() -> String {
+    let codes = ExitCode::ALL.map(|code| format!("  {:>3}  {}", code.code(), code.meaning())).join("\n");
+    format!(
+        "Exit codes:\n{codes}\n\nEnvironment:\n  {CONFIG_ENV}        the configuration file, where --config is not \
+         given\n  SCALESET_MEDIC_TABLE_KEY     any key of it, for example {}\n  NO_COLOR                     no \
+         colour",
+        keys::run::MODE.env()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn arguments_of_every_command_are_consistent() {
+        #[derive(Parser)]
+        enum All {
+            Status(StatusArgs),
+            Explain(ExplainArgs),
+            Heal(HealArgs),
+            Pause(PauseArgs),
+            Resume(PauseArgs),
+            Doctor(DoctorArgs),
+            History(HistoryArgs),
+            Replay(ReplayArgs),
+        }
+        All::command().debug_assert();
+        assert!(All::try_parse_from(["medic", "pause", "--set", "7"]).is_err(), "a set alone names no manager");
+    }
+
+    #[test]
+    fn times_are_seconds_or_durations() {
+        assert_eq!(seconds("90"), Ok(Span::secs(90)));
+        assert_eq!(seconds("2m"), Ok(Span::mins(2)));
+        assert!(seconds("soon").is_err() && seconds("-1").is_err());
+    }
+
+    #[test]
+    fn colour_needs_a_terminal_that_wants_it() {
+        for (color, terminal, no_color, term, expected) in [
+            (Color::Auto, true, None, Some("xterm"), true),
+            (Color::Auto, true, Some(""), Some("xterm"), true),
+            (Color::Auto, true, Some("1"), Some("xterm"), false),
+            (Color::Auto, true, None, Some("dumb"), false),
+            (Color::Auto, false, None, Some("xterm"), false),
+            (Color::Always, false, Some("1"), None, true),
+            (Color::Never, true, None, None, false),
+        ] {
+            assert_eq!(color.applies(terminal, no_color, term), expected, "{color:?} {terminal} {no_color:?} {term:?}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! `config check`, `config print`, `config schema`.
+
+use super::Failure;
+use super::args::{ConfigAction, ConfigArgs};
+use super::output::{data, diagnostic};
+use crate::config::raw::Raw;
+use crate::config::source::Sources;
+use crate::config::{Depth, check, describe, schema};
+use crate::exit::ExitCode;
+
+/// Runs the command; `sources` is asked for only where a configuration is needed.
+pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, Failure>) -> Result<ExitCode, Failure> {
+    match args.action {
+        ConfigAction::Check => {
+            let checked = check(&Raw::read(&sources()?), Depth::Machine)?;
+            for warning in &checked.warnings {
+                diagnostic(&format!("warning: {warning}\n"));
+            }
+            for note in describe::notes(&checked) {
+                diagnostic(&format!("note: {note}\n"));
+            }
+            data(&format!("{}\n", describe::summary(&checked.config)))?;
+        }
+        ConfigAction::Print => {
+            let checked = check(&Raw::read(&sources()?), Depth::Values)?;
+            data(&describe::print(&checked))?;
+        }
+        ConfigAction::Schema => data(&format!("{:#}\n", schema::schema()))?,
+    }
+    Ok(ExitCode::Well)
+}

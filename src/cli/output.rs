@@ -1,0 +1,78 @@
+//! Writing to the two streams, and how a command fails.
+
+use crate::config::Report;
+use crate::exit::ExitCode;
+use std::io::{ErrorKind, Write as _};
+
+/// Why a command has no result.
+#[derive(Debug)]
+pub enum Failure {
+    /// The configuration has mistakes.
+    Config(Report),
+    /// The arguments make no sense together; in words, with the mend.
+    Usage(String),
+    /// A fault of ours or of the machine.
+    Internal(anyhow::Error),
+    /// The reader of stdout has gone, as `head` does: no fault, and nobody to tell.
+    ReaderGone,
+}
+
+impl Failure {
+    /// A fault of ours or of the machine.
+    pub fn internal(error: impl Into<anyhow::Error>) -> Self {
+        Self::Internal(error.into())
+    }
+
+    /// Tells a person, once, and gives the exit code.
+    pub(super) fn report(self) -> ExitCode {
+        match self {
+            Self::Config(report) => {
+                diagnostic(&format!("error: {report}"));
+                ExitCode::Usage
+            }
+            Self::Usage(what) => {
+                diagnostic(&format!("error: {what}\n"));
+                ExitCode::Usage
+            }
+            Self::Internal(error) => {
+                diagnostic(&format!("error: {error:#}\n"));
+                ExitCode::Internal
+            }
+            Self::ReaderGone => ExitCode::Well,
+        }
+    }
+}
+
+impl From<Report> for Failure {
+    fn from(report: Report) -> Self {
+        Self::Config(report)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Internal(error)
+    }
+}
+
+/// Writes data to stdout.
+pub fn data(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Failure::ReaderGone),
+        Err(error) => Err(Failure::Internal(anyhow::Error::new(error).context("cannot write to stdout"))),
+    }
+}
+
+/// Writes a diagnostic to stderr. If nobody can read it, nobody can be told so either.
+pub fn diagnostic(text: &str) {
+    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+}
+
+/// Help and version go to stdout and are no failure; wrong usage goes to stderr.
+pub(super) fn parser_stop(stop: &clap::Error) -> ExitCode {
+    // A reader that has gone is no failure here either.
+    drop(stop.print());
+    if stop.use_stderr() { ExitCode::Usage } else { ExitCode::Well }
+}

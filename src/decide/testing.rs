@@ -1,0 +1,95 @@
+//! Small builders for the tests of this stage.
+
+use crate::model::session::{LedgerSession, OpenedBy};
+use crate::model::{
+    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, ForgeId,
+    Incarnation, Outcome, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment,
+    TreatmentId, Wall, WorkerState,
+};
+use std::sync::Arc;
+
+pub(crate) const fn mins(minutes: u64) -> Wall {
+    Wall(minutes * 60_000)
+}
+
+pub(crate) const fn hours(hours: u64) -> Wall {
+    mins(hours * 60)
+}
+
+pub(crate) fn scale_set(id: u64) -> ScaleSet {
+    scale_set_of(id, "acme/app")
+}
+
+pub(crate) fn scale_set_of(id: u64, entity: &str) -> ScaleSet {
+    ScaleSet {
+        id: ScaleSetId(id),
+        forge_id: Some(ForgeId(100 + id)),
+        name: format!("set-{id}"),
+        entity: Some(Entity { kind: EntityKind::Repository, name: entity.to_owned() }),
+        endpoint: Some(Arc::new(Endpoint {
+            name: EndpointName::new("github.com"),
+            base_url: "https://github.com".to_owned(),
+            api_base_url: "https://api.github.com/".to_owned(),
+        })),
+        enabled: Enablement::Enabled,
+        desired_runners: 0,
+        max_runners: 5,
+        revision: Revision::new("r0"),
+        updated_at: Some(Wall(0)),
+    }
+}
+
+pub(crate) fn finding(id: u64, diagnosis: Diagnosis, confidence: Confidence) -> Finding {
+    Finding {
+        set: ScaleSetId(id),
+        diagnosis,
+        confidence,
+        evidence: Vec::new(),
+        since: mins(60),
+        ill_since: diagnosis.is_ill().then_some(mins(60)),
+        seen: 5,
+        worker: (WorkerState::Unknown, Wall(0)),
+    }
+}
+
+pub(crate) fn evidence(at: Wall, fact: Fact) -> Evidence {
+    Evidence { source: Source::Log, at, fact }
+}
+
+pub(crate) fn ledger_session(set: u64, id: &str, run: Incarnation, seen: Wall) -> LedgerSession {
+    LedgerSession {
+        set: ScaleSetId(set),
+        place: scale_set(set).place().unwrap(),
+        id: SessionId::new(id),
+        owner: Owner::of_garm("c1"),
+        opened_by: OpenedBy::Manager(run),
+        first_seen: seen,
+        last_seen: seen.plus(Span::secs(60)),
+        ended: None,
+    }
+}
+
+pub(crate) fn open(id: u64, set: u64, opened: Wall, step: Step) -> Treatment {
+    Treatment {
+        id: TreatmentId(id),
+        set: ScaleSetId(set),
+        name: format!("set-{set}"),
+        place: scale_set(set).place(),
+        remedy: Remedy::Toggle,
+        cause: Diagnosis::ConflictAbandoned,
+        incarnation: None,
+        opened,
+        canary: false,
+        step,
+        step_at: opened,
+        revived: None,
+    }
+}
+
+pub(crate) fn closed(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
+    Treatment { step_at: at, ..open(id, set, opened, Step::Closed { outcome, why: "test".to_owned() }) }
+}
+
+pub(crate) fn probe(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
+    Treatment { remedy: Remedy::SessionProbe, ..closed(id, set, opened, at, outcome) }
+}

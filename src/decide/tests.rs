@@ -1,0 +1,441 @@
+//! Decisions about whole fleets: what a person sees, guard by guard.
+
+use super::breaker::Breaker;
+use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, scale_set, scale_set_of};
+use super::*;
+use crate::model::{
+    Confidence, Diagnosis, Escalation, Fact, Held, Mono, Outcome, Span, Step, TreatmentId, WorkerState,
+};
+
+const RUN: Incarnation = Incarnation(mins(60));
+
+struct World {
+    now: Wall,
+    mode: Mode,
+    policy: Policy,
+    findings: BTreeMap<ScaleSetId, Finding>,
+    sets: BTreeMap<ScaleSetId, ScaleSet>,
+    manager: ManagerState,
+    incarnation: Option<Incarnation>,
+    generation: Generation,
+    endpoints: BTreeMap<EndpointName, EndpointState>,
+    blind: bool,
+    fault_at_forge: bool,
+    history: Vec<Treatment>,
+    ledger: Vec<LedgerSession>,
+    pauses: Vec<Pause>,
+    breaker_reset: Option<Wall>,
+    covered: BTreeSet<ScaleSetId>,
+    quota: Option<f64>,
+    lease_held: bool,
+}
+
+impl World {
+    /// `count` sets that gave up after the restart at [`RUN`], one minute ago.
+    fn stuck(count: u64) -> Self {
+        let ids = 1..=count;
+        Self {
+            now: mins(61),
+            mode: Mode::Heal,
+            policy: Policy { backoff_jitter: 0.0, ..Policy::default() },
+            findings: ids
+                .clone()
+                .map(|id| (ScaleSetId(id), finding(id, Diagnosis::ConflictAbandoned, Confidence::Proof)))
+                .collect(),
+            sets: ids.map(|id| (ScaleSetId(id), scale_set(id))).collect(),
+            manager: ManagerState::Up,
+            incarnation: Some(RUN),
+            generation: Generation::GivesUp,
+            endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
+            blind: false,
+            fault_at_forge: false,
+            history: Vec::new(),
+            ledger: Vec::new(),
+            pauses: Vec::new(),
+            breaker_reset: None,
+            covered: BTreeSet::new(),
+            quota: None,
+            lease_held: true,
+        }
+    }
+
+    fn one(diagnosis: Diagnosis, confidence: Confidence) -> Self {
+        let mut world = Self::stuck(1);
+        world.findings.insert(ScaleSetId(1), finding(1, diagnosis, confidence));
+        world
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn finding(&mut self) -> &mut Finding {
+        self.findings.get_mut(&ScaleSetId(1)).unwrap()
+    }
+
+    fn decide(&self) -> Vec<Decision> {
+        let owner = Owner::of_garm("c1");
+        let decisions = decide(&Input {
+            now: Now { wall: self.now, mono: Mono(0) },
+            mode: self.mode,
+            policy: &self.policy,
+            findings: &self.findings,
+            sets: &self.sets,
+            manager: self.manager,
+            incarnation: self.incarnation,
+            generation: self.generation,
+            endpoints: &self.endpoints,
+            blind: self.blind,
+            fault_at_forge: self.fault_at_forge,
+            history: &self.history,
+            ledger: &self.ledger,
+            owner: Some(&owner),
+            pauses: &self.pauses,
+            breaker_reset: self.breaker_reset,
+            can_probe_sessions: &self.covered,
+            quota: self.quota,
+            lease_held: self.lease_held,
+        });
+        let order: Vec<_> = decisions.iter().map(|d| d.set).collect();
+        assert_eq!(order, self.findings.keys().copied().collect::<Vec<_>>(), "one decision per set, in order");
+        decisions.into_iter().map(|d| d.decision).collect()
+    }
+
+    fn first(&self) -> Decision {
+        self.decide().remove(0)
+    }
+
+    fn guards(&self) -> Vec<Held> {
+        match self.first() {
+            Decision::Withhold { guards, .. } => guards,
+            other => panic!("not withheld: {other:?}"),
+        }
+    }
+
+    /// The only guard, as (guard, value, limit, until).
+    fn only(&self) -> (Guard, String, String, Option<Wall>) {
+        let mut guards = self.guards();
+        assert_eq!(guards.len(), 1, "{guards:?}");
+        let held = guards.remove(0);
+        (held.guard, held.value, held.limit, held.until)
+    }
+
+    fn acts(&self) -> Vec<bool> {
+        self.decide()
+            .iter()
+            .filter_map(|d| if let Decision::Act { canary, .. } = d { Some(*canary) } else { None })
+            .collect()
+    }
+}
+
+fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
+    Treatment { revived: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
+}
+
+fn is(guard: Guard, value: &str, limit: &str, until: Option<Wall>) -> (Guard, String, String, Option<Wall>) {
+    (guard, value.to_owned(), limit.to_owned(), until)
+}
+
+#[test]
+fn a_lone_stuck_set_is_toggled_as_the_canary() {
+    assert_eq!(World::stuck(1).first(), Decision::Act { remedy: Remedy::Toggle, canary: true });
+}
+
+#[test]
+fn a_healthy_fleet_gets_nothing() {
+    let world = World::stuck(3).with(|w| {
+        for finding in w.findings.values_mut() {
+            finding.diagnosis = Diagnosis::Listening;
+        }
+    });
+    assert_eq!(world.decide(), [Decision::Leave, Decision::Leave, Decision::Leave]);
+}
+
+#[test]
+fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
+    let world = World::stuck(1).with(|w| {
+        w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
+    });
+    assert_eq!(world.first(), Decision::Act { remedy: Remedy::Toggle, canary: true }, "nobody could delete it");
+    let world = world.with(|w| {
+        w.covered.insert(ScaleSetId(1));
+    });
+    let session = crate::model::SessionId::new("s-1");
+    assert_eq!(world.first(), Decision::Act { remedy: Remedy::DeleteThenToggle { session }, canary: true });
+    let world = world.with(|w| w.ledger.push(ledger_session(1, "s-2", RUN, mins(61))));
+    assert_eq!(
+        world.first(),
+        Decision::Act { remedy: Remedy::Toggle, canary: true },
+        "a session of the living run is newer: nothing is deleted"
+    );
+}
+
+#[test]
+fn fifty_sets_one_canary_then_ten_at_once() {
+    let mut world = World::stuck(50);
+    assert_eq!(world.acts(), [true], "one, alone");
+    let waiting = world.decide().remove(49);
+    let Decision::Withhold { guards, .. } = waiting else { panic!("{waiting:?}") };
+    assert_eq!(guards[0].guard, Guard::Canary);
+    assert_eq!(guards[0].value, "set 1 goes first and has shown no life yet");
+
+    world.history.push(open(1, 1, mins(61), Step::Verifying));
+    assert_eq!(world.acts(), Vec::<bool>::new(), "the canary has shown nothing yet");
+    assert_eq!(world.first(), Decision::Treating { treatment: TreatmentId(1) });
+
+    world.history[0] = revived(1, 1, mins(61));
+    assert_eq!(world.acts(), [false; 10], "a revived treatment is no longer in flight");
+    world.history.extend((2..=8).map(|id| open(id, id, mins(61), Step::Verifying)));
+    assert_eq!(world.acts().len(), 3, "seven are in flight");
+    let last = world.decide().remove(49);
+    let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
+    assert_eq!((guards[0].value.as_str(), guards[0].limit.as_str()), ("10 of 10 under way", "10 at once"));
+}
+
+#[test]
+fn after_a_failed_canary_another_set_tries_and_then_the_breaker_opens() {
+    let mut world = World::stuck(50);
+    world.history.push(closed(1, 1, mins(61), mins(62), Outcome::Unverified));
+    world.now = mins(62);
+    assert_eq!(world.acts(), [true]);
+    assert!(matches!(world.first(), Decision::Withhold { .. }), "set 1 is in back-off");
+    world.history.push(closed(2, 2, mins(62), mins(63), Outcome::Unverified));
+    world.now = mins(63);
+    assert_eq!(world.acts(), Vec::<bool>::new());
+    world.now = mins(93);
+    assert_eq!(world.acts(), [true], "one trial after half an hour");
+    world.now = mins(64);
+    world.breaker_reset = Some(mins(64));
+    assert_eq!(world.acts(), [true], "a person reset it");
+}
+
+#[test]
+fn a_dry_run_goes_through_everything_but_the_act() {
+    let world = World::stuck(50).with(|w| w.mode = Mode::Observe);
+    assert_eq!(world.only(), is(Guard::DryRun, "mode is observe", "mode heal", None));
+    assert_eq!(world.acts(), Vec::<bool>::new());
+    let second = world.decide().remove(1);
+    let Decision::Withhold { guards, .. } = second else { panic!("{second:?}") };
+    assert_eq!(guards.iter().map(|h| h.guard).collect::<Vec<_>>(), [Guard::Canary, Guard::DryRun]);
+    let mut settling = World::one(Diagnosis::Unheld, Confidence::Strong);
+    (settling.mode, settling.now) = (Mode::Observe, mins(60));
+    let guards: Vec<_> = settling.guards().iter().map(|h| h.guard).collect();
+    assert_eq!(guards, [Guard::Settle, Guard::DryRun], "the other guards are told too");
+}
+
+#[test]
+fn settle_holds_back_what_is_not_proven() {
+    let world = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong)
+        .with(|w| (w.now, w.manager) = (mins(60).plus(Span::secs(12)), ManagerState::Restarted));
+    let until = Some(mins(60).plus(Span::secs(20)));
+    assert_eq!(world.only(), is(Guard::Settle, "12 s of 20 s", "20 s after the manager's start", until));
+    let proven = world.with(|w| w.finding().confidence = Confidence::Proof);
+    assert!(matches!(proven.first(), Decision::Act { .. }));
+    let blind = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong)
+        .with(|w| (w.incarnation, w.manager) = (None, ManagerState::Restarted));
+    assert_eq!(blind.only().1, "just restarted, its age is not known");
+}
+
+#[test]
+fn confirmation_counts_sweeps_and_weak_evidence_never_acts() {
+    let world = World::one(Diagnosis::Unheld, Confidence::Strong).with(|w| w.finding().seen = 1);
+    assert_eq!(world.only(), is(Guard::Confirmation, "1 of 2 sweeps", "2 sweeps", None));
+    assert!(matches!(world.with(|w| w.finding().seen = 2).first(), Decision::Act { .. }));
+    let weak = World::one(Diagnosis::Unheld, Confidence::Weak);
+    assert_eq!(weak.only(), is(Guard::Confirmation, "weak evidence", "strong evidence, or proof", None));
+}
+
+#[test]
+fn budget_and_backoff_are_told_together() {
+    let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Yielded));
+    let world = World::stuck(1).with(|w| w.history.extend(rows));
+    let guards = world.guards();
+    assert_eq!(guards.iter().map(|h| h.guard).collect::<Vec<_>>(), [Guard::SetBudget, Guard::Backoff]);
+    assert_eq!((guards[0].value.as_str(), guards[0].until), ("3 of 3 in 24 h", Some(mins(24 * 60 + 1))));
+    assert_eq!((guards[1].value.as_str(), guards[1].until), ("1 min of 1 h since treatment 3", Some(mins(120))));
+}
+
+#[test]
+fn the_hourly_budget_bounds_one_sweep_too() {
+    let world = World::stuck(20).with(|w| {
+        w.policy.heals_per_hour = 3;
+        w.history.push(revived(1, 1, mins(61)));
+    });
+    assert_eq!(world.acts().len(), 2);
+    let last = world.decide().remove(19);
+    let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
+    assert_eq!((guards[0].value.as_str(), guards[0].limit.as_str()), ("3 of 3 in 1 h", "3 in 1 h"));
+    assert_eq!(guards[0].until, Some(mins(121)));
+}
+
+#[test]
+fn zero_never_means_unlimited() {
+    for change in [(|p| p.set_budget = 0) as fn(&mut Policy), |p| p.heals_per_hour = 0, |p| p.max_in_flight = 0] {
+        let world = World::stuck(3).with(|w| change(&mut w.policy));
+        assert_eq!(world.acts(), Vec::<bool>::new());
+    }
+}
+
+#[test]
+fn frozen_says_every_reason() {
+    let world = World::stuck(1).with(|w| {
+        w.manager = ManagerState::Down;
+        w.endpoints.insert(EndpointName::new("github.com"), EndpointState::Limited);
+        w.blind = true;
+    });
+    let (guard, value, _, until) = world.only();
+    assert_eq!((guard, until), (Guard::Frozen, None));
+    assert_eq!(value, "the manager is down, the quota at github.com is used up, most probes are blind");
+    for state in EndpointState::ALL.iter().copied() {
+        let world = World::stuck(1).with(|w| {
+            w.endpoints.insert(EndpointName::new("github.com"), state);
+        });
+        let acts = matches!(state, EndpointState::Up | EndpointState::Degraded);
+        assert_eq!(world.acts().len(), usize::from(acts), "{state}");
+    }
+    let elsewhere = World::stuck(1).with(|w| {
+        w.endpoints.insert(EndpointName::new("ghes"), EndpointState::Down);
+    });
+    assert_eq!(elsewhere.acts(), [true], "another endpoint's trouble is not this set's");
+}
+
+#[test]
+fn paused_lease_and_blast_radius() {
+    let paused = World::stuck(2).with(|w| {
+        w.pauses.push(Pause {
+            scope: PauseScope::Set { set: ScaleSetId(1) },
+            reason: "moving".into(),
+            author: "alice".into(),
+            until: Some(mins(90)),
+        });
+    });
+    let expected = is(Guard::Paused, "this set paused by alice: moving", "resumed, or 01:30:00", Some(mins(90)));
+    assert_eq!(paused.only(), expected);
+    assert_eq!(paused.acts(), [true], "set 2 takes its place as the canary");
+    assert_eq!(World::stuck(1).with(|w| w.lease_held = false).only().0, Guard::Lease);
+    let fault = World::stuck(1).with(|w| w.fault_at_forge = true);
+    assert_eq!(fault.only().0, Guard::BlastRadius);
+}
+
+#[test]
+fn conflicts_of_several_entities_without_a_restart_stop_even_other_remedies() {
+    let world = World::stuck(3).with(|w| {
+        w.now = mins(600);
+        for (id, entity) in [(2, "b/b"), (3, "c/c")] {
+            let mut found = finding(id, Diagnosis::ConflictRetrying, Confidence::Proof);
+            found.since = mins(599);
+            w.findings.insert(ScaleSetId(id), found);
+            w.sets.insert(ScaleSetId(id), scale_set_of(id, entity));
+        }
+    });
+    assert_eq!(world.only().0, Guard::BlastRadius);
+}
+
+#[test]
+fn a_start_that_failed_for_another_reason_waits_for_its_cause_to_go() {
+    let world = World::one(Diagnosis::StartAbandoned, Confidence::Proof);
+    assert_eq!(world.only().0, Guard::CausePresent);
+    let gone = world.with(|w| w.finding().evidence.push(evidence(mins(61), Fact::CauseGone)));
+    assert_eq!(gone.first(), Decision::Act { remedy: Remedy::Toggle, canary: true });
+}
+
+#[test]
+fn the_quota_is_the_managers_and_a_toggle_spends_none_of_ours() {
+    let world = World::stuck(1).with(|w| w.quota = Some(0.1));
+    assert!(matches!(world.first(), Decision::Act { .. }));
+    let deletes = world.with(|w| {
+        w.covered.insert(ScaleSetId(1));
+        w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
+    });
+    let expected = is(Guard::Quota, "10 % of the credential's quota left", "20 % stay reserved for the manager", None);
+    assert_eq!(deletes.only(), expected);
+}
+
+fn suspect() -> World {
+    World::one(Diagnosis::Unknown, Confidence::Weak).with(|w| {
+        w.covered.insert(ScaleSetId(1));
+        w.finding().evidence.push(evidence(mins(61), Fact::CannotTellWhich { listening: 3, of: 4 }));
+    })
+}
+
+#[test]
+fn a_session_probe_needs_a_suspect_three_sweeps_and_a_settled_manager() {
+    assert_eq!(suspect().first(), Decision::Act { remedy: Remedy::SessionProbe, canary: false });
+    assert_eq!(suspect().with(|w| w.finding().seen = 2).only().1, "2 of 3 sweeps");
+    let settling = suspect().with(|w| w.now = mins(60).plus(Span::secs(5)));
+    assert_eq!(settling.only().0, Guard::Settle);
+    let proven = settling.with(|w| {
+        *w.finding() = finding(1, Diagnosis::Unheld, Confidence::Proof);
+    });
+    assert_eq!(proven.first(), Decision::Act { remedy: Remedy::Toggle, canary: true });
+    let unable = suspect().with(|w| w.covered.clear());
+    assert_eq!(unable.first(), Decision::Escalate { escalation: Escalation::Unknown });
+    let barred = suspect().with(|w| w.policy.session_probe = false);
+    assert_eq!(barred.first(), Decision::Escalate { escalation: Escalation::Unknown });
+}
+
+#[test]
+fn session_probes_use_their_own_rate_and_no_heal_budget() {
+    let world = suspect().with(|w| {
+        w.policy.set_budget = 0;
+        w.policy.heals_per_hour = 0;
+        w.history.push(probe(1, 1, mins(59), mins(59), Outcome::Held));
+    });
+    assert!(matches!(world.first(), Decision::Act { remedy: Remedy::SessionProbe, .. }));
+    let soon = world.with(|w| w.now = mins(59).plus(Span::secs(90)).minus(Span::secs(31)));
+    assert_eq!(soon.guards().last().map(|h| h.guard), Some(Guard::Backoff));
+    let lost = suspect().with(|w| w.history.push(probe(1, 1, mins(60), mins(60), Outcome::Failed)));
+    assert_eq!(
+        lost.only(),
+        is(
+            Guard::Backoff,
+            "1 min of 5 min since the last session probe failed",
+            "5 min between session probes",
+            Some(mins(65))
+        )
+    );
+}
+
+#[test]
+fn session_probes_never_go_where_they_could_win_a_race() {
+    for diagnosis in Diagnosis::ALL.iter().copied() {
+        let world = World::one(diagnosis, Confidence::Weak).with(|w| {
+            w.covered.insert(ScaleSetId(1));
+            w.finding().evidence.push(evidence(mins(61), Fact::CannotTellWhich { listening: 3, of: 4 }));
+        });
+        let asks = |w: &World| {
+            matches!(
+                w.first(),
+                Decision::Act { remedy: Remedy::SessionProbe, .. }
+                    | Decision::Withhold { remedy: Remedy::SessionProbe, .. }
+            )
+        };
+        let suspect = matches!(diagnosis, Diagnosis::Unheld | Diagnosis::Unknown);
+        assert_eq!(asks(&world), suspect, "{diagnosis}");
+        let listens = world.with(|w| w.finding().worker.0 = WorkerState::Listening);
+        assert!(!asks(&listens), "{diagnosis}");
+    }
+}
+
+#[test]
+fn an_open_treatment_is_told_and_never_doubled() {
+    let world = World::stuck(1).with(|w| w.history.push(revived(9, 1, mins(60))));
+    assert_eq!(world.first(), Decision::Treating { treatment: TreatmentId(9) });
+}
+
+#[test]
+fn a_set_that_the_manager_does_not_show_is_not_touched() {
+    let world = World::stuck(1).with(|w| w.sets.clear());
+    assert_eq!(world.first(), Decision::Watch { waiting: Waiting::Evidence, until: None });
+}
+
+#[test]
+fn ten_thousand_sets_are_decided_in_one_pass() {
+    let world = World::stuck(10_000).with(|w| {
+        w.policy.max_in_flight = 20_000;
+        w.policy.heals_per_hour = 20_000;
+        w.history.extend((1..=2_000).map(|id| revived(id, id, mins(61))));
+    });
+    assert_eq!(world.acts().len(), 8_000);
+}

@@ -1,0 +1,441 @@
+//! The Prometheus metrics of the contract (design §9): one declaration each, in one table. Gauges are reconciled
+//! with the whole picture after every pass, by [`Metrics::show`] alone, so that a series disappears with its set;
+//! counters are born at 0 for every label combination, so that `increase()` sees the first event.
+
+use crate::http::Recorder;
+use crate::model::decision::RemedyKind;
+use crate::model::status::{ManagerStatus, SourceState, Status};
+use crate::model::{
+    Diagnosis, EndpointState, FailureKind, Guard, ManagerName, ManagerState, Operation, Outcome, RestartKind,
+    ScaleSetId, Source, Span, Target,
+};
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a metric is, for its declaration and for the reference page.
+#[derive(Debug, Clone, Copy)]
+pub struct Declared {
+    /// Name without the prefix.
+    pub name: &'static str,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// Help text: meaning and unit.
+    pub help: &'static str,
+}
+
+/// Every metric's prefix.
+pub const PREFIX: &str = "scaleset_medic";
+
+const RECOVER_BUCKETS: &[f64] =
+    &[1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1800.0, 3600.0];
+const STALE_BUCKETS: &[f64] = &[10.0, 30.0, 45.0, 60.0, 75.0, 90.0, 105.0, 120.0, 180.0, 300.0, 600.0, 1800.0];
+const PROBE_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+macro_rules! declare {
+    ($($field:ident: $type:ident = $kind:literal [$($label:literal),*] $help:literal;)+) => {
+        /// All metrics and their registry.
+        pub struct Metrics {
+            registry: Registry,
+            shown: Mutex<BTreeSet<(ManagerName, ScaleSetId)>>,
+            infos: Mutex<BTreeSet<Vec<String>>>,
+            $($field: $type,)+
+        }
+
+        /// The table of all metrics, in the order of the reference page.
+        pub const DECLARED: &[Declared] = &[
+            $(Declared { name: stringify!($field), kind: $kind, labels: &[$($label),*], help: $help },)+
+        ];
+
+        impl Metrics {
+            fn declare() -> prometheus::Result<Self> {
+                let registry = Registry::new();
+                $(let $field: $type = New::new_metric(stringify!($field), $help, &[$($label),*])?;
+                registry.register(Box::new($field.clone()) as Box<dyn Collector>)?;)+
+                Ok(Self { registry, shown: Mutex::default(), infos: Mutex::default(), $($field,)+ })
+            }
+        }
+    };
+}
+
+declare! {
+    build_info: IntGaugeVec = "gauge" ["version", "mode"] "Always 1; the version and mode of this medic are in the labels.";
+    scale_set_info: IntGaugeVec = "gauge" ["manager", "scale_set", "name", "entity", "endpoint", "forge_id"]
+        "Always 1; joins a scale set's id at the manager to its name, entity, endpoint and id at the forge.";
+    scale_set_enabled: IntGaugeVec = "gauge" ["manager", "scale_set"] "1 while the manager shows the scale set as enabled, else 0.";
+    scale_set_healthy: IntGaugeVec = "gauge" ["manager", "scale_set"]
+        "1 while the scale set listens, is settling or is disabled by a person, 0 while it is ill or cannot be seen.";
+    scale_set_state: IntGaugeVec = "gauge" ["manager", "scale_set", "state"]
+        "1 for the scale set's present diagnosis, 0 for all others.";
+    scale_set_stuck_since_timestamp_seconds: GaugeVec = "gauge" ["manager", "scale_set"]
+        "Unix time since which the scale set has not been well; 0 while it is.";
+    scale_set_disabled_by_medic: IntGaugeVec = "gauge" ["manager", "scale_set"]
+        "1 while a treatment of ours has, or may have, disabled the scale set, else 0.";
+    lingering_instances: IntGaugeVec = "gauge" ["manager", "scale_set"]
+        "Instances of the scale set that wait in `deleted`, which only a living worker clears.";
+    remedies_total: IntCounterVec = "counter" ["manager", "remedy", "outcome", "mode"]
+        "Treatments that ended, by remedy, outcome and mode (dry_run: those that were due, as `would_act`).";
+    withheld_total: IntCounterVec = "counter" ["manager", "guard"]
+        "Times a guard began to hold back a remedy that was due.";
+    recoveries_total: IntCounterVec = "counter" ["manager", "cause"]
+        "Scale sets that became well again, by themselves or by a remedy.";
+    time_to_recover_seconds: HistogramVec = "histogram" ["manager"]
+        "Seconds from the first ill finding of a scale set until it listened again.";
+    stale_session_lifetime_seconds: HistogramVec = "histogram" ["manager"]
+        "Seconds for which GitHub kept a stale session that ended by itself.";
+    manager_up: IntGaugeVec = "gauge" ["manager"] "1 while the manager answers, else 0.";
+    manager_state: IntGaugeVec = "gauge" ["manager", "state"] "1 for the manager's present state, 0 for all others.";
+    manager_restarts_total: IntCounterVec = "counter" ["manager", "kind"]
+        "Restarts of the manager, by how the run before ended.";
+    endpoint_state: IntGaugeVec = "gauge" ["manager", "endpoint", "state"]
+        "1 for the forge endpoint's present state, 0 for all others.";
+    source_up: IntGaugeVec = "gauge" ["manager", "source"]
+        "1 while a configured source of evidence answers, 0 while it does not; no series where it is not configured.";
+    breaker_open: IntGaugeVec = "gauge" ["manager"] "1 while the circuit breaker has stopped healing, else 0.";
+    budget_remaining: IntGaugeVec = "gauge" ["manager", "scope"]
+        "Treatments left: `manager` within the hour, `scale_set_min` for the set that has the fewest left.";
+    open_intents: IntGaugeVec = "gauge" ["manager"] "Treatments that may have something in effect on a server.";
+    known_sessions: IntGaugeVec = "gauge" ["manager"] "Sessions in the ledger that have not ended.";
+    github_rate_limit_remaining: IntGaugeVec = "gauge" ["manager", "endpoint"]
+        "Calls left in the window of our own GitHub credential.";
+    probe_duration_seconds: HistogramVec = "histogram" ["manager", "target", "operation"]
+        "Seconds one exchange with a server took.";
+    probe_failures_total: IntCounterVec = "counter" ["manager", "target", "operation", "reason"]
+        "Exchanges that did not give what was asked.";
+    sweep_duration_seconds: HistogramVec = "histogram" ["manager"] "Seconds one pass took: sweep, diagnosis, decision, effects.";
+    last_sweep_timestamp_seconds: GaugeVec = "gauge" ["manager"] "Unix time of the end of the latest pass.";
+    sweeps_total: IntCounterVec = "counter" ["manager", "result"] "Passes, by whether the manager's scale sets could be read.";
+    store_errors_total: IntCounterVec = "counter" ["manager"] "Times the durable store failed; no act follows a failure.";
+}
+
+trait New: Sized {
+    fn new_metric(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self>;
+}
+
+macro_rules! plain {
+    ($($type:ident),+) => {$(
+        impl New for $type {
+            fn new_metric(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self> {
+                Self::new(Opts::new(name, help).namespace(PREFIX), labels)
+            }
+        }
+    )+};
+}
+plain!(GaugeVec, IntCounterVec, IntGaugeVec);
+
+impl New for HistogramVec {
+    fn new_metric(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self> {
+        let buckets = match name {
+            "time_to_recover_seconds" => RECOVER_BUCKETS,
+            "stale_session_lifetime_seconds" => STALE_BUCKETS,
+            _ => PROBE_BUCKETS,
+        };
+        Self::new(HistogramOpts::new(name, help).namespace(PREFIX).buckets(buckets.to_vec()), labels)
+    }
+}
+
+/// Why a set became well again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveryCause {
+    /// Without us.
+    Itself,
+    /// After a remedy.
+    Remedy,
+}
+
+impl RecoveryCause {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Itself => "self",
+            Self::Remedy => "remedy",
+        }
+    }
+}
+
+impl Metrics {
+    /// Declares everything and gives birth to every counter of the named managers.
+    ///
+    /// # Errors
+    /// Only if two declarations clash, which a test rules out.
+    pub fn new(managers: &[ManagerName], mode: &str) -> prometheus::Result<Self> {
+        let metrics = Self::declare()?;
+        #[cfg(target_os = "linux")]
+        metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), mode]).set(1);
+        for manager in managers {
+            metrics.give_birth(manager.as_str());
+        }
+        Ok(metrics)
+    }
+
+    fn give_birth(&self, manager: &str) {
+        for remedy in RemedyKind::ALL {
+            for outcome in Outcome::ALL {
+                for mode in ["heal", "dry_run"] {
+                    self.remedies_total.with_label_values(&[manager, remedy.as_str(), outcome.as_str(), mode]).reset();
+                }
+            }
+        }
+        for guard in Guard::ALL {
+            self.withheld_total.with_label_values(&[manager, guard.as_str()]).reset();
+        }
+        for cause in [RecoveryCause::Itself, RecoveryCause::Remedy] {
+            self.recoveries_total.with_label_values(&[manager, cause.as_str()]).reset();
+        }
+        for kind in RestartKind::ALL {
+            self.manager_restarts_total.with_label_values(&[manager, kind.as_str()]).reset();
+        }
+        for operation in Operation::ALL {
+            let target = operation.target();
+            self.probe_duration_seconds.with_label_values(&[manager, target.as_str(), operation.as_str()]);
+            for reason in FailureKind::ALL {
+                self.probe_failures_total
+                    .with_label_values(&[manager, target.as_str(), operation.as_str(), reason.as_str()])
+                    .reset();
+            }
+        }
+        for result in ["seen", "blind"] {
+            self.sweeps_total.with_label_values(&[manager, result]).reset();
+        }
+        self.store_errors_total.with_label_values(&[manager]).reset();
+        self.time_to_recover_seconds.with_label_values(&[manager]);
+        self.stale_session_lifetime_seconds.with_label_values(&[manager]);
+        self.sweep_duration_seconds.with_label_values(&[manager]);
+        self.manager_up.with_label_values(&[manager]).set(0);
+        self.breaker_open.with_label_values(&[manager]).set(0);
+        self.open_intents.with_label_values(&[manager]).set(0);
+        self.known_sessions.with_label_values(&[manager]).set(0);
+    }
+
+    /// Reconciles every gauge with the picture after a pass; the only writer of gauges.
+    pub fn show(&self, status: &Status) {
+        for manager in &status.managers {
+            self.show_manager(manager);
+        }
+        let now: BTreeSet<_> =
+            status.managers.iter().flat_map(|m| m.sets.iter().map(|s| (m.name.clone(), s.id))).collect();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        for (manager, set) in shown.difference(&now) {
+            self.forget_set(manager, *set);
+        }
+        *shown = now;
+        drop(shown);
+        self.show_infos(status);
+    }
+
+    fn show_manager(&self, manager: &ManagerStatus) {
+        let name = manager.name.as_str();
+        let up = matches!(manager.state, ManagerState::Up | ManagerState::Restarted);
+        self.manager_up.with_label_values(&[name]).set(i64::from(up));
+        for state in ManagerState::ALL {
+            self.manager_state.with_label_values(&[name, state.as_str()]).set(i64::from(*state == manager.state));
+        }
+        for (endpoint, present) in &manager.endpoints {
+            for state in EndpointState::ALL {
+                self.endpoint_state
+                    .with_label_values(&[name, endpoint.as_str(), state.as_str()])
+                    .set(i64::from(state == present));
+            }
+        }
+        for source in Source::ALL {
+            let labels = [name, source.as_str()];
+            match manager.sources.get(source) {
+                Some(SourceState::Up) => self.source_up.with_label_values(&labels).set(1),
+                Some(SourceState::Down { .. }) => self.source_up.with_label_values(&labels).set(0),
+                Some(SourceState::NotConfigured { .. }) | None => {
+                    let _ = self.source_up.remove_label_values(&labels);
+                }
+            }
+        }
+        self.breaker_open.with_label_values(&[name]).set(i64::from(manager.breaker_open.is_some()));
+        self.budget_remaining.with_label_values(&[name, "manager"]).set(clamp(manager.budget_remaining));
+        if let Some(least) = manager.sets.iter().map(|s| s.budget_remaining).min() {
+            self.budget_remaining.with_label_values(&[name, "scale_set_min"]).set(clamp(least));
+        }
+        self.open_intents.with_label_values(&[name]).set(i64::from(manager.open_intents));
+        self.known_sessions.with_label_values(&[name]).set(i64::from(manager.known_sessions));
+        for (endpoint, remaining) in &manager.quota_remaining {
+            self.github_rate_limit_remaining.with_label_values(&[name, endpoint.as_str()]).set(clamp(*remaining));
+        }
+        self.last_sweep_timestamp_seconds.with_label_values(&[name]).set(manager.at.plus(manager.took).as_secs_f64());
+        for set in &manager.sets {
+            let id = set.id.to_string();
+            let labels = [name, id.as_str()];
+            self.scale_set_enabled
+                .with_label_values(&labels)
+                .set(i64::from(set.enabled == crate::model::Enablement::Enabled));
+            self.scale_set_healthy.with_label_values(&labels).set(i64::from(set.is_healthy()));
+            for state in Diagnosis::ALL {
+                self.scale_set_state
+                    .with_label_values(&[name, &id, state.as_str()])
+                    .set(i64::from(*state == set.finding.diagnosis));
+            }
+            self.scale_set_stuck_since_timestamp_seconds
+                .with_label_values(&labels)
+                .set(set.finding.ill_since.map_or(0.0, crate::model::Wall::as_secs_f64));
+            self.scale_set_disabled_by_medic
+                .with_label_values(&labels)
+                .set(i64::from(set.finding.diagnosis == Diagnosis::DisabledByMedic));
+            self.lingering_instances.with_label_values(&labels).set(i64::from(set.lingering.deleted));
+        }
+    }
+
+    fn show_infos(&self, status: &Status) {
+        let mut now = BTreeSet::new();
+        for manager in &status.managers {
+            for set in &manager.sets {
+                let (entity, endpoint) = set
+                    .entity
+                    .as_ref()
+                    .map_or((String::new(), String::new()), |e| (e.entity.name.clone(), e.endpoint.to_string()));
+                now.insert(vec![
+                    manager.name.to_string(),
+                    set.id.to_string(),
+                    set.name.clone(),
+                    entity,
+                    endpoint,
+                    set.forge_id.map_or_else(String::new, |id| id.to_string()),
+                ]);
+            }
+        }
+        let mut infos = self.infos.lock().unwrap_or_else(PoisonError::into_inner);
+        for labels in infos.difference(&now) {
+            let _ = self.scale_set_info.remove_label_values(&borrow(labels));
+        }
+        for labels in now.difference(&infos) {
+            self.scale_set_info.with_label_values(&borrow(labels)).set(1);
+        }
+        *infos = now;
+    }
+
+    fn forget_set(&self, manager: &ManagerName, set: ScaleSetId) {
+        let id = set.to_string();
+        let labels = [manager.as_str(), id.as_str()];
+        for gauge in [
+            &self.scale_set_enabled,
+            &self.scale_set_healthy,
+            &self.scale_set_disabled_by_medic,
+            &self.lingering_instances,
+        ] {
+            let _ = gauge.remove_label_values(&labels);
+        }
+        let _ = self.scale_set_stuck_since_timestamp_seconds.remove_label_values(&labels);
+        for state in Diagnosis::ALL {
+            let _ = self.scale_set_state.remove_label_values(&[manager.as_str(), &id, state.as_str()]);
+        }
+    }
+
+    /// A treatment ended, or, in a dry run, would have begun.
+    pub fn remedy(&self, manager: &ManagerName, remedy: RemedyKind, outcome: Outcome, dry_run: bool) {
+        let mode = if dry_run { "dry_run" } else { "heal" };
+        self.remedies_total.with_label_values(&[manager.as_str(), remedy.as_str(), outcome.as_str(), mode]).inc();
+    }
+
+    /// A guard began to hold a remedy back.
+    pub fn withheld(&self, manager: &ManagerName, guard: Guard) {
+        self.withheld_total.with_label_values(&[manager.as_str(), guard.as_str()]).inc();
+    }
+
+    /// A set became well.
+    pub fn recovered(&self, manager: &ManagerName, cause: RecoveryCause, ill_for: Span) {
+        self.recoveries_total.with_label_values(&[manager.as_str(), cause.as_str()]).inc();
+        self.time_to_recover_seconds.with_label_values(&[manager.as_str()]).observe(ill_for.as_secs_f64());
+    }
+
+    /// A stale session ended by itself.
+    pub fn stale_session_ended(&self, manager: &ManagerName, lifetime: Span) {
+        self.stale_session_lifetime_seconds.with_label_values(&[manager.as_str()]).observe(lifetime.as_secs_f64());
+    }
+
+    /// The manager restarted.
+    pub fn restarted(&self, manager: &ManagerName, kind: RestartKind) {
+        self.manager_restarts_total.with_label_values(&[manager.as_str(), kind.as_str()]).inc();
+    }
+
+    /// A pass ended.
+    pub fn swept(&self, manager: &ManagerName, took: Span, seen: bool) {
+        self.sweep_duration_seconds.with_label_values(&[manager.as_str()]).observe(took.as_secs_f64());
+        self.sweeps_total.with_label_values(&[manager.as_str(), if seen { "seen" } else { "blind" }]).inc();
+    }
+
+    /// The store failed.
+    pub fn store_failed(&self, manager: &ManagerName) {
+        self.store_errors_total.with_label_values(&[manager.as_str()]).inc();
+    }
+
+    /// A recorder of exchanges for one manager's clients.
+    #[must_use]
+    pub fn recorder(self: &Arc<Self>, manager: &ManagerName) -> Arc<dyn Recorder> {
+        Arc::new(ManagerRecorder { metrics: Arc::clone(self), manager: manager.clone() })
+    }
+
+    /// The exposition text.
+    ///
+    /// # Errors
+    /// If the encoder fails, which plain text in memory does not.
+    pub fn text(&self) -> prometheus::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+}
+
+struct ManagerRecorder {
+    metrics: Arc<Metrics>,
+    manager: ManagerName,
+}
+
+impl Recorder for ManagerRecorder {
+    fn exchange(&self, target: Target, operation: Operation, took: Span, failure: Option<FailureKind>) {
+        let manager = self.manager.as_str();
+        self.metrics
+            .probe_duration_seconds
+            .with_label_values(&[manager, target.as_str(), operation.as_str()])
+            .observe(took.as_secs_f64());
+        if let Some(reason) = failure {
+            self.metrics
+                .probe_failures_total
+                .with_label_values(&[manager, target.as_str(), operation.as_str(), reason.as_str()])
+                .inc();
+        }
+    }
+}
+
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn borrow(labels: &[String]) -> Vec<&str> {
+    labels.iter().map(String::as_str).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_born_at_zero_and_every_name_has_the_prefix() {
+        let metrics = Metrics::new(&[ManagerName::new("garm")], "observe").unwrap();
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        for declared in DECLARED.iter().filter(|d| d.kind == "counter") {
+            let name = format!("{PREFIX}_{}{{", declared.name);
+            assert!(text.lines().any(|l| l.starts_with(&name) && l.ends_with(" 0")), "{name} is not born");
+        }
+        for outcome in Outcome::ALL {
+            assert!(text.contains(&format!("outcome=\"{outcome}\"")), "{outcome}");
+        }
+    }
+
+    #[test]
+    fn help_texts_end_like_sentences_and_counters_end_in_total() {
+        for declared in DECLARED {
+            assert!(declared.help.ends_with('.'), "{}", declared.name);
+            assert_eq!(declared.kind == "counter", declared.name.ends_with("_total"), "{}", declared.name);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Real sockets: one reqwest client, with the bounds that its defaults lack.
+//!
+//! Rules. TLS by rustls with ring; the system's roots, plus one PEM file where a private CA signs. No redirect is
+//! followed: a token must not travel to an address nobody configured. No proxy but a configured one: an inherited
+//! `HTTP_PROXY` must not carry a manager's password. The body is read chunk by chunk and reading stops at its bound,
+//! counted after decompression, so that a small compressed bomb does not fill the memory. Nothing is retried here.
+
+use super::excerpt::one_line;
+use super::{BodySink, Bounds, Response, Transport, TransportError, status};
+use crate::model::{FailureKind, Span};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use std::error::Error as StdError;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::time::Duration;
+
+/// What we call ourselves; GitHub refuses requests without a product name (`reference/actions-service.md` §8).
+pub const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"));
+
+/// Shorter than GARM's idle time-out of 60 s (`reference/garm-api.md` §2), so that we rarely send on a connection
+/// that the server is just closing.
+const KEEP_IDLE: Duration = Duration::from_secs(50);
+
+/// The largest CA file read.
+const CA_FILE_BOUND: u64 = 4 * 1024 * 1024;
+
+/// How connections are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransportOptions {
+    /// From the first packet to the end of the TLS handshake.
+    pub connect_timeout: Span,
+    /// A PEM file with certificates trusted in addition to the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy for all requests; `None` means none, whatever the environment says.
+    pub proxy: Option<String>,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        Self { connect_timeout: Span::secs(5), ca_file: None, proxy: None }
+    }
+}
+
+/// Why no transport could be made of the options.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// The CA file cannot be read or holds no certificate.
+    #[error("the CA file {path} cannot be used: {detail}")]
+    CaFile {
+        /// Its path.
+        path: String,
+        /// Why.
+        detail: String,
+    },
+    /// The proxy's address is not one. The address is not repeated: it may hold a password.
+    #[error("the proxy's address cannot be used: {detail}")]
+    Proxy {
+        /// Why.
+        detail: String,
+    },
+    /// The HTTP client could not be built.
+    #[error("the HTTP client could not be set up: {detail}")]
+    Client {
+        /// Why.
+        detail: String,
+    },
+}
+
+/// Real sockets.
+#[derive(Debug, Clone)]
+pub struct ReqwestTransport {
+    client: reqwest::Client,
+}
+
+impl ReqwestTransport {
+    /// A transport with these options. Reads the CA file, once.
+    pub fn new(options: &TransportOptions) -> Result<Self, SetupError> {
+        install_crypto_provider();
+        let extra = options.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        let builder = || -> Result<reqwest::ClientBuilder, SetupError> {
+            let builder = reqwest::Client::builder()
+                .user_agent(USER_AGENT)
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .no_proxy()
+                .connect_timeout(options.connect_timeout.into())
+                .pool_idle_timeout(KEEP_IDLE)
+                .pool_max_idle_per_host(4)
+                .tcp_nodelay(true);
+            let Some(proxy) = &options.proxy else { return Ok(builder) };
+            let proxy = reqwest::Proxy::all(proxy.as_str())
+                .map_err(|error| SetupError::Proxy { detail: deepest(&error.without_url()) })?;
+            Ok(builder.proxy(proxy))
+        };
+        let client = match builder()?.tls_certs_merge(extra).build() {
+            // An image without any CA certificate can still speak plain HTTP to a manager beside it: there, every
+            // certificate is untrusted, and the TLS error says so when one comes.
+            Err(error) if options.ca_file.is_none() && has_no_system_roots(&error) => {
+                builder()?.tls_certs_only([]).build()
+            }
+            built => built,
+        };
+        let client = client.map_err(|error| SetupError::Client { detail: deepest(&error.without_url()) })?;
+        Ok(Self { client })
+    }
+}
+
+#[async_trait]
+impl Transport for ReqwestTransport {
+    async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
+        self.exchange(request, bounds, None).await
+    }
+
+    async fn stream(
+        &self,
+        request: http::Request<Bytes>,
+        bounds: Bounds,
+        sink: &mut dyn BodySink,
+    ) -> Result<Response, TransportError> {
+        self.exchange(request, bounds, Some(sink)).await
+    }
+}
+
+impl ReqwestTransport {
+    async fn exchange(
+        &self,
+        request: http::Request<Bytes>,
+        bounds: Bounds,
+        sink: Option<&mut dyn BodySink>,
+    ) -> Result<Response, TransportError> {
+        let place = place_of(request.uri());
+        let failed = |error: reqwest::Error| told(error, &place, bounds);
+        let mut request = reqwest::Request::try_from(request).map_err(failed)?;
+        *request.timeout_mut() = Some(bounds.total.into());
+        let mut answer = self.client.execute(request).await.map_err(failed)?;
+        let too_large = || TransportError {
+            kind: FailureKind::TooLarge,
+            detail: format!("{place} answers with more than {} bytes; reading stopped there", bounds.body),
+        };
+        if answer.content_length().is_some_and(|length| length > bounds.body as u64) {
+            return Err(too_large());
+        }
+        let mut sink = sink.filter(|_| answer.status().is_success());
+        if let Some(sink) = &mut sink {
+            sink.begin();
+        }
+        let mut kept = BytesMut::new();
+        let mut length = 0_usize;
+        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+            length = length.saturating_add(chunk.len());
+            if length > bounds.body {
+                return Err(too_large());
+            }
+            match &mut sink {
+                Some(sink) => sink.piece(&chunk),
+                None => kept.extend_from_slice(&chunk),
+            }
+        }
+        let response =
+            Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: kept.freeze() };
+        match status::redirect_goal(&response) {
+            Some(goal) => Err(TransportError {
+                kind: FailureKind::Redirect,
+                detail: format!(
+                    "{place} redirects to {goal} (HTTP {}), which is never followed; configure the final address",
+                    response.status.as_u16()
+                ),
+            }),
+            None => Ok(response),
+        }
+    }
+}
+
+/// Makes ring the process's crypto provider, once; also for the websocket's TLS.
+pub fn install_crypto_provider() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // An error means that one is installed already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, SetupError> {
+    use std::io::Read;
+    let unusable = |detail: String| SetupError::CaFile { path: path.display().to_string(), detail };
+    let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
+    let mut pem = Vec::new();
+    file.take(CA_FILE_BOUND).read_to_end(&mut pem).map_err(|error| unusable(error.to_string()))?;
+    let certificates =
+        reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(deepest(&error.without_url())))?;
+    if certificates.is_empty() {
+        return Err(unusable("it holds no PEM certificate".to_owned()));
+    }
+    Ok(certificates)
+}
+
+fn has_no_system_roots(error: &reqwest::Error) -> bool {
+    chain(error).any(|cause| cause.to_string().contains("No CA certificates were loaded"))
+}
+
+/// Host and port, without credentials, path and query.
+fn place_of(uri: &http::Uri) -> String {
+    let host = uri.host().unwrap_or("the server");
+    match (uri.port_u16(), uri.scheme_str()) {
+        (Some(port), _) => format!("{host}:{port}"),
+        (None, Some("https")) => format!("{host}:443"),
+        (None, _) => format!("{host}:80"),
+    }
+}
+
+/// A reqwest error as ours. The URL is taken out first: it may hold a token in its query.
+fn told(error: reqwest::Error, place: &str, bounds: Bounds) -> TransportError {
+    let error = error.without_url();
+    let cause = deepest(&error);
+    let (kind, detail) = if let (true, Some(tls)) = (error.is_connect(), tls_cause(&error)) {
+        (FailureKind::Tls, format!("{place}: {}", explain_tls(tls)))
+    } else if error.is_connect() && error.is_timeout() {
+        (FailureKind::Connect, format!("no connection to {place} in time"))
+    } else if error.is_connect() {
+        (FailureKind::Connect, format!("no connection to {place}: {cause}"))
+    } else if error.is_builder() {
+        (FailureKind::Connect, format!("{place}: the address cannot be used: {cause}"))
+    } else if error.is_timeout() {
+        (FailureKind::Timeout, format!("no complete answer from {place} within {}", bounds.total))
+    } else if is_malformed(&error) {
+        (FailureKind::Malformed, format!("{place} answers what is not HTTP, or not what its headers say: {cause}"))
+    } else {
+        (FailureKind::Broken, format!("the connection to {place} broke: {cause}"))
+    };
+    TransportError { kind, detail }
+}
+
+/// An unreadable head, or a body that does not decompress. A body that ends early is a broken connection instead.
+fn is_malformed(error: &reqwest::Error) -> bool {
+    let of_hyper: Option<&hyper::Error> = chain(error).find_map(|cause| cause.downcast_ref());
+    match of_hyper {
+        Some(hyper) => hyper.is_parse(),
+        None => error.is_decode(),
+    }
+}
+
+/// The error and its causes. `io::Error::source` skips the error it wraps, so that one is taken out by hand.
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().map(|wrapped| wrapped as &(dyn StdError + 'static)),
+        None => error.source(),
+    })
+    .take(16)
+}
+
+fn tls_cause(error: &reqwest::Error) -> Option<&rustls::Error> {
+    chain(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn explain_tls(error: &rustls::Error) -> String {
+    use rustls::CertificateError as Bad;
+    let advice = match error {
+        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
+            "; its CA is not trusted here: give it as ca_file, or add it to the system's"
+        }
+        rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => "; renew it on the server",
+        rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "; use the name the certificate was made for"
+        }
+        rustls::Error::InvalidMessage(_) => "; is this a plain HTTP port?",
+        _ => "",
+    };
+    one_line(&format!("{error}{advice}"))
+}
+
+fn deepest(error: &(dyn StdError + 'static)) -> String {
+    let last = chain(error).last().map(ToString::to_string).unwrap_or_default();
+    one_line(&last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_with_a_password_is_not_repeated_in_an_error() {
+        let options = TransportOptions { proxy: Some("http://user:hunter2@[proxy".to_owned()), ..Default::default() };
+        let error = ReqwestTransport::new(&options).unwrap_err();
+        assert!(matches!(error, SetupError::Proxy { .. }));
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_ca_file_that_is_none_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        std::fs::write(&path, "not a certificate").unwrap();
+        for path in [path, dir.path().join("absent.pem")] {
+            let options = TransportOptions { ca_file: Some(path.clone()), ..Default::default() };
+            let error = ReqwestTransport::new(&options).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_place_has_no_credentials() {
+        let uri: http::Uri = "https://user:pw@host/path?token=t".parse().unwrap();
+        assert_eq!(place_of(&uri), "host:443");
+    }
+}

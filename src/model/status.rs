@@ -1,0 +1,154 @@
+//! The whole picture after one pass, as plain data: what metrics, the status API, the page and the commands show.
+
+use super::decision::{Decision, Guard};
+use super::diagnosis::{EndpointState, Finding, ManagerState, RestartKind};
+use super::ids::{EndpointName, EntityRef, ForgeId, Incarnation, ManagerName, ScaleSetId, TreatmentId};
+use super::observation::{Enablement, Lingering, Source};
+use super::time::{Span, Wall};
+use super::treatment::Treatment;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of the status document; raised when a field changes meaning.
+pub const STATUS_SCHEMA: u32 = 1;
+
+/// The document of `/api/v1/status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`STATUS_SCHEMA`].
+    pub schema: u32,
+    /// The medic's version.
+    pub version: String,
+    /// `observe` or `heal`.
+    pub mode: String,
+    /// When the document was made.
+    pub at: Wall,
+    /// One per configured manager, in the configuration's order.
+    pub managers: Vec<ManagerStatus>,
+}
+
+/// Whether a source of evidence can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum SourceState {
+    /// Answers.
+    Up,
+    /// Is asked and does not answer.
+    Down {
+        /// What came back.
+        why: String,
+    },
+    /// Is not configured.
+    NotConfigured {
+        /// What it would show.
+        would_show: String,
+    },
+}
+
+/// One manager after a pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ManagerStatus {
+    /// Its name in the configuration.
+    pub name: ManagerName,
+    /// When the pass began.
+    pub at: Wall,
+    /// How long it took.
+    pub took: Span,
+    /// The manager.
+    pub state: ManagerState,
+    /// Its present run.
+    pub incarnation: Option<Incarnation>,
+    /// The restart seen last, and how the run before it ended.
+    pub restart: Option<(RestartKind, Wall)>,
+    /// Forge endpoints.
+    pub endpoints: BTreeMap<EndpointName, EndpointState>,
+    /// Sources of evidence.
+    pub sources: BTreeMap<Source, SourceState>,
+    /// All its scale sets.
+    pub sets: Vec<SetStatus>,
+    /// Whether the circuit breaker is open, and why.
+    pub breaker_open: Option<String>,
+    /// Treatments left in this hour.
+    pub budget_remaining: u64,
+    /// Treatments that may have something in effect.
+    pub open_intents: u32,
+    /// Sessions in the ledger that have not ended.
+    pub known_sessions: u32,
+    /// Calls left of the GitHub credentials, by endpoint.
+    pub quota_remaining: BTreeMap<EndpointName, u64>,
+    /// The incident in words, while there is one.
+    pub incident: Option<String>,
+}
+
+/// One scale set after a pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SetStatus {
+    /// The manager's id.
+    pub id: ScaleSetId,
+    /// The forge's id.
+    pub forge_id: Option<ForgeId>,
+    /// Its name.
+    pub name: String,
+    /// Its entity.
+    pub entity: Option<EntityRef>,
+    /// Enabled or not.
+    pub enabled: Enablement,
+    /// What is wrong, and why.
+    pub finding: Finding,
+    /// What is done about it.
+    pub decision: Decision,
+    /// Its instances.
+    pub lingering: Lingering,
+    /// Treatments left for it in the window.
+    pub budget_remaining: u64,
+    /// Its latest treatments, newest first.
+    pub treatments: Vec<TreatmentSummary>,
+}
+
+/// A treatment, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreatmentSummary {
+    /// Its number.
+    pub id: TreatmentId,
+    /// What was done.
+    pub remedy: String,
+    /// When it began.
+    pub opened: Wall,
+    /// Where it stands, or how it ended.
+    pub state: String,
+    /// In words.
+    pub why: Option<String>,
+}
+
+impl From<&Treatment> for TreatmentSummary {
+    fn from(treatment: &Treatment) -> Self {
+        Self {
+            id: treatment.id,
+            remedy: treatment.remedy.kind().as_str().to_owned(),
+            opened: treatment.opened,
+            state: treatment.outcome().map_or_else(|| treatment.step.label().to_owned(), |o| o.as_str().to_owned()),
+            why: treatment.why().map(str::to_owned),
+        }
+    }
+}
+
+impl SetStatus {
+    /// Whether the set counts as healthy: it listens, or a person wants it idle.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        !self.finding.diagnosis.is_ill() && self.finding.diagnosis != super::diagnosis::Diagnosis::Unknown
+    }
+
+    /// The guards that hold a remedy back now.
+    pub fn guards(&self) -> impl Iterator<Item = Guard> + '_ {
+        let held = match &self.decision {
+            Decision::Withhold { guards, .. } => guards.as_slice(),
+            Decision::Leave
+            | Decision::Watch { .. }
+            | Decision::Escalate { .. }
+            | Decision::Act { .. }
+            | Decision::Treating { .. } => &[],
+        };
+        held.iter().map(|held| held.guard)
+    }
+}

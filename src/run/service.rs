@@ -1,0 +1,168 @@
+//! `run`: every manager has a task of its own, so that one that hangs delays no other. The service ends when it is told
+//! to, or with an error when a task dies: no task ever ends in silence.
+
+use super::engine::Engine;
+use super::lease::Lease;
+use crate::clock::Clock;
+use crate::export::metrics::Metrics;
+use crate::export::server::{self, Board, Shown};
+use crate::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
+use crate::model::{ManagerName, Span};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+/// A pass that hangs when the process must end is dropped after this; what it left is in the journal.
+const LAST_PASS: Span = Span::secs(3);
+/// Settling open intents when the process must end.
+const SETTLE_LIMIT: Span = Span::secs(5);
+/// A medic without a finished pass for this many intervals counts as stalled.
+const STALLED_AFTER: u64 = 10;
+
+/// Why the service ended without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// A manager's task panicked or ended.
+    #[error("the watch of a manager ended by itself: {0}; this is a bug, please report it")]
+    TaskDied(String),
+}
+
+/// What is published: the board for the server, the gauges, and a hook for the lab.
+pub struct Publisher {
+    /// The board that the HTTP server reads.
+    pub board: Arc<Board>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// `observe` or `heal`, for the status document.
+    pub mode: &'static str,
+    /// Longest calm interval, for the stall check.
+    pub interval: Span,
+    /// The managers in the configuration's order.
+    pub order: Vec<ManagerName>,
+    /// Latest picture of each manager.
+    pub latest: Mutex<BTreeMap<ManagerName, ManagerStatus>>,
+}
+
+impl Publisher {
+    /// Takes one manager's new picture in and publishes the whole once every manager was looked at.
+    pub fn publish(&self, status: ManagerStatus) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.insert(status.name.clone(), status);
+        let managers: Vec<_> = self.order.iter().filter_map(|name| latest.get(name).cloned()).collect();
+        drop(latest);
+        let at = self.clock.now().wall;
+        let complete = managers.len() == self.order.len();
+        let status = Status {
+            schema: STATUS_SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: self.mode.to_owned(),
+            at,
+            managers,
+        };
+        self.metrics.show(&status);
+        if complete {
+            self.board.publish(Arc::new(status), at, self.interval.times(STALLED_AFTER).plus(Span::mins(1)));
+        }
+    }
+}
+
+/// Watches until `shutdown` resolves, then settles open intents and returns.
+///
+/// # Errors
+/// When a manager's task died.
+pub async fn run(
+    engines: Vec<Engine>,
+    publisher: Arc<Publisher>,
+    lease: Arc<Lease>,
+    listener: Option<TcpListener>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServiceError> {
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let server = listener.map(|listener| {
+        let shown = Arc::new(Shown {
+            metrics: Arc::clone(&publisher.metrics),
+            board: Arc::clone(&publisher.board),
+            clock: Arc::clone(&publisher.clock),
+        });
+        let mut stopped = stopped.clone();
+        tokio::spawn(async move {
+            let until = async move {
+                let _ = stopped.wait_for(|stop| *stop).await;
+            };
+            server::serve(listener, shown, until).await;
+        })
+    });
+    for engine in engines {
+        let publisher = Arc::clone(&publisher);
+        tasks.spawn(watch_manager(engine, publisher, stopped.clone()));
+    }
+    let died = tokio::select! {
+        () = shutdown => None,
+        ended = tasks.join_next() => Some(match ended {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) | None => "it returned".to_owned(),
+        }),
+    };
+    let _ = stop.send(true);
+    while tasks.join_next().await.is_some() {}
+    if let Some(server) = server {
+        let _ = server.await;
+    }
+    lease.release();
+    died.map_or(Ok(()), |why| Err(ServiceError::TaskDied(why)))
+}
+
+async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, mut stopped: watch::Receiver<bool>) {
+    let clock = Arc::clone(&publisher.clock);
+    let wake = engine.wake();
+    loop {
+        let mut stop = stopped.clone();
+        let stopping = async {
+            let _ = stop.wait_for(|stop| *stop).await;
+            clock.sleep(LAST_PASS).await;
+        };
+        tokio::select! {
+            pass = engine.pass() => publisher.publish(pass.status),
+            () = stopping => {}
+        }
+        if *stopped.borrow() {
+            break;
+        }
+        let pause = engine.pause();
+        tokio::select! {
+            () = clock.sleep(pause) => {}
+            () = wake.notified() => {}
+            _ = stopped.wait_for(|stop| *stop) => break,
+        }
+    }
+    settle(&engine, clock.as_ref()).await;
+}
+
+async fn settle(engine: &Engine, clock: &dyn Clock) {
+    let manager = engine.name();
+    tokio::select! {
+        settled = engine.settle() => match settled {
+            Ok(treatments) => {
+                for treatment in treatments.iter().filter(|t| t.step.is_intent()) {
+                    tracing::warn!(
+                        %manager, scale_set = %treatment.set, step = treatment.step.label(),
+                        "an intent stays open; the next start settles it first"
+                    );
+                }
+            }
+            Err(error) => tracing::error!(%manager, %error, "open intents could not be settled; the next start settles them first"),
+        },
+        () = clock.sleep(SETTLE_LIMIT) => {
+            tracing::warn!(%manager, "open intents could not be settled in time; the next start settles them first");
+        }
+    }
+}
+
+/// A way to ask a manager's task for a pass at once.
+pub type Wake = Arc<Notify>;

@@ -1,0 +1,100 @@
+//! What happened, for people: append-only, bounded, and never a ground for a decision.
+
+use super::error::StoreError;
+use super::sql::{Failure, from_json, int, to_json, uint, wall};
+use super::{Durability, HISTORY_KEEP, ManagerStore};
+use crate::model::{ScaleSetId, Wall};
+use rusqlite::{Connection, params};
+
+/// Every so many events the count is bounded, in case nobody prunes.
+const BOUND_EVERY: i64 = 1024;
+
+/// One event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Its number; later events have larger ones.
+    pub id: u64,
+    /// When it happened.
+    pub at: Wall,
+    /// What kind of event, by a stable name.
+    pub kind: String,
+    /// The set it is about, if about one.
+    pub set: Option<ScaleSetId>,
+    /// The rest.
+    pub detail: serde_json::Value,
+}
+
+/// Which events to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryFilter {
+    /// Only this set's.
+    pub set: Option<ScaleSetId>,
+    /// Only those that happened then or later.
+    pub since: Wall,
+    /// Only the newest so many.
+    pub limit: u32,
+}
+
+impl ManagerStore {
+    /// Appends an event.
+    pub fn append(
+        &self,
+        at: Wall,
+        kind: &str,
+        set: Option<ScaleSetId>,
+        detail: &serde_json::Value,
+    ) -> Result<(), StoreError> {
+        self.store.write("append to the history", Durability::Crash, |tx| {
+            let manager = self.manager.as_str();
+            tx.prepare_cached("INSERT INTO events (manager, at, kind, set_id, detail) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![manager, int(at.0), kind, set.map(|s| int(s.0)), to_json(detail)?])?;
+            if tx.last_insert_rowid() % BOUND_EVERY == 0 {
+                delete_beyond(tx, manager, HISTORY_KEEP)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The newest events that match, oldest first.
+    pub fn history(&self, filter: HistoryFilter) -> Result<Vec<Event>, StoreError> {
+        let set = filter.set.map(|s| int(s.0));
+        self.store.read("read the history", |c| {
+            let condition = if set.is_some() { "set_id = ?2" } else { "?2 IS NULL" };
+            let mut statement = c.prepare_cached(&format!(
+                "SELECT id, at, kind, set_id, detail FROM events
+                 WHERE manager = ?1 AND {condition} AND at >= ?3 ORDER BY id DESC LIMIT ?4"
+            ))?;
+            let mut rows = statement.query(params![self.manager.as_str(), set, int(filter.since.0), filter.limit])?;
+            let mut events = Vec::new();
+            while let Some(row) = rows.next()? {
+                let id = uint(row.get(0)?);
+                events.push(Event {
+                    id,
+                    at: wall(row.get(1)?),
+                    kind: row.get(2)?,
+                    set: row.get::<_, Option<i64>>(3)?.map(|set| ScaleSetId(uint(set))),
+                    detail: from_json(&row.get::<_, String>(4)?, &format!("event {id}"))?,
+                });
+            }
+            events.reverse();
+            Ok(events)
+        })
+    }
+
+    pub(super) fn prune_history(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
+        self.store.write("prune the history", Durability::Crash, |tx| {
+            let manager = self.manager.as_str();
+            let old =
+                tx.execute("DELETE FROM events WHERE manager = ?1 AND at < ?2", params![manager, int(before.0)])?;
+            Ok(old.saturating_add(delete_beyond(tx, manager, keep)?))
+        })
+    }
+}
+
+fn delete_beyond(tx: &Connection, manager: &str, keep: u32) -> Result<usize, Failure> {
+    Ok(tx.execute(
+        "DELETE FROM events WHERE manager = ?1 AND id <= (
+             SELECT id FROM events WHERE manager = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+        params![manager, keep],
+    )?)
+}

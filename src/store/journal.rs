@@ -1,0 +1,119 @@
+//! The journal: every treatment, step by step, durable before its effect is on the wire (I6).
+
+use super::error::{StoreError, StoreErrorKind};
+use super::sql::{Failure, from_json, int, to_json, uint};
+use super::{Durability, ManagerStore};
+use crate::model::{Treatment, TreatmentId, Wall};
+use crate::treat::ports::{Journal, JournalError};
+use rusqlite::{Connection, ErrorCode, params};
+
+impl Journal for ManagerStore {
+    /// Also fails when the set has a treatment that is not closed: there is never more than one (I5).
+    fn open(&self, treatment: Treatment) -> Result<Treatment, JournalError> {
+        Ok(self
+            .store
+            .write("open a treatment", Durability::PowerCut, |tx| insert(tx, self.manager.as_str(), treatment))?)
+    }
+
+    fn record(&self, treatment: &Treatment) -> Result<(), JournalError> {
+        Ok(self.store.write("record a treatment", Durability::PowerCut, |tx| {
+            let body = to_json(treatment)?;
+            let changed = tx
+                .prepare_cached(
+                    "UPDATE treatments SET closed = ?3, outcome = ?4, is_intent = ?5, body = ?6
+                     WHERE id = ?1 AND manager = ?2",
+                )?
+                .execute(params![
+                    int(treatment.id.0),
+                    self.manager.as_str(),
+                    closed_at(treatment),
+                    treatment.outcome().map(crate::model::Outcome::as_str),
+                    treatment.step.is_intent(),
+                    body
+                ])
+                .map_err(|e| explain_second_open(e, treatment))?;
+            if changed == 1 { Ok(()) } else { Err(no_such(treatment)) }
+        })?)
+    }
+
+    fn unfinished(&self) -> Result<Vec<Treatment>, JournalError> {
+        Ok(self.store.read("read open treatments", |c| {
+            select(c, "closed IS NULL AND opened >= ?2", self.manager.as_str(), Wall(0))
+        })?)
+    }
+
+    fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError> {
+        Ok(self.store.read("read treatments", |c| select(c, "opened >= ?2", self.manager.as_str(), since))?)
+    }
+}
+
+impl ManagerStore {
+    /// One treatment, for `explain` and `history`.
+    pub fn treatment(&self, id: TreatmentId) -> Result<Option<Treatment>, StoreError> {
+        self.store.read("read a treatment", |c| {
+            let found = select(c, "id = ?2", self.manager.as_str(), Wall(id.0))?;
+            Ok(found.into_iter().next())
+        })
+    }
+
+    /// Removes closed treatments that ended before `before` or exceed the newest `keep`; never an open one.
+    pub(super) fn prune_treatments(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
+        self.store.write("prune the journal", Durability::Crash, |tx| {
+            Ok(tx.execute(
+                "DELETE FROM treatments WHERE manager = ?1 AND closed IS NOT NULL AND (closed < ?2 OR id <= (
+                     SELECT id FROM treatments WHERE manager = ?1 AND closed IS NOT NULL
+                     ORDER BY id DESC LIMIT 1 OFFSET ?3))",
+                params![self.manager.as_str(), int(before.0), keep],
+            )?)
+        })
+    }
+}
+
+fn insert(tx: &Connection, manager: &str, mut treatment: Treatment) -> Result<Treatment, Failure> {
+    tx.prepare_cached(
+        "INSERT INTO treatments (manager, set_id, opened, closed, outcome, is_intent, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, '')",
+    )?
+    .execute(params![
+        manager,
+        int(treatment.set.0),
+        int(treatment.opened.0),
+        closed_at(&treatment),
+        treatment.outcome().map(crate::model::Outcome::as_str),
+        treatment.step.is_intent(),
+    ])
+    .map_err(|e| explain_second_open(e, &treatment))?;
+    let id = tx.last_insert_rowid();
+    treatment.id = TreatmentId(uint(id));
+    tx.prepare_cached("UPDATE treatments SET body = ?2 WHERE id = ?1")?.execute(params![id, to_json(&treatment)?])?;
+    Ok(treatment)
+}
+
+fn select(connection: &Connection, condition: &str, manager: &str, value: Wall) -> Result<Vec<Treatment>, Failure> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT id, body FROM treatments WHERE manager = ?1 AND {condition} ORDER BY opened, id"
+    ))?;
+    let mut rows = statement.query(params![manager, int(value.0)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        found.push(from_json(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?, &format!("treatment {id}"))?);
+    }
+    Ok(found)
+}
+
+fn closed_at(treatment: &Treatment) -> Option<i64> {
+    treatment.step.is_closed().then(|| int(treatment.step_at.0))
+}
+
+fn explain_second_open(error: rusqlite::Error, treatment: &Treatment) -> Failure {
+    if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
+        let detail = format!("scale set {} has a treatment that is not closed", treatment.set);
+        return Failure::new(StoreErrorKind::Refused, detail);
+    }
+    error.into()
+}
+
+fn no_such(treatment: &Treatment) -> Failure {
+    Failure::new(StoreErrorKind::NoSuchRow, format!("there is no treatment {} of this manager", treatment.id))
+}

@@ -1,0 +1,93 @@
+//! One lease per store: of two medics on one state directory, one heals and the other steps back (design §7).
+//!
+//! The rule: a lease is good until its date, and no longer. A dead holder blocks for at most its ttl. A lease whose
+//! date lies further ahead than any ttl could put it was written before the clock was set back: it is void.
+
+use super::error::StoreError;
+use super::sql::{Failure, int, uint, wall};
+use super::{Durability, Store};
+use crate::model::{Span, Wall};
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// Who has the lease after a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseState {
+    /// The caller.
+    Held,
+    /// Somebody else.
+    HeldByOther {
+        /// By the name it gave.
+        holder: String,
+        /// Until then at the latest, unless it is renewed.
+        until: Wall,
+    },
+}
+
+struct Row {
+    holder: String,
+    until: Wall,
+    ttl: Span,
+}
+
+impl Store {
+    /// Takes the lease if it is free, expired, void, or the caller's own. `holder` names one run of one process.
+    pub fn acquire(&self, holder: &str, now: Wall, ttl: Span) -> Result<LeaseState, StoreError> {
+        self.store_lease("take the lease", holder, now, ttl, |row| !is_good(row, now, ttl))
+    }
+
+    /// Prolongs the caller's lease. One that another holder took meanwhile is lost, even if theirs has expired
+    /// since: they may have acted, so the caller must begin anew with [`Self::acquire`].
+    pub fn renew(&self, holder: &str, now: Wall, ttl: Span) -> Result<LeaseState, StoreError> {
+        self.store_lease("renew the lease", holder, now, ttl, |_| false)
+    }
+
+    /// Gives the lease back, if the caller has it.
+    pub fn release(&self, holder: &str) -> Result<(), StoreError> {
+        self.write("release the lease", Durability::PowerCut, |tx| {
+            tx.execute("DELETE FROM lease WHERE holder = ?1", [holder])?;
+            Ok(())
+        })
+    }
+
+    /// Who has the lease now, if anybody, for `status`.
+    pub fn lease_holder(&self, now: Wall) -> Result<Option<(String, Wall)>, StoreError> {
+        self.read("read the lease", |c| {
+            Ok(read(c)?.filter(|row| is_good(row, now, row.ttl)).map(|row| (row.holder, row.until)))
+        })
+    }
+
+    fn store_lease(
+        &self,
+        what: &'static str,
+        holder: &str,
+        now: Wall,
+        ttl: Span,
+        may_take_over: impl FnOnce(&Row) -> bool,
+    ) -> Result<LeaseState, StoreError> {
+        self.write(what, Durability::PowerCut, |tx| {
+            if let Some(row) = read(tx)?
+                && row.holder != holder
+                && !may_take_over(&row)
+            {
+                return Ok(LeaseState::HeldByOther { holder: row.holder, until: row.until });
+            }
+            tx.execute(
+                "INSERT INTO lease (only, holder, until, ttl) VALUES (1, ?1, ?2, ?3)
+                 ON CONFLICT (only) DO UPDATE SET holder = excluded.holder, until = excluded.until, ttl = excluded.ttl",
+                params![holder, int(now.plus(ttl).0), int(ttl.0)],
+            )?;
+            Ok(LeaseState::Held)
+        })
+    }
+}
+
+fn is_good(row: &Row, now: Wall, ttl: Span) -> bool {
+    row.until > now && row.until.since(now) <= row.ttl.max(ttl)
+}
+
+fn read(connection: &Connection) -> Result<Option<Row>, Failure> {
+    Ok(connection
+        .prepare_cached("SELECT holder, until, ttl FROM lease WHERE only = 1")?
+        .query_row([], |row| Ok(Row { holder: row.get(0)?, until: wall(row.get(1)?), ttl: Span(uint(row.get(2)?)) }))
+        .optional()?)
+}

@@ -1,0 +1,111 @@
+//! Opening: the directory, the file and its rights, and what SQLite is told before the first statement.
+
+use super::error::{StoreError, StoreErrorKind};
+use super::sql::Failure;
+use super::{BUSY_TIMEOUT, FILE_NAME, schema};
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Files up to this size are checked in full when opened; that takes milliseconds.
+const CHECKED_UP_TO: u64 = 16 * 1024 * 1024;
+
+pub(super) fn open(state_dir: &Path) -> Result<(String, Connection), StoreError> {
+    ensure_directory(state_dir)?;
+    let file = state_dir.join(FILE_NAME);
+    let size = ensure_file(state_dir, &file)?;
+    let path = file.display().to_string();
+    let connect = || -> Result<Connection, Failure> {
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let mut connection = Connection::open_with_flags(&file, flags)?;
+        prepare(&connection)?;
+        // Looked at before anything is written: a file that is not ours stays as it is.
+        schema::inspect(&connection)?;
+        set_journal_mode(&connection)?;
+        schema::migrate(&mut connection)?;
+        if size <= CHECKED_UP_TO {
+            check(&connection)?;
+        }
+        Ok(connection)
+    };
+    let connection = connect().map_err(|failure| failure.at(&path, "be opened"))?;
+    Ok((path, connection))
+}
+
+pub(super) fn in_memory() -> Result<(String, Connection), StoreError> {
+    let path = ":memory:".to_owned();
+    let connect = || -> Result<Connection, Failure> {
+        let mut connection = Connection::open_in_memory()?;
+        prepare(&connection)?;
+        schema::migrate(&mut connection)?;
+        Ok(connection)
+    };
+    let connection = connect().map_err(|failure| failure.at(&path, "be opened"))?;
+    Ok((path, connection))
+}
+
+/// Makes the directory with exactly 0700, whatever the umask. An existing one keeps its rights, which may be a
+/// volume's. Parents are not made: a missing parent is a typing error or a volume that is not mounted.
+fn ensure_directory(dir: &Path) -> Result<(), StoreError> {
+    let fail = |error: std::io::Error| StoreError::of_io(dir, "make its directory", &error);
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(fail),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            if std::fs::metadata(dir).map_err(fail)?.is_dir() {
+                Ok(())
+            } else {
+                Err(fail(std::io::ErrorKind::NotADirectory.into()))
+            }
+        }
+        Err(error) => Err(fail(error)),
+    }
+}
+
+/// Makes the file with exactly 0600 before SQLite sees it; SQLite gives its companion files the same rights.
+/// Returns the file's size.
+fn ensure_file(dir: &Path, file: &Path) -> Result<u64, StoreError> {
+    let fail = |error: std::io::Error| StoreError::of_io(file, "be opened", &error);
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file);
+    let handle = opened.map_err(fail)?;
+    let metadata = handle.metadata().map_err(fail)?;
+    if metadata.permissions().mode() & 0o777 != 0o600 {
+        handle.set_permissions(Permissions::from_mode(0o600)).map_err(fail)?;
+    }
+    if metadata.len() == 0 {
+        // The file's name must survive a power cut too. Some file systems refuse to sync a directory; then the
+        // name is as durable as they make it.
+        drop(File::open(dir).and_then(|dir| dir.sync_all()));
+    }
+    Ok(metadata.len())
+}
+
+fn prepare(connection: &Connection) -> Result<(), Failure> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Half a megabyte: the sidecar's memory is counted.
+    connection.pragma_update(None, "cache_size", -512)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(())
+}
+
+/// The write-ahead log needs one sync per commit and lets `status` read while `run` writes. Where it cannot be had
+/// (no shared memory), TRUNCATE is the rollback mode that is durable with `synchronous=FULL`: DELETE would need the
+/// directory synced as well, or a power cut could bring the old journal back.
+fn set_journal_mode(connection: &Connection) -> Result<(), Failure> {
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode.eq_ignore_ascii_case("wal") {
+        // After a checkpoint the log's file shrinks to this many bytes.
+        connection.pragma_update_and_check(None, "journal_size_limit", 4 * 1024 * 1024, |_| Ok(()))?;
+    } else {
+        connection.pragma_update_and_check(None, "journal_mode", "TRUNCATE", |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+fn check(connection: &Connection) -> Result<(), Failure> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(Failure::new(StoreErrorKind::Corrupt, verdict)) }
+}

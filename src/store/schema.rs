@@ -1,0 +1,143 @@
+//! The tables, and how an older file is brought up to date.
+//!
+//! `application_id` says that a file is ours, `user_version` which schema it has. Migrations only go forward, each
+//! in its own transaction; a file from a newer release is refused untouched.
+
+use super::error::StoreErrorKind;
+use super::sql::Failure;
+use rusqlite::{Connection, TransactionBehavior};
+
+/// "ssmd", as SQLite's `application_id`.
+const APPLICATION_ID: i64 = 0x7373_6d64;
+
+/// Entry N brings a file from version N to N + 1. Never edit a released one.
+const MIGRATIONS: &[&str] = &[VERSION_1];
+
+const VERSION_1: &str = "
+CREATE TABLE treatments (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT, -- numbers are never used again
+    manager   TEXT    NOT NULL,
+    set_id    INTEGER NOT NULL,
+    opened    INTEGER NOT NULL,
+    closed    INTEGER,
+    outcome   TEXT,
+    is_intent INTEGER NOT NULL,
+    body      TEXT    NOT NULL
+) STRICT;
+CREATE INDEX treatments_opened ON treatments (manager, opened);
+CREATE INDEX treatments_closed ON treatments (manager, closed);
+-- Never more than one treatment per set (I5), whatever the callers do.
+CREATE UNIQUE INDEX treatments_one_open ON treatments (manager, set_id) WHERE closed IS NULL;
+
+CREATE TABLE sessions (
+    manager     TEXT    NOT NULL,
+    id          TEXT    NOT NULL,
+    set_id      INTEGER NOT NULL,
+    owner       TEXT    NOT NULL,
+    opened_by   TEXT    NOT NULL,
+    incarnation INTEGER,
+    place       TEXT    NOT NULL,
+    first_seen  INTEGER NOT NULL,
+    last_seen   INTEGER NOT NULL,
+    ended_at    INTEGER,
+    ended_how   TEXT,
+    PRIMARY KEY (manager, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sessions_of_set ON sessions (manager, set_id);
+CREATE INDEX sessions_live ON sessions (manager) WHERE ended_at IS NULL;
+
+CREATE TABLE stale_lifetimes (
+    id      INTEGER PRIMARY KEY,
+    manager TEXT    NOT NULL,
+    set_id  INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    span    INTEGER NOT NULL
+) STRICT;
+CREATE INDEX stale_lifetimes_manager ON stale_lifetimes (manager, id);
+
+CREATE TABLE memory (manager TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE log_positions (
+    manager  TEXT NOT NULL,
+    path     TEXT NOT NULL,
+    position TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    PRIMARY KEY (manager, path)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dates (
+    manager TEXT    NOT NULL,
+    name    TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    PRIMARY KEY (manager, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE lease (
+    only   INTEGER PRIMARY KEY CHECK (only = 1),
+    holder TEXT    NOT NULL,
+    until  INTEGER NOT NULL,
+    ttl    INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE pauses (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    scope   TEXT    NOT NULL,
+    reason  TEXT    NOT NULL,
+    author  TEXT    NOT NULL,
+    created INTEGER NOT NULL,
+    expires INTEGER
+) STRICT;
+
+CREATE TABLE events (
+    id      INTEGER PRIMARY KEY,
+    manager TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    kind    TEXT    NOT NULL,
+    set_id  INTEGER,
+    detail  TEXT    NOT NULL
+) STRICT;
+CREATE INDEX events_manager ON events (manager, id);
+CREATE INDEX events_set ON events (manager, set_id, id);
+CREATE INDEX events_at ON events (manager, at);
+";
+
+/// Refuses a file that another program or a newer release wrote.
+pub(super) fn inspect(connection: &Connection) -> Result<(), Failure> {
+    let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
+    let version = version(connection)?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION_ID && (application != 0 || version != 0 || tables != 0) {
+        return Err(Failure::new(
+            StoreErrorKind::Foreign,
+            format!("a database of another program (application id {application})"),
+        ));
+    }
+    let known = MIGRATIONS.len();
+    if version > known {
+        return Err(Failure::new(
+            StoreErrorKind::NewerSchema,
+            format!("its schema is version {version}; this release knows versions up to {known}"),
+        ));
+    }
+    Ok(())
+}
+
+/// Applies what is missing. Two processes may try at once: the version is read again under the write lock.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), Failure> {
+    while version(connection)? < MIGRATIONS.len() {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let from = version(&transaction)?;
+        if let Some(step) = MIGRATIONS.get(from) {
+            transaction.execute_batch(step)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", super::sql::int(from as u64 + 1))?;
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn version(connection: &Connection) -> Result<usize, Failure> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    usize::try_from(version).map_err(|_| Failure::new(StoreErrorKind::Corrupt, format!("schema version {version}")))
+}

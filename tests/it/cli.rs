@@ -1,0 +1,156 @@
+//! The command line as a script sees it: exit codes, streams, help.
+
+use expect_test::{expect, expect_file};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const GOOD: &str = "tests/fixtures/config/good.toml";
+
+fn medic(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
+    command.args(args).env_clear().current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    medic(args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+#[test]
+fn help_is_as_it_was_agreed() {
+    for (args, file) in [
+        (vec!["--help"], "help.txt"),
+        (vec!["run", "--help"], "help-run.txt"),
+        (vec!["once", "--help"], "help-once.txt"),
+        (vec!["lab", "--help"], "help-lab.txt"),
+        (vec!["config", "--help"], "help-config.txt"),
+    ] {
+        let output = run(&args);
+        assert_eq!((code(&output), stderr(&output).as_str()), (Some(0), ""), "{args:?}");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cli").join(file);
+        expect_file![path].assert_eq(&stdout(&output));
+    }
+}
+
+#[test]
+fn version_names_the_program_and_its_version() {
+    let output = run(&["--version"]);
+    assert_eq!(stdout(&output), format!("scaleset-medic {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_on_stderr() {
+    for args in [
+        vec![],
+        vec!["bogus"],
+        vec!["--bogus"],
+        vec!["config"],
+        vec!["config", "check", "--log-format", "xml"],
+        vec!["once", "--mode", "destroy"],
+        vec!["once", "--observe", "soon"],
+        vec!["lab", "--sets", "0"],
+        vec!["lab", "--speed", "nan"],
+        vec!["lab", "--generation", "newest"],
+        vec!["man", "bogus"],
+        vec!["completions", "bogus"],
+    ] {
+        let output = run(&args);
+        assert_eq!((code(&output), stdout(&output).as_str()), (Some(2), ""), "{args:?}");
+        assert!(!stderr(&output).is_empty(), "{args:?} says nothing");
+    }
+}
+
+#[test]
+fn a_good_configuration_is_one_line_on_stdout() {
+    let output = run(&["config", "check", "--config", GOOD]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    expect![[r"
+        good: mode heal; managers garm, second; GitHub asked for github.com, ghes
+    "]]
+    .assert_eq(&stdout(&output));
+}
+
+#[test]
+fn a_bad_configuration_is_a_report_on_stderr_and_exit_code_2() {
+    for args in [
+        vec!["config", "check", "--config", "tests/fixtures/config/bad-two-managers.toml"],
+        vec!["config", "print", "--config", "tests/fixtures/config/bad-two-managers.toml"],
+        vec!["run", "--config", "tests/fixtures/config/bad-two-managers.toml"],
+        vec!["once", "--config", "tests/fixtures/config/bad-two-managers.toml"],
+    ] {
+        let output = run(&args);
+        assert_eq!((code(&output), stdout(&output).as_str()), (Some(2), ""), "{args:?}");
+        expect![[r#"
+            error: the configuration has 1 mistake:
+            tests/fixtures/config/bad-two-managers.toml:7: manager.name: "garm" is already there (line 2)
+                mend: give each manager a name of its own
+        "#]]
+        .assert_eq(&stderr(&output));
+    }
+}
+
+#[test]
+fn the_environment_and_the_flags_reach_the_configuration() {
+    let output = medic(&["config", "print", "--log-level", "warn"])
+        .env("SCALESET_MEDIC_CONFIG", GOOD)
+        .env("SCALESET_MEDIC_LOG_LEVEL", "error")
+        .env("SCALESET_MEDIC_LOG_FORMAT", "text")
+        .output()
+        .unwrap();
+    let printed = stdout(&output);
+    let line = |start: &str| {
+        let line = printed.lines().find(|line| line.starts_with(start)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("level"), r#"level = "warn" # flag --log-level"#);
+    assert_eq!(line("format"), r#"format = "text" # env SCALESET_MEDIC_LOG_FORMAT"#);
+    assert_eq!(line("interval"), r#"interval = "30s" # from tests/fixtures/config/good.toml:3"#);
+    assert!(!printed.contains("swordfish"), "{printed}");
+}
+
+#[test]
+fn the_schema_is_json() {
+    let output = run(&["config", "schema"]);
+    let schema: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(schema["properties"]["policy"]["properties"]["settle"]["default"], "20s");
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    for args in [vec!["completions", "bash"], vec!["completions", "zsh"], vec!["completions", "fish"], vec!["man"]] {
+        let output = run(&args);
+        assert_eq!(code(&output), Some(0), "{args:?}");
+        for command in ["run", "once", "config", "completions", "man"] {
+            assert!(stdout(&output).contains(command), "{args:?} lacks {command}");
+        }
+    }
+    let page = stdout(&run(&["man", "config", "check"]));
+    assert!(page.contains(".TH") && page.contains("exit code 2"), "{page}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = medic(&["config", "schema"]).stdout(writer).output().unwrap();
+    assert_eq!((code(&output), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn errors_are_plain_text_where_nobody_wants_colour() {
+    let output = medic(&["bogus"]).env("NO_COLOR", "1").output().unwrap();
+    assert!(!stderr(&output).contains('\u{1b}'), "{}", stderr(&output));
+}

@@ -1,0 +1,489 @@
+//! The GARM client against recorded answers of two real builds, and against a scripted manager.
+#![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use scaleset_medic::clock::{Clock, ScaledClock};
+use scaleset_medic::garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use scaleset_medic::http::{Bounds, Client, NoRecorder, Response, Secret, Transport, TransportError};
+use scaleset_medic::model::{
+    Enablement, Entity, EntityKind, FailureKind, ForgeId, Goroutines, Incarnation, Lingering, Operation, Revision,
+    ScaleSetId, Span, Target, Wall,
+};
+use scaleset_medic::probe::ports::ManagerSource;
+use scaleset_medic::treat::ports::{ManagerWriter, WriteError};
+use std::sync::{Arc, Mutex};
+
+const VERSIONS: [&str; 2] = ["garm-2026-04-pre-fix", "garm-2026-07-post-fix"];
+const START: Wall = Wall(1_700_000_000_000);
+
+type Answer = Result<Response, TransportError>;
+type Handler = Box<dyn Fn(&Request<Bytes>, usize) -> Answer + Send + Sync>;
+
+/// Answers by a function of the request and of how many came before it, and keeps what was sent.
+struct Manager {
+    handler: Handler,
+    clock: Arc<dyn Clock>,
+    latency: Span,
+    requests: Mutex<Vec<Request<Bytes>>>,
+}
+
+impl Manager {
+    /// `METHOD path` of every request.
+    fn lines(&self) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        requests.iter().map(|request| format!("{} {}", request.method(), request.uri().path())).collect()
+    }
+
+    fn count(&self, line: &str) -> usize {
+        self.lines().iter().filter(|seen| *seen == line).count()
+    }
+}
+
+#[async_trait]
+impl Transport for Manager {
+    async fn send(&self, request: Request<Bytes>, _: Bounds) -> Answer {
+        let before = {
+            let mut requests = self.requests.lock().unwrap();
+            requests.push(request.clone());
+            requests.len() - 1
+        };
+        self.clock.sleep(self.latency).await;
+        (self.handler)(&request, before)
+    }
+}
+
+struct Bench {
+    manager: Arc<Manager>,
+    garm: Arc<GarmClient>,
+    clock: Arc<dyn Clock>,
+}
+
+fn bench(handler: impl Fn(&Request<Bytes>, usize) -> Answer + Send + Sync + 'static) -> Bench {
+    bench_with(MetricsAccess::Token, "http://garm:9997", handler)
+}
+
+fn bench_with(
+    metrics: MetricsAccess,
+    base_url: &str,
+    handler: impl Fn(&Request<Bytes>, usize) -> Answer + Send + Sync + 'static,
+) -> Bench {
+    let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
+    let manager = Arc::new(Manager {
+        handler: Box::new(handler),
+        clock: Arc::clone(&clock),
+        latency: Span::millis(20),
+        requests: Mutex::default(),
+    });
+    let transport: Arc<dyn Transport> = manager.clone();
+    let bounds = Bounds { total: Span::secs(10), body: 1024 };
+    let client = Client::new(Target::Manager, transport, Arc::new(NoRecorder), Arc::clone(&clock), bounds);
+    let options = GarmOptions {
+        base_url: base_url.to_owned(),
+        username: "admin".to_owned(),
+        password: Arc::new(|| Ok(Secret::new("hunter2"))),
+        metrics,
+    };
+    Bench { manager, garm: Arc::new(GarmClient::new(&client, options).unwrap()), clock }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an answer of the transport")]
+fn answer(status: u16, content_type: &str, body: impl Into<Bytes>) -> Answer {
+    let mut headers = http::HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, content_type.parse().unwrap());
+    Ok(Response { status: StatusCode::from_u16(status).unwrap(), headers, body: body.into() })
+}
+
+fn json(status: u16, body: &str) -> Answer {
+    answer(status, "application/json", body.to_owned())
+}
+
+fn broken(kind: FailureKind) -> Answer {
+    Err(TransportError { kind, detail: "it broke".to_owned() })
+}
+
+fn jwt(serial: usize, expires: Wall) -> String {
+    let claims = format!(r#"{{"exp":{},"token_id":"{serial}"}}"#, expires.0 / 1000);
+    format!("eyJhbGciOiJIUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+}
+
+/// Logs in; its tokens live for a day.
+fn logged_in(request: &Request<Bytes>, serial: usize) -> Option<Answer> {
+    let token = jwt(serial, START.plus(Span::hours(24)));
+    matches!(request.uri().path(), "/api/v1/auth/login" | "/api/v1/metrics-token")
+        .then(|| json(200, &format!(r#"{{"token":"{token}"}}"#)))
+}
+
+fn bearer(request: &Request<Bytes>) -> Option<&str> {
+    request.headers().get(header::AUTHORIZATION)?.to_str().ok()
+}
+
+fn recorded_text(version: &str, name: &str) -> String {
+    let root = env!("CARGO_MANIFEST_DIR");
+    std::fs::read_to_string(format!("{root}/tests/fixtures/recordings/{version}/http/{name}")).unwrap()
+}
+
+/// Status and body of a recorded exchange.
+fn recorded(version: &str, name: &str) -> Answer {
+    let exchange: serde_json::Value = serde_json::from_str(&recorded_text(version, &format!("{name}.json"))).unwrap();
+    let response = &exchange["response"];
+    let status = u16::try_from(response["status"].as_u64().unwrap()).unwrap();
+    json(status, &response["body"].to_string())
+}
+
+/// A manager that answers with recordings: `(path, recording)`.
+fn replay(version: &'static str, answers: &'static [(&'static str, &'static str)]) -> Bench {
+    bench(move |request, serial| {
+        let path = request.uri().path();
+        if let Some((_, name)) = answers.iter().find(|(of, _)| *of == path) {
+            return match name.strip_suffix(".txt") {
+                Some(_) => answer(200, "text/plain", recorded_text(version, name)),
+                None => recorded(version, name),
+            };
+        }
+        logged_in(request, serial).unwrap_or_else(|| answer(404, "text/plain", "404 page not found\n"))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorded_answers_are_read_as_they_are() {
+    for version in VERSIONS {
+        let bench = replay(
+            version,
+            &[
+                ("/api/v1/auth/login", "login-ok"),
+                ("/api/v1/metrics-token", "metrics-token"),
+                ("/api/v1/controller-info", "controller-info"),
+                ("/api/v1/scalesets", "scalesets-list-with-jobs"),
+                ("/api/v1/instances", "instances-list"),
+                ("/api/v1/scalesets/1", "scaleset-get"),
+                ("/api/v1/scalesets/999", "scaleset-get-unknown"),
+                ("/metrics", "metrics-stuck.txt"),
+                ("/debug/pprof/goroutine", "goroutines-healthy.txt"),
+            ],
+        );
+        let controller = bench.garm.controller().await.unwrap();
+        assert_eq!((controller.id.len(), controller.version.starts_with("v0.")), (36, true));
+
+        let sets = bench.garm.scale_sets().await.unwrap();
+        let told: Vec<_> = sets.iter().map(|set| (set.id.0, set.name.as_str(), set.enabled)).collect();
+        let enabled = Enablement::Enabled;
+        assert_eq!(
+            told,
+            [(1, "set-0-0", enabled), (2, "set-0-1", enabled), (3, "set-1-0", enabled), (4, "set-1-1", enabled)]
+        );
+        let first = &sets[0];
+        assert_eq!(first.forge_id, Some(ForgeId(1)));
+        assert_eq!(first.entity, Some(Entity { kind: EntityKind::Organization, name: "acme0".to_owned() }));
+        assert_eq!(first.endpoint.as_ref().unwrap().name.as_str(), "fake");
+        assert_eq!((first.desired_runners, first.max_runners), (3, 5));
+        assert_eq!(first.updated_at.unwrap().to_string(), first.revision.as_str()[11..19]);
+        assert!(Arc::ptr_eq(first.endpoint.as_ref().unwrap(), sets[3].endpoint.as_ref().unwrap()));
+
+        let lingering = bench.garm.lingering().await.unwrap();
+        let three = Lingering { deleted: 0, pending_delete: 0, total: 3 };
+        assert_eq!(lingering.into_iter().collect::<Vec<_>>(), [(ScaleSetId(1), three)]);
+
+        assert_eq!(bench.garm.read_set(ScaleSetId(1)).await.unwrap().unwrap().id, ScaleSetId(1));
+        assert_eq!(bench.garm.read_set(ScaleSetId(999)).await.unwrap(), None);
+
+        let metrics = bench.garm.metrics().await.unwrap();
+        assert_eq!(bench.garm.incarnation().await.unwrap(), metrics.incarnation.unwrap());
+        assert_eq!(bench.garm.goroutines().await.unwrap(), Goroutines { listeners: 4, workers: 4 });
+        assert_eq!(bench.manager.count("POST /api/v1/auth/login"), 1, "one login serves all calls");
+        assert_eq!(bench.manager.count("GET /api/v1/metrics-token"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorded_updates_show_the_set_as_it_then_is() {
+    for version in VERSIONS {
+        let bench = replay(version, &[("/api/v1/scalesets/2", "scaleset-update-disable")]);
+        let set = bench.garm.set_enabled(ScaleSetId(2), Enablement::Disabled).await.unwrap();
+        assert_eq!(set.enabled, Enablement::Disabled, "`enabled` is left out when false");
+        assert_ne!(set.revision, Revision::new(""));
+        let bench = replay(version, &[("/api/v1/scalesets/2", "scaleset-update-enable")]);
+        let set = bench.garm.set_enabled(ScaleSetId(2), Enablement::Enabled).await.unwrap();
+        assert_eq!(set.enabled, Enablement::Enabled);
+        let requests = bench.manager.requests.lock().unwrap();
+        let update = requests.last().unwrap();
+        assert_eq!((update.method().as_str(), update.body().as_ref()), ("PUT", br#"{"enabled":true}"#.as_slice()));
+        assert_eq!(update.headers()[header::CONTENT_TYPE], "application/json");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorded_refusal_of_an_update_had_no_effect() {
+    for version in VERSIONS {
+        let bench = replay(version, &[("/api/v1/scalesets/999", "scaleset-update-unknown")]);
+        let error = bench.garm.set_enabled(ScaleSetId(999), Enablement::Enabled).await.unwrap_err();
+        let WriteError::NotApplied(failure) = error else { panic!("{error:?}") };
+        assert_eq!(failure.kind, FailureKind::NotFound);
+        assert!(failure.detail.starts_with("HTTP 404 Not Found: error fetching scale set"), "{}", failure.detail);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_was_never_initialised_is_told_apart() {
+    for version in VERSIONS {
+        let bench = replay(version, &[("/api/v1/auth/login", "login-before-first-run")]);
+        let failure = bench.garm.scale_sets().await.unwrap_err();
+        assert_eq!((failure.kind, failure.operation), (FailureKind::NotInitialised, Operation::Login));
+        assert!(failure.detail.contains("garm-cli init"), "{}", failure.detail);
+    }
+    let bench = bench(|request, serial| {
+        let urls = r#"{"error":"urls_required","details":"Missing required URLs."}"#;
+        logged_in(request, serial).unwrap_or_else(|| json(409, urls))
+    });
+    let failure = bench.garm.controller().await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NotInitialised);
+    assert!(failure.detail.contains("--metadata-url"), "{}", failure.detail);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_password_is_offered_once_per_cooldown_and_never_shown() {
+    let bench = replay(VERSIONS[1], &[("/api/v1/auth/login", "login-bad-password")]);
+    let garm = &bench.garm;
+    let (sets, instances, who) = tokio::join!(garm.scale_sets(), garm.lingering(), garm.controller());
+    for failure in [sets.unwrap_err(), instances.unwrap_err(), who.unwrap_err()] {
+        assert_eq!((failure.kind, failure.operation), (FailureKind::Unauthorized, Operation::Login));
+        assert!(failure.detail.contains("check username and password"), "{}", failure.detail);
+        assert!(!format!("{failure:?}").contains("hunter2"));
+    }
+    garm.scale_sets().await.unwrap_err();
+    assert_eq!(bench.manager.lines(), ["POST /api/v1/auth/login"]);
+    bench.clock.sleep(Span::secs(10)).await;
+    garm.scale_sets().await.unwrap_err();
+    assert_eq!(bench.manager.count("POST /api/v1/auth/login"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_share_one_login_and_its_failure() {
+    let bench = bench(|_, _| broken(FailureKind::Connect));
+    let garm = &bench.garm;
+    let (one, two, three) = tokio::join!(garm.scale_sets(), garm.lingering(), garm.controller());
+    for failure in [one.unwrap_err(), two.unwrap_err(), three.unwrap_err()] {
+        assert_eq!((failure.kind, failure.operation), (FailureKind::Connect, Operation::Login));
+    }
+    assert_eq!(bench.manager.lines().len(), 3, "three attempts of one login, not of three");
+    garm.scale_sets().await.unwrap_err();
+    assert_eq!(bench.manager.lines().len(), 6, "a later call tries again at once");
+}
+
+/// Takes only tokens that it issued after `revoked` requests.
+fn revoking(revoked: usize) -> Bench {
+    bench(move |request, serial| {
+        if let Some(answer) = logged_in(request, serial) {
+            return answer;
+        }
+        let taken = (revoked..1000)
+            .any(|serial| bearer(request) == Some(&format!("Bearer {}", jwt(serial, START.plus(Span::hours(24))))));
+        match (taken, request.uri().path()) {
+            (false, _) => json(401, r#"{"error":"Authentication failed","details":""}"#),
+            (true, "/api/v1/scalesets/5") => json(200, r#"{"id":5,"enabled":true,"updated_at":"x"}"#),
+            (true, _) => json(200, "[]"),
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_token_is_renewed_once_by_all_callers_together() {
+    let bench = revoking(1);
+    let garm = &bench.garm;
+    let (sets, instances, again) = tokio::join!(garm.scale_sets(), garm.lingering(), garm.scale_sets());
+    assert!(sets.unwrap().is_empty() && instances.unwrap().is_empty() && again.unwrap().is_empty());
+    assert_eq!(bench.manager.count("POST /api/v1/auth/login"), 2, "{:?}", bench.manager.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_refused_for_its_token_is_sent_again_with_a_new_one() {
+    let bench = revoking(1);
+    let set = bench.garm.set_enabled(ScaleSetId(5), Enablement::Enabled).await.unwrap();
+    assert_eq!((set.id, set.enabled), (ScaleSetId(5), Enablement::Enabled));
+    assert_eq!(bench.manager.count("PUT /api/v1/scalesets/5"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_refused_twice_is_an_error_not_a_loop() {
+    let bench = revoking(1000);
+    let failure = bench.garm.scale_sets().await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Unauthorized);
+    assert_eq!(bench.manager.lines().len(), 4, "login, list, login, list");
+    let error = bench.garm.set_enabled(ScaleSetId(5), Enablement::Enabled).await.unwrap_err();
+    assert!(matches!(error, WriteError::NotApplied(_)), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_other_two_401_do_not_cause_a_login() {
+    for (kind, content_type, body, words) in [
+        (FailureKind::Forbidden, "text/plain", "Unauthorized\n", "no administrator"),
+        (FailureKind::Unauthorized, "application/json", r#"{"error":"Not Authorized","details":""}"#, "GitHub refused"),
+    ] {
+        let bench =
+            bench(move |request, serial| logged_in(request, serial).unwrap_or_else(|| answer(401, content_type, body)));
+        let failure = bench.garm.scale_sets().await.unwrap_err();
+        assert_eq!(failure.kind, kind);
+        assert!(failure.detail.contains(words), "{}", failure.detail);
+        assert_eq!(bench.manager.count("POST /api/v1/auth/login"), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_renewed_before_it_expires() {
+    let bench = bench(|request, serial| match request.uri().path() {
+        "/api/v1/auth/login" => {
+            let token = jwt(serial, START.plus(Span::mins(10)));
+            json(200, &format!(r#"{{"token":"{token}"}}"#))
+        }
+        _ => json(200, "[]"),
+    });
+    bench.garm.scale_sets().await.unwrap();
+    bench.clock.sleep(Span::mins(8)).await;
+    bench.garm.scale_sets().await.unwrap();
+    assert_eq!(bench.manager.count("POST /api/v1/auth/login"), 1);
+    bench.clock.sleep(Span::mins(1)).await;
+    bench.garm.scale_sets().await.unwrap();
+    assert_eq!(bench.manager.count("POST /api/v1/auth/login"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_without_an_answer_is_unknown_and_not_repeated() {
+    for (lost, unknown) in [
+        (broken(FailureKind::Timeout), true),
+        (broken(FailureKind::Broken), true),
+        (broken(FailureKind::TooLarge), true),
+        (json(502, "<html>bad gateway</html>"), true),
+        (json(500, r#"{"error":"Server error","details":""}"#), true),
+        (json(200, r#"{"id":1,"ena"#), true),
+        (json(200, r#"{"id":77,"enabled":true}"#), true),
+        (broken(FailureKind::Connect), false),
+        (broken(FailureKind::Tls), false),
+        (json(400, r#"{"error":"Bad Request","details":"no"}"#), false),
+        (json(403, "forbidden"), false),
+        (json(429, ""), false),
+    ] {
+        let told = format!("{lost:?}");
+        let bench = bench(move |request, serial| logged_in(request, serial).unwrap_or_else(|| lost.clone()));
+        let error = bench.garm.set_enabled(ScaleSetId(1), Enablement::Enabled).await.unwrap_err();
+        assert_eq!(matches!(error, WriteError::Unknown(_)), unknown, "{told}");
+        assert_eq!(bench.manager.count("PUT /api/v1/scalesets/1"), 1, "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_is_not_sent_when_the_login_fails() {
+    let bench = bench(|_, _| broken(FailureKind::Timeout));
+    let error = bench.garm.set_enabled(ScaleSetId(1), Enablement::Enabled).await.unwrap_err();
+    assert!(matches!(error, WriteError::NotApplied(_)), "{error:?}");
+    assert_eq!(bench.manager.count("PUT /api/v1/scalesets/1"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_malformed_and_shows_no_set() {
+    for body in [
+        "",
+        "null garbage",
+        "<html>hello</html>",
+        r#"{"id":1}"#,
+        r#"[{"name":"no id"}]"#,
+        r#"[{"id":0}]"#,
+        r#"[{"id":1},{"id":1,"enabled":true}]"#,
+        r#"[{"id":"one"}]"#,
+        &"[".repeat(100_000),
+        &format!("[{{\"id\":1,\"x\":{}", "{\"a\":".repeat(100_000)),
+    ] {
+        let body = body.to_owned();
+        let bench = bench(move |request, serial| logged_in(request, serial).unwrap_or_else(|| json(200, &body)));
+        assert_eq!(bench.garm.scale_sets().await.unwrap_err().kind, FailureKind::Malformed);
+        assert_eq!(bench.garm.controller().await.unwrap_err().kind, FailureKind::Malformed);
+        assert_eq!(bench.garm.goroutines().await.unwrap_err().kind, FailureKind::Malformed);
+        assert_eq!(bench.garm.metrics().await.unwrap_err().kind, FailureKind::Malformed);
+    }
+    let bench = bench(|request, serial| logged_in(request, serial).unwrap_or_else(|| json(200, "null")));
+    assert!(bench.garm.scale_sets().await.unwrap().is_empty(), "Go may send a nil list as null");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_in_a_malformed_answer_is_not_shown() {
+    let bench = bench(|_, _| json(200, r#""eyJzZWNyZXQi.secret.secret""#));
+    let failure = bench.garm.scale_sets().await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Malformed);
+    assert!(!format!("{failure:?}").contains("secret"), "{failure:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_is_unknown_only_when_the_handler_says_so() {
+    for (content_type, body) in [
+        ("text/plain", "404 page not found\n"),
+        ("application/json", r#"{"error":"Not found","details":"Resource not found"}"#),
+        ("text/html", "<html>nginx</html>"),
+    ] {
+        let bench =
+            bench(move |request, serial| logged_in(request, serial).unwrap_or_else(|| answer(404, content_type, body)));
+        let failure = bench.garm.read_set(ScaleSetId(1)).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::NotFound);
+        assert!(failure.detail.contains("url right"), "{}", failure.detail);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_that_are_switched_off_say_how_to_switch_them_on() {
+    let bench = bench(|request, serial| {
+        logged_in(request, serial).unwrap_or_else(|| answer(404, "text/plain", "404 page not found\n"))
+    });
+    let metrics = bench.garm.metrics().await.unwrap_err();
+    assert_eq!(metrics.kind, FailureKind::NotEnabled);
+    assert!(metrics.detail.contains("[metrics]"), "{}", metrics.detail);
+    let goroutines = bench.garm.goroutines().await.unwrap_err();
+    assert_eq!(goroutines.kind, FailureKind::NotEnabled);
+    assert!(goroutines.detail.contains("debug_server = true"), "{}", goroutines.detail);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_without_authentication_need_no_login() {
+    let open = bench_with(MetricsAccess::Open, "http://garm:9997", |_, _| {
+        answer(200, "text/plain", "process_start_time_seconds 1.5\n")
+    });
+    assert_eq!(open.garm.incarnation().await.unwrap(), Incarnation(Wall(1500)));
+    assert_eq!(open.manager.lines(), ["GET /metrics"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_fall_back_to_a_token_and_renew_it_when_refused() {
+    let closed = bench_with(MetricsAccess::Open, "http://garm:9997", |request, serial| {
+        if let Some(answer) = logged_in(request, serial) {
+            return answer;
+        }
+        // Requests: 0 open, 1 login, 2 metrics-token, 3 refused, 4 metrics-token, 5 taken.
+        match bearer(request) {
+            Some(_) if serial >= 5 => answer(200, "text/plain", "process_start_time_seconds 1.5\n"),
+            Some(_) | None => {
+                answer(401, "application/json", recorded_text(VERSIONS[0], "metrics-unauthenticated.txt"))
+            }
+        }
+    });
+    assert!(closed.garm.metrics().await.is_ok());
+    let metrics = closed.manager.lines().iter().filter(|line| line.contains("metrics")).cloned().collect::<Vec<_>>();
+    let token = "GET /api/v1/metrics-token";
+    assert_eq!(metrics, ["GET /metrics", token, "GET /metrics", token, "GET /metrics"]);
+    closed.garm.metrics().await.unwrap();
+    assert_eq!(closed.manager.lines().len(), 7, "the token is kept, and no open request is tried again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_prefix_is_kept_and_tokens_are_marked_as_sensitive() {
+    let bench = bench_with(MetricsAccess::Token, "https://ci.example/garm/", |request, _| match request.uri().path() {
+        "/garm/api/v1/auth/login" => json(200, r#"{"token":"opaque"}"#),
+        "/garm/api/v1/scalesets" => json(200, "[]"),
+        other => panic!("{other}"),
+    });
+    bench.garm.scale_sets().await.unwrap();
+    assert_eq!(bench.garm.api_address("/ws/logs"), "https://ci.example/garm/api/v1/ws/logs");
+    assert!(bench.garm.authorization().await.unwrap().is_sensitive());
+    let requests = bench.manager.requests.lock().unwrap();
+    assert!(!format!("{:?}", requests.last().unwrap().headers()).contains("opaque"));
+    assert!(!format!("{:?}", bench.garm).contains("hunter2"));
+}
