@@ -140,8 +140,8 @@ fn has_v3(api: &Url) -> bool {
 /// Hosted GitHub has an `api.` host, everything else an `/api/v3` path.
 fn derived_api(base: &Url) -> Result<Url, AddressError> {
     let host = base.host_str().unwrap_or_default().to_ascii_lowercase();
-    let hosted = matches!(host.as_str(), "github.com" | "www.github.com" | "github.localhost")
-        || host.ends_with(".ghe.com");
+    let hosted =
+        matches!(host.as_str(), "github.com" | "www.github.com" | "github.localhost") || host.ends_with(".ghe.com");
     if !hosted || base.port().is_some() {
         return Ok(joined(base, ["api", "v3"]));
     }
@@ -171,11 +171,8 @@ mod tests {
     use crate::model::EndpointName;
 
     fn addresses(base: &str, api: &str, kind: EntityKind, name: &str) -> Result<Addresses, AddressError> {
-        let endpoint = Endpoint {
-            name: EndpointName::new("e"),
-            base_url: base.to_owned(),
-            api_base_url: api.to_owned(),
-        };
+        let endpoint =
+            Endpoint { name: EndpointName::new("e"), base_url: base.to_owned(), api_base_url: api.to_owned() };
         Addresses::of(&endpoint, &Entity { kind, name: name.to_owned() })
     }
 
@@ -243,8 +240,14 @@ mod tests {
     #[test]
     fn the_service_keeps_its_path_and_its_query() {
         for (service, expected) in [
-            ("https://b.example/rest/", "https://b.example/rest/_apis/runtime/runnerscalesets/7?api-version=6.0-preview"),
-            ("https://b.example/rest", "https://b.example/rest/_apis/runtime/runnerscalesets/7?api-version=6.0-preview"),
+            (
+                "https://b.example/rest/",
+                "https://b.example/rest/_apis/runtime/runnerscalesets/7?api-version=6.0-preview",
+            ),
+            (
+                "https://b.example/rest",
+                "https://b.example/rest/_apis/runtime/runnerscalesets/7?api-version=6.0-preview",
+            ),
             ("https://b.example", "https://b.example/_apis/runtime/runnerscalesets/7?api-version=6.0-preview"),
             (
                 "https://b.example/t/?tenant=1",
