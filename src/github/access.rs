@@ -13,7 +13,7 @@ use super::wire::WireToken;
 use crate::clock::Clock;
 use crate::config::{GithubAuth, GithubConfig, SecretFile};
 use crate::http::{ApiError, Bounds, Client, Effect, Politeness, Recorder, Response, Secret, Transport};
-use crate::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, Span, Target, Wall};
+use crate::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, Target, Wall};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use serde::de::DeserializeOwned;
@@ -32,11 +32,11 @@ const BURST_SECONDS: u32 = 20;
 const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"));
 
 /// Gives a secret each time it is needed. The error is shown to people.
-pub type SecretSource = Arc<dyn Fn() -> Result<Secret, String> + Send + Sync>;
+type SecretSource = Arc<dyn Fn() -> Result<Secret, String> + Send + Sync>;
 
 /// How we prove to GitHub who we are.
 #[derive(Clone)]
-pub enum Credential {
+enum Credential {
     /// A personal access token.
     Pat {
         /// The token.
@@ -280,6 +280,3 @@ fn reserve(part: f64) -> u64 {
     let part = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
     (part * f64::from(ORDINARY_QUOTA)).round() as u64
 }
-
-/// How long to wait before a registration that was refused is tried once more.
-pub(super) const REPLICATION: Span = Span::secs(1);

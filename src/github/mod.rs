@@ -19,5 +19,5 @@ mod refusal;
 mod registration;
 mod wire;
 
-pub use access::{Access, Credential, SecretSource, Wires};
+pub use access::{Access, Wires};
 pub use client::{GithubClient, RefreshAnswer};

@@ -6,19 +6,22 @@
 //! once more with a new one. Should that be refused too, no further one is asked for during a minute.
 //! A registration refused with 401 or 403 is tried once more: its token may not have reached all of GitHub yet.
 
-use super::access::{Access, REPLICATION};
+use super::access::Access;
 use super::address::{AddressError, Addresses, under_service};
 use super::cache::{Cache, Fresh};
 use super::refusal::{not_sent, refusal};
 use super::wire::WireRegistration;
 use crate::http::{ApiError, Response, Secret};
-use crate::model::{Endpoint, Entity, FailureKind, Operation, Wall};
+use crate::model::{Endpoint, Entity, FailureKind, Operation, Span, Wall};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
 use std::sync::Arc;
 use url::Url;
+
+/// How long to wait before a registration that was refused is tried once more.
+const REPLICATION: Span = Span::secs(1);
 
 /// How a request may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,4 +3,5 @@
 mod cli;
 mod config;
 mod garm_client;
+mod github_client;
 mod http_transport;
