@@ -5,5 +5,6 @@ mod config;
 mod export;
 mod garm_client;
 mod garm_ws;
+mod github_client;
 mod http_transport;
 mod runbooks;
