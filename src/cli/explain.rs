@@ -6,6 +6,7 @@ use super::picture::{By, entity, find, picture};
 use super::{Failure, render};
 use crate::config::Config;
 use crate::exit::ExitCode;
+use crate::export::words;
 use crate::model::status::{SetStatus, SourceState, Status};
 use crate::model::{Decision, ManagerName, Wall};
 use std::fmt::Write as _;
@@ -43,7 +44,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus) -> String {
     }
     let _ = writeln!(out, "\nBecause:");
     for evidence in &finding.evidence {
-        let _ = writeln!(out, "  {}  {:<16}  {}", evidence.at, evidence.source.as_str(), evidence.fact);
+        let _ = writeln!(out, "  {}", words::evidence(evidence));
     }
     let _ = writeln!(out, "\nDecision: {}", render::decision(set));
     if let Decision::Withhold { guards, .. } = &set.decision {

@@ -153,6 +153,12 @@ closed_enum! {
     }
 }
 
+impl Default for Generation {
+    fn default() -> Self {
+        Self::Unknown
+    }
+}
+
 /// One piece of evidence: which source, when, and what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {

@@ -62,7 +62,7 @@ impl Account {
                 continue;
             }
             let name = fleet.sets.get(id).map_or("", |set| set.name.as_str());
-            let because = finding.evidence.first().map(|evidence| evidence.fact.to_string());
+            let because = finding.evidence.first().map(|evidence| crate::export::words::fact(&evidence.fact));
             let (diagnosis, confidence) = (finding.diagnosis, finding.confidence);
             if diagnosis.is_ill() {
                 tracing::warn!(%manager, scale_set = %id, name, %diagnosis, %confidence, because, "diagnosis");
