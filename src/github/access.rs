@@ -214,11 +214,16 @@ impl Access {
         body: String,
         more: impl FnOnce(http::request::Builder) -> http::request::Builder,
     ) -> Result<Request<Bytes>, ApiError> {
-        let builder = Request::builder()
+        let bare = body.is_empty() && matches!(method, Method::POST | Method::PATCH);
+        let mut builder = Request::builder()
             .method(method)
             .uri(url.as_str())
             .header(header::AUTHORIZATION, authorization)
             .header(header::USER_AGENT, USER_AGENT);
+        if bare {
+            // Without a body the HTTP library says no length, and some servers answer 411 to that.
+            builder = builder.header(header::CONTENT_LENGTH, 0);
+        }
         more(builder).body(Bytes::from(body)).map_err(|error| {
             not_sent(self.error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}")))
         })
