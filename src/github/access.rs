@@ -288,3 +288,15 @@ fn reserve(part: f64) -> u64 {
     let part = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
     (part * f64::from(ORDINARY_QUOTA)).round() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_a_part_of_an_ordinary_quota() {
+        for (part, calls) in [(0.0, 0), (0.2, 1_000), (1.0, 5_000), (7.0, 5_000), (-1.0, 0), (f64::NAN, 0)] {
+            assert_eq!(reserve(part), calls, "{part}");
+        }
+    }
+}
