@@ -11,9 +11,8 @@ use super::cache::{Cache, Fresh};
 use super::refusal::{not_sent, refusal, without_bom};
 use super::wire::WireToken;
 use crate::clock::Clock;
-use crate::config::{GithubAuth, GithubConfig, SecretFile};
 use crate::http::{ApiError, Bounds, Client, Effect, Politeness, Recorder, Response, Secret, Transport};
-use crate::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, Target, Wall};
+use crate::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, Span, Target, Wall};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use serde::de::DeserializeOwned;
@@ -32,11 +31,11 @@ const BURST_SECONDS: u32 = 20;
 const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"));
 
 /// Gives a secret each time it is needed. The error is shown to people.
-type SecretSource = Arc<dyn Fn() -> Result<Secret, String> + Send + Sync>;
+pub type SecretSource = Arc<dyn Fn() -> Result<Secret, String> + Send + Sync>;
 
 /// How we prove to GitHub who we are.
 #[derive(Clone)]
-enum Credential {
+pub enum Credential {
     /// A personal access token.
     Pat {
         /// The token.
@@ -64,6 +63,23 @@ pub struct Wires {
     pub clock: Arc<dyn Clock>,
 }
 
+/// A credential, as configured.
+#[derive(Clone)]
+pub struct AccessOptions {
+    /// The manager's name for the endpoint.
+    pub endpoint: EndpointName,
+    /// Names of entities to ask about; empty means all of the endpoint.
+    pub entities: Vec<String>,
+    /// The credential.
+    pub credential: Credential,
+    /// From sending a request to the end of its answer.
+    pub request_timeout: Span,
+    /// Most requests a second; 0 counts as 1.
+    pub requests_per_second: u32,
+    /// The part of the credential's quota, from 0 to 1, that is left to the manager.
+    pub quota_reserve: f64,
+}
+
 /// A credential for an endpoint's entities, with its limits.
 pub struct Access {
     endpoint: EndpointName,
@@ -77,30 +93,22 @@ pub struct Access {
 }
 
 impl Access {
-    /// As configured. `quota_reserve` is the part of the credential's quota, from 0 to 1, that is left to the manager.
+    /// As configured, over these wires.
     #[must_use]
-    pub fn of(config: &GithubConfig, wires: &Wires, quota_reserve: f64) -> Self {
-        let credential = match &config.auth {
-            GithubAuth::Pat { token_file } => Credential::Pat { token: from_file(token_file) },
-            GithubAuth::App { app_id, installation_id, private_key_file } => Credential::App {
-                app_id: *app_id,
-                installation_id: *installation_id,
-                private_key: from_file(private_key_file),
-            },
-        };
-        let bounds = Bounds { total: config.timeouts.request, body: BODY_BOUND };
+    pub fn new(options: AccessOptions, wires: &Wires) -> Self {
+        let bounds = Bounds { total: options.request_timeout, body: BODY_BOUND };
         let client = |politeness| {
             let Wires { transport, recorder, clock } = wires.clone();
             Client::new(Target::Github, transport, recorder, clock, bounds).with_politeness(politeness)
         };
-        let per_second = NonZeroU32::new(config.requests_per_second).unwrap_or(NonZeroU32::MIN);
+        let per_second = NonZeroU32::new(options.requests_per_second).unwrap_or(NonZeroU32::MIN);
         let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
         let politeness = Politeness { per_second, burst, patience: Politeness::default().patience };
         Self {
-            endpoint: config.endpoint.clone(),
-            entities: config.entities.clone(),
-            credential,
-            rest: client(politeness).with_reserve(reserve(quota_reserve)),
+            endpoint: options.endpoint,
+            entities: options.entities,
+            credential: options.credential,
+            rest: client(politeness).with_reserve(reserve(options.quota_reserve)),
             service: client(politeness),
             installation: Cache::default(),
         }
@@ -214,11 +222,16 @@ impl Access {
         body: String,
         more: impl FnOnce(http::request::Builder) -> http::request::Builder,
     ) -> Result<Request<Bytes>, ApiError> {
-        let builder = Request::builder()
+        let bare = body.is_empty() && matches!(method, Method::POST | Method::PATCH);
+        let mut builder = Request::builder()
             .method(method)
             .uri(url.as_str())
             .header(header::AUTHORIZATION, authorization)
             .header(header::USER_AGENT, USER_AGENT);
+        if bare {
+            // Without a body the HTTP library says no length, and some servers answer 411 to that.
+            builder = builder.header(header::CONTENT_LENGTH, 0);
+        }
         more(builder).body(Bytes::from(body)).map_err(|error| {
             not_sent(self.error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}")))
         })
@@ -270,13 +283,20 @@ impl std::fmt::Debug for Access {
     }
 }
 
-fn from_file(file: &SecretFile) -> SecretSource {
-    let file = file.clone();
-    Arc::new(move || file.load().map(|secret| Secret::new(secret.expose())).map_err(|error| error.to_string()))
-}
-
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=5000")]
 fn reserve(part: f64) -> u64 {
     let part = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
     (part * f64::from(ORDINARY_QUOTA)).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reserve_is_a_part_of_an_ordinary_quota() {
+        for (part, calls) in [(0.0, 0), (0.2, 1_000), (1.0, 5_000), (7.0, 5_000), (-1.0, 0), (f64::NAN, 0)] {
+            assert_eq!(reserve(part), calls, "{part}");
+        }
+    }
 }

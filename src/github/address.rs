@@ -34,7 +34,7 @@ impl Addresses {
         let api = if endpoint.api_base_url.trim().is_empty() {
             derived_api(&base)?
         } else {
-            api_root(parsed(&endpoint.api_base_url, "api_base_url")?)
+            api_root(&parsed(&endpoint.api_base_url, "api_base_url")?)
         };
         let names: Vec<&str> = match entity.kind {
             EntityKind::Repository => entity.name.split('/').collect(),
@@ -127,10 +127,10 @@ fn parsed(text: &str, what: &str) -> Result<Url, AddressError> {
     Ok(url)
 }
 
-fn api_root(api: Url) -> Url {
+fn api_root(api: &Url) -> Url {
     let host = api.host_str().unwrap_or_default();
-    let whole = host.starts_with("api.") || host.contains(".api.") || has_v3(&api);
-    if whole { joined(&api, []) } else { joined(&api, ["api", "v3"]) }
+    let whole = host.starts_with("api.") || host.contains(".api.") || has_v3(api);
+    if whole { joined(api, []) } else { joined(api, ["api", "v3"]) }
 }
 
 fn has_v3(api: &Url) -> bool {

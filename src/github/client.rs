@@ -42,10 +42,10 @@ pub struct GithubClient {
 }
 
 #[derive(Default)]
-struct Registrations(BTreeMap<(Endpoint3, Entity), Arc<Registration>>);
+struct Registrations(BTreeMap<(Server, Entity), Arc<Registration>>);
 
 /// Name, web address, API address: managers may use one name for different servers.
-type Endpoint3 = (String, String, String);
+type Server = (String, String, String);
 
 impl std::fmt::Debug for Registrations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -107,8 +107,8 @@ impl GithubClient {
         let (id, sending) = (place.forge_id.to_string(), Sending::Write);
         let path: &[&str] = &[&id, "sessions"];
         let response = at.ask(&Question { operation, method: Method::POST, path, body, sending }).await?;
-        if let Some(owner) = conflict(&response) {
-            return Ok(OpenAnswer::Held { owner });
+        if let Some(held) = conflict(&response) {
+            return Ok(OpenAnswer::Held { owner: held.owner });
         }
         if is_set_gone(&response) {
             return Ok(OpenAnswer::SetGone);

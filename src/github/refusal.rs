@@ -8,7 +8,10 @@ use crate::http::{ApiError, Client, Effect, Response};
 use crate::model::{FailureKind, Operation, Owner};
 use http::StatusCode;
 
-/// The text before the owner in the second wording of a conflict (`reference/failure-modes.md` §1d).
+/// What both wordings of a conflict have in common (`reference/failure-modes.md` §1d).
+const CONFLICT: &str = "already has an active session";
+
+/// The text before the owner in the second wording.
 const HOLDER: &str = "already has an active session for owner ";
 
 /// The error of an answer that is not 2xx; `None` for 2xx.
@@ -24,7 +27,7 @@ pub(super) fn refusal(client: &Client, operation: Operation, response: &Response
     }
     error.detail.push_str(advice(operation, error.kind));
     if let Some(id) = correlation(response) {
-        error.detail.push_str(&format!(" (request {id})"));
+        error.detail = format!("{} (request {id})", error.detail);
     }
     Some(error)
 }
@@ -48,20 +51,23 @@ pub(super) fn is_session_gone(response: &Response) -> bool {
     }
 }
 
-/// Who holds the session, of an answer that says that somebody does: the owner is named in one of two wordings.
-pub(super) fn conflict(response: &Response) -> Option<Option<Owner>> {
+/// A session that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Its owner: only one of the two wordings names it.
+    pub(super) owner: Option<Owner>,
+}
+
+/// Whether the answer says that somebody holds the session.
+pub(super) fn conflict(response: &Response) -> Option<Held> {
     if response.status != StatusCode::CONFLICT {
         return None;
     }
     let said = parsed(response)?;
     let words = said.words();
-    let conflict =
-        said.class() == "RunnerScaleSetSessionConflictException" || words.contains("already has an active session");
-    conflict.then(|| {
-        let (_, owner) = words.rsplit_once(HOLDER)?;
-        let owner = one_line(owner.trim().trim_end_matches('.'));
-        (!owner.is_empty()).then(|| Owner::new(owner))
-    })
+    let is_conflict = said.class() == "RunnerScaleSetSessionConflictException" || words.contains(CONFLICT);
+    let named = words.rsplit_once(HOLDER).map(|(_, owner)| one_line(owner.trim().trim_end_matches('.')));
+    is_conflict.then(|| Held { owner: named.filter(|owner| !owner.is_empty()).map(Owner::new) })
 }
 
 /// What was not sent had no effect: for the steps before a write.
@@ -171,13 +177,14 @@ mod tests {
     #[test]
     fn both_wordings_are_conflicts_and_one_names_the_holder() {
         let said = |message: &str| conflict(&answer(409, &format!(r#"{{"message":"{message}"}}"#)));
-        assert_eq!(said("The actions runner scaleset a already has an active session."), Some(None));
+        let anonymous = Some(Held { owner: None });
+        assert_eq!(said("The actions runner scaleset a already has an active session."), anonymous);
         let owner = said("The runner scale set a already has an active session for owner garm-1.");
-        assert_eq!(owner, Some(Some(Owner::new("garm-1"))));
+        assert_eq!(owner, Some(Held { owner: Some(Owner::new("garm-1")) }));
         assert_eq!(said("Something else."), None);
         assert_eq!(conflict(&answer(409, "")), None);
         let bare = answer(409, r#"{"typeName":"A.RunnerScaleSetSessionConflictException, A"}"#);
-        assert_eq!(conflict(&bare), Some(None));
+        assert_eq!(conflict(&bare), anonymous);
         assert_eq!(conflict(&answer(400, r#"{"message":"a already has an active session."}"#)), None);
     }
 

@@ -49,14 +49,19 @@ pub(super) struct WireSet {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct WireStatistics {
-    total_available_jobs: Option<i64>,
-    total_assigned_jobs: Option<i64>,
-    total_running_jobs: Option<i64>,
-    total_registered_runners: Option<i64>,
-    total_busy_runners: Option<i64>,
-    total_idle_runners: Option<i64>,
+    #[serde(rename = "totalAvailableJobs")]
+    available_jobs: Option<i64>,
+    #[serde(rename = "totalAssignedJobs")]
+    assigned_jobs: Option<i64>,
+    #[serde(rename = "totalRunningJobs")]
+    running_jobs: Option<i64>,
+    #[serde(rename = "totalRegisteredRunners")]
+    registered_runners: Option<i64>,
+    #[serde(rename = "totalBusyRunners")]
+    busy_runners: Option<i64>,
+    #[serde(rename = "totalIdleRunners")]
+    idle_runners: Option<i64>,
 }
 
 /// A session, without what only a listener needs.
@@ -117,12 +122,12 @@ impl WireSet {
             id: ForgeId(self.id),
             name: self.name.unwrap_or_default(),
             statistics: self.statistics.map(|told| ForgeStatistics {
-                available_jobs: count(told.total_available_jobs),
-                assigned_jobs: count(told.total_assigned_jobs),
-                running_jobs: count(told.total_running_jobs),
-                registered_runners: count(told.total_registered_runners),
-                busy_runners: count(told.total_busy_runners),
-                idle_runners: count(told.total_idle_runners),
+                available_jobs: count(told.available_jobs),
+                assigned_jobs: count(told.assigned_jobs),
+                running_jobs: count(told.running_jobs),
+                registered_runners: count(told.registered_runners),
+                busy_runners: count(told.busy_runners),
+                idle_runners: count(told.idle_runners),
             }),
         })
     }

@@ -1,15 +1,14 @@
 //! The GitHub client against the simulated GitHub, in process and under virtual time.
-#![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper that cannot go on fails its test")]
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use scaleset_medic::clock::{Clock, ScaledClock};
-use scaleset_medic::config::{GithubAuth, GithubConfig, SecretFile, Timeouts};
-use scaleset_medic::github::{Access, GithubClient, RefreshAnswer, Wires};
-use scaleset_medic::http::{Bounds, NoRecorder, Response, Transport, TransportError};
+use scaleset_medic::github::{Access, AccessOptions, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
+use scaleset_medic::http::{Bounds, NoRecorder, Response, Secret, Transport, TransportError};
 use scaleset_medic::lab::github::{
-    ConflictWording, Credential, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet, QuotaAnswer, Route,
-    UnknownSession,
+    ConflictWording, Credential as Known, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet,
+    QuotaAnswer, Route, UnknownSession,
 };
 use scaleset_medic::lab::wire::Delivery;
 use scaleset_medic::model::{
@@ -17,7 +16,7 @@ use scaleset_medic::model::{
 };
 use scaleset_medic::probe::ports::BrokerSource;
 use scaleset_medic::treat::ports::{OpenAnswer, SessionWriter, WriteError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 const START: Wall = Wall(1_700_000_000_000);
@@ -36,6 +35,9 @@ struct Wire {
 impl Transport for Wire {
     async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
         let fail = |kind| Err(TransportError { kind, detail: "simulated".to_owned() });
+        if matches!(*request.method(), http::Method::POST | http::Method::PATCH) && request.body().is_empty() {
+            assert_eq!(request.headers()[http::header::CONTENT_LENGTH], "0", "proxies answer 411 to its absence");
+        }
         let answer = self.state.lock().unwrap().handle(self.clock.now().wall, &request);
         match answer.delivery {
             Delivery::After(span) => self.clock.sleep(span).await,
@@ -70,12 +72,8 @@ fn bench(who: As) -> Bench {
 }
 
 fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -> Bench {
-    let mut simulated = Simulated::new(ORIGIN).with(Credential::pat("pat", TOKEN)).with(Credential::app(
-        "app",
-        APP,
-        "Iv1.x",
-        INSTALLATION,
-    ));
+    let mut simulated =
+        Simulated::new(ORIGIN).with(Known::pat("pat", TOKEN)).with(Known::app("app", APP, "Iv1.x", INSTALLATION));
     change(&mut simulated);
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
     let wire = Arc::new(Wire { state: Mutex::new(GithubState::new(simulated)), clock: Arc::clone(&clock) });
@@ -83,23 +81,27 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
     let token = secrets.path().join("token");
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
     let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/app-key.pkcs1.pem");
-    let config = GithubConfig {
+    let credential = match who {
+        As::Pat => Credential::Pat { token: read(token) },
+        As::App => Credential::App { app_id: APP, installation_id: INSTALLATION, private_key: read(key) },
+    };
+    let options = AccessOptions {
         endpoint: EndpointName::new("sim"),
         entities: entities.iter().map(|name| (*name).to_owned()).collect(),
-        auth: match who {
-            As::Pat => GithubAuth::Pat { token_file: SecretFile::new(token) },
-            As::App => {
-                GithubAuth::App { app_id: APP, installation_id: INSTALLATION, private_key_file: SecretFile::new(key) }
-            }
-        },
-        ca_file: None,
-        timeouts: Timeouts { connect: Span::secs(5), request: Span::secs(10) },
+        credential,
+        request_timeout: Span::secs(10),
         requests_per_second: 5,
+        quota_reserve: 0.0,
     };
     let transport: Arc<dyn Transport> = wire.clone();
     let wires = Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock) };
-    let github = Arc::new(GithubClient::new(vec![Access::of(&config, &wires, 0.0)]));
+    let github = Arc::new(GithubClient::new(vec![Access::new(options, &wires)]));
     Bench { wire, github, clock, secrets }
+}
+
+fn read(path: PathBuf) -> SecretSource {
+    let why = "cannot read the secret".to_owned();
+    Arc::new(move || std::fs::read_to_string(&path).map(|text| Secret::new(text.trim())).map_err(|_| why.clone()))
 }
 
 impl Bench {
@@ -191,7 +193,7 @@ async fn every_kind_of_entity_is_listed_and_the_second_time_costs_one_request() 
             assert_eq!(bench.all_calls() - before, 1);
         }
         assert_eq!(bench.calls(Route::RegistrationToken), first);
-        assert_eq!(bench.calls(Route::InstallationToken), if matches!(who, As::App) { 1 } else { 0 });
+        assert_eq!(bench.calls(Route::InstallationToken), u64::from(matches!(who, As::App)));
         let agents: Vec<_> = bench.state().calls().map(|call| call.actor.user_agent.clone()).collect();
         assert!(agents.iter().all(|agent| agent.starts_with("scaleset-medic/")), "{agents:?}");
     }
