@@ -35,9 +35,8 @@ mod tests;
 
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Decision, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName, ManagerState, Now, Owner, Pause,
-    Remedy,
-    ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
+    Decision, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName, ManagerState, Now,
+    Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
 };
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};

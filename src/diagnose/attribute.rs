@@ -103,9 +103,7 @@ impl<'a> Count<'a> {
 
     /// Nobody tries: refusals stand still, and no attempt is under way.
     fn flat(&self, now: Wall) -> bool {
-        self.scope.is_none_or(|scope| {
-            scope.reads >= 2 && !scope.in_flight() && now.since(scope.errors_moved) >= FLAT
-        })
+        self.scope.is_none_or(|scope| scope.reads >= 2 && !scope.in_flight() && now.since(scope.errors_moved) >= FLAT)
     }
 
     fn fact(&self) -> Fact {

@@ -121,13 +121,15 @@ fn given_up(facts: &SetLog, gave_up: Wall, scene: &Scene<'_>) -> Found {
         None => {
             let owner = facts.conflict_owner.clone();
             let run = facts.conflicts.map_or(Span::ZERO, |(first, last)| last.since(first));
-            Found::new(Diagnosis::ConflictAbandoned, Confidence::Proof, gave_up, Source::Log, Fact::GaveUpLine)
-                .with(Source::Log, gave_up, Fact::ConflictLine { owner, run })
+            Found::new(Diagnosis::ConflictAbandoned, Confidence::Proof, gave_up, Source::Log, Fact::GaveUpLine).with(
+                Source::Log,
+                gave_up,
+                Fact::ConflictLine { owner, run },
+            )
         }
         Some(kind) => {
-            let mut found =
-                Found::new(Diagnosis::StartAbandoned, Confidence::Proof, gave_up, Source::Log, line.fact)
-                    .with(Source::Log, gave_up, Fact::ListenerErrorLine { kind });
+            let mut found = Found::new(Diagnosis::StartAbandoned, Confidence::Proof, gave_up, Source::Log, line.fact)
+                .with(Source::Log, gave_up, Fact::ListenerErrorLine { kind });
             if scene.cause_gone {
                 found = found.with(Source::Metrics, scene.now, Fact::CauseGone);
             }
@@ -159,7 +161,8 @@ fn listening(log: &LogEvidence, facts: &SetLog, scene: &Scene<'_>) -> Option<Fou
     }
     let ago = scene.now.since(sign);
     if ago < scene.policy.deaf_after {
-        let fact = facts.last_poll.map_or(Fact::SessionOpenedLine, |poll| Fact::PollLine { ago: scene.now.since(poll) });
+        let fact =
+            facts.last_poll.map_or(Fact::SessionOpenedLine, |poll| Fact::PollLine { ago: scene.now.since(poll) });
         return Some(Found::new(Diagnosis::Listening, Confidence::Proof, sign, Source::Log, fact));
     }
     // Silence proves deafness only where polls are logged and the log itself goes on.

@@ -60,7 +60,9 @@ pub(super) fn read_counters(memory: &mut Memory, sweep: &Sweep) {
     let Some(metrics) = sweep.metrics.known() else { return };
     let backwards = metrics.scopes.iter().any(|(kind, counters)| {
         memory.scopes.get(kind).is_some_and(|scope| {
-            counters.create < scope.last.create || counters.poll < scope.last.poll || counters.delete < scope.last.delete
+            counters.create < scope.last.create
+                || counters.poll < scope.last.poll
+                || counters.delete < scope.last.delete
         })
     });
     if backwards {
@@ -85,7 +87,11 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
     });
     let conflict = sweep.log.known().is_some_and(|log| {
         log.last_panic.is_some_and(|at| at.plus(Span::mins(10)) >= run.0)
-            || log.by_id.values().chain(log.by_forge.values().flat_map(BTreeMap::values)).any(|set| set.conflicts.is_some())
+            || log
+                .by_id
+                .values()
+                .chain(log.by_forge.values().flat_map(BTreeMap::values))
+                .any(|set| set.conflicts.is_some())
     });
     let kind = if refused || left_behind || conflict {
         RestartKind::Crash

@@ -363,8 +363,7 @@ fn note_verdict(memory: &mut SetMemory, found: &Found, set: Option<&ScaleSet>, n
     if lasting && found.confidence > Confidence::Weak {
         let kept = memory.verdict.as_ref().filter(|v| v.diagnosis == found.diagnosis && v.revision == set.revision);
         if kept.is_none() {
-            memory.verdict =
-                Some(Verdict { diagnosis: found.diagnosis, at: now, revision: set.revision.clone() });
+            memory.verdict = Some(Verdict { diagnosis: found.diagnosis, at: now, revision: set.revision.clone() });
         }
     } else if memory.verdict.as_ref().is_some_and(|verdict| verdict.revision != set.revision) {
         memory.verdict = None;

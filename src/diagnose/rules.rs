@@ -100,9 +100,11 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, memory: Option<&mu
     if let Some(found) = probed(scene, set, newest) {
         return Some(found.working(worker));
     }
-    by_log.or_else(|| own_series(scene, set)).map(|found| {
-        if worker.1 > found.worker.1 { found.working(worker) } else { found }
-    })
+    by_log.or_else(|| own_series(scene, set)).map(
+        |found| {
+            if worker.1 > found.worker.1 { found.working(worker) } else { found }
+        },
+    )
 }
 
 fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> Found {
@@ -196,8 +198,14 @@ fn own_series(scene: &Scene<'_>, set: &ScaleSet) -> Option<Found> {
     let kind = set.entity.as_ref().map(|entity| entity.kind)?;
     let refused = metrics.scopes.get(&kind).is_some_and(|counters| counters.create_errors > 0);
     (exported && refused && scene.age() >= scene.policy.settle).then(|| {
-        Found::new(Diagnosis::ConflictRetrying, Confidence::Strong, scene.now, Source::ListenerMetrics, Fact::NoListenerSeries)
-            .working((WorkerState::Retrying, scene.now))
+        Found::new(
+            Diagnosis::ConflictRetrying,
+            Confidence::Strong,
+            scene.now,
+            Source::ListenerMetrics,
+            Fact::NoListenerSeries,
+        )
+        .working((WorkerState::Retrying, scene.now))
     })
 }
 

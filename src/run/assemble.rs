@@ -3,13 +3,14 @@
 use super::engine::{Engine, Parts};
 use super::lease::Lease;
 use crate::clock::Clock;
-use crate::config::{Config, ManagerConfig};
+use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, SecretFile};
 use crate::export::metrics::Metrics;
 use crate::garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use crate::github::{Access, AccessOptions, Credential, GithubClient, SecretSource, Wires};
 use crate::http::client::Client;
 use crate::http::limits::Politeness;
 use crate::http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
-use crate::http::{Bounds, Transport};
+use crate::http::{Bounds, Recorder, Transport};
 use crate::model::{Span, Target};
 use crate::probe::sweep::Sources;
 use crate::store::Store;
@@ -63,29 +64,29 @@ fn engine(
     let bounds = Bounds { total: manager.timeouts.request, body: BODY };
     let client = Client::new(Target::Manager, transport, Arc::clone(&recorder), Arc::clone(&shared.clock), bounds)
         .with_politeness(politeness(manager.requests_per_second));
-    let password_file = manager.password_file.clone();
     let garm = Arc::new(GarmClient::new(
         &client,
         GarmOptions {
             base_url: manager.url.to_string(),
             username: manager.username.clone(),
-            password: Arc::new(move || password_file.load().map_err(|error| error.to_string())),
+            password: secret(&manager.password_file),
             metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
         },
     )?);
     let store = shared.store.for_manager(&manager.name);
+    let github = github(config, &recorder, shared, transports)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,
         metrics: manager.metrics,
         debug_server: manager.debug_server,
-        broker: None,
+        broker: github.clone().map(|client| client as _),
         log: None,
         deadline: manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK),
     };
     let driver = Driver {
         manager_name: manager.name.clone(),
         manager: garm,
-        sessions: None,
+        sessions: github.map(|client| client as _),
         journal: Arc::new(store.clone()),
         clock: Arc::clone(&shared.clock),
     };
@@ -103,6 +104,55 @@ fn engine(
         urgent_interval: config.run.urgent_interval,
         metrics: Arc::clone(&shared.metrics),
     }))
+}
+
+/// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
+/// exchanges count as its own and wait for nobody else's.
+fn github(
+    config: &Config,
+    recorder: &Arc<dyn Recorder>,
+    shared: &Shared,
+    transports: Transports<'_>,
+) -> anyhow::Result<Option<Arc<GithubClient>>> {
+    let access = |table: &GithubConfig| -> anyhow::Result<Access> {
+        let transport = transports(&TransportOptions {
+            connect_timeout: table.timeouts.connect,
+            ca_file: table.ca_file.clone(),
+            proxy: None,
+        })?;
+        let wires = Wires { transport, recorder: Arc::clone(recorder), clock: Arc::clone(&shared.clock) };
+        let options = AccessOptions {
+            endpoint: table.endpoint.clone(),
+            entities: table.entities.clone(),
+            credential: credential(&table.auth),
+            request_timeout: table.timeouts.request,
+            requests_per_second: table.requests_per_second,
+            quota_reserve: config.policy.quota_reserve,
+        };
+        Ok(Access::new(options, &wires))
+    };
+    if config.github.is_empty() {
+        return Ok(None);
+    }
+    let accesses = config.github.iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Some(Arc::new(GithubClient::new(accesses))))
+}
+
+fn credential(auth: &GithubAuth) -> Credential {
+    match auth {
+        GithubAuth::Pat { token_file } => Credential::Pat { token: secret(token_file) },
+        GithubAuth::App { app_id, installation_id, private_key_file } => Credential::App {
+            app_id: *app_id,
+            installation_id: *installation_id,
+            private_key: secret(private_key_file),
+        },
+    }
+}
+
+/// Reads the file at each use, so that a rotated secret is picked up.
+fn secret(file: &SecretFile) -> SecretSource {
+    let file = file.clone();
+    Arc::new(move || file.load().map_err(|error| error.to_string()))
 }
 
 /// The longest answer that has no bound of its own, in bytes.

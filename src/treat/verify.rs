@@ -7,9 +7,7 @@
 
 use super::machine::{Input, SetView, Transition, View, answers, close, other_run, stay};
 use crate::decide::policy::Policy;
-use crate::model::{
-    Confidence, Diagnosis, Enablement, Finding, Outcome, RemedyKind, Treatment, Wall, WorkerState,
-};
+use crate::model::{Confidence, Diagnosis, Enablement, Finding, Outcome, RemedyKind, Treatment, Wall, WorkerState};
 
 /// Acted; what came of it?
 pub(super) fn verifying(treatment: &Treatment, input: Input<'_>, now: Wall, policy: &Policy) -> Transition {
