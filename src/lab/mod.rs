@@ -10,6 +10,7 @@ pub mod door_http;
 pub mod door_inproc;
 mod door_ws;
 pub mod forge;
+pub mod garm;
 pub mod github;
 pub mod hub;
 pub mod log_file;
