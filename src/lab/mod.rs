@@ -15,6 +15,7 @@ pub mod github;
 pub mod hub;
 pub mod log_file;
 pub mod wire;
+pub mod world;
 
 #[cfg(test)]
 mod door_tests;

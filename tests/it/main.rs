@@ -1,5 +1,6 @@
 //! All integration tests in one binary, one module per subject.
 
+mod bench;
 mod cli;
 mod config;
 mod export;
@@ -7,4 +8,5 @@ mod garm_client;
 mod garm_ws;
 mod github_client;
 mod http_transport;
+mod incident;
 mod runbooks;
