@@ -79,13 +79,13 @@ fn start(cli: &Cli) -> Result<Checked, Failure> {
     Ok(checked)
 }
 
-/// Logging for a command that needs no configuration: warnings, unless flags say otherwise.
+/// Logging for a command that needs no configuration: errors, unless flags say otherwise.
 #[cfg(feature = "lab")]
 fn start_without_config(global: &GlobalArgs) -> Result<(), Failure> {
     use crate::config::{LogConfig, LogFormat};
     let config = LogConfig {
         format: global.log_format().unwrap_or(LogFormat::Text),
-        level: global.log_level.clone().unwrap_or_else(|| "warn".to_owned()),
+        level: global.log_level.clone().unwrap_or_else(|| "error".to_owned()),
     };
     telemetry::init(&config, color_on_stderr(global)).map_err(|error| Failure::Usage(error.to_string()))
 }

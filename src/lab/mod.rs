@@ -14,6 +14,7 @@ pub mod garm;
 pub mod github;
 pub mod hub;
 pub mod log_file;
+pub mod story;
 pub mod wire;
 pub mod world;
 

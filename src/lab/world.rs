@@ -2,7 +2,6 @@
 //! The world: one simulated GitHub and any number of simulated GARMs, advanced together to a date.
 
 use super::backend::{Backend, DoorId};
-use super::forge::Forge as _;
 use super::garm::{GarmConfig, GarmState, Generation};
 use super::github::{Credential, GithubConfig, GithubState, NewSet};
 use super::wire::{Answer, Request};

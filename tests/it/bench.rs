@@ -217,7 +217,13 @@ impl Bench {
     }
 }
 
-fn engine(config: &Config, hub: &Arc<Hub<World>>, store: &Store, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Engine {
+fn engine(
+    config: &Config,
+    hub: &Arc<Hub<World>>,
+    store: &Store,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Engine {
     let lease = Arc::new(Lease::new(store.clone(), "bench".to_owned(), Arc::clone(clock)));
     let shared = Shared { store: store.clone(), lease, clock: Arc::clone(clock), metrics: Arc::clone(metrics) };
     let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);

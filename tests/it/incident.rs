@@ -31,7 +31,9 @@ async fn without_the_medic_such_a_build_never_comes_back() {
     assert_eq!(bench.writes(), 0, "mode observe writes nothing");
     assert_eq!(bench.diagnoses(), [Diagnosis::ConflictAbandoned; 4]);
     let metrics = bench.metrics();
-    assert!(metrics.contains("remedies_total{manager=\"garm\",mode=\"dry_run\",outcome=\"would_act\",remedy=\"toggle\"} 1"));
+    assert!(
+        metrics.contains("remedies_total{manager=\"garm\",mode=\"dry_run\",outcome=\"would_act\",remedy=\"toggle\"} 1")
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +62,10 @@ async fn a_clean_restart_is_no_incident() {
         bench.run(Span::mins(2)).await;
         assert_eq!(bench.listening(), (4, 4), "{generation:?}");
         assert_eq!(bench.writes(), 0, "{generation:?}");
-        assert!(bench.metrics().contains("manager_restarts_total{kind=\"clean\",manager=\"garm\"} 1"), "{generation:?}");
+        assert!(
+            bench.metrics().contains("manager_restarts_total{kind=\"clean\",manager=\"garm\"} 1"),
+            "{generation:?}"
+        );
     }
 }
 
@@ -77,7 +82,11 @@ async fn an_hour_of_health_sees_no_write() {
             bench.run(Span::mins(60)).await;
             assert_eq!((bench.writes(), bench.forge_writes()), (0, 0), "{given:?}");
             assert_eq!(bench.listening(), (3, 3), "{given:?}");
-            assert!(bench.diagnoses().iter().all(|diagnosis| !diagnosis.is_ill()), "{given:?}: {:?}", bench.diagnoses());
+            assert!(
+                bench.diagnoses().iter().all(|diagnosis| !diagnosis.is_ill()),
+                "{given:?}: {:?}",
+                bench.diagnoses()
+            );
         }
     }
 }

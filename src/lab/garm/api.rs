@@ -111,7 +111,7 @@ impl GarmState {
             return refuse(400, "Bad Request", "invalid request");
         };
         let Some(set) = self.db.sets.get_mut(&id) else {
-            return refuse(404, "Not Found", "error updating scale set: error fetching scale set: not found");
+            return refuse(404, "Not Found", "error fetching scale set: error fetching scale set by ID: not found");
         };
         let before = set.clone();
         if let Some(enabled) = body.get("enabled").and_then(Value::as_bool) {

@@ -32,7 +32,7 @@ use crate::model::{Entity, ForgeId, ScaleSetId, SessionId, Span, Wall};
 use bytes::Bytes;
 use db::Db;
 use log::Log;
-use process::{Died, Process, Step};
+use process::{Died, Polling, Process, Step};
 use serde_json::{Value, json};
 
 /// Events kept for a reader that has not asked yet.
@@ -138,8 +138,9 @@ impl GarmState {
         let Some(mut process) = self.process.take() else { return };
         let mut step = step(&self.config, &mut self.db, &mut self.log, &mut self.events, forge, now);
         for set in process.workers.keys().copied().collect::<Vec<_>>() {
-            if process.stop_listening(set, &mut step) == Err(Died) {
-                self.crashes = self.crashes.saturating_add(1);
+            if process.stop_listening(set, Polling::InFlight, &mut step) == Err(Died) {
+                self.process = Some(process);
+                self.crash(now, forge);
                 return;
             }
         }
@@ -220,7 +221,7 @@ impl GarmState {
             (listening.session.id == session.as_str()).then_some((*set, listening.poll))
         });
         for (set, poll) in polls.collect::<Vec<_>>() {
-            process.at(now, process::Task::Poll(set, poll));
+            process.poll_now(set, poll, now);
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) enum Task {
     /// Starts its workers.
     Boot,
     /// The start of a worker ends.
-    Started(u64),
+    Started(u64, Operation),
     /// An update event of a set arrives: with this `enabled`.
     Updated(u64, bool),
     /// A worker looks whether it should listen.
@@ -32,11 +32,18 @@ pub(super) enum Task {
     /// A held poll is asked again.
     Poll(u64, u64),
     /// Session tokens are looked at.
-    Refresh(u64),
+    Refresh(u64, String),
     /// Runners are brought to their number.
     Scale(u64),
     /// The provider is done with an instance.
     Provided(String),
+}
+
+/// Why a worker starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Operation {
+    Create,
+    Update,
 }
 
 /// One worker.
@@ -72,6 +79,15 @@ pub(super) struct Process {
     pub counters: Counters,
     pub agenda: BTreeSet<(Wall, u64, Task)>,
     serial: u64,
+}
+
+/// Whether a poll is to be cancelled when a listener stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Polling {
+    /// It is: its cancellation counts as an error.
+    InFlight,
+    /// Its failure is why the listener stops.
+    Ended,
 }
 
 /// The process died.
@@ -155,16 +171,22 @@ impl Process {
         self.agenda.insert((when, self.serial, task));
     }
 
+    /// A held poll is asked again now, instead of at its end.
+    pub(super) fn poll_now(&mut self, set: u64, poll: u64, now: Wall) {
+        self.agenda.retain(|(_, _, task)| *task != Task::Poll(set, poll));
+        self.at(now, Task::Poll(set, poll));
+    }
+
     pub(super) fn run(&mut self, task: Task, step: &mut Step<'_>) -> Result<(), Died> {
         match task {
             Task::Boot => {
                 for set in step.db.sets.keys().copied().collect::<Vec<_>>() {
-                    self.start_worker(set, step);
+                    self.start_worker(set, Operation::Create, step);
                 }
                 Ok(())
             }
-            Task::Started(set) => {
-                self.worker_started(set, "create", step);
+            Task::Started(set, operation) => {
+                self.worker_started(set, operation, step);
                 Ok(())
             }
             Task::Updated(set, enabled) => self.updated(set, enabled, step),
@@ -173,8 +195,8 @@ impl Process {
                 Ok(())
             }
             Task::Poll(set, poll) => self.poll(set, poll, step),
-            Task::Refresh(set) => {
-                self.refresh(set, step);
+            Task::Refresh(set, session) => {
+                self.refresh(set, &session, step);
                 Ok(())
             }
             Task::Scale(set) => {
@@ -188,7 +210,7 @@ impl Process {
         }
     }
 
-    fn start_worker(&mut self, set: u64, step: &mut Step<'_>) {
+    fn start_worker(&mut self, set: u64, operation: Operation, step: &mut Step<'_>) {
         let Some(row) = step.db.sets.get(&set).cloned() else { return };
         if step.config.generation.retries() {
             let attributes = with(vec![("scale_set_id", json!(set))], of_controller(&row));
@@ -208,10 +230,10 @@ impl Process {
                 restarts: 0,
             },
         );
-        self.at(step.now.plus(step.config.worker_start), Task::Started(set));
+        self.at(step.now.plus(step.config.worker_start), Task::Started(set, operation));
     }
 
-    fn worker_started(&mut self, set: u64, operation: &str, step: &mut Step<'_>) {
+    fn worker_started(&mut self, set: u64, operation: Operation, step: &mut Step<'_>) {
         let Some(row) = step.db.sets.get(&set).cloned() else { return };
         let Some(enabled) = self.workers.get(&set).map(|worker| worker.enabled) else { return };
         if let Err(words) = self.ensure_created(&row, step) {
@@ -277,7 +299,7 @@ impl Process {
         }
     }
 
-    fn first_start_failed(&mut self, row: &SetRow, operation: &str, words: &str, step: &mut Step<'_>) {
+    fn first_start_failed(&mut self, row: &SetRow, operation: Operation, words: &str, step: &mut Step<'_>) {
         let words = format!("error starting scale set worker: {words}");
         if step.config.generation.retries() {
             let attributes = vec![("scale_set_id", json!(row.id)), ("error", json!(words))];
@@ -295,10 +317,13 @@ impl Process {
                     restarts: 0,
                 },
             );
-            self.at(step.now.plus(Span::secs(10)), Task::Started(row.id));
+            self.at(step.now.plus(Span::secs(10)), Task::Started(row.id, operation));
         } else {
-            let msg = format!("failed to handle scale set {operation} operation");
-            step.say(Error, &msg, with(vec![("error", json!(words))], of_controller(row)));
+            let msg = match operation {
+                Operation::Create => "failed to handle scale set create operation",
+                Operation::Update => "failed to handle scale set update operation",
+            };
+            step.say(Error, msg, with(vec![("error", json!(words))], of_controller(row)));
         }
     }
 
@@ -343,13 +368,13 @@ impl Process {
         step.say(Debug, "starting message session refresh loop", with(attributes, of_listener(row)));
         step.say(Debug, "starting scale set listener loop", with(forge_id(), of_listener(row)));
         self.serial = self.serial.saturating_add(1);
-        let poll = self.serial;
+        let (poll, refreshed) = (self.serial, session.id.clone());
         if let Some(worker) = self.workers.get_mut(&row.id) {
             worker.listener = Some(Listening { session, poll, opened: step.now });
             worker.last_success = worker.last_success.or(Some(step.now));
         }
         self.at(step.now, Task::Poll(row.id, poll));
-        self.at(step.now.plus(Span::mins(1)), Task::Refresh(row.id));
+        self.at(step.now.plus(Span::mins(1)), Task::Refresh(row.id, refreshed));
         self.announce_poll(row.id, step);
         Ok(())
     }
@@ -412,7 +437,7 @@ impl Process {
         step.say(Debug, "got update operation for scale set", with(attributes, of_controller(&row)));
         match self.workers.get_mut(&set) {
             None => {
-                self.start_worker(set, step);
+                self.start_worker(set, Operation::Update, step);
                 Ok(())
             }
             // It is inside its start, and does not hear.
@@ -421,7 +446,7 @@ impl Process {
                 let was = std::mem::replace(&mut worker.enabled, enabled);
                 step.say(Debug, "got update operation", of_worker(&row));
                 if was && !enabled {
-                    self.stop_listening(set, step)?;
+                    self.stop_listening(set, Polling::InFlight, step)?;
                     self.at(step.now.plus(step.config.retry), Task::Look(set));
                 }
                 Ok(())
@@ -430,7 +455,7 @@ impl Process {
     }
 
     /// `listener.Stop`: deletes the session and cancels the poll.
-    pub(super) fn stop_listening(&mut self, set: u64, step: &mut Step<'_>) -> Result<(), Died> {
+    pub(super) fn stop_listening(&mut self, set: u64, polling: Polling, step: &mut Step<'_>) -> Result<(), Died> {
         let Some(row) = step.db.sets.get(&set).cloned() else { return Ok(()) };
         let Some(listening) = self.workers.get_mut(&set).and_then(|worker| worker.listener.take()) else {
             return Ok(());
@@ -445,7 +470,13 @@ impl Process {
         };
         match &reply {
             Reply::Got(204, _) => {}
-            Reply::Got(404, _) => return Err(Died),
+            Reply::Got(404, _) => {
+                // The process dies with the listener's poll: let it be hung up with all others.
+                if let Some(worker) = self.workers.get_mut(&set) {
+                    worker.listener = Some(listening);
+                }
+                return Err(Died);
+            }
             Reply::Hangs => {
                 if let Some(worker) = self.workers.get_mut(&set) {
                     worker.hangs = true;
@@ -464,8 +495,10 @@ impl Process {
         let id = json!(listening.session.id);
         let attributes = vec![("session_id", id), ("session_listener", json!(row.id))];
         step.say(Debug, "message session refresh loop done", with(attributes, of_listener(&row)));
-        step.caller().hang_up(&listening.session, row.last_message, listening.poll);
-        self.counters.fail("GetMessage", kind);
+        if polling == Polling::InFlight {
+            step.caller().hang_up(&listening.session, row.last_message, listening.poll);
+            self.counters.fail("GetMessage", kind);
+        }
         Ok(())
     }
 
@@ -516,7 +549,7 @@ impl Process {
         let url = poll_url(&listening.session, row.last_message);
         let words = format!("request to {url} failed: {}", error(&url, reply));
         step.say(Error, "getting message", with(vec![("error", json!(words))], of_listener(row)));
-        self.stop_listening(row.id, step)?;
+        self.stop_listening(row.id, Polling::Ended, step)?;
         step.say(Debug, "listener is stopped; attempting to restart", of_worker(row));
         if let Some(worker) = self.workers.get_mut(&row.id) {
             worker.failures = 1;
@@ -554,9 +587,10 @@ impl Process {
     }
 
     /// Each minute; a token close to its end is renewed.
-    fn refresh(&mut self, set: u64, step: &mut Step<'_>) {
+    fn refresh(&mut self, set: u64, session: &str, step: &mut Step<'_>) {
         let Some(row) = step.db.sets.get(&set).cloned() else { return };
-        let Some(listening) = self.workers.get(&set).and_then(|worker| worker.listener.clone()) else { return };
+        let listening = self.workers.get(&set).and_then(|worker| worker.listener.clone());
+        let Some(listening) = listening.filter(|listening| listening.session.id == session) else { return };
         let id = json!(listening.session.id);
         let attributes = || with(vec![("session_id", id.clone()), ("session_listener", json!(set))], of_listener(&row));
         step.say(Debug, "checking if message session token needs refresh", attributes());
@@ -587,7 +621,7 @@ impl Process {
                 }
             }
         }
-        self.at(step.now.plus(Span::mins(1)), Task::Refresh(set));
+        self.at(step.now.plus(Span::mins(1)), Task::Refresh(set, session.to_owned()));
     }
 
     /// Every 5 s a living worker removes what is deleted and makes what is missing.
