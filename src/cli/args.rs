@@ -53,7 +53,7 @@ pub enum Command {
 /// Flags that every command takes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct GlobalArgs {
-    /// Configuration file; else the one named by SCALESET_MEDIC_CONFIG
+    /// Configuration file; else the one named by `SCALESET_MEDIC_CONFIG`
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// How log lines are written to stderr
@@ -70,7 +70,7 @@ pub struct GlobalArgs {
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless NO_COLOR is set
+    /// On a terminal, unless `NO_COLOR` is set
     #[default]
     Auto,
     /// Always

@@ -25,6 +25,8 @@ use std::collections::BTreeMap;
 const FLAT: Span = Span::secs(6);
 /// Refusals that grew within this are growing.
 const GROWING: Span = Span::secs(8);
+/// The manager asks for its quota every 30 s; a failure would show within this.
+const PULSE: Span = Span::secs(45);
 /// A manager needs this long at most to try each set once.
 const START: Span = Span::secs(75);
 /// A set that was changed needs this long at most to listen again, if nothing refuses it.
@@ -144,20 +146,20 @@ fn split(
     }
     // Some listen and some do not: memory may tell them apart.
     let held = |set: &ScaleSet| memory.get(&set.id).and_then(|m| m.verdict.as_ref()).filter(|v| v.holds(set, scene));
-    let (given_up, rest): (Vec<&ScaleSet>, Vec<&ScaleSet>) =
-        open.iter().partition(|set| held(set).is_some_and(|verdict| verdict.diagnosis == Diagnosis::ConflictAbandoned));
+    let gave_up = |set: &ScaleSet| held(set).filter(|verdict| verdict.diagnosis != Diagnosis::Listening);
+    let (given_up, rest): (Vec<&ScaleSet>, Vec<&ScaleSet>) = open.iter().partition(|set| gave_up(set).is_some());
     let (listened, others): (Vec<&ScaleSet>, Vec<&ScaleSet>) =
         rest.iter().partition(|set| held(set).is_some_and(|verdict| verdict.diagnosis == Diagnosis::Listening));
     let mut found = BTreeMap::new();
-    for set in &given_up {
-        let since = held(set).map_or(scene.now, |verdict| verdict.at);
-        let fact = Fact::UnchangedSince { since };
-        found.insert(
-            set.id,
-            Found::new(Diagnosis::ConflictAbandoned, Confidence::Strong, scene.now, count.source, fact)
-                .with(count.source, scene.now, count.fact())
-                .working((WorkerState::Absent, since)),
-        );
+    for (set, verdict) in given_up.iter().filter_map(|set| Some((set, gave_up(set)?))) {
+        let fact = Fact::UnchangedSince { since: verdict.at };
+        let mut kept = Found::new(verdict.diagnosis, Confidence::Strong, scene.now, count.source, fact)
+            .with(count.source, scene.now, count.fact())
+            .working((WorkerState::Absent, verdict.at));
+        if verdict.diagnosis == Diagnosis::StartAbandoned && cause_is_gone(scene, set, count) {
+            kept = kept.with(Source::Metrics, scene.now, Fact::CauseGone);
+        }
+        found.insert(set.id, kept);
     }
     if sessions >= number(&rest) {
         found.extend(rest.iter().map(|set| (set.id, listens(scene, count))));
@@ -196,23 +198,22 @@ fn listens(scene: &Scene<'_>, count: &Count<'_>) -> Found {
 fn without_session(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> Found {
     let (now, age) = (scene.now, scene.age());
     let changed = set.updated_at.filter(|updated| scene.incarnation.is_some_and(|run| *updated > run.0));
-    let scope = count.scope.map(|scope| (scope.last, scope.errors_moved, scope.start_errors_moved));
+    let scope = count.scope.map(|scope| (scope.last, scope.errors_moved));
     let strong = |diagnosis, fact| {
         Found::new(diagnosis, Confidence::Strong, now, count.source, fact).with(count.source, now, count.fact())
     };
-    let flat_for = scope.map_or(Span::ZERO, |(_, moved, _)| now.since(moved));
-    let refusals = scope.map_or(0, |(last, _, _)| last.create_errors);
+    let flat_for = scope.map_or(Span::ZERO, |(_, moved)| now.since(moved));
+    let refusals = scope.map_or(0, |(last, _)| last.create_errors);
     if count.growing(now) {
         let grew = count.scope.map_or(0, |scope| scope.errors_grew);
         let tries = match scene.generation {
             Generation::Retries => true,
-            Generation::GivesUp => changed.is_some(),
             // Its workers may be at their first attempt.
             Generation::Unknown if changed.is_none() && age < START => return settling(scene, count),
-            Generation::Unknown => changed.is_some(),
+            Generation::GivesUp | Generation::Unknown => changed.is_some(),
         };
         if tries {
-            let at = scope.map_or(now, |(_, moved, _)| moved);
+            let at = scope.map_or(now, |(_, moved)| moved);
             return strong(Diagnosis::ConflictRetrying, Fact::CreateErrorsGrow { by: grew, within: GROWING })
                 .working((WorkerState::Retrying, at));
         }
@@ -240,10 +241,10 @@ fn without_session(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> Foun
             }
         };
     }
-    let start_errors = scope.map_or(0, |(last, _, _)| last.start_errors);
+    let start_errors = scope.map_or(0, |(last, _)| last.start_errors);
     if start_errors > 0 && age >= FLAT {
         let mut found = strong(Diagnosis::StartAbandoned, Fact::StartErrors { count: start_errors });
-        if scene.cause_gone && scope.is_some_and(|(_, _, moved)| now.since(moved) >= FLAT) {
+        if cause_is_gone(scene, set, count) {
             found = found.with(Source::Metrics, now, Fact::CauseGone);
         }
         return match scene.generation {
@@ -255,6 +256,13 @@ fn without_session(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> Foun
         return settling(scene, count);
     }
     strong(Diagnosis::Unheld, Fact::ManagerAge { age })
+}
+
+/// Whether what made the manager give up is seen to be gone. Where we ask GitHub ourselves, its answer tells; else a
+/// whole period of the manager's own pulse must.
+fn cause_is_gone(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> bool {
+    let quiet = if scene.asks_forge(set) { FLAT } else { PULSE };
+    scene.cause_gone && count.scope.is_some_and(|scope| scene.now.since(scope.start_errors_moved) >= quiet)
 }
 
 fn settling(scene: &Scene<'_>, count: &Count<'_>) -> Found {

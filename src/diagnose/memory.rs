@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// Samples of a counter kept to tell its rate.
 const SAMPLES: usize = 40;
 /// How far back a rate looks.
-pub const RATE_WINDOW: Span = Span::mins(1);
+pub(super) const RATE_WINDOW: Span = Span::mins(1);
 
 /// Everything remembered of one manager.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct Memory {
 /// Counters of one scope, and when each last moved.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Scope {
+pub(super) struct Scope {
     /// As last read.
     pub last: ScopeCounters,
     /// When refusals last grew, or were first seen.
@@ -60,7 +60,7 @@ pub struct Scope {
 
 /// One set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SetMemory {
+pub(super) struct SetMemory {
     /// The last diagnosis, since when, and how many sweeps in a row.
     pub diagnosis: Diagnosis,
     /// Since when.
@@ -83,7 +83,7 @@ pub struct SetMemory {
 
 /// A verdict that only something new about the set can overturn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
+pub(super) struct Verdict {
     /// What was found: listening, or given up.
     pub diagnosis: Diagnosis,
     /// When.
@@ -94,7 +94,7 @@ pub struct Verdict {
 
 impl Scope {
     /// Takes the next reading of one run in.
-    pub fn read(&mut self, counters: ScopeCounters, now: Wall) {
+    pub(super) fn read(&mut self, counters: ScopeCounters, now: Wall) {
         let first = self.reads == 0;
         let grew = counters.create_errors.saturating_sub(self.last.create_errors);
         if first || grew > 0 {
@@ -123,7 +123,7 @@ impl Scope {
     }
 
     /// Sessions opened within the window, and the window as far as it was seen.
-    pub fn churn(&self) -> (u64, Span) {
+    pub(super) fn churn(&self) -> (u64, Span) {
         match (self.opened.front(), self.opened.back()) {
             (Some((from, before)), Some((to, after))) => (after.saturating_sub(*before), to.since(*from)),
             (Some(_), None) | (None, Some(_) | None) => (0, Span::ZERO),
@@ -131,7 +131,7 @@ impl Scope {
     }
 
     /// Whether an attempt to open a session is under way.
-    pub const fn in_flight(&self) -> bool {
+    pub(super) const fn in_flight(&self) -> bool {
         self.last.create > self.last.create_errors.saturating_add(self.last.poll)
     }
 }

@@ -328,11 +328,26 @@ fn remember(memory: &mut Memory, found: BTreeMap<ScaleSetId, Found>, fleet: &mut
             }
         }
         note_verdict(set, &found, fleet.sets.get(&id), now);
-        let shown = match found.diagnosis {
-            Diagnosis::Settling => None,
-            Diagnosis::Listening if found.confidence == Confidence::Weak => None,
-            _ => set.ill_since,
+        let hidden = match found.diagnosis {
+            Diagnosis::Settling => true,
+            Diagnosis::Listening => found.confidence == Confidence::Weak,
+            Diagnosis::Disabled
+            | Diagnosis::DisabledByMedic
+            | Diagnosis::ConflictRetrying
+            | Diagnosis::ConflictAbandoned
+            | Diagnosis::StartAbandoned
+            | Diagnosis::Unheld
+            | Diagnosis::HeldElsewhere
+            | Diagnosis::Flapping
+            | Diagnosis::Evicted
+            | Diagnosis::Mismatched
+            | Diagnosis::Deaf
+            | Diagnosis::Starved
+            | Diagnosis::Missing
+            | Diagnosis::Unauthorized
+            | Diagnosis::Unknown => false,
         };
+        let shown = if hidden { None } else { set.ill_since };
         fleet.findings.insert(
             id,
             Finding {
@@ -359,7 +374,8 @@ fn first_ill(found: &Found, now: Wall) -> Wall {
 
 fn note_verdict(memory: &mut SetMemory, found: &Found, set: Option<&ScaleSet>, now: Wall) {
     let Some(set) = set else { return };
-    let lasting = matches!(found.diagnosis, Diagnosis::Listening | Diagnosis::ConflictAbandoned);
+    let lasting =
+        matches!(found.diagnosis, Diagnosis::Listening | Diagnosis::ConflictAbandoned | Diagnosis::StartAbandoned);
     if lasting && found.confidence > Confidence::Weak {
         let kept = memory.verdict.as_ref().filter(|v| v.diagnosis == found.diagnosis && v.revision == set.revision);
         if kept.is_none() {

@@ -61,6 +61,10 @@ impl Scene<'_> {
     pub(super) fn age(&self) -> Span {
         self.incarnation.map_or(Span::MAX, |run| self.now.since(run.0))
     }
+    /// Whether GitHub has just answered us for the set's entity.
+    pub(super) fn asks_forge(&self, set: &ScaleSet) -> bool {
+        listed(self, set).is_some()
+    }
     fn log(&self) -> Option<&LogEvidence> {
         self.sweep.log.known().filter(|log| log::is_of_run(log, self.incarnation))
     }
@@ -88,7 +92,6 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, memory: Option<&mu
         let churn = None;
         let scene = log::Scene {
             now: scene.now,
-            incarnation: scene.incarnation,
             owner: scene.owner,
             cause_gone: scene.cause_gone,
             churn,
@@ -111,13 +114,7 @@ fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> F
     let treated = scene.context.treatments.iter().any(|row| row.set == set.id && row.may_have_disabled());
     // Every set's worker lives, and a disabled set's worker runs no listener.
     let all_live = scene.goroutines().is_some_and(|counted| counted.workers >= scene.total && scene.total > 0);
-    let worker = match worker.0 {
-        WorkerState::Idle => worker,
-        WorkerState::Unknown | WorkerState::Absent | WorkerState::Retrying | WorkerState::Listening if all_live => {
-            (WorkerState::Idle, scene.now)
-        }
-        WorkerState::Unknown | WorkerState::Absent | WorkerState::Retrying | WorkerState::Listening => worker,
-    };
+    let worker = if all_live && worker.0 != WorkerState::Idle { (WorkerState::Idle, scene.now) } else { worker };
     // Where workers are counted and one is missing, its absence is known.
     let worker = match (worker.0, scene.goroutines()) {
         (WorkerState::Unknown, Some(_)) => (WorkerState::Absent, Wall(0)),

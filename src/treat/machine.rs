@@ -139,7 +139,7 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
     match &treatment.step {
         Step::Disabling { seen } => toggle::disabling(treatment, seen, input, now),
         Step::DisableUnknown { seen, sent } => toggle::disable_unknown(treatment, seen, *sent, input, now),
-        Step::Disabled { ours } => toggle::disabled(treatment, ours, input, now, policy),
+        Step::Disabled { ours } => toggle::disabled(treatment, ours, &input, now, policy),
         Step::Enabling { ours, attempts, not_before } => {
             toggle::enabling(treatment, (ours, *attempts, *not_before), input, now)
         }
@@ -150,7 +150,7 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
         Step::ProbeOpened { session, attempts, not_before } => {
             session_probe::opened(treatment, (session, *attempts, *not_before), input, now)
         }
-        Step::Verifying => verify::verifying(treatment, input, now, policy),
+        Step::Verifying => verify::verifying(treatment, &input, now, policy),
         Step::Closed { .. } => stay(treatment),
     }
 }

@@ -116,7 +116,7 @@ fn is_dated_ours(set: &ScaleSet, sent: Wall) -> bool {
 pub(super) fn disabled(
     treatment: &Treatment,
     ours: &Revision,
-    input: Input<'_>,
+    input: &Input<'_>,
     now: Wall,
     policy: &Policy,
 ) -> Transition {
@@ -125,8 +125,8 @@ pub(super) fn disabled(
         go(treatment, step, now, note).then(Effect::ReadSet)
     };
     match input {
-        Input::Sweep(view) => match compare(treatment, ours, &view, now) {
-            Compared::Ours if is_due(treatment, &view, now, policy) => enable("the worker is due"),
+        Input::Sweep(view) => match compare(treatment, ours, view, now) {
+            Compared::Ours if is_due(treatment, view, now, policy) => enable("the worker is due"),
             Compared::Ours | Compared::Unseen => stay(treatment),
             Compared::Over(transition) => *transition,
         },

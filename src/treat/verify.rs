@@ -10,12 +10,12 @@ use crate::decide::policy::Policy;
 use crate::model::{Confidence, Diagnosis, Enablement, Finding, Outcome, RemedyKind, Treatment, Wall, WorkerState};
 
 /// Acted; what came of it?
-pub(super) fn verifying(treatment: &Treatment, input: Input<'_>, now: Wall, policy: &Policy) -> Transition {
+pub(super) fn verifying(treatment: &Treatment, input: &Input<'_>, now: Wall, policy: &Policy) -> Transition {
     let Input::Sweep(view) = input else { return stay(treatment) };
-    if !answers(&view) {
+    if !answers(view) {
         return stay(treatment);
     }
-    if let Some(over) = taken_away(treatment, &view, now) {
+    if let Some(over) = taken_away(treatment, view, now) {
         return over;
     }
     let Some(finding) = view.finding else { return stay(treatment) };

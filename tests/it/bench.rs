@@ -33,13 +33,12 @@ pub(crate) struct Given {
     metrics: bool,
     debug_server: bool,
     github: bool,
-    policy: String,
 }
 
 impl Given {
     pub(crate) fn of(generation: Generation, sets: u32) -> Self {
         let fleet = Fleet::new(generation, sets, "http://github.test");
-        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, policy: String::new() }
+        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false }
     }
     pub(crate) fn observing(mut self) -> Self {
         self.mode = "observe";
@@ -59,11 +58,6 @@ impl Given {
         self.fleet = self.fleet.each(|garm| garm.metrics = garm::Metrics::Off);
         self
     }
-    pub(crate) fn policy(mut self, line: &str) -> Self {
-        self.policy.push_str(line);
-        self.policy.push('\n');
-        self
-    }
 
     fn config(&self, dir: &std::path::Path) -> Config {
         let secret = |name: &str, text: &str| {
@@ -73,11 +67,10 @@ impl Given {
         };
         let password = secret("password", &self.fleet.managers[0].password);
         let mut text = format!(
-            "[run]\nmode = \"{}\"\nstate_dir = \"{}\"\n[policy]\n{}[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
+            "[run]\nmode = \"{}\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
              username = \"admin\"\npassword_file = \"{password}\"\nmetrics = {}\ndebug_server = {}\n",
             self.mode,
             dir.display(),
-            self.policy,
             self.metrics,
             self.debug_server
         );
@@ -202,6 +195,22 @@ impl Bench {
             let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
             calls.filter(|call| Route::is_write(call.route)).count()
         })
+    }
+
+    /// Sessions that GitHub was asked to delete by the medic.
+    pub(crate) fn deletions(&self) -> usize {
+        self.with(|world| {
+            let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
+            calls.filter(|call| call.route == Route::DeleteSession).count()
+        })
+    }
+
+    /// Exchanges with a target so far, by the medic's own metrics.
+    pub(crate) fn exchanges(&self, target: &str) -> u64 {
+        let metrics = self.metrics();
+        let lines = metrics.lines().filter(|line| line.contains("probe_duration_seconds_count"));
+        let of_target = lines.filter(|line| line.contains(&format!("target=\"{target}\"")));
+        of_target.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }
 
     pub(crate) fn diagnoses(&self) -> Vec<Diagnosis> {

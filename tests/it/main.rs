@@ -1,4 +1,5 @@
 //! All integration tests in one binary, one module per subject.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bench;
 mod cli;

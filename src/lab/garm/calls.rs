@@ -122,6 +122,13 @@ impl Caller<'_> {
         Ok((service.trim_end_matches('/').to_owned(), format!("Bearer {token}")))
     }
 
+    /// `GET /rate_limit`.
+    pub(super) fn rate_limit(&mut self) -> Reply {
+        let url = format!("{}/api/v3/rate_limit", self.config.github_origin);
+        let pat = format!("Bearer {}", self.config.github_token);
+        self.send(&Method::GET, &url, &pat, String::new())
+    }
+
     /// POST of a session.
     pub(super) fn open(
         &mut self,

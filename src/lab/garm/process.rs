@@ -18,6 +18,9 @@ use http::Method;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How often the quota is asked for.
+const PULSE: Span = Span::secs(30);
+
 /// What a running process does next, and when.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Task {
@@ -35,6 +38,8 @@ pub(super) enum Task {
     Refresh(u64, String),
     /// Runners are brought to their number.
     Scale(u64),
+    /// The quota of its credentials is asked for.
+    Pulse,
     /// The provider is done with an instance.
     Provided(String),
 }
@@ -105,6 +110,7 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
+    #[expect(clippy::needless_pass_by_value, reason = "every caller has just made them")]
     pub(super) fn say(&mut self, level: LogLevel, msg: &str, attributes: Attributes) {
         self.log.write(self.config, self.now, level, msg, &attributes);
     }
@@ -163,6 +169,7 @@ impl Process {
         step.say(Info, "register metrics", vec![]);
         step.say(Info, "start metrics collection", vec![]);
         process.at(step.now.plus(step.config.boot), Task::Boot);
+        process.at(step.now.plus(PULSE), Task::Pulse);
         process
     }
 
@@ -201,6 +208,10 @@ impl Process {
             }
             Task::Scale(set) => {
                 self.scale(set, step);
+                Ok(())
+            }
+            Task::Pulse => {
+                self.pulse(step);
                 Ok(())
             }
             Task::Provided(name) => {
@@ -607,18 +618,17 @@ impl Process {
                     .and_then(|body| Some(body.get("messageQueueAccessToken")?.as_str()?.to_owned())),
                 Reply::Got(..) | Reply::Broken | Reply::Hangs | Reply::Held(_) => None,
             };
-            match (token, self.workers.get_mut(&set).and_then(|worker| worker.listener.as_mut())) {
-                (Some(token), Some(listening)) => {
-                    listening.session.token = token;
-                    listening.opened = step.now;
-                    step.say(Debug, "refreshed message session token", attributes());
-                }
-                (None, _) | (_, None) => {
-                    self.counters.fail("RefreshMessageSession", row.entity.kind);
-                    let words = error(&step.config.github_origin, &reply);
-                    let attributes = with(vec![("error", json!(words))], attributes());
-                    step.say(Error, "failed to refresh message queue token", attributes);
-                }
+            if let (Some(token), Some(listening)) =
+                (token, self.workers.get_mut(&set).and_then(|worker| worker.listener.as_mut()))
+            {
+                listening.session.token = token;
+                listening.opened = step.now;
+                step.say(Debug, "refreshed message session token", attributes());
+            } else {
+                self.counters.fail("RefreshMessageSession", row.entity.kind);
+                let words = error(&step.config.github_origin, &reply);
+                let attributes = with(vec![("error", json!(words))], attributes());
+                step.say(Error, "failed to refresh message queue token", attributes);
             }
         }
         self.at(step.now.plus(Span::mins(1)), Task::Refresh(set, session.to_owned()));
@@ -647,6 +657,17 @@ impl Process {
             self.make_runner(&row, step);
         }
         self.at(step.now.plus(Span::secs(5)), Task::Scale(set));
+    }
+
+    /// Every 30 s each entity's client asks for its quota; only failures are counted.
+    fn pulse(&mut self, step: &mut Step<'_>) {
+        let entities: Vec<_> = step.db.entities.values().map(|(entity, _)| entity.kind).collect();
+        for kind in entities {
+            if !matches!(step.caller().rate_limit(), Reply::Got(200, _)) {
+                self.counters.fail("GetRateLimit", kind);
+            }
+        }
+        self.at(step.now.plus(PULSE), Task::Pulse);
     }
 
     fn make_runner(&mut self, row: &SetRow, step: &mut Step<'_>) {
