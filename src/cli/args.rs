@@ -1,5 +1,6 @@
 //! What can be typed. A command is listed by the parser ([`Command`]) once it works; its arguments are declared
 //! here, one struct per command.
+#![expect(clippy::doc_markdown, reason = "these comments are printed as help: backticks would show")]
 
 use crate::config::keys::{self, Key};
 use crate::config::source::CONFIG_ENV;
@@ -53,7 +54,7 @@ pub enum Command {
 /// Flags that every command takes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct GlobalArgs {
-    /// Configuration file; else the one named by `SCALESET_MEDIC_CONFIG`
+    /// Configuration file; else the one named by SCALESET_MEDIC_CONFIG
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// How log lines are written to stderr
@@ -70,7 +71,7 @@ pub struct GlobalArgs {
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Color {
-    /// On a terminal, unless `NO_COLOR` is set
+    /// On a terminal, unless NO_COLOR is set
     #[default]
     Auto,
     /// Always
