@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Longer than the wait between two attempts of a first start, three times.
-pub const FLAT: Span = Span::secs(6);
+pub(super) const FLAT: Span = Span::secs(6);
 /// Longer than the longest wait of a listener that had run.
 const FLAT_AFTER_END: Span = Span::secs(100);
 /// Samples of a counter kept to tell its rate.
@@ -133,7 +133,7 @@ impl Scope {
     }
 
     /// How many more sessions are open than at a date.
-    pub fn grown_since(&self, at: Wall) -> u64 {
+    pub(super) fn grown_since(&self, at: Wall) -> u64 {
         let then = self.opens.iter().rev().find(|(changed, _)| *changed <= at).map_or(0, |(_, open)| *open);
         self.open.map_or(0, |(open, _)| open.saturating_sub(then))
     }
@@ -148,7 +148,7 @@ impl Scope {
 
     /// Whether refusals have stood still for so long, with no attempt under way, that nobody can be trying. A first
     /// start is tried again every 2 s; a listener that had run waits up to a minute between two attempts.
-    pub fn is_flat(&self, now: Wall) -> bool {
+    pub(super) fn is_flat(&self, now: Wall) -> bool {
         let none_ended = self.last.delete == 0 && self.last.poll_errors == 0;
         let span = if none_ended { FLAT } else { FLAT_AFTER_END };
         self.reads >= 2 && !self.in_flight() && now.since(self.errors_moved) >= span

@@ -10,4 +10,5 @@ mod garm_ws;
 mod github_client;
 mod http_transport;
 mod incident;
+mod recordings;
 mod runbooks;
