@@ -1,5 +1,5 @@
 //! All integration tests in one binary, one module per subject.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod bench;
 mod binary;
