@@ -165,6 +165,11 @@ pub(super) fn ask(treatment: &Treatment, effect: Effect) -> Transition {
     Transition { treatment: treatment.clone(), effect: Some(effect), note: None }
 }
 
+/// Nothing changes, and something is to be told.
+pub(super) fn note(treatment: &Treatment, note: String) -> Transition {
+    Transition { treatment: treatment.clone(), effect: None, note: Some(note) }
+}
+
 /// Goes to another step. A step of the same kind keeps its date: it is the same wait.
 pub(super) fn go(treatment: &Treatment, step: Step, now: Wall, note: impl Into<String>) -> Transition {
     let same = std::mem::discriminant(&step) == std::mem::discriminant(&treatment.step);
@@ -186,10 +191,24 @@ impl Transition {
     }
 }
 
-/// The wait before the next attempt: 1, 2, 4 … 30 s, or as long as the server asks.
+/// The longest wait between two attempts to undo what must not stay. A server that asks for a longer one is obeyed by
+/// the HTTP client, which then holds the request back without sending it.
+pub const LONGEST_WAIT: Span = Span::secs(30);
+
+/// When to try again after so many attempts: 1, 2, 4 … 30 s, or as late as the server asks.
 pub(super) fn next_attempt(attempts: u32, retry_at: Option<Wall>, now: Wall) -> Wall {
-    let backoff = Span::secs(1u64.checked_shl(attempts).unwrap_or(30).clamp(1, 30));
-    retry_at.unwrap_or(now).max(now.plus(backoff))
+    let seconds = 1_u64.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
+    retry_at.unwrap_or(now).max(now.plus(Span::secs(seconds).min(LONGEST_WAIT)))
+}
+
+/// The same for what must be undone: no server's word lets it stay for longer.
+pub(super) fn next_undo(attempts: u32, retry_at: Option<Wall>, now: Wall) -> Wall {
+    next_attempt(attempts, retry_at, now).min(now.plus(LONGEST_WAIT))
+}
+
+/// Whether the wait for something that must be undone is over; also when the clock was set back meanwhile.
+pub(super) fn is_undo_due(not_before: Wall, now: Wall) -> bool {
+    now >= not_before || not_before.since(now) > LONGEST_WAIT
 }
 
 /// A write's failure, whichever kind.

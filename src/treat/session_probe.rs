@@ -8,10 +8,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::machine::{
-    Answer, Effect, Input, SetView, Transition, answers, ask, close, failure, go, next_attempt, other_run, stay,
+    Answer, Effect, Input, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due, next_undo,
+    other_run, stay,
 };
 use super::ports::{OpenAnswer, WriteError};
-use crate::model::{Diagnosis, Outcome, Owner, SessionId, Step, Treatment, Wall};
+use crate::model::{Diagnosis, Enablement, Outcome, Owner, SessionId, Step, Treatment, Wall, WorkerState};
 
 const LOST: &str = "whether the session probe opened a session is not known; if it did, nobody polls it, and GitHub \
                     forgets it within about 90 s";
@@ -20,11 +21,11 @@ const LOST: &str = "whether the session probe opened a session is not known; if 
 pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, now: Wall) -> Transition {
     match input {
         Input::Sweep(view) => {
-            let listens = view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening);
-            if listens || !answers(&view) || other_run(treatment, &view) || !matches!(view.set, SetView::Seen(_)) {
-                return close(treatment, Outcome::Yielded, now, "the set is not as it was; nothing was sent");
+            if is_still_suspect(treatment, &view) {
+                ask(treatment, Effect::OpenSession { owner: owner.clone() })
+            } else {
+                close(treatment, Outcome::Yielded, now, "the set is not as it was; nothing was sent")
             }
-            ask(treatment, Effect::OpenSession { owner: owner.clone() })
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Opened(session)))) => {
             let step = Step::ProbeOpened { session: session.clone(), attempts: 0, not_before: now };
@@ -50,6 +51,18 @@ pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, no
     }
 }
 
+/// Never asked of a listener that lives: it would lose the race for a session to us.
+fn is_still_suspect(treatment: &Treatment, view: &View<'_>) -> bool {
+    let listens = view
+        .finding
+        .is_some_and(|finding| finding.diagnosis == Diagnosis::Listening || finding.worker.0 == WorkerState::Listening);
+    let enabled = match view.set {
+        SetView::Seen(set) => set.enabled == Enablement::Enabled,
+        SetView::Unseen | SetView::Gone => false,
+    };
+    enabled && !listens && answers(view) && !other_run(treatment, view)
+}
+
 /// We hold a session, and end it.
 pub(super) fn opened(
     treatment: &Treatment,
@@ -58,7 +71,7 @@ pub(super) fn opened(
     now: Wall,
 ) -> Transition {
     match input {
-        Input::Sweep(_) if now < not_before => stay(treatment),
+        Input::Sweep(_) if !is_undo_due(not_before, now) => stay(treatment),
         Input::Sweep(_) | Input::Shutdown | Input::Recover => {
             ask(treatment, Effect::DeleteOwnSession { session: session.clone() })
         }
@@ -67,7 +80,7 @@ pub(super) fn opened(
         }
         Input::Answer(Answer::SessionDeleted(Err(error))) => {
             let (reason, attempts) = (failure(&error), attempts.saturating_add(1));
-            let not_before = next_attempt(attempts, reason.retry_at, now);
+            let not_before = next_undo(attempts, reason.retry_at, now);
             let step = Step::ProbeOpened { session: session.clone(), attempts, not_before };
             go(treatment, step, now, format!("the probe's session is not known to be gone: {reason}"))
         }

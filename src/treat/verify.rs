@@ -1,11 +1,14 @@
 //! Waiting for *new listener evidence*: a 200 proves nothing (design §5). Two stages: a worker that is seen to try
 //! again is *revived*, which lets other treatments start; only a set that listens is *recovered*.
 //!
-//! Edge cases: a restart of the manager takes the answer away; a manager that cannot be asked stops no clock, but
-//! ends no treatment either.
+//! Edge cases: a restart of the manager takes the answer away, and says nothing about whether the act would have
+//! helped: the treatment yields, so that the breaker does not count it. A manager that cannot be asked stops no clock,
+//! but ends no treatment either. A manager's clock may be a little behind ours: a listener that began after the act by
+//! our own sweeps may be dated up to [`SKEW`] before it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::machine::{Input, SetView, Transition, View, answers, close, other_run, stay};
+use super::toggle::SKEW;
 use crate::decide::policy::Policy;
 use crate::model::{Confidence, Diagnosis, Enablement, Finding, Outcome, RemedyKind, Treatment, Wall, WorkerState};
 
@@ -52,12 +55,15 @@ fn taken_away(treatment: &Treatment, view: &View<'_>, now: Wall) -> Option<Trans
     Some(close(treatment, Outcome::Yielded, now, why))
 }
 
-/// The set was ill when it was treated, so a diagnosis that began since then is new.
+/// An old sign of a listener, a last poll before the act for instance, is no evidence.
 fn listens_anew(treatment: &Treatment, finding: &Finding) -> bool {
     let (worker, at) = finding.worker;
+    let began = treatment.step_at;
+    let is_new = at > began || (finding.since >= began && at.plus(SKEW) >= began);
     finding.diagnosis == Diagnosis::Listening
         && finding.confidence > Confidence::Weak
-        && (finding.since >= treatment.step_at || (worker == WorkerState::Listening && at >= treatment.step_at))
+        && worker == WorkerState::Listening
+        && is_new
 }
 
 fn shows_life(treatment: &Treatment, finding: &Finding) -> bool {
