@@ -104,3 +104,171 @@ fn no_longer_stale(treatment: &Treatment, attempts: u32, now: Wall) -> Transitio
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{FailureKind, ManagerState, ProbeFailure};
+    use crate::treat::ports::WriteError;
+    use crate::treat::testing::{
+        NEXT_RUN, RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, rev, session,
+    };
+
+    fn deleting() -> Table {
+        let step = Step::Deleting { session: session(), attempts: 0, not_before: T0 };
+        Table::of(step).remedy(Remedy::DeleteSession { session: session() })
+    }
+
+    fn then_toggle() -> Table {
+        deleting().remedy(Remedy::DeleteThenToggle { session: session() })
+    }
+
+    const RIGHT_RUN: Answer = Answer::Incarnation(Ok(RUN));
+
+    /// One attempt, up to its answer.
+    fn sends(table: &mut Table) {
+        assert_eq!(table.sees(&Seen::ill()), Some(Effect::CheckIncarnation));
+        assert_eq!(table.hears(RIGHT_RUN), Some(Effect::DeleteSession { session: session() }));
+    }
+
+    #[test]
+    fn a_stale_session_is_deleted_after_a_last_look_at_the_managers_run() {
+        let mut table = deleting();
+        sends(&mut table);
+        assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), None);
+        assert_eq!(table.label(), "verifying");
+    }
+
+    #[test]
+    fn a_manager_that_gave_up_is_then_toggled() {
+        let mut table = then_toggle();
+        sends(&mut table);
+        assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), Some(Effect::ReadSet));
+        assert_eq!(table.at(3).reads(enabled("now")), Some(Effect::Disable));
+        assert_eq!(table.treatment.step, Step::Disabling { seen: rev("now") });
+        assert_eq!(table.treatment.step_at, after(3));
+    }
+
+    #[test]
+    fn the_toggle_is_left_out_where_a_person_acted() {
+        for answer in [Answer::Read(Ok(Some(disabled("now", T0)))), Answer::Read(Ok(None))] {
+            let mut table = then_toggle();
+            sends(&mut table);
+            table.hears(Answer::SessionDeleted(Ok(())));
+            assert_eq!(table.hears(answer), None);
+            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        }
+    }
+
+    #[test]
+    fn nothing_is_deleted_in_another_run_of_the_manager() {
+        let mut table = deleting();
+        assert_eq!(table.sees(&Seen::ill().run(NEXT_RUN)), None);
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        let mut table = deleting();
+        table.sees(&Seen::ill());
+        assert_eq!(table.hears(Answer::Incarnation(Ok(NEXT_RUN))), None, "it restarted since this pass looked");
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        let mut table = deleting();
+        table.treatment.incarnation = None;
+        table.sees(&Seen::ill());
+        assert_eq!(table.hears(RIGHT_RUN), None, "decided without knowing the run");
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn nothing_is_deleted_without_the_proof_or_a_manager_that_answers() {
+        for seen in [
+            Seen::ill().fresh(),
+            Seen::ill().manager(ManagerState::Down),
+            Seen::ill().manager(ManagerState::Unreachable),
+        ] {
+            let mut table = deleting();
+            assert_eq!(table.sees(&seen), None, "{seen:?}");
+            assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_deleted_while_the_managers_run_cannot_be_read() {
+        let mut table = deleting();
+        for attempt in 1..=5 {
+            table.at(attempt * 60);
+            assert_eq!(table.outcome(), None);
+            assert_eq!(table.sees(&Seen::ill()), Some(Effect::CheckIncarnation));
+            assert_eq!(table.hears(Answer::Incarnation(Err(failing(FailureKind::Timeout)))), None);
+        }
+        assert_eq!(table.outcome(), Some(Outcome::Failed));
+        assert!(table.why().ends_with("given up after 5 attempts"), "{}", table.why());
+    }
+
+    #[test]
+    fn a_refused_or_lost_deletion_is_repeated_five_times_with_the_look_each_time() {
+        for error in [refused(), lost()] {
+            let mut table = deleting();
+            let mut second = 0;
+            let mut sent_at = Vec::new();
+            while table.outcome().is_none() {
+                if table.at(second).sees(&Seen::ill()) == Some(Effect::CheckIncarnation) {
+                    assert_eq!(table.hears(RIGHT_RUN), Some(Effect::DeleteSession { session: session() }));
+                    assert_eq!(table.hears(Answer::SessionDeleted(Err(error.clone()))), None);
+                    sent_at.push(second);
+                }
+                second += 1;
+            }
+            assert_eq!(sent_at, [0, 1, 3, 7, 15]);
+            assert_eq!(table.outcome(), Some(Outcome::Failed));
+        }
+    }
+
+    #[test]
+    fn a_server_is_given_the_time_it_asks_for_and_left_alone_where_that_is_too_long() {
+        let busy = |seconds| {
+            let failure = ProbeFailure { retry_at: Some(after(seconds)), ..failing(FailureKind::RateLimited) };
+            Answer::SessionDeleted(Err(WriteError::NotApplied(failure)))
+        };
+        let mut table = deleting();
+        sends(&mut table);
+        table.hears(busy(60));
+        assert_eq!(table.at(59).sees(&Seen::ill()), None);
+        assert_eq!(table.at(60).sees(&Seen::ill()), Some(Effect::CheckIncarnation));
+        let mut table = deleting();
+        sends(&mut table);
+        table.hears(busy(3600));
+        assert_eq!(table.outcome(), Some(Outcome::Failed));
+    }
+
+    #[test]
+    fn a_lost_deletion_that_worked_is_verified_and_not_repeated() {
+        let mut table = deleting();
+        sends(&mut table);
+        table.hears(Answer::SessionDeleted(Err(lost())));
+        assert_eq!(table.at(2).sees(&Seen::ill().fresh()), None, "the manager has a new session by now");
+        assert_eq!(table.label(), "verifying");
+        let mut table = then_toggle();
+        sends(&mut table);
+        table.hears(Answer::SessionDeleted(Err(lost())));
+        table.at(2).sees(&Seen::ill().fresh());
+        assert_eq!(table.outcome(), Some(Outcome::Yielded), "no toggle without a new decision");
+    }
+
+    #[test]
+    fn a_crash_in_between_repeats_the_deletion_with_all_its_checks() {
+        let mut table = deleting();
+        sends(&mut table);
+        assert_eq!(table.recovers(), None);
+        assert_eq!(table.sees(&Seen::ill().manager(ManagerState::Down)), None, "waits for the manager");
+        assert_eq!(table.outcome(), None);
+        sends(&mut table);
+        assert_eq!(table.ends(), None, "nothing of it must be undone");
+    }
+
+    #[test]
+    fn after_the_deletion_a_set_that_cannot_be_read_is_tried_from_the_start() {
+        let mut table = then_toggle();
+        sends(&mut table);
+        table.hears(Answer::SessionDeleted(Ok(())));
+        assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Server)))), None);
+        sends(table.at(1));
+    }
+}

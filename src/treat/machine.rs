@@ -230,3 +230,52 @@ pub(super) const fn answers(view: &View<'_>) -> bool {
         ManagerState::Down | ManagerState::Unreachable => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::treat::testing::{T0, after, disabled, enabled, now, rev, session, treatment};
+
+    #[test]
+    fn a_treatment_begins_with_a_step_that_names_what_will_be_sent() {
+        let set = enabled("r7");
+        assert_eq!(begin(&Remedy::Toggle, &set, T0), Step::Disabling { seen: rev("r7") });
+        for remedy in [Remedy::DeleteSession { session: session() }, Remedy::DeleteThenToggle { session: session() }] {
+            assert_eq!(
+                begin(&remedy, &set, T0),
+                Step::Deleting { session: session(), attempts: 0, not_before: T0 },
+                "{remedy:?}"
+            );
+        }
+        for remedy in [Remedy::Toggle, Remedy::DeleteSession { session: session() }, Remedy::SessionProbe] {
+            assert!(begin(&remedy, &set, T0).is_intent(), "{remedy:?}");
+        }
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_half_a_minute_and_obeys_the_server() {
+        let waits: Vec<u64> =
+            (1..=7).chain([64, u32::MAX]).map(|n| next_attempt(n, None, T0).since(T0).as_millis() / 1000).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30, 30]);
+        assert_eq!(next_attempt(1, Some(after(600)), T0), after(600));
+        assert_eq!(next_attempt(3, Some(after(1)), T0), after(4), "a server that is in a hurry changes nothing");
+        assert_eq!(next_undo(1, Some(after(600)), T0), after(30));
+        assert_eq!(next_undo(1, Some(Wall(u64::MAX)), Wall(u64::MAX)), Wall(u64::MAX));
+    }
+
+    #[test]
+    fn a_step_of_the_same_kind_keeps_its_date() {
+        let verifying = treatment(Step::Verifying);
+        assert_eq!(go(&verifying, Step::Verifying, after(9), "again").treatment.step_at, T0);
+        let next = go(&verifying, Step::Disabled { ours: rev("ours") }, after(9), "next");
+        assert_eq!(next.treatment.step_at, after(9));
+    }
+
+    #[test]
+    fn a_note_says_what_happened_at_every_change_of_step() {
+        let step_of = Step::Disabling { seen: rev("seen") };
+        let answer = Answer::Disabled(Ok(disabled("ours", T0)));
+        let transition = step(&treatment(step_of), Input::Answer(answer), now(after(1)), &Policy::default());
+        assert_eq!(transition.note.as_deref(), Some("disabled"));
+    }
+}

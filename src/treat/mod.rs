@@ -7,3 +7,6 @@ pub mod ports;
 pub mod session_probe;
 pub mod toggle;
 pub mod verify;
+
+#[cfg(test)]
+pub(crate) mod testing;

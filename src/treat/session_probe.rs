@@ -87,3 +87,137 @@ pub(super) fn opened(
         Input::Answer(_) => stay(treatment),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{FailureKind, ManagerState, ProbeFailure, Remedy};
+    use crate::treat::machine;
+    use crate::treat::testing::{
+        NEXT_RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, session,
+    };
+
+    fn owner() -> Owner {
+        Owner::new("scaleset-medic-1-0")
+    }
+
+    fn opening() -> Table {
+        Table::of(Step::ProbeOpening { owner: owner() }).remedy(Remedy::SessionProbe)
+    }
+
+    fn opened() -> Table {
+        Table::of(Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 }).remedy(Remedy::SessionProbe)
+    }
+
+    fn delete_own() -> Option<Effect> {
+        Some(Effect::DeleteOwnSession { session: session() })
+    }
+
+    #[test]
+    fn each_probe_asks_under_a_name_of_its_own() {
+        let name = |at| match machine::begin(&Remedy::SessionProbe, &enabled("seen"), at) {
+            Step::ProbeOpening { owner } => owner,
+            other => panic!("{other:?}"),
+        };
+        assert_ne!(name(T0), name(after(60)));
+        assert!(name(T0).as_str().starts_with("scaleset-medic-1-"));
+    }
+
+    #[test]
+    fn refused_means_that_somebody_holds_a_session() {
+        for (told, why) in [
+            (Some(Owner::new("garm-other")), "garm-other holds the set's session"),
+            (None, "somebody holds the set's session"),
+        ] {
+            let mut table = opening();
+            assert_eq!(table.sees(&Seen::ill()), Some(Effect::OpenSession { owner: owner() }));
+            assert_eq!(table.hears(Answer::SessionOpened(Ok(OpenAnswer::Held { owner: told }))), None);
+            assert_eq!((table.outcome(), table.why()), (Some(Outcome::Held), why));
+        }
+    }
+
+    #[test]
+    fn granted_means_that_nobody_did_and_ours_is_ended_at_once() {
+        let mut table = opening();
+        table.sees(&Seen::ill());
+        let granted = Answer::SessionOpened(Ok(OpenAnswer::Opened(session())));
+        assert_eq!(table.hears(granted), delete_own());
+        assert_eq!(table.treatment.step, Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 });
+        assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), None);
+        assert_eq!(table.outcome(), Some(Outcome::Unheld));
+    }
+
+    #[test]
+    fn a_set_that_is_not_as_it_was_is_not_asked_about() {
+        for seen in [
+            Seen::ill().listening(T0),
+            Seen::ill().worker(WorkerState::Listening, T0),
+            Seen::ill().set(disabled("seen", T0)),
+            Seen::ill().gone(),
+            Seen::ill().run(NEXT_RUN),
+            Seen::ill().manager(ManagerState::Down),
+        ] {
+            let mut table = opening();
+            assert_eq!(table.sees(&seen), None, "{seen:?}");
+            assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_another_kind_tells_nothing() {
+        for answer in [Ok(OpenAnswer::SetGone), Err(refused())] {
+            let mut table = opening();
+            table.sees(&Seen::ill());
+            assert_eq!(table.hears(Answer::SessionOpened(answer)), None);
+            assert_eq!(table.outcome(), Some(Outcome::Failed));
+        }
+    }
+
+    #[test]
+    fn a_lost_grant_cannot_be_ended_by_us_and_says_so() {
+        let mut lost_answer = opening();
+        lost_answer.sees(&Seen::ill());
+        lost_answer.hears(Answer::SessionOpened(Err(lost())));
+        let (mut crashed, mut stopped) = (opening(), opening());
+        assert_eq!((crashed.recovers(), stopped.ends()), (None, None), "never asked again blindly");
+        for table in [lost_answer, crashed, stopped] {
+            assert_eq!(table.outcome(), Some(Outcome::Failed));
+            assert!(table.why().ends_with("GitHub forgets it within about 90 s"), "{}", table.why());
+        }
+    }
+
+    #[test]
+    fn our_session_is_deleted_until_it_is_gone() {
+        for error in [refused(), lost()] {
+            let mut table = opened();
+            let (mut second, mut sent_at) = (0, Vec::new());
+            while sent_at.len() < 9 {
+                if table.at(second).sees(&Seen::ill().manager(ManagerState::Down)).is_some() {
+                    assert_eq!(table.hears(Answer::SessionDeleted(Err(error.clone()))), None);
+                    sent_at.push(second);
+                }
+                second += 1;
+            }
+            assert_eq!(sent_at, [0, 1, 3, 7, 15, 31, 61, 91, 121], "the manager has no say in it");
+            assert_eq!(table.at(200).sees(&Seen::ill()), delete_own());
+            table.hears(Answer::SessionDeleted(Ok(())));
+            assert_eq!(table.outcome(), Some(Outcome::Unheld));
+        }
+    }
+
+    #[test]
+    fn neither_a_servers_word_nor_a_clock_set_back_keeps_our_session() {
+        let mut table = opened();
+        let busy = ProbeFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
+        table.hears(Answer::SessionDeleted(Err(WriteError::NotApplied(busy))));
+        assert_eq!(table.at(30).sees(&Seen::ill()), delete_own());
+        table.at = Wall(0);
+        assert_eq!(table.sees(&Seen::ill()), delete_own());
+    }
+
+    #[test]
+    fn our_session_is_deleted_when_the_medic_ends_and_after_its_crash() {
+        assert_eq!(opened().ends(), delete_own());
+        assert_eq!(opened().recovers(), delete_own());
+    }
+}

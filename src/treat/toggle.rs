@@ -265,3 +265,363 @@ fn over(treatment: &Treatment, ours: &Revision, set: &ScaleSet, now: Wall) -> Op
         Enablement::Disabled => Some(close(treatment, Outcome::Yielded, now, PERSON)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Incarnation, ProbeFailure};
+    use crate::treat::testing::{
+        NEXT_RUN, RUN, Seen, T0, Table, after, disabled as off, enabled as on, failure as failing, lost, refused, rev,
+    };
+
+    fn disabling() -> Table {
+        Table::of(Step::Disabling { seen: rev("seen") })
+    }
+
+    /// Ten seconds after the decision, the disable's answer was lost.
+    fn unknown() -> Table {
+        Table::of(Step::DisableUnknown { seen: rev("seen"), sent: after(10) })
+    }
+
+    fn disabled() -> Table {
+        Table::of(Step::Disabled { ours: rev("ours") })
+    }
+
+    fn enabling() -> Table {
+        Table::of(Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 })
+    }
+
+    fn ours() -> ScaleSet {
+        off("ours", T0)
+    }
+
+    fn sees_ours() -> Seen {
+        Seen::ill().set(ours())
+    }
+
+    #[test]
+    fn a_toggle_reads_disables_waits_for_the_worker_reads_again_and_enables() {
+        let mut table = disabling();
+        assert_eq!(table.sees(&Seen::ill()), Some(Effect::ReadSet));
+        assert_eq!(table.reads(on("seen")), Some(Effect::Disable));
+        assert_eq!(table.hears(Answer::Disabled(Ok(ours()))), None);
+        assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours") });
+        assert_eq!(table.at(2).sees(&sees_ours()), None, "no sign of the new worker yet");
+        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3))), Some(Effect::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
+        assert_eq!(table.label(), "verifying");
+    }
+
+    #[test]
+    fn nothing_is_sent_when_the_set_is_no_longer_what_was_treated() {
+        for (seen, outcome) in [
+            (Seen::ill().set(off("seen", T0)), Outcome::Yielded),
+            (Seen::ill().set(on("edited")), Outcome::Yielded),
+            (Seen::ill().gone(), Outcome::Yielded),
+            (Seen::ill().run(NEXT_RUN), Outcome::Yielded),
+            (Seen::ill().manager(ManagerState::Down), Outcome::Yielded),
+            (Seen::ill().manager(ManagerState::Unreachable), Outcome::Yielded),
+            (Seen::ill().listening(T0), Outcome::SelfRecovered),
+        ] {
+            let mut table = disabling();
+            assert_eq!(table.sees(&seen), None, "{seen:?}");
+            assert_eq!(table.outcome(), Some(outcome), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_when_the_last_look_differs_from_the_first() {
+        for set in [off("seen", T0), on("edited"), off("edited", T0)] {
+            let mut table = disabling();
+            table.sees(&Seen::ill());
+            assert_eq!(table.reads(set), None);
+            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        }
+        let mut table = disabling();
+        table.sees(&Seen::ill());
+        assert_eq!(table.hears(Answer::Read(Ok(None))), None);
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_last_look_that_fails_is_repeated_for_half_a_minute() {
+        let mut table = disabling();
+        for second in [0, 10, 29] {
+            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Effect::ReadSet));
+            assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Server)))), None);
+            assert_eq!(table.outcome(), None, "{second} s");
+        }
+        table.at(30).hears(Answer::Read(Err(failing(FailureKind::Server))));
+        assert_eq!(table.outcome(), Some(Outcome::Failed));
+        assert!(table.why().contains("nothing was sent"), "{}", table.why());
+    }
+
+    #[test]
+    fn a_refused_disable_changed_nothing() {
+        let mut table = disabling();
+        assert_eq!(table.hears(Answer::Disabled(Err(refused()))), None);
+        assert_eq!(table.outcome(), Some(Outcome::Failed));
+        assert!(table.why().contains("nothing was changed"), "{}", table.why());
+    }
+
+    #[test]
+    fn an_answered_disable_is_ours_however_wrong_the_managers_clock_is() {
+        for at in [Some(T0.minus(Span::hours(1))), Some(T0.plus(Span::hours(1))), None] {
+            let mut table = disabling();
+            table.hears(Answer::Disabled(Ok(ScaleSet { updated_at: at, ..ours() })));
+            assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours") });
+        }
+    }
+
+    #[test]
+    fn a_disable_without_an_answer_is_settled_by_reading() {
+        let mut table = disabling();
+        assert_eq!(table.at(3).sees(&Seen::ill()), Some(Effect::ReadSet));
+        assert_eq!(table.reads(on("seen")), Some(Effect::Disable));
+        assert_eq!(table.at(10).hears(Answer::Disabled(Err(lost()))), Some(Effect::ReadSet));
+        assert_eq!(
+            table.treatment.step,
+            Step::DisableUnknown { seen: rev("seen"), sent: after(3) },
+            "dated by the sending, not by the decision"
+        );
+        let mut table = disabling();
+        assert_eq!(table.hears(Answer::Disabled(Ok(on("seen")))), Some(Effect::ReadSet), "an answer that cannot be");
+        assert_eq!(table.label(), "disable_unknown");
+    }
+
+    #[test]
+    fn after_a_crash_a_disable_may_have_been_sent() {
+        for table in [&mut disabling(), &mut unknown()] {
+            assert_eq!(table.at(60).recovers(), Some(Effect::ReadSet));
+            assert_eq!(table.label(), "disable_unknown");
+        }
+        assert_eq!(disabling().ends(), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn a_lost_disable_is_ours_when_dated_close_after_its_sending() {
+        for (seconds, is_ours) in [(7, false), (8, true), (10, true), (40, true), (41, false)] {
+            let mut table = unknown();
+            assert_eq!(table.at(60).reads(off("new", after(seconds))), None);
+            if is_ours {
+                assert_eq!(table.treatment.step, Step::Disabled { ours: rev("new") }, "{seconds} s");
+            } else {
+                assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seconds} s: a person's");
+            }
+        }
+        let mut table = unknown();
+        table.at(60).reads(ScaleSet { updated_at: None, ..off("new", T0) });
+        assert_eq!(table.outcome(), Some(Outcome::Yielded), "what nobody can date is not ours");
+    }
+
+    #[test]
+    fn a_lost_disable_may_come_late_and_is_waited_for() {
+        let mut table = unknown();
+        for second in [11, 20, 39] {
+            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Effect::ReadSet), "read in each pass");
+            assert_eq!(table.reads(on("seen")), None);
+            assert_eq!(table.label(), "disable_unknown", "{second} s");
+        }
+        table.at(40).sees(&Seen::ill());
+        assert_eq!(table.reads(on("seen")), None);
+        assert_eq!(table.outcome(), Some(Outcome::Failed));
+        assert_eq!(table.why(), "the disable never took effect; nothing was changed");
+    }
+
+    #[test]
+    fn a_lost_disable_ends_where_somebody_acted() {
+        let mut table = unknown();
+        table.at(12).reads(on("edited"));
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        let mut table = unknown();
+        assert_eq!(table.sees(&Seen::ill().gone()), Some(Effect::ReadSet), "a list may be wrong");
+        table.hears(Answer::Read(Ok(None)));
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_lost_disable_stays_open_while_the_manager_cannot_be_read() {
+        let mut table = unknown();
+        assert_eq!(table.at(500).sees(&Seen::ill().manager(ManagerState::Down)), None);
+        assert_eq!(table.sees(&Seen::ill().manager(ManagerState::Unreachable)), Some(Effect::ReadSet));
+        assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Timeout)))), None);
+        assert_eq!(table.label(), "disable_unknown");
+    }
+
+    #[test]
+    fn the_enable_comes_when_the_worker_is_there_or_its_time_is_over() {
+        let (old, new) = (T0.minus(Span::secs(1)), after(1));
+        for (state, at, due) in [
+            (WorkerState::Idle, new, 0),
+            (WorkerState::Retrying, new, 0),
+            (WorkerState::Unknown, new, 5),
+            (WorkerState::Absent, new, 15),
+            (WorkerState::Listening, new, 15),
+            (WorkerState::Idle, old, 15),
+            (WorkerState::Retrying, old, 15),
+        ] {
+            let seen = sees_ours().worker(state, at);
+            if due > 0 {
+                assert_eq!(disabled().at(due - 1).sees(&seen), None, "{state} dated {at}");
+            }
+            assert_eq!(disabled().at(due).sees(&seen), Some(Effect::ReadSet), "{state} dated {at}");
+        }
+    }
+
+    #[test]
+    fn no_gap_is_longer_than_the_longest_time_disabled() {
+        let mut table = disabled();
+        (table.policy.toggle_gap, table.policy.toggle_gap_limit) = (Span::mins(9), Span::mins(9));
+        assert_eq!(table.at(119).sees(&sees_ours()), None);
+        assert_eq!(table.at(120).sees(&sees_ours()), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_prolong_the_time_disabled() {
+        let mut table = disabled();
+        table.at = T0.minus(Span::hours(1));
+        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
+        table.treatment.step = Step::Enabling { ours: rev("ours"), attempts: 3, not_before: T0 };
+        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn after_a_restart_the_new_process_gets_time_to_make_its_worker() {
+        let seen = sees_ours().run(NEXT_RUN);
+        assert_eq!(disabled().at(64).sees(&seen), None, "4 s after the start");
+        assert_eq!(disabled().at(65).sees(&seen), Some(Effect::ReadSet));
+        let before = sees_ours().run(NEXT_RUN).worker(WorkerState::Idle, after(30));
+        assert_eq!(disabled().at(62).sees(&before), None, "the worker of the process before");
+        let ahead = sees_ours().run(Incarnation(after(90_000)));
+        assert_eq!(disabled().at(120).sees(&ahead), Some(Effect::ReadSet), "a wrong clock does not prolong it");
+    }
+
+    #[test]
+    fn a_set_that_somebody_enabled_is_verified_without_our_enable() {
+        let mut table = disabled();
+        assert_eq!(table.sees(&Seen::ill().set(on("theirs"))), None);
+        assert_eq!(table.label(), "verifying");
+        let mut table = enabling();
+        assert_eq!(table.reads(on("theirs")), None);
+        assert_eq!(table.label(), "verifying");
+    }
+
+    #[test]
+    fn a_set_that_somebody_edited_while_disabled_is_theirs_and_stays_as_it_is() {
+        let theirs = off("theirs", after(3));
+        for table in [&mut disabled(), &mut enabling()] {
+            assert_eq!(table.at(20).sees(&Seen::ill().set(theirs.clone())), None);
+            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        }
+        let mut table = enabling();
+        assert_eq!(table.reads(theirs), None, "the last look decides");
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_list_that_lacks_the_set_is_not_believed_before_the_set_itself_was_asked_for() {
+        for table in [&mut disabled(), &mut enabling()] {
+            assert_eq!(table.at(1).sees(&Seen::ill().gone()), Some(Effect::ReadSet));
+            assert_eq!(table.clone().reads(ours()), Some(Effect::Enable), "the list was wrong");
+            table.hears(Answer::Read(Ok(None)));
+            assert_eq!(table.outcome(), Some(Outcome::Yielded), "it was right");
+        }
+    }
+
+    #[test]
+    fn while_the_manager_is_down_the_intent_is_kept_without_limit() {
+        for table in [&mut disabled(), &mut enabling()] {
+            let before = table.treatment.clone();
+            assert_eq!(table.at(90_000).sees(&Seen::ill().manager(ManagerState::Down)), None);
+            assert_eq!(table.treatment, before);
+            assert_eq!(table.sees(&sees_ours().run(NEXT_RUN)), Some(Effect::ReadSet), "still ours after a restart");
+        }
+    }
+
+    #[test]
+    fn a_manager_whose_list_cannot_be_used_is_asked_for_the_set_alone_once_it_is_time() {
+        let blind = Seen::ill().manager(ManagerState::Unreachable);
+        let mut table = disabled();
+        assert_eq!(table.at(119).sees(&blind), None);
+        assert_eq!(table.at(120).sees(&blind), Some(Effect::ReadSet));
+        assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Timeout)))), None);
+        assert_eq!(table.sees(&blind), None, "not at once again");
+        assert_eq!(table.at(121).sees(&blind), Some(Effect::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+    }
+
+    #[test]
+    fn the_enable_is_tried_until_it_is_seen_to_have_worked() {
+        let mut table = enabling();
+        let mut waits = Vec::new();
+        let mut second = 0;
+        for _ in 0..8 {
+            assert_eq!(table.at(second).sees(&sees_ours()), Some(Effect::ReadSet));
+            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+            assert_eq!(table.hears(Answer::Enabled(Err(refused()))), None);
+            let since = second;
+            while table.at(second).sees(&sees_ours()).is_none() {
+                second += 1;
+            }
+            waits.push(second - since);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(table.outcome(), None);
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
+        assert_eq!(table.label(), "verifying");
+    }
+
+    #[test]
+    fn no_server_can_ask_us_to_leave_a_set_disabled_for_longer() {
+        let mut table = enabling();
+        let busy = ProbeFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
+        table.hears(Answer::Enabled(Err(WriteError::NotApplied(busy))));
+        assert_eq!(table.at(29).sees(&sees_ours()), None);
+        assert_eq!(table.at(30).sees(&sees_ours()), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn an_enable_without_an_answer_is_settled_by_reading() {
+        let sent = || {
+            let mut table = enabling();
+            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+            assert_eq!(table.hears(Answer::Enabled(Err(lost()))), None);
+            table.at(2);
+            table
+        };
+        let mut table = sent();
+        assert_eq!(table.sees(&Seen::ill().set(on("enabled"))), None);
+        assert_eq!(table.label(), "verifying", "it had worked");
+        let mut table = sent();
+        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Effect::Enable), "it had not");
+        let mut table = enabling();
+        table.hears(Answer::Enabled(Ok(ours())));
+        assert_eq!(table.label(), "enabling", "an answer that shows it disabled is no success");
+    }
+
+    #[test]
+    fn a_set_that_is_gone_needs_no_enable() {
+        let mut table = enabling();
+        table.hears(Answer::Enabled(Err(WriteError::NotApplied(failing(FailureKind::NotFound)))));
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn when_the_medic_ends_or_starts_a_set_of_ours_is_enabled_after_a_look() {
+        let mut table = disabled();
+        assert_eq!(table.at(1).ends(), Some(Effect::ReadSet), "at once, whatever the worker does");
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        for input in [Table::ends, Table::recovers] {
+            let mut table = enabling();
+            table.treatment.step = Step::Enabling { ours: rev("ours"), attempts: 5, not_before: after(30) };
+            assert_eq!(input(&mut table), Some(Effect::ReadSet), "whatever the wait");
+            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        }
+        let mut table = disabled();
+        assert_eq!(table.at(400).recovers(), None, "nothing is in flight");
+        assert_eq!(table.sees(&sees_ours().run(RUN)), Some(Effect::ReadSet));
+    }
+}
