@@ -9,4 +9,8 @@ pub mod toggle;
 pub mod verify;
 
 #[cfg(test)]
+mod explore;
+#[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod world;

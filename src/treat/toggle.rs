@@ -118,8 +118,9 @@ pub(super) fn disable_unknown(
 
 fn settle_disable(treatment: &Treatment, seen: &Revision, sent: Wall, set: &ScaleSet, now: Wall) -> Transition {
     match set.enabled {
-        Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Yielded, now, PERSON),
+        // Also after a person's edit: what comes late would disable the set all the same, and nobody would know.
         Enablement::Enabled if now.since(sent) < LATE => stay(treatment),
+        Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Yielded, now, PERSON),
         Enablement::Enabled => {
             close(treatment, Outcome::Failed, now, "the disable never took effect; nothing was changed")
         }
@@ -433,6 +434,8 @@ mod tests {
     fn a_lost_disable_ends_where_somebody_acted() {
         let mut table = unknown();
         table.at(12).reads(on("edited"));
+        assert_eq!(table.outcome(), None, "it may still come, and would have to be undone");
+        table.at(40).reads(on("edited"));
         assert_eq!(table.outcome(), Some(Outcome::Yielded));
         let mut table = unknown();
         assert_eq!(table.sees(&Seen::ill().gone()), Some(Effect::ReadSet), "a list may be wrong");
