@@ -3,6 +3,7 @@
 pub mod api;
 mod auth;
 pub mod goroutines;
+pub mod log;
 pub mod metrics_text;
 mod refusal;
 mod wire;
