@@ -47,11 +47,7 @@ pub struct Attributes<'a> {
 #[must_use]
 pub fn head(line: &[u8]) -> Option<Head<'_>> {
     let start = line.get(..HEAD).unwrap_or(line);
-    if line.first() == Some(&b'{') {
-        json_head(start)
-    } else {
-        text_head(start)
-    }
+    if line.first() == Some(&b'{') { json_head(start) } else { text_head(start) }
 }
 
 /// All attributes that matter, or `None` if the line is torn or no log line.

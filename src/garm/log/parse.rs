@@ -210,19 +210,15 @@ fn about_a_set(message: Message, level: &str, line: &Attributes<'_>) -> Option<L
         Message::SessionHeld => LogEvent::SessionHeld { set: worker_set(line)?, session: session(line)? },
         Message::Closing if failed => return None,
         Message::Closing => LogEvent::SessionClosing { set: worker_set(line)? },
-        Message::CloseFailed => {
-            LogEvent::SessionCloseFailed { set: worker_set(line)?, kind: error_kind(&line.error) }
-        }
+        Message::CloseFailed => LogEvent::SessionCloseFailed { set: worker_set(line)?, kind: error_kind(&line.error) },
         Message::Stopped => LogEvent::ListenerStopped { set: worker_set(line)? },
         Message::Polling if failed => {
             LogEvent::ListenerFailed { set: worker_set(line)?, kind: error_kind(&line.error), refresh: false }
         }
         Message::Polling => LogEvent::Poll { set: worker_set(line)?, cursor: line.last_message_id? },
-        Message::Unauthorized => LogEvent::ListenerFailed {
-            set: worker_set(line)?,
-            kind: ListenerErrorKind::Unauthorized,
-            refresh: false,
-        },
+        Message::Unauthorized => {
+            LogEvent::ListenerFailed { set: worker_set(line)?, kind: ListenerErrorKind::Unauthorized, refresh: false }
+        }
         Message::RefreshFailed => {
             LogEvent::ListenerFailed { set: worker_set(line)?, kind: error_kind(&line.error), refresh: true }
         }
@@ -315,11 +311,7 @@ fn forge_set(line: &Attributes<'_>) -> Option<LogSet> {
     let (_, rest) = looked_at(&line.error).split_once("/runnerscalesets/")?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let forge_id = ForgeId(rest.get(..end)?.parse().ok()?);
-    let entity = if line.entity.is_empty() {
-        line.worker.strip_prefix("scaleset-controller-")?
-    } else {
-        &*line.entity
-    };
+    let entity = if line.entity.is_empty() { line.worker.strip_prefix("scaleset-controller-")? } else { &*line.entity };
     (entity.len() <= NAME_MAX).then(|| LogSet::Forge { entity: entity.to_owned(), forge_id })
 }
 

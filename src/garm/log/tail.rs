@@ -539,6 +539,5 @@ impl Rotated {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

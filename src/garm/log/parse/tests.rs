@@ -84,7 +84,9 @@ fn check(numbers: &[&str], expected: &Expect) {
 
 #[test]
 fn recorded_boot_jobs_and_toggle() {
-    check(&["01", "02", "03"], &expect![[r#"
+    check(
+        &["01", "02", "03"],
+        &expect![[r#"
         01 garm-2026-04-pre-fix
           opened: 1 x1, 2 x1, 3 x1, 4 x1
           poll: 1 x1, 2 x1, 3 x1, 4 x1
@@ -111,12 +113,15 @@ fn recorded_boot_jobs_and_toggle() {
           opened: 2 x1
           poll: 2 x1
           stopped: 2 x2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn recorded_conflicts_after_a_kill() {
-    check(&["04", "05", "06", "07", "08"], &expect![[r#"
+    check(
+        &["04", "05", "06", "07", "08"],
+        &expect![[r#"
         04 garm-2026-04-pre-fix
           conflict gave_up=true owner=None: acme0#1 x1, acme0#2 x1, acme1#3 x1, acme1#4 x1
           start: manager x1
@@ -161,12 +166,15 @@ fn recorded_conflicts_after_a_kill() {
           poll: 1 x1, 2 x1, 4 x1
           start: manager x1
           started: 1 x2, 2 x2, 3 x2, 4 x2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn recorded_ends() {
-    check(&["09", "10", "11"], &expect![[r#"
+    check(
+        &["09", "10", "11"],
+        &expect![[r#"
         09 garm-2026-04-pre-fix
           closing: 1 x1, 2 x1, 4 x1
           stop: manager x1
@@ -208,12 +216,15 @@ fn recorded_ends() {
           poll: 1 x1
           start: manager x1
           started: 1 x2, 2 x2, 3 x2, 4 x2
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn recorded_text_format_at_info_level() {
-    check(&["12"], &expect![[r#"
+    check(
+        &["12"],
+        &expect![[r#"
         12 garm-2026-04-pre-fix
           conflict gave_up=true owner=None: acme0#1 x1
           idle: 1 x1
@@ -224,5 +235,6 @@ fn recorded_text_format_at_info_level() {
           start: manager x2
           started: 1 x2
           stop: manager x1
-    "#]]);
+    "#]],
+    );
 }

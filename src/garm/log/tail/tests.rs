@@ -10,11 +10,12 @@ struct Writer {
     written: Vec<String>,
     torn: String,
     stamps: u32,
+    pieces: u32,
 }
 
 impl Writer {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), written: Vec::new(), torn: String::new(), stamps: 0 }
+        Self { folder: tempfile::tempdir().unwrap(), written: Vec::new(), torn: String::new(), stamps: 0, pieces: 0 }
     }
     fn path(&self) -> PathBuf {
         self.folder.path().join("garm.log")
@@ -53,10 +54,7 @@ impl Writer {
     }
     fn shift(&self) {
         for number in (1..100).rev() {
-            rename(
-                &self.sibling(&format!("garm.log.{number}")),
-                &self.sibling(&format!("garm.log.{}", number + 1)),
-            );
+            rename(&self.sibling(&format!("garm.log.{number}")), &self.sibling(&format!("garm.log.{}", number + 1)));
         }
     }
     fn rename_numbered(&mut self) {
@@ -154,7 +152,11 @@ proptest! {
                     writer.whole_line();
                     writer.line();
                 }
-                Op::Piece => writer.piece("piece "),
+                Op::Piece => {
+                    // No two alike, as dated lines are.
+                    writer.pieces += 1;
+                    writer.piece(&format!("piece {} ", writer.pieces));
+                }
                 Op::EndLine => writer.whole_line(),
                 Op::Rotate => match rotation {
                     Rotation::Dated => writer.rename_dated(),
@@ -171,7 +173,9 @@ proptest! {
                         tail = restarted(&tail);
                     }
                     given.extend(read(&mut tail).0);
-                    read_of_this_file |= tail.position(ParserState::default()).is_some_and(|at| at.offset > 0);
+                    let live = std::fs::metadata(writer.path()).map_or(0, |live| live.ino());
+                    let place = tail.position(ParserState::default()).unwrap();
+                    read_of_this_file |= place.inode == live && place.offset > 0;
                 }
             }
         }
