@@ -6,7 +6,7 @@
 //!
 //! Edge cases: rename (the old file is drained, then those in between, then the new one); copy and truncate (the copy
 //! is found by its bytes and read on); truncation without a copy (what was not read is lost, and it is said); a
-//! missing file (waited for); a line without an end (kept back until its end comes, or until the file is followed by
+//! missing file (waited for); a line without an end (kept back until its end comes, dropped if the file is followed by
 //! another); megabytes without a line feed (cut at [`LINE_MAX`]); NULs of a sparse file (skipped); a restart of ours (the
 //! position names the start of a line). Bytes that were both written and truncated away between two steps, before any
 //! byte of the file was read, leave no trace.
@@ -194,7 +194,7 @@ impl Tail {
                 }
                 Read::Truncated if self.next.is_empty() => self.on_truncated(step)?,
                 Read::End | Read::Truncated => {
-                    if !self.on_end(step, sink)? {
+                    if !self.on_end(step)? {
                         step.reached = Reached::End;
                         break;
                     }
@@ -205,10 +205,11 @@ impl Tail {
     }
 
     /// At the end of the current file: whether there is anything else to read now.
-    fn on_end(&mut self, step: &mut Step, sink: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+    fn on_end(&mut self, step: &mut Step) -> io::Result<bool> {
         if let Some(next) = self.next.pop_front() {
-            // Nobody writes to a file that has been followed by another: what it ends with is its last line.
-            self.line.finish(sink);
+            // Nobody writes to a file that has been followed by another. What it ends with was torn by a death, and in
+            // the text form a torn line can read as a whole one about another set: it is dropped.
+            self.line = Line::default();
             self.current = Some(next);
             return Ok(true);
         }

@@ -312,7 +312,7 @@ fn of_a_large_log_never_read_before_the_end_is_read_from_a_line_start() {
 }
 
 #[test]
-fn the_last_torn_line_of_a_dead_run_is_given_out_once_the_log_is_followed_by_another() {
+fn the_torn_last_line_of_a_dead_run_is_dropped_once_the_log_is_followed_by_another() {
     let mut writer = Writer::new();
     let mut tail = Tail::new(writer.path(), None);
     writer.line();
@@ -321,7 +321,7 @@ fn the_last_torn_line_of_a_dead_run_is_given_out_once_the_log_is_followed_by_ano
     rename(&writer.path(), &writer.sibling("garm.log.1"));
     assert_eq!(read(&mut tail).0.len(), 0);
     writer.raw(b"new run\n");
-    assert_eq!(read(&mut tail).0, ["torn", "new run"]);
+    assert_eq!(read(&mut tail).0, ["new run"]);
 }
 
 #[test]
