@@ -25,7 +25,7 @@ pub mod decide;
 
 pub mod treat;
 
-// pub mod run;
+pub mod run;
 
 pub mod clock;
 pub mod http;

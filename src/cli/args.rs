@@ -1,5 +1,6 @@
 //! What can be typed. A command is listed by the parser ([`Command`]) once it works; its arguments are declared
 //! here, one struct per command.
+#![expect(clippy::doc_markdown, reason = "these comments are printed as help: backticks would show")]
 
 use crate::config::keys::{self, Key};
 use crate::config::source::CONFIG_ENV;
@@ -32,6 +33,16 @@ pub enum Command {
     /// Show a crash and its healing on built-in simulators of GARM and GitHub
     #[cfg(feature = "lab")]
     Lab(LabArgs),
+    /// Show every scale set: from the running medic where there is one, else by looking
+    Status(StatusArgs),
+    /// Show why one scale set is judged as it is, and what is done about it
+    Explain(ExplainArgs),
+    /// Stop healing for a while: everything, one manager or one set
+    Pause(PauseArgs),
+    /// End a pause, or close the circuit breaker
+    Resume(ResumeArgs),
+    /// Show what was found, decided and done
+    History(HistoryArgs),
     /// Check, show or describe the configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -188,6 +199,9 @@ pub struct StatusArgs {
     /// Only this manager
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
+    /// Repeat every two seconds, until stopped
+    #[arg(long)]
+    pub watch: bool,
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -229,15 +243,43 @@ pub struct HealArgs {
     pub session: Option<String>,
 }
 
-/// `pause` and `resume`.
+/// What a pause covers: everything, unless narrowed.
 #[derive(Debug, Clone, Default, Args)]
-pub struct PauseArgs {
+pub struct ScopeArgs {
     /// Only this manager
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
-    /// Only this set of it
+    /// Only this set of it, by the manager's id or by name
     #[arg(long, value_name = "SET", requires = "manager")]
     pub set: Option<String>,
+}
+
+/// `pause`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PauseArgs {
+    /// What to pause.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Why, for those who wonder later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who; else the user's name
+    #[arg(long, value_name = "NAME")]
+    pub author: Option<String>,
+    /// For how long: seconds, or a duration such as 2h; else until resumed
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    pub for_time: Option<Span>,
+}
+
+/// `resume`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ResumeArgs {
+    /// What to resume.
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Also close the circuit breaker
+    #[arg(long)]
+    pub breaker: bool,
 }
 
 /// `doctor`.
@@ -282,7 +324,14 @@ impl Cli {
             Command::Once(args) => args.mode.mode.as_ref(),
             #[cfg(feature = "lab")]
             Command::Lab(_) => None,
-            Command::Config(_) | Command::Completions(_) | Command::Man(_) => None,
+            Command::Status(_)
+            | Command::Explain(_)
+            | Command::Pause(_)
+            | Command::Resume(_)
+            | Command::History(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         };
         let flags: [(&'static Key, &'static str, Option<&String>); 3] = [
             (&keys::log::FORMAT, "--log-format", self.global.log_format.as_ref()),
@@ -355,17 +404,15 @@ mod tests {
     fn arguments_of_every_command_are_consistent() {
         #[derive(Parser)]
         enum All {
-            Status(StatusArgs),
-            Explain(ExplainArgs),
             Heal(HealArgs),
-            Pause(PauseArgs),
-            Resume(PauseArgs),
             Doctor(DoctorArgs),
-            History(HistoryArgs),
             Replay(ReplayArgs),
         }
         All::command().debug_assert();
-        assert!(All::try_parse_from(["medic", "pause", "--set", "7"]).is_err(), "a set alone names no manager");
+        assert!(
+            Cli::try_parse_from(["medic", "pause", "--reason", "x", "--set", "7"]).is_err(),
+            "a set alone names no manager"
+        );
     }
 
     #[test]

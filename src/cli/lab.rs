@@ -1,10 +1,336 @@
-//! `lab`.
+//! `lab`: the real medic on embedded simulators of GARM and GitHub, over real sockets, in scaled time.
 
-use super::Failure;
-use super::args::LabArgs;
+use super::args::{LabArgs, LabGeneration};
+use super::output::data;
+use super::{Failure, medic};
+use crate::clock::{Clock, ScaledClock, system_wall};
+use crate::config::raw::Raw;
+use crate::config::source::{FileText, Sources};
+use crate::config::{Config, Depth, check};
 use crate::exit::ExitCode;
+use crate::export::metrics::Metrics;
+use crate::export::server::Board;
+use crate::export::words;
+use crate::lab::backend::DoorId;
+use crate::lab::door_http::{HttpDoors, Sockets};
+use crate::lab::garm::Generation;
+use crate::lab::hub::{Hub, Pump};
+use crate::lab::story::{STORIES, Story};
+use crate::lab::world::{Fleet, MEDIC_TOKEN, World};
+use crate::model::status::ManagerStatus;
+use crate::model::{Decision, Diagnosis, ScaleSetId, Span, Wall};
+use crate::run::assemble::{Shared, engines, real_transport};
+use crate::run::lease::Lease;
+use crate::run::service::{Publisher, run as serve};
+use crate::store::Store;
+use anyhow::{Context as _, anyhow};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// How fast simulated time passes, unless told.
+const SPEED: f64 = 10.0;
+/// Where the status page is served, if the port is free.
+const LISTEN: &str = "127.0.0.1:9810";
 
 /// Runs the command.
-pub(super) fn run(_args: &LabArgs) -> Result<ExitCode, Failure> {
-    Err(Failure::internal(anyhow::anyhow!("`lab` is not wired to the simulators in this build")))
+pub(super) fn run(args: &LabArgs) -> Result<ExitCode, Failure> {
+    if args.list {
+        for story in STORIES {
+            data(&format!("{:<16} {}\n", story.name, story.about))?;
+        }
+        return Ok(ExitCode::Well);
+    }
+    let story = match &args.scenario {
+        None => STORIES.first(),
+        Some(name) => Story::named(name),
+    };
+    let story = story.ok_or_else(|| Failure::Usage("no such story; `lab --list` shows them".to_owned()))?;
+    medic::runtime()?.block_on(play(args, story))
+}
+
+async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure> {
+    let generation = match args.generation {
+        LabGeneration::Prefix => Generation::PreFix,
+        LabGeneration::Postfix => Generation::PostFix,
+        LabGeneration::ListenerMetrics => Generation::ListenerMetrics,
+    };
+    let speed = args.speed.unwrap_or(SPEED);
+    let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), speed));
+    let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).context("no port for the simulators")?;
+    let url = |door| sockets.url(door).ok_or_else(|| anyhow!("no address for {door}"));
+    let (garm_url, github_url) = (url(DoorId::Manager(0))?, url(DoorId::Github)?);
+
+    let mut fleet = Fleet::new(generation, args.sets, &github_url).each(|garm| garm.debug_server = true);
+    if let Some(span) = args.stale_session {
+        fleet.github.stale_lifetime = span;
+    }
+    let stale = fleet.github.stale_lifetime;
+    let began = clock.now().wall;
+    let hub = Hub::new(World::new(&fleet, began), Arc::clone(&clock));
+    hub.with(|world, now| world.start(0, now));
+    let _pump = Pump::start(&hub);
+    let _doors = HttpDoors::serve(&hub, sockets);
+
+    let dir = tempfile::tempdir().context("no place for the lab's state")?;
+    let config =
+        config(dir.path(), &garm_url, &fleet.managers.first().map(|m| m.password.clone()).unwrap_or_default())?;
+    let shared = shared(&config, &clock)?;
+    let publisher = Arc::new(Publisher {
+        board: Arc::new(Board::default()),
+        metrics: Arc::clone(&shared.metrics),
+        clock: Arc::clone(&clock),
+        mode: medic::mode(&config),
+        interval: config.run.interval,
+        order: config.managers.iter().map(|manager| manager.name.clone()).collect(),
+        latest: Mutex::default(),
+    });
+    let listener = match TcpListener::bind(LISTEN).await {
+        Ok(listener) => listener,
+        Err(_) => TcpListener::bind("127.0.0.1:0").await.context("no port for the status page")?,
+    };
+    let page = listener.local_addr().map_err(Failure::internal)?;
+    data(&format!(
+        "{}: {}.\n{} scale sets on a simulated GARM ({garm_url}) and GitHub ({github_url}); GitHub forgets a stale \
+         session after {stale}.\nThe medic heals; its status page is http://{page}/ . Time runs {speed} times as fast.\n\n",
+        story.name, story.about, args.sets
+    ))?;
+    let engines = engines(&config, &shared, &real_transport)?;
+    let (end, ended) = oneshot::channel::<()>();
+    let service = serve(
+        engines,
+        Arc::clone(&publisher),
+        Arc::clone(&shared.lease),
+        Some(listener),
+        config.run.shutdown_limit,
+        async {
+            let _ = ended.await;
+        },
+    );
+    let stage = Stage { story, generation, hub, clock, board: Arc::clone(&publisher.board), began };
+    let show = async {
+        let shown = stage.show(args.serve).await;
+        if args.serve && shown.is_ok() {
+            data(&format!("\nEverything keeps running: http://{page}/ , stop with Ctrl-C.\n"))?;
+            medic::signal().await;
+        }
+        let _ = end.send(());
+        shown
+    };
+    let (served, shown) = tokio::join!(service, show);
+    served.map_err(Failure::internal)?;
+    shown
+}
+
+fn config(dir: &std::path::Path, garm: &str, password: &str) -> Result<Config, Failure> {
+    let secret = |name: &str, text: &str| -> anyhow::Result<String> {
+        let path = dir.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path.display().to_string())
+    };
+    let (password, token) = (secret("password", password)?, secret("token", MEDIC_TOKEN)?);
+    let text = format!(
+        "[run]\nmode = \"heal\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"{garm}\"\nusername = \"admin\"\n\
+         password_file = \"{password}\"\ndebug_server = true\n[[github]]\nendpoint = \"github.com\"\ntoken_file = \
+         \"{token}\"\n",
+        dir.display()
+    );
+    let file = Some(FileText { name: "the lab's configuration".to_owned(), text });
+    Ok(check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files)?.config)
+}
+
+fn shared(config: &Config, clock: &Arc<dyn Clock>) -> Result<Shared, Failure> {
+    let store = Store::open(&config.run.state_dir).map_err(Failure::internal)?;
+    let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
+    let metrics = Arc::new(Metrics::new(&names, medic::mode(config)).map_err(Failure::internal)?);
+    let lease = Arc::new(Lease::new(store.clone(), "lab".to_owned(), Arc::clone(clock)));
+    Ok(Shared { store, lease, clock: Arc::clone(clock), metrics })
+}
+
+/// The stage, as a spectator sees it.
+struct Stage {
+    story: &'static Story,
+    generation: Generation,
+    hub: Arc<Hub<World>>,
+    clock: Arc<dyn Clock>,
+    board: Arc<Board>,
+    began: Wall,
+}
+
+impl Stage {
+    /// Plays the story and tells what happens, until its ending is seen by the medic too.
+    async fn show(&self, _serve: bool) -> Result<ExitCode, Failure> {
+        let mut acts = self.story.acts.iter().peekable();
+        let mut told = Told::default();
+        let mut hurt: Option<Wall> = None;
+        let mut healed: Option<Wall> = None;
+        loop {
+            let now = self.clock.now().wall;
+            let passed = now.since(self.began);
+            if let Some((_, act)) = acts.next_if(|(at, _)| *at <= passed) {
+                let words = self.hub.with(|world, now| act.happen(world, self.generation, now));
+                self.say(now, &words)?;
+            }
+            if let Some(status) = self.board.status() {
+                for manager in &status.managers {
+                    for line in told.changes(manager) {
+                        self.say(now, &line)?;
+                    }
+                }
+            }
+            if let Some(line) = told.jobs(&self.hub) {
+                self.say(now, &line)?;
+            }
+            let (listening, enabled) = self.hub.with(|world, _| world.listening(0));
+            if listening < enabled && passed > Span::secs(10) {
+                hurt.get_or_insert(now);
+                healed = None;
+            }
+            if listening == enabled && acts.peek().is_none() {
+                healed.get_or_insert(now);
+            }
+            if acts.peek().is_none() && self.hub.with(|world, _| self.story.has_ended(world)) {
+                healed.get_or_insert(now);
+                if told.agrees(self.story, enabled) {
+                    return self.summary(hurt, healed, now);
+                }
+            }
+            if passed > self.story.acts_end().plus(self.story.limit) {
+                self.say(now, "The story did not come to its ending in time.")?;
+                return Ok(ExitCode::Internal);
+            }
+            self.clock.sleep(Span::millis(500)).await;
+        }
+    }
+
+    fn say(&self, now: Wall, words: &str) -> Result<(), Failure> {
+        let passed = now.since(self.began).as_secs_f64();
+        data(&format!("{passed:>7.1} s  {words}\n"))
+    }
+
+    fn summary(&self, hurt: Option<Wall>, healed: Option<Wall>, now: Wall) -> Result<ExitCode, Failure> {
+        let (writes, crashes) =
+            self.hub.with(|world, _| world.garm(0).map_or((0, 0), |garm| (garm.writes().len(), garm.crashes())));
+        self.table(hurt)?;
+        let took = match (hurt, healed) {
+            (Some(hurt), Some(healed)) => format!(
+                "{} from the first set that stopped listening to the last that \
+                                                   listened again",
+                healed.since(hurt)
+            ),
+            (_, _) => "no set stopped listening for long".to_owned(),
+        };
+        let alone = if self.generation.retries() {
+            "comes back by itself once GitHub has forgotten the stale sessions"
+        } else {
+            "never comes back"
+        };
+        self.say(
+            now,
+            &format!(
+                "The end: {took}. The medic sent {writes} updates to GARM; GARM crashed {crashes} times. Without the \
+                 medic, such a build {alone}."
+            ),
+        )?;
+        Ok(ExitCode::Well)
+    }
+}
+
+impl Stage {
+    /// Every set at the end: what it is, what was done, and whether its jobs ran.
+    fn table(&self, hurt: Option<Wall>) -> Result<(), Failure> {
+        let Some(status) = self.board.status() else { return Ok(()) };
+        let mut out =
+            String::from("\n  SET         NOW          OUT FOR     TREATED BY   JOBS DONE  WAITING  TO CLEAN UP\n");
+        for set in status.managers.iter().flat_map(|manager| &manager.sets) {
+            let jobs = self.hub.with(|world, _| set.forge_id.map(|id| world.github.jobs(id))).unwrap_or_default();
+            let well = matches!(set.finding.diagnosis, Diagnosis::Listening);
+            let out_for = match hurt {
+                Some(hurt) if well && set.finding.since > hurt => set.finding.since.since(hurt).to_string(),
+                Some(_) | None => "-".to_owned(),
+            };
+            let treated = set.treatments.first().map_or("-", |row| row.remedy.as_str());
+            let _ = writeln!(
+                out,
+                "  {:<11} {:<12} {out_for:<11} {treated:<12} {:<10} {:<8} {}",
+                set.name,
+                set.finding.diagnosis.as_str(),
+                jobs.completed,
+                jobs.waiting.saturating_add(jobs.assigned),
+                set.lingering.deleted
+            );
+        }
+        out.push('\n');
+        data(&out)
+    }
+}
+
+/// What the spectator knows already.
+#[derive(Default)]
+struct Told {
+    jobs: u64,
+    diagnoses: BTreeMap<ScaleSetId, Diagnosis>,
+    states: BTreeMap<ScaleSetId, String>,
+    manager: String,
+}
+
+impl Told {
+    fn changes(&mut self, manager: &ManagerStatus) -> Vec<String> {
+        let mut lines = Vec::new();
+        let state = manager.state.to_string();
+        if self.manager != state {
+            lines.push(format!("The medic sees that the manager is {state}."));
+            self.manager = state;
+        }
+        for set in &manager.sets {
+            let diagnosis = set.finding.diagnosis;
+            let because = set.finding.evidence.first().map(|evidence| words::fact(&evidence.fact)).unwrap_or_default();
+            let before = self.diagnoses.insert(set.id, diagnosis);
+            if before != Some(diagnosis) && (before.is_some() || diagnosis != Diagnosis::Unknown) {
+                lines.push(format!("  {}: {diagnosis} ({}): {because}", set.name, set.finding.confidence));
+            }
+            let doing = match &set.decision {
+                Decision::Treating { treatment } => set
+                    .treatments
+                    .iter()
+                    .find(|row| row.id == *treatment)
+                    .map(|row| format!("{}: {}", row.remedy, row.state)),
+                Decision::Escalate { .. } => Some(words::decision(&set.decision)),
+                Decision::Leave | Decision::Watch { .. } | Decision::Withhold { .. } | Decision::Act { .. } => None,
+            };
+            match doing {
+                Some(doing) if self.states.get(&set.id) != Some(&doing) => {
+                    lines.push(format!("  {}: {doing}", set.name));
+                    self.states.insert(set.id, doing);
+                }
+                Some(_) | None => {}
+            }
+        }
+        lines
+    }
+
+    /// Jobs that have run since the last time.
+    fn jobs(&mut self, hub: &Hub<World>) -> Option<String> {
+        let done: u64 = hub.with(|world, _| {
+            let sets: Vec<_> = world.garm(0)?.scale_sets().map(|(_, _, forge)| forge).collect();
+            Some(sets.iter().map(|set| world.github.jobs(*set).completed).sum())
+        })?;
+        let more = done.saturating_sub(std::mem::replace(&mut self.jobs, done));
+        (more > 0).then(|| format!("Jobs flow: {more} more finished, {done} in all."))
+    }
+
+    /// Whether the medic has seen what the story came to.
+    fn agrees(&self, story: &Story, enabled: usize) -> bool {
+        use crate::lab::story::Ending;
+        let listening = self.diagnoses.values().filter(|diagnosis| **diagnosis == Diagnosis::Listening).count();
+        match story.ending {
+            Ending::AllListen | Ending::AllListenAndJobsDone => listening >= enabled,
+            Ending::AllButTheFirst => {
+                listening.saturating_add(1) >= enabled
+                    && self.diagnoses.values().any(|diagnosis| *diagnosis == Diagnosis::HeldElsewhere)
+            }
+        }
+    }
 }

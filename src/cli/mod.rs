@@ -6,12 +6,19 @@
 pub mod args;
 pub mod completions;
 pub mod config;
+mod explain;
+mod history;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod man;
+mod medic;
 pub mod once;
 pub mod output;
+mod pause;
+mod picture;
+mod render;
 pub mod run;
+mod status;
 
 pub use output::Failure;
 
@@ -46,6 +53,11 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             start_without_config(&cli.global)?;
             lab::run(args)
         }
+        Command::Status(args) => status::run(args, &start(cli)?.config),
+        Command::Explain(args) => explain::run(args, &start(cli)?.config),
+        Command::Pause(args) => pause::pause(args, &start(cli)?.config),
+        Command::Resume(args) => pause::resume(args, &start(cli)?.config),
+        Command::History(args) => history::run(args, &start(cli)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
@@ -67,13 +79,13 @@ fn start(cli: &Cli) -> Result<Checked, Failure> {
     Ok(checked)
 }
 
-/// Logging for a command that needs no configuration: warnings, unless flags say otherwise.
+/// Logging for a command that needs no configuration: errors, unless flags say otherwise.
 #[cfg(feature = "lab")]
 fn start_without_config(global: &GlobalArgs) -> Result<(), Failure> {
     use crate::config::{LogConfig, LogFormat};
     let config = LogConfig {
         format: global.log_format().unwrap_or(LogFormat::Text),
-        level: global.log_level.clone().unwrap_or_else(|| "warn".to_owned()),
+        level: global.log_level.clone().unwrap_or_else(|| "error".to_owned()),
     };
     telemetry::init(&config, color_on_stderr(global)).map_err(|error| Failure::Usage(error.to_string()))
 }

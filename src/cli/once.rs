@@ -1,11 +1,87 @@
 //! `once`.
 
-use super::Failure;
-use super::args::OnceArgs;
+use super::args::{OnceArgs, Output};
+use super::output::{data, diagnostic};
+use super::{Failure, medic, render};
 use crate::config::Config;
-use crate::exit::ExitCode;
+use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
+use crate::model::status::ManagerStatus;
+use crate::model::{Decision, ManagerState, Span};
+use crate::run::assemble::{engines, real_transport};
+use crate::run::once::{Summary, once};
+use crate::store::LeaseState;
+use std::sync::Arc;
+
+/// How long an ill or unclear fleet is watched before it is judged: the settle time and a few sweeps.
+const OBSERVE: Span = Span::secs(30);
 
 /// Runs the command.
-pub(super) fn run(_args: &OnceArgs, _config: &Config) -> Result<ExitCode, Failure> {
-    Err(Failure::internal(anyhow::anyhow!("`once` is not wired to the engine in this build")))
+pub(super) fn run(args: &OnceArgs, config: &Config) -> Result<ExitCode, Failure> {
+    let shared = medic::shared(config)?;
+    if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
+        diagnostic(&format!(
+            "another medic ({holder}) holds the lease on {} until {until} at least; it is the one that heals, and \
+             nothing was done here\n",
+            config.run.state_dir.display()
+        ));
+        return Ok(ExitCode::LeaseHeld);
+    }
+    let engines = engines(config, &shared, &real_transport)?;
+    let clock = Arc::clone(&shared.clock);
+    let ended = medic::runtime()?.block_on(async {
+        tokio::select! {
+            summary = once(engines, clock.as_ref(), args.observe.unwrap_or(OBSERVE)) => Ok(summary),
+            signal = medic::signal() => Err(signal),
+        }
+    });
+    let summary = match ended {
+        Ok(summary) => summary,
+        Err(signal) => {
+            // The passes were dropped; what they left is in the journal and is settled now.
+            let engines = crate::run::assemble::engines(config, &shared, &real_transport)?;
+            medic::runtime()?.block_on(medic::settle(engines, clock.as_ref()));
+            shared.lease.release();
+            return Ok(signal.exit_code());
+        }
+    };
+    shared.lease.release();
+    let code = exit_code(&summary);
+    match args.output {
+        Output::Text => data(&render::summary(&summary, code, clock.now().wall))?,
+        Output::Json => {
+            let document = serde_json::json!({
+                "exit_code": code.code(),
+                "meaning": code.meaning(),
+                "status": medic::document(config, summary.managers, clock.now().wall),
+                "treatments": summary.closed,
+            });
+            data(&format!("{document:#}\n"))?;
+        }
+    }
+    Ok(code)
+}
+
+/// The exit code of a whole run.
+#[must_use]
+pub fn exit_code(summary: &Summary) -> ExitCode {
+    of_run(&summary.managers.iter().map(|manager| manager_end(manager, summary)).collect::<Vec<_>>())
+}
+
+fn manager_end(manager: &ManagerStatus, summary: &Summary) -> ManagerEnd {
+    match manager.state {
+        ManagerState::Up | ManagerState::Restarted => {}
+        ManagerState::Down | ManagerState::Unreachable => return ManagerEnd::Unseen,
+    }
+    let sets = manager.sets.iter().map(|set| {
+        let open = matches!(set.decision, Decision::Treating { .. });
+        let last = summary.closed.iter().filter(|(name, closed)| *name == manager.name && closed.set == set.id);
+        let last = last.max_by_key(|(_, closed)| (closed.step_at, closed.id)).and_then(|(_, closed)| closed.outcome());
+        let treated = match last {
+            _ if open => Treated::Open,
+            Some(outcome) => Treated::Closed(outcome),
+            None => Treated::No,
+        };
+        (set.finding.diagnosis, treated)
+    });
+    ManagerEnd::Seen(sets.collect())
 }

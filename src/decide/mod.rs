@@ -35,13 +35,12 @@ mod tests;
 
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Decision, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerState, Now, Owner, Remedy,
-    ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
+    Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName,
+    ManagerState, Now, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
 };
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
 use guards::{Proposal, Sweeping};
-pub use pause::{Pause, PauseScope};
 use policy::{Mode, Policy};
 use remedy::{Case, Prescription};
 use stale::{CurrentManager, Proof};
@@ -52,6 +51,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Input<'a> {
     /// The present.
     pub now: Now,
+    /// The manager, by the name that pauses give it.
+    pub name: &'a ManagerName,
     /// Whether writes are allowed.
     pub mode: Mode,
     /// The limits.
@@ -78,7 +79,7 @@ pub struct Input<'a> {
     pub ledger: &'a [LedgerSession],
     /// The owner name of this manager's sessions (`garm-<controller id>`), where known.
     pub owner: Option<&'a Owner>,
-    /// Pauses that bear on this manager.
+    /// All pauses of the store.
     pub pauses: &'a [Pause],
     /// When a person last reset the breaker.
     pub breaker_reset: Option<Wall>,
@@ -125,6 +126,11 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
     let Some(set) = input.sets.get(&finding.set) else {
         return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
     };
+    let unseen = matches!(input.manager, ManagerState::Down | ManagerState::Unreachable);
+    if unseen && finding.diagnosis == Diagnosis::Unknown {
+        // It is the manager that needs somebody, and its state says so.
+        return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
+    }
     let covered = input.can_probe_sessions.contains(&set.id) && set.place().is_some();
     let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {

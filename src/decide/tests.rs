@@ -1,6 +1,5 @@
 //! Decisions about whole fleets: what a person sees, guard by guard.
 
-use super::breaker::Breaker;
 use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, scale_set, scale_set_of};
 use super::*;
 use crate::model::{
@@ -78,6 +77,7 @@ impl World {
         let owner = Owner::of_garm("c1");
         let decisions = decide(&Input {
             now: Now { wall: self.now, mono: Mono(0) },
+            name: &ManagerName::new("garm"),
             mode: self.mode,
             policy: &self.policy,
             findings: &self.findings,
@@ -107,10 +107,9 @@ impl World {
     }
 
     fn guards(&self) -> Vec<Held> {
-        match self.first() {
-            Decision::Withhold { guards, .. } => guards,
-            other => panic!("not withheld: {other:?}"),
-        }
+        let decision = self.first();
+        let Decision::Withhold { guards, .. } = decision else { panic!("not withheld: {decision:?}") };
+        guards
     }
 
     /// The only guard, as (guard, value, limit, until).
@@ -304,10 +303,12 @@ fn frozen_says_every_reason() {
 fn paused_lease_and_blast_radius() {
     let paused = World::stuck(2).with(|w| {
         w.pauses.push(Pause {
-            scope: PauseScope::Set { set: ScaleSetId(1) },
+            id: crate::model::PauseId(1),
+            scope: crate::model::PauseScope::Set { manager: ManagerName::new("garm"), set: ScaleSetId(1) },
             reason: "moving".into(),
             author: "alice".into(),
-            until: Some(mins(90)),
+            created: mins(60),
+            expires: Some(mins(90)),
         });
     });
     let expected = is(Guard::Paused, "this set paused by alice: moving", "resumed, or 01:30:00", Some(mins(90)));

@@ -1,19 +1,24 @@
 //! The Prometheus metrics of the contract (design §9): one declaration each, in one table. Gauges are reconciled
 //! with the whole picture after every pass, by [`Metrics::show`] alone, so that a series disappears with its set;
 //! counters are born at 0 for every label combination, so that `increase()` sees the first event.
+//!
+//! Edge cases: a set, an endpoint or a quota that is gone takes its series with it; of the one-hot series of a set only
+//! the two that change are written, so that ten thousand sets cost little; a dry run ends no treatment, so it has an
+//! outcome of its own, [`WOULD_ACT`].
 
 use crate::http::Recorder;
 use crate::model::decision::RemedyKind;
-use crate::model::status::{ManagerStatus, SourceState, Status};
+use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status};
 use crate::model::{
-    Diagnosis, EndpointState, FailureKind, Guard, ManagerName, ManagerState, Operation, Outcome, RestartKind,
-    ScaleSetId, Source, Span, Target,
+    Diagnosis, Enablement, EndpointName, EndpointState, FailureKind, Guard, ManagerName, ManagerState, Operation,
+    Outcome, RestartKind, ScaleSetId, Source, Span, Target, Wall,
 };
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a metric is, for its declaration and for the reference page.
@@ -32,6 +37,12 @@ pub struct Declared {
 /// Every metric's prefix.
 pub const PREFIX: &str = "scaleset_medic";
 
+/// The outcome of a remedy that was due in a dry run.
+pub const WOULD_ACT: &str = "would_act";
+
+/// The modes of `remedies_total`.
+const MODES: [&str; 2] = ["heal", "dry_run"];
+
 const RECOVER_BUCKETS: &[f64] =
     &[1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0, 1800.0, 3600.0];
 const STALE_BUCKETS: &[f64] = &[10.0, 30.0, 45.0, 60.0, 75.0, 90.0, 105.0, 120.0, 180.0, 300.0, 600.0, 1800.0];
@@ -42,8 +53,7 @@ macro_rules! declare {
         /// All metrics and their registry.
         pub struct Metrics {
             registry: Registry,
-            shown: Mutex<BTreeSet<(ManagerName, ScaleSetId)>>,
-            infos: Mutex<BTreeSet<Vec<String>>>,
+            shown: Mutex<Shown>,
             $($field: $type,)+
         }
 
@@ -57,7 +67,7 @@ macro_rules! declare {
                 let registry = Registry::new();
                 $(let $field: $type = New::new_metric(stringify!($field), $help, &[$($label),*])?;
                 registry.register(Box::new($field.clone()) as Box<dyn Collector>)?;)+
-                Ok(Self { registry, shown: Mutex::default(), infos: Mutex::default(), $($field,)+ })
+                Ok(Self { registry, shown: Mutex::default(), $($field,)+ })
             }
         }
     };
@@ -108,9 +118,18 @@ declare! {
     probe_failures_total: IntCounterVec = "counter" ["manager", "target", "operation", "reason"]
         "Exchanges that did not give what was asked.";
     sweep_duration_seconds: HistogramVec = "histogram" ["manager"] "Seconds one pass took: sweep, diagnosis, decision, effects.";
-    last_sweep_timestamp_seconds: GaugeVec = "gauge" ["manager"] "Unix time of the end of the latest pass.";
+    last_sweep_timestamp_seconds: GaugeVec = "gauge" ["manager"] "Unix time of the end of the latest pass; 0 before the first.";
     sweeps_total: IntCounterVec = "counter" ["manager", "result"] "Passes, by whether the manager's scale sets could be read.";
     store_errors_total: IntCounterVec = "counter" ["manager"] "Times the durable store failed; no act follows a failure.";
+}
+
+/// What has series now, to know what to remove.
+#[derive(Default)]
+struct Shown {
+    sets: BTreeMap<(ManagerName, ScaleSetId), Diagnosis>,
+    infos: BTreeSet<Vec<String>>,
+    endpoints: BTreeSet<(ManagerName, EndpointName)>,
+    quotas: BTreeSet<(ManagerName, EndpointName)>,
 }
 
 trait New: Sized {
@@ -175,9 +194,9 @@ impl Metrics {
 
     fn give_birth(&self, manager: &str) {
         for remedy in RemedyKind::ALL {
-            for outcome in Outcome::ALL {
-                for mode in ["heal", "dry_run"] {
-                    self.remedies_total.with_label_values(&[manager, remedy.as_str(), outcome.as_str(), mode]).reset();
+            for outcome in Outcome::ALL.iter().map(|outcome| outcome.as_str()).chain([WOULD_ACT]) {
+                for mode in MODES {
+                    self.remedies_total.with_label_values(&[manager, remedy.as_str(), outcome, mode]).reset();
                 }
             }
         }
@@ -210,22 +229,19 @@ impl Metrics {
         self.breaker_open.with_label_values(&[manager]).set(0);
         self.open_intents.with_label_values(&[manager]).set(0);
         self.known_sessions.with_label_values(&[manager]).set(0);
+        self.last_sweep_timestamp_seconds.with_label_values(&[manager]).set(0.0);
     }
 
-    /// Reconciles every gauge with the picture after a pass; the only writer of gauges.
+    /// Reconciles every gauge with the picture after a pass; the only writer of gauges. Managers that the picture
+    /// does not hold yet keep what they show.
     pub fn show(&self, status: &Status) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         for manager in &status.managers {
             self.show_manager(manager);
+            self.show_endpoints(manager, &mut shown);
+            self.show_sets(manager, &mut shown);
         }
-        let now: BTreeSet<_> =
-            status.managers.iter().flat_map(|m| m.sets.iter().map(|s| (m.name.clone(), s.id))).collect();
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        for (manager, set) in shown.difference(&now) {
-            self.forget_set(manager, *set);
-        }
-        *shown = now;
-        drop(shown);
-        self.show_infos(status);
+        self.show_infos(status, &mut shown);
     }
 
     fn show_manager(&self, manager: &ManagerStatus) {
@@ -234,13 +250,6 @@ impl Metrics {
         self.manager_up.with_label_values(&[name]).set(i64::from(up));
         for state in ManagerState::ALL {
             self.manager_state.with_label_values(&[name, state.as_str()]).set(i64::from(*state == manager.state));
-        }
-        for (endpoint, present) in &manager.endpoints {
-            for state in EndpointState::ALL {
-                self.endpoint_state
-                    .with_label_values(&[name, endpoint.as_str(), state.as_str()])
-                    .set(i64::from(state == present));
-            }
         }
         for source in Source::ALL {
             let labels = [name, source.as_str()];
@@ -254,63 +263,100 @@ impl Metrics {
         }
         self.breaker_open.with_label_values(&[name]).set(i64::from(manager.breaker_open.is_some()));
         self.budget_remaining.with_label_values(&[name, "manager"]).set(clamp(manager.budget_remaining));
-        if let Some(least) = manager.sets.iter().map(|s| s.budget_remaining).min() {
-            self.budget_remaining.with_label_values(&[name, "scale_set_min"]).set(clamp(least));
+        match manager.sets.iter().map(|set| set.budget_remaining).min() {
+            Some(least) => self.budget_remaining.with_label_values(&[name, "scale_set_min"]).set(clamp(least)),
+            None => {
+                let _ = self.budget_remaining.remove_label_values(&[name, "scale_set_min"]);
+            }
         }
         self.open_intents.with_label_values(&[name]).set(i64::from(manager.open_intents));
         self.known_sessions.with_label_values(&[name]).set(i64::from(manager.known_sessions));
+        self.last_sweep_timestamp_seconds.with_label_values(&[name]).set(manager.at.plus(manager.took).as_secs_f64());
+    }
+
+    fn show_endpoints(&self, manager: &ManagerStatus, shown: &mut Shown) {
+        let name = manager.name.as_str();
+        for (endpoint, present) in &manager.endpoints {
+            for state in EndpointState::ALL {
+                self.endpoint_state
+                    .with_label_values(&[name, endpoint.as_str(), state.as_str()])
+                    .set(i64::from(state == present));
+            }
+        }
+        for endpoint in replaced(&mut shown.endpoints, &manager.name, manager.endpoints.keys()) {
+            for state in EndpointState::ALL {
+                let _ = self.endpoint_state.remove_label_values(&[name, endpoint.as_str(), state.as_str()]);
+            }
+        }
         for (endpoint, remaining) in &manager.quota_remaining {
             self.github_rate_limit_remaining.with_label_values(&[name, endpoint.as_str()]).set(clamp(*remaining));
         }
-        self.last_sweep_timestamp_seconds.with_label_values(&[name]).set(manager.at.plus(manager.took).as_secs_f64());
-        for set in &manager.sets {
-            let id = set.id.to_string();
-            let labels = [name, id.as_str()];
-            self.scale_set_enabled
-                .with_label_values(&labels)
-                .set(i64::from(set.enabled == crate::model::Enablement::Enabled));
-            self.scale_set_healthy.with_label_values(&labels).set(i64::from(set.is_healthy()));
-            for state in Diagnosis::ALL {
-                self.scale_set_state
-                    .with_label_values(&[name, &id, state.as_str()])
-                    .set(i64::from(*state == set.finding.diagnosis));
-            }
-            self.scale_set_stuck_since_timestamp_seconds
-                .with_label_values(&labels)
-                .set(set.finding.ill_since.map_or(0.0, crate::model::Wall::as_secs_f64));
-            self.scale_set_disabled_by_medic
-                .with_label_values(&labels)
-                .set(i64::from(set.finding.diagnosis == Diagnosis::DisabledByMedic));
-            self.lingering_instances.with_label_values(&labels).set(i64::from(set.lingering.deleted));
+        for endpoint in replaced(&mut shown.quotas, &manager.name, manager.quota_remaining.keys()) {
+            let _ = self.github_rate_limit_remaining.remove_label_values(&[name, endpoint.as_str()]);
         }
     }
 
-    fn show_infos(&self, status: &Status) {
-        let mut now = BTreeSet::new();
-        for manager in &status.managers {
-            for set in &manager.sets {
-                let (entity, endpoint) = set
-                    .entity
-                    .as_ref()
-                    .map_or((String::new(), String::new()), |e| (e.entity.name.clone(), e.endpoint.to_string()));
-                now.insert(vec![
-                    manager.name.to_string(),
-                    set.id.to_string(),
-                    set.name.clone(),
-                    entity,
-                    endpoint,
-                    set.forge_id.map_or_else(String::new, |id| id.to_string()),
-                ]);
+    fn show_sets(&self, manager: &ManagerStatus, shown: &mut Shown) {
+        let present: BTreeSet<ScaleSetId> = manager.sets.iter().map(|set| set.id).collect();
+        shown.sets.retain(|(of, id), _| {
+            let stays = *of != manager.name || present.contains(id);
+            if !stays {
+                self.forget_set(of, *id);
+            }
+            stays
+        });
+        for set in &manager.sets {
+            let before = shown.sets.insert((manager.name.clone(), set.id), set.finding.diagnosis);
+            self.show_set(manager.name.as_str(), set, before);
+        }
+    }
+
+    fn show_set(&self, manager: &str, set: &SetStatus, before: Option<Diagnosis>) {
+        let id = set.id.to_string();
+        let labels = [manager, id.as_str()];
+        let present = set.finding.diagnosis;
+        let state = |state: Diagnosis| self.scale_set_state.with_label_values(&[manager, &id, state.as_str()]);
+        match before {
+            Some(before) if before == present => {}
+            Some(before) => {
+                state(before).set(0);
+                state(present).set(1);
+            }
+            None => {
+                for each in Diagnosis::ALL {
+                    state(*each).set(i64::from(*each == present));
+                }
             }
         }
-        let mut infos = self.infos.lock().unwrap_or_else(PoisonError::into_inner);
-        for labels in infos.difference(&now) {
+        self.scale_set_enabled.with_label_values(&labels).set(i64::from(set.enabled == Enablement::Enabled));
+        self.scale_set_healthy.with_label_values(&labels).set(i64::from(set.is_healthy()));
+        self.scale_set_stuck_since_timestamp_seconds
+            .with_label_values(&labels)
+            .set(set.finding.ill_since.map_or(0.0, Wall::as_secs_f64));
+        self.scale_set_disabled_by_medic
+            .with_label_values(&labels)
+            .set(i64::from(present == Diagnosis::DisabledByMedic));
+        self.lingering_instances.with_label_values(&labels).set(i64::from(set.lingering.deleted));
+    }
+
+    fn show_infos(&self, status: &Status, shown: &mut Shown) {
+        let looked_at: BTreeSet<&str> = status.managers.iter().map(|manager| manager.name.as_str()).collect();
+        let mut now: BTreeSet<Vec<String>> = shown
+            .infos
+            .iter()
+            .filter(|labels| labels.first().is_some_and(|manager| !looked_at.contains(manager.as_str())))
+            .cloned()
+            .collect();
+        for manager in &status.managers {
+            now.extend(manager.sets.iter().map(|set| info_labels(&manager.name, set)));
+        }
+        for labels in shown.infos.difference(&now) {
             let _ = self.scale_set_info.remove_label_values(&borrow(labels));
         }
-        for labels in now.difference(&infos) {
+        for labels in now.difference(&shown.infos) {
             self.scale_set_info.with_label_values(&borrow(labels)).set(1);
         }
-        *infos = now;
+        shown.infos = now;
     }
 
     fn forget_set(&self, manager: &ManagerName, set: ScaleSetId) {
@@ -330,10 +376,14 @@ impl Metrics {
         }
     }
 
-    /// A treatment ended, or, in a dry run, would have begun.
-    pub fn remedy(&self, manager: &ManagerName, remedy: RemedyKind, outcome: Outcome, dry_run: bool) {
-        let mode = if dry_run { "dry_run" } else { "heal" };
-        self.remedies_total.with_label_values(&[manager.as_str(), remedy.as_str(), outcome.as_str(), mode]).inc();
+    /// A treatment ended.
+    pub fn remedy(&self, manager: &ManagerName, remedy: RemedyKind, outcome: Outcome) {
+        self.remedies_total.with_label_values(&[manager.as_str(), remedy.as_str(), outcome.as_str(), "heal"]).inc();
+    }
+
+    /// A treatment would have begun, but the mode is a dry run. To be told once per illness, not once per pass.
+    pub fn would_act(&self, manager: &ManagerName, remedy: RemedyKind) {
+        self.remedies_total.with_label_values(&[manager.as_str(), remedy.as_str(), WOULD_ACT, "dry_run"]).inc();
     }
 
     /// A guard began to hold a remedy back.
@@ -406,36 +456,80 @@ impl Recorder for ManagerRecorder {
     }
 }
 
+/// Replaces one manager's part of a set of series and returns what is no longer in it.
+fn replaced<'a>(
+    shown: &mut BTreeSet<(ManagerName, EndpointName)>,
+    manager: &ManagerName,
+    now: impl Iterator<Item = &'a EndpointName>,
+) -> Vec<EndpointName> {
+    let now: BTreeSet<EndpointName> = now.cloned().collect();
+    let gone: Vec<_> =
+        shown.iter().filter(|(of, endpoint)| of == manager && !now.contains(endpoint)).cloned().collect();
+    for pair in &gone {
+        shown.remove(pair);
+    }
+    shown.extend(now.into_iter().map(|endpoint| (manager.clone(), endpoint)));
+    gone.into_iter().map(|(_, endpoint)| endpoint).collect()
+}
+
+fn info_labels(manager: &ManagerName, set: &SetStatus) -> Vec<String> {
+    let (entity, endpoint) = set
+        .entity
+        .as_ref()
+        .map_or_else(Default::default, |of| (of.entity.name.clone(), of.endpoint.as_str().to_owned()));
+    let forge_id = set.forge_id.map_or_else(String::new, |id| id.to_string());
+    vec![manager.to_string(), set.id.to_string(), set.name.clone(), entity, endpoint, forge_id]
+}
+
+/// The reference page `docs/metrics.md`, made from the declarations.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Metrics\n\nGenerated from `src/export/metrics.rs`; do not edit. The port also serves the usual `process_*` \
+         metrics of the medic itself.\n\nTimes are in seconds, dates in seconds since the Unix epoch. `scale_set` is \
+         the manager's id of the set; join `scale_set_info` for its name. Every counter is there from the start, at 0.\n\n\
+         | metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for declared in DECLARED {
+        let labels = declared.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(page, "| `{PREFIX}_{}` | {} | {labels} | {} |", declared.name, declared.kind, declared.help);
+    }
+    page.push_str("\n## Label values\n\n| label | of | values |\n|---|---|---|\n");
+    let outcomes: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).chain([WOULD_ACT]).collect();
+    for (label, of, values) in [
+        ("state", "scale_set_state", names(Diagnosis::ALL)),
+        ("state", "manager_state", names(ManagerState::ALL)),
+        ("state", "endpoint_state", names(EndpointState::ALL)),
+        ("remedy", "remedies_total", names(RemedyKind::ALL)),
+        ("outcome", "remedies_total", list(&outcomes)),
+        ("mode", "remedies_total", list(&MODES)),
+        ("guard", "withheld_total", names(Guard::ALL)),
+        ("cause", "recoveries_total", list(&["self", "remedy"])),
+        ("kind", "manager_restarts_total", names(RestartKind::ALL)),
+        ("source", "source_up", names(Source::ALL)),
+        ("scope", "budget_remaining", list(&["manager", "scale_set_min"])),
+        ("target", "probe_*", names(Target::ALL)),
+        ("operation", "probe_*", names(Operation::ALL)),
+        ("reason", "probe_failures_total", names(FailureKind::ALL)),
+        ("result", "sweeps_total", list(&["seen", "blind"])),
+    ] {
+        let _ = writeln!(page, "| `{label}` | `{of}` | {values} |");
+    }
+    page
+}
+
+fn names<T: std::fmt::Display>(all: &[T]) -> String {
+    list(&all.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+fn list<T: AsRef<str>>(all: &[T]) -> String {
+    all.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(" ")
+}
+
 fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn borrow(labels: &[String]) -> Vec<&str> {
     labels.iter().map(String::as_str).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_counter_is_born_at_zero_and_every_name_has_the_prefix() {
-        let metrics = Metrics::new(&[ManagerName::new("garm")], "observe").unwrap();
-        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
-        for declared in DECLARED.iter().filter(|d| d.kind == "counter") {
-            let name = format!("{PREFIX}_{}{{", declared.name);
-            assert!(text.lines().any(|l| l.starts_with(&name) && l.ends_with(" 0")), "{name} is not born");
-        }
-        for outcome in Outcome::ALL {
-            assert!(text.contains(&format!("outcome=\"{outcome}\"")), "{outcome}");
-        }
-    }
-
-    #[test]
-    fn help_texts_end_like_sentences_and_counters_end_in_total() {
-        for declared in DECLARED {
-            assert!(declared.help.ends_with('.'), "{}", declared.name);
-            assert_eq!(declared.kind == "counter", declared.name.ends_with("_total"), "{}", declared.name);
-        }
-    }
 }

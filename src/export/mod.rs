@@ -1,5 +1,6 @@
-//! What leaves the process: Prometheus metrics, the HTTP server, the status page.
+//! What leaves the process: Prometheus metrics, the HTTP server, the status page, and the words for people.
 
 pub mod metrics;
 pub mod page;
 pub mod server;
+pub mod words;

@@ -1,136 +1,312 @@
-//! The status page: one self-contained document, readable without scripts, rendered from the same data as the JSON.
+//! The status page: one self-contained document, rendered from the same data as the JSON.
+//!
+//! Rules. Everything is there without scripts; a script only fetches the page again and puts it in place, so that
+//! scrolling, focus and opened parts stay. Names and texts come from other servers: every one is escaped. Meaning is
+//! never in a colour alone. What is ill comes first; of what is well only so many are shown, for a page that lists ten
+//! thousand healthy sets helps nobody. Style and script are allowed by their hashes and nothing else is.
 
-use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status};
-use crate::model::{Decision, Wall};
+use super::words;
+use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
+use crate::model::{Diagnosis, Enablement, EndpointState, ManagerState, Source, Wall};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
-const STYLE: &str = "\
-:root{color-scheme:light dark;--line:#8884;--ok:#197a3d;--bad:#b3261e;--odd:#8a5a00}\
-@media(prefers-color-scheme:dark){:root{--ok:#6fd08c;--bad:#ff8a80;--odd:#ffc46b}}\
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:1rem}\
-h1{font-size:1.4rem}h2{font-size:1.15rem;margin-top:2rem}\
-table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.4rem .6rem;border-bottom:1px solid var(--line)}\
-.ok{color:var(--ok)}.bad{color:var(--bad);font-weight:600}.odd{color:var(--odd);font-weight:600}\
-.scroll{overflow-x:auto}ul{margin:.2rem 0;padding-left:1.2rem}small{opacity:.8}";
+pub use super::words::decision as decision_words;
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// Rows of sets that are well, per manager.
+const WELL_ROWS: usize = 200;
+/// Rows of all sets, per manager.
+const ALL_ROWS: usize = 1000;
+/// Pieces of evidence shown per set.
+const EVIDENCE: usize = 6;
+/// Treatments shown per set.
+const TREATMENTS: usize = 3;
+
+/// The `Content-Security-Policy` of the page.
+#[must_use]
+pub fn security_policy() -> HeaderValue {
+    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+        let hash = |text: &str| STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()));
+        let policy = format!(
+            "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; base-uri 'none'; \
+             form-action 'none'; frame-ancestors 'none'",
+            hash(STYLE),
+            hash(SCRIPT)
+        );
+        HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+    });
+    POLICY.clone()
+}
 
 /// Renders the page; `None` before the first pass.
 #[must_use]
 pub fn render(status: Option<&Status>, now: Wall) -> String {
-    let mut page = String::with_capacity(8 * 1024);
-    page.push_str("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
-    page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">");
-    page.push_str("<meta http-equiv=\"refresh\" content=\"5\"><title>scaleset-medic</title><style>");
-    page.push_str(STYLE);
-    page.push_str("</style></head><body><main><h1>scaleset-medic</h1>");
-    match status {
-        None => page.push_str("<p>The first look at the managers is not done yet.</p>"),
-        Some(status) => {
-            let _ = write!(
-                page,
-                "<p>Mode <strong>{}</strong>, version {}, seen at {} UTC.</p>",
-                escape(&status.mode),
-                escape(&status.version),
-                status.at
-            );
-            for manager in &status.managers {
-                show_manager(&mut page, manager, now);
-            }
-        }
+    let verdict = status.map_or_else(|| "The first look at the managers is not done yet".to_owned(), verdict);
+    let mut page = String::with_capacity(16 * 1024);
+    page.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n");
+    page.push_str("<noscript><meta http-equiv=\"refresh\" content=\"10\"></noscript>\n");
+    let _ = writeln!(page, "<title>{} · scaleset-medic</title>", escape(&verdict));
+    let _ = writeln!(page, "<style>{STYLE}</style>\n</head>\n<body>");
+    page.push_str("<a class=\"skip\" href=\"#main\">Skip to the scale sets</a>\n");
+    page.push_str("<p id=\"say\" class=\"quiet\" role=\"status\"></p>\n<div id=\"live\">\n");
+    let _ = writeln!(
+        page,
+        "<header>\n<h1>scaleset-medic</h1>\n<p class=\"verdict\" id=\"verdict\">{}.</p>",
+        escape(&verdict)
+    );
+    if let Some(status) = status {
+        let mode = if status.mode == "heal" { "heals" } else { "only looks, and says what it would do" };
+        let _ = writeln!(
+            page,
+            "<p class=\"meta\">Mode <strong>{}</strong>: it {mode}. Version {}. Seen at {}.</p>",
+            escape(&status.mode),
+            escape(&status.version),
+            date(status.at, now)
+        );
     }
-    page.push_str("</main></body></html>");
+    page.push_str("</header>\n<main id=\"main\" tabindex=\"-1\">\n");
+    for (index, manager) in status.iter().flat_map(|status| &status.managers).enumerate() {
+        show_manager(&mut page, index, manager, now);
+    }
+    page.push_str(
+        "</main>\n</div>\n<footer class=\"meta\">Times are UTC. Also as <a href=\"api/v1/status\">JSON</a> (",
+    );
+    page.push_str(
+        "<a href=\"api/v1/status.schema.json\">schema</a>) and as <a href=\"metrics\">metrics</a>.</footer>\n",
+    );
+    let _ = writeln!(page, "<script>{SCRIPT}</script>\n</body>\n</html>");
     page
 }
 
-fn show_manager(page: &mut String, manager: &ManagerStatus, now: Wall) {
-    let _ = write!(page, "<section><h2>{}: {}</h2>", escape(manager.name.as_str()), manager.state);
+/// The fleet in one sentence, without its full stop.
+fn verdict(status: &Status) -> String {
+    let sets = || status.managers.iter().flat_map(|manager| &manager.sets);
+    let all = sets().count();
+    let ill = sets().filter(|set| set.finding.diagnosis.is_ill()).count();
+    let unseen = sets().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).count();
+    let away =
+        status.managers.iter().filter(|m| matches!(m.state, ManagerState::Down | ManagerState::Unreachable)).count();
+    let mut parts = Vec::new();
+    if ill > 0 {
+        parts.push(format!("{ill} of {all} scale sets {} no jobs", if ill == 1 { "receives" } else { "receive" }));
+    }
+    if unseen > 0 {
+        parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
+    }
+    if away > 0 {
+        parts.push(format!("{away} of {} managers cannot be reached", status.managers.len()));
+    }
+    match (parts.is_empty(), all) {
+        (false, _) => parts.join(", "),
+        (true, 0) => "There are no scale sets".to_owned(),
+        (true, 1) => "The scale set is well".to_owned(),
+        (true, _) => format!("All {all} scale sets are well"),
+    }
+}
+
+fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {
+    let state = match manager.state {
+        ManagerState::Up => "<span class=\"ok\">✔ up</span>",
+        ManagerState::Restarted => "<span class=\"odd\">… up, has just restarted</span>",
+        ManagerState::Down => "<span class=\"bad\">✖ down</span>",
+        ManagerState::Unreachable => "<span class=\"bad\">✖ cannot be asked</span>",
+    };
+    let name = escape(manager.name.as_str());
+    let _ = writeln!(
+        page,
+        "<section aria-labelledby=\"m{index}\">\n<h2 id=\"m{index}\">{name} <small>{state}</small></h2>"
+    );
     if let Some(incident) = &manager.incident {
-        let _ = write!(page, "<p role=\"status\" class=\"bad\">{}</p>", escape(incident));
+        let _ = writeln!(page, "<p class=\"incident\"><strong>Incident:</strong> {}</p>", escape(incident));
     }
     if let Some(why) = &manager.breaker_open {
-        let _ = write!(page, "<p class=\"bad\">Healing is stopped, the breaker is open: {}</p>", escape(why));
+        let _ = writeln!(
+            page,
+            "<p class=\"incident\"><strong>Healing is stopped</strong>, the circuit breaker is open: {}. \
+             <code>scaleset-medic resume</code> closes it.</p>",
+            escape(why.trim_end_matches('.'))
+        );
     }
-    page.push_str("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Scale sets\"><table><thead><tr><th scope=\"col\">Scale set<th scope=\"col\">Diagnosis<th scope=\"col\">Since<th scope=\"col\">Evidence<th scope=\"col\">What is done<th scope=\"col\">Last treatments</tr></thead><tbody>");
-    for set in &manager.sets {
+    for (endpoint, state) in manager.endpoints.iter().filter(|(_, state)| **state != EndpointState::Up) {
+        let words = match state {
+            EndpointState::Up => "answers",
+            EndpointState::Degraded => "answers only in part",
+            EndpointState::Down => "does not answer",
+            EndpointState::Limited => "refuses more calls until the quota is renewed",
+        };
+        let _ = writeln!(page, "<p class=\"odd\">! {} {words}.</p>", escape(endpoint.as_str()));
+    }
+    show_table(page, manager, now);
+    show_means(page, index, manager, now);
+    page.push_str("</section>\n");
+}
+
+fn show_table(page: &mut String, manager: &ManagerStatus, now: Wall) {
+    if manager.sets.is_empty() {
+        page.push_str("<p>No scale sets are known.</p>\n");
+        return;
+    }
+    let (well, ill): (Vec<_>, Vec<_>) = manager.sets.iter().partition(|set| set.is_healthy());
+    let shown = || ill.iter().take(ALL_ROWS).chain(well.iter().take(WELL_ROWS));
+    let _ = write!(
+        page,
+        "<table role=\"table\">\n<caption>Scale sets of {}: {} ill or unclear, {} well",
+        escape(manager.name.as_str()),
+        ill.len(),
+        well.len()
+    );
+    let hidden = manager.sets.len().saturating_sub(shown().count());
+    if hidden > 0 {
+        let _ = write!(page, "; {hidden} of them are not shown here, but in the JSON");
+    }
+    page.push_str("</caption>\n<thead role=\"rowgroup\"><tr role=\"row\">");
+    for title in ["Scale set", "State", "Since", "Evidence", "What is done", "Last treatments"] {
+        let _ = write!(page, "<th scope=\"col\" role=\"columnheader\">{title}</th>");
+    }
+    page.push_str("</tr></thead>\n<tbody role=\"rowgroup\">\n");
+    for set in shown() {
         show_set(page, set, now);
     }
-    page.push_str("</tbody></table></div><p>Sources: ");
-    let mut first = true;
-    for (source, state) in &manager.sources {
-        let words = match state {
-            SourceState::Up => format!("{source} <span class=\"ok\">up</span>"),
-            SourceState::Down { why } => format!("{source} <span class=\"bad\">down</span> ({})", escape(why)),
-            SourceState::NotConfigured { would_show } => {
-                format!("{source} not configured (would show {})", escape(would_show))
-            }
-        };
-        let _ = write!(page, "{}{words}", if first { "" } else { "; " });
-        first = false;
-    }
-    page.push_str(".</p></section>");
+    page.push_str("</tbody>\n</table>\n");
 }
 
 fn show_set(page: &mut String, set: &SetStatus, now: Wall) {
     let finding = &set.finding;
-    let class = if finding.diagnosis.is_ill() {
-        "bad"
-    } else if set.is_healthy() {
-        "ok"
-    } else {
-        "odd"
-    };
-    let entity =
-        set.entity.as_ref().map_or_else(String::new, |e| format!("<br><small>{}</small>", escape(&e.to_string())));
-    let _ = write!(
+    let (class, sign) = sign(finding.diagnosis);
+    let entity = set.entity.as_ref().map_or_else(String::new, |of| format!(" of {}", escape(&of.to_string())));
+    let disabled = if set.enabled == Enablement::Disabled { ", disabled" } else { "" };
+    let _ = writeln!(
         page,
-        "<tr><th scope=\"row\">{} <small>#{}</small>{entity}</th><td class=\"{class}\">{}<br><small>{}</small></td><td>{} <small>({})</small></td><td><ul>",
+        "<tr role=\"row\"><th scope=\"row\" role=\"rowheader\">{}<br><small>no. {}{entity}{disabled}</small></th>",
         escape(&set.name),
-        set.id,
-        finding.diagnosis,
-        finding.confidence,
-        finding.since,
-        now.since(finding.since)
+        set.id
     );
-    for evidence in finding.evidence.iter().take(6) {
-        let _ = write!(page, "<li>{} <small>{}</small></li>", escape(&format!("{:?}", evidence.fact)), evidence.source);
+    let _ = writeln!(
+        page,
+        "<td role=\"cell\" data-label=\"State\"><span class=\"state {class}\"><span aria-hidden=\"true\">{sign}</span> {}\
+         </span><br><small>{} ({})</small></td>",
+        finding.diagnosis,
+        words::diagnosis(finding.diagnosis),
+        words::confidence(finding.confidence)
+    );
+    let ill = match finding.ill_since {
+        Some(since) if since != finding.since => format!("<br><small>not well since {}</small>", date(since, now)),
+        Some(_) | None => String::new(),
+    };
+    let _ = writeln!(page, "<td role=\"cell\" data-label=\"Since\">{}{ill}</td>", date(finding.since, now));
+    page.push_str("<td role=\"cell\" data-label=\"Evidence\"><ul>");
+    for evidence in finding.evidence.iter().take(EVIDENCE) {
+        let _ = write!(page, "<li>{}</li>", escape(&words::evidence(evidence)));
     }
-    let _ = write!(page, "</ul></td><td>{}</td><td><ul>", escape(&decision_words(&set.decision)));
-    for treatment in set.treatments.iter().take(3) {
-        let _ =
-            write!(page, "<li>{} {} {}</li>", treatment.opened, escape(&treatment.remedy), escape(&treatment.state));
+    let decision = escape(&words::decision(&set.decision));
+    let left = set.budget_remaining;
+    let _ = writeln!(
+        page,
+        "</ul></td>\n<td role=\"cell\" data-label=\"What is done\">{decision}<br><small>{left} treatments left</small></td>"
+    );
+    page.push_str("<td role=\"cell\" data-label=\"Last treatments\">");
+    if set.treatments.is_empty() {
+        page.push_str("none");
+    } else {
+        page.push_str("<ul>");
+        for treatment in set.treatments.iter().take(TREATMENTS) {
+            show_treatment(page, treatment, now);
+        }
+        page.push_str("</ul>");
     }
-    page.push_str("</ul></td></tr>");
+    page.push_str("</td></tr>\n");
 }
 
-/// A decision in a sentence.
-#[must_use]
-pub fn decision_words(decision: &Decision) -> String {
-    match decision {
-        Decision::Leave => "nothing to do".to_owned(),
-        Decision::Watch { waiting, until } => match until {
-            Some(until) => format!("waits ({waiting}) until {until}"),
-            None => format!("waits ({waiting})"),
-        },
-        Decision::Escalate { escalation } => format!("a person is needed: {}", escalation.as_str()),
-        Decision::Withhold { remedy, guards } => {
-            let mut words = format!("{} is held back by ", remedy.kind());
-            for (index, held) in guards.iter().enumerate() {
-                let until = held.until.map_or_else(String::new, |until| format!(", until {until}"));
-                let _ = write!(
-                    words,
-                    "{}{} ({}, limit {}{until})",
-                    if index == 0 { "" } else { "; " },
-                    held.guard,
-                    held.value,
-                    held.limit
-                );
-            }
-            words
-        }
-        Decision::Act { remedy, canary } => {
-            format!("{}{}", remedy.kind(), if *canary { " (the first, alone)" } else { "" })
-        }
-        Decision::Treating { treatment } => format!("treatment {treatment} is under way"),
+fn show_treatment(page: &mut String, treatment: &TreatmentSummary, now: Wall) {
+    let why = treatment.why.as_ref().map_or_else(String::new, |why| format!("<br><small>{}</small>", escape(why)));
+    let _ = write!(
+        page,
+        "<li>{}: {}, {}{why}</li>",
+        date(treatment.opened, now),
+        escape(&treatment.remedy),
+        escape(&treatment.state)
+    );
+}
+
+/// What the medic can and cannot see, and what it may still do.
+fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {
+    let blind = manager.sources.values().filter(|state| **state != SourceState::Up).count();
+    let _ = writeln!(
+        page,
+        "<details id=\"d{index}\"{}>\n<summary>What the medic sees: {} of {} sources</summary>\n<ul>",
+        if manager.sources.values().any(|state| matches!(state, SourceState::Down { .. })) { " open" } else { "" },
+        manager.sources.len().saturating_sub(blind),
+        manager.sources.len()
+    );
+    for (source, state) in &manager.sources {
+        show_source(page, *source, state);
     }
+    page.push_str("</ul>\n");
+    let _ = write!(
+        page,
+        "<p class=\"meta\">{} treatments left in this hour; {} under way on a server; {} sessions known.",
+        manager.budget_remaining, manager.open_intents, manager.known_sessions
+    );
+    if let Some((kind, at)) = manager.restart {
+        let _ = write!(page, " Last restart: {kind}, {}.", date(at, now));
+    }
+    for (endpoint, left) in &manager.quota_remaining {
+        let _ = write!(page, " {left} calls left at {}.", escape(endpoint.as_str()));
+    }
+    let _ = writeln!(page, " This pass took {}.</p>\n</details>", manager.took);
+}
+
+fn show_source(page: &mut String, source: Source, state: &SourceState) {
+    let name = words::source(source);
+    let line = match state {
+        SourceState::Up => format!("<span class=\"ok\">✔ {name}</span>: answers"),
+        SourceState::Down { why } => {
+            format!("<span class=\"bad\">✖ {name}</span>: does not answer: {}", escape(why))
+        }
+        SourceState::NotConfigured { would_show } => format!(
+            "<span class=\"odd\">– {name}</span>: not configured; it would show {}. To give the medic eyes: {}",
+            escape(would_show),
+            escape(words::how_to_see(source))
+        ),
+    };
+    let _ = writeln!(page, "<li>{line}.</li>");
+}
+
+const fn sign(diagnosis: Diagnosis) -> (&'static str, &'static str) {
+    match diagnosis {
+        Diagnosis::Listening => ("ok", "✔"),
+        Diagnosis::Disabled => ("odd", "–"),
+        Diagnosis::Settling | Diagnosis::DisabledByMedic => ("odd", "…"),
+        Diagnosis::Unknown => ("odd", "?"),
+        Diagnosis::ConflictRetrying
+        | Diagnosis::ConflictAbandoned
+        | Diagnosis::StartAbandoned
+        | Diagnosis::Unheld
+        | Diagnosis::HeldElsewhere
+        | Diagnosis::Flapping
+        | Diagnosis::Evicted
+        | Diagnosis::Mismatched
+        | Diagnosis::Deaf
+        | Diagnosis::Starved
+        | Diagnosis::Missing
+        | Diagnosis::Unauthorized => ("bad", "✖"),
+    }
+}
+
+/// `14:03:12 (3 min ago)`, with the full date for machines.
+fn date(at: Wall, now: Wall) -> String {
+    let full = i64::try_from(at.0)
+        .ok()
+        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
+        .map_or_else(String::new, |stamp| format!(" datetime=\"{stamp}\""));
+    format!("<time{full}>{at}</time> <small>({} ago)</small>", now.since(at))
 }
 
 fn escape(text: &str) -> String {
@@ -142,18 +318,14 @@ fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
+            // Invisible marks could make a name read as another.
+            c if c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                out.push('\u{fffd}');
+            }
             c => out.push(c),
         }
     }
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_from_the_servers_cannot_inject_markup() {
-        assert_eq!(escape("<script>\"&'"), "&lt;script&gt;&quot;&amp;&#39;");
-    }
 }

@@ -3,10 +3,16 @@
 //! | route | answers |
 //! |---|---|
 //! | `/metrics` | the Prometheus exposition |
-//! | `/healthz` | 200 while the medic's own loops turn; never depends on a manager or on GitHub |
-//! | `/readyz` | 200 once every manager was looked at once |
+//! | `/healthz` | 200 while the process lives |
+//! | `/readyz` | 200 once every manager was looked at, while passes go on; whatever managers and GitHub answer |
 //! | `/api/v1/status` | the whole picture as JSON ([`crate::model::status::Status`]) |
+//! | `/api/v1/status.schema.json` | the JSON schema of that document |
 //! | `/` | the same as a page |
+//!
+//! Rules. GET and HEAD only; nothing that a client sends is read but the request's head. Connections, heads, addresses
+//! and the life of a connection are bounded. An old connection is asked to end after its present answer, so that a
+//! scrape in flight is not cut off. Every answer forbids caching and sniffing; the page runs no script and no style
+//! but its own.
 
 use super::metrics::Metrics;
 use super::page;
@@ -20,19 +26,28 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
 
 /// Connections served at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 64;
+pub const MAX_CONNECTIONS: usize = 64;
 /// A client has this long to send its request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest a connection may live, so that a slow reader cannot hold a place for ever.
 const CONNECTION_LIFE: Duration = Duration::from_mins(1);
-/// The longest request head.
+/// An answer under way when a connection has to end has this long.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+/// The longest request head; a longer one gets 431.
 const HEAD_BYTES: usize = 16 * 1024;
+/// The longest path with query; a longer one gets 414.
+const URI_BYTES: usize = 2048;
+
+/// The schema of the status document.
+pub const STATUS_SCHEMA_JSON: &str = include_str!("status.schema.json");
 
 /// What the server shows; the loop writes it, requests read it.
 #[derive(Default)]
@@ -60,9 +75,14 @@ impl Board {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).status.clone()
     }
 
-    fn alive(&self, now: Wall) -> bool {
+    /// Whether every manager was looked at and passes go on; else why not.
+    fn ready(&self, now: Wall) -> Result<(), &'static str> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.beat.is_none_or(|beat| now.since(beat) <= inner.patience)
+        match inner.beat {
+            None => Err("the first pass is not done\n"),
+            Some(beat) if now.since(beat) > inner.patience => Err("the watch loop has stalled\n"),
+            Some(_) => Ok(()),
+        }
     }
 }
 
@@ -76,38 +96,61 @@ pub struct Shown {
     pub clock: Arc<dyn crate::clock::Clock>,
 }
 
-/// Serves until `shutdown` resolves, then lets open connections finish for a moment.
+/// Serves until `shutdown` resolves, then lets answers under way finish for a moment.
 pub async fn serve(listener: TcpListener, shown: Arc<Shown>, shutdown: impl Future<Output = ()> + Send) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = tokio::select! {
-            () = &mut shutdown => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "the status server could not accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &places) => accepted,
         };
-        let shown = Arc::clone(&shown);
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = answer(&request, &shown);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(CONNECTION_LIFE, connection).await;
-            drop(place);
-        });
+        match accepted {
+            Ok((stream, place)) => {
+                let (shown, stopped) = (Arc::clone(&shown), stopped.clone());
+                connections.spawn(async move {
+                    connection(stream, shown, stopped).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the status server could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
     }
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(LAST_ANSWER, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+/// The next connection, once there is a place for it.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+async fn connection(stream: TcpStream, shown: Arc<Shown>, mut stopped: watch::Receiver<bool>) {
+    let service = service_fn(move |request| {
+        let answer = answer(&request, &shown);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = tokio::time::sleep(CONNECTION_LIFE) => {}
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(LAST_ANSWER, connection).await;
 }
 
 fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
@@ -117,7 +160,12 @@ fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
         refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
-    let mut answer = route(request.uri().path(), shown);
+    let uri = request.uri();
+    let mut answer = if uri.path_and_query().map_or(0, |path| path.as_str().len()) > URI_BYTES {
+        text(StatusCode::URI_TOO_LONG, "no address here is that long\n")
+    } else {
+        route(uri.path(), shown)
+    };
     if head_only {
         let length = hyper::body::Body::size_hint(answer.body()).lower();
         answer.headers_mut().insert(header::CONTENT_LENGTH, header::HeaderValue::from(length));
@@ -132,17 +180,14 @@ fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
             Ok(body) => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body),
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be encoded\n"),
         },
-        "/healthz" => {
-            if shown.board.alive(shown.clock.now().wall) {
-                text(StatusCode::OK, "ok\n")
-            } else {
-                text(StatusCode::SERVICE_UNAVAILABLE, "the watch loop has stalled\n")
-            }
-        }
-        "/readyz" => match shown.board.status() {
-            Some(_) => text(StatusCode::OK, "ready\n"),
-            None => text(StatusCode::SERVICE_UNAVAILABLE, "the first pass is not done\n"),
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match shown.board.ready(shown.clock.now().wall) {
+            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
+        "/api/v1/status.schema.json" => {
+            reply(StatusCode::OK, "application/schema+json", STATUS_SCHEMA_JSON.as_bytes().to_vec())
+        }
         "/api/v1/status" => match shown.board.status() {
             Some(status) => match serde_json::to_vec(status.as_ref()) {
                 Ok(body) => reply(StatusCode::OK, "application/json", body),
@@ -155,17 +200,9 @@ fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
             ),
         },
         "/" => {
-            let mut answer = reply(
-                StatusCode::OK,
-                "text/html; charset=utf-8",
-                page::render(shown.board.status().as_deref(), shown.clock.now().wall).into_bytes(),
-            );
-            answer.headers_mut().insert(
-                header::CONTENT_SECURITY_POLICY,
-                header::HeaderValue::from_static(
-                    "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-                ),
-            );
+            let page = page::render(shown.board.status().as_deref(), shown.clock.now().wall);
+            let mut answer = reply(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes());
+            answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page::security_policy());
             answer
         }
         _ => text(StatusCode::NOT_FOUND, "no such page; try / or /metrics\n"),
@@ -183,5 +220,6 @@ fn reply(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Respo
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, header::HeaderValue::from_static("no-referrer"));
     response
 }

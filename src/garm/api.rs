@@ -100,12 +100,18 @@ impl GarmClient {
         format!("{}/api/v1{path}", self.base)
     }
 
-    /// The `Authorization` header for requests made elsewhere (the websockets), marked as sensitive.
+    /// The `Authorization` header for requests made elsewhere, marked as sensitive.
     pub async fn authorization(&self) -> Result<HeaderValue, ApiError> {
         Ok(self.login_token(None).await?.header)
     }
 
-    async fn login_token(&self, refused: Option<u64>) -> Result<Token, ApiError> {
+    /// The client underneath, with its clock, jitter and limits.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The shared login's token; a newer one when GARM has refused the one with this serial.
+    pub(super) async fn login_token(&self, refused: Option<u64>) -> Result<Token, ApiError> {
         let unusable = || self.error(Operation::Login, FailureKind::Malformed, "the token cannot stand in a header");
         self.login.token(self.client.clock().as_ref(), refused, self.log_in(), unusable).await
     }
@@ -321,7 +327,7 @@ impl GarmClient {
     }
 
     /// An error about an answer, or about its absence: the effect is unknown unless the caller knows better.
-    fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
+    pub(super) fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
         let (target, detail) = (self.client.target, detail.to_owned());
         ApiError { target, operation, kind, detail, effect: Effect::Unknown, retry_at: None }
     }

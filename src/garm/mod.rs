@@ -1,8 +1,11 @@
-//! The GARM adapter: API, metrics text, goroutine dumps, log. Wire types stay inside.
+//! The GARM adapter: API, metrics text, goroutine dumps, log, websockets and events. Wire types stay inside.
 
 pub mod api;
 mod auth;
+pub mod events;
 pub mod goroutines;
+pub mod log;
 pub mod metrics_text;
 mod refusal;
 mod wire;
+pub mod ws;

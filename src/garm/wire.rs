@@ -60,6 +60,18 @@ pub(super) struct WireInstance {
     status: Option<String>,
 }
 
+impl WireInstance {
+    /// Its scale set; instances of pools have none.
+    pub(super) fn set(&self) -> Option<ScaleSetId> {
+        self.scale_set_id.filter(|id| *id > 0).map(ScaleSetId)
+    }
+
+    /// Its status, as GARM spells it; empty when it is not told.
+    pub(super) fn status(&self) -> &str {
+        self.status.as_deref().unwrap_or_default()
+    }
+}
+
 impl WireController {
     /// `None` when the id is empty.
     pub(super) fn into_model(self) -> Option<Controller> {
@@ -116,15 +128,15 @@ impl WireScaleSet {
 pub(super) fn lingering(instances: Vec<WireInstance>) -> BTreeMap<ScaleSetId, Lingering> {
     let mut counts: BTreeMap<ScaleSetId, Lingering> = BTreeMap::new();
     for instance in instances {
-        let Some(set) = instance.scale_set_id.filter(|id| *id > 0) else { continue };
-        let count = counts.entry(ScaleSetId(set)).or_default();
+        let Some(set) = instance.set() else { continue };
+        let count = counts.entry(set).or_default();
         count.total = count.total.saturating_add(1);
-        match instance.status.as_deref() {
-            Some("deleted") => count.deleted = count.deleted.saturating_add(1),
-            Some("pending_delete" | "pending_force_delete" | "deleting") => {
+        match instance.status() {
+            "deleted" => count.deleted = count.deleted.saturating_add(1),
+            "pending_delete" | "pending_force_delete" | "deleting" => {
                 count.pending_delete = count.pending_delete.saturating_add(1);
             }
-            Some(_) | None => {}
+            _ => {}
         }
     }
     counts

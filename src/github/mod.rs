@@ -1,1 +1,23 @@
-//! The GitHub adapter: authentication, registration, the Actions service. Wire types stay inside.
+//! The GitHub adapter (`reference/actions-service.md`): authentication, registration, the Actions service. Wire types
+//! stay inside.
+//!
+//! ```text
+//! access        token file or App key → REST token        (per `[[github]]` table)
+//! registration  REST token → registration token → the service's address and admin token  (per entity)
+//! client        the ports: list and read sets, open, refresh and end message sessions
+//! ```
+//!
+//! Beside them: [`address`] (URLs), `app_jwt` (RS256), `cache` (one fetch for all who wait), `refusal` (what GitHub's
+//! errors mean), `wire` (JSON).
+
+pub mod access;
+pub mod address;
+mod app_jwt;
+mod cache;
+pub mod client;
+mod refusal;
+mod registration;
+mod wire;
+
+pub use access::{Access, AccessOptions, Credential, SecretSource, Wires};
+pub use client::{GithubClient, RefreshAnswer};

@@ -7,7 +7,9 @@
 //! credential until the date the server gave ([`super::limits`]).
 
 use super::limits::{Limits, Politeness, RateLimit, retry_after};
-use super::{ApiError, BodySink, Bounds, Effect, Recorder, Response, Transport, status};
+use super::{
+    ApiError, BodySink, Bounds, Effect, Recorder, Response, Transport, TransportError, Upgrade, Upgrader, status,
+};
 use crate::clock::Clock;
 use crate::model::{FailureKind, Operation, Span, Target};
 use bytes::Bytes;
@@ -116,6 +118,12 @@ impl Client {
         &self.clock
     }
 
+    /// This client's source of jitter.
+    #[must_use]
+    pub fn jitter(&self) -> Jitter {
+        Arc::clone(&self.jitter)
+    }
+
     /// The credential's quota, once the server has told it.
     #[must_use]
     pub fn quota(&self) -> Option<RateLimit> {
@@ -147,6 +155,29 @@ impl Client {
     pub async fn write(&self, operation: Operation, request: Request<Bytes>) -> Result<Response, ApiError> {
         self.admit(operation, Span::MAX).await?;
         self.once(operation, request, self.bounds, None).await
+    }
+
+    /// A request to switch protocols, carried by `upgrader`: sent once, held back and recorded like any other.
+    pub async fn upgrade(
+        &self,
+        operation: Operation,
+        request: Request<Bytes>,
+        upgrader: &dyn Upgrader,
+    ) -> Result<Upgrade, ApiError> {
+        self.admit(operation, Span::MAX).await?;
+        let sent = self.clock.now().mono;
+        let answer = upgrader.upgrade(request, self.bounds).await;
+        let now = self.clock.now();
+        let failure = match &answer {
+            Ok(Upgrade::Switched { .. }) => None,
+            Ok(Upgrade::Answered(response)) => {
+                self.limits.learn(response, now);
+                status::classify(response, now).or(Some(FailureKind::Malformed))
+            }
+            Err(error) => Some(error.kind),
+        };
+        self.recorder.exchange(self.target, operation, now.mono.since(sent), failure);
+        answer.map_err(|error| self.unanswered(operation, error))
     }
 
     async fn tries(
@@ -209,14 +240,18 @@ impl Client {
             Err(error) => Some(error.kind),
         };
         self.recorder.exchange(self.target, operation, now.mono.since(sent), failure);
-        answer.map_err(|error| ApiError {
+        answer.map_err(|error| self.unanswered(operation, error))
+    }
+
+    fn unanswered(&self, operation: Operation, error: TransportError) -> ApiError {
+        ApiError {
             target: self.target,
             operation,
             kind: error.kind,
             effect: effect_of(error.kind),
             detail: error.detail,
             retry_at: None,
-        })
+        }
     }
 
     /// How long to wait before the next attempt; `None` when there is to be none.
@@ -272,7 +307,7 @@ fn drawn(most: Span) -> Span {
 mod tests {
     use super::*;
     use crate::clock::ScaledClock;
-    use crate::http::{NoRecorder, TransportError};
+    use crate::http::NoRecorder;
     use crate::model::Wall;
     use async_trait::async_trait;
     use std::collections::VecDeque;

@@ -15,7 +15,7 @@ pub mod reqwest_transport;
 pub mod secret;
 pub mod status;
 
-pub use client::Client;
+pub use client::{Client, Jitter};
 pub use limits::{Politeness, RateLimit};
 pub use reqwest_transport::{ReqwestTransport, TransportOptions};
 pub use secret::Secret;
@@ -23,6 +23,7 @@ pub use secret::Secret;
 use crate::model::{FailureKind, Operation, ProbeFailure, Span, Target, Wall};
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A complete, bounded answer, whatever its status.
 #[derive(Debug, Clone)]
@@ -73,6 +74,31 @@ pub trait Transport: Send + Sync {
         }
         Ok(response)
     }
+}
+
+/// A two-way stream of bytes.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// The answer to a request to leave HTTP behind.
+pub enum Upgrade {
+    /// 101: the connection is the new protocol's.
+    Switched {
+        /// The answer's headers.
+        headers: http::HeaderMap,
+        /// The connection.
+        stream: Box<dyn Duplex>,
+    },
+    /// The server answered as to any other request.
+    Answered(Response),
+}
+
+/// Carries a request to switch protocols, on the same terms as a [`Transport`]: same TLS, same proxy, no retry.
+#[async_trait]
+pub trait Upgrader: Send + Sync {
+    /// One attempt; `bounds` hold until the server has switched, not for what comes then.
+    async fn upgrade(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Upgrade, TransportError>;
 }
 
 /// Takes a body too large to keep.

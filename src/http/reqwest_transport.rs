@@ -6,7 +6,7 @@
 //! counted after decompression, so that a small compressed bomb does not fill the memory. Nothing is retried here.
 
 use super::excerpt::one_line;
-use super::{BodySink, Bounds, Response, Transport, TransportError, status};
+use super::{BodySink, Bounds, Response, Transport, TransportError, Upgrade, Upgrader, status};
 use crate::model::{FailureKind, Span};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -123,6 +123,20 @@ impl Transport for ReqwestTransport {
     }
 }
 
+#[async_trait]
+impl Upgrader for ReqwestTransport {
+    async fn upgrade(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Upgrade, TransportError> {
+        let place = place_of(request.uri());
+        let mut answer = self.begin(request, &place, bounds).await?;
+        if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            return collect(answer, &place, bounds, None).await.map(Upgrade::Answered);
+        }
+        let headers = std::mem::take(answer.headers_mut());
+        let stream = answer.upgrade().await.map_err(|error| told(error, &place, bounds))?;
+        Ok(Upgrade::Switched { headers, stream: Box::new(stream) })
+    }
+}
+
 impl ReqwestTransport {
     async fn exchange(
         &self,
@@ -131,45 +145,65 @@ impl ReqwestTransport {
         sink: Option<&mut dyn BodySink>,
     ) -> Result<Response, TransportError> {
         let place = place_of(request.uri());
-        let failed = |error: reqwest::Error| told(error, &place, bounds);
+        let answer = self.begin(request, &place, bounds).await?;
+        collect(answer, &place, bounds, sink).await
+    }
+
+    /// Sends, and waits for the answer's head; the time-out covers its body too.
+    async fn begin(
+        &self,
+        request: http::Request<Bytes>,
+        place: &str,
+        bounds: Bounds,
+    ) -> Result<reqwest::Response, TransportError> {
+        let failed = |error: reqwest::Error| told(error, place, bounds);
         let mut request = reqwest::Request::try_from(request).map_err(failed)?;
         *request.timeout_mut() = Some(bounds.total.into());
-        let mut answer = self.client.execute(request).await.map_err(failed)?;
-        let too_large = || TransportError {
-            kind: FailureKind::TooLarge,
-            detail: format!("{place} answers with more than {} bytes; reading stopped there", bounds.body),
-        };
-        if answer.content_length().is_some_and(|length| length > bounds.body as u64) {
+        self.client.execute(request).await.map_err(failed)
+    }
+}
+
+async fn collect(
+    mut answer: reqwest::Response,
+    place: &str,
+    bounds: Bounds,
+    sink: Option<&mut dyn BodySink>,
+) -> Result<Response, TransportError> {
+    let failed = |error: reqwest::Error| told(error, place, bounds);
+    let too_large = || TransportError {
+        kind: FailureKind::TooLarge,
+        detail: format!("{place} answers with more than {} bytes; reading stopped there", bounds.body),
+    };
+    if answer.content_length().is_some_and(|length| length > bounds.body as u64) {
+        return Err(too_large());
+    }
+    let mut sink = sink.filter(|_| answer.status().is_success());
+    if let Some(sink) = &mut sink {
+        sink.begin();
+    }
+    let mut kept = BytesMut::new();
+    let mut length = 0_usize;
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        length = length.saturating_add(chunk.len());
+        if length > bounds.body {
             return Err(too_large());
         }
-        let mut sink = sink.filter(|_| answer.status().is_success());
-        if let Some(sink) = &mut sink {
-            sink.begin();
+        match &mut sink {
+            Some(sink) => sink.piece(&chunk),
+            None => kept.extend_from_slice(&chunk),
         }
-        let mut kept = BytesMut::new();
-        let mut length = 0_usize;
-        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-            length = length.saturating_add(chunk.len());
-            if length > bounds.body {
-                return Err(too_large());
-            }
-            match &mut sink {
-                Some(sink) => sink.piece(&chunk),
-                None => kept.extend_from_slice(&chunk),
-            }
-        }
-        let response =
-            Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: kept.freeze() };
-        match status::redirect_goal(&response) {
-            Some(goal) => Err(TransportError {
-                kind: FailureKind::Redirect,
-                detail: format!(
-                    "{place} redirects to {goal} (HTTP {}), which is never followed; configure the final address",
-                    response.status.as_u16()
-                ),
-            }),
-            None => Ok(response),
-        }
+    }
+    let response =
+        Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: kept.freeze() };
+    match status::redirect_goal(&response) {
+        Some(goal) => Err(TransportError {
+            kind: FailureKind::Redirect,
+            detail: format!(
+                "{place} redirects to {goal} (HTTP {}), which is never followed; configure the final address",
+                response.status.as_u16()
+            ),
+        }),
+        None => Ok(response),
     }
 }
 
@@ -201,7 +235,7 @@ fn has_no_system_roots(error: &reqwest::Error) -> bool {
 }
 
 /// Host and port, without credentials, path and query.
-fn place_of(uri: &http::Uri) -> String {
+pub(crate) fn place_of(uri: &http::Uri) -> String {
     let host = uri.host().unwrap_or("the server");
     match (uri.port_u16(), uri.scheme_str()) {
         (Some(port), _) => format!("{host}:{port}"),

@@ -153,6 +153,13 @@ closed_enum! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the macro that declares it takes no attribute on a variant")]
+impl Default for Generation {
+    fn default() -> Self {
+        Self::Unknown
+    }
+}
+
 /// One piece of evidence: which source, when, and what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {

@@ -69,6 +69,11 @@ impl Span {
     pub const fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
+    /// What is left after `other`; at least zero.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
     /// Product, saturating.
     #[must_use]
     pub const fn times(self, factor: u64) -> Self {

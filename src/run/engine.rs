@@ -1,27 +1,32 @@
 //! One manager's engine: a pass is sweep → diagnose → settle and step treatments → decide → treat → export. Everything
 //! between two passes is in the store or in [`Memory`], so that a pass may be the first after a crash.
 
+use super::account::Account;
+use super::kept::Kept;
+use super::lease::Lease;
 use super::report;
 use crate::clock::Clock;
+use crate::decide;
 use crate::decide::policy::{Mode, Policy};
-use crate::decide::{self, breaker};
+use crate::decide::stale::{self, CurrentManager};
 use crate::diagnose::{self, Context, Fleet, Memory};
-use crate::export::metrics::{Metrics, RecoveryCause};
+use crate::export::metrics::Metrics;
+use crate::model::session::{LedgerSession, SessionEnd};
 use crate::model::status::ManagerStatus;
-use crate::model::treatment::Outcome;
 use crate::model::{
-    Controller, Decision, EntityRef, Finding, ForgeSet, Guard, Incarnation, Lingering, ManagerName, ManagerState, Mono, Owner,
-    Remedy, ScaleSetId, Seen, SetDecision, Span, Sweep, Treatment, Wall,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, Remedy, ScaleSetId, SetDecision, Span, Step, Sweep,
+    Treatment, TreatmentId, Wall,
 };
 use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
-use crate::store::ManagerStore;
+use crate::store::{LeaseState, ManagerStore, Store};
 use crate::treat::driver::Driver;
-use crate::treat::machine::{self, Input, Transition, View};
+use crate::treat::machine::{self, Input, SetView, Transition, View};
 use crate::treat::ports::{Journal, JournalError};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// What one manager's engine is made of.
 pub struct Parts {
@@ -33,43 +38,39 @@ pub struct Parts {
     pub driver: Driver,
     /// Its part of the store.
     pub store: ManagerStore,
+    /// All of the store: pauses may be for every manager.
+    pub whole_store: Store,
+    /// The claim on the store, without which nothing is done.
+    pub lease: Arc<Lease>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Rules and limits.
     pub policy: Policy,
     /// Whether writes are allowed.
     pub mode: Mode,
-    /// Calm interval between passes.
+    /// Between two passes while all is well.
     pub interval: Span,
-    /// Metrics, where exported.
-    pub metrics: Option<Arc<Metrics>>,
+    /// Between two passes while anything is ill, unknown or under treatment.
+    pub urgent_interval: Span,
+    /// Where passes are accounted for.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The engine of one manager.
 pub struct Engine {
-    parts: Parts,
+    pub(super) parts: Parts,
     memory: Memory,
     asked: Asked,
     kept: Kept,
     urgency: Urgency,
-    held: BTreeSet<(ScaleSetId, Guard)>,
-    would_act: BTreeSet<ScaleSetId>,
-    saved: Option<String>,
+    account: Account,
+    /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
+    known: BTreeSet<TreatmentId>,
+    wake: Arc<Notify>,
 }
 
-/// While anything is ill, unknown or under treatment.
-const ALERT_INTERVAL: Span = Span::secs(2);
 /// Journal rows that budgets and back-off look at.
 const HISTORY: Span = Span::hours(24);
-
-/// Slow sources' last answers, carried into passes that do not ask again.
-#[derive(Default)]
-struct Kept {
-    controller: Option<Controller>,
-    controller_of: Option<Incarnation>,
-    lingering: Option<BTreeMap<ScaleSetId, Lingering>>,
-    broker: BTreeMap<EntityRef, (Mono, Vec<ForgeSet>)>,
-}
 
 /// What one pass found and did.
 #[derive(Debug, Clone)]
@@ -78,21 +79,26 @@ pub struct Pass {
     pub status: ManagerStatus,
     /// Treatments that closed in this pass.
     pub closed: Vec<Treatment>,
-    /// How soon to look again.
-    pub urgency: Urgency,
+    /// Another medic, when it holds the lease.
+    pub lease_of: Option<String>,
+}
+
+/// What the store said at the beginning of a pass.
+#[derive(Default)]
+struct Records {
+    unfinished: Vec<Treatment>,
+    history: Vec<Treatment>,
+    ledger: Vec<LedgerSession>,
 }
 
 impl Engine {
     /// An engine that continues where the store says the last one stopped.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let saved = match parts.store.load_memory() {
-            Ok(saved) => saved,
-            Err(error) => {
-                tracing::warn!(manager = %parts.name, %error, "the memory of earlier passes cannot be read; starting afresh");
-                None
-            }
-        };
+        let saved = parts.store.load_memory().unwrap_or_else(|error| {
+            tracing::warn!(manager = %parts.name, %error, "the memory of earlier passes cannot be read; starting afresh");
+            None
+        });
         let memory = saved.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
         Self {
             parts,
@@ -100,16 +106,22 @@ impl Engine {
             asked: Asked::default(),
             kept: Kept::default(),
             urgency: Urgency::Alert,
-            held: BTreeSet::new(),
-            would_act: BTreeSet::new(),
-            saved,
+            account: Account::default(),
+            known: BTreeSet::new(),
+            wake: Arc::default(),
         }
     }
 
     /// The manager's name.
     #[must_use]
-    pub fn name(&self) -> &ManagerName {
+    pub const fn name(&self) -> &ManagerName {
         &self.parts.name
+    }
+
+    /// A way to ask for a pass at once.
+    #[must_use]
+    pub fn wake(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
     }
 
     /// How long to wait before the next pass.
@@ -117,145 +129,178 @@ impl Engine {
     pub fn pause(&self) -> Span {
         match self.urgency {
             Urgency::Calm => self.parts.interval,
-            Urgency::Alert => ALERT_INTERVAL.min(self.parts.interval),
+            Urgency::Alert => self.parts.urgent_interval.min(self.parts.interval),
         }
     }
 
     /// One pass.
     pub async fn pass(&mut self) -> Pass {
         let began = self.parts.clock.now();
+        let lease_of = self.lease();
         let sweep = self.look().await;
-        let mut closed = Vec::new();
-        let now = self.parts.clock.now();
+        let records = self.read_records();
+        let before = records.as_ref().map_or_else(Vec::new, |records| records.unfinished.clone());
+        let records = records.unwrap_or_default();
+        let probes = report::probe_answers(&records.history);
+        let context = Context { treatments: &records.unfinished, probes: &probes, ledger: &records.ledger };
+        let fleet = diagnose::diagnose(&mut self.memory, &sweep, &context, &self.parts.policy);
 
-        let journal = self.read_journal(now.wall);
-        let (unfinished, history) = match &journal {
-            Ok((unfinished, history)) => (unfinished.clone(), history.clone()),
-            Err(_) => (Vec::new(), Vec::new()),
-        };
-        let ledger = self.parts.store.live_sessions();
-        let ledger = match ledger {
-            Ok(sessions) => sessions,
-            Err(error) => {
-                self.store_failed(&error);
-                Vec::new()
-            }
-        };
-        let context = Context { treatments: &unfinished, probes: &report::probe_answers(&history), ledger: &ledger };
-        let mut fleet = diagnose::diagnose(&mut self.memory, &sweep, &context, &self.parts.policy);
-
-        let mut treatments = self.step_treatments(&unfinished, &fleet, &mut closed).await;
-        let decisions = if journal.is_ok() {
-            let history = merged(history, &treatments, &closed);
-            let decisions = self.decide(&fleet, &history, &ledger);
-            treatments.extend(self.begin(&decisions, &fleet, &mut closed).await);
-            decisions
+        let may_act = lease_of.is_none();
+        let mut treatments = if lease_of.is_none() {
+            self.step_all(records.unfinished, &fleet, &records.ledger).await
         } else {
-            Vec::new()
+            self.known.clear();
+            records.unfinished
         };
-        self.account(&fleet, &decisions, &closed);
-        self.remember();
-        self.urgency = urgency(&fleet, &treatments);
-        let took = self.parts.clock.now().mono.since(began.mono);
-        if let Some(metrics) = &self.parts.metrics {
-            metrics.swept(&self.parts.name, took, sweep.scale_sets.known().is_some());
+        let history = merged(records.history, &treatments);
+        let decisions = self.decide(&fleet, &history, &records.ledger, lease_of.is_none());
+        if may_act {
+            treatments.extend(self.begin(&decisions, &fleet, &records.ledger).await);
         }
-        let status = report::status(report::Seen {
-            name: &self.parts.name,
-            sources: &self.parts.sources,
-            policy: &self.parts.policy,
-            store: &self.parts.store,
+        self.note_deleted_sessions(&before, &treatments);
+        let (closed, open): (Vec<_>, Vec<_>) = treatments.into_iter().partition(|treatment| treatment.step.is_closed());
+        let history = merged(history, closed.iter().chain(&open));
+        self.account.pass(&self.parts, &fleet, &decisions, &closed, &history);
+        self.remember();
+        self.urgency = urgency(&fleet, &open);
+
+        let took = self.parts.clock.now().mono.since(began.mono);
+        self.parts.metrics.swept(&self.parts.name, took, sweep.scale_sets.known().is_some());
+        let status = report::status(&report::Picture {
+            parts: &self.parts,
             sweep: &sweep,
-            fleet: &mut fleet,
-            decisions,
+            fleet: &fleet,
+            decisions: &decisions,
+            history: &history,
+            open: &open,
+            ledger: &records.ledger,
+            restart: self.account.restart(),
             took,
         });
-        Pass { status, closed, urgency: self.urgency }
+        Pass { status, closed, lease_of }
     }
 
     /// Settles what must not be left as it is, before the process ends: every set that we disabled is enabled, every
-    /// session that we opened is ended, as far as the servers answer.
+    /// session that we opened is ended, as far as the servers answer. Returns what stays open.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
     pub async fn settle(&mut self) -> Result<Vec<Treatment>, JournalError> {
+        if self.lease().is_some() {
+            return Ok(Vec::new());
+        }
         let unfinished = self.parts.store.unfinished()?;
         let now = self.parts.clock.now();
         let transitions = unfinished
             .iter()
             .filter(|treatment| treatment.step.is_intent())
             .map(|treatment| machine::step(treatment, Input::Shutdown, now, &self.parts.policy));
-        join_all(transitions.map(|transition| self.parts.driver.carry_out(transition, &self.parts.policy)))
-            .await
-            .into_iter()
-            .collect()
+        let settled = join_all(transitions.map(|transition| self.carry_out(transition))).await;
+        Ok(settled.into_iter().flatten().filter(|treatment| treatment.step.is_intent()).collect())
     }
 }
 
 impl Engine {
+    /// Claims or renews the lease; the name of whoever else holds it.
+    fn lease(&self) -> Option<String> {
+        match self.parts.lease.hold() {
+            Ok(LeaseState::Held) => None,
+            Ok(LeaseState::HeldByOther { holder, .. }) => Some(holder),
+            Err(error) => {
+                self.store_failed(&error);
+                Some("nobody that the store can name".to_owned())
+            }
+        }
+    }
+
     /// One sweep, with the slow sources' last answers filled in where they were not due.
     async fn look(&mut self) -> Sweep {
         let now = self.parts.clock.now().mono;
         let due = plan::due(&self.asked, self.urgency, self.parts.interval, now);
         let mut sweep = sweep(&self.parts.sources, due, self.parts.clock.as_ref()).await;
-        if due.controller && sweep.controller.known().is_some() {
-            self.asked.controller = Some(now);
-        }
-        if due.lingering && sweep.lingering.known().is_some() {
-            self.asked.lingering = Some(now);
-        }
-        if due.broker && sweep.scale_sets.known().is_some() {
-            self.asked.broker = Some(now);
-        }
-        self.kept.fill(&mut sweep, due.broker, self.parts.interval);
+        self.kept.fill(&mut sweep, due, &mut self.asked, self.parts.interval);
         sweep
     }
 
-    fn read_journal(&self, now: Wall) -> Result<(Vec<Treatment>, Vec<Treatment>), JournalError> {
-        let read = self.parts.store.unfinished().and_then(|open| {
-            let history = self.parts.store.since(now.minus(HISTORY))?;
-            Ok((open, history))
-        });
-        if let Err(error) = &read {
-            self.store_failed(error);
-        }
-        read
+    /// What the store says; `None` when it cannot say, and then nothing is done.
+    fn read_records(&self) -> Option<Records> {
+        let since = self.parts.clock.now().wall.minus(HISTORY);
+        let journal = self.parts.store.unfinished().and_then(|open| Ok((open, self.parts.store.since(since)?)));
+        let (unfinished, history) = journal.inspect_err(|error| self.store_failed(error)).ok()?;
+        // Without a readable ledger nothing is provably stale: no deletion, everything else goes on.
+        let ledger = self.parts.store.live().inspect_err(|error| self.store_failed(error)).unwrap_or_default();
+        Some(Records { unfinished, history, ledger })
     }
 
     fn store_failed(&self, error: &dyn std::fmt::Display) {
         tracing::error!(manager = %self.parts.name, %error, "the store failed; nothing is done without it");
-        if let Some(metrics) = &self.parts.metrics {
-            metrics.store_failed(&self.parts.name);
-        }
+        self.parts.metrics.store_failed(&self.parts.name);
     }
 
-    /// Steps every open treatment with what this pass saw, all at once, and returns those still open.
-    async fn step_treatments(&self, open: &[Treatment], fleet: &Fleet, closed: &mut Vec<Treatment>) -> Vec<Treatment> {
+    /// Steps every open treatment with what this pass saw, all at once.
+    async fn step_all(&mut self, open: Vec<Treatment>, fleet: &Fleet, ledger: &[LedgerSession]) -> Vec<Treatment> {
         let now = self.parts.clock.now();
-        let transitions = open.iter().map(|treatment| {
-            let view = view(fleet, treatment.set);
-            machine::step(treatment, Input::Sweep(view), now, &self.parts.policy)
-        });
-        let changed = transitions.zip(open).filter(|(next, before)| next.effect.is_some() || next.treatment != **before);
-        let running = changed.map(|(transition, _)| self.carry_out(transition)).collect::<Vec<_>>();
-        let mut by_id: BTreeMap<_, _> = open.iter().map(|t| (t.id, t.clone())).collect();
-        for treatment in join_all(running).await.into_iter().flatten() {
-            by_id.insert(treatment.id, treatment);
-        }
-        let (done, going): (Vec<_>, Vec<_>) = by_id.into_values().partition(|t| t.step.is_closed());
-        closed.extend(done);
-        going
+        let transitions: Vec<_> = open
+            .into_iter()
+            .map(|treatment| {
+                let input = if self.known.insert(treatment.id) {
+                    Input::Recover
+                } else {
+                    Input::Sweep(view(fleet, ledger, &treatment))
+                };
+                let transition = machine::step(&treatment, input, now, &self.parts.policy);
+                (treatment, transition)
+            })
+            .collect();
+        self.carry_out_all(transitions).await
     }
 
-    fn decide(&self, fleet: &Fleet, history: &[Treatment], ledger: &[crate::model::session::LedgerSession]) -> Vec<SetDecision> {
+    /// Carries transitions out, all at once. One that the journal could not follow may have been sent: its treatment
+    /// is settled by reading at the next pass, as after a crash.
+    async fn carry_out_all(&mut self, transitions: Vec<(Treatment, Transition)>) -> Vec<Treatment> {
+        let this = &*self;
+        let done = join_all(transitions.into_iter().map(|(before, transition)| async move {
+            let idle = transition.effect.is_none() && transition.treatment == before;
+            let after = if idle { Some(before.clone()) } else { this.carry_out(transition).await };
+            (before, after)
+        }))
+        .await;
+        done.into_iter()
+            .map(|(before, after)| {
+                after.unwrap_or_else(|| {
+                    self.known.remove(&before.id);
+                    before
+                })
+            })
+            .collect()
+    }
+
+    async fn carry_out(&self, transition: Transition) -> Option<Treatment> {
+        let done = self.parts.driver.carry_out(transition, &self.parts.policy).await;
+        done.inspect_err(|error| self.store_failed(error)).ok()
+    }
+
+    fn decide(
+        &self,
+        fleet: &Fleet,
+        history: &[Treatment],
+        ledger: &[LedgerSession],
+        lease_held: bool,
+    ) -> Vec<SetDecision> {
         let now = self.parts.clock.now();
-        let pauses = self.parts.store.pauses(now.wall).unwrap_or_else(|error| {
+        // A pause that cannot be read may be in force.
+        let Ok(pauses) = self.parts.whole_store.pauses(now.wall).inspect_err(|error| self.store_failed(error)) else {
+            return Vec::new();
+        };
+        let breaker_reset = self.parts.store.breaker_reset().unwrap_or_else(|error| {
             self.store_failed(&error);
-            Vec::new()
+            None
         });
-        let breaker_reset = self.parts.store.breaker_reset().ok().flatten();
         decide::decide(&decide::Input {
             now,
+            name: &self.parts.name,
             mode: self.parts.mode,
             policy: &self.parts.policy,
-            manager_name: &self.parts.name,
             findings: &fleet.findings,
             sets: &fleet.sets,
             manager: fleet.manager,
@@ -269,14 +314,156 @@ impl Engine {
             owner: fleet.owner.as_ref(),
             pauses: &pauses,
             breaker_reset,
+            can_probe_sessions: &self.covered(fleet),
+            quota: None,
+            lease_held,
         })
+    }
+
+    /// The sets whose sessions a client of ours can open and end.
+    fn covered(&self, fleet: &Fleet) -> BTreeSet<ScaleSetId> {
+        let Some(broker) = self.parts.sources.broker.as_ref().filter(|_| self.parts.driver.sessions.is_some()) else {
+            return BTreeSet::new();
+        };
+        let covered = |place: &crate::model::ForgePlace| broker.covers(&place.endpoint, &place.entity);
+        fleet.sets.values().filter(|set| set.place().is_some_and(|place| covered(&place))).map(|set| set.id).collect()
+    }
+
+    /// Opens a treatment for every decision to act, and takes its first steps.
+    async fn begin(&mut self, decisions: &[SetDecision], fleet: &Fleet, ledger: &[LedgerSession]) -> Vec<Treatment> {
+        let mut begun = Vec::new();
+        for decision in decisions {
+            let Decision::Act { remedy, canary } = &decision.decision else { continue };
+            let Some(treatment) = self.new_treatment(decision.set, remedy, *canary, fleet) else { continue };
+            match self.parts.store.open(treatment) {
+                Ok(treatment) => begun.push(treatment),
+                Err(error) => self.store_failed(&error),
+            }
+        }
+        let now = self.parts.clock.now();
+        self.known.extend(begun.iter().map(|treatment| treatment.id));
+        let transitions = begun.into_iter().map(|treatment| {
+            let input = Input::Sweep(view(fleet, ledger, &treatment));
+            let transition = machine::step(&treatment, input, now, &self.parts.policy);
+            (treatment, transition)
+        });
+        let transitions = transitions.collect();
+        self.carry_out_all(transitions).await
+    }
+
+    fn new_treatment(&self, set: ScaleSetId, remedy: &Remedy, canary: bool, fleet: &Fleet) -> Option<Treatment> {
+        let (scale_set, finding) = (fleet.sets.get(&set)?, fleet.findings.get(&set)?);
+        let at = self.parts.clock.now().wall;
+        Some(Treatment {
+            id: TreatmentId(0),
+            set,
+            name: scale_set.name.clone(),
+            place: scale_set.place(),
+            remedy: remedy.clone(),
+            cause: finding.diagnosis,
+            incarnation: fleet.incarnation,
+            opened: at,
+            canary,
+            step: machine::begin(remedy, scale_set, at),
+            step_at: at,
+            revived: None,
+        })
+    }
+
+    /// A session that a treatment has ended is not known as living any more.
+    fn note_deleted_sessions(&self, before: &[Treatment], after: &[Treatment]) {
+        let at = self.parts.clock.now().wall;
+        let ended = after.iter().filter_map(|treatment| {
+            let (Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }) = &treatment.remedy else {
+                return None;
+            };
+            let was_deleting = before
+                .iter()
+                .find(|earlier| earlier.id == treatment.id)
+                .is_none_or(|earlier| matches!(earlier.step, Step::Deleting { .. }));
+            let is_past = !matches!(treatment.step, Step::Deleting { .. } | Step::Closed { .. });
+            (was_deleting && is_past).then_some(session)
+        });
+        for session in ended {
+            if let Err(error) = self.parts.store.end(session, at, SessionEnd::DeletedByUs) {
+                self.store_failed(&error);
+            }
+        }
+    }
+
+    fn remember(&self) {
+        let saved = serde_json::to_string(&self.memory)
+            .map_err(|error| error.to_string())
+            .and_then(|json| self.parts.store.save_memory(&json).map_err(|error| error.to_string()));
+        if let Err(error) = saved {
+            self.store_failed(&error);
+        }
     }
 }
 
-fn merged(history: Vec<Treatment>, open: &[Treatment], closed: &[Treatment]) -> Vec<Treatment> {
-    let mut by_id: BTreeMap<_, _> = history.into_iter().map(|t| (t.id, t)).collect();
-    for treatment in open.iter().chain(closed) {
-        by_id.insert(treatment.id, treatment.clone());
+/// What a treatment's machine may know of this pass.
+fn view<'a>(fleet: &'a Fleet, ledger: &[LedgerSession], treatment: &Treatment) -> View<'a> {
+    let seen = matches!(fleet.manager, ManagerState::Up | ManagerState::Restarted);
+    let set = match fleet.sets.get(&treatment.set) {
+        Some(set) if seen => SetView::Seen(set),
+        None if seen => SetView::Gone,
+        Some(_) | None => SetView::Unseen,
+    };
+    let endpoint = treatment.place.as_ref().and_then(|place| fleet.endpoints.get(&place.endpoint.name).copied());
+    View {
+        manager: fleet.manager,
+        incarnation: fleet.incarnation,
+        set,
+        finding: fleet.findings.get(&treatment.set),
+        endpoint,
+        stale_proof: still_stale(fleet, ledger, treatment),
+        generation: fleet.generation,
     }
+}
+
+/// Whether the session that a treatment is to end is provably stale still.
+fn still_stale(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -> bool {
+    let (Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }) = &treatment.remedy else {
+        return false;
+    };
+    let Some(set) = fleet.sets.get(&treatment.set) else { return false };
+    let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
+    let rows = ledger.iter().filter(|row| row.set == treatment.set);
+    stale::newest_is_stale(rows, set, manager).is_ok_and(|proof| proof.session() == session)
+}
+
+fn merged<'a>(history: Vec<Treatment>, newer: impl IntoIterator<Item = &'a Treatment>) -> Vec<Treatment> {
+    let mut by_id: BTreeMap<_, _> = history.into_iter().map(|treatment| (treatment.id, treatment)).collect();
+    by_id.extend(newer.into_iter().map(|treatment| (treatment.id, treatment.clone())));
     by_id.into_values().collect()
 }
+
+/// Looking often pays while something may change soon.
+fn urgency(fleet: &Fleet, open: &[Treatment]) -> Urgency {
+    let answers = fleet.manager == ManagerState::Up;
+    let ill = fleet.findings.values().any(|finding| match finding.diagnosis {
+        // Well; or nothing that we do or see soon changes it.
+        Diagnosis::Listening
+        | Diagnosis::Disabled
+        | Diagnosis::Missing
+        | Diagnosis::Mismatched
+        | Diagnosis::Unauthorized
+        | Diagnosis::HeldElsewhere
+        | Diagnosis::Deaf
+        | Diagnosis::Starved => false,
+        // Without a source that could tell, looking more often tells no more.
+        Diagnosis::Unknown => finding.evidence.iter().all(|evidence| evidence.fact != Fact::NothingToSee),
+        Diagnosis::DisabledByMedic
+        | Diagnosis::Settling
+        | Diagnosis::ConflictRetrying
+        | Diagnosis::ConflictAbandoned
+        | Diagnosis::StartAbandoned
+        | Diagnosis::Unheld
+        | Diagnosis::Flapping
+        | Diagnosis::Evicted => true,
+    });
+    if answers && !ill && open.is_empty() { Urgency::Calm } else { Urgency::Alert }
+}
+
+/// The date that a manager's status shows for its last restart.
+pub(super) type Restart = Option<(crate::model::RestartKind, Wall)>;

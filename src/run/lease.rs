@@ -39,7 +39,7 @@ impl Lease {
         if fresh && self.held.load(Ordering::Acquire) {
             return Ok(LeaseState::Held);
         }
-        let state = self.store.acquire_lease(&self.holder, now, LEASE_TTL).inspect_err(|_| {
+        let state = self.store.acquire(&self.holder, now, LEASE_TTL).inspect_err(|_| {
             self.held.store(false, Ordering::Release);
         })?;
         let held = matches!(state, LeaseState::Held);
@@ -51,7 +51,7 @@ impl Lease {
     /// Gives the lease up, so that the next medic need not wait.
     pub fn release(&self) {
         if self.held.swap(false, Ordering::AcqRel)
-            && let Err(error) = self.store.release_lease(&self.holder)
+            && let Err(error) = self.store.release(&self.holder)
         {
             tracing::warn!(%error, "the lease could not be released; it runs out by itself");
         }

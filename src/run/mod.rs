@@ -5,9 +5,12 @@
 //! - [`once`]: all managers until there is nothing more to learn or to do (`once`).
 //! - [`assemble`]: configuration → engines.
 //! - [`lease`]: which medic of several on one store may act.
+//! - [`account`]: what a pass changed, told once; [`report`]: the picture after it.
 
+pub mod account;
 pub mod assemble;
 pub mod engine;
+mod kept;
 pub mod lease;
 pub mod once;
 pub mod report;

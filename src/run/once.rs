@@ -4,18 +4,20 @@
 use super::engine::{Engine, Pass};
 use crate::clock::Clock;
 use crate::model::status::ManagerStatus;
-use crate::model::{Decision, Diagnosis, Guard, ManagerState, Outcome, Span, Treatment};
+use crate::model::{Decision, Diagnosis, Guard, ManagerName, ManagerState, Span, Treatment};
 
 /// The longest a one-shot waits for its own treatments, whatever they wait for.
 const TREATMENT_LIMIT: Span = Span::mins(10);
+/// The longest it then takes to settle what is still open.
+const SETTLE_LIMIT: Span = Span::secs(10);
 
 /// What a one-shot came to, for the exit code and for people.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// The last picture of every manager.
     pub managers: Vec<ManagerStatus>,
-    /// Treatments that ended.
-    pub closed: Vec<Treatment>,
+    /// Treatments that ended, with their manager.
+    pub closed: Vec<(ManagerName, Treatment)>,
 }
 
 /// Runs all managers side by side. `observe` is how long an ill or unclear fleet is watched before it is judged.
@@ -23,8 +25,9 @@ pub async fn once(engines: Vec<Engine>, clock: &dyn Clock, observe: Span) -> Sum
     let watched = engines.into_iter().map(|engine| one(engine, clock, observe));
     let mut summary = Summary { managers: Vec::new(), closed: Vec::new() };
     for (pass, closed) in futures_util::future::join_all(watched).await {
+        let name = pass.status.name.clone();
+        summary.closed.extend(closed.into_iter().map(|treatment| (name.clone(), treatment)));
         summary.managers.push(pass.status);
-        summary.closed.extend(closed);
     }
     summary
 }
@@ -33,11 +36,11 @@ async fn one(mut engine: Engine, clock: &dyn Clock, observe: Span) -> (Pass, Vec
     let began = clock.now().mono;
     let mut closed = Vec::new();
     loop {
-        let pass = engine.pass().await;
-        closed.extend(pass.closed.iter().cloned());
+        let mut pass = engine.pass().await;
+        closed.append(&mut pass.closed);
         let watched = clock.now().mono.since(began);
         if is_settled(&pass, watched >= observe) || watched >= TREATMENT_LIMIT {
-            let _ = engine.settle().await;
+            super::service::settle(&mut engine, clock, SETTLE_LIMIT).await;
             return (pass, closed);
         }
         clock.sleep(engine.pause()).await;
@@ -77,26 +80,5 @@ const fn passes_soon(guard: Guard) -> bool {
         | Guard::Quota
         | Guard::Lease
         | Guard::OpenIntent => false,
-    }
-}
-
-impl Summary {
-    /// Managers whose sets could not be seen.
-    #[must_use]
-    pub fn blind(&self) -> bool {
-        self.managers.iter().any(|m| !matches!(m.state, ManagerState::Up | ManagerState::Restarted))
-    }
-
-    /// Whether something was done that could not be verified.
-    #[must_use]
-    pub fn unverified(&self) -> bool {
-        self.closed.iter().any(|t| matches!(t.outcome(), Some(Outcome::Unverified)))
-            || self.managers.iter().flat_map(|m| &m.sets).any(|s| matches!(s.decision, Decision::Treating { .. }))
-    }
-
-    /// Whether a set is ill, or cannot be judged.
-    #[must_use]
-    pub fn unhealthy(&self) -> bool {
-        self.managers.iter().flat_map(|m| &m.sets).any(|set| !set.is_healthy())
     }
 }

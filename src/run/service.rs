@@ -12,13 +12,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A pass that hangs when the process must end is dropped after this; what it left is in the journal.
-const LAST_PASS: Span = Span::secs(3);
-/// Settling open intents when the process must end.
-const SETTLE_LIMIT: Span = Span::secs(5);
+const LAST_PASS: Span = Span::secs(2);
 /// A medic without a finished pass for this many intervals counts as stalled.
 const STALLED_AFTER: u64 = 10;
 
@@ -80,6 +78,7 @@ pub async fn run(
     publisher: Arc<Publisher>,
     lease: Arc<Lease>,
     listener: Option<TcpListener>,
+    limit: Span,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServiceError> {
     let (stop, stopped) = watch::channel(false);
@@ -100,7 +99,7 @@ pub async fn run(
     });
     for engine in engines {
         let publisher = Arc::clone(&publisher);
-        tasks.spawn(watch_manager(engine, publisher, stopped.clone()));
+        tasks.spawn(watch_manager(engine, publisher, limit, stopped.clone()));
     }
     let died = tokio::select! {
         () = shutdown => None,
@@ -118,7 +117,7 @@ pub async fn run(
     died.map_or(Ok(()), |why| Err(ServiceError::TaskDied(why)))
 }
 
-async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, mut stopped: watch::Receiver<bool>) {
+async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Span, mut stopped: watch::Receiver<bool>) {
     let clock = Arc::clone(&publisher.clock);
     let wake = engine.wake();
     loop {
@@ -141,28 +140,28 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, mut stoppe
             _ = stopped.wait_for(|stop| *stop) => break,
         }
     }
-    settle(&engine, clock.as_ref()).await;
+    settle(&mut engine, clock.as_ref(), limit.minus(LAST_PASS)).await;
 }
 
-async fn settle(engine: &Engine, clock: &dyn Clock) {
-    let manager = engine.name();
+/// Settles open intents within `limit`; what stays open is in the journal, and the next start settles it first.
+pub async fn settle(engine: &mut Engine, clock: &dyn Clock, limit: Span) {
+    let manager = engine.name().clone();
     tokio::select! {
         settled = engine.settle() => match settled {
-            Ok(treatments) => {
-                for treatment in treatments.iter().filter(|t| t.step.is_intent()) {
+            Ok(open) => {
+                for treatment in open {
                     tracing::warn!(
                         %manager, scale_set = %treatment.set, step = treatment.step.label(),
                         "an intent stays open; the next start settles it first"
                     );
                 }
             }
-            Err(error) => tracing::error!(%manager, %error, "open intents could not be settled; the next start settles them first"),
+            Err(error) => {
+                tracing::error!(%manager, %error, "open intents cannot be read; the next start settles them first");
+            }
         },
-        () = clock.sleep(SETTLE_LIMIT) => {
+        () = clock.sleep(limit) => {
             tracing::warn!(%manager, "open intents could not be settled in time; the next start settles them first");
         }
     }
 }
-
-/// A way to ask a manager's task for a pass at once.
-pub type Wake = Arc<Notify>;

@@ -20,7 +20,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 const BOUNDS: Bounds = Bounds { total: Span::secs(20), body: 1000 };
 
 /// Reads one request's head.
-async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
@@ -209,8 +209,8 @@ async fn a_port_where_nothing_listens_is_no_connection_and_no_secret_is_told() {
     assert!(!error.detail.contains("abc"), "{error:?}");
 }
 
-/// A TLS server for `name`, and the file of the CA that signed it.
-async fn serve_tls(dir: &tempfile::TempDir, name: &str, expired: bool) -> (String, PathBuf) {
+/// What a TLS server for `name` accepts connections with, and the PEM of the CA that signed it.
+pub(crate) fn tls_acceptor(name: &str, expired: bool) -> (TlsAcceptor, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -228,7 +228,12 @@ async fn serve_tls(dir: &tempfile::TempDir, name: &str, expired: bool) -> (Strin
         .with_no_client_auth()
         .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    (TlsAcceptor::from(Arc::new(config)), authority.pem())
+}
+
+/// A TLS server for `name`, and the file of the CA that signed it.
+async fn serve_tls(dir: &tempfile::TempDir, name: &str, expired: bool) -> (String, PathBuf) {
+    let (acceptor, authority) = tls_acceptor(name, expired);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -241,7 +246,7 @@ async fn serve_tls(dir: &tempfile::TempDir, name: &str, expired: bool) -> (Strin
         }
     });
     let ca_file = dir.path().join("ca.pem");
-    std::fs::write(&ca_file, authority.pem()).unwrap();
+    std::fs::write(&ca_file, authority).unwrap();
     (format!("https://localhost:{port}/"), ca_file)
 }
 

@@ -1,4 +1,5 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+#![expect(clippy::result_large_err, reason = "here a refusal is an answer like any other")]
 //! GitHub's runner scale set service, simulated: (request, date) → answer. Deterministic: no clock, no randomness.
 //!
 //! What matters most is the one session slot of each set: POST on a busy slot is refused whoever asks, DELETE frees
@@ -23,6 +24,10 @@ mod scenario;
 mod sessions;
 mod set;
 mod sets;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 pub use config::{
@@ -128,17 +133,18 @@ impl GithubState {
     pub fn handle(&mut self, now: Wall, request: &Request) -> Answer {
         self.advance(now);
         let (route, matched) = route::route(request.method(), request.uri().path());
-        let grant = self.bearer(request).and_then(Grant::read);
-        let session = grant.as_ref().filter(|g| g.scope == Scope::Queue).map(|g| SessionId::new(g.session.as_str()));
+        let grant = Self::bearer(request).and_then(Grant::read);
+        let session = Self::polled_session(request);
+        let poll = queue::poll_id(request);
         if request.extensions().get::<HungUp>().is_some() {
             if let Some(session) = &session {
-                self.hang_up(session, now);
+                self.hang_up(session, poll, now);
             }
             return Answer::empty(499);
         }
         let set = matched.set.or_else(|| grant.as_ref().filter(|g| g.scope == Scope::Queue).map(|g| g.set));
         let actor = self.actor(request, grant.as_ref());
-        let asked_again = route == Route::Poll && session.as_ref().is_some_and(|s| self.is_held(s, now));
+        let asked_again = route == Route::Poll && session.as_ref().is_some_and(|s| self.is_held(s, poll, now));
         let met = self.faults.meet(route, set, now);
         let replacement = met.as_ref().and_then(|fault| fault.kind.replacement().map(|answer| (answer, fault.effect)));
         let mut ask = Ask {
@@ -155,7 +161,7 @@ impl GithubState {
                     Effect::Lost => {}
                 }
                 if let (Route::Poll, Some(session)) = (route, &session) {
-                    self.hang_up(session, now);
+                    self.hang_up(session, poll, now);
                 }
                 answer
             }
@@ -234,7 +240,7 @@ impl GithubState {
     }
 
     /// The token of an `Authorization` header, whichever scheme word it has.
-    fn bearer<'a>(&self, request: &'a Request) -> Option<&'a str> {
+    fn bearer(request: &Request) -> Option<&str> {
         let value = request.headers().get(http::header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
         ["bearer", "token", "remoteauth"].contains(&scheme.to_ascii_lowercase().as_str()).then(|| token.trim())
@@ -243,8 +249,7 @@ impl GithubState {
     fn actor(&self, request: &Request, grant: Option<&Grant>) -> Actor {
         let credential = match grant {
             Some(grant) => grant.credential.clone(),
-            None => self
-                .bearer(request)
+            None => Self::bearer(request)
                 .and_then(|token| self.config.credentials.iter().find(|c| rest::shows(c, token)))
                 .map(|credential| credential.name.clone())
                 .unwrap_or_default(),
@@ -277,7 +282,7 @@ impl GithubState {
 
     /// The grant of the request's token, if it is of the asked scope and not expired.
     fn granted(&self, ask: &Ask<'_>, scope: Scope) -> Result<Grant, Answer> {
-        let grant = self.bearer(ask.request).and_then(Grant::read);
+        let grant = Self::bearer(ask.request).and_then(Grant::read);
         let grant = grant.ok_or_else(|| exception::invalid_token("it is missing or not one of ours"))?;
         if grant.scope != scope {
             return Err(exception::invalid_token("it is not meant for this route"));

@@ -7,24 +7,28 @@
 use super::config::QueueStyle;
 use super::exception::{bad_request, page_not_found, set_not_found, unknown_session};
 use super::route::query;
-use super::set::{BATCH, JobState, Set, User};
+use super::set::{BATCH, JobState, Set};
 use super::sets::list;
 use super::tokens::{Grant, Scope};
 use super::{Ask, FaultKind, GithubState};
-use crate::lab::wire::{Answer, Delivery};
+use crate::lab::wire::{Answer, Delivery, PollId, Request};
 use crate::model::{SessionId, Wall};
 use serde_json::{Value, json};
 
 impl GithubState {
     /// Whether a poll of this session is in flight, so that a request is the same poll asked again. Some time after
     /// its end a poll that was never asked again counts as abandoned.
-    pub(super) fn is_held(&self, session: &SessionId, now: Wall) -> bool {
+    pub(super) fn is_held(&self, session: &SessionId, poll: PollId, now: Wall) -> bool {
         let patience = self.config.poll_length;
         let session = self.living.get(session).and_then(|set| self.sets.get(set)).and_then(|set| set.slot.as_ref());
-        match session.map(|session| session.used_by) {
-            Some(User::Client { held_until: Some(until) }) => now <= until.plus(patience),
-            Some(User::Client { held_until: None } | User::Rival) | None => false,
-        }
+        session.and_then(|session| session.polls.get(&poll)).is_some_and(|until| now <= until.plus(patience))
+    }
+
+    /// The session that a poll is for, by its token.
+    #[must_use]
+    pub fn polled_session(request: &Request) -> Option<SessionId> {
+        let grant = Self::bearer(request).and_then(Grant::read)?;
+        (grant.scope == Scope::Queue).then(|| SessionId::new(grant.session))
     }
 
     pub(super) fn poll(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
@@ -32,7 +36,8 @@ impl GithubState {
         let capacity = ask.request.headers().get("x-scalesetmaxcapacity").and_then(|value| value.to_str().ok());
         let capacity = capacity.and_then(|value| value.trim().parse::<u64>().ok());
         let cursor = query(ask.request, "lastMessageId").and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
-        let held = self.is_held(&session, ask.now);
+        let (poll, patience) = (poll_id(ask.request), self.config.poll_length);
+        let held = self.is_held(&session, poll, ask.now);
         if let Some(set) = self.sets.get_mut(&set) {
             set.capacity = capacity;
         }
@@ -45,19 +50,20 @@ impl GithubState {
             if matches!(ask.spoiled, Some(FaultKind::NoStatistics)) {
                 envelope["statistics"] = Value::Null;
             }
-            self.poll_answered(set, ask.now);
+            self.poll_answered(set, poll, ask.now);
             return Ok(Answer::json(200, &envelope));
         }
         let Some(current) = state.slot.as_mut() else { return Err(set_not_found(set)) };
-        let until = match current.used_by {
-            User::Client { held_until: Some(until) } if held => until,
-            User::Client { .. } | User::Rival => ask.now.plus(self.config.poll_length),
+        let until = match current.polls.get(&poll) {
+            Some(until) if held => *until,
+            Some(_) | None => ask.now.plus(self.config.poll_length),
         };
         if ask.now >= until {
-            self.poll_answered(set, ask.now);
+            self.poll_answered(set, poll, ask.now);
             return Ok(Answer::empty(202));
         }
-        current.used_by = User::Client { held_until: Some(until) };
+        current.polls.retain(|_, until| ask.now <= until.plus(patience));
+        current.polls.insert(poll, until);
         Ok(Answer::empty(202).delivered(Delivery::Hold(until)))
     }
 
@@ -103,7 +109,7 @@ impl GithubState {
             self.wake(id);
             self.match_jobs(id, ask.now);
         }
-        Ok(list(acquired.into_iter().map(Value::from).collect()))
+        Ok(list(&acquired.into_iter().map(Value::from).collect::<Vec<_>>()))
     }
 
     pub(super) fn acquirable_jobs(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
@@ -115,21 +121,22 @@ impl GithubState {
             .filter(|job| job.state == JobState::Offered)
             .map(|job| set.job_message("JobAvailable", job, None, self.acquire_url(set)))
             .collect();
-        Ok(if found.is_empty() { Answer::empty(204) } else { list(found) })
+        Ok(if found.is_empty() { Answer::empty(204) } else { list(&found) })
     }
 
     /// Tells the poll in flight, if there is one, to ask again.
     pub(super) fn wake(&mut self, set: u64) {
         let Some(session) = self.sets.get(&set).and_then(|set| set.slot.as_ref()) else { return };
-        if matches!(session.used_by, User::Client { held_until: Some(_) }) {
+        if !session.polls.is_empty() {
             self.wakes.insert(session.id.clone());
         }
     }
 
     /// The set and session of a poll. A poll in flight outlives the expiry of its token.
     fn polled_set(&self, ask: &Ask<'_>) -> Result<(u64, SessionId), Answer> {
-        let known = self.bearer(ask.request).and_then(Grant::read).filter(|grant| grant.scope == Scope::Queue);
-        let in_flight = known.filter(|grant| self.is_held(&SessionId::new(grant.session.as_str()), ask.now));
+        let known = Self::bearer(ask.request).and_then(Grant::read).filter(|grant| grant.scope == Scope::Queue);
+        let in_flight =
+            known.filter(|grant| self.is_held(&SessionId::new(grant.session.as_str()), poll_id(ask.request), ask.now));
         let grant = match in_flight {
             Some(grant) => grant,
             None => self.granted(ask, Scope::Queue)?,
@@ -148,13 +155,11 @@ impl GithubState {
     }
 
     /// A poll is over: with an answer, at once or after a wait.
-    fn poll_answered(&mut self, set: u64, now: Wall) {
+    fn poll_answered(&mut self, set: u64, poll: PollId, now: Wall) {
         let Some(session) = self.sets.get_mut(&set).and_then(|set| set.slot.as_mut()) else { return };
-        if let User::Client { .. } = session.used_by {
-            session.used_by = User::Client { held_until: None };
-            session.last_used = now;
-            self.schedule_staleness(set);
-        }
+        session.polls.remove(&poll);
+        session.last_used = now;
+        self.schedule_staleness(set);
     }
 
     /// Lets out as many waiting jobs as the last capacity allows, in one envelope.
@@ -199,4 +204,9 @@ impl GithubState {
         let url = self.service_url(&set.entity);
         json!({ "acquireJobUrl": format!("{url}/_apis/runtime/runnerscalesets/{}/acquirejobs", set.id) })
     }
+}
+
+/// Which of a session's polls a request is.
+pub(super) fn poll_id(request: &Request) -> PollId {
+    request.extensions().get::<PollId>().copied().unwrap_or_default()
 }

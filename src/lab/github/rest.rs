@@ -31,7 +31,7 @@ impl GithubState {
     }
 
     pub(super) fn installation_token(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        let token = self.bearer(ask.request).unwrap_or_default();
+        let token = Self::bearer(ask.request).unwrap_or_default();
         let claims = AppClaims::read(token).ok_or_else(|| rest_error(401, "A JSON web token could not be decoded"))?;
         let now = unix_seconds(ask.now);
         if claims.exp <= now || claims.exp > now.saturating_add(600) || claims.iat > now.saturating_add(60) {
@@ -46,7 +46,7 @@ impl GithubState {
         }
         self.charge(ask, &app.name)?;
         let expires = ask.now.plus(self.config.short_token_lifetime);
-        let grant = self.grant(Scope::Installation, &app.name, "", ask, self.config.short_token_lifetime);
+        let grant = Self::grant(Scope::Installation, &app.name, "", ask, self.config.short_token_lifetime);
         let token = self.mint(grant, None);
         let mut answer = Answer::json(201, &json!({"token": token, "expires_at": date(expires)}));
         self.quotas.stamp(&app.name, &mut answer);
@@ -57,7 +57,7 @@ impl GithubState {
         let (credential, entity) = self.rest_entity(ask)?;
         let expires = ask.now.plus(self.config.short_token_lifetime);
         let lifetime = self.config.short_token_lifetime;
-        let grant = self.grant(Scope::Registration, &credential, entity.as_str(), ask, lifetime);
+        let grant = Self::grant(Scope::Registration, &credential, entity.as_str(), ask, lifetime);
         let token = self.mint(grant, None);
         let mut answer = Answer::json(201, &json!({"token": token, "expires_at": date(expires)}));
         self.quotas.stamp(&credential, &mut answer);
@@ -85,7 +85,7 @@ impl GithubState {
             return Err(rest_error(404, "Not Found"));
         }
         let lifetime = self.config.admin_token_lifetime;
-        let admin = self.grant(Scope::Admin, &grant.credential, &grant.entity, ask, lifetime);
+        let admin = Self::grant(Scope::Admin, &grant.credential, &grant.entity, ask, lifetime);
         let token = self.mint(admin, ask.spoiled.as_ref());
         let url = format!("{}/svc/{}/", self.config.origin, grant.entity);
         Ok(Answer::json(200, &json!({"url": url, "token": token})))
@@ -131,7 +131,7 @@ impl GithubState {
         Ok(answer)
     }
 
-    pub(super) fn grant(&self, scope: Scope, credential: &str, entity: &str, ask: &Ask<'_>, lifetime: Span) -> Grant {
+    pub(super) fn grant(scope: Scope, credential: &str, entity: &str, ask: &Ask<'_>, lifetime: Span) -> Grant {
         Grant {
             scope,
             credential: credential.to_owned(),
@@ -163,7 +163,7 @@ impl GithubState {
 
     fn authenticate(&self, ask: &Ask<'_>) -> Result<Credential, Answer> {
         let refusal = || rest_error(401, "Bad credentials");
-        let token = self.bearer(ask.request).ok_or_else(|| rest_error(401, "Requires authentication"))?;
+        let token = Self::bearer(ask.request).ok_or_else(|| rest_error(401, "Requires authentication"))?;
         let by_installation = Grant::read(token)
             .filter(|grant| grant.scope == Scope::Installation && grant.is_fresh(ask.now, self.expired_below))
             .map(|grant| grant.credential);

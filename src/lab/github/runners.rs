@@ -70,7 +70,7 @@ impl GithubState {
     pub(super) fn list_agents(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
         let entity = self.admin_of(ask)?;
         let name = query(ask.request, "agentName").filter(|name| !name.is_empty());
-        Ok(list(self.runners_of(&entity, name.as_deref())))
+        Ok(list(&self.runners_of(&entity, name.as_deref())))
     }
 
     /// A runner that is not there is no error (`reference/actions-service.md` §3.3 E19).

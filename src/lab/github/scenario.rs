@@ -218,7 +218,7 @@ impl GithubState {
             opened: session.opened,
             last_used: session.last_used,
             polling: match session.used_by {
-                User::Client { held_until } => held_until.is_some(),
+                User::Client => !session.polls.is_empty(),
                 User::Rival => true,
             },
             stale_at: session.stale_at(self.config.stale_lifetime),

@@ -8,10 +8,11 @@ use super::scenario::{Leaving, Takeover};
 use super::set::{Refresh, Session, User};
 use super::tokens::{Grant, Scope};
 use super::{Ask, Due, FaultKind, GithubState, uuid};
-use crate::lab::wire::Answer;
+use crate::lab::wire::{Answer, PollId};
 use crate::model::{Owner, SessionId, Span, Wall};
 use serde::Deserialize;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// The owner that an anonymous conflict would name, for conflicts without a holder.
 const NOBODY: &str = "unknown";
@@ -33,7 +34,7 @@ impl GithubState {
         if let Some(holder) = self.refusing_owner(id, ask.now) {
             return Err(self.conflict(id, &holder));
         }
-        self.open_session(id, Owner::new(body.owner), ask.actor.clone(), User::Client { held_until: None }, ask.now);
+        self.open_session(id, Owner::new(body.owner), ask.actor.clone(), User::Client, ask.now);
         self.session_answer(id, ask)
     }
 
@@ -82,6 +83,7 @@ impl GithubState {
             opened: now,
             opened_by: by,
             used_by,
+            polls: BTreeMap::new(),
             last_used: now,
             check_at: Wall(u64::MAX),
             refresh: Refresh::Works,
@@ -95,13 +97,16 @@ impl GithubState {
         let Some(slot) = self.sets.get_mut(&set) else { return };
         let Some(session) = slot.slot.take() else { return };
         self.living.remove(&session.id);
-        self.records.ended(session.record, now, how.clone());
-        if matches!(session.used_by, User::Client { held_until: Some(_) }) {
+        if !session.polls.is_empty() {
             self.wakes.insert(session.id);
         }
-        match how {
-            Ended::SetRemoved | Ended::Replaced | Ended::OwnerLeft => {}
-            Ended::Deleted { .. } | Ended::Expired | Ended::Evicted => self.let_rival_in(set, now),
+        let rival_may_come = match &how {
+            Ended::SetRemoved | Ended::Replaced | Ended::OwnerLeft => false,
+            Ended::Deleted { .. } | Ended::Expired | Ended::Evicted => true,
+        };
+        self.records.ended(session.record, now, how);
+        if rival_may_come {
+            self.let_rival_in(set, now);
         }
     }
 
@@ -132,7 +137,7 @@ impl GithubState {
         match rival.leaving {
             Leaving::Deletes => self.end_session(set, at, Ended::OwnerLeft),
             Leaving::Abandons => {
-                session.used_by = User::Client { held_until: None };
+                session.used_by = User::Client;
                 session.last_used = at;
                 self.schedule_staleness(set);
             }
@@ -140,17 +145,11 @@ impl GithubState {
     }
 
     /// The end of a poll whose asker is gone.
-    pub(super) fn hang_up(&mut self, session: &SessionId, now: Wall) {
+    pub(super) fn hang_up(&mut self, session: &SessionId, poll: PollId, now: Wall) {
         let Some(set) = self.living.get(session).copied() else { return };
-        self.poll_ended(set, now);
-    }
-
-    /// Ends the poll in flight, if there is one: from now on the session ages.
-    pub(super) fn poll_ended(&mut self, set: u64, now: Wall) {
         let Some(session) = self.sets.get_mut(&set).and_then(|set| set.slot.as_mut()) else { return };
-        if let User::Client { held_until: Some(until) } = session.used_by {
-            session.used_by = User::Client { held_until: None };
-            session.last_used = now.min(until.max(session.last_used));
+        if let Some(until) = session.polls.remove(&poll) {
+            session.last_used = session.last_used.max(now.min(until));
             self.schedule_staleness(set);
         }
     }
@@ -243,7 +242,7 @@ impl GithubState {
         let grant = Grant {
             set,
             session: session.to_string(),
-            ..self.grant(Scope::Queue, &ask.actor.credential, "", ask, lifetime)
+            ..Self::grant(Scope::Queue, &ask.actor.credential, "", ask, lifetime)
         };
         self.mint(grant, ask.spoiled.as_ref())
     }

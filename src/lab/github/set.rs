@@ -5,6 +5,7 @@ use super::record::Actor;
 use super::route::EntityKey;
 use super::scenario::{Leaving, Takeover};
 use super::{date, unix_seconds};
+use crate::lab::wire::PollId;
 use crate::model::{Owner, SessionId, Span, Wall};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub(super) struct Session {
     pub(super) opened: Wall,
     pub(super) opened_by: Actor,
     pub(super) used_by: User,
+    /// Polls in flight, and until when each is held.
+    pub(super) polls: BTreeMap<PollId, Wall>,
     /// When the last poll ended, or the session was opened.
     pub(super) last_used: Wall,
     /// The date of its earliest entry in the agenda.
@@ -62,8 +65,8 @@ pub(super) struct Session {
 /// Who keeps a session alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum User {
-    /// A client by its polls, of which one may be in flight until this date.
-    Client { held_until: Option<Wall> },
+    /// A client, by its polls.
+    Client,
     /// A scenario's other owner, who polls without rest.
     Rival,
 }
@@ -78,7 +81,7 @@ impl Session {
     /// When it is forgotten if nothing more happens.
     pub(super) fn stale_at(&self, lifetime: Span) -> Wall {
         match self.used_by {
-            User::Client { held_until } => held_until.unwrap_or(self.last_used).plus(lifetime),
+            User::Client => self.polls.values().max().copied().unwrap_or(self.last_used).plus(lifetime),
             User::Rival => Wall(u64::MAX),
         }
     }

@@ -37,7 +37,7 @@ impl GithubState {
             .filter(|set| group.is_none_or(|group| group == set.group))
             .map(|set| self.set_json(set))
             .collect();
-        Ok(list(found))
+        Ok(list(&found))
     }
 
     pub(super) fn get_set(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
@@ -81,12 +81,12 @@ impl GithubState {
     pub(super) fn runner_groups(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
         self.admin_of(ask)?;
         let name = query(ask.request, "groupName").filter(|name| !name.is_empty());
-        let found = self
+        let found: Vec<Value> = self
             .groups()
             .filter(|(_, group)| name.as_ref().is_none_or(|name| name.eq_ignore_ascii_case(group)))
             .map(|(id, group)| json!({"id": id, "name": group, "size": 0, "isDefaultGroup": id == 1}))
             .collect();
-        Ok(list(found))
+        Ok(list(&found))
     }
 
     /// Runner groups with their ids, `Default` first.
@@ -166,7 +166,7 @@ impl GithubState {
 }
 
 /// The list wrapper of the service: `count` always agrees with `value`.
-pub(super) fn list(found: Vec<Value>) -> Answer {
+pub(super) fn list(found: &[Value]) -> Answer {
     Answer::json(200, &json!({"count": found.len(), "value": found}))
 }
 

@@ -1,0 +1,108 @@
+//! What the commands that watch managers have in common: the store, the lease, the clock, signals.
+
+use super::Failure;
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::decide::policy::Mode;
+use crate::exit::ExitCode;
+use crate::export::metrics::Metrics;
+use crate::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
+use crate::model::{Span, Wall};
+use crate::run::assemble::Shared;
+use crate::run::engine::Engine;
+use crate::run::lease::Lease;
+use crate::store::Store;
+use anyhow::Context as _;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal as listen};
+
+/// The longest that settling takes after a signal.
+const SETTLE_LIMIT: Span = Span::secs(8);
+
+/// The signals that end a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    Interrupt,
+    Terminate,
+}
+
+impl Signal {
+    pub(super) const fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Interrupt => ExitCode::Interrupted,
+            Self::Terminate => ExitCode::Terminated,
+        }
+    }
+}
+
+/// Resolves at the first signal that asks the process to end. Where signals cannot be listened for, never.
+pub(super) async fn signal() -> Signal {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()))
+    else {
+        tracing::error!("signals cannot be listened for");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => Signal::Interrupt,
+        _ = terminate.recv() => Signal::Terminate,
+    }
+}
+
+/// One thread is enough: the work per pass is small, and a sidecar should be too.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime").map_err(Failure::Internal)
+}
+
+/// Opens the store and makes what all engines share.
+pub(super) fn shared(config: &Config) -> Result<Shared, Failure> {
+    share(config, Store::open(&config.run.state_dir).map_err(Failure::internal)?)
+}
+
+/// As [`shared`], with a store that nobody else sees, for a look that changes nothing.
+pub(super) fn shared_in_memory(config: &Config) -> Result<Shared, Failure> {
+    share(config, Store::in_memory().map_err(Failure::internal)?)
+}
+
+fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
+    let metrics = Metrics::new(&names, mode(config)).map_err(Failure::internal)?;
+    let lease = Lease::new(store.clone(), holder(clock.as_ref()), Arc::clone(&clock));
+    Ok(Shared { store, lease: Arc::new(lease), clock, metrics: Arc::new(metrics) })
+}
+
+/// A name for this run of this process: two of them never share one.
+fn holder(clock: &dyn Clock) -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "medic".to_owned());
+    format!("{host}/{}/{}", std::process::id(), clock.now().wall.0)
+}
+
+/// The mode, by the name that metrics and documents give it.
+pub(super) const fn mode(config: &Config) -> &'static str {
+    match config.run.mode {
+        Mode::Observe => "observe",
+        Mode::Heal => "heal",
+    }
+}
+
+/// Settles what dropped passes left open.
+pub(super) async fn settle(engines: Vec<Engine>, clock: &dyn Clock) {
+    futures_util::future::join_all(
+        engines
+            .into_iter()
+            .map(|mut engine| async move { crate::run::service::settle(&mut engine, clock, SETTLE_LIMIT).await }),
+    )
+    .await;
+}
+
+/// The status document.
+pub(super) fn document(config: &Config, managers: Vec<ManagerStatus>, at: Wall) -> Status {
+    Status {
+        schema: STATUS_SCHEMA,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        mode: mode(config).to_owned(),
+        at,
+        managers,
+    }
+}

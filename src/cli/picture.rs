@@ -1,0 +1,118 @@
+//! The present picture for the commands that show it: from the running medic where there is one, else by looking.
+
+use super::{Failure, medic};
+use crate::config::Config;
+use crate::decide::policy::Mode;
+use crate::http::reqwest_transport::{ReqwestTransport, TransportOptions};
+use crate::http::{Bounds, Transport as _};
+use crate::model::status::{STATUS_SCHEMA, SetStatus, Status};
+use crate::model::{FailureKind, ManagerName, Span};
+use crate::run::assemble::{engines, real_transport};
+use crate::run::once::once;
+use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The longest document that is read: ten thousand sets take a tenth of it.
+const DOCUMENT: usize = 256 * 1024 * 1024;
+/// How long to look where no medic runs: the counters must be read twice to say anything.
+const LOOK: Span = Span::secs(8);
+
+/// Who made a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The running medic.
+    Medic,
+    /// This command, without the memory, the ledger and the journal of a running one.
+    Ourselves,
+}
+
+/// The picture, and who made it.
+pub(super) fn picture(config: &Config) -> Result<(Status, By), Failure> {
+    medic::runtime()?.block_on(async {
+        match ask(config.http.listen).await? {
+            Some(status) => Ok((status, By::Medic)),
+            None => Ok((look(config).await?, By::Ourselves)),
+        }
+    })
+}
+
+/// The running medic's document; `None` when nothing listens there.
+async fn ask(listen: SocketAddr) -> Result<Option<Status>, Failure> {
+    let address = reachable(listen);
+    let transport = ReqwestTransport::new(&TransportOptions::default()).map_err(Failure::internal)?;
+    let request = http::Request::get(format!("http://{address}/api/v1/status")).body(Bytes::new());
+    let request = request.map_err(Failure::internal)?;
+    let bounds = Bounds { total: Span::secs(5), body: DOCUMENT };
+    let response = match transport.send(request, bounds).await {
+        Ok(response) => response,
+        Err(error) if error.kind == FailureKind::Connect => return Ok(None),
+        Err(error) => {
+            return Err(Failure::Internal(anyhow!("the medic at {address} did not answer: {}", error.detail)));
+        }
+    };
+    if !response.status.is_success() {
+        let status = response.status;
+        return Err(Failure::Internal(anyhow!("the medic at {address} answered {status}; it may have just started")));
+    }
+    let status: Status = serde_json::from_slice(&response.body)
+        .with_context(|| format!("what answers at {address} is not a medic of this version"))?;
+    if status.schema != STATUS_SCHEMA {
+        let theirs = status.schema;
+        return Err(Failure::Internal(anyhow!(
+            "the medic at {address} speaks version {theirs} of the status document, this command {STATUS_SCHEMA}"
+        )));
+    }
+    Ok(Some(status))
+}
+
+/// An address that listens on every interface is asked on the loopback one.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+async fn look(config: &Config) -> Result<Status, Failure> {
+    let mut config = config.clone();
+    config.run.mode = Mode::Observe;
+    let shared = medic::shared_in_memory(&config)?;
+    let engines = engines(&config, &shared, &real_transport)?;
+    let summary = once(engines, shared.clock.as_ref(), LOOK).await;
+    Ok(medic::document(&config, summary.managers, shared.clock.now().wall))
+}
+
+/// The set that a person names by id or by name.
+pub(super) fn find<'a>(
+    status: &'a Status,
+    set: &str,
+    manager: Option<&str>,
+) -> Result<(&'a ManagerName, &'a SetStatus), Failure> {
+    let of_manager = |m: &&crate::model::status::ManagerStatus| manager.is_none_or(|name| m.name.as_str() == name);
+    let found: Vec<_> = status
+        .managers
+        .iter()
+        .filter(of_manager)
+        .flat_map(|m| m.sets.iter().map(|s| (&m.name, s)))
+        .filter(|(_, s)| s.name == set || s.id.to_string() == set)
+        .collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(Failure::Usage(format!("no manager knows a scale set {set}; `scaleset-medic status` lists them"))),
+        several => {
+            let names: Vec<_> = several.iter().map(|(m, s)| format!("{} of {m} ({})", s.id, entity(s))).collect();
+            Err(Failure::Usage(format!(
+                "{set} may be any of {}; name one by its id, with --manager where several are configured",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+/// The entity's name, for people.
+pub(super) fn entity(set: &SetStatus) -> String {
+    set.entity.as_ref().map_or_else(|| "entity unknown".to_owned(), |entity| entity.entity.name.clone())
+}

@@ -1,0 +1,65 @@
+//! `status`.
+
+use super::args::{Output, StatusArgs};
+use super::output::{data, diagnostic};
+use super::picture::{By, picture};
+use super::{Failure, render};
+use crate::config::Config;
+use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
+use crate::model::status::{ManagerStatus, Status};
+use crate::model::{Decision, ManagerState};
+use std::fmt::Write as _;
+
+/// Runs the command.
+pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failure> {
+    loop {
+        let (mut status, by) = picture(config)?;
+        if let Some(name) = &args.manager {
+            status.managers.retain(|manager| manager.name.as_str() == name);
+            if status.managers.is_empty() {
+                return Err(Failure::Usage(format!("no manager {name} is configured")));
+            }
+        }
+        let text = match args.output {
+            Output::Text => text(&status),
+            Output::Json => serde_json::to_string_pretty(&status).map_err(Failure::internal)? + "\n",
+        };
+        if args.watch {
+            // Home, then clear what an earlier, longer picture left behind.
+            data(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            continue;
+        }
+        data(&text)?;
+        if by == By::Ourselves {
+            diagnostic("no medic runs here; this is what one short look shows\n");
+        }
+        return Ok(code(&status));
+    }
+}
+
+fn text(status: &Status) -> String {
+    let mut out: String = status.managers.iter().map(|manager| render::manager_text(manager, status.at)).collect();
+    let _ = writeln!(out, "mode {}, looked at {}", status.mode, status.at);
+    out
+}
+
+fn code(status: &Status) -> ExitCode {
+    of_run(&status.managers.iter().map(end).collect::<Vec<_>>())
+}
+
+fn end(manager: &ManagerStatus) -> ManagerEnd {
+    match manager.state {
+        ManagerState::Up | ManagerState::Restarted => {}
+        ManagerState::Down | ManagerState::Unreachable => return ManagerEnd::Unseen,
+    }
+    let treated = |decision: &Decision| match decision {
+        Decision::Treating { .. } => Treated::Open,
+        Decision::Leave
+        | Decision::Watch { .. }
+        | Decision::Escalate { .. }
+        | Decision::Withhold { .. }
+        | Decision::Act { .. } => Treated::No,
+    };
+    ManagerEnd::Seen(manager.sets.iter().map(|set| (set.finding.diagnosis, treated(&set.decision))).collect())
+}

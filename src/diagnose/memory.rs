@@ -1,0 +1,161 @@
+//! What is carried from pass to pass. Serialised into the store; whatever is missing or unknown starts empty.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+
+use crate::model::{
+    Diagnosis, EntityKind, Generation, Incarnation, Owner, Revision, ScaleSet, ScaleSetId, ScopeCounters, Span, Wall,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Longer than the wait between two attempts of a first start, three times.
+pub(super) const FLAT: Span = Span::secs(6);
+/// Longer than the longest wait of a listener that had run.
+const FLAT_AFTER_END: Span = Span::secs(100);
+/// Samples of a counter kept to tell its rate.
+const SAMPLES: usize = 40;
+/// How far back a rate looks.
+pub(super) const RATE_WINDOW: Span = Span::mins(1);
+
+/// Everything remembered of one manager.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The manager's present run.
+    pub(super) incarnation: Option<Incarnation>,
+    /// A run whose beginning was seen, until it is told how the one before ended.
+    pub(super) restarted: Option<Incarnation>,
+    /// What the build does after a refused start, once seen.
+    pub(super) generation: Generation,
+    /// Whether the build exports a series per listener.
+    pub(super) listener_series: bool,
+    /// The owner name of the manager's sessions.
+    pub(super) owner: Option<Owner>,
+    /// Counters by scope, of the present run.
+    pub(super) scopes: BTreeMap<EntityKind, Scope>,
+    /// By set.
+    pub(super) sets: BTreeMap<ScaleSetId, SetMemory>,
+    /// The sets as last seen, for passes in which the manager cannot be asked.
+    pub(super) last_sets: BTreeMap<ScaleSetId, ScaleSet>,
+}
+
+/// Counters of one scope, and when each last moved.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Scope {
+    /// As last read.
+    pub last: ScopeCounters,
+    /// When refusals last grew, or were first seen.
+    pub errors_moved: Wall,
+    /// By how much they grew then.
+    pub errors_grew: u64,
+    /// When the calls before a session last failed anew.
+    pub start_errors_moved: Wall,
+    /// When a poll last began.
+    pub polls_moved: Wall,
+    /// When the pulse of the manager's access last failed anew.
+    pub pulse_moved: Wall,
+    /// Sessions open, and since when it is this number.
+    pub open: Option<(u64, Wall)>,
+    /// Sessions open, at each change, oldest first.
+    pub opens: VecDeque<(Wall, u64)>,
+    /// (date, sessions opened so far), oldest first.
+    pub opened: VecDeque<(Wall, u64)>,
+    /// Reads of this run.
+    pub reads: u32,
+}
+
+/// One set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct SetMemory {
+    /// The last diagnosis, since when, and how many sweeps in a row.
+    pub diagnosis: Diagnosis,
+    /// Since when.
+    pub since: Wall,
+    /// Sweeps in a row.
+    pub seen: u32,
+    /// Since when it has not been well.
+    pub ill_since: Option<Wall>,
+    /// The last verdict by counters that holds until something of the set changes.
+    pub verdict: Option<Verdict>,
+    /// The revision last seen.
+    pub revision: Option<Revision>,
+    /// Since when GitHub does not list it.
+    pub missing_since: Option<Wall>,
+    /// Since when jobs wait without a runner.
+    pub jobs_wait_since: Option<Wall>,
+    /// (date, sessions that the log saw open), about a minute apart.
+    pub log_opened: Option<(Wall, u32)>,
+}
+
+/// A verdict that only something new about the set can overturn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Verdict {
+    /// What was found: listening, or given up.
+    pub diagnosis: Diagnosis,
+    /// When.
+    pub at: Wall,
+    /// For this revision.
+    pub revision: Revision,
+}
+
+impl Scope {
+    /// Takes the next reading of one run in.
+    pub(super) fn read(&mut self, counters: ScopeCounters, now: Wall) {
+        let first = self.reads == 0;
+        let grew = counters.create_errors.saturating_sub(self.last.create_errors);
+        if first || grew > 0 {
+            self.errors_moved = now;
+            self.errors_grew = if first { 0 } else { grew };
+        }
+        if first || counters.start_errors != self.last.start_errors {
+            self.start_errors_moved = now;
+        }
+        if first || counters.poll != self.last.poll {
+            self.polls_moved = now;
+        }
+        if !first && counters.rate_limit_errors != self.last.rate_limit_errors {
+            self.pulse_moved = now;
+        }
+        let open = counters.open_now();
+        if self.open.is_none_or(|(before, _)| before != open) {
+            self.open = Some((open, now));
+            self.opens.push_back((now, open));
+            if self.opens.len() > SAMPLES {
+                self.opens.pop_front();
+            }
+        }
+        self.opened.push_back((now, counters.opened()));
+        while self.opened.len() > SAMPLES || self.opened.front().is_some_and(|(at, _)| now.since(*at) > RATE_WINDOW) {
+            self.opened.pop_front();
+        }
+        self.reads = self.reads.saturating_add(1);
+        self.last = counters;
+    }
+
+    /// How many more sessions are open than at a date.
+    pub(super) fn grown_since(&self, at: Wall) -> u64 {
+        let then = self.opens.iter().rev().find(|(changed, _)| *changed <= at).map_or(0, |(_, open)| *open);
+        self.open.map_or(0, |(open, _)| open.saturating_sub(then))
+    }
+
+    /// Sessions opened within the window, and the window as far as it was seen.
+    pub(super) fn churn(&self) -> (u64, Span) {
+        match (self.opened.front(), self.opened.back()) {
+            (Some((from, before)), Some((to, after))) => (after.saturating_sub(*before), to.since(*from)),
+            (Some(_), None) | (None, Some(_) | None) => (0, Span::ZERO),
+        }
+    }
+
+    /// Whether refusals have stood still for so long, with no attempt under way, that nobody can be trying. A first
+    /// start is tried again every 2 s; a listener that had run waits up to a minute between two attempts.
+    pub(super) fn is_flat(&self, now: Wall) -> bool {
+        let none_ended = self.last.delete == 0 && self.last.poll_errors == 0;
+        let span = if none_ended { FLAT } else { FLAT_AFTER_END };
+        self.reads >= 2 && !self.in_flight() && now.since(self.errors_moved) >= span
+    }
+
+    /// Whether an attempt to open a session is under way.
+    pub(super) const fn in_flight(&self) -> bool {
+        self.last.create > self.last.create_errors.saturating_add(self.last.poll)
+    }
+}

@@ -1,0 +1,260 @@
+//! What people read: findings, evidence, decisions and sources in plain sentences. One place, for the page and for the
+//! command line alike. Dates are UTC.
+
+use crate::model::{
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, RemedyKind, Source, Span, Waiting,
+};
+
+/// What a diagnosis means.
+#[must_use]
+pub const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
+    match diagnosis {
+        Diagnosis::Listening => "a listener holds a session and polls",
+        Diagnosis::Disabled => "a person disabled it",
+        Diagnosis::DisabledByMedic => "a treatment has disabled it for a moment",
+        Diagnosis::Settling => "the manager has just started",
+        Diagnosis::ConflictRetrying => "GitHub refuses a session, the manager still tries",
+        Diagnosis::ConflictAbandoned => "GitHub refused a session, the manager has given up",
+        Diagnosis::StartAbandoned => "its first start failed, the manager has given up",
+        Diagnosis::Unheld => "enabled, but nobody listens and nobody tries",
+        Diagnosis::HeldElsewhere => "somebody else holds its session",
+        Diagnosis::Flapping => "sessions open and end in a loop",
+        Diagnosis::Evicted => "GitHub forgot the session under a running listener",
+        Diagnosis::Mismatched => "GitHub knows it under another id",
+        Diagnosis::Deaf => "a listener runs, but no poll completes",
+        Diagnosis::Starved => "it listens, but assigned jobs do not become runners",
+        Diagnosis::Missing => "GitHub does not know it",
+        Diagnosis::Unauthorized => "credentials are refused",
+        Diagnosis::Unknown => "not enough can be seen",
+    }
+}
+
+/// How sure a finding is.
+#[must_use]
+pub const fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Weak => "one indirect sign",
+        Confidence::Strong => "several signs agree",
+        Confidence::Proof => "seen directly",
+    }
+}
+
+/// What a remedy does.
+#[must_use]
+pub const fn remedy(remedy: RemedyKind) -> &'static str {
+    match remedy {
+        RemedyKind::Toggle => "disable and enable it",
+        RemedyKind::DeleteSession => "delete its stale session",
+        RemedyKind::DeleteThenToggle => "delete its stale session, then disable and enable it",
+        RemedyKind::SessionProbe => "ask GitHub for a session, to see whether anybody holds one",
+    }
+}
+
+/// A decision in a sentence.
+#[must_use]
+pub fn decision(decision: &Decision) -> String {
+    match decision {
+        Decision::Leave => "nothing to do".to_owned(),
+        Decision::Watch { waiting, until } => {
+            let until = until.map_or_else(String::new, |until| format!(", until {until}"));
+            format!("waits: {}{until}", self::waiting(*waiting))
+        }
+        Decision::Escalate { escalation } => format!("a person is needed: {}", self::escalation(escalation)),
+        Decision::Withhold { remedy, guards } => {
+            let held: Vec<_> = guards.iter().map(held).collect();
+            format!("would {}, but is held back: {}", self::remedy(remedy.kind()), held.join("; "))
+        }
+        Decision::Act { remedy, canary } => {
+            let alone = if *canary { " (the first of this incident, alone)" } else { "" };
+            format!("now: {}{alone}", self::remedy(remedy.kind()))
+        }
+        Decision::Treating { treatment } => format!("treatment {treatment} is under way"),
+    }
+}
+
+/// A guard with what it sees, what it asks for, and until when.
+#[must_use]
+pub fn held(held: &Held) -> String {
+    let until = held.until.map_or_else(String::new, |until| format!(", until {until}"));
+    format!("{} ({}, limit {}{until})", guard(held.guard), held.value, held.limit)
+}
+
+/// What a guard is about.
+#[must_use]
+pub const fn guard(guard: Guard) -> &'static str {
+    match guard {
+        Guard::DryRun => "mode is observe",
+        Guard::Settle => "the manager is still settling",
+        Guard::Confirmation => "more sweeps must agree",
+        Guard::Canary => "the incident's first treatment must verify",
+        Guard::InFlight => "enough treatments are under way",
+        Guard::SetBudget => "this set had its treatments",
+        Guard::Backoff => "this set was treated too recently",
+        Guard::GlobalBudget => "the manager had its treatments",
+        Guard::Breaker => "the circuit breaker is open",
+        Guard::BlastRadius => "several entities conflict without a restart, a fault at GitHub",
+        Guard::Frozen => "too little can be seen to act safely",
+        Guard::Paused => "a person has paused healing",
+        Guard::CausePresent => "what made the manager give up is not seen to be gone",
+        Guard::Quota => "the rest of the GitHub quota is the manager's",
+        Guard::Lease => "another medic holds the lease",
+        Guard::OpenIntent => "an earlier treatment of this set is still open",
+    }
+}
+
+/// What is waited for.
+#[must_use]
+pub const fn waiting(waiting: Waiting) -> &'static str {
+    match waiting {
+        Waiting::Settling => "the manager has just started",
+        Waiting::StaleSession => "a stale session ends by itself, usually within a minute and a half",
+        Waiting::StaleSessionOdd => "a stale session should end by itself, but takes oddly long",
+        Waiting::Evidence => "more evidence",
+        Waiting::Treatment => "a treatment is under way",
+    }
+}
+
+/// What a person must mend, and how to begin.
+#[must_use]
+pub fn escalation(escalation: &Escalation) -> String {
+    let words = match escalation {
+        Escalation::HeldElsewhere { owner, run } => {
+            let who = owner.as_ref().map_or("another controller", |owner| owner.as_str());
+            return format!("{who} has held its session for {run}; stop one of the two controllers");
+        }
+        Escalation::EndpointFault => "several entities conflict at once; look at GitHub's status page",
+        Escalation::Missing => "the set is gone at GitHub; restart the manager, which creates it anew, or remove it",
+        Escalation::Mismatched => "GitHub has a set of this name under another id; remove one of them",
+        Escalation::Unauthorized => "credentials are refused; renew them",
+        Escalation::Starved => "jobs do not become runners; look at the provider and at the manager's log",
+        Escalation::Deaf => "the listener hears nothing; restart the manager when its runners are idle",
+        Escalation::Flapping => {
+            "sessions open and end in a loop; look at the manager's log and at GitHub's status page"
+        }
+        Escalation::Evicted => "GitHub forgot the session; do not disable the set, that would crash the manager",
+        Escalation::Unknown => "not enough can be seen; give the medic more sources",
+    };
+    words.to_owned()
+}
+
+/// A piece of evidence in a sentence.
+#[must_use]
+pub fn evidence(evidence: &Evidence) -> String {
+    format!("{} {}: {}", evidence.at, source(evidence.source), fact(&evidence.fact))
+}
+
+/// A source's name.
+#[must_use]
+pub const fn source(source: Source) -> &'static str {
+    match source {
+        Source::Log => "log",
+        Source::ListenerMetrics => "listener metrics",
+        Source::Goroutines => "goroutines",
+        Source::Metrics => "metrics",
+        Source::Broker => "GitHub",
+        Source::Api => "manager API",
+        Source::Journal => "journal",
+    }
+}
+
+/// How to give the medic a source that it lacks.
+#[must_use]
+pub const fn how_to_see(source: Source) -> &'static str {
+    match source {
+        Source::Log => {
+            "set log_file (GARM: log_file under [logging], on a shared volume) or log_stream = true (GARM: \
+             enable_log_streamer = true); log_level = \"debug\" shows session ids"
+        }
+        Source::ListenerMetrics => "a newer GARM exports them by itself once [metrics] enable = true",
+        Source::Goroutines => "set debug_server = true (GARM: debug_server = true under [default])",
+        Source::Metrics => "set enable = true under [metrics] in GARM's configuration",
+        Source::Broker => "add a [[github]] table with a token_file or an app for the endpoint",
+        Source::Api => "check url, username and password_file",
+        Source::Journal => "check that state_dir can be written",
+    }
+}
+
+/// A fact in words.
+#[must_use]
+pub fn fact(fact: &Fact) -> String {
+    match fact {
+        Fact::Enabled => "it is enabled".into(),
+        Fact::Disabled => "it is disabled".into(),
+        Fact::DisabledByTreatment => "our treatment disabled it".into(),
+        Fact::CauseGone => "what made the start fail is gone".into(),
+        Fact::NoListenerSeries => "there are listener metrics, but none for this set: its worker never polled".into(),
+        Fact::RetriesByItself => "this build retries by itself".into(),
+        Fact::RevisionMoved => "the set changed without us: it handled a message, or somebody edited it".into(),
+        Fact::GaveUpLine => "its worker gave up".into(),
+        Fact::SessionOpenedLine => "it opened a session".into(),
+        Fact::WorkerIdleLine => "its worker runs without a listener, because it is disabled".into(),
+        Fact::ForgeListsSet => "GitHub lists the set".into(),
+        Fact::CredentialsRefused => "our credentials are refused".into(),
+        Fact::ProbeOpened => "a session probe succeeded: nobody held a session".into(),
+        Fact::NothingToSee => "no source that could tell is available".into(),
+        Fact::ManagerAge { age } => format!("the manager has been up for {age}"),
+        Fact::ManagerUnseen { kind } => format!("the manager cannot be asked ({kind})"),
+        Fact::LivingListeners { living, expected } => format!("{living} of {expected} listeners live"),
+        Fact::LivingWorkers { living, expected } => format!("{living} of {expected} workers live"),
+        Fact::SessionsByCounters { open, expected } => format!("{open} of {expected} sessions are open"),
+        Fact::CreateErrors { count, flat_for } => {
+            format!("GitHub refused {count} sessions, none more for {flat_for}")
+        }
+        Fact::CreateErrorsGrow { by, within } => format!("GitHub refused {by} more sessions within {within}"),
+        Fact::StartErrors { count } => format!("{count} calls before a session failed: the manager's access to GitHub"),
+        Fact::SessionChurn { opened, within } => format!("{opened} sessions were opened within {within}"),
+        Fact::LastPoll { ago } => format!("its last poll completed {ago} before"),
+        Fact::PollLine { ago } => format!("it polled {ago} before"),
+        Fact::UnchangedSince { since } => format!("nothing has changed since {since}"),
+        Fact::ConflictLine { owner, run } => {
+            let who = owner.as_ref().map_or_else(String::new, |owner| format!(" held by {}", owner.as_str()));
+            let run = if *run == Span::ZERO { String::new() } else { format!(", for {run} now") };
+            format!("refused: another session{who} is active{run}")
+        }
+        Fact::ListenerErrorLine { kind } => format!("its listener failed ({kind})"),
+        Fact::PoisonMessage { failures } => format!("the same message failed {failures} times"),
+        Fact::ForgeLacksSet { since } => format!("GitHub has not listed the set since {since}"),
+        Fact::ForgeOtherId { id } => format!("GitHub lists a set of this name under id {id}"),
+        Fact::JobsWait { waiting, since } => format!("{waiting} assigned jobs have waited since {since}"),
+        Fact::BrokerUnseen { kind } => format!("GitHub cannot be asked ({kind})"),
+        Fact::ProbeRefused { owner } => {
+            let who = owner.as_ref().map_or("somebody", |owner| owner.as_str());
+            format!("a session probe was refused: {who} holds a session")
+        }
+        Fact::DeletedInstancesLinger { count } => format!("{count} deleted instances wait for a living worker"),
+        Fact::StaleSessionKnown { incarnation } => format!("we know its stale session, of the manager {incarnation}"),
+        Fact::CannotTellWhich { listening, of } => {
+            format!("{listening} of {of} sets listen, and nothing seen says which")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Owner, Remedy, Wall};
+
+    #[test]
+    fn a_named_owner_is_told_and_a_first_refusal_has_no_length() {
+        let conflict = |owner: Option<&str>, run| fact(&Fact::ConflictLine { owner: owner.map(Owner::new), run });
+        assert_eq!(conflict(None, Span::ZERO), "refused: another session is active");
+        assert_eq!(
+            conflict(Some("garm-x"), Span::secs(70)),
+            "refused: another session held by garm-x is active, for 1 min 10 s now"
+        );
+    }
+
+    #[test]
+    fn a_withheld_remedy_tells_every_guard_with_value_limit_and_date() {
+        let until = Some(Wall(3_600_000));
+        let guards = vec![
+            Held { guard: Guard::Backoff, value: "2 min ago".to_owned(), limit: "5 min".to_owned(), until },
+            Held { guard: Guard::DryRun, value: "observe".to_owned(), limit: "heal".to_owned(), until: None },
+        ];
+        assert_eq!(
+            decision(&Decision::Withhold { remedy: Remedy::Toggle, guards }),
+            "would disable and enable it, but is held back: this set was treated too recently (2 min ago, limit 5 min, \
+             until 01:00:00); mode is observe (observe, limit heal)"
+        );
+    }
+}

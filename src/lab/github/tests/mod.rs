@@ -1,0 +1,7 @@
+//! The simulator's promises, one by one, by the checklist of `reference/actions-service.md` §9, with raw requests.
+
+mod faults;
+mod queue;
+mod sessions;
+mod sets;
+mod tokens;

@@ -1,0 +1,152 @@
+//! What a pass changed, told once: to metrics, to the log, and to the history.
+
+use super::engine::{Parts, Restart};
+use crate::diagnose::Fleet;
+use crate::export::metrics::RecoveryCause;
+use crate::model::{Decision, Diagnosis, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was told already.
+#[derive(Debug, Default)]
+pub struct Account {
+    diagnoses: BTreeMap<ScaleSetId, Diagnosis>,
+    decisions: BTreeMap<ScaleSetId, String>,
+    held: BTreeSet<(ScaleSetId, Guard)>,
+    would_act: BTreeSet<(ScaleSetId, RemedyKind)>,
+    restart: Restart,
+}
+
+impl Account {
+    /// The restart seen last.
+    pub const fn restart(&self) -> Restart {
+        self.restart
+    }
+
+    /// Tells what one pass changed.
+    pub fn pass(
+        &mut self,
+        parts: &Parts,
+        fleet: &Fleet,
+        decisions: &[SetDecision],
+        closed: &[Treatment],
+        history: &[Treatment],
+    ) {
+        let manager = &parts.name;
+        if let Some((kind, incarnation)) = fleet.restart {
+            self.restart = Some((kind, incarnation.0));
+            parts.metrics.restarted(manager, kind);
+            tracing::warn!(%manager, %kind, since = %incarnation.0, "the manager has restarted");
+            tell(parts, fleet.at.wall, "restart", None, &serde_json::json!({ "kind": kind, "at": incarnation }));
+        }
+        self.diagnoses(parts, fleet);
+        self.decisions(parts, fleet, decisions);
+        for treatment in closed {
+            if let Some(outcome) = treatment.outcome() {
+                parts.metrics.remedy(manager, treatment.remedy.kind(), outcome);
+            }
+            tell(parts, treatment.step_at, "treatment", Some(treatment.set), &serde_json::json!(treatment));
+        }
+        for recovery in &fleet.recoveries {
+            let treated = history.iter().any(|row| row.set == recovery.set && helped(row, recovery.ill_since));
+            let cause = if treated { RecoveryCause::Remedy } else { RecoveryCause::Itself };
+            let took = recovery.at.since(recovery.ill_since);
+            parts.metrics.recovered(manager, cause, took);
+            let outcome = match cause {
+                RecoveryCause::Remedy => Outcome::Recovered,
+                RecoveryCause::Itself => Outcome::SelfRecovered,
+            };
+            let name = fleet.sets.get(&recovery.set).map_or("", |set| set.name.as_str());
+            tracing::info!(%manager, scale_set = %recovery.set, name, %outcome, %took, "the scale set listens again");
+            let detail = serde_json::json!({ "outcome": outcome, "ill_since": recovery.ill_since });
+            tell(parts, recovery.at, "recovery", Some(recovery.set), &detail);
+        }
+    }
+
+    fn diagnoses(&mut self, parts: &Parts, fleet: &Fleet) {
+        let manager = &parts.name;
+        self.diagnoses.retain(|set, _| fleet.findings.contains_key(set));
+        for (id, finding) in &fleet.findings {
+            let before = self.diagnoses.insert(*id, finding.diagnosis);
+            if before == Some(finding.diagnosis) {
+                continue;
+            }
+            let name = fleet.sets.get(id).map_or("", |set| set.name.as_str());
+            let because = finding.evidence.first().map(|evidence| crate::export::words::fact(&evidence.fact));
+            let (diagnosis, confidence) = (finding.diagnosis, finding.confidence);
+            if diagnosis.is_ill() {
+                tracing::warn!(%manager, scale_set = %id, name, %diagnosis, %confidence, because, "diagnosis");
+            } else if before.is_some() {
+                tracing::info!(%manager, scale_set = %id, name, %diagnosis, %confidence, because, "diagnosis");
+            }
+            tell(parts, fleet.at.wall, "diagnosis", Some(*id), &serde_json::json!(finding));
+        }
+    }
+
+    fn decisions(&mut self, parts: &Parts, fleet: &Fleet, decisions: &[SetDecision]) {
+        let manager = &parts.name;
+        let mut held = BTreeSet::new();
+        let mut would_act = BTreeSet::new();
+        let mut told = BTreeMap::new();
+        for SetDecision { set, decision } in decisions {
+            let label = label(decision);
+            if self.decisions.get(set) != Some(&label) && !matches!(decision, Decision::Leave) {
+                let name = fleet.sets.get(set).map_or("", |set| set.name.as_str());
+                tracing::info!(%manager, scale_set = %set, name, decision = label, "decision");
+                tell(parts, fleet.at.wall, "decision", Some(*set), &serde_json::json!(decision));
+            }
+            told.insert(*set, label);
+            let Decision::Withhold { remedy, guards } = decision else { continue };
+            held.extend(guards.iter().map(|guard| (*set, guard.guard)));
+            if guards.iter().all(|guard| guard.guard == Guard::DryRun) {
+                would_act.insert((*set, remedy.kind()));
+            }
+        }
+        for (_, guard) in held.difference(&self.held) {
+            parts.metrics.withheld(manager, *guard);
+        }
+        for (_, remedy) in would_act.difference(&self.would_act) {
+            parts.metrics.would_act(manager, *remedy);
+        }
+        (self.held, self.would_act, self.decisions) = (held, would_act, told);
+    }
+}
+
+/// A decision in few words, without what changes from pass to pass.
+fn label(decision: &Decision) -> String {
+    match decision {
+        Decision::Leave => "leave".to_owned(),
+        Decision::Watch { waiting, .. } => format!("watch: {waiting}"),
+        Decision::Escalate { escalation } => format!("escalate: {}", escalation.as_str()),
+        Decision::Withhold { remedy, guards } => {
+            let guards: Vec<_> = guards.iter().map(|held| held.guard.as_str()).collect();
+            format!("withhold {}: {}", remedy.kind(), guards.join(", "))
+        }
+        Decision::Act { remedy, canary: true } => format!("act: {} (canary)", remedy.kind()),
+        Decision::Act { remedy, canary: false } => format!("act: {}", remedy.kind()),
+        Decision::Treating { treatment } => format!("treating: {treatment}"),
+    }
+}
+
+/// Whether a treatment had changed something of its set within the illness that has just ended.
+fn helped(row: &Treatment, ill_since: Wall) -> bool {
+    let acted = match &row.step {
+        Step::Verifying => true,
+        Step::Closed { outcome, .. } => matches!(outcome, Outcome::Recovered | Outcome::Unverified),
+        Step::Deleting { .. }
+        | Step::Disabling { .. }
+        | Step::DisableUnknown { .. }
+        | Step::Disabled { .. }
+        | Step::Enabling { .. }
+        | Step::ProbeOpening { .. }
+        | Step::ProbeOpened { .. } => false,
+    };
+    acted && row.step_at >= ill_since
+}
+
+fn tell(parts: &Parts, at: Wall, kind: &str, set: Option<ScaleSetId>, detail: &serde_json::Value) {
+    // The history is for people; a failure to write it stops nothing.
+    if let Err(error) = parts.store.append(at, kind, set, detail) {
+        tracing::warn!(manager = %parts.name, %error, "an event could not be kept");
+        parts.metrics.store_failed(&parts.name);
+    }
+}

@@ -1,0 +1,173 @@
+//! Configuration → engines. The only place that knows which adapter stands behind which port.
+
+use super::engine::{Engine, Parts};
+use super::lease::Lease;
+use crate::clock::Clock;
+use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, SecretFile};
+use crate::export::metrics::Metrics;
+use crate::garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use crate::github::{Access, AccessOptions, Credential, GithubClient, SecretSource, Wires};
+use crate::http::client::Client;
+use crate::http::limits::Politeness;
+use crate::http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
+use crate::http::{Bounds, Recorder, Transport};
+use crate::model::{Span, Target};
+use crate::probe::sweep::Sources;
+use crate::store::Store;
+use crate::treat::driver::Driver;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+/// Makes the transport for one server; the lab puts a simulated one in.
+pub type Transports<'a> = &'a dyn Fn(&TransportOptions) -> Result<Arc<dyn Transport>, SetupError>;
+
+/// What all engines of a process share.
+pub struct Shared {
+    /// The durable store.
+    pub store: Store,
+    /// The claim on it.
+    pub lease: Arc<Lease>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Transports over real sockets.
+///
+/// # Errors
+/// When the options cannot be used.
+pub fn real_transport(options: &TransportOptions) -> Result<Arc<dyn Transport>, SetupError> {
+    Ok(Arc::new(ReqwestTransport::new(options)?))
+}
+
+/// One engine per configured manager, in the configuration's order.
+///
+/// # Errors
+/// When an adapter cannot be set up: a certificate that cannot be read, an address that is none.
+pub fn engines(config: &Config, shared: &Shared, transports: Transports<'_>) -> anyhow::Result<Vec<Engine>> {
+    config.managers.iter().map(|manager| engine(config, manager, shared, transports)).collect()
+}
+
+fn engine(
+    config: &Config,
+    manager: &ManagerConfig,
+    shared: &Shared,
+    transports: Transports<'_>,
+) -> anyhow::Result<Engine> {
+    let recorder = shared.metrics.recorder(&manager.name);
+    let transport = transports(&TransportOptions {
+        connect_timeout: manager.timeouts.connect,
+        ca_file: manager.ca_file.clone(),
+        proxy: None,
+    })?;
+    let bounds = Bounds { total: manager.timeouts.request, body: BODY };
+    let client = Client::new(Target::Manager, transport, Arc::clone(&recorder), Arc::clone(&shared.clock), bounds)
+        .with_politeness(politeness(manager.requests_per_second));
+    let garm = Arc::new(GarmClient::new(
+        &client,
+        GarmOptions {
+            base_url: manager.url.to_string(),
+            username: manager.username.clone(),
+            password: secret(&manager.password_file),
+            metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
+        },
+    )?);
+    let store = shared.store.for_manager(&manager.name);
+    let github = github(config, &recorder, shared, transports)?;
+    let sources = Sources {
+        manager: Arc::clone(&garm) as _,
+        metrics: manager.metrics,
+        debug_server: manager.debug_server,
+        broker: github.clone().map(|client| client as _),
+        log: None,
+        deadline: manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK),
+    };
+    let driver = Driver {
+        manager_name: manager.name.clone(),
+        manager: garm,
+        sessions: github.map(|client| client as _),
+        journal: Arc::new(store.clone()),
+        clock: Arc::clone(&shared.clock),
+    };
+    Ok(Engine::new(Parts {
+        name: manager.name.clone(),
+        sources,
+        driver,
+        store,
+        whole_store: shared.store.clone(),
+        lease: Arc::clone(&shared.lease),
+        clock: Arc::clone(&shared.clock),
+        policy: config.policy.clone(),
+        mode: config.run.mode,
+        interval: config.run.interval,
+        urgent_interval: config.run.urgent_interval,
+        metrics: Arc::clone(&shared.metrics),
+    }))
+}
+
+/// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
+/// exchanges count as its own and wait for nobody else's.
+fn github(
+    config: &Config,
+    recorder: &Arc<dyn Recorder>,
+    shared: &Shared,
+    transports: Transports<'_>,
+) -> anyhow::Result<Option<Arc<GithubClient>>> {
+    let access = |table: &GithubConfig| -> anyhow::Result<Access> {
+        let transport = transports(&TransportOptions {
+            connect_timeout: table.timeouts.connect,
+            ca_file: table.ca_file.clone(),
+            proxy: None,
+        })?;
+        let wires = Wires { transport, recorder: Arc::clone(recorder), clock: Arc::clone(&shared.clock) };
+        let options = AccessOptions {
+            endpoint: table.endpoint.clone(),
+            entities: table.entities.clone(),
+            credential: credential(&table.auth),
+            request_timeout: table.timeouts.request,
+            requests_per_second: table.requests_per_second,
+            quota_reserve: config.policy.quota_reserve,
+        };
+        Ok(Access::new(options, &wires))
+    };
+    if config.github.is_empty() {
+        return Ok(None);
+    }
+    let accesses = config.github.iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Some(Arc::new(GithubClient::new(accesses))))
+}
+
+fn credential(auth: &GithubAuth) -> Credential {
+    match auth {
+        GithubAuth::Pat { token_file } => Credential::Pat { token: secret(token_file) },
+        GithubAuth::App { app_id, installation_id, private_key_file } => Credential::App {
+            app_id: *app_id,
+            installation_id: *installation_id,
+            private_key: secret(private_key_file),
+        },
+    }
+}
+
+/// Reads the file at each use, so that a rotated secret is picked up.
+fn secret(file: &SecretFile) -> SecretSource {
+    let file = file.clone();
+    Arc::new(move || file.load().map_err(|error| error.to_string()))
+}
+
+/// The longest answer that has no bound of its own, in bytes.
+const BODY: usize = 16 * 1024 * 1024;
+/// What one source may take beyond one exchange: a login, or one retry of a fast failure.
+const SLACK: Span = Span::secs(2);
+
+/// A second's worth at once, three times: a sweep asks several things together.
+fn politeness(per_second: u32) -> Politeness {
+    let per_second = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
+    Politeness { per_second, burst: per_second.saturating_mul(BURST), ..Politeness::default() }
+}
+
+/// Seconds of the rate that may be used at once.
+const BURST: NonZeroU32 = match NonZeroU32::new(3) {
+    Some(three) => three,
+    None => NonZeroU32::MIN,
+};

@@ -1,0 +1,247 @@
+//! One pass → the picture that metrics, the status API, the page and the commands show.
+
+use super::engine::{Parts, Restart};
+use crate::decide::breaker::{self, Breaker};
+use crate::decide::budget;
+use crate::diagnose::{Fleet, ProbeAnswer};
+use crate::model::session::LedgerSession;
+use crate::model::status::{ManagerStatus, SetStatus, SourceState, TreatmentSummary};
+use crate::model::{
+    Decision, Diagnosis, EndpointName, EntityRef, Finding, ManagerState, Outcome, RemedyKind, RestartKind, ScaleSet,
+    ScaleSetId, Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
+};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// A set's latest treatments, as many as people read.
+const TREATMENTS_SHOWN: usize = 5;
+
+/// Everything a picture is made of.
+pub struct Picture<'a> {
+    /// The manager.
+    pub parts: &'a Parts,
+    /// What the sources said.
+    pub sweep: &'a Sweep,
+    /// What is wrong.
+    pub fleet: &'a Fleet,
+    /// What is done about it.
+    pub decisions: &'a [SetDecision],
+    /// A day of the journal.
+    pub history: &'a [Treatment],
+    /// Treatments under way.
+    pub open: &'a [Treatment],
+    /// Living sessions of the ledger.
+    pub ledger: &'a [LedgerSession],
+    /// The restart seen last.
+    pub restart: Restart,
+    /// How long the pass took.
+    pub took: Span,
+}
+
+/// The latest answer of a session probe, by set.
+#[must_use]
+pub fn probe_answers(history: &[Treatment]) -> BTreeMap<ScaleSetId, (Wall, ProbeAnswer)> {
+    let mut answers = BTreeMap::new();
+    let mut probes: Vec<_> =
+        history.iter().filter(|treatment| treatment.remedy.kind() == RemedyKind::SessionProbe).collect();
+    probes.sort_by_key(|treatment| treatment.step_at);
+    for probe in probes {
+        let answer = match probe.outcome() {
+            // The owner's name is in the treatment's words only, where GitHub gave one: people read it there.
+            Some(Outcome::Held) => ProbeAnswer::Held { owner: None },
+            Some(Outcome::Unheld) => ProbeAnswer::Unheld,
+            Some(
+                Outcome::Recovered | Outcome::SelfRecovered | Outcome::Unverified | Outcome::Yielded | Outcome::Failed,
+            )
+            | None => continue,
+        };
+        answers.insert(probe.set, (probe.step_at, answer));
+    }
+    answers
+}
+
+/// The picture.
+#[must_use]
+pub fn status(picture: &Picture<'_>) -> ManagerStatus {
+    let Picture { parts, sweep, fleet, .. } = picture;
+    let now = fleet.at.wall;
+    let breaker_reset = parts.store.breaker_reset().ok().flatten();
+    let breaker = breaker::state(picture.history, breaker_reset, now, &parts.policy);
+    let sets = sets(picture);
+    ManagerStatus {
+        name: parts.name.clone(),
+        at: now,
+        took: picture.took,
+        state: fleet.manager,
+        incarnation: fleet.incarnation,
+        restart: picture.restart,
+        endpoints: fleet.endpoints.clone(),
+        sources: sources(parts, sweep),
+        incident: incident(fleet.manager, picture.restart, &sets),
+        sets,
+        breaker_open: breaker_words(breaker),
+        budget_remaining: u64::from(budget::global_remaining(picture.history, now, &parts.policy)),
+        open_intents: count(picture.open.iter().filter(|treatment| treatment.step.is_intent())),
+        known_sessions: count(picture.ledger.iter()),
+        quota_remaining: quotas(parts, fleet),
+    }
+}
+
+fn count<T>(things: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(things.count()).unwrap_or(u32::MAX)
+}
+
+fn breaker_words(breaker: Breaker) -> Option<String> {
+    match breaker {
+        Breaker::Closed { .. } => None,
+        Breaker::Open { since, half_open } => {
+            Some(format!("treatments did not help, the last at {since}; one trial is let through at {half_open}"))
+        }
+        Breaker::HalfOpen { since } => Some(format!("treatments did not help since {since}; one trial may start")),
+        Breaker::Trial { since } => Some(format!("treatments did not help since {since}; one trial is under way")),
+    }
+}
+
+fn quotas(parts: &Parts, fleet: &Fleet) -> BTreeMap<EndpointName, u64> {
+    let Some(broker) = &parts.sources.broker else { return BTreeMap::new() };
+    let endpoints: BTreeMap<_, _> =
+        fleet.sets.values().filter_map(|set| set.endpoint.as_ref()).map(|e| (e.name.clone(), e)).collect();
+    endpoints.into_iter().filter_map(|(name, endpoint)| Some((name, broker.remaining_quota(endpoint)?))).collect()
+}
+
+fn sets(picture: &Picture<'_>) -> Vec<SetStatus> {
+    let decisions: BTreeMap<_, _> = picture.decisions.iter().map(|d| (d.set, &d.decision)).collect();
+    let mut rows: BTreeMap<ScaleSetId, Vec<&Treatment>> = BTreeMap::new();
+    for treatment in picture.history {
+        rows.entry(treatment.set).or_default().push(treatment);
+    }
+    let findings = picture.fleet.findings.values();
+    findings
+        .filter_map(|finding| {
+            let set = picture.fleet.sets.get(&finding.set)?;
+            let rows = rows.get(&finding.set).map_or(&[][..], Vec::as_slice);
+            let open = picture.open.iter().find(|treatment| treatment.set == finding.set);
+            // A treatment that began in this pass is under way by now.
+            let decision = match (decisions.get(&finding.set), open) {
+                (Some(Decision::Act { .. }), Some(open)) => Decision::Treating { treatment: open.id },
+                (Some(decision), _) => (*decision).clone(),
+                (None, _) => Decision::Watch { waiting: Waiting::Evidence, until: None },
+            };
+            Some(set_status(picture, set, finding, decision, rows))
+        })
+        .collect()
+}
+
+fn set_status(
+    picture: &Picture<'_>,
+    set: &ScaleSet,
+    finding: &Finding,
+    decision: Decision,
+    rows: &[&Treatment],
+) -> SetStatus {
+    let policy = &picture.parts.policy;
+    let counted = budget::counted(rows, finding.ill_since, picture.fleet.at.wall, policy);
+    let used = u64::try_from(counted.len()).unwrap_or(u64::MAX);
+    let lingering = picture.sweep.lingering.known().and_then(|all| all.get(&set.id)).copied();
+    SetStatus {
+        id: set.id,
+        forge_id: set.forge_id,
+        name: set.name.clone(),
+        entity: set.entity_ref().or_else(|| {
+            let entity = set.entity.clone()?;
+            Some(EntityRef { endpoint: EndpointName::new(""), entity })
+        }),
+        enabled: set.enabled,
+        finding: finding.clone(),
+        decision,
+        lingering: lingering.unwrap_or_default(),
+        budget_remaining: u64::from(policy.set_budget).saturating_sub(used),
+        treatments: rows.iter().rev().take(TREATMENTS_SHOWN).map(|row| TreatmentSummary::from(*row)).collect(),
+    }
+}
+
+fn sources(parts: &Parts, sweep: &Sweep) -> BTreeMap<Source, SourceState> {
+    let mut sources = BTreeMap::from([
+        (Source::Api, state(&sweep.scale_sets, "every scale set: enabled, edited, deleted")),
+        (
+            Source::Metrics,
+            state(&sweep.metrics, "restarts of the manager, and how many sessions it holds and is refused"),
+        ),
+        (Source::Goroutines, state(&sweep.goroutines, "exactly how many listeners and workers are alive")),
+        (Source::Log, state(&sweep.log, "which set is refused, by whom, and the ids of its sessions")),
+        (Source::ListenerMetrics, listener_metrics(sweep)),
+        (Source::Journal, SourceState::Up),
+    ]);
+    let broker = match &parts.sources.broker {
+        None => SourceState::NotConfigured {
+            would_show: "whether GitHub knows each set, jobs that wait, and stale sessions to end".to_owned(),
+        },
+        Some(_) => match sweep.broker.values().find_map(Seen::failure) {
+            Some(failure) => SourceState::Down { why: failure.to_string() },
+            None => SourceState::Up,
+        },
+    };
+    sources.insert(Source::Broker, broker);
+    sources
+}
+
+fn state<T>(seen: &Seen<T>, would_show: &str) -> SourceState {
+    match seen {
+        Seen::Known(_) => SourceState::Up,
+        Seen::NotAsked => SourceState::NotConfigured { would_show: would_show.to_owned() },
+        Seen::Failed(failure) => SourceState::Down { why: failure.to_string() },
+    }
+}
+
+fn listener_metrics(sweep: &Sweep) -> SourceState {
+    match &sweep.metrics {
+        Seen::Known(metrics) if metrics.has_set_gauges => SourceState::Up,
+        Seen::Known(_) | Seen::NotAsked => SourceState::NotConfigured {
+            would_show: "each set's last completed poll; GARM exports it from 2026-09 on".to_owned(),
+        },
+        Seen::Failed(failure) => SourceState::Down { why: failure.to_string() },
+    }
+}
+
+/// The incident in words: what happened to the manager, how many sets are ill, and what is done about them.
+fn incident(manager: ManagerState, restart: Restart, sets: &[SetStatus]) -> Option<String> {
+    let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
+    let manager_words = match manager {
+        ManagerState::Down => Some("the manager does not answer: connections are refused".to_owned()),
+        ManagerState::Unreachable => Some("the manager cannot be asked".to_owned()),
+        ManagerState::Up | ManagerState::Restarted => None,
+    };
+    if ill.is_empty() {
+        return manager_words;
+    }
+    let began = ill.iter().filter_map(|set| set.finding.ill_since).min();
+    let restart_words = restart.and_then(|(kind, at)| {
+        // A restart long before the illness did not bring it about.
+        let close = began.is_some_and(|began| began.since(at) < Span::mins(10));
+        let what = match kind {
+            RestartKind::Clean => "restarted",
+            RestartKind::Crash => "crashed or was killed, and started again",
+        };
+        close.then(|| format!("the manager {what} at {at}"))
+    });
+    let enabled = sets.iter().filter(|set| set.finding.diagnosis != Diagnosis::Disabled).count();
+    let mut words = format!("{} of {enabled} sets cannot receive jobs", ill.len());
+    if let Some(began) = began {
+        let _ = write!(words, " since {began}");
+    }
+    let treated = ill.iter().filter(|set| matches!(set.decision, Decision::Treating { .. })).count();
+    let withheld = ill.iter().filter(|set| matches!(set.decision, Decision::Withhold { .. })).count();
+    let people = ill.iter().filter(|set| matches!(set.decision, Decision::Escalate { .. })).count();
+    let waiting = ill.iter().filter(|set| matches!(set.decision, Decision::Watch { .. })).count();
+    for (number, what) in [
+        (treated, "under treatment"),
+        (waiting, "waiting for a stale session to end"),
+        (withheld, "held back by guards"),
+        (people, "need a person"),
+    ] {
+        if number > 0 {
+            let _ = write!(words, "; {number} {what}");
+        }
+    }
+    Some([manager_words, restart_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
+}

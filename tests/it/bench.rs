@@ -1,0 +1,269 @@
+//! A bench: the simulated world behind in-process doors, one real engine in front, and virtual time.
+
+use scaleset_medic::clock::{Clock, ScaledClock};
+use scaleset_medic::config::raw::Raw;
+use scaleset_medic::config::source::{FileText, Sources};
+use scaleset_medic::config::{Config, Depth, check};
+use scaleset_medic::export::metrics::Metrics;
+use scaleset_medic::http::Transport;
+use scaleset_medic::lab::backend::DoorId;
+use scaleset_medic::lab::door_inproc::InprocTransport;
+use scaleset_medic::lab::garm::{self, Generation};
+use scaleset_medic::lab::github::Route;
+use scaleset_medic::lab::hub::{Hub, Pump};
+use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
+use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
+use scaleset_medic::model::{Diagnosis, Outcome, ScaleSetId, Span, Treatment, Wall};
+use scaleset_medic::run::assemble::{Shared, engines};
+use scaleset_medic::run::engine::Engine;
+use scaleset_medic::run::lease::Lease;
+use scaleset_medic::store::{HistoryFilter, Store};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+pub(crate) const START: Wall = Wall(1_764_000_000_000);
+const GARM: &str = "garm.test:80";
+const GITHUB: &str = "github.test:80";
+
+/// What a bench is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    pub(crate) fleet: Fleet,
+    mode: &'static str,
+    metrics: bool,
+    debug_server: bool,
+    github: bool,
+}
+
+impl Given {
+    pub(crate) fn of(generation: Generation, sets: u32) -> Self {
+        let fleet = Fleet::new(generation, sets, "http://github.test");
+        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false }
+    }
+    pub(crate) fn observing(mut self) -> Self {
+        self.mode = "observe";
+        self
+    }
+    pub(crate) fn with_debug_server(mut self) -> Self {
+        self.debug_server = true;
+        self.fleet = self.fleet.each(|garm| garm.debug_server = true);
+        self
+    }
+    pub(crate) fn with_github(mut self) -> Self {
+        self.github = true;
+        self
+    }
+    pub(crate) fn without_metrics(mut self) -> Self {
+        self.metrics = false;
+        self.fleet = self.fleet.each(|garm| garm.metrics = garm::Metrics::Off);
+        self
+    }
+
+    fn config(&self, dir: &std::path::Path) -> Config {
+        let secret = |name: &str, text: &str| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let password = secret("password", &self.fleet.managers[0].password);
+        let mut text = format!(
+            "[run]\nmode = \"{}\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
+             username = \"admin\"\npassword_file = \"{password}\"\nmetrics = {}\ndebug_server = {}\n",
+            self.mode,
+            dir.display(),
+            self.metrics,
+            self.debug_server
+        );
+        if self.github {
+            let token = secret("token", MEDIC_TOKEN);
+            let _ = write!(text, "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{token}\"\n");
+        }
+        let file = Some(FileText { name: "bench.toml".to_owned(), text });
+        check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config
+    }
+}
+
+pub(crate) struct Bench {
+    pub(crate) hub: Arc<Hub<World>>,
+    pub(crate) engine: Engine,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) closed: Vec<Treatment>,
+    pub(crate) status: Option<ManagerStatus>,
+    pub(crate) store: Store,
+    config: Config,
+    next_pass: Wall,
+    passes: bool,
+    _pump: Pump,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A world whose managers have just been started.
+    pub(crate) async fn new(given: &Given) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
+        let mut world = World::new(&given.fleet, START);
+        world.start(0, START);
+        let hub = Hub::new(world, Arc::clone(&clock));
+        let dir = tempfile::tempdir().unwrap();
+        let config = given.config(dir.path());
+        let store = Store::in_memory().unwrap();
+        let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], given.mode).unwrap());
+        let engine = engine(&config, &hub, &store, &clock, &metrics);
+        tokio::task::yield_now().await;
+        Self {
+            _pump: Pump::start(&hub),
+            next_pass: clock.now().wall,
+            passes: true,
+            hub,
+            engine,
+            clock,
+            metrics,
+            closed: Vec::new(),
+            status: None,
+            store,
+            config,
+            _dir: dir,
+        }
+    }
+
+    /// The medic dies and is started again, with its store.
+    pub(crate) fn restart_medic(&mut self) {
+        self.engine = engine(&self.config, &self.hub, &self.store, &self.clock, &self.metrics);
+    }
+
+    /// The medic is not there yet.
+    pub(crate) fn pause_passes(&mut self) {
+        self.passes = false;
+    }
+
+    /// Now it is.
+    pub(crate) fn resume_passes(&mut self) {
+        self.passes = true;
+    }
+
+    /// Sessions that the medic opened and that GitHub still has.
+    pub(crate) fn open_probe_sessions(&self) -> usize {
+        self.with(|world| {
+            let opened = world.github.sessions().filter(|session| session.opened_by.credential == "medic");
+            opened.filter(|session| session.ended.is_none()).count()
+        })
+    }
+
+    /// Passes as the service makes them, for this long.
+    pub(crate) async fn run(&mut self, span: Span) {
+        self.run_until(span, |_| false).await;
+    }
+
+    /// The same, until something is so, or at most for this long; how long it took.
+    pub(crate) async fn run_until(&mut self, span: Span, so: impl Fn(&World) -> bool) -> Span {
+        let began = self.clock.now().wall;
+        let end = began.plus(span);
+        loop {
+            let now = self.clock.now().wall;
+            if now >= end || self.with(|world| so(world)) {
+                return now.since(began);
+            }
+            if self.passes && now >= self.next_pass {
+                let pass = self.engine.pass().await;
+                self.closed.extend(pass.closed);
+                self.metrics.show(&Status {
+                    schema: STATUS_SCHEMA,
+                    version: String::new(),
+                    mode: String::new(),
+                    at: now,
+                    managers: vec![pass.status.clone()],
+                });
+                self.status = Some(pass.status);
+                self.next_pass = self.clock.now().wall.plus(self.engine.pause());
+            }
+            let next = if self.passes { self.next_pass } else { end };
+            let wait = next.min(end).since(self.clock.now().wall);
+            self.clock.sleep(wait.min(Span::millis(500)).max(Span::millis(1))).await;
+        }
+    }
+
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
+        self.hub.with(|world, _| look(world))
+    }
+
+    pub(crate) fn with_now<R>(&self, act: impl FnOnce(&mut World, Wall) -> R) -> R {
+        self.hub.with(act)
+    }
+
+    pub(crate) async fn crash_and_restart(&mut self, down: Span) {
+        self.with_now(|world, now| world.kill(0, now));
+        self.run(down).await;
+        self.with_now(|world, now| world.start(0, now));
+    }
+
+    pub(crate) fn person(&self, set: ScaleSetId, enabled: bool) {
+        self.with_now(|world, now| world.garm_mut(0).unwrap().0.person_sets_enabled(set, enabled, now));
+    }
+
+    pub(crate) fn listening(&self) -> (usize, usize) {
+        self.with(|world| world.listening(0))
+    }
+
+    /// PUTs that the manager got.
+    pub(crate) fn writes(&self) -> usize {
+        self.with(|world| world.garm(0).unwrap().writes().len())
+    }
+
+    /// Writes that GitHub got from the medic.
+    pub(crate) fn forge_writes(&self) -> usize {
+        self.with(|world| {
+            let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
+            calls.filter(|call| Route::is_write(call.route)).count()
+        })
+    }
+
+    /// Sessions that GitHub was asked to delete by the medic.
+    pub(crate) fn deletions(&self) -> usize {
+        self.with(|world| {
+            let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
+            calls.filter(|call| call.route == Route::DeleteSession).count()
+        })
+    }
+
+    /// Exchanges with a target so far, by the medic's own metrics.
+    pub(crate) fn exchanges(&self, target: &str) -> u64 {
+        let metrics = self.metrics();
+        let lines = metrics.lines().filter(|line| line.contains("probe_duration_seconds_count"));
+        let of_target = lines.filter(|line| line.contains(&format!("target=\"{target}\"")));
+        of_target.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    pub(crate) fn diagnoses(&self) -> Vec<Diagnosis> {
+        self.status.as_ref().unwrap().sets.iter().map(|set| set.finding.diagnosis).collect()
+    }
+
+    pub(crate) fn outcomes(&self) -> Vec<Outcome> {
+        self.closed.iter().filter_map(Treatment::outcome).collect()
+    }
+
+    /// Events of a kind whose outcome is so, in the history.
+    pub(crate) fn events(&self, kind: &str, outcome: &str) -> usize {
+        let all = HistoryFilter { set: None, since: Wall(0), limit: 100_000 };
+        let events = self.store.for_manager(self.engine.name()).history(all).unwrap();
+        events.iter().filter(|event| event.kind == kind && event.detail["outcome"] == outcome).count()
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        String::from_utf8(self.metrics.text().unwrap()).unwrap()
+    }
+}
+
+fn engine(
+    config: &Config,
+    hub: &Arc<Hub<World>>,
+    store: &Store,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Engine {
+    let lease = Arc::new(Lease::new(store.clone(), "bench".to_owned(), Arc::clone(clock)));
+    let shared = Shared { store: store.clone(), lease, clock: Arc::clone(clock), metrics: Arc::clone(metrics) };
+    let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
+    let transport: Arc<dyn Transport> = Arc::new(transport);
+    engines(config, &shared, &|_| Ok(Arc::clone(&transport))).unwrap().remove(0)
+}

@@ -1,0 +1,184 @@
+//! What leaves the process: metrics, the HTTP server, the status document and the page.
+#![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
+
+mod metrics;
+mod page;
+mod schema;
+mod server;
+
+use scaleset_medic::model::log_fact::ListenerErrorKind;
+use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary};
+use scaleset_medic::model::{
+    Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
+    Escalation, Evidence, Fact, FailureKind, Finding, ForgeId, Guard, Held, Incarnation, Lingering, ManagerName,
+    ManagerState, Owner, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span, TreatmentId, Waiting, Wall,
+    WorkerState,
+};
+use std::collections::BTreeMap;
+
+/// The date of every picture here.
+pub(crate) const AT: Wall = Wall(1_700_000_000_000);
+
+/// A set with a diagnosis and nothing else of note.
+pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
+    let since = AT.minus(Span::mins(3));
+    SetStatus {
+        id: ScaleSetId(id),
+        forge_id: Some(ForgeId(id + 100)),
+        name: name.to_owned(),
+        entity: Some(EntityRef {
+            endpoint: EndpointName::new("github.com"),
+            entity: Entity { kind: EntityKind::Organization, name: "acme".to_owned() },
+        }),
+        enabled: Enablement::Enabled,
+        finding: Finding {
+            set: ScaleSetId(id),
+            diagnosis,
+            confidence: Confidence::Strong,
+            evidence: vec![Evidence { source: Source::Api, at: AT, fact: Fact::Enabled }],
+            since,
+            ill_since: diagnosis.is_ill().then_some(since),
+            seen: 4,
+            worker: (WorkerState::Unknown, AT),
+        },
+        decision: Decision::Leave,
+        lingering: Lingering { deleted: 2, pending_delete: 1, total: 5 },
+        budget_remaining: 3,
+        treatments: Vec::new(),
+    }
+}
+
+/// A manager that is up, with these sets.
+pub(crate) fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
+    ManagerStatus {
+        name: ManagerName::new(name),
+        at: AT,
+        took: Span::millis(40),
+        state: ManagerState::Up,
+        incarnation: Some(Incarnation(AT.minus(Span::hours(1)))),
+        restart: Some((RestartKind::Crash, AT.minus(Span::hours(1)))),
+        endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
+        sources: BTreeMap::from([
+            (Source::Api, SourceState::Up),
+            (Source::Goroutines, SourceState::Down { why: "HTTP 404".to_owned() }),
+            (Source::Log, SourceState::NotConfigured { would_show: "session ids".to_owned() }),
+        ]),
+        sets,
+        breaker_open: None,
+        budget_remaining: 900,
+        open_intents: 1,
+        known_sessions: 2,
+        quota_remaining: BTreeMap::from([(EndpointName::new("github.com"), 4321)]),
+        incident: None,
+    }
+}
+
+pub(crate) fn status(managers: Vec<ManagerStatus>) -> Status {
+    Status { schema: STATUS_SCHEMA, version: "0.1.0".to_owned(), mode: "heal".to_owned(), at: AT, managers }
+}
+
+/// A fleet in which everything that can be said is said.
+pub(crate) fn everything() -> Status {
+    let mut sets: Vec<SetStatus> =
+        (1..).zip(Diagnosis::ALL).map(|(id, diagnosis)| set(id, &format!("set-{diagnosis}"), *diagnosis)).collect();
+    for (set, decision) in sets.iter_mut().zip(decisions()) {
+        set.decision = decision;
+    }
+    sets[4].finding.evidence = facts().into_iter().map(|fact| Evidence { source: Source::Log, at: AT, fact }).collect();
+    let refused = Fact::ConflictLine { owner: Some(Owner::new("garm-x")), run: Span::secs(5) };
+    sets[5].finding.evidence = vec![Evidence { source: Source::Log, at: AT, fact: refused }];
+    sets[5].treatments = vec![TreatmentSummary {
+        id: TreatmentId(7),
+        remedy: "toggle".to_owned(),
+        opened: AT.minus(Span::mins(2)),
+        state: "recovered".to_owned(),
+        why: Some("it polls again".to_owned()),
+    }];
+    sets[6].entity = None;
+    sets[6].forge_id = None;
+    sets[6].enabled = Enablement::Disabled;
+    let mut ill = manager("garm", sets);
+    ill.incident = Some("GARM crashed 14:03:12; 3 of 4 sets were refused".to_owned());
+    ill.breaker_open = Some("two treatments in a row were not verified".to_owned());
+    let mut down = manager("other", Vec::new());
+    down.state = ManagerState::Down;
+    down.incarnation = None;
+    down.restart = None;
+    status(vec![ill, down])
+}
+
+fn decisions() -> Vec<Decision> {
+    let session = SessionId::new("s");
+    let held = |guard, until| Held { guard, value: "1 of 2".to_owned(), limit: "2".to_owned(), until };
+    let mut decisions = vec![
+        Decision::Leave,
+        Decision::Watch { waiting: Waiting::StaleSession, until: Some(AT) },
+        Decision::Watch { waiting: Waiting::Evidence, until: None },
+        Decision::Withhold {
+            remedy: Remedy::DeleteThenToggle { session: session.clone() },
+            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))],
+        },
+        Decision::Act { remedy: Remedy::Toggle, canary: true },
+        Decision::Act { remedy: Remedy::DeleteSession { session }, canary: false },
+        Decision::Act { remedy: Remedy::SessionProbe, canary: false },
+        Decision::Treating { treatment: TreatmentId(7) },
+    ];
+    decisions.extend(
+        [
+            Escalation::HeldElsewhere { owner: Some(Owner::new("garm-x")), run: Span::mins(6) },
+            Escalation::EndpointFault,
+            Escalation::Missing,
+            Escalation::Mismatched,
+            Escalation::Starved,
+            Escalation::Deaf,
+            Escalation::Flapping,
+            Escalation::Evicted,
+            Escalation::Unknown,
+        ]
+        .map(|escalation| Decision::Escalate { escalation }),
+    );
+    decisions
+}
+
+fn facts() -> Vec<Fact> {
+    let (kind, span, owner) = (FailureKind::Timeout, Span::secs(5), Some(Owner::new("garm-x")));
+    vec![
+        Fact::Enabled,
+        Fact::Disabled,
+        Fact::DisabledByTreatment,
+        Fact::ManagerAge { age: span },
+        Fact::ManagerUnseen { kind },
+        Fact::LivingListeners { living: 1, expected: 2 },
+        Fact::LivingWorkers { living: 1, expected: 2 },
+        Fact::SessionsByCounters { open: 1, expected: 2 },
+        Fact::CreateErrors { count: 1, flat_for: span },
+        Fact::CreateErrorsGrow { by: 1, within: span },
+        Fact::StartErrors { count: 1 },
+        Fact::CauseGone,
+        Fact::SessionChurn { opened: 1, within: span },
+        Fact::LastPoll { ago: span },
+        Fact::NoListenerSeries,
+        Fact::RetriesByItself,
+        Fact::UnchangedSince { since: AT },
+        Fact::RevisionMoved,
+        Fact::ConflictLine { owner: owner.clone(), run: span },
+        Fact::GaveUpLine,
+        Fact::SessionOpenedLine,
+        Fact::PollLine { ago: span },
+        Fact::ListenerErrorLine { kind: ListenerErrorKind::Network },
+        Fact::WorkerIdleLine,
+        Fact::PoisonMessage { failures: 3 },
+        Fact::ForgeListsSet,
+        Fact::ForgeLacksSet { since: AT },
+        Fact::ForgeOtherId { id: ForgeId(4) },
+        Fact::JobsWait { waiting: 1, since: AT },
+        Fact::CredentialsRefused,
+        Fact::BrokerUnseen { kind },
+        Fact::ProbeRefused { owner },
+        Fact::ProbeOpened,
+        Fact::DeletedInstancesLinger { count: 1 },
+        Fact::StaleSessionKnown { incarnation: Incarnation(AT) },
+        Fact::CannotTellWhich { listening: 1, of: 2 },
+        Fact::NothingToSee,
+    ]
+}

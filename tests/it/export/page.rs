@@ -1,0 +1,146 @@
+//! The page as a person reads it.
+
+use super::{AT, everything, manager, set, status};
+use scaleset_medic::export::page::{render, security_policy};
+use scaleset_medic::model::{Diagnosis, Span};
+
+fn page(status: &scaleset_medic::model::status::Status) -> String {
+    render(Some(status), AT.plus(Span::secs(1)))
+}
+
+#[test]
+fn an_incident_is_told_in_words_with_its_evidence_and_what_happens_next() {
+    let page = page(&everything());
+    for words in [
+        "GARM crashed 14:03:12; 3 of 4 sets were refused",
+        "Healing is stopped",
+        "scaleset-medic resume",
+        "held back: more sweeps must agree (1 of 2, limit 2)",
+        "this set was treated too recently (1 of 2, limit 2, until 22:13:20)",
+        "waits: a stale session ends by itself",
+        "refused: another session held by garm-x is active",
+        "garm-x has held its session for 6 min",
+        "toggle, recovered<br><small>it polls again</small>",
+        "does not answer: HTTP 404",
+        "not configured; it would show session ids. To give the medic eyes: set log_file",
+        "<time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>",
+        "1 of 2 managers cannot be reached",
+    ] {
+        assert!(page.contains(words), "{words}\n{page}");
+    }
+}
+
+#[test]
+fn a_healthy_fleet_is_one_sentence() {
+    let page =
+        page(&status(vec![manager("garm", vec![set(1, "a", Diagnosis::Listening), set(2, "b", Diagnosis::Disabled)])]));
+    assert!(page.contains("<title>All 2 scale sets are well · scaleset-medic</title>"), "{page}");
+    assert!(!page.contains("class=\"incident\""));
+    assert!(render(None, AT).contains("The first look at the managers is not done yet"));
+}
+
+#[test]
+fn what_is_ill_comes_first_and_ten_thousand_sets_do_not_fill_the_page() {
+    let mut sets: Vec<_> = (1..=10_000).map(|id| set(id, &format!("well-{id}"), Diagnosis::Listening)).collect();
+    sets.push(set(20_000, "the-ill-one", Diagnosis::Unheld));
+    let page = page(&status(vec![manager("garm", sets)]));
+    assert!(page.find("the-ill-one").unwrap() < page.find("well-1<").unwrap());
+    assert!(page.contains("1 ill or unclear, 10000 well; 9800 of them are not shown here, but in the JSON"));
+    assert!(page.len() < 400_000, "{}", page.len());
+}
+
+#[test]
+fn nothing_from_outside_becomes_markup() {
+    let evil = "<script>alert(1)</script>\"'&\u{202e}\0";
+    let mut picture = everything();
+    picture.version = evil.to_owned();
+    picture.mode = evil.to_owned();
+    let manager = &mut picture.managers[0];
+    manager.name = scaleset_medic::model::ManagerName::new(evil);
+    manager.incident = Some(evil.to_owned());
+    manager.breaker_open = Some(evil.to_owned());
+    for set in &mut manager.sets {
+        set.name = evil.to_owned();
+        if let Some(of) = &mut set.entity {
+            of.entity.name = evil.to_owned();
+        }
+        for treatment in &mut set.treatments {
+            treatment.why = Some(evil.to_owned());
+            treatment.state = evil.to_owned();
+            treatment.remedy = evil.to_owned();
+        }
+    }
+    for state in manager.sources.values_mut() {
+        *state = scaleset_medic::model::status::SourceState::Down { why: evil.to_owned() };
+    }
+    let page = page(&picture);
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;\u{fffd}\u{fffd}"));
+    assert!(!page.contains("<script>alert") && !page.contains('\u{202e}') && !page.contains('\0'));
+    assert_eq!(page.matches("<script>").count(), 1, "only our own");
+}
+
+/// Start and end tags match. `p`-like omissions are not used on the page.
+#[test]
+fn the_markup_is_well_formed() {
+    let page = page(&everything());
+    let (head, rest) = page.split_once("<style>").unwrap();
+    let (_, rest) = rest.split_once("</style>").unwrap();
+    let (body, tail) = rest.split_once("<script>").unwrap();
+    let (_, tail) = tail.split_once("</script>").unwrap();
+    let mut open = Vec::new();
+    for tag in [head, body, tail].iter().flat_map(|part| part.split('<').skip(1)).map(|t| t.split('>').next().unwrap())
+    {
+        let name = tag.split([' ', '\n']).next().unwrap();
+        match name.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "{tag}"),
+            None if ["meta", "br", "!doctype"].contains(&name) => {}
+            None => open.push(name),
+        }
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn the_page_can_be_read_aloud_and_without_colours() {
+    let page = page(&everything());
+    for landmark in
+        ["<html lang=\"en\">", "<header>", "<main id=\"main\"", "<footer", "role=\"status\"", "href=\"#main\""]
+    {
+        assert_eq!(page.matches(landmark).count(), 1, "{landmark}");
+    }
+    assert_eq!(page.matches("<h1>").count(), 1);
+    assert_eq!(page.matches("<section aria-labelledby=\"m").count(), page.matches("<h2 id=\"m").count());
+    assert_eq!(page.matches("<table").count(), page.matches("<caption>").count());
+    assert_eq!(page.matches("scope=\"row\"").count(), Diagnosis::ALL.len());
+    for diagnosis in Diagnosis::ALL {
+        assert!(page.contains(&format!("</span> {diagnosis}</span>")), "{diagnosis} is told in a word");
+    }
+    assert!(page.contains("width=device-width"));
+    for colour in ["class=\"ok\">✔", "class=\"bad\">✖", "class=\"odd\">–"] {
+        assert!(page.contains(colour), "{colour}");
+    }
+}
+
+#[test]
+fn the_page_needs_no_script_and_allows_only_its_own() {
+    let page = page(&everything());
+    assert!(page.contains("<noscript><meta http-equiv=\"refresh\""));
+    for outside in ["src=", "http://", "https://", " style=", " onclick=", "@import", "url("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let policy = security_policy();
+    let policy = policy.to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"), "{policy}");
+    assert!(!policy.contains("unsafe") && policy.contains("script-src 'sha256-"), "{policy}");
+    assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+    for (tag, directive) in [("style", "style-src"), ("script", "script-src")] {
+        let text = page.split_once(&format!("<{tag}>")).unwrap().1.split_once(&format!("</{tag}>")).unwrap().0;
+        assert!(policy.contains(&format!("{directive} 'sha256-{}'", sha256(text))), "{tag}");
+    }
+}
+
+fn sha256(text: &str) -> String {
+    use base64::Engine as _;
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(digest)
+}

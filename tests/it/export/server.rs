@@ -1,0 +1,202 @@
+//! The server over real sockets.
+
+use super::{AT, everything};
+use async_trait::async_trait;
+use scaleset_medic::clock::Clock;
+use scaleset_medic::export::metrics::Metrics;
+use scaleset_medic::export::server::{Board, MAX_CONNECTIONS, STATUS_SCHEMA_JSON, Shown, serve};
+use scaleset_medic::model::status::Status;
+use scaleset_medic::model::{ManagerName, Mono, Now, Span, Wall};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A clock that is set by hand.
+struct Hand(AtomicU64);
+
+#[async_trait]
+impl Clock for Hand {
+    fn now(&self) -> Now {
+        Now { wall: Wall(self.0.load(Ordering::SeqCst)), mono: Mono(0) }
+    }
+    async fn sleep(&self, _: Span) {}
+}
+
+struct Bench {
+    at: SocketAddr,
+    board: Arc<Board>,
+    clock: Arc<Hand>,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+async fn bench() -> Bench {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let board = Arc::new(Board::default());
+    let clock = Arc::new(Hand(AtomicU64::new(AT.0)));
+    let metrics = Arc::new(Metrics::new(&[ManagerName::new("garm")], "heal").unwrap());
+    let shown = Arc::new(Shown { metrics, board: Arc::clone(&board), clock: Arc::clone(&clock) as Arc<dyn Clock> });
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(serve(listener, shown, async {
+        let _ = stopped.await;
+    }));
+    Bench { at, board, clock, stop: Some(stop), server }
+}
+
+impl Bench {
+    fn publish(&self) {
+        self.board.publish(Arc::new(everything()), AT, Span::mins(3));
+    }
+
+    /// Sends `request` as it stands and reads until the server closes.
+    async fn send(&self, request: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.at).await.unwrap();
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = soon(stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8(answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> Answer {
+        self.send(&format!("{method} {path} HTTP/1.1\r\nhost: medic\r\nconnection: close\r\n\r\n")).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path).await
+    }
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(30), what).await.unwrap()
+}
+
+#[tokio::test]
+async fn health_is_the_process_and_readiness_the_loop() {
+    let bench = bench().await;
+    assert_eq!(bench.get("/healthz").await.status, 200);
+    let answer = bench.get("/readyz").await;
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the first pass is not done\n"));
+    assert_eq!(bench.get("/api/v1/status").await.status, 503);
+    assert_eq!(bench.get("/").await.status, 200, "the page says so instead");
+
+    bench.publish();
+    assert_eq!(bench.get("/readyz").await.status, 200, "one of the managers is down, which is not our illness");
+
+    bench.clock.0.store(AT.plus(Span::mins(4)).0, Ordering::SeqCst);
+    let answer = bench.get("/readyz").await;
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the watch loop has stalled\n"));
+    assert_eq!(bench.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn every_route_has_its_type_and_is_never_cached() {
+    let bench = bench().await;
+    bench.publish();
+    for (path, content_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/?a=b", "text/html; charset=utf-8"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/healthz", "text/plain; charset=utf-8"),
+        ("/readyz", "text/plain; charset=utf-8"),
+        ("/api/v1/status", "application/json"),
+        ("/api/v1/status.schema.json", "application/schema+json"),
+    ] {
+        let answer = bench.get(path).await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)), "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        let head = bench.ask("HEAD", path).await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+        let same = path == "/metrics" || head.header("content-length") == answer.header("content-length");
+        assert!(same, "{path}");
+    }
+    let policy = bench.get("/").await;
+    assert!(policy.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
+    assert!(bench.get("/metrics").await.body.contains("scaleset_medic_build_info"));
+    assert_eq!(bench.get("/api/v1/status.schema.json").await.body, STATUS_SCHEMA_JSON);
+    let told: Status = serde_json::from_str(&bench.get("/api/v1/status").await.body).unwrap();
+    assert_eq!(told, everything());
+}
+
+#[tokio::test]
+async fn what_is_not_a_read_of_a_known_address_is_refused() {
+    let bench = bench().await;
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+        let answer = bench.ask(method, "/").await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+    for path in ["/nothing", "/metrics/", "/../etc/passwd", "/api/v1/", "//"] {
+        assert_eq!(bench.get(path).await.status, 404, "{path}");
+    }
+    assert_eq!(bench.get(&format!("/{}", "x".repeat(3000))).await.status, 414);
+    assert_eq!(bench.get(&format!("/?{}", "x".repeat(3000))).await.status, 414);
+    let head = format!("GET / HTTP/1.1\r\nhost: medic\r\nx: {}\r\n\r\n", "y".repeat(40_000));
+    let answer = bench.send(&head).await;
+    assert!(matches!(answer.status, 0 | 431), "refused, or the connection is cut: {}", answer.status);
+    assert_eq!(bench.send("nonsense\r\n\r\n").await.status, 400);
+    assert_eq!(bench.get("/healthz").await.status, 200, "and the server lives");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_request_is_cut_off() {
+    let bench = bench().await;
+    let answer = bench.send("GET /healthz HTTP/1.1\r\nhost: me").await;
+    assert!(answer.status == 0 || answer.status == 408, "{}", answer.head);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_place() {
+    let bench = bench().await;
+    let mut idle = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let mut stream = TcpStream::connect(bench.at).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: medic\r\n\r\n").await.unwrap();
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await.unwrap();
+        idle.push(stream);
+    }
+    let mut waiting = TcpStream::connect(bench.at).await.unwrap();
+    waiting.write_all(b"GET /healthz HTTP/1.1\r\nhost: medic\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    assert!(tokio::time::timeout(Duration::from_millis(100), waiting.read(&mut byte)).await.is_err());
+    idle.pop();
+    assert_eq!(soon(waiting.read(&mut byte)).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_server_ends_when_told_to_even_with_all_places_taken() {
+    let mut bench = bench().await;
+    let mut idle = Vec::new();
+    for _ in 0..=MAX_CONNECTIONS {
+        let mut stream = TcpStream::connect(bench.at).await.unwrap();
+        stream.write_all(b"GET /heal").await.unwrap();
+        idle.push(stream);
+    }
+    let _ = bench.stop.take().unwrap().send(());
+    soon(&mut bench.server).await.unwrap();
+    assert!(TcpStream::connect(bench.at).await.is_err());
+}

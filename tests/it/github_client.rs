@@ -1,0 +1,522 @@
+//! The GitHub client against the simulated GitHub, in process and under virtual time.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper that cannot go on fails its test")]
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use scaleset_medic::clock::{Clock, ScaledClock};
+use scaleset_medic::github::{Access, AccessOptions, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
+use scaleset_medic::http::{Bounds, NoRecorder, Response, Secret, Transport, TransportError};
+use scaleset_medic::lab::github::{
+    ConflictWording, Credential as Known, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet,
+    QuotaAnswer, Route, UnknownSession,
+};
+use scaleset_medic::lab::wire::Delivery;
+use scaleset_medic::model::{
+    Endpoint, EndpointName, Entity, EntityKind, FailureKind, ForgeId, ForgePlace, Owner, SessionId, Span, Wall,
+};
+use scaleset_medic::probe::ports::BrokerSource;
+use scaleset_medic::treat::ports::{OpenAnswer, SessionWriter, WriteError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+const START: Wall = Wall(1_700_000_000_000);
+const ORIGIN: &str = "http://github.test";
+const TOKEN: &str = "ghp_hunter2";
+const APP: u64 = 12;
+const INSTALLATION: u64 = 34;
+
+/// Plays the simulator's deliveries out.
+struct Wire {
+    state: Mutex<GithubState>,
+    clock: Arc<dyn Clock>,
+}
+
+#[async_trait]
+impl Transport for Wire {
+    async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
+        let fail = |kind| Err(TransportError { kind, detail: "simulated".to_owned() });
+        if matches!(*request.method(), http::Method::POST | http::Method::PATCH) && request.body().is_empty() {
+            assert_eq!(request.headers()[http::header::CONTENT_LENGTH], "0", "proxies answer 411 to its absence");
+        }
+        let answer = self.state.lock().unwrap().handle(self.clock.now().wall, &request);
+        match answer.delivery {
+            Delivery::After(span) => self.clock.sleep(span).await,
+            Delivery::Refused => return fail(FailureKind::Connect),
+            Delivery::Reset | Delivery::Truncated(_) => return fail(FailureKind::Broken),
+            Delivery::Huge(bytes) if bytes > bounds.body as u64 => return fail(FailureKind::TooLarge),
+            Delivery::Never | Delivery::Dripping(_) | Delivery::Huge(_) | Delivery::Hold(_) => {
+                self.clock.sleep(bounds.total).await;
+                return fail(FailureKind::Timeout);
+            }
+        }
+        let (head, body) = answer.response.into_parts();
+        Ok(Response { status: head.status, headers: head.headers, body })
+    }
+}
+
+struct Bench {
+    wire: Arc<Wire>,
+    github: Arc<GithubClient>,
+    clock: Arc<dyn Clock>,
+    secrets: tempfile::TempDir,
+}
+
+#[derive(Clone, Copy)]
+enum As {
+    Pat,
+    App,
+}
+
+fn bench(who: As) -> Bench {
+    bench_with(who, &[], |_| {})
+}
+
+fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -> Bench {
+    let mut simulated =
+        Simulated::new(ORIGIN).with(Known::pat("pat", TOKEN)).with(Known::app("app", APP, "Iv1.x", INSTALLATION));
+    change(&mut simulated);
+    let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
+    let wire = Arc::new(Wire { state: Mutex::new(GithubState::new(simulated)), clock: Arc::clone(&clock) });
+    let secrets = tempfile::tempdir().unwrap();
+    let token = secrets.path().join("token");
+    std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
+    let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/app-key.pkcs1.pem");
+    let credential = match who {
+        As::Pat => Credential::Pat { token: read(token) },
+        As::App => Credential::App { app_id: APP, installation_id: INSTALLATION, private_key: read(key) },
+    };
+    let options = AccessOptions {
+        endpoint: EndpointName::new("sim"),
+        entities: entities.iter().map(|name| (*name).to_owned()).collect(),
+        credential,
+        request_timeout: Span::secs(10),
+        requests_per_second: 5,
+        quota_reserve: 0.0,
+    };
+    let transport: Arc<dyn Transport> = wire.clone();
+    let wires = Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock) };
+    let github = Arc::new(GithubClient::new(vec![Access::new(options, &wires)]));
+    Bench { wire, github, clock, secrets }
+}
+
+fn read(path: PathBuf) -> SecretSource {
+    let why = "cannot read the secret".to_owned();
+    Arc::new(move || std::fs::read_to_string(&path).map(|text| Secret::new(text.trim())).map_err(|_| why.clone()))
+}
+
+impl Bench {
+    fn state(&self) -> MutexGuard<'_, GithubState> {
+        self.wire.state.lock().unwrap()
+    }
+
+    fn add(&self, entity: &Entity, name: &str) -> ForgePlace {
+        let set = NewSet { entity: entity.clone(), name: name.to_owned() };
+        let forge_id = self.state().add_set(&set, self.clock.now().wall);
+        ForgePlace { endpoint: Arc::new(endpoint()), entity: entity.clone(), forge_id }
+    }
+
+    fn calls(&self, route: Route) -> u64 {
+        self.state().total_calls(route)
+    }
+
+    fn all_calls(&self) -> u64 {
+        Route::ALL.iter().map(|route| self.calls(*route)).sum()
+    }
+
+    async fn names(&self, entity: &Entity) -> Result<Vec<String>, FailureKind> {
+        let sets = self.github.forge_sets(&endpoint(), entity).await;
+        sets.map(|sets| sets.into_iter().map(|set| set.name).collect()).map_err(|failure| failure.kind)
+    }
+
+    async fn open(&self, place: &ForgePlace) -> Result<OpenAnswer, WriteError> {
+        self.github.open_session(place, &owner()).await
+    }
+
+    fn inject(&self, fault: Fault) {
+        self.state().inject(fault);
+    }
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint {
+        name: EndpointName::new("sim"),
+        base_url: format!("{ORIGIN}/"),
+        api_base_url: format!("{ORIGIN}/api/v3"),
+    }
+}
+
+fn entity(kind: EntityKind, name: &str) -> Entity {
+    Entity { kind, name: name.to_owned() }
+}
+
+fn acme() -> Entity {
+    entity(EntityKind::Organization, "acme")
+}
+
+fn owner() -> Owner {
+    Owner::new("scaleset-medic-1")
+}
+
+fn opened(answer: Result<OpenAnswer, WriteError>) -> SessionId {
+    match answer {
+        Ok(OpenAnswer::Opened(session)) => session,
+        other => panic!("not opened: {other:?}"),
+    }
+}
+
+fn unknown(answer: Result<OpenAnswer, WriteError>) -> FailureKind {
+    match answer {
+        Err(WriteError::Unknown(failure)) => failure.kind,
+        other => panic!("the effect is known: {other:?}"),
+    }
+}
+
+fn not_applied<T: std::fmt::Debug>(answer: Result<T, WriteError>) -> FailureKind {
+    match answer {
+        Err(WriteError::NotApplied(failure)) => failure.kind,
+        other => panic!("it may have been applied: {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_of_entity_is_listed_and_the_second_time_costs_one_request() {
+    for (who, first) in [(As::Pat, 3), (As::App, 3)] {
+        let bench = bench(who);
+        let entities = [acme(), entity(EntityKind::Repository, "acme/app"), entity(EntityKind::Enterprise, "big")];
+        for entity in &entities {
+            bench.add(entity, &format!("gpu of {entity}"));
+        }
+        for entity in &entities {
+            assert_eq!(bench.names(entity).await, Ok(vec![format!("gpu of {entity}")]));
+            let before = bench.all_calls();
+            assert_eq!(bench.names(entity).await, Ok(vec![format!("gpu of {entity}")]));
+            assert_eq!(bench.all_calls() - before, 1);
+        }
+        assert_eq!(bench.calls(Route::RegistrationToken), first);
+        assert_eq!(bench.calls(Route::InstallationToken), u64::from(matches!(who, As::App)));
+        let agents: Vec<_> = bench.state().calls().map(|call| call.actor.user_agent.clone()).collect();
+        assert!(agents.iter().all(|agent| agent.starts_with("scaleset-medic/")), "{agents:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn statistics_come_with_the_list_and_with_the_set() {
+    let bench = bench(As::Pat);
+    let place = bench.add(&acme(), "gpu");
+    bench.state().queue_jobs(place.forge_id, 3, START);
+    let sets = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap();
+    assert_eq!(sets[0].statistics.unwrap().available_jobs + sets[0].statistics.unwrap().assigned_jobs, 3);
+    assert_eq!(bench.github.forge_set(&place).await.unwrap(), Some(sets[0].clone()));
+    let nobody = ForgePlace { forge_id: ForgeId(999), ..place };
+    assert_eq!(bench.github.forge_set(&nobody).await.unwrap(), None);
+    assert_eq!(bench.open(&nobody).await, Ok(OpenAnswer::SetGone));
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_calls_share_one_way_to_the_service() {
+    let bench = bench_with(As::App, &[], |simulated| simulated.latency = Span::millis(100));
+    bench.add(&acme(), "gpu");
+    let organization = acme();
+    let lists = (0..5).map(|_| bench.names(&organization));
+    assert!(futures_util::future::join_all(lists).await.iter().all(Result::is_ok));
+    let chain = [Route::InstallationToken, Route::RegistrationToken, Route::RunnerRegistration];
+    assert_eq!(chain.map(|route| bench.calls(route)), [1, 1, 1]);
+    assert_eq!(bench.calls(Route::ListSets), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_renewed_before_they_end() {
+    for who in [As::Pat, As::App] {
+        let bench = bench(who);
+        bench.add(&acme(), "gpu");
+        for _ in 0..10 {
+            assert!(bench.names(&acme()).await.is_ok());
+            bench.clock.sleep(Span::mins(20)).await;
+        }
+        assert!(bench.state().calls().all(|call| call.status < 300), "nothing was refused");
+        assert_eq!(bench.calls(Route::RunnerRegistration), 4, "three hours, an hour each, a minute early");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_admin_token_is_renewed_once_and_the_request_repeated() {
+    for who in [As::Pat, As::App] {
+        let bench = bench(who);
+        let place = bench.add(&acme(), "gpu");
+        assert!(bench.names(&acme()).await.is_ok());
+        bench.state().expire_tokens();
+        assert!(bench.names(&acme()).await.is_ok());
+        assert_eq!((bench.calls(Route::ListSets), bench.calls(Route::RunnerRegistration)), (3, 2));
+        bench.state().expire_tokens();
+        opened(bench.open(&place).await);
+        assert_eq!(bench.calls(Route::CreateSession), 2, "the first was refused before anything was done");
+        assert_eq!(bench.state().sessions().count(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_refuses_new_tokens_is_not_worn_out() {
+    let bench = bench(As::Pat);
+    bench.add(&acme(), "gpu");
+    bench.inject(Fault::on(Route::ListSets, FaultKind::status(401)));
+    assert_eq!(bench.names(&acme()).await, Err(FailureKind::Unauthorized));
+    assert_eq!((bench.calls(Route::ListSets), bench.calls(Route::RegistrationToken)), (2, 2));
+    for _ in 0..20 {
+        bench.clock.sleep(Span::secs(2)).await;
+        assert_eq!(bench.names(&acme()).await, Err(FailureKind::Unauthorized));
+    }
+    assert_eq!(bench.calls(Route::RegistrationToken), 2, "the quota is the manager's too");
+    bench.state().clear_faults();
+    bench.clock.sleep(Span::secs(30)).await;
+    assert!(bench.names(&acme()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn odd_admin_tokens_and_a_byte_order_mark_are_taken() {
+    for kind in [FaultKind::TokenNotJwt, FaultKind::TokenWithoutExp, FaultKind::Bom] {
+        let bench = bench(As::Pat);
+        bench.add(&acme(), "gpu");
+        bench.inject(Fault::on(Route::RunnerRegistration, kind.clone()));
+        bench.inject(Fault::on(Route::ListSets, FaultKind::Bom));
+        for _ in 0..2 {
+            assert_eq!(bench.names(&acme()).await, Ok(vec!["gpu".to_owned()]), "{kind:?}");
+        }
+        assert_eq!(bench.calls(Route::RunnerRegistration), 1, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_token_that_is_not_everywhere_yet_is_shown_again() {
+    let bench = bench(As::Pat);
+    bench.add(&acme(), "gpu");
+    bench.inject(Fault::on(Route::RunnerRegistration, FaultKind::status(401)).times(1));
+    assert!(bench.names(&acme()).await.is_ok());
+    assert_eq!((bench.calls(Route::RegistrationToken), bench.calls(Route::RunnerRegistration)), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_opened_refreshed_and_deleted() {
+    let bench = bench(As::App);
+    let place = bench.add(&acme(), "gpu");
+    let session = opened(bench.open(&place).await);
+    assert_eq!(bench.state().holder(place.forge_id).unwrap().session, session);
+    assert_eq!(bench.state().holder(place.forge_id).unwrap().owner, owner());
+    assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Alive));
+    assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()));
+    assert_eq!(bench.state().holder(place.forge_id), None);
+    assert_eq!(bench.calls(Route::DeleteSession), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_gone_needs_no_deletion() {
+    for switch in [UnknownSession::Expired, UnknownSession::NotFound] {
+        let bench = bench_with(As::Pat, &[], |simulated| simulated.unknown_session = switch);
+        let place = bench.add(&acme(), "gpu");
+        let session = opened(bench.open(&place).await);
+        bench.clock.sleep(Span::secs(100)).await;
+        assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()), "{switch:?}");
+        assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
+        bench.state().remove_set(place.forge_id, bench.clock.now().wall);
+        assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()), "{switch:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_was_refused_for_another_reason_is_no_end() {
+    let bench = bench(As::Pat);
+    let place = bench.add(&acme(), "gpu");
+    let session = opened(bench.open(&place).await);
+    bench.inject(Fault::on(Route::DeleteSession, FaultKind::status(400)).times(1));
+    assert_eq!(not_applied(bench.github.delete_session(&place, &session).await), FailureKind::Rejected);
+    bench.inject(Fault::on(Route::DeleteSession, FaultKind::HtmlPage(502)).times(1));
+    let lost = bench.github.delete_session(&place, &session).await;
+    assert!(matches!(lost, Err(WriteError::Unknown(failure)) if failure.kind == FailureKind::Server));
+    assert_eq!(bench.calls(Route::DeleteSession), 2, "a write is never retried inside");
+    let before = bench.all_calls();
+    for odd in ["", "../../7", "00000000-0000-0000-0000-000000000000"] {
+        let answer = bench.github.delete_session(&place, &SessionId::new(odd)).await;
+        assert_eq!(not_applied(answer), FailureKind::Rejected, "{odd}");
+    }
+    assert_eq!(bench.all_calls(), before, "what cannot be right is not sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_wordings_of_a_conflict_are_understood() {
+    for (wording, named) in
+        [(ConflictWording::Anonymous, None), (ConflictWording::NamesOwner, Some(Owner::new("garm-1")))]
+    {
+        let bench = bench_with(As::Pat, &[], |simulated| simulated.conflict_wording = wording);
+        let place = bench.add(&acme(), "gpu");
+        let held = bench.github.open_session(&place, &Owner::new("garm-1")).await;
+        let session = opened(held);
+        assert_eq!(bench.open(&place).await, Ok(OpenAnswer::Held { owner: named }));
+        assert_eq!(bench.state().holder(place.forge_id).unwrap().session, session);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_to_a_session_request_is_an_unknown_effect_and_is_not_repeated() {
+    for (kind, expected) in [
+        (FaultKind::Reset, FailureKind::Broken),
+        (FaultKind::Never, FailureKind::Timeout),
+        (FaultKind::Truncated(10), FailureKind::Broken),
+        (FaultKind::Huge(1 << 40), FailureKind::TooLarge),
+        (FaultKind::HtmlPage(502), FailureKind::Server),
+        (FaultKind::status(500), FailureKind::Server),
+        (FaultKind::MalformedJson, FailureKind::Malformed),
+        (FaultKind::Answer { status: 200, content_type: String::new(), body: String::new() }, FailureKind::Malformed),
+        (FaultKind::Answer { status: 200, content_type: String::new(), body: "{}".to_owned() }, FailureKind::Malformed),
+        (FaultKind::Answer { status: 302, content_type: String::new(), body: String::new() }, FailureKind::Redirect),
+    ] {
+        let bench = bench(As::Pat);
+        let place = bench.add(&acme(), "gpu");
+        bench.inject(Fault::on(Route::CreateSession, kind.clone()).times(1).after_effect());
+        assert_eq!(unknown(bench.open(&place).await), expected, "{kind:?}");
+        assert_eq!(bench.calls(Route::CreateSession), 1, "{kind:?}");
+        assert_eq!(bench.open(&place).await, Ok(OpenAnswer::Held { owner: None }), "{kind:?}: it hid a success");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_request_that_did_not_arrive_or_was_refused_had_no_effect() {
+    for (route, kind, expected) in [
+        (Route::CreateSession, FaultKind::Refused, FailureKind::Connect),
+        (Route::CreateSession, FaultKind::status(403), FailureKind::Forbidden),
+        (Route::CreateSession, FaultKind::status(400), FailureKind::Rejected),
+        (Route::CreateSession, FaultKind::status(409), FailureKind::Conflict),
+        (Route::CreateSession, FaultKind::HtmlPage(404), FailureKind::NotFound),
+        (Route::RegistrationToken, FaultKind::HtmlPage(502), FailureKind::Server),
+        (Route::RunnerRegistration, FaultKind::Reset, FailureKind::Broken),
+        (Route::RunnerRegistration, FaultKind::MalformedJson, FailureKind::Malformed),
+    ] {
+        let bench = bench(As::Pat);
+        let place = bench.add(&acme(), "gpu");
+        bench.inject(Fault::on(route, kind.clone()));
+        assert_eq!(not_applied(bench.open(&place).await), expected, "{route} {kind:?}");
+        assert_eq!(bench.state().sessions().count(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_cannot_be_read_is_a_failure_and_never_an_empty_list() {
+    for (kind, expected, tries) in [
+        (FaultKind::HtmlPage(502), FailureKind::Server, 3),
+        (FaultKind::Truncated(20), FailureKind::Broken, 3),
+        (FaultKind::Huge(1 << 40), FailureKind::TooLarge, 1),
+        (FaultKind::MalformedJson, FailureKind::Malformed, 1),
+        (FaultKind::status(404), FailureKind::NotFound, 1),
+        (FaultKind::status(403), FailureKind::Forbidden, 1),
+        (
+            FaultKind::Answer { status: 200, content_type: String::new(), body: "{}".to_owned() },
+            FailureKind::Malformed,
+            1,
+        ),
+        (
+            FaultKind::Answer { status: 204, content_type: String::new(), body: String::new() },
+            FailureKind::Malformed,
+            1,
+        ),
+    ] {
+        let bench = bench(As::Pat);
+        bench.add(&acme(), "gpu");
+        bench.inject(Fault::on(Route::ListSets, kind.clone()));
+        assert_eq!(bench.names(&acme()).await, Err(expected), "{kind:?}");
+        assert_eq!(bench.calls(Route::ListSets), tries, "{kind:?}");
+        bench.state().clear_faults();
+        assert!(bench.names(&acme()).await.is_ok(), "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_is_obeyed_with_and_without_retry_after() {
+    let ends = Span::mins(10);
+    for (answer, primary, held) in [
+        (QuotaAnswer { status: 403, retry_after: false }, true, ends),
+        (QuotaAnswer { status: 429, retry_after: true }, true, ends),
+        (QuotaAnswer { status: 403, retry_after: true }, false, ends),
+        (QuotaAnswer { status: 429, retry_after: true }, false, ends),
+        (QuotaAnswer { status: 403, retry_after: false }, false, Span::mins(1)),
+    ] {
+        let bench = bench_with(As::Pat, &[], |simulated| simulated.quota_answer = answer);
+        bench.add(&acme(), "gpu");
+        if primary {
+            bench.state().exhaust_quota("pat", START.plus(ends));
+        } else {
+            bench.state().secondary_limit("pat", START.plus(ends), answer);
+        }
+        let failure = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::RateLimited, "{failure}");
+        let told = failure.retry_at.unwrap().since(START);
+        assert!(told >= held && told <= held.plus(Span::secs(1)), "{answer:?}: told {told}");
+        let before = bench.all_calls();
+        bench.clock.sleep(Span(held.0 - 5_000)).await;
+        assert_eq!(bench.names(&acme()).await, Err(FailureKind::HeldBack));
+        assert_eq!(bench.all_calls(), before, "nothing is sent before the date");
+        bench.clock.sleep(Span(ends.0 - held.0 + 7_000)).await;
+        assert!(bench.names(&acme()).await.is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_used_up_quota_does_not_stop_a_deletion_with_a_kept_token() {
+    let bench = bench(As::Pat);
+    let place = bench.add(&acme(), "gpu");
+    let session = opened(bench.open(&place).await);
+    bench.state().exhaust_quota("pat", START.plus(Span::mins(50)));
+    let other = entity(EntityKind::Organization, "other");
+    assert_eq!(bench.names(&other).await, Err(FailureKind::RateLimited));
+    assert_eq!(bench.github.remaining_quota(&endpoint()), Some(0));
+    assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()));
+    bench.clock.sleep(Span::mins(51)).await;
+    assert_eq!(bench.github.remaining_quota(&endpoint()), Some(5_000), "a new window");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_credentials_are_not_offered_again_at_once_and_are_read_anew() {
+    let bench = bench(As::Pat);
+    bench.add(&acme(), "gpu");
+    std::fs::write(bench.secrets.path().join("token"), "ghp_wrong").unwrap();
+    let failure = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Unauthorized);
+    assert!(failure.detail.contains("expired or revoked") && !failure.detail.contains("ghp_"), "{failure}");
+    assert_eq!(bench.names(&acme()).await, Err(FailureKind::Unauthorized));
+    assert_eq!(bench.calls(Route::RegistrationToken), 1);
+    std::fs::write(bench.secrets.path().join("token"), TOKEN).unwrap();
+    bench.clock.sleep(Span::mins(1)).await;
+    assert!(bench.names(&acme()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_secret_is_named_and_nothing_is_sent() {
+    let bench = bench(As::Pat);
+    std::fs::remove_file(bench.secrets.path().join("token")).unwrap();
+    let failure = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap_err();
+    assert!(failure.detail.contains("cannot read the secret"), "{failure}");
+    assert_eq!(bench.all_calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_github_does_not_know_is_told_what_to_check() {
+    let bench = bench(As::App);
+    bench.state().revoke_credentials("app");
+    let failure = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Unauthorized);
+    assert!(failure.detail.contains("app_id"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_configured_is_covered_and_asked() {
+    let bench = bench_with(As::Pat, &["Acme", "acme/app"], |_| {});
+    let elsewhere = Endpoint { name: EndpointName::new("github.com"), ..endpoint() };
+    let covered = |endpoint: &Endpoint, entity: &Entity| bench.github.covers(endpoint, entity);
+    assert!(covered(&endpoint(), &acme()));
+    assert!(covered(&endpoint(), &entity(EntityKind::Repository, "acme/app")));
+    assert!(!covered(&endpoint(), &entity(EntityKind::Organization, "other")));
+    assert!(!covered(&elsewhere, &acme()));
+    assert_eq!(bench.names(&entity(EntityKind::Organization, "other")).await, Err(FailureKind::Unauthorized));
+    assert_eq!((bench.all_calls(), bench.github.remaining_quota(&endpoint())), (0, None));
+    assert!(bench.names(&acme()).await.is_ok());
+    assert_eq!(bench.github.remaining_quota(&endpoint()), Some(4_999));
+    assert_eq!(bench.github.remaining_quota(&elsewhere), None);
+    assert!(!format!("{:?}", bench.github).contains("hunter2"));
+}

@@ -1,0 +1,63 @@
+//! Every alert has a runbook that a person at night can follow: its parts are there, and its commands exist.
+#![expect(clippy::panic, reason = "a test helper that cannot go on fails its test")]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The commands of the tool that a runbook may name.
+const COMMANDS: [&str; 8] = ["status", "explain", "heal", "resume", "pause", "doctor", "history", "config"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The lines of each alert, by its name.
+fn alerts() -> Vec<(String, String)> {
+    let rules = read(&root().join("manifests/prometheus/rules.yml"));
+    let alerts: Vec<_> = rules
+        .split("- alert: ")
+        .skip(1)
+        .map(|rule| {
+            let (name, body) = rule.split_once('\n').unwrap_or((rule, ""));
+            (name.trim().to_owned(), body.to_owned())
+        })
+        .collect();
+    assert!(alerts.len() > 15, "the rules were not found");
+    alerts
+}
+
+#[test]
+fn every_alert_is_complete_and_leads_to_its_runbook() {
+    for (name, rule) in alerts() {
+        for part in ["for: ", "severity: ", "summary: ", "description: ", "dashboard_url: "] {
+            assert!(rule.contains(part), "{name} has no {part}");
+        }
+        assert!(rule.contains(&format!("/docs/runbooks/{name}.md\"")), "{name} has no runbook_url");
+    }
+}
+
+#[test]
+fn every_runbook_belongs_to_an_alert_and_has_all_parts_in_order() {
+    let alerts: BTreeSet<_> = alerts().into_iter().map(|(name, _)| format!("{name}.md")).collect();
+    let directory = root().join("docs/runbooks");
+    let files = std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut found: BTreeSet<_> =
+        files.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    assert!(found.remove("README.md"));
+    assert_eq!(found, alerts);
+    let index = read(&directory.join("README.md"));
+    for name in &found {
+        assert!(index.contains(&format!("({name})")), "{name} is not in the index");
+        let text = read(&directory.join(name));
+        let parts: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+        assert_eq!(parts, ["Meaning", "Impact", "Diagnosis", "Mitigation"], "{name}");
+        for command in text.split("`scaleset-medic ").skip(1) {
+            let command = command.split([' ', '`']).next().unwrap_or_default();
+            assert!(COMMANDS.contains(&command), "{name} names the command {command}");
+        }
+    }
+}
