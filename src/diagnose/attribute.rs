@@ -221,7 +221,11 @@ fn split(
         return open.iter().map(|set| (set.id, found(set))).collect();
     }
     // Some listen and some do not: memory may tell them apart, and so may what we did.
-    let ours = brought_back(scene, open, count, |set| held(set).is_some());
+    let ours = brought_back(scene, open, count, |set, first| {
+        // One that gave up, or whose build gives up, does not come back unless something of it changes.
+        let unchanged = known(set).and_then(|known| known.revised).is_none_or(|at| at < first);
+        held(set).is_some() || (unchanged && scene.generation != Generation::Retries)
+    });
     if !ours.is_empty() {
         let rest: Vec<&ScaleSet> = open.iter().copied().filter(|set| !ours.contains(&set.id)).collect();
         let mut found: BTreeMap<_, _> = ours.iter().map(|id| (*id, listens(scene, count))).collect();
@@ -251,12 +255,12 @@ fn split(
 }
 
 /// The sets whose treatments have done their part, if as many more sessions are open as there are such sets, and
-/// nothing else can have opened them: every other set is one that listened or gave up, and nothing of it has changed.
+/// nothing else can have opened them: every other set is one that cannot have come back by itself since.
 fn brought_back(
     scene: &Scene<'_>,
     open: &[&ScaleSet],
     count: &Count<'_>,
-    accounted: impl Fn(&ScaleSet) -> bool,
+    accounted: impl Fn(&ScaleSet, Wall) -> bool,
 ) -> BTreeSet<ScaleSetId> {
     let treated: Vec<_> = scene
         .context
@@ -269,7 +273,7 @@ fn brought_back(
     };
     let sets: BTreeSet<ScaleSetId> = treated.iter().map(|row| row.set).collect();
     let as_many = scope.grown_since(first) >= number_of(sets.len());
-    let no_other = open.iter().all(|set| sets.contains(&set.id) || accounted(set));
+    let no_other = open.iter().all(|set| sets.contains(&set.id) || accounted(set, first));
     if as_many && no_other { sets } else { BTreeSet::new() }
 }
 
