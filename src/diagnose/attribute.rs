@@ -324,7 +324,7 @@ fn without_session(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>,
         return while_refusals_grow(scene, set, known, changed, count);
     }
     let waited = changed.map_or(Span::MAX, |at| scene.now.since(at));
-    if !count.flat(scene.now) || waited < REVIVE {
+    if !count.settled(scene.now) || waited < REVIVE {
         return settling(scene, count);
     }
     match count.scope {
@@ -450,11 +450,7 @@ fn abandoned(scene: &Scene<'_>, set: &ScaleSet, scope: &Scope, count: &Count<'_>
 }
 
 fn strong(scene: &Scene<'_>, diagnosis: Diagnosis, fact: Fact, count: &Count<'_>) -> Found {
-    Found::new(diagnosis, Confidence::Strong, scene.now, count.source, fact).with(
-        count.source,
-        scene.now,
-        count.fact(),
-    )
+    Found::new(diagnosis, Confidence::Strong, scene.now, count.source, fact).with(count.source, scene.now, count.fact())
 }
 
 /// Whether the set was seen to listen in this run, and nothing of it has changed since.
@@ -503,8 +499,11 @@ fn cannot_tell(
     if let Some(at) = moved.filter(|at| !treated && scene.now.since(*at) < LATELY)
         && !count.growing(scene.now)
     {
-        return Found::new(Diagnosis::Listening, Confidence::Weak, at, Source::Api, Fact::RevisionMoved)
-            .with(count.source, scene.now, count.fact());
+        return Found::new(Diagnosis::Listening, Confidence::Weak, at, Source::Api, Fact::RevisionMoved).with(
+            count.source,
+            scene.now,
+            count.fact(),
+        );
     }
     let fact = if count.settled(scene.now) {
         Fact::CannotTellWhich { listening, of: number_of(of.len()) }

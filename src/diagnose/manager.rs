@@ -302,13 +302,11 @@ pub(super) fn entities_conflict(
         let foreign = named_owner(finding).is_some_and(|owner| memory.owner.as_ref() != Some(owner));
         explained_until.is_some_and(|until| since > until) && !revived && !foreign
     };
-    let conflicting = findings.values().filter(|finding| {
-        matches!(finding.diagnosis, Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere)
-    });
-    let entities: BTreeSet<EntityRef> = conflicting
-        .filter(unexplained)
-        .filter_map(|finding| sets.get(&finding.set)?.entity_ref())
-        .collect();
+    let conflicting = findings
+        .values()
+        .filter(|finding| matches!(finding.diagnosis, Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere));
+    let entities: BTreeSet<EntityRef> =
+        conflicting.filter(unexplained).filter_map(|finding| sets.get(&finding.set)?.entity_ref()).collect();
     entities.len() >= 2
 }
 
