@@ -4,3 +4,4 @@ mod cli;
 mod config;
 mod garm_client;
 mod http_transport;
+mod log_tail;
