@@ -7,7 +7,7 @@ use super::error::StoreErrorKind;
 use super::sql::Failure;
 use rusqlite::{Connection, TransactionBehavior};
 
-/// "ssmd", as SQLite's `application_id`.
+/// "ssmd", as `SQLite`'s `application_id`.
 const APPLICATION_ID: i64 = 0x7373_6d64;
 
 /// Entry N brings a file from version N to N + 1. Never edit a released one.
