@@ -11,5 +11,6 @@ mod garm_ws;
 mod github_client;
 mod http_transport;
 mod incident;
+mod log_tail;
 mod recordings;
 mod runbooks;
