@@ -191,7 +191,7 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
         assert_eq!(next.effect, None, "{}", told());
     }
     match &next.effect {
-        None => {}
+        None | Some(Effect::ReadSet | Effect::CheckIncarnation) => {}
         Some(Effect::Enable) => {
             let Step::Enabling { ours, attempts, .. } = &after.step else { panic!("{}", told()) };
             let read = event.reads().unwrap_or_else(|| panic!("an enable without a look\n{}", told()));
@@ -215,7 +215,6 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
         Some(Effect::DeleteOwnSession { session: ours }) => {
             assert!(matches!(&after.step, Step::ProbeOpened { session, .. } if session == ours), "{}", told());
         }
-        Some(Effect::ReadSet | Effect::CheckIncarnation) => {}
     }
     if let (Step::Disabled { ours } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {
         let theirs = |set: &ScaleSet| set.enabled == Enablement::Disabled && set.revision != *ours;

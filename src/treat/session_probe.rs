@@ -109,15 +109,17 @@ mod tests {
         Table::of(Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 }).remedy(Remedy::SessionProbe)
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is compared with an optional effect")]
     fn delete_own() -> Option<Effect> {
         Some(Effect::DeleteOwnSession { session: session() })
     }
 
     #[test]
     fn each_probe_asks_under_a_name_of_its_own() {
-        let name = |at| match machine::begin(&Remedy::SessionProbe, &enabled("seen"), at) {
-            Step::ProbeOpening { owner } => owner,
-            other => panic!("{other:?}"),
+        let name = |at| {
+            let begun = machine::begin(&Remedy::SessionProbe, &enabled("seen"), at);
+            let Step::ProbeOpening { owner } = begun else { panic!("{begun:?}") };
+            owner
         };
         assert_ne!(name(T0), name(after(60)));
         assert!(name(T0).as_str().starts_with("scaleset-medic-1-"));

@@ -66,6 +66,7 @@ pub(crate) fn treatment(step: Step) -> Treatment {
 
 /// What a pass sees: at first a manager that is up, and the set enabled, given up and unchanged.
 #[derive(Debug, Clone)]
+#[expect(clippy::option_option, reason = "unseen, gone, or as it is")]
 pub(crate) struct Seen {
     pub(crate) manager: ManagerState,
     pub(crate) run: Option<Incarnation>,

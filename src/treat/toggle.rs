@@ -197,11 +197,10 @@ pub(super) fn enabling(
     match input {
         Input::Sweep(view) => match compare(treatment, ours, &view, now) {
             Compared::Over(transition) => *transition,
-            Compared::Unseen => stay(treatment),
             Compared::Ours | Compared::Missing | Compared::Doubtful if is_undo_due(not_before, now) => {
                 ask(treatment, Effect::ReadSet)
             }
-            Compared::Ours | Compared::Missing | Compared::Doubtful => stay(treatment),
+            Compared::Unseen | Compared::Ours | Compared::Missing | Compared::Doubtful => stay(treatment),
         },
         Input::Shutdown | Input::Recover => ask(treatment, Effect::ReadSet),
         Input::Answer(Answer::Read(Ok(Some(set)))) => over(treatment, ours, &set, now).unwrap_or_else(|| {

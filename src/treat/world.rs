@@ -168,6 +168,7 @@ impl World {
     }
 
     /// The answer; `None` when the medic dies.
+    #[expect(clippy::type_complexity, reason = "used once")]
     fn perform(&mut self, effect: &Effect, reachable: bool, choices: &mut Choices) -> Option<Answer> {
         let (to, wrap): (_, fn(Result<ScaleSet, WriteError>) -> Answer) = match effect {
             Effect::Disable => (Enablement::Disabled, Answer::Disabled),
