@@ -1,5 +1,6 @@
 //! Configuration → engines. The only place that knows which adapter stands behind which port.
 
+use super::chronicle::Chronicle;
 use super::engine::{Engine, Parts};
 use super::lease::Lease;
 use crate::clock::Clock;
@@ -74,13 +75,14 @@ fn engine(
         },
     )?);
     let store = shared.store.for_manager(&manager.name);
+    let chronicle = manager.log_file.as_deref().map(|path| Chronicle::open(path, &store));
     let github = github(config, &recorder, shared, transports)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,
         metrics: manager.metrics,
         debug_server: manager.debug_server,
         broker: github.clone().map(|client| client as _),
-        log: None,
+        log: chronicle.as_ref().map(|chronicle| chronicle.source() as _),
         deadline: manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK),
     };
     let driver = Driver {
@@ -97,6 +99,7 @@ fn engine(
         store,
         whole_store: shared.store.clone(),
         lease: Arc::clone(&shared.lease),
+        chronicle,
         clock: Arc::clone(&shared.clock),
         policy: config.policy.clone(),
         mode: config.run.mode,

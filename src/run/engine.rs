@@ -2,6 +2,7 @@
 //! between two passes is in the store or in [`Memory`], so that a pass may be the first after a crash.
 
 use super::account::Account;
+use super::chronicle::Chronicle;
 use super::kept::Kept;
 use super::lease::Lease;
 use super::report;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub whole_store: Store,
     /// The claim on the store, without which nothing is done.
     pub lease: Arc<Lease>,
+    /// The manager's log, where it can be read.
+    pub chronicle: Option<Chronicle>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Rules and limits.
@@ -138,6 +141,7 @@ impl Engine {
         let began = self.parts.clock.now();
         let lease_of = self.lease();
         let sweep = self.look().await;
+        self.chronicle(&sweep);
         let records = self.read_records();
         let before = records.as_ref().map_or_else(Vec::new, |records| records.unfinished.clone());
         let records = records.unwrap_or_default();
@@ -216,10 +220,23 @@ impl Engine {
     /// One sweep, with the slow sources' last answers filled in where they were not due.
     async fn look(&mut self) -> Sweep {
         let now = self.parts.clock.now().mono;
+        if let Some(chronicle) = &self.parts.chronicle {
+            chronicle.catch_up().await;
+        }
         let due = plan::due(&self.asked, self.urgency, self.parts.interval, now);
         let mut sweep = sweep(&self.parts.sources, due, self.parts.clock.as_ref()).await;
         self.kept.fill(&mut sweep, due, &mut self.asked, self.parts.interval);
         sweep
+    }
+
+    /// Brings the ledger up to date. Where that fails, nothing new is proven stale, and everything else goes on.
+    fn chronicle(&mut self, sweep: &Sweep) {
+        let Some(mut chronicle) = self.parts.chronicle.take() else { return };
+        let parts = &self.parts;
+        if let Err(error) = chronicle.enter(sweep, &parts.store, &parts.metrics, &parts.name) {
+            self.store_failed(&error);
+        }
+        self.parts.chronicle = Some(chronicle);
     }
 
     /// What the store says; `None` when it cannot say, and then nothing is done.
@@ -228,7 +245,7 @@ impl Engine {
         let journal = self.parts.store.unfinished().and_then(|open| Ok((open, self.parts.store.since(since)?)));
         let (unfinished, history) = journal.inspect_err(|error| self.store_failed(error)).ok()?;
         // Without a readable ledger nothing is provably stale: no deletion, everything else goes on.
-        let ledger = self.parts.store.live().inspect_err(|error| self.store_failed(error)).unwrap_or_default();
+        let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error)).unwrap_or_default();
         Some(Records { unfinished, history, ledger })
     }
 
