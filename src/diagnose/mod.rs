@@ -189,6 +189,11 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
         let candidates = u64::try_from(candidates).unwrap_or(u64::MAX);
         if candidates > 0 && scope.last.create_errors > candidates {
             memory.generation = Generation::Retries;
+            return;
+        }
+        let nobody_tries = scope.last.open_now() < candidates && scope.is_flat(sweep.at.wall);
+        if scope.last.create_errors > 0 && nobody_tries && grown_up {
+            memory.generation = Generation::GivesUp;
         }
     }
 }
@@ -209,6 +214,7 @@ fn judge(
     fleet: &Fleet,
 ) -> BTreeMap<ScaleSetId, Found> {
     let now = sweep.at.wall;
+    let given_up = fleet.sets.values().filter(|set| has_given_up(memory, set)).count();
     let troubled = fleet.endpoints.values().any(|state| *state != EndpointState::Up);
     let scene = Scene {
         sweep,
@@ -220,6 +226,7 @@ fn judge(
         cause_gone: !troubled && !manager::pulse_fails(memory, now),
         listener_series: memory.listener_series,
         total: u32::try_from(fleet.sets.len()).unwrap_or(u32::MAX),
+        given_up: u32::try_from(given_up).unwrap_or(u32::MAX),
         now,
     };
     let mut found = BTreeMap::new();
@@ -273,6 +280,15 @@ fn judge(
         }
     }
     found
+}
+
+/// Whether the set was found to be given up, and nothing of it has changed since.
+fn has_given_up(memory: &Memory, set: &ScaleSet) -> bool {
+    memory
+        .sets
+        .get(&set.id)
+        .and_then(|known| known.verdict.as_ref())
+        .is_some_and(|verdict| verdict.diagnosis != Diagnosis::Listening && verdict.revision == set.revision)
 }
 
 fn known_stale(context: &Context<'_>, set: ScaleSetId, current: Option<Incarnation>) -> Option<Incarnation> {

@@ -53,6 +53,8 @@ pub(super) struct Scene<'a> {
     pub listener_series: bool,
     /// All sets of the manager, disabled ones included.
     pub total: u32,
+    /// Those of them whose worker is known to have given up.
+    pub given_up: u32,
     pub now: Wall,
 }
 
@@ -112,8 +114,10 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, memory: Option<&mu
 
 fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> Found {
     let treated = scene.context.treatments.iter().any(|row| row.set == set.id && row.may_have_disabled());
-    // Every set's worker lives, and a disabled set's worker runs no listener.
-    let all_live = scene.goroutines().is_some_and(|counted| counted.workers >= scene.total && scene.total > 0);
+    // Every worker but those that gave up lives, and a disabled set's worker runs no listener.
+    let all_live = scene
+        .goroutines()
+        .is_some_and(|counted| counted.workers.saturating_add(scene.given_up) >= scene.total && scene.total > 0);
     let worker = if all_live && worker.0 != WorkerState::Idle { (WorkerState::Idle, scene.now) } else { worker };
     // Where workers are counted and one is missing, its absence is known.
     let worker = match (worker.0, scene.goroutines()) {

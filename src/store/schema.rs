@@ -43,7 +43,7 @@ CREATE TABLE sessions (
     ended_how   TEXT,
     PRIMARY KEY (manager, id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX sessions_of_set ON sessions (manager, set_id);
+CREATE INDEX sessions_of_set ON sessions (manager, set_id, first_seen);
 CREATE INDEX sessions_live ON sessions (manager) WHERE ended_at IS NULL;
 
 CREATE TABLE stale_lifetimes (

@@ -1,7 +1,8 @@
 //! All integration tests in one binary, one module per subject.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod bench;
+mod binary;
 mod cli;
 mod config;
 mod export;
@@ -10,4 +11,5 @@ mod garm_ws;
 mod github_client;
 mod http_transport;
 mod incident;
+mod recordings;
 mod runbooks;
