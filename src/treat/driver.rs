@@ -183,7 +183,7 @@ mod tests {
         /// One pass over a treatment.
         async fn pass(self: &Arc<Self>, treatment: &Treatment) -> Result<Treatment, JournalError> {
             let (driver, policy) = (self.driver(), Policy::default());
-            let seen = Seen::ill().set(locked(&self.set).clone());
+            let seen = Seen::ill().with(locked(&self.set).clone());
             let now = driver.clock.now();
             driver.carry_out(machine::step(treatment, Input::Sweep(seen.view()), now, &policy), &policy).await
         }
