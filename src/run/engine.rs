@@ -194,13 +194,10 @@ impl Engine {
             return Ok(Vec::new());
         }
         let unfinished = self.parts.store.unfinished()?;
-        let now = self.parts.clock.now();
-        let transitions = unfinished
-            .iter()
-            .filter(|treatment| treatment.step.is_intent())
-            .map(|treatment| machine::step(treatment, Input::Shutdown, now, &self.parts.policy));
-        let settled = join_all(transitions.map(|transition| self.carry_out(transition))).await;
-        Ok(settled.into_iter().flatten().filter(|treatment| treatment.step.is_intent()).collect())
+        let intents = unfinished.into_iter().filter(|treatment| treatment.step.is_intent());
+        let settled = join_all(intents.map(|treatment| self.parts.driver.settle(treatment, &self.parts.policy))).await;
+        let settled = settled.into_iter().filter_map(|done| done.inspect_err(|error| self.store_failed(error)).ok());
+        Ok(settled.filter(|treatment| treatment.step.is_intent()).collect())
     }
 }
 

@@ -81,17 +81,17 @@ fn sets() -> [ScaleSet; 5] {
 }
 
 fn sweeps(at: Wall) -> Vec<Event> {
-    let mut seen: Vec<Seen> = sets().into_iter().map(|set| Seen::ill().set(set)).collect();
+    let mut seen: Vec<Seen> = sets().into_iter().map(|set| Seen::ill().with(set)).collect();
     seen.extend([
         Seen::ill().gone(),
         Seen::ill().manager(ManagerState::Down),
         Seen::ill().manager(ManagerState::Unreachable),
         Seen::ill().run(NEXT_RUN),
-        Seen::ill().run(NEXT_RUN).set(disabled("ours", after(1))),
+        Seen::ill().run(NEXT_RUN).with(disabled("ours", after(1))),
         Seen::ill().fresh(),
         Seen::ill().listening(at),
         Seen::ill().diagnosis(Diagnosis::ConflictRetrying, at).worker(WorkerState::Retrying, at),
-        Seen::ill().set(disabled("ours", after(1))).worker(WorkerState::Idle, at),
+        Seen::ill().with(disabled("ours", after(1))).worker(WorkerState::Idle, at),
     ]);
     seen.into_iter().map(|seen| Event::Sweep(Box::new(seen))).collect()
 }
@@ -219,7 +219,7 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
     if let (Step::Disabled { ours } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {
         let theirs = |set: &ScaleSet| set.enabled == Enablement::Disabled && set.revision != *ours;
         let let_go = match event {
-            Event::Sweep(seen) => seen.set.iter().flatten().any(theirs),
+            Event::Sweep(seen) => seen.set().is_some_and(theirs),
             Event::Answer(Answer::Read(Ok(set))) => set.as_ref().is_none_or(theirs),
             Event::Answer(Answer::Enabled(Err(WriteError::NotApplied(why)))) => why.kind == FailureKind::NotFound,
             Event::Answer(_) | Event::Shutdown | Event::Recover => false,
