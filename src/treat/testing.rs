@@ -74,7 +74,6 @@ enum List {
 
 /// What a pass sees: at first a manager that is up, and the set enabled, given up and unchanged.
 #[derive(Debug, Clone)]
-#[expect(clippy::option_option, reason = "unseen, gone, or as it is")]
 pub(crate) struct Seen {
     pub(crate) manager: ManagerState,
     pub(crate) run: Option<Incarnation>,

@@ -167,7 +167,6 @@ impl World {
     }
 
     /// The answer; `None` when the medic dies.
-    #[expect(clippy::type_complexity, reason = "used once")]
     fn perform(&mut self, effect: &Effect, reachable: bool, choices: &mut Choices) -> Option<Answer> {
         match effect {
             Effect::Disable => Some(Answer::Disabled(self.write(Enablement::Disabled, reachable, choices)?)),
