@@ -7,17 +7,26 @@
 use crate::export::metrics::Metrics;
 use crate::garm::log::ledger_feed::{Feed, Known, Timeline};
 use crate::garm::log::source::{Facts, LogFile};
-use crate::model::log_fact::LogFact;
+use crate::garm::log::stream::LogStream;
+use crate::model::log_fact::{LogEvidence, LogFact};
 use crate::model::session::{LedgerChange, LedgerSession, SessionEnd};
 use crate::model::{ForgePlace, ManagerName, Owner, ScaleSetId, Span, Sweep, Wall};
+use crate::probe::ports::LogSource;
 use crate::store::{ManagerStore, StoreError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Where the log is read.
+enum Log {
+    File(Arc<LogFile>),
+    /// Nothing of it can be read again, so no place is kept.
+    Stream(Arc<LogStream>),
+}
+
 /// Follows one manager's log.
 pub struct Chronicle {
-    log: Arc<LogFile>,
+    log: Log,
     path: String,
     feed: Feed,
     timeline: Timeline,
@@ -43,7 +52,7 @@ impl Chronicle {
         let ledger = store.live_sessions().unwrap_or_default();
         let evidence = kept.as_ref().map(|(_, evidence)| evidence.clone()).unwrap_or_default();
         Self {
-            log: Arc::new(LogFile::new(path, kept, Facts::Taken)),
+            log: Log::File(Arc::new(LogFile::new(path, kept, Facts::Taken))),
             path: name,
             feed: Feed::resume(&evidence, &ledger),
             timeline: Timeline::default(),
@@ -53,15 +62,36 @@ impl Chronicle {
         }
     }
 
+    /// Follows a log stream.
+    #[must_use]
+    pub fn of_stream(stream: Arc<LogStream>, store: &ManagerStore) -> Self {
+        let ledger = store.live_sessions().unwrap_or_default();
+        Self {
+            log: Log::Stream(stream),
+            path: "log websocket".to_owned(),
+            feed: Feed::resume(&LogEvidence::default(), &ledger),
+            timeline: Timeline::default(),
+            places: BTreeMap::new(),
+            owner: None,
+            held: Vec::new(),
+        }
+    }
+
     /// The log as a source of evidence.
     #[must_use]
-    pub fn source(&self) -> Arc<LogFile> {
-        Arc::clone(&self.log)
+    pub fn source(&self) -> Arc<dyn LogSource> {
+        match &self.log {
+            Log::File(file) => Arc::clone(file) as _,
+            Log::Stream(stream) => Arc::clone(stream) as _,
+        }
     }
 
     /// Reads what is new.
     pub async fn catch_up(&self) {
-        self.log.catch_up().await;
+        match &self.log {
+            Log::File(file) => file.catch_up().await,
+            Log::Stream(_) => {}
+        }
     }
 
     /// Brings the ledger up to date with what was read and with what this sweep saw.
@@ -84,11 +114,20 @@ impl Chronicle {
         if let Some(controller) = sweep.controller.known() {
             self.owner = Some(Owner::of_garm(&controller.id));
         }
-        let batch = self.log.batch();
-        for notice in &batch.notices {
-            tracing::warn!(%manager, log = %self.path, ?notice, "the manager's log");
-        }
-        self.held.extend(batch.facts);
+        let place = match &self.log {
+            Log::File(file) => {
+                let batch = file.batch();
+                for notice in &batch.notices {
+                    tracing::warn!(%manager, log = %self.path, ?notice, "the manager's log");
+                }
+                self.held.extend(batch.facts);
+                batch.position.map(|position| (position, batch.evidence))
+            }
+            Log::Stream(stream) => {
+                self.held.extend(stream.facts());
+                None
+            }
+        };
         let mut feed = self.feed.clone();
         let known = Known { timeline: &self.timeline, places: &self.places, owner: self.owner.as_ref() };
         let changes = feed.absorb(&self.held, known);
@@ -104,8 +143,8 @@ impl Chronicle {
             metrics.stale_session_ended(manager, lifetime);
             store.record_stale_lifetime(set, lifetime, at)?;
         }
-        match &batch.position {
-            Some(position) => store.save_log_position(&self.path, position, &batch.evidence),
+        match &place {
+            Some((position, evidence)) => store.save_log_position(&self.path, position, evidence),
             None => Ok(()),
         }
     }

@@ -24,9 +24,9 @@ use crate::store::{LeaseState, ManagerStore, Store};
 use crate::treat::driver::Driver;
 use crate::treat::machine::{self, Input, SetView, Transition, View};
 use crate::treat::ports::{Journal, JournalError};
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 /// What one manager's engine is made of.
@@ -43,6 +43,10 @@ pub struct Parts {
     pub whole_store: Store,
     /// The claim on the store, without which nothing is done.
     pub lease: Arc<Lease>,
+    /// Connections that live as long as the engine: websockets of the manager.
+    pub background: Background,
+    /// Resolves a pass at once when it is notified.
+    pub wake: Arc<Notify>,
     /// The manager's log, where it can be read.
     pub chronicle: Option<Chronicle>,
     /// Time.
@@ -59,6 +63,9 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
+/// What runs beside the passes. The lock makes it shareable; nobody ever waits for it.
+pub type Background = Mutex<Vec<BoxFuture<'static, ()>>>;
+
 /// The engine of one manager.
 pub struct Engine {
     pub(super) parts: Parts,
@@ -69,7 +76,6 @@ pub struct Engine {
     account: Account,
     /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
     known: BTreeSet<TreatmentId>,
-    wake: Arc<Notify>,
 }
 
 /// Journal rows that budgets and back-off look at.
@@ -111,7 +117,6 @@ impl Engine {
             urgency: Urgency::Alert,
             account: Account::default(),
             known: BTreeSet::new(),
-            wake: Arc::default(),
         }
     }
 
@@ -124,7 +129,12 @@ impl Engine {
     /// A way to ask for a pass at once.
     #[must_use]
     pub fn wake(&self) -> Arc<Notify> {
-        Arc::clone(&self.wake)
+        Arc::clone(&self.parts.wake)
+    }
+
+    /// What must run beside the passes of a long-lived engine; a one-shot does without.
+    pub fn take_background(&mut self) -> Vec<BoxFuture<'static, ()>> {
+        std::mem::take(self.parts.background.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How long to wait before the next pass.
@@ -228,12 +238,11 @@ impl Engine {
 
     /// Brings the ledger up to date. Where that fails, nothing new is proven stale, and everything else goes on.
     fn chronicle(&mut self, sweep: &Sweep) {
-        let Some(mut chronicle) = self.parts.chronicle.take() else { return };
-        let parts = &self.parts;
+        let parts = &mut self.parts;
+        let Some(chronicle) = &mut parts.chronicle else { return };
         if let Err(error) = chronicle.enter(sweep, &parts.store, &parts.metrics, &parts.name) {
             self.store_failed(&error);
         }
-        self.parts.chronicle = Some(chronicle);
     }
 
     /// What the store says; `None` when it cannot say, and then nothing is done.

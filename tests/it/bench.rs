@@ -14,7 +14,7 @@ use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
 use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use scaleset_medic::model::{Diagnosis, Outcome, ScaleSetId, Span, Treatment, Wall};
-use scaleset_medic::run::assemble::{Shared, engines};
+use scaleset_medic::run::assemble::{Carrier, Shared, engines};
 use scaleset_medic::run::engine::Engine;
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::store::{HistoryFilter, Store};
@@ -280,5 +280,5 @@ fn engine(
     let shared = Shared { store: store.clone(), lease, clock: Arc::clone(clock), metrics: Arc::clone(metrics) };
     let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
     let transport: Arc<dyn Transport> = Arc::new(transport);
-    engines(config, &shared, &|_| Ok(Arc::clone(&transport))).unwrap().remove(0)
+    engines(config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None })).unwrap().remove(0)
 }

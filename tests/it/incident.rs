@@ -296,6 +296,7 @@ async fn with_a_ledger_stale_sessions_are_deleted_and_all_sets_listen_within_sec
         bench.crash_and_restart(Span::secs(1)).await;
         let all = (sets as usize, sets as usize);
         let took = bench.run_until(Span::mins(5), |world| world.listening(0) == all).await;
+        eprintln!("LEDGER {sets} {took}");
         assert!(took <= within, "{sets} sets: {took}");
         bench.run(Span::mins(2)).await;
         assert_eq!(bench.deletions(), sets as usize);
