@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod config;
+mod conformance;
 mod export;
 mod garm_client;
 mod garm_ws;

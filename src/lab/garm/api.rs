@@ -3,7 +3,7 @@
 //! order of checks is the original's: first run, token, handler. A PUT's 200 says that the row was written, and
 //! nothing of any worker.
 
-use super::config::{GarmConfig, Metrics};
+use super::config::{GarmConfig, LogLevel, Metrics};
 use super::counters::{Listener, goroutines, metrics};
 use super::db::later;
 use super::process::Task;
@@ -19,8 +19,23 @@ use serde_json::{Value, json};
 const EVENT: Span = Span::millis(5);
 
 impl GarmState {
-    /// Answers one request to a running process.
+    /// Answers one request to a running process, and logs it.
     pub(super) fn answer(&mut self, now: Wall, request: &Request) -> Answer {
+        let answer = self.route(now, request);
+        let attributes = vec![
+            ("method", json!(request.method().as_str())),
+            ("uri", json!(request.uri().path_and_query().map_or("/", |uri| uri.as_str()))),
+            ("user_agent", json!(agent(request))),
+            ("ip", json!("127.0.0.1:50378")),
+            ("code", json!(answer.response.status().as_u16())),
+            ("bytes", json!(answer.response.body().len())),
+            ("request_time", json!(1_000_000)),
+        ];
+        self.log.write(&self.config, now, LogLevel::Info, "access_log", &attributes);
+        answer
+    }
+
+    fn route(&mut self, now: Wall, request: &Request) -> Answer {
         let path = request.uri().path();
         let Some(path) = path.strip_prefix(self.config.base_path.as_str()) else { return page_not_found() };
         let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
@@ -133,13 +148,12 @@ impl GarmState {
                 process.at(now.plus(EVENT), Task::Updated(id, enabled));
             }
         }
-        let agent = request.headers().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         self.writes.push(Write {
             at: now,
             set: ScaleSetId(id),
             was: before.enabled,
             enabled: self.db.sets.get(&id).is_some_and(|set| set.enabled),
-            by: agent.to_owned(),
+            by: agent(request).to_owned(),
         });
         match self.db.sets.get(&id) {
             Some(set) => line(&set.json(&self.config, true)),
@@ -172,6 +186,10 @@ impl GarmState {
         }
         Answer::raw(200, "text/plain; charset=utf-8", goroutines(alive, listening).into_bytes())
     }
+}
+
+fn agent(request: &Request) -> &str {
+    request.headers().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default()
 }
 
 /// JSON with the newline that Go's encoder ends it with.

@@ -40,11 +40,26 @@ pub(super) struct InstanceRow {
     pub updated: Wall,
 }
 
+/// One job, as its last message told it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct JobRow {
+    pub uuid: String,
+    pub name: String,
+    pub run: u64,
+    pub owner: String,
+    pub repository: String,
+    pub label: String,
+    pub status: &'static str,
+    pub conclusion: String,
+    pub runner: String,
+}
+
 /// The database.
 #[derive(Debug, Default)]
 pub(super) struct Db {
     pub sets: BTreeMap<u64, SetRow>,
     pub instances: BTreeMap<String, InstanceRow>,
+    pub jobs: BTreeMap<u64, JobRow>,
     pub entities: BTreeMap<String, (Entity, String)>,
     serial: u64,
 }
@@ -54,6 +69,11 @@ impl Db {
     pub(super) fn next(&mut self) -> u64 {
         self.serial = self.serial.saturating_add(1);
         self.serial
+    }
+
+    /// A job's number.
+    pub(super) fn next_job(&self) -> u64 {
+        self.jobs.keys().next_back().copied().unwrap_or(0).saturating_add(1)
     }
 
     pub(super) fn add_set(&mut self, entity: &Entity, name: &str, forge_id: u64, now: Wall) -> u64 {

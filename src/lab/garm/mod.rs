@@ -8,6 +8,7 @@
 //! | `db` | scale sets and instances, and how the API renders them |
 //! | `api` | the HTTP side |
 //! | `process` | workers and listeners: how they start, give up, retry, poll, stop and crash |
+//! | `runners` | jobs and instances |
 //! | `calls` | its requests to GitHub |
 //! | `counters` | `/metrics` and goroutine dumps |
 //! | `log` | log lines, as recorded |
@@ -21,6 +22,7 @@ mod counters;
 mod db;
 mod log;
 mod process;
+mod runners;
 #[cfg(test)]
 mod tests;
 

@@ -6,11 +6,12 @@
 //! and then tries for ever. A session that has vanished under its listener is deleted by it; a 404 to that kills the
 //! process.
 
-use super::calls::{Caller, Reply, Session, error, poll_url};
+use super::calls::{Caller, Reply, Session, error, poll_error, poll_url};
 use super::config::LogLevel::{Debug, Error, Info, Warn};
 use super::config::{GarmConfig, LogLevel};
 use super::counters::Counters;
-use super::db::{Db, ENDPOINT, InstanceRow, SetRow, later, uuid};
+use super::db::{Db, ENDPOINT, SetRow, later};
+use super::runners::{job_message, provided};
 use super::log::{Attributes, Log};
 use crate::lab::forge::Forge;
 use crate::model::{Span, Wall};
@@ -60,6 +61,8 @@ pub(super) struct Worker {
     pub hangs: bool,
     pub last_success: Option<Wall>,
     pub restarts: u64,
+    /// Runners that it has and wants, as last logged.
+    pub said_runners: Option<(u64, u64)>,
 }
 
 /// A listener.
@@ -108,7 +111,7 @@ impl Step<'_> {
     pub(super) fn say(&mut self, level: LogLevel, msg: &str, attributes: Attributes) {
         self.log.write(self.config, self.now, level, msg, &attributes);
     }
-    fn caller(&mut self) -> Caller<'_> {
+    pub(super) fn caller(&mut self) -> Caller<'_> {
         Caller { config: self.config, forge: &mut *self.forge, now: self.now }
     }
     fn changed(&mut self, set: u64) {
@@ -120,11 +123,11 @@ impl Step<'_> {
     }
 }
 
-fn of_worker(set: &SetRow) -> Attributes {
+pub(super) fn of_worker(set: &SetRow) -> Attributes {
     vec![("worker", json!(set.worker())), ("entity", json!(set.entity.name)), ("endpoint", json!(ENDPOINT))]
 }
 
-fn of_listener(set: &SetRow) -> Attributes {
+pub(super) fn of_listener(set: &SetRow) -> Attributes {
     let mut attributes = vec![("sub_worker", json!("scaleset-listener"))];
     attributes.extend(of_worker(set));
     attributes
@@ -134,7 +137,7 @@ fn of_controller(set: &SetRow) -> Attributes {
     vec![("worker", json!(set.controller())), ("entity", json!(set.entity.name)), ("endpoint", json!(ENDPOINT))]
 }
 
-fn with(mut first: Attributes, rest: Attributes) -> Attributes {
+pub(super) fn with(mut first: Attributes, rest: Attributes) -> Attributes {
     first.extend(rest);
     first
 }
@@ -169,6 +172,13 @@ impl Process {
     pub(super) fn at(&mut self, when: Wall, task: Task) {
         self.serial = self.serial.saturating_add(1);
         self.agenda.insert((when, self.serial, task));
+    }
+
+    /// A worker looks again after this, unless it is to look at some time already: a worker has one such loop.
+    fn look_after(&mut self, set: u64, wait: Span, now: Wall) {
+        if !self.agenda.iter().any(|(_, _, task)| *task == Task::Look(set)) {
+            self.at(now.plus(wait), Task::Look(set));
+        }
     }
 
     /// A held poll is asked again now, instead of at its end.
@@ -228,6 +238,7 @@ impl Process {
                 hangs: false,
                 last_success: None,
                 restarts: 0,
+                said_runners: None,
             },
         );
         self.at(step.now.plus(step.config.worker_start), Task::Started(set, operation));
@@ -270,6 +281,7 @@ impl Process {
             let first = if step.config.generation.retries() { Span::ZERO } else { step.config.retry };
             self.at(step.now.plus(first), Task::Look(set));
         }
+        self.agenda.retain(|(_, _, task)| *task != Task::Scale(set));
         self.at(step.now.plus(Span::secs(5)), Task::Scale(set));
     }
 
@@ -315,6 +327,8 @@ impl Process {
                     hangs: false,
                     last_success: None,
                     restarts: 0,
+                    said_runners: None,
+                said_runners: None,
                 },
             );
             self.at(step.now.plus(Span::secs(10)), Task::Started(row.id, operation));
@@ -327,7 +341,7 @@ impl Process {
         }
     }
 
-    fn service(&mut self, row: &SetRow, step: &mut Step<'_>) -> Result<(String, String), String> {
+    pub(super) fn service(&mut self, row: &SetRow, step: &mut Step<'_>) -> Result<(String, String), String> {
         let kind = row.entity.kind;
         self.counters.begin("CreateEntityRegistrationToken", kind);
         let service = step.caller().service(row);
@@ -447,7 +461,8 @@ impl Process {
                 step.say(Debug, "got update operation", of_worker(&row));
                 if was && !enabled {
                     self.stop_listening(set, Polling::InFlight, step)?;
-                    self.at(step.now.plus(step.config.retry), Task::Look(set));
+                    step.say(Debug, "listener is stopped; attempting to restart", of_worker(&row));
+                    self.look_after(set, step.config.retry, step.now);
                 }
                 Ok(())
             }
@@ -461,8 +476,11 @@ impl Process {
             return Ok(());
         };
         let kind = row.entity.kind;
-        step.say(Debug, "stopping scale set listener", of_listener(&row));
         step.say(Debug, "closing message session", with(vec![("scale_set", json!(row.forge_id))], of_listener(&row)));
+        let id = json!(listening.session.id);
+        let attributes = vec![("session_id", id), ("session_listener", json!(row.id))];
+        step.say(Debug, "message session refresh loop done", with(attributes, of_listener(&row)));
+        step.say(Debug, "stopping scale set listener", of_listener(&row));
         self.counters.begin("DeleteMessageSession", kind);
         let reply = match self.service(&row, step) {
             Ok(service) => step.caller().on_session(&Method::DELETE, &row, &listening.session, &service),
@@ -492,9 +510,6 @@ impl Process {
                 );
             }
         }
-        let id = json!(listening.session.id);
-        let attributes = vec![("session_id", id), ("session_listener", json!(row.id))];
-        step.say(Debug, "message session refresh loop done", with(attributes, of_listener(&row)));
         if polling == Polling::InFlight {
             step.caller().hang_up(&listening.session, row.last_message, listening.poll);
             self.counters.fail("GetMessage", kind);
@@ -547,14 +562,18 @@ impl Process {
     ) -> Result<(), Died> {
         self.counters.fail("GetMessage", row.entity.kind);
         let url = poll_url(&listening.session, row.last_message);
-        let words = format!("request to {url} failed: {}", error(&url, reply));
+        let words = format!("request to {url} failed: {}", poll_error(&url, reply));
         step.say(Error, "getting message", with(vec![("error", json!(words))], of_listener(row)));
-        self.stop_listening(row.id, Polling::Ended, step)?;
-        step.say(Debug, "listener is stopped; attempting to restart", of_worker(row));
+        let stopped = self.stop_listening(row.id, Polling::Ended, step);
+        // The worker notices while the listener still deletes its session; a newer build's panic is quicker.
+        if stopped.is_ok() || !step.config.generation.retries() {
+            step.say(Debug, "listener is stopped; attempting to restart", of_worker(row));
+        }
+        stopped?;
         if let Some(worker) = self.workers.get_mut(&row.id) {
             worker.failures = 1;
         }
-        self.at(step.now.plus(Span::millis(250)), Task::Look(row.id));
+        self.look_after(row.id, Span::millis(250), step.now);
         Ok(())
     }
 
@@ -623,89 +642,4 @@ impl Process {
         }
         self.at(step.now.plus(Span::mins(1)), Task::Refresh(set, session.to_owned()));
     }
-
-    /// Every 5 s a living worker removes what is deleted and makes what is missing.
-    fn scale(&mut self, set: u64, step: &mut Step<'_>) {
-        let Some(row) = step.db.sets.get(&set).cloned() else { return };
-        if !self.workers.contains_key(&set) {
-            return;
-        }
-        let gone: Vec<_> = step
-            .db
-            .instances
-            .values()
-            .filter(|i| i.set == set && i.status == "deleted")
-            .map(|i| i.name.clone())
-            .collect();
-        for name in gone {
-            if let Some(instance) = step.db.instances.remove(&name) {
-                step.events.push(json!({"entity-type": "instance", "operation": "delete", "payload": instance.json()}));
-            }
-        }
-        let target = row.desired.saturating_add(row.min_idle_runners).min(row.max_runners);
-        if step.db.runners(set) < target && row.enabled {
-            self.make_runner(&row, step);
-        }
-        self.at(step.now.plus(Span::secs(5)), Task::Scale(set));
-    }
-
-    fn make_runner(&mut self, row: &SetRow, step: &mut Step<'_>) {
-        let serial = step.db.next();
-        let name = format!("garm-{serial:012x}");
-        let Ok(service) = self.service(row, step) else { return };
-        self.counters.begin("GenerateJitRunnerConfig", row.entity.kind);
-        let Some(agent) = step.caller().jit(row, &name, &service) else {
-            self.counters.fail("GenerateJitRunnerConfig", row.entity.kind);
-            return;
-        };
-        let instance = InstanceRow {
-            uuid: uuid(serial),
-            name: name.clone(),
-            agent,
-            set: row.id,
-            status: "pending_create",
-            runner_status: "pending",
-            created: step.now,
-            updated: step.now,
-        };
-        step.events.push(json!({"entity-type": "instance", "operation": "create", "payload": instance.json()}));
-        step.db.instances.insert(name.clone(), instance);
-        self.at(step.now.plus(step.config.provider), Task::Provided(name));
-    }
-}
-
-/// The provider brought an instance up, or took it down.
-fn provided(name: &str, step: &mut Step<'_>) {
-    let Some(instance) = step.db.instances.get_mut(name) else { return };
-    instance.status = match instance.status {
-        "pending_create" => "running",
-        "pending_delete" => "deleted",
-        other => other,
-    };
-    instance.updated = step.now;
-    step.events.push(json!({"entity-type": "instance", "operation": "update", "payload": instance.json()}));
-}
-
-fn job_message(row: &SetRow, job: &Value, step: &mut Step<'_>) {
-    let text = |name: &str| job.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (kind, runner) = (text("messageType"), text("runnerName"));
-    let mut attributes = vec![("job_id", json!(text("jobId"))), ("job_name", json!(text("jobDisplayName")))];
-    if !runner.is_empty() {
-        attributes.push(("runner_name", json!(runner)));
-    }
-    let msg = match kind.as_str() {
-        "JobAvailable" => "job available",
-        "JobAssigned" => "new job assigned",
-        "JobStarted" => "job started",
-        "JobCompleted" => "job completed",
-        _ => return,
-    };
-    step.say(Info, msg, with(attributes, of_listener(row)));
-    let Some(instance) = step.db.instances.get_mut(&runner) else { return };
-    match kind.as_str() {
-        "JobStarted" => instance.runner_status = "active",
-        "JobCompleted" => instance.status = "deleted",
-        _ => {}
-    }
-    instance.updated = step.now;
 }
