@@ -6,7 +6,7 @@
 use super::config::{GarmConfig, LogLevel, Metrics};
 use super::counters::{Listener, goroutines, metrics};
 use super::db::later;
-use super::process::Task;
+use super::process::{Phase, Task};
 use super::{GarmState, Write};
 use crate::lab::wire::{Answer, Request};
 use crate::model::{ScaleSetId, Span, Wall};
@@ -169,7 +169,7 @@ impl GarmState {
             Metrics::Token => return refuse(401, "Authentication failed", ""),
         }
         let Some(process) = &self.process else { return Answer::empty(503) };
-        let running = process.workers.iter().filter(|(_, worker)| !worker.starting);
+        let running = process.workers.iter().filter(|(_, worker)| worker.phase == Phase::Running);
         let listeners: Vec<_> = running
             .map(|(set, worker)| Listener { set: *set, last_success: worker.last_success, restarts: worker.restarts })
             .collect();
@@ -180,7 +180,7 @@ impl GarmState {
     fn goroutine_dump(&self) -> Answer {
         let workers = self.process.iter().flat_map(|process| process.workers.values());
         let (mut alive, mut listening) = (0, 0);
-        for worker in workers.filter(|worker| !worker.starting) {
+        for worker in workers.filter(|worker| worker.phase == Phase::Running) {
             alive += 1;
             listening += usize::from(worker.listener.is_some());
         }

@@ -140,6 +140,7 @@ impl GarmState {
         let Some(mut process) = self.process.take() else { return };
         let mut step = step(&self.config, &mut self.db, &mut self.log, &mut self.events, forge, now);
         for set in process.workers.keys().copied().collect::<Vec<_>>() {
+            process.say_stopped(set, &mut step);
             if process.stop_listening(set, Polling::InFlight, &mut step) == Err(Died) {
                 self.process = Some(process);
                 self.crash(now, forge);

@@ -24,6 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) enum Task {
     /// Starts its workers.
     Boot,
+    /// A worker whose start failed is started again.
+    Start(u64),
     /// The start of a worker ends.
     Started(u64, Operation),
     /// An update event of a set arrives: with this `enabled`.
@@ -47,16 +49,28 @@ pub(super) enum Operation {
     Update,
 }
 
+/// How far a worker has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Inside its start: events are missed. Starts before this one failed so often.
+    Starting(u32),
+    /// Its start failed, so often by now, and is to be tried again.
+    Failed(u32),
+    /// It is there.
+    Running,
+}
+
 /// One worker.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     /// As it last heard: an event that it missed leaves it wrong.
     pub enabled: bool,
-    /// Not there yet: events are missed.
-    pub starting: bool,
+    pub phase: Phase,
     pub listener: Option<Listening>,
     /// Successive failures of a listener that had run.
     pub failures: u32,
+    /// Its last wait after such a failure, in milliseconds; 0: none yet.
+    pub backoff: u64,
     /// Hangs in a request that is never answered, with its locks held.
     pub hangs: bool,
     pub last_success: Option<Wall>,
@@ -81,8 +95,29 @@ pub(super) struct Process {
     pub workers: BTreeMap<u64, Worker>,
     pub counters: Counters,
     pub agenda: BTreeSet<(Wall, u64, Task)>,
+    /// Whether workers were started; events that come before are missed.
+    booted: bool,
     serial: u64,
 }
+
+impl Worker {
+    const fn new(enabled: bool, phase: Phase) -> Self {
+        Self {
+            enabled,
+            phase,
+            listener: None,
+            failures: 0,
+            backoff: 0,
+            hangs: false,
+            last_success: None,
+            restarts: 0,
+            said_runners: None,
+        }
+    }
+}
+
+/// How often a newer build's controller looks for workers that do not run.
+const CONTROLLER_LOOKS: Span = Span::secs(5);
 
 /// Whether a poll is to be cancelled when a listener stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +184,7 @@ impl Process {
             workers: BTreeMap::new(),
             counters: Counters::default(),
             agenda: BTreeSet::new(),
+            booted: false,
             serial: 0,
         };
         let url = json!("URL cannot be empty");
@@ -190,9 +226,14 @@ impl Process {
     pub(super) fn run(&mut self, task: Task, step: &mut Step<'_>) -> Result<(), Died> {
         match task {
             Task::Boot => {
+                self.booted = true;
                 for set in step.db.sets.keys().copied().collect::<Vec<_>>() {
                     self.start_worker(set, Operation::Create, step);
                 }
+                Ok(())
+            }
+            Task::Start(set) => {
+                self.start_worker(set, Operation::Create, step);
                 Ok(())
             }
             Task::Started(set, operation) => {
@@ -228,19 +269,11 @@ impl Process {
         }
         let scale_set = vec![("scale_set", json!(row.worker()))];
         step.say(Debug, "starting scale set worker", with(scale_set, of_worker(&row)));
-        self.workers.insert(
-            set,
-            Worker {
-                enabled: row.enabled,
-                starting: true,
-                listener: None,
-                failures: 0,
-                hangs: false,
-                last_success: None,
-                restarts: 0,
-                said_runners: None,
-            },
-        );
+        let failed = match self.workers.get(&set).map(|worker| worker.phase) {
+            Some(Phase::Failed(failed) | Phase::Starting(failed)) => failed,
+            Some(Phase::Running) | None => 0,
+        };
+        self.workers.insert(set, Worker::new(row.enabled, Phase::Starting(failed)));
         self.at(step.now.plus(step.config.worker_start), Task::Started(set, operation));
     }
 
@@ -248,7 +281,6 @@ impl Process {
         let Some(row) = step.db.sets.get(&set).cloned() else { return };
         let Some(enabled) = self.workers.get(&set).map(|worker| worker.enabled) else { return };
         if let Err(words) = self.ensure_created(&row, step) {
-            self.workers.remove(&set);
             self.first_start_failed(&row, operation, &words, step);
             return;
         }
@@ -258,7 +290,6 @@ impl Process {
             if enabled {
                 step.say(Debug, "starting scale set listener", of_worker(&row));
                 if let Err(words) = self.listen(&row, step) {
-                    self.workers.remove(&set);
                     self.first_start_failed(&row, operation, &format!("error starting listener: {words}"), step);
                     return;
                 }
@@ -275,7 +306,7 @@ impl Process {
         let attributes = vec![("consumer_id", json!(row.worker())), ("watcher", json!("database"))];
         step.say(Info, "starting consumer", attributes);
         let Some(worker) = self.workers.get_mut(&set) else { return };
-        worker.starting = false;
+        worker.phase = Phase::Running;
         let idle = worker.listener.is_none();
         if idle {
             let first = if step.config.generation.retries() { Span::ZERO } else { step.config.retry };
@@ -313,25 +344,17 @@ impl Process {
 
     fn first_start_failed(&mut self, row: &SetRow, operation: Operation, words: &str, step: &mut Step<'_>) {
         let words = format!("error starting scale set worker: {words}");
+        let failed = match self.workers.remove(&row.id).map(|worker| worker.phase) {
+            Some(Phase::Starting(failed) | Phase::Failed(failed)) => failed,
+            Some(Phase::Running) | None => 0,
+        };
         if step.config.generation.retries() {
             let attributes = vec![("scale_set_id", json!(row.id)), ("error", json!(words))];
             step.say(Error, "retry failed: starting scale set worker", with(attributes, of_controller(row)));
-            // Such a build starts it again, later.
-            self.workers.insert(
-                row.id,
-                Worker {
-                    enabled: row.enabled,
-                    starting: true,
-                    listener: None,
-                    failures: 0,
-                    hangs: false,
-                    last_success: None,
-                    restarts: 0,
-                    said_runners: None,
-                said_runners: None,
-                },
-            );
-            self.at(step.now.plus(Span::secs(10)), Task::Started(row.id, operation));
+            let wait = (0..failed.min(20)).fold(10_000_u64, |wait, _| (wait.saturating_mul(3) / 2).min(300_000));
+            let phase = Phase::Failed(failed.saturating_add(1));
+            self.workers.insert(row.id, Worker::new(row.enabled, phase));
+            self.at(step.now.plus(Span::millis(wait)), Task::Start(row.id));
         } else {
             let msg = match operation {
                 Operation::Create => "failed to handle scale set create operation",
@@ -404,7 +427,7 @@ impl Process {
     fn look(&mut self, set: u64, step: &mut Step<'_>) {
         let Some(row) = step.db.sets.get(&set).cloned() else { return };
         let Some(worker) = self.workers.get(&set) else { return };
-        if worker.listener.is_some() || worker.starting || worker.hangs {
+        if worker.listener.is_some() || worker.phase != Phase::Running || worker.hangs {
             return;
         }
         let failures = worker.failures;
@@ -422,16 +445,34 @@ impl Process {
                     worker.restarts = worker.restarts.saturating_add(1);
                 }
                 worker.failures = 0;
+                if step.config.generation.retries() {
+                    worker.backoff = 0;
+                }
                 return;
             }
+        } else if let Some(worker) = self.workers.get_mut(&set) {
+            // Disabled over a wake-up: the listener counts as one that never ran.
+            worker.failures = 0;
         }
         self.at(step.now.plus(wait), Task::Look(set));
     }
 
-    /// A listener that had run waits longer each time.
+    /// A listener that had run waits longer each time. The older build says each failure twice, tests its bound before it
+    /// multiplies, and never begins anew (`reference/garm-api.md` §11.1, §11.2).
     fn restart_failed(&mut self, row: &SetRow, failures: u32, words: &str, step: &mut Step<'_>) -> Span {
-        let wait = (1..failures.min(10)).fold(5_000_u64, |wait, _| (wait.saturating_mul(3) / 2).min(60_000));
+        let before = self.workers.get(&row.id).map_or(0, |worker| worker.backoff);
+        let longer = before.saturating_mul(3) / 2;
+        let wait = match (before, step.config.generation.retries()) {
+            (0, _) => 5_000,
+            (before, false) if before > 60_000 => 60_000,
+            (_, false) => longer,
+            (_, true) => longer.min(60_000),
+        };
         let backoff = json!(wait.saturating_mul(1_000_000));
+        if !step.config.generation.retries() {
+            let attributes = with(vec![("error", json!(words))], of_worker(row));
+            step.say(Error, "error restarting listener", attributes);
+        }
         if failures == 1 {
             let attributes = with(vec![("backoff", backoff.clone())], of_worker(row));
             step.say(Info, "backing off restart attempt", attributes);
@@ -440,13 +481,14 @@ impl Process {
         step.say(Error, "error restarting listener", with(attributes, of_worker(row)));
         if let Some(worker) = self.workers.get_mut(&row.id) {
             worker.failures = worker.failures.saturating_add(1);
+            worker.backoff = wait;
         }
         Span::millis(wait)
     }
 
     /// An update event arrives.
     fn updated(&mut self, set: u64, enabled: bool, step: &mut Step<'_>) -> Result<(), Died> {
-        let Some(row) = step.db.sets.get(&set).cloned() else { return Ok(()) };
+        let Some(row) = step.db.sets.get(&set).cloned().filter(|_| self.booted) else { return Ok(()) };
         let attributes = vec![("scale_set_id", json!(set)), ("scale_set_name", json!(row.name))];
         step.say(Debug, "got update operation for scale set", with(attributes, of_controller(&row)));
         match self.workers.get_mut(&set) {
@@ -454,8 +496,15 @@ impl Process {
                 self.start_worker(set, Operation::Update, step);
                 Ok(())
             }
-            // It is inside its start, and does not hear.
-            Some(worker) if worker.starting || worker.hangs => Ok(()),
+            // It is inside its start, or hangs, and does not hear.
+            Some(worker) if matches!(worker.phase, Phase::Starting(_)) || worker.hangs => Ok(()),
+            // A new one, without a past, is started at the controller's next look.
+            Some(worker) if worker.phase != Phase::Running => {
+                *worker = Worker::new(enabled, Phase::Failed(0));
+                self.agenda.retain(|(_, _, task)| *task != Task::Start(set));
+                self.at(step.now.plus(CONTROLLER_LOOKS), Task::Start(set));
+                Ok(())
+            }
             Some(worker) => {
                 let was = std::mem::replace(&mut worker.enabled, enabled);
                 step.say(Debug, "got update operation", of_worker(&row));
@@ -466,6 +515,14 @@ impl Process {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// A worker that only waits says that it is stopped.
+    pub(super) fn say_stopped(&self, set: u64, step: &mut Step<'_>) {
+        let waits = self.workers.get(&set).is_some_and(|w| w.listener.is_none() && w.phase == Phase::Running);
+        if let Some(row) = step.db.sets.get(&set).filter(|_| waits).cloned() {
+            step.say(Info, "worker is stopped; exiting keepListenerAlive", of_worker(&row));
         }
     }
 
