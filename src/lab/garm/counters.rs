@@ -137,8 +137,18 @@ pub(super) fn metrics(
 fn set_gauges(db: &Db, family: &mut impl FnMut(&str, &str, &str, Vec<(String, f64)>)) {
     let id = |id: u64| format!("{{id=\"{id}\"}}");
     let gauge = |pick: fn(&super::db::SetRow) -> u64| db.sets.values().map(|s| (id(s.id), as_f64(pick(s)))).collect();
-    family("garm_scaleset_bootstrap_timeout", "gauge", "Runner bootstrap timeout in the scale set", gauge(|s| s.bootstrap_timeout));
-    family("garm_scaleset_desired_runner_count", "gauge", "Desired runner count requested by GitHub for the scale set", gauge(|s| s.desired));
+    family(
+        "garm_scaleset_bootstrap_timeout",
+        "gauge",
+        "Runner bootstrap timeout in the scale set",
+        gauge(|s| s.bootstrap_timeout),
+    );
+    family(
+        "garm_scaleset_desired_runner_count",
+        "gauge",
+        "Desired runner count requested by GitHub for the scale set",
+        gauge(|s| s.desired),
+    );
     let info = db.sets.values().map(|set| {
         let (kind, owner) = (set.entity.kind.as_str(), &set.entity.name);
         let labels = format!(
@@ -150,8 +160,18 @@ fn set_gauges(db: &Db, family: &mut impl FnMut(&str, &str, &str, Vec<(String, f6
         (labels, 1.0)
     });
     family("garm_scaleset_info", "gauge", "Info of the scale set", info.collect());
-    family("garm_scaleset_max_runners", "gauge", "Maximum number of runners in the scale set", gauge(|s| s.max_runners));
-    family("garm_scaleset_min_idle_runners", "gauge", "Minimum number of idle runners in the scale set", gauge(|s| s.min_idle_runners));
+    family(
+        "garm_scaleset_max_runners",
+        "gauge",
+        "Maximum number of runners in the scale set",
+        gauge(|s| s.max_runners),
+    );
+    family(
+        "garm_scaleset_min_idle_runners",
+        "gauge",
+        "Minimum number of idle runners in the scale set",
+        gauge(|s| s.min_idle_runners),
+    );
     let status = db.sets.values().map(|set| {
         let labels = format!("{{enabled=\"{}\",id=\"{}\",state=\"pending_create\"}}", set.enabled, set.id);
         (labels, if set.enabled { 1.0 } else { 0.0 })
@@ -164,15 +184,7 @@ fn jobs(db: &Db) -> Vec<(String, f64)> {
         let labels = format!(
             "{{conclusion=\"{}\",job_id=\"{id}\",name=\"{}\",owner=\"{}\",repository=\"{}\",requested_labels=\"{}\",\
              runner_name=\"{}\",scaleset_job_id=\"{}\",status=\"{}\",workflow_job_id=\"0\",workflow_run_id=\"{}\"}}",
-            job.conclusion,
-            job.name,
-            job.owner,
-            job.repository,
-            job.label,
-            job.runner,
-            job.uuid,
-            job.status,
-            job.run
+            job.conclusion, job.name, job.owner, job.repository, job.label, job.runner, job.uuid, job.status, job.run
         );
         (labels, 1.0)
     };
