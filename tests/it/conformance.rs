@@ -29,17 +29,37 @@ const fn waiver(version: &'static str, at: &'static str, what: &'static str, why
     Waiver { version, at, what, why }
 }
 
-/// Every difference that is meant.
-const WAIVED: &[Waiver] = &[];
+const OTHER_WORKER: &str = "recorded of the entity's worker alone, which has the same message and is not simulated";
+const ENTITY_UPDATE: &str = "DEBUG `got update operation` is missing";
 
-/// Fails unless the differences found are exactly the ones that are waived.
-fn settle(version: &str, at: &str, found: &BTreeSet<String>) {
-    let waived: BTreeSet<String> = WAIVED
-        .iter()
-        .filter(|waiver| waiver.version == version && waiver.at == at)
-        .map(|waiver| waiver.what.to_owned())
-        .collect();
-    let (new, gone): (Vec<_>, Vec<_>) =
-        (found.difference(&waived).collect::<Vec<_>>(), waived.difference(found).collect::<Vec<_>>());
-    assert!(new.is_empty() && gone.is_empty(), "{version} {at}: not waived: {new:#?}; waived in vain: {gone:#?}");
+/// Every difference that is meant.
+const WAIVED: &[Waiver] = &[
+    waiver(PRE, "01", ENTITY_UPDATE, OTHER_WORKER),
+    waiver(PRE, "04", ENTITY_UPDATE, OTHER_WORKER),
+    waiver(PRE, "10", ENTITY_UPDATE, OTHER_WORKER),
+    waiver(POST, "01", ENTITY_UPDATE, OTHER_WORKER),
+    waiver(POST, "04", ENTITY_UPDATE, OTHER_WORKER),
+    waiver(POST, "10", ENTITY_UPDATE, OTHER_WORKER),
+    waiver(
+        POST,
+        "01",
+        "DEBUG `desired runner count reached` [\"current_runners\", \"target_runners\", \"worker\", \"entity\", \
+         \"endpoint\"] is not GARM's",
+        "written at the first look of each worker; in the recording that look came two seconds after the file ends",
+    ),
+    waiver(
+        POST,
+        "09",
+        "ERROR `getting message` is missing",
+        "a race between the poll and its cancellation; one of three listeners lost it in this recording, none in the other",
+    ),
+];
+
+/// The differences of one situation that are not waived, and waivers without a difference; empty: as agreed.
+fn judge(version: &str, at: &str, found: &BTreeSet<String>) -> Vec<String> {
+    let of_situation = WAIVED.iter().filter(|waiver| waiver.version == version && waiver.at == at);
+    let waived: BTreeSet<String> = of_situation.map(|waiver| waiver.what.to_owned()).collect();
+    let new = found.difference(&waived).map(|what| format!("{version} {at}: {what}"));
+    let gone = waived.difference(found).map(|what| format!("{version} {at}: waived in vain: {what}"));
+    new.chain(gone).collect()
 }

@@ -63,9 +63,7 @@ impl GarmState {
         match (request.method().as_str(), segments.as_slice()) {
             ("GET", ["controller-info" | "controller"]) => line(&self.controller()),
             ("GET", ["metrics-token"]) => line(&json!({"token": token(&self.config, "metrics", now)})),
-            ("GET", ["scalesets"]) => {
-                line(&self.db.sets.values().map(|set| set.json(&self.config, false)).collect::<Value>())
-            }
+            ("GET", ["scalesets"]) => line(&self.db.sets.values().map(|set| set.json(&self.config)).collect::<Value>()),
             ("GET", ["instances"]) => {
                 line(&self.db.instances.values().map(super::db::InstanceRow::json).collect::<Value>())
             }
@@ -98,7 +96,7 @@ impl GarmState {
     fn controller(&self) -> Value {
         let id = &self.config.controller_id;
         let base = "http://garm.test";
-        json!({
+        let mut controller = json!({
             "controller_id": id,
             "hostname": "vm",
             "metadata_url": format!("{base}/api/v1/metadata"),
@@ -110,12 +108,17 @@ impl GarmState {
             "enable_agent_tools_sync": false,
             "minimum_job_age_backoff": 30,
             "version": "v0.0.0-unknown",
-        })
+        });
+        if self.config.generation.retries() {
+            controller["garm_agent_version"] = json!("latest");
+            controller["allow_insecure_garm_agent"] = json!(false);
+        }
+        controller
     }
 
     fn one_set(&self, id: u64) -> Answer {
         match self.db.sets.get(&id) {
-            Some(set) => line(&set.json(&self.config, true)),
+            Some(_) => line(&self.db.whole(id, &self.config)),
             None => refuse(404, "Not Found", "error fetching scale set: error fetching scale set by ID: not found"),
         }
     }
@@ -142,7 +145,8 @@ impl GarmState {
         let changed = *set != before;
         if changed {
             set.updated = later(set.updated, now);
-            let (enabled, payload) = (set.enabled, set.json(&self.config, true));
+            let enabled = set.enabled;
+            let payload = self.db.whole(id, &self.config);
             self.events.push(json!({"entity-type": "scaleset", "operation": "update", "payload": payload}));
             if let Some(process) = &mut self.process {
                 process.at(now.plus(EVENT), Task::Updated(id, enabled));
@@ -156,7 +160,7 @@ impl GarmState {
             by: agent(request).to_owned(),
         });
         match self.db.sets.get(&id) {
-            Some(set) => line(&set.json(&self.config, true)),
+            Some(_) => line(&self.db.whole(id, &self.config)),
             None => Answer::empty(500),
         }
     }

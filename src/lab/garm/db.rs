@@ -104,6 +104,23 @@ impl Db {
         id
     }
 
+    /// A set as the API renders it alone and in events: with its instances, whose provider is left empty.
+    pub(super) fn whole(&self, set: u64, config: &GarmConfig) -> Value {
+        let mut row = self.sets.get(&set).map_or(Value::Null, |row| row.json(config));
+        let instances: Vec<Value> = self.instances.values().filter(|i| i.set == set).map(InstanceRow::json).collect();
+        if let Value::Object(row) = &mut row {
+            row.insert("template_name".to_owned(), json!("github_linux"));
+            if !instances.is_empty() {
+                let mut instances = Value::Array(instances);
+                for instance in instances.as_array_mut().into_iter().flatten() {
+                    instance["provider_name"] = json!("");
+                }
+                row.insert("instances".to_owned(), instances);
+            }
+        }
+        row
+    }
+
     /// Instances of a set that have not been removed.
     pub(super) fn runners(&self, set: u64) -> u64 {
         let of_set = self.instances.values().filter(|row| row.set == set && row.status != "deleted");
@@ -122,8 +139,8 @@ impl SetRow {
         format!("scaleset-controller-{}", self.entity_id)
     }
 
-    /// As the API renders it: in lists, and, `whole`, alone.
-    pub(super) fn json(&self, config: &GarmConfig, whole: bool) -> Value {
+    /// As the API renders it in lists.
+    pub(super) fn json(&self, config: &GarmConfig) -> Value {
         let mut row = Map::new();
         let mut put = |key: &str, value: Value| drop(row.insert(key.to_owned(), value));
         put("runner_prefix", json!("garm"));
@@ -169,9 +186,6 @@ impl SetRow {
         put(id, json!(self.entity_id));
         put(name, json!(self.entity.name));
         put("template_id", json!(2));
-        if whole {
-            put("template_name", json!("github_linux"));
-        }
         Value::Object(row)
     }
 }

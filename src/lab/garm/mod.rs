@@ -253,7 +253,7 @@ impl GarmState {
         let Some(row) = self.db.sets.get_mut(&set.0).filter(|row| row.enabled != enabled) else { return };
         row.enabled = enabled;
         row.updated = db::later(row.updated, now);
-        let payload = row.json(&self.config, true);
+        let payload = self.db.whole(set.0, &self.config);
         self.events.push(json!({"entity-type": "scaleset", "operation": "update", "payload": payload}));
         if let Some(process) = &mut self.process {
             process.at(now.plus(Span::millis(5)), process::Task::Updated(set.0, enabled));

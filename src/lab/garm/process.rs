@@ -152,7 +152,7 @@ impl Step<'_> {
     fn changed(&mut self, set: u64) {
         if let Some(row) = self.db.sets.get_mut(&set) {
             row.updated = later(row.updated, self.now);
-            let payload = row.json(self.config, true);
+            let payload = self.db.whole(set, self.config);
             self.events.push(json!({"entity-type": "scaleset", "operation": "update", "payload": payload}));
         }
     }
@@ -507,10 +507,13 @@ impl Process {
             }
             Some(worker) => {
                 let was = std::mem::replace(&mut worker.enabled, enabled);
+                let listened = worker.listener.is_some();
                 step.say(Debug, "got update operation", of_worker(&row));
                 if was && !enabled {
                     self.stop_listening(set, Polling::InFlight, step)?;
-                    step.say(Debug, "listener is stopped; attempting to restart", of_worker(&row));
+                    if listened {
+                        step.say(Debug, "listener is stopped; attempting to restart", of_worker(&row));
+                    }
                     self.look_after(set, step.config.retry, step.now);
                 }
                 Ok(())

@@ -1,7 +1,6 @@
 //! Each recorded HTTP answer that the simulator serves: the recorded request is sent to it in the same situation, and
 //! its answer must have the same status, content type, and field names and JSON types at every depth.
 
-use super::settle;
 use super::stage::{Stage, VERSIONS, recorded, text_of};
 use scaleset_medic::garm::goroutines::count;
 use scaleset_medic::model::Span;
@@ -48,7 +47,7 @@ fn compare(stage: &mut Stage, version: &str, names: &[&str]) {
             found.insert(format!("content type {content_type:?}"));
         }
         differences("", &said["body"], &body, &mut found);
-        settle(version, &file, &found);
+        stage.settle(version, &file, &found);
         stage.wait(Span::secs(3));
     }
 }
@@ -96,6 +95,7 @@ fn answers_have_the_shape_of_recorded_ones() {
         stage.kill_and_start();
         stage.wait(Span::secs(8));
         compare(&mut stage, version, STUCK);
+        stage.finish();
     }
 }
 
@@ -106,6 +106,7 @@ fn before_the_first_run_everything_is_refused_as_recorded() {
         stage.start();
         stage.wait(Span::secs(8));
         compare(&mut stage, version, &["login-before-first-run", "controller-info-before-first-run"]);
+        stage.finish();
     }
 }
 

@@ -2,7 +2,6 @@
 //! writes with a message that a reader can depend on (`reference/garm-api.md` §12) is a recorded one, and every such
 //! message that was recorded in a situation is written in it. How often and in which order is not compared.
 
-use super::settle;
 use super::stage::{Stage, VERSIONS, recorded, recording};
 use scaleset_medic::lab::garm::{LogFormat, LogLevel};
 use scaleset_medic::model::Span;
@@ -117,7 +116,7 @@ fn compare(stage: &mut Stage, version: &str, situation: &str) -> Vec<String> {
         .collect();
     let missing = kinds(&real).difference(&kinds(&simulated)).cloned().collect::<Vec<_>>();
     found.extend(missing.iter().map(|(level, message)| format!("{level} `{message}` is missing")));
-    settle(version, situation, &found);
+    stage.settle(version, situation, &found);
     lines
 }
 
@@ -147,6 +146,7 @@ fn lines_are_the_recorded_ones() {
         stage.put_enabled(1, true);
         stage.wait(Span::secs(3));
         compare(&mut stage, version, "05");
+        stage.finish();
     }
 }
 
@@ -172,6 +172,7 @@ fn lines_of_a_graceful_stop_and_of_a_panic_are_the_recorded_ones() {
         stage.start();
         stage.wait(Span::secs(4));
         assert!(!stage.take_log().is_empty(), "it can be started again");
+        stage.finish();
     }
 }
 

@@ -1,7 +1,6 @@
 //! `/metrics` in the three recorded situations: the same families, help texts, types and label names, and no operation
 //! that GARM does not count.
 
-use super::settle;
 use super::stage::{Stage, VERSIONS, recorded, text_of};
 use scaleset_medic::model::Span;
 use serde_json::Value;
@@ -100,7 +99,7 @@ fn compare(stage: &mut Stage, version: &str, name: &str) {
         }
     }
     found.extend(simulated.keys().filter(|name| !real.contains_key(*name)).map(|name| format!("{name} is not GARM's")));
-    settle(version, &file, &found);
+    stage.settle(version, &file, &found);
 }
 
 /// The values of one label of one family.
@@ -127,6 +126,7 @@ fn families_are_the_recorded_ones() {
         stage.put_enabled(1, true);
         stage.wait(Span::secs(30));
         compare(&mut stage, version, "after-stale-sessions-expired");
+        stage.finish();
     }
 }
 

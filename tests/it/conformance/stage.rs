@@ -1,6 +1,6 @@
 //! A world to play the recorded situations in: two GitHub organisations' worth of four sets, stale sessions of 25 s.
 
-use super::{POST, PRE};
+use super::{POST, PRE, judge};
 use bytes::Bytes;
 use scaleset_medic::lab::backend::{Backend, DoorId};
 use scaleset_medic::lab::garm::{GarmConfig, Generation};
@@ -9,6 +9,7 @@ use scaleset_medic::lab::wire::Answer;
 use scaleset_medic::lab::world::{Fleet, World};
 use scaleset_medic::model::{ForgeId, ScaleSetId, Span};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub(super) const VERSIONS: [(&str, Generation); 2] = [(PRE, Generation::PreFix), (POST, Generation::PostFix)];
@@ -29,6 +30,7 @@ pub(super) struct Stage {
     pub(super) world: World,
     config: GarmConfig,
     now: scaleset_medic::model::Wall,
+    complaints: Vec<String>,
 }
 
 impl Stage {
@@ -40,7 +42,16 @@ impl Stage {
         fleet.github.stale_lifetime = Span::secs(25);
         fleet.github.job_flow = JobFlow::Told;
         let now = crate::bench::START;
-        Self { world: World::new(&fleet, now), config: fleet.managers[0].clone(), now }
+        Self { world: World::new(&fleet, now), config: fleet.managers[0].clone(), now, complaints: Vec::new() }
+    }
+
+    /// Notes how a situation differs from its recording.
+    pub(super) fn settle(&mut self, version: &str, at: &str, found: &BTreeSet<String>) {
+        self.complaints.extend(judge(version, at, found));
+    }
+    /// Fails if any situation differed.
+    pub(super) fn finish(self) {
+        assert!(self.complaints.is_empty(), "{:#?}", self.complaints);
     }
 
     pub(super) fn wait(&mut self, span: Span) {
