@@ -110,7 +110,7 @@ impl GarmState {
             "version": "v0.0.0-unknown",
         });
         if self.config.generation.retries() {
-            controller["garm_agent_version"] = json!("latest");
+            controller["garm_agent_version"] = json!("");
             controller["allow_insecure_garm_agent"] = json!(false);
         }
         controller
