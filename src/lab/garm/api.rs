@@ -76,7 +76,7 @@ impl GarmState {
                 Err(_) => refuse(400, "Bad Request", "invalid request"),
             },
             ("GET", ["ws", "logs" | "events"] | ["ws"]) => Answer::empty(200),
-            (_, ["scalesets", ..] | ["instances"] | ["controller-info"]) => Answer::empty(405),
+            (_, ["scalesets", ..] | ["instances" | "controller-info"]) => Answer::empty(405),
             _ => refuse(404, "Not found", "Resource not found"),
         }
     }

@@ -143,6 +143,7 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
+    #[expect(clippy::needless_pass_by_value, reason = "attributes are made for one line")]
     pub(super) fn say(&mut self, level: LogLevel, msg: &str, attributes: Attributes) {
         self.log.write(self.config, self.now, level, msg, &attributes);
     }
@@ -686,18 +687,16 @@ impl Process {
                     .and_then(|body| Some(body.get("messageQueueAccessToken")?.as_str()?.to_owned())),
                 Reply::Got(..) | Reply::Broken | Reply::Hangs | Reply::Held(_) => None,
             };
-            match (token, self.workers.get_mut(&set).and_then(|worker| worker.listener.as_mut())) {
-                (Some(token), Some(listening)) => {
-                    listening.session.token = token;
-                    listening.opened = step.now;
-                    step.say(Debug, "refreshed message session token", attributes());
-                }
-                (None, _) | (_, None) => {
-                    self.counters.fail("RefreshMessageSession", row.entity.kind);
-                    let words = error(&step.config.github_origin, &reply);
-                    let attributes = with(vec![("error", json!(words))], attributes());
-                    step.say(Error, "failed to refresh message queue token", attributes);
-                }
+            let listener = self.workers.get_mut(&set).and_then(|worker| worker.listener.as_mut());
+            if let (Some(token), Some(listening)) = (token, listener) {
+                listening.session.token = token;
+                listening.opened = step.now;
+                step.say(Debug, "refreshed message session token", attributes());
+            } else {
+                self.counters.fail("RefreshMessageSession", row.entity.kind);
+                let words = error(&step.config.github_origin, &reply);
+                let attributes = with(vec![("error", json!(words))], attributes());
+                step.say(Error, "failed to refresh message queue token", attributes);
             }
         }
         self.at(step.now.plus(Span::mins(1)), Task::Refresh(set, session.to_owned()));

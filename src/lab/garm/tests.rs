@@ -69,10 +69,9 @@ impl Lab {
         matches!(self.worker(set), WorkerTruth::Listening(_))
     }
     fn session(&self, set: u64) -> SessionId {
-        match self.worker(set) {
-            WorkerTruth::Listening(session) => session,
-            other => panic!("{other:?}"),
-        }
+        let truth = self.worker(set);
+        let WorkerTruth::Listening(session) = truth else { panic!("{truth:?}") };
+        session
     }
     fn forge(&self, set: u64) -> ForgeId {
         self.garm().scale_sets().find(|(id, _, _)| *id == ScaleSetId(set)).unwrap().2
