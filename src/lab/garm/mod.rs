@@ -282,6 +282,12 @@ impl GarmState {
         }
     }
 
+    /// Its controller's id.
+    #[must_use]
+    pub fn controller_id(&self) -> &str {
+        &self.config.controller_id
+    }
+
     /// Every PUT so far.
     #[must_use]
     pub fn writes(&self) -> &[Write] {
