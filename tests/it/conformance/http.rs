@@ -131,7 +131,7 @@ fn goroutines_count_as_recorded() {
         let mut stage = Stage::new(generation, |_| {});
         stage.start();
         stage.wait(Span::secs(8));
-        let mut check = |stage: &mut Stage, name: &str| {
+        let check = |stage: &mut Stage, name: &str| {
             let real = count(recorded(version, &format!("http/goroutines-{name}.txt")).as_bytes()).unwrap();
             let answer = stage.ask("GET", "/debug/pprof/goroutine?debug=2", &Value::Null, false);
             assert_eq!(count(answer.response.body()).unwrap(), real, "{version} {name}");

@@ -180,7 +180,7 @@ fn lines_of_a_graceful_stop_and_of_a_panic_are_the_recorded_ones() {
 #[test]
 fn the_text_format_says_the_same_as_the_json_format() {
     for (version, generation) in VERSIONS {
-        let mut say = |format| {
+        let say = |format| {
             let mut stage = Stage::new(generation, |garm| (garm.log_format, garm.log_level) = (format, LogLevel::Info));
             stage.start();
             stage.wait(Span::secs(8));
