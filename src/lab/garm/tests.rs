@@ -456,3 +456,17 @@ fn a_failing_start_of_the_newer_build_backs_off_and_a_real_change_clears_that() 
     lab.wait(Span::secs(10));
     assert!(lab.listens(1));
 }
+
+#[test]
+fn a_put_while_the_process_boots_is_written_and_starts_no_second_worker() {
+    for generation in BOTH {
+        let mut lab = Lab::off(generation, 1, |_| {});
+        lab.start();
+        lab.put(1, false);
+        lab.put(1, true);
+        lab.wait(Span::secs(10));
+        assert!(lab.listens(1), "{generation:?}");
+        assert_eq!(lab.log("starting scale set worker").len(), 1, "{generation:?}");
+        assert_eq!(lab.calls(Route::CreateSession), 1, "{generation:?}");
+    }
+}
