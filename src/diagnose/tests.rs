@@ -94,6 +94,16 @@ fn a_restart_without_a_refusal_is_clean() {
 }
 
 #[test]
+fn a_stop_that_the_log_saw_is_clean_at_once() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(1));
+    manager.logs(secs(3), LogEvent::ManagerStopping);
+    manager.logs(secs(1), LogEvent::ManagerStarted);
+    assert_eq!(manager.look().restart.map(|(kind, _)| kind), Some(RestartKind::Clean));
+}
+
+#[test]
 fn a_session_of_the_old_run_in_the_ledger_means_a_crash() {
     let mut manager = Manager::healthy(1);
     manager.watch(secs(10));
@@ -805,11 +815,7 @@ fn lines_of_a_refused_refresh_or_poll_are_an_eviction_while_they_are_news() {
     for _ in 0..8 {
         manager.after(secs(40)).logs(Span::ZERO, LogEvent::Poll { set: by_manager(1), cursor: 0 });
     }
-    assert_eq!(
-        found(&manager.look(), 1).0,
-        Diagnosis::Listening,
-        "one failed refresh in five minutes: the next worked"
-    );
+    assert_eq!(found(&manager.look(), 1).0, Diagnosis::Listening, "one failed refresh in five minutes: the next worked");
 }
 
 #[test]
@@ -943,10 +949,7 @@ fn a_recovery_is_told_once_with_its_beginning() {
     for _ in 0..10 {
         told.extend(manager.after(secs(2)).look().recoveries);
     }
-    assert_eq!(
-        told.iter().map(|recovery| (recovery.set, recovery.ill_since)).collect::<Vec<_>>(),
-        [(id(1), ill_since)]
-    );
+    assert_eq!(told.iter().map(|recovery| (recovery.set, recovery.ill_since)).collect::<Vec<_>>(), [(id(1), ill_since)]);
 }
 
 #[test]
