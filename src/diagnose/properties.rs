@@ -6,7 +6,7 @@ use crate::decide::policy::Policy;
 use crate::model::log_fact::LogEvent;
 use crate::model::{
     Diagnosis, Enablement, EntityKind, FailureKind, ForgeId, Goroutines, Incarnation, ListenerMetrics, Revision,
-    ScaleSetId, ScopeCounters, SessionId, Seen, Span, Sweep, Wall,
+    ScaleSetId, ScopeCounters, Seen, SessionId, Span, Sweep, Wall,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};

@@ -815,7 +815,11 @@ fn lines_of_a_refused_refresh_or_poll_are_an_eviction_while_they_are_news() {
     for _ in 0..8 {
         manager.after(secs(40)).logs(Span::ZERO, LogEvent::Poll { set: by_manager(1), cursor: 0 });
     }
-    assert_eq!(found(&manager.look(), 1).0, Diagnosis::Listening, "one failed refresh in five minutes: the next worked");
+    assert_eq!(
+        found(&manager.look(), 1).0,
+        Diagnosis::Listening,
+        "one failed refresh in five minutes: the next worked"
+    );
 }
 
 #[test]
@@ -949,7 +953,10 @@ fn a_recovery_is_told_once_with_its_beginning() {
     for _ in 0..10 {
         told.extend(manager.after(secs(2)).look().recoveries);
     }
-    assert_eq!(told.iter().map(|recovery| (recovery.set, recovery.ill_since)).collect::<Vec<_>>(), [(id(1), ill_since)]);
+    assert_eq!(
+        told.iter().map(|recovery| (recovery.set, recovery.ill_since)).collect::<Vec<_>>(),
+        [(id(1), ill_since)]
+    );
 }
 
 #[test]
