@@ -148,10 +148,9 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
     });
     let kind = if refused || left_behind || conflict {
         RestartKind::Crash
-    } else if said_goodbye {
-        RestartKind::Clean
-    } else if began(memory).is_some_and(|began| sweep.at.wall.since(began) >= TELL_AFTER)
-        && (sweep.metrics.known().is_some() || sweep.log.known().is_some())
+    } else if said_goodbye
+        || (began(memory).is_some_and(|began| sweep.at.wall.since(began) >= TELL_AFTER)
+            && (sweep.metrics.known().is_some() || sweep.log.known().is_some()))
     {
         RestartKind::Clean
     } else {

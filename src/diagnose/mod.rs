@@ -299,7 +299,7 @@ fn judge(
             candidates,
             decided: &found,
             scope: scene.scopes.get(&kind),
-            goroutines: goroutines.map(|(counted, since)| Counted { counted, since, all }),
+            goroutines: goroutines.map(|(counted, since)| Counted { now: counted, since, all }),
         };
         counted.extend(attribute::answer(&scene, &question, remembered));
     }
