@@ -229,20 +229,6 @@ pub struct ExplainArgs {
     pub output: Output,
 }
 
-/// `heal`.
-#[derive(Debug, Clone, Args)]
-pub struct HealArgs {
-    /// Which set.
-    #[command(flatten)]
-    pub set: SetArgs,
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
-    /// End this session first; refused for a session of the manager's present run
-    #[arg(long, value_name = "ID")]
-    pub session: Option<String>,
-}
-
 /// What a pause covers: everything, unless narrowed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ScopeArgs {
@@ -282,14 +268,6 @@ pub struct ResumeArgs {
     pub breaker: bool,
 }
 
-/// `doctor`.
-#[derive(Debug, Clone, Default, Args)]
-pub struct DoctorArgs {
-    /// How the result is written to stdout
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
-    pub output: Output,
-}
-
 /// `history`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct HistoryArgs {
@@ -299,17 +277,6 @@ pub struct HistoryArgs {
     /// How far back: seconds, or a duration such as 2d
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub since: Option<Span>,
-    /// How the result is written to stdout
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
-    pub output: Output,
-}
-
-/// `replay`.
-#[derive(Debug, Clone, Args)]
-pub struct ReplayArgs {
-    /// A recording: a directory of answers of a manager
-    #[arg(value_name = "DIR")]
-    pub recording: PathBuf,
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -401,18 +368,8 @@ mod tests {
     }
 
     #[test]
-    fn arguments_of_every_command_are_consistent() {
-        #[derive(Parser)]
-        enum All {
-            Heal(HealArgs),
-            Doctor(DoctorArgs),
-            Replay(ReplayArgs),
-        }
-        All::command().debug_assert();
-        assert!(
-            Cli::try_parse_from(["medic", "pause", "--reason", "x", "--set", "7"]).is_err(),
-            "a set alone names no manager"
-        );
+    fn a_set_alone_names_no_manager() {
+        assert!(Cli::try_parse_from(["medic", "pause", "--reason", "x", "--set", "7"]).is_err());
     }
 
     #[test]

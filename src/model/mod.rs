@@ -3,6 +3,7 @@
 //!
 //! Pure: plain data with small methods; no clock, no randomness, no IO, no async. Every closed
 //! enum has `ALL` and `as_str`, which are the only source of label values in logs and metrics.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 pub mod closed;
 pub mod decision;

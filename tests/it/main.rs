@@ -16,3 +16,4 @@ mod log_tail;
 mod recordings;
 mod runbooks;
 mod stories;
+mod tidy;
