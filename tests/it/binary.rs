@@ -91,10 +91,10 @@ impl Medic {
         Self { dir, config, address }
     }
 
-    fn spawn(&self, args: &[&str]) -> Child {
+    fn spawn(&self, args: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
         command.arg("--config").arg(&self.config).args(args).env_clear().current_dir(self.dir.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        Running(Some(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
     }
 
     async fn run(&self, args: &[&str]) -> Output {
@@ -136,7 +136,19 @@ impl Medic {
     }
 }
 
-async fn finish(child: Child) -> Output {
+/// A medic that dies with its test.
+struct Running(Option<Child>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+        }
+    }
+}
+
+async fn finish(mut running: Running) -> Output {
+    let child = running.0.take().unwrap();
     let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
     tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap()
 }
@@ -145,8 +157,9 @@ fn told(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn signal(child: &Child, signal: &str) {
-    let sent = Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap();
+fn signal(running: &Running, signal: &str) {
+    let id = running.0.as_ref().unwrap().id().to_string();
+    let sent = Command::new("kill").arg(signal).arg(id).status().unwrap();
     assert!(sent.success());
 }
 

@@ -13,6 +13,7 @@ mod github_client;
 mod http_transport;
 mod incident;
 mod log_tail;
+mod manifests;
 mod recordings;
 mod runbooks;
 mod stories;
