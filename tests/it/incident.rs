@@ -347,3 +347,54 @@ async fn a_healthy_fleet_with_a_log_and_a_ledger_sees_no_write_for_an_hour() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn github_is_asked_once_per_entity_however_many_sets_there_are() {
+    for sets in [11, 40] {
+        let entities = usize::try_from(sets).unwrap().div_ceil(10);
+        let mut bench = Bench::new(&Given::of(Generation::PreFix, sets).with_github()).await;
+        bench.run(Span::mins(3)).await;
+        let asked = |bench: &Bench| {
+            bench.with(|world| {
+                let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
+                let routes: Vec<_> = calls.map(|call| call.route).collect();
+                (routes.iter().filter(|route| **route == Route::ListSets).count(), routes.len())
+            })
+        };
+        let (lists, all) = asked(&bench);
+        bench.run(Span::mins(10)).await;
+        let (more_lists, more) = asked(&bench);
+        let (more_lists, more) = (more_lists - lists, more - all);
+        assert_eq!(more, more_lists, "{sets} sets: nothing but lists");
+        // While all is well each entity is asked once a minute.
+        assert!((9 * entities..=11 * entities).contains(&more_lists), "{sets} sets: {more_lists} lists");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_with_jobs_and_proper_restarts_sees_no_write() {
+    for generation in [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics] {
+        let mut bench = Bench::new(&Given::of(generation, 4).with_github().with_debug_server()).await;
+        for _ in 0..4 {
+            bench.with_now(|world, now| {
+                let sets: Vec<_> = world.garm(0).unwrap().scale_sets().map(|(_, _, forge)| forge).collect();
+                // Two sets have work, two are idle.
+                for set in sets.iter().take(2) {
+                    world.github.queue_jobs(*set, 3, now);
+                }
+            });
+            bench.run(Span::mins(13)).await;
+            bench.with_now(|world, now| world.stop(0, now));
+            bench.run(Span::secs(4)).await;
+            bench.with_now(|world, now| world.start(0, now));
+            bench.run(Span::mins(2)).await;
+        }
+        assert_eq!((bench.writes(), bench.forge_writes()), (0, 0), "{generation:?}");
+        assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 4], "{generation:?}");
+        let done: u64 = bench.with(|world| {
+            let sets: Vec<_> = world.garm(0).unwrap().scale_sets().map(|(_, _, forge)| forge).collect();
+            sets.iter().map(|set| world.github.jobs(*set).completed).sum()
+        });
+        assert_eq!(done, 24, "{generation:?}: every job ran");
+    }
+}
