@@ -37,6 +37,10 @@ mod rules;
 #[cfg(test)]
 mod recordings;
 #[cfg(test)]
+mod life;
+#[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
@@ -214,9 +218,7 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
     }
     // A build that gives up tries each set once; only a set that was really changed since the start tries again.
     let changed = fleet.sets.values().any(|set| {
-        let seen = memory.sets.get(&set.id).and_then(|known| known.revised).is_some_and(|at| at >= began);
-        let told = fleet.incarnation.is_none_or(|run| set.updated_at.is_none_or(|updated| updated > run.0));
-        seen || told
+        fleet.incarnation.is_none_or(|run| set.updated_at.is_none_or(|updated| updated > run.0))
     });
     // A listener that had run tries again in any build: only first starts tell them apart.
     if changed {
@@ -263,6 +265,7 @@ fn judge(
         policy,
         incarnation: fleet.incarnation,
         began,
+        young: fleet.manager == ManagerState::Restarted,
         owner: fleet.owner.as_ref(),
         generation: *generation,
         cause_gone,
