@@ -15,7 +15,7 @@
 
 use super::LATELY;
 use super::memory::{FLAT, GROWING, Scope, SetMemory, Verdict};
-use super::rules::{Found, Scene};
+use super::rules::{self, Found, Scene};
 use crate::model::{
     Confidence, Diagnosis, Fact, Generation, Goroutines, ScaleSet, ScaleSetId, Source, Span, Step, Wall, WorkerState,
 };
@@ -316,6 +316,9 @@ fn without_session(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>,
     if count.source == Source::Metrics && count.scope.is_some_and(Scope::contradicts_itself) {
         return cannot_say(scene, count);
     }
+    if rules::is_held_by_somebody(scene, set) {
+        return cannot_say(scene, count);
+    }
     let changed = scene.changed(set, known);
     if count.growing(scene.now) {
         return while_refusals_grow(scene, set, known, changed, count);
@@ -469,7 +472,7 @@ fn cause_is_gone(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> bool {
 
 /// Young, or not to be told.
 fn undecided(scene: &Scene<'_>) -> Diagnosis {
-    if scene.age() < scene.policy.settle { Diagnosis::Settling } else { Diagnosis::Unknown }
+    if scene.young { Diagnosis::Settling } else { Diagnosis::Unknown }
 }
 
 fn settling(scene: &Scene<'_>, count: &Count<'_>) -> Found {
@@ -495,7 +498,7 @@ fn cannot_tell(
     of: &[&ScaleSet],
     count: &Count<'_>,
 ) -> Found {
-    let moved = known.and_then(|known| known.revised).filter(|at| scene.began.is_none_or(|began| *at >= began));
+    let moved = known.and_then(|known| known.revised).and(scene.changed(set, known));
     let treated = scene.context.treatments.iter().any(|row| row.set == set.id);
     if let Some(at) = moved.filter(|at| !treated && scene.now.since(*at) < LATELY)
         && !count.growing(scene.now)

@@ -16,6 +16,8 @@ use crate::model::{
 const RETRY_SEEN: Span = Span::secs(40);
 /// A listener that had run waits up to 90 s between two attempts (`reference/garm-api.md` §11.1).
 const RETRY_SEEN_AFTER_END: Span = Span::secs(120);
+/// A listener that the manager stops ends its session first; the poll that is still under way then fails, this soon.
+const ECHO: Span = Span::secs(5);
 /// A refresh that fails is tried again every minute; without another failure within this, it has worked since.
 const REFRESH_AGAIN: Span = Span::secs(150);
 /// Message failures in a row that make a poison message.
@@ -79,6 +81,7 @@ pub(super) fn verdict(log: &LogEvidence, facts: &SetLog, set: &ScaleSet, scene: 
     let revised_since = |at: Wall| set.updated_at.is_some_and(|updated| updated > at);
     if let Some((at, kind)) = facts.last_failure
         && is_latest(facts, at)
+        && !is_echo(facts, at)
         && let Some(found) = failure(at, kind, scene)
     {
         return Some(found);
@@ -105,6 +108,11 @@ pub(super) fn verdict(log: &LogEvidence, facts: &SetLog, set: &ScaleSet, scene: 
 /// No sign of life came after `at`.
 fn is_latest(facts: &SetLog, at: Wall) -> bool {
     facts.last_sign_of_life().is_none_or(|sign| sign <= at) && facts.gave_up.is_none()
+}
+
+/// The failure of a poll whose session the manager itself has just closed.
+fn is_echo(facts: &SetLog, at: Wall) -> bool {
+    facts.last_closed.is_some_and(|closed| closed <= at && at.since(closed) <= ECHO)
 }
 
 fn failure(at: Wall, kind: ListenerErrorKind, scene: &Scene<'_>) -> Option<Found> {

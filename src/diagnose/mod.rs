@@ -35,6 +35,8 @@ mod memory;
 mod rules;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod recordings;
 #[cfg(test)]
 mod life;

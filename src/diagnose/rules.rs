@@ -53,6 +53,8 @@ pub(super) struct Scene<'a> {
     pub incarnation: Option<Incarnation>,
     /// The latest date at which the run can have begun.
     pub began: Option<Wall>,
+    /// Whether the manager is within its grace.
+    pub young: bool,
     pub owner: Option<&'a Owner>,
     pub generation: Generation,
     pub cause_gone: bool,
@@ -73,8 +75,11 @@ impl Scene<'_> {
     /// When the set was last changed in this run, by our own clock where we saw it.
     pub(super) fn changed(&self, set: &ScaleSet, known: Option<&SetMemory>) -> Option<Wall> {
         let seen = known.and_then(|known| known.revised).filter(|at| self.began.is_none_or(|began| *at >= began));
-        let told = set.updated_at.filter(|updated| self.incarnation.is_some_and(|run| *updated > run.0));
-        seen.or(told)
+        match (set.updated_at, self.incarnation) {
+            // What changed before the run began may be seen only now.
+            (Some(updated), Some(run)) => (updated > run.0).then(|| seen.unwrap_or(updated)),
+            (Some(_) | None, Some(_) | None) => seen,
+        }
     }
     /// Whether GitHub has just answered us for the set's entity.
     pub(super) fn asks_forge(&self, set: &ScaleSet) -> bool {
@@ -192,6 +197,15 @@ fn probed(scene: &Scene<'_>, set: &ScaleSet, newest: Option<Wall>) -> Option<Fou
             foreign.then(|| Found::new(Diagnosis::HeldElsewhere, Confidence::Proof, *at, Source::Journal, fact))
         }
     }
+}
+
+/// Whether a session probe found a holder that no crash explains: it asked when every stale session had ended, and
+/// nothing of the set has changed since. Another owner is told apart elsewhere; this one may well be the manager.
+pub(super) fn is_held_by_somebody(scene: &Scene<'_>, set: &ScaleSet) -> bool {
+    let Some((at, ProbeAnswer::Held { .. })) = scene.context.probes.get(&set.id) else { return false };
+    let explained = scene.began.is_none_or(|began| *at <= began.plus(scene.policy.stale_session_limit));
+    let changed = set.updated_at.is_some_and(|updated| updated > *at);
+    !explained && !changed && scene.now.since(*at) <= scene.policy.stale_session_limit
 }
 
 fn opened_since(scene: &Scene<'_>, set: &ScaleSet, at: Wall) -> bool {
