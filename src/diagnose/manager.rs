@@ -148,10 +148,9 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
     });
     let kind = if refused || left_behind || conflict {
         RestartKind::Crash
-    } else if said_goodbye {
-        RestartKind::Clean
-    } else if began(memory).is_some_and(|began| sweep.at.wall.since(began) >= TELL_AFTER)
-        && (sweep.metrics.known().is_some() || sweep.log.known().is_some())
+    } else if said_goodbye
+        || (began(memory).is_some_and(|began| sweep.at.wall.since(began) >= TELL_AFTER)
+            && (sweep.metrics.known().is_some() || sweep.log.known().is_some()))
     {
         RestartKind::Clean
     } else {
@@ -302,13 +301,11 @@ pub(super) fn entities_conflict(
         let foreign = named_owner(finding).is_some_and(|owner| memory.owner.as_ref() != Some(owner));
         explained_until.is_some_and(|until| since > until) && !revived && !foreign
     };
-    let conflicting = findings.values().filter(|finding| {
-        matches!(finding.diagnosis, Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere)
-    });
-    let entities: BTreeSet<EntityRef> = conflicting
-        .filter(unexplained)
-        .filter_map(|finding| sets.get(&finding.set)?.entity_ref())
-        .collect();
+    let conflicting = findings
+        .values()
+        .filter(|finding| matches!(finding.diagnosis, Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere));
+    let entities: BTreeSet<EntityRef> =
+        conflicting.filter(unexplained).filter_map(|finding| sets.get(&finding.set)?.entity_ref()).collect();
     entities.len() >= 2
 }
 

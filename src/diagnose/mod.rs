@@ -219,9 +219,10 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
         memory.generation = Generation::GivesUp;
     }
     // A build that gives up tries each set once; only a set that was really changed since the start tries again.
-    let changed = fleet.sets.values().any(|set| {
-        fleet.incarnation.is_none_or(|run| set.updated_at.is_none_or(|updated| updated > run.0))
-    });
+    let changed = fleet
+        .sets
+        .values()
+        .any(|set| fleet.incarnation.is_none_or(|run| set.updated_at.is_none_or(|updated| updated > run.0)));
     // A listener that had run tries again in any build: only first starts tell them apart.
     if changed {
         return;
@@ -302,7 +303,7 @@ fn judge(
             candidates,
             decided: &found,
             scope: scene.scopes.get(&kind),
-            goroutines: goroutines.map(|(counted, since)| Counted { counted, since, all }),
+            goroutines: goroutines.map(|(counted, since)| Counted { now: counted, since, all }),
         };
         counted.extend(attribute::answer(&scene, &question, remembered));
     }
@@ -335,10 +336,7 @@ fn add_what_else_is_seen(scene: &Scene<'_>, set: &ScaleSet, known: &mut SetMemor
     }
     if let Some(failure) = set.entity_ref().and_then(|entity| scene.sweep.broker.get(&entity)?.failure()) {
         let refused = matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden);
-        add(
-            Source::Broker,
-            if refused { Fact::CredentialsRefused } else { Fact::BrokerUnseen { kind: failure.kind } },
-        );
+        add(Source::Broker, if refused { Fact::CredentialsRefused } else { Fact::BrokerUnseen { kind: failure.kind } });
     }
 }
 

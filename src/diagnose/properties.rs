@@ -6,7 +6,7 @@ use crate::decide::policy::Policy;
 use crate::model::log_fact::LogEvent;
 use crate::model::{
     Diagnosis, Enablement, EntityKind, FailureKind, ForgeId, Goroutines, Incarnation, ListenerMetrics, Revision,
-    ScaleSetId, ScopeCounters, SessionId, Seen, Span, Sweep, Wall,
+    ScaleSetId, ScopeCounters, Seen, SessionId, Span, Sweep, Wall,
 };
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -222,8 +222,6 @@ impl Day {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn a_healthy_fleet_is_never_ill_and_never_touched(
         eyes in eyes(),
@@ -329,8 +327,6 @@ fn sets_of(sweep: &Sweep) -> BTreeSet<ScaleSetId> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn whatever_the_sources_say_every_set_gets_one_finding_and_memory_stays_small(
         managers in proptest::collection::vec(nonsense(), 1..8)

@@ -18,6 +18,7 @@ const PRE_FIX: &str = "garm-2026-04-pre-fix";
 const POST_FIX: &str = "garm-2026-07-post-fix";
 const BUILDS: [&str; 2] = [PRE_FIX, POST_FIX];
 
+#[expect(clippy::disallowed_methods, reason = "a fixture")]
 fn read(build: &str, file: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/recordings/{build}/{file}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -87,12 +88,7 @@ impl Shown {
 
 fn look(memory: &mut Memory, shown: &Shown, at: Wall) -> Fleet {
     let probes = BTreeMap::new();
-    diagnose(
-        memory,
-        &shown.sweep(at),
-        &Context { treatments: &[], probes: &probes, ledger: &[] },
-        &Policy::default(),
-    )
+    diagnose(memory, &shown.sweep(at), &Context { treatments: &[], probes: &probes, ledger: &[] }, &Policy::default())
 }
 
 /// A sweep every two seconds, from so long after the recorded process's start, for so long.
@@ -242,13 +238,18 @@ fn every_state_of_the_day_is_diagnosed_line_by_line_without_an_ill_healthy_set()
         let (mut parser, mut log, mut memory) = (Parser::default(), LogEvidence::default(), Memory::default());
         let mut shown = Shown::of(build, "healthy");
         shown.metrics = Seen::NotAsked;
-        for part in ["01-first-boot-four-sets-start-listening", "02-three-jobs-assigned", "03-toggle-of-a-healthy-set"] {
+        for part in ["01-first-boot-four-sets-start-listening", "02-three-jobs-assigned", "03-toggle-of-a-healthy-set"]
+        {
             for line in read(build, &format!("logs/{part}.jsonl")).split(|byte| *byte == b'\n') {
                 let Some(fact) = parser.line(line) else { continue };
                 log.absorb(&fact);
                 shown.log = Seen::Known(log.clone());
                 let fleet = look(&mut memory, &shown, fact.at);
-                assert!(diagnoses(&fleet).iter().all(|d| !d.is_ill()), "{build} {part} {fact:?}: {:?}", diagnoses(&fleet));
+                assert!(
+                    diagnoses(&fleet).iter().all(|d| !d.is_ill()),
+                    "{build} {part} {fact:?}: {:?}",
+                    diagnoses(&fleet)
+                );
             }
         }
     }

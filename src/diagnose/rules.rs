@@ -120,11 +120,9 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, known: &mut SetMem
     if let Some(found) = probed(scene, set, newest) {
         return Some(found.working(worker));
     }
-    by_log.or_else(|| own_series(scene, set, known)).map(
-        |found| {
-            if worker.1 > found.worker.1 { found.working(worker) } else { found }
-        },
-    )
+    by_log
+        .or_else(|| own_series(scene, set, known))
+        .map(|found| if worker.1 > found.worker.1 { found.working(worker) } else { found })
 }
 
 fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> Found {
@@ -243,7 +241,8 @@ fn own_series(scene: &Scene<'_>, set: &ScaleSet, known: &SetMemory) -> Option<Fo
     // to complete, and only while the manager is being refused.
     let exported = scene.listener_series && !metrics.listeners.is_empty();
     let scope = scene.scopes.get(&set.entity.as_ref().map(|entity| entity.kind)?)?;
-    let in_time = scene.age().min(changed) < FIRST_POLL || scope.open.is_none_or(|(_, at)| scene.now.since(at) < FIRST_POLL);
+    let in_time =
+        scene.age().min(changed) < FIRST_POLL || scope.open.is_none_or(|(_, at)| scene.now.since(at) < FIRST_POLL);
     (exported && !in_time && scope.is_growing(scene.now)).then(|| {
         Found::new(
             Diagnosis::ConflictRetrying,

@@ -451,6 +451,19 @@ fn a_listener_that_is_about_to_come_back_is_not_asked_about() {
 }
 
 #[test]
+fn the_only_listener_of_a_scope_that_is_about_to_come_back_is_left_alone() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(Span::mins(5));
+    manager.closes();
+    for _ in 0..40 {
+        let fleet = manager.after(secs(2)).look();
+        assert_eq!((diagnoses(&fleet), manager.remedies(&fleet)), (vec![Diagnosis::Unknown], vec![]));
+    }
+    manager.opens();
+    assert_eq!(diagnoses(&manager.watch(secs(4))), [Diagnosis::Listening]);
+}
+
+#[test]
 fn a_set_that_processed_a_message_lately_is_not_the_suspect() {
     let mut manager = Manager::given_up(3, Span::mins(10));
     manager.opens();
@@ -815,7 +828,11 @@ fn lines_of_a_refused_refresh_or_poll_are_an_eviction_while_they_are_news() {
     for _ in 0..8 {
         manager.after(secs(40)).logs(Span::ZERO, LogEvent::Poll { set: by_manager(1), cursor: 0 });
     }
-    assert_eq!(found(&manager.look(), 1).0, Diagnosis::Listening, "one failed refresh in five minutes: the next worked");
+    assert_eq!(
+        found(&manager.look(), 1).0,
+        Diagnosis::Listening,
+        "one failed refresh in five minutes: the next worked"
+    );
 }
 
 #[test]
@@ -949,7 +966,10 @@ fn a_recovery_is_told_once_with_its_beginning() {
     for _ in 0..10 {
         told.extend(manager.after(secs(2)).look().recoveries);
     }
-    assert_eq!(told.iter().map(|recovery| (recovery.set, recovery.ill_since)).collect::<Vec<_>>(), [(id(1), ill_since)]);
+    assert_eq!(
+        told.iter().map(|recovery| (recovery.set, recovery.ill_since)).collect::<Vec<_>>(),
+        [(id(1), ill_since)]
+    );
 }
 
 #[test]

@@ -498,7 +498,9 @@ proptest! {
         let mut model = Model::default();
         for batch in &batches {
             store.apply(batch).unwrap();
-            batch.iter().for_each(|change| model.apply(change));
+            for change in batch {
+                model.apply(change);
+            }
         }
         for (id, wanted) in &model.0 {
             let row = store.session(&SessionId::new(id.clone())).unwrap();

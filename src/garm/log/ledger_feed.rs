@@ -158,12 +158,12 @@ impl Feed {
             LogEvent::SessionOpened { set: LogSet::Manager(set), session } => self.opened(*set, session, at, changes),
             LogEvent::SessionHeld { set: LogSet::Manager(set), session } => self.held(*set, session, at, changes),
             LogEvent::SessionClosing { set: LogSet::Manager(set) } => {
-                if let Some(latest) = self.latest.get_mut(set) {
+                if let Some(latest) = self.latest_at(*set, at) {
                     latest.closing = Some(at);
                 }
             }
             LogEvent::SessionCloseFailed { set: LogSet::Manager(set), kind } => {
-                if let Some(latest) = self.latest.get_mut(set) {
+                if let Some(latest) = self.latest_at(*set, at) {
                     latest.closing = None;
                 }
                 if is_gone(*kind) {
@@ -205,10 +205,16 @@ impl Feed {
         }
     }
 
+    /// The latest session of a set, if a line dated `at` can be about it.
+    fn latest_at(&mut self, set: ScaleSetId, at: Wall) -> Option<&mut Latest> {
+        self.latest.get_mut(&set).filter(|latest| latest.since <= at)
+    }
+
     fn opened(&mut self, set: ScaleSetId, session: &SessionId, at: Wall, changes: &mut Vec<LedgerChange>) {
         let before = self.latest.get(&set).map(|latest| latest.session.clone());
         if let Some(latest) = self.latest.get(&set) {
-            if latest.session == *session {
+            // Lines may be read again after a death of ours: what is older than what is known says nothing new.
+            if latest.session == *session || latest.since > at {
                 return;
             }
             // A session can only open once the one before is gone.
@@ -249,7 +255,7 @@ impl Feed {
     }
 
     fn ended(&mut self, set: ScaleSetId, at: Wall, how: SessionEnd, changes: &mut Vec<LedgerChange>) {
-        let Some(latest) = self.latest.get_mut(&set).filter(|latest| !latest.ended) else { return };
+        let Some(latest) = self.latest_at(set, at).filter(|latest| !latest.ended) else { return };
         latest.ended = true;
         latest.closing = None;
         let session = latest.session.clone();

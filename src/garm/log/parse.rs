@@ -46,7 +46,7 @@ enum Message {
     Idle,
     Started,
     StartedByController,
-    MessageFailed,
+    HandlingFailed,
 }
 
 impl Message {
@@ -82,7 +82,7 @@ impl Message {
             | b"setting desired runner count"
             | b"getting jobs from body"
             | b"error handling completed jobs"
-            | b"error handling started jobs" => Self::MessageFailed,
+            | b"error handling started jobs" => Self::HandlingFailed,
             _ => return None,
         })
     }
@@ -162,7 +162,7 @@ impl Parser {
             | Message::Idle
             | Message::Started
             | Message::StartedByController
-            | Message::MessageFailed => about_a_set(message, start.level, &attributes),
+            | Message::HandlingFailed => about_a_set(message, start.level, &attributes),
         };
         event.map_or(Reading::Nothing, Reading::Event)
     }
@@ -227,8 +227,8 @@ fn about_a_set(message: Message, level: &str, line: &Attributes<'_>) -> Option<L
         Message::Started => LogEvent::WorkerStarted { set: worker_set(line)? },
         Message::StartedByController => LogEvent::WorkerStarted { set: controller_set(line)? },
         // At debug level the same words announce the step.
-        Message::MessageFailed if failed => LogEvent::MessageFailed { set: worker_set(line)? },
-        Message::MessageFailed | Message::LoadingProvider | Message::StartingConsumer | Message::ShuttingDown => {
+        Message::HandlingFailed if failed => LogEvent::MessageFailed { set: worker_set(line)? },
+        Message::HandlingFailed | Message::LoadingProvider | Message::StartingConsumer | Message::ShuttingDown => {
             return None;
         }
     })

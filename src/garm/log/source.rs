@@ -154,12 +154,7 @@ impl LogFile {
             }
             _ => (FailureKind::Broken, "see what came back"),
         };
-        self.failed(kind, &format!("{}: {error}; {advice}", self.path.display()))
-    }
-
-    fn failed(&self, kind: FailureKind, detail: &str) -> ProbeFailure {
-        let detail = detail.to_owned();
-        ProbeFailure { target: Target::Manager, operation: Operation::LogFile, kind, detail, retry_at: None }
+        failed(kind, format!("{}: {error}; {advice}", self.path.display()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -175,14 +170,18 @@ impl LogSource for LogFile {
             State::Failed(failure) => Err(failure.clone()),
             State::Behind => {
                 let detail = format!("{} is still being read; its evidence comes with its end", self.path.display());
-                Err(self.failed(FailureKind::HeldBack, &detail))
+                Err(failed(FailureKind::HeldBack, detail))
             }
         }
     }
 }
 
+fn failed(kind: FailureKind, detail: String) -> ProbeFailure {
+    ProbeFailure { target: Target::Manager, operation: Operation::LogFile, kind, detail, retry_at: None }
+}
+
 /// Facts that [`super::ledger_feed::Feed`] makes something of. Polls, the most frequent, are not.
-const fn is_for_ledger(event: &LogEvent) -> bool {
+pub(super) const fn is_for_ledger(event: &LogEvent) -> bool {
     match event {
         LogEvent::ManagerStarted
         | LogEvent::SessionOpened { .. }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes one step reads at most, give or take a chunk.
 pub const STEP_MAX: u64 = 8 * 1024 * 1024;
-/// Bytes read of a log that was never read before: its end.
+/// Bytes read of a log that was never read before: its end, in whatever files that is.
 pub const FIRST_READ_MAX: u64 = 64 * 1024 * 1024;
 
 const CHUNK: usize = 128 * 1024;
@@ -255,7 +255,7 @@ impl Tail {
         let live = open(&self.path)?;
         match self.start {
             Start::At(position) => {
-                let siblings = self.open_all(&rotated(&self.path).unwrap_or_default());
+                let siblings = open_all(&rotated(&self.path).unwrap_or_default());
                 if live.is_none() && siblings.is_empty() {
                     return Ok(false);
                 }
@@ -263,7 +263,8 @@ impl Tail {
             }
             Start::Fresh | Start::Done => {
                 let Some(live) = live else { return Ok(false) };
-                self.current = Some(self.begin_at_end(live, step)?);
+                let older = open_all(&rotated(&self.path).unwrap_or_default());
+                self.begin_afresh(live, older, step)?;
             }
         }
         self.start = Start::Done;
@@ -294,24 +295,39 @@ impl Tail {
         let read_to = position.parser.last_dated.map_or(u64::MAX, |at| at.0);
         let newer = rotated(&self.path).unwrap_or_default();
         let newer: Vec<Rotated> = newer.into_iter().filter(|file| file.modified_millis() > read_to).collect();
-        self.next = self.open_all(&newer).into();
+        self.next = open_all(&newer).into();
         if let Some(live) = open(&self.path)? {
-            let live = if self.next.is_empty() { self.begin_at_end(live, step)? } else { live };
+            if self.next.is_empty() {
+                // Older files were read by an earlier run.
+                return self.begin_afresh(live, Vec::new(), step);
+            }
             push_new(&mut self.next, live);
         }
         self.current = self.next.pop_front();
         Ok(())
     }
 
-    /// At the start of a file, or near its end if it is large.
-    fn begin_at_end(&mut self, mut file: Open, step: &mut Step) -> io::Result<Open> {
-        let length = file.file.metadata()?.len();
-        if length > self.first_read_max {
-            step.notices.push(Notice::BeginningSkipped);
-            file.place_at(length.saturating_sub(self.first_read_max))?;
-            self.line.skipping = file.before.last() != Some(&b'\n');
+    /// Begins a log at the first line of `older` (oldest first) and `live`, or near the end of it all.
+    fn begin_afresh(&mut self, live: Open, mut older: Vec<Open>, step: &mut Step) -> io::Result<()> {
+        let mut room = self.first_read_max;
+        let mut chosen = VecDeque::new();
+        let mut candidate = Some(live);
+        while let Some(mut file) = candidate {
+            let length = file.file.metadata()?.len();
+            if length > room {
+                step.notices.push(Notice::BeginningSkipped);
+                file.place_at(length.saturating_sub(room))?;
+                self.line.skipping = file.before.last() != Some(&b'\n');
+                chosen.push_front(file);
+                break;
+            }
+            room = room.saturating_sub(length);
+            chosen.push_front(file);
+            candidate = older.pop();
         }
-        Ok(file)
+        self.current = chosen.pop_front();
+        self.next = chosen;
+        Ok(())
     }
 
     /// An empty new file says nothing yet: the manager may still write to the old one.
@@ -327,26 +343,20 @@ impl Tail {
     /// The rotated files that were written after `than`, oldest first.
     fn open_newer_than(&self, than: &Open) -> io::Result<VecDeque<Open>> {
         let files = rotated(&self.path)?;
-        let newer: Vec<Rotated> = match files.iter().position(|f| (f.device, f.inode) == (than.device, than.inode)) {
-            Some(at) => files.into_iter().skip(at.saturating_add(1)).collect(),
-            None => {
-                // Compressed or removed while we held it: then dates must do.
-                let metadata = than.file.metadata()?;
-                let last = (metadata.mtime(), metadata.mtime_nsec());
-                files.into_iter().filter(|file| file.modified > last).collect()
-            }
+        let known = files.iter().position(|file| (file.device, file.inode) == (than.device, than.inode));
+        let newer: Vec<Rotated> = if let Some(at) = known {
+            files.into_iter().skip(at.saturating_add(1)).collect()
+        } else {
+            // Compressed or removed while we held it: then dates must do.
+            let metadata = than.file.metadata()?;
+            let last = (metadata.mtime(), metadata.mtime_nsec());
+            files.into_iter().filter(|file| file.modified > last).collect()
         };
-        Ok(self.open_all(&newer).into())
-    }
-
-    fn open_all(&self, files: &[Rotated]) -> Vec<Open> {
-        let skip = files.len().saturating_sub(WAITING_MAX);
-        // One that cannot be opened is gone or not ours to read.
-        files.iter().skip(skip).filter_map(|file| open(&file.path).ok().flatten()).collect()
+        Ok(open_all(&newer).into())
     }
 
     fn find(&self, mut fits: impl FnMut(&Open) -> io::Result<bool>) -> io::Result<Option<Open>> {
-        for file in self.open_all(&rotated(&self.path)?).into_iter().rev() {
+        for file in open_all(&rotated(&self.path)?).into_iter().rev() {
             if fits(&file)? {
                 return Ok(Some(file));
             }
@@ -516,6 +526,12 @@ fn look(path: &Path) -> io::Result<Option<Metadata>> {
 
 fn open(path: &Path) -> io::Result<Option<Open>> {
     absent_is_none(File::open(path))?.map(Open::at_start).transpose()
+}
+
+fn open_all(files: &[Rotated]) -> Vec<Open> {
+    let skip = files.len().saturating_sub(WAITING_MAX);
+    // One that cannot be opened is gone or not ours to read.
+    files.iter().skip(skip).filter_map(|file| open(&file.path).ok().flatten()).collect()
 }
 
 fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {

@@ -3,10 +3,10 @@
 //! order of checks is the original's: first run, token, handler. A PUT's 200 says that the row was written, and
 //! nothing of any worker.
 
-use super::config::{GarmConfig, Metrics};
+use super::config::{GarmConfig, LogLevel, Metrics};
 use super::counters::{Listener, goroutines, metrics};
 use super::db::later;
-use super::process::Task;
+use super::process::{Phase, Task};
 use super::{GarmState, Write};
 use crate::lab::wire::{Answer, Request};
 use crate::model::{ScaleSetId, Span, Wall};
@@ -19,8 +19,23 @@ use serde_json::{Value, json};
 const EVENT: Span = Span::millis(5);
 
 impl GarmState {
-    /// Answers one request to a running process.
+    /// Answers one request to a running process, and logs it.
     pub(super) fn answer(&mut self, now: Wall, request: &Request) -> Answer {
+        let answer = self.route(now, request);
+        let attributes = vec![
+            ("method", json!(request.method().as_str())),
+            ("uri", json!(request.uri().path_and_query().map_or("/", |uri| uri.as_str()))),
+            ("user_agent", json!(agent(request))),
+            ("ip", json!("127.0.0.1:50378")),
+            ("code", json!(answer.response.status().as_u16())),
+            ("bytes", json!(answer.response.body().len())),
+            ("request_time", json!(1_000_000)),
+        ];
+        self.log.write(&self.config, now, LogLevel::Info, "access_log", &attributes);
+        answer
+    }
+
+    fn route(&mut self, now: Wall, request: &Request) -> Answer {
         let path = request.uri().path();
         let Some(path) = path.strip_prefix(self.config.base_path.as_str()) else { return page_not_found() };
         let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
@@ -48,9 +63,7 @@ impl GarmState {
         match (request.method().as_str(), segments.as_slice()) {
             ("GET", ["controller-info" | "controller"]) => line(&self.controller()),
             ("GET", ["metrics-token"]) => line(&json!({"token": token(&self.config, "metrics", now)})),
-            ("GET", ["scalesets"]) => {
-                line(&self.db.sets.values().map(|set| set.json(&self.config, false)).collect::<Value>())
-            }
+            ("GET", ["scalesets"]) => line(&self.db.sets.values().map(|set| set.json(&self.config)).collect::<Value>()),
             ("GET", ["instances"]) => {
                 line(&self.db.instances.values().map(super::db::InstanceRow::json).collect::<Value>())
             }
@@ -83,7 +96,7 @@ impl GarmState {
     fn controller(&self) -> Value {
         let id = &self.config.controller_id;
         let base = "http://garm.test";
-        json!({
+        let mut controller = json!({
             "controller_id": id,
             "hostname": "vm",
             "metadata_url": format!("{base}/api/v1/metadata"),
@@ -95,12 +108,17 @@ impl GarmState {
             "enable_agent_tools_sync": false,
             "minimum_job_age_backoff": 30,
             "version": "v0.0.0-unknown",
-        })
+        });
+        if self.config.generation.retries() {
+            controller["garm_agent_version"] = json!("");
+            controller["allow_insecure_garm_agent"] = json!(false);
+        }
+        controller
     }
 
     fn one_set(&self, id: u64) -> Answer {
         match self.db.sets.get(&id) {
-            Some(set) => line(&set.json(&self.config, true)),
+            Some(_) => line(&self.db.whole(id, &self.config)),
             None => refuse(404, "Not Found", "error fetching scale set: error fetching scale set by ID: not found"),
         }
     }
@@ -127,22 +145,22 @@ impl GarmState {
         let changed = *set != before;
         if changed {
             set.updated = later(set.updated, now);
-            let (enabled, payload) = (set.enabled, set.json(&self.config, true));
+            let enabled = set.enabled;
+            let payload = self.db.whole(id, &self.config);
             self.events.push(json!({"entity-type": "scaleset", "operation": "update", "payload": payload}));
             if let Some(process) = &mut self.process {
                 process.at(now.plus(EVENT), Task::Updated(id, enabled));
             }
         }
-        let agent = request.headers().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default();
         self.writes.push(Write {
             at: now,
             set: ScaleSetId(id),
             was: before.enabled,
             enabled: self.db.sets.get(&id).is_some_and(|set| set.enabled),
-            by: agent.to_owned(),
+            by: agent(request).to_owned(),
         });
         match self.db.sets.get(&id) {
-            Some(set) => line(&set.json(&self.config, true)),
+            Some(_) => line(&self.db.whole(id, &self.config)),
             None => Answer::empty(500),
         }
     }
@@ -155,7 +173,7 @@ impl GarmState {
             Metrics::Token => return refuse(401, "Authentication failed", ""),
         }
         let Some(process) = &self.process else { return Answer::empty(503) };
-        let running = process.workers.iter().filter(|(_, worker)| !worker.starting);
+        let running = process.workers.iter().filter(|(_, worker)| worker.phase == Phase::Running);
         let listeners: Vec<_> = running
             .map(|(set, worker)| Listener { set: *set, last_success: worker.last_success, restarts: worker.restarts })
             .collect();
@@ -166,12 +184,16 @@ impl GarmState {
     fn goroutine_dump(&self) -> Answer {
         let workers = self.process.iter().flat_map(|process| process.workers.values());
         let (mut alive, mut listening) = (0, 0);
-        for worker in workers.filter(|worker| !worker.starting) {
+        for worker in workers.filter(|worker| worker.phase == Phase::Running) {
             alive += 1;
             listening += usize::from(worker.listener.is_some());
         }
         Answer::raw(200, "text/plain; charset=utf-8", goroutines(alive, listening).into_bytes())
     }
+}
+
+fn agent(request: &Request) -> &str {
+    request.headers().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default()
 }
 
 /// JSON with the newline that Go's encoder ends it with.

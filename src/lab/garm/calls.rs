@@ -67,6 +67,16 @@ pub(super) fn error(url: &str, reply: &Reply) -> String {
     }
 }
 
+/// The error text of a poll, which has its own words for a queue that is gone.
+pub(super) fn poll_error(url: &str, reply: &Reply) -> String {
+    match reply {
+        Reply::Got(404, body) => {
+            format!("resource {url} not found: {}", Value::from(String::from_utf8_lossy(body).into_owned()))
+        }
+        Reply::Got(..) | Reply::Broken | Reply::Hangs | Reply::Held(_) => error(url, reply),
+    }
+}
+
 /// The caller.
 pub(super) struct Caller<'a> {
     pub config: &'a GarmConfig,

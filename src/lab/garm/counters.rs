@@ -3,7 +3,7 @@
 //! operation counts when it starts, an error when it returns, cancellation included.
 
 use super::config::{GarmConfig, Generation};
-use super::db::{Db, ENDPOINT};
+use super::db::{Db, ENDPOINT, InstanceRow, JobRow};
 use crate::model::{EntityKind, Wall};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -87,15 +87,19 @@ pub(super) fn metrics(
         counts(&counters.operations),
     );
     let credential = format!("{{credential_id=\"1\",credential_name=\"pat\",endpoint=\"{ENDPOINT}\"}}");
-    for (name, value) in [("limit", 0.0), ("remaining", 0.0), ("reset_timestamp", -62_135_596_800.0), ("used", 0.0)] {
-        let help = "Rate limit of a credential";
+    for (name, help, value) in [
+        ("limit", "The maximum number of requests allowed per hour for GitHub API", 0.0),
+        ("remaining", "The number of requests remaining in the current rate limit window", 0.0),
+        ("reset_timestamp", "Unix timestamp when the rate limit resets", -62_135_596_800.0),
+        ("used", "The number of requests used in the current rate limit window", 0.0),
+    ] {
         family(&format!("garm_github_rate_limit_{name}"), "gauge", help, vec![(credential.clone(), value)]);
     }
     let health = format!(
         "{{callback_url=\"\",controller_id=\"{0}\",controller_webhook_url=\"{0}\",metadata_url=\"\",webhook_url=\"\"}}",
         config.controller_id
     );
-    family("garm_health", "gauge", "Health of the runner", vec![(health, 1.0)]);
+    family("garm_health", "gauge", "Health of the garm", vec![(health, 1.0)]);
     let organizations: Vec<_> = db.entities.values().filter(|(e, _)| e.kind == EntityKind::Organization).collect();
     let info =
         |(entity, id): &&(crate::model::Entity, String)| (format!("{{id=\"{id}\",name=\"{}\"}}", entity.name), 1.0);
@@ -106,7 +110,9 @@ pub(super) fn metrics(
     let help = "Status of the organization pool manager";
     family("garm_organization_pool_manager_status", "gauge", help, organizations.iter().map(status).collect());
     let provider = "{description=\"stub\",name=\"stub\",type=\"external\"}".to_owned();
-    family("garm_provider_info", "gauge", "Info of the provider", vec![(provider, 1.0)]);
+    family("garm_provider_info", "gauge", "Info of the organization", vec![(provider, 1.0)]);
+    family("garm_job_status", "gauge", "List of workflow jobs and their status", jobs(db));
+    family("garm_runner_status", "gauge", "Status of the instance", runners(config.generation, db));
     match config.generation {
         Generation::PreFix => {}
         Generation::PostFix | Generation::ListenerMetrics => set_gauges(db, &mut family),
@@ -131,8 +137,18 @@ pub(super) fn metrics(
 fn set_gauges(db: &Db, family: &mut impl FnMut(&str, &str, &str, Vec<(String, f64)>)) {
     let id = |id: u64| format!("{{id=\"{id}\"}}");
     let gauge = |pick: fn(&super::db::SetRow) -> u64| db.sets.values().map(|s| (id(s.id), as_f64(pick(s)))).collect();
-    family("garm_scaleset_bootstrap_timeout", "gauge", "Bootstrap timeout", gauge(|s| s.bootstrap_timeout));
-    family("garm_scaleset_desired_runner_count", "gauge", "Desired runner count", gauge(|s| s.desired));
+    family(
+        "garm_scaleset_bootstrap_timeout",
+        "gauge",
+        "Runner bootstrap timeout in the scale set",
+        gauge(|s| s.bootstrap_timeout),
+    );
+    family(
+        "garm_scaleset_desired_runner_count",
+        "gauge",
+        "Desired runner count requested by GitHub for the scale set",
+        gauge(|s| s.desired),
+    );
     let info = db.sets.values().map(|set| {
         let (kind, owner) = (set.entity.kind.as_str(), &set.entity.name);
         let labels = format!(
@@ -144,13 +160,57 @@ fn set_gauges(db: &Db, family: &mut impl FnMut(&str, &str, &str, Vec<(String, f6
         (labels, 1.0)
     });
     family("garm_scaleset_info", "gauge", "Info of the scale set", info.collect());
-    family("garm_scaleset_max_runners", "gauge", "Max runners", gauge(|s| s.max_runners));
-    family("garm_scaleset_min_idle_runners", "gauge", "Min idle runners", gauge(|s| s.min_idle_runners));
+    family(
+        "garm_scaleset_max_runners",
+        "gauge",
+        "Maximum number of runners in the scale set",
+        gauge(|s| s.max_runners),
+    );
+    family(
+        "garm_scaleset_min_idle_runners",
+        "gauge",
+        "Minimum number of idle runners in the scale set",
+        gauge(|s| s.min_idle_runners),
+    );
     let status = db.sets.values().map(|set| {
         let labels = format!("{{enabled=\"{}\",id=\"{}\",state=\"pending_create\"}}", set.enabled, set.id);
         (labels, if set.enabled { 1.0 } else { 0.0 })
     });
     family("garm_scaleset_status", "gauge", "Status of the scale set", status.collect());
+}
+
+fn jobs(db: &Db) -> Vec<(String, f64)> {
+    let job = |(id, job): (&u64, &JobRow)| {
+        let labels = format!(
+            "{{conclusion=\"{}\",job_id=\"{id}\",name=\"{}\",owner=\"{}\",repository=\"{}\",requested_labels=\"{}\",\
+             runner_name=\"{}\",scaleset_job_id=\"{}\",status=\"{}\",workflow_job_id=\"0\",workflow_run_id=\"{}\"}}",
+            job.conclusion, job.name, job.owner, job.repository, job.label, job.runner, job.uuid, job.status, job.run
+        );
+        (labels, 1.0)
+    };
+    db.jobs.iter().map(job).collect()
+}
+
+/// The older build knows no scale set here, and leaves the labels of pools empty.
+fn runners(generation: Generation, db: &Db) -> Vec<(String, f64)> {
+    let runner = |row: &InstanceRow| {
+        let (name, runner_status, status) = (&row.name, row.runner_status, row.status);
+        let entity = db.sets.get(&row.set).map(|set| &set.entity);
+        let (owner, kind) = entity.map_or(("", ""), |entity| (entity.name.as_str(), entity.kind.as_str()));
+        let labels = match generation {
+            Generation::PreFix => format!(
+                "{{name=\"{name}\",pool_id=\"\",pool_owner=\"\",pool_type=\"\",provider=\"\",\
+                 runner_status=\"{runner_status}\",status=\"{status}\"}}"
+            ),
+            Generation::PostFix | Generation::ListenerMetrics => format!(
+                "{{name=\"{name}\",pool_id=\"\",pool_owner=\"{owner}\",pool_type=\"{kind}\",provider=\"stub\",\
+                 runner_status=\"{runner_status}\",scaleset_id=\"{}\",status=\"{status}\"}}",
+                row.set
+            ),
+        };
+        (labels, 1.0)
+    };
+    db.instances.values().map(runner).collect()
 }
 
 /// A goroutine dump with the frames that matter, and a few that do not.

@@ -40,11 +40,26 @@ pub(super) struct InstanceRow {
     pub updated: Wall,
 }
 
+/// One job, as its last message told it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct JobRow {
+    pub uuid: String,
+    pub name: String,
+    pub run: u64,
+    pub owner: String,
+    pub repository: String,
+    pub label: String,
+    pub status: &'static str,
+    pub conclusion: String,
+    pub runner: String,
+}
+
 /// The database.
 #[derive(Debug, Default)]
 pub(super) struct Db {
     pub sets: BTreeMap<u64, SetRow>,
     pub instances: BTreeMap<String, InstanceRow>,
+    pub jobs: BTreeMap<u64, JobRow>,
     pub entities: BTreeMap<String, (Entity, String)>,
     serial: u64,
 }
@@ -54,6 +69,11 @@ impl Db {
     pub(super) fn next(&mut self) -> u64 {
         self.serial = self.serial.saturating_add(1);
         self.serial
+    }
+
+    /// A job's number.
+    pub(super) fn next_job(&self) -> u64 {
+        self.jobs.keys().next_back().copied().unwrap_or(0).saturating_add(1)
     }
 
     pub(super) fn add_set(&mut self, entity: &Entity, name: &str, forge_id: u64, now: Wall) -> u64 {
@@ -84,6 +104,23 @@ impl Db {
         id
     }
 
+    /// A set as the API renders it alone and in events: with its instances, whose provider is left empty.
+    pub(super) fn whole(&self, set: u64, config: &GarmConfig) -> Value {
+        let mut row = self.sets.get(&set).map_or(Value::Null, |row| row.json(config));
+        let instances: Vec<Value> = self.instances.values().filter(|i| i.set == set).map(InstanceRow::json).collect();
+        if let Value::Object(row) = &mut row {
+            row.insert("template_name".to_owned(), json!("github_linux"));
+            if !instances.is_empty() {
+                let mut instances = Value::Array(instances);
+                for instance in instances.as_array_mut().into_iter().flatten() {
+                    instance["provider_name"] = json!("");
+                }
+                row.insert("instances".to_owned(), instances);
+            }
+        }
+        row
+    }
+
     /// Instances of a set that have not been removed.
     pub(super) fn runners(&self, set: u64) -> u64 {
         let of_set = self.instances.values().filter(|row| row.set == set && row.status != "deleted");
@@ -102,8 +139,8 @@ impl SetRow {
         format!("scaleset-controller-{}", self.entity_id)
     }
 
-    /// As the API renders it: in lists, and, `whole`, alone.
-    pub(super) fn json(&self, config: &GarmConfig, whole: bool) -> Value {
+    /// As the API renders it in lists.
+    pub(super) fn json(&self, config: &GarmConfig) -> Value {
         let mut row = Map::new();
         let mut put = |key: &str, value: Value| drop(row.insert(key.to_owned(), value));
         put("runner_prefix", json!("garm"));
@@ -149,9 +186,6 @@ impl SetRow {
         put(id, json!(self.entity_id));
         put(name, json!(self.entity.name));
         put("template_id", json!(2));
-        if whole {
-            put("template_name", json!("github_linux"));
-        }
         Value::Object(row)
     }
 }

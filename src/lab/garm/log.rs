@@ -67,9 +67,10 @@ fn text(at: Wall, level: LogLevel, msg: &str, attributes: &Attributes) -> String
     line
 }
 
-/// slog quotes what holds a blank, a quote or an equals sign.
+/// slog quotes what is empty or holds a blank, a quote, an equals sign or a control character; a backslash alone needs
+/// no quotes.
 fn quoted(text: &str) -> String {
-    if text.is_empty() || text.contains([' ', '"', '=', '\\']) {
+    if text.is_empty() || text.contains([' ', '"', '=']) || text.contains(char::is_control) {
         Value::from(text).to_string()
     } else {
         text.to_owned()

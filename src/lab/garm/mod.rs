@@ -8,6 +8,7 @@
 //! | `db` | scale sets and instances, and how the API renders them |
 //! | `api` | the HTTP side |
 //! | `process` | workers and listeners: how they start, give up, retry, poll, stop and crash |
+//! | `runners` | jobs and instances |
 //! | `calls` | its requests to GitHub |
 //! | `counters` | `/metrics` and goroutine dumps |
 //! | `log` | log lines, as recorded |
@@ -21,6 +22,7 @@ mod counters;
 mod db;
 mod log;
 mod process;
+mod runners;
 #[cfg(test)]
 mod tests;
 
@@ -138,6 +140,7 @@ impl GarmState {
         let Some(mut process) = self.process.take() else { return };
         let mut step = step(&self.config, &mut self.db, &mut self.log, &mut self.events, forge, now);
         for set in process.workers.keys().copied().collect::<Vec<_>>() {
+            process.say_stopped(set, &mut step);
             if process.stop_listening(set, Polling::InFlight, &mut step) == Err(Died) {
                 self.process = Some(process);
                 self.crash(now, forge);
@@ -250,7 +253,7 @@ impl GarmState {
         let Some(row) = self.db.sets.get_mut(&set.0).filter(|row| row.enabled != enabled) else { return };
         row.enabled = enabled;
         row.updated = db::later(row.updated, now);
-        let payload = row.json(&self.config, true);
+        let payload = self.db.whole(set.0, &self.config);
         self.events.push(json!({"entity-type": "scaleset", "operation": "update", "payload": payload}));
         if let Some(process) = &mut self.process {
             process.at(now.plus(Span::millis(5)), process::Task::Updated(set.0, enabled));
@@ -277,6 +280,12 @@ impl GarmState {
         for instance in self.db.instances.values_mut().filter(|instance| instance.set == set.0) {
             instance.status = "deleted";
         }
+    }
+
+    /// Its controller's id.
+    #[must_use]
+    pub fn controller_id(&self) -> &str {
+        &self.config.controller_id
     }
 
     /// Every PUT so far.

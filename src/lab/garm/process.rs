@@ -6,12 +6,13 @@
 //! and then tries for ever. A session that has vanished under its listener is deleted by it; a 404 to that kills the
 //! process.
 
-use super::calls::{Caller, Reply, Session, error, poll_url};
+use super::calls::{Caller, Reply, Session, error, poll_error, poll_url};
 use super::config::LogLevel::{Debug, Error, Info, Warn};
 use super::config::{GarmConfig, LogLevel};
 use super::counters::Counters;
-use super::db::{Db, ENDPOINT, InstanceRow, SetRow, later, uuid};
+use super::db::{Db, ENDPOINT, SetRow, later};
 use super::log::{Attributes, Log};
+use super::runners::{job_message, provided};
 use crate::lab::forge::Forge;
 use crate::model::{Span, Wall};
 use http::Method;
@@ -26,6 +27,8 @@ const PULSE: Span = Span::secs(30);
 pub(super) enum Task {
     /// Starts its workers.
     Boot,
+    /// A worker whose start failed is started again.
+    Start(u64),
     /// The start of a worker ends.
     Started(u64, Operation),
     /// An update event of a set arrives: with this `enabled`.
@@ -51,20 +54,34 @@ pub(super) enum Operation {
     Update,
 }
 
+/// How far a worker has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Inside its start: events are missed. Starts before this one failed so often.
+    Starting(u32),
+    /// Its start failed, so often by now, and is to be tried again.
+    Failed(u32),
+    /// It is there.
+    Running,
+}
+
 /// One worker.
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
     /// As it last heard: an event that it missed leaves it wrong.
     pub enabled: bool,
-    /// Not there yet: events are missed.
-    pub starting: bool,
+    pub phase: Phase,
     pub listener: Option<Listening>,
     /// Successive failures of a listener that had run.
     pub failures: u32,
+    /// Its last wait after such a failure, in milliseconds; 0: none yet.
+    pub backoff: u64,
     /// Hangs in a request that is never answered, with its locks held.
     pub hangs: bool,
     pub last_success: Option<Wall>,
     pub restarts: u64,
+    /// Runners that it has and wants, as last logged.
+    pub said_runners: Option<(u64, u64)>,
 }
 
 /// A listener.
@@ -83,8 +100,29 @@ pub(super) struct Process {
     pub workers: BTreeMap<u64, Worker>,
     pub counters: Counters,
     pub agenda: BTreeSet<(Wall, u64, Task)>,
+    /// Whether workers were started; events that come before are missed.
+    booted: bool,
     serial: u64,
 }
+
+impl Worker {
+    const fn new(enabled: bool, phase: Phase) -> Self {
+        Self {
+            enabled,
+            phase,
+            listener: None,
+            failures: 0,
+            backoff: 0,
+            hangs: false,
+            last_success: None,
+            restarts: 0,
+            said_runners: None,
+        }
+    }
+}
+
+/// How often a newer build's controller looks for workers that do not run.
+const CONTROLLER_LOOKS: Span = Span::secs(5);
 
 /// Whether a poll is to be cancelled when a listener stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,27 +148,27 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    #[expect(clippy::needless_pass_by_value, reason = "every caller has just made them")]
+    #[expect(clippy::needless_pass_by_value, reason = "attributes are made for one line")]
     pub(super) fn say(&mut self, level: LogLevel, msg: &str, attributes: Attributes) {
         self.log.write(self.config, self.now, level, msg, &attributes);
     }
-    fn caller(&mut self) -> Caller<'_> {
+    pub(super) fn caller(&mut self) -> Caller<'_> {
         Caller { config: self.config, forge: &mut *self.forge, now: self.now }
     }
     fn changed(&mut self, set: u64) {
         if let Some(row) = self.db.sets.get_mut(&set) {
             row.updated = later(row.updated, self.now);
-            let payload = row.json(self.config, true);
+            let payload = self.db.whole(set, self.config);
             self.events.push(json!({"entity-type": "scaleset", "operation": "update", "payload": payload}));
         }
     }
 }
 
-fn of_worker(set: &SetRow) -> Attributes {
+pub(super) fn of_worker(set: &SetRow) -> Attributes {
     vec![("worker", json!(set.worker())), ("entity", json!(set.entity.name)), ("endpoint", json!(ENDPOINT))]
 }
 
-fn of_listener(set: &SetRow) -> Attributes {
+pub(super) fn of_listener(set: &SetRow) -> Attributes {
     let mut attributes = vec![("sub_worker", json!("scaleset-listener"))];
     attributes.extend(of_worker(set));
     attributes
@@ -140,7 +178,7 @@ fn of_controller(set: &SetRow) -> Attributes {
     vec![("worker", json!(set.controller())), ("entity", json!(set.entity.name)), ("endpoint", json!(ENDPOINT))]
 }
 
-fn with(mut first: Attributes, rest: Attributes) -> Attributes {
+pub(super) fn with(mut first: Attributes, rest: Attributes) -> Attributes {
     first.extend(rest);
     first
 }
@@ -152,6 +190,7 @@ impl Process {
             workers: BTreeMap::new(),
             counters: Counters::default(),
             agenda: BTreeSet::new(),
+            booted: false,
             serial: 0,
         };
         let url = json!("URL cannot be empty");
@@ -178,6 +217,13 @@ impl Process {
         self.agenda.insert((when, self.serial, task));
     }
 
+    /// A worker looks again after this, unless it is to look at some time already: a worker has one such loop.
+    fn look_after(&mut self, set: u64, wait: Span, now: Wall) {
+        if !self.agenda.iter().any(|(_, _, task)| *task == Task::Look(set)) {
+            self.at(now.plus(wait), Task::Look(set));
+        }
+    }
+
     /// A held poll is asked again now, instead of at its end.
     pub(super) fn poll_now(&mut self, set: u64, poll: u64, now: Wall) {
         self.agenda.retain(|(_, _, task)| *task != Task::Poll(set, poll));
@@ -187,9 +233,14 @@ impl Process {
     pub(super) fn run(&mut self, task: Task, step: &mut Step<'_>) -> Result<(), Died> {
         match task {
             Task::Boot => {
+                self.booted = true;
                 for set in step.db.sets.keys().copied().collect::<Vec<_>>() {
                     self.start_worker(set, Operation::Create, step);
                 }
+                Ok(())
+            }
+            Task::Start(set) => {
+                self.start_worker(set, Operation::Create, step);
                 Ok(())
             }
             Task::Started(set, operation) => {
@@ -229,18 +280,11 @@ impl Process {
         }
         let scale_set = vec![("scale_set", json!(row.worker()))];
         step.say(Debug, "starting scale set worker", with(scale_set, of_worker(&row)));
-        self.workers.insert(
-            set,
-            Worker {
-                enabled: row.enabled,
-                starting: true,
-                listener: None,
-                failures: 0,
-                hangs: false,
-                last_success: None,
-                restarts: 0,
-            },
-        );
+        let failed = match self.workers.get(&set).map(|worker| worker.phase) {
+            Some(Phase::Failed(failed) | Phase::Starting(failed)) => failed,
+            Some(Phase::Running) | None => 0,
+        };
+        self.workers.insert(set, Worker::new(row.enabled, Phase::Starting(failed)));
         self.at(step.now.plus(step.config.worker_start), Task::Started(set, operation));
     }
 
@@ -248,7 +292,6 @@ impl Process {
         let Some(row) = step.db.sets.get(&set).cloned() else { return };
         let Some(enabled) = self.workers.get(&set).map(|worker| worker.enabled) else { return };
         if let Err(words) = self.ensure_created(&row, step) {
-            self.workers.remove(&set);
             self.first_start_failed(&row, operation, &words, step);
             return;
         }
@@ -258,7 +301,6 @@ impl Process {
             if enabled {
                 step.say(Debug, "starting scale set listener", of_worker(&row));
                 if let Err(words) = self.listen(&row, step) {
-                    self.workers.remove(&set);
                     self.first_start_failed(&row, operation, &format!("error starting listener: {words}"), step);
                     return;
                 }
@@ -275,12 +317,13 @@ impl Process {
         let attributes = vec![("consumer_id", json!(row.worker())), ("watcher", json!("database"))];
         step.say(Info, "starting consumer", attributes);
         let Some(worker) = self.workers.get_mut(&set) else { return };
-        worker.starting = false;
+        worker.phase = Phase::Running;
         let idle = worker.listener.is_none();
         if idle {
             let first = if step.config.generation.retries() { Span::ZERO } else { step.config.retry };
             self.at(step.now.plus(first), Task::Look(set));
         }
+        self.agenda.retain(|(_, _, task)| *task != Task::Scale(set));
         self.at(step.now.plus(Span::secs(5)), Task::Scale(set));
     }
 
@@ -312,23 +355,17 @@ impl Process {
 
     fn first_start_failed(&mut self, row: &SetRow, operation: Operation, words: &str, step: &mut Step<'_>) {
         let words = format!("error starting scale set worker: {words}");
+        let failed = match self.workers.remove(&row.id).map(|worker| worker.phase) {
+            Some(Phase::Starting(failed) | Phase::Failed(failed)) => failed,
+            Some(Phase::Running) | None => 0,
+        };
         if step.config.generation.retries() {
             let attributes = vec![("scale_set_id", json!(row.id)), ("error", json!(words))];
             step.say(Error, "retry failed: starting scale set worker", with(attributes, of_controller(row)));
-            // Such a build starts it again, later.
-            self.workers.insert(
-                row.id,
-                Worker {
-                    enabled: row.enabled,
-                    starting: true,
-                    listener: None,
-                    failures: 0,
-                    hangs: false,
-                    last_success: None,
-                    restarts: 0,
-                },
-            );
-            self.at(step.now.plus(Span::secs(10)), Task::Started(row.id, operation));
+            let wait = (0..failed.min(20)).fold(10_000_u64, |wait, _| (wait.saturating_mul(3) / 2).min(300_000));
+            let phase = Phase::Failed(failed.saturating_add(1));
+            self.workers.insert(row.id, Worker::new(row.enabled, phase));
+            self.at(step.now.plus(Span::millis(wait)), Task::Start(row.id));
         } else {
             let msg = match operation {
                 Operation::Create => "failed to handle scale set create operation",
@@ -338,7 +375,7 @@ impl Process {
         }
     }
 
-    fn service(&mut self, row: &SetRow, step: &mut Step<'_>) -> Result<(String, String), String> {
+    pub(super) fn service(&mut self, row: &SetRow, step: &mut Step<'_>) -> Result<(String, String), String> {
         let kind = row.entity.kind;
         self.counters.begin("CreateEntityRegistrationToken", kind);
         let service = step.caller().service(row);
@@ -401,7 +438,7 @@ impl Process {
     fn look(&mut self, set: u64, step: &mut Step<'_>) {
         let Some(row) = step.db.sets.get(&set).cloned() else { return };
         let Some(worker) = self.workers.get(&set) else { return };
-        if worker.listener.is_some() || worker.starting || worker.hangs {
+        if worker.listener.is_some() || worker.phase != Phase::Running || worker.hangs {
             return;
         }
         let failures = worker.failures;
@@ -419,16 +456,34 @@ impl Process {
                     worker.restarts = worker.restarts.saturating_add(1);
                 }
                 worker.failures = 0;
+                if step.config.generation.retries() {
+                    worker.backoff = 0;
+                }
                 return;
             }
+        } else if let Some(worker) = self.workers.get_mut(&set) {
+            // Disabled over a wake-up: the listener counts as one that never ran.
+            worker.failures = 0;
         }
         self.at(step.now.plus(wait), Task::Look(set));
     }
 
-    /// A listener that had run waits longer each time.
+    /// A listener that had run waits longer each time. The older build says each failure twice, tests its bound before it
+    /// multiplies, and never begins anew (`reference/garm-api.md` §11.1, §11.2).
     fn restart_failed(&mut self, row: &SetRow, failures: u32, words: &str, step: &mut Step<'_>) -> Span {
-        let wait = (1..failures.min(10)).fold(5_000_u64, |wait, _| (wait.saturating_mul(3) / 2).min(60_000));
+        let before = self.workers.get(&row.id).map_or(0, |worker| worker.backoff);
+        let longer = before.saturating_mul(3) / 2;
+        let wait = match (before, step.config.generation.retries()) {
+            (0, _) => 5_000,
+            (before, false) if before > 60_000 => 60_000,
+            (_, false) => longer,
+            (_, true) => longer.min(60_000),
+        };
         let backoff = json!(wait.saturating_mul(1_000_000));
+        if !step.config.generation.retries() {
+            let attributes = with(vec![("error", json!(words))], of_worker(row));
+            step.say(Error, "error restarting listener", attributes);
+        }
         if failures == 1 {
             let attributes = with(vec![("backoff", backoff.clone())], of_worker(row));
             step.say(Info, "backing off restart attempt", attributes);
@@ -437,13 +492,14 @@ impl Process {
         step.say(Error, "error restarting listener", with(attributes, of_worker(row)));
         if let Some(worker) = self.workers.get_mut(&row.id) {
             worker.failures = worker.failures.saturating_add(1);
+            worker.backoff = wait;
         }
         Span::millis(wait)
     }
 
     /// An update event arrives.
     fn updated(&mut self, set: u64, enabled: bool, step: &mut Step<'_>) -> Result<(), Died> {
-        let Some(row) = step.db.sets.get(&set).cloned() else { return Ok(()) };
+        let Some(row) = step.db.sets.get(&set).cloned().filter(|_| self.booted) else { return Ok(()) };
         let attributes = vec![("scale_set_id", json!(set)), ("scale_set_name", json!(row.name))];
         step.say(Debug, "got update operation for scale set", with(attributes, of_controller(&row)));
         match self.workers.get_mut(&set) {
@@ -451,17 +507,36 @@ impl Process {
                 self.start_worker(set, Operation::Update, step);
                 Ok(())
             }
-            // It is inside its start, and does not hear.
-            Some(worker) if worker.starting || worker.hangs => Ok(()),
+            // It is inside its start, or hangs, and does not hear.
+            Some(worker) if matches!(worker.phase, Phase::Starting(_)) || worker.hangs => Ok(()),
+            // A new one, without a past, is started at the controller's next look.
+            Some(worker) if worker.phase != Phase::Running => {
+                *worker = Worker::new(enabled, Phase::Failed(0));
+                self.agenda.retain(|(_, _, task)| *task != Task::Start(set));
+                self.at(step.now.plus(CONTROLLER_LOOKS), Task::Start(set));
+                Ok(())
+            }
             Some(worker) => {
                 let was = std::mem::replace(&mut worker.enabled, enabled);
+                let listened = worker.listener.is_some();
                 step.say(Debug, "got update operation", of_worker(&row));
                 if was && !enabled {
                     self.stop_listening(set, Polling::InFlight, step)?;
-                    self.at(step.now.plus(step.config.retry), Task::Look(set));
+                    if listened {
+                        step.say(Debug, "listener is stopped; attempting to restart", of_worker(&row));
+                    }
+                    self.look_after(set, step.config.retry, step.now);
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// A worker that only waits says that it is stopped.
+    pub(super) fn say_stopped(&self, set: u64, step: &mut Step<'_>) {
+        let waits = self.workers.get(&set).is_some_and(|w| w.listener.is_none() && w.phase == Phase::Running);
+        if let Some(row) = step.db.sets.get(&set).filter(|_| waits).cloned() {
+            step.say(Info, "worker is stopped; exiting keepListenerAlive", of_worker(&row));
         }
     }
 
@@ -472,8 +547,11 @@ impl Process {
             return Ok(());
         };
         let kind = row.entity.kind;
-        step.say(Debug, "stopping scale set listener", of_listener(&row));
         step.say(Debug, "closing message session", with(vec![("scale_set", json!(row.forge_id))], of_listener(&row)));
+        let id = json!(listening.session.id);
+        let attributes = vec![("session_id", id), ("session_listener", json!(row.id))];
+        step.say(Debug, "message session refresh loop done", with(attributes, of_listener(&row)));
+        step.say(Debug, "stopping scale set listener", of_listener(&row));
         self.counters.begin("DeleteMessageSession", kind);
         let reply = match self.service(&row, step) {
             Ok(service) => step.caller().on_session(&Method::DELETE, &row, &listening.session, &service),
@@ -503,9 +581,6 @@ impl Process {
                 );
             }
         }
-        let id = json!(listening.session.id);
-        let attributes = vec![("session_id", id), ("session_listener", json!(row.id))];
-        step.say(Debug, "message session refresh loop done", with(attributes, of_listener(&row)));
         if polling == Polling::InFlight {
             step.caller().hang_up(&listening.session, row.last_message, listening.poll);
             self.counters.fail("GetMessage", kind);
@@ -558,14 +633,18 @@ impl Process {
     ) -> Result<(), Died> {
         self.counters.fail("GetMessage", row.entity.kind);
         let url = poll_url(&listening.session, row.last_message);
-        let words = format!("request to {url} failed: {}", error(&url, reply));
+        let words = format!("request to {url} failed: {}", poll_error(&url, reply));
         step.say(Error, "getting message", with(vec![("error", json!(words))], of_listener(row)));
-        self.stop_listening(row.id, Polling::Ended, step)?;
-        step.say(Debug, "listener is stopped; attempting to restart", of_worker(row));
+        let stopped = self.stop_listening(row.id, Polling::Ended, step);
+        // The worker notices while the listener still deletes its session; a newer build's panic is quicker.
+        if stopped.is_ok() || !step.config.generation.retries() {
+            step.say(Debug, "listener is stopped; attempting to restart", of_worker(row));
+        }
+        stopped?;
         if let Some(worker) = self.workers.get_mut(&row.id) {
             worker.failures = 1;
         }
-        self.at(step.now.plus(Span::millis(250)), Task::Look(row.id));
+        self.look_after(row.id, Span::millis(250), step.now);
         Ok(())
     }
 
@@ -597,6 +676,17 @@ impl Process {
         Ok(())
     }
 
+    /// Every 30 s each entity's client asks for its quota; only failures are counted.
+    fn pulse(&mut self, step: &mut Step<'_>) {
+        let entities: Vec<_> = step.db.entities.values().map(|(entity, _)| entity.kind).collect();
+        for kind in entities {
+            if !matches!(step.caller().rate_limit(), Reply::Got(200, _)) {
+                self.counters.fail("GetRateLimit", kind);
+            }
+        }
+        self.at(step.now.plus(PULSE), Task::Pulse);
+    }
+
     /// Each minute; a token close to its end is renewed.
     fn refresh(&mut self, set: u64, session: &str, step: &mut Step<'_>) {
         let Some(row) = step.db.sets.get(&set).cloned() else { return };
@@ -618,9 +708,8 @@ impl Process {
                     .and_then(|body| Some(body.get("messageQueueAccessToken")?.as_str()?.to_owned())),
                 Reply::Got(..) | Reply::Broken | Reply::Hangs | Reply::Held(_) => None,
             };
-            if let (Some(token), Some(listening)) =
-                (token, self.workers.get_mut(&set).and_then(|worker| worker.listener.as_mut()))
-            {
+            let listener = self.workers.get_mut(&set).and_then(|worker| worker.listener.as_mut());
+            if let (Some(token), Some(listening)) = (token, listener) {
                 listening.session.token = token;
                 listening.opened = step.now;
                 step.say(Debug, "refreshed message session token", attributes());
@@ -633,100 +722,4 @@ impl Process {
         }
         self.at(step.now.plus(Span::mins(1)), Task::Refresh(set, session.to_owned()));
     }
-
-    /// Every 5 s a living worker removes what is deleted and makes what is missing.
-    fn scale(&mut self, set: u64, step: &mut Step<'_>) {
-        let Some(row) = step.db.sets.get(&set).cloned() else { return };
-        if !self.workers.contains_key(&set) {
-            return;
-        }
-        let gone: Vec<_> = step
-            .db
-            .instances
-            .values()
-            .filter(|i| i.set == set && i.status == "deleted")
-            .map(|i| i.name.clone())
-            .collect();
-        for name in gone {
-            if let Some(instance) = step.db.instances.remove(&name) {
-                step.events.push(json!({"entity-type": "instance", "operation": "delete", "payload": instance.json()}));
-            }
-        }
-        let target = row.desired.saturating_add(row.min_idle_runners).min(row.max_runners);
-        if step.db.runners(set) < target && row.enabled {
-            self.make_runner(&row, step);
-        }
-        self.at(step.now.plus(Span::secs(5)), Task::Scale(set));
-    }
-
-    /// Every 30 s each entity's client asks for its quota; only failures are counted.
-    fn pulse(&mut self, step: &mut Step<'_>) {
-        let entities: Vec<_> = step.db.entities.values().map(|(entity, _)| entity.kind).collect();
-        for kind in entities {
-            if !matches!(step.caller().rate_limit(), Reply::Got(200, _)) {
-                self.counters.fail("GetRateLimit", kind);
-            }
-        }
-        self.at(step.now.plus(PULSE), Task::Pulse);
-    }
-
-    fn make_runner(&mut self, row: &SetRow, step: &mut Step<'_>) {
-        let serial = step.db.next();
-        let name = format!("garm-{serial:012x}");
-        let Ok(service) = self.service(row, step) else { return };
-        self.counters.begin("GenerateJitRunnerConfig", row.entity.kind);
-        let Some(agent) = step.caller().jit(row, &name, &service) else {
-            self.counters.fail("GenerateJitRunnerConfig", row.entity.kind);
-            return;
-        };
-        let instance = InstanceRow {
-            uuid: uuid(serial),
-            name: name.clone(),
-            agent,
-            set: row.id,
-            status: "pending_create",
-            runner_status: "pending",
-            created: step.now,
-            updated: step.now,
-        };
-        step.events.push(json!({"entity-type": "instance", "operation": "create", "payload": instance.json()}));
-        step.db.instances.insert(name.clone(), instance);
-        self.at(step.now.plus(step.config.provider), Task::Provided(name));
-    }
-}
-
-/// The provider brought an instance up, or took it down.
-fn provided(name: &str, step: &mut Step<'_>) {
-    let Some(instance) = step.db.instances.get_mut(name) else { return };
-    instance.status = match instance.status {
-        "pending_create" => "running",
-        "pending_delete" => "deleted",
-        other => other,
-    };
-    instance.updated = step.now;
-    step.events.push(json!({"entity-type": "instance", "operation": "update", "payload": instance.json()}));
-}
-
-fn job_message(row: &SetRow, job: &Value, step: &mut Step<'_>) {
-    let text = |name: &str| job.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (kind, runner) = (text("messageType"), text("runnerName"));
-    let mut attributes = vec![("job_id", json!(text("jobId"))), ("job_name", json!(text("jobDisplayName")))];
-    if !runner.is_empty() {
-        attributes.push(("runner_name", json!(runner)));
-    }
-    let msg = match kind.as_str() {
-        "JobAvailable" => "job available",
-        "JobAssigned" => "new job assigned",
-        "JobStarted" => "job started",
-        "JobCompleted" => "job completed",
-        _ => return,
-    };
-    step.say(Info, msg, with(attributes, of_listener(row)));
-    let Some(instance) = step.db.instances.get_mut(&runner) else { return };
-    match kind.as_str() {
-        "JobStarted" => instance.runner_status = "active",
-        "JobCompleted" => instance.status = "deleted",
-        _ => {}
-    }
-    instance.updated = step.now;
 }

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "tests read recordings")]
+
 use super::*;
 use crate::decide::stale::{CurrentManager, NotStale, newest_is_stale};
 use crate::decide::testing::scale_set;

@@ -86,7 +86,7 @@ fn check(numbers: &[&str], expected: &Expect) {
 fn recorded_boot_jobs_and_toggle() {
     check(
         &["01", "02", "03"],
-        &expect![[r#"
+        &expect![[r"
         01 garm-2026-04-pre-fix
           opened: 1 x1, 2 x1, 3 x1, 4 x1
           poll: 1 x1, 2 x1, 3 x1, 4 x1
@@ -113,7 +113,7 @@ fn recorded_boot_jobs_and_toggle() {
           opened: 2 x1
           poll: 2 x1
           stopped: 2 x2
-    "#]],
+    "]],
     );
 }
 
@@ -121,7 +121,7 @@ fn recorded_boot_jobs_and_toggle() {
 fn recorded_conflicts_after_a_kill() {
     check(
         &["04", "05", "06", "07", "08"],
-        &expect![[r#"
+        &expect![[r"
         04 garm-2026-04-pre-fix
           conflict gave_up=true owner=None: acme0#1 x1, acme0#2 x1, acme1#3 x1, acme1#4 x1
           start: manager x1
@@ -166,7 +166,7 @@ fn recorded_conflicts_after_a_kill() {
           poll: 1 x1, 2 x1, 4 x1
           start: manager x1
           started: 1 x2, 2 x2, 3 x2, 4 x2
-    "#]],
+    "]],
     );
 }
 
@@ -174,7 +174,7 @@ fn recorded_conflicts_after_a_kill() {
 fn recorded_ends() {
     check(
         &["09", "10", "11"],
-        &expect![[r#"
+        &expect![[r"
         09 garm-2026-04-pre-fix
           closing: 1 x1, 2 x1, 4 x1
           stop: manager x1
@@ -216,7 +216,7 @@ fn recorded_ends() {
           poll: 1 x1
           start: manager x1
           started: 1 x2, 2 x2, 3 x2, 4 x2
-    "#]],
+    "]],
     );
 }
 
@@ -224,7 +224,7 @@ fn recorded_ends() {
 fn recorded_text_format_at_info_level() {
     check(
         &["12"],
-        &expect![[r#"
+        &expect![[r"
         12 garm-2026-04-pre-fix
           conflict gave_up=true owner=None: acme0#1 x1
           idle: 1 x1
@@ -235,7 +235,7 @@ fn recorded_text_format_at_info_level() {
           start: manager x2
           started: 1 x2
           stop: manager x1
-    "#]],
+    "]],
     );
 }
 

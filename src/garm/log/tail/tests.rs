@@ -312,6 +312,26 @@ fn of_a_large_log_never_read_before_the_end_is_read_from_a_line_start() {
 }
 
 #[test]
+fn a_log_never_read_before_is_read_from_its_rotated_beginning() {
+    for (first_read_max, skipped) in [(FIRST_READ_MAX, false), (1000, true)] {
+        let mut writer = Writer::new();
+        for _ in 0..5 {
+            for _ in 0..10 {
+                writer.line();
+            }
+            writer.rename_dated();
+        }
+        writer.line();
+        let mut tail = Tail::new(writer.path(), None);
+        tail.first_read_max = first_read_max;
+        let (lines, notices) = read(&mut tail);
+        assert_eq!(lines == writer.written, !skipped);
+        assert!(lines.len() > 3 && writer.written.ends_with(&lines), "{lines:?}");
+        assert_eq!(notices.contains(&Notice::BeginningSkipped), skipped);
+    }
+}
+
+#[test]
 fn the_torn_last_line_of_a_dead_run_is_dropped_once_the_log_is_followed_by_another() {
     let mut writer = Writer::new();
     let mut tail = Tail::new(writer.path(), None);
