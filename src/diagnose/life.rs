@@ -111,7 +111,11 @@ impl Incident {
 
     /// Applies the first remedy, as a canary is treated; at most one set is asked about.
     fn treats_one(&mut self, fleet: &Fleet) {
-        let Some((set, remedy)) = self.manager.remedies(fleet).first().cloned() else { return };
+        let now = self.manager.now;
+        let asked = |set: &ScaleSetId| self.manager.probes.get(set).is_some_and(|(at, _)| now.since(*at) < Span::mins(2));
+        let mut remedies = self.manager.remedies(fleet).into_iter();
+        let due = remedies.find(|(set, remedy)| *remedy != Remedy::SessionProbe || !asked(set));
+        let Some((set, remedy)) = due else { return };
         match remedy {
             Remedy::Toggle => {
                 self.disable(set.0);
@@ -119,7 +123,6 @@ impl Incident {
                 self.enable(set.0);
             }
             Remedy::SessionProbe => {
-                let now = self.manager.now;
                 let held = self.truth[&set] == Truth::Listens || self.freed.get(&set).is_some_and(|freed| *freed > now);
                 let answer = if held { ProbeAnswer::Held { owner: None } } else { ProbeAnswer::Unheld };
                 self.manager.probes.insert(set, (now, answer));
