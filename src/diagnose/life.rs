@@ -32,13 +32,15 @@ struct Incident {
     retries: bool,
     counts: bool,
     recoveries: Vec<Recovery>,
+    /// Seconds between two looks.
+    every: u64,
 }
 
 impl Incident {
     fn new(sets: u64, retries: bool, counts: bool) -> Self {
         let manager = Manager::healthy(sets);
         let truth = (1..=sets).map(|set| (id(set), Truth::Listens)).collect();
-        Self { manager, truth, freed: BTreeMap::new(), retries, counts, recoveries: Vec::new() }
+        Self { manager, truth, freed: BTreeMap::new(), retries, counts, recoveries: Vec::new(), every: 2 }
     }
 
     /// SIGKILL: the sessions stay at GitHub, each for so long.
@@ -109,26 +111,37 @@ impl Incident {
         self.truth.insert(id(set), Truth::Tries { next: now });
     }
 
-    /// Applies the first remedy, as a canary is treated; at most one set is asked about.
-    fn treats_one(&mut self, fleet: &Fleet) {
+    /// Applies the remedies, so many toggles at once; each set is asked about once in two minutes.
+    fn treats(&mut self, fleet: &Fleet, at_once: usize) {
         let now = self.manager.now;
-        let asked = |set: &ScaleSetId| self.manager.probes.get(set).is_some_and(|(at, _)| now.since(*at) < Span::mins(2));
-        let mut remedies = self.manager.remedies(fleet).into_iter();
-        let due = remedies.find(|(set, remedy)| *remedy != Remedy::SessionProbe || !asked(set));
-        let Some((set, remedy)) = due else { return };
-        match remedy {
-            Remedy::Toggle => {
-                self.disable(set.0);
-                self.watch(secs(6));
-                self.enable(set.0);
+        let mut toggled = Vec::new();
+        for (set, remedy) in self.manager.remedies(fleet) {
+            match remedy {
+                Remedy::Toggle if toggled.len() < at_once => {
+                    self.disable(set.0);
+                    toggled.push(set.0);
+                }
+                Remedy::SessionProbe if !self.is_asked_lately(set) => {
+                    let stale = self.freed.get(&set).is_some_and(|freed| *freed > now);
+                    let held = stale || self.truth[&set] == Truth::Listens;
+                    let answer = if held { ProbeAnswer::Held { owner: None } } else { ProbeAnswer::Unheld };
+                    self.manager.probes.insert(set, (now, answer));
+                }
+                Remedy::Toggle | Remedy::SessionProbe => {}
+                Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } => panic!("no session is known"),
             }
-            Remedy::SessionProbe => {
-                let held = self.truth[&set] == Truth::Listens || self.freed.get(&set).is_some_and(|freed| *freed > now);
-                let answer = if held { ProbeAnswer::Held { owner: None } } else { ProbeAnswer::Unheld };
-                self.manager.probes.insert(set, (now, answer));
-            }
-            Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } => panic!("no session is known"),
         }
+        if !toggled.is_empty() {
+            self.watch(secs(6));
+        }
+        for set in toggled {
+            self.enable(set);
+        }
+    }
+
+    fn is_asked_lately(&self, set: ScaleSetId) -> bool {
+        let now = self.manager.now;
+        self.manager.probes.get(&set).is_some_and(|(at, _)| now.since(*at) < Span::mins(2))
     }
 
     fn look(&mut self) -> Fleet {
@@ -144,11 +157,12 @@ impl Incident {
         fleet
     }
 
-    /// Looks every 2 s; the last result.
+    /// Looks again and again for so long; the last result.
     fn watch(&mut self, span: Span) -> Fleet {
+        let until = self.manager.now.plus(span);
         let mut fleet = self.look();
-        for _ in 0..span.as_millis() / 2000 {
-            self.pass(secs(2));
+        while self.manager.now < until {
+            self.pass(secs(self.every).min(until.since(self.manager.now)));
             fleet = self.look();
             self.holds(&fleet);
         }
@@ -278,7 +292,7 @@ fn an_incident_of_a_build_that_retries_heals_by_itself_and_is_never_called_aband
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     /// Whatever the order of treatments and of the stale sessions' ends, and whatever is forgotten in between.
     #[test]
@@ -289,11 +303,16 @@ proptest! {
         stale in proptest::collection::vec(20_u64..95, 1..6),
         waits in proptest::collection::vec(2_u64..40, 6),
         forgets in proptest::option::weighted(0.2, 0_usize..6),
+        every in 1_u64..16,
+        at_once in 1_usize..4,
+        second_crash in proptest::option::weighted(0.3, 0_usize..6),
     ) {
         let sets = u64::try_from(stale.len()).unwrap();
+        let stale_for = |set| secs(stale[usize::try_from(set).unwrap() - 1]);
         let mut incident = Incident::new(sets, retries, counts);
+        incident.every = every;
         incident.watch(secs(30));
-        incident.is_killed(|set| secs(stale[usize::try_from(set).unwrap() - 1]));
+        incident.is_killed(stale_for);
         incident.watch(secs(away));
         incident.is_started();
         incident.watch(secs(20));
@@ -301,12 +320,17 @@ proptest! {
             if forgets == Some(n) {
                 incident.manager.memory = super::Memory::default();
             }
+            if second_crash == Some(n) {
+                incident.is_killed(stale_for);
+                incident.watch(secs(away));
+                incident.is_started();
+            }
             let fleet = incident.watch(secs(*wait));
-            incident.treats_one(&fleet);
+            incident.treats(&fleet, at_once);
         }
         for _ in 0..20 {
             let fleet = incident.watch(secs(60));
-            incident.treats_one(&fleet);
+            incident.treats(&fleet, at_once);
         }
         let fleet = incident.watch(secs(200));
         if forgets.is_none() {
