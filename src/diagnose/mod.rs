@@ -63,7 +63,7 @@ use std::collections::BTreeMap;
 /// After this, a build that retries has retried.
 const FIRST_TRIES: Span = Span::secs(10);
 /// A set that processed a message within this was well then.
-pub(crate) const LATELY: Span = Span::mins(10);
+const LATELY: Span = Span::mins(10);
 
 /// What a session probe answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,349 @@
+//! Counters and goroutines, which name no set.
+
+use super::super::testing::*;
+use crate::model::{Confidence, Diagnosis, Enablement, Fact, FailureKind, Generation, Goroutines, Span, WorkerState};
+
+use Confidence::{Strong, Weak};
+
+#[test]
+fn all_sessions_open_and_polled_are_all_sets_listening() {
+    let mut manager = Manager::healthy(3);
+    assert_eq!(found(&manager.look(), 1), (Diagnosis::Listening, Weak), "one look may catch a session being opened");
+    let fleet = manager.watch(secs(4));
+    for set in 1..=3 {
+        assert_eq!(found(&fleet, set), (Diagnosis::Listening, Strong));
+        assert_eq!(fleet.findings[&id(set)].worker.0, WorkerState::Listening);
+    }
+}
+
+#[test]
+fn refusals_that_stand_still_are_abandoned_sets() {
+    let mut manager = Manager::healthy(3);
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(3));
+    for _ in 0..3 {
+        manager.is_refused();
+    }
+    assert_eq!(diagnoses(&manager.look()), [Diagnosis::Settling; 3], "they may be tried again any moment");
+    let fleet = manager.watch(secs(8));
+    for set in 1..=3 {
+        assert_eq!(found(&fleet, set), (Diagnosis::ConflictAbandoned, Strong));
+        assert_eq!(fleet.findings[&id(set)].worker.0, WorkerState::Absent);
+    }
+    assert_eq!(manager.remedies(&fleet).len(), 3);
+}
+
+#[test]
+fn a_change_of_before_the_crash_that_is_seen_after_it_revives_nobody() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    manager.after(secs(2)).change(1);
+    manager.after(secs(10)).restarts(secs(5));
+    manager.is_refused();
+    manager.is_refused();
+    assert_eq!(diagnoses(&manager.watch(secs(20))), [Diagnosis::ConflictAbandoned; 2]);
+}
+
+#[test]
+fn refusals_that_grow_are_retries() {
+    let mut manager = Manager::healthy(3);
+    manager.gauges = true;
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(3));
+    let fleet = manager.watch_refused(secs(30));
+    for set in 1..=3 {
+        assert_eq!(found(&fleet, set), (Diagnosis::ConflictRetrying, Strong));
+        assert_eq!(fleet.findings[&id(set)].worker.0, WorkerState::Retrying);
+    }
+    assert_eq!(fleet.generation, Generation::Retries);
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
+fn more_refusals_than_sets_show_a_build_that_retries() {
+    let mut manager = Manager::healthy(2);
+    manager.after(secs(5)).restarts(secs(3));
+    let fleet = manager.watch_refused(secs(20));
+    assert_eq!((fleet.generation, diagnoses(&fleet)), (Generation::Retries, vec![Diagnosis::ConflictRetrying; 2]));
+}
+
+#[test]
+fn refusals_of_a_listener_that_had_run_say_nothing_of_the_build() {
+    // GitHub fails for a while; the listeners of a build that gives up come back by themselves, as they do in any.
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    manager.closes();
+    manager.closes();
+    let fleet = manager.watch_refused(Span::mins(2));
+    assert_ne!(fleet.generation, Generation::Retries);
+    assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying; 2]);
+    manager.opens();
+    manager.opens();
+    manager.watch(secs(20));
+    // Later it crashes: now its workers are dead, and that must be seen.
+    manager.restarts(secs(3));
+    manager.is_refused();
+    manager.is_refused();
+    let fleet = manager.watch(secs(30));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictAbandoned; 2]);
+    assert_eq!(manager.remedies(&fleet).len(), 2);
+}
+
+#[test]
+fn what_behaviour_taught_is_unlearnt_when_another_build_runs() {
+    let mut manager = Manager::healthy(2);
+    manager.restarts(secs(3));
+    assert_eq!(manager.watch_refused(secs(20)).generation, Generation::Retries);
+    // An older build is installed.
+    manager.restarts(secs(3));
+    manager.is_refused();
+    manager.is_refused();
+    let fleet = manager.watch(secs(30));
+    assert_eq!((fleet.generation, diagnoses(&fleet)), (Generation::GivesUp, vec![Diagnosis::ConflictAbandoned; 2]));
+}
+
+#[test]
+fn abandoned_sets_stay_apart_while_a_toggled_one_retries_and_comes_back() {
+    let mut manager = Manager::given_up(3, secs(30));
+    manager.watch(secs(10));
+    manager.change(1);
+    let fleet = manager.watch_refused(secs(20));
+    let abandoned = Diagnosis::ConflictAbandoned;
+    assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying, abandoned, abandoned]);
+    assert!(fleet.findings[&id(2)].evidence.iter().any(|e| matches!(e.fact, Fact::UnchangedSince { .. })));
+    manager.opens();
+    let fleet = manager.watch(secs(10));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Listening, abandoned, abandoned]);
+}
+
+#[test]
+fn nobody_guesses_which_of_two_sets_listens() {
+    let mut manager = Manager::given_up(2, Span::mins(10));
+    manager.opens();
+    let fleet = manager.watch(secs(30));
+    for set in 1..=2 {
+        assert_eq!(found(&fleet, set), (Diagnosis::Unknown, Weak));
+        assert!(says(&fleet, set, &Fact::CannotTellWhich { listening: 1, of: 2 }));
+    }
+}
+
+#[test]
+fn a_listener_that_is_about_to_come_back_is_not_asked_about() {
+    let mut manager = Manager::healthy(3);
+    manager.watch(secs(10));
+    manager.closes();
+    for _ in 0..40 {
+        let fleet = manager.after(secs(2)).look();
+        assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 3]);
+        assert_eq!(manager.remedies(&fleet), [], "its next attempt may be a minute and a half away");
+    }
+    manager.opens();
+    assert_eq!(diagnoses(&manager.watch(secs(4))), [Diagnosis::Listening; 3]);
+}
+
+#[test]
+fn the_only_listener_of_a_scope_that_is_about_to_come_back_is_left_alone() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(Span::mins(5));
+    manager.closes();
+    for _ in 0..40 {
+        let fleet = manager.after(secs(2)).look();
+        assert_eq!((diagnoses(&fleet), manager.remedies(&fleet)), (vec![Diagnosis::Unknown], vec![]));
+    }
+    manager.opens();
+    assert_eq!(diagnoses(&manager.watch(secs(4))), [Diagnosis::Listening]);
+}
+
+#[test]
+fn a_set_that_processed_a_message_lately_is_not_the_suspect() {
+    let mut manager = Manager::given_up(3, Span::mins(10));
+    manager.opens();
+    manager.watch(secs(10));
+    manager.change(2);
+    let fleet = manager.watch(secs(10));
+    assert_eq!(found(&fleet, 2), (Diagnosis::Listening, Weak));
+    assert!(says(&fleet, 2, &Fact::RevisionMoved));
+    assert_eq!(found(&fleet, 1), (Diagnosis::Unknown, Weak));
+}
+
+#[test]
+fn numbers_that_contradict_each_other_prove_nothing() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    manager.counters.delete += 1;
+    // By the sessions nobody listens, yet somebody polls.
+    let fleet = manager.watch(Span::mins(4));
+    assert_eq!(found(&fleet, 1).0, Diagnosis::Unknown);
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
+fn a_lost_enable_is_unheld() {
+    let mut manager = Manager::given_up(1, Span::mins(5));
+    manager.watch(secs(10));
+    manager.enable(1, Enablement::Disabled);
+    manager.after(secs(1)).look();
+    manager.enable(1, Enablement::Enabled);
+    assert_eq!(found(&manager.watch(secs(30)), 1).0, Diagnosis::Unknown, "it may still come");
+    assert_eq!(found(&manager.watch(secs(30)), 1), (Diagnosis::Unheld, Strong));
+}
+
+#[test]
+fn a_persons_toggle_of_a_healthy_set_is_no_illness_whatever_the_managers_clock() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(Span::mins(3));
+    manager.enable(1, Enablement::Disabled);
+    manager.closes();
+    manager.after(secs(2)).look();
+    manager.enable(1, Enablement::Enabled);
+    manager.set(1).updated_at = Some(manager.now.minus(Span::mins(30)));
+    for _ in 0..5 {
+        let fleet = manager.after(secs(2)).look();
+        assert_eq!(manager.remedies(&fleet), []);
+        assert!(!found(&fleet, 1).0.is_ill());
+    }
+    manager.opens();
+    assert_eq!(found(&manager.watch(secs(4)), 1).0, Diagnosis::Listening);
+}
+
+#[test]
+fn failures_before_a_session_are_start_abandoned_and_wait_for_their_cause() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(3));
+    manager.counters.start_errors = 4;
+    manager.counters.rate_limit_errors = 2;
+    let fleet = manager.watch(secs(20));
+    assert_eq!(found(&fleet, 1), (Diagnosis::StartAbandoned, Strong));
+    assert!(!says(&fleet, 1, &Fact::CauseGone), "it failed a moment ago");
+    let fleet = manager.watch(Span::mins(1));
+    assert!(says(&fleet, 1, &Fact::CauseGone), "a whole period of the manager's pulse was quiet");
+    manager.counters.rate_limit_errors += 1;
+    assert!(!says(&manager.after(secs(2)).look(), 1, &Fact::CauseGone));
+}
+
+#[test]
+fn a_failed_start_that_reached_the_session_call_is_no_conflict() {
+    let mut manager = Manager::healthy(2);
+    manager.after(secs(5)).restarts(secs(3));
+    manager.is_refused();
+    manager.is_refused();
+    manager.counters.start_errors = 2;
+    assert_eq!(diagnoses(&manager.watch(secs(20))), [Diagnosis::StartAbandoned; 2]);
+}
+
+#[test]
+fn sets_that_nobody_ever_tried_are_unheld_after_a_while() {
+    let mut manager = Manager::healthy(2);
+    manager.restarts(secs(3));
+    assert_eq!(diagnoses(&manager.watch(secs(60))), [Diagnosis::Unknown; 2]);
+    assert_eq!(found(&manager.watch(secs(30)), 1), (Diagnosis::Unheld, Strong));
+}
+
+#[test]
+fn sessions_that_open_and_end_at_once_are_flapping() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    let churn = |manager: &mut Manager, per_look: u64| {
+        let mut fleet = manager.look();
+        for _ in 0..30 {
+            manager.counters.create += per_look;
+            manager.counters.poll += per_look;
+            manager.counters.poll_errors += per_look;
+            manager.counters.delete += per_look;
+            fleet = manager.after(secs(2)).look();
+        }
+        fleet
+    };
+    let fleet = churn(&mut manager, 10);
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Flapping; 2]);
+    assert_eq!(manager.remedies(&fleet), []);
+
+    let mut one_of_many = Manager::healthy(50);
+    one_of_many.watch(secs(10));
+    let fleet = churn(&mut one_of_many, 10);
+    assert_eq!(found(&fleet, 1), (Diagnosis::Unknown, Weak), "one flaps, and nothing says which");
+    assert_eq!(one_of_many.remedies(&fleet), []);
+}
+
+#[test]
+fn fifty_listeners_that_restart_once_do_not_flap() {
+    let mut manager = Manager::healthy(50);
+    manager.watch(secs(10));
+    for _ in 0..50 {
+        manager.closes();
+        manager.opens();
+    }
+    assert_eq!(diagnoses(&manager.watch(secs(4))), [Diagnosis::Listening; 50]);
+}
+
+#[test]
+fn open_sessions_without_a_poll_for_long_are_deaf() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(60));
+    manager.polling = 0;
+    assert_eq!(found(&manager.watch(secs(200)), 1).0, Diagnosis::Listening);
+    let fleet = manager.watch(secs(100));
+    assert_eq!(found(&fleet, 1), (Diagnosis::Deaf, Strong));
+}
+
+#[test]
+fn conflicts_that_no_stale_session_explains_are_held_elsewhere() {
+    let mut manager = Manager::healthy(1);
+    manager.gauges = true;
+    manager.restarts(secs(1));
+    assert_eq!(found(&manager.watch_refused(Span::mins(4)), 1).0, Diagnosis::ConflictRetrying);
+    let fleet = manager.watch_refused(Span::mins(2));
+    assert_eq!(found(&fleet, 1), (Diagnosis::HeldElsewhere, Strong));
+    assert_eq!(manager.remedies(&fleet), []);
+    manager.fails = Some(FailureKind::Timeout);
+    manager.after(secs(2)).look();
+    manager.fails = None;
+    assert_eq!(found(&manager.watch_refused(secs(4)), 1).0, Diagnosis::HeldElsewhere, "not to see ends no run");
+    manager.opens();
+    assert_eq!(found(&manager.watch(secs(4)), 1).0, Diagnosis::Listening);
+}
+
+// --- goroutines ---
+
+#[test]
+fn exact_counts_say_at_once_that_all_listen() {
+    let mut manager = Manager::healthy(2);
+    manager.metrics = false;
+    manager.goroutines = Some(Goroutines { listeners: 2, workers: 2 });
+    assert_eq!(found(&manager.look(), 1), (Diagnosis::Listening, Strong));
+}
+
+#[test]
+fn no_listener_and_no_worker_are_dead_sets_once_they_had_the_time_to_start() {
+    let mut manager = Manager::healthy(2);
+    manager.metrics = false;
+    manager.goroutines = Some(Goroutines { listeners: 2, workers: 2 });
+    manager.watch(secs(10));
+    manager.goroutines = Some(Goroutines::default());
+    for _ in 0..30 {
+        let fleet = manager.after(secs(2)).look();
+        assert_eq!(manager.remedies(&fleet), [], "a clean restart looks just like this");
+    }
+    let fleet = manager.watch(secs(30));
+    assert_eq!(found(&fleet, 1), (Diagnosis::Unheld, Strong));
+    assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Absent);
+}
+
+#[test]
+fn workers_that_all_live_and_do_not_listen_try_and_are_left_to_it() {
+    let mut manager = Manager::healthy(2);
+    manager.metrics = false;
+    manager.goroutines = Some(Goroutines { listeners: 0, workers: 2 });
+    let fleet = manager.watch(Span::mins(3));
+    assert_eq!(found(&fleet, 1), (Diagnosis::ConflictRetrying, Weak));
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
+fn fewer_workers_than_sets_after_a_refusal_show_a_build_that_gives_up() {
+    let mut manager = Manager::given_up(2, secs(30));
+    manager.goroutines = Some(Goroutines { listeners: 0, workers: 0 });
+    let fleet = manager.watch(secs(10));
+    assert_eq!((fleet.generation, found(&fleet, 1)), (Generation::GivesUp, (Diagnosis::ConflictAbandoned, Strong)));
+}
