@@ -291,10 +291,31 @@ fn an_incident_of_a_build_that_retries_heals_by_itself_and_is_never_called_aband
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+#[test]
+fn what_was_done_to_an_earlier_run_brings_nothing_back_in_this_one() {
+    let mut incident = Incident::new(3, false, false);
+    incident.watch(secs(30));
+    incident.is_killed(|_| secs(90));
+    incident.watch(secs(4));
+    incident.is_started();
+    incident.watch(secs(20));
+    incident.disable(2);
+    incident.watch(secs(6));
+    incident.enable(2);
+    incident.watch(secs(4));
+    // It crashes again under the treatment, and this time set 3 alone opens a session at its first try.
+    incident.is_killed(|set| if set == 3 { Span::ZERO } else { secs(90) });
+    incident.watch(secs(4));
+    incident.is_started();
+    let fleet = incident.watch(secs(30));
+    assert!(fleet.recoveries.is_empty() && incident.recoveries.is_empty(), "{:?}", incident.recoveries);
+    assert!(!is_found(&fleet, id(2), Diagnosis::Listening));
+}
 
-    /// Whatever the order of treatments and of the stale sessions' ends, and whatever is forgotten in between.
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// Whatever the order of treatments, of crashes and of the stale sessions' ends, and whatever is forgotten in between.
     #[test]
     fn no_finding_of_an_incident_is_wrong_and_all_sets_come_back(
         retries in any::<bool>(),
