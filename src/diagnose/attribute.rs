@@ -267,6 +267,8 @@ fn brought_back(
         .treatments
         .iter()
         .filter(|row| matches!(row.step, Step::Verifying) && open.iter().any(|set| set.id == row.set))
+        // What was done to an earlier run brings nothing back in this one.
+        .filter(|row| scene.began.is_none_or(|began| row.step_at >= began))
         .collect();
     let (Some(first), Some(scope)) = (treated.iter().map(|row| row.step_at).min(), count.scope) else {
         return BTreeSet::new();

@@ -39,6 +39,10 @@ mod properties;
 #[cfg(test)]
 mod recordings;
 #[cfg(test)]
+mod life;
+#[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

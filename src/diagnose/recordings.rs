@@ -9,8 +9,8 @@ use crate::garm::log::parse::Parser;
 use crate::garm::metrics_text;
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Confidence, Controller, Diagnosis, Enablement, ForgeId, Goroutines, ManagerMetrics, Mono, Now, RestartKind,
-    Revision, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
+    Confidence, Controller, Diagnosis, Enablement, Fact, ForgeId, Generation, Goroutines, ManagerMetrics, Mono, Now,
+    RestartKind, Revision, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
 };
 use std::collections::BTreeMap;
 
@@ -139,6 +139,81 @@ fn after_the_stale_sessions_expired_one_build_is_well_and_of_the_other_nobody_gu
     assert_eq!(diagnoses(&late), [Diagnosis::Unknown; 4], "one of four listens");
 }
 
+#[test]
+fn whatever_of_it_is_seen_a_recorded_state_is_found_strongly() {
+    let only = |build: &str, name: &str, counters: bool, goroutines: bool| {
+        let mut shown = Shown::of(build, name);
+        if goroutines {
+            shown.goroutines = Seen::Known(counted(build, name));
+        }
+        if !counters {
+            shown.metrics = Seen::NotAsked;
+        }
+        shown
+    };
+    for build in BUILDS {
+        for (counters, goroutines) in [(true, false), (false, true), (true, true)] {
+            let began = metrics(build, "healthy").incarnation.unwrap().0;
+            let (shown, mut memory) = (only(build, "healthy", counters, goroutines), Memory::default());
+            look(&mut memory, &shown, began.plus(secs(9)));
+            let fleet = look(&mut memory, &shown, began.plus(secs(11)));
+            for set in 1..=4 {
+                assert_eq!(found(&fleet, set), (Diagnosis::Listening, Confidence::Strong), "{build}");
+            }
+        }
+    }
+    let (shown, mut memory) = (only(PRE_FIX, "stuck", true, true), Memory::default());
+    let dead = watch(&mut memory, &shown, secs(1), secs(9));
+    for set in 1..=4 {
+        assert_eq!(found(&dead, set), (Diagnosis::ConflictAbandoned, Confidence::Strong), "10 s after the start");
+    }
+    assert_eq!(watch(&mut memory, &shown, secs(11), secs(2)).generation, Generation::GivesUp);
+}
+
+#[test]
+fn a_build_that_retries_is_told_by_its_refusals_and_never_called_abandoned() {
+    let (mut shown, mut memory) = (Shown::of(POST_FIX, "stuck"), Memory::default());
+    let began = metrics(POST_FIX, "stuck").incarnation.unwrap().0;
+    for second in (1..60).step_by(2) {
+        let fleet = look(&mut memory, &shown, began.plus(secs(second)));
+        assert!(!diagnoses(&fleet).contains(&Diagnosis::ConflictAbandoned), "after {second} s");
+        if second > 10 {
+            assert_eq!(fleet.generation, Generation::Retries);
+            for set in 1..=4 {
+                assert_eq!(found(&fleet, set), (Diagnosis::ConflictRetrying, Confidence::Strong), "after {second} s");
+            }
+        }
+        // Time goes on in the recorded state: each set is refused every two seconds.
+        if let Seen::Known(metrics) = &mut shown.metrics {
+            for counters in metrics.scopes.values_mut() {
+                counters.create += 4;
+                counters.create_errors += 4;
+            }
+        }
+    }
+}
+
+#[test]
+fn who_saw_which_set_was_toggled_knows_which_one_listens() {
+    let mut memory = Memory::default();
+    watch(&mut memory, &Shown::of(PRE_FIX, "healthy"), secs(9), secs(4));
+    watch(&mut memory, &Shown::of(PRE_FIX, "stuck"), secs(2), secs(20));
+    let mut shown = Shown::of(PRE_FIX, "after-stale-sessions-expired");
+    let began = metrics(PRE_FIX, "stuck").incarnation.unwrap().0;
+    shown.sets[0].revision = Revision::new("toggled");
+    shown.sets[0].updated_at = Some(began.plus(secs(25)));
+    let fleet = watch(&mut memory, &shown, secs(60), secs(20));
+    let abandoned = Diagnosis::ConflictAbandoned;
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Listening, abandoned, abandoned, abandoned]);
+
+    // Who did not see it says so, and guesses nothing.
+    let fleet = watch(&mut Memory::default(), &Shown::of(PRE_FIX, "after-stale-sessions-expired"), secs(60), secs(120));
+    for finding in fleet.findings.values() {
+        assert_eq!(finding.diagnosis, Diagnosis::Unknown);
+        assert!(finding.evidence.iter().any(|one| one.fact == Fact::CannotTellWhich { listening: 1, of: 4 }));
+    }
+}
+
 /// The log's facts after the named parts of the day, read one after the other; and the date of the last line.
 fn log_until(build: &str, last: &str) -> (LogEvidence, Wall) {
     let names = [
@@ -209,7 +284,6 @@ fn the_log_alone_tells_every_situation_of_the_recorded_day() {
 
 #[test]
 fn the_log_teaches_what_kind_of_build_runs() {
-    use crate::model::Generation;
     assert_eq!(by_log(PRE_FIX, "04").generation, Generation::GivesUp);
     assert_ne!(by_log(POST_FIX, "04").generation, Generation::GivesUp);
 }
