@@ -35,11 +35,11 @@ mod memory;
 mod rules;
 
 #[cfg(test)]
+mod life;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod recordings;
-#[cfg(test)]
-mod life;
 #[cfg(test)]
 mod soak;
 #[cfg(test)]
