@@ -1,5 +1,6 @@
 //! What can be typed. A command is listed by the parser ([`Command`]) once it works; its arguments are declared
 //! here, one struct per command.
+#![expect(clippy::doc_markdown, reason = "these comments are printed as help: backticks would show")]
 
 use crate::config::keys::{self, Key};
 use crate::config::source::CONFIG_ENV;

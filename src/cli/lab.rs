@@ -25,6 +25,7 @@ use crate::run::service::{Publisher, run as serve};
 use crate::store::Store;
 use anyhow::{Context as _, anyhow};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -179,10 +180,16 @@ impl Stage {
                     }
                 }
             }
+            if let Some(line) = told.jobs(&self.hub) {
+                self.say(now, &line)?;
+            }
             let (listening, enabled) = self.hub.with(|world, _| world.listening(0));
             if listening < enabled && passed > Span::secs(10) {
                 hurt.get_or_insert(now);
                 healed = None;
+            }
+            if listening == enabled && acts.peek().is_none() {
+                healed.get_or_insert(now);
             }
             if acts.peek().is_none() && self.hub.with(|world, _| self.story.has_ended(world)) {
                 healed.get_or_insert(now);
@@ -206,6 +213,7 @@ impl Stage {
     fn summary(&self, hurt: Option<Wall>, healed: Option<Wall>, now: Wall) -> Result<ExitCode, Failure> {
         let (writes, crashes) =
             self.hub.with(|world, _| world.garm(0).map_or((0, 0), |garm| (garm.writes().len(), garm.crashes())));
+        self.table(hurt)?;
         let took = match (hurt, healed) {
             (Some(hurt), Some(healed)) => format!(
                 "{} from the first set that stopped listening to the last that \
@@ -230,9 +238,39 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// Every set at the end: what it is, what was done, and whether its jobs ran.
+    fn table(&self, hurt: Option<Wall>) -> Result<(), Failure> {
+        let Some(status) = self.board.status() else { return Ok(()) };
+        let mut out =
+            String::from("\n  SET         NOW          OUT FOR     TREATED BY   JOBS DONE  WAITING  TO CLEAN UP\n");
+        for set in status.managers.iter().flat_map(|manager| &manager.sets) {
+            let jobs = self.hub.with(|world, _| set.forge_id.map(|id| world.github.jobs(id))).unwrap_or_default();
+            let well = matches!(set.finding.diagnosis, Diagnosis::Listening);
+            let out_for = match hurt {
+                Some(hurt) if well && set.finding.since > hurt => set.finding.since.since(hurt).to_string(),
+                Some(_) | None => "-".to_owned(),
+            };
+            let treated = set.treatments.first().map_or("-", |row| row.remedy.as_str());
+            let _ = writeln!(
+                out,
+                "  {:<11} {:<12} {out_for:<11} {treated:<12} {:<10} {:<8} {}",
+                set.name,
+                set.finding.diagnosis.as_str(),
+                jobs.completed,
+                jobs.waiting.saturating_add(jobs.assigned),
+                set.lingering.deleted
+            );
+        }
+        out.push('\n');
+        data(&out)
+    }
+}
+
 /// What the spectator knows already.
 #[derive(Default)]
 struct Told {
+    jobs: u64,
     diagnoses: BTreeMap<ScaleSetId, Diagnosis>,
     states: BTreeMap<ScaleSetId, String>,
     manager: String,
@@ -273,12 +311,22 @@ impl Told {
         lines
     }
 
+    /// Jobs that have run since the last time.
+    fn jobs(&mut self, hub: &Hub<World>) -> Option<String> {
+        let done: u64 = hub.with(|world, _| {
+            let sets: Vec<_> = world.garm(0)?.scale_sets().map(|(_, _, forge)| forge).collect();
+            Some(sets.iter().map(|set| world.github.jobs(*set).completed).sum())
+        })?;
+        let more = done.saturating_sub(std::mem::replace(&mut self.jobs, done));
+        (more > 0).then(|| format!("Jobs flow: {more} more finished, {done} in all."))
+    }
+
     /// Whether the medic has seen what the story came to.
     fn agrees(&self, story: &Story, enabled: usize) -> bool {
         use crate::lab::story::Ending;
         let listening = self.diagnoses.values().filter(|diagnosis| **diagnosis == Diagnosis::Listening).count();
         match story.ending {
-            Ending::AllListen => listening >= enabled,
+            Ending::AllListen | Ending::AllListenAndJobsDone => listening >= enabled,
             Ending::AllButTheFirst => {
                 listening.saturating_add(1) >= enabled
                     && self.diagnoses.values().any(|diagnosis| *diagnosis == Diagnosis::HeldElsewhere)

@@ -71,7 +71,10 @@ fn table(sets: &[SetStatus], now: Wall) -> String {
     }
     let mut out = String::new();
     for row in &rows {
-        let line: String = row.iter().zip(widths).map(|(cell, width)| format!("  {cell:<width$}")).collect();
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "  {cell:<width$}");
+        }
         out.push_str(line.trim_end());
         out.push('\n');
     }

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
 use crate::model::status::{ManagerStatus, Status};
 use crate::model::{Decision, ManagerState};
+use std::fmt::Write as _;
 
 /// Runs the command.
 pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failure> {
@@ -39,7 +40,7 @@ pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failur
 
 fn text(status: &Status) -> String {
     let mut out: String = status.managers.iter().map(|manager| render::manager_text(manager, status.at)).collect();
-    out.push_str(&format!("mode {}, looked at {}\n", status.mode, status.at));
+    let _ = writeln!(out, "mode {}, looked at {}", status.mode, status.at);
     out
 }
 

@@ -206,11 +206,11 @@ keys! {
     LOG_FILE = "log_file": Optional Kind::Path,
     /// Whether to follow the log over GARM's websocket.
     LOG_STREAM = "log_stream": Defaulted Kind::Boolean,
-    /// Whether GARM's debug_server is on and its goroutines may be counted.
+    /// Whether GARM's `debug_server` is on and its goroutines may be counted.
     DEBUG_SERVER = "debug_server": Defaulted Kind::Boolean,
     /// Whether to read GARM's /metrics.
     METRICS = "metrics": Defaulted Kind::Boolean,
-    /// Whether /metrics wants a token (GARM's disable_auth is false).
+    /// Whether /metrics wants a token (GARM's `disable_auth` is false).
     METRICS_AUTH = "metrics_auth": Defaulted Kind::Boolean,
     /// Longest wait for a connection.
     CONNECT_TIMEOUT = "connect_timeout": Defaulted Kind::Span(Span::millis(100), MINUTE),
@@ -260,9 +260,9 @@ keys! {
     CONFIRM_STRONG = "confirm_strong": Defaulted Kind::Count(1, 100),
     /// Treatments under way at once, after the canary.
     MAX_IN_FLIGHT = "max_in_flight": Defaulted Kind::Count(1, 1000),
-    /// Treatments of one set within set_budget_window.
+    /// Treatments of one set within `set_budget_window`.
     SET_BUDGET = "set_budget": Defaulted Kind::Count(1, 1000),
-    /// The window of set_budget.
+    /// The window of `set_budget`.
     SET_BUDGET_WINDOW = "set_budget_window": Defaulted Kind::Span(MINUTE, MONTH),
     /// Waits before the second, third, … treatment of one set; the last repeats.
     BACKOFF = "backoff": Defaulted Kind::Spans(SECOND, WEEK),

@@ -151,7 +151,7 @@ impl Raw {
                         self.mistake(origin, "", format!("{} tables {}", items.len(), section.header()), mend);
                         continue;
                     }
-                    for item in items.iter() {
+                    for item in items {
                         if let DeValue::Table(table) = item.get_ref() {
                             self.read_table(&lines, section, lines.at(item.span().start), table);
                         }
@@ -333,7 +333,7 @@ struct Lines<'a> {
 impl Lines<'_> {
     fn at(&self, offset: usize) -> Origin {
         let before = self.file.text.as_bytes().get(..offset).unwrap_or(self.file.text.as_bytes());
-        let line = before.iter().filter(|byte| **byte == b'\n').count().saturating_add(1);
+        let line = before.split(|byte| *byte == b'\n').count();
         Origin::File { name: self.file.name.clone(), line }
     }
 }

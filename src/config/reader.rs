@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn span(&mut self, key: &Key, default: Span) -> Span {
-        self.with_default(key, default, |value| span(key.kind, value), show_span)
+        self.with_default(key, default, |value| span(key.kind, value), |shown| show_span(*shown))
     }
 
     /// A span whose default follows another key, which must be read before: `followed` stands in for `default`
@@ -121,7 +121,12 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn spans(&mut self, key: &Key, default: Vec<Span>) -> Vec<Span> {
-        self.with_default(key, default, |value| spans(key.kind, value), |spans| show_list(spans.iter().map(show_span)))
+        self.with_default(
+            key,
+            default,
+            |value| spans(key.kind, value),
+            |spans| show_list(spans.iter().copied().map(show_span)),
+        )
     }
 
     pub(super) fn count(&mut self, key: &Key, default: u32) -> u32 {
@@ -333,8 +338,8 @@ pub(super) fn plain_span(span: Span) -> String {
     humantime::format_duration(span.into()).to_string()
 }
 
-fn show_span(span: &Span) -> String {
-    format!("\"{}\"", plain_span(*span))
+fn show_span(span: Span) -> String {
+    format!("\"{}\"", plain_span(span))
 }
 
 fn show_list(items: impl Iterator<Item = String>) -> String {

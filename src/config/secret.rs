@@ -121,7 +121,7 @@ mod tests {
             (b"".as_slice(), "is empty"),
             (b"\n", "is empty"),
             (b"hunter2\xff", "not UTF-8"),
-            (&[b'x'; SECRET_BYTES_MAX + 1], "longer than 65536 bytes"),
+            (&vec![b'x'; SECRET_BYTES_MAX + 1], "longer than 65536 bytes"),
         ] {
             let (_dir, secret) = file(content);
             let error = secret.load().unwrap_err().to_string();

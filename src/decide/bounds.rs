@@ -47,7 +47,7 @@ pub fn bounds(policy: &Policy) -> Bounds {
 /// How often something at least `every` apart can begin within a day.
 fn times_in_a_day(every: Span) -> u64 {
     match DAY.as_millis().checked_div(every.as_millis()) {
-        Some(times) if DAY.as_millis() % every.as_millis() == 0 => times.max(1),
+        Some(times) if DAY.as_millis().is_multiple_of(every.as_millis()) => times.max(1),
         Some(times) => times.saturating_add(1),
         None => u64::MAX,
     }

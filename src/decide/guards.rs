@@ -54,10 +54,10 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     held.extend(sweeping.blast.clone());
     // A probe only asks: it is no trial of the breaker, but while nothing may be done nothing need be asked.
     let trial_started = !probe && sweeping.started > 0;
-    held.extend(match sweeping.breaker {
-        Breaker::HalfOpen { .. } | Breaker::Trial { .. } if probe => None,
-        breaker => breaker::held(breaker, trial_started, policy),
-    });
+    let only_asks = probe && matches!(sweeping.breaker, Breaker::HalfOpen { .. } | Breaker::Trial { .. });
+    if !only_asks {
+        held.extend(breaker::held(sweeping.breaker, trial_started, policy));
+    }
     held.extend(cause_present(proposal.finding));
     held.extend(settle(input, proposal.finding, probe));
     held.extend(confirmation(proposal.finding, probe, policy));

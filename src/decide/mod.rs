@@ -35,8 +35,8 @@ mod tests;
 
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Decision, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName, ManagerState, Now,
-    Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
+    Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName,
+    ManagerState, Now, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
 };
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
@@ -126,6 +126,11 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
     let Some(set) = input.sets.get(&finding.set) else {
         return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
     };
+    let unseen = matches!(input.manager, ManagerState::Down | ManagerState::Unreachable);
+    if unseen && finding.diagnosis == Diagnosis::Unknown {
+        // It is the manager that needs somebody, and its state says so.
+        return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
+    }
     let covered = input.can_probe_sessions.contains(&set.id) && set.place().is_some();
     let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {

@@ -1,6 +1,5 @@
 //! Decisions about whole fleets: what a person sees, guard by guard.
 
-use super::breaker::Breaker;
 use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, scale_set, scale_set_of};
 use super::*;
 use crate::model::{
@@ -108,10 +107,9 @@ impl World {
     }
 
     fn guards(&self) -> Vec<Held> {
-        match self.first() {
-            Decision::Withhold { guards, .. } => guards,
-            other => panic!("not withheld: {other:?}"),
-        }
+        let decision = self.first();
+        let Decision::Withhold { guards, .. } = decision else { panic!("not withheld: {decision:?}") };
+        guards
     }
 
     /// The only guard, as (guard, value, limit, until).

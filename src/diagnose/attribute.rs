@@ -13,18 +13,17 @@
 //!   that were given up stay apart from those that come back one by one.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
-use super::memory::{Scope, SetMemory, Verdict};
+use super::memory::{FLAT, Scope, SetMemory, Verdict};
 use super::rules::{Found, Scene};
 use crate::model::{
-    Confidence, Diagnosis, Fact, Generation, Goroutines, ScaleSet, ScaleSetId, Source, Span, Wall, WorkerState,
+    Confidence, Diagnosis, Fact, Generation, Goroutines, ScaleSet, ScaleSetId, Source, Span, Step, Wall, WorkerState,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// A refused attempt is repeated every 2 s; refusals that stand still for this long, with no attempt under way, mean
-/// that nobody tries.
-const FLAT: Span = Span::secs(6);
 /// Refusals that grew within this are growing.
 const GROWING: Span = Span::secs(8);
+/// The manager asks for its quota every 30 s; a failure would show within this.
+const PULSE: Span = Span::secs(45);
 /// A manager needs this long at most to try each set once.
 const START: Span = Span::secs(75);
 /// A set that was changed needs this long at most to listen again, if nothing refuses it.
@@ -103,7 +102,7 @@ impl<'a> Count<'a> {
 
     /// Nobody tries: refusals stand still, and no attempt is under way.
     fn flat(&self, now: Wall) -> bool {
-        self.scope.is_none_or(|scope| scope.reads >= 2 && !scope.in_flight() && now.since(scope.errors_moved) >= FLAT)
+        self.scope.is_none_or(|scope| scope.is_flat(now))
     }
 
     fn fact(&self) -> Fact {
@@ -135,29 +134,35 @@ fn split(
     count: &Count<'_>,
     memory: &BTreeMap<ScaleSetId, SetMemory>,
 ) -> BTreeMap<ScaleSetId, Found> {
-    let number = |sets: &[&ScaleSet]| u64::try_from(sets.len()).unwrap_or(u64::MAX);
+    let number = |sets: &[&ScaleSet]| number_of(sets.len());
     if sessions >= number(open) {
         return open.iter().map(|set| (set.id, listens(scene, count))).collect();
     }
-    if sessions == 0 {
-        return open.iter().map(|set| (set.id, without_session(scene, set, count))).collect();
-    }
-    // Some listen and some do not: memory may tell them apart.
     let held = |set: &ScaleSet| memory.get(&set.id).and_then(|m| m.verdict.as_ref()).filter(|v| v.holds(set, scene));
-    let (given_up, rest): (Vec<&ScaleSet>, Vec<&ScaleSet>) =
-        open.iter().partition(|set| held(set).is_some_and(|verdict| verdict.diagnosis == Diagnosis::ConflictAbandoned));
+    let gave_up = |set: &ScaleSet| held(set).filter(|verdict| verdict.diagnosis != Diagnosis::Listening);
+    if sessions == 0 {
+        let tries = count.growing(scene.now);
+        let found = |set: &ScaleSet| match gave_up(set) {
+            // Somebody tries, but nothing of this set has changed.
+            Some(verdict) if tries => still_given_up(scene, set, verdict, count),
+            Some(_) | None => without_session(scene, set, count),
+        };
+        return open.iter().map(|set| (set.id, found(set))).collect();
+    }
+    // Some listen and some do not: memory may tell them apart, and so may what we did.
+    let ours = brought_back(scene, open, count);
+    if !ours.is_empty() {
+        let rest: Vec<&ScaleSet> = open.iter().copied().filter(|set| !ours.contains(&set.id)).collect();
+        let mut found: BTreeMap<_, _> = ours.iter().map(|id| (*id, listens(scene, count))).collect();
+        found.extend(split(scene, &rest, sessions.saturating_sub(number_of(ours.len())), count, memory));
+        return found;
+    }
+    let (given_up, rest): (Vec<&ScaleSet>, Vec<&ScaleSet>) = open.iter().partition(|set| gave_up(set).is_some());
     let (listened, others): (Vec<&ScaleSet>, Vec<&ScaleSet>) =
         rest.iter().partition(|set| held(set).is_some_and(|verdict| verdict.diagnosis == Diagnosis::Listening));
     let mut found = BTreeMap::new();
-    for set in &given_up {
-        let since = held(set).map_or(scene.now, |verdict| verdict.at);
-        let fact = Fact::UnchangedSince { since };
-        found.insert(
-            set.id,
-            Found::new(Diagnosis::ConflictAbandoned, Confidence::Strong, scene.now, count.source, fact)
-                .with(count.source, scene.now, count.fact())
-                .working((WorkerState::Absent, since)),
-        );
+    for (set, verdict) in given_up.iter().filter_map(|set| Some((set, gave_up(set)?))) {
+        found.insert(set.id, still_given_up(scene, set, verdict, count));
     }
     if sessions >= number(&rest) {
         found.extend(rest.iter().map(|set| (set.id, listens(scene, count))));
@@ -173,6 +178,38 @@ fn split(
         found.extend(rest.iter().map(|set| (set.id, cannot_tell(scene, set, sessions, &rest, count))));
     }
     found
+}
+
+/// The sets whose treatments have done their part, if as many more sessions are open as there are such sets.
+fn brought_back(scene: &Scene<'_>, open: &[&ScaleSet], count: &Count<'_>) -> BTreeSet<ScaleSetId> {
+    let treated: Vec<_> = scene
+        .context
+        .treatments
+        .iter()
+        .filter(|row| matches!(row.step, Step::Verifying) && open.iter().any(|set| set.id == row.set))
+        .collect();
+    let (Some(first), Some(scope)) = (treated.iter().map(|row| row.step_at).min(), count.scope) else {
+        return BTreeSet::new();
+    };
+    let as_many = scope.grown_since(first) >= number_of(treated.len());
+    if as_many { treated.iter().map(|row| row.set).collect() } else { BTreeSet::new() }
+}
+
+fn number_of(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Nothing of the set has changed since it was found to be given up.
+fn still_given_up(scene: &Scene<'_>, set: &ScaleSet, verdict: &Verdict, count: &Count<'_>) -> Found {
+    let fact = Fact::UnchangedSince { since: verdict.at };
+    let kept = Found::new(verdict.diagnosis, Confidence::Strong, scene.now, count.source, fact)
+        .with(count.source, scene.now, count.fact())
+        .working((WorkerState::Absent, verdict.at));
+    if verdict.diagnosis == Diagnosis::StartAbandoned && cause_is_gone(scene, set, count) {
+        kept.with(Source::Metrics, scene.now, Fact::CauseGone)
+    } else {
+        kept
+    }
 }
 
 impl Verdict {
@@ -196,23 +233,22 @@ fn listens(scene: &Scene<'_>, count: &Count<'_>) -> Found {
 fn without_session(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> Found {
     let (now, age) = (scene.now, scene.age());
     let changed = set.updated_at.filter(|updated| scene.incarnation.is_some_and(|run| *updated > run.0));
-    let scope = count.scope.map(|scope| (scope.last, scope.errors_moved, scope.start_errors_moved));
+    let scope = count.scope.map(|scope| (scope.last, scope.errors_moved));
     let strong = |diagnosis, fact| {
         Found::new(diagnosis, Confidence::Strong, now, count.source, fact).with(count.source, now, count.fact())
     };
-    let flat_for = scope.map_or(Span::ZERO, |(_, moved, _)| now.since(moved));
-    let refusals = scope.map_or(0, |(last, _, _)| last.create_errors);
+    let flat_for = scope.map_or(Span::ZERO, |(_, moved)| now.since(moved));
+    let refusals = scope.map_or(0, |(last, _)| last.create_errors);
     if count.growing(now) {
         let grew = count.scope.map_or(0, |scope| scope.errors_grew);
         let tries = match scene.generation {
             Generation::Retries => true,
-            Generation::GivesUp => changed.is_some(),
             // Its workers may be at their first attempt.
             Generation::Unknown if changed.is_none() && age < START => return settling(scene, count),
-            Generation::Unknown => changed.is_some(),
+            Generation::GivesUp | Generation::Unknown => changed.is_some(),
         };
         if tries {
-            let at = scope.map_or(now, |(_, moved, _)| moved);
+            let at = scope.map_or(now, |(_, moved)| moved);
             return strong(Diagnosis::ConflictRetrying, Fact::CreateErrorsGrow { by: grew, within: GROWING })
                 .working((WorkerState::Retrying, at));
         }
@@ -232,18 +268,23 @@ fn without_session(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> Foun
     }
     if refusals > 0 {
         return match scene.generation {
-            // It retries by itself: between two attempts, or hanging in one.
-            Generation::Retries => cannot_say(scene, count),
+            // It retries by itself, as its kind does; its living workers prove it.
+            Generation::Retries => {
+                let alive = scene.sweep.goroutines.known().is_some_and(|counted| counted.workers >= scene.total);
+                let mut found = strong(Diagnosis::ConflictRetrying, Fact::RetriesByItself);
+                found.confidence = if alive { Confidence::Strong } else { Confidence::Weak };
+                found
+            }
             Generation::GivesUp | Generation::Unknown => {
                 strong(Diagnosis::ConflictAbandoned, Fact::CreateErrors { count: refusals, flat_for })
                     .working((WorkerState::Absent, now))
             }
         };
     }
-    let start_errors = scope.map_or(0, |(last, _, _)| last.start_errors);
+    let start_errors = scope.map_or(0, |(last, _)| last.start_errors);
     if start_errors > 0 && age >= FLAT {
         let mut found = strong(Diagnosis::StartAbandoned, Fact::StartErrors { count: start_errors });
-        if scene.cause_gone && scope.is_some_and(|(_, _, moved)| now.since(moved) >= FLAT) {
+        if cause_is_gone(scene, set, count) {
             found = found.with(Source::Metrics, now, Fact::CauseGone);
         }
         return match scene.generation {
@@ -255,6 +296,13 @@ fn without_session(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> Foun
         return settling(scene, count);
     }
     strong(Diagnosis::Unheld, Fact::ManagerAge { age })
+}
+
+/// Whether what made the manager give up is seen to be gone. Where we ask GitHub ourselves, its answer tells; else a
+/// whole period of the manager's own pulse must.
+fn cause_is_gone(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> bool {
+    let quiet = if scene.asks_forge(set) { FLAT } else { PULSE };
+    scene.cause_gone && count.scope.is_some_and(|scope| scene.now.since(scope.start_errors_moved) >= quiet)
 }
 
 fn settling(scene: &Scene<'_>, count: &Count<'_>) -> Found {

@@ -21,7 +21,6 @@ const MARGIN: Span = Span::secs(2);
 /// What a pass knows that bears on a line.
 pub(super) struct Scene<'a> {
     pub now: Wall,
-    pub incarnation: Option<Incarnation>,
     pub owner: Option<&'a Owner>,
     pub cause_gone: bool,
     /// Sessions opened within the last minute, by the log.

@@ -7,7 +7,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::Context;
-use super::memory::{Memory, Scope};
+use super::memory::Memory;
 use crate::decide::policy::Policy;
 use crate::model::session::OpenedBy;
 use crate::model::{
@@ -69,7 +69,7 @@ pub(super) fn read_counters(memory: &mut Memory, sweep: &Sweep) {
         memory.scopes.clear();
     }
     for (kind, counters) in &metrics.scopes {
-        memory.scopes.entry(*kind).or_insert_with(Scope::default).read(*counters, sweep.at.wall);
+        memory.scopes.entry(*kind).or_default().read(*counters, sweep.at.wall);
     }
     memory.listener_series |= !metrics.listeners.is_empty();
     if metrics.has_set_gauges {

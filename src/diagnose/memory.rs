@@ -7,10 +7,14 @@ use crate::model::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
+/// Longer than the wait between two attempts of a first start, three times.
+pub(super) const FLAT: Span = Span::secs(6);
+/// Longer than the longest wait of a listener that had run.
+const FLAT_AFTER_END: Span = Span::secs(100);
 /// Samples of a counter kept to tell its rate.
 const SAMPLES: usize = 40;
 /// How far back a rate looks.
-pub const RATE_WINDOW: Span = Span::mins(1);
+pub(super) const RATE_WINDOW: Span = Span::mins(1);
 
 /// Everything remembered of one manager.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -37,7 +41,7 @@ pub struct Memory {
 /// Counters of one scope, and when each last moved.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Scope {
+pub(super) struct Scope {
     /// As last read.
     pub last: ScopeCounters,
     /// When refusals last grew, or were first seen.
@@ -52,6 +56,8 @@ pub struct Scope {
     pub pulse_moved: Wall,
     /// Sessions open, and since when it is this number.
     pub open: Option<(u64, Wall)>,
+    /// Sessions open, at each change, oldest first.
+    pub opens: VecDeque<(Wall, u64)>,
     /// (date, sessions opened so far), oldest first.
     pub opened: VecDeque<(Wall, u64)>,
     /// Reads of this run.
@@ -60,7 +66,7 @@ pub struct Scope {
 
 /// One set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SetMemory {
+pub(super) struct SetMemory {
     /// The last diagnosis, since when, and how many sweeps in a row.
     pub diagnosis: Diagnosis,
     /// Since when.
@@ -83,7 +89,7 @@ pub struct SetMemory {
 
 /// A verdict that only something new about the set can overturn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
+pub(super) struct Verdict {
     /// What was found: listening, or given up.
     pub diagnosis: Diagnosis,
     /// When.
@@ -94,7 +100,7 @@ pub struct Verdict {
 
 impl Scope {
     /// Takes the next reading of one run in.
-    pub fn read(&mut self, counters: ScopeCounters, now: Wall) {
+    pub(super) fn read(&mut self, counters: ScopeCounters, now: Wall) {
         let first = self.reads == 0;
         let grew = counters.create_errors.saturating_sub(self.last.create_errors);
         if first || grew > 0 {
@@ -113,6 +119,10 @@ impl Scope {
         let open = counters.open_now();
         if self.open.is_none_or(|(before, _)| before != open) {
             self.open = Some((open, now));
+            self.opens.push_back((now, open));
+            if self.opens.len() > SAMPLES {
+                self.opens.pop_front();
+            }
         }
         self.opened.push_back((now, counters.opened()));
         while self.opened.len() > SAMPLES || self.opened.front().is_some_and(|(at, _)| now.since(*at) > RATE_WINDOW) {
@@ -122,16 +132,30 @@ impl Scope {
         self.last = counters;
     }
 
+    /// How many more sessions are open than at a date.
+    pub(super) fn grown_since(&self, at: Wall) -> u64 {
+        let then = self.opens.iter().rev().find(|(changed, _)| *changed <= at).map_or(0, |(_, open)| *open);
+        self.open.map_or(0, |(open, _)| open.saturating_sub(then))
+    }
+
     /// Sessions opened within the window, and the window as far as it was seen.
-    pub fn churn(&self) -> (u64, Span) {
+    pub(super) fn churn(&self) -> (u64, Span) {
         match (self.opened.front(), self.opened.back()) {
             (Some((from, before)), Some((to, after))) => (after.saturating_sub(*before), to.since(*from)),
             (Some(_), None) | (None, Some(_) | None) => (0, Span::ZERO),
         }
     }
 
+    /// Whether refusals have stood still for so long, with no attempt under way, that nobody can be trying. A first
+    /// start is tried again every 2 s; a listener that had run waits up to a minute between two attempts.
+    pub(super) fn is_flat(&self, now: Wall) -> bool {
+        let none_ended = self.last.delete == 0 && self.last.poll_errors == 0;
+        let span = if none_ended { FLAT } else { FLAT_AFTER_END };
+        self.reads >= 2 && !self.in_flight() && now.since(self.errors_moved) >= span
+    }
+
     /// Whether an attempt to open a session is under way.
-    pub const fn in_flight(&self) -> bool {
+    pub(super) const fn in_flight(&self) -> bool {
         self.last.create > self.last.create_errors.saturating_add(self.last.poll)
     }
 }

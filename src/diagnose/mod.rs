@@ -189,6 +189,11 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
         let candidates = u64::try_from(candidates).unwrap_or(u64::MAX);
         if candidates > 0 && scope.last.create_errors > candidates {
             memory.generation = Generation::Retries;
+            return;
+        }
+        let nobody_tries = scope.last.open_now() < candidates && scope.is_flat(sweep.at.wall);
+        if scope.last.create_errors > 0 && nobody_tries && grown_up {
+            memory.generation = Generation::GivesUp;
         }
     }
 }
@@ -209,6 +214,7 @@ fn judge(
     fleet: &Fleet,
 ) -> BTreeMap<ScaleSetId, Found> {
     let now = sweep.at.wall;
+    let given_up = fleet.sets.values().filter(|set| has_given_up(memory, set)).count();
     let troubled = fleet.endpoints.values().any(|state| *state != EndpointState::Up);
     let scene = Scene {
         sweep,
@@ -220,6 +226,7 @@ fn judge(
         cause_gone: !troubled && !manager::pulse_fails(memory, now),
         listener_series: memory.listener_series,
         total: u32::try_from(fleet.sets.len()).unwrap_or(u32::MAX),
+        given_up: u32::try_from(given_up).unwrap_or(u32::MAX),
         now,
     };
     let mut found = BTreeMap::new();
@@ -275,6 +282,15 @@ fn judge(
     found
 }
 
+/// Whether the set was found to be given up, and nothing of it has changed since.
+fn has_given_up(memory: &Memory, set: &ScaleSet) -> bool {
+    memory
+        .sets
+        .get(&set.id)
+        .and_then(|known| known.verdict.as_ref())
+        .is_some_and(|verdict| verdict.diagnosis != Diagnosis::Listening && verdict.revision == set.revision)
+}
+
 fn known_stale(context: &Context<'_>, set: ScaleSetId, current: Option<Incarnation>) -> Option<Incarnation> {
     use crate::model::session::OpenedBy;
     context.ledger.iter().filter(|session| session.set == set && session.ended.is_none()).find_map(|session| {
@@ -328,11 +344,26 @@ fn remember(memory: &mut Memory, found: BTreeMap<ScaleSetId, Found>, fleet: &mut
             }
         }
         note_verdict(set, &found, fleet.sets.get(&id), now);
-        let shown = match found.diagnosis {
-            Diagnosis::Settling => None,
-            Diagnosis::Listening if found.confidence == Confidence::Weak => None,
-            _ => set.ill_since,
+        let hidden = match found.diagnosis {
+            Diagnosis::Settling => true,
+            Diagnosis::Listening => found.confidence == Confidence::Weak,
+            Diagnosis::Disabled
+            | Diagnosis::DisabledByMedic
+            | Diagnosis::ConflictRetrying
+            | Diagnosis::ConflictAbandoned
+            | Diagnosis::StartAbandoned
+            | Diagnosis::Unheld
+            | Diagnosis::HeldElsewhere
+            | Diagnosis::Flapping
+            | Diagnosis::Evicted
+            | Diagnosis::Mismatched
+            | Diagnosis::Deaf
+            | Diagnosis::Starved
+            | Diagnosis::Missing
+            | Diagnosis::Unauthorized
+            | Diagnosis::Unknown => false,
         };
+        let shown = if hidden { None } else { set.ill_since };
         fleet.findings.insert(
             id,
             Finding {
@@ -359,7 +390,8 @@ fn first_ill(found: &Found, now: Wall) -> Wall {
 
 fn note_verdict(memory: &mut SetMemory, found: &Found, set: Option<&ScaleSet>, now: Wall) {
     let Some(set) = set else { return };
-    let lasting = matches!(found.diagnosis, Diagnosis::Listening | Diagnosis::ConflictAbandoned);
+    let lasting =
+        matches!(found.diagnosis, Diagnosis::Listening | Diagnosis::ConflictAbandoned | Diagnosis::StartAbandoned);
     if lasting && found.confidence > Confidence::Weak {
         let kept = memory.verdict.as_ref().filter(|v| v.diagnosis == found.diagnosis && v.revision == set.revision);
         if kept.is_none() {

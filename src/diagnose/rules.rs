@@ -53,6 +53,8 @@ pub(super) struct Scene<'a> {
     pub listener_series: bool,
     /// All sets of the manager, disabled ones included.
     pub total: u32,
+    /// Those of them whose worker is known to have given up.
+    pub given_up: u32,
     pub now: Wall,
 }
 
@@ -60,6 +62,10 @@ impl Scene<'_> {
     /// Since the manager's start; without it, nothing is young.
     pub(super) fn age(&self) -> Span {
         self.incarnation.map_or(Span::MAX, |run| self.now.since(run.0))
+    }
+    /// Whether GitHub has just answered us for the set's entity.
+    pub(super) fn asks_forge(&self, set: &ScaleSet) -> bool {
+        listed(self, set).is_some()
     }
     fn log(&self) -> Option<&LogEvidence> {
         self.sweep.log.known().filter(|log| log::is_of_run(log, self.incarnation))
@@ -88,7 +94,6 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, memory: Option<&mu
         let churn = None;
         let scene = log::Scene {
             now: scene.now,
-            incarnation: scene.incarnation,
             owner: scene.owner,
             cause_gone: scene.cause_gone,
             churn,
@@ -109,15 +114,11 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, memory: Option<&mu
 
 fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> Found {
     let treated = scene.context.treatments.iter().any(|row| row.set == set.id && row.may_have_disabled());
-    // Every set's worker lives, and a disabled set's worker runs no listener.
-    let all_live = scene.goroutines().is_some_and(|counted| counted.workers >= scene.total && scene.total > 0);
-    let worker = match worker.0 {
-        WorkerState::Idle => worker,
-        WorkerState::Unknown | WorkerState::Absent | WorkerState::Retrying | WorkerState::Listening if all_live => {
-            (WorkerState::Idle, scene.now)
-        }
-        WorkerState::Unknown | WorkerState::Absent | WorkerState::Retrying | WorkerState::Listening => worker,
-    };
+    // Every worker but those that gave up lives, and a disabled set's worker runs no listener.
+    let all_live = scene
+        .goroutines()
+        .is_some_and(|counted| counted.workers.saturating_add(scene.given_up) >= scene.total && scene.total > 0);
+    let worker = if all_live && worker.0 != WorkerState::Idle { (WorkerState::Idle, scene.now) } else { worker };
     // Where workers are counted and one is missing, its absence is known.
     let worker = match (worker.0, scene.goroutines()) {
         (WorkerState::Unknown, Some(_)) => (WorkerState::Absent, Wall(0)),

@@ -4,6 +4,7 @@ pub mod api;
 mod auth;
 pub mod events;
 pub mod goroutines;
+pub mod log;
 pub mod metrics_text;
 mod refusal;
 mod wire;

@@ -28,6 +28,8 @@ pub enum Act {
 pub enum Ending {
     /// Every enabled set listens.
     AllListen,
+    /// The same, and no job waits any more.
+    AllListenAndJobsDone,
     /// Every enabled set but the first.
     AllButTheFirst,
 }
@@ -53,12 +55,12 @@ pub const STORIES: &[Story] = &[
         name: "crash",
         about: "GARM is killed and started again; GitHub still has its sessions, and every set is refused",
         acts: &[
-            (Span::secs(15), Act::Jobs(1)),
-            (Span::secs(60), Act::Kill),
-            (Span::secs(62), Act::Start),
-            (Span::secs(80), Act::Jobs(1)),
+            (Span::secs(5), Act::Jobs(1)),
+            (Span::secs(110), Act::Kill),
+            (Span::secs(112), Act::Start),
+            (Span::secs(120), Act::Jobs(1)),
         ],
-        ending: Ending::AllListen,
+        ending: Ending::AllListenAndJobsDone,
         limit: Span::mins(10),
     },
     Story {
@@ -107,6 +109,7 @@ impl Story {
         let (listening, enabled) = world.listening(0);
         match self.ending {
             Ending::AllListen => listening == enabled,
+            Ending::AllListenAndJobsDone => listening == enabled && jobs_left(world) == 0,
             Ending::AllButTheFirst => listening.saturating_add(1) >= enabled,
         }
     }
@@ -160,6 +163,16 @@ impl Act {
             }
         }
     }
+}
+
+/// Jobs that have not finished.
+fn jobs_left(world: &World) -> u64 {
+    let Some(garm) = world.garm(0) else { return 0 };
+    let left = garm.scale_sets().map(|(_, _, forge)| {
+        let jobs = world.github.jobs(forge);
+        jobs.waiting.saturating_add(jobs.assigned).saturating_add(jobs.running)
+    });
+    left.sum()
 }
 
 fn first_set(world: &World) -> Option<crate::model::ForgeId> {

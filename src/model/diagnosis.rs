@@ -153,6 +153,7 @@ closed_enum! {
     }
 }
 
+#[expect(clippy::derivable_impls, reason = "the macro that declares it takes no attribute on a variant")]
 impl Default for Generation {
     fn default() -> Self {
         Self::Unknown

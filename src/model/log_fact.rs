@@ -17,7 +17,8 @@ pub enum LogSet {
     Manager(ScaleSetId),
     /// By entity name and the forge's id.
     Forge {
-        /// `owner/name` or the plain name, as in the line's `entity`.
+        /// `owner/name` or the plain name, as in the line's `entity`. Builds that do not log it (v0.2.0-alpha): the
+        /// manager's UUID of the entity.
         entity: String,
         /// The id in the request's URL.
         forge_id: ForgeId,
@@ -58,6 +59,8 @@ pub struct LogFact {
 pub enum LogEvent {
     /// The first line of a run of the manager.
     ManagerStarted,
+    /// The manager says that it shuts down: a clean stop.
+    ManagerStopping,
     /// A Go panic or fatal error.
     Panic,
     /// The manager was refused a session: another one is active.
@@ -85,8 +88,27 @@ pub enum LogEvent {
         /// Its id.
         session: SessionId,
     },
-    /// The manager closes its session (debug level only).
+    /// A session is still held: its minutely check of the token, or its refresh (debug level only).
+    SessionHeld {
+        /// Which set.
+        set: LogSet,
+        /// Its id.
+        session: SessionId,
+    },
+    /// The manager closes its session (debug level only). The request is on its way, not answered.
     SessionClosing {
+        /// Which set.
+        set: LogSet,
+    },
+    /// Closing the session failed: it may live on at the forge.
+    SessionCloseFailed {
+        /// Which set.
+        set: LogSet,
+        /// Why.
+        kind: ListenerErrorKind,
+    },
+    /// The listener's loop ended (debug level only).
+    ListenerStopped {
         /// Which set.
         set: LogSet,
     },
@@ -176,6 +198,8 @@ pub struct SetLog {
     pub opened_count: u32,
     /// The latest close.
     pub last_closed: Option<Wall>,
+    /// The latest end of the listener's loop.
+    pub last_stopped: Option<Wall>,
     /// The latest poll issued.
     pub last_poll: Option<Wall>,
     /// Cursor of the latest poll, and since when it has not moved.
@@ -201,6 +225,8 @@ pub struct LogEvidence {
     pub run_started: Option<Wall>,
     /// The latest panic, which may belong to the run before.
     pub last_panic: Option<Wall>,
+    /// The latest clean stop, of the run before when a start followed.
+    pub last_stop: Option<Wall>,
     /// Whether debug lines are seen, and with them polls and session ids.
     pub debug: bool,
     /// The date of the newest line.
@@ -219,9 +245,11 @@ impl LogEvidence {
         match &fact.what {
             LogEvent::ManagerStarted => {
                 self.run_started = Some(at);
+                self.debug = false;
                 self.by_id.clear();
                 self.by_forge.clear();
             }
+            LogEvent::ManagerStopping => self.last_stop = Some(at),
             LogEvent::Panic => self.last_panic = Some(at),
             LogEvent::Conflict { set, owner, gave_up } => {
                 let log = self.set(set);
@@ -254,6 +282,20 @@ impl LogEvidence {
                 let log = self.set(set);
                 log.session = None;
                 log.last_closed = Some(at);
+            }
+            LogEvent::SessionHeld { set, session } => {
+                self.debug = true;
+                let log = self.set(set);
+                if log.session.as_ref().is_none_or(|(_, known)| known != session) {
+                    log.session = Some((at, session.clone()));
+                }
+            }
+            LogEvent::SessionCloseFailed { set, kind } => {
+                self.set(set).last_failure = Some((at, *kind));
+            }
+            LogEvent::ListenerStopped { set } => {
+                self.debug = true;
+                self.set(set).last_stopped = Some(at);
             }
             LogEvent::Poll { set, cursor } => {
                 self.debug = true;

@@ -61,6 +61,8 @@ closed_enum! {
         Goroutines = "goroutines",
         /// A websocket of the manager.
         Websocket = "websocket",
+        /// The manager's log file.
+        LogFile = "log_file",
         /// The installation token of a GitHub App.
         InstallationToken = "installation_token",
         /// The runner registration token of an entity.
@@ -94,7 +96,8 @@ impl Operation {
             | Self::MetricsToken
             | Self::Metrics
             | Self::Goroutines
-            | Self::Websocket => Target::Manager,
+            | Self::Websocket
+            | Self::LogFile => Target::Manager,
             Self::InstallationToken
             | Self::RegistrationToken
             | Self::RunnerRegistration

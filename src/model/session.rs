@@ -51,3 +51,26 @@ pub struct LedgerSession {
     /// How and when it ended, if it has.
     pub ended: Option<(Wall, SessionEnd)>,
 }
+
+/// One change of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerChange {
+    /// A session was seen.
+    See(LedgerSession),
+    /// A session of the ledger was seen alive again.
+    Alive {
+        /// Which.
+        session: SessionId,
+        /// When.
+        at: Wall,
+    },
+    /// A session ended.
+    End {
+        /// Which.
+        session: SessionId,
+        /// When.
+        at: Wall,
+        /// How.
+        how: SessionEnd,
+    },
+}

@@ -49,7 +49,16 @@ impl Account {
         for recovery in &fleet.recoveries {
             let treated = history.iter().any(|row| row.set == recovery.set && helped(row, recovery.ill_since));
             let cause = if treated { RecoveryCause::Remedy } else { RecoveryCause::Itself };
-            parts.metrics.recovered(manager, cause, recovery.at.since(recovery.ill_since));
+            let took = recovery.at.since(recovery.ill_since);
+            parts.metrics.recovered(manager, cause, took);
+            let outcome = match cause {
+                RecoveryCause::Remedy => Outcome::Recovered,
+                RecoveryCause::Itself => Outcome::SelfRecovered,
+            };
+            let name = fleet.sets.get(&recovery.set).map_or("", |set| set.name.as_str());
+            tracing::info!(%manager, scale_set = %recovery.set, name, %outcome, %took, "the scale set listens again");
+            let detail = serde_json::json!({ "outcome": outcome, "ill_since": recovery.ill_since });
+            tell(parts, recovery.at, "recovery", Some(recovery.set), &detail);
         }
     }
 

@@ -14,8 +14,8 @@ use crate::export::metrics::Metrics;
 use crate::model::session::{LedgerSession, SessionEnd};
 use crate::model::status::ManagerStatus;
 use crate::model::{
-    Decision, Diagnosis, ManagerName, ManagerState, Remedy, ScaleSetId, SetDecision, Span, Step, Sweep, Treatment,
-    TreatmentId, Wall,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, Remedy, ScaleSetId, SetDecision, Span, Step, Sweep,
+    Treatment, TreatmentId, Wall,
 };
 use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
@@ -252,19 +252,27 @@ impl Engine {
                 (treatment, transition)
             })
             .collect();
-        let this = &*self;
-        join_all(transitions.into_iter().map(|(before, transition)| async move {
-            if transition.effect.is_none() && transition.treatment == before {
-                before
-            } else {
-                this.carry_out_or_keep(before, transition).await
-            }
-        }))
-        .await
+        self.carry_out_all(transitions).await
     }
 
-    async fn carry_out_or_keep(&self, before: Treatment, transition: Transition) -> Treatment {
-        self.carry_out(transition).await.unwrap_or(before)
+    /// Carries transitions out, all at once. One that the journal could not follow may have been sent: its treatment
+    /// is settled by reading at the next pass, as after a crash.
+    async fn carry_out_all(&mut self, transitions: Vec<(Treatment, Transition)>) -> Vec<Treatment> {
+        let this = &*self;
+        let done = join_all(transitions.into_iter().map(|(before, transition)| async move {
+            let idle = transition.effect.is_none() && transition.treatment == before;
+            let after = if idle { Some(before.clone()) } else { this.carry_out(transition).await };
+            (before, after)
+        }))
+        .await;
+        done.into_iter()
+            .map(|(before, after)| {
+                after.unwrap_or_else(|| {
+                    self.known.remove(&before.id);
+                    before
+                })
+            })
+            .collect()
     }
 
     async fn carry_out(&self, transition: Transition) -> Option<Treatment> {
@@ -334,12 +342,13 @@ impl Engine {
         }
         let now = self.parts.clock.now();
         self.known.extend(begun.iter().map(|treatment| treatment.id));
-        join_all(begun.into_iter().map(|treatment| {
+        let transitions = begun.into_iter().map(|treatment| {
             let input = Input::Sweep(view(fleet, ledger, &treatment));
             let transition = machine::step(&treatment, input, now, &self.parts.policy);
-            self.carry_out_or_keep(treatment, transition)
-        }))
-        .await
+            (treatment, transition)
+        });
+        let transitions = transitions.collect();
+        self.carry_out_all(transitions).await
     }
 
     fn new_treatment(&self, set: ScaleSetId, remedy: &Remedy, canary: bool, fleet: &Fleet) -> Option<Treatment> {
@@ -433,10 +442,17 @@ fn merged<'a>(history: Vec<Treatment>, newer: impl IntoIterator<Item = &'a Treat
 fn urgency(fleet: &Fleet, open: &[Treatment]) -> Urgency {
     let answers = fleet.manager == ManagerState::Up;
     let ill = fleet.findings.values().any(|finding| match finding.diagnosis {
-        Diagnosis::Listening | Diagnosis::Disabled => false,
-        // Nothing that we do or see soon changes these.
-        Diagnosis::Missing | Diagnosis::Mismatched | Diagnosis::Unauthorized | Diagnosis::HeldElsewhere => false,
-        Diagnosis::Deaf | Diagnosis::Starved => false,
+        // Well; or nothing that we do or see soon changes it.
+        Diagnosis::Listening
+        | Diagnosis::Disabled
+        | Diagnosis::Missing
+        | Diagnosis::Mismatched
+        | Diagnosis::Unauthorized
+        | Diagnosis::HeldElsewhere
+        | Diagnosis::Deaf
+        | Diagnosis::Starved => false,
+        // Without a source that could tell, looking more often tells no more.
+        Diagnosis::Unknown => finding.evidence.iter().all(|evidence| evidence.fact != Fact::NothingToSee),
         Diagnosis::DisabledByMedic
         | Diagnosis::Settling
         | Diagnosis::ConflictRetrying
@@ -444,8 +460,7 @@ fn urgency(fleet: &Fleet, open: &[Treatment]) -> Urgency {
         | Diagnosis::StartAbandoned
         | Diagnosis::Unheld
         | Diagnosis::Flapping
-        | Diagnosis::Evicted
-        | Diagnosis::Unknown => true,
+        | Diagnosis::Evicted => true,
     });
     if answers && !ill && open.is_empty() { Urgency::Calm } else { Urgency::Alert }
 }

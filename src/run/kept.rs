@@ -9,7 +9,7 @@ const BROKER_LIFE: u64 = 6;
 
 /// The last answers.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub(super) struct Kept {
     controller: Option<Controller>,
     lingering: Option<BTreeMap<ScaleSetId, Lingering>>,
     broker: BTreeMap<EntityRef, (Mono, Vec<ForgeSet>)>,
@@ -19,7 +19,7 @@ pub struct Kept {
 impl Kept {
     /// Notes what `sweep` was told, and fills in what it was not told because it did not ask. A failure is left as it
     /// is: old knowledge never hides that a source fails now.
-    pub fn fill(&mut self, sweep: &mut Sweep, due: Due, asked: &mut Asked, interval: Span) {
+    pub(super) fn fill(&mut self, sweep: &mut Sweep, due: Due, asked: &mut Asked, interval: Span) {
         let now = sweep.at.mono;
         let incarnation = sweep.metrics.known().and_then(|metrics| metrics.incarnation);
         if incarnation.is_some() && incarnation != self.incarnation {

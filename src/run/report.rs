@@ -11,6 +11,7 @@ use crate::model::{
     ScaleSetId, Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
 };
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// A set's latest treatments, as many as people read.
 const TREATMENTS_SHOWN: usize = 5;
@@ -226,7 +227,7 @@ fn incident(manager: ManagerState, restart: Restart, sets: &[SetStatus]) -> Opti
     let enabled = sets.iter().filter(|set| set.finding.diagnosis != Diagnosis::Disabled).count();
     let mut words = format!("{} of {enabled} sets cannot receive jobs", ill.len());
     if let Some(began) = began {
-        words.push_str(&format!(" since {began}"));
+        let _ = write!(words, " since {began}");
     }
     let treated = ill.iter().filter(|set| matches!(set.decision, Decision::Treating { .. })).count();
     let withheld = ill.iter().filter(|set| matches!(set.decision, Decision::Withhold { .. })).count();
@@ -239,7 +240,7 @@ fn incident(manager: ManagerState, restart: Restart, sets: &[SetStatus]) -> Opti
         (people, "need a person"),
     ] {
         if number > 0 {
-            words.push_str(&format!("; {number} {what}"));
+            let _ = write!(words, "; {number} {what}");
         }
     }
     Some([manager_words, restart_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))

@@ -35,7 +35,7 @@ impl StoreErrorKind {
     const fn advice(self) -> &'static str {
         match self {
             Self::Missing => "create the parent directory, or correct `state_dir`",
-            Self::NotADirectory => "point `state_dir` to a directory of its own",
+            Self::NotADirectory | Self::Foreign => "point `state_dir` to a directory of its own",
             Self::NotWritable => "give the user of this process read and write access to the state directory",
             Self::DiskFull => "free space on the volume of the state directory",
             Self::Corrupt => {
@@ -43,7 +43,6 @@ impl StoreErrorKind {
                  scale set is left disabled"
             }
             Self::NewerSchema => "use the release that wrote the file, or a newer one",
-            Self::Foreign => "point `state_dir` to a directory of its own",
             Self::Busy => "see which other process uses the state directory; the next try may succeed",
             Self::NoSuchRow | Self::Refused => "this is a fault of the program; please report it",
             Self::Other => "see what came back",

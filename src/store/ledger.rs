@@ -7,9 +7,10 @@
 use super::error::{StoreError, StoreErrorKind};
 use super::sql::{Failure, from_json, from_name, int, to_json, uint, wall};
 use super::{Durability, ManagerStore};
-use crate::model::session::{LedgerSession, OpenedBy, SessionEnd};
+use crate::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use crate::model::{Incarnation, Owner, ScaleSetId, SessionId, Span, Wall};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use std::collections::BTreeMap;
 
 /// How many measured lifetimes of a manager are kept.
 const LIFETIMES_KEEP: u32 = 1000;
@@ -61,28 +62,68 @@ impl ManagerStore {
         })
     }
 
+    /// Applies changes in their order, all or none.
+    pub fn apply(&self, changes: &[LedgerChange]) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // A later `last_seen` may be lost in a power cut; a new session or an end may not.
+        let durable = changes.iter().any(|change| !matches!(change, LedgerChange::Alive { .. }));
+        let durability = if durable { Durability::PowerCut } else { Durability::Crash };
+        self.store.write("change the ledger", durability, |tx| {
+            let manager = self.manager.as_str();
+            for change in changes {
+                match change {
+                    LedgerChange::See(session) => upsert(tx, manager, session)?,
+                    LedgerChange::Alive { session, at } => {
+                        tx.prepare_cached(
+                            "UPDATE sessions SET last_seen = max(last_seen, ?3)
+                             WHERE manager = ?1 AND id = ?2 AND ended_at IS NULL",
+                        )?
+                        .execute(params![manager, session.as_str(), int(at.0)])?;
+                    }
+                    LedgerChange::End { session, at, how } => {
+                        end(tx, manager, session, *at, *how)?;
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Notes how a session ended; the first end stays. Whether this call was it.
     pub fn end(&self, id: &SessionId, at: Wall, how: SessionEnd) -> Result<bool, StoreError> {
-        self.store.write("end a session", Durability::PowerCut, |tx| {
-            let changed = tx
-                .prepare_cached(
-                    "UPDATE sessions SET ended_at = ?3, ended_how = ?4
-                     WHERE manager = ?1 AND id = ?2 AND ended_at IS NULL",
-                )?
-                .execute(params![self.manager.as_str(), id.as_str(), int(at.0), how.as_str()])?;
-            Ok(changed == 1)
+        self.store.write("end a session", Durability::PowerCut, |tx| end(tx, self.manager.as_str(), id, at, how))
+    }
+
+    /// What a proof of staleness needs: sessions without a known end, and whatever was seen of their sets since. By
+    /// set, oldest first.
+    pub fn live_sessions(&self) -> Result<Vec<LedgerSession>, StoreError> {
+        self.store.read("read the ledger", |c| {
+            let manager = self.manager.as_str();
+            let mut found = select(c, "ended_at IS NULL", params![manager])?;
+            let mut oldest: BTreeMap<ScaleSetId, Wall> = BTreeMap::new();
+            for session in &found {
+                let first = oldest.entry(session.set).or_insert(session.first_seen);
+                *first = (*first).min(session.first_seen);
+            }
+            for (set, first) in oldest {
+                let newer = "set_id = ?2 AND first_seen >= ?3 AND ended_at IS NOT NULL";
+                found.extend(select(c, newer, params![manager, int(set.0), int(first.0)])?);
+            }
+            found.sort_by(|a, b| (a.set, a.first_seen, &a.id).cmp(&(b.set, b.first_seen, &b.id)));
+            Ok(found)
         })
     }
 
     /// Sessions without a known end, by set, oldest first.
     pub fn live(&self) -> Result<Vec<LedgerSession>, StoreError> {
-        self.store
-            .read("read the ledger", |c| select(c, self.manager.as_str(), "ended_at IS NULL AND ?2 IS NULL", None))
+        self.store.read("read the ledger", |c| select(c, "ended_at IS NULL", params![self.manager.as_str()]))
     }
 
     /// All sessions of a set, oldest first.
     pub fn of_set(&self, set: ScaleSetId) -> Result<Vec<LedgerSession>, StoreError> {
-        self.store.read("read the ledger", |c| select(c, self.manager.as_str(), "set_id = ?2", Some(int(set.0))))
+        self.store.read("read the ledger", |c| select(c, "set_id = ?2", params![self.manager.as_str(), int(set.0)]))
     }
 
     /// One session by its id.
@@ -179,16 +220,20 @@ fn upsert(tx: &Connection, manager: &str, session: &LedgerSession) -> Result<(),
     Ok(())
 }
 
-fn select(
-    connection: &Connection,
-    manager: &str,
-    condition: &str,
-    value: Option<i64>,
-) -> Result<Vec<LedgerSession>, Failure> {
+fn end(tx: &Connection, manager: &str, id: &SessionId, at: Wall, how: SessionEnd) -> Result<bool, Failure> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE sessions SET ended_at = ?3, ended_how = ?4 WHERE manager = ?1 AND id = ?2 AND ended_at IS NULL",
+        )?
+        .execute(params![manager, id.as_str(), int(at.0), how.as_str()])?;
+    Ok(changed == 1)
+}
+
+fn select(connection: &Connection, condition: &str, params: impl Params) -> Result<Vec<LedgerSession>, Failure> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM sessions WHERE manager = ?1 AND {condition} ORDER BY set_id, first_seen, id"
     ))?;
-    let mut rows = statement.query(params![manager, value])?;
+    let mut rows = statement.query(params)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(session(row)?);

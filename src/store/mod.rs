@@ -1,8 +1,8 @@
-//! The durable store: one SQLite file that holds what must survive us (design §5, §6, §7).
+//! The durable store: one `SQLite` file that holds what must survive us (design §5, §6, §7).
 //!
 //! The rule: **what a caller relies on after a power cut is on the disk when the call returns** (journal, ledger,
 //! lease, pauses: `synchronous=FULL`); what is merely convenient (memory, log positions, history) is written with
-//! `synchronous=NORMAL`, which SQLite's write-ahead log keeps in order: after a power cut the newest such rows may
+//! `synchronous=NORMAL`, which `SQLite`'s write-ahead log keeps in order: after a power cut the newest such rows may
 //! be missing, never torn, and never newer than a durable row written before them.
 //!
 //! Edge cases: a garbage, truncated or newer file is an error that says so, never a panic and never an empty store;

@@ -1,4 +1,4 @@
-//! Opening: the directory, the file and its rights, and what SQLite is told before the first statement.
+//! Opening: the directory, the file and its rights, and what `SQLite` is told before the first statement.
 
 use super::error::{StoreError, StoreErrorKind};
 use super::sql::Failure;
@@ -63,7 +63,7 @@ fn ensure_directory(dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Makes the file with exactly 0600 before SQLite sees it; SQLite gives its companion files the same rights.
+/// Makes the file with exactly 0600 before `SQLite` sees it; `SQLite` gives its companion files the same rights.
 /// Returns the file's size.
 fn ensure_file(dir: &Path, file: &Path) -> Result<u64, StoreError> {
     let fail = |error: std::io::Error| StoreError::of_io(file, "be opened", &error);

@@ -7,7 +7,7 @@ use super::error::StoreErrorKind;
 use super::sql::Failure;
 use rusqlite::{Connection, TransactionBehavior};
 
-/// "ssmd", as SQLite's `application_id`.
+/// "ssmd", as `SQLite`'s `application_id`.
 const APPLICATION_ID: i64 = 0x7373_6d64;
 
 /// Entry N brings a file from version N to N + 1. Never edit a released one.
@@ -43,7 +43,7 @@ CREATE TABLE sessions (
     ended_how   TEXT,
     PRIMARY KEY (manager, id)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX sessions_of_set ON sessions (manager, set_id);
+CREATE INDEX sessions_of_set ON sessions (manager, set_id, first_seen);
 CREATE INDEX sessions_live ON sessions (manager) WHERE ended_at IS NULL;
 
 CREATE TABLE stale_lifetimes (

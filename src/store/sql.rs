@@ -1,4 +1,4 @@
-//! Small helpers between our types and SQLite's.
+//! Small helpers between our types and `SQLite`'s.
 
 use super::error::{StoreError, StoreErrorKind};
 use crate::model::Wall;
@@ -46,7 +46,7 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// An unsigned number as SQLite keeps it; beyond 2^63 it saturates.
+/// An unsigned number as `SQLite` keeps it; beyond 2^63 it saturates.
 pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -1,15 +1,22 @@
 //! The only caller of writes. For each step of a treatment's machine: the journal first, then the wire, then the
-//! answer back into the machine (I6). When the journal fails, nothing is sent.
+//! answer back into the machine (I6). When the journal fails, nothing is sent, not even what would undo: the journal
+//! still holds the intent, which the next pass or the next process settles by reading.
 
 use super::machine::{self, Answer, Effect, Input, Transition};
 use super::ports::{Journal, JournalError, ManagerWriter, SessionWriter, WriteError};
 use crate::clock::Clock;
 use crate::decide::policy::Policy;
-use crate::model::{Enablement, FailureKind, ForgePlace, ManagerName, Operation, ProbeFailure, Treatment};
+use crate::model::{Enablement, FailureKind, ForgePlace, ManagerName, Operation, ProbeFailure, Span, Treatment};
 use std::sync::Arc;
 
 /// Effects one treatment may have in one pass; the machines need at most five.
 const EFFECTS_PER_PASS: usize = 12;
+
+/// Attempts to undo when the process must end; who must end sooner drops the future, and the next start goes on.
+const SETTLE_ROUNDS: usize = 10;
+
+/// The pause between two of them.
+const SETTLE_PAUSE: Span = Span::millis(500);
 
 /// What treatments of one manager act with.
 #[derive(Clone)]
@@ -41,6 +48,29 @@ impl Driver {
         }
         self.journal.record(&transition.treatment)?;
         Ok(transition.treatment)
+    }
+
+    /// Undoes what must not stay when the process ends: enables a set that we disabled, ends a session that we opened,
+    /// settles a disable whose effect is not known. What is still an intent in the end is settled by the next start.
+    ///
+    /// # Errors
+    /// When the journal cannot keep a step: the effect that would have followed was not sent.
+    pub async fn settle(&self, mut treatment: Treatment, policy: &Policy) -> Result<Treatment, JournalError> {
+        for round in 0..SETTLE_ROUNDS {
+            // Not after the first: its answer may only tell what to undo, that a disable was ours.
+            if round > 1 {
+                self.clock.sleep(SETTLE_PAUSE).await;
+            }
+            let transition = machine::step(&treatment, Input::Shutdown, self.clock.now(), policy);
+            if transition.effect.is_none() && transition.treatment == treatment {
+                break;
+            }
+            treatment = self.carry_out(transition, policy).await?;
+            if !treatment.step.is_intent() {
+                break;
+            }
+        }
+        Ok(treatment)
     }
 
     async fn perform(&self, treatment: &Treatment, effect: Effect) -> Answer {

@@ -139,7 +139,7 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
     match &treatment.step {
         Step::Disabling { seen } => toggle::disabling(treatment, seen, input, now),
         Step::DisableUnknown { seen, sent } => toggle::disable_unknown(treatment, seen, *sent, input, now),
-        Step::Disabled { ours } => toggle::disabled(treatment, ours, input, now, policy),
+        Step::Disabled { ours } => toggle::disabled(treatment, ours, &input, now, policy),
         Step::Enabling { ours, attempts, not_before } => {
             toggle::enabling(treatment, (ours, *attempts, *not_before), input, now)
         }
@@ -150,7 +150,7 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
         Step::ProbeOpened { session, attempts, not_before } => {
             session_probe::opened(treatment, (session, *attempts, *not_before), input, now)
         }
-        Step::Verifying => verify::verifying(treatment, input, now, policy),
+        Step::Verifying => verify::verifying(treatment, &input, now, policy),
         Step::Closed { .. } => stay(treatment),
     }
 }
@@ -163,6 +163,11 @@ pub(super) fn stay(treatment: &Treatment) -> Transition {
 /// Nothing changes; `effect` is done.
 pub(super) fn ask(treatment: &Treatment, effect: Effect) -> Transition {
     Transition { treatment: treatment.clone(), effect: Some(effect), note: None }
+}
+
+/// Nothing changes, and something is to be told.
+pub(super) fn note(treatment: &Treatment, note: String) -> Transition {
+    Transition { treatment: treatment.clone(), effect: None, note: Some(note) }
 }
 
 /// Goes to another step. A step of the same kind keeps its date: it is the same wait.
@@ -186,10 +191,24 @@ impl Transition {
     }
 }
 
-/// The wait before the next attempt: 1, 2, 4 … 30 s, or as long as the server asks.
+/// The longest wait between two attempts to undo what must not stay. A server that asks for a longer one is obeyed by
+/// the HTTP client, which then holds the request back without sending it.
+pub const LONGEST_WAIT: Span = Span::secs(30);
+
+/// When to try again after so many attempts: 1, 2, 4 … 30 s, or as late as the server asks.
 pub(super) fn next_attempt(attempts: u32, retry_at: Option<Wall>, now: Wall) -> Wall {
-    let backoff = Span::secs(1u64.checked_shl(attempts).unwrap_or(30).clamp(1, 30));
-    retry_at.unwrap_or(now).max(now.plus(backoff))
+    let seconds = 1_u64.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
+    retry_at.unwrap_or(now).max(now.plus(Span::secs(seconds).min(LONGEST_WAIT)))
+}
+
+/// The same for what must be undone: no server's word lets it stay for longer.
+pub(super) fn next_undo(attempts: u32, retry_at: Option<Wall>, now: Wall) -> Wall {
+    next_attempt(attempts, retry_at, now).min(now.plus(LONGEST_WAIT))
+}
+
+/// Whether the wait for something that must be undone is over; also when the clock was set back meanwhile.
+pub(super) fn is_undo_due(not_before: Wall, now: Wall) -> bool {
+    now >= not_before || not_before.since(now) > LONGEST_WAIT
 }
 
 /// A write's failure, whichever kind.
@@ -209,5 +228,54 @@ pub(super) const fn answers(view: &View<'_>) -> bool {
     match view.manager {
         ManagerState::Up | ManagerState::Restarted => true,
         ManagerState::Down | ManagerState::Unreachable => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::treat::testing::{T0, after, disabled, enabled, now, rev, session, treatment};
+
+    #[test]
+    fn a_treatment_begins_with_a_step_that_names_what_will_be_sent() {
+        let set = enabled("r7");
+        assert_eq!(begin(&Remedy::Toggle, &set, T0), Step::Disabling { seen: rev("r7") });
+        for remedy in [Remedy::DeleteSession { session: session() }, Remedy::DeleteThenToggle { session: session() }] {
+            assert_eq!(
+                begin(&remedy, &set, T0),
+                Step::Deleting { session: session(), attempts: 0, not_before: T0 },
+                "{remedy:?}"
+            );
+        }
+        for remedy in [Remedy::Toggle, Remedy::DeleteSession { session: session() }, Remedy::SessionProbe] {
+            assert!(begin(&remedy, &set, T0).is_intent(), "{remedy:?}");
+        }
+    }
+
+    #[test]
+    fn the_wait_doubles_up_to_half_a_minute_and_obeys_the_server() {
+        let waits: Vec<u64> =
+            (1..=7).chain([64, u32::MAX]).map(|n| next_attempt(n, None, T0).since(T0).as_millis() / 1000).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30, 30]);
+        assert_eq!(next_attempt(1, Some(after(600)), T0), after(600));
+        assert_eq!(next_attempt(3, Some(after(1)), T0), after(4), "a server that is in a hurry changes nothing");
+        assert_eq!(next_undo(1, Some(after(600)), T0), after(30));
+        assert_eq!(next_undo(1, Some(Wall(u64::MAX)), Wall(u64::MAX)), Wall(u64::MAX));
+    }
+
+    #[test]
+    fn a_step_of_the_same_kind_keeps_its_date() {
+        let verifying = treatment(Step::Verifying);
+        assert_eq!(go(&verifying, Step::Verifying, after(9), "again").treatment.step_at, T0);
+        let next = go(&verifying, Step::Disabled { ours: rev("ours") }, after(9), "next");
+        assert_eq!(next.treatment.step_at, after(9));
+    }
+
+    #[test]
+    fn a_note_says_what_happened_at_every_change_of_step() {
+        let step_of = Step::Disabling { seen: rev("seen") };
+        let answer = Answer::Disabled(Ok(disabled("ours", T0)));
+        let transition = step(&treatment(step_of), Input::Answer(answer), now(after(1)), &Policy::default());
+        assert_eq!(transition.note.as_deref(), Some("disabled"));
     }
 }

@@ -7,3 +7,10 @@ pub mod ports;
 pub mod session_probe;
 pub mod toggle;
 pub mod verify;
+
+#[cfg(test)]
+mod explore;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod world;

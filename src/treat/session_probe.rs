@@ -8,10 +8,11 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::machine::{
-    Answer, Effect, Input, SetView, Transition, answers, ask, close, failure, go, next_attempt, other_run, stay,
+    Answer, Effect, Input, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due, next_undo,
+    other_run, stay,
 };
 use super::ports::{OpenAnswer, WriteError};
-use crate::model::{Diagnosis, Outcome, Owner, SessionId, Step, Treatment, Wall};
+use crate::model::{Diagnosis, Enablement, Outcome, Owner, SessionId, Step, Treatment, Wall, WorkerState};
 
 const LOST: &str = "whether the session probe opened a session is not known; if it did, nobody polls it, and GitHub \
                     forgets it within about 90 s";
@@ -20,11 +21,11 @@ const LOST: &str = "whether the session probe opened a session is not known; if 
 pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, now: Wall) -> Transition {
     match input {
         Input::Sweep(view) => {
-            let listens = view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening);
-            if listens || !answers(&view) || other_run(treatment, &view) || !matches!(view.set, SetView::Seen(_)) {
-                return close(treatment, Outcome::Yielded, now, "the set is not as it was; nothing was sent");
+            if is_still_suspect(treatment, &view) {
+                ask(treatment, Effect::OpenSession { owner: owner.clone() })
+            } else {
+                close(treatment, Outcome::Yielded, now, "the set is not as it was; nothing was sent")
             }
-            ask(treatment, Effect::OpenSession { owner: owner.clone() })
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Opened(session)))) => {
             let step = Step::ProbeOpened { session: session.clone(), attempts: 0, not_before: now };
@@ -50,6 +51,18 @@ pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, no
     }
 }
 
+/// Never asked of a listener that lives: it would lose the race for a session to us.
+fn is_still_suspect(treatment: &Treatment, view: &View<'_>) -> bool {
+    let listens = view
+        .finding
+        .is_some_and(|finding| finding.diagnosis == Diagnosis::Listening || finding.worker.0 == WorkerState::Listening);
+    let enabled = match view.set {
+        SetView::Seen(set) => set.enabled == Enablement::Enabled,
+        SetView::Unseen | SetView::Gone => false,
+    };
+    enabled && !listens && answers(view) && !other_run(treatment, view)
+}
+
 /// We hold a session, and end it.
 pub(super) fn opened(
     treatment: &Treatment,
@@ -58,7 +71,7 @@ pub(super) fn opened(
     now: Wall,
 ) -> Transition {
     match input {
-        Input::Sweep(_) if now < not_before => stay(treatment),
+        Input::Sweep(_) if !is_undo_due(not_before, now) => stay(treatment),
         Input::Sweep(_) | Input::Shutdown | Input::Recover => {
             ask(treatment, Effect::DeleteOwnSession { session: session.clone() })
         }
@@ -67,10 +80,144 @@ pub(super) fn opened(
         }
         Input::Answer(Answer::SessionDeleted(Err(error))) => {
             let (reason, attempts) = (failure(&error), attempts.saturating_add(1));
-            let not_before = next_attempt(attempts, reason.retry_at, now);
+            let not_before = next_undo(attempts, reason.retry_at, now);
             let step = Step::ProbeOpened { session: session.clone(), attempts, not_before };
             go(treatment, step, now, format!("the probe's session is not known to be gone: {reason}"))
         }
         Input::Answer(_) => stay(treatment),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{FailureKind, ManagerState, ProbeFailure, Remedy};
+    use crate::treat::machine;
+    use crate::treat::testing::{
+        NEXT_RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, session,
+    };
+
+    fn owner() -> Owner {
+        Owner::new("scaleset-medic-1-0")
+    }
+
+    fn opening() -> Table {
+        Table::of(Step::ProbeOpening { owner: owner() }).remedy(Remedy::SessionProbe)
+    }
+
+    fn opened() -> Table {
+        Table::of(Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 }).remedy(Remedy::SessionProbe)
+    }
+
+    fn delete_own() -> Option<Effect> {
+        Some(Effect::DeleteOwnSession { session: session() })
+    }
+
+    #[test]
+    fn each_probe_asks_under_a_name_of_its_own() {
+        let name = |at| match machine::begin(&Remedy::SessionProbe, &enabled("seen"), at) {
+            Step::ProbeOpening { owner } => owner,
+            other => panic!("{other:?}"),
+        };
+        assert_ne!(name(T0), name(after(60)));
+        assert!(name(T0).as_str().starts_with("scaleset-medic-1-"));
+    }
+
+    #[test]
+    fn refused_means_that_somebody_holds_a_session() {
+        for (told, why) in [
+            (Some(Owner::new("garm-other")), "garm-other holds the set's session"),
+            (None, "somebody holds the set's session"),
+        ] {
+            let mut table = opening();
+            assert_eq!(table.sees(&Seen::ill()), Some(Effect::OpenSession { owner: owner() }));
+            assert_eq!(table.hears(Answer::SessionOpened(Ok(OpenAnswer::Held { owner: told }))), None);
+            assert_eq!((table.outcome(), table.why()), (Some(Outcome::Held), why));
+        }
+    }
+
+    #[test]
+    fn granted_means_that_nobody_did_and_ours_is_ended_at_once() {
+        let mut table = opening();
+        table.sees(&Seen::ill());
+        let granted = Answer::SessionOpened(Ok(OpenAnswer::Opened(session())));
+        assert_eq!(table.hears(granted), delete_own());
+        assert_eq!(table.treatment.step, Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 });
+        assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), None);
+        assert_eq!(table.outcome(), Some(Outcome::Unheld));
+    }
+
+    #[test]
+    fn a_set_that_is_not_as_it_was_is_not_asked_about() {
+        for seen in [
+            Seen::ill().listening(T0),
+            Seen::ill().worker(WorkerState::Listening, T0),
+            Seen::ill().set(disabled("seen", T0)),
+            Seen::ill().gone(),
+            Seen::ill().run(NEXT_RUN),
+            Seen::ill().manager(ManagerState::Down),
+        ] {
+            let mut table = opening();
+            assert_eq!(table.sees(&seen), None, "{seen:?}");
+            assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_another_kind_tells_nothing() {
+        for answer in [Ok(OpenAnswer::SetGone), Err(refused())] {
+            let mut table = opening();
+            table.sees(&Seen::ill());
+            assert_eq!(table.hears(Answer::SessionOpened(answer)), None);
+            assert_eq!(table.outcome(), Some(Outcome::Failed));
+        }
+    }
+
+    #[test]
+    fn a_lost_grant_cannot_be_ended_by_us_and_says_so() {
+        let mut lost_answer = opening();
+        lost_answer.sees(&Seen::ill());
+        lost_answer.hears(Answer::SessionOpened(Err(lost())));
+        let (mut crashed, mut stopped) = (opening(), opening());
+        assert_eq!((crashed.recovers(), stopped.ends()), (None, None), "never asked again blindly");
+        for table in [lost_answer, crashed, stopped] {
+            assert_eq!(table.outcome(), Some(Outcome::Failed));
+            assert!(table.why().ends_with("GitHub forgets it within about 90 s"), "{}", table.why());
+        }
+    }
+
+    #[test]
+    fn our_session_is_deleted_until_it_is_gone() {
+        for error in [refused(), lost()] {
+            let mut table = opened();
+            let (mut second, mut sent_at) = (0, Vec::new());
+            while sent_at.len() < 9 {
+                if table.at(second).sees(&Seen::ill().manager(ManagerState::Down)).is_some() {
+                    assert_eq!(table.hears(Answer::SessionDeleted(Err(error.clone()))), None);
+                    sent_at.push(second);
+                }
+                second += 1;
+            }
+            assert_eq!(sent_at, [0, 1, 3, 7, 15, 31, 61, 91, 121], "the manager has no say in it");
+            assert_eq!(table.at(200).sees(&Seen::ill()), delete_own());
+            table.hears(Answer::SessionDeleted(Ok(())));
+            assert_eq!(table.outcome(), Some(Outcome::Unheld));
+        }
+    }
+
+    #[test]
+    fn neither_a_servers_word_nor_a_clock_set_back_keeps_our_session() {
+        let mut table = opened();
+        let busy = ProbeFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
+        table.hears(Answer::SessionDeleted(Err(WriteError::NotApplied(busy))));
+        assert_eq!(table.at(30).sees(&Seen::ill()), delete_own());
+        table.at = Wall(0);
+        assert_eq!(table.sees(&Seen::ill()), delete_own());
+    }
+
+    #[test]
+    fn our_session_is_deleted_when_the_medic_ends_and_after_its_crash() {
+        assert_eq!(opened().ends(), delete_own());
+        assert_eq!(opened().recovers(), delete_own());
     }
 }

@@ -5,18 +5,23 @@
 //! yield. A disable whose answer was lost is settled by reading: it is ours if the change is dated close after the
 //! sending. The enable is tried until it is seen to have worked, however long that takes.
 //!
-//! Edge cases: a person who disables the set in the moment between our look and our write makes our write a no-op,
-//! whose answer shows *their* change: it is told by its date. A disable that was lost on the way may still take
-//! effect late: only after [`LATE`] is it taken for lost.
+//! Edge cases. GARM has no conditional update: a person who disables the set between our look and our write makes the
+//! write a no-op (`reference/garm-api.md` §6.4) whose answer shows *their* change. So the set is read right before the
+//! disable, which leaves one round trip for it; the answer's date is not used, because a manager whose clock is a few
+//! seconds off would make every disable of ours look like theirs, and leave the set disabled. A disable that was lost
+//! on the way may still take effect late: only after [`LATE`] is it taken for lost. A list that does not show the set
+//! proves nothing: before a set that we disabled is let go, it is asked for by its id.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::machine::{
-    Answer, Effect, Input, SetView, Transition, View, answers, ask, close, failure, go, next_attempt, other_run, stay,
+    Answer, Effect, Input, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due, next_undo, note,
+    other_run, stay,
 };
 use super::ports::WriteError;
 use crate::decide::policy::Policy;
 use crate::model::{
-    Diagnosis, Enablement, FailureKind, Outcome, Revision, ScaleSet, Span, Step, Treatment, Wall, WorkerState,
+    Diagnosis, Enablement, FailureKind, ManagerState, Outcome, Revision, ScaleSet, Span, Step, Treatment, Wall,
+    WorkerState,
 };
 
 /// A disable that took effect did so within this after it was sent.
@@ -36,11 +41,20 @@ pub(super) fn disabling(treatment: &Treatment, seen: &Revision, input: Input<'_>
     };
     match input {
         Input::Sweep(view) => before_disable(treatment, seen, &view, now),
-        Input::Answer(Answer::Disabled(Ok(set))) => match set.enabled {
-            Enablement::Disabled if is_dated_ours(&set, sent) => {
-                go(treatment, Step::Disabled { ours: set.revision }, now, "disabled")
+        Input::Answer(Answer::Read(Ok(Some(set)))) => {
+            if set.enabled == Enablement::Enabled && set.revision == *seen {
+                disable(treatment, seen.clone(), now)
+            } else {
+                close(treatment, Outcome::Yielded, now, PERSON)
             }
-            Enablement::Disabled => close(treatment, Outcome::Yielded, now, PERSON),
+        }
+        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Yielded, now, GONE),
+        Input::Answer(Answer::Read(Err(error))) => {
+            let why = format!("the set cannot be read before it is disabled, nothing was sent: {error}");
+            if now.since(sent) < LATE { note(treatment, why) } else { close(treatment, Outcome::Failed, now, why) }
+        }
+        Input::Answer(Answer::Disabled(Ok(set))) => match set.enabled {
+            Enablement::Disabled => go(treatment, Step::Disabled { ours: set.revision }, now, "disabled"),
             Enablement::Enabled => unknown("the answer to the disable shows the set enabled".to_owned()),
         },
         Input::Answer(Answer::Disabled(Err(WriteError::NotApplied(failure)))) => {
@@ -71,7 +85,14 @@ fn before_disable(treatment: &Treatment, seen: &Revision, view: &View<'_>, now: 
     if view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening) {
         return close(treatment, Outcome::SelfRecovered, now, "it listens again; nothing was sent");
     }
-    ask(treatment, Effect::Disable)
+    ask(treatment, Effect::ReadSet)
+}
+
+/// Sends the disable of a set that was just read to be enabled at revision `seen`. The step is dated anew: its date
+/// tells our change from a person's, should the answer be lost.
+pub(super) fn disable(treatment: &Treatment, seen: Revision, now: Wall) -> Transition {
+    let treatment = Treatment { step: Step::Disabling { seen }, step_at: now, ..treatment.clone() };
+    Transition { treatment, effect: Some(Effect::Disable), note: Some("disabling".to_owned()) }
 }
 
 /// A disable was sent, and its answer was lost.
@@ -83,20 +104,23 @@ pub(super) fn disable_unknown(
     now: Wall,
 ) -> Transition {
     match input {
-        Input::Sweep(View { set: SetView::Seen(set), .. }) => settle_disable(treatment, seen, sent, set, now),
+        Input::Sweep(View { manager: ManagerState::Down, .. }) => stay(treatment),
+        // The list of this pass may be older than the end of the wait.
+        Input::Sweep(_) | Input::Recover | Input::Shutdown => ask(treatment, Effect::ReadSet),
         Input::Answer(Answer::Read(Ok(Some(set)))) => settle_disable(treatment, seen, sent, &set, now),
-        Input::Sweep(View { set: SetView::Gone, .. }) | Input::Answer(Answer::Read(Ok(None))) => {
-            close(treatment, Outcome::Yielded, now, GONE)
+        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Yielded, now, GONE),
+        Input::Answer(Answer::Read(Err(error))) => {
+            note(treatment, format!("whether the disable took effect cannot be read: {error}"))
         }
-        Input::Recover | Input::Shutdown => ask(treatment, Effect::ReadSet),
-        Input::Sweep(View { set: SetView::Unseen, .. }) | Input::Answer(_) => stay(treatment),
+        Input::Answer(_) => stay(treatment),
     }
 }
 
 fn settle_disable(treatment: &Treatment, seen: &Revision, sent: Wall, set: &ScaleSet, now: Wall) -> Transition {
     match set.enabled {
-        Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Yielded, now, PERSON),
+        // Also after a person's edit: what comes late would disable the set all the same, and nobody would know.
         Enablement::Enabled if now.since(sent) < LATE => stay(treatment),
+        Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Yielded, now, PERSON),
         Enablement::Enabled => {
             close(treatment, Outcome::Failed, now, "the disable never took effect; nothing was changed")
         }
@@ -116,7 +140,7 @@ fn is_dated_ours(set: &ScaleSet, sent: Wall) -> bool {
 pub(super) fn disabled(
     treatment: &Treatment,
     ours: &Revision,
-    input: Input<'_>,
+    input: &Input<'_>,
     now: Wall,
     policy: &Policy,
 ) -> Transition {
@@ -125,9 +149,11 @@ pub(super) fn disabled(
         go(treatment, step, now, note).then(Effect::ReadSet)
     };
     match input {
-        Input::Sweep(view) => match compare(treatment, ours, &view, now) {
-            Compared::Ours if is_due(treatment, &view, now, policy) => enable("the worker is due"),
-            Compared::Ours | Compared::Unseen => stay(treatment),
+        Input::Sweep(view) => match compare(treatment, ours, view, now) {
+            Compared::Ours if is_due(treatment, view, now, policy) => enable("the worker is due"),
+            Compared::Doubtful if is_overdue(treatment, now, policy) => enable("the longest time is over"),
+            Compared::Missing => enable("the manager's list lacks the set: asking for it"),
+            Compared::Ours | Compared::Doubtful | Compared::Unseen => stay(treatment),
             Compared::Over(transition) => *transition,
         },
         Input::Shutdown => enable("the medic ends: enabling now"),
@@ -138,18 +164,23 @@ pub(super) fn disabled(
 /// An enable that comes before the new worker exists is lost on older GARM: wait for evidence of it where there is
 /// any, else for a time.
 fn is_due(treatment: &Treatment, view: &View<'_>, now: Wall, policy: &Policy) -> bool {
-    let waited = now.since(treatment.step_at);
-    let worker = view.finding.map_or((WorkerState::Unknown, Wall(0)), |finding| finding.worker);
-    let (state, at) = worker;
-    let seen_since = at >= treatment.step_at;
+    let restarted = view.incarnation.filter(|_| other_run(treatment, view));
+    let since = restarted.map_or(treatment.step_at, |run| run.0.max(treatment.step_at));
+    let (state, at) = view.finding.map_or((WorkerState::Unknown, Wall(0)), |finding| finding.worker);
     let enough = match state {
-        WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening if seen_since => Span::ZERO,
+        WorkerState::Idle | WorkerState::Retrying if at >= since => Span::ZERO,
         WorkerState::Unknown => policy.toggle_gap,
+        // A listener that has not stopped yet, a worker that is not there yet, or nothing new.
         WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening | WorkerState::Absent => {
             policy.toggle_gap_limit
         }
     };
-    waited >= enough.min(policy.disabled_limit)
+    is_overdue(treatment, now, policy) || now.since(since) >= enough
+}
+
+/// Whether the set was disabled for as long as we may. A clock that was set back says nothing: better now.
+fn is_overdue(treatment: &Treatment, now: Wall, policy: &Policy) -> bool {
+    now < treatment.step_at || now.since(treatment.step_at) >= policy.disabled_limit
 }
 
 /// About to enable: always read first, enable only what is disabled by us.
@@ -160,28 +191,29 @@ pub(super) fn enabling(
     now: Wall,
 ) -> Transition {
     let again = |attempts: u32, retry_at: Option<Wall>, note: String| {
-        let not_before = next_attempt(attempts, retry_at, now);
+        let not_before = next_undo(attempts, retry_at, now);
         go(treatment, Step::Enabling { ours: ours.clone(), attempts, not_before }, now, note)
     };
     match input {
         Input::Sweep(view) => match compare(treatment, ours, &view, now) {
-            Compared::Ours if now >= not_before => ask(treatment, Effect::ReadSet),
-            Compared::Ours | Compared::Unseen => stay(treatment),
-            Compared::Over(transition) => *transition,
-        },
-        Input::Shutdown | Input::Recover => ask(treatment, Effect::ReadSet),
-        Input::Answer(Answer::Read(Ok(Some(set)))) => match compare_set(treatment, ours, &set, now) {
-            Compared::Ours => {
-                let step = Step::Enabling { ours: ours.clone(), attempts: attempts.saturating_add(1), not_before };
-                go(treatment, step, now, "enabling").then(Effect::Enable)
-            }
             Compared::Over(transition) => *transition,
             Compared::Unseen => stay(treatment),
+            Compared::Ours | Compared::Missing | Compared::Doubtful if is_undo_due(not_before, now) => {
+                ask(treatment, Effect::ReadSet)
+            }
+            Compared::Ours | Compared::Missing | Compared::Doubtful => stay(treatment),
         },
+        Input::Shutdown | Input::Recover => ask(treatment, Effect::ReadSet),
+        Input::Answer(Answer::Read(Ok(Some(set)))) => over(treatment, ours, &set, now).unwrap_or_else(|| {
+            let step = Step::Enabling { ours: ours.clone(), attempts: attempts.saturating_add(1), not_before };
+            go(treatment, step, now, "enabling").then(Effect::Enable)
+        }),
         Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Yielded, now, GONE),
-        Input::Answer(Answer::Read(Err(error))) => {
-            again(attempts, error.retry_at, format!("the set cannot be read before it is enabled: {error}"))
-        }
+        Input::Answer(Answer::Read(Err(error))) => again(
+            attempts.saturating_add(1),
+            error.retry_at,
+            format!("the set cannot be read before it is enabled: {error}"),
+        ),
         Input::Answer(Answer::Enabled(Ok(set))) => match set.enabled {
             Enablement::Enabled => go(treatment, Step::Verifying, now, "enabled"),
             Enablement::Disabled => again(attempts, None, "the answer to the enable shows the set disabled".to_owned()),
@@ -201,28 +233,398 @@ pub(super) fn enabling(
     }
 }
 
-/// The set against what we know of it.
+/// What a pass says of a set that we disabled.
 enum Compared {
     /// Disabled, by us.
     Ours,
-    /// Not to be seen.
+    /// The manager answers, and its list lacks the set.
+    Missing,
+    /// The manager runs, and its list cannot be used.
+    Doubtful,
+    /// The manager is down.
     Unseen,
     /// Somebody else has decided.
     Over(Box<Transition>),
 }
 
 fn compare(treatment: &Treatment, ours: &Revision, view: &View<'_>, now: Wall) -> Compared {
-    match view.set {
-        SetView::Seen(set) => compare_set(treatment, ours, set, now),
-        SetView::Gone => Compared::Over(Box::new(close(treatment, Outcome::Yielded, now, GONE))),
-        SetView::Unseen => Compared::Unseen,
+    match (view.set, view.manager) {
+        (SetView::Seen(set), _) => {
+            over(treatment, ours, set, now).map_or(Compared::Ours, |over| Compared::Over(Box::new(over)))
+        }
+        (SetView::Gone, _) => Compared::Missing,
+        (SetView::Unseen, ManagerState::Down) => Compared::Unseen,
+        (SetView::Unseen, ManagerState::Up | ManagerState::Restarted | ManagerState::Unreachable) => Compared::Doubtful,
     }
 }
 
-fn compare_set(treatment: &Treatment, ours: &Revision, set: &ScaleSet, now: Wall) -> Compared {
+/// Where the treatment goes when the set is not as we left it.
+fn over(treatment: &Treatment, ours: &Revision, set: &ScaleSet, now: Wall) -> Option<Transition> {
     match set.enabled {
-        Enablement::Enabled => Compared::Over(Box::new(go(treatment, Step::Verifying, now, "the set is enabled"))),
-        Enablement::Disabled if set.revision == *ours => Compared::Ours,
-        Enablement::Disabled => Compared::Over(Box::new(close(treatment, Outcome::Yielded, now, PERSON))),
+        Enablement::Enabled => Some(go(treatment, Step::Verifying, now, "the set is enabled")),
+        Enablement::Disabled if set.revision == *ours => None,
+        Enablement::Disabled => Some(close(treatment, Outcome::Yielded, now, PERSON)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Incarnation, ProbeFailure};
+    use crate::treat::testing::{
+        NEXT_RUN, RUN, Seen, T0, Table, after, disabled as off, enabled as on, failure as failing, lost, refused, rev,
+    };
+
+    fn disabling() -> Table {
+        Table::of(Step::Disabling { seen: rev("seen") })
+    }
+
+    /// Ten seconds after the decision, the disable's answer was lost.
+    fn unknown() -> Table {
+        Table::of(Step::DisableUnknown { seen: rev("seen"), sent: after(10) })
+    }
+
+    fn disabled() -> Table {
+        Table::of(Step::Disabled { ours: rev("ours") })
+    }
+
+    fn enabling() -> Table {
+        Table::of(Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 })
+    }
+
+    fn ours() -> ScaleSet {
+        off("ours", T0)
+    }
+
+    fn sees_ours() -> Seen {
+        Seen::ill().set(ours())
+    }
+
+    #[test]
+    fn a_toggle_reads_disables_waits_for_the_worker_reads_again_and_enables() {
+        let mut table = disabling();
+        assert_eq!(table.sees(&Seen::ill()), Some(Effect::ReadSet));
+        assert_eq!(table.reads(on("seen")), Some(Effect::Disable));
+        assert_eq!(table.hears(Answer::Disabled(Ok(ours()))), None);
+        assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours") });
+        assert_eq!(table.at(2).sees(&sees_ours()), None, "no sign of the new worker yet");
+        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3))), Some(Effect::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
+        assert_eq!(table.label(), "verifying");
+    }
+
+    #[test]
+    fn nothing_is_sent_when_the_set_is_no_longer_what_was_treated() {
+        for (seen, outcome) in [
+            (Seen::ill().set(off("seen", T0)), Outcome::Yielded),
+            (Seen::ill().set(on("edited")), Outcome::Yielded),
+            (Seen::ill().gone(), Outcome::Yielded),
+            (Seen::ill().run(NEXT_RUN), Outcome::Yielded),
+            (Seen::ill().manager(ManagerState::Down), Outcome::Yielded),
+            (Seen::ill().manager(ManagerState::Unreachable), Outcome::Yielded),
+            (Seen::ill().listening(T0), Outcome::SelfRecovered),
+        ] {
+            let mut table = disabling();
+            assert_eq!(table.sees(&seen), None, "{seen:?}");
+            assert_eq!(table.outcome(), Some(outcome), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_sent_when_the_last_look_differs_from_the_first() {
+        for set in [off("seen", T0), on("edited"), off("edited", T0)] {
+            let mut table = disabling();
+            table.sees(&Seen::ill());
+            assert_eq!(table.reads(set), None);
+            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        }
+        let mut table = disabling();
+        table.sees(&Seen::ill());
+        assert_eq!(table.hears(Answer::Read(Ok(None))), None);
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_last_look_that_fails_is_repeated_for_half_a_minute() {
+        let mut table = disabling();
+        for second in [0, 10, 29] {
+            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Effect::ReadSet));
+            assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Server)))), None);
+            assert_eq!(table.outcome(), None, "{second} s");
+        }
+        table.at(30).hears(Answer::Read(Err(failing(FailureKind::Server))));
+        assert_eq!(table.outcome(), Some(Outcome::Failed));
+        assert!(table.why().contains("nothing was sent"), "{}", table.why());
+    }
+
+    #[test]
+    fn a_refused_disable_changed_nothing() {
+        let mut table = disabling();
+        assert_eq!(table.hears(Answer::Disabled(Err(refused()))), None);
+        assert_eq!(table.outcome(), Some(Outcome::Failed));
+        assert!(table.why().contains("nothing was changed"), "{}", table.why());
+    }
+
+    #[test]
+    fn an_answered_disable_is_ours_however_wrong_the_managers_clock_is() {
+        for at in [Some(T0.minus(Span::hours(1))), Some(T0.plus(Span::hours(1))), None] {
+            let mut table = disabling();
+            table.hears(Answer::Disabled(Ok(ScaleSet { updated_at: at, ..ours() })));
+            assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours") });
+        }
+    }
+
+    #[test]
+    fn a_disable_without_an_answer_is_settled_by_reading() {
+        let mut table = disabling();
+        assert_eq!(table.at(3).sees(&Seen::ill()), Some(Effect::ReadSet));
+        assert_eq!(table.reads(on("seen")), Some(Effect::Disable));
+        assert_eq!(table.at(10).hears(Answer::Disabled(Err(lost()))), Some(Effect::ReadSet));
+        assert_eq!(
+            table.treatment.step,
+            Step::DisableUnknown { seen: rev("seen"), sent: after(3) },
+            "dated by the sending, not by the decision"
+        );
+        let mut table = disabling();
+        assert_eq!(table.hears(Answer::Disabled(Ok(on("seen")))), Some(Effect::ReadSet), "an answer that cannot be");
+        assert_eq!(table.label(), "disable_unknown");
+    }
+
+    #[test]
+    fn after_a_crash_a_disable_may_have_been_sent() {
+        for table in [&mut disabling(), &mut unknown()] {
+            assert_eq!(table.at(60).recovers(), Some(Effect::ReadSet));
+            assert_eq!(table.label(), "disable_unknown");
+        }
+        assert_eq!(disabling().ends(), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn a_lost_disable_is_ours_when_dated_close_after_its_sending() {
+        for (seconds, is_ours) in [(7, false), (8, true), (10, true), (40, true), (41, false)] {
+            let mut table = unknown();
+            assert_eq!(table.at(60).reads(off("new", after(seconds))), None);
+            if is_ours {
+                assert_eq!(table.treatment.step, Step::Disabled { ours: rev("new") }, "{seconds} s");
+            } else {
+                assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seconds} s: a person's");
+            }
+        }
+        let mut table = unknown();
+        table.at(60).reads(ScaleSet { updated_at: None, ..off("new", T0) });
+        assert_eq!(table.outcome(), Some(Outcome::Yielded), "what nobody can date is not ours");
+    }
+
+    #[test]
+    fn a_lost_disable_may_come_late_and_is_waited_for() {
+        let mut table = unknown();
+        for second in [11, 20, 39] {
+            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Effect::ReadSet), "read in each pass");
+            assert_eq!(table.reads(on("seen")), None);
+            assert_eq!(table.label(), "disable_unknown", "{second} s");
+        }
+        table.at(40).sees(&Seen::ill());
+        assert_eq!(table.reads(on("seen")), None);
+        assert_eq!(table.outcome(), Some(Outcome::Failed));
+        assert_eq!(table.why(), "the disable never took effect; nothing was changed");
+    }
+
+    #[test]
+    fn a_lost_disable_ends_where_somebody_acted() {
+        let mut table = unknown();
+        table.at(12).reads(on("edited"));
+        assert_eq!(table.outcome(), None, "it may still come, and would have to be undone");
+        table.at(40).reads(on("edited"));
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        let mut table = unknown();
+        assert_eq!(table.sees(&Seen::ill().gone()), Some(Effect::ReadSet), "a list may be wrong");
+        table.hears(Answer::Read(Ok(None)));
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_lost_disable_stays_open_while_the_manager_cannot_be_read() {
+        let mut table = unknown();
+        assert_eq!(table.at(500).sees(&Seen::ill().manager(ManagerState::Down)), None);
+        assert_eq!(table.sees(&Seen::ill().manager(ManagerState::Unreachable)), Some(Effect::ReadSet));
+        assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Timeout)))), None);
+        assert_eq!(table.label(), "disable_unknown");
+    }
+
+    #[test]
+    fn the_enable_comes_when_the_worker_is_there_or_its_time_is_over() {
+        let (old, new) = (T0.minus(Span::secs(1)), after(1));
+        for (state, at, due) in [
+            (WorkerState::Idle, new, 0),
+            (WorkerState::Retrying, new, 0),
+            (WorkerState::Unknown, new, 5),
+            (WorkerState::Absent, new, 15),
+            (WorkerState::Listening, new, 15),
+            (WorkerState::Idle, old, 15),
+            (WorkerState::Retrying, old, 15),
+        ] {
+            let seen = sees_ours().worker(state, at);
+            if due > 0 {
+                assert_eq!(disabled().at(due - 1).sees(&seen), None, "{state} dated {at}");
+            }
+            assert_eq!(disabled().at(due).sees(&seen), Some(Effect::ReadSet), "{state} dated {at}");
+        }
+    }
+
+    #[test]
+    fn no_gap_is_longer_than_the_longest_time_disabled() {
+        let mut table = disabled();
+        (table.policy.toggle_gap, table.policy.toggle_gap_limit) = (Span::mins(9), Span::mins(9));
+        assert_eq!(table.at(119).sees(&sees_ours()), None);
+        assert_eq!(table.at(120).sees(&sees_ours()), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_prolong_the_time_disabled() {
+        let mut table = disabled();
+        table.at = T0.minus(Span::hours(1));
+        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
+        table.treatment.step = Step::Enabling { ours: rev("ours"), attempts: 3, not_before: T0 };
+        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn after_a_restart_the_new_process_gets_time_to_make_its_worker() {
+        let seen = sees_ours().run(NEXT_RUN);
+        assert_eq!(disabled().at(64).sees(&seen), None, "4 s after the start");
+        assert_eq!(disabled().at(65).sees(&seen), Some(Effect::ReadSet));
+        let before = sees_ours().run(NEXT_RUN).worker(WorkerState::Idle, after(30));
+        assert_eq!(disabled().at(62).sees(&before), None, "the worker of the process before");
+        let ahead = sees_ours().run(Incarnation(after(90_000)));
+        assert_eq!(disabled().at(120).sees(&ahead), Some(Effect::ReadSet), "a wrong clock does not prolong it");
+    }
+
+    #[test]
+    fn a_set_that_somebody_enabled_is_verified_without_our_enable() {
+        let mut table = disabled();
+        assert_eq!(table.sees(&Seen::ill().set(on("theirs"))), None);
+        assert_eq!(table.label(), "verifying");
+        let mut table = enabling();
+        assert_eq!(table.reads(on("theirs")), None);
+        assert_eq!(table.label(), "verifying");
+    }
+
+    #[test]
+    fn a_set_that_somebody_edited_while_disabled_is_theirs_and_stays_as_it_is() {
+        let theirs = off("theirs", after(3));
+        for table in [&mut disabled(), &mut enabling()] {
+            assert_eq!(table.at(20).sees(&Seen::ill().set(theirs.clone())), None);
+            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        }
+        let mut table = enabling();
+        assert_eq!(table.reads(theirs), None, "the last look decides");
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_list_that_lacks_the_set_is_not_believed_before_the_set_itself_was_asked_for() {
+        for table in [&mut disabled(), &mut enabling()] {
+            assert_eq!(table.at(1).sees(&Seen::ill().gone()), Some(Effect::ReadSet));
+            assert_eq!(table.clone().reads(ours()), Some(Effect::Enable), "the list was wrong");
+            table.hears(Answer::Read(Ok(None)));
+            assert_eq!(table.outcome(), Some(Outcome::Yielded), "it was right");
+        }
+    }
+
+    #[test]
+    fn while_the_manager_is_down_the_intent_is_kept_without_limit() {
+        for table in [&mut disabled(), &mut enabling()] {
+            let before = table.treatment.clone();
+            assert_eq!(table.at(90_000).sees(&Seen::ill().manager(ManagerState::Down)), None);
+            assert_eq!(table.treatment, before);
+            assert_eq!(table.sees(&sees_ours().run(NEXT_RUN)), Some(Effect::ReadSet), "still ours after a restart");
+        }
+    }
+
+    #[test]
+    fn a_manager_whose_list_cannot_be_used_is_asked_for_the_set_alone_once_it_is_time() {
+        let blind = Seen::ill().manager(ManagerState::Unreachable);
+        let mut table = disabled();
+        assert_eq!(table.at(119).sees(&blind), None);
+        assert_eq!(table.at(120).sees(&blind), Some(Effect::ReadSet));
+        assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Timeout)))), None);
+        assert_eq!(table.sees(&blind), None, "not at once again");
+        assert_eq!(table.at(121).sees(&blind), Some(Effect::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+    }
+
+    #[test]
+    fn the_enable_is_tried_until_it_is_seen_to_have_worked() {
+        let mut table = enabling();
+        let mut waits = Vec::new();
+        let mut second = 0;
+        for _ in 0..8 {
+            assert_eq!(table.at(second).sees(&sees_ours()), Some(Effect::ReadSet));
+            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+            assert_eq!(table.hears(Answer::Enabled(Err(refused()))), None);
+            let since = second;
+            while table.at(second).sees(&sees_ours()).is_none() {
+                second += 1;
+            }
+            waits.push(second - since);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(table.outcome(), None);
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
+        assert_eq!(table.label(), "verifying");
+    }
+
+    #[test]
+    fn no_server_can_ask_us_to_leave_a_set_disabled_for_longer() {
+        let mut table = enabling();
+        let busy = ProbeFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
+        table.hears(Answer::Enabled(Err(WriteError::NotApplied(busy))));
+        assert_eq!(table.at(29).sees(&sees_ours()), None);
+        assert_eq!(table.at(30).sees(&sees_ours()), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn an_enable_without_an_answer_is_settled_by_reading() {
+        let sent = || {
+            let mut table = enabling();
+            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+            assert_eq!(table.hears(Answer::Enabled(Err(lost()))), None);
+            table.at(2);
+            table
+        };
+        let mut table = sent();
+        assert_eq!(table.sees(&Seen::ill().set(on("enabled"))), None);
+        assert_eq!(table.label(), "verifying", "it had worked");
+        let mut table = sent();
+        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Effect::Enable), "it had not");
+        let mut table = enabling();
+        table.hears(Answer::Enabled(Ok(ours())));
+        assert_eq!(table.label(), "enabling", "an answer that shows it disabled is no success");
+    }
+
+    #[test]
+    fn a_set_that_is_gone_needs_no_enable() {
+        let mut table = enabling();
+        table.hears(Answer::Enabled(Err(WriteError::NotApplied(failing(FailureKind::NotFound)))));
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn when_the_medic_ends_or_starts_a_set_of_ours_is_enabled_after_a_look() {
+        let mut table = disabled();
+        assert_eq!(table.at(1).ends(), Some(Effect::ReadSet), "at once, whatever the worker does");
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        for input in [Table::ends, Table::recovers] {
+            let mut table = enabling();
+            table.treatment.step = Step::Enabling { ours: rev("ours"), attempts: 5, not_before: after(30) };
+            assert_eq!(input(&mut table), Some(Effect::ReadSet), "whatever the wait");
+            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        }
+        let mut table = disabled();
+        assert_eq!(table.at(400).recovers(), None, "nothing is in flight");
+        assert_eq!(table.sees(&sees_ours().run(RUN)), Some(Effect::ReadSet));
     }
 }

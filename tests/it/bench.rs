@@ -17,7 +17,7 @@ use scaleset_medic::model::{Diagnosis, Outcome, ScaleSetId, Span, Treatment, Wal
 use scaleset_medic::run::assemble::{Shared, engines};
 use scaleset_medic::run::engine::Engine;
 use scaleset_medic::run::lease::Lease;
-use scaleset_medic::store::Store;
+use scaleset_medic::store::{HistoryFilter, Store};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -33,13 +33,12 @@ pub(crate) struct Given {
     metrics: bool,
     debug_server: bool,
     github: bool,
-    policy: String,
 }
 
 impl Given {
     pub(crate) fn of(generation: Generation, sets: u32) -> Self {
         let fleet = Fleet::new(generation, sets, "http://github.test");
-        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, policy: String::new() }
+        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false }
     }
     pub(crate) fn observing(mut self) -> Self {
         self.mode = "observe";
@@ -59,11 +58,6 @@ impl Given {
         self.fleet = self.fleet.each(|garm| garm.metrics = garm::Metrics::Off);
         self
     }
-    pub(crate) fn policy(mut self, line: &str) -> Self {
-        self.policy.push_str(line);
-        self.policy.push('\n');
-        self
-    }
 
     fn config(&self, dir: &std::path::Path) -> Config {
         let secret = |name: &str, text: &str| {
@@ -73,11 +67,10 @@ impl Given {
         };
         let password = secret("password", &self.fleet.managers[0].password);
         let mut text = format!(
-            "[run]\nmode = \"{}\"\nstate_dir = \"{}\"\n[policy]\n{}[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
+            "[run]\nmode = \"{}\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
              username = \"admin\"\npassword_file = \"{password}\"\nmetrics = {}\ndebug_server = {}\n",
             self.mode,
             dir.display(),
-            self.policy,
             self.metrics,
             self.debug_server
         );
@@ -100,6 +93,7 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     config: Config,
     next_pass: Wall,
+    passes: bool,
     _pump: Pump,
     _dir: tempfile::TempDir,
 }
@@ -120,6 +114,7 @@ impl Bench {
         Self {
             _pump: Pump::start(&hub),
             next_pass: clock.now().wall,
+            passes: true,
             hub,
             engine,
             clock,
@@ -137,6 +132,24 @@ impl Bench {
         self.engine = engine(&self.config, &self.hub, &self.store, &self.clock, &self.metrics);
     }
 
+    /// The medic is not there yet.
+    pub(crate) fn pause_passes(&mut self) {
+        self.passes = false;
+    }
+
+    /// Now it is.
+    pub(crate) fn resume_passes(&mut self) {
+        self.passes = true;
+    }
+
+    /// Sessions that the medic opened and that GitHub still has.
+    pub(crate) fn open_probe_sessions(&self) -> usize {
+        self.with(|world| {
+            let opened = world.github.sessions().filter(|session| session.opened_by.credential == "medic");
+            opened.filter(|session| session.ended.is_none()).count()
+        })
+    }
+
     /// Passes as the service makes them, for this long.
     pub(crate) async fn run(&mut self, span: Span) {
         self.run_until(span, |_| false).await;
@@ -151,7 +164,7 @@ impl Bench {
             if now >= end || self.with(|world| so(world)) {
                 return now.since(began);
             }
-            if now >= self.next_pass {
+            if self.passes && now >= self.next_pass {
                 let pass = self.engine.pass().await;
                 self.closed.extend(pass.closed);
                 self.metrics.show(&Status {
@@ -164,7 +177,8 @@ impl Bench {
                 self.status = Some(pass.status);
                 self.next_pass = self.clock.now().wall.plus(self.engine.pause());
             }
-            let wait = self.next_pass.min(end).since(self.clock.now().wall);
+            let next = if self.passes { self.next_pass } else { end };
+            let wait = next.min(end).since(self.clock.now().wall);
             self.clock.sleep(wait.min(Span::millis(500)).max(Span::millis(1))).await;
         }
     }
@@ -204,12 +218,35 @@ impl Bench {
         })
     }
 
+    /// Sessions that GitHub was asked to delete by the medic.
+    pub(crate) fn deletions(&self) -> usize {
+        self.with(|world| {
+            let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
+            calls.filter(|call| call.route == Route::DeleteSession).count()
+        })
+    }
+
+    /// Exchanges with a target so far, by the medic's own metrics.
+    pub(crate) fn exchanges(&self, target: &str) -> u64 {
+        let metrics = self.metrics();
+        let lines = metrics.lines().filter(|line| line.contains("probe_duration_seconds_count"));
+        let of_target = lines.filter(|line| line.contains(&format!("target=\"{target}\"")));
+        of_target.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
     pub(crate) fn diagnoses(&self) -> Vec<Diagnosis> {
         self.status.as_ref().unwrap().sets.iter().map(|set| set.finding.diagnosis).collect()
     }
 
     pub(crate) fn outcomes(&self) -> Vec<Outcome> {
         self.closed.iter().filter_map(Treatment::outcome).collect()
+    }
+
+    /// Events of a kind whose outcome is so, in the history.
+    pub(crate) fn events(&self, kind: &str, outcome: &str) -> usize {
+        let all = HistoryFilter { set: None, since: Wall(0), limit: 100_000 };
+        let events = self.store.for_manager(self.engine.name()).history(all).unwrap();
+        events.iter().filter(|event| event.kind == kind && event.detail["outcome"] == outcome).count()
     }
 
     pub(crate) fn metrics(&self) -> String {

@@ -44,7 +44,7 @@ fn every_bad_file_has_its_report() {
     let mut names: Vec<_> = std::fs::read_dir(FIXTURES)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("bad-") && name.ends_with(".toml"))
+        .filter(|name| name.starts_with("bad-") && Path::new(name).extension().is_some_and(|kind| kind == "toml"))
         .collect();
     names.sort();
     for name in names {
@@ -160,7 +160,7 @@ fn mistakes_in_the_environment_name_the_variable() {
         ..text(&format!("{LEAST}{two}"))
     };
     let report = checked(&sources).unwrap_err().to_string();
-    expect![[r#"
+    expect![[r"
         the configuration has 5 mistakes:
         environment variable SCALESET_MEDIC_MANAGER_PASSWORD: manager.password: a secret does not belong into the configuration
             mend: put it into a file of its own and name that file with `password_file`
@@ -172,7 +172,7 @@ fn mistakes_in_the_environment_name_the_variable() {
             mend: did you mean `mode`?
         environment variable SCALESET_MEDIC_SWORDFISH: sets no known key
             mend: write SCALESET_MEDIC_TABLE_KEY, for example SCALESET_MEDIC_RUN_MODE
-    "#]]
+    "]]
     .assert_eq(&report);
 }
 

@@ -1,8 +1,14 @@
 //! Whole incidents under virtual time: the real engine, clients, parsers and store against the simulators, in process.
 
-use crate::bench::{Bench, Given, START};
-use scaleset_medic::lab::garm::{Generation, WorkerTruth};
-use scaleset_medic::model::{Diagnosis, Outcome, ScaleSetId, Span};
+use crate::bench::{Bench, Given};
+use scaleset_medic::lab::garm::{Generation, LostPut, WorkerTruth};
+use scaleset_medic::lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
+use scaleset_medic::lab::world::World;
+use scaleset_medic::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span};
+use scaleset_medic::store::NewPause;
+
+/// How long the simulated GitHub keeps a stale session.
+const STALE: Span = Span::secs(90);
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_of_a_build_that_gives_up_is_found_and_healed() {
@@ -12,13 +18,12 @@ async fn a_crash_of_a_build_that_gives_up_is_found_and_healed() {
     assert_eq!(bench.writes(), 0, "a healthy fleet is left alone");
     bench.crash_and_restart(Span::secs(1)).await;
     let took = bench.run_until(Span::mins(5), |world| world.listening(0) == (4, 4)).await;
-    assert!(took <= Span::secs(130), "{took}");
+    assert!(took.plus(Span::secs(1)) <= STALE.plus(Span::secs(10)), "{took} after the start");
     bench.run(Span::mins(2)).await;
     assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 4]);
     assert_eq!(bench.writes(), 8, "each set was disabled and enabled once");
     assert_eq!(bench.outcomes(), [Outcome::Recovered; 4]);
     assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
-    let _ = START;
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,6 +52,7 @@ async fn a_build_that_retries_is_watched_and_not_touched() {
         bench.run(Span::mins(3)).await;
         assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 4], "{generation:?}");
         assert_eq!(bench.writes(), 0, "{generation:?}");
+        assert_eq!(bench.events("recovery", "self_recovered"), 4, "{generation:?}");
         assert!(bench.metrics().contains("recoveries_total{cause=\"self\",manager=\"garm\"} 4"), "{generation:?}");
     }
 }
@@ -112,7 +118,171 @@ async fn fifty_sets_are_healed_in_one_go() {
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     let took = bench.run_until(Span::mins(10), |world| world.listening(0) == (50, 50)).await;
-    assert!(took <= Span::mins(5), "{took}");
+    assert!(took.plus(Span::secs(1)) <= STALE.plus(Span::secs(10)), "{took} after the start");
     bench.run(Span::mins(3)).await;
     assert_eq!(bench.writes(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn exact_counts_of_listeners_and_workers_change_nothing_but_the_confidence() {
+    let mut bench = Bench::new(&Given::of(Generation::PreFix, 4).with_debug_server()).await;
+    bench.run(Span::mins(1)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    bench.run_until(Span::mins(5), |world| world.listening(0) == (4, 4)).await;
+    bench.run(Span::mins(1)).await;
+    assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 4]);
+    assert_eq!(bench.writes(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_medic_that_dies_in_the_middle_leaves_no_set_disabled() {
+    let mut bench = Bench::new(&Given::of(Generation::PreFix, 3)).await;
+    bench.run(Span::mins(1)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    for _ in 0..3 {
+        let disabled = |world: &World| world.listening(0).1 < 3;
+        bench.run_until(Span::mins(2), disabled).await;
+        bench.restart_medic();
+    }
+    bench.run_until(Span::mins(10), |world| world.listening(0) == (3, 3)).await;
+    assert_eq!(bench.listening(), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_are_settled_by_reading() {
+    for lost in [LostPut::AfterEffect, LostPut::BeforeEffect] {
+        let mut bench = Bench::new(&Given::of(Generation::PreFix, 2)).await;
+        bench.run(Span::mins(1)).await;
+        bench.crash_and_restart(Span::secs(1)).await;
+        bench.with(|world| world.garm_mut(0).unwrap().0.lose_next_put(lost));
+        let disabled = |world: &World| world.listening(0).1 < 2;
+        bench.run_until(Span::mins(3), disabled).await;
+        bench.with(|world| world.garm_mut(0).unwrap().0.lose_next_put(lost));
+        bench.run_until(Span::mins(20), |world| world.listening(0) == (2, 2)).await;
+        assert_eq!(bench.listening(), (2, 2), "{lost:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_who_takes_over_in_the_middle_is_not_fought() {
+    let mut bench = Bench::new(&Given::of(Generation::PreFix, 1)).await;
+    bench.run(Span::mins(1)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    bench.run_until(Span::mins(2), |world| world.listening(0).1 == 0).await;
+    let set = ScaleSetId(1);
+    // Off by us; the person switches it on and off again: now it is off by the person.
+    bench.person(set, true);
+    bench.person(set, false);
+    bench.run(Span::mins(10)).await;
+    assert!(!bench.with(|world| world.garm(0).unwrap().is_enabled(set)));
+    assert_eq!(bench.writes(), 1, "the disable alone");
+    assert_eq!(bench.outcomes(), [Outcome::Yielded]);
+    assert_eq!(bench.diagnoses(), [Diagnosis::Disabled]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_new_is_done_while_paused() {
+    let mut bench = Bench::new(&Given::of(Generation::PreFix, 2)).await;
+    bench.run(Span::mins(1)).await;
+    let created = bench.clock.now().wall;
+    bench
+        .store
+        .add_pause(NewPause {
+            scope: PauseScope::All,
+            reason: "upgrade".to_owned(),
+            author: "alice".to_owned(),
+            created,
+            expires: Some(created.plus(Span::mins(10))),
+        })
+        .unwrap();
+    bench.crash_and_restart(Span::secs(1)).await;
+    bench.run(Span::mins(8)).await;
+    assert_eq!((bench.writes(), bench.listening()), (0, (0, 2)));
+    assert!(bench.metrics().contains("withheld_total{guard=\"paused\",manager=\"garm\"} 2"));
+    bench.run(Span::mins(5)).await;
+    assert_eq!(bench.listening(), (2, 2), "the pause ended by itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_gave_up_because_github_was_down_is_toggled_once_github_is_back() {
+    let mut bench = Bench::new(&Given::of(Generation::PreFix, 2)).await;
+    bench.run(Span::mins(1)).await;
+    bench.with_now(|world, now| world.stop(0, now));
+    bench.run(Span::secs(2)).await;
+    bench.with(|world| {
+        for route in [Route::RegistrationToken, Route::RateLimit] {
+            world.github.inject(Fault::on(route, FaultKind::status(503)));
+        }
+    });
+    bench.with_now(|world, now| world.start(0, now));
+    bench.run(Span::mins(1)).await;
+    assert_eq!(bench.listening(), (0, 2));
+    bench.with(|world| world.github.clear_faults());
+    bench.run_until(Span::mins(10), |world| world.listening(0) == (2, 2)).await;
+    assert_eq!(bench.listening(), (2, 2));
+    assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_another_controller_took_is_never_touched() {
+    let mut bench = Bench::new(&Given::of(Generation::PostFix, 2).with_github()).await;
+    bench.run(Span::mins(1)).await;
+    bench.with_now(|world, now| {
+        let set = world.garm(0).unwrap().scale_sets().next().unwrap().2;
+        world.kill(0, now);
+        let how = (Takeover::AtOnce, Leaving::Deletes);
+        world.github.foreign_owner_takes(set, "garm-of-somebody-else", how, now, now.plus(Span::hours(2)));
+    });
+    bench.run(Span::secs(1)).await;
+    bench.with_now(|world, now| world.start(0, now));
+    bench.run(Span::mins(20)).await;
+    assert_eq!(bench.listening(), (1, 2));
+    assert_eq!((bench.writes(), bench.deletions()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_costs_the_manager_two_requests_however_many_sets_there_are() {
+    for sets in [1, 200] {
+        let mut bench = Bench::new(&Given::of(Generation::PreFix, sets)).await;
+        bench.run(Span::mins(2)).await;
+        let before = bench.exchanges("manager");
+        bench.run(Span::mins(10)).await;
+        let passes = 40;
+        let more = bench.exchanges("manager") - before;
+        // The set list and the counters each pass; instances with them; who it is every ten minutes.
+        assert!((passes * 2..=passes * 3 + 4).contains(&more), "{sets} sets: {more} requests in {passes} passes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_sets_with_exact_counts_are_no_slower() {
+    let mut bench = Bench::new(&Given::of(Generation::PreFix, 50).with_debug_server()).await;
+    bench.run(Span::mins(2)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    let took = bench.run_until(Span::mins(10), |world| world.listening(0) == (50, 50)).await;
+    assert!(took.plus(Span::secs(1)) <= STALE.plus(Span::secs(10)), "{took} after the start");
+    assert_eq!(bench.writes(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_medic_that_comes_late_asks_before_it_touches_anything() {
+    let given = Given::of(Generation::PreFix, 4).with_github();
+    let mut bench = Bench::new(&given).await;
+    bench.pause_passes();
+    bench.run(Span::mins(1)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    bench.run(Span::secs(10)).await;
+    // A person mends one set by hand, and goes home.
+    bench.person(ScaleSetId(1), false);
+    bench.run(Span::secs(10)).await;
+    bench.person(ScaleSetId(1), true);
+    bench.run(Span::mins(5)).await;
+    assert_eq!(bench.listening(), (1, 4));
+    // The medic was not there: the counters alone leave a choice.
+    bench.resume_passes();
+    bench.run_until(Span::mins(30), |world| world.listening(0) == (4, 4)).await;
+    assert_eq!(bench.listening(), (4, 4));
+    assert_eq!(bench.writes(), 6, "the set that listens is not toggled");
+    assert_eq!(bench.open_probe_sessions(), 0, "every session that the medic opened has ended");
+    assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
 }

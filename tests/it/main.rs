@@ -1,6 +1,8 @@
 //! All integration tests in one binary, one module per subject.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod bench;
+mod binary;
 mod cli;
 mod config;
 mod export;
@@ -9,4 +11,6 @@ mod garm_ws;
 mod github_client;
 mod http_transport;
 mod incident;
+mod log_tail;
+mod recordings;
 mod runbooks;

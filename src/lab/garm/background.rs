@@ -235,9 +235,8 @@ impl Process {
     /// Every 30 s; it costs no quota.
     pub(super) fn ask_rate(&mut self, env: &mut Env<'_>) {
         self.at(env.now.plus(Span::secs(30)), Task::Rate);
-        if env.db.entities.is_empty() {
-            return;
-        }
+        // One credential serves all; its failures count under the scope of the first entity.
+        let Some(kind) = env.db.entities.values().next().map(|row| row.entity.kind) else { return };
         if self.rate.is_none() {
             let attrs = attrs!["base_url" => env.config.api_base(), "upload_url" => env.config.upload_base()];
             env.say(Debug, "creating rate limit client", attrs, By::Named("cache"));
@@ -245,7 +244,7 @@ impl Process {
         let answer = super::calls::rest(env, "rate_limit");
         let core = answer.as_ref().and_then(|answer| answer.pointer("/resources/core"));
         let Some(core) = core else {
-            self.counters.fail_of_instance(Op::GetRateLimit);
+            self.counters.fail(Op::GetRateLimit, kind);
             return;
         };
         let number = |name: &str| core.get(name).and_then(Value::as_u64).unwrap_or(0);

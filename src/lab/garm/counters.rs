@@ -70,11 +70,6 @@ impl Counters {
         count(&mut self.errors, op, scope(kind));
     }
 
-    /// A failure that belongs to no entity.
-    pub(super) fn fail_of_instance(&mut self, op: Op) {
-        count(&mut self.errors, op, "Instance");
-    }
-
     /// Attempts and failures of an operation, whatever its scope.
     pub(super) fn get(&self, operation: &str) -> (u64, u64) {
         let sum = |counts: &Counts| {

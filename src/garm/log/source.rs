@@ -1,0 +1,206 @@
+//! The manager's log file as a source of evidence, and as what feeds the ledger.
+//!
+//! The rule: **what was read, what it said, and what it changed in the ledger are kept as one**: [`LogFile::batch`]
+//! gives all three, the caller applies the ledger's part first, then keeps place and evidence together
+//! (`ManagerStore::save_log_position`). A death in between reads some lines twice, and the ledger takes a session
+//! twice as once. Edge cases: while a backlog is being read, there is no evidence yet (half a story misleads); facts
+//! that nobody takes stop the reading before they fill the memory.
+
+use super::parse::Parser;
+use super::tail::{Notice, Reached, Step, Tail};
+use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogPosition, ParserState};
+use crate::model::{FailureKind, Operation, ProbeFailure, Target};
+use crate::probe::ports::LogSource;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Facts for the ledger that are held until they are taken.
+const FACTS_MAX: usize = 20_000;
+/// Steps of one [`LogFile::catch_up`]: 2 GB.
+const CATCH_UP_STEPS: usize = 256;
+
+/// Whether somebody takes the facts that change the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Facts {
+    /// [`LogFile::batch`] is called regularly.
+    Taken,
+    /// Nobody asks for them.
+    Dropped,
+}
+
+/// A followed log file. Cheap to share.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    facts: Facts,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    tail: Tail,
+    parser: Parser,
+    evidence: LogEvidence,
+    held: Vec<LogFact>,
+    notices: Vec<Notice>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Not read to its end yet.
+    Behind,
+    /// Read to its end.
+    Current,
+    /// Not there, or not readable.
+    Failed(ProbeFailure),
+}
+
+/// What was read since the last batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Facts that may change the ledger, in the log's order.
+    pub facts: Vec<LogFact>,
+    /// Up to where the log was read, once anything of it was.
+    pub position: Option<LogPosition>,
+    /// What it said up to there.
+    pub evidence: LogEvidence,
+    /// What happened to the log file.
+    pub notices: Vec<Notice>,
+}
+
+impl LogFile {
+    /// Follows the log at `path`; `kept` is what an earlier run kept of [`Batch`].
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, kept: Option<(LogPosition, LogEvidence)>, facts: Facts) -> Self {
+        let path = path.into();
+        let (position, evidence) = kept.map_or((None, LogEvidence::default()), |(at, said)| (Some(at), said));
+        let parser = Parser::new(position.map_or_else(ParserState::default, |at| at.parser));
+        let tail = Tail::new(path.clone(), position);
+        let inner = Inner { tail, parser, evidence, held: Vec::new(), notices: Vec::new(), state: State::Behind };
+        Self { path, facts, inner: Mutex::new(inner) }
+    }
+
+    /// Reads some of what is new; blocks for the time of reading a few megabytes. Whether there is more.
+    pub fn step(&self) -> bool {
+        let mut inner = self.lock();
+        if inner.held.len() >= FACTS_MAX {
+            return false;
+        }
+        let Inner { tail, parser, evidence, held, .. } = &mut *inner;
+        let outcome = tail.step(&mut |line| {
+            let Some(fact) = parser.line(line) else { return };
+            evidence.absorb(&fact);
+            if self.facts == Facts::Taken && is_for_ledger(&fact.what) {
+                held.push(fact);
+            }
+        });
+        evidence.debug |= parser.debug();
+        evidence.newest = evidence.newest.max(parser.state().last_dated);
+        self.note(&mut inner, outcome)
+    }
+
+    /// Reads to the log's end on a thread that may block; after [`CATCH_UP_STEPS`] steps the rest waits.
+    pub async fn catch_up(self: &Arc<Self>) {
+        let log = Arc::clone(self);
+        let reading = tokio::task::spawn_blocking(move || (0..CATCH_UP_STEPS).find(|_| !log.step()));
+        if reading.await.is_err() {
+            // Only a panic or the runtime's end gets here; the evidence stays as it was.
+            tracing::error!(path = %self.path.display(), "reading the manager's log was broken off");
+        }
+    }
+
+    /// Takes what was read. Apply `facts` to the ledger before `position` and `evidence` are kept.
+    pub fn batch(&self) -> Batch {
+        let mut inner = self.lock();
+        Batch {
+            facts: std::mem::take(&mut inner.held),
+            position: inner.tail.position(inner.parser.state()),
+            evidence: inner.evidence.clone(),
+            notices: std::mem::take(&mut inner.notices),
+        }
+    }
+
+    fn note(&self, inner: &mut Inner, outcome: io::Result<Step>) -> bool {
+        let step = match outcome {
+            Ok(step) => step,
+            Err(error) => {
+                inner.state = State::Failed(self.failure(&error));
+                return false;
+            }
+        };
+        for notice in step.notices {
+            if !inner.notices.contains(&notice) {
+                inner.notices.push(notice);
+            }
+        }
+        inner.state = match step.reached {
+            Reached::End => State::Current,
+            Reached::Within => State::Behind,
+            Reached::Missing => State::Failed(self.failure(&io::ErrorKind::NotFound.into())),
+        };
+        step.reached == Reached::Within
+    }
+
+    fn failure(&self, error: &io::Error) -> ProbeFailure {
+        let (kind, advice) = match error.kind() {
+            io::ErrorKind::NotFound => (
+                FailureKind::NotFound,
+                "set `log_file` in the manager's [logging] section and share its folder with this process",
+            ),
+            io::ErrorKind::PermissionDenied => {
+                (FailureKind::Forbidden, "give the user of this process the right to read it and its folder")
+            }
+            _ => (FailureKind::Broken, "see what came back"),
+        };
+        failed(kind, format!("{}: {error}; {advice}", self.path.display()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogSource for LogFile {
+    fn evidence(&self) -> Result<LogEvidence, ProbeFailure> {
+        let inner = self.lock();
+        match &inner.state {
+            State::Current => Ok(inner.evidence.clone()),
+            State::Failed(failure) => Err(failure.clone()),
+            State::Behind => {
+                let detail = format!("{} is still being read; its evidence comes with its end", self.path.display());
+                Err(failed(FailureKind::HeldBack, detail))
+            }
+        }
+    }
+}
+
+fn failed(kind: FailureKind, detail: String) -> ProbeFailure {
+    ProbeFailure { target: Target::Manager, operation: Operation::LogFile, kind, detail, retry_at: None }
+}
+
+/// Facts that [`super::ledger_feed::Feed`] makes something of. Polls, the most frequent, are not.
+const fn is_for_ledger(event: &LogEvent) -> bool {
+    match event {
+        LogEvent::ManagerStarted
+        | LogEvent::SessionOpened { .. }
+        | LogEvent::SessionHeld { .. }
+        | LogEvent::SessionClosing { .. }
+        | LogEvent::SessionCloseFailed { .. }
+        | LogEvent::ListenerStopped { .. }
+        | LogEvent::WorkerIdle { .. }
+        | LogEvent::ListenerFailed { .. } => true,
+        LogEvent::ManagerStopping
+        | LogEvent::Panic
+        | LogEvent::Conflict { .. }
+        | LogEvent::StartFailed { .. }
+        | LogEvent::Poll { .. }
+        | LogEvent::JobSeen { .. }
+        | LogEvent::WorkerStarted { .. }
+        | LogEvent::MessageFailed { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,371 @@
+use super::*;
+use proptest::prelude::*;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use tempfile::TempDir;
+
+/// A manager's log on disk, and everything that was ever written to it.
+struct Writer {
+    folder: TempDir,
+    written: Vec<String>,
+    torn: String,
+    stamps: u32,
+    pieces: u32,
+}
+
+impl Writer {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), written: Vec::new(), torn: String::new(), stamps: 0, pieces: 0 }
+    }
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("garm.log")
+    }
+    fn sibling(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+    fn raw(&self, bytes: &[u8]) {
+        let mut file = OpenOptions::new().create(true).append(true).open(self.path()).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+    fn piece(&mut self, text: &str) {
+        self.torn.push_str(text);
+        self.raw(text.as_bytes());
+    }
+    fn line(&mut self) {
+        let text = format!("line {} {}", self.written.len(), "x".repeat(self.written.len() % 700));
+        self.piece(&text);
+        self.end_line();
+    }
+    fn end_line(&mut self) {
+        self.raw(b"\n");
+        self.written.push(std::mem::take(&mut self.torn));
+    }
+    fn whole_line(&mut self) {
+        if !self.torn.is_empty() {
+            self.end_line();
+        }
+    }
+    /// As lumberjack does it: a date in the name, a new file.
+    fn rename_dated(&mut self) {
+        self.whole_line();
+        self.stamps += 1;
+        let name = format!("garm-2026-11-23T18-45-{:06}.000.log", self.stamps);
+        rename(&self.path(), &self.sibling(&name));
+    }
+    fn shift(&self) {
+        for number in (1..100).rev() {
+            rename(&self.sibling(&format!("garm.log.{number}")), &self.sibling(&format!("garm.log.{}", number + 1)));
+        }
+    }
+    fn rename_numbered(&mut self) {
+        self.whole_line();
+        self.shift();
+        rename(&self.path(), &self.sibling("garm.log.1"));
+    }
+    fn copy_and_truncate(&mut self) {
+        self.whole_line();
+        if self.path().exists() {
+            self.shift();
+            std::fs::copy(self.path(), self.sibling("garm.log.1")).unwrap();
+            OpenOptions::new().write(true).open(self.path()).unwrap().set_len(0).unwrap();
+        }
+    }
+}
+
+fn rename(from: &Path, to: &Path) {
+    if from.exists() {
+        std::fs::rename(from, to).unwrap();
+    }
+}
+
+/// What a step gave, until the end.
+fn read(tail: &mut Tail) -> (Vec<String>, Vec<Notice>) {
+    let (mut lines, mut notices) = (Vec::new(), Vec::new());
+    for _ in 0..1000 {
+        let step = tail.step(&mut |line| lines.push(String::from_utf8_lossy(line).into_owned())).unwrap();
+        notices.extend(step.notices);
+        match step.reached {
+            Reached::End | Reached::Missing => return (lines, notices),
+            Reached::Within => {}
+        }
+    }
+    panic!("no end in sight");
+}
+
+fn restarted(tail: &Tail) -> Tail {
+    let position = tail.position(ParserState::default());
+    // As the store keeps it.
+    let kept: Option<LogPosition> = serde_json::from_str(&serde_json::to_string(&position).unwrap()).unwrap();
+    Tail::new(tail.path(), kept)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Line,
+    Piece,
+    EndLine,
+    Rotate,
+    Read,
+    Restart,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Rotation {
+    Dated,
+    Numbered,
+    Copy,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        5 => Just(Op::Line),
+        2 => Just(Op::Piece),
+        2 => Just(Op::EndLine),
+        2 => Just(Op::Rotate),
+        3 => Just(Op::Read),
+        1 => Just(Op::Restart),
+    ]
+}
+
+fn rotation() -> impl Strategy<Value = Rotation> {
+    prop_oneof![Just(Rotation::Dated), Just(Rotation::Numbered), Just(Rotation::Copy)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_line_comes_exactly_once_whatever_the_rotation(
+        rotation in rotation(),
+        ops in proptest::collection::vec(op(), 1..60),
+    ) {
+        let mut writer = Writer::new();
+        let mut tail = Tail::new(writer.path(), None);
+        let mut given = Vec::new();
+        // A first line is read before anything happens: what came and went before that leaves no trace.
+        writer.line();
+        given.extend(read(&mut tail).0);
+        let mut read_of_this_file = true;
+        for op in ops {
+            match op {
+                Op::Line => {
+                    writer.whole_line();
+                    writer.line();
+                }
+                Op::Piece => {
+                    // No two alike, as dated lines are.
+                    writer.pieces += 1;
+                    writer.piece(&format!("piece {} ", writer.pieces));
+                }
+                Op::EndLine => writer.whole_line(),
+                Op::Rotate => match rotation {
+                    Rotation::Dated => writer.rename_dated(),
+                    Rotation::Numbered => writer.rename_numbered(),
+                    // A file of which nothing whole was read cannot be told from its truncated self.
+                    Rotation::Copy if !read_of_this_file => {}
+                    Rotation::Copy => {
+                        writer.copy_and_truncate();
+                        read_of_this_file = false;
+                    }
+                },
+                Op::Read | Op::Restart => {
+                    if matches!(op, Op::Restart) {
+                        tail = restarted(&tail);
+                    }
+                    given.extend(read(&mut tail).0);
+                    let live = std::fs::metadata(writer.path()).map_or(0, |live| live.ino());
+                    let place = tail.position(ParserState::default()).unwrap();
+                    read_of_this_file |= place.inode == live && place.offset > 0;
+                }
+            }
+        }
+        writer.whole_line();
+        given.extend(read(&mut tail).0);
+        prop_assert_eq!(given, writer.written);
+    }
+
+    #[test]
+    fn any_bytes_at_all_are_survived(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20)) {
+        let writer = Writer::new();
+        let mut tail = Tail::new(writer.path(), None);
+        let mut bytes = 0;
+        for chunk in &chunks {
+            writer.raw(chunk);
+            bytes += tail.step(&mut |line| assert!(!line.contains(&b'\n'))).unwrap().bytes;
+        }
+        prop_assert_eq!(bytes, chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>());
+    }
+}
+
+#[test]
+fn a_line_cut_at_every_byte_comes_out_whole() {
+    let text = b"first line\nsecond, longer line\nthird\n";
+    for cut in 0..=text.len() {
+        let writer = Writer::new();
+        let mut tail = Tail::new(writer.path(), None);
+        writer.raw(&text[..cut]);
+        let mut lines = read(&mut tail).0;
+        let mut tail = if cut % 2 == 0 { restarted(&tail) } else { tail };
+        writer.raw(&text[cut..]);
+        lines.extend(read(&mut tail).0);
+        assert_eq!(lines, ["first line", "second, longer line", "third"], "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_waited_for() {
+    let mut writer = Writer::new();
+    let mut tail = Tail::new(writer.path(), None);
+    assert_eq!(tail.step(&mut |_| {}).unwrap().reached, Reached::Missing);
+    assert_eq!(tail.position(ParserState::default()), None);
+    writer.line();
+    assert_eq!(read(&mut tail).0.len(), 1);
+    // Removed, and made anew by a manager that was restarted.
+    std::fs::remove_file(writer.path()).unwrap();
+    assert_eq!(read(&mut tail).0.len(), 0);
+    writer.line();
+    let (lines, notices) = read(&mut tail);
+    assert_eq!(lines, writer.written[1..]);
+    assert_eq!(notices, [Notice::Renamed]);
+}
+
+#[test]
+fn a_truncation_without_a_copy_is_said_and_reading_goes_on() {
+    let mut writer = Writer::new();
+    let mut tail = Tail::new(writer.path(), None);
+    writer.line();
+    writer.line();
+    read(&mut tail);
+    std::fs::write(writer.path(), "anew\n").unwrap();
+    assert_eq!(read(&mut tail), (vec!["anew".to_owned()], vec![Notice::Truncated]));
+    // Filled again past the old place: the bytes tell.
+    std::fs::write(writer.path(), format!("{}\n", "longer than before\n".repeat(100))).unwrap();
+    let (lines, notices) = read(&mut tail);
+    assert_eq!((lines.len(), notices), (100, vec![Notice::Truncated]));
+    // The same while we were away.
+    let position = tail.position(ParserState::default());
+    std::fs::write(writer.path(), "other\n".repeat(1000)).unwrap();
+    let (lines, notices) = read(&mut Tail::new(writer.path(), position));
+    assert_eq!((lines.len(), notices), (1000, vec![Notice::PlaceLost]));
+}
+
+#[test]
+fn a_writer_that_goes_on_at_its_old_offset_leaves_a_hole_that_is_skipped() {
+    let mut writer = Writer::new();
+    let mut tail = Tail::new(writer.path(), None);
+    for _ in 0..20 {
+        writer.line();
+    }
+    read(&mut tail);
+    let file = OpenOptions::new().write(true).open(writer.path()).unwrap();
+    file.set_len(0).unwrap();
+    file.write_all_at(b"behind the hole\n", 1_000_000).unwrap();
+    assert_eq!(read(&mut tail), (vec!["behind the hole".to_owned()], vec![Notice::Truncated]));
+}
+
+#[test]
+fn a_line_of_megabytes_is_cut_and_costs_no_memory() {
+    let writer = Writer::new();
+    let mut tail = Tail::new(writer.path(), None);
+    for _ in 0..20 {
+        writer.raw(&vec![b'a'; 1024 * 1024]);
+        assert_eq!(read(&mut tail).0.len(), 0);
+        assert!(tail.line.bytes.capacity() <= 2 * LINE_MAX);
+    }
+    writer.raw(b"\nnext\n");
+    let (lines, _) = read(&mut tail);
+    assert_eq!((lines[0].len(), lines[1].as_str()), (LINE_MAX, "next"));
+}
+
+#[test]
+fn a_step_is_bounded() {
+    let writer = Writer::new();
+    writer.raw(&b"a line of twenty b.\n".repeat(600_000));
+    let mut tail = Tail::new(writer.path(), None);
+    let mut lines = 0;
+    let first = tail.step(&mut |_| lines += 1).unwrap();
+    assert_eq!(first.reached, Reached::Within);
+    assert!(first.bytes <= STEP_MAX + CHUNK as u64);
+    let second = tail.step(&mut |_| lines += 1).unwrap();
+    assert_eq!((second.reached, lines), (Reached::End, 600_000));
+}
+
+#[test]
+fn of_a_large_log_never_read_before_the_end_is_read_from_a_line_start() {
+    let mut writer = Writer::new();
+    for _ in 0..100 {
+        writer.line();
+    }
+    let mut tail = Tail::new(writer.path(), None);
+    tail.first_read_max = 1000;
+    let (lines, notices) = read(&mut tail);
+    assert_eq!(notices, [Notice::BeginningSkipped]);
+    assert!(lines.len() > 1);
+    assert!(writer.written.ends_with(&lines), "{lines:?}");
+    // An earlier run's place is gone on from, however large the log.
+    let mut tail = restarted(&tail);
+    tail.first_read_max = 10;
+    for _ in 0..10 {
+        writer.line();
+    }
+    assert_eq!(read(&mut tail), (writer.written[100..].to_vec(), vec![]));
+}
+
+#[test]
+fn a_log_never_read_before_is_read_from_its_rotated_beginning() {
+    for (first_read_max, skipped) in [(FIRST_READ_MAX, false), (1000, true)] {
+        let mut writer = Writer::new();
+        for _ in 0..5 {
+            for _ in 0..10 {
+                writer.line();
+            }
+            writer.rename_dated();
+        }
+        writer.line();
+        let mut tail = Tail::new(writer.path(), None);
+        tail.first_read_max = first_read_max;
+        let (lines, notices) = read(&mut tail);
+        assert_eq!(lines == writer.written, !skipped);
+        assert!(lines.len() > 3 && writer.written.ends_with(&lines), "{lines:?}");
+        assert_eq!(notices.contains(&Notice::BeginningSkipped), skipped);
+    }
+}
+
+#[test]
+fn the_torn_last_line_of_a_dead_run_is_dropped_once_the_log_is_followed_by_another() {
+    let mut writer = Writer::new();
+    let mut tail = Tail::new(writer.path(), None);
+    writer.line();
+    writer.raw(b"torn");
+    assert_eq!(read(&mut tail).0.len(), 1);
+    rename(&writer.path(), &writer.sibling("garm.log.1"));
+    assert_eq!(read(&mut tail).0.len(), 0);
+    writer.raw(b"new run\n");
+    assert_eq!(read(&mut tail).0, ["new run"]);
+}
+
+#[test]
+fn lines_written_to_the_old_file_after_its_renaming_are_read_while_the_new_one_is_empty() {
+    let mut writer = Writer::new();
+    let mut tail = Tail::new(writer.path(), None);
+    writer.line();
+    read(&mut tail);
+    let mut old = OpenOptions::new().append(true).open(writer.path()).unwrap();
+    rename(&writer.path(), &writer.sibling("garm.log.1"));
+    std::fs::write(writer.path(), "").unwrap();
+    let mut later = restarted(&tail);
+    for tail in [&mut tail, &mut later] {
+        assert_eq!(read(tail), (vec![], vec![]));
+    }
+    old.write_all(b"late\n").unwrap();
+    for tail in [&mut tail, &mut later] {
+        assert_eq!(read(tail).0, ["late"]);
+    }
+}
+
+#[test]
+fn a_folder_in_place_of_the_log_is_an_error_not_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tail = Tail::new(folder.path(), None);
+    assert!(tail.step(&mut |_| {}).is_err());
+}

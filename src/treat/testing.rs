@@ -1,0 +1,189 @@
+//! One treatment of set 1 on a table: what a pass sees, what an answer says, and what the machine then does.
+
+use super::machine::{self, Answer, Effect, Input, SetView, View};
+use super::ports::WriteError;
+use crate::decide::policy::Policy;
+use crate::decide::testing::{finding, open, scale_set};
+use crate::model::{
+    Confidence, Diagnosis, Enablement, FailureKind, Finding, Generation, Incarnation, ManagerState, Mono, Now,
+    Operation, Outcome, ProbeFailure, Remedy, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall, WorkerState,
+};
+
+/// When the treatment was decided.
+pub(crate) const T0: Wall = Wall(1_764_000_000_000);
+/// The manager's run in which it was decided.
+pub(crate) const RUN: Incarnation = Incarnation(Wall(T0.0 - 60_000));
+/// The run after a restart, a minute after the decision.
+pub(crate) const NEXT_RUN: Incarnation = Incarnation(Wall(T0.0 + 60_000));
+
+pub(crate) fn rev(text: &str) -> Revision {
+    Revision::new(text)
+}
+
+pub(crate) fn session() -> SessionId {
+    SessionId::new("s-1")
+}
+
+pub(crate) fn after(seconds: u64) -> Wall {
+    T0.plus(Span::secs(seconds))
+}
+
+pub(crate) fn now(wall: Wall) -> Now {
+    Now { wall, mono: Mono(wall.0) }
+}
+
+pub(crate) fn enabled(revision: &str) -> ScaleSet {
+    ScaleSet { revision: rev(revision), updated_at: Some(T0.minus(Span::mins(5))), ..scale_set(1) }
+}
+
+/// Disabled by a change of that date.
+pub(crate) fn disabled(revision: &str, at: Wall) -> ScaleSet {
+    ScaleSet { enabled: Enablement::Disabled, updated_at: Some(at), ..enabled(revision) }
+}
+
+pub(crate) fn failure(kind: FailureKind) -> ProbeFailure {
+    ProbeFailure {
+        target: Operation::SetEnabled.target(),
+        operation: Operation::SetEnabled,
+        kind,
+        detail: "as the test says".to_owned(),
+        retry_at: None,
+    }
+}
+
+pub(crate) fn refused() -> WriteError {
+    WriteError::NotApplied(failure(FailureKind::Rejected))
+}
+
+pub(crate) fn lost() -> WriteError {
+    WriteError::Unknown(failure(FailureKind::Timeout))
+}
+
+/// A treatment of a set that the manager has given up, decided at [`T0`] in [`RUN`].
+pub(crate) fn treatment(step: Step) -> Treatment {
+    Treatment { incarnation: Some(RUN), ..open(1, 1, T0, step) }
+}
+
+/// What a pass sees: at first a manager that is up, and the set enabled, given up and unchanged.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) manager: ManagerState,
+    pub(crate) run: Option<Incarnation>,
+    pub(crate) set: Option<Option<ScaleSet>>,
+    pub(crate) finding: Finding,
+    pub(crate) stale: bool,
+}
+
+impl Seen {
+    pub(crate) fn ill() -> Self {
+        Self {
+            manager: ManagerState::Up,
+            run: Some(RUN),
+            set: Some(Some(enabled("seen"))),
+            finding: finding(1, Diagnosis::ConflictAbandoned, Confidence::Proof),
+            stale: true,
+        }
+    }
+    pub(crate) fn set(mut self, set: ScaleSet) -> Self {
+        self.set = Some(Some(set));
+        self
+    }
+    pub(crate) fn gone(mut self) -> Self {
+        self.set = Some(None);
+        self
+    }
+    pub(crate) fn manager(mut self, manager: ManagerState) -> Self {
+        self.manager = manager;
+        if matches!(manager, ManagerState::Down | ManagerState::Unreachable) {
+            (self.set, self.run) = (None, None);
+        }
+        self
+    }
+    pub(crate) fn run(mut self, run: Incarnation) -> Self {
+        self.run = Some(run);
+        self
+    }
+    pub(crate) fn fresh(mut self) -> Self {
+        self.stale = false;
+        self
+    }
+    pub(crate) fn worker(mut self, state: WorkerState, at: Wall) -> Self {
+        self.finding.worker = (state, at);
+        self
+    }
+    pub(crate) fn diagnosis(mut self, diagnosis: Diagnosis, since: Wall) -> Self {
+        (self.finding.diagnosis, self.finding.since) = (diagnosis, since);
+        self
+    }
+    /// Listens, by a sign of that date.
+    pub(crate) fn listening(self, at: Wall) -> Self {
+        self.diagnosis(Diagnosis::Listening, at).worker(WorkerState::Listening, at)
+    }
+    pub(crate) fn view(&self) -> View<'_> {
+        View {
+            manager: self.manager,
+            incarnation: self.run,
+            set: match &self.set {
+                None => SetView::Unseen,
+                Some(None) => SetView::Gone,
+                Some(Some(set)) => SetView::Seen(set),
+            },
+            finding: Some(&self.finding),
+            endpoint: None,
+            stale_proof: self.stale,
+            generation: Generation::GivesUp,
+        }
+    }
+}
+
+/// A treatment and its clock.
+#[derive(Debug, Clone)]
+pub(crate) struct Table {
+    pub(crate) treatment: Treatment,
+    pub(crate) at: Wall,
+    pub(crate) policy: Policy,
+}
+
+impl Table {
+    pub(crate) fn of(step: Step) -> Self {
+        Self { treatment: treatment(step), at: T0, policy: Policy::default() }
+    }
+    pub(crate) fn remedy(mut self, remedy: Remedy) -> Self {
+        self.treatment.remedy = remedy;
+        self
+    }
+    /// Sets the clock to so many seconds after the decision.
+    pub(crate) fn at(&mut self, seconds: u64) -> &mut Self {
+        self.at = after(seconds);
+        self
+    }
+    fn take(&mut self, input: Input<'_>) -> Option<Effect> {
+        let transition = machine::step(&self.treatment, input, now(self.at), &self.policy);
+        self.treatment = transition.treatment;
+        transition.effect
+    }
+    pub(crate) fn sees(&mut self, seen: &Seen) -> Option<Effect> {
+        self.take(Input::Sweep(seen.view()))
+    }
+    pub(crate) fn hears(&mut self, answer: Answer) -> Option<Effect> {
+        self.take(Input::Answer(answer))
+    }
+    pub(crate) fn reads(&mut self, set: ScaleSet) -> Option<Effect> {
+        self.hears(Answer::Read(Ok(Some(set))))
+    }
+    pub(crate) fn recovers(&mut self) -> Option<Effect> {
+        self.take(Input::Recover)
+    }
+    pub(crate) fn ends(&mut self) -> Option<Effect> {
+        self.take(Input::Shutdown)
+    }
+    pub(crate) fn label(&self) -> &'static str {
+        self.treatment.step.label()
+    }
+    pub(crate) fn outcome(&self) -> Option<Outcome> {
+        self.treatment.outcome()
+    }
+    pub(crate) fn why(&self) -> &str {
+        self.treatment.why().unwrap_or("still open")
+    }
+}

@@ -1,0 +1,251 @@
+//! The built binary against the simulators over real sockets: exit codes, signals, two medics at once.
+
+use scaleset_medic::clock::{Clock, ScaledClock, system_wall};
+use scaleset_medic::lab::backend::DoorId;
+use scaleset_medic::lab::door_http::{HttpDoors, Sockets};
+use scaleset_medic::lab::garm::Generation;
+use scaleset_medic::lab::hub::{Hub, Pump};
+use scaleset_medic::lab::world::{Fleet, World};
+use scaleset_medic::model::Span;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+/// Nothing here takes longer, however slow the machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+struct Servers {
+    hub: Arc<Hub<World>>,
+    garm: String,
+    _pump: Pump,
+    _doors: HttpDoors,
+}
+
+impl Servers {
+    fn start(generation: Generation, sets: u32) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
+        let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
+        let (garm, github) = (sockets.url(DoorId::Manager(0)).unwrap(), sockets.url(DoorId::Github).unwrap());
+        let mut fleet = Fleet::new(generation, sets, &github);
+        fleet.github.stale_lifetime = Span::secs(5);
+        let hub = Hub::new(World::new(&fleet, clock.now().wall), clock);
+        hub.with(|world, now| world.start(0, now));
+        Self { _pump: Pump::start(&hub), _doors: HttpDoors::serve(&hub, sockets), hub, garm }
+    }
+
+    fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
+        self.hub.with(|world, _| look(world))
+    }
+
+    async fn until(&self, what: &str, so: impl Fn(&World) -> bool) {
+        let waiting = async {
+            while !self.with(|world| so(world)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    async fn crash(&self) {
+        self.until("all sets listen", |world| world.listening(0).0 == world.listening(0).1).await;
+        self.hub.with(|world, now| world.kill(0, now));
+        self.hub.with(|world, now| world.start(0, now));
+    }
+
+    fn writes(&self) -> usize {
+        self.with(|world| world.garm(0).unwrap().writes().len())
+    }
+}
+
+struct Medic {
+    dir: tempfile::TempDir,
+    config: PathBuf,
+    address: String,
+}
+
+impl Medic {
+    fn of(garm: &str, mode: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let password = dir.path().join("password");
+        std::fs::write(&password, "correct horse battery staple").unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let address = format!("127.0.0.1:{port}");
+        let mut text = format!("[run]\nmode = \"{mode}\"\nstate_dir = \"{}\"\n", dir.path().display());
+        let _ = write!(
+            text,
+            "[http]\nlisten = \"{address}\"\n[[manager]]\nname = \"garm\"\nurl = \"{garm}\"\nusername = \"admin\"\n\
+             password_file = \"{}\"\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n[policy]\nsettle = \"1s\"\n",
+            password.display()
+        );
+        let config = dir.path().join("medic.toml");
+        std::fs::write(&config, text).unwrap();
+        Self { dir, config, address }
+    }
+
+    fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
+        command.arg("--config").arg(&self.config).args(args).env_clear().current_dir(self.dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
+        finish(self.spawn(args)).await
+    }
+
+    async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = tokio::net::TcpStream::connect(&self.address).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: medic\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer))
+    }
+
+    async fn ready(&self) {
+        let waiting = async {
+            while self.get("/readyz").await.is_none_or(|(status, _)| status != 200) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    }
+}
+
+async fn finish(child: Child) -> Output {
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill").arg(signal).arg(child.id().to_string()).status().unwrap();
+    assert!(sent.success());
+}
+
+#[tokio::test]
+async fn a_healthy_fleet_is_exit_0_and_sees_no_write() {
+    let servers = Servers::start(Generation::PreFix, 3);
+    servers.until("all sets listen", |world| world.listening(0) == (3, 3)).await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let output = medic.run(&["once", "--output", "json"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["exit_code"], 0);
+    assert_eq!(document["status"]["managers"][0]["sets"][2]["finding"]["diagnosis"], "listening");
+    assert_eq!(servers.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_stuck_fleet_is_healed_in_one_shot() {
+    let servers = Servers::start(Generation::PreFix, 2);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let output = medic.run(&["once"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_eq!(servers.with(|world| world.listening(0)), (2, 2), "{}", told(&output));
+    assert_eq!(servers.writes(), 4);
+}
+
+#[tokio::test]
+async fn in_a_dry_run_a_stuck_fleet_is_exit_10_and_sees_no_write() {
+    let servers = Servers::start(Generation::PreFix, 2);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "observe");
+    let output = medic.run(&["once", "--observe", "12"]).await;
+    assert_eq!(output.status.code(), Some(10), "{}", told(&output));
+    assert!(told(&output).contains("dry_run"), "{}", told(&output));
+    assert_eq!(servers.writes(), 0);
+}
+
+#[tokio::test]
+async fn a_manager_that_is_down_hangs_or_talks_garbage_is_exit_12() {
+    let down = Medic::of("http://127.0.0.1:9", "heal");
+    let output = down.run(&["once", "--observe", "1"]).await;
+    assert_eq!(output.status.code(), Some(12), "{}", told(&output));
+    assert!(told(&output).contains("refused"), "{}", told(&output));
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    for (name, answer) in [
+        ("hangs", String::new()),
+        ("is no HTTP", "\u{0}\u{1}garbage\r\n\r\n".to_owned()),
+        ("is no JSON", format!("{head}content-length: 7\r\n\r\n<html>!")),
+        ("is cut off", format!("{head}content-length: 700\r\n\r\n{{\"token\":")),
+        ("redirects", "HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n".to_owned()),
+        ("fails", "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n".to_owned()),
+    ] {
+        let url = talker(answer).await;
+        let medic = Medic::of(&url, "heal");
+        let output = medic.run(&["once", "--observe", "1"]).await;
+        assert_eq!(output.status.code(), Some(12), "{name}: {}", told(&output));
+        assert!(!told(&output).contains("panicked"), "{name}: {}", told(&output));
+        assert!(!told(&output).contains("correct horse"), "{name}: the password is told");
+    }
+}
+
+/// A server that gives every connection the same answer, or none at all.
+async fn talker(answer: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    if answer.is_empty() {
+                        std::future::pending::<()>().await;
+                    }
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn sigterm_in_mid_treatment_leaves_no_set_disabled_and_a_second_medic_steps_back() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let child = medic.spawn(&["run"]);
+    medic.ready().await;
+    assert_eq!(medic.get("/healthz").await.unwrap().0, 200);
+    assert!(medic.get("/metrics").await.unwrap().1.contains("scaleset_medic_manager_up{manager=\"garm\"} 1"));
+    let second = medic.run(&["once"]).await;
+    assert_eq!(second.status.code(), Some(13), "{}", told(&second));
+    servers.until("the set is disabled", |world| world.listening(0).1 == 0).await;
+    let asked = std::time::Instant::now();
+    signal(&child, "-TERM");
+    let output = finish(child).await;
+    assert_eq!(output.status.code(), Some(143), "{}", told(&output));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert_eq!(servers.with(|world| world.listening(0).1), 1, "the set is enabled again: {}", told(&output));
+}
+
+#[tokio::test]
+async fn status_and_explain_ask_the_running_medic() {
+    let servers = Servers::start(Generation::PreFix, 2);
+    servers.until("all sets listen", |world| world.listening(0) == (2, 2)).await;
+    let medic = Medic::of(&servers.garm, "observe");
+    let child = medic.spawn(&["run"]);
+    medic.ready().await;
+    let status = medic.run(&["status"]).await;
+    assert!(told(&status).contains("linux-1"), "{}", told(&status));
+    assert!(!told(&status).contains("no medic runs"), "{}", told(&status));
+    let explained = medic.run(&["explain", "linux-1"]).await;
+    assert!(told(&explained).contains("Diagnosis:") && told(&explained).contains("Because:"), "{}", told(&explained));
+    let unknown = medic.run(&["explain", "nobody"]).await;
+    assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
+    signal(&child, "-INT");
+    assert_eq!(finish(child).await.status.code(), Some(130));
+}

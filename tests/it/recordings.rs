@@ -1,0 +1,234 @@
+//! What two real GARM builds answered, through the real client, the real parsers and the real engine: every set's
+//! diagnosis, and that a healthy fleet leads to no act.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use scaleset_medic::clock::{Clock, ScaledClock};
+use scaleset_medic::config::raw::Raw;
+use scaleset_medic::config::source::{FileText, Sources};
+use scaleset_medic::config::{Depth, check};
+use scaleset_medic::export::metrics::Metrics;
+use scaleset_medic::http::{Bounds, Response, Transport, TransportError};
+use scaleset_medic::model::{Confidence, Decision, Diagnosis, Span, Wall};
+use scaleset_medic::run::assemble::{Shared, engines};
+use scaleset_medic::run::engine::{Engine, Pass};
+use scaleset_medic::run::lease::Lease;
+use scaleset_medic::store::Store;
+use serde_json::Value;
+use std::sync::{Arc, Mutex};
+
+const PRE_FIX: &str = "garm-2026-04-pre-fix";
+const POST_FIX: &str = "garm-2026-07-post-fix";
+
+/// Serves one recorded situation; anything that is not a read is kept and refused.
+struct Recorded {
+    build: &'static str,
+    situation: Mutex<Situation>,
+    writes: Mutex<Vec<String>>,
+}
+
+#[derive(Clone)]
+struct Situation {
+    /// As in `metrics-NAME.txt` and `goroutines-NAME.txt`.
+    name: &'static str,
+    sets: Value,
+}
+
+fn read(build: &str, file: &str) -> String {
+    let path = format!("{}/tests/fixtures/recordings/{build}/http/{file}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn body_of(build: &str, file: &str) -> Value {
+    serde_json::from_str::<Value>(&read(build, file)).unwrap()["response"]["body"].clone()
+}
+
+fn situation(build: &'static str, name: &'static str) -> Situation {
+    let list = if name == "healthy" { "scalesets-list-healthy.json" } else { "scalesets-list-stuck.json" };
+    Situation { name, sets: body_of(build, list) }
+}
+
+impl Recorded {
+    fn answer(&self, request: &http::Request<Bytes>) -> (u16, String) {
+        let situation = self.situation.lock().unwrap().clone();
+        if request.method() != Method::GET && request.uri().path() != "/api/v1/auth/login" {
+            self.writes.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
+            return (500, String::new());
+        }
+        match request.uri().path() {
+            "/api/v1/auth/login" | "/api/v1/metrics-token" => (200, r#"{"token":"e30.e30.e30"}"#.to_owned()),
+            "/api/v1/controller-info" => (200, body_of(self.build, "controller-info.json").to_string()),
+            "/api/v1/scalesets" => (200, situation.sets.to_string()),
+            "/api/v1/scalesets/1" => (200, situation.sets[0].to_string()),
+            "/api/v1/instances" => (200, body_of(self.build, "instances-list.json").to_string()),
+            "/metrics" => (200, read(self.build, &format!("metrics-{}.txt", situation.name))),
+            "/debug/pprof/goroutine" => (200, read(self.build, &format!("goroutines-{}.txt", situation.name))),
+            other => panic!("nothing was recorded for {other}"),
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for Recorded {
+    async fn send(&self, request: http::Request<Bytes>, _: Bounds) -> Result<Response, TransportError> {
+        let (status, body) = self.answer(&request);
+        let status = StatusCode::from_u16(status).unwrap();
+        Ok(Response { status, headers: http::HeaderMap::new(), body: Bytes::from(body) })
+    }
+}
+
+struct Replay {
+    recorded: Arc<Recorded>,
+    engine: Engine,
+    clock: Arc<dyn Clock>,
+}
+
+/// Which sources the medic may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Eyes {
+    Metrics,
+    MetricsAndGoroutines,
+}
+
+impl Replay {
+    /// A medic that starts to look so long after the recorded process did.
+    fn of(build: &'static str, first: Situation, eyes: Eyes, age: Span) -> Self {
+        let started = started(build, first.name);
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(started.plus(age), 1.0));
+        let recorded = Arc::new(Recorded { build, situation: Mutex::new(first), writes: Mutex::default() });
+        let dir = tempfile::tempdir().unwrap();
+        let password = dir.path().join("password");
+        std::fs::write(&password, "secret").unwrap();
+        let text = format!(
+            "[run]\nmode = \"heal\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
+             username = \"admin\"\npassword_file = \"{}\"\ndebug_server = {}\n",
+            dir.path().display(),
+            password.display(),
+            eyes == Eyes::MetricsAndGoroutines
+        );
+        let file = Some(FileText { name: "replay.toml".to_owned(), text });
+        let config = check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config;
+        let store = Store::in_memory().unwrap();
+        let lease = Arc::new(Lease::new(store.clone(), "replay".to_owned(), Arc::clone(&clock)));
+        let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], "heal").unwrap());
+        let shared = Shared { store, lease, clock: Arc::clone(&clock), metrics };
+        let transport: Arc<dyn Transport> = Arc::clone(&recorded) as _;
+        let engine = engines(&config, &shared, &|_| Ok(Arc::clone(&transport))).unwrap().remove(0);
+        // The password is read at the first login only.
+        std::mem::forget(dir);
+        Self { recorded, engine, clock }
+    }
+
+    async fn passes(&mut self, count: u32) -> Pass {
+        let mut last = self.engine.pass().await;
+        for _ in 1..count {
+            self.clock.sleep(Span::secs(2)).await;
+            last = self.engine.pass().await;
+        }
+        last
+    }
+
+    fn turn_to(&self, situation: Situation) {
+        *self.recorded.situation.lock().unwrap() = situation;
+    }
+
+    fn writes(&self) -> Vec<String> {
+        self.recorded.writes.lock().unwrap().clone()
+    }
+}
+
+fn started(build: &str, name: &str) -> Wall {
+    let metrics = read(build, &format!("metrics-{name}.txt"));
+    let line = metrics.lines().find(|line| line.starts_with("process_start_time_seconds")).unwrap();
+    let seconds: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a date")]
+    Wall((seconds * 1000.0) as u64)
+}
+
+fn diagnoses(pass: &Pass) -> Vec<(Diagnosis, Confidence)> {
+    pass.status.sets.iter().map(|set| (set.finding.diagnosis, set.finding.confidence)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn healthy_recordings_are_healthy_and_lead_to_no_act() {
+    for build in [PRE_FIX, POST_FIX] {
+        for eyes in [Eyes::Metrics, Eyes::MetricsAndGoroutines] {
+            let mut replay = Replay::of(build, situation(build, "healthy"), eyes, Span::secs(9));
+            let pass = replay.passes(40).await;
+            assert_eq!(diagnoses(&pass), [(Diagnosis::Listening, Confidence::Strong); 4], "{build} {eyes:?}");
+            assert!(pass.status.sets.iter().all(|set| set.decision == Decision::Leave), "{build} {eyes:?}");
+            assert_eq!(replay.writes(), Vec::<String>::new(), "{build} {eyes:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stuck_sets_of_a_build_that_gives_up_are_abandoned_and_the_first_is_toggled() {
+    for eyes in [Eyes::Metrics, Eyes::MetricsAndGoroutines] {
+        let mut replay = Replay::of(PRE_FIX, situation(PRE_FIX, "stuck"), eyes, Span::secs(5));
+        let pass = replay.passes(7).await;
+        assert_eq!(diagnoses(&pass), [(Diagnosis::ConflictAbandoned, Confidence::Strong); 4], "{eyes:?}");
+        assert_eq!(replay.writes(), Vec::<String>::new(), "the manager is younger than the settle time");
+        replay.passes(3).await;
+        assert_eq!(replay.writes(), ["PUT /api/v1/scalesets/1"], "one canary, once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stuck_sets_of_a_build_that_retries_are_watched() {
+    for eyes in [Eyes::Metrics, Eyes::MetricsAndGoroutines] {
+        let mut replay = Replay::of(POST_FIX, situation(POST_FIX, "stuck"), eyes, Span::secs(5));
+        let pass = replay.passes(40).await;
+        let confidence = match eyes {
+            // The recording stands still: only living workers prove that they try.
+            Eyes::Metrics => Confidence::Weak,
+            Eyes::MetricsAndGoroutines => Confidence::Strong,
+        };
+        assert_eq!(diagnoses(&pass), [(Diagnosis::ConflictRetrying, confidence); 4], "{eyes:?}");
+        assert_eq!(replay.writes(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_expiry_only_the_toggled_set_is_back_on_a_build_that_gives_up() {
+    let mut replay = Replay::of(PRE_FIX, situation(PRE_FIX, "stuck"), Eyes::Metrics, Span::secs(5));
+    replay.passes(5).await;
+    // Set 1 was toggled by hand ten seconds after the start.
+    let mut after = situation(PRE_FIX, "after-stale-sessions-expired");
+    after.sets[0]["updated_at"] = body_of(PRE_FIX, "scaleset-update-enable-stuck.json")["updated_at"].clone();
+    replay.turn_to(after);
+    let pass = replay.passes(2).await;
+    let found: Vec<_> = diagnoses(&pass).into_iter().map(|(diagnosis, _)| diagnosis).collect();
+    let abandoned = Diagnosis::ConflictAbandoned;
+    assert_eq!(found, [Diagnosis::Listening, abandoned, abandoned, abandoned]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_memory_nobody_guesses_which_set_is_back() {
+    let after = situation(PRE_FIX, "after-stale-sessions-expired");
+    let mut replay = Replay::of(PRE_FIX, after, Eyes::MetricsAndGoroutines, Span::mins(2));
+    let pass = replay.passes(30).await;
+    assert_eq!(diagnoses(&pass), [(Diagnosis::Unknown, Confidence::Weak); 4]);
+    assert_eq!(replay.writes(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_expiry_a_build_that_retries_is_well() {
+    let after = situation(POST_FIX, "after-stale-sessions-expired");
+    let mut replay = Replay::of(POST_FIX, after, Eyes::Metrics, Span::mins(1));
+    let pass = replay.passes(3).await;
+    assert_eq!(diagnoses(&pass), [(Diagnosis::Listening, Confidence::Strong); 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_without_enabled_is_disabled_by_a_person() {
+    for build in [PRE_FIX, POST_FIX] {
+        let mut sets = situation(build, "healthy");
+        sets.sets[1] = body_of(build, "scaleset-update-disable.json");
+        let mut replay = Replay::of(build, sets, Eyes::Metrics, Span::secs(9));
+        let pass = replay.passes(20).await;
+        assert_eq!(diagnoses(&pass)[1], (Diagnosis::Disabled, Confidence::Proof), "{build}");
+        assert_eq!(replay.writes(), Vec::<String>::new(), "{build}");
+    }
+}
