@@ -230,9 +230,7 @@ impl Api<'_> {
     }
 
     pub(super) fn named_entity(&self) -> Option<Arc<EntityRow>> {
-        let matches = |row: &&Arc<EntityRow>| {
-            Some(row.entity.kind) == self.matched.kind && row.uuid == self.matched.id
-        };
+        let matches = |row: &&Arc<EntityRow>| Some(row.entity.kind) == self.matched.kind && row.uuid == self.matched.id;
         self.env.db.entities.values().find(matches).map(Arc::clone)
     }
 

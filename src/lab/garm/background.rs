@@ -211,7 +211,8 @@ impl Process {
         let sets = env.config.generation.retries().then_some("scale set");
         let what = ["", "organization", "enterprise", "repository", "provider", "pool"].into_iter();
         for what in what.chain(sets).chain(["instance", "health", "jobs"]) {
-            let msg = if what.is_empty() { "collecting metrics".to_owned() } else { format!("collecting {what} metrics") };
+            let msg =
+                if what.is_empty() { "collecting metrics".to_owned() } else { format!("collecting {what} metrics") };
             env.say(Debug, &msg, attrs![], By::Garm);
         }
         self.at(env.now.plus(env.config.metrics_period.max(Span::secs(1))), Task::Collect);
@@ -314,8 +315,7 @@ impl Process {
         let own = || attrs!["entity" => "entity-controller"];
         env.say(Debug, "stopped entity controller", own(), By::Named("entity-controller"));
         env.say(Info, "shutting down provider worker", attrs![], By::Garm);
-        let waiting =
-            if env.config.generation.retries() { attrs![] } else { vec![("error", Attr::Json(Value::Null))] };
+        let waiting = if env.config.generation.retries() { attrs![] } else { vec![("error", Attr::Json(Value::Null))] };
         env.say(Info, "waiting for runner to stop", waiting, By::Garm);
         Ok(())
     }

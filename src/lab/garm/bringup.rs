@@ -19,9 +19,8 @@ impl Api<'_> {
         let Some(body) = self.body() else { return refuse(400, "Bad Request", "invalid request") };
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (username, password, email) = (text("username"), text("password"), text("email"));
-        let is_name = |name: &str| {
-            !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric())
-        };
+        let is_name =
+            |name: &str| !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric());
         if !is_name(&username) || !email.contains('@') {
             return refuse(400, "Bad Request", "invalid username or email");
         }
@@ -47,8 +46,11 @@ impl Api<'_> {
     pub(super) fn update_controller(&mut self) -> Answer {
         let Some(body) = self.body() else { return refuse(400, "Bad Request", "invalid request") };
         let urls = &mut self.env.db.urls;
-        let fields =
-            [("metadata_url", &mut urls.metadata), ("callback_url", &mut urls.callback), ("webhook_url", &mut urls.webhook)];
+        let fields = [
+            ("metadata_url", &mut urls.metadata),
+            ("callback_url", &mut urls.callback),
+            ("webhook_url", &mut urls.webhook),
+        ];
         for (name, field) in fields {
             if let Some(url) = body.get(name).and_then(Value::as_str) {
                 url.clone_into(field);

@@ -136,9 +136,7 @@ impl Ask {
             Self::CreateSet => (Method::POST, format!("{sets}?{VERSION}"), body(new_set(set))),
             Self::UpdateSet(change) => (Method::PATCH, format!("{one}?{VERSION}"), body(change.clone())),
             Self::DeleteSet => (Method::DELETE, format!("{one}?{VERSION}"), String::new()),
-            Self::OpenSession => {
-                (Method::POST, format!("{one}/sessions?{VERSION}"), body(json!({"ownerName": owner})))
-            }
+            Self::OpenSession => (Method::POST, format!("{one}/sessions?{VERSION}"), body(json!({"ownerName": owner}))),
             Self::CloseSession(session) => {
                 (Method::DELETE, format!("{sets}/{}/sessions/{}?{VERSION}", session.set, session.id), String::new())
             }
@@ -395,9 +393,7 @@ fn read_token(env: &Env<'_>, set: &SetRow, reply: &Reply) -> Result<String, Fail
     let url = token_url(env, set);
     let words = "failed to get registration token";
     match reply {
-        Reply::Broken(why) => {
-            Err(Failure { text: format!("{words}: Post {}: {why}", go_quote(&url)), status: None })
-        }
+        Reply::Broken(why) => Err(Failure { text: format!("{words}: Post {}: {why}", go_quote(&url)), status: None }),
         Reply::Got(status, body) => {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
             let token = body.get("token").and_then(Value::as_str).filter(|_| (200..300).contains(status));
@@ -457,8 +453,10 @@ fn join(service: &str, path: &str) -> String {
 /// The session in the answer to POST or PATCH. A body without one makes the real GARM panic or leak the session; here
 /// it is an error.
 pub(super) fn read_session(body: &Bytes) -> Result<Session, Failure> {
-    Session::read(body)
-        .ok_or_else(|| Failure { text: "failed to decode response: unexpected end of JSON input".to_owned(), status: None })
+    Session::read(body).ok_or_else(|| Failure {
+        text: "failed to decode response: unexpected end of JSON input".to_owned(),
+        status: None,
+    })
 }
 
 /// One poll, or the same again.
@@ -475,9 +473,7 @@ pub(super) fn poll(env: &mut Env<'_>, session: &Session, after: u64, capacity: u
 pub(super) fn poll_failure(session: &Session, after: u64, reply: &Reply) -> Failure {
     let url = session.poll_url(after);
     match reply {
-        Reply::Got(200..=299, _) => {
-            Failure { text: "failed to decode response: EOF".to_owned(), status: None }
-        }
+        Reply::Got(200..=299, _) => Failure { text: "failed to decode response: EOF".to_owned(), status: None },
         Reply::Got(..) | Reply::Broken(_) => {
             let failure = refusal(&Method::GET, &url, reply);
             Failure { text: format!("request to {url} failed: {}", failure.text), ..failure }
@@ -556,12 +552,8 @@ mod tests {
 
     #[test]
     fn a_poll_url_keeps_its_query_sorted_and_names_no_message_zero() {
-        let session = |queue: &str| Session {
-            id: "s".to_owned(),
-            queue: queue.to_owned(),
-            token: String::new(),
-            set: 1,
-        };
+        let session =
+            |queue: &str| Session { id: "s".to_owned(), queue: queue.to_owned(), token: String::new(), set: 1 };
         let classic = session("http://g/queue/1?sessionId=abc");
         assert_eq!(classic.poll_url(0), "http://g/queue/1?sessionId=abc");
         assert_eq!(classic.poll_url(7), "http://g/queue/1?lastMessageId=7&sessionId=abc");

@@ -72,9 +72,8 @@ impl Counters {
 
     /// Attempts and failures of an operation, whatever its scope.
     pub(super) fn get(&self, operation: &str) -> (u64, u64) {
-        let sum = |counts: &Counts| {
-            counts.iter().filter(|((name, _), _)| *name == operation).map(|(_, count)| *count).sum()
-        };
+        let sum =
+            |counts: &Counts| counts.iter().filter(|((name, _), _)| *name == operation).map(|(_, count)| *count).sum();
         (sum(&self.operations), sum(&self.errors))
     }
 }

@@ -208,10 +208,7 @@ impl GarmState {
             (Phase::Hanging, _) => WorkerTruth::Hanging,
             (_, Some(listener)) => WorkerTruth::Listening(SessionId::new(listener.session.id.as_str())),
             (Phase::Preparing | Phase::Finding(_) | Phase::Creating(_), None) => WorkerTruth::Starting,
-            (
-                Phase::Opening(..) | Phase::Closing(..) | Phase::Idle | Phase::BackingOff | Phase::Listening,
-                None,
-            ) => {
+            (Phase::Opening(..) | Phase::Closing(..) | Phase::Idle | Phase::BackingOff | Phase::Listening, None) => {
                 if worker.known.enabled {
                     WorkerTruth::Retrying
                 } else {

@@ -77,14 +77,7 @@ impl Process {
         }
     }
 
-    fn job_changed(
-        &mut self,
-        id: u64,
-        status: &str,
-        entity: &Arc<EntityRow>,
-        operation: Operation,
-        env: &mut Env<'_>,
-    ) {
+    fn job_changed(&mut self, id: u64, status: &str, entity: &Arc<EntityRow>, operation: Operation, env: &mut Env<'_>) {
         to_cache("job", operation, env);
         env.say(Debug, "unknown entity type", attrs!["entity_type" => "job"], By::Named("cache"));
         let by = By::Pool(entity);

@@ -54,7 +54,11 @@ impl Process {
                 "/build/garm/workers/scaleset/controller.go:231 +0x18b",
             );
             let parent = format!("{SCALESET}.(*Controller).Start");
-            dump.goroutine("select", &[loops], Some((&parent, "/build/garm/workers/scaleset/controller.go:150 +0x719")));
+            dump.goroutine(
+                "select",
+                &[loops],
+                Some((&parent, "/build/garm/workers/scaleset/controller.go:150 +0x719")),
+            );
         }
         for worker in self.workers.values().filter(|worker| worker.runs) {
             say_worker(&mut dump, matches!(worker.phase, Phase::Listening));
@@ -117,7 +121,11 @@ fn say_listener(dump: &mut Dump) {
         "/build/garm/util/github/scalesets/message_sessions.go:82 +0x28b",
     )];
     let parent = format!("{client}.(*ScaleSetClient).CreateMessageSession");
-    dump.goroutine("select", &refresh, Some((&parent, "/build/garm/util/github/scalesets/message_sessions.go:300 +0x94d")));
+    dump.goroutine(
+        "select",
+        &refresh,
+        Some((&parent, "/build/garm/util/github/scalesets/message_sessions.go:300 +0x94d")),
+    );
 }
 
 /// The goroutines of every Go server, and some of GARM's.
@@ -143,23 +151,41 @@ fn say_ambient(dump: &mut Dump) {
     ];
     dump.goroutine("chan receive", &main, None);
     for (state, function, place, parent, started) in [
-        ("syscall", "os/signal.signal_recv()", "/usr/local/go/src/runtime/sigqueue.go:152 +0x98",
-            "os/signal.Notify.func1.1", "/usr/local/go/src/os/signal/signal.go:152 +0x1f"),
-        ("select", "github.com/cloudbase/garm/database/watcher.(*watcher).loop(0x0?)",
+        (
+            "syscall",
+            "os/signal.signal_recv()",
+            "/usr/local/go/src/runtime/sigqueue.go:152 +0x98",
+            "os/signal.Notify.func1.1",
+            "/usr/local/go/src/os/signal/signal.go:152 +0x1f",
+        ),
+        (
+            "select",
+            "github.com/cloudbase/garm/database/watcher.(*watcher).loop(0x0?)",
             "/build/garm/database/watcher/watcher.go:197 +0x98",
             "github.com/cloudbase/garm/database/watcher.InitWatcher",
-            "/build/garm/database/watcher/watcher.go:41 +0x1d8"),
-        ("select", "github.com/cloudbase/garm/websocket.(*Hub).run(0x3fcc28c54050)",
+            "/build/garm/database/watcher/watcher.go:41 +0x1d8",
+        ),
+        (
+            "select",
+            "github.com/cloudbase/garm/websocket.(*Hub).run(0x3fcc28c54050)",
             "/build/garm/websocket/websocket.go:54 +0x138",
             "github.com/cloudbase/garm/websocket.(*Hub).Start",
-            "/build/garm/websocket/websocket.go:150 +0xbc"),
-        ("select", "github.com/cloudbase/garm/workers/cache.(*Worker).loop(0x31c4c5d4ea80)",
+            "/build/garm/websocket/websocket.go:150 +0xbc",
+        ),
+        (
+            "select",
+            "github.com/cloudbase/garm/workers/cache.(*Worker).loop(0x31c4c5d4ea80)",
             "/build/garm/workers/cache/cache.go:548 +0x154",
             "github.com/cloudbase/garm/workers/cache.(*Worker).Start",
-            "/build/garm/workers/cache/cache.go:290 +0x625"),
-        ("IO wait", "internal/poll.runtime_pollWait(0x7f010545c200, 0x72)",
+            "/build/garm/workers/cache/cache.go:290 +0x625",
+        ),
+        (
+            "IO wait",
+            "internal/poll.runtime_pollWait(0x7f010545c200, 0x72)",
             "/usr/local/go/src/runtime/netpoll.go:351 +0x85",
-            "net/http.(*Transport).dialConn", "/usr/local/go/src/net/http/transport.go:1994 +0x16ac"),
+            "net/http.(*Transport).dialConn",
+            "/usr/local/go/src/net/http/transport.go:1994 +0x16ac",
+        ),
     ] {
         dump.goroutine(state, &[frame(function.to_owned(), place)], Some((parent, started)));
     }

@@ -52,7 +52,13 @@ enum Handled {
 
 impl Process {
     /// A session is open: polls and refreshes begin.
-    pub(super) fn start_polling(&mut self, set: &SetRow, session: Session, service: Option<Service>, env: &mut Env<'_>) {
+    pub(super) fn start_polling(
+        &mut self,
+        set: &SetRow,
+        session: Session,
+        service: Option<Service>,
+        env: &mut Env<'_>,
+    ) {
         let number = self.number();
         let id = session.id.clone();
         let twice = attrs!["session_id" => &id];

@@ -143,7 +143,8 @@ impl Log {
 }
 
 fn json(at: Stamp, level: LogLevel, msg: &str, attrs: &Attrs) -> String {
-    let mut line = format!("{{\"time\":\"{}\",\"level\":\"{}\",\"msg\":{}", at.nano(), level.as_str(), Value::from(msg));
+    let mut line =
+        format!("{{\"time\":\"{}\",\"level\":\"{}\",\"msg\":{}", at.nano(), level.as_str(), Value::from(msg));
     for (key, value) in attrs {
         let _ = match value {
             Attr::Json(value) => write!(line, ",\"{key}\":{value}"),

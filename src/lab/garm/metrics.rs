@@ -295,7 +295,13 @@ fn gauge(families: &mut Families, name: &'static str, help: &'static str, series
 }
 
 /// A family without series is not shown.
-fn add(families: &mut Families, name: &'static str, kind: &'static str, help: &'static str, series: Vec<(Labels, f64)>) {
+fn add(
+    families: &mut Families,
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    series: Vec<(Labels, f64)>,
+) {
     if !series.is_empty() {
         families.entry(name).or_insert_with(|| Family { kind, help, series: Vec::new() }).series.extend(series);
     }

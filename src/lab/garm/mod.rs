@@ -45,8 +45,8 @@ mod token;
 mod update;
 mod worker;
 
-pub use counters::Op;
 pub use config::{Background, GarmConfig, Generation, LogFormat, LogLevel, LogStreamer, Metrics};
+pub use counters::Op;
 pub use decree::{LostPut, WorkerTruth, Write};
 pub use fault::ManagerFault;
 pub use route::ManagerRoute;

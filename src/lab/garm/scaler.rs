@@ -108,9 +108,10 @@ impl Process {
     /// Runners that have no job.
     fn remove_idle(&mut self, set: &SetRow, count: u64, env: &mut Env<'_>) {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let idle = env.db.instances_of(set.id).filter(|(_, row)| {
-            row.status == InstanceStatus::Running && row.runner_status != "active"
-        });
+        let idle = env
+            .db
+            .instances_of(set.id)
+            .filter(|(_, row)| row.status == InstanceStatus::Running && row.runner_status != "active");
         for (id, agent) in idle.map(|(id, row)| (id, row.agent)).take(count).collect::<Vec<_>>() {
             if at_once(env, &mut self.counters, set, Ask::RemoveRunner(agent), None).is_ok() {
                 self.give_up_instance(id, env);

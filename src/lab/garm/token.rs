@@ -68,9 +68,9 @@ pub(super) fn issue(config: &GarmConfig, db: &mut Db, purpose: For, now: Wall) -
 pub(super) fn check(config: &GarmConfig, db: &Db, request: &Request, purpose: For, now: Wall) -> Shown {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = header(http::header::AUTHORIZATION).and_then(|value| value.split_once(' ')).map(|(_, token)| token);
-    let cookie = header(http::header::COOKIE).filter(|_| purpose == For::Admin).and_then(|cookies| {
-        cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix("garm_token="))
-    });
+    let cookie = header(http::header::COOKIE)
+        .filter(|_| purpose == For::Admin)
+        .and_then(|cookies| cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix("garm_token=")));
     let Some(token) = bearer.or(cookie) else { return Shown::Nothing };
     let holds = read(config, token).is_some_and(|claims| {
         let is_for = match purpose {

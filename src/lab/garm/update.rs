@@ -198,9 +198,8 @@ fn apply(row: &mut SetRow, body: &Value) -> Result<(), &'static str> {
 
 /// GitHub is told only of these.
 fn change_at_github(before: &SetRow, after: &SetRow) -> Option<Value> {
-    let changed = before.name != after.name
-        || before.group != after.group
-        || before.disable_update != after.disable_update;
+    let changed =
+        before.name != after.name || before.group != after.group || before.disable_update != after.disable_update;
     changed.then(|| json!({"name": after.name, "runnerSetting": {"disableUpdate": after.disable_update}}))
 }
 

@@ -225,13 +225,7 @@ impl Process {
     }
 
     /// GitHub has told whether it knows the set, by name and group.
-    fn found(
-        &mut self,
-        set: &SetRow,
-        result: Result<Bytes, Failure>,
-        service: Option<Service>,
-        env: &mut Env<'_>,
-    ) {
+    fn found(&mut self, set: &SetRow, result: Result<Bytes, Failure>, service: Option<Service>, env: &mut Env<'_>) {
         let body = match result {
             Ok(body) => body,
             Err(failure) => {
