@@ -5,6 +5,7 @@ mod bench;
 mod binary;
 mod cli;
 mod config;
+mod conformance;
 mod export;
 mod garm_client;
 mod garm_ws;
