@@ -13,7 +13,7 @@ use super::process::{Died, Process, Task};
 use super::render::Rate;
 use super::stamp::scramble;
 use super::worker::{Phase, say_closing};
-use crate::model::{EntityKind, Span};
+use crate::model::{EntityKind, Span, Wall};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ impl Process {
     }
 
     /// An entity's pool manager begins, and the updater of its runner downloads.
-    pub(super) fn watch_pool(&mut self, number: u64, env: &mut Env<'_>) {
+    pub(super) fn watch_pool(&mut self, number: u64, writes_state: Wall, env: &mut Env<'_>) {
         let Some(entity) = env.db.entities.get(&number).cloned() else { return };
         let by = By::Pool(&entity);
         let attrs = client_of(&entity, env);
@@ -104,10 +104,9 @@ impl Process {
         env.say(Info, "cleaning up instances that were interrupted in flight", attrs![], by);
         env.say(Info, "running initial tool update", attrs![], By::Garm);
         self.wait_for_tools(number, false, env);
-        let jitter = Span::millis(500 + scramble(number) % 1_400);
+        let jitter = Span::millis(scramble(number ^ self.started.0) % 3_000);
         self.at(env.now.plus(jitter), Task::Tools(number));
-        // The pool manager has written its state.
-        env.entity_changed(&entity, Operation::Update);
+        self.at(writes_state, Task::PoolState(number));
     }
 
     /// Looks each second until the downloads are known.
@@ -267,6 +266,13 @@ impl Process {
         env.say(Info, "fetching latest GARM agent release", attrs, by);
         let error = format!("failed to fetch latest release: {}", no_connection());
         env.say(Error, "failed initial sync of GARM agent tools", attrs!["error" => error], by);
+    }
+}
+
+/// A pool manager has written its state.
+pub(super) fn pool_state(number: u64, env: &mut Env<'_>) {
+    if let Some(entity) = env.db.entities.get(&number).cloned() {
+        env.entity_changed(&entity, Operation::Update);
     }
 }
 

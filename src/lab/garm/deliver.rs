@@ -112,9 +112,10 @@ impl Process {
                     let next = crate::model::Span::millis(ticks.saturating_add(1).saturating_mul(tick));
                     self.at(self.started.plus(next), Task::Entity(entity.number));
                 } else {
-                    self.start_entity(entity.number, env);
+                    // The update that the pool manager writes now comes before the worker is in the list.
+                    self.at(env.now.plus(env.config.event.times(2)), Task::Entity(entity.number));
                 }
-                self.watch_pool(entity.number, env);
+                self.watch_pool(entity.number, env.now, env);
             }
             Operation::Update => {
                 env.say(Debug, "got update operation", attrs![], by);

@@ -4,6 +4,7 @@
 //! Every task names the run of its object (a worker's number, a poll's), so that a task that has become pointless does
 //! nothing when it comes up.
 
+use super::background::pool_state;
 use super::controller::Controller;
 use super::counters::Counters;
 use super::env::{Change, Env};
@@ -12,6 +13,9 @@ use super::render::Rate;
 use super::worker::Worker;
 use crate::model::{Span, Wall};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// From the start of the workers until pool managers have written their state.
+const POOL_STATE: Span = Span::millis(20);
 
 /// What a running process does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,6 +46,8 @@ pub(super) enum Task {
     Instance(u64),
     /// The list of runner downloads is fetched.
     Tools(u64),
+    /// A pool manager has written its state.
+    PoolState(u64),
     /// A pool manager looks for the downloads, for the first and the second time.
     WaitForTools(u64, bool),
     /// A pool manager's loops.
@@ -111,7 +117,7 @@ impl Process {
         let ready = env.now.plus(env.config.boot);
         for entity in env.db.entities.keys().copied().collect::<Vec<_>>() {
             process.at(ready, Task::Entity(entity));
-            process.watch_pool(entity, env);
+            process.watch_pool(entity, ready.plus(POOL_STATE), env);
         }
         for id in env.db.instances.keys().copied().collect::<Vec<_>>() {
             process.at(ready.plus(env.config.provider), Task::Instance(id));
@@ -172,6 +178,7 @@ impl Process {
             Task::NoTools(set, worker) => self.say_no_tools(set, worker, env),
             Task::Instance(id) => self.step_instance(id, env),
             Task::Tools(entity) => self.fetch_tools(entity, env),
+            Task::PoolState(entity) => pool_state(entity, env),
             Task::WaitForTools(entity, again) => self.wait_for_tools(entity, again, env),
             Task::Pool(entity) => self.pool_loops(entity, env),
             Task::Rate => self.ask_rate(env),

@@ -426,7 +426,13 @@ impl Process {
     ) -> Result<(), Died> {
         match result {
             Ok(_) => {}
-            Err(failure) if failure.status == Some(404) => return Err(Died::SessionNotFound),
+            Err(failure) if failure.status == Some(404) => {
+                // The loop that keeps the listener alive is as quick as the crash in the pre-fix build.
+                if why == Closing::PollFailed && !env.config.generation.retries() {
+                    env.say(Debug, "listener is stopped; attempting to restart", attrs![], By::Worker(set));
+                }
+                return Err(Died::SessionNotFound);
+            }
             Err(failure) => {
                 let error = attrs!["error" => failure.text];
                 env.say(Error, "error deleting message session", error, By::Listener(set));
