@@ -92,7 +92,7 @@ impl Stage {
         github.unknown_session = UnknownSession::NotFound;
         github.job_flow = JobFlow::Told;
         let mut config = GarmConfig::new(generation, ORIGIN, PAT);
-        config.endpoint = "fake".to_owned();
+        "fake".clone_into(&mut config.endpoint);
         config.initialised = false;
         config.debug_server = true;
         config.metrics_period = Span::secs(5);
@@ -459,7 +459,7 @@ fn differences(
     for name in files(build, "logs") {
         let situation = &name[..2];
         let Some(simulated) = logs.get(situation) else { continue };
-        let read = if name.ends_with(".log") { kind_of_text } else { kind_of_json };
+        let read = if situation == "12" { kind_of_text } else { kind_of_json };
         let recorded: BTreeSet<Kind> = fixture(build, &format!("logs/{name}")).lines().filter_map(read).collect();
         let simulated: BTreeSet<Kind> = simulated.iter().cloned().collect();
         for kind in recorded.symmetric_difference(&simulated) {
@@ -521,7 +521,8 @@ fn shape(value: &Value) -> Value {
 fn every_answer_has_the_status_the_fields_and_the_types_of_the_real_one() {
     for build in [PRE_FIX, POST_FIX] {
         let played = play(build);
-        for name in files(build.0, "http").iter().filter(|name| name.ends_with(".json")) {
+        let files = files(build.0, "http");
+        for name in files.iter().filter(|file| file.strip_suffix(".json").is_some()) {
             let recorded: Value = serde_json::from_str(&fixture(build.0, &format!("http/{name}"))).unwrap();
             let recorded = &recorded["response"];
             let (status, kind, body) = &played.answers[name];

@@ -58,10 +58,9 @@ impl Api<'_> {
     /// Answers the request, and logs it.
     pub(super) fn answer(&mut self, route: ManagerRoute) -> Answer {
         let answer = self.checked(route);
-        match route {
-            // Logged when the connection ends.
-            ManagerRoute::LogSocket | ManagerRoute::EventSocket => {}
-            _ => self.say_access(&answer),
+        // A websocket is logged when it ends.
+        if !matches!(route, ManagerRoute::LogSocket | ManagerRoute::EventSocket) {
+            self.say_access(&answer);
         }
         answer
     }
@@ -98,7 +97,30 @@ impl Api<'_> {
             R::UnknownResource => return refuse(404, "Not found", "Resource not found"),
             R::WrongMethod => return Answer::empty(405),
             R::FirstRun => return self.first_run(),
-            _ => {}
+            R::Login
+            | R::Controller
+            | R::UpdateController
+            | R::MetricsToken
+            | R::ListSets
+            | R::GetSet
+            | R::UpdateSet
+            | R::DeleteSet
+            | R::SetInstances
+            | R::EntitySets
+            | R::CreateSet
+            | R::Instances
+            | R::Instance
+            | R::Jobs
+            | R::Entities
+            | R::Entity
+            | R::CreateEntity
+            | R::Endpoints
+            | R::CreateEndpoint
+            | R::Credentials
+            | R::CreateCredentials
+            | R::Providers
+            | R::LogSocket
+            | R::EventSocket => {}
         }
         if !self.env.db.initialised {
             return refuse(409, "init_required", "Missing superuser");
@@ -214,13 +236,11 @@ impl Api<'_> {
 
     fn get_set(&mut self) -> Answer {
         let Some(id) = self.matched.set() else { return self.bad_id() };
-        match self.env.db.set(id) {
-            Some(set) => line(render::set(self.env.config, self.env.db, &set, View::Whole)),
-            None => {
-                self.env.say(LogLevel::Error, "fetching scale set", attrs!["error" => NOT_FOUND], By::Garm);
-                refuse(404, "Not Found", NOT_FOUND)
-            }
+        if let Some(set) = self.env.db.set(id) {
+            return line(render::set(self.env.config, self.env.db, &set, View::Whole));
         }
+        self.env.say(LogLevel::Error, "fetching scale set", attrs!["error" => NOT_FOUND], By::Garm);
+        refuse(404, "Not Found", NOT_FOUND)
     }
 
     pub(super) fn bad_id(&mut self) -> Answer {

@@ -58,37 +58,38 @@ pub(super) fn say_client(entity: &EntityRow, env: &mut Env<'_>) {
     env.say(Debug, "creating client for entity", attrs, By::Garm);
 }
 
+/// The process begins.
+pub(super) fn say_starting(env: &mut Env<'_>) {
+    say_no_agent_url(2, env);
+    let provider = || attrs!["provider" => "stub"];
+    env.say(Info, "Loading provider", provider(), By::Garm);
+    let entities: Vec<Arc<EntityRow>> = env.db.entities.values().map(Arc::clone).collect();
+    for entity in &entities {
+        let msg = format!("creating pool manager for {}", entity.entity.kind);
+        let name = match entity.entity.kind {
+            EntityKind::Repository => "repo_name",
+            EntityKind::Organization => "org_name",
+            EntityKind::Enterprise => "enterprise_name",
+        };
+        env.say(Info, &msg, vec![(name, Attr::from(&entity.entity.name))], By::Garm);
+    }
+    env.say(Debug, "starting cache worker", attrs![], By::Named("cache"));
+    say_no_agent_url(1, env);
+    env.say(Info, "Loading provider", provider(), By::Garm);
+    for consumer in ["cache", "garm-tools-sync"] {
+        say_consumer(consumer, env);
+    }
+    for name in env.db.instances.values().map(|row| row.name.clone()).collect::<Vec<_>>() {
+        say_instance_manager(&name, env);
+    }
+    for consumer in ["provider-worker", "entity-controller"] {
+        say_consumer(consumer, env);
+    }
+    say_no_agent_url(1, env);
+}
+
 /// The start.
 impl Process {
-    pub(super) fn say_starting(&mut self, env: &mut Env<'_>) {
-        say_no_agent_url(2, env);
-        let provider = || attrs!["provider" => "stub"];
-        env.say(Info, "Loading provider", provider(), By::Garm);
-        let entities: Vec<Arc<EntityRow>> = env.db.entities.values().map(Arc::clone).collect();
-        for entity in &entities {
-            let msg = format!("creating pool manager for {}", entity.entity.kind);
-            let name = match entity.entity.kind {
-                EntityKind::Repository => "repo_name",
-                EntityKind::Organization => "org_name",
-                EntityKind::Enterprise => "enterprise_name",
-            };
-            env.say(Info, &msg, vec![(name, Attr::from(&entity.entity.name))], By::Garm);
-        }
-        env.say(Debug, "starting cache worker", attrs![], By::Named("cache"));
-        say_no_agent_url(1, env);
-        env.say(Info, "Loading provider", provider(), By::Garm);
-        for consumer in ["cache", "garm-tools-sync"] {
-            say_consumer(consumer, env);
-        }
-        for name in env.db.instances.values().map(|row| row.name.clone()).collect::<Vec<_>>() {
-            say_instance_manager(&name, env);
-        }
-        for consumer in ["provider-worker", "entity-controller"] {
-            say_consumer(consumer, env);
-        }
-        say_no_agent_url(1, env);
-    }
-
     /// An entity's pool manager begins, and the updater of its runner downloads.
     pub(super) fn watch_pool(&mut self, number: u64, writes_state: Wall, env: &mut Env<'_>) {
         let Some(entity) = env.db.entities.get(&number).cloned() else { return };
@@ -255,18 +256,19 @@ impl Process {
             reset: number("reset"),
         });
     }
+}
 
-    pub(super) fn look_for_release(&mut self, env: &mut Env<'_>) {
-        if env.config.generation.retries() {
-            say_no_release("failed initial sync of GARM agent tools", env);
-            return;
-        }
-        let by = By::Named("garm-tools-sync");
-        let attrs = attrs!["url" => RELEASES, "sync_enabled" => false];
-        env.say(Info, "fetching latest GARM agent release", attrs, by);
-        let error = format!("failed to fetch latest release: {}", no_connection());
-        env.say(Error, "failed initial sync of GARM agent tools", attrs!["error" => error], by);
+/// GARM looks for its own agent, in vain.
+pub(super) fn look_for_release(env: &mut Env<'_>) {
+    if env.config.generation.retries() {
+        say_no_release("failed initial sync of GARM agent tools", env);
+        return;
     }
+    let by = By::Named("garm-tools-sync");
+    let attrs = attrs!["url" => RELEASES, "sync_enabled" => false];
+    env.say(Info, "fetching latest GARM agent release", attrs, by);
+    let error = format!("failed to fetch latest release: {}", no_connection());
+    env.say(Error, "failed initial sync of GARM agent tools", attrs!["error" => error], by);
 }
 
 /// A pool manager has written its state.

@@ -4,7 +4,7 @@
 //! Every task names the run of its object (a worker's number, a poll's), so that a task that has become pointless does
 //! nothing when it comes up.
 
-use super::background::pool_state;
+use super::background::{look_for_release, pool_state, say_starting};
 use super::controller::Controller;
 use super::counters::Counters;
 use super::env::{Change, Env};
@@ -112,7 +112,7 @@ impl Process {
             mail: BTreeMap::new(),
             serial: 0,
         };
-        process.say_starting(env);
+        say_starting(env);
         process.gauges = Gauges::at_start(env);
         let ready = env.now.plus(env.config.boot);
         for entity in env.db.entities.keys().copied().collect::<Vec<_>>() {
@@ -182,7 +182,7 @@ impl Process {
             Task::WaitForTools(entity, again) => self.wait_for_tools(entity, again, env),
             Task::Pool(entity) => self.pool_loops(entity, env),
             Task::Rate => self.ask_rate(env),
-            Task::Release => self.look_for_release(env),
+            Task::Release => look_for_release(env),
             Task::Collect => self.collect(env),
         }
         Ok(())

@@ -50,8 +50,8 @@ struct Endpoint<'a> {
     base_url: String,
     created_at: String,
     updated_at: String,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    endpoint_type: &'a str,
+    #[serde(rename = "endpoint_type", skip_serializing_if = "str::is_empty")]
+    kind: &'a str,
 }
 
 impl<'a> Endpoint<'a> {
@@ -64,7 +64,7 @@ impl<'a> Endpoint<'a> {
             base_url: config.github_origin.clone(),
             created_at: db.endpoint_made.nano(),
             updated_at: db.endpoint_made.nano(),
-            endpoint_type: "github",
+            kind: "github",
         }
     }
 
@@ -78,7 +78,7 @@ impl<'a> Endpoint<'a> {
             base_url: "https://github.com".to_owned(),
             created_at: db.made.nano(),
             updated_at: db.made.nano(),
-            endpoint_type: "github",
+            kind: "github",
         }
     }
 
@@ -91,7 +91,7 @@ impl<'a> Endpoint<'a> {
             base_url: String::new(),
             created_at: Stamp::NEVER.nano(),
             updated_at: Stamp::NEVER.nano(),
-            endpoint_type: "",
+            kind: "",
         }
     }
 }

@@ -166,20 +166,20 @@ impl Process {
             | InstanceStatus::Deleted => {}
         }
     }
+}
 
-    /// A worker that starts looks at the instances of its set, and takes away those that are deleted.
-    pub(super) fn reconcile_instances(&mut self, set: &SetRow, env: &mut Env<'_>) {
-        let found: Vec<(u64, String, InstanceStatus)> =
-            env.db.instances_of(set.id).map(|(id, row)| (id, row.name.clone(), row.status)).collect();
-        for (id, name, status) in found {
-            for msg in ["attempting to unlock", "unlock completed"] {
-                let caller = "/build/garm/workers/scaleset/scaleset.go:299";
-                let attrs = attrs!["key" => &name, "remove" => false, "caller" => caller];
-                env.say(Debug, msg, attrs, By::Garm);
-            }
-            if status == InstanceStatus::Deleted {
-                env.remove_instance(id);
-            }
+/// A worker that starts looks at the instances of its set, and takes away those that are deleted.
+pub(super) fn reconcile_instances(set: &SetRow, env: &mut Env<'_>) {
+    let found: Vec<(u64, String, InstanceStatus)> =
+        env.db.instances_of(set.id).map(|(id, row)| (id, row.name.clone(), row.status)).collect();
+    for (id, name, status) in found {
+        for msg in ["attempting to unlock", "unlock completed"] {
+            let caller = "/build/garm/workers/scaleset/scaleset.go:299";
+            let attrs = attrs!["key" => &name, "remove" => false, "caller" => caller];
+            env.say(Debug, msg, attrs, By::Garm);
+        }
+        if status == InstanceStatus::Deleted {
+            env.remove_instance(id);
         }
     }
 }

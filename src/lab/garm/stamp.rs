@@ -34,7 +34,7 @@ pub(super) struct Ticker {
 
 impl Ticker {
     /// The last date given out.
-    pub(super) const fn latest(&self) -> Stamp {
+    pub(super) const fn latest(self) -> Stamp {
         Stamp(self.last)
     }
 

@@ -13,6 +13,7 @@ use super::listener::Listening;
 use super::log::{Attr, By, attrs};
 use super::process::{Died, Process, Task};
 use super::render::View;
+use super::scaler::reconcile_instances;
 use crate::model::{Span, Wall};
 use bytes::Bytes;
 use serde_json::Value;
@@ -107,7 +108,7 @@ impl Process {
     /// `Worker.Start`.
     pub(super) fn start_worker(&mut self, set: &SetRow, operation: Operation, env: &mut Env<'_>) {
         env.say(Debug, "starting scale set worker", attrs!["scale_set" => set.worker()], By::Worker(set));
-        self.reconcile_instances(set, env);
+        reconcile_instances(set, env);
         let number = self.number();
         let due = env.now.plus(env.config.worker_start);
         let worker = Worker {
