@@ -19,7 +19,7 @@ use crate::lab::story::{STORIES, Story};
 use crate::lab::world::{Fleet, MEDIC_TOKEN, World};
 use crate::model::status::ManagerStatus;
 use crate::model::{Decision, Diagnosis, ScaleSetId, Span, Wall};
-use crate::run::assemble::{Shared, engines, real_transport};
+use crate::run::assemble::{Shared, engines, real_carrier};
 use crate::run::lease::Lease;
 use crate::run::service::{Publisher, run as serve};
 use crate::store::Store;
@@ -97,7 +97,7 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
          session after {stale}.\nThe medic heals; its status page is http://{page}/ . Time runs {speed} times as fast.\n\n",
         story.name, story.about, args.sets
     ))?;
-    let engines = engines(&config, &shared, &real_transport)?;
+    let engines = engines(&config, &shared, &real_carrier)?;
     let (end, ended) = oneshot::channel::<()>();
     let service = serve(
         engines,

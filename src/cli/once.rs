@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
 use crate::model::status::ManagerStatus;
 use crate::model::{Decision, ManagerState, Span};
-use crate::run::assemble::{engines, real_transport};
+use crate::run::assemble::{engines, real_carrier};
 use crate::run::once::{Summary, once};
 use crate::store::LeaseState;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) fn run(args: &OnceArgs, config: &Config) -> Result<ExitCode, Failure>
         ));
         return Ok(ExitCode::LeaseHeld);
     }
-    let engines = engines(config, &shared, &real_transport)?;
+    let engines = engines(config, &shared, &real_carrier)?;
     let clock = Arc::clone(&shared.clock);
     let ended = medic::runtime()?.block_on(async {
         tokio::select! {
@@ -38,7 +38,7 @@ pub(super) fn run(args: &OnceArgs, config: &Config) -> Result<ExitCode, Failure>
         Ok(summary) => summary,
         Err(signal) => {
             // The passes were dropped; what they left is in the journal and is settled now.
-            let engines = crate::run::assemble::engines(config, &shared, &real_transport)?;
+            let engines = crate::run::assemble::engines(config, &shared, &real_carrier)?;
             medic::runtime()?.block_on(medic::settle(engines, clock.as_ref()));
             shared.lease.release();
             return Ok(signal.exit_code());

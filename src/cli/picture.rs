@@ -7,7 +7,7 @@ use crate::http::reqwest_transport::{ReqwestTransport, TransportOptions};
 use crate::http::{Bounds, Transport as _};
 use crate::model::status::{STATUS_SCHEMA, SetStatus, Status};
 use crate::model::{FailureKind, ManagerName, Span};
-use crate::run::assemble::{engines, real_transport};
+use crate::run::assemble::{engines, real_carrier};
 use crate::run::once::once;
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
@@ -80,7 +80,7 @@ async fn look(config: &Config) -> Result<Status, Failure> {
     let mut config = config.clone();
     config.run.mode = Mode::Observe;
     let shared = medic::shared_in_memory(&config)?;
-    let engines = engines(&config, &shared, &real_transport)?;
+    let engines = engines(&config, &shared, &real_carrier)?;
     let summary = once(engines, shared.clock.as_ref(), LOOK).await;
     Ok(medic::document(&config, summary.managers, shared.clock.now().wall))
 }

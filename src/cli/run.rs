@@ -5,7 +5,7 @@ use super::{Failure, medic};
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::export::server::Board;
-use crate::run::assemble::{engines, real_transport};
+use crate::run::assemble::{engines, real_carrier};
 use crate::run::service::{Publisher, run as serve};
 use crate::store::LeaseState;
 use anyhow::Context as _;
@@ -22,7 +22,7 @@ pub(super) fn run(_args: &RunArgs, config: &Config) -> Result<ExitCode, Failure>
             "another medic holds the lease; watching without acting until it is released or runs out"
         );
     }
-    let engines = engines(config, &shared, &real_transport)?;
+    let engines = engines(config, &shared, &real_carrier)?;
     let publisher = Arc::new(Publisher {
         board: Arc::new(Board::default()),
         metrics: Arc::clone(&shared.metrics),

@@ -48,7 +48,7 @@ pub(super) fn note_run(memory: &mut Memory, incarnation: Option<Incarnation>) {
     memory.incarnation = Some(run);
     memory.scopes.clear();
     if run.0.since(known.0) > MARGIN {
-        memory.restarted = Some(run);
+        memory.restarted = Some((run, known));
         for set in memory.sets.values_mut() {
             set.verdict = None;
         }
@@ -79,7 +79,7 @@ pub(super) fn read_counters(memory: &mut Memory, sweep: &Sweep) {
 
 /// How the run before the present one ended, once, as soon as it can be told.
 pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>) -> Option<(RestartKind, Incarnation)> {
-    let run = memory.restarted?;
+    let (run, before) = memory.restarted?;
     let refused = memory.scopes.values().any(|scope| scope.last.create_errors > 0);
     let left_behind = context.ledger.iter().any(|session| match session.opened_by {
         OpenedBy::Manager(opened_in) => session.ended.is_none() && opened_in < run,
@@ -93,9 +93,12 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
                 .chain(log.by_forge.values().flat_map(BTreeMap::values))
                 .any(|set| set.conflicts.is_some())
     });
+    // The log says that the run before closed down, and nothing says that it did not get to the end.
+    let closed_down =
+        sweep.log.known().and_then(|log| log.last_stop).is_some_and(|at| at >= before.0 && at <= run.0.plus(MARGIN));
     let kind = if refused || left_behind || conflict {
         RestartKind::Crash
-    } else if sweep.at.wall.since(run.0) >= TELL_AFTER && sweep.metrics.known().is_some() {
+    } else if closed_down || sweep.at.wall.since(run.0) >= TELL_AFTER && sweep.metrics.known().is_some() {
         RestartKind::Clean
     } else {
         return None;

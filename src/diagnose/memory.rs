@@ -22,8 +22,8 @@ pub(super) const RATE_WINDOW: Span = Span::mins(1);
 pub struct Memory {
     /// The manager's present run.
     pub(super) incarnation: Option<Incarnation>,
-    /// A run whose beginning was seen, until it is told how the one before ended.
-    pub(super) restarted: Option<Incarnation>,
+    /// A run whose beginning was seen, with the run before, until it is told how that one ended.
+    pub(super) restarted: Option<(Incarnation, Incarnation)>,
     /// What the build does after a refused start, once seen.
     pub(super) generation: Generation,
     /// Whether the build exports a series per listener.

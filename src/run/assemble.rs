@@ -1,25 +1,40 @@
 //! Configuration → engines. The only place that knows which adapter stands behind which port.
 
+use super::chronicle::Chronicle;
 use super::engine::{Engine, Parts};
 use super::lease::Lease;
 use crate::clock::Clock;
 use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, SecretFile};
 use crate::export::metrics::Metrics;
 use crate::garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use crate::garm::events::{self, Event};
+use crate::garm::log::stream::LogStream;
+use crate::garm::ws::{self, Channel, Feed};
 use crate::github::{Access, AccessOptions, Credential, GithubClient, SecretSource, Wires};
 use crate::http::client::Client;
 use crate::http::limits::Politeness;
 use crate::http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
-use crate::http::{Bounds, Recorder, Transport};
+use crate::http::{Bounds, Recorder, Transport, Upgrader};
 use crate::model::{Span, Target};
 use crate::probe::sweep::Sources;
 use crate::store::Store;
 use crate::treat::driver::Driver;
+use futures_util::future::BoxFuture;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
 
-/// Makes the transport for one server; the lab puts a simulated one in.
-pub type Transports<'a> = &'a dyn Fn(&TransportOptions) -> Result<Arc<dyn Transport>, SetupError>;
+/// What carries requests to one server.
+#[derive(Clone)]
+pub struct Carrier {
+    /// Requests.
+    pub transport: Arc<dyn Transport>,
+    /// Websockets, where they can be had.
+    pub upgrader: Option<Arc<dyn Upgrader>>,
+}
+
+/// Makes the carrier for one server; the lab puts a simulated one in.
+pub type Carriers<'a> = &'a dyn Fn(&TransportOptions) -> Result<Carrier, SetupError>;
 
 /// What all engines of a process share.
 pub struct Shared {
@@ -33,37 +48,34 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
 }
 
-/// Transports over real sockets.
+/// Over real sockets.
 ///
 /// # Errors
 /// When the options cannot be used.
-pub fn real_transport(options: &TransportOptions) -> Result<Arc<dyn Transport>, SetupError> {
-    Ok(Arc::new(ReqwestTransport::new(options)?))
+pub fn real_carrier(options: &TransportOptions) -> Result<Carrier, SetupError> {
+    let transport = Arc::new(ReqwestTransport::new(options)?);
+    Ok(Carrier { upgrader: Some(Arc::clone(&transport) as _), transport })
 }
 
 /// One engine per configured manager, in the configuration's order.
 ///
 /// # Errors
 /// When an adapter cannot be set up: a certificate that cannot be read, an address that is none.
-pub fn engines(config: &Config, shared: &Shared, transports: Transports<'_>) -> anyhow::Result<Vec<Engine>> {
-    config.managers.iter().map(|manager| engine(config, manager, shared, transports)).collect()
+pub fn engines(config: &Config, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Vec<Engine>> {
+    config.managers.iter().map(|manager| engine(config, manager, shared, carriers)).collect()
 }
 
-fn engine(
-    config: &Config,
-    manager: &ManagerConfig,
-    shared: &Shared,
-    transports: Transports<'_>,
-) -> anyhow::Result<Engine> {
+fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Engine> {
     let recorder = shared.metrics.recorder(&manager.name);
-    let transport = transports(&TransportOptions {
+    let carrier = carriers(&TransportOptions {
         connect_timeout: manager.timeouts.connect,
         ca_file: manager.ca_file.clone(),
         proxy: None,
     })?;
     let bounds = Bounds { total: manager.timeouts.request, body: BODY };
-    let client = Client::new(Target::Manager, transport, Arc::clone(&recorder), Arc::clone(&shared.clock), bounds)
-        .with_politeness(politeness(manager.requests_per_second));
+    let client =
+        Client::new(Target::Manager, carrier.transport, Arc::clone(&recorder), Arc::clone(&shared.clock), bounds)
+            .with_politeness(politeness(manager.requests_per_second));
     let garm = Arc::new(GarmClient::new(
         &client,
         GarmOptions {
@@ -74,13 +86,29 @@ fn engine(
         },
     )?);
     let store = shared.store.for_manager(&manager.name);
-    let github = github(config, &recorder, shared, transports)?;
+    let wake = Arc::new(Notify::new());
+    let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
+    let mut chronicle = manager.log_file.as_deref().map(|path| Chronicle::open(path, &store));
+    if let Some(upgrader) = carrier.upgrader {
+        let (pump, feed) = ws::stream(&garm, Arc::clone(&upgrader), Channel::Events);
+        background.push(Box::pin(pump.run()));
+        background.push(Box::pin(watch_events(feed, Arc::clone(&wake))));
+        if manager.log_stream && chronicle.is_none() {
+            let stream = Arc::new(LogStream::default());
+            let (pump, feed) = ws::stream(&garm, upgrader, Channel::Logs);
+            background.push(Box::pin(pump.run()));
+            let follower = Arc::clone(&stream);
+            background.push(Box::pin(async move { follower.follow(feed).await }));
+            chronicle = Some(Chronicle::of_stream(stream, &store));
+        }
+    }
+    let github = github(config, &recorder, shared, carriers)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,
         metrics: manager.metrics,
         debug_server: manager.debug_server,
         broker: github.clone().map(|client| client as _),
-        log: None,
+        log: chronicle.as_ref().map(Chronicle::source),
         deadline: manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK),
     };
     let driver = Driver {
@@ -97,6 +125,9 @@ fn engine(
         store,
         whole_store: shared.store.clone(),
         lease: Arc::clone(&shared.lease),
+        background: Mutex::new(background),
+        wake,
+        chronicle,
         clock: Arc::clone(&shared.clock),
         policy: config.policy.clone(),
         mode: config.run.mode,
@@ -106,21 +137,33 @@ fn engine(
     }))
 }
 
+/// A scale set that somebody changed is looked at at once. The event is only a reason to look: what it says is read
+/// from the API, because events may be lost or come out of order (`reference/garm-api.md` §8.2).
+async fn watch_events(mut feed: Feed, wake: Arc<Notify>) {
+    while let Some(text) = feed.next().await {
+        match events::parse(&text) {
+            Some(Event::ScaleSetChanged { .. } | Event::ScaleSetDeleted { .. }) => wake.notify_one(),
+            Some(Event::InstanceChanged { .. }) | None => {}
+        }
+    }
+}
+
 /// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
 /// exchanges count as its own and wait for nobody else's.
 fn github(
     config: &Config,
     recorder: &Arc<dyn Recorder>,
     shared: &Shared,
-    transports: Transports<'_>,
+    carriers: Carriers<'_>,
 ) -> anyhow::Result<Option<Arc<GithubClient>>> {
     let access = |table: &GithubConfig| -> anyhow::Result<Access> {
-        let transport = transports(&TransportOptions {
+        let transport = carriers(&TransportOptions {
             connect_timeout: table.timeouts.connect,
             ca_file: table.ca_file.clone(),
             proxy: None,
         })?;
-        let wires = Wires { transport, recorder: Arc::clone(recorder), clock: Arc::clone(&shared.clock) };
+        let wires =
+            Wires { transport: transport.transport, recorder: Arc::clone(recorder), clock: Arc::clone(&shared.clock) };
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
             entities: table.entities.clone(),

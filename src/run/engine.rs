@@ -2,6 +2,7 @@
 //! between two passes is in the store or in [`Memory`], so that a pass may be the first after a crash.
 
 use super::account::Account;
+use super::chronicle::Chronicle;
 use super::kept::Kept;
 use super::lease::Lease;
 use super::report;
@@ -23,9 +24,9 @@ use crate::store::{LeaseState, ManagerStore, Store};
 use crate::treat::driver::Driver;
 use crate::treat::machine::{self, Input, SetView, Transition, View};
 use crate::treat::ports::{Journal, JournalError};
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 /// What one manager's engine is made of.
@@ -42,6 +43,12 @@ pub struct Parts {
     pub whole_store: Store,
     /// The claim on the store, without which nothing is done.
     pub lease: Arc<Lease>,
+    /// Connections that live as long as the engine: websockets of the manager.
+    pub background: Background,
+    /// Resolves a pass at once when it is notified.
+    pub wake: Arc<Notify>,
+    /// The manager's log, where it can be read.
+    pub chronicle: Option<Chronicle>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Rules and limits.
@@ -56,6 +63,9 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
+/// What runs beside the passes. The lock makes it shareable; nobody ever waits for it.
+pub type Background = Mutex<Vec<BoxFuture<'static, ()>>>;
+
 /// The engine of one manager.
 pub struct Engine {
     pub(super) parts: Parts,
@@ -66,7 +76,6 @@ pub struct Engine {
     account: Account,
     /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
     known: BTreeSet<TreatmentId>,
-    wake: Arc<Notify>,
 }
 
 /// Journal rows that budgets and back-off look at.
@@ -108,7 +117,6 @@ impl Engine {
             urgency: Urgency::Alert,
             account: Account::default(),
             known: BTreeSet::new(),
-            wake: Arc::default(),
         }
     }
 
@@ -121,7 +129,12 @@ impl Engine {
     /// A way to ask for a pass at once.
     #[must_use]
     pub fn wake(&self) -> Arc<Notify> {
-        Arc::clone(&self.wake)
+        Arc::clone(&self.parts.wake)
+    }
+
+    /// What must run beside the passes of a long-lived engine; a one-shot does without.
+    pub fn take_background(&mut self) -> Vec<BoxFuture<'static, ()>> {
+        std::mem::take(self.parts.background.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How long to wait before the next pass.
@@ -138,6 +151,7 @@ impl Engine {
         let began = self.parts.clock.now();
         let lease_of = self.lease();
         let sweep = self.look().await;
+        self.chronicle(&sweep);
         let records = self.read_records();
         let before = records.as_ref().map_or_else(Vec::new, |records| records.unfinished.clone());
         let records = records.unwrap_or_default();
@@ -190,13 +204,10 @@ impl Engine {
             return Ok(Vec::new());
         }
         let unfinished = self.parts.store.unfinished()?;
-        let now = self.parts.clock.now();
-        let transitions = unfinished
-            .iter()
-            .filter(|treatment| treatment.step.is_intent())
-            .map(|treatment| machine::step(treatment, Input::Shutdown, now, &self.parts.policy));
-        let settled = join_all(transitions.map(|transition| self.carry_out(transition))).await;
-        Ok(settled.into_iter().flatten().filter(|treatment| treatment.step.is_intent()).collect())
+        let intents = unfinished.into_iter().filter(|treatment| treatment.step.is_intent());
+        let settled = join_all(intents.map(|treatment| self.parts.driver.settle(treatment, &self.parts.policy))).await;
+        let settled = settled.into_iter().filter_map(|done| done.inspect_err(|error| self.store_failed(error)).ok());
+        Ok(settled.filter(|treatment| treatment.step.is_intent()).collect())
     }
 }
 
@@ -216,10 +227,22 @@ impl Engine {
     /// One sweep, with the slow sources' last answers filled in where they were not due.
     async fn look(&mut self) -> Sweep {
         let now = self.parts.clock.now().mono;
+        if let Some(chronicle) = &self.parts.chronicle {
+            chronicle.catch_up().await;
+        }
         let due = plan::due(&self.asked, self.urgency, self.parts.interval, now);
         let mut sweep = sweep(&self.parts.sources, due, self.parts.clock.as_ref()).await;
         self.kept.fill(&mut sweep, due, &mut self.asked, self.parts.interval);
         sweep
+    }
+
+    /// Brings the ledger up to date. Where that fails, nothing new is proven stale, and everything else goes on.
+    fn chronicle(&mut self, sweep: &Sweep) {
+        let parts = &mut self.parts;
+        let Some(chronicle) = &mut parts.chronicle else { return };
+        if let Err(error) = chronicle.enter(sweep, &parts.store, &parts.metrics, &parts.name) {
+            self.store_failed(&error);
+        }
     }
 
     /// What the store says; `None` when it cannot say, and then nothing is done.
@@ -228,7 +251,7 @@ impl Engine {
         let journal = self.parts.store.unfinished().and_then(|open| Ok((open, self.parts.store.since(since)?)));
         let (unfinished, history) = journal.inspect_err(|error| self.store_failed(error)).ok()?;
         // Without a readable ledger nothing is provably stale: no deletion, everything else goes on.
-        let ledger = self.parts.store.live().inspect_err(|error| self.store_failed(error)).unwrap_or_default();
+        let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error)).unwrap_or_default();
         Some(Records { unfinished, history, ledger })
     }
 

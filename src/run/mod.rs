@@ -5,10 +5,12 @@
 //! - [`once`]: all managers until there is nothing more to learn or to do (`once`).
 //! - [`assemble`]: configuration → engines.
 //! - [`lease`]: which medic of several on one store may act.
+//! - [`chronicle`]: the manager's log, followed for evidence and for the ledger.
 //! - [`account`]: what a pass changed, told once; [`report`]: the picture after it.
 
 pub mod account;
 pub mod assemble;
+pub mod chronicle;
 pub mod engine;
 mod kept;
 pub mod lease;

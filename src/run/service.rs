@@ -120,6 +120,10 @@ pub async fn run(
 async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Span, mut stopped: watch::Receiver<bool>) {
     let clock = Arc::clone(&publisher.clock);
     let wake = engine.wake();
+    let mut background = JoinSet::new();
+    for connection in engine.take_background() {
+        background.spawn(connection);
+    }
     loop {
         let mut stop = stopped.clone();
         let stopping = async {
@@ -130,6 +134,7 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
             pass = engine.pass() => publisher.publish(pass.status),
             () = stopping => {}
         }
+        while background.try_join_next().is_some() {}
         if *stopped.borrow() {
             break;
         }

@@ -127,3 +127,275 @@ impl Driver {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ScaledClock;
+    use crate::model::{Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, SessionId, Step, TreatmentId, Wall};
+    use crate::treat::ports::OpenAnswer;
+    use crate::treat::testing::{RUN, Seen, T0, disabled, enabled, lost, refused, rev, session, treatment};
+    use async_trait::async_trait;
+    use std::sync::{Mutex, PoisonError};
+
+    /// Journal and servers in one, so that the order of everything is one list.
+    struct Everything {
+        log: Mutex<Vec<String>>,
+        /// The set as the manager has it.
+        set: Mutex<ScaleSet>,
+        /// Answers to the next writes, where they are not granted.
+        errors: Mutex<Vec<WriteError>>,
+        /// Journal entries before the disk is full.
+        room: Mutex<usize>,
+    }
+
+    fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    impl Everything {
+        fn with(set: ScaleSet) -> Arc<Self> {
+            Arc::new(Self {
+                log: Mutex::default(),
+                set: Mutex::new(set),
+                errors: Mutex::default(),
+                room: Mutex::new(usize::MAX),
+            })
+        }
+        fn note(&self, what: impl Into<String>) {
+            locked(&self.log).push(what.into());
+        }
+        fn log(&self) -> Vec<String> {
+            locked(&self.log).clone()
+        }
+        fn next_error(&self) -> Result<(), WriteError> {
+            locked(&self.errors).pop().map_or(Ok(()), Err)
+        }
+        fn driver(self: &Arc<Self>) -> Driver {
+            Driver {
+                manager_name: ManagerName::new("garm"),
+                manager: Arc::clone(self) as Arc<dyn ManagerWriter>,
+                sessions: Some(Arc::clone(self) as Arc<dyn SessionWriter>),
+                journal: Arc::clone(self) as Arc<dyn Journal>,
+                clock: Arc::new(ScaledClock::new(T0, 1.0)),
+            }
+        }
+        /// One pass over a treatment.
+        async fn pass(self: &Arc<Self>, treatment: &Treatment) -> Result<Treatment, JournalError> {
+            let (driver, policy) = (self.driver(), Policy::default());
+            let seen = Seen::ill().with(locked(&self.set).clone());
+            let now = driver.clock.now();
+            driver.carry_out(machine::step(treatment, Input::Sweep(seen.view()), now, &policy), &policy).await
+        }
+        async fn settle(self: &Arc<Self>, treatment: Treatment) -> Treatment {
+            self.driver().settle(treatment, &Policy::default()).await.unwrap()
+        }
+    }
+
+    #[async_trait]
+    impl ManagerWriter for Everything {
+        async fn set_enabled(&self, _: ScaleSetId, to: Enablement) -> Result<ScaleSet, WriteError> {
+            self.note(if to == Enablement::Enabled { "ENABLE" } else { "DISABLE" });
+            let error = self.next_error();
+            if matches!(error, Err(WriteError::NotApplied(_))) {
+                return Err(error.unwrap_err());
+            }
+            let changed = if to == Enablement::Enabled { enabled("enabled") } else { disabled("ours", T0) };
+            *locked(&self.set) = changed.clone();
+            error.map(|()| changed)
+        }
+        async fn read_set(&self, _: ScaleSetId) -> Result<Option<ScaleSet>, ProbeFailure> {
+            self.note("read");
+            Ok(Some(locked(&self.set).clone()))
+        }
+        async fn incarnation(&self) -> Result<Incarnation, ProbeFailure> {
+            self.note("read run");
+            Ok(RUN)
+        }
+    }
+
+    #[async_trait]
+    impl SessionWriter for Everything {
+        async fn open_session(&self, _: &ForgePlace, owner: &Owner) -> Result<OpenAnswer, WriteError> {
+            self.note(format!("OPEN as {owner}"));
+            self.next_error().map(|()| OpenAnswer::Opened(session()))
+        }
+        async fn delete_session(&self, _: &ForgePlace, session: &SessionId) -> Result<(), WriteError> {
+            self.note(format!("DELETE {session}"));
+            self.next_error()
+        }
+    }
+
+    impl Journal for Everything {
+        fn open(&self, treatment: Treatment) -> Result<Treatment, JournalError> {
+            Ok(Treatment { id: TreatmentId(1), ..treatment })
+        }
+        fn record(&self, treatment: &Treatment) -> Result<(), JournalError> {
+            let mut room = locked(&self.room);
+            let Some(left) = room.checked_sub(1) else {
+                self.note("journal full");
+                let (path, detail) = ("/state".to_owned(), "the disk is full".to_owned());
+                return Err(JournalError { path, what: "record a treatment", detail });
+            };
+            *room = left;
+            self.note(format!("journal {}", treatment.step.label()));
+            Ok(())
+        }
+        fn unfinished(&self) -> Result<Vec<Treatment>, JournalError> {
+            Ok(Vec::new())
+        }
+        fn since(&self, _: Wall) -> Result<Vec<Treatment>, JournalError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn toggle() -> Treatment {
+        treatment(Step::Disabling { seen: rev("seen") })
+    }
+
+    fn deletion() -> Treatment {
+        let step = Step::Deleting { session: session(), attempts: 0, not_before: T0 };
+        Treatment { remedy: Remedy::DeleteThenToggle { session: session() }, ..treatment(step) }
+    }
+
+    fn probe() -> Treatment {
+        let step = Step::ProbeOpening { owner: Owner::new("probe-1") };
+        Treatment { remedy: Remedy::SessionProbe, ..treatment(step) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_journal_names_every_write_before_it_is_sent() {
+        let all = Everything::with(enabled("seen"));
+        let disabled = all.pass(&toggle()).await.unwrap();
+        let due = Treatment { step_at: T0.minus(Span::secs(20)), ..disabled };
+        let done = all.pass(&due).await.unwrap();
+        assert_eq!(
+            all.log(),
+            [
+                "journal disabling",
+                "read",
+                "journal disabling",
+                "DISABLE",
+                "journal disabled",
+                "journal enabling",
+                "read",
+                "journal enabling",
+                "ENABLE",
+                "journal verifying"
+            ]
+        );
+        assert_eq!(done.step, Step::Verifying);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deletion_and_its_toggle_fit_into_one_pass() {
+        let all = Everything::with(enabled("seen"));
+        let done = all.pass(&deletion()).await.unwrap();
+        assert_eq!(
+            all.log(),
+            [
+                "journal deleting",
+                "read run",
+                "journal deleting",
+                "DELETE s-1",
+                "journal deleting",
+                "read",
+                "journal disabling",
+                "DISABLE",
+                "journal disabled"
+            ]
+        );
+        assert_eq!(done.step, Step::Disabled { ours: rev("ours") });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_id_of_a_session_that_we_opened_is_kept_before_anything_else() {
+        let all = Everything::with(enabled("seen"));
+        let done = all.pass(&probe()).await.unwrap();
+        assert_eq!(
+            all.log(),
+            ["journal probe_opening", "OPEN as probe-1", "journal probe_opened", "DELETE s-1", "journal closed"]
+        );
+        assert_eq!(done.outcome(), Some(Outcome::Unheld));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_journal_fails_nothing_more_is_sent() {
+        for begun in [toggle(), deletion(), probe()] {
+            for room in 0..3 {
+                let all = Everything::with(enabled("seen"));
+                *locked(&all.room) = room;
+                let error = all.pass(&begun).await.unwrap_err();
+                assert_eq!(error.to_string(), "the journal at /state could not record a treatment: the disk is full");
+                let log = all.log();
+                assert_eq!(log.last().map(String::as_str), Some("journal full"), "{log:?}");
+                assert_eq!(log.iter().filter(|line| line.starts_with("journal ")).count(), room + 1, "{log:?}");
+            }
+            let all = Everything::with(enabled("seen"));
+            *locked(&all.room) = 0;
+            all.pass(&begun).await.unwrap_err();
+            assert_eq!(all.log(), ["journal full"], "not even a read");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_credential_for_github_a_session_probe_says_so_and_sends_nothing() {
+        let all = Everything::with(enabled("seen"));
+        let (driver, policy) = (Driver { sessions: None, ..all.driver() }, Policy::default());
+        let seen = Seen::ill();
+        let first = machine::step(&probe(), Input::Sweep(seen.view()), driver.clock.now(), &policy);
+        let done = driver.carry_out(first, &policy).await.unwrap();
+        assert_eq!(all.log(), ["journal probe_opening", "journal closed"]);
+        assert_eq!(done.outcome(), Some(Outcome::Failed));
+        assert!(done.why().unwrap().contains("no GitHub credential is configured"), "{done:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_medic_that_ends_enables_what_it_disabled() {
+        let all = Everything::with(disabled("ours", T0));
+        let done = all.settle(treatment(Step::Disabled { ours: rev("ours") })).await;
+        assert_eq!(all.log(), ["journal enabling", "read", "journal enabling", "ENABLE", "journal verifying"]);
+        assert_eq!(done.step, Step::Verifying);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_medic_that_ends_in_the_middle_of_a_disable_finds_out_and_enables() {
+        let all = Everything::with(disabled("ours", T0));
+        let began = tokio::time::Instant::now();
+        let done = all.settle(toggle()).await;
+        assert_eq!(done.step, Step::Verifying, "{:?}", all.log());
+        assert_eq!(began.elapsed(), std::time::Duration::ZERO);
+        assert_eq!(locked(&all.set).enabled, Enablement::Enabled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_medic_that_ends_tries_for_a_few_seconds_and_leaves_the_rest_to_the_journal() {
+        let all = Everything::with(disabled("ours", T0));
+        *locked(&all.errors) = vec![lost(), refused(), refused()];
+        let done = all.settle(treatment(Step::Disabled { ours: rev("ours") })).await;
+        assert_eq!(done.step, Step::Verifying, "{:?}", all.log());
+        assert_eq!(locked(&all.set).enabled, Enablement::Enabled);
+
+        let all = Everything::with(disabled("ours", T0));
+        *locked(&all.errors) = vec![refused(); 99];
+        let began = tokio::time::Instant::now();
+        let left = all.settle(treatment(Step::Disabled { ours: rev("ours") })).await;
+        assert!(matches!(left.step, Step::Enabling { attempts: 10, .. }), "{left:?}");
+        assert_eq!(began.elapsed(), std::time::Duration::from_secs(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_medic_that_ends_deletes_its_session_and_leaves_alone_what_may_stay() {
+        let all = Everything::with(enabled("seen"));
+        let opened = Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 };
+        let done = all.settle(Treatment { step: opened, ..probe() }).await;
+        assert_eq!(all.log(), ["journal probe_opened", "DELETE s-1", "journal closed"]);
+        assert_eq!(done.outcome(), Some(Outcome::Unheld));
+
+        for step in [deletion(), treatment(Step::Verifying)] {
+            let all = Everything::with(enabled("seen"));
+            assert_eq!(all.settle(step.clone()).await, step);
+            assert_eq!(all.log(), Vec::<String>::new());
+        }
+    }
+}

@@ -81,17 +81,17 @@ fn sets() -> [ScaleSet; 5] {
 }
 
 fn sweeps(at: Wall) -> Vec<Event> {
-    let mut seen: Vec<Seen> = sets().into_iter().map(|set| Seen::ill().set(set)).collect();
+    let mut seen: Vec<Seen> = sets().into_iter().map(|set| Seen::ill().with(set)).collect();
     seen.extend([
         Seen::ill().gone(),
         Seen::ill().manager(ManagerState::Down),
         Seen::ill().manager(ManagerState::Unreachable),
         Seen::ill().run(NEXT_RUN),
-        Seen::ill().run(NEXT_RUN).set(disabled("ours", after(1))),
+        Seen::ill().run(NEXT_RUN).with(disabled("ours", after(1))),
         Seen::ill().fresh(),
         Seen::ill().listening(at),
         Seen::ill().diagnosis(Diagnosis::ConflictRetrying, at).worker(WorkerState::Retrying, at),
-        Seen::ill().set(disabled("ours", after(1))).worker(WorkerState::Idle, at),
+        Seen::ill().with(disabled("ours", after(1))).worker(WorkerState::Idle, at),
     ]);
     seen.into_iter().map(|seen| Event::Sweep(Box::new(seen))).collect()
 }
@@ -191,7 +191,7 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
         assert_eq!(next.effect, None, "{}", told());
     }
     match &next.effect {
-        None => {}
+        None | Some(Effect::ReadSet | Effect::CheckIncarnation) => {}
         Some(Effect::Enable) => {
             let Step::Enabling { ours, attempts, .. } = &after.step else { panic!("{}", told()) };
             let read = event.reads().unwrap_or_else(|| panic!("an enable without a look\n{}", told()));
@@ -215,12 +215,11 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
         Some(Effect::DeleteOwnSession { session: ours }) => {
             assert!(matches!(&after.step, Step::ProbeOpened { session, .. } if session == ours), "{}", told());
         }
-        Some(Effect::ReadSet | Effect::CheckIncarnation) => {}
     }
     if let (Step::Disabled { ours } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {
         let theirs = |set: &ScaleSet| set.enabled == Enablement::Disabled && set.revision != *ours;
         let let_go = match event {
-            Event::Sweep(seen) => seen.set.iter().flatten().any(theirs),
+            Event::Sweep(seen) => seen.set().is_some_and(theirs),
             Event::Answer(Answer::Read(Ok(set))) => set.as_ref().is_none_or(theirs),
             Event::Answer(Answer::Enabled(Err(WriteError::NotApplied(why)))) => why.kind == FailureKind::NotFound,
             Event::Answer(_) | Event::Shutdown | Event::Recover => false,

@@ -109,15 +109,16 @@ mod tests {
         Table::of(Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 }).remedy(Remedy::SessionProbe)
     }
 
-    fn delete_own() -> Option<Effect> {
-        Some(Effect::DeleteOwnSession { session: session() })
+    fn delete_own() -> Effect {
+        Effect::DeleteOwnSession { session: session() }
     }
 
     #[test]
     fn each_probe_asks_under_a_name_of_its_own() {
-        let name = |at| match machine::begin(&Remedy::SessionProbe, &enabled("seen"), at) {
-            Step::ProbeOpening { owner } => owner,
-            other => panic!("{other:?}"),
+        let name = |at| {
+            let step = machine::begin(&Remedy::SessionProbe, &enabled("seen"), at);
+            let Step::ProbeOpening { owner } = step else { panic!("{step:?}") };
+            owner
         };
         assert_ne!(name(T0), name(after(60)));
         assert!(name(T0).as_str().starts_with("scaleset-medic-1-"));
@@ -141,7 +142,7 @@ mod tests {
         let mut table = opening();
         table.sees(&Seen::ill());
         let granted = Answer::SessionOpened(Ok(OpenAnswer::Opened(session())));
-        assert_eq!(table.hears(granted), delete_own());
+        assert_eq!(table.hears(granted), Some(delete_own()));
         assert_eq!(table.treatment.step, Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 });
         assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), None);
         assert_eq!(table.outcome(), Some(Outcome::Unheld));
@@ -152,7 +153,7 @@ mod tests {
         for seen in [
             Seen::ill().listening(T0),
             Seen::ill().worker(WorkerState::Listening, T0),
-            Seen::ill().set(disabled("seen", T0)),
+            Seen::ill().with(disabled("seen", T0)),
             Seen::ill().gone(),
             Seen::ill().run(NEXT_RUN),
             Seen::ill().manager(ManagerState::Down),
@@ -199,7 +200,7 @@ mod tests {
                 second += 1;
             }
             assert_eq!(sent_at, [0, 1, 3, 7, 15, 31, 61, 91, 121], "the manager has no say in it");
-            assert_eq!(table.at(200).sees(&Seen::ill()), delete_own());
+            assert_eq!(table.at(200).sees(&Seen::ill()), Some(delete_own()));
             table.hears(Answer::SessionDeleted(Ok(())));
             assert_eq!(table.outcome(), Some(Outcome::Unheld));
         }
@@ -210,14 +211,14 @@ mod tests {
         let mut table = opened();
         let busy = ProbeFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
         table.hears(Answer::SessionDeleted(Err(WriteError::NotApplied(busy))));
-        assert_eq!(table.at(30).sees(&Seen::ill()), delete_own());
+        assert_eq!(table.at(30).sees(&Seen::ill()), Some(delete_own()));
         table.at = Wall(0);
-        assert_eq!(table.sees(&Seen::ill()), delete_own());
+        assert_eq!(table.sees(&Seen::ill()), Some(delete_own()));
     }
 
     #[test]
     fn our_session_is_deleted_when_the_medic_ends_and_after_its_crash() {
-        assert_eq!(opened().ends(), delete_own());
-        assert_eq!(opened().recovers(), delete_own());
+        assert_eq!(opened().ends(), Some(delete_own()));
+        assert_eq!(opened().recovers(), Some(delete_own()));
     }
 }

@@ -64,12 +64,20 @@ pub(crate) fn treatment(step: Step) -> Treatment {
     Treatment { incarnation: Some(RUN), ..open(1, 1, T0, step) }
 }
 
+/// The manager's list of sets, as far as set 1 goes.
+#[derive(Debug, Clone)]
+enum List {
+    None,
+    Lacks,
+    Has(ScaleSet),
+}
+
 /// What a pass sees: at first a manager that is up, and the set enabled, given up and unchanged.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) manager: ManagerState,
     pub(crate) run: Option<Incarnation>,
-    pub(crate) set: Option<Option<ScaleSet>>,
+    list: List,
     pub(crate) finding: Finding,
     pub(crate) stale: bool,
 }
@@ -79,23 +87,29 @@ impl Seen {
         Self {
             manager: ManagerState::Up,
             run: Some(RUN),
-            set: Some(Some(enabled("seen"))),
+            list: List::Has(enabled("seen")),
             finding: finding(1, Diagnosis::ConflictAbandoned, Confidence::Proof),
             stale: true,
         }
     }
-    pub(crate) fn set(mut self, set: ScaleSet) -> Self {
-        self.set = Some(Some(set));
+    pub(crate) fn with(mut self, set: ScaleSet) -> Self {
+        self.list = List::Has(set);
         self
     }
     pub(crate) fn gone(mut self) -> Self {
-        self.set = Some(None);
+        self.list = List::Lacks;
         self
+    }
+    pub(crate) fn set(&self) -> Option<&ScaleSet> {
+        match &self.list {
+            List::Has(set) => Some(set),
+            List::None | List::Lacks => None,
+        }
     }
     pub(crate) fn manager(mut self, manager: ManagerState) -> Self {
         self.manager = manager;
         if matches!(manager, ManagerState::Down | ManagerState::Unreachable) {
-            (self.set, self.run) = (None, None);
+            (self.list, self.run) = (List::None, None);
         }
         self
     }
@@ -123,10 +137,10 @@ impl Seen {
         View {
             manager: self.manager,
             incarnation: self.run,
-            set: match &self.set {
-                None => SetView::Unseen,
-                Some(None) => SetView::Gone,
-                Some(Some(set)) => SetView::Seen(set),
+            set: match &self.list {
+                List::None => SetView::Unseen,
+                List::Lacks => SetView::Gone,
+                List::Has(set) => SetView::Seen(set),
             },
             finding: Some(&self.finding),
             endpoint: None,

@@ -197,11 +197,10 @@ pub(super) fn enabling(
     match input {
         Input::Sweep(view) => match compare(treatment, ours, &view, now) {
             Compared::Over(transition) => *transition,
-            Compared::Unseen => stay(treatment),
             Compared::Ours | Compared::Missing | Compared::Doubtful if is_undo_due(not_before, now) => {
                 ask(treatment, Effect::ReadSet)
             }
-            Compared::Ours | Compared::Missing | Compared::Doubtful => stay(treatment),
+            Compared::Ours | Compared::Missing | Compared::Doubtful | Compared::Unseen => stay(treatment),
         },
         Input::Shutdown | Input::Recover => ask(treatment, Effect::ReadSet),
         Input::Answer(Answer::Read(Ok(Some(set)))) => over(treatment, ours, &set, now).unwrap_or_else(|| {
@@ -297,7 +296,7 @@ mod tests {
     }
 
     fn sees_ours() -> Seen {
-        Seen::ill().set(ours())
+        Seen::ill().with(ours())
     }
 
     #[test]
@@ -317,8 +316,8 @@ mod tests {
     #[test]
     fn nothing_is_sent_when_the_set_is_no_longer_what_was_treated() {
         for (seen, outcome) in [
-            (Seen::ill().set(off("seen", T0)), Outcome::Yielded),
-            (Seen::ill().set(on("edited")), Outcome::Yielded),
+            (Seen::ill().with(off("seen", T0)), Outcome::Yielded),
+            (Seen::ill().with(on("edited")), Outcome::Yielded),
             (Seen::ill().gone(), Outcome::Yielded),
             (Seen::ill().run(NEXT_RUN), Outcome::Yielded),
             (Seen::ill().manager(ManagerState::Down), Outcome::Yielded),
@@ -503,7 +502,7 @@ mod tests {
     #[test]
     fn a_set_that_somebody_enabled_is_verified_without_our_enable() {
         let mut table = disabled();
-        assert_eq!(table.sees(&Seen::ill().set(on("theirs"))), None);
+        assert_eq!(table.sees(&Seen::ill().with(on("theirs"))), None);
         assert_eq!(table.label(), "verifying");
         let mut table = enabling();
         assert_eq!(table.reads(on("theirs")), None);
@@ -514,7 +513,7 @@ mod tests {
     fn a_set_that_somebody_edited_while_disabled_is_theirs_and_stays_as_it_is() {
         let theirs = off("theirs", after(3));
         for table in [&mut disabled(), &mut enabling()] {
-            assert_eq!(table.at(20).sees(&Seen::ill().set(theirs.clone())), None);
+            assert_eq!(table.at(20).sees(&Seen::ill().with(theirs.clone())), None);
             assert_eq!(table.outcome(), Some(Outcome::Yielded));
         }
         let mut table = enabling();
@@ -595,7 +594,7 @@ mod tests {
             table
         };
         let mut table = sent();
-        assert_eq!(table.sees(&Seen::ill().set(on("enabled"))), None);
+        assert_eq!(table.sees(&Seen::ill().with(on("enabled"))), None);
         assert_eq!(table.label(), "verifying", "it had worked");
         let mut table = sent();
         assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));

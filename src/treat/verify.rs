@@ -117,7 +117,7 @@ mod tests {
         let mut weak = Seen::ill().listening(after(5));
         weak.finding.confidence = Confidence::Weak;
         let guessed = Seen::ill().diagnosis(Diagnosis::Listening, after(1)).worker(WorkerState::Unknown, after(1));
-        for seen in [old, looks_new, weak, guessed, Seen::ill().set(enabled("enabled"))] {
+        for seen in [old, looks_new, weak, guessed, Seen::ill().with(enabled("enabled"))] {
             let mut table = toggled();
             table.at(8).sees(&seen);
             assert_eq!(table.outcome(), None, "{seen:?}");
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn what_others_did_meanwhile_is_no_failure_of_the_act() {
         for seen in [
-            Seen::ill().set(disabled("theirs", after(3))),
+            Seen::ill().with(disabled("theirs", after(3))),
             Seen::ill().gone(),
             Seen::ill().run(NEXT_RUN),
             Seen::ill().run(NEXT_RUN).listening(after(70)),

@@ -147,9 +147,8 @@ impl World {
             self.change(Enablement::Disabled, By::Us);
         }
         let state = self.event(choices).unwrap_or(ManagerState::Up);
-        let mut seen = Seen::ill().run(self.run);
-        seen.set = Some(self.set.clone());
-        let seen = seen.manager(state);
+        let seen = Seen::ill().run(self.run);
+        let seen = self.set.clone().map_or(seen.clone().gone(), |set| seen.with(set)).manager(state);
         let reachable = state == ManagerState::Up;
         let input = if self.known { Input::Sweep(seen.view()) } else { Input::Recover };
         self.known = true;
@@ -169,20 +168,26 @@ impl World {
 
     /// The answer; `None` when the medic dies.
     fn perform(&mut self, effect: &Effect, reachable: bool, choices: &mut Choices) -> Option<Answer> {
-        let (to, wrap): (_, fn(Result<ScaleSet, WriteError>) -> Answer) = match effect {
-            Effect::Disable => (Enablement::Disabled, Answer::Disabled),
-            Effect::Enable => (Enablement::Enabled, Answer::Enabled),
-            Effect::ReadSet => {
-                return match choices.fault(2) {
-                    0 if reachable => Some(Answer::Read(Ok(self.set.clone()))),
-                    2 => None,
-                    _ => Some(Answer::Read(Err(failure(FailureKind::Timeout)))),
-                };
-            }
+        match effect {
+            Effect::Disable => Some(Answer::Disabled(self.write(Enablement::Disabled, reachable, choices)?)),
+            Effect::Enable => Some(Answer::Enabled(self.write(Enablement::Enabled, reachable, choices)?)),
+            Effect::ReadSet => match choices.fault(2) {
+                0 if reachable => Some(Answer::Read(Ok(self.set.clone()))),
+                2 => None,
+                _ => Some(Answer::Read(Err(failure(FailureKind::Timeout)))),
+            },
             Effect::CheckIncarnation | Effect::DeleteSession { .. } => panic!("not of these remedies: {effect:?}"),
-            Effect::OpenSession { .. } => return self.open(choices),
-            Effect::DeleteOwnSession { .. } => return self.delete(choices),
-        };
+            Effect::OpenSession { .. } => self.open(choices),
+            Effect::DeleteOwnSession { .. } => self.delete(choices),
+        }
+    }
+
+    fn write(
+        &mut self,
+        to: Enablement,
+        reachable: bool,
+        choices: &mut Choices,
+    ) -> Option<Result<ScaleSet, WriteError>> {
         let kinds = if to == Enablement::Disabled { 6 } else { 5 };
         let fault = if reachable { choices.fault(kinds) } else { 2 };
         if matches!(fault, 0 | 3 | 5) {
@@ -190,9 +195,9 @@ impl World {
         }
         self.late = fault == 6;
         match fault {
-            0 => Some(wrap(self.set.clone().ok_or(WriteError::NotApplied(failure(FailureKind::NotFound))))),
-            1 => Some(wrap(Err(refused()))),
-            2 | 3 | 6 => Some(wrap(Err(lost()))),
+            0 => Some(self.set.clone().ok_or(WriteError::NotApplied(failure(FailureKind::NotFound)))),
+            1 => Some(Err(refused())),
+            2 | 3 | 6 => Some(Err(lost())),
             _ => None,
         }
     }

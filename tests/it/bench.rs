@@ -14,7 +14,7 @@ use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
 use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use scaleset_medic::model::{Diagnosis, Outcome, ScaleSetId, Span, Treatment, Wall};
-use scaleset_medic::run::assemble::{Shared, engines};
+use scaleset_medic::run::assemble::{Carrier, Shared, engines};
 use scaleset_medic::run::engine::Engine;
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::store::{HistoryFilter, Store};
@@ -33,12 +33,13 @@ pub(crate) struct Given {
     metrics: bool,
     debug_server: bool,
     github: bool,
+    log: bool,
 }
 
 impl Given {
     pub(crate) fn of(generation: Generation, sets: u32) -> Self {
         let fleet = Fleet::new(generation, sets, "http://github.test");
-        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false }
+        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, log: false }
     }
     pub(crate) fn observing(mut self) -> Self {
         self.mode = "observe";
@@ -51,6 +52,12 @@ impl Given {
     }
     pub(crate) fn with_github(mut self) -> Self {
         self.github = true;
+        self
+    }
+    /// The medic reads the manager's log file.
+    pub(crate) fn with_log(mut self, level: garm::LogLevel, format: garm::LogFormat) -> Self {
+        self.log = true;
+        self.fleet = self.fleet.each(|garm| (garm.log_level, garm.log_format) = (level, format));
         self
     }
     pub(crate) fn without_metrics(mut self) -> Self {
@@ -74,6 +81,9 @@ impl Given {
             self.metrics,
             self.debug_server
         );
+        if self.log {
+            let _ = writeln!(text, "log_file = \"{}\"", log_file(dir).display());
+        }
         if self.github {
             let token = secret("token", MEDIC_TOKEN);
             let _ = write!(text, "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{token}\"\n");
@@ -81,6 +91,10 @@ impl Given {
         let file = Some(FileText { name: "bench.toml".to_owned(), text });
         check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config
     }
+}
+
+fn log_file(dir: &std::path::Path) -> std::path::PathBuf {
+    dir.join("garm.log")
 }
 
 pub(crate) struct Bench {
@@ -106,6 +120,7 @@ impl Bench {
         world.start(0, START);
         let hub = Hub::new(world, Arc::clone(&clock));
         let dir = tempfile::tempdir().unwrap();
+        hub.log_to_file(DoorId::Manager(0), &log_file(dir.path())).unwrap();
         let config = given.config(dir.path());
         let store = Store::in_memory().unwrap();
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], given.mode).unwrap());
@@ -265,5 +280,5 @@ fn engine(
     let shared = Shared { store: store.clone(), lease, clock: Arc::clone(clock), metrics: Arc::clone(metrics) };
     let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
     let transport: Arc<dyn Transport> = Arc::new(transport);
-    engines(config, &shared, &|_| Ok(Arc::clone(&transport))).unwrap().remove(0)
+    engines(config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None })).unwrap().remove(0)
 }

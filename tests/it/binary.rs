@@ -69,16 +69,21 @@ struct Medic {
 
 impl Medic {
     fn of(garm: &str, mode: &str) -> Self {
+        Self::with(garm, mode, "", "")
+    }
+
+    /// With more lines for `[run]` and for the manager.
+    fn with(garm: &str, mode: &str, run: &str, manager: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let password = dir.path().join("password");
         std::fs::write(&password, "correct horse battery staple").unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let address = format!("127.0.0.1:{port}");
-        let mut text = format!("[run]\nmode = \"{mode}\"\nstate_dir = \"{}\"\n", dir.path().display());
+        let mut text = format!("[run]\nmode = \"{mode}\"\nstate_dir = \"{}\"\n{run}\n", dir.path().display());
         let _ = write!(
             text,
             "[http]\nlisten = \"{address}\"\n[[manager]]\nname = \"garm\"\nurl = \"{garm}\"\nusername = \"admin\"\n\
-             password_file = \"{}\"\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n[policy]\nsettle = \"1s\"\n",
+             password_file = \"{}\"\nrequest_timeout = \"1s\"\nconnect_timeout = \"1s\"\n{manager}\n[policy]\nsettle = \"1s\"\n",
             password.display()
         );
         let config = dir.path().join("medic.toml");
@@ -104,6 +109,21 @@ impl Medic {
         stream.read_to_string(&mut answer).await.ok()?;
         let status = answer.split(' ').nth(1)?.parse().ok()?;
         Some((status, answer))
+    }
+
+    /// Waits until the status document is so.
+    async fn sees(&self, so: impl Fn(&serde_json::Value) -> bool) {
+        let seen = async || {
+            let (_, answer) = self.get("/api/v1/status").await?;
+            let (_, body) = answer.split_once("\r\n\r\n")?;
+            serde_json::from_str(body).ok().filter(|status| so(status))
+        };
+        let waiting = async {
+            while seen().await.is_none() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap();
     }
 
     async fn ready(&self) {
@@ -248,4 +268,49 @@ async fn status_and_explain_ask_the_running_medic() {
     assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
     signal(&child, "-INT");
     assert_eq!(finish(child).await.status.code(), Some(130));
+}
+
+#[tokio::test]
+async fn what_a_person_changes_is_seen_at_once_by_its_event() {
+    let servers = Servers::start(Generation::PreFix, 2);
+    servers.until("all sets listen", |world| world.listening(0) == (2, 2)).await;
+    // Between two passes of its own it would not look for an hour.
+    let run = "interval = \"1h\"\nurgent_interval = \"1s\"";
+    let medic = Medic::with(&servers.garm, "observe", run, "");
+    let child = medic.spawn(&["run"]);
+    medic.ready().await;
+    // Calm.
+    medic
+        .sees(|status| {
+            let manager = &status["managers"][0];
+            manager["state"] == "up"
+                && manager["sets"]
+                    .as_array()
+                    .is_some_and(|sets| sets.iter().all(|s| s["finding"]["diagnosis"] == "listening"))
+        })
+        .await;
+    let set = servers.with(|world| world.garm(0).unwrap().scale_sets().next().unwrap().0);
+    servers.hub.with(|world, now| world.garm_mut(0).unwrap().0.person_sets_enabled(set, false, now));
+    medic.sees(|status| status["managers"][0]["sets"][0]["finding"]["diagnosis"] == "disabled").await;
+    signal(&child, "-TERM");
+    assert_eq!(finish(child).await.status.code(), Some(143));
+}
+
+#[tokio::test]
+async fn refusals_that_go_on_are_proven_by_the_log_websocket() {
+    let servers = Servers::start(Generation::PostFix, 2);
+    servers.with(|world| world.github.reconfigure(|github| github.stale_lifetime = Span::mins(10)));
+    servers.crash().await;
+    let medic = Medic::with(&servers.garm, "heal", "", "log_stream = true");
+    let child = medic.spawn(&["run"]);
+    medic.ready().await;
+    medic
+        .sees(|status| {
+            let set = &status["managers"][0]["sets"][1]["finding"];
+            set["diagnosis"] == "conflict_retrying" && set["confidence"] == "proof"
+        })
+        .await;
+    signal(&child, "-TERM");
+    assert_eq!(finish(child).await.status.code(), Some(143));
+    assert_eq!(servers.writes(), 0);
 }

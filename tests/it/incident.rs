@@ -1,7 +1,7 @@
 //! Whole incidents under virtual time: the real engine, clients, parsers and store against the simulators, in process.
 
 use crate::bench::{Bench, Given};
-use scaleset_medic::lab::garm::{Generation, LostPut, WorkerTruth};
+use scaleset_medic::lab::garm::{Generation, LogFormat, LogLevel, LostPut, WorkerTruth};
 use scaleset_medic::lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
 use scaleset_medic::lab::world::World;
 use scaleset_medic::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span};
@@ -285,4 +285,65 @@ async fn a_medic_that_comes_late_asks_before_it_touches_anything() {
     assert_eq!(bench.writes(), 6, "the set that listens is not toggled");
     assert_eq!(bench.open_probe_sessions(), 0, "every session that the medic opened has ended");
     assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_ledger_stale_sessions_are_deleted_and_all_sets_listen_within_seconds() {
+    for (sets, within) in [(4, Span::secs(20)), (50, Span::secs(60))] {
+        let given = Given::of(Generation::PreFix, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
+        let mut bench = Bench::new(&given).await;
+        bench.run(Span::mins(2)).await;
+        bench.crash_and_restart(Span::secs(1)).await;
+        let all = (sets as usize, sets as usize);
+        let took = bench.run_until(Span::mins(5), |world| world.listening(0) == all).await;
+        eprintln!("LEDGER {sets} {took}");
+        assert!(took <= within, "{sets} sets: {took}");
+        bench.run(Span::mins(2)).await;
+        assert_eq!(bench.deletions(), sets as usize);
+        assert_eq!(bench.outcomes(), vec![Outcome::Recovered; sets as usize]);
+        assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0, "no living session was deleted");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_retries_needs_no_toggle_once_its_stale_session_is_deleted() {
+    let given = Given::of(Generation::PostFix, 4).with_github().with_log(LogLevel::Debug, LogFormat::Text);
+    let mut bench = Bench::new(&given).await;
+    bench.run(Span::mins(2)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    let took = bench.run_until(Span::mins(5), |world| world.listening(0) == (4, 4)).await;
+    assert!(took <= Span::secs(20), "{took}");
+    bench.run(Span::mins(2)).await;
+    assert_eq!((bench.writes(), bench.deletions()), (0, 4));
+    assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_info_level_no_session_is_known_and_none_is_deleted() {
+    let given = Given::of(Generation::PreFix, 3).with_github().with_log(LogLevel::Info, LogFormat::Json);
+    let mut bench = Bench::new(&given).await;
+    bench.run(Span::mins(2)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    bench.run_until(Span::mins(5), |world| world.listening(0) == (3, 3)).await;
+    assert_eq!(bench.listening(), (3, 3));
+    assert_eq!(bench.deletions(), 0);
+    assert_eq!(bench.writes(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_fleet_with_a_log_and_a_ledger_sees_no_write_for_an_hour() {
+    for generation in [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics] {
+        for level in [LogLevel::Debug, LogLevel::Info] {
+            let given = Given::of(generation, 3).with_github().with_log(level, LogFormat::Json);
+            let mut bench = Bench::new(&given).await;
+            bench.run(Span::mins(20)).await;
+            bench.with_now(|world, now| world.stop(0, now));
+            bench.run(Span::secs(2)).await;
+            bench.with_now(|world, now| world.start(0, now));
+            bench.restart_medic();
+            bench.run(Span::mins(40)).await;
+            assert_eq!((bench.writes(), bench.forge_writes()), (0, 0), "{generation:?} {level:?}");
+            assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 3], "{generation:?} {level:?}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use scaleset_medic::config::{Depth, check};
 use scaleset_medic::export::metrics::Metrics;
 use scaleset_medic::http::{Bounds, Response, Transport, TransportError};
 use scaleset_medic::model::{Confidence, Decision, Diagnosis, Span, Wall};
-use scaleset_medic::run::assemble::{Shared, engines};
+use scaleset_medic::run::assemble::{Carrier, Shared, engines};
 use scaleset_medic::run::engine::{Engine, Pass};
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::store::Store;
@@ -114,7 +114,9 @@ impl Replay {
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], "heal").unwrap());
         let shared = Shared { store, lease, clock: Arc::clone(&clock), metrics };
         let transport: Arc<dyn Transport> = Arc::clone(&recorded) as _;
-        let engine = engines(&config, &shared, &|_| Ok(Arc::clone(&transport))).unwrap().remove(0);
+        let engine = engines(&config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None }))
+            .unwrap()
+            .remove(0);
         // The password is read at the first login only.
         std::mem::forget(dir);
         Self { recorded, engine, clock }

@@ -9,4 +9,5 @@ pub mod ledger_feed;
 pub mod parse;
 mod rotated;
 pub mod source;
+pub mod stream;
 pub mod tail;

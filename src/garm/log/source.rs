@@ -181,7 +181,7 @@ fn failed(kind: FailureKind, detail: String) -> ProbeFailure {
 }
 
 /// Facts that [`super::ledger_feed::Feed`] makes something of. Polls, the most frequent, are not.
-const fn is_for_ledger(event: &LogEvent) -> bool {
+pub(super) const fn is_for_ledger(event: &LogEvent) -> bool {
     match event {
         LogEvent::ManagerStarted
         | LogEvent::SessionOpened { .. }
