@@ -15,7 +15,8 @@ use crate::lab::backend::DoorId;
 use crate::lab::door_http::{HttpDoors, Sockets};
 use crate::lab::garm::Generation;
 use crate::lab::hub::{Hub, Pump};
-use crate::lab::story::{STORIES, Story};
+use crate::lab::log_file::Rotation;
+use crate::lab::story::{Act, STORIES, Story};
 use crate::lab::world::{Fleet, MEDIC_TOKEN, World};
 use crate::model::status::ManagerStatus;
 use crate::model::{Decision, Diagnosis, ScaleSetId, Span, Wall};
@@ -26,6 +27,7 @@ use crate::store::Store;
 use anyhow::{Context as _, anyhow};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -75,8 +77,11 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     let _doors = HttpDoors::serve(&hub, sockets);
 
     let dir = tempfile::tempdir().context("no place for the lab's state")?;
+    let log = dir.path().join("garm.log");
+    hub.log_to_file(DoorId::Manager(0), &log).map_err(Failure::internal)?;
+    let log = story.ledger.then_some(log.as_path());
     let config =
-        config(dir.path(), &garm_url, &fleet.managers.first().map(|m| m.password.clone()).unwrap_or_default())?;
+        config(dir.path(), log, &garm_url, &fleet.managers.first().map(|m| m.password.clone()).unwrap_or_default())?;
     let shared = shared(&config, &clock)?;
     let publisher = Arc::new(Publisher {
         board: Arc::new(Board::default()),
@@ -124,16 +129,17 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     shown
 }
 
-fn config(dir: &std::path::Path, garm: &str, password: &str) -> Result<Config, Failure> {
+fn config(dir: &Path, log: Option<&Path>, garm: &str, password: &str) -> Result<Config, Failure> {
     let secret = |name: &str, text: &str| -> anyhow::Result<String> {
         let path = dir.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path.display().to_string())
     };
     let (password, token) = (secret("password", password)?, secret("token", MEDIC_TOKEN)?);
+    let log = log.map_or_else(String::new, |path| format!("log_file = \"{}\"\n", path.display()));
     let text = format!(
         "[run]\nmode = \"heal\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"{garm}\"\nusername = \"admin\"\n\
-         password_file = \"{password}\"\ndebug_server = true\n[[github]]\nendpoint = \"github.com\"\ntoken_file = \
+         password_file = \"{password}\"\ndebug_server = true\n{log}[[github]]\nendpoint = \"github.com\"\ntoken_file = \
          \"{token}\"\n",
         dir.display()
     );
@@ -170,6 +176,9 @@ impl Stage {
             let now = self.clock.now().wall;
             let passed = now.since(self.began);
             if let Some((_, act)) = acts.next_if(|(at, _)| *at <= passed) {
+                if *act == Act::RotateLog {
+                    self.hub.rotate_log(DoorId::Manager(0), Rotation::Rename).map_err(Failure::internal)?;
+                }
                 let words = self.hub.with(|world, now| act.happen(world, self.generation, now));
                 self.say(now, &words)?;
             }

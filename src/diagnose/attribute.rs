@@ -13,15 +13,14 @@
 //!   that were given up stay apart from those that come back one by one.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
-use super::memory::{FLAT, Scope, SetMemory, Verdict};
-use super::rules::{Found, Scene};
+use super::LATELY;
+use super::memory::{FLAT, GROWING, Scope, SetMemory, Verdict};
+use super::rules::{self, Found, Scene};
 use crate::model::{
     Confidence, Diagnosis, Fact, Generation, Goroutines, ScaleSet, ScaleSetId, Source, Span, Step, Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Refusals that grew within this are growing.
-const GROWING: Span = Span::secs(8);
 /// The manager asks for its quota every 30 s; a failure would show within this.
 const PULSE: Span = Span::secs(45);
 /// A manager needs this long at most to try each set once.
@@ -30,6 +29,8 @@ const START: Span = Span::secs(75);
 const REVIVE: Span = Span::secs(45);
 /// A poll begins at least this often in a scope with listeners (`reference/actions-service.md` §5).
 const POLLS: Span = Span::secs(180);
+/// Sessions that one healthy set may open within a minute: its listener restarts after a failed poll.
+const RESTARTS: u64 = 3;
 
 /// One scope's open question.
 pub(super) struct Question<'a> {
@@ -39,8 +40,19 @@ pub(super) struct Question<'a> {
     pub decided: &'a BTreeMap<ScaleSetId, Found>,
     /// The scope's counters.
     pub scope: Option<&'a Scope>,
-    /// Goroutine counts, and the number of candidates in all scopes.
-    pub goroutines: Option<(Goroutines, u32)>,
+    /// Goroutine counts.
+    pub goroutines: Option<Counted>,
+}
+
+/// Goroutine counts of this sweep.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted {
+    /// How many.
+    pub counted: Goroutines,
+    /// Since when they are so many.
+    pub since: Wall,
+    /// The candidates of all scopes.
+    pub all: u32,
 }
 
 /// The sets' diagnoses by counting.
@@ -57,9 +69,7 @@ pub(super) fn answer(
     if let Some(found) = whole_scope(scene, question, &count) {
         return open.iter().map(|set| (set.id, found.clone())).collect();
     }
-    let listening_elsewhere = listening(question.decided, &question.candidates);
-    let sessions = count.open.saturating_sub(listening_elsewhere);
-    split(scene, &open, sessions, &count, memory)
+    split(scene, &open, count.left_for(question), &count, memory)
 }
 
 /// What the counters say.
@@ -70,13 +80,28 @@ struct Count<'a> {
     candidates: u64,
     source: Source,
     scope: Option<&'a Scope>,
+    goroutines: Option<Counted>,
+}
+
+/// How many sessions the undecided sets have among them, at least and at most.
+#[derive(Debug, Clone, Copy)]
+struct Sessions {
+    least: u64,
+    most: u64,
+}
+
+impl Sessions {
+    const fn less(self, taken: u64) -> Self {
+        Self { least: self.least.saturating_sub(taken), most: self.most.saturating_sub(taken) }
+    }
 }
 
 impl<'a> Count<'a> {
     fn of(scene: &Scene<'_>, question: &Question<'a>) -> Option<Self> {
-        let candidates = u64::try_from(question.candidates.len()).unwrap_or(u64::MAX);
+        let candidates = number_of(question.candidates.len());
         let scope = question.scope.filter(|_| scene.sweep.metrics.known().is_some());
-        let by_goroutines = question.goroutines.and_then(|(counted, all)| {
+        let goroutines = question.goroutines;
+        let by_goroutines = goroutines.and_then(|Counted { counted, all, .. }| {
             if counted.listeners == 0 {
                 Some(0)
             } else if counted.listeners >= all {
@@ -88,21 +113,60 @@ impl<'a> Count<'a> {
             }
         });
         if let Some(open) = by_goroutines {
-            return Some(Self { open, candidates, source: Source::Goroutines, scope });
+            return Some(Self { open, candidates, source: Source::Goroutines, scope, goroutines });
         }
         let open = scope?.last.open_now();
-        Some(Self { open, candidates, source: Source::Metrics, scope })
+        Some(Self { open, candidates, source: Source::Metrics, scope, goroutines })
+    }
+
+    /// What the sets that are decided already leave. One that is not polled well may hold a session or not.
+    fn left_for(&self, question: &Question<'_>) -> Sessions {
+        let (mut surely, mut perhaps) = (0_u64, 0_u64);
+        for found in question.candidates.iter().filter_map(|set| question.decided.get(&set.id)) {
+            match found.diagnosis {
+                Diagnosis::Listening | Diagnosis::Deaf | Diagnosis::Starved => surely = surely.saturating_add(1),
+                Diagnosis::Evicted
+                | Diagnosis::Flapping
+                | Diagnosis::Mismatched
+                | Diagnosis::Missing
+                | Diagnosis::Unauthorized
+                | Diagnosis::Unknown => perhaps = perhaps.saturating_add(1),
+                Diagnosis::Disabled
+                | Diagnosis::DisabledByMedic
+                | Diagnosis::Settling
+                | Diagnosis::ConflictRetrying
+                | Diagnosis::ConflictAbandoned
+                | Diagnosis::StartAbandoned
+                | Diagnosis::Unheld
+                | Diagnosis::HeldElsewhere => {}
+            }
+        }
+        let most = self.open.saturating_sub(surely);
+        Sessions { least: most.saturating_sub(perhaps), most }
     }
 
     fn growing(&self, now: Wall) -> bool {
-        self.scope.is_some_and(|scope| {
-            scope.last.create_errors > 0 && scope.errors_grew > 0 && now.since(scope.errors_moved) < GROWING
-        })
+        self.scope.is_some_and(|scope| scope.is_growing(now))
     }
 
-    /// Nobody tries: refusals stand still, and no attempt is under way.
+    /// Nobody tries: refusals stand still, and no attempt is under way. Without counters, the goroutines must have
+    /// stood still for as long as a start takes.
     fn flat(&self, now: Wall) -> bool {
-        self.scope.is_none_or(|scope| scope.is_flat(now))
+        match (self.scope, self.goroutines) {
+            (Some(scope), _) => scope.is_flat(now),
+            (None, Some(counted)) => now.since(counted.since) >= START,
+            (None, None) => false,
+        }
+    }
+
+    /// Nothing is on its way: no refusal grows, and the sessions are as many as they were for a while.
+    fn settled(&self, now: Wall) -> bool {
+        self.flat(now) && self.scope.is_none_or(|scope| scope.is_settled(now))
+    }
+
+    /// Whether every worker of the manager lives, by goroutine count.
+    fn all_live(&self, scene: &Scene<'_>) -> bool {
+        self.goroutines.is_some_and(|counted| counted.counted.workers >= scene.total)
     }
 
     fn fact(&self) -> Fact {
@@ -114,47 +178,58 @@ impl<'a> Count<'a> {
 fn whole_scope(scene: &Scene<'_>, question: &Question<'_>, count: &Count<'_>) -> Option<Found> {
     let scope = count.scope?;
     let (opened, within) = scope.churn();
-    let limit = u64::from(scene.policy.flapping_per_minute).saturating_mul(count.candidates.max(1));
-    if opened >= limit && within > Span::ZERO {
-        let fact = Fact::SessionChurn { opened, within };
+    let each = u64::from(scene.policy.flapping_per_minute);
+    let candidates = count.candidates.max(1);
+    let fact = Fact::SessionChurn { opened, within };
+    if opened >= each.saturating_mul(candidates) && within > Span::ZERO {
         return Some(Found::new(Diagnosis::Flapping, Confidence::Strong, scene.now, Source::Metrics, fact));
+    }
+    if opened >= each.saturating_add(candidates.saturating_mul(RESTARTS)) && within > Span::ZERO {
+        // One of them flaps, and nothing says which: its sessions come and go in every count.
+        return Some(Found::new(Diagnosis::Unknown, Confidence::Weak, scene.now, Source::Metrics, fact));
     }
     let silent = scene.now.since(scope.polls_moved);
     let all_open = count.open >= count.candidates && !question.candidates.is_empty();
     (all_open && silent >= scene.policy.deaf_after.max(POLLS)).then(|| {
         let fact = Fact::LastPoll { ago: silent };
         Found::new(Diagnosis::Deaf, Confidence::Strong, scope.polls_moved, Source::Metrics, fact)
+            .working((WorkerState::Listening, scope.polls_moved))
     })
 }
 
 fn split(
     scene: &Scene<'_>,
     open: &[&ScaleSet],
-    sessions: u64,
+    sessions: Sessions,
     count: &Count<'_>,
     memory: &BTreeMap<ScaleSetId, SetMemory>,
 ) -> BTreeMap<ScaleSetId, Found> {
     let number = |sets: &[&ScaleSet]| number_of(sets.len());
-    if sessions >= number(open) {
+    if sessions.least >= number(open) {
         return open.iter().map(|set| (set.id, listens(scene, count))).collect();
     }
-    let held = |set: &ScaleSet| memory.get(&set.id).and_then(|m| m.verdict.as_ref()).filter(|v| v.holds(set, scene));
+    let known = |set: &ScaleSet| memory.get(&set.id);
+    let held = |set: &ScaleSet| known(set).and_then(|m| m.verdict.as_ref()).filter(|v| v.holds(set, scene));
     let gave_up = |set: &ScaleSet| held(set).filter(|verdict| verdict.diagnosis != Diagnosis::Listening);
-    if sessions == 0 {
+    if sessions.most == 0 {
         let tries = count.growing(scene.now);
         let found = |set: &ScaleSet| match gave_up(set) {
             // Somebody tries, but nothing of this set has changed.
             Some(verdict) if tries => still_given_up(scene, set, verdict, count),
-            Some(_) | None => without_session(scene, set, count),
+            Some(_) | None => without_session(scene, set, known(set), count),
         };
         return open.iter().map(|set| (set.id, found(set))).collect();
     }
     // Some listen and some do not: memory may tell them apart, and so may what we did.
-    let ours = brought_back(scene, open, count);
+    let ours = brought_back(scene, open, count, |set, first| {
+        // One that gave up, or whose build gives up, does not come back unless something of it changes.
+        let unchanged = known(set).and_then(|known| known.revised).is_none_or(|at| at < first);
+        held(set).is_some() || (unchanged && scene.generation != Generation::Retries)
+    });
     if !ours.is_empty() {
         let rest: Vec<&ScaleSet> = open.iter().copied().filter(|set| !ours.contains(&set.id)).collect();
         let mut found: BTreeMap<_, _> = ours.iter().map(|id| (*id, listens(scene, count))).collect();
-        found.extend(split(scene, &rest, sessions.saturating_sub(number_of(ours.len())), count, memory));
+        found.extend(split(scene, &rest, sessions.less(number_of(ours.len())), count, memory));
         return found;
     }
     let (given_up, rest): (Vec<&ScaleSet>, Vec<&ScaleSet>) = open.iter().partition(|set| gave_up(set).is_some());
@@ -164,24 +239,29 @@ fn split(
     for (set, verdict) in given_up.iter().filter_map(|set| Some((set, gave_up(set)?))) {
         found.insert(set.id, still_given_up(scene, set, verdict, count));
     }
-    if sessions >= number(&rest) {
+    let left = sessions.less(number(&listened));
+    if sessions.least >= number(&rest) {
         found.extend(rest.iter().map(|set| (set.id, listens(scene, count))));
-    } else if sessions >= number(&listened) {
+    } else if sessions.least >= number(&listened) && left.most == 0 {
         found.extend(listened.iter().map(|set| (set.id, listens(scene, count))));
-        let left = sessions.saturating_sub(number(&listened));
-        if left == 0 {
-            found.extend(others.iter().map(|set| (set.id, without_session(scene, set, count))));
-        } else {
-            found.extend(others.iter().map(|set| (set.id, cannot_tell(scene, set, left, &others, count))));
-        }
+        found.extend(others.iter().map(|set| (set.id, without_session(scene, set, known(set), count))));
+    } else if sessions.least >= number(&listened) {
+        found.extend(listened.iter().map(|set| (set.id, listens(scene, count))));
+        found.extend(others.iter().map(|set| (set.id, cannot_tell(scene, set, known(set), left.most, &others, count))));
     } else {
-        found.extend(rest.iter().map(|set| (set.id, cannot_tell(scene, set, sessions, &rest, count))));
+        found.extend(rest.iter().map(|set| (set.id, cannot_tell(scene, set, known(set), sessions.most, &rest, count))));
     }
     found
 }
 
-/// The sets whose treatments have done their part, if as many more sessions are open as there are such sets.
-fn brought_back(scene: &Scene<'_>, open: &[&ScaleSet], count: &Count<'_>) -> BTreeSet<ScaleSetId> {
+/// The sets whose treatments have done their part, if as many more sessions are open as there are such sets, and
+/// nothing else can have opened them: every other set is one that cannot have come back by itself since.
+fn brought_back(
+    scene: &Scene<'_>,
+    open: &[&ScaleSet],
+    count: &Count<'_>,
+    accounted: impl Fn(&ScaleSet, Wall) -> bool,
+) -> BTreeSet<ScaleSetId> {
     let treated: Vec<_> = scene
         .context
         .treatments
@@ -191,8 +271,10 @@ fn brought_back(scene: &Scene<'_>, open: &[&ScaleSet], count: &Count<'_>) -> BTr
     let (Some(first), Some(scope)) = (treated.iter().map(|row| row.step_at).min(), count.scope) else {
         return BTreeSet::new();
     };
-    let as_many = scope.grown_since(first) >= number_of(treated.len());
-    if as_many { treated.iter().map(|row| row.set).collect() } else { BTreeSet::new() }
+    let sets: BTreeSet<ScaleSetId> = treated.iter().map(|row| row.set).collect();
+    let as_many = scope.grown_since(first) >= number_of(sets.len());
+    let no_other = open.iter().all(|set| sets.contains(&set.id) || accounted(set, first));
+    if as_many && no_other { sets } else { BTreeSet::new() }
 }
 
 fn number_of(count: usize) -> u64 {
@@ -214,7 +296,7 @@ fn still_given_up(scene: &Scene<'_>, set: &ScaleSet, verdict: &Verdict, count: &
 
 impl Verdict {
     fn holds(&self, set: &ScaleSet, scene: &Scene<'_>) -> bool {
-        self.revision == set.revision && scene.incarnation.is_none_or(|run| self.at >= run.0)
+        self.revision == set.revision && scene.began.is_none_or(|began| self.at >= began)
     }
 }
 
@@ -230,72 +312,151 @@ fn listens(scene: &Scene<'_>, count: &Count<'_>) -> Found {
 }
 
 /// Nobody listens for this set; does anybody try?
-fn without_session(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> Found {
-    let (now, age) = (scene.now, scene.age());
-    let changed = set.updated_at.filter(|updated| scene.incarnation.is_some_and(|run| *updated > run.0));
-    let scope = count.scope.map(|scope| (scope.last, scope.errors_moved));
-    let strong = |diagnosis, fact| {
-        Found::new(diagnosis, Confidence::Strong, now, count.source, fact).with(count.source, now, count.fact())
-    };
-    let flat_for = scope.map_or(Span::ZERO, |(_, moved)| now.since(moved));
-    let refusals = scope.map_or(0, |(last, _)| last.create_errors);
-    if count.growing(now) {
-        let grew = count.scope.map_or(0, |scope| scope.errors_grew);
-        let tries = match scene.generation {
-            Generation::Retries => true,
-            // Its workers may be at their first attempt.
-            Generation::Unknown if changed.is_none() && age < START => return settling(scene, count),
-            Generation::GivesUp | Generation::Unknown => changed.is_some(),
-        };
-        if tries {
-            let at = scope.map_or(now, |(_, moved)| moved);
-            return strong(Diagnosis::ConflictRetrying, Fact::CreateErrorsGrow { by: grew, within: GROWING })
-                .working((WorkerState::Retrying, at));
-        }
-        if scene.generation == Generation::GivesUp {
-            return strong(Diagnosis::ConflictAbandoned, Fact::CreateErrors { count: refusals, flat_for })
-                .working((WorkerState::Absent, now));
-        }
+fn without_session(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>, count: &Count<'_>) -> Found {
+    if count.source == Source::Metrics && count.scope.is_some_and(Scope::contradicts_itself) {
         return cannot_say(scene, count);
     }
-    let waited = changed.map_or(Span::MAX, |at| now.since(at));
-    if !count.flat(now) || waited < REVIVE {
+    if rules::is_held_by_somebody(scene, set) {
+        return cannot_say(scene, count);
+    }
+    let changed = scene.changed(set, known);
+    if count.growing(scene.now) {
+        return while_refusals_grow(scene, set, known, changed, count);
+    }
+    let waited = changed.map_or(Span::MAX, |at| scene.now.since(at));
+    if !count.flat(scene.now) || waited < REVIVE {
         return settling(scene, count);
     }
-    if changed.is_some() {
-        return strong(Diagnosis::Unheld, Fact::CreateErrors { count: refusals, flat_for })
-            .working((WorkerState::Unknown, now));
+    match count.scope {
+        Some(scope) => while_nobody_tries(scene, set, known, changed, scope, count),
+        None => by_workers(scene, count),
     }
-    if refusals > 0 {
+}
+
+/// Somebody is refused again and again: this set, unless its worker is known not to try.
+fn while_refusals_grow(
+    scene: &Scene<'_>,
+    set: &ScaleSet,
+    known: Option<&SetMemory>,
+    changed: Option<Wall>,
+    count: &Count<'_>,
+) -> Found {
+    let Some(scope) = count.scope else { return cannot_say(scene, count) };
+    let may_be_first = changed.is_none() && scene.age() < START;
+    let all_tried = scope.last.create >= count.candidates;
+    let tries = match scene.generation {
+        Generation::Retries => true,
+        // Its workers may be at their first attempt.
+        Generation::Unknown if may_be_first => return settling(scene, count),
+        Generation::GivesUp | Generation::Unknown => changed.is_some() || has_listened(scene, set, known),
+    };
+    if tries {
+        let fact = Fact::CreateErrorsGrow { by: scope.errors_grew, within: GROWING };
+        return strong(scene, Diagnosis::ConflictRetrying, fact, count)
+            .working((WorkerState::Retrying, scope.errors_moved));
+    }
+    // The others try. Where a listener has run in this run of the manager, this set's may be the one that comes back.
+    if scene.generation == Generation::GivesUp && scope.never_opened() && (all_tried || !may_be_first) {
+        return abandoned(scene, set, scope, count);
+    }
+    cannot_say(scene, count)
+}
+
+/// Refusals stand still, and no attempt is under way.
+fn while_nobody_tries(
+    scene: &Scene<'_>,
+    set: &ScaleSet,
+    known: Option<&SetMemory>,
+    changed: Option<Wall>,
+    scope: &Scope,
+    count: &Count<'_>,
+) -> Found {
+    let (now, age, last) = (scene.now, scene.age(), scope.last);
+    let fact = Fact::CreateErrors { count: last.create_errors, flat_for: now.since(scope.errors_moved) };
+    if has_listened(scene, set, known) {
+        // Its listener ended, and nobody brings it back: a request of the manager's may hang.
+        let mut found = strong(scene, Diagnosis::Unheld, fact, count);
+        found.confidence = Confidence::Weak;
+        return found;
+    }
+    if changed.is_some() {
+        return strong(scene, Diagnosis::Unheld, fact, count).working((WorkerState::Unknown, now));
+    }
+    let refused = last.create_errors > 0 || last.start_errors > 0;
+    if refused && age < START && last.create.max(last.start_errors) < count.candidates {
+        return settling(scene, count);
+    }
+    if last.create_errors > last.start_errors {
         return match scene.generation {
             // It retries by itself, as its kind does; its living workers prove it.
             Generation::Retries => {
-                let alive = scene.sweep.goroutines.known().is_some_and(|counted| counted.workers >= scene.total);
-                let mut found = strong(Diagnosis::ConflictRetrying, Fact::RetriesByItself);
-                found.confidence = if alive { Confidence::Strong } else { Confidence::Weak };
+                let mut found = strong(scene, Diagnosis::ConflictRetrying, Fact::RetriesByItself, count);
+                found.confidence = if count.all_live(scene) { Confidence::Strong } else { Confidence::Weak };
                 found
             }
-            Generation::GivesUp | Generation::Unknown => {
-                strong(Diagnosis::ConflictAbandoned, Fact::CreateErrors { count: refusals, flat_for })
-                    .working((WorkerState::Absent, now))
-            }
+            Generation::GivesUp | Generation::Unknown => abandoned(scene, set, scope, count),
         };
     }
-    let start_errors = scope.map_or(0, |(last, _)| last.start_errors);
-    if start_errors > 0 && age >= FLAT {
-        let mut found = strong(Diagnosis::StartAbandoned, Fact::StartErrors { count: start_errors });
-        if cause_is_gone(scene, set, count) {
-            found = found.with(Source::Metrics, now, Fact::CauseGone);
-        }
+    if last.start_errors > 0 {
         return match scene.generation {
             Generation::Retries => cannot_say(scene, count),
-            Generation::GivesUp | Generation::Unknown => found.working((WorkerState::Absent, now)),
+            Generation::GivesUp | Generation::Unknown => abandoned(scene, set, scope, count),
         };
     }
     if age < START {
         return settling(scene, count);
     }
-    strong(Diagnosis::Unheld, Fact::ManagerAge { age })
+    let mut found = strong(scene, Diagnosis::Unheld, Fact::ManagerAge { age }, count);
+    if count.all_live(scene) {
+        found.confidence = Confidence::Weak;
+    }
+    found
+}
+
+/// No counters: what the workers' number says (`reference/garm-api.md` §10).
+fn by_workers(scene: &Scene<'_>, count: &Count<'_>) -> Found {
+    let Some(counted) = count.goroutines else { return cannot_say(scene, count) };
+    let living = counted.counted.workers;
+    let fact = Fact::LivingWorkers { living, expected: scene.total };
+    let found = |diagnosis, confidence| {
+        Found::new(diagnosis, confidence, scene.now, Source::Goroutines, fact.clone()).with(
+            Source::Goroutines,
+            scene.now,
+            Fact::LivingListeners { living: counted.counted.listeners, expected: counted.all },
+        )
+    };
+    if living >= scene.total {
+        // All workers live and none listens: they try.
+        found(Diagnosis::ConflictRetrying, Confidence::Weak)
+    } else if scene.total.saturating_sub(living) >= counted.all {
+        found(Diagnosis::Unheld, Confidence::Strong).working((WorkerState::Absent, scene.now))
+    } else {
+        found(Diagnosis::Unheld, Confidence::Weak)
+    }
+}
+
+/// Given up at the first start. More failures before a session than refusals of one: it was not a conflict.
+fn abandoned(scene: &Scene<'_>, set: &ScaleSet, scope: &Scope, count: &Count<'_>) -> Found {
+    let last = scope.last;
+    let absent = (WorkerState::Absent, scene.now);
+    if last.create_errors > last.start_errors {
+        let flat_for = scene.now.since(scope.errors_moved);
+        let fact = Fact::CreateErrors { count: last.create_errors, flat_for };
+        return strong(scene, Diagnosis::ConflictAbandoned, fact, count).working(absent);
+    }
+    let fact = Fact::StartErrors { count: last.start_errors };
+    let found = strong(scene, Diagnosis::StartAbandoned, fact, count).working(absent);
+    if cause_is_gone(scene, set, count) { found.with(Source::Metrics, scene.now, Fact::CauseGone) } else { found }
+}
+
+fn strong(scene: &Scene<'_>, diagnosis: Diagnosis, fact: Fact, count: &Count<'_>) -> Found {
+    Found::new(diagnosis, Confidence::Strong, scene.now, count.source, fact).with(count.source, scene.now, count.fact())
+}
+
+/// Whether the set was seen to listen in this run, and nothing of it has changed since.
+fn has_listened(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>) -> bool {
+    let verdict = known.and_then(|known| known.verdict.as_ref()).filter(|verdict| verdict.holds(set, scene));
+    verdict.is_some_and(|verdict| verdict.diagnosis == Diagnosis::Listening)
 }
 
 /// Whether what made the manager give up is seen to be gone. Where we ask GitHub ourselves, its answer tells; else a
@@ -305,27 +466,52 @@ fn cause_is_gone(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> bool {
     scene.cause_gone && count.scope.is_some_and(|scope| scene.now.since(scope.start_errors_moved) >= quiet)
 }
 
+/// Young, or not to be told.
+fn undecided(scene: &Scene<'_>) -> Diagnosis {
+    if scene.young { Diagnosis::Settling } else { Diagnosis::Unknown }
+}
+
 fn settling(scene: &Scene<'_>, count: &Count<'_>) -> Found {
-    let young = scene.age() < scene.policy.settle;
-    let diagnosis = if young { Diagnosis::Settling } else { Diagnosis::Unknown };
     let fact = Fact::ManagerAge { age: scene.age() };
-    Found::new(diagnosis, Confidence::Weak, scene.now, count.source, fact).with(count.source, scene.now, count.fact())
+    Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, fact).with(
+        count.source,
+        scene.now,
+        count.fact(),
+    )
 }
 
 fn cannot_say(scene: &Scene<'_>, count: &Count<'_>) -> Found {
-    let young = scene.age() < scene.policy.settle;
-    let diagnosis = if young { Diagnosis::Settling } else { Diagnosis::Unknown };
-    Found::new(diagnosis, Confidence::Weak, scene.now, count.source, count.fact())
+    Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, count.fact())
 }
 
-fn cannot_tell(scene: &Scene<'_>, set: &ScaleSet, listening: u64, of: &[&ScaleSet], count: &Count<'_>) -> Found {
-    let of = u64::try_from(of.len()).unwrap_or(u64::MAX);
-    let fact = Fact::CannotTellWhich { listening, of };
-    let young = scene.age() < scene.policy.settle;
-    let diagnosis = if young { Diagnosis::Settling } else { Diagnosis::Unknown };
-    let changed = set.updated_at.is_some_and(|updated| scene.incarnation.is_some_and(|run| updated > run.0));
-    let found = Found::new(diagnosis, Confidence::Weak, scene.now, count.source, fact);
-    if changed && count.growing(scene.now) {
+/// Some of these listen and some do not. That may be asked about (`CannotTellWhich`) only where nothing is on its way:
+/// a listener that is about to come back must not find its session taken by our question.
+fn cannot_tell(
+    scene: &Scene<'_>,
+    set: &ScaleSet,
+    known: Option<&SetMemory>,
+    listening: u64,
+    of: &[&ScaleSet],
+    count: &Count<'_>,
+) -> Found {
+    let moved = known.and_then(|known| known.revised).and(scene.changed(set, known));
+    let treated = scene.context.treatments.iter().any(|row| row.set == set.id);
+    if let Some(at) = moved.filter(|at| !treated && scene.now.since(*at) < LATELY)
+        && !count.growing(scene.now)
+    {
+        return Found::new(Diagnosis::Listening, Confidence::Weak, at, Source::Api, Fact::RevisionMoved).with(
+            count.source,
+            scene.now,
+            count.fact(),
+        );
+    }
+    let fact = if count.settled(scene.now) {
+        Fact::CannotTellWhich { listening, of: number_of(of.len()) }
+    } else {
+        count.fact()
+    };
+    let found = Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, fact);
+    if scene.changed(set, known).is_some() && count.growing(scene.now) {
         let at = count.scope.map_or(scene.now, |scope| scope.errors_moved);
         return found.working((WorkerState::Retrying, at));
     }
@@ -334,14 +520,5 @@ fn cannot_tell(scene: &Scene<'_>, set: &ScaleSet, listening: u64, of: &[&ScaleSe
 
 /// No source that could tell is available.
 fn unseen(scene: &Scene<'_>) -> Found {
-    let young = scene.age() < scene.policy.settle;
-    let diagnosis = if young { Diagnosis::Settling } else { Diagnosis::Unknown };
-    Found::new(diagnosis, Confidence::Weak, scene.now, Source::Api, Fact::NothingToSee)
-}
-
-fn listening(decided: &BTreeMap<ScaleSetId, Found>, candidates: &[&ScaleSet]) -> u64 {
-    let listens = |set: &&&ScaleSet| {
-        decided.get(&set.id).is_some_and(|found| matches!(found.diagnosis, Diagnosis::Listening | Diagnosis::Deaf))
-    };
-    u64::try_from(candidates.iter().filter(listens).count()).unwrap_or(u64::MAX)
+    Found::new(undecided(scene), Confidence::Weak, scene.now, Source::Api, Fact::NothingToSee)
 }

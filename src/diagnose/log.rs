@@ -4,6 +4,7 @@
 //! show at its level: then the set's revision is younger than the line, and the line proves nothing any more.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
+use super::memory::{RATE_WINDOW, SetMemory};
 use super::rules::Found;
 use crate::decide::policy::Policy;
 use crate::model::log_fact::{ListenerErrorKind, LogEvidence, SetLog};
@@ -13,6 +14,12 @@ use crate::model::{
 
 /// A worker that retries does so every 2 s, plus the time of its requests; after this it is not seen to retry.
 const RETRY_SEEN: Span = Span::secs(40);
+/// A listener that had run waits up to 90 s between two attempts (`reference/garm-api.md` §11.1).
+const RETRY_SEEN_AFTER_END: Span = Span::secs(120);
+/// A listener that the manager stops ends its session first; the poll that is still under way then fails, this soon.
+const ECHO: Span = Span::secs(5);
+/// A refresh that fails is tried again every minute; without another failure within this, it has worked since.
+const REFRESH_AGAIN: Span = Span::secs(150);
 /// Message failures in a row that make a poison message.
 const POISON: u32 = 3;
 /// One start known by two sources differs by up to this.
@@ -59,11 +66,22 @@ pub(super) fn worker(set: &SetLog) -> (WorkerState, Wall) {
     latest.map_or((WorkerState::Unknown, Wall(0)), |(at, state)| (state, at))
 }
 
+/// Sessions opened lately by the log, and within which time.
+pub(super) fn churn(facts: &SetLog, known: &mut SetMemory, now: Wall) -> Option<(u32, Span)> {
+    let kept = known.log_opened.filter(|(at, count)| now.since(*at) <= RATE_WINDOW && *count <= facts.opened_count);
+    let Some((from, before)) = kept else {
+        known.log_opened = Some((now, facts.opened_count));
+        return None;
+    };
+    Some((facts.opened_count.saturating_sub(before), now.since(from)))
+}
+
 /// The diagnosis that the log proves, if it proves one.
 pub(super) fn verdict(log: &LogEvidence, facts: &SetLog, set: &ScaleSet, scene: &Scene<'_>) -> Option<Found> {
     let revised_since = |at: Wall| set.updated_at.is_some_and(|updated| updated > at);
     if let Some((at, kind)) = facts.last_failure
         && is_latest(facts, at)
+        && !is_echo(facts, at)
         && let Some(found) = failure(at, kind, scene)
     {
         return Some(found);
@@ -73,6 +91,7 @@ pub(super) fn verdict(log: &LogEvidence, facts: &SetLog, set: &ScaleSet, scene: 
     }
     if let Some(at) = facts.last_refresh_failure
         && facts.last_opened.is_none_or(|opened| opened < at)
+        && scene.now.since(at) < REFRESH_AGAIN
     {
         let fact = Fact::ListenerErrorLine { kind: ListenerErrorKind::SessionExpired };
         return Some(Found::new(Diagnosis::Evicted, Confidence::Proof, at, Source::Log, fact));
@@ -89,6 +108,11 @@ pub(super) fn verdict(log: &LogEvidence, facts: &SetLog, set: &ScaleSet, scene: 
 /// No sign of life came after `at`.
 fn is_latest(facts: &SetLog, at: Wall) -> bool {
     facts.last_sign_of_life().is_none_or(|sign| sign <= at) && facts.gave_up.is_none()
+}
+
+/// The failure of a poll whose session the manager itself has just closed.
+fn is_echo(facts: &SetLog, at: Wall) -> bool {
+    facts.last_closed.is_some_and(|closed| closed <= at && at.since(closed) <= ECHO)
 }
 
 fn failure(at: Wall, kind: ListenerErrorKind, scene: &Scene<'_>) -> Option<Found> {
@@ -120,7 +144,9 @@ fn given_up(facts: &SetLog, gave_up: Wall, scene: &Scene<'_>) -> Found {
         None => {
             let owner = facts.conflict_owner.clone();
             let run = facts.conflicts.map_or(Span::ZERO, |(first, last)| last.since(first));
-            Found::new(Diagnosis::ConflictAbandoned, Confidence::Proof, gave_up, Source::Log, Fact::GaveUpLine).with(
+            let foreign = is_foreign(facts, scene);
+            let diagnosis = if foreign { Diagnosis::HeldElsewhere } else { Diagnosis::ConflictAbandoned };
+            Found::new(diagnosis, Confidence::Proof, gave_up, Source::Log, Fact::GaveUpLine).with(
                 Source::Log,
                 gave_up,
                 Fact::ConflictLine { owner, run },
@@ -138,15 +164,20 @@ fn given_up(facts: &SetLog, gave_up: Wall, scene: &Scene<'_>) -> Found {
 }
 
 fn conflict(facts: &SetLog, first: Wall, last: Wall, scene: &Scene<'_>) -> Option<Found> {
-    if scene.now.since(last) > RETRY_SEEN {
+    let seen = if facts.opened_count > 0 { RETRY_SEEN_AFTER_END } else { RETRY_SEEN };
+    if scene.now.since(last) > seen {
         return None;
     }
     let run = last.since(first);
-    let foreign = facts.conflict_owner.as_ref().filter(|owner| scene.owner.is_some_and(|ours| ours != *owner));
-    let elsewhere = foreign.is_some() || run > scene.policy.stale_session_limit;
+    let elsewhere = is_foreign(facts, scene) || run > scene.policy.stale_session_limit;
     let diagnosis = if elsewhere { Diagnosis::HeldElsewhere } else { Diagnosis::ConflictRetrying };
     let fact = Fact::ConflictLine { owner: facts.conflict_owner.clone(), run };
     Some(Found::new(diagnosis, Confidence::Proof, last, Source::Log, fact))
+}
+
+/// Whether a refusal named an owner that is not this manager.
+fn is_foreign(facts: &SetLog, scene: &Scene<'_>) -> bool {
+    facts.conflict_owner.as_ref().is_some_and(|owner| scene.owner.is_some_and(|ours| ours != owner))
 }
 
 fn listening(log: &LogEvidence, facts: &SetLog, scene: &Scene<'_>) -> Option<Found> {

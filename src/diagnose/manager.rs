@@ -2,8 +2,12 @@
 //!
 //! Rules. A refused connection means *down*; anything else that is no answer means *unreachable*: a manager that
 //! cannot be asked is neither ill nor well, and its sets are `unknown`. A run is the same as long as its start date is
-//! the same; counters that go backwards within one are a new run too. How the run before ended is told once it can be
-//! told: a crash leaves sessions behind, so the new run is refused, or the ledger knows a living one of the old run.
+//! the same, give or take [`MARGIN`] (a start date read from the kernel's boot time wavers by a second); counters that
+//! go backwards within one are a new run too. How the run before ended is told once it can be told: a crash leaves
+//! sessions behind, so the new run is refused, or the ledger knows a living one of the old run.
+//!
+//! How old a run is decides what it may be blamed for, and the manager's clock need not be ours. So its age is a lower
+//! bound: the run began no earlier than our last look at the one before, and no later than our first look at it.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::Context;
@@ -11,67 +15,113 @@ use super::memory::Memory;
 use crate::decide::policy::Policy;
 use crate::model::session::OpenedBy;
 use crate::model::{
-    EndpointName, EndpointState, EntityRef, FailureKind, Generation, Incarnation, ManagerState, RestartKind, ScaleSet,
-    Seen, Span, Sweep, Wall,
+    Diagnosis, EndpointName, EndpointState, EntityRef, Fact, FailureKind, Finding, Generation, Incarnation,
+    ManagerState, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// After this, a run that was refused nothing began after a clean end.
 const TELL_AFTER: Span = Span::secs(15);
 /// A failure of the manager's own pulse (asked every 30 s) that is older than this is over.
 const PULSE: Span = Span::secs(45);
+/// A set that is changed has a worker that tries again within this.
+const REVIVAL: Span = Span::mins(2);
 /// One start known by two sources differs by up to this.
 const MARGIN: Span = Span::secs(2);
 
-/// The manager's present run: by its metrics, else by its log.
+/// The manager's present run: by its metrics, else by its log. One start known twice keeps its first date.
 pub(super) fn incarnation(sweep: &Sweep, memory: &Memory) -> Option<Incarnation> {
     let by_metrics = sweep.metrics.known().and_then(|metrics| metrics.incarnation);
-    let by_log = || {
-        let started = sweep.log.known().and_then(|log| log.run_started)?;
-        // Our memory of the same run, by a better source, is kept.
-        let same = memory.incarnation.filter(|run| run.0.since(started) <= MARGIN && started.since(run.0) <= MARGIN);
-        Some(same.unwrap_or(Incarnation(started)))
-    };
-    by_metrics.or_else(by_log).or(memory.incarnation)
+    // A log may have missed a start that the metrics showed: it only ever moves the run on.
+    let newer = |run: &Incarnation| memory.incarnation.is_none_or(|known| *run > known);
+    let by_log = || sweep.log.known().and_then(|log| log.run_started).map(Incarnation).filter(newer);
+    let told = by_metrics.or_else(by_log);
+    let kept = memory.incarnation.filter(|known| told.is_none_or(|told| same_start(*known, told)));
+    kept.or(told)
+}
+
+fn same_start(a: Incarnation, b: Incarnation) -> bool {
+    a.0.since(b.0) <= MARGIN && b.0.since(a.0) <= MARGIN
 }
 
 /// Notes a new run: what was known of the old one says nothing any more.
-pub(super) fn note_run(memory: &mut Memory, incarnation: Option<Incarnation>) {
-    let Some(run) = incarnation else { return };
-    let Some(known) = memory.incarnation else {
-        memory.incarnation = Some(run);
-        return;
-    };
-    if known == run {
-        return;
-    }
-    memory.incarnation = Some(run);
-    memory.scopes.clear();
-    if run.0.since(known.0) > MARGIN {
-        memory.restarted = Some((run, known));
-        for set in memory.sets.values_mut() {
-            set.verdict = None;
+pub(super) fn note_run(memory: &mut Memory, incarnation: Option<Incarnation>, sweep: &Sweep) {
+    let now = sweep.at.wall;
+    let answers = sweep.scale_sets.known().is_some();
+    let was_down = memory.answered.is_some() && memory.run_seen.is_none();
+    match (memory.incarnation, incarnation) {
+        (Some(known), Some(run)) if known != run => {
+            memory.incarnation = Some(run);
+            forget_run(memory);
+            if run > known {
+                memory.restarted = Some(run);
+            }
         }
+        (None, Some(run)) => memory.incarnation = Some(run),
+        // Nobody tells its start. It was down, so what answers now is another run.
+        (None, None) if answers && was_down => forget_run(memory),
+        (Some(_) | None, Some(_) | None) => {}
+    }
+    match &sweep.scale_sets {
+        Seen::Known(_) => {
+            memory.run_seen.get_or_insert(now);
+            memory.answered = Some(now);
+        }
+        Seen::Failed(failure) if failure.kind == FailureKind::Connect && memory.incarnation.is_none() => {
+            memory.answered = Some(now);
+            memory.run_seen = None;
+        }
+        Seen::Failed(_) | Seen::NotAsked => {}
+    }
+}
+
+fn forget_run(memory: &mut Memory) {
+    memory.scopes.clear();
+    memory.goroutines = None;
+    memory.began_after = memory.answered;
+    memory.run_seen = None;
+    for set in memory.sets.values_mut() {
+        set.verdict = None;
+        set.conflict_since = None;
+        set.log_opened = None;
+    }
+}
+
+/// The latest date at which the present run can have begun, by our own clock as far as it tells.
+pub(super) fn began(memory: &Memory) -> Option<Wall> {
+    let told = memory.incarnation.map(|run| run.0.max(memory.began_after.unwrap_or(Wall(0))));
+    match (told, memory.run_seen) {
+        (Some(told), Some(seen)) => Some(told.min(seen)),
+        (Some(date), None) | (None, Some(date)) => Some(date),
+        (None, None) => None,
     }
 }
 
 /// Reads the counters; ones that go backwards belong to another run, whose start nobody told.
 pub(super) fn read_counters(memory: &mut Memory, sweep: &Sweep) {
+    let now = sweep.at.wall;
+    if let Some(counted) = sweep.goroutines.known()
+        && memory.goroutines.is_none_or(|(before, _)| before != *counted)
+    {
+        memory.goroutines = Some((*counted, now));
+    }
     let Some(metrics) = sweep.metrics.known() else { return };
-    let backwards = metrics.scopes.iter().any(|(kind, counters)| {
-        memory.scopes.get(kind).is_some_and(|scope| {
-            counters.create < scope.last.create
-                || counters.poll < scope.last.poll
-                || counters.delete < scope.last.delete
-        })
+    let backwards = memory.scopes.iter().any(|(kind, scope)| {
+        let counters = metrics.scopes.get(kind).copied().unwrap_or_default();
+        counters.create < scope.last.create
+            || counters.poll < scope.last.poll
+            || counters.delete < scope.last.delete
+            || counters.create_errors < scope.last.create_errors
     });
     if backwards {
-        memory.scopes.clear();
+        forget_run(memory);
+        memory.run_seen = sweep.scale_sets.known().map(|_| now);
     }
     for (kind, counters) in &metrics.scopes {
-        memory.scopes.entry(*kind).or_default().read(*counters, sweep.at.wall);
+        memory.scopes.entry(*kind).or_default().read(*counters, now);
     }
     memory.listener_series |= !metrics.listeners.is_empty();
+    memory.has_set_gauges = metrics.has_set_gauges;
     if metrics.has_set_gauges {
         memory.generation = Generation::Retries;
     }
@@ -79,7 +129,7 @@ pub(super) fn read_counters(memory: &mut Memory, sweep: &Sweep) {
 
 /// How the run before the present one ended, once, as soon as it can be told.
 pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>) -> Option<(RestartKind, Incarnation)> {
-    let (run, before) = memory.restarted?;
+    let run = memory.restarted?;
     let refused = memory.scopes.values().any(|scope| scope.last.create_errors > 0);
     let left_behind = context.ledger.iter().any(|session| match session.opened_by {
         OpenedBy::Manager(opened_in) => session.ended.is_none() && opened_in < run,
@@ -93,12 +143,11 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
                 .chain(log.by_forge.values().flat_map(BTreeMap::values))
                 .any(|set| set.conflicts.is_some())
     });
-    // The log says that the run before closed down, and nothing says that it did not get to the end.
-    let closed_down =
-        sweep.log.known().and_then(|log| log.last_stop).is_some_and(|at| at >= before.0 && at <= run.0.plus(MARGIN));
     let kind = if refused || left_behind || conflict {
         RestartKind::Crash
-    } else if closed_down || sweep.at.wall.since(run.0) >= TELL_AFTER && sweep.metrics.known().is_some() {
+    } else if began(memory).is_some_and(|began| sweep.at.wall.since(began) >= TELL_AFTER)
+        && (sweep.metrics.known().is_some() || sweep.log.known().is_some())
+    {
         RestartKind::Clean
     } else {
         return None;
@@ -108,10 +157,12 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
 }
 
 /// The manager.
-pub(super) fn state(sweep: &Sweep, incarnation: Option<Incarnation>, policy: &Policy) -> ManagerState {
+pub(super) fn state(sweep: &Sweep, memory: &Memory, policy: &Policy) -> ManagerState {
+    // A run whose start nobody tells is young only where the one before was seen to end.
+    let dated = memory.incarnation.is_some() || memory.began_after.is_some();
     match &sweep.scale_sets {
-        Seen::Known(_) => match incarnation {
-            Some(run) if sweep.at.wall.since(run.0) < policy.settle => ManagerState::Restarted,
+        Seen::Known(_) => match began(memory).filter(|_| dated) {
+            Some(began) if sweep.at.wall.since(began) < policy.settle => ManagerState::Restarted,
             Some(_) | None => ManagerState::Up,
         },
         Seen::Failed(failure) if failure.kind == FailureKind::Connect => ManagerState::Down,
@@ -145,7 +196,7 @@ fn asked<T>(seen: &Seen<T>) -> Option<bool> {
 /// Each endpoint: by our own questions, and by the manager's own trouble with it.
 pub(super) fn endpoints(
     sweep: &Sweep,
-    sets: &BTreeMap<crate::model::ScaleSetId, ScaleSet>,
+    sets: &BTreeMap<ScaleSetId, ScaleSet>,
     memory: &Memory,
 ) -> BTreeMap<EndpointName, EndpointState> {
     let now = sweep.at.wall;
@@ -222,12 +273,44 @@ pub(super) fn pulse_fails(memory: &Memory, now: Wall) -> bool {
 }
 
 /// Several entities fail at once, by our own questions: not one of them, but GitHub.
-pub(super) fn fault_at_forge(sweep: &Sweep) -> bool {
-    let failing: Vec<&EntityRef> = sweep
-        .broker
-        .iter()
-        .filter(|(_, answer)| answer.failure().is_some_and(|failure| is_fault(failure.kind)))
-        .map(|(entity, _)| entity)
-        .collect();
-    failing.len() >= 2
+pub(super) fn entities_fail(sweep: &Sweep) -> bool {
+    let failing = sweep.broker.values().filter(|answer| answer.failure().is_some_and(|failure| is_fault(failure.kind)));
+    failing.count() >= 2
+}
+
+/// Sets of several entities conflict, and no restart of the manager explains it (`reference/failure-modes.md` §1b F5).
+/// A refusal that names another owner is that owner's doing, and a set that was changed just before the run of
+/// conflicts began has a worker that came to it late.
+pub(super) fn entities_conflict(
+    findings: &BTreeMap<ScaleSetId, Finding>,
+    sets: &BTreeMap<ScaleSetId, ScaleSet>,
+    memory: &Memory,
+    policy: &Policy,
+) -> bool {
+    let explained_until = began(memory).map(|began| began.plus(policy.stale_session_limit));
+    let unexplained = |finding: &&Finding| {
+        let known = memory.sets.get(&finding.set);
+        let Some(since) = known.and_then(|known| known.conflict_since) else { return false };
+        let changed = known.and_then(|known| known.revised).into_iter();
+        let changed = changed.chain(sets.get(&finding.set).and_then(|set| set.updated_at));
+        let revived = changed.into_iter().any(|at| at.plus(REVIVAL) >= since && at <= since.plus(REVIVAL));
+        let foreign = named_owner(finding).is_some_and(|owner| memory.owner.as_ref() != Some(owner));
+        explained_until.is_some_and(|until| since > until) && !revived && !foreign
+    };
+    let conflicting = findings
+        .values()
+        .filter(|finding| matches!(finding.diagnosis, Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere));
+    let entities: BTreeSet<EntityRef> =
+        conflicting.filter(unexplained).filter_map(|finding| sets.get(&finding.set)?.entity_ref()).collect();
+    entities.len() >= 2
+}
+
+fn named_owner(finding: &Finding) -> Option<&Owner> {
+    finding.evidence.iter().find_map(|evidence| {
+        if let Fact::ConflictLine { owner, .. } | Fact::ProbeRefused { owner } = &evidence.fact {
+            owner.as_ref()
+        } else {
+            None
+        }
+    })
 }

@@ -2,7 +2,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use crate::model::{
-    Diagnosis, EntityKind, Generation, Incarnation, Owner, Revision, ScaleSet, ScaleSetId, ScopeCounters, Span, Wall,
+    Diagnosis, EntityKind, ForgeId, ForgeStatistics, Generation, Goroutines, Incarnation, Owner, Revision, ScaleSet,
+    ScaleSetId, ScopeCounters, Span, Wall,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -11,6 +12,10 @@ use std::collections::{BTreeMap, VecDeque};
 pub(super) const FLAT: Span = Span::secs(6);
 /// Longer than the longest wait of a listener that had run.
 const FLAT_AFTER_END: Span = Span::secs(100);
+/// Refusals that grew within this are growing.
+pub(super) const GROWING: Span = Span::secs(8);
+/// The counters of one scrape are not read at one instant.
+const READ_SKEW: Span = Span::secs(2);
 /// Samples of a counter kept to tell its rate.
 const SAMPLES: usize = 40;
 /// How far back a rate looks.
@@ -22,10 +27,21 @@ pub(super) const RATE_WINDOW: Span = Span::mins(1);
 pub struct Memory {
     /// The manager's present run.
     pub(super) incarnation: Option<Incarnation>,
-    /// A run whose beginning was seen, with the run before, until it is told how that one ended.
-    pub(super) restarted: Option<(Incarnation, Incarnation)>,
+    /// By our own clock, the present run began after this: the last look at the run before, or at a manager that was
+    /// down. Absent while nothing was ever seen to end.
+    pub(super) began_after: Option<Wall>,
+    /// The last sweep that saw the run before end: the last answer of it, or the last refused connection.
+    pub(super) answered: Option<Wall>,
+    /// The first sweep in which the present run answered.
+    pub(super) run_seen: Option<Wall>,
+    /// A run whose beginning was seen, until it is told how the one before ended.
+    pub(super) restarted: Option<Incarnation>,
     /// What the build does after a refused start, once seen.
     pub(super) generation: Generation,
+    /// Whether its own metrics say so, which nothing overrules.
+    pub(super) has_set_gauges: bool,
+    /// Goroutines as last counted, and since when they are so many.
+    pub(super) goroutines: Option<(Goroutines, Wall)>,
     /// Whether the build exports a series per listener.
     pub(super) listener_series: bool,
     /// The owner name of the manager's sessions.
@@ -66,6 +82,7 @@ pub(super) struct Scope {
 
 /// One set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct SetMemory {
     /// The last diagnosis, since when, and how many sweeps in a row.
     pub diagnosis: Diagnosis,
@@ -79,10 +96,14 @@ pub(super) struct SetMemory {
     pub verdict: Option<Verdict>,
     /// The revision last seen.
     pub revision: Option<Revision>,
-    /// Since when GitHub does not list it.
-    pub missing_since: Option<Wall>,
-    /// Since when jobs wait without a runner.
-    pub jobs_wait_since: Option<Wall>,
+    /// When we saw the revision change, by our own clock.
+    pub revised: Option<Wall>,
+    /// First sign of the present unbroken run of conflicts.
+    pub conflict_since: Option<Wall>,
+    /// Since when GitHub does not list it, under which id.
+    pub missing_since: Option<(ForgeId, Wall)>,
+    /// Since when jobs wait and nothing moves, and the counts that do not move.
+    pub jobs_wait: Option<(Wall, ForgeStatistics)>,
     /// (date, sessions that the log saw open), about a minute apart.
     pub log_opened: Option<(Wall, u32)>,
 }
@@ -96,6 +117,31 @@ pub(super) struct Verdict {
     pub at: Wall,
     /// For this revision.
     pub revision: Revision,
+}
+
+impl Default for SetMemory {
+    fn default() -> Self {
+        Self::fresh(Wall(0))
+    }
+}
+
+impl SetMemory {
+    /// A set never seen before.
+    pub(super) const fn fresh(now: Wall) -> Self {
+        Self {
+            diagnosis: Diagnosis::Unknown,
+            since: now,
+            seen: 0,
+            ill_since: None,
+            verdict: None,
+            revision: None,
+            revised: None,
+            conflict_since: None,
+            missing_since: None,
+            jobs_wait: None,
+            log_opened: None,
+        }
+    }
 }
 
 impl Scope {
@@ -146,11 +192,36 @@ impl Scope {
         }
     }
 
+    /// Whether refusals keep coming.
+    pub(super) fn is_growing(&self, now: Wall) -> bool {
+        self.last.create_errors > 0 && self.errors_grew > 0 && now.since(self.errors_moved) < GROWING
+    }
+
+    /// Whether a listener of this run has ended: it waits up to a minute between two attempts to open again.
+    pub(super) const fn any_ended(&self) -> bool {
+        self.last.delete > 0 || self.last.poll_errors > 0
+    }
+
+    /// Whether no session was opened in this run: whoever was refused was refused at its first start.
+    pub(super) const fn never_opened(&self) -> bool {
+        self.last.poll == 0
+    }
+
+    /// Whether the number of open sessions has stood still for longer than the longest wait between two attempts.
+    pub(super) fn is_settled(&self, now: Wall) -> bool {
+        let still = if self.any_ended() { FLAT_AFTER_END } else { FLAT };
+        self.open.is_some_and(|(_, since)| now.since(since) >= still)
+    }
+
+    /// Whether a poll began although no session is open by the numbers: then the numbers are wrong.
+    pub(super) fn contradicts_itself(&self) -> bool {
+        self.open.is_some_and(|(open, since)| open == 0 && self.polls_moved > since.plus(READ_SKEW))
+    }
+
     /// Whether refusals have stood still for so long, with no attempt under way, that nobody can be trying. A first
     /// start is tried again every 2 s; a listener that had run waits up to a minute between two attempts.
     pub(super) fn is_flat(&self, now: Wall) -> bool {
-        let none_ended = self.last.delete == 0 && self.last.poll_errors == 0;
-        let span = if none_ended { FLAT } else { FLAT_AFTER_END };
+        let span = if self.any_ended() { FLAT_AFTER_END } else { FLAT };
         self.reads >= 2 && !self.in_flight() && now.since(self.errors_moved) >= span
     }
 

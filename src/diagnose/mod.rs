@@ -8,6 +8,23 @@
 //! | [`attribute`] | counters without names → sets, where the numbers leave no choice |
 //! | [`memory`] | what is carried from pass to pass |
 //!
+//! The first that speaks decides:
+//!
+//! | order | finding | by |
+//! |---|---|---|
+//! | 1 | `unknown`, all sets | the set list cannot be read |
+//! | 2 | `disabled_by_medic`, `disabled` | the set list, the journal |
+//! | 3 | `missing`, `mismatched` | GitHub's list, for as long as `missing_after` |
+//! | 4 | `unauthorized`, `evicted`, `flapping`, `conflict_*`, `start_abandoned`, `held_elsewhere`, `listening`, `starved`, `deaf` | the log, its latest word |
+//! | 5 | `unheld`, `held_elsewhere` | a session probe that nothing newer contradicts |
+//! | 6 | `listening`, `deaf` | the metrics of its own listener |
+//! | 7 | `flapping`, `deaf`, `listening`, `conflict_*`, `start_abandoned`, `unheld` | the counters of its scope, where they leave no choice |
+//! | 8 | `settling` | a manager younger than its grace |
+//! | 9 | `unknown` | nothing |
+//!
+//! Then: a `conflict_retrying` that no stale session can explain any more is `held_elsewhere`; a `listening` whose jobs
+//! stand still is `starved`.
+//!
 //! Ambiguity is a state: what cannot be told is `unknown`, never the likelier of two.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
@@ -16,20 +33,31 @@ mod log;
 mod manager;
 mod memory;
 mod rules;
+
+#[cfg(test)]
+mod recordings;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 
 use crate::decide::policy::Policy;
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, EndpointName, EndpointState, EntityKind, Evidence, Fact, Finding, Generation,
-    Incarnation, ManagerState, Now, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Source, Sweep, Treatment, Wall,
+    Confidence, Diagnosis, Enablement, EndpointName, EndpointState, EntityKind, Evidence, Fact, FailureKind, Finding,
+    Generation, Incarnation, ManagerState, Now, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Source, Span, Sweep,
+    Treatment, Wall,
 };
-use attribute::Question;
+use attribute::{Counted, Question};
 pub use memory::Memory;
 use memory::{SetMemory, Verdict};
 use rules::{Found, Scene};
 use std::collections::BTreeMap;
+
+/// After this, a build that retries has retried.
+const FIRST_TRIES: Span = Span::secs(10);
+/// A set that processed a message within this was well then.
+pub(crate) const LATELY: Span = Span::mins(10);
 
 /// What a session probe answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,13 +125,14 @@ pub struct Fleet {
 /// Diagnoses one sweep.
 pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, policy: &Policy) -> Fleet {
     let incarnation = manager::incarnation(sweep, memory);
-    manager::note_run(memory, incarnation);
+    manager::note_run(memory, incarnation, sweep);
     manager::read_counters(memory, sweep);
+    let incarnation = memory.incarnation;
     if let Some(controller) = sweep.controller.known() {
         memory.owner = Some(Owner::of_garm(&controller.id));
     }
     let sets = known_sets(memory, sweep);
-    let state = manager::state(sweep, incarnation, policy);
+    let state = manager::state(sweep, memory, policy);
     let mut fleet = Fleet {
         at: sweep.at,
         manager: state,
@@ -112,7 +141,7 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
         endpoints: manager::endpoints(sweep, &sets, memory),
         findings: BTreeMap::new(),
         blind: manager::blind(sweep),
-        fault_at_forge: manager::fault_at_forge(sweep),
+        fault_at_forge: false,
         generation: memory.generation,
         owner: memory.owner.clone(),
         recoveries: Vec::new(),
@@ -126,7 +155,9 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
         }
         Seen::NotAsked | Seen::Failed(_) => unseen(sweep, &fleet),
     };
-    remember(memory, found, &mut fleet);
+    remember(memory, found, policy, &mut fleet);
+    fleet.fault_at_forge =
+        manager::entities_fail(sweep) || manager::entities_conflict(&fleet.findings, &fleet.sets, memory, policy);
     fleet
 }
 
@@ -155,44 +186,50 @@ fn unseen(sweep: &Sweep, fleet: &Fleet) -> BTreeMap<ScaleSetId, Found> {
     fleet.sets.keys().map(|id| (*id, found.clone())).collect()
 }
 
-/// What the build does after a refused start, as far as it was seen to do it.
+/// What the build does after a refused start, as far as it was seen to do it. What its own metrics say is never
+/// overruled; what its behaviour showed is, by a later run that shows the opposite (another build was installed).
 fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
-    if memory.generation == Generation::Retries {
+    if memory.has_set_gauges {
         return;
     }
+    let now = sweep.at.wall;
+    let Some(began) = manager::began(memory) else { return };
+    let age = now.since(began);
     if let Some(log) = sweep.log.known()
         && log::is_of_run(log, fleet.incarnation)
+        && log.by_id.values().chain(log.by_forge.values().flat_map(BTreeMap::values)).any(|set| set.gave_up.is_some())
     {
-        let gave_up = |set: &crate::model::log_fact::SetLog| set.gave_up.is_some();
-        if log.by_id.values().any(gave_up) || log.by_forge.values().flat_map(BTreeMap::values).any(gave_up) {
-            memory.generation = Generation::GivesUp;
-        }
+        memory.generation = Generation::GivesUp;
+        return;
     }
     let total = u32::try_from(fleet.sets.len()).unwrap_or(u32::MAX);
     let refused = memory.scopes.values().any(|scope| scope.last.create_errors > 0);
-    let grown_up = fleet.incarnation.is_some_and(|run| sweep.at.wall.since(run.0).as_millis() >= 10_000);
     if let Some(counted) = sweep.goroutines.known()
         && counted.workers < total
         && refused
-        && grown_up
+        && memory.generation == Generation::Unknown
+        && age >= Span::secs(10)
     {
         memory.generation = Generation::GivesUp;
     }
     // A build that gives up tries each set once; only a set that was really changed since the start tries again.
-    let Some(run) = fleet.incarnation else { return };
-    let changed = fleet.sets.values().any(|set| set.updated_at.is_none_or(|updated| updated > run.0));
+    let changed = fleet
+        .sets
+        .values()
+        .any(|set| fleet.incarnation.is_none_or(|run| set.updated_at.is_none_or(|updated| updated > run.0)));
+    // A listener that had run tries again in any build: only first starts tell them apart.
     if changed {
         return;
     }
-    for (kind, scope) in &memory.scopes {
+    for (kind, scope) in memory.scopes.iter().filter(|(_, scope)| scope.never_opened()) {
         let candidates = fleet.sets.values().filter(|set| candidate_kind(set) == Some(*kind)).count();
         let candidates = u64::try_from(candidates).unwrap_or(u64::MAX);
-        if candidates > 0 && scope.last.create_errors > candidates {
-            memory.generation = Generation::Retries;
-            return;
+        if candidates == 0 || scope.last.create_errors == 0 {
+            continue;
         }
-        let nobody_tries = scope.last.open_now() < candidates && scope.is_flat(sweep.at.wall);
-        if scope.last.create_errors > 0 && nobody_tries && grown_up {
+        if scope.last.create_errors > candidates {
+            memory.generation = Generation::Retries;
+        } else if age >= FIRST_TRIES && scope.is_flat(now) {
             memory.generation = Generation::GivesUp;
         }
     }
@@ -216,70 +253,96 @@ fn judge(
     let now = sweep.at.wall;
     let given_up = fleet.sets.values().filter(|set| has_given_up(memory, set)).count();
     let troubled = fleet.endpoints.values().any(|state| *state != EndpointState::Up);
+    let cause_gone = !troubled && !manager::pulse_fails(memory, now);
+    let began = manager::began(memory);
+    let Memory { scopes, sets: remembered, goroutines, generation, listener_series, .. } = memory;
     let scene = Scene {
         sweep,
         context,
         policy,
         incarnation: fleet.incarnation,
+        began,
+        young: fleet.manager == ManagerState::Restarted,
         owner: fleet.owner.as_ref(),
-        generation: memory.generation,
-        cause_gone: !troubled && !manager::pulse_fails(memory, now),
-        listener_series: memory.listener_series,
+        generation: *generation,
+        cause_gone,
+        listener_series: *listener_series,
+        scopes,
         total: u32::try_from(fleet.sets.len()).unwrap_or(u32::MAX),
         given_up: u32::try_from(given_up).unwrap_or(u32::MAX),
         now,
     };
     let mut found = BTreeMap::new();
-    let mut scopes: BTreeMap<EntityKind, Vec<&ScaleSet>> = BTreeMap::new();
+    let mut candidates: BTreeMap<EntityKind, Vec<&ScaleSet>> = BTreeMap::new();
     for set in fleet.sets.values() {
-        let set_memory = memory.sets.entry(set.id).or_insert_with(|| SetMemory::fresh(now));
-        if set_memory.revision.as_ref() != Some(&set.revision) {
-            set_memory.revision = Some(set.revision.clone());
-        }
-        if let Some(own) = rules::own_evidence(&scene, set, Some(set_memory)) {
+        let known = remembered.entry(set.id).or_insert_with(|| SetMemory::fresh(now));
+        note_revision(known, set, now);
+        if let Some(own) = rules::own_evidence(&scene, set, known) {
             found.insert(set.id, own);
         }
         match candidate_kind(set) {
-            Some(kind) => scopes.entry(kind).or_default().push(set),
+            Some(kind) => candidates.entry(kind).or_default().push(set),
             None if !found.contains_key(&set.id) => {
                 found.insert(set.id, not_created(now));
             }
             None => {}
         }
     }
-    let all: usize = scopes.values().map(Vec::len).sum();
+    let all: usize = candidates.values().map(Vec::len).sum();
     let all = u32::try_from(all).unwrap_or(u32::MAX);
     let mut counted = BTreeMap::new();
-    for (kind, candidates) in scopes {
+    for (kind, candidates) in candidates {
+        let goroutines = goroutines.filter(|_| sweep.goroutines.known().is_some());
         let question = Question {
             candidates,
             decided: &found,
-            scope: memory.scopes.get(&kind),
-            goroutines: sweep.goroutines.known().map(|counted| (*counted, all)),
+            scope: scene.scopes.get(&kind),
+            goroutines: goroutines.map(|(counted, since)| Counted { counted, since, all }),
         };
-        counted.extend(attribute::answer(&scene, &question, &memory.sets));
+        counted.extend(attribute::answer(&scene, &question, remembered));
     }
     found.extend(counted);
     for set in fleet.sets.values() {
-        let (Some(found), Some(memory)) = (found.get_mut(&set.id), memory.sets.get_mut(&set.id)) else { continue };
-        let waiting = rules::waiting_jobs(&scene, set, memory);
-        if let (Diagnosis::Listening, Some(fact)) = (found.diagnosis, waiting) {
-            found.diagnosis = Diagnosis::Starved;
-            found.evidence.insert(0, Evidence { source: Source::Broker, at: now, fact });
-        }
-        let lingering = sweep.lingering.known().and_then(|all| all.get(&set.id)).map_or(0, |of_set| of_set.deleted);
-        if lingering > 0 && found.diagnosis.is_ill() {
-            let fact = Fact::DeletedInstancesLinger { count: lingering };
-            found.evidence.push(Evidence { source: Source::Api, at: now, fact });
-        }
-        if let Some(run) = known_stale(context, set.id, fleet.incarnation)
-            && found.diagnosis.is_ill()
-        {
-            let fact = Fact::StaleSessionKnown { incarnation: run };
-            found.evidence.push(Evidence { source: Source::Journal, at: now, fact });
-        }
+        let (Some(found), Some(known)) = (found.get_mut(&set.id), remembered.get_mut(&set.id)) else { continue };
+        add_what_else_is_seen(&scene, set, known, found);
     }
     found
+}
+
+/// What bears on the set beside the diagnosis; jobs that stand still change it.
+fn add_what_else_is_seen(scene: &Scene<'_>, set: &ScaleSet, known: &mut SetMemory, found: &mut Found) {
+    let now = scene.now;
+    let waiting = rules::waiting_jobs(scene, set, known);
+    if let (Diagnosis::Listening, Some(fact)) = (found.diagnosis, waiting) {
+        found.diagnosis = Diagnosis::Starved;
+        found.evidence.insert(0, Evidence { source: Source::Broker, at: now, fact });
+    }
+    if !found.diagnosis.is_ill() && found.diagnosis != Diagnosis::Unknown {
+        return;
+    }
+    let mut add = |source, fact| found.evidence.push(Evidence { source, at: now, fact });
+    let lingering = scene.sweep.lingering.known().and_then(|all| all.get(&set.id)).map_or(0, |of_set| of_set.deleted);
+    if lingering > 0 {
+        add(Source::Api, Fact::DeletedInstancesLinger { count: lingering });
+    }
+    if let Some(incarnation) = known_stale(scene.context, set.id, scene.incarnation) {
+        add(Source::Journal, Fact::StaleSessionKnown { incarnation });
+    }
+    if let Some(failure) = set.entity_ref().and_then(|entity| scene.sweep.broker.get(&entity)?.failure()) {
+        let refused = matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden);
+        add(Source::Broker, if refused { Fact::CredentialsRefused } else { Fact::BrokerUnseen { kind: failure.kind } });
+    }
+}
+
+fn note_revision(known: &mut SetMemory, set: &ScaleSet, now: Wall) {
+    match &known.revision {
+        Some(revision) if *revision == set.revision => {}
+        Some(_) => {
+            known.revised = Some(now);
+            known.revision = Some(set.revision.clone());
+        }
+        None => known.revision = Some(set.revision.clone()),
+    }
 }
 
 /// Whether the set was found to be given up, and nothing of it has changed since.
@@ -307,10 +370,11 @@ fn not_created(now: Wall) -> Found {
 }
 
 /// Holds what was found against what was known, and makes the findings.
-fn remember(memory: &mut Memory, found: BTreeMap<ScaleSetId, Found>, fleet: &mut Fleet) {
+fn remember(memory: &mut Memory, found: BTreeMap<ScaleSetId, Found>, policy: &Policy, fleet: &mut Fleet) {
     let now = fleet.at.wall;
-    for (id, found) in found {
+    for (id, mut found) in found {
         let set = memory.sets.entry(id).or_insert_with(|| SetMemory::fresh(now));
+        note_conflict(set, &mut found, policy, now);
         let same = set.seen > 0 && set.diagnosis == found.diagnosis;
         set.seen = if same { set.seen.saturating_add(1) } else { 1 };
         if !same {
@@ -380,6 +444,40 @@ fn remember(memory: &mut Memory, found: BTreeMap<ScaleSetId, Found>, fleet: &mut
     }
 }
 
+/// Measures the unbroken run of conflicts; one that no stale session can explain has another holder. Not to see, or a
+/// manager that settles, ends no run; every other answer does.
+fn note_conflict(set: &mut SetMemory, found: &mut Found, policy: &Policy, now: Wall) {
+    match found.diagnosis {
+        Diagnosis::ConflictRetrying if found.confidence > Confidence::Weak => {
+            let first = found.evidence.iter().find_map(|evidence| {
+                if let Fact::ConflictLine { run, .. } = &evidence.fact { Some(evidence.at.minus(*run)) } else { None }
+            });
+            let since = set.conflict_since.unwrap_or(now).min(first.unwrap_or(now)).min(now);
+            set.conflict_since = Some(since);
+            if now.since(since) > policy.stale_session_limit {
+                found.diagnosis = Diagnosis::HeldElsewhere;
+            }
+        }
+        Diagnosis::HeldElsewhere => {
+            set.conflict_since.get_or_insert(first_ill(found, now));
+        }
+        Diagnosis::ConflictRetrying | Diagnosis::Unknown | Diagnosis::Settling => {}
+        Diagnosis::Listening
+        | Diagnosis::Disabled
+        | Diagnosis::DisabledByMedic
+        | Diagnosis::ConflictAbandoned
+        | Diagnosis::StartAbandoned
+        | Diagnosis::Unheld
+        | Diagnosis::Flapping
+        | Diagnosis::Evicted
+        | Diagnosis::Mismatched
+        | Diagnosis::Deaf
+        | Diagnosis::Starved
+        | Diagnosis::Missing
+        | Diagnosis::Unauthorized => set.conflict_since = None,
+    }
+}
+
 /// The date of the oldest proof, which may be older than our first look.
 fn first_ill(found: &Found, now: Wall) -> Wall {
     match found.confidence {
@@ -399,21 +497,5 @@ fn note_verdict(memory: &mut SetMemory, found: &Found, set: Option<&ScaleSet>, n
         }
     } else if memory.verdict.as_ref().is_some_and(|verdict| verdict.revision != set.revision) {
         memory.verdict = None;
-    }
-}
-
-impl SetMemory {
-    fn fresh(now: Wall) -> Self {
-        Self {
-            diagnosis: Diagnosis::Unknown,
-            since: now,
-            seen: 0,
-            ill_since: None,
-            verdict: None,
-            revision: None,
-            missing_since: None,
-            jobs_wait_since: None,
-            log_opened: None,
-        }
     }
 }

@@ -8,14 +8,18 @@
 //! 5. the metrics of its own listener
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
-use super::memory::SetMemory;
+use super::memory::{Scope, SetMemory};
 use super::{Context, ProbeAnswer, log};
 use crate::decide::policy::Policy;
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Evidence, Fact, ForgeSet, Generation, Goroutines, Incarnation, ManagerMetrics,
-    Owner, ScaleSet, Seen, Source, Span, Sweep, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, EntityKind, Evidence, Fact, ForgeSet, ForgeStatistics, Generation, Goroutines,
+    Incarnation, ManagerMetrics, Owner, ScaleSet, Seen, Source, Span, Sweep, Wall, WorkerState,
 };
+use std::collections::BTreeMap;
+
+/// A listener's first poll completes within this (`reference/failure-modes.md` §4: 50–90 s when idle).
+const FIRST_POLL: Span = Span::secs(120);
 
 /// What was found of one set in one sweep, before it is held against memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,10 +51,15 @@ pub(super) struct Scene<'a> {
     pub context: &'a Context<'a>,
     pub policy: &'a Policy,
     pub incarnation: Option<Incarnation>,
+    /// The latest date at which the run can have begun.
+    pub began: Option<Wall>,
+    /// Whether the manager is within its grace.
+    pub young: bool,
     pub owner: Option<&'a Owner>,
     pub generation: Generation,
     pub cause_gone: bool,
     pub listener_series: bool,
+    pub scopes: &'a BTreeMap<EntityKind, Scope>,
     /// All sets of the manager, disabled ones included.
     pub total: u32,
     /// Those of them whose worker is known to have given up.
@@ -59,9 +68,18 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
-    /// Since the manager's start; without it, nothing is young.
+    /// The run is at least this old.
     pub(super) fn age(&self) -> Span {
-        self.incarnation.map_or(Span::MAX, |run| self.now.since(run.0))
+        self.began.map_or(Span::ZERO, |began| self.now.since(began))
+    }
+    /// When the set was last changed in this run, by our own clock where we saw it.
+    pub(super) fn changed(&self, set: &ScaleSet, known: Option<&SetMemory>) -> Option<Wall> {
+        let seen = known.and_then(|known| known.revised).filter(|at| self.began.is_none_or(|began| *at >= began));
+        match (set.updated_at, self.incarnation) {
+            // What changed before the run began may be seen only now.
+            (Some(updated), Some(run)) => (updated > run.0).then(|| seen.unwrap_or(updated)),
+            (Some(_) | None, Some(_) | None) => seen,
+        }
     }
     /// Whether GitHub has just answered us for the set's entity.
     pub(super) fn asks_forge(&self, set: &ScaleSet) -> bool {
@@ -79,24 +97,21 @@ impl Scene<'_> {
 }
 
 /// The set by its own evidence; `None` where that says nothing.
-pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, memory: Option<&mut SetMemory>) -> Option<Found> {
+pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, known: &mut SetMemory) -> Option<Found> {
     let facts = scene.log().and_then(|log| Some((log, log::of_set(log, set)?)));
     let worker = facts.as_ref().map_or((WorkerState::Unknown, Wall(0)), |(_, facts)| log::worker(facts));
     if set.enabled == Enablement::Disabled {
         return Some(disabled(scene, set, worker));
     }
-    if let Some(memory) = memory
-        && let Some(found) = at_forge(scene, set, memory)
-    {
+    if let Some(found) = at_forge(scene, set, known) {
         return Some(found.working(worker));
     }
     let by_log = facts.as_ref().and_then(|(log, facts)| {
-        let churn = None;
         let scene = log::Scene {
             now: scene.now,
             owner: scene.owner,
             cause_gone: scene.cause_gone,
-            churn,
+            churn: log::churn(facts, known, scene.now),
             policy: scene.policy,
         };
         log::verdict(log, facts, set, &scene)
@@ -105,11 +120,9 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, memory: Option<&mu
     if let Some(found) = probed(scene, set, newest) {
         return Some(found.working(worker));
     }
-    by_log.or_else(|| own_series(scene, set)).map(
-        |found| {
-            if worker.1 > found.worker.1 { found.working(worker) } else { found }
-        },
-    )
+    by_log
+        .or_else(|| own_series(scene, set, known))
+        .map(|found| if worker.1 > found.worker.1 { found.working(worker) } else { found })
 }
 
 fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> Found {
@@ -145,7 +158,8 @@ fn at_forge(scene: &Scene<'_>, set: &ScaleSet, memory: &mut SetMemory) -> Option
         memory.missing_since = None;
         return None;
     }
-    let since = *memory.missing_since.get_or_insert(scene.now);
+    let since = memory.missing_since.filter(|(id, _)| *id == forge_id).map_or(scene.now, |(_, since)| since);
+    memory.missing_since = Some((forge_id, since));
     if scene.now.since(since) < scene.policy.missing_after {
         return None;
     }
@@ -170,6 +184,8 @@ fn probed(scene: &Scene<'_>, set: &ScaleSet, newest: Option<Wall>) -> Option<Fou
         return None;
     }
     match answer {
+        // A session opened since, by the counters or by the set's own listener: somebody holds one now, perhaps it.
+        ProbeAnswer::Unheld if opened_since(scene, set, *at) => None,
         ProbeAnswer::Unheld => {
             Some(Found::new(Diagnosis::Unheld, Confidence::Strong, *at, Source::Journal, Fact::ProbeOpened))
         }
@@ -181,24 +197,53 @@ fn probed(scene: &Scene<'_>, set: &ScaleSet, newest: Option<Wall>) -> Option<Fou
     }
 }
 
+/// Whether a session probe found a holder that no crash explains: it asked when every stale session had ended, and
+/// nothing of the set has changed since. Another owner is told apart elsewhere; this one may well be the manager.
+pub(super) fn is_held_by_somebody(scene: &Scene<'_>, set: &ScaleSet) -> bool {
+    let Some((at, ProbeAnswer::Held { .. })) = scene.context.probes.get(&set.id) else { return false };
+    let explained = scene.began.is_none_or(|began| *at <= began.plus(scene.policy.stale_session_limit));
+    let changed = set.updated_at.is_some_and(|updated| updated > *at);
+    !explained && !changed && scene.now.since(*at) <= scene.policy.stale_session_limit
+}
+
+fn opened_since(scene: &Scene<'_>, set: &ScaleSet, at: Wall) -> bool {
+    let polled = scene
+        .metrics()
+        .and_then(|metrics| metrics.listeners.get(&set.id)?.last_success)
+        .is_some_and(|success| success > at);
+    let scope = set.entity.as_ref().and_then(|entity| scene.scopes.get(&entity.kind));
+    polled || scope.is_some_and(|scope| scope.grown_since(at) > 0)
+}
+
 /// The metrics of the set's own listener, where the build exports them.
-fn own_series(scene: &Scene<'_>, set: &ScaleSet) -> Option<Found> {
+fn own_series(scene: &Scene<'_>, set: &ScaleSet, known: &SetMemory) -> Option<Found> {
     let metrics = scene.metrics()?;
+    let changed = scene.changed(set, Some(known)).map_or(Span::MAX, |at| scene.now.since(at));
     let last = metrics.listeners.get(&set.id).and_then(|listener| listener.last_success);
     let last = last.filter(|at| scene.incarnation.is_none_or(|run| *at >= run.0));
     if let Some(at) = last {
         let ago = scene.now.since(at);
         let fact = Fact::LastPoll { ago };
-        let deaf = ago >= scene.policy.deaf_after;
-        let diagnosis = if deaf { Diagnosis::Deaf } else { Diagnosis::Listening };
-        let found = Found::new(diagnosis, Confidence::Proof, at, Source::ListenerMetrics, fact);
-        return Some(found.working((WorkerState::Listening, at)));
+        let found = |diagnosis| {
+            Found::new(diagnosis, Confidence::Proof, at, Source::ListenerMetrics, fact.clone())
+                .working((WorkerState::Listening, at))
+        };
+        return if ago < scene.policy.deaf_after {
+            Some(found(Diagnosis::Listening))
+        } else if changed >= scene.policy.deaf_after {
+            Some(found(Diagnosis::Deaf))
+        } else {
+            // The poll of before the change; the listener of after it has not completed one yet.
+            None
+        };
     }
-    // A worker that has never polled in this run, in a build that would say so.
+    // A worker that has never polled in this run, in a build that would say so: not before its first poll had the time
+    // to complete, and only while the manager is being refused.
     let exported = scene.listener_series && !metrics.listeners.is_empty();
-    let kind = set.entity.as_ref().map(|entity| entity.kind)?;
-    let refused = metrics.scopes.get(&kind).is_some_and(|counters| counters.create_errors > 0);
-    (exported && refused && scene.age() >= scene.policy.settle).then(|| {
+    let scope = scene.scopes.get(&set.entity.as_ref().map(|entity| entity.kind)?)?;
+    let in_time =
+        scene.age().min(changed) < FIRST_POLL || scope.open.is_none_or(|(_, at)| scene.now.since(at) < FIRST_POLL);
+    (exported && !in_time && scope.is_growing(scene.now)).then(|| {
         Found::new(
             Diagnosis::ConflictRetrying,
             Confidence::Strong,
@@ -206,19 +251,27 @@ fn own_series(scene: &Scene<'_>, set: &ScaleSet) -> Option<Found> {
             Source::ListenerMetrics,
             Fact::NoListenerSeries,
         )
-        .working((WorkerState::Retrying, scene.now))
+        .working((WorkerState::Retrying, scope.errors_moved))
     })
 }
 
-/// Notes since when jobs of the set wait without a runner.
+/// Notes since when jobs of the set wait and nothing moves: no job starts, no runner comes, none waits less. A busy set
+/// always has jobs that wait; it is starved only when it stands still.
 pub(super) fn waiting_jobs(scene: &Scene<'_>, set: &ScaleSet, memory: &mut SetMemory) -> Option<Fact> {
     let statistics = listed(scene, set)?.iter().find(|known| Some(known.id) == set.forge_id)?.statistics?;
-    let waiting = statistics.assigned_jobs.saturating_sub(statistics.running_jobs);
+    let waiting = |counts: &ForgeStatistics| counts.assigned_jobs.saturating_sub(counts.running_jobs);
     let room = u64::from(set.max_runners).saturating_sub(statistics.busy_runners);
-    if waiting == 0 || room == 0 {
-        memory.jobs_wait_since = None;
+    if waiting(&statistics) == 0 || room == 0 {
+        memory.jobs_wait = None;
         return None;
     }
-    let since = *memory.jobs_wait_since.get_or_insert(scene.now);
+    let still = memory.jobs_wait.filter(|(_, before)| {
+        waiting(&statistics) >= waiting(before)
+            && statistics.running_jobs <= before.running_jobs
+            && statistics.registered_runners <= before.registered_runners
+    });
+    let since = still.map_or(scene.now, |(since, _)| since);
+    memory.jobs_wait = Some((since, statistics));
+    let waiting = waiting(&statistics);
     (scene.now.since(since) >= scene.policy.starved_after).then_some(Fact::JobsWait { waiting, since })
 }

@@ -10,8 +10,9 @@
 use super::machine::{
     Answer, Effect, Input, Transition, answers, ask, close, failure, go, next_attempt, other_run, stay,
 };
+use super::ports::WriteError;
 use super::toggle;
-use crate::model::{Enablement, Outcome, Remedy, SessionId, Span, Step, Treatment, Wall};
+use crate::model::{Enablement, FailureKind, Outcome, Remedy, RemedyKind, SessionId, Span, Step, Treatment, Wall};
 
 /// Requests, the look at the manager's run included, before giving up.
 const ATTEMPTS: u32 = 5;
@@ -73,6 +74,15 @@ pub(super) fn deleting(
                 go(treatment, Step::Verifying, now, "the stale session is gone")
             }
         },
+        // Our right to delete is gone, the manager's worker is still to be revived: toggling needs no right at GitHub.
+        Input::Answer(Answer::SessionDeleted(Err(error)))
+            if is_refused(&error) && treatment.remedy.kind() == RemedyKind::DeleteThenToggle =>
+        {
+            Transition {
+                note: Some(format!("not deleted, toggling alone: {}", failure(&error))),
+                ..ask(treatment, Effect::ReadSet)
+            }
+        }
         Input::Answer(Answer::SessionDeleted(Err(error))) => {
             let reason = failure(&error);
             again(reason.retry_at, format!("the stale session is not known to be gone: {reason}"))
@@ -102,6 +112,14 @@ fn no_longer_stale(treatment: &Treatment, attempts: u32, now: Wall) -> Transitio
         Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } | Remedy::Toggle | Remedy::SessionProbe => {
             close(treatment, Outcome::Yielded, now, "the session is no longer provably stale")
         }
+    }
+}
+
+/// GitHub does not take our credential for it.
+fn is_refused(error: &WriteError) -> bool {
+    match error {
+        WriteError::NotApplied(failure) => matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden),
+        WriteError::Unknown(_) => false,
     }
 }
 

@@ -54,6 +54,11 @@ impl Given {
         self.github = true;
         self
     }
+    /// A fleet for a story.
+    pub(crate) fn story(generation: Generation, ledger: bool) -> Self {
+        let given = Self::of(generation, 4).with_debug_server().with_github();
+        if ledger { given.with_log(garm::LogLevel::Debug, garm::LogFormat::Json) } else { given }
+    }
     /// The medic reads the manager's log file.
     pub(crate) fn with_log(mut self, level: garm::LogLevel, format: garm::LogFormat) -> Self {
         self.log = true;

@@ -15,3 +15,4 @@ mod incident;
 mod log_tail;
 mod recordings;
 mod runbooks;
+mod stories;

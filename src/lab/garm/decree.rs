@@ -163,6 +163,12 @@ impl GarmState {
 
 /// The truth.
 impl GarmState {
+    /// Its controller's id.
+    #[must_use]
+    pub fn controller_id(&self) -> &str {
+        &self.config.controller_id
+    }
+
     /// Every PUT so far, no-ops too (the latest hundred thousand).
     #[must_use]
     pub fn writes(&self) -> &[Write] {

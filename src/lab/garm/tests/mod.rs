@@ -5,6 +5,7 @@ mod crash;
 mod listener;
 mod start;
 mod surface;
+mod world;
 
 use super::{GarmConfig, GarmState, Generation, WorkerTruth};
 use crate::lab::github::{Credential, GithubConfig, GithubState, NewSet, Route};
