@@ -451,14 +451,13 @@ impl Process {
         }
         env.say(Debug, "listener is stopped; attempting to restart", attrs![], By::Worker(set));
         self.read_inbox(set, env)?;
-        match self.workers.get(&set.id).map(|worker| worker.known.enabled) {
-            Some(true) => self.restart_listener(set, env),
-            Some(false) => {
-                self.look_in(set.id, env.config.retry, Phase::Idle, env.now);
-                Ok(())
-            }
-            None => Ok(()),
+        match (self.workers.get(&set.id).map(|worker| worker.known.enabled), why) {
+            (Some(true), Closing::Told) => return self.restart_listener(set, env),
+            (Some(true), Closing::PollFailed) => self.look_in(set.id, env.config.restart, Phase::BackingOff, env.now),
+            (Some(false), _) => self.look_in(set.id, env.config.retry, Phase::Idle, env.now),
+            (None, _) => {}
         }
+        Ok(())
     }
 
     /// An update event of its set reaches a worker that hears: at once, or when its locks are free.

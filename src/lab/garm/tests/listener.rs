@@ -100,7 +100,7 @@ fn a_failed_restart_is_logged_once_or_twice() {
 #[test]
 fn polls_that_fail_at_once_make_an_endless_loop_that_takes_time() {
     for degraded in [Degraded::Poll500, Degraded::PollEmpty, Degraded::Poll401, Degraded::EmptyQueueUrl] {
-        let mut bench = Bench::new(Generation::PostFix);
+        let mut bench = Bench::with(Generation::PostFix, |garm| garm.restart = Span::millis(1), |_| {});
         bench.github.broker_degraded(degraded, Lasts::Forever);
         if degraded == Degraded::EmptyQueueUrl {
             bench.enable(FIRST, false);
@@ -121,13 +121,26 @@ fn polls_that_fail_at_once_make_an_endless_loop_that_takes_time() {
 }
 
 #[test]
+fn that_loop_makes_four_rounds_a_second_unless_told_otherwise() {
+    for generation in BOTH {
+        let mut bench = Bench::new(generation);
+        bench.github.broker_degraded(Degraded::Poll500, Lasts::Forever);
+        bench.wait(Span::secs(1));
+        let since = bench.now;
+        bench.wait(Span::secs(60));
+        let rounds = bench.calls_since(since, Route::CreateSession).len();
+        assert!((2 * 225..=2 * 245).contains(&rounds), "{generation:?}: {rounds} of two sets");
+    }
+}
+
+#[test]
 fn a_401_is_tried_once_more_before_the_listener_stops() {
     let mut bench = Bench::new(Generation::PostFix);
     let set = bench.forge_id(FIRST);
     bench.github.inject(Fault::on(Route::Poll, FaultKind::status(401)).for_set(set.0).times(2));
     bench.github.queue_jobs(set, 1, bench.now);
     bench.log();
-    bench.wait(Span::millis(100));
+    bench.wait(Span::millis(400));
     let log = bench.log();
     assert_eq!(count(&log, "DEBUG", "got unauthorized error, retrying"), 1);
     assert_eq!(count(&log, "DEBUG", "unauthorized, stopping listener"), 1);

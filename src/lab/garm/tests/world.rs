@@ -2,7 +2,7 @@
 
 use crate::lab::backend::{Backend, DoorId};
 use crate::lab::garm::{GarmState, Generation, WorkerTruth};
-use crate::lab::github::{Degraded, Fault, FaultKind, GithubConfig, Lasts, Route, UnknownSession};
+use crate::lab::github::{Fault, FaultKind, GithubConfig, Route, UnknownSession};
 use crate::lab::world::{Fleet, World};
 use crate::model::{ForgeId, ScaleSetId, SessionId, Span, Wall};
 use bytes::Bytes;
