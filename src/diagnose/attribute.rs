@@ -48,7 +48,7 @@ pub(super) struct Question<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
     /// How many.
-    pub counted: Goroutines,
+    pub now: Goroutines,
     /// Since when they are so many.
     pub since: Wall,
     /// The candidates of all scopes.
@@ -101,7 +101,7 @@ impl<'a> Count<'a> {
         let candidates = number_of(question.candidates.len());
         let scope = question.scope.filter(|_| scene.sweep.metrics.known().is_some());
         let goroutines = question.goroutines;
-        let by_goroutines = goroutines.and_then(|Counted { counted, all, .. }| {
+        let by_goroutines = goroutines.and_then(|Counted { now: counted, all, .. }| {
             if counted.listeners == 0 {
                 Some(0)
             } else if counted.listeners >= all {
@@ -166,7 +166,7 @@ impl<'a> Count<'a> {
 
     /// Whether every worker of the manager lives, by goroutine count.
     fn all_live(&self, scene: &Scene<'_>) -> bool {
-        self.goroutines.is_some_and(|counted| counted.counted.workers >= scene.total)
+        self.goroutines.is_some_and(|counted| counted.now.workers >= scene.total)
     }
 
     fn fact(&self) -> Fact {
@@ -324,7 +324,7 @@ fn without_session(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>,
         return while_refusals_grow(scene, set, known, changed, count);
     }
     let waited = changed.map_or(Span::MAX, |at| scene.now.since(at));
-    if !count.flat(scene.now) || waited < REVIVE {
+    if !count.settled(scene.now) || waited < REVIVE {
         return settling(scene, count);
     }
     match count.scope {
@@ -416,13 +416,13 @@ fn while_nobody_tries(
 /// No counters: what the workers' number says (`reference/garm-api.md` §10).
 fn by_workers(scene: &Scene<'_>, count: &Count<'_>) -> Found {
     let Some(counted) = count.goroutines else { return cannot_say(scene, count) };
-    let living = counted.counted.workers;
+    let living = counted.now.workers;
     let fact = Fact::LivingWorkers { living, expected: scene.total };
     let found = |diagnosis, confidence| {
         Found::new(diagnosis, confidence, scene.now, Source::Goroutines, fact.clone()).with(
             Source::Goroutines,
             scene.now,
-            Fact::LivingListeners { living: counted.counted.listeners, expected: counted.all },
+            Fact::LivingListeners { living: counted.now.listeners, expected: counted.all },
         )
     };
     if living >= scene.total {

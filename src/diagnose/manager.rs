@@ -143,10 +143,14 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
                 .chain(log.by_forge.values().flat_map(BTreeMap::values))
                 .any(|set| set.conflicts.is_some())
     });
+    let said_goodbye = sweep.log.known().is_some_and(|log| {
+        log.last_stop.is_some_and(|at| at <= run.0.plus(MARGIN) && at.plus(Span::mins(10)) >= run.0)
+    });
     let kind = if refused || left_behind || conflict {
         RestartKind::Crash
-    } else if began(memory).is_some_and(|began| sweep.at.wall.since(began) >= TELL_AFTER)
-        && (sweep.metrics.known().is_some() || sweep.log.known().is_some())
+    } else if said_goodbye
+        || (began(memory).is_some_and(|began| sweep.at.wall.since(began) >= TELL_AFTER)
+            && (sweep.metrics.known().is_some() || sweep.log.known().is_some()))
     {
         RestartKind::Clean
     } else {

@@ -35,6 +35,8 @@ mod memory;
 mod rules;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod recordings;
 #[cfg(test)]
 mod testing;
@@ -297,7 +299,7 @@ fn judge(
             candidates,
             decided: &found,
             scope: scene.scopes.get(&kind),
-            goroutines: goroutines.map(|(counted, since)| Counted { counted, since, all }),
+            goroutines: goroutines.map(|(counted, since)| Counted { now: counted, since, all }),
         };
         counted.extend(attribute::answer(&scene, &question, remembered));
     }

@@ -18,6 +18,7 @@ const PRE_FIX: &str = "garm-2026-04-pre-fix";
 const POST_FIX: &str = "garm-2026-07-post-fix";
 const BUILDS: [&str; 2] = [PRE_FIX, POST_FIX];
 
+#[expect(clippy::disallowed_methods, reason = "a fixture")]
 fn read(build: &str, file: &str) -> Vec<u8> {
     let path = format!("{}/tests/fixtures/recordings/{build}/{file}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))

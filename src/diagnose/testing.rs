@@ -49,6 +49,7 @@ pub(super) fn failure(operation: Operation, kind: FailureKind) -> ProbeFailure {
 }
 
 /// One manager, its sources, and the medic's memory of it.
+#[derive(Debug)]
 pub(super) struct Manager {
     pub now: Wall,
     pub memory: Memory,

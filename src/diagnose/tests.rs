@@ -94,6 +94,16 @@ fn a_restart_without_a_refusal_is_clean() {
 }
 
 #[test]
+fn a_stop_that_the_log_saw_is_clean_at_once() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(1));
+    manager.logs(secs(3), LogEvent::ManagerStopping);
+    manager.logs(secs(1), LogEvent::ManagerStarted);
+    assert_eq!(manager.look().restart.map(|(kind, _)| kind), Some(RestartKind::Clean));
+}
+
+#[test]
 fn a_session_of_the_old_run_in_the_ledger_means_a_crash() {
     let mut manager = Manager::healthy(1);
     manager.watch(secs(10));
@@ -438,6 +448,19 @@ fn a_listener_that_is_about_to_come_back_is_not_asked_about() {
     }
     manager.opens();
     assert_eq!(diagnoses(&manager.watch(secs(4))), [Diagnosis::Listening; 3]);
+}
+
+#[test]
+fn the_only_listener_of_a_scope_that_is_about_to_come_back_is_left_alone() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(Span::mins(5));
+    manager.closes();
+    for _ in 0..40 {
+        let fleet = manager.after(secs(2)).look();
+        assert_eq!((diagnoses(&fleet), manager.remedies(&fleet)), (vec![Diagnosis::Unknown], vec![]));
+    }
+    manager.opens();
+    assert_eq!(diagnoses(&manager.watch(secs(4))), [Diagnosis::Listening]);
 }
 
 #[test]
