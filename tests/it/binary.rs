@@ -54,6 +54,8 @@ impl Servers {
         self.until("all sets listen", |world| world.listening(0).0 == world.listening(0).1).await;
         self.hub.with(|world, now| world.kill(0, now));
         self.hub.with(|world, now| world.start(0, now));
+        // As with the real one, the API listens a little after the process has begun.
+        self.until("the manager answers again", |world| world.garm(0).unwrap().is_up()).await;
     }
 
     fn writes(&self) -> usize {

@@ -1,240 +1,270 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
-//! GARM's HTTP side: login, controller, scale sets, instances, metrics, goroutines (`reference/garm-api.md` §2-§10). The
-//! order of checks is the original's: first run, token, handler. A PUT's 200 says that the row was written, and
-//! nothing of any worker.
+//! GARM's HTTP side, for reading (`reference/garm-api.md` §2-§10). The order of checks is the original's: first run,
+//! addresses, token, handler; so an uninitialised GARM answers 409 even to requests without credentials.
 
-use super::config::{GarmConfig, LogLevel, Metrics};
-use super::counters::{Listener, goroutines, metrics};
-use super::db::later;
-use super::process::{Phase, Task};
-use super::{GarmState, Write};
+use super::config::{LogLevel, LogStreamer, Metrics};
+use super::env::Env;
+use super::log::{Attr, By, attrs};
+use super::process::Process;
+use super::render::{self, View};
+use super::route::{ManagerRoute, Matched};
+use super::stamp::scramble;
+use super::token::{self, For, Shown};
+use super::{Write, db::EntityRow};
 use crate::lab::wire::{Answer, Request};
-use crate::model::{ScaleSetId, Span, Wall};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::Method;
+use crate::model::EntityKind;
+use serde::Serialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
-/// An update event reaches workers after this.
-const EVENT: Span = Span::millis(5);
-
-impl GarmState {
-    /// Answers one request to a running process, and logs it.
-    pub(super) fn answer(&mut self, now: Wall, request: &Request) -> Answer {
-        let answer = self.route(now, request);
-        let attributes = vec![
-            ("method", json!(request.method().as_str())),
-            ("uri", json!(request.uri().path_and_query().map_or("/", |uri| uri.as_str()))),
-            ("user_agent", json!(agent(request))),
-            ("ip", json!("127.0.0.1:50378")),
-            ("code", json!(answer.response.status().as_u16())),
-            ("bytes", json!(answer.response.body().len())),
-            ("request_time", json!(1_000_000)),
-        ];
-        self.log.write(&self.config, now, LogLevel::Info, "access_log", &attributes);
-        answer
-    }
-
-    fn route(&mut self, now: Wall, request: &Request) -> Answer {
-        let path = request.uri().path();
-        let Some(path) = path.strip_prefix(self.config.base_path.as_str()) else { return page_not_found() };
-        let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
-        match path {
-            "/metrics" => self.metrics_page(now, request),
-            "/debug/pprof/goroutine" if self.config.debug_server => self.goroutine_dump(),
-            _ => match path.strip_prefix("/api/v1") {
-                Some(path) => self.api(now, path, request),
-                None => page_not_found(),
-            },
-        }
-    }
-
-    fn api(&mut self, now: Wall, path: &str, request: &Request) -> Answer {
-        if !self.config.initialised {
-            return refuse(409, "init_required", "Missing superuser");
-        }
-        if path == "/auth/login" {
-            return if request.method() == Method::POST { self.log_in(now, request) } else { Answer::empty(405) };
-        }
-        if !is_valid(&self.config, request, "login", now) {
-            return refuse(401, "Authentication failed", "");
-        }
-        let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        match (request.method().as_str(), segments.as_slice()) {
-            ("GET", ["controller-info" | "controller"]) => line(&self.controller()),
-            ("GET", ["metrics-token"]) => line(&json!({"token": token(&self.config, "metrics", now)})),
-            ("GET", ["scalesets"]) => line(&self.db.sets.values().map(|set| set.json(&self.config)).collect::<Value>()),
-            ("GET", ["instances"]) => {
-                line(&self.db.instances.values().map(super::db::InstanceRow::json).collect::<Value>())
-            }
-            ("GET", ["scalesets", id]) => match id.parse::<u64>() {
-                Ok(id) => self.one_set(id),
-                Err(_) => refuse(400, "Bad Request", "invalid request"),
-            },
-            ("PUT", ["scalesets", id]) => match id.parse::<u64>() {
-                Ok(id) => self.update(now, id, request),
-                Err(_) => refuse(400, "Bad Request", "invalid request"),
-            },
-            ("GET", ["ws", "logs" | "events"] | ["ws"]) => Answer::empty(200),
-            (_, ["scalesets", ..] | ["instances" | "controller-info"]) => Answer::empty(405),
-            _ => refuse(404, "Not found", "Resource not found"),
-        }
-    }
-
-    fn log_in(&self, now: Wall, request: &Request) -> Answer {
-        let Ok(body) = serde_json::from_slice::<Value>(request.body()) else {
-            return refuse(400, "Bad Request", "invalid request");
-        };
-        let is = |name: &str, expected: &str| body.get(name).and_then(Value::as_str) == Some(expected);
-        if is("username", &self.config.username) && is("password", &self.config.password) {
-            line(&json!({"token": token(&self.config, "login", now)}))
-        } else {
-            refuse(401, "Not Authorized", "")
-        }
-    }
-
-    fn controller(&self) -> Value {
-        let id = &self.config.controller_id;
-        let base = "http://garm.test";
-        let mut controller = json!({
-            "controller_id": id,
-            "hostname": "vm",
-            "metadata_url": format!("{base}/api/v1/metadata"),
-            "callback_url": format!("{base}/api/v1/callbacks"),
-            "webhook_url": format!("{base}/webhooks"),
-            "controller_webhook_url": format!("{base}/webhooks/{id}"),
-            "agent_url": base,
-            "garm_agent_releases_url": "https://api.github.com/repos/cloudbase/garm-agent/releases",
-            "enable_agent_tools_sync": false,
-            "minimum_job_age_backoff": 30,
-            "version": "v0.0.0-unknown",
-        });
-        if self.config.generation.retries() {
-            controller["garm_agent_version"] = json!("");
-            controller["allow_insecure_garm_agent"] = json!(false);
-        }
-        controller
-    }
-
-    fn one_set(&self, id: u64) -> Answer {
-        match self.db.sets.get(&id) {
-            Some(_) => line(&self.db.whole(id, &self.config)),
-            None => refuse(404, "Not Found", "error fetching scale set: error fetching scale set by ID: not found"),
-        }
-    }
-
-    /// Only changed columns are written; nothing changed means no write, no event, the same `updated_at`.
-    fn update(&mut self, now: Wall, id: u64, request: &Request) -> Answer {
-        let Ok(body) = serde_json::from_slice::<Value>(request.body()) else {
-            return refuse(400, "Bad Request", "invalid request");
-        };
-        let Some(set) = self.db.sets.get_mut(&id) else {
-            return refuse(404, "Not Found", "error fetching scale set: error fetching scale set by ID: not found");
-        };
-        let before = set.clone();
-        if let Some(enabled) = body.get("enabled").and_then(Value::as_bool) {
-            set.enabled = enabled;
-        }
-        let number = |name: &str| body.get(name).and_then(Value::as_u64);
-        set.max_runners = number("max_runners").unwrap_or(set.max_runners);
-        set.min_idle_runners = number("min_idle_runners").unwrap_or(set.min_idle_runners);
-        set.bootstrap_timeout = number("runner_bootstrap_timeout").unwrap_or(set.bootstrap_timeout);
-        if let Some(state) = body.get("extended_state").and_then(Value::as_str).filter(|state| !state.is_empty()) {
-            state.clone_into(&mut set.extended_state);
-        }
-        let changed = *set != before;
-        if changed {
-            set.updated = later(set.updated, now);
-            let enabled = set.enabled;
-            let payload = self.db.whole(id, &self.config);
-            self.events.push(json!({"entity-type": "scaleset", "operation": "update", "payload": payload}));
-            if let Some(process) = &mut self.process {
-                process.at(now.plus(EVENT), Task::Updated(id, enabled));
-            }
-        }
-        self.writes.push(Write {
-            at: now,
-            set: ScaleSetId(id),
-            was: before.enabled,
-            enabled: self.db.sets.get(&id).is_some_and(|set| set.enabled),
-            by: agent(request).to_owned(),
-        });
-        match self.db.sets.get(&id) {
-            Some(_) => line(&self.db.whole(id, &self.config)),
-            None => Answer::empty(500),
-        }
-    }
-
-    fn metrics_page(&self, now: Wall, request: &Request) -> Answer {
-        match self.config.metrics {
-            Metrics::Off => return page_not_found(),
-            Metrics::Open => {}
-            Metrics::Token if is_valid(&self.config, request, "metrics", now) => {}
-            Metrics::Token => return refuse(401, "Authentication failed", ""),
-        }
-        let Some(process) = &self.process else { return Answer::empty(503) };
-        let running = process.workers.iter().filter(|(_, worker)| worker.phase == Phase::Running);
-        let listeners: Vec<_> = running
-            .map(|(set, worker)| Listener { set: *set, last_success: worker.last_success, restarts: worker.restarts })
-            .collect();
-        let text = metrics(&self.config, &self.db, &process.counters, process.started, &listeners);
-        Answer::raw(200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text.into_bytes())
-    }
-
-    fn goroutine_dump(&self) -> Answer {
-        let workers = self.process.iter().flat_map(|process| process.workers.values());
-        let (mut alive, mut listening) = (0, 0);
-        for worker in workers.filter(|worker| worker.phase == Phase::Running) {
-            alive += 1;
-            listening += usize::from(worker.listener.is_some());
-        }
-        Answer::raw(200, "text/plain; charset=utf-8", goroutines(alive, listening).into_bytes())
-    }
+/// One request, and all that its handlers work with.
+pub(super) struct Api<'a> {
+    pub env: Env<'a>,
+    pub process: &'a mut Process,
+    pub writes: &'a mut Vec<Write>,
+    pub request: &'a Request,
+    pub matched: Matched,
 }
 
-fn agent(request: &Request) -> &str {
-    request.headers().get("user-agent").and_then(|agent| agent.to_str().ok()).unwrap_or_default()
+/// GARM's error body.
+#[derive(Serialize)]
+struct Refusal<'a> {
+    error: &'a str,
+    details: &'a str,
+}
+
+pub(super) fn refuse(status: u16, error: &str, details: &str) -> Answer {
+    let body = serde_json::to_string(&Refusal { error, details }).unwrap_or_default();
+    with_newline(status, body)
 }
 
 /// JSON with the newline that Go's encoder ends it with.
-fn line(body: &Value) -> Answer {
-    let text = if body.is_null() { "[]".to_owned() } else { body.to_string() };
-    Answer::raw(200, "application/json", format!("{text}\n").into_bytes())
+pub(super) fn line(body: String) -> Answer {
+    with_newline(200, body)
 }
 
-fn refuse(status: u16, class: &str, details: &str) -> Answer {
-    let body = json!({"error": class, "details": details});
-    Answer::raw(status, "application/json", format!("{body}\n").into_bytes())
+fn with_newline(status: u16, mut body: String) -> Answer {
+    body.push('\n');
+    Answer::raw(status, "application/json", body.into_bytes())
 }
+
+pub(super) const NOT_FOUND: &str = "error fetching scale set: error fetching scale set by ID: not found";
 
 fn page_not_found() -> Answer {
     Answer::raw(404, "text/plain; charset=utf-8", b"404 page not found\n".to_vec())
 }
 
-/// A JWT of one kind: signed with nothing, believed by this simulator alone.
-fn token(config: &GarmConfig, kind: &str, now: Wall) -> String {
-    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let head = part(&json!({"alg": "HS256", "typ": "JWT"}));
-    let exp = now.plus(config.token_lifetime).0 / 1000;
-    let claims = part(&json!({
-        "exp": exp, "iss": "garm", "user": if kind == "login" { "u" } else { "" },
-        "is_admin": kind == "login", "read_metrics": kind == "metrics",
-    }));
-    format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode(format!("{kind} {}", config.controller_id)))
-}
-
-/// The scheme word is not checked, as in the original.
-fn is_valid(config: &GarmConfig, request: &Request, kind: &str, now: Wall) -> bool {
-    let claims = || {
-        let value = request.headers().get(http::header::AUTHORIZATION)?.to_str().ok()?;
-        let (_, token) = value.split_once(' ')?;
-        let mut parts = token.split('.');
-        let (_, claims, signature) = (parts.next()?, parts.next()?, parts.next()?);
-        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
-        if signature != format!("{kind} {}", config.controller_id).into_bytes() {
-            return None;
+impl Api<'_> {
+    /// Answers the request, and logs it.
+    pub(super) fn answer(&mut self, route: ManagerRoute) -> Answer {
+        let answer = self.checked(route);
+        // A websocket is logged when it ends.
+        if !matches!(route, ManagerRoute::LogSocket | ManagerRoute::EventSocket) {
+            self.say_access(&answer);
         }
-        serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?.get("exp")?.as_u64()
-    };
-    claims().is_some_and(|exp| exp > now.0 / 1000)
+        answer
+    }
+
+    fn say_access(&mut self, answer: &Answer) {
+        let n = self.process.number();
+        let uri = self.request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+        let mut attrs = attrs![
+            "method" => self.request.method().as_str(),
+            "uri" => uri,
+            "user_agent" => self.user_agent(),
+            "ip" => format!("127.0.0.1:{}", 32_768 + scramble(n) % 28_000),
+            "code" => u64::from(answer.response.status().as_u16()),
+            "bytes" => u64::try_from(answer.response.body().len()).unwrap_or(0),
+        ];
+        attrs.push(("request_time", Attr::Nanos(300_000 + scramble(n) % 2_000_000)));
+        self.env.say(LogLevel::Info, "access_log", attrs, By::Garm);
+    }
+
+    pub(super) fn user_agent(&self) -> String {
+        let agent = self.request.headers().get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        agent.unwrap_or_default().to_owned()
+    }
+
+    fn checked(&mut self, route: ManagerRoute) -> Answer {
+        use ManagerRoute as R;
+        match route {
+            R::Metrics => return self.metrics(),
+            R::Goroutines if self.env.config.debug_server => {
+                let dump = self.process.goroutines();
+                return Answer::raw(200, "text/plain; charset=utf-8", dump.into_bytes());
+            }
+            R::Goroutines | R::UnknownPage => return page_not_found(),
+            R::UnknownResource => return refuse(404, "Not found", "Resource not found"),
+            R::WrongMethod => return Answer::empty(405),
+            R::FirstRun => return self.first_run(),
+            R::Login
+            | R::Controller
+            | R::UpdateController
+            | R::MetricsToken
+            | R::ListSets
+            | R::GetSet
+            | R::UpdateSet
+            | R::DeleteSet
+            | R::SetInstances
+            | R::EntitySets
+            | R::CreateSet
+            | R::Instances
+            | R::Instance
+            | R::Jobs
+            | R::Entities
+            | R::Entity
+            | R::CreateEntity
+            | R::Endpoints
+            | R::CreateEndpoint
+            | R::Credentials
+            | R::CreateCredentials
+            | R::Providers
+            | R::LogSocket
+            | R::EventSocket => {}
+        }
+        if !self.env.db.initialised {
+            return refuse(409, "init_required", "Missing superuser");
+        }
+        if route == R::Login {
+            return self.log_in();
+        }
+        let urls = &self.env.db.urls;
+        let needs_urls = !(route == R::UpdateController || route == R::Controller && !self.matched.id.is_empty());
+        if needs_urls && (urls.metadata.is_empty() || urls.callback.is_empty()) {
+            let words = "Missing required URLs. Make sure you update the metadata and callback URLs";
+            return refuse(409, "urls_required", words);
+        }
+        match token::check(self.env.config, self.env.db, self.request, For::Admin, self.env.now) {
+            Shown::Valid => self.handle(route),
+            Shown::Invalid => refuse(401, "Authentication failed", ""),
+            Shown::Nothing => {
+                let error = attrs!["error" => "failed to get cookie: http: named cookie not present"];
+                self.env.say(LogLevel::Error, "failed to get auth token", error, By::Garm);
+                refuse(401, "Authentication failed", "")
+            }
+        }
+    }
+
+    fn handle(&mut self, route: ManagerRoute) -> Answer {
+        use ManagerRoute as R;
+        let (config, now) = (self.env.config, self.env.now);
+        match route {
+            R::Controller => line(render::controller(config, self.env.db)),
+            R::UpdateController => self.update_controller(),
+            R::MetricsToken => {
+                let token = token::issue(config, self.env.db, For::Metrics, now);
+                line(json!({"token": token}).to_string())
+            }
+            R::ListSets => self.list_sets(View::Listed, |_| true),
+            R::GetSet => self.get_set(),
+            R::UpdateSet => self.update_set(),
+            R::DeleteSet => self.delete_set(),
+            R::SetInstances => match self.matched.set() {
+                Some(set) => line(render::list(self.env.db.instances_of(set).map(|(_, row)| render::instance(row)))),
+                None => self.bad_id(),
+            },
+            R::Instances => line(render::list(self.env.db.instances.values().map(render::instance))),
+            R::Instance => match self.env.db.instances.values().find(|row| row.name == self.matched.id) {
+                Some(row) => line(render::instance(row)),
+                None => refuse(404, "Not Found", "error fetching instance: not found"),
+            },
+            R::Jobs => line(render::list(self.env.db.jobs.values().map(|job| render::job(config, job)))),
+            R::Entities => {
+                let of_kind = self.env.db.entities.values().filter(|row| Some(row.entity.kind) == self.matched.kind);
+                line(render::list(of_kind.map(|row| self.entity(row))))
+            }
+            R::Entity => match self.named_entity() {
+                Some(row) => line(self.entity(&row)),
+                None => self.no_entity(),
+            },
+            R::EntitySets => match self.named_entity() {
+                Some(entity) => self.list_sets(View::ListedByEntity, |number| number == entity.number),
+                None => self.no_entity(),
+            },
+            R::CreateSet => self.create_set(),
+            R::CreateEntity => self.create_entity(),
+            R::Endpoints => line(render::endpoints(config, self.env.db)),
+            R::CreateEndpoint => self.create_endpoint(),
+            R::Credentials => line(render::credentials(config, self.env.db, self.process.rate)),
+            R::CreateCredentials => self.create_credentials(),
+            R::Providers => line(r#"[{"name":"stub","type":"external","description":"stub"}]"#.to_owned()),
+            R::LogSocket => match config.log_streamer {
+                LogStreamer::On => Answer::empty(200),
+                LogStreamer::Off => refuse(400, "Bad Request", "log streamer is disabled"),
+            },
+            R::EventSocket => Answer::empty(200),
+            R::FirstRun
+            | R::Login
+            | R::Metrics
+            | R::Goroutines
+            | R::WrongMethod
+            | R::UnknownResource
+            | R::UnknownPage => refuse(404, "Not found", "Resource not found"),
+        }
+    }
+
+    fn metrics(&mut self) -> Answer {
+        match self.env.config.metrics {
+            Metrics::Off => return page_not_found(),
+            Metrics::Open => {}
+            Metrics::Token => {
+                match token::check(self.env.config, self.env.db, self.request, For::Metrics, self.env.now) {
+                    Shown::Valid => {}
+                    Shown::Nothing | Shown::Invalid => return refuse(401, "Authentication failed", ""),
+                }
+            }
+        }
+        let text = self.process.exposition(&self.env);
+        Answer::raw(200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text.into_bytes())
+    }
+
+    fn log_in(&mut self) -> Answer {
+        let Some(body) = self.body() else { return refuse(400, "Bad Request", "invalid request") };
+        let is = |name: &str, expected: &str| body.get(name).and_then(Value::as_str) == Some(expected);
+        if is("username", &self.env.db.user) && is("password", &self.env.db.password) {
+            let token = token::issue(self.env.config, self.env.db, For::Admin, self.env.now);
+            line(json!({"token": token}).to_string())
+        } else {
+            refuse(401, "Not Authorized", "")
+        }
+    }
+
+    fn list_sets(&self, view: View, is_of: impl Fn(u64) -> bool) -> Answer {
+        let sets = self.env.db.sets.values().filter(|set| is_of(set.entity.number));
+        line(render::list(sets.map(|set| render::set(self.env.config, self.env.db, set, view))))
+    }
+
+    fn get_set(&mut self) -> Answer {
+        let Some(id) = self.matched.set() else { return self.bad_id() };
+        if let Some(set) = self.env.db.set(id) {
+            return line(render::set(self.env.config, self.env.db, &set, View::Whole));
+        }
+        self.env.say(LogLevel::Error, "fetching scale set", attrs!["error" => NOT_FOUND], By::Garm);
+        refuse(404, "Not Found", NOT_FOUND)
+    }
+
+    pub(super) fn bad_id(&mut self) -> Answer {
+        let words = format!("strconv.ParseUint: parsing \"{}\": invalid syntax", self.matched.id);
+        self.env.say(LogLevel::Error, "failed to parse id", attrs!["error" => words], By::Garm);
+        refuse(400, "Bad Request", "invalid request")
+    }
+
+    pub(super) fn named_entity(&self) -> Option<Arc<EntityRow>> {
+        let matches = |row: &&Arc<EntityRow>| Some(row.entity.kind) == self.matched.kind && row.uuid == self.matched.id;
+        self.env.db.entities.values().find(matches).map(Arc::clone)
+    }
+
+    pub(super) fn no_entity(&self) -> Answer {
+        let kind = self.matched.kind.map_or("entity", EntityKind::as_str);
+        refuse(404, "Not Found", &format!("error fetching {kind}: not found"))
+    }
+
+    pub(super) fn entity(&self, row: &EntityRow) -> String {
+        render::entity(self.env.config, self.env.db, row, self.process.pools.contains(&row.number))
+    }
+
+    /// The request's body as a JSON object.
+    pub(super) fn body(&self) -> Option<Value> {
+        serde_json::from_slice::<Value>(self.request.body()).ok().filter(Value::is_object)
+    }
 }

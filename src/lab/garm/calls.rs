@@ -1,16 +1,27 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
-//! GARM as a client of GitHub: the requests of one session's life (`reference/garm-api.md` §11). Every attempt to open
-//! a session costs three: registration token, runner registration, POST. There is no time-out in GARM: an answer that
-//! never comes hangs its caller.
+//! GARM as a client of GitHub. Every operation on the Actions service is three requests: registration token, runner
+//! registration, and the operation itself, because the client object and its tokens are thrown away each time
+//! (`reference/actions-service.md` §1.7). There is no time-out anywhere: an answer that never comes hangs its caller.
+//!
+//! An operation is a [`Chain`] that takes time: each answer arrives at its date, and the next request is sent then.
 
-use super::config::GarmConfig;
+use super::counters::{Counters, Op};
 use super::db::SetRow;
-use crate::lab::forge::Forge;
+use super::env::Env;
+use super::log::go_quote;
 use crate::lab::wire::{Answer, Delivery, HungUp, PollId, Request};
-use crate::model::{EntityKind, Wall};
+use crate::model::{Span, Wall};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
+
+const SERVICE_AGENT: &str = "Go-http-client/1.1";
+const REST_AGENT: &str = "go-github/v84.0.0";
+const VERSION: &str = "api-version=6.0-preview";
+/// A held request that is no poll, or a body too long to read: nobody waits for its end in a simulation.
+const MAX_BODY: u64 = 1 << 20;
 
 /// A session as GARM holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,237 +29,549 @@ pub(super) struct Session {
     pub id: String,
     pub queue: String,
     pub token: String,
+    /// The scale set that GitHub said the session is of.
+    pub set: u64,
 }
 
-/// What became of a request.
+impl Session {
+    fn read(body: &Bytes) -> Option<Self> {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
+        Some(Self {
+            id: text("sessionId")?,
+            queue: text("messageQueueUrl")?,
+            token: text("messageQueueAccessToken")?,
+            set: body.get("runnerScaleSet")?.get("id")?.as_u64()?,
+        })
+    }
+
+    /// When the queue's token ends: `Ok(None)` when it is a JWT without `exp`.
+    pub(super) fn expires(&self) -> Result<Option<u64>, &'static str> {
+        expiry(&self.token)
+    }
+
+    /// The address of a poll from after a message; keys come sorted, as Go encodes them.
+    pub(super) fn poll_url(&self, after: u64) -> String {
+        if after == 0 {
+            return self.queue.clone();
+        }
+        let Ok(mut url) = url::Url::parse(&self.queue) else { return self.queue.clone() };
+        let mut pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        pairs.push(("lastMessageId".to_owned(), after.to_string()));
+        pairs.sort();
+        url.query_pairs_mut().clear().extend_pairs(pairs);
+        url.to_string()
+    }
+
+    fn message_url(&self, message: u64) -> String {
+        match url::Url::parse(&self.queue) {
+            Ok(mut url) => {
+                let path = format!("{}/{message}", url.path().trim_end_matches('/'));
+                url.set_path(&path);
+                url.to_string()
+            }
+            Err(_) => self.queue.clone(),
+        }
+    }
+}
+
+/// `exp` of a JWT whose signature nobody checks.
+fn expiry(token: &str) -> Result<Option<u64>, &'static str> {
+    let wrong = "token contains an invalid number of segments";
+    let mut parts = token.split('.');
+    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(wrong);
+    };
+    let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| wrong)?;
+    let claims: Value = serde_json::from_slice(&claims).map_err(|_| wrong)?;
+    Ok(claims.get("exp").and_then(Value::as_u64))
+}
+
+/// The Actions service of an entity, and an admin token for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Service {
+    url: String,
+    token: String,
+}
+
+/// An operation on the Actions service.
 #[derive(Debug, Clone, PartialEq)]
+pub(super) enum Ask {
+    FindSet,
+    CreateSet,
+    UpdateSet(Value),
+    DeleteSet,
+    OpenSession,
+    CloseSession(Session),
+    RefreshSession(Session),
+    JitConfig(String),
+    RemoveRunner(u64),
+}
+
+impl Ask {
+    const fn op(&self) -> Op {
+        match self {
+            Self::FindSet => Op::GetRunnerScaleSetByNameAndRunnerGroup,
+            Self::CreateSet => Op::CreateRunnerScaleSet,
+            Self::UpdateSet(_) => Op::UpdateRunnerScaleSet,
+            Self::DeleteSet => Op::DeleteRunnerScaleSet,
+            Self::OpenSession => Op::CreateMessageSession,
+            Self::CloseSession(_) => Op::DeleteMessageSession,
+            Self::RefreshSession(_) => Op::RefreshMessageSession,
+            Self::JitConfig(_) => Op::GenerateJitRunnerConfig,
+            Self::RemoveRunner(_) => Op::RemoveRunner,
+        }
+    }
+
+    /// Method, path below the service with its query, and body.
+    fn request(&self, set: &SetRow, owner: &str) -> (Method, String, String) {
+        let sets = "_apis/runtime/runnerscalesets";
+        let one = format!("{sets}/{}", set.forge_id);
+        let body = |value: Value| value.to_string();
+        match self {
+            Self::FindSet => {
+                let name: String = url::form_urlencoded::byte_serialize(set.name.as_bytes()).collect();
+                (Method::GET, format!("{sets}?{VERSION}&name={name}&runnerGroupId=1"), String::new())
+            }
+            Self::CreateSet => (Method::POST, format!("{sets}?{VERSION}"), body(new_set(set))),
+            Self::UpdateSet(change) => (Method::PATCH, format!("{one}?{VERSION}"), body(change.clone())),
+            Self::DeleteSet => (Method::DELETE, format!("{one}?{VERSION}"), String::new()),
+            Self::OpenSession => (Method::POST, format!("{one}/sessions?{VERSION}"), body(json!({"ownerName": owner}))),
+            Self::CloseSession(session) => {
+                (Method::DELETE, format!("{sets}/{}/sessions/{}?{VERSION}", session.set, session.id), String::new())
+            }
+            Self::RefreshSession(session) => {
+                (Method::PATCH, format!("{sets}/{}/sessions/{}?{VERSION}", session.set, session.id), String::new())
+            }
+            Self::JitConfig(name) => {
+                let wish = json!({"name": name, "workFolder": "_work"});
+                (Method::POST, format!("{one}/generatejitconfig?{VERSION}"), body(wish))
+            }
+            Self::RemoveRunner(id) => {
+                (Method::DELETE, format!("_apis/distributedtask/pools/0/agents/{id}?{VERSION}"), String::new())
+            }
+        }
+    }
+}
+
+fn new_set(set: &SetRow) -> Value {
+    let own = std::iter::once(&set.name).chain(&set.labels);
+    let labels: Vec<Value> = own.map(|name| json!({"name": name, "type": "System"})).collect();
+    json!({"name": set.name, "runnerGroupId": 1, "labels": labels,
+        "runnerSetting": {"ephemeral": true, "isElastic": true, "disableUpdate": set.disable_update}})
+}
+
+/// Why a call failed, as GARM words it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub text: String,
+    pub status: Option<u16>,
+}
+
+/// What comes of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// An answer.
     Got(u16, Bytes),
-    /// No connection, or one that broke.
-    Broken,
-    /// Never answered.
-    Hangs,
-    /// A long poll without news so far.
+    /// The words of Go's network code.
+    Broken(&'static str),
+}
+
+/// What a request is, once sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Its answer arrives then.
+    At(Wall, Reply),
+    /// A long poll without news: asked again then, or when it is woken.
     Held(Wall),
+    /// Nothing will ever come.
+    Never,
 }
 
-impl Reply {
-    fn of(answer: Answer) -> Self {
-        match answer.delivery {
-            Delivery::After(_) | Delivery::Dripping(_) => {
-                Self::Got(answer.response.status().as_u16(), answer.response.into_body())
-            }
-            Delivery::Refused | Delivery::Reset | Delivery::Truncated(_) | Delivery::Huge(_) => Self::Broken,
-            Delivery::Never => Self::Hangs,
-            Delivery::Hold(until) => Self::Held(until),
+/// Sends one request.
+pub(super) fn send(
+    env: &mut Env<'_>,
+    (method, url): (&Method, &str),
+    (authorization, agent): (&str, &'static str),
+    body: String,
+    extend: impl FnOnce(&mut Request),
+) -> Sent {
+    let arrives = env.now.plus(env.config.request.max(Span::millis(1)));
+    if url.is_empty() {
+        return Sent::At(arrives, Reply::Broken("unsupported protocol scheme \"\""));
+    }
+    let path = url::Url::parse(url).map(|url| url[url::Position::BeforePath..url::Position::AfterQuery].to_owned());
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path.as_deref().unwrap_or(url))
+        .header("authorization", authorization)
+        .header("user-agent", agent)
+        .header("content-type", "application/json")
+        .body(Bytes::from(body));
+    let Ok(mut request) = request else { return Sent::At(arrives, Reply::Broken("invalid URL escape")) };
+    extend(&mut request);
+    let answer = env.forge.handle(env.now, &request);
+    delivered(answer, arrives)
+}
+
+fn delivered(answer: Answer, arrives: Wall) -> Sent {
+    let status = answer.response.status().as_u16();
+    let body = answer.response.into_body();
+    match answer.delivery {
+        Delivery::After(span) => Sent::At(arrives.plus(span), Reply::Got(status, body)),
+        Delivery::Dripping(span) => {
+            let bytes = u64::try_from(body.len()).unwrap_or(u64::MAX);
+            Sent::At(arrives.plus(span.times(bytes)), Reply::Got(status, body))
         }
+        Delivery::Refused => Sent::At(arrives, Reply::Broken("dial tcp 127.0.0.1:443: connect: connection refused")),
+        Delivery::Reset => Sent::At(arrives, Reply::Broken("read: connection reset by peer")),
+        Delivery::Truncated(bytes) => Sent::At(arrives, Reply::Got(status, body.slice(..bytes.min(body.len())))),
+        Delivery::Huge(bytes) => {
+            let read = usize::try_from(bytes.min(MAX_BODY)).unwrap_or(0);
+            Sent::At(arrives, Reply::Got(status, Bytes::from(vec![b'x'; read])))
+        }
+        Delivery::Never => Sent::Never,
+        Delivery::Hold(until) => Sent::Held(until),
     }
 }
 
-/// The error texts of GARM's scale set client.
-pub(super) fn error(url: &str, reply: &Reply) -> String {
-    match reply {
-        Reply::Got(status, body) => {
-            let body = Value::from(String::from_utf8_lossy(body).into_owned());
-            let class = match status {
-                400 => "bad request while calling",
-                401 | 403 => "unauthorized while calling",
-                404 => "not found while calling",
-                409 => "conflict while calling",
-                _ => "request failed while calling",
+/// GARM's words for an answer of the Actions service that is no success (`reference/actions-service.md` §7.2).
+fn refusal(method: &Method, url: &str, reply: &Reply) -> Failure {
+    let (status, body) = match reply {
+        Reply::Broken(words) => {
+            let method = match method.as_str() {
+                "GET" => "Get",
+                "POST" => "Post",
+                "PATCH" => "Patch",
+                _ => "Delete",
             };
-            format!("failed to execute request to {url}: {class} {url}: {body}")
+            let text = format!("failed to dispatch HTTP request: {method} {}: {words}", go_quote(url));
+            return Failure { text, status: None };
         }
-        Reply::Broken => {
-            format!("failed to execute request to {url}: Post \"{url}\": dial tcp: connect: connection refused")
-        }
-        Reply::Hangs | Reply::Held(_) => format!("failed to execute request to {url}: context canceled"),
-    }
+        Reply::Got(status, body) => (*status, go_quote(&String::from_utf8_lossy(body))),
+    };
+    let text = match status {
+        404 => format!("resource {url} not found: {body}"),
+        400 => format!("bad request while calling {url}: {body}"),
+        409 => format!("conflict while calling {url}: {body}"),
+        401 | 403 => "Unauthorized".to_owned(),
+        _ => format!("request to {url} failed with status code {status}: {body}"),
+    };
+    Failure { text, status: Some(status) }
 }
 
-/// The error text of a poll, which has its own words for a queue that is gone.
-pub(super) fn poll_error(url: &str, reply: &Reply) -> String {
+/// The body of a success.
+fn accepted(method: &Method, url: &str, reply: &Reply) -> Result<Bytes, Failure> {
     match reply {
-        Reply::Got(404, body) => {
-            format!("resource {url} not found: {}", Value::from(String::from_utf8_lossy(body).into_owned()))
-        }
-        Reply::Got(..) | Reply::Broken | Reply::Hangs | Reply::Held(_) => error(url, reply),
+        Reply::Got(200..=299, body) => Ok(body.clone()),
+        Reply::Got(..) | Reply::Broken(_) => Err(refusal(method, url, reply)),
     }
 }
 
-/// The caller.
-pub(super) struct Caller<'a> {
-    pub config: &'a GarmConfig,
-    pub forge: &'a mut dyn Forge,
-    pub now: Wall,
+/// An operation under way.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Chain {
+    ask: Ask,
+    stage: Stage,
+    sent: Sent,
 }
 
-impl Caller<'_> {
-    fn send(&mut self, method: &Method, url: &str, authorization: &str, body: String) -> Reply {
-        Reply::of(self.ask(method, url, authorization, body, |_| {}))
-    }
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    Token,
+    Register,
+    Operate(Service),
+}
 
-    fn ask(
-        &mut self,
-        method: &Method,
-        url: &str,
-        authorization: &str,
-        body: String,
-        extend: impl FnOnce(&mut Request),
-    ) -> Answer {
-        let path = url.strip_prefix(self.config.github_origin.as_str()).unwrap_or(url);
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("authorization", authorization)
-            .header("user-agent", "garm")
-            .header("content-type", "application/json")
-            .body(Bytes::from(body));
-        let Ok(mut request) = request else { return Answer::empty(400) };
-        extend(&mut request);
-        self.forge.handle(self.now, &request)
-    }
+/// How far an operation has come.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Progress {
+    /// Its next answer arrives then.
+    Until(Wall, Chain),
+    /// It hangs, for ever.
+    Hangs,
+    Done(Result<Bytes, Failure>, Option<Service>),
+}
 
-    /// Registration token and runner registration: the Actions service's address and an admin token. The error names
-    /// the GARM operation that failed.
-    pub(super) fn service(&mut self, set: &SetRow) -> Result<(String, String), (&'static str, String)> {
-        let origin = self.config.github_origin.clone();
-        let (scope, web) = match set.entity.kind {
-            EntityKind::Repository => ("repos", set.entity.name.clone()),
-            EntityKind::Organization => ("orgs", set.entity.name.clone()),
-            EntityKind::Enterprise => ("enterprises", format!("enterprises/{}", set.entity.name)),
-        };
-        let url = format!("{origin}/api/v3/{scope}/{}/actions/runners/registration-token", set.entity.name);
-        let pat = format!("Bearer {}", self.config.github_token);
-        let reply = self.send(&Method::POST, &url, &pat, String::new());
-        let token = text(&reply, "token").ok_or_else(|| ("CreateEntityRegistrationToken", error(&url, &reply)))?;
-        let url = format!("{origin}/api/v3/actions/runner-registration");
-        let wish = json!({"url": format!("{origin}/{web}"), "runner_event": "register"}).to_string();
-        let reply = self.send(&Method::POST, &url, &format!("RemoteAuth {token}"), wish);
-        let failed = || ("GetActionServiceInfo", error(&url, &reply));
-        let service = text(&reply, "url").ok_or_else(failed)?;
-        let token = text(&reply, "token").ok_or_else(failed)?;
-        Ok((service.trim_end_matches('/').to_owned(), format!("Bearer {token}")))
-    }
-
-    /// `GET /rate_limit`.
-    pub(super) fn rate_limit(&mut self) -> Reply {
-        let url = format!("{}/api/v3/rate_limit", self.config.github_origin);
-        let pat = format!("Bearer {}", self.config.github_token);
-        self.send(&Method::GET, &url, &pat, String::new())
-    }
-
-    /// POST of a session.
-    pub(super) fn open(
-        &mut self,
+impl Chain {
+    /// Begins an operation: with a service at hand, by the operation itself.
+    pub(super) fn begin(
+        env: &mut Env<'_>,
+        counters: &mut Counters,
         set: &SetRow,
-        (service, admin): &(String, String),
-    ) -> Result<Session, (Reply, String)> {
-        let url = format!("{service}/_apis/runtime/runnerscalesets/{}/sessions?api-version=6.0-preview", set.forge_id);
-        let owner = json!({"ownerName": format!("garm-{}", self.config.controller_id)}).to_string();
-        let reply = self.send(&Method::POST, &url, admin, owner);
-        let session = || {
-            Some(Session {
-                id: text(&reply, "sessionId")?,
-                queue: text(&reply, "messageQueueUrl")?,
-                token: text(&reply, "messageQueueAccessToken")?,
+        ask: Ask,
+        service: Option<Service>,
+    ) -> Progress {
+        counters.begin(ask.op(), set.entity.entity.kind);
+        let (stage, sent) = match service {
+            Some(service) => {
+                let sent = operate(env, set, &ask, &service);
+                (Stage::Operate(service), sent)
+            }
+            None => (Stage::Token, token(env, counters, set)),
+        };
+        Self { ask, stage, sent }.wait()
+    }
+
+    fn wait(self) -> Progress {
+        match &self.sent {
+            Sent::At(at, _) => Progress::Until(*at, self),
+            Sent::Never | Sent::Held(_) => Progress::Hangs,
+        }
+    }
+
+    /// Takes the answer that has arrived, and sends the next request.
+    pub(super) fn go_on(self, env: &mut Env<'_>, counters: &mut Counters, set: &SetRow) -> Progress {
+        let kind = set.entity.entity.kind;
+        let Sent::At(_, reply) = self.sent else { return Progress::Hangs };
+        let fail = |counters: &mut Counters, op: Option<Op>, failure: Failure| {
+            for op in op.into_iter().chain([self.ask.op()]) {
+                counters.fail(op, kind);
+            }
+            Progress::Done(Err(failure), None)
+        };
+        match self.stage {
+            Stage::Token => match read_token(env, set, &reply) {
+                Ok(token) => {
+                    let sent = register(env, counters, set, &token);
+                    Self { ask: self.ask, stage: Stage::Register, sent }.wait()
+                }
+                Err(failure) => fail(counters, Some(Op::CreateEntityRegistrationToken), failure),
+            },
+            Stage::Register => match read_service(env, &reply) {
+                Ok(service) => {
+                    let sent = operate(env, set, &self.ask, &service);
+                    Self { ask: self.ask, stage: Stage::Operate(service), sent }.wait()
+                }
+                Err(failure) => fail(counters, Some(Op::GetActionServiceInfo), failure),
+            },
+            Stage::Operate(service) => {
+                let (method, path, _) = self.ask.request(set, "");
+                let url = join(&service.url, &path);
+                match accepted(&method, &url, &reply) {
+                    Ok(body) => Progress::Done(Ok(body), Some(service)),
+                    Err(failure) => {
+                        let text = format!("failed to execute request to {url}: {}", failure.text);
+                        fail(counters, None, Failure { text, ..failure })
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A whole operation in no time, for what nobody waits for. `Err(None)`: it hangs.
+pub(super) fn at_once(
+    env: &mut Env<'_>,
+    counters: &mut Counters,
+    set: &SetRow,
+    ask: Ask,
+    service: Option<Service>,
+) -> Result<(Bytes, Option<Service>), Option<Failure>> {
+    let mut progress = Chain::begin(env, counters, set, ask, service);
+    loop {
+        match progress {
+            Progress::Until(_, chain) => progress = chain.go_on(env, counters, set),
+            Progress::Hangs => return Err(None),
+            Progress::Done(Ok(body), service) => return Ok((body, service)),
+            Progress::Done(Err(failure), _) => return Err(Some(failure)),
+        }
+    }
+}
+
+fn token(env: &mut Env<'_>, counters: &mut Counters, set: &SetRow) -> Sent {
+    counters.begin(Op::CreateEntityRegistrationToken, set.entity.entity.kind);
+    let url = token_url(env, set);
+    let pat = format!("Bearer {}", env.config.github_token);
+    send(env, (&Method::POST, &url), (&pat, REST_AGENT), String::new(), |_| {})
+}
+
+fn token_url(env: &Env<'_>, set: &SetRow) -> String {
+    format!("{}/{}/actions/runners/registration-token", env.config.api_base(), set.entity.rest_path())
+}
+
+fn read_token(env: &Env<'_>, set: &SetRow, reply: &Reply) -> Result<String, Failure> {
+    let url = token_url(env, set);
+    let words = "failed to get registration token";
+    match reply {
+        Reply::Broken(why) => Err(Failure { text: format!("{words}: Post {}: {why}", go_quote(&url)), status: None }),
+        Reply::Got(status, body) => {
+            let body: Value = serde_json::from_slice(body).unwrap_or_default();
+            let token = body.get("token").and_then(Value::as_str).filter(|_| (200..300).contains(status));
+            token.map(str::to_owned).ok_or_else(|| {
+                let message = body.get("message").and_then(Value::as_str).unwrap_or_default();
+                let text = match status {
+                    401 | 403 if !message.contains("rate limit") => format!("{words}: Unauthorized"),
+                    _ => format!("{words}: POST {url}: {status} {message} []"),
+                };
+                Failure { text, status: Some(*status) }
             })
-        };
-        match reply {
-            Reply::Got(200, _) => session().ok_or_else(|| (Reply::Broken, "decoding response".to_owned())),
-            Reply::Got(..) | Reply::Broken | Reply::Hangs | Reply::Held(_) => {
-                let words = format!("creating message session: {}", error(&url, &reply));
-                Err((reply, words))
-            }
         }
     }
+}
 
-    /// DELETE or PATCH of a session.
-    pub(super) fn on_session(
-        &mut self,
-        method: &Method,
-        set: &SetRow,
-        session: &Session,
-        service: &(String, String),
-    ) -> Reply {
-        let url = format!(
-            "{}/_apis/runtime/runnerscalesets/{}/sessions/{}?api-version=6.0-preview",
-            service.0, set.forge_id, session.id
-        );
-        self.send(method, &url, &service.1, String::new())
-    }
+fn register(env: &mut Env<'_>, counters: &mut Counters, set: &SetRow, token: &str) -> Sent {
+    counters.begin(Op::GetActionServiceInfo, set.entity.entity.kind);
+    // GARM resolves the absolute path against the API's address, and so loses `/api/v3`.
+    let url = format!("{}/actions/runner-registration", env.config.github_origin);
+    let wish = json!({
+        "url": format!("{}/{}", env.config.github_origin, set.entity.web_path()),
+        "runner_event": "register",
+    });
+    let authorization = format!("RemoteAuth {token}");
+    send(env, (&Method::POST, &url), (&authorization, SERVICE_AGENT), wish.to_string(), |_| {})
+}
 
-    /// One poll, or the same again.
-    pub(super) fn poll(&mut self, session: &Session, after: u64, capacity: u64, poll: u64) -> Reply {
-        let url = poll_url(session, after);
-        let bearer = format!("Bearer {}", session.token);
-        let answer = self.ask(&Method::GET, &url, &bearer, String::new(), |request| {
-            request.extensions_mut().insert(PollId(poll));
-            if let Ok(capacity) = http::HeaderValue::from_str(&capacity.to_string()) {
-                request.headers_mut().insert("x-scalesetmaxcapacity", capacity);
-            }
-        });
-        Reply::of(answer)
-    }
-
-    /// The poll is over, and its asker gone.
-    pub(super) fn hang_up(&mut self, session: &Session, after: u64, poll: u64) {
-        let url = poll_url(session, after);
-        let bearer = format!("Bearer {}", session.token);
-        self.ask(&Method::GET, &url, &bearer, String::new(), |request| {
-            request.extensions_mut().insert(PollId(poll));
-            request.extensions_mut().insert(HungUp);
-        });
-    }
-
-    /// Acknowledges a message.
-    pub(super) fn acknowledge(&mut self, session: &Session, message: u64) -> Reply {
-        let (base, query) = session.queue.split_once('?').map_or((session.queue.as_str(), None), |(b, q)| (b, Some(q)));
-        let query = query.map_or_else(String::new, |query| format!("?{query}"));
-        let url = format!("{}/{message}{query}", base.trim_end_matches('/'));
-        self.send(&Method::DELETE, &url, &format!("Bearer {}", session.token), String::new())
-    }
-
-    /// A JIT configuration: the runner's id.
-    pub(super) fn jit(&mut self, set: &SetRow, name: &str, (service, admin): &(String, String)) -> Option<u64> {
-        let url = format!(
-            "{service}/_apis/runtime/runnerscalesets/{}/generatejitconfig?api-version=6.0-preview",
-            set.forge_id
-        );
-        let body = json!({"name": name, "workFolder": "_work"}).to_string();
-        let Reply::Got(200 | 201, body) = self.send(&Method::POST, &url, admin, body) else { return None };
-        let body: Value = serde_json::from_slice(&body).ok()?;
-        body.get("runner")?.get("id")?.as_u64()
-    }
-
-    /// `GET` of the set: whether GitHub knows it.
-    pub(super) fn knows(&mut self, set: &SetRow, (service, admin): &(String, String)) -> Reply {
-        let url = format!("{service}/_apis/runtime/runnerscalesets/{}?api-version=6.0-preview", set.forge_id);
-        self.send(&Method::GET, &url, admin, String::new())
-    }
-
-    /// Creates the set anew: its id at GitHub.
-    pub(super) fn create_set(&mut self, set: &SetRow, (service, admin): &(String, String)) -> Option<u64> {
-        let url = format!("{service}/_apis/runtime/runnerscalesets?api-version=6.0-preview");
-        let body = json!({"name": set.name, "runnerGroupId": 1, "labels": [{"name": set.name, "type": "System"}],
-            "runnerSetting": {"disableUpdate": false}});
-        let Reply::Got(200 | 201, body) = self.send(&Method::POST, &url, admin, body.to_string()) else { return None };
-        let body: Value = serde_json::from_slice(&body).ok()?;
-        body.get("id")?.as_u64()
+fn read_service(env: &Env<'_>, reply: &Reply) -> Result<Service, Failure> {
+    let url = format!("{}/actions/runner-registration", env.config.github_origin);
+    let body = accepted(&Method::POST, &url, reply).map_err(|failure| Failure {
+        text: format!("failed to get actions service admin info: {}", failure.text),
+        ..failure
+    })?;
+    // Here, and only here, GARM strips a byte order mark.
+    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
+    let wrong = |why: &str| Failure { text: format!("failed to get actions service admin info: {why}"), status: None };
+    let body: Value = serde_json::from_slice(body).map_err(|_| wrong("failed to decode response"))?;
+    let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
+    match (text("url").filter(|url| !url.is_empty()), text("token")) {
+        (Some(url), Some(token)) => Ok(Service { url, token }),
+        (None, _) | (_, None) => Err(wrong("failed to get pipeline URL: no url specified")),
     }
 }
 
-pub(super) fn poll_url(session: &Session, after: u64) -> String {
-    match (after, session.queue.contains('?')) {
-        (0, _) => session.queue.clone(),
-        (after, true) => format!("{}&lastMessageId={after}", session.queue),
-        (after, false) => format!("{}?lastMessageId={after}", session.queue),
+fn operate(env: &mut Env<'_>, set: &SetRow, ask: &Ask, service: &Service) -> Sent {
+    let owner = format!("garm-{}", env.config.controller_id);
+    let (method, path, body) = ask.request(set, &owner);
+    let url = join(&service.url, &path);
+    let authorization = format!("Bearer {}", service.token);
+    send(env, (&method, &url), (&authorization, SERVICE_AGENT), body, |_| {})
+}
+
+fn join(service: &str, path: &str) -> String {
+    format!("{}/{path}", service.trim_end_matches('/'))
+}
+
+/// The session in the answer to POST or PATCH. A body without one makes the real GARM panic or leak the session; here
+/// it is an error.
+pub(super) fn read_session(body: &Bytes) -> Result<Session, Failure> {
+    Session::read(body).ok_or_else(|| Failure {
+        text: "failed to decode response: unexpected end of JSON input".to_owned(),
+        status: None,
+    })
+}
+
+/// One poll, or the same again.
+pub(super) fn poll(env: &mut Env<'_>, session: &Session, after: u64, capacity: u64, poll: u64) -> Sent {
+    let url = session.poll_url(after);
+    let bearer = format!("Bearer {}", session.token);
+    send(env, (&Method::GET, &url), (&bearer, SERVICE_AGENT), String::new(), |request| {
+        request.extensions_mut().insert(PollId(poll));
+        request.headers_mut().insert("x-scalesetmaxcapacity", http::HeaderValue::from(capacity));
+    })
+}
+
+/// GARM's words for a poll that failed.
+pub(super) fn poll_failure(session: &Session, after: u64, reply: &Reply) -> Failure {
+    let url = session.poll_url(after);
+    match reply {
+        Reply::Got(200..=299, _) => Failure { text: "failed to decode response: EOF".to_owned(), status: None },
+        Reply::Got(..) | Reply::Broken(_) => {
+            let failure = refusal(&Method::GET, &url, reply);
+            Failure { text: format!("request to {url} failed: {}", failure.text), ..failure }
+        }
     }
 }
 
-fn text(reply: &Reply, field: &str) -> Option<String> {
-    let Reply::Got(200 | 201, body) = reply else { return None };
-    let body: Value = serde_json::from_slice(body).ok()?;
-    Some(body.get(field)?.as_str()?.to_owned())
+/// The poll is over, and its asker gone.
+pub(super) fn hang_up(env: &mut Env<'_>, session: &Session, after: u64, poll: u64) {
+    let url = session.poll_url(after);
+    let bearer = format!("Bearer {}", session.token);
+    send(env, (&Method::GET, &url), (&bearer, SERVICE_AGENT), String::new(), |request| {
+        request.extensions_mut().insert(PollId(poll));
+        request.extensions_mut().insert(HungUp);
+    });
+}
+
+/// A request with the queue's token: the acknowledgement of a message, or the acquisition of jobs.
+pub(super) fn on_queue(env: &mut Env<'_>, session: &Session, message: u64) -> Result<(), Option<Failure>> {
+    let url = session.message_url(message);
+    let bearer = format!("Bearer {}", session.token);
+    match send(env, (&Method::DELETE, &url), (&bearer, SERVICE_AGENT), String::new(), |_| {}) {
+        Sent::At(_, reply) => accepted(&Method::DELETE, &url, &reply).map(drop).map_err(Some),
+        Sent::Held(_) | Sent::Never => Err(None),
+    }
+}
+
+/// Acquires jobs, with the queue's token on the service's address: the ids acquired.
+pub(super) fn acquire(
+    env: &mut Env<'_>,
+    counters: &mut Counters,
+    set: &SetRow,
+    session: &Session,
+    jobs: &[u64],
+) -> Result<Vec<u64>, Option<Failure>> {
+    let service = service_of(env, counters, set)?;
+    let path = format!("_apis/runtime/runnerscalesets/{}/acquirejobs?{VERSION}", set.forge_id);
+    let url = join(&service.url, &path);
+    let bearer = format!("Bearer {}", session.token);
+    let body = Value::from(jobs.to_vec()).to_string();
+    let reply = match send(env, (&Method::POST, &url), (&bearer, SERVICE_AGENT), body, |_| {}) {
+        Sent::At(_, reply) => reply,
+        Sent::Held(_) | Sent::Never => return Err(None),
+    };
+    let body = accepted(&Method::POST, &url, &reply).map_err(Some)?;
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let acquired = body.get("value").and_then(Value::as_array).into_iter().flatten();
+    Ok(acquired.filter_map(Value::as_u64).collect())
+}
+
+fn service_of(env: &mut Env<'_>, counters: &mut Counters, set: &SetRow) -> Result<Service, Option<Failure>> {
+    let reply = match token(env, counters, set) {
+        Sent::At(_, reply) => reply,
+        Sent::Held(_) | Sent::Never => return Err(None),
+    };
+    let token = read_token(env, set, &reply).map_err(Some)?;
+    match register(env, counters, set, &token) {
+        Sent::At(_, reply) => read_service(env, &reply).map_err(Some),
+        Sent::Held(_) | Sent::Never => Err(None),
+    }
+}
+
+/// A GET of the REST API with GARM's own token.
+pub(super) fn rest(env: &mut Env<'_>, path: &str) -> Option<Value> {
+    let url = format!("{}/{path}", env.config.api_base());
+    let pat = format!("Bearer {}", env.config.github_token);
+    match send(env, (&Method::GET, &url), (&pat, REST_AGENT), String::new(), |_| {}) {
+        Sent::At(_, Reply::Got(200, body)) => serde_json::from_slice(&body).ok(),
+        Sent::At(..) | Sent::Held(_) | Sent::Never => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_poll_url_keeps_its_query_sorted_and_names_no_message_zero() {
+        let session =
+            |queue: &str| Session { id: "s".to_owned(), queue: queue.to_owned(), token: String::new(), set: 1 };
+        let classic = session("http://g/queue/1?sessionId=abc");
+        assert_eq!(classic.poll_url(0), "http://g/queue/1?sessionId=abc");
+        assert_eq!(classic.poll_url(7), "http://g/queue/1?lastMessageId=7&sessionId=abc");
+        assert_eq!(classic.message_url(7), "http://g/queue/1/7?sessionId=abc");
+        assert_eq!(session("http://g/scalesets/message").poll_url(7), "http://g/scalesets/message?lastMessageId=7");
+    }
+
+    #[test]
+    fn failures_are_worded_as_recorded() {
+        let url = "http://127.0.0.1:1/svc/a/_apis/runtime/runnerscalesets/1/sessions?api-version=6.0-preview";
+        let body = Bytes::from_static(b"{\"message\": \"The set already has an active session.\"}");
+        let conflict = refusal(&Method::POST, url, &Reply::Got(409, body));
+        assert_eq!(
+            conflict.text,
+            format!(r#"conflict while calling {url}: "{{\"message\": \"The set already has an active session.\"}}""#)
+        );
+        assert_eq!(refusal(&Method::POST, url, &Reply::Got(403, Bytes::new())).text, "Unauthorized");
+        let empty = refusal(&Method::GET, "", &Reply::Broken("unsupported protocol scheme \"\""));
+        assert_eq!(empty.text, "failed to dispatch HTTP request: Get \"\": unsupported protocol scheme \"\"");
+    }
 }

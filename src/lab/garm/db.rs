@@ -1,12 +1,23 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
-//! GARM's database: scale sets and instances, which outlive the process, and how the API renders them
-//! (`reference/garm-api.md` §6.2, §7): zero values are left out, a missing `enabled` means disabled.
+//! GARM's database, which outlives the process (`reference/garm-api.md` §5-§7).
 
-use super::config::GarmConfig;
-use super::log::date;
-use crate::model::{Entity, EntityKind, Span, Wall};
-use serde_json::{Map, Value, json};
+use super::stamp::{Stamp, Ticker, scramble, uuid};
+use crate::model::{Entity, EntityKind, Wall};
+use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A repository, organisation or enterprise.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct EntityRow {
+    /// Its place in the order of creation, from 1.
+    pub number: u64,
+    pub uuid: String,
+    pub entity: Entity,
+    pub endpoint: String,
+    pub created: Stamp,
+    pub updated: Stamp,
+}
 
 /// One scale set.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,17 +25,61 @@ pub(super) struct SetRow {
     pub id: u64,
     pub forge_id: u64,
     pub name: String,
-    pub entity: Entity,
-    pub entity_id: String,
-    pub enabled: bool,
+    pub entity: Arc<EntityRow>,
+    pub prefix: String,
+    pub created: Stamp,
+    pub updated: Stamp,
+    pub disable_update: bool,
+    pub state: String,
+    pub extended_state: String,
+    pub provider: String,
     pub max_runners: u64,
     pub min_idle_runners: u64,
+    pub image: String,
+    pub flavor: String,
+    pub os_type: String,
+    pub os_arch: String,
+    pub enabled: bool,
     pub desired: u64,
-    pub last_message: u64,
+    pub enable_shell: bool,
+    pub generation: u64,
     pub bootstrap_timeout: u64,
-    pub extended_state: String,
-    pub created: Wall,
-    pub updated: Wall,
+    pub extra_specs: Option<Value>,
+    pub group: String,
+    pub labels: Vec<String>,
+    pub last_message: u64,
+}
+
+/// Where an instance is in its life; `pending_force_delete`, `stopped`, `error` and `unknown` do not occur here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InstanceStatus {
+    PendingCreate,
+    Creating,
+    Running,
+    PendingDelete,
+    Deleting,
+    Deleted,
+}
+
+impl InstanceStatus {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::PendingCreate => "pending_create",
+            Self::Creating => "creating",
+            Self::Running => "running",
+            Self::PendingDelete => "pending_delete",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
+        }
+    }
+
+    /// Whether it counts as a runner of its set.
+    pub(super) const fn counts(self) -> bool {
+        match self {
+            Self::PendingCreate | Self::Creating | Self::Running => true,
+            Self::PendingDelete | Self::Deleting | Self::Deleted => false,
+        }
+    }
 }
 
 /// One instance.
@@ -34,97 +89,253 @@ pub(super) struct InstanceRow {
     pub name: String,
     pub agent: u64,
     pub set: u64,
-    pub status: &'static str,
+    pub status: InstanceStatus,
     pub runner_status: &'static str,
-    pub created: Wall,
-    pub updated: Wall,
+    /// The provider made it.
+    pub provided: bool,
+    pub created: Stamp,
+    pub updated: Stamp,
 }
 
-/// One job, as its last message told it.
+/// One job, as the messages told it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct JobRow {
+    pub id: u64,
     pub uuid: String,
-    pub name: String,
-    pub run: u64,
-    pub owner: String,
-    pub repository: String,
-    pub label: String,
+    pub run_id: u64,
+    pub action: String,
     pub status: &'static str,
     pub conclusion: String,
-    pub runner: String,
+    pub name: String,
+    pub runner_name: String,
+    pub repository: String,
+    pub owner: String,
+    pub labels: Vec<String>,
+    pub entity: Arc<EntityRow>,
+    pub created: Stamp,
+    pub updated: Stamp,
+}
+
+/// What `PUT /controller` sets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Urls {
+    pub metadata: String,
+    pub callback: String,
+    pub webhook: String,
 }
 
 /// The database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Db {
-    pub sets: BTreeMap<u64, SetRow>,
-    pub instances: BTreeMap<String, InstanceRow>,
+    pub sets: BTreeMap<u64, Arc<SetRow>>,
+    /// By their order of creation.
+    pub instances: BTreeMap<u64, InstanceRow>,
     pub jobs: BTreeMap<u64, JobRow>,
-    pub entities: BTreeMap<String, (Entity, String)>,
+    pub entities: BTreeMap<u64, Arc<EntityRow>>,
+    pub urls: Urls,
+    /// The first run is done.
+    pub initialised: bool,
+    pub user: String,
+    pub password: String,
+    /// Tokens of another generation are not valid any more.
+    pub token_generation: u64,
+    pub made: Stamp,
+    /// The forge endpoint and its credential exist.
+    pub endpoint_made: Stamp,
+    ticker: Ticker,
     serial: u64,
+    seed: u64,
 }
 
 impl Db {
+    /// An empty database of a controller.
+    pub(super) fn new(config: &super::GarmConfig) -> Self {
+        let seed = config.controller_id.bytes().fold(0_u64, |seed, byte| scramble(seed ^ u64::from(byte)));
+        let own = &config.own_origin;
+        let urls = Urls {
+            metadata: format!("{own}/api/v1/metadata"),
+            callback: format!("{own}/api/v1/callbacks"),
+            webhook: format!("{own}/webhooks"),
+        };
+        Self {
+            sets: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            entities: BTreeMap::new(),
+            urls: if config.initialised { urls } else { Urls::default() },
+            initialised: config.initialised,
+            user: config.username.clone(),
+            password: config.password.clone(),
+            token_generation: 0,
+            made: Stamp::NEVER,
+            endpoint_made: Stamp::NEVER,
+            ticker: Ticker::default(),
+            serial: 0,
+            seed,
+        }
+    }
+
     /// A reproducible number, never twice the same.
     pub(super) fn next(&mut self) -> u64 {
         self.serial = self.serial.saturating_add(1);
         self.serial
     }
 
-    /// A job's number.
-    pub(super) fn next_job(&self) -> u64 {
-        self.jobs.keys().next_back().copied().unwrap_or(0).saturating_add(1)
+    /// A reproducible UUID, never twice the same.
+    pub(super) fn uuid(&mut self) -> String {
+        let n = self.next();
+        uuid(self.seed, n)
     }
 
-    pub(super) fn add_set(&mut self, entity: &Entity, name: &str, forge_id: u64, now: Wall) -> u64 {
-        let key = format!("{:?} {}", entity.kind, entity.name);
-        let serial = self.next();
-        let fresh = (entity.clone(), uuid(serial));
-        let entity_id = self.entities.entry(key).or_insert(fresh).1.clone();
+    /// A date of a write at `now`, unlike any other.
+    pub(super) fn stamp(&mut self, now: Wall) -> Stamp {
+        self.ticker.at(now)
+    }
+
+    /// The date of the last write.
+    pub(super) const fn latest(&self) -> Stamp {
+        self.ticker.latest()
+    }
+
+    /// The name of a new runner: a prefix and twelve characters.
+    pub(super) fn runner_name(&mut self, prefix: &str) -> String {
+        const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+        let mut number = scramble(self.seed ^ self.next());
+        let letter = |_| {
+            let letter = LETTERS.get(usize::try_from(number % 36).unwrap_or(0)).copied().unwrap_or(b'a');
+            number /= 36;
+            char::from(letter)
+        };
+        let letters: String = (0..12).map(letter).collect();
+        format!("{prefix}-{letters}")
+    }
+
+    /// An entity, made if it is new.
+    pub(super) fn entity(&mut self, entity: &Entity, endpoint: &str, now: Wall) -> (Arc<EntityRow>, bool) {
+        if let Some(row) = self.entities.values().find(|row| row.entity == *entity) {
+            return (Arc::clone(row), false);
+        }
+        let number = self.entities.keys().next_back().copied().unwrap_or(0).saturating_add(1);
+        let created = self.stamp(now);
+        if self.endpoint_made == Stamp::NEVER {
+            self.endpoint_made = created;
+        }
+        let row = Arc::new(EntityRow {
+            number,
+            uuid: self.uuid(),
+            entity: entity.clone(),
+            endpoint: endpoint.to_owned(),
+            created,
+            updated: created,
+        });
+        self.entities.insert(number, Arc::clone(&row));
+        (row, true)
+    }
+
+    /// A new, enabled scale set with the usual settings.
+    pub(super) fn add_set(&mut self, entity: &Arc<EntityRow>, name: &str, forge_id: u64, now: Wall) -> u64 {
         let id = self.sets.keys().next_back().copied().unwrap_or(0).saturating_add(1);
-        self.sets.insert(
+        let created = self.stamp(now);
+        let row = SetRow {
             id,
-            SetRow {
-                id,
-                forge_id,
-                name: name.to_owned(),
-                entity: entity.clone(),
-                entity_id,
-                enabled: true,
-                max_runners: 5,
-                min_idle_runners: 0,
-                desired: 0,
-                last_message: 0,
-                bootstrap_timeout: 20,
-                extended_state: String::new(),
-                created: now,
-                updated: now,
-            },
-        );
+            forge_id,
+            name: name.to_owned(),
+            entity: Arc::clone(entity),
+            prefix: "garm".to_owned(),
+            created,
+            updated: created,
+            disable_update: false,
+            state: "pending_create".to_owned(),
+            extended_state: String::new(),
+            provider: "stub".to_owned(),
+            max_runners: 5,
+            min_idle_runners: 0,
+            image: "ubuntu:22.04".to_owned(),
+            flavor: "default".to_owned(),
+            os_type: "linux".to_owned(),
+            os_arch: "amd64".to_owned(),
+            enabled: true,
+            desired: 0,
+            enable_shell: false,
+            generation: 0,
+            bootstrap_timeout: 20,
+            extra_specs: None,
+            group: "Default".to_owned(),
+            labels: Vec::new(),
+            last_message: 0,
+        };
+        self.sets.insert(id, Arc::new(row));
         id
     }
 
-    /// A set as the API renders it alone and in events: with its instances, whose provider is left empty.
-    pub(super) fn whole(&self, set: u64, config: &GarmConfig) -> Value {
-        let mut row = self.sets.get(&set).map_or(Value::Null, |row| row.json(config));
-        let instances: Vec<Value> = self.instances.values().filter(|i| i.set == set).map(InstanceRow::json).collect();
-        if let Value::Object(row) = &mut row {
-            row.insert("template_name".to_owned(), json!("github_linux"));
-            if !instances.is_empty() {
-                let mut instances = Value::Array(instances);
-                for instance in instances.as_array_mut().into_iter().flatten() {
-                    instance["provider_name"] = json!("");
-                }
-                row.insert("instances".to_owned(), instances);
-            }
-        }
-        row
+    /// A set's row.
+    pub(super) fn set(&self, id: u64) -> Option<Arc<SetRow>> {
+        self.sets.get(&id).cloned()
     }
 
-    /// Instances of a set that have not been removed.
+    /// Writes a set's row, with a new date.
+    pub(super) fn write_set(&mut self, id: u64, now: Wall, change: impl FnOnce(&mut SetRow)) {
+        let updated = self.stamp(now);
+        if let Some(row) = self.sets.get_mut(&id) {
+            let row = Arc::make_mut(row);
+            change(row);
+            row.updated = updated;
+        }
+    }
+
+    /// Writes an instance's row, with a new date.
+    pub(super) fn write_instance(&mut self, id: u64, now: Wall, change: impl FnOnce(&mut InstanceRow)) {
+        let updated = self.stamp(now);
+        if let Some(row) = self.instances.get_mut(&id) {
+            change(row);
+            row.updated = updated;
+        }
+    }
+
+    /// Instances of a set.
+    pub(super) fn instances_of(&self, set: u64) -> impl Iterator<Item = (u64, &InstanceRow)> {
+        self.instances.iter().filter(move |(_, row)| row.set == set).map(|(id, row)| (*id, row))
+    }
+
+    /// Runners of a set that have not been given up.
     pub(super) fn runners(&self, set: u64) -> u64 {
-        let of_set = self.instances.values().filter(|row| row.set == set && row.status != "deleted");
-        u64::try_from(of_set.count()).unwrap_or(u64::MAX)
+        let living = self.instances_of(set).filter(|(_, row)| row.status.counts());
+        u64::try_from(living.count()).unwrap_or(u64::MAX)
+    }
+}
+
+impl EntityRow {
+    /// Its scale set controller's name.
+    pub(super) fn controller(&self) -> String {
+        format!("scaleset-controller-{}", self.uuid)
+    }
+    /// Its worker's name.
+    pub(super) fn worker(&self) -> String {
+        format!("entity-worker-{}", self.uuid)
+    }
+    /// Its pool manager's name as a consumer.
+    pub(super) fn pool_manager(&self) -> String {
+        format!("pool-manager-{}-{}", self.entity.name, self.endpoint)
+    }
+    /// Its tools updater's name.
+    pub(super) fn tools_updater(&self) -> String {
+        format!("tools-updater-{}-{}", self.entity.name, self.endpoint)
+    }
+    /// The path of its web page, which is its configuration URL (`reference/garm-api.md` §5.4).
+    pub(super) fn web_path(&self) -> String {
+        match self.entity.kind {
+            EntityKind::Repository | EntityKind::Organization => self.entity.name.clone(),
+            EntityKind::Enterprise => format!("enterprises/{}", self.entity.name),
+        }
+    }
+    /// The path of its REST resources.
+    pub(super) fn rest_path(&self) -> String {
+        let scope = match self.entity.kind {
+            EntityKind::Repository => "repos",
+            EntityKind::Organization => "orgs",
+            EntityKind::Enterprise => "enterprises",
+        };
+        format!("{scope}/{}", self.entity.name)
     }
 }
 
@@ -133,117 +344,4 @@ impl SetRow {
     pub(super) fn worker(&self) -> String {
         format!("scaleset-worker-{}-{}", self.name, self.id)
     }
-
-    /// Its controller's name.
-    pub(super) fn controller(&self) -> String {
-        format!("scaleset-controller-{}", self.entity_id)
-    }
-
-    /// As the API renders it in lists.
-    pub(super) fn json(&self, config: &GarmConfig) -> Value {
-        let mut row = Map::new();
-        let mut put = |key: &str, value: Value| drop(row.insert(key.to_owned(), value));
-        put("runner_prefix", json!("garm"));
-        put("created_at", json!(date(self.created)));
-        put("updated_at", json!(date(self.updated)));
-        put("id", json!(self.id));
-        if self.forge_id > 0 {
-            put("scale_set_id", json!(self.forge_id));
-        }
-        put("name", json!(self.name));
-        put("disable_update", json!(false));
-        put("state", json!("pending_create"));
-        if !self.extended_state.is_empty() {
-            put("extended_state", json!(self.extended_state));
-        }
-        put("provider_name", json!("stub"));
-        for (key, number) in [("max_runners", self.max_runners), ("min_idle_runners", self.min_idle_runners)] {
-            if number > 0 {
-                put(key, json!(number));
-            }
-        }
-        put("image", json!("ubuntu:22.04"));
-        put("flavor", json!("default"));
-        put("os_type", json!("linux"));
-        put("os_arch", json!("amd64"));
-        if self.enabled {
-            put("enabled", json!(true));
-        }
-        if self.desired > 0 {
-            put("desired_runner_count", json!(self.desired));
-        }
-        put("enable_shell", json!(false));
-        put("generation", json!(0));
-        put("endpoint", endpoint(config));
-        put("runner_bootstrap_timeout", json!(self.bootstrap_timeout));
-        put("github-runner-group", json!("Default"));
-        put("status_messages", Value::Null);
-        let (id, name) = match self.entity.kind {
-            EntityKind::Repository => ("repo_id", "repo_name"),
-            EntityKind::Organization => ("org_id", "org_name"),
-            EntityKind::Enterprise => ("enterprise_id", "enterprise_name"),
-        };
-        put(id, json!(self.entity_id));
-        put(name, json!(self.entity.name));
-        put("template_id", json!(2));
-        Value::Object(row)
-    }
-}
-
-impl InstanceRow {
-    pub(super) fn json(&self) -> Value {
-        let mut row = json!({
-            "id": self.uuid,
-            "provider_id": self.name,
-            "provider_name": "stub",
-            "name": self.name,
-            "os_type": "linux",
-            "os_name": "ubuntu",
-            "os_version": "22.04",
-            "os_arch": "amd64",
-            "status": self.status,
-            "runner_status": self.runner_status,
-            "scale_set_id": self.set,
-            "created_at": date(self.created),
-            "updated_at": date(self.updated),
-            "github-runner-group": "Default",
-            "heartbeat": "0001-01-01T00:00:00Z",
-            "capabilities": {"has_shell": false},
-            "generation": 0,
-        });
-        if self.agent > 0 {
-            row["agent_id"] = json!(self.agent);
-        }
-        row
-    }
-}
-
-fn endpoint(config: &GarmConfig) -> Value {
-    let origin = &config.github_origin;
-    let made = "2026-11-23T18:45:32.022214692Z";
-    json!({
-        "name": ENDPOINT,
-        "description": "x",
-        "api_base_url": format!("{origin}/api/v3"),
-        "upload_base_url": format!("{origin}/api/uploads"),
-        "base_url": origin,
-        "created_at": made,
-        "updated_at": made,
-        "endpoint_type": "github",
-    })
-}
-
-/// The endpoint's name at the manager.
-pub(super) const ENDPOINT: &str = "github.com";
-
-/// A reproducible UUID.
-pub(super) fn uuid(n: u64) -> String {
-    let n = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let bytes = (u128::from(n) << 64) | u128::from(n.rotate_left(29) ^ 0x6A09_E667_F3BC_C908);
-    uuid::Builder::from_random_bytes(bytes.to_be_bytes()).into_uuid().to_string()
-}
-
-/// GARM's dates are those of the write; two writes never share one.
-pub(super) fn later(updated: Wall, now: Wall) -> Wall {
-    now.max(updated.plus(Span::millis(1)))
 }

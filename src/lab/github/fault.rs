@@ -135,7 +135,7 @@ impl FaultKind {
     }
 
     /// The answer that replaces the real one, for kinds that do not need it.
-    pub(super) fn replacement(&self) -> Option<Answer> {
+    pub(in crate::lab) fn replacement(&self) -> Option<Answer> {
         match self {
             Self::Answer { status, content_type, body } if content_type.is_empty() => {
                 let mut answer = Answer::empty(*status);
@@ -165,7 +165,7 @@ impl FaultKind {
     }
 
     /// Spoils the real answer on its way. A poll that is still held is left alone.
-    pub(super) fn spoil(&self, mut answer: Answer) -> Answer {
+    pub(in crate::lab) fn spoil(&self, mut answer: Answer) -> Answer {
         if matches!(answer.delivery, Delivery::Hold(_)) {
             return answer;
         }
