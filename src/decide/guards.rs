@@ -5,6 +5,7 @@
 use super::breaker::Breaker;
 use super::canary::Canaries;
 use super::policy::{Mode, Policy};
+use super::turn::Turns;
 use super::{Input, backoff, breaker, budget, pause};
 use crate::model::{
     Confidence, Diagnosis, EndpointState, Fact, Finding, Guard, Held, ManagerState, Remedy, RemedyKind, ScaleSet,
@@ -25,6 +26,8 @@ pub struct Sweeping {
     pub recent_heals: Vec<Wall>,
     /// The blast radius, if it holds.
     pub blast: Option<Held>,
+    /// The sets that wait for their workers.
+    pub turns: Turns,
     /// Heals that this sweep allowed.
     pub started: usize,
 }
@@ -68,6 +71,7 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     } else {
         held.extend(sweeping.canaries.held(proposal.finding.diagnosis));
         held.extend(in_flight(sweeping, policy));
+        held.extend(sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
         let counted = budget::counted(proposal.rows, proposal.finding.ill_since, now, policy);
         held.extend(budget::set_held(&counted, policy));
         held.extend(backoff::held(&counted, now, policy));

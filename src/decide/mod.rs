@@ -7,6 +7,7 @@
 //! | [`guards`] | everything that holds a remedy back, all of it |
 //! | [`budget`], [`backoff`] | how often, and how soon again |
 //! | [`canary`] | an incident's first treatment goes alone |
+//! | [`turn`] | an entity's workers are started in line |
 //! | [`breaker`] | acts that do not help stop the acting |
 //! | [`blast`] | many sets at once: one cause, or a fault at GitHub |
 //! | [`pause`] | a person says "not now" |
@@ -27,6 +28,7 @@ pub mod pause;
 pub mod policy;
 pub mod remedy;
 pub mod stale;
+pub mod turn;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -45,6 +47,7 @@ use policy::{Mode, Policy};
 use remedy::{Case, Prescription};
 use stale::{CurrentManager, Proof};
 use std::collections::{BTreeMap, BTreeSet};
+use turn::Turns;
 
 /// Everything a decision about one manager's sets depends on.
 #[derive(Debug, Clone, Copy)]
@@ -175,6 +178,7 @@ fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweepi
             now,
             policy: input.policy,
         }),
+        turns: Turns::of(input),
         started: 0,
     }
 }
@@ -190,6 +194,7 @@ fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) ->
     let canary = if budget::kind_is_heal(remedy.kind()) {
         let first = sweeping.canaries.admit(cause) == Admission::First;
         sweeping.canaries.start_heal(proposal.set.id, cause);
+        sweeping.turns.start(proposal.set, remedy.kind());
         sweeping.started = sweeping.started.saturating_add(1);
         first || sweeping.breaker.is_open()
     } else {

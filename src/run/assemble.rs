@@ -97,11 +97,12 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
             let stream = Arc::new(LogStream::default());
             let (pump, feed) = ws::stream(&garm, upgrader, Channel::Logs);
             background.push(Box::pin(pump.run()));
-            let follower = Arc::clone(&stream);
-            background.push(Box::pin(async move { follower.follow(feed).await }));
+            let (follower, wake) = (Arc::clone(&stream), Arc::clone(&wake));
+            background.push(Box::pin(async move { follower.follow(feed, &wake).await }));
             chronicle = Some(Chronicle::of_stream(stream, &store));
         }
     }
+    background.extend(chronicle.as_ref().and_then(|chronicle| chronicle.watch(&shared.clock, &wake)));
     let github = github(config, &recorder, shared, carriers)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,

@@ -4,6 +4,7 @@
 //! change in the ledger; *then* keep the place. Any order of deaths in between reads some lines twice, and the ledger
 //! takes a session twice as once. A ledger that cannot be written keeps its facts for the next pass.
 
+use crate::clock::Clock;
 use crate::export::metrics::Metrics;
 use crate::garm::log::ledger_feed::{Feed, Known, Timeline};
 use crate::garm::log::source::{Facts, LogFile};
@@ -13,9 +14,11 @@ use crate::model::session::{LedgerChange, LedgerSession, SessionEnd};
 use crate::model::{ForgePlace, ManagerName, Owner, ScaleSetId, Span, Sweep, Wall};
 use crate::probe::ports::LogSource;
 use crate::store::{ManagerStore, StoreError};
+use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Where the log is read.
 enum Log {
@@ -83,6 +86,15 @@ impl Chronicle {
         match &self.log {
             Log::File(file) => Arc::clone(file) as _,
             Log::Stream(stream) => Arc::clone(stream) as _,
+        }
+    }
+
+    /// What reads the log between two passes and asks for one when there is news; a stream does so by itself.
+    #[must_use]
+    pub fn watch(&self, clock: &Arc<dyn Clock>, wake: &Arc<Notify>) -> Option<BoxFuture<'static, ()>> {
+        match &self.log {
+            Log::File(file) => Some(Box::pin(Arc::clone(file).watch(Arc::clone(clock), Arc::clone(wake)))),
+            Log::Stream(_) => None,
         }
     }
 

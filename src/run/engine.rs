@@ -15,8 +15,8 @@ use crate::export::metrics::Metrics;
 use crate::model::session::{LedgerSession, SessionEnd};
 use crate::model::status::ManagerStatus;
 use crate::model::{
-    Decision, Diagnosis, Fact, Guard, Held, ManagerName, ManagerState, Remedy, RemedyKind, ScaleSetId, SetDecision,
-    Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, Remedy, ScaleSetId, SetDecision, Span, Step, Sweep,
+    Treatment, TreatmentId, Wall,
 };
 use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
@@ -167,7 +167,7 @@ impl Engine {
             records.unfinished
         };
         let history = merged(records.history, &treatments);
-        let decisions = spaced(self.decide(&fleet, &history, &records.ledger, lease_of.is_none()), &fleet);
+        let decisions = self.decide(&fleet, &history, &records.ledger, lease_of.is_none());
         if may_act {
             treatments.extend(self.begin(&decisions, &fleet, &records.ledger).await);
         }
@@ -422,27 +422,6 @@ impl Engine {
             self.store_failed(&error);
         }
     }
-}
-
-/// At most one toggle of an entity begins in a pass. A pre-fix controller handles the changes of its entity's sets in
-/// line and drops what waits longer than a second (`reference/garm-api.md` §8.2, §11.1): several at once are lost.
-fn spaced(mut decisions: Vec<SetDecision>, fleet: &Fleet) -> Vec<SetDecision> {
-    let mut begun = BTreeSet::new();
-    for decision in &mut decisions {
-        let Decision::Act { remedy, .. } = &decision.decision else { continue };
-        let toggles = matches!(remedy.kind(), RemedyKind::Toggle | RemedyKind::DeleteThenToggle);
-        let entity = fleet.sets.get(&decision.set).and_then(|set| set.entity.clone());
-        if toggles && !begun.insert(entity) {
-            let guard = Held {
-                guard: Guard::InFlight,
-                value: "another set of its entity begins in this pass".to_owned(),
-                limit: "one per entity and pass".to_owned(),
-                until: None,
-            };
-            decision.decision = Decision::Withhold { remedy: remedy.clone(), guards: vec![guard] };
-        }
-    }
-    decisions
 }
 
 /// What a treatment's machine may know of this pass.

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 
 /// A pass that hangs when the process must end is dropped after this; what it left is in the journal.
 const LAST_PASS: Span = Span::secs(2);
+/// Between a reason to look and the look: what comes together is looked at together.
+const BREATH: Span = Span::millis(250);
 /// A medic without a finished pass for this many intervals counts as stalled.
 const STALLED_AFTER: u64 = 10;
 
@@ -141,7 +143,10 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
         let pause = engine.pause();
         tokio::select! {
             () = clock.sleep(pause) => {}
-            () = wake.notified() => {}
+            () = async {
+                wake.notified().await;
+                clock.sleep(BREATH).await;
+            } => {}
             _ = stopped.wait_for(|stop| *stop) => break,
         }
     }

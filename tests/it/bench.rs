@@ -20,6 +20,7 @@ use scaleset_medic::run::lease::Lease;
 use scaleset_medic::store::{HistoryFilter, Store};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 pub(crate) const START: Wall = Wall(1_764_000_000_000);
 const GARM: &str = "garm.test:80";
@@ -105,6 +106,8 @@ fn log_file(dir: &std::path::Path) -> std::path::PathBuf {
 pub(crate) struct Bench {
     pub(crate) hub: Arc<Hub<World>>,
     pub(crate) engine: Engine,
+    /// What runs beside the passes; it ends with the medic.
+    background: JoinSet<()>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) closed: Vec<Treatment>,
@@ -129,7 +132,8 @@ impl Bench {
         let config = given.config(dir.path());
         let store = Store::in_memory().unwrap();
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], given.mode).unwrap());
-        let engine = engine(&config, &hub, &store, &clock, &metrics);
+        let mut engine = engine(&config, &hub, &store, &clock, &metrics);
+        let background = engine.take_background().into_iter().collect();
         tokio::task::yield_now().await;
         Self {
             _pump: Pump::start(&hub),
@@ -137,6 +141,7 @@ impl Bench {
             passes: true,
             hub,
             engine,
+            background,
             clock,
             metrics,
             closed: Vec::new(),
@@ -150,6 +155,7 @@ impl Bench {
     /// The medic dies and is started again, with its store.
     pub(crate) fn restart_medic(&mut self) {
         self.engine = engine(&self.config, &self.hub, &self.store, &self.clock, &self.metrics);
+        self.background = self.engine.take_background().into_iter().collect();
     }
 
     /// The medic is not there yet.
@@ -199,7 +205,11 @@ impl Bench {
             }
             let next = if self.passes { self.next_pass } else { end };
             let wait = next.min(end).since(self.clock.now().wall);
-            self.clock.sleep(wait.min(Span::millis(500)).max(Span::millis(1))).await;
+            let wake = self.engine.wake();
+            tokio::select! {
+                () = self.clock.sleep(wait.min(Span::millis(500)).max(Span::millis(1))) => {}
+                () = wake.notified() => self.next_pass = self.clock.now().wall.plus(Span::millis(250)),
+            }
         }
     }
 

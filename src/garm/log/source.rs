@@ -8,17 +8,21 @@
 
 use super::parse::Parser;
 use super::tail::{Notice, Reached, Step, Tail};
+use crate::clock::Clock;
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogPosition, ParserState};
-use crate::model::{FailureKind, Operation, ProbeFailure, Target};
+use crate::model::{FailureKind, Operation, ProbeFailure, Span, Target};
 use crate::probe::ports::LogSource;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Facts for the ledger that are held until they are taken.
 const FACTS_MAX: usize = 20_000;
 /// Steps of one [`LogFile::catch_up`]: 2 GB.
 const CATCH_UP_STEPS: usize = 256;
+/// How often a watched log is looked at. An unchanged one costs a `stat`.
+const WATCH_EVERY: Span = Span::secs(1);
 
 /// Whether somebody takes the facts that change the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,8 @@ struct Inner {
     held: Vec<LogFact>,
     notices: Vec<Notice>,
     state: State,
+    /// Something was read that a pass should know of at once.
+    news: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +84,8 @@ impl LogFile {
         let (position, evidence) = kept.map_or((None, LogEvidence::default()), |(at, said)| (Some(at), said));
         let parser = Parser::new(position.map_or_else(ParserState::default, |at| at.parser));
         let tail = Tail::new(path.clone(), position);
-        let inner = Inner { tail, parser, evidence, held: Vec::new(), notices: Vec::new(), state: State::Behind };
+        let inner =
+            Inner { tail, parser, evidence, held: Vec::new(), notices: Vec::new(), state: State::Behind, news: false };
         Self { path, facts, inner: Mutex::new(inner) }
     }
 
@@ -88,10 +95,11 @@ impl LogFile {
         if inner.held.len() >= FACTS_MAX {
             return false;
         }
-        let Inner { tail, parser, evidence, held, .. } = &mut *inner;
+        let Inner { tail, parser, evidence, held, news, .. } = &mut *inner;
         let outcome = tail.step(&mut |line| {
             let Some(fact) = parser.line(line) else { return };
             evidence.absorb(&fact);
+            *news |= is_news(&fact.what);
             if self.facts == Facts::Taken && is_for_ledger(&fact.what) {
                 held.push(fact);
             }
@@ -108,6 +116,17 @@ impl LogFile {
         if reading.await.is_err() {
             // Only a panic or the runtime's end gets here; the evidence stays as it was.
             tracing::error!(path = %self.path.display(), "reading the manager's log was broken off");
+        }
+    }
+
+    /// Reads what is new every [`WATCH_EVERY`], and asks for a pass when it is news. Never returns.
+    pub async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
+        loop {
+            clock.sleep(WATCH_EVERY).await;
+            self.catch_up().await;
+            if std::mem::take(&mut self.lock().news) {
+                wake.notify_one();
+            }
         }
     }
 
@@ -199,6 +218,29 @@ pub(super) const fn is_for_ledger(event: &LogEvent) -> bool {
         | LogEvent::JobSeen { .. }
         | LogEvent::WorkerStarted { .. }
         | LogEvent::MessageFailed { .. } => false,
+    }
+}
+
+/// What a pass should know of at once: a run of the manager begins or ends, a set falls silent or gives a sign of life.
+/// Refusals that repeat, polls and jobs wait for the next pass.
+pub(super) const fn is_news(event: &LogEvent) -> bool {
+    match event {
+        LogEvent::ManagerStarted
+        | LogEvent::ManagerStopping
+        | LogEvent::Panic
+        | LogEvent::StartFailed { .. }
+        | LogEvent::WorkerIdle { .. }
+        | LogEvent::SessionOpened { .. } => true,
+        LogEvent::Conflict { gave_up, .. } => *gave_up,
+        LogEvent::Poll { .. }
+        | LogEvent::JobSeen { .. }
+        | LogEvent::WorkerStarted { .. }
+        | LogEvent::MessageFailed { .. }
+        | LogEvent::SessionHeld { .. }
+        | LogEvent::SessionClosing { .. }
+        | LogEvent::SessionCloseFailed { .. }
+        | LogEvent::ListenerStopped { .. }
+        | LogEvent::ListenerFailed { .. } => false,
     }
 }
 
