@@ -102,7 +102,8 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
             chronicle = Some(Chronicle::of_stream(stream, &store));
         }
     }
-    background.extend(chronicle.as_ref().and_then(|chronicle| chronicle.watch(&shared.clock, &wake)));
+    background
+        .extend(chronicle.as_ref().and_then(|chronicle| chronicle.watch(config.run.interval, &shared.clock, &wake)));
     let github = github(config, &recorder, shared, carriers)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,

@@ -39,6 +39,9 @@ pub struct Chronicle {
     held: Vec<LogFact>,
 }
 
+/// How often the log is looked at between two calm passes: every second, by default. An unchanged one costs a `stat`.
+const WATCHES_PER_INTERVAL: u64 = 15;
+
 /// Facts held for a ledger that cannot be written; beyond them the oldest are forgotten, and with them the right to
 /// delete the sessions that they named.
 const HELD_MAX: usize = 20_000;
@@ -91,9 +94,12 @@ impl Chronicle {
 
     /// What reads the log between two passes and asks for one when there is news; a stream does so by itself.
     #[must_use]
-    pub fn watch(&self, clock: &Arc<dyn Clock>, wake: &Arc<Notify>) -> Option<BoxFuture<'static, ()>> {
+    pub fn watch(&self, interval: Span, clock: &Arc<dyn Clock>, wake: &Arc<Notify>) -> Option<BoxFuture<'static, ()>> {
         match &self.log {
-            Log::File(file) => Some(Box::pin(Arc::clone(file).watch(Arc::clone(clock), Arc::clone(wake)))),
+            Log::File(file) => {
+                let every = Span::millis(interval.as_millis() / WATCHES_PER_INTERVAL);
+                Some(Box::pin(Arc::clone(file).watch(every, Arc::clone(clock), Arc::clone(wake))))
+            }
             Log::Stream(_) => None,
         }
     }

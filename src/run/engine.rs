@@ -15,7 +15,7 @@ use crate::export::metrics::Metrics;
 use crate::model::session::{LedgerSession, SessionEnd};
 use crate::model::status::ManagerStatus;
 use crate::model::{
-    Decision, Diagnosis, Fact, ManagerName, ManagerState, Remedy, ScaleSetId, SetDecision, Span, Step, Sweep,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, Mono, Remedy, ScaleSetId, SetDecision, Span, Step, Sweep,
     Treatment, TreatmentId, Wall,
 };
 use crate::probe::plan::{self, Asked, Urgency};
@@ -74,12 +74,16 @@ pub struct Engine {
     kept: Kept,
     urgency: Urgency,
     account: Account,
+    pruned: Option<Mono>,
     /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
     known: BTreeSet<TreatmentId>,
 }
 
 /// Journal rows that budgets and back-off look at.
 const HISTORY: Span = Span::hours(24);
+
+/// How often the store is pruned.
+const PRUNE_EVERY: Span = Span::hours(1);
 
 /// What one pass found and did.
 #[derive(Debug, Clone)]
@@ -116,6 +120,7 @@ impl Engine {
             kept: Kept::default(),
             urgency: Urgency::Alert,
             account: Account::default(),
+            pruned: None,
             known: BTreeSet::new(),
         }
     }
@@ -176,6 +181,7 @@ impl Engine {
         let history = merged(history, closed.iter().chain(&open));
         self.account.pass(&self.parts, &fleet, &decisions, &closed, &history);
         self.remember();
+        self.prune(may_act);
         self.urgency = urgency(&fleet, &open);
 
         let took = self.parts.clock.now().mono.since(began.mono);
@@ -411,6 +417,18 @@ impl Engine {
             if let Err(error) = self.parts.store.end(session, at, SessionEnd::DeletedByUs) {
                 self.store_failed(&error);
             }
+        }
+    }
+
+    /// Once an hour what is too old, or too much, is forgotten.
+    fn prune(&mut self, may_act: bool) {
+        let now = self.parts.clock.now();
+        if !may_act || self.pruned.is_some_and(|at| now.mono.since(at) < PRUNE_EVERY) {
+            return;
+        }
+        self.pruned = Some(now.mono);
+        if let Err(error) = self.parts.store.prune(now.wall) {
+            self.store_failed(&error);
         }
     }
 

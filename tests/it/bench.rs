@@ -23,8 +23,8 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 
 pub(crate) const START: Wall = Wall(1_764_000_000_000);
-const GARM: &str = "garm.test:80";
-const GITHUB: &str = "github.test:80";
+pub(crate) const GARM: &str = "garm.test:80";
+pub(crate) const GITHUB: &str = "github.test:80";
 
 /// What a bench is made of.
 #[derive(Debug, Clone)]
@@ -35,12 +35,13 @@ pub(crate) struct Given {
     debug_server: bool,
     github: bool,
     log: bool,
+    pub(crate) interval: &'static str,
 }
 
 impl Given {
     pub(crate) fn of(generation: Generation, sets: u32) -> Self {
         let fleet = Fleet::new(generation, sets, "http://github.test");
-        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, log: false }
+        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, log: false, interval: "15s" }
     }
     pub(crate) fn observing(mut self) -> Self {
         self.mode = "observe";
@@ -72,7 +73,7 @@ impl Given {
         self
     }
 
-    fn config(&self, dir: &std::path::Path) -> Config {
+    pub(crate) fn config(&self, dir: &std::path::Path) -> Config {
         let secret = |name: &str, text: &str| {
             let path = dir.join(name);
             std::fs::write(&path, text).unwrap();
@@ -80,8 +81,9 @@ impl Given {
         };
         let password = secret("password", &self.fleet.managers[0].password);
         let mut text = format!(
-            "[run]\nmode = \"{}\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
+            "[run]\ninterval = \"{}\"\nmode = \"{}\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
              username = \"admin\"\npassword_file = \"{password}\"\nmetrics = {}\ndebug_server = {}\n",
+            self.interval,
             self.mode,
             dir.display(),
             self.metrics,

@@ -16,5 +16,6 @@ mod log_tail;
 mod manifests;
 mod recordings;
 mod runbooks;
+mod simulation;
 mod stories;
 mod tidy;

@@ -21,8 +21,6 @@ use tokio::sync::Notify;
 const FACTS_MAX: usize = 20_000;
 /// Steps of one [`LogFile::catch_up`]: 2 GB.
 const CATCH_UP_STEPS: usize = 256;
-/// How often a watched log is looked at. An unchanged one costs a `stat`.
-const WATCH_EVERY: Span = Span::secs(1);
 
 /// Whether somebody takes the facts that change the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,10 +117,10 @@ impl LogFile {
         }
     }
 
-    /// Reads what is new every [`WATCH_EVERY`], and asks for a pass when it is news. Never returns.
-    pub async fn watch(self: Arc<Self>, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
+    /// Reads what is new `every` so often, and asks for a pass when it is news. Never returns.
+    pub async fn watch(self: Arc<Self>, every: Span, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
         loop {
-            clock.sleep(WATCH_EVERY).await;
+            clock.sleep(every).await;
             self.catch_up().await;
             if std::mem::take(&mut self.lock().news) {
                 wake.notify_one();
