@@ -8,13 +8,14 @@ use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, SecretFile}
 use crate::export::metrics::Metrics;
 use crate::garm::api::{GarmClient, GarmOptions, MetricsAccess};
 use crate::garm::events::{self, Event};
+use crate::garm::log::source::Reading;
 use crate::garm::log::stream::LogStream;
 use crate::garm::ws::{self, Channel, Feed};
 use crate::github::{Access, AccessOptions, Credential, GithubClient, SecretSource, Wires};
 use crate::http::client::Client;
 use crate::http::limits::Politeness;
 use crate::http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
-use crate::http::{Bounds, Recorder, Transport, Upgrader};
+use crate::http::{self, Bounds, Jitter, Recorder, Transport, Upgrader};
 use crate::model::{Span, Target};
 use crate::probe::sweep::Sources;
 use crate::store::Store;
@@ -46,6 +47,23 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What else differs from one run to the next.
+    pub chance: Chance,
+}
+
+/// What makes two runs differ; a simulation has its own, so that a seed gives the same run again.
+#[derive(Clone)]
+pub struct Chance {
+    /// Spread of the waits between attempts.
+    pub jitter: Jitter,
+    /// Where the manager's log is read.
+    pub log_reading: Reading,
+}
+
+impl Default for Chance {
+    fn default() -> Self {
+        Self { jitter: Arc::new(http::client::drawn), log_reading: Reading::OnThreads }
+    }
 }
 
 /// Over real sockets.
@@ -75,7 +93,8 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
     let bounds = Bounds { total: manager.timeouts.request, body: BODY };
     let client =
         Client::new(Target::Manager, carrier.transport, Arc::clone(&recorder), Arc::clone(&shared.clock), bounds)
-            .with_politeness(politeness(manager.requests_per_second));
+            .with_politeness(politeness(manager.requests_per_second))
+            .with_jitter(Arc::clone(&shared.chance.jitter));
     let garm = Arc::new(GarmClient::new(
         &client,
         GarmOptions {
@@ -88,7 +107,8 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
     let store = shared.store.for_manager(&manager.name);
     let wake = Arc::new(Notify::new());
     let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
-    let mut chronicle = manager.log_file.as_deref().map(|path| Chronicle::open(path, &store));
+    let mut chronicle =
+        manager.log_file.as_deref().map(|path| Chronicle::open(path, &store, shared.chance.log_reading));
     if let Some(upgrader) = carrier.upgrader {
         let (pump, feed) = ws::stream(&garm, Arc::clone(&upgrader), Channel::Events);
         background.push(Box::pin(pump.run()));
@@ -164,8 +184,12 @@ fn github(
             ca_file: table.ca_file.clone(),
             proxy: None,
         })?;
-        let wires =
-            Wires { transport: transport.transport, recorder: Arc::clone(recorder), clock: Arc::clone(&shared.clock) };
+        let wires = Wires {
+            transport: transport.transport,
+            recorder: Arc::clone(recorder),
+            clock: Arc::clone(&shared.clock),
+            jitter: Arc::clone(&shared.chance.jitter),
+        };
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
             entities: table.entities.clone(),

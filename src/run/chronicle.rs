@@ -7,7 +7,7 @@
 use crate::clock::Clock;
 use crate::export::metrics::Metrics;
 use crate::garm::log::ledger_feed::{Feed, Known, Timeline};
-use crate::garm::log::source::{Facts, LogFile};
+use crate::garm::log::source::{Facts, LogFile, Reading};
 use crate::garm::log::stream::LogStream;
 use crate::model::log_fact::{LogEvidence, LogFact};
 use crate::model::session::{LedgerChange, LedgerSession, SessionEnd};
@@ -49,7 +49,7 @@ const HELD_MAX: usize = 20_000;
 impl Chronicle {
     /// Goes on where the store says that the last run of ours stopped.
     #[must_use]
-    pub fn open(path: &Path, store: &ManagerStore) -> Self {
+    pub fn open(path: &Path, store: &ManagerStore, reading: Reading) -> Self {
         let name = path.display().to_string();
         let kept = store.load_log_position(&name).unwrap_or_else(|error| {
             tracing::warn!(%error, log = %name, "the place in the manager's log is not known; reading it anew");
@@ -58,7 +58,7 @@ impl Chronicle {
         let ledger = store.live_sessions().unwrap_or_default();
         let evidence = kept.as_ref().map(|(_, evidence)| evidence.clone()).unwrap_or_default();
         Self {
-            log: Log::File(Arc::new(LogFile::new(path, kept, Facts::Taken))),
+            log: Log::File(Arc::new(LogFile::new(path, kept, Facts::Taken).read(reading))),
             path: name,
             feed: Feed::resume(&evidence, &ledger),
             timeline: Timeline::default(),

@@ -104,6 +104,7 @@ pub async fn run(
         tasks.spawn(watch_manager(engine, publisher, limit, stopped.clone()));
     }
     let died = tokio::select! {
+        biased;
         () = shutdown => None,
         ended = tasks.join_next() => Some(match ended {
             Some(Err(error)) => error.to_string(),
@@ -133,6 +134,7 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
             clock.sleep(LAST_PASS).await;
         };
         tokio::select! {
+            biased;
             pass = engine.pass() => publisher.publish(pass.status),
             () = stopping => {}
         }
@@ -142,6 +144,7 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
         }
         let pause = engine.pause();
         tokio::select! {
+            biased;
             () = clock.sleep(pause) => {}
             () = async {
                 wake.notified().await;
@@ -157,6 +160,7 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
 pub async fn settle(engine: &mut Engine, clock: &dyn Clock, limit: Span) {
     let manager = engine.name().clone();
     tokio::select! {
+        biased;
         settled = engine.settle() => match settled {
             Ok(open) => {
                 for treatment in open {

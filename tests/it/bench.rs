@@ -5,6 +5,7 @@ use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
 use scaleset_medic::export::metrics::Metrics;
+use scaleset_medic::garm::log::source::Reading;
 use scaleset_medic::http::Transport;
 use scaleset_medic::lab::backend::DoorId;
 use scaleset_medic::lab::door_inproc::InprocTransport;
@@ -14,7 +15,7 @@ use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
 use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use scaleset_medic::model::{Diagnosis, Outcome, ScaleSetId, Span, Treatment, Wall};
-use scaleset_medic::run::assemble::{Carrier, Shared, engines};
+use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
 use scaleset_medic::run::engine::Engine;
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::store::{HistoryFilter, Store};
@@ -286,6 +287,11 @@ impl Bench {
     }
 }
 
+/// A run that repeats exactly.
+pub(crate) fn no_chance() -> Chance {
+    Chance { jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)), log_reading: Reading::AtOnce }
+}
+
 fn engine(
     config: &Config,
     hub: &Arc<Hub<World>>,
@@ -294,7 +300,13 @@ fn engine(
     metrics: &Arc<Metrics>,
 ) -> Engine {
     let lease = Arc::new(Lease::new(store.clone(), "bench".to_owned(), Arc::clone(clock)));
-    let shared = Shared { store: store.clone(), lease, clock: Arc::clone(clock), metrics: Arc::clone(metrics) };
+    let shared = Shared {
+        store: store.clone(),
+        lease,
+        clock: Arc::clone(clock),
+        metrics: Arc::clone(metrics),
+        chance: no_chance(),
+    };
     let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
     let transport: Arc<dyn Transport> = Arc::new(transport);
     engines(config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None })).unwrap().remove(0)

@@ -31,11 +31,22 @@ pub enum Facts {
     Dropped,
 }
 
+/// Where the file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reading {
+    /// On threads that may block: a share that hangs hangs nothing else.
+    #[default]
+    OnThreads,
+    /// At once, where virtual time must not wait for threads.
+    AtOnce,
+}
+
 /// A followed log file. Cheap to share.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
     facts: Facts,
+    reading: Reading,
     inner: Mutex<Inner>,
 }
 
@@ -84,7 +95,14 @@ impl LogFile {
         let tail = Tail::new(path.clone(), position);
         let inner =
             Inner { tail, parser, evidence, held: Vec::new(), notices: Vec::new(), state: State::Behind, news: false };
-        Self { path, facts, inner: Mutex::new(inner) }
+        Self { path, facts, reading: Reading::default(), inner: Mutex::new(inner) }
+    }
+
+    /// Read in another way than on threads.
+    #[must_use]
+    pub fn read(mut self, reading: Reading) -> Self {
+        self.reading = reading;
+        self
     }
 
     /// Reads some of what is new; blocks for the time of reading a few megabytes. Whether there is more.
@@ -109,6 +127,10 @@ impl LogFile {
 
     /// Reads to the log's end on a thread that may block; after [`CATCH_UP_STEPS`] steps the rest waits.
     pub async fn catch_up(self: &Arc<Self>) {
+        if self.reading == Reading::AtOnce {
+            let _ = (0..CATCH_UP_STEPS).find(|_| !self.step());
+            return;
+        }
         let log = Arc::clone(self);
         let reading = tokio::task::spawn_blocking(move || (0..CATCH_UP_STEPS).find(|_| !log.step()));
         if reading.await.is_err() {

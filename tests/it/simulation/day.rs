@@ -3,7 +3,7 @@
 use super::mortal::{Doom, Mortal};
 use super::truth::Violation;
 use super::weather::{Climate, Scene, Weather, rng};
-use crate::bench::{GARM, GITHUB, Given, START};
+use crate::bench::{GARM, GITHUB, Given, START, no_chance};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use scaleset_medic::clock::{Clock, ScaledClock};
@@ -535,8 +535,13 @@ impl Life {
         let names: Vec<ManagerName> = self.config.managers.iter().map(|manager| manager.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(&names, "heal").unwrap());
         let lease = Arc::new(Lease::new(store.clone(), name.clone(), Arc::clone(&clock)));
-        let shared =
-            Shared { store, lease: Arc::clone(&lease), clock: Arc::clone(&clock), metrics: Arc::clone(&metrics) };
+        let shared = Shared {
+            store,
+            lease: Arc::clone(&lease),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            chance: no_chance(),
+        };
         let doors = InprocTransport::new(&self.scene.hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
         let transport: Arc<dyn Transport> =
             Arc::new(Weather { inner: Arc::new(doors), scene: Arc::clone(&self.scene), medic: Arc::clone(&mortal) });
