@@ -42,7 +42,7 @@ const REST: Span = Span::mins(150);
 pub(crate) struct Day {
     seed: u64,
     given: Given,
-    hours: u64,
+    length: Span,
     script: Script,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Report {
     pub(crate) world: String,
     pub(crate) story: Vec<String>,
     pub(crate) violations: Vec<Violation>,
-    pub(crate) hours: u64,
+    pub(crate) minutes: u64,
     pub(crate) requests: u64,
     pub(crate) writes: u64,
     pub(crate) deaths: u64,
@@ -104,7 +104,7 @@ impl Day {
             garm.worker_start = Span::millis(start);
             garm.background = Background::StartOnly;
         });
-        Self { seed, given, hours: 24, script: Script::All }
+        Self { seed, given, length: Span::hours(24), script: Script::All }
     }
 
     /// A manager of any generation is killed at a stale lifetime of ten minutes, and its medic, which knows the
@@ -115,7 +115,8 @@ impl Day {
         let sets = pick(&mut dice, &[1, 4, 4, 12]);
         let mut given = Given::of(generation, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
         given.fleet.github.stale_lifetime = Span::mins(10);
-        Self { seed, given, hours: 1, script: Script::CrashAndDeath }
+        // It ends before GitHub forgets any session: whoever listens by then owes it to the medic.
+        Self { seed, given, length: Span::secs(690), script: Script::CrashAndDeath }
     }
 
     /// Lives it under virtual time.
@@ -239,8 +240,8 @@ impl Life {
 
     async fn live(mut self) -> Report {
         self.medic_comes();
-        let end = START.plus(Span::hours(self.day.hours));
-        let storms_end = end.minus(REST.min(Span::mins(25).times(self.day.hours)));
+        let end = START.plus(self.day.length);
+        let storms_end = end.minus(REST.min(Span::millis(self.day.length.as_millis() / 4)));
         self.plan(storms_end);
         let mut cleared = false;
         while self.now() < end {
@@ -269,7 +270,7 @@ impl Life {
             world: format!("{:?}", self.day.given),
             story: self.story,
             violations,
-            hours: self.day.hours,
+            minutes: self.day.length.as_millis() / 60_000,
             requests: *self.scene.requests.lock().unwrap(),
             writes,
             deaths: self.deaths,

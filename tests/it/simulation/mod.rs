@@ -44,9 +44,9 @@ fn live(seeds: Range<u64>, live: impl Fn(u64) -> Report + Sync) -> Vec<Report> {
 fn assert_all_held(name: &str, test: &str, reports: &[Report]) {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
-        "{name}: {} seeds, {} h simulated, {} passes of requests, {} writes, {} medics died, {} manager crashes, {} checks",
+        "{name}: {} seeds, {:.1} days simulated, {} requests, {} writes, {} medics died, {} manager crashes, {} checks",
         reports.len(),
-        sum(|r| r.hours),
+        sum(|r| r.minutes) as f64 / 1440.0,
         sum(|r| r.requests),
         sum(|r| r.writes),
         sum(|r| r.deaths),
