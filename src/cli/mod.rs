@@ -7,6 +7,7 @@ pub mod args;
 pub mod completions;
 pub mod config;
 mod explain;
+mod heal;
 mod history;
 #[cfg(feature = "lab")]
 pub mod lab;
@@ -55,6 +56,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Status(args) => status::run(args, &start(cli)?.config),
         Command::Explain(args) => explain::run(args, &start(cli)?.config),
+        Command::Heal(args) => heal::run(args, &start(cli)?.config),
         Command::Pause(args) => pause::pause(args, &start(cli)?.config),
         Command::Resume(args) => pause::resume(args, &start(cli)?.config),
         Command::History(args) => history::run(args, &start(cli)?.config),

@@ -43,6 +43,17 @@ pub struct Proposal<'a> {
     pub finding: &'a Finding,
     /// The set's rows of the journal.
     pub rows: &'a [&'a Treatment],
+    /// Who proposes it.
+    pub by: By,
+}
+
+/// Who proposes a remedy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The table of remedies.
+    Policy,
+    /// A person, who lifts the limits on our own doing.
+    Order,
 }
 
 /// All guards that hold, the widest first; the dry run last.
@@ -54,6 +65,10 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     held.extend(lease(input));
     held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
     held.extend(frozen(input, proposal.set));
+    if proposal.by == By::Order {
+        held.extend(sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
+        return held;
+    }
     held.extend(sweeping.blast.clone());
     // A probe only asks: it is no trial of the breaker, but while nothing may be done nothing need be asked.
     let trial_started = !probe && sweeping.started > 0;

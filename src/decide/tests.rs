@@ -23,6 +23,7 @@ struct World {
     history: Vec<Treatment>,
     ledger: Vec<LedgerSession>,
     pauses: Vec<Pause>,
+    orders: Vec<Order>,
     breaker_reset: Option<Wall>,
     covered: BTreeSet<ScaleSetId>,
     quota: Option<f64>,
@@ -51,6 +52,7 @@ impl World {
             history: Vec::new(),
             ledger: Vec::new(),
             pauses: Vec::new(),
+            orders: Vec::new(),
             breaker_reset: None,
             covered: BTreeSet::new(),
             quota: None,
@@ -98,6 +100,7 @@ impl World {
             ledger: &self.ledger,
             owner: Some(&owner),
             pauses: &self.pauses,
+            orders: &self.orders,
             breaker_reset: self.breaker_reset,
             can_probe_sessions: &self.covered,
             quota: self.quota,
@@ -166,7 +169,7 @@ fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
     let world = world.with(|w| {
         w.covered.insert(ScaleSetId(1));
     });
-    let session = crate::model::SessionId::new("s-1");
+    let session = SessionId::new("s-1");
     assert_eq!(world.first(), Decision::Act { remedy: Remedy::DeleteThenToggle { session }, canary: true });
     let world = world.with(|w| w.ledger.push(ledger_session(1, "s-2", RUN, mins(61))));
     assert_eq!(
@@ -464,4 +467,29 @@ fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
     assert_eq!(world.acts().len(), 2, "its worker is there");
     world.findings.get_mut(&ScaleSetId(10)).unwrap().diagnosis = Diagnosis::Settling;
     assert_eq!(world.acts().len(), 0, "the manager has not come to the tenth");
+}
+
+#[test]
+fn an_order_lifts_our_own_limits_and_no_others() {
+    let order = Order {
+        id: crate::model::OrderId(7),
+        set: ScaleSetId(1),
+        what: Ordered::Heal,
+        author: "alice".to_owned(),
+        created: mins(61),
+    };
+    let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Unverified));
+    let spent = World::stuck(2).with(|w| {
+        w.history.extend(rows);
+        w.mode = Mode::Observe;
+    });
+    assert!(spent.guards().len() > 2, "budget, back-off, breaker, dry run");
+    let ordered = spent.with(|w| w.orders.push(order));
+    assert_eq!(ordered.first(), Decision::Act { remedy: Remedy::Toggle, canary: false });
+    assert!(matches!(ordered.decide().remove(1), Decision::Withhold { .. }), "the other set is not ordered");
+    let frozen = ordered.with(|w| w.blind = true);
+    assert_eq!(frozen.guards().iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Frozen]);
+    let mut well = frozen.with(|w| w.blind = false);
+    well.finding().worker.0 = WorkerState::Listening;
+    assert_eq!(well.first(), Decision::Leave, "its listener runs");
 }

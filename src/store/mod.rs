@@ -20,6 +20,7 @@ mod lease;
 mod ledger;
 mod memory;
 mod open;
+mod orders;
 mod pause;
 mod schema;
 mod sql;
