@@ -53,6 +53,16 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus) -> String {
                 writeln!(out, "  {}: {}; asks for {}{}", held.guard, held.value, held.limit, until(held.until, now));
         }
     }
+    if !set.not_deleted.is_empty() {
+        let _ = writeln!(out, "\nIts session is not deleted, because:");
+        for reason in &set.not_deleted {
+            let _ = writeln!(out, "  {reason}");
+        }
+    }
+    let lifetimes = status.managers.iter().find(|m| m.name == *manager).and_then(|m| m.stale_lifetimes.as_deref());
+    if let Some(lifetimes) = lifetimes {
+        let _ = writeln!(out, "{lifetimes}.");
+    }
     let _ = writeln!(out, "Treatments left in the window: {}", set.budget_remaining);
     if !set.treatments.is_empty() {
         let _ = writeln!(out, "\nTreatments, newest first:");

@@ -15,6 +15,10 @@ use crate::model::{
 /// Sweeps in a row that must agree before we ask GitHub for a session.
 pub const PROBE_CONFIRM: u32 = 3;
 
+/// A manager that keeps crashing must live for so many settle times before anything is done: what is done for a run
+/// that dies at once only uses up budgets.
+const LOOP_SETTLES: u64 = 6;
+
 /// What is the same for every set of the sweep, and what the sweep has started so far.
 #[derive(Debug)]
 pub struct Sweeping {
@@ -142,11 +146,12 @@ fn cause_present(finding: &Finding) -> Option<Held> {
 
 /// Proof waives it for a heal; we never ask for a session while the manager is asking for its own.
 fn settle(input: &Input<'_>, finding: &Finding, probe: bool) -> Option<Held> {
-    if finding.confidence == Confidence::Proof && !probe {
+    if finding.confidence == Confidence::Proof && !probe && !input.crash_loop {
         return None;
     }
-    let settle = input.policy.settle;
-    let limit = format!("{settle} after the manager's start");
+    let settle = if input.crash_loop { input.policy.settle.times(LOOP_SETTLES) } else { input.policy.settle };
+    let why = if input.crash_loop { ", because it keeps crashing" } else { "" };
+    let limit = format!("{settle} after the manager's start{why}");
     match input.incarnation {
         Some(run) => {
             let age = input.now.wall.since(run.0);

@@ -71,6 +71,8 @@ pub struct Input<'a> {
     pub manager: ManagerState,
     /// Its current run, where known.
     pub incarnation: Option<Incarnation>,
+    /// Whether it keeps crashing: no proof waives the settle time then.
+    pub crash_loop: bool,
     /// What its build does after a refused start.
     pub generation: Generation,
     /// The forge endpoints; one that is not listed was not asked.
@@ -281,11 +283,11 @@ fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) ->
     }
     let cause = proposal.finding.diagnosis;
     let canary = if budget::kind_is_heal(remedy.kind()) {
-        let first = proposal.by == By::Policy && sweeping.canaries.admit(cause) == Admission::First;
+        let first = sweeping.canaries.admit(cause) == Admission::First;
         sweeping.canaries.start_heal(proposal.set.id, cause);
         sweeping.turns.start(proposal.set, remedy.kind());
         sweeping.started = sweeping.started.saturating_add(1);
-        first || sweeping.breaker.is_open()
+        proposal.by == By::Policy && (first || sweeping.breaker.is_open())
     } else {
         sweeping.canaries.start_probe(proposal.set.id);
         false

@@ -114,10 +114,10 @@ fn untouchable(sight: &Sight<'_>) -> Result<(), String> {
     match sight.finding.worker.0 {
         WorkerState::Listening => Err("its listener runs: interrupting it could crash the manager".to_owned()),
         WorkerState::Unknown | WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying => {
-            match sight.finding.diagnosis {
-                Diagnosis::Listening => Err("it listens: there is nothing to heal".to_owned()),
-                _ => Ok(()),
+            if sight.finding.diagnosis == Diagnosis::Listening {
+                return Err("it listens: there is nothing to heal".to_owned());
             }
+            Ok(())
         }
     }
 }
@@ -177,7 +177,7 @@ mod tests {
 
     fn try_delete(
         diagnosis: Diagnosis,
-        row: Option<LedgerSession>,
+        row: Option<&LedgerSession>,
         change: impl FnOnce(&mut Finding),
     ) -> Result<Remedy, String> {
         let mut finding = finding(1, diagnosis, Confidence::Strong);
@@ -186,7 +186,7 @@ mod tests {
         let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(RUN), owner: Some(&owner) };
         let set = scale_set(1);
         let sight = Sight { finding: &finding, set: &set, manager, generation: Generation::GivesUp, covered: true };
-        delete(&sight, &SessionId::new("s-1"), row.as_ref())
+        delete(&sight, &SessionId::new("s-1"), row)
     }
 
     fn row(run: Incarnation) -> LedgerSession {
@@ -198,9 +198,9 @@ mod tests {
         let unknown = LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..row(OLD) };
         let foreign = LedgerSession { owner: Owner::of_garm("other"), ..row(OLD) };
         for row in [None, Some(row(OLD)), Some(unknown), Some(foreign)] {
-            let remedy = try_delete(Diagnosis::ConflictAbandoned, row.clone(), |_| {});
+            let remedy = try_delete(Diagnosis::ConflictAbandoned, row.as_ref(), |_| {});
             assert!(matches!(remedy, Ok(Remedy::DeleteThenToggle { .. })), "{row:?}: {remedy:?}");
-            let remedy = try_delete(Diagnosis::HeldElsewhere, row.clone(), |_| {});
+            let remedy = try_delete(Diagnosis::HeldElsewhere, row.as_ref(), |_| {});
             assert!(matches!(remedy, Ok(Remedy::DeleteSession { .. })), "{row:?}: {remedy:?}");
         }
     }
@@ -211,7 +211,7 @@ mod tests {
         let alive = LedgerSession { last_seen: mins(62), ..row(OLD) };
         for row in [row(RUN), row(Incarnation(mins(61))), late, alive] {
             for diagnosis in [Diagnosis::ConflictAbandoned, Diagnosis::ConflictRetrying, Diagnosis::HeldElsewhere] {
-                assert!(try_delete(diagnosis, Some(row.clone()), |_| {}).is_err(), "{row:?}");
+                assert!(try_delete(diagnosis, Some(&row), |_| {}).is_err(), "{row:?}");
             }
         }
     }

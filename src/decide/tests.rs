@@ -16,6 +16,7 @@ struct World {
     sets: BTreeMap<ScaleSetId, ScaleSet>,
     manager: ManagerState,
     incarnation: Option<Incarnation>,
+    crash_loop: bool,
     generation: Generation,
     endpoints: BTreeMap<EndpointName, EndpointState>,
     blind: bool,
@@ -45,6 +46,7 @@ impl World {
             sets: ids.map(|id| (ScaleSetId(id), scale_set(id))).collect(),
             manager: ManagerState::Up,
             incarnation: Some(RUN),
+            crash_loop: false,
             generation: Generation::GivesUp,
             endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
             blind: false,
@@ -92,6 +94,7 @@ impl World {
             sets: &self.sets,
             manager: self.manager,
             incarnation: self.incarnation,
+            crash_loop: self.crash_loop,
             generation: self.generation,
             endpoints: &self.endpoints,
             blind: self.blind,
@@ -492,4 +495,12 @@ fn an_order_lifts_our_own_limits_and_no_others() {
     let mut well = frozen.with(|w| w.blind = false);
     well.finding().worker.0 = WorkerState::Listening;
     assert_eq!(well.first(), Decision::Leave, "its listener runs");
+}
+
+#[test]
+fn a_manager_that_keeps_crashing_must_live_before_anything_is_done() {
+    let world = World::stuck(1).with(|w| w.crash_loop = true);
+    assert_eq!(world.only().0, Guard::Settle, "one minute after its start, proof or not");
+    let later = world.with(|w| w.now = mins(63));
+    assert!(matches!(later.first(), Decision::Act { .. }));
 }

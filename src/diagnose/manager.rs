@@ -26,6 +26,12 @@ const TELL_AFTER: Span = Span::secs(15);
 const PULSE: Span = Span::secs(45);
 /// A set that is changed has a worker that tries again within this.
 const REVIVAL: Span = Span::mins(2);
+/// Restarts remembered.
+const RESTARTS_KEPT: usize = 32;
+/// Restarts are counted over this.
+pub const LOOP_WINDOW: Span = Span::mins(15);
+/// So many restarts within [`LOOP_WINDOW`] are a crash loop.
+pub const CRASH_LOOP: u32 = 3;
 /// One start known by two sources differs by up to this.
 const MARGIN: Span = Span::secs(2);
 
@@ -55,6 +61,10 @@ pub(super) fn note_run(memory: &mut Memory, incarnation: Option<Incarnation>, sw
             forget_run(memory);
             if run > known {
                 memory.restarted = Some(run);
+                memory.restarts.push_back(now);
+                while memory.restarts.len() > RESTARTS_KEPT {
+                    memory.restarts.pop_front();
+                }
             }
         }
         (None, Some(run)) => memory.incarnation = Some(run),
@@ -85,6 +95,12 @@ fn forget_run(memory: &mut Memory) {
         set.conflict_since = None;
         set.log_opened = None;
     }
+}
+
+/// Restarts within [`LOOP_WINDOW`].
+pub(super) fn restarts(memory: &Memory, now: Wall) -> u32 {
+    let lately = memory.restarts.iter().filter(|at| now.since(**at) < LOOP_WINDOW);
+    u32::try_from(lately.count()).unwrap_or(u32::MAX)
 }
 
 /// The latest date at which the present run can have begun, by our own clock as far as it tells.

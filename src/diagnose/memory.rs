@@ -36,6 +36,8 @@ pub struct Memory {
     pub(super) run_seen: Option<Wall>,
     /// A run whose beginning was seen, until it is told how the one before ended.
     pub(super) restarted: Option<Incarnation>,
+    /// When runs were seen to follow another, the latest last.
+    pub(super) restarts: VecDeque<Wall>,
     /// What the build does after a refused start, once seen.
     pub(super) generation: Generation,
     /// Whether its own metrics say so, which nothing overrules.

@@ -55,6 +55,7 @@ use crate::model::{
     Treatment, Wall,
 };
 use attribute::{Counted, Question};
+pub use manager::{CRASH_LOOP, LOOP_WINDOW};
 pub use memory::Memory;
 use memory::{SetMemory, Verdict};
 use rules::{Found, Scene};
@@ -108,6 +109,8 @@ pub struct Fleet {
     pub manager: ManagerState,
     /// A restart of it, in the one sweep in which it is first told.
     pub restart: Option<(RestartKind, Incarnation)>,
+    /// How often it restarted within [`LOOP_WINDOW`].
+    pub restarts: u32,
     /// Its present run.
     pub incarnation: Option<Incarnation>,
     /// Its forge endpoints, where anything is known of them.
@@ -143,6 +146,7 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
         at: sweep.at,
         manager: state,
         restart: manager::restart(memory, sweep, context),
+        restarts: manager::restarts(memory, sweep.at.wall),
         incarnation,
         endpoints: manager::endpoints(sweep, &sets, memory),
         findings: BTreeMap::new(),

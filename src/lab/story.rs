@@ -2,7 +2,7 @@
 //! Stories that the lab plays: what happens to the simulated servers, and when.
 
 use super::garm::Generation;
-use super::github::{Degraded, Lasts, Leaving, Takeover};
+use super::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
 use super::world::World;
 use crate::model::{Span, Wall};
 
@@ -39,6 +39,10 @@ pub enum Act {
     Overlap(Span),
     /// Sessions are refused so long although nobody holds one.
     PhantomConflicts(Span),
+    /// GitHub never answers when a session is to be deleted.
+    DeletesHang,
+    /// The first set's job messages cannot be handled; or they can again.
+    Poison(bool),
 }
 
 /// What a story comes to, if all goes well.
@@ -197,6 +201,31 @@ pub const STORIES: &[Story] = &[
         ..CALM
     },
     Story {
+        name: "delete-never-answered",
+        about: "GitHub never answers the deletion of the stale sessions: it is settled by asking again, and harms nobody",
+        acts: &[
+            (Span::secs(60), Act::Kill),
+            (Span::secs(61), Act::DeletesHang),
+            (Span::secs(62), Act::Start),
+            (Span::secs(90), Act::FaultsEnd),
+        ],
+        ledger: true,
+        ..CALM
+    },
+    Story {
+        name: "poison-message",
+        about: "one message of the first set can never be handled: it polls, and its jobs wait; a person is told",
+        acts: &[
+            (Span::secs(20), Act::Poison(true)),
+            (Span::secs(22), Act::Jobs(1)),
+            (Span::secs(200), Act::Poison(false)),
+        ],
+        ending: Ending::AllListenAndJobsDone,
+        ledger: true,
+        writes: Writes::None,
+        ..CALM
+    },
+    Story {
         name: "rolling-update-overlap",
         about: "the old GARM lives on for 40 s beside the new one: the new one is refused until the old one is gone",
         acts: &[
@@ -336,6 +365,22 @@ impl Act {
                     world.github.phantom_conflict(set, now.plus(span));
                 }
                 "GitHub refuses sessions that nobody holds.".to_owned()
+            }
+            Self::DeletesHang => {
+                let fault = Fault { lasts: Lasts::Forever, ..Fault::on(Route::DeleteSession, FaultKind::Never) };
+                world.github.inject(fault);
+                "GitHub never answers when a session is to be deleted.".to_owned()
+            }
+            Self::Poison(poisoned) => {
+                let first = world.garm(0).and_then(|garm| garm.scale_sets().next().map(|(id, _, _)| id));
+                if let (Some(set), Some((garm, _))) = (first, world.garm_mut(0)) {
+                    garm.poison(set, poisoned);
+                }
+                if poisoned {
+                    "GARM cannot handle the first set's next message; it comes again and again.".to_owned()
+                } else {
+                    "GARM can handle the first set's messages again.".to_owned()
+                }
             }
             Self::Jobs(count) => {
                 let sets: Vec<_> = world

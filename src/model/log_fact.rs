@@ -6,7 +6,7 @@
 
 use super::closed::closed_enum;
 use super::ids::{ForgeId, Owner, ScaleSetId, SessionId};
-use super::time::Wall;
+use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -218,6 +218,19 @@ pub struct SetLog {
     pub started: Option<Wall>,
 }
 
+/// A panic of the manager over a session that GitHub had forgotten: it crashes when it closes such a session
+/// (design §1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vanished {
+    /// When.
+    pub at: Wall,
+    /// Whose session, where its lines tell.
+    pub set: Option<ScaleSetId>,
+}
+
+/// How long before a panic the session's loss shows, at most: the close follows at once.
+const VANISHED_WITHIN: Span = Span::secs(5);
+
 /// The log's facts, folded.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogEvidence {
@@ -225,6 +238,9 @@ pub struct LogEvidence {
     pub run_started: Option<Wall>,
     /// The latest panic, which may belong to the run before.
     pub last_panic: Option<Wall>,
+    /// The latest panic over a session that GitHub had forgotten.
+    #[serde(default)]
+    pub vanished: Option<Vanished>,
     /// The latest clean stop, of the run before when a start followed.
     pub last_stop: Option<Wall>,
     /// Whether debug lines are seen, and with them polls and session ids.
@@ -238,6 +254,19 @@ pub struct LogEvidence {
 }
 
 impl LogEvidence {
+    /// The set whose session was lost or being closed just before `at`, and whose listener did not live to say more.
+    fn closing_at(&self, at: Wall) -> Option<Vanished> {
+        let lost = |log: &SetLog| {
+            let failed = log.last_failure.filter(|(_, kind)| matches!(kind, ListenerErrorKind::NotFound));
+            let dates = [log.last_closed, log.last_refresh_failure, failed.map(|(date, _)| date)];
+            let latest = dates.into_iter().flatten().max().filter(|date| date.plus(VANISHED_WITHIN) >= at)?;
+            log.last_stopped.is_none_or(|stopped| stopped <= latest).then_some(latest)
+        };
+        let by_id = self.by_id.iter().filter_map(|(id, log)| Some((lost(log)?, Some(*id))));
+        let by_forge = self.by_forge.values().flat_map(BTreeMap::values).filter_map(|log| Some((lost(log)?, None)));
+        by_id.chain(by_forge).max().map(|(_, set)| Vanished { at, set })
+    }
+
     /// Folds one fact in. A start of the manager clears all facts about sets.
     pub fn absorb(&mut self, fact: &LogFact) {
         self.newest = self.newest.max(Some(fact.at));
@@ -250,7 +279,10 @@ impl LogEvidence {
                 self.by_forge.clear();
             }
             LogEvent::ManagerStopping => self.last_stop = Some(at),
-            LogEvent::Panic => self.last_panic = Some(at),
+            LogEvent::Panic => {
+                self.last_panic = Some(at);
+                self.vanished = self.closing_at(at).or_else(|| self.vanished.clone());
+            }
             LogEvent::Conflict { set, owner, gave_up } => {
                 let log = self.set(set);
                 let first = log.conflicts.map_or(at, |(first, _)| first);

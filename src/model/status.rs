@@ -78,6 +78,9 @@ pub struct ManagerStatus {
     pub quota_remaining: BTreeMap<EndpointName, u64>,
     /// The incident in words, while there is one.
     pub incident: Option<String>,
+    /// How long GitHub has kept stale sessions here, in words, while a set may wait for one.
+    #[serde(default)]
+    pub stale_lifetimes: Option<String>,
 }
 
 /// One scale set after a pass.
@@ -95,6 +98,9 @@ pub struct SetStatus {
     pub enabled: Enablement,
     /// What is wrong, and why.
     pub finding: Finding,
+    /// While it is ill: why its session is not deleted, in words.
+    #[serde(default)]
+    pub not_deleted: Vec<String>,
     /// What is done about it.
     pub decision: Decision,
     /// Its instances.

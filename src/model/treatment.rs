@@ -56,6 +56,9 @@ pub struct Treatment {
     pub step_at: Wall,
     /// When its set was first seen to be revived: the worker lives and tries again.
     pub revived: Option<Wall>,
+    /// Who holds the set's session, where the refusal of a session probe named it.
+    #[serde(default)]
+    pub holder: Option<Owner>,
     /// The person's order that it carries out, if not our own decision.
     #[serde(default)]
     pub ordered: Option<OrderId>,

@@ -336,6 +336,7 @@ impl Engine {
             sets: &fleet.sets,
             manager: fleet.manager,
             incarnation: fleet.incarnation,
+            crash_loop: fleet.restarts >= diagnose::CRASH_LOOP,
             generation: fleet.generation,
             endpoints: &fleet.endpoints,
             blind: fleet.blind,
@@ -434,6 +435,7 @@ impl Engine {
             step: machine::begin(remedy, scale_set, at),
             step_at: at,
             revived: None,
+            holder: None,
             ordered: None,
         })
     }

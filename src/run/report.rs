@@ -3,7 +3,9 @@
 use super::engine::{Parts, Restart};
 use crate::decide::breaker::{self, Breaker};
 use crate::decide::budget;
-use crate::diagnose::{Fleet, ProbeAnswer};
+use crate::decide::order::in_words;
+use crate::decide::stale::{CurrentManager, newest_is_stale};
+use crate::diagnose::{CRASH_LOOP, Fleet, LOOP_WINDOW, ProbeAnswer};
 use crate::model::session::LedgerSession;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState, TreatmentSummary};
 use crate::model::{
@@ -13,6 +15,8 @@ use crate::model::{
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+/// How many of the latest measured lifetimes are summed up.
+const LIFETIMES_TOLD: u32 = 20;
 /// A set's latest treatments, as many as people read.
 const TREATMENTS_SHOWN: usize = 5;
 
@@ -47,8 +51,7 @@ pub fn probe_answers(history: &[Treatment]) -> BTreeMap<ScaleSetId, (Wall, Probe
     probes.sort_by_key(|treatment| treatment.step_at);
     for probe in probes {
         let answer = match probe.outcome() {
-            // The owner's name is in the treatment's words only, where GitHub gave one: people read it there.
-            Some(Outcome::Held) => ProbeAnswer::Held { owner: None },
+            Some(Outcome::Held) => ProbeAnswer::Held { owner: probe.holder.clone() },
             Some(Outcome::Unheld) => ProbeAnswer::Unheld,
             Some(
                 Outcome::Recovered | Outcome::SelfRecovered | Outcome::Unverified | Outcome::Yielded | Outcome::Failed,
@@ -68,6 +71,7 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
     let breaker_reset = parts.store.breaker_reset().ok().flatten();
     let breaker = breaker::state(picture.history, breaker_reset, now, &parts.policy);
     let sets = sets(picture);
+    let lifetimes = lifetimes(parts, &sets);
     ManagerStatus {
         name: parts.name.clone(),
         at: now,
@@ -77,7 +81,8 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
         restart: picture.restart,
         endpoints: fleet.endpoints.clone(),
         sources: sources(parts, sweep),
-        incident: incident(fleet.manager, picture.restart, &sets),
+        incident: incident(picture, lifetimes.as_deref(), &sets),
+        stale_lifetimes: lifetimes,
         sets,
         breaker_open: breaker_words(breaker),
         budget_remaining: u64::from(budget::global_remaining(picture.history, now, &parts.policy)),
@@ -85,6 +90,21 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
         known_sessions: count(picture.ledger.iter()),
         quota_remaining: quotas(parts, fleet),
     }
+}
+
+/// How long GitHub has kept stale sessions here, in words, while any set may wait for one.
+fn lifetimes(parts: &Parts, sets: &[SetStatus]) -> Option<String> {
+    if sets.iter().all(SetStatus::is_healthy) {
+        return None;
+    }
+    let measured = parts.store.stale_lifetimes(LIFETIMES_TOLD).ok()?;
+    let (shortest, longest) = (measured.iter().map(|one| one.span).min()?, measured.iter().map(|one| one.span).max()?);
+    let seconds = |span: Span| span.as_millis().div_ceil(1000);
+    Some(if seconds(shortest) == seconds(longest) {
+        format!("GitHub has kept such sessions {} s here", seconds(longest))
+    } else {
+        format!("GitHub has kept such sessions {}\u{2013}{} s here", seconds(shortest), seconds(longest))
+    })
 }
 
 fn count<T>(things: impl Iterator<Item = T>) -> u32 {
@@ -153,11 +173,28 @@ fn set_status(
         }),
         enabled: set.enabled,
         finding: finding.clone(),
+        not_deleted: not_deleted(picture, set, finding),
         decision,
         lingering: lingering.unwrap_or_default(),
         budget_remaining: u64::from(policy.set_budget).saturating_sub(used),
         treatments: rows.iter().rev().take(TREATMENTS_SHOWN).map(|row| TreatmentSummary::from(*row)).collect(),
     }
+}
+
+/// Why the session of a set that is ill is not deleted.
+fn not_deleted(picture: &Picture<'_>, set: &ScaleSet, finding: &Finding) -> Vec<String> {
+    if !finding.diagnosis.is_ill() {
+        return Vec::new();
+    }
+    let fleet = picture.fleet;
+    let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
+    let rows = picture.ledger.iter().filter(|row| row.set == set.id);
+    let against = newest_is_stale(rows, set, manager).err().unwrap_or_default();
+    let mut words: Vec<String> = against.into_iter().map(|reason| in_words(reason).to_owned()).collect();
+    if picture.parts.driver.sessions.is_none() {
+        words.push("no GitHub credential is configured, so nothing can be deleted".to_owned());
+    }
+    words
 }
 
 fn sources(parts: &Parts, sweep: &Sweep) -> BTreeMap<Source, SourceState> {
@@ -204,7 +241,8 @@ fn listener_metrics(sweep: &Sweep) -> SourceState {
 }
 
 /// The incident in words: what happened to the manager, how many sets are ill, and what is done about them.
-fn incident(manager: ManagerState, restart: Restart, sets: &[SetStatus]) -> Option<String> {
+fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) -> Option<String> {
+    let (manager, restart) = (picture.fleet.manager, picture.restart);
     let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
     let manager_words = match manager {
         ManagerState::Down => Some("the manager does not answer: connections are refused".to_owned()),
@@ -222,7 +260,11 @@ fn incident(manager: ManagerState, restart: Restart, sets: &[SetStatus]) -> Opti
             RestartKind::Clean => "restarted",
             RestartKind::Crash => "crashed or was killed, and started again",
         };
-        close.then(|| format!("the manager {what} at {at}"))
+        close.then(|| format!("the manager {what} at {at}{}", cause(picture, at, sets)))
+    });
+    let loop_words = (picture.fleet.restarts >= CRASH_LOOP).then(|| {
+        let within = LOOP_WINDOW;
+        format!("it restarted {} times within {within}: a crash loop; see its log", picture.fleet.restarts)
     });
     let enabled = sets.iter().filter(|set| set.finding.diagnosis != Diagnosis::Disabled).count();
     let mut words = format!("{} of {enabled} sets cannot receive jobs", ill.len());
@@ -233,9 +275,13 @@ fn incident(manager: ManagerState, restart: Restart, sets: &[SetStatus]) -> Opti
     let withheld = ill.iter().filter(|set| matches!(set.decision, Decision::Withhold { .. })).count();
     let people = ill.iter().filter(|set| matches!(set.decision, Decision::Escalate { .. })).count();
     let waiting = ill.iter().filter(|set| matches!(set.decision, Decision::Watch { .. })).count();
+    let waiting_words = match lifetimes {
+        Some(measured) => format!("waiting for a stale session to end ({measured})"),
+        None => "waiting for a stale session to end".to_owned(),
+    };
     for (number, what) in [
         (treated, "under treatment"),
-        (waiting, "waiting for a stale session to end"),
+        (waiting, waiting_words.as_str()),
         (withheld, "held back by guards"),
         (people, "need a person"),
     ] {
@@ -243,5 +289,19 @@ fn incident(manager: ManagerState, restart: Restart, sets: &[SetStatus]) -> Opti
             let _ = write!(words, "; {number} {what}");
         }
     }
-    Some([manager_words, restart_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
+    Some([manager_words, restart_words, loop_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
+/// Why the manager died, where its log tells: a panic over a session that GitHub had forgotten (design §1).
+fn cause(picture: &Picture<'_>, restarted: Wall, sets: &[SetStatus]) -> String {
+    let Some(log) = picture.sweep.log.known() else { return String::new() };
+    let recent = |at: Wall| at <= restarted.plus(Span::secs(5)) && at.plus(Span::mins(10)) >= restarted;
+    match (&log.vanished, log.last_panic) {
+        (Some(vanished), _) if recent(vanished.at) => {
+            let name = vanished.set.and_then(|id| sets.iter().find(|set| set.id == id)).map(|set| set.name.as_str());
+            format!(" after a panic: GitHub had forgotten the session of {}", name.unwrap_or("one of its sets"))
+        }
+        (_, Some(at)) if recent(at) => " after a panic".to_owned(),
+        (Some(_) | None, Some(_) | None) => String::new(),
+    }
 }

@@ -32,11 +32,12 @@ pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, no
             go(treatment, step, now, "nobody held a session; ours is ended").then(Effect::DeleteOwnSession { session })
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Held { owner }))) => {
-            let why = owner.map_or_else(
+            let why = owner.as_ref().map_or_else(
                 || "somebody holds the set's session".to_owned(),
                 |owner| format!("{owner} holds the set's session"),
             );
-            close(treatment, Outcome::Held, now, why)
+            let treatment = Treatment { holder: owner, ..treatment.clone() };
+            close(&treatment, Outcome::Held, now, why)
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::SetGone))) => {
             close(treatment, Outcome::Failed, now, "GitHub does not know the set")
@@ -132,8 +133,10 @@ mod tests {
         ] {
             let mut table = opening();
             assert_eq!(table.sees(&Seen::ill()), Some(Effect::OpenSession { owner: owner() }));
+            let named = told.clone();
             assert_eq!(table.hears(Answer::SessionOpened(Ok(OpenAnswer::Held { owner: told }))), None);
             assert_eq!((table.outcome(), table.why()), (Some(Outcome::Held), why));
+            assert_eq!(table.treatment.holder, named, "the journal keeps the name");
         }
     }
 

@@ -4,7 +4,7 @@ use crate::bench::{Bench, Given};
 use scaleset_medic::lab::garm::{Generation, LogFormat, LogLevel, LostPut, WorkerTruth};
 use scaleset_medic::lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
 use scaleset_medic::lab::world::World;
-use scaleset_medic::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span};
+use scaleset_medic::model::{Diagnosis, OrderAnswer, Ordered, Outcome, PauseScope, ScaleSetId, SessionId, Span};
 use scaleset_medic::store::NewPause;
 
 /// How long the simulated GitHub keeps a stale session.
@@ -423,4 +423,75 @@ async fn an_hour_with_jobs_and_proper_restarts_sees_no_write() {
         });
         assert_eq!(done, 24, "{generation:?}: every job ran");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poisoned_set_is_told_apart_and_left_to_a_person() {
+    let given = Given::of(Generation::PostFix, 2).with_log(LogLevel::Info, LogFormat::Json);
+    let mut bench = Bench::new(&given).await;
+    bench.run(Span::mins(1)).await;
+    bench.with_now(|world, now| {
+        let (set, _, forge) = world.garm(0).unwrap().scale_sets().next().unwrap();
+        world.garm_mut(0).unwrap().0.poison(set, true);
+        world.github.queue_jobs(forge, 1, now);
+    });
+    bench.run(Span::mins(3)).await;
+    assert_eq!(bench.diagnoses(), [Diagnosis::Starved, Diagnosis::Listening]);
+    assert_eq!(bench.writes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_died_over_a_vanished_session_is_named_as_such() {
+    let given = Given::story(Generation::PostFix, true);
+    let mut bench = Bench::new(&given).await;
+    bench.run(Span::mins(2)).await;
+    bench.with_now(|world, now| {
+        let set = world.garm(0).unwrap().scale_sets().nth(1).unwrap().2;
+        world.github.remove_set(set, now);
+    });
+    bench.run_until(Span::mins(3), |world| !world.garm(0).unwrap().is_running()).await;
+    bench.run(Span::secs(2)).await;
+    bench.with_now(|world, now| world.start(0, now));
+    let told = |bench: &Bench| bench.status.as_ref().and_then(|status| status.incident.clone()).unwrap_or_default();
+    let mut words = String::new();
+    for _ in 0..30 {
+        bench.run(Span::secs(1)).await;
+        words = told(&bench);
+        if words.contains("crashed") {
+            break;
+        }
+    }
+    assert!(words.contains("GitHub had forgotten the session of linux-1"), "{words}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_may_end_a_session_that_the_medic_never_saw_and_no_living_one() {
+    let mut given = Given::of(Generation::PostFix, 2).with_github().with_log(LogLevel::Info, LogFormat::Json);
+    given.fleet.github.stale_lifetime = Span::mins(30);
+    let mut bench = Bench::new(&given).await;
+    bench.run(Span::mins(1)).await;
+    let session = |bench: &Bench, n: usize| {
+        bench.with(|world| {
+            let forge = world.garm(0).unwrap().scale_sets().nth(n).unwrap().2;
+            world.github.holder(forge).unwrap().session
+        })
+    };
+    let order = |bench: &Bench, set: u64, session: SessionId| {
+        let store = bench.store.for_manager(bench.engine.name());
+        let now = bench.clock.now().wall;
+        store.place_order(ScaleSetId(set), Ordered::DeleteSession { session }, "alice", now).unwrap().id
+    };
+    let answer = |bench: &Bench, id| bench.store.for_manager(bench.engine.name()).order_answer(id).unwrap();
+    let living = order(&bench, 1, session(&bench, 0));
+    bench.run(Span::secs(20)).await;
+    assert!(matches!(answer(&bench, living), Some(OrderAnswer::Refused { .. })), "{:?}", answer(&bench, living));
+    bench.crash_and_restart(Span::secs(1)).await;
+    bench.run(Span::mins(2)).await;
+    assert_eq!(bench.deletions(), 0, "nothing is known of these sessions");
+    let stale = order(&bench, 1, session(&bench, 0));
+    bench.run(Span::secs(20)).await;
+    assert!(matches!(answer(&bench, stale), Some(OrderAnswer::Treating { .. })), "{:?}", answer(&bench, stale));
+    assert_eq!((bench.deletions(), bench.listening()), (1, (1, 2)));
+    bench.run(Span::mins(5)).await;
+    assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
 }

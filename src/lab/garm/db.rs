@@ -4,7 +4,7 @@
 use super::stamp::{Stamp, Ticker, scramble, uuid};
 use crate::model::{Entity, EntityKind, Wall};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A repository, organisation or enterprise.
@@ -127,6 +127,8 @@ pub(super) struct Urls {
 /// The database.
 #[derive(Debug)]
 pub(super) struct Db {
+    /// Sets whose job messages cannot be handled.
+    pub poisoned: BTreeSet<u64>,
     pub sets: BTreeMap<u64, Arc<SetRow>>,
     /// By their order of creation.
     pub instances: BTreeMap<u64, InstanceRow>,
@@ -158,6 +160,7 @@ impl Db {
             webhook: format!("{own}/webhooks"),
         };
         Self {
+            poisoned: BTreeSet::new(),
             sets: BTreeMap::new(),
             instances: BTreeMap::new(),
             jobs: BTreeMap::new(),

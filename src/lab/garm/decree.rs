@@ -134,6 +134,15 @@ impl GarmState {
         self.db.token_generation = self.db.token_generation.saturating_add(1);
     }
 
+    /// From now on no job message of a set can be handled; or, from now on, they can again.
+    pub fn poison(&mut self, set: ScaleSetId, poisoned: bool) {
+        if poisoned {
+            self.db.poisoned.insert(set.0);
+        } else {
+            self.db.poisoned.remove(&set.0);
+        }
+    }
+
     /// The runners of a set are gone, and wait for a worker to remove them.
     pub fn runners_vanish(&mut self, set: ScaleSetId) {
         for instance in self.db.instances.values_mut().filter(|instance| instance.set == set.0) {

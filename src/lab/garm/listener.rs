@@ -219,12 +219,32 @@ impl Process {
             .and_then(Value::as_str)
             .and_then(|body| serde_json::from_str(body).ok())
             .unwrap_or_default();
+        if env.db.poisoned.contains(&set.id) && !jobs.is_empty() {
+            self.poisoned(set, env);
+            return Ok(());
+        }
         match self.handle_jobs(set, &jobs, env) {
             Handled::Done => self.acknowledge(set, id, assigned, env),
             Handled::Again => self.poll_succeeded(set.id, env),
             Handled::Hangs => {}
         }
         Ok(())
+    }
+
+    /// A change of an instance's state is refused, so the message is not acknowledged, and comes again at once
+    /// (`reference/failure-modes.md` F12).
+    fn poisoned(&mut self, set: &SetRow, env: &mut Env<'_>) {
+        let error = "updating runner: invalid instance status transition from deleted to pending_delete";
+        env.say(Error, "error handling completed jobs", attrs!["error" => error], By::Worker(set));
+        let Some(worker) = self.workers.get_mut(&set.id) else { return };
+        worker.last_success = Some(env.now);
+        let (attrs, poll) = (
+            attrs!["last_message_id" => set.last_message, "max_runners" => worker.known.max_runners],
+            worker.listener.as_ref().map_or(0, |listener| listener.poll),
+        );
+        env.say(Debug, "getting message", attrs, By::Listener(set));
+        self.counters.begin(Op::GetMessage, set.entity.entity.kind);
+        self.at(env.now.plus(env.config.restart), Task::Poll(set.id, poll));
     }
 
     fn handle_jobs(&mut self, set: &Arc<SetRow>, jobs: &[Value], env: &mut Env<'_>) -> Handled {

@@ -41,6 +41,7 @@ pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
             seen: 4,
             worker: (WorkerState::Unknown, AT),
         },
+        not_deleted: Vec::new(),
         decision: Decision::Leave,
         lingering: Lingering { deleted: 2, pending_delete: 1, total: 5 },
         budget_remaining: 3,
@@ -70,6 +71,7 @@ pub(crate) fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
         known_sessions: 2,
         quota_remaining: BTreeMap::from([(EndpointName::new("github.com"), 4321)]),
         incident: None,
+        stale_lifetimes: None,
     }
 }
 

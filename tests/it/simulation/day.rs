@@ -229,7 +229,7 @@ impl Life {
         self.scene.clock.now().wall
     }
 
-    fn tell(&mut self, what: String) {
+    fn tell(&mut self, what: &str) {
         let at = self.now().since(START);
         self.story.push(format!("{:>9} {what}", format!("{}.{:03}", at.as_millis() / 1000, at.as_millis() % 1000)));
     }
@@ -366,7 +366,7 @@ impl Life {
         let dead: Vec<Medic> = self.medics.extract_if(.., |medic| medic.task.is_finished()).collect();
         for medic in dead {
             self.deaths += 1;
-            self.tell(format!("{} is gone", medic.name));
+            self.tell(&format!("{} is gone", medic.name));
             let back = Span::millis(self.dice.random_range(500..90_000));
             self.disturb(back);
             if self.medics.is_empty() && self.returns.is_empty() {
@@ -399,7 +399,7 @@ impl Life {
         });
         if changes {
             self.touched.insert(set, now);
-            self.tell(format!("a person sets {set} enabled={enabled}"));
+            self.tell(&format!("a person sets {set} enabled={enabled}"));
         }
         changes
     }
@@ -410,7 +410,7 @@ impl Life {
         let until = self.now().plus(minutes);
         match event {
             Event::PersonDisables | Event::PersonEnables(_) | Event::Calm | Event::Jobs => {}
-            _ => self.tell(format!("{event:?} for {minutes}, set {set}")),
+            _ => self.tell(&format!("{event:?} for {minutes}, set {set}")),
         }
         self.disturb(match event {
             Event::Jobs | Event::PersonDisables | Event::PersonEnables(_) | Event::Calm => Span::ZERO,
@@ -527,11 +527,11 @@ impl Life {
         let name = format!("medic {}", self.born);
         let mortal = Mortal::new(&self.disk_full);
         let Ok(store) = Store::open_gated(&self.config.run.state_dir, Arc::clone(&mortal) as _) else {
-            self.tell(format!("{name} cannot open its store"));
+            self.tell(&format!("{name} cannot open its store"));
             self.returns.push(self.now().plus(Span::secs(20)));
             return;
         };
-        self.tell(format!("{name} comes"));
+        self.tell(&format!("{name} comes"));
         let clock = Arc::clone(&self.scene.clock);
         let names: Vec<ManagerName> = self.config.managers.iter().map(|manager| manager.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(&names, "heal").unwrap());
@@ -586,7 +586,7 @@ impl Life {
 
     /// The last storm is over: everything answers, and a medic is there.
     fn clear(&mut self) {
-        self.tell("everything is calm from here on".to_owned());
+        self.tell("everything is calm from here on");
         self.agenda.retain(|_, events| {
             events.retain(|event| matches!(event, Event::Start | Event::PersonEnables(_)));
             !events.is_empty()

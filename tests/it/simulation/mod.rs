@@ -4,6 +4,7 @@
 //!
 //! `SCALESET_MEDIC_SEEDS=FROM..TO cargo test --locked --test it simulated_days -- --nocapture` runs other seeds, one
 //! simulated day each; a seed gives the same day again.
+#![expect(clippy::print_stdout, reason = "figures, and how to live a failed day again, for whoever runs it")]
 
 mod day;
 mod mortal;
@@ -15,12 +16,12 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 /// Days of a normal test run.
-const SEEDS: Range<u64> = 0..24;
+const SEEDS: Range<u64> = 0..4;
 
 fn seeds(name: &str, usual: Range<u64>) -> Range<u64> {
     let Ok(text) = std::env::var(name) else { return usual };
-    let (from, to) = text.split_once("..").expect("FROM..TO");
-    from.parse().expect("a number")..to.parse().expect("a number")
+    let (from, to) = text.split_once("..").unwrap_or((&text, ""));
+    from.parse().unwrap()..to.parse().unwrap()
 }
 
 /// Lives the days of the seeds, on two threads; reports by seed.
@@ -44,9 +45,9 @@ fn live(seeds: Range<u64>, live: impl Fn(u64) -> Report + Sync) -> Vec<Report> {
 fn assert_all_held(name: &str, test: &str, reports: &[Report]) {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
-        "{name}: {} seeds, {:.1} days simulated, {} requests, {} writes, {} medics died, {} manager crashes, {} checks",
+        "{name}: {} seeds, {} min simulated, {} requests, {} writes, {} medics died, {} manager crashes, {} checks",
         reports.len(),
-        sum(|r| r.minutes) as f64 / 1440.0,
+        sum(|r| r.minutes),
         sum(|r| r.requests),
         sum(|r| r.writes),
         sum(|r| r.deaths),
