@@ -8,6 +8,7 @@ pub mod completions;
 pub mod config;
 mod explain;
 mod heal;
+mod healthcheck;
 mod history;
 #[cfg(feature = "lab")]
 pub mod lab;
@@ -60,6 +61,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Pause(args) => pause::pause(args, &start(cli)?.config),
         Command::Resume(args) => pause::resume(args, &start(cli)?.config),
         Command::History(args) => history::run(args, &start(cli)?.config),
+        Command::Healthcheck => healthcheck::run(&check(&Raw::read(&sources(cli)?), Depth::Values)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
