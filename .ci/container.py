@@ -6,6 +6,7 @@ Needs root, and Debian's util-linux and coreutils, which every Debian has.
 
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ UID = 65532
 # setpriv: no way back to root. chroot (below it) still needs three capabilities, which the change of user takes away.
 CONFINED = [
     "setpriv", "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all,+sys_chroot,+setuid,+setgid",
-    "chroot", f"--userspec={UID}:{UID}", "--groups=",
+    shutil.which("chroot") or "/usr/sbin/chroot", f"--userspec={UID}:{UID}", "--groups=",
 ]
 DEVICES = ["null", "zero", "random", "urandom"]
 
@@ -75,7 +76,8 @@ class Container:
 
     def first(self):
         """The process that is number 1 inside."""
-        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        listing = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        children = listing.read_text().split() if self.process.poll() is None else []
         return int(children[0]) if children else None
 
     def execute(self, command, seconds=30):
@@ -91,6 +93,14 @@ class Container:
         subprocess.run(["kill", f"-{signal.SIGTERM.value}", str(self.first())], check=True)
         try:
             output, _ = self.process.communicate(timeout=seconds)
-        finally:
-            self.process.kill()
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"it did not end within {seconds} s of SIGTERM: {self.kill()}") from None
         return self.process.returncode, output, time.monotonic() - begun
+
+    def kill(self):
+        """Ends everything in it at once: its output. (Whoever changes its user outlives its parent's --kill-child.)"""
+        first = self.first()
+        if first:
+            subprocess.run(["kill", "-9", str(first)], check=False)
+        self.process.kill()
+        return self.process.communicate(timeout=10)[0]

@@ -125,7 +125,7 @@ def run_all(folder, tree, lab_binary, image):
     entry, state = image["entrypoint"], folder / "state"
     state.mkdir(mode=0o700)
     os.chown(state, UID, UID)
-    container = Container(tree, (state, image["volume"], "rw"), image["environment"])
+    container = Container(tree, (state, image["volume"]), image["environment"])
 
     def medic(*args, **environment):
         return container.run([*entry, *args], environment)
@@ -165,7 +165,7 @@ def over_tls(folder, tree, image, garm):
     state = folder / "state-tls"
     state.mkdir(mode=0o700)
     os.chown(state, UID, UID)
-    container = Container(tree, (state, image["volume"], "rw"), image["environment"])
+    container = Container(tree, (state, image["volume"]), image["environment"])
     command = [*image["entrypoint"], "once", "--observe", "1"]
     with behind_tls(garm, certificate, key) as address:
         configure(tree, address)
@@ -186,14 +186,14 @@ def live(container, image):
     begun = time.monotonic()
     while (health := container.execute(image["health"])).returncode != 0:
         if time.monotonic() - begun > 30 or container.process.poll() is not None:
-            container.process.kill()
-            sys.exit(f"never healthy: {health.stderr}{container.process.communicate()[0]}")
+            sys.exit(f"never healthy: {health.stderr}{container.kill()}")
         time.sleep(0.2)
     status = pathlib.Path(f"/proc/{container.first()}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     ids = {number for name in ("Uid", "Gid") for number in fields[name].split()}
     held = {name: int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
     if ids != {str(UID)} or any(held.values()) or fields["NoNewPrivs"] != "1" or fields["NSpid"].split()[-1] != "1":
+        container.kill()
         sys.exit(f"not confined as it should be: {status}")
     code, output, took = container.stop(15)
     if code not in (0, 143):
@@ -211,7 +211,7 @@ def without(folder, tree, image):
             continue
         for path in found:
             path.unlink()
-        done = Container(poorer, (folder / "state", image["volume"], "rw")).run([*image["entrypoint"], "--version"])
+        done = Container(poorer, (folder / "state", image["volume"])).run([*image["entrypoint"], "--version"])
         if done.returncode == 0:
             sys.exit(f"it starts even without {library}: this check proves nothing")
     print("without a library it does not start, and the check says so")
