@@ -85,19 +85,15 @@ def check_dockerfile(text, manifest):
     return final
 
 
-def check_dependency_layer():
-    """The manifest is read with empty sources, as in the dependency layer: a target with a file of its own would fail."""
+def check_dependency_layer(text):
+    """The dependency layer's own commands, up to the build: cargo reads the manifest without the sources."""
+    commands = next(run for run in of(stages(text)[0], "RUN") if "cargo build" in run)
+    prepare = commands[: commands.index("&& cargo build")].rstrip()
     with tempfile.TemporaryDirectory() as folder:
         for name in ("Cargo.toml", "Cargo.lock"):
             shutil.copy(ROOT / name, folder)
-        source = pathlib.Path(folder, "src")
-        source.mkdir()
-        (source / "main.rs").write_text("fn main() {}\n")
-        (source / "lib.rs").touch()
-        subprocess.run(
-            ["cargo", "metadata", "--no-deps", "--offline", "--locked", "--format-version=1"],
-            cwd=folder, check=True, stdout=subprocess.DEVNULL,
-        )
+        read = "cargo metadata --no-deps --offline --locked --format-version=1 > metadata.json"
+        subprocess.run(["sh", "-ec", f"{prepare} && {read}"], cwd=folder, check=True)
 
 
 def build(*flags):
@@ -149,8 +145,9 @@ def main():
     parser.add_argument("--lab")
     given = parser.parse_args()
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
-    final = check_dockerfile((ROOT / "Dockerfile").read_text(), manifest)
-    check_dependency_layer()
+    text = (ROOT / "Dockerfile").read_text()
+    final = check_dockerfile(text, manifest)
+    check_dependency_layer(text)
     print("Dockerfile: our rules hold, and the dependency layer's manifest can be read")
 
     with tempfile.TemporaryDirectory(prefix="medic-image-") as folder:

@@ -149,7 +149,11 @@ def run_all(folder, tree, lab_binary, image):
         expect(medic("once", TZ="Europe/Berlin"), 0)
         print(f"once: the lab's sets are seen and well, in {time.monotonic() - begun:.1f} s")
         over_tls(folder, tree, image, garm)
-        live(container, image)
+        try:
+            live(container, image)
+        finally:
+            if container.process.poll() is None:
+                container.kill()
     owners = {path.name: path.stat().st_uid for path in state.iterdir()}
     if not owners or set(owners.values()) != {UID}:
         sys.exit(f"the state is not {UID}'s: {owners}")
@@ -193,7 +197,6 @@ def live(container, image):
     ids = {number for name in ("Uid", "Gid") for number in fields[name].split()}
     held = {name: int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
     if ids != {str(UID)} or any(held.values()) or fields["NoNewPrivs"] != "1" or fields["NSpid"].split()[-1] != "1":
-        container.kill()
         sys.exit(f"not confined as it should be: {status}")
     code, output, took = container.stop(15)
     if code not in (0, 143):
