@@ -104,7 +104,7 @@ def check_medic(place, pod, config, facts):
 
 def check_deployment(place, resource, pod, facts):
     spec = resource["spec"]
-    rule(place, spec["replicas"] == 1 and spec["strategy"] == {"type": "Recreate"}, "is one, never two at once")
+    rule(place, spec.get("replicas") == 1 and spec.get("strategy") == {"type": "Recreate"}, "is one, never two at once")
     longest = facts["longest treatment"]
     rule(place, pod["terminationGracePeriodSeconds"] > longest, f"the grace period is longer than {longest} s")
 
