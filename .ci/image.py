@@ -104,6 +104,13 @@ def build(*flags):
     return next(path for path in reversed(made) if path)
 
 
+def keep(binary):
+    """A copy that the next build leaves alone, for the archive: `image/scaleset-medic` in the target folder."""
+    place = pathlib.Path(binary).parent.parent / "image" / "scaleset-medic"
+    place.parent.mkdir(exist_ok=True)
+    return shutil.copy(binary, place)
+
+
 def libraries(binary):
     """The shared libraries it needs, as this machine has them."""
     listing = subprocess.run(["ldd", binary], check=True, capture_output=True, text=True).stdout
@@ -154,7 +161,7 @@ def main():
         folder = pathlib.Path(folder)
         folder.chmod(0o755)
         # Cargo puts both builds at one path: copy one before the other is made.
-        medic = shutil.copy(given.medic or build("--no-default-features"), folder / "medic")
+        medic = shutil.copy(given.medic or keep(build("--no-default-features")), folder / "medic")
         lab = shutil.copy(given.lab or build(), folder / "lab")
         tree = folder / "root"
         tree.mkdir()
