@@ -167,6 +167,10 @@ impl Store {
             connection.pragma_update(None, "synchronous", level)?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = f(&transaction)?;
+            #[cfg(feature = "lab")]
+            if self.inner.gate.as_ref().is_some_and(|gate| gate.forgets()) {
+                return Ok(value);
+            }
             transaction.commit()?;
             Ok(value)
         };

@@ -33,6 +33,54 @@ impl Climate {
     pub(crate) const CALM: Self = Self { lost: 0, unanswered: 0, slow: 0, doubled: 0, cut: 0 };
 }
 
+/// How a medic is broken on purpose, to see that the checks can fail: each takes from it what one invariant needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// It is whole.
+    Not,
+    /// It cannot tell a person's change from its own: every revision reads the same. I2.
+    BlindToPeople,
+    /// Its enables never arrive. I3.
+    NeverEnables,
+    /// It sees no session of the manager, whatever there is. I4.
+    BlindToSessions,
+    /// Its journal keeps nothing. I6.
+    Forgetful,
+}
+
+impl Broken {
+    fn spoil(self, request: &str, body: Bytes) -> Bytes {
+        match self {
+            Self::Not | Self::NeverEnables | Self::Forgetful => body,
+            Self::BlindToPeople if request.contains("/scalesets") => {
+                replace_values(&body, "\"updated_at\":\"", "2026-01-01T00:00:00Z", b'"')
+            }
+            Self::BlindToSessions if request.contains("/metrics") => {
+                let text = String::from_utf8_lossy(&body);
+                let kept = text.lines().filter(|line| {
+                    !["CreateMessageSession", "GetMessage", "RefreshMessageSession"].iter().any(|op| line.contains(op))
+                });
+                Bytes::from(kept.collect::<Vec<_>>().join("\n") + "\n")
+            }
+            Self::BlindToPeople | Self::BlindToSessions => body,
+        }
+    }
+}
+
+/// Every value that begins after `mark` and ends before `end` becomes `value`.
+fn replace_values(body: &Bytes, mark: &str, value: &str, end: u8) -> Bytes {
+    let text = String::from_utf8_lossy(body).into_owned();
+    let mut parts = text.split(mark);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.find(char::from(end)).map_or("", |at| &part[at..]);
+        out.push_str(mark);
+        out.push_str(value);
+        out.push_str(rest);
+    }
+    Bytes::from(out)
+}
+
 /// What the network, the truth and the scenario share.
 pub(crate) struct Scene {
     pub(crate) hub: Arc<Hub<World>>,
@@ -40,6 +88,7 @@ pub(crate) struct Scene {
     pub(crate) truth: Mutex<Truth>,
     pub(crate) climate: Mutex<Climate>,
     pub(crate) rng: Mutex<SmallRng>,
+    pub(crate) broken: Broken,
     pub(crate) requests: Mutex<u64>,
     pub(crate) journal: Box<dyn Fn() -> Vec<Treatment> + Send + Sync>,
 }
@@ -72,7 +121,12 @@ pub(crate) struct Weather {
 impl Weather {
     async fn arrive(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
         let act = Act::of(&request);
-        let Some(act) = act else { return self.inner.send(request, bounds).await };
+        let path = request.uri().path().to_owned();
+        let spoiled = |response: Response| Response { body: self.scene.broken.spoil(&path, response.body), ..response };
+        let Some(act) = act else { return self.inner.send(request, bounds).await.map(spoiled) };
+        if self.scene.broken == Broken::NeverEnables && matches!(act, Act::Enable(_, true)) {
+            return Err(broken("the enable was lost"));
+        }
         let journal = (self.scene.journal)();
         let was = self.scene.hub.with(|world, now| {
             self.scene.truth.lock().unwrap().arrives(&act, world, &journal, now);
@@ -83,7 +137,7 @@ impl Weather {
         });
         let answer = self.inner.send(request, bounds).await;
         self.scene.hub.with(|world, _| self.scene.truth.lock().unwrap().arrived(&act, was, world));
-        answer
+        answer.map(spoiled)
     }
 }
 
