@@ -30,15 +30,19 @@ pub(super) fn finding(manager: &ManagerFacts) -> Finding {
     let version = manager.controller.known().map_or("", |controller| controller.version.as_str());
     let called = if version.is_empty() { "a GARM without a version".to_owned() } else { format!("GARM {version}") };
     match build_of(manager, version) {
-        Build::ListenerMetrics => {
-            Finding::ok(Check::Build, &subject, format!("{called}: retries by itself, and tells each listener's last poll"))
-        }
+        Build::ListenerMetrics => Finding::ok(
+            Check::Build,
+            &subject,
+            format!("{called}: retries by itself, and tells each listener's last poll"),
+        ),
         Build::Retries => Finding::ok(
             Check::Build,
             &subject,
             format!("{called}: retries a refused session by itself, so the medic only shortens the wait"),
         ),
-        Build::GivesUp => gives_up(&subject, format!("{called}: a worker whose first start is refused gives up for good")),
+        Build::GivesUp => {
+            gives_up(&subject, format!("{called}: a worker whose first start is refused gives up for good"))
+        }
         Build::ProbablyGivesUp => gives_up(
             &subject,
             format!(
@@ -46,16 +50,24 @@ pub(super) fn finding(manager: &ManagerFacts) -> Finding {
                  when a worker's first start is refused"
             ),
         ),
-        Build::Unknown => Finding::unknown(Check::Build, &subject, format!("{called}: nothing tells which build it is"))
-            .risks("whether it gives up after a conflict or retries shows only at the next crash; the medic waits for proof")
-            .step("GARM v0.2.1 and later retry; let its metrics be read, which tell the build", &[]),
+        Build::Unknown => Finding::unknown(
+            Check::Build,
+            &subject,
+            format!("{called}: nothing tells which build it is"),
+        )
+        .risks(
+            "whether it gives up after a conflict or retries shows only at the next crash; the medic waits for proof",
+        )
+        .step("GARM v0.2.1 and later retry; let its metrics be read, which tell the build", &[]),
     }
 }
 
 fn gives_up(subject: &Subject, seen: String) -> Finding {
     Finding::warn(Check::Build, subject, seen)
-        .risks("any error at a start (a stale session, GitHub away for a moment) leaves the set without a listener until \
-                somebody disables and enables it")
+        .risks(
+            "any error at a start (a stale session, GitHub away for a moment) leaves the set without a listener until \
+                somebody disables and enables it",
+        )
         .step("update GARM to v0.2.1 or later; until then this medic in mode heal is what revives the sets", &[])
 }
 

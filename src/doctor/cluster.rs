@@ -21,15 +21,19 @@ pub(super) fn finding(facts: &Facts, manager: &ManagerFacts) -> Finding {
         Trace::Clean => {
             return Finding::ok(Check::Rollout, &subject, "the run before the present one ended cleanly, by its log");
         }
-        Trace::Panic => Finding::warn(Check::Rollout, &subject, "the run before the present one ended in a panic, by its log"),
+        Trace::Panic => {
+            Finding::warn(Check::Rollout, &subject, "the run before the present one ended in a panic, by its log")
+        }
         Trace::Refused => Finding::warn(
             Check::Rollout,
             &subject,
             "the present run was refused sessions: the run before was killed, or still lived when this one began",
         ),
-        Trace::None => {
-            Finding::unknown(Check::Rollout, &subject, "how the manager is stopped and rolled out cannot be seen from here")
-        }
+        Trace::None => Finding::unknown(
+            Check::Rollout,
+            &subject,
+            "how the manager is stopped and rolled out cannot be seen from here",
+        ),
     };
     let found = found.risks(
         "a manager that is killed before it has closed its sessions leaves all of them stale; one that starts before the \
@@ -79,11 +83,14 @@ fn advise(found: Finding, place: Place) -> Finding {
         ],
     );
     match place {
-        Place::Kubernetes => found.step("to see what it is now:", &[
-            "kubectl get deployment garm -o jsonpath='{.spec.replicas} {.spec.strategy.type} \
-             {.spec.template.spec.terminationGracePeriodSeconds}{\"\\n\"}'",
-        ]),
-        Place::Elsewhere => found.step("or, under systemd, in GARM's unit:", &["[Service]", "KillSignal=SIGTERM", "TimeoutStopSec=60"]),
+        Place::Kubernetes => found.step(
+            "to see what it is now:",
+            &["kubectl get deployment garm -o jsonpath='{.spec.replicas} {.spec.strategy.type} \
+             {.spec.template.spec.terminationGracePeriodSeconds}{\"\\n\"}'"],
+        ),
+        Place::Elsewhere => {
+            found.step("or, under systemd, in GARM's unit:", &["[Service]", "KillSignal=SIGTERM", "TimeoutStopSec=60"])
+        }
     }
 }
 

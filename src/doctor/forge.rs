@@ -3,7 +3,7 @@
 use super::facts::{Facts, GithubFacts};
 use super::{Check, Finding, Subject};
 use crate::model::{
-    Enablement, EndpointName, EntityKind, EntityRef, FailureKind, ForgeId, ForgeSet, ProbeFailure, ScaleSet, Seen, Span,
+    Enablement, EndpointName, EntityKind, EntityRef, FailureKind, ForgeId, ForgeSet, ProbeFailure, ScaleSet, Span,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -81,9 +81,13 @@ fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
     }
     if let Some(first) = gone.first() {
         let count = gone.len();
-        return Finding::warn(Check::Broker, subject, format!("{seen}; {count} enabled sets are not listed, {first} first"))
-            .risks("GitHub does not know them: they get no jobs, and a listener on one of them ends in a crash of GARM")
-            .step("see `scaleset-medic explain SET`; restart GARM in a quiet moment, which creates them anew", &[]);
+        return Finding::warn(
+            Check::Broker,
+            subject,
+            format!("{seen}; {count} enabled sets are not listed, {first} first"),
+        )
+        .risks("GitHub does not know them: they get no jobs, and a listener on one of them ends in a crash of GARM")
+        .step("see `scaleset-medic explain SET`; restart GARM in a quiet moment, which creates them anew", &[]);
     }
     Finding::ok(Check::Broker, subject, seen)
 }
@@ -97,15 +101,23 @@ fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
             .step("write names as GARM does (\"acme\" or \"acme/app\"), or leave `entities` out", &[]);
     }
     if facts.managers.iter().any(|manager| manager.scale_sets.known().is_none()) {
-        return Finding::unknown(Check::Broker, subject, "not asked: which entities there are is known to the managers only")
-            .risks(WITHOUT)
-            .step("see to the managers first", &[]);
+        return Finding::unknown(
+            Check::Broker,
+            subject,
+            "not asked: which entities there are is known to the managers only",
+        )
+        .risks(WITHOUT)
+        .step("see to the managers first", &[]);
     }
     let others: Vec<_> = homes(facts).into_keys().map(|name| name.as_str().to_owned()).collect();
     let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
-    Finding::warn(Check::Broker, subject, format!("no manager has an enabled set on an endpoint {endpoint} (they have: {others})"))
-        .risks("this credential is never used; if the name is misspelt, what it should show stays hidden")
-        .step("use GARM's own name of the endpoint:", &["garm-cli github endpoint list"])
+    Finding::warn(
+        Check::Broker,
+        subject,
+        format!("no manager has an enabled set on an endpoint {endpoint} (they have: {others})"),
+    )
+    .risks("this credential is never used; if the name is misspelt, what it should show stays hidden")
+    .step("use GARM's own name of the endpoint:", &["garm-cli github endpoint list"])
 }
 
 /// Enabled sets whose id their entity's list lacks.
@@ -125,7 +137,9 @@ fn gone(facts: &Facts, github: &GithubFacts) -> Vec<String> {
 fn advise(found: Finding, entity: &EntityRef, failure: &ProbeFailure) -> Finding {
     let right = match entity.entity.kind {
         EntityKind::Repository => "classic: scope repo; fine-grained or App: repository Administration, read and write",
-        EntityKind::Organization => "classic: scope admin:org; fine-grained or App: Self-hosted runners, read and write",
+        EntityKind::Organization => {
+            "classic: scope admin:org; fine-grained or App: Self-hosted runners, read and write"
+        }
         EntityKind::Enterprise => "classic only: scope manage_runners:enterprise",
     };
     match failure.kind {
@@ -180,9 +194,15 @@ fn credential(facts: &Facts, github: &GithubFacts, subject: &Subject) -> Option<
                     .step("make a new one and put it into the file that `token_file` names; no restart is needed", &[]),
             );
         }
-        return Some(Finding::ok(Check::Credential, subject, format!("the token holds for {days} days{}", left_of(github))));
+        return Some(Finding::ok(
+            Check::Credential,
+            subject,
+            format!("the token holds for {days} days{}", left_of(github)),
+        ));
     }
-    github.remaining.map(|_| Finding::ok(Check::Credential, subject, format!("GitHub tells no end of it{}", left_of(github))))
+    github
+        .remaining
+        .map(|_| Finding::ok(Check::Credential, subject, format!("GitHub tells no end of it{}", left_of(github))))
 }
 
 fn left_of(github: &GithubFacts) -> String {
@@ -191,4 +211,82 @@ fn left_of(github: &GithubFacts) -> String {
 
 fn counted(entities: usize) -> String {
     if entities == 1 { "1 entity".to_owned() } else { format!("{entities} entities") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::skew::Skew;
+    use super::super::testing::{CONFIG, NOW, answer, broken, config, healthy, lines, scale_set};
+    use super::*;
+    use crate::model::{Operation, Seen};
+
+    #[test]
+    fn without_a_table_the_endpoint_is_told_with_its_lines() {
+        let text = CONFIG.split("[[github]]").next().unwrap_or_default();
+        let facts = Facts { config: config(text), github: Vec::new(), ..healthy() };
+        let found = answer(&findings(&facts), Check::Broker);
+        assert_eq!(found.state, State::Warn);
+        assert!(lines(&found).contains(&"endpoint = \"github.com\""));
+    }
+
+    #[test]
+    fn a_refused_credential_fails_and_the_right_that_lacks_is_named() {
+        for (operation, kind, word) in [
+            (Operation::RegistrationToken, FailureKind::Unauthorized, "Put a new one"),
+            (Operation::RegistrationToken, FailureKind::NotFound, "admin:org"),
+            (Operation::ListForgeSets, FailureKind::Connect, "egress"),
+        ] {
+            let mut facts = healthy();
+            facts.github[0].entities[0].1 = broken(operation, kind);
+            let found = answer(&findings(&facts), Check::Broker);
+            assert_eq!(found.state, State::Fail, "{kind}");
+            assert!(found.mend[0].what.contains(word), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_that_github_does_not_list_is_told_by_name() {
+        let mut facts = healthy();
+        let Seen::Known(listed) = &mut facts.github[0].entities[0].1 else { panic!("a list") };
+        listed.retain(|set| set.name != "linux-2");
+        let found = answer(&findings(&facts), Check::Broker);
+        assert_eq!(found.state, State::Warn);
+        assert!(found.seen.contains("linux-2"), "{found:?}");
+    }
+
+    #[test]
+    fn a_table_that_covers_nothing_is_told() {
+        let mut facts = healthy();
+        facts.github[0].entities.clear();
+        assert!(answer(&findings(&facts), Check::Broker).seen.contains("covers none"));
+        let mut facts = Facts { config: config(&CONFIG.replace("\"github.com\"", "\"githb\"")), ..healthy() };
+        facts.github[0].entities.clear();
+        facts.github[0].endpoint = EndpointName::new("githb");
+        let all = findings(&facts);
+        assert!(all.iter().any(|found| found.seen.contains("an endpoint githb")), "{all:?}");
+        assert!(all.iter().any(|found| found.seen.contains("no [[github]] table")), "{all:?}");
+    }
+
+    #[test]
+    fn entities_that_are_left_out_are_told() {
+        let mut facts = healthy();
+        let Seen::Known(sets) = &mut facts.managers[0].scale_sets else { panic!("sets") };
+        sets.push(scale_set(3, "other"));
+        assert_eq!(answer(&findings(&facts), Check::Broker).state, State::Warn);
+        facts.github[0].not_asked = 1;
+        assert_eq!(answer(&findings(&facts), Check::Broker).state, State::Ok);
+    }
+
+    #[test]
+    fn a_token_near_its_end_is_told() {
+        for (ends, state) in [(NOW.plus(Span::hours(72)), State::Warn), (NOW.plus(Span::hours(2400)), State::Ok)] {
+            let mut facts = healthy();
+            facts.github[0].ends = Some(ends);
+            assert_eq!(answer(&findings(&facts), Check::Credential).state, state);
+        }
+        let mut facts = healthy();
+        facts.github[0].skew = Some(Skew::of(NOW, NOW, NOW.plus(Span::mins(5))));
+        assert_eq!(answer(&findings(&facts), Check::Credential).state, State::Warn);
+    }
 }

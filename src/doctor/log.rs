@@ -52,7 +52,8 @@ fn by_file(now: Wall, manager: &ManagerFacts, path: &Path, subject: &Subject) ->
                 let skew = manager.skew.map_or(Span::ZERO, super::skew::Skew::at_least);
                 let age = now.since(newest);
                 if age > BEHIND.plus(skew) {
-                    let seen = format!("the newest line of {shown} is {age} old, though the manager was asked just now");
+                    let seen =
+                        format!("the newest line of {shown} is {age} old, though the manager was asked just now");
                     return not_its_log(seen, &shown, subject);
                 }
                 by_level(log, &shown, subject)
@@ -101,10 +102,9 @@ fn by_stream(stream: &Seen<StreamFacts>, subject: &Subject) -> Finding {
                 .risks(NO_NAMES)
                 .with_garm_log_streamer()
         }
-        Seen::Failed(failure) => Finding::fail(Check::Log, subject, failure.to_string()).risks(NO_NAMES).step(
-            "let a reverse proxy in front of GARM pass websockets (Upgrade and Connection headers)",
-            &[],
-        ),
+        Seen::Failed(failure) => Finding::fail(Check::Log, subject, failure.to_string())
+            .risks(NO_NAMES)
+            .step("let a reverse proxy in front of GARM pass websockets (Upgrade and Connection headers)", &[]),
         Seen::NotAsked => Finding::unknown(Check::Log, subject, "the websocket was not tried")
             .risks(NO_NAMES)
             .step("run this command again", &[]),
@@ -114,11 +114,13 @@ fn by_stream(stream: &Seen<StreamFacts>, subject: &Subject) -> Finding {
             "the websocket is read, at level debug: it names sets and sessions (what GARM writes in the first second \
              after a restart is lost; a log_file would show it)",
         ),
-        Seen::Known(StreamFacts { lines, debug: false }) => {
-            Finding::warn(Check::Log, subject, format!("the websocket is read: {lines} lines came, none of level debug"))
-                .risks(NO_IDS)
-                .with_garm_log_level()
-        }
+        Seen::Known(StreamFacts { lines, debug: false }) => Finding::warn(
+            Check::Log,
+            subject,
+            format!("the websocket is read: {lines} lines came, none of level debug"),
+        )
+        .risks(NO_IDS)
+        .with_garm_log_level(),
     }
 }
 

@@ -176,7 +176,7 @@ pub fn examine(facts: &Facts) -> Report {
         findings.extend(reach);
         if answers {
             findings.push(build::finding(manager));
-            findings.extend(sources::findings(manager));
+            findings.extend(sources::findings(facts, manager));
             findings.push(log::finding(facts, manager));
             findings.push(cluster::finding(facts, manager));
         }

@@ -42,9 +42,8 @@ fn between(facts: &Facts, one: &ManagerFacts, other: &ManagerFacts) -> Option<Fi
             &["garm-cli scaleset update ID --enabled=false"],
         ));
     }
-    let entities = |manager: &ManagerFacts| -> BTreeSet<_> {
-        manager.sets().iter().filter_map(ScaleSet::entity_ref).collect()
-    };
+    let entities =
+        |manager: &ManagerFacts| -> BTreeSet<_> { manager.sets().iter().filter_map(ScaleSet::entity_ref).collect() };
     let (one, other) = (entities(one), entities(other));
     let first = one.intersection(&other).next()?;
     Some(

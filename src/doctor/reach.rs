@@ -81,7 +81,10 @@ fn refused(subject: &Subject, failure: &ProbeFailure) -> Finding {
     match failure.kind {
         FailureKind::NotInitialised => found.step(
             "finish GARM's set-up:",
-            &["garm-cli init --name garm --url URL", "garm-cli controller update --metadata-url URL --callback-url URL"],
+            &[
+                "garm-cli init --name garm --url URL",
+                "garm-cli controller update --metadata-url URL --callback-url URL",
+            ],
         ),
         FailureKind::Forbidden => found.step("configure an administrator of GARM as `username`", &[]),
         FailureKind::Unauthorized
@@ -124,7 +127,13 @@ fn transport(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Findin
         .risks("whoever reads along becomes administrator of GARM")
         .step(
             "run the medic as a sidecar of GARM, or let GARM speak TLS and use https in the medic's `url`:",
-            &["[apiserver]", "use_tls = true", "[apiserver.tls]", "certificate = \"/etc/garm/tls.crt\"", "key = \"/etc/garm/tls.key\""],
+            &[
+                "[apiserver]",
+                "use_tls = true",
+                "[apiserver.tls]",
+                "certificate = \"/etc/garm/tls.crt\"",
+                "key = \"/etc/garm/tls.key\"",
+            ],
         )
 }
 
@@ -132,7 +141,9 @@ fn login(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding {
     match manager.login_until.map(|until| until.since(facts.at)) {
         Some(left) if left < SHORT_LOGIN => {
             Finding::warn(Check::Login, subject, format!("the login ends in {left}, though GARM gives a day"))
-                .risks("the medic logs in that often; or one of the two clocks is wrong, which misleads it about restarts")
+                .risks(
+                    "the medic logs in that often; or one of the two clocks is wrong, which misleads it about restarts",
+                )
                 .step("compare the clocks, and see in GARM's config.toml:", &["[jwt_auth]", "time_to_live = \"24h\""])
         }
         Some(left) => {
@@ -182,8 +193,10 @@ fn clock(manager: &ManagerFacts, subject: &Subject) -> Finding {
     }
     let direction = if skew.is_ahead() { "ahead of" } else { "behind" };
     Finding::warn(Check::Clock, subject, format!("its clock is at least {off} {direction} ours"))
-        .risks("which run opened a session, and how old a refusal is, is misjudged by that much; the medic then waits \
-                longer than it must")
+        .risks(
+            "which run opened a session, and how old a refusal is, is misjudged by that much; the medic then waits \
+                longer than it must",
+        )
         .step("keep both clocks by NTP", &["timedatectl set-ntp true"])
 }
 
@@ -248,8 +261,7 @@ mod tests {
 
     #[test]
     fn a_short_login_is_told() {
-        for (left, state) in
-            [(None, State::Ok), (Some(Span::mins(3)), State::Warn), (Some(Span::hours(24)), State::Ok)]
+        for (left, state) in [(None, State::Ok), (Some(Span::mins(3)), State::Warn), (Some(Span::hours(24)), State::Ok)]
         {
             let found = spoilt(|manager| manager.login_until = left.map(|left| NOW.plus(left)));
             assert_eq!(answer(&found, Check::Login).state, state, "{left:?}");

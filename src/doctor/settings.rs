@@ -21,19 +21,17 @@ fn mode(facts: &Facts) -> Finding {
         Mode::Heal => Finding::ok(Check::Mode, &MEDIC, "heal: what is proven ill is healed"),
         Mode::Observe => Finding::warn(Check::Mode, &MEDIC, "observe (the default)")
             .risks("nothing will be healed: the medic only says what it would do")
-            .step(
-                "once its verdicts have convinced you, in the medic's configuration:",
-                &["[run]", "mode = \"heal\""],
-            ),
+            .step("once its verdicts have convinced you, in the medic's configuration:", &["[run]", "mode = \"heal\""]),
     }
 }
 
 /// What is allowed, and rarely meant.
 fn policy(facts: &Facts) -> Finding {
     let policy = &facts.config.policy;
-    let enabled = facts.managers.iter().map(|manager| {
-        manager.sets().iter().filter(|set| set.enabled == Enablement::Enabled).count()
-    });
+    let enabled = facts
+        .managers
+        .iter()
+        .map(|manager| manager.sets().iter().filter(|set| set.enabled == Enablement::Enabled).count());
     let odd = oddities(policy, facts.config.run.interval, enabled.max().unwrap_or(0));
     if odd.is_empty() {
         return Finding::ok(Check::Policy, &MEDIC, "the rules fit what was measured of GARM and GitHub");
@@ -136,7 +134,9 @@ fn state_dir(facts: &Facts) -> Finding {
 
 fn ledger(facts: &Facts) -> Finding {
     match &facts.store {
-        StoreFacts::Absent => Finding::ok(Check::Ledger, &MEDIC, "none yet: no medic has run with this state directory"),
+        StoreFacts::Absent => {
+            Finding::ok(Check::Ledger, &MEDIC, "none yet: no medic has run with this state directory")
+        }
         StoreFacts::Readable { live_sessions, open_treatments, pauses: _, holder } => {
             let running = holder.as_ref().map_or_else(|| "no medic runs".to_owned(), |name| format!("{name} runs"));
             let seen = format!(
@@ -220,8 +220,7 @@ mod tests {
     fn a_pause_that_may_be_forgotten_is_told_with_its_author() {
         let (author, reason) = ("ann".to_owned(), "migration".to_owned());
         let pause = Pause { id: PauseId(1), scope: PauseScope::All, reason, author, created: NOW, expires: None };
-        let store =
-            StoreFacts::Readable { live_sessions: 0, open_treatments: 0, pauses: vec![pause], holder: None };
+        let store = StoreFacts::Readable { live_sessions: 0, open_treatments: 0, pauses: vec![pause], holder: None };
         let found = answer(&findings(&Facts { store, ..healthy() }), Check::Pauses);
         assert_eq!(found.state, State::Warn);
         assert!(found.seen.contains("ann") && found.seen.contains("migration"), "{found:?}");

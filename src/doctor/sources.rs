@@ -26,12 +26,9 @@ fn metrics(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding 
         Seen::Failed(failure) if is_refused(failure) => Finding::fail(Check::Metrics, subject, failure.to_string())
             .risks(WITHOUT_METRICS)
             .with_medic_line("metrics_auth = true"),
-        Seen::Failed(failure) => {
-            Finding::fail(Check::Metrics, subject, failure.to_string()).risks(WITHOUT_METRICS).step(
-                "see that a reverse proxy in front of GARM also passes /metrics, not only /api/v1",
-                &[],
-            )
-        }
+        Seen::Failed(failure) => Finding::fail(Check::Metrics, subject, failure.to_string())
+            .risks(WITHOUT_METRICS)
+            .step("see that a reverse proxy in front of GARM also passes /metrics, not only /api/v1", &[]),
         Seen::Known(metrics) => match metrics.incarnation {
             Some(run) => {
                 let age = facts.at.since(run.0);
@@ -42,9 +39,10 @@ fn metrics(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding 
             }
             None => Finding::warn(Check::Metrics, subject, "readable, without the process's start date")
                 .risks("a restart shows only by counters that go backwards; which session is stale cannot be proven")
-                .step("see that nothing between GARM and the medic drops series; this one is needed:", &[
-                    "process_start_time_seconds",
-                ]),
+                .step(
+                    "see that nothing between GARM and the medic drops series; this one is needed:",
+                    &["process_start_time_seconds"],
+                ),
         },
     }
 }
@@ -70,9 +68,9 @@ fn goroutines(manager: &ManagerFacts, subject: &Subject) -> Finding {
         Seen::NotAsked => {
             enable(Finding::warn(Check::Goroutines, subject, "not configured (debug_server)").risks(WITHOUT_GOROUTINES))
         }
-        Seen::Failed(failure) if failure.kind == FailureKind::NotEnabled => {
-            enable(Finding::fail(Check::Goroutines, subject, "configured, and switched off in GARM").risks(WITHOUT_GOROUTINES))
-        }
+        Seen::Failed(failure) if failure.kind == FailureKind::NotEnabled => enable(
+            Finding::fail(Check::Goroutines, subject, "configured, and switched off in GARM").risks(WITHOUT_GOROUTINES),
+        ),
         Seen::Failed(failure) => {
             Finding::fail(Check::Goroutines, subject, failure.to_string()).risks(WITHOUT_GOROUTINES).step(
                 "see that a reverse proxy in front of GARM also passes this path to the medic:",
@@ -130,7 +128,8 @@ mod tests {
                 assert!(lines(&found).contains(&line), "{found:?}");
             }
         }
-        let found = answer(&spoilt(|m| m.metrics = broken(Operation::Metrics, FailureKind::Unauthorized)), Check::Metrics);
+        let found =
+            answer(&spoilt(|m| m.metrics = broken(Operation::Metrics, FailureKind::Unauthorized)), Check::Metrics);
         assert_eq!((found.state, lines(&found)), (State::Fail, vec!["metrics_auth = true"]));
     }
 

@@ -86,7 +86,8 @@ pub(super) fn healthy() -> Facts {
     let manager = manager("garm", "60b611f2");
     let sets = manager.sets();
     let entity = sets[0].entity_ref().unwrap();
-    let listed = sets.iter().map(|set| ForgeSet { id: set.forge_id.unwrap(), name: set.name.clone(), statistics: None });
+    let listed =
+        sets.iter().map(|set| ForgeSet { id: set.forge_id.unwrap(), name: set.name.clone(), statistics: None });
     let entities = vec![(entity, Seen::Known(listed.collect()))];
     Facts {
         at: NOW,

@@ -67,24 +67,8 @@ pub fn engines(config: &Config, shared: &Shared, carriers: Carriers<'_>) -> anyh
 
 fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Engine> {
     let recorder = shared.metrics.recorder(&manager.name);
-    let carrier = carriers(&TransportOptions {
-        connect_timeout: manager.timeouts.connect,
-        ca_file: manager.ca_file.clone(),
-        proxy: None,
-    })?;
-    let bounds = Bounds { total: manager.timeouts.request, body: BODY };
-    let client =
-        Client::new(Target::Manager, carrier.transport, Arc::clone(&recorder), Arc::clone(&shared.clock), bounds)
-            .with_politeness(politeness(manager.requests_per_second));
-    let garm = Arc::new(GarmClient::new(
-        &client,
-        GarmOptions {
-            base_url: manager.url.to_string(),
-            username: manager.username.clone(),
-            password: secret(&manager.password_file),
-            metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
-        },
-    )?);
+    let carrier = carriers(&options_of(manager))?;
+    let garm = Arc::new(garm(manager, Arc::clone(&carrier.transport), &recorder, &shared.clock)?);
     let store = shared.store.for_manager(&manager.name);
     let wake = Arc::new(Notify::new());
     let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
@@ -102,14 +86,14 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
             chronicle = Some(Chronicle::of_stream(stream, &store));
         }
     }
-    let github = github(config, &recorder, shared, carriers)?;
+    let github = github(&config.github, config.policy.quota_reserve, &recorder, &shared.clock, carriers)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,
         metrics: manager.metrics,
         debug_server: manager.debug_server,
         broker: github.clone().map(|client| client as _),
         log: chronicle.as_ref().map(Chronicle::source),
-        deadline: manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK),
+        deadline: deadline(manager),
     };
     let driver = Driver {
         manager_name: manager.name.clone(),
@@ -137,6 +121,35 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
     }))
 }
 
+/// How a manager is connected to.
+pub(super) fn options_of(manager: &ManagerConfig) -> TransportOptions {
+    TransportOptions { connect_timeout: manager.timeouts.connect, ca_file: manager.ca_file.clone(), proxy: None }
+}
+
+/// The client of one manager.
+pub(super) fn garm(
+    manager: &ManagerConfig,
+    transport: Arc<dyn Transport>,
+    recorder: &Arc<dyn Recorder>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<GarmClient> {
+    let bounds = Bounds { total: manager.timeouts.request, body: BODY };
+    let client = Client::new(Target::Manager, transport, Arc::clone(recorder), Arc::clone(clock), bounds)
+        .with_politeness(politeness(manager.requests_per_second));
+    let options = GarmOptions {
+        base_url: manager.url.to_string(),
+        username: manager.username.clone(),
+        password: secret(&manager.password_file),
+        metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
+    };
+    Ok(GarmClient::new(&client, options)?)
+}
+
+/// The longest that one source of a manager may take.
+pub(super) fn deadline(manager: &ManagerConfig) -> Span {
+    manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK)
+}
+
 /// A scale set that somebody changed is looked at at once. The event is only a reason to look: what it says is read
 /// from the API, because events may be lost or come out of order (`reference/garm-api.md` §8.2).
 async fn watch_events(mut feed: Feed, wake: Arc<Notify>) {
@@ -150,10 +163,11 @@ async fn watch_events(mut feed: Feed, wake: Arc<Notify>) {
 
 /// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
 /// exchanges count as its own and wait for nobody else's.
-fn github(
-    config: &Config,
+pub(super) fn github(
+    tables: &[GithubConfig],
+    quota_reserve: f64,
     recorder: &Arc<dyn Recorder>,
-    shared: &Shared,
+    clock: &Arc<dyn Clock>,
     carriers: Carriers<'_>,
 ) -> anyhow::Result<Option<Arc<GithubClient>>> {
     let access = |table: &GithubConfig| -> anyhow::Result<Access> {
@@ -162,22 +176,21 @@ fn github(
             ca_file: table.ca_file.clone(),
             proxy: None,
         })?;
-        let wires =
-            Wires { transport: transport.transport, recorder: Arc::clone(recorder), clock: Arc::clone(&shared.clock) };
+        let wires = Wires { transport: transport.transport, recorder: Arc::clone(recorder), clock: Arc::clone(clock) };
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
             entities: table.entities.clone(),
             credential: credential(&table.auth),
             request_timeout: table.timeouts.request,
             requests_per_second: table.requests_per_second,
-            quota_reserve: config.policy.quota_reserve,
+            quota_reserve,
         };
         Ok(Access::new(options, &wires))
     };
-    if config.github.is_empty() {
+    if tables.is_empty() {
         return Ok(None);
     }
-    let accesses = config.github.iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
+    let accesses = tables.iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Some(Arc::new(GithubClient::new(accesses))))
 }
 
