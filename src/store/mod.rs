@@ -98,6 +98,14 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner { path, connection: Mutex::new(connection) }) })
     }
 
+    /// The store of another medic, for looking: nothing is made, migrated or repaired, and every write fails. `None`
+    /// where no medic has run yet.
+    pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let opened = open::read_only(state_dir)?;
+        Ok(opened
+            .map(|(path, connection)| Self { inner: Arc::new(Inner { path, connection: Mutex::new(connection) }) }))
+    }
+
     /// A store that dies with the process, for tests and dry one-shots.
     pub fn in_memory() -> Result<Self, StoreError> {
         let (path, connection) = open::in_memory()?;
