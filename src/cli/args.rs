@@ -37,6 +37,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show why one scale set is judged as it is, and what is done about it
     Explain(ExplainArgs),
+    /// Say what the medic can see, what that hides, and which settings invite trouble
+    Doctor(DoctorArgs),
     /// Stop healing for a while: everything, one manager or one set
     Pause(PauseArgs),
     /// End a pause, or close the circuit breaker
@@ -229,6 +231,14 @@ pub struct ExplainArgs {
     pub output: Output,
 }
 
+/// `doctor`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DoctorArgs {
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
 /// What a pause covers: everything, unless narrowed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ScopeArgs {
@@ -293,6 +303,7 @@ impl Cli {
             Command::Lab(_) => None,
             Command::Status(_)
             | Command::Explain(_)
+            | Command::Doctor(_)
             | Command::Pause(_)
             | Command::Resume(_)
             | Command::History(_)

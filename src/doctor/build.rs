@@ -6,7 +6,7 @@
 
 use super::facts::ManagerFacts;
 use super::{Check, Finding, Subject};
-use crate::model::{ManagerMetrics, Span};
+use crate::model::{ManagerMetrics, Span, Wall};
 
 /// The gauges per set are refreshed every minute: a run younger than this may not have them yet.
 const GAUGES_BY: Span = Span::mins(2);
@@ -25,11 +25,11 @@ enum Build {
     Unknown,
 }
 
-pub(super) fn finding(manager: &ManagerFacts) -> Finding {
+pub(super) fn finding(now: Wall, manager: &ManagerFacts) -> Finding {
     let subject = Subject::Manager(manager.name.clone());
     let version = manager.controller.known().map_or("", |controller| controller.version.as_str());
     let called = if version.is_empty() { "a GARM without a version".to_owned() } else { format!("GARM {version}") };
-    match build_of(manager, version) {
+    match build_of(now, manager, version) {
         Build::ListenerMetrics => Finding::ok(
             Check::Build,
             &subject,
@@ -71,7 +71,7 @@ fn gives_up(subject: &Subject, seen: String) -> Finding {
         .step("update GARM to v0.2.1 or later; until then this medic in mode heal is what revives the sets", &[])
 }
 
-fn build_of(manager: &ManagerFacts, version: &str) -> Build {
+fn build_of(now: Wall, manager: &ManagerFacts, version: &str) -> Build {
     if let Some(metrics) = manager.metrics.known() {
         if !metrics.listeners.is_empty() {
             return Build::ListenerMetrics;
@@ -86,7 +86,9 @@ fn build_of(manager: &ManagerFacts, version: &str) -> Build {
     match version.strip_prefix('v').unwrap_or(version) {
         "0.2.0-alpha" => Build::GivesUp,
         "0.2.0-beta1" | "0.2.0" | "0.2.1-alpha1" | "0.2.1" => Build::Retries,
-        _ if manager.metrics.known().is_some_and(|metrics| lacks_gauges(manager, metrics)) => Build::ProbablyGivesUp,
+        _ if manager.metrics.known().is_some_and(|metrics| lacks_gauges(now, manager, metrics)) => {
+            Build::ProbablyGivesUp
+        }
         _ => Build::Unknown,
     }
 }
@@ -96,21 +98,19 @@ fn gave_up_in_log(manager: &ManagerFacts) -> bool {
     log.by_id.values().chain(log.by_forge.values().flat_map(|sets| sets.values())).any(|set| set.gave_up.is_some())
 }
 
-/// Whether there are sets whose gauges should be there by now, by the manager's own clock where it is told.
-fn lacks_gauges(manager: &ManagerFacts, metrics: &ManagerMetrics) -> bool {
-    let newest = manager.log_file.known().and_then(|log| log.newest);
-    let now = newest.or_else(|| manager.login_until.map(|until| until.minus(Span::hours(24))));
-    let old = metrics.incarnation.zip(now).is_some_and(|(run, now)| now.since(run.0) >= GAUGES_BY);
-    old && !manager.sets().is_empty()
+/// Whether there are sets whose gauges should be there by now.
+fn lacks_gauges(now: Wall, manager: &ManagerFacts, metrics: &ManagerMetrics) -> bool {
+    let is_old = metrics.incarnation.is_some_and(|run| now.since(run.0) >= GAUGES_BY);
+    is_old && !manager.sets().is_empty()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::State;
-    use super::super::testing::healthy;
+    use super::super::testing::{NOW, healthy};
     use super::*;
     use crate::model::log_fact::SetLog;
-    use crate::model::{Controller, ScaleSetId, Seen, Wall};
+    use crate::model::{Controller, ScaleSetId, Seen};
 
     fn known(manager: &mut ManagerFacts) -> &mut ManagerMetrics {
         let Seen::Known(metrics) = &mut manager.metrics else { panic!("metrics") };
@@ -121,9 +121,9 @@ mod tests {
     fn metrics_tell_a_build_that_retries_whatever_its_version() {
         let mut manager = healthy().managers.remove(0);
         manager.controller = Seen::Known(Controller { id: "x".to_owned(), version: "v0.0.0-unknown".to_owned() });
-        assert_eq!(finding(&manager).state, State::Ok);
+        assert_eq!(finding(NOW, &manager).state, State::Ok);
         known(&mut manager).listeners.insert(ScaleSetId(1), crate::model::ListenerMetrics::default());
-        assert!(finding(&manager).seen.contains("last poll"));
+        assert!(finding(NOW, &manager).seen.contains("last poll"));
     }
 
     #[test]
@@ -137,7 +137,7 @@ mod tests {
             let mut manager = healthy().managers.remove(0);
             known(&mut manager).has_set_gauges = false;
             manager.controller = Seen::Known(Controller { id: "x".to_owned(), version: version.to_owned() });
-            let found = finding(&manager);
+            let found = finding(NOW, &manager);
             assert_eq!(found.state, state, "{version}");
             assert!(found.seen.contains(word), "{found:?}");
         }
@@ -150,9 +150,9 @@ mod tests {
         let metrics = known(&mut manager);
         metrics.has_set_gauges = false;
         metrics.incarnation = metrics.incarnation.map(|run| crate::model::Incarnation(run.0.plus(Span::mins(179))));
-        assert_eq!(finding(&manager).state, State::Unknown);
+        assert_eq!(finding(NOW, &manager).state, State::Unknown);
         manager.metrics = Seen::NotAsked;
-        assert_eq!(finding(&manager).state, State::Unknown);
+        assert_eq!(finding(NOW, &manager).state, State::Unknown);
     }
 
     #[test]
@@ -161,6 +161,6 @@ mod tests {
         known(&mut manager).has_set_gauges = false;
         let Seen::Known(log) = &mut manager.log_file else { panic!("a log") };
         log.by_id.insert(ScaleSetId(1), SetLog { gave_up: Some(Wall(1)), ..SetLog::default() });
-        assert!(finding(&manager).seen.contains("gives up for good"));
+        assert!(finding(NOW, &manager).seen.contains("gives up for good"));
     }
 }

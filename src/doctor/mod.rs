@@ -175,7 +175,7 @@ pub fn examine(facts: &Facts) -> Report {
         unreached |= reach::is_unreached(manager);
         findings.extend(reach);
         if answers {
-            findings.push(build::finding(manager));
+            findings.push(build::finding(facts.at, manager));
             findings.extend(sources::findings(facts, manager));
             findings.push(log::finding(facts, manager));
             findings.push(cluster::finding(facts, manager));
