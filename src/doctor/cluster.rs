@@ -7,7 +7,8 @@
 
 use super::facts::{Facts, ManagerFacts, Place};
 use super::{Check, Finding, Subject};
-use crate::model::Span;
+use crate::model::log_fact::LogEvidence;
+use crate::model::{Span, Wall};
 
 /// A stop or a panic this shortly before a start belongs to the run before.
 const BEFORE: Span = Span::mins(10);
@@ -29,6 +30,14 @@ pub(super) fn finding(facts: &Facts, manager: &ManagerFacts) -> Finding {
             &subject,
             "the present run was refused sessions: the run before was killed, or still lived when this one began",
         ),
+        Trace::Counted(errors) => Finding::warn(
+            Check::Rollout,
+            &subject,
+            format!(
+                "the present run was refused sessions, or failed to get them, {errors} times: the run before may have been \
+                 killed, or still lived when this one began"
+            ),
+        ),
         Trace::None => Finding::unknown(
             Check::Rollout,
             &subject,
@@ -49,24 +58,31 @@ enum Trace {
     Panic,
     /// Conflicts in the present run.
     Refused,
+    /// As many errors while opening sessions, in its counters; GitHub may as well have been away.
+    Counted(u64),
     /// Nothing tells.
     None,
 }
 
 fn trace(manager: &ManagerFacts) -> Trace {
-    let Some(log) = manager.log_file.known() else { return Trace::None };
+    match manager.log_file.known().map(by_log) {
+        None | Some(Trace::None) => {
+            let (_, errors) = manager.sessions();
+            if errors > 0 { Trace::Counted(errors) } else { Trace::None }
+        }
+        Some(told) => told,
+    }
+}
+
+fn by_log(log: &LogEvidence) -> Trace {
     let all = log.by_id.values().chain(log.by_forge.values().flat_map(|sets| sets.values()));
     let refused = all.into_iter().any(|set| set.conflicts.is_some() || set.gave_up.is_some());
-    let Some(run) = log.run_started else { return if refused { Trace::Refused } else { Trace::None } };
-    let ended = |at: Option<crate::model::Wall>| at.is_some_and(|at| at <= run.plus(MARGIN) && run.since(at) <= BEFORE);
-    if ended(log.last_panic) {
-        Trace::Panic
-    } else if refused {
-        Trace::Refused
-    } else if ended(log.last_stop) {
-        Trace::Clean
-    } else {
-        Trace::None
+    let before = |at: Option<Wall>, run: Wall| at.is_some_and(|at| at <= run.plus(MARGIN) && run.since(at) <= BEFORE);
+    match log.run_started {
+        Some(run) if before(log.last_panic, run) => Trace::Panic,
+        _ if refused => Trace::Refused,
+        Some(run) if before(log.last_stop, run) => Trace::Clean,
+        Some(_) | None => Trace::None,
     }
 }
 
@@ -99,8 +115,8 @@ mod tests {
     use super::super::State;
     use super::super::testing::{NOW, healthy, lines};
     use super::*;
-    use crate::model::log_fact::{LogEvidence, SetLog};
-    use crate::model::{ScaleSetId, Seen};
+    use crate::model::log_fact::SetLog;
+    use crate::model::{EntityKind, ScaleSetId, ScopeCounters, Seen};
 
     fn by(log: LogEvidence, place: Place) -> Finding {
         let mut facts = Facts { place, ..healthy() };
@@ -141,5 +157,18 @@ mod tests {
         let found = finding(&facts, &facts.managers[0]);
         assert_eq!(found.state, State::Unknown);
         assert!(lines(&found).contains(&"TimeoutStopSec=60"));
+    }
+
+    #[test]
+    fn errors_in_the_counters_are_a_trace_where_the_log_has_none() {
+        let mut facts = healthy();
+        let Seen::Known(metrics) = &mut facts.managers[0].metrics else { panic!("metrics") };
+        let counters = ScopeCounters { create: 40, create_errors: 38, ..ScopeCounters::default() };
+        metrics.scopes.insert(EntityKind::Organization, counters);
+        assert_eq!(finding(&facts, &facts.managers[0]).state, State::Ok, "the log knows better");
+        facts.managers[0].log_file = Seen::NotAsked;
+        let found = finding(&facts, &facts.managers[0]);
+        assert_eq!(found.state, State::Warn);
+        assert!(found.seen.contains("38 times"), "{found:?}");
     }
 }

@@ -134,6 +134,14 @@ impl Facts {
 }
 
 impl ManagerFacts {
+    /// Sessions that its present run has opened, and attempts that failed, by its counters.
+    pub(super) fn sessions(&self) -> (u64, u64) {
+        let scopes = self.metrics.known().into_iter().flat_map(|metrics| metrics.scopes.values());
+        scopes.fold((0, 0), |(opened, failed): (u64, u64), scope| {
+            (opened.saturating_add(scope.opened()), failed.saturating_add(scope.create_errors))
+        })
+    }
+
     /// Its sets, as far as they could be read.
     pub(super) fn sets(&self) -> &[ScaleSet] {
         self.scale_sets.known().map_or(&[], Vec::as_slice)

@@ -42,7 +42,7 @@ fn homes(facts: &Facts) -> BTreeMap<EndpointName, BTreeSet<EntityRef>> {
 }
 
 fn enabled(facts: &Facts) -> impl Iterator<Item = &ScaleSet> {
-    let all = facts.managers.iter().flat_map(|manager| manager.sets());
+    let all = facts.managers.iter().flat_map(super::facts::ManagerFacts::sets);
     all.filter(|set| set.enabled == Enablement::Enabled)
 }
 
@@ -71,7 +71,8 @@ fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
     let bare = known.map_or(0, |known| known.iter().filter(|entity| !asked.contains(entity)).count());
     let uncovered = bare.saturating_sub(github.not_asked);
     let gone = gone(facts, github);
-    let sets: usize = github.entities.iter().filter_map(|(_, seen)| seen.known().map(Vec::len)).sum();
+    let lists = github.entities.iter().filter_map(|(_, seen)| seen.known());
+    let sets = lists.map(Vec::len).fold(0_usize, usize::saturating_add);
     let rest = if github.not_asked > 0 { format!("; {} more not asked here", github.not_asked) } else { String::new() };
     let seen = format!("{} list {sets} sets{rest}", counted(github.entities.len()));
     if uncovered > 0 {

@@ -9,7 +9,7 @@ pub(super) const LOG_PATH: &str = "/var/log/garm/garm.log";
 impl Finding {
     /// What makes GARM write a log that names sessions.
     pub(super) fn with_garm_log_file(self, path: &str) -> Self {
-        let file = format!("log_file = \"{path}\"");
+        let file = format!("log_file = \"{}\"", absolute(path));
         let lines = ["[logging]", &file, "log_format = \"json\"", "log_level = \"debug\""];
         self.step("in GARM's config.toml, then restart GARM:", &lines)
     }
@@ -34,18 +34,22 @@ impl Finding {
         self.step(what, &lines)
     }
 
-    /// The volume through which a sidecar reads GARM's log file.
+    /// The volume through which a sidecar reads GARM's log file. GARM rotates at 500 MB and keeps three packed ones;
+    /// some builds make the file readable by their own user only.
     pub(super) fn with_shared_volume(self, path: &str) -> Self {
-        let folder = path.rsplit_once('/').map_or("/", |(folder, _)| if folder.is_empty() { "/" } else { folder });
+        let folder = match absolute(path).rsplit_once('/') {
+            Some((folder, _)) if !folder.is_empty() => folder,
+            Some(_) | None => "/",
+        };
         let garm = format!("    volumeMounts: [{{ name: garm-log, mountPath: {folder} }}]");
         let medic = format!("    volumeMounts: [{{ name: garm-log, mountPath: {folder}, readOnly: true }}]");
         self.step(
-            "where GARM runs in a pod: share the folder, and let one group read it (the user of both containers, or \
-             fsGroup):",
+            "where GARM runs in a pod: share the folder, and run both containers as one user, because GARM may give the \
+             file to its own user only (the medic may also stand under initContainers, with restartPolicy: Always):",
             &[
                 "spec:",
-                "  securityContext: { fsGroup: 65532 }",
-                "  volumes: [{ name: garm-log, emptyDir: { sizeLimit: 1Gi } }]",
+                "  securityContext: { runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532 }",
+                "  volumes: [{ name: garm-log, emptyDir: { sizeLimit: 2Gi } }]",
                 "  containers:",
                 "  - name: garm",
                 &garm,
@@ -59,4 +63,9 @@ impl Finding {
     pub(super) fn with_medic_line(self, line: &str) -> Self {
         self.step("in the medic's [[manager]] table:", &[line])
     }
+}
+
+/// What is configured may be a relative path, which means nothing to another container.
+fn absolute(path: &str) -> &str {
+    if path.starts_with('/') { path } else { LOG_PATH }
 }

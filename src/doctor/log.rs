@@ -88,7 +88,7 @@ fn unreadable(failure: &ProbeFailure, path: &str, subject: &Subject) -> Finding 
     let found = Finding::fail(Check::Log, subject, failure.detail.clone()).risks(NO_NAMES);
     if failure.kind == FailureKind::Forbidden {
         return found.with_shared_volume(path).step(
-            "outside a pod: add the medic's user to the group of the file, then start it again",
+            "outside a pod: run the medic as the user that owns the file, or as a member of its group if that may read it:",
             &[&format!("stat -c '%U:%G %a' {path}")],
         );
     }

@@ -32,8 +32,7 @@ fn metrics(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding 
         Seen::Known(metrics) => match metrics.incarnation {
             Some(run) => {
                 let age = facts.at.since(run.0);
-                let refused: u64 = metrics.scopes.values().map(|scope| scope.create_errors).sum();
-                let opened: u64 = metrics.scopes.values().map(crate::model::ScopeCounters::opened).sum();
+                let (opened, refused) = manager.sessions();
                 let seen = format!("up for {age}; since then {opened} sessions opened, {refused} refused or failed");
                 Finding::ok(Check::Metrics, subject, seen)
             }
