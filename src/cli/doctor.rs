@@ -114,16 +114,21 @@ fn tell(out: &mut String, finding: &Finding, color: bool) {
     for step in &finding.mend {
         out.push_str(&wrapped(&format!("do: {}", step.what)));
         for line in &step.lines {
-            let _ = writeln!(out, "{:INDENT$}    {line}", "");
+            let _ = writeln!(out, "{:INDENT$}    {}", "", harmless(line));
         }
     }
+}
+
+/// What servers said may hold control characters, which a terminal would obey.
+fn harmless(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Indented lines of at most [`WIDTH`] columns; a longer word stays whole.
 fn wrapped(prose: &str) -> String {
     let mut out = String::new();
     let mut line = String::new();
-    for word in prose.split_whitespace() {
+    for word in prose.split_whitespace().map(harmless) {
         if !line.is_empty() && INDENT + line.chars().count() + 1 + word.chars().count() > WIDTH {
             let _ = writeln!(out, "{:INDENT$}{line}", "");
             line.clear();
@@ -131,7 +136,7 @@ fn wrapped(prose: &str) -> String {
         if !line.is_empty() {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(&word);
     }
     let _ = writeln!(out, "{:INDENT$}{line}", "");
     out
@@ -170,5 +175,13 @@ mod tests {
         assert!(told.lines().all(|line| line.chars().count() <= WIDTH), "{told}");
         assert!(told.lines().any(|line| line.trim() == "log_level = \"debug\""), "{told}");
         assert!(told.contains("0 ok, 1 warn, 0 fail, 0 unknown"), "{told}");
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_steer_the_terminal() {
+        let seen = "GARM v1\u{1b}[2J\u{7}".to_owned();
+        let report = Report { findings: vec![Finding { seen, ..finding(State::Ok) }], exit: ExitCode::Well };
+        let told = text(&report, false);
+        assert!(told.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
     }
 }

@@ -260,6 +260,11 @@ async fn forge(
 }
 
 fn state_dir(dir: &Path) -> StateDir {
+    // The store makes the directory, not its parents: a missing one is a typing error or a volume that is not mounted.
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !parent.exists()) {
+        return StateDir::Unusable(format!("{} cannot be made: {} is not there", dir.display(), parent.display()));
+    }
     match check_state_dir(dir) {
         Err(why) => StateDir::Unusable(why),
         Ok(()) => StateDir::Writable { mode: mode(dir) },
@@ -282,4 +287,21 @@ fn store(config: &Config, now: Wall) -> Result<StoreFacts, StoreError> {
     }
     let holder = store.lease_holder(now)?.map(|(holder, _)| holder);
     Ok(StoreFacts::Readable { live_sessions, open_treatments, pauses: store.pauses(now)?, holder })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_is_judged_as_the_store_will_find_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, deep) = (root.path().join("state"), root.path().join("a/b"));
+        assert_eq!(state_dir(&dir), StateDir::Writable { mode: None });
+        assert!(!dir.exists(), "looking made it");
+        drop(Store::open(&dir).unwrap());
+        assert_eq!(state_dir(&dir), StateDir::Writable { mode: Some(0o700) });
+        assert!(matches!(state_dir(&deep), StateDir::Unusable(why) if why.contains("is not there")));
+        assert!(Store::open(&deep).is_err());
+    }
 }
