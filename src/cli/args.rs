@@ -39,6 +39,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Say what the medic can see, what that hides, and which settings invite trouble
     Doctor(DoctorArgs),
+    /// Treat one set now, whatever the limits say; asks first
+    Heal(HealArgs),
     /// Stop healing for a while: everything, one manager or one set
     Pause(PauseArgs),
     /// End a pause, or close the circuit breaker
@@ -239,6 +241,23 @@ pub struct DoctorArgs {
     pub output: Output,
 }
 
+/// `heal`.
+#[derive(Debug, Clone, Args)]
+pub struct HealArgs {
+    /// Which set.
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// End this session, which you know to be stale; refused for one of the manager's living run
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Who; else the user's name
+    #[arg(long, value_name = "NAME")]
+    pub author: Option<String>,
+}
+
 /// What a pause covers: everything, unless narrowed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ScopeArgs {
@@ -304,6 +323,7 @@ impl Cli {
             Command::Status(_)
             | Command::Explain(_)
             | Command::Doctor(_)
+            | Command::Heal(_)
             | Command::Pause(_)
             | Command::Resume(_)
             | Command::History(_)

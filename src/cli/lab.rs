@@ -20,7 +20,7 @@ use crate::lab::story::{Act, STORIES, Story};
 use crate::lab::world::{Fleet, MEDIC_TOKEN, World};
 use crate::model::status::ManagerStatus;
 use crate::model::{Decision, Diagnosis, ScaleSetId, Span, Wall};
-use crate::run::assemble::{Shared, engines, real_carrier};
+use crate::run::assemble::{Chance, Shared, engines, real_carrier};
 use crate::run::lease::Lease;
 use crate::run::service::{Publisher, run as serve};
 use crate::store::Store;
@@ -152,7 +152,7 @@ fn shared(config: &Config, clock: &Arc<dyn Clock>) -> Result<Shared, Failure> {
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&names, medic::mode(config)).map_err(Failure::internal)?);
     let lease = Arc::new(Lease::new(store.clone(), "lab".to_owned(), Arc::clone(clock)));
-    Ok(Shared { store, lease, clock: Arc::clone(clock), metrics })
+    Ok(Shared { store, lease, clock: Arc::clone(clock), metrics, chance: Chance::default() })
 }
 
 /// The stage, as a spectator sees it.

@@ -8,7 +8,7 @@ use crate::exit::ExitCode;
 use crate::export::metrics::Metrics;
 use crate::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use crate::model::{Span, Wall};
-use crate::run::assemble::Shared;
+use crate::run::assemble::{Chance, Shared};
 use crate::run::engine::Engine;
 use crate::run::lease::Lease;
 use crate::store::Store;
@@ -69,7 +69,7 @@ fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
     let metrics = Metrics::new(&names, mode(config)).map_err(Failure::internal)?;
     let lease = Lease::new(store.clone(), holder(clock.as_ref()), Arc::clone(&clock));
-    Ok(Shared { store, lease: Arc::new(lease), clock, metrics: Arc::new(metrics) })
+    Ok(Shared { store, lease: Arc::new(lease), clock, metrics: Arc::new(metrics), chance: Chance::default() })
 }
 
 /// A name for this run of this process: two of them never share one.

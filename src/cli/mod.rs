@@ -8,6 +8,7 @@ pub mod completions;
 pub mod config;
 mod doctor;
 mod explain;
+mod heal;
 mod history;
 #[cfg(feature = "lab")]
 pub mod lab;
@@ -57,6 +58,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Status(args) => status::run(args, &start(cli)?.config),
         Command::Explain(args) => explain::run(args, &start(cli)?.config),
         Command::Doctor(args) => doctor::run(args, &start(cli)?.config, color_on_stdout(&cli.global)),
+        Command::Heal(args) => heal::run(args, &start(cli)?.config),
         Command::Pause(args) => pause::pause(args, &start(cli)?.config),
         Command::Resume(args) => pause::resume(args, &start(cli)?.config),
         Command::History(args) => history::run(args, &start(cli)?.config),

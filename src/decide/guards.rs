@@ -5,6 +5,7 @@
 use super::breaker::Breaker;
 use super::canary::Canaries;
 use super::policy::{Mode, Policy};
+use super::turn::Turns;
 use super::{Input, backoff, breaker, budget, pause};
 use crate::model::{
     Confidence, Diagnosis, EndpointState, Fact, Finding, Guard, Held, ManagerState, Remedy, RemedyKind, ScaleSet,
@@ -25,6 +26,8 @@ pub struct Sweeping {
     pub recent_heals: Vec<Wall>,
     /// The blast radius, if it holds.
     pub blast: Option<Held>,
+    /// The sets that wait for their workers.
+    pub turns: Turns,
     /// Heals that this sweep allowed.
     pub started: usize,
 }
@@ -40,6 +43,17 @@ pub struct Proposal<'a> {
     pub finding: &'a Finding,
     /// The set's rows of the journal.
     pub rows: &'a [&'a Treatment],
+    /// Who proposes it.
+    pub by: By,
+}
+
+/// Who proposes a remedy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The table of remedies.
+    Policy,
+    /// A person, who lifts the limits on our own doing.
+    Order,
 }
 
 /// All guards that hold, the widest first; the dry run last.
@@ -51,6 +65,10 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     held.extend(lease(input));
     held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
     held.extend(frozen(input, proposal.set));
+    if proposal.by == By::Order {
+        held.extend(sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
+        return held;
+    }
     held.extend(sweeping.blast.clone());
     // A probe only asks: it is no trial of the breaker, but while nothing may be done nothing need be asked.
     let trial_started = !probe && sweeping.started > 0;
@@ -68,6 +86,7 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     } else {
         held.extend(sweeping.canaries.held(proposal.finding.diagnosis));
         held.extend(in_flight(sweeping, policy));
+        held.extend(sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
         let counted = budget::counted(proposal.rows, proposal.finding.ill_since, now, policy);
         held.extend(budget::set_held(&counted, policy));
         held.extend(backoff::held(&counted, now, policy));

@@ -7,9 +7,11 @@
 //! | [`guards`] | everything that holds a remedy back, all of it |
 //! | [`budget`], [`backoff`] | how often, and how soon again |
 //! | [`canary`] | an incident's first treatment goes alone |
+//! | [`turn`] | an entity's workers are started in line |
 //! | [`breaker`] | acts that do not help stop the acting |
 //! | [`blast`] | many sets at once: one cause, or a fault at GitHub |
 //! | [`pause`] | a person says "not now" |
+//! | [`order`] | a person says "now" |
 //! | [`bounds`](mod@bounds) | the most that a policy allows |
 //!
 //! [`decide`] applies them to every set, in the order of the sets' ids, so that the same input gives the same answer.
@@ -23,10 +25,12 @@ pub mod breaker;
 pub mod budget;
 pub mod canary;
 pub mod guards;
+pub mod order;
 pub mod pause;
 pub mod policy;
 pub mod remedy;
 pub mod stale;
+pub mod turn;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -36,15 +40,17 @@ mod tests;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName,
-    ManagerState, Now, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
+    ManagerState, Now, Order, OrderAnswer, Ordered, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SessionId, SetDecision,
+    Treatment, Waiting, Wall,
 };
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
-use guards::{Proposal, Sweeping};
+use guards::{By, Proposal, Sweeping};
 use policy::{Mode, Policy};
 use remedy::{Case, Prescription};
 use stale::{CurrentManager, Proof};
 use std::collections::{BTreeMap, BTreeSet};
+use turn::Turns;
 
 /// Everything a decision about one manager's sets depends on.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +87,8 @@ pub struct Input<'a> {
     pub owner: Option<&'a Owner>,
     /// All pauses of the store.
     pub pauses: &'a [Pause],
+    /// Orders of people that are not settled.
+    pub orders: &'a [Order],
     /// When a person last reset the breaker.
     pub breaker_reset: Option<Wall>,
     /// The sets for which a client of ours can open and delete sessions.
@@ -106,7 +114,8 @@ pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
                 Outlook::Settled(decision) => decision,
                 Outlook::Wants(remedy, set) => {
                     let rows = records.rows(set.id);
-                    weigh(input, &mut sweeping, &Proposal { remedy: &remedy, set, finding, rows })
+                    let by = if order_for(input, set.id).is_some() { By::Order } else { By::Policy };
+                    weigh(input, &mut sweeping, &Proposal { remedy: &remedy, set, finding, rows, by })
                 }
             },
         })
@@ -145,11 +154,94 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
         now: input.now.wall,
         policy: input.policy,
     });
+    if let Some(order) = order_for(input, set.id) {
+        return match carry_out(input, finding, set, order, &prescription) {
+            Ok(remedy) => Outlook::Wants(remedy, set),
+            Err(_) => Outlook::Settled(Decision::Leave),
+        };
+    }
     match prescription {
         Prescription::Leave => Outlook::Settled(Decision::Leave),
         Prescription::Watch(waiting, until) => Outlook::Settled(Decision::Watch { waiting, until }),
         Prescription::Escalate(escalation) => Outlook::Settled(Decision::Escalate { escalation }),
         Prescription::Apply(remedy) => Outlook::Wants(remedy, set),
+    }
+}
+
+/// Sweeps that an order gives a diagnosis to become clear.
+const UNCLEAR_SWEEPS: u32 = 5;
+
+/// What is said to an order, from this sweep's decision about its set.
+#[must_use]
+pub fn answer(input: &Input<'_>, order: &Order, decision: &Decision) -> OrderAnswer {
+    let refused = |why: String| OrderAnswer::Refused { why };
+    match decision {
+        Decision::Treating { treatment } => OrderAnswer::Treating { treatment: *treatment },
+        Decision::Act { .. } => OrderAnswer::Waiting { why: "it begins".to_owned() },
+        Decision::Withhold { guards, .. } => {
+            let why: Vec<_> = guards.iter().map(|held| format!("{}: {}", held.guard, held.value)).collect();
+            OrderAnswer::Waiting { why: why.join("; ") }
+        }
+        Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } => {
+            let (Some(finding), Some(set)) = (input.findings.get(&order.set), input.sets.get(&order.set)) else {
+                return refused("the manager does not show the set".to_owned());
+            };
+            let unclear = matches!(finding.diagnosis, Diagnosis::Settling | Diagnosis::Unknown);
+            if unclear && finding.seen < UNCLEAR_SWEEPS {
+                let why = format!("the set is {} so far", finding.diagnosis);
+                return OrderAnswer::Waiting { why };
+            }
+            let sight = sight(input, finding, set);
+            let row = ledger_row(input, &order.what);
+            let why = match &order.what {
+                Ordered::Heal => order::heal(&sight),
+                Ordered::DeleteSession { session } => order::delete(&sight, session, row),
+            };
+            refused(why.err().unwrap_or_else(|| "there is nothing to do".to_owned()))
+        }
+    }
+}
+
+/// Whether a deletion that a person ordered may still go out.
+#[must_use]
+pub fn order_holds(sight: &order::Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) -> bool {
+    order::delete(sight, session, ledger.iter().find(|row| row.id == *session)).is_ok()
+}
+
+fn order_for<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a Order> {
+    input.orders.iter().rev().find(|order| order.set == set)
+}
+
+fn ledger_row<'a>(input: &Input<'a>, what: &Ordered) -> Option<&'a LedgerSession> {
+    match what {
+        Ordered::Heal => None,
+        Ordered::DeleteSession { session } => input.ledger.iter().find(|row| row.id == *session),
+    }
+}
+
+fn sight<'a>(input: &Input<'a>, finding: &'a Finding, set: &'a ScaleSet) -> order::Sight<'a> {
+    order::Sight {
+        finding,
+        set,
+        manager: CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner },
+        generation: input.generation,
+        covered: input.can_probe_sessions.contains(&set.id) && set.place().is_some(),
+    }
+}
+
+fn carry_out(
+    input: &Input<'_>,
+    finding: &Finding,
+    set: &ScaleSet,
+    order: &Order,
+    prescription: &Prescription,
+) -> Result<Remedy, String> {
+    let sight = sight(input, finding, set);
+    match (&order.what, prescription) {
+        // What we would do by ourselves is better founded than a bare toggle; a session probe heals nothing.
+        (Ordered::Heal, Prescription::Apply(remedy)) if budget::kind_is_heal(remedy.kind()) => Ok(remedy.clone()),
+        (Ordered::Heal, _) => order::heal(&sight),
+        (Ordered::DeleteSession { session }, _) => order::delete(&sight, session, ledger_row(input, &order.what)),
     }
 }
 
@@ -175,6 +267,7 @@ fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweepi
             now,
             policy: input.policy,
         }),
+        turns: Turns::of(input),
         started: 0,
     }
 }
@@ -188,8 +281,9 @@ fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) ->
     }
     let cause = proposal.finding.diagnosis;
     let canary = if budget::kind_is_heal(remedy.kind()) {
-        let first = sweeping.canaries.admit(cause) == Admission::First;
+        let first = proposal.by == By::Policy && sweeping.canaries.admit(cause) == Admission::First;
         sweeping.canaries.start_heal(proposal.set.id, cause);
+        sweeping.turns.start(proposal.set, remedy.kind());
         sweeping.started = sweeping.started.saturating_add(1);
         first || sweeping.breaker.is_open()
     } else {

@@ -83,6 +83,7 @@ pub(crate) fn open(id: u64, set: u64, opened: Wall, step: Step) -> Treatment {
         step,
         step_at: opened,
         revived: None,
+        ordered: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, scale_set, scale_set_of};
 use super::*;
 use crate::model::{
-    Confidence, Diagnosis, Escalation, Fact, Held, Mono, Outcome, Span, Step, TreatmentId, WorkerState,
+    Confidence, Diagnosis, Escalation, Fact, Held, Mono, Outcome, Revision, Span, Step, TreatmentId, WorkerState,
 };
 
 const RUN: Incarnation = Incarnation(mins(60));
@@ -23,6 +23,7 @@ struct World {
     history: Vec<Treatment>,
     ledger: Vec<LedgerSession>,
     pauses: Vec<Pause>,
+    orders: Vec<Order>,
     breaker_reset: Option<Wall>,
     covered: BTreeSet<ScaleSetId>,
     quota: Option<f64>,
@@ -51,6 +52,7 @@ impl World {
             history: Vec::new(),
             ledger: Vec::new(),
             pauses: Vec::new(),
+            orders: Vec::new(),
             breaker_reset: None,
             covered: BTreeSet::new(),
             quota: None,
@@ -62,6 +64,12 @@ impl World {
         let mut world = Self::stuck(1);
         world.findings.insert(ScaleSetId(1), finding(1, diagnosis, confidence));
         world
+    }
+
+    /// Each set in a repository of its own, so that no turn holds any.
+    fn spread(mut self) -> Self {
+        self.sets = self.sets.into_keys().map(|id| (id, scale_set_of(id.0, &format!("acme/app-{id}")))).collect();
+        self
     }
 
     fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
@@ -92,6 +100,7 @@ impl World {
             ledger: &self.ledger,
             owner: Some(&owner),
             pauses: &self.pauses,
+            orders: &self.orders,
             breaker_reset: self.breaker_reset,
             can_probe_sessions: &self.covered,
             quota: self.quota,
@@ -160,7 +169,7 @@ fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
     let world = world.with(|w| {
         w.covered.insert(ScaleSetId(1));
     });
-    let session = crate::model::SessionId::new("s-1");
+    let session = SessionId::new("s-1");
     assert_eq!(world.first(), Decision::Act { remedy: Remedy::DeleteThenToggle { session }, canary: true });
     let world = world.with(|w| w.ledger.push(ledger_session(1, "s-2", RUN, mins(61))));
     assert_eq!(
@@ -172,7 +181,7 @@ fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
 
 #[test]
 fn fifty_sets_one_canary_then_ten_at_once() {
-    let mut world = World::stuck(50);
+    let mut world = World::stuck(50).spread();
     assert_eq!(world.acts(), [true], "one, alone");
     let waiting = world.decide().remove(49);
     let Decision::Withhold { guards, .. } = waiting else { panic!("{waiting:?}") };
@@ -211,7 +220,7 @@ fn after_a_failed_canary_another_set_tries_and_then_the_breaker_opens() {
 
 #[test]
 fn a_dry_run_goes_through_everything_but_the_act() {
-    let world = World::stuck(50).with(|w| w.mode = Mode::Observe);
+    let world = World::stuck(50).spread().with(|w| w.mode = Mode::Observe);
     assert_eq!(world.only(), is(Guard::DryRun, "mode is observe", "mode heal", None));
     assert_eq!(world.acts(), Vec::<bool>::new());
     let second = world.decide().remove(1);
@@ -257,7 +266,7 @@ fn budget_and_backoff_are_told_together() {
 
 #[test]
 fn the_hourly_budget_bounds_one_sweep_too() {
-    let world = World::stuck(20).with(|w| {
+    let world = World::stuck(20).spread().with(|w| {
         w.policy.heals_per_hour = 3;
         w.history.push(revived(1, 1, mins(61)));
     });
@@ -433,10 +442,54 @@ fn a_set_that_the_manager_does_not_show_is_not_touched() {
 
 #[test]
 fn ten_thousand_sets_are_decided_in_one_pass() {
-    let world = World::stuck(10_000).with(|w| {
+    let world = World::stuck(10_000).spread().with(|w| {
         w.policy.max_in_flight = 20_000;
         w.policy.heals_per_hour = 20_000;
         w.history.extend((1..=2_000).map(|id| revived(id, id, mins(61))));
     });
     assert_eq!(world.acts().len(), 8_000);
+}
+
+#[test]
+fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
+    let mut world = World::stuck(10).with(|w| w.history.push(revived(1, 1, mins(60))));
+    assert_eq!(world.acts().len(), 1, "nothing shows workers");
+    for finding in world.findings.values_mut() {
+        finding.worker = (WorkerState::Absent, mins(60));
+    }
+    assert_eq!(world.acts().len(), 2);
+    let last = world.decide().remove(9);
+    let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
+    assert_eq!(guards[0].guard, Guard::EntityTurn);
+    world.history.push(open(2, 2, mins(61), Step::Disabled { ours: Revision::new("ours") }));
+    assert_eq!(world.acts().len(), 1, "one waits for its worker");
+    world.findings.get_mut(&ScaleSetId(2)).unwrap().worker = (WorkerState::Idle, mins(61));
+    assert_eq!(world.acts().len(), 2, "its worker is there");
+    world.findings.get_mut(&ScaleSetId(10)).unwrap().diagnosis = Diagnosis::Settling;
+    assert_eq!(world.acts().len(), 0, "the manager has not come to the tenth");
+}
+
+#[test]
+fn an_order_lifts_our_own_limits_and_no_others() {
+    let order = Order {
+        id: crate::model::OrderId(7),
+        set: ScaleSetId(1),
+        what: Ordered::Heal,
+        author: "alice".to_owned(),
+        created: mins(61),
+    };
+    let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Unverified));
+    let spent = World::stuck(2).with(|w| {
+        w.history.extend(rows);
+        w.mode = Mode::Observe;
+    });
+    assert!(spent.guards().len() > 2, "budget, back-off, breaker, dry run");
+    let ordered = spent.with(|w| w.orders.push(order));
+    assert_eq!(ordered.first(), Decision::Act { remedy: Remedy::Toggle, canary: false });
+    assert!(matches!(ordered.decide().remove(1), Decision::Withhold { .. }), "the other set is not ordered");
+    let frozen = ordered.with(|w| w.blind = true);
+    assert_eq!(frozen.guards().iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Frozen]);
+    let mut well = frozen.with(|w| w.blind = false);
+    well.finding().worker.0 = WorkerState::Listening;
+    assert_eq!(well.first(), Decision::Leave, "its listener runs");
 }

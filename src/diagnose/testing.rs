@@ -280,6 +280,7 @@ pub(super) fn treatment(set: u64, at: Wall, step: Step) -> Treatment {
         step,
         step_at: at,
         revived: None,
+        ordered: None,
     }
 }
 

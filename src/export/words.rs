@@ -98,7 +98,7 @@ pub const fn guard(guard: Guard) -> &'static str {
         Guard::CausePresent => "what made the manager give up is not seen to be gone",
         Guard::Quota => "the rest of the GitHub quota is the manager's",
         Guard::Lease => "another medic holds the lease",
-        Guard::OpenIntent => "an earlier treatment of this set is still open",
+        Guard::EntityTurn => "other sets of its entity are being started",
     }
 }
 

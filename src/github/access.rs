@@ -11,6 +11,7 @@ use super::cache::{Cache, Fresh};
 use super::refusal::{not_sent, refusal, without_bom};
 use super::wire::WireToken;
 use crate::clock::Clock;
+use crate::http::Jitter;
 use crate::http::{ApiError, Bounds, Client, Effect, Politeness, Recorder, Response, Secret, Transport};
 use crate::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, Span, Target, Wall};
 use bytes::Bytes;
@@ -61,6 +62,8 @@ pub struct Wires {
     pub recorder: Arc<dyn Recorder>,
     /// Dates them, and waits.
     pub clock: Arc<dyn Clock>,
+    /// Spread of the waits between attempts.
+    pub jitter: Jitter,
 }
 
 /// A credential, as configured.
@@ -98,8 +101,10 @@ impl Access {
     pub fn new(options: AccessOptions, wires: &Wires) -> Self {
         let bounds = Bounds { total: options.request_timeout, body: BODY_BOUND };
         let client = |politeness| {
-            let Wires { transport, recorder, clock } = wires.clone();
-            Client::new(Target::Github, transport, recorder, clock, bounds).with_politeness(politeness)
+            let Wires { transport, recorder, clock, jitter } = wires.clone();
+            Client::new(Target::Github, transport, recorder, clock, bounds)
+                .with_politeness(politeness)
+                .with_jitter(jitter)
         };
         let per_second = NonZeroU32::new(options.requests_per_second).unwrap_or(NonZeroU32::MIN);
         let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));

@@ -299,7 +299,8 @@ fn told_attempts(mut error: ApiError, attempts: u32) -> ApiError {
     error
 }
 
-fn drawn(most: Span) -> Span {
+/// A span up to `most`, by chance.
+pub(crate) fn drawn(most: Span) -> Span {
     Span(rand::random_range(0..=most.0))
 }
 

@@ -85,8 +85,8 @@ closed_enum! {
         Quota = "quota",
         /// Another medic holds the lease.
         Lease = "lease",
-        /// An earlier intent on this set is still open.
-        OpenIntent = "open_intent",
+        /// Other sets of its entity wait for their workers.
+        EntityTurn = "entity_turn",
     }
 }
 

@@ -11,6 +11,7 @@ pub mod diagnosis;
 pub mod ids;
 pub mod log_fact;
 pub mod observation;
+pub mod order;
 pub mod pause;
 pub mod session;
 pub mod status;
@@ -30,6 +31,7 @@ pub use observation::{
     ListenerMetrics, ManagerMetrics, Operation, ProbeFailure, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep,
     Target,
 };
+pub use order::{Order, OrderAnswer, OrderId, Ordered};
 pub use pause::{Pause, PauseId, PauseScope};
 pub use time::{Mono, Now, Span, Wall};
 pub use treatment::{Outcome, Step, Treatment};

@@ -5,6 +5,7 @@ use super::decision::Remedy;
 use super::diagnosis::Diagnosis;
 use super::ids::{Incarnation, Owner, Revision, ScaleSetId, SessionId, TreatmentId};
 use super::observation::ForgePlace;
+use super::order::OrderId;
 use super::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,9 @@ pub struct Treatment {
     pub step_at: Wall,
     /// When its set was first seen to be revived: the worker lives and tries again.
     pub revived: Option<Wall>,
+    /// The person's order that it carries out, if not our own decision.
+    #[serde(default)]
+    pub ordered: Option<OrderId>,
 }
 
 /// Where a treatment stands. The steps up to [`Step::Verifying`] are *intents*: something of ours may be in

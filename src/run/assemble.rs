@@ -8,13 +8,14 @@ use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, SecretFile}
 use crate::export::metrics::Metrics;
 use crate::garm::api::{GarmClient, GarmOptions, MetricsAccess};
 use crate::garm::events::{self, Event};
+use crate::garm::log::source::Reading;
 use crate::garm::log::stream::LogStream;
 use crate::garm::ws::{self, Channel, Feed};
 use crate::github::{Access, AccessOptions, Credential, GithubClient, SecretSource, Wires};
 use crate::http::client::Client;
 use crate::http::limits::Politeness;
 use crate::http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
-use crate::http::{Bounds, Recorder, Transport, Upgrader};
+use crate::http::{self, Bounds, Jitter, Recorder, Transport, Upgrader};
 use crate::model::{Span, Target};
 use crate::probe::sweep::Sources;
 use crate::store::Store;
@@ -46,6 +47,23 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
+    /// What else differs from one run to the next.
+    pub chance: Chance,
+}
+
+/// What makes two runs differ; a simulation has its own, so that a seed gives the same run again.
+#[derive(Clone)]
+pub struct Chance {
+    /// Spread of the waits between attempts.
+    pub jitter: Jitter,
+    /// Where the manager's log is read.
+    pub log_reading: Reading,
+}
+
+impl Default for Chance {
+    fn default() -> Self {
+        Self { jitter: Arc::new(http::client::drawn), log_reading: Reading::OnThreads }
+    }
 }
 
 /// Over real sockets.
@@ -67,12 +85,18 @@ pub fn engines(config: &Config, shared: &Shared, carriers: Carriers<'_>) -> anyh
 
 fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Engine> {
     let recorder = shared.metrics.recorder(&manager.name);
+    let means = Means {
+        recorder: Arc::clone(&recorder),
+        clock: Arc::clone(&shared.clock),
+        jitter: Arc::clone(&shared.chance.jitter),
+    };
     let carrier = carriers(&options_of(manager))?;
-    let garm = Arc::new(garm(manager, Arc::clone(&carrier.transport), &recorder, &shared.clock)?);
+    let garm = Arc::new(garm(manager, Arc::clone(&carrier.transport), &means)?);
     let store = shared.store.for_manager(&manager.name);
     let wake = Arc::new(Notify::new());
     let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
-    let mut chronicle = manager.log_file.as_deref().map(|path| Chronicle::open(path, &store));
+    let mut chronicle =
+        manager.log_file.as_deref().map(|path| Chronicle::open(path, &store, shared.chance.log_reading));
     if let Some(upgrader) = carrier.upgrader {
         let (pump, feed) = ws::stream(&garm, Arc::clone(&upgrader), Channel::Events);
         background.push(Box::pin(pump.run()));
@@ -81,12 +105,14 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
             let stream = Arc::new(LogStream::default());
             let (pump, feed) = ws::stream(&garm, upgrader, Channel::Logs);
             background.push(Box::pin(pump.run()));
-            let follower = Arc::clone(&stream);
-            background.push(Box::pin(async move { follower.follow(feed).await }));
+            let (follower, wake) = (Arc::clone(&stream), Arc::clone(&wake));
+            background.push(Box::pin(async move { follower.follow(feed, &wake).await }));
             chronicle = Some(Chronicle::of_stream(stream, &store));
         }
     }
-    let github = github(&config.github, config.policy.quota_reserve, &recorder, &shared.clock, carriers)?;
+    background
+        .extend(chronicle.as_ref().and_then(|chronicle| chronicle.watch(config.run.interval, &shared.clock, &wake)));
+    let github = github(&config.github, config.policy.quota_reserve, &means, carriers)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,
         metrics: manager.metrics,
@@ -121,6 +147,17 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
     }))
 }
 
+/// What the clients of one manager's engine are given.
+#[derive(Clone)]
+pub(super) struct Means {
+    /// Is told of every exchange.
+    pub(super) recorder: Arc<dyn Recorder>,
+    /// Dates them, and waits.
+    pub(super) clock: Arc<dyn Clock>,
+    /// Spread of the waits between attempts.
+    pub(super) jitter: Jitter,
+}
+
 /// How a manager is connected to.
 pub(super) fn options_of(manager: &ManagerConfig) -> TransportOptions {
     TransportOptions { connect_timeout: manager.timeouts.connect, ca_file: manager.ca_file.clone(), proxy: None }
@@ -130,12 +167,13 @@ pub(super) fn options_of(manager: &ManagerConfig) -> TransportOptions {
 pub(super) fn garm(
     manager: &ManagerConfig,
     transport: Arc<dyn Transport>,
-    recorder: &Arc<dyn Recorder>,
-    clock: &Arc<dyn Clock>,
+    means: &Means,
 ) -> anyhow::Result<GarmClient> {
     let bounds = Bounds { total: manager.timeouts.request, body: BODY };
-    let client = Client::new(Target::Manager, transport, Arc::clone(recorder), Arc::clone(clock), bounds)
-        .with_politeness(politeness(manager.requests_per_second));
+    let Means { recorder, clock, jitter } = means.clone();
+    let client = Client::new(Target::Manager, transport, recorder, clock, bounds)
+        .with_politeness(politeness(manager.requests_per_second))
+        .with_jitter(jitter);
     let options = GarmOptions {
         base_url: manager.url.to_string(),
         username: manager.username.clone(),
@@ -166,8 +204,7 @@ async fn watch_events(mut feed: Feed, wake: Arc<Notify>) {
 pub(super) fn github(
     tables: &[GithubConfig],
     quota_reserve: f64,
-    recorder: &Arc<dyn Recorder>,
-    clock: &Arc<dyn Clock>,
+    means: &Means,
     carriers: Carriers<'_>,
 ) -> anyhow::Result<Option<Arc<GithubClient>>> {
     let access = |table: &GithubConfig| -> anyhow::Result<Access> {
@@ -176,7 +213,12 @@ pub(super) fn github(
             ca_file: table.ca_file.clone(),
             proxy: None,
         })?;
-        let wires = Wires { transport: transport.transport, recorder: Arc::clone(recorder), clock: Arc::clone(clock) };
+        let wires = Wires {
+            transport: transport.transport,
+            recorder: Arc::clone(&means.recorder),
+            clock: Arc::clone(&means.clock),
+            jitter: Arc::clone(&means.jitter),
+        };
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
             entities: table.entities.clone(),

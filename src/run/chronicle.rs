@@ -4,18 +4,21 @@
 //! change in the ledger; *then* keep the place. Any order of deaths in between reads some lines twice, and the ledger
 //! takes a session twice as once. A ledger that cannot be written keeps its facts for the next pass.
 
+use crate::clock::Clock;
 use crate::export::metrics::Metrics;
 use crate::garm::log::ledger_feed::{Feed, Known, Timeline};
-use crate::garm::log::source::{Facts, LogFile};
+use crate::garm::log::source::{Facts, LogFile, Reading};
 use crate::garm::log::stream::LogStream;
 use crate::model::log_fact::{LogEvidence, LogFact};
 use crate::model::session::{LedgerChange, LedgerSession, SessionEnd};
 use crate::model::{ForgePlace, ManagerName, Owner, ScaleSetId, Span, Sweep, Wall};
 use crate::probe::ports::LogSource;
 use crate::store::{ManagerStore, StoreError};
+use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Where the log is read.
 enum Log {
@@ -36,6 +39,9 @@ pub struct Chronicle {
     held: Vec<LogFact>,
 }
 
+/// How often the log is looked at between two calm passes: every second, by default. An unchanged one costs a `stat`.
+const WATCHES_PER_INTERVAL: u64 = 15;
+
 /// Facts held for a ledger that cannot be written; beyond them the oldest are forgotten, and with them the right to
 /// delete the sessions that they named.
 const HELD_MAX: usize = 20_000;
@@ -43,7 +49,7 @@ const HELD_MAX: usize = 20_000;
 impl Chronicle {
     /// Goes on where the store says that the last run of ours stopped.
     #[must_use]
-    pub fn open(path: &Path, store: &ManagerStore) -> Self {
+    pub fn open(path: &Path, store: &ManagerStore, reading: Reading) -> Self {
         let name = path.display().to_string();
         let kept = store.load_log_position(&name).unwrap_or_else(|error| {
             tracing::warn!(%error, log = %name, "the place in the manager's log is not known; reading it anew");
@@ -52,7 +58,7 @@ impl Chronicle {
         let ledger = store.live_sessions().unwrap_or_default();
         let evidence = kept.as_ref().map(|(_, evidence)| evidence.clone()).unwrap_or_default();
         Self {
-            log: Log::File(Arc::new(LogFile::new(path, kept, Facts::Taken))),
+            log: Log::File(Arc::new(LogFile::new(path, kept, Facts::Taken).read(reading))),
             path: name,
             feed: Feed::resume(&evidence, &ledger),
             timeline: Timeline::default(),
@@ -83,6 +89,18 @@ impl Chronicle {
         match &self.log {
             Log::File(file) => Arc::clone(file) as _,
             Log::Stream(stream) => Arc::clone(stream) as _,
+        }
+    }
+
+    /// What reads the log between two passes and asks for one when there is news; a stream does so by itself.
+    #[must_use]
+    pub fn watch(&self, interval: Span, clock: &Arc<dyn Clock>, wake: &Arc<Notify>) -> Option<BoxFuture<'static, ()>> {
+        match &self.log {
+            Log::File(file) => {
+                let every = Span::millis(interval.as_millis() / WATCHES_PER_INTERVAL);
+                Some(Box::pin(Arc::clone(file).watch(every, Arc::clone(clock), Arc::clone(wake))))
+            }
+            Log::Stream(_) => None,
         }
     }
 

@@ -15,8 +15,8 @@ use crate::export::metrics::Metrics;
 use crate::model::session::{LedgerSession, SessionEnd};
 use crate::model::status::ManagerStatus;
 use crate::model::{
-    Decision, Diagnosis, Fact, Guard, Held, ManagerName, ManagerState, Remedy, RemedyKind, ScaleSetId, SetDecision,
-    Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, Mono, Order, OrderAnswer, Remedy, ScaleSet, ScaleSetId,
+    SessionId, SetDecision, Span, Step, Sweep, Treatment, TreatmentId, Wall,
 };
 use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
@@ -74,12 +74,16 @@ pub struct Engine {
     kept: Kept,
     urgency: Urgency,
     account: Account,
+    pruned: Option<Mono>,
     /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
     known: BTreeSet<TreatmentId>,
 }
 
 /// Journal rows that budgets and back-off look at.
 const HISTORY: Span = Span::hours(24);
+
+/// How often the store is pruned.
+const PRUNE_EVERY: Span = Span::hours(1);
 
 /// What one pass found and did.
 #[derive(Debug, Clone)]
@@ -116,6 +120,7 @@ impl Engine {
             kept: Kept::default(),
             urgency: Urgency::Alert,
             account: Account::default(),
+            pruned: None,
             known: BTreeSet::new(),
         }
     }
@@ -167,15 +172,17 @@ impl Engine {
             records.unfinished
         };
         let history = merged(records.history, &treatments);
-        let decisions = spaced(self.decide(&fleet, &history, &records.ledger, lease_of.is_none()), &fleet);
+        let orders = if may_act { self.orders() } else { Vec::new() };
+        let decisions = self.decide(&fleet, &history, &records.ledger, lease_of.is_none(), &orders);
         if may_act {
-            treatments.extend(self.begin(&decisions, &fleet, &records.ledger).await);
+            treatments.extend(self.begin(&decisions, &fleet, &records.ledger, &orders).await);
         }
         self.note_deleted_sessions(&before, &treatments);
         let (closed, open): (Vec<_>, Vec<_>) = treatments.into_iter().partition(|treatment| treatment.step.is_closed());
         let history = merged(history, closed.iter().chain(&open));
         self.account.pass(&self.parts, &fleet, &decisions, &closed, &history);
         self.remember();
+        self.prune(may_act);
         self.urgency = urgency(&fleet, &open);
 
         let took = self.parts.clock.now().mono.since(began.mono);
@@ -309,6 +316,7 @@ impl Engine {
         history: &[Treatment],
         ledger: &[LedgerSession],
         lease_held: bool,
+        orders: &[Order],
     ) -> Vec<SetDecision> {
         let now = self.parts.clock.now();
         // A pause that cannot be read may be in force.
@@ -319,7 +327,7 @@ impl Engine {
             self.store_failed(&error);
             None
         });
-        decide::decide(&decide::Input {
+        let input = decide::Input {
             now,
             name: &self.parts.name,
             mode: self.parts.mode,
@@ -338,9 +346,32 @@ impl Engine {
             pauses: &pauses,
             breaker_reset,
             can_probe_sessions: &self.covered(fleet),
+            orders,
             quota: None,
             lease_held,
-        })
+        };
+        let decisions = decide::decide(&input);
+        for order in orders {
+            let decision = decisions.iter().find(|decision| decision.set == order.set);
+            let answer = match decision {
+                Some(decided) => decide::answer(&input, order, &decided.decision),
+                None => OrderAnswer::Refused { why: "the manager does not show the set".to_owned() },
+            };
+            self.answer(order, &answer);
+        }
+        decisions
+    }
+
+    /// Orders of people; those that cannot be read wait.
+    fn orders(&self) -> Vec<Order> {
+        let orders = self.parts.store.orders(self.parts.clock.now().wall);
+        orders.inspect_err(|error| self.store_failed(error)).unwrap_or_default()
+    }
+
+    fn answer(&self, order: &Order, answer: &OrderAnswer) {
+        if let Err(error) = self.parts.store.answer_order(order.id, answer) {
+            self.store_failed(&error);
+        }
     }
 
     /// The sets whose sessions a client of ours can open and end.
@@ -353,13 +384,26 @@ impl Engine {
     }
 
     /// Opens a treatment for every decision to act, and takes its first steps.
-    async fn begin(&mut self, decisions: &[SetDecision], fleet: &Fleet, ledger: &[LedgerSession]) -> Vec<Treatment> {
+    async fn begin(
+        &mut self,
+        decisions: &[SetDecision],
+        fleet: &Fleet,
+        ledger: &[LedgerSession],
+        orders: &[Order],
+    ) -> Vec<Treatment> {
         let mut begun = Vec::new();
         for decision in decisions {
             let Decision::Act { remedy, canary } = &decision.decision else { continue };
+            let order = orders.iter().rev().find(|order| order.set == decision.set);
             let Some(treatment) = self.new_treatment(decision.set, remedy, *canary, fleet) else { continue };
+            let treatment = Treatment { ordered: order.map(|order| order.id), ..treatment };
             match self.parts.store.open(treatment) {
-                Ok(treatment) => begun.push(treatment),
+                Ok(treatment) => {
+                    if let Some(order) = order {
+                        self.answer(order, &OrderAnswer::Treating { treatment: treatment.id });
+                    }
+                    begun.push(treatment);
+                }
                 Err(error) => self.store_failed(&error),
             }
         }
@@ -390,6 +434,7 @@ impl Engine {
             step: machine::begin(remedy, scale_set, at),
             step_at: at,
             revived: None,
+            ordered: None,
         })
     }
 
@@ -414,6 +459,18 @@ impl Engine {
         }
     }
 
+    /// Once an hour what is too old, or too much, is forgotten.
+    fn prune(&mut self, may_act: bool) {
+        let now = self.parts.clock.now();
+        if !may_act || self.pruned.is_some_and(|at| now.mono.since(at) < PRUNE_EVERY) {
+            return;
+        }
+        self.pruned = Some(now.mono);
+        if let Err(error) = self.parts.store.prune(now.wall) {
+            self.store_failed(&error);
+        }
+    }
+
     fn remember(&self) {
         let saved = serde_json::to_string(&self.memory)
             .map_err(|error| error.to_string())
@@ -422,27 +479,6 @@ impl Engine {
             self.store_failed(&error);
         }
     }
-}
-
-/// At most one toggle of an entity begins in a pass. A pre-fix controller handles the changes of its entity's sets in
-/// line and drops what waits longer than a second (`reference/garm-api.md` §8.2, §11.1): several at once are lost.
-fn spaced(mut decisions: Vec<SetDecision>, fleet: &Fleet) -> Vec<SetDecision> {
-    let mut begun = BTreeSet::new();
-    for decision in &mut decisions {
-        let Decision::Act { remedy, .. } = &decision.decision else { continue };
-        let toggles = matches!(remedy.kind(), RemedyKind::Toggle | RemedyKind::DeleteThenToggle);
-        let entity = fleet.sets.get(&decision.set).and_then(|set| set.entity.clone());
-        if toggles && !begun.insert(entity) {
-            let guard = Held {
-                guard: Guard::InFlight,
-                value: "another set of its entity begins in this pass".to_owned(),
-                limit: "one per entity and pass".to_owned(),
-                until: None,
-            };
-            decision.decision = Decision::Withhold { remedy: remedy.clone(), guards: vec![guard] };
-        }
-    }
-    decisions
 }
 
 /// What a treatment's machine may know of this pass.
@@ -471,9 +507,27 @@ fn still_stale(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -
         return false;
     };
     let Some(set) = fleet.sets.get(&treatment.set) else { return false };
+    if treatment.ordered.is_some() {
+        return order_holds(fleet, ledger, treatment, set, session);
+    }
     let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
     let rows = ledger.iter().filter(|row| row.set == treatment.set);
     stale::newest_is_stale(rows, set, manager).is_ok_and(|proof| proof.session() == session)
+}
+
+/// The same for a session that a person named.
+fn order_holds(
+    fleet: &Fleet,
+    ledger: &[LedgerSession],
+    treatment: &Treatment,
+    set: &ScaleSet,
+    session: &SessionId,
+) -> bool {
+    let Some(finding) = fleet.findings.get(&treatment.set) else { return false };
+    let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
+    let covered = treatment.place.is_some();
+    let sight = decide::order::Sight { finding, set, manager, generation: fleet.generation, covered };
+    decide::order_holds(&sight, session, ledger)
 }
 
 fn merged<'a>(history: Vec<Treatment>, newer: impl IntoIterator<Item = &'a Treatment>) -> Vec<Treatment> {

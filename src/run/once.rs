@@ -67,7 +67,7 @@ fn is_settled(pass: &Pass, observed: bool) -> bool {
 /// Whether the guard lifts by itself within seconds, so that waiting for it is worth it.
 const fn passes_soon(guard: Guard) -> bool {
     match guard {
-        Guard::Settle | Guard::Confirmation | Guard::Canary | Guard::InFlight => true,
+        Guard::Settle | Guard::Confirmation | Guard::Canary | Guard::InFlight | Guard::EntityTurn => true,
         Guard::DryRun
         | Guard::SetBudget
         | Guard::Backoff
@@ -78,7 +78,6 @@ const fn passes_soon(guard: Guard) -> bool {
         | Guard::Paused
         | Guard::CausePresent
         | Guard::Quota
-        | Guard::Lease
-        | Guard::OpenIntent => false,
+        | Guard::Lease => false,
     }
 }

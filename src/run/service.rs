@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 
 /// A pass that hangs when the process must end is dropped after this; what it left is in the journal.
 const LAST_PASS: Span = Span::secs(2);
+/// Between a reason to look and the look: what comes together is looked at together.
+const BREATH: Span = Span::millis(250);
 /// A medic without a finished pass for this many intervals counts as stalled.
 const STALLED_AFTER: u64 = 10;
 
@@ -102,6 +104,7 @@ pub async fn run(
         tasks.spawn(watch_manager(engine, publisher, limit, stopped.clone()));
     }
     let died = tokio::select! {
+        biased;
         () = shutdown => None,
         ended = tasks.join_next() => Some(match ended {
             Some(Err(error)) => error.to_string(),
@@ -131,6 +134,7 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
             clock.sleep(LAST_PASS).await;
         };
         tokio::select! {
+            biased;
             pass = engine.pass() => publisher.publish(pass.status),
             () = stopping => {}
         }
@@ -140,8 +144,12 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
         }
         let pause = engine.pause();
         tokio::select! {
+            biased;
             () = clock.sleep(pause) => {}
-            () = wake.notified() => {}
+            () = async {
+                wake.notified().await;
+                clock.sleep(BREATH).await;
+            } => {}
             _ = stopped.wait_for(|stop| *stop) => break,
         }
     }
@@ -152,6 +160,7 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
 pub async fn settle(engine: &mut Engine, clock: &dyn Clock, limit: Span) {
     let manager = engine.name().clone();
     tokio::select! {
+        biased;
         settled = engine.settle() => match settled {
             Ok(open) => {
                 for treatment in open {

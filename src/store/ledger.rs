@@ -10,7 +10,7 @@ use super::{Durability, ManagerStore};
 use crate::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use crate::model::{Incarnation, Owner, ScaleSetId, SessionId, Span, Wall};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// How many measured lifetimes of a manager are kept.
 const LIFETIMES_KEEP: u32 = 1000;
@@ -96,20 +96,16 @@ impl ManagerStore {
         self.store.write("end a session", Durability::PowerCut, |tx| end(tx, self.manager.as_str(), id, at, how))
     }
 
-    /// What a proof of staleness needs: sessions without a known end, and whatever was seen of their sets since. By
-    /// set, oldest first.
+    /// What a proof of staleness needs: sessions without a known end, and the newest of their sets. By set, oldest
+    /// first.
     pub fn live_sessions(&self) -> Result<Vec<LedgerSession>, StoreError> {
         self.store.read("read the ledger", |c| {
             let manager = self.manager.as_str();
-            let mut found = select(c, "ended_at IS NULL", params![manager])?;
-            let mut oldest: BTreeMap<ScaleSetId, Wall> = BTreeMap::new();
-            for session in &found {
-                let first = oldest.entry(session.set).or_insert(session.first_seen);
-                *first = (*first).min(session.first_seen);
-            }
-            for (set, first) in oldest {
-                let newer = "set_id = ?2 AND first_seen >= ?3 AND ended_at IS NOT NULL";
-                found.extend(select(c, newer, params![manager, int(set.0), int(first.0)])?);
+            let mut found = select(c, LIVE, params![manager])?;
+            let sets: BTreeSet<ScaleSetId> = found.iter().map(|session| session.set).collect();
+            for set in sets {
+                let newest = select(c, NEWEST, params![manager, int(set.0)])?;
+                found.extend(newest.into_iter().filter(|session| session.ended.is_some()));
             }
             found.sort_by(|a, b| (a.set, a.first_seen, &a.id).cmp(&(b.set, b.first_seen, &b.id)));
             Ok(found)
@@ -118,12 +114,14 @@ impl ManagerStore {
 
     /// Sessions without a known end, by set, oldest first.
     pub fn live(&self) -> Result<Vec<LedgerSession>, StoreError> {
-        self.store.read("read the ledger", |c| select(c, "ended_at IS NULL", params![self.manager.as_str()]))
+        let mut live = self.store.read("read the ledger", |c| select(c, LIVE, params![self.manager.as_str()]))?;
+        live.sort_by(|a, b| (a.set, a.first_seen, &a.id).cmp(&(b.set, b.first_seen, &b.id)));
+        Ok(live)
     }
 
     /// All sessions of a set, oldest first.
     pub fn of_set(&self, set: ScaleSetId) -> Result<Vec<LedgerSession>, StoreError> {
-        self.store.read("read the ledger", |c| select(c, "set_id = ?2", params![self.manager.as_str(), int(set.0)]))
+        self.store.read("read the ledger", |c| select(c, OF_SET, params![self.manager.as_str(), int(set.0)]))
     }
 
     /// One session by its id.
@@ -229,10 +227,13 @@ fn end(tx: &Connection, manager: &str, id: &SessionId, at: Wall, how: SessionEnd
     Ok(changed == 1)
 }
 
+/// The few that live, by their own index: in the order of another, all that ever were would be read.
+const LIVE: &str = "INDEXED BY sessions_live WHERE manager = ?1 AND ended_at IS NULL";
+const NEWEST: &str = "WHERE manager = ?1 AND set_id = ?2 ORDER BY first_seen DESC, id DESC LIMIT 1";
+const OF_SET: &str = "WHERE manager = ?1 AND set_id = ?2 ORDER BY first_seen, id";
+
 fn select(connection: &Connection, condition: &str, params: impl Params) -> Result<Vec<LedgerSession>, Failure> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM sessions WHERE manager = ?1 AND {condition} ORDER BY set_id, first_seen, id"
-    ))?;
+    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions {condition}"))?;
     let mut rows = statement.query(params)?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {

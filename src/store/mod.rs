@@ -12,12 +12,15 @@
 //! All rows but the lease and the pauses belong to one manager: see [`ManagerStore`].
 
 mod error;
+#[cfg(feature = "lab")]
+pub mod gate;
 mod history;
 mod journal;
 mod lease;
 mod ledger;
 mod memory;
 mod open;
+mod orders;
 mod pause;
 mod schema;
 mod sql;
@@ -61,6 +64,19 @@ pub struct Store {
 struct Inner {
     path: String,
     connection: Mutex<Connection>,
+    #[cfg(feature = "lab")]
+    gate: Option<Arc<dyn gate::Gate>>,
+}
+
+impl Inner {
+    fn new((path, connection): (String, Connection)) -> Self {
+        Self {
+            path,
+            connection: Mutex::new(connection),
+            #[cfg(feature = "lab")]
+            gate: None,
+        }
+    }
 }
 
 /// One manager's part of the store. Implements [`crate::treat::ports::Journal`].
@@ -94,22 +110,26 @@ impl Store {
     /// Opens the store in `state_dir`, making the directory (0700, not its parents) and the file (0600) if they
     /// are not there, and bringing an older schema up to date.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
-        let (path, connection) = open::open(state_dir)?;
-        Ok(Self { inner: Arc::new(Inner { path, connection: Mutex::new(connection) }) })
+        Ok(Self { inner: Arc::new(Inner::new(open::open(state_dir)?)) })
+    }
+
+    /// As [`Self::open`], on a disk that the gate makes fail.
+    #[cfg(feature = "lab")]
+    pub fn open_gated(state_dir: &Path, gate: Arc<dyn gate::Gate>) -> Result<Self, StoreError> {
+        let inner = Inner::new(open::open(state_dir)?);
+        Ok(Self { inner: Arc::new(Inner { gate: Some(gate), ..inner }) })
     }
 
     /// The store of another medic, for looking: nothing is made, migrated or repaired, and every write fails. `None`
     /// where no medic has run yet.
     pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>, StoreError> {
         let opened = open::read_only(state_dir)?;
-        Ok(opened
-            .map(|(path, connection)| Self { inner: Arc::new(Inner { path, connection: Mutex::new(connection) }) }))
+        Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened)) }))
     }
 
     /// A store that dies with the process, for tests and dry one-shots.
     pub fn in_memory() -> Result<Self, StoreError> {
-        let (path, connection) = open::in_memory()?;
-        Ok(Self { inner: Arc::new(Inner { path, connection: Mutex::new(connection) }) })
+        Ok(Self { inner: Arc::new(Inner::new(open::in_memory()?)) })
     }
 
     /// One manager's part.
@@ -157,7 +177,16 @@ impl Store {
             transaction.commit()?;
             Ok(value)
         };
-        run(&mut connection).map_err(|failure| failure.at(self.path(), what))
+        #[cfg(feature = "lab")]
+        if self.inner.gate.as_ref().is_some_and(|gate| !gate.before()) {
+            return Err(sql::Failure::new(StoreErrorKind::DiskFull, "the lab's disk is full").at(self.path(), what));
+        }
+        let done = run(&mut connection).map_err(|failure| failure.at(self.path(), what));
+        #[cfg(feature = "lab")]
+        if let Some(gate) = &self.inner.gate {
+            gate.after();
+        }
+        done
     }
 }
 

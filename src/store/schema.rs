@@ -11,7 +11,21 @@ use rusqlite::{Connection, TransactionBehavior};
 const APPLICATION_ID: i64 = 0x7373_6d64;
 
 /// Entry N brings a file from version N to N + 1. Never edit a released one.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+
+/// Orders of people.
+const VERSION_2: &str = "
+CREATE TABLE orders (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    manager TEXT    NOT NULL,
+    set_id  INTEGER NOT NULL,
+    what    TEXT    NOT NULL,
+    author  TEXT    NOT NULL,
+    created INTEGER NOT NULL,
+    answer  TEXT,
+    settled INTEGER NOT NULL DEFAULT 0
+) STRICT;
+";
 
 const VERSION_1: &str = "
 CREATE TABLE treatments (

@@ -5,6 +5,7 @@ use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
 use scaleset_medic::export::metrics::Metrics;
+use scaleset_medic::garm::log::source::Reading;
 use scaleset_medic::http::Transport;
 use scaleset_medic::lab::backend::DoorId;
 use scaleset_medic::lab::door_inproc::InprocTransport;
@@ -14,16 +15,17 @@ use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
 use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use scaleset_medic::model::{Diagnosis, Outcome, ScaleSetId, Span, Treatment, Wall};
-use scaleset_medic::run::assemble::{Carrier, Shared, engines};
+use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
 use scaleset_medic::run::engine::Engine;
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::store::{HistoryFilter, Store};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 pub(crate) const START: Wall = Wall(1_764_000_000_000);
-const GARM: &str = "garm.test:80";
-const GITHUB: &str = "github.test:80";
+pub(crate) const GARM: &str = "garm.test:80";
+pub(crate) const GITHUB: &str = "github.test:80";
 
 /// What a bench is made of.
 #[derive(Debug, Clone)]
@@ -34,12 +36,13 @@ pub(crate) struct Given {
     debug_server: bool,
     github: bool,
     log: bool,
+    pub(crate) interval: &'static str,
 }
 
 impl Given {
     pub(crate) fn of(generation: Generation, sets: u32) -> Self {
         let fleet = Fleet::new(generation, sets, "http://github.test");
-        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, log: false }
+        Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, log: false, interval: "15s" }
     }
     pub(crate) fn observing(mut self) -> Self {
         self.mode = "observe";
@@ -71,7 +74,7 @@ impl Given {
         self
     }
 
-    fn config(&self, dir: &std::path::Path) -> Config {
+    pub(crate) fn config(&self, dir: &std::path::Path) -> Config {
         let secret = |name: &str, text: &str| {
             let path = dir.join(name);
             std::fs::write(&path, text).unwrap();
@@ -79,8 +82,9 @@ impl Given {
         };
         let password = secret("password", &self.fleet.managers[0].password);
         let mut text = format!(
-            "[run]\nmode = \"{}\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
+            "[run]\ninterval = \"{}\"\nmode = \"{}\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
              username = \"admin\"\npassword_file = \"{password}\"\nmetrics = {}\ndebug_server = {}\n",
+            self.interval,
             self.mode,
             dir.display(),
             self.metrics,
@@ -105,6 +109,8 @@ fn log_file(dir: &std::path::Path) -> std::path::PathBuf {
 pub(crate) struct Bench {
     pub(crate) hub: Arc<Hub<World>>,
     pub(crate) engine: Engine,
+    /// What runs beside the passes; it ends with the medic.
+    background: JoinSet<()>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) closed: Vec<Treatment>,
@@ -129,7 +135,8 @@ impl Bench {
         let config = given.config(dir.path());
         let store = Store::in_memory().unwrap();
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], given.mode).unwrap());
-        let engine = engine(&config, &hub, &store, &clock, &metrics);
+        let mut engine = engine(&config, &hub, &store, &clock, &metrics);
+        let background = engine.take_background().into_iter().collect();
         tokio::task::yield_now().await;
         Self {
             _pump: Pump::start(&hub),
@@ -137,6 +144,7 @@ impl Bench {
             passes: true,
             hub,
             engine,
+            background,
             clock,
             metrics,
             closed: Vec::new(),
@@ -150,6 +158,7 @@ impl Bench {
     /// The medic dies and is started again, with its store.
     pub(crate) fn restart_medic(&mut self) {
         self.engine = engine(&self.config, &self.hub, &self.store, &self.clock, &self.metrics);
+        self.background = self.engine.take_background().into_iter().collect();
     }
 
     /// The medic is not there yet.
@@ -199,7 +208,11 @@ impl Bench {
             }
             let next = if self.passes { self.next_pass } else { end };
             let wait = next.min(end).since(self.clock.now().wall);
-            self.clock.sleep(wait.min(Span::millis(500)).max(Span::millis(1))).await;
+            let wake = self.engine.wake();
+            tokio::select! {
+                () = self.clock.sleep(wait.min(Span::millis(500)).max(Span::millis(1))) => {}
+                () = wake.notified() => self.next_pass = self.clock.now().wall.plus(Span::millis(250)),
+            }
         }
     }
 
@@ -274,6 +287,11 @@ impl Bench {
     }
 }
 
+/// A run that repeats exactly.
+pub(crate) fn no_chance() -> Chance {
+    Chance { jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)), log_reading: Reading::AtOnce }
+}
+
 fn engine(
     config: &Config,
     hub: &Arc<Hub<World>>,
@@ -282,7 +300,13 @@ fn engine(
     metrics: &Arc<Metrics>,
 ) -> Engine {
     let lease = Arc::new(Lease::new(store.clone(), "bench".to_owned(), Arc::clone(clock)));
-    let shared = Shared { store: store.clone(), lease, clock: Arc::clone(clock), metrics: Arc::clone(metrics) };
+    let shared = Shared {
+        store: store.clone(),
+        lease,
+        clock: Arc::clone(clock),
+        metrics: Arc::clone(metrics),
+        chance: no_chance(),
+    };
     let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
     let transport: Arc<dyn Transport> = Arc::new(transport);
     engines(config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None })).unwrap().remove(0)

@@ -4,6 +4,7 @@ use scaleset_medic::clock::{Clock, ScaledClock, system_wall};
 use scaleset_medic::lab::backend::DoorId;
 use scaleset_medic::lab::door_http::{HttpDoors, Sockets};
 use scaleset_medic::lab::garm::Generation;
+use scaleset_medic::lab::github::Route;
 use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::{Fleet, World};
 use scaleset_medic::model::Span;
@@ -328,4 +329,53 @@ async fn refusals_that_go_on_are_proven_by_the_log_websocket() {
     signal(&child, "-TERM");
     assert_eq!(finish(child).await.status.code(), Some(143));
     assert_eq!(servers.writes(), 0);
+}
+
+#[tokio::test]
+async fn heal_is_handed_to_the_running_medic_and_lifts_its_mode() {
+    let servers = Servers::start(Generation::PreFix, 2);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "observe");
+    let _child = medic.spawn(&["run"]);
+    medic.ready().await;
+    let asked = medic.run(&["heal", "linux-0"]).await;
+    assert_eq!(asked.status.code(), Some(2), "without a terminal nobody can be asked: {}", told(&asked));
+    let healed = medic.run(&["heal", "linux-0", "--yes", "--author", "alice"]).await;
+    assert_eq!(healed.status.code(), Some(0), "{}", told(&healed));
+    assert!(told(&healed).contains("handed to the running medic"), "{}", told(&healed));
+    assert_eq!(servers.writes(), 2, "the other set is left alone: {}", told(&healed));
+    assert_eq!(servers.with(|world| world.listening(0)), (1, 2));
+}
+
+#[tokio::test]
+async fn heal_does_it_itself_where_no_medic_runs() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "observe");
+    let healed = medic.run(&["heal", "linux-0", "--yes"]).await;
+    assert_eq!(healed.status.code(), Some(0), "{}", told(&healed));
+    assert_eq!((servers.writes(), servers.with(|world| world.listening(0))), (2, (1, 1)));
+}
+
+#[tokio::test]
+async fn heal_never_deletes_a_session_of_the_living_run() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.until("it listens", |world| world.listening(0) == (1, 1)).await;
+    let session = servers.with(|world| {
+        let forge = world.garm(0).unwrap().scale_sets().next().unwrap().2;
+        world.github.holder(forge).unwrap().session.to_string()
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, scaleset_medic::lab::world::MEDIC_TOKEN).unwrap();
+    let github = format!("[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{}\"\n", token.display());
+    let medic = Medic::with(&servers.garm, "heal", "", &github);
+    let refused = medic.run(&["heal", "linux-0", "--session", &session, "--yes"]).await;
+    assert_eq!(refused.status.code(), Some(10), "{}", told(&refused));
+    assert!(told(&refused).contains("refused"), "{}", told(&refused));
+    let deletions = servers.with(|world| {
+        world.github.calls().filter(|call| call.actor.credential == "medic" && Route::is_write(call.route)).count()
+    });
+    assert_eq!(deletions, 0);
+    assert_eq!(servers.with(|world| world.listening(0)), (1, 1));
 }

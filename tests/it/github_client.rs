@@ -94,7 +94,8 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
         quota_reserve: 0.0,
     };
     let transport: Arc<dyn Transport> = wire.clone();
-    let wires = Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock) };
+    let wires =
+        Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock), jitter: Arc::new(|most| most) };
     let github = Arc::new(GithubClient::new(vec![Access::new(options, &wires)]));
     Bench { wire, github, clock, secrets }
 }

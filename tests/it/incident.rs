@@ -287,20 +287,47 @@ async fn a_medic_that_comes_late_asks_before_it_touches_anything() {
     assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
 }
 
+/// GitHub keeps stale sessions for ten minutes, and the medic knows them: how long after its start all sets of the
+/// killed manager listen again, and the bench for a closer look.
+async fn recovery_with_a_ledger(generation: Generation, sets: u32, worker_start: Span) -> (Span, Bench) {
+    let mut given = Given::of(generation, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
+    given.fleet.github.stale_lifetime = Span::mins(10);
+    given.fleet = given.fleet.each(|garm| garm.worker_start = worker_start);
+    let mut bench = Bench::new(&given).await;
+    bench.run(Span::mins(2)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    let all = (sets as usize, sets as usize);
+    let took = bench.run_until(Span::mins(9), |world| world.listening(0) == all).await;
+    bench.run(Span::mins(2)).await;
+    assert_eq!(bench.listening(), all, "{generation:?} {sets} sets");
+    assert_eq!(bench.deletions(), sets as usize, "{generation:?} {sets} sets: every stale session, and no other");
+    assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0, "no living session was deleted");
+    (took, bench)
+}
+
+const GENERATIONS: [Generation; 3] = [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics];
+
 #[tokio::test(start_paused = true)]
-async fn with_a_ledger_stale_sessions_are_deleted_and_all_sets_listen_long_before_github_forgets() {
-    for (sets, within) in [(4, Span::secs(20)), (50, Span::secs(75))] {
-        let given = Given::of(Generation::PreFix, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
-        let mut bench = Bench::new(&given).await;
-        bench.run(Span::mins(2)).await;
-        bench.crash_and_restart(Span::secs(1)).await;
-        let all = (sets as usize, sets as usize);
-        let took = bench.run_until(Span::mins(5), |world| world.listening(0) == all).await;
-        assert!(took <= within, "{sets} sets: {took}");
-        bench.run(Span::mins(2)).await;
-        assert_eq!(bench.deletions(), sets as usize);
-        assert_eq!(bench.outcomes(), vec![Outcome::Recovered; sets as usize]);
-        assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0, "no living session was deleted");
+async fn with_a_ledger_all_sets_listen_within_seconds_however_long_github_keeps_stale_sessions() {
+    for generation in GENERATIONS {
+        for (sets, within) in [(4, Span::secs(10)), (50, Span::secs(30))] {
+            let (took, bench) = recovery_with_a_ledger(generation, sets, Span::millis(5)).await;
+            assert!(took <= within, "{generation:?} {sets} sets: {took}");
+            assert_eq!(bench.outcomes(), vec![Outcome::Recovered; sets as usize]);
+            let toggles = if generation == Generation::PreFix { sets as usize } else { 0 };
+            assert_eq!(bench.writes(), 2 * toggles, "{generation:?} {sets} sets");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_that_starts_its_workers_slowly_loses_no_change_of_ours() {
+    for (worker_start, four, fifty) in [(300, 10, 30), (600, 12, 30), (1_000, 15, 45)] {
+        for (sets, within) in [(4, Span::secs(four)), (50, Span::secs(fifty))] {
+            let (took, bench) = recovery_with_a_ledger(Generation::PreFix, sets, Span::millis(worker_start)).await;
+            assert!(took <= within, "{worker_start} ms, {sets} sets: {took}");
+            assert_eq!(bench.writes(), 2 * sets as usize, "{worker_start} ms, {sets} sets: one toggle each");
+        }
     }
 }
 

@@ -17,5 +17,6 @@ mod log_tail;
 mod manifests;
 mod recordings;
 mod runbooks;
+mod simulation;
 mod stories;
 mod tidy;

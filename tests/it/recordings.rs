@@ -11,7 +11,7 @@ use scaleset_medic::config::{Depth, check};
 use scaleset_medic::export::metrics::Metrics;
 use scaleset_medic::http::{Bounds, Response, Transport, TransportError};
 use scaleset_medic::model::{Confidence, Decision, Diagnosis, Span, Wall};
-use scaleset_medic::run::assemble::{Carrier, Shared, engines};
+use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
 use scaleset_medic::run::engine::{Engine, Pass};
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::store::Store;
@@ -112,7 +112,7 @@ impl Replay {
         let store = Store::in_memory().unwrap();
         let lease = Arc::new(Lease::new(store.clone(), "replay".to_owned(), Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], "heal").unwrap());
-        let shared = Shared { store, lease, clock: Arc::clone(&clock), metrics };
+        let shared = Shared { store, lease, clock: Arc::clone(&clock), metrics, chance: Chance::default() };
         let transport: Arc<dyn Transport> = Arc::clone(&recorded) as _;
         let engine = engines(&config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None }))
             .unwrap()

@@ -8,12 +8,14 @@
 
 use super::parse::Parser;
 use super::tail::{Notice, Reached, Step, Tail};
+use crate::clock::Clock;
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogPosition, ParserState};
-use crate::model::{FailureKind, Operation, ProbeFailure, Target};
+use crate::model::{FailureKind, Operation, ProbeFailure, Span, Target};
 use crate::probe::ports::LogSource;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Facts for the ledger that are held until they are taken.
 const FACTS_MAX: usize = 20_000;
@@ -29,11 +31,22 @@ pub enum Facts {
     Dropped,
 }
 
+/// Where the file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reading {
+    /// On threads that may block: a share that hangs hangs nothing else.
+    #[default]
+    OnThreads,
+    /// At once, where virtual time must not wait for threads.
+    AtOnce,
+}
+
 /// A followed log file. Cheap to share.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
     facts: Facts,
+    reading: Reading,
     inner: Mutex<Inner>,
 }
 
@@ -45,6 +58,8 @@ struct Inner {
     held: Vec<LogFact>,
     notices: Vec<Notice>,
     state: State,
+    /// Something was read that a pass should know of at once.
+    news: bool,
 }
 
 #[derive(Debug)]
@@ -78,8 +93,16 @@ impl LogFile {
         let (position, evidence) = kept.map_or((None, LogEvidence::default()), |(at, said)| (Some(at), said));
         let parser = Parser::new(position.map_or_else(ParserState::default, |at| at.parser));
         let tail = Tail::new(path.clone(), position);
-        let inner = Inner { tail, parser, evidence, held: Vec::new(), notices: Vec::new(), state: State::Behind };
-        Self { path, facts, inner: Mutex::new(inner) }
+        let inner =
+            Inner { tail, parser, evidence, held: Vec::new(), notices: Vec::new(), state: State::Behind, news: false };
+        Self { path, facts, reading: Reading::default(), inner: Mutex::new(inner) }
+    }
+
+    /// Read in another way than on threads.
+    #[must_use]
+    pub fn read(mut self, reading: Reading) -> Self {
+        self.reading = reading;
+        self
     }
 
     /// Reads some of what is new; blocks for the time of reading a few megabytes. Whether there is more.
@@ -88,10 +111,11 @@ impl LogFile {
         if inner.held.len() >= FACTS_MAX {
             return false;
         }
-        let Inner { tail, parser, evidence, held, .. } = &mut *inner;
+        let Inner { tail, parser, evidence, held, news, .. } = &mut *inner;
         let outcome = tail.step(&mut |line| {
             let Some(fact) = parser.line(line) else { return };
             evidence.absorb(&fact);
+            *news |= is_news(&fact.what);
             if self.facts == Facts::Taken && is_for_ledger(&fact.what) {
                 held.push(fact);
             }
@@ -103,11 +127,26 @@ impl LogFile {
 
     /// Reads to the log's end on a thread that may block; after [`CATCH_UP_STEPS`] steps the rest waits.
     pub async fn catch_up(self: &Arc<Self>) {
+        if self.reading == Reading::AtOnce {
+            let _ = (0..CATCH_UP_STEPS).find(|_| !self.step());
+            return;
+        }
         let log = Arc::clone(self);
         let reading = tokio::task::spawn_blocking(move || (0..CATCH_UP_STEPS).find(|_| !log.step()));
         if reading.await.is_err() {
             // Only a panic or the runtime's end gets here; the evidence stays as it was.
             tracing::error!(path = %self.path.display(), "reading the manager's log was broken off");
+        }
+    }
+
+    /// Reads what is new `every` so often, and asks for a pass when it is news. Never returns.
+    pub async fn watch(self: Arc<Self>, every: Span, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
+        loop {
+            clock.sleep(every).await;
+            self.catch_up().await;
+            if std::mem::take(&mut self.lock().news) {
+                wake.notify_one();
+            }
         }
     }
 
@@ -199,6 +238,29 @@ pub(super) const fn is_for_ledger(event: &LogEvent) -> bool {
         | LogEvent::JobSeen { .. }
         | LogEvent::WorkerStarted { .. }
         | LogEvent::MessageFailed { .. } => false,
+    }
+}
+
+/// What a pass should know of at once: a run of the manager begins or ends, a set falls silent or gives a sign of life.
+/// Refusals that repeat, polls and jobs wait for the next pass.
+pub(super) const fn is_news(event: &LogEvent) -> bool {
+    match event {
+        LogEvent::ManagerStarted
+        | LogEvent::ManagerStopping
+        | LogEvent::Panic
+        | LogEvent::StartFailed { .. }
+        | LogEvent::WorkerIdle { .. }
+        | LogEvent::SessionOpened { .. } => true,
+        LogEvent::Conflict { gave_up, .. } => *gave_up,
+        LogEvent::Poll { .. }
+        | LogEvent::JobSeen { .. }
+        | LogEvent::WorkerStarted { .. }
+        | LogEvent::MessageFailed { .. }
+        | LogEvent::SessionHeld { .. }
+        | LogEvent::SessionClosing { .. }
+        | LogEvent::SessionCloseFailed { .. }
+        | LogEvent::ListenerStopped { .. }
+        | LogEvent::ListenerFailed { .. } => false,
     }
 }
 

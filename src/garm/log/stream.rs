@@ -10,6 +10,7 @@ use crate::model::log_fact::{LogEvidence, LogFact, ParserState};
 use crate::model::{FailureKind, Operation, ProbeFailure, Target};
 use crate::probe::ports::LogSource;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Facts for the ledger that are held until they are taken; beyond them the oldest are forgotten.
 const FACTS_MAX: usize = 20_000;
@@ -41,10 +42,12 @@ impl Default for LogStream {
 }
 
 impl LogStream {
-    /// Reads until the connection's end is gone.
-    pub async fn follow(&self, mut feed: Feed) {
+    /// Reads until the connection's end is gone; asks for a pass when there is news.
+    pub async fn follow(&self, mut feed: Feed, wake: &Notify) {
         while let Some(line) = feed.next().await {
-            self.take(&line, feed.health());
+            if self.take(&line, feed.health()) {
+                wake.notify_one();
+            }
         }
     }
 
@@ -53,7 +56,8 @@ impl LogStream {
         std::mem::take(&mut self.lock().held)
     }
 
-    fn take(&self, line: &str, health: Health) {
+    /// Whether the line is news.
+    fn take(&self, line: &str, health: Health) -> bool {
         let mut inner = self.lock();
         if health.connections != inner.health.connections {
             inner.parser = Parser::new(ParserState::default());
@@ -64,14 +68,16 @@ impl LogStream {
         let fact = parser.line(line.as_bytes());
         evidence.debug |= parser.debug();
         evidence.newest = evidence.newest.max(parser.state().last_dated);
-        let Some(fact) = fact else { return };
+        let Some(fact) = fact else { return false };
         evidence.absorb(&fact);
+        let news = super::source::is_news(&fact.what);
         if super::source::is_for_ledger(&fact.what) {
             if held.len() >= FACTS_MAX {
                 held.remove(0);
             }
             held.push(fact);
         }
+        news
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -7,7 +7,7 @@
 
 mod witness;
 
-use super::assemble::{Carrier, Carriers, deadline, garm, github, options_of};
+use super::assemble::{Carrier, Carriers, Chance, Means, deadline, garm, github, options_of};
 use crate::clock::Clock;
 use crate::config::{Config, GithubConfig, ManagerConfig, check_state_dir};
 use crate::doctor::facts::{Facts, GithubFacts, ManagerFacts, Place, StateDir, StoreFacts, StreamFacts};
@@ -17,7 +17,7 @@ use crate::garm::log::source::{Facts as LogFacts, LogFile};
 use crate::garm::ws::{self, Channel, Feed};
 use crate::github::GithubClient;
 use crate::http::reqwest_transport::{SetupError, TransportOptions};
-use crate::http::{NoRecorder, Recorder, Upgrader};
+use crate::http::{NoRecorder, Upgrader};
 use crate::model::log_fact::{LogEvidence, ParserState};
 use crate::model::{Enablement, Endpoint, EntityRef, FailureKind, Operation, ProbeFailure, Seen, Span, Wall};
 use crate::probe::ports::{BrokerSource as _, LogSource as _, ManagerSource as _};
@@ -72,8 +72,7 @@ async fn manager(
 ) -> anyhow::Result<ManagerFacts> {
     let notes = Notes::default();
     let carrier = witnessed(&options_of(table), &notes, clock, carriers)?;
-    let recorder: Arc<dyn Recorder> = Arc::new(NoRecorder);
-    let client = Arc::new(garm(table, Arc::clone(&carrier.transport), &recorder, clock)?);
+    let client = Arc::new(garm(table, Arc::clone(&carrier.transport), &means(clock))?);
     let limit = deadline(table);
     // Alone: it logs in, and a manager that does not answer is asked nothing more.
     let controller = within(clock, limit, Operation::Controller, client.controller()).await;
@@ -112,6 +111,11 @@ async fn manager(
     }
     facts.skew = told(&notes).skew;
     Ok(facts)
+}
+
+/// Nobody counts these exchanges.
+fn means(clock: &Arc<dyn Clock>) -> Means {
+    Means { recorder: Arc::new(NoRecorder), clock: Arc::clone(clock), jitter: Chance::default().jitter }
 }
 
 /// What `carriers` gives, with a listener in front.
@@ -236,9 +240,8 @@ async fn forge(
     carriers: Carriers<'_>,
 ) -> anyhow::Result<GithubFacts> {
     let notes = Notes::default();
-    let recorder: Arc<dyn Recorder> = Arc::new(NoRecorder);
     let carriers = |options: &TransportOptions| witnessed(options, &notes, clock, carriers);
-    let client = github(std::slice::from_ref(table), quota_reserve, &recorder, clock, &carriers)?;
+    let client = github(std::slice::from_ref(table), quota_reserve, &means(clock), &carriers)?;
     let client = client.unwrap_or_else(|| Arc::new(GithubClient::new(Vec::new())));
     let covered: Vec<_> = homes.iter().filter(|(at, endpoint)| client.covers(endpoint, &at.entity)).collect();
     let asked = covered.iter().take(ENTITIES).map(|(at, endpoint)| {

@@ -1,0 +1,176 @@
+//! `heal`: a person's order, placed in the store, where the medic that holds the lease takes it up at its next pass;
+//! where none runs, this command is the medic for as long as it takes.
+
+use super::args::HealArgs;
+use super::output::{data, diagnostic};
+use super::picture::{find, picture};
+use super::{Failure, medic, render};
+use crate::config::Config;
+use crate::decide::order::in_words;
+use crate::exit::{ExitCode, Treated, of_set};
+use crate::export::words;
+use crate::model::order::{ORDER_LASTS, Order, OrderAnswer, Ordered};
+use crate::model::status::{ManagerStatus, SetStatus};
+use crate::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId};
+use crate::run::assemble::{Shared, engines, real_carrier};
+use crate::store::{LeaseState, ManagerStore};
+use std::fmt::Write as _;
+use std::io::{BufRead as _, IsTerminal as _};
+
+/// How often the store is asked what the running medic did.
+const ASK_EVERY: Span = Span::millis(500);
+/// The longest that a treatment is waited for.
+const TREATMENT_LIMIT: Span = Span::mins(10);
+
+/// Runs the command.
+pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure> {
+    let (status, _) = picture(config)?;
+    let (name, set) = find(&status, &args.set.set, args.set.manager.as_deref())?;
+    let shared = medic::shared(config)?;
+    let store = shared.store.for_manager(name);
+    let what = match &args.session {
+        Some(session) => Ordered::DeleteSession { session: SessionId::new(session.as_str()) },
+        None => Ordered::Heal,
+    };
+    diagnostic(&evidence(name, set, &what, &store)?);
+    if !args.yes && !confirmed(set)? {
+        diagnostic("nothing was done\n");
+        return Ok(ExitCode::Unhealthy);
+    }
+    let author = args.author.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "unknown".to_owned());
+    let now = shared.clock.now().wall;
+    let order = store.place_order(set.id, what, &author, now).map_err(Failure::internal)?;
+    let code = medic::runtime()?.block_on(async {
+        tokio::select! {
+            biased;
+            signal = medic::signal() => Ok(signal.exit_code()),
+            code = carried_out(config, &shared, name, &order) => code,
+        }
+    });
+    if code.as_ref().is_ok_and(|code| matches!(code, ExitCode::Interrupted | ExitCode::Terminated)) {
+        let engines = engines(config, &shared, &real_carrier)?;
+        medic::runtime()?.block_on(medic::settle(engines, shared.clock.as_ref()));
+    }
+    shared.lease.release();
+    code
+}
+
+/// What a person should have seen before saying yes.
+fn evidence(name: &ManagerName, set: &SetStatus, what: &Ordered, store: &ManagerStore) -> Result<String, Failure> {
+    let mut out = String::new();
+    let finding = &set.finding;
+    let _ = writeln!(out, "{} (id {} at {name}) is {} ({}):", set.name, set.id, finding.diagnosis, finding.confidence);
+    for evidence in &finding.evidence {
+        let _ = writeln!(out, "  {}", words::evidence(evidence));
+    }
+    let _ = writeln!(out, "  by itself the medic would: {}", render::decision(set));
+    if let Ordered::DeleteSession { session } = what {
+        match store.session(session).map_err(Failure::internal)? {
+            None => {
+                let _ = writeln!(out, "session {session}: {}", in_words(crate::decide::stale::NotStale::NotInLedger));
+            }
+            Some(row) => {
+                let _ = writeln!(
+                    out,
+                    "session {session} of {}: seen from {} to {}, {}",
+                    row.owner,
+                    row.first_seen,
+                    row.last_seen,
+                    row.ended.map_or_else(|| "no end known".to_owned(), |(at, how)| format!("ended {at} ({how})"))
+                );
+            }
+        }
+        out.push_str("Deleting a session that a living manager holds crashes that manager.\n");
+    }
+    Ok(out)
+}
+
+/// Whether the person types the set's name.
+fn confirmed(set: &SetStatus) -> Result<bool, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage("heal asks for confirmation; without a terminal, give --yes".to_owned()));
+    }
+    diagnostic(&format!("type the name of the scale set ({}) to go on: ", set.name));
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(Failure::internal)?;
+    Ok(line.trim() == set.name)
+}
+
+async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order: &Order) -> Result<ExitCode, Failure> {
+    let mut engine = match shared.lease.hold().map_err(Failure::internal)? {
+        LeaseState::Held => {
+            let all = engines(config, shared, &real_carrier)?;
+            all.into_iter().find(|engine| engine.name() == name)
+        }
+        LeaseState::HeldByOther { holder, .. } => {
+            diagnostic(&format!("handed to the running medic ({holder})\n"));
+            None
+        }
+    };
+    let store = shared.store.for_manager(name);
+    let began = shared.clock.now().mono;
+    let mut told = String::new();
+    loop {
+        let mut last = None;
+        let pause = match &mut engine {
+            Some(engine) => {
+                last = Some(engine.pass().await.status);
+                engine.pause()
+            }
+            None => ASK_EVERY,
+        };
+        let waited = shared.clock.now().mono.since(began);
+        match store.order_answer(order.id).map_err(Failure::internal)? {
+            Some(OrderAnswer::Refused { why }) => {
+                data(&format!("refused: {why}\n"))?;
+                return Ok(ExitCode::Unhealthy);
+            }
+            Some(OrderAnswer::Treating { treatment }) => {
+                let row = treatment_of(&store, treatment)?;
+                if let Some(row) = &row {
+                    tell(&mut told, &format!("treatment {treatment}: {}\n", row.step.label()));
+                }
+                if let Some(code) = row.as_ref().and_then(|row| ended(row, last.as_ref())) {
+                    let why = row.as_ref().and_then(Treatment::why).unwrap_or_default();
+                    let outcome = row.as_ref().and_then(Treatment::outcome).map_or("over", Outcome::as_str);
+                    data(&format!("{outcome}: {why}\n"))?;
+                    return Ok(code);
+                }
+            }
+            Some(OrderAnswer::Waiting { why }) => tell(&mut told, &format!("waiting: {why}\n")),
+            None => {}
+        }
+        let answered = matches!(store.order_answer(order.id), Ok(Some(OrderAnswer::Treating { .. })));
+        if waited >= if answered { TREATMENT_LIMIT } else { ORDER_LASTS } {
+            data(&format!("not carried out within {waited}{}{told}", if told.is_empty() { "\n" } else { "; " }))?;
+            return Ok(if answered { ExitCode::Unverified } else { ExitCode::Unhealthy });
+        }
+        shared.clock.sleep(pause).await;
+    }
+}
+
+fn treatment_of(store: &ManagerStore, id: TreatmentId) -> Result<Option<Treatment>, Failure> {
+    store.treatment(id).map_err(Failure::internal)
+}
+
+fn tell(told: &mut String, now: &str) {
+    if told != now {
+        now.clone_into(told);
+        diagnostic(now);
+    }
+}
+
+/// The exit code once the treatment is over.
+fn ended(row: &Treatment, last: Option<&ManagerStatus>) -> Option<ExitCode> {
+    let outcome = row.outcome()?;
+    let seen = last.and_then(|status| diagnosis_of(status, row.set));
+    Some(match (outcome, seen) {
+        (Outcome::Recovered | Outcome::SelfRecovered, _) => ExitCode::Well,
+        (_, Some(diagnosis)) => of_set(diagnosis, Treated::Closed(outcome)),
+        (_, None) => of_set(row.cause, Treated::Closed(outcome)),
+    })
+}
+
+fn diagnosis_of(status: &ManagerStatus, set: ScaleSetId) -> Option<Diagnosis> {
+    status.sets.iter().find(|shown| shown.id == set).map(|shown| shown.finding.diagnosis)
+}

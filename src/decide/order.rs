@@ -1,0 +1,254 @@
+//! A person's order (`heal SET`): what it may do, and what it may not.
+//!
+//! It lifts the limits on our own doing: settle time, confirmation, canary, budgets, back-off, breaker, blast radius,
+//! and the mode `observe`. It lifts nothing that keeps from harm: a running listener is never interrupted, a set that
+//! a person disabled is not enabled, a session of the living run is never deleted. A session that a person names may
+//! be one that we never saw or cannot place; then the manager's own refusal must show that it is not the manager's: who
+//! holds a session is not refused one.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+
+use super::stale::{self, CurrentManager, NotStale};
+use crate::model::session::LedgerSession;
+use crate::model::{
+    Diagnosis, Enablement, Finding, Generation, ManagerState, Remedy, ScaleSet, SessionId, WorkerState,
+};
+
+/// What an order looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Sight<'a> {
+    /// The diagnosis and its evidence.
+    pub finding: &'a Finding,
+    /// The set as the manager shows it.
+    pub set: &'a ScaleSet,
+    /// The manager as a proof needs it.
+    pub manager: CurrentManager<'a>,
+    /// What its build does after a refused start.
+    pub generation: Generation,
+    /// Whether a client of ours can delete sessions of the set.
+    pub covered: bool,
+}
+
+/// The remedy of an order to heal for which the table of [`super::remedy`] has none; or why there is none.
+///
+/// # Errors
+/// In words, for the person.
+pub fn heal(sight: &Sight<'_>) -> Result<Remedy, String> {
+    untouchable(sight)?;
+    match (sight.finding.diagnosis, sight.generation) {
+        (Diagnosis::ConflictAbandoned | Diagnosis::StartAbandoned | Diagnosis::Unheld, _)
+        | (Diagnosis::Unknown, Generation::GivesUp | Generation::Unknown)
+            if sight.finding.worker.0 != WorkerState::Unknown || sight.finding.diagnosis != Diagnosis::Unknown =>
+        {
+            Ok(Remedy::Toggle)
+        }
+        (diagnosis, _) => Err(format!(
+            "a toggle does not help a set that is {diagnosis}; `explain` tells what does, and `--session ID` ends a \
+             session that you know to be stale"
+        )),
+    }
+}
+
+/// The remedy of an order to delete a session; or every reason against it.
+///
+/// # Errors
+/// In words, for the person.
+pub fn delete(sight: &Sight<'_>, session: &SessionId, row: Option<&LedgerSession>) -> Result<Remedy, String> {
+    untouchable(sight)?;
+    if !sight.covered {
+        return Err("no GitHub credential of ours covers the set; configure one under [[github]]".to_owned());
+    }
+    if sight.manager.incarnation.is_none() {
+        return Err("the manager's present run is not known, so nothing tells its sessions from older ones".to_owned());
+    }
+    match row {
+        Some(row) => {
+            let against = stale::provably_stale(row, sight.set, sight.manager).err().unwrap_or_default();
+            let against: Vec<&str> = against.into_iter().filter(|reason| !is_lifted(*reason)).map(in_words).collect();
+            if !against.is_empty() {
+                return Err(format!("session {session} is not deleted: {}", against.join("; ")));
+            }
+        }
+        None => match sight.manager.state {
+            ManagerState::Up | ManagerState::Restarted => {}
+            ManagerState::Down | ManagerState::Unreachable => return Err(in_words(NotStale::ManagerDown).to_owned()),
+        },
+    }
+    let refused = match sight.finding.diagnosis {
+        Diagnosis::ConflictAbandoned | Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere => true,
+        Diagnosis::Listening
+        | Diagnosis::Disabled
+        | Diagnosis::DisabledByMedic
+        | Diagnosis::Settling
+        | Diagnosis::StartAbandoned
+        | Diagnosis::Unheld
+        | Diagnosis::Flapping
+        | Diagnosis::Evicted
+        | Diagnosis::Mismatched
+        | Diagnosis::Deaf
+        | Diagnosis::Starved
+        | Diagnosis::Missing
+        | Diagnosis::Unauthorized
+        | Diagnosis::Unknown => false,
+    };
+    if !refused && row.is_none_or(|row| stale::provably_stale(row, sight.set, sight.manager).is_err()) {
+        return Err(format!(
+            "the set is {}, and nothing shows that the manager was refused a session: it may hold this very one, and \
+             deleting that would kill the manager",
+            sight.finding.diagnosis
+        ));
+    }
+    let session = session.clone();
+    Ok(match sight.generation {
+        Generation::GivesUp if sight.finding.diagnosis == Diagnosis::ConflictAbandoned => {
+            Remedy::DeleteThenToggle { session }
+        }
+        Generation::GivesUp | Generation::Unknown | Generation::Retries => Remedy::DeleteSession { session },
+    })
+}
+
+/// What no order touches.
+fn untouchable(sight: &Sight<'_>) -> Result<(), String> {
+    if sight.set.enabled == Enablement::Disabled {
+        return Err("the set is disabled by a person; enable it in the manager, and it will start".to_owned());
+    }
+    match sight.finding.worker.0 {
+        WorkerState::Listening => Err("its listener runs: interrupting it could crash the manager".to_owned()),
+        WorkerState::Unknown | WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying => {
+            match sight.finding.diagnosis {
+                Diagnosis::Listening => Err("it listens: there is nothing to heal".to_owned()),
+                _ => Ok(()),
+            }
+        }
+    }
+}
+
+/// Whether a person may know better.
+const fn is_lifted(reason: NotStale) -> bool {
+    match reason {
+        NotStale::NotInLedger
+        | NotStale::OpeningRunUnknown
+        | NotStale::OwnerUnknown
+        | NotStale::OwnerDiffers
+        | NotStale::Ended => true,
+        NotStale::OpenedByUs
+        | NotStale::CurrentRunUnknown
+        | NotStale::SameRun
+        | NotStale::LaterRun
+        | NotStale::RunsTooClose
+        | NotStale::OpenedTooLate
+        | NotStale::AliveAfterStart
+        | NotStale::ManagerDown
+        | NotStale::OtherSet
+        | NotStale::OtherPlace => false,
+    }
+}
+
+/// A reason against a deletion, for people.
+#[must_use]
+pub const fn in_words(reason: NotStale) -> &'static str {
+    match reason {
+        NotStale::NotInLedger => "its session was never seen, so its id is not known",
+        NotStale::Ended => "the last session that was seen has ended",
+        NotStale::OpenedByUs => "we opened it ourselves, and end it ourselves",
+        NotStale::OpeningRunUnknown => "nobody knows which run of the manager opened it",
+        NotStale::CurrentRunUnknown => "the manager's present run is not known",
+        NotStale::SameRun => "the manager's present run opened it: it is in use",
+        NotStale::LaterRun => "a later run of the manager than the present one opened it",
+        NotStale::RunsTooClose => "the run that opened it and the present one may be the same",
+        NotStale::OpenedTooLate => "it was first seen too close to the present run's start",
+        NotStale::AliveAfterStart => "it was seen alive after the present run's start: another process holds it",
+        NotStale::ManagerDown => "the manager does not answer, so nothing says that its process is a new one",
+        NotStale::OwnerUnknown => "the name under which the manager opens sessions is not known",
+        NotStale::OwnerDiffers => "another owner opened it",
+        NotStale::OtherSet => "it belongs to another set",
+        NotStale::OtherPlace => "the set is elsewhere at GitHub by now, or its place is not known",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::testing::{finding, ledger_session, mins, scale_set};
+    use crate::model::session::OpenedBy;
+    use crate::model::{Confidence, Incarnation, Owner, Wall};
+
+    const RUN: Incarnation = Incarnation(mins(60));
+    const OLD: Incarnation = Incarnation(mins(10));
+
+    fn try_delete(
+        diagnosis: Diagnosis,
+        row: Option<LedgerSession>,
+        change: impl FnOnce(&mut Finding),
+    ) -> Result<Remedy, String> {
+        let mut finding = finding(1, diagnosis, Confidence::Strong);
+        change(&mut finding);
+        let owner = Owner::of_garm("c1");
+        let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(RUN), owner: Some(&owner) };
+        let set = scale_set(1);
+        let sight = Sight { finding: &finding, set: &set, manager, generation: Generation::GivesUp, covered: true };
+        delete(&sight, &SessionId::new("s-1"), row.as_ref())
+    }
+
+    fn row(run: Incarnation) -> LedgerSession {
+        ledger_session(1, "s-1", run, Wall(run.0.0 + 60_000))
+    }
+
+    #[test]
+    fn a_person_may_know_better_about_sessions_that_the_manager_was_refused_for() {
+        let unknown = LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..row(OLD) };
+        let foreign = LedgerSession { owner: Owner::of_garm("other"), ..row(OLD) };
+        for row in [None, Some(row(OLD)), Some(unknown), Some(foreign)] {
+            let remedy = try_delete(Diagnosis::ConflictAbandoned, row.clone(), |_| {});
+            assert!(matches!(remedy, Ok(Remedy::DeleteThenToggle { .. })), "{row:?}: {remedy:?}");
+            let remedy = try_delete(Diagnosis::HeldElsewhere, row.clone(), |_| {});
+            assert!(matches!(remedy, Ok(Remedy::DeleteSession { .. })), "{row:?}: {remedy:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_of_the_living_run_is_never_deleted_whoever_says_so() {
+        let late = LedgerSession { first_seen: RUN.0, ..row(OLD) };
+        let alive = LedgerSession { last_seen: mins(62), ..row(OLD) };
+        for row in [row(RUN), row(Incarnation(mins(61))), late, alive] {
+            for diagnosis in [Diagnosis::ConflictAbandoned, Diagnosis::ConflictRetrying, Diagnosis::HeldElsewhere] {
+                assert!(try_delete(diagnosis, Some(row.clone()), |_| {}).is_err(), "{row:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_refusal_a_session_of_unknown_origin_may_be_the_managers_own() {
+        for diagnosis in Diagnosis::ALL.iter().copied() {
+            let refused = matches!(
+                diagnosis,
+                Diagnosis::ConflictAbandoned | Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere
+            );
+            assert_eq!(try_delete(diagnosis, None, |_| {}).is_ok(), refused, "{diagnosis}");
+            let listens = try_delete(diagnosis, None, |finding| finding.worker.0 = WorkerState::Listening);
+            assert!(listens.is_err(), "{diagnosis}");
+        }
+    }
+
+    #[test]
+    fn an_order_to_heal_toggles_only_what_no_longer_tries() {
+        let set = scale_set(1);
+        let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(RUN), owner: None };
+        for (diagnosis, worker, toggled) in [
+            (Diagnosis::Unheld, WorkerState::Unknown, true),
+            (Diagnosis::StartAbandoned, WorkerState::Absent, true),
+            (Diagnosis::Unknown, WorkerState::Absent, true),
+            (Diagnosis::Unknown, WorkerState::Unknown, false),
+            (Diagnosis::ConflictRetrying, WorkerState::Retrying, false),
+            (Diagnosis::Evicted, WorkerState::Listening, false),
+            (Diagnosis::Deaf, WorkerState::Listening, false),
+            (Diagnosis::Listening, WorkerState::Unknown, false),
+        ] {
+            let finding = Finding { worker: (worker, mins(61)), ..finding(1, diagnosis, Confidence::Strong) };
+            let sight =
+                Sight { finding: &finding, set: &set, manager, generation: Generation::GivesUp, covered: false };
+            assert_eq!(heal(&sight).is_ok(), toggled, "{diagnosis} {worker}");
+            let off = ScaleSet { enabled: Enablement::Disabled, ..set.clone() };
+            assert!(heal(&Sight { set: &off, ..sight }).is_err(), "{diagnosis}: a person disabled it");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! A person's order to heal one set now. It lifts the limits that bound what we do by ourselves, and none that keeps
+//! a running listener or a living session from harm.
+
+use super::ids::{ScaleSetId, SessionId};
+use super::time::{Span, Wall};
+use serde::{Deserialize, Serialize};
+
+/// How long an order waits for a medic that carries it out.
+pub const ORDER_LASTS: Span = Span::mins(2);
+
+/// One order, unique in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct OrderId(pub u64);
+
+/// What is ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Ordered {
+    /// Whatever remedy fits.
+    Heal,
+    /// The deletion of this session, which the person knows to be stale.
+    DeleteSession {
+        /// Which.
+        session: SessionId,
+    },
+}
+
+/// An order for one set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its number.
+    pub id: OrderId,
+    /// For which set.
+    pub set: ScaleSetId,
+    /// What.
+    pub what: Ordered,
+    /// By whom.
+    pub author: String,
+    /// When.
+    pub created: Wall,
+}
+
+/// What the medic that holds the lease says to an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum OrderAnswer {
+    /// It is being carried out.
+    Treating {
+        /// By this treatment.
+        treatment: super::ids::TreatmentId,
+    },
+    /// It will not be carried out.
+    Refused {
+        /// Why, in words.
+        why: String,
+    },
+    /// Not yet.
+    Waiting {
+        /// For what, in words.
+        why: String,
+    },
+}

@@ -1,0 +1,9 @@
+//! A disk that can fail, for the simulations: whoever holds the gate decides what becomes of each write.
+
+/// Asked about every write of a store.
+pub trait Gate: Send + Sync {
+    /// Before a write: `false` makes it fail as on a full disk, with nothing written.
+    fn before(&self) -> bool;
+    /// A write is on the disk; its caller does not know it yet.
+    fn after(&self);
+}
