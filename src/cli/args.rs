@@ -37,6 +37,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show why one scale set is judged as it is, and what is done about it
     Explain(ExplainArgs),
+    /// Say what the medic can see, what that hides, and which settings invite trouble
+    Doctor(DoctorArgs),
     /// Treat one set now, whatever the limits say; asks first
     Heal(HealArgs),
     /// Stop healing for a while: everything, one manager or one set
@@ -231,6 +233,14 @@ pub struct ExplainArgs {
     pub output: Output,
 }
 
+/// `doctor`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DoctorArgs {
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
 /// `heal`.
 #[derive(Debug, Clone, Args)]
 pub struct HealArgs {
@@ -312,6 +322,7 @@ impl Cli {
             Command::Lab(_) => None,
             Command::Status(_)
             | Command::Explain(_)
+            | Command::Doctor(_)
             | Command::Heal(_)
             | Command::Pause(_)
             | Command::Resume(_)

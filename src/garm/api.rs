@@ -16,7 +16,7 @@ use crate::http::excerpt::one_line;
 use crate::http::{ApiError, Bounds, Client, Effect, Response, Secret};
 use crate::model::{
     Controller, Enablement, FailureKind, Goroutines, Incarnation, Lingering, ManagerMetrics, Operation, ProbeFailure,
-    ScaleSet, ScaleSetId,
+    ScaleSet, ScaleSetId, Wall,
 };
 use crate::probe::ports::ManagerSource;
 use crate::treat::ports::{ManagerWriter, WriteError};
@@ -103,6 +103,11 @@ impl GarmClient {
     /// The `Authorization` header for requests made elsewhere, marked as sensitive.
     pub async fn authorization(&self) -> Result<HeaderValue, ApiError> {
         Ok(self.login_token(None).await?.header)
+    }
+
+    /// When the login that is in use ends, if its token tells (`reference/garm-api.md` §3.3).
+    pub async fn login_ends(&self) -> Option<Wall> {
+        self.login.ends().await
     }
 
     /// The client underneath, with its clock, jitter and limits.

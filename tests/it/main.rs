@@ -6,6 +6,7 @@ mod binary;
 mod cli;
 mod config;
 mod conformance;
+mod doctor;
 mod export;
 mod garm_client;
 mod garm_ws;
