@@ -48,7 +48,10 @@ pub fn main() -> std::process::ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
-        Command::Run(args) => run::run(args, &start(cli)?.config),
+        Command::Run(args) => {
+            let reread = || Ok(check(&Raw::read(&sources(cli)?), Depth::Files)?);
+            run::run(args, start(cli)?.config, &reread)
+        }
         Command::Once(args) => once::run(args, &start(cli)?.config),
         #[cfg(feature = "lab")]
         Command::Lab(args) => {

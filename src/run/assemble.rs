@@ -134,6 +134,7 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
         driver,
         store,
         whole_store: shared.store.clone(),
+        state_dir: Some(config.run.state_dir.clone()),
         lease: Arc::clone(&shared.lease),
         background: Mutex::new(background),
         wake,
