@@ -97,6 +97,10 @@ impl Medic {
     pub(super) fn waiting() -> Self {
         Self { stage: Stage::Idle { passed: true }, known: 0, pending: Vec::new() }
     }
+    /// Whether it has decided to treat this set.
+    pub(super) fn plans(&self, set: usize) -> bool {
+        matches!(&self.stage, Stage::Beginning { plan, .. } if plan.iter().any(|act| index(act.set) == set))
+    }
     pub(super) fn dead() -> Self {
         Self { stage: Stage::Dead, known: 0, pending: Vec::new() }
     }
@@ -410,7 +414,8 @@ impl Desk<'_> {
     /// Sends the next effect; its answer goes into the machine, unless the medic `dies` of it.
     pub(super) fn send(&mut self, how: How, dies: bool) {
         let Pending(row, effect) = self.medic.pending.remove(0);
-        let answer = self.perform(&row.0, &effect, how);
+        // Who dies before the answer is in the journal has not been told.
+        let answer = self.perform(&row.0, &effect, if dies && how == How::Answered { How::LostAfter } else { how });
         if dies {
             self.die();
             return;

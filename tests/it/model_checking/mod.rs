@@ -29,13 +29,13 @@ fn explore(what: &str, system: System) -> usize {
 fn told(path: &stateright::Path<system::State, system::Action>) -> String {
     let (states, actions) = (path.clone().into_states(), path.clone().into_actions());
     let line = |(action, state): (&system::Action, &system::State)| {
-        format!(
-            "{action:?} → {:?} {:?}\n",
-            state.world,
-            state.journal.iter().map(|row| &row.0.step).collect::<Vec<_>>()
-        )
+        let steps: Vec<_> = state.journal.iter().map(|row| row.0.step.label()).collect();
+        let sets: Vec<_> =
+            state.world.sets.iter().map(|set| (set.disabled_by, set.worker.as_str(), set.session)).collect();
+        format!("{} {action:?} → {sets:?} {steps:?}\n", state.world.tick)
     };
-    actions.iter().zip(states.iter().skip(1)).map(line).collect()
+    format!("{:?}\n", states[0].world.scenario)
+        + &actions.iter().zip(states.iter().skip(1)).map(line).collect::<String>()
 }
 
 #[test]

@@ -159,7 +159,8 @@ impl State {
             if self.world.down || writing {
                 continue;
             }
-            let ambiguous = is_ambiguous(&self.journal, &self.world, set);
+            let planned = self.medics.iter().any(|medic| medic.plans(set));
+            let ambiguous = planned || is_ambiguous(&self.journal, &self.world, set);
             match self.world.sets[set].disabled_by {
                 None if !ambiguous => actions.push(Action::Person { set, does: Person::Disables }),
                 None => {}
