@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn toggle() -> Treatment {
-        treatment(Step::Disabling { seen: rev("seen") })
+        treatment(Step::Disabling { seen: rev("seen"), sent: None })
     }
 
     fn deletion() -> Treatment {
