@@ -17,6 +17,8 @@ pub(super) enum Broken {
     StartsASecondTreatment,
     /// Takes every canary for verified.
     SendsNoCanary,
+    /// Starts as many treatments as there are sets, once the canary has verified.
+    IgnoresTheLimit,
     /// Two medics act without a lease.
     HasNoLease,
     /// Leaves the session open that its probe opened.

@@ -31,7 +31,7 @@ impl Hash for Row {
             Step::Deleting { session, attempts, not_before } | Step::ProbeOpened { session, attempts, not_before } => {
                 (session, attempts, not_before).hash(state);
             }
-            Step::Disabling { seen } => seen.hash(state),
+            Step::Disabling { seen, sent } => (seen, sent).hash(state),
             Step::DisableUnknown { seen, sent } => (seen, sent).hash(state),
             Step::Disabled { ours } => ours.hash(state),
             Step::Enabling { ours, attempts, not_before } => (ours, attempts, not_before).hash(state),
@@ -96,10 +96,6 @@ impl Medic {
     /// Another medic has the lease: what was known of the journal is void.
     pub(super) fn waiting() -> Self {
         Self { stage: Stage::Idle { passed: true }, known: 0, pending: Vec::new() }
-    }
-    /// Whether it has decided to treat this set.
-    pub(super) fn plans(&self, set: usize) -> bool {
-        matches!(&self.stage, Stage::Beginning { plan, .. } if plan.iter().any(|act| index(act.set) == set))
     }
     pub(super) fn dead() -> Self {
         Self { stage: Stage::Dead, known: 0, pending: Vec::new() }
@@ -311,13 +307,13 @@ impl Desk<'_> {
             Some(Broken::SkipsIncarnationCheck) => fleet.believe_every_session_stale(),
             _ => {}
         }
-        let (name, owner) = (ManagerName::new("garm"), owner());
+        let (name, owner, unlimited) = (ManagerName::new("garm"), owner(), policy(9));
         let (endpoints, probed) = (BTreeMap::new(), fleet.sets.keys().copied().collect::<BTreeSet<_>>());
         let decisions = decide::decide(&decide::Input {
             now: now(self.world.tick),
             name: &name,
             mode: Mode::Heal,
-            policy: self.policy,
+            policy: if self.is(Broken::IgnoresTheLimit) { &unlimited } else { self.policy },
             findings: &fleet.findings,
             sets: &fleet.sets,
             manager: fleet.manager,
@@ -529,8 +525,9 @@ pub(super) fn is_ambiguous(journal: &[Row], world: &World, set: usize) -> bool {
     let limit = Span::secs(32);
     world.late.contains(&set)
         || journal.iter().filter(|row| row.0.set == set_id(set)).any(|row| match &row.0.step {
-            Step::Disabling { .. } => date(world.tick).since(row.0.step_at) <= limit,
-            Step::DisableUnknown { sent, .. } => date(world.tick).since(*sent) <= limit,
+            Step::Disabling { sent: Some(sent), .. } | Step::DisableUnknown { sent, .. } => {
+                date(world.tick).since(*sent) <= limit
+            }
             _ => false,
         })
 }

@@ -105,11 +105,18 @@ impl State {
         act(&mut Desk { world, journal, medic, policy: &system.policy, broken: system.broken })
     }
 
+    /// Whether a medic with a lower number has still to begin its pass.
+    fn has_earlier(&self, medic: usize) -> bool {
+        self.medics[..medic].iter().any(|other| other.stage == Stage::Idle { passed: false })
+    }
+
     fn medic_steps(&self, system: &System, medic: usize, actions: &mut Vec<Action>) {
         let this = &self.medics[medic];
         let mishap = self.in_window(system);
         match &this.stage {
             Stage::Dead => actions.push(Action::Start { medic }),
+            // The order in which several medics begin a pass is one of their numbers: they are alike.
+            Stage::Idle { passed: false } if self.has_earlier(medic) => {}
             Stage::Idle { passed: false } => {
                 actions.push(Action::Look { medic, lags: false });
                 if mishap && self.world.tick > START {
@@ -159,8 +166,7 @@ impl State {
             if self.world.down || writing {
                 continue;
             }
-            let planned = self.medics.iter().any(|medic| medic.plans(set));
-            let ambiguous = planned || is_ambiguous(&self.journal, &self.world, set);
+            let ambiguous = is_ambiguous(&self.journal, &self.world, set);
             match self.world.sets[set].disabled_by {
                 None if !ambiguous => actions.push(Action::Person { set, does: Person::Disables }),
                 None => {}
@@ -175,16 +181,30 @@ impl State {
     }
 
     fn look(&mut self, system: &System, medic: usize, lags: bool) {
-        let tick = self.world.tick;
-        let leased = system.medics > 1 && system.broken != Some(Broken::HasNoLease);
-        if leased && self.lease.is_some_and(|(holder, until)| holder != medic && until > tick) {
+        if self.claims(system, medic) {
+            self.desk(system, medic, |desk| desk.look(lags));
+        } else {
             self.medics[medic] = Medic::waiting();
-            return;
         }
-        if leased {
+    }
+
+    /// Takes or renews the lease, if it is free.
+    fn claims(&mut self, system: &System, medic: usize) -> bool {
+        let tick = self.world.tick;
+        if system.medics == 1 || system.broken == Some(Broken::HasNoLease) {
+            return true;
+        }
+        let is_free = self.lease.is_none_or(|(holder, until)| holder == medic || until <= tick);
+        if is_free {
             self.lease = Some((medic, tick + LEASE));
         }
-        self.desk(system, medic, |desk| desk.look(lags));
+        is_free
+    }
+
+    /// A medic that has come to its end in order leaves no lease behind.
+    fn give_up(&mut self, medic: usize) {
+        let ended = self.medics[medic].stage == Stage::Dead;
+        self.lease = self.lease.filter(|(holder, _)| !(ended && *holder == medic));
     }
 }
 
@@ -250,10 +270,16 @@ impl Model for System {
             Action::Begin { medic } => state.desk(self, medic, |desk| desk.begin()),
             Action::Send { medic, how, dies } => state.desk(self, medic, |desk| desk.send(how, dies)),
             Action::Crash { medic } => state.desk(self, medic, |desk| desk.die()),
-            Action::Terminate { medic } => state.desk(self, medic, |desk| desk.end(3)),
+            // Without the lease there is nothing to settle; at its end a medic gives the lease up.
+            Action::Terminate { medic } => {
+                let holds = state.claims(self, medic);
+                state.desk(self, medic, |desk| if holds { desk.end(3) } else { desk.die() });
+                state.give_up(medic);
+            }
             Action::Settle { medic } => {
                 let Stage::Ending { rounds } = state.medics[medic].stage else { return None };
                 state.desk(self, medic, |desk| desk.end(rounds - 1));
+                state.give_up(medic);
             }
             Action::Start { medic } => state.medics[medic] = Medic::new(),
             Action::Person { set, does: Person::Disables } => {
