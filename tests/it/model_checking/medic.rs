@@ -239,7 +239,7 @@ impl Desk<'_> {
         let stale_proof = match &treatment.remedy {
             Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session } => {
                 self.is(Broken::SkipsIncarnationCheck)
-                    || self.proof(fleet, treatment.set).is_some_and(|proven| proven == *session)
+                    || Self::proof(fleet, treatment.set).is_some_and(|proven| proven == *session)
             }
             Remedy::Toggle | Remedy::SessionProbe => false,
         };
@@ -254,7 +254,7 @@ impl Desk<'_> {
         }
     }
 
-    fn proof(&self, fleet: &Fleet, set: ScaleSetId) -> Option<SessionId> {
+    fn proof(fleet: &Fleet, set: ScaleSetId) -> Option<SessionId> {
         let owner = owner();
         let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: Some(&owner) };
         let rows = fleet.ledger.iter().filter(|row| row.set == set);

@@ -246,14 +246,21 @@ impl Model for System {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         let mishap = match &action {
-            Action::Tick | Action::Decide { .. } | Action::Begin { .. } => false,
-            Action::Settle { .. } | Action::Start { .. } => false,
+            Action::Tick
+            | Action::Decide { .. }
+            | Action::Begin { .. }
+            | Action::Settle { .. }
+            | Action::Start { .. } => false,
             Action::Look { lags, .. } => *lags,
             Action::Send { medic, how, dies } => {
                 *dies || state.desk(self, *medic, |desk| desk.fates().first() != Some(how))
             }
-            Action::Crash { .. } | Action::Terminate { .. } | Action::Person { .. } => true,
-            Action::ManagerRestarts | Action::ManagerGoesDown | Action::SessionExpires { .. } => true,
+            Action::Crash { .. }
+            | Action::Terminate { .. }
+            | Action::Person { .. }
+            | Action::ManagerRestarts
+            | Action::ManagerGoesDown
+            | Action::SessionExpires { .. } => true,
         };
         state.mishaps -= u8::from(mishap);
         match action {
@@ -266,10 +273,16 @@ impl Model for System {
                 }
             }
             Action::Look { medic, lags } => state.look(self, medic, lags),
-            Action::Decide { medic } => state.desk(self, medic, |desk| desk.decide()),
-            Action::Begin { medic } => state.desk(self, medic, |desk| desk.begin()),
+            Action::Decide { medic } => state.desk(self, medic, |desk| {
+                desk.decide();
+            }),
+            Action::Begin { medic } => state.desk(self, medic, |desk| {
+                desk.begin();
+            }),
             Action::Send { medic, how, dies } => state.desk(self, medic, |desk| desk.send(how, dies)),
-            Action::Crash { medic } => state.desk(self, medic, |desk| desk.die()),
+            Action::Crash { medic } => state.desk(self, medic, |desk| {
+                desk.die();
+            }),
             // Without the lease there is nothing to settle; at its end a medic gives the lease up.
             Action::Terminate { medic } => {
                 let holds = state.claims(self, medic);

@@ -421,7 +421,7 @@ impl World {
             }
         };
         let suspect = Fact::CannotTellWhich { listening: 0, of: 1 };
-        let evidence = (diagnosis == Diagnosis::Unknown && !self.down).then(|| Evidence {
+        let evidence = (diagnosis == Diagnosis::Unknown && !self.down).then_some(Evidence {
             source: Source::Metrics,
             at: told,
             fact: suspect,
