@@ -219,7 +219,7 @@ fn every_step_is_kept_as_it_is() {
     let ours = Revision::new("r1");
     let steps = [
         Step::Deleting { session: SessionId::new("s"), attempts: 2, not_before: Wall(3) },
-        Step::Disabling { seen: ours.clone() },
+        Step::Disabling { seen: ours.clone(), sent: None },
         Step::DisableUnknown { seen: ours.clone(), sent: Wall(4) },
         Step::Disabled { ours: ours.clone() },
         Step::Enabling { ours, attempts: 1, not_before: Wall(9) },

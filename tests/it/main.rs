@@ -15,6 +15,7 @@ mod http_transport;
 mod incident;
 mod log_tail;
 mod manifests;
+mod model_checking;
 mod recordings;
 mod runbooks;
 mod simulation;
