@@ -193,7 +193,7 @@ impl Stage {
     pub(super) fn open_steps(&self) -> Vec<String> {
         let Ok(store) = Store::open(self.dir.path()) else { return vec!["store unreadable".to_owned()] };
         let open = store.for_manager(&ManagerName::new("garm")).unfinished().unwrap_or_default();
-        open.iter().map(|treatment| format!("{}/{}", treatment.remedy.as_str(), treatment.step.label())).collect()
+        open.iter().map(|treatment| format!("{}/{}", treatment.remedy.kind(), treatment.step.label())).collect()
     }
 
     /// A dead holder's lease lasts for a minute; here that minute is over at once.
