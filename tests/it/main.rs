@@ -7,6 +7,8 @@ mod cli;
 mod config;
 mod conformance;
 mod export;
+mod fault_proxy;
+mod faults;
 mod garm_client;
 mod garm_ws;
 mod github_client;
