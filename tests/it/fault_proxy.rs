@@ -72,7 +72,6 @@ pub(crate) struct Seen {
 
 /// The proxy; dropping it ends it.
 pub(crate) struct Proxy {
-    pub(crate) address: SocketAddr,
     pub(crate) seen: Arc<Seen>,
     ways: watch::Sender<Ways>,
     task: tokio::task::JoinHandle<()>,
@@ -120,13 +119,7 @@ impl Tls {
 }
 
 impl Proxy {
-    pub(crate) async fn start(upstream: SocketAddr, ways: Ways, tls: Option<Tls>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::serve(listener, upstream, ways, tls)
-    }
-
     pub(crate) fn serve(listener: TcpListener, upstream: SocketAddr, ways: Ways, tls: Option<Tls>) -> Self {
-        let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let (ways, present) = watch::channel(ways);
         let counted = Arc::clone(&seen);
@@ -143,7 +136,7 @@ impl Proxy {
                 });
             }
         });
-        Self { address, seen, ways, task }
+        Self { seen, ways, task }
     }
 
     /// From now on so.
