@@ -20,9 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// Nothing here takes longer, however slow the machine.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_secs(100);
 /// The most memory that the process has ever used, a debug build's code included.
-const MEMORY_KB: u64 = 64 * 1024;
+const MEMORY_KB: u64 = 96 * 1024;
 
 /// Which wire is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl Medic {
         if wire == Wire::Github {
             let _ = writeln!(
                 text,
-                "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{}\"\nrequest_timeout = \"1500ms\"",
+                "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{}\"\nconnect_timeout = \"1s\"\nrequest_timeout = \"1500ms\"",
                 token.display()
             );
         } else {
