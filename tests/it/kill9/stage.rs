@@ -196,6 +196,12 @@ impl Stage {
         open.iter().map(|treatment| format!("{}/{}", treatment.remedy.kind(), treatment.step.label())).collect()
     }
 
+    /// Sessions that the ledger calls alive.
+    pub(super) fn known_sessions(&self) -> usize {
+        let Ok(store) = Store::open(self.dir.path()) else { return 0 };
+        store.for_manager(&ManagerName::new("garm")).live_sessions().map_or(0, |sessions| sessions.len())
+    }
+
     /// A dead holder's lease lasts for a minute; here that minute is over at once.
     pub(super) fn let_the_lease_run_out(&self) {
         let store = Store::open(self.dir.path()).unwrap();
