@@ -24,7 +24,7 @@ const KILLS: u32 = 60;
 /// Worlds at a time.
 const WORLDS: usize = 20;
 /// Nothing here takes longer, however slow the machine.
-const PATIENCE: Duration = Duration::from_secs(110);
+const PATIENCE: Duration = Duration::from_secs(75);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Variant {
@@ -213,6 +213,8 @@ async fn fill_the_ledger(stage: &Stage, variant: Variant) {
         }
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("an empty ledger\n{}", stage.told()));
+    let asked = stage.with(|trap, _| trap.asked);
+    until(stage, variant, "the medic has looked twice more", |trap| trap.asked >= asked + 16).await;
 }
 
 /// A person's own act, whatever we had done: enabled first where we had disabled, so that it is a change.
