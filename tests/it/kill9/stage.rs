@@ -199,10 +199,7 @@ impl Stage {
     /// Sessions that the ledger calls alive.
     pub(super) fn known_sessions(&self) -> usize {
         let Ok(store) = Store::open(self.dir.path()) else { return 0 };
-        store
-            .for_manager(&ManagerName::new("garm"))
-            .live_sessions()
-            .map_or(0, |sessions| sessions.iter().filter(|session| session.incarnation.is_some()).count())
+        store.for_manager(&ManagerName::new("garm")).live_sessions().map_or(0, |sessions| sessions.len())
     }
 
     /// A dead holder's lease lasts for a minute; here that minute is over at once.
