@@ -28,6 +28,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The largest answer about one thing: a token, the controller, one set.
+pub const SMALL_BOUND: usize = 1024 * 1024;
+
 /// The longest list or scrape read.
 pub const LIST_BOUND: usize = 16 * 1024 * 1024;
 
@@ -130,7 +133,7 @@ impl GarmClient {
         let body = serde_json::json!({ "username": self.username, "password": password.expose() });
         let address = self.api_address("/auth/login");
         let request = self.request(operation, Method::POST, &address, None, body.to_string())?;
-        let response = self.client.read(operation, request).await?;
+        let response = self.small().read(operation, request).await?;
         if let Some(error) = refusal(&self.client, operation, &response) {
             return Err(error);
         }
@@ -167,13 +170,20 @@ impl GarmClient {
         let address = self.api_address(path);
         let token = self.login_token(None).await?;
         let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
-        let response = self.client.read(operation, request).await?;
+        let lists = matches!(operation, Operation::ListScaleSets | Operation::ListInstances);
+        let client = if lists { self.client.clone() } else { self.small() };
+        let response = client.read(operation, request).await?;
         if !wants_new_token(&response) {
             return Ok(response);
         }
         let token = self.login_token(Some(token.serial)).await?;
         let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
-        self.client.read(operation, request).await
+        client.read(operation, request).await
+    }
+
+    /// For answers about one thing: tokens, the controller, one set.
+    fn small(&self) -> Client {
+        self.client.clone().with_bounds(Bounds { body: SMALL_BOUND, ..self.client.bounds() })
     }
 
     async fn put_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, ApiError> {
