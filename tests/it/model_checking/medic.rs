@@ -318,6 +318,8 @@ impl Desk<'_> {
             sets: &fleet.sets,
             manager: fleet.manager,
             incarnation: fleet.incarnation,
+            crash_loop: false,
+            orders: &[],
             generation: saw.scenario.generation(),
             endpoints: &endpoints,
             blind: false,
@@ -360,6 +362,8 @@ impl Desk<'_> {
             canary: act.canary,
             step: machine::begin(&act.remedy, set, at),
             step_at: at,
+            holder: None,
+            ordered: None,
             revived: None,
         };
         self.judge_beginning(&treatment);
