@@ -247,7 +247,8 @@ fn metrics_and_goroutines_of_the_same_moment_agree_with_the_log() {
             let facts = until_served(build, logs, &text);
             let metrics = metrics_text::parse(&text).unwrap();
             let live = goroutines::count(&read("goroutines")).unwrap();
-            let total = |pick: fn(&scaleset_medic::model::ScopeCounters) -> u64| metrics.scopes.values().map(pick).sum();
+            let total =
+                |pick: fn(&scaleset_medic::model::ScopeCounters) -> u64| metrics.scopes.values().map(pick).sum();
             let (creates, errors, polls): (u64, u64, u64) =
                 (total(|c| c.create), total(|c| c.create_errors), total(|c| c.poll));
 

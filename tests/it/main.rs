@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod conformance;
 mod export;
+mod fuzz;
 mod garm_client;
 mod garm_ws;
 mod github_client;
