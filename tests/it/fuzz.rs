@@ -133,8 +133,8 @@ fn run(target: &str) {
     let mut cases = 0_u32;
     while begun.elapsed() < TIME || cases < 20 {
         let outcome = runner.run(&case, |(seed, other, from, mutations)| {
-            let mut bytes = piece(seed.get(&seeds), from).to_vec();
-            let other = piece(other.get(&seeds), from);
+            let mut bytes = piece(&seeds[seed.index(seeds.len())], from).to_vec();
+            let other = piece(&seeds[other.index(seeds.len())], from);
             for mutation in mutations {
                 mutate(&mut bytes, other, mutation);
             }
