@@ -1,6 +1,8 @@
 //! The properties of the fuzz targets (`fuzz/`), in a bounded run: recordings, and recordings mutated.
 
+#[expect(unreachable_pub, reason = "the fuzz targets, another crate, include the file too")]
 mod properties;
+#[expect(unreachable_pub, reason = "the fuzz targets, another crate, include the file too")]
 mod servers;
 
 use proptest::prelude::*;

@@ -6,7 +6,7 @@ use scaleset_medic::garm::log::parse::Parser;
 use scaleset_medic::garm::log::source::{Facts, LogFile};
 use scaleset_medic::garm::log::tail::{Reached, Tail};
 use scaleset_medic::garm::{goroutines, metrics_text};
-use scaleset_medic::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet, SetLog};
+use scaleset_medic::model::log_fact::{LogEvent, LogEvidence, LogFact, SetLog};
 use scaleset_medic::model::{ForgeId, ScaleSetId};
 use scaleset_medic::probe::ports::LogSource;
 use std::fmt::Write as _;
@@ -116,13 +116,6 @@ fn window<'a>(log: &'a [u8], mark: &str) -> &'a [u8] {
     &log[start..end]
 }
 
-fn set_name(set: &LogSet) -> String {
-    match set {
-        LogSet::Manager(id) => id.to_string(),
-        LogSet::Forge { entity, forge_id } => format!("{entity}#{forge_id}"),
-    }
-}
-
 #[test]
 fn cut_at_every_byte_the_decisive_lines_say_the_same() {
     let situations = [
@@ -206,12 +199,124 @@ fn check(build: &str, expected: &Expect) {
 
 #[test]
 fn the_day_of_the_build_that_gives_up() {
-    check(PRE_FIX, &expect![[""]]);
+    check(PRE_FIX, &expect![[r#"
+        01 run of 1795459531651
+          1 session 36c2c648-2cbf-4a6d-9fe9-01442c376037, opened 1
+          2 session 772c84b0-3f24-4d5b-9d45-968dc82e0259, opened 1
+          3 session 02cb17b5-7bc6-48e2-8e51-3ba708a79890, opened 1
+          4 session a776f05e-0d92-4bb6-9d49-1b4b1e900a17, opened 1
+        02 run of 1795459531651
+          1 session 36c2c648-2cbf-4a6d-9fe9-01442c376037, opened 1
+          2 session 772c84b0-3f24-4d5b-9d45-968dc82e0259, opened 1
+          3 session 02cb17b5-7bc6-48e2-8e51-3ba708a79890, opened 1
+          4 session a776f05e-0d92-4bb6-9d49-1b4b1e900a17, opened 1
+        03 run of 1795459531651
+          1 session 36c2c648-2cbf-4a6d-9fe9-01442c376037, opened 1
+          2 session b69ddd0e-b56c-4071-a111-0bd62c7b50ec, opened 2
+          3 session 02cb17b5-7bc6-48e2-8e51-3ba708a79890, opened 1
+          4 session a776f05e-0d92-4bb6-9d49-1b4b1e900a17, opened 1
+        04 run of 1795459567099
+          1 gave up after 1 conflicts, opened 0
+          2 gave up after 1 conflicts, opened 0
+          3 gave up after 1 conflicts, opened 0
+          4 gave up after 1 conflicts, opened 0
+        05 run of 1795459567099
+          1 retries after 2 conflicts, opened 0
+          2 gave up after 1 conflicts, opened 0
+          3 gave up after 1 conflicts, opened 0
+          4 gave up after 1 conflicts, opened 0
+        06 run of 1795459567099
+          1 session c10668f2-3a2d-4650-8fa4-df61eabe420b, opened 1
+          2 gave up after 1 conflicts, opened 0
+          3 gave up after 1 conflicts, opened 0
+          4 gave up after 1 conflicts, opened 0
+        07 run of 1795459567099
+          1 session c10668f2-3a2d-4650-8fa4-df61eabe420b, opened 1
+          2 session 83f4219a-c496-46fc-8974-8698770aa866, opened 1
+          3 session 7242c349-aad5-4745-ad91-3f97348ca0cc, opened 1
+          4 session c57125f0-f0ee-41c7-8eb7-64dc51bdb3b6, opened 1
+        08 run of 1795459642229
+          1 session dffcfc27-382a-42ae-90aa-0912061b7fff, opened 1
+          2 session 280eb652-9682-43ce-8ad3-4acc4b8ee216, opened 1
+          3 gave up after 1 conflicts, opened 0
+          4 session 60bf36ef-40ca-41e9-bbb4-73809ed8c895, opened 1
+        09 run of 1795459642229, stopped
+          1 closed, opened 1
+          2 closed, opened 1
+          3 gave up after 1 conflicts, opened 0
+          4 closed, opened 1
+        10 run of 1795459650671, panic
+          1 closed, opened 1
+          2 session 3efc678f-1521-4c47-8673-9567955aeb3b, opened 1
+          3 gave up after 1 conflicts, opened 0
+          4 session 41d09627-7685-4c06-944d-1b40dd313a62, opened 1
+        11 run of 1795459665086
+          1 session 02dcdd12-d85b-452e-9d97-efafaf1e8b23, opened 1
+          2 gave up after 1 conflicts, opened 0
+          3 gave up after 1 conflicts, opened 0
+          4 gave up after 1 conflicts, opened 0
+    "#]]);
 }
 
 #[test]
 fn the_day_of_the_build_that_retries() {
-    check(POST_FIX, &expect![[""]]);
+    check(POST_FIX, &expect![[r#"
+        01 run of 1795459531702
+          1 session cd3f8e35-852e-4b66-8812-ef454af7eade, opened 1
+          2 session e3eff5cb-de63-4e3e-8adf-43e48d1625f6, opened 1
+          3 session cc6a20d3-98bc-4cff-88f3-1fd3a4447edc, opened 1
+          4 session 11c72d22-f19a-489d-941b-007752bf675a, opened 1
+        02 run of 1795459531702
+          1 session cd3f8e35-852e-4b66-8812-ef454af7eade, opened 1
+          2 session e3eff5cb-de63-4e3e-8adf-43e48d1625f6, opened 1
+          3 session cc6a20d3-98bc-4cff-88f3-1fd3a4447edc, opened 1
+          4 session 11c72d22-f19a-489d-941b-007752bf675a, opened 1
+        03 run of 1795459531702
+          1 session cd3f8e35-852e-4b66-8812-ef454af7eade, opened 1
+          2 session 11227318-9973-4646-83f7-640e72fb194e, opened 2
+          3 session cc6a20d3-98bc-4cff-88f3-1fd3a4447edc, opened 1
+          4 session 11c72d22-f19a-489d-941b-007752bf675a, opened 1
+        04 run of 1795459567163
+          1 retries after 5 conflicts, opened 0
+          2 retries after 5 conflicts, opened 0
+          3 retries after 5 conflicts, opened 0
+          4 retries after 5 conflicts, opened 0
+        05 run of 1795459567163
+          1 retries after 8 conflicts, opened 0
+          2 retries after 8 conflicts, opened 0
+          3 retries after 8 conflicts, opened 0
+          4 retries after 8 conflicts, opened 0
+        06 run of 1795459567163
+          1 session 3fb7f6d2-1364-459d-90aa-92a0c51c1d04, opened 1
+          2 session 0ea8482c-2a6f-4199-999b-0028b058ef94, opened 1
+          3 session 52a20259-751b-490c-8561-216edd109f55, opened 1
+          4 session b53481fc-528e-4011-ae25-431918dda1ca, opened 1
+        07 run of 1795459567163
+          1 session 3fb7f6d2-1364-459d-90aa-92a0c51c1d04, opened 1
+          2 session 17435e66-9c84-4fe7-8b5b-127dd5006028, opened 2
+          3 session aea2500b-0f3d-4203-96f4-c4ef78ea6354, opened 2
+          4 session 2204dd86-a4db-4183-8de8-5949da75c388, opened 2
+        08 run of 1795459642429
+          1 session 60ba7dce-b283-48f3-8ee4-c68e328dc536, opened 1
+          2 session 40a46e74-9433-4831-a04d-d5dfe6d03863, opened 1
+          3 retries after 5 conflicts, opened 0
+          4 session 634ef08a-c890-42dd-b651-dde0256ec8e9, opened 1
+        09 run of 1795459642429, stopped
+          1 closed, opened 1
+          2 closed, opened 1
+          3 retries after 5 conflicts, opened 0
+          4 closed, opened 1
+        10 run of 1795459651024, panic
+          1 closed, opened 1
+          2 session 0f63bdb1-6d74-44a3-9d84-944d224b4250, opened 1
+          3 retries after 5 conflicts, opened 0
+          4 session a3694b69-205d-4a5f-8e5c-b5675d655fd8, opened 1
+        11 run of 1795459665411
+          1 session bc82df76-c845-434d-91e4-de46bf43974d, opened 1
+          2 retries after 9 conflicts, opened 0
+          3 retries after 9 conflicts, opened 0
+          4 retries after 9 conflicts, opened 0
+    "#]]);
 }
 
 /// What the log had said when a recorded answer was served: up to the access line of that answer.
@@ -277,5 +382,12 @@ fn metrics_and_goroutines_of_the_same_moment_agree_with_the_log() {
             .unwrap();
         }
     }
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        garm-2026-04-pre-fix healthy: 0 conflicts, 4 opened, 0 closed, 4 polls, 4 listeners, 4 workers
+        garm-2026-04-pre-fix stuck: 4 conflicts, 0 opened, 0 closed, 0 polls, 0 listeners, 0 workers
+        garm-2026-04-pre-fix after-stale-sessions-expired: 11 conflicts, 1 opened, 0 closed, 1 polls, 1 listeners, 1 workers
+        garm-2026-07-post-fix healthy: 0 conflicts, 4 opened, 0 closed, 4 polls, 4 listeners, 4 workers
+        garm-2026-07-post-fix stuck: 16 conflicts, 0 opened, 0 closed, 0 polls, 0 listeners, 4 workers
+        garm-2026-07-post-fix after-stale-sessions-expired: 50 conflicts, 4 opened, 0 closed, 4 polls, 4 listeners, 4 workers
+    "#]].assert_eq(&table);
 }
