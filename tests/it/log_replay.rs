@@ -147,7 +147,37 @@ fn cut_at_every_byte_the_decisive_lines_say_the_same() {
             }
         }
     }
-    expect![[""]].assert_eq(&table);
+    expect![[r#"
+        03 garm-2026-04-pre-fix, 1275 cuts
+          SessionClosing { set: Manager(ScaleSetId(2)) }
+        04 garm-2026-04-pre-fix, 1002 cuts
+          Conflict { set: Forge { entity: "acme1", forge_id: ForgeId(3) }, owner: None, gave_up: true }
+        06 garm-2026-04-pre-fix, 1052 cuts
+          Poll { set: Manager(ScaleSetId(1)), cursor: 1 }
+          SessionOpened { set: Manager(ScaleSetId(1)), session: SessionId("c10668f2-3a2d-4650-8fa4-df61eabe420b") }
+        10 garm-2026-04-pre-fix, 1009 cuts
+          ListenerStopped { set: Manager(ScaleSetId(1)) }
+          Panic
+        12 garm-2026-04-pre-fix, 1021 cuts
+          Conflict { set: Forge { entity: "acme0", forge_id: ForgeId(1) }, owner: None, gave_up: true }
+        03 garm-2026-07-post-fix, 1025 cuts
+          SessionClosing { set: Manager(ScaleSetId(2)) }
+          ListenerStopped { set: Manager(ScaleSetId(2)) }
+          ListenerStopped { set: Manager(ScaleSetId(2)) }
+        04 garm-2026-07-post-fix, 1174 cuts
+          Conflict { set: Manager(ScaleSetId(1)), owner: None, gave_up: false }
+          WorkerStarted { set: Manager(ScaleSetId(4)) }
+        06 garm-2026-07-post-fix, 1577 cuts
+          SessionOpened { set: Manager(ScaleSetId(4)), session: SessionId("b53481fc-528e-4011-ae25-431918dda1ca") }
+          Poll { set: Manager(ScaleSetId(4)), cursor: 0 }
+          Conflict { set: Manager(ScaleSetId(1)), owner: None, gave_up: false }
+        10 garm-2026-07-post-fix, 1046 cuts
+          Panic
+        12 garm-2026-07-post-fix, 1544 cuts
+          Conflict { set: Manager(ScaleSetId(1)), owner: None, gave_up: false }
+          Conflict { set: Manager(ScaleSetId(1)), owner: None, gave_up: false }
+    "#]]
+    .assert_eq(&table);
 }
 
 /// The set as a person would put it.
@@ -199,7 +229,9 @@ fn check(build: &str, expected: &Expect) {
 
 #[test]
 fn the_day_of_the_build_that_gives_up() {
-    check(PRE_FIX, &expect![[r#"
+    check(
+        PRE_FIX,
+        &expect![[r#"
         01 run of 1795459531651
           1 session 36c2c648-2cbf-4a6d-9fe9-01442c376037, opened 1
           2 session 772c84b0-3f24-4d5b-9d45-968dc82e0259, opened 1
@@ -255,12 +287,15 @@ fn the_day_of_the_build_that_gives_up() {
           2 gave up after 1 conflicts, opened 0
           3 gave up after 1 conflicts, opened 0
           4 gave up after 1 conflicts, opened 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn the_day_of_the_build_that_retries() {
-    check(POST_FIX, &expect![[r#"
+    check(
+        POST_FIX,
+        &expect![[r#"
         01 run of 1795459531702
           1 session cd3f8e35-852e-4b66-8812-ef454af7eade, opened 1
           2 session e3eff5cb-de63-4e3e-8adf-43e48d1625f6, opened 1
@@ -316,7 +351,8 @@ fn the_day_of_the_build_that_retries() {
           2 retries after 9 conflicts, opened 0
           3 retries after 9 conflicts, opened 0
           4 retries after 9 conflicts, opened 0
-    "#]]);
+    "#]],
+    );
 }
 
 /// What the log had said when a recorded answer was served: up to the access line of that answer.
