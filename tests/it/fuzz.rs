@@ -11,8 +11,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The time each property has, beyond its recordings.
-const TIME: Duration = Duration::from_millis(800);
+/// How many mutated recordings each property gets, and the time after which it gets no more.
+const CASES: u32 = 2000;
+const TIME: Duration = Duration::from_millis(1500);
 /// As much of a recording as is taken at once.
 const SEED_MAX: usize = 4096;
 
@@ -133,7 +134,7 @@ fn run(target: &str) {
     let mut runner = TestRunner::new_with_rng(config, rng);
     let begun = Instant::now();
     let mut cases = 0_u32;
-    while begun.elapsed() < TIME || cases < 20 {
+    while cases < 20 || (cases < CASES && begun.elapsed() < TIME) {
         let outcome = runner.run(&case, |(seed, other, from, mutations)| {
             let mut bytes = piece(&seeds[seed.index(seeds.len())], from).to_vec();
             let other = piece(&seeds[other.index(seeds.len())], from);
@@ -152,6 +153,17 @@ fn run(target: &str) {
 fn piece(seed: &[u8], from: Index) -> &[u8] {
     let from = if seed.len() > SEED_MAX { from.index(seed.len() - SEED_MAX) } else { 0 };
     &seed[from..seed.len().min(from + SEED_MAX)]
+}
+
+#[test]
+fn the_servers_let_the_clients_in() {
+    let sets = |answers: servers::Answers<_>| answers.sets.map(|sets: Vec<scaleset_medic::model::ScaleSet>| sets.len());
+    let lists = seeds("garm_json");
+    assert!(lists.iter().any(|seed| sets(servers::ask_garm(seed)) == Some(4)), "no list of four sets was taken");
+    assert!(!servers::ask_garm(b"{").failures.is_empty());
+    let answers: Vec<_> = seeds("broker_json").iter().map(|seed| servers::ask_github(seed)).collect();
+    assert!(answers.iter().any(|answer| answer.sets.as_ref().is_some_and(|sets| sets.len() == 2)));
+    assert!(answers.iter().any(|answer| answer.session.is_some()));
 }
 
 #[test]
