@@ -127,7 +127,9 @@ fn body(recorded: &[u8]) -> Vec<u8> {
 fn run(target: &str) {
     let property = properties::ALL.iter().find(|(name, _)| *name == target).unwrap().1;
     let seeds = seeds(target);
-    seeds.iter().for_each(|seed| property(seed));
+    for seed in &seeds {
+        property(seed);
+    }
     let case = (any::<Index>(), any::<Index>(), any::<Index>(), proptest::collection::vec(mutation(), 0..6));
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let config = Config { cases: 1, failure_persistence: None, ..Config::default() };

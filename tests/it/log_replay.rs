@@ -231,7 +231,7 @@ fn check(build: &str, expected: &Expect) {
 fn the_day_of_the_build_that_gives_up() {
     check(
         PRE_FIX,
-        &expect![[r#"
+        &expect![[r"
         01 run of 1795459531651
           1 session 36c2c648-2cbf-4a6d-9fe9-01442c376037, opened 1
           2 session 772c84b0-3f24-4d5b-9d45-968dc82e0259, opened 1
@@ -287,7 +287,7 @@ fn the_day_of_the_build_that_gives_up() {
           2 gave up after 1 conflicts, opened 0
           3 gave up after 1 conflicts, opened 0
           4 gave up after 1 conflicts, opened 0
-    "#]],
+    "]],
     );
 }
 
@@ -295,7 +295,7 @@ fn the_day_of_the_build_that_gives_up() {
 fn the_day_of_the_build_that_retries() {
     check(
         POST_FIX,
-        &expect![[r#"
+        &expect![[r"
         01 run of 1795459531702
           1 session cd3f8e35-852e-4b66-8812-ef454af7eade, opened 1
           2 session e3eff5cb-de63-4e3e-8adf-43e48d1625f6, opened 1
@@ -351,7 +351,7 @@ fn the_day_of_the_build_that_retries() {
           2 retries after 9 conflicts, opened 0
           3 retries after 9 conflicts, opened 0
           4 retries after 9 conflicts, opened 0
-    "#]],
+    "]],
     );
 }
 
@@ -418,12 +418,12 @@ fn metrics_and_goroutines_of_the_same_moment_agree_with_the_log() {
             .unwrap();
         }
     }
-    expect![[r#"
+    expect![[r"
         garm-2026-04-pre-fix healthy: 0 conflicts, 4 opened, 0 closed, 4 polls, 4 listeners, 4 workers
         garm-2026-04-pre-fix stuck: 4 conflicts, 0 opened, 0 closed, 0 polls, 0 listeners, 0 workers
         garm-2026-04-pre-fix after-stale-sessions-expired: 11 conflicts, 1 opened, 0 closed, 1 polls, 1 listeners, 1 workers
         garm-2026-07-post-fix healthy: 0 conflicts, 4 opened, 0 closed, 4 polls, 4 listeners, 4 workers
         garm-2026-07-post-fix stuck: 16 conflicts, 0 opened, 0 closed, 0 polls, 0 listeners, 4 workers
         garm-2026-07-post-fix after-stale-sessions-expired: 50 conflicts, 4 opened, 0 closed, 4 polls, 4 listeners, 4 workers
-    "#]].assert_eq(&table);
+    "]].assert_eq(&table);
 }

@@ -24,8 +24,11 @@ const NAME_MAX: usize = 256;
 /// The longest error that may be shown for one answer.
 const DETAIL_MAX: usize = 4096;
 
-/// A property, by the name of its fuzz target.
-pub const ALL: [(&str, fn(&[u8])); 7] = [
+/// Panics where it does not hold.
+pub type Property = fn(&[u8]);
+
+/// The properties, by the names of their fuzz targets.
+pub const ALL: [(&str, Property); 7] = [
     ("log_line", log_line),
     ("log_tail", log_tail),
     ("metrics_text", metrics_text),
@@ -45,8 +48,8 @@ pub fn log_line(bytes: &[u8]) {
             assert!(!rest.is_empty() && rest.len() < line.len(), "what may begin inside a line is shorter than it");
         }
         // As a restart between two lines keeps it.
-        let kept = serde_json::to_string(&parser.state()).expect("a state can be kept");
-        let mut resumed = Parser::new(serde_json::from_str(&kept).expect("what was kept can be read"));
+        let kept = serde_json::to_string(&parser.state()).unwrap();
+        let mut resumed = Parser::new(serde_json::from_str(&kept).unwrap());
         let fact = parser.line(line);
         assert_eq!(resumed.line(line), fact, "a restart changes no fact");
         assert_eq!(resumed.state(), parser.state());
@@ -55,7 +58,7 @@ pub fn log_line(bytes: &[u8]) {
             evidence.absorb(&fact);
         }
     }
-    serde_json::to_string(&evidence).expect("evidence can be kept");
+    serde_json::to_string(&evidence).unwrap();
 }
 
 fn is_in_bounds(fact: &LogFact, line: &[u8], dated: Option<u64>) {
@@ -106,14 +109,14 @@ pub fn log_tail(bytes: &[u8]) {
         None => Vec::new(),
     };
     for restarts in [false, true] {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("garm.log");
-        let mut log = std::fs::File::create(&path).expect("a file");
+        let mut log = std::fs::File::create(&path).unwrap();
         let (mut tail, mut found) = (Tail::new(&path, None), Vec::new());
         for piece in bytes.chunks(size) {
-            log.write_all(piece).expect("the file grows");
+            log.write_all(piece).unwrap();
             let mut sink = |line: &[u8]| found.push(line.to_vec());
-            while tail.step(&mut sink).expect("the file can be read").reached == Reached::Within {}
+            while tail.step(&mut sink).unwrap().reached == Reached::Within {}
             if restarts {
                 tail = Tail::new(&path, tail.position(Parser::default().state()));
             }
@@ -169,7 +172,7 @@ pub fn garm_json(bytes: &[u8]) {
     }
     assert!(sets.len() <= wire.len(), "more sets than objects");
     for set in sets {
-        let known = seen.get(&Some(set.id.0)).expect("an invented set");
+        let known = seen.get(&Some(set.id.0)).unwrap();
         assert!(known.contains(&(set.enabled == Enablement::Enabled)), "a missing `enabled` means disabled");
     }
 }

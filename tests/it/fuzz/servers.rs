@@ -42,7 +42,7 @@ impl Server {
         let sum = bytes.iter().fold(bytes.len(), |sum, byte| sum.wrapping_add(usize::from(*byte)));
         let well_formed = serde_json::from_slice::<serde_json::Value>(bytes).is_ok();
         let status = if well_formed { 200 } else { statuses[sum % statuses.len()] };
-        Self { body: Bytes::copy_from_slice(bytes), status: StatusCode::from_u16(status).expect("a status") }
+        Self { body: Bytes::copy_from_slice(bytes), status: StatusCode::from_u16(status).unwrap() }
     }
 }
 
@@ -72,7 +72,7 @@ impl Transport for Server {
 /// Under virtual time: what a client waits for costs nothing.
 fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime").block_on(work)
+    runtime.unwrap().block_on(work)
 }
 
 fn clock() -> Arc<dyn Clock> {
@@ -91,7 +91,7 @@ pub fn ask_garm(bytes: &[u8]) -> Answers<ScaleSet> {
             password: Arc::new(|| Ok(Secret::new(PASSWORD))),
             metrics: MetricsAccess::Token,
         };
-        let garm = GarmClient::new(&client, options).expect("an address");
+        let garm = GarmClient::new(&client, options).unwrap();
         let sets = garm.scale_sets().await;
         let mut failures = Vec::new();
         failures.extend(sets.as_ref().err().cloned());
