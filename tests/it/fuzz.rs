@@ -8,11 +8,13 @@ mod servers;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How many mutated recordings each property gets, and the time after which it gets no more.
 const CASES: u32 = 2000;
+const CASES_LEAST: u32 = 20;
 const TIME: Duration = Duration::from_millis(1500);
 /// As much of a recording as is taken at once.
 const SEED_MAX: usize = 4096;
@@ -132,23 +134,24 @@ fn run(target: &str) {
     }
     let case = (any::<Index>(), any::<Index>(), any::<Index>(), proptest::collection::vec(mutation(), 0..6));
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let config = Config { cases: 1, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let begun = Instant::now();
-    let mut cases = 0_u32;
-    while cases < 20 || (cases < CASES && begun.elapsed() < TIME) {
-        let outcome = runner.run(&case, |(seed, other, from, mutations)| {
-            let mut bytes = piece(&seeds[seed.index(seeds.len())], from).to_vec();
-            let other = piece(&seeds[other.index(seeds.len())], from);
-            for mutation in mutations {
-                mutate(&mut bytes, other, mutation);
-            }
-            property(&bytes);
-            Ok(())
-        });
-        outcome.unwrap_or_else(|error| panic!("{target}, case {cases}: {error}"));
-        cases += 1;
-    }
+    let (begun, ran) = (Instant::now(), Cell::new(0_u32));
+    let outcome = runner.run(&case, |(seed, other, from, mutations)| {
+        if begun.elapsed() > TIME && ran.get() >= CASES_LEAST {
+            return Ok(());
+        }
+        ran.set(ran.get() + 1);
+        let mut bytes = piece(&seeds[seed.index(seeds.len())], from).to_vec();
+        let other = piece(&seeds[other.index(seeds.len())], from);
+        for mutation in mutations {
+            mutate(&mut bytes, other, mutation);
+        }
+        property(&bytes);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{target}: {error}"));
+    assert!(ran.get() >= CASES_LEAST, "{target}: {} cases", ran.get());
 }
 
 /// A part of a recording that can be done with in a moment.
