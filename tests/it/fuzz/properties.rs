@@ -163,7 +163,12 @@ pub fn garm_json(bytes: &[u8]) {
     let answers = servers::ask_garm(bytes);
     answers.failures.iter().for_each(is_fit_to_show);
     let Some(sets) = answers.sets else { return };
-    let wire: Vec<serde_json::Value> = serde_json::from_slice(bytes).unwrap_or_default();
+    // Fields that nobody reads may hold what a stricter reader refuses: no text, numbers beyond all bounds.
+    let text = String::from_utf8_lossy(bytes);
+    let Ok(wire) = serde_json::from_str::<Vec<serde_json::Value>>(&text) else { return };
+    if !wire.iter().all(serde_json::Value::is_object) {
+        return;
+    }
     let mut seen = BTreeMap::new();
     for set in &wire {
         // Of a repeated id, any of its objects may be the one that counts.
