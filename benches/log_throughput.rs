@@ -1,7 +1,7 @@
 //! How fast a manager's log is followed, and what an idle one costs (`docs/performance.md`, "Following a log").
 //!
 //! `cargo bench --bench log_throughput -- [MEGABYTES]` writes logs of that size (256 unless told) by repeating recorded
-//! lines of two real GARM builds, and follows them as the medic does: tail, parser, evidence, ledger feed, SQLite. The
+//! lines of two real GARM builds, and follows them as the medic does: tail, parser, evidence, ledger feed, `SQLite`. The
 //! time counted is the process's own on a core, so that a busy machine does not blur it. Fails when a goal is missed.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark for a terminal")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// The goal, in megabytes (10^6 bytes) for each second of one core.
 const GOAL: f64 = 100.0;
-/// What following may add to the peak of the resident memory: a few buffers, and SQLite's first pages.
+/// What following may add to the peak of the resident memory: a few buffers, and the database's first pages.
 const MEMORY_GOAL_KB: u64 = 4 * 1024;
 /// What a look at an unchanged log may cost.
 const IDLE_GOAL: Duration = Duration::from_micros(20);
@@ -94,7 +94,7 @@ fn follow(path: &Path, name: &str) -> bool {
             break;
         }
     }
-    let (core, wall) = (on_core() - begun, clock.elapsed());
+    let (core, wall) = (on_core().saturating_sub(begun), clock.elapsed());
     let grown = peak_kb().saturating_sub(before);
     let read = log.batch().position.unwrap().offset;
     assert!(read + 4096 > metadata.len(), "{read} of {} bytes were read", metadata.len());
@@ -117,7 +117,7 @@ fn idle(folder: &Path) -> bool {
     for _ in 0..IDLE_POLLS {
         log.step();
     }
-    let each = (on_core() - begun) / IDLE_POLLS;
+    let each = on_core().saturating_sub(begun) / IDLE_POLLS;
     let faults = page_faults() - faults;
     println!("idle: {each:?} of one core for a look at an unchanged log; {faults} page faults in {IDLE_POLLS} looks");
     each < IDLE_GOAL

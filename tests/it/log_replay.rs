@@ -403,7 +403,9 @@ fn metrics_and_goroutines_of_the_same_moment_agree_with_the_log() {
             assert_eq!(opened - closed, u64::from(live.listeners), "{build} {moment}: living listeners");
 
             let mut evidence = LogEvidence::default();
-            facts.iter().for_each(|fact| evidence.absorb(fact));
+            for fact in &facts {
+                evidence.absorb(fact);
+            }
             let started = evidence.by_id.values().filter(|set| set.started.is_some() && set.gave_up.is_none()).count();
             assert_eq!(started as u64, u64::from(live.workers), "{build} {moment}: living workers");
             let process = metrics.incarnation.unwrap().0;
