@@ -107,7 +107,7 @@ pub fn ask_garm(bytes: &[u8]) -> Answers<ScaleSet> {
 pub fn ask_github(bytes: &[u8]) -> Answers<ForgeSet> {
     run(async {
         let transport: Arc<dyn Transport> = Arc::new(Server::new(bytes));
-        let wires = Wires { transport, recorder: Arc::new(NoRecorder), clock: clock() };
+        let wires = Wires { transport, recorder: Arc::new(NoRecorder), clock: clock(), jitter: Arc::new(|most| most) };
         let options = AccessOptions {
             endpoint: EndpointName::new("sim"),
             entities: Vec::new(),

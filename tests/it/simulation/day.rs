@@ -125,7 +125,7 @@ impl Day {
         let mut dice = rng(seed);
         let mut given = Given::of(Generation::PreFix, pick(&mut dice, &[1, 2, 3]));
         given.fleet = given.fleet.each(|garm| garm.background = Background::StartOnly);
-        Self { seed, given, length: Span::hours(6), script: Script::All, broken }
+        Self { seed, given, length: Span::hours(3), script: Script::All, broken }
     }
 
     /// Lives it under virtual time.
@@ -310,7 +310,8 @@ impl Life {
             return;
         }
         let mut at = START.plus(Span::mins(self.dice.random_range(3..30)));
-        while at < end.minus(Span::mins(70)) {
+        let last = if self.day.broken == Broken::Not { end.minus(Span::mins(70)) } else { end };
+        while at < last {
             if self.dice.random_range(0..10) < 7 {
                 self.at(at, Event::Crash);
             }

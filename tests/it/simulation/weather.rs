@@ -38,8 +38,6 @@ impl Climate {
 pub(crate) enum Broken {
     /// It is whole.
     Not,
-    /// It cannot tell a person's change from its own: every revision reads the same. I2.
-    BlindToPeople,
     /// Its enables never arrive. I3.
     NeverEnables,
     /// It sees no session of the manager, whatever there is. I4.
@@ -52,9 +50,6 @@ impl Broken {
     fn spoil(self, request: &str, body: Bytes) -> Bytes {
         match self {
             Self::Not | Self::NeverEnables | Self::Forgetful => body,
-            Self::BlindToPeople if request.contains("/scalesets") => {
-                replace_values(&body, "\"updated_at\":\"", "2026-01-01T00:00:00Z", b'"')
-            }
             Self::BlindToSessions if request.contains("/metrics") => {
                 let text = String::from_utf8_lossy(&body);
                 let kept = text.lines().filter(|line| {
@@ -62,23 +57,9 @@ impl Broken {
                 });
                 Bytes::from(kept.collect::<Vec<_>>().join("\n") + "\n")
             }
-            Self::BlindToPeople | Self::BlindToSessions => body,
+            Self::BlindToSessions => body,
         }
     }
-}
-
-/// Every value that begins after `mark` and ends before `end` becomes `value`.
-fn replace_values(body: &Bytes, mark: &str, value: &str, end: u8) -> Bytes {
-    let text = String::from_utf8_lossy(body).into_owned();
-    let mut parts = text.split(mark);
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let rest = part.find(char::from(end)).map_or("", |at| &part[at..]);
-        out.push_str(mark);
-        out.push_str(value);
-        out.push_str(rest);
-    }
-    Bytes::from(out)
 }
 
 /// What the network, the truth and the scenario share.
