@@ -100,6 +100,7 @@ class Lab:
         self.out = open(self.stage.dir / f"{self.name}.log", "a")
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.out, stderr=self.out, text=True)
         until(f"{self.name} serves", lambda: self.metric("last_sweep_timestamp_seconds") > 0)
+        until(f"{self.name} is scraped", lambda: self.stage.has(f'up{{job="{self.name}"}} == 1'))
 
     def type(self, line):
         self.process.stdin.write(line + "\n")
@@ -207,6 +208,10 @@ class Stage:
     def is_firing(self, name, manager):
         return (name, manager) in self.firing_now
 
+    def has(self, expression):
+        """Whether an expression gives anything now."""
+        return bool(get(f"{self.prometheus}/api/v1/query", query=expression)["data"]["result"])
+
     def has_data(self, expression, end):
         """Whether an expression gives anything at any second of the run."""
         data = get(f"{self.prometheus}/api/v1/query_range", query=expression, start=self.begun, end=end, step=1)
@@ -266,7 +271,7 @@ def slow_motion(lab):
 
 
 def manager_down(lab):
-    """The manager dies, stays away, and dies again; the medic's own access fails."""
+    """The manager dies, stays away, and dies again."""
     lab.well()
     lab.type("kill")
     lab.fires("ManagerUnseen", "EvidenceSourceDown")
@@ -277,44 +282,57 @@ def manager_down(lab):
         until("the manager is down", lambda: lab.metric("manager_up") == 0)
     lab.fires("ManagerCrashLoop")
     lab.type("start")
-    lab.type("no-quota 5m")
-    lab.fires("GithubQuotaLow")
-    lab.resolves("ManagerUnseen", "EvidenceSourceDown", "ManagerCrashLoop", "GithubQuotaLow")
+    lab.resolves("ManagerUnseen", "EvidenceSourceDown", "ManagerCrashLoop")
 
 
-def github_ill(lab):
-    """What only GitHub can do to a set."""
+def broker_fails(lab):
+    """GitHub's broker fails every poll; then the manager's credential is refused."""
     lab.well()
     lab.type("broker-fails")
     lab.fires("ScaleSetFlapping")
     lab.type("well")
     lab.resolves("ScaleSetFlapping")
+    lab.well()
     lab.type("revoke-garm")
+    lab.type("crash")
     lab.fires("ScaleSetUnauthorized")
     lab.type("well")
     lab.resolves("ScaleSetUnauthorized")
 
 
-def owner_and_removal(lab):
-    """Another controller takes a set; a set is removed."""
+def another_owner(lab):
+    """Another controller takes a set."""
     lab.well()
     lab.type("foreign 1h")
     lab.type("crash")
     lab.fires("ScaleSetHeldElsewhere")
     lab.type("well")
     lab.resolves("ScaleSetHeldElsewhere")
+
+
+def set_removed(lab):
+    """A set is removed at GitHub."""
+    lab.well()
     lab.type("remove")
     lab.fires("ScaleSetMissing")
     lab.type("well")
     lab.resolves("ScaleSetMissing")
 
 
+def quota_used_up(lab):
+    """The medic's quota is gone; it is told when GitHub is asked, which is when sets are ill."""
+    lab.well()
+    lab.type("no-quota 20m")
+    lab.type("crash")
+    lab.fires("GithubQuotaLow")
+    lab.resolves("GithubQuotaLow")
+
+
 def left_disabled(lab):
     """The manager refuses to enable what was disabled."""
     lab.well()
     lab.type("crash")
-    until("the set is disabled", lambda: lab.metric("scale_set_disabled_by_medic") >= 1)
-    lab.type("refuse-updates")
+    lab.type("refuse-enable")
     lab.fires("ScaleSetLeftDisabled", "HealIntentsOpen")
     lab.type("well")
     lab.resolves("ScaleSetLeftDisabled", "HealIntentsOpen")
@@ -327,12 +345,21 @@ def treatments_fail(lab):
     lab.type("crash")
     lab.fires("TreatmentUnverified", "HealBreakerOpen", "HealBreakerOpenLong")
     lab.tool("resume", "--breaker")
-    lab.resolves("HealBreakerOpen", "HealBreakerOpenLong")
+    lab.resolves("HealBreakerOpen", "HealBreakerOpenLong", "TreatmentUnverified")
+
+
+def budget_spent(lab):
+    """One crash after the other, until the set's treatments are used up."""
+    for _ in range(3):
+        lab.well()
+        lab.type("crash")
+        until("the set is ill", lambda: lab.listening() == 0)
+    lab.well()
+    lab.type("crash")
     lab.fires("HealBudgetExhausted")
-    lab.type("well")
     lab.type("stop")
     lab.type("start")
-    lab.resolves("HealBudgetExhausted", "TreatmentUnverified")
+    lab.resolves("HealBudgetExhausted")
 
 
 SCENES = [
@@ -340,10 +367,13 @@ SCENES = [
     (dry_run, ["--sets", "2", "--speed", "10", "--mode", "observe"]),
     (slow_motion, ["--sets", "1", "--speed", "0.1"]),
     (manager_down, ["--sets", "2", "--speed", "10"]),
-    (github_ill, ["--sets", "2", "--speed", "20", "--generation", "postfix"]),
-    (owner_and_removal, ["--sets", "2", "--speed", "20", "--generation", "postfix"]),
-    (left_disabled, ["--sets", "1", "--speed", "5", "--stale-session", "3m"]),
-    (treatments_fail, ["--sets", "1", "--speed", "40"]),
+    (broker_fails, ["--sets", "2", "--speed", "20", "--ledger"]),
+    (another_owner, ["--sets", "4", "--speed", "20", "--ledger"]),
+    (set_removed, ["--sets", "3", "--speed", "10", "--ledger", "--mode", "observe"]),
+    (quota_used_up, ["--sets", "2", "--speed", "40"]),
+    (left_disabled, ["--sets", "1", "--speed", "5"]),
+    (treatments_fail, ["--sets", "3", "--speed", "40"]),
+    (budget_spent, ["--sets", "1", "--speed", "40", "--stale-session", "60s"]),
 ]
 
 
