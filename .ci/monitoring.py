@@ -121,11 +121,6 @@ class Lab:
             rows = answer.read().decode().splitlines()
         return sum(row.endswith(" 1") and 'state="listening"' in row for row in rows)
 
-    def tool(self, *words):
-        """A command of the tool on this lab's medic."""
-        config = re.search(r"--config (\S+)", pathlib.Path(self.out.name).read_text())[1]
-        subprocess.run([self.stage.medic, "--config", config, *words], check=True, stdout=subprocess.DEVNULL, timeout=20)
-
     def stop(self):
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -294,7 +289,6 @@ def broker_fails(lab):
     lab.resolves("ScaleSetFlapping")
     lab.well()
     lab.type("revoke-garm")
-    lab.type("crash")
     lab.fires("ScaleSetUnauthorized")
     lab.type("well")
     lab.resolves("ScaleSetUnauthorized")
@@ -311,11 +305,15 @@ def another_owner(lab):
 
 
 def set_removed(lab):
-    """A set is removed at GitHub."""
+    """A set that nobody polls is removed at GitHub; a proper restart of the manager makes it anew."""
     lab.well()
+    lab.type("crash")
+    until("the sets are ill", lambda: lab.listening() == 0)
     lab.type("remove")
     lab.fires("ScaleSetMissing")
-    lab.type("well")
+    lab.type("stop")
+    until("the manager is down", lambda: lab.metric("manager_up") == 0)
+    lab.type("start")
     lab.resolves("ScaleSetMissing")
 
 
@@ -339,13 +337,14 @@ def left_disabled(lab):
 
 
 def treatments_fail(lab):
-    """Sessions stay refused whatever is done, until a person mends it and closes the breaker."""
+    """Sessions stay refused whatever is done. When the cause is gone, the trial of the half-open breaker closes it."""
     lab.well()
     lab.type("phantom 10h")
     lab.type("crash")
     lab.fires("TreatmentUnverified", "HealBreakerOpen", "HealBreakerOpenLong")
-    lab.tool("resume", "--breaker")
-    lab.resolves("HealBreakerOpen", "HealBreakerOpenLong", "TreatmentUnverified")
+    lab.type("well")
+    lab.type("crash")
+    lab.resolves("TreatmentUnverified", "HealBreakerOpen", "HealBreakerOpenLong")
 
 
 def budget_spent(lab):
@@ -369,10 +368,10 @@ SCENES = [
     (manager_down, ["--sets", "2", "--speed", "10"]),
     (broker_fails, ["--sets", "2", "--speed", "20", "--ledger"]),
     (another_owner, ["--sets", "4", "--speed", "20", "--ledger"]),
-    (set_removed, ["--sets", "3", "--speed", "10", "--ledger", "--mode", "observe"]),
+    (set_removed, ["--sets", "3", "--speed", "20", "--mode", "observe"]),
     (quota_used_up, ["--sets", "2", "--speed", "40"]),
     (left_disabled, ["--sets", "1", "--speed", "5"]),
-    (treatments_fail, ["--sets", "3", "--speed", "40"]),
+    (treatments_fail, ["--sets", "3", "--speed", "50"]),
     (budget_spent, ["--sets", "1", "--speed", "40", "--stale-session", "60s"]),
 ]
 

@@ -135,6 +135,8 @@ impl Order {
             }
             Self::NoQuota(span) => {
                 world.github.exhaust_quota("medic", now.plus(span));
+                // Only the REST API counts, which is asked for new tokens.
+                world.github.expire_tokens();
                 format!("The medic's GitHub quota is used up for {span}.")
             }
             Self::Well => {
