@@ -48,7 +48,7 @@ def rules_in_a_hurry():
     text = shipped.RULES.read_text()
     text = re.sub(r"^(        for: )\w+$", r"\g<1>1s", text, flags=re.M)
     # The graver forms come later here too.
-    text = re.sub(r"(- alert: \w+Long\n.*\n        for: )1s", r"\g<1>6s", text)
+    text = re.sub(r"(- alert: (?:\w+Long|ManagerUnseen)\n.*\n        for: )1s", r"\g<1>6s", text)
     text = re.sub(r"\[(\w+)\]", lambda found: f"[{RANGES[found[1]]}]", text)
     return text.replace("timestamp_seconds > 180", "timestamp_seconds > 6")
 
@@ -143,6 +143,10 @@ class Lab:
     def fires(self, *names):
         for name in names:
             until(f"{name} of {self.name} fires", lambda name=name: self.stage.is_firing(name, self.name))
+
+    def told(self, name):
+        """Waits until a receiver was told of an alert."""
+        until(f"{name} of {self.name} is received", lambda: any(row[:3] == (name, self.name, "firing") for row in Receiver.got))
 
     def resolves(self, *names):
         for name in names:
@@ -304,6 +308,16 @@ def broker_fails(lab):
     lab.resolves("ScaleSetUnauthorized")
 
 
+def nobody_listens(lab):
+    """The manager's sets gave up at its start, because it was refused: nothing ever tries again."""
+    lab.well()
+    lab.type("revoke-garm")
+    lab.type("crash")
+    lab.fires("ScaleSetUnheld")
+    lab.type("well")
+    lab.resolves("ScaleSetUnheld")
+
+
 def another_owner(lab):
     """Another controller takes a set."""
     lab.well()
@@ -337,9 +351,10 @@ def quota_used_up(lab):
     lab.resolves("GithubQuotaLow")
     lab.type("revoke")
     lab.type("crash")
-    lab.fires("EvidenceSourceDown")
+    lab.fires("ProbesBlind")
     lab.type("well")
-    lab.resolves("EvidenceSourceDown")
+    lab.type("crash")
+    lab.resolves("ProbesBlind")
 
 
 def left_disabled(lab):
@@ -372,7 +387,7 @@ def budget_spent(lab):
         until("the set is ill", lambda: lab.listening() == 0)
     lab.well()
     lab.type("crash")
-    lab.fires("HealBudgetExhausted")
+    lab.told("HealBudgetExhausted")
     lab.type("stop")
     lab.type("start")
     lab.resolves("HealBudgetExhausted")
@@ -384,6 +399,7 @@ SCENES = [
     (slow_motion, ["--sets", "1", "--speed", "0.1"]),
     (manager_down, ["--sets", "2", "--speed", "10"]),
     (broker_fails, ["--sets", "2", "--speed", "20", "--ledger"]),
+    (nobody_listens, ["--sets", "2", "--speed", "20", "--ledger"]),
     (another_owner, ["--sets", "4", "--speed", "20", "--ledger"]),
     (set_removed, ["--sets", "3", "--speed", "20", "--mode", "observe"]),
     (quota_used_up, ["--sets", "2", "--speed", "40"]),
