@@ -298,12 +298,16 @@ def manager_down(lab):
 
 
 def broker_fails(lab):
-    """GitHub's broker fails every poll; then the manager's credential is refused."""
+    """GitHub's broker fails every poll."""
     lab.well()
     lab.type("broker-fails")
     lab.fires("ScaleSetFlapping")
     lab.type("well")
     lab.resolves("ScaleSetFlapping")
+
+
+def credential_refused(lab):
+    """The manager's credential is refused while its sets poll."""
     lab.well()
     lab.type("revoke-garm")
     lab.fires("ScaleSetUnauthorized")
@@ -401,7 +405,8 @@ SCENES = [
     (dry_run, ["--sets", "2", "--speed", "10", "--mode", "observe"]),
     (slow_motion, ["--sets", "1", "--speed", "0.1"]),
     (manager_down, ["--sets", "2", "--speed", "10"]),
-    (broker_fails, ["--sets", "2", "--speed", "20", "--ledger"]),
+    (broker_fails, ["--sets", "2", "--speed", "10", "--generation", "postfix"]),
+    (credential_refused, ["--sets", "2", "--speed", "20", "--ledger"]),
     (nobody_listens, ["--sets", "2", "--speed", "20", "--ledger"]),
     (another_owner, ["--sets", "4", "--speed", "20", "--ledger"]),
     (set_removed, ["--sets", "3", "--speed", "20", "--mode", "observe"]),
