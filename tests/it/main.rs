@@ -17,6 +17,7 @@ mod github_client;
 mod http_transport;
 mod incident;
 mod kill9;
+mod lab_serve;
 mod log_replay;
 mod log_tail;
 mod manifests;
