@@ -25,6 +25,8 @@ pub mod decide;
 
 pub mod treat;
 
+pub mod doctor;
+
 pub mod run;
 
 pub mod clock;

@@ -8,6 +8,7 @@ use crate::config::{FlagValue, LogFormat};
 use crate::exit::ExitCode;
 use crate::model::Span;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Finds GitHub Actions runner scale sets that are stuck after a session conflict, and heals them without doing
@@ -37,6 +38,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Show why one scale set is judged as it is, and what is done about it
     Explain(ExplainArgs),
+    /// Say what the medic can see, what that hides, and which settings invite trouble
+    Doctor(DoctorArgs),
     /// Treat one set now, whatever the limits say; asks first
     Heal(HealArgs),
     /// Stop healing for a while: everything, one manager or one set
@@ -157,9 +160,18 @@ pub struct LabArgs {
     /// How many simulated seconds pass in a real one
     #[arg(long, value_name = "X", value_parser = speed)]
     pub speed: Option<f64>,
-    /// Keep everything running after the story, until stopped
+    /// Keep everything running after the story, and obey faults that are typed, until stopped; see its `help`
     #[arg(long)]
     pub serve: bool,
+    /// Let the medic read GARM's log in every story
+    #[arg(long)]
+    pub ledger: bool,
+    /// Where the medic serves its status page and metrics; else 127.0.0.1:9810 if that is free
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Whether the medic heals or only says what it would do
+    #[arg(long, value_name = "MODE", value_parser = ["observe", "heal"], default_value = "heal")]
+    pub mode: String,
 }
 
 /// `config`.
@@ -228,6 +240,14 @@ pub struct ExplainArgs {
     /// Which set.
     #[command(flatten)]
     pub set: SetArgs,
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `doctor`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DoctorArgs {
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -314,6 +334,7 @@ impl Cli {
             Command::Lab(_) => None,
             Command::Status(_)
             | Command::Explain(_)
+            | Command::Doctor(_)
             | Command::Heal(_)
             | Command::Pause(_)
             | Command::Resume(_)
@@ -356,7 +377,7 @@ impl Color {
 }
 
 /// Seconds as a plain number, or a duration with its unit.
-fn seconds(text: &str) -> Result<Span, String> {
+pub(super) fn seconds(text: &str) -> Result<Span, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Span::secs(seconds));
     }

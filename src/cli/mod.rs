@@ -6,6 +6,7 @@
 pub mod args;
 pub mod completions;
 pub mod config;
+mod doctor;
 mod explain;
 mod heal;
 mod healthcheck;
@@ -48,7 +49,10 @@ pub fn main() -> std::process::ExitCode {
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
-        Command::Run(args) => run::run(args, &start(cli)?.config),
+        Command::Run(args) => {
+            let reread = || Ok(check(&Raw::read(&sources(cli)?), Depth::Files)?);
+            run::run(args, start(cli)?.config, &reread)
+        }
         Command::Once(args) => once::run(args, &start(cli)?.config),
         #[cfg(feature = "lab")]
         Command::Lab(args) => {
@@ -57,6 +61,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Status(args) => status::run(args, &start(cli)?.config),
         Command::Explain(args) => explain::run(args, &start(cli)?.config),
+        Command::Doctor(args) => doctor::run(args, &start(cli)?.config, color_on_stdout(&cli.global)),
         Command::Heal(args) => heal::run(args, &start(cli)?.config),
         Command::Pause(args) => pause::pause(args, &start(cli)?.config),
         Command::Resume(args) => pause::resume(args, &start(cli)?.config),
@@ -98,6 +103,12 @@ fn start_without_config(global: &GlobalArgs) -> Result<(), Failure> {
 fn color_on_stderr(global: &GlobalArgs) -> bool {
     let variable = |name| std::env::var(name).ok();
     global.color.applies(std::io::stderr().is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
+}
+
+/// Whether data is coloured.
+fn color_on_stdout(global: &GlobalArgs) -> bool {
+    let variable = |name| std::env::var(name).ok();
+    global.color.applies(std::io::stdout().is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
 }
 
 /// Our own variables. One that is not UTF-8 is kept, altered, so that it is refused rather than overlooked.

@@ -36,7 +36,10 @@ pub(super) fn check_ca(path: &Path) -> Result<(), String> {
 }
 
 /// The directory exists, or can be made, and takes a file. What was made for the test is removed again.
-pub(super) fn check_state_dir(dir: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// In words: what cannot be done, and what the system said.
+pub fn check_state_dir(dir: &Path) -> Result<(), String> {
     let missing: Vec<PathBuf> = dir
         .ancestors()
         .take_while(|path| !path.as_os_str().is_empty() && !path.exists())

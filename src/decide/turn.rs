@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_sent_or_about_to_be_waits_and_what_is_enabled_does_not() {
         let steps = [
-            (Step::Disabling { seen: Revision::new("r") }, true),
+            (Step::Disabling { seen: Revision::new("r"), sent: None }, true),
             (Step::DisableUnknown { seen: Revision::new("r"), sent: mins(1) }, true),
             (Step::Enabling { ours: Revision::new("r"), attempts: 0, not_before: mins(1) }, false),
             (Step::Verifying, false),

@@ -120,6 +120,8 @@ declare! {
     sweep_duration_seconds: HistogramVec = "histogram" ["manager"] "Seconds one pass took: sweep, diagnosis, decision, effects.";
     last_sweep_timestamp_seconds: GaugeVec = "gauge" ["manager"] "Unix time of the end of the latest pass; 0 before the first.";
     sweeps_total: IntCounterVec = "counter" ["manager", "result"] "Passes, by whether the manager's scale sets could be read.";
+    config_last_reload_successful: IntGaugeVec = "gauge" []
+        "1 while the configuration as it is now is in force, 0 while it has mistakes and an earlier one is used.";
     store_errors_total: IntCounterVec = "counter" ["manager"] "Times the durable store failed; no act follows a failure.";
 }
 
@@ -186,6 +188,7 @@ impl Metrics {
         #[cfg(target_os = "linux")]
         metrics.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         metrics.build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), mode]).set(1);
+        metrics.config_read(true);
         for manager in managers {
             metrics.give_birth(manager.as_str());
         }
@@ -416,6 +419,12 @@ impl Metrics {
     /// The store failed.
     pub fn store_failed(&self, manager: &ManagerName) {
         self.store_errors_total.with_label_values(&[manager.as_str()]).inc();
+    }
+
+    /// The configuration was read again: whether it is without mistakes.
+    pub fn config_read(&self, is_good: bool) {
+        let no_labels: [&str; 0] = [];
+        self.config_last_reload_successful.with_label_values(&no_labels).set(i64::from(is_good));
     }
 
     /// A recorder of exchanges for one manager's clients.

@@ -16,7 +16,7 @@ use crate::http::excerpt::one_line;
 use crate::http::{ApiError, Bounds, Client, Effect, Response, Secret};
 use crate::model::{
     Controller, Enablement, FailureKind, Goroutines, Incarnation, Lingering, ManagerMetrics, Operation, ProbeFailure,
-    ScaleSet, ScaleSetId,
+    ScaleSet, ScaleSetId, Wall,
 };
 use crate::probe::ports::ManagerSource;
 use crate::treat::ports::{ManagerWriter, WriteError};
@@ -27,6 +27,9 @@ use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The largest answer about one thing: a token, the controller, one set.
+pub const SMALL_BOUND: usize = 1024 * 1024;
 
 /// The longest list or scrape read.
 pub const LIST_BOUND: usize = 16 * 1024 * 1024;
@@ -105,6 +108,11 @@ impl GarmClient {
         Ok(self.login_token(None).await?.header)
     }
 
+    /// When the login that is in use ends, if its token tells (`reference/garm-api.md` §3.3).
+    pub async fn login_ends(&self) -> Option<Wall> {
+        self.login.ends().await
+    }
+
     /// The client underneath, with its clock, jitter and limits.
     pub(super) const fn client(&self) -> &Client {
         &self.client
@@ -125,7 +133,7 @@ impl GarmClient {
         let body = serde_json::json!({ "username": self.username, "password": password.expose() });
         let address = self.api_address("/auth/login");
         let request = self.request(operation, Method::POST, &address, None, body.to_string())?;
-        let response = self.client.read(operation, request).await?;
+        let response = self.small().read(operation, request).await?;
         if let Some(error) = refusal(&self.client, operation, &response) {
             return Err(error);
         }
@@ -162,13 +170,20 @@ impl GarmClient {
         let address = self.api_address(path);
         let token = self.login_token(None).await?;
         let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
-        let response = self.client.read(operation, request).await?;
+        let lists = matches!(operation, Operation::ListScaleSets | Operation::ListInstances);
+        let client = if lists { self.client.clone() } else { self.small() };
+        let response = client.read(operation, request).await?;
         if !wants_new_token(&response) {
             return Ok(response);
         }
         let token = self.login_token(Some(token.serial)).await?;
         let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
-        self.client.read(operation, request).await
+        client.read(operation, request).await
+    }
+
+    /// For answers about one thing: tokens, the controller, one set.
+    fn small(&self) -> Client {
+        self.client.clone().with_bounds(Bounds { body: SMALL_BOUND, ..self.client.bounds() })
     }
 
     async fn put_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, ApiError> {

@@ -81,6 +81,11 @@ impl TokenCache {
             }
         }
     }
+
+    /// When the kept token ends, if there is one and it tells.
+    pub(super) async fn ends(&self) -> Option<Wall> {
+        self.state.lock().await.token.as_ref()?.expires
+    }
 }
 
 impl Token {

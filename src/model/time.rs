@@ -82,6 +82,12 @@ impl Span {
 }
 
 impl Wall {
+    /// An RFC 3339 date.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let at: jiff::Timestamp = text.trim().parse().ok()?;
+        u64::try_from(at.as_millisecond()).ok().map(Self)
+    }
     /// The date `span` later, saturating.
     #[must_use]
     pub const fn plus(self, span: Span) -> Self {

@@ -82,6 +82,10 @@ pub enum Step {
     Disabling {
         /// The set's revision before.
         seen: Revision,
+        /// When the request went out; absent while only the last look before it is under way, so that after a crash
+        /// a disable in that time is known to be somebody else's.
+        #[serde(default)]
+        sent: Option<Wall>,
     },
     /// The disable's answer did not arrive: its effect is settled by reading.
     DisableUnknown {
@@ -206,7 +210,10 @@ impl Treatment {
     pub const fn may_have_disabled(&self) -> bool {
         matches!(
             self.step,
-            Step::Disabling { .. } | Step::DisableUnknown { .. } | Step::Disabled { .. } | Step::Enabling { .. }
+            Step::Disabling { sent: Some(_), .. }
+                | Step::DisableUnknown { .. }
+                | Step::Disabled { .. }
+                | Step::Enabling { .. }
         )
     }
 

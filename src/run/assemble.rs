@@ -85,25 +85,13 @@ pub fn engines(config: &Config, shared: &Shared, carriers: Carriers<'_>) -> anyh
 
 fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Engine> {
     let recorder = shared.metrics.recorder(&manager.name);
-    let carrier = carriers(&TransportOptions {
-        connect_timeout: manager.timeouts.connect,
-        ca_file: manager.ca_file.clone(),
-        proxy: None,
-    })?;
-    let bounds = Bounds { total: manager.timeouts.request, body: BODY };
-    let client =
-        Client::new(Target::Manager, carrier.transport, Arc::clone(&recorder), Arc::clone(&shared.clock), bounds)
-            .with_politeness(politeness(manager.requests_per_second))
-            .with_jitter(Arc::clone(&shared.chance.jitter));
-    let garm = Arc::new(GarmClient::new(
-        &client,
-        GarmOptions {
-            base_url: manager.url.to_string(),
-            username: manager.username.clone(),
-            password: secret(&manager.password_file),
-            metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
-        },
-    )?);
+    let means = Means {
+        recorder: Arc::clone(&recorder),
+        clock: Arc::clone(&shared.clock),
+        jitter: Arc::clone(&shared.chance.jitter),
+    };
+    let carrier = carriers(&options_of(manager))?;
+    let garm = Arc::new(garm(manager, Arc::clone(&carrier.transport), &means)?);
     let store = shared.store.for_manager(&manager.name);
     let wake = Arc::new(Notify::new());
     let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
@@ -124,14 +112,14 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
     }
     background
         .extend(chronicle.as_ref().and_then(|chronicle| chronicle.watch(config.run.interval, &shared.clock, &wake)));
-    let github = github(config, &recorder, shared, carriers)?;
+    let github = github(&config.github, config.policy.quota_reserve, &means, carriers)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,
         metrics: manager.metrics,
         debug_server: manager.debug_server,
         broker: github.clone().map(|client| client as _),
         log: chronicle.as_ref().map(Chronicle::source),
-        deadline: manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK),
+        deadline: deadline(manager),
     };
     let driver = Driver {
         manager_name: manager.name.clone(),
@@ -146,6 +134,7 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
         driver,
         store,
         whole_store: shared.store.clone(),
+        state_dir: Some(config.run.state_dir.clone()),
         lease: Arc::clone(&shared.lease),
         background: Mutex::new(background),
         wake,
@@ -157,6 +146,47 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
         urgent_interval: config.run.urgent_interval,
         metrics: Arc::clone(&shared.metrics),
     }))
+}
+
+/// What the clients of one manager's engine are given.
+#[derive(Clone)]
+pub(super) struct Means {
+    /// Is told of every exchange.
+    pub(super) recorder: Arc<dyn Recorder>,
+    /// Dates them, and waits.
+    pub(super) clock: Arc<dyn Clock>,
+    /// Spread of the waits between attempts.
+    pub(super) jitter: Jitter,
+}
+
+/// How a manager is connected to.
+pub(super) fn options_of(manager: &ManagerConfig) -> TransportOptions {
+    TransportOptions { connect_timeout: manager.timeouts.connect, ca_file: manager.ca_file.clone(), proxy: None }
+}
+
+/// The client of one manager.
+pub(super) fn garm(
+    manager: &ManagerConfig,
+    transport: Arc<dyn Transport>,
+    means: &Means,
+) -> anyhow::Result<GarmClient> {
+    let bounds = Bounds { total: manager.timeouts.request, body: BODY };
+    let Means { recorder, clock, jitter } = means.clone();
+    let client = Client::new(Target::Manager, transport, recorder, clock, bounds)
+        .with_politeness(politeness(manager.requests_per_second))
+        .with_jitter(jitter);
+    let options = GarmOptions {
+        base_url: manager.url.to_string(),
+        username: manager.username.clone(),
+        password: secret(&manager.password_file),
+        metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
+    };
+    Ok(GarmClient::new(&client, options)?)
+}
+
+/// The longest that one source of a manager may take.
+pub(super) fn deadline(manager: &ManagerConfig) -> Span {
+    manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK)
 }
 
 /// A scale set that somebody changed is looked at at once. The event is only a reason to look: what it says is read
@@ -172,10 +202,10 @@ async fn watch_events(mut feed: Feed, wake: Arc<Notify>) {
 
 /// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
 /// exchanges count as its own and wait for nobody else's.
-fn github(
-    config: &Config,
-    recorder: &Arc<dyn Recorder>,
-    shared: &Shared,
+pub(super) fn github(
+    tables: &[GithubConfig],
+    quota_reserve: f64,
+    means: &Means,
     carriers: Carriers<'_>,
 ) -> anyhow::Result<Option<Arc<GithubClient>>> {
     let access = |table: &GithubConfig| -> anyhow::Result<Access> {
@@ -186,9 +216,9 @@ fn github(
         })?;
         let wires = Wires {
             transport: transport.transport,
-            recorder: Arc::clone(recorder),
-            clock: Arc::clone(&shared.clock),
-            jitter: Arc::clone(&shared.chance.jitter),
+            recorder: Arc::clone(&means.recorder),
+            clock: Arc::clone(&means.clock),
+            jitter: Arc::clone(&means.jitter),
         };
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
@@ -196,14 +226,14 @@ fn github(
             credential: credential(&table.auth),
             request_timeout: table.timeouts.request,
             requests_per_second: table.requests_per_second,
-            quota_reserve: config.policy.quota_reserve,
+            quota_reserve,
         };
         Ok(Access::new(options, &wires))
     };
-    if config.github.is_empty() {
+    if tables.is_empty() {
         return Ok(None);
     }
-    let accesses = config.github.iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
+    let accesses = tables.iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Some(Arc::new(GithubClient::new(accesses))))
 }
 

@@ -4,7 +4,7 @@ use crate::model::{Controller, EntityRef, ForgeSet, Incarnation, Lingering, Mono
 use crate::probe::plan::{Asked, Due};
 use std::collections::BTreeMap;
 
-/// Answers of a forge list that are older than this many intervals say nothing of the present.
+/// Answers of a forge list, failures too, that are older than this many intervals say nothing of the present.
 const BROKER_LIFE: u64 = 6;
 
 /// The last answers.
@@ -12,13 +12,14 @@ const BROKER_LIFE: u64 = 6;
 pub(super) struct Kept {
     controller: Option<Controller>,
     lingering: Option<BTreeMap<ScaleSetId, Lingering>>,
-    broker: BTreeMap<EntityRef, (Mono, Vec<ForgeSet>)>,
+    broker: BTreeMap<EntityRef, (Mono, Seen<Vec<ForgeSet>>)>,
     incarnation: Option<Incarnation>,
 }
 
 impl Kept {
     /// Notes what `sweep` was told, and fills in what it was not told because it did not ask. A failure is left as it
-    /// is: old knowledge never hides that a source fails now.
+    /// is: old knowledge never hides that a source fails now. A forge's failure is carried too: what it froze stays
+    /// frozen until the forge is asked again and answers.
     pub(super) fn fill(&mut self, sweep: &mut Sweep, due: Due, asked: &mut Asked, interval: Span) {
         let now = sweep.at.mono;
         let incarnation = sweep.metrics.known().and_then(|metrics| metrics.incarnation);
@@ -40,15 +41,14 @@ impl Kept {
         }
         for (entity, seen) in &sweep.broker {
             match seen {
-                Seen::Known(sets) => drop(self.broker.insert(entity.clone(), (now, sets.clone()))),
-                Seen::Failed(_) => drop(self.broker.remove(entity)),
+                Seen::Known(_) | Seen::Failed(_) => drop(self.broker.insert(entity.clone(), (now, seen.clone()))),
                 Seen::NotAsked => {}
             }
         }
         self.broker.retain(|_, (at, _)| now.since(*at) <= interval.times(BROKER_LIFE));
         if !due.broker {
-            for (entity, (_, sets)) in &self.broker {
-                sweep.broker.entry(entity.clone()).or_insert_with(|| Seen::Known(sets.clone()));
+            for (entity, (_, seen)) in &self.broker {
+                sweep.broker.entry(entity.clone()).or_insert_with(|| seen.clone());
             }
         }
     }
@@ -63,5 +63,52 @@ fn keep<T: Clone>(seen: &mut Seen<T>, kept: &mut Option<T>) {
             }
         }
         Seen::Failed(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Entity, EntityKind, FailureKind, Now, Operation, ProbeFailure, Target, Wall};
+
+    fn sweep(at: u64, broker: BTreeMap<EntityRef, Seen<Vec<ForgeSet>>>) -> Sweep {
+        Sweep {
+            at: Now { wall: Wall(at), mono: Mono(at) },
+            controller: Seen::NotAsked,
+            scale_sets: Seen::NotAsked,
+            lingering: Seen::NotAsked,
+            metrics: Seen::NotAsked,
+            goroutines: Seen::NotAsked,
+            log: Seen::NotAsked,
+            broker,
+        }
+    }
+
+    #[test]
+    fn a_forge_that_failed_counts_as_failing_until_it_is_asked_again() {
+        let entity = EntityRef {
+            endpoint: crate::model::EndpointName::new("github.com"),
+            entity: Entity { kind: EntityKind::Organization, name: "acme".to_owned() },
+        };
+        let failure = ProbeFailure {
+            target: Target::Github,
+            operation: Operation::ListForgeSets,
+            kind: FailureKind::Redirect,
+            detail: "redirects".to_owned(),
+            retry_at: None,
+        };
+        let (mut kept, mut asked) = (Kept::default(), Asked::default());
+        let due = |broker| Due { controller: false, lingering: false, broker };
+        let interval = Span::secs(15);
+        let mut first = sweep(1_000, BTreeMap::from([(entity.clone(), Seen::Failed(failure))]));
+        kept.fill(&mut first, due(true), &mut asked, interval);
+        let mut second = sweep(2_000, BTreeMap::new());
+        kept.fill(&mut second, due(false), &mut asked, interval);
+        assert!(second.broker.get(&entity).is_some_and(|seen| seen.failure().is_some()), "{:?}", second.broker);
+        let mut third = sweep(16_000, BTreeMap::from([(entity.clone(), Seen::Known(Vec::new()))]));
+        kept.fill(&mut third, due(true), &mut asked, interval);
+        let mut fourth = sweep(17_000, BTreeMap::new());
+        kept.fill(&mut fourth, due(false), &mut asked, interval);
+        assert!(fourth.broker.get(&entity).is_some_and(|seen| seen.known().is_some()), "{:?}", fourth.broker);
     }
 }

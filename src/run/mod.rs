@@ -4,16 +4,20 @@
 //! - [`service`]: all managers side by side, for as long as the process lives (`run`).
 //! - [`once`]: all managers until there is nothing more to learn or to do (`once`).
 //! - [`assemble`]: configuration → engines.
+//! - [`checkup`]: one look at every source, for `doctor`.
+//! - `pause_file`: a pause by a file in the state directory.
 //! - [`lease`]: which medic of several on one store may act.
 //! - [`chronicle`]: the manager's log, followed for evidence and for the ledger.
 //! - [`account`]: what a pass changed, told once; [`report`]: the picture after it.
 
 pub mod account;
 pub mod assemble;
+pub mod checkup;
 pub mod chronicle;
 pub mod engine;
 mod kept;
 pub mod lease;
 pub mod once;
+mod pause_file;
 pub mod report;
 pub mod service;

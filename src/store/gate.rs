@@ -4,6 +4,10 @@
 pub trait Gate: Send + Sync {
     /// Before a write: `false` makes it fail as on a full disk, with nothing written.
     fn before(&self) -> bool;
+    /// Whether the disk only says that it keeps what is written.
+    fn forgets(&self) -> bool {
+        false
+    }
     /// A write is on the disk; its caller does not know it yet.
     fn after(&self);
 }

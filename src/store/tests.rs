@@ -219,7 +219,7 @@ fn every_step_is_kept_as_it_is() {
     let ours = Revision::new("r1");
     let steps = [
         Step::Deleting { session: SessionId::new("s"), attempts: 2, not_before: Wall(3) },
-        Step::Disabling { seen: ours.clone() },
+        Step::Disabling { seen: ours.clone(), sent: None },
         Step::DisableUnknown { seen: ours.clone(), sent: Wall(4) },
         Step::Disabled { ours: ours.clone() },
         Step::Enabling { ours, attempts: 1, not_before: Wall(9) },
@@ -509,4 +509,25 @@ proptest! {
         let live = model.0.values().filter(|row| row.ended.is_none()).count();
         prop_assert_eq!(store.live().unwrap().len(), live);
     }
+}
+
+#[test]
+fn looking_makes_nothing_changes_nothing_and_reads_what_another_process_wrote() {
+    let home = Home::new();
+    assert!(Store::open_read_only(&home.dir()).unwrap().is_none());
+    assert!(!home.dir().exists());
+    let writer = home.open();
+    Journal::open(&writer, verifying(1, 5)).unwrap();
+    let look = Store::open_read_only(&home.dir()).unwrap().unwrap().for_manager(&ManagerName::new("garm"));
+    assert_eq!(look.unfinished().unwrap().len(), 1);
+    assert!(Journal::open(&look, verifying(2, 5)).is_err());
+    assert_eq!(writer.unfinished().unwrap().len(), 1);
+}
+
+#[test]
+fn a_damaged_file_is_told_to_whoever_only_looks() {
+    let home = Home::new();
+    std::fs::create_dir(home.dir()).unwrap();
+    std::fs::write(home.file(), b"not a database at all, however long it is").unwrap();
+    assert_eq!(Store::open_read_only(&home.dir()).unwrap_err().kind, StoreErrorKind::Corrupt);
 }

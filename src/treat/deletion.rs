@@ -163,7 +163,7 @@ mod tests {
         sends(&mut table);
         assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), Some(Effect::ReadSet));
         assert_eq!(table.at(3).reads(enabled("now")), Some(Effect::Disable));
-        assert_eq!(table.treatment.step, Step::Disabling { seen: rev("now") });
+        assert_eq!(table.treatment.step, Step::Disabling { seen: rev("now"), sent: Some(after(3)) });
         assert_eq!(table.treatment.step_at, after(3));
     }
 

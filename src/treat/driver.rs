@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn toggle() -> Treatment {
-        treatment(Step::Disabling { seen: rev("seen") })
+        treatment(Step::Disabling { seen: rev("seen"), sent: None })
     }
 
     fn deletion() -> Treatment {
@@ -362,7 +362,8 @@ mod tests {
     async fn a_medic_that_ends_in_the_middle_of_a_disable_finds_out_and_enables() {
         let all = Everything::with(disabled("ours", T0));
         let began = tokio::time::Instant::now();
-        let done = all.settle(toggle()).await;
+        let sent = Step::Disabling { seen: rev("seen"), sent: Some(T0) };
+        let done = all.settle(treatment(sent)).await;
         assert_eq!(done.step, Step::Verifying, "{:?}", all.log());
         assert_eq!(began.elapsed(), std::time::Duration::ZERO);
         assert_eq!(locked(&all.set).enabled, Enablement::Enabled);

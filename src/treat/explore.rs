@@ -54,7 +54,7 @@ fn starts() -> Vec<Treatment> {
     let (only, then) = (Remedy::DeleteSession { session: s() }, Remedy::DeleteThenToggle { session: s() });
     let deleting = || Step::Deleting { session: s(), attempts: 0, not_before: T0 };
     [
-        (Remedy::Toggle, Step::Disabling { seen: rev("seen") }),
+        (Remedy::Toggle, Step::Disabling { seen: rev("seen"), sent: None }),
         (Remedy::Toggle, Step::DisableUnknown { seen: rev("seen"), sent: T0 }),
         (Remedy::Toggle, Step::Disabled { ours: rev("ours") }),
         (Remedy::Toggle, Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 }),
@@ -198,7 +198,7 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
             assert!(read.enabled == Enablement::Disabled && read.revision == *ours && *attempts > 0, "{}", told());
         }
         Some(Effect::Disable) => {
-            let Step::Disabling { seen } = &after.step else { panic!("{}", told()) };
+            let Step::Disabling { seen, sent: Some(_) } = &after.step else { panic!("{}", told()) };
             let read = event.reads().unwrap_or_else(|| panic!("a disable without a look\n{}", told()));
             assert!(read.enabled == Enablement::Enabled && read.revision == *seen, "{}", told());
             assert_eq!(after.step_at, at, "dated by its sending\n{}", told());

@@ -123,7 +123,7 @@ pub struct Transition {
 #[must_use]
 pub fn begin(remedy: &Remedy, set: &ScaleSet, at: Wall) -> Step {
     match remedy {
-        Remedy::Toggle => Step::Disabling { seen: set.revision.clone() },
+        Remedy::Toggle => Step::Disabling { seen: set.revision.clone(), sent: None },
         Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session } => {
             Step::Deleting { session: session.clone(), attempts: 0, not_before: at }
         }
@@ -137,7 +137,7 @@ pub fn begin(remedy: &Remedy, set: &ScaleSet, at: Wall) -> Step {
 pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) -> Transition {
     let now = now.wall;
     match &treatment.step {
-        Step::Disabling { seen } => toggle::disabling(treatment, seen, input, now),
+        Step::Disabling { seen, sent } => toggle::disabling(treatment, seen, *sent, input, now),
         Step::DisableUnknown { seen, sent } => toggle::disable_unknown(treatment, seen, *sent, input, now),
         Step::Disabled { ours } => toggle::disabled(treatment, ours, &input, now, policy),
         Step::Enabling { ours, attempts, not_before } => {
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_treatment_begins_with_a_step_that_names_what_will_be_sent() {
         let set = enabled("r7");
-        assert_eq!(begin(&Remedy::Toggle, &set, T0), Step::Disabling { seen: rev("r7") });
+        assert_eq!(begin(&Remedy::Toggle, &set, T0), Step::Disabling { seen: rev("r7"), sent: None });
         for remedy in [Remedy::DeleteSession { session: session() }, Remedy::DeleteThenToggle { session: session() }] {
             assert_eq!(
                 begin(&remedy, &set, T0),
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_note_says_what_happened_at_every_change_of_step() {
-        let step_of = Step::Disabling { seen: rev("seen") };
+        let step_of = Step::Disabling { seen: rev("seen"), sent: Some(T0) };
         let answer = Answer::Disabled(Ok(disabled("ours", T0)));
         let transition = step(&treatment(step_of), Input::Answer(answer), now(after(1)), &Policy::default());
         assert_eq!(transition.note.as_deref(), Some("disabled"));

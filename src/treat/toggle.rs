@@ -31,13 +31,21 @@ pub const LATE: Span = Span::secs(30);
 pub const SKEW: Span = Span::secs(2);
 
 const GONE: &str = "the scale set was removed from the manager meanwhile";
+const UNSENT: &str = "the medic ended before anything was sent; the next pass decides anew";
 const PERSON: &str = "somebody else changed the scale set meanwhile; it is theirs";
 
 /// About to disable.
-pub(super) fn disabling(treatment: &Treatment, seen: &Revision, input: Input<'_>, now: Wall) -> Transition {
-    let sent = treatment.step_at;
+pub(super) fn disabling(
+    treatment: &Treatment,
+    seen: &Revision,
+    sent: Option<Wall>,
+    input: Input<'_>,
+    now: Wall,
+) -> Transition {
+    let since = treatment.step_at;
     let unknown = |note: String| {
-        go(treatment, Step::DisableUnknown { seen: seen.clone(), sent }, now, note).then(Effect::ReadSet)
+        let step = Step::DisableUnknown { seen: seen.clone(), sent: sent.unwrap_or(since) };
+        go(treatment, step, now, note).then(Effect::ReadSet)
     };
     match input {
         Input::Sweep(view) => before_disable(treatment, seen, &view, now),
@@ -51,7 +59,7 @@ pub(super) fn disabling(treatment: &Treatment, seen: &Revision, input: Input<'_>
         Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Yielded, now, GONE),
         Input::Answer(Answer::Read(Err(error))) => {
             let why = format!("the set cannot be read before it is disabled, nothing was sent: {error}");
-            if now.since(sent) < LATE { note(treatment, why) } else { close(treatment, Outcome::Failed, now, why) }
+            if now.since(since) < LATE { note(treatment, why) } else { close(treatment, Outcome::Failed, now, why) }
         }
         Input::Answer(Answer::Disabled(Ok(set))) => match set.enabled {
             Enablement::Disabled => go(treatment, Step::Disabled { ours: set.revision }, now, "disabled"),
@@ -63,7 +71,10 @@ pub(super) fn disabling(treatment: &Treatment, seen: &Revision, input: Input<'_>
         Input::Answer(Answer::Disabled(Err(WriteError::Unknown(failure)))) => {
             unknown(format!("whether the disable took effect is not known: {failure}"))
         }
-        Input::Recover | Input::Shutdown => unknown("the disable may have been sent".to_owned()),
+        Input::Recover | Input::Shutdown if sent.is_some() => unknown("the disable may have been sent".to_owned()),
+        // The next pass looks again before anything is sent; what was decided long ago is decided anew.
+        Input::Recover | Input::Shutdown if now.since(since) < LATE => stay(treatment),
+        Input::Recover | Input::Shutdown => close(treatment, Outcome::Yielded, now, UNSENT),
         Input::Answer(_) => stay(treatment),
     }
 }
@@ -91,7 +102,7 @@ fn before_disable(treatment: &Treatment, seen: &Revision, view: &View<'_>, now: 
 /// Sends the disable of a set that was just read to be enabled at revision `seen`. The step is dated anew: its date
 /// tells our change from a person's, should the answer be lost.
 pub(super) fn disable(treatment: &Treatment, seen: Revision, now: Wall) -> Transition {
-    let treatment = Treatment { step: Step::Disabling { seen }, step_at: now, ..treatment.clone() };
+    let treatment = Treatment { step: Step::Disabling { seen, sent: Some(now) }, step_at: now, ..treatment.clone() };
     Transition { treatment, effect: Some(Effect::Disable), note: Some("disabling".to_owned()) }
 }
 
@@ -275,7 +286,12 @@ mod tests {
     };
 
     fn disabling() -> Table {
-        Table::of(Step::Disabling { seen: rev("seen") })
+        Table::of(Step::Disabling { seen: rev("seen"), sent: None })
+    }
+
+    /// The disable is on its way.
+    fn sent() -> Table {
+        Table::of(Step::Disabling { seen: rev("seen"), sent: Some(T0) })
     }
 
     /// Ten seconds after the decision, the disable's answer was lost.
@@ -392,11 +408,26 @@ mod tests {
 
     #[test]
     fn after_a_crash_a_disable_may_have_been_sent() {
-        for table in [&mut disabling(), &mut unknown()] {
+        for table in [&mut sent(), &mut unknown()] {
             assert_eq!(table.at(60).recovers(), Some(Effect::ReadSet));
             assert_eq!(table.label(), "disable_unknown");
         }
-        assert_eq!(disabling().ends(), Some(Effect::ReadSet));
+        assert_eq!(sent().ends(), Some(Effect::ReadSet));
+    }
+
+    #[test]
+    fn after_a_crash_before_the_disable_was_sent_a_disabled_set_is_a_persons() {
+        for restart in [Table::recovers, Table::ends] {
+            let mut table = disabling();
+            table.sees(&Seen::ill());
+            assert_eq!(restart(table.at(2)), None, "nothing was sent, nothing is to be settled");
+            assert_eq!(table.clone().at(4).sees(&Seen::ill()), Some(Effect::ReadSet), "a last look anew");
+            assert_eq!(table.at(4).sees(&Seen::ill().with(off("theirs", after(1)))), None);
+            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        }
+        let mut table = disabling();
+        assert_eq!(table.at(30).recovers(), None, "decided too long ago");
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
     }
 
     #[test]

@@ -264,7 +264,7 @@ fn play(remedy: &Remedy, step: &Step, check: impl Fn(&World)) -> (usize, Vec<Out
 
 #[test]
 fn no_set_stays_disabled_by_us_and_none_that_a_person_disabled_is_enabled() {
-    let (histories, outcomes) = play(&Remedy::Toggle, &Step::Disabling { seen: rev("seen") }, |world| {
+    let (histories, outcomes) = play(&Remedy::Toggle, &Step::Disabling { seen: rev("seen"), sent: None }, |world| {
         assert!(world.set.is_none() || world.disabled_by != Some(By::Us), "{:#?}", world.log);
     });
     assert!(histories > 10_000, "{histories}");

@@ -379,3 +379,32 @@ async fn heal_never_deletes_a_session_of_the_living_run() {
     assert_eq!(deletions, 0);
     assert_eq!(servers.with(|world| world.listening(0)), (1, 1));
 }
+
+#[tokio::test]
+async fn a_changed_configuration_is_taken_over_and_a_bad_one_is_told() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.until("it listens", |world| world.listening(0) == (1, 1)).await;
+    let medic = Medic::of(&servers.garm, "observe");
+    let child = medic.spawn(&["run"]);
+    medic.ready().await;
+    let good = std::fs::read_to_string(&medic.config).unwrap();
+    let shows = async |what: &str| {
+        let waiting = async {
+            while medic.get("/metrics").await.is_none_or(|(_, text)| !text.contains(what)) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    };
+    std::fs::write(&medic.config, good.replace("mode = ", "mood = ")).unwrap();
+    shows("scaleset_medic_config_last_reload_successful 0").await;
+    shows("mode=\"observe\"").await;
+    std::fs::write(&medic.config, good.replace("\"observe\"", "\"heal\"")).unwrap();
+    shows("mode=\"heal\"").await;
+    shows("scaleset_medic_config_last_reload_successful 1").await;
+    medic.ready().await;
+    signal(&child, "-TERM");
+    let output = finish(child).await;
+    assert_eq!(output.status.code(), Some(143), "{}", told(&output));
+    assert!(told(&output).contains("going on with the one that was read before"), "{}", told(&output));
+}

@@ -7,6 +7,7 @@ const PURE: &[&str] = &[
     "model",
     "diagnose",
     "decide",
+    "doctor",
     "treat/machine.rs",
     "treat/toggle.rs",
     "treat/deletion.rs",

@@ -5,6 +5,7 @@
 //! location may stand before the message; a line may begin with NULs or with the torn end of another line (a
 //! process that died while it wrote), so parsing is tried again from the last possible beginning.
 
+use memchr::{memchr, memmem};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use std::borrow::Cow;
 
@@ -70,10 +71,11 @@ pub fn attributes(line: &[u8]) -> Option<Attributes<'_>> {
 #[must_use]
 pub fn second_beginning(line: &[u8]) -> Option<&[u8]> {
     let rest = line.get(1..).filter(|_| line.len() < LINE_MAX)?;
-    let last = |mark: &[u8]| rest.windows(mark.len()).rposition(|w| w == mark);
+    // Searched from the front first, at the speed of memory: nearly every line has none.
+    let last = |mark: &[u8]| memmem::find(rest, mark).and_then(|_| memmem::rfind(rest, mark));
     let json = last(b"{\"time\":\"");
     // Inside JSON the text form's mark may be part of any value.
-    let text = || last(b"time=2").filter(|_| line.first() != Some(&b'{'));
+    let text = || if line.first() == Some(&b'{') { None } else { last(b"time=2") };
     rest.get(json.or_else(text)?..)
 }
 
@@ -99,12 +101,12 @@ fn text_head(start: &[u8]) -> Option<Head<'_>> {
 /// What stands between `open` at the very start and the next `close`; and what follows `close`.
 fn between<'a>(text: &'a [u8], open: &[u8], close: u8) -> Option<(&'a [u8], &'a [u8])> {
     let inner = text.strip_prefix(open)?;
-    let end = inner.iter().position(|b| *b == close)?;
+    let end = memchr(close, inner)?;
     Some((inner.get(..end)?, inner.get(end.saturating_add(1)..)?))
 }
 
 fn find(text: &[u8], mark: &[u8]) -> Option<usize> {
-    text.windows(mark.len()).position(|w| w == mark)
+    memmem::find(text, mark)
 }
 
 fn ascii(text: &[u8]) -> Option<&str> {

@@ -17,6 +17,7 @@ use super::format::LINE_MAX;
 use super::rotated::{Rotated, rotated};
 use crate::model::closed::closed_enum;
 use crate::model::log_fact::{LogPosition, ParserState};
+use memchr::memchr;
 use std::collections::VecDeque;
 use std::fs::{File, Metadata};
 use std::io;
@@ -172,7 +173,6 @@ impl Tail {
             return Ok(step);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.resize(CHUNK, 0);
         let outcome = self.read_on(&mut buffer, &mut step, sink);
         self.buffer = buffer;
         if step.bytes == 0 {
@@ -182,7 +182,7 @@ impl Tail {
         outcome.map(|()| step)
     }
 
-    fn read_on(&mut self, buffer: &mut [u8], step: &mut Step, sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    fn read_on(&mut self, buffer: &mut Vec<u8>, step: &mut Step, sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         while step.bytes < STEP_MAX {
             let Some(current) = self.current.as_mut() else { break };
             match current.read(buffer)? {
@@ -384,7 +384,7 @@ impl Open {
         (self.device, self.inode) == (metadata.dev(), metadata.ino())
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
+    fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<Read> {
         let metadata = self.file.metadata()?;
         let seen = (metadata.len(), metadata.mtime(), metadata.mtime_nsec());
         if metadata.len() < self.read_to {
@@ -393,6 +393,8 @@ impl Open {
         if self.looked == Some(seen) && metadata.len() == self.read_to {
             return Ok(Read::End);
         }
+        // Only here: to look at an unchanged log needs no memory.
+        buffer.resize(CHUNK, 0);
         let count = self.file.read_at(buffer, self.read_to)?;
         // After the read: whatever was truncated and filled again by now shows here.
         if !self.continued_in(self)? {
@@ -464,7 +466,7 @@ impl Line {
     /// Gives out the lines that end in `chunk`; returns how many of its bytes belong to them.
     fn feed(&mut self, chunk: &[u8], sink: &mut dyn FnMut(&[u8])) -> Option<usize> {
         let mut rest = chunk;
-        while let Some(at) = rest.iter().position(|b| *b == b'\n') {
+        while let Some(at) = memchr(b'\n', rest) {
             let part = rest.get(..at).unwrap_or_default();
             rest = rest.get(at.saturating_add(1)..).unwrap_or_default();
             if self.bytes.is_empty() && !self.skipping {

@@ -2,7 +2,7 @@
 
 use super::mortal::{Doom, Mortal};
 use super::truth::Violation;
-use super::weather::{Climate, Scene, Weather, rng};
+use super::weather::{Broken, Climate, Scene, Weather, rng};
 use crate::bench::{GARM, GITHUB, Given, START, no_chance};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
@@ -44,6 +44,7 @@ pub(crate) struct Day {
     given: Given,
     length: Span,
     script: Script,
+    broken: Broken,
 }
 
 /// What may happen.
@@ -104,7 +105,7 @@ impl Day {
             garm.worker_start = Span::millis(start);
             garm.background = Background::StartOnly;
         });
-        Self { seed, given, length: Span::hours(24), script: Script::All }
+        Self { seed, given, length: Span::hours(24), script: Script::All, broken: Broken::Not }
     }
 
     /// A manager of any generation is killed at a stale lifetime of ten minutes, and its medic, which knows the
@@ -116,7 +117,15 @@ impl Day {
         let mut given = Given::of(generation, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
         given.fleet.github.stale_lifetime = Span::mins(10);
         // It ends before GitHub forgets any session: whoever listens by then owes it to the medic.
-        Self { seed, given, length: Span::secs(690), script: Script::CrashAndDeath }
+        Self { seed, given, length: Span::secs(690), script: Script::CrashAndDeath, broken: Broken::Not }
+    }
+
+    /// A few hours of crashes and of people, with a medic that is broken on purpose.
+    pub(crate) fn of_broken(seed: u64, broken: Broken) -> Self {
+        let mut dice = rng(seed);
+        let mut given = Given::of(Generation::PreFix, pick(&mut dice, &[1, 2, 3]));
+        given.fleet = given.fleet.each(|garm| garm.background = Background::StartOnly);
+        Self { seed, given, length: Span::hours(3), script: Script::All, broken }
     }
 
     /// Lives it under virtual time.
@@ -203,6 +212,7 @@ impl Life {
             truth: Mutex::default(),
             climate: Mutex::default(),
             rng: Mutex::new(rng(day.seed ^ 0xCAFE)),
+            broken: day.broken,
             requests: Mutex::default(),
             journal: Box::new(move || journal.unfinished().unwrap()),
         });
@@ -300,7 +310,8 @@ impl Life {
             return;
         }
         let mut at = START.plus(Span::mins(self.dice.random_range(3..30)));
-        while at < end.minus(Span::mins(70)) {
+        let last = if self.day.broken == Broken::Not { end.minus(Span::mins(70)) } else { end };
+        while at < last {
             if self.dice.random_range(0..10) < 7 {
                 self.at(at, Event::Crash);
             }
@@ -525,7 +536,7 @@ impl Life {
     fn medic_comes(&mut self) {
         self.born += 1;
         let name = format!("medic {}", self.born);
-        let mortal = Mortal::new(&self.disk_full);
+        let mortal = Mortal::new(&self.disk_full, self.day.broken == Broken::Forgetful);
         let Ok(store) = Store::open_gated(&self.config.run.state_dir, Arc::clone(&mortal) as _) else {
             self.tell(&format!("{name} cannot open its store"));
             self.returns.push(self.now().plus(Span::secs(20)));

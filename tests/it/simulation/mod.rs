@@ -14,9 +14,13 @@ mod weather;
 use day::{Day, Report};
 use std::ops::Range;
 use std::sync::Mutex;
+use weather::Broken;
 
 /// Days of a normal test run.
 const SEEDS: Range<u64> = 0..4;
+
+/// Days that a broken medic may take to be caught.
+const BROKEN_SEEDS: u64 = 6;
 
 fn seeds(name: &str, usual: Range<u64>) -> Range<u64> {
     let Ok(text) = std::env::var(name) else { return usual };
@@ -85,4 +89,20 @@ fn a_seed_gives_the_same_day_again() {
 fn a_medic_that_dies_during_a_recovery_is_no_matter() {
     let reports = live(seeds("SCALESET_MEDIC_DEATH_SEEDS", 0..200), |seed| Day::of_deaths(seed).live());
     assert_all_held("deaths during a recovery", "a_medic_that_dies", &reports);
+}
+
+#[test]
+fn a_medic_that_is_broken_on_purpose_is_caught() {
+    for (broken, invariant) in
+        [(Broken::NeverEnables, "I3"), (Broken::BlindToSessions, "I4"), (Broken::Forgetful, "I6")]
+    {
+        let caught = (0..BROKEN_SEEDS).find(|seed| {
+            let report = Day::of_broken(*seed, broken).live();
+            report.violations.iter().any(|violation| violation.invariant == invariant)
+        });
+        println!("{broken:?} breaks {invariant}: caught by seed {caught:?}");
+        assert!(caught.is_some(), "{broken:?} was not caught within {BROKEN_SEEDS} seeds");
+    }
+    let whole: Vec<_> = (0..2).flat_map(|seed| Day::of_broken(seed, Broken::Not).live().violations).collect();
+    assert_eq!(whole, [], "the same days with a medic that is whole");
 }

@@ -22,11 +22,13 @@ pub(crate) struct Mortal {
     /// Twice the number of steps left, plus one for `After`; 0 is no doom.
     doom: AtomicU32,
     disk_full: Arc<AtomicBool>,
+    /// Its disk only says that it keeps what is written.
+    forgets: bool,
 }
 
 impl Mortal {
-    pub(crate) fn new(disk_full: &Arc<AtomicBool>) -> Arc<Self> {
-        Arc::new(Self { disk_full: Arc::clone(disk_full), ..Self::default() })
+    pub(crate) fn new(disk_full: &Arc<AtomicBool>, forgets: bool) -> Arc<Self> {
+        Arc::new(Self { disk_full: Arc::clone(disk_full), forgets, ..Self::default() })
     }
 
     pub(crate) fn doom(&self, doom: Doom) {
@@ -75,6 +77,9 @@ impl Mortal {
 impl Gate for Mortal {
     fn before(&self) -> bool {
         self.begin() && !self.disk_full.load(Ordering::SeqCst)
+    }
+    fn forgets(&self) -> bool {
+        self.forgets
     }
     fn after(&self) {
         let _ = self.end();

@@ -33,6 +33,35 @@ impl Climate {
     pub(crate) const CALM: Self = Self { lost: 0, unanswered: 0, slow: 0, doubled: 0, cut: 0 };
 }
 
+/// How a medic is broken on purpose, to see that the checks can fail: each takes from it what one invariant needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// It is whole.
+    Not,
+    /// Its enables never arrive. I3.
+    NeverEnables,
+    /// It sees no session of the manager, whatever there is. I4.
+    BlindToSessions,
+    /// Its journal keeps nothing. I6.
+    Forgetful,
+}
+
+impl Broken {
+    fn spoil(self, request: &str, body: Bytes) -> Bytes {
+        match self {
+            Self::Not | Self::NeverEnables | Self::Forgetful => body,
+            Self::BlindToSessions if request.contains("/metrics") => {
+                let text = String::from_utf8_lossy(&body);
+                let kept = text.lines().filter(|line| {
+                    !["CreateMessageSession", "GetMessage", "RefreshMessageSession"].iter().any(|op| line.contains(op))
+                });
+                Bytes::from(kept.collect::<Vec<_>>().join("\n") + "\n")
+            }
+            Self::BlindToSessions => body,
+        }
+    }
+}
+
 /// What the network, the truth and the scenario share.
 pub(crate) struct Scene {
     pub(crate) hub: Arc<Hub<World>>,
@@ -40,6 +69,7 @@ pub(crate) struct Scene {
     pub(crate) truth: Mutex<Truth>,
     pub(crate) climate: Mutex<Climate>,
     pub(crate) rng: Mutex<SmallRng>,
+    pub(crate) broken: Broken,
     pub(crate) requests: Mutex<u64>,
     pub(crate) journal: Box<dyn Fn() -> Vec<Treatment> + Send + Sync>,
 }
@@ -72,7 +102,12 @@ pub(crate) struct Weather {
 impl Weather {
     async fn arrive(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
         let act = Act::of(&request);
-        let Some(act) = act else { return self.inner.send(request, bounds).await };
+        let path = request.uri().path().to_owned();
+        let spoiled = |response: Response| Response { body: self.scene.broken.spoil(&path, response.body), ..response };
+        let Some(act) = act else { return self.inner.send(request, bounds).await.map(spoiled) };
+        if self.scene.broken == Broken::NeverEnables && matches!(act, Act::Enable(_, true)) {
+            return Err(broken("the enable was lost"));
+        }
         let journal = (self.scene.journal)();
         let was = self.scene.hub.with(|world, now| {
             self.scene.truth.lock().unwrap().arrives(&act, world, &journal, now);
@@ -83,7 +118,7 @@ impl Weather {
         });
         let answer = self.inner.send(request, bounds).await;
         self.scene.hub.with(|world, _| self.scene.truth.lock().unwrap().arrived(&act, was, world));
-        answer
+        answer.map(spoiled)
     }
 }
 

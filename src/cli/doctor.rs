@@ -1,0 +1,187 @@
+//! `doctor`. It looks for itself, whether a medic runs or not: a running one may be what cannot see.
+
+use super::args::{DoctorArgs, Output};
+use super::output::data;
+use super::{Failure, medic};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::doctor::facts::Place;
+use crate::doctor::{Finding, Report, State, Subject, examine};
+use crate::exit::ExitCode;
+use crate::run::assemble::real_carrier;
+use crate::run::checkup::look;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// The version of the JSON document.
+const SCHEMA: u32 = 1;
+/// Prose is broken at this width, so that it reads on any terminal and in any log.
+const WIDTH: usize = 100;
+/// Columns before the prose of a finding.
+const INDENT: usize = 22;
+
+/// Runs the command; `color` is whether stdout takes colours.
+pub(super) fn run(args: &DoctorArgs, config: &Config, color: bool) -> Result<ExitCode, Failure> {
+    // Kubernetes sets this variable in every container.
+    let place = std::env::var_os("KUBERNETES_SERVICE_HOST").map_or(Place::Elsewhere, |_| Place::Kubernetes);
+    let looked = medic::runtime()?.block_on(async {
+        // Made within the runtime, whose clock it reads.
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        tokio::select! {
+            facts = look(config, &clock, place, &real_carrier) => Ok(facts),
+            signal = medic::signal() => Err(signal),
+        }
+    });
+    let facts = match looked {
+        Ok(facts) => facts?,
+        Err(signal) => return Ok(signal.exit_code()),
+    };
+    let report = examine(&facts);
+    match args.output {
+        Output::Text => data(&text(&report, color))?,
+        Output::Json => {
+            let document = serde_json::json!({
+                "schema": SCHEMA,
+                "version": env!("CARGO_PKG_VERSION"),
+                "at": facts.at,
+                "exit_code": report.exit.code(),
+                "meaning": meaning(report.exit),
+                "findings": report.findings,
+            });
+            data(&format!("{document:#}\n"))?;
+        }
+    }
+    Ok(report.exit)
+}
+
+/// The codes are those of all commands; what they mean here is said more closely.
+const fn meaning(exit: ExitCode) -> &'static str {
+    match exit {
+        ExitCode::Well => "nothing hides evidence or prevents healing",
+        ExitCode::Unhealthy => "something hides evidence or prevents healing",
+        ExitCode::Blind => "a manager could not be reached",
+        ExitCode::Internal
+        | ExitCode::Usage
+        | ExitCode::Unverified
+        | ExitCode::LeaseHeld
+        | ExitCode::Interrupted
+        | ExitCode::Terminated => exit.meaning(),
+    }
+}
+
+fn text(report: &Report, color: bool) -> String {
+    let mut out = String::new();
+    let mut subject = None;
+    for finding in &report.findings {
+        if subject != Some(&finding.subject) {
+            let gap = if subject.is_some() { "\n" } else { "" };
+            let _ = writeln!(out, "{gap}{}", title(&finding.subject));
+            subject = Some(&finding.subject);
+        }
+        tell(&mut out, finding, color);
+    }
+    let count = |state| report.findings.iter().filter(|finding| finding.state == state).count();
+    let (ok, warn) = (count(State::Ok), count(State::Warn));
+    let (fail, unknown) = (count(State::Fail), count(State::Unknown));
+    let exit = report.exit;
+    let _ =
+        writeln!(out, "\n{ok} ok, {warn} warn, {fail} fail, {unknown} unknown: {} ({})", meaning(exit), exit.code());
+    out
+}
+
+fn title(subject: &Subject) -> String {
+    match subject {
+        Subject::Medic => "the medic".to_owned(),
+        Subject::Manager(name) => format!("manager {name}"),
+        Subject::Endpoint(name) => format!("endpoint {name}"),
+    }
+}
+
+fn tell(out: &mut String, finding: &Finding, color: bool) {
+    let word = format!("{:<7}", finding.state.as_str().to_uppercase());
+    let paint = match finding.state {
+        State::Ok => "32",
+        State::Warn => "33",
+        State::Fail => "1;31",
+        State::Unknown => "36",
+    };
+    let word = if color { format!("\u{1b}[{paint}m{word}\u{1b}[0m") } else { word };
+    let _ = write!(out, "  {word}  {:<11}", finding.check);
+    out.push_str(wrapped(&finding.seen).trim_start());
+    if !finding.risk.is_empty() {
+        out.push_str(&wrapped(&format!("risk: {}", finding.risk)));
+    }
+    for step in &finding.mend {
+        out.push_str(&wrapped(&format!("do: {}", step.what)));
+        for line in &step.lines {
+            let _ = writeln!(out, "{:INDENT$}    {}", "", harmless(line));
+        }
+    }
+}
+
+/// What servers said may hold control characters, which a terminal would obey.
+fn harmless(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+/// Indented lines of at most [`WIDTH`] columns; a longer word stays whole.
+fn wrapped(prose: &str) -> String {
+    let mut out = String::new();
+    let mut line = String::new();
+    for word in prose.split_whitespace().map(harmless) {
+        if !line.is_empty() && INDENT + line.chars().count() + 1 + word.chars().count() > WIDTH {
+            let _ = writeln!(out, "{:INDENT$}{line}", "");
+            line.clear();
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(&word);
+    }
+    let _ = writeln!(out, "{:INDENT$}{line}", "");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::{Check, Step};
+    use crate::model::ManagerName;
+
+    fn finding(state: State) -> Finding {
+        Finding {
+            check: Check::Log,
+            subject: Subject::Manager(ManagerName::new("garm")),
+            state,
+            seen: "word ".repeat(40),
+            risk: "it hides".to_owned(),
+            mend: vec![Step { what: "put in".to_owned(), lines: vec!["log_level = \"debug\"".to_owned()] }],
+        }
+    }
+
+    #[test]
+    fn a_state_is_a_word_with_or_without_colour() {
+        let report = Report { findings: vec![finding(State::Fail)], exit: ExitCode::Unhealthy };
+        let plain = text(&report, false);
+        assert!(plain.contains("FAIL") && !plain.contains('\u{1b}'), "{plain}");
+        let coloured = text(&report, true);
+        assert!(coloured.contains("FAIL") && coloured.contains("\u{1b}[1;31m"), "{coloured}");
+    }
+
+    #[test]
+    fn prose_is_broken_and_lines_to_copy_are_not() {
+        let report = Report { findings: vec![finding(State::Warn)], exit: ExitCode::Well };
+        let told = text(&report, false);
+        assert!(told.lines().all(|line| line.chars().count() <= WIDTH), "{told}");
+        assert!(told.lines().any(|line| line.trim() == "log_level = \"debug\""), "{told}");
+        assert!(told.contains("0 ok, 1 warn, 0 fail, 0 unknown"), "{told}");
+    }
+
+    #[test]
+    fn what_a_server_says_cannot_steer_the_terminal() {
+        let seen = "GARM v1\u{1b}[2J\u{7}".to_owned();
+        let report = Report { findings: vec![Finding { seen, ..finding(State::Ok) }], exit: ExitCode::Well };
+        let told = text(&report, false);
+        assert!(told.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+    }
+}

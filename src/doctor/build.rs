@@ -1,0 +1,166 @@
+//! What the manager's build does after a refused first start: gives up for good, or tries again (design §1,
+//! `reference/garm-api.md` §1).
+//!
+//! Strongest evidence first: metrics that only newer builds have, a log that shows a worker giving up, a version that
+//! is exactly a release's. A version with a commit count behind it may be any build and proves nothing.
+
+use super::facts::ManagerFacts;
+use super::{Check, Finding, Subject};
+use crate::model::{ManagerMetrics, Span, Wall};
+
+/// The gauges per set are refreshed every minute: a run younger than this may not have them yet.
+const GAUGES_BY: Span = Span::mins(2);
+
+/// What is known of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Build {
+    /// It exports the last poll of each listener.
+    ListenerMetrics,
+    /// Its workers retry.
+    Retries,
+    /// Its workers give up.
+    GivesUp,
+    /// It lacks what builds from nine days after the fix have.
+    ProbablyGivesUp,
+    Unknown,
+}
+
+pub(super) fn finding(now: Wall, manager: &ManagerFacts) -> Finding {
+    let subject = Subject::Manager(manager.name.clone());
+    let version = manager.controller.known().map_or("", |controller| controller.version.as_str());
+    let called = if version.is_empty() { "a GARM without a version".to_owned() } else { format!("GARM {version}") };
+    match build_of(now, manager, version) {
+        Build::ListenerMetrics => Finding::ok(
+            Check::Build,
+            &subject,
+            format!("{called}: retries by itself, and tells each listener's last poll"),
+        ),
+        Build::Retries => Finding::ok(
+            Check::Build,
+            &subject,
+            format!("{called}: retries a refused session by itself, so the medic only shortens the wait"),
+        ),
+        Build::GivesUp => {
+            gives_up(&subject, format!("{called}: a worker whose first start is refused gives up for good"))
+        }
+        Build::ProbablyGivesUp => gives_up(
+            &subject,
+            format!(
+                "{called}: exports no gauges per set, so it was built before 2026-04-13 and probably gives up for good \
+                 when a worker's first start is refused"
+            ),
+        ),
+        Build::Unknown => Finding::unknown(
+            Check::Build,
+            &subject,
+            format!("{called}: nothing tells which build it is"),
+        )
+        .risks(
+            "whether it gives up after a conflict or retries shows only at the next crash; the medic waits for proof",
+        )
+        .step("GARM v0.2.1 and later retry; let its metrics be read, which tell the build", &[]),
+    }
+}
+
+fn gives_up(subject: &Subject, seen: String) -> Finding {
+    Finding::warn(Check::Build, subject, seen)
+        .risks(
+            "any error at a start (a stale session, GitHub away for a moment) leaves the set without a listener until \
+                somebody disables and enables it",
+        )
+        .step("update GARM to v0.2.1 or later; until then this medic in mode heal is what revives the sets", &[])
+}
+
+fn build_of(now: Wall, manager: &ManagerFacts, version: &str) -> Build {
+    if let Some(metrics) = manager.metrics.known() {
+        if !metrics.listeners.is_empty() {
+            return Build::ListenerMetrics;
+        }
+        if metrics.has_set_gauges {
+            return Build::Retries;
+        }
+    }
+    if gave_up_in_log(manager) {
+        return Build::GivesUp;
+    }
+    match version.strip_prefix('v').unwrap_or(version) {
+        "0.2.0-alpha" => Build::GivesUp,
+        "0.2.0-beta1" | "0.2.0" | "0.2.1-alpha1" | "0.2.1" => Build::Retries,
+        _ if manager.metrics.known().is_some_and(|metrics| lacks_gauges(now, manager, metrics)) => {
+            Build::ProbablyGivesUp
+        }
+        _ => Build::Unknown,
+    }
+}
+
+fn gave_up_in_log(manager: &ManagerFacts) -> bool {
+    let Some(log) = manager.log_file.known() else { return false };
+    log.by_id.values().chain(log.by_forge.values().flat_map(|sets| sets.values())).any(|set| set.gave_up.is_some())
+}
+
+/// Whether there are sets whose gauges should be there by now.
+fn lacks_gauges(now: Wall, manager: &ManagerFacts, metrics: &ManagerMetrics) -> bool {
+    let is_old = metrics.incarnation.is_some_and(|run| now.since(run.0) >= GAUGES_BY);
+    is_old && !manager.sets().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::testing::{NOW, healthy};
+    use super::*;
+    use crate::model::log_fact::SetLog;
+    use crate::model::{Controller, ScaleSetId, Seen};
+
+    fn known(manager: &mut ManagerFacts) -> &mut ManagerMetrics {
+        let Seen::Known(metrics) = &mut manager.metrics else { panic!("metrics") };
+        metrics
+    }
+
+    #[test]
+    fn metrics_tell_a_build_that_retries_whatever_its_version() {
+        let mut manager = healthy().managers.remove(0);
+        manager.controller = Seen::Known(Controller { id: "x".to_owned(), version: "v0.0.0-unknown".to_owned() });
+        assert_eq!(finding(NOW, &manager).state, State::Ok);
+        known(&mut manager).listeners.insert(ScaleSetId(1), crate::model::ListenerMetrics::default());
+        assert!(finding(NOW, &manager).seen.contains("last poll"));
+    }
+
+    #[test]
+    fn without_such_metrics_the_version_or_their_absence_tells() {
+        for (version, state, word) in [
+            ("v0.2.0-alpha", State::Warn, "gives up for good"),
+            ("v0.2.1", State::Ok, "retries"),
+            ("v0.2.0-alpha-200-g53ec618c", State::Warn, "probably"),
+            ("v0.0.0-unknown", State::Warn, "probably"),
+        ] {
+            let mut manager = healthy().managers.remove(0);
+            known(&mut manager).has_set_gauges = false;
+            manager.controller = Seen::Known(Controller { id: "x".to_owned(), version: version.to_owned() });
+            let found = finding(NOW, &manager);
+            assert_eq!(found.state, state, "{version}");
+            assert!(found.seen.contains(word), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_young_run_or_no_metrics_tell_nothing() {
+        let mut manager = healthy().managers.remove(0);
+        manager.controller = Seen::Known(Controller { id: "x".to_owned(), version: String::new() });
+        let metrics = known(&mut manager);
+        metrics.has_set_gauges = false;
+        metrics.incarnation = metrics.incarnation.map(|run| crate::model::Incarnation(run.0.plus(Span::mins(179))));
+        assert_eq!(finding(NOW, &manager).state, State::Unknown);
+        manager.metrics = Seen::NotAsked;
+        assert_eq!(finding(NOW, &manager).state, State::Unknown);
+    }
+
+    #[test]
+    fn a_log_that_shows_a_worker_giving_up_proves_it() {
+        let mut manager = healthy().managers.remove(0);
+        known(&mut manager).has_set_gauges = false;
+        let Seen::Known(log) = &mut manager.log_file else { panic!("a log") };
+        log.by_id.insert(ScaleSetId(1), SetLog { gave_up: Some(Wall(1)), ..SetLog::default() });
+        assert!(finding(NOW, &manager).seen.contains("gives up for good"));
+    }
+}

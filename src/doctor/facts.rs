@@ -1,0 +1,149 @@
+//! What the questions are answered from. Every part may be missing, and says why.
+
+use super::skew::Skew;
+use crate::config::{Config, GithubConfig, ManagerConfig};
+use crate::model::log_fact::LogEvidence;
+use crate::model::pause::Pause;
+use crate::model::{
+    Controller, EndpointName, EntityRef, ForgeSet, Goroutines, ManagerMetrics, ManagerName, ScaleSet, Seen, Wall,
+};
+
+/// Everything that was found out, and what is configured.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// When.
+    pub at: Wall,
+    /// The configuration in effect.
+    pub config: Config,
+    /// Where this runs.
+    pub place: Place,
+    /// The state directory.
+    pub state_dir: StateDir,
+    /// The store in it.
+    pub store: StoreFacts,
+    /// Each manager, in the configuration's order.
+    pub managers: Vec<ManagerFacts>,
+    /// Each `[[github]]` table, in the configuration's order.
+    pub github: Vec<GithubFacts>,
+}
+
+/// Where the medic runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In a pod of Kubernetes.
+    Kubernetes,
+    /// Anywhere else.
+    Elsewhere,
+}
+
+/// The state directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateDir {
+    /// It takes a file; its permission bits, `None` while it has yet to be made.
+    Writable {
+        /// As `chmod` takes them.
+        mode: Option<u32>,
+    },
+    /// It does not, in words.
+    Unusable(String),
+}
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreFacts {
+    /// No medic has run here yet.
+    Absent,
+    /// It can be read.
+    Readable {
+        /// Sessions that live as far as the ledger knows, of all configured managers.
+        live_sessions: usize,
+        /// Treatments under way.
+        open_treatments: usize,
+        /// Pauses in force.
+        pauses: Vec<Pause>,
+        /// The running medic, if one holds the lease.
+        holder: Option<String>,
+    },
+    /// It cannot, in words.
+    Unreadable(String),
+}
+
+/// One manager.
+#[derive(Debug, Clone)]
+pub struct ManagerFacts {
+    /// Our name for it.
+    pub name: ManagerName,
+    /// Who it is.
+    pub controller: Seen<Controller>,
+    /// Its sets.
+    pub scale_sets: Seen<Vec<ScaleSet>>,
+    /// Its counters.
+    pub metrics: Seen<ManagerMetrics>,
+    /// Its goroutines.
+    pub goroutines: Seen<Goroutines>,
+    /// Its log, by file, read to the end after it was asked other things: those show in a log at level info.
+    pub log_file: Seen<LogEvidence>,
+    /// Its log, by websocket, over a short time.
+    pub log_stream: Seen<StreamFacts>,
+    /// Whether its change events can be had.
+    pub events: Seen<()>,
+    /// When our login ends, where the token tells.
+    pub login_until: Option<Wall>,
+    /// Its clock against ours, where its answers tell.
+    pub skew: Option<Skew>,
+}
+
+/// What a short look at the log websocket showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamFacts {
+    /// Lines that came.
+    pub lines: usize,
+    /// Whether one of them was of level debug.
+    pub debug: bool,
+}
+
+/// One `[[github]]` table.
+#[derive(Debug, Clone)]
+pub struct GithubFacts {
+    /// The manager's name for the endpoint.
+    pub endpoint: EndpointName,
+    /// The entities of all managers that it covers and that were asked, and what was answered.
+    pub entities: Vec<(EntityRef, Seen<Vec<ForgeSet>>)>,
+    /// Entities that it covers and that were not asked, because there are so many.
+    pub not_asked: usize,
+    /// Calls left in the credential's window.
+    pub remaining: Option<u64>,
+    /// When the credential ends, where GitHub tells.
+    pub ends: Option<Wall>,
+    /// GitHub's clock against ours.
+    pub skew: Option<Skew>,
+}
+
+impl Facts {
+    /// What is configured for a manager.
+    #[must_use]
+    pub fn config_of(&self, manager: &ManagerFacts) -> Option<&ManagerConfig> {
+        self.config.managers.iter().find(|configured| configured.name == manager.name)
+    }
+
+    /// What is configured for an endpoint.
+    #[must_use]
+    pub fn github_of(&self, endpoint: &EndpointName) -> Option<&GithubConfig> {
+        self.config.github.iter().find(|configured| configured.endpoint == *endpoint)
+    }
+}
+
+impl ManagerFacts {
+    /// Sessions that its present run has opened, and attempts that failed, by its counters.
+    pub(super) fn sessions(&self) -> (u64, u64) {
+        let scopes = self.metrics.known().into_iter().flat_map(|metrics| metrics.scopes.values());
+        scopes.fold((0, 0), |(opened, failed): (u64, u64), scope| {
+            (opened.saturating_add(scope.opened()), failed.saturating_add(scope.create_errors))
+        })
+    }
+
+    /// Its sets, as far as they could be read.
+    pub(super) fn sets(&self) -> &[ScaleSet] {
+        self.scale_sets.known().map_or(&[], Vec::as_slice)
+    }
+}

@@ -1,0 +1,293 @@
+//! GitHub, per endpoint: whether its lists can be read, and how long the credential lasts.
+
+use super::facts::{Facts, GithubFacts};
+use super::{Check, Finding, Subject};
+use crate::model::{
+    Enablement, EndpointName, EntityKind, EntityRef, FailureKind, ForgeId, ForgeSet, ProbeFailure, ScaleSet, Span,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A credential that ends within this is told.
+const ENDS_SOON: Span = Span::hours(14 * 24);
+/// An App's token is refused when the clocks differ by more (`reference/actions-service.md` §1.2).
+const CLOCK_LIMIT: Span = Span::secs(30);
+
+const WITHOUT: &str = "sets that GitHub no longer knows and jobs that wait are not seen; a stale session whose id is known \
+                       cannot be deleted, so healing takes 50 to 92 s or more";
+
+pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+    let homes = homes(facts);
+    let mut all = Vec::new();
+    for github in &facts.github {
+        let subject = Subject::Endpoint(github.endpoint.clone());
+        let known = homes.get(&github.endpoint);
+        all.push(broker(facts, github, known, &subject));
+        all.extend(credential(facts, github, &subject));
+    }
+    for (endpoint, entities) in homes.iter().filter(|(endpoint, _)| facts.github_of(endpoint).is_none()) {
+        all.push(unconfigured(endpoint, entities));
+    }
+    all
+}
+
+/// The entities of all managers' enabled sets, per endpoint.
+fn homes(facts: &Facts) -> BTreeMap<EndpointName, BTreeSet<EntityRef>> {
+    let mut homes: BTreeMap<EndpointName, BTreeSet<EntityRef>> = BTreeMap::new();
+    for set in enabled(facts) {
+        if let Some(entity) = set.entity_ref() {
+            homes.entry(entity.endpoint.clone()).or_default().insert(entity);
+        }
+    }
+    homes
+}
+
+fn enabled(facts: &Facts) -> impl Iterator<Item = &ScaleSet> {
+    let all = facts.managers.iter().flat_map(super::facts::ManagerFacts::sets);
+    all.filter(|set| set.enabled == Enablement::Enabled)
+}
+
+fn unconfigured(endpoint: &EndpointName, entities: &BTreeSet<EntityRef>) -> Finding {
+    let seen = format!("no [[github]] table: {} of {endpoint} cannot be asked about", counted(entities.len()));
+    let table = format!("endpoint = \"{endpoint}\"");
+    Finding::warn(Check::Broker, &Subject::Endpoint(endpoint.clone()), seen).risks(WITHOUT).step(
+        "in the medic's configuration, with a token of its own, so that it does not use up GARM's quota (or app_id, \
+         installation_id and private_key_file of an App):",
+        &["[[github]]", &table, "token_file = \"/run/secrets/github-token\""],
+    )
+}
+
+fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>, subject: &Subject) -> Finding {
+    let failures: Vec<(&EntityRef, &ProbeFailure)> =
+        github.entities.iter().filter_map(|(entity, seen)| Some((entity, seen.failure()?))).collect();
+    if let Some((entity, failure)) = failures.first() {
+        let count = failures.len();
+        let seen = format!("{count} of {} failed; {entity}: {failure}", counted(github.entities.len()));
+        return advise(Finding::fail(Check::Broker, subject, seen).risks(WITHOUT), entity, failure);
+    }
+    if github.entities.is_empty() {
+        return unused(facts, github, known, subject);
+    }
+    let asked: BTreeSet<_> = github.entities.iter().map(|(entity, _)| entity).collect();
+    let bare = known.map_or(0, |known| known.iter().filter(|entity| !asked.contains(entity)).count());
+    let uncovered = bare.saturating_sub(github.not_asked);
+    let gone = gone(facts, github);
+    let lists = github.entities.iter().filter_map(|(_, seen)| seen.known());
+    let sets = lists.map(Vec::len).fold(0_usize, usize::saturating_add);
+    let rest = if github.not_asked > 0 { format!("; {} more not asked here", github.not_asked) } else { String::new() };
+    let seen = format!("{} list {sets} sets{rest}", counted(github.entities.len()));
+    if uncovered > 0 {
+        return Finding::warn(Check::Broker, subject, format!("{seen}; `entities` leaves {uncovered} out"))
+            .risks(WITHOUT)
+            .step("leave `entities` out to ask about all of the endpoint, or add them", &[]);
+    }
+    if let Some(first) = gone.first() {
+        let count = gone.len();
+        return Finding::warn(
+            Check::Broker,
+            subject,
+            format!("{seen}; {count} enabled sets are not listed, {first} first"),
+        )
+        .risks("GitHub does not know them: they get no jobs, and a listener on one of them ends in a crash of GARM")
+        .step("see `scaleset-medic explain SET`; restart GARM in a quiet moment, which creates them anew", &[]);
+    }
+    Finding::ok(Check::Broker, subject, seen)
+}
+
+/// Nothing was asked: no manager was seen to have a set there.
+fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>, subject: &Subject) -> Finding {
+    let endpoint = &github.endpoint;
+    if known.is_some() {
+        return Finding::warn(Check::Broker, subject, format!("`entities` covers none of the sets on {endpoint}"))
+            .risks(WITHOUT)
+            .step("write names as GARM does (\"acme\" or \"acme/app\"), or leave `entities` out", &[]);
+    }
+    if facts.managers.iter().any(|manager| manager.scale_sets.known().is_none()) {
+        return Finding::unknown(
+            Check::Broker,
+            subject,
+            "not asked: which entities there are is known to the managers only",
+        )
+        .risks(WITHOUT)
+        .step("see to the managers first", &[]);
+    }
+    let others: Vec<_> = homes(facts).into_keys().map(|name| name.as_str().to_owned()).collect();
+    let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    Finding::warn(
+        Check::Broker,
+        subject,
+        format!("no manager has an enabled set on an endpoint {endpoint} (they have: {others})"),
+    )
+    .risks("this credential is never used; if the name is misspelt, what it should show stays hidden")
+    .step("use GARM's own name of the endpoint:", &["garm-cli github endpoint list"])
+}
+
+/// Enabled sets whose id their entity's list lacks.
+fn gone(facts: &Facts, github: &GithubFacts) -> Vec<String> {
+    let lists: BTreeMap<&EntityRef, BTreeSet<ForgeId>> = github
+        .entities
+        .iter()
+        .filter_map(|(entity, seen)| Some((entity, seen.known()?.iter().map(|set: &ForgeSet| set.id).collect())))
+        .collect();
+    let is_gone = |set: &&ScaleSet| {
+        let (Some(entity), Some(id)) = (set.entity_ref(), set.forge_id) else { return false };
+        lists.get(&entity).is_some_and(|ids| !ids.contains(&id))
+    };
+    enabled(facts).filter(is_gone).map(|set| set.name.clone()).collect()
+}
+
+fn advise(found: Finding, entity: &EntityRef, failure: &ProbeFailure) -> Finding {
+    let right = match entity.entity.kind {
+        EntityKind::Repository => "classic: scope repo; fine-grained or App: repository Administration, read and write",
+        EntityKind::Organization => {
+            "classic: scope admin:org; fine-grained or App: Self-hosted runners, read and write"
+        }
+        EntityKind::Enterprise => "classic only: scope manage_runners:enterprise",
+    };
+    match failure.kind {
+        FailureKind::Unauthorized => found.step(
+            "the credential is refused: it is wrong, revoked or has ended. Put a new one into the file that \
+             `token_file` or `private_key_file` names; it is read at each use, no restart is needed",
+            &[],
+        ),
+        FailureKind::Forbidden | FailureKind::NotFound => {
+            found.step(format!("give the credential the right to manage runners there ({right})"), &[])
+        }
+        FailureKind::RateLimited | FailureKind::HeldBack => {
+            found.step("wait until the quota's window ends; give the medic a credential that nobody else uses", &[])
+        }
+        FailureKind::Tls => found.step(
+            "name the authority that signed the server's certificate, in the medic's [[github]] table:",
+            &["ca_file = \"/etc/ssl/github-ca.pem\""],
+        ),
+        FailureKind::Connect
+        | FailureKind::Timeout
+        | FailureKind::Broken
+        | FailureKind::Conflict
+        | FailureKind::NotInitialised
+        | FailureKind::Rejected
+        | FailureKind::Server
+        | FailureKind::Redirect
+        | FailureKind::Malformed
+        | FailureKind::TooLarge
+        | FailureKind::NotEnabled => found.step(
+            "see that the medic may reach GitHub's API and its Actions service (egress rules, proxy):",
+            &["curl -sS -o /dev/null -w '%{http_code}\\n' https://api.github.com/"],
+        ),
+    }
+}
+
+/// What is amiss with the credential or the clock it depends on; nothing, when GitHub told nothing.
+fn credential(facts: &Facts, github: &GithubFacts, subject: &Subject) -> Option<Finding> {
+    if let Some(skew) = github.skew.map(super::skew::Skew::at_least).filter(|skew| *skew > CLOCK_LIMIT) {
+        return Some(
+            Finding::warn(Check::Credential, subject, format!("GitHub's clock and ours differ by at least {skew}"))
+                .risks("GitHub refuses an App's tokens that are dated wrongly, and lives of tokens are misjudged")
+                .step("keep this machine's clock by NTP", &["timedatectl set-ntp true"]),
+        );
+    }
+    if let Some(ends) = github.ends {
+        let left = ends.since(facts.at);
+        let days = left.as_millis() / Span::hours(24).as_millis();
+        if left < ENDS_SOON {
+            return Some(
+                Finding::warn(Check::Credential, subject, format!("the token ends in {days} days"))
+                    .risks(format!("from then on: {WITHOUT}"))
+                    .step("make a new one and put it into the file that `token_file` names; no restart is needed", &[]),
+            );
+        }
+        return Some(Finding::ok(
+            Check::Credential,
+            subject,
+            format!("the token holds for {days} days{}", left_of(github)),
+        ));
+    }
+    github
+        .remaining
+        .map(|_| Finding::ok(Check::Credential, subject, format!("GitHub tells no end of it{}", left_of(github))))
+}
+
+fn left_of(github: &GithubFacts) -> String {
+    github.remaining.map_or_else(String::new, |calls| format!("; {calls} calls are left in this hour"))
+}
+
+fn counted(entities: usize) -> String {
+    if entities == 1 { "1 entity".to_owned() } else { format!("{entities} entities") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::skew::Skew;
+    use super::super::testing::{CONFIG, NOW, answer, broken, config, healthy, lines, scale_set};
+    use super::*;
+    use crate::model::{Operation, Seen};
+
+    #[test]
+    fn without_a_table_the_endpoint_is_told_with_its_lines() {
+        let text = CONFIG.split("[[github]]").next().unwrap_or_default();
+        let facts = Facts { config: config(text), github: Vec::new(), ..healthy() };
+        let found = answer(&findings(&facts), Check::Broker);
+        assert_eq!(found.state, State::Warn);
+        assert!(lines(&found).contains(&"endpoint = \"github.com\""));
+    }
+
+    #[test]
+    fn a_refused_credential_fails_and_the_right_that_lacks_is_named() {
+        for (operation, kind, word) in [
+            (Operation::RegistrationToken, FailureKind::Unauthorized, "Put a new one"),
+            (Operation::RegistrationToken, FailureKind::NotFound, "admin:org"),
+            (Operation::ListForgeSets, FailureKind::Connect, "egress"),
+        ] {
+            let mut facts = healthy();
+            facts.github[0].entities[0].1 = broken(operation, kind);
+            let found = answer(&findings(&facts), Check::Broker);
+            assert_eq!(found.state, State::Fail, "{kind}");
+            assert!(found.mend[0].what.contains(word), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_that_github_does_not_list_is_told_by_name() {
+        let mut facts = healthy();
+        let Seen::Known(listed) = &mut facts.github[0].entities[0].1 else { panic!("a list") };
+        listed.retain(|set| set.name != "linux-2");
+        let found = answer(&findings(&facts), Check::Broker);
+        assert_eq!(found.state, State::Warn);
+        assert!(found.seen.contains("linux-2"), "{found:?}");
+    }
+
+    #[test]
+    fn a_table_that_covers_nothing_is_told() {
+        let mut facts = healthy();
+        facts.github[0].entities.clear();
+        assert!(answer(&findings(&facts), Check::Broker).seen.contains("covers none"));
+        let mut facts = Facts { config: config(&CONFIG.replace("\"github.com\"", "\"githb\"")), ..healthy() };
+        facts.github[0].entities.clear();
+        facts.github[0].endpoint = EndpointName::new("githb");
+        let all = findings(&facts);
+        assert!(all.iter().any(|found| found.seen.contains("an endpoint githb")), "{all:?}");
+        assert!(all.iter().any(|found| found.seen.contains("no [[github]] table")), "{all:?}");
+    }
+
+    #[test]
+    fn entities_that_are_left_out_are_told() {
+        let mut facts = healthy();
+        let Seen::Known(sets) = &mut facts.managers[0].scale_sets else { panic!("sets") };
+        sets.push(scale_set(3, "other"));
+        assert_eq!(answer(&findings(&facts), Check::Broker).state, State::Warn);
+        facts.github[0].not_asked = 1;
+        assert_eq!(answer(&findings(&facts), Check::Broker).state, State::Ok);
+    }
+
+    #[test]
+    fn a_token_near_its_end_is_told() {
+        for (ends, state) in [(NOW.plus(Span::hours(72)), State::Warn), (NOW.plus(Span::hours(2400)), State::Ok)] {
+            let mut facts = healthy();
+            facts.github[0].ends = Some(ends);
+            assert_eq!(answer(&findings(&facts), Check::Credential).state, state);
+        }
+        let mut facts = healthy();
+        facts.github[0].skew = Some(Skew::of(NOW, NOW, NOW.plus(Span::mins(5))));
+        assert_eq!(answer(&findings(&facts), Check::Credential).state, State::Warn);
+    }
+}

@@ -1,0 +1,239 @@
+//! `doctor`: what the medic can see, what it therefore cannot see, and which settings invite the illness.
+//!
+//! The problem: most of what goes wrong with a medic goes wrong before anything is ill, and shows only when a healing
+//! takes minutes instead of seconds. The rule: [`facts`] in, one [`Finding`] per question out; each question is one
+//! function of this folder, in the order in which they are told. A finding says what was seen, what that hides or
+//! risks, and what to do, with the exact lines. Nothing is asked of any server here ([`crate::run::checkup`] does).
+//!
+//! The states: [`State::Fail`] is what hides evidence although it was configured, or prevents healing; what could only
+//! be better is [`State::Warn`]; what nobody can tell from here is [`State::Unknown`], with how to find out.
+//! Edge cases: a manager that cannot be reached has one finding, not ten; what was not asked because of it is not told.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+
+mod build;
+mod cluster;
+pub mod facts;
+mod forge;
+mod lines;
+mod log;
+mod overlap;
+mod reach;
+mod settings;
+pub mod skew;
+mod sources;
+#[cfg(test)]
+mod testing;
+
+use crate::exit::ExitCode;
+use crate::model::closed::closed_enum;
+use crate::model::{EndpointName, ManagerName};
+use facts::Facts;
+use serde::Serialize;
+
+closed_enum! {
+    /// How one question was answered.
+    pub enum State {
+        /// As it should be.
+        Ok = "ok",
+        /// Works, and could be better: slower healing, less to see, a risk.
+        Warn = "warn",
+        /// Hides evidence although it was configured, or prevents healing.
+        Fail = "fail",
+        /// Cannot be told from here.
+        Unknown = "unknown",
+    }
+}
+
+closed_enum! {
+    /// The questions. The names are stable: scripts select by them.
+    pub enum Check {
+        /// Whether anything may be healed at all.
+        Mode = "mode",
+        /// The rules' numbers.
+        Policy = "policy",
+        /// The state directory and its rights.
+        StateDir = "state_dir",
+        /// The ledger of sessions and the journal.
+        Ledger = "ledger",
+        /// Pauses in force.
+        Pauses = "pauses",
+        /// Two managers for one set.
+        Overlap = "overlap",
+        /// Whether the manager answers.
+        Reach = "reach",
+        /// Whether the way to it is safe from eavesdroppers.
+        Transport = "transport",
+        /// The login and how long it holds.
+        Login = "login",
+        /// The manager's API.
+        Api = "api",
+        /// The difference between the clocks.
+        Clock = "clock",
+        /// What the manager's build does after a conflict.
+        Build = "build",
+        /// The manager's counters.
+        Metrics = "metrics",
+        /// The goroutine dump.
+        Goroutines = "goroutines",
+        /// The log: by file, by websocket, or not at all.
+        Log = "log",
+        /// The websocket of changes.
+        Events = "events",
+        /// How the manager is stopped and rolled out.
+        Rollout = "rollout",
+        /// GitHub's lists of sets, per entity.
+        Broker = "broker",
+        /// The GitHub credential: its quota and its end.
+        Credential = "credential",
+    }
+}
+
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// The medic itself.
+    Medic,
+    /// A manager.
+    Manager(ManagerName),
+    /// A forge endpoint, by the manager's name for it.
+    Endpoint(EndpointName),
+}
+
+/// One question, answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The question.
+    pub check: Check,
+    /// What it is about.
+    pub subject: Subject,
+    /// The answer.
+    pub state: State,
+    /// What was seen.
+    pub seen: String,
+    /// What it hides, slows or risks; empty when all is well.
+    pub risk: String,
+    /// What to do about it, with exact lines; empty when nothing is to be done.
+    pub mend: Vec<Step>,
+}
+
+/// One step of a mend.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// What to do, in words.
+    pub what: String,
+    /// Lines to put in or to type, as they are; may be empty.
+    pub lines: Vec<String>,
+}
+
+/// All answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// In the order in which they are told: the medic, each manager, each endpoint.
+    pub findings: Vec<Finding>,
+    /// How the command ends.
+    pub exit: ExitCode,
+}
+
+impl Finding {
+    fn new(check: Check, subject: &Subject, state: State, seen: impl Into<String>) -> Self {
+        let (seen, risk) = (seen.into(), String::new());
+        Self { check, subject: subject.clone(), state, seen, risk, mend: Vec::new() }
+    }
+    fn ok(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
+        Self::new(check, subject, State::Ok, seen)
+    }
+    fn warn(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
+        Self::new(check, subject, State::Warn, seen)
+    }
+    fn fail(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
+        Self::new(check, subject, State::Fail, seen)
+    }
+    fn unknown(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
+        Self::new(check, subject, State::Unknown, seen)
+    }
+    fn risks(mut self, risk: impl Into<String>) -> Self {
+        self.risk = risk.into();
+        self
+    }
+    fn step(mut self, what: impl Into<String>, lines: &[&str]) -> Self {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        self.mend.push(Step { what: what.into(), lines });
+        self
+    }
+}
+
+/// All questions, answered from these facts.
+#[must_use]
+pub fn examine(facts: &Facts) -> Report {
+    let mut findings = settings::findings(facts);
+    findings.extend(overlap::findings(facts));
+    let mut unreached = false;
+    for manager in &facts.managers {
+        let reach = reach::findings(facts, manager);
+        let answers = manager.controller.known().is_some() || manager.scale_sets.known().is_some();
+        unreached |= reach::is_unreached(manager);
+        findings.extend(reach);
+        if answers {
+            findings.push(build::finding(facts.at, manager));
+            findings.extend(sources::findings(facts, manager));
+            findings.push(log::finding(facts, manager));
+            findings.push(cluster::finding(facts, manager));
+        }
+    }
+    findings.extend(forge::findings(facts));
+    let exit = exit(&findings, unreached);
+    Report { findings, exit }
+}
+
+/// A manager that was not reached outweighs what fails: nothing could be asked of it.
+fn exit(findings: &[Finding], unreached: bool) -> ExitCode {
+    if unreached {
+        return ExitCode::Blind;
+    }
+    let fails = findings.iter().any(|finding| finding.state == State::Fail);
+    if fails { ExitCode::Unhealthy } else { ExitCode::Well }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{broken, healthy};
+    use super::*;
+    use crate::model::{FailureKind, Operation};
+
+    #[test]
+    fn a_well_configured_deployment_fails_in_nothing() {
+        let report = examine(&healthy());
+        let bad: Vec<_> = report.findings.iter().filter(|f| matches!(f.state, State::Fail | State::Warn)).collect();
+        assert_eq!(bad, Vec::<&Finding>::new());
+        assert_eq!(report.exit, ExitCode::Well);
+    }
+
+    #[test]
+    fn whatever_is_not_well_says_what_it_hides_and_what_to_do() {
+        let mut facts = healthy();
+        for manager in &mut facts.managers {
+            manager.goroutines = broken(Operation::Goroutines, FailureKind::NotEnabled);
+            manager.log_file = broken(Operation::LogFile, FailureKind::NotFound);
+            manager.events = broken(Operation::Websocket, FailureKind::Broken);
+            manager.metrics = broken(Operation::Metrics, FailureKind::NotEnabled);
+        }
+        let report = examine(&facts);
+        assert_eq!(report.exit, ExitCode::Unhealthy);
+        for finding in report.findings.iter().filter(|finding| finding.state != State::Ok) {
+            assert!(!finding.risk.is_empty() && !finding.mend.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn an_unreached_manager_is_told_once_and_outweighs_what_fails() {
+        let mut facts = healthy();
+        facts.managers[0].controller = broken(Operation::Login, FailureKind::Connect);
+        facts.managers[0].scale_sets = broken(Operation::Login, FailureKind::Connect);
+        let report = examine(&facts);
+        assert_eq!(report.exit, ExitCode::Blind);
+        let subject = Subject::Manager(facts.managers[0].name.clone());
+        let fails = report.findings.iter().filter(|f| f.subject == subject && f.state == State::Fail);
+        assert_eq!(fails.map(|f| f.check).collect::<Vec<_>>(), [Check::Reach]);
+    }
+}

@@ -1,0 +1,126 @@
+//! Two for one: two managers on one set, two tables for one manager, another owner than the manager.
+//!
+//! A set has one session. Two controllers that both want it refuse each other without end, and what heals one makes
+//! the other ill. Two tables for one controller make two engines treat the same sets.
+
+use super::facts::{Facts, ManagerFacts};
+use super::{Check, Finding, Subject};
+use crate::model::{Owner, ScaleSet};
+use std::collections::BTreeSet;
+
+pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut all = Vec::new();
+    for (n, one) in facts.managers.iter().enumerate() {
+        let later = facts.managers.iter().skip(n.saturating_add(1));
+        all.extend(later.filter_map(|other| between(facts, one, other)));
+    }
+    all.extend(facts.managers.iter().filter_map(foreign_owner));
+    if all.is_empty() {
+        all.push(Finding::ok(Check::Overlap, &Subject::Medic, "no sign of two controllers on one set"));
+    }
+    all
+}
+
+fn between(facts: &Facts, one: &ManagerFacts, other: &ManagerFacts) -> Option<Finding> {
+    let url = |manager| facts.config_of(manager).map(|config| config.url.as_str().trim_end_matches('/'));
+    let id = |manager: &ManagerFacts| manager.controller.known().map(|controller| controller.id.clone());
+    let names = format!("{} and {}", one.name, other.name);
+    if (url(one).is_some() && url(one) == url(other)) || (id(one).is_some() && id(one) == id(other)) {
+        let found = Finding::fail(Check::Overlap, &Subject::Medic, format!("{names} are one and the same controller"));
+        return Some(
+            found
+                .risks("every set is watched and treated twice, each time against the other")
+                .step("keep one [[manager]] table of it", &[]),
+        );
+    }
+    let shared = shared_sets(one.sets(), other.sets());
+    if let Some(first) = shared.first() {
+        let count = shared.len();
+        let seen = format!("{names} both have {first} (and {count} shared in all), the same set of GitHub");
+        return Some(Finding::fail(Check::Overlap, &Subject::Medic, seen).risks(RIVALS).step(
+            "disable or delete the set at one of them, or give one a runner group of its own",
+            &["garm-cli scaleset update ID --enabled=false"],
+        ));
+    }
+    let entities =
+        |manager: &ManagerFacts| -> BTreeSet<_> { manager.sets().iter().filter_map(ScaleSet::entity_ref).collect() };
+    let (one, other) = (entities(one), entities(other));
+    let first = one.intersection(&other).next()?;
+    Some(
+        Finding::warn(Check::Overlap, &Subject::Medic, format!("{names} both have sets of {first}, none the same"))
+            .risks("a set that is created with the name of the other's one would be shared")
+            .step("nothing, if that is meant so; keep the names of sets apart", &[]),
+    )
+}
+
+/// Names of sets that are one at GitHub.
+fn shared_sets(one: &[ScaleSet], other: &[ScaleSet]) -> Vec<String> {
+    let places: BTreeSet<_> = other.iter().filter_map(address).collect();
+    one.iter().filter(|set| address(set).is_some_and(|at| places.contains(&at))).map(|set| set.name.clone()).collect()
+}
+
+fn address(set: &ScaleSet) -> Option<(String, String, u64)> {
+    let place = set.place()?;
+    let web = place.endpoint.base_url.trim_end_matches('/').to_ascii_lowercase();
+    Some((web, place.entity.name.to_ascii_lowercase(), place.forge_id.0))
+}
+
+/// A refusal that names an owner which is not this controller.
+fn foreign_owner(manager: &ManagerFacts) -> Option<Finding> {
+    let ours = Owner::of_garm(&manager.controller.known()?.id);
+    let log = manager.log_file.known()?;
+    let all = log.by_id.values().chain(log.by_forge.values().flat_map(|sets| sets.values()));
+    let foreign = all.filter_map(|set| set.conflict_owner.as_ref()).find(|owner| **owner != ours)?;
+    let seen = format!("the log says that {foreign} holds a session of a set of {}, which is {ours}", manager.name);
+    let subject = Subject::Manager(manager.name.clone());
+    Some(Finding::fail(Check::Overlap, &subject, seen).risks(RIVALS).step(
+        "find the other controller (another GARM, or one restored from a copy of this one's database) and stop it",
+        &["garm-cli controller show"],
+    ))
+}
+
+const RIVALS: &str = "the controllers refuse each other's sessions without end: whoever starts second has no listener, \
+                      and no remedy of the medic can help";
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::testing::{CONFIG, answer, config, healthy, manager, scale_set};
+    use super::*;
+    use crate::model::Seen;
+    use crate::model::log_fact::SetLog;
+
+    fn two(url: &str, id: &str, entity: &str, first: u64) -> Facts {
+        let table = "[[manager]]\nname = \"two\"\nusername = \"admin\"\npassword_file = \"/p\"\n";
+        let mut facts = Facts { config: config(&format!("{CONFIG}{table}url = \"{url}\"\n")), ..healthy() };
+        let mut second = manager("two", id);
+        second.scale_sets = Seen::Known(vec![scale_set(first, entity)]);
+        facts.managers.push(second);
+        facts
+    }
+
+    #[test]
+    fn two_managers_that_share_something_are_told_by_how_much() {
+        for (url, id, entity, first, state) in [
+            ("http://127.0.0.1:9997", "other", "elsewhere", 9, State::Fail),
+            ("http://garm.example", "60b611f2", "elsewhere", 9, State::Fail),
+            ("http://garm.example", "other", "ACME", 1, State::Fail),
+            ("http://garm.example", "other", "acme", 9, State::Warn),
+            ("http://garm.example", "other", "elsewhere", 1, State::Ok),
+        ] {
+            let found = answer(&findings(&two(url, id, entity, first)), Check::Overlap);
+            assert_eq!(found.state, state, "{url} {id} {entity} {first}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_names_another_owner_fails() {
+        for (owner, state) in [("garm-60b611f2", State::Ok), ("garm-9999", State::Fail)] {
+            let mut facts = healthy();
+            let Seen::Known(log) = &mut facts.managers[0].log_file else { panic!("a log") };
+            let refused = SetLog { conflict_owner: Some(Owner::new(owner)), ..SetLog::default() };
+            log.by_id.insert(crate::model::ScaleSetId(1), refused);
+            assert_eq!(answer(&findings(&facts), Check::Overlap).state, state, "{owner}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The way to a manager: whether it answers, lets us in, gives its sets, and agrees about the time.
+
+use super::facts::{Facts, ManagerFacts};
+use super::{Check, Finding, Subject};
+use crate::model::{Enablement, FailureKind, ProbeFailure, Span};
+
+/// A login that ends within this is renewed suspiciously often: GARM gives at least a day.
+const SHORT_LOGIN: Span = Span::hours(1);
+/// Clocks that differ by this much or less agree: a run's start and a log's dates are compared with that margin.
+const AGREES: Span = Span::secs(2);
+
+/// Whether nothing that is a GARM answered at all.
+pub(super) fn is_unreached(manager: &ManagerFacts) -> bool {
+    refusal(manager).is_some_and(|failure| !is_refused_login(failure.kind))
+}
+
+pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
+    let subject = Subject::Manager(manager.name.clone());
+    let url = facts.config_of(manager).map_or_else(String::new, |config| config.url.to_string());
+    match refusal(manager) {
+        Some(failure) if is_refused_login(failure.kind) => {
+            vec![Finding::ok(Check::Reach, &subject, format!("{url} answers")), refused(&subject, failure)]
+        }
+        Some(failure) => vec![unreached(&subject, &url, failure)],
+        None => {
+            let reach = Finding::ok(Check::Reach, &subject, format!("{url} answers"));
+            let transport = transport(facts, manager, &subject);
+            vec![reach, transport, login(facts, manager, &subject), api(manager, &subject), clock(manager, &subject)]
+        }
+    }
+}
+
+/// Why neither the controller nor its sets could be read.
+fn refusal(manager: &ManagerFacts) -> Option<&ProbeFailure> {
+    if manager.controller.known().is_some() || manager.scale_sets.known().is_some() {
+        return None;
+    }
+    manager.controller.failure().or_else(|| manager.scale_sets.failure())
+}
+
+const fn is_refused_login(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Unauthorized | FailureKind::Forbidden | FailureKind::NotInitialised)
+}
+
+fn unreached(subject: &Subject, url: &str, failure: &ProbeFailure) -> Finding {
+    let found = Finding::fail(Check::Reach, subject, failure.to_string())
+        .risks("nothing can be seen of this manager or healed at it");
+    let ask = format!("curl -sS -o /dev/null -w '%{{http_code}}\\n' {}/api/v1/controller", url.trim_end_matches('/'));
+    match failure.kind {
+        FailureKind::Tls => found.step(
+            "name the authority that signed its certificate, in the medic's [[manager]] table:",
+            &["ca_file = \"/etc/ssl/garm-ca.pem\""],
+        ),
+        FailureKind::NotFound | FailureKind::Malformed | FailureKind::Redirect => found.step(
+            "what answers there is no GARM: set `url` to GARM's root, without /api/v1; a GARM answers 401 to",
+            &[&ask],
+        ),
+        FailureKind::Connect
+        | FailureKind::Timeout
+        | FailureKind::Broken
+        | FailureKind::Unauthorized
+        | FailureKind::Forbidden
+        | FailureKind::Conflict
+        | FailureKind::NotInitialised
+        | FailureKind::RateLimited
+        | FailureKind::Rejected
+        | FailureKind::Server
+        | FailureKind::TooLarge
+        | FailureKind::NotEnabled
+        | FailureKind::HeldBack => found.step(
+            "see that GARM runs, that [apiserver] bind and port in its config.toml match the medic's `url`, and that \
+             no network policy stands between; from where the medic runs, a GARM answers 401 to",
+            &[&ask],
+        ),
+    }
+}
+
+fn refused(subject: &Subject, failure: &ProbeFailure) -> Finding {
+    let found = Finding::fail(Check::Login, subject, failure.to_string())
+        .risks("nothing can be seen of this manager or healed at it");
+    match failure.kind {
+        FailureKind::NotInitialised => found.step(
+            "finish GARM's set-up:",
+            &[
+                "garm-cli init --name garm --url URL",
+                "garm-cli controller update --metadata-url URL --callback-url URL",
+            ],
+        ),
+        FailureKind::Forbidden => found.step("configure an administrator of GARM as `username`", &[]),
+        FailureKind::Unauthorized
+        | FailureKind::Connect
+        | FailureKind::Tls
+        | FailureKind::Timeout
+        | FailureKind::Broken
+        | FailureKind::NotFound
+        | FailureKind::Conflict
+        | FailureKind::RateLimited
+        | FailureKind::Rejected
+        | FailureKind::Server
+        | FailureKind::Redirect
+        | FailureKind::Malformed
+        | FailureKind::TooLarge
+        | FailureKind::NotEnabled
+        | FailureKind::HeldBack => found.step(
+            "put GARM's administrator and that user's password into the medic's [[manager]] table (the file is read \
+             at each login):",
+            &["username = \"admin\"", "password_file = \"/run/secrets/garm-password\""],
+        ),
+    }
+}
+
+fn transport(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding {
+    let Some(config) = facts.config_of(manager) else {
+        return Finding::ok(Check::Transport, subject, "not configured");
+    };
+    let is_near = match config.url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    if config.url.scheme() == "https" || is_near {
+        let how = if is_near { "stays on this machine" } else { "is encrypted" };
+        return Finding::ok(Check::Transport, subject, format!("what is said to it {how}"));
+    }
+    Finding::warn(Check::Transport, subject, "the password and the tokens cross the network in the clear")
+        .risks("whoever reads along becomes administrator of GARM")
+        .step(
+            "run the medic as a sidecar of GARM, or let GARM speak TLS and use https in the medic's `url`:",
+            &[
+                "[apiserver]",
+                "use_tls = true",
+                "[apiserver.tls]",
+                "certificate = \"/etc/garm/tls.crt\"",
+                "key = \"/etc/garm/tls.key\"",
+            ],
+        )
+}
+
+fn login(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding {
+    match manager.login_until.map(|until| until.since(facts.at)) {
+        Some(left) if left < SHORT_LOGIN => {
+            Finding::warn(Check::Login, subject, format!("the login ends in {left}, though GARM gives a day"))
+                .risks(
+                    "the medic logs in that often; or one of the two clocks is wrong, which misleads it about restarts",
+                )
+                .step("compare the clocks, and see in GARM's config.toml:", &["[jwt_auth]", "time_to_live = \"24h\""])
+        }
+        Some(left) => {
+            Finding::ok(Check::Login, subject, format!("accepted; the token holds for {left} and is renewed by itself"))
+        }
+        None => Finding::ok(Check::Login, subject, "accepted; the token tells no end and is renewed when refused"),
+    }
+}
+
+fn api(manager: &ManagerFacts, subject: &Subject) -> Finding {
+    let Some(sets) = manager.scale_sets.known() else {
+        let why = manager.scale_sets.failure().map_or_else(|| "the sets were not read".to_owned(), ToString::to_string);
+        return Finding::fail(Check::Api, subject, why)
+            .risks("without the list of sets nothing can be judged")
+            .step("see GARM's own log for the reason", &[]);
+    };
+    let enabled = sets.iter().filter(|set| set.enabled == Enablement::Enabled).count();
+    let seen = format!("{} scale sets, {enabled} enabled", sets.len());
+    if sets.is_empty() || enabled == 0 {
+        return Finding::warn(Check::Api, subject, seen)
+            .risks("there is nothing to watch")
+            .step("see whether this is the GARM that you mean", &["garm-cli scaleset list --all"]);
+    }
+    let homeless = sets.iter().filter(|set| set.endpoint.is_none()).count();
+    if homeless > 0 {
+        return Finding::warn(Check::Api, subject, format!("{seen}; {homeless} do not say where their GitHub is"))
+            .risks("those sets cannot be asked about at GitHub, and no session of theirs is deleted")
+            .step("update GARM: only v0.2.0-alpha leaves this out", &[]);
+    }
+    if let Some(failure) = manager.controller.failure() {
+        return Finding::warn(Check::Api, subject, format!("{seen}; who the controller is was not told: {failure}"))
+            .risks("no session can be proven to be this controller's, so none is deleted")
+            .step("see GARM's own log for the reason", &[]);
+    }
+    Finding::ok(Check::Api, subject, seen)
+}
+
+fn clock(manager: &ManagerFacts, subject: &Subject) -> Finding {
+    let Some(skew) = manager.skew else {
+        return Finding::unknown(Check::Clock, subject, "its answers hold no date")
+            .risks("dates in its log and its start date cannot be compared with ours")
+            .step("compare the clocks of both machines:", &["date -u"]);
+    };
+    let off = skew.at_least();
+    if off <= AGREES {
+        return Finding::ok(Check::Clock, subject, "agrees with ours");
+    }
+    let direction = if skew.is_ahead() { "ahead of" } else { "behind" };
+    Finding::warn(Check::Clock, subject, format!("its clock is at least {off} {direction} ours"))
+        .risks(
+            "which run opened a session, and how old a refusal is, is misjudged by that much; the medic then waits \
+                longer than it must",
+        )
+        .step("keep both clocks by NTP", &["timedatectl set-ntp true"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::skew::Skew;
+    use super::super::testing::{CONFIG, NOW, answer, broken, config, healthy, lines};
+    use super::*;
+    use crate::model::{Operation, Seen};
+
+    fn spoilt(spoil: impl Fn(&mut ManagerFacts)) -> Vec<Finding> {
+        let mut facts = healthy();
+        spoil(&mut facts.managers[0]);
+        findings(&facts, &facts.managers[0])
+    }
+
+    #[test]
+    fn no_answer_is_not_a_refused_login() {
+        for (kind, unreached) in [
+            (FailureKind::Connect, true),
+            (FailureKind::Timeout, true),
+            (FailureKind::Tls, true),
+            (FailureKind::Malformed, true),
+            (FailureKind::Server, true),
+            (FailureKind::Unauthorized, false),
+            (FailureKind::Forbidden, false),
+            (FailureKind::NotInitialised, false),
+        ] {
+            let mut facts = healthy();
+            facts.managers[0].controller = broken(Operation::Login, kind);
+            facts.managers[0].scale_sets = Seen::NotAsked;
+            assert_eq!(is_unreached(&facts.managers[0]), unreached, "{kind}");
+            let found = findings(&facts, &facts.managers[0]);
+            let failed = answer(&found, if unreached { Check::Reach } else { Check::Login });
+            assert_eq!(failed.state, State::Fail, "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_untrusted_certificate_is_told_where_to_put_its_authority() {
+        let found = spoilt(|manager| {
+            manager.controller = broken(Operation::Login, FailureKind::Tls);
+            manager.scale_sets = Seen::NotAsked;
+        });
+        assert!(lines(&found[0])[0].starts_with("ca_file = "));
+    }
+
+    #[test]
+    fn a_password_in_the_clear_is_told_unless_it_stays_on_the_machine() {
+        for (url, state) in [
+            ("http://127.0.0.1:9997", State::Ok),
+            ("http://[::1]:9997", State::Ok),
+            ("http://localhost:9997", State::Ok),
+            ("https://garm.example", State::Ok),
+            ("http://garm.example:9997", State::Warn),
+        ] {
+            let facts = Facts { config: config(&CONFIG.replace("http://127.0.0.1:9997", url)), ..healthy() };
+            assert_eq!(answer(&findings(&facts, &facts.managers[0]), Check::Transport).state, state, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_short_login_is_told() {
+        for (left, state) in [(None, State::Ok), (Some(Span::mins(3)), State::Warn), (Some(Span::hours(24)), State::Ok)]
+        {
+            let found = spoilt(|manager| manager.login_until = left.map(|left| NOW.plus(left)));
+            assert_eq!(answer(&found, Check::Login).state, state, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn sets_that_cannot_be_watched_are_told() {
+        assert_eq!(answer(&spoilt(|m| m.scale_sets = Seen::Known(Vec::new())), Check::Api).state, State::Warn);
+        let found = spoilt(|m| m.scale_sets = broken(Operation::ListScaleSets, FailureKind::Server));
+        assert_eq!(answer(&found, Check::Api).state, State::Fail);
+        let found = spoilt(|m| {
+            let Seen::Known(sets) = &mut m.scale_sets else { return };
+            sets[0].endpoint = None;
+        });
+        assert_eq!(answer(&found, Check::Api).state, State::Warn);
+    }
+
+    #[test]
+    fn clocks_that_differ_are_told_with_the_direction() {
+        assert_eq!(answer(&spoilt(|manager| manager.skew = None), Check::Clock).state, State::Unknown);
+        for (date, state, word) in [
+            (NOW.plus(Span::secs(1)), State::Ok, "agrees"),
+            (NOW.plus(Span::mins(1)), State::Warn, "ahead of"),
+            (NOW.minus(Span::mins(1)), State::Warn, "behind"),
+        ] {
+            let found = answer(&spoilt(|manager| manager.skew = Some(Skew::of(NOW, NOW, date))), Check::Clock);
+            assert_eq!(found.state, state);
+            assert!(found.seen.contains(word), "{found:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The medic itself: its mode, its rules, its state directory, its ledger, its pauses.
+
+use super::facts::{Facts, StateDir, StoreFacts};
+use super::{Check, Finding, Subject};
+use crate::decide::policy::{Mode, Policy};
+use crate::model::{Enablement, Span};
+
+/// The longest that a stale session was measured to block (design §1).
+const STALE: Span = Span::secs(92);
+
+const MEDIC: Subject = Subject::Medic;
+
+pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut all = vec![mode(facts), policy(facts), state_dir(facts), ledger(facts)];
+    all.extend(pauses(facts));
+    all
+}
+
+fn mode(facts: &Facts) -> Finding {
+    match facts.config.run.mode {
+        Mode::Heal => Finding::ok(Check::Mode, &MEDIC, "heal: what is proven ill is healed"),
+        Mode::Observe => Finding::warn(Check::Mode, &MEDIC, "observe (the default)")
+            .risks("nothing will be healed: the medic only says what it would do")
+            .step("once its verdicts have convinced you, in the medic's configuration:", &["[run]", "mode = \"heal\""]),
+    }
+}
+
+/// What is allowed, and rarely meant.
+fn policy(facts: &Facts) -> Finding {
+    let policy = &facts.config.policy;
+    let enabled = facts
+        .managers
+        .iter()
+        .map(|manager| manager.sets().iter().filter(|set| set.enabled == Enablement::Enabled).count());
+    let odd = oddities(policy, facts.config.run.interval, enabled.max().unwrap_or(0));
+    if odd.is_empty() {
+        return Finding::ok(Check::Policy, &MEDIC, "the rules fit what was measured of GARM and GitHub");
+    }
+    let seen: Vec<_> = odd.iter().map(|odd| odd.seen.as_str()).collect();
+    let risks: Vec<_> = odd.iter().map(|odd| odd.risk).collect();
+    let lines: Vec<_> = odd.iter().map(|odd| odd.line.as_str()).collect();
+    Finding::warn(Check::Policy, &MEDIC, seen.join("; "))
+        .risks(risks.join("; "))
+        .step("in the medic's configuration ([policy], and interval in [run]), unless it is meant so:", &lines)
+}
+
+struct Oddity {
+    seen: String,
+    risk: &'static str,
+    line: String,
+}
+
+fn oddities(policy: &Policy, interval: Span, most_sets: usize) -> Vec<Oddity> {
+    let usual = Policy::default();
+    let mut odd = Vec::new();
+    let mut note = |is_odd: bool, seen: String, risk, line: String| {
+        if is_odd {
+            odd.push(Oddity { seen, risk, line });
+        }
+    };
+    note(
+        policy.allow_risky,
+        "allow_risky = true".to_owned(),
+        "a deaf set is toggled while its listener still runs; on a session that has vanished that kills GARM",
+        "allow_risky = false".to_owned(),
+    );
+    note(
+        policy.stale_session_limit <= STALE,
+        format!("stale_session_limit is {}", policy.stale_session_limit),
+        "an ordinary stale session lives 50 to 92 s and would be called held by somebody else",
+        "stale_session_limit = \"5m\"".to_owned(),
+    );
+    note(
+        policy.verify_timeout <= STALE,
+        format!("verify_timeout is {}", policy.verify_timeout),
+        "treatments end unverified before GitHub forgets the stale session, and two of them open the breaker",
+        "verify_timeout = \"5m30s\"".to_owned(),
+    );
+    note(
+        policy.settle < Span::secs(5),
+        format!("settle is {}", policy.settle),
+        "a manager that has just started is judged before its workers have tried once",
+        "settle = \"20s\"".to_owned(),
+    );
+    note(
+        policy.toggle_gap < usual.toggle_gap,
+        format!("toggle_gap is {}", policy.toggle_gap),
+        "enabling before the new worker exists can leave a set of an older GARM stuck",
+        "toggle_gap = \"5s\"".to_owned(),
+    );
+    note(
+        usize::try_from(policy.heals_per_hour).unwrap_or(usize::MAX) < most_sets,
+        format!("heals_per_hour is {} and a manager has {most_sets} enabled sets", policy.heals_per_hour),
+        "one crash cannot be healed in one go",
+        format!("heals_per_hour = {}", most_sets.saturating_mul(2).max(1000)),
+    );
+    note(
+        interval > Span::mins(1),
+        format!("interval is {interval}"),
+        "a crash is noticed that late",
+        "interval = \"15s\"".to_owned(),
+    );
+    odd
+}
+
+fn state_dir(facts: &Facts) -> Finding {
+    let dir = facts.config.run.state_dir.display();
+    match &facts.state_dir {
+        StateDir::Unusable(why) => Finding::fail(Check::StateDir, &MEDIC, why.clone())
+            .risks(
+                "`run` and `once` cannot start: without a journal on disk a set could be left disabled, so nothing \
+                 is healed",
+            )
+            .step(
+                "give the medic's user a directory that outlives restarts; in a pod, a volume of its own:",
+                &[
+                    "volumes: [{ name: medic-state, emptyDir: { sizeLimit: 256Mi } }]",
+                    &format!("volumeMounts: [{{ name: medic-state, mountPath: {dir} }}]"),
+                ],
+            ),
+        StateDir::Writable { mode: Some(mode) } if mode & 0o002 != 0 => {
+            Finding::warn(Check::StateDir, &MEDIC, format!("{dir} is writable, by everybody ({mode:o})"))
+                .risks("whoever can write there can make the medic delete sessions or enable sets")
+                .step("close it:", &[&format!("chmod 0700 {dir}")])
+        }
+        StateDir::Writable { mode: Some(mode) } => {
+            Finding::ok(Check::StateDir, &MEDIC, format!("{dir} is writable ({mode:o})"))
+        }
+        StateDir::Writable { mode: None } => {
+            Finding::ok(Check::StateDir, &MEDIC, format!("{dir} can be made when it is needed"))
+        }
+    }
+}
+
+fn ledger(facts: &Facts) -> Finding {
+    match &facts.store {
+        StoreFacts::Absent => {
+            Finding::ok(Check::Ledger, &MEDIC, "none yet: no medic has run with this state directory")
+        }
+        StoreFacts::Readable { live_sessions, open_treatments, pauses: _, holder } => {
+            let running = holder.as_ref().map_or_else(|| "no medic runs".to_owned(), |name| format!("{name} runs"));
+            let seen = format!(
+                "readable: {live_sessions} sessions known to live, {open_treatments} treatments under way, {running}"
+            );
+            Finding::ok(Check::Ledger, &MEDIC, seen)
+        }
+        StoreFacts::Unreadable(why) => Finding::fail(Check::Ledger, &MEDIC, why.clone())
+            .risks("no session can be proven stale, so none is deleted; a medic cannot start with this file")
+            .step(
+                "see that no set is left disabled, keep a copy, then let the medic begin anew:",
+                &[&format!("mv {0}/medic.db {0}/medic.db.broken", facts.config.run.state_dir.display())],
+            ),
+    }
+}
+
+/// Pauses are what people wanted; they are told because they are forgotten.
+fn pauses(facts: &Facts) -> Option<Finding> {
+    let StoreFacts::Readable { pauses, .. } = &facts.store else { return None };
+    let first = pauses.first()?;
+    let until = first.expires.map_or_else(|| "until resumed".to_owned(), |at| format!("until {at}"));
+    let seen = format!("{} in force; one by {}, {until}: {}", pauses.len(), first.author, first.reason);
+    let found = Finding::warn(Check::Pauses, &MEDIC, seen).risks("nothing is healed within their scope");
+    Some(found.step("to end them:", &["scaleset-medic resume"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::super::testing::{CONFIG, NOW, answer, config, healthy, lines};
+    use super::*;
+    use crate::model::pause::{Pause, PauseId, PauseScope};
+
+    #[test]
+    fn a_medic_that_only_observes_says_that_it_heals_nothing() {
+        let mut facts = healthy();
+        facts.config.run.mode = Mode::Observe;
+        let found = answer(&findings(&facts), Check::Mode);
+        assert_eq!(found.state, State::Warn);
+        assert!(lines(&found).contains(&"mode = \"heal\""));
+    }
+
+    #[test]
+    fn each_oddity_of_the_policy_is_told_with_its_line() {
+        for (policy, line) in [
+            ("allow_risky = true", "allow_risky = false"),
+            ("stale_session_limit = \"60s\"\nstale_session_odd = \"30s\"", "stale_session_limit = \"5m\""),
+            ("settle = \"1s\"", "settle = \"20s\""),
+            ("heals_per_hour = 1", "heals_per_hour = 1000"),
+        ] {
+            let facts = Facts { config: config(&format!("{CONFIG}[policy]\n{policy}\n")), ..healthy() };
+            let found = answer(&findings(&facts), Check::Policy);
+            assert_eq!(found.state, State::Warn, "{policy}");
+            assert!(lines(&found).contains(&line), "{policy}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_directory_is_writable_and_not_for_everybody() {
+        for (dir, state) in [
+            (StateDir::Writable { mode: None }, State::Ok),
+            (StateDir::Writable { mode: Some(0o700) }, State::Ok),
+            (StateDir::Writable { mode: Some(0o2770) }, State::Ok),
+            (StateDir::Writable { mode: Some(0o777) }, State::Warn),
+            (StateDir::Unusable("read-only".to_owned()), State::Fail),
+        ] {
+            let found = answer(&findings(&Facts { state_dir: dir.clone(), ..healthy() }), Check::StateDir);
+            assert_eq!(found.state, state, "{dir:?}");
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_cannot_be_read_fails_and_a_missing_one_does_not() {
+        let unreadable = StoreFacts::Unreadable("damaged".to_owned());
+        for (store, state) in [(StoreFacts::Absent, State::Ok), (unreadable, State::Fail)] {
+            assert_eq!(answer(&findings(&Facts { store, ..healthy() }), Check::Ledger).state, state);
+        }
+    }
+
+    #[test]
+    fn a_pause_that_may_be_forgotten_is_told_with_its_author() {
+        let (author, reason) = ("ann".to_owned(), "migration".to_owned());
+        let pause = Pause { id: PauseId(1), scope: PauseScope::All, reason, author, created: NOW, expires: None };
+        let store = StoreFacts::Readable { live_sessions: 0, open_treatments: 0, pauses: vec![pause], holder: None };
+        let found = answer(&findings(&Facts { store, ..healthy() }), Check::Pauses);
+        assert_eq!(found.state, State::Warn);
+        assert!(found.seen.contains("ann") && found.seen.contains("migration"), "{found:?}");
+    }
+}

@@ -1,0 +1,106 @@
+//! A pause by file: whoever can write into the state directory can stop all healing without this program's help, from
+//! an init container or with `touch` for instance.
+//!
+//! The rule: the file `pause` pauses while it is there. Empty, it pauses everything; as TOML it may narrow that
+//! (`manager`, `set`), say why (`reason`, `author`), and end by itself (`expires`, RFC 3339). A file that cannot be
+//! read or understood pauses everything: somebody wanted to stop something.
+
+use crate::model::{ManagerName, Pause, PauseId, PauseScope, ScaleSetId, Wall};
+use serde::Deserialize;
+use std::io;
+use std::path::Path;
+
+/// The file's name in the state directory.
+const FILE_NAME: &str = "pause";
+/// The most of it that is read.
+const BYTES_MAX: u64 = 64 * 1024;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    manager: Option<String>,
+    set: Option<u64>,
+    reason: Option<String>,
+    author: Option<String>,
+    expires: Option<String>,
+}
+
+/// The pause that the state directory's file asks for; `None` where there is no such file, or it is over.
+#[must_use]
+pub(super) fn read(state_dir: &Path, now: Wall) -> Option<Pause> {
+    let path = state_dir.join(FILE_NAME);
+    let read = std::fs::File::open(&path).and_then(|file| {
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(file, BYTES_MAX), &mut text).map(|_| text)
+    });
+    let text = match read {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => Err(error.to_string()),
+    };
+    let pause = text.and_then(|text| understand(&text, now)).unwrap_or_else(|error| Pause {
+        id: PauseId(0),
+        scope: PauseScope::All,
+        reason: format!("{} cannot be used, so everything is paused: {error}", path.display()),
+        author: "a file".to_owned(),
+        created: now,
+        expires: None,
+    });
+    pause.expires.is_none_or(|end| now < end).then_some(pause)
+}
+
+fn understand(text: &str, now: Wall) -> Result<Pause, String> {
+    let wish: Wish = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let scope = match (wish.manager, wish.set) {
+        (None, None) => PauseScope::All,
+        (Some(manager), None) => PauseScope::Manager { manager: ManagerName::new(manager) },
+        (Some(manager), Some(set)) => PauseScope::Set { manager: ManagerName::new(manager), set: ScaleSetId(set) },
+        (None, Some(_)) => return Err("a set needs its manager".to_owned()),
+    };
+    let expires = wish.expires.map(|text| Wall::parse(&text).ok_or(format!("expires: {text} is no RFC 3339 date")));
+    Ok(Pause {
+        id: PauseId(0),
+        scope,
+        reason: wish.reason.unwrap_or_else(|| "no reason given".to_owned()),
+        author: wish.author.unwrap_or_else(|| "a file".to_owned()),
+        created: now,
+        expires: expires.transpose()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Wall = Wall(1_764_000_000_000);
+
+    fn with(text: &str) -> Option<Pause> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
+        read(dir.path(), NOW)
+    }
+
+    #[test]
+    fn no_file_pauses_nothing_and_an_empty_one_everything() {
+        assert_eq!(read(tempfile::tempdir().unwrap().path(), NOW), None);
+        assert_eq!(with("").unwrap().scope, PauseScope::All);
+    }
+
+    #[test]
+    fn a_file_may_narrow_the_pause_say_why_and_end_it() {
+        let pause = with("manager = \"garm\"\nset = 3\nreason = \"upgrade\"\nauthor = \"alice\"\n").unwrap();
+        assert_eq!(pause.scope, PauseScope::Set { manager: ManagerName::new("garm"), set: ScaleSetId(3) });
+        assert_eq!((pause.reason.as_str(), pause.author.as_str()), ("upgrade", "alice"));
+        assert!(with("expires = \"2099-01-01T00:00:00Z\"").is_some());
+        assert_eq!(with("expires = \"2001-01-01T00:00:00Z\""), None, "it is over");
+    }
+
+    #[test]
+    fn what_cannot_be_understood_pauses_everything_and_says_so() {
+        for text in ["mood = 1", "set = 3", "expires = \"soon\"", "\u{0}"] {
+            let pause = with(text).unwrap();
+            assert_eq!(pause.scope, PauseScope::All, "{text}");
+            assert!(pause.reason.contains("cannot be used"), "{text}: {}", pause.reason);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! A TCP proxy in front of a simulated server that can be told to misbehave, and to stop misbehaving.
+//!
+//! A change of its ways cuts every connection, so that none outlives the fault it was made under. It counts what it
+//! was asked, what of that would write, and how many bytes of a body were taken from it.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+/// How the proxy behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ways {
+    Pass,
+    Reset,
+    /// Accepts and never answers.
+    HalfOpen,
+    /// A byte of the head a second.
+    SlowHead,
+    /// A byte of the body a second.
+    SlowBody,
+    Truncated,
+    /// A body of ten gigabytes by its head, and as many as are taken.
+    TenGigabytes,
+    /// A body without an announced end.
+    Endless,
+    HtmlPage,
+    RedirectLoop,
+    /// 429, with so many seconds of `Retry-After`.
+    TooMany(Option<u32>),
+    Status(u16),
+    Garbage,
+    HugeHead,
+    DeepJson,
+    GzipBomb,
+    BadCertificate,
+}
+
+impl Ways {
+    /// Whether a login gets its real answer, so that the fault meets what comes after it.
+    const fn spares_login(self) -> bool {
+        matches!(
+            self,
+            Self::Truncated
+                | Self::SlowBody
+                | Self::TenGigabytes
+                | Self::Endless
+                | Self::HtmlPage
+                | Self::DeepJson
+                | Self::GzipBomb
+        )
+    }
+}
+
+/// What was seen of the other side.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) connections: AtomicU64,
+    pub(crate) requests: AtomicU64,
+    /// Requests that are no GET and no login, while it misbehaved.
+    pub(crate) writes: AtomicU64,
+    /// Bytes of endless answers that were taken.
+    pub(crate) taken: AtomicU64,
+}
+
+/// The proxy; dropping it ends it.
+pub(crate) struct Proxy {
+    pub(crate) seen: Arc<Seen>,
+    ways: watch::Sender<Ways>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// With which certificates TLS is spoken.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    good: TlsAcceptor,
+    bad: TlsAcceptor,
+    /// The PEM of the authority that signed both.
+    pub(crate) authority: String,
+}
+
+impl Tls {
+    /// A good certificate for `localhost`, and one that has expired or is for another name.
+    pub(crate) fn new(bad_name: &str, expired: bool) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let acceptor = |name: &str, expired: bool| {
+            let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            if expired {
+                leaf.not_before = rcgen::date_time_ymd(2001, 1, 1);
+                leaf.not_after = rcgen::date_time_ymd(2002, 1, 1);
+            }
+            let key = KeyPair::generate().unwrap();
+            let leaf = leaf.signed_by(&key, &authority).unwrap();
+            let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+                .unwrap();
+            TlsAcceptor::from(Arc::new(config))
+        };
+        Self { good: acceptor("localhost", false), bad: acceptor(bad_name, expired), authority: authority.pem() }
+    }
+}
+
+impl Proxy {
+    pub(crate) fn serve(listener: TcpListener, upstream: SocketAddr, ways: Ways, tls: Option<Tls>) -> Self {
+        let seen = Arc::new(Seen::default());
+        let (ways, present) = watch::channel(ways);
+        let counted = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (mut present, seen, tls) = (present.clone(), Arc::clone(&counted), tls.clone());
+                seen.connections.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    let ways = *present.borrow_and_update();
+                    tokio::select! {
+                        () = connection(stream, upstream, ways, tls, &seen) => {}
+                        _ = present.changed() => {}
+                    }
+                });
+            }
+        });
+        Self { seen, ways, task }
+    }
+
+    /// From now on so.
+    pub(crate) fn be(&self, ways: Ways) {
+        self.ways.send_replace(ways);
+    }
+}
+
+async fn connection(stream: TcpStream, upstream: SocketAddr, ways: Ways, tls: Option<Tls>, seen: &Seen) {
+    let _ = stream.set_nodelay(true);
+    if ways == Ways::Reset {
+        let _ = stream.set_zero_linger();
+        return;
+    }
+    let Some(tls) = tls else { return talk(stream, upstream, ways, seen).await };
+    let acceptor = if ways == Ways::BadCertificate { tls.bad } else { tls.good };
+    if let Ok(stream) = acceptor.accept(stream).await {
+        talk(stream, upstream, ways, seen).await;
+    }
+}
+
+async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, upstream: SocketAddr, ways: Ways, seen: &Seen) {
+    if ways == Ways::Pass {
+        if let Ok(mut server) = TcpStream::connect(upstream).await {
+            let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+        }
+        return;
+    }
+    loop {
+        let Some(request) = head(&mut stream).await else { return };
+        seen.requests.fetch_add(1, Ordering::Relaxed);
+        let login = request.contains("/auth/login");
+        if !login && !request.starts_with("GET ") {
+            seen.writes.fetch_add(1, Ordering::Relaxed);
+        }
+        if login && ways.spares_login() {
+            // One request, with its body as it comes; the server closes after its answer.
+            let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+            let once = request.replacen("\r\n", "\r\nconnection: close\r\n", 1);
+            if server.write_all(once.as_bytes()).await.is_ok() {
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+            }
+            return;
+        }
+        if misbehave(&mut stream, ways, seen).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A request's head with whatever of its body came along.
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let mut text = Vec::new();
+    let mut piece = [0; 4096];
+    while !text.windows(4).any(|four| four == b"\r\n\r\n") && text.len() < 65_536 {
+        let read = stream.read(&mut piece).await.ok().filter(|read| *read > 0)?;
+        text.extend_from_slice(&piece[..read]);
+    }
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+const JSON: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+
+/// One bad answer; an error ends the connection.
+async fn misbehave(stream: &mut (impl AsyncWrite + AsyncRead + Unpin), ways: Ways, seen: &Seen) -> std::io::Result<()> {
+    let closed = || std::io::Error::other("closed on purpose");
+    let text = match ways {
+        Ways::Pass | Ways::Reset => return Err(closed()),
+        Ways::HalfOpen | Ways::BadCertificate => std::future::pending().await,
+        Ways::SlowHead => return drip(stream, "", &format!("{JSON}content-length: 2\r\n\r\n[]")).await,
+        Ways::SlowBody => return drip(stream, &format!("{JSON}content-length: 1000\r\n\r\n"), &"[".repeat(1000)).await,
+        Ways::Truncated => {
+            stream.write_all(format!("{JSON}content-length: 700\r\n\r\n[{{\"id\":").as_bytes()).await?;
+            stream.flush().await?;
+            return Err(closed());
+        }
+        Ways::TenGigabytes => return flood(stream, "content-length: 10000000000\r\n\r\n", false, seen).await,
+        Ways::Endless => return flood(stream, "transfer-encoding: chunked\r\n\r\n", true, seen).await,
+        Ways::HtmlPage => whole("200 OK", "content-type: text/html\r\n", "<html><body>Please log in</body></html>"),
+        Ways::RedirectLoop => whole("302 Found", "location: /api/v1/again\r\n", ""),
+        Ways::TooMany(None) => whole("429 Too Many Requests", "", ""),
+        Ways::TooMany(Some(wait)) => whole("429 Too Many Requests", &format!("retry-after: {wait}\r\n"), ""),
+        Ways::Status(status) => whole(&format!("{status} Broken"), "", "broken"),
+        Ways::Garbage => "\u{1}\u{2}\u{3} not a protocol\r\n\r\n".to_owned(),
+        Ways::HugeHead => format!("HTTP/1.1 200 OK\r\nx-filler: {}\r\ncontent-length: 0\r\n\r\n", "a".repeat(4 << 20)),
+        Ways::DeepJson => whole("200 OK", "content-type: application/json\r\n", &"[".repeat(1 << 20)),
+        Ways::GzipBomb => {
+            let bomb = bomb();
+            let head = format!("{JSON}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(bomb).await?;
+            return stream.flush().await;
+        }
+    };
+    stream.write_all(text.as_bytes()).await?;
+    stream.flush().await
+}
+
+fn whole(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+async fn drip(stream: &mut (impl AsyncWrite + Unpin), at_once: &str, slowly: &str) -> std::io::Result<()> {
+    stream.write_all(at_once.as_bytes()).await?;
+    for byte in slowly.bytes() {
+        stream.write_all(&[byte]).await?;
+        stream.flush().await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
+}
+
+/// As much as is taken; ends only when the other side closes.
+async fn flood(stream: &mut (impl AsyncWrite + Unpin), head: &str, chunked: bool, seen: &Seen) -> std::io::Result<()> {
+    stream.write_all(format!("{JSON}{head}").as_bytes()).await?;
+    let piece = if chunked {
+        [b"10000\r\n".to_vec(), vec![b' '; 65_536], b"\r\n".to_vec()].concat()
+    } else {
+        vec![b' '; 65_536]
+    };
+    loop {
+        stream.write_all(&piece).await?;
+        seen.taken.fetch_add(65_536, Ordering::Relaxed);
+    }
+}
+
+/// A fifth of a gigabyte of zeros in gzip.
+fn bomb() -> &'static [u8] {
+    static BOMB: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+        let made =
+            std::process::Command::new("sh").arg("-c").arg("head -c 200000000 /dev/zero | gzip -1").output().unwrap();
+        assert!(made.status.success() && (1_000..4_000_000).contains(&made.stdout.len()), "no bomb");
+        made.stdout
+    });
+    &BOMB
+}

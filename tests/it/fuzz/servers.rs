@@ -1,0 +1,136 @@
+//! The real clients, asking servers that let them in and then answer whatever they are told to.
+
+use super::properties::PASSWORD;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use scaleset_medic::clock::{Clock, ScaledClock};
+use scaleset_medic::garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use scaleset_medic::github::{Access, AccessOptions, Credential, GithubClient, Wires};
+use scaleset_medic::http::{Bounds, Client, NoRecorder, Response, Secret, Transport, TransportError};
+use scaleset_medic::model::{
+    Endpoint, EndpointName, Entity, EntityKind, ForgeId, ForgePlace, ForgeSet, Owner, ProbeFailure, ScaleSet,
+    SessionId, Span, Target, Wall,
+};
+use scaleset_medic::probe::ports::{BrokerSource, ManagerSource};
+use scaleset_medic::treat::ports::{OpenAnswer, SessionWriter};
+use std::sync::Arc;
+
+const START: Wall = Wall(1_700_000_000_000);
+/// `{"exp": …}` of the year 2100.
+const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln";
+
+/// What a client made of the answers.
+pub struct Answers<S> {
+    /// The sets, if the answer was taken for a list of sets.
+    pub sets: Option<Vec<S>>,
+    /// The session, if one was taken for opened.
+    pub session: Option<SessionId>,
+    /// What was refused, as people would see it.
+    pub failures: Vec<ProbeFailure>,
+}
+
+struct Server {
+    body: Bytes,
+    status: StatusCode,
+}
+
+impl Server {
+    /// The status is part of what is told: the bytes decide on it.
+    fn new(bytes: &[u8]) -> Self {
+        let statuses = [200, 200, 200, 200, 201, 400, 404, 409, 500];
+        let sum = bytes.iter().fold(bytes.len(), |sum, byte| sum.wrapping_add(usize::from(*byte)));
+        let well_formed = serde_json::from_slice::<serde_json::Value>(bytes).is_ok();
+        let status = if well_formed { 200 } else { statuses[sum % statuses.len()] };
+        Self { body: Bytes::copy_from_slice(bytes), status: StatusCode::from_u16(status).unwrap() }
+    }
+}
+
+#[async_trait]
+impl Transport for Server {
+    async fn send(&self, request: Request<Bytes>, _: Bounds) -> Result<Response, TransportError> {
+        let path = request.uri().path();
+        let entrance = if path.ends_with("/auth/login") || path.ends_with("/metrics-token") {
+            Some(format!(r#"{{"token":"{JWT}"}}"#))
+        } else if path.ends_with("/registration-token") {
+            Some(format!(r#"{{"token":"{PASSWORD}","expires_at":"2100-01-01T00:00:00Z"}}"#))
+        } else if path.ends_with("/runner-registration") {
+            Some(format!(r#"{{"url":"http://service.test/tenant","token":"{JWT}"}}"#))
+        } else {
+            None
+        };
+        let (status, body) = match entrance {
+            Some(body) => (StatusCode::OK, Bytes::from(body)),
+            None => (self.status, self.body.clone()),
+        };
+        let mut headers = http::HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        Ok(Response { status, headers, body })
+    }
+}
+
+/// Under virtual time: what a client waits for costs nothing.
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(work)
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(ScaledClock::new(START, 1.0))
+}
+
+/// Asks GARM everything, and gets `bytes` for an answer.
+pub fn ask_garm(bytes: &[u8]) -> Answers<ScaleSet> {
+    run(async {
+        let transport: Arc<dyn Transport> = Arc::new(Server::new(bytes));
+        let bounds = Bounds { total: Span::secs(10), body: 1024 * 1024 };
+        let client = Client::new(Target::Manager, transport, Arc::new(NoRecorder), clock(), bounds);
+        let options = GarmOptions {
+            base_url: "http://garm.test:9997".to_owned(),
+            username: "admin".to_owned(),
+            password: Arc::new(|| Ok(Secret::new(PASSWORD))),
+            metrics: MetricsAccess::Token,
+        };
+        let garm = GarmClient::new(&client, options).unwrap();
+        let sets = garm.scale_sets().await;
+        let mut failures = Vec::new();
+        failures.extend(sets.as_ref().err().cloned());
+        failures.extend(garm.controller().await.err());
+        failures.extend(garm.lingering().await.err());
+        failures.extend(garm.metrics().await.err());
+        failures.extend(garm.goroutines().await.err());
+        Answers { sets: sets.ok(), session: None, failures }
+    })
+}
+
+/// Asks GitHub for the sets of an entity and for a session, and gets `bytes` for an answer.
+pub fn ask_github(bytes: &[u8]) -> Answers<ForgeSet> {
+    run(async {
+        let transport: Arc<dyn Transport> = Arc::new(Server::new(bytes));
+        let wires = Wires { transport, recorder: Arc::new(NoRecorder), clock: clock(), jitter: Arc::new(|most| most) };
+        let options = AccessOptions {
+            endpoint: EndpointName::new("sim"),
+            entities: Vec::new(),
+            credential: Credential::Pat { token: Arc::new(|| Ok(Secret::new(PASSWORD))) },
+            request_timeout: Span::secs(10),
+            requests_per_second: 5,
+            quota_reserve: 0.0,
+        };
+        let github = GithubClient::new(vec![Access::new(options, &wires)]);
+        let endpoint = Endpoint {
+            name: EndpointName::new("sim"),
+            base_url: "http://github.test".to_owned(),
+            api_base_url: "http://github.test".to_owned(),
+        };
+        let entity = Entity { kind: EntityKind::Organization, name: "acme".to_owned() };
+        let sets = github.forge_sets(&endpoint, &entity).await;
+        let place = ForgePlace { endpoint: Arc::new(endpoint), entity, forge_id: ForgeId(7) };
+        let opened = github.open_session(&place, &Owner::new("medic")).await;
+        let session = match opened {
+            Ok(OpenAnswer::Opened(session)) => Some(session),
+            Ok(OpenAnswer::Held { .. } | OpenAnswer::SetGone) | Err(_) => None,
+        };
+        let failures = sets.as_ref().err().cloned().into_iter().collect();
+        Answers { sets: sets.ok(), session, failures }
+    })
+}

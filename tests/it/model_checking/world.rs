@@ -1,0 +1,453 @@
+//! The manager's and GitHub's truth, small enough to be hashed: what a write does, what a sweep finds.
+//!
+//! Facts of `reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes nobody; a worker
+//! that was refused at the manager's start has given up (older builds) or retries (newer ones); a toggled worker
+//! retries; a stale session ends by itself. Time goes in ticks; the functions under test are given real dates.
+
+use scaleset_medic::model::session::{LedgerSession, OpenedBy};
+use scaleset_medic::model::{
+    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, ForgeId,
+    Generation, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId, SessionId,
+    Source, Span, Treatment, Wall, WorkerState,
+};
+use std::sync::{Arc, LazyLock};
+
+/// A point in time.
+pub(super) type Tick = u8;
+/// How long a tick is.
+pub(super) const TICK: Span = Span::secs(10);
+/// When the model begins: the manager has just crashed and started anew.
+pub(super) const START: Tick = 10;
+/// A stale session ends after so many ticks at the latest.
+const STALE_FOR: Tick = 5;
+
+pub(super) fn date(tick: Tick) -> Wall {
+    Wall(1_764_000_000_000 + u64::from(tick) * TICK.as_millis())
+}
+
+pub(super) fn now(tick: Tick) -> Now {
+    Now { wall: date(tick), mono: Mono(date(tick).0) }
+}
+
+/// What the sets suffer from, and what may be seen of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Scenario {
+    /// An older build gave up; the log told the stale session's id.
+    AbandonedKnown,
+    /// An older build gave up; nobody knows the id.
+    AbandonedUnknown,
+    /// A newer build retries; the id is known.
+    RetryingKnown,
+    /// An older build gave up, and without a log only a session probe can tell that nobody holds a session.
+    Suspect,
+    /// All is well at first.
+    Healthy,
+}
+
+impl Scenario {
+    pub(super) fn generation(self) -> Generation {
+        match self {
+            Self::RetryingKnown => Generation::Retries,
+            Self::AbandonedKnown | Self::AbandonedUnknown | Self::Suspect | Self::Healthy => Generation::GivesUp,
+        }
+    }
+    fn keeps_ledger(self) -> bool {
+        matches!(self, Self::AbandonedKnown | Self::RetryingKnown | Self::Healthy)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum By {
+    Us,
+    Person,
+}
+
+/// Who opened a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Holder {
+    Run(u8),
+    Medic {
+        /// Whether the medic got to know its id.
+        told: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Session {
+    pub(super) id: u8,
+    pub(super) holder: Holder,
+    opened: Tick,
+    used: Tick,
+}
+
+/// One line of the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Entry {
+    pub(super) id: u8,
+    run_began: Tick,
+    opened: Tick,
+    pub(super) ended: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Set {
+    pub(super) disabled_by: Option<By>,
+    pub(super) revision: u8,
+    changed: Tick,
+    pub(super) worker: WorkerState,
+    since: Tick,
+    ill_since: Option<Tick>,
+    pub(super) session: Option<Session>,
+    pub(super) ledger: Vec<Entry>,
+    /// The worker a tick ago, for a source that lags behind.
+    before: (WorkerState, Tick),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) scenario: Scenario,
+    pub(super) tick: Tick,
+    pub(super) run: u8,
+    pub(super) run_began: Tick,
+    pub(super) down: bool,
+    pub(super) sets: Vec<Set>,
+    /// Sets for which a disable of ours is still on its way.
+    pub(super) late: Vec<usize>,
+    sessions: u8,
+    /// The first invariant that was broken.
+    pub(super) broken: Option<&'static str>,
+}
+
+/// What one pass saw.
+pub(super) struct Fleet {
+    pub(super) manager: ManagerState,
+    pub(super) incarnation: Option<Incarnation>,
+    pub(super) sets: std::collections::BTreeMap<ScaleSetId, ScaleSet>,
+    pub(super) findings: std::collections::BTreeMap<ScaleSetId, Finding>,
+    pub(super) ledger: Vec<LedgerSession>,
+}
+
+static ENDPOINT: LazyLock<Arc<Endpoint>> = LazyLock::new(|| {
+    Arc::new(Endpoint {
+        name: EndpointName::new("github.com"),
+        base_url: "https://github.com".to_owned(),
+        api_base_url: "https://api.github.com/".to_owned(),
+    })
+});
+
+pub(super) fn owner() -> Owner {
+    Owner::of_garm("c1")
+}
+
+pub(super) fn session_id(id: u8) -> SessionId {
+    SessionId::new(format!("s-{id}"))
+}
+
+pub(super) fn set_id(index: usize) -> ScaleSetId {
+    ScaleSetId(index as u64 + 1)
+}
+
+impl World {
+    pub(super) fn new(scenario: Scenario, sets: u8) -> Self {
+        let healthy = scenario == Scenario::Healthy;
+        let worker = match scenario {
+            Scenario::Healthy => WorkerState::Listening,
+            Scenario::RetryingKnown => WorkerState::Retrying,
+            Scenario::AbandonedKnown | Scenario::AbandonedUnknown | Scenario::Suspect => WorkerState::Absent,
+        };
+        let set = |index: u8| Set {
+            disabled_by: None,
+            revision: 0,
+            changed: 0,
+            worker,
+            since: START,
+            ill_since: (!healthy).then_some(START),
+            session: Some(Session { id: index, holder: Holder::Run(u8::from(healthy)), opened: 2, used: START }),
+            ledger: vec![Entry { id: index, run_began: 0, opened: 2, ended: false }],
+            before: (worker, START),
+        };
+        Self {
+            scenario,
+            tick: START,
+            run: 1,
+            run_began: if healthy { 0 } else { START },
+            down: false,
+            sets: (0..sets).map(set).collect(),
+            late: Vec::new(),
+            sessions: sets,
+            broken: None,
+        }
+    }
+
+    pub(super) fn blame(&mut self, invariant: &'static str) {
+        self.broken.get_or_insert(invariant);
+    }
+
+    pub(super) fn incarnation(&self) -> Incarnation {
+        Incarnation(date(self.run_began))
+    }
+
+    /// Whether the manager holds this set's session now.
+    pub(super) fn holds(&self, set: usize) -> bool {
+        let set = &self.sets[set];
+        !self.down
+            && set.worker == WorkerState::Listening
+            && set.session.is_some_and(|session| session.holder == Holder::Run(self.run))
+    }
+
+    fn work(&mut self, set: usize, worker: WorkerState) {
+        let tick = self.tick;
+        let set = &mut self.sets[set];
+        if set.worker != worker {
+            (set.worker, set.since) = (worker, tick);
+        }
+        let well = worker == WorkerState::Listening || set.disabled_by == Some(By::Person);
+        set.ill_since = if well { None } else { set.ill_since.or(Some(tick)) };
+    }
+
+    /// The worker asks for a session.
+    fn ask(&mut self, set: usize, refused: WorkerState) {
+        if self.sets[set].session.is_some() {
+            self.work(set, refused);
+            return;
+        }
+        let id = self.sessions;
+        self.sessions += 1;
+        let (tick, run, run_began) = (self.tick, self.run, self.run_began);
+        self.sets[set].session = Some(Session { id, holder: Holder::Run(run), opened: tick, used: tick });
+        self.sets[set].ledger = vec![Entry { id, run_began, opened: tick, ended: false }];
+        self.work(set, WorkerState::Listening);
+    }
+
+    /// Asks for a session of our own; `None` when somebody holds one.
+    pub(super) fn open_ours(&mut self, set: usize, told: bool) -> Option<u8> {
+        if self.sets[set].session.is_some() {
+            return None;
+        }
+        let id = self.sessions;
+        self.sessions += 1;
+        let tick = self.tick;
+        self.sets[set].session = Some(Session { id, holder: Holder::Medic { told }, opened: tick, used: tick });
+        Some(id)
+    }
+
+    /// GitHub deletes a session, whoever holds it.
+    pub(super) fn delete(&mut self, set: usize, id: &SessionId) {
+        if self.sets[set].session.is_some_and(|session| session_id(session.id) == *id) {
+            if self.holds(set) {
+                self.blame("I1 no session of a living incarnation is deleted");
+            }
+            self.sets[set].session = None;
+        }
+    }
+
+    /// Somebody writes `enabled`. `wakes`: whether the manager's worker takes notice.
+    pub(super) fn write(&mut self, set: usize, to: Enablement, by: By, wakes: bool) {
+        let was = self.sets[set].disabled_by;
+        match (to, was) {
+            (Enablement::Disabled, None) => {
+                if self.holds(set) {
+                    self.sets[set].session = None;
+                }
+                self.touch(set, Some(by));
+                self.work(set, WorkerState::Idle);
+            }
+            (Enablement::Enabled, Some(of)) => {
+                if by == By::Us && of == By::Person {
+                    self.blame("I2 no set that a person disabled is enabled by us");
+                }
+                self.touch(set, None);
+                if wakes {
+                    self.ask(set, WorkerState::Retrying);
+                } else {
+                    self.work(set, WorkerState::Absent);
+                }
+            }
+            (Enablement::Disabled, Some(_)) | (Enablement::Enabled, None) => {}
+        }
+    }
+
+    fn touch(&mut self, set: usize, disabled_by: Option<By>) {
+        let tick = self.tick;
+        let set = &mut self.sets[set];
+        (set.disabled_by, set.changed) = (disabled_by, tick);
+        set.revision += 1;
+    }
+
+    /// A person changes something else of a disabled set: its state is their decision from then on.
+    pub(super) fn edit(&mut self, set: usize) {
+        self.touch(set, Some(By::Person));
+        let worker = self.sets[set].worker;
+        self.work(set, worker);
+    }
+
+    /// The manager's process dies, and a new one begins.
+    pub(super) fn restart(&mut self) {
+        self.run += 1;
+        self.run_began = self.tick;
+        self.down = false;
+        let refused = match self.scenario.generation() {
+            Generation::Retries => WorkerState::Retrying,
+            Generation::GivesUp | Generation::Unknown => WorkerState::Absent,
+        };
+        for set in 0..self.sets.len() {
+            self.sets[set].since = self.tick;
+            if self.sets[set].disabled_by.is_some() {
+                self.work(set, WorkerState::Idle);
+            } else {
+                self.ask(set, refused);
+            }
+        }
+    }
+
+    /// Whether GitHub could forget the set's session now.
+    pub(super) fn may_expire(&self, set: usize) -> bool {
+        self.sets[set].session.is_some_and(|session| self.tick > session.used) && !self.holds(set)
+    }
+
+    /// GitHub forgets a session that nobody polls.
+    pub(super) fn expire(&mut self, set: usize) {
+        self.sets[set].session = None;
+    }
+
+    /// Ten seconds pass.
+    pub(super) fn go_on(&mut self) {
+        for set in &mut self.sets {
+            set.before = (set.worker, set.since);
+        }
+        self.tick += 1;
+        for set in std::mem::take(&mut self.late) {
+            self.write(set, Enablement::Disabled, By::Us, true);
+        }
+        if self.down {
+            self.restart();
+        }
+        for set in 0..self.sets.len() {
+            if self.holds(set)
+                && let Some(session) = &mut self.sets[set].session
+            {
+                session.used = self.tick;
+            }
+            let is_old = self.sets[set].session.is_some_and(|session| self.tick - session.used >= STALE_FOR);
+            if is_old && !matches!(self.sets[set].session, Some(Session { holder: Holder::Medic { told: true }, .. })) {
+                self.expire(set);
+            }
+            if self.sets[set].worker == WorkerState::Retrying {
+                self.ask(set, WorkerState::Retrying);
+            }
+        }
+    }
+
+    pub(super) fn shows(&self, index: usize) -> ScaleSet {
+        let set = &self.sets[index];
+        ScaleSet {
+            id: set_id(index),
+            forge_id: Some(ForgeId(100 + index as u64)),
+            name: String::new(),
+            entity: Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }),
+            endpoint: Some(Arc::clone(&ENDPOINT)),
+            enabled: if set.disabled_by.is_some() { Enablement::Disabled } else { Enablement::Enabled },
+            desired_runners: 0,
+            max_runners: 5,
+            revision: Revision::new(format!("r{}", set.revision)),
+            updated_at: Some(date(set.changed)),
+        }
+    }
+}
+
+impl World {
+    /// What a sweep finds. `lags`: the source that tells of workers is a tick behind.
+    pub(super) fn sweep(&self, lags: bool, journal: &[Treatment]) -> Fleet {
+        let sets = (0..self.sets.len()).map(|index| (set_id(index), self.shows(index))).collect();
+        let findings = (0..self.sets.len()).map(|index| (set_id(index), self.finding(index, lags, journal))).collect();
+        let young = self.tick == self.run_began;
+        Fleet {
+            manager: match (self.down, young) {
+                (true, _) => ManagerState::Down,
+                (false, true) => ManagerState::Restarted,
+                (false, false) => ManagerState::Up,
+            },
+            incarnation: (!self.down).then(|| self.incarnation()),
+            sets,
+            findings,
+            ledger: self.ledger(),
+        }
+    }
+
+    fn ledger(&self) -> Vec<LedgerSession> {
+        if !self.scenario.keeps_ledger() {
+            return Vec::new();
+        }
+        let of_set = |(index, set): (usize, &Set)| {
+            let place = self.shows(index).place();
+            let row = |entry: &Entry| LedgerSession {
+                set: set_id(index),
+                place: place.clone().unwrap(),
+                id: session_id(entry.id),
+                owner: owner(),
+                opened_by: OpenedBy::Manager(Incarnation(date(entry.run_began))),
+                first_seen: date(entry.opened),
+                last_seen: date(entry.opened),
+                ended: None,
+            };
+            set.ledger.iter().filter(|entry| !entry.ended).map(row).collect::<Vec<_>>()
+        };
+        self.sets.iter().enumerate().flat_map(of_set).collect()
+    }
+
+    fn finding(&self, index: usize, lags: bool, journal: &[Treatment]) -> Finding {
+        let set = &self.sets[index];
+        let (worker, since) = if lags { set.before } else { (set.worker, set.since) };
+        let told = date(if lags { self.tick - 1 } else { self.tick });
+        let rows = || journal.iter().filter(|row| row.set == set_id(index));
+        let (diagnosis, confidence) = if self.down {
+            (Diagnosis::Unknown, Confidence::Weak)
+        } else if set.disabled_by.is_some() {
+            let ours = rows().any(Treatment::may_have_disabled);
+            (if ours { Diagnosis::DisabledByMedic } else { Diagnosis::Disabled }, Confidence::Proof)
+        } else {
+            match (worker, self.scenario) {
+                (WorkerState::Listening, _) => (Diagnosis::Listening, Confidence::Proof),
+                (WorkerState::Absent | WorkerState::Idle, Scenario::Suspect) => {
+                    let asked = |row: &Treatment| row.outcome() == Some(Outcome::Unheld) && row.opened >= date(since);
+                    if rows().any(asked) {
+                        (Diagnosis::Unheld, Confidence::Strong)
+                    } else {
+                        (Diagnosis::Unknown, Confidence::Weak)
+                    }
+                }
+                (WorkerState::Absent | WorkerState::Idle, _) => (Diagnosis::ConflictAbandoned, Confidence::Proof),
+                (WorkerState::Retrying | WorkerState::Unknown, _) => (Diagnosis::ConflictRetrying, Confidence::Proof),
+            }
+        };
+        let suspect = Fact::CannotTellWhich { listening: 0, of: 1 };
+        let evidence = (diagnosis == Diagnosis::Unknown && !self.down).then_some(Evidence {
+            source: Source::Metrics,
+            at: told,
+            fact: suspect,
+        });
+        Finding {
+            set: set_id(index),
+            diagnosis,
+            confidence,
+            evidence: evidence.into_iter().collect(),
+            since: date(since),
+            ill_since: set.ill_since.map(date),
+            seen: 5,
+            worker: if self.down { (WorkerState::Unknown, Wall(0)) } else { (worker, told) },
+        }
+    }
+}
+
+impl Fleet {
+    /// Broken: whatever the ledger holds passes for a session of a run long gone.
+    pub(super) fn believe_every_session_stale(&mut self) {
+        for row in &mut self.ledger {
+            row.opened_by = OpenedBy::Manager(Incarnation(date(0)));
+            (row.first_seen, row.last_seen) = (date(2), date(2));
+        }
+        if let Some(run) = &mut self.incarnation {
+            run.0 = run.0.max(date(START));
+        }
+    }
+}
