@@ -163,6 +163,15 @@ def check_policy(place, resources, labels, pod):
             rule(place, "medic" not in names or way.get("from"), "metrics are not for everyone")
 
 
+def check_scraped(place, pod, labels):
+    """The PodMonitor finds the pod and its port."""
+    spec = yaml.safe_load((MANIFESTS / "prometheus/podmonitor.yaml").read_text())["spec"]
+    for wanted in spec["selector"]["matchExpressions"]:
+        rule(place, labels.get(wanted["key"]) in wanted["values"], "the PodMonitor selects the pod")
+    names = {port["name"] for port in medic_of(pod)["ports"]}
+    rule(place, {end["port"] for end in spec["podMetricsEndpoints"]} <= names, "the PodMonitor names the medic's port")
+
+
 def facts():
     policy = tomllib.loads((ROOT / "src/config/defaults.toml").read_text())["policy"]
     examples = {path.name: yaml.safe_load(path.read_text()) for path in (MANIFESTS / "examples").glob("*.yaml")}
@@ -191,6 +200,7 @@ def check_overlay(overlay, kubectl, known):
         check_policy(place, resources, labels, pod)
         if resource["kind"] == "Deployment":
             check_deployment(place, resource, pod, known)
+            check_scraped(place, pod, labels)
         if place.startswith("sidecar"):
             check_sidecar(place, pod, config, place == "sidecar", known)
         if place == "standalone":
