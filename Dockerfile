@@ -24,8 +24,7 @@ COPY src ./src
 # Cargo judges by dates: the sources must be younger than the empty ones above.
 RUN touch src/main.rs src/lib.rs \
  && cargo build --release --locked --no-default-features \
- && install -D -m 0755 target/release/scaleset-medic /image/usr/local/bin/scaleset-medic \
- && install -d -m 0700 -o 65532 -g 65532 /image/var/lib/scaleset-medic
+ && mkdir /state
 
 # Run: no shell, no package manager, not root. It holds glibc, libgcc, the CA certificates, time zones, and user 65532.
 # The root file system may be read-only; only the volume is written to.
@@ -39,7 +38,9 @@ LABEL org.opencontainers.image.title="scaleset-medic" \
       org.opencontainers.image.documentation="https://github.com/scaleset-medic/scaleset-medic/blob/main/docs/install.md" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-COPY --from=build /image/ /
+COPY --from=build --chown=0:0 --chmod=0755 /src/target/release/scaleset-medic /usr/local/bin/scaleset-medic
+# A new volume takes its owner from here.
+COPY --from=build --chown=65532:65532 --chmod=0700 /state/ /var/lib/scaleset-medic/
 USER 65532:65532
 ENV SCALESET_MEDIC_CONFIG=/etc/scaleset-medic/config.toml
 EXPOSE 9810

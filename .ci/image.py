@@ -73,6 +73,13 @@ def check_dockerfile(text, manifest):
     rule("--remap-path-prefix" in text, "no path of the build is in the binary")
     rule(not of(final, "RUN"), "nothing runs in the last stage: it has no shell")
     rule(of(final, "USER") == [f"{UID}:{UID}"], f"the user is {UID} by number, which Kubernetes can check")
+    copies = of(final, "COPY")
+    entry, volume = (json.loads(of(final, word)[0])[0] for word in ("ENTRYPOINT", "VOLUME"))
+    rule(any("--chown=0:0" in copy and copy.endswith(" " + entry) for copy in copies), "the binary is root's")
+    rule(
+        any(f"--chown={UID}:{UID}" in copy and copy.endswith(f" {volume}/") for copy in copies),
+        f"the volume's folder is {UID}'s",
+    )
     for word in ("ENTRYPOINT", "CMD"):
         rule(all(rest.startswith("[") for rest in of(final, word)), f"{word} needs no shell")
     rule("CMD [" in of(final, "HEALTHCHECK")[0], "HEALTHCHECK needs no shell")
