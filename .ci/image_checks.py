@@ -14,6 +14,8 @@ import time
 
 from container import UID, Container
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MANIFESTS = ROOT / "manifests"
 PASSWORD = "correct horse battery staple"  # of the lab's administrator
 LAB_PATIENCE = 120
 
@@ -136,6 +138,8 @@ def run_all(folder, tree, lab_binary, image):
     configure(tree, "http://localhost:1")
     expect(medic("config", "check"), 0)
     print("config check: the file is found where the image says")
+    shipped(tree, medic)
+    configure(tree, "http://localhost:1")
     expect(medic("once", SCALESET_MEDIC_RUN_STATE_DIR="/elsewhere"), 1, "Read-only file system")
     print("nothing but the volume can be written to, and that is told")
     expect(container.run(image["health"]), 1, "no medic listens")
@@ -148,6 +152,7 @@ def run_all(folder, tree, lab_binary, image):
         begun = time.monotonic()
         expect(medic("once", TZ="Europe/Berlin"), 0)
         print(f"once: the lab's sets are seen and well, in {time.monotonic() - begun:.1f} s")
+        diagnosed(tree, medic)
         over_tls(folder, tree, image, garm)
         try:
             live(container, image)
@@ -159,6 +164,34 @@ def run_all(folder, tree, lab_binary, image):
         sys.exit(f"the state is not {UID}'s: {owners}")
     print(f"state on the volume: {', '.join(sorted(owners))}")
     without(folder, tree, image)
+
+
+def diagnosed(tree, medic):
+    """`doctor` tells what the deployment lacks: here the log, first unconfigured, then configured and not mounted."""
+    config = tree / "etc/scaleset-medic/config.toml"
+    without_log = config.read_text()
+    pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    expect(medic("doctor", **pod), 10, 'log_file = "/var/log/garm/garm.log"', 'log_level = "debug"')
+    config.write_text(without_log + 'log_file = "/var/log/garm/garm.log"\n')
+    expect(medic("doctor", **pod), 10, "mountPath: /var/log/garm, readOnly: true")
+    config.write_text(without_log)
+    print("doctor: tells that the log is missing, and how it is mounted")
+
+
+def shipped(tree, medic):
+    """The configurations of manifests/ and packaging/ are right in the image, once their secrets are mounted."""
+    place, secrets = tree / "etc/scaleset-medic", tree / "run/secrets/scaleset-medic"
+    secrets.mkdir(parents=True)
+    files = sorted([*MANIFESTS.rglob("config.toml"), ROOT / "packaging/systemd/config.toml"])
+    for path in files:
+        text = path.read_text()
+        for name in re.findall(r'^password_file = ".*/(.+)"', text, re.M):
+            for folder in (secrets, place):
+                (folder / name).write_text(PASSWORD + "\n")
+        (place / "config.toml").write_text(text)
+        expect(medic("config", "check"), 0)
+    print(f"config check: {len(files)} shipped configurations have no mistake")
+    shutil.rmtree(tree / "run")
 
 
 def over_tls(folder, tree, image, garm):
