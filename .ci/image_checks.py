@@ -231,10 +231,12 @@ def live(container, image):
     held = {name: int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
     if ids != {str(UID)} or any(held.values()) or fields["NoNewPrivs"] != "1" or fields["NSpid"].split()[-1] != "1":
         sys.exit(f"not confined as it should be: {status}")
+    peak = int(fields["VmHWM"].split()[0]) / 1024
     code, output, took = container.stop(15)
     if code not in (0, 143):
         sys.exit(f"exit {code} after SIGTERM: {output}")
-    print(f"run: healthy by its own HEALTHCHECK, process 1, no capability; ends {took:.1f} s after SIGTERM")
+    print(f"run: healthy by its own HEALTHCHECK, process 1, no capability, {peak:.0f} MiB at most; ends "
+          f"{took:.1f} s after SIGTERM")
 
 
 def without(folder, tree, image):
