@@ -114,7 +114,8 @@ def configure(tree, address):
     """The configuration in the tree, where the Dockerfile says it is, and the password that it names."""
     folder = tree / "etc/scaleset-medic"
     (folder / "garm-password").write_text(PASSWORD + "\n")
-    (folder / "garm-password").chmod(0o444)
+    os.chown(folder / "garm-password", UID, UID)
+    (folder / "garm-password").chmod(0o400)
     (folder / "config.toml").write_text(
         '[run]\nmode = "observe"\nstate_dir = "/var/lib/scaleset-medic"\n'
         f'[http]\nlisten = "127.0.0.1:{free_port()}"\n'
@@ -171,7 +172,7 @@ def diagnosed(tree, medic):
     config = tree / "etc/scaleset-medic/config.toml"
     without_log = config.read_text()
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-    expect(medic("doctor", **pod), 10, 'log_file = "/var/log/garm/garm.log"', 'log_level = "debug"')
+    expect(medic("doctor", **pod), 0, 'log_file = "/var/log/garm/garm.log"', 'log_level = "debug"')
     config.write_text(without_log + 'log_file = "/var/log/garm/garm.log"\n')
     expect(medic("doctor", **pod), 10, "mountPath: /var/log/garm, readOnly: true")
     config.write_text(without_log)
