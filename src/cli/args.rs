@@ -48,6 +48,8 @@ pub enum Command {
     Resume(ResumeArgs),
     /// Show what was found, decided and done
     History(HistoryArgs),
+    /// Ask the medic that runs here whether it lives; exit code 1 if not
+    Healthcheck,
     /// Check, show or describe the configuration
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -337,6 +339,7 @@ impl Cli {
             | Command::Pause(_)
             | Command::Resume(_)
             | Command::History(_)
+            | Command::Healthcheck
             | Command::Config(_)
             | Command::Completions(_)
             | Command::Man(_) => None,

@@ -9,6 +9,7 @@ pub mod config;
 mod doctor;
 mod explain;
 mod heal;
+mod healthcheck;
 mod history;
 #[cfg(feature = "lab")]
 pub mod lab;
@@ -65,6 +66,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Pause(args) => pause::pause(args, &start(cli)?.config),
         Command::Resume(args) => pause::resume(args, &start(cli)?.config),
         Command::History(args) => history::run(args, &start(cli)?.config),
+        Command::Healthcheck => healthcheck::run(&check(&Raw::read(&sources(cli)?), Depth::Values)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

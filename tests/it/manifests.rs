@@ -1,4 +1,4 @@
-//! What is shipped for Kubernetes is a configuration that the medic takes.
+//! What is shipped for Kubernetes and for systemd is a configuration that the medic takes.
 
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
@@ -15,6 +15,7 @@ fn every_shipped_configuration_has_no_mistake() {
         "manifests/base/config.toml",
         "manifests/overlays/oneshot/config.toml",
         "manifests/overlays/standalone/config.toml",
+        "packaging/systemd/config.toml",
     ] {
         let file = Some(FileText { name: path.to_owned(), text: read(path) });
         let checked = check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Values);

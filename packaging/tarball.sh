@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Makes target/scaleset-medic-VERSION-TARGET.tar.gz: the binary without the lab, its manual page and completions, the
+# systemd units, an example configuration, the licence. The same commit and toolchain give the same bytes.
+#
+# The binary needs glibc and libgcc and nothing else; TLS, SQLite and the HTTP stack are in it. The archive's name says
+# from which glibc on.
+#   packaging/tarball.sh [BINARY]     BINARY: an already built one
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export LC_ALL=C CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
+
+binary=${1:-}
+if [ -z "$binary" ]; then
+  export RUSTFLAGS="--remap-path-prefix=$PWD=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+  target=${CARGO_TARGET_DIR:-target}/dist
+  cargo build --release --locked --no-default-features --target-dir "$target"
+  binary=$target/release/scaleset-medic
+fi
+
+version=$("$binary" --version | cut -d ' ' -f 2)
+grep -q "^version = \"$version\"$" Cargo.toml || { echo "$binary is of version $version" >&2; exit 1; }
+# Anything but these would have to be installed first.
+others=$(objdump -p "$binary" | sed -n 's/^ *NEEDED *//p' | grep -Ev '^(libc|libm|libgcc_s|ld-linux-[a-z0-9_-]+)\.so\.[0-9]+$' || true)
+[ -z "$others" ] || { echo "the binary needs $others" >&2; exit 1; }
+glibc=$(objdump -T "$binary" | sed -n 's/.*GLIBC_\([0-9][0-9.]*\).*/\1/p' | sort -uV | tail -n 1)
+name=scaleset-medic-$version-$(uname -m)-linux-glibc$glibc
+
+stage=$(mktemp -d)
+trap 'rm -r "$stage"' EXIT
+root=$stage/$name
+install -D -m 0755 "$binary" "$root/bin/scaleset-medic"
+install -d "$root/share/man/man1" "$root/share/completions"
+"$binary" man > "$root/share/man/man1/scaleset-medic.1"
+for shell in bash zsh fish; do
+  "$binary" completions "$shell" > "$root/share/completions/scaleset-medic.$shell"
+done
+install -D -m 0644 -t "$root/systemd" packaging/systemd/*.service packaging/systemd/*.timer packaging/systemd/sysusers.conf
+install -D -m 0644 -t "$root" packaging/systemd/config.toml docs/install.md LICENSE CHANGELOG.md
+
+mkdir -p target
+archive=target/$name.tar.gz
+tar --create --directory "$stage" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
+  --mode='u+rw,go-w' "$name" | gzip -9n > "$archive"
+(cd target && sha256sum "$name.tar.gz" > "$name.tar.gz.sha256")
+cat "$archive.sha256"
+echo "$archive: $(stat -c %s "$archive") bytes; glibc from $glibc on"
