@@ -8,6 +8,7 @@ use crate::config::{FlagValue, LogFormat};
 use crate::exit::ExitCode;
 use crate::model::Span;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Finds GitHub Actions runner scale sets that are stuck after a session conflict, and heals them without doing
@@ -155,9 +156,15 @@ pub struct LabArgs {
     /// How many simulated seconds pass in a real one
     #[arg(long, value_name = "X", value_parser = speed)]
     pub speed: Option<f64>,
-    /// Keep everything running after the story, until stopped
+    /// Keep everything running after the story, and obey faults that are typed, until stopped; see its `help`
     #[arg(long)]
     pub serve: bool,
+    /// Where the medic serves its status page and metrics; else 127.0.0.1:9810 if that is free
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Whether the medic heals or only says what it would do
+    #[arg(long, value_name = "MODE", value_parser = ["observe", "heal"], default_value = "heal")]
+    pub mode: String,
 }
 
 /// `config`.
@@ -353,7 +360,7 @@ impl Color {
 }
 
 /// Seconds as a plain number, or a duration with its unit.
-fn seconds(text: &str) -> Result<Span, String> {
+pub(super) fn seconds(text: &str) -> Result<Span, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Span::secs(seconds));
     }

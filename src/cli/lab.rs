@@ -1,5 +1,7 @@
 //! `lab`: the real medic on embedded simulators of GARM and GitHub, over real sockets, in scaled time.
 
+mod console;
+
 use super::args::{LabArgs, LabGeneration};
 use super::output::data;
 use super::{Failure, medic};
@@ -25,17 +27,23 @@ use crate::run::lease::Lease;
 use crate::run::service::{Publisher, run as serve};
 use crate::store::Store;
 use anyhow::{Context as _, anyhow};
+use console::Order;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// How fast simulated time passes, unless told.
 const SPEED: f64 = 10.0;
 /// Where the status page is served, if the port is free.
 const LISTEN: &str = "127.0.0.1:9810";
+/// The medic's configuration, in the directory of its state.
+const CONFIG: &str = "config.toml";
+/// How often the stage is looked at.
+const TICK: Span = Span::millis(500);
 
 /// Runs the command.
 pub(super) fn run(args: &LabArgs) -> Result<ExitCode, Failure> {
@@ -80,8 +88,11 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     let log = dir.path().join("garm.log");
     hub.log_to_file(DoorId::Manager(0), &log).map_err(Failure::internal)?;
     let log = story.ledger.then_some(log.as_path());
+    let listener = listener(args.listen).await?;
+    let page = listener.local_addr().map_err(Failure::internal)?;
+    let password = fleet.managers.first().map(|manager| manager.password.clone()).unwrap_or_default();
     let config =
-        config(dir.path(), log, &garm_url, &fleet.managers.first().map(|m| m.password.clone()).unwrap_or_default())?;
+        Given { dir: dir.path(), log, garm: &garm_url, password: &password, mode: &args.mode, page }.config()?;
     let shared = shared(&config, &clock)?;
     let publisher = Arc::new(Publisher {
         board: Arc::new(Board::default()),
@@ -92,16 +103,17 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
         order: config.managers.iter().map(|manager| manager.name.clone()).collect(),
         latest: Mutex::default(),
     });
-    let listener = match TcpListener::bind(LISTEN).await {
-        Ok(listener) => listener,
-        Err(_) => TcpListener::bind("127.0.0.1:0").await.context("no port for the status page")?,
-    };
-    let page = listener.local_addr().map_err(Failure::internal)?;
+    let does = if args.mode == "heal" { "heals" } else { "watches and writes nothing" };
     data(&format!(
         "{}: {}.\n{} scale sets on a simulated GARM ({garm_url}) and GitHub ({github_url}); GitHub forgets a stale \
-         session after {stale}.\nThe medic heals; its status page is http://{page}/ . Time runs {speed} times as fast.\n\n",
+         session after {stale}.\nThe medic {does}; its status page is http://{page}/ . Time runs {speed} times as fast.\n\n",
         story.name, story.about, args.sets
     ))?;
+    let places = format!(
+        "Status page   http://{page}/\nMetrics       http://{page}/metrics\nAs JSON       http://{page}/api/v1/status\n\
+         One set       scaleset-medic --config {} explain linux-0\n",
+        dir.path().join(CONFIG).display()
+    );
     let engines = engines(&config, &shared, &real_carrier)?;
     let (end, ended) = oneshot::channel::<()>();
     let service = serve(
@@ -114,13 +126,9 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
             let _ = ended.await;
         },
     );
-    let stage = Stage { story, generation, hub, clock, board: Arc::clone(&publisher.board), began };
+    let stage = Stage { story, generation, hub, clock, board: Arc::clone(&publisher.board), began, places };
     let show = async {
-        let shown = stage.show(args.serve).await;
-        if args.serve && shown.is_ok() {
-            data(&format!("\nEverything keeps running: http://{page}/ , stop with Ctrl-C.\n"))?;
-            medic::signal().await;
-        }
+        let shown = if args.serve { stage.serve().await } else { stage.show(&mut Told::default()).await };
         let _ = end.send(());
         shown
     };
@@ -129,22 +137,51 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     shown
 }
 
-fn config(dir: &Path, log: Option<&Path>, garm: &str, password: &str) -> Result<Config, Failure> {
-    let secret = |name: &str, text: &str| -> anyhow::Result<String> {
-        let path = dir.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path.display().to_string())
-    };
-    let (password, token) = (secret("password", password)?, secret("token", MEDIC_TOKEN)?);
-    let log = log.map_or_else(String::new, |path| format!("log_file = \"{}\"\n", path.display()));
-    let text = format!(
-        "[run]\nmode = \"heal\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"{garm}\"\nusername = \"admin\"\n\
-         password_file = \"{password}\"\ndebug_server = true\n{log}[[github]]\nendpoint = \"github.com\"\ntoken_file = \
-         \"{token}\"\n",
-        dir.display()
-    );
-    let file = Some(FileText { name: "the lab's configuration".to_owned(), text });
-    Ok(check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files)?.config)
+/// Where it was asked for, else the usual place, else any.
+async fn listener(asked: Option<SocketAddr>) -> Result<TcpListener, Failure> {
+    if let Some(address) = asked {
+        let listener = TcpListener::bind(address).await;
+        return Ok(listener.with_context(|| format!("cannot listen on {address} (--listen)"))?);
+    }
+    match TcpListener::bind(LISTEN).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => Ok(TcpListener::bind("127.0.0.1:0").await.context("no port for the status page")?),
+    }
+}
+
+/// What the medic's configuration is made of.
+struct Given<'a> {
+    dir: &'a Path,
+    log: Option<&'a Path>,
+    garm: &'a str,
+    password: &'a str,
+    mode: &'a str,
+    page: SocketAddr,
+}
+
+impl Given<'_> {
+    /// Writes it to a file, for other commands of the tool, and reads it.
+    fn config(&self) -> Result<Config, Failure> {
+        let dir = self.dir.display();
+        let garm = self.garm;
+        self.write("password", self.password)?;
+        self.write("token", MEDIC_TOKEN)?;
+        let log = self.log.map_or_else(String::new, |path| format!("log_file = \"{}\"\n", path.display()));
+        let text = format!(
+            "[run]\nmode = \"{}\"\nstate_dir = \"{dir}\"\n[http]\nlisten = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \
+             \"{garm}\"\nusername = \"admin\"\npassword_file = \"{dir}/password\"\ndebug_server = true\n{log}[[github]]\n\
+             endpoint = \"github.com\"\ntoken_file = \"{dir}/token\"\n",
+            self.mode, self.page
+        );
+        self.write(CONFIG, &text)?;
+        let file = Some(FileText { name: "the lab's configuration".to_owned(), text });
+        Ok(check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files)?.config)
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.dir.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+    }
 }
 
 fn shared(config: &Config, clock: &Arc<dyn Clock>) -> Result<Shared, Failure> {
@@ -163,13 +200,73 @@ struct Stage {
     clock: Arc<dyn Clock>,
     board: Arc<Board>,
     began: Wall,
+    /// Where to look.
+    places: String,
 }
 
 impl Stage {
-    /// Plays the story and tells what happens, until its ending is seen by the medic too.
-    async fn show(&self, _serve: bool) -> Result<ExitCode, Failure> {
-        let mut acts = self.story.acts.iter().peekable();
+    /// Plays the story, obeys what is typed meanwhile and afterwards, and ends when told to.
+    async fn serve(&self) -> Result<ExitCode, Failure> {
+        data(&format!("{}\n{}\n", self.places, console::help()))?;
         let mut told = Told::default();
+        let mut orders = console::typed();
+        tokio::select! {
+            shown = self.show(&mut told) => drop(shown?),
+            () = self.obey(&mut orders) => return Ok(ExitCode::Well),
+            signal = medic::signal() => return Ok(signal.exit_code()),
+        }
+        data(&format!("\nEverything keeps running; stop with Ctrl-C.\n{}", self.places))?;
+        let watch = async {
+            loop {
+                self.tell(&mut told)?;
+                self.clock.sleep(TICK).await;
+            }
+        };
+        tokio::select! {
+            failed = watch => failed,
+            () = self.obey(&mut orders) => Ok(ExitCode::Well),
+            signal = medic::signal() => Ok(signal.exit_code()),
+        }
+    }
+
+    /// Obeys what is typed, until that is to quit. Where nothing can be typed any more, for ever.
+    async fn obey(&self, orders: &mut mpsc::Receiver<Order>) {
+        while let Some(order) = orders.recv().await {
+            let (now, words) = self.hub.with(|world, now| (now, order.happen(world, self.generation, now)));
+            let said = match order {
+                Order::Help => data(&console::help()),
+                Order::Where => data(&self.places),
+                Order::Quit => return,
+                _ => words.map_or(Ok(()), |words| self.say(now, &words)),
+            };
+            if said.is_err() {
+                return;
+            }
+            if order == Order::Crash {
+                self.clock.sleep(console::DOWN).await;
+                let (now, words) = self.hub.with(|world, now| (now, Act::Start.happen(world, self.generation, now)));
+                if self.say(now, &words).is_err() {
+                    return;
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Says what has changed in the medic's eyes.
+    fn tell(&self, told: &mut Told) -> Result<(), Failure> {
+        let now = self.clock.now().wall;
+        if let Some(status) = self.board.status() {
+            for line in status.managers.iter().flat_map(|manager| told.changes(manager)) {
+                self.say(now, &line)?;
+            }
+        }
+        told.jobs(&self.hub).map_or(Ok(()), |line| self.say(now, &line))
+    }
+
+    /// Plays the story and tells what happens, until its ending is seen by the medic too.
+    async fn show(&self, told: &mut Told) -> Result<ExitCode, Failure> {
+        let mut acts = self.story.acts.iter().peekable();
         let mut hurt: Option<Wall> = None;
         let mut healed: Option<Wall> = None;
         loop {
@@ -182,16 +279,7 @@ impl Stage {
                 let words = self.hub.with(|world, now| act.happen(world, self.generation, now));
                 self.say(now, &words)?;
             }
-            if let Some(status) = self.board.status() {
-                for manager in &status.managers {
-                    for line in told.changes(manager) {
-                        self.say(now, &line)?;
-                    }
-                }
-            }
-            if let Some(line) = told.jobs(&self.hub) {
-                self.say(now, &line)?;
-            }
+            self.tell(told)?;
             let (listening, enabled) = self.hub.with(|world, _| world.listening(0));
             if listening < enabled && passed > Span::secs(10) {
                 hurt.get_or_insert(now);
@@ -210,7 +298,7 @@ impl Stage {
                 self.say(now, "The story did not come to its ending in time.")?;
                 return Ok(ExitCode::Internal);
             }
-            self.clock.sleep(Span::millis(500)).await;
+            self.clock.sleep(TICK).await;
         }
     }
 

@@ -108,6 +108,12 @@ pub const STORIES: &[Story] = &[
         ..CALM
     },
     Story {
+        name: "quiet",
+        about: "nothing happens by itself: with --serve, you type what shall",
+        writes: Writes::None,
+        ..CALM
+    },
+    Story {
         name: "graceful-restart",
         about: "GARM is stopped properly and started again: no incident, and nothing is done",
         acts: &[(Span::secs(30), Act::Stop), (Span::secs(33), Act::Start)],

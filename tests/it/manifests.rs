@@ -30,3 +30,38 @@ fn only_the_sidecar_takes_garm_for_a_neighbour_in_its_pod() {
         assert!(!config.contains("127.0.0.1") && !config.contains("log_file"), "{overlay}");
     }
 }
+
+#[test]
+fn every_alert_is_tested_to_fire_not_to_fire_to_resolve_and_without_its_series() {
+    let rules = read("manifests/prometheus/rules.yml");
+    let tests = read("manifests/prometheus/tests.yml");
+    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 20, "the rules were not found");
+    for alert in alerts {
+        for case in ["fires", "does not fire", "resolves", "series missing"] {
+            let name = format!("- name: \"{alert}: {case}\"\n");
+            assert_eq!(tests.matches(&name).count(), 1, "{alert}: {case}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
+    let metrics = scaleset_medic::export::metrics::DECLARED;
+    for path in ["manifests/prometheus/rules.yml", "grafana/scaleset-medic.json"] {
+        let text = read(path);
+        let names = text.split("scaleset_medic_").skip(1).filter_map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
+            rest.get(..end)
+        });
+        // The recording rule is no metric of ours.
+        for name in names.filter(|name| *name != "able") {
+            let known = metrics.iter().any(|metric| {
+                name == metric.name
+                    || metric.kind == "histogram"
+                        && ["_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(metric.name))
+            });
+            assert!(known, "{path}: {name}");
+        }
+    }
+}
