@@ -22,7 +22,7 @@ export function rows(page) {
     const cell = (label) => row.querySelector(`[data-label="${label}"]`)?.innerText.trim() ?? "";
     const name = row.querySelector("th").innerText.split("\n")[0].trim();
     return [name, {
-      state: cell("State"), since: cell("Since"), evidence: cell("Evidence"), done: cell("What is done"),
+      state: cell("State"), since: cell("Since"), evidence: cell("Evidence"), done: cell("What happens next"),
       treatments: cell("Last treatments"), text: row.innerText,
     }];
   })));

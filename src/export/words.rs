@@ -50,6 +50,28 @@ pub const fn remedy(remedy: RemedyKind) -> &'static str {
     }
 }
 
+/// Where a treatment stands, or how it ended, in words; a name that is not known is told as it is.
+#[must_use]
+pub fn step(label: &str) -> &str {
+    match label {
+        "deleting" => "GitHub is asked to end the stale session",
+        "disabling" => "the manager is asked to disable it",
+        "disable_unknown" => "the manager did not answer; what it did is read back",
+        "disabled" => "disabled for a moment, and enabled again once its worker is seen",
+        "enabling" => "the manager is asked to enable it again",
+        "verifying" => "done, and waits to see the set listen",
+        "probe_opening" => "GitHub is asked for a session",
+        "probe_opened" => "nobody held a session; ours is ended",
+        "self_recovered" => "recovered by itself",
+        "unverified" => "done, but the set was not seen to listen in time",
+        "yielded" => "given up, because somebody else acted",
+        "failed" => "refused, and nothing was changed",
+        "held" => "somebody holds a session",
+        "unheld" => "nobody held a session",
+        other => other,
+    }
+}
+
 /// A decision in a sentence.
 #[must_use]
 pub fn decision(decision: &Decision) -> String {
@@ -232,7 +254,7 @@ pub fn fact(fact: &Fact) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Owner, Remedy, Wall};
+    use crate::model::{Outcome, Owner, Remedy, Wall};
 
     #[test]
     fn a_named_owner_is_told_and_a_first_refusal_has_no_length() {
@@ -242,6 +264,15 @@ mod tests {
             conflict(Some("garm-x"), Span::secs(70)),
             "refused: another session held by garm-x is active, for 1 min 10 s now"
         );
+    }
+
+    #[test]
+    fn every_outcome_of_a_treatment_reads_as_words() {
+        for outcome in Outcome::ALL {
+            assert!(!step(outcome.as_str()).contains('_'), "{outcome}");
+        }
+        assert_eq!(step("verifying"), "done, and waits to see the set listen");
+        assert_eq!(step("<new>"), "<new>");
     }
 
     #[test]

@@ -245,8 +245,8 @@ fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) 
     let (manager, restart) = (picture.fleet.manager, picture.restart);
     let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
     let manager_words = match manager {
-        ManagerState::Down => Some("the manager does not answer: connections are refused".to_owned()),
-        ManagerState::Unreachable => Some("the manager cannot be asked".to_owned()),
+        ManagerState::Down => Some("GARM does not answer: connections are refused".to_owned()),
+        ManagerState::Unreachable => Some("GARM cannot be asked".to_owned()),
         ManagerState::Up | ManagerState::Restarted => None,
     };
     if ill.is_empty() {
@@ -260,7 +260,7 @@ fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) 
             RestartKind::Clean => "restarted",
             RestartKind::Crash => "crashed or was killed, and started again",
         };
-        close.then(|| format!("the manager {what} at {at}{}", cause(picture, at, sets)))
+        close.then(|| format!("GARM {what} at {at}{}", cause(picture, at, sets)))
     });
     let loop_words = (picture.fleet.restarts >= CRASH_LOOP).then(|| {
         let within = LOOP_WINDOW;
@@ -271,25 +271,67 @@ fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) 
     if let Some(began) = began {
         let _ = write!(words, " since {began}");
     }
-    let treated = ill.iter().filter(|set| matches!(set.decision, Decision::Treating { .. })).count();
-    let withheld = ill.iter().filter(|set| matches!(set.decision, Decision::Withhold { .. })).count();
-    let people = ill.iter().filter(|set| matches!(set.decision, Decision::Escalate { .. })).count();
-    let waiting = ill.iter().filter(|set| matches!(set.decision, Decision::Watch { .. })).count();
-    let waiting_words = match lifetimes {
-        Some(measured) => format!("waiting for a stale session to end ({measured})"),
-        None => "waiting for a stale session to end".to_owned(),
-    };
-    for (number, what) in [
-        (treated, "under treatment"),
-        (waiting, waiting_words.as_str()),
-        (withheld, "held back by guards"),
-        (people, "need a person"),
-    ] {
-        if number > 0 {
-            let _ = write!(words, "; {number} {what}");
+    let refused = ill.iter().all(|set| is_refused(set.finding.diagnosis));
+    if refused {
+        words.push_str(", because GitHub refuses their sessions");
+    }
+    let since = restart.map(|(_, at)| at).filter(|_| restart_words.is_some()).or(began);
+    let healed: Vec<_> = sets.iter().filter(|set| set.is_healthy() && was_healed(set, since)).collect();
+    if !healed.is_empty() {
+        let _ = write!(words, "; {} healed", who(&healed, "is", "are"));
+    }
+    for (decided, one, many, what) in GROUPS {
+        let group: Vec<_> = ill.iter().copied().filter(|set| decided(&set.decision)).collect();
+        if !group.is_empty() {
+            let _ = write!(words, "; {} {what}", who(&group, one, many));
         }
     }
+    if let (true, Some(measured)) = (refused, lifetimes) {
+        let _ = write!(words, "; {measured}");
+    }
     Some([manager_words, restart_words, loop_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
+/// What can be done about a set, as an incident is told: which decisions, "is" and "are", and the words.
+type Group = (fn(&Decision) -> bool, &'static str, &'static str, &'static str);
+const GROUPS: &[Group] = &[
+    (|d| matches!(d, Decision::Act { .. } | Decision::Treating { .. }), "is", "are", "under treatment"),
+    (
+        |d| matches!(d, Decision::Watch { waiting: Waiting::StaleSession | Waiting::StaleSessionOdd, .. }),
+        "waits",
+        "wait",
+        "for a stale session to end",
+    ),
+    (
+        |d| {
+            matches!(d, Decision::Watch { waiting: Waiting::Settling | Waiting::Evidence | Waiting::Treatment, .. })
+                || *d == Decision::Leave
+        },
+        "is",
+        "are",
+        "watched",
+    ),
+    (|d| matches!(d, Decision::Withhold { .. }), "is", "are", "held back by guards"),
+    (|d| matches!(d, Decision::Escalate { .. }), "needs", "need", "a person"),
+];
+
+/// One or two sets by name, more by number, with the verb that fits.
+fn who(sets: &[&SetStatus], one: &str, many: &str) -> String {
+    match sets {
+        [only] => format!("{} {one}", only.name),
+        [first, second] => format!("{} and {} {many}", first.name, second.name),
+        more => format!("{} {many}", more.len()),
+    }
+}
+
+/// Whether a treatment of this incident has helped the set.
+fn was_healed(set: &SetStatus, since: Option<Wall>) -> bool {
+    let ours = |row: &&TreatmentSummary| since.is_none_or(|since| row.opened >= since);
+    set.treatments.iter().filter(ours).any(|row| row.state == Outcome::Recovered.as_str())
+}
+
+const fn is_refused(diagnosis: Diagnosis) -> bool {
+    matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::ConflictAbandoned)
 }
 
 /// Why the manager died, where its log tells: a panic over a session that GitHub had forgotten (design §1).
