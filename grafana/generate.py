@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Writes grafana/scaleset-medic.json. `--check` fails when the file is not what this script writes."""
+"""Writes grafana/scaleset-medic.json, after lint.py has found nothing wrong with it. `--check` fails when the file is not
+what this script writes."""
 
 import json
 import pathlib
 import sys
+
+import lint
 
 HERE = pathlib.Path(__file__).parent
 TARGET = HERE / "scaleset-medic.json"
@@ -29,20 +32,23 @@ class Board:
         self.y += 1
         self.height = 0
 
-    def add(self, kind, title, description, queries, width, height=8, unit=None, options=None, defaults=None, links=None):
+    def add(self, kind, title, description, queries, width, height=8, unit="short", options=None, defaults=None, links=None, form=None,
+            transformations=None):
         if self.x + width > 24:
             self.x, self.y, self.height = 0, self.y + self.height, 0
-        field = {"unit": unit} if unit else {}
+        field = {"unit": unit}
+        # A table shows the present; a heatmap needs its buckets as they are.
+        shape = {"table": {"format": "table", "instant": True}, "heatmap": {"format": "heatmap"}}.get(form or kind, {})
         field.update(defaults or {})
         self.panels.append({
             "type": kind, "title": title, "description": description, "datasource": SOURCE,
             "gridPos": {"x": self.x, "y": self.y, "w": width, "h": height}, "id": len(self.panels) + 1,
             "targets": [
-                {"datasource": SOURCE, "refId": chr(65 + n), "expr": expr, "legendFormat": legend, "editorMode": "code"}
+                {"datasource": SOURCE, "refId": chr(65 + n), "expr": expr, "legendFormat": legend, "editorMode": "code", **shape}
                 for n, (expr, legend) in enumerate(queries)
             ],
             "fieldConfig": {"defaults": field, "overrides": []},
-            "options": options or {},
+            "options": options or {}, "transformations": transformations or [],
             "links": [{"title": f"Runbook {name}", "url": f"{RUNBOOKS}/{name}.md", "targetBlank": True} for name in links or []],
         })
         self.x += width
@@ -63,24 +69,42 @@ def named(expr):
     return f"{expr} * on (manager, scale_set) group_left (name) scaleset_medic_scale_set_info"
 
 
+def columns(hidden, names):
+    """Which columns of a table are hidden, and what the others are called."""
+    return [{"id": "organize", "options": {"excludeByName": {name: True for name in hidden}, "renameByName": names}}]
+
+
+HIDDEN = ["Time", "__name__", "instance", "job", "namespace", "pod", "container", "endpoint", "entity", "forge_id"]
+
+
 def build():
     board = Board()
     board.row("Which scale sets are well")
     board.add("state-timeline", "Scale sets", "Green while a set listens, is settling or is disabled by a person.",
               [(named(f"scaleset_medic_scale_set_healthy{{{PICK_SET}}}"), "{{manager}} / {{name}}")],
-              12, 9, defaults=well_or_ill(), links=["ScaleSetStuck", "AllScaleSetsStuck"],
+              12, 9, unit="bool", defaults=well_or_ill(), links=["AllScaleSetsStuck", "ScaleSetHeldElsewhere", "ScaleSetMissing", "ScaleSetFlapping", "ScaleSetUnauthorized"],
               options={"mergeValues": True, "showValue": "never", "rowHeight": 0.8})
     board.add("table", "Stuck, and since when", "Sets that are not well, with their diagnosis and the time it began.",
-              [(named(f"(scaleset_medic_scale_set_stuck_since_timestamp_seconds{{{PICK_SET}}} > 0) * 1000"), "{{name}}"),
-               (f'scaleset_medic_scale_set_state{{{PICK_SET},state!~"listening|disabled|settling"}} == 1', "{{state}}")],
-              8, 9, unit="dateTimeAsIso", links=["ScaleSetStuckLong"])
+              [(named(f"(scaleset_medic_scale_set_stuck_since_timestamp_seconds{{{PICK_SET}}} > 0) * 1000 * on (manager, scale_set) "
+                      f"group_left (state) (scaleset_medic_scale_set_state{{{PICK_SET}}} == 1)"), "")],
+              12, 9, unit="dateTimeAsIso", links=["ScaleSetStuck", "ScaleSetStuckLong", "ScaleSetNeverPolled", "ScaleSetUnheld"],
+              transformations=columns(HIDDEN, {"Value": "stuck since", "name": "set", "scale_set": "id"}))
+    board.add("table", "Last remedies", "Treatments that ended within the hour, and how; `would_act` is a dry run.",
+              [(f"round(sum by (manager, remedy, outcome, mode) (increase(scaleset_medic_remedies_total{{{PICK}}}[1h]))) > 0", "")],
+              12, 7, links=["TreatmentUnverified", "DryRunWouldHeal", "ScaleSetLeftDisabled"],
+              transformations=columns(HIDDEN, {"Value": "treatments"}))
     board.add("stat", "Breaker", "Open: healing is stopped.", [(f"max by (manager) (scaleset_medic_breaker_open{{{PICK}}})", "{{manager}}")],
-              4, 4, defaults={"mappings": [{"type": "value", "options": {
+              4, 7, unit="bool_on_off", defaults={"mappings": [{"type": "value", "options": {
                   "0": {"text": "closed", "color": "green", "index": 0}, "1": {"text": "OPEN", "color": "red", "index": 1}}}]},
-              links=["HealBreakerOpen"])
+              links=["HealBreakerOpen", "HealBreakerOpenLong"])
     board.add("stat", "Treatments left", "Left in this hour for the manager, and for the set that has the fewest.",
-              [(f"min by (manager, scope) (scaleset_medic_budget_remaining{{{PICK}}})", "{{manager}} {{scope}}")], 4, 5,
+              [(f"min by (manager, scope) (scaleset_medic_budget_remaining{{{PICK}}})", "{{manager}} {{scope}}")], 4, 7,
               links=["HealBudgetExhausted"])
+    board.add("stat", "Able to receive jobs, 30 days", "Share of the minutes of enabled sets; the objective is 99.5 %.",
+              [(f"avg_over_time(manager:scaleset_medic_able:ratio{{{PICK}}}[30d])", "{{manager}}")], 4, 7, unit="percentunit",
+              defaults={"decimals": 2, "thresholds": {"mode": "absolute", "steps": [
+                  {"color": "red", "value": None}, {"color": "green", "value": 0.995}]}},
+              links=["ScaleSetSloBurnFast", "ScaleSetSloBurnSlow"])
 
     board.row("Healing")
     board.add("timeseries", "Remedies that ended", "By remedy and outcome, in each interval.",
@@ -99,11 +123,11 @@ def build():
 
     board.row("Managers and sources")
     board.add("state-timeline", "Managers", "Whether each manager answers.",
-              [(f"scaleset_medic_manager_up{{{PICK}}}", "{{manager}}")], 8, defaults=well_or_ill(), links=["ManagerUnseen"])
+              [(f"scaleset_medic_manager_up{{{PICK}}}", "{{manager}}")], 8, unit="bool", defaults=well_or_ill(), links=["ManagerUnseen"])
     board.add("timeseries", "Restarts of managers", "By how the run before ended.",
-              [(f"sum by (manager, kind) (increase(scaleset_medic_manager_restarts_total{{{PICK}}}[$__rate_interval]))", "{{manager}} {{kind}}")], 8)
+              [(f"sum by (manager, kind) (increase(scaleset_medic_manager_restarts_total{{{PICK}}}[$__rate_interval]))", "{{manager}} {{kind}}")], 8, links=["ManagerCrashLoop"])
     board.add("timeseries", "Sources of evidence", "1 while a source answers.",
-              [(f"scaleset_medic_source_up{{{PICK}}}", "{{manager}} {{source}}")], 8, links=["EvidenceSourceDown"])
+              [(f"scaleset_medic_source_up{{{PICK}}}", "{{manager}} {{source}}")], 8, unit="bool", links=["EvidenceSourceDown"])
     board.add("timeseries", "Instances that linger in `deleted`", "Only a living worker clears them.",
               [(f"sum by (manager) (scaleset_medic_lingering_instances{{{PICK_SET}}})", "{{manager}}")], 8)
     board.add("timeseries", "GitHub quota left", "Of the medic's own credentials.",
@@ -118,9 +142,17 @@ def build():
     board.add("timeseries", "Pass duration, 95th percentile", "Sweep, diagnosis, decision and effects.",
               [(f"histogram_quantile(0.95, sum by (le, manager) (rate(scaleset_medic_sweep_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
                 "{{manager}}")], 8, unit="s", links=["SweepStalled"])
-    board.add("timeseries", "Own cost", "CPU seconds per second, and resident memory.",
-              [("rate(process_cpu_seconds_total[$__rate_interval]) and on (instance) scaleset_medic_build_info", "CPU"),
-               ("process_resident_memory_bytes and on (instance) scaleset_medic_build_info", "memory")], 8)
+    board.add("timeseries", "Own processor time", "Seconds of processor time per second.",
+              [("rate(process_cpu_seconds_total[$__rate_interval]) and on (instance) scaleset_medic_build_info", "{{instance}}")], 4, unit="s")
+    board.add("timeseries", "Own memory", "Resident memory.",
+              [("process_resident_memory_bytes and on (instance) scaleset_medic_build_info", "{{instance}}")], 4, unit="bytes",
+              links=["MedicAbsent"])
+    board.add("timeseries", "Requests", "To managers and GitHub, by operation: what the medic costs others.",
+              [(f"sum by (target, operation) (rate(scaleset_medic_probe_duration_seconds_count{{{PICK}}}[$__rate_interval])) > 0",
+                "{{target}} {{operation}}")], 12, unit="reqps")
+    board.add("timeseries", "Probe duration, 95th percentile", "How long managers and GitHub take to answer.",
+              [(f"histogram_quantile(0.95, sum by (le, target) (rate(scaleset_medic_probe_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
+                "{{target}}")], 12, unit="s")
 
     def variable(name, label, query):
         return {"name": name, "label": label, "type": "query", "datasource": SOURCE, "query": {"query": query, "refId": name},
@@ -137,6 +169,7 @@ def build():
             variable("manager", "Manager", "label_values(scaleset_medic_manager_up, manager)"),
             variable("scale_set", "Scale set", 'label_values(scaleset_medic_scale_set_healthy{manager=~"$manager"}, scale_set)'),
         ]},
+        "links": [{"title": "Runbooks", "type": "link", "url": f"{RUNBOOKS}/README.md", "targetBlank": True, "icon": "doc"}],
         "annotations": {"list": [{
             "name": "Remedies", "enable": True, "iconColor": "blue", "datasource": SOURCE,
             "expr": f'sum by (manager, remedy, outcome) (increase(scaleset_medic_remedies_total{{{PICK},mode="heal"}}[1m])) > 0',
@@ -147,7 +180,10 @@ def build():
 
 
 def main():
-    text = json.dumps(build(), indent=1) + "\n"
+    board = build()
+    if wrong := lint.faults(board):
+        sys.exit("\n".join(wrong))
+    text = json.dumps(board, indent=1) + "\n"
     if "--check" in sys.argv:
         if TARGET.read_text() != text:
             sys.exit(f"{TARGET} is not current: run grafana/generate.py")

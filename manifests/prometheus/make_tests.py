@@ -39,7 +39,7 @@ def remedies(outcome, mode):
 
 
 # How each alert is made to fire. `ill` and `well` are values of series; "+n" grows by n in each minute, "=" stands
-# still. `after` is how long the expression stays true once all is well, in minutes: the window that it looks back on.
+# still. `few` minutes of illness are not enough: so many events of a count. `after` is how long the expression stays true once all is well, in minutes: the window that it looks back on.
 CASES = {
     "ScaleSetStuck": flag(HEALTHY, 0, 1, **SET),
     "ScaleSetStuckLong": flag(HEALTHY, 0, 1, **SET),
@@ -52,7 +52,7 @@ CASES = {
     "ScaleSetFlapping": flag(state("flapping"), 1, 0, **SET, state="flapping"),
     "ScaleSetUnauthorized": flag(state("unauthorized"), 1, 0, **SET, state="unauthorized"),
     "AllScaleSetsStuck": ABLE,
-    "TreatmentUnverified": {**flag(remedies("unverified", "heal"), "+1", "=", **MANAGER), "before": 3, "after": 62},
+    "TreatmentUnverified": {**flag(remedies("unverified", "heal"), "+1", "=", **MANAGER), "before": 3, "after": 62, "few": 1},
     "HealBudgetExhausted": {
         "ill": {series("budget_remaining", MANAGER, scope="manager"): 0, HEALTHY: 0},
         "well": {series("budget_remaining", MANAGER, scope="manager"): 0, HEALTHY: 1},
@@ -63,7 +63,7 @@ CASES = {
     "DryRunWouldHeal": {**flag(remedies("would_act", "dry_run"), "+1", "=", **MANAGER), "before": 2, "after": 17},
     "ManagerUnseen": flag(series("manager_up", MANAGER), 0, 1, **MANAGER),
     "ManagerCrashLoop": {**flag(series("manager_restarts_total", MANAGER, kind="crash"), "+1", "=", **MANAGER),
-                         "before": 4, "after": 32},
+                         "before": 4, "after": 32, "few": 2},
     "EvidenceSourceDown": flag(series("source_up", MANAGER, source="broker"), 0, 1, **MANAGER, source="broker"),
     "SweepStalled": {**flag(series("last_sweep_timestamp_seconds", MANAGER), "=", "now", **MANAGER), "before": 4},
     "MedicAbsent": {"ill": {series("build_info", {"version": "1"}): None}, "well": {series("build_info", {"version": "1"}): 1},
@@ -123,11 +123,21 @@ def cases(alert):
     firing, over = calm + ill_for - 1, calm + ill_for + after
     yield group(alert, "fires", [(calm, well), (ill_for, ill)], [(calm - 1, None), (firing, labels)])
     short = max(wait - 1, 0)
-    yield group(alert, "does not fire", [(calm, well), (short, ill), (wait + 2, well)] if short and "after" not in case else [(calm + wait + 5, well)],
-                [(minute, None) for minute in (calm - 1, calm + wait, calm + wait + 2)])
+    if few := case.get("few"):
+        yield group(alert, "does not fire", [(calm, well), (few, ill), (90, well)],
+                    [(minute, None) for minute in (calm + few + 2, calm + few + 20, calm + few + 55)])
+    else:
+        yield not_firing(alert, case, calm, wait, short)
     yield group(alert, "resolves", [(calm, well), (ill_for, ill), (after + wait + 2, well)], [(firing, labels), (over, None)])
     other = {series("sweeps_total", MANAGER, result="seen"): 1}
     yield group(alert, "series missing", [(ill_for + 5, other)], [(wait + 3 if case.get("missing_fires") else ill_for + 3, labels if case.get("missing_fires") else None)])
+
+
+def not_firing(alert, case, calm, wait, short):
+    """An illness that ends before the alert's wait is over; where it looks back on a window, no illness at all."""
+    well, ill = case["well"], case["ill"]
+    phases = [(calm, well), (short, ill), (wait + 2, well)] if short and "after" not in case else [(calm + wait + 5, well)]
+    return group(alert, "does not fire", phases, [(minute, None) for minute in (calm - 1, calm + wait, calm + wait + 2)])
 
 
 def main():

@@ -159,6 +159,9 @@ pub struct LabArgs {
     /// Keep everything running after the story, and obey faults that are typed, until stopped; see its `help`
     #[arg(long)]
     pub serve: bool,
+    /// Let the medic read GARM's log in every story
+    #[arg(long)]
+    pub ledger: bool,
     /// Where the medic serves its status page and metrics; else 127.0.0.1:9810 if that is free
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,

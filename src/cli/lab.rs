@@ -44,6 +44,8 @@ const LISTEN: &str = "127.0.0.1:9810";
 const CONFIG: &str = "config.toml";
 /// How often the stage is looked at.
 const TICK: Span = Span::millis(500);
+/// How soon a set that the medic disables is noticed: sooner than it can enable it again.
+const NOTICED: Span = Span::millis(50);
 
 /// Runs the command.
 pub(super) fn run(args: &LabArgs) -> Result<ExitCode, Failure> {
@@ -87,7 +89,7 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     let dir = tempfile::tempdir().context("no place for the lab's state")?;
     let log = dir.path().join("garm.log");
     hub.log_to_file(DoorId::Manager(0), &log).map_err(Failure::internal)?;
-    let log = story.ledger.then_some(log.as_path());
+    let log = (story.ledger || args.ledger).then_some(log.as_path());
     let listener = listener(args.listen).await?;
     let page = listener.local_addr().map_err(Failure::internal)?;
     let password = fleet.managers.first().map(|manager| manager.password.clone()).unwrap_or_default();
@@ -232,6 +234,13 @@ impl Stage {
     /// Obeys what is typed, until that is to quit. Where nothing can be typed any more, for ever.
     async fn obey(&self, orders: &mut mpsc::Receiver<Order>) {
         while let Some(order) = orders.recv().await {
+            if order == Order::RefuseEnable {
+                let enabled = || self.hub.with(|world, _| world.listening(0).1);
+                let before = enabled();
+                while enabled() >= before {
+                    self.clock.sleep(NOTICED).await;
+                }
+            }
             let (now, words) = self.hub.with(|world, now| (now, order.happen(world, self.generation, now)));
             let said = match order {
                 Order::Help => data(&console::help()),

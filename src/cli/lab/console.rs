@@ -26,6 +26,8 @@ pub(super) enum Order {
     Stale(Span),
     /// GARM refuses every update of a scale set.
     RefuseUpdates,
+    /// The same as soon as the next set has been disabled: it stays disabled.
+    RefuseEnable,
     /// GARM's own credential is revoked.
     RevokeManager,
     /// The medic's quota is used up for this long.
@@ -56,6 +58,7 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("no-quota", "TIME", "the medic's GitHub quota is used up for this long (default 10m)"),
     ("broker-fails", "", "GitHub's broker fails every poll at once"),
     ("refuse-updates", "", "GARM refuses every update of a scale set"),
+    ("refuse-enable", "", "the same, once the next set has been disabled: it stays so"),
     ("disable", "", "a person disables the second set"),
     ("jobs", "N", "workflows queue so many jobs for each set (default 1)"),
     ("well", "", "all faults end, and GARM starts if it was down"),
@@ -94,6 +97,7 @@ impl Order {
             "no-quota" => Self::NoQuota(time(Span::mins(10))?),
             "broker-fails" => Self::Act(Act::BrokerFails),
             "refuse-updates" => Self::RefuseUpdates,
+            "refuse-enable" => Self::RefuseEnable,
             "disable" => Self::Act(Act::PersonDisables),
             "jobs" => Self::Act(Act::Jobs(match argument {
                 None => 1,
@@ -118,7 +122,7 @@ impl Order {
                 world.github.reconfigure(|github| github.stale_lifetime = span);
                 format!("GitHub keeps stale sessions for {span} from now on.")
             }
-            Self::RefuseUpdates => {
+            Self::RefuseUpdates | Self::RefuseEnable => {
                 if let Some((garm, _)) = world.garm_mut(0) {
                     garm.inject(ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::status(500)));
                 }
@@ -131,6 +135,8 @@ impl Order {
             }
             Self::NoQuota(span) => {
                 world.github.exhaust_quota("medic", now.plus(span));
+                // Only the REST API counts, which is asked for new tokens.
+                world.github.expire_tokens();
                 format!("The medic's GitHub quota is used up for {span}.")
             }
             Self::Well => {

@@ -1,0 +1,79 @@
+"""What is wrong with a dashboard: the rules of Grafana's own dashboard-linter that fit, and ours."""
+
+import pathlib
+import re
+
+ALERTS = pathlib.Path(__file__).parent.parent / "manifests/prometheus/rules.yml"
+
+
+def faults(board):
+    """One line for each fault."""
+    found = []
+    if not re.fullmatch(r"[a-z0-9-]{1,40}", board.get("uid") or ""):
+        found.append("the uid is not stable")
+    if board["templating"]["list"][0].get("type") != "datasource":
+        found.append("the first variable is not the datasource")
+    variables = {variable["name"] for variable in board["templating"]["list"]}
+    found += [f"no variable {name}" for name in ("datasource", "manager", "scale_set") if name not in variables]
+    if not board["annotations"]["list"]:
+        found.append("no annotations")
+    panels = board["panels"]
+    ids = [panel["id"] for panel in panels]
+    if len(ids) != len(set(ids)):
+        found.append("panels share an id")
+    titles = [panel["title"] for panel in panels]
+    found += [f"two panels are called {title}" for title in set(titles) if titles.count(title) > 1]
+    for panel in panels:
+        if panel["type"] != "row":
+            found += [f"{panel['title']}: {fault}" for fault in panel_faults(panel, variables)]
+    found += overlaps(panels)
+    linked = {link["url"].rsplit("/", 1)[1].removesuffix(".md") for panel in panels for link in panel.get("links", [])}
+    alerts = set(re.findall(r"- alert: (\w+)", ALERTS.read_text()))
+    found += [f"a link leads to no alert's runbook: {name}" for name in sorted(linked - alerts)]
+    found += [f"no panel links to the runbook of {name}" for name in sorted(alerts - linked)]
+    return found
+
+
+def panel_faults(panel, variables):
+    if not panel.get("description"):
+        yield "no description"
+    if not panel["fieldConfig"]["defaults"].get("unit"):
+        yield "no unit"
+    if panel["datasource"].get("uid") != "${datasource}":
+        yield "its datasource is not the variable"
+    if not panel.get("targets"):
+        yield "no query"
+    references = [target["refId"] for target in panel["targets"]]
+    if len(references) != len(set(references)):
+        yield "two queries share a refId"
+    for target in panel["targets"]:
+        expression = target["expr"]
+        if target["datasource"].get("uid") != "${datasource}":
+            yield f"query {target['refId']} does not use the variable datasource"
+        if re.search(r"\b(rate|increase|irate)\([^\[]*\[(?!\$__rate_interval|1h)", expression):
+            yield "a rate is not over $__rate_interval"
+        if "scaleset_medic_" in expression and "$manager" not in expression and "build_info" not in expression:
+            yield "it does not heed the variable manager"
+        for name in re.findall(r"\$\{?(\w+)", expression):
+            if name not in variables and not name.startswith("__"):
+                yield f"unknown variable {name}"
+        for opening, closing in ("()", "{}", "[]"):
+            if expression.count(opening) != expression.count(closing):
+                yield f"unbalanced {opening}{closing}"
+        if panel["type"] not in ("table", "row") and not target.get("legendFormat"):
+            yield "no legend"
+
+
+def overlaps(panels):
+    """Panels that lie upon each other, or outside the 24 columns."""
+    places = {}
+    for panel in panels:
+        at = panel["gridPos"]
+        if at["x"] + at["w"] > 24:
+            yield f"{panel['title']} is too wide"
+        for x in range(at["x"], at["x"] + at["w"]):
+            for y in range(at["y"], at["y"] + at["h"]):
+                other = places.setdefault((x, y), panel["title"])
+                if other != panel["title"]:
+                    yield f"{panel['title']} lies upon {other}"
+                    return
