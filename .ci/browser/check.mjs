@@ -44,7 +44,7 @@ export async function fits(page, what) {
 
 // The order in which Tab visits the page: each stop as tag and words, with a focus that can be seen.
 export async function tabStops(page) {
-  await page.evaluate(() => { document.activeElement?.blur(); window.scrollTo(0, 0); });
+  await page.reload();
   const stops = [];
   for (let press = 0; press < 40; press += 1) {
     await page.keyboard.press("Tab");
