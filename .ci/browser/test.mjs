@@ -13,10 +13,10 @@ import { Lab, until } from "./lab.mjs";
 const [binary, shots] = process.argv.slice(2);
 const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
 const VIEWS = {
-  light: { viewport: { width: 1160, height: 800 }, colorScheme: "light" },
-  dark: { viewport: { width: 1160, height: 800 }, colorScheme: "dark" },
+  light: { viewport: { width: 1040, height: 660 }, colorScheme: "light" },
+  dark: { viewport: { width: 1040, height: 660 }, colorScheme: "dark" },
   phone: { viewport: { width: 360, height: 740 }, colorScheme: "dark", isMobile: true, hasTouch: true },
-  plain: { viewport: { width: 1160, height: 800 }, javaScriptEnabled: false },
+  plain: { viewport: { width: 1040, height: 660 }, javaScriptEnabled: false },
 };
 const begun = Date.now();
 const step = (words) => console.log(`${((Date.now() - begun) / 1000).toFixed(1).padStart(5)} s  ${words}`);

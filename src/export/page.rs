@@ -213,7 +213,8 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
     } else {
         page.push_str("<ul>");
         for treatment in set.treatments.iter().take(TREATMENTS) {
-            show_treatment(page, treatment, now);
+            let open = set.decision == Decision::Treating { treatment: treatment.id };
+            show_treatment(page, treatment, open, now);
         }
         page.push_str("</ul>");
     }
@@ -257,14 +258,14 @@ fn treatments(left: u64) -> String {
     format!("{left} treatment{}", if left == 1 { "" } else { "s" })
 }
 
-fn show_treatment(page: &mut String, treatment: &TreatmentSummary, now: Wall) {
+fn show_treatment(page: &mut String, treatment: &TreatmentSummary, open: bool, now: Wall) {
     let why = treatment.why.as_ref().map_or_else(String::new, |why| format!("<br><small>{}</small>", escape(why)));
     let _ = write!(
         page,
         "<li>{}: {}: {}{why}</li>",
         date(treatment.opened, now),
         escape(&treatment.remedy),
-        escape(words::step(&treatment.state))
+        escape(if open { "under way" } else { words::step(&treatment.state) })
     );
 }
 

@@ -59,11 +59,11 @@ pub fn step(label: &str) -> &str {
         "disable_unknown" => "the manager did not answer; what it did is read back",
         "disabled" => "disabled for a moment, and enabled again once its worker is seen",
         "enabling" => "the manager is asked to enable it again",
-        "verifying" => "done, and waits to see the set listen",
+        "verifying" => "the act is done; now the set must be seen to listen",
         "probe_opening" => "GitHub is asked for a session",
         "probe_opened" => "nobody held a session; ours is ended",
         "self_recovered" => "recovered by itself",
-        "unverified" => "done, but the set was not seen to listen in time",
+        "unverified" => "acted, but the set was not seen to listen in time",
         "yielded" => "given up, because somebody else acted",
         "failed" => "refused, and nothing was changed",
         "held" => "somebody holds a session",
@@ -271,7 +271,7 @@ mod tests {
         for outcome in Outcome::ALL {
             assert!(!step(outcome.as_str()).contains('_'), "{outcome}");
         }
-        assert_eq!(step("verifying"), "done, and waits to see the set listen");
+        assert_eq!(step("verifying"), "the act is done; now the set must be seen to listen");
         assert_eq!(step("<new>"), "<new>");
     }
 

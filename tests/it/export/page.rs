@@ -17,7 +17,7 @@ fn an_incident_is_told_in_words_with_its_evidence_and_what_happens_next() {
         "scaleset-medic resume",
         "held back:<ul><li>more sweeps must agree (1 of 2, limit 2)</li>",
         "this set was treated too recently (1 of 2, limit 2, until 22:13:20)",
-        "treatment 8 is under way: done, and waits to see the set listen",
+        "treatment 8 is under way: the act is done; now the set must be seen to listen",
         "Its session is not deleted: its session is not known; the manager &lt;may&gt; hold it",
         "<br>GitHub has kept such sessions 61\u{2013}92 s here<br>",
         "waits: a stale session ends by itself",
