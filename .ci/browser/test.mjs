@@ -21,8 +21,10 @@ const VIEWS = {
 const begun = Date.now();
 const step = (words) => console.log(`${((Date.now() - begun) / 1000).toFixed(1).padStart(5)} s  ${words}`);
 const verdict = (page) => page.locator("#verdict").innerText();
-const shoot = async (page, name, fullPage = false) => {
-  if (shots) await page.screenshot({ path: join(shots, `${name}.png`), fullPage });
+const shoot = async (page, name) => {
+  if (!shots) return;
+  await page.evaluate(() => window.scrollTo(0, 0));
+  await page.screenshot({ path: join(shots, `${name}.png`) });
 };
 
 // One page per view, and a note of everything that any of them asks for or complains about.
@@ -157,6 +159,7 @@ async function main() {
     await lab.stop();
     const lost = async () => /does not answer/.test(await pages.light.locator("#say").innerText());
     await until("the page says that the medic is gone", lost);
+    assert.ok((await pages.light.locator("#say").boundingBox()).height > 15, "and shows it");
     assert.deepEqual(wrong, [], "requests elsewhere and errors of the page");
     step("the page's own requests are all it makes");
   } catch (error) {

@@ -196,6 +196,10 @@ pub const fn how_to_see(source: Source) -> &'static str {
     }
 }
 
+const fn sessions(count: u64) -> &'static str {
+    if count == 1 { "session" } else { "sessions" }
+}
+
 /// A fact in words.
 #[must_use]
 pub fn fact(fact: &Fact) -> String {
@@ -220,9 +224,9 @@ pub fn fact(fact: &Fact) -> String {
         Fact::LivingWorkers { living, expected } => format!("{living} of {expected} workers live"),
         Fact::SessionsByCounters { open, expected } => format!("{open} of {expected} sessions are open"),
         Fact::CreateErrors { count, flat_for } => {
-            format!("GitHub refused {count} sessions, none more for {flat_for}")
+            format!("GitHub refused {count} {}, none more for {flat_for}", sessions(*count))
         }
-        Fact::CreateErrorsGrow { by, within } => format!("GitHub refused {by} more sessions within {within}"),
+        Fact::CreateErrorsGrow { by, within } => format!("GitHub refused {by} more {} within {within}", sessions(*by)),
         Fact::StartErrors { count } => format!("{count} calls before a session failed: the manager's access to GitHub"),
         Fact::SessionChurn { opened, within } => format!("{opened} sessions were opened within {within}"),
         Fact::LastPoll { ago } => format!("its last poll completed {ago} before"),
