@@ -3,7 +3,7 @@
 use super::args::{Output, StatusArgs};
 use super::output::{data, diagnostic};
 use super::picture::{By, picture};
-use super::{Failure, render};
+use super::{Failure, nagios, render};
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
 use crate::model::status::{ManagerStatus, Status};
@@ -19,6 +19,11 @@ pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failur
             if status.managers.is_empty() {
                 return Err(Failure::Usage(format!("no manager {name} is configured")));
             }
+        }
+        if args.nagios {
+            let code = code(&status);
+            data(&nagios::line(&status, code))?;
+            return Ok(code);
         }
         let text = match args.output {
             Output::Text => text(&status),

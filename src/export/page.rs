@@ -47,7 +47,7 @@ pub fn security_policy() -> HeaderValue {
 /// Renders the page; `None` before the first pass.
 #[must_use]
 pub fn render(status: Option<&Status>, now: Wall) -> String {
-    let verdict = status.map_or_else(|| "The first look at the managers is not done yet".to_owned(), verdict);
+    let verdict = status.map_or_else(|| "The first look at the managers is not done yet".to_owned(), words::verdict);
     let mut page = String::with_capacity(16 * 1024);
     page.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n");
@@ -83,32 +83,6 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
     );
     let _ = writeln!(page, "<script>{SCRIPT}</script>\n</body>\n</html>");
     page
-}
-
-/// The fleet in one sentence, without its full stop.
-fn verdict(status: &Status) -> String {
-    let sets = || status.managers.iter().flat_map(|manager| &manager.sets);
-    let all = sets().count();
-    let ill = sets().filter(|set| set.finding.diagnosis.is_ill()).count();
-    let unseen = sets().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).count();
-    let away =
-        status.managers.iter().filter(|m| matches!(m.state, ManagerState::Down | ManagerState::Unreachable)).count();
-    let mut parts = Vec::new();
-    if ill > 0 {
-        parts.push(format!("{ill} of {all} scale sets {} no jobs", if ill == 1 { "receives" } else { "receive" }));
-    }
-    if unseen > 0 {
-        parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
-    }
-    if away > 0 {
-        parts.push(format!("{away} of {} managers cannot be reached", status.managers.len()));
-    }
-    match (parts.is_empty(), all) {
-        (false, _) => parts.join(", "),
-        (true, 0) => "There are no scale sets".to_owned(),
-        (true, 1) => "The scale set is well".to_owned(),
-        (true, _) => format!("All {all} scale sets are well"),
-    }
 }
 
 fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {

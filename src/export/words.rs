@@ -1,9 +1,38 @@
 //! What people read: findings, evidence, decisions and sources in plain sentences. One place, for the page and for the
 //! command line alike. Dates are UTC.
 
+use crate::model::status::Status;
 use crate::model::{
-    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, RemedyKind, Source, Span, Waiting,
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, RemedyKind, Source, Span,
+    Waiting,
 };
+
+/// The fleet in one sentence, without its full stop.
+#[must_use]
+pub fn verdict(status: &Status) -> String {
+    let sets = || status.managers.iter().flat_map(|manager| &manager.sets);
+    let all = sets().count();
+    let ill = sets().filter(|set| set.finding.diagnosis.is_ill()).count();
+    let unseen = sets().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).count();
+    let away =
+        status.managers.iter().filter(|m| matches!(m.state, ManagerState::Down | ManagerState::Unreachable)).count();
+    let mut parts = Vec::new();
+    if ill > 0 {
+        parts.push(format!("{ill} of {all} scale sets {} no jobs", if ill == 1 { "receives" } else { "receive" }));
+    }
+    if unseen > 0 {
+        parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
+    }
+    if away > 0 {
+        parts.push(format!("{away} of {} managers cannot be reached", status.managers.len()));
+    }
+    match (parts.is_empty(), all) {
+        (false, _) => parts.join(", "),
+        (true, 0) => "There are no scale sets".to_owned(),
+        (true, 1) => "The scale set is well".to_owned(),
+        (true, _) => format!("All {all} scale sets are well"),
+    }
+}
 
 /// What a diagnosis means.
 #[must_use]
