@@ -63,13 +63,13 @@ fn nagios(ended: Result<ExitCode, ExitCode>) -> Nagios {
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Run(args) => run::run(args, &start(cli)?.config),
-        Command::Once(args) => once::run(args, &start(cli)?.config),
+        Command::Once(args) => once::run(args, &start(cli)?.config, cli.global.color),
         #[cfg(feature = "lab")]
         Command::Lab(args) => {
             start_without_config(&cli.global)?;
             lab::run(args)
         }
-        Command::Status(args) => status::run(args, &start(cli)?.config),
+        Command::Status(args) => status::run(args, &start(cli)?.config, cli.global.color),
         Command::Explain(args) => explain::run(args, &start(cli)?.config),
         Command::Heal(args) => heal::run(args, &start(cli)?.config),
         Command::Pause(args) => pause::pause(args, &start(cli)?.config),

@@ -1,8 +1,9 @@
 //! `once`.
 
-use super::args::{OnceArgs, Output};
+use super::args::{Color, OnceArgs, Output};
 use super::output::{data, diagnostic};
-use super::{Failure, medic, nagios, render};
+use super::render::{self, Look};
+use super::{Failure, medic, nagios};
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
 use crate::model::status::ManagerStatus;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 const OBSERVE: Span = Span::secs(30);
 
 /// Runs the command.
-pub(super) fn run(args: &OnceArgs, config: &Config) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
     let shared = medic::shared(config)?;
     if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
         diagnostic(&format!(
@@ -60,7 +61,7 @@ pub(super) fn run(args: &OnceArgs, config: &Config) -> Result<ExitCode, Failure>
             let status = medic::document(config, summary.managers, clock.now().wall);
             data(&nagios::line(&status, code))?;
         }
-        Output::Text => data(&render::summary(&summary, code, clock.now().wall))?,
+        Output::Text => data(&render::summary(&summary, code, clock.now().wall, Look::of_stdout(color)))?,
         Output::Json => {
             let document = serde_json::json!({
                 "exit_code": code.code(),
