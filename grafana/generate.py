@@ -138,7 +138,7 @@ def build():
     board.row("The medic itself")
     board.add("timeseries", "Probe failures", "Exchanges that did not give what was asked.",
               [(f"sum by (target, operation, reason) (rate(scaleset_medic_probe_failures_total{{{PICK}}}[$__rate_interval])) > 0",
-                "{{target}} {{operation}} {{reason}}")], 8, unit="ops")
+                "{{target}} {{operation}} {{reason}}")], 8, unit="ops", links=["ProbesBlind"])
     board.add("timeseries", "Pass duration, 95th percentile", "Sweep, diagnosis, decision and effects.",
               [(f"histogram_quantile(0.95, sum by (le, manager) (rate(scaleset_medic_sweep_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
                 "{{manager}}")], 8, unit="s", links=["SweepStalled"])

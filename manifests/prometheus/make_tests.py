@@ -31,6 +31,8 @@ def flag(of, ill, well, **more):
 
 HEALTHY = series("scale_set_healthy", SET)
 ENABLED = series("scale_set_enabled", SET)
+FAILED = series("probe_failures_total", MANAGER, target="github", operation="read_forge_set", reason="timeout")
+ASKED = series("probe_duration_seconds_count", MANAGER, target="github", operation="read_forge_set")
 ABLE = {"ill": {HEALTHY: 0, ENABLED: 1}, "well": {HEALTHY: 1, ENABLED: 1}, "labels": MANAGER}
 
 
@@ -65,6 +67,9 @@ CASES = {
     "ManagerCrashLoop": {**flag(series("manager_restarts_total", MANAGER, kind="crash"), "+1", "=", **MANAGER),
                          "before": 4, "after": 32, "few": 2},
     "EvidenceSourceDown": flag(series("source_up", MANAGER, source="broker"), 0, 1, **MANAGER, source="broker"),
+    "ProbesBlind": {
+        "ill": {FAILED: "+3", ASKED: "+4"}, "well": {FAILED: "=", ASKED: "+4"},
+        "labels": {**MANAGER, "target": "github"}, "before": 32, "after": 32},
     "SweepStalled": {**flag(series("last_sweep_timestamp_seconds", MANAGER), "=", "now", **MANAGER), "before": 4},
     "MedicAbsent": {"ill": {series("build_info", {"version": "1"}): None}, "well": {series("build_info", {"version": "1"}): 1},
                     "labels": {}, "missing_fires": True, "before": 6},

@@ -246,7 +246,14 @@ impl Stage {
                 Order::Help => data(&console::help()),
                 Order::Where => data(&self.places),
                 Order::Quit => return,
-                _ => words.map_or(Ok(()), |words| self.say(now, &words)),
+                Order::Act(_)
+                | Order::Crash
+                | Order::Stale(_)
+                | Order::RefuseUpdates
+                | Order::RefuseEnable
+                | Order::RevokeManager
+                | Order::NoQuota(_)
+                | Order::Well => words.map_or(Ok(()), |words| self.say(now, &words)),
             };
             if said.is_err() {
                 return;
@@ -259,7 +266,7 @@ impl Stage {
                 }
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Says what has changed in the medic's eyes.

@@ -12,6 +12,7 @@ mod garm_ws;
 mod github_client;
 mod http_transport;
 mod incident;
+mod lab_serve;
 mod log_tail;
 mod manifests;
 mod recordings;
