@@ -231,7 +231,7 @@ mod tests {
                 assert!(words.contains(needed), "{width}: {needed}\n{shown}");
             }
             let longest = shown.lines().map(|line| line.chars().count()).max();
-            assert!(longest <= Some(width.max(58)), "{width}:\n{shown}");
+            assert!(longest <= Some(width.max(59)), "{width}:\n{shown}");
         }
         assert!(!table(Some(60)).contains("acme") && table(Some(200)).contains("acme"));
     }
