@@ -122,6 +122,10 @@ pub struct OnceArgs {
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// Say it in one line and four exit codes, as plugins of Nagios do: 0 well, 1 under treatment, 2 a set
+    /// receives no jobs, 3 cannot tell
+    #[arg(long, conflicts_with_all = ["output"])]
+    pub nagios: bool,
     /// The mode.
     #[command(flatten)]
     pub mode: ModeArgs,
@@ -221,6 +225,10 @@ pub struct StatusArgs {
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// Say it in one line and four exit codes, as plugins of Nagios do: 0 well, 1 under treatment, 2 a set
+    /// receives no jobs, 3 cannot tell
+    #[arg(long, conflicts_with_all = ["output", "watch"])]
+    pub nagios: bool,
 }
 
 /// One scale set.

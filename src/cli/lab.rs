@@ -30,7 +30,9 @@ use anyhow::{Context as _, anyhow};
 use console::Order;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
@@ -182,7 +184,11 @@ impl Given<'_> {
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.dir.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        let mut options = std::fs::OpenOptions::new();
+        // Secrets of simulators too, so that the tool does not warn of its own lab.
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

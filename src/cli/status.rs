@@ -1,9 +1,10 @@
 //! `status`.
 
-use super::args::{Output, StatusArgs};
+use super::args::{Color, Output, StatusArgs};
 use super::output::{data, diagnostic};
 use super::picture::{By, picture};
-use super::{Failure, render};
+use super::render::{self, Look};
+use super::{Failure, nagios};
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
 use crate::model::status::{ManagerStatus, Status};
@@ -11,7 +12,7 @@ use crate::model::{Decision, ManagerState};
 use std::fmt::Write as _;
 
 /// Runs the command.
-pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
     loop {
         let (mut status, by) = picture(config)?;
         if let Some(name) = &args.manager {
@@ -20,8 +21,13 @@ pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failur
                 return Err(Failure::Usage(format!("no manager {name} is configured")));
             }
         }
+        if args.nagios {
+            let code = code(&status);
+            data(&nagios::line(&status, code))?;
+            return Ok(code);
+        }
         let text = match args.output {
-            Output::Text => text(&status),
+            Output::Text => text(&status, Look::of_stdout(color)),
             Output::Json => serde_json::to_string_pretty(&status).map_err(Failure::internal)? + "\n",
         };
         if args.watch {
@@ -38,8 +44,9 @@ pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failur
     }
 }
 
-fn text(status: &Status) -> String {
-    let mut out: String = status.managers.iter().map(|manager| render::manager_text(manager, status.at)).collect();
+fn text(status: &Status, look: Look) -> String {
+    let mut out: String =
+        status.managers.iter().map(|manager| render::manager_text(manager, status.at, look)).collect();
     let _ = writeln!(out, "mode {}, looked at {}", status.mode, status.at);
     out
 }
