@@ -16,7 +16,8 @@ pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failur
         let (mut status, by) = picture(config)?;
         if let Some(name) = &args.manager {
             status.managers.retain(|manager| manager.name.as_str() == name);
-            if status.managers.is_empty() {
+            status.not_looked_at.retain(|manager| manager.as_str() == name);
+            if status.managers.is_empty() && status.not_looked_at.is_empty() {
                 return Err(Failure::Usage(format!("no manager {name} is configured")));
             }
         }
@@ -40,12 +41,16 @@ pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failur
 
 fn text(status: &Status) -> String {
     let mut out: String = status.managers.iter().map(|manager| render::manager_text(manager, status.at)).collect();
+    for name in &status.not_looked_at {
+        let _ = writeln!(out, "{name}: not looked at yet");
+    }
     let _ = writeln!(out, "mode {}, looked at {}", status.mode, status.at);
     out
 }
 
 fn code(status: &Status) -> ExitCode {
-    of_run(&status.managers.iter().map(end).collect::<Vec<_>>())
+    let waiting = status.not_looked_at.iter().map(|_| ManagerEnd::Unseen);
+    of_run(&status.managers.iter().map(end).chain(waiting).collect::<Vec<_>>())
 }
 
 fn end(manager: &ManagerStatus) -> ManagerEnd {

@@ -14,6 +14,7 @@ mod http_transport;
 mod incident;
 mod log_tail;
 mod manifests;
+mod many_managers;
 mod recordings;
 mod runbooks;
 mod simulation;
