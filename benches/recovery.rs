@@ -37,7 +37,9 @@ const STALE: Span = Span::secs(90);
 /// From SIGKILL to the next start of the process.
 const DOWN: Span = Span::secs(2);
 /// After this, it is "never".
-const PATIENCE: Span = Span::mins(60);
+const PATIENCE: Span = Span::mins(40);
+/// How often the sets are looked at: often while the figures are small.
+const LOOKS: [(Span, Span); 2] = [(Span::mins(5), Span::millis(100)), (PATIENCE, Span::secs(2))];
 
 /// Who sees to the recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +214,8 @@ impl Stage {
                 seen[2] = done.then(|| now.since(killed));
                 return seen;
             }
-            self.clock.sleep(Span::millis(100)).await;
+            let every = LOOKS.iter().find(|(until, _)| now.since(killed) < *until).map_or(PATIENCE, |(_, every)| *every);
+            self.clock.sleep(every).await;
         }
     }
 
