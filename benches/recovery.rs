@@ -214,7 +214,8 @@ impl Stage {
                 seen[2] = done.then(|| now.since(killed));
                 return seen;
             }
-            let every = LOOKS.iter().find(|(until, _)| now.since(killed) < *until).map_or(PATIENCE, |(_, every)| *every);
+            let every =
+                LOOKS.iter().find(|(until, _)| now.since(killed) < *until).map_or(PATIENCE, |(_, every)| *every);
             self.clock.sleep(every).await;
         }
     }

@@ -11,7 +11,6 @@ use scaleset_medic::lab::garm::{Background, Generation, LogLevel, Metrics};
 use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::{Fleet, World};
 use std::sync::Arc;
-use tokio::io::AsyncReadExt as _;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -29,6 +28,5 @@ async fn main() {
     let _pump = Pump::start(&hub);
     let _doors = HttpDoors::serve(&hub, sockets);
     println!("{}", serde_json::json!({"garm": garm, "github": github, "password": password}));
-    let mut rest = Vec::new();
-    let _ = tokio::io::stdin().read_to_end(&mut rest).await;
+    let _ = tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await;
 }
