@@ -4,7 +4,8 @@
 //! waits take no real time, and no figure depends on this machine). The medic is the real one: its clients, parsers,
 //! engine, service loop and store.
 //!
-//! `cargo bench --bench recovery` prints the table; `-- 4 50` only these numbers of sets.
+//! `cargo bench --bench recovery` prints the table; `-- 4 50` only these numbers of sets; `-- growth 50` instead what a
+//! day of watching that many sets adds to the medic's store, with no crash and with one.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a bench that cannot go on has failed, and it prints")]
 
 use bytes::Bytes;
@@ -95,6 +96,10 @@ struct Outcome {
 fn main() {
     // `cargo bench` and `cargo test --benches` pass flags of their own.
     let asked: Vec<u32> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    if std::env::args().any(|word| word == "growth") {
+        growth(asked.first().copied().unwrap_or(50));
+        return;
+    }
     let sizes = if asked.is_empty() { vec![4, 50, 500] } else { asked };
     println!(
         "From SIGKILL until all sets listen again; GARM starts again after {DOWN}; GitHub keeps stale sessions {STALE}."
@@ -128,6 +133,40 @@ fn seconds(span: Span) -> String {
 #[expect(clippy::print_stderr, reason = "for whoever waits for the bench")]
 fn eprintln_slow(name: &str, began: Instant) {
     eprintln!("({name} took {:.0} s of real time)", began.elapsed().as_secs_f64());
+}
+
+/// What a second and a third day add to the store; the first fills the ledger.
+fn growth(sets: u32) {
+    println!(
+        "| sets | crashes a day | after a day | the second day adds | write-ahead log |\n|---:|---:|---:|---:|---:|"
+    );
+    for crashes in [0, 1] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        let [first, second, log] = runtime.expect("a runtime").block_on(async {
+            let stage = Stage::build(&WAYS[6], sets);
+            let (stop, stopped) = oneshot::channel::<()>();
+            let medic = tokio::spawn(stage.medic(true, stopped));
+            let size =
+                |file: &str| std::fs::metadata(stage.dir.path().join("state").join(file)).map_or(0, |of| of.len());
+            let mut sizes = [0; 3];
+            for day in &mut sizes[..2] {
+                stage.clock.sleep(Span::hours(12)).await;
+                for _ in 0..crashes {
+                    stage.hub.with(|world, now| world.kill(0, now));
+                    stage.clock.sleep(DOWN).await;
+                    stage.hub.with(|world, now| world.start(0, now));
+                }
+                stage.clock.sleep(Span::hours(12)).await;
+                *day = size("medic.db");
+            }
+            sizes[2] = size("medic.db-wal");
+            let _ = stop.send(());
+            medic.await.expect("a medic that ends well");
+            sizes
+        });
+        let kib = |bytes: u64| format!("{} KiB", bytes / 1024);
+        println!("| {sets} | {crashes} | {} | {} | {} |", kib(first), kib(second - first), kib(log));
+    }
 }
 
 /// A virtual minute takes no time: the runtime's clock jumps from one deadline to the next.
