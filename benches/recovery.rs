@@ -38,9 +38,9 @@ const STALE: Span = Span::secs(90);
 /// From SIGKILL to the next start of the process.
 const DOWN: Span = Span::secs(2);
 /// After this, it is "never".
-const PATIENCE: Span = Span::mins(40);
+const PATIENCE: Span = Span::mins(90);
 /// How often the sets are looked at: often while the figures are small.
-const LOOKS: [(Span, Span); 2] = [(Span::mins(5), Span::millis(100)), (PATIENCE, Span::secs(2))];
+const LOOKS: [(Span, Span); 2] = [(Span::mins(5), Span::millis(100)), (PATIENCE, Span::secs(10))];
 
 /// Who sees to the recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +249,7 @@ impl Stage {
                 }
             }
             let done = listening == self.sets && enabled == self.sets;
-            if done || now.since(killed) > PATIENCE {
+            if done || now.since(killed) >= PATIENCE {
                 seen[2] = done.then(|| now.since(killed));
                 return seen;
             }
