@@ -152,6 +152,9 @@ pub struct LabArgs {
     /// Number of scale sets
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub sets: u32,
+    /// Number of managers; all but the first accept requests and never answer, and must keep nobody waiting
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub managers: u16,
     /// How long GitHub keeps a stale session: simulated seconds, or a duration such as 2m
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub stale_session: Option<Span>,

@@ -17,7 +17,8 @@ pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<Ex
         let (mut status, by) = picture(config)?;
         if let Some(name) = &args.manager {
             status.managers.retain(|manager| manager.name.as_str() == name);
-            if status.managers.is_empty() {
+            status.not_looked_at.retain(|manager| manager.as_str() == name);
+            if status.managers.is_empty() && status.not_looked_at.is_empty() {
                 return Err(Failure::Usage(format!("no manager {name} is configured")));
             }
         }
@@ -47,12 +48,16 @@ pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<Ex
 fn text(status: &Status, look: Look) -> String {
     let mut out: String =
         status.managers.iter().map(|manager| render::manager_text(manager, status.at, look)).collect();
+    for name in &status.not_looked_at {
+        let _ = writeln!(out, "{name}: not looked at yet");
+    }
     let _ = writeln!(out, "mode {}, looked at {}", status.mode, status.at);
     out
 }
 
 fn code(status: &Status) -> ExitCode {
-    of_run(&status.managers.iter().map(end).collect::<Vec<_>>())
+    let waiting = status.not_looked_at.iter().map(|_| ManagerEnd::Unseen);
+    of_run(&status.managers.iter().map(end).chain(waiting).collect::<Vec<_>>())
 }
 
 fn end(manager: &ManagerStatus) -> ManagerEnd {

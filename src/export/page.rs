@@ -75,6 +75,14 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
     for (index, manager) in status.iter().flat_map(|status| &status.managers).enumerate() {
         show_manager(&mut page, index, manager, now);
     }
+    for name in status.iter().flat_map(|status| &status.not_looked_at) {
+        let name = escape(name.as_str());
+        let _ = writeln!(
+            page,
+            "<section>\n<h2>{name} <small><span class=\"odd\">? not looked at yet</span></small></h2>\n<p>Its first \
+             answers have not come. The other managers do not wait for it.</p>\n</section>"
+        );
+    }
     page.push_str(
         "</main>\n</div>\n<footer class=\"meta\">Times are UTC. Also as <a href=\"api/v1/status\">JSON</a> (",
     );

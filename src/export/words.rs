@@ -24,7 +24,13 @@ pub fn verdict(status: &Status) -> String {
         parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
     }
     if away > 0 {
-        parts.push(format!("{away} of {} managers cannot be reached", status.managers.len()));
+        let of = status.managers.len().saturating_add(status.not_looked_at.len());
+        parts.push(format!("{away} of {of} managers cannot be reached"));
+    }
+    let waiting = status.not_looked_at.len();
+    if waiting > 0 {
+        let of = status.managers.len().saturating_add(waiting);
+        parts.push(format!("{waiting} of {of} managers {} not looked at yet", if waiting == 1 { "is" } else { "are" }));
     }
     match (parts.is_empty(), all) {
         (false, _) => parts.join(", "),

@@ -76,7 +76,14 @@ pub(crate) fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
 }
 
 pub(crate) fn status(managers: Vec<ManagerStatus>) -> Status {
-    Status { schema: STATUS_SCHEMA, version: "0.1.0".to_owned(), mode: "heal".to_owned(), at: AT, managers }
+    Status {
+        schema: STATUS_SCHEMA,
+        version: "0.1.0".to_owned(),
+        mode: "heal".to_owned(),
+        at: AT,
+        managers,
+        not_looked_at: Vec::new(),
+    }
 }
 
 /// A fleet in which everything that can be said is said.
