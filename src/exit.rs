@@ -63,6 +63,55 @@ impl ExitCode {
     }
 }
 
+/// What a plugin of Nagios and its kin answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Nagios {
+    /// All is well.
+    Ok = 0,
+    /// A treatment is under way, or was not verified.
+    Warning = 1,
+    /// A set receives no jobs, and nothing was done about it.
+    Critical = 2,
+    /// Nothing could be judged: blind, wrongly configured, interrupted, or another medic is at work.
+    Unknown = 3,
+}
+
+impl Nagios {
+    /// The word that plugins write first.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Warning => "WARNING",
+            Self::Critical => "CRITICAL",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+impl From<ExitCode> for Nagios {
+    fn from(code: ExitCode) -> Self {
+        match code {
+            ExitCode::Well => Self::Ok,
+            ExitCode::Unverified => Self::Warning,
+            ExitCode::Unhealthy => Self::Critical,
+            ExitCode::Internal
+            | ExitCode::Usage
+            | ExitCode::Blind
+            | ExitCode::LeaseHeld
+            | ExitCode::Interrupted
+            | ExitCode::Terminated => Self::Unknown,
+        }
+    }
+}
+
+impl From<Nagios> for std::process::ExitCode {
+    fn from(code: Nagios) -> Self {
+        Self::from(code as u8)
+    }
+}
+
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code.code())
@@ -151,6 +200,14 @@ mod tests {
     fn the_numbers_are_the_contract() {
         let numbers = ExitCode::ALL.map(ExitCode::code);
         assert_eq!(numbers, [0, 1, 2, 10, 11, 12, 13, 130, 143]);
+    }
+
+    #[test]
+    fn nagios_is_calm_only_when_all_is_well_and_alarmed_only_by_what_was_seen() {
+        let of = |wanted| ExitCode::ALL.into_iter().filter(|code| Nagios::from(*code) == wanted).collect::<Vec<_>>();
+        assert_eq!(of(Nagios::Ok), [ExitCode::Well]);
+        assert_eq!(of(Nagios::Warning), [ExitCode::Unverified]);
+        assert_eq!(of(Nagios::Critical), [ExitCode::Unhealthy]);
     }
 
     #[test]

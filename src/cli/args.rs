@@ -122,6 +122,10 @@ pub struct OnceArgs {
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// Say it in one line and four exit codes, as plugins of Nagios do: 0 well, 1 under treatment, 2 a set
+    /// receives no jobs, 3 cannot tell
+    #[arg(long, conflicts_with_all = ["output"])]
+    pub nagios: bool,
     /// The mode.
     #[command(flatten)]
     pub mode: ModeArgs,
@@ -148,6 +152,9 @@ pub struct LabArgs {
     /// Number of scale sets
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub sets: u32,
+    /// Number of managers; all but the first accept requests and never answer, and must keep nobody waiting
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub managers: u16,
     /// How long GitHub keeps a stale session: simulated seconds, or a duration such as 2m
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub stale_session: Option<Span>,
@@ -221,6 +228,10 @@ pub struct StatusArgs {
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// Say it in one line and four exit codes, as plugins of Nagios do: 0 well, 1 under treatment, 2 a set
+    /// receives no jobs, 3 cannot tell
+    #[arg(long, conflicts_with_all = ["output", "watch"])]
+    pub nagios: bool,
 }
 
 /// One scale set.

@@ -8,7 +8,7 @@ use super::{Failure, medic};
 use crate::clock::{Clock, ScaledClock, system_wall};
 use crate::config::raw::Raw;
 use crate::config::source::{FileText, Sources};
-use crate::config::{Config, Depth, check};
+use crate::config::{Config, Depth, ManagerConfig, check};
 use crate::exit::ExitCode;
 use crate::export::metrics::Metrics;
 use crate::export::server::Board;
@@ -21,7 +21,7 @@ use crate::lab::log_file::Rotation;
 use crate::lab::story::{Act, STORIES, Story};
 use crate::lab::world::{Fleet, MEDIC_TOKEN, World};
 use crate::model::status::ManagerStatus;
-use crate::model::{Decision, Diagnosis, ScaleSetId, Span, Wall};
+use crate::model::{Decision, Diagnosis, ManagerName, ScaleSetId, Span, Wall};
 use crate::run::assemble::{Chance, Shared, engines, real_carrier};
 use crate::run::lease::Lease;
 use crate::run::service::{Publisher, run as serve};
@@ -30,7 +30,9 @@ use anyhow::{Context as _, anyhow};
 use console::Order;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
@@ -71,18 +73,31 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     };
     let speed = args.speed.unwrap_or(SPEED);
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), speed));
-    let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).context("no port for the simulators")?;
+    let managers = usize::from(args.managers);
+    let doors: Vec<_> = (0..managers).map(DoorId::Manager).chain([DoorId::Github]).collect();
+    let sockets = Sockets::on_loopback(&doors).context("no port for the simulators")?;
     let url = |door| sockets.url(door).ok_or_else(|| anyhow!("no address for {door}"));
     let (garm_url, github_url) = (url(DoorId::Manager(0))?, url(DoorId::Github)?);
 
-    let mut fleet = Fleet::new(generation, args.sets, &github_url).each(|garm| garm.debug_server = true);
+    let hanging: Vec<_> = doors.iter().skip(1).filter(|door| **door != DoorId::Github).map(|door| url(*door)).collect();
+    let fleet = Fleet::new(generation, args.sets, &github_url).managers(managers);
+    let mut fleet = fleet.each(|garm| garm.debug_server = true);
     if let Some(span) = args.stale_session {
         fleet.github.stale_lifetime = span;
     }
     let stale = fleet.github.stale_lifetime;
     let began = clock.now().wall;
     let hub = Hub::new(World::new(&fleet, began), Arc::clone(&clock));
-    hub.with(|world, now| world.start(0, now));
+    hub.with(|world, now| {
+        for manager in 0..managers {
+            world.start(manager, now);
+        }
+        for manager in 1..managers {
+            if let Some((garm, _)) = world.garm_mut(manager) {
+                garm.hang_until(now.plus(Span::hours(24 * 365)));
+            }
+        }
+    });
     let _pump = Pump::start(&hub);
     let _doors = HttpDoors::serve(&hub, sockets);
 
@@ -95,6 +110,7 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     let password = fleet.managers.first().map(|manager| manager.password.clone()).unwrap_or_default();
     let config =
         Given { dir: dir.path(), log, garm: &garm_url, password: &password, mode: &args.mode, page }.config()?;
+    let config = with_hanging(config, hanging)?;
     let shared = shared(&config, &clock)?;
     let publisher = Arc::new(Publisher {
         board: Arc::new(Board::default()),
@@ -182,8 +198,23 @@ impl Given<'_> {
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.dir.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        let mut options = std::fs::OpenOptions::new();
+        // Secrets of simulators too, so that the tool does not warn of its own lab.
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// With managers that hang, beside the one on stage.
+fn with_hanging(mut config: Config, hanging: Vec<anyhow::Result<String>>) -> Result<Config, Failure> {
+    let Some(first) = config.managers.first().cloned() else { return Ok(config) };
+    for (number, address) in (2..).zip(hanging) {
+        let url = address?.parse().map_err(Failure::internal)?;
+        let name = ManagerName::new(format!("hangs-{number}"));
+        config.managers.push(ManagerConfig { name, url, log_file: None, ..first.clone() });
+    }
+    Ok(config)
 }
 
 fn shared(config: &Config, clock: &Arc<dyn Clock>) -> Result<Shared, Failure> {
@@ -386,16 +417,16 @@ struct Told {
     jobs: u64,
     diagnoses: BTreeMap<ScaleSetId, Diagnosis>,
     states: BTreeMap<ScaleSetId, String>,
-    manager: String,
+    managers: BTreeMap<ManagerName, String>,
 }
 
 impl Told {
     fn changes(&mut self, manager: &ManagerStatus) -> Vec<String> {
         let mut lines = Vec::new();
         let state = manager.state.to_string();
-        if self.manager != state {
-            lines.push(format!("The medic sees that the manager is {state}."));
-            self.manager = state;
+        if self.managers.get(&manager.name) != Some(&state) {
+            lines.push(format!("The medic sees that the manager {} is {state}.", manager.name));
+            self.managers.insert(manager.name.clone(), state);
         }
         for set in &manager.sets {
             let diagnosis = set.finding.diagnosis;

@@ -104,5 +104,6 @@ pub(super) fn document(config: &Config, managers: Vec<ManagerStatus>, at: Wall) 
         mode: mode(config).to_owned(),
         at,
         managers,
+        not_looked_at: Vec::new(),
     }
 }

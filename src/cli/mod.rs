@@ -15,6 +15,7 @@ mod history;
 pub mod lab;
 pub mod man;
 mod medic;
+mod nagios;
 pub mod once;
 pub mod output;
 mod pause;
@@ -28,7 +29,7 @@ pub use output::Failure;
 use crate::config::raw::Raw;
 use crate::config::source::Sources;
 use crate::config::{Checked, Depth, check, keys::ENV_PREFIX};
-use crate::exit::ExitCode;
+use crate::exit::{ExitCode, Nagios};
 use crate::telemetry;
 use args::{Cli, Command, GlobalArgs};
 use clap::Parser as _;
@@ -37,13 +38,27 @@ use std::io::IsTerminal as _;
 
 /// Runs the command line of this process.
 pub fn main() -> std::process::ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(stop) => return output::parser_stop(&stop).into(),
+    let ended = match Cli::try_parse() {
+        Ok(cli) => dispatch(&cli).map_err(Failure::report),
+        Err(stop) => Err(output::parser_stop(&stop)),
     };
-    match dispatch(&cli) {
+    if nagios::is_asked(std::env::args_os()) {
+        return nagios(ended).into();
+    }
+    ended.unwrap_or_else(|failed| failed).into()
+}
+
+/// The end of a command that speaks to Nagios; what failed before it could say anything is told here.
+fn nagios(ended: Result<ExitCode, ExitCode>) -> Nagios {
+    match ended {
         Ok(code) => code.into(),
-        Err(failure) => failure.report().into(),
+        // Help that was asked for.
+        Err(ExitCode::Well) => Nagios::Ok,
+        Err(code) => {
+            // If even this cannot be written, the code still tells.
+            drop(nagios::say(code, "the check itself failed; run it by hand, its stderr says why"));
+            Nagios::Unknown
+        }
     }
 }
 
@@ -53,13 +68,13 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             let reread = || Ok(check(&Raw::read(&sources(cli)?), Depth::Files)?);
             run::run(args, start(cli)?.config, &reread)
         }
-        Command::Once(args) => once::run(args, &start(cli)?.config),
+        Command::Once(args) => once::run(args, &start(cli)?.config, cli.global.color),
         #[cfg(feature = "lab")]
         Command::Lab(args) => {
             start_without_config(&cli.global)?;
             lab::run(args)
         }
-        Command::Status(args) => status::run(args, &start(cli)?.config),
+        Command::Status(args) => status::run(args, &start(cli)?.config, cli.global.color),
         Command::Explain(args) => explain::run(args, &start(cli)?.config),
         Command::Doctor(args) => doctor::run(args, &start(cli)?.config, color_on_stdout(&cli.global)),
         Command::Heal(args) => heal::run(args, &start(cli)?.config),

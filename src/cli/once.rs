@@ -1,8 +1,9 @@
 //! `once`.
 
-use super::args::{OnceArgs, Output};
+use super::args::{Color, OnceArgs, Output};
 use super::output::{data, diagnostic};
-use super::{Failure, medic, render};
+use super::render::{self, Look};
+use super::{Failure, medic, nagios};
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
 use crate::model::status::ManagerStatus;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 const OBSERVE: Span = Span::secs(30);
 
 /// Runs the command.
-pub(super) fn run(args: &OnceArgs, config: &Config) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
     let shared = medic::shared(config)?;
     if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
         diagnostic(&format!(
@@ -24,6 +25,12 @@ pub(super) fn run(args: &OnceArgs, config: &Config) -> Result<ExitCode, Failure>
              nothing was done here\n",
             config.run.state_dir.display()
         ));
+        if args.nagios {
+            nagios::say(
+                ExitCode::LeaseHeld,
+                &format!("another medic ({holder}) is at work; ask that one: status --nagios"),
+            )?;
+        }
         return Ok(ExitCode::LeaseHeld);
     }
     let engines = engines(config, &shared, &real_carrier)?;
@@ -41,13 +48,20 @@ pub(super) fn run(args: &OnceArgs, config: &Config) -> Result<ExitCode, Failure>
             let engines = crate::run::assemble::engines(config, &shared, &real_carrier)?;
             medic::runtime()?.block_on(medic::settle(engines, clock.as_ref()));
             shared.lease.release();
+            if args.nagios {
+                nagios::say(signal.exit_code(), "interrupted before it could judge")?;
+            }
             return Ok(signal.exit_code());
         }
     };
     shared.lease.release();
     let code = exit_code(&summary);
     match args.output {
-        Output::Text => data(&render::summary(&summary, code, clock.now().wall))?,
+        Output::Text if args.nagios => {
+            let status = medic::document(config, summary.managers, clock.now().wall);
+            data(&nagios::line(&status, code))?;
+        }
+        Output::Text => data(&render::summary(&summary, code, clock.now().wall, Look::of_stdout(color)))?,
         Output::Json => {
             let document = serde_json::json!({
                 "exit_code": code.code(),

@@ -1,16 +1,53 @@
 //! Pictures as text for a terminal: what `once` and `status` print.
 
+use super::args::Color;
 use crate::exit::ExitCode;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState};
 use crate::model::{Decision, Diagnosis, Enablement, ManagerState, Remedy, Wall};
 use crate::run::once::Summary;
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+
+/// Room that the last column needs to be read.
+const READABLE: usize = 28;
+
+/// How a picture is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Whether states are coloured, besides their words and signs.
+    pub color: bool,
+    /// The terminal's columns; none where nobody looks, as in a pipe.
+    pub width: Option<usize>,
+}
+
+impl Look {
+    /// For the stdout of this process.
+    pub(super) fn of_stdout(color: Color) -> Self {
+        let stdout = std::io::stdout();
+        let variable = |name| std::env::var(name).ok();
+        let (no_color, term) = (variable("NO_COLOR"), variable("TERM"));
+        Self {
+            color: color.applies(stdout.is_terminal(), no_color.as_deref(), term.as_deref()),
+            width: terminal_size::terminal_size_of(&stdout).map(|(width, _)| usize::from(width.0)),
+        }
+    }
+
+    fn paint(self, text: &str, diagnosis: Diagnosis) -> String {
+        let color = match diagnosis {
+            Diagnosis::Listening => "32",
+            Diagnosis::Disabled => "2",
+            _ if diagnosis.is_ill() => "31",
+            _ => "33",
+        };
+        if self.color { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
 
 /// The text of a one-shot.
-pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall) -> String {
+pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) -> String {
     let mut out = String::new();
     for manager in &summary.managers {
-        out.push_str(&manager_text(manager, now));
+        out.push_str(&manager_text(manager, now, look));
     }
     for (manager, treatment) in &summary.closed {
         let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
@@ -22,7 +59,7 @@ pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall) -> String {
 }
 
 /// One manager: a headline, the incident if there is one, what cannot be seen, and a table of its sets.
-pub(super) fn manager_text(manager: &ManagerStatus, now: Wall) -> String {
+pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> String {
     let mut out = format!("{}: {}", manager.name, manager.state);
     if let Some(incarnation) = manager.incarnation {
         let _ = write!(out, ", up for {}", now.since(incarnation.0));
@@ -40,45 +77,88 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall) -> String {
         }
     }
     if matches!(manager.state, ManagerState::Up | ManagerState::Restarted) || !manager.sets.is_empty() {
-        out.push_str(&table(&manager.sets, now));
+        out.push_str(&table(&manager.sets, now, look));
     }
     out
 }
 
-fn table(sets: &[SetStatus], now: Wall) -> String {
-    let mut rows = vec![["ID", "NAME", "ENTITY", "STATE", "SINCE", "WHAT IS DONE"].map(str::to_owned)];
-    rows.extend(sets.iter().map(|set| {
-        let mark = if set.is_healthy() { "" } else { "! " };
-        let entity = set.entity.as_ref().map_or_else(String::new, |entity| entity.entity.name.clone());
-        let sure = match set.finding.diagnosis {
-            Diagnosis::Listening | Diagnosis::Disabled => String::new(),
-            _ => format!(" ({})", set.finding.confidence),
-        };
-        [
-            set.id.to_string(),
-            set.name.clone(),
-            entity,
-            format!("{mark}{}{sure}", set.finding.diagnosis),
-            now.since(set.finding.since).to_string(),
-            decision(set),
-        ]
-    }));
-    let mut widths = [0_usize; 6];
-    for row in &rows {
+fn table(sets: &[SetStatus], now: Wall, look: Look) -> String {
+    let mut rows = vec![(["ID", "NAME", "ENTITY", "STATE", "SINCE", "WHAT IS DONE"].map(str::to_owned), None)];
+    rows.extend(sets.iter().map(|set| (cells(set, now), Some(set.finding.diagnosis))));
+    let mut widths = [0_usize; 5];
+    for (row, _) in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
+    let taken =
+        |widths: [usize; 5]| widths.iter().filter(|width| **width > 0).map(|width| width + 2).sum::<usize>() + 2;
+    let room = |widths| look.width.map(|width| width.saturating_sub(taken(widths)));
+    // On a narrow terminal the entity goes first; the last column is wrapped, if need be on lines of its own.
+    if room(widths).is_some_and(|room| room < READABLE) {
+        widths[2] = 0;
+    }
+    let beside = room(widths).is_none_or(|room| room >= READABLE);
     let mut out = String::new();
-    for row in &rows {
+    for ([first @ .., last], diagnosis) in &rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let _ = write!(line, "  {cell:<width$}");
+        for (column, (cell, width)) in first.iter().zip(widths).enumerate().filter(|(_, (_, width))| *width > 0) {
+            let cell = format!("{cell:<width$}");
+            let cell = diagnosis.filter(|_| column == 3).map_or(cell.clone(), |diagnosis| look.paint(&cell, diagnosis));
+            let _ = write!(line, "  {cell}");
+        }
+        let (indent, room) = match (beside, look.width) {
+            (_, None) => (taken(widths), usize::MAX),
+            (true, Some(width)) => (taken(widths), width.saturating_sub(taken(widths))),
+            (false, Some(width)) => (6, width.saturating_sub(6)),
+        };
+        for (number, part) in wrapped(last, room.max(1)).iter().enumerate() {
+            if number == 0 && beside {
+                let _ = write!(line, "  {part}");
+            } else {
+                line.truncate(line.trim_end().len());
+                let _ = write!(line, "\n{:indent$}{part}", "");
+            }
         }
         out.push_str(line.trim_end());
         out.push('\n');
     }
     out
+}
+
+fn cells(set: &SetStatus, now: Wall) -> [String; 6] {
+    let mark = if set.is_healthy() { "" } else { "! " };
+    let entity = set.entity.as_ref().map_or_else(String::new, |entity| entity.entity.name.clone());
+    let sure = match set.finding.diagnosis {
+        Diagnosis::Listening | Diagnosis::Disabled => String::new(),
+        _ => format!(" ({})", set.finding.confidence),
+    };
+    [
+        set.id.to_string(),
+        set.name.clone(),
+        entity,
+        format!("{mark}{}{sure}", set.finding.diagnosis),
+        now.since(set.finding.since).to_string(),
+        decision(set),
+    ]
+}
+
+/// Lines of at most so many characters, broken between words where that can be.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        let longer = line.chars().count() + 1 + word.chars().count();
+        if !line.is_empty() && longer > room {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
 }
 
 /// A decision in a few words.
@@ -107,5 +187,62 @@ fn remedy_words(remedy: &Remedy) -> String {
         Remedy::DeleteSession { session } => format!("deletion of stale session {session}"),
         Remedy::DeleteThenToggle { session } => format!("deletion of stale session {session} and toggle"),
         Remedy::SessionProbe => "session probe".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_kept_whole_and_lines_short() {
+        assert_eq!(wrapped("toggle withheld by canary (0 of 1)", 12), ["toggle", "withheld by", "canary (0 of", "1)"]);
+        assert_eq!(wrapped("unbreakable", 4), ["unbreakable"]);
+        assert_eq!(wrapped("", 4), [""]);
+    }
+
+    fn held_back() -> Vec<SetStatus> {
+        let set = serde_json::json!([{
+            "id": 1, "forge_id": 2, "name": "linux-large", "enabled": "enabled",
+            "entity": {"endpoint": "github.com", "entity": {"kind": "organization", "name": "acme"}},
+            "finding": {
+                "set": 1, "diagnosis": "conflict_abandoned", "confidence": "strong", "evidence": [], "since": 0,
+                "ill_since": 0, "seen": 3, "worker": ["absent", 0],
+            },
+            "decision": {
+                "decision": "withhold", "remedy": {"kind": "toggle"},
+                "guards": [{"guard": "backoff", "value": "2 min ago", "limit": "5 min", "until": null}],
+            },
+            "lingering": {"deleted": 0, "pending_delete": 0, "total": 0}, "budget_remaining": 3, "treatments": [],
+        }]);
+        serde_json::from_value(set).unwrap()
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal_and_loses_no_word_of_what_is_done() {
+        let table = |width| table(&held_back(), Wall(61_000), Look { color: false, width });
+        let piped = table(None);
+        assert_eq!(piped.lines().count(), 2, "one line per set for other programs:\n{piped}");
+        assert!(piped.contains("acme") && piped.contains("toggle withheld by backoff (2 min ago)"), "{piped}");
+        for width in [40, 60, 80, 100, 200] {
+            let shown = table(Some(width));
+            let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+            for needed in ["linux-large", "! conflict_abandoned (strong)", "1 min 1 s", "backoff"] {
+                assert!(words.contains(needed), "{width}: {needed}\n{shown}");
+            }
+            let longest = shown.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(width.max(59)), "{width}:\n{shown}");
+        }
+        assert!(!table(Some(60)).contains("acme") && table(Some(200)).contains("acme"));
+    }
+
+    #[test]
+    fn a_colour_only_adds_to_what_is_written() {
+        let plain = Look::default();
+        let coloured = Look { color: true, width: None };
+        for diagnosis in Diagnosis::ALL {
+            assert_eq!(plain.paint("! state", *diagnosis), "! state");
+            assert!(coloured.paint("! state", *diagnosis).contains("m! state\x1b[0m"), "{diagnosis}");
+        }
     }
 }

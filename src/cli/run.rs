@@ -105,11 +105,10 @@ async fn changed(config: &Config, shared: &Shared, reread: Reread<'_>) -> Box<Co
         shared.clock.sleep(REREAD_EVERY).await;
         let refused = match reread() {
             Ok(now) if now.config != *config => return Box::new(now.config),
-            Ok(_) => None,
+            Ok(_) | Err(Failure::ReaderGone) => None,
             Err(Failure::Config(report)) => Some(report.to_string()),
             Err(Failure::Usage(what)) => Some(what),
             Err(Failure::Internal(error)) => Some(format!("{error:#}")),
-            Err(Failure::ReaderGone) => None,
         };
         shared.metrics.config_read(refused.is_none());
         if refused.is_some() && refused != told {

@@ -1,9 +1,10 @@
 //! `status`.
 
-use super::args::{Output, StatusArgs};
+use super::args::{Color, Output, StatusArgs};
 use super::output::{data, diagnostic};
 use super::picture::{By, picture};
-use super::{Failure, render};
+use super::render::{self, Look};
+use super::{Failure, nagios};
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
 use crate::model::status::{ManagerStatus, Status};
@@ -11,17 +12,23 @@ use crate::model::{Decision, ManagerState};
 use std::fmt::Write as _;
 
 /// Runs the command.
-pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failure> {
+pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
     loop {
         let (mut status, by) = picture(config)?;
         if let Some(name) = &args.manager {
             status.managers.retain(|manager| manager.name.as_str() == name);
-            if status.managers.is_empty() {
+            status.not_looked_at.retain(|manager| manager.as_str() == name);
+            if status.managers.is_empty() && status.not_looked_at.is_empty() {
                 return Err(Failure::Usage(format!("no manager {name} is configured")));
             }
         }
+        if args.nagios {
+            let code = code(&status);
+            data(&nagios::line(&status, code))?;
+            return Ok(code);
+        }
         let text = match args.output {
-            Output::Text => text(&status),
+            Output::Text => text(&status, Look::of_stdout(color)),
             Output::Json => serde_json::to_string_pretty(&status).map_err(Failure::internal)? + "\n",
         };
         if args.watch {
@@ -38,14 +45,19 @@ pub(super) fn run(args: &StatusArgs, config: &Config) -> Result<ExitCode, Failur
     }
 }
 
-fn text(status: &Status) -> String {
-    let mut out: String = status.managers.iter().map(|manager| render::manager_text(manager, status.at)).collect();
+fn text(status: &Status, look: Look) -> String {
+    let mut out: String =
+        status.managers.iter().map(|manager| render::manager_text(manager, status.at, look)).collect();
+    for name in &status.not_looked_at {
+        let _ = writeln!(out, "{name}: not looked at yet");
+    }
     let _ = writeln!(out, "mode {}, looked at {}", status.mode, status.at);
     out
 }
 
 fn code(status: &Status) -> ExitCode {
-    of_run(&status.managers.iter().map(end).collect::<Vec<_>>())
+    let waiting = status.not_looked_at.iter().map(|_| ManagerEnd::Unseen);
+    of_run(&status.managers.iter().map(end).chain(waiting).collect::<Vec<_>>())
 }
 
 fn end(manager: &ManagerStatus) -> ManagerEnd {

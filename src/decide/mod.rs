@@ -142,7 +142,7 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
         // It is the manager that needs somebody, and its state says so.
         return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
     }
-    let covered = input.can_probe_sessions.contains(&set.id) && set.place().is_some();
+    let covered = input.can_probe_sessions.contains(&set.id) && set.has_place();
     let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {
         finding,
@@ -227,7 +227,7 @@ fn sight<'a>(input: &Input<'a>, finding: &'a Finding, set: &'a ScaleSet) -> orde
         set,
         manager: CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner },
         generation: input.generation,
-        covered: input.can_probe_sessions.contains(&set.id) && set.place().is_some(),
+        covered: input.can_probe_sessions.contains(&set.id) && set.has_place(),
     }
 }
 

@@ -247,7 +247,9 @@ fn asked_state(sweep: &Sweep, name: &EndpointName) -> Option<EndpointState> {
         return None;
     }
     Some(if faults == 0 {
-        if known == 0 && failures.iter().all(|failure| failure.kind == FailureKind::RateLimited) {
+        // Also when we hold ourselves back, because it asked us to.
+        let limited = |kind: FailureKind| matches!(kind, FailureKind::RateLimited | FailureKind::HeldBack);
+        if known == 0 && failures.iter().any(|failure| limited(failure.kind)) {
             EndpointState::Limited
         } else {
             EndpointState::Up

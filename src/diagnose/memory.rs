@@ -7,6 +7,7 @@ use crate::model::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// Longer than the wait between two attempts of a first start, three times.
 pub(super) const FLAT: Span = Span::secs(6);
@@ -53,7 +54,7 @@ pub struct Memory {
     /// By set.
     pub(super) sets: BTreeMap<ScaleSetId, SetMemory>,
     /// The sets as last seen, for passes in which the manager cannot be asked.
-    pub(super) last_sets: BTreeMap<ScaleSetId, ScaleSet>,
+    pub(super) last_sets: Arc<BTreeMap<ScaleSetId, ScaleSet>>,
 }
 
 /// Counters of one scope, and when each last moved.

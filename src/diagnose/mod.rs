@@ -59,7 +59,8 @@ pub use manager::{CRASH_LOOP, LOOP_WINDOW};
 pub use memory::Memory;
 use memory::{SetMemory, Verdict};
 use rules::{Found, Scene};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// After this, a build that retries has retried.
 const FIRST_TRIES: Span = Span::secs(10);
@@ -118,7 +119,7 @@ pub struct Fleet {
     /// One per set.
     pub findings: BTreeMap<ScaleSetId, Finding>,
     /// The sets, as last seen.
-    pub sets: BTreeMap<ScaleSetId, ScaleSet>,
+    pub sets: Arc<BTreeMap<ScaleSetId, ScaleSet>>,
     /// Whether most sources do not answer.
     pub blind: bool,
     /// Whether several entities fail at once: a fault at GitHub.
@@ -171,20 +172,47 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
     fleet
 }
 
-/// The sets of this sweep; of the last one that saw them, while the manager cannot be asked.
-fn known_sets(memory: &mut Memory, sweep: &Sweep) -> BTreeMap<ScaleSetId, ScaleSet> {
-    if let Some(sets) = sweep.scale_sets.known() {
-        let mut now: BTreeMap<_, _> = sets.iter().map(|set| (set.id, set.clone())).collect();
-        for (id, set) in &mut now {
-            // GARM leaves the endpoint out of some answers; it does not change.
-            if set.endpoint.is_none() {
-                set.endpoint = memory.last_sets.get(id).and_then(|before| before.endpoint.clone());
+/// The sets of this sweep; of the last one that saw them, while the manager cannot be asked. Nothing is copied of sets
+/// that have not changed.
+fn known_sets(memory: &mut Memory, sweep: &Sweep) -> Arc<BTreeMap<ScaleSetId, ScaleSet>> {
+    let Some(seen) = sweep.scale_sets.known() else { return Arc::clone(&memory.last_sets) };
+    let is_known = |set: &ScaleSet| memory.last_sets.get(&set.id).is_some_and(|known| is_same(known, set));
+    if seen.len() != memory.last_sets.len() || !seen.iter().all(is_known) {
+        let ids: BTreeSet<ScaleSetId> = seen.iter().map(|set| set.id).collect();
+        let last = Arc::make_mut(&mut memory.last_sets);
+        last.retain(|id, _| ids.contains(id));
+        memory.sets.retain(|id, _| ids.contains(id));
+        for set in seen {
+            match last.get_mut(&set.id) {
+                Some(known) if is_same(known, set) => {}
+                Some(known) => {
+                    // GARM leaves the endpoint out of some answers; it does not change.
+                    let endpoint = set.endpoint.clone().or_else(|| known.endpoint.take());
+                    *known = ScaleSet { endpoint, ..set.clone() };
+                }
+                None => {
+                    last.insert(set.id, set.clone());
+                }
             }
         }
-        memory.sets.retain(|id, _| now.contains_key(id));
-        memory.last_sets.clone_from(&now);
     }
-    memory.last_sets.clone()
+    Arc::clone(&memory.last_sets)
+}
+
+/// Whether what is seen of a set says nothing new. A field that is added to the set is added here, says the compiler.
+fn is_same(known: &ScaleSet, seen: &ScaleSet) -> bool {
+    let ScaleSet { id, forge_id, name, entity, endpoint, enabled, desired_runners, max_runners, revision, updated_at } =
+        seen;
+    known.id == *id
+        && known.revision == *revision
+        && known.enabled == *enabled
+        && known.forge_id == *forge_id
+        && known.desired_runners == *desired_runners
+        && known.max_runners == *max_runners
+        && known.updated_at == *updated_at
+        && known.name == *name
+        && known.entity == *entity
+        && (endpoint.is_none() || known.endpoint == *endpoint)
 }
 
 fn unseen(sweep: &Sweep, fleet: &Fleet) -> BTreeMap<ScaleSetId, Found> {
@@ -278,6 +306,8 @@ fn judge(
         cause_gone,
         listener_series: *listener_series,
         scopes,
+        lists: rules::Lists::of(sweep),
+        stale: known_stale(context, fleet.incarnation),
         total: u32::try_from(fleet.sets.len()).unwrap_or(u32::MAX),
         given_up: u32::try_from(given_up).unwrap_or(u32::MAX),
         now,
@@ -335,10 +365,10 @@ fn add_what_else_is_seen(scene: &Scene<'_>, set: &ScaleSet, known: &mut SetMemor
     if lingering > 0 {
         add(Source::Api, Fact::DeletedInstancesLinger { count: lingering });
     }
-    if let Some(incarnation) = known_stale(scene.context, set.id, scene.incarnation) {
-        add(Source::Journal, Fact::StaleSessionKnown { incarnation });
+    if let Some(incarnation) = scene.stale.get(&set.id) {
+        add(Source::Journal, Fact::StaleSessionKnown { incarnation: *incarnation });
     }
-    if let Some(failure) = set.entity_ref().and_then(|entity| scene.sweep.broker.get(&entity)?.failure()) {
+    if let Some(failure) = scene.lists.failure(set) {
         let refused = matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden);
         add(Source::Broker, if refused { Fact::CredentialsRefused } else { Fact::BrokerUnseen { kind: failure.kind } });
     }
@@ -364,14 +394,19 @@ fn has_given_up(memory: &Memory, set: &ScaleSet) -> bool {
         .is_some_and(|verdict| verdict.diagnosis != Diagnosis::Listening && verdict.revision == set.revision)
 }
 
-fn known_stale(context: &Context<'_>, set: ScaleSetId, current: Option<Incarnation>) -> Option<Incarnation> {
+/// The sets with a session of an earlier run in the ledger, and the first such run that it names.
+fn known_stale(context: &Context<'_>, current: Option<Incarnation>) -> BTreeMap<ScaleSetId, Incarnation> {
     use crate::model::session::OpenedBy;
-    context.ledger.iter().filter(|session| session.set == set && session.ended.is_none()).find_map(|session| {
+    let mut stale = BTreeMap::new();
+    for session in context.ledger.iter().filter(|session| session.ended.is_none()) {
         match session.opened_by {
-            OpenedBy::Manager(run) if current.is_some_and(|current| run < current) => Some(run),
-            OpenedBy::Manager(_) | OpenedBy::UnknownIncarnation | OpenedBy::Medic => None,
+            OpenedBy::Manager(run) if current.is_some_and(|current| run < current) => {
+                stale.entry(session.set).or_insert(run);
+            }
+            OpenedBy::Manager(_) | OpenedBy::UnknownIncarnation | OpenedBy::Medic => {}
         }
-    })
+    }
+    stale
 }
 
 /// Enabled, and not created at GitHub yet.

@@ -13,8 +13,9 @@ use super::{Context, ProbeAnswer, log};
 use crate::decide::policy::Policy;
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, EntityKind, Evidence, Fact, ForgeSet, ForgeStatistics, Generation, Goroutines,
-    Incarnation, ManagerMetrics, Owner, ScaleSet, Seen, Source, Span, Sweep, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, EndpointName, Entity, EntityKind, Evidence, Fact, ForgeId, ForgeSet,
+    ForgeStatistics, Generation, Goroutines, Incarnation, ManagerMetrics, Owner, ProbeFailure, ScaleSet, ScaleSetId,
+    Seen, Source, Span, Sweep, Wall, WorkerState,
 };
 use std::collections::BTreeMap;
 
@@ -60,11 +61,62 @@ pub(super) struct Scene<'a> {
     pub cause_gone: bool,
     pub listener_series: bool,
     pub scopes: &'a BTreeMap<EntityKind, Scope>,
+    /// GitHub's lists.
+    pub lists: Lists<'a>,
+    /// The sets with a session of an earlier run in the ledger, and that run.
+    pub stale: BTreeMap<ScaleSetId, Incarnation>,
     /// All sets of the manager, disabled ones included.
     pub total: u32,
     /// Those of them whose worker is known to have given up.
     pub given_up: u32,
     pub now: Wall,
+}
+
+/// GitHub's lists of sets, so indexed that a set is found without a copy and without a search.
+pub(super) struct Lists<'a>(BTreeMap<(&'a EndpointName, &'a Entity), Result<List<'a>, &'a ProbeFailure>>);
+
+/// The sets of one entity, by GitHub.
+pub(super) struct List<'a> {
+    sets: &'a [ForgeSet],
+    by_id: BTreeMap<ForgeId, &'a ForgeSet>,
+}
+
+impl<'a> List<'a> {
+    fn find(&self, id: ForgeId) -> Option<&'a ForgeSet> {
+        self.by_id.get(&id).copied()
+    }
+}
+
+impl<'a> Lists<'a> {
+    pub(super) fn of(sweep: &'a Sweep) -> Self {
+        let list = |sets: &'a Vec<ForgeSet>| List { sets, by_id: sets.iter().map(|set| (set.id, set)).collect() };
+        let lists = sweep.broker.iter().filter_map(|(of, seen)| {
+            let answer = match seen {
+                Seen::Known(sets) => Ok(list(sets)),
+                Seen::Failed(failure) => Err(failure),
+                Seen::NotAsked => return None,
+            };
+            Some(((&of.endpoint, &of.entity), answer))
+        });
+        Self(lists.collect())
+    }
+
+    /// The list of the set's entity, where it was given in this sweep.
+    fn of_set<'s>(&'s self, set: &'s ScaleSet) -> Option<&'s List<'a>> {
+        self.answer(set)?.as_ref().ok()
+    }
+
+    /// Why it could not be given.
+    pub(super) fn failure(&self, set: &ScaleSet) -> Option<&'a ProbeFailure> {
+        self.answer(set)?.as_ref().err().copied()
+    }
+
+    fn answer<'s>(&'s self, set: &'s ScaleSet) -> Option<&'s Result<List<'a>, &'a ProbeFailure>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&(&set.endpoint.as_ref()?.name, set.entity.as_ref()?))
+    }
 }
 
 impl Scene<'_> {
@@ -83,7 +135,7 @@ impl Scene<'_> {
     }
     /// Whether GitHub has just answered us for the set's entity.
     pub(super) fn asks_forge(&self, set: &ScaleSet) -> bool {
-        listed(self, set).is_some()
+        self.lists.of_set(set).is_some()
     }
     fn log(&self) -> Option<&LogEvidence> {
         self.sweep.log.known().filter(|log| log::is_of_run(log, self.incarnation))
@@ -146,15 +198,10 @@ fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> F
     Found::new(diagnosis, Confidence::Proof, scene.now, source, fact).working(worker)
 }
 
-/// GitHub's list of the set's entity, where it was given in this sweep.
-fn listed<'a>(scene: &Scene<'a>, set: &ScaleSet) -> Option<&'a Vec<ForgeSet>> {
-    scene.sweep.broker.get(&set.entity_ref()?).and_then(Seen::known)
-}
-
 fn at_forge(scene: &Scene<'_>, set: &ScaleSet, memory: &mut SetMemory) -> Option<Found> {
-    let list = listed(scene, set)?;
+    let list = scene.lists.of_set(set)?;
     let forge_id = set.forge_id?;
-    if list.iter().any(|known| known.id == forge_id) {
+    if list.find(forge_id).is_some() {
         memory.missing_since = None;
         return None;
     }
@@ -165,7 +212,7 @@ fn at_forge(scene: &Scene<'_>, set: &ScaleSet, memory: &mut SetMemory) -> Option
     }
     let fact = Fact::ForgeLacksSet { since };
     let missing = Found::new(Diagnosis::Missing, Confidence::Proof, scene.now, Source::Broker, fact);
-    Some(match list.iter().find(|known| known.name == set.name) {
+    Some(match list.sets.iter().find(|known| known.name == set.name) {
         Some(other) => Found {
             diagnosis: Diagnosis::Mismatched,
             ..missing.with(Source::Broker, scene.now, Fact::ForgeOtherId { id: other.id })
@@ -258,7 +305,7 @@ fn own_series(scene: &Scene<'_>, set: &ScaleSet, known: &SetMemory) -> Option<Fo
 /// Notes since when jobs of the set wait and nothing moves: no job starts, no runner comes, none waits less. A busy set
 /// always has jobs that wait; it is starved only when it stands still.
 pub(super) fn waiting_jobs(scene: &Scene<'_>, set: &ScaleSet, memory: &mut SetMemory) -> Option<Fact> {
-    let statistics = listed(scene, set)?.iter().find(|known| Some(known.id) == set.forge_id)?.statistics?;
+    let statistics = scene.lists.of_set(set)?.find(set.forge_id?)?.statistics?;
     let waiting = |counts: &ForgeStatistics| counts.assigned_jobs.saturating_sub(counts.running_jobs);
     let room = u64::from(set.max_runners).saturating_sub(statistics.busy_runners);
     if waiting(&statistics) == 0 || room == 0 {

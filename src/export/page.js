@@ -1,9 +1,10 @@
 (() => {
+  const PERIOD = 2000;
   const say = document.getElementById("say");
   const verdict = (page) => page.getElementById("verdict").textContent;
   const refresh = async () => {
     if (!document.hidden) await replace();
-    setTimeout(refresh, 3000);
+    setTimeout(refresh, PERIOD);
   };
   const replace = async () => {
     try {
@@ -25,5 +26,5 @@
       say.textContent = "The medic does not answer. Below is what it said last.";
     }
   };
-  setTimeout(refresh, 3000);
+  setTimeout(refresh, PERIOD);
 })();

@@ -7,7 +7,7 @@
 
 use super::words;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
-use crate::model::{Diagnosis, Enablement, EndpointState, ManagerState, Source, Wall};
+use crate::model::{Decision, Diagnosis, Enablement, EndpointState, ManagerState, Source, Wall};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
@@ -47,7 +47,7 @@ pub fn security_policy() -> HeaderValue {
 /// Renders the page; `None` before the first pass.
 #[must_use]
 pub fn render(status: Option<&Status>, now: Wall) -> String {
-    let verdict = status.map_or_else(|| "The first look at the managers is not done yet".to_owned(), verdict);
+    let verdict = status.map_or_else(|| "The first look at the managers is not done yet".to_owned(), words::verdict);
     let mut page = String::with_capacity(16 * 1024);
     page.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n");
@@ -75,6 +75,14 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
     for (index, manager) in status.iter().flat_map(|status| &status.managers).enumerate() {
         show_manager(&mut page, index, manager, now);
     }
+    for name in status.iter().flat_map(|status| &status.not_looked_at) {
+        let name = escape(name.as_str());
+        let _ = writeln!(
+            page,
+            "<section>\n<h2>{name} <small><span class=\"odd\">? not looked at yet</span></small></h2>\n<p>Its first \
+             answers have not come. The other managers do not wait for it.</p>\n</section>"
+        );
+    }
     page.push_str(
         "</main>\n</div>\n<footer class=\"meta\">Times are UTC. Also as <a href=\"api/v1/status\">JSON</a> (",
     );
@@ -83,32 +91,6 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
     );
     let _ = writeln!(page, "<script>{SCRIPT}</script>\n</body>\n</html>");
     page
-}
-
-/// The fleet in one sentence, without its full stop.
-fn verdict(status: &Status) -> String {
-    let sets = || status.managers.iter().flat_map(|manager| &manager.sets);
-    let all = sets().count();
-    let ill = sets().filter(|set| set.finding.diagnosis.is_ill()).count();
-    let unseen = sets().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).count();
-    let away =
-        status.managers.iter().filter(|m| matches!(m.state, ManagerState::Down | ManagerState::Unreachable)).count();
-    let mut parts = Vec::new();
-    if ill > 0 {
-        parts.push(format!("{ill} of {all} scale sets {} no jobs", if ill == 1 { "receives" } else { "receive" }));
-    }
-    if unseen > 0 {
-        parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
-    }
-    if away > 0 {
-        parts.push(format!("{away} of {} managers cannot be reached", status.managers.len()));
-    }
-    match (parts.is_empty(), all) {
-        (false, _) => parts.join(", "),
-        (true, 0) => "There are no scale sets".to_owned(),
-        (true, 1) => "The scale set is well".to_owned(),
-        (true, _) => format!("All {all} scale sets are well"),
-    }
 }
 
 fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {
@@ -167,17 +149,17 @@ fn show_table(page: &mut String, manager: &ManagerStatus, now: Wall) {
         let _ = write!(page, "; {hidden} of them are not shown here, but in the JSON");
     }
     page.push_str("</caption>\n<thead role=\"rowgroup\"><tr role=\"row\">");
-    for title in ["Scale set", "State", "Since", "Evidence", "What is done", "Last treatments"] {
+    for title in ["Scale set", "State", "Since", "Evidence", "What happens next", "Last treatments"] {
         let _ = write!(page, "<th scope=\"col\" role=\"columnheader\">{title}</th>");
     }
     page.push_str("</tr></thead>\n<tbody role=\"rowgroup\">\n");
     for set in shown() {
-        show_set(page, set, now);
+        show_set(page, set, manager.stale_lifetimes.as_deref(), now);
     }
     page.push_str("</tbody>\n</table>\n");
 }
 
-fn show_set(page: &mut String, set: &SetStatus, now: Wall) {
+fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wall) {
     let finding = &set.finding;
     let (class, sign) = sign(finding.diagnosis);
     let entity = set.entity.as_ref().map_or_else(String::new, |of| format!(" of {}", escape(&of.to_string())));
@@ -205,33 +187,67 @@ fn show_set(page: &mut String, set: &SetStatus, now: Wall) {
     for evidence in finding.evidence.iter().take(EVIDENCE) {
         let _ = write!(page, "<li>{}</li>", escape(&words::evidence(evidence)));
     }
-    let decision = escape(&words::decision(&set.decision));
-    let left = set.budget_remaining;
-    let _ = writeln!(
-        page,
-        "</ul></td>\n<td role=\"cell\" data-label=\"What is done\">{decision}<br><small>{left} treatments left</small></td>"
-    );
-    page.push_str("<td role=\"cell\" data-label=\"Last treatments\">");
+    page.push_str("</ul></td>\n<td role=\"cell\" data-label=\"What happens next\">");
+    show_next(page, set, lifetimes, now);
+    page.push_str("</td>\n<td role=\"cell\" data-label=\"Last treatments\">");
     if set.treatments.is_empty() {
         page.push_str("none");
     } else {
         page.push_str("<ul>");
         for treatment in set.treatments.iter().take(TREATMENTS) {
-            show_treatment(page, treatment, now);
+            let open = set.decision == Decision::Treating { treatment: treatment.id };
+            show_treatment(page, treatment, open, now);
         }
         page.push_str("</ul>");
     }
     page.push_str("</td></tr>\n");
 }
 
-fn show_treatment(page: &mut String, treatment: &TreatmentSummary, now: Wall) {
+/// What will be done when, what holds it back, and why nothing stronger is done.
+fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wall) {
+    match &set.decision {
+        Decision::Withhold { remedy, guards } => {
+            let _ = write!(page, "would {}, but is held back:<ul>", words::remedy(remedy.kind()));
+            for held in guards {
+                let wait = held.until.filter(|until| *until > now).map(|until| until.since(now));
+                let wait = wait.map_or_else(String::new, |wait| format!("; passes in {wait}"));
+                let _ = write!(page, "<li>{}{wait}</li>", escape(&words::held(held)));
+            }
+            page.push_str("</ul>");
+        }
+        Decision::Treating { treatment } => {
+            page.push_str(&escape(&words::decision(&set.decision)));
+            if let Some(row) = set.treatments.iter().find(|row| row.id == *treatment) {
+                let _ = write!(page, ": {}", escape(words::step(&row.state)));
+            }
+        }
+        Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Act { .. } => {
+            page.push_str(&escape(&words::decision(&set.decision)));
+        }
+    }
+    if let (Diagnosis::ConflictRetrying, Some(lifetimes)) = (set.finding.diagnosis, lifetimes) {
+        let _ = write!(page, "<br>{}", escape(lifetimes));
+    } else if set.finding.diagnosis == Diagnosis::ConflictRetrying {
+        page.push_str("<br>GitHub usually forgets a stale session within a minute and a half");
+    }
+    if !set.not_deleted.is_empty() {
+        let _ = write!(page, "<br><small>Its session is not deleted: {}</small>", escape(&set.not_deleted.join("; ")));
+    }
+    let _ = write!(page, "<br><small>{} left for this set</small>", treatments(set.budget_remaining));
+}
+
+fn treatments(left: u64) -> String {
+    format!("{left} treatment{}", if left == 1 { "" } else { "s" })
+}
+
+fn show_treatment(page: &mut String, treatment: &TreatmentSummary, open: bool, now: Wall) {
     let why = treatment.why.as_ref().map_or_else(String::new, |why| format!("<br><small>{}</small>", escape(why)));
     let _ = write!(
         page,
-        "<li>{}: {}, {}{why}</li>",
+        "<li>{}: {}: {}{why}</li>",
         date(treatment.opened, now),
         escape(&treatment.remedy),
-        escape(&treatment.state)
+        escape(if open { "under way" } else { words::step(&treatment.state) })
     );
 }
 
@@ -240,7 +256,7 @@ fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wal
     let blind = manager.sources.values().filter(|state| **state != SourceState::Up).count();
     let _ = writeln!(
         page,
-        "<details id=\"d{index}\"{}>\n<summary>What the medic sees: {} of {} sources</summary>\n<ul>",
+        "<details id=\"d{index}\"{}>\n<summary id=\"s{index}\">What the medic sees: {} of {} sources</summary>\n<ul>",
         if manager.sources.values().any(|state| matches!(state, SourceState::Down { .. })) { " open" } else { "" },
         manager.sources.len().saturating_sub(blind),
         manager.sources.len()
@@ -251,8 +267,10 @@ fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wal
     page.push_str("</ul>\n");
     let _ = write!(
         page,
-        "<p class=\"meta\">{} treatments left in this hour; {} under way on a server; {} sessions known.",
-        manager.budget_remaining, manager.open_intents, manager.known_sessions
+        "<p class=\"meta\">{} left in this hour; {} under way on a server; {} sessions known.",
+        treatments(manager.budget_remaining),
+        manager.open_intents,
+        manager.known_sessions
     );
     if let Some((kind, at)) = manager.restart {
         let _ = write!(page, " Last restart: {kind}, {}.", date(at, now));

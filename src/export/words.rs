@@ -1,9 +1,44 @@
 //! What people read: findings, evidence, decisions and sources in plain sentences. One place, for the page and for the
 //! command line alike. Dates are UTC.
 
+use crate::model::status::Status;
 use crate::model::{
-    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, RemedyKind, Source, Span, Waiting,
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, RemedyKind, Source, Span,
+    Waiting,
 };
+
+/// The fleet in one sentence, without its full stop.
+#[must_use]
+pub fn verdict(status: &Status) -> String {
+    let sets = || status.managers.iter().flat_map(|manager| &manager.sets);
+    let all = sets().count();
+    let ill = sets().filter(|set| set.finding.diagnosis.is_ill()).count();
+    let unseen = sets().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).count();
+    let away =
+        status.managers.iter().filter(|m| matches!(m.state, ManagerState::Down | ManagerState::Unreachable)).count();
+    let mut parts = Vec::new();
+    if ill > 0 {
+        parts.push(format!("{ill} of {all} scale sets {} no jobs", if ill == 1 { "receives" } else { "receive" }));
+    }
+    if unseen > 0 {
+        parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
+    }
+    if away > 0 {
+        let of = status.managers.len().saturating_add(status.not_looked_at.len());
+        parts.push(format!("{away} of {of} managers cannot be reached"));
+    }
+    let waiting = status.not_looked_at.len();
+    if waiting > 0 {
+        let of = status.managers.len().saturating_add(waiting);
+        parts.push(format!("{waiting} of {of} managers {} not looked at yet", if waiting == 1 { "is" } else { "are" }));
+    }
+    match (parts.is_empty(), all) {
+        (false, _) => parts.join(", "),
+        (true, 0) => "There are no scale sets".to_owned(),
+        (true, 1) => "The scale set is well".to_owned(),
+        (true, _) => format!("All {all} scale sets are well"),
+    }
+}
 
 /// What a diagnosis means.
 #[must_use]
@@ -47,6 +82,28 @@ pub const fn remedy(remedy: RemedyKind) -> &'static str {
         RemedyKind::DeleteSession => "delete its stale session",
         RemedyKind::DeleteThenToggle => "delete its stale session, then disable and enable it",
         RemedyKind::SessionProbe => "ask GitHub for a session, to see whether anybody holds one",
+    }
+}
+
+/// Where a treatment stands, or how it ended, in words; a name that is not known is told as it is.
+#[must_use]
+pub fn step(label: &str) -> &str {
+    match label {
+        "deleting" => "GitHub is asked to end the stale session",
+        "disabling" => "the manager is asked to disable it",
+        "disable_unknown" => "the manager did not answer; what it did is read back",
+        "disabled" => "disabled for a moment, and enabled again once its worker is seen",
+        "enabling" => "the manager is asked to enable it again",
+        "verifying" => "the act is done; now the set must be seen to listen",
+        "probe_opening" => "GitHub is asked for a session",
+        "probe_opened" => "nobody held a session; ours is ended",
+        "self_recovered" => "recovered by itself",
+        "unverified" => "acted, but the set was not seen to listen in time",
+        "yielded" => "given up, because somebody else acted",
+        "failed" => "refused, and nothing was changed",
+        "held" => "somebody holds a session",
+        "unheld" => "nobody held a session",
+        other => other,
     }
 }
 
@@ -174,6 +231,10 @@ pub const fn how_to_see(source: Source) -> &'static str {
     }
 }
 
+const fn sessions(count: u64) -> &'static str {
+    if count == 1 { "session" } else { "sessions" }
+}
+
 /// A fact in words.
 #[must_use]
 pub fn fact(fact: &Fact) -> String {
@@ -198,9 +259,9 @@ pub fn fact(fact: &Fact) -> String {
         Fact::LivingWorkers { living, expected } => format!("{living} of {expected} workers live"),
         Fact::SessionsByCounters { open, expected } => format!("{open} of {expected} sessions are open"),
         Fact::CreateErrors { count, flat_for } => {
-            format!("GitHub refused {count} sessions, none more for {flat_for}")
+            format!("GitHub refused {count} {}, none more for {flat_for}", sessions(*count))
         }
-        Fact::CreateErrorsGrow { by, within } => format!("GitHub refused {by} more sessions within {within}"),
+        Fact::CreateErrorsGrow { by, within } => format!("GitHub refused {by} more {} within {within}", sessions(*by)),
         Fact::StartErrors { count } => format!("{count} calls before a session failed: the manager's access to GitHub"),
         Fact::SessionChurn { opened, within } => format!("{opened} sessions were opened within {within}"),
         Fact::LastPoll { ago } => format!("its last poll completed {ago} before"),
@@ -232,7 +293,7 @@ pub fn fact(fact: &Fact) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Owner, Remedy, Wall};
+    use crate::model::{Outcome, Owner, Remedy, Wall};
 
     #[test]
     fn a_named_owner_is_told_and_a_first_refusal_has_no_length() {
@@ -242,6 +303,15 @@ mod tests {
             conflict(Some("garm-x"), Span::secs(70)),
             "refused: another session held by garm-x is active, for 1 min 10 s now"
         );
+    }
+
+    #[test]
+    fn every_outcome_of_a_treatment_reads_as_words() {
+        for outcome in Outcome::ALL {
+            assert!(!step(outcome.as_str()).contains('_'), "{outcome}");
+        }
+        assert_eq!(step("verifying"), "the act is done; now the set must be seen to listen");
+        assert_eq!(step("<new>"), "<new>");
     }
 
     #[test]

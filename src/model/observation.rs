@@ -290,6 +290,12 @@ impl ScaleSet {
         Some(EntityRef { endpoint: self.endpoint.as_ref()?.name.clone(), entity: self.entity.clone()? })
     }
 
+    /// Whether [`Self::place`] is known.
+    #[must_use]
+    pub const fn has_place(&self) -> bool {
+        self.endpoint.is_some() && self.entity.is_some() && self.forge_id.is_some()
+    }
+
     /// Where the set is found on its forge, when all of it is known.
     #[must_use]
     pub fn place(&self) -> Option<ForgePlace> {

@@ -23,8 +23,11 @@ pub struct Status {
     pub mode: String,
     /// When the document was made.
     pub at: Wall,
-    /// One per configured manager, in the configuration's order.
+    /// One per configured manager that was looked at, in the configuration's order.
     pub managers: Vec<ManagerStatus>,
+    /// Configured managers whose first pass is not over yet: they have just been begun with, or they hang.
+    #[serde(default)]
+    pub not_looked_at: Vec<ManagerName>,
 }
 
 /// Whether a source of evidence can be used.

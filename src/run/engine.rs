@@ -386,8 +386,11 @@ impl Engine {
         let Some(broker) = self.parts.sources.broker.as_ref().filter(|_| self.parts.driver.sessions.is_some()) else {
             return BTreeSet::new();
         };
-        let covered = |place: &crate::model::ForgePlace| broker.covers(&place.endpoint, &place.entity);
-        fleet.sets.values().filter(|set| set.place().is_some_and(|place| covered(&place))).map(|set| set.id).collect()
+        let covered = |set: &ScaleSet| {
+            let place = set.endpoint.as_deref().zip(set.entity.as_ref()).filter(|_| set.has_place());
+            place.is_some_and(|(endpoint, entity)| broker.covers(endpoint, entity))
+        };
+        fleet.sets.values().filter(|set| covered(set)).map(|set| set.id).collect()
     }
 
     /// Opens a treatment for every decision to act, and takes its first steps.

@@ -8,13 +8,14 @@
 //! - `pause_file`: a pause by a file in the state directory.
 //! - [`lease`]: which medic of several on one store may act.
 //! - [`chronicle`]: the manager's log, followed for evidence and for the ledger.
-//! - [`account`]: what a pass changed, told once; [`report`]: the picture after it.
+//! - [`account`]: what a pass changed, told once; [`report`]: the picture after it; [`incident`]: the incident in words.
 
 pub mod account;
 pub mod assemble;
 pub mod checkup;
 pub mod chronicle;
 pub mod engine;
+mod incident;
 mod kept;
 pub mod lease;
 pub mod once;

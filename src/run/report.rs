@@ -1,19 +1,19 @@
 //! One pass → the picture that metrics, the status API, the page and the commands show.
 
 use super::engine::{Parts, Restart};
+use super::incident;
 use crate::decide::breaker::{self, Breaker};
 use crate::decide::budget;
 use crate::decide::order::in_words;
 use crate::decide::stale::{CurrentManager, newest_is_stale};
-use crate::diagnose::{CRASH_LOOP, Fleet, LOOP_WINDOW, ProbeAnswer};
+use crate::diagnose::{Fleet, ProbeAnswer};
 use crate::model::session::LedgerSession;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState, TreatmentSummary};
 use crate::model::{
-    Decision, Diagnosis, EndpointName, EntityRef, Finding, ManagerState, Outcome, RemedyKind, RestartKind, ScaleSet,
-    ScaleSetId, Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
+    Decision, EndpointName, EntityRef, Finding, Outcome, RemedyKind, ScaleSet, ScaleSetId, Seen, SetDecision, Source,
+    Span, Sweep, Treatment, Waiting, Wall,
 };
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// How many of the latest measured lifetimes are summed up.
 const LIFETIMES_TOLD: u32 = 20;
@@ -81,7 +81,7 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
         restart: picture.restart,
         endpoints: fleet.endpoints.clone(),
         sources: sources(parts, sweep),
-        incident: incident(picture, lifetimes.as_deref(), &sets),
+        incident: incident::incident(picture, lifetimes.as_deref(), &sets),
         stale_lifetimes: lifetimes,
         sets,
         breaker_open: breaker_words(breaker),
@@ -237,71 +237,5 @@ fn listener_metrics(sweep: &Sweep) -> SourceState {
             would_show: "each set's last completed poll; GARM exports it from 2026-09 on".to_owned(),
         },
         Seen::Failed(failure) => SourceState::Down { why: failure.to_string() },
-    }
-}
-
-/// The incident in words: what happened to the manager, how many sets are ill, and what is done about them.
-fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) -> Option<String> {
-    let (manager, restart) = (picture.fleet.manager, picture.restart);
-    let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
-    let manager_words = match manager {
-        ManagerState::Down => Some("the manager does not answer: connections are refused".to_owned()),
-        ManagerState::Unreachable => Some("the manager cannot be asked".to_owned()),
-        ManagerState::Up | ManagerState::Restarted => None,
-    };
-    if ill.is_empty() {
-        return manager_words;
-    }
-    let began = ill.iter().filter_map(|set| set.finding.ill_since).min();
-    let restart_words = restart.and_then(|(kind, at)| {
-        // A restart long before the illness did not bring it about.
-        let close = began.is_some_and(|began| began.since(at) < Span::mins(10));
-        let what = match kind {
-            RestartKind::Clean => "restarted",
-            RestartKind::Crash => "crashed or was killed, and started again",
-        };
-        close.then(|| format!("the manager {what} at {at}{}", cause(picture, at, sets)))
-    });
-    let loop_words = (picture.fleet.restarts >= CRASH_LOOP).then(|| {
-        let within = LOOP_WINDOW;
-        format!("it restarted {} times within {within}: a crash loop; see its log", picture.fleet.restarts)
-    });
-    let enabled = sets.iter().filter(|set| set.finding.diagnosis != Diagnosis::Disabled).count();
-    let mut words = format!("{} of {enabled} sets cannot receive jobs", ill.len());
-    if let Some(began) = began {
-        let _ = write!(words, " since {began}");
-    }
-    let treated = ill.iter().filter(|set| matches!(set.decision, Decision::Treating { .. })).count();
-    let withheld = ill.iter().filter(|set| matches!(set.decision, Decision::Withhold { .. })).count();
-    let people = ill.iter().filter(|set| matches!(set.decision, Decision::Escalate { .. })).count();
-    let waiting = ill.iter().filter(|set| matches!(set.decision, Decision::Watch { .. })).count();
-    let waiting_words = match lifetimes {
-        Some(measured) => format!("waiting for a stale session to end ({measured})"),
-        None => "waiting for a stale session to end".to_owned(),
-    };
-    for (number, what) in [
-        (treated, "under treatment"),
-        (waiting, waiting_words.as_str()),
-        (withheld, "held back by guards"),
-        (people, "need a person"),
-    ] {
-        if number > 0 {
-            let _ = write!(words, "; {number} {what}");
-        }
-    }
-    Some([manager_words, restart_words, loop_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
-}
-
-/// Why the manager died, where its log tells: a panic over a session that GitHub had forgotten (design §1).
-fn cause(picture: &Picture<'_>, restarted: Wall, sets: &[SetStatus]) -> String {
-    let Some(log) = picture.sweep.log.known() else { return String::new() };
-    let recent = |at: Wall| at <= restarted.plus(Span::secs(5)) && at.plus(Span::mins(10)) >= restarted;
-    match (&log.vanished, log.last_panic) {
-        (Some(vanished), _) if recent(vanished.at) => {
-            let name = vanished.set.and_then(|id| sets.iter().find(|set| set.id == id)).map(|set| set.name.as_str());
-            format!(" after a panic: GitHub had forgotten the session of {}", name.unwrap_or("one of its sets"))
-        }
-        (_, Some(at)) if recent(at) => " after a panic".to_owned(),
-        (Some(_) | None, Some(_) | None) => String::new(),
     }
 }

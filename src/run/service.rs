@@ -49,25 +49,25 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Takes one manager's new picture in and publishes the whole once every manager was looked at.
+    /// Takes one manager's new picture in and publishes the whole. Nobody waits for a manager that hangs: it is told as
+    /// not looked at yet.
     pub fn publish(&self, status: ManagerStatus) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.insert(status.name.clone(), status);
         let managers: Vec<_> = self.order.iter().filter_map(|name| latest.get(name).cloned()).collect();
+        let not_looked_at = self.order.iter().filter(|name| !latest.contains_key(name)).cloned().collect();
         drop(latest);
         let at = self.clock.now().wall;
-        let complete = managers.len() == self.order.len();
         let status = Status {
             schema: STATUS_SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mode: self.mode.to_owned(),
             at,
             managers,
+            not_looked_at,
         };
         self.metrics.show(&status);
-        if complete {
-            self.board.publish(Arc::new(status), at, self.interval.times(STALLED_AFTER).plus(Span::mins(1)));
-        }
+        self.board.publish(Arc::new(status), at, self.interval.times(STALLED_AFTER).plus(Span::mins(1)));
     }
 }
 

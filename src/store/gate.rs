@@ -4,8 +4,8 @@
 pub trait Gate: Send + Sync {
     /// Before a write: `false` makes it fail as on a full disk, with nothing written.
     fn before(&self) -> bool;
-    /// Whether the disk only says that it keeps what is written.
-    fn forgets(&self) -> bool {
+    /// Whether the disk only says that it keeps what is written, `what` in the words of the store's errors.
+    fn forgets(&self, _what: &'static str) -> bool {
         false
     }
     /// A write is on the disk; its caller does not know it yet.

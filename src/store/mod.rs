@@ -175,7 +175,7 @@ impl Store {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = f(&transaction)?;
             #[cfg(feature = "lab")]
-            if self.inner.gate.as_ref().is_some_and(|gate| gate.forgets()) {
+            if self.inner.gate.as_ref().is_some_and(|gate| gate.forgets(what)) {
                 return Ok(value);
             }
             transaction.commit()?;

@@ -202,6 +202,7 @@ impl Bench {
                     mode: String::new(),
                     at: now,
                     managers: vec![pass.status.clone()],
+                    not_looked_at: Vec::new(),
                 });
                 self.status = Some(pass.status);
                 self.next_pass = self.clock.now().wall.plus(self.engine.pause());

@@ -206,6 +206,9 @@ async fn a_manager_that_is_down_hangs_or_talks_garbage_is_exit_12() {
     let down = Medic::of("http://127.0.0.1:9", "heal");
     let output = down.run(&["once", "--observe", "1"]).await;
     assert_eq!(output.status.code(), Some(12), "{}", told(&output));
+    let output = down.run(&["once", "--observe", "1", "--nagios"]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", told(&output));
+    assert!(output.stdout.starts_with(b"SCALESETS UNKNOWN - "), "{}", told(&output));
     assert!(told(&output).contains("refused"), "{}", told(&output));
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
     for (name, answer) in [
@@ -278,6 +281,16 @@ async fn status_and_explain_ask_the_running_medic() {
     let status = medic.run(&["status"]).await;
     assert!(told(&status).contains("linux-1"), "{}", told(&status));
     assert!(!told(&status).contains("no medic runs"), "{}", told(&status));
+    medic
+        .sees(|status| {
+            let sets = status["managers"][0]["sets"].as_array();
+            sets.is_some_and(|sets| sets.iter().all(|set| set["finding"]["diagnosis"] == "listening"))
+        })
+        .await;
+    let nagios = medic.run(&["status", "--nagios"]).await;
+    assert_eq!(nagios.status.code(), Some(0), "{}", told(&nagios));
+    let line = "SCALESETS OK - All 2 scale sets are well | ill=0;;0;0;2 unknown=0;0;;0;2\n";
+    assert_eq!(String::from_utf8_lossy(&nagios.stdout), line);
     let explained = medic.run(&["explain", "linux-1"]).await;
     assert!(told(&explained).contains("Diagnosis:") && told(&explained).contains("Because:"), "{}", told(&explained));
     let unknown = medic.run(&["explain", "nobody"]).await;

@@ -50,6 +50,22 @@ fn version_names_the_program_and_its_version() {
     assert_eq!(stdout(&output), format!("scaleset-medic {}\n", env!("CARGO_PKG_VERSION")));
 }
 
+/// Where a monitor shows nothing but the first line of stdout, that line must be there.
+#[test]
+fn a_check_that_cannot_run_is_unknown_to_nagios_and_never_critical() {
+    for args in [
+        vec!["status", "--nagios", "--bogus"],
+        vec!["status", "--nagios", "--watch"],
+        vec!["status", "--nagios", "--config", "tests/fixtures/config/bad-two-managers.toml"],
+        vec!["once", "--nagios", "--config", "no/such/file.toml"],
+    ] {
+        let output = run(&args);
+        assert_eq!(code(&output), Some(3), "{args:?}");
+        assert!(stdout(&output).starts_with("SCALESETS UNKNOWN - "), "{args:?}: {}", stdout(&output));
+        assert!(stderr(&output).contains("error"), "{args:?}: {}", stderr(&output));
+    }
+}
+
 #[test]
 fn wrong_usage_is_exit_code_2_on_stderr() {
     for args in [

@@ -169,7 +169,12 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, upstream: SocketA
         let Some(request) = head(&mut stream).await else { return };
         seen.requests.fetch_add(1, Ordering::Relaxed);
         let login = request.contains("/auth/login");
-        if !login && !request.starts_with("GET ") {
+        // GitHub gives a client its tokens in answer to POSTs that change nothing.
+        let asks_for_token = request.starts_with("POST ")
+            && ["/registration-token", "/runner-registration", "/access_tokens"]
+                .iter()
+                .any(|end| request.split([' ', '?']).nth(1).is_some_and(|path| path.ends_with(end)));
+        if !login && !asks_for_token && !request.starts_with("GET ") {
             seen.writes.fetch_add(1, Ordering::Relaxed);
         }
         if login && ways.spares_login() {

@@ -21,6 +21,7 @@ mod lab_serve;
 mod log_replay;
 mod log_tail;
 mod manifests;
+mod many_managers;
 mod model_checking;
 mod recordings;
 mod runbooks;

@@ -145,6 +145,8 @@ pub struct GarmConfig {
     pub event: Span,
     /// How often a worker looks whether it should listen, and tries again.
     pub retry: Span,
+    /// With this, the wait doubles after each refusal up to so much: what the bug report proposes, and no build does.
+    pub retry_doubles_to: Option<Span>,
     /// From the end of a listener whose poll failed to its next attempt. The original makes no pause; what it takes
     /// bounds the endless loop of polls that fail at once: four rounds a second were measured, and thousands in a
     /// narrower set-up.
@@ -183,6 +185,7 @@ impl GarmConfig {
             request: Span::millis(1),
             event: Span::millis(1),
             retry: Span::secs(2),
+            retry_doubles_to: None,
             restart: Span::millis(240),
             tick: Span::secs(5),
             provider: Span::secs(5),

@@ -98,6 +98,8 @@ pub(super) struct Worker {
     has_paused: bool,
     pub last_success: Option<Wall>,
     pub restarts: u64,
+    /// Refusals in a row.
+    refused: u32,
     pub born: Wall,
     /// Runners and their wanted number, as last told to the log.
     pub told: Option<(u64, u64)>,
@@ -125,6 +127,7 @@ impl Process {
             has_paused: false,
             last_success: None,
             restarts: 0,
+            refused: 0,
             born: env.now,
             told: None,
             scales_at: None,
@@ -347,7 +350,7 @@ impl Process {
             self.loops_started(set, env);
         }
         if let Some(worker) = self.workers.get_mut(&set.id) {
-            worker.phase = Phase::Listening;
+            (worker.phase, worker.refused) = (Phase::Listening, 0);
             worker.restarts = worker.restarts.saturating_add(u64::from(why == Opening::Restart));
             if env.config.generation.retries() {
                 (worker.pause, worker.has_paused) = (FIRST_PAUSE, false);
@@ -368,10 +371,21 @@ impl Process {
             Opening::Loop => {
                 let error = attrs!["error" => words, "consumer_id" => set.worker()];
                 env.say(Error, "error starting listener", error, By::Worker(set));
-                self.look_in(set.id, env.config.retry, Phase::Idle, env.now);
+                let wait = self.next_try(set.id, env);
+                self.look_in(set.id, wait, Phase::Idle, env.now);
             }
             Opening::Restart => self.not_restarted(set, words, env),
         }
+    }
+
+    /// How long a refused worker waits.
+    fn next_try(&mut self, id: u64, env: &Env<'_>) -> Span {
+        let (retry, refused) = (env.config.retry, self.workers.get(&id).map_or(0, |worker| worker.refused));
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.refused = refused.saturating_add(1);
+        }
+        let doubled = || retry.times(2_u64.saturating_pow(refused));
+        env.config.retry_doubles_to.map_or(retry, |longest| doubled().min(longest))
     }
 
     /// A listener that had run and cannot be started again waits longer each time. The pre-fix build lets one pause

@@ -76,7 +76,14 @@ pub(crate) fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
 }
 
 pub(crate) fn status(managers: Vec<ManagerStatus>) -> Status {
-    Status { schema: STATUS_SCHEMA, version: "0.1.0".to_owned(), mode: "heal".to_owned(), at: AT, managers }
+    Status {
+        schema: STATUS_SCHEMA,
+        version: "0.1.0".to_owned(),
+        mode: "heal".to_owned(),
+        at: AT,
+        managers,
+        not_looked_at: Vec::new(),
+    }
 }
 
 /// A fleet in which everything that can be said is said.
@@ -96,11 +103,20 @@ pub(crate) fn everything() -> Status {
         state: "recovered".to_owned(),
         why: Some("it polls again".to_owned()),
     }];
+    sets[7].treatments = vec![TreatmentSummary {
+        id: TreatmentId(8),
+        remedy: "toggle".to_owned(),
+        opened: AT,
+        state: "verifying".to_owned(),
+        why: None,
+    }];
+    sets[7].not_deleted = vec!["its session is not known".to_owned(), "the manager <may> hold it".to_owned()];
     sets[6].entity = None;
     sets[6].forge_id = None;
     sets[6].enabled = Enablement::Disabled;
     let mut ill = manager("garm", sets);
     ill.incident = Some("GARM crashed 14:03:12; 3 of 4 sets were refused".to_owned());
+    ill.stale_lifetimes = Some("GitHub has kept such sessions 61\u{2013}92 s here".to_owned());
     ill.breaker_open = Some("two treatments in a row were not verified".to_owned());
     let mut down = manager("other", Vec::new());
     down.state = ManagerState::Down;
@@ -123,7 +139,7 @@ fn decisions() -> Vec<Decision> {
         Decision::Act { remedy: Remedy::Toggle, canary: true },
         Decision::Act { remedy: Remedy::DeleteSession { session }, canary: false },
         Decision::Act { remedy: Remedy::SessionProbe, canary: false },
-        Decision::Treating { treatment: TreatmentId(7) },
+        Decision::Treating { treatment: TreatmentId(8) },
     ];
     decisions.extend(
         [

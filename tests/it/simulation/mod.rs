@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use weather::Broken;
 
 /// Days of a normal test run.
-const SEEDS: Range<u64> = 0..4;
+const SEEDS: Range<u64> = 0..2;
 
 /// Days that a broken medic may take to be caught.
 const BROKEN_SEEDS: u64 = 6;
@@ -79,8 +79,8 @@ fn simulated_days() {
 
 #[test]
 fn a_seed_gives_the_same_day_again() {
-    let day = |seed| Day::of(seed).live();
-    let (first, second) = (day(3), day(3));
+    let day = || Day::of_broken(3, Broken::Not).live();
+    let (first, second) = (day(), day());
     assert_eq!(first, second);
     assert!(first.requests > 0);
 }
@@ -103,6 +103,6 @@ fn a_medic_that_is_broken_on_purpose_is_caught() {
         println!("{broken:?} breaks {invariant}: caught by seed {caught:?}");
         assert!(caught.is_some(), "{broken:?} was not caught within {BROKEN_SEEDS} seeds");
     }
-    let whole: Vec<_> = (0..2).flat_map(|seed| Day::of_broken(seed, Broken::Not).live().violations).collect();
+    let whole: Vec<_> = (0..1).flat_map(|seed| Day::of_broken(seed, Broken::Not).live().violations).collect();
     assert_eq!(whole, [], "the same days with a medic that is whole");
 }

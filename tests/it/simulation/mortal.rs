@@ -22,7 +22,7 @@ pub(crate) struct Mortal {
     /// Twice the number of steps left, plus one for `After`; 0 is no doom.
     doom: AtomicU32,
     disk_full: Arc<AtomicBool>,
-    /// Its disk only says that it keeps what is written.
+    /// Its disk only says that it keeps the steps of treatments.
     forgets: bool,
 }
 
@@ -78,8 +78,8 @@ impl Gate for Mortal {
     fn before(&self) -> bool {
         self.begin() && !self.disk_full.load(Ordering::SeqCst)
     }
-    fn forgets(&self) -> bool {
-        self.forgets
+    fn forgets(&self, what: &'static str) -> bool {
+        self.forgets && what == "record a treatment"
     }
     fn after(&self) {
         let _ = self.end();

@@ -42,14 +42,13 @@ pub(crate) enum Broken {
     NeverEnables,
     /// It sees no session of the manager, whatever there is. I4.
     BlindToSessions,
-    /// Its journal keeps nothing. I6.
+    /// Its journal keeps how a treatment began, and no step after it. I6.
     Forgetful,
 }
 
 impl Broken {
     fn spoil(self, request: &str, body: Bytes) -> Bytes {
         match self {
-            Self::Not | Self::NeverEnables | Self::Forgetful => body,
             Self::BlindToSessions if request.contains("/metrics") => {
                 let text = String::from_utf8_lossy(&body);
                 let kept = text.lines().filter(|line| {
@@ -57,7 +56,7 @@ impl Broken {
                 });
                 Bytes::from(kept.collect::<Vec<_>>().join("\n") + "\n")
             }
-            Self::BlindToSessions => body,
+            Self::Not | Self::NeverEnables | Self::Forgetful | Self::BlindToSessions => body,
         }
     }
 }

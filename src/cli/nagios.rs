@@ -1,0 +1,65 @@
+//! `--nagios`: how things stand in the one line and the four exit codes that plugins of Nagios and its kin give.
+//!
+//! The line is on stdout whatever happens, because such a monitor shows nothing else; whoever runs the command by hand
+//! sees why it failed on stderr.
+
+use super::Failure;
+use super::output::data;
+use crate::exit::{ExitCode, Nagios};
+use crate::export::words;
+use crate::model::Diagnosis;
+use crate::model::status::Status;
+use std::ffi::OsString;
+
+/// The flag, as it is typed.
+const FLAG: &str = "--nagios";
+/// The longest line that monitors keep whole.
+const LINE: usize = 1000;
+
+/// Whether the flag is given: also where the other arguments are wrong and nothing was parsed.
+pub(super) fn is_asked(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.any(|argument| argument == FLAG)
+}
+
+/// The whole line for a fleet.
+pub(super) fn line(status: &Status, code: ExitCode) -> String {
+    let incidents: Vec<_> = status.managers.iter().filter_map(|manager| manager.incident.as_deref()).collect();
+    let mut what = words::verdict(status);
+    if !incidents.is_empty() {
+        what = format!("{what}: {}", incidents.join("; "));
+    }
+    let sets = || status.managers.iter().flat_map(|manager| &manager.sets).map(|set| set.finding.diagnosis);
+    let ill = sets().filter(|diagnosis| diagnosis.is_ill()).count();
+    let unknown = sets().filter(|diagnosis| *diagnosis == Diagnosis::Unknown).count();
+    let all = sets().count();
+    format!("{} | ill={ill};;0;0;{all} unknown={unknown};0;;0;{all}\n", head(code, &what))
+}
+
+/// Ends a command without a fleet to tell of.
+pub(super) fn say(code: ExitCode, what: &str) -> Result<(), Failure> {
+    data(&(head(code, what) + "\n"))
+}
+
+/// The readable part; what would end it early, or start the numbers, is taken out.
+fn head(code: ExitCode, what: &str) -> String {
+    let what: String = what.chars().map(|c| if c == '|' || c.is_control() { ' ' } else { c }).take(LINE).collect();
+    format!("SCALESETS {} - {what}", Nagios::from(code).word())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_outside_can_neither_end_the_line_nor_start_the_numbers() {
+        assert_eq!(head(ExitCode::Unhealthy, "a|b\nc"), "SCALESETS CRITICAL - a b c");
+        assert!(head(ExitCode::Blind, &"x".repeat(5000)).len() < 1100);
+    }
+
+    #[test]
+    fn the_flag_is_seen_among_wrong_arguments() {
+        let given = |words: &[&str]| is_asked(words.iter().map(OsString::from));
+        assert!(given(&["status", "--bogus", "--nagios"]));
+        assert!(!given(&["status", "--nagio"]));
+    }
+}

@@ -1,0 +1,326 @@
+//! One medic watches ten managers. Whatever nine of them do, the tenth is swept, healed and exported as if it were
+//! alone; and limits, breaker and pauses are each manager's own.
+
+use crate::bench::{GITHUB, START, no_chance};
+use scaleset_medic::clock::{Clock, ScaledClock};
+use scaleset_medic::config::raw::Raw;
+use scaleset_medic::config::source::{FileText, Sources};
+use scaleset_medic::config::{Config, Depth, check};
+use scaleset_medic::export::metrics::Metrics;
+use scaleset_medic::export::page;
+use scaleset_medic::export::server::Board;
+use scaleset_medic::http::Transport;
+use scaleset_medic::lab::backend::DoorId;
+use scaleset_medic::lab::door_inproc::InprocTransport;
+use scaleset_medic::lab::garm::Generation;
+use scaleset_medic::lab::hub::{Hub, Pump};
+use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
+use scaleset_medic::model::pause::PauseScope;
+use scaleset_medic::model::status::{ManagerStatus, Status};
+use scaleset_medic::model::{Guard, ManagerName, Span, Wall};
+use scaleset_medic::run::assemble::{Carrier, Shared, engines};
+use scaleset_medic::run::lease::Lease;
+use scaleset_medic::run::service::{self, Publisher};
+use scaleset_medic::store::{NewPause, Store};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const SETS: u32 = 4;
+
+/// A medic and its managers, at work.
+struct Service {
+    hub: Arc<Hub<World>>,
+    clock: Arc<dyn Clock>,
+    store: Store,
+    publisher: Arc<Publisher>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+    _pump: Pump,
+    _dir: tempfile::TempDir,
+}
+
+fn name(manager: usize) -> ManagerName {
+    ManagerName::new(format!("garm-{manager}"))
+}
+
+fn config(fleet: &Fleet, watched: &[usize], policy: &str, dir: &Path) -> Config {
+    let secret = |name: &str, text: &str| {
+        std::fs::write(dir.join(name), text).unwrap();
+        dir.join(name).display().to_string()
+    };
+    let (password, token) = (secret("password", &fleet.managers[0].password), secret("token", MEDIC_TOKEN));
+    let mut text = format!("[run]\ninterval = \"15s\"\nmode = \"heal\"\nstate_dir = \"{}\"\n", dir.display());
+    let _ = write!(text, "[policy]\n{policy}\n[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{token}\"\n");
+    for manager in watched {
+        let _ = write!(
+            text,
+            "[[manager]]\nname = \"{}\"\nurl = \"http://garm-{manager}.test\"\nusername = \"admin\"\npassword_file = \
+             \"{password}\"\n",
+            name(*manager)
+        );
+    }
+    let file = Some(FileText { name: "many.toml".to_owned(), text });
+    check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config
+}
+
+impl Service {
+    /// Ten managers that run, of which `watched` are configured; `before` happens ahead of the medic's first pass.
+    async fn begin(watched: &[usize], policy: &str, before: impl FnOnce(&mut World, Wall)) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
+        let fleet = Fleet::new(Generation::PreFix, SETS, "http://github.test").managers(10);
+        let mut world = World::new(&fleet, START);
+        for manager in 0..10 {
+            world.start(manager, START);
+        }
+        before(&mut world, START);
+        let hub = Hub::new(world, Arc::clone(&clock));
+        let pump = Pump::start(&hub);
+        clock.sleep(Span::secs(5)).await;
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(&fleet, watched, policy, dir.path());
+        let store = Store::in_memory().unwrap();
+        let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
+        let metrics = Arc::new(Metrics::new(&names, "heal").unwrap());
+        let lease = Arc::new(Lease::new(store.clone(), "medic".to_owned(), Arc::clone(&clock)));
+        let shared = Shared {
+            store: store.clone(),
+            lease: Arc::clone(&lease),
+            clock: Arc::clone(&clock),
+            metrics: Arc::clone(&metrics),
+            chance: no_chance(),
+        };
+        let doors = (0..10).fold(InprocTransport::new(&hub).at(GITHUB, DoorId::Github), |doors, manager| {
+            doors.at(&format!("garm-{manager}.test:80"), DoorId::Manager(manager))
+        });
+        let transport: Arc<dyn Transport> = Arc::new(doors);
+        let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None });
+        let engines = engines(&config, &shared, &carrier).unwrap();
+        let publisher = Arc::new(Publisher {
+            board: Arc::new(Board::default()),
+            metrics,
+            clock: Arc::clone(&clock),
+            mode: "heal",
+            interval: config.run.interval,
+            order: names,
+            latest: Mutex::default(),
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (shown, limit) = (Arc::clone(&publisher), config.run.shutdown_limit);
+        let task = tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            service::run(engines, shown, lease, None, limit, stopped).await.unwrap();
+        });
+        Self { hub, clock, store, publisher, stop: Some(stop), task, _pump: pump, _dir: dir }
+    }
+
+    fn status(&self) -> Option<Arc<Status>> {
+        self.publisher.board.status()
+    }
+
+    fn manager(&self, manager: usize) -> Option<ManagerStatus> {
+        self.status()?.managers.iter().find(|status| status.name == name(manager)).cloned()
+    }
+
+    fn metric(&self, line: &str) -> Option<f64> {
+        let text = String::from_utf8(self.publisher.metrics.text().unwrap()).unwrap();
+        text.lines().find_map(|each| each.strip_prefix(line)?.trim().parse().ok())
+    }
+
+    fn crash_and_restart(&self, manager: usize) {
+        self.hub.with(|world, now| world.kill(manager, now));
+        let (hub, clock) = (Arc::clone(&self.hub), Arc::clone(&self.clock));
+        tokio::spawn(async move {
+            clock.sleep(Span::secs(2)).await;
+            hub.with(|world, now| world.start(manager, now));
+        });
+    }
+
+    fn listens(&self, manager: usize) -> bool {
+        self.hub.with(|world, _| world.listening(manager)) == (SETS as usize, SETS as usize)
+    }
+
+    /// How long until it is so; fails after `limit`.
+    async fn until(&self, limit: Span, what: &str, so: impl Fn(&Self) -> bool) -> Span {
+        let began = self.clock.now().wall;
+        while !so(self) {
+            let passed = self.clock.now().wall.since(began);
+            assert!(passed < limit, "not within {limit}: {what}\n{:#?}", self.status());
+            self.clock.sleep(Span::millis(100)).await;
+        }
+        self.clock.now().wall.since(began)
+    }
+
+    async fn end(mut self) -> Span {
+        let began = self.clock.now().wall;
+        let _ = self.stop.take().unwrap().send(());
+        self.task.await.unwrap();
+        self.clock.now().wall.since(began)
+    }
+}
+
+/// When each manager's picture was made, as the board shows it over `span`.
+async fn dates_shown(service: &Service, manager: usize, span: Span) -> Vec<Wall> {
+    let mut dates = Vec::new();
+    let end = service.clock.now().wall.plus(span);
+    while service.clock.now().wall < end {
+        if let Some(status) = service.manager(manager)
+            && dates.last() != Some(&status.at)
+        {
+            dates.push(status.at);
+        }
+        service.clock.sleep(Span::millis(100)).await;
+    }
+    dates
+}
+
+/// How the tenth manager fares: its passes in a calm minute, and its way back after a crash.
+#[derive(Debug, PartialEq)]
+struct Fare {
+    passes: usize,
+    longest_gap: Span,
+    recovery: Span,
+    told_well: Span,
+    end: Span,
+}
+
+async fn fare_of_the_tenth(service: Service) -> Fare {
+    service.clock.sleep(Span::mins(1)).await;
+    let shown = dates_shown(&service, 9, Span::mins(2)).await;
+    let longest_gap = shown.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
+    service.crash_and_restart(9);
+    let recovery = service.until(Span::mins(5), "the tenth listens again", |service| service.listens(9)).await;
+    let told = |service: &Service| {
+        let listens = |set: u32| {
+            let labels = format!("manager=\"garm-9\",scale_set=\"{set}\",state=\"listening\"");
+            service.metric(&format!("scaleset_medic_scale_set_state{{{labels}}}")) == Some(1.0)
+        };
+        (1..=SETS).all(listens)
+    };
+    let told_well = service.until(Span::mins(1), "the exporter tells so", told).await;
+    let end = service.end().await;
+    Fare { passes: shown.len(), longest_gap, recovery, told_well, end }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nine_of_ten_managers_hang_and_the_tenth_fares_as_if_it_were_alone() {
+    let alone = fare_of_the_tenth(Service::begin(&[9], "", |_, _| {}).await).await;
+
+    let all: Vec<_> = (0..10).collect();
+    let service = Service::begin(&all, "", |world, now| {
+        for manager in 0..9 {
+            world.garm_mut(manager).unwrap().0.hang_until(now.plus(Span::hours(2)));
+        }
+    })
+    .await;
+    service.until(Span::secs(2), "the tenth is shown at once", |service| service.manager(9).is_some()).await;
+    let status = service.status().unwrap();
+    let waiting: Vec<_> = (0..9).map(name).collect();
+    assert_eq!((status.managers.len(), &status.not_looked_at), (1, &waiting));
+    let page = page::render(Some(&status), service.clock.now().wall);
+    assert!(page.contains("9 of 10 managers are not looked at yet"), "{page}");
+    assert!(page.contains("garm-0 <small><span class=\"odd\">? not looked at yet</span>"), "{page}");
+    assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-9\"}"), Some(1.0));
+
+    service
+        .until(Span::mins(1), "a pass ends, though its manager hangs", |s| s.status().unwrap().managers.len() == 10)
+        .await;
+    assert_eq!(service.status().unwrap().not_looked_at, []);
+    assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-0\"}"), Some(0.0));
+
+    let among_nine = fare_of_the_tenth(service).await;
+    assert!(among_nine.longest_gap <= Span::secs(16), "{among_nine:?}");
+    assert!(among_nine.passes + 1 >= alone.passes, "{among_nine:?} {alone:?}");
+    let late = among_nine.recovery.minus(alone.recovery);
+    assert!(late <= Span::secs(2), "as the dates of the passes fall: {among_nine:?} {alone:?}");
+    assert!(among_nine.told_well <= Span::secs(16), "{among_nine:?}");
+    assert!(among_nine.end <= Span::secs(10), "{among_nine:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nine_managers_that_begin_to_hang_under_treatment_do_not_keep_the_tenth_from_being_healed() {
+    let alone = {
+        let service = Service::begin(&[9], "", |_, _| {}).await;
+        service.clock.sleep(Span::mins(2)).await;
+        service.crash_and_restart(9);
+        service.until(Span::mins(5), "the tenth listens again", |service| service.listens(9)).await
+    };
+    let all: Vec<_> = (0..10).collect();
+    let service = Service::begin(&all, "", |_, _| {}).await;
+    service.clock.sleep(Span::mins(2)).await;
+    for manager in 0..10 {
+        service.crash_and_restart(manager);
+    }
+    let treated =
+        |service: &Service| (0..9).all(|manager| service.manager(manager).is_some_and(|m| m.open_intents > 0));
+    let began = service.until(Span::mins(2), "all are treated", treated).await;
+    service.hub.with(|world, now| {
+        for manager in 0..9 {
+            world.garm_mut(manager).unwrap().0.hang_until(now.plus(Span::hours(2)));
+        }
+    });
+    let rest = service.until(Span::mins(5), "the tenth listens again", |service| service.listens(9)).await;
+    let together = began.plus(rest);
+    assert!(together <= alone.plus(Span::secs(2)), "alone {alone}, beside nine that hang {together}");
+    let told = |service: &Service| service.manager(9).is_some_and(|m| m.open_intents == 0 && m.incident.is_none());
+    service.until(Span::mins(3), "and the medic is done with it", told).await;
+
+    // The nine are healed as soon as they answer again.
+    service.hub.with(|world, _| (0..9).for_each(|manager| world.garm_mut(manager).unwrap().0.clear_faults()));
+    let healed = |service: &Service| (0..9).all(|manager| service.listens(manager));
+    service.until(Span::mins(5), "the nine listen again", healed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn budgets_pauses_and_the_breaker_are_each_managers_own() {
+    let all: Vec<_> = (0..10).collect();
+    let service = Service::begin(&all, "heals_per_hour = 4", |_, _| {}).await;
+    service.clock.sleep(Span::mins(2)).await;
+    service
+        .store
+        .add_pause(NewPause {
+            scope: PauseScope::Manager { manager: name(2) },
+            reason: "maintenance".to_owned(),
+            author: "a person".to_owned(),
+            created: service.clock.now().wall,
+            expires: None,
+        })
+        .unwrap();
+    // Toggles do not help manager 3: GitHub refuses its sets whoever holds them.
+    service.hub.with(|world, now| {
+        let sets: Vec<_> = world.garm(3).unwrap().scale_sets().map(|(_, _, forge)| forge).collect();
+        for set in sets {
+            world.github.phantom_conflict(set, now.plus(Span::hours(3)));
+        }
+    });
+    for manager in [0, 2, 3] {
+        service.crash_and_restart(manager);
+    }
+    service.until(Span::mins(4), "manager 0 is healed", |service| service.listens(0)).await;
+    let spent = |service: &Service| service.manager(0).is_some_and(|m| m.budget_remaining == 0);
+    service.until(Span::mins(1), "its budget is spent", spent).await;
+    let broken = |service: &Service| service.manager(3).is_some_and(|m| m.breaker_open.is_some());
+    service.until(Span::mins(50), "manager 3's breaker opens", broken).await;
+
+    // A second crash of manager 0 finds no budget; manager 1 has all of its own.
+    for manager in [0, 1] {
+        service.crash_and_restart(manager);
+    }
+    service.until(Span::mins(5), "manager 1 is healed all the same", |service| service.listens(1)).await;
+    let status = service.status().unwrap();
+    let of = |manager: usize| status.managers.iter().find(|status| status.name == name(manager)).unwrap();
+    let guarded = |manager: usize, guard| of(manager).sets.iter().any(|set| set.guards().any(|held| held == guard));
+    assert!(guarded(0, Guard::GlobalBudget) && !guarded(1, Guard::GlobalBudget));
+    assert!(guarded(2, Guard::Paused) && !service.listens(2));
+    for manager in 0..10 {
+        assert_eq!(of(manager).breaker_open.is_some(), manager == 3, "{manager}");
+        assert_eq!((manager != 2) || !guarded(manager, Guard::Paused), manager != 2, "{manager}");
+        let left = if [0, 1].contains(&manager) { 0 } else { 4 };
+        assert!(of(manager).budget_remaining == left || manager == 3, "{manager}: {}", of(manager).budget_remaining);
+    }
+    assert_eq!(service.hub.with(|world, _| world.garm(2).unwrap().writes().len()), 0);
+}
