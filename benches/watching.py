@@ -42,7 +42,11 @@ REQUEST = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE) /\S* HTTP/1\.[01]\r\n")
 class Through(socketserver.BaseRequestHandler):
     def handle(self):
         server = self.server
-        with socket.create_connection(server.goal) as up:
+        try:
+            up = socket.create_connection(server.goal)
+        except OSError:
+            return
+        with up:
             back = threading.Thread(target=self.copy, args=(up, self.request, False), daemon=True)
             back.start()
             self.copy(self.request, up, True)
