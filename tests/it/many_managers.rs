@@ -293,7 +293,9 @@ async fn budgets_pauses_and_the_breaker_are_each_managers_own() {
     // Toggles do not help manager 3: GitHub refuses its sets whoever holds them.
     service.hub.with(|world, now| {
         let sets: Vec<_> = world.garm(3).unwrap().scale_sets().map(|(_, _, forge)| forge).collect();
-        sets.into_iter().for_each(|set| world.github.phantom_conflict(set, now.plus(Span::hours(3))));
+        for set in sets {
+            world.github.phantom_conflict(set, now.plus(Span::hours(3)));
+        }
     });
     for manager in [0, 2, 3] {
         service.crash_and_restart(manager);
