@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --bench core` prints the median time of a sweep and its allocations, for a fleet that is well, one that
 //! has just crashed, and at three sizes; `-- SETS` only one size. For instructions:
+//! build with `CARGO_PROFILE_BENCH_STRIP=none`, then
 //! `valgrind --tool=callgrind --toggle-collect='*sweep_once*' target/release/deps/core-* 10000`.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 

@@ -53,6 +53,8 @@ enum Healer {
     Medic {
         ledger: bool,
     },
+    /// With its ledger, and limits for a fleet of hundreds.
+    MedicAtLarge,
 }
 
 /// A row of the table.
@@ -81,8 +83,10 @@ const WAYS: &[Way] = &[
     way("the report's script at once, all sets together", Generation::PreFix, Healer::ScriptAtOnce),
     way("medic, pre-fix GARM, no ledger", Generation::PreFix, Healer::Medic { ledger: false }),
     way("medic, pre-fix GARM, ledger", Generation::PreFix, Healer::Medic { ledger: true }),
+    way("medic, pre-fix GARM, ledger, limits for hundreds of sets", Generation::PreFix, Healer::MedicAtLarge),
     way("medic, post-fix GARM, no ledger", Generation::PostFix, Healer::Medic { ledger: false }),
     way("medic, post-fix GARM, ledger", Generation::PostFix, Healer::Medic { ledger: true }),
+    way("medic, post-fix GARM, ledger, limits for hundreds of sets", Generation::PostFix, Healer::MedicAtLarge),
 ];
 
 /// What came of it.
@@ -145,7 +149,7 @@ fn growth(sets: u32) {
         let [first, second, log] = runtime.expect("a runtime").block_on(async {
             let stage = Stage::build(&WAYS[6], sets);
             let (stop, stopped) = oneshot::channel::<()>();
-            let medic = tokio::spawn(stage.medic(true, stopped));
+            let medic = tokio::spawn(stage.medic(true, "", "", stopped));
             let size =
                 |file: &str| std::fs::metadata(stage.dir.path().join("state").join(file)).map_or(0, |of| of.len());
             let mut sizes = [0; 3];
@@ -208,7 +212,10 @@ impl Stage {
     async fn run(self, healer: Healer) -> Outcome {
         let (stop, stopped) = oneshot::channel::<()>();
         let medic = match healer {
-            Healer::Medic { ledger } => Some(tokio::spawn(self.medic(ledger, stopped))),
+            Healer::Medic { ledger } => Some(tokio::spawn(self.medic(ledger, "", "", stopped))),
+            Healer::MedicAtLarge => {
+                Some(tokio::spawn(self.medic(true, "max_in_flight = 100\n", "requests_per_second = 100\n", stopped)))
+            }
             Healer::Nobody | Healer::ScriptInTurn | Healer::ScriptAtOnce => None,
         };
         self.clock.sleep(Span::secs(137)).await;
@@ -260,8 +267,14 @@ impl Stage {
     }
 
     /// The service as `run` starts it, with the shipped defaults.
-    fn medic(&self, ledger: bool, stopped: oneshot::Receiver<()>) -> impl Future<Output = ()> + Send + use<> {
-        let config = self.config(ledger);
+    fn medic(
+        &self,
+        ledger: bool,
+        policy: &str,
+        pace: &str,
+        stopped: oneshot::Receiver<()>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let config = self.config(ledger, policy, pace);
         let clock = Arc::clone(&self.clock);
         let store = Store::open(&config.run.state_dir).expect("a store");
         let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
@@ -302,7 +315,7 @@ impl Stage {
 }
 
 impl Stage {
-    fn config(&self, ledger: bool) -> Config {
+    fn config(&self, ledger: bool, policy: &str, pace: &str) -> Config {
         let dir = self.dir.path();
         let secret = |name: &str, text: &str| {
             std::fs::write(dir.join(name), text).expect("a secret");
@@ -312,9 +325,9 @@ impl Stage {
         // Without its log the manager's sessions are unknown, and none may be deleted.
         let sight = if ledger { format!("log_file = \"{}\"\n", dir.join("garm.log").display()) } else { String::new() };
         let text = format!(
-            "[run]\nmode = \"heal\"\nstate_dir = \"{}\"\n[[github]]\nendpoint = \"github.com\"\ntoken_file = \
-             \"{token}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\nusername = \"admin\"\n\
-             password_file = \"{password}\"\n{sight}",
+            "[run]\nmode = \"heal\"\nstate_dir = \"{}\"\n[policy]\n{policy}[[github]]\nendpoint = \"github.com\"\ntoken_file = \
+             \"{token}\"\n{pace}[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\nusername = \"admin\"\n\
+             password_file = \"{password}\"\n{pace}{sight}",
             dir.join("state").display()
         );
         let file = Some(FileText { name: "bench.toml".to_owned(), text });
@@ -341,7 +354,7 @@ impl Script {
         };
         let sleep = || self.clock.sleep(Span::secs(3));
         match healer {
-            Healer::Nobody | Healer::Medic { .. } => {}
+            Healer::Nobody | Healer::Medic { .. } | Healer::MedicAtLarge => {}
             Healer::ScriptInTurn => {
                 for set in 1..=self.sets {
                     self.put(&token, set, false).await;

@@ -42,7 +42,11 @@ REQUEST = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE) /\S* HTTP/1\.[01]\r\n")
 class Through(socketserver.BaseRequestHandler):
     def handle(self):
         server = self.server
-        with socket.create_connection(server.goal) as up:
+        try:
+            up = socket.create_connection(server.goal)
+        except OSError:
+            return
+        with up:
             back = threading.Thread(target=self.copy, args=(up, self.request, False), daemon=True)
             back.start()
             self.copy(self.request, up, True)
@@ -133,7 +137,8 @@ def monit(args, place, url, password, sets):
     text = f"set daemon {INTERVAL}\nset pidfile {place}/pid\nset idfile {place}/id\nset statefile {place}/state\n"
     text += check.format(name="metrics", port=port, path="/metrics", bearer=bearer, content="")
     for n in range(1, sets + 1):
-        content = '\n    content = "\\"enabled\\":true"' if args.monit_content else ""
+        # monit's strings know no escapes: a dot stands for each quotation mark.
+        content = '\n    content = ".enabled.:true"'
         text += check.format(name=f"set{n}", port=port, path=f"/api/v1/scalesets/{n}", bearer=bearer, content=content)
     (place / "monitrc").write_text(text)
     os.chmod(place / "monitrc", 0o600)
@@ -188,7 +193,6 @@ def main():
     parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--sets", type=int, nargs="+", default=[4, 50, 500])
     parser.add_argument("--watchers", nargs="+", default=["medic", "blackbox", "monit"])
-    parser.add_argument("--monit-content", action="store_true", default=True)
     args = parser.parse_args()
     watchers = {"medic": medic, "blackbox": blackbox, "monit": monit}
     print(f"{args.seconds} s each at an interval of {INTERVAL} s, extrapolated to an hour\n")

@@ -143,7 +143,9 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
         return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
     }
     let covered = input.can_probe_sessions.contains(&set.id) && set.has_place();
-    let proof = if covered { records.proof(input, set) } else { None };
+    // Nothing is ever done to a set that is well: for it the proof is not sought.
+    let well = matches!(finding.diagnosis, Diagnosis::Listening | Diagnosis::Disabled);
+    let proof = if covered && !well { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {
         finding,
         set,

@@ -89,7 +89,7 @@ pub fn newest_is_stale<'a>(
     set: &ScaleSet,
     manager: CurrentManager<'_>,
 ) -> Result<Proof, Vec<NotStale>> {
-    match ledger.into_iter().max_by_key(|session| (session.first_seen, session.id.clone())) {
+    match ledger.into_iter().max_by(|a, b| (a.first_seen, &a.id).cmp(&(b.first_seen, &b.id))) {
         Some(session) => provably_stale(session, set, manager),
         None => Err(vec![NotStale::NotInLedger]),
     }
@@ -132,9 +132,10 @@ pub fn provably_stale(
     if session.set != set.id {
         against.push(NotStale::OtherSet);
     }
-    let same_place = set.place().is_some_and(|place| {
-        place.entity_ref() == session.place.entity_ref() && place.forge_id == session.place.forge_id
-    });
+    let place = &session.place;
+    let same_place = set.endpoint.as_ref().is_some_and(|endpoint| endpoint.name == place.endpoint.name)
+        && set.entity.as_ref() == Some(&place.entity)
+        && set.forge_id == Some(place.forge_id);
     if !same_place {
         against.push(NotStale::OtherPlace);
     }

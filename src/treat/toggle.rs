@@ -176,10 +176,18 @@ pub(super) fn disabled(
 /// any, else for a time.
 fn is_due(treatment: &Treatment, view: &View<'_>, now: Wall, policy: &Policy) -> bool {
     let restarted = view.incarnation.filter(|_| other_run(treatment, view));
+    // The manager's own date of our disable: its worker may be up before the answer has reached us.
+    let written = match view.set {
+        SetView::Seen(set) => {
+            set.updated_at.filter(|at| is_dated_ours(set, treatment.step_at) && *at <= treatment.step_at)
+        }
+        SetView::Gone | SetView::Unseen => None,
+    };
     let since = restarted.map_or(treatment.step_at, |run| run.0.max(treatment.step_at));
+    let shown_since = if restarted.is_some() { since } else { written.unwrap_or(since) };
     let (state, at) = view.finding.map_or((WorkerState::Unknown, Wall(0)), |finding| finding.worker);
     let enough = match state {
-        WorkerState::Idle | WorkerState::Retrying if at >= since => Span::ZERO,
+        WorkerState::Idle | WorkerState::Retrying if at >= shown_since => Span::ZERO,
         WorkerState::Unknown => policy.toggle_gap,
         // A listener that has not stopped yet, a worker that is not there yet, or nothing new.
         WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening | WorkerState::Absent => {
@@ -327,6 +335,18 @@ mod tests {
         assert_eq!(table.reads(ours()), Some(Effect::Enable));
         assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
         assert_eq!(table.label(), "verifying");
+    }
+
+    #[test]
+    fn a_worker_that_was_up_before_the_answer_came_is_no_older_than_our_disable() {
+        for (shown, due) in [(4, true), (3, true), (2, false)] {
+            let mut table = disabling();
+            table.sees(&Seen::ill());
+            table.reads(on("seen"));
+            table.at(5).hears(Answer::Disabled(Ok(off("ours", after(3)))));
+            let seen = Seen::ill().with(off("ours", after(3))).worker(WorkerState::Idle, after(shown));
+            assert_eq!(table.at(6).sees(&seen), due.then_some(Effect::ReadSet), "{shown}");
+        }
     }
 
     #[test]
