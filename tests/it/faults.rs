@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// Nothing here takes longer, however slow the machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 /// The most memory that the process has ever used, a debug build's code included.
 const MEMORY_KB: u64 = 128 * 1024;
 
