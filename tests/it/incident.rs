@@ -495,3 +495,47 @@ async fn a_person_may_end_a_session_that_the_medic_never_saw_and_no_living_one()
     bench.run(Span::mins(5)).await;
     assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
 }
+
+fn incident(bench: &Bench) -> String {
+    bench.status.as_ref().and_then(|status| status.incident.clone()).unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn measured_lifetimes_are_told_and_so_is_why_nothing_is_deleted() {
+    // It sees the sessions, and has no credential to end them.
+    let mut bench = Bench::new(&Given::of(Generation::PostFix, 2).with_log(LogLevel::Debug, LogFormat::Json)).await;
+    bench.run(Span::mins(2)).await;
+    bench.crash_and_restart(Span::secs(2)).await;
+    bench.run_until(Span::mins(5), |world| world.listening(0) == (2, 2)).await;
+    bench.run(Span::mins(2)).await;
+    bench.crash_and_restart(Span::secs(2)).await;
+    bench.run(Span::secs(40)).await;
+    let told = incident(&bench);
+    assert!(told.contains("GitHub has kept such sessions"), "{told}");
+    let status = bench.status.as_ref().unwrap();
+    let why = &status.sets[0].not_deleted;
+    assert!(why.iter().any(|reason| reason.contains("no GitHub credential")), "{why:?}");
+    let mut blind = Bench::new(&Given::of(Generation::PostFix, 1).with_log(LogLevel::Info, LogFormat::Json)).await;
+    blind.run(Span::mins(1)).await;
+    blind.crash_and_restart(Span::secs(2)).await;
+    blind.run(Span::secs(40)).await;
+    let why = &blind.status.as_ref().unwrap().sets[0].not_deleted;
+    assert!(why.iter().any(|reason| reason.contains("was never seen")), "{why:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_keeps_crashing_is_named_and_left_alone_until_it_lives() {
+    let mut bench = Bench::new(&Given::story(Generation::PreFix, true)).await;
+    bench.run(Span::mins(2)).await;
+    for _ in 0..4 {
+        bench.crash_and_restart(Span::secs(3)).await;
+        bench.run(Span::secs(12)).await;
+    }
+    let writes = bench.writes();
+    bench.run(Span::secs(60)).await;
+    let told = incident(&bench);
+    assert!(told.contains("crash loop"), "{told}");
+    assert_eq!(bench.writes(), writes, "nothing is done for a run that may die at once");
+    bench.run(Span::mins(5)).await;
+    assert_eq!(bench.listening(), (4, 4));
+}
