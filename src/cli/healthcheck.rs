@@ -35,7 +35,9 @@ fn ask(address: SocketAddr) -> anyhow::Result<()> {
 fn exchange(stream: &mut TcpStream, address: SocketAddr) -> std::io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: who answers after the first of several resets the connection by closing it.
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(STATUS_LINE).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
@@ -52,9 +54,12 @@ mod tests {
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 256];
-            let read = stream.read(&mut request).unwrap();
-            assert!(request[..read].starts_with(b"GET /healthz HTTP/1.1\r\n"));
+            let (mut request, mut piece) = (Vec::new(), [0; 256]);
+            while !request.ends_with(b"\r\n\r\n") {
+                let read = stream.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..read]);
+            }
+            assert!(request.starts_with(b"GET /healthz HTTP/1.1\r\n"));
             stream.write_all(answer.as_bytes()).unwrap();
         });
         address
