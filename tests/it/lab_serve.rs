@@ -43,10 +43,7 @@ fn a_crash_that_is_typed_is_seen_and_healed_before_the_eyes_of_the_person() {
     hears(&mut lines, &["Status page   http://127.0.0.1:", "/metrics", "explain linux-0", "crash", "quit"]);
     hears(&mut lines, &["linux-1: listening"]);
     writeln!(input, "crash").unwrap();
-    hears(
-        &mut lines,
-        &["GARM is killed", "the manager is restarted", "linux-1: conflict_abandoned", "linux-1: listening"],
-    );
+    hears(&mut lines, &["GARM is killed", "garm is restarted", "linux-1: conflict_abandoned", "linux-1: listening"]);
     writeln!(input, "where").unwrap();
     hears(&mut lines, &["Status page"]);
     writeln!(input, "quit").unwrap();
@@ -62,7 +59,7 @@ fn a_word_that_is_no_fault_is_answered_and_a_closed_terminal_ends_nothing() {
     drop(input);
     hears(&mut errors, &["there is no \"explode\"; `help` lists the commands"]);
     let mut lines = BufReader::new(lab.0.stdout.take().unwrap()).lines();
-    hears(&mut lines, &["watches and writes nothing", "GARM is killed", "the manager is down"]);
+    hears(&mut lines, &["watches and writes nothing", "GARM is killed", "garm is down"]);
     assert_eq!(lab.0.try_wait().unwrap(), None, "it serves on");
     let told = Command::new("kill").args(["-TERM", &lab.0.id().to_string()]).status().unwrap();
     assert!(told.success());
