@@ -42,7 +42,7 @@ pub(crate) enum Broken {
     NeverEnables,
     /// It sees no session of the manager, whatever there is. I4.
     BlindToSessions,
-    /// Its journal keeps how a treatment began, and no step after it. I6.
+    /// Its journal keeps how a treatment began, and no step after it: it forgets what it must undo. I3.
     Forgetful,
 }
 
