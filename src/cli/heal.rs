@@ -7,6 +7,7 @@ use super::picture::{find, picture};
 use super::{Failure, medic, render};
 use crate::config::Config;
 use crate::decide::order::in_words;
+use crate::decide::policy::Mode;
 use crate::exit::{ExitCode, Treated, of_set};
 use crate::export::words;
 use crate::model::order::{ORDER_LASTS, Order, OrderAnswer, Ordered};
@@ -47,10 +48,9 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
             code = carried_out(config, &shared, name, &order) => code,
         }
     });
-    if code.as_ref().is_ok_and(|code| matches!(code, ExitCode::Interrupted | ExitCode::Terminated)) {
-        let engines = engines(config, &shared, &real_carrier)?;
-        medic::runtime()?.block_on(medic::settle(engines, shared.clock.as_ref()));
-    }
+    // Whatever came of it, this process leaves nothing half done. Where another medic holds the lease, it sees to that.
+    let left = engines(config, &shared, &real_carrier)?;
+    medic::runtime()?.block_on(medic::settle(left, shared.clock.as_ref()));
     shared.lease.release();
     code
 }
@@ -99,7 +99,10 @@ fn confirmed(set: &SetStatus) -> Result<bool, Failure> {
 async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order: &Order) -> Result<ExitCode, Failure> {
     let mut engine = match shared.lease.hold().map_err(Failure::internal)? {
         LeaseState::Held => {
-            let all = engines(config, shared, &real_carrier)?;
+            // Nothing is begun but what was ordered, which the mode does not hold back.
+            let mut config = config.clone();
+            config.run.mode = Mode::Observe;
+            let all = engines(&config, shared, &real_carrier)?;
             all.into_iter().find(|engine| engine.name() == name)
         }
         LeaseState::HeldByOther { holder, .. } => {

@@ -14,7 +14,7 @@ use crate::run::lease::Lease;
 use crate::store::Store;
 use anyhow::Context as _;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal as listen};
+use tokio::signal::unix::{self, SignalKind};
 
 /// The longest that settling takes after a signal.
 const SETTLE_LIMIT: Span = Span::secs(8);
@@ -35,17 +35,33 @@ impl Signal {
     }
 }
 
-/// Resolves at the first signal that asks the process to end. Where signals cannot be listened for, never.
-pub(super) async fn signal() -> Signal {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()))
-    else {
-        tracing::error!("signals cannot be listened for");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => Signal::Interrupt,
-        _ = terminate.recv() => Signal::Terminate,
+/// Listens for signals for as long as it lives: one that comes while nobody waits is told at the next wait.
+pub(super) struct Signals(Option<(unix::Signal, unix::Signal)>);
+
+impl Signals {
+    /// Begins; needs a runtime.
+    pub(super) fn listen() -> Self {
+        let both = (unix::signal(SignalKind::interrupt()), unix::signal(SignalKind::terminate()));
+        let (Ok(interrupt), Ok(terminate)) = both else {
+            tracing::error!("signals cannot be listened for");
+            return Self(None);
+        };
+        Self(Some((interrupt, terminate)))
     }
+
+    /// Resolves at the next signal that asks the process to end. Where signals cannot be listened for, never.
+    pub(super) async fn next(&mut self) -> Signal {
+        let Some((interrupt, terminate)) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = interrupt.recv() => Signal::Interrupt,
+            _ = terminate.recv() => Signal::Terminate,
+        }
+    }
+}
+
+/// Resolves at the first signal that asks the process to end.
+pub(super) async fn signal() -> Signal {
+    Signals::listen().next().await
 }
 
 /// One thread is enough: the work per pass is small, and a sidecar should be too.

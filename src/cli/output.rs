@@ -23,6 +23,16 @@ impl Failure {
         Self::Internal(error.into())
     }
 
+    /// In words, for the log of a process that goes on.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Config(report) => report.to_string(),
+            Self::Usage(what) => what.clone(),
+            Self::Internal(error) => format!("{error:#}"),
+            Self::ReaderGone => "the reader of stdout has gone".to_owned(),
+        }
+    }
+
     /// Tells a person, once, and gives the exit code.
     pub(super) fn report(self) -> ExitCode {
         match self {

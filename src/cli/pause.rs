@@ -7,6 +7,7 @@ use super::{Failure, medic};
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::model::{ManagerName, PauseScope};
+use crate::run::pause_file;
 use crate::store::NewPause;
 
 /// Runs `pause`.
@@ -52,6 +53,10 @@ pub(super) fn resume(args: &ResumeArgs, config: &Config) -> Result<ExitCode, Fai
     for pause in left {
         let end = pause.expires.map_or_else(|| "until resumed".to_owned(), |end| format!("until {end}"));
         data(&format!("still paused {end}: {}, by {}: {}\n", words(&pause.scope), pause.author, pause.reason))?;
+    }
+    if let Some(pause) = pause_file::read(&config.run.state_dir, now) {
+        let (file, what) = (config.run.state_dir.join(pause_file::FILE_NAME), words(&pause.scope));
+        data(&format!("still paused: {what}, until {} is removed: {}\n", file.display(), pause.reason))?;
     }
     Ok(ExitCode::Well)
 }

@@ -1,17 +1,19 @@
-//! `run`. A configuration file that changes is read again: a good one takes the place of the old one, a bad one is
-//! told and changes nothing.
+//! `run`. A configuration file that changes is read again: a good one takes the place of the old one, a bad one, or one
+//! that cannot be put to work, is told and changes nothing.
 
 use super::args::RunArgs;
+use super::medic::Signals;
 use super::{Failure, medic};
 use crate::config::{Checked, Config};
 use crate::exit::ExitCode;
 use crate::export::server::Board;
 use crate::model::Span;
 use crate::run::assemble::{Shared, engines, real_carrier};
+use crate::run::engine::Engine;
 use crate::run::service::{Publisher, run as serve};
 use crate::store::LeaseState;
 use anyhow::Context as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as Socket};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -28,55 +30,92 @@ enum End {
     Changed(Box<Config>),
 }
 
+/// A configuration put to work.
+struct Round {
+    config: Config,
+    shared: Shared,
+    engines: Vec<Engine>,
+    socket: Socket,
+}
+
 /// Runs the command; `reread` gives the configuration as it is now.
 pub(super) fn run(_args: &RunArgs, config: Config, reread: Reread<'_>) -> Result<ExitCode, Failure> {
     let runtime = medic::runtime()?;
-    let mut config = config;
-    let mut listener = listen(config.http.listen)?;
+    let mut signals = runtime.block_on(async { Signals::listen() });
+    let mut round = prepare(config, None)?;
+    // A changed configuration that could not be put to work, until it changes again.
+    let mut unusable = None;
     loop {
-        let socket = listener.try_clone().context("cannot share the listening socket")?;
-        match runtime.block_on(watch(&config, socket, reread))? {
+        let (config, socket) = (round.config.clone(), again(&round.socket)?);
+        let changed = match runtime.block_on(watch(round, unusable.as_ref(), reread, &mut signals))? {
             End::Signal(code) => return Ok(code),
-            End::Changed(changed) => {
+            End::Changed(changed) => *changed,
+        };
+        let kept = (config.http.listen == changed.http.listen).then(|| again(&socket)).transpose()?;
+        round = match prepare(changed.clone(), kept) {
+            Ok(round) => {
                 tracing::info!("the configuration has changed; going on with the new one");
-                if changed.http.listen != config.http.listen {
-                    listener = listen(changed.http.listen)?;
-                }
-                config = *changed;
+                unusable = None;
+                round
             }
-        }
+            Err(failure) => {
+                let why = failure.words();
+                tracing::error!(why, "the changed configuration cannot be put to work; going on with the one before");
+                unusable = Some(changed);
+                prepare(config, Some(socket))?
+            }
+        };
     }
 }
 
-fn listen(address: SocketAddr) -> Result<std::net::TcpListener, Failure> {
-    let listener = std::net::TcpListener::bind(address)
+fn again(socket: &Socket) -> Result<Socket, Failure> {
+    Ok(socket.try_clone().context("cannot share the listening socket")?)
+}
+
+/// Everything that can fail, before anything is begun. `socket` listens already, if it is given.
+fn prepare(config: Config, socket: Option<Socket>) -> Result<Round, Failure> {
+    let socket = match socket {
+        Some(socket) => socket,
+        None => listen(config.http.listen)?,
+    };
+    let shared = medic::shared(&config)?;
+    let engines = engines(&config, &shared, &real_carrier)?;
+    Ok(Round { config, shared, engines, socket })
+}
+
+fn listen(address: SocketAddr) -> Result<Socket, Failure> {
+    let socket = Socket::bind(address)
         .with_context(|| format!("cannot listen on {address} (http.listen); is another medic running?"))?;
-    listener.set_nonblocking(true).context("cannot make the listening socket non-blocking")?;
-    Ok(listener)
+    socket.set_nonblocking(true).context("cannot make the listening socket non-blocking")?;
+    Ok(socket)
 }
 
 /// Watches with one configuration until a signal, or until there is another one.
-async fn watch(config: &Config, socket: std::net::TcpListener, reread: Reread<'_>) -> Result<End, Failure> {
-    let shared = medic::shared(config)?;
+async fn watch(
+    round: Round,
+    unusable: Option<&Config>,
+    reread: Reread<'_>,
+    signals: &mut Signals,
+) -> Result<End, Failure> {
+    let Round { config, shared, engines, socket } = round;
     if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
         tracing::warn!(
             holder, %until,
             "another medic holds the lease; watching without acting until it is released or runs out"
         );
     }
-    let engines = engines(config, &shared, &real_carrier)?;
     let publisher = Arc::new(Publisher {
         board: Arc::new(Board::default()),
         metrics: Arc::clone(&shared.metrics),
         clock: Arc::clone(&shared.clock),
-        mode: medic::mode(config),
+        mode: medic::mode(&config),
         interval: config.run.interval,
         order: config.managers.iter().map(|manager| manager.name.clone()).collect(),
         latest: Mutex::default(),
     });
     let listener = TcpListener::from_std(socket).context("cannot use the listening socket")?;
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), mode = medic::mode(config), address = %config.http.listen,
+        version = env!("CARGO_PKG_VERSION"), mode = medic::mode(&config), address = %config.http.listen,
         managers = config.managers.len(), interval = %config.run.interval,
         "scaleset-medic watches; the status page is at / on this address"
     );
@@ -84,11 +123,11 @@ async fn watch(config: &Config, socket: std::net::TcpListener, reread: Reread<'_
     let shutdown = async {
         let end = tokio::select! {
             biased;
-            signal = medic::signal() => {
+            signal = signals.next() => {
                 tracing::info!(?signal, "asked to end; open intents are settled first");
                 End::Signal(signal.exit_code())
             }
-            changed = changed(config, &shared, reread) => End::Changed(changed),
+            changed = changed(&config, unusable, &shared, reread) => End::Changed(changed),
         };
         let _ = told.send(end);
     };
@@ -98,17 +137,17 @@ async fn watch(config: &Config, socket: std::net::TcpListener, reread: Reread<'_
     Ok(ended.await.unwrap_or(End::Signal(ExitCode::Internal)))
 }
 
-/// Resolves with a configuration that differs and has no mistakes.
-async fn changed(config: &Config, shared: &Shared, reread: Reread<'_>) -> Box<Config> {
+/// Resolves with a configuration that differs, has no mistakes, and was not found unusable.
+async fn changed(config: &Config, unusable: Option<&Config>, shared: &Shared, reread: Reread<'_>) -> Box<Config> {
     let mut told = None;
+    shared.metrics.config_read(unusable.is_none());
     loop {
         shared.clock.sleep(REREAD_EVERY).await;
         let refused = match reread() {
-            Ok(now) if now.config != *config => return Box::new(now.config),
-            Ok(_) | Err(Failure::ReaderGone) => None,
-            Err(Failure::Config(report)) => Some(report.to_string()),
-            Err(Failure::Usage(what)) => Some(what),
-            Err(Failure::Internal(error)) => Some(format!("{error:#}")),
+            Ok(now) if now.config == *config => None,
+            Ok(now) if Some(&now.config) == unusable => continue,
+            Ok(now) => return Box::new(now.config),
+            Err(failure) => Some(failure.words()),
         };
         shared.metrics.config_read(refused.is_none());
         if refused.is_some() && refused != told {

@@ -70,6 +70,8 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
     held.extend(frozen(input, proposal.set));
     if proposal.by == By::Order {
+        // Weak evidence may miss a listener that runs, whoever asks.
+        held.extend(weak(proposal.finding));
         held.extend(sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
         return held;
     }
@@ -167,15 +169,18 @@ fn settle(input: &Input<'_>, finding: &Finding, probe: bool) -> Option<Held> {
 fn confirmation(finding: &Finding, probe: bool, policy: &Policy) -> Option<Held> {
     let needed = match finding.confidence {
         Confidence::Weak | Confidence::Strong | Confidence::Proof if probe => PROBE_CONFIRM,
-        Confidence::Weak => {
-            return Some(guard(Guard::Confirmation, "weak evidence", "strong evidence, or proof", None));
-        }
+        Confidence::Weak => return weak(finding),
         Confidence::Strong => policy.confirm_strong.max(1),
         Confidence::Proof => 1,
     };
     let seen = finding.seen;
     (seen < needed)
         .then(|| guard(Guard::Confirmation, format!("{seen} of {needed} sweeps"), format!("{needed} sweeps"), None))
+}
+
+fn weak(finding: &Finding) -> Option<Held> {
+    (finding.confidence == Confidence::Weak)
+        .then(|| guard(Guard::Confirmation, "weak evidence", "strong evidence, or proof", None))
 }
 
 fn in_flight(sweeping: &Sweeping, policy: &Policy) -> Option<Held> {

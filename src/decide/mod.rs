@@ -40,8 +40,7 @@ mod tests;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName,
-    ManagerState, Now, Order, OrderAnswer, Ordered, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SessionId, SetDecision,
-    Treatment, Waiting, Wall,
+    ManagerState, Now, Order, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
 };
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
@@ -116,7 +115,7 @@ pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
                 Outlook::Settled(decision) => decision,
                 Outlook::Wants(remedy, set) => {
                     let rows = records.rows(set.id);
-                    let by = if order_for(input, set.id).is_some() { By::Order } else { By::Policy };
+                    let by = if order::of(input, set.id).is_some() { By::Order } else { By::Policy };
                     weigh(input, &mut sweeping, &Proposal { remedy: &remedy, set, finding, rows, by })
                 }
             },
@@ -158,8 +157,8 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
         now: input.now.wall,
         policy: input.policy,
     });
-    if let Some(order) = order_for(input, set.id) {
-        return match carry_out(input, finding, set, order, &prescription) {
+    if let Some(order) = order::of(input, set.id) {
+        return match order::remedy(input, finding, set, order, &prescription) {
             Ok(remedy) => Outlook::Wants(remedy, set),
             Err(_) => Outlook::Settled(Decision::Leave),
         };
@@ -169,83 +168,6 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
         Prescription::Watch(waiting, until) => Outlook::Settled(Decision::Watch { waiting, until }),
         Prescription::Escalate(escalation) => Outlook::Settled(Decision::Escalate { escalation }),
         Prescription::Apply(remedy) => Outlook::Wants(remedy, set),
-    }
-}
-
-/// Sweeps that an order gives a diagnosis to become clear.
-const UNCLEAR_SWEEPS: u32 = 5;
-
-/// What is said to an order, from this sweep's decision about its set.
-#[must_use]
-pub fn answer(input: &Input<'_>, order: &Order, decision: &Decision) -> OrderAnswer {
-    let refused = |why: String| OrderAnswer::Refused { why };
-    match decision {
-        Decision::Treating { treatment } => OrderAnswer::Treating { treatment: *treatment },
-        Decision::Act { .. } => OrderAnswer::Waiting { why: "it begins".to_owned() },
-        Decision::Withhold { guards, .. } => {
-            let why: Vec<_> = guards.iter().map(|held| format!("{}: {}", held.guard, held.value)).collect();
-            OrderAnswer::Waiting { why: why.join("; ") }
-        }
-        Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } => {
-            let (Some(finding), Some(set)) = (input.findings.get(&order.set), input.sets.get(&order.set)) else {
-                return refused("the manager does not show the set".to_owned());
-            };
-            let unclear = matches!(finding.diagnosis, Diagnosis::Settling | Diagnosis::Unknown);
-            if unclear && finding.seen < UNCLEAR_SWEEPS {
-                let why = format!("the set is {} so far", finding.diagnosis);
-                return OrderAnswer::Waiting { why };
-            }
-            let sight = sight(input, finding, set);
-            let row = ledger_row(input, &order.what);
-            let why = match &order.what {
-                Ordered::Heal => order::heal(&sight),
-                Ordered::DeleteSession { session } => order::delete(&sight, session, row),
-            };
-            refused(why.err().unwrap_or_else(|| "there is nothing to do".to_owned()))
-        }
-    }
-}
-
-/// Whether a deletion that a person ordered may still go out.
-#[must_use]
-pub fn order_holds(sight: &order::Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) -> bool {
-    order::delete(sight, session, ledger.iter().find(|row| row.id == *session)).is_ok()
-}
-
-fn order_for<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a Order> {
-    input.orders.iter().rev().find(|order| order.set == set)
-}
-
-fn ledger_row<'a>(input: &Input<'a>, what: &Ordered) -> Option<&'a LedgerSession> {
-    match what {
-        Ordered::Heal => None,
-        Ordered::DeleteSession { session } => input.ledger.iter().find(|row| row.id == *session),
-    }
-}
-
-fn sight<'a>(input: &Input<'a>, finding: &'a Finding, set: &'a ScaleSet) -> order::Sight<'a> {
-    order::Sight {
-        finding,
-        set,
-        manager: CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner },
-        generation: input.generation,
-        covered: input.can_probe_sessions.contains(&set.id) && set.has_place(),
-    }
-}
-
-fn carry_out(
-    input: &Input<'_>,
-    finding: &Finding,
-    set: &ScaleSet,
-    order: &Order,
-    prescription: &Prescription,
-) -> Result<Remedy, String> {
-    let sight = sight(input, finding, set);
-    match (&order.what, prescription) {
-        // What we would do by ourselves is better founded than a bare toggle; a session probe heals nothing.
-        (Ordered::Heal, Prescription::Apply(remedy)) if budget::kind_is_heal(remedy.kind()) => Ok(remedy.clone()),
-        (Ordered::Heal, _) => order::heal(&sight),
-        (Ordered::DeleteSession { session }, _) => order::delete(&sight, session, ledger_row(input, &order.what)),
     }
 }
 

@@ -1,17 +1,83 @@
 //! A person's order (`heal SET`): what it may do, and what it may not.
 //!
-//! It lifts the limits on our own doing: settle time, confirmation, canary, budgets, back-off, breaker, blast radius,
-//! and the mode `observe`. It lifts nothing that keeps from harm: a running listener is never interrupted, a set that
-//! a person disabled is not enabled, a session of the living run is never deleted. A session that a person names may
+//! It lifts the limits on our own doing: settle time, repeated confirmation, canary, budgets, back-off, breaker, blast
+//! radius, and the mode `observe`. It lifts nothing that keeps from harm: nothing is done on weak evidence, which may
+//! miss a listener that runs; a set that a person disabled is not enabled; a session of the living run is never deleted. A session that a person names may
 //! be one that we never saw or cannot place; then the manager's own refusal must show that it is not the manager's: who
 //! holds a session is not refused one.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
+use super::remedy::Prescription;
 use super::stale::{self, CurrentManager, NotStale};
+use super::{Input, budget};
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Diagnosis, Enablement, Finding, Generation, ManagerState, Remedy, ScaleSet, SessionId, WorkerState,
+    Decision, Diagnosis, Enablement, Finding, Generation, ManagerState, Order, OrderAnswer, Ordered, Remedy, ScaleSet,
+    ScaleSetId, SessionId, WorkerState,
 };
+
+/// Sweeps that an order gives a diagnosis to become clear.
+const UNCLEAR_SWEEPS: u32 = 5;
+
+/// The order for a set, the latest of several.
+pub(super) fn of<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a Order> {
+    input.orders.iter().rev().find(|order| order.set == set)
+}
+
+/// The remedy of an order; or why there is none.
+pub(super) fn remedy(
+    input: &Input<'_>,
+    finding: &Finding,
+    set: &ScaleSet,
+    order: &Order,
+    prescription: &Prescription,
+) -> Result<Remedy, String> {
+    match (&order.what, prescription) {
+        // What we would do by ourselves is better founded than a bare toggle; a session probe heals nothing.
+        (Ordered::Heal, Prescription::Apply(remedy)) if budget::kind_is_heal(remedy.kind()) => Ok(remedy.clone()),
+        (Ordered::Heal | Ordered::DeleteSession { .. }, _) => carry_out(input, finding, set, order),
+    }
+}
+
+/// What is said to an order, from this sweep's decision about its set.
+#[must_use]
+pub fn answer(input: &Input<'_>, order: &Order, decision: &Decision) -> OrderAnswer {
+    match decision {
+        Decision::Treating { treatment } => OrderAnswer::Treating { treatment: *treatment },
+        Decision::Act { .. } => OrderAnswer::Waiting { why: "it begins".to_owned() },
+        Decision::Withhold { guards, .. } => {
+            let why: Vec<_> = guards.iter().map(|held| format!("{}: {}", held.guard, held.value)).collect();
+            OrderAnswer::Waiting { why: why.join("; ") }
+        }
+        Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } => refusal(input, order),
+    }
+}
+
+fn refusal(input: &Input<'_>, order: &Order) -> OrderAnswer {
+    let (Some(finding), Some(set)) = (input.findings.get(&order.set), input.sets.get(&order.set)) else {
+        return OrderAnswer::Refused { why: "the manager does not show the set".to_owned() };
+    };
+    let unclear = matches!(finding.diagnosis, Diagnosis::Settling | Diagnosis::Unknown);
+    if unclear && finding.seen < UNCLEAR_SWEEPS {
+        return OrderAnswer::Waiting { why: format!("the set is {} so far", finding.diagnosis) };
+    }
+    let why = carry_out(input, finding, set, order).err();
+    OrderAnswer::Refused { why: why.unwrap_or_else(|| "there is nothing to do".to_owned()) }
+}
+
+fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, order: &Order) -> Result<Remedy, String> {
+    let sight = Sight {
+        finding,
+        set,
+        manager: CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner },
+        generation: input.generation,
+        covered: input.can_probe_sessions.contains(&set.id) && set.has_place(),
+    };
+    match &order.what {
+        Ordered::Heal => heal(&sight),
+        Ordered::DeleteSession { session } => delete(&sight, session, input.ledger),
+    }
+}
 
 /// What an order looks at.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +98,7 @@ pub struct Sight<'a> {
 ///
 /// # Errors
 /// In words, for the person.
-pub fn heal(sight: &Sight<'_>) -> Result<Remedy, String> {
+fn heal(sight: &Sight<'_>) -> Result<Remedy, String> {
     untouchable(sight)?;
     match (sight.finding.diagnosis, sight.generation) {
         (Diagnosis::ConflictAbandoned | Diagnosis::StartAbandoned | Diagnosis::Unheld, _)
@@ -48,11 +114,13 @@ pub fn heal(sight: &Sight<'_>) -> Result<Remedy, String> {
     }
 }
 
-/// The remedy of an order to delete a session; or every reason against it.
+/// The remedy of an order to delete a session; or every reason against it. Asked again at every attempt: see the
+/// ledger's row of the session, if it has one.
 ///
 /// # Errors
 /// In words, for the person.
-pub fn delete(sight: &Sight<'_>, session: &SessionId, row: Option<&LedgerSession>) -> Result<Remedy, String> {
+pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) -> Result<Remedy, String> {
+    let row = ledger.iter().find(|row| row.id == *session);
     untouchable(sight)?;
     if !sight.covered {
         return Err("no GitHub credential of ours covers the set; configure one under [[github]]".to_owned());
@@ -186,7 +254,7 @@ mod tests {
         let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(RUN), owner: Some(&owner) };
         let set = scale_set(1);
         let sight = Sight { finding: &finding, set: &set, manager, generation: Generation::GivesUp, covered: true };
-        delete(&sight, &SessionId::new("s-1"), row)
+        delete(&sight, &SessionId::new("s-1"), row.map(std::slice::from_ref).unwrap_or_default())
     }
 
     fn row(run: Incarnation) -> LedgerSession {

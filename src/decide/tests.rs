@@ -3,7 +3,8 @@
 use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, scale_set, scale_set_of};
 use super::*;
 use crate::model::{
-    Confidence, Diagnosis, Escalation, Fact, Held, Mono, Outcome, Revision, Span, Step, TreatmentId, WorkerState,
+    Confidence, Diagnosis, Escalation, Fact, Held, Mono, Ordered, Outcome, Revision, SessionId, Span, Step,
+    TreatmentId, WorkerState,
 };
 
 const RUN: Incarnation = Incarnation(mins(60));
@@ -492,7 +493,10 @@ fn an_order_lifts_our_own_limits_and_no_others() {
     assert!(matches!(ordered.decide().remove(1), Decision::Withhold { .. }), "the other set is not ordered");
     let frozen = ordered.with(|w| w.blind = true);
     assert_eq!(frozen.guards().iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Frozen]);
-    let mut well = frozen.with(|w| w.blind = false);
+    let mut weak = frozen.with(|w| w.blind = false);
+    weak.finding().confidence = Confidence::Weak;
+    assert_eq!(weak.guards().iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Confirmation]);
+    let mut well = weak;
     well.finding().worker.0 = WorkerState::Listening;
     assert_eq!(well.first(), Decision::Leave, "its listener runs");
 }

@@ -361,7 +361,7 @@ impl Engine {
         for order in orders {
             let decision = decisions.iter().find(|decision| decision.set == order.set);
             let answer = match decision {
-                Some(decided) => decide::answer(&input, order, &decided.decision),
+                Some(decided) => decide::order::answer(&input, order, &decided.decision),
                 None => OrderAnswer::Refused { why: "the manager does not show the set".to_owned() },
             };
             self.answer(order, &answer);
@@ -512,6 +512,11 @@ fn view<'a>(fleet: &'a Fleet, ledger: &[LedgerSession], treatment: &Treatment) -
     }
 }
 
+/// The manager, as a proof of staleness needs it.
+pub(super) fn present(fleet: &Fleet) -> CurrentManager<'_> {
+    CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() }
+}
+
 /// Whether the session that a treatment is to end is provably stale still.
 fn still_stale(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -> bool {
     let (Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }) = &treatment.remedy else {
@@ -521,7 +526,7 @@ fn still_stale(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -
     if treatment.ordered.is_some() {
         return order_holds(fleet, ledger, treatment, set, session);
     }
-    let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
+    let manager = present(fleet);
     let rows = ledger.iter().filter(|row| row.set == treatment.set);
     stale::newest_is_stale(rows, set, manager).is_ok_and(|proof| proof.session() == session)
 }
@@ -535,10 +540,9 @@ fn order_holds(
     session: &SessionId,
 ) -> bool {
     let Some(finding) = fleet.findings.get(&treatment.set) else { return false };
-    let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
     let covered = treatment.place.is_some();
-    let sight = decide::order::Sight { finding, set, manager, generation: fleet.generation, covered };
-    decide::order_holds(&sight, session, ledger)
+    let sight = decide::order::Sight { finding, set, manager: present(fleet), generation: fleet.generation, covered };
+    decide::order::delete(&sight, session, ledger).is_ok()
 }
 
 fn merged<'a>(history: Vec<Treatment>, newer: impl IntoIterator<Item = &'a Treatment>) -> Vec<Treatment> {

@@ -5,7 +5,7 @@
 //! - [`once`]: all managers until there is nothing more to learn or to do (`once`).
 //! - [`assemble`]: configuration → engines.
 //! - [`checkup`]: one look at every source, for `doctor`.
-//! - `pause_file`: a pause by a file in the state directory.
+//! - [`pause_file`]: a pause by a file in the state directory.
 //! - [`lease`]: which medic of several on one store may act.
 //! - [`chronicle`]: the manager's log, followed for evidence and for the ledger.
 //! - [`account`]: what a pass changed, told once; [`report`]: the picture after it; [`incident`]: the incident in words.
@@ -19,6 +19,6 @@ mod incident;
 mod kept;
 pub mod lease;
 pub mod once;
-mod pause_file;
+pub mod pause_file;
 pub mod report;
 pub mod service;

@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 
 /// The file's name in the state directory.
-const FILE_NAME: &str = "pause";
+pub const FILE_NAME: &str = "pause";
 /// The most of it that is read.
 const BYTES_MAX: u64 = 64 * 1024;
 
@@ -27,7 +27,7 @@ struct Wish {
 
 /// The pause that the state directory's file asks for; `None` where there is no such file, or it is over.
 #[must_use]
-pub(super) fn read(state_dir: &Path, now: Wall) -> Option<Pause> {
+pub fn read(state_dir: &Path, now: Wall) -> Option<Pause> {
     let path = state_dir.join(FILE_NAME);
     let read = std::fs::File::open(&path).and_then(|file| {
         let mut text = String::new();

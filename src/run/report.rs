@@ -1,11 +1,11 @@
 //! One pass → the picture that metrics, the status API, the page and the commands show.
 
-use super::engine::{Parts, Restart};
+use super::engine::{Parts, Restart, present};
 use super::incident;
 use crate::decide::breaker::{self, Breaker};
 use crate::decide::budget;
 use crate::decide::order::in_words;
-use crate::decide::stale::{CurrentManager, newest_is_stale};
+use crate::decide::stale::newest_is_stale;
 use crate::diagnose::{Fleet, ProbeAnswer};
 use crate::model::session::LedgerSession;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState, TreatmentSummary};
@@ -187,7 +187,7 @@ fn not_deleted(picture: &Picture<'_>, set: &ScaleSet, finding: &Finding) -> Vec<
         return Vec::new();
     }
     let fleet = picture.fleet;
-    let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() };
+    let manager = present(fleet);
     let rows = picture.ledger.iter().filter(|row| row.set == set.id);
     let against = newest_is_stale(rows, set, manager).err().unwrap_or_default();
     let mut words: Vec<String> = against.into_iter().map(|reason| in_words(reason).to_owned()).collect();

@@ -411,13 +411,55 @@ async fn a_changed_configuration_is_taken_over_and_a_bad_one_is_told() {
     };
     std::fs::write(&medic.config, good.replace("mode = ", "mood = ")).unwrap();
     shows("scaleset_medic_config_last_reload_successful 0").await;
-    shows("mode=\"observe\"").await;
+    shows("build_info{mode=\"observe\"").await;
     std::fs::write(&medic.config, good.replace("\"observe\"", "\"heal\"")).unwrap();
-    shows("mode=\"heal\"").await;
+    shows("build_info{mode=\"heal\"").await;
+    shows("scaleset_medic_config_last_reload_successful 1").await;
+    // Without mistakes, and yet of no use: somebody else listens there.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = good.replace(&medic.address, &taken.local_addr().unwrap().to_string());
+    std::fs::write(&medic.config, elsewhere).unwrap();
+    shows("scaleset_medic_config_last_reload_successful 0").await;
+    shows("build_info{mode=\"heal\"").await;
+    std::fs::write(&medic.config, good.replace("\"observe\"", "\"heal\"")).unwrap();
     shows("scaleset_medic_config_last_reload_successful 1").await;
     medic.ready().await;
     signal(&child, "-TERM");
     let output = finish(child).await;
     assert_eq!(output.status.code(), Some(143), "{}", told(&output));
     assert!(told(&output).contains("going on with the one that was read before"), "{}", told(&output));
+    assert!(told(&output).contains("cannot be put to work"), "{}", told(&output));
+}
+
+#[tokio::test]
+async fn heal_in_heal_mode_treats_the_one_set_and_leaves_none_half_done() {
+    let servers = Servers::start(Generation::PreFix, 3);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let healed = medic.run(&["heal", "linux-0", "--yes"]).await;
+    assert_eq!(healed.status.code(), Some(0), "{}", told(&healed));
+    assert_eq!(servers.writes(), 2, "nothing but the order was carried out: {}", told(&healed));
+    assert_eq!(servers.with(|world| world.listening(0)), (1, 3), "no set is left disabled");
+}
+
+#[tokio::test]
+async fn heal_that_is_stopped_leaves_its_set_enabled() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "observe");
+    let child = medic.spawn(&["heal", "linux-0", "--yes"]);
+    servers.until("the set is disabled", |world| world.listening(0).1 == 0).await;
+    signal(&child, "-TERM");
+    let output = finish(child).await;
+    assert_eq!(output.status.code(), Some(143), "{}", told(&output));
+    assert_eq!(servers.with(|world| world.listening(0).1), 1, "{}", told(&output));
+}
+
+#[tokio::test]
+async fn resume_says_that_a_file_still_pauses() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    let medic = Medic::of(&servers.garm, "heal");
+    std::fs::write(medic.dir.path().join("pause"), "reason = \"upgrade\"\n").unwrap();
+    let resumed = medic.run(&["resume"]).await;
+    assert!(told(&resumed).contains("still paused") && told(&resumed).contains("upgrade"), "{}", told(&resumed));
 }
