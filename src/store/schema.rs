@@ -13,8 +13,10 @@ const APPLICATION_ID: i64 = 0x7373_6d64;
 /// Entry N brings a file from version N to N + 1. Never edit a released one.
 const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
-/// Orders of people.
+/// Orders of people. And a disable that an earlier release was about to send may have been sent: it kept no date of that.
 const VERSION_2: &str = "
+UPDATE treatments SET body = json_set(body, '$.step.sent', json_extract(body, '$.step_at'))
+    WHERE closed IS NULL AND CASE WHEN json_valid(body) THEN json_extract(body, '$.step.step') = 'disabling' END;
 CREATE TABLE orders (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     manager TEXT    NOT NULL,

@@ -137,6 +137,37 @@ fn a_file_that_is_not_a_sound_store_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_disable_of_an_earlier_release_may_have_been_sent() {
+    let home = Home::new();
+    let store = home.open();
+    let step = Step::Disabling { seen: Revision::new("seen"), sent: None };
+    Journal::open(&store, open(0, 1, Wall(7_000), step)).unwrap();
+    store.store.lock().execute_batch("DROP TABLE orders; PRAGMA user_version = 1").unwrap();
+    drop(store);
+    let rows = home.open().unfinished().unwrap();
+    assert_eq!(rows[0].step, Step::Disabling { seen: Revision::new("seen"), sent: Some(Wall(7_000)) });
+}
+
+#[test]
+fn an_order_waits_is_answered_once_and_grows_old() {
+    use crate::model::order::{ORDER_LASTS, OrderAnswer, Ordered};
+    let home = Home::new();
+    let store = home.open();
+    let now = Wall(1_000_000);
+    let first = store.place_order(ScaleSetId(1), Ordered::Heal, "alice", now).unwrap();
+    let session = SessionId::new("s-1");
+    let second = store.place_order(ScaleSetId(2), Ordered::DeleteSession { session }, "bob", now).unwrap();
+    let open = |at| store.orders(at).unwrap();
+    assert_eq!(open(now), [first.clone(), second.clone()]);
+    store.answer_order(first.id, &OrderAnswer::Waiting { why: "settle".to_owned() }).unwrap();
+    assert_eq!(open(now).len(), 2, "it waits");
+    let refused = OrderAnswer::Refused { why: "it listens".to_owned() };
+    store.answer_order(first.id, &refused).unwrap();
+    assert_eq!((open(now), store.order_answer(first.id).unwrap()), (vec![second], Some(refused)));
+    assert_eq!(open(now.plus(ORDER_LASTS)), [], "too old to be carried out");
+}
+
+#[test]
 fn a_state_directory_that_cannot_be_is_told_apart() {
     let home = Home::new();
     let missing = Store::open(&home.dir().join("below")).unwrap_err();

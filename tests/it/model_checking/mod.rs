@@ -43,12 +43,6 @@ fn one_set_and_one_medic() {
 }
 
 #[test]
-#[ignore = "a deeper run for those who have some minutes"]
-fn one_set_and_three_mishaps() {
-    explore("one set, one medic, 3 mishaps", System::of(1, 1, 3, 8));
-}
-
-#[test]
 fn two_sets_and_one_medic() {
     explore("two sets, one medic, 1 mishap", System::of(2, 1, 1, 8));
 }
@@ -62,12 +56,6 @@ fn three_sets_of_which_one_at_once() {
 fn one_at_once() -> System {
     let scenarios = vec![Scenario::AbandonedKnown, Scenario::AbandonedUnknown];
     System { policy: medic::policy(1), scenarios, ..System::of(3, 1, 1, 4) }
-}
-
-#[test]
-#[ignore = "a deeper run for those who have some minutes"]
-fn two_sets_and_two_mishaps() {
-    explore("two sets, one medic, 2 mishaps", System::of(2, 1, 2, 6));
 }
 
 #[test]
