@@ -8,11 +8,9 @@ use crate::config::source::{FileText, Sources};
 use crate::config::{Config, Depth, check};
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Controller, Enablement, Endpoint, EndpointName, Entity, EntityKind, FailureKind, ForgeId, ForgeSet, Goroutines,
-    Incarnation, ManagerMetrics, ManagerName, Operation, ProbeFailure, Revision, ScaleSet, ScaleSetId, Seen, Span,
-    Wall,
+    Controller, EndpointName, Entity, EntityKind, FailureKind, ForgeSet, Goroutines, Incarnation, ManagerMetrics,
+    ManagerName, Operation, ProbeFailure, ScaleSet, Seen, Span, Wall,
 };
-use std::sync::Arc;
 
 pub(super) const NOW: Wall = Wall(1_764_000_000_000);
 
@@ -38,22 +36,9 @@ pub(super) fn config(text: &str) -> Config {
 }
 
 pub(super) fn scale_set(id: u64, entity: &str) -> ScaleSet {
-    ScaleSet {
-        id: ScaleSetId(id),
-        forge_id: Some(ForgeId(100 + id)),
-        name: format!("linux-{id}"),
-        entity: Some(Entity { kind: EntityKind::Organization, name: entity.to_owned() }),
-        endpoint: Some(Arc::new(Endpoint {
-            name: EndpointName::new("github.com"),
-            base_url: "https://github.com".to_owned(),
-            api_base_url: "https://api.github.com/".to_owned(),
-        })),
-        enabled: Enablement::Enabled,
-        desired_runners: 0,
-        max_runners: 5,
-        revision: Revision::new("r"),
-        updated_at: None,
-    }
+    let entity = Entity { kind: EntityKind::Organization, name: entity.to_owned() };
+    let set = crate::decide::testing::scale_set(id);
+    ScaleSet { name: format!("linux-{id}"), entity: Some(entity), updated_at: None, ..set }
 }
 
 pub(super) fn manager(name: &str, id: &str) -> ManagerFacts {

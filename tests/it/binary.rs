@@ -351,6 +351,13 @@ async fn heal_is_handed_to_the_running_medic_and_lifts_its_mode() {
     let medic = Medic::of(&servers.garm, "observe");
     let _child = medic.spawn(&["run"]);
     medic.ready().await;
+    let reasons = |status: &serde_json::Value| {
+        status["managers"][0]["sets"][0]["not_deleted"].as_array().is_some_and(|all| !all.is_empty())
+    };
+    medic.sees(reasons).await;
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    let said = told(&explained);
+    assert!(said.contains("not deleted, because") && said.contains("was never seen"), "{said}");
     let asked = medic.run(&["heal", "linux-0"]).await;
     assert_eq!(asked.status.code(), Some(2), "without a terminal nobody can be asked: {}", told(&asked));
     let healed = medic.run(&["heal", "linux-0", "--yes", "--author", "alice"]).await;
