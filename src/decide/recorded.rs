@@ -133,38 +133,7 @@ fn with_todays_defaults<'de, D: Deserializer<'de>>(recording: D) -> Result<Polic
 mod tests {
     use super::*;
     use crate::decide::decide;
-    use crate::decide::testing::{closed, finding, hours, ledger_session, mins, scale_set};
-    use crate::model::{Confidence, Mono, Outcome, Span};
-
-    fn recorded() -> Recorded {
-        let run = Incarnation(mins(50));
-        let ill = finding(1, Diagnosis::ConflictAbandoned, Confidence::Proof);
-        let well = finding(2, Diagnosis::Listening, Confidence::Strong);
-        Recorded {
-            now: Now { wall: hours(2), mono: Mono(7) },
-            name: ManagerName::new("garm"),
-            mode: Mode::Heal,
-            policy: Policy { settle: Span::secs(3), ..Policy::default() },
-            findings: BTreeMap::from([(ScaleSetId(1), ill), (ScaleSetId(2), well)]),
-            sets: [1, 2].map(|id| (ScaleSetId(id), scale_set(id))).into(),
-            manager: ManagerState::Up,
-            incarnation: Some(run),
-            crash_loop: false,
-            generation: Generation::GivesUp,
-            endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
-            blind: false,
-            fault_at_forge: false,
-            history: vec![closed(4, 2, mins(40), mins(41), Outcome::Recovered)],
-            ledger: vec![ledger_session(2, "s-2", run, mins(51))],
-            owner: Some(Owner::of_garm("c1")),
-            pauses: Vec::new(),
-            orders: Vec::new(),
-            breaker_reset: Some(mins(1)),
-            can_probe_sessions: BTreeSet::from([ScaleSetId(1), ScaleSetId(2)]),
-            quota: Some(0.75),
-            lease_held: true,
-        }
-    }
+    use crate::decide::testing::recorded;
 
     #[test]
     fn an_input_comes_back_as_it_was_and_is_decided_alike() {

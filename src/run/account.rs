@@ -3,7 +3,9 @@
 use super::engine::{Parts, Restart};
 use crate::diagnose::Fleet;
 use crate::export::metrics::RecoveryCause;
-use crate::model::{Decision, Diagnosis, Finding, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall};
+use crate::model::{
+    Decision, Diagnosis, Finding, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was told already.

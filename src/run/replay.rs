@@ -61,7 +61,10 @@ pub fn parse(line: &str) -> Result<Option<Scene>, Unreadable> {
     match (head.kind.as_deref(), head.schema) {
         (None, _) => return Err(Unreadable::NoHistory),
         (Some(SCENE_KIND), Some(theirs)) if theirs > SCENE_SCHEMA => {
-            return Err(Unreadable::Newer { theirs, medic: head.medic.unwrap_or_else(|| "of unknown version".to_owned()) });
+            return Err(Unreadable::Newer {
+                theirs,
+                medic: head.medic.unwrap_or_else(|| "of unknown version".to_owned()),
+            });
         }
         (Some(SCENE_KIND), Some(_)) => {}
         (Some(SCENE_KIND), None) => return Err(Unreadable::Damaged("its version is missing".to_owned())),
@@ -259,5 +262,112 @@ const fn remedy(decision: &Decision) -> Option<&Remedy> {
     match decision {
         Decision::Withhold { remedy, .. } | Decision::Act { remedy, .. } => Some(remedy),
         Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Treating { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::testing::recorded;
+    use crate::model::{Guard, Span};
+    use crate::run::scene::testing::{line, line_within};
+
+    fn scene(line: &str) -> Scene {
+        parse(line).unwrap().unwrap()
+    }
+
+    fn under(policy: Policy) -> Rules {
+        Rules { policy: Some(policy), mode: None }
+    }
+
+    #[test]
+    fn a_scene_agrees_with_itself() {
+        let replayed = replay(&scene(&line(&recorded())), &Rules::default());
+        assert_eq!((replayed.differences, replayed.renamed, replayed.sets), (vec![], vec![], 2));
+        assert!(matches!(replayed.extent, Extent::Decision { .. }));
+    }
+
+    #[test]
+    fn another_policy_or_mode_differs_where_it_matters_and_names_its_guards() {
+        let scene = scene(&line(&recorded()));
+        let strict = Policy { max_in_flight: 0, ..recorded().policy };
+        for (rules, guard) in
+            [(under(strict), Guard::InFlight), (Rules { policy: None, mode: Some(Mode::Observe) }, Guard::DryRun)]
+        {
+            let replayed = replay(&scene, &rules);
+            let [difference] = replayed.differences.as_slice() else { panic!("{replayed:?}") };
+            assert_eq!((difference.set, difference.name.as_str()), (ScaleSetId(1), "set-1"));
+            let decision = |judgement: &Option<Judgement>| judgement.as_ref().unwrap().decision.clone();
+            assert!(matches!(decision(&difference.then), Decision::Act { .. }));
+            let Decision::Withhold { guards, .. } = decision(&difference.now) else { panic!("{difference:?}") };
+            assert_eq!(guards.iter().map(|held| held.guard).collect::<Vec<_>>(), [guard]);
+        }
+    }
+
+    #[test]
+    fn how_long_is_waited_is_no_difference() {
+        let mut waits = recorded();
+        waits.incarnation = Some(crate::model::Incarnation(waits.now.wall.minus(Span::secs(1))));
+        waits.findings.get_mut(&ScaleSetId(1)).unwrap().confidence = Confidence::Strong;
+        let longer = under(Policy { settle: Span::mins(5), ..waits.policy.clone() });
+        assert_eq!(replay(&scene(&line(&waits)), &longer).differences, []);
+        let shorter = under(Policy { settle: Span::ZERO, ..waits.policy.clone() });
+        assert_eq!(replay(&scene(&line(&waits)), &shorter).differences.len(), 1);
+    }
+
+    #[test]
+    fn a_whole_scene_is_diagnosed_again() {
+        // Its findings are made up, and nothing in its sweep would lead to them.
+        let replayed = replay(&scene(&line_within(&recorded(), usize::MAX, 0)), &Rules::default());
+        assert_eq!(replayed.extent, Extent::Core);
+        let now = replayed.differences[0].now.as_ref().unwrap();
+        assert_eq!(now.finding.as_ref().unwrap().diagnosis, Diagnosis::Unknown);
+    }
+
+    #[test]
+    fn a_sweep_of_another_form_costs_only_the_diagnosis() {
+        let line = line_within(&recorded(), usize::MAX, 0).replace("\"scale_sets\"", "\"scalesets\"");
+        let replayed = replay(&scene(&line), &Rules::default());
+        assert!(matches!(&replayed.extent, Extent::Decision { why } if why.contains("scale_sets")), "{replayed:?}");
+        assert_eq!((replayed.differences, replayed.sets), (vec![], 2));
+    }
+
+    #[test]
+    fn a_set_that_is_called_otherwise_and_decided_alike_is_told_and_is_no_difference() {
+        let judgement = |diagnosis| Judgement {
+            finding: Some(crate::decide::testing::finding(1, diagnosis, Confidence::Weak)),
+            decision: Decision::Leave,
+        };
+        let of = |diagnosis| BTreeMap::from([(ScaleSetId(1), judgement(diagnosis))]);
+        let (differences, renamed) = compare(of(Diagnosis::Listening), of(Diagnosis::Disabled), &BTreeMap::new());
+        assert_eq!((differences.len(), renamed.len()), (0, 1));
+        let (differences, renamed) = compare(of(Diagnosis::Listening), BTreeMap::new(), &BTreeMap::new());
+        assert_eq!((differences.len(), renamed.len()), (1, 0), "a set that is gone differs");
+    }
+
+    #[test]
+    fn what_is_no_scene_says_what_it_is_instead() {
+        let good = line(&recorded());
+        let read = |text: &str| parse(text).map(|scene| scene.is_some());
+        assert_eq!(read(r#"{"kind":"diagnosis","at":1,"manager":"garm"}"#), Ok(false), "another event");
+        assert!(matches!(read("garbage"), Err(Unreadable::NoJson(_))));
+        assert!(matches!(read(&good[..good.len() / 2]), Err(Unreadable::NoJson(why)) if why.contains("cut off")));
+        for other in ["[]", "1", "{}", r#"{"kind":7}"#] {
+            assert_eq!(read(other), Err(Unreadable::NoHistory), "{other}");
+        }
+        let newer = good.replace("\"schema\":1", "\"schema\":2");
+        let told = read(&newer).unwrap_err().to_string();
+        assert!(told.contains("version 2") && told.contains("newer"), "{told}");
+        let unnumbered = good.replace("\"schema\":1,", "");
+        assert!(matches!(read(&unnumbered), Err(Unreadable::Damaged(_))));
+        let damaged = good.replace("\"manager\":\"up\"", "\"manager\":\"asleep\"");
+        assert!(matches!(read(&damaged), Err(Unreadable::Damaged(why)) if why.contains("asleep")), "{damaged}");
+        assert_eq!(read(&good), Ok(true));
+    }
+
+    #[test]
+    fn a_scene_that_was_not_kept_says_so() {
+        let replayed = replay(&scene(&line_within(&recorded(), 0, 0)), &Rules::default());
+        assert!(matches!(&replayed.extent, Extent::Nothing { why } if why.contains("2 sets")), "{replayed:?}");
     }
 }

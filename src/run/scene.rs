@@ -217,12 +217,7 @@ fn write(
 }
 
 /// The JSON of a scene, if it is not longer than `limit`.
-fn scene(
-    input: &decide::Input<'_>,
-    decisions: &[SetDecision],
-    body: WrittenBody<'_>,
-    limit: usize,
-) -> Option<String> {
+fn scene(input: &decide::Input<'_>, decisions: &[SetDecision], body: WrittenBody<'_>, limit: usize) -> Option<String> {
     let (medic, at, manager) = (env!("CARGO_PKG_VERSION"), input.now.wall, input.name);
     bounded(&Written { kind: SCENE_KIND, schema: SCENE_SCHEMA, medic, at, manager, decisions, body }, limit)
 }
@@ -248,4 +243,122 @@ fn bounded<T: Serialize>(value: &T, limit: usize) -> Option<String> {
     let mut to = Bounded { bytes: Vec::new(), limit };
     serde_json::to_writer(&mut to, value).ok()?;
     String::from_utf8(to.bytes).ok()
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::model::Seen;
+
+    pub(crate) fn sweep_of(recorded: &Recorded) -> Sweep {
+        Sweep {
+            at: recorded.now,
+            controller: Seen::NotAsked,
+            scale_sets: Seen::Known(recorded.sets.values().cloned().collect()),
+            lingering: Seen::NotAsked,
+            metrics: Seen::NotAsked,
+            goroutines: Seen::NotAsked,
+            log: Seen::NotAsked,
+            broker: recorded.sets.values().filter_map(|set| Some((set.entity_ref()?, Seen::NotAsked))).collect(),
+        }
+    }
+
+    /// The line of a scene without its sweep.
+    pub(crate) fn line(recorded: &Recorded) -> String {
+        line_within(recorded, 0, SCENE_LONGEST)
+    }
+
+    /// The line of a scene that may be so long.
+    pub(crate) fn line_within(recorded: &Recorded, with_sweep: usize, without: usize) -> String {
+        let (input, sweep, probes) = (recorded.input(), sweep_of(recorded), BTreeMap::new());
+        let looked = Looked { sweep: &sweep, treatments: &[], probes: &probes };
+        write(&input, &decide(&input), ("{}", looked), Limits { with_sweep, without })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{line_within, sweep_of};
+    use super::*;
+    use crate::decide::policy::Mode;
+    use crate::decide::testing::{recorded, scale_set};
+    use crate::model::Span;
+    use crate::run::replay::parse;
+    use crate::store::Store;
+
+    fn memory() -> ManagerStore {
+        Store::in_memory().unwrap().for_manager(&ManagerName::new("garm"))
+    }
+
+    fn note(recorder: &mut Recorder, store: &ManagerStore, recorded: &Recorded) -> usize {
+        let (input, sweep, probes) = (recorded.input(), sweep_of(recorded), BTreeMap::new());
+        let looked = Looked { sweep: &sweep, treatments: &[], probes: &probes };
+        recorder.note(store, &input, &decide(&input), "{}", looked).unwrap();
+        store.scenes(Wall(0)).unwrap().len()
+    }
+
+    #[test]
+    fn a_scene_is_recorded_when_something_is_decided_otherwise_and_only_then() {
+        let (store, mut recorder) = (memory(), Recorder::default());
+        let mut now = Recorded { mode: Mode::Observe, ..recorded() };
+        assert_eq!(note(&mut recorder, &store, &now), 1);
+        assert_eq!(note(&mut recorder, &store, &now), 1, "the same again");
+        now.now.wall = now.now.wall.plus(Span::secs(2));
+        assert_eq!(note(&mut recorder, &store, &now), 1, "only the figures change");
+        assert_eq!(note(&mut Recorder::default(), &store, &now), 1, "another process, and nothing new");
+        let acts = Recorded { mode: Mode::Heal, ..now.clone() };
+        assert_eq!(note(&mut recorder, &store, &acts), 2);
+        assert_eq!(note(&mut recorder, &store, &now), 3, "back again");
+        now.findings.clear();
+        assert_eq!(note(&mut recorder, &store, &now), 4, "all are left alone");
+    }
+
+    #[test]
+    fn a_fleet_that_is_well_from_the_start_is_not_recorded() {
+        let (store, mut recorder, mut now) = (memory(), Recorder::default(), recorded());
+        now.findings.remove(&ScaleSetId(1));
+        assert_eq!(note(&mut recorder, &store, &now), 0);
+    }
+
+    #[test]
+    fn what_is_kept_shrinks_with_the_room_and_says_so() {
+        let mut fleet = recorded();
+        let well = fleet.findings[&ScaleSetId(2)].clone();
+        for id in 3..20 {
+            fleet.sets.insert(ScaleSetId(id), scale_set(id));
+            fleet.findings.insert(ScaleSetId(id), crate::model::Finding { set: ScaleSetId(id), ..well.clone() });
+        }
+        let whole = line_within(&fleet, usize::MAX, usize::MAX);
+        let scene = |with_sweep, without| parse(&line_within(&fleet, with_sweep, without)).unwrap().unwrap();
+        assert!(matches!(scene(whole.len(), 0).body, Body::Whole { .. }));
+        let decision = scene(whole.len() - 1, whole.len());
+        assert!(matches!(&decision.body, Body::Decision { input } if **input == fleet), "{decision:?}");
+        assert_eq!(decision.decisions, decide(&fleet.input()));
+        let part = scene(0, 6_000);
+        assert!(matches!(part.body, Body::Part { well: 18, .. }), "{part:?}");
+        assert_eq!(part.decisions.len(), 1);
+        let nothing = scene(0, 100);
+        assert!(matches!(nothing.body, Body::Nothing { sets: 19 }), "{nothing:?}");
+    }
+
+    #[cfg(feature = "lab")]
+    #[test]
+    fn a_scene_that_cannot_be_written_is_an_error_once() {
+        struct Full;
+        impl crate::store::gate::Gate for Full {
+            fn before(&self) -> bool {
+                false
+            }
+            fn after(&self) {}
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_gated(dir.path(), std::sync::Arc::new(Full)).unwrap();
+        let store = store.for_manager(&ManagerName::new("garm"));
+        let (recorded, probes, mut recorder) = (recorded(), BTreeMap::new(), Recorder::default());
+        let (input, sweep) = (recorded.input(), sweep_of(&recorded));
+        let looked = Looked { sweep: &sweep, treatments: &[], probes: &probes };
+        recorder.note(&store, &input, &decide(&input), "{}", looked).unwrap_err();
+        recorder.note(&store, &input, &decide(&input), "{}", looked).unwrap();
+        assert_eq!(store.scenes(Wall(0)).unwrap(), [0_u64; 0]);
+    }
 }

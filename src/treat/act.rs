@@ -107,10 +107,13 @@ impl Act {
             Effect::OpenSession { owner } => format!("open a session as {owner}"),
             Effect::DeleteOwnSession { session } => format!("delete our session {session}"),
         };
-        let why = self.failure.as_ref().map_or_else(String::new, |failure| format!(" ({failure})"));
         let then = self.outcome.map_or(self.step.as_str(), |outcome| outcome.as_str());
-        let note = self.note.as_ref().map_or_else(String::new, |note| format!(": {note}"));
-        format!("{asked}: {} after {}{why}; {}: {then}{note}", self.answer, self.took, self.remedy)
+        let why = match (&self.note, &self.failure) {
+            (Some(note), _) => format!(": {note}"),
+            (None, Some(failure)) => format!(": {failure}"),
+            (None, None) => String::new(),
+        };
+        format!("{asked}: {} after {}; {}: {then}{why}", self.answer, self.took, self.remedy)
     }
 }
 
@@ -174,7 +177,8 @@ mod tests {
             ),
         ] {
             let act = act(request, answer).unwrap();
-            assert_eq!((act.answer, act.failure.is_some()), (class, act.words().contains('(')), "{act:?}");
+            let failed = matches!(class, AnswerClass::Refused | AnswerClass::Unknown);
+            assert_eq!((act.answer, act.failure.is_some()), (class, failed), "{act:?}");
             let read: Act = serde_json::from_str(&serde_json::to_string(&act).unwrap()).unwrap();
             assert_eq!(read, act);
         }
