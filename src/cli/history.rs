@@ -121,6 +121,10 @@ fn understood(event: &Event) -> Option<String> {
                 None => decision,
             }
         }
+        "recovery" => {
+            let ill_since = Wall::deserialize(detail.get("ill_since")?).ok()?;
+            format!("{}, ill for {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
+        }
         "act" => Act::deserialize(detail).ok()?.words(),
         "treatment" => {
             let treatment = Treatment::deserialize(detail).ok()?;

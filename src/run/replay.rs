@@ -335,7 +335,7 @@ mod tests {
     #[test]
     fn a_set_that_is_called_otherwise_and_decided_alike_is_told_and_is_no_difference() {
         let judgement = |diagnosis| Judgement {
-            finding: Some(crate::decide::testing::finding(1, diagnosis, Confidence::Weak)),
+            finding: Some(decide::testing::finding(1, diagnosis, Confidence::Weak)),
             decision: Decision::Leave,
         };
         let of = |diagnosis| BTreeMap::from([(ScaleSetId(1), judgement(diagnosis))]);
