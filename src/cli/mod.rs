@@ -21,6 +21,7 @@ pub mod output;
 mod pause;
 mod picture;
 mod render;
+mod replay;
 pub mod run;
 mod status;
 
@@ -81,6 +82,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Pause(args) => pause::pause(args, &start(cli)?.config),
         Command::Resume(args) => pause::resume(args, &start(cli)?.config),
         Command::History(args) => history::run(args, &start(cli)?.config),
+        Command::Replay(args) => replay::run(args, || Ok(check(&Raw::read(&sources(cli)?), Depth::Values)?.config)),
         Command::Healthcheck => healthcheck::run(&check(&Raw::read(&sources(cli)?), Depth::Values)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
         Command::Completions(args) => completions::run(args),

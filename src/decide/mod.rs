@@ -13,6 +13,7 @@
 //! | [`pause`] | a person says "not now" |
 //! | [`order`] | a person says "now" |
 //! | [`bounds`](mod@bounds) | the most that a policy allows |
+//! | [`recorded`] | no rule: the input, kept for a replay |
 //!
 //! [`decide`] applies them to every set, in the order of the sets' ids, so that the same input gives the same answer.
 //! What one set is allowed counts for the next ones of the same sweep: no sweep starts more than the limits let it.
@@ -28,6 +29,7 @@ pub mod guards;
 pub mod order;
 pub mod pause;
 pub mod policy;
+pub mod recorded;
 pub mod remedy;
 pub mod stale;
 pub mod turn;
@@ -53,7 +55,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use turn::Turns;
 
 /// Everything a decision about one manager's sets depends on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Input<'a> {
     /// The present.
     pub now: Now,

@@ -7,6 +7,7 @@ use super::kept::Kept;
 use super::lease::Lease;
 use super::pause_file;
 use super::report;
+use super::scene::{Looked, Recorder};
 use crate::clock::Clock;
 use crate::decide;
 use crate::decide::policy::{Mode, Policy};
@@ -74,6 +75,9 @@ pub type Background = Mutex<Vec<BoxFuture<'static, ()>>>;
 pub struct Engine {
     pub(super) parts: Parts,
     memory: Memory,
+    /// The same as it was saved last.
+    saved: String,
+    scenes: Recorder,
     asked: Asked,
     kept: Kept,
     urgency: Urgency,
@@ -116,10 +120,13 @@ impl Engine {
             tracing::warn!(manager = %parts.name, %error, "the memory of earlier passes cannot be read; starting afresh");
             None
         });
-        let memory = saved.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        let remembered = saved.and_then(|json| Some((serde_json::from_str(&json).ok()?, json)));
+        let (memory, saved) = remembered.unwrap_or_else(|| (Memory::default(), "{}".to_owned()));
         Self {
             parts,
             memory,
+            saved,
+            scenes: Recorder::default(),
             asked: Asked::default(),
             kept: Kept::default(),
             urgency: Urgency::Alert,
@@ -177,7 +184,8 @@ impl Engine {
         };
         let history = merged(records.history, &treatments);
         let orders = if may_act { self.orders() } else { Vec::new() };
-        let decisions = self.decide(&fleet, &history, &records.ledger, lease_of.is_none(), &orders);
+        let looked = Looked { sweep: &sweep, treatments: &before, probes: &probes };
+        let decisions = self.decide(&fleet, &history, &records.ledger, lease_of.is_none(), &orders, looked);
         if may_act {
             treatments.extend(self.begin(&decisions, &fleet, &records.ledger, &orders).await);
         }
@@ -315,12 +323,13 @@ impl Engine {
     }
 
     fn decide(
-        &self,
+        &mut self,
         fleet: &Fleet,
         history: &[Treatment],
         ledger: &[LedgerSession],
         lease_held: bool,
         orders: &[Order],
+        looked: Looked<'_>,
     ) -> Vec<SetDecision> {
         let now = self.parts.clock.now();
         // A pause that cannot be read may be in force.
@@ -333,6 +342,7 @@ impl Engine {
             self.store_failed(&error);
             None
         });
+        let covered = self.covered(fleet);
         let input = decide::Input {
             now,
             name: &self.parts.name,
@@ -352,7 +362,7 @@ impl Engine {
             owner: fleet.owner.as_ref(),
             pauses: &pauses,
             breaker_reset,
-            can_probe_sessions: &self.covered(fleet),
+            can_probe_sessions: &covered,
             orders,
             quotas: &report::own_quotas(&self.parts, fleet),
             lease_held,
@@ -365,6 +375,13 @@ impl Engine {
                 None => OrderAnswer::Refused { why: "the manager does not show the set".to_owned() },
             };
             self.answer(order, &answer);
+        }
+        if lease_held {
+            let kept = self.scenes.note(&self.parts.store, &input, &decisions, &self.saved, looked);
+            if let Err(error) = kept {
+                tracing::warn!(manager = %self.parts.name, %error, "a decision could not be kept for a replay");
+                self.parts.metrics.store_failed(&self.parts.name);
+            }
         }
         decisions
     }
@@ -482,10 +499,14 @@ impl Engine {
         }
     }
 
-    fn remember(&self) {
-        let saved = serde_json::to_string(&self.memory)
-            .map_err(|error| error.to_string())
-            .and_then(|json| self.parts.store.save_memory(&json).map_err(|error| error.to_string()));
+    fn remember(&mut self) {
+        let saved = match serde_json::to_string(&self.memory) {
+            Ok(json) => {
+                self.saved = json;
+                self.parts.store.save_memory(&self.saved).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
         if let Err(error) = saved {
             self.store_failed(&error);
         }

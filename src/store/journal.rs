@@ -4,6 +4,7 @@ use super::error::{StoreError, StoreErrorKind};
 use super::sql::{Failure, from_json, int, to_json, uint};
 use super::{Durability, ManagerStore, lease};
 use crate::model::{Treatment, TreatmentId, Wall};
+use crate::treat::act::Act;
 use crate::treat::ports::{Journal, JournalError};
 use rusqlite::{Connection, ErrorCode, params};
 
@@ -46,6 +47,10 @@ impl Journal for ManagerStore {
 
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError> {
         Ok(self.store.read("read treatments", |c| select(c, "opened >= ?2", self.manager.as_str(), since))?)
+    }
+
+    fn tell(&self, act: &Act) -> Result<(), JournalError> {
+        Ok(self.append(act.sent, "act", Some(act.set), &serde_json::json!(act))?)
     }
 }
 

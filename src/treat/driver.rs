@@ -2,6 +2,7 @@
 //! answer back into the machine (I6). When the journal fails, nothing is sent, not even what would undo: the journal
 //! still holds the intent, which the next pass or the next process settles by reading.
 
+use super::act::Exchange;
 use super::machine::{self, Answer, Effect, Input, Transition};
 use super::ports::{Journal, JournalError, ManagerWriter, SessionWriter, WriteError};
 use crate::clock::Clock;
@@ -39,15 +40,30 @@ impl Driver {
     /// # Errors
     /// When the journal cannot keep a step: the effect that would have followed was not sent.
     pub async fn carry_out(&self, mut transition: Transition, policy: &Policy) -> Result<Treatment, JournalError> {
+        let mut exchange: Option<Exchange> = None;
         for _ in 0..EFFECTS_PER_PASS {
             self.tell(&transition);
-            self.journal.record(&transition.treatment)?;
+            self.keep(&transition, exchange.take())?;
             let Some(effect) = transition.effect else { return Ok(transition.treatment) };
-            let answer = self.perform(&transition.treatment, effect).await;
-            transition = machine::step(&transition.treatment, Input::Answer(answer), self.clock.now(), policy);
+            let (before, sent) = (transition.treatment.step.label(), self.clock.now());
+            let answer = self.perform(&transition.treatment, effect.clone()).await;
+            let now = self.clock.now();
+            exchange = Some(Exchange::new(before, effect, sent.wall, now.mono.since(sent.mono), &answer));
+            transition = machine::step(&transition.treatment, Input::Answer(answer), now, policy);
         }
-        self.journal.record(&transition.treatment)?;
+        self.keep(&transition, exchange)?;
         Ok(transition.treatment)
+    }
+
+    /// The journal first, which a crash needs; then the history, which people read, and whose failure stops nothing.
+    fn keep(&self, transition: &Transition, exchange: Option<Exchange>) -> Result<(), JournalError> {
+        let recorded = self.journal.record(&transition.treatment);
+        if let Some(act) = exchange.and_then(|exchange| exchange.then(transition))
+            && let Err(error) = self.journal.tell(&act)
+        {
+            tracing::warn!(manager = %self.manager_name, %error, "an act could not be kept in the history");
+        }
+        recorded
     }
 
     /// Undoes what must not stay when the process ends: enables a set that we disabled, ends a session that we opened,
@@ -133,6 +149,7 @@ mod tests {
     use super::*;
     use crate::clock::ScaledClock;
     use crate::model::{Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, SessionId, Step, TreatmentId, Wall};
+    use crate::treat::act::Act;
     use crate::treat::ports::OpenAnswer;
     use crate::treat::testing::{RUN, Seen, T0, disabled, enabled, lost, refused, rev, session, treatment};
     use async_trait::async_trait;
@@ -147,6 +164,8 @@ mod tests {
         errors: Mutex<Vec<WriteError>>,
         /// Journal entries before the disk is full.
         room: Mutex<usize>,
+        /// What the history was told.
+        acts: Mutex<Vec<String>>,
     }
 
     fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -160,6 +179,7 @@ mod tests {
                 set: Mutex::new(set),
                 errors: Mutex::default(),
                 room: Mutex::new(usize::MAX),
+                acts: Mutex::default(),
             })
         }
         fn note(&self, what: impl Into<String>) {
@@ -247,6 +267,11 @@ mod tests {
         fn since(&self, _: Wall) -> Result<Vec<Treatment>, JournalError> {
             Ok(Vec::new())
         }
+        /// A history that always fails stops nothing.
+        fn tell(&self, act: &Act) -> Result<(), JournalError> {
+            locked(&self.acts).push(act.words());
+            Err(JournalError { path: "/state".to_owned(), what: "tell", detail: "the disk is full".to_owned() })
+        }
     }
 
     fn toggle() -> Treatment {
@@ -285,6 +310,23 @@ mod tests {
             ]
         );
         assert_eq!(done.step, Step::Verifying);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_history_is_told_each_write_with_its_answer_and_what_came_of_it() {
+        let all = Everything::with(enabled("seen"));
+        locked(&all.errors).push(lost());
+        let unknown = all.pass(&toggle()).await.unwrap();
+        let told = locked(&all.acts).clone();
+        assert!(told[0].starts_with("disable the set: unknown") && told[0].contains("disable_unknown"), "{told:?}");
+        assert!(told[1].starts_with("read the set: done") && told[1].contains("had taken effect"), "{told:?}");
+        assert_eq!((told.len(), unknown.step.label()), (2, "disabled"), "{told:?}");
+
+        let all = Everything::with(enabled("seen"));
+        all.pass(&probe()).await.unwrap();
+        let told = locked(&all.acts).clone();
+        assert!(told[0].starts_with("open a session as probe-1: done") && told[0].contains("probe_opened"), "{told:?}");
+        assert!(told[1].starts_with("delete our session s-1: done") && told[1].contains("unheld"), "{told:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! What a treatment needs from the world: the only traits that change anything anywhere.
 
+use super::act::Act;
 use crate::model::{
     Enablement, ForgePlace, Incarnation, Owner, ProbeFailure, ScaleSet, ScaleSetId, SessionId, Treatment, Wall,
 };
@@ -71,4 +72,9 @@ pub trait Journal: Send + Sync {
     fn unfinished(&self) -> Result<Vec<Treatment>, JournalError>;
     /// Treatments opened since `since`, closed or not, oldest first: what budgets are computed from.
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError>;
+    /// Tells the history of an act. Nothing depends on it; where no history is kept, nothing is done.
+    fn tell(&self, act: &Act) -> Result<(), JournalError> {
+        let _ = act;
+        Ok(())
+    }
 }

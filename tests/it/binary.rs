@@ -19,15 +19,15 @@ use tokio::net::TcpListener;
 /// Nothing here takes longer, however slow the machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-struct Servers {
+pub(super) struct Servers {
     hub: Arc<Hub<World>>,
-    garm: String,
+    pub(super) garm: String,
     _pump: Pump,
     _doors: HttpDoors,
 }
 
 impl Servers {
-    fn start(generation: Generation, sets: u32) -> Self {
+    pub(super) fn start(generation: Generation, sets: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
         let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
         let (garm, github) = (sockets.url(DoorId::Manager(0)).unwrap(), sockets.url(DoorId::Github).unwrap());
@@ -51,7 +51,7 @@ impl Servers {
         tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
-    async fn crash(&self) {
+    pub(super) async fn crash(&self) {
         self.until("all sets listen", |world| world.listening(0).0 == world.listening(0).1).await;
         self.hub.with(|world, now| world.kill(0, now));
         self.hub.with(|world, now| world.start(0, now));
@@ -59,19 +59,19 @@ impl Servers {
         self.until("the manager answers again", |world| world.garm(0).unwrap().is_up()).await;
     }
 
-    fn writes(&self) -> usize {
+    pub(super) fn writes(&self) -> usize {
         self.with(|world| world.garm(0).unwrap().writes().len())
     }
 }
 
-struct Medic {
-    dir: tempfile::TempDir,
-    config: PathBuf,
+pub(super) struct Medic {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) config: PathBuf,
     address: String,
 }
 
 impl Medic {
-    fn of(garm: &str, mode: &str) -> Self {
+    pub(super) fn of(garm: &str, mode: &str) -> Self {
         Self::with(garm, mode, "", "")
     }
 
@@ -100,7 +100,7 @@ impl Medic {
         Running(Some(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
     }
 
-    async fn run(&self, args: &[&str]) -> Output {
+    pub(super) async fn run(&self, args: &[&str]) -> Output {
         finish(self.spawn(args)).await
     }
 
@@ -156,7 +156,7 @@ async fn finish(mut running: Running) -> Output {
     tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap()
 }
 
-fn told(output: &Output) -> String {
+pub(super) fn told(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

@@ -24,6 +24,7 @@ mod manifests;
 mod many_managers;
 mod model_checking;
 mod recordings;
+mod replay;
 mod runbooks;
 mod simulation;
 mod stories;
