@@ -107,7 +107,7 @@ pub(super) async fn settle(engines: Vec<Engine>, clock: &dyn Clock) {
     futures_util::future::join_all(
         engines
             .into_iter()
-            .map(|mut engine| async move { crate::run::service::settle(&mut engine, clock, SETTLE_LIMIT).await }),
+            .map(|mut engine| async move { drop(crate::run::service::settle(&mut engine, clock, SETTLE_LIMIT).await) }),
     )
     .await;
 }

@@ -3,7 +3,7 @@
 //! Opens after `breaker_after` heals in a row, across sets, that were not verified or failed. After
 //! `breaker_half_open_after` one trial is let through; its recovery closes the breaker, another bad end opens it
 //! anew. A person's reset closes it at once. Its state is computed from the journal, so it survives any restart of
-//! ours (for the 24 h that the journal rows given here reach back).
+//! ours; the journal's newest rows are always among those given here, however old they are.
 //!
 //! Session probes and yields say nothing about whether acts help: they neither count nor interrupt the run.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]

@@ -50,6 +50,7 @@ use canary::{Admission, Canaries};
 use guards::{By, Proposal, Sweeping};
 use policy::{Mode, Policy};
 use remedy::{Case, Prescription};
+use serde::{Deserialize, Serialize};
 use stale::{CurrentManager, Proof};
 use std::collections::{BTreeMap, BTreeSet};
 use turn::Turns;
@@ -99,8 +100,28 @@ pub struct Input<'a> {
     pub can_probe_sessions: &'a BTreeSet<ScaleSetId>,
     /// Our own credentials' quotas, where known.
     pub quotas: &'a BTreeMap<EndpointName, OwnQuota>,
-    /// Whether we hold the lease on the store.
-    pub lease_held: bool,
+    /// What our own store says about acting.
+    pub footing: &'a Footing,
+}
+
+/// What our own store says about acting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Footing {
+    /// The journal can be read, and the lease is ours.
+    Firm,
+    /// Another medic has the lease.
+    LeaseOf {
+        /// By the name it gave.
+        holder: String,
+        /// Until then at the latest, unless it is renewed.
+        until: Wall,
+    },
+    /// The store cannot be read or written: how often was acted is not known, and nothing new could be kept.
+    StoreFailed {
+        /// What came back.
+        why: String,
+    },
 }
 
 /// One decision per finding, in the order of the sets' ids.

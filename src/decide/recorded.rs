@@ -4,12 +4,12 @@
 //! the model that came later must have one too (`#[serde(default)]`), as in the journal.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
-use super::Input;
 use super::policy::{Mode, Policy};
+use super::{Footing, Input};
 use crate::model::session::LedgerSession;
 use crate::model::{
     Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Incarnation, ManagerName, ManagerState, Now,
-    Order, Owner, Pause, ScaleSet, ScaleSetId, SetDecision, Treatment, Wall,
+    Order, OwnQuota, Owner, Pause, ScaleSet, ScaleSetId, SetDecision, Treatment, Wall,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,8 +39,9 @@ pub struct Recorded {
     pub orders: Vec<Order>,
     pub breaker_reset: Option<Wall>,
     pub can_probe_sessions: BTreeSet<ScaleSetId>,
-    pub quota: Option<f64>,
-    pub lease_held: bool,
+    #[serde(default)]
+    pub quotas: BTreeMap<EndpointName, OwnQuota>,
+    pub footing: Footing,
 }
 
 impl Recorded {
@@ -68,8 +69,8 @@ impl Recorded {
             orders: input.orders.to_vec(),
             breaker_reset: input.breaker_reset,
             can_probe_sessions: input.can_probe_sessions.clone(),
-            quota: input.quota,
-            lease_held: input.lease_held,
+            quotas: input.quotas.clone(),
+            footing: input.footing.clone(),
         }
     }
 
@@ -97,8 +98,8 @@ impl Recorded {
             orders: &self.orders,
             breaker_reset: self.breaker_reset,
             can_probe_sessions: &self.can_probe_sessions,
-            quota: self.quota,
-            lease_held: self.lease_held,
+            quotas: &self.quotas,
+            footing: &self.footing,
         }
     }
 

@@ -5,8 +5,8 @@ use super::recorded::Recorded;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Confidence, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind, Evidence, Fact,
-    Finding, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now, Outcome, Owner, Remedy, Revision,
-    ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+    Finding, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now, Outcome, OwnQuota, Owner, Remedy,
+    Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -125,7 +125,10 @@ pub(crate) fn recorded() -> Recorded {
         orders: Vec::new(),
         breaker_reset: Some(mins(1)),
         can_probe_sessions: BTreeSet::from([ScaleSetId(1), ScaleSetId(2)]),
-        quota: Some(0.75),
-        lease_held: true,
+        quotas: BTreeMap::from([(
+            EndpointName::new("github.com"),
+            OwnQuota { remaining: 3750, reserve: 1000, reset: mins(70) },
+        )]),
+        footing: super::Footing::Firm,
     }
 }

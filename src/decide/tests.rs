@@ -29,7 +29,7 @@ struct World {
     breaker_reset: Option<Wall>,
     covered: BTreeSet<ScaleSetId>,
     quotas: BTreeMap<EndpointName, OwnQuota>,
-    lease_held: bool,
+    footing: Footing,
 }
 
 impl World {
@@ -59,7 +59,7 @@ impl World {
             breaker_reset: None,
             covered: BTreeSet::new(),
             quotas: BTreeMap::new(),
-            lease_held: true,
+            footing: Footing::Firm,
         }
     }
 
@@ -108,7 +108,7 @@ impl World {
             breaker_reset: self.breaker_reset,
             can_probe_sessions: &self.covered,
             quotas: &self.quotas,
-            lease_held: self.lease_held,
+            footing: &self.footing,
         });
         let order: Vec<_> = decisions.iter().map(|d| d.set).collect();
         assert_eq!(order, self.findings.keys().copied().collect::<Vec<_>>(), "one decision per set, in order");
@@ -327,7 +327,12 @@ fn paused_lease_and_blast_radius() {
     let expected = is(Guard::Paused, "this set paused by alice: moving", "resumed, or 01:30:00", Some(mins(90)));
     assert_eq!(paused.only(), expected);
     assert_eq!(paused.acts(), [true], "set 2 takes its place as the canary");
-    assert_eq!(World::stuck(1).with(|w| w.lease_held = false).only().0, Guard::Lease);
+    let other = Footing::LeaseOf { holder: "medic-2/7".to_owned(), until: mins(62) };
+    let held = World::stuck(1).with(|w| w.footing = other).only();
+    assert_eq!((held.0, held.1.as_str()), (Guard::Lease, "medic-2/7 holds it, until 01:02:00 if it does not renew it"));
+    let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
+    let held = World::stuck(1).with(|w| w.footing = failed).only();
+    assert_eq!((held.0, held.1.as_str()), (Guard::Store, "the disk is full"));
     let fault = World::stuck(1).with(|w| w.fault_at_forge = true);
     assert_eq!(fault.only().0, Guard::BlastRadius);
 }

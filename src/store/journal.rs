@@ -8,6 +8,10 @@ use crate::treat::act::Act;
 use crate::treat::ports::{Journal, JournalError};
 use rusqlite::{Connection, ErrorCode, params};
 
+/// The newest treatments before a date: an open breaker lets no newer ones be, and must not be forgotten with the old.
+const NEWEST: &str = "opened < ?2 AND id > COALESCE((SELECT id FROM treatments WHERE manager = ?1
+     ORDER BY id DESC LIMIT 1 OFFSET 50), 0)";
+
 impl Journal for ManagerStore {
     /// Also fails when the set has a treatment that is not closed: there is never more than one (I5).
     fn open(&self, treatment: Treatment) -> Result<Treatment, JournalError> {
@@ -46,7 +50,12 @@ impl Journal for ManagerStore {
     }
 
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError> {
-        Ok(self.store.read("read treatments", |c| select(c, "opened >= ?2", self.manager.as_str(), since))?)
+        Ok(self.store.read("read treatments", |c| {
+            let mut rows = select(c, NEWEST, self.manager.as_str(), since)?;
+            rows.extend(select(c, "opened >= ?2", self.manager.as_str(), since)?);
+            rows.sort_by_key(|row| (row.opened, row.id));
+            Ok(rows)
+        })?)
     }
 
     fn tell(&self, act: &Act) -> Result<(), JournalError> {

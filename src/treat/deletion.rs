@@ -74,9 +74,9 @@ pub(super) fn deleting(
                 go(treatment, Step::Verifying, now, "the stale session is gone")
             }
         },
-        // Our right to delete is gone, the manager's worker is still to be revived: toggling needs no right at GitHub.
+        // We may not delete, or not soon; the manager's worker is still to be revived: toggling needs nothing of GitHub.
         Input::Answer(Answer::SessionDeleted(Err(error)))
-            if is_refused(&error) && treatment.remedy.kind() == RemedyKind::DeleteThenToggle =>
+            if treatment.remedy.kind() == RemedyKind::DeleteThenToggle && is_hopeless(&error, attempts, now) =>
         {
             Transition {
                 note: Some(format!("not deleted, toggling alone: {}", failure(&error))),
@@ -116,9 +116,29 @@ fn no_longer_stale(treatment: &Treatment, attempts: u32, now: Wall) -> Transitio
 }
 
 /// GitHub does not take our credential for it.
-fn is_refused(error: &WriteError) -> bool {
+/// Whether a deletion that had no effect need not be tried again: we have no right to it, or are asked to wait for too
+/// long.
+fn is_hopeless(error: &WriteError, attempts: u32, now: Wall) -> bool {
     match error {
-        WriteError::NotApplied(failure) => matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden),
+        WriteError::NotApplied(failure) => match failure.kind {
+            FailureKind::Unauthorized | FailureKind::Forbidden => true,
+            FailureKind::RateLimited | FailureKind::HeldBack => {
+                attempts >= ATTEMPTS || next_attempt(attempts, failure.retry_at, now).since(now) > PATIENCE
+            }
+            FailureKind::Connect
+            | FailureKind::Tls
+            | FailureKind::Timeout
+            | FailureKind::Broken
+            | FailureKind::NotFound
+            | FailureKind::Conflict
+            | FailureKind::NotInitialised
+            | FailureKind::Rejected
+            | FailureKind::Server
+            | FailureKind::Redirect
+            | FailureKind::Malformed
+            | FailureKind::TooLarge
+            | FailureKind::NotEnabled => false,
+        },
         WriteError::Unknown(_) => false,
     }
 }
