@@ -1,7 +1,7 @@
 use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
-use crate::decide::testing::{closed, ledger_session, open};
+use crate::decide::testing::{closed, hours, ledger_session, open};
 use crate::model::log_fact::{LogEvidence, LogPosition};
 use crate::model::pause::PauseScope;
 use crate::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
@@ -359,6 +359,28 @@ fn a_frozen_medic_that_thaws_after_another_took_over_writes_nothing() {
     assert!(journal.record(&opened).is_err(), "it may have acted");
     frozen.acquire("frozen", Wall(60_002), ttl).unwrap();
     journal.record(&opened).unwrap();
+}
+
+#[test]
+fn an_intent_of_a_manager_that_is_watched_no_more_is_found() {
+    let store = Home::new().store();
+    let (kept, renamed) = (ManagerName::new("kept"), ManagerName::new("renamed"));
+    let intent = |set| open(0, set, Wall(1), Step::Disabled { ours: Revision::new("r") });
+    store.for_manager(&kept).open(intent(1)).unwrap();
+    let lost = store.for_manager(&renamed).open(intent(2)).unwrap();
+    store.for_manager(&renamed).open(open(0, 3, Wall(1), Step::Verifying)).unwrap();
+    assert_eq!(store.intents_of_others(&[kept]).unwrap(), [(renamed, lost)]);
+}
+
+#[test]
+fn the_newest_treatments_are_in_view_however_old_they_are() {
+    let store = Home::new().store().for_manager(&ManagerName::new("garm"));
+    for n in 0..60 {
+        store.open(closed(0, n, hours(n), hours(n), Outcome::Unverified)).unwrap();
+    }
+    let ids = |since| store.since(since).unwrap().into_iter().map(|row| row.set.0).collect::<Vec<_>>();
+    assert_eq!(ids(hours(1000)), (10..60).collect::<Vec<_>>());
+    assert_eq!(ids(hours(5)), (5..60).collect::<Vec<_>>());
 }
 
 #[test]

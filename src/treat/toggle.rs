@@ -24,12 +24,14 @@ use crate::model::{
     WorkerState,
 };
 
-/// A disable that took effect did so within this after it was sent.
+/// A disable that took effect did so within this after it was sent. A login and the write itself are given up well
+/// before (`garm::api`), and the manager stops when we hang up, but not in the middle of its own write.
 pub const LATE: Span = Span::secs(30);
 
 /// The two clocks, ours and the manager's, differ by less than this.
 pub const SKEW: Span = Span::secs(2);
 
+const NEVER: &str = "the disable had no effect and is taken for lost; should nobody else disable the set and it is disabled, it was this";
 const GONE: &str = "the scale set was removed from the manager meanwhile";
 const UNSENT: &str = "the medic ended before anything was sent; the next pass decides anew";
 const PERSON: &str = "somebody else changed the scale set meanwhile; it is theirs";
@@ -132,9 +134,7 @@ fn settle_disable(treatment: &Treatment, seen: &Revision, sent: Wall, set: &Scal
         // Also after a person's edit: what comes late would disable the set all the same, and nobody would know.
         Enablement::Enabled if now.since(sent) < LATE => stay(treatment),
         Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Yielded, now, PERSON),
-        Enablement::Enabled => {
-            close(treatment, Outcome::Failed, now, "the disable never took effect; nothing was changed")
-        }
+        Enablement::Enabled => close(treatment, Outcome::Failed, now, NEVER),
         Enablement::Disabled if is_dated_ours(set, sent) => {
             go(treatment, Step::Disabled { ours: set.revision.clone() }, now, "the disable had taken effect")
         }
@@ -477,7 +477,7 @@ mod tests {
         table.at(40).sees(&Seen::ill());
         assert_eq!(table.reads(on("seen")), None);
         assert_eq!(table.outcome(), Some(Outcome::Failed));
-        assert_eq!(table.why(), "the disable never took effect; nothing was changed");
+        assert_eq!(table.why(), NEVER);
     }
 
     #[test]
