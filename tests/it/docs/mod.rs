@@ -99,6 +99,7 @@ fn made() -> BTreeMap<String, String> {
         ("special-cases".to_owned(), rules::special_cases()),
         ("escalations".to_owned(), rules::escalations()),
         ("guards".to_owned(), rules::guards()),
+        ("bounds".to_owned(), rules::bounds()),
         ("stale".to_owned(), rules::stale()),
         ("outcomes".to_owned(), rules::outcomes()),
     ]);

@@ -7,7 +7,7 @@ use scaleset_medic::decide::order::in_words;
 use scaleset_medic::decide::policy::{Mode, Policy};
 use scaleset_medic::decide::remedy::{Case, Prescription, prescribe};
 use scaleset_medic::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
-use scaleset_medic::decide::{Input, decide};
+use scaleset_medic::decide::{self, Bounds, Input};
 use scaleset_medic::export::words;
 use scaleset_medic::model::session::{LedgerSession, OpenedBy};
 use scaleset_medic::model::{
@@ -352,7 +352,7 @@ fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard
         created: NOW,
         expires: None,
     };
-    let decisions = decide(&Input {
+    let decisions = decide::decide(&Input {
         now: Now { wall: NOW, mono: Mono(0) },
         name: &ManagerName::new("garm"),
         mode: Mode::Observe,
@@ -379,6 +379,32 @@ fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
     let Decision::Withhold { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
     guards.into_iter().map(|held| held.guard).collect()
+}
+
+/// The most that can happen under the default policy.
+pub(super) fn bounds() -> String {
+    let Bounds {
+        heals_per_set_and_day,
+        heals_per_set_and_day_with_recoveries,
+        writes_per_heal,
+        session_probes_per_set_and_day,
+        heals_per_hour,
+        in_flight,
+        disabled_for,
+    } = decide::bounds(&Policy::default());
+    let rows = [
+        ("treatments of one set in a day, if it never stays well", heals_per_set_and_day.to_string()),
+        (
+            "the same, if each time it is well for just long enough to clear its count",
+            heals_per_set_and_day_with_recoveries.to_string(),
+        ),
+        ("writes of one treatment that are answered", writes_per_heal.to_string()),
+        ("session probes of one set in a day, each a session opened and deleted", session_probes_per_set_and_day.to_string()),
+        ("treatments of one manager in an hour", heals_per_hour.to_string()),
+        ("treatments under way at once", in_flight.to_string()),
+        ("time that a set is disabled, while GARM answers", disabled_for.to_string()),
+    ];
+    table(["what", "at most"], rows.map(|(what, most)| [what.to_owned(), most]))
 }
 
 /// Every reason against a deletion.
