@@ -85,7 +85,9 @@ fn every_documented_command_can_be_typed() {
         let texts = inline(&page).into_iter().filter_map(|piece| Some((piece.line, in_text(piece.text)?.to_owned())));
         let shown = blocks(&page).into_iter().flat_map(|(_, line, text)| {
             let lines = (line + 1..).zip(text.lines().map(str::to_owned).collect::<Vec<_>>());
-            lines.flat_map(|(at, line)| in_block(&line).into_iter().map(|found| (at, found.to_owned())).collect::<Vec<_>>())
+            lines.flat_map(|(at, line)| {
+                in_block(&line).into_iter().map(|found| (at, found.to_owned())).collect::<Vec<_>>()
+            })
         });
         for (line, command) in texts.chain(shown) {
             checked += 1;
@@ -102,7 +104,8 @@ fn every_command_of_an_alert_can_be_typed() {
     let rules = rules.replace("{{ $labels.scale_set }}", "7").replace("{{ $labels.manager }}", "garm");
     let commands: Vec<_> = inline(&rules).into_iter().filter_map(|piece| in_text(piece.text)).collect();
     assert!(commands.len() >= 3, "the alerts name no command");
-    let wrong: Vec<_> = commands.iter().filter_map(|command| Some(format!("{command}: {}", refused(command)?))).collect();
+    let wrong: Vec<_> =
+        commands.iter().filter_map(|command| Some(format!("{command}: {}", refused(command)?))).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -112,8 +115,13 @@ fn a_command_that_does_not_exist_is_found() {
     assert_eq!(in_block("kubectl exec garm -c scaleset-medic -- /bin/scaleset-medic doctor"), ["doctor"]);
     assert_eq!(in_text("heal SET"), Some("heal SET"));
     assert_eq!(in_text("status"), None);
-    assert_eq!(words("pause --reason \"an upgrade\" --for TIME | cat"), ["pause", "--reason", "an upgrade", "--for", "1h"]);
-    for good in ["heal SET --session ID --yes", "lab --list  # all", "--version", "pause --manager M --set SET --reason 'x y'"] {
+    assert_eq!(
+        words("pause --reason \"an upgrade\" --for TIME | cat"),
+        ["pause", "--reason", "an upgrade", "--for", "1h"]
+    );
+    for good in
+        ["heal SET --session ID --yes", "lab --list  # all", "--version", "pause --manager M --set SET --reason 'x y'"]
+    {
         assert_eq!(refused(good), None, "{good}");
     }
     for bad in ["heel SET", "heal", "heal SET --now", "pause --for TIME", "status --nagios --watch"] {

@@ -105,9 +105,7 @@ pub(super) fn orders() -> String {
                 };
                 // A short value may contradict a third key first.
                 let values = [least.max(other_least), Span::mins(10)].into_iter();
-                let fits = |value: &Span| {
-                    (least..most).contains(value) && (other_least..=other_most).contains(value)
-                };
+                let fits = |value: &Span| (least..most).contains(value) && (other_least..=other_most).contains(value);
                 let values: Vec<Span> = values.filter(fits).collect();
                 let refused = |more: Span| {
                     values.iter().any(|value| {

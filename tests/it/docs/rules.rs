@@ -11,10 +11,10 @@ use scaleset_medic::decide::{self, Bounds, Input};
 use scaleset_medic::export::words;
 use scaleset_medic::model::session::{LedgerSession, OpenedBy};
 use scaleset_medic::model::{
-    Confidence, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Escalation, Evidence, Fact,
-    Finding, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono, Now, Order, OrderId, Ordered,
-    Outcome, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step,
-    Treatment, TreatmentId, Wall, WorkerState,
+    Confidence, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Escalation, Evidence,
+    Fact, Finding, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono, Now, Order, OrderId,
+    Ordered, Outcome, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source,
+    Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -100,8 +100,7 @@ fn present_run() -> Incarnation {
 
 fn proof() -> Proof {
     let owner = Owner::of_garm("c");
-    let manager =
-        CurrentManager { state: ManagerState::Up, incarnation: Some(present_run()), owner: Some(&owner) };
+    let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(present_run()), owner: Some(&owner) };
     newest_is_stale([&stale_session()], &set(SET), manager).unwrap()
 }
 
@@ -173,7 +172,11 @@ pub(super) fn remedies() -> String {
         ];
         let [first, ..] = &all;
         let same = all.iter().all(|answer| answer == first);
-        let [a, b, c, d] = if same { [first.clone(), "the same".to_owned(), "the same".to_owned(), "the same".to_owned()] } else { all };
+        let [a, b, c, d] = if same {
+            [first.clone(), "the same".to_owned(), "the same".to_owned(), "the same".to_owned()]
+        } else {
+            all
+        };
         [code(diagnosis), a, b, c, d]
     });
     table(
@@ -208,8 +211,7 @@ pub(super) fn special_cases() -> String {
         (
             Diagnosis::ConflictRetrying,
             "for `policy.stale_session_odd`",
-            Question::of(Diagnosis::ConflictRetrying)
-                .with(|it| it.finding.since = ago(it.policy.stale_session_odd)),
+            Question::of(Diagnosis::ConflictRetrying).with(|it| it.finding.since = ago(it.policy.stale_session_odd)),
         ),
         (
             Diagnosis::ConflictRetrying,
@@ -276,12 +278,7 @@ fn keys(guard: Guard) -> &'static [&'static Key] {
         Guard::Breaker => &[&key::BREAKER_AFTER, &key::BREAKER_HALF_OPEN_AFTER],
         Guard::BlastRadius => &[&key::STALE_SESSION_LIMIT],
         Guard::Quota => &[&key::QUOTA_RESERVE],
-        Guard::Canary
-        | Guard::Frozen
-        | Guard::Paused
-        | Guard::CausePresent
-        | Guard::Lease
-        | Guard::EntityTurn => &[],
+        Guard::Canary | Guard::Frozen | Guard::Paused | Guard::CausePresent | Guard::Lease | Guard::EntityTurn => &[],
     }
 }
 
@@ -316,7 +313,8 @@ fn held(ordered: bool) -> BTreeSet<Guard> {
 /// The guards that hold a remedy for this finding back where everything else is at its limit.
 fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard> {
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
-    let policy = Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_probe: false, ..Policy::default() };
+    let policy =
+        Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_probe: false, ..Policy::default() };
     let row = |id, set_id, step| Treatment {
         id: TreatmentId(id),
         set: set_id,
@@ -337,13 +335,7 @@ fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard
     let history = [row(1, SET, bad()), row(2, SET, bad()), row(3, other, Step::Verifying)];
     let others = self::finding(settling, Diagnosis::Settling, Confidence::Weak);
     let owner = Owner::of_garm("c");
-    let order = Order {
-        id: OrderId(1),
-        set: SET,
-        what: Ordered::Heal,
-        author: "you".to_owned(),
-        created: NOW,
-    };
+    let order = Order { id: OrderId(1), set: SET, what: Ordered::Heal, author: "you".to_owned(), created: NOW };
     let pause = Pause {
         id: PauseId(1),
         scope: PauseScope::All,
@@ -399,7 +391,10 @@ pub(super) fn bounds() -> String {
             heals_per_set_and_day_with_recoveries.to_string(),
         ),
         ("writes of one treatment that are answered", writes_per_heal.to_string()),
-        ("session probes of one set in a day, each a session opened and deleted", session_probes_per_set_and_day.to_string()),
+        (
+            "session probes of one set in a day, each a session opened and deleted",
+            session_probes_per_set_and_day.to_string(),
+        ),
         ("treatments of one manager in an hour", heals_per_hour.to_string()),
         ("treatments under way at once", in_flight.to_string()),
         ("time that a set is disabled, while GARM answers", disabled_for.to_string()),
