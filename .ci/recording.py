@@ -18,7 +18,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -61,8 +60,8 @@ class Terminal:
         """Starts a program in this terminal; `poll` reads it."""
         child, master = pty.fork()
         if child == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", self.rows, COLUMNS, 0, 0))
             os.execve(command[0], command, environment)
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", self.rows, COLUMNS, 0, 0))
         self.children.append(child)
         self.open.append(master)
         return master
@@ -90,7 +89,7 @@ class Stage:
         self.environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8", "TZ": "UTC", "USER": "you"}
 
     def poll(self, patience=0.05):
-        """Reads what has been written; false once nothing is open in the terminal that was read."""
+        """Reads what has been written, and forgets what has ended."""
         owner = {master: terminal for terminal in self.terminals for master in terminal.open}
         for master in select.select(list(owner), [], [], patience)[0]:
             try:

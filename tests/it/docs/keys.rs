@@ -64,11 +64,11 @@ fn span(span: Span) -> String {
     code(humantime::format_duration(Duration::from_millis(span.as_millis())))
 }
 
-/// The least configuration, with these durations in a table of the section.
-fn read(section: Section, settings: &[(&Key, Span)]) -> Result<Checked, Report> {
+/// The least configuration, with these settings in a table of the section.
+fn read(section: Section, settings: &[(&Key, String)]) -> Result<Checked, Report> {
     let mut lines = String::new();
     for (key, value) in settings {
-        let _ = writeln!(lines, "{} = '{}ms'", key.name, value.as_millis());
+        let _ = writeln!(lines, "{} = {value}", key.name);
     }
     let text = match section {
         Section::Manager => format!("{LEAST}{lines}"),
@@ -81,11 +81,31 @@ fn read(section: Section, settings: &[(&Key, Span)]) -> Result<Checked, Report> 
     check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Values)
 }
 
+fn quoted(span: Span) -> String {
+    format!("'{}ms'", span.as_millis())
+}
+
 /// The key that a default follows: the one by whose change it changes.
 fn leader(key: &Key) -> Option<&'static str> {
     key.section.keys().iter().filter(|other| other.name != key.name).find_map(|other| {
-        let Kind::Span(least, most) = other.kind else { return None };
-        [least, most].into_iter().find_map(|value| {
+        let values = match other.kind {
+            Kind::Span(least, most) => [quoted(least), quoted(most)],
+            Kind::Count(least, most) => [least.to_string(), most.to_string()],
+            Kind::Spans(..)
+            | Kind::Part
+            | Kind::Share
+            | Kind::Boolean
+            | Kind::Choice(_)
+            | Kind::Name
+            | Kind::Text
+            | Kind::Url
+            | Kind::Listen
+            | Kind::Path
+            | Kind::SecretFile
+            | Kind::Filter
+            | Kind::Names => return None,
+        };
+        values.into_iter().find_map(|value| {
             let checked = read(key.section, &[(other, value)]).ok()?;
             let (_, values) = checked.effective.iter().find(|(section, _)| *section == key.section)?;
             let found = values.iter().find(|value| value.key == key.name)?;
@@ -109,7 +129,7 @@ pub(super) fn orders() -> String {
                 let values: Vec<Span> = values.filter(fits).collect();
                 let refused = |more: Span| {
                     values.iter().any(|value| {
-                        let report = read(*section, &[(low, value.plus(more)), (high, *value)]);
+                        let report = read(*section, &[(low, quoted(value.plus(more))), (high, quoted(*value))]);
                         let report = report.err().map(|report| report.to_string()).unwrap_or_default();
                         let wrong = format!("{}: ", low.dotted());
                         let against = format!(" contradicts {} = ", high.name);

@@ -2,6 +2,7 @@
 //! and paths lead somewhere, its configurations have no mistake.
 
 mod commands;
+mod figures;
 mod keys;
 mod rules;
 
@@ -99,6 +100,8 @@ fn made() -> BTreeMap<String, String> {
         ("special-cases".to_owned(), rules::special_cases()),
         ("escalations".to_owned(), rules::escalations()),
         ("guards".to_owned(), rules::guards()),
+        ("recovery".to_owned(), figures::recovery()),
+        ("watching".to_owned(), figures::watching()),
         ("bounds".to_owned(), rules::bounds()),
         ("stale".to_owned(), rules::stale()),
         ("outcomes".to_owned(), rules::outcomes()),

@@ -7,7 +7,7 @@ use scaleset_medic::decide::order::in_words;
 use scaleset_medic::decide::policy::{Mode, Policy};
 use scaleset_medic::decide::remedy::{Case, Prescription, prescribe};
 use scaleset_medic::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
-use scaleset_medic::decide::{self, Bounds, Input};
+use scaleset_medic::decide::{self, Input};
 use scaleset_medic::export::words;
 use scaleset_medic::model::session::{LedgerSession, OpenedBy};
 use scaleset_medic::model::{
@@ -375,31 +375,7 @@ fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard
 
 /// The most that can happen under the default policy.
 pub(super) fn bounds() -> String {
-    let Bounds {
-        heals_per_set_and_day,
-        heals_per_set_and_day_with_recoveries,
-        writes_per_heal,
-        session_probes_per_set_and_day,
-        heals_per_hour,
-        in_flight,
-        disabled_for,
-    } = decide::bounds(&Policy::default());
-    let rows = [
-        ("treatments of one set in a day, if it never stays well", heals_per_set_and_day.to_string()),
-        (
-            "the same, if each time it is well for just long enough to clear its count",
-            heals_per_set_and_day_with_recoveries.to_string(),
-        ),
-        ("writes of one treatment that are answered", writes_per_heal.to_string()),
-        (
-            "session probes of one set in a day, each a session opened and deleted",
-            session_probes_per_set_and_day.to_string(),
-        ),
-        ("treatments of one manager in an hour", heals_per_hour.to_string()),
-        ("treatments under way at once", in_flight.to_string()),
-        ("time that a set is disabled, while GARM answers", disabled_for.to_string()),
-    ];
-    table(["what", "at most"], rows.map(|(what, most)| [what.to_owned(), most]))
+    decide::bounds(&Policy::default()).to_string().lines().map(|line| format!("- {line}\n")).collect()
 }
 
 /// Every reason against a deletion.
