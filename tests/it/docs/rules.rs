@@ -375,7 +375,7 @@ fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard
 
 /// The most that can happen under the default policy.
 pub(super) fn bounds() -> String {
-    decide::bounds(&Policy::default()).to_string().lines().map(|line| format!("- {line}\n")).collect()
+    format!("- {}\n", decide::bounds(&Policy::default()).to_string().replace('\n', "\n- "))
 }
 
 /// Every reason against a deletion.
