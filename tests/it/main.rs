@@ -6,6 +6,7 @@ mod binary;
 mod cli;
 mod config;
 mod conformance;
+mod docs;
 mod doctor;
 mod export;
 mod fault_proxy;
