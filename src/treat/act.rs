@@ -156,10 +156,10 @@ mod tests {
     use crate::treat::machine::{go, stay};
     use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, session, treatment};
 
-    fn act(request: Effect, answer: Answer) -> Option<Act> {
+    fn act(request: Effect, answer: &Answer) -> Option<Act> {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
         let next = go(&before, Step::Disabled { ours: rev("ours") }, after(1), "it is idle");
-        Exchange::new(before.step.label(), request, T0, Span::millis(30), &answer).then(&next)
+        Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).then(&next)
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
                 AnswerClass::Held,
             ),
         ] {
-            let act = act(request, answer).unwrap();
+            let act = act(request, &answer).unwrap();
             let failed = matches!(class, AnswerClass::Refused | AnswerClass::Unknown);
             assert_eq!((act.answer, act.failure.is_some()), (class, failed), "{act:?}");
             let read: Act = serde_json::from_str(&serde_json::to_string(&act).unwrap()).unwrap();
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn an_act_says_what_was_asked_what_came_back_and_what_followed() {
-        let done = act(Effect::DeleteSession { session: session() }, Answer::SessionDeleted(Ok(()))).unwrap();
+        let done = act(Effect::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(()))).unwrap();
         assert_eq!(done.words(), "delete stale session s-1: done after 30 ms; toggle: disabled: it is idle");
         let json = serde_json::to_value(&done).unwrap();
         assert_eq!((&json["request"], &json["answer"]), (&"delete_session".into(), &"done".into()));

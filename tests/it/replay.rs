@@ -3,6 +3,8 @@
 
 use crate::bench::{Bench, Given};
 use crate::binary::{Medic, Servers, told};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -11,8 +13,11 @@ use scaleset_medic::lab::garm::{Generation, LogFormat, LogLevel};
 use scaleset_medic::lab::world::MEDIC_TOKEN;
 use scaleset_medic::model::{Decision, Guard, Span};
 use scaleset_medic::run::replay::{Extent, Replayed, Rules, parse, replay};
+use scaleset_medic::run::scene::{Body, Look, Looked, Recorder};
+use scaleset_medic::store::Store;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -74,6 +79,64 @@ async fn hours_of_health_record_nothing_and_secrets_are_in_no_scene() {
     for line in &after {
         assert!(!line.contains(&password) && !line.contains(MEDIC_TOKEN) && !line.contains("Bearer"), "{line}");
     }
+}
+
+/// A recording of an earlier release stays readable as long as its form has this number; one line acts, one leaves alone.
+#[tokio::test(start_paused = true)]
+async fn recordings_of_this_form_stay_readable() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/scenes/schema-1.jsonl");
+    if !path.exists() && std::env::var_os("UPDATE_EXPECT").is_some() {
+        let scenes = incident().await.scenes();
+        let acts = scenes.iter().find(|line| line.contains("\"decision\":\"act\"")).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("{acts}\n{}\n", scenes.last().unwrap())).unwrap();
+    }
+    for line in fs::read_to_string(&path).unwrap().lines() {
+        let again = replayed(line, &Rules::default());
+        assert_eq!((again.extent, again.sets), (Extent::Core, 4));
+    }
+}
+
+/// What an incident of a large fleet costs in the store; `SCALESET_MEDIC_SCENE_SETS` asks for more sets.
+#[tokio::test(start_paused = true)]
+async fn the_scenes_of_a_large_fleet_are_few_and_small() {
+    let sets: u32 = std::env::var("SCALESET_MEDIC_SCENE_SETS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let mut bench = Bench::new(&Given::of(Generation::PreFix, sets).with_debug_server().with_github()).await;
+    bench.run(Span::mins(2)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    let all = usize::try_from(sets).unwrap();
+    bench.run_until(Span::mins(20), |world| world.listening(0) == (all, all)).await;
+    bench.run(Span::mins(3)).await;
+    let scenes = bench.scenes();
+    let packed = |line: &String| {
+        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+        packer.write_all(line.as_bytes()).unwrap();
+        packer.finish().unwrap().len()
+    };
+    let (longest, sum) = (scenes.iter().map(String::len).max().unwrap(), scenes.iter().map(packed).sum::<usize>());
+    let (count, rules) = (scenes.len(), Rules { policy: Some(Policy::default()), mode: None });
+    let begun = Instant::now();
+    let whole = scenes.iter().filter(|line| replayed(line, &rules).extent == Extent::Core).count();
+    let replaying = begun.elapsed() / u32::try_from(count).unwrap();
+    let recording = recording(scenes.iter().max_by_key(|line| line.len()).unwrap());
+    println!(
+        "{sets} sets: {count} scenes, {whole} whole, the longest {longest} bytes and {recording:?} to record; all packed \
+         {sum} bytes; {replaying:?} to replay one"
+    );
+    assert!(count < 200 && sum / count < 150 * all + 10_000, "{count} scenes of {sum} bytes");
+}
+
+/// How long it takes to record a scene.
+fn recording(line: &str) -> Duration {
+    let scene = parse(line).unwrap().unwrap();
+    let Body::Whole { input, look } = &scene.body else { panic!("not whole") };
+    let memory = serde_json::from_str::<Value>(look.get()).unwrap()["memory"].to_string();
+    let look: Look = serde_json::from_str(look.get()).unwrap();
+    let looked = Looked { sweep: &look.sweep, treatments: &look.treatments, probes: &look.probes };
+    let store = Store::in_memory().unwrap().for_manager(&scene.manager);
+    let begun = Instant::now();
+    Recorder::default().note(&store, &input.input(), &scene.decisions, &memory, looked).unwrap();
+    begun.elapsed()
 }
 
 fn medic(dir: &Path, args: &[&str], stdin: Stdio) -> Output {
@@ -199,7 +262,7 @@ fn a_damaged_line_costs_that_line_and_is_named(healed: &Healed) {
         ("[1, 2]", "no line of a history"),
     ] {
         let file = healed.changed(|mut lines| {
-            lines[1] = damage.to_owned();
+            damage.clone_into(&mut lines[1]);
             lines.join("\n")
         });
         let output = healed.replay(&[file.to_str().unwrap()]);

@@ -7,14 +7,14 @@ use scaleset_medic::decide::order::in_words;
 use scaleset_medic::decide::policy::{Mode, Policy};
 use scaleset_medic::decide::remedy::{Case, Prescription, prescribe};
 use scaleset_medic::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
-use scaleset_medic::decide::{self, Input};
+use scaleset_medic::decide::{self, Footing, Input};
 use scaleset_medic::export::words;
 use scaleset_medic::model::session::{LedgerSession, OpenedBy};
 use scaleset_medic::model::{
     Confidence, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Escalation, Evidence,
     Fact, Finding, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono, Now, Order, OrderId,
-    Ordered, Outcome, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source,
-    Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+    Ordered, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId,
+    Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -278,7 +278,14 @@ fn keys(guard: Guard) -> &'static [&'static Key] {
         Guard::Breaker => &[&key::BREAKER_AFTER, &key::BREAKER_HALF_OPEN_AFTER],
         Guard::BlastRadius => &[&key::STALE_SESSION_LIMIT],
         Guard::Quota => &[&key::QUOTA_RESERVE],
-        Guard::Canary | Guard::Frozen | Guard::Paused | Guard::CausePresent | Guard::Lease | Guard::EntityTurn => &[],
+        Guard::Canary
+        | Guard::Frozen
+        | Guard::Paused
+        | Guard::CausePresent
+        | Guard::Lease
+        | Guard::Store
+        | Guard::EntityTurn
+        | Guard::Bound => &[],
     }
 }
 
@@ -289,7 +296,9 @@ pub(super) fn guards() -> String {
         format!("`{}` = `{value}`", key.name)
     };
     let (policy, order) = (held(false), held(true));
-    let missing: Vec<_> = Guard::ALL.iter().filter(|guard| !policy.contains(guard)).collect();
+    // A bound holds only where another guard has failed to.
+    let missing: Vec<_> =
+        Guard::ALL.iter().filter(|guard| **guard != Guard::Bound && !policy.contains(guard)).collect();
     assert!(missing.is_empty(), "no world was found in which these hold: {missing:?}");
     let rows = Guard::ALL.iter().map(|guard| {
         let limits = keys(*guard).iter().map(|key| default(key)).collect::<Vec<_>>().join(", ");
@@ -303,15 +312,22 @@ pub(super) fn guards() -> String {
 /// The guards that hold in the worst of worlds, with and without a person's order.
 fn held(ordered: bool) -> BTreeSet<Guard> {
     let mut all = BTreeSet::new();
+    let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
+    let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
     let start = finding(SET, Diagnosis::StartAbandoned, Confidence::Strong);
-    all.extend(withheld(Finding { seen: 1, ..start }, ManagerState::Down, ordered));
-    all.extend(withheld(finding(SET, Diagnosis::ConflictAbandoned, Confidence::Proof), ManagerState::Up, ordered));
-    all.extend(withheld(finding(SET, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, ordered));
+    all.extend(withheld(Finding { seen: 1, ..start }, ManagerState::Down, &other, ordered));
+    all.extend(withheld(
+        finding(SET, Diagnosis::ConflictAbandoned, Confidence::Proof),
+        ManagerState::Up,
+        &failed,
+        ordered,
+    ));
+    all.extend(withheld(finding(SET, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
     all
 }
 
 /// The guards that hold a remedy for this finding back where everything else is at its limit.
-fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard> {
+fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_probe: false, ..Policy::default() };
@@ -344,6 +360,8 @@ fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard
         created: NOW,
         expires: None,
     };
+    let quota = OwnQuota { remaining: 0, reserve: 1000, reset: NOW.plus(Span::mins(30)) };
+    let quotas = set(SET).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
     let decisions = decide::decide(&Input {
         now: Now { wall: NOW, mono: Mono(0) },
         name: &ManagerName::new("garm"),
@@ -365,8 +383,8 @@ fn withheld(finding: Finding, manager: ManagerState, ordered: bool) -> Vec<Guard
         orders: if ordered { std::slice::from_ref(&order) } else { &[] },
         breaker_reset: None,
         can_probe_sessions: &BTreeSet::from([SET]),
-        quota: Some(0.0),
-        lease_held: false,
+        quotas: &quotas,
+        footing,
     });
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
     let Decision::Withhold { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
