@@ -7,7 +7,7 @@ would change it. `MUTANT=n` chooses one, so a mutant costs one run of the room's
 cargo-mutants' word (`--list --json`); those that do not compile are found by the compiler's errors and left out. A
 function that returns `impl Trait` has one body only, so its mutants are built one by one.
 
-    run.py ROOM [--only REGEX] [--jobs N]        ROOM: decide, diagnose or treat
+    run.py ROOM [--only REGEX] [--quick] [--jobs N]        ROOM: decide, diagnose or treat
 
 Writes ROOM.caught, .missed, .timeout and .unviable beside the copied room and prints the figures. Exit 1: some missed.
 """
@@ -155,6 +155,7 @@ def main():
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("room", choices=["decide", "diagnose", "treat"])
     asked.add_argument("--only", default="", help="only mutants whose name matches")
+    asked.add_argument("--quick", action="store_true", help="without the slow tests")
     asked.add_argument("--jobs", type=int, default=2)
     asked = asked.parse_args()
 
@@ -173,18 +174,19 @@ def main():
     room = f"{asked.room}::"
     slow = [name for name in SLOW if name.startswith(room)]
     quick = [room, *(part for name in slow for part in ("--skip", name))]
-    limit = {}
-    for args in [quick, *([slow] if slow else [])]:
+    runs = []
+    for args in [quick] if asked.quick or not slow else [quick, slow]:
         began = time.monotonic()
         verdict, output = tests(here, binary, 0, args, 600)
         if verdict != "missed":
             raise SystemExit(f"the tests fail without any mutant:\n{output}")
-        limit[len(limit)] = 30 + 10 * (time.monotonic() - began)
+        runs.append((args, 30 + 5 * (time.monotonic() - began)))
 
     def judge(mutant, binary=binary):
-        verdict, _ = tests(here, binary, mutant["n"], quick, limit[0])
-        if verdict == "missed" and slow:
-            verdict, _ = tests(here, binary, mutant["n"], slow, limit[1])
+        for args, limit in runs:
+            verdict, _ = tests(here, binary, mutant["n"], args, limit)
+            if verdict != "missed":
+                break
         return mutant, verdict
 
     def judge_single(mutant):
@@ -197,7 +199,8 @@ def main():
     verdicts = collections.defaultdict(list)
     verdicts["unviable"] = [mutant["name"] for mutant in unviable]
     with concurrent.futures.ThreadPoolExecutor(asked.jobs) as pool:
-        for mutant, verdict in itertools.chain(pool.map(judge, mutants), map(judge_single, singles)):
+        judged = concurrent.futures.as_completed([pool.submit(judge, mutant) for mutant in mutants])
+        for mutant, verdict in itertools.chain((done.result() for done in judged), map(judge_single, singles)):
             verdicts[verdict].append(mutant["name"])
             if verdict == "missed":
                 print(f"missed  {mutant['name']}", flush=True)

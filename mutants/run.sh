@@ -10,9 +10,8 @@ room=${1:?decide, diagnose or treat}
 shift
 here=${CARGO_TARGET_DIR:-$root/target}/mutants/$room
 rm -rf "$here/src" "$here/tests"
-mkdir -p "$here/src" "$here/tests/fixtures" "$here/.cargo"
+mkdir -p "$here/src" "$here/tests/fixtures"
 cp "$root/mutants/Cargo.toml" "$root/Cargo.lock" "$root/clippy.toml" "$root/rust-toolchain.toml" "$here"
-cp "$root/.cargo/mutants.toml" "$here/.cargo"
 ln -s "$root/tests/fixtures/recordings" "$here/tests/fixtures/recordings"
 cp -r "$root/src/model" "$root/src/decide" "$here/src"
 echo "//! One pure room, to be mutated." >"$here/src/lib.rs"
@@ -46,4 +45,4 @@ RUST
   *) echo "unknown room: $room" >&2 && exit 2 ;;
 esac
 cd "$here"
-CARGO_TARGET_DIR=$here/target CARGO_INCREMENTAL=1 exec cargo mutants --in-place --baseline=skip --file "src/$room/*.rs" "$@"
+CARGO_TARGET_DIR=$here/target CARGO_INCREMENTAL=1 exec cargo mutants --no-config --in-place --baseline=skip --file "src/$room/**/*.rs" "$@"
