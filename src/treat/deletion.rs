@@ -253,6 +253,7 @@ mod tests {
                     sent_at.push(second);
                 }
                 second += 1;
+                assert!(second < 100, "never given up: {sent_at:?}");
             }
             assert_eq!(sent_at, [0, 1, 3, 7, 15]);
             assert_eq!(table.outcome(), Some(Outcome::Failed));
@@ -272,8 +273,33 @@ mod tests {
         assert_eq!(table.at(60).sees(&Seen::ill()), Some(Effect::CheckIncarnation));
         let mut table = deleting();
         sends(&mut table);
+        table.hears(busy(300));
+        assert_eq!(table.at(299).sees(&Seen::ill()), None);
+        sends(table.at(300));
+        let mut table = deleting();
+        sends(&mut table);
         table.hears(busy(3600));
         assert_eq!(table.outcome(), Some(Outcome::Failed));
+    }
+
+    #[test]
+    fn a_manager_that_gave_up_is_toggled_although_our_credential_may_not_delete() {
+        use FailureKind::{Forbidden, Rejected, Unauthorized};
+        let says = |kind| Answer::SessionDeleted(Err(WriteError::NotApplied(failing(kind))));
+        for (kind, toggled) in [(Unauthorized, true), (Forbidden, true), (Rejected, false)] {
+            let mut table = then_toggle();
+            sends(&mut table);
+            assert_eq!(table.hears(says(kind)), toggled.then_some(Effect::ReadSet), "{kind:?}");
+            assert_eq!(table.note.as_deref().unwrap().starts_with("not deleted, toggling alone: "), toggled);
+            let mut table = deleting();
+            sends(&mut table);
+            assert_eq!(table.hears(says(kind)), None, "{kind:?}: there is no toggle to go on with");
+            sends(table.at(1));
+        }
+        let mut table = then_toggle();
+        sends(&mut table);
+        let lost = Answer::SessionDeleted(Err(WriteError::Unknown(failing(Forbidden))));
+        assert_eq!(table.hears(lost), None, "it may have been deleted after all");
     }
 
     #[test]

@@ -350,6 +350,15 @@ mod tests {
     }
 
     #[test]
+    fn a_managers_clock_that_is_off_does_not_date_its_worker() {
+        let (before, later) = (T0.minus(Span::secs(10)), after(3));
+        for (dated, worker, due) in [(T0.minus(Span::hours(1)), before, false), (after(5), later, true)] {
+            let seen = Seen::ill().with(off("ours", dated)).worker(WorkerState::Idle, worker);
+            assert_eq!(disabled().at(4).sees(&seen), due.then_some(Effect::ReadSet), "disabled at {dated}");
+        }
+    }
+
+    #[test]
     fn nothing_is_sent_when_the_set_is_no_longer_what_was_treated() {
         for (seen, outcome) in [
             (Seen::ill().with(off("seen", T0)), Outcome::Yielded),
@@ -358,6 +367,7 @@ mod tests {
             (Seen::ill().run(NEXT_RUN), Outcome::Yielded),
             (Seen::ill().manager(ManagerState::Down), Outcome::Yielded),
             (Seen::ill().manager(ManagerState::Unreachable), Outcome::Yielded),
+            (Seen::ill().manager(ManagerState::Down).with(on("seen")), Outcome::Yielded),
             (Seen::ill().listening(T0), Outcome::SelfRecovered),
         ] {
             let mut table = disabling();
@@ -506,7 +516,7 @@ mod tests {
     fn the_enable_comes_when_the_worker_is_there_or_its_time_is_over() {
         let (old, new) = (T0.minus(Span::secs(1)), after(1));
         for (state, at, due) in [
-            (WorkerState::Idle, new, 0),
+            (WorkerState::Idle, new, 0_u64),
             (WorkerState::Retrying, new, 0),
             (WorkerState::Unknown, new, 5),
             (WorkerState::Absent, new, 15),
@@ -515,8 +525,8 @@ mod tests {
             (WorkerState::Retrying, old, 15),
         ] {
             let seen = sees_ours().worker(state, at);
-            if due > 0 {
-                assert_eq!(disabled().at(due - 1).sees(&seen), None, "{state} dated {at}");
+            for early in [0, due.saturating_sub(1)].into_iter().filter(|second| *second < due) {
+                assert_eq!(disabled().at(early).sees(&seen), None, "{state} dated {at}");
             }
             assert_eq!(disabled().at(due).sees(&seen), Some(Effect::ReadSet), "{state} dated {at}");
         }
@@ -616,6 +626,7 @@ mod tests {
             let since = second;
             while table.at(second).sees(&sees_ours()).is_none() {
                 second += 1;
+                assert!(second < 200, "not tried again: {waits:?}");
             }
             waits.push(second - since);
         }
