@@ -4,8 +4,10 @@
 //! waits take no real time, and no figure depends on this machine). The medic is the real one: its clients, parsers,
 //! engine, service loop and store.
 //!
-//! `cargo bench --bench recovery` prints the table; `-- 4 50` only these numbers of sets; `-- growth 50` instead what a
-//! day of watching that many sets adds to the medic's store, with no crash and with one.
+//! `cargo bench --bench recovery` prints the table; `-- 4 50` only these numbers of sets, `-- 500 'pre-fix GARM, ledger'`
+//! only the ways of such a name; `-- growth 50` instead what a day of watching that many sets adds to the medic's store,
+//! with no crash and with one. `RECOVERY_POLICY` and `RECOVERY_PACE` are lines for `[policy]`, and for the tables of
+//! GARM and GitHub, in place of the defaults: to see what a limit costs.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a bench that cannot go on has failed, and it prints")]
 
 use bytes::Bytes;
@@ -104,6 +106,7 @@ fn main() {
         growth(asked.first().copied().unwrap_or(50));
         return;
     }
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| is_name(word)).collect();
     let sizes = if asked.is_empty() { vec![4, 50, 500] } else { asked };
     println!(
         "From SIGKILL until all sets listen again; GARM starts again after {DOWN}; GitHub keeps stale sessions {STALE}."
@@ -111,7 +114,8 @@ fn main() {
     for sets in sizes {
         println!("\n{sets} scale sets\n\n| way | first | half | all | of the stale lifetime | PUTs | GARM crashes |");
         println!("|---|---:|---:|---:|---:|---:|---:|");
-        for way in WAYS {
+        let named = |way: &&Way| words.is_empty() || words.iter().any(|word| way.name.contains(word.as_str()));
+        for way in WAYS.iter().filter(named) {
             let began = Instant::now();
             let outcome = measure(way, sets);
             let [first, half, all] = outcome.listening.map(|span| span.map_or_else(|| "never".to_owned(), seconds));
@@ -128,6 +132,15 @@ fn main() {
             }
         }
     }
+}
+
+/// Not a number of sets, and no flag of the tools.
+fn is_name(word: &str) -> bool {
+    word.parse::<u32>().is_err() && !word.starts_with('-')
+}
+
+fn given(variable: &str) -> String {
+    std::env::var(variable).map_or_else(|_| String::new(), |lines| lines + "\n")
 }
 
 fn seconds(span: Span) -> String {
@@ -212,7 +225,10 @@ impl Stage {
     async fn run(self, healer: Healer) -> Outcome {
         let (stop, stopped) = oneshot::channel::<()>();
         let medic = match healer {
-            Healer::Medic { ledger } => Some(tokio::spawn(self.medic(ledger, "", "", stopped))),
+            Healer::Medic { ledger } => {
+                let (policy, pace) = (given("RECOVERY_POLICY"), given("RECOVERY_PACE"));
+                Some(tokio::spawn(self.medic(ledger, &policy, &pace, stopped)))
+            }
             Healer::MedicAtLarge => {
                 Some(tokio::spawn(self.medic(true, "max_in_flight = 100\n", "requests_per_second = 100\n", stopped)))
             }

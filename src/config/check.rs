@@ -276,6 +276,7 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
         allow_risky: reader.boolean(&key::ALLOW_RISKY, default.allow_risky),
         confirm_strong: reader.count(&key::CONFIRM_STRONG, default.confirm_strong),
         max_in_flight: reader.count(&key::MAX_IN_FLIGHT, default.max_in_flight),
+        in_flight_share: reader.share_unless(&key::IN_FLIGHT_SHARE, default.in_flight_share, &key::MAX_IN_FLIGHT),
         set_budget: reader.count(&key::SET_BUDGET, default.set_budget),
         set_budget_window: reader.span(&key::SET_BUDGET_WINDOW, default.set_budget_window),
         backoff: reader.spans(&key::BACKOFF, default.backoff),

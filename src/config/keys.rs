@@ -260,6 +260,8 @@ keys! {
     CONFIRM_STRONG = "confirm_strong": Defaulted Kind::Count(1, 100),
     /// Treatments under way at once, after the canary.
     MAX_IN_FLIGHT = "max_in_flight": Defaulted Kind::Count(1, 1000),
+    /// The share of the enabled sets up to which more are let go at once as sets show life.
+    IN_FLIGHT_SHARE = "in_flight_share": Defaulted Kind::Share,
     /// Treatments of one set within `set_budget_window`.
     SET_BUDGET = "set_budget": Defaulted Kind::Count(1, 1000),
     /// The window of `set_budget`.

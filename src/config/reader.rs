@@ -142,6 +142,19 @@ impl<'a> Reader<'a> {
         self.with_default(key, default, |value| share(key.kind, value), |share| format!("{share:?}"))
     }
 
+    /// A share whose default is 0 where another key is given: who names a number gets no more than that.
+    pub(super) fn share_unless(&mut self, key: &Key, default: f64, other: &'static Key) -> f64 {
+        let named = self.table.given.contains_key(other.name);
+        let value = self.share(key, if named { 0.0 } else { default });
+        if named
+            && let Some(last) = self.effective.last_mut()
+            && last.origin == Origin::Default
+        {
+            last.origin = Origin::Follows(other.name);
+        }
+        value
+    }
+
     pub(super) fn boolean(&mut self, key: &Key, default: bool) -> bool {
         let read = |value: &Value| match value {
             Value::Boolean(flag) => Ok(*flag),

@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::policy::Policy;
+use super::ramp;
 use crate::model::{Guard, Held, RemedyKind, ScaleSetId, Span, Treatment, Wall};
 
 const DAY: Span = Span::hours(24);
@@ -24,8 +25,10 @@ pub struct Bounds {
     pub session_probes_per_set_and_day: u64,
     /// Heals of one manager in an hour.
     pub heals_per_hour: u64,
-    /// Treatments under way at once.
+    /// Treatments under way at once, in a fleet of any size.
     pub in_flight: u64,
+    /// The same in parts per thousand of the enabled sets, where that is more.
+    pub in_flight_per_thousand: u64,
     /// The longest a set can be disabled by us while the manager answers.
     pub disabled_for: Span,
 }
@@ -45,14 +48,17 @@ pub fn bounds(policy: &Policy) -> Bounds {
         session_probes_per_set_and_day,
         heals_per_hour: u64::from(policy.heals_per_hour),
         in_flight: u64::from(policy.max_in_flight),
+        in_flight_per_thousand: u64::try_from(ramp::share(policy.in_flight_share, 1000)).unwrap_or(u64::MAX),
         disabled_for: policy.disabled_limit,
     }
 }
 
-/// The bounds that one more treatment would break; `started` were allowed earlier in this sweep.
+/// The bounds that one more treatment would break, in a fleet of so many enabled sets; `started` were allowed earlier in
+/// this sweep.
 #[must_use]
 pub fn held(
     policy: &Policy,
+    enabled: usize,
     history: &[Treatment],
     started: &[(ScaleSetId, RemedyKind)],
     next: (ScaleSetId, RemedyKind),
@@ -85,7 +91,8 @@ pub fn held(
     } else {
         check(same_kind, limits.session_probes_per_set_and_day, "session probes of the set in a day");
     }
-    check(count(&Treatment::in_flight, &|_| true), limits.in_flight, "treatments under way");
+    let share = u64::try_from(ramp::share(policy.in_flight_share, enabled)).unwrap_or(u64::MAX);
+    check(count(&Treatment::in_flight, &|_| true), limits.in_flight.max(share), "treatments under way");
     broken
 }
 
@@ -107,9 +114,13 @@ impl std::fmt::Display for Bounds {
             self.heals_per_set_and_day, self.heals_per_set_and_day_with_recoveries
         )?;
         writeln!(f, "At most {} session probes of one set in a day.", self.session_probes_per_set_and_day)?;
+        let more = match self.in_flight_per_thousand {
+            0 => String::new(),
+            share => format!(" (or {}.{} % of the sets, where that is more)", share / 10, share % 10),
+        };
         writeln!(
             f,
-            "At most {} treatments at once, one before the first has shown life, and {} heals in an hour.",
+            "At most {} treatments at once{more}, one before the first has shown life, and {} heals in an hour.",
             self.in_flight, self.heals_per_hour
         )?;
         write!(f, "A set is disabled by us for at most {} while the manager answers.", self.disabled_for)
@@ -124,7 +135,7 @@ mod tests {
 
     fn words(rows: &[Treatment], started: &[(ScaleSetId, RemedyKind)], kind: RemedyKind) -> Vec<String> {
         let policy = Policy { heals_per_hour: 4, max_in_flight: 2, budget_cleared_after: DAY, ..Policy::default() };
-        let held = held(&policy, rows, started, (ScaleSetId(7), kind), hours(24));
+        let held = held(&policy, 10, rows, started, (ScaleSetId(7), kind), hours(24));
         held.into_iter().map(|held| format!("{}: {}", held.guard, held.value)).collect()
     }
 
@@ -162,7 +173,8 @@ mod tests {
             bounds(&Policy::default()).to_string(),
             "At most 3 heals of one set in a day (9 writes), 72 if it recovers for long enough in between.\n\
              At most 1440 session probes of one set in a day.\n\
-             At most 10 treatments at once, one before the first has shown life, and 1000 heals in an hour.\n\
+             At most 10 treatments at once (or 5.0 % of the sets, where that is more), one before the first has shown \
+             life, and 1000 heals in an hour.\n\
              A set is disabled by us for at most 2 min while the manager answers."
         );
     }

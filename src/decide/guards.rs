@@ -5,6 +5,7 @@
 use super::breaker::Breaker;
 use super::canary::Canaries;
 use super::policy::{Mode, Policy};
+use super::ramp::Ramp;
 use super::turn::Turns;
 use super::{Footing, Input, backoff, breaker, budget, pause};
 use crate::model::{
@@ -26,6 +27,10 @@ pub struct Sweeping {
     pub breaker: Breaker,
     /// The incident's treatments.
     pub canaries: Canaries,
+    /// How many may be under way.
+    pub ramp: Ramp,
+    /// How many sets are enabled.
+    pub enabled: usize,
     /// The manager's heals within the hour.
     pub recent_heals: Vec<Wall>,
     /// The blast radius, if it holds.
@@ -89,11 +94,11 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     held.extend(confirmation(proposal.finding, probe, policy));
     if probe {
         held.extend(sweeping.canaries.probe_held());
-        held.extend(in_flight(sweeping, policy));
+        held.extend(in_flight(sweeping));
         held.extend(budget::probe_held(proposal.rows, now, policy));
     } else {
         held.extend(sweeping.canaries.held(proposal.finding.diagnosis));
-        held.extend(in_flight(sweeping, policy));
+        held.extend(in_flight(sweeping));
         held.extend(sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
         let counted = budget::counted(proposal.rows, proposal.finding.ill_since, now, policy);
         held.extend(budget::set_held(&counted, policy));
@@ -195,11 +200,13 @@ fn weak(finding: &Finding) -> Option<Held> {
         .then(|| guard(Guard::Confirmation, "weak evidence", "strong evidence, or proof", None))
 }
 
-fn in_flight(sweeping: &Sweeping, policy: &Policy) -> Option<Held> {
-    let limit = usize::try_from(policy.max_in_flight).unwrap_or(usize::MAX);
+fn in_flight(sweeping: &Sweeping) -> Option<Held> {
+    let Ramp { now: limit, most } = sweeping.ramp;
     let under_way = sweeping.canaries.in_flight();
-    (under_way >= limit)
-        .then(|| guard(Guard::InFlight, format!("{under_way} of {limit} under way"), format!("{limit} at once"), None))
+    (under_way >= limit).then(|| {
+        let more = if limit < most { format!(", up to {most} as sets show life") } else { String::new() };
+        guard(Guard::InFlight, format!("{under_way} of {limit} under way"), format!("{limit} at once{more}"), None)
+    })
 }
 
 /// Our own requests to GitHub leave the manager its share; a toggle makes none.

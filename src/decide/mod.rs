@@ -7,6 +7,7 @@
 //! | [`guards`] | everything that holds a remedy back, all of it |
 //! | [`budget`], [`backoff`] | how often, and how soon again |
 //! | [`canary`] | an incident's first treatment goes alone |
+//! | [`ramp`] | how many at once: more, as treatments prove to help |
 //! | [`turn`] | an entity's workers are started in line |
 //! | [`breaker`] | acts that do not help stop the acting |
 //! | [`blast`] | many sets at once: one cause, or a fault at GitHub |
@@ -29,6 +30,7 @@ pub mod guards;
 pub mod order;
 pub mod pause;
 pub mod policy;
+pub mod ramp;
 pub mod recorded;
 pub mod remedy;
 pub mod stale;
@@ -49,6 +51,7 @@ pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
 use guards::{By, Proposal, Sweeping};
 use policy::{Mode, Policy};
+use ramp::Ramp;
 use remedy::{Case, Prescription};
 use serde::{Deserialize, Serialize};
 use stale::{CurrentManager, Proof};
@@ -203,9 +206,13 @@ fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweepi
         Outlook::Wants(remedy, _) if budget::kind_is_heal(remedy.kind()) => finding.ill_since,
         Outlook::Settled(_) | Outlook::Wants(..) => None,
     });
+    let began = canary::began(input.incarnation, ill);
+    let enabled = input.findings.values().filter(|finding| finding.diagnosis != Diagnosis::Disabled).count();
     Sweeping {
         breaker: breaker::state(history, input.breaker_reset, now, input.policy),
-        canaries: Canaries::of(history, canary::began(input.incarnation, ill)),
+        canaries: Canaries::of(history, began),
+        ramp: Ramp::of(history, began, enabled, input.policy),
+        enabled,
         recent_heals: budget::recent_heals(history, now),
         blast: blast::held(&blast::Scene {
             findings: input.findings,
@@ -229,7 +236,14 @@ fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) ->
     let remedy = proposal.remedy.clone();
     let next = (proposal.set.id, remedy.kind());
     if guards.iter().all(|held| held.guard == Guard::DryRun) && proposal.by == By::Policy {
-        guards.extend(bounds::held(input.policy, input.history, &sweeping.allowed, next, input.now.wall));
+        guards.extend(bounds::held(
+            input.policy,
+            sweeping.enabled,
+            input.history,
+            &sweeping.allowed,
+            next,
+            input.now.wall,
+        ));
         sweeping.allowed.push(next);
     }
     if guards.iter().any(|held| held.guard != Guard::DryRun) {

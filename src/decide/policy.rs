@@ -27,6 +27,8 @@ pub struct Policy {
     pub confirm_strong: u32,
     /// Treatments under way at once, after the canary.
     pub max_in_flight: u32,
+    /// The same as a share of the enabled sets, reached as treatments prove to help ([`ramp`](super::ramp)).
+    pub in_flight_share: f64,
     /// Treatments of one set within `set_budget_window`.
     pub set_budget: u32,
     /// The window of `set_budget`.
@@ -99,6 +101,7 @@ impl Default for Policy {
             allow_risky: false,
             confirm_strong: 2,
             max_in_flight: 10,
+            in_flight_share: 0.05,
             set_budget: 3,
             set_budget_window: Span::hours(24),
             backoff: vec![Span::mins(5), Span::mins(15), Span::mins(60)],

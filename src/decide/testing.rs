@@ -95,6 +95,10 @@ pub(crate) fn closed(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome
     Treatment { step_at: at, ..open(id, set, opened, Step::Closed { outcome, why: "test".to_owned() }) }
 }
 
+pub(crate) fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
+    Treatment { revived: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
+}
+
 pub(crate) fn probe(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
     Treatment { remedy: Remedy::SessionProbe, ..closed(id, set, opened, at, outcome) }
 }

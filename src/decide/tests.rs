@@ -1,6 +1,6 @@
 //! Decisions about whole fleets: what a person sees, guard by guard.
 
-use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, scale_set, scale_set_of};
+use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, revived, scale_set, scale_set_of};
 use super::*;
 use crate::model::{
     Confidence, Diagnosis, Escalation, Fact, Held, Mono, OrderAnswer, Ordered, Outcome, Revision, SessionId, Span,
@@ -149,10 +149,6 @@ impl World {
             .filter_map(|d| if let Decision::Act { canary, .. } = d { Some(*canary) } else { None })
             .collect()
     }
-}
-
-fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
-    Treatment { revived: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
 }
 
 fn is(guard: Guard, value: &str, limit: &str, until: Option<Wall>) -> (Guard, String, String, Option<Wall>) {

@@ -75,6 +75,18 @@ fn a_good_file_is_good_down_to_the_disk() {
 }
 
 #[test]
+fn who_names_a_number_in_flight_gets_no_share_beyond_it() {
+    let of = |policy: &str| {
+        let policy = config(&format!("{LEAST}[policy]\n{policy}")).policy;
+        (policy.max_in_flight, policy.in_flight_share)
+    };
+    assert_eq!(of(""), (10, 0.05));
+    assert_eq!(of("max_in_flight = 3"), (3, 0.0));
+    assert_eq!(of("max_in_flight = 3\nin_flight_share = 0.1"), (3, 0.1));
+    assert_eq!(of("in_flight_share = 0"), (10, 0.0));
+}
+
+#[test]
 fn what_is_unwise_is_said() {
     let found = check(&Raw::read(&text(&LEAST.replace("localhost", "garm.example"))), Depth::Values).unwrap();
     expect![[r#"

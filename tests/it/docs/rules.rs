@@ -271,7 +271,7 @@ fn keys(guard: Guard) -> &'static [&'static Key] {
         Guard::DryRun => &[&run::MODE],
         Guard::Settle => &[&key::SETTLE],
         Guard::Confirmation => &[&key::CONFIRM_STRONG],
-        Guard::InFlight => &[&key::MAX_IN_FLIGHT],
+        Guard::InFlight => &[&key::MAX_IN_FLIGHT, &key::IN_FLIGHT_SHARE],
         Guard::SetBudget => &[&key::SET_BUDGET, &key::SET_BUDGET_WINDOW, &key::BUDGET_CLEARED_AFTER],
         Guard::Backoff => &[&key::BACKOFF, &key::BACKOFF_JITTER, &key::SESSION_PROBE_EVERY],
         Guard::GlobalBudget => &[&key::HEALS_PER_HOUR],

@@ -19,6 +19,8 @@ pub(super) enum Broken {
     SendsNoCanary,
     /// Starts as many treatments as there are sets, once the canary has verified.
     IgnoresTheLimit,
+    /// Takes the share of the fleet at once, before anything has shown that it helps.
+    SkipsTheRamp,
     /// Two medics act without a lease.
     HasNoLease,
     /// Leaves the session open that its probe opened.

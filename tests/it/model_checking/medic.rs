@@ -307,13 +307,18 @@ impl Desk<'_> {
             Some(Broken::SkipsIncarnationCheck) => fleet.believe_every_session_stale(),
             _ => {}
         }
-        let (name, owner, unlimited) = (ManagerName::new("garm"), owner(), policy(9));
+        let (name, owner) = (ManagerName::new("garm"), owner());
+        let policy = match self.broken {
+            Some(Broken::IgnoresTheLimit) => &policy(9),
+            Some(Broken::SkipsTheRamp) => &policy(2),
+            _ => self.policy,
+        };
         let (endpoints, probed) = (BTreeMap::new(), fleet.sets.keys().copied().collect::<BTreeSet<_>>());
         let decisions = decide::decide(&decide::Input {
             now: now(self.world.tick),
             name: &name,
             mode: Mode::Heal,
-            policy: if self.is(Broken::IgnoresTheLimit) { &unlimited } else { self.policy },
+            policy,
             findings: &fleet.findings,
             sets: &fleet.sets,
             manager: fleet.manager,
@@ -382,8 +387,8 @@ impl Desk<'_> {
             return;
         }
         let acting = open().filter(|row| row.in_flight()).count();
-        if acting >= usize::try_from(self.policy.max_in_flight).unwrap() {
-            self.world.blame("I5 never more than max_in_flight");
+        if acting >= self.room() {
+            self.world.blame("I5 never more than max_in_flight, or the share that has proved to help");
         }
         let run = self.world.incarnation();
         let shown = self.journal.iter().map(|row| &row.0).any(|row| {
@@ -394,6 +399,22 @@ impl Desk<'_> {
         if acting > 0 && !shown && budget::is_heal(new) && new.incarnation == Some(run) {
             self.world.blame("I5 one before the canary has verified");
         }
+    }
+
+    /// `max_in_flight`, or as many as this run's heals have brought to life since one did not help, up to the share.
+    fn room(&self) -> usize {
+        let run = self.world.incarnation();
+        let heals = || self.journal.iter().map(|row| &row.0).filter(|row| budget::is_heal(row) && row.opened >= run.0);
+        let bad = |row: &&Treatment| matches!(row.outcome(), Some(Outcome::Unverified | Outcome::Failed));
+        let last_bad = heals().filter(bad).map(|row| row.step_at).max().unwrap_or_default();
+        let alive = heals().filter_map(|row| match row.outcome() {
+            None => row.revived,
+            Some(Outcome::Recovered) => Some(row.revived.unwrap_or(row.step_at)),
+            Some(_) => None,
+        });
+        let part = |sets: &usize| *sets as f64 <= self.policy.in_flight_share * self.world.sets.len() as f64;
+        let share = (0..=self.world.sets.len()).rev().find(part).unwrap();
+        alive.filter(|at| *at > last_bad).count().min(share).max(usize::try_from(self.policy.max_in_flight).unwrap())
     }
 
     /// What may become of the next effect.

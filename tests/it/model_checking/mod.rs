@@ -7,6 +7,7 @@ mod system;
 mod world;
 
 use broken::Broken;
+use scaleset_medic::decide::policy::Policy;
 use stateright::{Checker, HasDiscoveries, Model};
 use system::System;
 use world::Scenario;
@@ -59,6 +60,18 @@ fn one_at_once() -> System {
 }
 
 #[test]
+fn four_sets_of_which_two_at_once_when_two_have_shown_life() {
+    explore("four sets, max_in_flight 1, then half of them, 1 mishap", ramp());
+}
+
+/// Four sets: one at a time, until two have shown life.
+fn ramp() -> System {
+    let scenarios = vec![Scenario::AbandonedKnown, Scenario::AbandonedUnknown];
+    let policy = Policy { in_flight_share: 0.5, ..medic::policy(1) };
+    System { policy, scenarios, ..System::of(4, 1, 1, 4) }
+}
+
+#[test]
 fn one_set_and_two_medics() {
     let scenarios = vec![Scenario::AbandonedKnown, Scenario::Suspect];
     explore("one set, two medics, 2 mishaps", System { scenarios, ..System::of(1, 2, 2, 6) });
@@ -77,6 +90,7 @@ fn every_broken_medic_is_caught() {
         (Broken::StartsASecondTreatment, one(), "I5"),
         (Broken::SendsNoCanary, System::of(2, 1, 1, 8), "I5"),
         (Broken::IgnoresTheLimit, one_at_once(), "I5"),
+        (Broken::SkipsTheRamp, ramp(), "I5"),
         (Broken::HasNoLease, System::of(1, 2, 0, 8), "I5"),
         (Broken::ForgetsOwnSession, System { scenarios: vec![Scenario::Suspect], ..one() }, "I7"),
         (Broken::SendsANoOp, toggles(), "liveness"),
