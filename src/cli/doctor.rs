@@ -31,7 +31,7 @@ pub(super) fn run(args: &DoctorArgs, config: &Config, color: bool) -> Result<Exi
             facts = look(config, &clock, place, &real_carrier) => Ok(facts),
             signal = medic::signal() => Err(signal),
         }
-    });
+    })?;
     let facts = match looked {
         Ok(facts) => facts?,
         Err(signal) => return Ok(signal.exit_code()),

@@ -47,10 +47,10 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
             signal = medic::signal() => Ok(signal.exit_code()),
             code = carried_out(config, &shared, name, &order) => code,
         }
-    });
+    })?;
     // Whatever came of it, this process leaves nothing half done. Where another medic holds the lease, it sees to that.
     let left = engines(config, &shared, &real_carrier)?;
-    medic::runtime()?.block_on(medic::settle(left, shared.clock.as_ref()));
+    medic::runtime()?.block_on(medic::settle(left, shared.clock.as_ref()))?;
     shared.lease.release();
     code
 }

@@ -62,7 +62,7 @@ pub(super) fn run(args: &LabArgs) -> Result<ExitCode, Failure> {
         Some(name) => Story::named(name),
     };
     let story = story.ok_or_else(|| Failure::Usage("no such story; `lab --list` shows them".to_owned()))?;
-    medic::runtime()?.block_on(play(args, story))
+    medic::runtime()?.block_on(play(args, story))?
 }
 
 async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure> {

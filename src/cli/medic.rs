@@ -64,10 +64,29 @@ pub(super) async fn signal() -> Signal {
     Signals::listen().next().await
 }
 
+/// What runs futures, and does not wait at its end for a thread that a hanging file system holds.
+pub(super) struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Runtime {
+    /// Runs a future to its end.
+    pub(super) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
+        let runtime = self.0.as_ref().context("the runtime has ended").map_err(Failure::Internal)?;
+        Ok(runtime.block_on(future))
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// One thread is enough: the work per pass is small, and a sidecar should be too.
-pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the runtime").map_err(Failure::Internal)
+    Ok(Runtime(Some(runtime.context("cannot start the runtime").map_err(Failure::Internal)?)))
 }
 
 /// Opens the store and makes what all engines share.

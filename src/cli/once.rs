@@ -40,13 +40,13 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
             summary = once(engines, clock.as_ref(), args.observe.unwrap_or(OBSERVE)) => Ok(summary),
             signal = medic::signal() => Err(signal),
         }
-    });
+    })?;
     let summary = match ended {
         Ok(summary) => summary,
         Err(signal) => {
             // The passes were dropped; what they left is in the journal and is settled now.
             let engines = crate::run::assemble::engines(config, &shared, &real_carrier)?;
-            medic::runtime()?.block_on(medic::settle(engines, clock.as_ref()));
+            medic::runtime()?.block_on(medic::settle(engines, clock.as_ref()))?;
             shared.lease.release();
             if args.nagios {
                 nagios::say(signal.exit_code(), "interrupted before it could judge")?;

@@ -34,7 +34,7 @@ pub(super) fn picture(config: &Config) -> Result<(Status, By), Failure> {
             Some(status) => Ok((status, By::Medic)),
             None => Ok((look(config).await?, By::Ourselves)),
         }
-    })
+    })?
 }
 
 /// The running medic's document; `None` when nothing listens there.

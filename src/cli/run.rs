@@ -41,13 +41,13 @@ struct Round {
 /// Runs the command; `reread` gives the configuration as it is now.
 pub(super) fn run(_args: &RunArgs, config: Config, reread: Reread<'_>) -> Result<ExitCode, Failure> {
     let runtime = medic::runtime()?;
-    let mut signals = runtime.block_on(async { Signals::listen() });
+    let mut signals = runtime.block_on(async { Signals::listen() })?;
     let mut round = prepare(config, None)?;
     // A changed configuration that could not be put to work, until it changes again.
     let mut unusable = None;
     loop {
         let (config, socket) = (round.config.clone(), again(&round.socket)?);
-        let changed = match runtime.block_on(watch(round, unusable.as_ref(), reread, &mut signals))? {
+        let changed = match runtime.block_on(watch(round, unusable.as_ref(), reread, &mut signals))?? {
             End::Signal(code) => return Ok(code),
             End::Changed(changed) => *changed,
         };

@@ -13,6 +13,7 @@ use super::metrics_text;
 use super::refusal::{is_unknown_object, refusal, wants_new_token};
 use super::wire::{self, Endpoints, WireController, WireInstance, WireScaleSet, WireToken};
 use crate::http::excerpt::one_line;
+use crate::http::list::List;
 use crate::http::{ApiError, Bounds, Client, Effect, Response, Secret};
 use crate::model::{
     Controller, Enablement, FailureKind, Goroutines, Incarnation, Lingering, ManagerMetrics, Operation, ProbeFailure,
@@ -241,10 +242,11 @@ impl GarmClient {
     async fn list_sets(&self) -> Result<Vec<ScaleSet>, ApiError> {
         let operation = Operation::ListScaleSets;
         let response = self.get(operation, "/scalesets").await?;
-        let wire: Option<Vec<WireScaleSet>> = self.json(operation, &response)?;
+        let wire: Option<List<WireScaleSet>> = self.json(operation, &response)?;
         let mut endpoints = Endpoints::default();
         let mut seen = BTreeSet::new();
         wire.unwrap_or_default()
+            .0
             .into_iter()
             .map(|set| {
                 set.into_model(&mut endpoints).filter(|set| seen.insert(set.id)).ok_or_else(|| {
@@ -257,8 +259,8 @@ impl GarmClient {
     async fn count_instances(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, ApiError> {
         let operation = Operation::ListInstances;
         let response = self.get(operation, "/instances").await?;
-        let wire: Option<Vec<WireInstance>> = self.json(operation, &response)?;
-        Ok(wire::lingering(wire.unwrap_or_default()))
+        let wire: Option<List<WireInstance>> = self.json(operation, &response)?;
+        Ok(wire::lingering(wire.unwrap_or_default().0))
     }
 
     async fn who(&self) -> Result<Controller, ApiError> {
@@ -279,7 +281,7 @@ impl GarmClient {
             return Err(error);
         }
         metrics_text::parse(&response.body)
-            .ok_or_else(|| self.error(operation, FailureKind::Malformed, "the answer holds no Prometheus sample"))
+            .map_err(|why| self.error(operation, FailureKind::Malformed, &format!("the answer {why}")))
     }
 
     async fn scrape_text(&self) -> Result<Response, ApiError> {

@@ -12,17 +12,36 @@ use crate::model::{
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// What a scrape says that bears on sessions; `None` when the text holds not one sample, which is no scrape.
-#[must_use]
-pub fn parse(body: &[u8]) -> Option<ManagerMetrics> {
+/// The most series of one kind that are kept: one for each set of the largest list that is read.
+pub const SERIES_MAX: usize = crate::http::list::ENTRIES_MAX;
+
+/// Why a text is no scrape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoScrape {
+    /// Not one sample.
+    #[error("holds no Prometheus sample")]
+    Empty,
+    /// More series than can be true, which would fill the memory.
+    #[error("holds more than {SERIES_MAX} series of one kind")]
+    TooMany,
+}
+
+/// What a scrape says that bears on sessions.
+///
+/// # Errors
+/// When the text holds not one sample, or too many.
+pub fn parse(body: &[u8]) -> Result<ManagerMetrics, NoScrape> {
     let text = String::from_utf8_lossy(body);
     let mut gathered = Gathered::default();
     let mut samples = 0_u64;
     for sample in text.lines().filter_map(Sample::read) {
         samples = samples.saturating_add(1);
         gathered.take(&sample);
+        if gathered.is_too_much() {
+            return Err(NoScrape::TooMany);
+        }
     }
-    (samples > 0).then(|| gathered.finish())
+    if samples == 0 { Err(NoScrape::Empty) } else { Ok(gathered.finish()) }
 }
 
 /// One line of the text format.
@@ -165,6 +184,10 @@ impl Gathered {
             "garm_github_rate_limit_reset_timestamp" => self.quota(sample, |quota, value| quota.reset = date(value)),
             _ => {}
         }
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.counters.len().max(self.quotas.len()).max(self.metrics.listeners.len()) > SERIES_MAX
     }
 
     fn count(&mut self, counter: Counter, sample: &Sample<'_>) {
@@ -354,8 +377,21 @@ mod tests {
         }
         let text = "<html>\nm{a=\"\nprocess_start_time_seconds 5\n\u{0}\n";
         assert_eq!(parse(text.as_bytes()).unwrap().incarnation, Some(Incarnation(Wall(5000))));
-        assert!(parse(b"{\"error\":\"Authentication failed\",\"details\":\"\"}").is_none());
-        assert!(parse(b"").is_none());
+        assert_eq!(parse(b"{\"error\":\"Authentication failed\",\"details\":\"\"}"), Err(NoScrape::Empty));
+        assert_eq!(parse(b""), Err(NoScrape::Empty));
+    }
+
+    #[test]
+    fn more_series_than_can_be_true_are_no_scrape() {
+        for line in [
+            "garm_scaleset_listener_restarts_total{id=\"N\"} 1\n",
+            "garm_github_operations_total{operation=\"GetMessage\",scope=\"Repository\",x=\"N\"} 1\n",
+            "garm_github_rate_limit_limit{credential_name=\"N\",endpoint=\"e\"} 1\n",
+        ] {
+            let series = |count: usize| (0..count).map(|n| line.replace('N', &n.to_string())).collect::<String>();
+            assert!(parse(series(SERIES_MAX).as_bytes()).is_ok(), "{line}");
+            assert_eq!(parse(series(SERIES_MAX + 1).as_bytes()), Err(NoScrape::TooMany), "{line}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! strictly: a list without its `value`, or whose `count` disagrees, is no list, because an empty one means that every
 //! set is gone.
 
+use crate::http::list::List;
 use crate::model::{ForgeId, ForgeSet, ForgeStatistics, Owner, SessionId, Wall};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -38,7 +39,7 @@ pub(super) struct WireError {
 #[derive(Debug, Deserialize)]
 pub(super) struct WireList {
     count: Option<u64>,
-    value: Vec<WireSet>,
+    value: List<WireSet>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -106,11 +107,11 @@ impl WireToken {
 impl WireList {
     /// The sets, or what is wrong with the list.
     pub(super) fn into_model(self) -> Result<Vec<ForgeSet>, &'static str> {
-        if self.count.is_some_and(|count| usize::try_from(count) != Ok(self.value.len())) {
+        if self.count.is_some_and(|count| usize::try_from(count) != Ok(self.value.0.len())) {
             return Err("the list's count is not the number of its sets");
         }
         let mut seen = BTreeSet::new();
-        let sets = self.value.into_iter().map(|set| set.into_model().filter(|set| seen.insert(set.id)));
+        let sets = self.value.0.into_iter().map(|set| set.into_model().filter(|set| seen.insert(set.id)));
         sets.collect::<Option<_>>().ok_or("the list holds a set without an id, or one id twice")
     }
 }

@@ -231,6 +231,9 @@ pub struct Vanished {
 /// How long before a panic the session's loss shows, at most: the close follows at once.
 const VANISHED_WITHIN: Span = Span::secs(5);
 
+/// Sets of which a log's word is kept; beyond them the lowest are forgotten.
+const LOG_SETS_MAX: usize = 50_000;
+
 /// The log's facts, folded.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogEvidence {
@@ -388,8 +391,17 @@ impl LogEvidence {
 
     fn set(&mut self, set: &LogSet) -> &mut SetLog {
         match set {
-            LogSet::Manager(id) => self.by_id.entry(*id).or_default(),
+            LogSet::Manager(id) => {
+                if self.by_id.len() >= LOG_SETS_MAX && !self.by_id.contains_key(id) {
+                    self.by_id.pop_first();
+                }
+                self.by_id.entry(*id).or_default()
+            }
             LogSet::Forge { entity, forge_id } => {
+                let known = self.by_forge.get(entity).is_some_and(|sets| sets.contains_key(forge_id));
+                if !known && self.by_forge.values().map(BTreeMap::len).sum::<usize>() >= LOG_SETS_MAX {
+                    self.by_forge.pop_first();
+                }
                 self.by_forge.entry(entity.clone()).or_default().entry(*forge_id).or_default()
             }
         }

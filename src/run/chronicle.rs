@@ -39,6 +39,10 @@ pub struct Chronicle {
     held: Vec<LogFact>,
 }
 
+/// How long a pass waits for the log: far more than a whole look takes, far less than a treatment may be held up by a
+/// file system that hangs.
+const LOG_PATIENCE: Span = Span::secs(3);
+
 /// How often the log is looked at between two calm passes: every second, by default. An unchanged one costs a `stat`.
 const WATCHES_PER_INTERVAL: u64 = 15;
 
@@ -98,16 +102,16 @@ impl Chronicle {
         match &self.log {
             Log::File(file) => {
                 let every = Span::millis(interval.as_millis() / WATCHES_PER_INTERVAL);
-                Some(Box::pin(Arc::clone(file).watch(every, Arc::clone(clock), Arc::clone(wake))))
+                Some(Box::pin(Arc::clone(file).watch(every, LOG_PATIENCE, Arc::clone(clock), Arc::clone(wake))))
             }
             Log::Stream(_) => None,
         }
     }
 
-    /// Reads what is new.
+    /// Reads what is new; a file system that hangs holds nobody up for longer than [`LOG_PATIENCE`].
     pub async fn catch_up(&self) {
         match &self.log {
-            Log::File(file) => file.catch_up().await,
+            Log::File(file) => file.catch_up(LOG_PATIENCE).await,
             Log::Stream(_) => {}
         }
     }

@@ -272,6 +272,25 @@ async fn sigterm_in_mid_treatment_leaves_no_set_disabled_and_a_second_medic_step
 }
 
 #[tokio::test]
+async fn a_log_share_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
+    let servers = Servers::start(Generation::PreFix, 2);
+    servers.crash().await;
+    // To open a FIFO that nobody writes to never ends.
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("garm.log");
+    assert!(Command::new("mkfifo").arg(&log).status().unwrap().success());
+    let medic = Medic::with(&servers.garm, "heal", "", &format!("log_file = \"{}\"", log.display()));
+    let child = medic.spawn(&["run"]);
+    servers.until("all sets listen", |world| world.listening(0) == (2, 2)).await;
+    medic.sees(|status| status["managers"][0]["sources"]["log"].to_string().contains("hang")).await;
+    let asked = std::time::Instant::now();
+    signal(&child, "-TERM");
+    let output = finish(child).await;
+    assert_eq!(output.status.code(), Some(143), "{}", told(&output));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
 async fn status_and_explain_ask_the_running_medic() {
     let servers = Servers::start(Generation::PreFix, 2);
     servers.until("all sets listen", |world| world.listening(0) == (2, 2)).await;

@@ -407,6 +407,28 @@ async fn garbage_is_malformed_and_shows_no_set() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_that_would_fill_the_memory_is_refused_where_it_becomes_too_long() {
+    let list = |entries: usize| {
+        let sets: Vec<String> = (1..=entries).map(|id| format!("{{\"id\":{id},\"scale_set_id\":{id}}}")).collect();
+        format!("[{}]", sets.join(","))
+    };
+    for (entries, read) in [(50_000, true), (50_001, false)] {
+        let body = list(entries);
+        let bench = bench(move |request, serial| logged_in(request, serial).unwrap_or_else(|| json(200, &body)));
+        let sets = bench.garm.scale_sets().await.map(|sets| sets.len());
+        let lingering = bench.garm.lingering().await.map(|sets| sets.len());
+        if read {
+            assert_eq!((sets.unwrap(), lingering.unwrap()), (entries, entries));
+        } else {
+            for error in [sets.unwrap_err(), lingering.unwrap_err()] {
+                assert_eq!(error.kind, FailureKind::Malformed);
+                assert!(error.detail.contains("more than 50000 entries"), "{}", error.detail);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_in_a_malformed_answer_is_not_shown() {
     let bench = bench(|_, _| json(200, r#""eyJzZWNyZXQi.secret.secret""#));
     let failure = bench.garm.scale_sets().await.unwrap_err();

@@ -3,8 +3,10 @@
 //! The rule: **what was read, what it said, and what it changed in the ledger are kept as one**: [`LogFile::batch`]
 //! gives all three, the caller applies the ledger's part first, then keeps place and evidence together
 //! (`ManagerStore::save_log_position`). A death in between reads some lines twice, and the ledger takes a session
-//! twice as once. Edge cases: while a backlog is being read, there is no evidence yet (half a story misleads); facts
-//! that nobody takes stop the reading before they fill the memory.
+//! twice as once. And **a file system that hangs makes nobody wait**: what was read is published under a lock of its
+//! own, which is never held while a file is touched. Edge cases: while a backlog is being read, there is no evidence
+//! yet (half a story misleads); facts that nobody takes stop the reading before they fill the memory; a reading that
+//! hangs is a failed source until it ends, and no second one is begun beside it.
 
 use super::parse::Parser;
 use super::tail::{Notice, Reached, Step, Tail};
@@ -47,19 +49,44 @@ pub struct LogFile {
     path: PathBuf,
     facts: Facts,
     reading: Reading,
-    inner: Mutex<Inner>,
+    /// Held by the one reading under way.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held while files are touched: only for threads that may block.
+    reader: Mutex<Reader>,
+    /// Never held for long.
+    shown: Mutex<Shown>,
 }
 
+/// What reading needs.
 #[derive(Debug)]
-struct Inner {
+struct Reader {
     tail: Tail,
     parser: Parser,
     evidence: LogEvidence,
+}
+
+/// What reading gave, after its last whole step.
+#[derive(Debug)]
+struct Shown {
+    evidence: LogEvidence,
+    position: Option<LogPosition>,
     held: Vec<LogFact>,
     notices: Vec<Notice>,
     state: State,
     /// Something was read that a pass should know of at once.
     news: bool,
+    /// Steps that ended.
+    steps: u64,
+    /// The step under way has outlived a caller's patience.
+    overdue: bool,
+}
+
+/// What one step read.
+#[derive(Default)]
+struct Fresh {
+    facts: Vec<LogFact>,
+    news: bool,
+    lines: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +95,7 @@ enum State {
     Behind,
     /// Read to its end.
     Current,
-    /// Not there, or not readable.
+    /// Not there, not readable, or not answering.
     Failed(ProbeFailure),
 }
 
@@ -93,9 +120,24 @@ impl LogFile {
         let (position, evidence) = kept.map_or((None, LogEvidence::default()), |(at, said)| (Some(at), said));
         let parser = Parser::new(position.map_or_else(ParserState::default, |at| at.parser));
         let tail = Tail::new(path.clone(), position);
-        let inner =
-            Inner { tail, parser, evidence, held: Vec::new(), notices: Vec::new(), state: State::Behind, news: false };
-        Self { path, facts, reading: Reading::default(), inner: Mutex::new(inner) }
+        let shown = Shown {
+            evidence: evidence.clone(),
+            position,
+            held: Vec::new(),
+            notices: Vec::new(),
+            state: State::Behind,
+            news: false,
+            steps: 0,
+            overdue: false,
+        };
+        Self {
+            path,
+            facts,
+            reading: Reading::default(),
+            turn: Arc::default(),
+            reader: Mutex::new(Reader { tail, parser, evidence }),
+            shown: Mutex::new(shown),
+        }
     }
 
     /// Read in another way than on threads.
@@ -107,44 +149,65 @@ impl LogFile {
 
     /// Reads some of what is new; blocks for the time of reading a few megabytes. Whether there is more.
     pub fn step(&self) -> bool {
-        let mut inner = self.lock();
-        if inner.held.len() >= FACTS_MAX {
+        if self.shown().held.len() >= FACTS_MAX {
             return false;
         }
-        let Inner { tail, parser, evidence, held, news, .. } = &mut *inner;
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let Reader { tail, parser, evidence } = &mut *reader;
+        let mut fresh = Fresh::default();
         let outcome = tail.step(&mut |line| {
+            fresh.lines = true;
             let Some(fact) = parser.line(line) else { return };
             evidence.absorb(&fact);
-            *news |= is_news(&fact.what);
+            fresh.news |= is_news(&fact.what);
             if self.facts == Facts::Taken && is_for_ledger(&fact.what) {
-                held.push(fact);
+                fresh.facts.push(fact);
             }
         });
         evidence.debug |= parser.debug();
         evidence.newest = evidence.newest.max(parser.state().last_dated);
-        self.note(&mut inner, outcome)
+        self.show(&reader, fresh, outcome)
     }
 
-    /// Reads to the log's end on a thread that may block; after [`CATCH_UP_STEPS`] steps the rest waits.
-    pub async fn catch_up(self: &Arc<Self>) {
+    /// Reads to the log's end on a thread that may block; after [`CATCH_UP_STEPS`] steps the rest waits. Returns after
+    /// `within` at the latest: a reading that is not done then goes on by itself, and until it has ended a step it is a
+    /// failure of the source that nobody waits for again.
+    pub async fn catch_up(self: &Arc<Self>, within: Span) {
         if self.reading == Reading::AtOnce {
             let _ = (0..CATCH_UP_STEPS).find(|_| !self.step());
             return;
         }
-        let log = Arc::clone(self);
-        let reading = tokio::task::spawn_blocking(move || (0..CATCH_UP_STEPS).find(|_| !log.step()));
-        if reading.await.is_err() {
+        let (before, overdue) = {
+            let shown = self.shown();
+            (shown.steps, shown.overdue)
+        };
+        if overdue && self.turn.try_lock().is_err() {
+            return;
+        }
+        let reading = async {
+            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let log = Arc::clone(self);
+            let steps = move || {
+                let _turn = turn;
+                (0..CATCH_UP_STEPS).find(|_| !log.step())
+            };
+            tokio::task::spawn_blocking(steps).await
+        };
+        match tokio::time::timeout(within.into(), reading).await {
+            Ok(Ok(_)) => {}
             // Only a panic or the runtime's end gets here; the evidence stays as it was.
-            tracing::error!(path = %self.path.display(), "reading the manager's log was broken off");
+            Ok(Err(_)) => tracing::error!(path = %self.path.display(), "reading the manager's log was broken off"),
+            Err(_) => self.note_overdue(before, within),
         }
     }
 
-    /// Reads what is new `every` so often, and asks for a pass when it is news. Never returns.
-    pub async fn watch(self: Arc<Self>, every: Span, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
+    /// Reads what is new `every` so often, as [`Self::catch_up`] does, and asks for a pass when it is news. Never
+    /// returns.
+    pub async fn watch(self: Arc<Self>, every: Span, within: Span, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
         loop {
             clock.sleep(every).await;
-            self.catch_up().await;
-            if std::mem::take(&mut self.lock().news) {
+            self.catch_up(within).await;
+            if std::mem::take(&mut self.shown().news) {
                 wake.notify_one();
             }
         }
@@ -152,34 +215,55 @@ impl LogFile {
 
     /// Takes what was read. Apply `facts` to the ledger before `position` and `evidence` are kept.
     pub fn batch(&self) -> Batch {
-        let mut inner = self.lock();
+        let mut shown = self.shown();
         Batch {
-            facts: std::mem::take(&mut inner.held),
-            position: inner.tail.position(inner.parser.state()),
-            evidence: inner.evidence.clone(),
-            notices: std::mem::take(&mut inner.notices),
+            facts: std::mem::take(&mut shown.held),
+            position: shown.position,
+            evidence: shown.evidence.clone(),
+            notices: std::mem::take(&mut shown.notices),
         }
     }
 
-    fn note(&self, inner: &mut Inner, outcome: io::Result<Step>) -> bool {
+    /// Publishes what a step read, all of it at once.
+    fn show(&self, reader: &Reader, fresh: Fresh, outcome: io::Result<Step>) -> bool {
+        let mut shown = self.shown();
+        if fresh.lines {
+            shown.evidence.clone_from(&reader.evidence);
+        }
+        shown.held.extend(fresh.facts);
+        shown.news |= fresh.news;
+        shown.position = reader.tail.position(reader.parser.state());
+        shown.steps = shown.steps.wrapping_add(1);
+        shown.overdue = false;
         let step = match outcome {
             Ok(step) => step,
             Err(error) => {
-                inner.state = State::Failed(self.failure(&error));
+                shown.state = State::Failed(self.failure(&error));
                 return false;
             }
         };
         for notice in step.notices {
-            if !inner.notices.contains(&notice) {
-                inner.notices.push(notice);
+            if !shown.notices.contains(&notice) {
+                shown.notices.push(notice);
             }
         }
-        inner.state = match step.reached {
+        shown.state = match step.reached {
             Reached::End => State::Current,
             Reached::Within => State::Behind,
             Reached::Missing => State::Failed(self.failure(&io::ErrorKind::NotFound.into())),
         };
         step.reached == Reached::Within
+    }
+
+    /// No step has ended `within` the caller's patience, unless one has ended since `before` were done.
+    fn note_overdue(&self, before: u64, within: Span) {
+        let mut shown = self.shown();
+        if shown.steps == before {
+            let path = self.path.display();
+            let detail = format!("{path}: reading did not end within {within}; does the file system it is on hang?");
+            shown.state = State::Failed(failed(FailureKind::Timeout, detail));
+            shown.overdue = true;
+        }
     }
 
     fn failure(&self, error: &io::Error) -> ProbeFailure {
@@ -196,16 +280,16 @@ impl LogFile {
         failed(kind, format!("{}: {error}; {advice}", self.path.display()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LogSource for LogFile {
     fn evidence(&self) -> Result<LogEvidence, ProbeFailure> {
-        let inner = self.lock();
-        match &inner.state {
-            State::Current => Ok(inner.evidence.clone()),
+        let shown = self.shown();
+        match &shown.state {
+            State::Current => Ok(shown.evidence.clone()),
             State::Failed(failure) => Err(failure.clone()),
             State::Behind => {
                 let detail = format!("{} is still being read; its evidence comes with its end", self.path.display());

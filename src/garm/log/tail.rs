@@ -368,6 +368,9 @@ impl Tail {
 impl Open {
     fn at_start(file: File) -> io::Result<Self> {
         let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
         Ok(Self {
             file,
             device: metadata.dev(),

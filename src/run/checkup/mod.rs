@@ -219,9 +219,12 @@ async fn log_stream(
     }
 }
 
+/// How long a checkup waits for the log: its last 64 MB from a slow disk.
+const LOG_PATIENCE: Span = Span::secs(20);
+
 async fn log_file(path: &Path) -> Result<LogEvidence, ProbeFailure> {
     let log = Arc::new(LogFile::new(path, None, LogFacts::Dropped));
-    log.catch_up().await;
+    log.catch_up(LOG_PATIENCE).await;
     log.evidence()
 }
 

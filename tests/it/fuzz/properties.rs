@@ -136,7 +136,7 @@ pub fn metrics_text(bytes: &[u8]) {
     let read = metrics_text::parse(bytes);
     let commented = [bytes, b"\n# TYPE nothing counter\n\n"].concat();
     assert_eq!(format!("{:?}", metrics_text::parse(&commented)), format!("{read:?}"), "a comment says nothing");
-    let Some(metrics) = read else { return };
+    let Ok(metrics) = read else { return };
     let lines = bytes.split(|b| *b == b'\n').count();
     assert!(metrics.listeners.len() <= lines && metrics.quotas.len() <= lines && metrics.scopes.len() <= lines);
     for scope in metrics.scopes.values() {

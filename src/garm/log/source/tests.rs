@@ -122,6 +122,38 @@ async fn catching_up_reads_to_the_end() {
     let path = folder.path().join("garm.log");
     append(&path, &recorded(BUILDS[1], 1..=3));
     let log = Arc::new(LogFile::new(&path, None, Facts::Dropped));
-    log.catch_up().await;
+    log.catch_up(Span::secs(60)).await;
     assert_eq!(log.evidence().unwrap().by_id.len(), 4);
+}
+
+/// A FIFO without a writer stands for a share that hangs: opening it blocks.
+#[tokio::test]
+async fn a_log_that_hangs_is_a_failed_source_that_holds_nobody_up_until_it_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, aside) = (folder.path().join("garm.log"), folder.path().join("fifo"));
+    append(&path, &recorded(BUILDS[1], 1..=3));
+    let log = Arc::new(LogFile::new(&path, None, Facts::Taken));
+    log.catch_up(Span::secs(60)).await;
+    let read = log.batch();
+    std::fs::rename(&path, folder.path().join("gone")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+
+    log.catch_up(Span::millis(50)).await;
+    let failure = log.evidence().unwrap_err();
+    assert_eq!((failure.kind, failure.operation), (FailureKind::Timeout, Operation::LogFile));
+    assert_eq!(log.batch().position, read.position, "what was read before can still be kept");
+    tokio::time::timeout(std::time::Duration::from_secs(5), log.catch_up(Span::hours(1)))
+        .await
+        .expect("nobody waits a second time");
+
+    std::fs::rename(&path, &aside).unwrap();
+    append(&path, &recorded(BUILDS[1], 4..=4));
+    drop(OpenOptions::new().write(true).open(&aside).unwrap());
+    let answers = async {
+        while log.evidence().is_err() {
+            log.catch_up(Span::secs(60)).await;
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), answers).await.expect("it is read again");
 }

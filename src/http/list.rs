@@ -1,0 +1,62 @@
+//! A JSON list of bounded length. A body's bound alone does not bound the memory: the smallest objects grow a
+//! hundredfold when they are read. So a list that is too long is refused where its first surplus entry is read.
+
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// The most entries that a list of scale sets, of instances or of anything alike may have: far more than the largest
+/// fleet known.
+pub const ENTRIES_MAX: usize = 50_000;
+
+/// A list of at most [`ENTRIES_MAX`] entries.
+#[derive(Debug)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Entries(PhantomData))
+    }
+}
+
+struct Entries<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(entry) = entries.next_element()? {
+            if list.len() >= ENTRIES_MAX {
+                return Err(A::Error::custom(format_args!("a list of more than {ENTRIES_MAX} entries is not read")));
+            }
+            list.push(entry);
+        }
+        Ok(List(list))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_up_to_its_bound_and_refused_beyond_it() {
+        let list = |entries: usize| format!("[{}]", vec!["1"; entries].join(","));
+        assert_eq!(serde_json::from_str::<List<u8>>(&list(ENTRIES_MAX)).unwrap().0.len(), ENTRIES_MAX);
+        let error = serde_json::from_str::<List<u8>>(&list(ENTRIES_MAX + 1)).unwrap_err().to_string();
+        assert!(error.contains("more than 50000 entries"), "{error}");
+        assert!(serde_json::from_str::<Option<List<u8>>>("null").unwrap().is_none());
+        assert!(serde_json::from_str::<List<u8>>("{}").is_err());
+    }
+}
