@@ -324,7 +324,8 @@ fn paused_lease_and_blast_radius() {
             expires: Some(mins(90)),
         });
     });
-    let expected = is(Guard::Paused, "this set paused by alice: moving", "resumed, or 01:30:00", Some(mins(90)));
+    let expected =
+        is(Guard::Paused, "this set paused by alice: moving", "resumed, or 1970-01-01 01:30:00", Some(mins(90)));
     assert_eq!(paused.only(), expected);
     assert_eq!(paused.acts(), [true], "set 2 takes its place as the canary");
     assert_eq!(World::stuck(1).with(|w| w.lease_held = false).only().0, Guard::Lease);
