@@ -203,7 +203,7 @@ impl Manager {
             breaker_reset: None,
             can_probe_sessions: &self.covered,
             quotas: &BTreeMap::new(),
-            lease_held: true,
+            footing: &decide::Footing::Firm,
         });
         black_box((fleet, decisions));
     }

@@ -20,6 +20,8 @@ pub enum ExitCode {
     Blind = 12,
     /// Another medic holds the lease.
     LeaseHeld = 13,
+    /// A replay decides otherwise than was recorded.
+    Differs = 14,
     /// Ended by SIGINT; open intents were settled first.
     Interrupted = 130,
     /// Ended by SIGTERM; open intents were settled first.
@@ -28,7 +30,7 @@ pub enum ExitCode {
 
 impl ExitCode {
     /// Every code, in rising order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Well,
         Self::Internal,
         Self::Usage,
@@ -36,6 +38,7 @@ impl ExitCode {
         Self::Unverified,
         Self::Blind,
         Self::LeaseHeld,
+        Self::Differs,
         Self::Interrupted,
         Self::Terminated,
     ];
@@ -57,6 +60,7 @@ impl ExitCode {
             Self::Unverified => "acted, not verified",
             Self::Blind => "could not observe",
             Self::LeaseHeld => "another medic holds the lease",
+            Self::Differs => "a replay decides otherwise than was recorded",
             Self::Interrupted => "interrupted (SIGINT)",
             Self::Terminated => "terminated (SIGTERM)",
         }
@@ -100,6 +104,7 @@ impl From<ExitCode> for Nagios {
             | ExitCode::Usage
             | ExitCode::Blind
             | ExitCode::LeaseHeld
+            | ExitCode::Differs
             | ExitCode::Interrupted
             | ExitCode::Terminated => Self::Unknown,
         }
@@ -199,7 +204,7 @@ mod tests {
     #[test]
     fn the_numbers_are_the_contract() {
         let numbers = ExitCode::ALL.map(ExitCode::code);
-        assert_eq!(numbers, [0, 1, 2, 10, 11, 12, 13, 130, 143]);
+        assert_eq!(numbers, [0, 1, 2, 10, 11, 12, 13, 14, 130, 143]);
     }
 
     #[test]

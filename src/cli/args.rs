@@ -48,6 +48,8 @@ pub enum Command {
     Resume(ResumeArgs),
     /// Show what was found, decided and done
     History(HistoryArgs),
+    /// Decide what was recorded again, by this release and configuration, and show what would differ
+    Replay(ReplayArgs),
     /// Ask the medic that runs here whether it lives; exit code 1 if not
     Healthcheck,
     /// Check, show or describe the configuration
@@ -329,6 +331,26 @@ pub struct HistoryArgs {
     /// How far back: seconds, or a duration such as 2d
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub since: Option<Span>,
+    /// Instead, all that the decisions were made from, for replay: one JSON document a line
+    #[arg(long, conflicts_with = "set")]
+    pub scenes: bool,
+    /// How the result is written to stdout
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// `replay`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ReplayArgs {
+    /// What `history --scenes` has written, or a copy of a medic's database; - for stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Keep the policy and the mode that each scene was decided under; no configuration is read
+    #[arg(long, conflicts_with = "mode")]
+    pub recorded_policy: bool,
+    /// The mode.
+    #[command(flatten)]
+    pub mode: ModeArgs,
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -341,6 +363,7 @@ impl Cli {
         let mode = match &self.command {
             Command::Run(args) => args.mode.mode.as_ref(),
             Command::Once(args) => args.mode.mode.as_ref(),
+            Command::Replay(args) => args.mode.mode.as_ref(),
             #[cfg(feature = "lab")]
             Command::Lab(_) => None,
             Command::Status(_)

@@ -65,6 +65,7 @@ const fn meaning(exit: ExitCode) -> &'static str {
         | ExitCode::Unverified
         | ExitCode::LeaseHeld
         | ExitCode::Interrupted
+        | ExitCode::Differs
         | ExitCode::Terminated => exit.meaning(),
     }
 }

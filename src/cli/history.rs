@@ -1,12 +1,20 @@
-//! `history`.
+//! `history`. Reads the store and changes nothing, also where no medic has run yet.
 
+use super::Failure;
 use super::args::{HistoryArgs, Output};
-use super::output::data;
-use super::{Failure, medic};
+use super::output::{data, diagnostic};
+use crate::clock::system_wall;
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::model::{ManagerName, Span, Treatment};
-use crate::store::{Event, HistoryFilter};
+use crate::export::words;
+use crate::model::{Confidence, Decision, Diagnosis, Evidence, ManagerName, ScaleSetId, Span, Treatment, Wall};
+use crate::run::replay;
+use crate::run::scene::Body;
+use crate::store::{Event, HistoryFilter, ManagerStore, Store};
+use crate::treat::act::Act;
+use crate::treat::ports::Journal as _;
+use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// How far back, unless told.
 const SINCE: Span = Span::hours(24);
@@ -15,17 +23,34 @@ const LIMIT: u32 = 10_000;
 
 /// Runs the command.
 pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failure> {
-    let shared = medic::shared(config)?;
-    let since = shared.clock.now().wall.minus(args.since.unwrap_or(SINCE));
+    let Some(store) = Store::open_read_only(&config.run.state_dir).map_err(Failure::internal)? else {
+        diagnostic(&format!("no medic has run with {} yet\n", config.run.state_dir.display()));
+        return Ok(ExitCode::Well);
+    };
+    let since = system_wall().minus(args.since.unwrap_or(SINCE));
+    let stores: Vec<_> = config.managers.iter().map(|manager| store.for_manager(&manager.name)).collect();
+    if args.scenes {
+        return scenes(&stores, since);
+    }
     let mut events: Vec<(ManagerName, Event)> = Vec::new();
-    for manager in &config.managers {
-        let set = match args.set.as_deref().map(str::parse::<u64>) {
-            None => None,
-            Some(Ok(id)) => Some(crate::model::ScaleSetId(id)),
-            Some(Err(_)) => return Err(Failure::Usage("name the set by its id; `status` shows it".to_owned())),
+    let mut sets_found = 0_usize;
+    for store in &stores {
+        let sets = match &args.set {
+            None => vec![None],
+            Some(name) => named(store, name)?.into_iter().map(Some).collect(),
         };
-        let found = shared.store.for_manager(&manager.name).history(HistoryFilter { set, since, limit: LIMIT });
-        events.extend(found.map_err(Failure::internal)?.into_iter().map(|event| (manager.name.clone(), event)));
+        sets_found = sets_found.saturating_add(sets.len());
+        for set in sets {
+            let found = store.history(HistoryFilter { set, since, limit: LIMIT }).map_err(Failure::internal)?;
+            events.extend(found.into_iter().map(|event| (store.manager().clone(), event)));
+        }
+    }
+    if sets_found == 0
+        && let Some(name) = &args.set
+    {
+        return Err(Failure::Usage(format!(
+            "the history knows no set {name}; name it by its id, which `status` shows"
+        )));
     }
     events.sort_by_key(|(_, event)| (event.at, event.id));
     for (manager, event) in &events {
@@ -37,25 +62,91 @@ pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failu
     Ok(ExitCode::Well)
 }
 
+/// Every scene, as it was recorded: one JSON document a line.
+fn scenes(stores: &[ManagerStore], since: Wall) -> Result<ExitCode, Failure> {
+    for store in stores {
+        for id in store.scenes(since).map_err(Failure::internal)? {
+            match store.scene(id) {
+                Ok(Some(json)) => data(&format!("{json}\n"))?,
+                // Forgotten since it was listed.
+                Ok(None) => {}
+                Err(error) => diagnostic(&format!("error: {error}\n")),
+            }
+        }
+    }
+    Ok(ExitCode::Well)
+}
+
+/// The sets that a person means by an id or a name: names are looked up in what is recorded.
+fn named(store: &ManagerStore, name: &str) -> Result<BTreeSet<ScaleSetId>, Failure> {
+    if let Ok(id) = name.parse::<u64>() {
+        return Ok(BTreeSet::from([ScaleSetId(id)]));
+    }
+    let treatments = store.since(Wall(0)).map_err(Failure::internal)?;
+    let mut sets: BTreeSet<_> = treatments.iter().filter(|row| row.name == name).map(|row| row.set).collect();
+    let newest = match store.scenes(Wall(0)).map_err(Failure::internal)?.last() {
+        Some(id) => store.scene(*id).map_err(Failure::internal)?,
+        None => None,
+    };
+    if let Some(Ok(Some(scene))) = newest.as_deref().map(replay::parse) {
+        let input = match scene.body {
+            Body::Whole { input, .. } | Body::Decision { input } | Body::Part { input, .. } => Some(input),
+            Body::Nothing { .. } => None,
+        };
+        let known = input.map(|input| input.sets).unwrap_or_default();
+        sets.extend(known.into_values().filter(|set| set.name == name).map(|set| set.id));
+    }
+    Ok(sets)
+}
+
 /// One event, one line.
 fn text(manager: &ManagerName, event: &Event) -> String {
     let set = event.set.map_or_else(String::new, |set| format!(" set {set}"));
-    format!("{}  {manager}{set}  {}: {}\n", event.at, event.kind, words(event))
+    format!("{}  {manager}{set}  {}: {}\n", event.at.date(), event.kind, words(event))
 }
 
+/// What people read of an event; what this release does not understand is told as it is.
 fn words(event: &Event) -> String {
-    let part = |name: &str| event.detail.get(name).and_then(serde_json::Value::as_str);
-    match event.kind.as_str() {
-        "diagnosis" => format!("{} ({})", part("diagnosis").unwrap_or("?"), part("confidence").unwrap_or("?")),
-        "treatment" => match serde_json::from_value::<Treatment>(event.detail.clone()) {
-            Ok(treatment) => {
-                let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
-                format!("{}: {outcome}: {}", treatment.remedy.kind(), treatment.why().unwrap_or_default())
+    understood(event).unwrap_or_else(|| event.detail.to_string())
+}
+
+fn understood(event: &Event) -> Option<String> {
+    let detail = &event.detail;
+    Some(match event.kind.as_str() {
+        "diagnosis" => found(&Found::deserialize(detail).ok()?),
+        "decision" => {
+            let decision = words::decision(&Decision::deserialize(detail).ok()?);
+            match detail.get("finding").and_then(|finding| Found::deserialize(finding).ok()) {
+                Some(finding) => format!("{decision}; because {}", found(&finding)),
+                None => decision,
             }
-            Err(_) => event.detail.to_string(),
-        },
-        _ => event.detail.to_string(),
-    }
+        }
+        "recovery" => {
+            let ill_since = Wall::deserialize(detail.get("ill_since")?).ok()?;
+            format!("{}, ill for {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
+        }
+        "act" => Act::deserialize(detail).ok()?.words(),
+        "treatment" => {
+            let treatment = Treatment::deserialize(detail).ok()?;
+            let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
+            format!("{}: {outcome}: {}", treatment.remedy.kind(), treatment.why().unwrap_or_default())
+        }
+        _ => return None,
+    })
+}
+
+/// The part of a finding that is told.
+#[derive(Deserialize)]
+struct Found {
+    diagnosis: Diagnosis,
+    confidence: Confidence,
+    evidence: Vec<Evidence>,
+}
+
+fn found(found: &Found) -> String {
+    let facts: Vec<_> = found.evidence.iter().map(|evidence| words::fact(&evidence.fact)).collect();
+    let because = if facts.is_empty() { String::new() } else { format!(": {}", facts.join("; ")) };
+    format!("{} ({}){because}", found.diagnosis, found.confidence)
 }
 
 fn json(manager: &ManagerName, event: &Event) -> serde_json::Value {

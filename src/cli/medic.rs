@@ -7,7 +7,7 @@ use crate::decide::policy::Mode;
 use crate::exit::ExitCode;
 use crate::export::metrics::Metrics;
 use crate::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
-use crate::model::{Span, Wall};
+use crate::model::{ManagerName, Span, Wall};
 use crate::run::assemble::{Chance, Shared};
 use crate::run::engine::Engine;
 use crate::run::lease::Lease;
@@ -84,8 +84,23 @@ fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
     let metrics = Metrics::new(&names, mode(config)).map_err(Failure::internal)?;
+    tell_orphans(&store, &names);
     let lease = Lease::new(store.clone(), holder(clock.as_ref()), Arc::clone(&clock));
     Ok(Shared { store, lease: Arc::new(lease), clock, metrics: Arc::new(metrics), chance: Chance::default() })
+}
+
+/// Intents of managers that the configuration does not name any more: only a person can settle them.
+fn tell_orphans(store: &Store, watched: &[ManagerName]) {
+    let orphans = store.intents_of_others(watched).unwrap_or_else(|error| {
+        tracing::warn!(%error, "open treatments of other managers cannot be looked for");
+        Vec::new()
+    });
+    for (manager, intent) in orphans {
+        tracing::error!(
+            %manager, scale_set = %intent.set, name = %intent.name, step = intent.step.label(), since = %intent.step_at,
+            "a treatment of a manager that the configuration no longer names is unfinished, and nobody finishes it: name              the manager again, or see for yourself that the scale set is enabled"
+        );
+    }
 }
 
 /// A name for this run of this process: two of them never share one.
@@ -119,7 +134,7 @@ pub(super) async fn settle(engines: Vec<Engine>, clock: &dyn Clock) {
     futures_util::future::join_all(
         engines
             .into_iter()
-            .map(|mut engine| async move { crate::run::service::settle(&mut engine, clock, SETTLE_LIMIT).await }),
+            .map(|mut engine| async move { drop(crate::run::service::settle(&mut engine, clock, SETTLE_LIMIT).await) }),
     )
     .await;
 }

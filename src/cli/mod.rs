@@ -21,6 +21,7 @@ pub mod output;
 mod pause;
 mod picture;
 mod render;
+mod replay;
 pub mod run;
 mod status;
 
@@ -82,6 +83,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Pause(args) => pause::pause(args, &start_with(cli, Depth::Values)?.config),
         Command::Resume(args) => pause::resume(args, &start_with(cli, Depth::Values)?.config),
         Command::History(args) => history::run(args, &start_with(cli, Depth::Values)?.config),
+        Command::Replay(args) => replay::run(args, || Ok(check(&Raw::read(&sources(cli)?), Depth::Values)?.config)),
         Command::Healthcheck => healthcheck::run(&check(&Raw::read(&sources(cli)?), Depth::Values)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
         Command::Completions(args) => completions::run(args),

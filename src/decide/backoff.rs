@@ -76,6 +76,15 @@ mod tests {
     }
 
     #[test]
+    fn a_treatments_share_of_the_jitter_is_the_same_in_every_version_of_ours() {
+        // The first outputs of the reference splitmix64 for these seeds.
+        for (seed, first) in [(0, 0xE220_A839_7B1D_CDAF_u64), (1_234_567, 6_457_827_717_110_365_317)] {
+            let bits = unit_of(TreatmentId(seed)) * 2_f64.powi(53);
+            assert_eq!(format!("{bits}"), (first >> 11).to_string(), "{seed}");
+        }
+    }
+
+    #[test]
     fn absurd_numbers_saturate() {
         let policy = Policy { backoff: vec![Span::MAX], backoff_jitter: f64::INFINITY, ..Policy::default() };
         assert_eq!(wait(&policy, 1, 0.9), Span::MAX);

@@ -100,8 +100,8 @@ const fn is_live_conflict(diagnosis: Diagnosis) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::testing::{finding, mins, open, scale_set_of};
-    use crate::model::{Confidence, Step};
+    use crate::decide::testing::{evidence, finding, mins, open, scale_set_of};
+    use crate::model::{Confidence, Fact, Remedy, Span, Step};
 
     fn scene_of(entities: &[&str], since: Wall, check: impl FnOnce(&mut Scene<'_>) -> Option<Held>) -> Option<Held> {
         let policy = Policy::default();
@@ -139,6 +139,35 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_that_names_another_owner_is_that_owners_doing() {
+        let (ours, theirs) = (Owner::of_garm("c1"), Owner::of_garm("c2"));
+        for (named, holds) in [(&ours, true), (&theirs, false)] {
+            let held = scene_of(&["a/a", "b/b"], mins(100), |scene| {
+                let mut findings = scene.findings.clone();
+                for finding in findings.values_mut() {
+                    let fact = Fact::ConflictLine { owner: Some(named.clone()), run: Span::ZERO };
+                    finding.evidence.push(evidence(mins(100), fact));
+                }
+                held(&Scene { findings: &findings, owner: Some(&ours), ..*scene })
+            });
+            assert_eq!(held.is_some(), holds, "{named}");
+        }
+    }
+
+    #[test]
+    fn sets_that_are_not_in_conflict_are_no_sign_of_a_fault_at_github() {
+        for diagnosis in Diagnosis::ALL.iter().copied() {
+            let held = scene_of(&["a/a", "b/b"], mins(100), |scene| {
+                let mut findings = scene.findings.clone();
+                findings.values_mut().for_each(|finding| finding.diagnosis = diagnosis);
+                held(&Scene { findings: &findings, ..*scene })
+            });
+            let conflict = matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere);
+            assert_eq!(held.is_some(), conflict, "{diagnosis}");
+        }
+    }
+
+    #[test]
     fn one_entity_is_no_fault_at_github_unless_the_diagnosis_says_so() {
         assert_eq!(scene_of(&["a/a", "a/a"], mins(100), |scene| held(scene)), None);
         let told = scene_of(&["a/a"], mins(61), |scene| {
@@ -152,5 +181,11 @@ mod tests {
     fn a_worker_that_we_revived_meets_an_explained_conflict() {
         let rows = [open(1, 1, mins(99), Step::Verifying), open(2, 2, mins(99), Step::Verifying)];
         assert_eq!(scene_of(&["a/a", "b/b"], mins(100), |scene| { held(&Scene { history: &rows, ..*scene }) }), None);
+        let before = rows.clone().map(|row| Treatment { opened: mins(59), ..row });
+        let asked = rows.map(|row| Treatment { remedy: Remedy::SessionProbe, ..row });
+        for rows in [&before, &asked] {
+            let held = scene_of(&["a/a", "b/b"], mins(100), |scene| held(&Scene { history: rows, ..*scene }));
+            assert!(held.is_some(), "of a run before, or no heal: {rows:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Opens after `breaker_after` heals in a row, across sets, that were not verified or failed. After
 //! `breaker_half_open_after` one trial is let through; its recovery closes the breaker, another bad end opens it
 //! anew. A person's reset closes it at once. Its state is computed from the journal, so it survives any restart of
-//! ours (for the 24 h that the journal rows given here reach back).
+//! ours; the journal's newest rows are always among those given here, however old they are.
 //!
 //! Session probes and yields say nothing about whether acts help: they neither count nor interrupt the run.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
@@ -116,7 +116,7 @@ pub fn held(breaker: Breaker, trial_started: bool, policy: &Policy) -> Option<He
 mod tests {
     use super::*;
     use crate::decide::testing::{closed, mins, open, probe};
-    use crate::model::Step;
+    use crate::model::{Remedy, Span, Step};
 
     fn at(history: &[Treatment], now: Wall) -> Breaker {
         state(history, None, now, &Policy::default())
@@ -169,6 +169,28 @@ mod tests {
         let mut rows = two_bad();
         rows.push(closed(3, 3, Wall(90_000), mins(4), Outcome::Recovered));
         assert!(at(&rows, mins(5)).is_open());
+    }
+
+    #[test]
+    fn a_trial_that_began_the_very_moment_the_breaker_opened_closes_it() {
+        let policy = Policy { breaker_half_open_after: Span::ZERO, ..Policy::default() };
+        let mut rows = two_bad();
+        rows.push(closed(3, 3, mins(2), mins(4), Outcome::Recovered));
+        assert_eq!(state(&rows, None, mins(5), &policy), Breaker::Closed { bad: 0 });
+    }
+
+    #[test]
+    fn only_a_heal_that_began_since_and_is_under_way_is_the_trial() {
+        let ask = Treatment { remedy: Remedy::SessionProbe, ..open(3, 3, mins(32), Step::Verifying) };
+        let others = [open(3, 3, mins(1), Step::Verifying), ask, closed(3, 3, mins(32), mins(32), Outcome::Yielded)];
+        for other in others {
+            let mut rows = two_bad();
+            rows.push(other);
+            assert_eq!(at(&rows, mins(33)), Breaker::HalfOpen { since: mins(2) }, "{:?}", rows[2]);
+        }
+        let mut rows = two_bad();
+        rows.push(open(3, 3, mins(2), Step::Verifying));
+        assert_eq!(at(&rows, mins(33)), Breaker::Trial { since: mins(2) });
     }
 
     #[test]

@@ -172,6 +172,14 @@ mod tests {
     }
 
     #[test]
+    fn a_treatment_of_the_very_moment_the_set_fell_ill_is_one_of_this_illness() {
+        let rows = [closed(1, 1, mins(100), mins(100), Outcome::Recovered)];
+        let policy = Policy { budget_cleared_after: Span::ZERO, ..Policy::default() };
+        assert_eq!(counted(&[&rows[0]], Some(mins(100)), mins(101), &policy).len(), 1);
+        assert_eq!(counted(&[&rows[0]], Some(mins(101)), mins(101), &policy).len(), 0);
+    }
+
+    #[test]
     fn a_clock_set_back_hands_out_nothing() {
         let rows: Vec<_> = (0..3).map(|n| closed(n, 1, hours(30), hours(30), Outcome::Unverified)).collect();
         assert_eq!(counts(&rows, Some(Wall(0)), hours(1)), 3);
@@ -191,7 +199,9 @@ mod tests {
         let recent = recent_heals(&rows, mins(60));
         assert_eq!(global_held(&recent, 0, &policy), None);
         assert!(global_held(&recent, 1, &policy).is_some(), "what this sweep started counts");
-        assert_eq!(global_remaining(&rows, mins(60), &policy), 1);
+        for (minute, left) in [(59, 0), (60, 1), (90, 2)] {
+            assert_eq!(global_remaining(&rows, mins(minute), &policy), left, "{minute}");
+        }
         assert_eq!(set_held(&[], &policy).unwrap().until, None);
     }
 

@@ -6,7 +6,7 @@ use super::breaker::Breaker;
 use super::canary::Canaries;
 use super::policy::{Mode, Policy};
 use super::turn::Turns;
-use super::{Input, backoff, breaker, budget, pause};
+use super::{Footing, Input, backoff, breaker, budget, pause};
 use crate::model::{
     Confidence, Diagnosis, EndpointState, Fact, Finding, Guard, Held, ManagerState, Remedy, RemedyKind, ScaleSet,
     ScaleSetId, Treatment, Wall,
@@ -68,7 +68,7 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
     let (policy, now) = (input.policy, input.now.wall);
     let probe = proposal.remedy.kind() == RemedyKind::SessionProbe;
     let mut held = Vec::new();
-    held.extend(lease(input));
+    held.extend(footing(input));
     held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
     held.extend(frozen(input, proposal.set));
     if proposal.by == By::Order {
@@ -109,9 +109,19 @@ fn guard(guard: Guard, value: impl Into<String>, limit: impl Into<String>, until
     Held { guard, value: value.into(), limit: limit.into(), until }
 }
 
-fn lease(input: &Input<'_>) -> Option<Held> {
-    (!input.lease_held)
-        .then(|| guard(Guard::Lease, "another medic holds the lease", "the lease, once the other is gone", None))
+fn footing(input: &Input<'_>) -> Option<Held> {
+    match input.footing {
+        Footing::Firm => None,
+        Footing::LeaseOf { holder, until } => Some(guard(
+            Guard::Lease,
+            format!("{holder} holds it, until {until} if it does not renew it"),
+            "the lease, once the other is gone",
+            None,
+        )),
+        Footing::StoreFailed { why } => {
+            Some(guard(Guard::Store, why.clone(), "a store that can be read and written", None))
+        }
+    }
 }
 
 fn frozen(input: &Input<'_>, set: &ScaleSet) -> Option<Held> {

@@ -13,6 +13,7 @@
 //! | [`pause`] | a person says "not now" |
 //! | [`order`] | a person says "now" |
 //! | [`bounds`](mod@bounds) | the most that a policy allows |
+//! | [`recorded`] | no rule: the input, kept for a replay |
 //!
 //! [`decide`] applies them to every set, in the order of the sets' ids, so that the same input gives the same answer.
 //! What one set is allowed counts for the next ones of the same sweep: no sweep starts more than the limits let it.
@@ -28,6 +29,7 @@ pub mod guards;
 pub mod order;
 pub mod pause;
 pub mod policy;
+pub mod recorded;
 pub mod remedy;
 pub mod stale;
 pub mod turn;
@@ -48,12 +50,13 @@ use canary::{Admission, Canaries};
 use guards::{By, Proposal, Sweeping};
 use policy::{Mode, Policy};
 use remedy::{Case, Prescription};
+use serde::{Deserialize, Serialize};
 use stale::{CurrentManager, Proof};
 use std::collections::{BTreeMap, BTreeSet};
 use turn::Turns;
 
 /// Everything a decision about one manager's sets depends on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, serde::Serialize)]
 pub struct Input<'a> {
     /// The present.
     pub now: Now,
@@ -97,8 +100,28 @@ pub struct Input<'a> {
     pub can_probe_sessions: &'a BTreeSet<ScaleSetId>,
     /// Our own credentials' quotas, where known.
     pub quotas: &'a BTreeMap<EndpointName, OwnQuota>,
-    /// Whether we hold the lease on the store.
-    pub lease_held: bool,
+    /// What our own store says about acting.
+    pub footing: &'a Footing,
+}
+
+/// What our own store says about acting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Footing {
+    /// The journal can be read, and the lease is ours.
+    Firm,
+    /// Another medic has the lease.
+    LeaseOf {
+        /// By the name it gave.
+        holder: String,
+        /// Until then at the latest, unless it is renewed.
+        until: Wall,
+    },
+    /// The store cannot be read or written: how often was acted is not known, and nothing new could be kept.
+    StoreFailed {
+        /// What came back.
+        why: String,
+    },
 }
 
 /// One decision per finding, in the order of the sets' ids.

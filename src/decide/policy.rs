@@ -69,6 +69,26 @@ pub struct Policy {
     pub quota_reserve: f64,
 }
 
+impl Policy {
+    /// How far the journal must be looked back into: the longest time that any limit reaches.
+    #[must_use]
+    pub fn history(&self) -> Span {
+        let longest_backoff = self.backoff.iter().copied().max().unwrap_or_default();
+        // The jitter at most doubles a wait.
+        [
+            Span::hours(24),
+            self.set_budget_window,
+            longest_backoff.times(2),
+            self.breaker_half_open_after.times(2),
+            self.budget_cleared_after,
+            self.session_probe_every,
+            self.stale_session_limit,
+        ]
+        .into_iter()
+        .fold(Span::ZERO, Span::max)
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         let stale_session_limit = Span::mins(5);

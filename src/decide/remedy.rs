@@ -278,6 +278,9 @@ mod tests {
         let limit = Some(mins(65));
         assert_eq!(case(mins(61)).says(), Prescription::Watch(Waiting::StaleSession, limit));
         assert_eq!(case(mins(63)).says(), Prescription::Watch(Waiting::StaleSessionOdd, limit));
+        assert_eq!(case(mins(65)).says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "no fault is seen");
+        let early = case(mins(64)).with(|t| t.fault_at_forge = true);
+        assert_eq!(early.says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "it may end by itself yet");
         assert_eq!(
             case(mins(65)).with(|t| t.fault_at_forge = true).says(),
             Prescription::Escalate(Escalation::EndpointFault)

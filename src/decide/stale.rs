@@ -12,6 +12,7 @@
 use crate::model::closed::closed_enum;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{Incarnation, ManagerState, Owner, ScaleSet, SessionId, Span};
+use std::cmp::Ordering;
 
 /// Dates closer than this to the current process start prove nothing about which process they belong to.
 pub const MARGIN: Span = Span::secs(2);
@@ -152,12 +153,11 @@ fn against_dates(
     against: &mut Vec<NotStale>,
 ) {
     if let Some(opened_in) = opened_in {
-        if opened_in == current {
-            against.push(NotStale::SameRun);
-        } else if opened_in > current {
-            against.push(NotStale::LaterRun);
-        } else if current.0.since(opened_in.0) <= MARGIN {
-            against.push(NotStale::RunsTooClose);
+        match opened_in.cmp(&current) {
+            Ordering::Equal => against.push(NotStale::SameRun),
+            Ordering::Greater => against.push(NotStale::LaterRun),
+            Ordering::Less if current.0.since(opened_in.0) <= MARGIN => against.push(NotStale::RunsTooClose),
+            Ordering::Less => {}
         }
     }
     if session.first_seen.plus(MARGIN) >= current.0 {

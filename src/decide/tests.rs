@@ -3,8 +3,8 @@
 use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, scale_set, scale_set_of};
 use super::*;
 use crate::model::{
-    Confidence, Diagnosis, Escalation, Fact, Held, Mono, Ordered, Outcome, Revision, SessionId, Span, Step,
-    TreatmentId, WorkerState,
+    Confidence, Diagnosis, Escalation, Fact, Held, Mono, OrderAnswer, Ordered, Outcome, Revision, SessionId, Span,
+    Step, TreatmentId, WorkerState,
 };
 
 const RUN: Incarnation = Incarnation(mins(60));
@@ -29,7 +29,7 @@ struct World {
     breaker_reset: Option<Wall>,
     covered: BTreeSet<ScaleSetId>,
     quotas: BTreeMap<EndpointName, OwnQuota>,
-    lease_held: bool,
+    footing: Footing,
 }
 
 impl World {
@@ -59,7 +59,7 @@ impl World {
             breaker_reset: None,
             covered: BTreeSet::new(),
             quotas: BTreeMap::new(),
-            lease_held: true,
+            footing: Footing::Firm,
         }
     }
 
@@ -85,8 +85,21 @@ impl World {
     }
 
     fn decide(&self) -> Vec<Decision> {
+        let decisions = self.with_input(decide);
+        let order: Vec<_> = decisions.iter().map(|d| d.set).collect();
+        assert_eq!(order, self.findings.keys().copied().collect::<Vec<_>>(), "one decision per set, in order");
+        decisions.into_iter().map(|d| d.decision).collect()
+    }
+
+    /// What is said to the only order.
+    fn answer(&self) -> OrderAnswer {
+        let decision = self.first();
+        self.with_input(|input| order::answer(input, &self.orders[0], &decision))
+    }
+
+    fn with_input<T>(&self, look: impl FnOnce(&Input<'_>) -> T) -> T {
         let owner = Owner::of_garm("c1");
-        let decisions = decide(&Input {
+        look(&Input {
             now: Now { wall: self.now, mono: Mono(0) },
             name: &ManagerName::new("garm"),
             mode: self.mode,
@@ -108,11 +121,8 @@ impl World {
             breaker_reset: self.breaker_reset,
             can_probe_sessions: &self.covered,
             quotas: &self.quotas,
-            lease_held: self.lease_held,
-        });
-        let order: Vec<_> = decisions.iter().map(|d| d.set).collect();
-        assert_eq!(order, self.findings.keys().copied().collect::<Vec<_>>(), "one decision per set, in order");
-        decisions.into_iter().map(|d| d.decision).collect()
+            footing: &self.footing,
+        })
     }
 
     fn first(&self) -> Decision {
@@ -244,6 +254,8 @@ fn settle_holds_back_what_is_not_proven() {
     assert_eq!(world.only(), is(Guard::Settle, "12 s of 20 s", "20 s after the manager's start", until));
     let proven = world.with(|w| w.finding().confidence = Confidence::Proof);
     assert!(matches!(proven.first(), Decision::Act { .. }));
+    let over = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong).with(|w| w.now = until.unwrap());
+    assert!(matches!(over.first(), Decision::Act { .. }), "at the very date that was told");
     let blind = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong)
         .with(|w| (w.incarnation, w.manager) = (None, ManagerState::Restarted));
     assert_eq!(blind.only().1, "just restarted, its age is not known");
@@ -328,7 +340,12 @@ fn paused_lease_and_blast_radius() {
         is(Guard::Paused, "this set paused by alice: moving", "resumed, or 1970-01-01 01:30:00", Some(mins(90)));
     assert_eq!(paused.only(), expected);
     assert_eq!(paused.acts(), [true], "set 2 takes its place as the canary");
-    assert_eq!(World::stuck(1).with(|w| w.lease_held = false).only().0, Guard::Lease);
+    let other = Footing::LeaseOf { holder: "medic-2/7".to_owned(), until: mins(62) };
+    let held = World::stuck(1).with(|w| w.footing = other).only();
+    assert_eq!((held.0, held.1.as_str()), (Guard::Lease, "medic-2/7 holds it, until 01:02:00 if it does not renew it"));
+    let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
+    let held = World::stuck(1).with(|w| w.footing = failed).only();
+    assert_eq!((held.0, held.1.as_str()), (Guard::Store, "the disk is full"));
     let fault = World::stuck(1).with(|w| w.fault_at_forge = true);
     assert_eq!(fault.only().0, Guard::BlastRadius);
 }
@@ -369,8 +386,11 @@ fn the_quota_is_the_managers_and_a_toggle_spends_none_of_ours() {
     let (value, limit) =
         ("900 calls of the credential's quota left", "more than the 1000 that are kept for the manager");
     assert_eq!(deletes.only(), is(Guard::Quota, value, limit, Some(mins(90))));
-    let elsewhere =
-        deletes.with(|w| w.quotas = BTreeMap::from([(EndpointName::new("ghes"), w.quotas.pop_first().unwrap().1)]));
+    let more = deletes.with(|w| w.quotas.values_mut().for_each(|quota| quota.remaining = 1001));
+    assert!(matches!(more.first(), Decision::Act { .. }), "the reserve is untouched");
+    let elsewhere = more.with(|w| {
+        w.quotas = BTreeMap::from([(EndpointName::new("ghes"), OwnQuota { remaining: 0, reserve: 1, reset: mins(90) })])
+    });
     assert!(matches!(elsewhere.first(), Decision::Act { .. }), "another credential's");
 }
 
@@ -479,24 +499,22 @@ fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
     assert_eq!(world.acts().len(), 2, "its worker is there");
     world.findings.get_mut(&ScaleSetId(10)).unwrap().diagnosis = Diagnosis::Settling;
     assert_eq!(world.acts().len(), 0, "the manager has not come to the tenth");
+    world.history.push(closed(3, 10, mins(50), mins(51), Outcome::Failed));
+    assert_eq!(world.acts().len(), 0, "what was once done to it changes nothing");
+    let ours = Step::Enabling { ours: Revision::new("ours"), attempts: 0, not_before: mins(61) };
+    world.history.push(open(4, 10, mins(61), ours));
+    assert_eq!(world.acts().len(), 2, "the tenth settles because we treat it: the manager has come to it");
 }
 
 #[test]
 fn an_order_lifts_our_own_limits_and_no_others() {
-    let order = Order {
-        id: crate::model::OrderId(7),
-        set: ScaleSetId(1),
-        what: Ordered::Heal,
-        author: "alice".to_owned(),
-        created: mins(61),
-    };
     let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Unverified));
     let spent = World::stuck(2).with(|w| {
         w.history.extend(rows);
         w.mode = Mode::Observe;
     });
     assert!(spent.guards().len() > 2, "budget, back-off, breaker, dry run");
-    let ordered = spent.with(|w| w.orders.push(order));
+    let ordered = spent.with(|w| w.orders.push(order(Ordered::Heal)));
     assert_eq!(ordered.first(), Decision::Act { remedy: Remedy::Toggle, canary: false });
     assert!(matches!(ordered.decide().remove(1), Decision::Withhold { .. }), "the other set is not ordered");
     let frozen = ordered.with(|w| w.blind = true);
@@ -515,4 +533,154 @@ fn a_manager_that_keeps_crashing_must_live_before_anything_is_done() {
     assert_eq!(world.only().0, Guard::Settle, "one minute after its start, proof or not");
     let later = world.with(|w| w.now = mins(63));
     assert!(matches!(later.first(), Decision::Act { .. }));
+}
+
+/// Two treatments did not help; a third, of the same incident, did. The breaker is half open.
+fn half_open() -> World {
+    let mut world = World::stuck(6).spread();
+    world.history.push(closed(1, 1, mins(61), mins(62), Outcome::Unverified));
+    world.history.push(closed(2, 2, mins(61), mins(63), Outcome::Unverified));
+    world.history.push(revived(3, 3, mins(61)));
+    world.now = mins(93);
+    world
+}
+
+#[test]
+fn a_half_open_breaker_lets_one_trial_through_although_a_canary_has_verified() {
+    let mut world = half_open();
+    assert_eq!(world.acts(), [true], "one, and it is a trial");
+    world.history.push(open(4, 4, mins(93), Step::Verifying));
+    assert_eq!(world.acts(), Vec::<bool>::new());
+    let guards = world.guards();
+    assert_eq!(guards.iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Breaker], "{guards:?}");
+    assert!(guards[0].value.ends_with("one trial is under way"), "{guards:?}");
+}
+
+#[test]
+fn a_session_probe_is_no_trial_of_the_breaker() {
+    let mut world = half_open();
+    world.covered.insert(ScaleSetId(6));
+    let mut suspect = finding(6, Diagnosis::Unknown, Confidence::Weak);
+    suspect.evidence.push(evidence(mins(61), Fact::CannotTellWhich { listening: 3, of: 4 }));
+    world.findings.insert(ScaleSetId(6), suspect);
+    world.history[2].step = Step::Closed { outcome: Outcome::Recovered, why: "test".to_owned() };
+    let decisions = world.decide();
+    assert_eq!(decisions[0], Decision::Act { remedy: Remedy::Toggle, canary: true });
+    assert_eq!(decisions[5], Decision::Act { remedy: Remedy::SessionProbe, canary: false });
+    world.now = mins(92);
+    let Decision::Withhold { guards, .. } = world.decide().remove(5) else { panic!("asked while nothing may be done") };
+    assert_eq!(guards[0].guard, Guard::Breaker);
+}
+
+/// Ill for a minute, without a restart, some time after another incident of the same run was healed.
+#[test]
+fn an_incident_begins_with_the_first_set_to_heal_and_not_with_one_that_is_only_suspect() {
+    let mut world = World::stuck(2).spread().with(|w| {
+        w.now = mins(75);
+        w.history.push(closed(1, 9, mins(64), mins(65), Outcome::Recovered));
+        w.finding().ill_since = Some(mins(74));
+    });
+    let mut suspect = finding(2, Diagnosis::Unknown, Confidence::Weak);
+    suspect.ill_since = Some(mins(62));
+    suspect.evidence.push(evidence(mins(74), Fact::CannotTellWhich { listening: 3, of: 4 }));
+    world.covered.insert(ScaleSetId(2));
+    world.findings.insert(ScaleSetId(2), suspect);
+    assert_eq!(world.first(), Decision::Act { remedy: Remedy::Toggle, canary: true }, "a new incident, a new canary");
+}
+
+#[test]
+fn a_deaf_listener_is_toggled_only_while_its_newest_session_is_the_living_runs() {
+    let lives = |id: &str, seen| ledger_session(1, id, RUN, seen);
+    let ended = |mut session: LedgerSession| {
+        session.ended = Some((session.last_seen, crate::model::session::SessionEnd::Closed));
+        session
+    };
+    let cases = [
+        (vec![], false),
+        (vec![lives("s-1", mins(61))], true),
+        (vec![ended(lives("s-1", mins(61)))], false),
+        (vec![ledger_session(1, "old", Incarnation(mins(10)), mins(11))], false),
+        (vec![lives("s-1", mins(61)), ended(lives("s-2", mins(62)))], false),
+        (vec![ended(lives("s-1", mins(61))), lives("s-2", mins(62))], true),
+        (vec![ledger_session(2, "another set's", RUN, mins(61))], false),
+    ];
+    for (ledger, toggled) in cases {
+        let mut world = World::one(Diagnosis::Deaf, Confidence::Strong);
+        world.policy.allow_risky = true;
+        world.finding().worker.0 = WorkerState::Listening;
+        world.ledger = ledger;
+        let expected = if toggled {
+            Decision::Act { remedy: Remedy::Toggle, canary: true }
+        } else {
+            Decision::Escalate { escalation: Escalation::Deaf }
+        };
+        assert_eq!(world.first(), expected, "{:?}", world.ledger);
+    }
+}
+
+fn order(what: Ordered) -> Order {
+    let author = "alice".to_owned();
+    Order { id: crate::model::OrderId(7), set: ScaleSetId(1), what, author, created: mins(61) }
+}
+
+fn refused(why: &str) -> OrderAnswer {
+    OrderAnswer::Refused { why: why.to_owned() }
+}
+
+#[test]
+fn an_order_to_heal_does_what_we_would_do_ourselves_and_a_session_probe_heals_nothing() {
+    let mut world = World::stuck(1).with(|w| {
+        w.orders.push(order(Ordered::Heal));
+        w.covered.insert(ScaleSetId(1));
+        w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
+    });
+    let session = SessionId::new("s-1");
+    assert_eq!(world.first(), Decision::Act { remedy: Remedy::DeleteThenToggle { session }, canary: false });
+    world.ledger.clear();
+    *world.finding() = finding(1, Diagnosis::Unheld, Confidence::Strong);
+    assert_eq!(world.first(), Decision::Act { remedy: Remedy::Toggle, canary: false });
+    let asked = suspect().with(|w| w.orders.push(order(Ordered::Heal)));
+    assert_eq!(asked.first(), Decision::Leave);
+    let OrderAnswer::Refused { why } = asked.answer() else { panic!("{:?}", asked.answer()) };
+    assert!(why.starts_with("a toggle does not help a set that is unknown"), "{why}");
+}
+
+#[test]
+fn an_order_waits_five_sweeps_for_a_diagnosis_that_is_not_clear_yet() {
+    for (diagnosis, word) in [(Diagnosis::Settling, "settling"), (Diagnosis::Unknown, "unknown")] {
+        let mut world = World::one(diagnosis, Confidence::Weak).with(|w| w.orders.push(order(Ordered::Heal)));
+        for seen in 1..5 {
+            world.finding().seen = seen;
+            assert_eq!(world.answer(), OrderAnswer::Waiting { why: format!("the set is {word} so far") }, "{seen}");
+        }
+        for seen in [5, 6] {
+            world.finding().seen = seen;
+            assert!(matches!(world.answer(), OrderAnswer::Refused { .. }), "{word} {seen}");
+        }
+    }
+    let well = World::one(Diagnosis::Listening, Confidence::Strong).with(|w| {
+        w.orders.push(order(Ordered::Heal));
+        w.finding().seen = 1;
+    });
+    assert_eq!(well.answer(), refused("it listens: there is nothing to heal"), "clear at once");
+}
+
+#[test]
+fn a_person_reads_why_a_session_is_not_deleted() {
+    let session = SessionId::new("s-1");
+    let mut world = World::stuck(1).with(|w| w.orders.push(order(Ordered::DeleteSession { session })));
+    let uncovered = "no GitHub credential of ours covers the set; configure one under [[github]]";
+    world.ledger.push(ledger_session(1, "s-1", RUN, mins(60)));
+    assert_eq!(world.answer(), refused(uncovered));
+    world.covered.insert(ScaleSetId(1));
+    assert_eq!(
+        world.answer(),
+        refused(
+            "session s-1 is not deleted: the manager's present run opened it: it is in use; it was first seen too \
+             close to the present run's start; it was seen alive after the present run's start: another process \
+             holds it"
+        )
+    );
+    world.sets.get_mut(&ScaleSetId(1)).unwrap().forge_id = None;
+    assert_eq!(world.answer(), refused(uncovered), "a set without a place is nobody's");
 }

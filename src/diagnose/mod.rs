@@ -68,7 +68,7 @@ const FIRST_TRIES: Span = Span::secs(10);
 const LATELY: Span = Span::mins(10);
 
 /// What a session probe answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ProbeAnswer {
     /// Somebody holds the set's session.
     Held {

@@ -181,6 +181,7 @@ pub const fn guard(guard: Guard) -> &'static str {
         Guard::CausePresent => "what made the manager give up is not seen to be gone",
         Guard::Quota => "the rest of the GitHub quota is the manager's",
         Guard::Lease => "another medic holds the lease",
+        Guard::Store => "the medic's own store fails",
         Guard::EntityTurn => "other sets of its entity are being started",
         Guard::Bound => "this would break a bound, which is a fault of the medic, please report it",
     }

@@ -31,6 +31,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The largest answer about one thing: a token, the controller, one set.
 pub const SMALL_BOUND: usize = 1024 * 1024;
 
+/// The longest wait for the answer to a write; with a login before it, well within `treat::toggle::LATE`.
+const WRITE_LIMIT: Span = Span::secs(10);
+
 /// The longest list or scrape read.
 pub const LIST_BOUND: usize = 16 * 1024 * 1024;
 
@@ -186,8 +189,14 @@ impl GarmClient {
         self.client.clone().with_bounds(Bounds { body: SMALL_BOUND, ..self.client.bounds() })
     }
 
+    /// The client of a write.
+    fn hasty(&self) -> Client {
+        let bounds = self.client.bounds();
+        self.client.clone().with_bounds(Bounds { total: bounds.total.min(WRITE_LIMIT), ..bounds })
+    }
+
     async fn put_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, ApiError> {
-        let operation = Operation::SetEnabled;
+        let (operation, client) = (Operation::SetEnabled, self.hasty());
         let address = self.api_address(&format!("/scalesets/{set}"));
         let body = match to {
             Enablement::Enabled => r#"{"enabled":true}"#,
@@ -195,11 +204,11 @@ impl GarmClient {
         };
         let token = self.login_token(None).await.map_err(not_sent)?;
         let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
-        let mut response = self.client.write(operation, request).await?;
+        let mut response = client.write(operation, request).await?;
         if wants_new_token(&response) {
             let token = self.login_token(Some(token.serial)).await.map_err(not_sent)?;
             let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
-            response = self.client.write(operation, request).await?;
+            response = client.write(operation, request).await?;
         }
         match refusal(&self.client, operation, &response) {
             Some(error) => Err(error),

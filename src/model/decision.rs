@@ -85,6 +85,8 @@ closed_enum! {
         Quota = "quota",
         /// Another medic holds the lease.
         Lease = "lease",
+        /// The medic's own store cannot be read or written.
+        Store = "store",
         /// Other sets of its entity wait for their workers.
         EntityTurn = "entity_turn",
         /// Acting would break a bound that no policy allows to break: a fault of the medic.

@@ -225,7 +225,30 @@ pub struct Sweep {
     /// What the log has said so far (cumulative facts, see [`LogEvidence`]).
     pub log: Seen<LogEvidence>,
     /// GitHub's list of sets, per entity.
+    #[serde(with = "pairs")]
     pub broker: BTreeMap<EntityRef, Seen<Vec<ForgeSet>>>,
+}
+
+/// A map whose keys are no text, as a list of pairs: JSON has only textual keys.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 /// The manager's identity (`GET /controller-info`).

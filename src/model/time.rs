@@ -88,6 +88,12 @@ impl Wall {
         let at: jiff::Timestamp = text.trim().parse().ok()?;
         u64::try_from(at.as_millisecond()).ok().map(Self)
     }
+    /// With the day, in seconds, as RFC 3339: for what may be days old. A date that no calendar has is its number.
+    #[must_use]
+    pub fn date(self) -> String {
+        let seconds = i64::try_from(self.0 / 1000).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+        seconds.map_or_else(|| self.0.to_string(), |stamp| stamp.to_string())
+    }
     /// The date `span` later, saturating.
     #[must_use]
     pub const fn plus(self, span: Span) -> Self {
@@ -193,6 +199,12 @@ mod tests {
         assert_eq!(at.near(at.plus(Span::mins(5))), "16:19:04");
         assert_eq!(at.near(at.plus(Span::hours(24))), "2026-11-24 16:19:04");
         assert_eq!(Wall(u64::MAX).full(), Wall(u64::MAX).to_string(), "no calendar goes that far");
+    }
+
+    #[test]
+    fn a_date_has_its_day() {
+        assert_eq!(Wall(1_764_000_000_999).date(), "2025-11-24T16:00:00Z");
+        assert_eq!(Wall(u64::MAX).date(), u64::MAX.to_string());
     }
 
     #[test]

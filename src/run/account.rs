@@ -3,7 +3,9 @@
 use super::engine::{Parts, Restart};
 use crate::diagnose::Fleet;
 use crate::export::metrics::RecoveryCause;
-use crate::model::{Decision, Diagnosis, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall};
+use crate::model::{
+    Decision, Diagnosis, Finding, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was told already.
@@ -40,12 +42,7 @@ impl Account {
         }
         self.diagnoses(parts, fleet);
         self.decisions(parts, fleet, decisions);
-        for treatment in closed {
-            if let Some(outcome) = treatment.outcome() {
-                parts.metrics.remedy(manager, treatment.remedy.kind(), outcome);
-            }
-            tell(parts, treatment.step_at, "treatment", Some(treatment.set), &serde_json::json!(treatment));
-        }
+        Self::closed(parts, closed);
         for recovery in &fleet.recoveries {
             let treated = history.iter().any(|row| row.set == recovery.set && helped(row, recovery.ill_since));
             let cause = if treated { RecoveryCause::Remedy } else { RecoveryCause::Itself };
@@ -59,6 +56,16 @@ impl Account {
             tracing::info!(%manager, scale_set = %recovery.set, name, %outcome, %took, "the scale set listens again");
             let detail = serde_json::json!({ "outcome": outcome, "ill_since": recovery.ill_since });
             tell(parts, recovery.at, "recovery", Some(recovery.set), &detail);
+        }
+    }
+
+    /// Tells of treatments that have closed.
+    pub fn closed(parts: &Parts, closed: &[Treatment]) {
+        for treatment in closed {
+            if let Some(outcome) = treatment.outcome() {
+                parts.metrics.remedy(&parts.name, treatment.remedy.kind(), outcome);
+            }
+            tell(parts, treatment.step_at, "treatment", Some(treatment.set), &serde_json::json!(treatment));
         }
     }
 
@@ -89,7 +96,10 @@ impl Account {
         let mut told = BTreeMap::new();
         for SetDecision { set, decision } in decisions {
             let label = label(decision);
-            if self.decisions.get(set) != Some(&label) && !matches!(decision, Decision::Leave) {
+            let before = self.decisions.get(set);
+            // At the start, a set that is well is no news.
+            let is_news = before != Some(&label) && (before.is_some() || !matches!(decision, Decision::Leave));
+            if is_news {
                 let name = fleet.sets.get(set).map_or("", |set| set.name.as_str());
                 match decision {
                     Decision::Withhold { guards, .. } => {
@@ -108,7 +118,7 @@ impl Account {
                         tracing::info!(%manager, scale_set = %set, name, decision = label, "decision");
                     }
                 }
-                tell(parts, fleet.at.wall, "decision", Some(*set), &serde_json::json!(decision));
+                tell(parts, fleet.at.wall, "decision", Some(*set), &founded(decision, fleet.findings.get(set)));
             }
             told.insert(*set, label);
             let Decision::Withhold { remedy, guards } = decision else { continue };
@@ -127,8 +137,17 @@ impl Account {
     }
 }
 
+/// A decision with the finding that it answers: the diagnosis and its evidence.
+fn founded(decision: &Decision, finding: Option<&Finding>) -> serde_json::Value {
+    let mut detail = serde_json::json!(decision);
+    if let Some(fields) = detail.as_object_mut() {
+        fields.insert("finding".to_owned(), serde_json::json!(finding));
+    }
+    detail
+}
+
 /// A decision in few words, without what changes from pass to pass.
-fn label(decision: &Decision) -> String {
+pub(super) fn label(decision: &Decision) -> String {
     match decision {
         Decision::Leave => "leave".to_owned(),
         Decision::Watch { waiting, .. } => format!("watch: {waiting}"),

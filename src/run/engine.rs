@@ -7,10 +7,11 @@ use super::kept::Kept;
 use super::lease::Lease;
 use super::pause_file::PauseFile;
 use super::report;
+use super::scene::{Looked, Recorder};
 use crate::clock::Clock;
-use crate::decide;
 use crate::decide::policy::{Mode, Policy};
 use crate::decide::stale::{self, CurrentManager};
+use crate::decide::{self, Footing};
 use crate::diagnose::{self, Context, Fleet, Memory};
 use crate::export::metrics::Metrics;
 use crate::model::session::{LedgerSession, SessionEnd};
@@ -73,6 +74,9 @@ pub type Background = Mutex<Vec<BoxFuture<'static, ()>>>;
 pub struct Engine {
     pub(super) parts: Parts,
     memory: Memory,
+    /// The same as it was saved last.
+    saved: String,
+    scenes: Recorder,
     asked: Asked,
     kept: Kept,
     urgency: Urgency,
@@ -80,10 +84,9 @@ pub struct Engine {
     pruned: Option<Mono>,
     /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
     known: BTreeSet<TreatmentId>,
+    /// What was open after the last pass, as far as it had come: what is undone when the store fails.
+    open: BTreeMap<TreatmentId, Treatment>,
 }
-
-/// Journal rows that budgets and back-off look at.
-const HISTORY: Span = Span::hours(24);
 
 /// How often the store is pruned.
 const PRUNE_EVERY: Span = Span::hours(1);
@@ -95,8 +98,15 @@ pub struct Pass {
     pub status: ManagerStatus,
     /// Treatments that closed in this pass.
     pub closed: Vec<Treatment>,
-    /// Another medic, when it holds the lease.
-    pub lease_of: Option<String>,
+}
+
+/// What became of the treatments that were open when the process was to end.
+#[derive(Debug, Clone, Default)]
+pub struct Settled {
+    /// Those that have closed.
+    pub closed: Vec<Treatment>,
+    /// Intents that stay open.
+    pub open: Vec<Treatment>,
 }
 
 /// What the store said at the beginning of a pass.
@@ -105,6 +115,8 @@ struct Records {
     unfinished: Vec<Treatment>,
     history: Vec<Treatment>,
     ledger: Vec<LedgerSession>,
+    /// Why some of it is missing. What is there may be relied upon.
+    failed: Option<String>,
 }
 
 impl Engine {
@@ -115,16 +127,20 @@ impl Engine {
             tracing::warn!(manager = %parts.name, %error, "the memory of earlier passes cannot be read; starting afresh");
             None
         });
-        let memory = saved.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
+        let remembered = saved.and_then(|json| Some((serde_json::from_str(&json).ok()?, json)));
+        let (memory, saved) = remembered.unwrap_or_else(|| (Memory::default(), "{}".to_owned()));
         Self {
             parts,
             memory,
+            saved,
+            scenes: Recorder::default(),
             asked: Asked::default(),
             kept: Kept::default(),
             urgency: Urgency::Alert,
             account: Account::default(),
             pruned: None,
             known: BTreeSet::new(),
+            open: BTreeMap::new(),
         }
     }
 
@@ -157,32 +173,40 @@ impl Engine {
     /// One pass.
     pub async fn pass(&mut self) -> Pass {
         let began = self.parts.clock.now();
-        let lease_of = self.lease();
+        let lease = self.lease();
         let sweep = self.look().await;
         self.chronicle(&sweep);
         let records = self.read_records();
-        let before = records.as_ref().map_or_else(Vec::new, |records| records.unfinished.clone());
-        let records = records.unwrap_or_default();
+        let before = records.unfinished.clone();
         let probes = report::probe_answers(&records.history);
         let context = Context { treatments: &records.unfinished, probes: &probes, ledger: &records.ledger };
         let fleet = diagnose::diagnose(&mut self.memory, &sweep, &context, &self.parts.policy);
 
-        let may_act = lease_of.is_none();
-        let mut treatments = if lease_of.is_none() {
-            self.step_all(records.unfinished, &fleet, &records.ledger).await
-        } else {
-            self.known.clear();
-            records.unfinished
+        let mut treatments = match &lease {
+            Footing::Firm => self.step_all(records.unfinished, &fleet, &records.ledger).await,
+            Footing::LeaseOf { .. } => {
+                self.known.clear();
+                records.unfinished
+            }
+            Footing::StoreFailed { .. } => self.undo_all(records.unfinished, &fleet).await,
         };
+        let footing = match (lease, records.failed) {
+            (Footing::Firm, Some(why)) => Footing::StoreFailed { why },
+            (lease, _) => lease,
+        };
+        let may_act = footing == Footing::Firm;
         let history = merged(records.history, &treatments);
         let orders = if may_act { self.orders() } else { Vec::new() };
-        let decisions = self.decide(&fleet, &history, &records.ledger, lease_of.is_none(), &orders);
+        let looked = Looked { sweep: &sweep, treatments: &before, probes: &probes };
+        let decisions = self.decide(&fleet, &history, &records.ledger, footing, &orders, looked);
         if may_act {
             treatments.extend(self.begin(&decisions, &fleet, &records.ledger, &orders).await);
         }
         self.note_deleted_sessions(&before, &treatments);
         let (closed, open): (Vec<_>, Vec<_>) = treatments.into_iter().partition(|treatment| treatment.step.is_closed());
         let history = merged(history, closed.iter().chain(&open));
+        self.open = open.iter().map(|treatment| (treatment.id, treatment.clone())).collect();
+        self.known.retain(|id| self.open.contains_key(id));
         self.account.pass(&self.parts, &fleet, &decisions, &closed, &history);
         self.remember();
         self.prune(may_act);
@@ -201,35 +225,41 @@ impl Engine {
             restart: self.account.restart(),
             took,
         });
-        Pass { status, closed, lease_of }
+        Pass { status, closed }
     }
 
     /// Settles what must not be left as it is, before the process ends: every set that we disabled is enabled, every
-    /// session that we opened is ended, as far as the servers answer. Returns what stays open.
-    ///
-    /// # Errors
-    /// When the journal cannot be read.
-    pub async fn settle(&mut self) -> Result<Vec<Treatment>, JournalError> {
-        if self.lease().is_some() {
-            return Ok(Vec::new());
+    /// session that we opened is ended, as far as the servers answer. A store that fails hinders no undoing.
+    pub async fn settle(&mut self) -> Settled {
+        if matches!(self.lease(), Footing::LeaseOf { .. }) {
+            return Settled::default();
         }
-        let unfinished = self.parts.store.unfinished()?;
+        let unfinished = self.parts.store.unfinished().unwrap_or_else(|error| {
+            self.store_failed(&error);
+            self.open.values().cloned().collect()
+        });
         let intents = unfinished.into_iter().filter(|treatment| treatment.step.is_intent());
-        let settled = join_all(intents.map(|treatment| self.parts.driver.settle(treatment, &self.parts.policy))).await;
-        let settled = settled.into_iter().filter_map(|done| done.inspect_err(|error| self.store_failed(error)).ok());
-        Ok(settled.filter(|treatment| treatment.step.is_intent()).collect())
+        let this = &*self;
+        let settled = join_all(intents.map(|treatment| async move {
+            let done = this.parts.driver.settle(treatment.clone(), &this.parts.policy).await;
+            done.inspect_err(|error| this.store_failed(error)).unwrap_or(treatment)
+        }))
+        .await;
+        let (closed, open): (Vec<_>, Vec<_>) = settled.into_iter().partition(|treatment| treatment.step.is_closed());
+        Account::closed(&self.parts, &closed);
+        Settled { closed, open: open.into_iter().filter(|treatment| treatment.step.is_intent()).collect() }
     }
 }
 
 impl Engine {
-    /// Claims or renews the lease; the name of whoever else holds it.
-    fn lease(&self) -> Option<String> {
+    /// Claims or renews the lease.
+    fn lease(&self) -> Footing {
         match self.parts.lease.hold() {
-            Ok(LeaseState::Held) => None,
-            Ok(LeaseState::HeldByOther { holder, .. }) => Some(holder),
+            Ok(LeaseState::Held) => Footing::Firm,
+            Ok(LeaseState::HeldByOther { holder, until }) => Footing::LeaseOf { holder, until },
             Err(error) => {
                 self.store_failed(&error);
-                Some("nobody that the store can name".to_owned())
+                Footing::StoreFailed { why: error.to_string() }
             }
         }
     }
@@ -255,18 +285,23 @@ impl Engine {
         }
     }
 
-    /// What the store says; `None` when it cannot say, and then nothing is done.
-    fn read_records(&self) -> Option<Records> {
-        let since = self.parts.clock.now().wall.minus(HISTORY);
-        let journal = self.parts.store.unfinished().and_then(|open| Ok((open, self.parts.store.since(since)?)));
-        let (unfinished, history) = journal.inspect_err(|error| self.store_failed(error)).ok()?;
+    /// What the store says. Where it cannot say, nothing new is begun; what is under way goes on as far as it is known.
+    fn read_records(&self) -> Records {
+        let mut failed = None;
+        let mut unreadable = |error: &JournalError| {
+            self.store_failed(error);
+            failed = Some(error.to_string());
+        };
+        let since = self.parts.clock.now().wall.minus(self.parts.policy.history());
+        let unfinished = self.parts.store.unfinished().inspect_err(&mut unreadable).unwrap_or_default();
+        let history = self.parts.store.since(since).inspect_err(&mut unreadable).unwrap_or_default();
         // Without a readable ledger nothing is provably stale: no deletion, everything else goes on.
         let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error)).unwrap_or_default();
-        Some(Records { unfinished, history, ledger })
+        Records { unfinished, history, ledger, failed }
     }
 
     fn store_failed(&self, error: &dyn std::fmt::Display) {
-        tracing::error!(manager = %self.parts.name, %error, "the store failed; nothing is done without it");
+        tracing::error!(manager = %self.parts.name, %error, "the store failed; nothing new is begun without it");
         self.parts.metrics.store_failed(&self.parts.name);
     }
 
@@ -288,50 +323,66 @@ impl Engine {
         self.carry_out_all(transitions).await
     }
 
+    /// Steps what must not stay as it is although the store fails, from where it had come: sets that we disabled are
+    /// enabled, sessions that we opened are ended.
+    async fn undo_all(&mut self, unfinished: Vec<Treatment>, fleet: &Fleet) -> Vec<Treatment> {
+        let mut open: BTreeMap<_, _> = unfinished.into_iter().map(|treatment| (treatment.id, treatment)).collect();
+        open.extend(self.open.iter().map(|(id, treatment)| (*id, treatment.clone())));
+        let must_not_stay =
+            |treatment: &Treatment| treatment.may_have_disabled() || matches!(treatment.step, Step::ProbeOpened { .. });
+        let (undone, mut others): (Vec<_>, Vec<_>) = open.into_values().partition(must_not_stay);
+        others.extend(self.step_all(undone, fleet, &[]).await);
+        others
+    }
+
     /// Carries transitions out, all at once. One that the journal could not follow may have been sent: its treatment
     /// is settled by reading at the next pass, as after a crash.
     async fn carry_out_all(&mut self, transitions: Vec<(Treatment, Transition)>) -> Vec<Treatment> {
         let this = &*self;
         let done = join_all(transitions.into_iter().map(|(before, transition)| async move {
             let idle = transition.effect.is_none() && transition.treatment == before;
-            let after = if idle { Some(before.clone()) } else { this.carry_out(transition).await };
-            (before, after)
+            if idle {
+                return Ok(before);
+            }
+            let done = this.parts.driver.carry_out(transition, &this.parts.policy).await;
+            done.map_err(|unkept| {
+                this.store_failed(&unkept.error);
+                unkept.reached.unwrap_or(before)
+            })
         }))
         .await;
         done.into_iter()
-            .map(|(before, after)| {
-                after.unwrap_or_else(|| {
-                    self.known.remove(&before.id);
-                    before
+            .map(|after| {
+                after.unwrap_or_else(|unkept| {
+                    self.known.remove(&unkept.id);
+                    unkept
                 })
             })
             .collect()
     }
 
-    async fn carry_out(&self, transition: Transition) -> Option<Treatment> {
-        let done = self.parts.driver.carry_out(transition, &self.parts.policy).await;
-        done.inspect_err(|error| self.store_failed(error)).ok()
-    }
-
     fn decide(
-        &self,
+        &mut self,
         fleet: &Fleet,
         history: &[Treatment],
         ledger: &[LedgerSession],
-        lease_held: bool,
+        mut footing: Footing,
         orders: &[Order],
+        looked: Looked<'_>,
     ) -> Vec<SetDecision> {
         let now = self.parts.clock.now();
         // A pause that cannot be read may be in force.
-        let Ok(mut pauses) = self.parts.whole_store.pauses(now.wall).inspect_err(|error| self.store_failed(error))
-        else {
-            return Vec::new();
-        };
+        let mut pauses = self.parts.whole_store.pauses(now.wall).unwrap_or_else(|error| {
+            self.store_failed(&error);
+            footing = Footing::StoreFailed { why: error.to_string() };
+            Vec::new()
+        });
         pauses.extend(self.parts.pause_file.read(now.wall));
         let breaker_reset = self.parts.store.breaker_reset().unwrap_or_else(|error| {
             self.store_failed(&error);
             None
         });
+        let covered = self.covered(fleet);
         let input = decide::Input {
             now,
             name: &self.parts.name,
@@ -351,10 +402,10 @@ impl Engine {
             owner: fleet.owner.as_ref(),
             pauses: &pauses,
             breaker_reset,
-            can_probe_sessions: &self.covered(fleet),
+            can_probe_sessions: &covered,
             orders,
             quotas: &report::own_quotas(&self.parts, fleet),
-            lease_held,
+            footing: &footing,
         };
         let decisions = decide::decide(&input);
         for order in orders {
@@ -364,6 +415,13 @@ impl Engine {
                 None => OrderAnswer::Refused { why: "the manager does not show the set".to_owned() },
             };
             self.answer(order, &answer);
+        }
+        if footing == Footing::Firm {
+            let kept = self.scenes.note(&self.parts.store, &input, &decisions, &self.saved, looked);
+            if let Err(error) = kept {
+                tracing::warn!(manager = %self.parts.name, %error, "a decision could not be kept for a replay");
+                self.parts.metrics.store_failed(&self.parts.name);
+            }
         }
         decisions
     }
@@ -481,10 +539,14 @@ impl Engine {
         }
     }
 
-    fn remember(&self) {
-        let saved = serde_json::to_string(&self.memory)
-            .map_err(|error| error.to_string())
-            .and_then(|json| self.parts.store.save_memory(&json).map_err(|error| error.to_string()));
+    fn remember(&mut self) {
+        let saved = match serde_json::to_string(&self.memory) {
+            Ok(json) => {
+                self.saved = json;
+                self.parts.store.save_memory(&self.saved).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
         if let Err(error) = saved {
             self.store_failed(&error);
         }

@@ -8,6 +8,7 @@
 //! - [`pause_file`]: a pause by a file in the state directory.
 //! - [`lease`]: which medic of several on one store may act.
 //! - [`chronicle`]: the manager's log, followed for evidence and for the ledger.
+//! - [`scene`]: what the core was given whenever it decided anew; [`replay`]: the same decided again, later.
 //! - [`account`]: what a pass changed, told once; [`report`]: the picture after it; [`incident`]: the incident in words.
 
 pub mod account;
@@ -20,5 +21,7 @@ mod kept;
 pub mod lease;
 pub mod once;
 pub mod pause_file;
+pub mod replay;
 pub mod report;
+pub mod scene;
 pub mod service;

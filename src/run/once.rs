@@ -40,7 +40,7 @@ async fn one(mut engine: Engine, clock: &dyn Clock, observe: Span) -> (Pass, Vec
         closed.append(&mut pass.closed);
         let watched = clock.now().mono.since(began);
         if is_settled(&pass, watched >= observe) || watched >= TREATMENT_LIMIT {
-            super::service::settle(&mut engine, clock, SETTLE_LIMIT).await;
+            closed.extend(super::service::settle(&mut engine, clock, SETTLE_LIMIT).await);
             return (pass, closed);
         }
         clock.sleep(engine.pause()).await;
@@ -79,6 +79,7 @@ const fn passes_soon(guard: Guard) -> bool {
         | Guard::CausePresent
         | Guard::Quota
         | Guard::Lease
+        | Guard::Store
         | Guard::Bound => false,
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::export::metrics::Metrics;
 use crate::export::server::{self, Board, Shown};
 use crate::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
-use crate::model::{ManagerName, Span};
+use crate::model::{ManagerName, Span, Treatment};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -156,26 +156,24 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
     settle(&mut engine, clock.as_ref(), limit.minus(LAST_PASS)).await;
 }
 
-/// Settles open intents within `limit`; what stays open is in the journal, and the next start settles it first.
-pub async fn settle(engine: &mut Engine, clock: &dyn Clock, limit: Span) {
+/// Settles open intents within `limit`; what stays open is in the journal, and the next start settles it first. Returns
+/// the treatments that have closed.
+pub async fn settle(engine: &mut Engine, clock: &dyn Clock, limit: Span) -> Vec<Treatment> {
     let manager = engine.name().clone();
     tokio::select! {
         biased;
-        settled = engine.settle() => match settled {
-            Ok(open) => {
-                for treatment in open {
-                    tracing::warn!(
-                        %manager, scale_set = %treatment.set, step = treatment.step.label(),
-                        "an intent stays open; the next start settles it first"
-                    );
-                }
+        settled = engine.settle() => {
+            for treatment in settled.open {
+                tracing::warn!(
+                    %manager, scale_set = %treatment.set, name = %treatment.name, step = treatment.step.label(),
+                    "an intent stays open; the next start settles it first"
+                );
             }
-            Err(error) => {
-                tracing::error!(%manager, %error, "open intents cannot be read; the next start settles them first");
-            }
-        },
+            settled.closed
+        }
         () = clock.sleep(limit) => {
             tracing::warn!(%manager, "open intents could not be settled in time; the next start settles them first");
+            Vec::new()
         }
     }
 }

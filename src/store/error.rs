@@ -1,7 +1,7 @@
 //! What can go wrong with the store, in words that say what to do.
 
 use crate::model::closed::closed_enum;
-use crate::treat::ports::JournalError;
+use crate::treat::ports::{JournalError, JournalFault};
 
 closed_enum! {
     /// The classes of failure.
@@ -86,7 +86,21 @@ impl StoreError {
 impl From<StoreError> for JournalError {
     fn from(error: StoreError) -> Self {
         let detail = format!("{}: {}; {}", error.kind, error.detail, error.kind.advice());
-        Self { path: error.path, what: error.what, detail }
+        let cause = match error.kind {
+            StoreErrorKind::LeaseLost => JournalFault::LeaseLost,
+            StoreErrorKind::Missing
+            | StoreErrorKind::NotADirectory
+            | StoreErrorKind::NotWritable
+            | StoreErrorKind::DiskFull
+            | StoreErrorKind::Corrupt
+            | StoreErrorKind::NewerSchema
+            | StoreErrorKind::Foreign
+            | StoreErrorKind::Busy
+            | StoreErrorKind::NoSuchRow
+            | StoreErrorKind::Refused
+            | StoreErrorKind::Other => JournalFault::Storage,
+        };
+        Self { path: error.path, what: error.what, detail, cause }
     }
 }
 

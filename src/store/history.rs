@@ -8,6 +8,8 @@ use rusqlite::{Connection, params};
 
 /// Every so many events the count is bounded, in case nobody prunes.
 const BOUND_EVERY: i64 = 1024;
+/// The longest detail that is kept whole, in bytes.
+const DETAIL: usize = 16 * 1024;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,8 +48,9 @@ impl ManagerStore {
     ) -> Result<(), StoreError> {
         self.store.write("append to the history", Durability::Crash, |tx| {
             let manager = self.manager.as_str();
+            let detail = bounded(to_json(detail)?)?;
             tx.prepare_cached("INSERT INTO events (manager, at, kind, set_id, detail) VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![manager, int(at.0), kind, set.map(|s| int(s.0)), to_json(detail)?])?;
+                .execute(params![manager, int(at.0), kind, set.map(|s| int(s.0)), detail])?;
             if tx.last_insert_rowid() % BOUND_EVERY == 0 {
                 delete_beyond(tx, manager, HISTORY_KEEP)?;
             }
@@ -81,14 +84,31 @@ impl ManagerStore {
         })
     }
 
-    pub(super) fn prune_history(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
+    pub(super) fn prune_history(&self, before: Wall, keep: u32, bytes: u64) -> Result<usize, StoreError> {
         self.store.write("prune the history", Durability::Crash, |tx| {
             let manager = self.manager.as_str();
             let old =
                 tx.execute("DELETE FROM events WHERE manager = ?1 AND at < ?2", params![manager, int(before.0)])?;
-            Ok(old.saturating_add(delete_beyond(tx, manager, keep)?))
+            let many = delete_beyond(tx, manager, keep)?;
+            let large = tx.execute(
+                "DELETE FROM events WHERE manager = ?1 AND id <= (
+                     SELECT id FROM (SELECT id, sum(octet_length(detail)) OVER (ORDER BY id DESC) AS total
+                                     FROM events WHERE manager = ?1)
+                     WHERE total > ?2 ORDER BY id DESC LIMIT 1)",
+                params![manager, int(bytes)],
+            )?;
+            Ok(old.saturating_add(many).saturating_add(large))
         })
     }
+}
+
+/// What is longer than a person reads is kept as its beginning, and says so.
+fn bounded(detail: String) -> Result<String, Failure> {
+    if detail.len() <= DETAIL {
+        return Ok(detail);
+    }
+    let begins: String = detail.chars().take(DETAIL / 8).collect();
+    to_json(&serde_json::json!({ "cut": format!("{} bytes were too many", detail.len()), "begins": begins }))
 }
 
 fn delete_beyond(tx: &Connection, manager: &str, keep: u32) -> Result<usize, Failure> {

@@ -2,10 +2,15 @@
 
 use super::error::{StoreError, StoreErrorKind};
 use super::sql::{Failure, from_json, int, to_json, uint};
-use super::{Durability, ManagerStore, lease};
-use crate::model::{Treatment, TreatmentId, Wall};
+use super::{Durability, ManagerStore, Store, lease};
+use crate::model::{ManagerName, Treatment, TreatmentId, Wall};
+use crate::treat::act::Act;
 use crate::treat::ports::{Journal, JournalError};
 use rusqlite::{Connection, ErrorCode, params};
+
+/// The newest treatments before a date: an open breaker lets no newer ones be, and must not be forgotten with the old.
+const NEWEST: &str = "opened < ?2 AND id > COALESCE((SELECT id FROM treatments WHERE manager = ?1
+     ORDER BY id DESC LIMIT 1 OFFSET 50), 0)";
 
 impl Journal for ManagerStore {
     /// Also fails when the set has a treatment that is not closed: there is never more than one (I5).
@@ -45,7 +50,35 @@ impl Journal for ManagerStore {
     }
 
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError> {
-        Ok(self.store.read("read treatments", |c| select(c, "opened >= ?2", self.manager.as_str(), since))?)
+        Ok(self.store.read("read treatments", |c| {
+            let mut rows = select(c, NEWEST, self.manager.as_str(), since)?;
+            rows.extend(select(c, "opened >= ?2", self.manager.as_str(), since)?);
+            rows.sort_by_key(|row| (row.opened, row.id));
+            Ok(rows)
+        })?)
+    }
+
+    fn tell(&self, act: &Act) -> Result<(), JournalError> {
+        Ok(self.append(act.sent, "act", Some(act.set), &serde_json::json!(act))?)
+    }
+}
+
+impl Store {
+    /// Intents of managers that are not among `watched`: renamed or removed in the configuration, they are settled by
+    /// nobody.
+    pub fn intents_of_others(&self, watched: &[ManagerName]) -> Result<Vec<(ManagerName, Treatment)>, StoreError> {
+        self.read("read open treatments of other managers", |c| {
+            let mut statement =
+                c.prepare("SELECT DISTINCT manager FROM treatments WHERE closed IS NULL AND is_intent")?;
+            let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+            let mut found = Vec::new();
+            for name in names.into_iter().map(ManagerName::new).filter(|name| !watched.contains(name)) {
+                let open = select(c, "closed IS NULL AND opened >= ?2", name.as_str(), Wall(0))?;
+                let intents = open.into_iter().filter(|row| row.step.is_intent());
+                found.extend(intents.map(|row| (name.clone(), row)));
+            }
+            Ok(found)
+        })
     }
 }
 

@@ -23,6 +23,7 @@ mod memory;
 mod open;
 mod orders;
 mod pause;
+mod scenes;
 mod schema;
 mod sql;
 
@@ -31,6 +32,7 @@ pub use history::{Event, HistoryFilter};
 pub use lease::LeaseState;
 pub use ledger::StaleLifetime;
 pub use pause::NewPause;
+pub use scenes::SCENE_LONGEST;
 
 use crate::model::{ManagerName, Span, Wall};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -51,6 +53,12 @@ const JOURNAL_KEEP: u32 = 50_000;
 const HISTORY_AGE: Span = Span::hours(90 * 24);
 /// How many events of a manager are kept.
 const HISTORY_KEEP: u32 = 200_000;
+/// How many bytes of events of a manager are kept.
+const HISTORY_BYTES: u64 = 64 * 1024 * 1024;
+/// How many scenes of a manager are kept.
+const SCENES_KEEP: u32 = 10_000;
+/// How many bytes of scenes of a manager are kept, packed.
+const SCENES_BYTES: u64 = 32 * 1024 * 1024;
 /// How long sessions are kept. Forgetting one is safe: it can then no longer be proven stale.
 const LEDGER_AGE: Span = Span::hours(30 * 24);
 /// How many sessions of a manager are kept: 500 sets with a hundred sessions each.
@@ -113,6 +121,8 @@ pub struct Pruned {
     pub sessions: usize,
     /// Events of the history.
     pub events: usize,
+    /// Scenes of the history.
+    pub scenes: usize,
 }
 
 impl Store {
@@ -132,7 +142,12 @@ impl Store {
     /// The store of another medic, for looking: nothing is made, migrated or repaired, and every write fails. `None`
     /// where no medic has run yet.
     pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>, StoreError> {
-        let opened = open::read_only(state_dir)?;
+        Self::open_file_read_only(&state_dir.join(FILE_NAME))
+    }
+
+    /// The same for a file that need not be in a state directory: a copy of one.
+    pub fn open_file_read_only(file: &Path) -> Result<Option<Self>, StoreError> {
+        let opened = open::read_only(file)?;
         Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened, None)) }))
     }
 
@@ -235,8 +250,9 @@ impl ManagerStore {
     pub fn prune(&self, now: Wall) -> Result<Pruned, StoreError> {
         let treatments = self.prune_treatments(now.minus(JOURNAL_AGE), JOURNAL_KEEP)?;
         let sessions = self.prune_sessions(now.minus(LEDGER_AGE), LEDGER_KEEP)?;
-        let events = self.prune_history(now.minus(HISTORY_AGE), HISTORY_KEEP)?;
-        Ok(Pruned { treatments, sessions, events })
+        let events = self.prune_history(now.minus(HISTORY_AGE), HISTORY_KEEP, HISTORY_BYTES)?;
+        let scenes = self.prune_scenes(now.minus(HISTORY_AGE), SCENES_KEEP, SCENES_BYTES)?;
+        Ok(Pruned { treatments, sessions, events, scenes })
     }
 }
 

@@ -35,20 +35,19 @@ pub(super) fn open(state_dir: &Path) -> Result<(String, Connection), StoreError>
 }
 
 /// For reading only: nothing is made, migrated or repaired. `None` when there is no file.
-pub(super) fn read_only(state_dir: &Path) -> Result<Option<(String, Connection)>, StoreError> {
-    let file = state_dir.join(FILE_NAME);
+pub(super) fn read_only(file: &Path) -> Result<Option<(String, Connection)>, StoreError> {
     let path = file.display().to_string();
-    let size = match std::fs::metadata(&file) {
+    let size = match std::fs::metadata(file) {
         // Made, and its maker died before it wrote anything.
         Ok(found) if found.len() == 0 => return Ok(None),
         Ok(found) => found.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StoreError::of_io(&file, "be read", &error)),
+        Err(error) => return Err(StoreError::of_io(file, "be read", &error)),
     };
     let connect = || -> Result<Connection, Failure> {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
-        let connection = Connection::open_with_flags(&file, flags)?;
+        let connection = Connection::open_with_flags(file, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         schema::inspect(&connection)?;
         if size <= CHECKED_UP_TO {

@@ -11,7 +11,20 @@ use rusqlite::{Connection, TransactionBehavior};
 const APPLICATION_ID: i64 = 0x7373_6d64;
 
 /// Entry N brings a file from version N to N + 1. Never edit a released one.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+
+/// What the core was given whenever it decided anew, for `replay`.
+const VERSION_3: &str = "
+CREATE TABLE scenes (
+    id      INTEGER PRIMARY KEY,
+    manager TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL,
+    body    BLOB    NOT NULL
+) STRICT;
+-- Covers what the bounds look at, so that no body is read for them.
+CREATE INDEX scenes_manager ON scenes (manager, id, at, bytes);
+";
 
 /// Orders of people. And a disable that an earlier release was about to send may have been sent: it kept no date of that.
 const VERSION_2: &str = "

@@ -1,6 +1,7 @@
 use super::ledger::StaleLifetime;
+use super::sql::uint;
 use super::*;
-use crate::decide::testing::{closed, ledger_session, open};
+use crate::decide::testing::{closed, hours, ledger_session, open};
 use crate::model::log_fact::{LogEvidence, LogPosition};
 use crate::model::pause::PauseScope;
 use crate::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
@@ -142,7 +143,7 @@ fn a_disable_of_an_earlier_release_may_have_been_sent() {
     let store = home.open();
     let step = Step::Disabling { seen: Revision::new("seen"), sent: None };
     Journal::open(&store, open(0, 1, Wall(7_000), step)).unwrap();
-    store.store.lock().execute_batch("DROP TABLE orders; PRAGMA user_version = 1").unwrap();
+    store.store.lock().execute_batch("DROP TABLE orders; DROP TABLE scenes; PRAGMA user_version = 1").unwrap();
     drop(store);
     let rows = home.open().unfinished().unwrap();
     assert_eq!(rows[0].step, Step::Disabling { seen: Revision::new("seen"), sent: Some(Wall(7_000)) });
@@ -361,6 +362,28 @@ fn a_frozen_medic_that_thaws_after_another_took_over_writes_nothing() {
 }
 
 #[test]
+fn an_intent_of_a_manager_that_is_watched_no_more_is_found() {
+    let store = Home::new().store();
+    let (kept, renamed) = (ManagerName::new("kept"), ManagerName::new("renamed"));
+    let intent = |set| open(0, set, Wall(1), Step::Disabled { ours: Revision::new("r") });
+    store.for_manager(&kept).open(intent(1)).unwrap();
+    let lost = store.for_manager(&renamed).open(intent(2)).unwrap();
+    store.for_manager(&renamed).open(open(0, 3, Wall(1), Step::Verifying)).unwrap();
+    assert_eq!(store.intents_of_others(&[kept]).unwrap(), [(renamed, lost)]);
+}
+
+#[test]
+fn the_newest_treatments_are_in_view_however_old_they_are() {
+    let store = Home::new().store().for_manager(&ManagerName::new("garm"));
+    for n in 0..60 {
+        store.open(closed(0, n, hours(n), hours(n), Outcome::Unverified)).unwrap();
+    }
+    let ids = |since| store.since(since).unwrap().into_iter().map(|row| row.set.0).collect::<Vec<_>>();
+    assert_eq!(ids(hours(1000)), (10..60).collect::<Vec<_>>());
+    assert_eq!(ids(hours(5)), (5..60).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_lease_is_good_until_its_date_and_no_longer() {
     let home = Home::new();
     let (one, two) = (home.store(), home.store());
@@ -402,7 +425,7 @@ fn pruning_keeps_its_bounds_and_never_takes_what_is_still_open() {
     assert_eq!(store.prune_treatments(Wall(5), 10).unwrap(), 6);
     let left: Vec<u64> = store.since(Wall(0)).unwrap().iter().map(|t| t.set.0).collect();
     assert_eq!(left, [vec![open_one.set.0], (11..=20).collect()].concat());
-    assert_eq!(store.prune_history(Wall(5), 10).unwrap(), 10);
+    assert_eq!(store.prune_history(Wall(5), 10, 1_000).unwrap(), 10);
     assert_eq!(store.prune_sessions(Wall(5), 100).unwrap(), 4);
     assert_eq!(store.prune_sessions(Wall(5), 9).unwrap(), 8);
     let live: Vec<String> = store.live().unwrap().iter().map(|s| s.id.to_string()).collect();
@@ -609,4 +632,75 @@ fn a_damaged_file_is_told_to_whoever_only_looks() {
     std::fs::create_dir(home.dir()).unwrap();
     std::fs::write(home.file(), b"not a database at all, however long it is").unwrap();
     assert_eq!(Store::open_read_only(&home.dir()).unwrap_err().kind, StoreErrorKind::Corrupt);
+}
+
+#[test]
+fn scenes_come_back_whole_and_the_oldest_give_way() {
+    let store = memory();
+    assert_eq!((store.newest_scene().unwrap(), store.scenes(Wall(0)).unwrap()), (None, vec![]));
+    for n in 1..=6_u64 {
+        store.append_scene(Wall(n), &format!("{{\"n\":{n},\"ü\":\"{}\"}}", "x".repeat(1_000))).unwrap();
+    }
+    let ids = store.scenes(Wall(3)).unwrap();
+    assert_eq!(ids.len(), 4);
+    let first = store.scene(ids[0]).unwrap().unwrap();
+    assert!(first.starts_with("{\"n\":3,\"ü\"") && first.len() > 1_000, "{first}");
+    assert!(store.newest_scene().unwrap().unwrap().starts_with("{\"n\":6"));
+    assert_eq!(store.prune_scenes(Wall(2), 4, u64::MAX >> 1).unwrap(), 2, "by age, then by count");
+    let bytes = store.store.read("look", |c| Ok(c.query_row("SELECT max(bytes) FROM scenes", [], |row| row.get(0))?));
+    let bytes: i64 = bytes.unwrap();
+    assert!(bytes < 200, "they are packed: {bytes}");
+    assert_eq!(store.prune_scenes(Wall(0), 100, uint(bytes) * 2).unwrap(), 2, "by size");
+    assert_eq!(store.prune_scenes(Wall(0), 100, 1).unwrap(), 1, "the newest stays in any case");
+    assert_eq!(store.scenes(Wall(0)).unwrap().len(), 1);
+    assert_eq!(store.store().managers_with_scenes().unwrap(), [ManagerName::new("garm")]);
+}
+
+#[test]
+fn a_scene_that_is_too_long_or_damaged_is_an_error_and_no_bomb() {
+    let store = memory();
+    let error = store.append_scene(Wall(1), &"x".repeat(SCENE_LONGEST + 1)).unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Refused);
+    store.append_scene(Wall(1), "{}").unwrap();
+    let damage = |body: &[u8]| {
+        let write = |tx: &Transaction<'_>| {
+            tx.execute("UPDATE scenes SET body = ?1", [body])?;
+            Ok(())
+        };
+        store.store.write("damage a scene", Durability::Crash, write).unwrap();
+        store.newest_scene().unwrap_err().kind
+    };
+    assert_eq!(damage(b"no gzip"), StoreErrorKind::Corrupt);
+    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::copy(&mut std::io::Read::take(std::io::repeat(b'x'), 20 * SCENE_LONGEST as u64), &mut bomb).unwrap();
+    assert_eq!(damage(&bomb.finish().unwrap()), StoreErrorKind::Corrupt);
+}
+
+#[test]
+fn an_older_file_that_is_only_read_has_no_scenes() {
+    let home = Home::new();
+    drop(home.open());
+    let connection = Connection::open(home.file()).unwrap();
+    connection.execute_batch("DROP TABLE scenes; PRAGMA user_version = 2").unwrap();
+    drop(connection);
+    let store = Store::open_file_read_only(&home.file()).unwrap().unwrap();
+    assert_eq!(store.managers_with_scenes().unwrap(), []);
+    assert_eq!(store.for_manager(&ManagerName::new("garm")).scenes(Wall(0)).unwrap(), [0_u64; 0]);
+    home.open().append_scene(Wall(1), "{}").unwrap();
+}
+
+#[test]
+fn the_history_is_bounded_by_size_too_and_a_long_event_is_cut() {
+    let store = memory();
+    for n in 0..10_u64 {
+        store.append(Wall(n), "x", None, &serde_json::json!("x".repeat(998))).unwrap();
+    }
+    store.append(Wall(10), "x", None, &serde_json::json!("ü".repeat(20_000))).unwrap();
+    let all = HistoryFilter { set: None, since: Wall(0), limit: 100 };
+    let detail = store.history(all).unwrap().pop().unwrap().detail;
+    assert_eq!(detail["cut"], "40002 bytes were too many");
+    assert!(detail["begins"].as_str().unwrap().starts_with("\"üüü"));
+    let length = i64::try_from(detail.to_string().len()).unwrap();
+    assert_eq!(store.prune_history(Wall(0), 100, uint(length) + 3_500).unwrap(), 7);
+    assert_eq!(store.history(all).unwrap().len(), 4);
 }

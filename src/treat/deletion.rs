@@ -74,9 +74,9 @@ pub(super) fn deleting(
                 go(treatment, Step::Verifying, now, "the stale session is gone")
             }
         },
-        // Our right to delete is gone, the manager's worker is still to be revived: toggling needs no right at GitHub.
+        // We may not delete, or not soon; the manager's worker is still to be revived: toggling needs nothing of GitHub.
         Input::Answer(Answer::SessionDeleted(Err(error)))
-            if is_refused(&error) && treatment.remedy.kind() == RemedyKind::DeleteThenToggle =>
+            if treatment.remedy.kind() == RemedyKind::DeleteThenToggle && is_hopeless(&error, attempts, now) =>
         {
             Transition {
                 note: Some(format!("not deleted, toggling alone: {}", failure(&error))),
@@ -116,9 +116,29 @@ fn no_longer_stale(treatment: &Treatment, attempts: u32, now: Wall) -> Transitio
 }
 
 /// GitHub does not take our credential for it.
-fn is_refused(error: &WriteError) -> bool {
+/// Whether a deletion that had no effect need not be tried again: we have no right to it, or are asked to wait for too
+/// long.
+fn is_hopeless(error: &WriteError, attempts: u32, now: Wall) -> bool {
     match error {
-        WriteError::NotApplied(failure) => matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden),
+        WriteError::NotApplied(failure) => match failure.kind {
+            FailureKind::Unauthorized | FailureKind::Forbidden => true,
+            FailureKind::RateLimited | FailureKind::HeldBack => {
+                attempts >= ATTEMPTS || next_attempt(attempts, failure.retry_at, now).since(now) > PATIENCE
+            }
+            FailureKind::Connect
+            | FailureKind::Tls
+            | FailureKind::Timeout
+            | FailureKind::Broken
+            | FailureKind::NotFound
+            | FailureKind::Conflict
+            | FailureKind::NotInitialised
+            | FailureKind::Rejected
+            | FailureKind::Server
+            | FailureKind::Redirect
+            | FailureKind::Malformed
+            | FailureKind::TooLarge
+            | FailureKind::NotEnabled => false,
+        },
         WriteError::Unknown(_) => false,
     }
 }
@@ -233,6 +253,7 @@ mod tests {
                     sent_at.push(second);
                 }
                 second += 1;
+                assert!(second < 100, "never given up: {sent_at:?}");
             }
             assert_eq!(sent_at, [0, 1, 3, 7, 15]);
             assert_eq!(table.outcome(), Some(Outcome::Failed));
@@ -252,8 +273,33 @@ mod tests {
         assert_eq!(table.at(60).sees(&Seen::ill()), Some(Effect::CheckIncarnation));
         let mut table = deleting();
         sends(&mut table);
+        table.hears(busy(300));
+        assert_eq!(table.at(299).sees(&Seen::ill()), None);
+        sends(table.at(300));
+        let mut table = deleting();
+        sends(&mut table);
         table.hears(busy(3600));
         assert_eq!(table.outcome(), Some(Outcome::Failed));
+    }
+
+    #[test]
+    fn a_manager_that_gave_up_is_toggled_although_our_credential_may_not_delete() {
+        use FailureKind::{Forbidden, Rejected, Unauthorized};
+        let says = |kind| Answer::SessionDeleted(Err(WriteError::NotApplied(failing(kind))));
+        for (kind, toggled) in [(Unauthorized, true), (Forbidden, true), (Rejected, false)] {
+            let mut table = then_toggle();
+            sends(&mut table);
+            assert_eq!(table.hears(says(kind)), toggled.then_some(Effect::ReadSet), "{kind:?}");
+            assert_eq!(table.note.as_deref().unwrap().starts_with("not deleted, toggling alone: "), toggled);
+            let mut table = deleting();
+            sends(&mut table);
+            assert_eq!(table.hears(says(kind)), None, "{kind:?}: there is no toggle to go on with");
+            sends(table.at(1));
+        }
+        let mut table = then_toggle();
+        sends(&mut table);
+        let lost = Answer::SessionDeleted(Err(WriteError::Unknown(failing(Forbidden))));
+        assert_eq!(table.hears(lost), None, "it may have been deleted after all");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The only caller of writes. For each step of a treatment's machine: the journal first, then the wire, then the
-//! answer back into the machine (I6). When the journal fails, nothing is sent, not even what would undo: the journal
-//! still holds the intent, which the next pass or the next process settles by reading.
+//! answer back into the machine (I6). When the journal fails, nothing is sent but what undoes: the journal holds that
+//! intent since before the disable, and a full disk must not leave a set disabled. When another medic has taken over,
+//! nothing at all is sent.
 
+use super::act::Exchange;
 use super::machine::{self, Answer, Effect, Input, Transition};
-use super::ports::{Journal, JournalError, ManagerWriter, SessionWriter, WriteError};
+use super::ports::{Journal, JournalError, JournalFault, ManagerWriter, SessionWriter, WriteError};
 use crate::clock::Clock;
 use crate::decide::policy::Policy;
 use crate::model::{Enablement, FailureKind, ForgePlace, ManagerName, Operation, ProbeFailure, Span, Treatment};
@@ -37,24 +39,53 @@ impl Driver {
     /// Carries a transition out until the machine waits for the next pass or has closed.
     ///
     /// # Errors
-    /// When the journal cannot keep a step: the effect that would have followed was not sent.
-    pub async fn carry_out(&self, mut transition: Transition, policy: &Policy) -> Result<Treatment, JournalError> {
+    /// When the journal cannot keep a step: an effect that would have followed was not sent, unless it undoes.
+    pub async fn carry_out(&self, mut transition: Transition, policy: &Policy) -> Result<Treatment, Unkept> {
+        let mut exchange: Option<Exchange> = None;
+        let (mut reached, mut failed) = (None, None::<JournalError>);
         for _ in 0..EFFECTS_PER_PASS {
             self.tell(&transition);
-            self.journal.record(&transition.treatment)?;
-            let Some(effect) = transition.effect else { return Ok(transition.treatment) };
-            let answer = self.perform(&transition.treatment, effect).await;
-            transition = machine::step(&transition.treatment, Input::Answer(answer), self.clock.now(), policy);
+            if let Err(error) = self.keep(&transition, exchange.take()) {
+                if error.cause == JournalFault::LeaseLost || !may_follow_a_failure(&transition) {
+                    return Err(Unkept { reached, error });
+                }
+                failed = Some(error);
+            }
+            reached = Some(transition.treatment.clone());
+            let Some(effect) = transition.effect else {
+                return match failed {
+                    Some(error) => Err(Unkept { reached, error }),
+                    None => Ok(transition.treatment),
+                };
+            };
+            let (before, sent) = (transition.treatment.step.label(), self.clock.now());
+            let answer = self.perform(&transition.treatment, effect.clone()).await;
+            let now = self.clock.now();
+            exchange = Some(Exchange::new(before, effect, sent.wall, now.mono.since(sent.mono), &answer));
+            transition = machine::step(&transition.treatment, Input::Answer(answer), now, policy);
         }
-        self.journal.record(&transition.treatment)?;
-        Ok(transition.treatment)
+        match self.keep(&transition, exchange) {
+            Ok(()) => Ok(transition.treatment),
+            Err(error) => Err(Unkept { reached: Some(transition.treatment), error }),
+        }
+    }
+
+    /// The journal first, which a crash needs; then the history, which people read, and whose failure stops nothing.
+    fn keep(&self, transition: &Transition, exchange: Option<Exchange>) -> Result<(), JournalError> {
+        let recorded = self.journal.record(&transition.treatment);
+        if let Some(act) = exchange.and_then(|exchange| exchange.then(transition))
+            && let Err(error) = self.journal.tell(&act)
+        {
+            tracing::warn!(manager = %self.manager_name, %error, "an act could not be kept in the history");
+        }
+        recorded
     }
 
     /// Undoes what must not stay when the process ends: enables a set that we disabled, ends a session that we opened,
     /// settles a disable whose effect is not known. What is still an intent in the end is settled by the next start.
     ///
     /// # Errors
-    /// When the journal cannot keep a step: the effect that would have followed was not sent.
+    /// When another medic has taken over. A journal that keeps nothing hinders no undoing.
     pub async fn settle(&self, mut treatment: Treatment, policy: &Policy) -> Result<Treatment, JournalError> {
         for round in 0..SETTLE_ROUNDS {
             // Not after the first: its answer may only tell what to undo, that a disable was ours.
@@ -65,7 +96,14 @@ impl Driver {
             if transition.effect.is_none() && transition.treatment == treatment {
                 break;
             }
-            treatment = self.carry_out(transition, policy).await?;
+            treatment = match self.carry_out(transition, policy).await {
+                Ok(done) => done,
+                Err(Unkept { reached: Some(reached), error }) if error.cause == JournalFault::Storage => {
+                    tracing::error!(manager = %self.manager_name, %error, "undone all the same");
+                    reached
+                }
+                Err(Unkept { error, .. }) => return Err(error),
+            };
             if !treatment.step.is_intent() {
                 break;
             }
@@ -128,11 +166,33 @@ impl Driver {
     }
 }
 
+/// What the journal could not keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unkept {
+    /// How far the treatment has come all the same; `None` when nothing was done.
+    pub reached: Option<Treatment>,
+    /// Why.
+    pub error: JournalError,
+}
+
+/// Whether a step that the journal could not keep may go on: if it has no effect, or only undoes what the journal has
+/// known of since before it was done.
+const fn may_follow_a_failure(transition: &Transition) -> bool {
+    match &transition.effect {
+        None | Some(Effect::Enable | Effect::DeleteOwnSession { .. }) => true,
+        Some(Effect::ReadSet) => transition.treatment.may_have_disabled(),
+        Some(
+            Effect::Disable | Effect::CheckIncarnation | Effect::DeleteSession { .. } | Effect::OpenSession { .. },
+        ) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::ScaledClock;
     use crate::model::{Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, SessionId, Step, TreatmentId, Wall};
+    use crate::treat::act::Act;
     use crate::treat::ports::OpenAnswer;
     use crate::treat::testing::{RUN, Seen, T0, disabled, enabled, lost, refused, rev, session, treatment};
     use async_trait::async_trait;
@@ -147,6 +207,10 @@ mod tests {
         errors: Mutex<Vec<WriteError>>,
         /// Journal entries before the disk is full.
         room: Mutex<usize>,
+        /// What it then says.
+        fault: Mutex<JournalFault>,
+        /// What the history was told.
+        acts: Mutex<Vec<String>>,
     }
 
     fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -160,6 +224,8 @@ mod tests {
                 set: Mutex::new(set),
                 errors: Mutex::default(),
                 room: Mutex::new(usize::MAX),
+                fault: Mutex::new(JournalFault::Storage),
+                acts: Mutex::default(),
             })
         }
         fn note(&self, what: impl Into<String>) {
@@ -181,7 +247,7 @@ mod tests {
             }
         }
         /// One pass over a treatment.
-        async fn pass(self: &Arc<Self>, treatment: &Treatment) -> Result<Treatment, JournalError> {
+        async fn pass(self: &Arc<Self>, treatment: &Treatment) -> Result<Treatment, Unkept> {
             let (driver, policy) = (self.driver(), Policy::default());
             let seen = Seen::ill().with(locked(&self.set).clone());
             let now = driver.clock.now();
@@ -235,7 +301,8 @@ mod tests {
             let Some(left) = room.checked_sub(1) else {
                 self.note("journal full");
                 let (path, detail) = ("/state".to_owned(), "the disk is full".to_owned());
-                return Err(JournalError { path, what: "record a treatment", detail });
+                let cause = *locked(&self.fault);
+                return Err(JournalError { path, what: "record a treatment", detail, cause });
             };
             *room = left;
             self.note(format!("journal {}", treatment.step.label()));
@@ -246,6 +313,16 @@ mod tests {
         }
         fn since(&self, _: Wall) -> Result<Vec<Treatment>, JournalError> {
             Ok(Vec::new())
+        }
+        /// A history that always fails stops nothing.
+        fn tell(&self, act: &Act) -> Result<(), JournalError> {
+            locked(&self.acts).push(act.words());
+            Err(JournalError {
+                path: "/state".to_owned(),
+                what: "tell",
+                detail: "the disk is full".to_owned(),
+                cause: JournalFault::Storage,
+            })
         }
     }
 
@@ -288,6 +365,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_history_is_told_each_write_with_its_answer_and_what_came_of_it() {
+        let all = Everything::with(enabled("seen"));
+        locked(&all.errors).push(lost());
+        let unknown = all.pass(&toggle()).await.unwrap();
+        let told = locked(&all.acts).clone();
+        assert!(told[0].starts_with("disable the set: unknown") && told[0].contains("disable_unknown"), "{told:?}");
+        assert!(told[1].starts_with("read the set: done") && told[1].contains("had taken effect"), "{told:?}");
+        assert_eq!((told.len(), unknown.step.label()), (2, "disabled"), "{told:?}");
+
+        let all = Everything::with(enabled("seen"));
+        all.pass(&probe()).await.unwrap();
+        let told = locked(&all.acts).clone();
+        assert!(told[0].starts_with("open a session as probe-1: done") && told[0].contains("probe_opened"), "{told:?}");
+        assert!(told[1].starts_with("delete our session s-1: done") && told[1].contains("unheld"), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_deletion_and_its_toggle_fit_into_one_pass() {
         let all = Everything::with(enabled("seen"));
         let done = all.pass(&deletion()).await.unwrap();
@@ -321,21 +415,56 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_the_journal_fails_nothing_more_is_sent() {
-        for begun in [toggle(), deletion(), probe()] {
+        for begun in [toggle(), deletion()] {
             for room in 0..3 {
                 let all = Everything::with(enabled("seen"));
                 *locked(&all.room) = room;
-                let error = all.pass(&begun).await.unwrap_err();
+                let error = all.pass(&begun).await.unwrap_err().error;
                 assert_eq!(error.to_string(), "the journal at /state could not record a treatment: the disk is full");
                 let log = all.log();
                 assert_eq!(log.last().map(String::as_str), Some("journal full"), "{log:?}");
                 assert_eq!(log.iter().filter(|line| line.starts_with("journal ")).count(), room + 1, "{log:?}");
             }
+        }
+        for begun in [toggle(), deletion(), probe()] {
             let all = Everything::with(enabled("seen"));
             *locked(&all.room) = 0;
-            all.pass(&begun).await.unwrap_err();
-            assert_eq!(all.log(), ["journal full"], "not even a read");
+            let unkept = all.pass(&begun).await.unwrap_err();
+            assert_eq!((all.log(), unkept.reached), (vec!["journal full".to_owned()], None), "not even a read");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_disk_leaves_no_set_disabled_and_no_session_open() {
+        let all = Everything::with(disabled("ours", T0));
+        *locked(&all.room) = 0;
+        let due = treatment(Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 });
+        let unkept = all.pass(&due).await.unwrap_err();
+        let full = "journal full";
+        assert_eq!(all.log(), [full, "read", full, "ENABLE", full]);
+        assert_eq!(unkept.reached.unwrap().step, Step::Verifying);
+
+        let all = Everything::with(enabled("seen"));
+        *locked(&all.room) = 1;
+        let unkept = all.pass(&probe()).await.unwrap_err();
+        assert_eq!(all.log(), ["journal probe_opening", "OPEN as probe-1", full, "DELETE s-1", full]);
+        assert_eq!(unkept.reached.unwrap().outcome(), Some(Outcome::Unheld));
+
+        let all = Everything::with(disabled("ours", T0));
+        *locked(&all.room) = 0;
+        let done = all.settle(treatment(Step::Disabled { ours: rev("ours") })).await;
+        assert_eq!((done.step, locked(&all.set).enabled), (Step::Verifying, Enablement::Enabled));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_another_medic_took_over_not_even_an_enable_is_sent() {
+        let all = Everything::with(disabled("ours", T0));
+        *locked(&all.room) = 0;
+        *locked(&all.fault) = JournalFault::LeaseLost;
+        let due = treatment(Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 });
+        assert_eq!(all.pass(&due).await.unwrap_err().reached, None);
+        assert!(all.driver().settle(due, &Policy::default()).await.is_err());
+        assert_eq!(all.log(), ["journal full", "journal full"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -64,7 +64,8 @@ pub enum Input<'a> {
 }
 
 /// What to do on the wire, after the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
 pub enum Effect {
     /// Disable the set.
     Disable,

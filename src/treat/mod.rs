@@ -1,5 +1,6 @@
 //! Treating: the pure machines of a remedy, the only ports that write, and the driver that journals first.
 
+pub mod act;
 pub mod deletion;
 pub mod driver;
 pub mod machine;

@@ -1,5 +1,6 @@
 //! What a treatment needs from the world: the only traits that change anything anywhere.
 
+use super::act::Act;
 use crate::model::{
     Enablement, ForgePlace, Incarnation, Owner, ProbeFailure, ScaleSet, ScaleSetId, SessionId, Treatment, Wall,
 };
@@ -59,6 +60,17 @@ pub struct JournalError {
     pub what: &'static str,
     /// What came back.
     pub detail: String,
+    /// Who is at fault.
+    pub cause: JournalFault,
+}
+
+/// The kinds of a journal's failure: after the one, what undoes may still be sent; after the other, nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JournalFault {
+    /// The file or the disk.
+    Storage,
+    /// Another medic has taken over.
+    LeaseLost,
 }
 
 /// The journal: when a call returns `Ok`, what it was given survives a power cut.
@@ -69,6 +81,12 @@ pub trait Journal: Send + Sync {
     fn record(&self, treatment: &Treatment) -> Result<(), JournalError>;
     /// Treatments that are not closed.
     fn unfinished(&self) -> Result<Vec<Treatment>, JournalError>;
-    /// Treatments opened since `since`, closed or not, oldest first: what budgets are computed from.
+    /// Treatments opened since `since`, closed or not, oldest first: what budgets are computed from. The newest ones are
+    /// among them, however old they are: the breaker's.
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError>;
+    /// Tells the history of an act. Nothing depends on it; where no history is kept, nothing is done.
+    fn tell(&self, act: &Act) -> Result<(), JournalError> {
+        let _ = act;
+        Ok(())
+    }
 }

@@ -201,6 +201,7 @@ mod tests {
                     sent_at.push(second);
                 }
                 second += 1;
+                assert!(second < 200, "not sent again: {sent_at:?}");
             }
             assert_eq!(sent_at, [0, 1, 3, 7, 15, 31, 61, 91, 121], "the manager has no say in it");
             assert_eq!(table.at(200).sees(&Seen::ill()), Some(delete_own()));

@@ -156,11 +156,13 @@ pub(crate) struct Table {
     pub(crate) treatment: Treatment,
     pub(crate) at: Wall,
     pub(crate) policy: Policy,
+    /// What the last transition told.
+    pub(crate) note: Option<String>,
 }
 
 impl Table {
     pub(crate) fn of(step: Step) -> Self {
-        Self { treatment: treatment(step), at: T0, policy: Policy::default() }
+        Self { treatment: treatment(step), at: T0, policy: Policy::default(), note: None }
     }
     pub(crate) fn remedy(mut self, remedy: Remedy) -> Self {
         self.treatment.remedy = remedy;
@@ -173,7 +175,7 @@ impl Table {
     }
     fn take(&mut self, input: Input<'_>) -> Option<Effect> {
         let transition = machine::step(&self.treatment, input, now(self.at), &self.policy);
-        self.treatment = transition.treatment;
+        (self.treatment, self.note) = (transition.treatment, transition.note);
         transition.effect
     }
     pub(crate) fn sees(&mut self, seen: &Seen) -> Option<Effect> {

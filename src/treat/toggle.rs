@@ -24,12 +24,14 @@ use crate::model::{
     WorkerState,
 };
 
-/// A disable that took effect did so within this after it was sent.
+/// A disable that took effect did so within this after it was sent. A login and the write itself are given up well
+/// before (`garm::api`), and the manager stops when we hang up, but not in the middle of its own write.
 pub const LATE: Span = Span::secs(30);
 
 /// The two clocks, ours and the manager's, differ by less than this.
 pub const SKEW: Span = Span::secs(2);
 
+const NEVER: &str = "the disable had no effect and is taken for lost; should nobody else disable the set and it is disabled, it was this";
 const GONE: &str = "the scale set was removed from the manager meanwhile";
 const UNSENT: &str = "the medic ended before anything was sent; the next pass decides anew";
 const PERSON: &str = "somebody else changed the scale set meanwhile; it is theirs";
@@ -132,9 +134,7 @@ fn settle_disable(treatment: &Treatment, seen: &Revision, sent: Wall, set: &Scal
         // Also after a person's edit: what comes late would disable the set all the same, and nobody would know.
         Enablement::Enabled if now.since(sent) < LATE => stay(treatment),
         Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Yielded, now, PERSON),
-        Enablement::Enabled => {
-            close(treatment, Outcome::Failed, now, "the disable never took effect; nothing was changed")
-        }
+        Enablement::Enabled => close(treatment, Outcome::Failed, now, NEVER),
         Enablement::Disabled if is_dated_ours(set, sent) => {
             go(treatment, Step::Disabled { ours: set.revision.clone() }, now, "the disable had taken effect")
         }
@@ -350,6 +350,15 @@ mod tests {
     }
 
     #[test]
+    fn a_managers_clock_that_is_off_does_not_date_its_worker() {
+        let (before, later) = (T0.minus(Span::secs(10)), after(3));
+        for (dated, worker, due) in [(T0.minus(Span::hours(1)), before, false), (after(5), later, true)] {
+            let seen = Seen::ill().with(off("ours", dated)).worker(WorkerState::Idle, worker);
+            assert_eq!(disabled().at(4).sees(&seen), due.then_some(Effect::ReadSet), "disabled at {dated}");
+        }
+    }
+
+    #[test]
     fn nothing_is_sent_when_the_set_is_no_longer_what_was_treated() {
         for (seen, outcome) in [
             (Seen::ill().with(off("seen", T0)), Outcome::Yielded),
@@ -358,6 +367,7 @@ mod tests {
             (Seen::ill().run(NEXT_RUN), Outcome::Yielded),
             (Seen::ill().manager(ManagerState::Down), Outcome::Yielded),
             (Seen::ill().manager(ManagerState::Unreachable), Outcome::Yielded),
+            (Seen::ill().manager(ManagerState::Down).with(on("seen")), Outcome::Yielded),
             (Seen::ill().listening(T0), Outcome::SelfRecovered),
         ] {
             let mut table = disabling();
@@ -477,7 +487,7 @@ mod tests {
         table.at(40).sees(&Seen::ill());
         assert_eq!(table.reads(on("seen")), None);
         assert_eq!(table.outcome(), Some(Outcome::Failed));
-        assert_eq!(table.why(), "the disable never took effect; nothing was changed");
+        assert_eq!(table.why(), NEVER);
     }
 
     #[test]
@@ -506,7 +516,7 @@ mod tests {
     fn the_enable_comes_when_the_worker_is_there_or_its_time_is_over() {
         let (old, new) = (T0.minus(Span::secs(1)), after(1));
         for (state, at, due) in [
-            (WorkerState::Idle, new, 0),
+            (WorkerState::Idle, new, 0_u64),
             (WorkerState::Retrying, new, 0),
             (WorkerState::Unknown, new, 5),
             (WorkerState::Absent, new, 15),
@@ -515,8 +525,8 @@ mod tests {
             (WorkerState::Retrying, old, 15),
         ] {
             let seen = sees_ours().worker(state, at);
-            if due > 0 {
-                assert_eq!(disabled().at(due - 1).sees(&seen), None, "{state} dated {at}");
+            for early in [0, due.saturating_sub(1)].into_iter().filter(|second| *second < due) {
+                assert_eq!(disabled().at(early).sees(&seen), None, "{state} dated {at}");
             }
             assert_eq!(disabled().at(due).sees(&seen), Some(Effect::ReadSet), "{state} dated {at}");
         }
@@ -616,6 +626,7 @@ mod tests {
             let since = second;
             while table.at(second).sees(&sees_ours()).is_none() {
                 second += 1;
+                assert!(second < 200, "not tried again: {waits:?}");
             }
             waits.push(second - since);
         }

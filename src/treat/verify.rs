@@ -125,6 +125,16 @@ mod tests {
     }
 
     #[test]
+    fn a_set_that_was_thought_to_listen_all_along_needs_a_sign_from_after_the_act() {
+        let long = T0.minus(Span::secs(60));
+        for (sign, recovered) in [(T0, false), (after(1), true)] {
+            let mut table = toggled();
+            table.at(8).sees(&Seen::ill().listening(sign).diagnosis(Diagnosis::Listening, long));
+            assert_eq!(table.outcome(), recovered.then_some(Outcome::Recovered), "{sign}");
+        }
+    }
+
+    #[test]
     fn a_managers_clock_a_little_behind_does_not_hide_a_recovery() {
         let seen = Seen::ill().listening(T0.minus(Span::millis(1500))).diagnosis(Diagnosis::Listening, after(2));
         let mut table = toggled();

@@ -283,6 +283,13 @@ impl Bench {
         events.iter().filter(|event| event.kind == kind && event.detail["outcome"] == outcome).count()
     }
 
+    /// Every scene of the history, as `history --scenes` writes them.
+    pub(crate) fn scenes(&self) -> Vec<String> {
+        let store = self.store.for_manager(self.engine.name());
+        let ids = store.scenes(Wall(0)).unwrap();
+        ids.into_iter().map(|id| store.scene(id).unwrap().unwrap()).collect()
+    }
+
     pub(crate) fn metrics(&self) -> String {
         String::from_utf8(self.metrics.text().unwrap()).unwrap()
     }

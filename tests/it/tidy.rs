@@ -8,6 +8,7 @@ const PURE: &[&str] = &[
     "diagnose",
     "decide",
     "doctor",
+    "treat/act.rs",
     "treat/machine.rs",
     "treat/toggle.rs",
     "treat/deletion.rs",

@@ -331,7 +331,7 @@ impl Desk<'_> {
             breaker_reset: None,
             can_probe_sessions: &probed,
             quotas: &BTreeMap::new(),
-            lease_held: true,
+            footing: &decide::Footing::Firm,
         });
         let act = |of: SetDecision| match of.decision {
             Decision::Act { remedy, canary } => Some(Act { set: of.set, remedy, canary }),

@@ -1,0 +1,419 @@
+//! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
+
+use super::{code, root, table};
+use scaleset_medic::config::keys::{Key, policy as key, run};
+use scaleset_medic::config::schema;
+use scaleset_medic::decide::order::in_words;
+use scaleset_medic::decide::policy::{Mode, Policy};
+use scaleset_medic::decide::remedy::{Case, Prescription, prescribe};
+use scaleset_medic::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
+use scaleset_medic::decide::{self, Footing, Input};
+use scaleset_medic::export::words;
+use scaleset_medic::model::session::{LedgerSession, OpenedBy};
+use scaleset_medic::model::{
+    Confidence, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Escalation, Evidence,
+    Fact, Finding, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono, Now, Order, OrderId,
+    Ordered, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId,
+    Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const NOW: Wall = Wall(7_200_000);
+const SET: ScaleSetId = ScaleSetId(1);
+
+/// The order of the rules, as the head of `diagnose` has it.
+pub(super) fn evidence() -> String {
+    let source = std::fs::read_to_string(root().join("src/diagnose/mod.rs")).unwrap();
+    let lines = source.lines().filter_map(|line| line.strip_prefix("//! "));
+    let rows: Vec<_> = lines
+        .skip_while(|line| !line.starts_with("| order |"))
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert!(rows.len() > 8, "the head of diagnose has no table of the order");
+    rows.concat()
+}
+
+pub(super) fn diagnoses() -> String {
+    let rows = Diagnosis::ALL.iter().map(|diagnosis| {
+        let counts = match (diagnosis.is_well(), diagnosis.is_ill()) {
+            (true, _) => "well",
+            (false, true) => "ill",
+            (false, false) => "neither",
+        };
+        [code(diagnosis), words::diagnosis(*diagnosis).to_owned(), counts.to_owned()]
+    });
+    table(["diagnosis", "meaning", "counts as"], rows)
+}
+
+fn set(id: ScaleSetId) -> ScaleSet {
+    ScaleSet {
+        id,
+        forge_id: Some(ForgeId(100 + id.0)),
+        name: "linux".to_owned(),
+        entity: Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }),
+        endpoint: Some(Arc::new(Endpoint {
+            name: EndpointName::new("github.com"),
+            base_url: "https://github.com".to_owned(),
+            api_base_url: "https://api.github.com/".to_owned(),
+        })),
+        enabled: Enablement::Enabled,
+        desired_runners: 0,
+        max_runners: 5,
+        revision: Revision::new("r0"),
+        updated_at: Some(Wall(0)),
+    }
+}
+
+fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Finding {
+    Finding {
+        set,
+        diagnosis,
+        confidence,
+        evidence: Vec::new(),
+        since: NOW.minus(Span::mins(1)),
+        ill_since: diagnosis.is_ill().then(|| NOW.minus(Span::mins(1))),
+        seen: 5,
+        worker: (WorkerState::Unknown, Wall(0)),
+    }
+}
+
+/// A session that an earlier run opened.
+fn stale_session() -> LedgerSession {
+    let run = Incarnation(NOW.minus(Span::hours(1)));
+    LedgerSession {
+        set: SET,
+        place: set(SET).place().unwrap(),
+        id: SessionId::new("s"),
+        owner: Owner::of_garm("c"),
+        opened_by: OpenedBy::Manager(run),
+        first_seen: run.0,
+        last_seen: NOW.minus(Span::mins(30)),
+        ended: None,
+    }
+}
+
+fn present_run() -> Incarnation {
+    Incarnation(NOW.minus(Span::mins(2)))
+}
+
+fn proof() -> Proof {
+    let owner = Owner::of_garm("c");
+    let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(present_run()), owner: Some(&owner) };
+    newest_is_stale([&stale_session()], &set(SET), manager).unwrap()
+}
+
+/// One question to the table of remedies, with what differs from the usual.
+struct Question {
+    finding: Finding,
+    set: ScaleSet,
+    generation: Generation,
+    stale: bool,
+    session_lives: bool,
+    may_probe: bool,
+    fault_at_forge: bool,
+    policy: Policy,
+}
+
+impl Question {
+    fn of(diagnosis: Diagnosis) -> Self {
+        Self {
+            finding: finding(SET, diagnosis, Confidence::Strong),
+            set: set(SET),
+            generation: Generation::GivesUp,
+            stale: false,
+            session_lives: false,
+            may_probe: true,
+            fault_at_forge: false,
+            policy: Policy::default(),
+        }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn answer(&self) -> String {
+        let proof = self.stale.then(proof);
+        let says = prescribe(&Case {
+            finding: &self.finding,
+            set: &self.set,
+            generation: self.generation,
+            incarnation: Some(present_run()),
+            stale: proof.as_ref(),
+            session_lives: self.session_lives,
+            may_probe: self.may_probe,
+            fault_at_forge: self.fault_at_forge,
+            now: NOW,
+            policy: &self.policy,
+        });
+        match says {
+            Prescription::Leave => "nothing".to_owned(),
+            Prescription::Watch(waiting, _) => format!("waits: {}", words::waiting(waiting)),
+            Prescription::Escalate(_) => "tells a person".to_owned(),
+            Prescription::Apply(remedy) => format!("**{}**", words::remedy(remedy.kind())),
+        }
+    }
+}
+
+/// What is done about each diagnosis, by build and by what is known of its session.
+pub(super) fn remedies() -> String {
+    let rows = Diagnosis::ALL.iter().map(|diagnosis| {
+        let ask = |generation, stale| {
+            Question::of(*diagnosis).with(|it| (it.generation, it.stale) = (generation, stale)).answer()
+        };
+        let all = [
+            ask(Generation::GivesUp, false),
+            ask(Generation::Retries, false),
+            ask(Generation::GivesUp, true),
+            ask(Generation::Retries, true),
+        ];
+        let [first, ..] = &all;
+        let same = all.iter().all(|answer| answer == first);
+        let [a, b, c, d] = if same {
+            [first.clone(), "the same".to_owned(), "the same".to_owned(), "the same".to_owned()]
+        } else {
+            all
+        };
+        [code(diagnosis), a, b, c, d]
+    });
+    table(
+        [
+            "diagnosis",
+            "a GARM that gives up",
+            "a GARM that retries",
+            "gives up, and the stale session is known",
+            "retries, and the stale session is known",
+        ],
+        rows,
+    )
+}
+
+/// What one more fact changes.
+pub(super) fn special_cases() -> String {
+    let ago = |span| NOW.minus(span);
+    let unclear = Evidence { source: Source::Metrics, at: NOW, fact: Fact::CannotTellWhich { listening: 3, of: 4 } };
+    let weak = |it: &mut Question| it.finding.confidence = Confidence::Weak;
+    let cases = [
+        (Diagnosis::Unheld, "the evidence is weak", Question::of(Diagnosis::Unheld).with(weak)),
+        (
+            Diagnosis::Unknown,
+            "some sets of the entity type listen, some do not, and nothing says which",
+            Question::of(Diagnosis::Unknown).with(|it| it.finding.evidence.push(unclear)),
+        ),
+        (
+            Diagnosis::Deaf,
+            "`policy.allow_risky` is true and its session is known to live",
+            Question::of(Diagnosis::Deaf).with(|it| (it.policy.allow_risky, it.session_lives) = (true, true)),
+        ),
+        (
+            Diagnosis::ConflictRetrying,
+            "for `policy.stale_session_odd`",
+            Question::of(Diagnosis::ConflictRetrying).with(|it| it.finding.since = ago(it.policy.stale_session_odd)),
+        ),
+        (
+            Diagnosis::ConflictRetrying,
+            "for `policy.stale_session_limit`, and several entities show it",
+            Question::of(Diagnosis::ConflictRetrying)
+                .with(|it| (it.finding.since, it.fault_at_forge) = (ago(it.policy.stale_session_limit), true)),
+        ),
+        (
+            Diagnosis::ConflictAbandoned,
+            "its listener shows itself alive",
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding.worker.0 = WorkerState::Listening),
+        ),
+        (
+            Diagnosis::ConflictAbandoned,
+            "a person disables it meanwhile",
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.set.enabled = Enablement::Disabled),
+        ),
+    ];
+    let rows = cases.map(|(diagnosis, fact, question)| [code(diagnosis), fact.to_owned(), question.answer()]);
+    table(["diagnosis", "and", "then"], rows)
+}
+
+/// What a person is told.
+pub(super) fn escalations() -> String {
+    let rows = Diagnosis::ALL.iter().filter_map(|diagnosis| {
+        let run = Span::mins(6);
+        let escalation = match diagnosis {
+            Diagnosis::HeldElsewhere => Escalation::HeldElsewhere { owner: None, run },
+            Diagnosis::Missing => Escalation::Missing,
+            Diagnosis::Mismatched => Escalation::Mismatched,
+            Diagnosis::Unauthorized => Escalation::Unauthorized,
+            Diagnosis::Starved => Escalation::Starved,
+            Diagnosis::Deaf => Escalation::Deaf,
+            Diagnosis::Flapping => Escalation::Flapping,
+            Diagnosis::Evicted => Escalation::Evicted,
+            Diagnosis::Unknown => Escalation::Unknown,
+            Diagnosis::Listening
+            | Diagnosis::Disabled
+            | Diagnosis::DisabledByMedic
+            | Diagnosis::Settling
+            | Diagnosis::ConflictRetrying
+            | Diagnosis::ConflictAbandoned
+            | Diagnosis::StartAbandoned
+            | Diagnosis::Unheld => return None,
+        };
+        assert_eq!(Question::of(*diagnosis).answer(), "tells a person", "{diagnosis}");
+        let told = words::escalation(&escalation).replace(&run.to_string(), "*so long*");
+        Some([code(diagnosis), told])
+    });
+    let fault = ["several entities at once".to_owned(), words::escalation(&Escalation::EndpointFault)];
+    table(["diagnosis", "what `status` says"], rows.chain([fault]))
+}
+
+/// Which key sets a guard's limit.
+fn keys(guard: Guard) -> &'static [&'static Key] {
+    match guard {
+        Guard::DryRun => &[&run::MODE],
+        Guard::Settle => &[&key::SETTLE],
+        Guard::Confirmation => &[&key::CONFIRM_STRONG],
+        Guard::InFlight => &[&key::MAX_IN_FLIGHT],
+        Guard::SetBudget => &[&key::SET_BUDGET, &key::SET_BUDGET_WINDOW, &key::BUDGET_CLEARED_AFTER],
+        Guard::Backoff => &[&key::BACKOFF, &key::BACKOFF_JITTER, &key::SESSION_PROBE_EVERY],
+        Guard::GlobalBudget => &[&key::HEALS_PER_HOUR],
+        Guard::Breaker => &[&key::BREAKER_AFTER, &key::BREAKER_HALF_OPEN_AFTER],
+        Guard::BlastRadius => &[&key::STALE_SESSION_LIMIT],
+        Guard::Quota => &[&key::QUOTA_RESERVE],
+        Guard::Canary
+        | Guard::Frozen
+        | Guard::Paused
+        | Guard::CausePresent
+        | Guard::Lease
+        | Guard::Store
+        | Guard::EntityTurn
+        | Guard::Bound => &[],
+    }
+}
+
+pub(super) fn guards() -> String {
+    let schema = schema::schema();
+    let default = |key: &Key| {
+        let value = &schema["properties"][key.section.as_str()]["properties"][key.name]["default"];
+        format!("`{}` = `{value}`", key.name)
+    };
+    let (policy, order) = (held(false), held(true));
+    // A bound holds only where another guard has failed to.
+    let missing: Vec<_> =
+        Guard::ALL.iter().filter(|guard| **guard != Guard::Bound && !policy.contains(guard)).collect();
+    assert!(missing.is_empty(), "no world was found in which these hold: {missing:?}");
+    let rows = Guard::ALL.iter().map(|guard| {
+        let limits = keys(*guard).iter().map(|key| default(key)).collect::<Vec<_>>().join(", ");
+        let lifted = if order.contains(guard) { "no" } else { "yes" };
+        let limits = if limits.is_empty() { "–".to_owned() } else { limits };
+        [code(guard), words::guard(*guard).to_owned(), limits, lifted.to_owned()]
+    });
+    table(["guard", "holds back while", "limit, by default", "an order lifts it"], rows)
+}
+
+/// The guards that hold in the worst of worlds, with and without a person's order.
+fn held(ordered: bool) -> BTreeSet<Guard> {
+    let mut all = BTreeSet::new();
+    let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
+    let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
+    let start = finding(SET, Diagnosis::StartAbandoned, Confidence::Strong);
+    all.extend(withheld(Finding { seen: 1, ..start }, ManagerState::Down, &other, ordered));
+    all.extend(withheld(
+        finding(SET, Diagnosis::ConflictAbandoned, Confidence::Proof),
+        ManagerState::Up,
+        &failed,
+        ordered,
+    ));
+    all.extend(withheld(finding(SET, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
+    all
+}
+
+/// The guards that hold a remedy for this finding back where everything else is at its limit.
+fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
+    let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
+    let policy =
+        Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_probe: false, ..Policy::default() };
+    let row = |id, set_id, step| Treatment {
+        id: TreatmentId(id),
+        set: set_id,
+        name: "linux".to_owned(),
+        place: set(set_id).place(),
+        remedy: Remedy::Toggle,
+        cause: Diagnosis::ConflictAbandoned,
+        incarnation: None,
+        opened: NOW.minus(Span::mins(1)),
+        canary: false,
+        step,
+        step_at: NOW.minus(Span::mins(1)),
+        revived: None,
+        holder: None,
+        ordered: None,
+    };
+    let bad = || Step::Closed { outcome: Outcome::Unverified, why: String::new() };
+    let history = [row(1, SET, bad()), row(2, SET, bad()), row(3, other, Step::Verifying)];
+    let others = self::finding(settling, Diagnosis::Settling, Confidence::Weak);
+    let owner = Owner::of_garm("c");
+    let order = Order { id: OrderId(1), set: SET, what: Ordered::Heal, author: "you".to_owned(), created: NOW };
+    let pause = Pause {
+        id: PauseId(1),
+        scope: PauseScope::All,
+        reason: "upgrade".to_owned(),
+        author: "you".to_owned(),
+        created: NOW,
+        expires: None,
+    };
+    let quota = OwnQuota { remaining: 0, reserve: 1000, reset: NOW.plus(Span::mins(30)) };
+    let quotas = set(SET).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
+    let decisions = decide::decide(&Input {
+        now: Now { wall: NOW, mono: Mono(0) },
+        name: &ManagerName::new("garm"),
+        mode: Mode::Observe,
+        policy: &policy,
+        findings: &BTreeMap::from([(SET, finding), (settling, others)]),
+        sets: &BTreeMap::from([SET, other, settling].map(|id| (id, set(id)))),
+        manager,
+        incarnation: Some(Incarnation(NOW.minus(Span::secs(5)))),
+        crash_loop: false,
+        generation: Generation::GivesUp,
+        endpoints: &BTreeMap::new(),
+        blind: manager == ManagerState::Down,
+        fault_at_forge: true,
+        history: &history,
+        ledger: &[stale_session()],
+        owner: Some(&owner),
+        pauses: &[pause],
+        orders: if ordered { std::slice::from_ref(&order) } else { &[] },
+        breaker_reset: None,
+        can_probe_sessions: &BTreeSet::from([SET]),
+        quotas: &quotas,
+        footing,
+    });
+    let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
+    let Decision::Withhold { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
+    guards.into_iter().map(|held| held.guard).collect()
+}
+
+/// The most that can happen under the default policy.
+pub(super) fn bounds() -> String {
+    format!("- {}\n", decide::bounds(&Policy::default()).to_string().replace('\n', "\n- "))
+}
+
+/// Every reason against a deletion.
+pub(super) fn stale() -> String {
+    let rows = NotStale::ALL.iter().map(|reason| [code(reason), in_words(*reason).to_owned()]);
+    table(["a session stays where", "that is"], rows)
+}
+
+pub(super) fn outcomes() -> String {
+    let rows = Outcome::ALL.iter().map(|outcome| {
+        let means = match outcome {
+            Outcome::Recovered => "after the act the set was seen to listen, by evidence newer than the act",
+            Outcome::SelfRecovered => "it listened again before anything of ours took effect",
+            Outcome::Unverified => "acted, and no listener was seen in time; two in a row open the breaker",
+            Outcome::Yielded => "somebody else changed the set meanwhile; we stepped back",
+            Outcome::Failed => "the act was refused; nothing was changed",
+            Outcome::Held => "a session probe was refused: somebody holds a session",
+            Outcome::Unheld => "a session probe opened a session, which was ended at once: nobody held one",
+        };
+        [code(outcome), means.to_owned()]
+    });
+    table(["outcome", "means"], rows)
+}
