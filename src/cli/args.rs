@@ -307,7 +307,7 @@ pub struct PauseArgs {
     #[arg(long, value_name = "NAME")]
     pub author: Option<String>,
     /// For how long: seconds, or a duration such as 2h; else until resumed
-    #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
+    #[arg(long = "for", value_name = "TIME", value_parser = some_seconds)]
     pub for_time: Option<Span>,
 }
 
@@ -317,8 +317,8 @@ pub struct ResumeArgs {
     /// What to resume.
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Also close the circuit breaker
-    #[arg(long)]
+    /// Close the circuit breaker instead, of one manager or of all; pauses stay
+    #[arg(long, conflicts_with = "set")]
     pub breaker: bool,
 }
 
@@ -416,6 +416,14 @@ pub(super) fn seconds(text: &str) -> Result<Span, String> {
         return Ok(Span::secs(seconds));
     }
     humantime::parse_duration(text).map(Span::from).map_err(|error| format!("{error}; write 90, or 90s, or 2m"))
+}
+
+/// As [`seconds`], and not none.
+fn some_seconds(text: &str) -> Result<Span, String> {
+    match seconds(text)? {
+        Span::ZERO => Err("that would be over at once; write 90, or 90s, or 2h".into()),
+        span => Ok(span),
+    }
 }
 
 fn speed(text: &str) -> Result<f64, String> {

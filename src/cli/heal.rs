@@ -38,7 +38,7 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
         diagnostic("nothing was done\n");
         return Ok(ExitCode::Unhealthy);
     }
-    let author = args.author.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "unknown".to_owned());
+    let author = medic::author(args.author.as_deref());
     let now = shared.clock.now().wall;
     let order = store.place_order(set.id, what, &author, now).map_err(Failure::internal)?;
     let code = medic::runtime()?.block_on(async {

@@ -128,6 +128,18 @@ fn holder(clock: &dyn Clock) -> String {
     format!("{host}/{}/{}", std::process::id(), clock.now().wall.0)
 }
 
+/// Who orders or pauses: the name that was given, else the user's, else what the machine knows of the process: images
+/// set no `USER`.
+pub(super) fn author(given: Option<&str>) -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    given.map(str::to_owned).or_else(|| variable("USER")).or_else(|| variable("LOGNAME")).unwrap_or_else(|| {
+        let uid = std::fs::metadata("/proc/self").map(|found| std::os::unix::fs::MetadataExt::uid(&found));
+        let host = variable("HOSTNAME").or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+        let host = host.map_or_else(|| "this machine".to_owned(), |host| host.trim().to_owned());
+        uid.map_or_else(|_| format!("somebody at {host}"), |uid| format!("uid {uid} at {host}"))
+    })
+}
+
 /// The mode, by the name that metrics and documents give it.
 pub(super) const fn mode(config: &Config) -> &'static str {
     match config.run.mode {

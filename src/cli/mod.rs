@@ -79,9 +79,10 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Explain(args) => explain::run(args, &start(cli)?.config),
         Command::Doctor(args) => doctor::run(args, &start(cli)?.config, color_on_stdout(&cli.global)),
         Command::Heal(args) => heal::run(args, &start(cli)?.config),
-        Command::Pause(args) => pause::pause(args, &start(cli)?.config),
-        Command::Resume(args) => pause::resume(args, &start(cli)?.config),
-        Command::History(args) => history::run(args, &start(cli)?.config),
+        // The emergency stop, its end and the record need the store alone: no secret, and no server that answers.
+        Command::Pause(args) => pause::pause(args, &start_with(cli, Depth::Values)?.config),
+        Command::Resume(args) => pause::resume(args, &start_with(cli, Depth::Values)?.config),
+        Command::History(args) => history::run(args, &start_with(cli, Depth::Values)?.config),
         Command::Replay(args) => replay::run(args, || Ok(check(&Raw::read(&sources(cli)?), Depth::Values)?.config)),
         Command::Healthcheck => healthcheck::run(&check(&Raw::read(&sources(cli)?), Depth::Values)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
@@ -97,7 +98,12 @@ fn sources(cli: &Cli) -> Result<Sources, Failure> {
 
 /// The checked configuration, with logging begun as it says.
 fn start(cli: &Cli) -> Result<Checked, Failure> {
-    let checked = check(&Raw::read(&sources(cli)?), Depth::Files)?;
+    start_with(cli, Depth::Files)
+}
+
+/// As [`start`], with as much of the machine looked at as the command needs.
+fn start_with(cli: &Cli, depth: Depth) -> Result<Checked, Failure> {
+    let checked = check(&Raw::read(&sources(cli)?), depth)?;
     telemetry::init(&checked.config.log, color_on_stderr(&cli.global)).map_err(Failure::internal)?;
     for warning in &checked.warnings {
         tracing::warn!(key = warning.key, "configuration: {}; mend: {}", warning.what, warning.mend);

@@ -11,6 +11,8 @@ pub enum Failure {
     Config(Report),
     /// The arguments make no sense together; in words, with the mend.
     Usage(String),
+    /// What was asked for could not be seen; in words, with what to do.
+    Blind(String),
     /// A fault of ours or of the machine.
     Internal(anyhow::Error),
     /// The reader of stdout has gone, as `head` does: no fault, and nobody to tell.
@@ -27,7 +29,7 @@ impl Failure {
     pub(super) fn words(&self) -> String {
         match self {
             Self::Config(report) => report.to_string(),
-            Self::Usage(what) => what.clone(),
+            Self::Usage(what) | Self::Blind(what) => what.clone(),
             Self::Internal(error) => format!("{error:#}"),
             Self::ReaderGone => "the reader of stdout has gone".to_owned(),
         }
@@ -43,6 +45,10 @@ impl Failure {
             Self::Usage(what) => {
                 diagnostic(&format!("error: {what}\n"));
                 ExitCode::Usage
+            }
+            Self::Blind(what) => {
+                diagnostic(&format!("error: {what}\n"));
+                ExitCode::Blind
             }
             Self::Internal(error) => {
                 diagnostic(&format!("error: {error:#}\n"));

@@ -2,12 +2,12 @@
 
 use super::args::{PauseArgs, ResumeArgs, ScopeArgs};
 use super::output::data;
-use super::picture::{find, picture};
+use super::picture::{find, known_manager, picture};
 use super::{Failure, medic};
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::model::{ManagerName, PauseScope};
-use crate::run::pause_file;
+use crate::model::{ManagerName, PauseScope, ScaleSetId};
+use crate::run::pause_file::PauseFile;
 use crate::store::NewPause;
 
 /// Runs `pause`.
@@ -18,15 +18,17 @@ pub(super) fn pause(args: &PauseArgs, config: &Config) -> Result<ExitCode, Failu
     let pause = NewPause {
         scope,
         reason: args.reason.clone(),
-        author: args.author.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "unknown".to_owned()),
+        author: medic::author(args.author.as_deref()),
         created,
         expires: args.for_time.map(|span| created.plus(span)),
     };
     let pause = shared.store.add_pause(pause).map_err(Failure::internal)?;
-    let end = pause.expires.map_or_else(|| "until resumed".to_owned(), |end| format!("until {end}"));
+    let end =
+        pause.expires.map_or_else(|| "until resumed".to_owned(), |end| format!("until {} UTC", end.near(created)));
     data(&format!(
-        "{} paused {end}: watching goes on, nothing new is done; a treatment under way is completed\n",
-        words(&pause.scope)
+        "{} paused {end}: watching goes on, nothing new is done; a treatment under way is completed\nto end it: {}\n",
+        pause.scope,
+        pause.how_to_end()
     ))?;
     Ok(ExitCode::Well)
 }
@@ -43,20 +45,14 @@ pub(super) fn resume(args: &ResumeArgs, config: &Config) -> Result<ExitCode, Fai
             data(&format!("the circuit breaker of {name} is closed: healing is allowed again\n"))?;
         }
     }
-    let ended = shared.store.remove_pauses_of(&scope).map_err(Failure::internal)?;
-    let left = shared.store.pauses(now).map_err(Failure::internal)?;
-    match ended {
-        0 if args.breaker => {}
-        0 => data(&format!("{} was not paused\n", words(&scope)))?,
-        _ => data(&format!("{} resumed\n", words(&scope)))?,
+    // Who closes the breaker has not said that a colleague's pause is over.
+    if !args.breaker {
+        let ended = shared.store.remove_pauses_of(&scope).map_err(Failure::internal)?;
+        data(&format!("{scope} {}\n", if ended == 0 { "was not paused" } else { "resumed" }))?;
     }
-    for pause in left {
-        let end = pause.expires.map_or_else(|| "until resumed".to_owned(), |end| format!("until {end}"));
-        data(&format!("still paused {end}: {}, by {}: {}\n", words(&pause.scope), pause.author, pause.reason))?;
-    }
-    if let Some(pause) = pause_file::read(&config.run.state_dir, now) {
-        let (file, what) = (config.run.state_dir.join(pause_file::FILE_NAME), words(&pause.scope));
-        data(&format!("still paused: {what}, until {} is removed: {}\n", file.display(), pause.reason))?;
+    let kept = shared.store.pauses(now).map_err(Failure::internal)?;
+    for pause in kept.into_iter().chain(PauseFile::of(config).read(now)) {
+        data(&format!("still paused: {}, {} (to end it: {})\n", pause.scope, pause.words(now), pause.how_to_end()))?;
     }
     Ok(ExitCode::Well)
 }
@@ -64,23 +60,25 @@ pub(super) fn resume(args: &ResumeArgs, config: &Config) -> Result<ExitCode, Fai
 fn scope(args: &ScopeArgs, config: &Config) -> Result<PauseScope, Failure> {
     let Some(name) = &args.manager else { return Ok(PauseScope::All) };
     let manager = ManagerName::new(name.as_str());
-    if !config.managers.iter().any(|configured| configured.name == manager) {
-        return Err(Failure::Usage(format!("no manager {name} is configured")));
-    }
-    match &args.set {
+    known_manager(name, config.managers.iter().map(|configured| &configured.name))?;
+    match args.set.as_deref().map(|set| (set, set.parse())) {
         None => Ok(PauseScope::Manager { manager }),
-        Some(set) => {
+        // A number needs no picture: an emergency stop works while the manager is down.
+        Some((_, Ok(id))) => Ok(PauseScope::Set { manager, set: ScaleSetId(id) }),
+        Some((set, Err(_))) => {
             let (status, _) = picture(config)?;
-            let (_, found) = find(&status, set, Some(name))?;
+            let (_, found) = find(&status, set, Some(name)).map_err(by_number)?;
             Ok(PauseScope::Set { manager, set: found.id })
         }
     }
 }
 
-fn words(scope: &PauseScope) -> String {
-    match scope {
-        PauseScope::All => "everything".to_owned(),
-        PauseScope::Manager { manager } => format!("manager {manager}"),
-        PauseScope::Set { manager, set } => format!("scale set {set} of {manager}"),
+/// Where the manager cannot be asked for a name, there is still a way to stop.
+fn by_number(failure: Failure) -> Failure {
+    match failure {
+        Failure::Blind(what) => Failure::Blind(format!(
+            "{what}; a set is taken by its number all the same, and --manager alone covers all sets"
+        )),
+        other => other,
     }
 }

@@ -5,8 +5,8 @@ use crate::config::Config;
 use crate::decide::policy::Mode;
 use crate::http::reqwest_transport::{ReqwestTransport, TransportOptions};
 use crate::http::{Bounds, Transport as _};
-use crate::model::status::{STATUS_SCHEMA, SetStatus, Status};
-use crate::model::{FailureKind, ManagerName, Span};
+use crate::model::status::{STATUS_SCHEMA, SetStatus, SourceState, Status};
+use crate::model::{FailureKind, ManagerName, ManagerState, Source, Span};
 use crate::run::assemble::{engines, real_carrier};
 use crate::run::once::once;
 use anyhow::{Context as _, anyhow};
@@ -91,17 +91,31 @@ pub(super) fn find<'a>(
     set: &str,
     manager: Option<&str>,
 ) -> Result<(&'a ManagerName, &'a SetStatus), Failure> {
-    let of_manager = |m: &&crate::model::status::ManagerStatus| manager.is_none_or(|name| m.name.as_str() == name);
+    if let Some(name) = manager {
+        known_manager(name, status.managers.iter().map(|m| &m.name).chain(&status.not_looked_at))?;
+    }
+    let in_scope = |name: &ManagerName| manager.is_none_or(|only| name.as_str() == only);
     let found: Vec<_> = status
         .managers
         .iter()
-        .filter(of_manager)
+        .filter(|m| in_scope(&m.name))
         .flat_map(|m| m.sets.iter().map(|s| (&m.name, s)))
         .filter(|(_, s)| s.name == set || s.id.to_string() == set)
         .collect();
     match found.as_slice() {
         [one] => Ok(*one),
-        [] => Err(Failure::Usage(format!("no manager knows a scale set {set}; `scaleset-medic status` lists them"))),
+        [] => {
+            let unseen = unseen(status, in_scope);
+            if unseen.is_empty() {
+                return Err(Failure::Usage(format!(
+                    "no manager knows a scale set {set}; `scaleset-medic status` lists them"
+                )));
+            }
+            Err(Failure::Blind(format!(
+                "nothing can be said of a scale set {set}: {}; `scaleset-medic doctor` says what is wrong",
+                unseen.join("; ")
+            )))
+        }
         several => {
             let names: Vec<_> = several.iter().map(|(m, s)| format!("{} of {m} ({})", s.id, entity(s))).collect();
             Err(Failure::Usage(format!(
@@ -110,6 +124,29 @@ pub(super) fn find<'a>(
             )))
         }
     }
+}
+
+/// The managers whose sets are not seen now, each with the reason.
+fn unseen(status: &Status, in_scope: impl Fn(&ManagerName) -> bool) -> Vec<String> {
+    let away = status.managers.iter().filter(|m| matches!(m.state, ManagerState::Down | ManagerState::Unreachable));
+    let away = away.filter(|m| in_scope(&m.name)).map(|m| match m.sources.get(&Source::Api) {
+        Some(SourceState::Down { why }) => format!("{} cannot be asked ({why})", m.name),
+        Some(SourceState::Up | SourceState::NotConfigured { .. }) | None => format!("{} cannot be asked", m.name),
+    });
+    let waiting = status.not_looked_at.iter().filter(|name| in_scope(name));
+    away.chain(waiting.map(|name| format!("{name} was not looked at yet"))).collect()
+}
+
+/// Whether one of the configured managers has this name.
+pub(super) fn known_manager<'a>(
+    name: &str,
+    configured: impl Iterator<Item = &'a ManagerName> + Clone,
+) -> Result<(), Failure> {
+    if configured.clone().any(|one| one.as_str() == name) {
+        return Ok(());
+    }
+    let names: Vec<_> = configured.map(ManagerName::as_str).collect();
+    Err(Failure::Usage(format!("no manager {name} is configured; there is {}", names.join(", "))))
 }
 
 /// The entity's name, for people.

@@ -2,6 +2,7 @@
 
 use super::args::Color;
 use crate::exit::ExitCode;
+use crate::export::words;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState};
 use crate::model::{Decision, Diagnosis, Enablement, ManagerState, Remedy, Wall};
 use crate::run::once::Summary;
@@ -70,6 +71,9 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> St
     }
     if let Some(why) = &manager.breaker_open {
         let _ = writeln!(out, "  the circuit breaker is open: {why}");
+    }
+    for pause in &manager.pauses {
+        let _ = writeln!(out, "  {} ({})", words::pause(pause, manager, now), pause.how_to_end());
     }
     for (source, state) in &manager.sources {
         if let SourceState::Down { why } = state {

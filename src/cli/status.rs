@@ -2,7 +2,7 @@
 
 use super::args::{Color, Output, StatusArgs};
 use super::output::{data, diagnostic};
-use super::picture::{By, picture};
+use super::picture::{By, known_manager, picture};
 use super::render::{self, Look};
 use super::{Failure, nagios};
 use crate::config::Config;
@@ -16,11 +16,9 @@ pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<Ex
     loop {
         let (mut status, by) = picture(config)?;
         if let Some(name) = &args.manager {
+            known_manager(name, config.managers.iter().map(|manager| &manager.name))?;
             status.managers.retain(|manager| manager.name.as_str() == name);
             status.not_looked_at.retain(|manager| manager.as_str() == name);
-            if status.managers.is_empty() && status.not_looked_at.is_empty() {
-                return Err(Failure::Usage(format!("no manager {name} is configured")));
-            }
         }
         if args.nagios {
             let code = code(&status);

@@ -24,7 +24,7 @@ pub fn held<'a>(
             guard: Guard::Paused,
             value: format!("{what} paused by {}: {}", pause.author, pause.reason),
             limit: match pause.expires {
-                Some(until) => format!("resumed, or {until}"),
+                Some(until) => format!("resumed, or {}", until.full()),
                 None => "resumed".to_owned(),
             },
             until: pause.expires,

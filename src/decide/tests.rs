@@ -332,7 +332,8 @@ fn paused_lease_and_blast_radius() {
             expires: Some(mins(90)),
         });
     });
-    let expected = is(Guard::Paused, "this set paused by alice: moving", "resumed, or 01:30:00", Some(mins(90)));
+    let expected =
+        is(Guard::Paused, "this set paused by alice: moving", "resumed, or 1970-01-01 01:30:00", Some(mins(90)));
     assert_eq!(paused.only(), expected);
     assert_eq!(paused.acts(), [true], "set 2 takes its place as the canary");
     let other = Footing::LeaseOf { holder: "medic-2/7".to_owned(), until: mins(62) };

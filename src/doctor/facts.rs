@@ -21,6 +21,8 @@ pub struct Facts {
     pub state_dir: StateDir,
     /// The store in it.
     pub store: StoreFacts,
+    /// The pause by file in it.
+    pub pause_file: Option<Pause>,
     /// Each manager, in the configuration's order.
     pub managers: Vec<ManagerFacts>,
     /// Each `[[github]]` table, in the configuration's order.

@@ -155,12 +155,20 @@ fn ledger(facts: &Facts) -> Finding {
 
 /// Pauses are what people wanted; they are told because they are forgotten.
 fn pauses(facts: &Facts) -> Option<Finding> {
-    let StoreFacts::Readable { pauses, .. } = &facts.store else { return None };
-    let first = pauses.first()?;
-    let until = first.expires.map_or_else(|| "until resumed".to_owned(), |at| format!("until {at}"));
-    let seen = format!("{} in force; one by {}, {until}: {}", pauses.len(), first.author, first.reason);
-    let found = Finding::warn(Check::Pauses, &MEDIC, seen).risks("nothing is healed within their scope");
-    Some(found.step("to end them:", &["scaleset-medic resume"]))
+    let kept = match &facts.store {
+        StoreFacts::Readable { pauses, .. } => pauses.as_slice(),
+        StoreFacts::Absent | StoreFacts::Unreadable(_) => &[],
+    };
+    let all: Vec<_> = kept.iter().chain(&facts.pause_file).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let told: Vec<_> = all.iter().map(|pause| format!("{}, {}", pause.scope, pause.words(facts.at))).collect();
+    let found = Finding::warn(Check::Pauses, &MEDIC, format!("paused: {}", told.join("; ")));
+    let mut ends: Vec<_> = all.iter().map(|pause| pause.how_to_end()).collect();
+    ends.dedup();
+    let ends: Vec<_> = ends.iter().map(String::as_str).collect();
+    Some(found.risks("nothing is healed within their scope").step("to end them:", &ends))
 }
 
 #[cfg(test)]
@@ -219,10 +227,21 @@ mod tests {
     #[test]
     fn a_pause_that_may_be_forgotten_is_told_with_its_author() {
         let (author, reason) = ("ann".to_owned(), "migration".to_owned());
-        let pause = Pause { id: PauseId(1), scope: PauseScope::All, reason, author, created: NOW, expires: None };
+        let scope = PauseScope::Manager { manager: crate::model::ManagerName::new("garm") };
+        let pause = Pause { id: PauseId(1), scope, reason, author, created: NOW, expires: None };
         let store = StoreFacts::Readable { live_sessions: 0, open_treatments: 0, pauses: vec![pause], holder: None };
         let found = answer(&findings(&Facts { store, ..healthy() }), Check::Pauses);
         assert_eq!(found.state, State::Warn);
         assert!(found.seen.contains("ann") && found.seen.contains("migration"), "{found:?}");
+        assert_eq!(lines(&found), ["scaleset-medic resume --manager garm"], "the command that ends this very pause");
+    }
+
+    #[test]
+    fn a_pause_by_file_is_told_where_no_medic_has_run_yet() {
+        let (author, reason) = ("a file".to_owned(), "migration".to_owned());
+        let pause = Pause { id: PauseId::FILE, scope: PauseScope::All, reason, author, created: NOW, expires: None };
+        let facts = Facts { store: StoreFacts::Absent, pause_file: Some(pause), ..healthy() };
+        let found = answer(&findings(&facts), Check::Pauses);
+        assert!(lines(&found)[0].starts_with("remove the file"), "{found:?}");
     }
 }

@@ -107,6 +107,8 @@ declare! {
     source_up: IntGaugeVec = "gauge" ["manager", "source"]
         "1 while a configured source of evidence answers, 0 while it does not; no series where it is not configured.";
     breaker_open: IntGaugeVec = "gauge" ["manager"] "1 while the circuit breaker has stopped healing, else 0.";
+    paused: IntGaugeVec = "gauge" ["manager"]
+        "1 while people have paused the healing of the manager or of some of its scale sets, by command or by file, else 0.";
     budget_remaining: IntGaugeVec = "gauge" ["manager", "scope"]
         "Treatments left: `manager` within the hour, `scale_set_min` for the set that has the fewest left.";
     open_intents: IntGaugeVec = "gauge" ["manager"] "Treatments that may have something in effect on a server.";
@@ -230,6 +232,7 @@ impl Metrics {
         self.sweep_duration_seconds.with_label_values(&[manager]);
         self.manager_up.with_label_values(&[manager]).set(0);
         self.breaker_open.with_label_values(&[manager]).set(0);
+        self.paused.with_label_values(&[manager]).set(0);
         self.open_intents.with_label_values(&[manager]).set(0);
         self.known_sessions.with_label_values(&[manager]).set(0);
         self.last_sweep_timestamp_seconds.with_label_values(&[manager]).set(0.0);
@@ -265,6 +268,7 @@ impl Metrics {
             }
         }
         self.breaker_open.with_label_values(&[name]).set(i64::from(manager.breaker_open.is_some()));
+        self.paused.with_label_values(&[name]).set(i64::from(!manager.pauses.is_empty()));
         self.budget_remaining.with_label_values(&[name, "manager"]).set(clamp(manager.budget_remaining));
         match manager.sets.iter().map(|set| set.budget_remaining).min() {
             Some(least) => self.budget_remaining.with_label_values(&[name, "scale_set_min"]).set(clamp(least)),

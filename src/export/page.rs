@@ -112,8 +112,16 @@ fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: W
         let _ = writeln!(
             page,
             "<p class=\"incident\"><strong>Healing is stopped</strong>, the circuit breaker is open: {}. \
-             <code>scaleset-medic resume</code> closes it.</p>",
+             <code>scaleset-medic resume --breaker --manager {name}</code> closes it.</p>",
             escape(why.trim_end_matches('.'))
+        );
+    }
+    for pause in &manager.pauses {
+        let _ = writeln!(
+            page,
+            "<p class=\"odd\">! Paused: {}. To end it: <code>{}</code>.</p>",
+            escape(words::pause(pause, manager, now).trim_end_matches('.')),
+            escape(&pause.how_to_end())
         );
     }
     for (endpoint, state) in manager.endpoints.iter().filter(|(_, state)| **state != EndpointState::Up) {

@@ -1,10 +1,10 @@
 //! What people read: findings, evidence, decisions and sources in plain sentences. One place, for the page and for the
 //! command line alike. Dates are UTC.
 
-use crate::model::status::Status;
+use crate::model::status::{ManagerStatus, Status};
 use crate::model::{
-    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, RemedyKind, Source, Span,
-    Waiting,
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, Pause, PauseScope,
+    RemedyKind, Source, Span, Waiting, Wall,
 };
 
 /// The fleet in one sentence, without its full stop.
@@ -32,12 +32,33 @@ pub fn verdict(status: &Status) -> String {
         let of = status.managers.len().saturating_add(waiting);
         parts.push(format!("{waiting} of {of} managers {} not looked at yet", if waiting == 1 { "is" } else { "are" }));
     }
-    match (parts.is_empty(), all) {
+    let well = match (parts.is_empty(), all) {
         (false, _) => parts.join(", "),
         (true, 0) => "There are no scale sets".to_owned(),
         (true, 1) => "The scale set is well".to_owned(),
         (true, _) => format!("All {all} scale sets are well"),
+    };
+    let pauses = || status.managers.iter().flat_map(|manager| &manager.pauses);
+    if pauses().any(|pause| pause.scope == PauseScope::All) {
+        format!("{well}; healing is paused")
+    } else if pauses().next().is_some() {
+        format!("{well}; healing is paused in part")
+    } else {
+        well
     }
+}
+
+/// A pause of a manager or of one of its sets: what, by whom, until when, why.
+#[must_use]
+pub fn pause(pause: &Pause, manager: &ManagerStatus, now: Wall) -> String {
+    let what = match &pause.scope {
+        PauseScope::All | PauseScope::Manager { .. } => pause.scope.to_string(),
+        PauseScope::Set { set, .. } => match manager.sets.iter().find(|shown| shown.id == *set) {
+            Some(shown) => format!("scale set {} ({set})", shown.name),
+            None => format!("scale set {set}, which the manager does not show"),
+        },
+    };
+    format!("healing of {what} is paused {}", pause.words(now))
 }
 
 /// What a diagnosis means.
@@ -132,7 +153,12 @@ pub fn decision(decision: &Decision) -> String {
 /// A guard with what it sees, what it asks for, and until when.
 #[must_use]
 pub fn held(held: &Held) -> String {
-    let until = held.until.map_or_else(String::new, |until| format!(", until {until}"));
+    let until = match (held.guard, held.until) {
+        (_, None) => String::new(),
+        // Those that last for days.
+        (Guard::Paused | Guard::SetBudget, Some(until)) => format!(", until {}", until.full()),
+        (_, Some(until)) => format!(", until {until}"),
+    };
     format!("{} ({}, limit {}{until})", guard(held.guard), held.value, held.limit)
 }
 

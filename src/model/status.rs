@@ -4,6 +4,7 @@ use super::decision::{Decision, Guard};
 use super::diagnosis::{EndpointState, Finding, ManagerState, RestartKind};
 use super::ids::{EndpointName, EntityRef, ForgeId, Incarnation, ManagerName, ScaleSetId, TreatmentId};
 use super::observation::{Enablement, Lingering, Source};
+use super::pause::Pause;
 use super::time::{Span, Wall};
 use super::treatment::Treatment;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ pub struct ManagerStatus {
     pub sources: BTreeMap<Source, SourceState>,
     /// All its scale sets.
     pub sets: Vec<SetStatus>,
+    /// Pauses of the manager and of its sets that are in force, by command and by file.
+    #[serde(default)]
+    pub pauses: Vec<Pause>,
     /// Whether the circuit breaker is open, and why.
     pub breaker_open: Option<String>,
     /// Treatments left in this hour.

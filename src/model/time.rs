@@ -109,6 +109,21 @@ impl Wall {
     pub const fn since(self, earlier: Self) -> Span {
         Span(self.0.saturating_sub(earlier.0))
     }
+    /// `YYYY-MM-DD HH:MM:SS` in UTC, for what may be read on another day.
+    #[must_use]
+    pub fn full(self) -> String {
+        let stamp = i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+        match stamp.map(|stamp| stamp.to_string()).as_deref().and_then(|stamp| stamp.split_once('T')) {
+            Some((day, _)) => format!("{day} {self}"),
+            None => self.to_string(),
+        }
+    }
+    /// With its day only where that is not today's.
+    #[must_use]
+    pub fn near(self, now: Self) -> String {
+        const DAY: u64 = 24 * 3600 * 1000;
+        if self.0 / DAY == now.0 / DAY { self.to_string() } else { self.full() }
+    }
     /// Seconds since the epoch, for metrics.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "milliseconds beyond 2^53 are 285,000 years")]
@@ -176,6 +191,14 @@ mod tests {
         assert_eq!(Wall(u64::MAX).plus(Span(1)), Wall(u64::MAX));
         assert_eq!(Span::MAX.times(3), Span::MAX);
         assert_eq!(Mono(1).since(Mono(2)), Span::ZERO);
+    }
+
+    #[test]
+    fn a_date_of_another_day_is_told_with_its_day() {
+        let at = Wall::parse("2026-11-24T16:19:04Z").unwrap();
+        assert_eq!(at.near(at.plus(Span::mins(5))), "16:19:04");
+        assert_eq!(at.near(at.plus(Span::hours(24))), "2026-11-24 16:19:04");
+        assert_eq!(Wall(u64::MAX).full(), Wall(u64::MAX).to_string(), "no calendar goes that far");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::chronicle::Chronicle;
 use super::engine::{Engine, Parts};
 use super::lease::Lease;
+use super::pause_file::PauseFile;
 use crate::clock::Clock;
 use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, SecretFile};
 use crate::export::metrics::Metrics;
@@ -134,7 +135,7 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
         driver,
         store,
         whole_store: shared.store.clone(),
-        state_dir: Some(config.run.state_dir.clone()),
+        pause_file: PauseFile::of(config),
         lease: Arc::clone(&shared.lease),
         background: Mutex::new(background),
         wake,

@@ -5,7 +5,7 @@ use super::account::Account;
 use super::chronicle::Chronicle;
 use super::kept::Kept;
 use super::lease::Lease;
-use super::pause_file;
+use super::pause_file::PauseFile;
 use super::report;
 use super::scene::{Looked, Recorder};
 use crate::clock::Clock;
@@ -28,7 +28,6 @@ use crate::treat::machine::{self, Input, SetView, Transition, View};
 use crate::treat::ports::{Journal, JournalError};
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
@@ -44,8 +43,8 @@ pub struct Parts {
     pub store: ManagerStore,
     /// All of the store: pauses may be for every manager.
     pub whole_store: Store,
-    /// Where a file may ask for a pause.
-    pub state_dir: Option<PathBuf>,
+    /// The file that may ask for a pause.
+    pub pause_file: PauseFile,
     /// The claim on the store, without which nothing is done.
     pub lease: Arc<Lease>,
     /// Connections that live as long as the engine: websockets of the manager.
@@ -378,7 +377,7 @@ impl Engine {
             footing = Footing::StoreFailed { why: error.to_string() };
             Vec::new()
         });
-        pauses.extend(self.parts.state_dir.as_deref().and_then(|dir| pause_file::read(dir, now.wall)));
+        pauses.extend(self.parts.pause_file.read(now.wall));
         let breaker_reset = self.parts.store.breaker_reset().unwrap_or_else(|error| {
             self.store_failed(&error);
             None

@@ -10,8 +10,8 @@ use crate::diagnose::{Fleet, ProbeAnswer};
 use crate::model::session::LedgerSession;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState, TreatmentSummary};
 use crate::model::{
-    Decision, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, RemedyKind, ScaleSet, ScaleSetId, Seen,
-    SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
+    Decision, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, Pause, RemedyKind, ScaleSet, ScaleSetId,
+    Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
 };
 use crate::probe::ports::BrokerSource;
 use std::collections::BTreeMap;
@@ -85,6 +85,7 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
         incident: incident::incident(picture, lifetimes.as_deref(), &sets),
         stale_lifetimes: lifetimes,
         sets,
+        pauses: pauses(parts, now),
         breaker_open: breaker_words(breaker),
         budget_remaining: u64::from(budget::global_remaining(picture.history, now, &parts.policy)),
         open_intents: count(picture.open.iter().filter(|treatment| treatment.step.is_intent())),
@@ -106,6 +107,12 @@ fn lifetimes(parts: &Parts, sets: &[SetStatus]) -> Option<String> {
     } else {
         format!("GitHub has kept such sessions {}\u{2013}{} s here", seconds(shortest), seconds(longest))
     })
+}
+
+/// The pauses of this manager and of its sets. What cannot be read was told by the decisions of this pass.
+fn pauses(parts: &Parts, now: Wall) -> Vec<Pause> {
+    let kept = parts.whole_store.pauses(now).unwrap_or_default();
+    kept.into_iter().chain(parts.pause_file.read(now)).filter(|pause| pause.scope.concerns(&parts.name)).collect()
 }
 
 fn count<T>(things: impl Iterator<Item = T>) -> u32 {

@@ -19,15 +19,15 @@ use tokio::net::TcpListener;
 /// Nothing here takes longer, however slow the machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-pub(super) struct Servers {
-    hub: Arc<Hub<World>>,
-    pub(super) garm: String,
+pub(crate) struct Servers {
+    pub(crate) hub: Arc<Hub<World>>,
+    pub(crate) garm: String,
     _pump: Pump,
     _doors: HttpDoors,
 }
 
 impl Servers {
-    pub(super) fn start(generation: Generation, sets: u32) -> Self {
+    pub(crate) fn start(generation: Generation, sets: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
         let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
         let (garm, github) = (sockets.url(DoorId::Manager(0)).unwrap(), sockets.url(DoorId::Github).unwrap());
@@ -38,11 +38,11 @@ impl Servers {
         Self { _pump: Pump::start(&hub), _doors: HttpDoors::serve(&hub, sockets), hub, garm }
     }
 
-    fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
         self.hub.with(|world, _| look(world))
     }
 
-    async fn until(&self, what: &str, so: impl Fn(&World) -> bool) {
+    pub(crate) async fn until(&self, what: &str, so: impl Fn(&World) -> bool) {
         let waiting = async {
             while !self.with(|world| so(world)) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -51,7 +51,7 @@ impl Servers {
         tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
-    pub(super) async fn crash(&self) {
+    pub(crate) async fn crash(&self) {
         self.until("all sets listen", |world| world.listening(0).0 == world.listening(0).1).await;
         self.hub.with(|world, now| world.kill(0, now));
         self.hub.with(|world, now| world.start(0, now));
@@ -59,24 +59,24 @@ impl Servers {
         self.until("the manager answers again", |world| world.garm(0).unwrap().is_up()).await;
     }
 
-    pub(super) fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         self.with(|world| world.garm(0).unwrap().writes().len())
     }
 }
 
-pub(super) struct Medic {
-    pub(super) dir: tempfile::TempDir,
-    pub(super) config: PathBuf,
-    address: String,
+pub(crate) struct Medic {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) config: PathBuf,
+    pub(crate) address: String,
 }
 
 impl Medic {
-    pub(super) fn of(garm: &str, mode: &str) -> Self {
+    pub(crate) fn of(garm: &str, mode: &str) -> Self {
         Self::with(garm, mode, "", "")
     }
 
     /// With more lines for `[run]` and for the manager.
-    fn with(garm: &str, mode: &str, run: &str, manager: &str) -> Self {
+    pub(crate) fn with(garm: &str, mode: &str, run: &str, manager: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let password = dir.path().join("password");
         std::fs::write(&password, "correct horse battery staple").unwrap();
@@ -94,17 +94,17 @@ impl Medic {
         Self { dir, config, address }
     }
 
-    fn spawn(&self, args: &[&str]) -> Running {
+    pub(crate) fn spawn(&self, args: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
         command.arg("--config").arg(&self.config).args(args).env_clear().current_dir(self.dir.path());
         Running(Some(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
     }
 
-    pub(super) async fn run(&self, args: &[&str]) -> Output {
+    pub(crate) async fn run(&self, args: &[&str]) -> Output {
         finish(self.spawn(args)).await
     }
 
-    async fn get(&self, path: &str) -> Option<(u16, String)> {
+    pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = tokio::net::TcpStream::connect(&self.address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: medic\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
@@ -115,7 +115,7 @@ impl Medic {
     }
 
     /// Waits until the status document is so.
-    async fn sees(&self, so: impl Fn(&serde_json::Value) -> bool) {
+    pub(crate) async fn sees(&self, so: impl Fn(&serde_json::Value) -> bool) {
         let seen = async || {
             let (_, answer) = self.get("/api/v1/status").await?;
             let (_, body) = answer.split_once("\r\n\r\n")?;
@@ -129,7 +129,7 @@ impl Medic {
         tokio::time::timeout(PATIENCE, waiting).await.unwrap();
     }
 
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         let waiting = async {
             while self.get("/readyz").await.is_none_or(|(status, _)| status != 200) {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -140,7 +140,7 @@ impl Medic {
 }
 
 /// A medic that dies with its test.
-struct Running(Option<Child>);
+pub(crate) struct Running(Option<Child>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -150,17 +150,17 @@ impl Drop for Running {
     }
 }
 
-async fn finish(mut running: Running) -> Output {
+pub(crate) async fn finish(mut running: Running) -> Output {
     let child = running.0.take().unwrap();
     let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
     tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap()
 }
 
-pub(super) fn told(output: &Output) -> String {
+pub(crate) fn told(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn signal(running: &Running, signal: &str) {
+pub(crate) fn signal(running: &Running, signal: &str) {
     let id = running.0.as_ref().unwrap().id().to_string();
     let sent = Command::new("kill").arg(signal).arg(id).status().unwrap();
     assert!(sent.success());

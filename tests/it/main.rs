@@ -4,6 +4,7 @@
 mod bench;
 mod binary;
 mod cli;
+mod commands;
 mod config;
 mod conformance;
 mod docs;

@@ -8,6 +8,7 @@
 mod witness;
 
 use super::assemble::{Carrier, Carriers, Chance, Means, deadline, garm, github, options_of};
+use super::pause_file::PauseFile;
 use crate::clock::Clock;
 use crate::config::{Config, GithubConfig, ManagerConfig, check_state_dir};
 use crate::doctor::facts::{Facts, GithubFacts, ManagerFacts, Place, StateDir, StoreFacts, StreamFacts};
@@ -60,6 +61,7 @@ pub async fn look(
         place,
         state_dir: state_dir(&config.run.state_dir),
         store: store(config, at).unwrap_or_else(|error| StoreFacts::Unreadable(error.to_string())),
+        pause_file: PauseFile::of(config).read(at),
         managers,
         github: forges.into_iter().collect::<anyhow::Result<_>>()?,
     })

@@ -11,8 +11,8 @@ use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, SetStatus, Sou
 use scaleset_medic::model::{
     Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, ForgeId, Guard, Held, Incarnation, Lingering, ManagerName,
-    ManagerState, Owner, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span, TreatmentId, Waiting, Wall,
-    WorkerState,
+    ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span,
+    TreatmentId, Waiting, Wall, WorkerState,
 };
 use std::collections::BTreeMap;
 
@@ -65,6 +65,7 @@ pub(crate) fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
             (Source::Log, SourceState::NotConfigured { would_show: "session ids".to_owned() }),
         ]),
         sets,
+        pauses: Vec::new(),
         breaker_open: None,
         budget_remaining: 900,
         open_intents: 1,
@@ -118,11 +119,30 @@ pub(crate) fn everything() -> Status {
     ill.incident = Some("GARM crashed 14:03:12; 3 of 4 sets were refused".to_owned());
     ill.stale_lifetimes = Some("GitHub has kept such sessions 61\u{2013}92 s here".to_owned());
     ill.breaker_open = Some("two treatments in a row were not verified".to_owned());
+    ill.pauses = pauses();
     let mut down = manager("other", Vec::new());
     down.state = ManagerState::Down;
     down.incarnation = None;
     down.restart = None;
     status(vec![ill, down])
+}
+
+fn pauses() -> Vec<Pause> {
+    let garm = ManagerName::new("garm");
+    let scopes = [
+        PauseScope::Set { manager: garm.clone(), set: ScaleSetId(3) },
+        PauseScope::Manager { manager: garm },
+        PauseScope::All,
+    ];
+    let pause = |(id, scope)| Pause {
+        id: PauseId(id),
+        scope,
+        reason: "upgrade".to_owned(),
+        author: "alice".to_owned(),
+        created: AT,
+        expires: (id == 2).then(|| AT.plus(Span::hours(72))),
+    };
+    (0..).zip(scopes).map(pause).collect()
 }
 
 fn decisions() -> Vec<Decision> {
