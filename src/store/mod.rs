@@ -188,7 +188,7 @@ impl Store {
         let done = run(&mut connection).map_err(|failure| failure.at(self.path(), what));
         #[cfg(feature = "lab")]
         if let Some(gate) = &self.inner.gate {
-            gate.after();
+            gate.after(what);
         }
         done
     }
