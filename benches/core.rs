@@ -202,7 +202,7 @@ impl Manager {
             orders: &[],
             breaker_reset: None,
             can_probe_sessions: &self.covered,
-            quota: None,
+            quotas: &BTreeMap::new(),
             lease_held: true,
         });
         black_box((fleet, decisions));

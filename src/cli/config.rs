@@ -6,6 +6,7 @@ use super::output::{data, diagnostic};
 use crate::config::raw::Raw;
 use crate::config::source::Sources;
 use crate::config::{Depth, check, describe, schema};
+use crate::decide::bounds;
 use crate::exit::ExitCode;
 
 /// Runs the command; `sources` is asked for only where a configuration is needed.
@@ -19,7 +20,7 @@ pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, F
             for note in describe::notes(&checked) {
                 diagnostic(&format!("note: {note}\n"));
             }
-            data(&format!("{}\n", describe::summary(&checked.config)))?;
+            data(&format!("{}\n{}\n", describe::summary(&checked.config), bounds(&checked.config.policy)))?;
         }
         ConfigAction::Print => {
             let checked = check(&Raw::read(&sources()?), Depth::Values)?;

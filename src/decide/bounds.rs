@@ -1,10 +1,15 @@
-//! What the policy allows at the very most, in numbers a person can check before switching healing on.
+//! What the policy allows at the very most, in numbers a person can check before switching healing on, and the check
+//! at run time that it is kept.
+//!
+//! The check ([`held`]) shares no rule with the guards: it counts the journal's rows anew and knows nothing of causes,
+//! canaries and causes. It holds only what a fault in the guards let through. What a person orders is not counted.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::policy::Policy;
-use crate::model::Span;
+use crate::model::{Guard, Held, RemedyKind, ScaleSetId, Span, Treatment, Wall};
 
 const DAY: Span = Span::hours(24);
+const HOUR: Span = Span::hours(1);
 
 /// The most that can happen under a policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,46 @@ pub fn bounds(policy: &Policy) -> Bounds {
     }
 }
 
+/// The bounds that one more treatment would break; `started` were allowed earlier in this sweep.
+#[must_use]
+pub fn held(
+    policy: &Policy,
+    history: &[Treatment],
+    started: &[(ScaleSetId, RemedyKind)],
+    next: (ScaleSetId, RemedyKind),
+    now: Wall,
+) -> Vec<Held> {
+    let limits = bounds(policy);
+    let within = |row: &Treatment, span: Span| row.opened.plus(span) > now;
+    let count = |counts: &dyn Fn(&Treatment) -> bool, counts_too: &dyn Fn(&(ScaleSetId, RemedyKind)) -> bool| {
+        let before = history.iter().filter(|row| row.ordered.is_none() && counts(row)).count();
+        let total = before.saturating_add(started.iter().filter(|one| counts_too(one)).count());
+        u64::try_from(total).unwrap_or(u64::MAX)
+    };
+    let (set, kind) = next;
+    let is_heal = |kind: RemedyKind| kind != RemedyKind::SessionProbe;
+    let mut broken = Vec::new();
+    let mut check = |is: u64, limit: u64, what: &str| {
+        if is >= limit {
+            let (value, limit) = (format!("{is} {what}"), format!("{limit} {what}"));
+            broken.push(Held { guard: Guard::Bound, value, limit, until: None });
+        }
+    };
+    let same_kind = count(
+        &|row| row.set == set && is_heal(row.remedy.kind()) == is_heal(kind) && within(row, DAY),
+        &|(of, other)| *of == set && is_heal(*other) == is_heal(kind),
+    );
+    if is_heal(kind) {
+        check(same_kind, limits.heals_per_set_and_day_with_recoveries, "heals of the set in a day");
+        let in_hour = count(&|row| is_heal(row.remedy.kind()) && within(row, HOUR), &|(_, other)| is_heal(*other));
+        check(in_hour, limits.heals_per_hour, "heals of the manager in an hour");
+    } else {
+        check(same_kind, limits.session_probes_per_set_and_day, "session probes of the set in a day");
+    }
+    check(count(&Treatment::in_flight, &|_| true), limits.in_flight, "treatments under way");
+    broken
+}
+
 /// How often something at least `every` apart can begin within a day.
 fn times_in_a_day(every: Span) -> u64 {
     match DAY.as_millis().checked_div(every.as_millis()) {
@@ -74,6 +119,42 @@ impl std::fmt::Display for Bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decide::testing::{closed, hours, mins, open, probe};
+    use crate::model::{OrderId, Outcome, Step};
+
+    fn words(rows: &[Treatment], started: &[(ScaleSetId, RemedyKind)], kind: RemedyKind) -> Vec<String> {
+        let policy = Policy { heals_per_hour: 4, max_in_flight: 2, budget_cleared_after: DAY, ..Policy::default() };
+        let held = held(&policy, rows, started, (ScaleSetId(7), kind), hours(24));
+        held.into_iter().map(|held| format!("{}: {}", held.guard, held.value)).collect()
+    }
+
+    #[test]
+    fn one_more_than_the_bounds_is_held_whatever_the_guards_say() {
+        let toggle = RemedyKind::Toggle;
+        let three: Vec<_> = (0..3).map(|n| closed(n, 7, hours(n + 1), hours(n + 1), Outcome::Recovered)).collect();
+        assert_eq!(words(&three, &[], toggle), ["bound: 3 heals of the set in a day"]);
+        assert_eq!(words(&three[1..], &[], toggle), [""; 0]);
+        assert_eq!(words(&three[1..], &[(ScaleSetId(7), toggle)], toggle), ["bound: 3 heals of the set in a day"]);
+        assert_eq!(words(&three, &[], RemedyKind::SessionProbe), [""; 0], "asking is no healing");
+
+        let of_others: Vec<_> =
+            (0..4).map(|n| closed(n, n, hours(23).plus(Span::mins(n + 1)), hours(24), Outcome::Recovered)).collect();
+        assert_eq!(words(&of_others, &[], toggle), ["bound: 4 heals of the manager in an hour"]);
+
+        let under_way = [open(1, 1, mins(1400), Step::Verifying), open(2, 2, mins(1400), Step::Verifying)];
+        assert_eq!(words(&under_way, &[], RemedyKind::SessionProbe), ["bound: 2 treatments under way"]);
+    }
+
+    #[test]
+    fn what_a_person_orders_is_not_counted_and_probes_have_a_bound_of_their_own() {
+        let ordered: Vec<_> = (0..3)
+            .map(|n| Treatment { ordered: Some(OrderId(n)), ..closed(n, 7, hours(23), hours(23), Outcome::Recovered) })
+            .collect();
+        assert_eq!(words(&ordered, &[], RemedyKind::Toggle), [""; 0]);
+        let probes: Vec<_> = (0..1440).map(|n| probe(n, 7, mins(n + 1), mins(n + 1), Outcome::Held)).collect();
+        assert_eq!(words(&probes, &[], RemedyKind::SessionProbe), ["bound: 1440 session probes of the set in a day"]);
+        assert_eq!(words(&probes, &[], RemedyKind::Toggle), [""; 0]);
+    }
 
     #[test]
     fn the_defaults_in_words() {

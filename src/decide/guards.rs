@@ -9,7 +9,7 @@ use super::turn::Turns;
 use super::{Input, backoff, breaker, budget, pause};
 use crate::model::{
     Confidence, Diagnosis, EndpointState, Fact, Finding, Guard, Held, ManagerState, Remedy, RemedyKind, ScaleSet,
-    Treatment, Wall,
+    ScaleSetId, Treatment, Wall,
 };
 
 /// Sweeps in a row that must agree before we ask GitHub for a session.
@@ -34,6 +34,8 @@ pub struct Sweeping {
     pub turns: Turns,
     /// Heals that this sweep allowed.
     pub started: usize,
+    /// Everything that it allowed of our own accord.
+    pub allowed: Vec<(ScaleSetId, RemedyKind)>,
 }
 
 /// One remedy, proposed for one set.
@@ -98,7 +100,7 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -
         held.extend(backoff::held(&counted, now, policy));
         held.extend(budget::global_held(&sweeping.recent_heals, sweeping.started, policy));
     }
-    held.extend(quota(input, proposal.remedy.kind()));
+    held.extend(quota(input, proposal.set, proposal.remedy.kind()));
     held.extend(dry_run(input.mode));
     held
 }
@@ -191,18 +193,18 @@ fn in_flight(sweeping: &Sweeping, policy: &Policy) -> Option<Held> {
 }
 
 /// Our own requests to GitHub leave the manager its share; a toggle makes none.
-fn quota(input: &Input<'_>, kind: RemedyKind) -> Option<Held> {
+fn quota(input: &Input<'_>, set: &ScaleSet, kind: RemedyKind) -> Option<Held> {
     let asks_github = match kind {
         RemedyKind::DeleteSession | RemedyKind::DeleteThenToggle | RemedyKind::SessionProbe => true,
         RemedyKind::Toggle => false,
     };
-    let (left, reserve) = (input.quota?, input.policy.quota_reserve);
-    (asks_github && left < reserve).then(|| {
+    let quota = input.quotas.get(&set.endpoint.as_ref()?.name)?;
+    (asks_github && quota.remaining <= quota.reserve).then(|| {
         guard(
             Guard::Quota,
-            format!("{:.0} % of the credential's quota left", left * 100.0),
-            format!("{:.0} % stay reserved for the manager", reserve * 100.0),
-            None,
+            format!("{} calls of the credential's quota left", quota.remaining),
+            format!("more than the {} that are kept for the manager", quota.reserve),
+            Some(quota.reset),
         )
     })
 }

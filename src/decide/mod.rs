@@ -40,7 +40,8 @@ mod tests;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName,
-    ManagerState, Now, Order, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
+    ManagerState, Now, Order, OwnQuota, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting,
+    Wall,
 };
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
@@ -94,8 +95,8 @@ pub struct Input<'a> {
     pub breaker_reset: Option<Wall>,
     /// The sets for which a client of ours can open and delete sessions.
     pub can_probe_sessions: &'a BTreeSet<ScaleSetId>,
-    /// Share of our GitHub credential's quota that is left, where known: 0 to 1.
-    pub quota: Option<f64>,
+    /// Our own credentials' quotas, where known.
+    pub quotas: &'a BTreeMap<EndpointName, OwnQuota>,
     /// Whether we hold the lease on the store.
     pub lease_held: bool,
 }
@@ -195,13 +196,19 @@ fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweepi
         }),
         turns: Turns::of(input),
         started: 0,
+        allowed: Vec::new(),
     }
 }
 
 /// Act or withhold; a dry run counts as an act for what follows, so that it shows what healing would do.
 fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) -> Decision {
-    let guards = guards::gather(input, sweeping, proposal);
+    let mut guards = guards::gather(input, sweeping, proposal);
     let remedy = proposal.remedy.clone();
+    let next = (proposal.set.id, remedy.kind());
+    if guards.iter().all(|held| held.guard == Guard::DryRun) && proposal.by == By::Policy {
+        guards.extend(bounds::held(input.policy, input.history, &sweeping.allowed, next, input.now.wall));
+        sweeping.allowed.push(next);
+    }
     if guards.iter().any(|held| held.guard != Guard::DryRun) {
         return Decision::Withhold { remedy, guards };
     }

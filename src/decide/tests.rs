@@ -28,7 +28,7 @@ struct World {
     orders: Vec<Order>,
     breaker_reset: Option<Wall>,
     covered: BTreeSet<ScaleSetId>,
-    quota: Option<f64>,
+    quotas: BTreeMap<EndpointName, OwnQuota>,
     lease_held: bool,
 }
 
@@ -58,7 +58,7 @@ impl World {
             orders: Vec::new(),
             breaker_reset: None,
             covered: BTreeSet::new(),
-            quota: None,
+            quotas: BTreeMap::new(),
             lease_held: true,
         }
     }
@@ -107,7 +107,7 @@ impl World {
             orders: &self.orders,
             breaker_reset: self.breaker_reset,
             can_probe_sessions: &self.covered,
-            quota: self.quota,
+            quotas: &self.quotas,
             lease_held: self.lease_held,
         });
         let order: Vec<_> = decisions.iter().map(|d| d.set).collect();
@@ -356,14 +356,21 @@ fn a_start_that_failed_for_another_reason_waits_for_its_cause_to_go() {
 
 #[test]
 fn the_quota_is_the_managers_and_a_toggle_spends_none_of_ours() {
-    let world = World::stuck(1).with(|w| w.quota = Some(0.1));
+    let world = World::stuck(1).with(|w| {
+        let quota = OwnQuota { remaining: 900, reserve: 1000, reset: mins(90) };
+        w.quotas.insert(EndpointName::new("github.com"), quota);
+    });
     assert!(matches!(world.first(), Decision::Act { .. }));
     let deletes = world.with(|w| {
         w.covered.insert(ScaleSetId(1));
         w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
     });
-    let expected = is(Guard::Quota, "10 % of the credential's quota left", "20 % stay reserved for the manager", None);
-    assert_eq!(deletes.only(), expected);
+    let (value, limit) =
+        ("900 calls of the credential's quota left", "more than the 1000 that are kept for the manager");
+    assert_eq!(deletes.only(), is(Guard::Quota, value, limit, Some(mins(90))));
+    let elsewhere =
+        deletes.with(|w| w.quotas = BTreeMap::from([(EndpointName::new("ghes"), w.quotas.pop_first().unwrap().1)]));
+    assert!(matches!(elsewhere.first(), Decision::Act { .. }), "another credential's");
 }
 
 fn suspect() -> World {

@@ -156,6 +156,7 @@ pub const fn guard(guard: Guard) -> &'static str {
         Guard::Quota => "the rest of the GitHub quota is the manager's",
         Guard::Lease => "another medic holds the lease",
         Guard::EntityTurn => "other sets of its entity are being started",
+        Guard::Bound => "this would break a bound, which is a fault of the medic, please report it",
     }
 }
 

@@ -13,7 +13,7 @@ use super::wire::WireToken;
 use crate::clock::Clock;
 use crate::http::Jitter;
 use crate::http::{ApiError, Bounds, Client, Effect, Politeness, Recorder, Response, Secret, Transport};
-use crate::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, Span, Target, Wall};
+use crate::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, OwnQuota, Span, Target, Wall};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use serde::de::DeserializeOwned;
@@ -88,6 +88,8 @@ pub struct Access {
     endpoint: EndpointName,
     entities: Vec<String>,
     credential: Credential,
+    /// Calls of the quota that are left to the manager.
+    reserve: u64,
     /// For what costs quota.
     pub(super) rest: Client,
     /// For what does not.
@@ -108,12 +110,14 @@ impl Access {
         };
         let per_second = NonZeroU32::new(options.requests_per_second).unwrap_or(NonZeroU32::MIN);
         let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
+        let reserve = reserve(options.quota_reserve);
         let politeness = Politeness { per_second, burst, patience: Politeness::default().patience };
         Self {
             endpoint: options.endpoint,
             entities: options.entities,
             credential: options.credential,
-            rest: client(politeness).with_reserve(reserve(options.quota_reserve)),
+            reserve,
+            rest: client(politeness).with_reserve(reserve),
             service: client(politeness),
             installation: Cache::default(),
         }
@@ -138,6 +142,14 @@ impl Access {
         let quota = self.rest.quota()?;
         let over = quota.reset.is_some_and(|reset| reset <= self.now());
         if over { quota.limit } else { Some(quota.remaining) }
+    }
+
+    /// What is left, and how much of it we leave to the manager, until the window that GitHub told of is over.
+    #[must_use]
+    pub fn own_quota(&self) -> Option<OwnQuota> {
+        let quota = self.rest.quota()?;
+        let reset = quota.reset.filter(|reset| *reset > self.now())?;
+        Some(OwnQuota { remaining: quota.remaining, reserve: self.reserve, reset })
     }
 
     /// A registration token of the entity: one call of the quota, repeated once with a new installation token should

@@ -13,7 +13,7 @@ use super::registration::{Question, Registration, Sending};
 use super::wire::{WireList, WireSession, WireSet};
 use crate::http::{ApiError, Effect};
 use crate::model::{
-    Endpoint, Entity, FailureKind, ForgePlace, ForgeSet, Operation, Owner, ProbeFailure, SessionId, Target,
+    Endpoint, Entity, FailureKind, ForgePlace, ForgeSet, Operation, OwnQuota, Owner, ProbeFailure, SessionId, Target,
 };
 use crate::probe::ports::BrokerSource;
 use crate::treat::ports::{OpenAnswer, SessionWriter, WriteError};
@@ -215,6 +215,10 @@ impl BrokerSource for GithubClient {
     }
     fn remaining_quota(&self, endpoint: &Endpoint) -> Option<u64> {
         self.accesses.iter().filter(|access| access.is_of(endpoint)).filter_map(|access| access.remaining()).min()
+    }
+    fn own_quota(&self, endpoint: &Endpoint) -> Option<OwnQuota> {
+        let of_endpoint = self.accesses.iter().filter(|access| access.is_of(endpoint));
+        of_endpoint.filter_map(|access| access.own_quota()).min_by_key(|quota| quota.remaining)
     }
 }
 

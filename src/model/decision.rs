@@ -87,6 +87,8 @@ closed_enum! {
         Lease = "lease",
         /// Other sets of its entity wait for their workers.
         EntityTurn = "entity_turn",
+        /// Acting would break a bound that no policy allows to break: a fault of the medic.
+        Bound = "bound",
     }
 }
 

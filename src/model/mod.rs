@@ -28,8 +28,8 @@ pub use ids::{
 };
 pub use observation::{
     Controller, Enablement, Endpoint, FailureKind, ForgePlace, ForgeSet, ForgeStatistics, Goroutines, Lingering,
-    ListenerMetrics, ManagerMetrics, Operation, ProbeFailure, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep,
-    Target,
+    ListenerMetrics, ManagerMetrics, Operation, OwnQuota, ProbeFailure, Quota, ScaleSet, ScopeCounters, Seen, Source,
+    Sweep, Target,
 };
 pub use order::{Order, OrderAnswer, OrderId, Ordered};
 pub use pause::{Pause, PauseId, PauseScope};

@@ -386,6 +386,17 @@ pub struct ListenerMetrics {
     pub restarts: u64,
 }
 
+/// What is left of our own credential's quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnQuota {
+    /// Calls left in the window.
+    pub remaining: u64,
+    /// How many of them are kept for the manager.
+    pub reserve: u64,
+    /// When the window ends.
+    pub reset: Wall,
+}
+
 /// A credential's quota as the manager knows it (`garm_github_rate_limit_*`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {

@@ -3,7 +3,8 @@
 
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Controller, Endpoint, Entity, ForgeSet, Goroutines, Lingering, ManagerMetrics, ProbeFailure, ScaleSet, ScaleSetId,
+    Controller, Endpoint, Entity, ForgeSet, Goroutines, Lingering, ManagerMetrics, OwnQuota, ProbeFailure, ScaleSet,
+    ScaleSetId,
 };
 use async_trait::async_trait;
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub trait BrokerSource: Send + Sync {
     fn covers(&self, endpoint: &Endpoint, entity: &Entity) -> bool;
     /// Calls left in the window of the credential for this endpoint, once GitHub has told.
     fn remaining_quota(&self, endpoint: &Endpoint) -> Option<u64>;
+    /// The quota that is left, and what of it is not ours to use, while the window that GitHub told of lasts.
+    fn own_quota(&self, endpoint: &Endpoint) -> Option<OwnQuota>;
 }
 
 /// The log's facts so far. Reading them costs no request.

@@ -91,7 +91,23 @@ impl Account {
             let label = label(decision);
             if self.decisions.get(set) != Some(&label) && !matches!(decision, Decision::Leave) {
                 let name = fleet.sets.get(set).map_or("", |set| set.name.as_str());
-                tracing::info!(%manager, scale_set = %set, name, decision = label, "decision");
+                match decision {
+                    Decision::Withhold { guards, .. } => {
+                        let held = guards.iter().map(crate::export::words::held).collect::<Vec<_>>().join("; ");
+                        if guards.iter().any(|held| held.guard == Guard::Bound) {
+                            tracing::error!(%manager, scale_set = %set, name, decision = label, held, "decision");
+                        } else {
+                            tracing::info!(%manager, scale_set = %set, name, decision = label, held, "decision");
+                        }
+                    }
+                    Decision::Leave
+                    | Decision::Watch { .. }
+                    | Decision::Escalate { .. }
+                    | Decision::Act { .. }
+                    | Decision::Treating { .. } => {
+                        tracing::info!(%manager, scale_set = %set, name, decision = label, "decision");
+                    }
+                }
                 tell(parts, fleet.at.wall, "decision", Some(*set), &serde_json::json!(decision));
             }
             told.insert(*set, label);

@@ -92,7 +92,7 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
     };
     let carrier = carriers(&options_of(manager))?;
     let garm = Arc::new(garm(manager, Arc::clone(&carrier.transport), &means)?);
-    let store = shared.store.for_manager(&manager.name);
+    let store = shared.store.for_manager(&manager.name).fenced(shared.lease.holder());
     let wake = Arc::new(Notify::new());
     let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
     let mut chronicle =

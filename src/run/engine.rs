@@ -354,7 +354,7 @@ impl Engine {
             breaker_reset,
             can_probe_sessions: &self.covered(fleet),
             orders,
-            quota: None,
+            quotas: &report::own_quotas(&self.parts, fleet),
             lease_held,
         };
         let decisions = decide::decide(&input);

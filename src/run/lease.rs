@@ -28,6 +28,12 @@ impl Lease {
         Self { store, holder, clock, held: AtomicBool::new(false), renewed: Mutex::new(None) }
     }
 
+    /// The name that we claim it by.
+    #[must_use]
+    pub fn holder(&self) -> &str {
+        &self.holder
+    }
+
     /// Acquires or renews the lease when that is due, and tells whether we hold it.
     ///
     /// # Errors

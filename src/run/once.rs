@@ -78,6 +78,7 @@ const fn passes_soon(guard: Guard) -> bool {
         | Guard::Paused
         | Guard::CausePresent
         | Guard::Quota
-        | Guard::Lease => false,
+        | Guard::Lease
+        | Guard::Bound => false,
     }
 }

@@ -10,9 +10,10 @@ use crate::diagnose::{Fleet, ProbeAnswer};
 use crate::model::session::LedgerSession;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState, TreatmentSummary};
 use crate::model::{
-    Decision, EndpointName, EntityRef, Finding, Outcome, RemedyKind, ScaleSet, ScaleSetId, Seen, SetDecision, Source,
-    Span, Sweep, Treatment, Waiting, Wall,
+    Decision, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, RemedyKind, ScaleSet, ScaleSetId, Seen,
+    SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
 };
+use crate::probe::ports::BrokerSource;
 use std::collections::BTreeMap;
 
 /// How many of the latest measured lifetimes are summed up.
@@ -123,10 +124,23 @@ fn breaker_words(breaker: Breaker) -> Option<String> {
 }
 
 fn quotas(parts: &Parts, fleet: &Fleet) -> BTreeMap<EndpointName, u64> {
+    of_endpoints(parts, fleet, |broker, endpoint| broker.remaining_quota(endpoint))
+}
+
+/// The quotas of our credentials, for the guard that keeps a share of them for the manager.
+pub fn own_quotas(parts: &Parts, fleet: &Fleet) -> BTreeMap<EndpointName, OwnQuota> {
+    of_endpoints(parts, fleet, |broker, endpoint| broker.own_quota(endpoint))
+}
+
+fn of_endpoints<T>(
+    parts: &Parts,
+    fleet: &Fleet,
+    ask: impl Fn(&dyn BrokerSource, &Endpoint) -> Option<T>,
+) -> BTreeMap<EndpointName, T> {
     let Some(broker) = &parts.sources.broker else { return BTreeMap::new() };
     let endpoints: BTreeMap<_, _> =
-        fleet.sets.values().filter_map(|set| set.endpoint.as_ref()).map(|e| (e.name.clone(), e)).collect();
-    endpoints.into_iter().filter_map(|(name, endpoint)| Some((name, broker.remaining_quota(endpoint)?))).collect()
+        fleet.sets.values().filter_map(|set| set.endpoint.as_ref()).map(|e| (&e.name, e)).collect();
+    endpoints.into_iter().filter_map(|(name, e)| Some((name.clone(), ask(broker.as_ref(), e)?))).collect()
 }
 
 fn sets(picture: &Picture<'_>) -> Vec<SetStatus> {

@@ -26,6 +26,8 @@ closed_enum! {
         NoSuchRow = "no_such_row",
         /// The request contradicts what the store holds.
         Refused = "refused",
+        /// Another medic has taken over.
+        LeaseLost = "lease_lost",
         /// Anything else.
         Other = "other",
     }
@@ -45,6 +47,7 @@ impl StoreErrorKind {
             Self::NewerSchema => "use the release that wrote the file, or a newer one",
             Self::Busy => "see which other process uses the state directory; the next try may succeed",
             Self::NoSuchRow | Self::Refused => "this is a fault of the program; please report it",
+            Self::LeaseLost => "nothing: whoever has the lease settles what is open",
             Self::Other => "see what came back",
         }
     }

@@ -2,7 +2,7 @@
 
 use super::error::{StoreError, StoreErrorKind};
 use super::sql::{Failure, from_json, int, to_json, uint};
-use super::{Durability, ManagerStore};
+use super::{Durability, ManagerStore, lease};
 use crate::model::{Treatment, TreatmentId, Wall};
 use crate::treat::ports::{Journal, JournalError};
 use rusqlite::{Connection, ErrorCode, params};
@@ -10,13 +10,15 @@ use rusqlite::{Connection, ErrorCode, params};
 impl Journal for ManagerStore {
     /// Also fails when the set has a treatment that is not closed: there is never more than one (I5).
     fn open(&self, treatment: Treatment) -> Result<Treatment, JournalError> {
-        Ok(self
-            .store
-            .write("open a treatment", Durability::PowerCut, |tx| insert(tx, self.manager.as_str(), treatment))?)
+        Ok(self.store.write("open a treatment", Durability::PowerCut, |tx| {
+            self.pass_fence(tx)?;
+            insert(tx, self.manager.as_str(), treatment)
+        })?)
     }
 
     fn record(&self, treatment: &Treatment) -> Result<(), JournalError> {
         Ok(self.store.write("record a treatment", Durability::PowerCut, |tx| {
+            self.pass_fence(tx)?;
             let body = to_json(treatment)?;
             let changed = tx
                 .prepare_cached(
@@ -48,6 +50,15 @@ impl Journal for ManagerStore {
 }
 
 impl ManagerStore {
+    fn pass_fence(&self, connection: &Connection) -> Result<(), Failure> {
+        let Some(fence) = &self.fence else { return Ok(()) };
+        match lease::holder(connection)? {
+            Some(holder) if holder.as_str() == fence.as_ref() => Ok(()),
+            Some(other) => Err(Failure::new(StoreErrorKind::LeaseLost, format!("{other} has the lease now"))),
+            None => Err(Failure::new(StoreErrorKind::LeaseLost, "nobody has the lease")),
+        }
+    }
+
     /// One treatment, for `explain` and `history`.
     pub fn treatment(&self, id: TreatmentId) -> Result<Option<Treatment>, StoreError> {
         self.store.read("read a treatment", |c| {

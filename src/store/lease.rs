@@ -1,13 +1,16 @@
 //! One lease per store: of two medics on one state directory, one heals and the other steps back (design §7).
 //!
-//! The rule: a lease is good until its date, and no longer. A dead holder blocks for at most its ttl. A lease whose
-//! date lies further ahead than any ttl could put it was written before the clock was set back: it is void.
+//! The rule: a lease is good until its date, and no longer. A dead holder blocks for at most its ttl, and not at all
+//! where its death shows ([`super::life`]). A lease whose date lies further ahead than any ttl could put it was written
+//! before the clock was set back: it is void.
 
 use super::error::StoreError;
+use super::life::Life;
 use super::sql::{Failure, int, uint, wall};
 use super::{Durability, Store};
 use crate::model::{Span, Wall};
 use rusqlite::{Connection, OptionalExtension, params};
+use std::sync::PoisonError;
 
 /// Who has the lease after a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +33,15 @@ struct Row {
 }
 
 impl Store {
-    /// Takes the lease if it is free, expired, void, or the caller's own. `holder` names one run of one process.
+    /// Takes the lease if it is free, expired, void, the caller's own, or its holder is dead. `holder` names one run of
+    /// one process.
     pub fn acquire(&self, holder: &str, now: Wall, ttl: Span) -> Result<LeaseState, StoreError> {
-        self.store_lease("take the lease", holder, now, ttl, |row| !is_good(row, now, ttl))
+        let mut life = self.inner.life.lock().unwrap_or_else(PoisonError::into_inner);
+        if life.is_none() {
+            *life = self.inner.state_dir.as_deref().and_then(|dir| Life::show(dir, holder));
+        }
+        let outlived = |other: &str| life.as_ref().is_some_and(|life| life.outlived(other));
+        self.store_lease("take the lease", holder, now, ttl, |row| !is_good(row, now, ttl) || outlived(&row.holder))
     }
 
     /// Prolongs the caller's lease. One that another holder took meanwhile is lost, even if theirs has expired
@@ -46,7 +55,9 @@ impl Store {
         self.write("release the lease", Durability::PowerCut, |tx| {
             tx.execute("DELETE FROM lease WHERE holder = ?1", [holder])?;
             Ok(())
-        })
+        })?;
+        *self.inner.life.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 
     /// Who has the lease now, if anybody, for `status`.
@@ -79,6 +90,14 @@ impl Store {
             Ok(LeaseState::Held)
         })
     }
+}
+
+/// The lease's holder, whether its time is over or not.
+pub(super) fn holder(connection: &Connection) -> Result<Option<String>, Failure> {
+    Ok(connection
+        .prepare_cached("SELECT holder FROM lease WHERE only = 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?)
 }
 
 fn is_good(row: &Row, now: Wall, ttl: Span) -> bool {

@@ -18,6 +18,7 @@ mod history;
 mod journal;
 mod lease;
 mod ledger;
+mod life;
 mod memory;
 mod open;
 mod orders;
@@ -33,7 +34,7 @@ pub use pause::NewPause;
 
 use crate::model::{ManagerName, Span, Wall};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,16 +64,22 @@ pub struct Store {
 
 struct Inner {
     path: String,
+    /// Where the file is; `None` in memory.
+    state_dir: Option<PathBuf>,
     connection: Mutex<Connection>,
+    /// Held by whoever has asked for the lease.
+    life: Mutex<Option<life::Life>>,
     #[cfg(feature = "lab")]
     gate: Option<Arc<dyn gate::Gate>>,
 }
 
 impl Inner {
-    fn new((path, connection): (String, Connection)) -> Self {
+    fn new((path, connection): (String, Connection), state_dir: Option<&Path>) -> Self {
         Self {
             path,
+            state_dir: state_dir.map(Path::to_owned),
             connection: Mutex::new(connection),
+            life: Mutex::new(None),
             #[cfg(feature = "lab")]
             gate: None,
         }
@@ -84,6 +91,8 @@ impl Inner {
 pub struct ManagerStore {
     store: Store,
     manager: ManagerName,
+    /// Who must have the lease whenever the journal is written.
+    fence: Option<Arc<str>>,
 }
 
 /// What a write survives once its call has returned.
@@ -110,13 +119,13 @@ impl Store {
     /// Opens the store in `state_dir`, making the directory (0700, not its parents) and the file (0600) if they
     /// are not there, and bringing an older schema up to date.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self { inner: Arc::new(Inner::new(open::open(state_dir)?)) })
+        Ok(Self { inner: Arc::new(Inner::new(open::open(state_dir)?, Some(state_dir))) })
     }
 
     /// As [`Self::open`], on a disk that the gate makes fail.
     #[cfg(feature = "lab")]
     pub fn open_gated(state_dir: &Path, gate: Arc<dyn gate::Gate>) -> Result<Self, StoreError> {
-        let inner = Inner::new(open::open(state_dir)?);
+        let inner = Inner::new(open::open(state_dir)?, Some(state_dir));
         Ok(Self { inner: Arc::new(Inner { gate: Some(gate), ..inner }) })
     }
 
@@ -124,18 +133,18 @@ impl Store {
     /// where no medic has run yet.
     pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>, StoreError> {
         let opened = open::read_only(state_dir)?;
-        Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened)) }))
+        Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened, None)) }))
     }
 
     /// A store that dies with the process, for tests and dry one-shots.
     pub fn in_memory() -> Result<Self, StoreError> {
-        Ok(Self { inner: Arc::new(Inner::new(open::in_memory()?)) })
+        Ok(Self { inner: Arc::new(Inner::new(open::in_memory()?, None)) })
     }
 
     /// One manager's part.
     #[must_use]
     pub fn for_manager(&self, manager: &ManagerName) -> ManagerStore {
-        ManagerStore { store: self.clone(), manager: manager.clone() }
+        ManagerStore { store: self.clone(), manager: manager.clone(), fence: None }
     }
 
     /// The file, for messages.
@@ -205,6 +214,14 @@ impl ManagerStore {
     #[must_use]
     pub const fn manager(&self) -> &ManagerName {
         &self.manager
+    }
+
+    /// The same, whose journal takes nothing from anybody but `holder`, and only while it has the lease. A medic that
+    /// was frozen in the middle of a treatment, and thaws after another has taken over, can then do nothing more: the
+    /// journal comes before every effect (I6).
+    #[must_use]
+    pub fn fenced(self, holder: &str) -> Self {
+        Self { fence: Some(holder.into()), ..self }
     }
 
     /// The whole store.

@@ -313,6 +313,54 @@ fn what_must_survive_a_power_cut_is_synced_and_the_rest_is_not() {
 }
 
 #[test]
+fn a_medic_that_was_killed_does_not_keep_its_successor_waiting() {
+    let home = Home::new();
+    let ttl = Span::secs(60);
+    let killed = home.store();
+    assert_eq!(killed.acquire("killed", Wall(0), ttl).unwrap(), LeaseState::Held);
+    let next = home.store();
+    assert!(matches!(next.acquire("next", Wall(1), ttl).unwrap(), LeaseState::HeldByOther { .. }), "it lives");
+    // As the kernel does for a process that ends in whatever way.
+    drop(killed);
+    assert_eq!(next.acquire("next", Wall(2), ttl).unwrap(), LeaseState::Held);
+    let third = home.store();
+    assert!(matches!(third.acquire("third", Wall(3), ttl).unwrap(), LeaseState::HeldByOther { .. }));
+}
+
+#[test]
+fn a_lease_whose_holder_cannot_be_shown_to_be_dead_runs_out() {
+    let home = Home::new();
+    let ttl = Span::secs(60);
+    let (here, elsewhere) = (home.store(), home.store());
+    assert_eq!(here.acquire("here", Wall(0), ttl).unwrap(), LeaseState::Held);
+    // Without the lock, as on another machine.
+    assert_eq!(elsewhere.acquire("elsewhere", Wall(60_000), ttl).unwrap(), LeaseState::Held);
+    drop((here, elsewhere));
+    let next = home.store();
+    assert!(matches!(next.acquire("next", Wall(60_001), ttl).unwrap(), LeaseState::HeldByOther { .. }));
+    assert_eq!(next.acquire("next", Wall(120_000), ttl).unwrap(), LeaseState::Held);
+}
+
+#[test]
+fn a_frozen_medic_that_thaws_after_another_took_over_writes_nothing() {
+    let home = Home::new();
+    let ttl = Span::secs(60);
+    let frozen = home.store();
+    frozen.acquire("frozen", Wall(0), ttl).unwrap();
+    let journal = frozen.for_manager(&ManagerName::new("garm")).fenced("frozen");
+    let opened = journal.open(open(0, 7, Wall(1), Step::Verifying)).unwrap();
+    let next = home.store();
+    assert_eq!(next.acquire("next", Wall(60_000), ttl).unwrap(), LeaseState::Held);
+    let error = journal.record(&opened).unwrap_err().to_string();
+    assert!(error.contains("lease_lost: next has the lease now; nothing: whoever has the lease settles"), "{error}");
+    assert!(journal.open(open(0, 8, Wall(2), Step::Verifying)).is_err());
+    next.release("next").unwrap();
+    assert!(journal.record(&opened).is_err(), "it may have acted");
+    frozen.acquire("frozen", Wall(60_002), ttl).unwrap();
+    journal.record(&opened).unwrap();
+}
+
+#[test]
 fn a_lease_is_good_until_its_date_and_no_longer() {
     let home = Home::new();
     let (one, two) = (home.store(), home.store());

@@ -3,8 +3,6 @@
 //! For each variant one run without a kill counts the requests from the manager's crash until all is well; the kill
 //! points are then spread evenly over them: before the n-th request has an effect, after its effect and before its
 //! answer, and some milliseconds after its answer. `SCALESET_MEDIC_KILLS` says how many points there are.
-//!
-//! One thing is not awaited: a dead medic's lease lasts for a minute, which is let run out at once.
 
 mod stage;
 
@@ -173,7 +171,6 @@ async fn play(variant: Variant, point: Option<(u32, When)>) -> Report {
     tokio::time::timeout(PATIENCE, dying).await.unwrap();
     stage.victim.kill();
     let steps = stage.open_steps();
-    stage.let_the_lease_run_out();
     let since = stage.with(|_, now| now);
     if variant == Variant::Person {
         person_disables_the_first(&stage);

@@ -201,14 +201,6 @@ impl Stage {
         let Ok(store) = Store::open(self.dir.path()) else { return 0 };
         store.for_manager(&ManagerName::new("garm")).live_sessions().map_or(0, |sessions| sessions.len())
     }
-
-    /// A dead holder's lease lasts for a minute; here that minute is over at once.
-    pub(super) fn let_the_lease_run_out(&self) {
-        let store = Store::open(self.dir.path()).unwrap();
-        if let Some((holder, _)) = store.lease_holder(system_wall()).unwrap() {
-            store.release(&holder).unwrap();
-        }
-    }
 }
 
 fn write_config(dir: &std::path::Path, garm: &str, sight: &Sight) -> PathBuf {

@@ -330,7 +330,7 @@ impl Desk<'_> {
             pauses: &[],
             breaker_reset: None,
             can_probe_sessions: &probed,
-            quota: None,
+            quotas: &BTreeMap::new(),
             lease_held: true,
         });
         let act = |of: SetDecision| match of.decision {
