@@ -5,6 +5,7 @@ use super::account::Account;
 use super::chronicle::Chronicle;
 use super::kept::Kept;
 use super::lease::Lease;
+use super::patience::Patience;
 use super::pause_file;
 use super::report;
 use crate::clock::Clock;
@@ -21,7 +22,7 @@ use crate::model::{
 };
 use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
-use crate::store::{LeaseState, ManagerStore, Store};
+use crate::store::{LeaseState, ManagerStore, Store, Version};
 use crate::treat::driver::Driver;
 use crate::treat::machine::{self, Input, SetView, Transition, View};
 use crate::treat::ports::{Journal, JournalError};
@@ -77,6 +78,11 @@ pub struct Engine {
     asked: Asked,
     kept: Kept,
     urgency: Urgency,
+    patience: Patience,
+    /// Looking as often as while something may change soon has not paid for a while.
+    patient: bool,
+    /// What the store said, and at which version of it.
+    records: Option<(Version, Records)>,
     account: Account,
     pruned: Option<Mono>,
     /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
@@ -85,6 +91,9 @@ pub struct Engine {
 
 /// Journal rows that budgets and back-off look at.
 const HISTORY: Span = Span::hours(24);
+
+/// How much less often a picture is looked at that is not well, and has not changed for minutes.
+const SLOWER: u64 = 5;
 
 /// How often the store is pruned.
 const PRUNE_EVERY: Span = Span::hours(1);
@@ -101,7 +110,7 @@ pub struct Pass {
 }
 
 /// What the store said at the beginning of a pass.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Records {
     unfinished: Vec<Treatment>,
     history: Vec<Treatment>,
@@ -123,6 +132,9 @@ impl Engine {
             asked: Asked::default(),
             kept: Kept::default(),
             urgency: Urgency::Alert,
+            patience: Patience::default(),
+            patient: false,
+            records: None,
             account: Account::default(),
             pruned: None,
             known: BTreeSet::new(),
@@ -151,6 +163,7 @@ impl Engine {
     pub fn pause(&self) -> Span {
         match self.urgency {
             Urgency::Calm => self.parts.interval,
+            Urgency::Alert if self.patient => self.parts.urgent_interval.times(SLOWER).min(self.parts.interval),
             Urgency::Alert => self.parts.urgent_interval.min(self.parts.interval),
         }
     }
@@ -188,6 +201,7 @@ impl Engine {
         self.remember();
         self.prune(may_act);
         self.urgency = urgency(&fleet, &open);
+        self.patient = self.patience.is_spent(&fleet, !open.is_empty());
 
         let took = self.parts.clock.now().mono.since(began.mono);
         self.parts.metrics.swept(&self.parts.name, took, sweep.scale_sets.known().is_some());
@@ -257,13 +271,22 @@ impl Engine {
     }
 
     /// What the store says; `None` when it cannot say, and then nothing is done.
-    fn read_records(&self) -> Option<Records> {
+    fn read_records(&mut self) -> Option<Records> {
         let since = self.parts.clock.now().wall.minus(HISTORY);
+        let version = self.parts.whole_store.version().inspect_err(|error| self.store_failed(error)).ok()?;
+        if let Some((_, known)) = self.records.as_mut().filter(|(known, _)| *known == version) {
+            known.history.retain(|row| row.opened >= since);
+            return Some(known.clone());
+        }
+        self.records = None;
         let journal = self.parts.store.unfinished().and_then(|open| Ok((open, self.parts.store.since(since)?)));
         let (unfinished, history) = journal.inspect_err(|error| self.store_failed(error)).ok()?;
         // Without a readable ledger nothing is provably stale: no deletion, everything else goes on.
-        let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error)).unwrap_or_default();
-        Some(Records { unfinished, history, ledger })
+        let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error));
+        let whole = ledger.is_ok();
+        let records = Records { unfinished, history, ledger: ledger.unwrap_or_default() };
+        self.records = whole.then(|| (version, records.clone()));
+        Some(records)
     }
 
     fn store_failed(&self, error: &dyn std::fmt::Display) {

@@ -19,6 +19,7 @@ mod incident;
 mod kept;
 pub mod lease;
 pub mod once;
+pub mod patience;
 pub mod pause_file;
 pub mod report;
 pub mod service;

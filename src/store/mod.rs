@@ -25,16 +25,19 @@ mod orders;
 mod pause;
 mod schema;
 mod sql;
+mod version;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use history::{Event, HistoryFilter};
 pub use lease::LeaseState;
 pub use ledger::StaleLifetime;
 pub use pause::NewPause;
+pub use version::Version;
 
 use crate::model::{ManagerName, Span, Wall};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +72,8 @@ struct Inner {
     connection: Mutex<Connection>,
     /// Held by whoever has asked for the lease.
     life: Mutex<Option<life::Life>>,
+    /// Writes so far that change what a pass reads.
+    writes: AtomicU64,
     #[cfg(feature = "lab")]
     gate: Option<Arc<dyn gate::Gate>>,
 }
@@ -80,6 +85,7 @@ impl Inner {
             state_dir: state_dir.map(Path::to_owned),
             connection: Mutex::new(connection),
             life: Mutex::new(None),
+            writes: AtomicU64::new(0),
             #[cfg(feature = "lab")]
             gate: None,
         }
@@ -174,6 +180,7 @@ impl Store {
         f: impl FnOnce(&Transaction<'_>) -> Result<T, sql::Failure>,
     ) -> Result<T, StoreError> {
         let mut connection = self.lock();
+        self.note_write(what);
         let run = |connection: &mut Connection| -> Result<T, sql::Failure> {
             // Set before every write, so that no earlier failure can leave the weaker setting behind.
             let level = match durability {

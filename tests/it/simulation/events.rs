@@ -92,7 +92,7 @@ impl Event {
         Self::SecondMedic,
     ];
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Crash | Self::Break => "manager killed",
             Self::CleanStop => "manager stopped",

@@ -59,7 +59,7 @@ pub(crate) struct Report {
     /// What happened, by kind.
     pub(crate) events: BTreeMap<&'static str, u64>,
     pub(crate) checks: u64,
-    /// Steps of the first medic.
+    /// Steps of the first medic until a single recovery was over.
     pub(crate) steps: u32,
 }
 
@@ -180,6 +180,9 @@ impl Life {
         let mut cleared = false;
         while self.now() < end {
             self.happen();
+            if self.steps == 0 && matches!(self.plan.script, Script::Point { .. }) && self.has_recovered() {
+                self.steps = first.as_ref().map_or(0, |first| first.steps());
+            }
             if !cleared && self.now() >= storms_end {
                 cleared = true;
                 self.clear();
@@ -200,7 +203,6 @@ impl Life {
             let mut truth = self.scene.truth.lock().unwrap();
             (std::mem::take(&mut truth.violations), truth.checks, truth.writes)
         };
-        self.steps = first.map_or(0, |first| first.steps());
         for medic in self.medics.drain(..) {
             medic.mortal.kill();
             let _ = medic.task.await;
@@ -219,6 +221,13 @@ impl Life {
             checks,
             steps: self.steps,
         }
+    }
+
+    /// Whether what broke is whole again, and nothing is under way.
+    fn has_recovered(&self) -> bool {
+        let broke = self.events.contains_key(Event::Break.name());
+        let (listening, enabled) = self.scene.hub.with(|world, _| world.listening(0));
+        broke && self.scene.truth.lock().unwrap().is_quiet() && listening == enabled
     }
 
     /// Whether it pays to look closely.

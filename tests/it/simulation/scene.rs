@@ -76,7 +76,7 @@ impl Scene {
     pub(crate) fn refresh(&self) {
         if self.journal_changed.swap(false, Ordering::SeqCst) {
             let journal = (self.journal)();
-            self.truth.lock().unwrap().journal_is(journal, self.now());
+            self.hub.with(|world, now| self.truth.lock().unwrap().journal_is(journal, world, now));
         }
     }
 

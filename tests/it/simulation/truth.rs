@@ -112,10 +112,17 @@ impl Truth {
     }
 
     /// What the durable journal holds now.
-    pub(crate) fn journal_is(&mut self, journal: Vec<Treatment>, now: Wall) {
-        self.journal = journal;
+    pub(crate) fn journal_is(&mut self, journal: Vec<Treatment>, world: &World, now: Wall) {
+        let before = std::mem::replace(&mut self.journal, journal);
         let mut sets = BTreeSet::new();
         let mut wrong = Vec::new();
+        for row in before.iter().filter(|row| !self.journal.iter().any(|other| other.id == row.id)) {
+            if let Step::ProbeOpened { session, .. } = &row.step
+                && open_sessions_of_ours(world).any(|open| open == session)
+            {
+                wrong.push(("I7", format!("our session {session} is open, and its treatment over")));
+            }
+        }
         for row in self.journal.iter().filter(|row| !row.step.is_closed()) {
             if !sets.insert(row.set) {
                 wrong.push(("I5", format!("two treatments of set {}", row.set)));
@@ -220,6 +227,11 @@ impl Truth {
                 self.violated(now, "I7", what);
             }
         }
+    }
+
+    /// No treatment is open.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.journal.is_empty()
     }
 
     /// Whether something is there that must not last.
