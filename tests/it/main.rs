@@ -25,6 +25,5 @@ mod many_managers;
 mod model_checking;
 mod recordings;
 mod runbooks;
-mod simulation;
 mod stories;
 mod tidy;

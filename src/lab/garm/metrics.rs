@@ -110,7 +110,8 @@ impl Process {
             Generation::ListenerMetrics => self.listeners(&mut families),
         }
         let live: BTreeMap<_, _> = families.iter().map(|(name, family)| (*name, written(name, family))).collect();
-        let mut all: Vec<(&str, &String)> = self.gauges.written.iter().chain(&live).map(|(n, text)| (*n, text)).collect();
+        let mut all: Vec<(&str, &String)> =
+            self.gauges.written.iter().chain(&live).map(|(n, text)| (*n, text)).collect();
         all.sort_unstable_by_key(|(name, _)| *name);
         let mut out = String::with_capacity(16 * 1024);
         out.extend(all.into_iter().map(|(_, text)| text.as_str()));

@@ -89,7 +89,7 @@ impl Plan {
 
     /// Ten days as production has them: quiet for hours, and then several things at once.
     pub(crate) fn ten_days(seed: u64) -> Self {
-        let given = world(&mut rng(seed ^ 0x10DA), &["1m", "2m", "5m", "5m"], &[1, 2, 2, 3, 4, 6]);
+        let given = world(&mut rng(seed ^ 0x10DA), &["2m", "5m", "5m", "5m"], &[1, 1, 1, 2, 2, 3]);
         let script = Script::All { minutes: 20..2400 };
         Self { seed, given, length: Span::hours(240), script, broken: Broken::Not }
     }
@@ -109,8 +109,7 @@ impl Plan {
 
     /// One recovery of two sets, in which the first medic dies at one point.
     pub(crate) fn point(recovery: Recovery, doom: Doom) -> Self {
-        let generation =
-            if recovery == Recovery::DeletionAlone { Generation::PostFix } else { Generation::PreFix };
+        let generation = if recovery == Recovery::DeletionAlone { Generation::PostFix } else { Generation::PreFix };
         let mut given = Given::of(generation, 2);
         given.fleet.github.stale_lifetime = Span::secs(45);
         match recovery {
@@ -131,7 +130,7 @@ impl Plan {
     pub(crate) fn broken(seed: u64, broken: Broken) -> Self {
         let mut dice = rng(seed);
         let mut given = Given::of(Generation::PreFix, pick(&mut dice, &[1, 2, 3]));
-        if broken == Broken::LeavesSessions {
+        if [Broken::LeavesSessions, Broken::Blabs].contains(&broken) {
             given = given.with_github();
         }
         given.fleet = given.fleet.each(|garm| garm.background = Background::StartOnly);
@@ -142,7 +141,7 @@ impl Plan {
     /// Lives it under virtual time.
     pub(crate) fn live(self) -> Report {
         let log = LogWatch::new(&self.given);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         log.during(|| runtime.block_on(async { Life::begin(self, log.clone()).live().await }))
     }
 }

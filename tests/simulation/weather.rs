@@ -175,7 +175,10 @@ impl Transport for Weather {
         if let Ok(response) = &answer
             && response.body.len() > bounds.body
         {
-            scene.violated("I8", format!("a body of {} bytes was taken, the bound is {}", response.body.len(), bounds.body));
+            scene.violated(
+                "I8",
+                format!("a body of {} bytes was taken, the bound is {}", response.body.len(), bounds.body),
+            );
         }
         answer
     }

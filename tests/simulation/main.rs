@@ -4,8 +4,14 @@
 //! every write that arrives, after every step, and after the last storm.
 //!
 //! `docs/reliability.md` has the commands of longer runs, and the figures; a seed gives the same time again.
+//!
+//! A binary of its own, so that it can be built for speed without the other tests.
 #![expect(clippy::print_stdout, reason = "figures, and how to live a failed stretch again, for whoever runs it")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../it/bench.rs"]
+#[expect(dead_code, reason = "the other tests use more of it")]
+mod bench;
 mod broken;
 mod events;
 mod life;
@@ -85,8 +91,10 @@ fn assert_all_held(name: &str, again: impl Fn(&Report) -> String, reports: &[Rep
         }
         println!("again: {}", again(report));
     }
-    let summary: Vec<_> =
-        failed.iter().map(|report| (report.seed, report.violations.iter().map(|v| v.invariant).collect::<Vec<_>>())).collect();
+    let summary: Vec<_> = failed
+        .iter()
+        .map(|report| (report.seed, report.violations.iter().map(|v| v.invariant).collect::<Vec<_>>()))
+        .collect();
     assert!(failed.is_empty(), "{summary:?}");
 }
 
@@ -94,7 +102,7 @@ fn assert_all_held(name: &str, again: impl Fn(&Report) -> String, reports: &[Rep
 fn again(variable: &'static str, test: &'static str) -> impl Fn(&Report) -> String {
     move |report| {
         let (seed, next) = (report.seed, report.seed + 1);
-        format!("{variable}={seed}..{next} cargo test --release --locked --test it {test} -- --nocapture")
+        format!("{variable}={seed}..{next} cargo test --release --locked --test simulation {test} -- --nocapture")
     }
 }
 
@@ -143,7 +151,8 @@ fn a_medic_that_dies_at_any_point_of_a_recovery_is_no_matter() {
     }
     let reports = live(&points, |(recovery, doom)| Plan::point(recovery, doom).live());
     let again = |_: &Report| {
-        "SCALESET_MEDIC_POINT_STRIDE=1 cargo test --release --locked --test it at_any_point -- --nocapture".to_owned()
+        "SCALESET_MEDIC_POINT_STRIDE=1 cargo test --release --locked --test simulation at_any_point -- --nocapture"
+            .to_owned()
     };
     assert_all_held("points of a recovery", again, &reports, began);
 }

@@ -55,7 +55,11 @@ impl Broken {
         match self {
             Self::NeverEnables if enables => Some(Err(super::weather::broken("the enable was lost"))),
             Self::LeavesSessions if request.method() == Method::DELETE && path.contains("/sessions/") => {
-                Some(Ok(Response { status: http::StatusCode::NO_CONTENT, headers: http::HeaderMap::new(), body: Bytes::new() }))
+                Some(Ok(Response {
+                    status: http::StatusCode::NO_CONTENT,
+                    headers: http::HeaderMap::new(),
+                    body: Bytes::new(),
+                }))
             }
             _ => None,
         }
@@ -99,7 +103,9 @@ impl Broken {
                 Ok(response)
             }
             (Self::Blabs, Err(mut error)) => {
-                error.detail = format!("{}: {}", error.detail, String::from_utf8_lossy(request.body()));
+                let token = request.headers().get(http::header::AUTHORIZATION).and_then(|token| token.to_str().ok());
+                let sent = (token.unwrap_or_default(), String::from_utf8_lossy(request.body()));
+                error.detail = format!("{} (sent: {sent:?})", error.detail);
                 Err(error)
             }
             (_, answer) => answer,

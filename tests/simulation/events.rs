@@ -337,5 +337,4 @@ impl Life {
 }
 
 /// Generations that a deployment may bring.
-pub(super) const GENERATIONS: [Generation; 3] =
-    [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics];
+pub(super) const GENERATIONS: [Generation; 3] = [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics];
