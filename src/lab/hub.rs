@@ -187,9 +187,7 @@ impl<B: Backend> Inner<B> {
             }
         }
         for (door, feed) in &mut self.feeds {
-            for line in self.backend.take_log(*door) {
-                feed.log(line);
-            }
+            feed.log(self.backend.take_log(*door));
             for event in self.backend.take_events(*door) {
                 // An error means that nobody reads.
                 let _ = feed.events.send(event);
@@ -213,12 +211,17 @@ impl<B: Backend> Inner<B> {
 }
 
 impl Feed {
-    fn log(&mut self, line: Bytes) {
-        if let Some(Err(error)) = self.file.as_mut().map(|file| file.append(&line)) {
+    fn log(&mut self, lines: Vec<Bytes>) {
+        if lines.is_empty() {
+            return;
+        }
+        if let Some(Err(error)) = self.file.as_mut().map(|file| file.append(&lines)) {
             tracing::warn!(%error, "the simulated log file cannot be written; no more lines go there");
             self.file = None;
         }
-        let _ = self.log.send(line);
+        for line in lines {
+            let _ = self.log.send(line);
+        }
     }
 }
 

@@ -29,11 +29,13 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Appends one line, in one write.
-    pub fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        let mut whole = Vec::with_capacity(line.len().saturating_add(1));
-        whole.extend_from_slice(line);
-        whole.push(b'\n');
+    /// Appends lines, in one write.
+    pub fn append<L: AsRef<[u8]>>(&mut self, lines: &[L]) -> io::Result<()> {
+        let mut whole = Vec::with_capacity(lines.iter().map(|line| line.as_ref().len().saturating_add(1)).sum());
+        for line in lines {
+            whole.extend_from_slice(line.as_ref());
+            whole.push(b'\n');
+        }
         self.file.write_all(&whole)
     }
 
@@ -65,9 +67,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("garm.log");
             let mut log = LogFile::open(&path).unwrap();
-            log.append(b"one").unwrap();
+            log.append(&["one"]).unwrap();
             log.rotate(how).unwrap();
-            log.append(b"two").unwrap();
+            log.append(&["two"]).unwrap();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), "two\n", "{how:?}");
             assert_eq!(std::fs::read_to_string(dir.path().join("garm.log.1")).unwrap(), "one\n", "{how:?}");
         }

@@ -9,7 +9,7 @@ use crate::export::metrics::Metrics;
 use crate::garm::log::ledger_feed::{Feed, Known, Timeline};
 use crate::garm::log::source::{Facts, LogFile, Reading};
 use crate::garm::log::stream::LogStream;
-use crate::model::log_fact::{LogEvidence, LogFact};
+use crate::model::log_fact::{LogEvidence, LogFact, LogPosition};
 use crate::model::session::{LedgerChange, LedgerSession, SessionEnd};
 use crate::model::{ForgePlace, ManagerName, Owner, ScaleSetId, Span, Sweep, Wall};
 use crate::probe::ports::LogSource;
@@ -37,6 +37,8 @@ pub struct Chronicle {
     owner: Option<Owner>,
     /// Facts that the ledger could not take yet.
     held: Vec<LogFact>,
+    /// The place as it was kept last, and what the log had said there.
+    kept: Option<(LogPosition, LogEvidence)>,
 }
 
 /// How long a pass waits for the log: far more than a whole look takes, far less than a treatment may be held up by a
@@ -69,6 +71,7 @@ impl Chronicle {
             places: BTreeMap::new(),
             owner: None,
             held: Vec::new(),
+            kept: None,
         }
     }
 
@@ -84,6 +87,7 @@ impl Chronicle {
             places: BTreeMap::new(),
             owner: None,
             held: Vec::new(),
+            kept: None,
         }
     }
 
@@ -166,7 +170,13 @@ impl Chronicle {
             store.record_stale_lifetime(set, lifetime, at)?;
         }
         match &place {
-            Some((position, evidence)) => store.save_log_position(&self.path, position, evidence),
+            // What is as it was kept, by this process at least, needs no write.
+            Some(_) if place == self.kept => Ok(()),
+            Some((position, evidence)) => {
+                store.save_log_position(&self.path, position, evidence)?;
+                self.kept = place;
+                Ok(())
+            }
             None => Ok(()),
         }
     }

@@ -5,6 +5,7 @@ use super::account::Account;
 use super::chronicle::Chronicle;
 use super::kept::Kept;
 use super::lease::Lease;
+use super::patience::Patience;
 use super::pause_file::PauseFile;
 use super::report;
 use super::scene::{Looked, Recorder};
@@ -22,7 +23,7 @@ use crate::model::{
 };
 use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
-use crate::store::{LeaseState, ManagerStore, Store};
+use crate::store::{LeaseState, ManagerStore, Store, Version};
 use crate::treat::driver::Driver;
 use crate::treat::machine::{self, Input, SetView, Transition, View};
 use crate::treat::ports::{Journal, JournalError};
@@ -80,6 +81,11 @@ pub struct Engine {
     asked: Asked,
     kept: Kept,
     urgency: Urgency,
+    patience: Patience,
+    /// Looking as often as while something may change soon has not paid for a while.
+    patient: bool,
+    /// What the store said, and at which version of it.
+    records: Option<(Version, Records)>,
     account: Account,
     pruned: Option<Mono>,
     /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
@@ -87,6 +93,9 @@ pub struct Engine {
     /// What was open after the last pass, as far as it had come: what is undone when the store fails.
     open: BTreeMap<TreatmentId, Treatment>,
 }
+
+/// How much less often a picture is looked at that is not well, and has not changed for minutes.
+const SLOWER: u64 = 5;
 
 /// How often the store is pruned.
 const PRUNE_EVERY: Span = Span::hours(1);
@@ -110,7 +119,7 @@ pub struct Settled {
 }
 
 /// What the store said at the beginning of a pass.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Records {
     unfinished: Vec<Treatment>,
     history: Vec<Treatment>,
@@ -137,6 +146,9 @@ impl Engine {
             asked: Asked::default(),
             kept: Kept::default(),
             urgency: Urgency::Alert,
+            patience: Patience::default(),
+            patient: false,
+            records: None,
             account: Account::default(),
             pruned: None,
             known: BTreeSet::new(),
@@ -166,6 +178,7 @@ impl Engine {
     pub fn pause(&self) -> Span {
         match self.urgency {
             Urgency::Calm => self.parts.interval,
+            Urgency::Alert if self.patient => self.parts.urgent_interval.times(SLOWER).min(self.parts.interval),
             Urgency::Alert => self.parts.urgent_interval.min(self.parts.interval),
         }
     }
@@ -211,6 +224,7 @@ impl Engine {
         self.remember();
         self.prune(may_act);
         self.urgency = urgency(&fleet, &open);
+        self.patient = self.patience.is_spent(&fleet, !open.is_empty());
 
         let took = self.parts.clock.now().mono.since(began.mono);
         self.parts.metrics.swept(&self.parts.name, took, sweep.scale_sets.known().is_some());
@@ -286,18 +300,28 @@ impl Engine {
     }
 
     /// What the store says. Where it cannot say, nothing new is begun; what is under way goes on as far as it is known.
-    fn read_records(&self) -> Records {
+    /// A store that nobody has written to since is not read again.
+    fn read_records(&mut self) -> Records {
+        let version = self.parts.whole_store.version();
+        if let (Ok(version), Some((known_at, known))) = (&version, &self.records)
+            && version == known_at
+        {
+            return known.clone();
+        }
         let mut failed = None;
-        let mut unreadable = |error: &JournalError| {
+        let mut unreadable = |error: &dyn std::fmt::Display| {
             self.store_failed(error);
             failed = Some(error.to_string());
         };
         let since = self.parts.clock.now().wall.minus(self.parts.policy.history());
-        let unfinished = self.parts.store.unfinished().inspect_err(&mut unreadable).unwrap_or_default();
-        let history = self.parts.store.since(since).inspect_err(&mut unreadable).unwrap_or_default();
+        let unfinished = self.parts.store.unfinished().inspect_err(|error| unreadable(error)).unwrap_or_default();
+        let history = self.parts.store.since(since).inspect_err(|error| unreadable(error)).unwrap_or_default();
         // Without a readable ledger nothing is provably stale: no deletion, everything else goes on.
-        let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error)).unwrap_or_default();
-        Records { unfinished, history, ledger, failed }
+        let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error));
+        let whole = failed.is_none() && ledger.is_ok();
+        let records = Records { unfinished, history, ledger: ledger.unwrap_or_default(), failed };
+        self.records = version.ok().filter(|_| whole).map(|version| (version, records.clone()));
+        records
     }
 
     fn store_failed(&self, error: &dyn std::fmt::Display) {

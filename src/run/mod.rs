@@ -20,6 +20,7 @@ mod incident;
 mod kept;
 pub mod lease;
 pub mod once;
+pub mod patience;
 pub mod pause_file;
 pub mod replay;
 pub mod report;

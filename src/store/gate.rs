@@ -8,6 +8,6 @@ pub trait Gate: Send + Sync {
     fn forgets(&self, _what: &'static str) -> bool {
         false
     }
-    /// A write is on the disk; its caller does not know it yet.
-    fn after(&self);
+    /// A write is on the disk, or has failed there; its caller does not know it yet. `what` as above.
+    fn after(&self, what: &'static str);
 }

@@ -26,6 +26,7 @@ mod pause;
 mod scenes;
 mod schema;
 mod sql;
+mod version;
 
 pub use error::{StoreError, StoreErrorKind};
 pub use history::{Event, HistoryFilter};
@@ -33,10 +34,12 @@ pub use lease::LeaseState;
 pub use ledger::StaleLifetime;
 pub use pause::NewPause;
 pub use scenes::SCENE_LONGEST;
+pub use version::Version;
 
 use crate::model::{ManagerName, Span, Wall};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +80,8 @@ struct Inner {
     connection: Mutex<Connection>,
     /// Held by whoever has asked for the lease.
     life: Mutex<Option<life::Life>>,
+    /// Writes so far that change what a pass reads.
+    writes: AtomicU64,
     #[cfg(feature = "lab")]
     gate: Option<Arc<dyn gate::Gate>>,
 }
@@ -88,6 +93,7 @@ impl Inner {
             state_dir: state_dir.map(Path::to_owned),
             connection: Mutex::new(connection),
             life: Mutex::new(None),
+            writes: AtomicU64::new(0),
             #[cfg(feature = "lab")]
             gate: None,
         }
@@ -189,6 +195,7 @@ impl Store {
         f: impl FnOnce(&Transaction<'_>) -> Result<T, sql::Failure>,
     ) -> Result<T, StoreError> {
         let mut connection = self.lock();
+        self.note_write(what);
         let run = |connection: &mut Connection| -> Result<T, sql::Failure> {
             // Set before every write, so that no earlier failure can leave the weaker setting behind.
             let level = match durability {
@@ -212,7 +219,7 @@ impl Store {
         let done = run(&mut connection).map_err(|failure| failure.at(self.path(), what));
         #[cfg(feature = "lab")]
         if let Some(gate) = &self.inner.gate {
-            gate.after();
+            gate.after(what);
         }
         done
     }

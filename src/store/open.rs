@@ -3,6 +3,7 @@
 use super::error::{StoreError, StoreErrorKind};
 use super::sql::Failure;
 use super::{BUSY_TIMEOUT, FILE_NAME, schema};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -109,6 +110,8 @@ fn ensure_file(dir: &Path, file: &Path) -> Result<u64, StoreError> {
 fn prepare(connection: &Connection) -> Result<(), Failure> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
+    // A plan holds for every value: otherwise a statement is prepared anew whenever a parameter changes.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Half a megabyte: the sidecar's memory is counted.
     connection.pragma_update(None, "cache_size", -512)?;

@@ -28,6 +28,5 @@ mod model_checking;
 mod recordings;
 mod replay;
 mod runbooks;
-mod simulation;
 mod stories;
 mod tidy;

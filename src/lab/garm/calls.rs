@@ -31,23 +31,26 @@ pub(super) struct Session {
     pub token: String,
     /// The scale set that GitHub said the session is of.
     pub set: u64,
+    ends: Result<Option<u64>, &'static str>,
 }
 
 impl Session {
     fn read(body: &Bytes) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
         let text = |name: &str| Some(body.get(name)?.as_str()?.to_owned());
+        let token = text("messageQueueAccessToken")?;
         Some(Self {
             id: text("sessionId")?,
             queue: text("messageQueueUrl")?,
-            token: text("messageQueueAccessToken")?,
+            ends: expiry(&token),
+            token,
             set: body.get("runnerScaleSet")?.get("id")?.as_u64()?,
         })
     }
 
     /// When the queue's token ends: `Ok(None)` when it is a JWT without `exp`.
-    pub(super) fn expires(&self) -> Result<Option<u64>, &'static str> {
-        expiry(&self.token)
+    pub(super) const fn expires(&self) -> Result<Option<u64>, &'static str> {
+        self.ends
     }
 
     /// The address of a poll from after a message; keys come sorted, as Go encodes them.
@@ -552,8 +555,13 @@ mod tests {
 
     #[test]
     fn a_poll_url_keeps_its_query_sorted_and_names_no_message_zero() {
-        let session =
-            |queue: &str| Session { id: "s".to_owned(), queue: queue.to_owned(), token: String::new(), set: 1 };
+        let session = |queue: &str| Session {
+            id: "s".to_owned(),
+            queue: queue.to_owned(),
+            token: String::new(),
+            set: 1,
+            ends: Ok(None),
+        };
         let classic = session("http://g/queue/1?sessionId=abc");
         assert_eq!(classic.poll_url(0), "http://g/queue/1?sessionId=abc");
         assert_eq!(classic.poll_url(7), "http://g/queue/1?lastMessageId=7&sessionId=abc");

@@ -91,7 +91,8 @@ pub enum LogStreamer {
 pub enum Background {
     /// As recorded. Something happens every few seconds.
     AsRecorded,
-    /// Left out of the periodic part: long simulations of an idle fleet have nothing to do.
+    /// Left out of the periodic part, and the metrics of the Go runtime with it: long simulations of an idle fleet have
+    /// nothing to do.
     StartOnly,
 }
 

@@ -98,6 +98,14 @@ impl GarmState {
         }
     }
 
+    /// A person edits a set: whatever else is in the row, its date changes.
+    pub fn person_edits(&mut self, set: ScaleSetId, now: Wall) {
+        if self.db.sets.contains_key(&set.0) {
+            self.db.write_set(set.0, now, |row| row.max_runners = row.max_runners.saturating_add(1));
+            self.with_env(now, |env| env.set_changed(set.0, Operation::Update, View::Whole));
+        }
+    }
+
     /// Adds a fault between clients and this manager; earlier ones are looked at first.
     pub fn inject(&mut self, fault: ManagerFault) {
         self.faults.add(fault);

@@ -2,7 +2,7 @@
 //! `/metrics` (`reference/garm-api.md` §9). Counters are live; gauges are as old as the last collection, which comes
 //! once in a period: a set that was just disabled still shows as enabled. Families come sorted by name.
 
-use super::config::Generation;
+use super::config::{Background, Generation};
 use super::counters::Op;
 use super::db::{Db, SetRow};
 use super::env::Env;
@@ -31,7 +31,8 @@ type Families = BTreeMap<&'static str, Family>;
 #[derive(Debug, Default)]
 pub(super) struct Gauges {
     collected: Option<Wall>,
-    families: Families,
+    /// Each family as it is written.
+    written: BTreeMap<&'static str, String>,
     /// Of the controller, as it was when the process started.
     health: Labels,
     database_seen: Option<super::stamp::Stamp>,
@@ -88,13 +89,13 @@ impl Process {
             Generation::PreFix => {}
             Generation::PostFix | Generation::ListenerMetrics => sets(&mut families, env.db),
         }
-        self.gauges.families = families;
+        self.gauges.written = families.iter().map(|(name, family)| (*name, written(name, family))).collect();
     }
 
     /// The whole exposition.
     pub(super) fn exposition(&mut self, env: &Env<'_>) -> String {
         self.refresh_gauges(env);
-        let mut families = self.gauges.families.clone();
+        let mut families = Families::new();
         for (name, help, counts) in [
             ("garm_github_errors_total", "Total number of failed github operation attempts", &self.counters.errors),
             ("garm_github_operations_total", "Total number of github operation attempts", &self.counters.operations),
@@ -108,11 +109,15 @@ impl Process {
             Generation::PreFix | Generation::PostFix => {}
             Generation::ListenerMetrics => self.listeners(&mut families),
         }
-        let mut out = String::new();
-        for (name, family) in &families {
-            write_family(&mut out, name, family);
+        let live: BTreeMap<_, _> = families.iter().map(|(name, family)| (*name, written(name, family))).collect();
+        let mut all: Vec<(&str, &String)> =
+            self.gauges.written.iter().chain(&live).map(|(n, text)| (*n, text)).collect();
+        all.sort_unstable_by_key(|(name, _)| *name);
+        let mut out = String::with_capacity(16 * 1024);
+        out.extend(all.into_iter().map(|(_, text)| text.as_str()));
+        if env.config.background == Background::AsRecorded {
+            out.push_str(GO_RUNTIME);
         }
-        out.push_str(GO_RUNTIME);
         let started = Family {
             kind: "gauge",
             help: "Start time of the process since unix epoch in seconds.",
@@ -305,6 +310,12 @@ fn add(
     if !series.is_empty() {
         families.entry(name).or_insert_with(|| Family { kind, help, series: Vec::new() }).series.extend(series);
     }
+}
+
+fn written(name: &str, family: &Family) -> String {
+    let mut out = String::new();
+    write_family(&mut out, name, family);
+    out
 }
 
 fn write_family(out: &mut String, name: &str, family: &Family) {

@@ -102,6 +102,8 @@ struct Ask<'a> {
     request: &'a Request,
     matched: &'a Matched,
     actor: Actor,
+    /// What the request's token grants, if it is one of ours.
+    grant: Option<Grant>,
     /// The fault that spoils the answer, for the handlers that build the spoiled part.
     spoiled: Option<FaultKind>,
 }
@@ -134,7 +136,7 @@ impl GithubState {
         self.advance(now);
         let (route, matched) = route::route(request.method(), request.uri().path());
         let grant = Self::bearer(request).and_then(Grant::read);
-        let session = Self::polled_session(request);
+        let session = grant.as_ref().and_then(queue::session_polled_with);
         let poll = queue::poll_id(request);
         if request.extensions().get::<HungUp>().is_some() {
             if let Some(session) = &session {
@@ -152,6 +154,7 @@ impl GithubState {
             request,
             matched: &matched,
             actor: actor.clone(),
+            grant,
             spoiled: met.as_ref().map(|f| f.kind.clone()),
         };
         let mut answer = match replacement {
@@ -282,8 +285,7 @@ impl GithubState {
 
     /// The grant of the request's token, if it is of the asked scope and not expired.
     fn granted(&self, ask: &Ask<'_>, scope: Scope) -> Result<Grant, Answer> {
-        let grant = Self::bearer(ask.request).and_then(Grant::read);
-        let grant = grant.ok_or_else(|| exception::invalid_token("it is missing or not one of ours"))?;
+        let grant = ask.grant.clone().ok_or_else(|| exception::invalid_token("it is missing or not one of ours"))?;
         if grant.scope != scope {
             return Err(exception::invalid_token("it is not meant for this route"));
         }

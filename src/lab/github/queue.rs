@@ -27,8 +27,7 @@ impl GithubState {
     /// The session that a poll is for, by its token.
     #[must_use]
     pub fn polled_session(request: &Request) -> Option<SessionId> {
-        let grant = Self::bearer(request).and_then(Grant::read)?;
-        (grant.scope == Scope::Queue).then(|| SessionId::new(grant.session))
+        Self::bearer(request).and_then(Grant::read).as_ref().and_then(session_polled_with)
     }
 
     pub(super) fn poll(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
@@ -134,7 +133,7 @@ impl GithubState {
 
     /// The set and session of a poll. A poll in flight outlives the expiry of its token.
     fn polled_set(&self, ask: &Ask<'_>) -> Result<(u64, SessionId), Answer> {
-        let known = Self::bearer(ask.request).and_then(Grant::read).filter(|grant| grant.scope == Scope::Queue);
+        let known = ask.grant.clone().filter(|grant| grant.scope == Scope::Queue);
         let in_flight =
             known.filter(|grant| self.is_held(&SessionId::new(grant.session.as_str()), poll_id(ask.request), ask.now));
         let grant = match in_flight {
@@ -204,6 +203,11 @@ impl GithubState {
         let url = self.service_url(&set.entity);
         json!({ "acquireJobUrl": format!("{url}/_apis/runtime/runnerscalesets/{}/acquirejobs", set.id) })
     }
+}
+
+/// The session that a queue token is of.
+pub(super) fn session_polled_with(grant: &Grant) -> Option<SessionId> {
+    (grant.scope == Scope::Queue).then(|| SessionId::new(grant.session.as_str()))
 }
 
 /// Which of a session's polls a request is.

@@ -1,0 +1,58 @@
+//! What the medics write to their logs, read for secrets.
+
+use crate::bench::Given;
+use memchr::memmem;
+use scaleset_medic::lab::world::{GARM_TOKEN, MEDIC_TOKEN};
+use std::io;
+use std::sync::{Arc, Mutex};
+use tracing::Level;
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(Clone)]
+pub(super) struct LogWatch {
+    secrets: Arc<Vec<String>>,
+    leaked: Arc<Mutex<Option<String>>>,
+}
+
+impl LogWatch {
+    pub(super) fn new(given: &Given) -> Self {
+        let password = given.fleet.managers[0].password.clone();
+        let secrets = vec![MEDIC_TOKEN.to_owned(), GARM_TOKEN.to_owned(), password];
+        Self { secrets: Arc::new(secrets), leaked: Arc::default() }
+    }
+
+    /// What a text shows that it must not.
+    pub(super) fn secret_in(&self, text: &[u8]) -> Option<&str> {
+        self.secrets.iter().map(String::as_str).find(|secret| memmem::find(text, secret.as_bytes()).is_some())
+    }
+
+    /// A line of the log that showed a secret.
+    pub(super) fn leaked(&self) -> Option<String> {
+        self.leaked.lock().unwrap().take()
+    }
+
+    /// Reads what is logged on this thread meanwhile.
+    pub(super) fn during<R>(&self, act: impl FnOnce() -> R) -> R {
+        let reader = tracing_subscriber::fmt().with_ansi(false).without_time().with_max_level(Level::INFO);
+        tracing::subscriber::with_default(reader.with_writer(self.clone()).finish(), act)
+    }
+}
+
+impl io::Write for LogWatch {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.secret_in(line).is_some() {
+            *self.leaked.lock().unwrap() = Some(String::from_utf8_lossy(line).into_owned());
+        }
+        Ok(line.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogWatch {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}

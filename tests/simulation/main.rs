@@ -1,0 +1,174 @@
+//! Whole days, from a seed: managers of all generations that crash, people who toggle, edit, pause and deploy, networks
+//! that lose, delay, double and cut, disks that fail, servers that talk nonsense, and medics that die anywhere, two at a
+//! time. The real service, clients, core, machine and store run in them; the invariants of design §8 are checked at
+//! every write that arrives, after every step, and after the last storm.
+//!
+//! `docs/reliability.md` has the commands of longer runs, and the figures; a seed gives the same time again.
+//!
+//! A binary of its own, so that it can be built for speed without the other tests.
+#![expect(clippy::print_stdout, reason = "figures, and how to live a failed stretch again, for whoever runs it")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../it/bench.rs"]
+#[expect(dead_code, reason = "the other tests use more of it")]
+mod bench;
+mod broken;
+mod events;
+mod life;
+mod log;
+mod mortal;
+mod people;
+mod plan;
+mod scene;
+mod truth;
+mod weather;
+
+use broken::Broken;
+use life::Report;
+use mortal::Doom;
+use plan::{Plan, Recovery};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// Stretches that a broken medic may take to be caught.
+const BROKEN_SEEDS: u64 = 12;
+
+/// The seeds of a run: those of a variable (`3..5`, or `0..100,7000..7100`), or the usual ones.
+fn seeds(name: &str, usual: Range<u64>) -> Vec<u64> {
+    let Ok(text) = std::env::var(name) else { return usual.collect() };
+    let range = |text: &str| {
+        let (from, to) = text.split_once("..").unwrap_or((text, ""));
+        from.trim().parse::<u64>().unwrap()..to.trim().parse().unwrap()
+    };
+    text.split(',').flat_map(range).collect()
+}
+
+/// Lives what the seeds say, on two threads; reports in the order of the seeds.
+fn live<T: Copy + Send + Sync>(seeds: &[T], live: impl Fn(T) -> Report + Sync) -> Vec<Report> {
+    let next = Mutex::new(seeds.iter().copied().enumerate());
+    let done = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some((n, seed)) = next.lock().unwrap().next() else { return };
+                    let report = live(seed);
+                    done.lock().unwrap().insert(n, report);
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap().into_values().collect()
+}
+
+fn assert_all_held(name: &str, again: impl Fn(&Report) -> String, reports: &[Report], began: Instant) {
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let mut events = BTreeMap::new();
+    for (what, count) in reports.iter().flat_map(|report| &report.events) {
+        *events.entry(*what).or_insert(0) += count;
+    }
+    let minutes = sum(|r| r.minutes);
+    println!(
+        "{name}: {} runs, {}.{} days simulated in {:.0?}, {} requests, {} writes, {} medics gone, {} checks, {} violations",
+        reports.len(),
+        minutes / 1440,
+        minutes % 1440 / 144,
+        began.elapsed(),
+        sum(|r| r.requests),
+        sum(|r| r.writes),
+        sum(|r| r.deaths),
+        sum(|r| r.checks),
+        sum(|r| r.violations.len() as u64),
+    );
+    println!("{name}: {events:?}");
+    let failed: Vec<_> = reports.iter().filter(|report| !report.violations.is_empty()).collect();
+    for report in &failed {
+        println!("--- seed {}: {}\n{}", report.seed, report.world, report.story.join("\n"));
+        for violation in &report.violations {
+            println!("{violation:?}");
+        }
+        println!("again: {}", again(report));
+    }
+    let summary: Vec<_> = failed
+        .iter()
+        .map(|report| (report.seed, report.violations.iter().map(|v| v.invariant).collect::<Vec<_>>()))
+        .collect();
+    assert!(failed.is_empty(), "{summary:?}");
+}
+
+/// The command that lives a seed again.
+fn again(variable: &'static str, test: &'static str) -> impl Fn(&Report) -> String {
+    move |report| {
+        let (seed, next) = (report.seed, report.seed + 1);
+        format!("{variable}={seed}..{next} cargo test --release --locked --test simulation {test} -- --nocapture")
+    }
+}
+
+#[test]
+fn simulated_days() {
+    let began = Instant::now();
+    let reports = live(&seeds("SCALESET_MEDIC_SEEDS", 0..2), |seed| Plan::day(seed).live());
+    assert_all_held("days", again("SCALESET_MEDIC_SEEDS", "simulated_days"), &reports, began);
+}
+
+#[test]
+fn simulated_weeks() {
+    let began = Instant::now();
+    let reports = live(&seeds("SCALESET_MEDIC_WEEKS", 0..1), |seed| Plan::ten_days(seed).live());
+    assert_all_held("ten days each", again("SCALESET_MEDIC_WEEKS", "simulated_weeks"), &reports, began);
+}
+
+#[test]
+fn a_seed_gives_the_same_day_again() {
+    let day = || Plan::broken(3, Broken::Not).live();
+    let (first, second) = (day(), day());
+    assert_eq!(first, second);
+    assert!(first.requests > 0);
+}
+
+#[test]
+fn a_medic_that_dies_during_a_recovery_is_no_matter() {
+    let began = Instant::now();
+    let reports = live(&seeds("SCALESET_MEDIC_DEATH_SEEDS", 0..100), |seed| Plan::deaths(seed).live());
+    assert_all_held("deaths", again("SCALESET_MEDIC_DEATH_SEEDS", "a_medic_that_dies"), &reports, began);
+}
+
+/// Every request, write to the store and wait of a recovery is a point: before it, and after it.
+#[test]
+fn a_medic_that_dies_at_any_point_of_a_recovery_is_no_matter() {
+    let began = Instant::now();
+    // How many points are left out between two that are tried: none where all are wanted.
+    let stride: u32 = std::env::var("SCALESET_MEDIC_POINT_STRIDE").ok().map_or(40, |text| text.parse().unwrap());
+    let whole = live(&Recovery::ALL, |recovery| Plan::point(recovery, Doom::Before(u32::MAX / 4)).live());
+    let mut points = Vec::new();
+    for (recovery, whole) in Recovery::ALL.iter().zip(&whole) {
+        println!("{recovery:?}: {} steps", whole.steps);
+        assert!(whole.writes > 0, "{recovery:?}");
+        let steps = (1..=whole.steps).step_by(stride as usize);
+        points.extend(steps.flat_map(|n| [(*recovery, Doom::Before(n)), (*recovery, Doom::After(n))]));
+    }
+    let reports = live(&points, |(recovery, doom)| Plan::point(recovery, doom).live());
+    let again = |_: &Report| {
+        "SCALESET_MEDIC_POINT_STRIDE=1 cargo test --release --locked --test simulation at_any_point -- --nocapture"
+            .to_owned()
+    };
+    assert_all_held("points of a recovery", again, &reports, began);
+}
+
+#[test]
+fn a_medic_that_is_broken_on_purpose_is_caught() {
+    for (broken, invariant) in broken::ALL {
+        let mut seen = Vec::new();
+        let caught = (0..BROKEN_SEEDS).find(|seed| {
+            let report = Plan::broken(*seed, broken).live();
+            seen.extend(report.violations.iter().map(|violation| violation.invariant));
+            seen.contains(&invariant)
+        });
+        println!("{broken:?} breaks {invariant}: caught by seed {caught:?}");
+        assert!(caught.is_some(), "{broken:?} was not caught within {BROKEN_SEEDS} seeds, only {seen:?}");
+    }
+    let whole: Vec<_> = (0..2).flat_map(|seed| Plan::broken(seed, Broken::Not).live().violations).collect();
+    assert_eq!(whole, [], "the same hours with a medic that is whole");
+}

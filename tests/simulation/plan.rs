@@ -1,0 +1,147 @@
+//! A stretch of time before it is lived: what is there, how long it lasts, and what may happen in it.
+
+use super::broken::Broken;
+use super::life::{Life, Report};
+use super::log::LogWatch;
+use super::mortal::Doom;
+use super::scene::rng;
+use crate::bench::Given;
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use scaleset_medic::lab::garm::{Background, Generation, LogFormat, LogLevel};
+use scaleset_medic::model::Span;
+use std::ops::Range;
+
+/// A stretch of simulated time.
+pub(crate) struct Plan {
+    pub(super) seed: u64,
+    pub(super) given: Given,
+    pub(super) length: Span,
+    pub(super) script: Script,
+    pub(super) broken: Broken,
+}
+
+/// What may happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Script {
+    /// Everything, with so many minutes between one trouble and the next.
+    All { minutes: Range<u64> },
+    /// The manager is killed, and so is the medic, at a random moment of the recovery.
+    CrashAndDeath,
+    /// The manager is killed, and the first medic at this step of its recovery.
+    Point { doom: Doom },
+}
+
+/// A recovery whose every step is a point at which the medic dies once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    /// Older GARM, told by its log: a toggle.
+    Toggle,
+    /// Older GARM, and the ledger knows the stale session: a deletion, and a toggle.
+    Deletion,
+    /// Newer GARM, and the ledger knows the stale session: a deletion.
+    DeletionAlone,
+    /// Only counters: a session probe, and a toggle.
+    Probe,
+}
+
+impl Recovery {
+    pub(crate) const ALL: [Self; 4] = [Self::Toggle, Self::Deletion, Self::DeletionAlone, Self::Probe];
+}
+
+pub(super) fn pick<T: Copy>(rng: &mut SmallRng, of: &[T]) -> T {
+    of[rng.random_range(0..of.len())]
+}
+
+/// A world of any kind.
+fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32]) -> Given {
+    let generation =
+        pick(dice, &[Generation::PreFix, Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics]);
+    let mut given = Given::of(generation, pick(dice, sets));
+    if dice.random_range(0..10) < 7 {
+        given = given.with_github();
+    }
+    match dice.random_range(0..10) {
+        0..6 => given = given.with_log(LogLevel::Debug, pick(dice, &[LogFormat::Json, LogFormat::Text])),
+        6..8 => given = given.with_log(LogLevel::Info, LogFormat::Json),
+        _ => {}
+    }
+    if dice.random_range(0..10) < 4 {
+        given = given.with_debug_server();
+    }
+    let (stale, start) = (dice.random_range(45..400), pick(dice, &[5, 5, 100, 400]));
+    given.fleet.github.stale_lifetime = Span::secs(stale);
+    given.interval = pick(dice, intervals);
+    given.fleet = given.fleet.each(|garm| {
+        garm.worker_start = Span::millis(start);
+        garm.background = Background::StartOnly;
+    });
+    given
+}
+
+impl Plan {
+    /// A day with trouble every few hours.
+    pub(crate) fn day(seed: u64) -> Self {
+        let given = world(&mut rng(seed), &["15s", "1m", "5m", "5m"], &[1, 2, 3, 4, 6, 12]);
+        let script = Script::All { minutes: 20..240 };
+        Self { seed, given, length: Span::hours(24), script, broken: Broken::Not }
+    }
+
+    /// Ten days as production has them: quiet for hours, and then several things at once.
+    pub(crate) fn ten_days(seed: u64) -> Self {
+        let given = world(&mut rng(seed ^ 0x10DA), &["2m", "5m", "5m", "5m"], &[1, 1, 1, 2, 2, 3]);
+        let script = Script::All { minutes: 20..2400 };
+        Self { seed, given, length: Span::hours(240), script, broken: Broken::Not }
+    }
+
+    /// A manager of any generation is killed at a stale lifetime of ten minutes, and its medic, which knows the
+    /// sessions, at a random moment of the recovery.
+    pub(crate) fn deaths(seed: u64) -> Self {
+        let mut dice = rng(seed);
+        let generation = pick(&mut dice, &[Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics]);
+        let sets = pick(&mut dice, &[1, 4, 4, 12]);
+        let mut given = Given::of(generation, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
+        given.fleet.github.stale_lifetime = Span::mins(10);
+        // It ends before GitHub forgets any session: whoever listens by then owes it to the medic.
+        let script = Script::CrashAndDeath;
+        Self { seed, given, length: Span::secs(690), script, broken: Broken::Not }
+    }
+
+    /// One recovery of two sets, in which the first medic dies at one point.
+    pub(crate) fn point(recovery: Recovery, doom: Doom) -> Self {
+        let generation = if recovery == Recovery::DeletionAlone { Generation::PostFix } else { Generation::PreFix };
+        let mut given = Given::of(generation, 2);
+        given.fleet.github.stale_lifetime = Span::secs(45);
+        match recovery {
+            Recovery::Toggle => given = given.with_log(LogLevel::Debug, LogFormat::Json),
+            Recovery::Deletion | Recovery::DeletionAlone => {
+                given = given.with_github().with_log(LogLevel::Debug, LogFormat::Json);
+                given.fleet.github.stale_lifetime = Span::mins(10);
+            }
+            Recovery::Probe => {
+                given = given.with_github();
+            }
+        }
+        let script = Script::Point { doom };
+        Self { seed: 0, given, length: Span::secs(480), script, broken: Broken::Not }
+    }
+
+    /// A few hours of crashes and of people, with a medic that is broken on purpose.
+    pub(crate) fn broken(seed: u64, broken: Broken) -> Self {
+        let mut dice = rng(seed);
+        let mut given = Given::of(Generation::PreFix, pick(&mut dice, &[1, 2, 3]));
+        if [Broken::LeavesSessions, Broken::Blabs].contains(&broken) {
+            given = given.with_github();
+        }
+        given.fleet = given.fleet.each(|garm| garm.background = Background::StartOnly);
+        let script = Script::All { minutes: 20..60 };
+        Self { seed, given, length: Span::hours(3), script, broken }
+    }
+
+    /// Lives it under virtual time.
+    pub(crate) fn live(self) -> Report {
+        let log = LogWatch::new(&self.given);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        log.during(|| runtime.block_on(async { Life::begin(self, log.clone()).live().await }))
+    }
+}

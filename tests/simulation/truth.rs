@@ -1,0 +1,307 @@
+//! What really happened, and the invariants of design §8: those of writes are checked at every request that arrives,
+//! those that hold always after every request, answer, write to a store and event.
+
+use bytes::Bytes;
+use http::Method;
+use scaleset_medic::lab::garm::WorkerTruth;
+use scaleset_medic::lab::world::World;
+use scaleset_medic::model::{ManagerName, PauseScope, Remedy, ScaleSetId, SessionId, Span, Step, Treatment, Wall};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The longest that a set may be disabled by us while everything answers: the policy's limit, and the passes around.
+const DISABLED_LIMIT: Span = Span::secs(180);
+/// The longest that a session of ours may be open while everything answers.
+const OURS_LIMIT: Span = Span::secs(30);
+/// A listener that has begun only now may not have been seen by the pass that decided.
+const JUST_BEGUN: Span = Span::secs(30);
+/// How late a disable may take effect, and the clocks' difference.
+const LATE: Span = Span::secs(32);
+/// Treatments that may be under way at once: the policy's default.
+const IN_FLIGHT: usize = 10;
+
+/// An invariant of design §8 that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) at: Wall,
+    pub(crate) invariant: &'static str,
+    pub(crate) what: String,
+}
+
+/// Something that must not last, and for how long it has while everything answered.
+type Lasting<K> = BTreeMap<K, Span>;
+
+#[derive(Debug, Default)]
+pub(crate) struct Truth {
+    /// Sets that a person disabled last, or changed last while they were disabled.
+    by_person: BTreeSet<ScaleSetId>,
+    by_us: Lasting<ScaleSetId>,
+    ours: Lasting<SessionId>,
+    /// What people paused, from when to when.
+    pauses: Vec<(PauseScope, Wall, Wall)>,
+    /// The durable journal's open treatments.
+    journal: Vec<Treatment>,
+    looked: Option<Wall>,
+    was_calm: bool,
+    pub(crate) violations: Vec<Violation>,
+    pub(crate) checks: u64,
+    pub(crate) writes: u64,
+}
+
+/// A write that arrives at a server.
+pub(crate) enum Act {
+    Enable(ScaleSetId, bool),
+    Delete(SessionId),
+    Open,
+}
+
+impl Act {
+    /// What a request would change; `None` for a read.
+    pub(crate) fn of(request: &http::Request<Bytes>) -> Option<Self> {
+        let path = request.uri().path();
+        let last = path.rsplit('/').next().unwrap_or_default();
+        if request.method() == Method::PUT && path.contains("/scalesets/") {
+            let body: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+            return Some(Self::Enable(ScaleSetId(last.parse().unwrap()), body["enabled"].as_bool().unwrap()));
+        }
+        if request.method() == Method::DELETE && path.contains("/sessions/") {
+            return Some(Self::Delete(SessionId::new(last)));
+        }
+        (request.method() == Method::POST && last == "sessions").then_some(Self::Open)
+    }
+
+    fn in_words(&self) -> String {
+        match self {
+            Self::Enable(set, enabled) => format!("set {set} enabled={enabled}"),
+            Self::Delete(session) => format!("session {session} deleted"),
+            Self::Open => "a session opened".to_owned(),
+        }
+    }
+}
+
+impl Truth {
+    /// A person enables or disables a set.
+    pub(crate) fn person(&mut self, set: ScaleSetId, enabled: bool) {
+        self.by_us.remove(&set);
+        if enabled {
+            self.by_person.remove(&set);
+        } else {
+            self.by_person.insert(set);
+        }
+    }
+
+    /// A person changes something else of a set; of a disabled one, it is theirs from now on.
+    pub(crate) fn person_edits(&mut self, set: ScaleSetId, enabled: bool) {
+        if !enabled {
+            self.person(set, false);
+        }
+    }
+
+    pub(crate) fn paused(&mut self, scope: PauseScope, from: Wall, to: Wall) {
+        self.pauses.push((scope, from, to));
+    }
+
+    /// Every pause is over.
+    pub(crate) fn resumed(&mut self, now: Wall) {
+        for (_, _, to) in &mut self.pauses {
+            *to = (*to).min(now);
+        }
+    }
+
+    fn violated(&mut self, at: Wall, invariant: &'static str, what: String) {
+        self.violations.push(Violation { at, invariant, what });
+    }
+
+    /// What the durable journal holds now.
+    pub(crate) fn journal_is(&mut self, journal: Vec<Treatment>, world: &World, now: Wall) {
+        let before = std::mem::replace(&mut self.journal, journal);
+        let mut sets = BTreeSet::new();
+        let mut wrong = Vec::new();
+        for row in before.iter().filter(|row| !self.journal.iter().any(|other| other.id == row.id)) {
+            if let Step::ProbeOpened { session, .. } = &row.step
+                && open_sessions_of_ours(world).any(|open| open == session)
+            {
+                wrong.push(("I7", format!("our session {session} is open, and its treatment over")));
+            }
+        }
+        for row in self.journal.iter().filter(|row| !row.step.is_closed()) {
+            if !sets.insert(row.set) {
+                wrong.push(("I5", format!("two treatments of set {}", row.set)));
+            }
+            let covers = |scope: &PauseScope| scope.covers(&ManagerName::new("garm"), row.set);
+            if self.pauses.iter().any(|(scope, from, to)| covers(scope) && *from < row.opened && row.opened < *to) {
+                wrong.push(("pause", format!("a treatment of set {} began, and people had paused it", row.set)));
+            }
+        }
+        let in_flight = self.journal.iter().filter(|row| row.in_flight()).count();
+        if in_flight > IN_FLIGHT {
+            wrong.push(("I5", format!("{in_flight} treatments in flight")));
+        }
+        for (invariant, what) in wrong {
+            self.violated(now, invariant, what);
+        }
+    }
+
+    /// A write arrives, and has not had its effect yet.
+    pub(crate) fn arrives(&mut self, act: &Act, world: &World, now: Wall) {
+        self.checks += 1;
+        self.writes += 1;
+        let garm = world.garm(0).unwrap();
+        if !self.journal.iter().any(|row| allows(row, act, world)) {
+            let what = format!("{}, and no intent in the journal says so: {:?}", act.in_words(), self.journal);
+            self.violated(now, "I6", what);
+        }
+        match act {
+            Act::Enable(set, true) => {
+                if self.by_person.contains(set) && !garm.is_enabled(*set) {
+                    self.violated(now, "I2", format!("set {set} was disabled by a person, and is enabled by us"));
+                }
+            }
+            Act::Enable(set, false) => {
+                if let WorkerTruth::Listening(session) = garm.worker(*set) {
+                    let holder = scale_set_forge(world, *set).and_then(|forge| world.github.holder(forge));
+                    match holder.filter(|holder| holder.session == session) {
+                        None => {
+                            self.violated(now, "I1", format!("set {set} is disabled, and its session is gone"));
+                        }
+                        Some(holder) if now.since(holder.opened) > JUST_BEGUN => {
+                            let what = format!("set {set} is disabled, and has listened since {}", holder.opened);
+                            self.violated(now, "I4", what);
+                        }
+                        Some(_) => {}
+                    }
+                }
+            }
+            Act::Delete(session) => {
+                if garm.holds(session) {
+                    self.violated(now, "I1", format!("session {session} is deleted, and the manager holds it"));
+                }
+            }
+            Act::Open => {}
+        }
+    }
+
+    /// The write has had its effect. Whether it has disabled a set.
+    pub(crate) fn arrived(&mut self, act: &Act, was_enabled: Option<bool>, world: &World) -> bool {
+        match act {
+            Act::Enable(set, to) => {
+                let is = world.garm(0).unwrap().is_enabled(*set);
+                let by_us = was_enabled == Some(true) && !is && !to;
+                if by_us {
+                    self.by_us.insert(*set, Span::ZERO);
+                } else if is {
+                    self.by_us.remove(set);
+                    self.by_person.remove(set);
+                }
+                by_us
+            }
+            Act::Open => {
+                for record in open_sessions_of_ours(world) {
+                    self.ours.entry(record.clone()).or_insert(Span::ZERO);
+                }
+                false
+            }
+            Act::Delete(_) => false,
+        }
+    }
+
+    /// Looks at the whole; `calm` when the medic lives and everything answers it.
+    pub(crate) fn look(&mut self, world: &World, calm: bool, now: Wall) {
+        self.checks += 1;
+        let garm = world.garm(0).unwrap();
+        let calm = calm && garm.is_up();
+        let before = self.looked.replace(now).unwrap_or(now);
+        let elapsed = if calm && self.was_calm { now.since(before) } else { Span::ZERO };
+        self.was_calm = calm;
+        if !self.by_us.is_empty() {
+            self.by_us.retain(|set, _| !garm.is_enabled(*set));
+            for set in outlasted(&mut self.by_us, elapsed, DISABLED_LIMIT) {
+                let what = format!("set {set} is disabled by us for more than {DISABLED_LIMIT}: {:?}", self.journal);
+                self.violated(now, "I3", what);
+            }
+        }
+        if !self.ours.is_empty() {
+            let open: BTreeSet<_> = open_sessions_of_ours(world).cloned().collect();
+            self.ours.retain(|session, _| open.contains(session));
+            for session in outlasted(&mut self.ours, elapsed, OURS_LIMIT) {
+                let what = format!("our session {session} is open for more than {OURS_LIMIT}: {:?}", self.journal);
+                self.violated(now, "I7", what);
+            }
+        }
+    }
+
+    /// No treatment is open.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.journal.is_empty()
+    }
+
+    /// Whether something is there that must not last.
+    pub(crate) fn is_tense(&self) -> bool {
+        !self.by_us.is_empty() || !self.ours.is_empty()
+    }
+
+    /// Nobody is left behind: what must hold once everything has been calm for long.
+    pub(crate) fn rest(&mut self, world: &World, now: Wall) {
+        self.checks += 1;
+        let open = open_sessions_of_ours(world).count();
+        if open > 0 {
+            self.violated(now, "I7", format!("{open} sessions of ours are open"));
+        }
+        let disabled: Vec<_> = self.by_us.keys().copied().collect();
+        if !disabled.is_empty() {
+            self.violated(now, "I3", format!("left disabled by us: {disabled:?}"));
+        }
+    }
+
+    /// Sets that a person wants to run.
+    pub(crate) fn wanted(&self, world: &World) -> Vec<ScaleSetId> {
+        let sets = world.garm(0).unwrap().scale_sets().map(|(set, _, _)| set);
+        sets.filter(|set| !self.by_person.contains(set)).collect()
+    }
+
+    /// Whether a lost disable of the set may still be on its way.
+    pub(crate) fn is_ambiguous(&self, set: ScaleSetId, now: Wall) -> bool {
+        self.journal.iter().filter(|row| row.set == set).any(|row| match &row.step {
+            Step::Disabling { sent: Some(sent), .. } | Step::DisableUnknown { sent, .. } => now.since(*sent) <= LATE,
+            _ => false,
+        })
+    }
+}
+
+/// Adds to what everything lasts; what lasts too long, told once.
+fn outlasted<K: Ord + Clone>(lasting: &mut Lasting<K>, elapsed: Span, limit: Span) -> Vec<K> {
+    let mut over = Vec::new();
+    for (what, span) in lasting {
+        *span = span.plus(elapsed);
+        if *span > limit {
+            over.push(what.clone());
+            *span = Span::ZERO;
+        }
+    }
+    over
+}
+
+fn open_sessions_of_ours(world: &World) -> impl Iterator<Item = &SessionId> {
+    let open = world.github.sessions().rev().take(200).filter(|session| session.ended.is_none());
+    open.filter(|session| session.opened_by.credential == "medic").map(|session| &session.session)
+}
+
+/// Whether a row of the journal announces the act.
+fn allows(row: &Treatment, act: &Act, world: &World) -> bool {
+    match (act, &row.step) {
+        (Act::Enable(set, false), Step::Disabling { sent: Some(_), .. })
+        | (Act::Enable(set, true), Step::Enabling { .. }) => row.set == *set,
+        (Act::Delete(session), Step::Deleting { session: named, .. } | Step::ProbeOpened { session: named, .. }) => {
+            session == named && (matches!(row.remedy, Remedy::SessionProbe) || is_managers(world, session))
+        }
+        (Act::Open, Step::ProbeOpening { .. }) => true,
+        _ => false,
+    }
+}
+
+fn is_managers(world: &World, session: &SessionId) -> bool {
+    world.github.sessions().rev().any(|record| record.session == *session && record.opened_by.credential == "garm")
+}
+
+fn scale_set_forge(world: &World, set: ScaleSetId) -> Option<scaleset_medic::model::ForgeId> {
+    world.garm(0)?.scale_sets().find(|(id, _, _)| *id == set).map(|(_, _, forge)| forge)
+}
