@@ -17,7 +17,7 @@ use crate::http::list::List;
 use crate::http::{ApiError, Bounds, Client, Effect, Response, Secret};
 use crate::model::{
     Controller, Enablement, FailureKind, Goroutines, Incarnation, Lingering, ManagerMetrics, Operation, ProbeFailure,
-    ScaleSet, ScaleSetId, Wall,
+    ScaleSet, ScaleSetId, Span, Wall,
 };
 use crate::probe::ports::ManagerSource;
 use crate::treat::ports::{ManagerWriter, WriteError};

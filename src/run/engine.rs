@@ -502,6 +502,7 @@ impl Engine {
             step_at: at,
             revived: None,
             holder: None,
+            refusal: None,
             ordered: None,
         })
     }
