@@ -94,6 +94,29 @@ impl Nagios {
     }
 }
 
+impl Nagios {
+    /// The exit code that becomes this one.
+    #[must_use]
+    pub const fn code(self) -> ExitCode {
+        match self {
+            Self::Ok => ExitCode::Well,
+            Self::Warning => ExitCode::Unverified,
+            Self::Critical => ExitCode::Unhealthy,
+            Self::Unknown => ExitCode::Blind,
+        }
+    }
+
+    /// How loud it is: a set that is seen to be ill outshouts what cannot be seen, and that a treatment under way.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Unknown => 2,
+            Self::Critical => 3,
+        }
+    }
+}
+
 impl From<ExitCode> for Nagios {
     fn from(code: ExitCode) -> Self {
         match code {
@@ -130,6 +153,8 @@ pub enum Treated {
     No,
     /// A treatment is still under way.
     Open,
+    /// A treatment has disabled it and cannot enable it again.
+    LeftDisabled,
     /// The last treatment ended so.
     Closed(Outcome),
 }
@@ -152,6 +177,20 @@ pub fn of_run(managers: &[ManagerEnd]) -> ExitCode {
     managers.iter().map(of_manager).max().unwrap_or(ExitCode::Blind)
 }
 
+/// The loudest of all sets and managers. The exit codes themselves rank otherwise: there a fault of one manager hides
+/// what is seen of another.
+#[must_use]
+pub fn nagios_of_run(managers: &[ManagerEnd]) -> Nagios {
+    let of = |end: &ManagerEnd| match end {
+        ManagerEnd::Seen(sets) => {
+            let sets = sets.iter().map(|(diagnosis, treated)| Nagios::from(of_set(*diagnosis, *treated)));
+            sets.max_by_key(|nagios| nagios.rank()).unwrap_or(Nagios::Ok)
+        }
+        ManagerEnd::Unseen | ManagerEnd::LeaseHeld => Nagios::Unknown,
+    };
+    managers.iter().map(of).max_by_key(|nagios| nagios.rank()).unwrap_or(Nagios::Unknown)
+}
+
 fn of_manager(end: &ManagerEnd) -> ExitCode {
     match end {
         ManagerEnd::Seen(sets) => {
@@ -167,6 +206,7 @@ fn of_manager(end: &ManagerEnd) -> ExitCode {
 #[must_use]
 pub const fn of_set(diagnosis: Diagnosis, treated: Treated) -> ExitCode {
     match (diagnosis, treated) {
+        (_, Treated::LeftDisabled) => ExitCode::Unhealthy,
         (_, Treated::Open) | (Diagnosis::DisabledByMedic, _) => ExitCode::Unverified,
         (Diagnosis::Listening | Diagnosis::Disabled | Diagnosis::Settling, _) => ExitCode::Well,
         (Diagnosis::Unknown, _) => ExitCode::Blind,
@@ -235,6 +275,25 @@ mod tests {
             (Unknown, No, ExitCode::Blind),
         ] {
             assert_eq!(of_set(diagnosis, treated), code, "{diagnosis} {treated:?}");
+        }
+    }
+
+    #[test]
+    fn a_monitor_hears_of_sets_that_are_ill_whatever_else_cannot_be_seen_or_is_treated() {
+        let ill = (Diagnosis::HeldElsewhere, Treated::No);
+        let open = (Diagnosis::ConflictAbandoned, Treated::Open);
+        let left = (Diagnosis::DisabledByMedic, Treated::LeftDisabled);
+        for (managers, nagios) in [
+            (vec![ManagerEnd::Seen(vec![ill]), ManagerEnd::Unseen], Nagios::Critical),
+            (vec![ManagerEnd::Seen(vec![open, ill])], Nagios::Critical),
+            (vec![ManagerEnd::Seen(vec![open]), ManagerEnd::Unseen], Nagios::Unknown),
+            (vec![ManagerEnd::Seen(vec![open, left])], Nagios::Critical),
+            (vec![ManagerEnd::Seen(vec![open])], Nagios::Warning),
+            (vec![ManagerEnd::Seen(vec![])], Nagios::Ok),
+            (vec![], Nagios::Unknown),
+        ] {
+            assert_eq!(nagios_of_run(&managers), nagios, "{managers:?}");
+            assert_eq!(Nagios::from(nagios.code()), nagios);
         }
     }
 

@@ -46,7 +46,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus) -> String {
     for evidence in &finding.evidence {
         let _ = writeln!(out, "  {}", words::evidence(evidence));
     }
-    let _ = writeln!(out, "\nDecision: {}", render::decision(set));
+    let _ = writeln!(out, "\nDecision: {}", render::decision(set, now));
     if let Decision::Withhold { guards, .. } = &set.decision {
         for held in guards {
             let _ =

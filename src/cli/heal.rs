@@ -12,7 +12,7 @@ use crate::exit::{ExitCode, Treated, of_set};
 use crate::export::words;
 use crate::model::order::{ORDER_LASTS, Order, OrderAnswer, Ordered};
 use crate::model::status::{ManagerStatus, SetStatus};
-use crate::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId};
+use crate::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId, Wall};
 use crate::run::assemble::{Shared, engines, real_carrier};
 use crate::store::{LeaseState, ManagerStore};
 use std::fmt::Write as _;
@@ -33,7 +33,7 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
         Some(session) => Ordered::DeleteSession { session: SessionId::new(session.as_str()) },
         None => Ordered::Heal,
     };
-    diagnostic(&evidence(name, set, &what, &store)?);
+    diagnostic(&evidence(name, set, &what, &store, status.at)?);
     if !args.yes && !confirmed(set)? {
         diagnostic("nothing was done\n");
         return Ok(ExitCode::Unhealthy);
@@ -56,14 +56,20 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
 }
 
 /// What a person should have seen before saying yes.
-fn evidence(name: &ManagerName, set: &SetStatus, what: &Ordered, store: &ManagerStore) -> Result<String, Failure> {
+fn evidence(
+    name: &ManagerName,
+    set: &SetStatus,
+    what: &Ordered,
+    store: &ManagerStore,
+    now: Wall,
+) -> Result<String, Failure> {
     let mut out = String::new();
     let finding = &set.finding;
     let _ = writeln!(out, "{} (id {} at {name}) is {} ({}):", set.name, set.id, finding.diagnosis, finding.confidence);
     for evidence in &finding.evidence {
         let _ = writeln!(out, "  {}", words::evidence(evidence));
     }
-    let _ = writeln!(out, "  by itself the medic would: {}", render::decision(set));
+    let _ = writeln!(out, "  by itself the medic would: {}", render::decision(set, now));
     if let Ordered::DeleteSession { session } = what {
         match store.session(session).map_err(Failure::internal)? {
             None => {

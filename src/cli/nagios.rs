@@ -22,8 +22,9 @@ pub(super) fn is_asked(mut arguments: impl Iterator<Item = OsString>) -> bool {
 }
 
 /// The whole line for a fleet.
-pub(super) fn line(status: &Status, code: ExitCode) -> String {
-    let incidents: Vec<_> = status.managers.iter().filter_map(|manager| manager.incident.as_deref()).collect();
+pub(super) fn line(status: &Status, nagios: Nagios) -> String {
+    let told = status.managers.iter().filter_map(|manager| Some((&manager.name, manager.incident.as_deref()?)));
+    let incidents: Vec<_> = told.map(|(manager, incident)| format!("{manager}: {incident}")).collect();
     let mut what = words::verdict(status);
     if !incidents.is_empty() {
         what = format!("{what}: {}", incidents.join("; "));
@@ -32,18 +33,18 @@ pub(super) fn line(status: &Status, code: ExitCode) -> String {
     let ill = sets().filter(|diagnosis| diagnosis.is_ill()).count();
     let unknown = sets().filter(|diagnosis| *diagnosis == Diagnosis::Unknown).count();
     let all = sets().count();
-    format!("{} | ill={ill};;0;0;{all} unknown={unknown};0;;0;{all}\n", head(code, &what))
+    format!("{} | ill={ill};;0;0;{all} unknown={unknown};0;;0;{all}\n", head(nagios, &what))
 }
 
 /// Ends a command without a fleet to tell of.
 pub(super) fn say(code: ExitCode, what: &str) -> Result<(), Failure> {
-    data(&(head(code, what) + "\n"))
+    data(&(head(code.into(), what) + "\n"))
 }
 
 /// The readable part; what would end it early, or start the numbers, is taken out.
-fn head(code: ExitCode, what: &str) -> String {
+fn head(nagios: Nagios, what: &str) -> String {
     let what: String = what.chars().map(|c| if c == '|' || c.is_control() { ' ' } else { c }).take(LINE).collect();
-    format!("SCALESETS {} - {what}", Nagios::from(code).word())
+    format!("SCALESETS {} - {what}", nagios.word())
 }
 
 #[cfg(test)]
@@ -52,8 +53,8 @@ mod tests {
 
     #[test]
     fn what_comes_from_outside_can_neither_end_the_line_nor_start_the_numbers() {
-        assert_eq!(head(ExitCode::Unhealthy, "a|b\nc"), "SCALESETS CRITICAL - a b c");
-        assert!(head(ExitCode::Blind, &"x".repeat(5000)).len() < 1100);
+        assert_eq!(head(Nagios::Critical, "a|b\nc"), "SCALESETS CRITICAL - a b c");
+        assert!(head(Nagios::Unknown, &"x".repeat(5000)).len() < 1100);
     }
 
     #[test]

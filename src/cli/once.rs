@@ -5,7 +5,7 @@ use super::output::{data, diagnostic};
 use super::render::{self, Look};
 use super::{Failure, medic, nagios};
 use crate::config::Config;
-use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
+use crate::exit::{ExitCode, ManagerEnd, Treated, nagios_of_run, of_run};
 use crate::model::status::ManagerStatus;
 use crate::model::{Decision, ManagerState, Span};
 use crate::run::assemble::{engines, real_carrier};
@@ -55,11 +55,14 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
         }
     };
     shared.lease.release();
-    let code = exit_code(&summary);
+    let ends = ends(&summary);
+    let code = of_run(&ends);
     match args.output {
         Output::Text if args.nagios => {
             let status = medic::document(config, summary.managers, clock.now().wall);
-            data(&nagios::line(&status, code))?;
+            let nagios = nagios_of_run(&ends);
+            data(&nagios::line(&status, nagios))?;
+            return Ok(nagios.code());
         }
         Output::Text => data(&render::summary(&summary, code, clock.now().wall, Look::of_stdout(color)))?,
         Output::Json => {
@@ -78,7 +81,11 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
 /// The exit code of a whole run.
 #[must_use]
 pub fn exit_code(summary: &Summary) -> ExitCode {
-    of_run(&summary.managers.iter().map(|manager| manager_end(manager, summary)).collect::<Vec<_>>())
+    of_run(&ends(summary))
+}
+
+fn ends(summary: &Summary) -> Vec<ManagerEnd> {
+    summary.managers.iter().map(|manager| manager_end(manager, summary)).collect()
 }
 
 fn manager_end(manager: &ManagerStatus, summary: &Summary) -> ManagerEnd {
@@ -91,6 +98,7 @@ fn manager_end(manager: &ManagerStatus, summary: &Summary) -> ManagerEnd {
         let last = summary.closed.iter().filter(|(name, closed)| *name == manager.name && closed.set == set.id);
         let last = last.max_by_key(|(_, closed)| (closed.step_at, closed.id)).and_then(|(_, closed)| closed.outcome());
         let treated = match last {
+            _ if set.left_disabled.is_some() => Treated::LeftDisabled,
             _ if open => Treated::Open,
             Some(outcome) => Treated::Closed(outcome),
             None => Treated::No,

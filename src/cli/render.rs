@@ -62,7 +62,8 @@ pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) 
 /// One manager: a headline, the incident if there is one, what cannot be seen, and a table of its sets.
 pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> String {
     let mut out = format!("{}: {}", manager.name, manager.state);
-    if let Some(incarnation) = manager.incarnation {
+    let is_up = matches!(manager.state, ManagerState::Up | ManagerState::Restarted);
+    if let Some(incarnation) = manager.incarnation.filter(|_| is_up) {
         let _ = write!(out, ", up for {}", now.since(incarnation.0));
     }
     out.push('\n');
@@ -80,7 +81,7 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> St
             let _ = writeln!(out, "  {source} cannot be read: {why}");
         }
     }
-    if matches!(manager.state, ManagerState::Up | ManagerState::Restarted) || !manager.sets.is_empty() {
+    if is_up || !manager.sets.is_empty() {
         out.push_str(&table(&manager.sets, now, look));
     }
     out
@@ -143,7 +144,7 @@ fn cells(set: &SetStatus, now: Wall) -> [String; 6] {
         entity,
         format!("{mark}{}{sure}", set.finding.diagnosis),
         now.since(set.finding.since).to_string(),
-        decision(set),
+        decision(set, now),
     ]
 }
 
@@ -166,20 +167,28 @@ fn wrapped(text: &str, room: usize) -> Vec<String> {
 }
 
 /// A decision in a few words.
-pub(super) fn decision(set: &SetStatus) -> String {
+pub(super) fn decision(set: &SetStatus, now: Wall) -> String {
     match &set.decision {
         Decision::Leave if set.enabled == Enablement::Disabled => "left alone: disabled by a person".to_owned(),
         Decision::Leave => "nothing to do".to_owned(),
-        Decision::Watch { waiting, until: Some(until) } => format!("waits: {waiting}, until {until}"),
-        Decision::Watch { waiting, until: None } => format!("waits: {waiting}"),
-        Decision::Escalate { escalation } => format!("needs a person: {}", escalation.as_str()),
+        Decision::Watch { waiting, until: Some(until) } => {
+            format!("waits: {}, until {}", words::waiting(*waiting), until.near(now))
+        }
+        Decision::Watch { waiting, until: None } => format!("waits: {}", words::waiting(*waiting)),
+        Decision::Escalate { escalation } => format!("needs a person: {}", words::escalation(escalation)),
         Decision::Withhold { remedy, guards } => {
             let guards: Vec<_> = guards.iter().map(|held| format!("{} ({})", held.guard, held.value)).collect();
             format!("{} withheld by {}", remedy_words(remedy), guards.join(", "))
         }
-        Decision::Act { remedy, .. } => format!("{} begins", remedy_words(remedy)),
+        Decision::Act { remedy, .. } => format!("{} is due", remedy_words(remedy)),
         Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
-            Some(row) => format!("{} under way: {}", row.remedy, row.state),
+            Some(_) if set.left_disabled.is_some() => {
+                format!(
+                    "LEFT DISABLED: {}",
+                    set.left_disabled.as_ref().map_or_else(String::new, |left| words::left_disabled(left, now))
+                )
+            }
+            Some(row) => format!("{} under way: {}", row.remedy, words::progress(row, now)),
             None => format!("treatment {treatment} under way"),
         },
     }

@@ -6,8 +6,8 @@ use super::picture::{By, known_manager, picture};
 use super::render::{self, Look};
 use super::{Failure, nagios};
 use crate::config::Config;
-use crate::exit::{ExitCode, ManagerEnd, Treated, of_run};
-use crate::model::status::{ManagerStatus, Status};
+use crate::exit::{ExitCode, ManagerEnd, Treated, nagios_of_run, of_run};
+use crate::model::status::{ManagerStatus, SetStatus, Status};
 use crate::model::{Decision, ManagerState};
 use std::fmt::Write as _;
 
@@ -21,9 +21,9 @@ pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<Ex
             status.not_looked_at.retain(|manager| manager.as_str() == name);
         }
         if args.nagios {
-            let code = code(&status);
-            data(&nagios::line(&status, code))?;
-            return Ok(code);
+            let nagios = nagios_of_run(&ends(&status));
+            data(&nagios::line(&status, nagios))?;
+            return Ok(nagios.code());
         }
         let text = match args.output {
             Output::Text => text(&status, Look::of_stdout(color)),
@@ -39,7 +39,7 @@ pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<Ex
         if by == By::Ourselves {
             diagnostic("no medic runs here; this is what one short look shows\n");
         }
-        return Ok(code(&status));
+        return Ok(of_run(&ends(&status)));
     }
 }
 
@@ -53,9 +53,9 @@ fn text(status: &Status, look: Look) -> String {
     out
 }
 
-fn code(status: &Status) -> ExitCode {
+fn ends(status: &Status) -> Vec<ManagerEnd> {
     let waiting = status.not_looked_at.iter().map(|_| ManagerEnd::Unseen);
-    of_run(&status.managers.iter().map(end).chain(waiting).collect::<Vec<_>>())
+    status.managers.iter().map(end).chain(waiting).collect()
 }
 
 fn end(manager: &ManagerStatus) -> ManagerEnd {
@@ -63,7 +63,8 @@ fn end(manager: &ManagerStatus) -> ManagerEnd {
         ManagerState::Up | ManagerState::Restarted => {}
         ManagerState::Down | ManagerState::Unreachable => return ManagerEnd::Unseen,
     }
-    let treated = |decision: &Decision| match decision {
+    let treated = |set: &SetStatus| match &set.decision {
+        _ if set.left_disabled.is_some() => Treated::LeftDisabled,
         Decision::Treating { .. } => Treated::Open,
         Decision::Leave
         | Decision::Watch { .. }
@@ -71,5 +72,5 @@ fn end(manager: &ManagerStatus) -> ManagerEnd {
         | Decision::Withhold { .. }
         | Decision::Act { .. } => Treated::No,
     };
-    ManagerEnd::Seen(manager.sets.iter().map(|set| (set.finding.diagnosis, treated(&set.decision))).collect())
+    ManagerEnd::Seen(manager.sets.iter().map(|set| (set.finding.diagnosis, treated(set))).collect())
 }

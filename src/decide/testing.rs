@@ -87,6 +87,7 @@ pub(crate) fn open(id: u64, set: u64, opened: Wall, step: Step) -> Treatment {
         step_at: opened,
         revived: None,
         holder: None,
+        refusal: None,
         ordered: None,
     }
 }

@@ -281,6 +281,7 @@ pub(super) fn treatment(set: u64, at: Wall, step: Step) -> Treatment {
         step_at: at,
         revived: None,
         holder: None,
+        refusal: None,
         ordered: None,
     }
 }

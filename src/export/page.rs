@@ -169,7 +169,7 @@ fn show_table(page: &mut String, manager: &ManagerStatus, now: Wall) {
 
 fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wall) {
     let finding = &set.finding;
-    let (class, sign) = sign(finding.diagnosis);
+    let (class, sign) = if set.left_disabled.is_some() { ("bad", "✖") } else { sign(finding.diagnosis) };
     let entity = set.entity.as_ref().map_or_else(String::new, |of| format!(" of {}", escape(&of.to_string())));
     let disabled = if set.enabled == Enablement::Disabled { ", disabled" } else { "" };
     let _ = writeln!(
@@ -183,7 +183,7 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
         "<td role=\"cell\" data-label=\"State\"><span class=\"state {class}\"><span aria-hidden=\"true\">{sign}</span> {}\
          </span><br><small>{} ({})</small></td>",
         finding.diagnosis,
-        words::diagnosis(finding.diagnosis),
+        words::state(set),
         words::confidence(finding.confidence)
     );
     let ill = match finding.ill_since {
@@ -213,6 +213,9 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
 
 /// What will be done when, what holds it back, and why nothing stronger is done.
 fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wall) {
+    if let Some(left) = &set.left_disabled {
+        let _ = write!(page, "<strong>Left disabled</strong>: {}<br>", escape(&words::left_disabled(left, now)));
+    }
     match &set.decision {
         Decision::Withhold { remedy, guards } => {
             let _ = write!(page, "would {}, but is held back:<ul>", words::remedy(remedy.kind()));
@@ -226,7 +229,7 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
         Decision::Treating { treatment } => {
             page.push_str(&escape(&words::decision(&set.decision)));
             if let Some(row) = set.treatments.iter().find(|row| row.id == *treatment) {
-                let _ = write!(page, ": {}", escape(words::step(&row.state)));
+                let _ = write!(page, ": {}", escape(&words::progress(row, now)));
             }
         }
         Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Act { .. } => {

@@ -1,11 +1,12 @@
 //! What people read: findings, evidence, decisions and sources in plain sentences. One place, for the page and for the
 //! command line alike. Dates are UTC.
 
-use crate::model::status::{ManagerStatus, Status};
+use crate::model::status::{LeftDisabled, ManagerStatus, SetStatus, Status, TreatmentSummary};
 use crate::model::{
     Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, Pause, PauseScope,
     RemedyKind, Source, Span, Waiting, Wall,
 };
+use std::fmt::Write as _;
 
 /// The fleet in one sentence, without its full stop.
 #[must_use]
@@ -125,6 +126,41 @@ pub fn step(label: &str) -> &str {
         "held" => "somebody holds a session",
         "unheld" => "nobody held a session",
         other => other,
+    }
+}
+
+/// As [`step`], with how often it was tried and what came back.
+#[must_use]
+pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
+    let mut words = step(&row.state).to_owned();
+    if let Some(answer) = &row.answer {
+        let times = if row.tries == 1 { "once" } else { "times" };
+        let tries = if row.tries == 1 { times.to_owned() } else { format!("{} {times}", row.tries) };
+        let _ = write!(words, "; tried {tries}, the last answer: {answer}");
+        if let Some(next) = row.next_try.filter(|next| *next > now) {
+            let _ = write!(words, "; next try in {}", next.since(now));
+        }
+    }
+    words
+}
+
+/// A set that we disabled and cannot enable, without its name, and what a person can do.
+#[must_use]
+pub fn left_disabled(left: &LeftDisabled, now: Wall) -> String {
+    let answer = match &left.answer {
+        Some(answer) => format!("every enable fails ({} tries; the last answer: {answer})", left.tries),
+        None => "the manager cannot be asked to enable it".to_owned(),
+    };
+    format!("we disabled it {} ago, and {answer}; enable it by hand", now.since(left.since))
+}
+
+/// What a set's state means; one that we cannot enable again is no routine.
+#[must_use]
+pub const fn state(set: &SetStatus) -> &'static str {
+    if set.left_disabled.is_some() {
+        "a treatment has disabled it and cannot enable it again"
+    } else {
+        diagnosis(set.finding.diagnosis)
     }
 }
 

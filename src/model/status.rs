@@ -110,12 +110,26 @@ pub struct SetStatus {
     pub not_deleted: Vec<String>,
     /// What is done about it.
     pub decision: Decision,
+    /// While a treatment of ours has kept it disabled for longer than it may.
+    #[serde(default)]
+    pub left_disabled: Option<LeftDisabled>,
     /// Its instances.
     pub lingering: Lingering,
     /// Treatments left for it in the window.
     pub budget_remaining: u64,
     /// Its latest treatments, newest first.
     pub treatments: Vec<TreatmentSummary>,
+}
+
+/// A set that we disabled and could not enable again in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftDisabled {
+    /// Since when it has been disabled.
+    pub since: Wall,
+    /// How often the enable was tried.
+    pub tries: u32,
+    /// What came back last, in words; nothing while the manager cannot be asked.
+    pub answer: Option<String>,
 }
 
 /// A treatment, for people.
@@ -131,6 +145,15 @@ pub struct TreatmentSummary {
     pub state: String,
     /// In words.
     pub why: Option<String>,
+    /// How often its present step was tried, where it is one that is tried again.
+    #[serde(default)]
+    pub tries: u32,
+    /// What came back from the last try that failed, in words.
+    #[serde(default)]
+    pub answer: Option<String>,
+    /// When it is tried again.
+    #[serde(default)]
+    pub next_try: Option<Wall>,
 }
 
 impl From<&Treatment> for TreatmentSummary {
@@ -141,6 +164,9 @@ impl From<&Treatment> for TreatmentSummary {
             opened: treatment.opened,
             state: treatment.outcome().map_or_else(|| treatment.step.label().to_owned(), |o| o.as_str().to_owned()),
             why: treatment.why().map(str::to_owned),
+            tries: treatment.tries().map_or(0, |(tries, _)| tries),
+            answer: treatment.refusal.clone(),
+            next_try: treatment.tries().filter(|(tries, _)| *tries > 0).map(|(_, next)| next),
         }
     }
 }

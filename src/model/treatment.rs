@@ -59,6 +59,9 @@ pub struct Treatment {
     /// Who holds the set's session, where the refusal of a session probe named it.
     #[serde(default)]
     pub holder: Option<Owner>,
+    /// What came back from the last attempt at its present step, in words, where that did not succeed.
+    #[serde(default)]
+    pub refusal: Option<String>,
     /// The person's order that it carries out, if not our own decision.
     #[serde(default)]
     pub ordered: Option<OrderId>,
@@ -215,6 +218,22 @@ impl Treatment {
                 | Step::Disabled { .. }
                 | Step::Enabling { .. }
         )
+    }
+
+    /// How often its present step was tried, and when it is tried next, where it is one that is tried again.
+    #[must_use]
+    pub const fn tries(&self) -> Option<(u32, Wall)> {
+        match &self.step {
+            Step::Deleting { attempts, not_before, .. }
+            | Step::Enabling { attempts, not_before, .. }
+            | Step::ProbeOpened { attempts, not_before, .. } => Some((*attempts, *not_before)),
+            Step::Disabling { .. }
+            | Step::DisableUnknown { .. }
+            | Step::Disabled { .. }
+            | Step::Verifying
+            | Step::ProbeOpening { .. }
+            | Step::Closed { .. } => None,
+        }
     }
 
     /// Whether it counts against `max_in_flight`: acting, or acted and not yet revived.

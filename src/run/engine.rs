@@ -526,6 +526,7 @@ impl Engine {
             step_at: at,
             revived: None,
             holder: None,
+            refusal: None,
             ordered: None,
         })
     }

@@ -3,6 +3,7 @@
 
 use super::report::Picture;
 use crate::diagnose::{CRASH_LOOP, LOOP_WINDOW};
+use crate::export::words;
 use crate::model::status::{SetStatus, TreatmentSummary};
 use crate::model::{Decision, Diagnosis, ManagerState, Outcome, RestartKind, Span, Waiting, Wall};
 use std::fmt::Write as _;
@@ -11,9 +12,13 @@ use std::fmt::Write as _;
 pub(super) fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) -> Option<String> {
     let (manager, restart) = (picture.fleet.manager, picture.restart);
     let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
+    let now = picture.fleet.at.wall;
     let manager_words = match manager {
-        ManagerState::Down => Some("GARM does not answer: connections are refused".to_owned()),
-        ManagerState::Unreachable => Some("GARM cannot be asked".to_owned()),
+        ManagerState::Down => Some(away("GARM refuses connections", sets, now)),
+        ManagerState::Unreachable => {
+            let kind = picture.sweep.scale_sets.failure().map(|failure| format!(" ({})", failure.kind));
+            Some(away(&format!("GARM cannot be asked{}", kind.unwrap_or_default()), sets, now))
+        }
         ManagerState::Up | ManagerState::Restarted => None,
     };
     if ill.is_empty() {
@@ -34,8 +39,21 @@ pub(super) fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[S
         format!("it restarted {} times within {within}: a crash loop; see its log", picture.fleet.restarts)
     });
     let since = restart.map(|(_, at)| at).filter(|_| restart_words.is_some()).or(began);
-    let words = sets_in_words(sets, &ill, began, since, lifetimes);
+    let words = sets_in_words(sets, &ill, began, since, lifetimes, picture.fleet.at.wall);
     Some([manager_words, restart_words, loop_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
+/// A manager that is away: since when, for how many sets, and what follows.
+fn away(what: &str, sets: &[SetStatus], now: Wall) -> String {
+    let unseen: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).collect();
+    let since = unseen.iter().map(|set| set.finding.since).min();
+    let since = since.map_or_else(String::new, |at| format!(" since {} ({})", at.near(now), now.since(at)));
+    let sets = match unseen.as_slice() {
+        [] => "none of its sets is known".to_owned(),
+        [only] => format!("its set {} cannot be judged", only.name),
+        several => format!("its {} sets cannot be judged", several.len()),
+    };
+    format!("{what}{since}; {sets}, and nothing is done until it answers; see `scaleset-medic doctor`")
 }
 
 /// How many sets are ill since when and why, who was healed `since`, and what is done about the others.
@@ -45,30 +63,44 @@ fn sets_in_words(
     began: Option<Wall>,
     since: Option<Wall>,
     lifetimes: Option<&str>,
+    now: Wall,
 ) -> String {
     let enabled = sets.iter().filter(|set| set.finding.diagnosis != Diagnosis::Disabled).count();
-    let mut words = format!("{} of {enabled} sets cannot receive jobs", ill.len());
+    let mut told = format!("{} of {enabled} sets cannot receive jobs", ill.len());
     if let Some(began) = began {
-        let _ = write!(words, " since {began}");
+        let _ = write!(told, " since {began}");
     }
     let refused = ill.iter().all(|set| is_refused(set.finding.diagnosis));
     if refused {
-        words.push_str(", because GitHub refuses their sessions");
+        told.push_str(", because GitHub refuses their sessions");
     }
     let healed: Vec<_> = sets.iter().filter(|set| set.is_healthy() && was_healed(set, since)).collect();
     if !healed.is_empty() {
-        let _ = write!(words, "; {} healed", who(&healed, "is", "are"));
+        let _ = write!(told, "; {} healed", who(&healed, "is", "are"));
+    }
+    // What we have brought about ourselves, and cannot mend, comes first.
+    let left: Vec<_> = sets.iter().filter_map(|set| Some((set, set.left_disabled.as_ref()?))).collect();
+    match left.as_slice() {
+        [] => {}
+        [(set, left)] => {
+            let _ = write!(told, "; {} is left disabled: {}", set.name, words::left_disabled(left, now));
+        }
+        several => {
+            let sets: Vec<_> = several.iter().map(|(set, _)| *set).collect();
+            let _ = write!(told, "; {} left disabled by our treatments: enable them by hand", who(&sets, "is", "are"));
+        }
     }
     for (decided, one, many, what) in GROUPS {
-        let group: Vec<_> = ill.iter().copied().filter(|set| decided(&set.decision)).collect();
+        let group = ill.iter().copied().filter(|set| set.left_disabled.is_none() && decided(&set.decision));
+        let group: Vec<_> = group.collect();
         if !group.is_empty() {
-            let _ = write!(words, "; {} {what}", who(&group, one, many));
+            let _ = write!(told, "; {} {what}", who(&group, one, many));
         }
     }
     if let (true, Some(measured)) = (refused, lifetimes) {
-        let _ = write!(words, "; {measured}");
+        let _ = write!(told, "; {measured}");
     }
-    words
+    told
 }
 
 /// What can be done about a set, as an incident is told: which decisions, "is" and "are", and the words.
@@ -130,6 +162,7 @@ fn cause(picture: &Picture<'_>, restarted: Wall, sets: &[SetStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::status::LeftDisabled;
 
     fn set(name: &str, diagnosis: &str, decision: &serde_json::Value, healed_at: Option<u64>) -> SetStatus {
         let treatments: Vec<_> = healed_at
@@ -150,7 +183,7 @@ mod tests {
 
     fn told(sets: &[SetStatus], lifetimes: Option<&str>) -> String {
         let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
-        sets_in_words(sets, &ill, Some(Wall(60_000)), Some(Wall(50_000)), lifetimes)
+        sets_in_words(sets, &ill, Some(Wall(60_000)), Some(Wall(50_000)), lifetimes, Wall(260_000))
     }
 
     #[test]
@@ -169,6 +202,32 @@ mod tests {
             "1 of 4 sets cannot receive jobs since 00:01:00, because GitHub refuses their sessions; set-b and set-c are \
              healed; set-a waits for a stale session to end; GitHub has kept such sessions 61\u{2013}92 s here"
         );
+    }
+
+    #[test]
+    fn a_set_that_we_cannot_enable_again_is_no_routine() {
+        let treated = serde_json::json!({"decision": "treating", "treatment": 4});
+        let mut sets =
+            [set("set-a", "disabled_by_medic", &treated, None), set("set-b", "conflict_abandoned", &treated, None)];
+        sets[0].left_disabled =
+            Some(LeftDisabled { since: Wall(60_000), tries: 11, answer: Some("HTTP 500".to_owned()) });
+        assert_eq!(
+            told(&sets, None),
+            "2 of 2 sets cannot receive jobs since 00:01:00; set-a is left disabled: we disabled it 3 min 20 s ago, and \
+             every enable fails (11 tries; the last answer: HTTP 500); enable it by hand; set-b is under treatment"
+        );
+    }
+
+    #[test]
+    fn a_manager_that_is_away_is_told_with_since_when_for_whom_and_what_follows() {
+        let leave = serde_json::json!({"decision": "leave"});
+        let sets = [set("a", "unknown", &leave, None), set("b", "unknown", &leave, None)];
+        assert_eq!(
+            away("GARM refuses connections", &sets, Wall(90_000)),
+            "GARM refuses connections since 00:00:00 (1 min 30 s); its 2 sets cannot be judged, and nothing is done until \
+             it answers; see `scaleset-medic doctor`"
+        );
+        assert!(away("GARM cannot be asked", &[], Wall(0)).contains("none of its sets is known"));
     }
 
     #[test]

@@ -8,12 +8,13 @@ use crate::decide::order::in_words;
 use crate::decide::stale::newest_is_stale;
 use crate::diagnose::{Fleet, ProbeAnswer};
 use crate::model::session::LedgerSession;
-use crate::model::status::{ManagerStatus, SetStatus, SourceState, TreatmentSummary};
+use crate::model::status::{LeftDisabled, ManagerStatus, SetStatus, SourceState, TreatmentSummary};
 use crate::model::{
-    Decision, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, Pause, RemedyKind, ScaleSet, ScaleSetId,
-    Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
+    Decision, Diagnosis, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, Pause, RemedyKind, ScaleSet,
+    ScaleSetId, Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
 };
 use crate::probe::ports::BrokerSource;
+use crate::treat::machine::LONGEST_WAIT;
 use std::collections::BTreeMap;
 
 /// How many of the latest measured lifetimes are summed up.
@@ -196,10 +197,22 @@ fn set_status(
         finding: finding.clone(),
         not_deleted: not_deleted(picture, set, finding),
         decision,
+        left_disabled: left_disabled(picture, finding, rows),
         lingering: lingering.unwrap_or_default(),
         budget_remaining: u64::from(policy.set_budget).saturating_sub(used),
         treatments: rows.iter().rev().take(TREATMENTS_SHOWN).map(|row| TreatmentSummary::from(*row)).collect(),
     }
+}
+
+/// Whether a treatment has kept the set disabled for longer than the policy allows, and the enable does not help.
+fn left_disabled(picture: &Picture<'_>, finding: &Finding, rows: &[&Treatment]) -> Option<LeftDisabled> {
+    let row = rows.iter().rev().find(|row| row.may_have_disabled())?;
+    let since = if finding.diagnosis == Diagnosis::DisabledByMedic { finding.since } else { row.step_at };
+    let (passed, limit) = (picture.fleet.at.wall.since(since), picture.parts.policy.disabled_limit);
+    // At the limit itself the enable is only begun.
+    let is_late = passed >= if row.refusal.is_some() { limit } else { limit.plus(LONGEST_WAIT) };
+    let tries = row.tries().map_or(0, |(tries, _)| tries);
+    is_late.then(|| LeftDisabled { since, tries, answer: row.refusal.clone() })
 }
 
 /// Why the session of a set that is ill is not deleted.

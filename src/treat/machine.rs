@@ -175,7 +175,9 @@ pub(super) fn note(treatment: &Treatment, note: String) -> Transition {
 pub(super) fn go(treatment: &Treatment, step: Step, now: Wall, note: impl Into<String>) -> Transition {
     let same = std::mem::discriminant(&step) == std::mem::discriminant(&treatment.step);
     let step_at = if same { treatment.step_at } else { now };
-    Transition { treatment: Treatment { step, step_at, ..treatment.clone() }, effect: None, note: Some(note.into()) }
+    let refusal = treatment.refusal.clone().filter(|_| same);
+    let treatment = Treatment { step, step_at, refusal, ..treatment.clone() };
+    Transition { treatment, effect: None, note: Some(note.into()) }
 }
 
 /// Ends.

@@ -209,9 +209,12 @@ pub(super) fn enabling(
     input: Input<'_>,
     now: Wall,
 ) -> Transition {
-    let again = |attempts: u32, retry_at: Option<Wall>, note: String| {
+    // What came back is kept for people: nobody else can enable the set while they do not know.
+    let again = |attempts: u32, retry_at: Option<Wall>, note: String, refusal: String| {
         let not_before = next_undo(attempts, retry_at, now);
-        go(treatment, Step::Enabling { ours: ours.clone(), attempts, not_before }, now, note)
+        let mut next = go(treatment, Step::Enabling { ours: ours.clone(), attempts, not_before }, now, note);
+        next.treatment.refusal = Some(refusal);
+        next
     };
     match input {
         Input::Sweep(view) => match compare(treatment, ours, &view, now) {
@@ -231,10 +234,14 @@ pub(super) fn enabling(
             attempts.saturating_add(1),
             error.retry_at,
             format!("the set cannot be read before it is enabled: {error}"),
+            error.to_string(),
         ),
         Input::Answer(Answer::Enabled(Ok(set))) => match set.enabled {
             Enablement::Enabled => go(treatment, Step::Verifying, now, "enabled"),
-            Enablement::Disabled => again(attempts, None, "the answer to the enable shows the set disabled".to_owned()),
+            Enablement::Disabled => {
+                let shown = "the answer to the enable shows the set disabled".to_owned();
+                again(attempts, None, shown.clone(), shown)
+            }
         },
         Input::Answer(Answer::Enabled(Err(error))) => {
             let reason = failure(&error);
@@ -243,7 +250,8 @@ pub(super) fn enabling(
                     close(treatment, Outcome::Yielded, now, GONE)
                 }
                 WriteError::NotApplied(_) | WriteError::Unknown(_) => {
-                    again(attempts, reason.retry_at, format!("the enable is tried again: {reason}"))
+                    let refusal = reason.to_string();
+                    again(attempts, reason.retry_at, format!("the enable is tried again: {reason}"), refusal)
                 }
             }
         }

@@ -345,6 +345,7 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         step_at: NOW.minus(Span::mins(1)),
         revived: None,
         holder: None,
+        refusal: None,
         ordered: None,
     };
     let bad = || Step::Closed { outcome: Outcome::Unverified, why: String::new() };

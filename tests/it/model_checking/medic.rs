@@ -368,6 +368,7 @@ impl Desk<'_> {
             step: machine::begin(&act.remedy, set, at),
             step_at: at,
             holder: None,
+            refusal: None,
             ordered: None,
             revived: None,
         };
