@@ -1,10 +1,11 @@
 //! What a sweep costs beside its input and output: diagnose + decide for ten thousand scale sets.
 //!
 //! `cargo bench --bench core` prints the median time of a sweep and its allocations, for a fleet that is well, one that
-//! has just crashed, and at three sizes; `-- SETS` only one size. For instructions:
-//! build with `CARGO_PROFILE_BENCH_STRIP=none`, then
-//! `valgrind --tool=callgrind --toggle-collect='*sweep_once*' target/release/deps/core-* 10000`.
+//! has just crashed, and at three sizes; `-- SETS` only one size. `-- instructions SETS` counts the instructions of a
+//! sweep instead: it runs itself under callgrind (Debian's `valgrind`), which no other work of the machine disturbs.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on has failed")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 use scaleset_medic::decide::policy::{Mode, Policy};
 use scaleset_medic::decide::{self, Input};
@@ -17,6 +18,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,7 +55,16 @@ struct Cost {
 
 fn main() {
     let asked: Vec<u64> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    let says = |said: &str| std::env::args().any(|word| word == said);
+    if let (true, &[sets, situation, sweeps]) = (says("sweeps"), asked.as_slice()) {
+        under_callgrind(sets, situation, sweeps);
+        return;
+    }
     let sizes = if asked.is_empty() { vec![500, 10_000, 50_000] } else { asked };
+    if says("instructions") {
+        instructions(&sizes);
+        return;
+    }
     println!("diagnose + decide, the middle of {SWEEPS} sweeps\n");
     println!(
         "| sets | situation | best | middle | per set | allocations | per set | bytes |\n|---:|---|---:|---:|---:|---:|---:|---:|"
@@ -71,6 +82,46 @@ fn main() {
                 bytes / 1024
             );
         }
+    }
+}
+
+/// Sweeps under callgrind in the shorter and the longer of two runs: their difference leaves out what only the first
+/// sweeps do.
+const COUNTED: [u64; 2] = [4, 8];
+
+fn instructions(sizes: &[u64]) {
+    println!("diagnose + decide, instructions of a sweep by callgrind\n");
+    println!("| sets | situation | instructions | per set |\n|---:|---|---:|---:|");
+    for sets in sizes {
+        for (number, (_, name)) in (0_u64..).zip(SITUATIONS) {
+            let [few, many] = COUNTED.map(|sweeps| collected(*sets, number, sweeps));
+            let sweep = many.saturating_sub(few) / (COUNTED[1] - COUNTED[0]);
+            println!("| {sets} | {name} | {:.2} M | {} |", sweep as f64 / 1e6, sweep / sets);
+        }
+    }
+}
+
+/// What callgrind counts within `sweep_once`.
+fn collected(sets: u64, situation: u64, sweeps: u64) -> u64 {
+    let itself = std::env::current_exe().expect("a path of this program");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--toggle-collect=*sweep_once*"])
+        .arg(itself)
+        .arg("sweeps")
+        .args([sets, situation, sweeps].map(|number| number.to_string()))
+        .output()
+        .expect("valgrind, which Debian's package of that name has");
+    let told = String::from_utf8_lossy(&output.stderr);
+    let count = told.lines().find_map(|line| line.split("Collected :").nth(1)?.trim().parse().ok());
+    count.unwrap_or_else(|| panic!("callgrind told no count:\n{told}"))
+}
+
+fn under_callgrind(sets: u64, situation: u64, sweeps: u64) {
+    let number = usize::try_from(situation).expect("a small number");
+    let mut manager = Manager::new(sets, SITUATIONS[number].0);
+    for n in 0..sweeps {
+        let sweep = manager.sweep(n);
+        manager.sweep_once(&sweep);
     }
 }
 

@@ -7,7 +7,7 @@
 //! `cargo bench --bench recovery` prints the table; `-- 4 50` only these numbers of sets, `-- 500 'pre-fix GARM, ledger'`
 //! only the ways of such a name; `-- growth 50` instead what a day of watching that many sets adds to the medic's store,
 //! with no crash and with one. `RECOVERY_POLICY` and `RECOVERY_PACE` are lines for `[policy]`, and for the tables of
-//! GARM and GitHub, in place of the defaults: to see what a limit costs.
+//! GARM and GitHub, in place of the defaults: to see what a limit costs. `RECOVERY_REQUESTS=1` lists what the medic asked.
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a bench that cannot go on has failed, and it prints")]
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use scaleset_medic::config::{Config, Depth, check};
 use scaleset_medic::export::metrics::Metrics;
 use scaleset_medic::export::server::Board;
 use scaleset_medic::garm::log::source::Reading;
-use scaleset_medic::http::{Bounds, Transport};
+use scaleset_medic::http::{Bounds, Response, Transport, TransportError};
 use scaleset_medic::lab::backend::DoorId;
 use scaleset_medic::lab::door_inproc::InprocTransport;
 use scaleset_medic::lab::garm::Generation;
@@ -29,6 +29,7 @@ use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::run::service::{self, Publisher};
 use scaleset_medic::store::Store;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -91,8 +92,27 @@ const WAYS: &[Way] = &[
     way("medic, post-fix GARM, ledger, limits for hundreds of sets", Generation::PostFix, Healer::MedicAtLarge),
 ];
 
+/// The medic's wires, with a count of what goes over them, by method and shape of the address.
+struct Counted {
+    wires: Arc<dyn Transport>,
+    requests: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+#[async_trait::async_trait]
+impl Transport for Counted {
+    async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
+        let address = format!("{}{}", request.uri().host().unwrap_or_default(), request.uri().path());
+        let parts = address.split('/').map(|part| if part.contains(|c: char| c.is_ascii_digit()) { "*" } else { part });
+        let kind = format!("{} {}", request.method(), parts.collect::<Vec<_>>().join("/"));
+        *self.requests.lock().expect("a count").entry(kind).or_default() += 1;
+        self.wires.send(request, bounds).await
+    }
+}
+
 /// What came of it.
 struct Outcome {
+    /// Of the medic's, from SIGKILL to the end.
+    requests: BTreeMap<String, usize>,
     /// The first, the middle and the last set that listens again, since SIGKILL.
     listening: [Option<Span>; 3],
     writes: usize,
@@ -127,6 +147,11 @@ fn main() {
                 "| {} | {first} | {half} | {all} | {ratio} | {} | {} |",
                 way.name, outcome.writes, outcome.crashes
             );
+            if std::env::var_os("RECOVERY_REQUESTS").is_some() {
+                for (kind, count) in outcome.requests {
+                    println!("{count:7} {kind}");
+                }
+            }
             if began.elapsed().as_secs() > 60 {
                 eprintln_slow(way.name, began);
             }
@@ -199,6 +224,7 @@ struct Stage {
     password: String,
     sets: usize,
     dir: tempfile::TempDir,
+    requests: Arc<Mutex<BTreeMap<String, usize>>>,
     _pump: Pump,
 }
 
@@ -219,7 +245,7 @@ impl Stage {
         let dir = dir.expect("a directory");
         hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).expect("GARM's log");
         let sets = usize::try_from(sets).expect("a number of sets");
-        Self { _pump: Pump::start(&hub), hub, clock, password, sets, dir }
+        Self { _pump: Pump::start(&hub), hub, clock, password, sets, dir, requests: Arc::default() }
     }
 
     async fn run(self, healer: Healer) -> Outcome {
@@ -236,6 +262,7 @@ impl Stage {
         };
         self.clock.sleep(Span::secs(137)).await;
         assert_eq!(self.hub.with(|world, _| world.listening(0)), (self.sets, self.sets), "all is well at first");
+        self.requests.lock().expect("a count").clear();
         let killed = self.hub.with(|world, now| {
             world.kill(0, now);
             now
@@ -257,7 +284,8 @@ impl Stage {
         }
         let (writes, crashes) =
             self.hub.with(|world, _| world.garm(0).map_or((0, 0), |garm| (garm.writes().len(), garm.crashes())));
-        Outcome { listening, writes, crashes }
+        let requests = std::mem::take(&mut *self.requests.lock().expect("a count"));
+        Outcome { requests, listening, writes, crashes }
     }
 
     /// When the first, half, and all of the sets listen.
@@ -308,7 +336,8 @@ impl Stage {
         };
         let doors = InprocTransport::new(&self.hub);
         let doors = doors.at("garm.test:80", DoorId::Manager(0)).at("github.test:80", DoorId::Github);
-        let transport: Arc<dyn Transport> = Arc::new(doors);
+        let transport: Arc<dyn Transport> =
+            Arc::new(Counted { wires: Arc::new(doors), requests: Arc::clone(&self.requests) });
         let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None });
         let engines = engines(&config, &shared, &carrier).expect("engines");
         let publisher = Arc::new(Publisher {

@@ -4,7 +4,7 @@ use super::policy::{Mode, Policy};
 use super::recorded::Recorded;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind, Evidence, Fact,
+    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind, Evidence, EvidenceList, Fact,
     Finding, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now, Outcome, OwnQuota, Owner, Remedy,
     Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
@@ -47,7 +47,7 @@ pub(crate) fn finding(id: u64, diagnosis: Diagnosis, confidence: Confidence) -> 
         set: ScaleSetId(id),
         diagnosis,
         confidence,
-        evidence: Vec::new(),
+        evidence: EvidenceList::new(),
         since: mins(60),
         ill_since: diagnosis.is_ill().then_some(mins(60)),
         seen: 5,

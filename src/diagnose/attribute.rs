@@ -36,12 +36,19 @@ const RESTARTS: u64 = 3;
 pub(super) struct Question<'a> {
     /// Enabled sets of the scope that could hold a session.
     pub candidates: Vec<&'a ScaleSet>,
-    /// Those of them that their own evidence has decided.
-    pub decided: &'a BTreeMap<ScaleSetId, Found>,
+    /// Those of them that their own evidence has decided, in the order of their ids.
+    pub decided: &'a [(ScaleSetId, Found)],
     /// The scope's counters.
     pub scope: Option<&'a Scope>,
     /// Goroutine counts.
     pub goroutines: Option<Counted>,
+}
+
+impl Question<'_> {
+    fn decided(&self, set: &ScaleSet) -> Option<&Found> {
+        let at = self.decided.binary_search_by_key(&set.id, |(id, _)| *id).ok()?;
+        self.decided.get(at).map(|(_, found)| found)
+    }
 }
 
 /// Goroutine counts of this sweep.
@@ -55,21 +62,24 @@ pub(super) struct Counted {
     pub all: u32,
 }
 
-/// The sets' diagnoses by counting.
+/// Adds the sets' diagnoses by counting, in no order.
 pub(super) fn answer(
     scene: &Scene<'_>,
     question: &Question<'_>,
     memory: &BTreeMap<ScaleSetId, SetMemory>,
-) -> BTreeMap<ScaleSetId, Found> {
+    answers: &mut Vec<(ScaleSetId, Found)>,
+) {
     let open: Vec<&ScaleSet> =
-        question.candidates.iter().copied().filter(|set| !question.decided.contains_key(&set.id)).collect();
+        question.candidates.iter().copied().filter(|set| question.decided(set).is_none()).collect();
     let Some(count) = Count::of(scene, question) else {
-        return open.iter().map(|set| (set.id, unseen(scene))).collect();
+        answers.extend(open.iter().map(|set| (set.id, unseen(scene))));
+        return;
     };
     if let Some(found) = whole_scope(scene, question, &count) {
-        return open.iter().map(|set| (set.id, found.clone())).collect();
+        answers.extend(open.iter().map(|set| (set.id, found.clone())));
+        return;
     }
-    split(scene, &open, count.left_for(question), &count, memory)
+    split(scene, &open, count.left_for(question), &count, memory, answers);
 }
 
 /// What the counters say.
@@ -122,7 +132,7 @@ impl<'a> Count<'a> {
     /// What the sets that are decided already leave. One that is not polled well may hold a session or not.
     fn left_for(&self, question: &Question<'_>) -> Sessions {
         let (mut surely, mut perhaps) = (0_u64, 0_u64);
-        for found in question.candidates.iter().filter_map(|set| question.decided.get(&set.id)) {
+        for found in question.candidates.iter().filter_map(|set| question.decided(set)) {
             match found.diagnosis {
                 Diagnosis::Listening | Diagnosis::Deaf | Diagnosis::Starved => surely = surely.saturating_add(1),
                 Diagnosis::Evicted
@@ -203,22 +213,26 @@ fn split(
     sessions: Sessions,
     count: &Count<'_>,
     memory: &BTreeMap<ScaleSetId, SetMemory>,
-) -> BTreeMap<ScaleSetId, Found> {
+    found: &mut Vec<(ScaleSetId, Found)>,
+) {
     let number = |sets: &[&ScaleSet]| number_of(sets.len());
     if sessions.least >= number(open) {
-        return open.iter().map(|set| (set.id, listens(scene, count))).collect();
+        let listens = listens(scene, count);
+        found.extend(open.iter().map(|set| (set.id, listens.clone())));
+        return;
     }
     let known = |set: &ScaleSet| memory.get(&set.id);
     let held = |set: &ScaleSet| known(set).and_then(|m| m.verdict.as_ref()).filter(|v| v.holds(set, scene));
     let gave_up = |set: &ScaleSet| held(set).filter(|verdict| verdict.diagnosis != Diagnosis::Listening);
     if sessions.most == 0 {
         let tries = count.growing(scene.now);
-        let found = |set: &ScaleSet| match gave_up(set) {
+        let judged = |set: &ScaleSet| match gave_up(set) {
             // Somebody tries, but nothing of this set has changed.
             Some(verdict) if tries => still_given_up(scene, set, verdict, count),
             Some(_) | None => without_session(scene, set, known(set), count),
         };
-        return open.iter().map(|set| (set.id, found(set))).collect();
+        found.extend(open.iter().map(|set| (set.id, judged(set))));
+        return;
     }
     // Some listen and some do not: memory may tell them apart, and so may what we did.
     let ours = brought_back(scene, open, count, |set, first| {
@@ -228,16 +242,15 @@ fn split(
     });
     if !ours.is_empty() {
         let rest: Vec<&ScaleSet> = open.iter().copied().filter(|set| !ours.contains(&set.id)).collect();
-        let mut found: BTreeMap<_, _> = ours.iter().map(|id| (*id, listens(scene, count))).collect();
-        found.extend(split(scene, &rest, sessions.less(number_of(ours.len())), count, memory));
-        return found;
+        found.extend(ours.iter().map(|id| (*id, listens(scene, count))));
+        split(scene, &rest, sessions.less(number_of(ours.len())), count, memory, found);
+        return;
     }
     let (given_up, rest): (Vec<&ScaleSet>, Vec<&ScaleSet>) = open.iter().partition(|set| gave_up(set).is_some());
     let (listened, others): (Vec<&ScaleSet>, Vec<&ScaleSet>) =
         rest.iter().partition(|set| held(set).is_some_and(|verdict| verdict.diagnosis == Diagnosis::Listening));
-    let mut found = BTreeMap::new();
     for (set, verdict) in given_up.iter().filter_map(|set| Some((set, gave_up(set)?))) {
-        found.insert(set.id, still_given_up(scene, set, verdict, count));
+        found.push((set.id, still_given_up(scene, set, verdict, count)));
     }
     let left = sessions.less(number(&listened));
     if sessions.least >= number(&rest) {
@@ -251,7 +264,6 @@ fn split(
     } else {
         found.extend(rest.iter().map(|set| (set.id, cannot_tell(scene, set, known(set), sessions.most, &rest, count))));
     }
-    found
 }
 
 /// The sets whose treatments have done their part, if as many more sessions are open as there are such sets, and

@@ -215,7 +215,7 @@ fn is_same(known: &ScaleSet, seen: &ScaleSet) -> bool {
         && (endpoint.is_none() || known.endpoint == *endpoint)
 }
 
-fn unseen(sweep: &Sweep, fleet: &Fleet) -> BTreeMap<ScaleSetId, Found> {
+fn unseen(sweep: &Sweep, fleet: &Fleet) -> Vec<(ScaleSetId, Found)> {
     let fact = match sweep.scale_sets.failure() {
         Some(failure) => Fact::ManagerUnseen { kind: failure.kind },
         None => Fact::NothingToSee,
@@ -281,13 +281,14 @@ fn candidate_kind(set: &ScaleSet) -> Option<EntityKind> {
     }
 }
 
+/// One per set, in the order of their ids.
 fn judge(
     memory: &mut Memory,
     sweep: &Sweep,
     context: &Context<'_>,
     policy: &Policy,
     fleet: &Fleet,
-) -> BTreeMap<ScaleSetId, Found> {
+) -> Vec<(ScaleSetId, Found)> {
     let now = sweep.at.wall;
     let given_up = fleet.sets.values().filter(|set| has_given_up(memory, set)).count();
     let troubled = fleet.endpoints.values().any(|state| *state != EndpointState::Up);
@@ -312,25 +313,25 @@ fn judge(
         given_up: u32::try_from(given_up).unwrap_or(u32::MAX),
         now,
     };
-    let mut found = BTreeMap::new();
+    let mut found = Vec::with_capacity(fleet.sets.len());
     let mut candidates: BTreeMap<EntityKind, Vec<&ScaleSet>> = BTreeMap::new();
     for set in fleet.sets.values() {
         let known = remembered.entry(set.id).or_insert_with(|| SetMemory::fresh(now));
         note_revision(known, set, now);
-        if let Some(own) = rules::own_evidence(&scene, set, known) {
-            found.insert(set.id, own);
+        let own = rules::own_evidence(&scene, set, known);
+        let kind = candidate_kind(set);
+        if let Some(kind) = kind {
+            candidates.entry(kind).or_default().push(set);
         }
-        match candidate_kind(set) {
-            Some(kind) => candidates.entry(kind).or_default().push(set),
-            None if !found.contains_key(&set.id) => {
-                found.insert(set.id, not_created(now));
-            }
-            None => {}
+        match (own, kind) {
+            (Some(own), _) => found.push((set.id, own)),
+            (None, None) => found.push((set.id, not_created(now))),
+            (None, Some(_)) => {}
         }
     }
     let all: usize = candidates.values().map(Vec::len).sum();
     let all = u32::try_from(all).unwrap_or(u32::MAX);
-    let mut counted = BTreeMap::new();
+    let mut counted = Vec::with_capacity(fleet.sets.len().saturating_sub(found.len()));
     for (kind, candidates) in candidates {
         let goroutines = goroutines.filter(|_| sweep.goroutines.known().is_some());
         let question = Question {
@@ -339,11 +340,12 @@ fn judge(
             scope: scene.scopes.get(&kind),
             goroutines: goroutines.map(|(counted, since)| Counted { now: counted, since, all }),
         };
-        counted.extend(attribute::answer(&scene, &question, remembered));
+        attribute::answer(&scene, &question, remembered, &mut counted);
     }
-    found.extend(counted);
-    for set in fleet.sets.values() {
-        let (Some(found), Some(known)) = (found.get_mut(&set.id), remembered.get_mut(&set.id)) else { continue };
+    found.append(&mut counted);
+    found.sort_unstable_by_key(|(id, _)| *id);
+    for (id, found) in &mut found {
+        let (Some(set), Some(known)) = (fleet.sets.get(id), remembered.get_mut(id)) else { continue };
         add_what_else_is_seen(&scene, set, known, found);
     }
     found
@@ -415,7 +417,7 @@ fn not_created(now: Wall) -> Found {
 }
 
 /// Holds what was found against what was known, and makes the findings.
-fn remember(memory: &mut Memory, found: BTreeMap<ScaleSetId, Found>, policy: &Policy, fleet: &mut Fleet) {
+fn remember(memory: &mut Memory, found: Vec<(ScaleSetId, Found)>, policy: &Policy, fleet: &mut Fleet) {
     let now = fleet.at.wall;
     for (id, mut found) in found {
         let set = memory.sets.entry(id).or_insert_with(|| SetMemory::fresh(now));

@@ -13,10 +13,11 @@ use super::{Context, ProbeAnswer, log};
 use crate::decide::policy::Policy;
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, EndpointName, Entity, EntityKind, Evidence, Fact, ForgeId, ForgeSet,
-    ForgeStatistics, Generation, Goroutines, Incarnation, ManagerMetrics, Owner, ProbeFailure, ScaleSet, ScaleSetId,
-    Seen, Source, Span, Sweep, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, EndpointName, Entity, EntityKind, Evidence, EvidenceList, Fact, ForgeId,
+    ForgeSet, ForgeStatistics, Generation, Goroutines, Incarnation, ManagerMetrics, Owner, ProbeFailure, ScaleSet,
+    ScaleSetId, Seen, Source, Span, Sweep, Wall, WorkerState,
 };
+use smallvec::smallvec;
 use std::collections::BTreeMap;
 
 /// A listener's first poll completes within this (`reference/failure-modes.md` §4: 50–90 s when idle).
@@ -27,13 +28,13 @@ const FIRST_POLL: Span = Span::secs(120);
 pub(super) struct Found {
     pub diagnosis: Diagnosis,
     pub confidence: Confidence,
-    pub evidence: Vec<Evidence>,
+    pub evidence: EvidenceList,
     pub worker: (WorkerState, Wall),
 }
 
 impl Found {
     pub(super) fn new(diagnosis: Diagnosis, confidence: Confidence, at: Wall, source: Source, fact: Fact) -> Self {
-        let evidence = vec![Evidence { source, at, fact }];
+        let evidence = smallvec![Evidence { source, at, fact }];
         Self { diagnosis, confidence, evidence, worker: (WorkerState::Unknown, Wall(0)) }
     }
     pub(super) fn with(mut self, source: Source, at: Wall, fact: Fact) -> Self {

@@ -2,22 +2,20 @@
 //! with the whole picture after every pass, by [`Metrics::show`] alone, so that a series disappears with its set;
 //! counters are born at 0 for every label combination, so that `increase()` sees the first event.
 //!
-//! Edge cases: a set, an endpoint or a quota that is gone takes its series with it; of the one-hot series of a set only
-//! the two that change are written, so that ten thousand sets cost little; a dry run ends no treatment, so it has an
-//! outcome of its own, [`WOULD_ACT`].
+//! Edge cases: a set, an endpoint or a quota that is gone takes its series with it; the series of sets are held apart,
+//! as rows ([`SetSeries`]), so that ten thousand sets cost little; a dry run ends no treatment, so it has an outcome of
+//! its own, [`WOULD_ACT`].
 
+use super::set_series::{Family, SetSeries};
 use crate::http::Recorder;
 use crate::model::decision::RemedyKind;
-use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status};
+use crate::model::status::{ManagerStatus, SourceState, Status};
 use crate::model::{
-    Diagnosis, Enablement, EndpointName, EndpointState, FailureKind, Guard, ManagerName, ManagerState, Operation,
-    Outcome, RestartKind, ScaleSetId, Source, Span, Target, Wall,
+    Diagnosis, EndpointName, EndpointState, FailureKind, Guard, ManagerName, ManagerState, Operation, Outcome,
+    RestartKind, Source, Span, Target,
 };
-use prometheus::core::Collector;
-use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-};
-use std::collections::{BTreeMap, BTreeSet};
+use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,6 +51,7 @@ macro_rules! declare {
         /// All metrics and their registry.
         pub struct Metrics {
             registry: Registry,
+            sets: SetSeries,
             shown: Mutex<Shown>,
             $($field: $type,)+
         }
@@ -66,8 +65,8 @@ macro_rules! declare {
             fn declare() -> prometheus::Result<Self> {
                 let registry = Registry::new();
                 $(let $field: $type = New::new_metric(stringify!($field), $help, &[$($label),*])?;
-                registry.register(Box::new($field.clone()) as Box<dyn Collector>)?;)+
-                Ok(Self { registry, shown: Mutex::default(), $($field,)+ })
+                $field.register(&registry)?;)+
+                Ok(Self { registry, sets: SetSeries::default(), shown: Mutex::default(), $($field,)+ })
             }
         }
     };
@@ -75,18 +74,18 @@ macro_rules! declare {
 
 declare! {
     build_info: IntGaugeVec = "gauge" ["version", "mode"] "Always 1; the version and mode of this medic are in the labels.";
-    scale_set_info: IntGaugeVec = "gauge" ["manager", "scale_set", "name", "entity", "endpoint", "forge_id"]
+    scale_set_info: PerSet = "gauge" ["manager", "scale_set", "name", "entity", "endpoint", "forge_id"]
         "Always 1; joins a scale set's id at the manager to its name, entity, endpoint and id at the forge.";
-    scale_set_enabled: IntGaugeVec = "gauge" ["manager", "scale_set"] "1 while the manager shows the scale set as enabled, else 0.";
-    scale_set_healthy: IntGaugeVec = "gauge" ["manager", "scale_set"]
+    scale_set_enabled: PerSet = "gauge" ["manager", "scale_set"] "1 while the manager shows the scale set as enabled, else 0.";
+    scale_set_healthy: PerSet = "gauge" ["manager", "scale_set"]
         "1 while the scale set listens, is settling or is disabled by a person, 0 while it is ill or cannot be seen.";
-    scale_set_state: IntGaugeVec = "gauge" ["manager", "scale_set", "state"]
+    scale_set_state: PerSet = "gauge" ["manager", "scale_set", "state"]
         "1 for the scale set's present diagnosis, 0 for all others.";
-    scale_set_stuck_since_timestamp_seconds: GaugeVec = "gauge" ["manager", "scale_set"]
+    scale_set_stuck_since_timestamp_seconds: PerSet = "gauge" ["manager", "scale_set"]
         "Unix time since which the scale set has not been well; 0 while it is.";
-    scale_set_disabled_by_medic: IntGaugeVec = "gauge" ["manager", "scale_set"]
+    scale_set_disabled_by_medic: PerSet = "gauge" ["manager", "scale_set"]
         "1 while a treatment of ours has, or may have, disabled the scale set, else 0.";
-    lingering_instances: IntGaugeVec = "gauge" ["manager", "scale_set"]
+    lingering_instances: PerSet = "gauge" ["manager", "scale_set"]
         "Instances of the scale set that wait in `deleted`, which only a living worker clears.";
     remedies_total: IntCounterVec = "counter" ["manager", "remedy", "outcome", "mode"]
         "Treatments that ended, by remedy, outcome and mode (dry_run: those that were due, as `would_act`).";
@@ -130,21 +129,41 @@ declare! {
 /// What has series now, to know what to remove.
 #[derive(Default)]
 struct Shown {
-    sets: BTreeMap<(ManagerName, ScaleSetId), Diagnosis>,
-    infos: BTreeSet<Vec<String>>,
     endpoints: BTreeSet<(ManagerName, EndpointName)>,
     quotas: BTreeSet<(ManagerName, EndpointName)>,
 }
 
 trait New: Sized {
-    fn new_metric(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self>;
+    fn new_metric(name: &'static str, help: &'static str, labels: &[&str]) -> prometheus::Result<Self>;
+
+    fn register(&self, registry: &Registry) -> prometheus::Result<()>;
+}
+
+/// A family of the sets' own series, which no registry holds ([`SetSeries`]).
+struct PerSet {
+    name: &'static str,
+    help: &'static str,
+}
+
+impl New for PerSet {
+    fn new_metric(name: &'static str, help: &'static str, _labels: &[&str]) -> prometheus::Result<Self> {
+        Ok(Self { name, help })
+    }
+
+    fn register(&self, _registry: &Registry) -> prometheus::Result<()> {
+        Ok(())
+    }
 }
 
 macro_rules! plain {
     ($($type:ident),+) => {$(
         impl New for $type {
-            fn new_metric(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self> {
+            fn new_metric(name: &'static str, help: &'static str, labels: &[&str]) -> prometheus::Result<Self> {
                 Self::new(Opts::new(name, help).namespace(PREFIX), labels)
+            }
+
+            fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+                registry.register(Box::new(self.clone()))
             }
         }
     )+};
@@ -152,13 +171,17 @@ macro_rules! plain {
 plain!(GaugeVec, IntCounterVec, IntGaugeVec);
 
 impl New for HistogramVec {
-    fn new_metric(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<Self> {
+    fn new_metric(name: &'static str, help: &'static str, labels: &[&str]) -> prometheus::Result<Self> {
         let buckets = match name {
             "time_to_recover_seconds" => RECOVER_BUCKETS,
             "stale_session_lifetime_seconds" => STALE_BUCKETS,
             _ => PROBE_BUCKETS,
         };
         Self::new(HistogramOpts::new(name, help).namespace(PREFIX).buckets(buckets.to_vec()), labels)
+    }
+
+    fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.clone()))
     }
 }
 
@@ -245,9 +268,9 @@ impl Metrics {
         for manager in &status.managers {
             self.show_manager(manager);
             self.show_endpoints(manager, &mut shown);
-            self.show_sets(manager, &mut shown);
         }
-        self.show_infos(status, &mut shown);
+        drop(shown);
+        self.sets.show(status);
     }
 
     fn show_manager(&self, manager: &ManagerStatus) {
@@ -300,86 +323,6 @@ impl Metrics {
         }
         for endpoint in replaced(&mut shown.quotas, &manager.name, manager.quota_remaining.keys()) {
             let _ = self.github_rate_limit_remaining.remove_label_values(&[name, endpoint.as_str()]);
-        }
-    }
-
-    fn show_sets(&self, manager: &ManagerStatus, shown: &mut Shown) {
-        let present: BTreeSet<ScaleSetId> = manager.sets.iter().map(|set| set.id).collect();
-        shown.sets.retain(|(of, id), _| {
-            let stays = *of != manager.name || present.contains(id);
-            if !stays {
-                self.forget_set(of, *id);
-            }
-            stays
-        });
-        for set in &manager.sets {
-            let before = shown.sets.insert((manager.name.clone(), set.id), set.finding.diagnosis);
-            self.show_set(manager.name.as_str(), set, before);
-        }
-    }
-
-    fn show_set(&self, manager: &str, set: &SetStatus, before: Option<Diagnosis>) {
-        let id = set.id.to_string();
-        let labels = [manager, id.as_str()];
-        let present = set.finding.diagnosis;
-        let state = |state: Diagnosis| self.scale_set_state.with_label_values(&[manager, &id, state.as_str()]);
-        match before {
-            Some(before) if before == present => {}
-            Some(before) => {
-                state(before).set(0);
-                state(present).set(1);
-            }
-            None => {
-                for each in Diagnosis::ALL {
-                    state(*each).set(i64::from(*each == present));
-                }
-            }
-        }
-        self.scale_set_enabled.with_label_values(&labels).set(i64::from(set.enabled == Enablement::Enabled));
-        self.scale_set_healthy.with_label_values(&labels).set(i64::from(set.is_healthy()));
-        self.scale_set_stuck_since_timestamp_seconds
-            .with_label_values(&labels)
-            .set(set.finding.ill_since.map_or(0.0, Wall::as_secs_f64));
-        self.scale_set_disabled_by_medic
-            .with_label_values(&labels)
-            .set(i64::from(present == Diagnosis::DisabledByMedic));
-        self.lingering_instances.with_label_values(&labels).set(i64::from(set.lingering.deleted));
-    }
-
-    fn show_infos(&self, status: &Status, shown: &mut Shown) {
-        let looked_at: BTreeSet<&str> = status.managers.iter().map(|manager| manager.name.as_str()).collect();
-        let mut now: BTreeSet<Vec<String>> = shown
-            .infos
-            .iter()
-            .filter(|labels| labels.first().is_some_and(|manager| !looked_at.contains(manager.as_str())))
-            .cloned()
-            .collect();
-        for manager in &status.managers {
-            now.extend(manager.sets.iter().map(|set| info_labels(&manager.name, set)));
-        }
-        for labels in shown.infos.difference(&now) {
-            let _ = self.scale_set_info.remove_label_values(&borrow(labels));
-        }
-        for labels in now.difference(&shown.infos) {
-            self.scale_set_info.with_label_values(&borrow(labels)).set(1);
-        }
-        shown.infos = now;
-    }
-
-    fn forget_set(&self, manager: &ManagerName, set: ScaleSetId) {
-        let id = set.to_string();
-        let labels = [manager.as_str(), id.as_str()];
-        for gauge in [
-            &self.scale_set_enabled,
-            &self.scale_set_healthy,
-            &self.scale_set_disabled_by_medic,
-            &self.lingering_instances,
-        ] {
-            let _ = gauge.remove_label_values(&labels);
-        }
-        let _ = self.scale_set_stuck_since_timestamp_seconds.remove_label_values(&labels);
-        for state in Diagnosis::ALL {
-            let _ = self.scale_set_state.remove_label_values(&[manager.as_str(), &id, state.as_str()]);
         }
     }
 
@@ -442,9 +385,20 @@ impl Metrics {
     /// # Errors
     /// If the encoder fails, which plain text in memory does not.
     pub fn text(&self) -> prometheus::Result<Vec<u8>> {
-        let mut out = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
-        Ok(out)
+        let mut out = String::new();
+        TextEncoder::new().encode_utf8(&self.registry.gather(), &mut out)?;
+        for (family, declared) in [
+            (Family::Info, &self.scale_set_info),
+            (Family::Enabled, &self.scale_set_enabled),
+            (Family::Healthy, &self.scale_set_healthy),
+            (Family::State, &self.scale_set_state),
+            (Family::StuckSince, &self.scale_set_stuck_since_timestamp_seconds),
+            (Family::DisabledByMedic, &self.scale_set_disabled_by_medic),
+            (Family::Lingering, &self.lingering_instances),
+        ] {
+            self.sets.write(family, declared.name, declared.help, &mut out);
+        }
+        Ok(out.into_bytes())
     }
 }
 
@@ -483,15 +437,6 @@ fn replaced<'a>(
     }
     shown.extend(now.into_iter().map(|endpoint| (manager.clone(), endpoint)));
     gone.into_iter().map(|(_, endpoint)| endpoint).collect()
-}
-
-fn info_labels(manager: &ManagerName, set: &SetStatus) -> Vec<String> {
-    let (entity, endpoint) = set
-        .entity
-        .as_ref()
-        .map_or_else(Default::default, |of| (of.entity.name.clone(), of.endpoint.as_str().to_owned()));
-    let forge_id = set.forge_id.map_or_else(String::new, |id| id.to_string());
-    vec![manager.to_string(), set.id.to_string(), set.name.clone(), entity, endpoint, forge_id]
 }
 
 /// The reference page `docs/metrics.md`, made from the declarations.
@@ -541,8 +486,4 @@ fn list<T: AsRef<str>>(all: &[T]) -> String {
 
 fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn borrow(labels: &[String]) -> Vec<&str> {
-    labels.iter().map(String::as_str).collect()
 }

@@ -3,4 +3,5 @@
 pub mod metrics;
 pub mod page;
 pub mod server;
+mod set_series;
 pub mod words;

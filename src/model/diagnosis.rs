@@ -5,6 +5,7 @@ use super::ids::{ForgeId, Incarnation, Owner, ScaleSetId};
 use super::observation::{FailureKind, Source};
 use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 closed_enum! {
     /// Every set has exactly one of these in each sweep.
@@ -169,6 +170,22 @@ pub struct Evidence {
     pub at: Wall,
     /// The fact.
     pub fact: Fact,
+}
+
+/// What a finding rests on. Most rest on one or two pieces, which need no allocation.
+pub type EvidenceList = SmallVec<[Evidence; 2]>;
+
+/// As any list.
+mod evidence_list {
+    use super::{Deserialize, Evidence, EvidenceList, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(list: &EvidenceList, to: S) -> Result<S::Ok, S::Error> {
+        list.as_slice().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<EvidenceList, D::Error> {
+        Vec::<Evidence>::deserialize(from).map(EvidenceList::from_vec)
+    }
 }
 
 /// A fact that bears on a diagnosis. Rendered to words only where people read it.
@@ -348,7 +365,8 @@ pub struct Finding {
     /// How sure.
     pub confidence: Confidence,
     /// Why; the strongest first.
-    pub evidence: Vec<Evidence>,
+    #[serde(with = "evidence_list")]
+    pub evidence: EvidenceList,
     /// Since when the set has had this diagnosis, across sweeps.
     pub since: Wall,
     /// Since when it has not been well, across diagnoses; absent while well, disabled or settling.

@@ -2,7 +2,8 @@
 //!
 //! The rule: the set list and the counters always (two requests, whatever the number of sets); everything that
 //! changes slowly or costs a credential's quota only as often as its answer can matter. A manager's cost per pass
-//! is constant; GitHub's is one request per entity, at most every `interval`.
+//! is constant; GitHub's is one request per entity, at most every `interval`, and no more than one a second on the
+//! long run while something is ill: treatments need the same few requests that a credential may send.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use crate::model::{Mono, Span};
@@ -40,13 +41,17 @@ pub struct Due {
 
 const CONTROLLER_EVERY: Span = Span::mins(10);
 const CALM_FACTOR: u64 = 4;
+/// Of the requests that GitHub is sent, one list a second is what looking may use up while treatments are under way.
+const LIST_EVERY: Span = Span::secs(1);
 
-/// What is due. While calm, GitHub is asked a quarter as often.
+/// What is due, where GitHub has so many lists to ask for. While calm, it is asked a quarter as often; with many lists
+/// it is in between while something is ill.
 #[must_use]
-pub fn due(asked: &Asked, urgency: Urgency, interval: Span, now: Mono) -> Due {
+pub fn due(asked: &Asked, lists: usize, urgency: Urgency, interval: Span, now: Mono) -> Due {
+    let calm = interval.times(CALM_FACTOR);
     let broker_every = match urgency {
-        Urgency::Calm => interval.times(CALM_FACTOR),
-        Urgency::Alert => interval,
+        Urgency::Calm => calm,
+        Urgency::Alert => LIST_EVERY.times(u64::try_from(lists).unwrap_or(u64::MAX)).max(interval).min(calm),
     };
     let passed = |last: Option<Mono>, every: Span| last.is_none_or(|last| now.since(last) >= every);
     Due {
@@ -64,17 +69,26 @@ mod tests {
     fn slow_sources_are_asked_first_and_then_only_when_their_time_comes() {
         let interval = Span::secs(15);
         let all = Due { controller: true, lingering: true, broker: true };
-        assert_eq!(due(&Asked::default(), Urgency::Calm, interval, Mono(0)), all);
+        assert_eq!(due(&Asked::default(), 4, Urgency::Calm, interval, Mono(0)), all);
         let asked = Asked { controller: Some(Mono(0)), lingering: Some(Mono(0)), broker: Some(Mono(0)) };
         let none = Due { controller: false, lingering: false, broker: false };
-        assert_eq!(due(&asked, Urgency::Alert, interval, Mono(14_999)), none);
+        assert_eq!(due(&asked, 4, Urgency::Alert, interval, Mono(14_999)), none);
         assert_eq!(
-            due(&asked, Urgency::Alert, interval, Mono(15_000)),
+            due(&asked, 4, Urgency::Alert, interval, Mono(15_000)),
             Due { controller: false, lingering: true, broker: true }
         );
         assert_eq!(
-            due(&asked, Urgency::Calm, interval, Mono(15_000)),
+            due(&asked, 4, Urgency::Calm, interval, Mono(15_000)),
             Due { controller: false, lingering: true, broker: false }
         );
+    }
+
+    #[test]
+    fn many_lists_leave_room_for_treatments_and_are_never_asked_for_less_than_while_calm() {
+        let (interval, asked) = (Span::secs(15), Asked { broker: Some(Mono(0)), ..Asked::default() });
+        let due_at = |lists, second| due(&asked, lists, Urgency::Alert, interval, Mono(second * 1000)).broker;
+        for (lists, first) in [(0, 15), (15, 15), (50, 50), (500, 60), (usize::MAX, 60)] {
+            assert!(!due_at(lists, first - 1) && due_at(lists, first), "{lists} lists");
+        }
     }
 }

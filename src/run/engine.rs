@@ -284,7 +284,7 @@ impl Engine {
         if let Some(chronicle) = &self.parts.chronicle {
             chronicle.catch_up().await;
         }
-        let due = plan::due(&self.asked, self.urgency, self.parts.interval, now);
+        let due = plan::due(&self.asked, self.kept.lists(), self.urgency, self.parts.interval, now);
         let mut sweep = sweep(&self.parts.sources, due, self.parts.clock.as_ref()).await;
         self.kept.fill(&mut sweep, due, &mut self.asked, self.parts.interval);
         sweep

@@ -17,6 +17,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// GitHub's lists that were asked for lately.
+    pub(super) fn lists(&self) -> usize {
+        self.broker.len()
+    }
+
     /// Notes what `sweep` was told, and fills in what it was not told because it did not ask. A failure is left as it
     /// is: old knowledge never hides that a source fails now. A forge's failure is carried too: what it froze stays
     /// frozen until the forge is asked again and answers.

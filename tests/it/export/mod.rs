@@ -35,7 +35,7 @@ pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
             set: ScaleSetId(id),
             diagnosis,
             confidence: Confidence::Strong,
-            evidence: vec![Evidence { source: Source::Api, at: AT, fact: Fact::Enabled }],
+            evidence: [Evidence { source: Source::Api, at: AT, fact: Fact::Enabled }].into_iter().collect(),
             since,
             ill_since: diagnosis.is_ill().then_some(since),
             seen: 4,
@@ -96,7 +96,7 @@ pub(crate) fn everything() -> Status {
     }
     sets[4].finding.evidence = facts().into_iter().map(|fact| Evidence { source: Source::Log, at: AT, fact }).collect();
     let refused = Fact::ConflictLine { owner: Some(Owner::new("garm-x")), run: Span::secs(5) };
-    sets[5].finding.evidence = vec![Evidence { source: Source::Log, at: AT, fact: refused }];
+    sets[5].finding.evidence = [Evidence { source: Source::Log, at: AT, fact: refused }].into_iter().collect();
     sets[5].treatments = vec![TreatmentSummary {
         id: TreatmentId(7),
         remedy: "toggle".to_owned(),
