@@ -4,9 +4,10 @@ use super::policy::{Mode, Policy};
 use super::recorded::Recorded;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind, Evidence, EvidenceList, Fact,
-    Finding, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now, Outcome, OwnQuota, Owner, Remedy,
-    Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind, Evidence,
+    EvidenceList, Fact, Finding, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now, Outcome,
+    OwnQuota, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId,
+    Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

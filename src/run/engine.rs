@@ -26,7 +26,7 @@ use crate::probe::sweep::{Sources, sweep};
 use crate::store::{LeaseState, ManagerStore, Store, Version};
 use crate::treat::driver::Driver;
 use crate::treat::machine::{self, Input, SetView, Transition, View};
-use crate::treat::ports::{Journal, JournalError};
+use crate::treat::ports::Journal;
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -349,7 +349,7 @@ mod tests {
             fn before(&self) -> bool {
                 false
             }
-            fn after(&self) {}
+            fn after(&self, _: &'static str) {}
         }
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_gated(dir.path(), std::sync::Arc::new(Full)).unwrap();

@@ -43,6 +43,7 @@ pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
         },
         not_deleted: Vec::new(),
         decision: Decision::Leave,
+        left_disabled: None,
         lingering: Lingering { deleted: 2, pending_delete: 1, total: 5 },
         budget_remaining: 3,
         treatments: Vec::new(),
@@ -103,6 +104,9 @@ pub(crate) fn everything() -> Status {
         opened: AT.minus(Span::mins(2)),
         state: "recovered".to_owned(),
         why: Some("it polls again".to_owned()),
+        tries: 0,
+        answer: None,
+        next_try: None,
     }];
     sets[7].treatments = vec![TreatmentSummary {
         id: TreatmentId(8),
@@ -110,6 +114,9 @@ pub(crate) fn everything() -> Status {
         opened: AT,
         state: "verifying".to_owned(),
         why: None,
+        tries: 0,
+        answer: None,
+        next_try: None,
     }];
     sets[7].not_deleted = vec!["its session is not known".to_owned(), "the manager <may> hold it".to_owned()];
     sets[6].entity = None;
