@@ -270,7 +270,7 @@ impl Access {
 
     /// An error about an answer: the effect is unknown unless the caller knows better.
     pub(super) fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
-        let (target, detail) = (self.rest.target, detail.to_owned());
+        let (target, detail) = (self.rest.target, self.rest.without_secrets(&self.service.without_secrets(detail)));
         ApiError { target, operation, kind, detail, effect: Effect::Unknown, retry_at: None }
     }
 

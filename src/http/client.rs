@@ -6,6 +6,7 @@
 //! whether a lost answer hides an effect. A refusal for too many requests holds back every later request of the
 //! credential until the date the server gave ([`super::limits`]).
 
+use super::known::Known;
 use super::limits::{Limits, Politeness, RateLimit, retry_after};
 use super::{
     ApiError, BodySink, Bounds, Effect, Recorder, Response, Transport, TransportError, Upgrade, Upgrader, status,
@@ -42,6 +43,7 @@ pub struct Client {
     reserve: Option<u64>,
     jitter: Jitter,
     limits: Arc<Limits>,
+    known: Arc<Known>,
 }
 
 impl Client {
@@ -67,6 +69,7 @@ impl Client {
             reserve: None,
             jitter: Arc::new(drawn),
             limits,
+            known: Arc::default(),
         }
     }
 
@@ -130,6 +133,12 @@ impl Client {
         self.limits.quota()
     }
 
+    /// `text` without the secrets that this client has sent.
+    #[must_use]
+    pub fn without_secrets(&self, text: &str) -> String {
+        self.known.clean_text(text)
+    }
+
     /// The error of an answer that is not 2xx; `None` for 2xx.
     #[must_use]
     pub fn failure(&self, operation: Operation, response: &Response) -> Option<ApiError> {
@@ -165,8 +174,12 @@ impl Client {
         upgrader: &dyn Upgrader,
     ) -> Result<Upgrade, ApiError> {
         self.admit(operation, Span::MAX).await?;
+        self.known.learn(&request);
         let sent = self.clock.now().mono;
-        let answer = upgrader.upgrade(request, self.bounds).await;
+        let answer = match upgrader.upgrade(request, self.bounds).await {
+            Ok(Upgrade::Answered(response)) => Ok(Upgrade::Answered(self.redacted(response))),
+            other => other,
+        };
         let now = self.clock.now();
         let failure = match &answer {
             Ok(Upgrade::Switched { .. }) => None,
@@ -226,11 +239,13 @@ impl Client {
         bounds: Bounds,
         sink: Option<&mut dyn BodySink>,
     ) -> Result<Response, ApiError> {
+        self.known.learn(&request);
         let sent = self.clock.now().mono;
         let answer = match sink {
             Some(sink) => self.transport.stream(request, bounds, sink).await,
             None => self.transport.send(request, bounds).await,
         };
+        let answer = answer.map(|response| self.redacted(response));
         let now = self.clock.now();
         let failure = match &answer {
             Ok(response) => {
@@ -249,9 +264,17 @@ impl Client {
             operation,
             kind: error.kind,
             effect: effect_of(error.kind),
-            detail: error.detail,
+            detail: self.known.clean_text(&error.detail),
             retry_at: None,
         }
+    }
+
+    /// What is not 2xx is shown to people; what is may rightly hold a token that is in use.
+    fn redacted(&self, mut response: Response) -> Response {
+        if !response.status.is_success() {
+            response.body = self.known.clean(&response.body);
+        }
+        response
     }
 
     /// How long to wait before the next attempt; `None` when there is to be none.
