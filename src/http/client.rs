@@ -7,7 +7,7 @@
 //! credential until the date the server gave ([`super::limits`]).
 
 use super::known::Known;
-use super::limits::{Limits, Politeness, RateLimit, retry_after};
+use super::limits::{Allowance, Limits, Politeness, RateLimit, retry_after};
 use super::{
     ApiError, BodySink, Bounds, Effect, Recorder, Response, Transport, TransportError, Upgrade, Upgrader, status,
 };
@@ -40,7 +40,7 @@ pub struct Client {
     bounds: Bounds,
     deadline: Option<Span>,
     politeness: Politeness,
-    reserve: Option<u64>,
+    reserve: Option<f64>,
     jitter: Jitter,
     limits: Arc<Limits>,
     known: Arc<Known>,
@@ -80,12 +80,19 @@ impl Client {
         self.renew_limits()
     }
 
-    /// Leaves the last `reserve` calls of the credential's quota to the manager: once the server has told that no
-    /// more are left, requests are held back until the window ends. Call it before cloning.
+    /// Leaves this share of the credential's quota, from 0 to 1, to the manager: once the server has told that no more
+    /// are left, requests are held back until the window ends. Call it before cloning.
     #[must_use]
-    pub fn with_reserve(mut self, reserve: u64) -> Self {
+    pub fn with_reserve(mut self, reserve: f64) -> Self {
         self.reserve = Some(reserve);
         self.renew_limits()
+    }
+
+    /// With limits that other clients of the same credential have too, in place of its own.
+    #[must_use]
+    pub fn with_allowance(mut self, allowance: &Allowance) -> Self {
+        self.limits = Arc::clone(&allowance.0);
+        self
     }
 
     /// With another deadline for a read with all its attempts.
@@ -471,15 +478,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_reserve_of_the_quota_is_left_to_the_manager() {
-        let told = [("x-ratelimit-remaining", "100"), ("x-ratelimit-reset", "1700000060")];
-        let (client, script, clock) = client([ok(200, &told)]);
-        let client = client.with_reserve(100);
+        let reset = ("x-ratelimit-reset", "1700000060");
+        let told = [("x-ratelimit-remaining", "100"), ("x-ratelimit-limit", "500"), reset];
+        let more = [("x-ratelimit-remaining", "101"), ("x-ratelimit-limit", "500"), reset];
+        let (client, script, clock) = client([ok(200, &more), ok(200, &told)]);
+        let client = client.with_reserve(0.2);
+        client.read(Operation::ListForgeSets, request()).await.unwrap();
         client.read(Operation::ListForgeSets, request()).await.unwrap();
         let error = client.read(Operation::ListForgeSets, request()).await.unwrap_err();
         assert_eq!((error.kind, error.retry_at), (FailureKind::HeldBack, Some(Wall(1_700_000_060_000))));
         clock.sleep(Span::secs(60)).await;
         client.read(Operation::ListForgeSets, request()).await.unwrap();
-        assert_eq!(script.sent(), 2);
+        assert_eq!(script.sent(), 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,7 +20,7 @@ pub mod secret;
 pub mod status;
 
 pub use client::{Client, Jitter};
-pub use limits::{Politeness, RateLimit};
+pub use limits::{Allowance, Politeness, RateLimit};
 pub use reqwest_transport::{ReqwestTransport, TransportOptions};
 pub use secret::Secret;
 
