@@ -13,6 +13,7 @@ use super::metrics_text;
 use super::refusal::{is_unknown_object, refusal, wants_new_token};
 use super::wire::{self, Endpoints, WireController, WireInstance, WireScaleSet, WireToken};
 use crate::http::excerpt::one_line;
+use crate::http::known::Carried;
 use crate::http::list::List;
 use crate::http::{ApiError, Bounds, Client, Effect, Response, Secret};
 use crate::model::{
@@ -136,7 +137,8 @@ impl GarmClient {
         })?;
         let body = serde_json::json!({ "username": self.username, "password": password.expose() });
         let address = self.api_address("/auth/login");
-        let request = self.request(operation, Method::POST, &address, None, body.to_string())?;
+        let mut request = self.request(operation, Method::POST, &address, None, body.to_string())?;
+        request.extensions_mut().insert(Carried(password));
         let response = self.small().read(operation, request).await?;
         if let Some(error) = refusal(&self.client, operation, &response) {
             return Err(error);
@@ -354,7 +356,7 @@ impl GarmClient {
 
     /// An error about an answer, or about its absence: the effect is unknown unless the caller knows better.
     pub(super) fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
-        let (target, detail) = (self.client.target, detail.to_owned());
+        let (target, detail) = (self.client.target, self.client.without_secrets(detail));
         ApiError { target, operation, kind, detail, effect: Effect::Unknown, retry_at: None }
     }
 

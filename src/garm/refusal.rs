@@ -6,6 +6,10 @@ use crate::http::{ApiError, Client, Response};
 use crate::model::{FailureKind, Operation};
 use http::StatusCode;
 
+/// What GARM itself says to a login, word by word: nothing else of an answer to a password is repeated.
+const LOGIN_CLASSES: [&str; 6] =
+    ["Authentication failed", "Bad Request", "Not Authorized", "Server error", "init_required", "urls_required"];
+
 /// What a 401 of GARM means. It has three shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unauthorized {
@@ -46,10 +50,13 @@ pub(super) fn is_unknown_object(response: &Response) -> bool {
 pub(super) fn refusal(client: &Client, operation: Operation, response: &Response) -> Option<ApiError> {
     let mut error = client.failure(operation, response)?;
     let said = parsed(response);
-    if let Some(WireError { error: Some(class), details }) = &said {
-        let details = details.as_deref().filter(|details| !details.is_empty());
+    if let Some(WireError { error: Some(class), details }) = &said
+        && (operation != Operation::Login || LOGIN_CLASSES.contains(&class.as_str()))
+    {
+        let details = details.as_deref().filter(|details| !details.is_empty() && operation != Operation::Login);
         let details = details.map(|details| format!(": {details}")).unwrap_or_default();
-        error.detail = one_line(&format!("HTTP {} {class}{details}", response.status.as_u16()));
+        let words = client.without_secrets(&format!("HTTP {} {class}{details}", response.status.as_u16()));
+        error.detail = one_line(&words);
     }
     let class = said.as_ref().and_then(|said| said.error.as_deref());
     let advice = match (error.kind, class) {

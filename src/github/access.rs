@@ -12,7 +12,7 @@ use super::refusal::{not_sent, refusal, without_bom};
 use super::wire::WireToken;
 use crate::clock::Clock;
 use crate::http::Jitter;
-use crate::http::{ApiError, Bounds, Client, Effect, Politeness, Recorder, Response, Secret, Transport};
+use crate::http::{Allowance, ApiError, Bounds, Client, Effect, Politeness, Recorder, Response, Secret, Transport};
 use crate::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, OwnQuota, Span, Target, Wall};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
@@ -22,9 +22,6 @@ use std::sync::Arc;
 
 /// The longest answer read: a list of ten thousand sets has about 10 MB.
 pub const BODY_BOUND: usize = 16 * 1024 * 1024;
-
-/// Calls an hour of an ordinary credential; the reserve is a part of these.
-const ORDINARY_QUOTA: u32 = 5_000;
 
 /// How many seconds' worth of requests may go out at once after a pause: a sweep asks for all entities together.
 const BURST_SECONDS: u32 = 20;
@@ -83,13 +80,34 @@ pub struct AccessOptions {
     pub quota_reserve: f64,
 }
 
+/// What one credential may send, however many managers are watched with it.
+#[derive(Clone)]
+pub struct Allowances {
+    rest: Allowance,
+    service: Allowance,
+}
+
+impl Allowances {
+    /// Fresh ones.
+    #[must_use]
+    pub fn new(requests_per_second: u32, quota_reserve: f64, clock: &Arc<dyn Clock>) -> Self {
+        let per_second = NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN);
+        let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
+        let politeness = Politeness { per_second, burst, patience: Politeness::default().patience };
+        Self {
+            rest: Allowance::new(politeness, Some(quota_reserve), Arc::clone(clock)),
+            service: Allowance::new(politeness, None, Arc::clone(clock)),
+        }
+    }
+}
+
 /// A credential for an endpoint's entities, with its limits.
 pub struct Access {
     endpoint: EndpointName,
     entities: Vec<String>,
     credential: Credential,
-    /// Calls of the quota that are left to the manager.
-    reserve: u64,
+    /// The part of the quota that is left to the manager.
+    reserve: f64,
     /// For what costs quota.
     pub(super) rest: Client,
     /// For what does not.
@@ -98,27 +116,30 @@ pub struct Access {
 }
 
 impl Access {
-    /// As configured, over these wires.
+    /// As configured, over these wires, with limits of its own.
     #[must_use]
     pub fn new(options: AccessOptions, wires: &Wires) -> Self {
+        let allowances = Allowances::new(options.requests_per_second, options.quota_reserve, &wires.clock);
+        Self::sharing(&allowances, options, wires)
+    }
+
+    /// As configured, over these wires, with limits that are shared.
+    #[must_use]
+    pub fn sharing(allowances: &Allowances, options: AccessOptions, wires: &Wires) -> Self {
         let bounds = Bounds { total: options.request_timeout, body: BODY_BOUND };
-        let client = |politeness| {
+        let client = |allowance| {
             let Wires { transport, recorder, clock, jitter } = wires.clone();
             Client::new(Target::Github, transport, recorder, clock, bounds)
-                .with_politeness(politeness)
                 .with_jitter(jitter)
+                .with_allowance(allowance)
         };
-        let per_second = NonZeroU32::new(options.requests_per_second).unwrap_or(NonZeroU32::MIN);
-        let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
-        let reserve = reserve(options.quota_reserve);
-        let politeness = Politeness { per_second, burst, patience: Politeness::default().patience };
         Self {
             endpoint: options.endpoint,
             entities: options.entities,
             credential: options.credential,
-            reserve,
-            rest: client(politeness).with_reserve(reserve),
-            service: client(politeness),
+            reserve: options.quota_reserve,
+            rest: client(&allowances.rest),
+            service: client(&allowances.service),
             installation: Cache::default(),
         }
     }
@@ -149,7 +170,7 @@ impl Access {
     pub fn own_quota(&self) -> Option<OwnQuota> {
         let quota = self.rest.quota()?;
         let reset = quota.reset.filter(|reset| *reset > self.now())?;
-        Some(OwnQuota { remaining: quota.remaining, reserve: self.reserve, reset })
+        Some(OwnQuota { remaining: quota.remaining, reserve: quota.part(self.reserve), reset })
     }
 
     /// A registration token of the entity: one call of the quota, repeated once with a new installation token should
@@ -270,7 +291,7 @@ impl Access {
 
     /// An error about an answer: the effect is unknown unless the caller knows better.
     pub(super) fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
-        let (target, detail) = (self.rest.target, detail.to_owned());
+        let (target, detail) = (self.rest.target, self.rest.without_secrets(&self.service.without_secrets(detail)));
         ApiError { target, operation, kind, detail, effect: Effect::Unknown, retry_at: None }
     }
 
@@ -297,23 +318,5 @@ impl std::fmt::Debug for Access {
             .field("endpoint", &self.endpoint)
             .field("entities", &self.entities)
             .finish_non_exhaustive()
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=5000")]
-fn reserve(part: f64) -> u64 {
-    let part = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
-    (part * f64::from(ORDINARY_QUOTA)).round() as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_reserve_is_a_part_of_an_ordinary_quota() {
-        for (part, calls) in [(0.0, 0), (0.2, 1_000), (1.0, 5_000), (7.0, 5_000), (-1.0, 0), (f64::NAN, 0)] {
-            assert_eq!(reserve(part), calls, "{part}");
-        }
     }
 }

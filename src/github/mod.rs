@@ -19,5 +19,5 @@ mod refusal;
 mod registration;
 mod wire;
 
-pub use access::{Access, AccessOptions, Credential, SecretSource, Wires};
+pub use access::{Access, AccessOptions, Allowances, Credential, SecretSource, Wires};
 pub use client::{GithubClient, RefreshAnswer};

@@ -25,6 +25,7 @@ pub(super) fn refusal(client: &Client, operation: Operation, response: &Response
             error.kind = FailureKind::Unauthorized;
         }
     }
+    error.detail = client.without_secrets(&error.detail);
     error.detail.push_str(advice(operation, error.kind));
     if let Some(id) = correlation(response) {
         error.detail = format!("{} (request {id})", error.detail);

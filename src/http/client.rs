@@ -6,7 +6,8 @@
 //! whether a lost answer hides an effect. A refusal for too many requests holds back every later request of the
 //! credential until the date the server gave ([`super::limits`]).
 
-use super::limits::{Limits, Politeness, RateLimit, retry_after};
+use super::known::Known;
+use super::limits::{Allowance, Limits, Politeness, RateLimit, retry_after};
 use super::{
     ApiError, BodySink, Bounds, Effect, Recorder, Response, Transport, TransportError, Upgrade, Upgrader, status,
 };
@@ -39,9 +40,10 @@ pub struct Client {
     bounds: Bounds,
     deadline: Option<Span>,
     politeness: Politeness,
-    reserve: Option<u64>,
+    reserve: Option<f64>,
     jitter: Jitter,
     limits: Arc<Limits>,
+    known: Arc<Known>,
 }
 
 impl Client {
@@ -67,6 +69,7 @@ impl Client {
             reserve: None,
             jitter: Arc::new(drawn),
             limits,
+            known: Arc::default(),
         }
     }
 
@@ -77,12 +80,19 @@ impl Client {
         self.renew_limits()
     }
 
-    /// Leaves the last `reserve` calls of the credential's quota to the manager: once the server has told that no
-    /// more are left, requests are held back until the window ends. Call it before cloning.
+    /// Leaves this share of the credential's quota, from 0 to 1, to the manager: once the server has told that no more
+    /// are left, requests are held back until the window ends. Call it before cloning.
     #[must_use]
-    pub fn with_reserve(mut self, reserve: u64) -> Self {
+    pub fn with_reserve(mut self, reserve: f64) -> Self {
         self.reserve = Some(reserve);
         self.renew_limits()
+    }
+
+    /// With limits that other clients of the same credential have too, in place of its own.
+    #[must_use]
+    pub fn with_allowance(mut self, allowance: &Allowance) -> Self {
+        self.limits = Arc::clone(&allowance.0);
+        self
     }
 
     /// With another deadline for a read with all its attempts.
@@ -130,6 +140,12 @@ impl Client {
         self.limits.quota()
     }
 
+    /// `text` without the secrets that this client has sent.
+    #[must_use]
+    pub fn without_secrets(&self, text: &str) -> String {
+        self.known.clean_text(text)
+    }
+
     /// The error of an answer that is not 2xx; `None` for 2xx.
     #[must_use]
     pub fn failure(&self, operation: Operation, response: &Response) -> Option<ApiError> {
@@ -165,8 +181,12 @@ impl Client {
         upgrader: &dyn Upgrader,
     ) -> Result<Upgrade, ApiError> {
         self.admit(operation, Span::MAX).await?;
+        self.known.learn(&request);
         let sent = self.clock.now().mono;
-        let answer = upgrader.upgrade(request, self.bounds).await;
+        let answer = match upgrader.upgrade(request, self.bounds).await {
+            Ok(Upgrade::Answered(response)) => Ok(Upgrade::Answered(self.redacted(response))),
+            other => other,
+        };
         let now = self.clock.now();
         let failure = match &answer {
             Ok(Upgrade::Switched { .. }) => None,
@@ -226,11 +246,13 @@ impl Client {
         bounds: Bounds,
         sink: Option<&mut dyn BodySink>,
     ) -> Result<Response, ApiError> {
+        self.known.learn(&request);
         let sent = self.clock.now().mono;
         let answer = match sink {
             Some(sink) => self.transport.stream(request, bounds, sink).await,
             None => self.transport.send(request, bounds).await,
         };
+        let answer = answer.map(|response| self.redacted(response));
         let now = self.clock.now();
         let failure = match &answer {
             Ok(response) => {
@@ -249,9 +271,17 @@ impl Client {
             operation,
             kind: error.kind,
             effect: effect_of(error.kind),
-            detail: error.detail,
+            detail: self.known.clean_text(&error.detail),
             retry_at: None,
         }
+    }
+
+    /// What is not 2xx is shown to people; what is may rightly hold a token that is in use.
+    fn redacted(&self, mut response: Response) -> Response {
+        if !response.status.is_success() {
+            response.body = self.known.clean(&response.body);
+        }
+        response
     }
 
     /// How long to wait before the next attempt; `None` when there is to be none.
@@ -448,15 +478,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_reserve_of_the_quota_is_left_to_the_manager() {
-        let told = [("x-ratelimit-remaining", "100"), ("x-ratelimit-reset", "1700000060")];
-        let (client, script, clock) = client([ok(200, &told)]);
-        let client = client.with_reserve(100);
+        let reset = ("x-ratelimit-reset", "1700000060");
+        let told = [("x-ratelimit-remaining", "100"), ("x-ratelimit-limit", "500"), reset];
+        let more = [("x-ratelimit-remaining", "101"), ("x-ratelimit-limit", "500"), reset];
+        let (client, script, clock) = client([ok(200, &more), ok(200, &told)]);
+        let client = client.with_reserve(0.2);
+        client.read(Operation::ListForgeSets, request()).await.unwrap();
         client.read(Operation::ListForgeSets, request()).await.unwrap();
         let error = client.read(Operation::ListForgeSets, request()).await.unwrap_err();
         assert_eq!((error.kind, error.retry_at), (FailureKind::HeldBack, Some(Wall(1_700_000_060_000))));
         clock.sleep(Span::secs(60)).await;
         client.read(Operation::ListForgeSets, request()).await.unwrap();
-        assert_eq!(script.sent(), 2);
+        assert_eq!(script.sent(), 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,8 @@
 //! What keeps us polite (design §6): a token bucket of our own, and obedience to what the server says about its
 //! limits (`Retry-After`, `X-RateLimit-*`, `reference/actions-service.md` §7.3).
 //!
-//! One [`Limits`] belongs to one credential and is shared by all clones of its client. A refusal for too many
+//! One [`Limits`] belongs to one credential and is shared by all clones of its client, and by all clients that are given
+//! the same [`Allowance`]. A refusal for too many
 //! requests holds *all* of them back until the date the server gave, so that nobody asks again to be told the same.
 //! Bounds: a server cannot silence us for longer than [`LONGEST_HOLD`], whatever it writes.
 
@@ -60,7 +61,35 @@ pub struct RateLimit {
     pub seen: Wall,
 }
 
+/// The limits of one credential, to be shared by several clients.
+#[derive(Clone)]
+pub struct Allowance(pub(super) Arc<Limits>);
+
+impl Allowance {
+    /// Fresh limits. `reserve` is the share of the credential's quota, from 0 to 1, that is left to others.
+    #[must_use]
+    pub fn new(politeness: Politeness, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Limits::new(politeness, reserve, clock)))
+    }
+}
+
+/// Calls an hour of an ordinary credential, where the server does not tell.
+const ORDINARY_QUOTA: u64 = 5_000;
+
 impl RateLimit {
+    /// How many calls of the window a share of it is.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and the limit; `as` saturates"
+    )]
+    #[expect(clippy::cast_precision_loss, reason = "a share is no exact number")]
+    pub fn part(&self, share: f64) -> u64 {
+        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+        (share * self.limit.unwrap_or(ORDINARY_QUOTA) as f64).round() as u64
+    }
+
     /// From the headers of an answer; `None` when they do not tell what is left.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap, now: Wall) -> Option<Self> {
@@ -127,7 +156,7 @@ pub(super) struct Held {
 pub(super) struct Limits {
     bucket: RateLimiter<NotKeyed, InMemoryState, BucketClock, NoOpMiddleware<Duration>>,
     patience: Span,
-    reserve: Option<u64>,
+    reserve: Option<f64>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
@@ -140,7 +169,7 @@ struct State {
 }
 
 impl Limits {
-    pub(super) fn new(politeness: Politeness, reserve: Option<u64>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(politeness: Politeness, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
         let quota = Quota::per_second(politeness.per_second).allow_burst(politeness.burst);
         Self {
             bucket: RateLimiter::direct_with_clock(quota, BucketClock(Arc::clone(&clock))),
@@ -203,6 +232,7 @@ impl Limits {
             None => {}
         }
         let (Some(reserve), Some(quota)) = (self.reserve, state.quota) else { return Ok(()) };
+        let reserve = quota.part(reserve);
         match quota.reset {
             Some(reset) if reset > now.wall && quota.remaining <= reserve => Err(Held {
                 detail: format!(
@@ -277,6 +307,22 @@ mod tests {
         assert_eq!(refused_until(&primary, NOW), Some(NOW.plus(Span::secs(900))));
         let secondary = answer(403, &[], r#"{"message":"You have exceeded a secondary rate limit."}"#);
         assert_eq!(refused_until(&secondary, NOW), Some(NOW.plus(UNDATED_HOLD)));
+    }
+
+    #[test]
+    fn a_part_is_of_the_limit_that_was_told() {
+        let quota = |limit| RateLimit { limit, remaining: 0, reset: None, seen: NOW };
+        for (limit, share, calls) in [
+            (Some(15_000), 0.2, 3_000),
+            (Some(1_000), 0.2, 200),
+            (None, 0.2, 1_000),
+            (Some(60), 1.0, 60),
+            (Some(60), 7.0, 60),
+            (Some(60), -1.0, 0),
+            (Some(60), f64::NAN, 0),
+        ] {
+            assert_eq!(quota(limit).part(share), calls, "{limit:?} {share}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! them is a [`Transport`]: real sockets in production, the lab's simulators in process under virtual time.
 //!
 //! - [`client`]: attempts, back-off, holding back; the only thing adapters call.
+//! - [`known`]: secrets taken out of what a server repeats.
 //! - [`list`]: JSON lists of bounded length.
 //! - [`limits`]: the token bucket, `Retry-After`, `X-RateLimit-*`.
 //! - [`status`]: statuses as typed errors, with a safe excerpt of the body ([`excerpt`]).
@@ -11,6 +12,7 @@
 
 pub mod client;
 pub mod excerpt;
+pub mod known;
 pub mod limits;
 pub mod list;
 pub mod reqwest_transport;
@@ -18,7 +20,7 @@ pub mod secret;
 pub mod status;
 
 pub use client::{Client, Jitter};
-pub use limits::{Politeness, RateLimit};
+pub use limits::{Allowance, Politeness, RateLimit};
 pub use reqwest_transport::{ReqwestTransport, TransportOptions};
 pub use secret::Secret;
 

@@ -37,15 +37,18 @@ pub fn failure(target: Target, operation: Operation, response: &Response, now: N
     let kind = classify(response, now)?;
     let effect = if response.status.is_client_error() { Effect::None } else { Effect::Unknown };
     let retry_at = refused_until(response, now.wall).or_else(|| retry_after(&response.headers, now.wall));
-    Some(ApiError { target, operation, kind, detail: describe(response), effect, retry_at })
+    Some(ApiError { target, operation, kind, detail: describe(operation, response), effect, retry_at })
 }
 
-/// `HTTP 502 Bad Gateway: nginx`.
-fn describe(response: &Response) -> String {
+/// `HTTP 502 Bad Gateway: nginx`. What a login is answered may repeat the password in a spelling that nobody foresees.
+fn describe(operation: Operation, response: &Response) -> String {
     let status = response.status;
     let name = status.canonical_reason().unwrap_or("unknown status");
     let said = match redirect_goal(response) {
         Some(goal) => format!("redirects to {goal}, which is never followed; configure the final address"),
+        None if operation == Operation::Login && !response.body.is_empty() => {
+            "the answer to a login is not repeated; see the server's log".to_owned()
+        }
         None => excerpt(&response.body),
     };
     if said.is_empty() {

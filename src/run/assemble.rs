@@ -12,7 +12,7 @@ use crate::garm::events::{self, Event};
 use crate::garm::log::source::Reading;
 use crate::garm::log::stream::LogStream;
 use crate::garm::ws::{self, Channel, Feed};
-use crate::github::{Access, AccessOptions, Credential, GithubClient, SecretSource, Wires};
+use crate::github::{Access, AccessOptions, Allowances, Credential, GithubClient, SecretSource, Wires};
 use crate::http::client::Client;
 use crate::http::limits::Politeness;
 use crate::http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
@@ -81,10 +81,23 @@ pub fn real_carrier(options: &TransportOptions) -> Result<Carrier, SetupError> {
 /// # Errors
 /// When an adapter cannot be set up: a certificate that cannot be read, an address that is none.
 pub fn engines(config: &Config, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Vec<Engine>> {
-    config.managers.iter().map(|manager| engine(config, manager, shared, carriers)).collect()
+    let allowances = allowances(config, &shared.clock);
+    config.managers.iter().map(|manager| engine(config, manager, &allowances, shared, carriers)).collect()
 }
 
-fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Engine> {
+/// What each `[[github]]` table's credential may send, in the tables' order: managers share it.
+fn allowances(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Allowances> {
+    let reserve = config.policy.quota_reserve;
+    config.github.iter().map(|table| Allowances::new(table.requests_per_second, reserve, clock)).collect()
+}
+
+fn engine(
+    config: &Config,
+    manager: &ManagerConfig,
+    allowances: &[Allowances],
+    shared: &Shared,
+    carriers: Carriers<'_>,
+) -> anyhow::Result<Engine> {
     let recorder = shared.metrics.recorder(&manager.name);
     let means = Means {
         recorder: Arc::clone(&recorder),
@@ -113,7 +126,7 @@ fn engine(config: &Config, manager: &ManagerConfig, shared: &Shared, carriers: C
     }
     background
         .extend(chronicle.as_ref().and_then(|chronicle| chronicle.watch(config.run.interval, &shared.clock, &wake)));
-    let github = github(&config.github, config.policy.quota_reserve, &means, carriers)?;
+    let github = github(config.github.iter().zip(allowances), config.policy.quota_reserve, &means, carriers)?;
     let sources = Sources {
         manager: Arc::clone(&garm) as _,
         metrics: manager.metrics,
@@ -202,14 +215,14 @@ async fn watch_events(mut feed: Feed, wake: Arc<Notify>) {
 }
 
 /// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
-/// exchanges count as its own and wait for nobody else's.
-pub(super) fn github(
-    tables: &[GithubConfig],
+/// exchanges count as its own; what a credential may send is shared.
+pub(super) fn github<'a>(
+    tables: impl IntoIterator<Item = (&'a GithubConfig, &'a Allowances)>,
     quota_reserve: f64,
     means: &Means,
     carriers: Carriers<'_>,
 ) -> anyhow::Result<Option<Arc<GithubClient>>> {
-    let access = |table: &GithubConfig| -> anyhow::Result<Access> {
+    let access = |(table, allowances): (&GithubConfig, &Allowances)| -> anyhow::Result<Access> {
         let transport = carriers(&TransportOptions {
             connect_timeout: table.timeouts.connect,
             ca_file: table.ca_file.clone(),
@@ -229,13 +242,10 @@ pub(super) fn github(
             requests_per_second: table.requests_per_second,
             quota_reserve,
         };
-        Ok(Access::new(options, &wires))
+        Ok(Access::sharing(allowances, options, &wires))
     };
-    if tables.is_empty() {
-        return Ok(None);
-    }
-    let accesses = tables.iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Some(Arc::new(GithubClient::new(accesses))))
+    let accesses = tables.into_iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok((!accesses.is_empty()).then(|| Arc::new(GithubClient::new(accesses))))
 }
 
 fn credential(auth: &GithubAuth) -> Credential {

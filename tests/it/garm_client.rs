@@ -407,6 +407,36 @@ async fn garbage_is_malformed_and_shows_no_set() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_repeats_what_it_was_sent_gives_no_secret_away() {
+    const SPELT: [&str; 4] = ["hunter2", "hunt&#101;r2", "aHVudGVyMg==", "opaque-login-token"];
+    for echo in [
+        r#"{"error":"hunter2","details":"{\"username\":\"admin\",\"password\":\"hunter2\"}"}"#,
+        r#"{"error":"Bad Request","details":"password hunter2 aHVudGVyMg== is wrong"}"#,
+        "you sent hunter2, that is hunt&#101;r2",
+        "<html><body>password=hunter2</body></html>",
+    ] {
+        for status in [400, 401, 409, 500] {
+            let bench = bench(move |_, _| answer(status, "text/html", echo));
+            let error = bench.garm.scale_sets().await.unwrap_err();
+            assert_eq!(error.operation, Operation::Login);
+            assert!(!SPELT.iter().any(|secret| error.detail.contains(secret)), "{}", error.detail);
+        }
+    }
+    // Later answers: the token that was sent, and the password that was sent before.
+    for status in [200, 400, 401, 500] {
+        let bench = bench(move |request, _| {
+            if request.uri().path() == "/api/v1/auth/login" {
+                return json(200, r#"{"token":"opaque-login-token"}"#);
+            }
+            let sent = request.headers()[header::AUTHORIZATION].to_str().unwrap().to_owned();
+            json(status, &format!(r#"{{"error":"{sent}","details":"hunter2","id":"opaque-login-token"}}"#))
+        });
+        let error = bench.garm.read_set(ScaleSetId(1)).await.unwrap_err();
+        assert!(!SPELT.iter().any(|secret| error.detail.contains(secret)), "{}", error.detail);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_that_would_fill_the_memory_is_refused_where_it_becomes_too_long() {
     let list = |entries: usize| {
         let sets: Vec<String> = (1..=entries).map(|id| format!("{{\"id\":{id},\"scale_set_id\":{id}}}")).collect();

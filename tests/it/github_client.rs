@@ -4,7 +4,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use scaleset_medic::clock::{Clock, ScaledClock};
-use scaleset_medic::github::{Access, AccessOptions, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
+use scaleset_medic::github::{
+    Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires,
+};
 use scaleset_medic::http::{Bounds, NoRecorder, Response, Secret, Transport, TransportError};
 use scaleset_medic::lab::github::{
     ConflictWording, Credential as Known, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet,
@@ -85,6 +87,17 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
         As::Pat => Credential::Pat { token: read(token) },
         As::App => Credential::App { app_id: APP, installation_id: INSTALLATION, private_key: read(key) },
     };
+    let (wires, options) = configured(&wire, &clock, credential, entities);
+    let github = Arc::new(GithubClient::new(vec![Access::new(options, &wires)]));
+    Bench { wire, github, clock, secrets }
+}
+
+fn configured(
+    wire: &Arc<Wire>,
+    clock: &Arc<dyn Clock>,
+    credential: Credential,
+    entities: &[&str],
+) -> (Wires, AccessOptions) {
     let options = AccessOptions {
         endpoint: EndpointName::new("sim"),
         entities: entities.iter().map(|name| (*name).to_owned()).collect(),
@@ -95,9 +108,8 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
     };
     let transport: Arc<dyn Transport> = wire.clone();
     let wires =
-        Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock), jitter: Arc::new(|most| most) };
-    let github = Arc::new(GithubClient::new(vec![Access::new(options, &wires)]));
-    Bench { wire, github, clock, secrets }
+        Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(clock), jitter: Arc::new(|most| most) };
+    (wires, options)
 }
 
 fn read(path: PathBuf) -> SecretSource {
@@ -456,6 +468,38 @@ async fn a_rate_limit_is_obeyed_with_and_without_retry_after() {
         bench.clock.sleep(Span(ends.0 - held.0 + 7_000)).await;
         assert!(bench.names(&acme()).await.is_ok());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn managers_with_one_credential_share_what_it_may_send() {
+    let bench = bench(As::Pat);
+    bench.add(&acme(), "gpu");
+    let token = bench.secrets.path().join("token");
+    let (wires, options) = configured(&bench.wire, &bench.clock, Credential::Pat { token: read(token) }, &[]);
+    let options = AccessOptions { quota_reserve: 0.2, ..options };
+    let shared = Allowances::new(5, 0.2, &bench.clock);
+    let of_manager = || GithubClient::new(vec![Access::sharing(&shared, options.clone(), &wires)]);
+    let (one, other) = (of_manager(), of_manager());
+    assert!(one.forge_sets(&endpoint(), &acme()).await.is_ok());
+    let quota = other.own_quota(&endpoint()).unwrap();
+    assert_eq!((quota.remaining, quota.reserve), (4_999, 1_000), "a share of what GitHub told");
+    let before = bench.all_calls();
+    let began = bench.clock.now().mono;
+    for _ in 0..75 {
+        for client in [&one, &other] {
+            assert!(client.forge_sets(&endpoint(), &acme()).await.is_ok());
+        }
+    }
+    assert!(bench.all_calls() - before >= 150);
+    let took = bench.clock.now().mono.since(began);
+    assert!(took >= Span::secs(8), "150 requests, of which 100 at once, with 5 a second for both: {took}");
+
+    bench.state().exhaust_quota("pat", START.plus(Span::mins(50)));
+    let entities = ["second", "third"].map(|name| entity(EntityKind::Organization, name));
+    assert_eq!(one.forge_sets(&endpoint(), &entities[0]).await.unwrap_err().kind, FailureKind::RateLimited);
+    let asked = bench.all_calls();
+    assert_eq!(other.forge_sets(&endpoint(), &entities[1]).await.unwrap_err().kind, FailureKind::HeldBack);
+    assert_eq!(bench.all_calls(), asked, "the other manager asks nothing either");
 }
 
 #[tokio::test(start_paused = true)]

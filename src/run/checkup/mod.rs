@@ -16,7 +16,7 @@ use crate::garm::api::GarmClient;
 use crate::garm::log::parse::Parser;
 use crate::garm::log::source::{Facts as LogFacts, LogFile};
 use crate::garm::ws::{self, Channel, Feed};
-use crate::github::GithubClient;
+use crate::github::{Allowances, GithubClient};
 use crate::http::reqwest_transport::{SetupError, TransportOptions};
 use crate::http::{NoRecorder, Upgrader};
 use crate::model::log_fact::{LogEvidence, ParserState};
@@ -246,7 +246,8 @@ async fn forge(
 ) -> anyhow::Result<GithubFacts> {
     let notes = Notes::default();
     let carriers = |options: &TransportOptions| witnessed(options, &notes, clock, carriers);
-    let client = github(std::slice::from_ref(table), quota_reserve, &means(clock), &carriers)?;
+    let allowances = Allowances::new(table.requests_per_second, quota_reserve, clock);
+    let client = github([(table, &allowances)], quota_reserve, &means(clock), &carriers)?;
     let client = client.unwrap_or_else(|| Arc::new(GithubClient::new(Vec::new())));
     let covered: Vec<_> = homes.iter().filter(|(at, endpoint)| client.covers(endpoint, &at.entity)).collect();
     let asked = covered.iter().take(ENTITIES).map(|(at, endpoint)| {
