@@ -12,9 +12,9 @@ use scaleset_medic::export::words;
 use scaleset_medic::model::session::{LedgerSession, OpenedBy};
 use scaleset_medic::model::{
     Confidence, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Escalation, Evidence,
-    Fact, Finding, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono, Now, Order, OrderId,
-    Ordered, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId,
-    Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+    EvidenceList, Fact, Finding, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono, Now, Order,
+    OrderId, Ordered, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet, ScaleSetId,
+    SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Fin
         set,
         diagnosis,
         confidence,
-        evidence: Vec::new(),
+        evidence: EvidenceList::new(),
         since: NOW.minus(Span::mins(1)),
         ill_since: diagnosis.is_ill().then(|| NOW.minus(Span::mins(1))),
         seen: 5,
