@@ -3,15 +3,16 @@
 use super::chronicle::Chronicle;
 use super::engine::{Engine, Parts};
 use super::lease::Lease;
+use super::secret;
 use crate::clock::Clock;
-use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, SecretFile};
+use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, check_key};
 use crate::export::metrics::Metrics;
 use crate::garm::api::{GarmClient, GarmOptions, MetricsAccess};
 use crate::garm::events::{self, Event};
 use crate::garm::log::source::Reading;
 use crate::garm::log::stream::LogStream;
 use crate::garm::ws::{self, Channel, Feed};
-use crate::github::{Access, AccessOptions, Allowances, Credential, GithubClient, SecretSource, Wires};
+use crate::github::{Access, AccessOptions, Allowances, Credential, GithubClient, Wires};
 use crate::http::client::Client;
 use crate::http::limits::Politeness;
 use crate::http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
@@ -191,7 +192,7 @@ pub(super) fn garm(
     let options = GarmOptions {
         base_url: manager.url.to_string(),
         username: manager.username.clone(),
-        password: secret(&manager.password_file),
+        password: secret::source(&manager.password_file, |_| Ok(())),
         metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
     };
     Ok(GarmClient::new(&client, options)?)
@@ -249,19 +250,13 @@ pub(super) fn github<'a>(
 
 fn credential(auth: &GithubAuth) -> Credential {
     match auth {
-        GithubAuth::Pat { token_file } => Credential::Pat { token: secret(token_file) },
+        GithubAuth::Pat { token_file } => Credential::Pat { token: secret::source(token_file, |_| Ok(())) },
         GithubAuth::App { app_id, installation_id, private_key_file } => Credential::App {
             app_id: *app_id,
             installation_id: *installation_id,
-            private_key: secret(private_key_file),
+            private_key: secret::source(private_key_file, check_key),
         },
     }
-}
-
-/// Reads the file at each use, so that a rotated secret is picked up.
-fn secret(file: &SecretFile) -> SecretSource {
-    let file = file.clone();
-    Arc::new(move || file.load().map_err(|error| error.to_string()))
 }
 
 /// The longest answer that has no bound of its own, in bytes.
