@@ -8,10 +8,9 @@ use crate::clock::Clock;
 use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, check_key};
 use crate::export::metrics::Metrics;
 use crate::garm::api::{GarmClient, GarmOptions, MetricsAccess};
-use crate::garm::events::{self, Event};
 use crate::garm::log::source::Reading;
 use crate::garm::log::stream::LogStream;
-use crate::garm::ws::{self, Channel, Feed};
+use crate::garm::ws::{self, Channel};
 use crate::github::{Access, AccessOptions, Allowances, Credential, GithubClient, Wires};
 use crate::http::client::Client;
 use crate::http::limits::Politeness;
@@ -114,7 +113,8 @@ fn engine(
     if let Some(upgrader) = carrier.upgrader {
         let (pump, feed) = ws::stream(&garm, Arc::clone(&upgrader), Channel::Events);
         background.push(Box::pin(pump.run()));
-        background.push(Box::pin(watch_events(feed, Arc::clone(&wake))));
+        let (apart, clock) = (config.run.urgent_interval, Arc::clone(&shared.clock));
+        background.push(Box::pin(super::watch::watch(feed, apart, clock, Arc::clone(&wake))));
         if manager.log_stream && chronicle.is_none() {
             let stream = Arc::new(LogStream::default());
             let (pump, feed) = ws::stream(&garm, upgrader, Channel::Logs);
@@ -201,17 +201,6 @@ pub(super) fn garm(
 /// The longest that one source of a manager may take.
 pub(super) fn deadline(manager: &ManagerConfig) -> Span {
     manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK)
-}
-
-/// A scale set that somebody changed is looked at at once. The event is only a reason to look: what it says is read
-/// from the API, because events may be lost or come out of order (`reference/garm-api.md` §8.2).
-async fn watch_events(mut feed: Feed, wake: Arc<Notify>) {
-    while let Some(text) = feed.next().await {
-        match events::parse(&text) {
-            Some(Event::ScaleSetChanged { .. } | Event::ScaleSetDeleted { .. }) => wake.notify_one(),
-            Some(Event::InstanceChanged { .. }) | None => {}
-        }
-    }
 }
 
 /// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
