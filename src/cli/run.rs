@@ -12,6 +12,7 @@ use crate::run::assemble::{Shared, engines, real_carrier};
 use crate::run::engine::Engine;
 use crate::run::service::{Publisher, run as serve};
 use crate::store::LeaseState;
+use crate::telemetry;
 use anyhow::Context as _;
 use std::net::{SocketAddr, TcpListener as Socket};
 use std::sync::{Arc, Mutex};
@@ -54,6 +55,7 @@ pub(super) fn run(_args: &RunArgs, config: Config, reread: Reread<'_>) -> Result
         let kept = (config.http.listen == changed.http.listen).then(|| again(&socket)).transpose()?;
         round = match prepare(changed.clone(), kept) {
             Ok(round) => {
+                telemetry::change(&config.log, &round.config.log);
                 tracing::info!("the configuration has changed; going on with the new one");
                 unusable = None;
                 round

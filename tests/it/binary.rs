@@ -458,6 +458,24 @@ async fn a_changed_configuration_is_taken_over_and_a_bad_one_is_told() {
 }
 
 #[tokio::test]
+async fn a_changed_log_level_is_in_force_at_once_and_a_changed_format_asks_for_a_restart() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    let medic = Medic::of(&servers.garm, "observe");
+    let good = std::fs::read_to_string(&medic.config).unwrap();
+    std::fs::write(&medic.config, format!("{good}[log]\nlevel = \"error\"\n")).unwrap();
+    let child = medic.spawn(&["run"]);
+    medic.ready().await;
+    let changed = format!("{good}[log]\nlevel = \"info\"\nformat = \"json\"\n").replace("\"observe\"", "\"heal\"");
+    std::fs::write(&medic.config, changed).unwrap();
+    medic.sees(|status| status["mode"] == "heal").await;
+    signal(&child, "-TERM");
+    let output = finish(child).await;
+    assert!(!told(&output).contains("observe"), "info lines are hidden at first: {}", told(&output));
+    assert!(told(&output).contains("the configuration has changed"), "{}", told(&output));
+    assert!(told(&output).contains("needs a restart"), "{}", told(&output));
+}
+
+#[tokio::test]
 async fn heal_in_heal_mode_treats_the_one_set_and_leaves_none_half_done() {
     let servers = Servers::start(Generation::PreFix, 3);
     servers.crash().await;
