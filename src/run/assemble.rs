@@ -178,6 +178,15 @@ pub(super) fn options_of(manager: &ManagerConfig) -> TransportOptions {
     TransportOptions { connect_timeout: manager.timeouts.connect, ca_file: manager.ca_file.clone(), proxy: None }
 }
 
+fn options_of_github(table: &GithubConfig) -> TransportOptions {
+    TransportOptions { connect_timeout: table.timeouts.connect, ca_file: table.ca_file.clone(), proxy: None }
+}
+
+/// How every server of the configuration is connected to.
+pub fn connections(config: &Config) -> impl Iterator<Item = TransportOptions> {
+    config.managers.iter().map(options_of).chain(config.github.iter().map(options_of_github))
+}
+
 /// The client of one manager.
 pub(super) fn garm(
     manager: &ManagerConfig,
@@ -212,11 +221,7 @@ pub(super) fn github<'a>(
     carriers: Carriers<'_>,
 ) -> anyhow::Result<Option<Arc<GithubClient>>> {
     let access = |(table, allowances): (&GithubConfig, &Allowances)| -> anyhow::Result<Access> {
-        let transport = carriers(&TransportOptions {
-            connect_timeout: table.timeouts.connect,
-            ca_file: table.ca_file.clone(),
-            proxy: None,
-        })?;
+        let transport = carriers(&options_of_github(table))?;
         let wires = Wires {
             transport: transport.transport,
             recorder: Arc::clone(&means.recorder),
