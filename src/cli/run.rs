@@ -4,6 +4,7 @@
 use super::args::RunArgs;
 use super::medic::Signals;
 use super::{Failure, medic};
+use crate::config::describe::unencrypted;
 use crate::config::{Checked, Config};
 use crate::exit::ExitCode;
 use crate::export::server::Board;
@@ -158,6 +159,9 @@ async fn watch(
         managers = config.managers.len(), interval = %config.run.interval,
         "scaleset-medic watches; the status page is at / on this address"
     );
+    for note in unencrypted(config) {
+        tracing::warn!("{note}; use https, or a sidecar beside the manager");
+    }
     let (told, ended) = oneshot::channel();
     let shutdown = async {
         let end = tokio::select! {

@@ -548,6 +548,20 @@ async fn a_ca_file_stands_in_place_of_the_systems_and_is_read_again_when_it_chan
 }
 
 #[tokio::test]
+async fn a_password_that_crosses_the_network_unencrypted_is_told_at_the_start() {
+    for (url, is_told) in
+        [("http://garm.invalid:9997", true), ("http://127.0.0.1:9", false), ("https://garm.invalid", false)]
+    {
+        let medic = Medic::of(url, "observe");
+        let child = medic.spawn(&["run"]);
+        medic.ready().await;
+        signal(&child, "-TERM");
+        let output = finish(child).await;
+        assert_eq!(told(&output).contains("unencrypted"), is_told, "{url}: {}", told(&output));
+    }
+}
+
+#[tokio::test]
 async fn heal_in_heal_mode_treats_the_one_set_and_leaves_none_half_done() {
     let servers = Servers::start(Generation::PreFix, 3);
     servers.crash().await;
