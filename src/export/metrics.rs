@@ -8,10 +8,10 @@
 
 use crate::http::Recorder;
 use crate::model::decision::RemedyKind;
-use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status};
+use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
 use crate::model::{
-    Diagnosis, Enablement, EndpointName, EndpointState, FailureKind, Guard, ManagerName, ManagerState, Operation,
-    Outcome, RestartKind, ScaleSetId, Source, Span, Target, Wall,
+    Decision, Diagnosis, Enablement, EndpointName, EndpointState, FailureKind, Guard, ManagerName, ManagerState,
+    Operation, Outcome, RestartKind, ScaleSetId, Source, Span, Target, Wall,
 };
 use prometheus::core::Collector;
 use prometheus::{
@@ -36,6 +36,9 @@ pub struct Declared {
 
 /// Every metric's prefix.
 pub const PREFIX: &str = "scaleset_medic";
+
+/// The outcome of a treatment that has not ended.
+const UNDER_WAY: &str = "under_way";
 
 /// The outcome of a remedy that was due in a dry run.
 pub const WOULD_ACT: &str = "would_act";
@@ -88,6 +91,8 @@ declare! {
         "1 while a treatment of ours has, or may have, disabled the scale set, else 0.";
     lingering_instances: IntGaugeVec = "gauge" ["manager", "scale_set"]
         "Instances of the scale set that wait in `deleted`, which only a living worker clears.";
+    scale_set_last_remedy_timestamp_seconds: GaugeVec = "gauge" ["manager", "scale_set", "remedy", "outcome"]
+        "Unix time at which the scale set's latest treatment began, and how it ended; `under_way` while it has not.";
     remedies_total: IntCounterVec = "counter" ["manager", "remedy", "outcome", "mode"]
         "Treatments that ended, by remedy, outcome and mode (dry_run: those that were due, as `would_act`).";
     withheld_total: IntCounterVec = "counter" ["manager", "guard"]
@@ -108,7 +113,7 @@ declare! {
         "1 while a configured source of evidence answers, 0 while it does not; no series where it is not configured.";
     breaker_open: IntGaugeVec = "gauge" ["manager"] "1 while the circuit breaker has stopped healing, else 0.";
     budget_remaining: IntGaugeVec = "gauge" ["manager", "scope"]
-        "Treatments left: `manager` within the hour, `scale_set_min` for the set that has the fewest left.";
+        "Treatments left: `manager` within the hour; `scale_set_min` the fewest of any ill set that waits for a treatment, no series while none does.";
     open_intents: IntGaugeVec = "gauge" ["manager"] "Treatments that may have something in effect on a server.";
     known_sessions: IntGaugeVec = "gauge" ["manager"] "Sessions in the ledger that have not ended.";
     github_rate_limit_remaining: IntGaugeVec = "gauge" ["manager", "endpoint"]
@@ -119,6 +124,7 @@ declare! {
         "Exchanges that did not give what was asked.";
     sweep_duration_seconds: HistogramVec = "histogram" ["manager"] "Seconds one pass took: sweep, diagnosis, decision, effects.";
     last_sweep_timestamp_seconds: GaugeVec = "gauge" ["manager"] "Unix time of the end of the latest pass; 0 before the first.";
+    interval_seconds: GaugeVec = "gauge" ["manager"] "Seconds between two passes while all is well, as configured.";
     sweeps_total: IntCounterVec = "counter" ["manager", "result"] "Passes, by whether the manager's scale sets could be read.";
     config_last_reload_successful: IntGaugeVec = "gauge" []
         "1 while the configuration as it is now is in force, 0 while it has mistakes and an earlier one is used.";
@@ -128,10 +134,17 @@ declare! {
 /// What has series now, to know what to remove.
 #[derive(Default)]
 struct Shown {
-    sets: BTreeMap<(ManagerName, ScaleSetId), Diagnosis>,
+    sets: BTreeMap<(ManagerName, ScaleSetId), ShownSet>,
     infos: BTreeSet<Vec<String>>,
     endpoints: BTreeSet<(ManagerName, EndpointName)>,
     quotas: BTreeSet<(ManagerName, EndpointName)>,
+}
+
+/// What of a set has series that change their labels.
+struct ShownSet {
+    diagnosis: Diagnosis,
+    /// Remedy and outcome of its latest treatment.
+    last: Option<(String, &'static str)>,
 }
 
 trait New: Sized {
@@ -266,7 +279,11 @@ impl Metrics {
         }
         self.breaker_open.with_label_values(&[name]).set(i64::from(manager.breaker_open.is_some()));
         self.budget_remaining.with_label_values(&[name, "manager"]).set(clamp(manager.budget_remaining));
-        match manager.sets.iter().map(|set| set.budget_remaining).min() {
+        // A set whose treatment is under way needs no other one yet.
+        let waits = |set: &&SetStatus| {
+            !set.is_healthy() && matches!(set.decision, Decision::Withhold { .. } | Decision::Act { .. })
+        };
+        match manager.sets.iter().filter(waits).map(|set| set.budget_remaining).min() {
             Some(least) => self.budget_remaining.with_label_values(&[name, "scale_set_min"]).set(clamp(least)),
             None => {
                 let _ = self.budget_remaining.remove_label_values(&[name, "scale_set_min"]);
@@ -301,16 +318,19 @@ impl Metrics {
 
     fn show_sets(&self, manager: &ManagerStatus, shown: &mut Shown) {
         let present: BTreeSet<ScaleSetId> = manager.sets.iter().map(|set| set.id).collect();
-        shown.sets.retain(|(of, id), _| {
+        shown.sets.retain(|(of, id), before| {
             let stays = *of != manager.name || present.contains(id);
             if !stays {
-                self.forget_set(of, *id);
+                self.forget_set(of, *id, before);
             }
             stays
         });
         for set in &manager.sets {
-            let before = shown.sets.insert((manager.name.clone(), set.id), set.finding.diagnosis);
-            self.show_set(manager.name.as_str(), set, before);
+            let last = set.treatments.first().map(|last| (last.remedy.clone(), outcome_of(last)));
+            let now = ShownSet { diagnosis: set.finding.diagnosis, last };
+            let before = shown.sets.insert((manager.name.clone(), set.id), now);
+            self.show_set(manager.name.as_str(), set, before.as_ref().map(|before| before.diagnosis));
+            self.show_last_remedy(manager.name.as_str(), set, before.and_then(|before| before.last));
         }
     }
 
@@ -342,6 +362,22 @@ impl Metrics {
         self.lingering_instances.with_label_values(&labels).set(i64::from(set.lingering.deleted));
     }
 
+    fn show_last_remedy(&self, manager: &str, set: &SetStatus, before: Option<(String, &'static str)>) {
+        let id = set.id.to_string();
+        let last = set.treatments.first().map(|last| (last, outcome_of(last)));
+        if let Some((remedy, outcome)) = before
+            && last.is_none_or(|(last, now)| last.remedy != remedy || now != outcome)
+        {
+            let labels = [manager, id.as_str(), remedy.as_str(), outcome];
+            let _ = self.scale_set_last_remedy_timestamp_seconds.remove_label_values(&labels);
+        }
+        if let Some((last, outcome)) = last {
+            self.scale_set_last_remedy_timestamp_seconds
+                .with_label_values(&[manager, id.as_str(), last.remedy.as_str(), outcome])
+                .set(last.opened.as_secs_f64());
+        }
+    }
+
     fn show_infos(&self, status: &Status, shown: &mut Shown) {
         let looked_at: BTreeSet<&str> = status.managers.iter().map(|manager| manager.name.as_str()).collect();
         let mut now: BTreeSet<Vec<String>> = shown
@@ -362,7 +398,7 @@ impl Metrics {
         shown.infos = now;
     }
 
-    fn forget_set(&self, manager: &ManagerName, set: ScaleSetId) {
+    fn forget_set(&self, manager: &ManagerName, set: ScaleSetId, before: &ShownSet) {
         let id = set.to_string();
         let labels = [manager.as_str(), id.as_str()];
         for gauge in [
@@ -376,6 +412,17 @@ impl Metrics {
         let _ = self.scale_set_stuck_since_timestamp_seconds.remove_label_values(&labels);
         for state in Diagnosis::ALL {
             let _ = self.scale_set_state.remove_label_values(&[manager.as_str(), &id, state.as_str()]);
+        }
+        if let Some((remedy, outcome)) = &before.last {
+            let labels = [manager.as_str(), &id, remedy.as_str(), outcome];
+            let _ = self.scale_set_last_remedy_timestamp_seconds.remove_label_values(&labels);
+        }
+    }
+
+    /// The managers are watched from now on, at this interval.
+    pub fn watched(&self, managers: &[ManagerName], interval: Span) {
+        for manager in managers {
+            self.interval_seconds.with_label_values(&[manager.as_str()]).set(interval.as_secs_f64());
         }
     }
 
@@ -481,6 +528,10 @@ fn replaced<'a>(
     gone.into_iter().map(|(_, endpoint)| endpoint).collect()
 }
 
+fn outcome_of(treatment: &TreatmentSummary) -> &'static str {
+    Outcome::ALL.iter().map(|outcome| outcome.as_str()).find(|outcome| *outcome == treatment.state).unwrap_or(UNDER_WAY)
+}
+
 fn info_labels(manager: &ManagerName, set: &SetStatus) -> Vec<String> {
     let (entity, endpoint) = set
         .entity
@@ -504,13 +555,15 @@ pub fn reference() -> String {
         let _ = writeln!(page, "| `{PREFIX}_{}` | {} | {labels} | {} |", declared.name, declared.kind, declared.help);
     }
     page.push_str("\n## Label values\n\n| label | of | values |\n|---|---|---|\n");
-    let outcomes: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).chain([WOULD_ACT]).collect();
+    let with = |more| Outcome::ALL.iter().map(|outcome| outcome.as_str()).chain([more]).collect::<Vec<_>>();
+    let (outcomes, ended) = (with(WOULD_ACT), with(UNDER_WAY));
     for (label, of, values) in [
         ("state", "scale_set_state", names(Diagnosis::ALL)),
         ("state", "manager_state", names(ManagerState::ALL)),
         ("state", "endpoint_state", names(EndpointState::ALL)),
         ("remedy", "remedies_total", names(RemedyKind::ALL)),
         ("outcome", "remedies_total", list(&outcomes)),
+        ("outcome", "scale_set_last_remedy_timestamp_seconds", list(&ended)),
         ("mode", "remedies_total", list(&MODES)),
         ("guard", "withheld_total", names(Guard::ALL)),
         ("cause", "recoveries_total", list(&["self", "remedy"])),
