@@ -159,11 +159,17 @@ def check_policy(place, resources, labels, pod):
         wanted = policy["podSelector"]["matchLabels"].items()
         rule(place, wanted <= labels.items(), "the policy is for this pod")
         rule(place, "Ingress" in policy["policyTypes"], "says who may come in")
-        known = {p["name"] for c in pod.get("initContainers", []) + pod["containers"] for p in c.get("ports", [])}
+        # Network plugins resolve the names of a container's ports; those of an init container not everywhere.
+        named = {p["name"]: p["containerPort"] for c in pod["containers"] for p in c.get("ports", [])}
+        held = {p["containerPort"] for c in pod.get("initContainers", []) + pod["containers"] for p in c.get("ports", [])}
+        medics = {port["containerPort"] for port in medic_of(pod).get("ports", [])}
+        open_ports = set()
         for way in policy["ingress"]:
-            names = {port["port"] for port in way["ports"]}
-            rule(place, names <= known, f"the policy names ports that are there: {names}")
-            rule(place, "medic" not in names or way.get("from"), "metrics are not for everyone")
+            ports = {named.get(port["port"], port["port"]) for port in way["ports"]}
+            open_ports |= ports
+            rule(place, ports <= held, f"the policy names ports that are there, no init container's by name: {ports}")
+            rule(place, not ports & medics or way.get("from"), "metrics are not for everyone")
+        rule(place, medics <= open_ports, "Prometheus gets in")
 
 
 def check_scraped(place, pod, labels):
