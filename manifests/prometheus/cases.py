@@ -138,6 +138,7 @@ CASES = {
             # Only the sets that are enabled count, by whichever pod they are seen.
             "a disabled set is well": ({**share(1), series("scale_set_healthy", MANAGER, scale_set="3"): 1,
                                         series("scale_set_enabled", MANAGER, scale_set="3"): 0}, MANAGER),
+            "the only set": ({series("scale_set_healthy", SET): 0, series("scale_set_enabled", SET): 1}, MANAGER),
             "seen by a pod": (share(1, instance="10.0.0.1:9810", pod="garm-1"), MANAGER),
         },
     },
@@ -173,6 +174,7 @@ CASES = {
     "DryRunWouldHeal": {
         "ill": {WOULD: "+1"}, "well": {WOULD: "="}, "labels": MANAGER, "after": 14,
         "near": {"treatments": {remedies("recovered"): "+1", remedies("would_act"): "+1"}, "none": {WOULD: "="}},
+        "also": {"one of several remedies": ({WOULD: "+1", remedies("would_act", "dry_run", "session_probe"): "="}, MANAGER)},
     },
     "ManagerUnseen": gauge("manager_up", 0, 1, 1, **MANAGER),
     "ManagerCrashLoop": {
