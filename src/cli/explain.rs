@@ -20,7 +20,7 @@ pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failu
         Output::Json => data(&(serde_json::to_string_pretty(set).map_err(Failure::internal)? + "\n"))?,
     }
     if by == By::Ourselves {
-        diagnostic("no medic runs here; this is what one short look shows\n");
+        diagnostic("no medic runs here; this is what one short look shows, and nothing was done\n");
     }
     Ok(ExitCode::Well)
 }

@@ -87,3 +87,64 @@ async fn a_set_of_a_manager_that_is_away_cannot_be_judged_which_is_no_wrong_usag
     let unknown = medic.run(&["explain", "nobody"]).await;
     assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
 }
+
+/// As a cron job finds it: between two runs nobody serves a picture, and the state directory knows more than one look.
+#[tokio::test]
+async fn without_a_running_medic_its_records_are_told_and_nothing_is_done() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    medic.run(&["pause", "--reason", "upgrade", "--author", "alice"]).await;
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    let said = told(&explained);
+    assert!(said.contains("everything paused by alice: upgrade"), "{said}");
+    assert!(!said.contains("mode is observe") && !said.contains("dry_run"), "{said}");
+    medic.run(&["resume"]).await;
+    let status = medic.run(&["status"]).await;
+    assert!(told(&status).contains("toggle is due"), "{}", told(&status));
+    assert!(!told(&status).contains("INFO") && !told(&status).contains("WARN"), "no log beside it: {}", told(&status));
+    assert_eq!(status.status.code(), Some(10), "{}", told(&status));
+    assert_eq!(servers.writes(), 0, "{}", told(&status));
+
+    // Killed with its set disabled.
+    let mut child = medic.spawn(&["run"]);
+    servers.until("the set is disabled", |world| world.listening(0).1 == 0).await;
+    child.0.take().unwrap().kill().unwrap();
+    let writes = servers.writes();
+    let status = medic.run(&["status"]).await;
+    let said = told(&status);
+    assert!(said.contains("disabled_by_medic") && said.contains("toggle under way"), "{said}");
+    assert!(!said.contains("disabled by a person"), "{said}");
+    assert_eq!(servers.writes(), writes, "{said}");
+}
+
+#[tokio::test]
+async fn a_watch_that_is_piped_is_plain_documents_and_outlives_a_medic_that_is_not_ready() {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let medic = Medic::of("http://127.0.0.1:9", "heal");
+    let listener = std::net::TcpListener::bind(&medic.address).unwrap();
+    std::thread::spawn(move || {
+        let answer = |body: &str, status: &str| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut request, mut piece) = (Vec::new(), [0; 256]);
+            while !request.ends_with(b"\r\n\r\n") {
+                let read = stream.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..read]);
+            }
+            let length = body.len();
+            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+        };
+        answer("the first pass is not done\n", "503 Service Unavailable");
+        let body = serde_json::to_string(&super::export::everything()).unwrap();
+        for _ in 0..2 {
+            answer(&body, "200 OK");
+        }
+    });
+    let mut watching = medic.spawn(&["status", "--watch", "--output", "json"]);
+    let stdout = watching.0.as_mut().unwrap().stdout.take().unwrap();
+    let lines: Vec<_> = BufReader::new(stdout).lines().take(2).map(Result::unwrap).collect();
+    for line in lines {
+        let document: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(document["schema"], 1);
+    }
+}
