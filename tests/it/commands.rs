@@ -2,7 +2,8 @@
 //! they work while something else does not.
 
 use super::binary::{Medic, Servers, told};
-use scaleset_medic::lab::garm::Generation;
+use scaleset_medic::lab::garm::{Generation, ManagerFault, ManagerRoute};
+use scaleset_medic::lab::github::FaultKind;
 
 #[tokio::test]
 async fn the_emergency_stop_needs_no_secret_and_no_manager() {
@@ -147,4 +148,65 @@ async fn a_watch_that_is_piped_is_plain_documents_and_outlives_a_medic_that_is_n
         let document: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(document["schema"], 1);
     }
+}
+
+#[tokio::test]
+async fn explain_tells_timeline_rules_guards_and_the_next_act_and_history_names_sets() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    medic.run(&["pause", "--reason", "upgrade", "--author", "alice"]).await;
+    let _child = medic.spawn(&["run"]);
+    medic.ready().await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "withhold").await;
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    let said = told(&explained);
+    for part in [
+        "Rules, in their order",
+        "decides: conflict_abandoned",
+        "Timeline:",
+        "not well from here on",
+        "let it pass: ",
+        "Next: disable and enable it, once these let it pass: paused",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    medic.run(&["resume"]).await;
+    servers
+        .until("it is healed", |world| world.listening(0) == (1, 1) && world.garm(0).unwrap().writes().len() == 2)
+        .await;
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    assert!(told(&explained).contains("decision: "), "what was recorded is in it: {}", told(&explained));
+    let history = medic.run(&["history", "--manager", "garm"]).await;
+    assert!(told(&history).contains("garm linux-0 (set 1)  decision: "), "{}", told(&history));
+    let refused = medic.run(&["history", "--manager", "gram"]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+}
+
+#[tokio::test]
+async fn a_set_that_cannot_be_enabled_again_is_loud_everywhere() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let text =
+        std::fs::read_to_string(&medic.config).unwrap() + "disabled_limit = \"10s\"\ntoggle_gap_limit = \"9s\"\n";
+    std::fs::write(&medic.config, text).unwrap();
+    let _child = medic.spawn(&["run"]);
+    medic.ready().await;
+    servers.until("the set is disabled", |world| world.listening(0).1 == 0).await;
+    servers.with(|world| {
+        let (garm, _) = world.garm_mut(0).unwrap();
+        garm.inject(ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::status(500)));
+    });
+    medic.sees(|status| status["managers"][0]["sets"][0]["left_disabled"]["answer"].is_string()).await;
+    let status = medic.run(&["status"]).await;
+    assert!(told(&status).contains("LEFT DISABLED: ") && told(&status).contains("500"), "{}", told(&status));
+    let nagios = medic.run(&["status", "--nagios"]).await;
+    assert_eq!(nagios.status.code(), Some(2), "{}", told(&nagios));
+    assert!(told(&nagios).contains("garm: ") && told(&nagios).contains("is left disabled"), "{}", told(&nagios));
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    assert!(told(&explained).contains("By hand: garm-cli scaleset update"), "{}", told(&explained));
+    let doctor = medic.run(&["doctor"]).await;
+    assert!(told(&doctor).contains("is disabled by our treatment"), "{}", told(&doctor));
+    assert!(medic.get("/").await.unwrap().1.contains("Left disabled"));
 }
