@@ -325,6 +325,9 @@ pub struct ResumeArgs {
 /// `history`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct HistoryArgs {
+    /// Only this manager
+    #[arg(long, value_name = "NAME")]
+    pub manager: Option<String>,
     /// Only this set, by the manager's id or by name
     #[arg(long, value_name = "SET")]
     pub set: Option<String>,

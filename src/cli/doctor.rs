@@ -57,7 +57,7 @@ pub(super) fn run(args: &DoctorArgs, config: &Config, color: bool) -> Result<Exi
 /// The codes are those of all commands; what they mean here is said more closely.
 const fn meaning(exit: ExitCode) -> &'static str {
     match exit {
-        ExitCode::Well => "nothing hides evidence or prevents healing",
+        ExitCode::Well => "nothing that is configured fails",
         ExitCode::Unhealthy => "something hides evidence or prevents healing",
         ExitCode::Blind => "a manager could not be reached",
         ExitCode::Internal

@@ -3,29 +3,37 @@
 use super::args::{ExplainArgs, Output};
 use super::output::{data, diagnostic};
 use super::picture::{By, entity, find, picture};
-use super::{Failure, render};
+use super::{Failure, history, render};
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::export::words;
-use crate::model::status::{SetStatus, SourceState, Status};
-use crate::model::{Decision, ManagerName, Wall};
+use crate::export::{rules, words};
+use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
+use crate::model::{Decision, Guard, ManagerName, Span, Wall};
 use std::fmt::Write as _;
+
+/// How long before the present state began its past is told.
+const BEFORE: Span = Span::mins(10);
 
 /// Runs the command.
 pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failure> {
     let (status, by) = picture(config)?;
     let (manager, set) = find(&status, &args.set.set, args.set.manager.as_deref())?;
     match args.output {
-        Output::Text => data(&text(&status, manager, set))?,
+        Output::Text => {
+            let since = set.finding.ill_since.unwrap_or(set.finding.since).minus(BEFORE);
+            let past = history::of_set(config, manager, set.id, since);
+            data(&text(&status, manager, set, past))?;
+        }
         Output::Json => data(&(serde_json::to_string_pretty(set).map_err(Failure::internal)? + "\n"))?,
     }
     if by == By::Ourselves {
-        diagnostic("no medic runs here; this is what one short look shows\n");
+        diagnostic("no medic runs here; this is what one short look shows, and nothing was done\n");
     }
     Ok(ExitCode::Well)
 }
 
-fn text(status: &Status, manager: &ManagerName, set: &SetStatus) -> String {
+fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall, String)>) -> String {
+    let shown = status.managers.iter().find(|shown| shown.name == *manager);
     let now = status.at;
     let mut out = String::new();
     let forge_id = set.forge_id.map_or_else(|| "not created at GitHub".to_owned(), |id| format!("{id} at GitHub"));
@@ -40,18 +48,32 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus) -> String {
         finding.seen
     );
     if let Some(ill_since) = finding.ill_since {
-        let _ = writeln!(out, "Not well since {ill_since}, {} ago.", now.since(ill_since));
+        let _ = writeln!(out, "Not well since {}, {} ago.", ill_since.near(now), now.since(ill_since));
     }
     let _ = writeln!(out, "\nBecause:");
     for evidence in &finding.evidence {
         let _ = writeln!(out, "  {}", words::evidence(evidence));
     }
-    let _ = writeln!(out, "\nDecision: {}", render::decision(set, now));
-    if let Decision::Withhold { guards, .. } = &set.decision {
-        for held in guards {
-            let _ =
-                writeln!(out, "  {}: {}; asks for {}{}", held.guard, held.value, held.limit, until(held.until, now));
+    if let Some(shown) = shown {
+        let _ = writeln!(out, "\nRules, in their order; the first that speaks decides:");
+        for line in rules::rules(set, shown) {
+            let _ = writeln!(out, "  {line}");
         }
+    }
+    let _ = writeln!(out, "\nTimeline:");
+    for (at, what) in timeline(shown, set, past) {
+        let _ = writeln!(out, "  {}  {what}", at.near(now));
+    }
+    let _ = writeln!(out, "\nDecision: {}", render::decision(set, now));
+    guards(&mut out, set, now);
+    let _ = writeln!(out, "Next: {}", rules::next(set, now));
+    if let Some(left) = &set.left_disabled {
+        let _ = writeln!(
+            out,
+            "By hand: garm-cli scaleset update {} --enabled=true; {}",
+            set.id,
+            words::left_disabled(left, now)
+        );
     }
     if !set.not_deleted.is_empty() {
         let _ = writeln!(out, "\nIts session is not deleted, because:");
@@ -68,7 +90,8 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus) -> String {
         let _ = writeln!(out, "\nTreatments, newest first:");
         for row in &set.treatments {
             let why = row.why.as_deref().unwrap_or_default();
-            let _ = writeln!(out, "  {}  {}: {} {why}", row.opened, row.remedy, row.state);
+            let state = words::progress(row, now);
+            let _ = writeln!(out, "  {}  {}: {state} {why}", row.opened.near(now), row.remedy);
         }
     }
     if let Some(manager) = status.managers.iter().find(|m| m.name == *manager) {
@@ -85,6 +108,43 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus) -> String {
     out
 }
 
+/// Every guard: those that hold, with what they see and ask for, and those that let it pass.
+fn guards(out: &mut String, set: &SetStatus, now: Wall) {
+    if let Decision::Withhold { guards, .. } = &set.decision {
+        for held in guards {
+            let _ =
+                writeln!(out, "  {}: {}; asks for {}{}", held.guard, held.value, held.limit, until(held.until, now));
+        }
+    }
+    let passed: Vec<_> = rules::passed(&set.decision).into_iter().map(Guard::as_str).collect();
+    if passed.is_empty() {
+        let _ = writeln!(out, "  no remedy is proposed now, so no guard is asked");
+    } else {
+        let _ = writeln!(out, "  let it pass: {}", passed.join(", "));
+    }
+}
+
+/// What is known to have happened, the oldest first: the evidence by its own dates, the manager's restart, and what was
+/// recorded.
+fn timeline(manager: Option<&ManagerStatus>, set: &SetStatus, past: Vec<(Wall, String)>) -> Vec<(Wall, String)> {
+    let finding = &set.finding;
+    let evidence = finding
+        .evidence
+        .iter()
+        .map(|evidence| (evidence.at, format!("{}: {}", words::source(evidence.source), words::fact(&evidence.fact))));
+    let mut told: Vec<_> = evidence.chain(past).collect();
+    told.push((finding.since, format!("found {} from here on", finding.diagnosis)));
+    told.extend(finding.ill_since.map(|at| (at, "not well from here on".to_owned())));
+    if let Some((kind, at)) = manager.and_then(|manager| manager.restart) {
+        told.push((at, format!("the manager started anew ({kind})")));
+    }
+    let treatment = |row: &TreatmentSummary| (row.opened, format!("treatment {} ({}) began", row.id, row.remedy));
+    told.extend(set.treatments.iter().map(treatment));
+    told.sort();
+    told.dedup();
+    told
+}
+
 fn until(until: Option<Wall>, now: Wall) -> String {
-    until.map_or_else(String::new, |at| format!("; passes at {at}, in {}", at.since(now)))
+    until.map_or_else(String::new, |at| format!("; passes at {}, in {}", at.near(now), at.since(now)))
 }

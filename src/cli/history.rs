@@ -3,6 +3,7 @@
 use super::Failure;
 use super::args::{HistoryArgs, Output};
 use super::output::{data, diagnostic};
+use super::picture::known_manager;
 use crate::clock::system_wall;
 use crate::config::Config;
 use crate::exit::ExitCode;
@@ -14,12 +15,14 @@ use crate::store::{Event, HistoryFilter, ManagerStore, Store};
 use crate::treat::act::Act;
 use crate::treat::ports::Journal as _;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How far back, unless told.
 const SINCE: Span = Span::hours(24);
 /// The most events shown of one manager.
 const LIMIT: u32 = 10_000;
+/// The most that `explain` tells of one set's past.
+const OF_SET: u32 = 25;
 
 /// Runs the command.
 pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failure> {
@@ -28,20 +31,34 @@ pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failu
         return Ok(ExitCode::Well);
     };
     let since = system_wall().minus(args.since.unwrap_or(SINCE));
-    let stores: Vec<_> = config.managers.iter().map(|manager| store.for_manager(&manager.name)).collect();
+    if let Some(name) = &args.manager {
+        known_manager(name, config.managers.iter().map(|manager| &manager.name))?;
+    }
+    let chosen = config.managers.iter().map(|manager| &manager.name);
+    let chosen = chosen.filter(|name| args.manager.as_deref().is_none_or(|only| only == name.as_str()));
+    let stores: Vec<_> = chosen.map(|name| store.for_manager(name)).collect();
     if args.scenes {
         return scenes(&stores, since);
     }
     let mut events: Vec<(ManagerName, Event)> = Vec::new();
+    let mut known = BTreeMap::new();
     let mut sets_found = 0_usize;
     for store in &stores {
+        let names = names(store)?;
         let sets = match &args.set {
             None => vec![None],
-            Some(name) => named(store, name)?.into_iter().map(Some).collect(),
+            Some(name) => named(&names, name).into_iter().map(Some).collect(),
         };
+        known.insert(store.manager().clone(), names);
         sets_found = sets_found.saturating_add(sets.len());
         for set in sets {
             let found = store.history(HistoryFilter { set, since, limit: LIMIT }).map_err(Failure::internal)?;
+            if u32::try_from(found.len()).is_ok_and(|count| count >= LIMIT) {
+                let manager = store.manager();
+                diagnostic(&format!(
+                    "only the newest {LIMIT} events of {manager} are shown; --since, --manager and --set choose others\n"
+                ));
+            }
             events.extend(found.into_iter().map(|event| (store.manager().clone(), event)));
         }
     }
@@ -55,7 +72,7 @@ pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failu
     events.sort_by_key(|(_, event)| (event.at, event.id));
     for (manager, event) in &events {
         match args.output {
-            Output::Text => data(&text(manager, event))?,
+            Output::Text => data(&text(manager, known.get(manager).unwrap_or(&Names::new()), event))?,
             Output::Json => data(&format!("{}\n", json(manager, event)))?,
         }
     }
@@ -78,12 +95,19 @@ fn scenes(stores: &[ManagerStore], since: Wall) -> Result<ExitCode, Failure> {
 }
 
 /// The sets that a person means by an id or a name: names are looked up in what is recorded.
-fn named(store: &ManagerStore, name: &str) -> Result<BTreeSet<ScaleSetId>, Failure> {
-    if let Ok(id) = name.parse::<u64>() {
-        return Ok(BTreeSet::from([ScaleSetId(id)]));
+fn named(names: &Names, name: &str) -> BTreeSet<ScaleSetId> {
+    match name.parse::<u64>() {
+        Ok(id) => BTreeSet::from([ScaleSetId(id)]),
+        Err(_) => names.iter().filter(|(_, known)| *known == name).map(|(id, _)| *id).collect(),
     }
+}
+
+/// The names of sets, as far as treatments and the newest scene tell them.
+type Names = BTreeMap<ScaleSetId, String>;
+
+fn names(store: &ManagerStore) -> Result<Names, Failure> {
     let treatments = store.since(Wall(0)).map_err(Failure::internal)?;
-    let mut sets: BTreeSet<_> = treatments.iter().filter(|row| row.name == name).map(|row| row.set).collect();
+    let mut names: Names = treatments.into_iter().map(|row| (row.set, row.name)).collect();
     let newest = match store.scenes(Wall(0)).map_err(Failure::internal)?.last() {
         Some(id) => store.scene(*id).map_err(Failure::internal)?,
         None => None,
@@ -94,14 +118,25 @@ fn named(store: &ManagerStore, name: &str) -> Result<BTreeSet<ScaleSetId>, Failu
             Body::Nothing { .. } => None,
         };
         let known = input.map(|input| input.sets).unwrap_or_default();
-        sets.extend(known.into_values().filter(|set| set.name == name).map(|set| set.id));
+        names.extend(known.into_values().map(|set| (set.id, set.name)));
     }
-    Ok(sets)
+    Ok(names)
+}
+
+/// What is recorded of one set, for `explain`; nothing where it cannot be read here.
+pub(super) fn of_set(config: &Config, manager: &ManagerName, set: ScaleSetId, since: Wall) -> Vec<(Wall, String)> {
+    let Ok(Some(store)) = Store::open_read_only(&config.run.state_dir) else { return Vec::new() };
+    let filter = HistoryFilter { set: Some(set), since, limit: OF_SET };
+    let events = store.for_manager(manager).history(filter).unwrap_or_default();
+    events.into_iter().map(|event| (event.at, format!("{}: {}", event.kind, words(&event)))).collect()
 }
 
 /// One event, one line.
-fn text(manager: &ManagerName, event: &Event) -> String {
-    let set = event.set.map_or_else(String::new, |set| format!(" set {set}"));
+fn text(manager: &ManagerName, names: &Names, event: &Event) -> String {
+    let set = event.set.map_or_else(String::new, |set| match names.get(&set) {
+        Some(name) => format!(" {name} (set {set})"),
+        None => format!(" set {set}"),
+    });
     format!("{}  {manager}{set}  {}: {}\n", event.at.date(), event.kind, words(event))
 }
 

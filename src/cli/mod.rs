@@ -75,8 +75,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             start_without_config(&cli.global)?;
             lab::run(args)
         }
-        Command::Status(args) => status::run(args, &start(cli)?.config, cli.global.color),
-        Command::Explain(args) => explain::run(args, &start(cli)?.config),
+        Command::Status(args) => status::run(args, &start_quietly(cli)?.config, cli.global.color),
+        Command::Explain(args) => explain::run(args, &start_quietly(cli)?.config),
         Command::Doctor(args) => doctor::run(args, &start(cli)?.config, color_on_stdout(&cli.global)),
         Command::Heal(args) => heal::run(args, &start(cli)?.config),
         // The emergency stop, its end and the record need the store alone: no secret, and no server that answers.
@@ -99,6 +99,15 @@ fn sources(cli: &Cli) -> Result<Sources, Failure> {
 /// The checked configuration, with logging begun as it says.
 fn start(cli: &Cli) -> Result<Checked, Failure> {
     start_with(cli, Depth::Files)
+}
+
+/// As [`start`], for a command whose result is the picture: what its look finds is there, not in log lines beside it.
+fn start_quietly(cli: &Cli) -> Result<Checked, Failure> {
+    let checked = check(&Raw::read(&sources(cli)?), Depth::Files)?;
+    let level = cli.global.log_level.clone().unwrap_or_else(|| "off".to_owned());
+    let log = crate::config::LogConfig { format: checked.config.log.format, level };
+    telemetry::init(&log, color_on_stderr(&cli.global)).map_err(Failure::internal)?;
+    Ok(checked)
 }
 
 /// As [`start`], with as much of the machine looked at as the command needs.

@@ -1,14 +1,15 @@
 //! The present picture for the commands that show it: from the running medic where there is one, else by looking.
 
+use super::output::diagnostic;
 use super::{Failure, medic};
 use crate::config::Config;
-use crate::decide::policy::Mode;
 use crate::http::reqwest_transport::{ReqwestTransport, TransportOptions};
 use crate::http::{Bounds, Transport as _};
 use crate::model::status::{STATUS_SCHEMA, SetStatus, SourceState, Status};
 use crate::model::{FailureKind, ManagerName, ManagerState, Source, Span};
 use crate::run::assemble::{engines, real_carrier};
-use crate::run::once::once;
+use crate::run::look::{copy, look as look_around};
+use crate::store::Store;
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,7 +24,7 @@ const LOOK: Span = Span::secs(8);
 pub(super) enum By {
     /// The running medic.
     Medic,
-    /// This command, without the memory, the ledger and the journal of a running one.
+    /// This command, with a copy of what earlier medics have left in the state directory.
     Ourselves,
 }
 
@@ -77,12 +78,21 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 async fn look(config: &Config) -> Result<Status, Failure> {
-    let mut config = config.clone();
-    config.run.mode = Mode::Observe;
-    let shared = medic::shared_in_memory(&config)?;
-    let engines = engines(&config, &shared, &real_carrier)?;
-    let summary = once(engines, shared.clock.as_ref(), LOOK).await;
-    Ok(medic::document(&config, summary.managers, shared.clock.now().wall))
+    let shared = medic::shared_in_memory(config)?;
+    let kept = match Store::open_read_only(&config.run.state_dir) {
+        Ok(Some(kept)) => copy(&kept, &shared.store, config, shared.clock.now().wall),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = kept {
+        diagnostic(&format!(
+            "what earlier medics have done, pauses and limits are not known in full: {error:#}; `scaleset-medic doctor` \
+             says what is wrong\n"
+        ));
+    }
+    let engines = engines(config, &shared, &real_carrier)?;
+    let managers = look_around(engines, shared.clock.as_ref(), LOOK).await;
+    Ok(medic::document(config, managers, shared.clock.now().wall))
 }
 
 /// The set that a person names by id or by name.

@@ -124,7 +124,10 @@ fn prepare(given: Given, socket: Option<Socket>) -> Result<Round, Failure> {
 
 fn listen(address: SocketAddr) -> Result<Socket, Failure> {
     let socket = Socket::bind(address)
-        .with_context(|| format!("cannot listen on {address} (http.listen); is another medic running?"))?;
+        .with_context(|| format!(
+            "cannot listen on {address} (http.listen); if another medic runs here, `scaleset-medic status` asks it; else \
+             give this one another address: SCALESET_MEDIC_HTTP_LISTEN=127.0.0.1:9811"
+        ))?;
     socket.set_nonblocking(true).context("cannot make the listening socket non-blocking")?;
     Ok(socket)
 }

@@ -10,37 +10,70 @@ use crate::exit::{ExitCode, ManagerEnd, Treated, nagios_of_run, of_run};
 use crate::model::status::{ManagerStatus, SetStatus, Status};
 use crate::model::{Decision, ManagerState};
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+
+/// Between two pictures.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Runs the command.
 pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
-    loop {
-        let (mut status, by) = picture(config)?;
-        if let Some(name) = &args.manager {
-            known_manager(name, config.managers.iter().map(|manager| &manager.name))?;
-            status.managers.retain(|manager| manager.name.as_str() == name);
-            status.not_looked_at.retain(|manager| manager.as_str() == name);
-        }
-        if args.nagios {
-            let nagios = nagios_of_run(&ends(&status));
-            data(&nagios::line(&status, nagios))?;
-            return Ok(nagios.code());
-        }
-        let text = match args.output {
-            Output::Text => text(&status, Look::of_stdout(color)),
-            Output::Json => serde_json::to_string_pretty(&status).map_err(Failure::internal)? + "\n",
-        };
-        if args.watch {
-            // Home, then clear what an earlier, longer picture left behind.
-            data(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;
-            std::thread::sleep(std::time::Duration::from_secs(2));
-            continue;
-        }
-        data(&text)?;
-        if by == By::Ourselves {
-            diagnostic("no medic runs here; this is what one short look shows\n");
-        }
-        return Ok(of_run(&ends(&status)));
+    if let Some(name) = &args.manager {
+        known_manager(name, config.managers.iter().map(|manager| &manager.name))?;
     }
+    if args.watch {
+        return watch(args, config, color);
+    }
+    let (status, by) = of_manager(args, config)?;
+    if args.nagios {
+        let nagios = nagios_of_run(&ends(&status));
+        data(&nagios::line(&status, nagios))?;
+        return Ok(nagios.code());
+    }
+    data(&shown(args, &status, Look::of_stdout(color))?)?;
+    if by == By::Ourselves {
+        diagnostic("no medic runs here; this is what one short look shows, and nothing was done\n");
+    }
+    Ok(of_run(&ends(&status)))
+}
+
+/// Picture after picture. On a terminal each takes the place of the one before; in a pipe they follow each other, JSON
+/// one document a line. What fails may be over at the next one: a medic that has just started, a slow answer.
+fn watch(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
+    let on_terminal = std::io::stdout().is_terminal() && args.output == Output::Text;
+    loop {
+        match of_manager(args, config) {
+            Ok((status, _)) if on_terminal => {
+                // Home, then clear what an earlier, longer picture left behind.
+                let text = shown(args, &status, Look::of_stdout(color))?;
+                data(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;
+            }
+            Ok((status, _)) if args.output == Output::Json => {
+                data(&(serde_json::to_string(&status).map_err(Failure::internal)? + "\n"))?;
+            }
+            Ok((status, _)) => data(&shown(args, &status, Look::of_stdout(color))?)?,
+            Err(failure @ (Failure::Internal(_) | Failure::Blind(_))) => {
+                diagnostic(&format!("{}; trying again\n", failure.words()));
+            }
+            Err(failure) => return Err(failure),
+        }
+        std::thread::sleep(AGAIN);
+    }
+}
+
+fn of_manager(args: &StatusArgs, config: &Config) -> Result<(Status, By), Failure> {
+    let (mut status, by) = picture(config)?;
+    if let Some(name) = &args.manager {
+        status.managers.retain(|manager| manager.name.as_str() == name);
+        status.not_looked_at.retain(|manager| manager.as_str() == name);
+    }
+    Ok((status, by))
+}
+
+fn shown(args: &StatusArgs, status: &Status, look: Look) -> Result<String, Failure> {
+    Ok(match args.output {
+        Output::Text => text(status, look),
+        Output::Json => serde_json::to_string_pretty(status).map_err(Failure::internal)? + "\n",
+    })
 }
 
 fn text(status: &Status, look: Look) -> String {

@@ -5,7 +5,8 @@ use crate::config::{Config, GithubConfig, ManagerConfig};
 use crate::model::log_fact::LogEvidence;
 use crate::model::pause::Pause;
 use crate::model::{
-    Controller, EndpointName, EntityRef, ForgeSet, Goroutines, ManagerMetrics, ManagerName, ScaleSet, Seen, Wall,
+    Controller, EndpointName, EntityRef, ForgeSet, Goroutines, ManagerMetrics, ManagerName, ScaleSet, Seen, Treatment,
+    Wall,
 };
 
 /// Everything that was found out, and what is configured.
@@ -21,6 +22,8 @@ pub struct Facts {
     pub state_dir: StateDir,
     /// The store in it.
     pub store: StoreFacts,
+    /// Treatments in it that keep their sets disabled, by manager.
+    pub left_disabled: Vec<(ManagerName, Treatment)>,
     /// The pause by file in it.
     pub pause_file: Option<Pause>,
     /// Each manager, in the configuration's order.

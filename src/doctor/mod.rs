@@ -57,6 +57,8 @@ closed_enum! {
         Ledger = "ledger",
         /// Pauses in force.
         Pauses = "pauses",
+        /// Sets that a treatment of ours has disabled and not enabled again.
+        LeftDisabled = "left_disabled",
         /// Two managers for one set.
         Overlap = "overlap",
         /// Whether the manager answers.

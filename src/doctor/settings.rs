@@ -3,7 +3,7 @@
 use super::facts::{Facts, StateDir, StoreFacts};
 use super::{Check, Finding, Subject};
 use crate::decide::policy::{Mode, Policy};
-use crate::model::{Enablement, Span};
+use crate::model::{Enablement, ManagerName, Span, Treatment};
 
 /// The longest that a stale session was measured to block (design §1).
 const STALE: Span = Span::secs(92);
@@ -13,6 +13,7 @@ const MEDIC: Subject = Subject::Medic;
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut all = vec![mode(facts), policy(facts), state_dir(facts), ledger(facts)];
     all.extend(pauses(facts));
+    all.extend(facts.left_disabled.iter().map(|(manager, row)| left_disabled(facts, manager, row)));
     all
 }
 
@@ -153,6 +154,17 @@ fn ledger(facts: &Facts) -> Finding {
     }
 }
 
+/// What we have brought about ourselves, and have not put right.
+fn left_disabled(facts: &Facts, manager: &ManagerName, row: &Treatment) -> Finding {
+    let tries = row.tries().map_or(0, |(tries, _)| tries);
+    let answer =
+        row.refusal.as_ref().map_or_else(String::new, |why| format!("; tried {tries} times, the last answer: {why}"));
+    let seen = format!("{} is disabled by our treatment, begun {} ago{answer}", row.name, facts.at.since(row.opened));
+    Finding::fail(Check::LeftDisabled, &Subject::Manager(manager.clone()), seen)
+        .risks("it receives no jobs until it is enabled; a running medic tries on")
+        .step("enable it by hand:", &[&format!("garm-cli scaleset update {} --enabled=true", row.set)])
+}
+
 /// Pauses are what people wanted; they are told because they are forgotten.
 fn pauses(facts: &Facts) -> Option<Finding> {
     let kept = match &facts.store {
@@ -177,6 +189,7 @@ mod tests {
     use super::super::testing::{CONFIG, NOW, answer, config, healthy, lines};
     use super::*;
     use crate::model::pause::{Pause, PauseId, PauseScope};
+    use crate::model::{Revision, Step};
 
     #[test]
     fn a_medic_that_only_observes_says_that_it_heals_nothing() {
@@ -234,6 +247,18 @@ mod tests {
         assert_eq!(found.state, State::Warn);
         assert!(found.seen.contains("ann") && found.seen.contains("migration"), "{found:?}");
         assert_eq!(lines(&found), ["scaleset-medic resume --manager garm"], "the command that ends this very pause");
+    }
+
+    #[test]
+    fn a_set_that_we_left_disabled_fails_with_the_managers_answer() {
+        let step = Step::Enabling { ours: Revision::new("r"), attempts: 11, not_before: NOW };
+        let row = crate::decide::testing::open(1, 3, NOW.minus(crate::model::Span::mins(4)), step);
+        let row = Treatment { refusal: Some("HTTP 500".to_owned()), ..row };
+        let facts = Facts { left_disabled: vec![(ManagerName::new("garm"), row)], ..healthy() };
+        let found = answer(&findings(&facts), Check::LeftDisabled);
+        assert_eq!(found.state, State::Fail);
+        assert!(found.seen.contains("11 times") && found.seen.contains("HTTP 500"), "{found:?}");
+        assert_eq!(lines(&found), ["garm-cli scaleset update 3 --enabled=true"]);
     }
 
     #[test]

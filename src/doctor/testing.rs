@@ -80,6 +80,7 @@ pub(super) fn healthy() -> Facts {
         place: Place::Elsewhere,
         state_dir: StateDir::Writable { mode: Some(0o700) },
         store: StoreFacts::Readable { live_sessions: 2, open_treatments: 0, pauses: Vec::new(), holder: None },
+        left_disabled: Vec::new(),
         pause_file: None,
         github: vec![GithubFacts {
             endpoint: EndpointName::new("github.com"),

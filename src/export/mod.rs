@@ -2,6 +2,7 @@
 
 pub mod metrics;
 pub mod page;
+pub mod rules;
 pub mod server;
 mod set_series;
 pub mod words;

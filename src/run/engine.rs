@@ -81,6 +81,8 @@ pub struct Engine {
     asked: Asked,
     kept: Kept,
     urgency: Urgency,
+    /// Nothing is done, whatever is decided.
+    hands_tied: bool,
     patience: Patience,
     /// Looking as often as while something may change soon has not paid for a while.
     patient: bool,
@@ -146,6 +148,7 @@ impl Engine {
             asked: Asked::default(),
             kept: Kept::default(),
             urgency: Urgency::Alert,
+            hands_tied: false,
             patience: Patience::default(),
             patient: false,
             records: None,
@@ -154,6 +157,12 @@ impl Engine {
             known: BTreeSet::new(),
             open: BTreeMap::new(),
         }
+    }
+
+    /// The same engine, which decides and does nothing.
+    #[must_use]
+    pub fn with_tied_hands(self) -> Self {
+        Self { hands_tied: true, ..self }
     }
 
     /// The manager's name.
@@ -196,6 +205,7 @@ impl Engine {
         let fleet = diagnose::diagnose(&mut self.memory, &sweep, &context, &self.parts.policy);
 
         let mut treatments = match &lease {
+            Footing::Firm | Footing::StoreFailed { .. } if self.hands_tied => records.unfinished,
             Footing::Firm => self.step_all(records.unfinished, &fleet, &records.ledger).await,
             Footing::LeaseOf { .. } => {
                 self.known.clear();
@@ -207,7 +217,7 @@ impl Engine {
             (Footing::Firm, Some(why)) => Footing::StoreFailed { why },
             (lease, _) => lease,
         };
-        let may_act = footing == Footing::Firm;
+        let may_act = footing == Footing::Firm && !self.hands_tied;
         let history = merged(records.history, &treatments);
         let orders = if may_act { self.orders() } else { Vec::new() };
         let looked = Looked { sweep: &sweep, treatments: &before, probes: &probes };

@@ -21,6 +21,7 @@ pub mod engine;
 mod incident;
 mod kept;
 pub mod lease;
+pub mod look;
 pub mod once;
 pub mod patience;
 pub mod pause_file;

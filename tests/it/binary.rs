@@ -152,7 +152,7 @@ impl Medic {
 }
 
 /// A medic that dies with its test.
-pub(crate) struct Running(Option<Child>);
+pub(crate) struct Running(pub(crate) Option<Child>);
 
 impl Drop for Running {
     fn drop(&mut self) {

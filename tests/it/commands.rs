@@ -2,7 +2,8 @@
 //! they work while something else does not.
 
 use super::binary::{Medic, Servers, told};
-use scaleset_medic::lab::garm::Generation;
+use scaleset_medic::lab::garm::{Generation, ManagerFault, ManagerRoute};
+use scaleset_medic::lab::github::FaultKind;
 
 #[tokio::test]
 async fn the_emergency_stop_needs_no_secret_and_no_manager() {
@@ -86,4 +87,126 @@ async fn a_set_of_a_manager_that_is_away_cannot_be_judged_which_is_no_wrong_usag
     let medic = Medic::of(&servers.garm, "heal");
     let unknown = medic.run(&["explain", "nobody"]).await;
     assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
+}
+
+/// As a cron job finds it: between two runs nobody serves a picture, and the state directory knows more than one look.
+#[tokio::test]
+async fn without_a_running_medic_its_records_are_told_and_nothing_is_done() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    medic.run(&["pause", "--reason", "upgrade", "--author", "alice"]).await;
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    let said = told(&explained);
+    assert!(said.contains("everything paused by alice: upgrade"), "{said}");
+    assert!(!said.contains("mode is observe") && !said.contains("dry_run"), "{said}");
+    medic.run(&["resume"]).await;
+    let status = medic.run(&["status"]).await;
+    assert!(told(&status).contains("toggle is due"), "{}", told(&status));
+    assert!(!told(&status).contains("INFO") && !told(&status).contains("WARN"), "no log beside it: {}", told(&status));
+    assert_eq!(status.status.code(), Some(10), "{}", told(&status));
+    assert_eq!(servers.writes(), 0, "{}", told(&status));
+
+    // Killed with its set disabled.
+    let mut child = medic.spawn(&["run"]);
+    servers.until("the set is disabled", |world| world.listening(0).1 == 0).await;
+    child.0.take().unwrap().kill().unwrap();
+    let writes = servers.writes();
+    let status = medic.run(&["status"]).await;
+    let said = told(&status);
+    assert!(said.contains("disabled_by_medic") && said.contains("toggle under way"), "{said}");
+    assert!(!said.contains("disabled by a person"), "{said}");
+    assert_eq!(servers.writes(), writes, "{said}");
+}
+
+#[tokio::test]
+async fn a_watch_that_is_piped_is_plain_documents_and_outlives_a_medic_that_is_not_ready() {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let medic = Medic::of("http://127.0.0.1:9", "heal");
+    let listener = std::net::TcpListener::bind(&medic.address).unwrap();
+    std::thread::spawn(move || {
+        let answer = |body: &str, status: &str| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut request, mut piece) = (Vec::new(), [0; 256]);
+            while !request.ends_with(b"\r\n\r\n") {
+                let read = stream.read(&mut piece).unwrap();
+                request.extend_from_slice(&piece[..read]);
+            }
+            let length = body.len();
+            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+        };
+        answer("the first pass is not done\n", "503 Service Unavailable");
+        let body = serde_json::to_string(&super::export::everything()).unwrap();
+        for _ in 0..2 {
+            answer(&body, "200 OK");
+        }
+    });
+    let mut watching = medic.spawn(&["status", "--watch", "--output", "json"]);
+    let stdout = watching.0.as_mut().unwrap().stdout.take().unwrap();
+    let lines: Vec<_> = BufReader::new(stdout).lines().take(2).map(Result::unwrap).collect();
+    for line in lines {
+        let document: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(document["schema"], 1);
+    }
+}
+
+#[tokio::test]
+async fn explain_tells_timeline_rules_guards_and_the_next_act_and_history_names_sets() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    medic.run(&["pause", "--reason", "upgrade", "--author", "alice"]).await;
+    let _child = medic.spawn(&["run"]);
+    medic.ready().await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "withhold").await;
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    let said = told(&explained);
+    for part in [
+        "Rules, in their order",
+        "decides: conflict_abandoned",
+        "Timeline:",
+        "not well from here on",
+        "let it pass: ",
+        "Next: disable and enable it, once these let it pass: paused",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    medic.run(&["resume"]).await;
+    servers
+        .until("it is healed", |world| world.listening(0) == (1, 1) && world.garm(0).unwrap().writes().len() == 2)
+        .await;
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    assert!(told(&explained).contains("decision: "), "what was recorded is in it: {}", told(&explained));
+    let history = medic.run(&["history", "--manager", "garm"]).await;
+    assert!(told(&history).contains("garm linux-0 (set 1)  decision: "), "{}", told(&history));
+    let refused = medic.run(&["history", "--manager", "gram"]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", told(&refused));
+}
+
+#[tokio::test]
+async fn a_set_that_cannot_be_enabled_again_is_loud_everywhere() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let text =
+        std::fs::read_to_string(&medic.config).unwrap() + "disabled_limit = \"10s\"\ntoggle_gap_limit = \"9s\"\n";
+    std::fs::write(&medic.config, text).unwrap();
+    let _child = medic.spawn(&["run"]);
+    medic.ready().await;
+    servers.until("the set is disabled", |world| world.listening(0).1 == 0).await;
+    servers.with(|world| {
+        let (garm, _) = world.garm_mut(0).unwrap();
+        garm.inject(ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::status(500)));
+    });
+    medic.sees(|status| status["managers"][0]["sets"][0]["left_disabled"]["answer"].is_string()).await;
+    let status = medic.run(&["status"]).await;
+    assert!(told(&status).contains("LEFT DISABLED: ") && told(&status).contains("500"), "{}", told(&status));
+    let nagios = medic.run(&["status", "--nagios"]).await;
+    assert_eq!(nagios.status.code(), Some(2), "{}", told(&nagios));
+    assert!(told(&nagios).contains("garm: ") && told(&nagios).contains("is left disabled"), "{}", told(&nagios));
+    let explained = medic.run(&["explain", "linux-0"]).await;
+    assert!(told(&explained).contains("By hand: garm-cli scaleset update"), "{}", told(&explained));
+    let doctor = medic.run(&["doctor"]).await;
+    assert!(told(&doctor).contains("is disabled by our treatment"), "{}", told(&doctor));
+    assert!(medic.get("/").await.unwrap().1.contains("Left disabled"));
 }

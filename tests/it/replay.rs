@@ -332,7 +332,7 @@ async fn its_history_tells_decisions_with_their_evidence_and_acts_with_their_ans
     let text = healed.medic.run(&["history", "--set", "linux-1"]).await;
     let said = String::from_utf8_lossy(&text.stdout);
     assert!(said.contains("act: disable the set: done") && said.contains("because conflict_abandoned"), "{said}");
-    assert!(said.lines().all(|line| line.starts_with("20") && line.contains("Z  garm set 2  ")), "{said}");
+    assert!(said.lines().all(|line| line.starts_with("20") && line.contains("Z  garm linux-1 (set 2)  ")), "{said}");
     assert!(said.contains("recovery: recovered, ill for"), "{said}");
     let unknown = healed.medic.run(&["history", "--set", "nobody"]).await;
     assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));

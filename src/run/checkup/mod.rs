@@ -20,7 +20,9 @@ use crate::github::{Allowances, GithubClient};
 use crate::http::reqwest_transport::{SetupError, TransportOptions};
 use crate::http::{NoRecorder, Upgrader};
 use crate::model::log_fact::{LogEvidence, ParserState};
-use crate::model::{Enablement, Endpoint, EntityRef, FailureKind, Operation, ProbeFailure, Seen, Span, Wall};
+use crate::model::{
+    Enablement, Endpoint, EntityRef, FailureKind, ManagerName, Operation, ProbeFailure, Seen, Span, Treatment, Wall,
+};
 use crate::probe::ports::{BrokerSource as _, LogSource as _, ManagerSource as _};
 use crate::store::{Store, StoreError};
 use crate::treat::ports::Journal as _;
@@ -61,6 +63,7 @@ pub async fn look(
         place,
         state_dir: state_dir(&config.run.state_dir),
         store: store(config, at).unwrap_or_else(|error| StoreFacts::Unreadable(error.to_string())),
+        left_disabled: left_disabled(config, at).unwrap_or_default(),
         pause_file: PauseFile::of(config).read(at),
         managers,
         github: forges.into_iter().collect::<anyhow::Result<_>>()?,
@@ -296,6 +299,19 @@ fn store(config: &Config, now: Wall) -> Result<StoreFacts, StoreError> {
     }
     let holder = store.lease_holder(now)?.map(|(holder, _)| holder);
     Ok(StoreFacts::Readable { live_sessions, open_treatments, pauses: store.pauses(now)?, holder })
+}
+
+/// Treatments that keep their sets disabled for longer than they may, or whose enable was refused.
+fn left_disabled(config: &Config, now: Wall) -> Option<Vec<(ManagerName, Treatment)>> {
+    let store = Store::open_read_only(&config.run.state_dir).ok()??;
+    let is_left = |row: &Treatment| {
+        row.may_have_disabled() && (row.refusal.is_some() || now.since(row.opened) >= config.policy.disabled_limit)
+    };
+    let rows = config.managers.iter().flat_map(|table| {
+        let open = store.for_manager(&table.name).unfinished().unwrap_or_default();
+        open.into_iter().filter(is_left).map(|row| (table.name.clone(), row))
+    });
+    Some(rows.collect())
 }
 
 #[cfg(test)]

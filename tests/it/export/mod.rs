@@ -7,7 +7,9 @@ mod schema;
 mod server;
 
 use scaleset_medic::model::log_fact::ListenerErrorKind;
-use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary};
+use scaleset_medic::model::status::{
+    LeftDisabled, ManagerStatus, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary,
+};
 use scaleset_medic::model::{
     Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, ForgeId, Guard, Held, Incarnation, Lingering, ManagerName,
@@ -114,10 +116,11 @@ pub(crate) fn everything() -> Status {
         opened: AT,
         state: "verifying".to_owned(),
         why: None,
-        tries: 0,
-        answer: None,
-        next_try: None,
+        tries: 2,
+        answer: Some("HTTP 500".to_owned()),
+        next_try: Some(AT.plus(Span::secs(4))),
     }];
+    sets[7].left_disabled = Some(LeftDisabled { since: AT, tries: 2, answer: Some("HTTP 500".to_owned()) });
     sets[7].not_deleted = vec!["its session is not known".to_owned(), "the manager <may> hold it".to_owned()];
     sets[6].entity = None;
     sets[6].forge_id = None;
