@@ -1,7 +1,9 @@
 //! What an operator would expect of each rule, told as scenes.
 
 mod counting;
+mod generation;
 mod log;
+mod passes;
 
 use super::testing::*;
 use super::{Memory, ProbeAnswer, diagnose};
