@@ -1,5 +1,6 @@
 //! What an operator would expect of each rule, told as scenes.
 
+mod attributing;
 mod counting;
 mod generation;
 mod log;

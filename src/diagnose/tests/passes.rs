@@ -93,7 +93,10 @@ fn a_conflict_has_another_holder_once_the_longest_stale_session_is_over_and_not_
     manager.gauges = true;
     manager.restarts(secs(1));
     let mut fleet = manager.look();
-    while found(&fleet, 1).0 != Diagnosis::ConflictRetrying {
+    for _ in 0..20 {
+        if found(&fleet, 1).0 == Diagnosis::ConflictRetrying {
+            break;
+        }
         manager.is_refused();
         fleet = manager.after(secs(2)).look();
     }
@@ -123,6 +126,16 @@ fn what_was_found_of_a_set_is_dated_by_its_first_sight_until_something_of_it_cha
     manager.after(secs(30));
     let (again, changed) = unchanged_since(&mut manager);
     assert_eq!((again, changed), (first, None));
+}
+
+#[test]
+fn a_set_that_listens_on_after_a_change_is_known_to_have_listened_as_it_is_now() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    manager.change(1);
+    manager.watch(Span::mins(1));
+    manager.closes();
+    assert_eq!(found(&manager.watch(Span::mins(4)), 1), (Diagnosis::Unheld, Weak), "a request of its may hang");
 }
 
 // --- the manager's log and the endpoints, for a start that failed ---
