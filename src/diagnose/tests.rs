@@ -2,6 +2,7 @@
 
 mod attributing;
 mod counting;
+mod evidence;
 mod generation;
 mod log;
 mod passes;
