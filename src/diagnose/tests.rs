@@ -5,6 +5,7 @@ mod counting;
 mod evidence;
 mod generation;
 mod log;
+mod managers;
 mod passes;
 
 use super::testing::*;

@@ -127,6 +127,29 @@ fn silence_is_deafness_from_the_very_limit_and_only_while_the_log_goes_on() {
     assert_eq!(by_log([(limit, poll()), (120, other())]), NOTHING);
 }
 
+#[test]
+fn of_a_line_and_a_poll_of_one_moment_the_poll_tells_what_the_worker_does() {
+    let mut manager = Manager::healthy(1);
+    manager.gauges = true;
+    manager.logs(secs(5), LogEvent::WorkerIdle { set: by_manager(1) });
+    let last_success = Some(manager.now.minus(secs(5)));
+    manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+    let fleet = manager.look();
+    assert_eq!((found(&fleet, 1).0, fleet.findings[&id(1)].worker.0), (Diagnosis::Listening, WorkerState::Listening));
+}
+
+// --- the set's last change ---
+
+#[test]
+fn a_change_that_is_as_old_as_the_run_is_none_in_it_and_one_without_a_date_is_dated_by_us() {
+    let mut manager = Manager::given_up(1, Span::mins(5));
+    manager.set(1).updated_at = Some(manager.now.minus(Span::mins(5)));
+    assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, Diagnosis::ConflictAbandoned);
+    manager.change(1);
+    manager.set(1).updated_at = None;
+    assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, Diagnosis::Unheld, "its worker was woken, and nobody came");
+}
+
 // --- GitHub's list ---
 
 #[test]
