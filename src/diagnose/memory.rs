@@ -181,10 +181,10 @@ impl Scope {
         self.last = counters;
     }
 
-    /// How many more sessions are open than at a date.
+    /// How many more sessions are open than at a date; none are known to be where memory does not reach back so far.
     pub(super) fn grown_since(&self, at: Wall) -> u64 {
-        let then = self.opens.iter().rev().find(|(changed, _)| *changed <= at).map_or(0, |(_, open)| *open);
-        self.open.map_or(0, |(open, _)| open.saturating_sub(then))
+        let then = self.opens.iter().rev().find(|(changed, _)| *changed <= at);
+        then.zip(self.open).map_or(0, |((_, then), (open, _))| open.saturating_sub(*then))
     }
 
     /// Sessions opened within the window, and the window as far as it was seen.

@@ -281,6 +281,9 @@ fn the_latest_treatment_of_a_set_has_one_series_that_goes_with_it() {
         opened: AT.plus(Span::secs(id)),
         state: state.to_owned(),
         why: None,
+        tries: 0,
+        answer: None,
+        next_try: None,
     };
     let family = "scale_set_last_remedy_timestamp_seconds";
     let mut one = set(1, "a", Diagnosis::Listening);
