@@ -197,7 +197,7 @@ impl Client {
             Err(error) => Some(error.kind),
         };
         self.recorder.exchange(self.target, operation, now.mono.since(sent), failure);
-        answer.map_err(|error| self.unanswered(operation, error))
+        answer.map_err(|error| self.unanswered(operation, &error))
     }
 
     async fn tries(
@@ -262,10 +262,10 @@ impl Client {
             Err(error) => Some(error.kind),
         };
         self.recorder.exchange(self.target, operation, now.mono.since(sent), failure);
-        answer.map_err(|error| self.unanswered(operation, error))
+        answer.map_err(|error| self.unanswered(operation, &error))
     }
 
-    fn unanswered(&self, operation: Operation, error: TransportError) -> ApiError {
+    fn unanswered(&self, operation: Operation, error: &TransportError) -> ApiError {
         ApiError {
             target: self.target,
             operation,

@@ -122,7 +122,7 @@ async fn catching_up_reads_to_the_end() {
     let path = folder.path().join("garm.log");
     append(&path, &recorded(BUILDS[1], 1..=3));
     let log = Arc::new(LogFile::new(&path, None, Facts::Dropped));
-    log.catch_up(Span::secs(60)).await;
+    log.catch_up(Span::mins(1)).await;
     assert_eq!(log.evidence().unwrap().by_id.len(), 4);
 }
 
@@ -133,7 +133,7 @@ async fn a_log_that_hangs_is_a_failed_source_that_holds_nobody_up_until_it_answe
     let (path, aside) = (folder.path().join("garm.log"), folder.path().join("fifo"));
     append(&path, &recorded(BUILDS[1], 1..=3));
     let log = Arc::new(LogFile::new(&path, None, Facts::Taken));
-    log.catch_up(Span::secs(60)).await;
+    log.catch_up(Span::mins(1)).await;
     let read = log.batch();
     std::fs::rename(&path, folder.path().join("gone")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -151,9 +151,9 @@ async fn a_log_that_hangs_is_a_failed_source_that_holds_nobody_up_until_it_answe
     drop(OpenOptions::new().write(true).open(&aside).unwrap());
     let answers = async {
         while log.evidence().is_err() {
-            log.catch_up(Span::secs(60)).await;
+            log.catch_up(Span::mins(1)).await;
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), answers).await.expect("it is read again");
+    tokio::time::timeout(std::time::Duration::from_mins(1), answers).await.expect("it is read again");
 }
