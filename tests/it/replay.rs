@@ -203,10 +203,17 @@ fn it_is_exported_and_replayed(healed: &Healed) {
     let output = medic(healed.medic.dir.path(), &["replay", "--recorded-policy", "-"], stdin);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     fs::copy(healed.medic.dir.path().join("medic.db"), healed.medic.dir.path().join("copy")).unwrap();
+    let files = || fs::read_dir(healed.medic.dir.path()).unwrap().count();
+    // The export only read, but beside a medic that may write; its companion files go with them.
+    for left in ["medic.db-wal", "medic.db-shm"] {
+        drop(fs::remove_file(healed.medic.dir.path().join(left)));
+    }
+    let before = files();
     for file in ["medic.db", "copy"] {
         let output = healed.replay(&[file]);
         assert_eq!(output.status.code(), Some(0), "{}", told(&output));
         assert!(told(&output).contains(&format!("{scenes} agree")), "{}", told(&output));
+        assert_eq!(files(), before, "nothing was written");
     }
 }
 
@@ -260,6 +267,7 @@ fn a_damaged_line_costs_that_line_and_is_named(healed: &Healed) {
         ("{\"kind\":\"scene\",\"schema\":99,\"medic\":\"9.9.9\"}", "version 99, recorded by scaleset-medic 9.9.9"),
         ("{\"kind\":\"scene\",\"schema\":1,\"medic\":\"0.1.0\"}", "damaged scene: missing field"),
         ("[1, 2]", "no line of a history"),
+        ("{\"kind\":\"scene\",\"schema\":9,\"medic\":\"\\u001b[31m\"}", "scaleset-medic \u{fffd}[31m"),
     ] {
         let file = healed.changed(|mut lines| {
             damage.clone_into(&mut lines[1]);
