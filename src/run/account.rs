@@ -42,12 +42,7 @@ impl Account {
         }
         self.diagnoses(parts, fleet);
         self.decisions(parts, fleet, decisions);
-        for treatment in closed {
-            if let Some(outcome) = treatment.outcome() {
-                parts.metrics.remedy(manager, treatment.remedy.kind(), outcome);
-            }
-            tell(parts, treatment.step_at, "treatment", Some(treatment.set), &serde_json::json!(treatment));
-        }
+        Self::closed(parts, closed);
         for recovery in &fleet.recoveries {
             let treated = history.iter().any(|row| row.set == recovery.set && helped(row, recovery.ill_since));
             let cause = if treated { RecoveryCause::Remedy } else { RecoveryCause::Itself };
@@ -61,6 +56,16 @@ impl Account {
             tracing::info!(%manager, scale_set = %recovery.set, name, %outcome, %took, "the scale set listens again");
             let detail = serde_json::json!({ "outcome": outcome, "ill_since": recovery.ill_since });
             tell(parts, recovery.at, "recovery", Some(recovery.set), &detail);
+        }
+    }
+
+    /// Tells how treatments ended.
+    pub fn closed(parts: &Parts, closed: &[Treatment]) {
+        for treatment in closed {
+            if let Some(outcome) = treatment.outcome() {
+                parts.metrics.remedy(&parts.name, treatment.remedy.kind(), outcome);
+            }
+            tell(parts, treatment.step_at, "treatment", Some(treatment.set), &serde_json::json!(treatment));
         }
     }
 

@@ -226,7 +226,9 @@ impl Engine {
         let intents = unfinished.into_iter().filter(|treatment| treatment.step.is_intent());
         let settled = join_all(intents.map(|treatment| self.parts.driver.settle(treatment, &self.parts.policy))).await;
         let settled = settled.into_iter().filter_map(|done| done.inspect_err(|error| self.store_failed(error)).ok());
-        Ok(settled.filter(|treatment| treatment.step.is_intent()).collect())
+        let (closed, open): (Vec<_>, Vec<_>) = settled.partition(|treatment| treatment.step.is_closed());
+        Account::closed(&self.parts, &closed);
+        Ok(open.into_iter().filter(|treatment| treatment.step.is_intent()).collect())
     }
 }
 
