@@ -56,7 +56,7 @@ fn file(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(), F
 /// Every scene of a state database, oldest first.
 fn database(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(), Failure> {
     let usage = |error: crate::store::StoreError| Failure::Usage(error.to_string());
-    let Some(store) = Store::open_file_read_only(path).map_err(usage)? else { return Ok(()) };
+    let Some(store) = Store::open_copy_read_only(path).map_err(usage)? else { return Ok(()) };
     for manager in store.managers_with_scenes().map_err(usage)? {
         let store = store.for_manager(&manager);
         for id in store.scenes(Wall(0)).map_err(usage)? {
@@ -189,7 +189,7 @@ impl Show {
                 };
                 *count = count.saturating_add(1);
                 match self.output {
-                    Output::Text => data(&text_of(&replayed))?,
+                    Output::Text => data(&printable(&text_of(&replayed)))?,
                     Output::Json => self.report.scenes.push(Told { number: place.number, replayed }),
                 }
             }
@@ -200,7 +200,7 @@ impl Show {
     fn unreadable(&mut self, Place { name, unit, number }: Place<'_>, why: &str) {
         self.report.unreadable = self.report.unreadable.saturating_add(1);
         if self.report.unreadable_lines.len() < TOLD {
-            diagnostic(&format!("error: {name}: {unit} {number} is left out: {why}\n"));
+            diagnostic(&printable(&format!("error: {name}: {unit} {number} is left out: {why}\n")));
             self.report.unreadable_lines.insert(number, why.to_owned());
         }
     }
@@ -253,7 +253,7 @@ fn text_of(replayed: &Replayed) -> String {
     let _ = match (&replayed.extent, differences.len()) {
         (Extent::Nothing { why }, _) => writeln!(out, "not replayed: {why}"),
         (_, 0) => writeln!(out, "agrees: {sets} {}", if *sets == 1 { "set" } else { "sets" }),
-        (_, differ) => writeln!(out, "differs: {differ} of {sets} sets, recorded by {medic}"),
+        (_, differ) => writeln!(out, "differs: {differ} of {sets} sets, recorded by version {medic}"),
     };
     if let Extent::Decision { why } = &replayed.extent {
         let _ = writeln!(out, "  only the decision was replayed: {why}");
@@ -273,6 +273,11 @@ fn text_of(replayed: &Replayed) -> String {
         );
     }
     out
+}
+
+/// A file may come from anybody, and a terminal obeys some characters.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A finding and the decision about it, in a line: with the reason, and all guards.

@@ -148,12 +148,13 @@ impl Store {
     /// The store of another medic, for looking: nothing is made, migrated or repaired, and every write fails. `None`
     /// where no medic has run yet.
     pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>, StoreError> {
-        Self::open_file_read_only(&state_dir.join(FILE_NAME))
+        let opened = open::read_only(&state_dir.join(FILE_NAME), open::Share::WithWriters)?;
+        Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened, None)) }))
     }
 
-    /// The same for a file that need not be in a state directory: a copy of one.
-    pub fn open_file_read_only(file: &Path) -> Result<Option<Self>, StoreError> {
-        let opened = open::read_only(file)?;
+    /// The same for a file that need not be in a state directory: a copy of one, which nobody changes meanwhile.
+    pub fn open_copy_read_only(file: &Path) -> Result<Option<Self>, StoreError> {
+        let opened = open::read_only(file, open::Share::Alone)?;
         Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened, None)) }))
     }
 

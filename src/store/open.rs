@@ -5,7 +5,9 @@ use super::sql::Failure;
 use super::{BUSY_TIMEOUT, FILE_NAME, schema};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -35,8 +37,42 @@ pub(super) fn open(state_dir: &Path) -> Result<(String, Connection), StoreError>
     Ok((path, connection))
 }
 
+/// Who else may have a file that is only read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// A medic that writes. `SQLite` then needs its companion files, and leaves them there.
+    WithWriters,
+    /// Nobody, unless a write-ahead log lies beside it: a copy.
+    Alone,
+}
+
+/// Whether a write-ahead log lies beside a file, without which the file is not whole.
+fn has_log(file: &Path) -> bool {
+    let mut log = file.as_os_str().to_owned();
+    log.push("-wal");
+    Path::new(&log).exists()
+}
+
+/// The address of a file that nobody changes: `SQLite` then makes no companion files.
+fn immutable(file: &Path) -> String {
+    let mut address = "file:".to_owned();
+    // A leading double slash would begin the name of a host.
+    if file.is_absolute() {
+        address.push_str("//");
+    }
+    for byte in file.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => address.push(char::from(*byte)),
+            other => {
+                let _ = write!(address, "%{other:02X}");
+            }
+        }
+    }
+    address + "?immutable=1"
+}
+
 /// For reading only: nothing is made, migrated or repaired. `None` when there is no file.
-pub(super) fn read_only(file: &Path) -> Result<Option<(String, Connection)>, StoreError> {
+pub(super) fn read_only(file: &Path, share: Share) -> Result<Option<(String, Connection)>, StoreError> {
     let path = file.display().to_string();
     let size = match std::fs::metadata(file) {
         // Made, and its maker died before it wrote anything.
@@ -48,7 +84,12 @@ pub(super) fn read_only(file: &Path) -> Result<Option<(String, Connection)>, Sto
     let connect = || -> Result<Connection, Failure> {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
-        let connection = Connection::open_with_flags(file, flags)?;
+        let connection = match share {
+            Share::Alone if !has_log(file) => {
+                Connection::open_with_flags(immutable(file), flags | OpenFlags::SQLITE_OPEN_URI)?
+            }
+            Share::Alone | Share::WithWriters => Connection::open_with_flags(file, flags)?,
+        };
         connection.busy_timeout(BUSY_TIMEOUT)?;
         schema::inspect(&connection)?;
         if size <= CHECKED_UP_TO {

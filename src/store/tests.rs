@@ -681,8 +681,12 @@ fn an_older_file_that_is_only_read_has_no_scenes() {
     let connection = Connection::open(home.file()).unwrap();
     connection.execute_batch("DROP TABLE scenes; PRAGMA user_version = 2").unwrap();
     drop(connection);
-    let store = Store::open_file_read_only(&home.file()).unwrap().unwrap();
+    let strange = home.dir().join("a copy?mode=rw#1 %41 ü");
+    std::fs::copy(home.file(), &strange).unwrap();
+    let before = std::fs::read_dir(home.dir()).unwrap().count();
+    let store = Store::open_copy_read_only(&strange).unwrap().unwrap();
     assert_eq!(store.managers_with_scenes().unwrap(), []);
+    assert_eq!(std::fs::read_dir(home.dir()).unwrap().count(), before, "nothing is made beside it");
     assert_eq!(store.for_manager(&ManagerName::new("garm")).scenes(Wall(0)).unwrap(), [0_u64; 0]);
     home.open().append_scene(Wall(1), "{}").unwrap();
 }

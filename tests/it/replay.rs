@@ -11,10 +11,11 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use scaleset_medic::decide::policy::Policy;
 use scaleset_medic::lab::garm::{Generation, LogFormat, LogLevel};
 use scaleset_medic::lab::world::MEDIC_TOKEN;
-use scaleset_medic::model::{Decision, Guard, Span};
+use scaleset_medic::model::{Decision, Guard, Remedy, SessionId, Span, Step, Treatment};
 use scaleset_medic::run::replay::{Extent, Replayed, Rules, parse, replay};
 use scaleset_medic::run::scene::{Body, Look, Looked, Recorder};
-use scaleset_medic::store::Store;
+use scaleset_medic::store::{HistoryFilter, Store};
+use scaleset_medic::treat::ports::Journal as _;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
@@ -79,6 +80,35 @@ async fn hours_of_health_record_nothing_and_secrets_are_in_no_scene() {
     for line in &after {
         assert!(!line.contains(&password) && !line.contains(MEDIC_TOKEN) && !line.contains("Bearer"), "{line}");
     }
+}
+
+/// What the end of a process settles is told too.
+#[tokio::test(start_paused = true)]
+async fn a_treatment_that_is_ended_at_shutdown_is_in_the_history() {
+    let mut bench = incident().await;
+    let scene = parse(bench.scenes().last().unwrap()).unwrap().unwrap();
+    let Body::Whole { input, .. } = scene.body else { panic!("not whole") };
+    let set = input.sets.values().next().unwrap();
+    let at = bench.clock.now().wall;
+    let session = SessionId::new("00000000-0000-0000-0000-000000000001");
+    let probe = Treatment {
+        set: set.id,
+        place: set.place(),
+        remedy: Remedy::SessionProbe,
+        opened: at,
+        step: Step::ProbeOpened { session, attempts: 0, not_before: at },
+        step_at: at,
+        ..bench.closed[0].clone()
+    };
+    let store = bench.store.for_manager(bench.engine.name());
+    store.open(probe).unwrap();
+    assert_eq!(bench.engine.settle().await.unwrap(), []);
+    assert_eq!(store.unfinished().unwrap(), []);
+    let all = store.history(HistoryFilter { set: Some(set.id), since: at, limit: 100 }).unwrap();
+    let told: Vec<_> = all.iter().map(|event| (event.kind.as_str(), &event.detail)).collect();
+    let [("act", act), ("treatment", end)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((&act["request"], &act["answer"]), (&json!("delete_own_session"), &json!("done")));
+    assert_eq!((&act["outcome"], &end["step"]["outcome"]), (&json!("unheld"), &json!("unheld")));
 }
 
 /// A recording of an earlier release stays readable as long as its form has this number; one line acts, one leaves alone.
@@ -203,10 +233,17 @@ fn it_is_exported_and_replayed(healed: &Healed) {
     let output = medic(healed.medic.dir.path(), &["replay", "--recorded-policy", "-"], stdin);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
     fs::copy(healed.medic.dir.path().join("medic.db"), healed.medic.dir.path().join("copy")).unwrap();
+    let files = || fs::read_dir(healed.medic.dir.path()).unwrap().count();
+    // The export only read, but beside a medic that may write; its companion files go with them.
+    for left in ["medic.db-wal", "medic.db-shm"] {
+        drop(fs::remove_file(healed.medic.dir.path().join(left)));
+    }
+    let before = files();
     for file in ["medic.db", "copy"] {
         let output = healed.replay(&[file]);
         assert_eq!(output.status.code(), Some(0), "{}", told(&output));
         assert!(told(&output).contains(&format!("{scenes} agree")), "{}", told(&output));
+        assert_eq!(files(), before, "nothing was written");
     }
 }
 
@@ -260,6 +297,7 @@ fn a_damaged_line_costs_that_line_and_is_named(healed: &Healed) {
         ("{\"kind\":\"scene\",\"schema\":99,\"medic\":\"9.9.9\"}", "version 99, recorded by scaleset-medic 9.9.9"),
         ("{\"kind\":\"scene\",\"schema\":1,\"medic\":\"0.1.0\"}", "damaged scene: missing field"),
         ("[1, 2]", "no line of a history"),
+        ("{\"kind\":\"scene\",\"schema\":9,\"medic\":\"\\u001b[31m\"}", "scaleset-medic \u{fffd}[31m"),
     ] {
         let file = healed.changed(|mut lines| {
             damage.clone_into(&mut lines[1]);
