@@ -2,9 +2,13 @@
 # Build with: docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t scaleset-medic:0.1.0 .
 # `python3 .ci/image.py` puts the tree of the last stage together without a container engine, and runs it.
 
+# A release names both by digest too, so that it can be built again: --build-arg BUILD_IMAGE=…@sha256:… and RUN_IMAGE.
+ARG BUILD_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
+ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+
 # Build: with the image's own toolchain, the one of rust-toolchain.toml (whose clippy and rustfmt nobody needs here). The
 # dependencies have a layer of their own, which changes with Cargo.toml and Cargo.lock only.
-FROM docker.io/library/rust:1.95.0-slim-bookworm AS build
+FROM ${BUILD_IMAGE} AS build
 # No machine's path and no date is in the binary: two builds of one commit give the same bytes.
 ENV CARGO_INCREMENTAL=0 \
     CARGO_TERM_COLOR=never \
@@ -28,7 +32,7 @@ RUN touch src/main.rs src/lib.rs \
 
 # Run: no shell, no package manager, not root. It holds glibc, libgcc, the CA certificates, time zones, and user 65532.
 # The root file system may be read-only; only the volume is written to.
-FROM gcr.io/distroless/cc-debian12:nonroot
+FROM ${RUN_IMAGE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="scaleset-medic" \

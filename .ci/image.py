@@ -3,6 +3,7 @@
 65532, read-only root, no capability. Proves that nothing is missing, on a machine without a container engine.
 
   image.py                      builds both binaries (cargo, release) and runs every check
+  RELEASE=1 BUILD_IMAGE=… RUN_IMAGE=… image.py   refuses base images that are not named by digest
   image.py --medic A --lab B    takes built ones: A for the image, B to serve the lab that A looks at
 
 What the base image has is taken from this machine, and no more than it has: libraries outside BASE_LIBRARIES fail.
@@ -10,6 +11,7 @@ What the base image has is taken from this machine, and no more than it has: lib
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -46,8 +48,35 @@ def stages(text):
         word, _, rest = line.partition(" ")
         if word == "FROM":
             found.append([])
-        found[-1].append((word, rest.strip()))
+        if found:
+            found[-1].append((word, rest.strip()))
     return found
+
+
+def base_images(text):
+    """The base image of each stage, by the argument that sets it."""
+    before = text[: re.search("^FROM ", text, re.M).start()]
+    usual = dict(re.findall(r"^ARG (\w+)=(\S+)$", before, re.M))
+    return {name: usual.get(name, "") for name in re.findall(r"^FROM \$\{(\w+)\}", text, re.M)}
+
+
+def undigested(usual, given):
+    """What is wrong with the base images of a release: each must be given, by its usual tag and by a digest."""
+    return [
+        f"{name} is {given.get(name) or 'not given'}; a release wants {image}@sha256:DIGEST"
+        for name, image in usual.items()
+        if not re.fullmatch(re.escape(image) + "@sha256:[0-9a-f]{64}", given.get(name, ""))
+    ]
+
+
+def check_digests(text):
+    """Refuses a release (RELEASE=1) whose base images float."""
+    usual, good = base_images(text), "@sha256:" + 64 * "a"
+    fits = {name: image + good for name, image in usual.items()}
+    if len(usual) != 2 or undigested(usual, fits) or len(undigested(usual, usual)) != 2:
+        sys.exit("the Dockerfile does not take both base images as arguments")
+    if os.environ.get("RELEASE") == "1" and (wrong := undigested(usual, os.environ)):
+        sys.exit("\n".join(wrong))
 
 
 def of(stage, word):
@@ -64,7 +93,7 @@ def check_dockerfile(text, manifest):
             wrong.append(words)
 
     toolchain = tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
-    images = [of(stage, "FROM")[0].split()[0] for stage in (build, final)]
+    images = list(base_images(text).values())
     rule(all(":" in image and not image.endswith(":latest") for image in images), "every base image has a tag")
     rule(f"rust:{toolchain}-" in images[0] and f"RUSTUP_TOOLCHAIN={toolchain} " in text, f"toolchain is {toolchain}")
     builds = [run for run in of(build, "RUN") if "cargo build" in run]
@@ -160,6 +189,7 @@ def main():
     given = parser.parse_args()
     manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
     text = (ROOT / "Dockerfile").read_text()
+    check_digests(text)
     final = check_dockerfile(text, manifest)
     check_dependency_layer(text)
     print("Dockerfile: our rules hold, and the dependency layer's manifest can be read")

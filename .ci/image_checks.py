@@ -38,7 +38,7 @@ def expect(done, code, *words):
 def lab(binary):
     """GARM's simulator with listening sets, served on loopback: its address."""
     # Its story ends well and without the medic's help; then everything keeps running.
-    command = [binary, "lab", "--scenario", "graceful-restart", "--sets", "2", "--serve"]
+    command = [binary, "lab", "--scenario", "graceful-restart", "--sets", "2", "--serve", "--speed", "10"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     overdue = threading.Timer(LAB_PATIENCE, process.kill)
     overdue.start()

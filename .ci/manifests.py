@@ -125,8 +125,9 @@ def check_sidecar(place, pod, config, native, facts):
     rule(place, logging["log_file"] == manager["log_file"], "GARM writes the log that the medic reads")
     rule(place, logging["log_level"] == "debug" and logging["log_format"] == "json", "the log fills the ledger")
     rule(place, facts["garm"]["metrics"]["enable"] is True, "GARM counts")
+    # /debug/ asks for no credential, and GARM's port is open to runners.
     counted = facts["garm"]["default"]["debug_server"], manager.get("debug_server", False)
-    rule(place, counted == (True, True), "GARM's goroutines may be counted, and are")
+    rule(place, counted == (False, False), "GARM's debug server is off, and not asked")
     ours, theirs = mount(medic, manager["log_file"]), mount(garm, logging["log_file"])
     rule(place, ours and theirs and ours["name"] == theirs["name"], "both have the log's volume")
     rule(place, ours.get("readOnly") is True and not theirs.get("readOnly"), "which only GARM writes")
@@ -159,11 +160,17 @@ def check_policy(place, resources, labels, pod):
         wanted = policy["podSelector"]["matchLabels"].items()
         rule(place, wanted <= labels.items(), "the policy is for this pod")
         rule(place, "Ingress" in policy["policyTypes"], "says who may come in")
-        known = {p["name"] for c in pod.get("initContainers", []) + pod["containers"] for p in c.get("ports", [])}
+        # Network plugins resolve the names of a container's ports; those of an init container not everywhere.
+        named = {p["name"]: p["containerPort"] for c in pod["containers"] for p in c.get("ports", [])}
+        held = {p["containerPort"] for c in pod.get("initContainers", []) + pod["containers"] for p in c.get("ports", [])}
+        medics = {port["containerPort"] for port in medic_of(pod).get("ports", [])}
+        open_ports = set()
         for way in policy["ingress"]:
-            names = {port["port"] for port in way["ports"]}
-            rule(place, names <= known, f"the policy names ports that are there: {names}")
-            rule(place, "medic" not in names or way.get("from"), "metrics are not for everyone")
+            ports = {named.get(port["port"], port["port"]) for port in way["ports"]}
+            open_ports |= ports
+            rule(place, ports <= held, f"the policy names ports that are there, no init container's by name: {ports}")
+            rule(place, not ports & medics or way.get("from"), "metrics are not for everyone")
+        rule(place, medics <= open_ports, "Prometheus gets in")
 
 
 def check_scraped(place, pod, labels):

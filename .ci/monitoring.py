@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The alerts and the dashboard on the real thing: medics of `lab --serve`, Debian's Prometheus and Alertmanager.
 
-Several labs run at once, each scraped as a manager of its own, and faults are typed into them. Every alert must fire and
+Several labs run at once, each scraped in a namespace of its own though all call their manager "garm", and faults are typed
+into them. Every alert must fire and
 resolve in Prometheus, and reach a receiver through Alertmanager unless a graver one inhibits it. Every expression of the
 rules and of the dashboard must return data at some point of the run. Waits shorter than the shipped ones are made by
 `rules_in_a_hurry`: they are the only difference to the shipped rules.
@@ -30,7 +31,7 @@ import alerts as shipped  # noqa: E402
 
 # Real seconds in which anything that is waited for must come.
 PATIENCE = 75
-RANGES = {"5m": "6s", "15m": "10s", "30m": "25s", "1h": "15s", "6h": "20s"}
+RANGES = {"5m": "6s", "15m": "10s", "30m": "25s", "1h": "15s", "6h": "20s", "1d": "20s"}
 # Expressions that no run of this length can give data for, with the reason.
 WAIVED = {}
 
@@ -50,7 +51,7 @@ def rules_in_a_hurry():
     # The graver forms come later here too.
     text = re.sub(r"(- alert: (?:\w+Long|ManagerUnseen)\n.*\n        for: )1s", r"\g<1>6s", text)
     text = re.sub(r"\[(\w+)\]", lambda found: f"[{RANGES[found[1]]}]", text)
-    return text.replace("timestamp_seconds > 180", "timestamp_seconds > 6")
+    return text.replace("timestamp_seconds > 180", "timestamp_seconds > 6").replace("5 * scaleset_medic_interval", "0.4 * scaleset_medic_interval")
 
 
 def free_port():
@@ -82,7 +83,7 @@ def until(what, holds, patience=PATIENCE):
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
-    """Alertmanager's webhook: notes (alert, manager, status, receiver)."""
+    """Alertmanager's webhook: notes (alert, namespace, status, receiver)."""
 
     got = []
 
@@ -90,7 +91,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         for alert in body["alerts"]:
             labels = alert["labels"]
-            self.got.append((labels["alertname"], labels.get("manager", ""), alert["status"], self.path.strip("/")))
+            self.got.append((labels["alertname"], labels.get("namespace", ""), alert["status"], self.path.strip("/")))
         self.send_response(200)
         self.end_headers()
 
@@ -184,10 +185,8 @@ class Stage:
             "rule_files": ["rules.yml"],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alertmanager}"]}]}]},
             "scrape_configs": [{
-                "job_name": lab.name, "static_configs": [{"targets": [f"127.0.0.1:{lab.port}"]}],
-                # Every lab calls its manager "garm": here they are managers of different names.
-                "metric_relabel_configs": [{"source_labels": ["manager"], "regex": "garm", "target_label": "manager",
-                                            "replacement": lab.name}],
+                "job_name": lab.name,
+                "static_configs": [{"targets": [f"127.0.0.1:{lab.port}"], "labels": {"namespace": lab.name}}],
             } for lab in labs],
         }))
         self.run("alertmanager", "prometheus-alertmanager", f"--config.file={self.dir}/alertmanager.yml",
@@ -207,18 +206,18 @@ class Stage:
                 held = get(f"{self.alertmanager}/api/v2/alerts", inhibited="true", active="true")
             except OSError:
                 continue
-            firing = {(a["labels"]["alertname"], a["labels"].get("manager", "")) for a in alerts if a["state"] == "firing"}
+            firing = {(a["labels"]["alertname"], a["labels"].get("namespace", "")) for a in alerts if a["state"] == "firing"}
             for key in firing:
                 self.fired.setdefault(key, time.time() - self.begun)
             by_print = {alert["fingerprint"]: alert["labels"]["alertname"] for alert in held}
             for alert in held:
                 for source in alert["status"]["inhibitedBy"]:
-                    key = (alert["labels"]["alertname"], alert["labels"].get("manager", ""))
+                    key = (alert["labels"]["alertname"], alert["labels"].get("namespace", ""))
                     self.inhibited.setdefault(key, set()).add(by_print.get(source, "?"))
             self.firing_now = firing
 
-    def is_firing(self, name, manager):
-        return (name, manager) in self.firing_now
+    def is_firing(self, name, namespace):
+        return (name, namespace) in self.firing_now
 
     def has(self, expression):
         """Whether an expression gives anything now."""
@@ -247,7 +246,7 @@ def dashboard_expressions():
     for variable in board["templating"]["list"]:
         if variable["type"] == "query":
             found.append((f"variable {variable['name']}", re.match(r"label_values\((.*), \w+\)", variable["query"]["query"])[1]))
-    fill = {"$__rate_interval": "10s", "$manager": ".+", "$scale_set": ".+", "$__interval": "10s"}
+    fill = {"$__rate_interval": "10s", "$namespace": ".*", "$manager": ".+", "$scale_set": ".+", "$__interval": "10s"}
     for title, expression in found:
         for name, value in fill.items():
             expression = expression.replace(name, value)
@@ -436,7 +435,8 @@ def play(stage, failures):
     for lab in stage.labs.values():
         lab.stop()
     try:
-        until("MedicAbsent fires", lambda: stage.is_firing("MedicAbsent", ""))
+        until("MedicAbsent fires for a manager", lambda: stage.is_firing("MedicAbsent", "crash_and_healing"))
+        until("MedicAbsent fires and is told", lambda: ("MedicAbsent", "", "firing", "pager") in Receiver.got)
         stage.labs["crash_and_healing"].start()
         until("MedicAbsent resolves", lambda: not stage.is_firing("MedicAbsent", ""))
     except TimeoutError as error:

@@ -12,7 +12,11 @@ HERE = pathlib.Path(__file__).parent
 TARGET = HERE / "scaleset-medic.json"
 RUNBOOKS = "https://github.com/scaleset-medic/scaleset-medic/blob/main/docs/runbooks"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-PICK = 'manager=~"$manager"'
+# What tells one manager from another: every overlay calls its GARM "garm".
+BY = "cluster, namespace, job, manager"
+# The same within one scrape, to join two metrics of one medic.
+JOIN = "cluster, namespace, job, instance, manager, scale_set"
+PICK = 'namespace=~"$namespace",manager=~"$manager"'
 PICK_SET = PICK + ',scale_set=~"$scale_set"'
 
 
@@ -66,7 +70,7 @@ def well_or_ill():
 
 def named(expr):
     """Joins a per-set expression with the set's name."""
-    return f"{expr} * on (manager, scale_set) group_left (name) scaleset_medic_scale_set_info"
+    return f"{expr} * on ({JOIN}) group_left (name) scaleset_medic_scale_set_info"
 
 
 def columns(hidden, names):
@@ -74,34 +78,34 @@ def columns(hidden, names):
     return [{"id": "organize", "options": {"excludeByName": {name: True for name in hidden}, "renameByName": names}}]
 
 
-HIDDEN = ["Time", "__name__", "instance", "job", "namespace", "pod", "container", "endpoint", "entity", "forge_id"]
+HIDDEN = ["Time", "__name__", "instance", "job", "pod", "container", "endpoint", "entity", "forge_id"]
 
 
 def build():
     board = Board()
     board.row("Which scale sets are well")
     board.add("state-timeline", "Scale sets", "Green while a set listens, is settling or is disabled by a person.",
-              [(named(f"scaleset_medic_scale_set_healthy{{{PICK_SET}}}"), "{{manager}} / {{name}}")],
+              [(named(f"scaleset_medic_scale_set_healthy{{{PICK_SET}}}"), "{{namespace}} {{manager}} / {{name}}")],
               12, 9, unit="bool", defaults=well_or_ill(), links=["AllScaleSetsStuck", "ScaleSetHeldElsewhere", "ScaleSetMissing", "ScaleSetFlapping", "ScaleSetUnauthorized"],
               options={"mergeValues": True, "showValue": "never", "rowHeight": 0.8})
     board.add("table", "Stuck, and since when", "Sets that are not well, with their diagnosis and the time it began.",
-              [(named(f"(scaleset_medic_scale_set_stuck_since_timestamp_seconds{{{PICK_SET}}} > 0) * 1000 * on (manager, scale_set) "
+              [(named(f"(scaleset_medic_scale_set_stuck_since_timestamp_seconds{{{PICK_SET}}} > 0) * 1000 * on ({JOIN}) "
                       f"group_left (state) (scaleset_medic_scale_set_state{{{PICK_SET}}} == 1)"), "")],
               12, 9, unit="dateTimeAsIso", links=["ScaleSetStuck", "ScaleSetStuckLong", "ScaleSetNeverPolled", "ScaleSetUnheld"],
               transformations=columns(HIDDEN, {"Value": "stuck since", "name": "set", "scale_set": "id"}))
-    board.add("table", "Last remedies", "Treatments that ended within the hour, and how; `would_act` is a dry run.",
-              [(f"round(sum by (manager, remedy, outcome, mode) (increase(scaleset_medic_remedies_total{{{PICK}}}[1h]))) > 0", "")],
-              12, 7, links=["TreatmentUnverified", "DryRunWouldHeal", "ScaleSetLeftDisabled"],
-              transformations=columns(HIDDEN, {"Value": "treatments"}))
-    board.add("stat", "Breaker", "Open: healing is stopped.", [(f"max by (manager) (scaleset_medic_breaker_open{{{PICK}}})", "{{manager}}")],
+    board.add("table", "Last remedies", "Each set's latest treatment within a day: what was done, when it began, how it ended.",
+              [(named(f"(scaleset_medic_scale_set_last_remedy_timestamp_seconds{{{PICK_SET}}} > time() - 86400) * 1000"), "")],
+              12, 7, unit="dateTimeAsIso", links=["TreatmentUnverified", "DryRunWouldHeal", "ScaleSetLeftDisabled"],
+              transformations=columns(HIDDEN, {"Value": "began", "name": "set", "scale_set": "id"}))
+    board.add("stat", "Breaker", "Open: healing is stopped.", [(f"max by ({BY}) (scaleset_medic_breaker_open{{{PICK}}})", "{{namespace}} {{manager}}")],
               4, 7, unit="bool_on_off", defaults={"mappings": [{"type": "value", "options": {
                   "0": {"text": "closed", "color": "green", "index": 0}, "1": {"text": "OPEN", "color": "red", "index": 1}}}]},
               links=["HealBreakerOpen", "HealBreakerOpenLong"])
-    board.add("stat", "Treatments left", "Left in this hour for the manager, and for the set that has the fewest.",
-              [(f"min by (manager, scope) (scaleset_medic_budget_remaining{{{PICK}}})", "{{manager}} {{scope}}")], 4, 7,
+    board.add("stat", "Treatments left", "Left in this hour for the manager, and the fewest left for any ill set that waits for one.",
+              [(f"min by ({BY}, scope) (scaleset_medic_budget_remaining{{{PICK}}})", "{{namespace}} {{manager}} {{scope}}")], 4, 7,
               links=["HealBudgetExhausted"])
     board.add("stat", "Able to receive jobs, 30 days", "Share of the minutes of enabled sets; the objective is 99.5 %.",
-              [(f"avg_over_time(manager:scaleset_medic_able:ratio{{{PICK}}}[30d])", "{{manager}}")], 4, 7, unit="percentunit",
+              [(f"avg_over_time(manager:scaleset_medic_able:ratio{{{PICK}}}[30d])", "{{namespace}} {{manager}}")], 4, 7, unit="percentunit",
               defaults={"decimals": 2, "thresholds": {"mode": "absolute", "steps": [
                   {"color": "red", "value": None}, {"color": "green", "value": 0.995}]}},
               links=["ScaleSetSloBurnFast", "ScaleSetSloBurnSlow"])
@@ -123,29 +127,29 @@ def build():
 
     board.row("Managers and sources")
     board.add("state-timeline", "Managers", "Whether each manager answers.",
-              [(f"scaleset_medic_manager_up{{{PICK}}}", "{{manager}}")], 8, unit="bool", defaults=well_or_ill(), links=["ManagerUnseen"])
+              [(f"scaleset_medic_manager_up{{{PICK}}}", "{{namespace}} {{manager}}")], 8, unit="bool", defaults=well_or_ill(), links=["ManagerUnseen"])
     board.add("timeseries", "Restarts of managers", "By how the run before ended.",
-              [(f"sum by (manager, kind) (increase(scaleset_medic_manager_restarts_total{{{PICK}}}[$__rate_interval]))", "{{manager}} {{kind}}")], 8, links=["ManagerCrashLoop"])
+              [(f"sum by ({BY}, kind) (increase(scaleset_medic_manager_restarts_total{{{PICK}}}[$__rate_interval]))", "{{namespace}} {{manager}} {{kind}}")], 8, links=["ManagerCrashLoop"])
     board.add("timeseries", "Sources of evidence", "1 while a source answers.",
-              [(f"scaleset_medic_source_up{{{PICK}}}", "{{manager}} {{source}}")], 8, unit="bool", links=["EvidenceSourceDown"])
+              [(f"scaleset_medic_source_up{{{PICK}}}", "{{namespace}} {{manager}} {{source}}")], 8, unit="bool", links=["EvidenceSourceDown"])
     board.add("timeseries", "Instances that linger in `deleted`", "Only a living worker clears them.",
-              [(f"sum by (manager) (scaleset_medic_lingering_instances{{{PICK_SET}}})", "{{manager}}")], 8)
+              [(f"sum by ({BY}) (scaleset_medic_lingering_instances{{{PICK_SET}}})", "{{namespace}} {{manager}}")], 8)
     board.add("timeseries", "GitHub quota left", "Of the medic's own credentials.",
-              [(f"scaleset_medic_github_rate_limit_remaining{{{PICK}}}", "{{endpoint}}")], 8, links=["GithubQuotaLow"])
+              [(f"scaleset_medic_github_rate_limit_remaining{{{PICK}}}", "{{namespace}} {{manager}} {{endpoint}}")], 8, links=["GithubQuotaLow"])
     board.add("timeseries", "Open intents", "Treatments that may have something in effect.",
-              [(f"scaleset_medic_open_intents{{{PICK}}}", "{{manager}}")], 8, links=["HealIntentsOpen"])
+              [(f"scaleset_medic_open_intents{{{PICK}}}", "{{namespace}} {{manager}}")], 8, links=["HealIntentsOpen"])
 
     board.row("The medic itself")
     board.add("timeseries", "Probe failures", "Exchanges that did not give what was asked.",
               [(f"sum by (target, operation, reason) (rate(scaleset_medic_probe_failures_total{{{PICK}}}[$__rate_interval])) > 0",
                 "{{target}} {{operation}} {{reason}}")], 8, unit="ops", links=["ProbesBlind"])
     board.add("timeseries", "Pass duration, 95th percentile", "Sweep, diagnosis, decision and effects.",
-              [(f"histogram_quantile(0.95, sum by (le, manager) (rate(scaleset_medic_sweep_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
-                "{{manager}}")], 8, unit="s", links=["SweepStalled"])
+              [(f"histogram_quantile(0.95, sum by (le, {BY}) (rate(scaleset_medic_sweep_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
+                "{{namespace}} {{manager}}")], 8, unit="s", links=["SweepStalled"])
     board.add("timeseries", "Own processor time", "Seconds of processor time per second.",
-              [("rate(process_cpu_seconds_total[$__rate_interval]) and on (instance) scaleset_medic_build_info", "{{instance}}")], 4, unit="s")
+              [("rate(process_cpu_seconds_total[$__rate_interval]) and on (cluster, namespace, job, instance) scaleset_medic_build_info", "{{instance}}")], 4, unit="s")
     board.add("timeseries", "Own memory", "Resident memory.",
-              [("process_resident_memory_bytes and on (instance) scaleset_medic_build_info", "{{instance}}")], 4, unit="bytes",
+              [("process_resident_memory_bytes and on (cluster, namespace, job, instance) scaleset_medic_build_info", "{{instance}}")], 4, unit="bytes",
               links=["MedicAbsent"])
     board.add("timeseries", "Requests", "To managers and GitHub, by operation: what the medic costs others.",
               [(f"sum by (target, operation) (rate(scaleset_medic_probe_duration_seconds_count{{{PICK}}}[$__rate_interval])) > 0",
@@ -166,13 +170,15 @@ def build():
         "description": "Runner scale sets: which are well, what is stuck and why, what was done about it.",
         "templating": {"list": [
             {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}},
-            variable("manager", "Manager", "label_values(scaleset_medic_manager_up, manager)"),
-            variable("scale_set", "Scale set", 'label_values(scaleset_medic_scale_set_healthy{manager=~"$manager"}, scale_set)'),
+            # All: also where there are no namespaces.
+            {**variable("namespace", "Namespace", "label_values(scaleset_medic_manager_up, namespace)"), "allValue": ".*"},
+            variable("manager", "Manager", 'label_values(scaleset_medic_manager_up{namespace=~"$namespace"}, manager)'),
+            variable("scale_set", "Scale set", f'label_values(scaleset_medic_scale_set_healthy{{{PICK}}}, scale_set)'),
         ]},
         "links": [{"title": "Runbooks", "type": "link", "url": f"{RUNBOOKS}/README.md", "targetBlank": True, "icon": "doc"}],
         "annotations": {"list": [{
             "name": "Remedies", "enable": True, "iconColor": "blue", "datasource": SOURCE,
-            "expr": f'sum by (manager, remedy, outcome) (increase(scaleset_medic_remedies_total{{{PICK},mode="heal"}}[1m])) > 0',
+            "expr": f'sum by ({BY}, remedy, outcome) (increase(scaleset_medic_remedies_total{{{PICK},mode="heal"}}[1m])) > 0',
             "titleFormat": "{{remedy}}: {{outcome}}", "tagKeys": "manager",
         }]},
         "panels": board.panels,

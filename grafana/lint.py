@@ -14,7 +14,7 @@ def faults(board):
     if board["templating"]["list"][0].get("type") != "datasource":
         found.append("the first variable is not the datasource")
     variables = {variable["name"] for variable in board["templating"]["list"]}
-    found += [f"no variable {name}" for name in ("datasource", "manager", "scale_set") if name not in variables]
+    found += [f"no variable {name}" for name in ("datasource", "namespace", "manager", "scale_set") if name not in variables]
     if not board["annotations"]["list"]:
         found.append("no annotations")
     panels = board["panels"]
@@ -54,6 +54,13 @@ def panel_faults(panel, variables):
             yield "a rate is not over $__rate_interval"
         if "scaleset_medic_" in expression and "$manager" not in expression and "build_info" not in expression:
             yield "it does not heed the variable manager"
+        for labels in re.findall(r"\bon \(([^)]*)\)", expression):
+            # Two managers may have one name, and two medics may be scraped for one manager.
+            if lacking := {"cluster", "namespace", "job", "instance"} - set(labels.split(", ")):
+                yield f"a join without {', '.join(sorted(lacking))}"
+        for labels in re.findall(r"\bby \(([^)]*)\)", expression):
+            if "manager" in labels and not {"cluster", "namespace", "job"} <= set(labels.split(", ")):
+                yield f"managers of one name are taken for one: by ({labels})"
         for name in re.findall(r"\$\{?(\w+)", expression):
             if name not in variables and not name.startswith("__"):
                 yield f"unknown variable {name}"

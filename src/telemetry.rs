@@ -1,10 +1,12 @@
-//! Log lines: to stderr, for people or as JSON, dated in UTC, filtered by level and target.
+//! Log lines: to stderr, for people or as JSON, dated in UTC, filtered by level and target. The levels may change while
+//! the process runs, the format may not.
 //!
 //! Secrets stay out by type: [`crate::config::Secret`] has no `Display`, and its `Debug` is `[redacted]`, so a
 //! field can hold one and still not show it.
 
 use crate::clock::system_wall;
 use crate::config::{LogConfig, LogFormat};
+use std::sync::OnceLock;
 use tracing::Subscriber;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::EnvFilter;
@@ -28,28 +30,67 @@ pub enum TelemetryError {
     Twice(#[from] SetGlobalDefaultError),
 }
 
+/// What [`init`] began, for [`change`].
+static BEGUN: OnceLock<Levels> = OnceLock::new();
+
+/// Puts other levels in force; whether that could be done.
+type Levels = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+/// A subscriber, and what changes its levels.
+pub struct Logging {
+    subscriber: Box<dyn Subscriber + Send + Sync>,
+    levels: Levels,
+}
+
 /// Begins logging to stderr for the whole process. `color` is for the text format only.
 pub fn init(config: &LogConfig, color: bool) -> Result<(), TelemetryError> {
-    let subscriber = subscriber(config, color, std::io::stderr)?;
+    let Logging { subscriber, levels } = logging(config, color, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber)?;
+    // Whoever began before has set the global subscriber too, and that is an error already.
+    let _ = BEGUN.set(levels);
     Ok(())
 }
 
+/// Goes over from `before` to `after`, as far as that can be done without a restart; the rest is told.
+pub fn change(before: &LogConfig, after: &LogConfig) {
+    if before.level != after.level {
+        let changed = filter(after).is_ok_and(|filter| BEGUN.get().is_some_and(|levels| levels(filter)));
+        if !changed {
+            tracing::error!(level = after.level, "the log level could not be changed; it needs a restart");
+        }
+    }
+    if before.format != after.format {
+        tracing::warn!(
+            format = after.format.as_str(),
+            "log.format has changed; this needs a restart, lines go on in the format before"
+        );
+    }
+}
+
+fn filter(config: &LogConfig) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(&config.level)
+        .map_err(|error| TelemetryError::Filter { level: config.level.clone(), detail: error.to_string() })
+}
+
 /// A subscriber that writes to `writer`.
-pub fn subscriber<W>(
-    config: &LogConfig,
-    color: bool,
-    writer: W,
-) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+pub fn logging<W>(config: &LogConfig, color: bool, writer: W) -> Result<Logging, TelemetryError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&config.level)
-        .map_err(|error| TelemetryError::Filter { level: config.level.clone(), detail: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_timer(Utc).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter(config)?).with_timer(Utc).with_writer(writer);
     Ok(match config.format {
-        LogFormat::Text => Box::new(builder.with_ansi(color).finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => {
+            let builder = builder.with_ansi(color).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let levels: Levels = Box::new(move |filter| handle.reload(filter).is_ok());
+            Logging { subscriber: Box::new(builder.finish()), levels }
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let levels: Levels = Box::new(move |filter| handle.reload(filter).is_ok());
+            Logging { subscriber: Box::new(builder.finish()), levels }
+        }
     })
 }
 
@@ -89,8 +130,8 @@ mod tests {
         let kept = Kept::default();
         let writer = kept.clone();
         let config = LogConfig { format, level: level.into() };
-        let subscriber = subscriber(&config, false, move || writer.clone()).unwrap();
-        tracing::subscriber::with_default(subscriber, log);
+        let logging = logging(&config, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(logging.subscriber, log);
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -122,6 +163,23 @@ mod tests {
             serde_json::from_str(&logged(LogFormat::Json, "info", || tracing::info!(set = 7, "here"))).unwrap();
         assert!(json["timestamp"].as_str().unwrap().ends_with('Z'), "{json}");
         assert_eq!((json["message"].as_str(), json["set"].as_i64()), (Some("here"), Some(7)));
+    }
+
+    #[test]
+    fn the_levels_change_while_logging_goes_on() {
+        for format in LogFormat::ALL {
+            let kept = Kept::default();
+            let writer = kept.clone();
+            let config = LogConfig { format: *format, level: "warn".into() };
+            let Logging { subscriber, levels } = logging(&config, false, move || writer.clone()).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::info!("hidden");
+                assert!(levels(EnvFilter::new("info")));
+                tracing::info!("shown");
+            });
+            let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+            assert!(text.contains("shown") && !text.contains("hidden"), "{text}");
+        }
     }
 
     #[test]

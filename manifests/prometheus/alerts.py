@@ -18,7 +18,8 @@ class Alert:
 
     def says(self, labels):
         """The annotations as Prometheus fills them in for a series with these labels."""
-        fill = lambda text: re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda m: labels.get(m[1], ""), text)
+        place = r"\{\{ (?:or )?\$labels\.(\w+) (?:`(.*?)` )?\}\}"
+        fill = lambda text: re.sub(place, lambda m: labels.get(m[1]) or m[2] or "", text)
         return {name: fill(text) for name, text in self.annotations.items()}
 
 
@@ -35,6 +36,11 @@ def alerts(text=None):
     """All alerts of the rules, in their order."""
     found = re.split(r"^      - alert: ", text or RULES.read_text(), flags=re.M)[1:]
     return [Alert(body) for body in found]
+
+
+def groups(text=None):
+    """The names of the groups, in their order."""
+    return re.findall(r"^  - name: (\S+)", text or RULES.read_text(), re.M)
 
 
 def expressions(text=None):

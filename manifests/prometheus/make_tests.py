@@ -1,166 +1,132 @@
 #!/usr/bin/env python3
-"""Writes tests.yml for `promtool test rules`. Every alert has four cases: it fires, it does not fire, it resolves, and
-its series are missing. `--check` fails when the file is not what this writes, or when an alert lacks a case."""
+"""Writes tests.yml for `promtool test rules`, from the cases of cases.py. Every alert is shown to fire in the minute in
+which it must and not in the one before, to end, to be silent without its series, and to be silent in every case that is
+near; mutants.py shows that no part of a rule can change unnoticed. `--check` fails when the file is not what this
+writes, or when an alert lacks a case."""
 
 import json
 import pathlib
 import sys
 
-from alerts import alerts, seconds
+from alerts import alerts, groups, seconds
+from cases import CASES, series
 
 TARGET = pathlib.Path(__file__).parent / "tests.yml"
-P = "scaleset_medic_"
-SET = {"manager": "garm", "scale_set": "7"}
-MANAGER = {"manager": "garm"}
 STEP = 60
-
-
-def series(name, labels, **more):
-    inner = ",".join(f'{key}="{value}"' for key, value in {**labels, **more}.items())
-    return f"{P}{name}{{{inner}}}"
-
-
-def state(value):
-    return series("scale_set_state", SET, state=value)
-
-
-def flag(of, ill, well, **more):
-    """A gauge: its ill and its well value; the alert keeps `more` of its labels."""
-    return {"ill": {of: ill}, "well": {of: well}, "labels": more}
-
-
-HEALTHY = series("scale_set_healthy", SET)
-ENABLED = series("scale_set_enabled", SET)
-FAILED = series("probe_failures_total", MANAGER, target="github", operation="read_forge_set", reason="timeout")
-ASKED = series("probe_duration_seconds_count", MANAGER, target="github", operation="read_forge_set")
-ABLE = {"ill": {HEALTHY: 0, ENABLED: 1}, "well": {HEALTHY: 1, ENABLED: 1}, "labels": MANAGER}
-
-
-def remedies(outcome, mode):
-    return series("remedies_total", MANAGER, remedy="toggle", outcome=outcome, mode=mode)
-
-
-# How each alert is made to fire. `ill` and `well` are values of series; "+n" grows by n in each minute, "=" stands
-# still. `few` minutes of illness are not enough: so many events of a count. `after` is how long the expression stays true once all is well, in minutes: the window that it looks back on.
-CASES = {
-    "ScaleSetStuck": flag(HEALTHY, 0, 1, **SET),
-    "ScaleSetStuckLong": flag(HEALTHY, 0, 1, **SET),
-    "ScaleSetUnheld": flag(state("unheld"), 1, 0, **SET, state="unheld"),
-    "ScaleSetNeverPolled": {"ill": {ENABLED: 1, state("listening"): 0}, "well": {ENABLED: 1, state("listening"): 1},
-                            "labels": SET, "before": 61},
-    "ScaleSetLeftDisabled": flag(series("scale_set_disabled_by_medic", SET), 1, 0, **SET),
-    "ScaleSetHeldElsewhere": flag(state("held_elsewhere"), 1, 0, **SET, state="held_elsewhere"),
-    "ScaleSetMissing": flag(state("missing"), 1, 0, **SET, state="missing"),
-    "ScaleSetFlapping": flag(state("flapping"), 1, 0, **SET, state="flapping"),
-    "ScaleSetUnauthorized": flag(state("unauthorized"), 1, 0, **SET, state="unauthorized"),
-    "AllScaleSetsStuck": ABLE,
-    "TreatmentUnverified": {**flag(remedies("unverified", "heal"), "+1", "=", **MANAGER), "before": 3, "after": 62, "few": 1},
-    "HealBudgetExhausted": {
-        "ill": {series("budget_remaining", MANAGER, scope="manager"): 0, HEALTHY: 0},
-        "well": {series("budget_remaining", MANAGER, scope="manager"): 0, HEALTHY: 1},
-        "labels": {**MANAGER, "scope": "manager"}},
-    "HealBreakerOpen": flag(series("breaker_open", MANAGER), 1, 0, **MANAGER),
-    "HealBreakerOpenLong": flag(series("breaker_open", MANAGER), 1, 0, **MANAGER),
-    "HealIntentsOpen": flag(series("open_intents", MANAGER), 1, 0, **MANAGER),
-    "DryRunWouldHeal": {**flag(remedies("would_act", "dry_run"), "+1", "=", **MANAGER), "before": 2, "after": 17},
-    "ManagerUnseen": flag(series("manager_up", MANAGER), 0, 1, **MANAGER),
-    "ManagerCrashLoop": {**flag(series("manager_restarts_total", MANAGER, kind="crash"), "+1", "=", **MANAGER),
-                         "before": 4, "after": 32, "few": 2},
-    "EvidenceSourceDown": flag(series("source_up", MANAGER, source="broker"), 0, 1, **MANAGER, source="broker"),
-    "ProbesBlind": {
-        "ill": {FAILED: "+3", ASKED: "+4"}, "well": {FAILED: "=", ASKED: "+4"},
-        "labels": {**MANAGER, "target": "github"}, "before": 32, "after": 32},
-    "SweepStalled": {**flag(series("last_sweep_timestamp_seconds", MANAGER), "=", "now", **MANAGER), "before": 4},
-    "MedicAbsent": {"ill": {series("build_info", {"version": "1"}): None}, "well": {series("build_info", {"version": "1"}): 1},
-                    "labels": {}, "missing_fires": True, "before": 6},
-    "GithubQuotaLow": flag(series("github_rate_limit_remaining", MANAGER, endpoint="github.com"), 12, 4000,
-                           **MANAGER, endpoint="github.com"),
-    "ScaleSetSloBurnFast": {**ABLE, "before": 6, "after": 7},
-    "ScaleSetSloBurnSlow": {**ABLE, "before": 16, "after": 32},
-}
+# Minutes of health before an illness.
+CALM = 3
 
 
 def samples(phases, of):
-    """The values of one series, a sample a minute, over phases of (minutes, value)."""
+    """The values of one series, a sample a minute, over phases of (minutes, values)."""
     values, last, minute = [], 0, 0
     for minutes, series_values in phases:
         value = series_values.get(of)
         for _ in range(minutes):
             if isinstance(value, str) and value.startswith("+"):
                 last += int(value)
-            elif value == "now":
-                last = minute * STEP
-            elif isinstance(value, int):
+            elif isinstance(value, str) and value.startswith("now"):
+                last = minute * STEP - int(value[4:] or 0)
+            elif isinstance(value, (int, float)):
                 last = value
-            values.append("_" if value is None else str(last))
+            values.append(None if value is None else last)
             minute += 1
-    return " ".join(values)
+    return " ".join(shortened(values))
+
+
+def shortened(values):
+    """The values in promtool's notation: `3x4` is 3 five times, `3+1x4` grows by one four times."""
+    start = 0
+    while start < len(values):
+        step = None
+        if None not in values[start:start + 2] and len(values) > start + 1:
+            step = values[start + 1] - values[start]
+        end = start
+        while end + 1 < len(values) and (values[end + 1] is None if values[start] is None else
+                                         values[end + 1] is not None and values[end + 1] - values[end] == step):
+            end += 1
+        if values[start] is None:
+            # A series that goes is marked as stale by Prometheus.
+            yield "stale" if start else "_"
+            if end > start:
+                yield f"_x{end - start}"
+        elif end == start:
+            yield str(values[start])
+        else:
+            yield f"{values[start]}{f'{step:+}' if step else ''}x{end - start}"
+        start = end + 1
 
 
 def group(alert, kind, phases, checks):
-    """One test: its series, and what is expected at which minute."""
+    """One test: its series, and what is expected at which minute, nothing or an alert with its labels."""
     names = sorted({name for _, values in phases for name in values})
     out = [f"  - name: {json.dumps(f'{alert.name}: {kind}')}", f"    interval: {STEP}s"]
     out.append("    input_series:" if names else "    input_series: []")
-    for name in names:
-        out += [f"      - series: '{name}'", f"        values: '{samples(phases, name)}'"]
+    for series in names:
+        out += [f"      - series: '{series}'", f"        values: '{samples(phases, series)}'"]
     out.append("    alert_rule_test:")
     for minute, labels in checks:
         out += [f"      - eval_time: {minute}m", f"        alertname: {alert.name}"]
         if labels is None:
             out.append("        exp_alerts: []")
             continue
-        out += ["        exp_alerts:", "          - exp_labels:"]
-        out += [f"              {key}: {json.dumps(value)}" for key, value in {"severity": alert.severity, **labels}.items()]
-        out.append("            exp_annotations:")
-        out += [f"              {key}: {json.dumps(value)}" for key, value in alert.says(labels).items()]
+        out.append("        exp_alerts:")
+        for labels in labels if isinstance(labels, list) else [labels]:
+            out.append("          - exp_labels:")
+            out += [f"              {key}: {json.dumps(value)}" for key, value in {"severity": alert.severity, **labels}.items()]
+            out.append("            exp_annotations:")
+            out += [f"              {key}: {json.dumps(value)}" for key, value in alert.says(labels).items()]
     return out
 
 
-def cases(alert):
+def blocks(alert):
+    """All tests of an alert."""
     case = CASES[alert.name]
     wait = -(-seconds(alert.wait) // STEP)
-    calm, labels, after = 3, case["labels"], case.get("after", 1)
-    ill_for = wait + case.get("before", 1) + 2
-    if alert.name == "ScaleSetNeverPolled":
-        ill_for += 1
-    well, ill = case["well"], case["ill"]
-    firing, over = calm + ill_for - 1, calm + ill_for + after
-    yield group(alert, "fires", [(calm, well), (ill_for, ill)], [(calm - 1, None), (firing, labels)])
-    short = max(wait - 1, 0)
-    if few := case.get("few"):
-        yield group(alert, "does not fire", [(calm, well), (few, ill), (90, well)],
-                    [(minute, None) for minute in (calm + few + 2, calm + few + 20, calm + few + 55)])
-    else:
-        yield not_firing(alert, case, calm, wait, short)
-    yield group(alert, "resolves", [(calm, well), (ill_for, ill), (after + wait + 2, well)], [(firing, labels), (over, None)])
-    other = {series("sweeps_total", MANAGER, result="seen"): 1}
-    yield group(alert, "series missing", [(ill_for + 5, other)], [(wait + 3 if case.get("missing_fires") else ill_for + 3, labels if case.get("missing_fires") else None)])
+    well, ill, labels = case["well"], case["ill"], case["labels"]
+    begins = CALM + case.get("onset", 0)
+    ends = begins + wait + 1
+    over = ends + case.get("after", 0)
+    sick = [(CALM, well), (ends - CALM, ill)]
+    yield group(alert, "fires", sick, [(begins + wait, labels)])
+    yield group(alert, "does not fire", sick, [(minute, None) for minute in (CALM - 1, begins + wait - 1)])
+    yield group(alert, "resolves", [*sick, (over - ends + 2, well)], [(over - 1, labels), (over, None)])
+    without = [(ends + 5, {series("sweeps_total", {"result": "seen"}): 1})]
+    yield group(alert, "series missing", without, case.get("without", [(ends + 3, None)]))
+    if not case.get("near"):
+        sys.exit(f"{alert.name} has no case that is near")
+    for title, phases in case["near"].items():
+        phases, looks = phases if isinstance(phases, tuple) else (phases, 2)
+        phases = phases if isinstance(phases, list) else [(ends + 5, phases)]
+        last = sum(minutes for minutes, _ in phases)
+        yield group(alert, f"near: {title}", phases, [(minute, None) for minute in range(last - looks, last)])
+    for title, (phases, its_labels) in case.get("also", {}).items():
+        phases = phases if isinstance(phases, list) else [(ends, phases)]
+        last = sum(minutes for minutes, _ in phases) - 1
+        yield group(alert, f"also: {title}", phases, [(last, its_labels)])
 
 
-def not_firing(alert, case, calm, wait, short):
-    """An illness that ends before the alert's wait is over; where it looks back on a window, no illness at all."""
-    well, ill = case["well"], case["ill"]
-    phases = [(calm, well), (short, ill), (wait + 2, well)] if short and "after" not in case else [(calm + wait + 5, well)]
-    return group(alert, "does not fire", phases, [(minute, None) for minute in (calm - 1, calm + wait, calm + wait + 2)])
+def text(only=None, rules="rules.yml"):
+    """The whole file, or that of one alert's tests."""
+    found = alerts()
+    if lacking := {alert.name for alert in found} ^ set(CASES):
+        sys.exit(f"alerts without cases, or cases without an alert: {sorted(lacking)}")
+    out = ["# Made by make_tests.py from cases.py and rules.yml; run by `promtool test rules`.", f"rule_files: [{rules}]",
+           f"evaluation_interval: {STEP}s", f"group_eval_order: [{', '.join(groups())}]", "tests:"]
+    for alert in found:
+        if only in (None, alert.name):
+            for lines in blocks(alert):
+                out += lines
+    return "\n".join(out) + "\n"
 
 
 def main():
-    found = alerts()
-    lacking = {alert.name for alert in found} ^ set(CASES)
-    if lacking:
-        sys.exit(f"alerts without cases, or cases without an alert: {sorted(lacking)}")
-    out = ["# Made by make_tests.py from its table of cases and rules.yml; run by `promtool test rules`.", "rule_files: [rules.yml]",
-           f"evaluation_interval: {STEP}s", "tests:"]
-    for alert in found:
-        for lines in cases(alert):
-            out += lines
-    text = "\n".join(out) + "\n"
     if "--check" in sys.argv:
-        if not TARGET.exists() or TARGET.read_text() != text:
+        if not TARGET.exists() or TARGET.read_text() != text():
             sys.exit(f"{TARGET} is not current: run {pathlib.Path(__file__).name}")
         return
-    TARGET.write_text(text)
+    TARGET.write_text(text())
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -160,13 +160,13 @@ pub struct LabArgs {
     /// How long GitHub keeps a stale session: simulated seconds, or a duration such as 2m
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub stale_session: Option<Span>,
-    /// Which story to play; see --list
+    /// Which story to play; see --list. Else the first, and crash-soon with --serve
     #[arg(long, value_name = "NAME")]
     pub scenario: Option<String>,
     /// List the stories and end
     #[arg(long)]
     pub list: bool,
-    /// How many simulated seconds pass in a real one
+    /// How many simulated seconds pass in a real one; else 10, and 1 with --serve
     #[arg(long, value_name = "X", value_parser = speed)]
     pub speed: Option<f64>,
     /// Keep everything running after the story, and obey faults that are typed, until stopped; see its `help`

@@ -40,6 +40,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How fast simulated time passes, unless told.
 const SPEED: f64 = 10.0;
+/// The same with `--serve`: there is time to look, and the clock is that of the tool's other commands.
+const SPEED_OF_LIFE: f64 = 1.0;
+/// The story with `--serve`, unless told: it begins soon, and goes on for long enough to be looked at.
+const SERVED: &str = "crash-soon";
 /// Where the status page is served, if the port is free.
 const LISTEN: &str = "127.0.0.1:9810";
 /// The medic's configuration, in the directory of its state.
@@ -57,9 +61,10 @@ pub(super) fn run(args: &LabArgs) -> Result<ExitCode, Failure> {
         }
         return Ok(ExitCode::Well);
     }
-    let story = match &args.scenario {
-        None => STORIES.first(),
-        Some(name) => Story::named(name),
+    let story = match (&args.scenario, args.serve) {
+        (Some(name), _) => Story::named(name),
+        (None, true) => Story::named(SERVED),
+        (None, false) => STORIES.first(),
     };
     let story = story.ok_or_else(|| Failure::Usage("no such story; `lab --list` shows them".to_owned()))?;
     medic::runtime()?.block_on(play(args, story))?
@@ -71,7 +76,7 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
         LabGeneration::Postfix => Generation::PostFix,
         LabGeneration::ListenerMetrics => Generation::ListenerMetrics,
     };
-    let speed = args.speed.unwrap_or(SPEED);
+    let speed = args.speed.unwrap_or(if args.serve { SPEED_OF_LIFE } else { SPEED });
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), speed));
     let managers = usize::from(args.managers);
     let doors: Vec<_> = (0..managers).map(DoorId::Manager).chain([DoorId::Github]).collect();
@@ -124,13 +129,18 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     let does = if args.mode == "heal" { "heals" } else { "watches and writes nothing" };
     data(&format!(
         "{}: {}.\n{} scale sets on a simulated GARM ({garm_url}) and GitHub ({github_url}); GitHub forgets a stale \
-         session after {stale}.\nThe medic {does}; its status page is http://{page}/ . Time runs {speed} times as fast.\n\n",
-        story.name, story.about, args.sets
+         session after {stale}.\nThe medic {does}; its status page is http://{page}/ . Time runs {speed} times as fast.\n{}\n",
+        story.name,
+        story.about,
+        args.sets,
+        timetable(story, speed, stale)
     ))?;
     let places = format!(
         "Status page   http://{page}/\nMetrics       http://{page}/metrics\nAs JSON       http://{page}/api/v1/status\n\
-         One set       scaleset-medic --config {} explain linux-0\n",
-        dir.path().join(CONFIG).display()
+         One set       {} --config {} explain linux-0\n{}",
+        this_tool(),
+        dir.path().join(CONFIG).display(),
+        if args.serve { clocks(speed) } else { "" }
     );
     let engines = engines(&config, &shared, &real_carrier)?;
     let (end, ended) = oneshot::channel::<()>();
@@ -153,6 +163,36 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     let (served, shown) = tokio::join!(service, show);
     served.map_err(Failure::internal)?;
     shown
+}
+
+/// When a crash of the story comes, and for how long its sets are stuck, in a spectator's seconds.
+fn timetable(story: &Story, speed: f64, stale: Span) -> String {
+    let Some((at, _)) = story.acts.iter().find(|(_, act)| *act == Act::Kill) else { return String::new() };
+    let real = |span: Span| span.as_secs_f64() / speed;
+    let end = if story.ledger {
+        "the medic ends the stale sessions within seconds".to_owned()
+    } else {
+        format!(
+            "its sets are stuck until GitHub forgets the stale sessions, about {:.0} s from now",
+            real(at.plus(stale))
+        )
+    };
+    format!("GARM is killed {:.0} s from now; {end}.\n", real(*at))
+}
+
+/// What is true of the other commands beside this lab, whose clocks are the machine's.
+fn clocks(speed: f64) -> &'static str {
+    if (speed - SPEED_OF_LIFE).abs() < f64::EPSILON {
+        ""
+    } else {
+        "At this speed the lab's clock leaves the machine's: the commands pause --for, heal and doctor go by the latter and \
+         are wrong here. They want --speed 1.\n"
+    }
+}
+
+/// How this program can be called again: it need not be on the path.
+fn this_tool() -> String {
+    std::env::current_exe().map_or_else(|_| "scaleset-medic".to_owned(), |path| path.display().to_string())
 }
 
 /// Where it was asked for, else the usual place, else any.
@@ -262,42 +302,75 @@ impl Stage {
         }
     }
 
-    /// Obeys what is typed, until that is to quit. Where nothing can be typed any more, for ever.
+    /// Obeys what is typed, until that is to quit. Where nothing can be typed any more, for ever. Nothing that is waited
+    /// for keeps other orders waiting.
     async fn obey(&self, orders: &mut mpsc::Receiver<Order>) {
-        while let Some(order) = orders.recv().await {
-            if order == Order::RefuseEnable {
-                let enabled = || self.hub.with(|world, _| world.listening(0).1);
-                let before = enabled();
-                while enabled() >= before {
-                    self.clock.sleep(NOTICED).await;
+        // While updates shall be refused once a set has been disabled: how many were enabled.
+        let mut refuse_below: Option<usize> = None;
+        let mut is_open = true;
+        loop {
+            let order = tokio::select! {
+                biased;
+                () = self.disabled(refuse_below.unwrap_or_default()), if refuse_below.is_some() => {
+                    refuse_below = None;
+                    Order::RefuseUpdates
                 }
-            }
-            let (now, words) = self.hub.with(|world, now| (now, order.happen(world, self.generation, now)));
-            let said = match order {
-                Order::Help => data(&console::help()),
-                Order::Where => data(&self.places),
+                order = orders.recv(), if is_open => match order {
+                    Some(order) => order,
+                    None => {
+                        is_open = false;
+                        continue;
+                    }
+                },
+                else => return std::future::pending().await,
+            };
+            match order {
                 Order::Quit => return,
+                Order::RefuseEnable => refuse_below = Some(self.hub.with(|world, _| world.listening(0).1)),
+                Order::Well => refuse_below = None,
                 Order::Act(_)
                 | Order::Crash
                 | Order::Stale(_)
                 | Order::RefuseUpdates
-                | Order::RefuseEnable
                 | Order::RevokeManager
                 | Order::NoQuota(_)
-                | Order::Well => words.map_or(Ok(()), |words| self.say(now, &words)),
-            };
-            if said.is_err() {
+                | Order::Where
+                | Order::Help => {}
+            }
+            if self.carry_out(order).await.is_err() {
                 return;
             }
-            if order == Order::Crash {
-                self.clock.sleep(console::DOWN).await;
-                let (now, words) = self.hub.with(|world, now| (now, Act::Start.happen(world, self.generation, now)));
-                if self.say(now, &words).is_err() {
-                    return;
-                }
-            }
         }
-        std::future::pending::<()>().await;
+    }
+
+    /// Resolves once fewer sets than so many are enabled.
+    async fn disabled(&self, below: usize) {
+        while self.hub.with(|world, _| world.listening(0).1) >= below {
+            self.clock.sleep(NOTICED).await;
+        }
+    }
+
+    async fn carry_out(&self, order: Order) -> Result<(), Failure> {
+        let (now, words) = self.hub.with(|world, now| (now, order.happen(world, self.generation, now)));
+        match order {
+            Order::Help => data(&console::help())?,
+            Order::Where => data(&self.places)?,
+            Order::Act(_)
+            | Order::Crash
+            | Order::Stale(_)
+            | Order::RefuseUpdates
+            | Order::RefuseEnable
+            | Order::RevokeManager
+            | Order::NoQuota(_)
+            | Order::Well
+            | Order::Quit => words.map_or(Ok(()), |words| self.say(now, &words))?,
+        }
+        if order == Order::Crash {
+            self.clock.sleep(console::DOWN).await;
+            let (now, words) = self.hub.with(|world, now| (now, Act::Start.happen(world, self.generation, now)));
+            self.say(now, &words)?;
+        }
+        Ok(())
     }
 
     /// Says what has changed in the medic's eyes.

@@ -1,18 +1,24 @@
-//! `run`. A configuration file that changes is read again: a good one takes the place of the old one, a bad one, or one
-//! that cannot be put to work, is told and changes nothing.
+//! `run`. A configuration that changes is read again, and so are the certificates in its CA files: a good one takes the
+//! place of the old one, a bad one, or one that cannot be put to work, is told and changes nothing.
 
 use super::args::RunArgs;
 use super::medic::Signals;
 use super::{Failure, medic};
+use crate::config::describe::unencrypted;
 use crate::config::{Checked, Config};
 use crate::exit::ExitCode;
 use crate::export::server::Board;
+use crate::http::reqwest_transport::CA_FILE_BOUND;
 use crate::model::Span;
-use crate::run::assemble::{Shared, engines, real_carrier};
+use crate::run::assemble::{Shared, connections, engines, real_carrier};
 use crate::run::engine::Engine;
 use crate::run::service::{Publisher, run as serve};
 use crate::store::LeaseState;
+use crate::telemetry;
 use anyhow::Context as _;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener as Socket};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
@@ -27,12 +33,43 @@ type Reread<'a> = &'a (dyn Fn() -> Result<Checked, Failure> + Sync);
 /// Why a round of watching ended.
 enum End {
     Signal(ExitCode),
-    Changed(Box<Config>),
+    Changed(Box<Given>),
+}
+
+/// A configuration with what its CA files hold: either may change.
+#[derive(Clone, PartialEq)]
+struct Given {
+    config: Config,
+    certificates: u64,
+}
+
+impl Given {
+    /// The configuration, and its CA files as they are now.
+    fn now(config: Config) -> Self {
+        let mut hasher = DefaultHasher::new();
+        for options in connections(&config) {
+            let read = options.ca_file.map(|path| {
+                let mut held = Vec::new();
+                let read = File::open(path).and_then(|file| file.take(CA_FILE_BOUND).read_to_end(&mut held));
+                read.ok().map(|_| held)
+            });
+            read.hash(&mut hasher);
+        }
+        Self { config, certificates: hasher.finish() }
+    }
+
+    /// Whether connections can be made with these CA files; in words, why not.
+    fn usable(&self) -> Result<(), String> {
+        connections(&self.config).try_for_each(|options| match real_carrier(&options) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        })
+    }
 }
 
 /// A configuration put to work.
 struct Round {
-    config: Config,
+    given: Given,
     shared: Shared,
     engines: Vec<Engine>,
     socket: Socket,
@@ -42,18 +79,19 @@ struct Round {
 pub(super) fn run(_args: &RunArgs, config: Config, reread: Reread<'_>) -> Result<ExitCode, Failure> {
     let runtime = medic::runtime()?;
     let mut signals = runtime.block_on(async { Signals::listen() })?;
-    let mut round = prepare(config, None)?;
+    let mut round = prepare(Given::now(config), None)?;
     // A changed configuration that could not be put to work, until it changes again.
     let mut unusable = None;
     loop {
-        let (config, socket) = (round.config.clone(), again(&round.socket)?);
+        let (before, socket) = (round.given.clone(), again(&round.socket)?);
         let changed = match runtime.block_on(watch(round, unusable.as_ref(), reread, &mut signals))?? {
             End::Signal(code) => return Ok(code),
             End::Changed(changed) => *changed,
         };
-        let kept = (config.http.listen == changed.http.listen).then(|| again(&socket)).transpose()?;
+        let kept = (before.config.http.listen == changed.config.http.listen).then(|| again(&socket)).transpose()?;
         round = match prepare(changed.clone(), kept) {
             Ok(round) => {
+                telemetry::change(&before.config.log, &round.given.config.log);
                 tracing::info!("the configuration has changed; going on with the new one");
                 unusable = None;
                 round
@@ -62,7 +100,7 @@ pub(super) fn run(_args: &RunArgs, config: Config, reread: Reread<'_>) -> Result
                 let why = failure.words();
                 tracing::error!(why, "the changed configuration cannot be put to work; going on with the one before");
                 unusable = Some(changed);
-                prepare(config, Some(socket))?
+                prepare(before, Some(socket))?
             }
         };
     }
@@ -73,14 +111,15 @@ fn again(socket: &Socket) -> Result<Socket, Failure> {
 }
 
 /// Everything that can fail, before anything is begun. `socket` listens already, if it is given.
-fn prepare(config: Config, socket: Option<Socket>) -> Result<Round, Failure> {
+fn prepare(given: Given, socket: Option<Socket>) -> Result<Round, Failure> {
+    let config = &given.config;
     let socket = match socket {
         Some(socket) => socket,
         None => listen(config.http.listen)?,
     };
-    let shared = medic::shared(&config)?;
-    let engines = engines(&config, &shared, &real_carrier)?;
-    Ok(Round { config, shared, engines, socket })
+    let shared = medic::shared(config)?;
+    let engines = engines(config, &shared, &real_carrier)?;
+    Ok(Round { given, shared, engines, socket })
 }
 
 fn listen(address: SocketAddr) -> Result<Socket, Failure> {
@@ -96,11 +135,12 @@ fn listen(address: SocketAddr) -> Result<Socket, Failure> {
 /// Watches with one configuration until a signal, or until there is another one.
 async fn watch(
     round: Round,
-    unusable: Option<&Config>,
+    unusable: Option<&Given>,
     reread: Reread<'_>,
     signals: &mut Signals,
 ) -> Result<End, Failure> {
-    let Round { config, shared, engines, socket } = round;
+    let Round { given, shared, engines, socket } = round;
+    let config = &given.config;
     if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
         tracing::warn!(
             holder, %until,
@@ -111,17 +151,20 @@ async fn watch(
         board: Arc::new(Board::default()),
         metrics: Arc::clone(&shared.metrics),
         clock: Arc::clone(&shared.clock),
-        mode: medic::mode(&config),
+        mode: medic::mode(config),
         interval: config.run.interval,
         order: config.managers.iter().map(|manager| manager.name.clone()).collect(),
         latest: Mutex::default(),
     });
     let listener = TcpListener::from_std(socket).context("cannot use the listening socket")?;
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), mode = medic::mode(&config), address = %config.http.listen,
+        version = env!("CARGO_PKG_VERSION"), mode = medic::mode(config), address = %config.http.listen,
         managers = config.managers.len(), interval = %config.run.interval,
         "scaleset-medic watches; the status page is at / on this address"
     );
+    for note in unencrypted(config) {
+        tracing::warn!("{note}; use https, or a sidecar beside the manager");
+    }
     let (told, ended) = oneshot::channel();
     let shutdown = async {
         let end = tokio::select! {
@@ -130,7 +173,7 @@ async fn watch(
                 tracing::info!(?signal, "asked to end; open intents are settled first");
                 End::Signal(signal.exit_code())
             }
-            changed = changed(&config, unusable, &shared, reread) => End::Changed(changed),
+            changed = changed(&given, unusable, &shared, reread) => End::Changed(changed),
         };
         let _ = told.send(end);
     };
@@ -141,15 +184,20 @@ async fn watch(
 }
 
 /// Resolves with a configuration that differs, has no mistakes, and was not found unusable.
-async fn changed(config: &Config, unusable: Option<&Config>, shared: &Shared, reread: Reread<'_>) -> Box<Config> {
+async fn changed(given: &Given, unusable: Option<&Given>, shared: &Shared, reread: Reread<'_>) -> Box<Given> {
     let mut told = None;
     shared.metrics.config_read(unusable.is_none());
     loop {
         shared.clock.sleep(REREAD_EVERY).await;
         let refused = match reread() {
-            Ok(now) if now.config == *config => None,
-            Ok(now) if Some(&now.config) == unusable => continue,
-            Ok(now) => return Box::new(now.config),
+            Ok(now) => match Given::now(now.config) {
+                now if now == *given => None,
+                now if Some(&now) == unusable => continue,
+                now => match now.usable() {
+                    Ok(()) => return Box::new(now),
+                    Err(why) => Some(why),
+                },
+            },
             Err(failure) => Some(failure.words()),
         };
         shared.metrics.config_read(refused.is_none());

@@ -64,10 +64,8 @@ pub fn notes(checked: &Checked) -> Vec<String> {
                 "manager {name}: neither metrics, debug_server nor log: a stuck set cannot be told from a healthy one"
             ));
         }
-        if manager.url.scheme() == "http" && !is_loopback(&manager.url) {
-            notes.push(format!("manager {name}: the password crosses the network unencrypted (http)"));
-        }
     }
+    notes.extend(unencrypted(config));
     if config.policy.allow_risky {
         notes.push("policy.allow_risky: toggling a deaf set can crash GARM".to_owned());
     }
@@ -79,6 +77,12 @@ pub fn notes(checked: &Checked) -> Vec<String> {
         }
     }
     notes
+}
+
+/// The managers whose password anybody on the way can read, each in words.
+pub fn unencrypted(config: &Config) -> impl Iterator<Item = String> {
+    let open = config.managers.iter().filter(|manager| manager.url.scheme() == "http" && !is_loopback(&manager.url));
+    open.map(|manager| format!("manager {}: the password crosses the network unencrypted (http)", manager.name))
 }
 
 fn is_loopback(url: &url::Url) -> bool {

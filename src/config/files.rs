@@ -13,7 +13,7 @@ pub(super) fn check_secret(file: &SecretFile) -> Result<Secret, String> {
 }
 
 /// The secret looks like a private key.
-pub(super) fn check_key(secret: &Secret) -> Result<(), String> {
+pub(crate) fn check_key(secret: &Secret) -> Result<(), String> {
     let text = secret.expose();
     if text.contains("-----BEGIN ") && text.contains("PRIVATE KEY-----") {
         Ok(())

@@ -16,6 +16,7 @@ pub mod secret;
 pub mod source;
 
 pub use check::{Checked, Depth, check};
+pub(crate) use files::check_key;
 pub use files::check_state_dir;
 pub use report::{Mistake, Origin, Report};
 pub use secret::{Secret, SecretError, SecretFile};

@@ -159,7 +159,9 @@ mod tests {
         for diagnosis in Diagnosis::ALL.iter().copied() {
             let held = scene_of(&["a/a", "b/b"], mins(100), |scene| {
                 let mut findings = scene.findings.clone();
-                findings.values_mut().for_each(|finding| finding.diagnosis = diagnosis);
+                for finding in findings.values_mut() {
+                    finding.diagnosis = diagnosis;
+                }
                 held(&Scene { findings: &findings, ..*scene })
             });
             let conflict = matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere);

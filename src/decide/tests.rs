@@ -250,7 +250,8 @@ fn settle_holds_back_what_is_not_proven() {
     assert_eq!(world.only(), is(Guard::Settle, "12 s of 20 s", "20 s after the manager's start", until));
     let proven = world.with(|w| w.finding().confidence = Confidence::Proof);
     assert!(matches!(proven.first(), Decision::Act { .. }));
-    let over = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong).with(|w| w.now = until.unwrap());
+    let over =
+        World::one(Diagnosis::ConflictAbandoned, Confidence::Strong).with(|w| w.now = mins(60).plus(Span::secs(20)));
     assert!(matches!(over.first(), Decision::Act { .. }), "at the very date that was told");
     let blind = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong)
         .with(|w| (w.incarnation, w.manager) = (None, ManagerState::Restarted));

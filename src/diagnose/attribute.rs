@@ -396,8 +396,8 @@ fn while_nobody_tries(
     if changed.is_some() {
         return strong(scene, Diagnosis::Unheld, fact, count).working((WorkerState::Unknown, now));
     }
-    let refused = last.create_errors > 0 || last.start_errors > 0;
-    if refused && age < START && last.create.max(last.start_errors) < count.candidates {
+    // Some were not tried yet.
+    if age < START && last.create.max(last.start_errors) < count.candidates {
         return settling(scene, count);
     }
     if last.create_errors > last.start_errors {

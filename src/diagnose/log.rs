@@ -169,8 +169,8 @@ fn conflict(facts: &SetLog, first: Wall, last: Wall, scene: &Scene<'_>) -> Optio
         return None;
     }
     let run = last.since(first);
-    let elsewhere = is_foreign(facts, scene) || run > scene.policy.stale_session_limit;
-    let diagnosis = if elsewhere { Diagnosis::HeldElsewhere } else { Diagnosis::ConflictRetrying };
+    // A run that is too long for a stale session is judged where runs are measured, whatever tells of them.
+    let diagnosis = if is_foreign(facts, scene) { Diagnosis::HeldElsewhere } else { Diagnosis::ConflictRetrying };
     let fact = Fact::ConflictLine { owner: facts.conflict_owner.clone(), run };
     Some(Found::new(diagnosis, Confidence::Proof, last, Source::Log, fact))
 }

@@ -39,8 +39,7 @@ const MARGIN: Span = Span::secs(2);
 pub(super) fn incarnation(sweep: &Sweep, memory: &Memory) -> Option<Incarnation> {
     let by_metrics = sweep.metrics.known().and_then(|metrics| metrics.incarnation);
     // A log may have missed a start that the metrics showed: it only ever moves the run on.
-    let newer = |run: &Incarnation| memory.incarnation.is_none_or(|known| *run > known);
-    let by_log = || sweep.log.known().and_then(|log| log.run_started).map(Incarnation).filter(newer);
+    let by_log = || sweep.log.known().and_then(|log| log.run_started).map(Incarnation).max(memory.incarnation);
     let told = by_metrics.or_else(by_log);
     let kept = memory.incarnation.filter(|known| told.is_none_or(|told| same_start(*known, told)));
     kept.or(told)
@@ -56,16 +55,18 @@ pub(super) fn note_run(memory: &mut Memory, incarnation: Option<Incarnation>, sw
     let answers = sweep.scale_sets.known().is_some();
     let was_down = memory.answered.is_some() && memory.run_seen.is_none();
     match (memory.incarnation, incarnation) {
-        (Some(known), Some(run)) if known != run => {
+        (Some(known), Some(run)) if run > known => {
             memory.incarnation = Some(run);
             forget_run(memory);
-            if run > known {
-                memory.restarted = Some(run);
-                memory.restarts.push_back(now);
-                while memory.restarts.len() > RESTARTS_KEPT {
-                    memory.restarts.pop_front();
-                }
+            memory.restarted = Some(run);
+            memory.restarts.push_back(now);
+            if memory.restarts.len() > RESTARTS_KEPT {
+                memory.restarts.pop_front();
             }
+        }
+        (Some(known), Some(run)) if run < known => {
+            memory.incarnation = Some(run);
+            forget_run(memory);
         }
         (None, Some(run)) => memory.incarnation = Some(run),
         // Nobody tells its start. It was down, so what answers now is another run.
@@ -291,7 +292,7 @@ fn quota_used_up(sweep: &Sweep, name: &EndpointName, now: Wall) -> bool {
 
 /// Whether the manager's own calls to its endpoints fail now.
 pub(super) fn pulse_fails(memory: &Memory, now: Wall) -> bool {
-    memory.scopes.values().any(|scope| scope.pulse_moved > Wall(0) && now.since(scope.pulse_moved) < PULSE)
+    memory.scopes.values().any(|scope| now.since(scope.pulse_moved) < PULSE)
 }
 
 /// Several entities fail at once, by our own questions: not one of them, but GitHub.

@@ -197,7 +197,7 @@ impl Scope {
 
     /// Whether refusals keep coming.
     pub(super) fn is_growing(&self, now: Wall) -> bool {
-        self.last.create_errors > 0 && self.errors_grew > 0 && now.since(self.errors_moved) < GROWING
+        self.errors_grew > 0 && now.since(self.errors_moved) < GROWING
     }
 
     /// Whether a listener of this run has ended: it waits up to a minute between two attempts to open again.
@@ -231,5 +231,80 @@ impl Scope {
     /// Whether an attempt to open a session is under way.
     pub(super) const fn in_flight(&self) -> bool {
         self.last.create > self.last.create_errors.saturating_add(self.last.poll)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: Wall = Wall(1_000_000);
+
+    fn after(seconds: u64) -> Wall {
+        T0.plus(Span::secs(seconds))
+    }
+
+    fn read(reads: impl IntoIterator<Item = (u64, ScopeCounters)>) -> Scope {
+        let mut scope = Scope::default();
+        for (second, counters) in reads {
+            scope.read(counters, after(second));
+        }
+        scope
+    }
+
+    fn refused(errors: u64) -> ScopeCounters {
+        ScopeCounters { create: errors, create_errors: errors, ..ScopeCounters::default() }
+    }
+
+    #[test]
+    fn failed_starts_are_dated_by_the_look_that_saw_them_grow() {
+        let failed = |start_errors| ScopeCounters { start_errors, ..ScopeCounters::default() };
+        assert_eq!(read([(0, failed(0)), (10, failed(3)), (20, failed(3))]).start_errors_moved, after(10));
+    }
+
+    #[test]
+    fn a_rate_looks_back_a_minute_and_keeps_no_more_than_it_needs() {
+        let opened = |create| ScopeCounters { create, poll: create, ..ScopeCounters::default() };
+        assert_eq!(read([(0, opened(5)), (60, opened(9))]).churn(), (4, Span::mins(1)));
+        assert_eq!(read([(0, opened(5)), (61, opened(9))]).churn(), (0, Span::ZERO));
+        let busy = read((0..200).map(|n| (n / 10, opened(n))));
+        assert_eq!((busy.opened.len(), busy.opens.len()), (SAMPLES, SAMPLES));
+        assert_eq!(busy.churn().0, 39);
+    }
+
+    #[test]
+    fn refusals_grow_for_eight_seconds_after_the_look_that_saw_them_grow() {
+        assert!(!read([(0, refused(5))]).is_growing(after(1)), "the first look sees no growth");
+        let grew = read([(0, refused(5)), (10, refused(6))]);
+        assert!(grew.is_growing(after(17)));
+        assert!(!grew.is_growing(after(18)));
+    }
+
+    #[test]
+    fn a_closed_session_or_a_failed_poll_is_a_listener_that_ended() {
+        let ended = |delete, poll_errors| ScopeCounters { delete, poll_errors, ..ScopeCounters::default() };
+        for (counters, expected) in [(ended(0, 0), false), (ended(1, 0), true), (ended(0, 1), true)] {
+            assert_eq!(read([(0, counters)]).any_ended(), expected, "{counters:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_flat_once_nobody_can_be_trying() {
+        assert!(!read([(0, refused(2))]).is_flat(after(100)), "seen once");
+        let twice = read([(0, refused(2)), (2, refused(2))]);
+        assert!(!twice.is_flat(after(5)));
+        assert!(twice.is_flat(after(6)));
+        let under_way = ScopeCounters { create: 3, ..refused(2) };
+        assert!(!read([(0, under_way), (2, under_way)]).is_flat(after(100)), "an attempt has no answer yet");
+        let polled = ScopeCounters { poll: 2, ..under_way };
+        assert!(read([(0, polled), (2, polled)]).is_flat(after(100)));
+    }
+
+    #[test]
+    fn a_poll_long_after_the_last_session_ended_contradicts_the_numbers() {
+        let ended = |poll| ScopeCounters { create: 1, poll, delete: 1, poll_errors: 1, ..ScopeCounters::default() };
+        for (second, contradicts) in [(1, false), (2, false), (3, true)] {
+            assert_eq!(read([(0, ended(1)), (second, ended(2))]).contradicts_itself(), contradicts, "{second} s");
+        }
     }
 }

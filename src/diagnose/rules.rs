@@ -181,9 +181,8 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, known: &mut SetMem
 fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> Found {
     let treated = scene.context.treatments.iter().any(|row| row.set == set.id && row.may_have_disabled());
     // Every worker but those that gave up lives, and a disabled set's worker runs no listener.
-    let all_live = scene
-        .goroutines()
-        .is_some_and(|counted| counted.workers.saturating_add(scene.given_up) >= scene.total && scene.total > 0);
+    let all_live =
+        scene.goroutines().is_some_and(|counted| counted.workers.saturating_add(scene.given_up) >= scene.total);
     let worker = if all_live && worker.0 != WorkerState::Idle { (WorkerState::Idle, scene.now) } else { worker };
     // Where workers are counted and one is missing, its absence is known.
     let worker = match (worker.0, scene.goroutines()) {

@@ -8,8 +8,8 @@ use crate::model::session::LedgerSession;
 use crate::model::{
     Confidence, Controller, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, EntityRef, Fact,
     FailureKind, Finding, ForgeId, ForgeSet, ForgeStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics,
-    ManagerMetrics, Mono, Now, Operation, Owner, ProbeFailure, Remedy, Revision, ScaleSet, ScaleSetId, ScopeCounters,
-    Seen, Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    ManagerMetrics, Mono, Now, Operation, Owner, ProbeFailure, Quota, Remedy, Revision, ScaleSet, ScaleSetId,
+    ScopeCounters, Seen, Span, Step, Sweep, Treatment, TreatmentId, Wall,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,6 +65,7 @@ pub(super) struct Manager {
     pub metrics: bool,
     pub gauges: bool,
     pub listeners: BTreeMap<ScaleSetId, ListenerMetrics>,
+    pub quotas: Vec<Quota>,
     pub goroutines: Option<Goroutines>,
     pub log: Option<LogEvidence>,
     pub lingering: BTreeMap<ScaleSetId, Lingering>,
@@ -91,6 +92,7 @@ impl Manager {
             metrics: true,
             gauges: false,
             listeners: BTreeMap::new(),
+            quotas: Vec::new(),
             goroutines: None,
             log: None,
             lingering: BTreeMap::new(),
@@ -192,7 +194,7 @@ impl Manager {
                     scopes: BTreeMap::from([(EntityKind::Organization, self.counters)]),
                     listeners: self.listeners.clone(),
                     has_set_gauges: self.gauges,
-                    quotas: Vec::new(),
+                    quotas: self.quotas.clone(),
                 }),
                 (true, Some(kind)) => Seen::Failed(failure(Operation::Metrics, kind)),
                 (false, _) => Seen::NotAsked,

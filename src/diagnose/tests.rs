@@ -1,7 +1,12 @@
 //! What an operator would expect of each rule, told as scenes.
 
+mod attributing;
 mod counting;
+mod evidence;
+mod generation;
 mod log;
+mod managers;
+mod passes;
 
 use super::testing::*;
 use super::{Memory, ProbeAnswer, diagnose};

@@ -9,10 +9,10 @@
 use super::set_series::{Family, SetSeries};
 use crate::http::Recorder;
 use crate::model::decision::RemedyKind;
-use crate::model::status::{ManagerStatus, SourceState, Status};
+use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status};
 use crate::model::{
-    Diagnosis, EndpointName, EndpointState, FailureKind, Guard, ManagerName, ManagerState, Operation, Outcome,
-    RestartKind, Source, Span, Target,
+    Decision, Diagnosis, EndpointName, EndpointState, FailureKind, Guard, ManagerName, ManagerState, Operation,
+    Outcome, RestartKind, Source, Span, Target,
 };
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 use std::collections::BTreeSet;
@@ -34,6 +34,9 @@ pub struct Declared {
 
 /// Every metric's prefix.
 pub const PREFIX: &str = "scaleset_medic";
+
+/// The outcome of a treatment that has not ended.
+pub(super) const UNDER_WAY: &str = "under_way";
 
 /// The outcome of a remedy that was due in a dry run.
 pub const WOULD_ACT: &str = "would_act";
@@ -87,6 +90,8 @@ declare! {
         "1 while a treatment of ours has, or may have, disabled the scale set, else 0.";
     lingering_instances: PerSet = "gauge" ["manager", "scale_set"]
         "Instances of the scale set that wait in `deleted`, which only a living worker clears.";
+    scale_set_last_remedy_timestamp_seconds: PerSet = "gauge" ["manager", "scale_set", "remedy", "outcome"]
+        "Unix time at which the scale set's latest treatment began, and how it ended; `under_way` while it has not.";
     remedies_total: IntCounterVec = "counter" ["manager", "remedy", "outcome", "mode"]
         "Treatments that ended, by remedy, outcome and mode (dry_run: those that were due, as `would_act`).";
     withheld_total: IntCounterVec = "counter" ["manager", "guard"]
@@ -109,7 +114,7 @@ declare! {
     paused: IntGaugeVec = "gauge" ["manager"]
         "1 while people have paused the healing of the manager or of some of its scale sets, by command or by file, else 0.";
     budget_remaining: IntGaugeVec = "gauge" ["manager", "scope"]
-        "Treatments left: `manager` within the hour, `scale_set_min` for the set that has the fewest left.";
+        "Treatments left: `manager` within the hour; `scale_set_min` the fewest of any ill set that waits for a treatment, no series while none does.";
     open_intents: IntGaugeVec = "gauge" ["manager"] "Treatments that may have something in effect on a server.";
     known_sessions: IntGaugeVec = "gauge" ["manager"] "Sessions in the ledger that have not ended.";
     github_rate_limit_remaining: IntGaugeVec = "gauge" ["manager", "endpoint"]
@@ -120,6 +125,7 @@ declare! {
         "Exchanges that did not give what was asked.";
     sweep_duration_seconds: HistogramVec = "histogram" ["manager"] "Seconds one pass took: sweep, diagnosis, decision, effects.";
     last_sweep_timestamp_seconds: GaugeVec = "gauge" ["manager"] "Unix time of the end of the latest pass; 0 before the first.";
+    interval_seconds: GaugeVec = "gauge" ["manager"] "Seconds between two passes while all is well, as configured.";
     sweeps_total: IntCounterVec = "counter" ["manager", "result"] "Passes, by whether the manager's scale sets could be read.";
     config_last_reload_successful: IntGaugeVec = "gauge" []
         "1 while the configuration as it is now is in force, 0 while it has mistakes and an earlier one is used.";
@@ -293,7 +299,11 @@ impl Metrics {
         self.breaker_open.with_label_values(&[name]).set(i64::from(manager.breaker_open.is_some()));
         self.paused.with_label_values(&[name]).set(i64::from(!manager.pauses.is_empty()));
         self.budget_remaining.with_label_values(&[name, "manager"]).set(clamp(manager.budget_remaining));
-        match manager.sets.iter().map(|set| set.budget_remaining).min() {
+        // A set whose treatment is under way needs no other one yet.
+        let waits = |set: &&SetStatus| {
+            !set.is_healthy() && matches!(set.decision, Decision::Withhold { .. } | Decision::Act { .. })
+        };
+        match manager.sets.iter().filter(waits).map(|set| set.budget_remaining).min() {
             Some(least) => self.budget_remaining.with_label_values(&[name, "scale_set_min"]).set(clamp(least)),
             None => {
                 let _ = self.budget_remaining.remove_label_values(&[name, "scale_set_min"]);
@@ -323,6 +333,13 @@ impl Metrics {
         }
         for endpoint in replaced(&mut shown.quotas, &manager.name, manager.quota_remaining.keys()) {
             let _ = self.github_rate_limit_remaining.remove_label_values(&[name, endpoint.as_str()]);
+        }
+    }
+
+    /// The managers are watched from now on, at this interval.
+    pub fn watched(&self, managers: &[ManagerName], interval: Span) {
+        for manager in managers {
+            self.interval_seconds.with_label_values(&[manager.as_str()]).set(interval.as_secs_f64());
         }
     }
 
@@ -395,6 +412,7 @@ impl Metrics {
             (Family::StuckSince, &self.scale_set_stuck_since_timestamp_seconds),
             (Family::DisabledByMedic, &self.scale_set_disabled_by_medic),
             (Family::Lingering, &self.lingering_instances),
+            (Family::LastRemedy, &self.scale_set_last_remedy_timestamp_seconds),
         ] {
             self.sets.write(family, declared.name, declared.help, &mut out);
         }
@@ -453,13 +471,15 @@ pub fn reference() -> String {
         let _ = writeln!(page, "| `{PREFIX}_{}` | {} | {labels} | {} |", declared.name, declared.kind, declared.help);
     }
     page.push_str("\n## Label values\n\n| label | of | values |\n|---|---|---|\n");
-    let outcomes: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.as_str()).chain([WOULD_ACT]).collect();
+    let with = |more| Outcome::ALL.iter().map(|outcome| outcome.as_str()).chain([more]).collect::<Vec<_>>();
+    let (outcomes, ended) = (with(WOULD_ACT), with(UNDER_WAY));
     for (label, of, values) in [
         ("state", "scale_set_state", names(Diagnosis::ALL)),
         ("state", "manager_state", names(ManagerState::ALL)),
         ("state", "endpoint_state", names(EndpointState::ALL)),
         ("remedy", "remedies_total", names(RemedyKind::ALL)),
         ("outcome", "remedies_total", list(&outcomes)),
+        ("outcome", "scale_set_last_remedy_timestamp_seconds", list(&ended)),
         ("mode", "remedies_total", list(&MODES)),
         ("guard", "withheld_total", names(Guard::ALL)),
         ("cause", "recoveries_total", list(&["self", "remedy"])),

@@ -10,7 +10,8 @@
 //! | `/` | the same as a page |
 //!
 //! Rules. GET and HEAD only; nothing that a client sends is read but the request's head. Connections, heads, addresses
-//! and the life of a connection are bounded. An old connection is asked to end after its present answer, so that a
+//! and the life of a connection are bounded, and slow readers keep nobody out: a new one takes the oldest's place. An old
+//! connection is asked to end after its present answer, so that a
 //! scrape in flight is not cut off. Every answer forbids caching and sniffing; the page runs no script and no style
 //! but its own.
 
@@ -24,16 +25,16 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
-/// Connections served at once; more wait in the kernel's queue.
+/// Connections served at once; one more ends the oldest.
 pub const MAX_CONNECTIONS: usize = 64;
 /// A client has this long to send its request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -98,7 +99,7 @@ pub struct Shown {
 
 /// Serves until `shutdown` resolves, then lets answers under way finish for a moment.
 pub async fn serve(listener: TcpListener, shown: Arc<Shown>, shutdown: impl Future<Output = ()> + Send) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut places: VecDeque<AbortHandle> = VecDeque::new();
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -106,15 +107,18 @@ pub async fn serve(listener: TcpListener, shown: Arc<Shown>, shutdown: impl Futu
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((stream, _)) => {
+                places.retain(|place| !place.is_finished());
+                if places.len() >= MAX_CONNECTIONS
+                    && let Some(oldest) = places.pop_front()
+                {
+                    oldest.abort();
+                }
                 let (shown, stopped) = (Arc::clone(&shown), stopped.clone());
-                connections.spawn(async move {
-                    connection(stream, shown, stopped).await;
-                    drop(place);
-                });
+                places.push_back(connections.spawn(connection(stream, shown, stopped)));
             }
             Err(error) => {
                 tracing::warn!(%error, "the status server could not accept a connection");
@@ -124,13 +128,6 @@ pub async fn serve(listener: TcpListener, shown: Arc<Shown>, shutdown: impl Futu
     }
     let _ = stop.send(true);
     let _ = tokio::time::timeout(LAST_ANSWER, async { while connections.join_next().await.is_some() {} }).await;
-}
-
-/// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
 }
 
 async fn connection(stream: TcpStream, shown: Arc<Shown>, mut stopped: watch::Receiver<bool>) {

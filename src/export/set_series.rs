@@ -7,9 +7,9 @@
 //! Edge cases: a family without a series is left out, as the registry does; a manager that a picture does not hold
 //! keeps its rows; label values are escaped as the text format wants it.
 
-use super::metrics::PREFIX;
-use crate::model::status::{ManagerStatus, SetStatus, Status};
-use crate::model::{Diagnosis, Enablement, ManagerName, Wall};
+use super::metrics::{PREFIX, UNDER_WAY};
+use crate::model::status::{ManagerStatus, SetStatus, Status, TreatmentSummary};
+use crate::model::{Diagnosis, Enablement, ManagerName, Outcome, Wall};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,6 +26,8 @@ struct Row {
     healthy: bool,
     stuck_since: Option<Wall>,
     lingering: u32,
+    /// Its latest treatment: the labels that name it, and when it began.
+    last_remedy: Option<(Box<str>, Wall)>,
 }
 
 /// One family of such series.
@@ -38,6 +40,7 @@ pub(super) enum Family {
     StuckSince,
     DisabledByMedic,
     Lingering,
+    LastRemedy,
 }
 
 /// The rows of all sets, by manager.
@@ -57,7 +60,8 @@ impl SetSeries {
     /// Adds one family to the exposition.
     pub(super) fn write(&self, family: Family, name: &str, help: &str, out: &mut String) {
         let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows = shown.values().flatten().peekable();
+        let has_series = |row: &&Row| family != Family::LastRemedy || row.last_remedy.is_some();
+        let mut rows = shown.values().flatten().filter(has_series).peekable();
         if rows.peek().is_some() {
             let _ = writeln!(out, "# HELP {PREFIX}_{name} {help}\n# TYPE {PREFIX}_{name} gauge");
         }
@@ -89,6 +93,7 @@ impl Row {
             healthy: set.is_healthy(),
             stuck_since: set.finding.ill_since,
             lingering: set.lingering.deleted,
+            last_remedy: set.treatments.first().map(|last| (last_labels(last), last.opened)),
         }
     }
 
@@ -108,8 +113,17 @@ impl Row {
                 writeln!(out, "{PREFIX}_{name}{{{labels}}} {since}")
             }
             Family::Lingering => writeln!(out, "{PREFIX}_{name}{{{labels}}} {}", self.lingering),
+            Family::LastRemedy => self.last_remedy.iter().try_for_each(|(last, opened)| {
+                writeln!(out, "{PREFIX}_{name}{{{labels},{last}}} {}", opened.as_secs_f64())
+            }),
         }
     }
+}
+
+fn last_labels(last: &TreatmentSummary) -> Box<str> {
+    let outcome = Outcome::ALL.iter().map(|outcome| outcome.as_str()).find(|outcome| *outcome == last.state);
+    let outcome = outcome.unwrap_or(UNDER_WAY);
+    format!("remedy=\"{}\",outcome=\"{outcome}\"", escaped(&last.remedy)).into_boxed_str()
 }
 
 /// A label's value in the text format: `\`, `"` and the line's end are escaped.

@@ -1,6 +1,6 @@
 //! Real sockets: one reqwest client, with the bounds that its defaults lack.
 //!
-//! Rules. TLS by rustls with ring; the system's roots, plus one PEM file where a private CA signs. No redirect is
+//! Rules. TLS by rustls with ring; the system's roots, or in their place one PEM file where a private CA signs. No redirect is
 //! followed: a token must not travel to an address nobody configured. No proxy but a configured one: an inherited
 //! `HTTP_PROXY` must not carry a manager's password. The body is read chunk by chunk and reading stops at its bound,
 //! counted after decompression, so that a small compressed bomb does not fill the memory. Nothing is retried here.
@@ -23,14 +23,14 @@ pub const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 
 /// The largest CA file read.
-const CA_FILE_BOUND: u64 = 4 * 1024 * 1024;
+pub const CA_FILE_BOUND: u64 = 4 * 1024 * 1024;
 
 /// How connections are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportOptions {
     /// From the first packet to the end of the TLS handshake.
     pub connect_timeout: Span,
-    /// A PEM file with certificates trusted in addition to the system's.
+    /// A PEM file with certificates trusted in place of the system's.
     pub ca_file: Option<PathBuf>,
     /// A proxy for all requests; `None` means none, whatever the environment says.
     pub proxy: Option<String>,
@@ -77,7 +77,7 @@ impl ReqwestTransport {
     /// A transport with these options. Reads the CA file, once.
     pub fn new(options: &TransportOptions) -> Result<Self, SetupError> {
         install_crypto_provider();
-        let extra = options.ca_file.as_deref().map(certificates).transpose()?.unwrap_or_default();
+        let private = options.ca_file.as_deref().map(certificates).transpose()?;
         let builder = || -> Result<reqwest::ClientBuilder, SetupError> {
             let builder = reqwest::Client::builder()
                 .user_agent(USER_AGENT)
@@ -94,7 +94,11 @@ impl ReqwestTransport {
                 .map_err(|error| SetupError::Proxy { detail: deepest(&error.without_url()) })?;
             Ok(builder.proxy(proxy))
         };
-        let client = match builder()?.tls_certs_merge(extra).build() {
+        let chosen = match private {
+            Some(private) => builder()?.tls_certs_only(private),
+            None => builder()?,
+        };
+        let client = match chosen.build() {
             // An image without any CA certificate can still speak plain HTTP to a manager beside it: there, every
             // certificate is untrusted, and the TLS error says so when one comes.
             Err(error) if options.ca_file.is_none() && has_no_system_roots(&error) => {

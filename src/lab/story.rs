@@ -108,6 +108,18 @@ pub const STORIES: &[Story] = &[
         ..CALM
     },
     Story {
+        name: "crash-soon",
+        about: "GARM is killed soon and started again: at the speed of life there is a minute and a half to watch it",
+        acts: &[
+            (Span::secs(5), Act::Jobs(1)),
+            (Span::secs(20), Act::Kill),
+            (Span::secs(22), Act::Start),
+            (Span::secs(30), Act::Jobs(1)),
+        ],
+        ending: Ending::AllListenAndJobsDone,
+        ..CALM
+    },
+    Story {
         name: "quiet",
         about: "nothing happens by itself: with --serve, you type what shall",
         writes: Writes::None,

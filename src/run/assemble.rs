@@ -4,15 +4,15 @@ use super::chronicle::Chronicle;
 use super::engine::{Engine, Parts};
 use super::lease::Lease;
 use super::pause_file::PauseFile;
+use super::secret;
 use crate::clock::Clock;
-use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, SecretFile};
+use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, check_key};
 use crate::export::metrics::Metrics;
 use crate::garm::api::{GarmClient, GarmOptions, MetricsAccess};
-use crate::garm::events::{self, Event};
 use crate::garm::log::source::Reading;
 use crate::garm::log::stream::LogStream;
-use crate::garm::ws::{self, Channel, Feed};
-use crate::github::{Access, AccessOptions, Allowances, Credential, GithubClient, SecretSource, Wires};
+use crate::garm::ws::{self, Channel};
+use crate::github::{Access, AccessOptions, Allowances, Credential, GithubClient, Wires};
 use crate::http::client::Client;
 use crate::http::limits::Politeness;
 use crate::http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
@@ -114,7 +114,8 @@ fn engine(
     if let Some(upgrader) = carrier.upgrader {
         let (pump, feed) = ws::stream(&garm, Arc::clone(&upgrader), Channel::Events);
         background.push(Box::pin(pump.run()));
-        background.push(Box::pin(watch_events(feed, Arc::clone(&wake))));
+        let (apart, clock) = (config.run.urgent_interval, Arc::clone(&shared.clock));
+        background.push(Box::pin(super::watch::watch(feed, apart, clock, Arc::clone(&wake))));
         if manager.log_stream && chronicle.is_none() {
             let stream = Arc::new(LogStream::default());
             let (pump, feed) = ws::stream(&garm, upgrader, Channel::Logs);
@@ -178,6 +179,15 @@ pub(super) fn options_of(manager: &ManagerConfig) -> TransportOptions {
     TransportOptions { connect_timeout: manager.timeouts.connect, ca_file: manager.ca_file.clone(), proxy: None }
 }
 
+fn options_of_github(table: &GithubConfig) -> TransportOptions {
+    TransportOptions { connect_timeout: table.timeouts.connect, ca_file: table.ca_file.clone(), proxy: None }
+}
+
+/// How every server of the configuration is connected to.
+pub fn connections(config: &Config) -> impl Iterator<Item = TransportOptions> {
+    config.managers.iter().map(options_of).chain(config.github.iter().map(options_of_github))
+}
+
 /// The client of one manager.
 pub(super) fn garm(
     manager: &ManagerConfig,
@@ -192,7 +202,7 @@ pub(super) fn garm(
     let options = GarmOptions {
         base_url: manager.url.to_string(),
         username: manager.username.clone(),
-        password: secret(&manager.password_file),
+        password: secret::source(&manager.password_file, |_| Ok(())),
         metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
     };
     Ok(GarmClient::new(&client, options)?)
@@ -201,17 +211,6 @@ pub(super) fn garm(
 /// The longest that one source of a manager may take.
 pub(super) fn deadline(manager: &ManagerConfig) -> Span {
     manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK)
-}
-
-/// A scale set that somebody changed is looked at at once. The event is only a reason to look: what it says is read
-/// from the API, because events may be lost or come out of order (`reference/garm-api.md` §8.2).
-async fn watch_events(mut feed: Feed, wake: Arc<Notify>) {
-    while let Some(text) = feed.next().await {
-        match events::parse(&text) {
-            Some(Event::ScaleSetChanged { .. } | Event::ScaleSetDeleted { .. }) => wake.notify_one(),
-            Some(Event::InstanceChanged { .. }) | None => {}
-        }
-    }
 }
 
 /// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
@@ -223,11 +222,7 @@ pub(super) fn github<'a>(
     carriers: Carriers<'_>,
 ) -> anyhow::Result<Option<Arc<GithubClient>>> {
     let access = |(table, allowances): (&GithubConfig, &Allowances)| -> anyhow::Result<Access> {
-        let transport = carriers(&TransportOptions {
-            connect_timeout: table.timeouts.connect,
-            ca_file: table.ca_file.clone(),
-            proxy: None,
-        })?;
+        let transport = carriers(&options_of_github(table))?;
         let wires = Wires {
             transport: transport.transport,
             recorder: Arc::clone(&means.recorder),
@@ -250,19 +245,13 @@ pub(super) fn github<'a>(
 
 fn credential(auth: &GithubAuth) -> Credential {
     match auth {
-        GithubAuth::Pat { token_file } => Credential::Pat { token: secret(token_file) },
+        GithubAuth::Pat { token_file } => Credential::Pat { token: secret::source(token_file, |_| Ok(())) },
         GithubAuth::App { app_id, installation_id, private_key_file } => Credential::App {
             app_id: *app_id,
             installation_id: *installation_id,
-            private_key: secret(private_key_file),
+            private_key: secret::source(private_key_file, check_key),
         },
     }
-}
-
-/// Reads the file at each use, so that a rotated secret is picked up.
-fn secret(file: &SecretFile) -> SecretSource {
-    let file = file.clone();
-    Arc::new(move || file.load().map_err(|error| error.to_string()))
 }
 
 /// The longest answer that has no bound of its own, in bytes.

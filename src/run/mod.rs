@@ -7,6 +7,8 @@
 //! - [`checkup`]: one look at every source, for `doctor`.
 //! - [`pause_file`]: a pause by a file in the state directory.
 //! - [`lease`]: which medic of several on one store may act.
+//! - `watch`: which events of a manager are a reason to look at once.
+//! - `secret`: a secret's file, read again at each use.
 //! - [`chronicle`]: the manager's log, followed for evidence and for the ledger.
 //! - [`scene`]: what the core was given whenever it decided anew; [`replay`]: the same decided again, later.
 //! - [`account`]: what a pass changed, told once; [`report`]: the picture after it; [`incident`]: the incident in words.
@@ -26,4 +28,6 @@ pub mod pause_file;
 pub mod replay;
 pub mod report;
 pub mod scene;
+mod secret;
 pub mod service;
+mod watch;

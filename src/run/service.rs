@@ -85,6 +85,7 @@ pub async fn run(
 ) -> Result<(), ServiceError> {
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
+    publisher.metrics.watched(&publisher.order, publisher.interval);
     let server = listener.map(|listener| {
         let shown = Arc::new(Shown {
             metrics: Arc::clone(&publisher.metrics),

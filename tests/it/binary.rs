@@ -95,9 +95,21 @@ impl Medic {
     }
 
     pub(crate) fn spawn(&self, args: &[&str]) -> Running {
+        self.spawn_where("LC_ALL", "C", args)
+    }
+
+    fn spawn_where(&self, variable: &str, value: &str, args: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
         command.arg("--config").arg(&self.config).args(args).env_clear().current_dir(self.dir.path());
-        Running(Some(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
+        Running(Some(
+            command
+                .env(variable, value)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap(),
+        ))
     }
 
     pub(crate) async fn run(&self, args: &[&str]) -> Output {
@@ -455,6 +467,98 @@ async fn a_changed_configuration_is_taken_over_and_a_bad_one_is_told() {
     assert_eq!(output.status.code(), Some(143), "{}", told(&output));
     assert!(told(&output).contains("going on with the one that was read before"), "{}", told(&output));
     assert!(told(&output).contains("cannot be put to work"), "{}", told(&output));
+}
+
+#[tokio::test]
+async fn a_changed_log_level_is_in_force_at_once_and_a_changed_format_asks_for_a_restart() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    let medic = Medic::of(&servers.garm, "observe");
+    let good = std::fs::read_to_string(&medic.config).unwrap();
+    std::fs::write(&medic.config, format!("{good}[log]\nlevel = \"error\"\n")).unwrap();
+    let child = medic.spawn(&["run"]);
+    medic.ready().await;
+    let changed = format!("{good}[log]\nlevel = \"info\"\nformat = \"json\"\n").replace("\"observe\"", "\"heal\"");
+    std::fs::write(&medic.config, changed).unwrap();
+    medic.sees(|status| status["mode"] == "heal").await;
+    signal(&child, "-TERM");
+    let output = finish(child).await;
+    assert!(!told(&output).contains("observe"), "info lines are hidden at first: {}", told(&output));
+    assert!(told(&output).contains("the configuration has changed"), "{}", told(&output));
+    assert!(told(&output).contains("needs a restart"), "{}", told(&output));
+}
+
+/// A server that speaks TLS and has nothing to say, and the PEM of its CA.
+async fn tls_talker() -> (String, String) {
+    let (acceptor, authority) = super::http_transport::tls_acceptor("localhost", false);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+                let _ = stream.shutdown().await;
+            });
+        }
+    });
+    (url, authority)
+}
+
+#[tokio::test]
+async fn a_ca_file_stands_in_place_of_the_systems_and_is_read_again_when_it_changes() {
+    let (url, right) = tls_talker().await;
+    let (_, wrong) = super::http_transport::tls_acceptor("localhost", false);
+    let dir = tempfile::tempdir().unwrap();
+    let (ca, system) = (dir.path().join("ca.pem"), dir.path().join("system.pem"));
+    std::fs::write(&system, &right).unwrap();
+    std::fs::write(&ca, &wrong).unwrap();
+    let medic = Medic::with(
+        &url,
+        "observe",
+        "interval = \"1s\"\nurgent_interval = \"1s\"",
+        &format!("ca_file = \"{}\"", ca.display()),
+    );
+    let child = medic.spawn_where("SSL_CERT_FILE", &system.display().to_string(), &["run"]);
+    let api = |status: &serde_json::Value| status["managers"][0]["sources"]["api"].to_string();
+    medic.sees(|status| api(status).contains("tls")).await;
+    std::fs::write(&ca, &right).unwrap();
+    medic.sees(|status| api(status).contains("holds no token")).await;
+    // What cannot be used changes nothing, and mending it is enough.
+    std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let shows = async |value: u8| {
+        let what = format!("scaleset_medic_config_last_reload_successful {value}");
+        let waiting = async {
+            while medic.get("/metrics").await.is_none_or(|(_, text)| !text.contains(&what)) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    };
+    shows(0).await;
+    medic.sees(|status| api(status).contains("holds no token")).await;
+    std::fs::write(&ca, format!("{right}{wrong}")).unwrap();
+    shows(1).await;
+    medic.sees(|status| api(status).contains("holds no token")).await;
+    signal(&child, "-TERM");
+    let output = finish(child).await;
+    assert_eq!(output.status.code(), Some(143), "{}", told(&output));
+}
+
+#[tokio::test]
+async fn a_password_that_crosses_the_network_unencrypted_is_told_at_the_start() {
+    for (url, is_told) in
+        [("http://garm.invalid:9997", true), ("http://127.0.0.1:9", false), ("https://garm.invalid", false)]
+    {
+        let medic = Medic::of(url, "observe");
+        let child = medic.spawn(&["run"]);
+        medic.ready().await;
+        signal(&child, "-TERM");
+        let output = finish(child).await;
+        assert_eq!(told(&output).contains("unencrypted"), is_told, "{url}: {}", told(&output));
+    }
 }
 
 #[tokio::test]

@@ -14,9 +14,13 @@ impl Drop for Lab {
     }
 }
 
-fn lab(flags: &[&str]) -> Lab {
+fn lab(speed: &str, flags: &[&str]) -> Lab {
+    started(&[&["--scenario", "quiet", "--speed", speed], flags].concat())
+}
+
+fn started(flags: &[&str]) -> Lab {
     let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
-    command.args(["lab", "--serve", "--scenario", "quiet", "--listen", "127.0.0.1:0", "--speed", "20"]).args(flags);
+    command.args(["lab", "--serve", "--listen", "127.0.0.1:0"]).args(flags);
     Lab(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
@@ -37,7 +41,7 @@ fn hears(lines: &mut impl Iterator<Item = std::io::Result<String>>, expected: &[
 
 #[test]
 fn a_crash_that_is_typed_is_seen_and_healed_before_the_eyes_of_the_person() {
-    let mut lab = lab(&["--sets", "2", "--ledger"]);
+    let mut lab = lab("5", &["--sets", "2", "--ledger"]);
     let mut input = lab.0.stdin.take().unwrap();
     let mut lines = BufReader::new(lab.0.stdout.take().unwrap()).lines();
     hears(&mut lines, &["Status page   http://127.0.0.1:", "/metrics", "explain linux-0", "crash", "quit"]);
@@ -52,7 +56,7 @@ fn a_crash_that_is_typed_is_seen_and_healed_before_the_eyes_of_the_person() {
 
 #[test]
 fn a_word_that_is_no_fault_is_answered_and_a_closed_terminal_ends_nothing() {
-    let mut lab = lab(&["--sets", "1", "--mode", "observe"]);
+    let mut lab = lab("20", &["--sets", "1", "--mode", "observe"]);
     let mut input = lab.0.stdin.take().unwrap();
     let mut errors = BufReader::new(lab.0.stderr.take().unwrap()).lines();
     writeln!(input, "explode\nkill").unwrap();
@@ -64,4 +68,42 @@ fn a_word_that_is_no_fault_is_answered_and_a_closed_terminal_ends_nothing() {
     let told = Command::new("kill").args(["-TERM", &lab.0.id().to_string()]).status().unwrap();
     assert!(told.success());
     assert_eq!(lab.0.wait().unwrap().code(), Some(143));
+}
+
+/// A newcomer who opens the page half a minute later still finds the sets stuck, and can paste what is said.
+#[test]
+fn unless_told_the_lab_runs_at_the_speed_of_life_and_tells_when_to_look() {
+    let mut lab = started(&["--sets", "1"]);
+    let mut lines = BufReader::new(lab.0.stdout.take().unwrap()).lines();
+    let hint = format!("{} --config ", env!("CARGO_BIN_EXE_scaleset-medic"));
+    hears(
+        &mut lines,
+        &[
+            "Time runs 1 times as fast.",
+            "GARM is killed 20 s from now; its sets are stuck until GitHub forgets the stale sessions, about 110 s from",
+            &hint,
+        ],
+    );
+}
+
+#[test]
+fn at_another_speed_it_says_which_commands_go_by_the_machines_clock() {
+    let mut lab = started(&["--sets", "1", "--speed", "10"]);
+    let mut lines = BufReader::new(lab.0.stdout.take().unwrap()).lines();
+    hears(&mut lines, &["Time runs 10 times", "GARM is killed 2 s from now", "pause --for, heal and doctor"]);
+}
+
+#[test]
+fn what_waits_for_a_disable_keeps_no_other_order_waiting() {
+    let mut lab = lab("20", &["--sets", "1"]);
+    let mut input = lab.0.stdin.take().unwrap();
+    let mut lines = BufReader::new(lab.0.stdout.take().unwrap()).lines();
+    hears(&mut lines, &["linux-0: listening"]);
+    writeln!(input, "refuse-enable\nwhere\ncrash").unwrap();
+    hears(
+        &mut lines,
+        &["GARM will refuse every update once", "Status page", "GARM is killed", "GARM refuses every update"],
+    );
+    writeln!(input, "quit").unwrap();
+    assert_eq!(lab.0.wait().unwrap().code(), Some(0));
 }

@@ -43,6 +43,7 @@ fn every_alert_is_tested_to_fire_not_to_fire_to_resolve_and_without_its_series()
             let name = format!("- name: \"{alert}: {case}\"\n");
             assert_eq!(tests.matches(&name).count(), 1, "{alert}: {case}");
         }
+        assert!(tests.contains(&format!("- name: \"{alert}: near: ")), "{alert} has no case that is near");
     }
 }
 
@@ -64,5 +65,22 @@ fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
             });
             assert!(known, "{path}: {name}");
         }
+    }
+}
+
+#[test]
+fn managers_of_one_name_are_told_apart_wherever_alerts_and_rules_are_joined() {
+    let rules = read("manifests/prometheus/rules.yml");
+    let joins = rules.split(" on (").skip(1).chain(rules.split(" by (").skip(1));
+    let joins: Vec<_> = joins.filter_map(|rest| rest.split_once(')').map(|(labels, _)| labels)).collect();
+    let alertmanager = read("manifests/prometheus/alertmanager.yml");
+    let lists = alertmanager.lines().filter_map(|line| {
+        let line = line.trim();
+        line.strip_prefix("equal: [").or_else(|| line.strip_prefix("group_by: [alertname, "))
+    });
+    let lists: Vec<_> = lists.collect();
+    assert!(joins.len() >= 3 && lists.len() >= 6, "{joins:?} {lists:?}");
+    for labels in joins.into_iter().chain(lists) {
+        assert!(labels.starts_with("cluster, namespace, job, manager"), "{labels}");
     }
 }

@@ -122,7 +122,8 @@ impl Order {
                 world.github.reconfigure(|github| github.stale_lifetime = span);
                 format!("GitHub keeps stale sessions for {span} from now on.")
             }
-            Self::RefuseUpdates | Self::RefuseEnable => {
+            Self::RefuseEnable => "GARM will refuse every update once the next set has been disabled.".to_owned(),
+            Self::RefuseUpdates => {
                 if let Some((garm, _)) = world.garm_mut(0) {
                     garm.inject(ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::status(500)));
                 }

@@ -1,9 +1,11 @@
 //! The exposition as Prometheus and its linter see it.
 
-use super::{everything, manager, set, status};
+use super::{AT, everything, manager, set, status};
 use scaleset_medic::export::metrics::{DECLARED, Metrics, PREFIX, RecoveryCause, reference};
+use scaleset_medic::model::status::TreatmentSummary;
 use scaleset_medic::model::{
-    Diagnosis, EndpointName, FailureKind, Guard, ManagerName, Operation, Outcome, RemedyKind, RestartKind, Span, Target,
+    Decision, Diagnosis, EndpointName, Escalation, FailureKind, Guard, ManagerName, Operation, Outcome, Remedy,
+    RemedyKind, RestartKind, Span, Target, TreatmentId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,6 +41,7 @@ fn value(metrics: &Metrics, family: &str, labels: &[&str]) -> String {
 #[test]
 fn the_exposition_passes_a_linter() {
     let metrics = metrics();
+    metrics.watched(&[garm()], Span::secs(15));
     metrics.show(&everything());
     let text = text(&metrics);
     let mut kinds = BTreeMap::new();
@@ -69,7 +72,8 @@ fn the_exposition_passes_a_linter() {
         let name = format!("{PREFIX}_{}", declared.name);
         assert_eq!(kinds.get(&name).map(String::as_str), Some(declared.kind), "{name}");
         assert_eq!(declared.kind == "counter", name.ends_with("_total"), "{name}");
-        assert_eq!(declared.kind == "histogram", name.ends_with("_seconds") && !name.contains("timestamp"), "{name}");
+        let measures = name.ends_with("_seconds") && !name.contains("timestamp") && !name.contains("interval");
+        assert_eq!(declared.kind == "histogram", measures, "{name}");
         for unit in ["_ms", "_millis", "_milliseconds", "_minutes", "_hours", "_kb", "_mb", "_percent"] {
             assert!(!name.contains(unit), "{name} is not in base units");
         }
@@ -86,6 +90,7 @@ fn the_exposition_passes_a_linter() {
 #[test]
 fn every_metric_of_the_contract_is_there() {
     let metrics = metrics();
+    metrics.watched(&[garm()], Span::secs(15));
     metrics.show(&everything());
     for family in [
         "build_info",
@@ -232,6 +237,74 @@ fn endpoints_quotas_and_sources_go_when_they_are_gone() {
     assert_eq!(samples(&metrics, "github_rate_limit_remaining", &[]).len(), 1);
     assert_eq!(value(&metrics, "github_rate_limit_remaining", &["\"ghes\""]), "7");
     assert_eq!(samples(&metrics, "budget_remaining", &[]).len(), 1);
+}
+
+#[test]
+fn the_fewest_treatments_left_are_those_of_a_set_that_waits_for_one() {
+    let metrics = metrics();
+    let mut spent_and_well = set(1, "a", Diagnosis::Listening);
+    spent_and_well.budget_remaining = 0;
+    let mut spent_and_under_treatment = set(2, "b", Diagnosis::ConflictAbandoned);
+    spent_and_under_treatment.budget_remaining = 0;
+    spent_and_under_treatment.decision = Decision::Treating { treatment: TreatmentId(1) };
+    let mut for_a_person = set(3, "c", Diagnosis::HeldElsewhere);
+    for_a_person.budget_remaining = 0;
+    for_a_person.decision = Decision::Escalate { escalation: Escalation::Missing };
+    let mut sets = vec![spent_and_well, spent_and_under_treatment, for_a_person];
+    metrics.show(&status(vec![manager("garm", sets.clone())]));
+    assert!(samples(&metrics, "budget_remaining", &["scale_set_min"]).is_empty(), "no set waits for a treatment");
+
+    let mut waits = set(4, "d", Diagnosis::ConflictAbandoned);
+    waits.budget_remaining = 2;
+    waits.decision = Decision::Withhold { remedy: Remedy::Toggle, guards: Vec::new() };
+    sets.push(waits);
+    metrics.show(&status(vec![manager("garm", sets.clone())]));
+    assert_eq!(value(&metrics, "budget_remaining", &["scale_set_min"]), "2");
+    sets[3].budget_remaining = 0;
+    metrics.show(&status(vec![manager("garm", sets)]));
+    assert_eq!(value(&metrics, "budget_remaining", &["scale_set_min"]), "0");
+}
+
+#[test]
+fn the_interval_is_told_for_every_manager_that_is_watched() {
+    let metrics = metrics();
+    metrics.watched(&[garm(), ManagerName::new("other")], Span::mins(10));
+    assert_eq!(samples(&metrics, "interval_seconds", &[" 600"]).len(), 2);
+}
+
+#[test]
+fn the_latest_treatment_of_a_set_has_one_series_that_goes_with_it() {
+    let metrics = metrics();
+    let at = |remedy: &str, state: &str, id| TreatmentSummary {
+        id: TreatmentId(id),
+        remedy: remedy.to_owned(),
+        opened: AT.plus(Span::secs(id)),
+        state: state.to_owned(),
+        why: None,
+    };
+    let family = "scale_set_last_remedy_timestamp_seconds";
+    let mut one = set(1, "a", Diagnosis::Listening);
+    for (treatments, labels, began) in [
+        (vec![at("toggle", "verifying", 1)], ["\"toggle\"", "\"under_way\""], "1700000001"),
+        (vec![at("toggle", "recovered", 1)], ["\"toggle\"", "\"recovered\""], "1700000001"),
+        (
+            vec![at("delete_session", "failed", 2), at("toggle", "recovered", 1)],
+            ["\"delete_session\"", "\"failed\""],
+            "1700000002",
+        ),
+    ] {
+        one.treatments = treatments;
+        metrics.show(&status(vec![manager("garm", vec![one.clone()])]));
+        assert_eq!(samples(&metrics, family, &[]).len(), 1);
+        assert_eq!(value(&metrics, family, &labels), began);
+    }
+    one.treatments.clear();
+    metrics.show(&status(vec![manager("garm", vec![one.clone()])]));
+    assert!(samples(&metrics, family, &[]).is_empty(), "none while the history holds none");
+    one.treatments = vec![at("toggle", "held", 3)];
+    metrics.show(&status(vec![manager("garm", vec![one])]));
+    metrics.show(&status(vec![manager("garm", Vec::new())]));
+    assert!(samples(&metrics, family, &[]).is_empty(), "gone with its set");
 }
 
 #[test]

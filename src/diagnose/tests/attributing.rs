@@ -1,0 +1,331 @@
+//! Counters that name no set, where the numbers barely leave a choice, or barely do not.
+
+use super::super::ProbeAnswer;
+use super::super::testing::*;
+use crate::model::log_fact::{ListenerErrorKind, LogEvent};
+use crate::model::{
+    Confidence, Diagnosis, Enablement, EntityKind, Fact, Generation, Goroutines, Span, Step, WorkerState,
+};
+
+use Confidence::{Strong, Weak};
+
+fn is_told(manager: &mut Manager, set: u64, fact: &Fact) -> bool {
+    says(&manager.look(), set, fact)
+}
+
+// --- goroutines ---
+
+#[test]
+fn listeners_counted_for_the_whole_manager_count_for_its_only_scope() {
+    let mut manager = Manager::healthy(2);
+    manager.metrics = false;
+    manager.goroutines = Some(Goroutines { listeners: 1, workers: 2 });
+    let fleet = manager.watch(Span::mins(2));
+    assert!(says(&fleet, 1, &Fact::CannotTellWhich { listening: 1, of: 2 }));
+    manager.set(2).entity.as_mut().unwrap().kind = EntityKind::Repository;
+    assert!(is_told(&mut manager, 1, &Fact::NothingToSee), "in which of two scopes it is, nothing tells");
+}
+
+#[test]
+fn living_workers_make_a_retry_sure_and_an_unheld_set_doubtful() {
+    for (workers, retries, unheld) in [(2, Strong, Weak), (3, Strong, Weak), (1, Weak, Strong)] {
+        let mut manager = Manager::given_up(2, Span::mins(5));
+        manager.gauges = true;
+        manager.goroutines = Some(Goroutines { listeners: 0, workers });
+        let fleet = manager.watch(secs(20));
+        assert_eq!(found(&fleet, 1), (Diagnosis::ConflictRetrying, retries), "{workers} of 2 workers");
+        let mut untried = Manager::healthy(2);
+        untried.restarts(Span::mins(2));
+        untried.goroutines = Some(Goroutines { listeners: 0, workers });
+        assert_eq!(found(&untried.watch(secs(20)), 1), (Diagnosis::Unheld, unheld), "{workers} of 2 workers");
+    }
+}
+
+// --- rates ---
+
+#[test]
+fn two_looks_at_one_instant_tell_no_rate() {
+    for (sets, opened) in [(2, 1000), (50, 200)] {
+        let mut manager = Manager::healthy(sets);
+        manager.watch(secs(10));
+        manager.after(Span::mins(2)).look();
+        manager.counters.create += opened;
+        manager.counters.poll += opened;
+        manager.counters.poll_errors += opened;
+        manager.counters.delete += opened;
+        assert_eq!(found(&manager.look(), 1).0, Diagnosis::Listening, "{opened} of {sets}");
+    }
+}
+
+// --- given up ---
+
+#[test]
+fn a_set_that_was_given_up_and_is_held_by_somebody_is_not_called_abandoned() {
+    let mut manager = Manager::given_up(1, Span::mins(10));
+    assert_eq!(found(&manager.watch(secs(20)), 1).0, Diagnosis::ConflictAbandoned);
+    manager.probes.insert(id(1), (manager.now, ProbeAnswer::Held { owner: None }));
+    assert_eq!(found(&manager.after(secs(2)).look(), 1).0, Diagnosis::Unknown);
+}
+
+#[test]
+fn only_a_start_that_failed_for_another_reason_has_a_cause_that_goes() {
+    for (start_errors, expected) in [(3, Diagnosis::StartAbandoned), (0, Diagnosis::ConflictAbandoned)] {
+        let mut manager = Manager::given_up(2, Span::mins(2));
+        manager.counters.start_errors = start_errors;
+        assert_eq!(found(&manager.watch(secs(20)), 2).0, expected);
+        manager.change(1);
+        let kept = |fleet: &super::super::Fleet| {
+            assert!(fleet.findings[&id(2)].evidence.iter().any(|e| matches!(e.fact, Fact::UnchangedSince { .. })));
+            assert_eq!(found(fleet, 2).0, expected);
+            says(fleet, 2, &Fact::CauseGone)
+        };
+        assert!(!kept(&manager.watch_refused(secs(10))), "{expected}: start errors stand still for 30 s only");
+        let gone = kept(&manager.watch_refused(secs(30)));
+        assert_eq!(gone, expected == Diagnosis::StartAbandoned, "{expected}");
+    }
+}
+
+#[test]
+fn a_set_that_was_changed_may_take_three_quarters_of_a_minute_to_come_back() {
+    let mut manager = Manager::given_up(1, Span::mins(5));
+    manager.watch(secs(10));
+    manager.enable(1, Enablement::Disabled);
+    manager.after(secs(1)).look();
+    manager.enable(1, Enablement::Enabled);
+    assert_eq!(found(&manager.watch(secs(44)), 1).0, Diagnosis::Unknown);
+    assert_eq!(found(&manager.after(secs(1)).look(), 1), (Diagnosis::Unheld, Strong));
+}
+
+// --- who listens, when some do ---
+
+#[test]
+fn what_listened_and_did_not_change_listens_on_and_what_changed_is_the_one_without() {
+    let mut manager = Manager::healthy(3);
+    manager.watch(secs(10));
+    manager.closes();
+    manager.change(3);
+    let fleet = manager.after(secs(2)).look();
+    assert_eq!(found(&fleet, 1).0, Diagnosis::Listening);
+    assert_eq!(found(&fleet, 2).0, Diagnosis::Listening);
+    assert_ne!(found(&fleet, 3).0, Diagnosis::Listening);
+}
+
+/// Of three sets one listens, nobody knows which; then set 1 is treated, and so much happens.
+fn treated(change: impl FnOnce(&mut Manager)) -> Manager {
+    let mut manager = Manager::given_up(3, Span::mins(10));
+    manager.opens();
+    manager.watch(secs(20));
+    manager.change(1);
+    manager.after(secs(2)).look();
+    manager.treatments.push(treatment(1, manager.now, Step::Verifying));
+    change(&mut manager);
+    manager.after(secs(2));
+    manager
+}
+
+fn is_brought_back(change: impl FnOnce(&mut Manager)) -> bool {
+    let fleet = treated(change).watch(secs(10));
+    let listens = found(&fleet, 1) == (Diagnosis::Listening, Strong);
+    assert_eq!(listens, found(&fleet, 1).0 == Diagnosis::Listening);
+    listens
+}
+
+#[test]
+fn a_session_more_than_before_a_treatment_is_that_of_the_treated_set() {
+    let mut manager = treated(Manager::opens);
+    let fleet = manager.watch(secs(10));
+    assert_eq!(found(&fleet, 1), (Diagnosis::Listening, Strong));
+    for set in 2..=3 {
+        assert_eq!(found(&fleet, set), (Diagnosis::Unknown, Weak));
+        assert!(says(&fleet, set, &Fact::CannotTellWhich { listening: 1, of: 2 }));
+    }
+    assert!(!is_brought_back(|_| {}), "no session more");
+    assert!(
+        is_brought_back(|manager| {
+            manager.opens();
+            manager.treatments.push(treatment(9, manager.now, Step::Verifying));
+        }),
+        "a treatment of a set that is not here takes no session"
+    );
+}
+
+#[test]
+fn a_treatment_brings_nothing_back_before_its_enable_nor_from_the_run_before() {
+    assert!(!is_brought_back(|manager| {
+        manager.opens();
+        let ours = manager.set(1).revision.clone();
+        manager.treatments[0].step = Step::Enabling { ours, attempts: 1, not_before: manager.now };
+    }));
+    assert!(!is_brought_back(|manager| {
+        manager.opens();
+        manager.treatments[0].step_at = START.minus(Span::mins(20));
+    }));
+}
+
+#[test]
+fn a_session_may_be_that_of_another_set_which_was_changed_since() {
+    assert!(!is_brought_back(|manager| {
+        manager.opens();
+        manager.after(secs(2)).change(2);
+    }));
+    assert!(
+        !is_brought_back(|manager| {
+            manager.change(2);
+            manager.look();
+            manager.opens();
+        }),
+        "at the very date of the treatment"
+    );
+    let mut before = Manager::given_up(3, Span::mins(10));
+    before.opens();
+    before.watch(secs(20));
+    before.change(2);
+    before.look();
+    before.after(Span::mins(11)).change(1);
+    before.look();
+    before.after(secs(2));
+    before.treatments.push(treatment(1, before.now, Step::Verifying));
+    before.opens();
+    before.after(secs(2));
+    assert_eq!(found(&before.watch(secs(10)), 1), (Diagnosis::Listening, Strong), "changed before: it had its time");
+    assert!(
+        !is_brought_back(|manager| {
+            manager.gauges = true;
+            manager.opens();
+        }),
+        "in a build that retries, any of them comes back by itself"
+    );
+}
+
+#[test]
+fn a_treated_set_is_told_from_one_that_may_or_may_not_hold_a_session() {
+    let mut manager = Manager::given_up(2, Span::mins(10));
+    manager.watch(secs(20));
+    manager.change(1);
+    manager.after(secs(2)).look();
+    manager.treatments.push(treatment(1, manager.now, Step::Verifying));
+    manager.after(secs(2)).opens();
+    let kind = ListenerErrorKind::NotFound;
+    manager.logs(Span::ZERO, LogEvent::ListenerFailed { set: by_manager(2), kind, refresh: false });
+    manager.look();
+    let fleet = manager.after(secs(4)).look();
+    assert_eq!(found(&fleet, 2).0, Diagnosis::Evicted);
+    assert_eq!(found(&fleet, 1), (Diagnosis::Listening, Strong));
+}
+
+// --- while refusals grow ---
+
+#[test]
+fn first_starts_that_are_still_being_made_are_a_matter_of_the_managers_age() {
+    let mut manager = Manager::healthy(60);
+    manager.restarts(secs(1));
+    manager.look();
+    for age in [31, 73, 75] {
+        let fleet = manager.watch_refused(secs(age - manager.now.since(manager.run.unwrap().0).as_millis() / 1000));
+        assert_eq!((fleet.generation, found(&fleet, 1)), (Generation::Unknown, (Diagnosis::Unknown, Weak)), "{age} s");
+        assert_eq!(says(&fleet, 1, &Fact::ManagerAge { age: secs(age) }), age < 75, "{age} s");
+    }
+}
+
+/// Four sets of a build that gives up (a worker is missing), so many of them tried, refusals growing now.
+fn growing(age: u64, tried: u64) -> Manager {
+    let mut manager = Manager::healthy(4);
+    manager.restarts(secs(age));
+    manager.goroutines = Some(Goroutines { listeners: 0, workers: 1 });
+    for _ in 1..tried {
+        manager.is_refused();
+    }
+    manager.look();
+    manager.is_refused();
+    manager.after(secs(2));
+    manager
+}
+
+#[test]
+fn in_a_build_that_gives_up_the_refusals_of_others_say_nothing_of_a_set_that_was_tried() {
+    for (age, tried, expected) in [
+        (12, 2, Diagnosis::Settling),
+        (30, 2, Diagnosis::Unknown),
+        (30, 3, Diagnosis::Unknown),
+        (30, 4, Diagnosis::ConflictAbandoned),
+        (80, 3, Diagnosis::ConflictAbandoned),
+    ] {
+        let fleet = growing(age, tried).look();
+        assert_eq!((fleet.generation, found(&fleet, 2).0), (Generation::GivesUp, expected), "{age} s, {tried} tried");
+    }
+    let mut had_run = growing(80, 4);
+    (had_run.counters.create, had_run.counters.poll) = (had_run.counters.create + 1, 1);
+    (had_run.counters.delete, had_run.counters.poll_errors) = (1, 1);
+    assert_eq!(found(&had_run.look(), 2).0, Diagnosis::Unknown, "a listener has run, and it may be this set's");
+}
+
+#[test]
+fn in_a_build_that_nothing_is_known_of_they_leave_it_open() {
+    let mut manager = Manager::healthy(2);
+    manager.restarts(Span::mins(2));
+    manager.change(1);
+    let fleet = manager.watch_refused(secs(40));
+    assert_eq!(fleet.generation, Generation::Unknown);
+    assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying, Diagnosis::Unknown]);
+}
+
+// --- while nobody tries ---
+
+#[test]
+fn a_start_that_has_not_come_to_every_set_gets_its_time() {
+    for (refused, failed) in [(1, 0), (0, 1)] {
+        let mut manager = Manager::healthy(2);
+        manager.restarts(secs(30));
+        manager.counters.create = refused;
+        manager.counters.create_errors = refused;
+        manager.counters.start_errors = failed;
+        let fleet = manager.watch(secs(44));
+        assert_eq!(found(&fleet, 1).0, Diagnosis::Unknown, "74 s old: {refused} refused, {failed} failed of 2");
+        assert!(says(&fleet, 1, &Fact::ManagerAge { age: secs(74) }));
+        let given_up = if failed > 0 { Diagnosis::StartAbandoned } else { Diagnosis::ConflictAbandoned };
+        assert_eq!(found(&manager.after(secs(1)).look(), 1), (given_up, Strong), "75 s old");
+    }
+    let mut untried = Manager::healthy(2);
+    untried.restarts(secs(30));
+    assert_eq!(found(&untried.watch(secs(44)), 1).0, Diagnosis::Unknown);
+    assert_eq!(found(&untried.after(secs(1)).look(), 1), (Diagnosis::Unheld, Strong));
+}
+
+// --- which of them ---
+
+#[test]
+fn a_set_that_changed_by_itself_lately_is_thought_to_listen_and_one_that_we_changed_is_not() {
+    let changed = |treated: Option<u64>| {
+        let mut manager = Manager::given_up(3, Span::mins(20));
+        manager.opens();
+        manager.watch(secs(10));
+        manager.change(2);
+        manager.look();
+        let ours = manager.set(1).revision.clone();
+        let waits =
+            |set| treatment(set, manager.now, Step::Enabling { ours: ours.clone(), attempts: 0, not_before: START });
+        manager.treatments.extend(treated.map(waits));
+        manager
+    };
+    assert_eq!(found(&changed(None).watch(secs(10)), 2), (Diagnosis::Listening, Weak));
+    assert_eq!(found(&changed(Some(3)).watch(secs(10)), 2), (Diagnosis::Listening, Weak), "another was treated");
+    assert_eq!(found(&changed(Some(2)).watch(secs(10)), 2).0, Diagnosis::Unknown);
+    let mut long_ago = changed(None);
+    let fleet = long_ago.watch(Span::mins(10).minus(secs(2)));
+    assert_eq!(found(&fleet, 2), (Diagnosis::Listening, Weak));
+    let fleet = long_ago.after(secs(2)).look();
+    assert_eq!(found(&fleet, 2).0, Diagnosis::Unknown, "ten minutes ago");
+    assert_eq!(fleet.findings[&id(2)].worker.0, WorkerState::Unknown, "nobody is refused");
+}
+
+#[test]
+fn of_those_that_may_be_refused_now_only_a_changed_one_is_known_to_try() {
+    let mut manager = Manager::given_up(3, Span::mins(20));
+    manager.opens();
+    manager.watch(secs(10));
+    manager.change(2);
+    let fleet = manager.watch_refused(secs(20));
+    assert_eq!(found(&fleet, 2).0, Diagnosis::Unknown);
+    assert_eq!(fleet.findings[&id(2)].worker.0, WorkerState::Retrying);
+    assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Unknown);
+}

@@ -1,0 +1,307 @@
+//! A set's own evidence at its edges: when a line, a probe or a series speaks, and when it no longer does.
+
+use super::super::ProbeAnswer;
+use super::super::testing::*;
+use crate::model::log_fact::{ListenerErrorKind, LogEvent};
+use crate::model::{Confidence, Diagnosis, Fact, FailureKind, ListenerMetrics, SessionId, Span, Wall, WorkerState};
+
+use Confidence::{Proof, Strong, Weak};
+use ListenerErrorKind::{NotFound, Unauthorized};
+
+fn opened() -> LogEvent {
+    LogEvent::SessionOpened { set: by_manager(1), session: SessionId::new("s") }
+}
+
+fn poll() -> LogEvent {
+    LogEvent::Poll { set: by_manager(1), cursor: 0 }
+}
+
+fn fails(kind: ListenerErrorKind, refresh: bool) -> LogEvent {
+    LogEvent::ListenerFailed { set: by_manager(1), kind, refresh }
+}
+
+fn conflict(gave_up: bool) -> LogEvent {
+    LogEvent::Conflict { set: by_manager(1), owner: None, gave_up }
+}
+
+/// One set, whose log has these lines, each so many seconds ago; nothing else tells of it.
+fn by_log<const N: usize>(lines: [(u64, LogEvent); N]) -> (Diagnosis, Confidence) {
+    let mut manager = Manager::healthy(1);
+    manager.metrics = false;
+    manager.logs(Span::mins(60), LogEvent::ManagerStarted);
+    for (ago, what) in lines {
+        manager.logs(secs(ago), what);
+    }
+    found(&manager.look(), 1)
+}
+
+const NOTHING: (Diagnosis, Confidence) = (Diagnosis::Unknown, Weak);
+
+// --- the log ---
+
+#[test]
+fn the_log_of_an_earlier_run_says_nothing() {
+    let mut manager = Manager::healthy(1);
+    manager.logs(Span::mins(60), LogEvent::ManagerStarted);
+    manager.logs(secs(20), poll());
+    assert_eq!(found(&manager.look(), 1), (Diagnosis::Listening, Proof));
+    manager.restarts(secs(5));
+    assert_ne!(found(&manager.look(), 1).1, Proof);
+}
+
+#[test]
+fn sessions_opened_over_many_minutes_are_no_flapping() {
+    let mut manager = Manager::healthy(1);
+    manager.metrics = false;
+    for _ in 0..60 {
+        manager.logs(Span::ZERO, opened());
+        assert_eq!(found(&manager.look(), 1).0, Diagnosis::Listening);
+        manager.after(secs(30));
+    }
+}
+
+#[test]
+fn a_change_at_the_very_moment_of_giving_up_revives_nobody() {
+    for (later, proven) in [(0, true), (1, false)] {
+        let mut manager = Manager::given_up(1, secs(30));
+        manager.logs(secs(30), LogEvent::ManagerStarted);
+        manager.logs(secs(29), conflict(true));
+        manager.set(1).updated_at = Some(manager.now.minus(secs(29)).plus(Span::millis(later)));
+        assert_eq!(found(&manager.look(), 1) == (Diagnosis::ConflictAbandoned, Proof), proven, "{later} ms later");
+    }
+}
+
+#[test]
+fn a_failed_refresh_is_an_eviction_until_another_session_or_the_next_refresh() {
+    let evicted = (Diagnosis::Evicted, Proof);
+    assert_eq!(by_log([(200, poll()), (149, fails(NotFound, true))]), evicted);
+    assert_ne!(by_log([(200, poll()), (150, fails(NotFound, true))]).0, Diagnosis::Evicted, "tried again since");
+    assert_eq!(by_log([(90, opened()), (60, fails(NotFound, true))]), evicted);
+    assert_eq!(by_log([(60, fails(NotFound, true)), (60, opened())]).0, Diagnosis::Listening, "in the same moment");
+}
+
+#[test]
+fn a_failure_is_news_until_a_sign_of_life_a_give_up_or_forty_seconds_later() {
+    let refused = (Diagnosis::Unauthorized, Proof);
+    assert_eq!(by_log([(20, poll()), (1, fails(Unauthorized, false))]), refused);
+    assert_eq!(by_log([(10, fails(Unauthorized, false)), (1, poll())]), (Diagnosis::Listening, Proof));
+    assert_eq!(by_log([(10, fails(Unauthorized, false)), (1, conflict(true))]).0, Diagnosis::ConflictAbandoned);
+    assert_eq!(by_log([(10, conflict(true)), (1, fails(Unauthorized, false))]).0, Diagnosis::ConflictAbandoned);
+    assert_eq!(by_log([(40, fails(Unauthorized, false))]), refused);
+    assert_eq!(by_log([(41, fails(Unauthorized, false))]), NOTHING);
+}
+
+#[test]
+fn only_a_poll_that_fails_right_after_its_session_was_closed_is_an_echo() {
+    let closing = || LogEvent::SessionClosing { set: by_manager(1) };
+    let evicted = (Diagnosis::Evicted, Proof);
+    assert_eq!(by_log([(60, closing()), (1, fails(NotFound, false))]), evicted);
+    assert_eq!(by_log([(7, closing()), (1, fails(NotFound, false))]), evicted);
+    assert_ne!(by_log([(6, closing()), (1, fails(NotFound, false))]).0, Diagnosis::Evicted);
+    assert_eq!(by_log([(9, fails(NotFound, false)), (1, closing())]), evicted, "it came before");
+}
+
+#[test]
+fn a_conflict_is_a_retry_for_as_long_as_the_next_one_may_take() {
+    let retries = (Diagnosis::ConflictRetrying, Proof);
+    assert_eq!(by_log([(40, conflict(false))]), retries);
+    assert_eq!(by_log([(41, conflict(false))]), NOTHING);
+    assert_eq!(by_log([(300, opened()), (120, conflict(false))]), retries, "a listener that had run waits longer");
+    assert_ne!(by_log([(300, opened()), (121, conflict(false))]).0, Diagnosis::ConflictRetrying);
+    assert_eq!(by_log([(300, conflict(false)), (1, conflict(false))]), retries, "five minutes");
+    assert_eq!(by_log([(301, conflict(false)), (1, conflict(false))]).0, Diagnosis::HeldElsewhere);
+}
+
+#[test]
+fn a_session_that_was_closed_or_a_worker_that_idles_does_not_listen() {
+    assert_eq!(by_log([(10, poll()), (1, LogEvent::SessionClosing { set: by_manager(1) })]), NOTHING);
+    assert_eq!(by_log([(10, poll()), (1, LogEvent::WorkerIdle { set: by_manager(1) })]), NOTHING);
+}
+
+#[test]
+fn silence_is_deafness_from_the_very_limit_and_only_while_the_log_goes_on() {
+    let limit = Manager::healthy(1).policy.deaf_after.as_millis() / 1000;
+    let other = || LogEvent::Poll { set: by_manager(2), cursor: 0 };
+    assert_eq!(by_log([(limit - 1, poll()), (1, other())]), (Diagnosis::Listening, Proof));
+    assert_eq!(by_log([(limit, poll()), (119, other())]), (Diagnosis::Deaf, Proof));
+    assert_eq!(by_log([(limit, poll()), (120, other())]), NOTHING);
+}
+
+#[test]
+fn of_a_line_and_a_poll_of_one_moment_the_poll_tells_what_the_worker_does() {
+    let mut manager = Manager::healthy(1);
+    manager.gauges = true;
+    manager.logs(secs(5), LogEvent::WorkerIdle { set: by_manager(1) });
+    let last_success = Some(manager.now.minus(secs(5)));
+    manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+    let fleet = manager.look();
+    assert_eq!((found(&fleet, 1).0, fleet.findings[&id(1)].worker.0), (Diagnosis::Listening, WorkerState::Listening));
+}
+
+// --- the set's last change ---
+
+#[test]
+fn a_change_that_is_as_old_as_the_run_is_none_in_it_and_one_without_a_date_is_dated_by_us() {
+    let mut manager = Manager::given_up(1, Span::mins(5));
+    manager.set(1).updated_at = Some(manager.now.minus(Span::mins(5)));
+    assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, Diagnosis::ConflictAbandoned);
+    manager.change(1);
+    manager.set(1).updated_at = None;
+    assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, Diagnosis::Unheld, "its worker was woken, and nobody came");
+}
+
+// --- GitHub's list ---
+
+#[test]
+fn a_list_that_cannot_be_given_is_told_of_a_set_that_is_ill() {
+    for (kind, fact) in [
+        (FailureKind::Unauthorized, Fact::CredentialsRefused),
+        (FailureKind::Forbidden, Fact::CredentialsRefused),
+        (FailureKind::Timeout, Fact::BrokerUnseen { kind: FailureKind::Timeout }),
+    ] {
+        let mut manager = Manager::given_up(1, secs(30));
+        manager.listed(Err(kind));
+        let fleet = manager.watch(secs(20));
+        assert_eq!(found(&fleet, 1).0, Diagnosis::ConflictAbandoned);
+        assert!(says(&fleet, 1, &fact), "{kind}");
+    }
+}
+
+#[test]
+fn a_set_is_missing_from_the_very_end_of_its_time() {
+    let mut manager = Manager::healthy(1);
+    manager.listed(Ok(Vec::new()));
+    let wait = manager.policy.missing_after;
+    assert_eq!(found(&manager.watch(wait.minus(secs(2))), 1).0, Diagnosis::Listening);
+    assert_eq!(found(&manager.after(secs(2)).look(), 1), (Diagnosis::Missing, Proof));
+}
+
+#[test]
+fn where_github_answers_us_a_cause_is_gone_sooner() {
+    for (asked, gone) in [(true, true), (false, false)] {
+        let mut manager = Manager::healthy(1);
+        manager.restarts(secs(1));
+        manager.counters.start_errors = 3;
+        if asked {
+            manager.listed(Ok(forge_sets([1])));
+        }
+        let fleet = manager.watch(secs(20));
+        assert_eq!(found(&fleet, 1).0, Diagnosis::StartAbandoned);
+        assert_eq!(says(&fleet, 1, &Fact::CauseGone), gone);
+    }
+}
+
+// --- session probes ---
+
+/// One of two sets listens, nobody knows which, and a probe has just found that nobody held set 2.
+fn probed() -> Manager {
+    let mut manager = Manager::given_up(2, Span::mins(20));
+    manager.opens();
+    manager.watch(secs(20));
+    manager.probes.insert(id(2), (manager.now, ProbeAnswer::Unheld));
+    assert_eq!(found(&manager.look(), 2), (Diagnosis::Unheld, Strong));
+    manager
+}
+
+fn is_unheld(change: impl FnOnce(&mut Manager, Wall)) -> bool {
+    let mut manager = probed();
+    let at = manager.now;
+    change(&mut manager, at);
+    found(&manager.look(), 2) == (Diagnosis::Unheld, Strong)
+}
+
+#[test]
+fn a_probes_answer_holds_until_something_newer_is_known() {
+    let polled = |manager: &mut Manager, at| {
+        manager.listeners.insert(id(2), ListenerMetrics { last_success: Some(at), restarts: 0 });
+    };
+    assert!(is_unheld(|manager, at| manager.set(2).updated_at = Some(at)));
+    assert!(!is_unheld(|manager, at| manager.set(2).updated_at = Some(at.plus(Span::millis(1)))), "changed since");
+    assert!(is_unheld(|manager, _| _ = manager.watch(Span::mins(5))));
+    assert!(!is_unheld(|manager, _| _ = manager.watch(Span::mins(5).plus(secs(2)))), "too long ago");
+    assert!(is_unheld(|manager, at| polled(manager, at)));
+    assert!(is_unheld(|manager, at| polled(manager, at.minus(secs(9)))));
+    assert!(!is_unheld(|manager, at| polled(manager, at.plus(secs(1)))), "polled since");
+    let line = |manager: &mut Manager, after| {
+        manager.after(secs(after));
+        let set = by_manager(2);
+        manager.logs(Span::ZERO, LogEvent::Conflict { set, owner: None, gave_up: false });
+    };
+    assert!(is_unheld(|manager, _| line(manager, 0)));
+    assert!(!is_unheld(|manager, _| line(manager, 1)), "refused since: somebody holds it now");
+}
+
+#[test]
+fn a_holder_that_a_probe_found_is_believed_until_the_set_changes() {
+    for (later, expected) in [(0, Diagnosis::Unknown), (1, Diagnosis::Unheld)] {
+        let mut manager = Manager::given_up(1, Span::mins(10));
+        manager.watch(secs(20));
+        manager.probes.insert(id(1), (manager.now, ProbeAnswer::Held { owner: None }));
+        manager.set(1).updated_at = Some(manager.now.plus(Span::millis(later)));
+        assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, expected, "{later} ms later");
+    }
+}
+
+// --- the set's own series ---
+
+/// Set 1 listens and has a series, set 2 has none, and refusals grow; all of it for so long.
+fn without_series(before: impl FnOnce(&mut Manager), span: Span, then: impl FnOnce(&mut Manager)) -> bool {
+    let mut manager = Manager::healthy(2);
+    manager.gauges = true;
+    manager.restarts(Span::mins(10));
+    before(&mut manager);
+    let mut left = span;
+    loop {
+        if manager.counters.create == 0 {
+            manager.opens();
+        }
+        manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
+        manager.is_refused();
+        manager.look();
+        if left == Span::ZERO {
+            break;
+        }
+        left = left.minus(secs(1));
+        manager.after(secs(1));
+    }
+    then(&mut manager);
+    says(&manager.look(), 2, &Fact::NoListenerSeries)
+}
+
+#[test]
+fn no_series_means_refused_once_a_first_poll_had_its_time_and_others_have_theirs() {
+    assert!(!without_series(|_| {}, secs(119), |_| {}), "a session opened 119 s ago: its first poll may be under way");
+    assert!(without_series(|_| {}, secs(120), |_| {}));
+    assert!(!without_series(|_| {}, secs(120), |manager| manager.listeners.clear()), "nobody has one");
+    let later = |second: u64| {
+        without_series(
+            |_| {},
+            secs(200),
+            |manager| {
+                manager.change(2);
+                for _ in 0..second {
+                    manager.look();
+                    manager.after(secs(1));
+                    manager.is_refused();
+                    manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
+                }
+            },
+        )
+    };
+    assert!(!later(119), "changed 119 s ago");
+    assert!(later(120));
+    assert!(!without_series(|_| {}, secs(200), |manager| _ = manager.watch(secs(30))), "nobody is refused now");
+}
+
+#[test]
+fn a_series_is_deaf_from_the_very_limit() {
+    for (ago, expected) in [(1, Diagnosis::Listening), (0, Diagnosis::Deaf)] {
+        let mut manager = Manager::healthy(1);
+        manager.gauges = true;
+        let last_success = Some(manager.now.minus(manager.policy.deaf_after).plus(Span::millis(ago)));
+        manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+        let fleet = manager.look();
+        assert_eq!(found(&fleet, 1), (expected, Proof));
+        assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Listening);
+    }
+}

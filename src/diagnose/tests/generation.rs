@@ -1,0 +1,89 @@
+//! What the build does after a refused start, learnt from what it was seen to do.
+
+use super::super::testing::*;
+use crate::model::{Diagnosis, Enablement, Generation, Goroutines, Incarnation, Wall};
+
+use Generation::{GivesUp, Retries, Unknown};
+
+/// Set 1 was changed since the start, so that refusals alone teach nothing.
+fn changed_and_counted(errors: u64, workers: u32, age: u64) -> Generation {
+    let mut manager = Manager::healthy(2);
+    manager.restarts(secs(age));
+    for _ in 0..errors {
+        manager.is_refused();
+    }
+    manager.change(1);
+    manager.goroutines = Some(Goroutines { listeners: 0, workers });
+    manager.look().generation
+}
+
+#[test]
+fn a_worker_that_is_missing_after_a_refusal_gave_up() {
+    assert_eq!(changed_and_counted(2, 1, 30), GivesUp);
+    assert_eq!(changed_and_counted(1, 0, 10), GivesUp);
+    assert_eq!(changed_and_counted(2, 1, 9), Unknown, "they may not be there yet");
+    assert_eq!(changed_and_counted(2, 2, 30), Unknown, "all live");
+    assert_eq!(changed_and_counted(2, 3, 30), Unknown, "more than all live");
+    assert_eq!(changed_and_counted(0, 1, 30), Unknown, "nothing was refused");
+}
+
+/// So many of two sets' starts refused, the sets last changed so long after the run began.
+fn refused_at_start(errors: u64, age: u64, change: impl FnOnce(&mut Manager, Wall)) -> Manager {
+    let mut manager = Manager::healthy(2);
+    manager.restarts(secs(age));
+    for _ in 0..errors {
+        manager.is_refused();
+    }
+    let run = manager.run.map_or(Wall(0), |Incarnation(at)| at);
+    change(&mut manager, run);
+    manager
+}
+
+#[test]
+fn only_sets_that_nobody_changed_since_the_start_tell_builds_apart() {
+    let mut at_start = refused_at_start(2, 30, |manager, run| manager.set(1).updated_at = Some(run));
+    assert_eq!(at_start.watch(secs(10)).generation, GivesUp, "changed with the start itself");
+    let mut later = refused_at_start(2, 30, |manager, run| manager.set(1).updated_at = Some(run.plus(secs(1))));
+    assert_eq!(later.watch(secs(10)).generation, Unknown);
+    assert_eq!(later.watch_refused(secs(30)).generation, Unknown, "a changed set tries again in any build");
+    let mut undated = refused_at_start(2, 30, |manager, _| manager.set(1).updated_at = None);
+    assert_eq!(undated.watch(secs(10)).generation, Unknown);
+}
+
+#[test]
+fn no_refusal_and_no_set_to_be_refused_teach_nothing() {
+    let mut quiet = refused_at_start(0, 30, |_, _| {});
+    assert_eq!(quiet.watch(secs(20)).generation, Unknown, "nobody has tried yet");
+    let mut disabled = refused_at_start(3, 30, |manager, _| {
+        for set in &mut manager.sets {
+            set.enabled = Enablement::Disabled;
+        }
+    });
+    let fleet = disabled.watch(secs(20));
+    assert_eq!((fleet.generation, diagnoses(&fleet)), (Unknown, vec![Diagnosis::Disabled; 2]));
+}
+
+#[test]
+fn fewer_refusals_than_sets_that_stand_still_are_a_build_that_gives_up() {
+    let mut one = refused_at_start(1, 30, |_, _| {});
+    assert_eq!(one.watch(secs(10)).generation, GivesUp);
+    let mut as_many = refused_at_start(2, 30, |_, _| {});
+    assert_eq!(as_many.watch(secs(10)).generation, GivesUp, "each was tried once");
+    let mut more = refused_at_start(3, 30, |_, _| {});
+    assert_eq!(more.look().generation, Retries, "one was tried twice");
+}
+
+#[test]
+fn a_build_that_retries_gets_the_time_to_do_so() {
+    let mut young = refused_at_start(2, 1, |_, _| {});
+    assert_eq!(young.watch(secs(8)).generation, Unknown, "9 s old; the refusals have stood still for 8 s");
+    assert_eq!(young.after(secs(1)).look().generation, GivesUp, "10 s old");
+    let mut slow = Manager::healthy(3);
+    slow.restarts(secs(12));
+    for _ in 0..3 {
+        slow.is_refused();
+        assert_eq!(slow.look().generation, Unknown, "the first starts are still being made");
+        slow.after(secs(5));
+    }
+    assert_eq!(slow.after(secs(1)).look().generation, GivesUp, "none for 6 s");
+}

@@ -1,0 +1,246 @@
+//! The manager's run and how the one before ended, its endpoints, and faults at GitHub: at their edges.
+
+use super::super::LOOP_WINDOW;
+use super::super::testing::*;
+use super::session_of;
+use crate::model::log_fact::LogEvent;
+use crate::model::session::{LedgerSession, OpenedBy, SessionEnd};
+use crate::model::{
+    EndpointName, EndpointState, FailureKind, Incarnation, ManagerState, Owner, Quota, RestartKind, Span, Wall,
+};
+
+// --- its run ---
+
+#[test]
+fn a_log_only_ever_moves_the_run_on() {
+    let mut manager = Manager::healthy(1);
+    let run = manager.look().incarnation;
+    manager.run = None;
+    manager.logs(Span::hours(2), LogEvent::ManagerStarted);
+    let fleet = manager.after(secs(2)).look();
+    assert_eq!((fleet.incarnation, fleet.restarts), (run, 0), "the log has not seen the latest start");
+    manager.logs(secs(1), LogEvent::ManagerStarted);
+    let fleet = manager.look();
+    assert_eq!((fleet.incarnation, fleet.restarts), (Some(Incarnation(manager.now.minus(secs(1)))), 1));
+}
+
+#[test]
+fn where_nobody_tells_a_start_only_a_refused_connection_ends_a_run() {
+    for (kind, state) in [(FailureKind::Connect, ManagerState::Restarted), (FailureKind::Timeout, ManagerState::Up)] {
+        let mut manager = Manager::healthy(1);
+        (manager.run, manager.metrics) = (None, false);
+        manager.watch(secs(30));
+        manager.fails = Some(kind);
+        manager.after(secs(2)).look();
+        manager.fails = None;
+        assert_eq!(manager.after(secs(2)).look().manager, state, "{kind}");
+    }
+}
+
+#[test]
+fn any_counter_that_goes_backwards_is_another_run() {
+    let changes: [fn(&mut Manager); 5] = [
+        |_| {},
+        |manager| manager.counters.create -= 1,
+        |manager| manager.counters.poll -= 1,
+        |manager| manager.counters.delete -= 1,
+        |manager| manager.counters.create_errors -= 1,
+    ];
+    for (n, change) in changes.into_iter().enumerate() {
+        let mut manager = Manager::healthy(2);
+        manager.run = None;
+        manager.is_refused();
+        manager.closes();
+        manager.polling = 0;
+        manager.watch(secs(10));
+        change(&mut manager);
+        let expected = if n == 0 { ManagerState::Up } else { ManagerState::Restarted };
+        assert_eq!(manager.after(secs(2)).look().manager, expected, "{n}");
+    }
+}
+
+#[test]
+fn restarts_are_counted_over_their_window_and_not_kept_for_ever() {
+    let mut manager = Manager::healthy(1);
+    manager.look();
+    for expected in 1..=2 {
+        manager.after(Span::mins(1)).restarts(secs(10));
+        assert_eq!(manager.look().restarts, expected);
+    }
+    manager.after(LOOP_WINDOW.minus(Span::mins(1)).minus(Span::millis(1)));
+    assert_eq!(manager.look().restarts, 2);
+    assert_eq!(manager.after(Span::millis(1)).look().restarts, 1, "the first is as old as the window");
+    for _ in 0..40 {
+        manager.after(secs(20)).restarts(secs(10));
+        manager.look();
+    }
+    assert_eq!(manager.memory.restarts.len(), 32);
+}
+
+#[test]
+fn a_manager_has_settled_at_the_very_end_of_its_settle_time() {
+    let mut manager = Manager::healthy(1);
+    manager.restarts(manager.policy.settle.minus(Span::millis(1)));
+    assert_eq!(manager.look().manager, ManagerState::Restarted);
+    assert_eq!(manager.after(Span::millis(1)).look().manager, ManagerState::Up);
+}
+
+// --- how the run before ended ---
+
+/// How it is told to have ended, so long after the new run began.
+fn ended(age: u64, change: impl FnOnce(&mut Manager, Incarnation)) -> Option<RestartKind> {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    manager.after(secs(age)).restarts(secs(age));
+    let run = manager.run.unwrap();
+    change(&mut manager, run);
+    manager.look().restart.map(|(kind, _)| kind)
+}
+
+const CRASH: Option<RestartKind> = Some(RestartKind::Crash);
+const CLEAN: Option<RestartKind> = Some(RestartKind::Clean);
+
+#[test]
+fn a_quiet_start_is_called_clean_once_a_refusal_would_have_shown() {
+    assert_eq!(ended(14, |_, _| {}), None);
+    assert_eq!(ended(15, |_, _| {}), CLEAN);
+    assert_eq!(ended(60, |manager, _| manager.is_refused()), CRASH);
+}
+
+#[test]
+fn only_a_living_session_of_an_earlier_run_was_left_behind() {
+    let ledger = |change: fn(LedgerSession, Incarnation) -> LedgerSession| {
+        ended(5, |manager, run| {
+            let old = session_of(OpenedBy::Manager(Incarnation(START.minus(Span::hours(1)))), START);
+            manager.ledger.push(change(old, run));
+        })
+    };
+    assert_eq!(ledger(|session, _| session), CRASH);
+    assert_eq!(ledger(|session, run| LedgerSession { opened_by: OpenedBy::Manager(run), ..session }), None);
+    assert_eq!(ledger(|session, _| LedgerSession { ended: Some((START, SessionEnd::Closed)), ..session }), None);
+    assert_eq!(ledger(|session, _| LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..session }), None);
+}
+
+#[test]
+fn a_panic_or_a_conflict_in_the_log_is_a_crash() {
+    let panicked = |before: u64| ended(5, |manager, _| manager.logs(secs(5 + before), LogEvent::Panic));
+    assert_eq!(panicked(60), CRASH);
+    assert_eq!(panicked(600), CRASH);
+    assert_eq!(panicked(601), None, "that was another end");
+    let conflict = || LogEvent::Conflict { set: by_manager(1), owner: None, gave_up: false };
+    assert_eq!(ended(5, |manager, _| manager.logs(secs(1), conflict())), CRASH);
+}
+
+#[test]
+fn a_goodbye_belongs_to_the_end_that_it_was_said_at() {
+    let stopped = |before: u64| ended(5, |manager, _| manager.logs(secs(5 + before), LogEvent::ManagerStopping));
+    assert_eq!(stopped(1), CLEAN);
+    assert_eq!(stopped(600), CLEAN);
+    assert_eq!(stopped(601), None, "that was another end");
+    assert_eq!(ended(5, |manager, _| manager.logs(secs(1), LogEvent::ManagerStopping)), None, "the new run's own");
+}
+
+// --- its endpoints ---
+
+#[test]
+fn one_limited_answer_or_a_missing_right_is_no_limit_of_the_endpoint() {
+    let name = EndpointName::new("github.com");
+    for (first, second) in
+        [(Some(FailureKind::RateLimited), None), (Some(FailureKind::Forbidden), Some(FailureKind::Forbidden))]
+    {
+        let mut manager = Manager::healthy(1);
+        manager.listed_for("acme", first.map_or(Ok(forge_sets([1])), Err));
+        manager.listed_for("beta", second.map_or(Ok(Vec::new()), Err));
+        assert_eq!(manager.look().endpoints.get(&name), Some(&EndpointState::Up), "{first:?} {second:?}");
+    }
+}
+
+#[test]
+fn a_quota_is_used_up_when_no_credential_of_the_endpoint_has_any_left_in_this_window() {
+    let quota = |endpoint: &str, limit, remaining, reset: Option<u64>| Quota {
+        credential: "app".to_owned(),
+        endpoint: EndpointName::new(endpoint),
+        limit,
+        remaining,
+        reset: reset.map(|seconds| START.plus(secs(seconds))),
+    };
+    let ours = |remaining, reset| quota("github.com", 5000, remaining, reset);
+    let cases = [
+        (vec![ours(0, Some(60))], true),
+        (vec![ours(0, Some(60)), ours(0, Some(1))], true),
+        (vec![ours(1, Some(60))], false),
+        (vec![ours(0, Some(60)), ours(1, Some(60))], false),
+        (vec![ours(0, Some(0))], false),
+        (vec![ours(0, None)], false),
+        (vec![quota("github.com", 0, 0, Some(60))], false),
+        (vec![quota("ghes", 5000, 0, Some(60))], false),
+        (vec![ours(0, Some(60)), quota("ghes", 5000, 9, Some(60))], true),
+        (vec![], false),
+    ];
+    for (quotas, used_up) in cases {
+        let mut manager = Manager::healthy(1);
+        manager.quotas = quotas;
+        let state = manager.look().endpoints.get(&EndpointName::new("github.com")).copied();
+        assert_eq!(state, used_up.then_some(EndpointState::Limited), "{:?}", manager.quotas);
+    }
+}
+
+#[test]
+fn a_failed_pulse_is_over_when_the_next_ones_would_have_failed_too() {
+    let mut manager = Manager::healthy(1);
+    manager.look();
+    manager.counters.rate_limit_errors += 1;
+    manager.after(secs(15)).look();
+    assert!(!manager.after(secs(44)).look().endpoints.is_empty());
+    assert!(manager.after(secs(1)).look().endpoints.is_empty());
+}
+
+// --- faults at GitHub ---
+
+#[test]
+fn two_entities_that_cannot_be_asked_are_a_fault_at_github_and_one_is_not() {
+    for (second, fault) in [(Err(FailureKind::Server), true), (Ok(Vec::new()), false)] {
+        let mut manager = Manager::healthy(1);
+        manager.listed_for("acme", Err(FailureKind::Timeout));
+        manager.listed_for("beta", second);
+        assert_eq!(manager.look().fault_at_forge, fault);
+    }
+}
+
+/// Sets of two entities, both refused by the log since so long ago, in a run that began so long ago.
+fn conflicting(age: u64, since: u64, owner: Option<&Owner>, change: impl FnOnce(&mut Manager)) -> bool {
+    let mut manager = Manager::healthy(2);
+    manager.sets[1] = scale_set(2, "beta");
+    manager.run = Some(Incarnation(manager.now.minus(secs(age))));
+    for ago in [since, 1] {
+        for set in [1, 2] {
+            let what = LogEvent::Conflict { set: by_manager(set), owner: owner.cloned(), gave_up: false };
+            manager.logs(secs(ago), what);
+        }
+    }
+    change(&mut manager);
+    manager.look().fault_at_forge
+}
+
+#[test]
+fn conflicts_are_githubs_fault_unless_a_restart_an_owner_or_a_change_explains_them() {
+    let changed_at = |ago: u64| {
+        move |manager: &mut Manager| {
+            let at: Option<Wall> = Some(manager.now.minus(secs(ago)));
+            for set in &mut manager.sets {
+                set.updated_at = at;
+            }
+        }
+    };
+    let stranger = Owner::new("garm-somebody-else");
+    assert!(conflicting(3600, 99, None, |_| {}));
+    assert!(conflicting(3600, 99, Some(&ours()), |_| {}));
+    assert!(!conflicting(3600, 99, Some(&stranger), |_| {}), "another manager holds them");
+    assert!(conflicting(400, 99, None, |_| {}));
+    assert!(!conflicting(400, 100, None, |_| {}), "five minutes after the start: the last stale session may end now");
+    assert!(!conflicting(3600, 99, None, changed_at(100)), "changed just before: their workers came to it late");
+    assert!(!conflicting(3600, 99, None, changed_at(219)));
+    assert!(conflicting(3600, 99, None, changed_at(220)));
+    assert!(!conflicting(3600, 250, None, changed_at(130)));
+    assert!(conflicting(3600, 250, None, changed_at(129)), "changed when they had long been refused");
+}
