@@ -14,7 +14,7 @@ pub(super) fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[S
     let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
     let now = picture.fleet.at.wall;
     let manager_words = match manager {
-        ManagerState::Down => Some(away("GARM refuses connections", sets, now)),
+        ManagerState::Down => Some(away("GARM does not answer: connections have been refused", sets, now)),
         ManagerState::Unreachable => {
             let kind = picture.sweep.scale_sets.failure().map(|failure| format!(" ({})", failure.kind));
             Some(away(&format!("GARM cannot be asked{}", kind.unwrap_or_default()), sets, now))
@@ -223,9 +223,9 @@ mod tests {
         let leave = serde_json::json!({"decision": "leave"});
         let sets = [set("a", "unknown", &leave, None), set("b", "unknown", &leave, None)];
         assert_eq!(
-            away("GARM refuses connections", &sets, Wall(90_000)),
-            "GARM refuses connections since 00:00:00 (1 min 30 s); its 2 sets cannot be judged, and nothing is done until \
-             it answers; see `scaleset-medic doctor`"
+            away("GARM does not answer: connections have been refused", &sets, Wall(90_000)),
+            "GARM does not answer: connections have been refused since 00:00:00 (1 min 30 s); its 2 sets cannot be judged, \
+             and nothing is done until it answers; see `scaleset-medic doctor`"
         );
         assert!(away("GARM cannot be asked", &[], Wall(0)).contains("none of its sets is known"));
     }
