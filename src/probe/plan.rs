@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn many_lists_leave_room_for_treatments_and_are_never_asked_for_less_than_while_calm() {
         let (interval, asked) = (Span::secs(15), Asked { broker: Some(Mono(0)), ..Asked::default() });
-        let due_at = |lists, second| due(&asked, lists, Urgency::Alert, interval, Mono(second * 1000)).broker;
+        let due_at = |lists, second: u64| due(&asked, lists, Urgency::Alert, interval, Mono(second * 1000)).broker;
         for (lists, first) in [(0, 15), (15, 15), (50, 50), (500, 60), (usize::MAX, 60)] {
             assert!(!due_at(lists, first - 1) && due_at(lists, first), "{lists} lists");
         }
