@@ -41,6 +41,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+use crate::model::along::Along;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName,
@@ -131,8 +132,12 @@ pub enum Footing {
 #[must_use]
 pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
     let records = Records::of(input);
-    let prescribed: Vec<(&Finding, Outlook)> =
-        input.findings.values().map(|finding| (finding, outlook(input, &records, finding))).collect();
+    let mut sets = Along::of(input.sets);
+    let prescribed: Vec<(&Finding, Outlook)> = input
+        .findings
+        .values()
+        .map(|finding| (finding, outlook(input, &records, finding, sets.at(&finding.set))))
+        .collect();
     let mut sweeping = sweeping(input, &prescribed);
     prescribed
         .into_iter()
@@ -156,11 +161,11 @@ enum Outlook<'a> {
     Wants(Remedy, &'a ScaleSet),
 }
 
-fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> Outlook<'a> {
+fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding, set: Option<&'a ScaleSet>) -> Outlook<'a> {
     if let Some(open) = records.rows(finding.set).iter().rev().find(|row| !row.step.is_closed()) {
         return Outlook::Settled(Decision::Treating { treatment: open.id });
     }
-    let Some(set) = input.sets.get(&finding.set) else {
+    let Some(set) = set else {
         return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
     };
     let unseen = matches!(input.manager, ManagerState::Down | ManagerState::Unreachable);
@@ -168,10 +173,10 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
         // It is the manager that needs somebody, and its state says so.
         return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
     }
-    let covered = input.can_probe_sessions.contains(&set.id) && set.has_place();
     // Nothing is ever done to a set that is well: for it the proof is not sought.
     let well = matches!(finding.diagnosis, Diagnosis::Listening | Diagnosis::Disabled);
-    let proof = if covered && !well { records.proof(input, set) } else { None };
+    let covered = !well && input.can_probe_sessions.contains(&set.id) && set.has_place();
+    let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {
         finding,
         set,

@@ -221,21 +221,18 @@ pub(super) fn endpoints(
     memory: &Memory,
 ) -> BTreeMap<EndpointName, EndpointState> {
     let now = sweep.at.wall;
-    let mut endpoints = BTreeMap::new();
-    let names = sets.values().filter_map(|set| set.endpoint.as_ref()).map(|endpoint| endpoint.name.clone());
-    for name in names.chain(sweep.broker.keys().map(|entity| entity.endpoint.clone())) {
-        if endpoints.contains_key(&name) {
-            continue;
-        }
-        if let Some(state) = asked_state(sweep, &name) {
-            endpoints.insert(name, state);
-        } else if quota_used_up(sweep, &name, now) {
-            endpoints.insert(name, EndpointState::Limited);
-        } else if pulse_fails(memory, now) {
-            endpoints.insert(name, EndpointState::Degraded);
-        }
-    }
-    endpoints
+    let names = sets.values().filter_map(|set| set.endpoint.as_ref()).map(|endpoint| &endpoint.name);
+    let names: BTreeSet<&EndpointName> = names.chain(sweep.broker.keys().map(|entity| &entity.endpoint)).collect();
+    let state = |name: &EndpointName| {
+        asked_state(sweep, name).or_else(|| {
+            if quota_used_up(sweep, name, now) {
+                Some(EndpointState::Limited)
+            } else {
+                pulse_fails(memory, now).then_some(EndpointState::Degraded)
+            }
+        })
+    };
+    names.into_iter().filter_map(|name| Some((name.clone(), state(name)?))).collect()
 }
 
 fn asked_state(sweep: &Sweep, name: &EndpointName) -> Option<EndpointState> {

@@ -48,6 +48,7 @@ mod testing;
 mod tests;
 
 use crate::decide::policy::Policy;
+use crate::model::along::Along;
 use crate::model::session::LedgerSession;
 use crate::model::{
     Confidence, Diagnosis, Enablement, EndpointName, EndpointState, EntityKind, Evidence, Fact, FailureKind, Finding,
@@ -142,6 +143,7 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
         memory.owner = Some(Owner::of_garm(&controller.id));
     }
     let sets = known_sets(memory, sweep);
+    note_new_sets(memory, &sets, sweep.at.wall);
     let state = manager::state(sweep, memory, policy);
     let mut fleet = Fleet {
         at: sweep.at,
@@ -176,8 +178,8 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
 /// that have not changed.
 fn known_sets(memory: &mut Memory, sweep: &Sweep) -> Arc<BTreeMap<ScaleSetId, ScaleSet>> {
     let Some(seen) = sweep.scale_sets.known() else { return Arc::clone(&memory.last_sets) };
-    let is_known = |set: &ScaleSet| memory.last_sets.get(&set.id).is_some_and(|known| is_same(known, set));
-    if seen.len() != memory.last_sets.len() || !seen.iter().all(is_known) {
+    let as_known = seen.iter().zip(memory.last_sets.values()).all(|(set, known)| is_same(known, set));
+    if seen.len() != memory.last_sets.len() || !as_known {
         let ids: BTreeSet<ScaleSetId> = seen.iter().map(|set| set.id).collect();
         let last = Arc::make_mut(&mut memory.last_sets);
         last.retain(|id, _| ids.contains(id));
@@ -197,6 +199,13 @@ fn known_sets(memory: &mut Memory, sweep: &Sweep) -> Arc<BTreeMap<ScaleSetId, Sc
         }
     }
     Arc::clone(&memory.last_sets)
+}
+
+/// Gives every set its place in memory, so that what follows finds it there.
+fn note_new_sets(memory: &mut Memory, sets: &BTreeMap<ScaleSetId, ScaleSet>, now: Wall) {
+    let mut known = Along::of(&memory.sets);
+    let new: Vec<ScaleSetId> = sets.keys().copied().filter(|id| known.at(id).is_none()).collect();
+    memory.sets.extend(new.into_iter().map(|id| (id, SetMemory::fresh(now))));
 }
 
 /// Whether what is seen of a set says nothing new. A field that is added to the set is added here, says the compiler.
@@ -290,7 +299,9 @@ fn judge(
     fleet: &Fleet,
 ) -> Vec<(ScaleSetId, Found)> {
     let now = sweep.at.wall;
-    let given_up = fleet.sets.values().filter(|set| has_given_up(memory, set)).count();
+    let mut known = Along::of(&memory.sets);
+    let given_up = fleet.sets.values().filter(|set| known.at(&set.id).is_some_and(|known| has_given_up(known, set)));
+    let given_up = given_up.count();
     let troubled = fleet.endpoints.values().any(|state| *state != EndpointState::Up);
     let cause_gone = !troubled && !manager::pulse_fails(memory, now);
     let began = manager::began(memory);
@@ -315,8 +326,9 @@ fn judge(
     };
     let mut found = Vec::with_capacity(fleet.sets.len());
     let mut candidates: BTreeMap<EntityKind, Vec<&ScaleSet>> = BTreeMap::new();
+    let mut known = Along::of(&mut *remembered);
     for set in fleet.sets.values() {
-        let known = remembered.entry(set.id).or_insert_with(|| SetMemory::fresh(now));
+        let Some(known) = known.at(&set.id) else { continue };
         note_revision(known, set, now);
         let own = rules::own_evidence(&scene, set, known);
         let kind = candidate_kind(set);
@@ -344,8 +356,10 @@ fn judge(
     }
     found.append(&mut counted);
     found.sort_unstable_by_key(|(id, _)| *id);
+    let (mut sets, mut known) = (Along::of(&*fleet.sets), Along::of(remembered));
     for (id, found) in &mut found {
-        let (Some(set), Some(known)) = (fleet.sets.get(id), remembered.get_mut(id)) else { continue };
+        let id = &*id;
+        let (Some(set), Some(known)) = (sets.at(id), known.at(id)) else { continue };
         add_what_else_is_seen(&scene, set, known, found);
     }
     found
@@ -388,12 +402,9 @@ fn note_revision(known: &mut SetMemory, set: &ScaleSet, now: Wall) {
 }
 
 /// Whether the set was found to be given up, and nothing of it has changed since.
-fn has_given_up(memory: &Memory, set: &ScaleSet) -> bool {
-    memory
-        .sets
-        .get(&set.id)
-        .and_then(|known| known.verdict.as_ref())
-        .is_some_and(|verdict| verdict.diagnosis != Diagnosis::Listening && verdict.revision == set.revision)
+fn has_given_up(known: &SetMemory, set: &ScaleSet) -> bool {
+    let verdict = known.verdict.as_ref();
+    verdict.is_some_and(|verdict| verdict.diagnosis != Diagnosis::Listening && verdict.revision == set.revision)
 }
 
 /// The sets with a session of an earlier run in the ledger, and the first such run that it names.
@@ -419,8 +430,11 @@ fn not_created(now: Wall) -> Found {
 /// Holds what was found against what was known, and makes the findings.
 fn remember(memory: &mut Memory, found: Vec<(ScaleSetId, Found)>, policy: &Policy, fleet: &mut Fleet) {
     let now = fleet.at.wall;
+    let sets = Arc::clone(&fleet.sets);
+    let (mut seen, mut known) = (Along::of(&*sets), Along::of(&mut memory.sets));
+    let mut findings = Vec::with_capacity(found.len());
     for (id, mut found) in found {
-        let set = memory.sets.entry(id).or_insert_with(|| SetMemory::fresh(now));
+        let Some(set) = known.at(&id) else { continue };
         note_conflict(set, &mut found, policy, now);
         let same = set.seen > 0 && set.diagnosis == found.diagnosis;
         set.seen = if same { set.seen.saturating_add(1) } else { 1 };
@@ -454,7 +468,7 @@ fn remember(memory: &mut Memory, found: Vec<(ScaleSetId, Found)>, policy: &Polic
                 set.ill_since.get_or_insert(first_ill(&found, now));
             }
         }
-        note_verdict(set, &found, fleet.sets.get(&id), now);
+        note_verdict(set, &found, seen.at(&id), now);
         let hidden = match found.diagnosis {
             Diagnosis::Settling => true,
             Diagnosis::Listening => found.confidence == Confidence::Weak,
@@ -475,7 +489,7 @@ fn remember(memory: &mut Memory, found: Vec<(ScaleSetId, Found)>, policy: &Polic
             | Diagnosis::Unknown => false,
         };
         let shown = if hidden { None } else { set.ill_since };
-        fleet.findings.insert(
+        findings.push((
             id,
             Finding {
                 set: id,
@@ -487,8 +501,9 @@ fn remember(memory: &mut Memory, found: Vec<(ScaleSetId, Found)>, policy: &Polic
                 seen: set.seen,
                 worker: found.worker,
             },
-        );
+        ));
     }
+    fleet.findings = findings.into_iter().collect();
 }
 
 /// Measures the unbroken run of conflicts; one that no stale session can explain has another holder. Not to see, or a

@@ -5,6 +5,7 @@
 //! enum has `ALL` and `as_str`, which are the only source of label values in logs and metrics.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
+pub(crate) mod along;
 pub mod closed;
 pub mod decision;
 pub mod diagnosis;
