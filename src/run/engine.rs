@@ -234,7 +234,8 @@ impl Engine {
         self.remember();
         self.prune(may_act);
         self.urgency = urgency(&fleet, &open);
-        self.patient = self.patience.is_spent(&fleet, !open.is_empty());
+        let diagnoses = fleet.findings.iter().map(|(set, finding)| (*set, finding.diagnosis)).collect();
+        self.patient = self.patience.is_spent((fleet.manager, diagnoses), !open.is_empty(), fleet.at.mono);
 
         let took = self.parts.clock.now().mono.since(began.mono);
         self.parts.metrics.swept(&self.parts.name, took, sweep.scale_sets.known().is_some());

