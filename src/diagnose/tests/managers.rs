@@ -25,6 +25,15 @@ fn a_log_only_ever_moves_the_run_on() {
 }
 
 #[test]
+fn a_start_date_that_moves_back_is_another_run_and_no_restart() {
+    let mut manager = Manager::healthy(1);
+    manager.look();
+    manager.run = Some(Incarnation(START.minus(Span::hours(2))));
+    let fleet = manager.after(secs(2)).look();
+    assert_eq!((fleet.incarnation, fleet.restarts, fleet.restart), (manager.run, 0, None));
+}
+
+#[test]
 fn where_nobody_tells_a_start_only_a_refused_connection_ends_a_run() {
     for (kind, state) in [(FailureKind::Connect, ManagerState::Restarted), (FailureKind::Timeout, ManagerState::Up)] {
         let mut manager = Manager::healthy(1);
