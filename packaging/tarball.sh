@@ -2,7 +2,7 @@
 # Makes target/scaleset-medic-VERSION-TARGET.tar.gz: the binary without the lab, its manual page and completions, the
 # systemd units, an example configuration, the licence. The same commit and toolchain give the same bytes.
 #
-# The binary needs glibc and libgcc and nothing else; TLS, SQLite and the HTTP stack are in it. The archive's name says
+# The binary is not static: it needs glibc and libgcc and nothing else; TLS, SQLite and the HTTP stack are in it. The archive's name says
 # from which glibc on.
 #   packaging/tarball.sh [BINARY]     BINARY: an already built one
 set -euo pipefail

@@ -315,13 +315,13 @@ impl Stage {
                     refuse_below = None;
                     Order::RefuseUpdates
                 }
-                order = orders.recv(), if is_open => match order {
-                    Some(order) => order,
-                    None => {
+                order = orders.recv(), if is_open => {
+                    let Some(order) = order else {
                         is_open = false;
                         continue;
-                    }
-                },
+                    };
+                    order
+                }
                 else => return std::future::pending().await,
             };
             match order {
