@@ -11,11 +11,10 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use scaleset_medic::decide::policy::Policy;
 use scaleset_medic::lab::garm::{Generation, LogFormat, LogLevel};
 use scaleset_medic::lab::world::MEDIC_TOKEN;
-use scaleset_medic::model::{Decision, Guard, Remedy, SessionId, Span, Step, Treatment};
+use scaleset_medic::model::{Decision, Guard, Span};
 use scaleset_medic::run::replay::{Extent, Replayed, Rules, parse, replay};
 use scaleset_medic::run::scene::{Body, Look, Looked, Recorder};
-use scaleset_medic::store::{HistoryFilter, Store};
-use scaleset_medic::treat::ports::Journal as _;
+use scaleset_medic::store::Store;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
@@ -80,35 +79,6 @@ async fn hours_of_health_record_nothing_and_secrets_are_in_no_scene() {
     for line in &after {
         assert!(!line.contains(&password) && !line.contains(MEDIC_TOKEN) && !line.contains("Bearer"), "{line}");
     }
-}
-
-/// What the end of a process settles is told too.
-#[tokio::test(start_paused = true)]
-async fn a_treatment_that_is_ended_at_shutdown_is_in_the_history() {
-    let mut bench = incident().await;
-    let scene = parse(bench.scenes().last().unwrap()).unwrap().unwrap();
-    let Body::Whole { input, .. } = scene.body else { panic!("not whole") };
-    let set = input.sets.values().next().unwrap();
-    let at = bench.clock.now().wall;
-    let session = SessionId::new("00000000-0000-0000-0000-000000000001");
-    let probe = Treatment {
-        set: set.id,
-        place: set.place(),
-        remedy: Remedy::SessionProbe,
-        opened: at,
-        step: Step::ProbeOpened { session, attempts: 0, not_before: at },
-        step_at: at,
-        ..bench.closed[0].clone()
-    };
-    let store = bench.store.for_manager(bench.engine.name());
-    store.open(probe).unwrap();
-    assert_eq!(bench.engine.settle().await.unwrap(), []);
-    assert_eq!(store.unfinished().unwrap(), []);
-    let all = store.history(HistoryFilter { set: Some(set.id), since: at, limit: 100 }).unwrap();
-    let told: Vec<_> = all.iter().map(|event| (event.kind.as_str(), &event.detail)).collect();
-    let [("act", act), ("treatment", end)] = told.as_slice() else { panic!("{told:?}") };
-    assert_eq!((&act["request"], &act["answer"]), (&json!("delete_own_session"), &json!("done")));
-    assert_eq!((&act["outcome"], &end["step"]["outcome"]), (&json!("unheld"), &json!("unheld")));
 }
 
 /// A recording of an earlier release stays readable as long as its form has this number; one line acts, one leaves alone.
