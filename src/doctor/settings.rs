@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_pause_that_may_be_forgotten_is_told_with_its_author() {
         let (author, reason) = ("ann".to_owned(), "migration".to_owned());
-        let scope = PauseScope::Manager { manager: crate::model::ManagerName::new("garm") };
+        let scope = PauseScope::Manager { manager: ManagerName::new("garm") };
         let pause = Pause { id: PauseId(1), scope, reason, author, created: NOW, expires: None };
         let store = StoreFacts::Readable { live_sessions: 0, open_treatments: 0, pauses: vec![pause], holder: None };
         let found = answer(&findings(&Facts { store, ..healthy() }), Check::Pauses);
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_set_that_we_left_disabled_fails_with_the_managers_answer() {
         let step = Step::Enabling { ours: Revision::new("r"), attempts: 11, not_before: NOW };
-        let row = crate::decide::testing::open(1, 3, NOW.minus(crate::model::Span::mins(4)), step);
+        let row = crate::decide::testing::open(1, 3, NOW.minus(Span::mins(4)), step);
         let row = Treatment { refusal: Some("HTTP 500".to_owned()), ..row };
         let facts = Facts { left_disabled: vec![(ManagerName::new("garm"), row)], ..healthy() };
         let found = answer(&findings(&facts), Check::LeftDisabled);
