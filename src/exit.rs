@@ -205,8 +205,10 @@ fn of_manager(end: &ManagerEnd) -> ExitCode {
 /// well, whoever brought that about.
 #[must_use]
 pub const fn of_set(diagnosis: Diagnosis, treated: Treated) -> ExitCode {
+    if matches!(treated, Treated::LeftDisabled) {
+        return ExitCode::Unhealthy;
+    }
     match (diagnosis, treated) {
-        (_, Treated::LeftDisabled) => ExitCode::Unhealthy,
         (_, Treated::Open) | (Diagnosis::DisabledByMedic, _) => ExitCode::Unverified,
         (Diagnosis::Listening | Diagnosis::Disabled | Diagnosis::Settling, _) => ExitCode::Well,
         (Diagnosis::Unknown, _) => ExitCode::Blind,
@@ -225,6 +227,7 @@ pub const fn of_set(diagnosis: Diagnosis, treated: Treated) -> ExitCode {
             | Diagnosis::Missing
             | Diagnosis::Unauthorized,
             Treated::No
+            | Treated::LeftDisabled
             | Treated::Closed(
                 Outcome::Recovered
                 | Outcome::SelfRecovered
