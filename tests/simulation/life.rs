@@ -124,6 +124,7 @@ impl Life {
             journal: Box::new(move || journal.unfinished().unwrap()),
             journal_changed: false.into(),
             disk_full: false.into(),
+            down: false.into(),
             medics: Mutex::default(),
             disturbed_until: Mutex::new(START.plus(GRACE)),
             hands_on: Mutex::default(),

@@ -31,6 +31,8 @@ pub(crate) struct Scene {
     pub(crate) journal: Box<dyn Fn() -> Vec<Treatment> + Send + Sync>,
     pub(crate) journal_changed: AtomicBool,
     pub(crate) disk_full: AtomicBool,
+    /// The manager was down at the last step.
+    pub(crate) down: AtomicBool,
     pub(crate) medics: Mutex<Vec<Arc<Mortal>>>,
     /// Until then nobody is blamed for being late.
     pub(crate) disturbed_until: Mutex<Wall>,
@@ -69,7 +71,8 @@ impl Scene {
         self.hub.with(|world, now| {
             let calm = self.is_calm(now);
             self.truth.lock().unwrap().look(world, calm, now);
-            if !world.garm(0).unwrap().is_running() {
+            let down = !world.garm(0).unwrap().is_running();
+            if !self.down.swap(down, Ordering::SeqCst) && down {
                 self.stirred.notify_one();
             }
         });
