@@ -225,7 +225,7 @@ fn source_text() -> String {
         }
     }
     let mut text = String::new();
-    for folder in ["src", "tests/it", "benches", "manifests"] {
+    for folder in ["src", "tests", "benches", "manifests"] {
         walk(&root().join(folder), &mut text);
     }
     text
