@@ -41,12 +41,8 @@ pub(super) fn incarnation(sweep: &Sweep, memory: &Memory) -> Option<Incarnation>
     // A log may have missed a start that the metrics showed: it only ever moves the run on.
     let by_log = || sweep.log.known().and_then(|log| log.run_started).map(Incarnation).max(memory.incarnation);
     let told = by_metrics.or_else(by_log);
-    let kept = memory.incarnation.filter(|known| told.is_none_or(|told| same_start(*known, told)));
+    let kept = memory.incarnation.filter(|known| told.is_none_or(|told| known.is_same_run(told)));
     kept.or(told)
-}
-
-fn same_start(a: Incarnation, b: Incarnation) -> bool {
-    a.0.since(b.0) <= MARGIN && b.0.since(a.0) <= MARGIN
 }
 
 /// Notes a new run: what was known of the old one says nothing any more.

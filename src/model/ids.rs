@@ -2,7 +2,7 @@
 //! is meant (GARM's logs use one attribute name for both; `reference/garm-api.md` §12).
 
 use super::closed::closed_enum;
-use super::time::Wall;
+use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 
 macro_rules! text_id {
@@ -78,11 +78,23 @@ impl Owner {
     }
 }
 
-/// One run of the manager's process, by its start time. Two scrapes of one process give the same
-/// value; a later value is a later process.
+/// One run of the manager's process, by its start time; a later value is a later process. Two scrapes of one process give
+/// nearly the same value ([`Self::is_same_run`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Incarnation(pub Wall);
+
+impl Incarnation {
+    /// One start that two sources tell, or one source twice, differs by up to this: the log's clock is not the kernel's,
+    /// and a start date read from the kernel's boot time wavers.
+    const MARGIN: Span = Span::secs(2);
+
+    /// Whether both dates are of one run.
+    #[must_use]
+    pub const fn is_same_run(self, other: Self) -> bool {
+        self.0.since(other.0).0 <= Self::MARGIN.0 && other.0.since(self.0).0 <= Self::MARGIN.0
+    }
+}
 
 closed_enum! {
     /// What a scale set belongs to.

@@ -59,7 +59,8 @@ pub(super) fn deleting(
                 .then(Effect::CheckIncarnation)
         }
         Input::Answer(Answer::Incarnation(Ok(run))) => {
-            if treatment.incarnation == Some(run) {
+            // The run that was decided for may be known by the log's date, which is not the metrics'.
+            if treatment.incarnation.is_some_and(|known| known.is_same_run(run)) {
                 ask(treatment, Effect::DeleteSession { session: session.clone() })
             } else {
                 close(treatment, Outcome::Yielded, now, OTHER_RUN)
@@ -146,7 +147,7 @@ fn is_hopeless(error: &WriteError, attempts: u32, now: Wall) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailureKind, ManagerState, ProbeFailure};
+    use crate::model::{FailureKind, Incarnation, ManagerState, ProbeFailure};
     use crate::treat::ports::WriteError;
     use crate::treat::testing::{
         NEXT_RUN, RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, rev, session,
@@ -212,6 +213,16 @@ mod tests {
         table.sees(&Seen::ill());
         assert_eq!(table.hears(RIGHT_RUN), None, "decided without knowing the run");
         assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_run_that_was_known_by_its_log_is_the_same_run_by_its_metrics() {
+        for off in [Span::ZERO, Span::millis(340), Span::secs(2)] {
+            let mut table = deleting();
+            table.treatment.incarnation = Some(Incarnation(RUN.0.minus(off)));
+            table.sees(&Seen::ill());
+            assert_eq!(table.hears(RIGHT_RUN), Some(Effect::DeleteSession { session: session() }), "{off}");
+        }
     }
 
     #[test]

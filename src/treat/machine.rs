@@ -223,7 +223,7 @@ pub(super) const fn failure(error: &WriteError) -> &ProbeFailure {
 
 /// Whether a pass saw another run of the manager than the one the treatment was decided in.
 pub(super) fn other_run(treatment: &Treatment, view: &View<'_>) -> bool {
-    matches!((treatment.incarnation, view.incarnation), (Some(then), Some(current)) if then != current)
+    matches!((treatment.incarnation, view.incarnation), (Some(then), Some(current)) if !then.is_same_run(current))
 }
 
 /// Whether the manager answers.
