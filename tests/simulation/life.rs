@@ -452,6 +452,13 @@ impl Life {
                 self.scene.violated("I9", format!("a secret is in {name}"));
             }
         }
+        // What is packed in the file cannot be read there.
+        let store = Store::open(&self.config.run.state_dir).unwrap().for_manager(&self.config.managers[0].name);
+        for id in store.scenes(Wall(0)).unwrap() {
+            if self.log.secret_in(store.scene(id).unwrap().unwrap_or_default().as_bytes()).is_some() {
+                self.scene.violated("I9", format!("a secret is in scene {id}"));
+            }
+        }
     }
 
     /// Reads the log, the status and the metrics for secrets.
