@@ -386,7 +386,8 @@ fn the_quota_is_the_managers_and_a_toggle_spends_none_of_ours() {
     let more = deletes.with(|w| w.quotas.values_mut().for_each(|quota| quota.remaining = 1001));
     assert!(matches!(more.first(), Decision::Act { .. }), "the reserve is untouched");
     let elsewhere = more.with(|w| {
-        w.quotas = BTreeMap::from([(EndpointName::new("ghes"), OwnQuota { remaining: 0, reserve: 1, reset: mins(90) })])
+        w.quotas =
+            BTreeMap::from([(EndpointName::new("ghes"), OwnQuota { remaining: 0, reserve: 1, reset: mins(90) })]);
     });
     assert!(matches!(elsewhere.first(), Decision::Act { .. }), "another credential's");
 }

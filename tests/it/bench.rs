@@ -35,7 +35,7 @@ pub(crate) struct Given {
     metrics: bool,
     debug_server: bool,
     github: bool,
-    log: bool,
+    pub(crate) log: bool,
     pub(crate) interval: &'static str,
 }
 
@@ -67,10 +67,6 @@ impl Given {
         self.log = true;
         self.fleet = self.fleet.each(|garm| (garm.log_level, garm.log_format) = (level, format));
         self
-    }
-    /// Whether it does.
-    pub(crate) fn logs(&self) -> bool {
-        self.log
     }
     pub(crate) fn without_metrics(mut self) -> Self {
         self.metrics = false;

@@ -135,6 +135,6 @@ impl Clock for MortalClock {
                 return;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

@@ -72,7 +72,7 @@ fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32], unlogged
     let (stale, start) = (dice.random_range(45..400), pick(dice, &[5, 5, 100, 400]));
     given.fleet.github.stale_lifetime = Span::secs(stale);
     given.interval = pick(dice, intervals);
-    let logs = given.logs();
+    let logs = given.log;
     given.fleet = given.fleet.each(|garm| {
         if !logs {
             garm.log_level = LogLevel::Warn;

@@ -413,7 +413,8 @@ impl Desk<'_> {
             Some(Outcome::Recovered) => Some(row.revived.unwrap_or(row.step_at)),
             Some(_) => None,
         });
-        let part = |sets: &usize| *sets as f64 <= self.policy.in_flight_share * self.world.sets.len() as f64;
+        let real = |sets: usize| f64::from(u32::try_from(sets).unwrap());
+        let part = |sets: &usize| real(*sets) <= self.policy.in_flight_share * real(self.world.sets.len());
         let share = (0..=self.world.sets.len()).rev().find(part).unwrap();
         alive.filter(|at| *at > last_bad).count().min(share).max(usize::try_from(self.policy.max_in_flight).unwrap())
     }

@@ -68,7 +68,7 @@ fn four_sets_of_which_two_at_once_when_two_have_shown_life() {
 fn ramp() -> System {
     let scenarios = vec![Scenario::AbandonedKnown, Scenario::AbandonedUnknown];
     let policy = Policy { in_flight_share: 0.5, ..medic::policy(1) };
-    System { policy, scenarios, ..System::of(4, 1, 1, 4) }
+    System { scenarios, policy, ..System::of(4, 1, 1, 4) }
 }
 
 #[test]
