@@ -12,6 +12,7 @@ use crate::run::look::{copy, look as look_around};
 use crate::store::Store;
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
+use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The longest document that is read: ten thousand sets take a tenth of it.
@@ -88,6 +89,12 @@ async fn look(config: &Config) -> Result<Status, Failure> {
         diagnostic(&format!(
             "what earlier medics have done, pauses and limits are not known in full: {error:#}; `scaleset-medic doctor` \
              says what is wrong\n"
+        ));
+    }
+    if std::io::stderr().is_terminal() {
+        let address = config.http.listen;
+        diagnostic(&format!(
+            "no medic answers at {address}: looking for up to {LOOK}, as counters must be read twice\n"
         ));
     }
     let engines = engines(config, &shared, &real_carrier)?;
