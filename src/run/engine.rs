@@ -123,7 +123,8 @@ pub struct Settled {
 /// What the store said at the beginning of a pass.
 #[derive(Clone, Default)]
 struct Records {
-    unfinished: Vec<Treatment>,
+    /// `None` when it cannot be read.
+    unfinished: Option<Vec<Treatment>>,
     history: Vec<Treatment>,
     ledger: Vec<LedgerSession>,
     /// Why some of it is missing. What is there may be relied upon.
@@ -199,19 +200,21 @@ impl Engine {
         let sweep = self.look().await;
         self.chronicle(&sweep);
         let records = self.read_records();
-        let before = records.unfinished.clone();
+        let readable = records.unfinished.is_some();
+        let unfinished = records.unfinished.unwrap_or_else(|| self.open.values().cloned().collect());
+        let before = unfinished.clone();
         let probes = report::probe_answers(&records.history);
-        let context = Context { treatments: &records.unfinished, probes: &probes, ledger: &records.ledger };
+        let context = Context { treatments: &unfinished, probes: &probes, ledger: &records.ledger };
         let fleet = diagnose::diagnose(&mut self.memory, &sweep, &context, &self.parts.policy);
 
         let mut treatments = match &lease {
-            Footing::Firm | Footing::StoreFailed { .. } if self.hands_tied => records.unfinished,
-            Footing::Firm => self.step_all(records.unfinished, &fleet, &records.ledger).await,
+            Footing::Firm | Footing::StoreFailed { .. } if self.hands_tied => unfinished,
+            Footing::Firm if readable => self.step_all(unfinished, &fleet, &records.ledger).await,
             Footing::LeaseOf { .. } => {
                 self.known.clear();
-                records.unfinished
+                unfinished
             }
-            Footing::StoreFailed { .. } => self.undo_all(records.unfinished, &fleet).await,
+            Footing::Firm | Footing::StoreFailed { .. } => self.undo_all(unfinished, &fleet).await,
         };
         let footing = match (lease, records.failed) {
             (Footing::Firm, Some(why)) => Footing::StoreFailed { why },
@@ -325,7 +328,7 @@ impl Engine {
             failed = Some(error.to_string());
         };
         let since = self.parts.clock.now().wall.minus(self.parts.policy.history());
-        let unfinished = self.parts.store.unfinished().inspect_err(|error| unreadable(error)).unwrap_or_default();
+        let unfinished = self.parts.store.unfinished().inspect_err(|error| unreadable(error)).ok();
         let history = self.parts.store.since(since).inspect_err(|error| unreadable(error)).unwrap_or_default();
         // Without a readable ledger nothing is provably stale: no deletion, everything else goes on.
         let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error));

@@ -126,6 +126,15 @@ pub(crate) struct Bench {
 impl Bench {
     /// A world whose managers have just been started.
     pub(crate) async fn new(given: &Given) -> Self {
+        Self::with_store(given, |_| Store::in_memory().unwrap()).await
+    }
+
+    /// The same with the store in a file, which can be [damaged](Self::damage).
+    pub(crate) async fn on_disk(given: &Given) -> Self {
+        Self::with_store(given, |dir| Store::open(dir).unwrap()).await
+    }
+
+    async fn with_store(given: &Given, open: impl FnOnce(&std::path::Path) -> Store) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
         let mut world = World::new(&given.fleet, START);
         world.start(0, START);
@@ -133,7 +142,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         hub.log_to_file(DoorId::Manager(0), &log_file(dir.path())).unwrap();
         let config = given.config(dir.path());
-        let store = Store::in_memory().unwrap();
+        let store = open(&dir.path().join("state"));
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], given.mode).unwrap());
         let mut engine = engine(&config, &hub, &store, &clock, &metrics);
         let background = engine.take_background().into_iter().collect();
@@ -153,6 +162,12 @@ impl Bench {
             config,
             _dir: dir,
         }
+    }
+
+    /// Somebody else writes to the store's file.
+    pub(crate) fn damage(&self, sql: &str) {
+        let file = rusqlite::Connection::open(self.store.path()).unwrap();
+        assert_eq!(file.execute(sql, []).unwrap(), 1, "{sql}");
     }
 
     /// The medic dies and is started again, with its store.

@@ -148,6 +148,40 @@ async fn a_medic_that_dies_in_the_middle_leaves_no_set_disabled() {
     assert_eq!(bench.listening(), (3, 3));
 }
 
+/// Stuck, and the first set is disabled by us; the others wait for it.
+async fn in_the_middle_of_a_toggle() -> Bench {
+    let mut bench = Bench::on_disk(&Given::of(Generation::PreFix, 3)).await;
+    bench.run(Span::mins(1)).await;
+    bench.crash_and_restart(Span::secs(1)).await;
+    bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
+    assert_eq!((bench.listening(), bench.writes()), ((0, 2), 1));
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_cannot_be_read_begins_nothing_and_ends_what_is_under_way() {
+    let mut bench = in_the_middle_of_a_toggle().await;
+    bench.damage(
+        "INSERT INTO treatments (manager, set_id, opened, closed, outcome, is_intent, body)
+         SELECT manager, 99, opened, opened, 'recovered', 0, '{\"of\": \"a later release\"}' FROM treatments",
+    );
+    bench.run(Span::mins(5)).await;
+    assert_eq!((bench.listening(), bench.writes()), ((1, 3), 2), "one set is treated, and no other");
+    let held = format!("{:?}", bench.status.as_ref().unwrap().sets[1].decision);
+    assert!(held.contains("guard: Store") && held.contains("holds JSON that does not parse"), "{held}");
+    bench.damage("DELETE FROM treatments WHERE set_id = 99");
+    bench.run(Span::mins(5)).await;
+    assert_eq!(bench.listening(), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_treatment_that_cannot_be_read_is_undone_from_memory() {
+    let mut bench = in_the_middle_of_a_toggle().await;
+    bench.damage("UPDATE treatments SET body = '{' WHERE closed IS NULL");
+    bench.run(Span::mins(1)).await;
+    assert_eq!(bench.listening().1, 3, "no set is left disabled");
+}
+
 #[tokio::test(start_paused = true)]
 async fn lost_answers_are_settled_by_reading() {
     for lost in [LostPut::AfterEffect, LostPut::BeforeEffect] {
