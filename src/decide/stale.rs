@@ -15,7 +15,7 @@ use crate::model::{Incarnation, ManagerState, Owner, ScaleSet, SessionId, Span};
 use std::cmp::Ordering;
 
 /// Dates closer than this to the current process start prove nothing about which process they belong to.
-pub const MARGIN: Span = Span::secs(2);
+pub const MARGIN: Span = Incarnation::MARGIN;
 
 closed_enum! {
     /// Why a session is not provably stale.

@@ -22,8 +22,6 @@ const ECHO: Span = Span::secs(5);
 const REFRESH_AGAIN: Span = Span::secs(150);
 /// Message failures in a row that make a poison message.
 const POISON: u32 = 3;
-/// One start known by two sources differs by up to this.
-const MARGIN: Span = Span::secs(2);
 
 /// What a pass knows that bears on a line.
 pub(super) struct Scene<'a> {
@@ -43,7 +41,7 @@ pub(super) fn of_set(log: &LogEvidence, set: &ScaleSet) -> Option<SetLog> {
 /// Whether the log belongs to the manager's present run.
 pub(super) fn is_of_run(log: &LogEvidence, incarnation: Option<Incarnation>) -> bool {
     match (log.run_started, incarnation) {
-        (Some(started), Some(run)) => started.plus(MARGIN) >= run.0,
+        (Some(started), Some(run)) => started.plus(Incarnation::MARGIN) >= run.0,
         (None, Some(run)) => log.newest.is_some_and(|newest| newest >= run.0),
         (Some(_) | None, None) => true,
     }

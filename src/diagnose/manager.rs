@@ -2,9 +2,9 @@
 //!
 //! Rules. A refused connection means *down*; anything else that is no answer means *unreachable*: a manager that
 //! cannot be asked is neither ill nor well, and its sets are `unknown`. A run is the same as long as its start date is
-//! the same, give or take [`MARGIN`] (a start date read from the kernel's boot time wavers by a second); counters that
-//! go backwards within one are a new run too. How the run before ended is told once it can be told: a crash leaves
-//! sessions behind, so the new run is refused, or the ledger knows a living one of the old run.
+//! the same, give or take a second or two ([`Incarnation::is_same_run`]); counters that go backwards within one are a new
+//! run too. How the run before ended is told once it can be told: a crash leaves sessions behind, so the new run is
+//! refused, or the ledger knows a living one of the old run.
 //!
 //! How old a run is decides what it may be blamed for, and the manager's clock need not be ours. So its age is a lower
 //! bound: the run began no earlier than our last look at the one before, and no later than our first look at it.
@@ -32,8 +32,6 @@ const RESTARTS_KEPT: usize = 32;
 pub const LOOP_WINDOW: Span = Span::mins(15);
 /// So many restarts within [`LOOP_WINDOW`] are a crash loop.
 pub const CRASH_LOOP: u32 = 3;
-/// One start known by two sources differs by up to this.
-const MARGIN: Span = Span::secs(2);
 
 /// The manager's present run: by its metrics, else by its log. One start known twice keeps its first date.
 pub(super) fn incarnation(sweep: &Sweep, memory: &Memory) -> Option<Incarnation> {
@@ -157,7 +155,7 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
                 .any(|set| set.conflicts.is_some())
     });
     let said_goodbye = sweep.log.known().is_some_and(|log| {
-        log.last_stop.is_some_and(|at| at <= run.0.plus(MARGIN) && at.plus(Span::mins(10)) >= run.0)
+        log.last_stop.is_some_and(|at| at <= run.0.plus(Incarnation::MARGIN) && at.plus(Span::mins(10)) >= run.0)
     });
     let kind = if refused || left_behind || conflict {
         RestartKind::Crash

@@ -87,7 +87,7 @@ pub struct Incarnation(pub Wall);
 impl Incarnation {
     /// One start that two sources tell, or one source twice, differs by up to this: the log's clock is not the kernel's,
     /// and a start date read from the kernel's boot time wavers.
-    const MARGIN: Span = Span::secs(2);
+    pub const MARGIN: Span = Span::secs(2);
 
     /// Whether both dates are of one run.
     #[must_use]
