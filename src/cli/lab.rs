@@ -190,9 +190,16 @@ fn clocks(speed: f64) -> &'static str {
     }
 }
 
-/// How this program can be called again: it need not be on the path.
+/// How this program can be called again: by its name where the search path leads to it, else by its place.
 fn this_tool() -> String {
-    std::env::current_exe().map_or_else(|_| "scaleset-medic".to_owned(), |path| path.display().to_string())
+    const NAME: &str = "scaleset-medic";
+    let Ok(here) = std::env::current_exe() else { return NAME.to_owned() };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(NAME)).find(|file| file.is_file());
+    let is_here = |file: std::path::PathBuf| {
+        file.canonicalize().is_ok_and(|file| here.canonicalize().is_ok_and(|here| here == file))
+    };
+    if found.is_some_and(is_here) { NAME.to_owned() } else { here.display().to_string() }
 }
 
 /// Where it was asked for, else the usual place, else any.

@@ -463,8 +463,13 @@ fn abandoned(scene: &Scene<'_>, set: &ScaleSet, scope: &Scope, count: &Count<'_>
     if cause_is_gone(scene, set, count) { found.with(Source::Metrics, scene.now, Fact::CauseGone) } else { found }
 }
 
+/// A fact of the scope's counters, beside the sessions that are open, by whichever source counts them.
 fn strong(scene: &Scene<'_>, diagnosis: Diagnosis, fact: Fact, count: &Count<'_>) -> Found {
-    Found::new(diagnosis, Confidence::Strong, scene.now, count.source, fact).with(count.source, scene.now, count.fact())
+    Found::new(diagnosis, Confidence::Strong, scene.now, Source::Metrics, fact).with(
+        count.source,
+        scene.now,
+        count.fact(),
+    )
 }
 
 /// Whether the set was seen to listen in this run, and nothing of it has changed since.

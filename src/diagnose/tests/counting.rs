@@ -1,7 +1,9 @@
 //! Counters and goroutines, which name no set.
 
 use super::super::testing::*;
-use crate::model::{Confidence, Diagnosis, Enablement, Fact, FailureKind, Generation, Goroutines, Span, WorkerState};
+use crate::model::{
+    Confidence, Diagnosis, Enablement, Fact, FailureKind, Generation, Goroutines, Source, Span, WorkerState,
+};
 
 use Confidence::{Strong, Weak};
 
@@ -305,6 +307,21 @@ fn conflicts_that_no_stale_session_explains_are_held_elsewhere() {
 }
 
 // --- goroutines ---
+
+#[test]
+fn what_the_counters_say_is_not_told_as_the_goroutines_word() {
+    let mut manager = Manager::healthy(2);
+    manager.goroutines = Some(Goroutines { listeners: 2, workers: 2 });
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(3));
+    manager.goroutines = Some(Goroutines { listeners: 0, workers: 0 });
+    manager.is_refused();
+    manager.is_refused();
+    let fleet = manager.watch(secs(30));
+    let told: Vec<_> = fleet.findings[&id(1)].evidence.iter().map(|one| (one.source, one.fact.clone())).collect();
+    assert!(matches!(told[0], (Source::Metrics, Fact::CreateErrors { count: 2, .. })), "{told:?}");
+    assert!(told.contains(&(Source::Goroutines, Fact::SessionsByCounters { open: 0, expected: 2 })), "{told:?}");
+}
 
 #[test]
 fn exact_counts_say_at_once_that_all_listen() {
