@@ -9,10 +9,13 @@ use crate::config::{LogConfig, LogFormat};
 use std::sync::OnceLock;
 use tracing::Subscriber;
 use tracing::subscriber::SetGlobalDefaultError;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::{fmt, registry, reload};
 
 /// Why logging cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -22,19 +25,58 @@ pub enum TelemetryError {
     Filter {
         /// As it was given.
         level: String,
-        /// What the parser said.
-        detail: String,
+        /// Which part of it.
+        detail: BadLevels,
     },
     /// Something else in the process has begun already.
     #[error("logging has begun already: {0}")]
     Twice(#[from] SetGlobalDefaultError),
 }
 
+/// The part of a text that names no levels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadLevels {
+    /// It should be one of `off`, `error`, `warn`, `info`, `debug` and `trace`.
+    #[error("`{0}` is no level")]
+    Level(String),
+    /// It should be the path of a module.
+    #[error("`{0}` is no target")]
+    Target(String),
+}
+
+/// The levels of a text: one level, `target=level`, or several of them with commas between.
+///
+/// # Errors
+/// The first part that is neither. (The log library would take a misspelt level for the name of a target.)
+pub fn levels(text: &str) -> Result<Targets, BadLevels> {
+    const LEVELS: [(&str, LevelFilter); 6] = [
+        ("off", LevelFilter::OFF),
+        ("error", LevelFilter::ERROR),
+        ("warn", LevelFilter::WARN),
+        ("info", LevelFilter::INFO),
+        ("debug", LevelFilter::DEBUG),
+        ("trace", LevelFilter::TRACE),
+    ];
+    text.split(',').map(str::trim).try_fold(Targets::new(), |targets, piece| {
+        let (target, name) = piece.rsplit_once('=').map_or((None, piece), |(target, name)| (Some(target.trim()), name));
+        let level = LEVELS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.trim()));
+        let (_, level) = level.ok_or_else(|| BadLevels::Level(name.to_owned()))?;
+        let is_path = |target: &str| {
+            !target.is_empty() && target.chars().all(|c| c.is_ascii_alphanumeric() || ['_', ':', '-'].contains(&c))
+        };
+        match target {
+            None => Ok(targets.with_default(*level)),
+            Some(target) if is_path(target) => Ok(targets.with_target(target, *level)),
+            Some(other) => Err(BadLevels::Target(other.to_owned())),
+        }
+    })
+}
+
 /// What [`init`] began, for [`change`].
 static BEGUN: OnceLock<Levels> = OnceLock::new();
 
 /// Puts other levels in force; whether that could be done.
-type Levels = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+type Levels = Box<dyn Fn(Targets) -> bool + Send + Sync>;
 
 /// A subscriber, and what changes its levels.
 pub struct Logging {
@@ -67,9 +109,8 @@ pub fn change(before: &LogConfig, after: &LogConfig) {
     }
 }
 
-fn filter(config: &LogConfig) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(&config.level)
-        .map_err(|error| TelemetryError::Filter { level: config.level.clone(), detail: error.to_string() })
+fn filter(config: &LogConfig) -> Result<Targets, TelemetryError> {
+    levels(&config.level).map_err(|detail| TelemetryError::Filter { level: config.level.clone(), detail })
 }
 
 /// A subscriber that writes to `writer`.
@@ -77,21 +118,14 @@ pub fn logging<W>(config: &LogConfig, color: bool, writer: W) -> Result<Logging,
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(filter(config)?).with_timer(Utc).with_writer(writer);
-    Ok(match config.format {
-        LogFormat::Text => {
-            let builder = builder.with_ansi(color).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let levels: Levels = Box::new(move |filter| handle.reload(filter).is_ok());
-            Logging { subscriber: Box::new(builder.finish()), levels }
-        }
-        LogFormat::Json => {
-            let builder = builder.json().flatten_event(true).with_filter_reloading();
-            let handle = builder.reload_handle();
-            let levels: Levels = Box::new(move |filter| handle.reload(filter).is_ok());
-            Logging { subscriber: Box::new(builder.finish()), levels }
-        }
-    })
+    let (filter, handle) = reload::Layer::new(filter(config)?);
+    let lines = fmt::layer().with_timer(Utc).with_writer(writer);
+    let filtered = registry().with(filter);
+    let subscriber: Box<dyn Subscriber + Send + Sync> = match config.format {
+        LogFormat::Text => Box::new(filtered.with(lines.with_ansi(color))),
+        LogFormat::Json => Box::new(filtered.with(lines.json().flatten_event(true))),
+    };
+    Ok(Logging { subscriber, levels: Box::new(move |levels| handle.reload(levels).is_ok()) })
 }
 
 /// `2026-11-24T04:02:32.123Z`.
@@ -171,15 +205,29 @@ mod tests {
             let kept = Kept::default();
             let writer = kept.clone();
             let config = LogConfig { format: *format, level: "warn".into() };
-            let Logging { subscriber, levels } = logging(&config, false, move || writer.clone()).unwrap();
+            let Logging { subscriber, levels: change } = logging(&config, false, move || writer.clone()).unwrap();
             tracing::subscriber::with_default(subscriber, || {
                 tracing::info!("hidden");
-                assert!(levels(EnvFilter::new("info")));
+                assert!(change(super::levels("info").unwrap()));
                 tracing::info!("shown");
             });
             let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
             assert!(text.contains("shown") && !text.contains("hidden"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_names_no_levels_is_refused() {
+        for (text, wrong) in [
+            ("loud", BadLevels::Level("loud".into())),
+            ("", BadLevels::Level(String::new())),
+            ("info,loud=debig", BadLevels::Level("debig".into())),
+            ("info,=debug", BadLevels::Target(String::new())),
+            ("info,a::b[span{field}]=debug", BadLevels::Target("a::b[span{field}]".into())),
+        ] {
+            assert_eq!(levels(text).unwrap_err(), wrong);
+        }
+        assert!(levels("INFO, a::b_c = Debug ,d-e=off").is_ok());
     }
 
     #[test]

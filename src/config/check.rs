@@ -10,6 +10,7 @@ use super::secret::SecretFile;
 use super::{Config, GithubAuth, GithubConfig, HttpConfig, LogConfig, LogFormat, ManagerConfig, RunConfig, Timeouts};
 use crate::decide::policy::{Mode, Policy};
 use crate::model::{EndpointName, ManagerName, Span};
+use crate::telemetry::BadLevels;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -431,14 +432,10 @@ fn is_entity(name: &str) -> bool {
     parts.len() <= 2 && parts.iter().all(|part| !part.is_empty() && !part.contains(char::is_whitespace))
 }
 
-/// A level, or `target=level` pieces. The log library would take a misspelt level for the name of a target.
 fn log_level(text: &str) -> Result<String, String> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    for piece in text.split(',').map(str::trim) {
-        let level = piece.rsplit_once('=').map_or(piece, |(_, level)| level);
-        if !LEVELS.contains(&level.to_lowercase().as_str()) {
-            return Err(format!("{} is no level", super::reader::show_text(level)));
-        }
+    match crate::telemetry::levels(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(BadLevels::Level(level)) => Err(format!("{} is no level", super::reader::show_text(&level))),
+        Err(BadLevels::Target(target)) => Err(format!("{} is no target", super::reader::show_text(&target))),
     }
-    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }

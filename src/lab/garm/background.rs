@@ -3,7 +3,7 @@
 //! the process, pool managers, runner downloads, the quota, the collector of gauges. Recorded from real processes.
 
 use super::config::LogLevel::{Debug, Error, Info, Warn};
-use super::config::Metrics;
+use super::config::{Background, Metrics};
 use super::counters::Op;
 use super::db::{EntityRow, SetRow};
 use super::deliver::say_instance_manager;
@@ -235,7 +235,11 @@ impl Process {
 
     /// Every 30 s; it costs no quota.
     pub(super) fn ask_rate(&mut self, env: &mut Env<'_>) {
-        self.at(env.now.plus(Span::secs(30)), Task::Rate);
+        let pause = match env.config.background {
+            Background::AsRecorded => Span::secs(30),
+            Background::StartOnly => Span::mins(5),
+        };
+        self.at(env.now.plus(pause), Task::Rate);
         // One credential serves all; its failures count under the scope of the first entity.
         let Some(kind) = env.db.entities.values().next().map(|row| row.entity.kind) else { return };
         if self.rate.is_none() {

@@ -14,11 +14,13 @@ use crate::model::{Span, Wall};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
 const SERVICE_AGENT: &str = "Go-http-client/1.1";
 const REST_AGENT: &str = "go-github/v84.0.0";
+const CAPACITY: HeaderName = HeaderName::from_static("x-scalesetmaxcapacity");
 const VERSION: &str = "api-version=6.0-preview";
 /// A held request that is no poll, or a body too long to read: nobody waits for its end in a simulation.
 const MAX_BODY: u64 = 1 << 20;
@@ -202,18 +204,23 @@ pub(super) fn send(
     if url.is_empty() {
         return Sent::At(arrives, Reply::Broken("unsupported protocol scheme \"\""));
     }
-    let path = url::Url::parse(url).map(|url| url[url::Position::BeforePath..url::Position::AfterQuery].to_owned());
     let request = http::Request::builder()
         .method(method)
-        .uri(path.as_deref().unwrap_or(url))
-        .header("authorization", authorization)
-        .header("user-agent", agent)
-        .header("content-type", "application/json")
+        .uri(path_of(url))
+        .header(AUTHORIZATION, authorization)
+        .header(USER_AGENT, HeaderValue::from_static(agent))
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
         .body(Bytes::from(body));
     let Ok(mut request) = request else { return Sent::At(arrives, Reply::Broken("invalid URL escape")) };
     extend(&mut request);
     let answer = env.forge.handle(env.now, &request);
     delivered(answer, arrives)
+}
+
+/// Path and query of an address, which is what a simulator sees of it.
+fn path_of(url: &str) -> &str {
+    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    url[after_scheme..].find('/').map_or("/", |at| &url[after_scheme + at..])
 }
 
 fn delivered(answer: Answer, arrives: Wall) -> Sent {
@@ -468,7 +475,7 @@ pub(super) fn poll(env: &mut Env<'_>, session: &Session, after: u64, capacity: u
     let bearer = format!("Bearer {}", session.token);
     send(env, (&Method::GET, &url), (&bearer, SERVICE_AGENT), String::new(), |request| {
         request.extensions_mut().insert(PollId(poll));
-        request.headers_mut().insert("x-scalesetmaxcapacity", http::HeaderValue::from(capacity));
+        request.headers_mut().insert(CAPACITY, HeaderValue::from(capacity));
     })
 }
 

@@ -92,7 +92,7 @@ pub enum Background {
     /// As recorded. Something happens every few seconds.
     AsRecorded,
     /// Left out of the periodic part, and the metrics of the Go runtime with it: long simulations of an idle fleet have
-    /// nothing to do.
+    /// nothing to do. Only the credential's quota is asked for, every 5 min in place of 30 s.
     StartOnly,
 }
 

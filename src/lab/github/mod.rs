@@ -43,13 +43,16 @@ use super::forge::Forge;
 use super::wire::{Answer, Delivery, HungUp, Request};
 use crate::model::{SessionId, Span, Wall};
 use fault::{FaultEffect as Effect, FaultTable};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use quota::Quotas;
 use record::Records;
 use route::Matched;
 use set::Set;
 use std::collections::{BTreeMap, BTreeSet};
 use tokens::{Grant, Scope};
+
+const ACTIVITY_ID: HeaderName = HeaderName::from_static("activityid");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-github-request-id");
 
 /// A simulated GitHub.
 #[derive(Debug)]
@@ -246,7 +249,7 @@ impl GithubState {
     fn bearer(request: &Request) -> Option<&str> {
         let value = request.headers().get(http::header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
-        ["bearer", "token", "remoteauth"].contains(&scheme.to_ascii_lowercase().as_str()).then(|| token.trim())
+        ["bearer", "token", "remoteauth"].iter().any(|word| scheme.eq_ignore_ascii_case(word)).then(|| token.trim())
     }
 
     fn actor(&self, request: &Request, grant: Option<&Grant>) -> Actor {
@@ -266,8 +269,8 @@ impl GithubState {
         self.counters.activity = self.counters.activity.saturating_add(1);
         let id = uuid(0xAC71_71D0, self.counters.activity);
         if let Ok(id) = HeaderValue::from_str(&id) {
-            answer.response.headers_mut().insert("activityid", id.clone());
-            answer.response.headers_mut().insert("x-github-request-id", id);
+            answer.response.headers_mut().insert(ACTIVITY_ID, id.clone());
+            answer.response.headers_mut().insert(REQUEST_ID, id);
         }
     }
 
