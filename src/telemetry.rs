@@ -8,8 +8,8 @@ use crate::clock::system_wall;
 use crate::config::{LogConfig, LogFormat};
 use std::sync::OnceLock;
 use tracing::Subscriber;
-use tracing::subscriber::SetGlobalDefaultError;
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
@@ -208,7 +208,7 @@ mod tests {
             let Logging { subscriber, levels: change } = logging(&config, false, move || writer.clone()).unwrap();
             tracing::subscriber::with_default(subscriber, || {
                 tracing::info!("hidden");
-                assert!(change(super::levels("info").unwrap()));
+                assert!(change(levels("info").unwrap()));
                 tracing::info!("shown");
             });
             let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();

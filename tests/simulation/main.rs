@@ -45,12 +45,12 @@ fn seeds(name: &str, usual: Range<u64>) -> Vec<u64> {
     text.split(',').flat_map(range).collect()
 }
 
-/// Lives what the seeds say, on two threads; reports in the order of the seeds.
+/// Lives what the seeds say, on every core; reports in the order of the seeds.
 fn live<T: Copy + Send + Sync>(seeds: &[T], live: impl Fn(T) -> Report + Sync) -> Vec<Report> {
     let next = Mutex::new(seeds.iter().copied().enumerate());
     let done = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 loop {
                     let Some((n, seed)) = next.lock().unwrap().next() else { return };
