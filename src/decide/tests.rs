@@ -491,7 +491,7 @@ fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
     let last = world.decide().remove(9);
     let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
     assert_eq!(guards[0].guard, Guard::EntityTurn);
-    world.history.push(open(2, 2, mins(61), Step::Disabled { ours: Revision::new("ours") }));
+    world.history.push(open(2, 2, mins(61), Step::Disabled { ours: Revision::new("ours"), again_until: None }));
     assert_eq!(world.acts().len(), 1, "one waits for its worker");
     world.findings.get_mut(&ScaleSetId(2)).unwrap().worker = (WorkerState::Idle, mins(61));
     assert_eq!(world.acts().len(), 2, "its worker is there");

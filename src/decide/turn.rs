@@ -151,7 +151,7 @@ mod tests {
     const LIMIT: Span = Span::secs(15);
 
     fn disabled(at: Wall) -> Treatment {
-        open(1, 1, at, Step::Disabled { ours: Revision::new("ours") })
+        open(1, 1, at, Step::Disabled { ours: Revision::new("ours"), again_until: None })
     }
 
     fn seen(state: WorkerState, at: Wall) -> Finding {

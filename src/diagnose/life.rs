@@ -97,7 +97,7 @@ impl Incident {
     fn disable(&mut self, set: u64) {
         self.manager.enable(set, Enablement::Disabled);
         let ours = self.manager.set(set).revision.clone();
-        let row = treatment(set, self.manager.now, Step::Disabled { ours });
+        let row = treatment(set, self.manager.now, Step::Disabled { ours, again_until: None });
         self.manager.treatments.push(row);
         self.truth.insert(id(set), Truth::Idle);
     }

@@ -262,7 +262,7 @@ fn a_persons_disable_is_theirs_and_ours_is_ours() {
     manager.enable(2, Enablement::Disabled);
     manager.closes();
     manager.closes();
-    let ours = Step::Disabled { ours: manager.set(2).revision.clone() };
+    let ours = Step::Disabled { ours: manager.set(2).revision.clone(), again_until: None };
     manager.treatments.push(treatment(2, manager.now, ours));
     let fleet = manager.after(secs(2)).look();
     assert_eq!(diagnoses(&fleet), [Diagnosis::Disabled, Diagnosis::DisabledByMedic]);

@@ -101,6 +101,10 @@ pub enum Step {
     Disabled {
         /// The revision our write produced.
         ours: Revision,
+        /// The disable's answer was lost, and what repeats requests on the way may deliver it once more until then: a
+        /// set that was enabled before would be disabled again, and nobody would know by whom.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again_until: Option<Wall>,
     },
     /// An enable is about to be, or has been, sent; its answer is not known.
     Enabling {

@@ -5,7 +5,7 @@ use super::account::Account;
 use super::chronicle::Chronicle;
 use super::kept::Kept;
 use super::lease::Lease;
-use super::patience::Patience;
+use super::patience::{Pace, Patience};
 use super::pause_file::PauseFile;
 use super::report;
 use super::scene::{Looked, Recorder};
@@ -84,8 +84,8 @@ pub struct Engine {
     /// Nothing is done, whatever is decided.
     hands_tied: bool,
     patience: Patience,
-    /// Looking as often as while something may change soon has not paid for a while.
-    patient: bool,
+    /// How often to look while something is not well.
+    pace: Pace,
     /// What the store said, and at which version of it.
     records: Option<(Version, Records)>,
     account: Account,
@@ -151,7 +151,7 @@ impl Engine {
             urgency: Urgency::Alert,
             hands_tied: false,
             patience: Patience::default(),
-            patient: false,
+            pace: Pace::default(),
             records: None,
             account: Account::default(),
             pruned: None,
@@ -188,8 +188,11 @@ impl Engine {
     pub fn pause(&self) -> Span {
         match self.urgency {
             Urgency::Calm => self.parts.interval,
-            Urgency::Alert if self.patient => self.parts.urgent_interval.times(SLOWER).min(self.parts.interval),
-            Urgency::Alert => self.parts.urgent_interval.min(self.parts.interval),
+            Urgency::Alert => match self.pace {
+                Pace::Quick => self.parts.urgent_interval.min(self.parts.interval),
+                Pace::Slow => self.parts.urgent_interval.times(SLOWER).min(self.parts.interval),
+                Pace::Calm => self.parts.interval,
+            },
         }
     }
 
@@ -238,7 +241,7 @@ impl Engine {
         self.prune(may_act);
         self.urgency = urgency(&fleet, &open);
         let diagnoses = fleet.findings.iter().map(|(set, finding)| (*set, finding.diagnosis)).collect();
-        self.patient = self.patience.is_spent((fleet.manager, diagnoses), !open.is_empty(), fleet.at.mono);
+        self.pace = self.patience.pace((fleet.manager, diagnoses), !open.is_empty(), fleet.at.mono);
 
         let took = self.parts.clock.now().mono.since(began.mono);
         self.parts.metrics.swept(&self.parts.name, took, sweep.scale_sets.known().is_some());

@@ -1,11 +1,26 @@
 //! How long looking often pays: while the picture changes, and for a while after. A set that waits for a person, for a
-//! budget or for a manager that is down for the night is looked at less often; any change ends that.
+//! budget or for a manager that is down for the night is looked at less and less often; any change ends that.
 
 use crate::model::{Diagnosis, ManagerState, Mono, ScaleSetId, Span};
 use std::collections::BTreeMap;
 
 /// A picture that has not changed for so long will not in the next seconds either.
 const LASTS: Span = Span::mins(5);
+
+/// Nor in the next minutes, after so long.
+const LASTS_LONG: Span = Span::hours(1);
+
+/// How often to look at something that is not well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pace {
+    /// It may change at any moment.
+    #[default]
+    Quick,
+    /// It has not for minutes.
+    Slow,
+    /// It has not for an hour: as often as if all were well.
+    Calm,
+}
 
 /// What a pass saw.
 pub type Picture = (ManagerState, BTreeMap<ScaleSetId, Diagnosis>);
@@ -18,12 +33,16 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Takes a pass in; whether its picture has been the same for long. `acts`: something of ours is under way.
-    pub fn is_spent(&mut self, picture: Picture, acts: bool, now: Mono) -> bool {
+    /// Takes a pass in. `acts`: something of ours is under way.
+    pub fn pace(&mut self, picture: Picture, acts: bool, now: Mono) -> Pace {
         if acts || self.picture.as_ref() != Some(&picture) {
             (self.picture, self.since) = (Some(picture), now);
         }
-        now.since(self.since) >= LASTS
+        match now.since(self.since) {
+            unchanged if unchanged >= LASTS_LONG => Pace::Calm,
+            unchanged if unchanged >= LASTS => Pace::Slow,
+            _ => Pace::Quick,
+        }
     }
 }
 
@@ -37,12 +56,14 @@ mod tests {
         let (abandoned, well) = (of(Diagnosis::ConflictAbandoned), of(Diagnosis::Listening));
         let at = |seconds: u64| Mono(seconds * 1000);
         let mut patience = Patience::default();
-        assert!(!patience.is_spent(abandoned.clone(), false, at(1000)));
-        assert!(!patience.is_spent(abandoned.clone(), false, at(1299)));
-        assert!(patience.is_spent(abandoned.clone(), false, at(1300)));
-        assert!(!patience.is_spent(abandoned.clone(), true, at(1310)), "a treatment is under way");
-        assert!(!patience.is_spent(abandoned.clone(), false, at(1609)));
-        assert!(patience.is_spent(abandoned, false, at(1610)));
-        assert!(!patience.is_spent(well, false, at(1620)), "it has changed");
+        assert_eq!(patience.pace(abandoned.clone(), false, at(1000)), Pace::Quick);
+        assert_eq!(patience.pace(abandoned.clone(), false, at(1299)), Pace::Quick);
+        assert_eq!(patience.pace(abandoned.clone(), false, at(1300)), Pace::Slow);
+        assert_eq!(patience.pace(abandoned.clone(), true, at(1310)), Pace::Quick, "a treatment is under way");
+        assert_eq!(patience.pace(abandoned.clone(), false, at(1609)), Pace::Quick);
+        assert_eq!(patience.pace(abandoned.clone(), false, at(1610)), Pace::Slow);
+        assert_eq!(patience.pace(abandoned.clone(), false, at(4909)), Pace::Slow);
+        assert_eq!(patience.pace(abandoned, false, at(4910)), Pace::Calm);
+        assert_eq!(patience.pace(well, false, at(4920)), Pace::Quick, "it has changed");
     }
 }

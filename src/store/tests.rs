@@ -253,7 +253,7 @@ fn every_step_is_kept_as_it_is() {
         Step::Deleting { session: SessionId::new("s"), attempts: 2, not_before: Wall(3) },
         Step::Disabling { seen: ours.clone(), sent: None },
         Step::DisableUnknown { seen: ours.clone(), sent: Wall(4) },
-        Step::Disabled { ours: ours.clone() },
+        Step::Disabled { ours: ours.clone(), again_until: Some(Wall(5)) },
         Step::Enabling { ours, attempts: 1, not_before: Wall(9) },
         Step::Verifying,
         Step::Closed { outcome: Outcome::Failed, why: "because".to_owned() },
@@ -363,7 +363,7 @@ fn a_frozen_medic_that_thaws_after_another_took_over_writes_nothing() {
 fn an_intent_of_a_manager_that_is_watched_no_more_is_found() {
     let store = Home::new().store();
     let (kept, renamed) = (ManagerName::new("kept"), ManagerName::new("renamed"));
-    let intent = |set| open(0, set, Wall(1), Step::Disabled { ours: Revision::new("r") });
+    let intent = |set| open(0, set, Wall(1), Step::Disabled { ours: Revision::new("r"), again_until: None });
     store.for_manager(&kept).open(intent(1)).unwrap();
     let lost = store.for_manager(&renamed).open(intent(2)).unwrap();
     store.for_manager(&renamed).open(open(0, 3, Wall(1), Step::Verifying)).unwrap();

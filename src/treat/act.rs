@@ -158,7 +158,7 @@ mod tests {
 
     fn act(request: Effect, answer: &Answer) -> Option<Act> {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
-        let next = go(&before, Step::Disabled { ours: rev("ours") }, after(1), "it is idle");
+        let next = go(&before, Step::Disabled { ours: rev("ours"), again_until: None }, after(1), "it is idle");
         Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).then(&next)
     }
 

@@ -399,7 +399,7 @@ mod tests {
                 "journal disabled"
             ]
         );
-        assert_eq!(done.step, Step::Disabled { ours: rev("ours") });
+        assert_eq!(done.step, Step::Disabled { ours: rev("ours"), again_until: None });
     }
 
     #[tokio::test(start_paused = true)]
@@ -452,7 +452,7 @@ mod tests {
 
         let all = Everything::with(disabled("ours", T0));
         *locked(&all.room) = 0;
-        let done = all.settle(treatment(Step::Disabled { ours: rev("ours") })).await;
+        let done = all.settle(treatment(Step::Disabled { ours: rev("ours"), again_until: None })).await;
         assert_eq!((done.step, locked(&all.set).enabled), (Step::Verifying, Enablement::Enabled));
     }
 
@@ -482,7 +482,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_medic_that_ends_enables_what_it_disabled() {
         let all = Everything::with(disabled("ours", T0));
-        let done = all.settle(treatment(Step::Disabled { ours: rev("ours") })).await;
+        let done = all.settle(treatment(Step::Disabled { ours: rev("ours"), again_until: None })).await;
         assert_eq!(all.log(), ["journal enabling", "read", "journal enabling", "ENABLE", "journal verifying"]);
         assert_eq!(done.step, Step::Verifying);
     }
@@ -502,14 +502,14 @@ mod tests {
     async fn a_medic_that_ends_tries_for_a_few_seconds_and_leaves_the_rest_to_the_journal() {
         let all = Everything::with(disabled("ours", T0));
         *locked(&all.errors) = vec![lost(), refused(), refused()];
-        let done = all.settle(treatment(Step::Disabled { ours: rev("ours") })).await;
+        let done = all.settle(treatment(Step::Disabled { ours: rev("ours"), again_until: None })).await;
         assert_eq!(done.step, Step::Verifying, "{:?}", all.log());
         assert_eq!(locked(&all.set).enabled, Enablement::Enabled);
 
         let all = Everything::with(disabled("ours", T0));
         *locked(&all.errors) = vec![refused(); 99];
         let began = tokio::time::Instant::now();
-        let left = all.settle(treatment(Step::Disabled { ours: rev("ours") })).await;
+        let left = all.settle(treatment(Step::Disabled { ours: rev("ours"), again_until: None })).await;
         assert!(matches!(left.step, Step::Enabling { attempts: 10, .. }), "{left:?}");
         assert_eq!(began.elapsed(), std::time::Duration::from_secs(4));
     }

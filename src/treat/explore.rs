@@ -56,7 +56,7 @@ fn starts() -> Vec<Treatment> {
     [
         (Remedy::Toggle, Step::Disabling { seen: rev("seen"), sent: None }),
         (Remedy::Toggle, Step::DisableUnknown { seen: rev("seen"), sent: T0 }),
-        (Remedy::Toggle, Step::Disabled { ours: rev("ours") }),
+        (Remedy::Toggle, Step::Disabled { ours: rev("ours"), again_until: None }),
         (Remedy::Toggle, Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 }),
         (Remedy::Toggle, Step::Verifying),
         (only, deleting()),
@@ -216,7 +216,7 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
             assert!(matches!(&after.step, Step::ProbeOpened { session, .. } if session == ours), "{}", told());
         }
     }
-    if let (Step::Disabled { ours } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {
+    if let (Step::Disabled { ours, .. } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {
         let theirs = |set: &ScaleSet| set.enabled == Enablement::Disabled && set.revision != *ours;
         let let_go = match event {
             Event::Sweep(seen) => seen.set().is_some_and(theirs),

@@ -140,7 +140,7 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
     match &treatment.step {
         Step::Disabling { seen, sent } => toggle::disabling(treatment, seen, *sent, input, now),
         Step::DisableUnknown { seen, sent } => toggle::disable_unknown(treatment, seen, *sent, input, now),
-        Step::Disabled { ours } => toggle::disabled(treatment, ours, &input, now, policy),
+        Step::Disabled { ours, again_until } => toggle::disabled(treatment, (ours, *again_until), &input, now, policy),
         Step::Enabling { ours, attempts, not_before } => {
             toggle::enabling(treatment, (ours, *attempts, *not_before), input, now)
         }
@@ -270,7 +270,7 @@ mod tests {
     fn a_step_of_the_same_kind_keeps_its_date() {
         let verifying = treatment(Step::Verifying);
         assert_eq!(go(&verifying, Step::Verifying, after(9), "again").treatment.step_at, T0);
-        let next = go(&verifying, Step::Disabled { ours: rev("ours") }, after(9), "next");
+        let next = go(&verifying, Step::Disabled { ours: rev("ours"), again_until: None }, after(9), "next");
         assert_eq!(next.treatment.step_at, after(9));
     }
 

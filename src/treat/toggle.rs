@@ -9,7 +9,8 @@
 //! write a no-op (`reference/garm-api.md` §6.4) whose answer shows *their* change. So the set is read right before the
 //! disable, which leaves one round trip for it; the answer's date is not used, because a manager whose clock is a few
 //! seconds off would make every disable of ours look like theirs, and leave the set disabled. A disable that was lost
-//! on the way may still take effect late: only after [`LATE`] is it taken for lost. A list that does not show the set
+//! on the way may still take effect late: only after [`LATE`] is it taken for lost. One that took effect and was not
+//! answered may come a second time (a proxy asks again): only after [`LATE`] is the set enabled. A list that does not show the set
 //! proves nothing: before a set that we disabled is let go, it is asked for by its id.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
@@ -64,7 +65,9 @@ pub(super) fn disabling(
             if now.since(since) < LATE { note(treatment, why) } else { close(treatment, Outcome::Failed, now, why) }
         }
         Input::Answer(Answer::Disabled(Ok(set))) => match set.enabled {
-            Enablement::Disabled => go(treatment, Step::Disabled { ours: set.revision }, now, "disabled"),
+            Enablement::Disabled => {
+                go(treatment, Step::Disabled { ours: set.revision, again_until: None }, now, "disabled")
+            }
             Enablement::Enabled => unknown("the answer to the disable shows the set enabled".to_owned()),
         },
         Input::Answer(Answer::Disabled(Err(WriteError::NotApplied(failure)))) => {
@@ -136,7 +139,8 @@ fn settle_disable(treatment: &Treatment, seen: &Revision, sent: Wall, set: &Scal
         Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Yielded, now, PERSON),
         Enablement::Enabled => close(treatment, Outcome::Failed, now, NEVER),
         Enablement::Disabled if is_dated_ours(set, sent) => {
-            go(treatment, Step::Disabled { ours: set.revision.clone() }, now, "the disable had taken effect")
+            let step = Step::Disabled { ours: set.revision.clone(), again_until: Some(sent.plus(LATE)) };
+            go(treatment, step, now, "the disable had taken effect")
         }
         Enablement::Disabled => close(treatment, Outcome::Yielded, now, PERSON),
     }
@@ -150,18 +154,19 @@ fn is_dated_ours(set: &ScaleSet, sent: Wall) -> bool {
 /// Disabled by us.
 pub(super) fn disabled(
     treatment: &Treatment,
-    ours: &Revision,
+    (ours, again_until): (&Revision, Option<Wall>),
     input: &Input<'_>,
     now: Wall,
     policy: &Policy,
 ) -> Transition {
+    let is_last_word = again_until.is_none_or(|until| now >= until) || is_overdue(treatment, now, policy);
     let enable = |note: &str| {
         let step = Step::Enabling { ours: ours.clone(), attempts: 0, not_before: now };
         go(treatment, step, now, note).then(Effect::ReadSet)
     };
     match input {
         Input::Sweep(view) => match compare(treatment, ours, view, now) {
-            Compared::Ours if is_due(treatment, view, now, policy) => enable("the worker is due"),
+            Compared::Ours if is_last_word && is_due(treatment, view, now, policy) => enable("the worker is due"),
             Compared::Doubtful if is_overdue(treatment, now, policy) => enable("the longest time is over"),
             Compared::Missing => enable("the manager's list lacks the set: asking for it"),
             Compared::Ours | Compared::Doubtful | Compared::Unseen => stay(treatment),
@@ -316,7 +321,7 @@ mod tests {
     }
 
     fn disabled() -> Table {
-        Table::of(Step::Disabled { ours: rev("ours") })
+        Table::of(Step::Disabled { ours: rev("ours"), again_until: None })
     }
 
     fn enabling() -> Table {
@@ -337,7 +342,7 @@ mod tests {
         assert_eq!(table.sees(&Seen::ill()), Some(Effect::ReadSet));
         assert_eq!(table.reads(on("seen")), Some(Effect::Disable));
         assert_eq!(table.hears(Answer::Disabled(Ok(ours()))), None);
-        assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours") });
+        assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours"), again_until: None });
         assert_eq!(table.at(2).sees(&sees_ours()), None, "no sign of the new worker yet");
         assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3))), Some(Effect::ReadSet));
         assert_eq!(table.reads(ours()), Some(Effect::Enable));
@@ -424,7 +429,7 @@ mod tests {
         for at in [Some(T0.minus(Span::hours(1))), Some(T0.plus(Span::hours(1))), None] {
             let mut table = disabling();
             table.hears(Answer::Disabled(Ok(ScaleSet { updated_at: at, ..ours() })));
-            assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours") });
+            assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours"), again_until: None });
         }
     }
 
@@ -474,7 +479,8 @@ mod tests {
             let mut table = unknown();
             assert_eq!(table.at(60).reads(off("new", after(seconds))), None);
             if is_ours {
-                assert_eq!(table.treatment.step, Step::Disabled { ours: rev("new") }, "{seconds} s");
+                let step = Step::Disabled { ours: rev("new"), again_until: Some(after(40)) };
+                assert_eq!(table.treatment.step, step, "{seconds} s");
             } else {
                 assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seconds} s: a person's");
             }
@@ -482,6 +488,25 @@ mod tests {
         let mut table = unknown();
         table.at(60).reads(ScaleSet { updated_at: None, ..off("new", T0) });
         assert_eq!(table.outcome(), Some(Outcome::Yielded), "what nobody can date is not ours");
+    }
+
+    #[test]
+    fn a_disable_that_was_not_answered_may_come_again_and_the_set_is_enabled_after_that() {
+        let settled = || {
+            let mut table = unknown();
+            table.at(12).reads(off("ours", after(11)));
+            table
+        };
+        let seen = Seen::ill().with(off("ours", after(11))).worker(WorkerState::Idle, after(12));
+        let mut table = settled();
+        assert_eq!(table.at(39).sees(&seen), None, "the worker is due, and a second disable may be on its way");
+        assert_eq!(table.at(40).sees(&seen), Some(Effect::ReadSet));
+        let mut table = settled();
+        assert_eq!(table.at(13).ends(), Some(Effect::ReadSet), "a medic that ends leaves no set disabled");
+        let mut table = settled();
+        table.policy.disabled_limit = Span::secs(15);
+        assert_eq!(table.at(26).sees(&seen), None);
+        assert_eq!(table.at(27).sees(&seen), Some(Effect::ReadSet), "no longer than the limit");
     }
 
     #[test]

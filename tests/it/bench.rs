@@ -34,7 +34,7 @@ pub(crate) struct Given {
     mode: &'static str,
     metrics: bool,
     debug_server: bool,
-    github: bool,
+    pub(crate) github: bool,
     pub(crate) log: bool,
     pub(crate) interval: &'static str,
 }

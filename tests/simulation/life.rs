@@ -20,8 +20,8 @@ use scaleset_medic::lab::backend::DoorId;
 use scaleset_medic::lab::door_inproc::InprocTransport;
 use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::World;
-use scaleset_medic::model::status::ManagerStatus;
-use scaleset_medic::model::{Decision, Guard, ManagerName, ScaleSetId, Span, Wall};
+use scaleset_medic::model::status::{ManagerStatus, SetStatus};
+use scaleset_medic::model::{Decision, Escalation, Evidence, Fact, Guard, ManagerName, ScaleSetId, Span, Wall};
 use scaleset_medic::run::assemble::{Carrier, Shared, engines};
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::run::service::{self, Publisher};
@@ -94,7 +94,7 @@ pub(super) struct Life {
     deaths: u64,
     steps: u32,
     events: BTreeMap<&'static str, u64>,
-    story: Vec<String>,
+    story: Vec<(Wall, String)>,
     _pump: Pump,
 }
 
@@ -159,8 +159,7 @@ impl Life {
     }
 
     pub(super) fn tell(&mut self, what: &str) {
-        let at = self.now().since(START);
-        self.story.push(format!("{:>9} {what}", format!("{}.{:03}", at.as_millis() / 1000, at.as_millis() % 1000)));
+        self.story.push((self.now(), what.to_owned()));
     }
 
     pub(super) fn count(&mut self, what: &'static str) {
@@ -202,8 +201,10 @@ impl Life {
         self.rest();
         let (violations, checks, writes) = {
             let mut truth = self.scene.truth.lock().unwrap();
+            self.story.append(&mut truth.acts);
             (std::mem::take(&mut truth.violations), truth.checks, truth.writes)
         };
+        self.story.sort_by_key(|(at, _)| *at);
         for medic in self.medics.drain(..) {
             medic.mortal.kill();
             let _ = medic.task.await;
@@ -212,7 +213,7 @@ impl Life {
         Report {
             seed: self.plan.seed,
             world: format!("{:?}", self.plan.given),
-            story: self.story,
+            story: self.story.into_iter().map(in_words).collect(),
             violations,
             minutes: self.plan.length.as_millis() / 60_000,
             requests: self.scene.requests.load(Ordering::SeqCst),
@@ -429,14 +430,15 @@ impl Life {
             .collect();
         self.scene.hub.with(|world, now| {
             let mut truth = self.scene.truth.lock().unwrap();
+            let github = self.plan.given.github;
             truth.rest(world, now);
             for set in truth.wanted(world) {
                 let garm = world.garm(0).unwrap();
                 let (_, _, forge) = garm.scale_sets().find(|(id, _, _)| *id == set).unwrap();
                 let listens = world.github.holder(forge).is_some_and(|holder| garm.holds(&holder.session));
                 let of_set = shown.iter().flat_map(|status| &status.sets).find(|shown| shown.finding.set == set);
-                let budgeted = of_set.is_some_and(|shown| is_budgeted(&shown.decision));
-                if !listens && !budgeted {
+                let told = of_set.is_some_and(|shown| is_budgeted(&shown.decision) || !github && is_called_for(shown));
+                if !listens && !told {
                     let seen = of_set.map(|shown| format!("{:?} {:?}", shown.finding, shown.decision));
                     let what = format!("set {set} does not listen (its worker: {:?}); {seen:?}", garm.worker(set));
                     truth.violations.push(Violation { at: now, invariant: "liveness", what });
@@ -485,6 +487,18 @@ impl Life {
             self.scene.violated("I9", leak.to_owned());
         }
     }
+}
+
+/// Whether a person has been called for, as nothing that a medic without GitHub sees tells which of several sets is dead.
+fn is_called_for(shown: &SetStatus) -> bool {
+    let cannot_tell = |evidence: &Evidence| matches!(evidence.fact, Fact::CannotTellWhich { .. });
+    shown.decision == Decision::Escalate { escalation: Escalation::Unknown }
+        && shown.finding.evidence.iter().any(cannot_tell)
+}
+
+fn in_words((at, what): (Wall, String)) -> String {
+    let at = at.since(START).as_millis();
+    format!("{:>9} {what}", format!("{}.{:03}", at / 1000, at % 1000))
 }
 
 /// Whether a limit says that it was treated often enough for a day.

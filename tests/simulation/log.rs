@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 #[derive(Clone)]
 pub(super) struct LogWatch {
     secrets: Arc<Vec<String>>,
+    shown: bool,
     leaked: Arc<Mutex<Option<String>>>,
 }
 
@@ -18,7 +19,8 @@ impl LogWatch {
     pub(super) fn new(given: &Given) -> Self {
         let password = given.fleet.managers[0].password.clone();
         let secrets = vec![MEDIC_TOKEN.to_owned(), GARM_TOKEN.to_owned(), password];
-        Self { secrets: Arc::new(secrets), leaked: Arc::default() }
+        let shown = std::env::var_os("SCALESET_MEDIC_SHOW_LOG").is_some();
+        Self { secrets: Arc::new(secrets), shown, leaked: Arc::default() }
     }
 
     /// What a text shows that it must not.
@@ -45,6 +47,9 @@ impl io::Write for LogWatch {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.secret_in(line).is_some() {
             *self.leaked.lock().unwrap() = Some(String::from_utf8_lossy(line).into_owned());
+        }
+        if self.shown {
+            print!("{}", String::from_utf8_lossy(line));
         }
         Ok(line.len())
     }

@@ -45,6 +45,8 @@ pub(crate) struct Truth {
     pub(crate) violations: Vec<Violation>,
     pub(crate) checks: u64,
     pub(crate) writes: u64,
+    /// What was written, and when it had its effect.
+    pub(crate) acts: Vec<(Wall, String)>,
 }
 
 /// A write that arrives at a server.
@@ -181,7 +183,8 @@ impl Truth {
     }
 
     /// The write has had its effect. Whether it has disabled a set.
-    pub(crate) fn arrived(&mut self, act: &Act, was_enabled: Option<bool>, world: &World) -> bool {
+    pub(crate) fn arrived(&mut self, act: &Act, was_enabled: Option<bool>, world: &World, now: Wall) -> bool {
+        self.acts.push((now, act.in_words()));
         match act {
             Act::Enable(set, to) => {
                 let is = world.garm(0).unwrap().is_enabled(*set);

@@ -124,7 +124,7 @@ async fn take_effect(inner: &Arc<dyn Transport>, scene: &Scene, request: Request
     };
     let was = set.map(|set| scene.hub.with(|world, _| world.garm(0).unwrap().is_enabled(set)));
     let answer = inner.send(request, bounds).await;
-    let disabled = scene.hub.with(|world, _| scene.truth.lock().unwrap().arrived(&act, was, world));
+    let disabled = scene.hub.with(|world, now| scene.truth.lock().unwrap().arrived(&act, was, world, now));
     if let Some(set) = set {
         scene.hands_on.lock().unwrap().remove(&set);
         if disabled {

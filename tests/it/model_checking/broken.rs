@@ -13,6 +13,8 @@ pub(super) enum Broken {
     NeverEnables,
     /// Takes a write without an answer for one without an effect.
     TakesLostForRefused,
+    /// Takes a disable that has taken effect for one that comes no more.
+    ForgetsTheSecondCopy,
     /// Does not see that a treatment of the set is open.
     StartsASecondTreatment,
     /// Takes every canary for verified.

@@ -33,7 +33,7 @@ impl Hash for Row {
             }
             Step::Disabling { seen, sent } => (seen, sent).hash(state),
             Step::DisableUnknown { seen, sent } => (seen, sent).hash(state),
-            Step::Disabled { ours } => ours.hash(state),
+            Step::Disabled { ours, again_until } => (ours, again_until).hash(state),
             Step::Enabling { ours, attempts, not_before } => (ours, attempts, not_before).hash(state),
             Step::ProbeOpening { owner } => owner.hash(state),
             Step::Verifying | Step::Closed { .. } => {}
@@ -111,6 +111,8 @@ pub(super) enum How {
     LostAfter,
     /// A disable that takes effect within the next tick.
     LostLate,
+    /// A disable that takes effect, is not answered, and comes a second time within the next tick.
+    Twice,
     /// An enable that the manager's worker does not notice.
     Unnoticed,
 }
@@ -185,6 +187,11 @@ impl Desk<'_> {
         }
         if let Step::Closed { outcome, .. } = treatment.step {
             treatment.step = Step::Closed { outcome, why: String::new() };
+        }
+        if self.is(Broken::ForgetsTheSecondCopy)
+            && let Step::Disabled { again_until, .. } = &mut treatment.step
+        {
+            *again_until = None;
         }
         self.note_deleted(&treatment);
         let row = Row(treatment);
@@ -264,7 +271,7 @@ impl Desk<'_> {
     /// Broken: the operator's change is taken for ours.
     fn bent<'v>(&self, treatment: &Treatment, input: Input<'v>) -> Bent<'v> {
         match (&treatment.step, input) {
-            (Step::Disabled { ours } | Step::Enabling { ours, .. }, Input::Sweep(view))
+            (Step::Disabled { ours, .. } | Step::Enabling { ours, .. }, Input::Sweep(view))
                 if self.is(Broken::FightsTheOperator) =>
             {
                 let SetView::Seen(set) = view.set else { return Bent::Plain(Input::Sweep(view)) };
@@ -421,12 +428,12 @@ impl Desk<'_> {
 
     /// What may become of the next effect.
     pub(super) fn fates(&self) -> &'static [How] {
-        use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Unnoticed};
+        use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Twice, Unnoticed};
         match self.medic.pending.first().map(|pending| &pending.1) {
             None => &[],
             Some(_) if self.world.down => &[LostBefore],
             Some(Effect::ReadSet | Effect::CheckIncarnation) => &[Answered, LostBefore],
-            Some(Effect::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate],
+            Some(Effect::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
             Some(Effect::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
             Some(Effect::DeleteSession { .. } | Effect::OpenSession { .. } | Effect::DeleteOwnSession { .. }) => {
                 &[Answered, Refused, LostBefore, LostAfter]
@@ -506,6 +513,10 @@ impl Desk<'_> {
             How::Answered | How::LostAfter => self.world.write(set, to, By::Us, true),
             How::Unnoticed => self.world.write(set, to, By::Us, false),
             How::LostLate => self.world.late.push(set),
+            How::Twice => {
+                self.world.write(set, to, By::Us, true);
+                self.world.late.push(set);
+            }
             How::Refused | How::LostBefore => {}
         }
         match how {
@@ -513,7 +524,7 @@ impl Desk<'_> {
             How::Refused => Err(refused()),
             // Broken: what has no answer is taken for what had no effect.
             _ if self.is(Broken::TakesLostForRefused) => Err(refused()),
-            How::LostBefore | How::LostAfter | How::LostLate => Err(lost()),
+            How::LostBefore | How::LostAfter | How::LostLate | How::Twice => Err(lost()),
         }
     }
 

@@ -87,6 +87,7 @@ fn every_broken_medic_is_caught() {
         (Broken::ForgetsTheJournal, toggles(), "I3"),
         (Broken::NeverEnables, toggles(), "I3"),
         (Broken::TakesLostForRefused, toggles(), "I3"),
+        (Broken::ForgetsTheSecondCopy, toggles(), "I3"),
         (Broken::StartsASecondTreatment, one(), "I5"),
         (Broken::SendsNoCanary, System::of(2, 1, 1, 8), "I5"),
         (Broken::IgnoresTheLimit, one_at_once(), "I5"),
