@@ -109,7 +109,7 @@ fn again(variable: &'static str, test: &'static str) -> impl Fn(&Report) -> Stri
 #[test]
 fn simulated_days() {
     let began = Instant::now();
-    let reports = live(&seeds("SCALESET_MEDIC_SEEDS", 0..2), |seed| Plan::day(seed).live());
+    let reports = live(&seeds("SCALESET_MEDIC_SEEDS", 0..1), |seed| Plan::day(seed).live());
     assert_all_held("days", again("SCALESET_MEDIC_SEEDS", "simulated_days"), &reports, began);
 }
 
@@ -131,7 +131,7 @@ fn a_seed_gives_the_same_day_again() {
 #[test]
 fn a_medic_that_dies_during_a_recovery_is_no_matter() {
     let began = Instant::now();
-    let reports = live(&seeds("SCALESET_MEDIC_DEATH_SEEDS", 0..100), |seed| Plan::deaths(seed).live());
+    let reports = live(&seeds("SCALESET_MEDIC_DEATH_SEEDS", 0..30), |seed| Plan::deaths(seed).live());
     assert_all_held("deaths", again("SCALESET_MEDIC_DEATH_SEEDS", "a_medic_that_dies"), &reports, began);
 }
 
@@ -140,7 +140,7 @@ fn a_medic_that_dies_during_a_recovery_is_no_matter() {
 fn a_medic_that_dies_at_any_point_of_a_recovery_is_no_matter() {
     let began = Instant::now();
     // How many points are left out between two that are tried: none where all are wanted.
-    let stride: u32 = std::env::var("SCALESET_MEDIC_POINT_STRIDE").ok().map_or(40, |text| text.parse().unwrap());
+    let stride: u32 = std::env::var("SCALESET_MEDIC_POINT_STRIDE").ok().map_or(120, |text| text.parse().unwrap());
     let whole = live(&Recovery::ALL, |recovery| Plan::point(recovery, Doom::Before(u32::MAX / 4)).live());
     let mut points = Vec::new();
     for (recovery, whole) in Recovery::ALL.iter().zip(&whole) {
