@@ -94,6 +94,8 @@ pub struct Engine {
     known: BTreeSet<TreatmentId>,
     /// What was open after the last pass, as far as it had come: what is undone when the store fails.
     open: BTreeMap<TreatmentId, Treatment>,
+    /// Treatments were stepped from `open` while the store failed.
+    undid_from_memory: bool,
 }
 
 /// How much less often a picture is looked at that is not well, and has not changed for minutes.
@@ -157,6 +159,7 @@ impl Engine {
             pruned: None,
             known: BTreeSet::new(),
             open: BTreeMap::new(),
+            undid_from_memory: false,
         }
     }
 
@@ -212,12 +215,21 @@ impl Engine {
 
         let mut treatments = match &lease {
             Footing::Firm | Footing::StoreFailed { .. } if self.hands_tied => unfinished,
-            Footing::Firm if readable => self.step_all(unfinished, &fleet, &records.ledger).await,
+            Footing::Firm if readable => {
+                // The journal may not have followed what was undone: its treatments are settled as after a crash.
+                if std::mem::take(&mut self.undid_from_memory) {
+                    self.known.clear();
+                }
+                self.step_all(unfinished, &fleet, &records.ledger).await
+            }
             Footing::LeaseOf { .. } => {
                 self.known.clear();
                 unfinished
             }
-            Footing::Firm | Footing::StoreFailed { .. } => self.undo_all(unfinished, &fleet).await,
+            Footing::Firm | Footing::StoreFailed { .. } => {
+                self.undid_from_memory = true;
+                self.undo_all(unfinished, &fleet).await
+            }
         };
         let footing = match (lease, records.failed) {
             (Footing::Firm, Some(why)) => Footing::StoreFailed { why },

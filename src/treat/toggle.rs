@@ -51,6 +51,10 @@ pub(super) fn disabling(
         go(treatment, step, now, note).then(Effect::ReadSet)
     };
     match input {
+        // Its answer came to no journal: we died, or the disk failed.
+        Input::Sweep(_) | Input::Recover | Input::Shutdown if sent.is_some() => {
+            unknown("the disable may have been sent".to_owned())
+        }
         Input::Sweep(view) => before_disable(treatment, seen, &view, now),
         Input::Answer(Answer::Read(Ok(Some(set)))) => {
             if set.enabled == Enablement::Enabled && set.revision == *seen {
@@ -76,7 +80,6 @@ pub(super) fn disabling(
         Input::Answer(Answer::Disabled(Err(WriteError::Unknown(failure)))) => {
             unknown(format!("whether the disable took effect is not known: {failure}"))
         }
-        Input::Recover | Input::Shutdown if sent.is_some() => unknown("the disable may have been sent".to_owned()),
         // The next pass looks again before anything is sent; what was decided long ago is decided anew.
         Input::Recover | Input::Shutdown if now.since(since) < LATE => stay(treatment),
         Input::Recover | Input::Shutdown => close(treatment, Outcome::Yielded, now, UNSENT),
@@ -471,6 +474,15 @@ mod tests {
         let mut table = disabling();
         assert_eq!(table.at(30).recovers(), None, "decided too long ago");
         assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_disable_whose_answer_no_journal_has_is_settled_by_reading() {
+        let mut table = sent();
+        assert_eq!(table.at(8).sees(&Seen::ill().with(off("ours", after(1)))), Some(Effect::ReadSet));
+        assert_eq!(table.label(), "disable_unknown", "disabled, and not yet said by whom");
+        assert_eq!(table.reads(off("ours", after(1))), None);
+        assert_eq!(table.label(), "disabled");
     }
 
     #[test]

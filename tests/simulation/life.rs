@@ -21,7 +21,7 @@ use scaleset_medic::lab::door_inproc::InprocTransport;
 use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::World;
 use scaleset_medic::model::status::{ManagerStatus, SetStatus};
-use scaleset_medic::model::{Decision, Escalation, Evidence, Fact, Guard, ManagerName, ScaleSetId, Span, Wall};
+use scaleset_medic::model::{Decision, Escalation, Guard, ManagerName, ScaleSetId, Span, Wall};
 use scaleset_medic::run::assemble::{Carrier, Shared, engines};
 use scaleset_medic::run::lease::Lease;
 use scaleset_medic::run::service::{self, Publisher};
@@ -124,6 +124,7 @@ impl Life {
             journal: Box::new(move || journal.unfinished().unwrap()),
             journal_changed: false.into(),
             disk_full: false.into(),
+            disk_failed: Mutex::default(),
             down: false.into(),
             medics: Mutex::default(),
             disturbed_until: Mutex::new(START.plus(GRACE)),
@@ -489,11 +490,10 @@ impl Life {
     }
 }
 
-/// Whether a person has been called for, as nothing that a medic without GitHub sees tells which of several sets is dead.
+/// Whether a person has been called for: what a medic without GitHub sees may not tell which of several sets is dead, nor
+/// of what.
 fn is_called_for(shown: &SetStatus) -> bool {
-    let cannot_tell = |evidence: &Evidence| matches!(evidence.fact, Fact::CannotTellWhich { .. });
     shown.decision == Decision::Escalate { escalation: Escalation::Unknown }
-        && shown.finding.evidence.iter().any(cannot_tell)
 }
 
 fn in_words((at, what): (Wall, String)) -> String {

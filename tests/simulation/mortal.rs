@@ -103,7 +103,11 @@ impl Gate for Disk {
     fn before(&self) -> bool {
         let works = self.medic.begin() && !self.scene.disk_full.load(Ordering::SeqCst);
         let flaky = self.scene.climate.lock().unwrap().disk;
-        works && (flaky == 0 || self.scene.rng.lock().unwrap().random_range(0..100) >= flaky)
+        let works = works && (flaky == 0 || self.scene.rng.lock().unwrap().random_range(0..100) >= flaky);
+        if !works {
+            *self.scene.disk_failed.lock().unwrap() = Some(self.scene.now());
+        }
+        works
     }
     fn forgets(&self, what: &'static str) -> bool {
         self.scene.broken.forgets(what)

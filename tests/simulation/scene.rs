@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 
 /// A last look older than this has been answered, and what follows from it has been sent.
 const LOOKED: Span = Span::secs(15);
+/// For so long after a failure of the disk, what is undone may not be in the journal.
+const LAGS: Span = Span::mins(1);
 
 pub(crate) struct Scene {
     pub(crate) hub: Arc<Hub<World>>,
@@ -31,6 +33,8 @@ pub(crate) struct Scene {
     pub(crate) journal: Box<dyn Fn() -> Vec<Treatment> + Send + Sync>,
     pub(crate) journal_changed: AtomicBool,
     pub(crate) disk_full: AtomicBool,
+    /// When the disk last failed.
+    pub(crate) disk_failed: Mutex<Option<Wall>>,
     /// The manager was down at the last step.
     pub(crate) down: AtomicBool,
     pub(crate) medics: Mutex<Vec<Arc<Mortal>>>,
@@ -84,6 +88,11 @@ impl Scene {
             let journal = (self.journal)();
             self.hub.with(|world, now| self.truth.lock().unwrap().journal_is(journal, world, now));
         }
+    }
+
+    /// Whether the journal may lack what was done lately: what undoes goes on when it fails.
+    pub(crate) fn journal_may_lag(&self) -> bool {
+        self.disk_failed.lock().unwrap().is_some_and(|at| self.now().since(at) <= LAGS)
     }
 
     pub(crate) fn violated(&self, invariant: &'static str, what: String) {

@@ -143,12 +143,12 @@ impl Truth {
         }
     }
 
-    /// A write arrives, and has not had its effect yet.
-    pub(crate) fn arrives(&mut self, act: &Act, world: &World, now: Wall) {
+    /// A write arrives, and has not had its effect yet. `may_lag`: the journal has failed lately.
+    pub(crate) fn arrives(&mut self, act: &Act, may_lag: bool, world: &World, now: Wall) {
         self.checks += 1;
         self.writes += 1;
         let garm = world.garm(0).unwrap();
-        if !self.journal.iter().any(|row| allows(row, act, world)) {
+        if !self.journal.iter().any(|row| allows(row, act, world) || may_lag && undoes(row, act)) {
             let what = format!("{}, and no intent in the journal says so: {:?}", act.in_words(), self.journal);
             self.violated(now, "I6", what);
         }
@@ -298,6 +298,15 @@ fn allows(row: &Treatment, act: &Act, world: &World) -> bool {
         }
         (Act::Open, Step::ProbeOpening { .. }) => true,
         _ => false,
+    }
+}
+
+/// Whether the act undoes what a row says may have been done.
+fn undoes(row: &Treatment, act: &Act) -> bool {
+    match act {
+        Act::Enable(set, true) => row.set == *set && row.may_have_disabled(),
+        Act::Delete(_) => matches!(row.step, Step::ProbeOpening { .. }),
+        Act::Enable(_, false) | Act::Open => false,
     }
 }
 

@@ -100,7 +100,8 @@ impl Weather {
 
 fn judge(scene: &Scene, act: &Act) {
     scene.refresh();
-    scene.hub.with(|world, now| scene.truth.lock().unwrap().arrives(act, world, now));
+    let may_lag = scene.journal_may_lag();
+    scene.hub.with(|world, now| scene.truth.lock().unwrap().arrives(act, may_lag, world, now));
 }
 
 /// A request arrives at its server.
