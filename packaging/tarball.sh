@@ -30,7 +30,7 @@ needed=$(objdump -p "$binary" | sed -n 's/^ *NEEDED *//p')
 if [ -n "$triple" ]; then
   # A static-pie has a dynamic section, but asks for no library and no loader.
   loader=$(readelf --program-headers "$binary" | grep -w INTERP || true)
-  [ -z "$needed$loader" ] || { echo "the binary is not static: $needed $loader" >&2; exit 1; }
+  [ -z "$needed$loader" ] || { echo "the binary is not static, it needs ${needed//$'\n'/ } ${loader:+and a loader}" >&2; exit 1; }
   needs=static
 else
   # Anything but these would have to be installed first.
