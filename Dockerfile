@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # Build with: docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t scaleset-medic:0.1.0 .
 # `python3 .ci/image.py` puts the tree of the last stage together without a container engine, and runs it.
 

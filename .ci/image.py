@@ -91,6 +91,7 @@ def check_dockerfile(text, manifest):
     bases = base_images(text)
     loose = floating(bases)
     rule(not loose, f"every base image has a registry, a tag and a digest; {', '.join(loose)}")
+    rule("# syntax=" not in text, "no frontend that is an image of its own, which would float too")
     rule(list(bases) == ["BUILD_IMAGE", "RUN_IMAGE"], "both base images can be given as arguments")
     rule(f"rust:{toolchain}-" in bases.get("BUILD_IMAGE", "") and f"RUSTUP_TOOLCHAIN={toolchain} " in text, f"toolchain is {toolchain}")
     builds = [run for run in of(build, "RUN") if "cargo build" in run]
