@@ -1,10 +1,12 @@
-# syntax=docker/dockerfile:1
 # Build with: docker build --build-arg VERSION=0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" -t scaleset-medic:0.1.0 .
 # `python3 .ci/image.py` puts the tree of the last stage together without a container engine, and runs it.
 
-# A release names both by digest too, so that it can be built again: --build-arg BUILD_IMAGE=…@sha256:… and RUN_IMAGE.
-ARG BUILD_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
-ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+# By tag for people, by digest for engines: the digest decides, so one commit is built on the same bytes everywhere. Both
+# name an index for amd64 and arm64. To renew one (a release does; a new toolchain must): take the line "Digest" of
+# `docker buildx imagetools inspect IMAGE:TAG`, write it here, run `python3 .ci/image.py`. A mirror of yours is given by
+# --build-arg, with the same digest.
+ARG BUILD_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
+ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f
 
 # Build: with the image's own toolchain, the one of rust-toolchain.toml (whose clippy and rustfmt nobody needs here). The
 # dependencies have a layer of their own, which changes with Cargo.toml and Cargo.lock only.

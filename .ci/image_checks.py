@@ -124,7 +124,7 @@ def configure(tree, address):
     )
 
 
-def run_all(folder, tree, lab_binary, image):
+def run_all(folder, tree, lab_binary, image, needed):
     entry, state = image["entrypoint"], folder / "state"
     state.mkdir(mode=0o700)
     os.chown(state, UID, UID)
@@ -164,7 +164,8 @@ def run_all(folder, tree, lab_binary, image):
     if not owners or set(owners.values()) != {UID}:
         sys.exit(f"the state is not {UID}'s: {owners}")
     print(f"state on the volume: {', '.join(sorted(owners))}")
-    without(folder, tree, image)
+    if needed:
+        without(folder, tree, image)
 
 
 def diagnosed(tree, medic):

@@ -2,9 +2,10 @@
 """Renders every overlay, validates what comes out against the Kubernetes schemas, and checks what no schema knows: that
 the medic is deployed as it must be. Nothing is skipped: without kubectl this fails.
 
-  manifests.py KUBECTL        in an environment that has PyYAML and kubernetes-validate
+  manifests.py KUBECTL        in an environment that has the packages of requirements.txt
 """
 
+import copy
 import pathlib
 import re
 import subprocess
@@ -12,14 +13,32 @@ import sys
 import tomllib
 
 import kubernetes_validate
+import pydantic
 import yaml
+from cloudcoil.models.prometheus_operator import v1 as operator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MANIFESTS = ROOT / "manifests"
 # The oldest that has all that is used (native sidecars are on by default from 1.29), and the newest known here.
 VERSIONS = ["1.29", kubernetes_validate.latest_version()]
+# The Prometheus operator's kinds, as in its resource definitions of 0.80 (the newest in a package for Python 3.11). `v1`
+# only grows: what is valid there is valid later.
+OPERATORS = {"PodMonitor": operator.PodMonitor, "PrometheusRule": operator.PrometheusRule}
 # The volumes that the `restricted` standard allows and that are used here.
 VOLUMES = {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}
+# What the operator's schemas must refuse.
+MISTAKES = {
+    "PodMonitor": [
+        ("spec.podMetricsEndpoints.0.interval", "15 seconds"), ("spec.podMetricsEndpoints.0.intervall", "15s"),
+        ("spec.podMetricsEndpoints.0.port", 9810), ("spec.selector.matchExpressions.0.values", "garm"),
+        ("spec.selector", None), ("spec.podMetricEndpoints", []), ("apiVersion", "monitoring.coreos.com/v2"),
+    ],
+    "PrometheusRule": [
+        ("spec.groups.0.name", None), ("spec.groups.0.rules.0.expr", None), ("spec.groups.1.rules.0.for", "5 minutes"),
+        ("spec.groups.1.rules.0.labels.severity", 1), ("spec.groups.1.rules.0.annotation", {}), ("spec.group", []),
+        ("spec.groups.1.interval", "often"), ("kind", "PrometheusRules"),
+    ],
+}
 wrong = []
 
 
@@ -231,6 +250,37 @@ def validate(place, resources):
                 rule(place, False, f"{resource['kind']} is not valid in {version}: {error.message}")
 
 
+def operator_errors(resource):
+    """What the operator's definition of this kind has against it. A cluster would drop an unknown field without a word."""
+    if resource["apiVersion"] != "monitoring.coreos.com/v1" or resource["kind"] not in OPERATORS:
+        return [f"{resource['apiVersion']} {resource['kind']} has no schema here"]
+    try:
+        OPERATORS[resource["kind"]].model_validate(resource, extra="forbid")
+    except pydantic.ValidationError as error:
+        return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    return []
+
+
+def check_operator():
+    for name in ("podmonitor.yaml", "prometheusrule.yaml"):
+        (resource,) = yaml.safe_load_all((MANIFESTS / "prometheus" / name).read_text())
+        for error in operator_errors(resource):
+            rule(name, False, error)
+        # The same resource with one mistake each, all of which must be found.
+        for path, value in MISTAKES[resource["kind"]]:
+            *way, last = path.split(".")
+            broken = copy.deepcopy(resource)
+            place = broken
+            for step in way:
+                place = place[int(step) if step.isdigit() else step]
+            if value is None:
+                del place[last]
+            else:
+                place[last] = value
+            rule(name, operator_errors(broken), f"the schema does not see the mistake {path}: {value}")
+        print(f"{name}: {resource['kind']}")
+
+
 def main():
     (kubectl,) = sys.argv[1:]
     known = facts()
@@ -242,9 +292,11 @@ def main():
     for path in sorted((MANIFESTS / "examples").glob("*.yaml")):
         validate(path.name, list(yaml.safe_load_all(path.read_text())))
         print(f"example {path.name}")
+    check_operator()
     if wrong:
         sys.exit("manifests: not so:\n  " + "\n  ".join(wrong))
-    print(f"manifests: valid for Kubernetes {' and '.join(VERSIONS)}, restricted, and as the medic needs them")
+    print(f"manifests: valid for Kubernetes {' and '.join(VERSIONS)} and the Prometheus operator, restricted, and as the "
+          "medic needs them")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 a reason for every direct dependency; a bill of materials that fits its schema.
 
 This reads deny.toml itself, in a second, so that the gate needs no cargo-deny, which is to be had only by compiling it
-for some ten minutes. Where cargo-deny is installed the gate runs it as well. Advisories need its database from outside
+for a quarter of an hour. Where cargo-deny is installed the gate runs it as well. Advisories need its database from outside
 the registries: they are part of a release (CONTRIBUTING.md).
 """
 

@@ -2,28 +2,44 @@
 # Makes target/scaleset-medic-VERSION-TARGET.tar.gz: the binary without the lab, its manual page and completions, the
 # systemd units, an example configuration, the licence. The same commit and toolchain give the same bytes.
 #
-# The binary is not static: it needs glibc and libgcc and nothing else; TLS, SQLite and the HTTP stack are in it. The archive's name says
-# from which glibc on.
-#   packaging/tarball.sh [BINARY]     BINARY: an already built one
+#   packaging/tarball.sh [BINARY]            for glibc and libgcc, and nothing else; the name says from which glibc on
+#   packaging/tarball.sh --static [BINARY]   for no library at all (musl): runs on any Linux, and in an empty root
+#                                            needs `rustup target add x86_64-unknown-linux-musl` and musl-gcc (musl-tools)
+#
+# BINARY: an already built one. TLS, SQLite and the HTTP stack are in either.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
 
+triple=''
+if [ "${1:-}" = --static ]; then
+  triple=$(uname -m)-unknown-linux-musl
+  shift
+fi
 binary=${1:-}
 if [ -z "$binary" ]; then
   export RUSTFLAGS="--remap-path-prefix=$PWD=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
   target=${CARGO_TARGET_DIR:-target}/dist
-  cargo build --release --locked --no-default-features --target-dir "$target"
-  binary=$target/release/scaleset-medic
+  cargo build --release --locked --no-default-features --target-dir "$target" ${triple:+--target "$triple"}
+  binary=$target/${triple:+$triple/}release/scaleset-medic
 fi
 
 version=$("$binary" --version | cut -d ' ' -f 2)
 grep -q "^version = \"$version\"$" Cargo.toml || { echo "$binary is of version $version" >&2; exit 1; }
-# Anything but these would have to be installed first.
-others=$(objdump -p "$binary" | sed -n 's/^ *NEEDED *//p' | grep -Ev '^(libc|libm|libgcc_s|ld-linux-[a-z0-9_-]+)\.so\.[0-9]+$' || true)
-[ -z "$others" ] || { echo "the binary needs $others" >&2; exit 1; }
-glibc=$(objdump -T "$binary" | sed -n 's/.*GLIBC_\([0-9][0-9.]*\).*/\1/p' | sort -uV | tail -n 1)
-name=scaleset-medic-$version-$(uname -m)-linux-glibc$glibc
+needed=$(objdump -p "$binary" | sed -n 's/^ *NEEDED *//p')
+if [ -n "$triple" ]; then
+  # A static-pie has a dynamic section, but asks for no library and no loader.
+  loader=$(readelf --program-headers "$binary" | grep -w INTERP || true)
+  [ -z "$needed$loader" ] || { echo "the binary is not static, it needs ${needed//$'\n'/ } ${loader:+and a loader}" >&2; exit 1; }
+  needs=static
+else
+  # Anything but these would have to be installed first.
+  others=$(grep -Ev '^(libc|libm|libgcc_s|ld-linux-[a-z0-9_-]+)\.so\.[0-9]+$' <<< "$needed" || true)
+  [ -z "$others" ] || { echo "the binary needs $others" >&2; exit 1; }
+  needs=glibc$(objdump -T "$binary" | sed -n 's/.*GLIBC_\([0-9][0-9.]*\).*/\1/p' | sort -uV | tail -n 1)
+  [ "$needs" != glibc ] || { echo "the binary needs no glibc; make its archive with --static" >&2; exit 1; }
+fi
+name=scaleset-medic-$version-$(uname -m)-linux-$needs
 
 stage=$(mktemp -d)
 trap 'rm -r "$stage"' EXIT
@@ -43,4 +59,4 @@ tar --create --directory "$stage" --sort=name --owner=0 --group=0 --numeric-owne
   --mode='u+rw,go-w' "$name" | gzip -9n > "$archive"
 (cd target && sha256sum "$name.tar.gz" > "$name.tar.gz.sha256")
 cat "$archive.sha256"
-echo "$archive: $(stat -c %s "$archive") bytes; glibc from $glibc on"
+echo "$archive: $(stat -c %s "$archive") bytes; needs $needs"
