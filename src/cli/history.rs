@@ -8,7 +8,9 @@ use crate::clock::system_wall;
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::export::words;
-use crate::model::{Confidence, Decision, Diagnosis, Evidence, ManagerName, ScaleSetId, Span, Treatment, Wall};
+use crate::model::{
+    Confidence, Decision, Diagnosis, Evidence, ManagerName, RestartKind, ScaleSetId, Span, Treatment, Wall,
+};
 use crate::run::replay;
 use crate::run::scene::Body;
 use crate::store::{Event, HistoryFilter, ManagerStore, Store};
@@ -158,13 +160,19 @@ fn understood(event: &Event) -> Option<String> {
         }
         "recovery" => {
             let ill_since = Wall::deserialize(detail.get("ill_since")?).ok()?;
-            format!("{}, ill for {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
+            format!("{}: it listens again, after {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
+        }
+        "restart" => {
+            let kind = RestartKind::deserialize(detail.get("kind")?).ok()?;
+            let at = Wall::deserialize(detail.get("at")?).ok()?;
+            format!("the manager started anew at {}, {}", at.near(event.at), words::restart(kind))
         }
         "act" => Act::deserialize(detail).ok()?.words(),
         "treatment" => {
             let treatment = Treatment::deserialize(detail).ok()?;
             let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
-            format!("{}: {outcome}: {}", treatment.remedy.kind(), treatment.why().unwrap_or_default())
+            let why = treatment.why().unwrap_or_default();
+            format!("{} #{}: {outcome}: {why}", treatment.remedy.kind(), treatment.id)
         }
         _ => return None,
     })

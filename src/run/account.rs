@@ -3,10 +3,16 @@
 use super::engine::{Parts, Restart};
 use crate::diagnose::Fleet;
 use crate::export::metrics::RecoveryCause;
+use crate::model::status::Recovered;
 use crate::model::{
-    Decision, Diagnosis, Finding, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall,
+    Decision, Diagnosis, Finding, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Span, Step, Treatment, Wall,
 };
+use crate::store::{HistoryFilter, ManagerStore};
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The kind of event that tells of a set's recovery.
+const RECOVERY: &str = "recovery";
 
 /// What was told already.
 #[derive(Debug, Default)]
@@ -16,9 +22,35 @@ pub struct Account {
     held: BTreeSet<(ScaleSetId, Guard)>,
     would_act: BTreeSet<(ScaleSetId, RemedyKind)>,
     restart: Restart,
+    recovered: BTreeMap<ScaleSetId, Recovered>,
 }
 
+/// For so long it is told that a set has been ill.
+const RECOVERY_TOLD: Span = Span::hours(24);
+/// The newest events that are searched for recoveries at the start.
+const EVENTS_SEARCHED: u32 = 5_000;
+
 impl Account {
+    /// The account of a process that has just begun: it knows what sets have recovered from lately.
+    pub fn begin(store: &ManagerStore, now: Wall) -> Self {
+        #[derive(Deserialize)]
+        struct Told {
+            ill_since: Wall,
+        }
+        let newest = HistoryFilter { set: None, since: now.minus(RECOVERY_TOLD), limit: EVENTS_SEARCHED };
+        let events = store.history(newest).unwrap_or_default();
+        let recoveries = events.into_iter().filter(|event| event.kind == RECOVERY).filter_map(|event| {
+            let told = Told::deserialize(&event.detail).ok()?;
+            Some((event.set?, Recovered { ill_since: told.ill_since, at: event.at }))
+        });
+        Self { recovered: recoveries.collect(), ..Self::default() }
+    }
+
+    /// The illness of a set that has ended within a day.
+    pub fn recovered(&self, set: ScaleSetId, now: Wall) -> Option<Recovered> {
+        self.recovered.get(&set).copied().filter(|last| now.since(last.at) < RECOVERY_TOLD)
+    }
+
     /// The restart seen last.
     pub const fn restart(&self) -> Restart {
         self.restart
@@ -43,7 +75,9 @@ impl Account {
         self.diagnoses(parts, fleet);
         self.decisions(parts, fleet, decisions);
         Self::closed(parts, closed);
+        self.recovered.retain(|set, _| fleet.findings.contains_key(set));
         for recovery in &fleet.recoveries {
+            self.recovered.insert(recovery.set, Recovered { ill_since: recovery.ill_since, at: recovery.at });
             let treated = history.iter().any(|row| row.set == recovery.set && helped(row, recovery.ill_since));
             let cause = if treated { RecoveryCause::Remedy } else { RecoveryCause::Itself };
             let took = recovery.at.since(recovery.ill_since);
@@ -55,7 +89,7 @@ impl Account {
             let name = fleet.sets.get(&recovery.set).map_or("", |set| set.name.as_str());
             tracing::info!(%manager, scale_set = %recovery.set, name, %outcome, %took, "the scale set listens again");
             let detail = serde_json::json!({ "outcome": outcome, "ill_since": recovery.ill_since });
-            tell(parts, recovery.at, "recovery", Some(recovery.set), &detail);
+            tell(parts, recovery.at, RECOVERY, Some(recovery.set), &detail);
         }
     }
 
@@ -103,7 +137,11 @@ impl Account {
                 let name = fleet.sets.get(set).map_or("", |set| set.name.as_str());
                 match decision {
                     Decision::Withhold { guards, .. } => {
-                        let held = guards.iter().map(crate::export::words::held).collect::<Vec<_>>().join("; ");
+                        let held = guards
+                            .iter()
+                            .map(|held| crate::export::words::held(held, None))
+                            .collect::<Vec<_>>()
+                            .join("; ");
                         if guards.iter().any(|held| held.guard == Guard::Bound) {
                             tracing::error!(%manager, scale_set = %set, name, decision = label, held, "decision");
                         } else {
@@ -158,7 +196,7 @@ pub(super) fn label(decision: &Decision) -> String {
         }
         Decision::Act { remedy, canary: true } => format!("act: {} (canary)", remedy.kind()),
         Decision::Act { remedy, canary: false } => format!("act: {}", remedy.kind()),
-        Decision::Treating { treatment } => format!("treating: {treatment}"),
+        Decision::Treating { treatment } => format!("treating: {}", crate::export::words::treatment(*treatment)),
     }
 }
 

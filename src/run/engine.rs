@@ -140,6 +140,7 @@ impl Engine {
             None
         });
         let remembered = saved.and_then(|json| Some((serde_json::from_str(&json).ok()?, json)));
+        let account = Account::begin(&parts.store, parts.clock.now().wall);
         let (memory, saved) = remembered.unwrap_or_else(|| (Memory::default(), "{}".to_owned()));
         Self {
             parts,
@@ -153,7 +154,7 @@ impl Engine {
             patience: Patience::default(),
             patient: false,
             records: None,
-            account: Account::default(),
+            account,
             pruned: None,
             known: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -250,7 +251,7 @@ impl Engine {
             history: &history,
             open: &open,
             ledger: &records.ledger,
-            restart: self.account.restart(),
+            account: &self.account,
             took,
         });
         Pass { status, closed }
