@@ -72,7 +72,7 @@ async function stuck(pages) {
     if (/listening/.test(row.state)) continue;
     assert.match(row.state, /✖|…|\?/, `${name}: a sign besides the colour`);
     assert.match(row.state, /GitHub refuse[sd] a session|nobody listens|has disabled it for a moment/, `${name}: why`);
-    assert.match(row.since, /\d\d:\d\d:\d\d \(.* ago\)/, `${name}: since when`);
+    assert.match(row.since, /\d\d:\d\d:\d\d \((.* ago|just now)\)/, `${name}: since when`);
     assert.match(row.evidence, /\d\d:\d\d:\d\d/, `${name}: evidence with its date`);
     assert.match(row.done, /waits|under way|withheld by|now:/i, `${name}: what happens next`);
   }

@@ -86,8 +86,8 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
         }
     }
     let lifetimes = status.managers.iter().find(|m| m.name == *manager).and_then(|m| m.stale_lifetimes.as_deref());
-    if let Some(lifetimes) = lifetimes {
-        let _ = writeln!(out, "{lifetimes}.");
+    if let Some(lasts) = words::stale_lasts(set, lifetimes) {
+        let _ = writeln!(out, "{lasts}.");
     }
     let _ = writeln!(out, "Limit: {}", words::budget(set));
     if !set.treatments.is_empty() {

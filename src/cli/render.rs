@@ -91,7 +91,7 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> St
 }
 
 fn table(sets: &[SetStatus], now: Wall, look: Look) -> String {
-    let mut rows = vec![(["ID", "NAME", "ENTITY", "STATE", "SINCE", "WHAT IS DONE"].map(str::to_owned), None)];
+    let mut rows = vec![(["ID", "NAME", "ENTITY", "STATE", "FOR", "WHAT IS DONE"].map(str::to_owned), None)];
     rows.extend(sets.iter().map(|set| (cells(set, now), Some(set.finding.diagnosis))));
     let mut widths = [0_usize; 5];
     for (row, _) in &rows {

@@ -193,9 +193,12 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
         Some(since) if since != finding.since => format!("<br><small>not well since {}</small>", date(since, now)),
         Some(_) | None => String::new(),
     };
-    let again = words::recovered(set, |at| date(at, now))
-        .map_or_else(String::new, |again| format!("<br><small>{again}</small>"));
-    let _ = writeln!(page, "<td role=\"cell\" data-label=\"Since\">{}{ill}{again}</td>", date(finding.since, now));
+    let since = match words::recovered(set, |at| date(at, now)) {
+        Some(again) if set.recovered.is_some_and(|last| last.at == finding.since) => again,
+        Some(again) => format!("{}<br><small>{again}</small>", date(finding.since, now)),
+        None => date(finding.since, now),
+    };
+    let _ = writeln!(page, "<td role=\"cell\" data-label=\"Since\">{since}{ill}</td>");
     page.push_str("<td role=\"cell\" data-label=\"Evidence\"><ul>");
     for evidence in finding.evidence.iter().take(EVIDENCE) {
         let _ = write!(page, "<li>{}</li>", escape(&words::evidence(evidence)));
@@ -239,10 +242,8 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
             page.push_str(&escape(&words::decision(&set.decision)));
         }
     }
-    if let (Diagnosis::ConflictRetrying, Some(lifetimes)) = (set.finding.diagnosis, lifetimes) {
-        let _ = write!(page, "<br>{}", escape(lifetimes));
-    } else if set.finding.diagnosis == Diagnosis::ConflictRetrying {
-        page.push_str("<br>GitHub usually forgets a stale session within a minute and a half");
+    if let Some(lasts) = words::stale_lasts(set, lifetimes) {
+        let _ = write!(page, "<br>{}", escape(&lasts));
     }
     if !set.not_deleted.is_empty() {
         let _ = write!(page, "<br><small>Its session is not deleted: {}</small>", escape(&set.not_deleted.join("; ")));

@@ -134,14 +134,20 @@ pub fn well_again(manager: &ManagerStatus, date: impl Fn(Wall) -> String) -> Opt
         manager.sets.iter().filter_map(|set| set.recovered.filter(|last| is_well_since(set, last.at))).collect();
     let since = back.iter().map(|last| last.at).max()?;
     let longest = back.iter().map(|last| last.at.since(last.ill_since)).max().unwrap_or_default();
-    let had = if back.len() == 1 { "has" } else { "have" };
     manager.sets.iter().all(SetStatus::is_healthy).then(|| {
         format!(
-            "well again since {}: {} of {all} scale sets {had} been ill, for up to {longest}",
+            "well again since {}: {} of {all} scale sets had been ill, for up to {longest}",
             date(since),
             back.len()
         )
     })
+}
+
+/// How long a stale session may last, where the set waits for the end of one: what was measured here, else what is usual.
+#[must_use]
+pub fn stale_lasts(set: &SetStatus, measured: Option<&str>) -> Option<String> {
+    let usual = "GitHub usually forgets a stale session within a minute and a half";
+    (set.finding.diagnosis == Diagnosis::ConflictRetrying).then(|| measured.unwrap_or(usual).to_owned())
 }
 
 /// A treatment by its number in the journal, which is no count of attempts.
@@ -507,8 +513,11 @@ mod tests {
         }
     }
 
-    fn sets(rows: &[(&str, u64, Option<(u64, u64)>)]) -> ManagerStatus {
-        let set = |(id, (diagnosis, since, ill)): (u64, &(&str, u64, Option<(u64, u64)>))| {
+    /// A set's diagnosis, since when, and from when to when it was ill before.
+    type Row = (&'static str, u64, Option<(u64, u64)>);
+
+    fn sets(rows: &[Row]) -> ManagerStatus {
+        let set = |(id, (diagnosis, since, ill)): (u64, &Row)| {
             serde_json::json!({
                 "id": id, "forge_id": 2, "name": "linux", "entity": null, "enabled": "enabled",
                 "finding": {
@@ -545,7 +554,7 @@ mod tests {
         let (first, last) = (("listening", 30_000, Some((0, 30_000))), ("listening", 60_000, Some((50_000, 60_000))));
         assert_eq!(
             well_again(&sets(&[first, last, ("listening", 0, None)]), date).unwrap(),
-            "well again since 00:01:00 (1 min ago): 2 of 3 scale sets have been ill, for up to 30 s"
+            "well again since 00:01:00 (1 min ago): 2 of 3 scale sets had been ill, for up to 30 s"
         );
         assert_eq!(well_again(&sets(&[first, ("conflict_abandoned", 0, None)]), date), None);
         assert_eq!(well_again(&sets(&[("listening", 0, None)]), date), None);

@@ -25,7 +25,7 @@ fn an_incident_is_told_in_words_with_its_evidence_and_what_happens_next() {
         "refused: another session held by garm-x is active",
         "garm-x has held its session for 6 min",
         "toggle #7: recovered<br><small>it polls again</small>",
-        "<br><small>well again since <time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>, after 2 min",
+        "data-label=\"Since\">well again since <time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>, after 2 min",
         "3 of 3 treatments in 24 h left for this set",
         "does not answer: HTTP 404",
         "not configured; it would show session ids. To let the medic see it: set log_file",
@@ -51,7 +51,7 @@ fn a_fleet_that_is_well_again_says_since_when() {
     healed.recovered = Some(Recovered { ill_since: AT.minus(Span::mins(5)), at: AT.minus(Span::mins(3)) });
     let page = page(&status(vec![manager("garm", vec![healed, set(2, "b", Diagnosis::Listening)])]));
     let since = "<time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>";
-    let told = format!("The fleet is well again since {since}: 1 of 2 scale sets has been ill, for up to 2 min.");
+    let told = format!("The fleet is well again since {since}: 1 of 2 scale sets had been ill, for up to 2 min.");
     assert!(page.contains(&told), "{page}");
 }
 
