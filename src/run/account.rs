@@ -223,3 +223,30 @@ fn tell(parts: &Parts, at: Wall, kind: &str, set: Option<ScaleSetId>, detail: &s
         parts.metrics.store_failed(&parts.name);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ManagerName;
+    use crate::store::Store;
+
+    #[test]
+    fn a_process_that_begins_anew_knows_what_sets_have_recovered_from_within_a_day() {
+        let store = Store::in_memory().unwrap().for_manager(&ManagerName::new("garm"));
+        let recovery = |set, at: Wall, ill_since: u64| {
+            let detail = serde_json::json!({ "outcome": Outcome::Recovered, "ill_since": ill_since });
+            store.append(at, RECOVERY, Some(ScaleSetId(set)), &detail).unwrap();
+        };
+        let (now, hour) = (Wall::default().plus(Span::hours(30)), |hour| Wall::default().plus(Span::hours(hour)));
+        recovery(1, hour(5), 1);
+        recovery(2, hour(7), 2);
+        recovery(2, hour(8), 3);
+        store.append(hour(9), "diagnosis", Some(ScaleSetId(3)), &serde_json::json!({})).unwrap();
+        let account = Account::begin(&store, now);
+        let told = |set, now| account.recovered(ScaleSetId(set), now);
+        assert_eq!(told(1, now), None, "more than a day ago");
+        assert_eq!(told(2, now), Some(Recovered { ill_since: Wall(3), at: hour(8) }), "the newest");
+        assert_eq!(told(2, hour(32)), None, "a day has passed meanwhile");
+        assert_eq!(told(3, now), None);
+    }
+}
