@@ -160,7 +160,7 @@ fn understood(event: &Event) -> Option<String> {
         }
         "recovery" => {
             let ill_since = Wall::deserialize(detail.get("ill_since")?).ok()?;
-            format!("{}: it listens again, after {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
+            format!("{}, ill for {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
         }
         "restart" => {
             let kind = RestartKind::deserialize(detail.get("kind")?).ok()?;
@@ -200,4 +200,19 @@ fn json(manager: &ManagerName, event: &Event) -> serde_json::Value {
         "scale_set": event.set,
         "detail": event.detail,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_is_told_in_words_and_what_is_not_understood_as_it_is() {
+        let told = |detail| words(&Event { id: 1, at: Wall(60_000), kind: "restart".to_owned(), set: None, detail });
+        assert_eq!(
+            told(serde_json::json!({"at": 59_000, "kind": "crash"})),
+            "the manager started anew at 00:00:59, after a crash: it left its sessions behind"
+        );
+        assert_eq!(told(serde_json::json!({"kind": "of later"})), r#"{"kind":"of later"}"#);
+    }
 }
