@@ -72,9 +72,9 @@ async function stuck(pages) {
     if (/listening/.test(row.state)) continue;
     assert.match(row.state, /✖|…|\?/, `${name}: a sign besides the colour`);
     assert.match(row.state, /GitHub refuse[sd] a session|nobody listens|has disabled it for a moment/, `${name}: why`);
-    assert.match(row.since, /\d\d:\d\d:\d\d \(.* ago\)/, `${name}: since when`);
+    assert.match(row.since, /\d\d:\d\d:\d\d \((.* ago|just now)\)/, `${name}: since when`);
     assert.match(row.evidence, /\d\d:\d\d:\d\d/, `${name}: evidence with its date`);
-    assert.match(row.done, /waits|under way|held back|now:/i, `${name}: what happens next`);
+    assert.match(row.done, /waits|under way|withheld by|now:/i, `${name}: what happens next`);
   }
 }
 
@@ -104,13 +104,13 @@ async function incident(lab, pages) {
   await stuck(pages);
   for (const [view, page] of Object.entries(pages)) {
     for (const [name, row] of Object.entries(await rows(page))) {
-      assert.match(row.done, /would disable and enable it, but is held back/, `${view}, ${name}: what it would do`);
-      assert.match(row.done, /\(.*, limit .*, until ([\d-]+ )?\d\d:\d\d:\d\d\); passes in \d+/, `${view}, ${name}: guard, limit, time`);
+      assert.match(row.done, /would disable and enable it, but the toggle is withheld by/, `${view}, ${name}: what it would do`);
+      assert.match(row.done, /paused: .* \(.*; limit: .*; passes at ([\d-]+ )?\d\d:\d\d:\d\d, in \d+/, `${view}, ${name}: guard, limit, time`);
     }
   }
-  assert.match(await light.locator("details").innerText(), /log: not configured; it would show .* give the medic eyes: set/);
+  assert.match(await light.locator("details").innerText(), /log: not configured; it would show .* let the medic see it: set/);
   assert.match(await light.locator("#say").innerText(), /receive no jobs/, "a screen reader is told");
-  step("stuck, and held back by the pause");
+  step("stuck, and withheld by the pause");
 
   await medic(lab, "resume");
   await until("every set is treated", async () => {
@@ -128,6 +128,7 @@ async function incident(lab, pages) {
 
   lab.type("stale 1s");
   await everyView(pages, "healed", /^All 4 scale sets are well\.$/);
+  assert.match(await light.locator("main").innerText(), /well again since \d\d:\d\d:\d\d \(.*\): 4 of 4 scale sets/, "since when all is well");
   for (const [name, row] of Object.entries(await rows(light))) {
     assert.match(row.treatments, /\d\d:\d\d:\d\d \(.* ago\): .*(recovered|polls again)/s, `${name}: what helped`);
   }

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::export::{rules, words};
 use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
-use crate::model::{Decision, Guard, ManagerName, Span, Wall};
+use crate::model::{Decision, Guard, Held, ManagerName, Span, Wall};
 use std::fmt::Write as _;
 
 /// How long before the present state began its past is told.
@@ -41,14 +41,18 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     let finding = &set.finding;
     let _ = writeln!(
         out,
-        "\nDiagnosis: {} ({}), for {}, {} sweeps in a row",
+        "\nDiagnosis: {} ({}), since {}, {}; times are UTC",
         finding.diagnosis,
         finding.confidence,
-        now.since(finding.since),
-        finding.seen
+        words::dated(finding.since, now),
+        if finding.seen == 1 { "seen in 1 sweep".to_owned() } else { format!("{} sweeps in a row", finding.seen) }
     );
+    let _ = writeln!(out, "This means: {} ({}).", words::state(set), words::confidence(finding.confidence));
     if let Some(ill_since) = finding.ill_since {
-        let _ = writeln!(out, "Not well since {}, {} ago.", ill_since.near(now), now.since(ill_since));
+        let _ = writeln!(out, "Not well since {}.", words::dated(ill_since, now));
+    }
+    if let Some(again) = words::recovered(set, |at| words::dated(at, now)) {
+        let _ = writeln!(out, "It is listening now; {again}.");
     }
     let _ = writeln!(out, "\nBecause:");
     for evidence in &finding.evidence {
@@ -64,7 +68,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     for (at, what) in timeline(shown, set, past) {
         let _ = writeln!(out, "  {}  {what}", at.near(now));
     }
-    let _ = writeln!(out, "\nDecision: {}", render::decision(set, now));
+    let _ = writeln!(out, "\nDecision: {}", decision(set, now));
     guards(&mut out, set, now);
     let _ = writeln!(out, "Next: {}", rules::next(set, now));
     if let Some(left) = &set.left_disabled {
@@ -82,16 +86,16 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
         }
     }
     let lifetimes = status.managers.iter().find(|m| m.name == *manager).and_then(|m| m.stale_lifetimes.as_deref());
-    if let Some(lifetimes) = lifetimes {
-        let _ = writeln!(out, "{lifetimes}.");
+    if let Some(lasts) = words::stale_lasts(set, lifetimes) {
+        let _ = writeln!(out, "{lasts}.");
     }
-    let _ = writeln!(out, "Treatments left in the window: {}", set.budget_remaining);
+    let _ = writeln!(out, "Limit: {}", words::budget(set));
     if !set.treatments.is_empty() {
         let _ = writeln!(out, "\nTreatments, newest first:");
         for row in &set.treatments {
-            let why = row.why.as_deref().unwrap_or_default();
+            let why = row.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
             let state = words::progress(row, now);
-            let _ = writeln!(out, "  {}  {}: {state} {why}", row.opened.near(now), row.remedy);
+            let _ = writeln!(out, "  {}  {} #{}: {state}{why}", row.opened.near(now), row.remedy, row.id);
         }
     }
     if let Some(manager) = status.managers.iter().find(|m| m.name == *manager) {
@@ -108,19 +112,35 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     out
 }
 
+/// The decision, with its guards by name: what they say follows.
+fn decision(set: &SetStatus, now: Wall) -> String {
+    match &set.decision {
+        Decision::Withhold { remedy, guards } => {
+            let names: Vec<_> = guards.iter().map(|held: &Held| held.guard.as_str()).collect();
+            format!("{} withheld by {}", words::remedy_name(remedy), names.join(", "))
+        }
+        Decision::Leave
+        | Decision::Watch { .. }
+        | Decision::Escalate { .. }
+        | Decision::Act { .. }
+        | Decision::Treating { .. } => render::decision(set, now),
+    }
+}
+
 /// Every guard: those that hold, with what they see and ask for, and those that let it pass.
 fn guards(out: &mut String, set: &SetStatus, now: Wall) {
     if let Decision::Withhold { guards, .. } = &set.decision {
         for held in guards {
-            let _ =
-                writeln!(out, "  {}: {}; asks for {}{}", held.guard, held.value, held.limit, until(held.until, now));
+            let _ = writeln!(out, "  {}", words::held(held, Some(now)));
         }
     }
     let passed: Vec<_> = rules::passed(&set.decision).into_iter().map(Guard::as_str).collect();
-    if passed.is_empty() {
+    if matches!(set.decision, Decision::Treating { .. }) {
+        let _ = writeln!(out, "  the guards have let it pass");
+    } else if passed.is_empty() {
         let _ = writeln!(out, "  no remedy is proposed now, so no guard is asked");
     } else {
-        let _ = writeln!(out, "  let it pass: {}", passed.join(", "));
+        let _ = writeln!(out, "  these guards let it pass: {}", passed.join(", "));
     }
 }
 
@@ -136,15 +156,12 @@ fn timeline(manager: Option<&ManagerStatus>, set: &SetStatus, past: Vec<(Wall, S
     told.push((finding.since, format!("found {} from here on", finding.diagnosis)));
     told.extend(finding.ill_since.map(|at| (at, "not well from here on".to_owned())));
     if let Some((kind, at)) = manager.and_then(|manager| manager.restart) {
-        told.push((at, format!("the manager started anew ({kind})")));
+        told.push((at, format!("the manager started anew, {}", words::restart(kind))));
     }
-    let treatment = |row: &TreatmentSummary| (row.opened, format!("treatment {} ({}) began", row.id, row.remedy));
+    let treatment =
+        |row: &TreatmentSummary| (row.opened, format!("{} ({}) began", words::treatment(row.id), row.remedy));
     told.extend(set.treatments.iter().map(treatment));
     told.sort();
     told.dedup();
     told
-}
-
-fn until(until: Option<Wall>, now: Wall) -> String {
-    until.map_or_else(String::new, |at| format!("; passes at {}, in {}", at.near(now), at.since(now)))
 }

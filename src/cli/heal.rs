@@ -137,7 +137,7 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
             Some(OrderAnswer::Treating { treatment }) => {
                 let row = treatment_of(&store, treatment)?;
                 if let Some(row) = &row {
-                    tell(&mut told, &format!("treatment {treatment}: {}\n", row.step.label()));
+                    tell(&mut told, &format!("{}: {}\n", words::treatment(treatment), row.step.label()));
                 }
                 if let Some(code) = row.as_ref().and_then(|row| ended(row, last.as_ref())) {
                     let why = row.as_ref().and_then(Treatment::why).unwrap_or_default();

@@ -8,7 +8,9 @@ use crate::clock::system_wall;
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::export::words;
-use crate::model::{Confidence, Decision, Diagnosis, Evidence, ManagerName, ScaleSetId, Span, Treatment, Wall};
+use crate::model::{
+    Confidence, Decision, Diagnosis, Evidence, ManagerName, RestartKind, ScaleSetId, Span, Treatment, Wall,
+};
 use crate::run::replay;
 use crate::run::scene::Body;
 use crate::store::{Event, HistoryFilter, ManagerStore, Store};
@@ -160,11 +162,17 @@ fn understood(event: &Event) -> Option<String> {
             let ill_since = Wall::deserialize(detail.get("ill_since")?).ok()?;
             format!("{}, ill for {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
         }
+        "restart" => {
+            let kind = RestartKind::deserialize(detail.get("kind")?).ok()?;
+            let at = Wall::deserialize(detail.get("at")?).ok()?;
+            format!("the manager started anew at {}, {}", at.near(event.at), words::restart(kind))
+        }
         "act" => Act::deserialize(detail).ok()?.words(),
         "treatment" => {
             let treatment = Treatment::deserialize(detail).ok()?;
             let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
-            format!("{}: {outcome}: {}", treatment.remedy.kind(), treatment.why().unwrap_or_default())
+            let why = treatment.why().unwrap_or_default();
+            format!("{} #{}: {outcome}: {why}", treatment.remedy.kind(), treatment.id)
         }
         _ => return None,
     })
@@ -192,4 +200,19 @@ fn json(manager: &ManagerName, event: &Event) -> serde_json::Value {
         "scale_set": event.set,
         "detail": event.detail,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_is_told_in_words_and_what_is_not_understood_as_it_is() {
+        let told = |detail| words(&Event { id: 1, at: Wall(60_000), kind: "restart".to_owned(), set: None, detail });
+        assert_eq!(
+            told(serde_json::json!({"at": 59_000, "kind": "crash"})),
+            "the manager started anew at 00:00:59, after a crash: it left its sessions behind"
+        );
+        assert_eq!(told(serde_json::json!({"kind": "of later"})), r#"{"kind":"of later"}"#);
+    }
 }

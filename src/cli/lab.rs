@@ -129,10 +129,11 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     let does = if args.mode == "heal" { "heals" } else { "watches and writes nothing" };
     data(&format!(
         "{}: {}.\n{} scale sets on a simulated GARM ({garm_url}) and GitHub ({github_url}); GitHub forgets a stale \
-         session after {stale}.\nThe medic {does}; its status page is http://{page}/ . Time runs {speed} times as fast.\n{}\n",
+         session after {stale}.\nThe medic {does}; its status page is http://{page}/ . {}.\n{}\n",
         story.name,
         story.about,
         args.sets,
+        pace(speed),
         timetable(story, speed, stale)
     ))?;
     let places = format!(
@@ -180,9 +181,22 @@ fn timetable(story: &Story, speed: f64, stale: Span) -> String {
     format!("GARM is killed {:.0} s from now; {end}.\n", real(*at))
 }
 
+/// How fast the lab's time runs.
+fn pace(speed: f64) -> String {
+    if is_pace_of_life(speed) {
+        "Time runs as it does for you".to_owned()
+    } else {
+        format!("Time runs {speed} times as fast")
+    }
+}
+
+fn is_pace_of_life(speed: f64) -> bool {
+    (speed - SPEED_OF_LIFE).abs() < f64::EPSILON
+}
+
 /// What is true of the other commands beside this lab, whose clocks are the machine's.
 fn clocks(speed: f64) -> &'static str {
-    if (speed - SPEED_OF_LIFE).abs() < f64::EPSILON {
+    if is_pace_of_life(speed) {
         ""
     } else {
         "At this speed the lab's clock leaves the machine's: the commands pause --for, heal and doctor go by the latter and \
@@ -491,6 +505,18 @@ impl Stage {
     }
 }
 
+/// Jobs that have finished. A runner finishes its job also while its set is stuck: jobs flow only where sets listen.
+fn finished(more: u64, done: u64, listening: usize, enabled: usize) -> Option<String> {
+    let jobs = if more == 1 { "1 job finishes".to_owned() } else { format!("{more} jobs finish") };
+    let told = match listening {
+        _ if more == 0 => return None,
+        0 => format!("{jobs} that had begun before; no set receives new ones."),
+        some if some < enabled => format!("{jobs}; {some} of {enabled} sets receive new ones."),
+        _ => format!("Jobs flow: {more} more finished, {done} in all."),
+    };
+    Some(told)
+}
+
 /// What the spectator knows already.
 #[derive(Default)]
 struct Told {
@@ -537,12 +563,12 @@ impl Told {
 
     /// Jobs that have run since the last time.
     fn jobs(&mut self, hub: &Hub<World>) -> Option<String> {
-        let done: u64 = hub.with(|world, _| {
+        let (done, (listening, enabled)) = hub.with(|world, _| {
             let sets: Vec<_> = world.garm(0)?.scale_sets().map(|(_, _, forge)| forge).collect();
-            Some(sets.iter().map(|set| world.github.jobs(*set).completed).sum())
+            Some((sets.iter().map(|set| world.github.jobs(*set).completed).sum(), world.listening(0)))
         })?;
-        let more = done.saturating_sub(std::mem::replace(&mut self.jobs, done));
-        (more > 0).then(|| format!("Jobs flow: {more} more finished, {done} in all."))
+        let more = u64::saturating_sub(done, std::mem::replace(&mut self.jobs, done));
+        finished(more, done, listening, enabled)
     }
 
     /// Whether the medic has seen what the story came to.
@@ -556,5 +582,19 @@ impl Told {
                     && self.diagnoses.values().any(|diagnosis| *diagnosis == Diagnosis::HeldElsewhere)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_flow_only_where_sets_listen() {
+        assert_eq!(finished(0, 7, 4, 4), None);
+        assert_eq!(finished(3, 7, 4, 4).unwrap(), "Jobs flow: 3 more finished, 7 in all.");
+        assert_eq!(finished(1, 7, 1, 4).unwrap(), "1 job finishes; 1 of 4 sets receive new ones.");
+        let stuck = finished(3, 3, 0, 4).unwrap();
+        assert_eq!(stuck, "3 jobs finish that had begun before; no set receives new ones.");
     }
 }

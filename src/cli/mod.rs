@@ -36,6 +36,7 @@ use args::{Cli, Command, GlobalArgs};
 use clap::Parser as _;
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::sync::Arc;
 
 /// Runs the command line of this process.
 pub fn main() -> std::process::ExitCode {
@@ -66,8 +67,13 @@ fn nagios(ended: Result<ExitCode, ExitCode>) -> Nagios {
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Run(args) => {
-            let reread = || Ok(check(&Raw::read(&sources(cli)?), Depth::Files)?);
-            run::run(args, start(cli)?.config, &reread)
+            let given = (cli.global.config.clone(), environment(), cli.flag_values());
+            let reread = move || {
+                let (file, environment, flags) = given.clone();
+                let sources = Sources::open(file.as_deref(), environment, flags)?;
+                Ok(check(&Raw::read(&sources), Depth::Files)?)
+            };
+            run::run(args, start(cli)?.config, &(Arc::new(reread) as _))
         }
         Command::Once(args) => once::run(args, &start(cli)?.config, cli.global.color),
         #[cfg(feature = "lab")]

@@ -4,7 +4,7 @@ use super::args::Color;
 use crate::exit::ExitCode;
 use crate::export::words;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState};
-use crate::model::{Decision, Diagnosis, Enablement, ManagerState, Remedy, Wall};
+use crate::model::{Decision, Diagnosis, Enablement, ManagerState, Wall};
 use crate::run::once::Summary;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -70,6 +70,9 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> St
     if let Some(incident) = &manager.incident {
         let _ = writeln!(out, "  {incident}");
     }
+    if let Some(again) = words::well_again(manager, |at| words::dated(at, now)) {
+        let _ = writeln!(out, "  {again}");
+    }
     if let Some(why) = &manager.breaker_open {
         let _ = writeln!(out, "  the circuit breaker is open: {why}");
     }
@@ -88,7 +91,7 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> St
 }
 
 fn table(sets: &[SetStatus], now: Wall, look: Look) -> String {
-    let mut rows = vec![(["ID", "NAME", "ENTITY", "STATE", "SINCE", "WHAT IS DONE"].map(str::to_owned), None)];
+    let mut rows = vec![(["ID", "NAME", "ENTITY", "STATE", "FOR", "WHAT IS DONE"].map(str::to_owned), None)];
     rows.extend(sets.iter().map(|set| (cells(set, now), Some(set.finding.diagnosis))));
     let mut widths = [0_usize; 5];
     for (row, _) in &rows {
@@ -170,17 +173,20 @@ fn wrapped(text: &str, room: usize) -> Vec<String> {
 pub(super) fn decision(set: &SetStatus, now: Wall) -> String {
     match &set.decision {
         Decision::Leave if set.enabled == Enablement::Disabled => "left alone: disabled by a person".to_owned(),
-        Decision::Leave => "nothing to do".to_owned(),
+        Decision::Leave => match words::recovered(set, |at| words::dated(at, now)) {
+            Some(again) => format!("nothing to do; {again}"),
+            None => "nothing to do".to_owned(),
+        },
         Decision::Watch { waiting, until: Some(until) } => {
             format!("waits: {}, until {}", words::waiting(*waiting), until.near(now))
         }
         Decision::Watch { waiting, until: None } => format!("waits: {}", words::waiting(*waiting)),
         Decision::Escalate { escalation } => format!("needs a person: {}", words::escalation(escalation)),
         Decision::Withhold { remedy, guards } => {
-            let guards: Vec<_> = guards.iter().map(|held| format!("{} ({})", held.guard, held.value)).collect();
-            format!("{} withheld by {}", remedy_words(remedy), guards.join(", "))
+            let guards: Vec<_> = guards.iter().map(words::held_briefly).collect();
+            format!("{} withheld by {}", words::remedy_name(remedy), guards.join("; "))
         }
-        Decision::Act { remedy, .. } => format!("{} is due", remedy_words(remedy)),
+        Decision::Act { remedy, .. } => format!("{} is due", words::remedy_name(remedy)),
         Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
             Some(_) if set.left_disabled.is_some() => {
                 format!(
@@ -189,17 +195,8 @@ pub(super) fn decision(set: &SetStatus, now: Wall) -> String {
                 )
             }
             Some(row) => format!("{} under way: {}", row.remedy, words::progress(row, now)),
-            None => format!("treatment {treatment} under way"),
+            None => format!("{} under way", words::treatment(*treatment)),
         },
-    }
-}
-
-fn remedy_words(remedy: &Remedy) -> String {
-    match remedy {
-        Remedy::Toggle => "toggle".to_owned(),
-        Remedy::DeleteSession { session } => format!("deletion of stale session {session}"),
-        Remedy::DeleteThenToggle { session } => format!("deletion of stale session {session} and toggle"),
-        Remedy::SessionProbe => "session probe".to_owned(),
     }
 }
 
@@ -236,7 +233,8 @@ mod tests {
         let table = |width| table(&held_back(), Wall(61_000), Look { color: false, width });
         let piped = table(None);
         assert_eq!(piped.lines().count(), 2, "one line per set for other programs:\n{piped}");
-        assert!(piped.contains("acme") && piped.contains("toggle withheld by backoff (2 min ago)"), "{piped}");
+        let withheld = "toggle withheld by backoff: this set was treated too recently (2 min ago)";
+        assert!(piped.contains("acme") && piped.contains(withheld), "{piped}");
         for width in [40, 60, 80, 100, 200] {
             let shown = table(Some(width));
             let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -8,10 +8,12 @@ use crate::config::describe::unencrypted;
 use crate::config::{Checked, Config};
 use crate::exit::ExitCode;
 use crate::export::server::Board;
+use crate::garm::log::source::Reading;
 use crate::http::reqwest_transport::CA_FILE_BOUND;
 use crate::model::Span;
 use crate::run::assemble::{Shared, connections, engines, real_carrier};
 use crate::run::engine::Engine;
+use crate::run::reader::Reader;
 use crate::run::service::{Publisher, run as serve};
 use crate::store::LeaseState;
 use crate::telemetry;
@@ -28,7 +30,7 @@ use tokio::sync::oneshot;
 const REREAD_EVERY: Span = Span::secs(5);
 
 /// Reads the configuration as it is now.
-type Reread<'a> = &'a (dyn Fn() -> Result<Checked, Failure> + Sync);
+pub(super) type Reread = Arc<dyn Fn() -> Result<Checked, Failure> + Send + Sync>;
 
 /// Why a round of watching ended.
 enum End {
@@ -67,6 +69,28 @@ impl Given {
     }
 }
 
+/// The configuration, read again with all its files where a share that hangs holds up no manager.
+struct Rereading {
+    read: Reread,
+    reader: Reader,
+}
+
+impl Rereading {
+    /// The configuration as it is now where it differs from the one that is `known`, and whether connections can be
+    /// made with it; in words, why it cannot be told.
+    async fn now(&self, known: Given) -> Result<Option<(Given, Result<(), String>)>, String> {
+        let read = Arc::clone(&self.read);
+        let all = move || {
+            let now = Given::now(read().map_err(|failure| failure.words())?.config);
+            Ok((now != known).then(|| {
+                let usable = now.usable();
+                (now, usable)
+            }))
+        };
+        self.reader.read(all).await.unwrap_or_else(|why| Err(format!("a file of the configuration: {why}")))
+    }
+}
+
 /// A configuration put to work.
 struct Round {
     given: Given,
@@ -76,15 +100,16 @@ struct Round {
 }
 
 /// Runs the command; `reread` gives the configuration as it is now.
-pub(super) fn run(_args: &RunArgs, config: Config, reread: Reread<'_>) -> Result<ExitCode, Failure> {
+pub(super) fn run(_args: &RunArgs, config: Config, reread: &Reread) -> Result<ExitCode, Failure> {
     let runtime = medic::runtime()?;
     let mut signals = runtime.block_on(async { Signals::listen() })?;
+    let reread = Rereading { read: Arc::clone(reread), reader: Reader::new(Reading::OnThreads) };
     let mut round = prepare(Given::now(config), None)?;
     // A changed configuration that could not be put to work, until it changes again.
     let mut unusable = None;
     loop {
         let (before, socket) = (round.given.clone(), again(&round.socket)?);
-        let changed = match runtime.block_on(watch(round, unusable.as_ref(), reread, &mut signals))?? {
+        let changed = match runtime.block_on(watch(round, unusable.as_ref(), &reread, &mut signals))?? {
             End::Signal(code) => return Ok(code),
             End::Changed(changed) => *changed,
         };
@@ -136,7 +161,7 @@ fn listen(address: SocketAddr) -> Result<Socket, Failure> {
 async fn watch(
     round: Round,
     unusable: Option<&Given>,
-    reread: Reread<'_>,
+    reread: &Rereading,
     signals: &mut Signals,
 ) -> Result<End, Failure> {
     let Round { given, shared, engines, socket } = round;
@@ -184,27 +209,22 @@ async fn watch(
 }
 
 /// Resolves with a configuration that differs, has no mistakes, and was not found unusable.
-async fn changed(given: &Given, unusable: Option<&Given>, shared: &Shared, reread: Reread<'_>) -> Box<Given> {
+async fn changed(given: &Given, unusable: Option<&Given>, shared: &Shared, reread: &Rereading) -> Box<Given> {
     let mut told = None;
     shared.metrics.config_read(unusable.is_none());
     loop {
         shared.clock.sleep(REREAD_EVERY).await;
-        let refused = match reread() {
-            Ok(now) => match Given::now(now.config) {
-                now if now == *given => None,
-                now if Some(&now) == unusable => continue,
-                now => match now.usable() {
-                    Ok(()) => return Box::new(now),
-                    Err(why) => Some(why),
-                },
-            },
-            Err(failure) => Some(failure.words()),
+        let refused = match reread.now(given.clone()).await {
+            Ok(None) => None,
+            Ok(Some((now, _))) if Some(&now) == unusable => continue,
+            Ok(Some((now, Ok(())))) => return Box::new(now),
+            Ok(Some((_, Err(why)))) | Err(why) => Some(why),
         };
         shared.metrics.config_read(refused.is_none());
         if refused.is_some() && refused != told {
             tracing::error!(
                 report = refused.as_deref(),
-                "the configuration has mistakes now; going on with the one that was read before"
+                "the configuration has mistakes now, or cannot be read; going on with the one that was read before"
             );
         }
         told = refused;

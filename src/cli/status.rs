@@ -82,7 +82,7 @@ fn text(status: &Status, look: Look) -> String {
     for name in &status.not_looked_at {
         let _ = writeln!(out, "{name}: not looked at yet");
     }
-    let _ = writeln!(out, "mode {}, looked at {}", status.mode, status.at);
+    let _ = writeln!(out, "mode {}, looked at {} UTC", status.mode, status.at);
     out
 }
 

@@ -34,10 +34,22 @@ pub fn held(counted: &[&Treatment], now: Wall, policy: &Policy) -> Option<Held> 
     let passed = now.since(last.step_at);
     (passed < wait).then(|| Held {
         guard: Guard::Backoff,
-        value: format!("{passed} of {wait} since treatment {}", last.id),
-        limit: format!("{wait} after treatment {} of this set", counted.len()),
+        value: format!("{passed} of {wait} since treatment #{}", last.id),
+        limit: format!("{wait} after the {} treatment of this set", nth(counted.len())),
         until: Some(last.step_at.plus(wait)),
     })
+}
+
+/// 1st, 2nd, 3rd, 4th, …, 11th.
+fn nth(number: usize) -> String {
+    let end = match (number % 100, number % 10) {
+        (11..=13, _) => "th",
+        (_, 1) => "st",
+        (_, 2) => "nd",
+        (_, 3) => "rd",
+        (_, _) => "th",
+    };
+    format!("{number}{end}")
 }
 
 #[expect(
@@ -98,8 +110,8 @@ mod tests {
         let policy = Policy { backoff_jitter: 0.0, ..Policy::default() };
         let row = closed(7, 1, Wall(0), Wall(60_000), Outcome::Unverified);
         let held = held(&[&row], Wall(120_000), &policy).unwrap();
-        assert_eq!(held.value, "1 min of 5 min since treatment 7");
-        assert_eq!(held.limit, "5 min after treatment 1 of this set");
+        assert_eq!(held.value, "1 min of 5 min since treatment #7");
+        assert_eq!(held.limit, "5 min after the 1st treatment of this set");
         assert_eq!(held.until, Some(Wall(360_000)));
         assert_eq!(super::held(&[&row], Wall(360_000), &policy), None);
         assert_eq!(super::held(&[], Wall(0), &policy), None);

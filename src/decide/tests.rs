@@ -274,7 +274,7 @@ fn budget_and_backoff_are_told_together() {
     let guards = world.guards();
     assert_eq!(guards.iter().map(|h| h.guard).collect::<Vec<_>>(), [Guard::SetBudget, Guard::Backoff]);
     assert_eq!((guards[0].value.as_str(), guards[0].until), ("3 of 3 in 24 h", Some(mins(24 * 60 + 1))));
-    assert_eq!((guards[1].value.as_str(), guards[1].until), ("1 min of 1 h since treatment 3", Some(mins(120))));
+    assert_eq!((guards[1].value.as_str(), guards[1].until), ("1 min of 1 h since treatment #3", Some(mins(120))));
 }
 
 #[test]

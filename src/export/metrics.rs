@@ -128,7 +128,7 @@ declare! {
     interval_seconds: GaugeVec = "gauge" ["manager"] "Seconds between two passes while all is well, as configured.";
     sweeps_total: IntCounterVec = "counter" ["manager", "result"] "Passes, by whether the manager's scale sets could be read.";
     config_last_reload_successful: IntGaugeVec = "gauge" []
-        "1 while the configuration as it is now is in force, 0 while it has mistakes and an earlier one is used.";
+        "1 while the configuration as it is now is in force, 0 while it has mistakes or cannot be read, and an earlier one is used.";
     store_errors_total: IntCounterVec = "counter" ["manager"] "Times the durable store failed; no act follows a failure.";
 }
 

@@ -65,7 +65,7 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
         let mode = if status.mode == "heal" { "heals" } else { "only looks, and says what it would do" };
         let _ = writeln!(
             page,
-            "<p class=\"meta\">Mode <strong>{}</strong>: it {mode}. Version {}. Seen at {}.</p>",
+            "<p class=\"meta\">Mode <strong>{}</strong>: it {mode}. Version {}. Seen at {}; all times are UTC.</p>",
             escape(&status.mode),
             escape(&status.version),
             date(status.at, now)
@@ -107,6 +107,9 @@ fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: W
     );
     if let Some(incident) = &manager.incident {
         let _ = writeln!(page, "<p class=\"incident\"><strong>Incident:</strong> {}</p>", escape(incident));
+    }
+    if let Some(again) = words::well_again(manager, |at| date(at, now)) {
+        let _ = writeln!(page, "<p class=\"ok\">✔ The fleet is {again}.</p>");
     }
     if let Some(why) = &manager.breaker_open {
         let _ = writeln!(
@@ -190,7 +193,12 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
         Some(since) if since != finding.since => format!("<br><small>not well since {}</small>", date(since, now)),
         Some(_) | None => String::new(),
     };
-    let _ = writeln!(page, "<td role=\"cell\" data-label=\"Since\">{}{ill}</td>", date(finding.since, now));
+    let since = match words::recovered(set, |at| date(at, now)) {
+        Some(again) if set.recovered.is_some_and(|last| last.at == finding.since) => again,
+        Some(again) => format!("{}<br><small>{again}</small>", date(finding.since, now)),
+        None => date(finding.since, now),
+    };
+    let _ = writeln!(page, "<td role=\"cell\" data-label=\"Since\">{since}{ill}</td>");
     page.push_str("<td role=\"cell\" data-label=\"Evidence\"><ul>");
     for evidence in finding.evidence.iter().take(EVIDENCE) {
         let _ = write!(page, "<li>{}</li>", escape(&words::evidence(evidence)));
@@ -218,11 +226,9 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
     }
     match &set.decision {
         Decision::Withhold { remedy, guards } => {
-            let _ = write!(page, "would {}, but is held back:<ul>", words::remedy(remedy.kind()));
+            let _ = write!(page, "{}<ul>", escape(&words::withheld(remedy)));
             for held in guards {
-                let wait = held.until.filter(|until| *until > now).map(|until| until.since(now));
-                let wait = wait.map_or_else(String::new, |wait| format!("; passes in {wait}"));
-                let _ = write!(page, "<li>{}{wait}</li>", escape(&words::held(held)));
+                let _ = write!(page, "<li>{}</li>", escape(&words::held(held, Some(now))));
             }
             page.push_str("</ul>");
         }
@@ -236,15 +242,13 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
             page.push_str(&escape(&words::decision(&set.decision)));
         }
     }
-    if let (Diagnosis::ConflictRetrying, Some(lifetimes)) = (set.finding.diagnosis, lifetimes) {
-        let _ = write!(page, "<br>{}", escape(lifetimes));
-    } else if set.finding.diagnosis == Diagnosis::ConflictRetrying {
-        page.push_str("<br>GitHub usually forgets a stale session within a minute and a half");
+    if let Some(lasts) = words::stale_lasts(set, lifetimes) {
+        let _ = write!(page, "<br>{}", escape(&lasts));
     }
     if !set.not_deleted.is_empty() {
         let _ = write!(page, "<br><small>Its session is not deleted: {}</small>", escape(&set.not_deleted.join("; ")));
     }
-    let _ = write!(page, "<br><small>{} left for this set</small>", treatments(set.budget_remaining));
+    let _ = write!(page, "<br><small>{}</small>", words::budget(set));
 }
 
 fn treatments(left: u64) -> String {
@@ -255,9 +259,10 @@ fn show_treatment(page: &mut String, treatment: &TreatmentSummary, open: bool, n
     let why = treatment.why.as_ref().map_or_else(String::new, |why| format!("<br><small>{}</small>", escape(why)));
     let _ = write!(
         page,
-        "<li>{}: {}: {}{why}</li>",
+        "<li>{}: {} #{}: {}{why}</li>",
         date(treatment.opened, now),
         escape(&treatment.remedy),
+        treatment.id,
         escape(if open { "under way" } else { words::step(&treatment.state) })
     );
 }
@@ -278,13 +283,18 @@ fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wal
     page.push_str("</ul>\n");
     let _ = write!(
         page,
-        "<p class=\"meta\">{} left in this hour; {} under way on a server; {} sessions known.",
+        "<p class=\"meta\">The medic may begin {} more in this hour; {} not settled yet. It knows the ids of {} message \
+         sessions.",
         treatments(manager.budget_remaining),
-        manager.open_intents,
+        if manager.open_intents == 1 {
+            "1 write is".to_owned()
+        } else {
+            format!("{} writes are", manager.open_intents)
+        },
         manager.known_sessions
     );
     if let Some((kind, at)) = manager.restart {
-        let _ = write!(page, " Last restart: {kind}, {}.", date(at, now));
+        let _ = write!(page, " The manager started {}, {}.", date(at, now), words::restart(kind));
     }
     for (endpoint, left) in &manager.quota_remaining {
         let _ = write!(page, " {left} calls left at {}.", escape(endpoint.as_str()));
@@ -300,7 +310,7 @@ fn show_source(page: &mut String, source: Source, state: &SourceState) {
             format!("<span class=\"bad\">✖ {name}</span>: does not answer: {}", escape(why))
         }
         SourceState::NotConfigured { would_show } => format!(
-            "<span class=\"odd\">– {name}</span>: not configured; it would show {}. To give the medic eyes: {}",
+            "<span class=\"odd\">– {name}</span>: not configured; it would show {}. To let the medic see it: {}",
             escape(would_show),
             escape(words::how_to_see(source))
         ),
@@ -335,7 +345,7 @@ fn date(at: Wall, now: Wall) -> String {
         .ok()
         .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
         .map_or_else(String::new, |stamp| format!(" datetime=\"{stamp}\""));
-    format!("<time{full}>{at}</time> <small>({} ago)</small>", now.since(at))
+    format!("<time{full}>{}</time> <small>({})</small>", at.near(now), words::ago(at, now))
 }
 
 fn escape(text: &str) -> String {

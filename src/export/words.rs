@@ -3,8 +3,8 @@
 
 use crate::model::status::{LeftDisabled, ManagerStatus, SetStatus, Status, TreatmentSummary};
 use crate::model::{
-    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, Pause, PauseScope,
-    RemedyKind, Source, Span, Waiting, Wall,
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, Pause, PauseScope, Remedy,
+    RemedyKind, RestartKind, Source, Span, TreatmentId, Waiting, Wall,
 };
 use std::fmt::Write as _;
 
@@ -96,6 +96,96 @@ pub const fn confidence(confidence: Confidence) -> &'static str {
     }
 }
 
+/// A date with its age.
+#[must_use]
+pub fn dated(at: Wall, now: Wall) -> String {
+    format!("{} ({})", at.near(now), ago(at, now))
+}
+
+/// How long ago something was.
+#[must_use]
+pub fn ago(at: Wall, now: Wall) -> String {
+    let age = now.since(at);
+    if age < Span::secs(1) { "just now".to_owned() } else { format!("{age} ago") }
+}
+
+/// Since when a set is well again, or when it was last ill; nothing while it does not listen. `date` tells a date.
+#[must_use]
+pub fn recovered(set: &SetStatus, date: impl Fn(Wall) -> String) -> Option<String> {
+    let last = set.recovered.filter(|_| set.finding.diagnosis.is_well())?;
+    let (at, ill_for) = (date(last.at), last.at.since(last.ill_since));
+    Some(if is_well_since(set, last.at) {
+        format!("well again since {at}, after {ill_for}")
+    } else {
+        format!("last ill until {at}, for {ill_for}")
+    })
+}
+
+/// Whether a set has listened all the time since `at`, as far as it was seen.
+fn is_well_since(set: &SetStatus, at: Wall) -> bool {
+    set.finding.diagnosis.is_well() && set.finding.since <= at
+}
+
+/// Since when a whole manager is well again, and how many sets had been ill; nothing while any set is not well.
+#[must_use]
+pub fn well_again(manager: &ManagerStatus, date: impl Fn(Wall) -> String) -> Option<String> {
+    let all = manager.sets.len();
+    let back: Vec<_> =
+        manager.sets.iter().filter_map(|set| set.recovered.filter(|last| is_well_since(set, last.at))).collect();
+    let since = back.iter().map(|last| last.at).max()?;
+    let longest = back.iter().map(|last| last.at.since(last.ill_since)).max().unwrap_or_default();
+    manager.sets.iter().all(SetStatus::is_healthy).then(|| {
+        format!(
+            "well again since {}: {} of {all} scale sets had been ill, for up to {longest}",
+            date(since),
+            back.len()
+        )
+    })
+}
+
+/// How long a stale session may last, where the set waits for the end of one: what was measured here, else what is usual.
+#[must_use]
+pub fn stale_lasts(set: &SetStatus, measured: Option<&str>) -> Option<String> {
+    let usual = "GitHub usually forgets a stale session within a minute and a half";
+    (set.finding.diagnosis == Diagnosis::ConflictRetrying).then(|| measured.unwrap_or(usual).to_owned())
+}
+
+/// A treatment by its number in the journal, which is no count of attempts.
+#[must_use]
+pub fn treatment(id: TreatmentId) -> String {
+    format!("treatment #{id}")
+}
+
+/// How many treatments a set may still have.
+#[must_use]
+pub fn budget(set: &SetStatus) -> String {
+    let left = set.budget_remaining;
+    match set.budget {
+        Some(all) => format!("{left} of {} treatments in {} left for this set", all.treatments, all.window),
+        None => format!("{left} treatment{} left for this set", if left == 1 { "" } else { "s" }),
+    }
+}
+
+/// How the run of the manager ended before it started anew.
+#[must_use]
+pub const fn restart(kind: RestartKind) -> &'static str {
+    match kind {
+        RestartKind::Clean => "after a proper end",
+        RestartKind::Crash => "after a crash: it left its sessions behind",
+    }
+}
+
+/// A remedy's name, with the session that it ends.
+#[must_use]
+pub fn remedy_name(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::Toggle => "toggle".to_owned(),
+        Remedy::DeleteSession { session } => format!("deletion of stale session {session}"),
+        Remedy::DeleteThenToggle { session } => format!("deletion of stale session {session} and toggle"),
+        Remedy::SessionProbe => "session probe".to_owned(),
+    }
+}
+
 /// What a remedy does.
 #[must_use]
 pub const fn remedy(remedy: RemedyKind) -> &'static str {
@@ -175,27 +265,44 @@ pub fn decision(decision: &Decision) -> String {
         }
         Decision::Escalate { escalation } => format!("a person is needed: {}", self::escalation(escalation)),
         Decision::Withhold { remedy, guards } => {
-            let held: Vec<_> = guards.iter().map(held).collect();
-            format!("would {}, but is held back: {}", self::remedy(remedy.kind()), held.join("; "))
+            let held: Vec<_> = guards.iter().map(|one| held(one, None)).collect();
+            format!("{} {}", withheld(remedy), held.join("; "))
         }
         Decision::Act { remedy, canary } => {
             let alone = if *canary { " (the first of this incident, alone)" } else { "" };
             format!("now: {}{alone}", self::remedy(remedy.kind()))
         }
-        Decision::Treating { treatment } => format!("treatment {treatment} is under way"),
+        Decision::Treating { treatment } => format!("{} is under way", self::treatment(*treatment)),
     }
 }
 
-/// A guard with what it sees, what it asks for, and until when.
+/// A remedy that guards hold back, without them.
 #[must_use]
-pub fn held(held: &Held) -> String {
-    let until = match (held.guard, held.until) {
-        (_, None) => String::new(),
+pub fn withheld(remedy: &Remedy) -> String {
+    format!("would {}, but the {} is withheld by", self::remedy(remedy.kind()), remedy_name(remedy))
+}
+
+/// A guard by its name, the same as in `withheld_total{guard}`, with what it is about and what it sees.
+#[must_use]
+pub fn held_briefly(held: &Held) -> String {
+    format!("{}: {} ({})", held.guard, guard(held.guard), held.value)
+}
+
+/// As [`held_briefly`], with the guard's limit and when it would let an act pass: without `now`, as for a record, its date
+/// alone.
+#[must_use]
+pub fn held(held: &Held, now: Option<Wall>) -> String {
+    let until = match (held.guard, held.until, now) {
+        (_, None, _) => String::new(),
+        (_, Some(until), Some(now)) if until > now => {
+            format!("; passes at {}, in {}", until.near(now), until.since(now))
+        }
+        (_, Some(until), Some(now)) => format!("; passes at {}", until.near(now)),
         // Those that last for days.
-        (Guard::Paused | Guard::SetBudget, Some(until)) => format!(", until {}", until.full()),
-        (_, Some(until)) => format!(", until {until}"),
+        (Guard::Paused | Guard::SetBudget, Some(until), None) => format!("; passes at {}", until.full()),
+        (_, Some(until), None) => format!("; passes at {until}"),
     };
-    format!("{} ({}, limit {}{until})", guard(held.guard), held.value, held.limit)
+    format!("{}: {} ({}; limit: {}{until})", held.guard, guard(held.guard), held.value, held.limit)
 }
 
 /// What a guard is about.
@@ -387,8 +494,69 @@ mod tests {
         ];
         assert_eq!(
             decision(&Decision::Withhold { remedy: Remedy::Toggle, guards }),
-            "would disable and enable it, but is held back: this set was treated too recently (2 min ago, limit 5 min, \
-             until 01:00:00); mode is observe (observe, limit heal)"
+            "would disable and enable it, but the toggle is withheld by backoff: this set was treated too recently \
+             (2 min ago; limit: 5 min; passes at 01:00:00); dry_run: mode is observe (observe; limit: heal)"
         );
+    }
+
+    #[test]
+    fn a_guard_has_the_same_name_and_meaning_in_brief_and_at_length_and_in_the_metric() {
+        for guard in Guard::ALL {
+            let one =
+                Held { guard: *guard, value: "1 of 2".to_owned(), limit: "2".to_owned(), until: Some(Wall(120_000)) };
+            let named = format!("{}: {} (1 of 2", guard.as_str(), self::guard(*guard));
+            for told in [held_briefly(&one), held(&one, None), held(&one, Some(Wall(60_000)))] {
+                assert!(told.starts_with(&named), "{told}");
+            }
+            assert!(held(&one, Some(Wall(60_000))).ends_with("; limit: 2; passes at 00:02:00, in 1 min)"));
+            assert!(held(&one, Some(Wall(120_000))).ends_with("; passes at 00:02:00)"), "its time has come");
+        }
+    }
+
+    /// A set's diagnosis, since when, and from when to when it was ill before.
+    type Row = (&'static str, u64, Option<(u64, u64)>);
+
+    fn sets(rows: &[Row]) -> ManagerStatus {
+        let set = |(id, (diagnosis, since, ill)): (u64, &Row)| {
+            serde_json::json!({
+                "id": id, "forge_id": 2, "name": "linux", "entity": null, "enabled": "enabled",
+                "finding": {
+                    "set": 1, "diagnosis": diagnosis, "confidence": "strong", "since": since, "ill_since": null,
+                    "seen": 3, "evidence": [], "worker": ["unknown", 0],
+                },
+                "decision": {"decision": "leave"}, "budget_remaining": 3, "treatments": [],
+                "lingering": {"deleted": 0, "pending_delete": 0, "total": 0},
+                "recovered": ill.map(|(ill_since, at)| serde_json::json!({"ill_since": ill_since, "at": at})),
+            })
+        };
+        serde_json::from_value(serde_json::json!({
+            "name": "garm", "at": 0, "took": 1, "state": "up", "incarnation": null, "restart": null, "endpoints": {},
+            "sources": {}, "sets": (1..).zip(rows).map(set).collect::<Vec<_>>(), "breaker_open": null,
+            "budget_remaining": 9, "open_intents": 0, "known_sessions": 0, "quota_remaining": {}, "incident": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_set_that_is_well_again_says_since_when_and_after_how_long() {
+        let date = |at| dated(at, Wall(120_000));
+        let told = |row| recovered(&sets(&[row]).sets[0], date);
+        let ill = Some((10_000, 60_000));
+        assert_eq!(told(("listening", 60_000, ill)).unwrap(), "well again since 00:01:00 (1 min ago), after 50 s");
+        assert_eq!(told(("listening", 90_000, ill)).unwrap(), "last ill until 00:01:00 (1 min ago), for 50 s");
+        assert_eq!(told(("listening", 60_000, None)), None);
+        assert_eq!(told(("unknown", 60_000, ill)), None, "whether it is well is not known");
+    }
+
+    #[test]
+    fn a_manager_is_well_again_since_its_last_set_is() {
+        let date = |at| dated(at, Wall(120_000));
+        let (first, last) = (("listening", 30_000, Some((0, 30_000))), ("listening", 60_000, Some((50_000, 60_000))));
+        assert_eq!(
+            well_again(&sets(&[first, last, ("listening", 0, None)]), date).unwrap(),
+            "well again since 00:01:00 (1 min ago): 2 of 3 scale sets had been ill, for up to 30 s"
+        );
+        assert_eq!(well_again(&sets(&[first, ("conflict_abandoned", 0, None)]), date), None);
+        assert_eq!(well_again(&sets(&[("listening", 0, None)]), date), None);
     }
 }

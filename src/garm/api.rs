@@ -15,6 +15,7 @@ use super::wire::{self, Endpoints, WireController, WireInstance, WireScaleSet, W
 use crate::http::excerpt::one_line;
 use crate::http::known::Carried;
 use crate::http::list::List;
+use crate::http::secret::SecretSource;
 use crate::http::{ApiError, Bounds, Client, Effect, Response, Secret};
 use crate::model::{
     Controller, Enablement, FailureKind, Goroutines, Incarnation, Lingering, ManagerMetrics, Operation, ProbeFailure,
@@ -44,7 +45,7 @@ pub const LIST_BOUND: usize = 16 * 1024 * 1024;
 pub const DUMP_BOUND: usize = 63 * 1024 * 1024;
 
 /// Gives the password at each login, so that a file that was rotated is read again. The error is shown to people.
-pub type PasswordSource = Arc<dyn Fn() -> Result<Secret, String> + Send + Sync>;
+pub type PasswordSource = Arc<dyn SecretSource>;
 
 /// How `/metrics` is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,7 +132,7 @@ impl GarmClient {
 
     async fn log_in(&self) -> Result<Secret, ApiError> {
         let operation = Operation::Login;
-        let password = (self.password)().map_err(|why| ApiError {
+        let password = self.password.secret().await.map_err(|why| ApiError {
             effect: Effect::None,
             ..self.error(operation, FailureKind::Unauthorized, &format!("the password cannot be read: {why}"))
         })?;

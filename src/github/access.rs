@@ -29,7 +29,7 @@ const BURST_SECONDS: u32 = 20;
 const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"));
 
 /// Gives a secret each time it is needed. The error is shown to people.
-pub type SecretSource = Arc<dyn Fn() -> Result<Secret, String> + Send + Sync>;
+pub type SecretSource = Arc<dyn crate::http::secret::SecretSource>;
 
 /// How we prove to GitHub who we are.
 #[derive(Clone)]
@@ -196,7 +196,7 @@ impl Access {
         match &self.credential {
             Credential::Pat { token } => {
                 let operation = Operation::RegistrationToken;
-                let token = token().map_err(|why| self.unreadable(operation, &why))?;
+                let token = token.secret().await.map_err(|why| self.unreadable(operation, &why))?;
                 Ok((self.authorization(operation, "Bearer", &token)?, None))
             }
             Credential::App { app_id, installation_id, private_key } => {
@@ -216,7 +216,9 @@ impl Access {
         private_key: &SecretSource,
     ) -> Result<(HeaderValue, Option<Wall>), ApiError> {
         let operation = Operation::InstallationToken;
-        let jwt = private_key()
+        let jwt = private_key
+            .secret()
+            .await
             .and_then(|key| app_jwt::sign(app_id, &key, self.now()))
             .map_err(|why| self.unreadable(operation, &why))?;
         let authorization = self.authorization(operation, "Bearer", &jwt)?;

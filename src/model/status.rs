@@ -110,6 +110,9 @@ pub struct SetStatus {
     pub not_deleted: Vec<String>,
     /// What is done about it.
     pub decision: Decision,
+    /// How it was last ill, if that has ended within a day.
+    #[serde(default)]
+    pub recovered: Option<Recovered>,
     /// While a treatment of ours has kept it disabled for longer than it may.
     #[serde(default)]
     pub left_disabled: Option<LeftDisabled>,
@@ -117,8 +120,29 @@ pub struct SetStatus {
     pub lingering: Lingering,
     /// Treatments left for it in the window.
     pub budget_remaining: u64,
+    /// What that is left of.
+    #[serde(default)]
+    pub budget: Option<Budget>,
     /// Its latest treatments, newest first.
     pub treatments: Vec<TreatmentSummary>,
+}
+
+/// An illness of a set that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered {
+    /// Since when it was ill.
+    pub ill_since: Wall,
+    /// When it was seen to listen again.
+    pub at: Wall,
+}
+
+/// How many treatments a set may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// So many.
+    pub treatments: u64,
+    /// Within so long.
+    pub window: Span,
 }
 
 /// A set that we disabled and could not enable again in time.

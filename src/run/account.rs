@@ -3,10 +3,16 @@
 use super::engine::{Parts, Restart};
 use crate::diagnose::Fleet;
 use crate::export::metrics::RecoveryCause;
+use crate::model::status::Recovered;
 use crate::model::{
-    Decision, Diagnosis, Finding, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Step, Treatment, Wall,
+    Decision, Diagnosis, Finding, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Span, Step, Treatment, Wall,
 };
+use crate::store::{HistoryFilter, ManagerStore};
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The kind of event that tells of a set's recovery.
+const RECOVERY: &str = "recovery";
 
 /// What was told already.
 #[derive(Debug, Default)]
@@ -16,9 +22,35 @@ pub struct Account {
     held: BTreeSet<(ScaleSetId, Guard)>,
     would_act: BTreeSet<(ScaleSetId, RemedyKind)>,
     restart: Restart,
+    recovered: BTreeMap<ScaleSetId, Recovered>,
 }
 
+/// For so long it is told that a set has been ill.
+const RECOVERY_TOLD: Span = Span::hours(24);
+/// The newest events that are searched for recoveries at the start.
+const EVENTS_SEARCHED: u32 = 5_000;
+
 impl Account {
+    /// The account of a process that has just begun: it knows what sets have recovered from lately.
+    pub fn begin(store: &ManagerStore, now: Wall) -> Self {
+        #[derive(Deserialize)]
+        struct Told {
+            ill_since: Wall,
+        }
+        let newest = HistoryFilter { set: None, since: now.minus(RECOVERY_TOLD), limit: EVENTS_SEARCHED };
+        let events = store.history(newest).unwrap_or_default();
+        let recoveries = events.into_iter().filter(|event| event.kind == RECOVERY).filter_map(|event| {
+            let told = Told::deserialize(&event.detail).ok()?;
+            Some((event.set?, Recovered { ill_since: told.ill_since, at: event.at }))
+        });
+        Self { recovered: recoveries.collect(), ..Self::default() }
+    }
+
+    /// The illness of a set that has ended within a day.
+    pub fn recovered(&self, set: ScaleSetId, now: Wall) -> Option<Recovered> {
+        self.recovered.get(&set).copied().filter(|last| now.since(last.at) < RECOVERY_TOLD)
+    }
+
     /// The restart seen last.
     pub const fn restart(&self) -> Restart {
         self.restart
@@ -43,7 +75,9 @@ impl Account {
         self.diagnoses(parts, fleet);
         self.decisions(parts, fleet, decisions);
         Self::closed(parts, closed);
+        self.recovered.retain(|set, _| fleet.findings.contains_key(set));
         for recovery in &fleet.recoveries {
+            self.recovered.insert(recovery.set, Recovered { ill_since: recovery.ill_since, at: recovery.at });
             let treated = history.iter().any(|row| row.set == recovery.set && helped(row, recovery.ill_since));
             let cause = if treated { RecoveryCause::Remedy } else { RecoveryCause::Itself };
             let took = recovery.at.since(recovery.ill_since);
@@ -55,7 +89,7 @@ impl Account {
             let name = fleet.sets.get(&recovery.set).map_or("", |set| set.name.as_str());
             tracing::info!(%manager, scale_set = %recovery.set, name, %outcome, %took, "the scale set listens again");
             let detail = serde_json::json!({ "outcome": outcome, "ill_since": recovery.ill_since });
-            tell(parts, recovery.at, "recovery", Some(recovery.set), &detail);
+            tell(parts, recovery.at, RECOVERY, Some(recovery.set), &detail);
         }
     }
 
@@ -103,7 +137,11 @@ impl Account {
                 let name = fleet.sets.get(set).map_or("", |set| set.name.as_str());
                 match decision {
                     Decision::Withhold { guards, .. } => {
-                        let held = guards.iter().map(crate::export::words::held).collect::<Vec<_>>().join("; ");
+                        let held = guards
+                            .iter()
+                            .map(|held| crate::export::words::held(held, None))
+                            .collect::<Vec<_>>()
+                            .join("; ");
                         if guards.iter().any(|held| held.guard == Guard::Bound) {
                             tracing::error!(%manager, scale_set = %set, name, decision = label, held, "decision");
                         } else {
@@ -158,7 +196,7 @@ pub(super) fn label(decision: &Decision) -> String {
         }
         Decision::Act { remedy, canary: true } => format!("act: {} (canary)", remedy.kind()),
         Decision::Act { remedy, canary: false } => format!("act: {}", remedy.kind()),
-        Decision::Treating { treatment } => format!("treating: {treatment}"),
+        Decision::Treating { treatment } => format!("treating: {}", crate::export::words::treatment(*treatment)),
     }
 }
 
@@ -183,5 +221,32 @@ fn tell(parts: &Parts, at: Wall, kind: &str, set: Option<ScaleSetId>, detail: &s
     if let Err(error) = parts.store.append(at, kind, set, detail) {
         tracing::warn!(manager = %parts.name, %error, "an event could not be kept");
         parts.metrics.store_failed(&parts.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ManagerName;
+    use crate::store::Store;
+
+    #[test]
+    fn a_process_that_begins_anew_knows_what_sets_have_recovered_from_within_a_day() {
+        let store = Store::in_memory().unwrap().for_manager(&ManagerName::new("garm"));
+        let recovery = |set, at: Wall, ill_since: u64| {
+            let detail = serde_json::json!({ "outcome": Outcome::Recovered, "ill_since": ill_since });
+            store.append(at, RECOVERY, Some(ScaleSetId(set)), &detail).unwrap();
+        };
+        let (now, hour) = (Wall::default().plus(Span::hours(30)), |hour| Wall::default().plus(Span::hours(hour)));
+        recovery(1, hour(5), 1);
+        recovery(2, hour(7), 2);
+        recovery(2, hour(8), 3);
+        store.append(hour(9), "diagnosis", Some(ScaleSetId(3)), &serde_json::json!({})).unwrap();
+        let account = Account::begin(&store, now);
+        let told = |set, now| account.recovered(ScaleSetId(set), now);
+        assert_eq!(told(1, now), None, "more than a day ago");
+        assert_eq!(told(2, now), Some(Recovered { ill_since: Wall(3), at: hour(8) }), "the newest");
+        assert_eq!(told(2, hour(32)), None, "a day has passed meanwhile");
+        assert_eq!(told(3, now), None);
     }
 }

@@ -4,6 +4,7 @@ use super::chronicle::Chronicle;
 use super::engine::{Engine, Parts};
 use super::lease::Lease;
 use super::pause_file::PauseFile;
+use super::reader::Reader;
 use super::secret;
 use crate::clock::Clock;
 use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, check_key};
@@ -57,7 +58,7 @@ pub struct Shared {
 pub struct Chance {
     /// Spread of the waits between attempts.
     pub jitter: Jitter,
-    /// Where the manager's log is read.
+    /// Where the manager's log and secrets are read.
     pub log_reading: Reading,
 }
 
@@ -103,6 +104,7 @@ fn engine(
         recorder: Arc::clone(&recorder),
         clock: Arc::clone(&shared.clock),
         jitter: Arc::clone(&shared.chance.jitter),
+        reading: shared.chance.log_reading,
     };
     let carrier = carriers(&options_of(manager))?;
     let garm = Arc::new(garm(manager, Arc::clone(&carrier.transport), &means)?);
@@ -172,6 +174,8 @@ pub(super) struct Means {
     pub(super) clock: Arc<dyn Clock>,
     /// Spread of the waits between attempts.
     pub(super) jitter: Jitter,
+    /// Where files are read.
+    pub(super) reading: Reading,
 }
 
 /// How a manager is connected to.
@@ -195,14 +199,14 @@ pub(super) fn garm(
     means: &Means,
 ) -> anyhow::Result<GarmClient> {
     let bounds = Bounds { total: manager.timeouts.request, body: BODY };
-    let Means { recorder, clock, jitter } = means.clone();
+    let Means { recorder, clock, jitter, reading } = means.clone();
     let client = Client::new(Target::Manager, transport, recorder, clock, bounds)
         .with_politeness(politeness(manager.requests_per_second))
         .with_jitter(jitter);
     let options = GarmOptions {
         base_url: manager.url.to_string(),
         username: manager.username.clone(),
-        password: secret::source(&manager.password_file, |_| Ok(())),
+        password: secret::source(&manager.password_file, |_| Ok(()), Reader::new(reading)),
         metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
     };
     Ok(GarmClient::new(&client, options)?)
@@ -232,7 +236,7 @@ pub(super) fn github<'a>(
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
             entities: table.entities.clone(),
-            credential: credential(&table.auth),
+            credential: credential(&table.auth, Reader::new(means.reading)),
             request_timeout: table.timeouts.request,
             requests_per_second: table.requests_per_second,
             quota_reserve,
@@ -243,13 +247,13 @@ pub(super) fn github<'a>(
     Ok((!accesses.is_empty()).then(|| Arc::new(GithubClient::new(accesses))))
 }
 
-fn credential(auth: &GithubAuth) -> Credential {
+fn credential(auth: &GithubAuth, reader: Reader) -> Credential {
     match auth {
-        GithubAuth::Pat { token_file } => Credential::Pat { token: secret::source(token_file, |_| Ok(())) },
+        GithubAuth::Pat { token_file } => Credential::Pat { token: secret::source(token_file, |_| Ok(()), reader) },
         GithubAuth::App { app_id, installation_id, private_key_file } => Credential::App {
             app_id: *app_id,
             installation_id: *installation_id,
-            private_key: secret::source(private_key_file, check_key),
+            private_key: secret::source(private_key_file, check_key, reader),
         },
     }
 }

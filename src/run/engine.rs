@@ -142,6 +142,7 @@ impl Engine {
             None
         });
         let remembered = saved.and_then(|json| Some((serde_json::from_str(&json).ok()?, json)));
+        let account = Account::begin(&parts.store, parts.clock.now().wall);
         let (memory, saved) = remembered.unwrap_or_else(|| (Memory::default(), "{}".to_owned()));
         Self {
             parts,
@@ -155,7 +156,7 @@ impl Engine {
             patience: Patience::default(),
             pace: Pace::default(),
             records: None,
-            account: Account::default(),
+            account,
             pruned: None,
             known: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -265,7 +266,7 @@ impl Engine {
             history: &history,
             open: &open,
             ledger: &records.ledger,
-            restart: self.account.restart(),
+            account: &self.account,
             took,
         });
         Pass { status, closed }

@@ -5,12 +5,13 @@ use super::report::Picture;
 use crate::diagnose::{CRASH_LOOP, LOOP_WINDOW};
 use crate::export::words;
 use crate::model::status::{SetStatus, TreatmentSummary};
-use crate::model::{Decision, Diagnosis, ManagerState, Outcome, RestartKind, Span, Waiting, Wall};
+use crate::model::{Decision, Diagnosis, Guard, ManagerState, Outcome, RestartKind, Span, Waiting, Wall};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// The incident in words: what happened to the manager, how many sets are ill, and what is done about them.
 pub(super) fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) -> Option<String> {
-    let (manager, restart) = (picture.fleet.manager, picture.restart);
+    let (manager, restart) = (picture.fleet.manager, picture.account.restart());
     let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
     let now = picture.fleet.at.wall;
     let manager_words = match manager {
@@ -32,7 +33,7 @@ pub(super) fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[S
             RestartKind::Clean => "restarted",
             RestartKind::Crash => "crashed or was killed, and started again",
         };
-        close.then(|| format!("GARM {what} at {at}{}", cause(picture, at, sets)))
+        close.then(|| format!("GARM {what} at {}{}", at.near(now), cause(picture, at, sets)))
     });
     let loop_words = (picture.fleet.restarts >= CRASH_LOOP).then(|| {
         let within = LOOP_WINDOW;
@@ -68,7 +69,7 @@ fn sets_in_words(
     let enabled = sets.iter().filter(|set| set.finding.diagnosis != Diagnosis::Disabled).count();
     let mut told = format!("{} of {enabled} sets cannot receive jobs", ill.len());
     if let Some(began) = began {
-        let _ = write!(told, " since {began}");
+        let _ = write!(told, " since {}", began.near(now));
     }
     let refused = ill.iter().all(|set| is_refused(set.finding.diagnosis));
     if refused {
@@ -97,6 +98,13 @@ fn sets_in_words(
             let _ = write!(told, "; {} {what}", who(&group, one, many));
         }
     }
+    let held: Vec<_> =
+        ill.iter().copied().filter(|set| set.left_disabled.is_none() && set.guards().next().is_some()).collect();
+    if !held.is_empty() {
+        let guards: BTreeSet<_> = held.iter().flat_map(|set| set.guards()).collect();
+        let guards: Vec<_> = guards.into_iter().map(Guard::as_str).collect();
+        let _ = write!(told, "; {} for a treatment, withheld by {}", who(&held, "waits", "wait"), guards.join(", "));
+    }
     if let (true, Some(measured)) = (refused, lifetimes) {
         let _ = write!(told, "; {measured}");
     }
@@ -122,7 +130,6 @@ const GROUPS: &[Group] = &[
         "are",
         "watched",
     ),
-    (|d| matches!(d, Decision::Withhold { .. }), "is", "are", "held back by guards"),
     (|d| matches!(d, Decision::Escalate { .. }), "needs", "need", "a person"),
 ];
 
@@ -228,6 +235,23 @@ mod tests {
              and nothing is done until it answers; see `scaleset-medic doctor`"
         );
         assert!(away("GARM cannot be asked", &[], Wall(0)).contains("none of its sets is known"));
+    }
+
+    #[test]
+    fn what_holds_treatments_back_is_told_by_name() {
+        let held = |guard: &str| {
+            let guard = serde_json::json!({"guard": guard, "value": "1 of 2", "limit": "2", "until": null});
+            serde_json::json!({"decision": "withhold", "remedy": {"kind": "toggle"}, "guards": [guard]})
+        };
+        let sets = [
+            set("set-a", "unheld", &held("settle"), None),
+            set("set-b", "unheld", &held("settle"), None),
+            set("set-c", "unheld", &held("canary"), None),
+        ];
+        assert_eq!(
+            told(&sets, None),
+            "3 of 3 sets cannot receive jobs since 00:01:00; 3 wait for a treatment, withheld by settle, canary"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! - [`pause_file`]: a pause by a file in the state directory.
 //! - [`lease`]: which medic of several on one store may act.
 //! - `watch`: which events of a manager are a reason to look at once.
-//! - `secret`: a secret's file, read again at each use.
+//! - `secret`: a secret's file, read again at each use; [`reader`]: a share that hangs holds nobody up.
 //! - [`chronicle`]: the manager's log, followed for evidence and for the ledger.
 //! - [`scene`]: what the core was given whenever it decided anew; [`replay`]: the same decided again, later.
 //! - [`account`]: what a pass changed, told once; [`report`]: the picture after it; [`incident`]: the incident in words.
@@ -25,6 +25,7 @@ pub mod look;
 pub mod once;
 pub mod patience;
 pub mod pause_file;
+pub mod reader;
 pub mod replay;
 pub mod report;
 pub mod scene;

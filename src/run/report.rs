@@ -1,6 +1,7 @@
 //! One pass → the picture that metrics, the status API, the page and the commands show.
 
-use super::engine::{Parts, Restart, present};
+use super::account::Account;
+use super::engine::{Parts, present};
 use super::incident;
 use crate::decide::breaker::{self, Breaker};
 use crate::decide::budget;
@@ -8,7 +9,7 @@ use crate::decide::order::in_words;
 use crate::decide::stale::newest_is_stale;
 use crate::diagnose::{Fleet, ProbeAnswer};
 use crate::model::session::LedgerSession;
-use crate::model::status::{LeftDisabled, ManagerStatus, SetStatus, SourceState, TreatmentSummary};
+use crate::model::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, SourceState, TreatmentSummary};
 use crate::model::{
     Decision, Diagnosis, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, Pause, RemedyKind, ScaleSet,
     ScaleSetId, Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
@@ -38,8 +39,8 @@ pub struct Picture<'a> {
     pub open: &'a [Treatment],
     /// Living sessions of the ledger.
     pub ledger: &'a [LedgerSession],
-    /// The restart seen last.
-    pub restart: Restart,
+    /// What was seen of restarts and recoveries.
+    pub account: &'a Account,
     /// How long the pass took.
     pub took: Span,
 }
@@ -80,7 +81,7 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
         took: picture.took,
         state: fleet.manager,
         incarnation: fleet.incarnation,
-        restart: picture.restart,
+        restart: picture.account.restart(),
         endpoints: fleet.endpoints.clone(),
         sources: sources(parts, sweep),
         incident: incident::incident(picture, lifetimes.as_deref(), &sets),
@@ -197,9 +198,11 @@ fn set_status(
         finding: finding.clone(),
         not_deleted: not_deleted(picture, set, finding),
         decision,
+        recovered: picture.account.recovered(set.id, picture.fleet.at.wall),
         left_disabled: left_disabled(picture, finding, rows),
         lingering: lingering.unwrap_or_default(),
         budget_remaining: u64::from(policy.set_budget).saturating_sub(used),
+        budget: Some(Budget { treatments: u64::from(policy.set_budget), window: policy.set_budget_window }),
         treatments: rows.iter().rev().take(TREATMENTS_SHOWN).map(|row| TreatmentSummary::from(*row)).collect(),
     }
 }

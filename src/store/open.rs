@@ -7,6 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fmt::Write as _;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -40,7 +41,7 @@ pub(super) fn open(state_dir: &Path) -> Result<(String, Connection), StoreError>
 /// Who else may have a file that is only read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
-    /// A medic that writes. `SQLite` then needs its companion files, and leaves them there.
+    /// A medic that writes, or one that has just begun to.
     WithWriters,
     /// Nobody, unless a write-ahead log lies beside it: a copy.
     Alone,
@@ -51,6 +52,25 @@ fn has_log(file: &Path) -> bool {
     let mut log = file.as_os_str().to_owned();
     log.push("-wal");
     Path::new(&log).exists()
+}
+
+/// How a file that others may have is opened to be read.
+///
+/// A connection that may only read makes the companion files of the write-ahead log and cannot remove them. One that
+/// may write removes them when it is the last to go, under `SQLite`'s own locks: a medic that has begun meanwhile keeps
+/// them. It is told to change nothing else. Where there is a log already, a medic writes or has died, and what it left is
+/// its successor's, and so is the journal of a file without a write-ahead log, which is read without companions. Without
+/// the right to write, `SQLite` opens for reading by itself.
+fn shared_flags(file: &Path) -> OpenFlags {
+    let companions_to_remove = uses_log(file) && !has_log(file);
+    if companions_to_remove { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY }
+}
+
+/// Whether a file is in write-ahead mode: its header says how it is to be read (`SQLite`'s file format, §1.3.3).
+fn uses_log(file: &Path) -> bool {
+    const READ_VERSION: usize = 19;
+    let mut header = [0_u8; READ_VERSION + 1];
+    File::open(file).and_then(|mut file| file.read_exact(&mut header)).is_ok() && header.last() == Some(&2)
 }
 
 /// The address of a file that nobody changes: `SQLite` then makes no companion files.
@@ -82,15 +102,17 @@ pub(super) fn read_only(file: &Path, share: Share) -> Result<Option<(String, Con
         Err(error) => return Err(StoreError::of_io(file, "be read", &error)),
     };
     let connect = || -> Result<Connection, Failure> {
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let only_read = flags | OpenFlags::SQLITE_OPEN_READ_ONLY;
         let connection = match share {
             Share::Alone if !has_log(file) => {
-                Connection::open_with_flags(immutable(file), flags | OpenFlags::SQLITE_OPEN_URI)?
+                Connection::open_with_flags(immutable(file), only_read | OpenFlags::SQLITE_OPEN_URI)?
             }
-            Share::Alone | Share::WithWriters => Connection::open_with_flags(file, flags)?,
+            Share::Alone => Connection::open_with_flags(file, only_read)?,
+            Share::WithWriters => Connection::open_with_flags(file, flags | shared_flags(file))?,
         };
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.pragma_update(None, "query_only", true)?;
         schema::inspect(&connection)?;
         if size <= CHECKED_UP_TO {
             check(&connection)?;
@@ -177,4 +199,95 @@ fn set_journal_mode(connection: &Connection) -> Result<(), Failure> {
 fn check(connection: &Connection) -> Result<(), Failure> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(Failure::new(StoreErrorKind::Corrupt, verdict)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{HistoryFilter, ManagerStore, Store};
+    use super::*;
+    use crate::model::{ManagerName, Wall};
+
+    fn names(dir: &Path) -> Vec<String> {
+        let found = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = found.filter(|name| name.starts_with(FILE_NAME)).collect();
+        names.sort();
+        names
+    }
+
+    fn of_garm(store: &Store) -> ManagerStore {
+        store.for_manager(&ManagerName::new("garm"))
+    }
+
+    fn note(store: &Store, at: u64) {
+        of_garm(store).append(Wall(at), "note", None, &serde_json::json!({})).unwrap();
+    }
+
+    fn noted(store: &Store) -> usize {
+        of_garm(store).history(HistoryFilter { set: None, since: Wall(0), limit: 10 }).unwrap().len()
+    }
+
+    #[test]
+    fn a_look_at_what_a_stopped_medic_left_leaves_no_file_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let medic = Store::open(dir.path()).unwrap();
+        note(&medic, 1);
+        drop(medic);
+        let file = dir.path().join(FILE_NAME);
+        let before = (names(dir.path()), std::fs::read(&file).unwrap());
+        assert_eq!(before.0, [FILE_NAME]);
+        let look = Store::open_read_only(dir.path()).unwrap().unwrap();
+        assert_eq!(noted(&look), 1);
+        assert!(of_garm(&look).append(Wall(2), "note", None, &serde_json::json!({})).is_err(), "it only reads");
+        drop(look);
+        assert_eq!((names(dir.path()), std::fs::read(&file).unwrap()), before);
+    }
+
+    #[test]
+    fn only_a_file_in_write_ahead_mode_whose_log_is_gone_is_opened_otherwise_than_for_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE_NAME);
+        let medic = Store::open(dir.path()).unwrap();
+        assert_eq!(shared_flags(&file), OpenFlags::SQLITE_OPEN_READ_ONLY, "a medic is at work");
+        drop(medic);
+        assert_eq!(shared_flags(&file), OpenFlags::SQLITE_OPEN_READ_WRITE);
+        Connection::open(&file).unwrap().pragma_update(None, "journal_mode", "TRUNCATE").unwrap();
+        assert_eq!(shared_flags(&file), OpenFlags::SQLITE_OPEN_READ_ONLY, "a rollback journal is its owner's");
+    }
+
+    #[test]
+    fn a_medic_that_begins_during_a_look_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let medic = Store::open(dir.path()).unwrap();
+        note(&medic, 1);
+        drop(medic);
+        let look = Store::open_read_only(dir.path()).unwrap().unwrap();
+        let medic = Store::open(dir.path()).unwrap();
+        note(&medic, 2);
+        assert_eq!(noted(&look), 2, "what is written meanwhile is seen");
+        drop(look);
+        note(&medic, 3);
+        assert_eq!(noted(&Store::open_read_only(dir.path()).unwrap().unwrap()), 3, "a second look");
+        note(&medic, 4);
+        drop(medic);
+        assert_eq!(noted(&Store::open(dir.path()).unwrap()), 4);
+        assert_eq!(names(dir.path()), [FILE_NAME]);
+    }
+
+    #[test]
+    fn the_log_of_a_medic_that_died_stays_for_its_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let medic = Store::open(dir.path()).unwrap();
+        note(&medic, 1);
+        // As a kill leaves it.
+        let killed = tempfile::tempdir().unwrap();
+        for name in names(dir.path()) {
+            std::fs::copy(dir.path().join(&name), killed.path().join(&name)).unwrap();
+        }
+        let before = names(killed.path());
+        assert!(before.len() > 1, "{before:?}");
+        let log = killed.path().join(format!("{FILE_NAME}-wal"));
+        let written = std::fs::read(&log).unwrap();
+        assert_eq!(noted(&Store::open_read_only(killed.path()).unwrap().unwrap()), 1);
+        assert_eq!((names(killed.path()), std::fs::read(&log).unwrap()), (before, written));
+    }
 }

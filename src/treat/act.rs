@@ -108,12 +108,12 @@ impl Act {
             Effect::DeleteOwnSession { session } => format!("delete our session {session}"),
         };
         let then = self.outcome.map_or(self.step.as_str(), |outcome| outcome.as_str());
-        let why = match (&self.note, &self.failure) {
+        let why = match (self.note.as_ref().filter(|note| *note != then), &self.failure) {
             (Some(note), _) => format!(": {note}"),
             (None, Some(failure)) => format!(": {failure}"),
             (None, None) => String::new(),
         };
-        format!("{asked}: {} after {}; {}: {then}{why}", self.answer, self.took, self.remedy)
+        format!("{asked}: {} after {}; then {} #{}: {then}{why}", self.answer, self.took, self.remedy, self.treatment)
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn an_act_says_what_was_asked_what_came_back_and_what_followed() {
         let done = act(Effect::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(()))).unwrap();
-        assert_eq!(done.words(), "delete stale session s-1: done after 30 ms; toggle: disabled: it is idle");
+        assert_eq!(done.words(), "delete stale session s-1: done after 30 ms; then toggle #1: disabled: it is idle");
         let json = serde_json::to_value(&done).unwrap();
         assert_eq!((&json["request"], &json["answer"]), (&"delete_session".into(), &"done".into()));
     }

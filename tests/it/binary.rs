@@ -303,6 +303,35 @@ async fn a_log_share_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
 }
 
 #[tokio::test]
+async fn a_share_with_its_secrets_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
+    let servers = Servers::start(Generation::PreFix, 2);
+    let medic = Medic::of(&servers.garm, "heal");
+    let child = medic.spawn(&["run"]);
+    medic.ready().await;
+    // To open a FIFO that nobody writes to never ends.
+    let password = medic.dir.path().join("password");
+    std::fs::remove_file(&password).unwrap();
+    assert!(Command::new("mkfifo").arg(&password).status().unwrap().success());
+    let refused = async {
+        let metric = "scaleset_medic_config_last_reload_successful 0";
+        while medic.get("/metrics").await.is_none_or(|(_, metrics)| !metrics.contains(metric)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("nothing says that the configuration cannot be read");
+    servers.crash().await;
+    servers
+        .until("all sets listen", |world| world.listening(0) == (2, 2) && !world.garm(0).unwrap().writes().is_empty())
+        .await;
+    let asked = std::time::Instant::now();
+    signal(&child, "-TERM");
+    let output = finish(child).await;
+    assert_eq!(output.status.code(), Some(143), "{}", told(&output));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert!(told(&output).contains("does the file system it is on hang?"), "{}", told(&output));
+}
+
+#[tokio::test]
 async fn status_and_explain_ask_the_running_medic() {
     let servers = Servers::start(Generation::PreFix, 2);
     servers.until("all sets listen", |world| world.listening(0) == (2, 2)).await;

@@ -175,7 +175,11 @@ async fn explain_tells_timeline_rules_guards_and_the_next_act_and_history_names_
     servers
         .until("it is healed", |world| world.listening(0) == (1, 1) && world.garm(0).unwrap().writes().len() == 2)
         .await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["recovered"]["at"].is_u64()).await;
     let explained = medic.run(&["explain", "linux-0"]).await;
+    assert!(told(&explained).contains("It is listening now; well again since "), "{}", told(&explained));
+    let status = medic.run(&["status"]).await;
+    assert!(told(&status).contains("  well again since "), "{}", told(&status));
     assert!(told(&explained).contains("decision: "), "what was recorded is in it: {}", told(&explained));
     let history = medic.run(&["history", "--manager", "garm"]).await;
     assert!(told(&history).contains("garm linux-0 (set 1)  decision: "), "{}", told(&history));

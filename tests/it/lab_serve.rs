@@ -79,7 +79,7 @@ fn unless_told_the_lab_runs_at_the_speed_of_life_and_tells_when_to_look() {
     hears(
         &mut lines,
         &[
-            "Time runs 1 times as fast.",
+            "Time runs as it does for you.",
             "GARM is killed 20 s from now; its sets are stuck until GitHub forgets the stale sessions, about 110 s from",
             &hint,
         ],

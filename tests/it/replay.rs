@@ -341,7 +341,8 @@ async fn its_history_tells_decisions_with_their_evidence_and_acts_with_their_ans
     let said = String::from_utf8_lossy(&text.stdout);
     assert!(said.contains("act: disable the set: done") && said.contains("because conflict_abandoned"), "{said}");
     assert!(said.lines().all(|line| line.starts_with("20") && line.contains("Z  garm linux-1 (set 2)  ")), "{said}");
-    assert!(said.contains("recovery: recovered, ill for"), "{said}");
+    assert!(said.contains("recovery: recovered, ill for") && said.contains("then toggle #"), "{said}");
+    assert!(said.contains("treatment: toggle #") && !said.contains("disabled: disabled"), "{said}");
     let unknown = healed.medic.run(&["history", "--set", "nobody"]).await;
     assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
     let nowhere = tempfile::tempdir().unwrap();

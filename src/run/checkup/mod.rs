@@ -120,7 +120,8 @@ async fn manager(
 
 /// Nobody counts these exchanges.
 fn means(clock: &Arc<dyn Clock>) -> Means {
-    Means { recorder: Arc::new(NoRecorder), clock: Arc::clone(clock), jitter: Chance::default().jitter }
+    let Chance { jitter, log_reading: reading } = Chance::default();
+    Means { recorder: Arc::new(NoRecorder), clock: Arc::clone(clock), jitter, reading }
 }
 
 /// What `carriers` gives, with a listener in front.

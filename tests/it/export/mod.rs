@@ -8,7 +8,7 @@ mod server;
 
 use scaleset_medic::model::log_fact::ListenerErrorKind;
 use scaleset_medic::model::status::{
-    LeftDisabled, ManagerStatus, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary,
+    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary,
 };
 use scaleset_medic::model::{
     Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
@@ -45,9 +45,11 @@ pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
         },
         not_deleted: Vec::new(),
         decision: Decision::Leave,
+        recovered: None,
         left_disabled: None,
         lingering: Lingering { deleted: 2, pending_delete: 1, total: 5 },
         budget_remaining: 3,
+        budget: Some(Budget { treatments: 3, window: Span::hours(24) }),
         treatments: Vec::new(),
     }
 }
@@ -125,6 +127,7 @@ pub(crate) fn everything() -> Status {
     sets[6].entity = None;
     sets[6].forge_id = None;
     sets[6].enabled = Enablement::Disabled;
+    sets[0].recovered = Some(Recovered { ill_since: AT.minus(Span::mins(5)), at: AT.minus(Span::mins(3)) });
     let mut ill = manager("garm", sets);
     ill.incident = Some("GARM crashed 14:03:12; 3 of 4 sets were refused".to_owned());
     ill.stale_lifetimes = Some("GitHub has kept such sessions 61\u{2013}92 s here".to_owned());

@@ -2,6 +2,7 @@
 
 use super::{AT, everything, manager, set, status};
 use scaleset_medic::export::page::{render, security_policy};
+use scaleset_medic::model::status::Recovered;
 use scaleset_medic::model::{Diagnosis, Span};
 
 fn page(status: &scaleset_medic::model::status::Status) -> String {
@@ -15,17 +16,19 @@ fn an_incident_is_told_in_words_with_its_evidence_and_what_happens_next() {
         "GARM crashed 14:03:12; 3 of 4 sets were refused",
         "Healing is stopped",
         "scaleset-medic resume",
-        "held back:<ul><li>more sweeps must agree (1 of 2, limit 2)</li>",
-        "this set was treated too recently (1 of 2, limit 2, until 22:13:20)",
-        "treatment 8 is under way: the act is done; now the set must be seen to listen",
+        "withheld by<ul><li>confirmation: more sweeps must agree (1 of 2; limit: 2)</li>",
+        "backoff: this set was treated too recently (1 of 2; limit: 2; passes at 22:13:20)",
+        "treatment #8 is under way: the act is done; now the set must be seen to listen",
         "Its session is not deleted: its session is not known; the manager &lt;may&gt; hold it",
         "<br>GitHub has kept such sessions 61\u{2013}92 s here<br>",
         "waits: a stale session ends by itself",
         "refused: another session held by garm-x is active",
         "garm-x has held its session for 6 min",
-        "toggle: recovered<br><small>it polls again</small>",
+        "toggle #7: recovered<br><small>it polls again</small>",
+        "data-label=\"Since\">well again since <time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>, after 2 min",
+        "3 of 3 treatments in 24 h left for this set",
         "does not answer: HTTP 404",
-        "not configured; it would show session ids. To give the medic eyes: set log_file",
+        "not configured; it would show session ids. To let the medic see it: set log_file",
         "<time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>",
         "1 of 2 managers cannot be reached",
     ] {
@@ -38,8 +41,18 @@ fn a_healthy_fleet_is_one_sentence() {
     let page =
         page(&status(vec![manager("garm", vec![set(1, "a", Diagnosis::Listening), set(2, "b", Diagnosis::Disabled)])]));
     assert!(page.contains("<title>All 2 scale sets are well · scaleset-medic</title>"), "{page}");
-    assert!(!page.contains("class=\"incident\""));
+    assert!(!page.contains("class=\"incident\"") && !page.contains("well again"));
     assert!(render(None, AT).contains("The first look at the managers is not done yet"));
+}
+
+#[test]
+fn a_fleet_that_is_well_again_says_since_when() {
+    let mut healed = set(1, "a", Diagnosis::Listening);
+    healed.recovered = Some(Recovered { ill_since: AT.minus(Span::mins(5)), at: AT.minus(Span::mins(3)) });
+    let page = page(&status(vec![manager("garm", vec![healed, set(2, "b", Diagnosis::Listening)])]));
+    let since = "<time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>";
+    let told = format!("The fleet is well again since {since}: 1 of 2 scale sets had been ill, for up to 2 min.");
+    assert!(page.contains(&told), "{page}");
 }
 
 #[test]
