@@ -382,11 +382,21 @@ mod tests {
     fn a_withheld_remedy_tells_every_guard_with_value_limit_and_date() {
         let until = Some(Wall(3_600_000));
         let guards = vec![
-            Held { guard: Guard::Backoff, value: "2 min ago".to_owned(), limit: "5 min".to_owned(), until },
-            Held { guard: Guard::DryRun, value: "observe".to_owned(), limit: "heal".to_owned(), until: None },
+            Held {
+                guard: Guard::Backoff,
+                value: "2 min ago".to_owned().into(),
+                limit: "5 min".to_owned().into(),
+                until,
+            },
+            Held {
+                guard: Guard::DryRun,
+                value: "observe".to_owned().into(),
+                limit: "heal".to_owned().into(),
+                until: None,
+            },
         ];
         assert_eq!(
-            decision(&Decision::Withhold { remedy: Remedy::Toggle, guards }),
+            decision(&Decision::Withhold { remedy: Remedy::Toggle, guards: guards.into() }),
             "would disable and enable it, but is held back: this set was treated too recently (2 min ago, limit 5 min, \
              until 01:00:00); mode is observe (observe, limit heal)"
         );

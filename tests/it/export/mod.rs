@@ -157,7 +157,7 @@ fn pauses() -> Vec<Pause> {
 
 fn decisions() -> Vec<Decision> {
     let session = SessionId::new("s");
-    let held = |guard, until| Held { guard, value: "1 of 2".to_owned(), limit: "2".to_owned(), until };
+    let held = |guard, until| Held { guard, value: "1 of 2".to_owned().into(), limit: "2".to_owned().into(), until };
     let mut decisions = vec![
         Decision::Leave,
         Decision::Watch { waiting: Waiting::StaleSession, until: Some(AT) },
