@@ -164,7 +164,7 @@ fn decisions() -> Vec<Decision> {
         Decision::Watch { waiting: Waiting::Evidence, until: None },
         Decision::Withhold {
             remedy: Remedy::DeleteThenToggle { session: session.clone() },
-            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))],
+            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))].into(),
         },
         Decision::Act { remedy: Remedy::Toggle, canary: true },
         Decision::Act { remedy: Remedy::DeleteSession { session }, canary: false },
