@@ -5,7 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::policy::Policy;
-use crate::model::{Guard, Held, Span, Treatment, TreatmentId, Wall};
+use crate::model::{Guard, Held, Span, Treatment, TreatmentId, Wall, told};
 
 /// The wait after `previous` counted treatments (none: no wait), with `unit` in [0, 1) choosing the jitter.
 #[must_use]
@@ -34,8 +34,8 @@ pub fn held(counted: &[&Treatment], now: Wall, policy: &Policy) -> Option<Held> 
     let passed = now.since(last.step_at);
     (passed < wait).then(|| Held {
         guard: Guard::Backoff,
-        value: format!("{passed} of {wait} since treatment #{}", last.id),
-        limit: format!("{wait} after the {} treatment of this set", nth(counted.len())),
+        value: told!("{} of {} since treatment #{}", passed, wait, last.id),
+        limit: format!("{wait} after the {} treatment of this set", nth(counted.len())).into(),
         until: Some(last.step_at.plus(wait)),
     })
 }

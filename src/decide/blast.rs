@@ -10,7 +10,7 @@ use super::budget::is_heal;
 use super::policy::Policy;
 use super::remedy::{conflict_since, named_owner};
 use crate::model::{
-    Diagnosis, EntityRef, Finding, Guard, Held, Incarnation, Owner, ScaleSet, ScaleSetId, Treatment, Wall,
+    Diagnosis, EntityRef, Finding, Guard, Held, Incarnation, Owner, ScaleSet, ScaleSetId, Treatment, Wall, told,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,13 +41,13 @@ pub fn held(scene: &Scene<'_>) -> Option<Held> {
     let entities = unexplained(scene);
     let value = match (entities.len(), scene.fault_at_forge) {
         (0 | 1, false) => return None,
-        (0 | 1, true) => "several entities fail at once: a fault at GitHub".to_owned(),
-        (count, _) => format!("sets of {count} entities conflict, and no restart of the manager explains it"),
+        (0 | 1, true) => told!("several entities fail at once: a fault at GitHub"),
+        (count, _) => told!("sets of {} entities conflict, and no restart of the manager explains it", count),
     };
     Some(Held {
         guard: Guard::BlastRadius,
         value,
-        limit: "conflicts in 1 entity only, or a restart that explains them".to_owned(),
+        limit: told!("conflicts in 1 entity only, or a restart that explains them"),
         until: None,
     })
 }

@@ -7,7 +7,7 @@
 
 use super::policy::Policy;
 use super::ramp;
-use crate::model::{Guard, Held, RemedyKind, ScaleSetId, Span, Treatment, Wall};
+use crate::model::{Guard, Held, RemedyKind, ScaleSetId, Span, Treatment, Wall, told};
 
 const DAY: Span = Span::hours(24);
 const HOUR: Span = Span::hours(1);
@@ -74,9 +74,9 @@ pub fn held(
     let (set, kind) = next;
     let is_heal = |kind: RemedyKind| kind != RemedyKind::SessionProbe;
     let mut broken = Vec::new();
-    let mut check = |is: u64, limit: u64, what: &str| {
+    let mut check = |is: u64, limit: u64, what: &'static str| {
         if is >= limit {
-            let (value, limit) = (format!("{is} {what}"), format!("{limit} {what}"));
+            let (value, limit) = (told!("{} {}", is, what), told!("{} {}", limit, what));
             broken.push(Held { guard: Guard::Bound, value, limit, until: None });
         }
     };

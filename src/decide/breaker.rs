@@ -10,7 +10,7 @@
 
 use super::budget::is_heal;
 use super::policy::Policy;
-use crate::model::{Guard, Held, Outcome, Treatment, Wall};
+use crate::model::{Guard, Held, Outcome, Treatment, Wall, told};
 
 /// The breaker's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,20 +93,19 @@ pub fn state(history: &[Treatment], reset: Option<Wall>, now: Wall, policy: &Pol
 #[must_use]
 pub fn held(breaker: Breaker, trial_started: bool, policy: &Policy) -> Option<Held> {
     let after = policy.breaker_after.max(1);
-    let opened = |since: Wall| format!("open since {since}: {after} treatments in a row did not help");
     match breaker {
         Breaker::Closed { .. } => None,
         Breaker::HalfOpen { .. } if !trial_started => None,
         Breaker::Open { since, half_open } => Some(Held {
             guard: Guard::Breaker,
-            value: opened(since),
-            limit: format!("a reset, or one trial from {half_open}"),
+            value: told!("open since {}: {} treatments in a row did not help", since, after),
+            limit: told!("a reset, or one trial from {}", half_open),
             until: Some(half_open),
         }),
         Breaker::HalfOpen { since } | Breaker::Trial { since } => Some(Held {
             guard: Guard::Breaker,
-            value: format!("{}; one trial is under way", opened(since)),
-            limit: "a reset, or the trial's recovery".to_owned(),
+            value: told!("open since {}: {} treatments in a row did not help; one trial is under way", since, after),
+            limit: told!("a reset, or the trial's recovery"),
             until: None,
         }),
     }
@@ -157,7 +156,9 @@ mod tests {
         assert!(held(at(&rows, mins(32)), true, &policy).is_some(), "one, not two");
         rows.push(open(3, 1, mins(32), Step::Verifying));
         assert_eq!(at(&rows, mins(33)), Breaker::Trial { since: mins(2) });
-        assert!(held(at(&rows, mins(33)), false, &policy).unwrap().value.ends_with("one trial is under way"));
+        assert!(
+            held(at(&rows, mins(33)), false, &policy).unwrap().value.to_string().ends_with("one trial is under way")
+        );
         rows[2] = closed(3, 1, mins(32), mins(34), Outcome::Recovered);
         assert_eq!(at(&rows, mins(35)), Breaker::Closed { bad: 0 });
         rows[2] = closed(3, 1, mins(32), mins(34), Outcome::Unverified);

@@ -9,7 +9,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::policy::Policy;
-use crate::model::{Guard, Held, Outcome, RemedyKind, Span, Treatment, Wall};
+use crate::model::{Guard, Held, Outcome, RemedyKind, Span, Treatment, Wall, told};
 
 /// The window of the manager's budget.
 pub const GLOBAL_WINDOW: Span = Span::hours(1);
@@ -54,8 +54,8 @@ pub fn set_held(counted: &[&Treatment], policy: &Policy) -> Option<Held> {
     let window = policy.set_budget_window;
     Some(Held {
         guard: Guard::SetBudget,
-        value: format!("{} of {budget} in {window}", counted.len()),
-        limit: format!("{budget} in {window}"),
+        value: told!("{} of {} in {}", counted.len(), budget, window),
+        limit: told!("{} in {}", budget, window),
         until: counted.get(surplus).map(|row| row.opened.plus(window)),
     })
 }
@@ -80,8 +80,8 @@ pub fn global_held(recent: &[Wall], started: usize, policy: &Policy) -> Option<H
     let surplus = used.checked_sub(budget)?;
     Some(Held {
         guard: Guard::GlobalBudget,
-        value: format!("{used} of {budget} in {GLOBAL_WINDOW}"),
-        limit: format!("{budget} in {GLOBAL_WINDOW}"),
+        value: told!("{} of {} in {}", used, budget, GLOBAL_WINDOW),
+        limit: told!("{} in {}", budget, GLOBAL_WINDOW),
         until: recent.get(surplus).map(|opened| opened.plus(GLOBAL_WINDOW)),
     })
 }
@@ -107,8 +107,8 @@ pub fn probe_held(rows: &[&Treatment], now: Wall, policy: &Policy) -> Option<Hel
     let passed = now.since(since);
     (passed < wait).then(|| Held {
         guard: Guard::Backoff,
-        value: format!("{passed} of {wait} since {what}"),
-        limit: format!("{wait} between session probes"),
+        value: told!("{} of {} since {}", passed, wait, what),
+        limit: told!("{} between session probes", wait),
         until: Some(since.plus(wait)),
     })
 }
@@ -145,7 +145,7 @@ mod tests {
         let refs: Vec<_> = rows.iter().collect();
         let counted = counted(&refs, Some(Wall(0)), hours(5), &policy);
         let held = set_held(&counted, &policy).unwrap();
-        assert_eq!((held.value.as_str(), held.limit.as_str()), ("3 of 3 in 24 h", "3 in 24 h"));
+        assert_eq!((&*held.value.to_string(), &*held.limit.to_string()), ("3 of 3 in 24 h", "3 in 24 h"));
         assert_eq!(held.until, Some(hours(24)));
         assert_eq!(counts(&rows, Some(Wall(0)), hours(24)), 2, "the oldest left the window");
         assert_eq!(set_held(&counted[..2], &policy), None);
@@ -195,7 +195,7 @@ mod tests {
         ];
         let recent = recent_heals(&rows, mins(59));
         let held = global_held(&recent, 0, &policy).unwrap();
-        assert_eq!((held.value.as_str(), held.until), ("2 of 2 in 1 h", Some(mins(60))));
+        assert_eq!((&*held.value.to_string(), held.until), ("2 of 2 in 1 h", Some(mins(60))));
         let recent = recent_heals(&rows, mins(60));
         assert_eq!(global_held(&recent, 0, &policy), None);
         assert!(global_held(&recent, 1, &policy).is_some(), "what this sweep started counts");
@@ -210,7 +210,10 @@ mod tests {
         let policy = Policy::default();
         let row = probe(1, 1, mins(0), Wall(500), Outcome::Held);
         let held = probe_held(&[&row], Wall(20_000), &policy).unwrap();
-        assert_eq!((held.value.as_str(), held.until), ("20 s of 1 min since the last session probe", Some(mins(1))));
+        assert_eq!(
+            (&*held.value.to_string(), held.until),
+            ("20 s of 1 min since the last session probe", Some(mins(1)))
+        );
         assert_eq!(probe_held(&[&row], mins(1), &policy), None);
         let lost = probe(2, 1, mins(2), mins(2), Outcome::Failed);
         assert_eq!(probe_held(&[&row, &lost], mins(6), &policy).unwrap().until, Some(mins(7)));

@@ -9,7 +9,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::budget::is_heal;
-use crate::model::{Diagnosis, Guard, Held, Incarnation, Outcome, ScaleSetId, Treatment, Wall};
+use crate::model::{Diagnosis, Guard, Held, Incarnation, Outcome, ScaleSetId, Treatment, Wall, told};
 use std::collections::BTreeSet;
 
 /// What the incident's treatments have shown so far, those allowed in this sweep included.
@@ -96,8 +96,8 @@ impl Canaries {
         }
         (!self.probes.is_empty()).then(|| Held {
             guard: Guard::InFlight,
-            value: "1 of 1 session probes under way".to_owned(),
-            limit: "1 session probe at once".to_owned(),
+            value: told!("1 of 1 session probes under way"),
+            limit: told!("1 session probe at once"),
             until: None,
         })
     }
@@ -120,8 +120,8 @@ impl Canaries {
 fn waits_for(set: ScaleSetId) -> Held {
     Held {
         guard: Guard::Canary,
-        value: format!("set {set} goes first and has shown no life yet"),
-        limit: "the first treated set tries again or listens".to_owned(),
+        value: told!("set {} goes first and has shown no life yet", set),
+        limit: told!("the first treated set tries again or listens"),
         until: None,
     }
 }

@@ -9,8 +9,8 @@ use super::ramp::Ramp;
 use super::turn::Turns;
 use super::{Footing, Input, backoff, breaker, budget, pause};
 use crate::model::{
-    Confidence, Diagnosis, EndpointState, Fact, Finding, Guard, Held, ManagerState, Remedy, RemedyKind, ScaleSet,
-    ScaleSetId, Treatment, Wall,
+    Confidence, Diagnosis, EndpointState, Fact, Finding, Guard, Guards, Held, ManagerState, Remedy, RemedyKind,
+    ScaleSet, ScaleSetId, Treatment, Wall, Words, told,
 };
 
 /// Sweeps in a row that must agree before we ask GitHub for a session.
@@ -41,6 +41,18 @@ pub struct Sweeping {
     pub started: usize,
     /// Everything that it allowed of our own accord.
     pub allowed: Vec<(ScaleSetId, RemedyKind)>,
+    /// The guards of the last remedy that was held back.
+    pub last_held: Option<Guards>,
+}
+
+impl Sweeping {
+    /// The guards, for a decision: sets beside each other are mostly held back by the same ones, and share them.
+    pub fn shared(&mut self, held: &[Held]) -> Guards {
+        if let Some(last) = self.last_held.as_ref().filter(|last| ***last == *held) {
+            return last.clone();
+        }
+        self.last_held.insert(Guards::from(held)).clone()
+    }
 }
 
 /// One remedy, proposed for one set.
@@ -67,51 +79,56 @@ pub enum By {
     Order,
 }
 
-/// All guards that hold, the widest first; the dry run last.
-#[must_use]
-pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>) -> Vec<Held> {
+/// All guards that hold, the widest first; the dry run last. They are added to `held`.
+pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>, held: &mut Vec<Held>) {
     let (policy, now) = (input.policy, input.now.wall);
     let probe = proposal.remedy.kind() == RemedyKind::SessionProbe;
-    let mut held = Vec::new();
-    held.extend(footing(input));
+    add(held, footing(input));
     held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
-    held.extend(frozen(input, proposal.set));
+    add(held, frozen(input, proposal.set));
     if proposal.by == By::Order {
         // Weak evidence may miss a listener that runs, whoever asks.
-        held.extend(weak(proposal.finding));
-        held.extend(sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
-        return held;
+        add(held, weak(proposal.finding));
+        add(held, sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
+        return;
     }
-    held.extend(sweeping.blast.clone());
+    add(held, sweeping.blast.clone());
     // A probe only asks: it is no trial of the breaker, but while nothing may be done nothing need be asked.
     let trial_started = !probe && sweeping.started > 0;
     let only_asks = probe && matches!(sweeping.breaker, Breaker::HalfOpen { .. } | Breaker::Trial { .. });
     if !only_asks {
-        held.extend(breaker::held(sweeping.breaker, trial_started, policy));
+        add(held, breaker::held(sweeping.breaker, trial_started, policy));
     }
-    held.extend(cause_present(proposal.finding));
-    held.extend(settle(input, proposal.finding, probe));
-    held.extend(confirmation(proposal.finding, probe, policy));
+    add(held, cause_present(proposal.finding));
+    add(held, settle(input, proposal.finding, probe));
+    add(held, confirmation(proposal.finding, probe, policy));
     if probe {
-        held.extend(sweeping.canaries.probe_held());
-        held.extend(in_flight(sweeping));
-        held.extend(budget::probe_held(proposal.rows, now, policy));
+        add(held, sweeping.canaries.probe_held());
+        add(held, in_flight(sweeping));
+        add(held, budget::probe_held(proposal.rows, now, policy));
     } else {
-        held.extend(sweeping.canaries.held(proposal.finding.diagnosis));
-        held.extend(in_flight(sweeping));
-        held.extend(sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
+        add(held, sweeping.canaries.held(proposal.finding.diagnosis));
+        add(held, in_flight(sweeping));
+        add(held, sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
         let counted = budget::counted(proposal.rows, proposal.finding.ill_since, now, policy);
-        held.extend(budget::set_held(&counted, policy));
-        held.extend(backoff::held(&counted, now, policy));
-        held.extend(budget::global_held(&sweeping.recent_heals, sweeping.started, policy));
+        add(held, budget::set_held(&counted, policy));
+        add(held, backoff::held(&counted, now, policy));
+        add(held, budget::global_held(&sweeping.recent_heals, sweeping.started, policy));
     }
-    held.extend(quota(input, proposal.set, proposal.remedy.kind()));
-    held.extend(dry_run(input.mode));
-    held
+    add(held, quota(input, proposal.set, proposal.remedy.kind()));
+    add(held, dry_run(input.mode));
 }
 
-fn guard(guard: Guard, value: impl Into<String>, limit: impl Into<String>, until: Option<Wall>) -> Held {
-    Held { guard, value: value.into(), limit: limit.into(), until }
+/// As `extend` does, which moves what it adds several times: most guards do not hold, and all are asked for each set.
+#[inline]
+fn add(held: &mut Vec<Held>, one: Option<Held>) {
+    if let Some(one) = one {
+        held.push(one);
+    }
+}
+
+fn guard(guard: Guard, value: Words, limit: Words, until: Option<Wall>) -> Held {
+    Held { guard, value, limit, until }
 }
 
 fn footing(input: &Input<'_>) -> Option<Held> {
@@ -119,12 +136,12 @@ fn footing(input: &Input<'_>) -> Option<Held> {
         Footing::Firm => None,
         Footing::LeaseOf { holder, until } => Some(guard(
             Guard::Lease,
-            format!("{holder} holds it, until {until} if it does not renew it"),
-            "the lease, once the other is gone",
+            format!("{holder} holds it, until {until} if it does not renew it").into(),
+            told!("the lease, once the other is gone"),
             None,
         )),
         Footing::StoreFailed { why } => {
-            Some(guard(Guard::Store, why.clone(), "a store that can be read and written", None))
+            Some(guard(Guard::Store, why.clone().into(), told!("a store that can be read and written"), None))
         }
     }
 }
@@ -147,8 +164,9 @@ fn frozen(input: &Input<'_>, set: &ScaleSet) -> Option<Held> {
     if input.blind {
         reasons.push("most probes are blind".to_owned());
     }
-    (!reasons.is_empty())
-        .then(|| guard(Guard::Frozen, reasons.join(", "), "a manager, an endpoint and probes that answer", None))
+    (!reasons.is_empty()).then(|| {
+        guard(Guard::Frozen, reasons.join(", ").into(), told!("a manager, an endpoint and probes that answer"), None)
+    })
 }
 
 fn cause_present(finding: &Finding) -> Option<Held> {
@@ -156,8 +174,8 @@ fn cause_present(finding: &Finding) -> Option<Held> {
     (finding.diagnosis == Diagnosis::StartAbandoned && !gone).then(|| {
         guard(
             Guard::CausePresent,
-            "what made the manager give up is not seen to be gone",
-            "an endpoint that answers, a credential that works, quota left",
+            told!("what made the manager give up is not seen to be gone"),
+            told!("an endpoint that answers, a credential that works, quota left"),
             None,
         )
     })
@@ -170,14 +188,17 @@ fn settle(input: &Input<'_>, finding: &Finding, probe: bool) -> Option<Held> {
     }
     let settle = if input.crash_loop { input.policy.settle.times(LOOP_SETTLES) } else { input.policy.settle };
     let why = if input.crash_loop { ", because it keeps crashing" } else { "" };
-    let limit = format!("{settle} after the manager's start{why}");
+    let limit = told!("{} after the manager's start{}", settle, why);
     match input.incarnation {
         Some(run) => {
             let age = input.now.wall.since(run.0);
-            (age < settle).then(|| guard(Guard::Settle, format!("{age} of {settle}"), limit, Some(run.0.plus(settle))))
+            (age < settle)
+                .then(|| guard(Guard::Settle, told!("{} of {}", age, settle), limit, Some(run.0.plus(settle))))
         }
         None => match input.manager {
-            ManagerState::Restarted => Some(guard(Guard::Settle, "just restarted, its age is not known", limit, None)),
+            ManagerState::Restarted => {
+                Some(guard(Guard::Settle, told!("just restarted, its age is not known"), limit, None))
+            }
             ManagerState::Up | ManagerState::Down | ManagerState::Unreachable => None,
         },
     }
@@ -192,20 +213,24 @@ fn confirmation(finding: &Finding, probe: bool, policy: &Policy) -> Option<Held>
     };
     let seen = finding.seen;
     (seen < needed)
-        .then(|| guard(Guard::Confirmation, format!("{seen} of {needed} sweeps"), format!("{needed} sweeps"), None))
+        .then(|| guard(Guard::Confirmation, told!("{} of {} sweeps", seen, needed), told!("{} sweeps", needed), None))
 }
 
 fn weak(finding: &Finding) -> Option<Held> {
     (finding.confidence == Confidence::Weak)
-        .then(|| guard(Guard::Confirmation, "weak evidence", "strong evidence, or proof", None))
+        .then(|| guard(Guard::Confirmation, told!("weak evidence"), told!("strong evidence, or proof"), None))
 }
 
 fn in_flight(sweeping: &Sweeping) -> Option<Held> {
     let Ramp { now: limit, most } = sweeping.ramp;
     let under_way = sweeping.canaries.in_flight();
     (under_way >= limit).then(|| {
-        let more = if limit < most { format!(", up to {most} as sets show life") } else { String::new() };
-        guard(Guard::InFlight, format!("{under_way} of {limit} under way"), format!("{limit} at once{more}"), None)
+        let limit_told = if limit < most {
+            told!("{} at once, up to {} as sets show life", limit, most)
+        } else {
+            told!("{} at once", limit)
+        };
+        guard(Guard::InFlight, told!("{} of {} under way", under_way, limit), limit_told, None)
     })
 }
 
@@ -219,8 +244,8 @@ fn quota(input: &Input<'_>, set: &ScaleSet, kind: RemedyKind) -> Option<Held> {
     (asks_github && quota.remaining <= quota.reserve).then(|| {
         guard(
             Guard::Quota,
-            format!("{} calls of the credential's quota left", quota.remaining),
-            format!("more than the {} that are kept for the manager", quota.reserve),
+            told!("{} calls of the credential's quota left", quota.remaining),
+            told!("more than the {} that are kept for the manager", quota.reserve),
             Some(quota.reset),
         )
     })
@@ -229,6 +254,6 @@ fn quota(input: &Input<'_>, set: &ScaleSet, kind: RemedyKind) -> Option<Held> {
 fn dry_run(mode: Mode) -> Option<Held> {
     match mode {
         Mode::Heal => None,
-        Mode::Observe => Some(guard(Guard::DryRun, "mode is observe", "mode heal", None)),
+        Mode::Observe => Some(guard(Guard::DryRun, told!("mode is observe"), told!("mode heal"), None)),
     }
 }

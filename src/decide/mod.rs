@@ -44,7 +44,7 @@ mod tests;
 use crate::model::along::Along;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Incarnation, ManagerName,
+    Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Held, Incarnation, ManagerName,
     ManagerState, Now, Order, OwnQuota, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting,
     Wall,
 };
@@ -139,6 +139,7 @@ pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
         .map(|finding| (finding, outlook(input, &records, finding, sets.at(&finding.set))))
         .collect();
     let mut sweeping = sweeping(input, &prescribed);
+    let mut held = Vec::new();
     prescribed
         .into_iter()
         .map(|(finding, outlook)| SetDecision {
@@ -148,7 +149,8 @@ pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
                 Outlook::Wants(remedy, set) => {
                     let rows = records.rows(set.id);
                     let by = if order::of(input, set.id).is_some() { By::Order } else { By::Policy };
-                    weigh(input, &mut sweeping, &Proposal { remedy: &remedy, set, finding, rows, by })
+                    held.clear();
+                    weigh(input, &mut sweeping, &Proposal { remedy: &remedy, set, finding, rows, by }, &mut held)
                 }
             },
         })
@@ -232,12 +234,14 @@ fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweepi
         turns: Turns::of(input),
         started: 0,
         allowed: Vec::new(),
+        last_held: None,
     }
 }
 
 /// Act or withhold; a dry run counts as an act for what follows, so that it shows what healing would do.
-fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) -> Decision {
-    let mut guards = guards::gather(input, sweeping, proposal);
+/// `guards` is empty, and lent so that it need not be made for each set.
+fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>, guards: &mut Vec<Held>) -> Decision {
+    guards::gather(input, sweeping, proposal, guards);
     let remedy = proposal.remedy.clone();
     let next = (proposal.set.id, remedy.kind());
     if guards.iter().all(|held| held.guard == Guard::DryRun) && proposal.by == By::Policy {
@@ -252,7 +256,7 @@ fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) ->
         sweeping.allowed.push(next);
     }
     if guards.iter().any(|held| held.guard != Guard::DryRun) {
-        return Decision::Withhold { remedy, guards };
+        return Decision::Withhold { remedy, guards: sweeping.shared(guards) };
     }
     let cause = proposal.finding.diagnosis;
     let canary = if budget::kind_is_heal(remedy.kind()) {
@@ -265,7 +269,11 @@ fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>) ->
         sweeping.canaries.start_probe(proposal.set.id);
         false
     };
-    if guards.is_empty() { Decision::Act { remedy, canary } } else { Decision::Withhold { remedy, guards } }
+    if guards.is_empty() {
+        Decision::Act { remedy, canary }
+    } else {
+        Decision::Withhold { remedy, guards: sweeping.shared(guards) }
+    }
 }
 
 /// The journal and the ledger, by set.
@@ -299,8 +307,12 @@ impl<'a> Records<'a> {
     }
 
     fn proof(&self, input: &Input<'_>, set: &ScaleSet) -> Option<Proof> {
+        let sessions = self.sessions(set.id);
+        if sessions.is_empty() {
+            return None;
+        }
         let manager = CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner };
-        stale::newest_is_stale(self.sessions(set.id).iter().copied(), set, manager).ok()
+        stale::newest_is_stale(sessions.iter().copied(), set, manager).ok()
     }
 
     fn session_lives(&self, input: &Input<'_>, set: ScaleSetId) -> bool {

@@ -4,7 +4,7 @@
 //! paused. A pause without an expiry lasts until it is resumed.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
-use crate::model::{Guard, Held, ManagerName, Pause, PauseScope, ScaleSetId, Wall};
+use crate::model::{Guard, Held, ManagerName, Pause, PauseScope, ScaleSetId, Wall, told};
 
 /// One entry per pause that covers the set.
 pub fn held<'a>(
@@ -22,11 +22,10 @@ pub fn held<'a>(
         };
         Held {
             guard: Guard::Paused,
-            value: format!("{what} paused by {}: {}", pause.author, pause.reason),
-            limit: match pause.expires {
-                Some(until) => format!("resumed, or {}", until.full()),
-                None => "resumed".to_owned(),
-            },
+            value: format!("{what} paused by {}: {}", pause.author, pause.reason).into(),
+            limit: pause
+                .expires
+                .map_or_else(|| told!("resumed"), |until| format!("resumed, or {}", until.full()).into()),
             until: pause.expires,
         }
     })
@@ -58,6 +57,6 @@ mod tests {
         assert_eq!((count(&there, one, 49), count(&there, one, 50)), (1, 0));
         let held = held(&pauses, &here, one, Wall(200)).next().unwrap();
         assert_eq!(held.value, "this set paused by alice: upgrade");
-        assert_eq!((held.limit.as_str(), held.until), ("resumed", None));
+        assert_eq!((&*held.limit.to_string(), held.until), ("resumed", None));
     }
 }

@@ -132,7 +132,7 @@ impl World {
     fn guards(&self) -> Vec<Held> {
         let decision = self.first();
         let Decision::Withhold { guards, .. } = decision else { panic!("not withheld: {decision:?}") };
-        guards
+        guards.to_vec()
     }
 
     /// The only guard, as (guard, value, limit, until).
@@ -140,7 +140,7 @@ impl World {
         let mut guards = self.guards();
         assert_eq!(guards.len(), 1, "{guards:?}");
         let held = guards.remove(0);
-        (held.guard, held.value, held.limit, held.until)
+        (held.guard, held.value.to_string(), held.limit.to_string(), held.until)
     }
 
     fn acts(&self) -> Vec<bool> {
@@ -190,6 +190,17 @@ fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
 }
 
 #[test]
+fn sets_that_the_same_guards_hold_back_share_them() {
+    let decisions = World::stuck(3).spread().decide();
+    let (Decision::Withhold { guards: one, .. }, Decision::Withhold { guards: other, .. }) =
+        (&decisions[1], &decisions[2])
+    else {
+        panic!("not withheld: {decisions:?}")
+    };
+    assert!(std::ptr::eq(&raw const **one, &raw const **other), "made anew for each set");
+}
+
+#[test]
 fn fifty_sets_one_canary_then_ten_at_once() {
     let mut world = World::stuck(50).spread();
     assert_eq!(world.acts(), [true], "one, alone");
@@ -208,7 +219,7 @@ fn fifty_sets_one_canary_then_ten_at_once() {
     assert_eq!(world.acts().len(), 3, "seven are in flight");
     let last = world.decide().remove(49);
     let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
-    assert_eq!((guards[0].value.as_str(), guards[0].limit.as_str()), ("10 of 10 under way", "10 at once"));
+    assert_eq!((&*guards[0].value.to_string(), &*guards[0].limit.to_string()), ("10 of 10 under way", "10 at once"));
 }
 
 #[test]
@@ -273,8 +284,8 @@ fn budget_and_backoff_are_told_together() {
     let world = World::stuck(1).with(|w| w.history.extend(rows));
     let guards = world.guards();
     assert_eq!(guards.iter().map(|h| h.guard).collect::<Vec<_>>(), [Guard::SetBudget, Guard::Backoff]);
-    assert_eq!((guards[0].value.as_str(), guards[0].until), ("3 of 3 in 24 h", Some(mins(24 * 60 + 1))));
-    assert_eq!((guards[1].value.as_str(), guards[1].until), ("1 min of 1 h since treatment #3", Some(mins(120))));
+    assert_eq!((&*guards[0].value.to_string(), guards[0].until), ("3 of 3 in 24 h", Some(mins(24 * 60 + 1))));
+    assert_eq!((&*guards[1].value.to_string(), guards[1].until), ("1 min of 1 h since treatment #3", Some(mins(120))));
 }
 
 #[test]
@@ -286,7 +297,7 @@ fn the_hourly_budget_bounds_one_sweep_too() {
     assert_eq!(world.acts().len(), 2);
     let last = world.decide().remove(19);
     let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
-    assert_eq!((guards[0].value.as_str(), guards[0].limit.as_str()), ("3 of 3 in 1 h", "3 in 1 h"));
+    assert_eq!((&*guards[0].value.to_string(), &*guards[0].limit.to_string()), ("3 of 3 in 1 h", "3 in 1 h"));
     assert_eq!(guards[0].until, Some(mins(121)));
 }
 
@@ -551,7 +562,7 @@ fn a_half_open_breaker_lets_one_trial_through_although_a_canary_has_verified() {
     assert_eq!(world.acts(), Vec::<bool>::new());
     let guards = world.guards();
     assert_eq!(guards.iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Breaker], "{guards:?}");
-    assert!(guards[0].value.ends_with("one trial is under way"), "{guards:?}");
+    assert!(guards[0].value.to_string().ends_with("one trial is under way"), "{guards:?}");
 }
 
 #[test]

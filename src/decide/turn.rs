@@ -12,8 +12,8 @@
 
 use super::Input;
 use crate::model::{
-    Diagnosis, EntityRef, Finding, Generation, Guard, Held, RemedyKind, ScaleSet, ScaleSetId, Span, Step, Treatment,
-    Wall, WorkerState,
+    Diagnosis, EndpointName, Entity, Finding, Generation, Guard, Held, RemedyKind, ScaleSet, ScaleSetId, Span, Step,
+    Treatment, Wall, WorkerState, told,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,9 +43,14 @@ impl End {
 /// The sets that wait for their workers, by entity; those allowed in this sweep included.
 #[derive(Debug, Clone, Default)]
 pub struct Turns {
-    waiting: BTreeMap<EntityRef, Vec<End>>,
-    /// Entities with a set that the manager has not come to since its start.
-    starting: BTreeSet<EntityRef>,
+    entities: BTreeMap<EndpointName, BTreeMap<Entity, Turn>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Turn {
+    waiting: Vec<End>,
+    /// Whether the manager has not come to one of the sets since its start.
+    starting: bool,
 }
 
 impl Turns {
@@ -60,14 +65,16 @@ impl Turns {
             input.history.iter().filter(|row| !row.step.is_closed()).map(|row| row.set).collect();
         let settling = input.findings.values().filter(|finding| finding.diagnosis == Diagnosis::Settling);
         let settling = settling.filter(|finding| !treated.contains(&finding.set));
-        turns.starting = settling.filter_map(|finding| entity_of(input.sets.get(&finding.set)?)).collect();
+        for (endpoint, entity) in settling.filter_map(|finding| entity_of(input.sets.get(&finding.set)?)) {
+            turns.turn(endpoint, entity).starting = true;
+        }
         for row in input.history {
             let finding = input.findings.get(&row.set);
             let Some(until) = waits_until(row, finding, input.now.wall, input.policy.toggle_gap_limit) else {
                 continue;
             };
             if let Some(place) = &row.place {
-                turns.waiting.entry(place.entity_ref()).or_default().push(until);
+                turns.turn(&place.endpoint.name, &place.entity).waiting.push(until);
             }
         }
         turns
@@ -79,35 +86,41 @@ impl Turns {
         if !toggles(kind) {
             return None;
         }
-        let entity = entity_of(set)?;
-        if self.starting.contains(&entity) {
+        let (endpoint, entity) = entity_of(set)?;
+        let Turn { waiting, starting } = self.entities.get(endpoint)?.get(entity)?;
+        if *starting {
             return Some(Held {
                 guard: Guard::EntityTurn,
-                value: "the manager has not come to every set of its entity since its start".to_owned(),
-                limit: "it starts them in line, and hears of changes afterwards".to_owned(),
+                value: told!("the manager has not come to every set of its entity since its start"),
+                limit: told!("it starts them in line, and hears of changes afterwards"),
                 until: None,
             });
         }
-        let waiting = self.waiting.get(&entity)?;
         let limit = if finding.worker.0 == WorkerState::Unknown { 1 } else { AT_ONCE };
         (waiting.len() >= limit).then(|| Held {
             guard: Guard::EntityTurn,
-            value: format!("{} of {limit} sets of its entity wait for their workers", waiting.len()),
-            limit: format!("{limit} at once: the manager starts an entity's workers in line, and drops what waits"),
+            value: told!("{} of {} sets of its entity wait for their workers", waiting.len(), limit),
+            limit: told!("{} at once: the manager starts an entity's workers in line, and drops what waits", limit),
             until: waiting.iter().filter_map(|end| end.known()).min(),
         })
     }
 
     /// Takes in a heal that this sweep allowed.
     pub fn start(&mut self, set: &ScaleSet, kind: RemedyKind) {
-        if let Some(entity) = entity_of(set).filter(|_| toggles(kind)) {
-            self.waiting.entry(entity).or_default().push(End::Open);
+        if let Some((endpoint, entity)) = entity_of(set).filter(|_| toggles(kind)) {
+            self.turn(endpoint, entity).waiting.push(End::Open);
         }
+    }
+
+    fn turn(&mut self, endpoint: &EndpointName, entity: &Entity) -> &mut Turn {
+        self.entities.entry(endpoint.clone()).or_default().entry(entity.clone()).or_default()
     }
 }
 
-fn entity_of(set: &ScaleSet) -> Option<EntityRef> {
-    set.place().map(|place| place.entity_ref())
+/// By reference: it is asked for every set of every sweep.
+fn entity_of(set: &ScaleSet) -> Option<(&EndpointName, &Entity)> {
+    let entity = set.entity.as_ref().filter(|_| set.has_place())?;
+    Some((&set.endpoint.as_ref()?.name, entity))
 }
 
 const fn toggles(kind: RemedyKind) -> bool {
@@ -159,8 +172,13 @@ mod tests {
     }
 
     fn waiting(rows: &[End]) -> Turns {
-        let waiting = BTreeMap::from([(entity_of(&scale_set(1)).unwrap(), rows.to_vec())]);
-        Turns { waiting, ..Turns::default() }
+        of_first(Turn { waiting: rows.to_vec(), starting: false })
+    }
+
+    fn of_first(turn: Turn) -> Turns {
+        let set = scale_set(1);
+        let (endpoint, entity) = entity_of(&set).unwrap();
+        Turns { entities: BTreeMap::from([(endpoint.clone(), BTreeMap::from([(entity.clone(), turn)]))]) }
     }
 
     #[test]
@@ -214,8 +232,7 @@ mod tests {
 
     #[test]
     fn nothing_is_toggled_before_the_manager_has_come_to_every_set_of_the_entity() {
-        let starting = BTreeSet::from([entity_of(&scale_set(1)).unwrap()]);
-        let turns = Turns { starting, ..Turns::default() };
+        let turns = of_first(Turn { starting: true, ..Turn::default() });
         let absent = seen(WorkerState::Absent, mins(0));
         assert_eq!(turns.held(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().guard, Guard::EntityTurn);
         assert_eq!(turns.held(&scale_set(2), &absent, RemedyKind::DeleteSession), None);

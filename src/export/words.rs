@@ -489,11 +489,21 @@ mod tests {
     fn a_withheld_remedy_tells_every_guard_with_value_limit_and_date() {
         let until = Some(Wall(3_600_000));
         let guards = vec![
-            Held { guard: Guard::Backoff, value: "2 min ago".to_owned(), limit: "5 min".to_owned(), until },
-            Held { guard: Guard::DryRun, value: "observe".to_owned(), limit: "heal".to_owned(), until: None },
+            Held {
+                guard: Guard::Backoff,
+                value: "2 min ago".to_owned().into(),
+                limit: "5 min".to_owned().into(),
+                until,
+            },
+            Held {
+                guard: Guard::DryRun,
+                value: "observe".to_owned().into(),
+                limit: "heal".to_owned().into(),
+                until: None,
+            },
         ];
         assert_eq!(
-            decision(&Decision::Withhold { remedy: Remedy::Toggle, guards }),
+            decision(&Decision::Withhold { remedy: Remedy::Toggle, guards: guards.into() }),
             "would disable and enable it, but the toggle is withheld by backoff: this set was treated too recently \
              (2 min ago; limit: 5 min; passes at 01:00:00); dry_run: mode is observe (observe; limit: heal)"
         );
@@ -502,8 +512,12 @@ mod tests {
     #[test]
     fn a_guard_has_the_same_name_and_meaning_in_brief_and_at_length_and_in_the_metric() {
         for guard in Guard::ALL {
-            let one =
-                Held { guard: *guard, value: "1 of 2".to_owned(), limit: "2".to_owned(), until: Some(Wall(120_000)) };
+            let one = Held {
+                guard: *guard,
+                value: "1 of 2".to_owned().into(),
+                limit: "2".to_owned().into(),
+                until: Some(Wall(120_000)),
+            };
             let named = format!("{}: {} (1 of 2", guard.as_str(), self::guard(*guard));
             for told in [held_briefly(&one), held(&one, None), held(&one, Some(Wall(60_000)))] {
                 assert!(told.starts_with(&named), "{told}");

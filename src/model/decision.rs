@@ -3,6 +3,7 @@
 use super::closed::closed_enum;
 use super::ids::{Owner, ScaleSetId, SessionId, TreatmentId};
 use super::time::{Span, Wall};
+use super::told::{Guards, Words};
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -100,9 +101,9 @@ pub struct Held {
     /// Which.
     pub guard: Guard,
     /// What it sees now (`2 of 3 sweeps`, `12 s of 20 s`).
-    pub value: String,
+    pub value: Words,
     /// What it asks for.
-    pub limit: String,
+    pub limit: Words,
     /// When it would next let an act pass, if time alone decides.
     pub until: Option<Wall>,
 }
@@ -196,7 +197,7 @@ pub enum Decision {
         /// The remedy.
         remedy: Remedy,
         /// By these guards, all of them.
-        guards: Vec<Held>,
+        guards: Guards,
     },
     /// Do it now.
     Act {

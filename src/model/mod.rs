@@ -17,6 +17,7 @@ pub mod pause;
 pub mod session;
 pub mod status;
 pub mod time;
+pub mod told;
 pub mod treatment;
 
 pub use decision::{Decision, Escalation, Guard, Held, Remedy, RemedyKind, SetDecision, Waiting};
@@ -36,4 +37,6 @@ pub use observation::{
 pub use order::{Order, OrderAnswer, OrderId, Ordered};
 pub use pause::{Pause, PauseId, PauseScope};
 pub use time::{Mono, Now, Span, Wall};
+pub(crate) use told::told;
+pub use told::{Guards, Words};
 pub use treatment::{Outcome, Step, Treatment};

@@ -205,7 +205,7 @@ impl SetStatus {
     /// The guards that hold a remedy back now.
     pub fn guards(&self) -> impl Iterator<Item = Guard> + '_ {
         let held = match &self.decision {
-            Decision::Withhold { guards, .. } => guards.as_slice(),
+            Decision::Withhold { guards, .. } => &guards[..],
             Decision::Leave
             | Decision::Watch { .. }
             | Decision::Escalate { .. }

@@ -18,8 +18,8 @@ use crate::export::metrics::Metrics;
 use crate::model::session::{LedgerSession, SessionEnd};
 use crate::model::status::ManagerStatus;
 use crate::model::{
-    Decision, Diagnosis, Fact, ManagerName, ManagerState, Mono, Order, OrderAnswer, Remedy, ScaleSet, ScaleSetId,
-    SessionId, SetDecision, Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, Mono, Order, OrderAnswer, Pause, Remedy, ScaleSet,
+    ScaleSetId, SessionId, SetDecision, Span, Step, Sweep, Treatment, TreatmentId, Wall,
 };
 use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
@@ -87,7 +87,7 @@ pub struct Engine {
     /// How often to look while something is not well.
     pace: Pace,
     /// What the store said, and at which version of it.
-    records: Option<(Version, Records)>,
+    records: Option<(Version, Mono, Records)>,
     account: Account,
     pruned: Option<Mono>,
     /// Treatments that this process has stepped; any other was left behind by an earlier one, or by another medic.
@@ -100,6 +100,9 @@ pub struct Engine {
 
 /// How much less often a picture is looked at that is not well, and has not changed for minutes.
 const SLOWER: u64 = 5;
+
+/// How often the journal is read although nobody has written to it.
+const READ_ANEW_EVERY: Span = Span::mins(10);
 
 /// How often the store is pruned.
 const PRUNE_EVERY: Span = Span::hours(1);
@@ -128,8 +131,18 @@ struct Records {
     /// `None` when it cannot be read.
     unfinished: Option<Vec<Treatment>>,
     history: Vec<Treatment>,
-    ledger: Vec<LedgerSession>,
+    ledger: Arc<Vec<LedgerSession>>,
     /// Why some of it is missing. What is there may be relied upon.
+    failed: Option<String>,
+}
+
+/// What people have said that lasts, as one pass read it: its decisions and its picture are made from the same.
+pub(super) struct Standing {
+    /// The pauses in force, of the store and of the file.
+    pub(super) pauses: Vec<Pause>,
+    /// When a person last reset the breaker.
+    pub(super) breaker_reset: Option<Wall>,
+    /// Why the pauses of the store are not known.
     failed: Option<String>,
 }
 
@@ -240,7 +253,8 @@ impl Engine {
         let history = merged(records.history, &treatments);
         let orders = if may_act { self.orders() } else { Vec::new() };
         let looked = Looked { sweep: &sweep, treatments: &before, probes: &probes };
-        let decisions = self.decide(&fleet, &history, &records.ledger, footing, &orders, looked);
+        let standing = self.standing();
+        let decisions = self.decide(&fleet, &history, &records.ledger, footing, (&orders, &standing), looked);
         if may_act {
             treatments.extend(self.begin(&decisions, &fleet, &records.ledger, &orders).await);
         }
@@ -267,6 +281,7 @@ impl Engine {
             open: &open,
             ledger: &records.ledger,
             account: &self.account,
+            standing: &standing,
             took,
         });
         Pass { status, closed }
@@ -330,11 +345,13 @@ impl Engine {
     }
 
     /// What the store says. Where it cannot say, nothing new is begun; what is under way goes on as far as it is known.
-    /// A store that nobody has written to since is not read again.
+    /// A store that nobody has written to since is read again only as old rows go out of view.
     fn read_records(&mut self) -> Records {
         let version = self.parts.whole_store.version();
-        if let (Ok(version), Some((known_at, known))) = (&version, &self.records)
+        let now = self.parts.clock.now();
+        if let (Ok(version), Some((known_at, read, known))) = (&version, &self.records)
             && version == known_at
+            && now.mono.since(*read) < READ_ANEW_EVERY
         {
             return known.clone();
         }
@@ -343,14 +360,14 @@ impl Engine {
             self.store_failed(error);
             failed = Some(error.to_string());
         };
-        let since = self.parts.clock.now().wall.minus(self.parts.policy.history());
+        let since = now.wall.minus(self.parts.policy.history());
         let unfinished = self.parts.store.unfinished().inspect_err(|error| unreadable(error)).ok();
         let history = self.parts.store.since(since).inspect_err(|error| unreadable(error)).unwrap_or_default();
         // Without a readable ledger nothing is provably stale: no deletion, everything else goes on.
         let ledger = self.parts.store.live_sessions().inspect_err(|error| self.store_failed(error));
         let whole = failed.is_none() && ledger.is_ok();
-        let records = Records { unfinished, history, ledger: ledger.unwrap_or_default(), failed };
-        self.records = version.ok().filter(|_| whole).map(|version| (version, records.clone()));
+        let records = Records { unfinished, history, ledger: Arc::new(ledger.unwrap_or_default()), failed };
+        self.records = version.ok().filter(|_| whole).map(|version| (version, now.mono, records.clone()));
         records
     }
 
@@ -421,21 +438,14 @@ impl Engine {
         history: &[Treatment],
         ledger: &[LedgerSession],
         mut footing: Footing,
-        orders: &[Order],
+        (orders, standing): (&[Order], &Standing),
         looked: Looked<'_>,
     ) -> Vec<SetDecision> {
         let now = self.parts.clock.now();
-        // A pause that cannot be read may be in force.
-        let mut pauses = self.parts.whole_store.pauses(now.wall).unwrap_or_else(|error| {
-            self.store_failed(&error);
-            footing = Footing::StoreFailed { why: error.to_string() };
-            Vec::new()
-        });
-        pauses.extend(self.parts.pause_file.read(now.wall));
-        let breaker_reset = self.parts.store.breaker_reset().unwrap_or_else(|error| {
-            self.store_failed(&error);
-            None
-        });
+        if let Some(why) = &standing.failed {
+            // A pause that cannot be read may be in force.
+            footing = Footing::StoreFailed { why: why.clone() };
+        }
         let covered = self.covered(fleet);
         let input = decide::Input {
             now,
@@ -454,8 +464,8 @@ impl Engine {
             history,
             ledger,
             owner: fleet.owner.as_ref(),
-            pauses: &pauses,
-            breaker_reset,
+            pauses: &standing.pauses,
+            breaker_reset: standing.breaker_reset,
             can_probe_sessions: &covered,
             orders,
             quotas: &report::own_quotas(&self.parts, fleet),
@@ -478,6 +488,23 @@ impl Engine {
             }
         }
         decisions
+    }
+
+    /// What people have said that is in force now.
+    fn standing(&self) -> Standing {
+        let now = self.parts.clock.now().wall;
+        let mut failed = None;
+        let mut pauses = self.parts.whole_store.pauses(now).unwrap_or_else(|error| {
+            self.store_failed(&error);
+            failed = Some(error.to_string());
+            Vec::new()
+        });
+        pauses.extend(self.parts.pause_file.read(now));
+        let breaker_reset = self.parts.store.breaker_reset().unwrap_or_else(|error| {
+            self.store_failed(&error);
+            None
+        });
+        Standing { pauses, breaker_reset, failed }
     }
 
     /// Orders of people; those that cannot be read wait.
@@ -597,8 +624,11 @@ impl Engine {
     fn remember(&mut self) {
         let saved = match serde_json::to_string(&self.memory) {
             Ok(json) => {
+                let changed = json != self.saved;
                 self.saved = json;
-                self.parts.store.save_memory(&self.saved).map_err(|error| error.to_string())
+                let (store, json) = (&self.parts.store, &self.saved);
+                let saved = if changed { store.save_changed_memory(json) } else { store.save_memory(json) };
+                saved.map_err(|error| error.to_string())
             }
             Err(error) => Err(error.to_string()),
         };

@@ -1,7 +1,7 @@
 //! One pass → the picture that metrics, the status API, the page and the commands show.
 
 use super::account::Account;
-use super::engine::{Parts, present};
+use super::engine::{Parts, Standing, present};
 use super::incident;
 use crate::decide::breaker::{self, Breaker};
 use crate::decide::budget;
@@ -41,6 +41,8 @@ pub struct Picture<'a> {
     pub ledger: &'a [LedgerSession],
     /// What was seen of restarts and recoveries.
     pub account: &'a Account,
+    /// What people have said that lasts.
+    pub(super) standing: &'a Standing,
     /// How long the pass took.
     pub took: Span,
 }
@@ -71,8 +73,7 @@ pub fn probe_answers(history: &[Treatment]) -> BTreeMap<ScaleSetId, (Wall, Probe
 pub fn status(picture: &Picture<'_>) -> ManagerStatus {
     let Picture { parts, sweep, fleet, .. } = picture;
     let now = fleet.at.wall;
-    let breaker_reset = parts.store.breaker_reset().ok().flatten();
-    let breaker = breaker::state(picture.history, breaker_reset, now, &parts.policy);
+    let breaker = breaker::state(picture.history, picture.standing.breaker_reset, now, &parts.policy);
     let sets = sets(picture);
     let lifetimes = lifetimes(parts, &sets);
     ManagerStatus {
@@ -87,7 +88,7 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
         incident: incident::incident(picture, lifetimes.as_deref(), &sets),
         stale_lifetimes: lifetimes,
         sets,
-        pauses: pauses(parts, now),
+        pauses: pauses(picture),
         breaker_open: breaker_words(breaker),
         budget_remaining: u64::from(budget::global_remaining(picture.history, now, &parts.policy)),
         open_intents: count(picture.open.iter().filter(|treatment| treatment.step.is_intent())),
@@ -112,9 +113,9 @@ fn lifetimes(parts: &Parts, sets: &[SetStatus]) -> Option<String> {
 }
 
 /// The pauses of this manager and of its sets. What cannot be read was told by the decisions of this pass.
-fn pauses(parts: &Parts, now: Wall) -> Vec<Pause> {
-    let kept = parts.whole_store.pauses(now).unwrap_or_default();
-    kept.into_iter().chain(parts.pause_file.read(now)).filter(|pause| pause.scope.concerns(&parts.name)).collect()
+fn pauses(picture: &Picture<'_>) -> Vec<Pause> {
+    let kept = picture.standing.pauses.iter();
+    kept.filter(|pause| pause.scope.concerns(&picture.parts.name)).cloned().collect()
 }
 
 fn count<T>(things: impl Iterator<Item = T>) -> u32 {

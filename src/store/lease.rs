@@ -82,11 +82,11 @@ impl Store {
             {
                 return Ok(LeaseState::HeldByOther { holder: row.holder, until: row.until });
             }
-            tx.execute(
+            tx.prepare_cached(
                 "INSERT INTO lease (only, holder, until, ttl) VALUES (1, ?1, ?2, ?3)
                  ON CONFLICT (only) DO UPDATE SET holder = excluded.holder, until = excluded.until, ttl = excluded.ttl",
-                params![holder, int(now.plus(ttl).0), int(ttl.0)],
-            )?;
+            )?
+            .execute(params![holder, int(now.plus(ttl).0), int(ttl.0)])?;
             Ok(LeaseState::Held)
         })
     }

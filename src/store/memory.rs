@@ -10,11 +10,13 @@ use rusqlite::{OptionalExtension, params};
 const BREAKER_RESET: &str = "breaker_reset";
 
 impl ManagerStore {
-    /// Keeps the memory, which is opaque here. An unchanged one costs no write.
+    /// Keeps the memory, which is opaque here, if another one is kept. An unchanged one costs no write.
     pub fn save_memory(&self, json: &str) -> Result<(), StoreError> {
-        if self.load_memory()?.as_deref() == Some(json) {
-            return Ok(());
-        }
+        if self.load_memory()?.as_deref() == Some(json) { Ok(()) } else { self.save_changed_memory(json) }
+    }
+
+    /// Keeps the memory of a caller who knows that it is not the one kept last: that one need not be read.
+    pub fn save_changed_memory(&self, json: &str) -> Result<(), StoreError> {
         self.store.write("keep the memory", Durability::Crash, |tx| {
             tx.prepare_cached(
                 "INSERT INTO memory (manager, body) VALUES (?1, ?2)

@@ -82,6 +82,8 @@ struct Inner {
     life: Mutex<Option<life::Life>>,
     /// Writes so far that change what a pass reads.
     writes: AtomicU64,
+    /// What the connection was told last of how durable writes are; only changed by who has its lock.
+    durability: Mutex<Option<Durability>>,
     #[cfg(feature = "lab")]
     gate: Option<Arc<dyn gate::Gate>>,
 }
@@ -94,6 +96,7 @@ impl Inner {
             connection: Mutex::new(connection),
             life: Mutex::new(None),
             writes: AtomicU64::new(0),
+            durability: Mutex::new(None),
             #[cfg(feature = "lab")]
             gate: None,
         }
@@ -198,12 +201,7 @@ impl Store {
         let mut connection = self.lock();
         self.note_write(what);
         let run = |connection: &mut Connection| -> Result<T, sql::Failure> {
-            // Set before every write, so that no earlier failure can leave the weaker setting behind.
-            let level = match durability {
-                Durability::PowerCut => "FULL",
-                Durability::Crash => "NORMAL",
-            };
-            connection.pragma_update(None, "synchronous", level)?;
+            self.set_durability(connection, durability)?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = f(&transaction)?;
             #[cfg(feature = "lab")]
@@ -223,6 +221,25 @@ impl Store {
             gate.after(what);
         }
         done
+    }
+}
+
+impl Store {
+    /// Tells `SQLite` how durable the next write is, if it was not told so last. What it was told stays in force
+    /// whatever becomes of the write; when the telling itself fails, it is told anew.
+    fn set_durability(&self, connection: &Connection, durability: Durability) -> Result<(), sql::Failure> {
+        let mut told = self.inner.durability.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told == Some(durability) {
+            return Ok(());
+        }
+        *told = None;
+        let level = match durability {
+            Durability::PowerCut => "FULL",
+            Durability::Crash => "NORMAL",
+        };
+        connection.pragma_update(None, "synchronous", level)?;
+        *told = Some(durability);
+        Ok(())
     }
 }
 

@@ -5,7 +5,14 @@ use super::error::StoreError;
 use std::sync::atomic::Ordering;
 
 /// Writes that change nothing which a pass reads back.
-const BESIDE: [&str; 3] = ["keep the memory", "keep the log position", "append to the history"];
+const BESIDE: [&str; 6] = [
+    "keep the memory",
+    "keep the log position",
+    "append to the history",
+    "keep a scene",
+    "take the lease",
+    "renew the lease",
+];
 
 /// Equal versions: the journal, the ledger and the orders hold the same rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +44,7 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ManagerName, Wall};
+    use crate::model::{ManagerName, Span, Wall};
     use crate::store::NewPause;
 
     #[test]
@@ -47,6 +54,8 @@ mod tests {
         let garm = store.for_manager(&ManagerName::new("garm"));
         let first = store.version().unwrap();
         garm.save_memory("{}").unwrap();
+        store.acquire("one", Wall(1), Span::secs(60)).unwrap();
+        store.acquire("one", Wall(2), Span::secs(60)).unwrap();
         assert_eq!(store.version().unwrap(), first);
         garm.save_breaker_reset(Wall(1)).unwrap();
         let second = store.version().unwrap();

@@ -160,14 +160,14 @@ fn pauses() -> Vec<Pause> {
 
 fn decisions() -> Vec<Decision> {
     let session = SessionId::new("s");
-    let held = |guard, until| Held { guard, value: "1 of 2".to_owned(), limit: "2".to_owned(), until };
+    let held = |guard, until| Held { guard, value: "1 of 2".to_owned().into(), limit: "2".to_owned().into(), until };
     let mut decisions = vec![
         Decision::Leave,
         Decision::Watch { waiting: Waiting::StaleSession, until: Some(AT) },
         Decision::Watch { waiting: Waiting::Evidence, until: None },
         Decision::Withhold {
             remedy: Remedy::DeleteThenToggle { session: session.clone() },
-            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))],
+            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))].into(),
         },
         Decision::Act { remedy: Remedy::Toggle, canary: true },
         Decision::Act { remedy: Remedy::DeleteSession { session }, canary: false },
