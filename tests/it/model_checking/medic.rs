@@ -111,7 +111,7 @@ pub(super) enum How {
     LostAfter,
     /// A disable that takes effect within the next tick.
     LostLate,
-    /// A disable that takes effect, is not answered, and comes a second time within the next tick.
+    /// A disable that takes effect, is not answered, and comes a second time within the tick after the next.
     Twice,
     /// An enable that the manager's worker does not notice.
     Unnoticed,
@@ -512,10 +512,10 @@ impl Desk<'_> {
         match how {
             How::Answered | How::LostAfter => self.world.write(set, to, By::Us, true),
             How::Unnoticed => self.world.write(set, to, By::Us, false),
-            How::LostLate => self.world.late.push(set),
+            How::LostLate => self.world.late.push((set, self.world.tick + 1)),
             How::Twice => {
                 self.world.write(set, to, By::Us, true);
-                self.world.late.push(set);
+                self.world.late.push((set, self.world.tick + 2));
             }
             How::Refused | How::LostBefore => {}
         }
@@ -561,7 +561,7 @@ impl Desk<'_> {
 /// carry no condition and no name, only a date.
 pub(super) fn is_ambiguous(journal: &[Row], world: &World, set: usize) -> bool {
     let limit = Span::secs(32);
-    world.late.contains(&set)
+    world.is_late(set)
         || journal.iter().filter(|row| row.0.set == set_id(set)).any(|row| match &row.0.step {
             Step::Disabling { sent: Some(sent), .. } | Step::DisableUnknown { sent, .. } => {
                 date(world.tick).since(*sent) <= limit

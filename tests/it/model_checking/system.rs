@@ -143,7 +143,7 @@ impl State {
         if mishap && this.stage != Stage::Dead {
             actions.push(Action::Crash { medic });
             // A medic that ends enables at once, and does not wait for a second copy of its disable.
-            let twice = self.world.late.iter().any(|set| self.world.sets[*set].disabled_by.is_some());
+            let twice = self.world.late.iter().any(|(set, _)| self.world.sets[*set].disabled_by.is_some());
             if !matches!(this.stage, Stage::Ending { .. }) && this.pending.is_empty() && !twice {
                 actions.push(Action::Terminate { medic });
             }
@@ -173,7 +173,7 @@ impl State {
                 None if !ambiguous => actions.push(Action::Person { set, does: Person::Disables }),
                 None => {}
                 // The second copy of a disable of ours would undo it, and nobody would know.
-                Some(_) if self.world.late.contains(&set) => {}
+                Some(_) if self.world.is_late(set) => {}
                 Some(_) => {
                     actions.push(Action::Person { set, does: Person::Enables });
                     if !ambiguous {

@@ -111,8 +111,8 @@ pub(super) struct World {
     pub(super) run_began: Tick,
     pub(super) down: bool,
     pub(super) sets: Vec<Set>,
-    /// Sets for which a disable of ours is still on its way.
-    pub(super) late: Vec<usize>,
+    /// Sets for which a disable of ours is still on its way, and when it comes.
+    pub(super) late: Vec<(usize, Tick)>,
     sessions: u8,
     /// The first invariant that was broken.
     pub(super) broken: Option<&'static str>,
@@ -305,6 +305,11 @@ impl World {
         self.sets[set].session.is_some_and(|session| self.tick > session.used) && !self.holds(set)
     }
 
+    /// Whether a disable of the set is on its way.
+    pub(super) fn is_late(&self, set: usize) -> bool {
+        self.late.iter().any(|(other, _)| *other == set)
+    }
+
     /// GitHub forgets a session that nobody polls.
     pub(super) fn expire(&mut self, set: usize) {
         self.sets[set].session = None;
@@ -316,7 +321,7 @@ impl World {
             set.before = (set.worker, set.since);
         }
         self.tick += 1;
-        for set in std::mem::take(&mut self.late) {
+        for set in self.late.extract_if(.., |(_, at)| *at <= self.tick).map(|(set, _)| set).collect::<Vec<_>>() {
             self.write(set, Enablement::Disabled, By::Us, true);
         }
         if self.down {
