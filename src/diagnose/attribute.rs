@@ -413,7 +413,11 @@ fn while_nobody_tries(
     }
     if last.start_errors > 0 {
         return match scene.generation {
-            Generation::Retries => cannot_say(scene, count),
+            // It would try again: it hangs, or another build was put in its place. GitHub may be asked.
+            Generation::Retries => {
+                let fact = Fact::CannotTellWhich { listening: 0, of: count.candidates };
+                Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, fact)
+            }
             Generation::GivesUp | Generation::Unknown => abandoned(scene, set, scope, count),
         };
     }

@@ -455,6 +455,9 @@ pub fn fact(fact: &Fact) -> String {
         }
         Fact::DeletedInstancesLinger { count } => format!("{count} deleted instances wait for a living worker"),
         Fact::StaleSessionKnown { incarnation } => format!("we know its stale session, of the manager {incarnation}"),
+        Fact::CannotTellWhich { listening: 0, of } => {
+            format!("none of {of} sets listens, and nothing seen says whether anybody tries")
+        }
         Fact::CannotTellWhich { listening, of } => {
             format!("{listening} of {of} sets listen, and nothing seen says which")
         }

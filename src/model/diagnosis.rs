@@ -344,7 +344,7 @@ pub enum Fact {
         /// The run that opened it.
         incarnation: Incarnation,
     },
-    /// Some sets of the scope listen and some do not, and nothing seen says which.
+    /// Some sets of the scope do not listen, and nothing seen says which, or whether anybody tries.
     CannotTellWhich {
         /// Listening.
         listening: u64,

@@ -105,6 +105,19 @@ fn what_behaviour_taught_is_unlearnt_when_another_build_runs() {
 }
 
 #[test]
+fn starts_that_failed_and_are_not_tried_again_by_a_build_that_would_are_asked_about() {
+    let mut manager = Manager::healthy(2);
+    manager.restarts(secs(3));
+    assert_eq!(manager.watch_refused(secs(20)).generation, Generation::Retries);
+    // An older build is installed while GitHub fails: nothing tells that it is one.
+    manager.restarts(secs(3));
+    manager.counters.start_errors = 2;
+    let fleet = manager.watch(Span::mins(2));
+    assert_eq!(found(&fleet, 1), (Diagnosis::Unknown, Weak));
+    assert!(says(&fleet, 1, &Fact::CannotTellWhich { listening: 0, of: 2 }), "which a session probe may end");
+}
+
+#[test]
 fn abandoned_sets_stay_apart_while_a_toggled_one_retries_and_comes_back() {
     let mut manager = Manager::given_up(3, secs(30));
     manager.watch(secs(10));
