@@ -65,6 +65,13 @@ fn share_of(span: Span, share: f64) -> Span {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_told_in_english() {
+        let told = [1, 2, 3, 4, 11, 12, 13, 21, 22, 103, 111].map(nth);
+        let expected = ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "103rd", "111th"];
+        assert_eq!(told, expected.map(str::to_owned));
+    }
     use crate::decide::testing::closed;
     use crate::model::Outcome;
 

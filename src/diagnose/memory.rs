@@ -195,6 +195,12 @@ impl Scope {
         }
     }
 
+    /// Refusals up to the sweep before.
+    pub(super) const fn refused_before(&self, now: Wall) -> u64 {
+        let grew = if self.errors_moved.0 == now.0 { self.errors_grew } else { 0 };
+        self.last.create_errors.saturating_sub(grew)
+    }
+
     /// Whether refusals keep coming.
     pub(super) fn is_growing(&self, now: Wall) -> bool {
         self.errors_grew > 0 && now.since(self.errors_moved) < GROWING

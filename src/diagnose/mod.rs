@@ -274,7 +274,8 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
         if candidates == 0 || scope.last.create_errors == 0 {
             continue;
         }
-        if scope.last.create_errors > candidates {
+        // The counters of this sweep may be younger than its list: a set may have been toggled in between.
+        if scope.refused_before(now) > candidates {
             memory.generation = Generation::Retries;
         } else if age >= FIRST_TRIES && scope.is_flat(now) {
             memory.generation = Generation::GivesUp;

@@ -26,7 +26,7 @@ use crate::probe::sweep::{Sources, sweep};
 use crate::store::{LeaseState, ManagerStore, Store, Version};
 use crate::treat::driver::Driver;
 use crate::treat::machine::{self, Input, SetView, Transition, View};
-use crate::treat::ports::Journal;
+use crate::treat::ports::{Journal, JournalFault};
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,12 +94,15 @@ pub struct Engine {
     known: BTreeSet<TreatmentId>,
     /// What was open after the last pass, as far as it had come: what is undone when the store fails.
     open: BTreeMap<TreatmentId, Treatment>,
-    /// Treatments were stepped from `open` while the store failed.
-    undid_from_memory: bool,
+    /// Treatments that have come further than the journal could follow, under the lease that is still held.
+    unkept: BTreeMap<TreatmentId, Treatment>,
 }
 
 /// How much less often a picture is looked at that is not well, and has not changed for minutes.
 const SLOWER: u64 = 5;
+
+/// The longest pause before a look at what has not been well for long: a person's order waits for two minutes.
+const CALM: Span = Span::mins(1);
 
 /// How often the journal is read although nobody has written to it.
 const READ_ANEW_EVERY: Span = Span::mins(10);
@@ -173,7 +176,7 @@ impl Engine {
             pruned: None,
             known: BTreeSet::new(),
             open: BTreeMap::new(),
-            undid_from_memory: false,
+            unkept: BTreeMap::new(),
         }
     }
 
@@ -208,7 +211,7 @@ impl Engine {
             Urgency::Alert => match self.pace {
                 Pace::Quick => self.parts.urgent_interval.min(self.parts.interval),
                 Pace::Slow => self.parts.urgent_interval.times(SLOWER).min(self.parts.interval),
-                Pace::Calm => self.parts.interval,
+                Pace::Calm => CALM.min(self.parts.interval),
             },
         }
     }
@@ -222,6 +225,7 @@ impl Engine {
         let records = self.read_records();
         let readable = records.unfinished.is_some();
         let unfinished = records.unfinished.unwrap_or_else(|| self.open.values().cloned().collect());
+        let unfinished = self.as_far_as_they_came(unfinished);
         let before = unfinished.clone();
         let probes = report::probe_answers(&records.history);
         let context = Context { treatments: &unfinished, probes: &probes, ledger: &records.ledger };
@@ -229,21 +233,13 @@ impl Engine {
 
         let mut treatments = match &lease {
             Footing::Firm | Footing::StoreFailed { .. } if self.hands_tied => unfinished,
-            Footing::Firm if readable => {
-                // The journal may not have followed what was undone: its treatments are settled as after a crash.
-                if std::mem::take(&mut self.undid_from_memory) {
-                    self.known.clear();
-                }
-                self.step_all(unfinished, &fleet, &records.ledger).await
-            }
+            Footing::Firm if readable => self.step_all(unfinished, &fleet, &records.ledger).await,
             Footing::LeaseOf { .. } => {
                 self.known.clear();
+                self.unkept.clear();
                 unfinished
             }
-            Footing::Firm | Footing::StoreFailed { .. } => {
-                self.undid_from_memory = true;
-                self.undo_all(unfinished, &fleet).await
-            }
+            Footing::Firm | Footing::StoreFailed { .. } => self.undo_all(unfinished, &fleet).await,
         };
         let footing = match (lease, records.failed) {
             (Footing::Firm, Some(why)) => Footing::StoreFailed { why },
@@ -297,7 +293,7 @@ impl Engine {
             self.store_failed(&error);
             self.open.values().cloned().collect()
         });
-        let intents = unfinished.into_iter().filter(|treatment| treatment.step.is_intent());
+        let intents = self.as_far_as_they_came(unfinished).into_iter().filter(|treatment| treatment.step.is_intent());
         let this = &*self;
         let settled = join_all(intents.map(|treatment| async move {
             let done = this.parts.driver.settle(treatment.clone(), &this.parts.policy).await;
@@ -413,23 +409,40 @@ impl Engine {
         let done = join_all(transitions.into_iter().map(|(before, transition)| async move {
             let idle = transition.effect.is_none() && transition.treatment == before;
             if idle {
-                return Ok(before);
+                return Ok((before, false));
             }
             let done = this.parts.driver.carry_out(transition, &this.parts.policy).await;
-            done.map_err(|unkept| {
+            done.map(|after| (after, true)).map_err(|unkept| {
                 this.store_failed(&unkept.error);
-                unkept.reached.unwrap_or(before)
+                let ours = unkept.error.cause != JournalFault::LeaseLost;
+                (unkept.reached.unwrap_or(before), ours)
             })
         }))
         .await;
         done.into_iter()
-            .map(|after| {
-                after.unwrap_or_else(|unkept| {
-                    self.known.remove(&unkept.id);
-                    unkept
-                })
+            .map(|after| match after {
+                Ok((after, kept)) => {
+                    if kept {
+                        self.unkept.remove(&after.id);
+                    }
+                    after
+                }
+                Err((reached, ours)) => {
+                    self.known.remove(&reached.id);
+                    if ours && !reached.step.is_closed() {
+                        self.unkept.insert(reached.id, reached.clone());
+                    }
+                    reached
+                }
             })
             .collect()
+    }
+
+    /// The journal's treatments; those that it could not follow as far as they came. What was answered is not asked for
+    /// again: a manager's clock that is off would make a change of ours look like somebody else's.
+    fn as_far_as_they_came(&mut self, unfinished: Vec<Treatment>) -> Vec<Treatment> {
+        self.unkept.retain(|id, _| unfinished.iter().any(|treatment| treatment.id == *id));
+        unfinished.into_iter().map(|treatment| self.unkept.get(&treatment.id).cloned().unwrap_or(treatment)).collect()
     }
 
     fn decide(

@@ -18,7 +18,7 @@ pub enum Pace {
     Quick,
     /// It has not for minutes.
     Slow,
-    /// It has not for an hour: as often as if all were well.
+    /// It has not for an hour.
     Calm,
 }
 

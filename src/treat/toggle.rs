@@ -162,7 +162,9 @@ pub(super) fn disabled(
     now: Wall,
     policy: &Policy,
 ) -> Transition {
-    let is_last_word = again_until.is_none_or(|until| now >= until) || is_overdue(treatment, now, policy);
+    let since = again_until.map_or(treatment.step_at, |until| until.minus(LATE));
+    let is_overdue = is_overdue(since, now, policy);
+    let is_last_word = is_overdue || again_until.is_none_or(|until| now >= until);
     let enable = |note: &str| {
         let step = Step::Enabling { ours: ours.clone(), attempts: 0, not_before: now };
         go(treatment, step, now, note).then(Effect::ReadSet)
@@ -170,9 +172,9 @@ pub(super) fn disabled(
     match input {
         Input::Sweep(view) => match compare(treatment, ours, view, now) {
             Compared::Ours if is_last_word && is_due(treatment, view, now, policy) => enable("the worker is due"),
-            Compared::Doubtful if is_overdue(treatment, now, policy) => enable("the longest time is over"),
-            Compared::Missing => enable("the manager's list lacks the set: asking for it"),
-            Compared::Ours | Compared::Doubtful | Compared::Unseen => stay(treatment),
+            Compared::Ours | Compared::Doubtful if is_overdue => enable("the longest time is over"),
+            Compared::Missing if is_last_word => enable("the manager's list lacks the set: asking for it"),
+            Compared::Ours | Compared::Missing | Compared::Doubtful | Compared::Unseen => stay(treatment),
             Compared::Over(transition) => *transition,
         },
         Input::Shutdown => enable("the medic ends: enabling now"),
@@ -202,12 +204,13 @@ fn is_due(treatment: &Treatment, view: &View<'_>, now: Wall, policy: &Policy) ->
             policy.toggle_gap_limit
         }
     };
-    is_overdue(treatment, now, policy) || now.since(since) >= enough
+    now.since(since) >= enough
 }
 
-/// Whether the set was disabled for as long as we may. A clock that was set back says nothing: better now.
-fn is_overdue(treatment: &Treatment, now: Wall, policy: &Policy) -> bool {
-    now < treatment.step_at || now.since(treatment.step_at) >= policy.disabled_limit
+/// Whether a set that we have had disabled since then was so for as long as we may. A clock that was set back says
+/// nothing: better now.
+fn is_overdue(since: Wall, now: Wall, policy: &Policy) -> bool {
+    now < since || now.since(since) >= policy.disabled_limit
 }
 
 /// About to enable: always read first, enable only what is disabled by us.
@@ -517,8 +520,11 @@ mod tests {
         assert_eq!(table.at(13).ends(), Some(Effect::ReadSet), "a medic that ends leaves no set disabled");
         let mut table = settled();
         table.policy.disabled_limit = Span::secs(15);
-        assert_eq!(table.at(26).sees(&seen), None);
-        assert_eq!(table.at(27).sees(&seen), Some(Effect::ReadSet), "no longer than the limit");
+        assert_eq!(table.at(24).sees(&seen), None);
+        assert_eq!(table.at(25).sees(&seen), Some(Effect::ReadSet), "no longer than the limit, from its sending on");
+        let mut table = settled();
+        assert_eq!(table.at(39).sees(&seen.clone().gone()), None, "nor where a list lacks it");
+        assert_eq!(table.at(40).sees(&seen.clone().gone()), Some(Effect::ReadSet));
     }
 
     #[test]

@@ -439,6 +439,9 @@ impl Life {
                 let listens = world.github.holder(forge).is_some_and(|holder| garm.holds(&holder.session));
                 let of_set = shown.iter().flat_map(|status| &status.sets).find(|shown| shown.finding.set == set);
                 let told = of_set.is_some_and(|shown| is_budgeted(&shown.decision) || !github && is_called_for(shown));
+                if !listens && of_set.is_some_and(is_called_for) {
+                    *self.events.entry("person called for").or_default() += 1;
+                }
                 if !listens && !told {
                     let seen = of_set.map(|shown| format!("{:?} {:?}", shown.finding, shown.decision));
                     let what = format!("set {set} does not listen (its worker: {:?}); {seen:?}", garm.worker(set));

@@ -148,7 +148,7 @@ impl Truth {
         self.checks += 1;
         self.writes += 1;
         let garm = world.garm(0).unwrap();
-        if !self.journal.iter().any(|row| allows(row, act, world) || may_lag && undoes(row, act)) {
+        if !self.journal.iter().any(|row| allows(row, act, world) || may_lag && undoes(row, act, world)) {
             let what = format!("{}, and no intent in the journal says so: {:?}", act.in_words(), self.journal);
             self.violated(now, "I6", what);
         }
@@ -265,6 +265,7 @@ impl Truth {
     pub(crate) fn is_ambiguous(&self, set: ScaleSetId, now: Wall) -> bool {
         self.journal.iter().filter(|row| row.set == set).any(|row| match &row.step {
             Step::Disabling { sent: Some(sent), .. } | Step::DisableUnknown { sent, .. } => now.since(*sent) <= LATE,
+            Step::Disabled { again_until: Some(until), .. } => now <= *until,
             _ => false,
         })
     }
@@ -302,10 +303,12 @@ fn allows(row: &Treatment, act: &Act, world: &World) -> bool {
 }
 
 /// Whether the act undoes what a row says may have been done.
-fn undoes(row: &Treatment, act: &Act) -> bool {
+fn undoes(row: &Treatment, act: &Act, world: &World) -> bool {
     match act {
         Act::Enable(set, true) => row.set == *set && row.may_have_disabled(),
-        Act::Delete(_) => matches!(row.step, Step::ProbeOpening { .. }),
+        Act::Delete(session) => {
+            matches!(row.step, Step::ProbeOpening { .. }) && open_sessions_of_ours(world).any(|open| open == session)
+        }
         Act::Enable(_, false) | Act::Open => false,
     }
 }

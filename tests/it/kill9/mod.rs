@@ -80,6 +80,8 @@ struct Report {
     asked: u32,
     killed: Option<String>,
     steps: Vec<String>,
+    /// A person disabled a set after the death.
+    acts: bool,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,9 +115,11 @@ async fn killed_at_any_moment_it_leaves_nothing_behind() {
             });
         }
     }
+    let mut people = 0;
     let (mut points, mut steps) = (BTreeMap::<Variant, u32>::new(), BTreeMap::<String, u32>::new());
     while let Some(report) = plays.join_next().await {
         let report = report.unwrap();
+        people += u32::from(report.acts);
         if report.killed.is_some() {
             *points.entry(report.variant).or_default() += 1;
             let at = if report.steps.is_empty() { "no open treatment".to_owned() } else { report.steps.join(" + ") };
@@ -123,6 +127,7 @@ async fn killed_at_any_moment_it_leaves_nothing_behind() {
         }
     }
     tell(&lengths, &points, &steps, began.elapsed());
+    assert!(people * 3 >= each, "a person acted in {people} of {each} worlds with one");
     let killed: u32 = points.values().sum();
     assert!(killed * 10 >= kills * 7, "only {killed} of {kills} kill points were reached");
 }
@@ -198,7 +203,7 @@ async fn play(variant: Variant, point: Option<(u32, When)>) -> Report {
             assert!(against.is_none(), "{point:?}: {against:?}\n{told}");
         }
     });
-    Report { variant, asked, killed, steps }
+    Report { variant, asked, killed, steps, acts }
 }
 
 /// A proper restart of the manager under the medic's eyes, so that the ids of its sessions are seen.
