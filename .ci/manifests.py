@@ -203,11 +203,13 @@ def check_scraped(place, pod, labels):
 
 def facts():
     policy = tomllib.loads((ROOT / "src/config/defaults.toml").read_text())["policy"]
+    (late,) = re.findall(r"const LATE: Span = Span::secs\((\d+)\)", (ROOT / "src/treat/toggle.rs").read_text())
     examples = {path.name: yaml.safe_load(path.read_text()) for path in (MANIFESTS / "examples").glob("*.yaml")}
     garm = tomllib.loads(examples["garm-config.yaml"]["stringData"]["config.toml"])
     return {
         "version": tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"],
-        "longest treatment": seconds(policy["disabled_limit"]) + seconds(policy["verify_timeout"]),
+        # The last read before the disable may fail for as long as an unanswered one is waited for.
+        "longest treatment": 2 * int(late) + seconds(policy["disabled_limit"]) + seconds(policy["verify_timeout"]),
         "secret": examples["secret.yaml"]["stringData"],
         "garm": garm,
     }
