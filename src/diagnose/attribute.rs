@@ -163,7 +163,7 @@ impl<'a> Count<'a> {
     /// stood still for as long as a start takes.
     fn flat(&self, now: Wall) -> bool {
         match (self.scope, self.goroutines) {
-            (Some(scope), _) => scope.is_flat(now),
+            (Some(scope), _) => scope.is_flat(),
             (None, Some(counted)) => now.since(counted.since) >= START,
             (None, None) => false,
         }
@@ -171,7 +171,7 @@ impl<'a> Count<'a> {
 
     /// Nothing is on its way: no refusal grows, and the sessions are as many as they were for a while.
     fn settled(&self, now: Wall) -> bool {
-        self.flat(now) && self.scope.is_none_or(|scope| scope.is_settled(now))
+        self.flat(now) && self.scope.is_none_or(Scope::is_settled)
     }
 
     /// Whether every worker of the manager lives, by goroutine count.
@@ -198,7 +198,7 @@ fn whole_scope(scene: &Scene<'_>, question: &Question<'_>, count: &Count<'_>) ->
         // One of them flaps, and nothing says which: its sessions come and go in every count.
         return Some(Found::new(Diagnosis::Unknown, Confidence::Weak, scene.now, Source::Metrics, fact));
     }
-    let silent = scene.now.since(scope.polls_moved);
+    let silent = scope.unmoved(scope.polls_moved);
     let all_open = count.open >= count.candidates && !question.candidates.is_empty();
     (all_open && silent >= scene.policy.deaf_after.max(POLLS)).then(|| {
         let fact = Fact::LastPoll { ago: silent };
@@ -386,7 +386,7 @@ fn while_nobody_tries(
     count: &Count<'_>,
 ) -> Found {
     let (now, age, last) = (scene.now, scene.age(), scope.last);
-    let fact = Fact::CreateErrors { count: last.create_errors, flat_for: now.since(scope.errors_moved) };
+    let fact = Fact::CreateErrors { count: last.create_errors, flat_for: scope.unmoved(scope.errors_moved) };
     if has_listened(scene, set, known) {
         // Its listener ended, and nobody brings it back: a request of the manager's may hang.
         let mut found = strong(scene, Diagnosis::Unheld, fact, count);
@@ -458,7 +458,7 @@ fn abandoned(scene: &Scene<'_>, set: &ScaleSet, scope: &Scope, count: &Count<'_>
     let last = scope.last;
     let absent = (WorkerState::Absent, scene.now);
     if last.create_errors > last.start_errors {
-        let flat_for = scene.now.since(scope.errors_moved);
+        let flat_for = scope.unmoved(scope.errors_moved);
         let fact = Fact::CreateErrors { count: last.create_errors, flat_for };
         return strong(scene, Diagnosis::ConflictAbandoned, fact, count).working(absent);
     }
@@ -486,7 +486,7 @@ fn has_listened(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>) ->
 /// whole period of the manager's own pulse must.
 fn cause_is_gone(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> bool {
     let quiet = if scene.asks_forge(set) { FLAT } else { PULSE };
-    scene.cause_gone && count.scope.is_some_and(|scope| scene.now.since(scope.start_errors_moved) >= quiet)
+    scene.cause_gone && count.scope.is_some_and(|scope| scope.unmoved(scope.start_errors_moved) >= quiet)
 }
 
 /// Young, or not to be told.

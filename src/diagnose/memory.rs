@@ -63,6 +63,8 @@ pub struct Memory {
 pub(super) struct Scope {
     /// As last read.
     pub last: ScopeCounters,
+    /// When that was. What is not read says nothing about the time since.
+    pub read_at: Wall,
     /// When refusals last grew, or were first seen.
     pub errors_moved: Wall,
     /// By how much they grew then.
@@ -151,6 +153,7 @@ impl Scope {
     /// Takes the next reading of one run in.
     pub(super) fn read(&mut self, counters: ScopeCounters, now: Wall) {
         let first = self.reads == 0;
+        self.read_at = now;
         let grew = counters.create_errors.saturating_sub(self.last.create_errors);
         if first || grew > 0 {
             self.errors_moved = now;
@@ -217,9 +220,14 @@ impl Scope {
     }
 
     /// Whether the number of open sessions has stood still for longer than the longest wait between two attempts.
-    pub(super) fn is_settled(&self, now: Wall) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let still = if self.any_ended() { FLAT_AFTER_END } else { FLAT };
-        self.open.is_some_and(|(_, since)| now.since(since) >= still)
+        self.open.is_some_and(|(_, since)| self.unmoved(since) >= still)
+    }
+
+    /// For how long what last moved then had not moved when it was last read.
+    pub(super) fn unmoved(&self, since: Wall) -> Span {
+        self.read_at.since(since)
     }
 
     /// Whether a poll began although no session is open by the numbers: then the numbers are wrong.
@@ -229,9 +237,9 @@ impl Scope {
 
     /// Whether refusals have stood still for so long, with no attempt under way, that nobody can be trying. A first
     /// start is tried again every 2 s; a listener that had run waits up to a minute between two attempts.
-    pub(super) fn is_flat(&self, now: Wall) -> bool {
+    pub(super) fn is_flat(&self) -> bool {
         let span = if self.any_ended() { FLAT_AFTER_END } else { FLAT };
-        self.reads >= 2 && !self.in_flight() && now.since(self.errors_moved) >= span
+        self.reads >= 2 && !self.in_flight() && self.unmoved(self.errors_moved) >= span
     }
 
     /// Whether an attempt to open a session is under way.
@@ -296,14 +304,14 @@ mod tests {
 
     #[test]
     fn refusals_are_flat_once_nobody_can_be_trying() {
-        assert!(!read([(0, refused(2))]).is_flat(after(100)), "seen once");
-        let twice = read([(0, refused(2)), (2, refused(2))]);
-        assert!(!twice.is_flat(after(5)));
-        assert!(twice.is_flat(after(6)));
+        assert!(!read([(100, refused(2))]).is_flat(), "seen once");
+        let seen = |second| read([(0, refused(2)), (second, refused(2))]);
+        assert!(!seen(5).is_flat());
+        assert!(seen(6).is_flat());
         let under_way = ScopeCounters { create: 3, ..refused(2) };
-        assert!(!read([(0, under_way), (2, under_way)]).is_flat(after(100)), "an attempt has no answer yet");
+        assert!(!read([(0, under_way), (100, under_way)]).is_flat(), "an attempt has no answer yet");
         let polled = ScopeCounters { poll: 2, ..under_way };
-        assert!(read([(0, polled), (2, polled)]).is_flat(after(100)));
+        assert!(read([(0, polled), (100, polled)]).is_flat());
     }
 
     #[test]

@@ -277,7 +277,7 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
         // The counters of this sweep may be younger than its list: a set may have been toggled in between.
         if scope.refused_before(now) > candidates {
             memory.generation = Generation::Retries;
-        } else if age >= FIRST_TRIES && scope.is_flat(now) {
+        } else if age >= FIRST_TRIES && scope.is_flat() {
             memory.generation = Generation::GivesUp;
         }
     }

@@ -105,6 +105,20 @@ fn what_behaviour_taught_is_unlearnt_when_another_build_runs() {
 }
 
 #[test]
+fn counters_that_are_no_longer_read_prove_that_nobody_tries_no_longer() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(3));
+    // One is refused, and the metrics cannot be read from then on; both listen a moment later.
+    manager.is_refused();
+    manager.watch(secs(2));
+    manager.metrics = false;
+    let fleet = manager.watch(Span::mins(2));
+    assert!(fleet.findings.values().all(|finding| finding.diagnosis != Diagnosis::ConflictAbandoned), "{fleet:?}");
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
 fn starts_that_failed_and_are_not_tried_again_by_a_build_that_would_are_asked_about() {
     let mut manager = Manager::healthy(2);
     manager.restarts(secs(3));
