@@ -249,6 +249,11 @@ fn split(
     let (given_up, rest): (Vec<&ScaleSet>, Vec<&ScaleSet>) = open.iter().partition(|set| gave_up(set).is_some());
     let (listened, others): (Vec<&ScaleSet>, Vec<&ScaleSet>) =
         rest.iter().partition(|set| held(set).is_some_and(|verdict| verdict.diagnosis == Diagnosis::Listening));
+    // More sessions than sets that may hold one: some verdict was wrong, and nothing says which.
+    if sessions.least > number(&rest) {
+        found.extend(open.iter().map(|set| (set.id, cannot_tell(scene, set, known(set), sessions.most, open, count))));
+        return;
+    }
     for (set, verdict) in given_up.iter().filter_map(|set| Some((set, gave_up(set)?))) {
         found.push((set.id, still_given_up(scene, set, verdict, count)));
     }

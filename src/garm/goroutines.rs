@@ -46,11 +46,11 @@ impl BodySink for GoroutineCounter {
 }
 
 impl GoroutineCounter {
-    /// The counts; `None` when what was fed is no goroutine dump.
+    /// The counts; `None` when what was fed is no goroutine dump, or ends in the middle of a line: one that was cut off
+    /// counts too few, and says nothing.
     #[must_use]
-    pub fn finish(mut self) -> Option<Goroutines> {
-        self.end_line();
-        (self.blocks > 0).then_some(self.counts)
+    pub fn finish(self) -> Option<Goroutines> {
+        (self.blocks > 0 && self.line.is_empty()).then_some(self.counts)
     }
 
     fn end_line(&mut self) {
@@ -92,6 +92,13 @@ mod tests {
     fn recorded(version: &str, name: &str) -> Vec<u8> {
         let root = env!("CARGO_MANIFEST_DIR");
         std::fs::read(format!("{root}/tests/fixtures/recordings/{version}/http/{name}.txt")).unwrap()
+    }
+
+    #[test]
+    fn a_dump_that_was_cut_off_counts_nothing() {
+        let dump = recorded("garm-2026-04-pre-fix", "goroutines-healthy");
+        let cut = dump.iter().rposition(|byte| *byte == b'(').unwrap();
+        assert_eq!(count(&dump[..cut]), None);
     }
 
     #[test]

@@ -105,6 +105,20 @@ fn what_behaviour_taught_is_unlearnt_when_another_build_runs() {
 }
 
 #[test]
+fn more_sessions_than_sets_that_may_hold_one_show_that_a_verdict_was_wrong() {
+    let mut manager = Manager::given_up(3, secs(30));
+    assert_eq!(diagnoses(&manager.watch(secs(10))), [Diagnosis::ConflictAbandoned; 3]);
+    manager.opens();
+    manager.opens();
+    let fleet = manager.watch(secs(60));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 3]);
+    assert!(
+        manager.remedies(&fleet).iter().all(|(_, kind)| *kind == crate::model::Remedy::SessionProbe),
+        "at most asked about"
+    );
+}
+
+#[test]
 fn counters_that_are_no_longer_read_prove_that_nobody_tries_no_longer() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
