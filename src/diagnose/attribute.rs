@@ -236,9 +236,11 @@ fn split(
     }
     // Some listen and some do not: memory may tell them apart, and so may what we did.
     let ours = brought_back(scene, open, count, |set, first| {
-        // One that gave up, or whose build gives up, does not come back unless something of it changes.
-        let unchanged = known(set).and_then(|known| known.revised).is_none_or(|at| at < first);
-        held(set).is_some() || (unchanged && scene.generation != Generation::Retries)
+        // One that gave up, or whose build gives up, does not come back unless something of it changes; then it tries
+        // for as long as a session stands in its way.
+        let changed = scene.changed(set, known(set));
+        let had_its_time = changed.is_none_or(|at| first.since(at) > scene.policy.verify_timeout);
+        held(set).is_some() || (had_its_time && scene.generation != Generation::Retries)
     });
     if !ours.is_empty() {
         let rest: Vec<&ScaleSet> = open.iter().copied().filter(|set| !ours.contains(&set.id)).collect();

@@ -176,6 +176,15 @@ fn a_session_may_be_that_of_another_set_which_was_changed_since() {
         }),
         "at the very date of the treatment"
     );
+    assert!(
+        !is_brought_back(|manager| {
+            manager.now = manager.now.minus(secs(8));
+            manager.change(2);
+            manager.look();
+            manager.after(secs(8)).opens();
+        }),
+        "toggled a moment before, and trying since"
+    );
     let mut before = Manager::given_up(3, Span::mins(10));
     before.opens();
     before.watch(secs(20));
