@@ -239,7 +239,7 @@ fn split(
         // One that gave up, or whose build gives up, does not come back unless something of it changes; then it tries
         // for as long as a session stands in its way.
         let changed = scene.changed(set, known(set));
-        let had_its_time = changed.is_none_or(|at| first.since(at) > scene.policy.verify_timeout);
+        let had_its_time = changed.is_none_or(|at| first.since(at) > scene.policy.stale_session_limit);
         held(set).is_some() || (had_its_time && scene.generation != Generation::Retries)
     });
     if !ours.is_empty() {
