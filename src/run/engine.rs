@@ -402,8 +402,8 @@ impl Engine {
         others
     }
 
-    /// Carries transitions out, all at once. One that the journal could not follow may have been sent: its treatment
-    /// is settled by reading at the next pass, as after a crash.
+    /// Carries transitions out, all at once. A treatment that the journal could not follow is gone on with from where it
+    /// had come, as after a crash; one whose lease was lost, from where its new holder has brought it.
     async fn carry_out_all(&mut self, transitions: Vec<(Treatment, Transition)>) -> Vec<Treatment> {
         let this = &*self;
         let done = join_all(transitions.into_iter().map(|(before, transition)| async move {

@@ -10,8 +10,8 @@
 //! disable, which leaves one round trip for it; the answer's date is not used, because a manager whose clock is a few
 //! seconds off would make every disable of ours look like theirs, and leave the set disabled. A disable that was lost
 //! on the way may still take effect late: only after [`LATE`] is it taken for lost. One that took effect and was not
-//! answered may come a second time (a proxy asks again): only after [`LATE`] is the set enabled. A list that does not show the set
-//! proves nothing: before a set that we disabled is let go, it is asked for by its id.
+//! answered may come a second time (a proxy asks again): only after [`LATE`] is the set enabled. A list that does not
+//! show the set proves nothing: before a set that we disabled is let go, it is asked for by its id.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::machine::{
