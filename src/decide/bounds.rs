@@ -96,6 +96,20 @@ pub fn held(
     broken
 }
 
+/// The bound that is broken already: a set that we have had disabled for too long, because its enable does not succeed.
+/// Another one would not fare better.
+#[must_use]
+pub fn left_disabled(policy: &Policy, history: &[Treatment], now: Wall) -> Option<Held> {
+    let longest = bounds(policy).disabled_for;
+    let (since, set) = history.iter().filter_map(|row| Some((row.disabled_since()?, row.set))).min()?;
+    (now.since(since) >= longest).then(|| Held {
+        guard: Guard::LeftDisabled,
+        value: told!("set {} disabled by us for {}", set, now.since(since)),
+        limit: told!("{}", longest),
+        until: None,
+    })
+}
+
 /// How often something at least `every` apart can begin within a day.
 fn times_in_a_day(every: Span) -> u64 {
     match DAY.as_millis().checked_div(every.as_millis()) {
@@ -131,7 +145,7 @@ impl std::fmt::Display for Bounds {
 mod tests {
     use super::*;
     use crate::decide::testing::{closed, hours, mins, open, probe};
-    use crate::model::{OrderId, Outcome, Step};
+    use crate::model::{OrderId, Outcome, Revision, Step};
 
     fn words(rows: &[Treatment], started: &[(ScaleSetId, RemedyKind)], kind: RemedyKind) -> Vec<String> {
         let policy = Policy { heals_per_hour: 4, max_in_flight: 2, budget_cleared_after: DAY, ..Policy::default() };
@@ -165,6 +179,37 @@ mod tests {
         let probes: Vec<_> = (0..1440).map(|n| probe(n, 7, mins(n + 1), mins(n + 1), Outcome::Held)).collect();
         assert_eq!(words(&probes, &[], RemedyKind::SessionProbe), ["bound: 1440 session probes of the set in a day"]);
         assert_eq!(words(&probes, &[], RemedyKind::Toggle), [""; 0]);
+    }
+
+    #[test]
+    fn a_set_that_stays_disabled_by_us_is_told_with_its_time_from_the_limit_on() {
+        let policy = Policy::default();
+        let enabling = |since| Step::Enabling {
+            ours: Revision::new("ours"),
+            since: Some(since),
+            attempts: 3,
+            not_before: mins(9),
+        };
+        let disabled = |again_until| Step::Disabled { ours: Revision::new("ours"), again_until };
+        let lost = Some(mins(7).plus(Treatment::LATE));
+        for (step, until_limit) in [
+            (enabling(mins(7)), mins(9)),
+            (disabled(None), mins(10)),
+            (disabled(lost), mins(9)),
+            (Step::DisableUnknown { seen: Revision::new("seen"), sent: mins(7) }, mins(9)),
+            (Step::Disabling { seen: Revision::new("seen"), sent: Some(mins(7)) }, mins(9)),
+        ] {
+            // The step itself dates from the eighth minute.
+            let rows = [open(1, 7, mins(8), step), closed(2, 8, mins(1), mins(2), Outcome::Recovered)];
+            assert_eq!(left_disabled(&policy, &rows, Wall(until_limit.0 - 1)), None, "{rows:?}");
+            let held = left_disabled(&policy, &rows, until_limit).unwrap();
+            let words = format!("{}: {} (limit {})", held.guard, held.value, held.limit);
+            assert_eq!(words, "left_disabled: set 7 disabled by us for 2 min (limit 2 min)");
+        }
+        let unsent = Step::Disabling { seen: Revision::new("seen"), sent: None };
+        for step in [unsent, Step::Verifying] {
+            assert_eq!(left_disabled(&policy, &[open(1, 7, mins(1), step)], mins(60)), None);
+        }
     }
 
     #[test]

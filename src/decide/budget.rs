@@ -20,6 +20,15 @@ pub const fn is_heal(treatment: &Treatment) -> bool {
     kind_is_heal(treatment.remedy.kind())
 }
 
+/// Whether a remedy disables its set for a while.
+#[must_use]
+pub const fn kind_disables(kind: RemedyKind) -> bool {
+    match kind {
+        RemedyKind::Toggle | RemedyKind::DeleteThenToggle => true,
+        RemedyKind::DeleteSession | RemedyKind::SessionProbe => false,
+    }
+}
+
 /// Whether a remedy heals.
 #[must_use]
 pub const fn kind_is_heal(kind: RemedyKind) -> bool {

@@ -37,6 +37,8 @@ pub struct Sweeping {
     pub blast: Option<Held>,
     /// The sets that wait for their workers.
     pub turns: Turns,
+    /// A set that we disabled and cannot enable, if there is one.
+    pub left_disabled: Option<Held>,
     /// Heals that this sweep allowed.
     pub started: usize,
     /// Everything that it allowed of our own accord.
@@ -86,6 +88,7 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>, h
     add(held, footing(input));
     held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
     add(held, frozen(input, proposal.set));
+    add(held, sweeping.left_disabled.clone().filter(|_| budget::kind_disables(proposal.remedy.kind())));
     if proposal.by == By::Order {
         // Weak evidence may miss a listener that runs, whoever asks.
         add(held, weak(proposal.finding));

@@ -232,6 +232,7 @@ fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweepi
             policy: input.policy,
         }),
         turns: Turns::of(input),
+        left_disabled: bounds::left_disabled(input.policy, input.history, now),
         started: 0,
         allowed: Vec::new(),
         last_held: None,

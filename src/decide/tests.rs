@@ -510,9 +510,24 @@ fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
     assert_eq!(world.acts().len(), 0, "the manager has not come to the tenth");
     world.history.push(closed(3, 10, mins(50), mins(51), Outcome::Failed));
     assert_eq!(world.acts().len(), 0, "what was once done to it changes nothing");
-    let ours = Step::Enabling { ours: Revision::new("ours"), attempts: 0, not_before: mins(61) };
+    let ours = Step::Enabling { ours: Revision::new("ours"), since: None, attempts: 0, not_before: mins(61) };
     world.history.push(open(4, 10, mins(61), ours));
     assert_eq!(world.acts().len(), 2, "the tenth settles because we treat it: the manager has come to it");
+}
+
+#[test]
+fn while_a_set_that_we_disabled_cannot_be_enabled_no_other_is_disabled_not_even_by_order() {
+    let ours = Step::Enabling { ours: Revision::new("ours"), since: Some(mins(58)), attempts: 6, not_before: mins(61) };
+    for orders in [Vec::new(), vec![order(Ordered::Heal)]] {
+        let world = World::stuck(3).with(|w| {
+            w.history.push(open(4, 3, mins(58), ours.clone()));
+            w.orders = orders;
+        });
+        let held = world.guards();
+        let left = held.iter().find(|held| held.guard == Guard::LeftDisabled).unwrap();
+        assert!(left.value.to_string().starts_with("set 3 disabled by us for "), "{held:?}");
+        assert_eq!(left.until, None);
+    }
 }
 
 #[test]

@@ -207,7 +207,7 @@ mod tests {
         let steps = [
             (Step::Disabling { seen: Revision::new("r"), sent: None }, true),
             (Step::DisableUnknown { seen: Revision::new("r"), sent: mins(1) }, true),
-            (Step::Enabling { ours: Revision::new("r"), attempts: 0, not_before: mins(1) }, false),
+            (Step::Enabling { ours: Revision::new("r"), since: None, attempts: 0, not_before: mins(1) }, false),
             (Step::Verifying, false),
         ];
         for (step, waits) in steps {

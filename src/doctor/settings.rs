@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_set_that_we_left_disabled_fails_with_the_managers_answer() {
-        let step = Step::Enabling { ours: Revision::new("r"), attempts: 11, not_before: NOW };
+        let step = Step::Enabling { ours: Revision::new("r"), since: None, attempts: 11, not_before: NOW };
         let row = crate::decide::testing::open(1, 3, NOW.minus(Span::mins(4)), step);
         let row = Treatment { refusal: Some("HTTP 500".to_owned()), ..row };
         let facts = Facts { left_disabled: vec![(ManagerName::new("garm"), row)], ..healthy() };

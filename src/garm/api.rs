@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The largest answer about one thing: a token, the controller, one set.
 pub const SMALL_BOUND: usize = 1024 * 1024;
 
-/// The longest wait for the answer to a write; with a login before it, well within `treat::toggle::LATE`.
+/// The longest wait for the answer to a write; with a login before it, well within `Treatment::LATE`.
 const WRITE_LIMIT: Span = Span::secs(10);
 
 /// The longest list or scrape read.

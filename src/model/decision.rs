@@ -90,6 +90,8 @@ closed_enum! {
         Store = "store",
         /// Other sets of its entity wait for their workers.
         EntityTurn = "entity_turn",
+        /// A set that we disabled cannot be enabled again, and is so for longer than a set ever should be.
+        LeftDisabled = "left_disabled",
         /// Acting would break a bound that no policy allows to break: a fault of the medic.
         Bound = "bound",
     }

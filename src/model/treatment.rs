@@ -6,7 +6,7 @@ use super::diagnosis::Diagnosis;
 use super::ids::{Incarnation, Owner, Revision, ScaleSetId, SessionId, TreatmentId};
 use super::observation::ForgePlace;
 use super::order::OrderId;
-use super::time::Wall;
+use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -110,6 +110,9 @@ pub enum Step {
     Enabling {
         /// The revision our disable produced.
         ours: Revision,
+        /// Since when the set has been disabled; journals of earlier releases do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Wall>,
         /// Requests sent so far.
         attempts: u32,
         /// Not before this.
@@ -180,6 +183,10 @@ impl Step {
 }
 
 impl Treatment {
+    /// A disable that took effect did so within this after it was sent. A login and the write itself are given up well
+    /// before (`garm::api`), and the manager stops when we hang up, but not in the middle of its own write.
+    pub const LATE: Span = Span::secs(30);
+
     /// The outcome, once closed.
     #[must_use]
     pub const fn outcome(&self) -> Option<Outcome> {
@@ -215,13 +222,25 @@ impl Treatment {
     /// Whether the set is, or may be, disabled by this treatment.
     #[must_use]
     pub const fn may_have_disabled(&self) -> bool {
-        matches!(
-            self.step,
-            Step::Disabling { sent: Some(_), .. }
-                | Step::DisableUnknown { .. }
-                | Step::Disabled { .. }
-                | Step::Enabling { .. }
-        )
+        self.disabled_since().is_some()
+    }
+
+    /// Since when the set is, or may be, disabled by this treatment.
+    #[must_use]
+    pub const fn disabled_since(&self) -> Option<Wall> {
+        match &self.step {
+            Step::Disabling { sent, .. } => *sent,
+            Step::DisableUnknown { sent, .. } => Some(*sent),
+            Step::Disabled { again_until: Some(until), .. } => Some(until.minus(Self::LATE)),
+            Step::Disabled { again_until: None, .. } => Some(self.step_at),
+            Step::Enabling { since: Some(since), .. } => Some(*since),
+            Step::Enabling { since: None, .. } => Some(self.step_at),
+            Step::Deleting { .. }
+            | Step::Verifying
+            | Step::ProbeOpening { .. }
+            | Step::ProbeOpened { .. }
+            | Step::Closed { .. } => None,
+        }
     }
 
     /// How often its present step was tried, and when it is tried next, where it is one that is tried again.

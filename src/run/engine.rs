@@ -12,7 +12,7 @@ use super::scene::{Looked, Recorder};
 use crate::clock::Clock;
 use crate::decide::policy::{Mode, Policy};
 use crate::decide::stale::{self, CurrentManager};
-use crate::decide::{self, Footing};
+use crate::decide::{self, Footing, pause};
 use crate::diagnose::{self, Context, Fleet, Memory};
 use crate::export::metrics::Metrics;
 use crate::model::session::{LedgerSession, SessionEnd};
@@ -25,7 +25,7 @@ use crate::probe::plan::{self, Asked, Urgency};
 use crate::probe::sweep::{Sources, sweep};
 use crate::store::{LeaseState, ManagerStore, Store, Version};
 use crate::treat::driver::Driver;
-use crate::treat::machine::{self, Input, SetView, Transition, View};
+use crate::treat::machine::{self, Input, Leave, SetView, Transition, View};
 use crate::treat::ports::{Journal, JournalFault};
 use futures_util::future::{BoxFuture, join_all};
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,6 +96,8 @@ pub struct Engine {
     open: BTreeMap<TreatmentId, Treatment>,
     /// Treatments that have come further than the journal could follow, under the lease that is still held.
     unkept: BTreeMap<TreatmentId, Treatment>,
+    /// The term of the lease that all this is known from.
+    term: u64,
 }
 
 /// How much less often a picture is looked at that is not well, and has not changed for minutes.
@@ -177,6 +179,7 @@ impl Engine {
             known: BTreeSet::new(),
             open: BTreeMap::new(),
             unkept: BTreeMap::new(),
+            term: 0,
         }
     }
 
@@ -221,6 +224,7 @@ impl Engine {
         let began = self.parts.clock.now();
         let lease = self.lease();
         let sweep = self.look().await;
+        let standing = self.standing();
         self.chronicle(&sweep);
         let records = self.read_records();
         let readable = records.unfinished.is_some();
@@ -233,12 +237,11 @@ impl Engine {
 
         let mut treatments = match &lease {
             Footing::Firm | Footing::StoreFailed { .. } if self.hands_tied => unfinished,
-            Footing::Firm if readable => self.step_all(unfinished, &fleet, &records.ledger).await,
-            Footing::LeaseOf { .. } => {
-                self.known.clear();
-                self.unkept.clear();
-                unfinished
+            // A pause that cannot be read may be in force.
+            Footing::Firm if readable && standing.failed.is_none() => {
+                self.step_all(unfinished, &fleet, (&records.ledger, &standing.pauses)).await
             }
+            Footing::LeaseOf { .. } => unfinished,
             Footing::Firm | Footing::StoreFailed { .. } => self.undo_all(unfinished, &fleet).await,
         };
         let footing = match (lease, records.failed) {
@@ -249,7 +252,6 @@ impl Engine {
         let history = merged(records.history, &treatments);
         let orders = if may_act { self.orders() } else { Vec::new() };
         let looked = Looked { sweep: &sweep, treatments: &before, probes: &probes };
-        let standing = self.standing();
         let decisions = self.decide(&fleet, &history, &records.ledger, footing, (&orders, &standing), looked);
         if may_act {
             treatments.extend(self.begin(&decisions, &fleet, &records.ledger, &orders).await);
@@ -307,9 +309,16 @@ impl Engine {
 }
 
 impl Engine {
-    /// Claims or renews the lease.
-    fn lease(&self) -> Footing {
-        match self.parts.lease.hold() {
+    /// Claims or renews the lease. Who has had it anew goes on from the journal alone: another medic may have acted.
+    fn lease(&mut self) -> Footing {
+        let held = self.parts.lease.hold();
+        let term = self.parts.lease.term();
+        if self.term != term {
+            (self.term, self.records) = (term, None);
+            self.known.clear();
+            self.unkept.clear();
+        }
+        match held {
             Ok(LeaseState::Held) => Footing::Firm,
             Ok(LeaseState::HeldByOther { holder, until }) => Footing::LeaseOf { holder, until },
             Err(error) => {
@@ -373,7 +382,12 @@ impl Engine {
     }
 
     /// Steps every open treatment with what this pass saw, all at once.
-    async fn step_all(&mut self, open: Vec<Treatment>, fleet: &Fleet, ledger: &[LedgerSession]) -> Vec<Treatment> {
+    async fn step_all(
+        &mut self,
+        open: Vec<Treatment>,
+        fleet: &Fleet,
+        (ledger, pauses): (&[LedgerSession], &[Pause]),
+    ) -> Vec<Treatment> {
         let now = self.parts.clock.now();
         let transitions: Vec<_> = open
             .into_iter()
@@ -381,7 +395,9 @@ impl Engine {
                 let input = if self.known.insert(treatment.id) {
                     Input::Recover
                 } else {
-                    Input::Sweep(view(fleet, ledger, &treatment))
+                    let paused = pause::held(pauses, &self.parts.name, treatment.set, now.wall).next().is_some();
+                    let leave = if paused { Leave::Paused } else { Leave::Granted };
+                    Input::Sweep(view(fleet, ledger, &treatment, leave))
                 };
                 let transition = machine::step(&treatment, input, now, &self.parts.policy);
                 (treatment, transition)
@@ -398,7 +414,7 @@ impl Engine {
         let must_not_stay =
             |treatment: &Treatment| treatment.may_have_disabled() || matches!(treatment.step, Step::ProbeOpened { .. });
         let (undone, mut others): (Vec<_>, Vec<_>) = open.into_values().partition(must_not_stay);
-        others.extend(self.step_all(undone, fleet, &[]).await);
+        others.extend(self.step_all(undone, fleet, (&[], &[])).await);
         others
     }
 
@@ -456,7 +472,6 @@ impl Engine {
     ) -> Vec<SetDecision> {
         let now = self.parts.clock.now();
         if let Some(why) = &standing.failed {
-            // A pause that cannot be read may be in force.
             footing = Footing::StoreFailed { why: why.clone() };
         }
         let covered = self.covered(fleet);
@@ -571,7 +586,7 @@ impl Engine {
         let now = self.parts.clock.now();
         self.known.extend(begun.iter().map(|treatment| treatment.id));
         let transitions = begun.into_iter().map(|treatment| {
-            let input = Input::Sweep(view(fleet, ledger, &treatment));
+            let input = Input::Sweep(view(fleet, ledger, &treatment, Leave::Granted));
             let transition = machine::step(&treatment, input, now, &self.parts.policy);
             (treatment, transition)
         });
@@ -652,7 +667,7 @@ impl Engine {
 }
 
 /// What a treatment's machine may know of this pass.
-fn view<'a>(fleet: &'a Fleet, ledger: &[LedgerSession], treatment: &Treatment) -> View<'a> {
+fn view<'a>(fleet: &'a Fleet, ledger: &[LedgerSession], treatment: &Treatment, leave: Leave) -> View<'a> {
     let seen = matches!(fleet.manager, ManagerState::Up | ManagerState::Restarted);
     let set = match fleet.sets.get(&treatment.set) {
         Some(set) if seen => SetView::Seen(set),
@@ -668,6 +683,7 @@ fn view<'a>(fleet: &'a Fleet, ledger: &[LedgerSession], treatment: &Treatment) -
         endpoint,
         stale_proof: still_stale(fleet, ledger, treatment),
         generation: fleet.generation,
+        leave,
     }
 }
 

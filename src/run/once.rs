@@ -80,6 +80,7 @@ const fn passes_soon(guard: Guard) -> bool {
         | Guard::Quota
         | Guard::Lease
         | Guard::Store
+        | Guard::LeftDisabled
         | Guard::Bound => false,
     }
 }

@@ -11,8 +11,8 @@ use crate::diagnose::{Fleet, ProbeAnswer};
 use crate::model::session::LedgerSession;
 use crate::model::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, SourceState, TreatmentSummary};
 use crate::model::{
-    Decision, Diagnosis, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, Pause, RemedyKind, ScaleSet,
-    ScaleSetId, Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
+    Decision, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, Pause, RemedyKind, ScaleSet, ScaleSetId,
+    Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
 };
 use crate::probe::ports::BrokerSource;
 use crate::treat::machine::LONGEST_WAIT;
@@ -200,7 +200,7 @@ fn set_status(
         not_deleted: not_deleted(picture, set, finding),
         decision,
         recovered: picture.account.recovered(set.id, picture.fleet.at.wall),
-        left_disabled: left_disabled(picture, finding, rows),
+        left_disabled: left_disabled(picture, rows),
         lingering: lingering.unwrap_or_default(),
         budget_remaining: u64::from(policy.set_budget).saturating_sub(used),
         budget: Some(Budget { treatments: u64::from(policy.set_budget), window: policy.set_budget_window }),
@@ -209,9 +209,8 @@ fn set_status(
 }
 
 /// Whether a treatment has kept the set disabled for longer than the policy allows, and the enable does not help.
-fn left_disabled(picture: &Picture<'_>, finding: &Finding, rows: &[&Treatment]) -> Option<LeftDisabled> {
-    let row = rows.iter().rev().find(|row| row.may_have_disabled())?;
-    let since = if finding.diagnosis == Diagnosis::DisabledByMedic { finding.since } else { row.step_at };
+fn left_disabled(picture: &Picture<'_>, rows: &[&Treatment]) -> Option<LeftDisabled> {
+    let (row, since) = rows.iter().rev().find_map(|row| Some((row, row.disabled_since()?)))?;
     let (passed, limit) = (picture.fleet.at.wall.since(since), picture.parts.policy.disabled_limit);
     // At the limit itself the enable is only begun.
     let is_late = passed >= if row.refusal.is_some() { limit } else { limit.plus(LONGEST_WAIT) };

@@ -41,13 +41,33 @@ impl Store {
             *life = self.inner.state_dir.as_deref().and_then(|dir| Life::show(dir, holder));
         }
         let outlived = |other: &str| life.as_ref().is_some_and(|life| life.outlived(other));
-        self.store_lease("take the lease", holder, now, ttl, |row| !is_good(row, now, ttl) || outlived(&row.holder))
+        self.write("take the lease", Durability::PowerCut, |tx| {
+            if let Some(row) = read(tx)?
+                && row.holder != holder
+                && is_good(&row, now, ttl)
+                && !outlived(&row.holder)
+            {
+                return Ok(LeaseState::HeldByOther { holder: row.holder, until: row.until });
+            }
+            tx.prepare_cached(
+                "INSERT INTO lease (only, holder, until, ttl) VALUES (1, ?1, ?2, ?3)
+                 ON CONFLICT (only) DO UPDATE SET holder = excluded.holder, until = excluded.until, ttl = excluded.ttl",
+            )?
+            .execute(params![holder, int(now.plus(ttl).0), int(ttl.0)])?;
+            Ok(LeaseState::Held)
+        })
     }
 
-    /// Prolongs the caller's lease. One that another holder took meanwhile is lost, even if theirs has expired
-    /// since: they may have acted, so the caller must begin anew with [`Self::acquire`].
-    pub fn renew(&self, holder: &str, now: Wall, ttl: Span) -> Result<LeaseState, StoreError> {
-        self.store_lease("renew the lease", holder, now, ttl, |_| false)
+    /// Prolongs the caller's lease, and tells whether it was theirs still. One that another holder took meanwhile is
+    /// lost, even if they have given it back since: they may have acted, so the caller must begin anew with
+    /// [`Self::acquire`].
+    pub fn renew(&self, holder: &str, now: Wall, ttl: Span) -> Result<bool, StoreError> {
+        self.write("renew the lease", Durability::PowerCut, |tx| {
+            let prolonged = tx
+                .prepare_cached("UPDATE lease SET until = ?2, ttl = ?3 WHERE holder = ?1")?
+                .execute(params![holder, int(now.plus(ttl).0), int(ttl.0)])?;
+            Ok(prolonged > 0)
+        })
     }
 
     /// Gives the lease back, if the caller has it.
@@ -64,30 +84,6 @@ impl Store {
     pub fn lease_holder(&self, now: Wall) -> Result<Option<(String, Wall)>, StoreError> {
         self.read("read the lease", |c| {
             Ok(read(c)?.filter(|row| is_good(row, now, row.ttl)).map(|row| (row.holder, row.until)))
-        })
-    }
-
-    fn store_lease(
-        &self,
-        what: &'static str,
-        holder: &str,
-        now: Wall,
-        ttl: Span,
-        may_take_over: impl FnOnce(&Row) -> bool,
-    ) -> Result<LeaseState, StoreError> {
-        self.write(what, Durability::PowerCut, |tx| {
-            if let Some(row) = read(tx)?
-                && row.holder != holder
-                && !may_take_over(&row)
-            {
-                return Ok(LeaseState::HeldByOther { holder: row.holder, until: row.until });
-            }
-            tx.prepare_cached(
-                "INSERT INTO lease (only, holder, until, ttl) VALUES (1, ?1, ?2, ?3)
-                 ON CONFLICT (only) DO UPDATE SET holder = excluded.holder, until = excluded.until, ttl = excluded.ttl",
-            )?
-            .execute(params![holder, int(now.plus(ttl).0), int(ttl.0)])?;
-            Ok(LeaseState::Held)
         })
     }
 }

@@ -8,7 +8,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::machine::{
-    Answer, Effect, Input, Transition, answers, ask, close, failure, go, next_attempt, other_run, stay,
+    Answer, Effect, Input, Leave, PAUSED, Transition, answers, ask, close, failure, go, next_attempt, other_run, stay,
 };
 use super::ports::WriteError;
 use super::toggle;
@@ -50,6 +50,11 @@ pub(super) fn deleting(
             }
             if !view.stale_proof {
                 return no_longer_stale(treatment, attempts, now);
+            }
+            if view.leave == Leave::Paused {
+                let why =
+                    if attempts > 0 { "healing was paused before the deletion was asked for again" } else { PAUSED };
+                return close(treatment, Outcome::Yielded, now, why);
             }
             // A wait longer than any that we ask for: the clock was set back.
             if now < not_before && not_before.since(now) <= PATIENCE {
@@ -336,6 +341,19 @@ mod tests {
         assert_eq!(table.outcome(), None);
         sends(&mut table);
         assert_eq!(table.ends(), None, "nothing of it must be undone");
+    }
+
+    #[test]
+    fn a_pause_ends_a_deletion_that_would_be_sent() {
+        let mut table = deleting();
+        assert_eq!(table.sees(&Seen::ill().paused()), None);
+        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Yielded), PAUSED));
+        let mut table = deleting();
+        sends(&mut table);
+        table.hears(Answer::SessionDeleted(Err(lost())));
+        assert_eq!(table.at(2).sees(&Seen::ill().paused()), None);
+        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.why(), "healing was paused before the deletion was asked for again");
     }
 
     #[test]

@@ -438,7 +438,7 @@ mod tests {
     async fn a_full_disk_leaves_no_set_disabled_and_no_session_open() {
         let all = Everything::with(disabled("ours", T0));
         *locked(&all.room) = 0;
-        let due = treatment(Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 });
+        let due = treatment(Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 });
         let unkept = all.pass(&due).await.unwrap_err();
         let full = "journal full";
         assert_eq!(all.log(), [full, "read", full, "ENABLE", full]);
@@ -461,7 +461,7 @@ mod tests {
         let all = Everything::with(disabled("ours", T0));
         *locked(&all.room) = 0;
         *locked(&all.fault) = JournalFault::LeaseLost;
-        let due = treatment(Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 });
+        let due = treatment(Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 });
         assert_eq!(all.pass(&due).await.unwrap_err().reached, None);
         assert!(all.driver().settle(due, &Policy::default()).await.is_err());
         assert_eq!(all.log(), ["journal full", "journal full"]);

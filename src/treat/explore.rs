@@ -57,7 +57,7 @@ fn starts() -> Vec<Treatment> {
         (Remedy::Toggle, Step::Disabling { seen: rev("seen"), sent: None }),
         (Remedy::Toggle, Step::DisableUnknown { seen: rev("seen"), sent: T0 }),
         (Remedy::Toggle, Step::Disabled { ours: rev("ours"), again_until: None }),
-        (Remedy::Toggle, Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 }),
+        (Remedy::Toggle, Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 }),
         (Remedy::Toggle, Step::Verifying),
         (only, deleting()),
         (then, deleting()),

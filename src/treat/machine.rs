@@ -48,6 +48,17 @@ pub struct View<'a> {
     pub stale_proof: bool,
     /// What the manager's build does after a refused start.
     pub generation: Generation,
+    /// Whether people let what has not been sent be sent.
+    pub leave: Leave,
+}
+
+/// Whether what a treatment has not sent yet may be sent. What undoes needs no leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Nobody objects.
+    Granted,
+    /// A person has paused healing since the treatment was decided.
+    Paused,
 }
 
 /// What happened.
@@ -141,7 +152,7 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
         Step::Disabling { seen, sent } => toggle::disabling(treatment, seen, *sent, input, now),
         Step::DisableUnknown { seen, sent } => toggle::disable_unknown(treatment, seen, *sent, input, now),
         Step::Disabled { ours, again_until } => toggle::disabled(treatment, (ours, *again_until), &input, now, policy),
-        Step::Enabling { ours, attempts, not_before } => {
+        Step::Enabling { ours, since: _, attempts, not_before } => {
             toggle::enabling(treatment, (ours, *attempts, *not_before), input, now)
         }
         Step::Deleting { session, attempts, not_before } => {
@@ -225,6 +236,9 @@ pub(super) const fn failure(error: &WriteError) -> &ProbeFailure {
 pub(super) fn other_run(treatment: &Treatment, view: &View<'_>) -> bool {
     matches!((treatment.incarnation, view.incarnation), (Some(then), Some(current)) if !then.is_same_run(current))
 }
+
+/// Why a treatment that has sent nothing yet ends.
+pub(super) const PAUSED: &str = "healing was paused before anything was sent";
 
 /// Whether the manager answers.
 pub(super) const fn answers(view: &View<'_>) -> bool {

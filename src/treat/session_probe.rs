@@ -8,8 +8,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::machine::{
-    Answer, Effect, Input, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due, next_undo,
-    other_run, stay,
+    Answer, Effect, Input, Leave, PAUSED, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due,
+    next_undo, other_run, stay,
 };
 use super::ports::{OpenAnswer, WriteError};
 use crate::model::{Diagnosis, Enablement, Outcome, Owner, SessionId, Step, Treatment, Wall, WorkerState};
@@ -21,10 +21,12 @@ const LOST: &str = "whether the session probe opened a session is not known; if 
 pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, now: Wall) -> Transition {
     match input {
         Input::Sweep(view) => {
-            if is_still_suspect(treatment, &view) {
-                ask(treatment, Effect::OpenSession { owner: owner.clone() })
-            } else {
+            if !is_still_suspect(treatment, &view) {
                 close(treatment, Outcome::Yielded, now, "the set is not as it was; nothing was sent")
+            } else if view.leave == Leave::Paused {
+                close(treatment, Outcome::Yielded, now, PAUSED)
+            } else {
+                ask(treatment, Effect::OpenSession { owner: owner.clone() })
             }
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Opened(session)))) => {
@@ -112,6 +114,14 @@ mod tests {
 
     fn delete_own() -> Effect {
         Effect::DeleteOwnSession { session: session() }
+    }
+
+    #[test]
+    fn a_pause_ends_a_probe_that_has_not_asked_and_no_session_stays_open_for_it() {
+        let mut table = opening();
+        assert_eq!(table.sees(&Seen::ill().paused()), None);
+        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Yielded), PAUSED));
+        assert_eq!(opened().sees(&Seen::ill().paused()), Some(delete_own()));
     }
 
     #[test]

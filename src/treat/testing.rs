@@ -1,6 +1,6 @@
 //! One treatment of set 1 on a table: what a pass sees, what an answer says, and what the machine then does.
 
-use super::machine::{self, Answer, Effect, Input, SetView, View};
+use super::machine::{self, Answer, Effect, Input, Leave, SetView, View};
 use super::ports::WriteError;
 use crate::decide::policy::Policy;
 use crate::decide::testing::{finding, open, scale_set};
@@ -80,6 +80,7 @@ pub(crate) struct Seen {
     list: List,
     pub(crate) finding: Finding,
     pub(crate) stale: bool,
+    pub(crate) leave: Leave,
 }
 
 impl Seen {
@@ -90,6 +91,7 @@ impl Seen {
             list: List::Has(enabled("seen")),
             finding: finding(1, Diagnosis::ConflictAbandoned, Confidence::Proof),
             stale: true,
+            leave: Leave::Granted,
         }
     }
     pub(crate) fn with(mut self, set: ScaleSet) -> Self {
@@ -115,6 +117,10 @@ impl Seen {
     }
     pub(crate) fn run(mut self, run: Incarnation) -> Self {
         self.run = Some(run);
+        self
+    }
+    pub(crate) fn paused(mut self) -> Self {
+        self.leave = Leave::Paused;
         self
     }
     pub(crate) fn fresh(mut self) -> Self {
@@ -146,6 +152,7 @@ impl Seen {
             endpoint: None,
             stale_proof: self.stale,
             generation: Generation::GivesUp,
+            leave: self.leave,
         }
     }
 }

@@ -9,14 +9,14 @@
 //! write a no-op (`reference/garm-api.md` §6.4) whose answer shows *their* change. So the set is read right before the
 //! disable, which leaves one round trip for it; the answer's date is not used, because a manager whose clock is a few
 //! seconds off would make every disable of ours look like theirs, and leave the set disabled. A disable that was lost
-//! on the way may still take effect late: only after [`LATE`] is it taken for lost. One that took effect and was not
-//! answered may come a second time (a proxy asks again): only after [`LATE`] is the set enabled. A list that does not
+//! on the way may still take effect late: only after [`LATE`](Treatment::LATE) is it taken for lost. One that took effect and was not
+//! answered may come a second time (a proxy asks again): only after that is the set enabled. A list that does not
 //! show the set proves nothing: before a set that we disabled is let go, it is asked for by its id.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::machine::{
-    Answer, Effect, Input, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due, next_undo, note,
-    other_run, stay,
+    Answer, Effect, Input, Leave, PAUSED, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due,
+    next_undo, note, other_run, stay,
 };
 use super::ports::WriteError;
 use crate::decide::policy::Policy;
@@ -25,12 +25,10 @@ use crate::model::{
     WorkerState,
 };
 
-/// A disable that took effect did so within this after it was sent. A login and the write itself are given up well
-/// before (`garm::api`), and the manager stops when we hang up, but not in the middle of its own write.
-pub const LATE: Span = Span::secs(30);
-
 /// The two clocks, ours and the manager's, differ by less than this.
 pub const SKEW: Span = Span::secs(2);
+
+const LATE: Span = Treatment::LATE;
 
 const NEVER: &str = "the disable had no effect and is taken for lost; should nobody else disable the set and it is disabled, it was this";
 const GONE: &str = "the scale set was removed from the manager meanwhile";
@@ -104,6 +102,9 @@ fn before_disable(treatment: &Treatment, seen: &Revision, view: &View<'_>, now: 
     if view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening) {
         return close(treatment, Outcome::SelfRecovered, now, "it listens again; nothing was sent");
     }
+    if view.leave == Leave::Paused {
+        return close(treatment, Outcome::Yielded, now, PAUSED);
+    }
     ask(treatment, Effect::ReadSet)
 }
 
@@ -162,11 +163,11 @@ pub(super) fn disabled(
     now: Wall,
     policy: &Policy,
 ) -> Transition {
-    let since = again_until.map_or(treatment.step_at, |until| until.minus(LATE));
+    let since = treatment.disabled_since().unwrap_or(treatment.step_at);
     let is_overdue = is_overdue(since, now, policy);
     let is_last_word = is_overdue || again_until.is_none_or(|until| now >= until);
     let enable = |note: &str| {
-        let step = Step::Enabling { ours: ours.clone(), attempts: 0, not_before: now };
+        let step = Step::Enabling { ours: ours.clone(), since: Some(since), attempts: 0, not_before: now };
         go(treatment, step, now, note).then(Effect::ReadSet)
     };
     match input {
@@ -220,10 +221,12 @@ pub(super) fn enabling(
     input: Input<'_>,
     now: Wall,
 ) -> Transition {
+    let since = treatment.disabled_since();
     // What came back is kept for people: nobody else can enable the set while they do not know.
     let again = |attempts: u32, retry_at: Option<Wall>, note: String, refusal: String| {
         let not_before = next_undo(attempts, retry_at, now);
-        let mut next = go(treatment, Step::Enabling { ours: ours.clone(), attempts, not_before }, now, note);
+        let step = Step::Enabling { ours: ours.clone(), since, attempts, not_before };
+        let mut next = go(treatment, step, now, note);
         next.treatment.refusal = Some(refusal);
         next
     };
@@ -237,7 +240,8 @@ pub(super) fn enabling(
         },
         Input::Shutdown | Input::Recover => ask(treatment, Effect::ReadSet),
         Input::Answer(Answer::Read(Ok(Some(set)))) => over(treatment, ours, &set, now).unwrap_or_else(|| {
-            let step = Step::Enabling { ours: ours.clone(), attempts: attempts.saturating_add(1), not_before };
+            let attempts = attempts.saturating_add(1);
+            let step = Step::Enabling { ours: ours.clone(), since, attempts, not_before };
             go(treatment, step, now, "enabling").then(Effect::Enable)
         }),
         Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Yielded, now, GONE),
@@ -331,7 +335,7 @@ mod tests {
     }
 
     fn enabling() -> Table {
-        Table::of(Step::Enabling { ours: rev("ours"), attempts: 0, not_before: T0 })
+        Table::of(Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 })
     }
 
     fn ours() -> ScaleSet {
@@ -352,8 +356,13 @@ mod tests {
         assert_eq!(table.at(2).sees(&sees_ours()), None, "no sign of the new worker yet");
         assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3))), Some(Effect::ReadSet));
         assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.treatment.disabled_since(), Some(T0), "however often the enable is tried");
+        assert_eq!(table.at(5).hears(Answer::Enabled(Err(refused()))), None);
+        assert_eq!(table.treatment.disabled_since(), Some(T0));
+        table.at(6).sees(&sees_ours());
+        table.reads(ours());
         assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
-        assert_eq!(table.label(), "verifying");
+        assert_eq!((table.label(), table.treatment.disabled_since()), ("verifying", None));
     }
 
     #[test]
@@ -393,6 +402,24 @@ mod tests {
             assert_eq!(table.sees(&seen), None, "{seen:?}");
             assert_eq!(table.outcome(), Some(outcome), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_pause_ends_what_has_not_been_sent_and_hinders_no_enable() {
+        let mut table = disabling();
+        assert_eq!(table.sees(&Seen::ill()), Some(Effect::ReadSet));
+        table.hears(Answer::Read(Err(failing(FailureKind::Server))));
+        assert_eq!(table.at(2).sees(&Seen::ill().paused()), None);
+        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Yielded), PAUSED));
+
+        assert_eq!(
+            sent().sees(&Seen::ill().paused()),
+            Some(Effect::ReadSet),
+            "it may have been sent: what came of it?"
+        );
+        let mut table = disabled();
+        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3)).paused()), Some(Effect::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Effect::Enable));
     }
 
     #[test]
@@ -596,7 +623,7 @@ mod tests {
         let mut table = disabled();
         table.at = T0.minus(Span::hours(1));
         assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
-        table.treatment.step = Step::Enabling { ours: rev("ours"), attempts: 3, not_before: T0 };
+        table.treatment.step = Step::Enabling { ours: rev("ours"), since: None, attempts: 3, not_before: T0 };
         assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
     }
 
@@ -731,7 +758,8 @@ mod tests {
         assert_eq!(table.reads(ours()), Some(Effect::Enable));
         for input in [Table::ends, Table::recovers] {
             let mut table = enabling();
-            table.treatment.step = Step::Enabling { ours: rev("ours"), attempts: 5, not_before: after(30) };
+            table.treatment.step =
+                Step::Enabling { ours: rev("ours"), since: None, attempts: 5, not_before: after(30) };
             assert_eq!(input(&mut table), Some(Effect::ReadSet), "whatever the wait");
             assert_eq!(table.reads(ours()), Some(Effect::Enable));
         }

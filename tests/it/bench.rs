@@ -14,11 +14,11 @@ use scaleset_medic::lab::github::Route;
 use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
 use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
-use scaleset_medic::model::{Diagnosis, Outcome, ScaleSetId, Span, Treatment, Wall};
+use scaleset_medic::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
 use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
 use scaleset_medic::run::engine::Engine;
 use scaleset_medic::run::lease::Lease;
-use scaleset_medic::store::{HistoryFilter, Store};
+use scaleset_medic::store::{HistoryFilter, NewPause, Store};
 use std::fmt::Write as _;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -134,7 +134,7 @@ impl Bench {
         Self::with_store(given, |dir| Store::open(dir).unwrap()).await
     }
 
-    async fn with_store(given: &Given, open: impl FnOnce(&std::path::Path) -> Store) -> Self {
+    pub(crate) async fn with_store(given: &Given, open: impl FnOnce(&std::path::Path) -> Store) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
         let mut world = World::new(&given.fleet, START);
         world.start(0, START);
@@ -168,6 +168,14 @@ impl Bench {
     pub(crate) fn damage(&self, sql: &str) {
         let file = rusqlite::Connection::open(self.store.path()).unwrap();
         assert_eq!(file.execute(sql, []).unwrap(), 1, "{sql}");
+    }
+
+    /// A person pauses healing.
+    pub(crate) fn pause(&self, scope: PauseScope, span: Span) {
+        let created = self.clock.now().wall;
+        let (reason, author) = ("upgrade".to_owned(), "alice".to_owned());
+        let pause = NewPause { scope, reason, author, created, expires: Some(created.plus(span)) };
+        self.store.add_pause(pause).unwrap();
     }
 
     /// The medic dies and is started again, with its store.

@@ -154,7 +154,7 @@ fn a_treatment_brings_nothing_back_before_its_enable_nor_from_the_run_before() {
     assert!(!is_brought_back(|manager| {
         manager.opens();
         let ours = manager.set(1).revision.clone();
-        manager.treatments[0].step = Step::Enabling { ours, attempts: 1, not_before: manager.now };
+        manager.treatments[0].step = Step::Enabling { ours, since: None, attempts: 1, not_before: manager.now };
     }));
     assert!(!is_brought_back(|manager| {
         manager.opens();
@@ -311,8 +311,13 @@ fn a_set_that_changed_by_itself_lately_is_thought_to_listen_and_one_that_we_chan
         manager.change(2);
         manager.look();
         let ours = manager.set(1).revision.clone();
-        let waits =
-            |set| treatment(set, manager.now, Step::Enabling { ours: ours.clone(), attempts: 0, not_before: START });
+        let waits = |set| {
+            treatment(
+                set,
+                manager.now,
+                Step::Enabling { ours: ours.clone(), since: None, attempts: 0, not_before: START },
+            )
+        };
         manager.treatments.extend(treated.map(waits));
         manager
     };

@@ -306,7 +306,8 @@ fn store(config: &Config, now: Wall) -> Result<StoreFacts, StoreError> {
 fn left_disabled(config: &Config, now: Wall) -> Option<Vec<(ManagerName, Treatment)>> {
     let store = Store::open_read_only(&config.run.state_dir).ok()??;
     let is_left = |row: &Treatment| {
-        row.may_have_disabled() && (row.refusal.is_some() || now.since(row.opened) >= config.policy.disabled_limit)
+        let is_over = |since| now.since(since) >= config.policy.disabled_limit;
+        row.disabled_since().is_some_and(|since| row.refusal.is_some() || is_over(since))
     };
     let rows = config.managers.iter().flat_map(|table| {
         let open = store.for_manager(&table.name).unfinished().unwrap_or_default();

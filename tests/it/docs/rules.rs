@@ -278,6 +278,7 @@ fn keys(guard: Guard) -> &'static [&'static Key] {
         Guard::Breaker => &[&key::BREAKER_AFTER, &key::BREAKER_HALF_OPEN_AFTER],
         Guard::BlastRadius => &[&key::STALE_SESSION_LIMIT],
         Guard::Quota => &[&key::QUOTA_RESERVE],
+        Guard::LeftDisabled => &[&key::DISABLED_LIMIT],
         Guard::Canary
         | Guard::Frozen
         | Guard::Paused
@@ -349,7 +350,13 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         ordered: None,
     };
     let bad = || Step::Closed { outcome: Outcome::Unverified, why: String::new() };
-    let history = [row(1, SET, bad()), row(2, SET, bad()), row(3, other, Step::Verifying)];
+    let left = Step::Enabling {
+        ours: Revision::new("ours"),
+        since: Some(NOW.minus(Span::mins(3))),
+        attempts: 5,
+        not_before: NOW,
+    };
+    let history = [row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)];
     let others = self::finding(settling, Diagnosis::Settling, Confidence::Weak);
     let owner = Owner::of_garm("c");
     let order = Order { id: OrderId(1), set: SET, what: Ordered::Heal, author: "you".to_owned(), created: NOW };

@@ -10,7 +10,7 @@ use scaleset_medic::model::{
     Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, ProbeFailure, Remedy, ScaleSet,
     ScaleSetId, SessionId, SetDecision, Span, Step, Treatment, TreatmentId,
 };
-use scaleset_medic::treat::machine::{self, Answer, Effect, Input, SetView, Transition, View};
+use scaleset_medic::treat::machine::{self, Answer, Effect, Input, Leave, SetView, Transition, View};
 use scaleset_medic::treat::ports::{OpenAnswer, WriteError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -34,7 +34,7 @@ impl Hash for Row {
             Step::Disabling { seen, sent } => (seen, sent).hash(state),
             Step::DisableUnknown { seen, sent } => (seen, sent).hash(state),
             Step::Disabled { ours, again_until } => (ours, again_until).hash(state),
-            Step::Enabling { ours, attempts, not_before } => (ours, attempts, not_before).hash(state),
+            Step::Enabling { ours, since, attempts, not_before } => (ours, since, attempts, not_before).hash(state),
             Step::ProbeOpening { owner } => owner.hash(state),
             Step::Verifying | Step::Closed { .. } => {}
         }
@@ -258,6 +258,7 @@ impl Desk<'_> {
             endpoint: None,
             stale_proof,
             generation: self.world.scenario.generation(),
+            leave: Leave::Granted,
         }
     }
 
