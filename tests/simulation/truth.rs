@@ -16,6 +16,8 @@ const OURS_LIMIT: Span = Span::secs(30);
 const JUST_BEGUN: Span = Span::secs(30);
 /// How late a disable may take effect, and the clocks' difference.
 const LATE: Span = Span::secs(32);
+/// From a pass's look at the pauses to its disable, with a last look in between that is slow to answer.
+const LOOK: Span = Span::secs(20);
 /// Treatments that may be under way at once: the policy's default.
 const IN_FLIGHT: usize = 10;
 
@@ -132,6 +134,13 @@ impl Truth {
             let covers = |scope: &PauseScope| scope.covers(&ManagerName::new("garm"), row.set);
             if self.pauses.iter().any(|(scope, from, to)| covers(scope) && *from < row.opened && row.opened < *to) {
                 wrong.push(("pause", format!("a treatment of set {} began, and people had paused it", row.set)));
+            }
+            let sent = if let Step::Disabling { sent, .. } = row.step { sent } else { None };
+            let paused = |(scope, from, to): &(_, Wall, Wall)| {
+                covers(scope) && sent.is_some_and(|sent| from.plus(LOOK) < sent && sent < *to)
+            };
+            if self.pauses.iter().any(paused) {
+                wrong.push(("pause", format!("set {} was disabled, and people had paused it", row.set)));
             }
         }
         let in_flight = self.journal.iter().filter(|row| row.in_flight()).count();
