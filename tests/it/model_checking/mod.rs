@@ -45,7 +45,7 @@ fn one_set_and_one_medic() {
 
 #[test]
 fn two_sets_and_one_medic() {
-    explore("two sets, one medic, 1 mishap", System::of(2, 1, 1, 8));
+    explore("two sets, one medic, 2 mishaps", System::of(2, 1, 2, 8));
 }
 
 #[test]
@@ -75,6 +75,12 @@ fn ramp() -> System {
 fn one_set_and_two_medics() {
     let scenarios = vec![Scenario::AbandonedKnown, Scenario::Suspect];
     explore("one set, two medics, 2 mishaps", System { scenarios, ..System::of(1, 2, 2, 6) });
+}
+
+#[test]
+fn two_sets_and_two_medics() {
+    let scenarios = vec![Scenario::AbandonedKnown, Scenario::Suspect];
+    explore("two sets, two medics, 2 mishaps", System { scenarios, ..System::of(2, 2, 2, 4) });
 }
 
 #[test]
