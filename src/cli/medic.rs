@@ -117,7 +117,7 @@ fn tell_orphans(store: &Store, watched: &[ManagerName]) {
     for (manager, intent) in orphans {
         tracing::error!(
             %manager, scale_set = %intent.set, name = %intent.name, step = intent.step.label(), since = %intent.step_at,
-            "a treatment of a manager that the configuration no longer names is unfinished, and nobody finishes it: name              the manager again, or see for yourself that the scale set is enabled"
+            "a treatment of a manager that the configuration no longer names is unfinished, and nobody finishes it: name the manager again, or see for yourself that the scale set is enabled"
         );
     }
 }

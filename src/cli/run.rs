@@ -5,7 +5,7 @@ use super::args::RunArgs;
 use super::medic::Signals;
 use super::{Failure, medic};
 use crate::config::describe::unencrypted;
-use crate::config::{Checked, Config};
+use crate::config::{Checked, Config, ManagerConfig};
 use crate::exit::ExitCode;
 use crate::export::server::Board;
 use crate::garm::log::source::Reading;
@@ -14,7 +14,7 @@ use crate::model::Span;
 use crate::run::assemble::{Shared, connections, engines, real_carrier};
 use crate::run::engine::Engine;
 use crate::run::reader::Reader;
-use crate::run::service::{Publisher, run as serve};
+use crate::run::service::{Ending, Publisher, run as serve};
 use crate::store::LeaseState;
 use crate::telemetry;
 use anyhow::Context as _;
@@ -36,6 +36,22 @@ pub(super) type Reread = Arc<dyn Fn() -> Result<Checked, Failure> + Send + Sync>
 enum End {
     Signal(ExitCode),
     Changed(Box<Given>),
+}
+
+impl End {
+    /// What becomes of the intents of the managers of a configuration: where the next one watches the same manager with
+    /// the same store, its round goes on with them, and a set that we disabled is not enabled before its worker is ready.
+    fn ending(&self, before: &Config) -> Ending {
+        match self {
+            Self::Changed(given) if given.config.run.state_dir == before.run.state_dir => {
+                let same = |manager: &&ManagerConfig| {
+                    given.config.managers.iter().any(|next| (&next.name, &next.url) == (&manager.name, &manager.url))
+                };
+                Ending::HandedOver(before.managers.iter().filter(same).map(|manager| manager.name.clone()).collect())
+            }
+            Self::Changed(_) | Self::Signal(_) => Ending::Settled,
+        }
+    }
 }
 
 /// A configuration with what its CA files hold: either may change.
@@ -200,7 +216,9 @@ async fn watch(
             }
             changed = changed(&given, unusable, &shared, reread) => End::Changed(changed),
         };
+        let ending = end.ending(config);
         let _ = told.send(end);
+        ending
     };
     let (lease, limit) = (Arc::clone(&shared.lease), config.run.shutdown_limit);
     serve(engines, publisher, lease, Some(listener), limit, shutdown).await.map_err(Failure::internal)?;

@@ -8,7 +8,7 @@ use crate::export::metrics::Metrics;
 use crate::export::server::{self, Board, Shown};
 use crate::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use crate::model::{ManagerName, Span, Treatment};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
@@ -71,7 +71,32 @@ impl Publisher {
     }
 }
 
-/// Watches until `shutdown` resolves, then settles open intents and returns.
+/// What becomes of the open intents when a service ends.
+#[derive(Debug, Clone, Default)]
+pub enum Ending {
+    /// They are settled: sets that we disabled are enabled, whether their workers are ready or not.
+    #[default]
+    Settled,
+    /// Those of these managers stay as they are: in a moment another service goes on with the same store.
+    HandedOver(BTreeSet<ManagerName>),
+}
+
+impl From<()> for Ending {
+    fn from((): ()) -> Self {
+        Self::default()
+    }
+}
+
+impl Ending {
+    fn settles(&self, manager: &ManagerName) -> bool {
+        match self {
+            Self::Settled => true,
+            Self::HandedOver(managers) => !managers.contains(manager),
+        }
+    }
+}
+
+/// Watches until `shutdown` resolves, then settles open intents, or hands them over, and returns.
 ///
 /// # Errors
 /// When a manager's task died.
@@ -81,9 +106,9 @@ pub async fn run(
     lease: Arc<Lease>,
     listener: Option<TcpListener>,
     limit: Span,
-    shutdown: impl Future<Output = ()> + Send,
+    shutdown: impl Future<Output = impl Into<Ending>> + Send,
 ) -> Result<(), ServiceError> {
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(None::<Arc<Ending>>);
     let mut tasks = JoinSet::new();
     publisher.metrics.watched(&publisher.order, publisher.interval);
     let server = listener.map(|listener| {
@@ -95,7 +120,7 @@ pub async fn run(
         let mut stopped = stopped.clone();
         tokio::spawn(async move {
             let until = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
+                let _ = stopped.wait_for(Option::is_some).await;
             };
             server::serve(listener, shown, until).await;
         })
@@ -104,15 +129,15 @@ pub async fn run(
         let publisher = Arc::clone(&publisher);
         tasks.spawn(watch_manager(engine, publisher, limit, stopped.clone()));
     }
-    let died = tokio::select! {
+    let (ending, died) = tokio::select! {
         biased;
-        () = shutdown => None,
-        ended = tasks.join_next() => Some(match ended {
+        ending = shutdown => (ending.into(), None),
+        ended = tasks.join_next() => (Ending::Settled, Some(match ended {
             Some(Err(error)) => error.to_string(),
             Some(Ok(())) | None => "it returned".to_owned(),
-        }),
+        })),
     };
-    let _ = stop.send(true);
+    let _ = stop.send(Some(Arc::new(ending)));
     while tasks.join_next().await.is_some() {}
     if let Some(server) = server {
         let _ = server.await;
@@ -121,7 +146,12 @@ pub async fn run(
     died.map_or(Ok(()), |why| Err(ServiceError::TaskDied(why)))
 }
 
-async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Span, mut stopped: watch::Receiver<bool>) {
+async fn watch_manager(
+    mut engine: Engine,
+    publisher: Arc<Publisher>,
+    limit: Span,
+    mut stopped: watch::Receiver<Option<Arc<Ending>>>,
+) {
     let clock = Arc::clone(&publisher.clock);
     let wake = engine.wake();
     let mut background = JoinSet::new();
@@ -131,7 +161,7 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
     loop {
         let mut stop = stopped.clone();
         let stopping = async {
-            let _ = stop.wait_for(|stop| *stop).await;
+            let _ = stop.wait_for(Option::is_some).await;
             clock.sleep(LAST_PASS).await;
         };
         tokio::select! {
@@ -140,7 +170,7 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
             () = stopping => {}
         }
         while background.try_join_next().is_some() {}
-        if *stopped.borrow() {
+        if stopped.borrow().is_some() {
             break;
         }
         let pause = engine.pause();
@@ -151,10 +181,13 @@ async fn watch_manager(mut engine: Engine, publisher: Arc<Publisher>, limit: Spa
                 wake.notified().await;
                 clock.sleep(BREATH).await;
             } => {}
-            _ = stopped.wait_for(|stop| *stop) => break,
+            _ = stopped.wait_for(Option::is_some) => break,
         }
     }
-    settle(&mut engine, clock.as_ref(), limit.minus(LAST_PASS)).await;
+    let ending = stopped.borrow().clone();
+    if ending.is_none_or(|ending| ending.settles(engine.name())) {
+        settle(&mut engine, clock.as_ref(), limit.minus(LAST_PASS)).await;
+    }
 }
 
 /// Settles open intents within `limit`; what stays open is in the journal, and the next start settles it first. Returns

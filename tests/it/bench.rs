@@ -5,6 +5,7 @@ use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
 use scaleset_medic::export::metrics::Metrics;
+use scaleset_medic::export::server::Board;
 use scaleset_medic::garm::log::source::Reading;
 use scaleset_medic::http::Transport;
 use scaleset_medic::lab::backend::DoorId;
@@ -18,9 +19,10 @@ use scaleset_medic::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span, Tr
 use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
 use scaleset_medic::run::engine::Engine;
 use scaleset_medic::run::lease::Lease;
+use scaleset_medic::run::service::{self, Ending, Publisher};
 use scaleset_medic::store::{HistoryFilter, NewPause, Store};
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 
 pub(crate) const START: Wall = Wall(1_764_000_000_000);
@@ -176,6 +178,31 @@ impl Bench {
         let (reason, author) = ("upgrade".to_owned(), "alice".to_owned());
         let pause = NewPause { scope, reason, author, created, expires: Some(created.plus(span)) };
         self.store.add_pause(pause).unwrap();
+    }
+
+    /// Watches as the process does until something is so, and then ends in such a way; another one goes on.
+    pub(crate) async fn serve_until(&mut self, so: impl Fn(&World) -> bool + Send + Sync, ending: Ending) {
+        let next = engine(&self.config, &self.hub, &self.store, &self.clock, &self.metrics);
+        let publisher = Publisher {
+            board: Arc::new(Board::default()),
+            metrics: Arc::clone(&self.metrics),
+            clock: Arc::clone(&self.clock),
+            mode: "heal",
+            interval: self.config.run.interval,
+            order: vec![next.name().clone()],
+            latest: Mutex::default(),
+        };
+        let (hub, clock) = (&self.hub, &self.clock);
+        let told = async {
+            while !hub.with(|world, _| so(world)) {
+                clock.sleep(Span::millis(100)).await;
+            }
+            ending
+        };
+        let lease = Arc::new(Lease::new(self.store.clone(), "bench".to_owned(), Arc::clone(&self.clock)));
+        let engines = vec![std::mem::replace(&mut self.engine, next)];
+        let limit = self.config.run.shutdown_limit;
+        service::run(engines, Arc::new(publisher), lease, None, limit, told).await.unwrap();
     }
 
     /// The medic dies and is started again, with its store.

@@ -6,6 +6,7 @@ use scaleset_medic::lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
 use scaleset_medic::lab::hub::Hub;
 use scaleset_medic::lab::world::World;
 use scaleset_medic::model::{Diagnosis, OrderAnswer, Ordered, Outcome, PauseScope, ScaleSetId, SessionId, Span};
+use scaleset_medic::run::service::Ending;
 use scaleset_medic::store::Store;
 use scaleset_medic::store::gate::Gate;
 use std::path::Path;
@@ -150,6 +151,22 @@ async fn a_medic_that_dies_in_the_middle_leaves_no_set_disabled() {
     }
     bench.run_until(Span::mins(10), |world| world.listening(0) == (3, 3)).await;
     assert_eq!(bench.listening(), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_medic_that_hands_over_leaves_a_toggle_as_it_is_and_one_that_ends_enables_at_once() {
+    for (hands_over, enabled) in [(true, 2), (false, 3)] {
+        let mut bench = Bench::new(&Given::of(Generation::PreFix, 3)).await;
+        bench.run(Span::mins(1)).await;
+        bench.crash_and_restart(Span::secs(1)).await;
+        let same = [bench.engine.name().clone()].into_iter().collect();
+        let ending = if hands_over { Ending::HandedOver(same) } else { Ending::Settled };
+        bench.serve_until(|world| world.listening(0).1 < 3, ending).await;
+        assert_eq!(bench.listening(), (0, enabled));
+        bench.run(Span::mins(10)).await;
+        assert_eq!(bench.listening(), (3, 3));
+        assert_eq!(bench.writes(), 6, "each set once");
+    }
 }
 
 /// Stuck, and the first set is disabled by us; the others wait for it.
