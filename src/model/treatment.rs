@@ -232,9 +232,8 @@ impl Treatment {
             Step::Disabling { sent, .. } => *sent,
             Step::DisableUnknown { sent, .. } => Some(*sent),
             Step::Disabled { again_until: Some(until), .. } => Some(until.minus(Self::LATE)),
-            Step::Disabled { again_until: None, .. } => Some(self.step_at),
             Step::Enabling { since: Some(since), .. } => Some(*since),
-            Step::Enabling { since: None, .. } => Some(self.step_at),
+            Step::Disabled { again_until: None, .. } | Step::Enabling { since: None, .. } => Some(self.step_at),
             Step::Deleting { .. }
             | Step::Verifying
             | Step::ProbeOpening { .. }
