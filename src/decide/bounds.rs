@@ -2,7 +2,8 @@
 //! at run time that it is kept.
 //!
 //! The check ([`held`]) shares no rule with the guards: it counts the journal's rows anew and knows nothing of causes,
-//! canaries and causes. It holds only what a fault in the guards let through. What a person orders is not counted.
+//! canaries and causes. It holds only what a fault in the guards let through. What a person orders is not counted. Only
+//! [`left_disabled`] holds without a fault of ours, and for orders too: the manager may refuse an enable.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
 use super::policy::Policy;
@@ -137,7 +138,12 @@ impl std::fmt::Display for Bounds {
             "At most {} treatments at once{more}, one before the first has shown life, and {} heals in an hour.",
             self.in_flight, self.heals_per_hour
         )?;
-        write!(f, "A set is disabled by us for at most {} while the manager answers.", self.disabled_for)
+        write!(
+            f,
+            "A set is disabled by us for at most {} while the manager answers; if it refuses the enable for longer, no \
+             other set is disabled.",
+            self.disabled_for
+        )
     }
 }
 
@@ -220,7 +226,8 @@ mod tests {
              At most 1440 session probes of one set in a day.\n\
              At most 10 treatments at once (or 5.0 % of the sets, where that is more), one before the first has shown \
              life, and 1000 heals in an hour.\n\
-             A set is disabled by us for at most 2 min while the manager answers."
+             A set is disabled by us for at most 2 min while the manager answers; if it refuses the enable for longer, \
+             no other set is disabled."
         );
     }
 
