@@ -7,7 +7,8 @@
 //!
 //! Edge cases: a garbage, truncated or newer file is an error that says so, never a panic and never an empty store;
 //! a file system without shared memory falls back to a rollback journal of the same durability; two processes
-//! (sidecar and cron job) may open one file, each call waits at most [`BUSY_TIMEOUT`] for the other.
+//! (sidecar and cron job) may open one file, each call waits at most [`BUSY_TIMEOUT`] for the other, and
+//! after one that waited in vain hardly at all.
 //!
 //! All rows but the lease and the pauses belong to one manager: see [`ManagerStore`].
 
@@ -39,7 +40,7 @@ pub use version::Version;
 use crate::model::{ManagerName, Span, Wall};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +48,8 @@ use std::time::Duration;
 pub const FILE_NAME: &str = "medic.db";
 /// How long a call waits for another process that holds the file.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same once a call has waited in vain, until one succeeds: all managers and the HTTP server wait with it.
+const BUSY_AGAIN_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// How long closed treatments are kept.
 const JOURNAL_AGE: Span = Span::hours(30 * 24);
@@ -84,6 +87,8 @@ struct Inner {
     writes: AtomicU64,
     /// What the connection was told last of how durable writes are; only changed by who has its lock.
     durability: Mutex<Option<Durability>>,
+    /// The last write has waited for another process in vain.
+    in_vain: AtomicBool,
     #[cfg(feature = "lab")]
     gate: Option<Arc<dyn gate::Gate>>,
 }
@@ -97,6 +102,7 @@ impl Inner {
             life: Mutex::new(None),
             writes: AtomicU64::new(0),
             durability: Mutex::new(None),
+            in_vain: AtomicBool::new(false),
             #[cfg(feature = "lab")]
             gate: None,
         }
@@ -216,6 +222,7 @@ impl Store {
             return Err(sql::Failure::new(StoreErrorKind::DiskFull, "the lab's disk is full").at(self.path(), what));
         }
         let done = run(&mut connection).map_err(|failure| failure.at(self.path(), what));
+        self.note_wait(&connection, done.as_ref().err());
         #[cfg(feature = "lab")]
         if let Some(gate) = &self.inner.gate {
             gate.after(what);
@@ -225,6 +232,17 @@ impl Store {
 }
 
 impl Store {
+    /// Who has waited in vain does not wait for so long again.
+    fn note_wait(&self, connection: &Connection, error: Option<&StoreError>) {
+        let in_vain = error.is_some_and(|error| error.kind == StoreErrorKind::Busy);
+        if self.inner.in_vain.swap(in_vain, Ordering::AcqRel) != in_vain {
+            let wait = if in_vain { BUSY_AGAIN_TIMEOUT } else { BUSY_TIMEOUT };
+            if let Err(error) = connection.busy_timeout(wait) {
+                tracing::warn!(%error, "the store's patience with other processes cannot be set");
+            }
+        }
+    }
+
     /// Tells `SQLite` how durable the next write is, if it was not told so last. What it was told stays in force
     /// whatever becomes of the write; when the telling itself fails, it is told anew.
     fn set_durability(&self, connection: &Connection, durability: Durability) -> Result<(), sql::Failure> {

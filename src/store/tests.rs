@@ -226,8 +226,11 @@ fn a_file_held_by_another_process_is_a_bounded_wait_and_a_reason() {
     two.store.lock().busy_timeout(Duration::ZERO).unwrap();
     let error = two.append(Wall(1), "x", None, &serde_json::Value::Null).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Busy);
+    let patience = || two.store.lock().query_row("PRAGMA busy_timeout", [], |row| row.get::<_, u32>(0)).unwrap();
+    assert_eq!(patience(), 20, "not for every call of every manager again");
     one.store.lock().execute_batch("ROLLBACK").unwrap();
     two.append(Wall(1), "x", None, &serde_json::Value::Null).unwrap();
+    assert_eq!(patience(), 2000);
 }
 
 #[test]
