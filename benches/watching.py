@@ -191,6 +191,8 @@ def main():
     parser.add_argument("--sets", type=int, nargs="+", default=[4, 50, 500, 10000])
     parser.add_argument("--watchers", nargs="+", default=["medic", "blackbox", "monit"])
     args = parser.parse_args()
+    if args.seconds <= 0 or args.seconds % INTERVAL:
+        parser.error(f"--seconds: whole sweeps only, a multiple of {INTERVAL}")
     watchers = {"medic": medic, "blackbox": blackbox, "monit": monit}
     print(f"{args.seconds} s each at an interval of {INTERVAL} s, extrapolated to an hour\n")
     print("| sets | watcher | CPU s/h | RSS MiB | requests/sweep | of wanted | sent/sweep | received/sweep | cores busy |")
