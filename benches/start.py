@@ -4,8 +4,8 @@
     python3 benches/start.py --medic target/release/scaleset-medic --servers target/release/examples/lab_servers
 """
 
-import argparse, http.client, json, os, pathlib, signal, statistics, subprocess, tempfile, time
-from watching import free_port
+import argparse, http.client, os, pathlib, signal, statistics, subprocess, tempfile, time
+from watching import Servers, free_port
 
 
 def first_verdict(medic, place, url, password):
@@ -38,18 +38,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--medic", required=True)
     parser.add_argument("--servers", required=True)
-    parser.add_argument("--sets", default="4")
+    parser.add_argument("--sets", type=int, default=4)
     parser.add_argument("--starts", type=int, default=20)
     args = parser.parse_args()
-    servers = subprocess.Popen([args.servers, args.sets], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    told = json.loads(servers.stdout.readline())
-    time.sleep(3)
     times = []
-    for _ in range(args.starts):
-        with tempfile.TemporaryDirectory() as place:
-            times.append(first_verdict(args.medic, pathlib.Path(place), told["garm"], told["password"]) * 1e3)
-    servers.stdin.close()
-    servers.wait(20)
+    with Servers(args.servers, args.sets) as servers:
+        servers.wait_until_all_listen()
+        for _ in range(args.starts):
+            with tempfile.TemporaryDirectory() as place:
+                times.append(first_verdict(args.medic, pathlib.Path(place), servers.url, servers.password) * 1e3)
     print(f"{args.starts} starts, {args.sets} sets: best {min(times):.0f} ms, median {statistics.median(times):.0f} ms, "
           f"worst {max(times):.0f} ms; binary {os.path.getsize(args.medic) / 1e6:.2f} MB")
 

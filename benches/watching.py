@@ -1,75 +1,55 @@
 #!/usr/bin/env python3
 """What it costs to watch: CPU seconds and resident memory per hour, requests and bytes per sweep.
 
-Each watcher looks at the same simulated GARM (examples/lab_servers.rs, a process of its own) at a 15 s interval, through
-a proxy that counts requests and bytes: the medic; Prometheus, which scrapes GARM's /metrics and probes every scale set
-through the blackbox exporter; monit, which checks every scale set and /metrics. The run is short; CPU is taken from
-after the first sweeps to the end and extrapolated to an hour. Memory is the largest resident set seen (VmHWM).
+Each watcher looks at a simulated GARM (examples/lab_servers.rs, a process of its own) whose sets all listen, at a 15 s
+interval: the medic; Prometheus, which scrapes GARM's /metrics and probes every scale set through the blackbox exporter;
+monit, which checks every scale set and /metrics. GARM itself counts requests and bytes: nothing stands between that could
+be the bottleneck. The run is short; CPU is taken from after the first sweeps to the end and extrapolated to an hour.
+Memory is the largest resident set seen (VmHWM). A watcher that cannot keep up asks less than it should, and what it
+needed is what it needed for that; the table says how much it asked of what it wanted to, and how busy the machine was.
 
     python3 benches/watching.py --medic target/release/scaleset-medic --servers target/release/examples/lab_servers \
-        --seconds 120 --sets 4 50 500 10000 [--tools /path/with/usr/bin]
+        --seconds 60 --sets 4 50 500 10000 [--tools /path/with/usr/bin]
 """
 
-import argparse, json, os, pathlib, re, signal, socket, socketserver, subprocess, sys, tempfile, threading, time
+import argparse, json, os, pathlib, re, signal, socket, subprocess, sys, tempfile, time
 import urllib.request
 
 INTERVAL = 15
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Proxy(socketserver.ThreadingTCPServer):
-    """Counts what goes through: requests by their request lines, bytes of both directions."""
+class Servers:
+    """The simulated servers, a process of their own, which counts what goes over GARM's connections."""
 
-    allow_reuse_address, daemon_threads, request_queue_size = True, True, 1024
+    def __init__(self, binary, sets):
+        self.sets = sets
+        self.process = subprocess.Popen([binary, str(sets)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        told = json.loads(self.process.stdout.readline())
+        self.url, self.password = told["garm"], told["password"]
 
-    def __init__(self, goal):
-        self.goal, self.requests, self.sent, self.received, self.connections = goal, 0, 0, 0, 0
-        self.lock = threading.Lock()
-        super().__init__(("127.0.0.1", 0), Through)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+    def __enter__(self):
+        return self
 
-    def url(self):
-        return "http://127.0.0.1:%d" % self.server_address[1]
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(20)
+
+    def ask(self):
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def wait_until_all_listen(self, patience=300):
+        until = time.monotonic() + patience
+        while (told := self.ask())["listening"] != self.sets:
+            if time.monotonic() > until:
+                sys.exit(f"only {told['listening']} of {self.sets} sets listen after {patience} s")
+            time.sleep(0.2)
 
     def totals(self):
-        with self.lock:
-            return (self.requests, self.sent, self.received)
-
-
-REQUEST = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE) /\S* HTTP/1\.[01]\r\n")
-
-
-class Through(socketserver.BaseRequestHandler):
-    def handle(self):
-        server = self.server
-        try:
-            up = socket.create_connection(server.goal)
-        except OSError:
-            return
-        with up:
-            back = threading.Thread(target=self.copy, args=(up, self.request, False), daemon=True)
-            back.start()
-            self.copy(self.request, up, True)
-            back.join()
-
-    def copy(self, source, sink, asks):
-        server = self.server
-        try:
-            while data := source.recv(65536):
-                with server.lock:
-                    if asks:
-                        server.requests += len(REQUEST.findall(data))
-                        server.sent += len(data)
-                    else:
-                        server.received += len(data)
-                sink.sendall(data)
-        except OSError:
-            pass
-        for end in (source, sink):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        told = self.ask()
+        return told["requests"], told["received"], told["sent"]
 
 
 def cpu(pid):
@@ -84,6 +64,12 @@ def peak(pid):
     """Largest resident set, in MiB."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+
+
+def machine():
+    """Ticks of all cores: busy with whatever it is, and in all."""
+    fields = [int(n) for n in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)
 
 
 def free_port():
@@ -147,43 +133,52 @@ def monit(args, place, url, password, sets):
     return [[args.tools + "/monit", "-I", "-c", str(place / "monitrc")]]
 
 
-def measure(args, watcher, sets):
-    servers = subprocess.Popen([args.servers, str(sets)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    running = []
+def end(process):
+    process.send_signal(signal.SIGTERM)
     try:
-        told = json.loads(servers.stdout.readline())
-        host, port = told["garm"].removeprefix("http://").split(":")
-        proxy = Proxy((host, int(port)))
-        time.sleep(1)
-        with tempfile.TemporaryDirectory() as place:
-            place = pathlib.Path(place)
-            for command in watcher(args, place, proxy.url(), told["password"], sets):
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def measure(args, watcher, sets):
+    """What it needs per hour and per sweep, and what part of the machine was busy meanwhile."""
+    running = []
+    with Servers(args.servers, sets) as servers, tempfile.TemporaryDirectory() as place:
+        place = pathlib.Path(place)
+        servers.wait_until_all_listen()
+        try:
+            for command in watcher(args, place, servers.url, servers.password, sets):
                 log = open(place / f"log{len(running)}", "wb")
                 running.append(subprocess.Popen(command, stdout=log, stderr=log))
             time.sleep(INTERVAL * 2 + 2)
             pids = [one.pid for one in running]
-            for one in running:
-                if one.poll() is not None:
-                    sys.exit("it ended: " + "".join(p.read_text() for p in place.glob("log*")))
-            began, cpu0, before = time.monotonic(), [cpu(pid) for pid in pids], proxy.totals()
+            if any(one.poll() is not None for one in running):
+                sys.exit("it ended: " + "".join(p.read_text() for p in place.glob("log*")))
+            began, cpu0, before, machine0 = time.monotonic(), sum(map(cpu, pids)), servers.totals(), machine()
             time.sleep(args.seconds)
-            spent, after = time.monotonic() - began, proxy.totals()
-            used = sum(cpu(pid) for pid in pids) - sum(cpu0)
-            memory = sum(peak(pid) for pid in pids)
-            stored = sum(p.stat().st_size for p in place.rglob("*") if p.is_file() and "state" in str(p))
+            spent, after, machine1 = time.monotonic() - began, servers.totals(), machine()
+            used, memory = sum(map(cpu, pids)) - cpu0, sum(map(peak, pids))
+            servers.wait_until_all_listen(0)
+        finally:
             for one in running:
-                one.send_signal(signal.SIGTERM)
-                one.wait(20)
-        sweeps = spent / INTERVAL
-        per_sweep = [(b - a) / sweeps for a, b in zip(before, after)]
-        return used * 3600 / spent, memory, *per_sweep, stored
-    finally:
-        for one in running:
-            if one.poll() is None:
-                one.kill()
-        servers.stdin.close()
-        servers.wait(20)
-        proxy.shutdown()
+                end(one)
+    requests, sent, received = [(b - a) * INTERVAL / spent for a, b in zip(before, after)]
+    busy, ticks = [b - a for a, b in zip(machine0, machine1)]
+    return {"cpu": used * 3600 / spent, "rss": memory, "requests": requests, "sent": sent, "received": received,
+            "busy": 100 * busy / ticks}
+
+
+def verdict(sets, costs):
+    """Whether the medic needs less than each of the others."""
+    own, lines = costs["medic"], []
+    for key, name, digits in [("requests", "requests/sweep", 1), ("cpu", "CPU s/h", 2), ("rss", "RSS MiB", 1)]:
+        others = {watcher: cost[key] for watcher, cost in costs.items() if watcher != "medic"}
+        met = "met" if all(own[key] < other for other in others.values()) else "MISSED"
+        told = ", ".join(f"{watcher} {other:.{digits}f}" for watcher, other in others.items())
+        lines.append(f"- {sets} sets, {name}: {met}: medic {own[key]:.{digits}f}; {told}")
+    return lines
 
 
 def main():
@@ -193,18 +188,29 @@ def main():
     parser.add_argument("--tools", default="/usr/bin", help="where monit and the exporter are")
     parser.add_argument("--prometheus", default="/usr/bin/prometheus")
     parser.add_argument("--seconds", type=int, default=120)
-    parser.add_argument("--sets", type=int, nargs="+", default=[4, 50, 500])
+    parser.add_argument("--sets", type=int, nargs="+", default=[4, 50, 500, 10000])
     parser.add_argument("--watchers", nargs="+", default=["medic", "blackbox", "monit"])
     args = parser.parse_args()
+    if args.seconds <= 0 or args.seconds % INTERVAL:
+        parser.error(f"--seconds: whole sweeps only, a multiple of {INTERVAL}")
     watchers = {"medic": medic, "blackbox": blackbox, "monit": monit}
     print(f"{args.seconds} s each at an interval of {INTERVAL} s, extrapolated to an hour\n")
-    print("| sets | watcher | CPU s/h | RSS MiB | requests/sweep | sent/sweep | received/sweep |")
-    print("|---:|---|---:|---:|---:|---:|---:|", flush=True)
+    print("| sets | watcher | CPU s/h | RSS MiB | requests/sweep | of wanted | sent/sweep | received/sweep | cores busy |")
+    print("|---:|---|---:|---:|---:|---:|---:|---:|---:|", flush=True)
+    goals = []
     for sets in args.sets:
+        costs = {}
         for name in args.watchers:
-            used, memory, requests, sent, received, _ = measure(args, watchers[name], sets)
-            print(f"| {sets} | {name} | {used:.1f} | {memory:.1f} | {requests:.1f} | {sent / 1024:.1f} KiB | "
-                  f"{received / 1024:.1f} KiB |", flush=True)
+            costs[name] = cost = measure(args, watchers[name], sets)
+            # The medic asks as much as it needs; the others want each set and /metrics.
+            wanted = "" if name == "medic" else f"{100 * cost['requests'] / (sets + 1):.0f} %"
+            print(f"| {sets} | {name} | {cost['cpu']:.1f} | {cost['rss']:.1f} | {cost['requests']:.1f} | {wanted} | "
+                  f"{cost['sent'] / 1024:.1f} KiB | {cost['received'] / 1024:.1f} KiB | {cost['busy']:.0f} % |", flush=True)
+        if "medic" in costs and len(costs) > 1:
+            goals += verdict(sets, costs)
+    if goals:
+        print("\nGoals: the medic needs less than each of the others\n")
+        print("\n".join(goals))
 
 
 if __name__ == "__main__":

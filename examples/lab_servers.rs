@@ -1,7 +1,8 @@
 //! The lab's servers alone, without a medic: for measuring what watches them, each in a process of its own.
 //!
-//! `cargo run --release --example lab_servers -- SETS` prints one JSON line with the addresses and the password, and
-//! serves until its standard input ends.
+//! `cargo run --release --example lab_servers -- SETS` prints one JSON line with the addresses and the password. For
+//! each line of its standard input it prints one JSON line more: how many sets listen, how many are enabled, and what
+//! went over GARM's connections so far. It serves until its standard input ends.
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a tool for benches")]
 
 use scaleset_medic::clock::{Clock, ScaledClock, system_wall};
@@ -12,6 +13,11 @@ use scaleset_medic::lab::hub::{Hub, Pump};
 use scaleset_medic::lab::world::{Fleet, World};
 use std::sync::Arc;
 
+/// Calls an hour that GARM may make of the simulated GitHub's REST API, for each set: the start of a set costs one, and
+/// so does each renewal. With one real credential (5,000 an hour) GARM could not even start 10,000 sets; who runs so
+/// many has several, and the simulated GARM has only one.
+const QUOTA_PER_SET: u64 = 4;
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let sets = std::env::args().nth(1).and_then(|sets| sets.parse().ok()).expect("a number of sets");
@@ -19,14 +25,33 @@ async fn main() {
     let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).expect("free ports");
     let (garm, github) = (sockets.url(DoorId::Manager(0)), sockets.url(DoorId::Github).expect("an address"));
     // A calm manager: what is measured is the watcher. Metrics are open, so that every watcher may read them.
-    let fleet = Fleet::new(Generation::PreFix, sets, &github).each(|garm| {
+    let mut fleet = Fleet::new(Generation::PreFix, sets, &github).each(|garm| {
         (garm.log_level, garm.background, garm.metrics) = (LogLevel::Info, Background::StartOnly, Metrics::Open);
     });
+    for credential in &mut fleet.github.credentials {
+        credential.limit = credential.limit.max(QUOTA_PER_SET * u64::from(sets));
+    }
     let password = fleet.managers.first().map(|garm| garm.password.clone());
     let hub = Hub::new(World::new(&fleet, clock.now().wall), clock);
     hub.with(|world, now| world.start(0, now));
     let _pump = Pump::start(&hub);
-    let _doors = HttpDoors::serve(&hub, sockets);
+    let doors = HttpDoors::serve(&hub, sockets);
     println!("{}", serde_json::json!({"garm": garm, "github": github, "password": password}));
-    let _ = tokio::task::spawn_blocking(|| std::io::stdin().lines().count()).await;
+    let asked = tokio::task::spawn_blocking(move || {
+        for _ in std::io::stdin().lines() {
+            let (listening, enabled) = hub.with(|world, _| world.listening(0));
+            let traffic = doors.traffic(DoorId::Manager(0));
+            println!(
+                "{}",
+                serde_json::json!({
+                    "listening": listening,
+                    "enabled": enabled,
+                    "requests": traffic.requests,
+                    "received": traffic.received,
+                    "sent": traffic.sent,
+                })
+            );
+        }
+    });
+    let _ = asked.await;
 }

@@ -190,17 +190,19 @@ fn settle(input: &Input<'_>, finding: &Finding, probe: bool) -> Option<Held> {
         return None;
     }
     let settle = if input.crash_loop { input.policy.settle.times(LOOP_SETTLES) } else { input.policy.settle };
-    let why = if input.crash_loop { ", because it keeps crashing" } else { "" };
-    let limit = told!("{} after the manager's start{}", settle, why);
+    let limit = || {
+        let why = if input.crash_loop { ", because it keeps crashing" } else { "" };
+        told!("{} after the manager's start{}", settle, why)
+    };
     match input.incarnation {
         Some(run) => {
             let age = input.now.wall.since(run.0);
             (age < settle)
-                .then(|| guard(Guard::Settle, told!("{} of {}", age, settle), limit, Some(run.0.plus(settle))))
+                .then(|| guard(Guard::Settle, told!("{} of {}", age, settle), limit(), Some(run.0.plus(settle))))
         }
         None => match input.manager {
             ManagerState::Restarted => {
-                Some(guard(Guard::Settle, told!("just restarted, its age is not known"), limit, None))
+                Some(guard(Guard::Settle, told!("just restarted, its age is not known"), limit(), None))
             }
             ManagerState::Up | ManagerState::Down | ManagerState::Unreachable => None,
         },
@@ -243,8 +245,11 @@ fn quota(input: &Input<'_>, set: &ScaleSet, kind: RemedyKind) -> Option<Held> {
         RemedyKind::DeleteSession | RemedyKind::DeleteThenToggle | RemedyKind::SessionProbe => true,
         RemedyKind::Toggle => false,
     };
+    if !asks_github {
+        return None;
+    }
     let quota = input.quotas.get(&set.endpoint.as_ref()?.name)?;
-    (asks_github && quota.remaining <= quota.reserve).then(|| {
+    (quota.remaining <= quota.reserve).then(|| {
         guard(
             Guard::Quota,
             told!("{} calls of the credential's quota left", quota.remaining),

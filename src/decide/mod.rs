@@ -133,10 +133,12 @@ pub enum Footing {
 pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
     let records = Records::of(input);
     let mut sets = Along::of(input.sets);
+    let mut reached = Along::of(input.can_probe_sessions.iter().map(|set| (*set, ())));
+    let mut reaches = |set: &ScaleSetId| reached.at(set).is_some();
     let prescribed: Vec<(&Finding, Outlook)> = input
         .findings
         .values()
-        .map(|finding| (finding, outlook(input, &records, finding, sets.at(&finding.set))))
+        .map(|finding| (finding, outlook(input, &records, finding, sets.at(&finding.set), &mut reaches)))
         .collect();
     let mut sweeping = sweeping(input, &prescribed);
     let mut held = Vec::new();
@@ -163,7 +165,14 @@ enum Outlook<'a> {
     Wants(Remedy, &'a ScaleSet),
 }
 
-fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding, set: Option<&'a ScaleSet>) -> Outlook<'a> {
+/// `reaches` tells whether a client of ours can probe a set's sessions; it is asked in the order of the sets' ids.
+fn outlook<'a>(
+    input: &Input<'a>,
+    records: &Records<'a>,
+    finding: &Finding,
+    set: Option<&'a ScaleSet>,
+    reaches: &mut impl FnMut(&ScaleSetId) -> bool,
+) -> Outlook<'a> {
     if let Some(open) = records.rows(finding.set).iter().rev().find(|row| !row.step.is_closed()) {
         return Outlook::Settled(Decision::Treating { treatment: open.id });
     }
@@ -177,7 +186,7 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding, set:
     }
     // Nothing is ever done to a set that is well: for it the proof is not sought.
     let well = matches!(finding.diagnosis, Diagnosis::Listening | Diagnosis::Disabled);
-    let covered = !well && input.can_probe_sessions.contains(&set.id) && set.has_place();
+    let covered = !well && reaches(&set.id) && set.has_place();
     let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {
         finding,

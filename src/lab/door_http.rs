@@ -25,7 +25,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -73,10 +73,42 @@ impl Sockets {
     }
 }
 
+/// What went over all connections of a door so far, head lines and websockets included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Requests whose head has come.
+    pub requests: u64,
+    /// Bytes read from those who ask.
+    pub received: u64,
+    /// Bytes written to them.
+    pub sent: u64,
+}
+
+#[derive(Debug, Default)]
+struct Meter {
+    requests: AtomicU64,
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Meter {
+    fn add(to: &AtomicU64, amount: usize) {
+        to.fetch_add(u64::try_from(amount).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            Self::add(&self.sent, bytes);
+        }
+        written
+    }
+}
+
 /// Served doors; dropping them closes every listener and connection.
 #[derive(Debug)]
 pub struct HttpDoors {
     addresses: BTreeMap<DoorId, SocketAddr>,
+    meters: BTreeMap<DoorId, Arc<Meter>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -85,10 +117,12 @@ impl HttpDoors {
     /// whatever is to happen without requests.
     #[must_use]
     pub fn serve<B: Backend>(hub: &Arc<Hub<B>>, sockets: Sockets) -> Self {
-        let mut doors = Self { addresses: BTreeMap::new(), tasks: Vec::new() };
+        let mut doors = Self { addresses: BTreeMap::new(), meters: BTreeMap::new(), tasks: Vec::new() };
         for (door, (address, listener)) in sockets.0 {
+            let meter = Arc::<Meter>::default();
             doors.addresses.insert(door, address);
-            doors.tasks.push(tokio::spawn(keep_open(Arc::clone(hub), door, address, listener)));
+            doors.meters.insert(door, Arc::clone(&meter));
+            doors.tasks.push(tokio::spawn(keep_open(Arc::clone(hub), door, address, listener, meter)));
         }
         doors
     }
@@ -102,6 +136,15 @@ impl HttpDoors {
     #[must_use]
     pub fn address(&self, door: DoorId) -> Option<SocketAddr> {
         self.addresses.get(&door).copied()
+    }
+
+    /// What went through a door so far; nothing through one that is not served here.
+    #[must_use]
+    pub fn traffic(&self, door: DoorId) -> Traffic {
+        let Some(meter) = self.meters.get(&door) else { return Traffic::default() };
+        let [requests, received, sent] =
+            [&meter.requests, &meter.received, &meter.sent].map(|count| count.load(Ordering::Relaxed));
+        Traffic { requests, received, sent }
     }
 }
 
@@ -122,7 +165,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Opens and closes one door as its server comes and goes.
-async fn keep_open<B: Backend>(hub: Arc<Hub<B>>, door: DoorId, address: SocketAddr, first: TcpListener) {
+async fn keep_open<B: Backend>(
+    hub: Arc<Hub<B>>,
+    door: DoorId,
+    address: SocketAddr,
+    first: TcpListener,
+    meter: Arc<Meter>,
+) {
     let mut up = hub.watch_door(door);
     let mut spare = Some(first);
     loop {
@@ -144,14 +193,14 @@ async fn keep_open<B: Backend>(hub: Arc<Hub<B>>, door: DoorId, address: SocketAd
             },
         };
         tokio::select! {
-            () = accept(&hub, door, listener) => {}
+            () = accept(&hub, door, listener, &meter) => {}
             gone = up.wait_for(|up| !up) => if gone.is_err() { return },
         }
     }
 }
 
 /// Accepts until the future is dropped, and with it every connection.
-async fn accept<B: Backend>(hub: &Arc<Hub<B>>, door: DoorId, listener: TcpListener) {
+async fn accept<B: Backend>(hub: &Arc<Hub<B>>, door: DoorId, listener: TcpListener, meter: &Arc<Meter>) {
     let (_open, life) = watch::channel(());
     let mut connections = JoinSet::new();
     loop {
@@ -161,7 +210,8 @@ async fn accept<B: Backend>(hub: &Arc<Hub<B>>, door: DoorId, listener: TcpListen
         };
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS => {
-                connections.spawn(connection(Arc::clone(hub), door, stream, life.clone()));
+                let wire = Wire { stream, reset: Arc::default(), meter: Arc::clone(meter) };
+                connections.spawn(connection(Arc::clone(hub), door, wire, life.clone()));
             }
             Ok(_) => tracing::warn!(%door, "more connections than a simulated server takes; one is closed"),
             Err(error) => {
@@ -172,11 +222,12 @@ async fn accept<B: Backend>(hub: &Arc<Hub<B>>, door: DoorId, listener: TcpListen
     }
 }
 
-async fn connection<B: Backend>(hub: Arc<Hub<B>>, door: DoorId, stream: TcpStream, life: watch::Receiver<()>) {
-    let _ = stream.set_nodelay(true);
-    let reset = Arc::new(AtomicBool::new(false));
-    let wire = TokioIo::new(Wire { stream, reset: Arc::clone(&reset) });
+async fn connection<B: Backend>(hub: Arc<Hub<B>>, door: DoorId, wire: Wire, life: watch::Receiver<()>) {
+    let _ = wire.stream.set_nodelay(true);
+    let (reset, meter) = (Arc::clone(&wire.reset), Arc::clone(&wire.meter));
+    let wire = TokioIo::new(wire);
     let service = service_fn(move |request| {
+        Meter::add(&meter.requests, 1);
         let (hub, reset, life) = (Arc::clone(&hub), Arc::clone(&reset), life.clone());
         async move {
             let answered = answer(&hub, door, request, life).await;
@@ -246,10 +297,11 @@ fn origin_form(mut request: http::Request<Bytes>) -> http::Request<Bytes> {
     request
 }
 
-/// A socket that can be told to end with a reset.
+/// A socket that can be told to end with a reset, and whose bytes are counted.
 struct Wire {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
+    meter: Arc<Meter>,
 }
 
 impl Drop for Wire {
@@ -263,13 +315,17 @@ impl Drop for Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        Meter::add(&self.meter.received, buf.filled().len().saturating_sub(before));
+        read
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.meter.wrote(written)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -282,7 +338,8 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.meter.wrote(written)
     }
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()

@@ -1,7 +1,7 @@
 //! Both doors with the same backend behind them: in process under paused time, and over real sockets.
 
 use super::backend::{Backend, DoorId};
-use super::door_http::{HttpDoors, Sockets};
+use super::door_http::{HttpDoors, Sockets, Traffic};
 use super::door_inproc::InprocTransport;
 use super::github::testing::{Bench, ORIGIN, Opened, PAT, START, entity, get, post, request};
 use super::github::{Credential, GithubConfig, GithubState, NewSet};
@@ -18,6 +18,7 @@ use http::{Method, Uri};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
@@ -263,6 +264,24 @@ async fn every_delivery_in_process() {
 async fn every_delivery_over_sockets() {
     // A connection that was accepted cannot be refused any more.
     check_deliveries(&over_sockets(with_session().0, virtual_time()), FailureKind::Broken).await;
+}
+
+#[tokio::test]
+async fn a_door_counts_the_requests_and_the_bytes_of_all_its_connections() {
+    let door = over_sockets(with_session().0, virtual_time());
+    let doors = door.doors.as_ref().unwrap();
+    assert_eq!(doors.traffic(GARM), Traffic::default());
+    let (mut sent, mut received) = (0, 0);
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(doors.address(GARM).unwrap()).await.unwrap();
+        let asked = b"GET /api/v1/scalesets HTTP/1.1\r\nhost: garm\r\nconnection: close\r\n\r\n";
+        stream.write_all(asked).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        (received, sent) = (received + asked.len() as u64, sent + answer.len() as u64);
+    }
+    assert_eq!(doors.traffic(GARM), Traffic { requests: 2, received, sent });
+    assert_eq!(doors.traffic(DoorId::Github), Traffic::default());
 }
 
 #[tokio::test(start_paused = true)]
