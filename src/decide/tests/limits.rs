@@ -44,3 +44,19 @@ fn the_room_is_a_share_of_the_enabled_sets_alone() {
     assert_eq!(fleet(100).acts().len(), 15, "5 % of 300");
     assert_eq!(fleet(300).acts().len(), 10, "5 % of 100 is less than what may always go at once");
 }
+
+#[test]
+fn a_heal_counts_against_the_bound_for_a_day_and_no_longer() {
+    let at = |minutes| cleared_by_a_clock_set_back().with(|w| w.now = mins(minutes));
+    assert_eq!(at(61 + 24 * 60 - 1).only().0, Guard::Bound);
+    assert!(matches!(at(61 + 24 * 60).first(), Decision::Act { .. }), "the first is a day old");
+}
+
+#[test]
+fn where_room_may_still_grow_the_guard_says_how_far() {
+    let mut world = World::stuck(400).spread();
+    world.history.push(revived(400, 400, mins(61)));
+    world.history.extend((390..400).map(|id| open(id, id, mins(61), Step::Verifying)));
+    let limit = "10 at once, up to 20 as sets show life";
+    assert_eq!(world.only(), is(Guard::InFlight, "10 of 10 under way", limit, None));
+}
