@@ -16,7 +16,14 @@ import argparse, collections, concurrent.futures, itertools, json, os, pathlib, 
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The slow tests run only against what the others miss.
-SLOW = ["diagnose::soak::", "diagnose::life::", "diagnose::properties::", "treat::explore::", "treat::world::"]
+SLOW = [
+    "decide::tests::ten_thousand",
+    "diagnose::soak::",
+    "diagnose::life::",
+    "diagnose::properties::",
+    "treat::explore::",
+    "treat::world::",
+]
 SWITCH = """
 /// Which mutant is alive.
 pub fn mutant(n: u32) -> bool {

@@ -125,3 +125,25 @@ impl Default for Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_looked_back_into_for_a_day_or_for_as_long_as_any_limit_reaches() {
+        assert_eq!(Policy::default().history(), Span::hours(24));
+        let default = Policy::default;
+        let days = Span::hours(72);
+        for reaches in [
+            Policy { set_budget_window: days, ..default() },
+            Policy { backoff: vec![Span::mins(5), Span::hours(36)], ..default() },
+            Policy { breaker_half_open_after: Span::hours(36), ..default() },
+            Policy { budget_cleared_after: days, ..default() },
+            Policy { session_probe_every: days, ..default() },
+            Policy { stale_session_limit: days, ..default() },
+        ] {
+            assert_eq!(reaches.history(), days, "{reaches:?}");
+        }
+    }
+}

@@ -42,10 +42,10 @@ impl Ramp {
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a share of a number of sets, clamped"
+    reason = "a share of a number of sets, clamped: the cast takes NaN as 0"
 )]
 pub(super) fn share(share: f64, enabled: usize) -> usize {
-    if share > 0.0 { (share.min(1.0) * enabled as f64) as usize } else { 0 }
+    (share.clamp(0.0, 1.0) * enabled as f64) as usize
 }
 
 fn ended_badly(row: &Treatment) -> bool {
@@ -101,6 +101,16 @@ mod tests {
         assert_eq!(ramp(&rows, 500).now, 10);
         rows.extend((41..=52).map(|id| Treatment { revived: Some(mins(63)), ..revived(id, id, mins(61)) }));
         assert_eq!(ramp(&rows, 500).now, 12);
+    }
+
+    #[test]
+    fn one_good_end_takes_no_room_back_and_life_shown_with_a_bad_one_gives_none() {
+        let mut rows = alive(40);
+        rows.push(closed(100, 100, mins(61), mins(62), Outcome::Recovered));
+        assert_eq!(ramp(&rows, 500).now, 41);
+        let shown = rows[0].revived.unwrap();
+        rows.push(closed(101, 101, mins(61), shown, Outcome::Failed));
+        assert_eq!(ramp(&rows, 500).now, 10, "one set has shown life since");
     }
 
     #[test]

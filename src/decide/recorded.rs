@@ -161,6 +161,13 @@ mod tests {
     }
 
     #[test]
+    fn a_set_that_is_not_forgotten_can_still_be_asked_about() {
+        let mut short = recorded();
+        short.forget_the_well(&decide(&short.input()));
+        assert_eq!(short.can_probe_sessions, BTreeSet::from([ScaleSetId(1)]));
+    }
+
+    #[test]
     fn what_is_well_can_be_forgotten_and_nothing_else() {
         let mut short = recorded();
         let decisions = decide(&short.input());

@@ -7,6 +7,8 @@ use crate::model::{
     Step, TreatmentId, WorkerState,
 };
 
+mod limits;
+
 const RUN: Incarnation = Incarnation(mins(60));
 
 struct World {

@@ -193,6 +193,15 @@ mod tests {
     }
 
     #[test]
+    fn a_write_is_told_although_the_treatment_stands_where_it_stood() {
+        let ours = || Step::Enabling { ours: rev("ours"), attempts: 1, not_before: T0 };
+        let before = treatment(ours());
+        let sent = Exchange::new(before.step.label(), Effect::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
+        let told = sent.then(&go(&before, ours(), after(1), "tried again")).unwrap();
+        assert_eq!((told.answer, told.step.as_str()), (AnswerClass::Refused, "enabling"));
+    }
+
+    #[test]
     fn a_look_that_changes_nothing_is_no_act() {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: None });
         let look = |answer| Exchange::new(before.step.label(), Effect::ReadSet, T0, Span::ZERO, &answer);

@@ -121,7 +121,6 @@ fn no_longer_stale(treatment: &Treatment, attempts: u32, now: Wall) -> Transitio
     }
 }
 
-/// GitHub does not take our credential for it.
 /// Whether a deletion that had no effect need not be tried again: we have no right to it, or are asked to wait for too
 /// long.
 fn is_hopeless(error: &WriteError, attempts: u32, now: Wall) -> bool {
@@ -316,6 +315,38 @@ mod tests {
         sends(&mut table);
         let lost = Answer::SessionDeleted(Err(WriteError::Unknown(failing(Forbidden))));
         assert_eq!(table.hears(lost), None, "it may have been deleted after all");
+    }
+
+    #[test]
+    fn a_manager_that_gave_up_is_toggled_alone_where_the_deletion_would_have_to_wait_for_too_long() {
+        for kind in [FailureKind::RateLimited, FailureKind::HeldBack] {
+            let wait = |seconds: u64| {
+                let failure = ProbeFailure { retry_at: Some(after(seconds)), ..failing(kind) };
+                Answer::SessionDeleted(Err(WriteError::NotApplied(failure)))
+            };
+            let mut table = then_toggle();
+            sends(&mut table);
+            assert_eq!(table.hears(wait(300)), None, "{kind}: five minutes are waited for");
+            sends(table.at(300));
+            let mut table = then_toggle();
+            sends(&mut table);
+            assert_eq!(table.hears(wait(301)), Some(Effect::ReadSet), "{kind}");
+            assert!(table.note.as_deref().unwrap().starts_with("not deleted, toggling alone: "));
+            assert_eq!(table.reads(enabled("now")), Some(Effect::Disable));
+        }
+    }
+
+    #[test]
+    fn a_manager_that_gave_up_is_toggled_alone_once_the_deletion_was_put_off_five_times() {
+        let busy = || Answer::SessionDeleted(Err(WriteError::NotApplied(failing(FailureKind::RateLimited))));
+        let mut table = then_toggle();
+        for attempt in 1..5 {
+            sends(table.at(attempt * 60));
+            assert_eq!(table.hears(busy()), None, "attempt {attempt}");
+        }
+        sends(table.at(300));
+        assert_eq!(table.hears(busy()), Some(Effect::ReadSet));
+        assert_eq!(table.outcome(), None);
     }
 
     #[test]

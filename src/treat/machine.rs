@@ -289,6 +289,14 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_is_shown_for_as_long_as_the_treatment_stands_there_and_no_longer() {
+        let step = || Step::Enabling { ours: rev("ours"), attempts: 1, not_before: T0 };
+        let refused = Treatment { refusal: Some("quota".to_owned()), ..treatment(step()) };
+        assert_eq!(go(&refused, step(), after(1), "again").treatment.refusal.as_deref(), Some("quota"));
+        assert_eq!(go(&refused, Step::Verifying, after(1), "enabled").treatment.refusal, None);
+    }
+
+    #[test]
     fn a_note_says_what_happened_at_every_change_of_step() {
         let step_of = Step::Disabling { seen: rev("seen"), sent: Some(T0) };
         let answer = Answer::Disabled(Ok(disabled("ours", T0)));

@@ -85,8 +85,7 @@ pub trait Journal: Send + Sync {
     /// among them, however old they are: the breaker's.
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError>;
     /// Tells the history of an act. Nothing depends on it; where no history is kept, nothing is done.
-    fn tell(&self, act: &Act) -> Result<(), JournalError> {
-        let _ = act;
+    fn tell(&self, _act: &Act) -> Result<(), JournalError> {
         Ok(())
     }
 }

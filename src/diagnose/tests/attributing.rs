@@ -207,6 +207,23 @@ fn a_session_may_be_that_of_another_set_which_was_changed_since() {
 }
 
 #[test]
+fn a_set_that_was_changed_may_be_the_one_that_came_back_for_as_long_as_a_stale_session_lasts() {
+    for (seconds, expected) in [(300, Diagnosis::Unknown), (301, Diagnosis::Listening)] {
+        let mut manager = Manager::given_up(3, Span::mins(10));
+        manager.opens();
+        manager.watch(secs(20));
+        manager.change(2);
+        manager.look();
+        manager.after(secs(seconds)).change(1);
+        manager.look();
+        manager.treatments.push(treatment(1, manager.now, Step::Verifying));
+        manager.after(secs(2)).opens();
+        manager.after(secs(2));
+        assert_eq!(found(&manager.watch(secs(10)), 1).0, expected, "changed {seconds} s before the treatment");
+    }
+}
+
+#[test]
 fn a_treated_set_is_told_from_one_that_may_or_may_not_hold_a_session() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     manager.watch(secs(20));

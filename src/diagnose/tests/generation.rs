@@ -87,3 +87,19 @@ fn a_build_that_retries_gets_the_time_to_do_so() {
     }
     assert_eq!(slow.after(secs(1)).look().generation, GivesUp, "none for 6 s");
 }
+
+#[test]
+fn a_refusal_that_is_younger_than_the_list_teaches_nothing_until_the_next_look_shows_no_change() {
+    let looks = |changes: bool| {
+        let mut manager = refused_at_start(2, 30, |_, _| {});
+        manager.look();
+        manager.is_refused();
+        let first = manager.after(secs(2)).look().generation;
+        if changes {
+            manager.change(1);
+        }
+        (first, manager.after(secs(2)).look().generation)
+    };
+    assert_eq!(looks(false), (Unknown, Retries), "nothing was changed: one was tried twice");
+    assert_eq!(looks(true), (Unknown, Unknown), "it was toggled, which is why it was tried again");
+}
