@@ -275,6 +275,7 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
         stale_session_limit,
         stale_session_odd: reader.span_following(&key::STALE_SESSION_ODD, default.stale_session_odd, odd, limit),
         allow_risky: reader.boolean(&key::ALLOW_RISKY, default.allow_risky),
+        allow_undated: reader.boolean(&key::ALLOW_UNDATED, default.allow_undated),
         confirm_strong: reader.count(&key::CONFIRM_STRONG, default.confirm_strong),
         max_in_flight: reader.count(&key::MAX_IN_FLIGHT, default.max_in_flight),
         in_flight_share: reader.share_unless(&key::IN_FLIGHT_SHARE, default.in_flight_share, &key::MAX_IN_FLIGHT),

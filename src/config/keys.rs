@@ -256,6 +256,9 @@ keys! {
     STALE_SESSION_ODD = "stale_session_odd": Defaulted Kind::Span(SECOND, DAY),
     /// Allows a toggle of a deaf set, which still runs a listener.
     ALLOW_RISKY = "allow_risky": Defaulted Kind::Boolean,
+    /// Allows a toggle of a set whose changes GARM does not date (v0.2.0-alpha): a person who disables it meanwhile may
+    /// find it enabled.
+    ALLOW_UNDATED = "allow_undated": Defaulted Kind::Boolean,
     /// Sweeps in a row that must agree before a strong finding is acted upon.
     CONFIRM_STRONG = "confirm_strong": Defaulted Kind::Count(1, 100),
     /// Treatments under way at once, after the canary.
@@ -282,8 +285,9 @@ keys! {
     TOGGLE_GAP = "toggle_gap": Defaulted Kind::Span(Span::secs(5), Span::mins(10)),
     /// How long to wait for that evidence before enabling all the same.
     TOGGLE_GAP_LIMIT = "toggle_gap_limit": Defaulted Kind::Span(Span::secs(5), Span::mins(10)),
-    /// Longest a set may stay disabled by us while the manager is reachable.
-    DISABLED_LIMIT = "disabled_limit": Defaulted Kind::Span(Span::secs(10), HOUR),
+    /// Longest a set may stay disabled by us while the manager is reachable. Not below the time in which an unanswered
+    /// disable may come a second time.
+    DISABLED_LIMIT = "disabled_limit": Defaulted Kind::Span(Span::secs(45), HOUR),
     /// How long a toggled worker may take to show any life.
     REVIVE_TIMEOUT = "revive_timeout": Defaulted Kind::Span(SECOND, HOUR),
     /// How long to wait for listener evidence after a remedy.

@@ -1,8 +1,8 @@
 //! What the policy allows at the very most, in numbers a person can check before switching healing on, and the check
 //! at run time that it is kept.
 //!
-//! The check ([`held`]) shares no rule with the guards: it counts the journal's rows anew and knows nothing of causes,
-//! canaries and causes. It holds only what a fault in the guards let through. What a person orders is not counted. Only
+//! The check ([`held`]) shares no rule with the guards: it counts the journal's rows anew and knows nothing of causes
+//! and canaries. It holds only what a fault in the guards let through. What a person orders is not counted. Only
 //! [`left_disabled`] holds without a fault of ours, and for orders too: the manager may refuse an enable.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 
@@ -125,7 +125,8 @@ impl std::fmt::Display for Bounds {
         let writes = self.heals_per_set_and_day.saturating_mul(self.writes_per_heal);
         writeln!(
             f,
-            "At most {} heals of one set in a day ({writes} writes), {} if it recovers for long enough in between.",
+            "At most {} heals of one set in a day ({writes} writes, repeated ones aside), {} if it recovers for long enough \
+             in between.",
             self.heals_per_set_and_day, self.heals_per_set_and_day_with_recoveries
         )?;
         writeln!(f, "At most {} session probes of one set in a day.", self.session_probes_per_set_and_day)?;
@@ -140,7 +141,7 @@ impl std::fmt::Display for Bounds {
         )?;
         write!(
             f,
-            "A set is disabled by us for at most {} while the manager answers; if it refuses the enable for longer, no \
+            "A set is disabled by us for at most {} and a pass while the manager answers; if it refuses the enable for longer, no \
              other set is disabled.",
             self.disabled_for
         )
@@ -222,12 +223,13 @@ mod tests {
     fn the_defaults_in_words() {
         assert_eq!(
             bounds(&Policy::default()).to_string(),
-            "At most 3 heals of one set in a day (9 writes), 72 if it recovers for long enough in between.\n\
+            "At most 3 heals of one set in a day (9 writes, repeated ones aside), 72 if it recovers for long enough in \
+             between.\n\
              At most 1440 session probes of one set in a day.\n\
              At most 10 treatments at once (or 5.0 % of the sets, where that is more), one before the first has shown \
              life, and 1000 heals in an hour.\n\
-             A set is disabled by us for at most 2 min while the manager answers; if it refuses the enable for longer, \
-             no other set is disabled."
+             A set is disabled by us for at most 2 min and a pass while the manager answers; if it refuses the enable for \
+             longer, no other set is disabled."
         );
     }
 

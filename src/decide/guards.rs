@@ -89,6 +89,7 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>, h
     held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
     add(held, frozen(input, proposal.set));
     add(held, sweeping.left_disabled.clone().filter(|_| budget::kind_disables(proposal.remedy.kind())));
+    add(held, undated(input.policy, proposal));
     if proposal.by == By::Order {
         // Weak evidence may miss a listener that runs, whoever asks.
         add(held, weak(proposal.finding));
@@ -185,6 +186,16 @@ fn cause_present(finding: &Finding) -> Option<Held> {
 }
 
 /// Proof waives it for a heal; we never ask for a session while the manager is asking for its own.
+/// Without a date of its last change, a set that we disabled and one that a person has disabled since look the same
+/// (v0.2.0-alpha, `reference/garm-api.md` §1.1).
+fn undated(policy: &Policy, proposal: &Proposal<'_>) -> Option<Held> {
+    let is_undated = proposal.set.revision.as_str().is_empty();
+    (is_undated && budget::kind_disables(proposal.remedy.kind()) && !policy.allow_undated).then(|| {
+        let value = told!("the manager's list has no `updated_at`");
+        guard(Guard::Undated, value, told!("a GARM that dates changes, or policy.allow_undated"), None)
+    })
+}
+
 fn settle(input: &Input<'_>, finding: &Finding, probe: bool) -> Option<Held> {
     if finding.confidence == Confidence::Proof && !probe && !input.crash_loop {
         return None;

@@ -23,6 +23,8 @@ pub struct Policy {
     pub stale_session_odd: Span,
     /// Allows a toggle of a deaf set, which still runs a listener.
     pub allow_risky: bool,
+    /// Whether a set whose changes have no dates may be disabled: a person's change of it cannot be told from ours.
+    pub allow_undated: bool,
     /// Sweeps in a row that must agree before a strong finding is acted upon.
     pub confirm_strong: u32,
     /// Treatments under way at once, after the canary.
@@ -99,6 +101,7 @@ impl Default for Policy {
             stale_session_limit,
             stale_session_odd: Span::mins(3),
             allow_risky: false,
+            allow_undated: false,
             confirm_strong: 2,
             max_in_flight: 10,
             in_flight_share: 0.05,

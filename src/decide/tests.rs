@@ -533,6 +533,21 @@ fn while_a_set_that_we_disabled_cannot_be_enabled_no_other_is_disabled_not_even_
 }
 
 #[test]
+fn a_set_whose_changes_have_no_dates_is_not_disabled_unless_that_is_allowed() {
+    let undated = |orders: &[Order], allowed| {
+        World::stuck(1).with(|w| {
+            w.sets.get_mut(&ScaleSetId(1)).unwrap().revision = Revision::new("");
+            (w.orders, w.policy.allow_undated) = (orders.to_vec(), allowed);
+        })
+    };
+    for orders in [&[][..], &[order(Ordered::Heal)]] {
+        let held = undated(orders, false).guards();
+        assert_eq!(held.iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Undated]);
+        assert!(matches!(undated(orders, true).first(), Decision::Act { remedy: Remedy::Toggle, .. }));
+    }
+}
+
+#[test]
 fn an_order_lifts_our_own_limits_and_no_others() {
     let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Unverified));
     let spent = World::stuck(2).with(|w| {

@@ -327,6 +327,7 @@ pub const fn guard(guard: Guard) -> &'static str {
         Guard::Store => "the medic's own store fails",
         Guard::EntityTurn => "other sets of its entity are being started",
         Guard::LeftDisabled => "a set that we disabled cannot be enabled again, so no other is disabled",
+        Guard::Undated => "the manager does not date changes, so a person's could not be told from ours",
         Guard::Bound => "this would break a bound, which is a fault of the medic, please report it",
     }
 }

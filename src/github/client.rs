@@ -18,7 +18,7 @@ use crate::model::{
 use crate::probe::ports::BrokerSource;
 use crate::treat::ports::{OpenAnswer, SessionWriter, WriteError};
 use async_trait::async_trait;
-use http::{Method, StatusCode};
+use http::Method;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -138,7 +138,7 @@ impl GithubClient {
     async fn end_session(&self, place: &ForgePlace, session: &SessionId) -> Result<(), ApiError> {
         let operation = Operation::DeleteSession;
         let (at, response) = self.of_session(operation, Method::DELETE, place, session).await?;
-        if response.status == StatusCode::NOT_FOUND || is_session_gone(&response) {
+        if is_session_gone(&response) {
             return Ok(());
         }
         at.refusal(operation, &response).map_or(Ok(()), Err)

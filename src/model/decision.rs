@@ -92,6 +92,8 @@ closed_enum! {
         EntityTurn = "entity_turn",
         /// A set that we disabled cannot be enabled again, and is so for longer than a set ever should be.
         LeftDisabled = "left_disabled",
+        /// The manager does not date changes of its sets, so that a person's could not be told from ours.
+        Undated = "undated",
         /// Acting would break a bound that no policy allows to break: a fault of the medic.
         Bound = "bound",
     }

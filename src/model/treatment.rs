@@ -76,6 +76,10 @@ pub enum Step {
     Deleting {
         /// The session.
         session: SessionId,
+        /// The set's revision when this was decided: a set that somebody has changed since is not toggled after the
+        /// deletion. Journals of earlier releases do not say, and then it is not toggled either.
+        #[serde(default)]
+        seen: Option<Revision>,
         /// Requests sent so far.
         attempts: u32,
         /// Not before this.

@@ -81,6 +81,7 @@ const fn passes_soon(guard: Guard) -> bool {
         | Guard::Lease
         | Guard::Store
         | Guard::LeftDisabled
+        | Guard::Undated
         | Guard::Bound => false,
     }
 }

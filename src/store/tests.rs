@@ -253,7 +253,12 @@ fn every_step_is_kept_as_it_is() {
     let mut treatment = Journal::open(&store, verifying(1, 5)).unwrap();
     let ours = Revision::new("r1");
     let steps = [
-        Step::Deleting { session: SessionId::new("s"), attempts: 2, not_before: Wall(3) },
+        Step::Deleting {
+            session: SessionId::new("s"),
+            seen: Some(Revision::new("r")),
+            attempts: 2,
+            not_before: Wall(3),
+        },
         Step::Disabling { seen: ours.clone(), sent: None },
         Step::DisableUnknown { seen: ours.clone(), sent: Wall(4) },
         Step::Disabled { ours: ours.clone(), again_until: Some(Wall(5)) },

@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_write_is_told_although_the_treatment_stands_where_it_stood() {
-        let ours = || Step::Enabling { ours: rev("ours"), attempts: 1, not_before: T0 };
+        let ours = || Step::Enabling { ours: rev("ours"), since: None, attempts: 1, not_before: T0 };
         let before = treatment(ours());
         let sent = Exchange::new(before.step.label(), Effect::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
         let told = sent.then(&go(&before, ours(), after(1), "tried again")).unwrap();

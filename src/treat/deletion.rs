@@ -12,7 +12,9 @@ use super::machine::{
 };
 use super::ports::WriteError;
 use super::toggle;
-use crate::model::{Enablement, FailureKind, Outcome, Remedy, RemedyKind, SessionId, Span, Step, Treatment, Wall};
+use crate::model::{
+    Diagnosis, Enablement, FailureKind, Outcome, Remedy, RemedyKind, Revision, SessionId, Span, Step, Treatment, Wall,
+};
 
 /// Requests, the look at the manager's run included, before giving up.
 const ATTEMPTS: u32 = 5;
@@ -21,16 +23,20 @@ const PATIENCE: Span = Span::mins(5);
 
 const AWAY: &str = "the manager went away before anything was sent";
 const OTHER_RUN: &str = "the manager runs anew, and the decision was made for its run before";
+const CHANGED: &str = "somebody changed the scale set meanwhile; it is not toggled, and the next pass decides anew";
+const OLD: &str = "the medic ended before the deletion was answered, long ago; the next pass decides anew";
 const PERSON: &str = "somebody disabled the scale set meanwhile; it is theirs";
 
 /// About to delete.
 pub(super) fn deleting(
     treatment: &Treatment,
-    (session, attempts, not_before): (&SessionId, u32, Wall),
+    (session, seen): (&SessionId, Option<&Revision>),
+    (attempts, not_before): (u32, Wall),
     input: Input<'_>,
     now: Wall,
 ) -> Transition {
-    let step = |attempts, not_before| Step::Deleting { session: session.clone(), attempts, not_before };
+    let step =
+        |attempts, not_before| Step::Deleting { session: session.clone(), seen: seen.cloned(), attempts, not_before };
     let again = |retry_at: Option<Wall>, why: String| {
         let not_before = next_attempt(attempts, retry_at, now);
         if attempts >= ATTEMPTS || not_before.since(now) > PATIENCE {
@@ -47,6 +53,9 @@ pub(super) fn deleting(
             }
             if other_run(treatment, &view) {
                 return close(treatment, Outcome::Yielded, now, OTHER_RUN);
+            }
+            if view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening) {
+                return close(treatment, Outcome::SelfRecovered, now, "it listens again; nothing more is sent");
             }
             if !view.stale_proof {
                 return no_longer_stale(treatment, attempts, now);
@@ -94,7 +103,8 @@ pub(super) fn deleting(
             again(reason.retry_at, format!("the stale session is not known to be gone: {reason}"))
         }
         Input::Answer(Answer::Read(Ok(Some(set)))) => match set.enabled {
-            Enablement::Enabled => toggle::disable(treatment, set.revision, now),
+            Enablement::Enabled if seen == Some(&set.revision) => toggle::disable(treatment, set.revision, now),
+            Enablement::Enabled => close(treatment, Outcome::Yielded, now, CHANGED),
             Enablement::Disabled => close(treatment, Outcome::Yielded, now, PERSON),
         },
         Input::Answer(Answer::Read(Ok(None))) => {
@@ -103,6 +113,8 @@ pub(super) fn deleting(
         Input::Answer(Answer::Read(Err(error))) => {
             again(error.retry_at, format!("the set cannot be read before it is disabled: {error}"))
         }
+        // What was decided long ago is decided anew.
+        Input::Recover if now.since(treatment.opened) >= PATIENCE => close(treatment, Outcome::Yielded, now, OLD),
         // What was sent may be sent again; what was not sent need not be undone.
         Input::Shutdown | Input::Recover | Input::Answer(_) => stay(treatment),
     }
@@ -158,7 +170,7 @@ mod tests {
     };
 
     fn deleting() -> Table {
-        let step = Step::Deleting { session: session(), attempts: 0, not_before: T0 };
+        let step = Step::Deleting { session: session(), seen: Some(rev("seen")), attempts: 0, not_before: T0 };
         Table::of(step).remedy(Remedy::DeleteSession { session: session() })
     }
 
@@ -187,14 +199,15 @@ mod tests {
         let mut table = then_toggle();
         sends(&mut table);
         assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), Some(Effect::ReadSet));
-        assert_eq!(table.at(3).reads(enabled("now")), Some(Effect::Disable));
-        assert_eq!(table.treatment.step, Step::Disabling { seen: rev("now"), sent: Some(after(3)) });
+        assert_eq!(table.at(3).reads(enabled("seen")), Some(Effect::Disable));
+        assert_eq!(table.treatment.step, Step::Disabling { seen: rev("seen"), sent: Some(after(3)) });
         assert_eq!(table.treatment.step_at, after(3));
     }
 
     #[test]
     fn the_toggle_is_left_out_where_a_person_acted() {
-        for answer in [Answer::Read(Ok(Some(disabled("now", T0)))), Answer::Read(Ok(None))] {
+        let (off, again) = (disabled("now", T0), enabled("toggled by a person"));
+        for answer in [Answer::Read(Ok(Some(off))), Answer::Read(Ok(Some(again))), Answer::Read(Ok(None))] {
             let mut table = then_toggle();
             sends(&mut table);
             table.hears(Answer::SessionDeleted(Ok(())));
@@ -332,7 +345,7 @@ mod tests {
             sends(&mut table);
             assert_eq!(table.hears(wait(301)), Some(Effect::ReadSet), "{kind}");
             assert!(table.note.as_deref().unwrap().starts_with("not deleted, toggling alone: "));
-            assert_eq!(table.reads(enabled("now")), Some(Effect::Disable));
+            assert_eq!(table.reads(enabled("seen")), Some(Effect::Disable));
         }
     }
 
@@ -372,6 +385,29 @@ mod tests {
         assert_eq!(table.outcome(), None);
         sends(&mut table);
         assert_eq!(table.ends(), None, "nothing of it must be undone");
+    }
+
+    #[test]
+    fn a_set_that_listens_again_is_left_alone_whatever_was_sent() {
+        for tried in [false, true] {
+            let mut table = then_toggle();
+            if tried {
+                sends(&mut table);
+                table.hears(Answer::SessionDeleted(Err(lost())));
+            }
+            assert_eq!(table.at(2).sees(&Seen::ill().listening(after(1))), None);
+            assert_eq!(table.outcome(), Some(Outcome::SelfRecovered));
+        }
+    }
+
+    #[test]
+    fn a_deletion_that_a_medic_left_behind_long_ago_is_decided_anew() {
+        for (seconds, outcome) in [(299, None), (300, Some(Outcome::Yielded))] {
+            let mut table = then_toggle();
+            sends(&mut table);
+            assert_eq!(table.at(seconds).recovers(), None);
+            assert_eq!(table.outcome(), outcome, "{seconds} s");
+        }
     }
 
     #[test]

@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn deletion() -> Treatment {
-        let step = Step::Deleting { session: session(), attempts: 0, not_before: T0 };
+        let step = Step::Deleting { session: session(), seen: Some(rev("seen")), attempts: 0, not_before: T0 };
         Treatment { remedy: Remedy::DeleteThenToggle { session: session() }, ..treatment(step) }
     }
 

@@ -52,7 +52,7 @@ struct State {
 fn starts() -> Vec<Treatment> {
     let s = session;
     let (only, then) = (Remedy::DeleteSession { session: s() }, Remedy::DeleteThenToggle { session: s() });
-    let deleting = || Step::Deleting { session: s(), attempts: 0, not_before: T0 };
+    let deleting = || Step::Deleting { session: s(), seen: Some(rev("seen")), attempts: 0, not_before: T0 };
     [
         (Remedy::Toggle, Step::Disabling { seen: rev("seen"), sent: None }),
         (Remedy::Toggle, Step::DisableUnknown { seen: rev("seen"), sent: T0 }),
@@ -221,7 +221,6 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
         let let_go = match event {
             Event::Sweep(seen) => seen.set().is_some_and(theirs),
             Event::Answer(Answer::Read(Ok(set))) => set.as_ref().is_none_or(theirs),
-            Event::Answer(Answer::Enabled(Err(WriteError::NotApplied(why)))) => why.kind == FailureKind::NotFound,
             Event::Answer(_) | Event::Shutdown | Event::Recover => false,
         };
         assert!(let_go && after.outcome() == Some(Outcome::Yielded), "a set of ours was left disabled\n{}", told());

@@ -137,7 +137,8 @@ pub fn begin(remedy: &Remedy, set: &ScaleSet, at: Wall) -> Step {
     match remedy {
         Remedy::Toggle => Step::Disabling { seen: set.revision.clone(), sent: None },
         Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session } => {
-            Step::Deleting { session: session.clone(), attempts: 0, not_before: at }
+            let seen = Some(set.revision.clone());
+            Step::Deleting { session: session.clone(), seen, attempts: 0, not_before: at }
         }
         // Unique to this probe, so that a conflict with our own lost session can be told from any other.
         Remedy::SessionProbe => Step::ProbeOpening { owner: Owner::new(format!("scaleset-medic-{}-{}", set.id, at.0)) },
@@ -155,8 +156,8 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
         Step::Enabling { ours, since: _, attempts, not_before } => {
             toggle::enabling(treatment, (ours, *attempts, *not_before), input, now)
         }
-        Step::Deleting { session, attempts, not_before } => {
-            deletion::deleting(treatment, (session, *attempts, *not_before), input, now)
+        Step::Deleting { session, seen, attempts, not_before } => {
+            deletion::deleting(treatment, (session, seen.as_ref()), (*attempts, *not_before), input, now)
         }
         Step::ProbeOpening { owner } => session_probe::opening(treatment, owner, input, now),
         Step::ProbeOpened { session, attempts, not_before } => {
@@ -260,7 +261,7 @@ mod tests {
         for remedy in [Remedy::DeleteSession { session: session() }, Remedy::DeleteThenToggle { session: session() }] {
             assert_eq!(
                 begin(&remedy, &set, T0),
-                Step::Deleting { session: session(), attempts: 0, not_before: T0 },
+                Step::Deleting { session: session(), seen: Some(rev("r7")), attempts: 0, not_before: T0 },
                 "{remedy:?}"
             );
         }
@@ -290,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_shown_for_as_long_as_the_treatment_stands_there_and_no_longer() {
-        let step = || Step::Enabling { ours: rev("ours"), attempts: 1, not_before: T0 };
+        let step = || Step::Enabling { ours: rev("ours"), since: None, attempts: 1, not_before: T0 };
         let refused = Treatment { refusal: Some("quota".to_owned()), ..treatment(step()) };
         assert_eq!(go(&refused, step(), after(1), "again").treatment.refusal.as_deref(), Some("quota"));
         assert_eq!(go(&refused, Step::Verifying, after(1), "enabled").treatment.refusal, None);

@@ -12,10 +12,14 @@ use super::machine::{
     next_undo, other_run, stay,
 };
 use super::ports::{OpenAnswer, WriteError};
-use crate::model::{Diagnosis, Enablement, Outcome, Owner, SessionId, Step, Treatment, Wall, WorkerState};
+use crate::model::{Diagnosis, Enablement, FailureKind, Outcome, Owner, SessionId, Step, Treatment, Wall, WorkerState};
 
 const LOST: &str = "whether the session probe opened a session is not known; if it did, nobody polls it, and GitHub \
                     forgets it within about 90 s";
+
+/// A 404 that is not GitHub's own may be a proxy's; after so many, over two minutes, what nobody polls is gone in any case.
+const NOT_FOUND_ATTEMPTS: u32 = 8;
+const NOT_THERE: &str = "the probe's session is not there any more, by an answer that is not GitHub's own";
 
 /// About to open.
 pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, now: Wall) -> Transition {
@@ -81,6 +85,11 @@ pub(super) fn opened(
         Input::Answer(Answer::SessionDeleted(Ok(()))) => {
             close(treatment, Outcome::Unheld, now, "nobody held the set's session; the probe's own is gone")
         }
+        Input::Answer(Answer::SessionDeleted(Err(WriteError::NotApplied(failure))))
+            if failure.kind == FailureKind::NotFound && attempts >= NOT_FOUND_ATTEMPTS =>
+        {
+            close(treatment, Outcome::Failed, now, format!("{NOT_THERE}: {failure}"))
+        }
         Input::Answer(Answer::SessionDeleted(Err(error))) => {
             let (reason, attempts) = (failure(&error), attempts.saturating_add(1));
             let not_before = next_undo(attempts, reason.retry_at, now);
@@ -94,7 +103,7 @@ pub(super) fn opened(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailureKind, ManagerState, ProbeFailure, Remedy};
+    use crate::model::{ManagerState, ProbeFailure, Remedy};
     use crate::treat::machine;
     use crate::treat::testing::{
         NEXT_RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, session,
@@ -114,6 +123,21 @@ mod tests {
 
     fn delete_own() -> Effect {
         Effect::DeleteOwnSession { session: session() }
+    }
+
+    #[test]
+    fn a_foreign_404_ends_our_session_only_when_github_has_forgotten_it() {
+        let mut table = opened();
+        let foreign = Answer::SessionDeleted(Err(WriteError::NotApplied(failing(FailureKind::NotFound))));
+        let mut second = 0;
+        while table.outcome().is_none() {
+            if table.at(second).sees(&Seen::ill()).is_some() {
+                table.hears(foreign.clone());
+            }
+            second += 1;
+        }
+        assert!((100..300).contains(&second), "{second} s");
+        assert_eq!(table.outcome(), Some(Outcome::Failed), "which earns no toggle");
     }
 
     #[test]

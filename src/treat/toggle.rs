@@ -21,8 +21,7 @@ use super::machine::{
 use super::ports::WriteError;
 use crate::decide::policy::Policy;
 use crate::model::{
-    Diagnosis, Enablement, FailureKind, ManagerState, Outcome, Revision, ScaleSet, Span, Step, Treatment, Wall,
-    WorkerState,
+    Diagnosis, Enablement, ManagerState, Outcome, Revision, ScaleSet, Span, Step, Treatment, Wall, WorkerState,
 };
 
 /// The two clocks, ours and the manager's, differ by less than this.
@@ -150,9 +149,10 @@ fn settle_disable(treatment: &Treatment, seen: &Revision, sent: Wall, set: &Scal
     }
 }
 
-/// Whether the set's last change is dated as our disable would be.
+/// Whether the set's last change is dated as our disable would be. Where changes have no dates, whoever allowed it to be
+/// toggled all the same wants it enabled again (`decide::guards`).
 fn is_dated_ours(set: &ScaleSet, sent: Wall) -> bool {
-    set.updated_at.is_some_and(|at| at >= sent.minus(SKEW) && at <= sent.plus(LATE))
+    set.revision.as_str().is_empty() || set.updated_at.is_some_and(|at| at >= sent.minus(SKEW) && at <= sent.plus(LATE))
 }
 
 /// Disabled by us.
@@ -259,16 +259,8 @@ pub(super) fn enabling(
             }
         },
         Input::Answer(Answer::Enabled(Err(error))) => {
-            let reason = failure(&error);
-            match error {
-                WriteError::NotApplied(_) if reason.kind == FailureKind::NotFound => {
-                    close(treatment, Outcome::Yielded, now, GONE)
-                }
-                WriteError::NotApplied(_) | WriteError::Unknown(_) => {
-                    let refusal = reason.to_string();
-                    again(attempts, reason.retry_at, format!("the enable is tried again: {reason}"), refusal)
-                }
-            }
+            let (reason, refusal) = (failure(&error), failure(&error).to_string());
+            again(attempts, reason.retry_at, format!("the enable is tried again: {reason}"), refusal)
         }
         Input::Answer(_) => stay(treatment),
     }
@@ -311,7 +303,7 @@ fn over(treatment: &Treatment, ours: &Revision, set: &ScaleSet, now: Wall) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Incarnation, ProbeFailure};
+    use crate::model::{FailureKind, Incarnation, ProbeFailure};
     use crate::treat::testing::{
         NEXT_RUN, RUN, Seen, T0, Table, after, disabled as off, enabled as on, failure as failing, lost, refused, rev,
     };
@@ -747,8 +739,21 @@ mod tests {
     #[test]
     fn a_set_that_is_gone_needs_no_enable() {
         let mut table = enabling();
+        // A 404 may be a proxy's: the set is asked for.
         table.hears(Answer::Enabled(Err(WriteError::NotApplied(failing(FailureKind::NotFound)))));
+        assert_eq!(table.outcome(), None);
+        assert_eq!(table.at(2).sees(&sees_ours()), Some(Effect::ReadSet));
+        table.hears(Answer::Read(Ok(None)));
         assert_eq!(table.outcome(), Some(Outcome::Yielded));
+    }
+
+    #[test]
+    fn a_lost_disable_of_a_manager_that_dates_nothing_is_taken_for_ours_and_enabled() {
+        let mut table = unknown();
+        let undated = ScaleSet { updated_at: None, ..off("", T0) };
+        assert_eq!(table.at(12).sees(&Seen::ill()), Some(Effect::ReadSet));
+        table.reads(undated);
+        assert_eq!(table.label(), "disabled");
     }
 
     #[test]

@@ -279,6 +279,7 @@ fn keys(guard: Guard) -> &'static [&'static Key] {
         Guard::BlastRadius => &[&key::STALE_SESSION_LIMIT],
         Guard::Quota => &[&key::QUOTA_RESERVE],
         Guard::LeftDisabled => &[&key::DISABLED_LIMIT],
+        Guard::Undated => &[&key::ALLOW_UNDATED],
         Guard::Canary
         | Guard::Frozen
         | Guard::Paused
@@ -376,7 +377,9 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         mode: Mode::Observe,
         policy: &policy,
         findings: &BTreeMap::from([(SET, finding), (settling, others)]),
-        sets: &BTreeMap::from([SET, other, settling].map(|id| (id, set(id)))),
+        sets: &BTreeMap::from(
+            [SET, other, settling].map(|id| (id, ScaleSet { revision: Revision::new(""), ..set(id) })),
+        ),
         manager,
         incarnation: Some(Incarnation(NOW.minus(Span::secs(5)))),
         crash_loop: false,

@@ -28,7 +28,8 @@ impl Hash for Row {
             session.hash(state);
         }
         match &row.step {
-            Step::Deleting { session, attempts, not_before } | Step::ProbeOpened { session, attempts, not_before } => {
+            Step::Deleting { session, attempts, not_before, .. }
+            | Step::ProbeOpened { session, attempts, not_before } => {
                 (session, attempts, not_before).hash(state);
             }
             Step::Disabling { seen, sent } => (seen, sent).hash(state),
