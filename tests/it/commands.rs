@@ -193,7 +193,7 @@ async fn a_set_that_cannot_be_enabled_again_is_loud_everywhere() {
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     let text =
-        std::fs::read_to_string(&medic.config).unwrap() + "disabled_limit = \"10s\"\ntoggle_gap_limit = \"9s\"\n";
+        std::fs::read_to_string(&medic.config).unwrap() + "disabled_limit = \"45s\"\ntoggle_gap_limit = \"5s\"\n";
     std::fs::write(&medic.config, text).unwrap();
     let _child = medic.spawn(&["run"]);
     medic.ready().await;
