@@ -8,8 +8,8 @@ use crate::treat::act::Act;
 use crate::treat::ports::{Journal, JournalError};
 use rusqlite::{Connection, ErrorCode, params};
 
-/// The newest treatments before a date: an open breaker lets no newer ones be, and must not be forgotten with the old.
-const NEWEST: &str = "opened < ?2 AND id > COALESCE((SELECT id FROM treatments WHERE manager = ?1
+/// The newest treatments: an open breaker lets no newer ones be, and must not be forgotten with the old.
+const NEWEST: &str = "id > COALESCE((SELECT id FROM treatments WHERE manager = ?1
      ORDER BY id DESC LIMIT 1 OFFSET 50), 0)";
 
 impl Journal for ManagerStore {
@@ -51,7 +51,7 @@ impl Journal for ManagerStore {
 
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError> {
         Ok(self.store.read("read treatments", |c| {
-            let mut rows = select(c, NEWEST, self.manager.as_str(), since)?;
+            let mut rows = select(c, &format!("opened < ?2 AND {NEWEST}"), self.manager.as_str(), since)?;
             rows.extend(select(c, "opened >= ?2", self.manager.as_str(), since)?);
             rows.sort_by_key(|row| (row.opened, row.id));
             Ok(rows)
@@ -100,13 +100,21 @@ impl ManagerStore {
         })
     }
 
-    /// Removes closed treatments that ended before `before` or exceed the newest `keep`; never an open one.
+    /// Removes closed treatments that ended before `before`, and of probes and of heals those beyond the newest `keep`: many
+    /// probes must not make heals forgotten, which count against their sets. Never an open one, nor those that tell
+    /// whether the breaker is open.
     pub(super) fn prune_treatments(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
         self.store.write("prune the journal", Durability::Crash, |tx| {
             Ok(tx.execute(
-                "DELETE FROM treatments WHERE manager = ?1 AND closed IS NOT NULL AND (closed < ?2 OR id <= (
-                     SELECT id FROM treatments WHERE manager = ?1 AND closed IS NOT NULL
-                     ORDER BY id DESC LIMIT 1 OFFSET ?3))",
+                &format!(
+                    "DELETE FROM treatments WHERE manager = ?1 AND closed IS NOT NULL AND NOT ({NEWEST})
+                     AND (closed < ?2 OR id IN (
+                         SELECT id FROM (
+                             SELECT id, ROW_NUMBER() OVER (
+                                 PARTITION BY json_extract(body, '$.remedy.kind') = 'session_probe' ORDER BY id DESC
+                             ) AS nth FROM treatments WHERE manager = ?1 AND closed IS NOT NULL)
+                         WHERE nth > ?3))"
+                ),
                 params![self.manager.as_str(), int(before.0), keep],
             )?)
         })

@@ -1,7 +1,7 @@
 use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
-use crate::decide::testing::{closed, hours, ledger_session, open};
+use crate::decide::testing::{closed, hours, ledger_session, open, probe};
 use crate::model::log_fact::{LogEvidence, LogPosition};
 use crate::model::pause::PauseScope;
 use crate::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
@@ -243,8 +243,11 @@ fn the_journal_numbers_keeps_order_and_never_uses_a_number_again() {
     let done = crate::model::Treatment { id: early.id, ..closed(0, 2, Wall(10), Wall(20), Outcome::Recovered) };
     store.record(&done).unwrap();
     assert_eq!(store.unfinished().unwrap(), [late]);
-    assert_eq!(store.prune(Wall(u64::MAX / 2)).unwrap().treatments, 1);
-    assert_eq!(Journal::open(&store, verifying(2, 60)).unwrap().id, TreatmentId(3));
+    for n in 3..=62 {
+        Journal::open(&store, closed(0, n, Wall(n), Wall(n), Outcome::Recovered)).unwrap();
+    }
+    assert_eq!(store.prune(Wall(u64::MAX / 2)).unwrap().treatments, 11);
+    assert_eq!(Journal::open(&store, verifying(2, 60)).unwrap().id, TreatmentId(63));
 }
 
 #[test]
@@ -413,11 +416,24 @@ fn a_lease_is_good_until_its_date_and_no_longer() {
 }
 
 #[test]
+fn many_probes_do_not_make_the_heals_forgotten_that_count_against_a_set() {
+    let store = memory();
+    let heal = Journal::open(&store, closed(0, 1, Wall(1), Wall(1), Outcome::Unverified)).unwrap();
+    for n in 2..=200 {
+        Journal::open(&store, probe(0, n, Wall(n), Wall(n), Outcome::Held)).unwrap();
+    }
+    assert_eq!(store.prune_treatments(Wall(0), 100).unwrap(), 99);
+    assert_eq!(store.since(Wall(0)).unwrap().first().map(|row| row.id), Some(heal.id));
+}
+
+#[test]
 fn pruning_keeps_its_bounds_and_never_takes_what_is_still_open() {
     let store = memory();
     let open_one = Journal::open(&store, verifying(500, 0)).unwrap();
-    for n in 1..=20 {
+    for n in 1..=80 {
         Journal::open(&store, closed(0, n, Wall(n), Wall(n), Outcome::Recovered)).unwrap();
+    }
+    for n in 1..=20 {
         store.append(Wall(n), "x", None, &serde_json::Value::Null).unwrap();
         let mut session = ledger_session(n, &format!("s{n:02}"), RUN, Wall(n));
         session.last_seen = Wall(n);
@@ -428,9 +444,10 @@ fn pruning_keeps_its_bounds_and_never_takes_what_is_still_open() {
         LedgerSession { opened_by: OpenedBy::Medic, last_seen: Wall(0), ..ledger_session(99, "mine", RUN, Wall(0)) };
     store.see(&mine).unwrap();
     assert_eq!(store.prune_treatments(Wall(5), 100).unwrap(), 4);
-    assert_eq!(store.prune_treatments(Wall(5), 10).unwrap(), 6);
+    assert_eq!(store.prune_treatments(Wall(5), 60).unwrap(), 16);
     let left: Vec<u64> = store.since(Wall(0)).unwrap().iter().map(|t| t.set.0).collect();
-    assert_eq!(left, [vec![open_one.set.0], (11..=20).collect()].concat());
+    assert_eq!(left, [vec![open_one.set.0], (21..=80).collect()].concat());
+    assert_eq!(store.prune_treatments(Wall(u64::MAX / 2), 10).unwrap(), 10, "fifty tell of the breaker");
     assert_eq!(store.prune_history(Wall(5), 10, 1_000).unwrap(), 10);
     assert_eq!(store.prune_sessions(Wall(5), 100).unwrap(), 4);
     assert_eq!(store.prune_sessions(Wall(5), 9).unwrap(), 8);
