@@ -219,6 +219,16 @@ async fn lost_answers_are_settled_by_reading() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_404_of_a_proxy_to_the_enable_leaves_no_set_disabled() {
+    let mut bench = in_the_middle_of_a_toggle().await;
+    let fault = ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::HtmlPage(404)).times(3);
+    bench.with(|world| world.garm_mut(0).unwrap().0.inject(fault));
+    bench.run(Span::mins(10)).await;
+    assert_eq!(bench.listening(), (3, 3));
+    assert_eq!(bench.outcomes()[0], Outcome::Recovered);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_person_who_takes_over_in_the_middle_is_not_fought() {
     let mut bench = Bench::new(&Given::of(Generation::PreFix, 1)).await;
     bench.run(Span::mins(1)).await;

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use http::{Method, Request};
+use scaleset_medic::decide::policy::Policy;
 use scaleset_medic::http::{Response, TransportError};
+use scaleset_medic::model::Span;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -20,6 +22,8 @@ pub(crate) enum Broken {
     Forgetful,
     /// It sees no session of the manager, whatever there is. I4.
     BlindToSessions,
+    /// It has no budget for a set, and no pause between two heals. I5.
+    Spendthrift,
     /// It disables a set while it takes its last look, before the journal says that it will. I6.
     Hasty,
     /// The deletions of its own sessions never arrive. I7.
@@ -31,11 +35,12 @@ pub(crate) enum Broken {
 }
 
 /// Every one, and the invariant that must notice.
-pub(crate) const ALL: [(Broken, &str); 8] = [
+pub(crate) const ALL: [(Broken, &str); 9] = [
     (Broken::FightsTheOperator, "I2"),
     (Broken::NeverEnables, "I3"),
     (Broken::Forgetful, "I3"),
     (Broken::BlindToSessions, "I4"),
+    (Broken::Spendthrift, "I5"),
     (Broken::Hasty, "I6"),
     (Broken::LeavesSessions, "I7"),
     (Broken::Unwraps, "I8"),
@@ -46,6 +51,14 @@ impl Broken {
     /// Whether its disk only says that it keeps what is written.
     pub(crate) fn forgets(self, what: &'static str) -> bool {
         self == Self::Forgetful && what == "record a treatment"
+    }
+
+    /// The limits that it keeps.
+    pub(crate) fn limits(self, policy: &mut Policy) {
+        if self == Self::Spendthrift {
+            (policy.set_budget, policy.breaker_after) = (1_000, 1_000);
+            policy.backoff = vec![Span::secs(1)];
+        }
     }
 
     /// A request that it never sends.

@@ -232,7 +232,7 @@ impl Life {
         };
         match self.dice.random_range(0..10) {
             0 => FaultKind::HtmlPage(200),
-            1 => FaultKind::HtmlPage(502),
+            1 => FaultKind::HtmlPage(pick(&mut self.dice, &[502, 404])),
             2 => FaultKind::MalformedJson,
             3 => FaultKind::Reset,
             4 => FaultKind::Huge(10_000_000_000),

@@ -108,7 +108,8 @@ impl Life {
         let dir =
             if shared_memory.is_dir() { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() }.unwrap();
         hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).unwrap();
-        let config = plan.given.config(dir.path());
+        let mut config = plan.given.config(dir.path());
+        plan.broken.limits(&mut config.policy);
         let store = Store::open(&config.run.state_dir).unwrap();
         let journal = store.for_manager(&config.managers[0].name);
         let dice = rng(plan.seed ^ 0x5EED);

@@ -135,6 +135,9 @@ impl Plan {
     pub(crate) fn broken(seed: u64, broken: Broken) -> Self {
         let mut dice = rng(seed);
         let mut given = Given::of(Generation::PreFix, pick(&mut dice, &[1, 2, 3]));
+        if broken == Broken::Spendthrift {
+            given.fleet.github.stale_lifetime = Span::mins(50);
+        }
         if [Broken::LeavesSessions, Broken::Blabs].contains(&broken) {
             given = given.with_github();
         }

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use http::Method;
 use scaleset_medic::lab::garm::WorkerTruth;
 use scaleset_medic::lab::world::World;
-use scaleset_medic::model::{ManagerName, PauseScope, Remedy, ScaleSetId, SessionId, Span, Step, Treatment, Wall};
+use scaleset_medic::model::{
+    ManagerName, PauseScope, Remedy, RemedyKind, ScaleSetId, SessionId, Span, Step, Treatment, TreatmentId, Wall,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest that a set may be disabled by us while everything answers: the policy's limit, and the passes around.
@@ -18,6 +20,8 @@ const JUST_BEGUN: Span = Span::secs(30);
 const LATE: Span = Span::secs(32);
 /// From a pass's look at the pauses to its disable, with a last look in between that is slow to answer.
 const LOOK: Span = Span::secs(20);
+/// Heals of one set in an hour: the policy's default budget of a day.
+const HEALS_IN_AN_HOUR: usize = 3;
 /// Treatments that may be under way at once: the policy's default.
 const IN_FLIGHT: usize = 10;
 
@@ -42,6 +46,8 @@ pub(crate) struct Truth {
     pauses: Vec<(PauseScope, Wall, Wall)>,
     /// The durable journal's open treatments.
     journal: Vec<Treatment>,
+    /// The heals of each set within the last hour, which nobody ordered.
+    heals: BTreeMap<ScaleSetId, BTreeMap<TreatmentId, Wall>>,
     looked: Option<Wall>,
     was_calm: bool,
     pub(crate) violations: Vec<Violation>,
@@ -130,6 +136,15 @@ impl Truth {
         for row in self.journal.iter().filter(|row| !row.step.is_closed()) {
             if !sets.insert(row.set) {
                 wrong.push(("I5", format!("two treatments of set {}", row.set)));
+            }
+            if row.remedy.kind() != RemedyKind::SessionProbe && row.ordered.is_none() {
+                let heals = self.heals.entry(row.set).or_default();
+                heals.retain(|_, opened| opened.plus(Span::hours(1)) > now);
+                let is_new = heals.insert(row.id, row.opened).is_none();
+                // The budget of a day is cleared by an hour of health, so an hour never sees more.
+                if is_new && heals.len() > HEALS_IN_AN_HOUR {
+                    wrong.push(("I5", format!("{} heals of set {} within an hour", heals.len(), row.set)));
+                }
             }
             let covers = |scope: &PauseScope| scope.covers(&ManagerName::new("garm"), row.set);
             if self.pauses.iter().any(|(scope, from, to)| covers(scope) && *from < row.opened && row.opened < *to) {
