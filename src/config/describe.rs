@@ -69,6 +69,10 @@ pub fn notes(checked: &Checked) -> Vec<String> {
     if config.policy.allow_risky {
         notes.push("policy.allow_risky: toggling a deaf set can crash GARM".to_owned());
     }
+    if config.policy.allow_undated {
+        notes
+            .push("policy.allow_undated: without dates a person's disable can be taken for ours and undone".to_owned());
+    }
     for (section, values) in &checked.effective {
         for value in values {
             if let (Origin::Follows(leader), Some(shown)) = (&value.origin, &value.value) {

@@ -66,6 +66,12 @@ fn oddities(policy: &Policy, interval: Span, most_sets: usize) -> Vec<Oddity> {
         "allow_risky = false".to_owned(),
     );
     note(
+        policy.allow_undated,
+        "allow_undated = true".to_owned(),
+        "on a GARM that does not date changes (v0.2.0-alpha) a person who disables a set during its treatment may find it enabled",
+        "allow_undated = false".to_owned(),
+    );
+    note(
         policy.stale_session_limit <= STALE,
         format!("stale_session_limit is {}", policy.stale_session_limit),
         "an ordinary stale session lives 50 to 92 s and would be called held by somebody else",
@@ -204,6 +210,7 @@ mod tests {
     fn each_oddity_of_the_policy_is_told_with_its_line() {
         for (policy, line) in [
             ("allow_risky = true", "allow_risky = false"),
+            ("allow_undated = true", "allow_undated = false"),
             ("stale_session_limit = \"60s\"\nstale_session_odd = \"30s\"", "stale_session_limit = \"5m\""),
             ("settle = \"1s\"", "settle = \"20s\""),
             ("heals_per_hour = 1", "heals_per_hour = 1000"),
