@@ -119,7 +119,8 @@ async fn large_bodies_are_read_one_after_the_other_and_small_ones_at_any_time() 
     };
     let mut told = String::new();
     for _ in 0..100 {
-        let error = get(&transport, &hanging.address, Bounds { total: Span::millis(300), ..PATIENT }).await.unwrap_err();
+        let error =
+            get(&transport, &hanging.address, Bounds { total: Span::millis(300), ..PATIENT }).await.unwrap_err();
         assert_eq!(error.kind, FailureKind::Timeout);
         told = error.detail;
         if told.contains("other large answers") {
