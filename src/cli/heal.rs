@@ -4,7 +4,7 @@
 
 use super::args::HealArgs;
 use super::medic::Signals;
-use super::output::{data, diagnostic};
+use super::output::{diagnostic, prose};
 use super::picture::{find, picture};
 use super::{Failure, medic, render};
 use crate::config::Config;
@@ -139,7 +139,7 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
         let waited = shared.clock.now().mono.since(began);
         match store.order_answer(order.id).map_err(Failure::internal)? {
             Some(OrderAnswer::Refused { why }) => {
-                data(&format!("refused: {why}\n"))?;
+                prose(&format!("refused: {why}\n"))?;
                 return Ok(ExitCode::Unhealthy);
             }
             Some(OrderAnswer::Treating { treatment }) => {
@@ -150,7 +150,7 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
                 if let Some(code) = row.as_ref().and_then(|row| ended(row, last.as_ref())) {
                     let why = row.as_ref().and_then(Treatment::why).unwrap_or_default();
                     let outcome = row.as_ref().and_then(Treatment::outcome).map_or("over", Outcome::as_str);
-                    data(&format!("{outcome}: {why}\n"))?;
+                    prose(&format!("{outcome}: {why}\n"))?;
                     return Ok(code);
                 }
             }
@@ -159,7 +159,7 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
         }
         let answered = matches!(store.order_answer(order.id), Ok(Some(OrderAnswer::Treating { .. })));
         if waited >= if answered { TREATMENT_LIMIT } else { ORDER_LASTS } {
-            data(&format!("not carried out within {waited}{}{told}", if told.is_empty() { "\n" } else { "; " }))?;
+            prose(&format!("not carried out within {waited}{}{told}", if told.is_empty() { "\n" } else { "; " }))?;
             return Ok(if answered { ExitCode::Unverified } else { ExitCode::Unhealthy });
         }
         shared.clock.sleep(pause).await;

@@ -57,6 +57,37 @@ async fn a_pause_file_with_a_typing_error_pauses_everything_and_says_so() {
         "{said}"
     );
     assert!(said.contains("remove the file"), "{said}");
+    std::fs::write(medic.dir.path().join("pause"), "author = \"alice\"\nreason = \"upgrade\"\n").unwrap();
+    let status = medic.run(&["status"]).await;
+    let said = told(&status);
+    assert!(said.contains("is paused by alice, as long as the file is there: upgrade"), "{said}");
+}
+
+/// Who may write a reason, or name a scale set, may not clear the screen of who reads it, nor add a line of his own.
+#[tokio::test]
+async fn what_others_wrote_cannot_steer_the_terminal() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let paused = medic.run(&["pause", "--reason", "up\u{1b}[2Jgrade", "--author", "al\u{9b}2Jice\ngarm: forged"]).await;
+    assert_eq!(paused.status.code(), Some(0), "{}", told(&paused));
+    let _child = medic.spawn(&["run"]);
+    medic.ready().await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "withhold").await;
+    for args in [
+        vec!["status", "--color", "never"],
+        vec!["explain", "linux-0"],
+        vec!["history"],
+        vec!["resume", "--breaker"],
+        vec!["doctor"],
+    ] {
+        let shown = medic.run(&args).await;
+        let said = String::from_utf8(shown.stdout.clone()).unwrap();
+        assert!(said.contains("up\u{fffd}[2Jgrade"), "{args:?}: {}", told(&shown));
+        assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{args:?}: {said:?}");
+        let forged = said.lines().any(|line| line.starts_with("garm: forged"));
+        assert!(!forged, "{args:?}: {said}");
+    }
 }
 
 #[tokio::test]
