@@ -211,15 +211,14 @@ async fn collect(
         if length > bounds.body {
             return Err(too_large());
         }
-        match &mut sink {
-            Some(sink) => sink.piece(&chunk),
-            None => {
-                if length > room::FREE && taken.is_none() {
-                    taken = Some(room::take(at_most, until).await.ok_or_else(no_room)?);
-                }
-                kept.extend_from_slice(&chunk);
-            }
+        if let Some(sink) = &mut sink {
+            sink.piece(&chunk);
+            continue;
         }
+        if length > room::FREE && taken.is_none() {
+            taken = Some(room::take(at_most, until).await.ok_or_else(no_room)?);
+        }
+        kept.extend_from_slice(&chunk);
     }
     let response =
         Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: kept.freeze() };
