@@ -1,7 +1,7 @@
 //! `doctor`. It looks for itself, whether a medic runs or not: a running one may be what cannot see.
 
 use super::args::{DoctorArgs, Output};
-use super::output::data;
+use super::output::{data, one_line};
 use super::{Failure, medic};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -115,21 +115,16 @@ fn tell(out: &mut String, finding: &Finding, color: bool) {
     for step in &finding.mend {
         out.push_str(&wrapped(&format!("do: {}", step.what)));
         for line in &step.lines {
-            let _ = writeln!(out, "{:INDENT$}    {}", "", harmless(line));
+            let _ = writeln!(out, "{:INDENT$}    {}", "", one_line(line));
         }
     }
-}
-
-/// What servers said may hold control characters, which a terminal would obey.
-fn harmless(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }
 
 /// Indented lines of at most [`WIDTH`] columns; a longer word stays whole.
 fn wrapped(prose: &str) -> String {
     let mut out = String::new();
     let mut line = String::new();
-    for word in prose.split_whitespace().map(harmless) {
+    for word in prose.split_whitespace().map(one_line) {
         if !line.is_empty() && INDENT + line.chars().count() + 1 + word.chars().count() > WIDTH {
             let _ = writeln!(out, "{:INDENT$}{line}", "");
             line.clear();

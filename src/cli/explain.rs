@@ -1,7 +1,7 @@
 //! `explain`.
 
 use super::args::{ExplainArgs, Output};
-use super::output::{data, diagnostic};
+use super::output::{data, diagnostic, one_line, prose};
 use super::picture::{By, entity, find, picture};
 use super::{Failure, history, render};
 use crate::config::Config;
@@ -22,7 +22,7 @@ pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failu
         Output::Text => {
             let since = set.finding.ill_since.unwrap_or(set.finding.since).minus(BEFORE);
             let past = history::of_set(config, manager, set.id, since);
-            data(&text(&status, manager, set, past))?;
+            prose(&text(&status, manager, set, past))?;
         }
         Output::Json => data(&(serde_json::to_string_pretty(set).map_err(Failure::internal)? + "\n"))?,
     }
@@ -37,7 +37,13 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     let now = status.at;
     let mut out = String::new();
     let forge_id = set.forge_id.map_or_else(|| "not created at GitHub".to_owned(), |id| format!("{id} at GitHub"));
-    let _ = writeln!(out, "{} (id {} at {manager}, {forge_id}), of {}", set.name, set.id, entity(set));
+    let _ = writeln!(
+        out,
+        "{} (id {} at {manager}, {forge_id}), of {}",
+        one_line(&set.name),
+        set.id,
+        one_line(&entity(set))
+    );
     let finding = &set.finding;
     let _ = writeln!(
         out,
@@ -56,19 +62,19 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     }
     let _ = writeln!(out, "\nBecause:");
     for evidence in &finding.evidence {
-        let _ = writeln!(out, "  {}", words::evidence(evidence));
+        let _ = writeln!(out, "  {}", one_line(&words::evidence(evidence)));
     }
     if let Some(shown) = shown {
         let _ = writeln!(out, "\nRules, in their order; the first that speaks decides:");
         for line in rules::rules(set, shown) {
-            let _ = writeln!(out, "  {line}");
+            let _ = writeln!(out, "  {}", one_line(&line));
         }
     }
     let _ = writeln!(out, "\nTimeline:");
     for (at, what) in timeline(shown, set, past) {
-        let _ = writeln!(out, "  {}  {what}", at.near(now));
+        let _ = writeln!(out, "  {}  {}", at.near(now), one_line(&what));
     }
-    let _ = writeln!(out, "\nDecision: {}", decision(set, now));
+    let _ = writeln!(out, "\nDecision: {}", one_line(&decision(set, now)));
     guards(&mut out, set, now);
     let _ = writeln!(out, "Next: {}", rules::next(set, now));
     if let Some(left) = &set.left_disabled {
@@ -93,7 +99,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     if !set.treatments.is_empty() {
         let _ = writeln!(out, "\nTreatments, newest first:");
         for row in &set.treatments {
-            let why = row.why.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            let why = row.why.as_ref().map_or_else(String::new, |why| format!(": {}", one_line(why)));
             let state = words::progress(row, now);
             let _ = writeln!(out, "  {}  {} #{}: {state}{why}", row.opened.near(now), row.remedy, row.id);
         }
@@ -103,7 +109,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
         for (source, state) in &manager.sources {
             let words = match state {
                 SourceState::Up => "answers".to_owned(),
-                SourceState::Down { why } => format!("does not answer: {why}"),
+                SourceState::Down { why } => format!("does not answer: {}", one_line(why)),
                 SourceState::NotConfigured { would_show } => format!("not available; it would show {would_show}"),
             };
             let _ = writeln!(out, "  {:<16}  {words}", source.as_str());
@@ -131,7 +137,7 @@ fn decision(set: &SetStatus, now: Wall) -> String {
 fn guards(out: &mut String, set: &SetStatus, now: Wall) {
     if let Decision::Withhold { guards, .. } = &set.decision {
         for held in guards {
-            let _ = writeln!(out, "  {}", words::held(held, Some(now)));
+            let _ = writeln!(out, "  {}", one_line(&words::held(held, Some(now))));
         }
     }
     let passed: Vec<_> = rules::passed(&set.decision).into_iter().map(Guard::as_str).collect();

@@ -1,8 +1,10 @@
 //! `heal`: a person's order, placed in the store, where the medic that holds the lease takes it up at its next pass;
-//! where none runs, this command is the medic for as long as it takes.
+//! where none runs, this command is the medic for as long as it takes. Who stops the command takes the order back, as far
+//! as nobody has taken it up: an order that was called off must not be carried out behind a person's back.
 
 use super::args::HealArgs;
-use super::output::{data, diagnostic};
+use super::medic::Signals;
+use super::output::{diagnostic, prose};
 use super::picture::{find, picture};
 use super::{Failure, medic, render};
 use crate::config::Config;
@@ -39,14 +41,20 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
         return Ok(ExitCode::Unhealthy);
     }
     let author = medic::author(args.author.as_deref());
-    let now = shared.clock.now().wall;
-    let order = store.place_order(set.id, what, &author, now).map_err(Failure::internal)?;
     let code = medic::runtime()?.block_on(async {
-        tokio::select! {
+        // Signals are heard before there is an order that they would leave behind.
+        let mut signals = Signals::listen();
+        let now = shared.clock.now().wall;
+        let order = store.place_order(set.id, what, &author, now).map_err(Failure::internal)?;
+        let (code, given_up) = tokio::select! {
             biased;
-            signal = medic::signal() => Ok(signal.exit_code()),
-            code = carried_out(config, &shared, name, &order) => code,
+            signal = signals.next() => (Ok(signal.exit_code()), true),
+            code = carried_out(config, &shared, name, &order) => { let failed = code.is_err(); (code, failed) }
+        };
+        if given_up {
+            diagnostic(&format!("{}\n", withdrawn(&store, &order, &shared).await));
         }
+        code
     })?;
     // Whatever came of it, this process leaves nothing half done. Where another medic holds the lease, it sees to that.
     let left = engines(config, &shared, &real_carrier)?;
@@ -131,7 +139,7 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
         let waited = shared.clock.now().mono.since(began);
         match store.order_answer(order.id).map_err(Failure::internal)? {
             Some(OrderAnswer::Refused { why }) => {
-                data(&format!("refused: {why}\n"))?;
+                prose(&format!("refused: {why}\n"))?;
                 return Ok(ExitCode::Unhealthy);
             }
             Some(OrderAnswer::Treating { treatment }) => {
@@ -142,7 +150,7 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
                 if let Some(code) = row.as_ref().and_then(|row| ended(row, last.as_ref())) {
                     let why = row.as_ref().and_then(Treatment::why).unwrap_or_default();
                     let outcome = row.as_ref().and_then(Treatment::outcome).map_or("over", Outcome::as_str);
-                    data(&format!("{outcome}: {why}\n"))?;
+                    prose(&format!("{outcome}: {why}\n"))?;
                     return Ok(code);
                 }
             }
@@ -151,10 +159,37 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
         }
         let answered = matches!(store.order_answer(order.id), Ok(Some(OrderAnswer::Treating { .. })));
         if waited >= if answered { TREATMENT_LIMIT } else { ORDER_LASTS } {
-            data(&format!("not carried out within {waited}{}{told}", if told.is_empty() { "\n" } else { "; " }))?;
+            prose(&format!("not carried out within {waited}{}{told}", if told.is_empty() { "\n" } else { "; " }))?;
             return Ok(if answered { ExitCode::Unverified } else { ExitCode::Unhealthy });
         }
         shared.clock.sleep(pause).await;
+    }
+}
+
+/// Takes the order back; in words, whether that was in time.
+async fn withdrawn(store: &ManagerStore, order: &Order, shared: &Shared) -> String {
+    let answer = match store.withdraw_order(order.id) {
+        Ok(None) => {
+            // A medic that had read the order just before says so in a moment.
+            shared.clock.sleep(ASK_EVERY).await;
+            store
+                .order_answer(order.id)
+                .map(|answer| answer.filter(|answer| !matches!(answer, OrderAnswer::Refused { .. })))
+        }
+        settled => settled,
+    };
+    match answer {
+        Ok(None | Some(OrderAnswer::Waiting { .. })) => {
+            "the order is withdrawn: nothing was done for it, and nothing will be".to_owned()
+        }
+        Ok(Some(OrderAnswer::Treating { treatment })) => format!(
+            "too late to withdraw the order: {} was begun for it and is brought to an end; `scaleset-medic history` tells",
+            words::treatment(treatment)
+        ),
+        Ok(Some(OrderAnswer::Refused { why })) => format!("the order was refused already: {why}"),
+        Err(error) => format!(
+            "the order could not be withdrawn, so that a medic may carry it out within {ORDER_LASTS} of its date: {error}"
+        ),
     }
 }
 

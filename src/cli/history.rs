@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::args::{HistoryArgs, Output};
-use super::output::{data, diagnostic};
+use super::output::{data, diagnostic, one_line, prose};
 use super::picture::known_manager;
 use crate::clock::system_wall;
 use crate::config::Config;
@@ -74,7 +74,7 @@ pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failu
     events.sort_by_key(|(_, event)| (event.at, event.id));
     for (manager, event) in &events {
         match args.output {
-            Output::Text => data(&text(manager, known.get(manager).unwrap_or(&Names::new()), event))?,
+            Output::Text => prose(&text(manager, known.get(manager).unwrap_or(&Names::new()), event))?,
             Output::Json => data(&format!("{}\n", json(manager, event)))?,
         }
     }
@@ -130,7 +130,7 @@ pub(super) fn of_set(config: &Config, manager: &ManagerName, set: ScaleSetId, si
     let Ok(Some(store)) = Store::open_read_only(&config.run.state_dir) else { return Vec::new() };
     let filter = HistoryFilter { set: Some(set), since, limit: OF_SET };
     let events = store.for_manager(manager).history(filter).unwrap_or_default();
-    events.into_iter().map(|event| (event.at, format!("{}: {}", event.kind, words(&event)))).collect()
+    events.into_iter().map(|event| (event.at, one_line(&format!("{}: {}", event.kind, words(&event))))).collect()
 }
 
 /// One event, one line.
@@ -139,7 +139,7 @@ fn text(manager: &ManagerName, names: &Names, event: &Event) -> String {
         Some(name) => format!(" {name} (set {set})"),
         None => format!(" set {set}"),
     });
-    format!("{}  {manager}{set}  {}: {}\n", event.at.date(), event.kind, words(event))
+    one_line(&format!("{}  {manager}{set}  {}: {}", event.at.date(), event.kind, words(event))) + "\n"
 }
 
 /// What people read of an event; what this release does not understand is told as it is.

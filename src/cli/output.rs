@@ -1,4 +1,8 @@
 //! Writing to the two streams, and how a command fails.
+//!
+//! Names, reasons and errors come from servers, files and other people, and a terminal obeys some characters. The rule:
+//! what people read is cleaned here ([`prose`], [`diagnostic`]); what brings colours of its own is cleaned piece by piece
+//! ([`one_line`]) before they are put on; what programs read ([`data`]) stays as it is.
 
 use crate::config::Report;
 use crate::exit::ExitCode;
@@ -81,9 +85,31 @@ pub fn data(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes lines that people read to stdout, as harmless as [`diagnostic`] does.
+pub(super) fn prose(text: &str) -> Result<(), Failure> {
+    data(&harmless(text))
+}
+
 /// Writes a diagnostic to stderr. If nobody can read it, nobody can be told so either.
 pub fn diagnostic(text: &str) {
-    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+    drop(std::io::stderr().lock().write_all(harmless(text).as_bytes()));
+}
+
+/// Without what a terminal obeys; lines and columns stay.
+fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| if is_obeyed(c) && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c })
+        .collect()
+}
+
+/// As a part of one line: nothing that a terminal obeys, and nothing that begins a line of its own.
+pub(super) fn one_line(text: &str) -> String {
+    harmless(text).replace(['\n', '\t'], " ")
+}
+
+/// Control characters, and those that change the direction of what is around them.
+fn is_obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Help and version go to stdout and are no failure; wrong usage goes to stderr.
@@ -91,4 +117,16 @@ pub(super) fn parser_stop(stop: &clap::Error) -> ExitCode {
     // A reader that has gone is no failure here either.
     drop(stop.print());
     if stop.use_stderr() { ExitCode::Usage } else { ExitCode::Well }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_shown_and_not_obeyed() {
+        let said = "a\u{1b}[2J\u{9b}2J\u{7}\u{202e}b\r\n\tc ä";
+        assert_eq!(harmless(said), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}b\u{fffd}\n\tc ä");
+        assert_eq!(one_line("a\nforged: well\u{1b}"), "a forged: well\u{fffd}");
+    }
 }

@@ -1,7 +1,7 @@
 //! `pause` and `resume`: written to the store, where the running medic reads them at its next pass.
 
 use super::args::{PauseArgs, ResumeArgs, ScopeArgs};
-use super::output::data;
+use super::output::{one_line, prose};
 use super::picture::{find, known_manager, picture};
 use super::{Failure, medic};
 use crate::config::Config;
@@ -25,7 +25,7 @@ pub(super) fn pause(args: &PauseArgs, config: &Config) -> Result<ExitCode, Failu
     let pause = shared.store.add_pause(pause).map_err(Failure::internal)?;
     let end =
         pause.expires.map_or_else(|| "until resumed".to_owned(), |end| format!("until {} UTC", end.near(created)));
-    data(&format!(
+    prose(&format!(
         "{} paused {end}: watching goes on, nothing new is done; a treatment under way is completed\nto end it: {}\n",
         pause.scope,
         pause.how_to_end()
@@ -42,17 +42,18 @@ pub(super) fn resume(args: &ResumeArgs, config: &Config) -> Result<ExitCode, Fai
         let names = config.managers.iter().map(|manager| &manager.name);
         for name in names.filter(|name| args.scope.manager.as_deref().is_none_or(|only| only == name.as_str())) {
             shared.store.for_manager(name).save_breaker_reset(now).map_err(Failure::internal)?;
-            data(&format!("the circuit breaker of {name} is closed: healing is allowed again\n"))?;
+            prose(&format!("the circuit breaker of {name} is closed: healing is allowed again\n"))?;
         }
     }
     // Who closes the breaker has not said that a colleague's pause is over.
     if !args.breaker {
         let ended = shared.store.remove_pauses_of(&scope).map_err(Failure::internal)?;
-        data(&format!("{scope} {}\n", if ended == 0 { "was not paused" } else { "resumed" }))?;
+        prose(&format!("{scope} {}\n", if ended == 0 { "was not paused" } else { "resumed" }))?;
     }
     let kept = shared.store.pauses(now).map_err(Failure::internal)?;
     for pause in kept.into_iter().chain(PauseFile::of(config).read(now)) {
-        data(&format!("still paused: {}, {} (to end it: {})\n", pause.scope, pause.words(now), pause.how_to_end()))?;
+        let words = one_line(&pause.words(now));
+        prose(&format!("still paused: {}, {words} (to end it: {})\n", pause.scope, pause.how_to_end()))?;
     }
     Ok(ExitCode::Well)
 }

@@ -1,6 +1,7 @@
 //! Pictures as text for a terminal: what `once` and `status` print.
 
 use super::args::Color;
+use super::output::one_line;
 use crate::exit::ExitCode;
 use crate::export::words;
 use crate::model::status::{ManagerStatus, SetStatus, SourceState};
@@ -53,7 +54,13 @@ pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) 
     for (manager, treatment) in &summary.closed {
         let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
         let why = treatment.why().unwrap_or_default();
-        let _ = writeln!(out, "{manager}: {} of {}: {outcome}: {why}", treatment.remedy.kind(), treatment.name);
+        let _ = writeln!(
+            out,
+            "{manager}: {} of {}: {outcome}: {}",
+            treatment.remedy.kind(),
+            one_line(&treatment.name),
+            one_line(why)
+        );
     }
     let _ = writeln!(out, "{} ({})", code.meaning(), code.code());
     out
@@ -68,20 +75,20 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> St
     }
     out.push('\n');
     if let Some(incident) = &manager.incident {
-        let _ = writeln!(out, "  {incident}");
+        let _ = writeln!(out, "  {}", one_line(incident));
     }
     if let Some(again) = words::well_again(manager, |at| words::dated(at, now)) {
         let _ = writeln!(out, "  {again}");
     }
     if let Some(why) = &manager.breaker_open {
-        let _ = writeln!(out, "  the circuit breaker is open: {why}");
+        let _ = writeln!(out, "  the circuit breaker is open: {}", one_line(why));
     }
     for pause in &manager.pauses {
-        let _ = writeln!(out, "  {} ({})", words::pause(pause, manager, now), pause.how_to_end());
+        let _ = writeln!(out, "  {} ({})", one_line(&words::pause(pause, manager, now)), pause.how_to_end());
     }
     for (source, state) in &manager.sources {
         if let SourceState::Down { why } = state {
-            let _ = writeln!(out, "  {source} cannot be read: {why}");
+            let _ = writeln!(out, "  {source} cannot be read: {}", one_line(why));
         }
     }
     if is_up || !manager.sets.is_empty() {
@@ -149,6 +156,7 @@ fn cells(set: &SetStatus, now: Wall) -> [String; 6] {
         now.since(set.finding.since).to_string(),
         decision(set, now),
     ]
+    .map(|cell| one_line(&cell))
 }
 
 /// Lines of at most so many characters, broken between words where that can be.
@@ -245,6 +253,17 @@ mod tests {
             assert!(longest <= Some(width.max(59)), "{width}:\n{shown}");
         }
         assert!(!table(Some(60)).contains("acme") && table(Some(200)).contains("acme"));
+    }
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal_nor_the_table() {
+        let mut sets = held_back();
+        for set in &mut sets {
+            set.name = "a\u{1b}[2J\nb".to_owned();
+        }
+        let shown = table(&sets, Wall(61_000), Look { color: true, width: None });
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(shown.contains("a\u{fffd}[2J b") && shown.contains("\u{1b}[31m"), "{shown:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::Failure;
 use super::args::{Output, ReplayArgs};
-use super::output::{data, diagnostic};
+use super::output::{data, diagnostic, prose};
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::export::words;
@@ -189,7 +189,7 @@ impl Show {
                 };
                 *count = count.saturating_add(1);
                 match self.output {
-                    Output::Text => data(&printable(&text_of(&replayed)))?,
+                    Output::Text => prose(&text_of(&replayed))?,
                     Output::Json => self.report.scenes.push(Told { number: place.number, replayed }),
                 }
             }
@@ -200,7 +200,7 @@ impl Show {
     fn unreadable(&mut self, Place { name, unit, number }: Place<'_>, why: &str) {
         self.report.unreadable = self.report.unreadable.saturating_add(1);
         if self.report.unreadable_lines.len() < TOLD {
-            diagnostic(&printable(&format!("error: {name}: {unit} {number} is left out: {why}\n")));
+            diagnostic(&format!("error: {name}: {unit} {number} is left out: {why}\n"));
             self.report.unreadable_lines.insert(number, why.to_owned());
         }
     }
@@ -273,11 +273,6 @@ fn text_of(replayed: &Replayed) -> String {
         );
     }
     out
-}
-
-/// A file may come from anybody, and a terminal obeys some characters.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A finding and the decision about it, in a line: with the reason, and all guards.

@@ -7,7 +7,7 @@
 //! - [`list`]: JSON lists of bounded length.
 //! - [`limits`]: the token bucket, `Retry-After`, `X-RateLimit-*`.
 //! - [`status`]: statuses as typed errors, with a safe excerpt of the body ([`excerpt`]).
-//! - [`reqwest_transport`]: real sockets.
+//! - [`reqwest_transport`]: real sockets; large bodies share one account of memory (`room`).
 //! - [`secret`]: text that never shows itself.
 
 pub mod client;
@@ -16,6 +16,7 @@ pub mod known;
 pub mod limits;
 pub mod list;
 pub mod reqwest_transport;
+mod room;
 pub mod secret;
 pub mod status;
 

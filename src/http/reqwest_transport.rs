@@ -3,10 +3,11 @@
 //! Rules. TLS by rustls with ring; the system's roots, or in their place one PEM file where a private CA signs. No redirect is
 //! followed: a token must not travel to an address nobody configured. No proxy but a configured one: an inherited
 //! `HTTP_PROXY` must not carry a manager's password. The body is read chunk by chunk and reading stops at its bound,
-//! counted after decompression, so that a small compressed bomb does not fill the memory. Nothing is retried here.
+//! counted after decompression, so that a small compressed bomb does not fill the memory. Large bodies share what memory
+//! there is for them ([`super::room`]). Nothing is retried here.
 
 use super::excerpt::one_line;
-use super::{BodySink, Bounds, Response, Transport, TransportError, Upgrade, Upgrader, status};
+use super::{BodySink, Bounds, Response, Transport, TransportError, Upgrade, Upgrader, room, status};
 use crate::model::{FailureKind, Span};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -14,6 +15,7 @@ use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What we call ourselves; GitHub refuses requests without a product name (`reference/actions-service.md` §8).
 pub const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"));
@@ -131,9 +133,10 @@ impl Transport for ReqwestTransport {
 impl Upgrader for ReqwestTransport {
     async fn upgrade(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Upgrade, TransportError> {
         let place = place_of(request.uri());
+        let until = end_of(bounds);
         let mut answer = self.begin(request, &place, bounds).await?;
         if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-            return collect(answer, &place, bounds, None).await.map(Upgrade::Answered);
+            return collect(answer, &place, (bounds, until), None).await.map(Upgrade::Answered);
         }
         let headers = std::mem::take(answer.headers_mut());
         let stream = answer.upgrade().await.map_err(|error| told(error, &place, bounds))?;
@@ -149,8 +152,9 @@ impl ReqwestTransport {
         sink: Option<&mut dyn BodySink>,
     ) -> Result<Response, TransportError> {
         let place = place_of(request.uri());
+        let until = end_of(bounds);
         let answer = self.begin(request, &place, bounds).await?;
-        collect(answer, &place, bounds, sink).await
+        collect(answer, &place, (bounds, until), sink).await
     }
 
     /// Sends, and waits for the answer's head; the time-out covers its body too.
@@ -167,10 +171,15 @@ impl ReqwestTransport {
     }
 }
 
+/// When an exchange that begins now is over at the latest.
+fn end_of(bounds: Bounds) -> Instant {
+    Instant::now() + Duration::from(bounds.total)
+}
+
 async fn collect(
     mut answer: reqwest::Response,
     place: &str,
-    bounds: Bounds,
+    (bounds, until): (Bounds, Instant),
     sink: Option<&mut dyn BodySink>,
 ) -> Result<Response, TransportError> {
     let failed = |error: reqwest::Error| told(error, place, bounds);
@@ -178,24 +187,38 @@ async fn collect(
         kind: FailureKind::TooLarge,
         detail: format!("{place} answers with more than {} bytes; reading stopped there", bounds.body),
     };
-    if answer.content_length().is_some_and(|length| length > bounds.body as u64) {
+    let no_room = || TransportError {
+        kind: FailureKind::Timeout,
+        detail: format!(
+            "no complete answer from {place} within {}: other large answers were still being read",
+            bounds.total
+        ),
+    };
+    let announced = answer.content_length();
+    if announced.is_some_and(|length| length > bounds.body as u64) {
         return Err(too_large());
     }
+    let at_most = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(bounds.body);
     let mut sink = sink.filter(|_| answer.status().is_success());
     if let Some(sink) = &mut sink {
         sink.begin();
     }
     let mut kept = BytesMut::new();
+    let mut taken = None;
     let mut length = 0_usize;
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         length = length.saturating_add(chunk.len());
         if length > bounds.body {
             return Err(too_large());
         }
-        match &mut sink {
-            Some(sink) => sink.piece(&chunk),
-            None => kept.extend_from_slice(&chunk),
+        if let Some(sink) = &mut sink {
+            sink.piece(&chunk);
+            continue;
         }
+        if length > room::FREE && taken.is_none() {
+            taken = Some(room::take(at_most, until).await.ok_or_else(no_room)?);
+        }
+        kept.extend_from_slice(&chunk);
     }
     let response =
         Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: kept.freeze() };

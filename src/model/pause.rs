@@ -104,14 +104,14 @@ impl Pause {
         }
     }
 
-    /// `by alice until 16:19:04: upgrade`.
+    /// `by alice until 16:19:04: upgrade`, `by alice, as long as the file is there: upgrade`.
     #[must_use]
     pub fn words(&self, now: Wall) -> String {
         let end = match self.expires {
-            Some(end) => format!("until {}", end.near(now)),
-            None if self.id == PauseId::FILE => "while the file is there".to_owned(),
-            None => "until resumed".to_owned(),
+            Some(end) => format!(" until {}", end.near(now)),
+            None if self.id == PauseId::FILE => ", as long as the file is there".to_owned(),
+            None => " until resumed".to_owned(),
         };
-        format!("by {} {end}: {}", self.author, self.reason)
+        format!("by {}{end}: {}", self.author, self.reason)
     }
 }

@@ -3,7 +3,7 @@
 use super::chronicle::Chronicle;
 use super::engine::{Engine, Parts};
 use super::lease::Lease;
-use super::pause_file::PauseFile;
+use super::pause_file::{PauseFile, WatchedPause};
 use super::reader::Reader;
 use super::secret;
 use crate::clock::Clock;
@@ -151,7 +151,7 @@ fn engine(
         driver,
         store,
         whole_store: shared.store.clone(),
-        pause_file: PauseFile::of(config),
+        pause_file: WatchedPause::new(PauseFile::of(config), Reader::new(shared.chance.log_reading)),
         lease: Arc::clone(&shared.lease),
         background: Mutex::new(background),
         wake,

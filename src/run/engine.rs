@@ -6,7 +6,7 @@ use super::chronicle::Chronicle;
 use super::kept::Kept;
 use super::lease::Lease;
 use super::patience::{Pace, Patience};
-use super::pause_file::PauseFile;
+use super::pause_file::WatchedPause;
 use super::report;
 use super::scene::{Looked, Recorder};
 use crate::clock::Clock;
@@ -45,7 +45,7 @@ pub struct Parts {
     /// All of the store: pauses may be for every manager.
     pub whole_store: Store,
     /// The file that may ask for a pause.
-    pub pause_file: PauseFile,
+    pub pause_file: WatchedPause,
     /// The claim on the store, without which nothing is done.
     pub lease: Arc<Lease>,
     /// Connections that live as long as the engine: websockets of the manager.
@@ -224,7 +224,8 @@ impl Engine {
         let began = self.parts.clock.now();
         let lease = self.lease();
         let sweep = self.look().await;
-        let standing = self.standing();
+        let by_file = self.parts.pause_file.read(self.parts.clock.now().wall).await;
+        let standing = self.standing(by_file);
         self.chronicle(&sweep);
         let records = self.read_records();
         let readable = records.unfinished.is_some();
@@ -519,7 +520,7 @@ impl Engine {
     }
 
     /// What people have said that is in force now.
-    fn standing(&self) -> Standing {
+    fn standing(&self, by_file: Option<Pause>) -> Standing {
         let now = self.parts.clock.now().wall;
         let mut failed = None;
         let mut pauses = self.parts.whole_store.pauses(now).unwrap_or_else(|error| {
@@ -527,7 +528,7 @@ impl Engine {
             failed = Some(error.to_string());
             Vec::new()
         });
-        pauses.extend(self.parts.pause_file.read(now));
+        pauses.extend(by_file);
         let breaker_reset = self.parts.store.breaker_reset().unwrap_or_else(|error| {
             self.store_failed(&error);
             None

@@ -4,12 +4,17 @@
 //! The rule: the file `pause` pauses while it is there. Empty, it pauses everything; as TOML it may narrow that
 //! (`manager`, `set`), say why (`reason`, `author`), and end by itself (`expires`, RFC 3339). A file that cannot be
 //! read or understood, or that names a manager that is not configured, pauses everything: somebody wanted to stop
-//! something.
+//! something. So does what is no file at all: opening a named pipe would wait for a writer who never comes, and what
+//! lies behind a device or a socket is no pause. A share that hangs pauses everything too, and holds up nobody
+//! ([`super::reader`]).
 
+use super::reader::Reader;
 use crate::config::Config;
 use crate::model::{ManagerName, Pause, PauseId, PauseScope, ScaleSetId, Wall};
 use serde::Deserialize;
+use std::fs::FileType;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 /// The file's name in the state directory.
@@ -55,25 +60,78 @@ impl PauseFile {
     }
 }
 
+/// What a medic that works for a long time asks of the file: it waits for it only so long.
+#[derive(Debug)]
+pub struct WatchedPause {
+    file: PauseFile,
+    reader: Reader,
+}
+
+impl WatchedPause {
+    /// The file, read by `reader`.
+    #[must_use]
+    pub fn new(file: PauseFile, reader: Reader) -> Self {
+        Self { file, reader }
+    }
+
+    /// As [`PauseFile::read`].
+    pub async fn read(&self, now: Wall) -> Option<Pause> {
+        let file = self.file.clone();
+        let read = self.reader.read(move || file.read(now)).await;
+        read.unwrap_or_else(|error| Some(everything(self.file.path(), &error, now)))
+    }
+}
+
 fn read(path: &Path, managers: &[ManagerName], now: Wall) -> Option<Pause> {
-    let read = std::fs::File::open(path).and_then(|file| {
-        let mut text = String::new();
-        io::Read::read_to_string(&mut io::Read::take(file, BYTES_MAX), &mut text).map(|_| text)
-    });
-    let text = match read {
+    let text = match text_of(path) {
         Ok(text) => Ok(text),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => Err(error.to_string()),
     };
-    let pause = text.and_then(|text| understand(&text, managers, now)).unwrap_or_else(|error| Pause {
+    let pause = text.and_then(|text| understand(&text, managers, now));
+    let pause = pause.unwrap_or_else(|error| everything(path, &error, now));
+    pause.expires.is_none_or(|end| now < end).then_some(pause)
+}
+
+fn everything(path: &Path, error: &str, now: Wall) -> Pause {
+    Pause {
         id: PauseId::FILE,
         scope: PauseScope::All,
         reason: format!("{} cannot be used, so everything is paused: {error}", path.display()),
         author: "a file".to_owned(),
         created: now,
         expires: None,
-    });
-    pause.expires.is_none_or(|end| now < end).then_some(pause)
+    }
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
+    let kind = match std::fs::metadata(path) {
+        Ok(found) => found.file_type(),
+        // A link that leads nowhere is there all the same.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            return Err(io::Error::other("it is a link to what does not exist"));
+        }
+        Err(error) => return Err(error),
+    };
+    if !kind.is_file() {
+        return Err(io::Error::other(format!("it is {}, not a file", named(kind))));
+    }
+    let file = std::fs::File::open(path)?;
+    let mut text = String::new();
+    io::Read::read_to_string(&mut io::Read::take(file, BYTES_MAX), &mut text)?;
+    Ok(text)
+}
+
+fn named(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a named pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
 }
 
 fn understand(text: &str, managers: &[ManagerName], now: Wall) -> Result<Pause, String> {
@@ -136,5 +194,51 @@ mod tests {
             assert_eq!(pause.scope, PauseScope::All, "{text}");
             assert!(pause.reason.contains("cannot be used"), "{text}: {}", pause.reason);
         }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened_pauses_everything_and_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let in_dir = |name: &str| dir.path().join(name);
+        // A reader of a named pipe waits for its writer: opened, this test would never end.
+        let made = std::process::Command::new("mkfifo").arg(in_dir("pipe")).status().unwrap();
+        assert!(made.success());
+        std::fs::create_dir(in_dir("directory")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(in_dir("socket")).unwrap();
+        for (link, goal) in [("to-pipe", "pipe"), ("to-nothing", "nothing")] {
+            std::os::unix::fs::symlink(in_dir(goal), in_dir(link)).unwrap();
+        }
+        for (name, kind) in [
+            ("pipe", "a named pipe, not a file"),
+            ("to-pipe", "a named pipe, not a file"),
+            ("directory", "a directory, not a file"),
+            ("socket", "a socket, not a file"),
+            ("to-nothing", "a link to what does not exist"),
+        ] {
+            let pause = read(&in_dir(name), &[], NOW).unwrap();
+            assert_eq!(pause.scope, PauseScope::All, "{name}");
+            assert!(pause.reason.ends_with(&format!("so everything is paused: it is {kind}")), "{}", pause.reason);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_share_that_hangs_pauses_everything_until_it_answers_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = PauseFile { path: dir.path().join(FILE_NAME), managers: Vec::new() };
+        let watched = WatchedPause::new(file, super::super::reader::tests::impatient());
+        assert_eq!(watched.read(NOW).await, None);
+        let (end, hangs) = std::sync::mpsc::channel::<()>();
+        // An earlier reading that hangs stands for the file's own: each waits for the other.
+        assert!(watched.reader.read(move || hangs.recv().unwrap_err()).await.is_err());
+        let pause = watched.read(NOW).await.unwrap();
+        assert_eq!(pause.scope, PauseScope::All);
+        assert!(pause.reason.contains("does the file system it is on hang?"), "{}", pause.reason);
+        drop(end);
+        let answers_again = async {
+            while watched.read(NOW).await.is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_mins(1), answers_again).await.unwrap();
     }
 }

@@ -44,7 +44,18 @@ impl ManagerStore {
         })
     }
 
-    /// Notes what is said to an order.
+    /// Takes back an order that is not settled, so that nobody carries it out. Gives the answer of one that is settled
+    /// already, which is left as it is.
+    pub fn withdraw_order(&self, id: OrderId) -> Result<Option<OrderAnswer>, StoreError> {
+        let withdrawn = OrderAnswer::Refused { why: "it was withdrawn".to_owned() };
+        let taken_back = self.store().write("withdraw an order", Durability::PowerCut, |tx| {
+            let sql = "UPDATE orders SET answer = ?2, settled = 1 WHERE id = ?1 AND NOT settled";
+            Ok(tx.execute(sql, params![int(id.0), to_json(&withdrawn)?])?)
+        })?;
+        if taken_back > 0 { Ok(None) } else { self.order_answer(id) }
+    }
+
+    /// Notes what is said to an order. One that is settled does not wait again.
     pub fn answer_order(&self, id: OrderId, answer: &OrderAnswer) -> Result<(), StoreError> {
         let settled = match answer {
             OrderAnswer::Treating { .. } | OrderAnswer::Refused { .. } => true,
@@ -52,7 +63,7 @@ impl ManagerStore {
         };
         self.store().write("answer an order", Durability::PowerCut, |tx| {
             tx.execute(
-                "UPDATE orders SET answer = ?2, settled = ?3 WHERE id = ?1",
+                "UPDATE orders SET answer = ?2, settled = ?3 WHERE id = ?1 AND (?3 OR NOT settled)",
                 params![int(id.0), to_json(answer)?, settled],
             )?;
             Ok(())

@@ -169,6 +169,26 @@ fn an_order_waits_is_answered_once_and_grows_old() {
 }
 
 #[test]
+fn an_order_is_withdrawn_until_it_is_settled() {
+    use crate::model::TreatmentId;
+    use crate::model::order::{OrderAnswer, Ordered};
+    let home = Home::new();
+    let store = home.open();
+    let now = Wall(1_000_000);
+    let place = |set| store.place_order(ScaleSetId(set), Ordered::Heal, "alice", now).unwrap().id;
+    let (waiting, taken_up) = (place(1), place(2));
+    let waits = OrderAnswer::Waiting { why: "paused".to_owned() };
+    store.answer_order(waiting, &waits).unwrap();
+    assert_eq!(store.withdraw_order(waiting).unwrap(), None);
+    // A pass that had read it before says so now.
+    store.answer_order(waiting, &waits).unwrap();
+    let treating = OrderAnswer::Treating { treatment: TreatmentId(7) };
+    store.answer_order(taken_up, &treating).unwrap();
+    assert_eq!(store.withdraw_order(taken_up).unwrap(), Some(treating));
+    assert_eq!(store.orders(now).unwrap(), []);
+}
+
+#[test]
 fn a_state_directory_that_cannot_be_is_told_apart() {
     let home = Home::new();
     let missing = Store::open(&home.dir().join("below")).unwrap_err();

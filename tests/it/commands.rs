@@ -1,7 +1,7 @@
 //! The commands that a person types in an incident, against the simulators over real sockets: what they say, and that
 //! they work while something else does not.
 
-use super::binary::{Medic, Servers, told};
+use super::binary::{Medic, Servers, finish, signal, told};
 use scaleset_medic::lab::garm::{Generation, ManagerFault, ManagerRoute};
 use scaleset_medic::lab::github::FaultKind;
 
@@ -57,6 +57,37 @@ async fn a_pause_file_with_a_typing_error_pauses_everything_and_says_so() {
         "{said}"
     );
     assert!(said.contains("remove the file"), "{said}");
+    std::fs::write(medic.dir.path().join("pause"), "author = \"alice\"\nreason = \"upgrade\"\n").unwrap();
+    let status = medic.run(&["status"]).await;
+    let said = told(&status);
+    assert!(said.contains("is paused by alice, as long as the file is there: upgrade"), "{said}");
+}
+
+/// Who may write a reason, or name a scale set, may not clear the screen of who reads it, nor add a line of his own.
+#[tokio::test]
+async fn what_others_wrote_cannot_steer_the_terminal() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let paused = medic.run(&["pause", "--reason", "up\u{1b}[2Jgrade", "--author", "al\u{9b}2Jice\ngarm: forged"]).await;
+    assert_eq!(paused.status.code(), Some(0), "{}", told(&paused));
+    let _child = medic.spawn(&["run"]);
+    medic.ready().await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "withhold").await;
+    for args in [
+        vec!["status", "--color", "never"],
+        vec!["explain", "linux-0"],
+        vec!["history"],
+        vec!["resume", "--breaker"],
+        vec!["doctor"],
+    ] {
+        let shown = medic.run(&args).await;
+        let said = String::from_utf8(shown.stdout.clone()).unwrap();
+        assert!(said.contains("up\u{fffd}[2Jgrade"), "{args:?}: {}", told(&shown));
+        assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{args:?}: {said:?}");
+        let forged = said.lines().any(|line| line.starts_with("garm: forged"));
+        assert!(!forged, "{args:?}: {said}");
+    }
 }
 
 #[tokio::test]
@@ -213,4 +244,66 @@ async fn a_set_that_cannot_be_enabled_again_is_loud_everywhere() {
     let doctor = medic.run(&["doctor"]).await;
     assert!(told(&doctor).contains("is disabled by our treatment"), "{}", told(&doctor));
     assert!(medic.get("/").await.unwrap().1.contains("Left disabled"));
+}
+
+/// A pause holds the order back; then whoever gave it thinks better of it.
+#[tokio::test]
+async fn an_order_that_is_called_off_is_withdrawn_and_one_that_is_taken_up_is_told() {
+    use scaleset_medic::model::order::{Order, OrderAnswer};
+    use scaleset_medic::model::{ManagerName, Wall};
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "observe");
+    medic.run(&["pause", "--reason", "upgrade"]).await;
+    let _child = medic.spawn(&["run"]);
+    medic.ready().await;
+    let store = scaleset_medic::store::Store::open_read_only(medic.dir.path()).unwrap().unwrap();
+    let store = store.for_manager(&ManagerName::new("garm"));
+    let answered = async |so: fn(&OrderAnswer) -> bool| {
+        let found = || -> Option<Order> { store.orders(Wall(0)).unwrap().pop() };
+        let waiting = async {
+            loop {
+                let order = found().filter(|order| store.order_answer(order.id).unwrap().is_some_and(|said| so(&said)));
+                match order {
+                    Some(order) => return order,
+                    None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                }
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_mins(1), waiting).await.unwrap()
+    };
+    let healing = medic.spawn(&["heal", "linux-0", "--yes"]);
+    let order = answered(|said| matches!(said, OrderAnswer::Waiting { .. })).await;
+    signal(&healing, "-INT");
+    let called_off = finish(healing).await;
+    assert_eq!(called_off.status.code(), Some(130), "{}", told(&called_off));
+    assert!(told(&called_off).contains("the order is withdrawn: nothing was done for it"), "{}", told(&called_off));
+    assert_eq!(store.orders(order.created).unwrap(), [], "nobody takes it up any more");
+    medic.run(&["resume"]).await;
+
+    let healing = medic.spawn(&["heal", "linux-0", "--yes"]);
+    servers.until("the set is disabled", |world| world.listening(0).1 == 0).await;
+    signal(&healing, "-TERM");
+    let late = finish(healing).await;
+    assert_eq!(late.status.code(), Some(143), "{}", told(&late));
+    assert!(told(&late).contains("too late to withdraw the order: treatment"), "{}", told(&late));
+    servers.until("it is carried out", |world| world.listening(0) == (1, 1)).await;
+    assert_eq!(servers.writes(), 2, "the second order alone was carried out");
+}
+
+/// Opened, a named pipe waits for a writer for ever.
+#[tokio::test]
+async fn a_pause_that_is_a_named_pipe_pauses_everything_and_stops_nothing_else() {
+    let servers = Servers::start(Generation::PreFix, 1);
+    servers.crash().await;
+    let medic = Medic::of(&servers.garm, "heal");
+    let made = std::process::Command::new("mkfifo").arg(medic.dir.path().join("pause")).status().unwrap();
+    assert!(made.success());
+    let child = medic.spawn(&["run"]);
+    medic.sees(|status| status["managers"][0]["pauses"].to_string().contains("it is a named pipe, not a file")).await;
+    assert!(medic.get("/healthz").await.is_some_and(|(status, _)| status == 200));
+    signal(&child, "-TERM");
+    let ended = finish(child).await;
+    assert_eq!(ended.status.code(), Some(143), "{}", told(&ended));
+    assert_eq!(servers.writes(), 0, "{}", told(&ended));
 }

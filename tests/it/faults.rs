@@ -86,7 +86,7 @@ impl Drop for Medic {
 }
 
 impl Case {
-    async fn start(name: &'static str, wire: Wire, ways: Ways) -> Self {
+    async fn start(name: &'static str, wire: Wire, ways: Ways, sets: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
         let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
         let upstream = sockets.address(if wire == Wire::Github { DoorId::Github } else { DoorId::Manager(0) }).unwrap();
@@ -101,14 +101,15 @@ impl Case {
             let expired = name.starts_with("expired");
             Tls::new(if expired { "localhost" } else { "elsewhere.example" }, expired)
         });
-        let mut fleet = Fleet::new(Generation::PreFix, 2, &github).each(|garm| garm.debug_server = true);
+        let mut fleet = Fleet::new(Generation::PreFix, sets, &github).each(|garm| garm.debug_server = true);
         fleet.github.stale_lifetime = Span::secs(3);
         let hub = Hub::new(World::new(&fleet, clock.now().wall), clock);
         let dir = tempfile::tempdir().unwrap();
         hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).unwrap();
         hub.with(|world, now| world.start(0, now));
         let (pump, doors) = (Pump::start(&hub), HttpDoors::serve(&hub, sockets));
-        until(name, "all sets listen", || hub.with(|world, _| world.listening(0) == (2, 2)), String::new).await;
+        let all = usize::try_from(sets).unwrap();
+        until(name, "all sets listen", || hub.with(|world, _| world.listening(0) == (all, all)), String::new).await;
         hub.with(|world, now| world.kill(0, now));
         hub.with(|world, now| world.start(0, now));
         let medic = Medic::start(dir, &garm, wire, tls.as_ref());
@@ -150,7 +151,8 @@ impl Medic {
         if wire == Wire::Github {
             let _ = writeln!(
                 text,
-                "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{}\"\nconnect_timeout = \"1s\"\nrequest_timeout = \"1500ms\"",
+                "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{}\"\nconnect_timeout = \"1s\"\nrequest_timeout = \"1500ms\"\n\
+                 requests_per_second = 20",
                 token.display()
             );
         } else {
@@ -206,7 +208,7 @@ async fn told(medic: &Medic) -> String {
 
 /// One case; what it measured: most memory in kB, bytes taken of endless answers, connections and requests under the fault.
 async fn play(name: &'static str, wire: Wire, ways: Ways, words: &str) -> (&'static str, u64, u64, u64) {
-    let mut case = Case::start(name, wire, ways).await;
+    let mut case = Case::start(name, wire, ways, 2).await;
     let seen = Arc::clone(&case.proxy.seen);
     let met = || seen.connections.load(Ordering::Relaxed) + seen.requests.load(Ordering::Relaxed);
     // A 429 holds everything back for a minute, so that it is met once.
@@ -258,6 +260,19 @@ async fn whatever_the_wire_does_it_lives_acts_on_nothing_and_recovers() {
         }
     }
     assert!(broken.is_empty(), "{} cases: {broken:#?}", broken.len());
+}
+
+/// Eight organisations are asked for at once, and every answer is large.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endless_answers_of_many_organisations_at_once_share_one_account_of_memory() {
+    let mut case = Case::start("many organisations", Wire::Github, Ways::Endless, 80).await;
+    let seen = Arc::clone(&case.proxy.seen);
+    let met = || seen.requests.load(Ordering::Relaxed);
+    until(case.name, "all are asked for, and again", || met() >= 32, || case.medic.log()).await;
+    assert!(case.medic.lives(), "{}", case.medic.log());
+    let memory = case.medic.memory();
+    eprintln!("{:<28} {memory:>6} kB at most, met {} times", case.name, met());
+    assert!(memory <= MEMORY_KB, "{memory} kB of memory");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,6 +105,36 @@ async fn a_body_beyond_the_bound_is_not_read() {
 }
 
 #[tokio::test]
+async fn large_bodies_are_read_one_after_the_other_and_small_ones_at_any_time() {
+    const PATIENT: Bounds = Bounds { total: Span::secs(60), body: 64 * 1024 * 1024 };
+    let begun = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n{}\r\n", "x".repeat(1 << 20));
+    let hanging = serve(begun, false).await;
+    let large = "x".repeat(24 * 1024 * 1024);
+    let large = serve(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{large}", large.len()), false).await;
+    let small = serve("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", false).await;
+    let transport = plain();
+    let holder = {
+        let (transport, address) = (transport.clone(), hanging.address.clone());
+        tokio::spawn(async move { get(&transport, &address, PATIENT).await })
+    };
+    let mut told = String::new();
+    for _ in 0..100 {
+        let error =
+            get(&transport, &hanging.address, Bounds { total: Span::millis(300), ..PATIENT }).await.unwrap_err();
+        assert_eq!(error.kind, FailureKind::Timeout);
+        told = error.detail;
+        if told.contains("other large answers") {
+            break;
+        }
+    }
+    assert!(told.ends_with("within 300 ms: other large answers were still being read"), "{told}");
+    assert_eq!(get(&transport, &small.address, BOUNDS).await.unwrap().body.as_ref(), b"ok");
+    holder.abort();
+    let read = get(&transport, &large.address, PATIENT).await.unwrap();
+    assert_eq!(read.body.len(), 24 * 1024 * 1024, "given up, it holds nothing");
+}
+
+#[tokio::test]
 async fn the_bound_counts_what_comes_out_of_the_compression() {
     let zipped = gzip_of_xs();
     let mut answer =
