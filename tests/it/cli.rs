@@ -92,13 +92,13 @@ fn wrong_usage_is_exit_code_2_on_stderr() {
 fn a_good_configuration_is_told_with_what_it_allows_at_the_most() {
     let output = run(&["config", "check", "--config", GOOD]);
     assert_eq!(code(&output), Some(0), "{}", stderr(&output));
-    expect![[r#"
+    expect![[r"
         good: mode heal; managers garm, second; GitHub asked for github.com, ghes
         At most 3 heals of one set in a day (9 writes, repeated ones aside), 72 if it recovers for long enough in between.
         At most 1440 session probes of one set in a day.
         At most 10 treatments at once (or 5.0 % of the sets, where that is more), one before the first has shown life, and 1000 heals in an hour.
         A set is disabled by us for at most 2 min and a pass while the manager answers; if it refuses the enable for longer, no other set is disabled.
-    "#]]
+    "]]
     .assert_eq(&stdout(&output));
 }
 
