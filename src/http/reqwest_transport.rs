@@ -7,13 +7,14 @@
 //! there is for them ([`super::room`]). Nothing is retried here.
 
 use super::excerpt::one_line;
-use super::{BodySink, Bounds, Response, Transport, TransportError, Upgrade, Upgrader, room, status};
+use super::room::{FREE, Room};
+use super::{BodySink, Bounds, Response, Transport, TransportError, Upgrade, Upgrader, status};
 use crate::model::{FailureKind, Span};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -73,6 +74,7 @@ pub enum SetupError {
 #[derive(Debug, Clone)]
 pub struct ReqwestTransport {
     client: reqwest::Client,
+    room: Arc<Room>,
 }
 
 impl ReqwestTransport {
@@ -109,7 +111,7 @@ impl ReqwestTransport {
             built => built,
         };
         let client = client.map_err(|error| SetupError::Client { detail: deepest(&error.without_url()) })?;
-        Ok(Self { client })
+        Ok(Self { client, room: Arc::default() })
     }
 }
 
@@ -136,7 +138,7 @@ impl Upgrader for ReqwestTransport {
         let until = end_of(bounds);
         let mut answer = self.begin(request, &place, bounds).await?;
         if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-            return collect(answer, &place, (bounds, until), None).await.map(Upgrade::Answered);
+            return collect(answer, &place, (bounds, until), &self.room, None).await.map(Upgrade::Answered);
         }
         let headers = std::mem::take(answer.headers_mut());
         let stream = answer.upgrade().await.map_err(|error| told(error, &place, bounds))?;
@@ -154,7 +156,7 @@ impl ReqwestTransport {
         let place = place_of(request.uri());
         let until = end_of(bounds);
         let answer = self.begin(request, &place, bounds).await?;
-        collect(answer, &place, (bounds, until), sink).await
+        collect(answer, &place, (bounds, until), &self.room, sink).await
     }
 
     /// Sends, and waits for the answer's head; the time-out covers its body too.
@@ -180,6 +182,7 @@ async fn collect(
     mut answer: reqwest::Response,
     place: &str,
     (bounds, until): (Bounds, Instant),
+    room: &Room,
     sink: Option<&mut dyn BodySink>,
 ) -> Result<Response, TransportError> {
     let failed = |error: reqwest::Error| told(error, place, bounds);
@@ -215,8 +218,8 @@ async fn collect(
             sink.piece(&chunk);
             continue;
         }
-        if length > room::FREE && taken.is_none() {
-            taken = Some(room::take(at_most, until).await.ok_or_else(no_room)?);
+        if length > FREE && taken.is_none() {
+            taken = Some(room.take(at_most, until).await.ok_or_else(no_room)?);
         }
         kept.extend_from_slice(&chunk);
     }
