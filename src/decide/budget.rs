@@ -148,6 +148,12 @@ mod tests {
     }
 
     #[test]
+    fn a_remedy_without_a_toggle_leaves_its_set_enabled() {
+        let disables: Vec<_> = RemedyKind::ALL.iter().filter(|kind| kind_disables(**kind)).collect();
+        assert_eq!(disables, [&RemedyKind::Toggle, &RemedyKind::DeleteThenToggle]);
+    }
+
+    #[test]
     fn three_in_a_day_and_then_until_the_oldest_leaves_the_window() {
         let policy = Policy::default();
         let rows: Vec<_> = (0..3).map(|n| closed(n, 1, hours(n), hours(n), Outcome::Unverified)).collect();
