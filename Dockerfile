@@ -22,7 +22,7 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
  && echo 'fn main() {}' > src/main.rs \
  && touch src/lib.rs \
- && sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)"/benches\/\1.rs/p' Cargo.toml > benches/names \
+ && sed -n '/^\[\[bench\]\]/,/^$/s/^name = "\(.*\)".*/benches\/\1.rs/p' Cargo.toml > benches/names \
  && xargs -r touch < benches/names \
  && cargo build --release --locked --no-default-features \
  && rm -rf src
