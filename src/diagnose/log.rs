@@ -173,9 +173,9 @@ fn conflict(facts: &SetLog, first: Wall, last: Wall, scene: &Scene<'_>) -> Optio
     Some(Found::new(diagnosis, Confidence::Proof, last, Source::Log, fact))
 }
 
-/// Whether a refusal named an owner that is not this manager.
+/// Whether a refusal named another owner.
 fn is_foreign(facts: &SetLog, scene: &Scene<'_>) -> bool {
-    facts.conflict_owner.as_ref().is_some_and(|owner| scene.owner.is_some_and(|ours| ours != owner))
+    facts.conflict_owner.as_ref().is_some_and(|owner| scene.owner.is_some_and(|ours| owner.is_foreign_to(ours)))
 }
 
 fn listening(log: &LogEvidence, facts: &SetLog, scene: &Scene<'_>) -> Option<Found> {

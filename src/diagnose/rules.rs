@@ -237,7 +237,7 @@ fn probed(scene: &Scene<'_>, set: &ScaleSet, newest: Option<Wall>) -> Option<Fou
             Some(Found::new(Diagnosis::Unheld, Confidence::Strong, *at, Source::Journal, Fact::ProbeOpened))
         }
         ProbeAnswer::Held { owner } => {
-            let foreign = owner.as_ref().is_some_and(|owner| scene.owner.is_some_and(|ours| ours != owner));
+            let foreign = owner.as_ref().is_some_and(|owner| scene.owner.is_some_and(|ours| owner.is_foreign_to(ours)));
             let fact = Fact::ProbeRefused { owner: owner.clone() };
             foreign.then(|| Found::new(Diagnosis::HeldElsewhere, Confidence::Proof, *at, Source::Journal, fact))
         }
@@ -247,7 +247,10 @@ fn probed(scene: &Scene<'_>, set: &ScaleSet, newest: Option<Wall>) -> Option<Fou
 /// Whether a session probe found a holder that no crash explains: it asked when every stale session had ended, and
 /// nothing of the set has changed since. Another owner is told apart elsewhere; this one may well be the manager.
 pub(super) fn is_held_by_somebody(scene: &Scene<'_>, set: &ScaleSet) -> bool {
-    let Some((at, ProbeAnswer::Held { .. })) = scene.context.probes.get(&set.id) else { return false };
+    let Some((at, ProbeAnswer::Held { owner })) = scene.context.probes.get(&set.id) else { return false };
+    if owner.as_ref().is_some_and(Owner::is_of_a_probe) {
+        return false;
+    }
     let explained = scene.began.is_none_or(|began| *at <= began.plus(scene.policy.stale_session_limit));
     let changed = set.updated_at.is_some_and(|updated| updated > *at);
     !explained && !changed && scene.now.since(*at) <= scene.policy.stale_session_limit

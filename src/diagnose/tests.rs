@@ -379,9 +379,13 @@ fn a_probe_that_opened_shows_an_unheld_set_until_something_newer_contradicts() {
 #[test]
 fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
     let stranger = Owner::new("garm-somebody-else");
-    for (owner, expected) in
-        [(Some(stranger), Diagnosis::HeldElsewhere), (Some(ours()), Diagnosis::Unknown), (None, Diagnosis::Unknown)]
-    {
+    let probe = Owner::of_probe(id(2), Wall(0));
+    for (owner, expected) in [
+        (Some(stranger), Diagnosis::HeldElsewhere),
+        (Some(ours()), Diagnosis::Unknown),
+        (None, Diagnosis::Unknown),
+        (Some(probe), Diagnosis::Unknown),
+    ] {
         let mut manager = Manager::given_up(2, Span::mins(10));
         manager.opens();
         manager.watch(secs(20));
@@ -398,6 +402,12 @@ fn a_set_that_somebody_holds_long_after_the_crash_is_not_called_abandoned() {
     }
     let fleet = manager.watch(secs(30));
     assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2], "a stale session would have ended");
+    // What is left of a probe whose grant was lost is nobody's: it ends by itself.
+    for set in 1..=2 {
+        let owner = Some(Owner::of_probe(id(set), manager.now));
+        manager.probes.insert(id(set), (manager.now, ProbeAnswer::Held { owner }));
+    }
+    assert_eq!(diagnoses(&manager.watch(secs(30))), [Diagnosis::ConflictAbandoned; 2]);
     let mut early = Manager::given_up(1, secs(40));
     early.probes.insert(id(1), (early.now, ProbeAnswer::Held { owner: None }));
     assert_eq!(diagnoses(&early.watch(secs(30))), [Diagnosis::ConflictAbandoned], "held by what the crash left");

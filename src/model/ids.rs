@@ -70,11 +70,32 @@ number_id! {
     TreatmentId
 }
 
+/// How the owner name of every session probe begins.
+const PROBE_OWNER: &str = "scaleset-medic-";
+
 impl Owner {
     /// The owner name a GARM controller uses for all its sessions (`reference/actions-service.md` §4.1).
     #[must_use]
     pub fn of_garm(controller_id: &str) -> Self {
         Self(format!("garm-{controller_id}"))
+    }
+
+    /// The owner name of a session probe of ours, one for each probe.
+    #[must_use]
+    pub fn of_probe(set: ScaleSetId, at: Wall) -> Self {
+        Self(format!("{PROBE_OWNER}{set}-{}", at.0))
+    }
+
+    /// Whether a session probe, ours or another medic's, asked under this name.
+    #[must_use]
+    pub fn is_of_a_probe(&self) -> bool {
+        self.0.starts_with(PROBE_OWNER)
+    }
+
+    /// Whether this is somebody else than `ours`. A session probe's is not: nobody polls its session, which ends by itself.
+    #[must_use]
+    pub fn is_foreign_to(&self, ours: &Self) -> bool {
+        self != ours && !self.is_of_a_probe()
     }
 }
 

@@ -141,7 +141,7 @@ pub fn begin(remedy: &Remedy, set: &ScaleSet, at: Wall) -> Step {
             Step::Deleting { session: session.clone(), seen, attempts: 0, not_before: at }
         }
         // Unique to this probe, so that a conflict with our own lost session can be told from any other.
-        Remedy::SessionProbe => Step::ProbeOpening { owner: Owner::new(format!("scaleset-medic-{}-{}", set.id, at.0)) },
+        Remedy::SessionProbe => Step::ProbeOpening { owner: Owner::of_probe(set.id, at) },
     }
 }
 

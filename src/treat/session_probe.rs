@@ -17,6 +17,8 @@ use crate::model::{Diagnosis, Enablement, FailureKind, Outcome, Owner, SessionId
 const LOST: &str = "whether the session probe opened a session is not known; if it did, nobody polls it, and GitHub \
                     forgets it within about 90 s";
 
+const LEFT: &str = "is still there: its grant was lost, and GitHub has not forgotten it yet";
+
 /// A 404 that is not GitHub's own may be a proxy's; after so many, over two minutes, what nobody polls is gone in any case.
 const NOT_FOUND_ATTEMPTS: u32 = 8;
 const NOT_THERE: &str = "the probe's session is not there any more, by an answer that is not GitHub's own";
@@ -38,10 +40,11 @@ pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, no
             go(treatment, step, now, "nobody held a session; ours is ended").then(Effect::DeleteOwnSession { session })
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Held { owner }))) => {
-            let why = owner.as_ref().map_or_else(
-                || "somebody holds the set's session".to_owned(),
-                |owner| format!("{owner} holds the set's session"),
-            );
+            let why = match &owner {
+                None => "somebody holds the set's session".to_owned(),
+                Some(owner) if owner.is_of_a_probe() => format!("the session of an earlier probe ({owner}) {LEFT}"),
+                Some(owner) => format!("{owner} holds the set's session"),
+            };
             let treatment = Treatment { holder: owner, ..treatment.clone() };
             close(&treatment, Outcome::Held, now, why)
         }
@@ -165,6 +168,11 @@ mod tests {
         for (told, why) in [
             (Some(Owner::new("garm-other")), "garm-other holds the set's session"),
             (None, "somebody holds the set's session"),
+            (
+                Some(owner()),
+                "the session of an earlier probe (scaleset-medic-1-0) is still there: its grant was lost, and GitHub has \
+                 not forgotten it yet",
+            ),
         ] {
             let mut table = opening();
             assert_eq!(table.sees(&Seen::ill()), Some(Effect::OpenSession { owner: owner() }));

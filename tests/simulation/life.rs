@@ -6,7 +6,7 @@ use super::log::LogWatch;
 use super::mortal::{Disk, Doom, Mortal, MortalClock};
 use super::plan::{Plan, Script, pick};
 use super::scene::{Scene, rng};
-use super::truth::Violation;
+use super::truth::{Truth, Violation};
 use super::weather::{Climate, Weather};
 use crate::bench::{GARM, GITHUB, START, no_chance};
 use rand::RngExt as _;
@@ -116,7 +116,7 @@ impl Life {
         let scene = Arc::new(Scene {
             hub: Arc::clone(&hub),
             clock,
-            truth: Mutex::default(),
+            truth: Mutex::new(Truth::new(plan.given.fleet.github.stale_lifetime)),
             climate: Mutex::default(),
             rng: Mutex::new(rng(plan.seed ^ 0xCAFE)),
             broken: plan.broken,
@@ -312,6 +312,8 @@ impl Life {
         let dead: Vec<Medic> = self.medics.extract_if(.., |medic| medic.task.is_finished()).collect();
         for medic in dead {
             self.deaths += 1;
+            self.scene.refresh();
+            self.scene.truth.lock().unwrap().medic_is_gone();
             self.scene.medics.lock().unwrap().retain(|other| !Arc::ptr_eq(other, &medic.mortal));
             self.tell(&format!("medic {} is gone", medic.number));
             let panicked = (!medic.mortal.is_dead()).then(|| "it panicked".to_owned());

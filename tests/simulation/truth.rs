@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use http::Method;
+use memchr::memmem;
 use scaleset_medic::lab::garm::WorkerTruth;
 use scaleset_medic::lab::world::World;
 use scaleset_medic::model::{
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest that a set may be disabled by us while everything answers: the policy's limit, and the passes around.
 const DISABLED_LIMIT: Span = Span::secs(180);
-/// The longest that a session of ours may be open while everything answers.
+/// The longest that a session of ours may be open while everything answers, and we know it.
 const OURS_LIMIT: Span = Span::secs(30);
 /// A listener that has begun only now may not have been seen by the pass that decided.
 const JUST_BEGUN: Span = Span::secs(30);
@@ -42,12 +43,17 @@ pub(crate) struct Truth {
     by_person: BTreeSet<ScaleSetId>,
     by_us: Lasting<ScaleSetId>,
     ours: Lasting<SessionId>,
+    /// Those of `ours` whose id a medic was told that lives, or that is in the journal. Nobody can end another: it must
+    /// end by itself, in the time that GitHub keeps what nobody polls.
+    told: BTreeSet<SessionId>,
     /// What people paused, from when to when.
     pauses: Vec<(PauseScope, Wall, Wall)>,
     /// The durable journal's open treatments.
     journal: Vec<Treatment>,
     /// The heals of each set within the last hour, which nobody ordered.
     heals: BTreeMap<ScaleSetId, BTreeMap<TreatmentId, Wall>>,
+    /// For so long GitHub keeps a session that nobody polls.
+    stale_lifetime: Span,
     looked: Option<Wall>,
     was_calm: bool,
     pub(crate) violations: Vec<Violation>,
@@ -89,6 +95,10 @@ impl Act {
 }
 
 impl Truth {
+    pub(crate) fn new(stale_lifetime: Span) -> Self {
+        Self { stale_lifetime, ..Self::default() }
+    }
+
     /// A person enables or disables a set.
     pub(crate) fn person(&mut self, set: ScaleSetId, enabled: bool) {
         self.by_us.remove(&set);
@@ -124,10 +134,12 @@ impl Truth {
     /// What the durable journal holds now.
     pub(crate) fn journal_is(&mut self, journal: Vec<Treatment>, world: &World, now: Wall) {
         let before = std::mem::replace(&mut self.journal, journal);
+        let named = self.journal.iter().filter_map(named_session).filter(|session| self.ours.contains_key(session));
+        self.told.extend(named.cloned());
         let mut sets = BTreeSet::new();
         let mut wrong = Vec::new();
         for row in before.iter().filter(|row| !self.journal.iter().any(|other| other.id == row.id)) {
-            if let Step::ProbeOpened { session, .. } = &row.step
+            if let Some(session) = named_session(row)
                 && open_sessions_of_ours(world).any(|open| open == session)
             {
                 wrong.push(("I7", format!("our session {session} is open, and its treatment over")));
@@ -231,6 +243,17 @@ impl Truth {
         }
     }
 
+    /// An answer has reached a medic whole: whatever session of ours it names, that medic must end.
+    pub(crate) fn answered(&mut self, body: &[u8]) {
+        let names = |session: &&SessionId| memmem::find(body, session.as_str().as_bytes()).is_some();
+        self.told.extend(self.ours.keys().filter(names).cloned());
+    }
+
+    /// A medic is gone, and what it was told with it, unless the journal has it.
+    pub(crate) fn medic_is_gone(&mut self) {
+        self.told = self.journal.iter().filter_map(named_session).cloned().collect();
+    }
+
     /// Looks at the whole; `calm` when the medic lives and everything answers it.
     pub(crate) fn look(&mut self, world: &World, calm: bool, now: Wall) {
         self.checks += 1;
@@ -241,16 +264,19 @@ impl Truth {
         self.was_calm = calm;
         if !self.by_us.is_empty() {
             self.by_us.retain(|set, _| !garm.is_enabled(*set));
-            for set in outlasted(&mut self.by_us, elapsed, DISABLED_LIMIT) {
-                let what = format!("set {set} is disabled by us for more than {DISABLED_LIMIT}: {:?}", self.journal);
+            for (set, limit) in outlasted(&mut self.by_us, elapsed, |_| DISABLED_LIMIT) {
+                let what = format!("set {set} is disabled by us for more than {limit}: {:?}", self.journal);
                 self.violated(now, "I3", what);
             }
         }
         if !self.ours.is_empty() {
             let open: BTreeSet<_> = open_sessions_of_ours(world).cloned().collect();
             self.ours.retain(|session, _| open.contains(session));
-            for session in outlasted(&mut self.ours, elapsed, OURS_LIMIT) {
-                let what = format!("our session {session} is open for more than {OURS_LIMIT}: {:?}", self.journal);
+            self.told.retain(|session| open.contains(session));
+            let (told, stale) = (&self.told, self.stale_lifetime);
+            let limit = |session: &_| OURS_LIMIT.plus(if told.contains(session) { Span::ZERO } else { stale });
+            for (session, limit) in outlasted(&mut self.ours, elapsed, limit) {
+                let what = format!("our session {session} is open for more than {limit}: {:?}", self.journal);
                 self.violated(now, "I7", what);
             }
         }
@@ -295,17 +321,22 @@ impl Truth {
     }
 }
 
-/// Adds to what everything lasts; what lasts too long, told once.
-fn outlasted<K: Ord + Clone>(lasting: &mut Lasting<K>, elapsed: Span, limit: Span) -> Vec<K> {
+/// Adds to what everything lasts; what lasts too long, told once, with its limit.
+fn outlasted<K: Ord + Clone>(lasting: &mut Lasting<K>, elapsed: Span, limit: impl Fn(&K) -> Span) -> Vec<(K, Span)> {
     let mut over = Vec::new();
     for (what, span) in lasting {
         *span = span.plus(elapsed);
-        if *span > limit {
-            over.push(what.clone());
+        if *span > limit(what) {
+            over.push((what.clone(), limit(what)));
             *span = Span::ZERO;
         }
     }
     over
+}
+
+/// The session of ours that a row of the journal names.
+fn named_session(row: &Treatment) -> Option<&SessionId> {
+    if let Step::ProbeOpened { session, .. } = &row.step { Some(session) } else { None }
 }
 
 fn open_sessions_of_ours(world: &World) -> impl Iterator<Item = &SessionId> {

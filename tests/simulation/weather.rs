@@ -78,7 +78,13 @@ impl Weather {
         {
             response.body.truncate(response.body.len() / 2);
         }
-        self.scene.broken.spoil(&asked, answer, &self.scene.broken_dates)
+        let answer = self.scene.broken.spoil(&asked, answer, &self.scene.broken_dates);
+        if let (Some(Act::Open), Ok(response)) = (Act::of(&asked), &answer)
+            && serde_json::from_slice::<serde_json::Value>(&response.body).is_ok()
+        {
+            self.scene.truth.lock().unwrap().answered(&response.body);
+        }
+        answer
     }
 }
 

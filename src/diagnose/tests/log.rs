@@ -2,7 +2,7 @@
 
 use super::super::testing::*;
 use crate::model::log_fact::{ListenerErrorKind, LogEvent, LogSet};
-use crate::model::{Confidence, Diagnosis, Fact, ForgeId, Generation, Owner, SessionId, Span, WorkerState};
+use crate::model::{Confidence, Diagnosis, Fact, ForgeId, Generation, Owner, SessionId, Span, Wall, WorkerState};
 
 use Confidence::Proof;
 
@@ -55,6 +55,7 @@ fn a_long_run_of_conflicts_or_a_strange_owner_is_held_elsewhere() {
         (None, 400, Diagnosis::HeldElsewhere),
         (Some(ours()), 60, Diagnosis::ConflictRetrying),
         (Some(stranger), 60, Diagnosis::HeldElsewhere),
+        (Some(Owner::of_probe(id(1), Wall(0))), 60, Diagnosis::ConflictRetrying),
     ] {
         let mut manager = Manager::healthy(1);
         for ago in [first, 1] {
