@@ -10,7 +10,7 @@ use super::budget::is_heal;
 use super::policy::Policy;
 use super::remedy::{conflict_since, named_owner};
 use crate::model::{
-    Diagnosis, EntityRef, Finding, Guard, Held, Incarnation, Owner, ScaleSet, ScaleSetId, Treatment, Wall, told,
+    Diagnosis, EntityRef, Findings, Guard, Held, Incarnation, Owner, ScaleSet, ScaleSetId, Treatment, Wall, told,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Copy)]
 pub struct Scene<'a> {
     /// This sweep's findings.
-    pub findings: &'a BTreeMap<ScaleSetId, Finding>,
+    pub findings: &'a Findings,
     /// The manager's sets.
     pub sets: &'a BTreeMap<ScaleSetId, ScaleSet>,
     /// The owner name of this manager's sessions.
@@ -105,7 +105,7 @@ mod tests {
 
     fn scene_of(entities: &[&str], since: Wall, check: impl FnOnce(&mut Scene<'_>) -> Option<Held>) -> Option<Held> {
         let policy = Policy::default();
-        let mut findings = BTreeMap::new();
+        let mut findings = Findings::new();
         let mut sets = BTreeMap::new();
         for (n, entity) in (1..).zip(entities) {
             let mut found = finding(n, Diagnosis::ConflictRetrying, Confidence::Proof);
@@ -144,7 +144,7 @@ mod tests {
         for (named, holds) in [(&ours, true), (&theirs, false)] {
             let held = scene_of(&["a/a", "b/b"], mins(100), |scene| {
                 let mut findings = scene.findings.clone();
-                for finding in findings.values_mut() {
+                for (_, finding) in &mut findings {
                     let fact = Fact::ConflictLine { owner: Some(named.clone()), run: Span::ZERO };
                     finding.evidence.push(evidence(mins(100), fact));
                 }
@@ -159,7 +159,7 @@ mod tests {
         for diagnosis in Diagnosis::ALL.iter().copied() {
             let held = scene_of(&["a/a", "b/b"], mins(100), |scene| {
                 let mut findings = scene.findings.clone();
-                for finding in findings.values_mut() {
+                for (_, finding) in &mut findings {
                     finding.diagnosis = diagnosis;
                 }
                 held(&Scene { findings: &findings, ..*scene })

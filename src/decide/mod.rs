@@ -44,9 +44,9 @@ mod tests;
 use crate::model::along::Along;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Guard, Held, Incarnation, ManagerName,
-    ManagerState, Now, Order, OwnQuota, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting,
-    Wall,
+    Decision, Diagnosis, EndpointName, EndpointState, Finding, Findings, Generation, Guard, Held, Incarnation,
+    ManagerName, ManagerState, Now, Order, OwnQuota, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision,
+    Treatment, Waiting, Wall,
 };
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
@@ -71,7 +71,8 @@ pub struct Input<'a> {
     /// The limits.
     pub policy: &'a Policy,
     /// This sweep's findings.
-    pub findings: &'a BTreeMap<ScaleSetId, Finding>,
+    #[serde(serialize_with = "recorded::as_map")]
+    pub findings: &'a Findings,
     /// The manager's sets as this sweep saw them.
     pub sets: &'a BTreeMap<ScaleSetId, ScaleSet>,
     /// The manager as a whole.

@@ -8,10 +8,10 @@ use super::policy::{Mode, Policy};
 use super::{Footing, Input};
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Decision, Diagnosis, EndpointName, EndpointState, Finding, Generation, Incarnation, ManagerName, ManagerState, Now,
-    Order, OwnQuota, Owner, Pause, ScaleSet, ScaleSetId, SetDecision, Treatment, Wall,
+    Decision, Diagnosis, EndpointName, EndpointState, Findings, Generation, Incarnation, ManagerName, ManagerState,
+    Now, Order, OwnQuota, Owner, Pause, ScaleSet, ScaleSetId, SetDecision, Treatment, Wall,
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An [`Input`] that owns what it refers to; the fields mean the same.
@@ -23,7 +23,8 @@ pub struct Recorded {
     pub mode: Mode,
     #[serde(deserialize_with = "with_todays_defaults")]
     pub policy: Policy,
-    pub findings: BTreeMap<ScaleSetId, Finding>,
+    #[serde(serialize_with = "as_map")]
+    pub findings: Findings,
     pub sets: BTreeMap<ScaleSetId, ScaleSet>,
     pub manager: ManagerState,
     pub incarnation: Option<Incarnation>,
@@ -120,6 +121,11 @@ impl Recorded {
     }
 }
 
+/// Findings of no set are an empty object too, which `litemap` would write as a list.
+pub(super) fn as_map<S: Serializer>(findings: &Findings, recording: S) -> Result<S::Ok, S::Error> {
+    recording.collect_map(findings)
+}
+
 fn with_todays_defaults<'de, D: Deserializer<'de>>(recording: D) -> Result<Policy, D::Error> {
     use serde::de::Error as _;
     let recorded = serde_json::Map::deserialize(recording)?;
@@ -146,6 +152,15 @@ mod tests {
         let decisions = decide(&read.input());
         assert_eq!(decisions, decide(&recorded.input()));
         assert!(matches!(decisions[0].decision, Decision::Act { .. }), "{decisions:?}");
+    }
+
+    #[test]
+    fn findings_of_no_set_are_written_as_those_of_many() {
+        let none = Recorded { findings: Findings::new(), ..recorded() };
+        for json in [serde_json::to_value(none.input()).unwrap(), serde_json::to_value(&none).unwrap()] {
+            assert_eq!(json["findings"], serde_json::json!({}));
+        }
+        assert!(serde_json::to_value(recorded().input()).unwrap()["findings"]["1"].is_object());
     }
 
     #[test]

@@ -5,9 +5,9 @@ use super::recorded::Recorded;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Confidence, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind, Evidence,
-    EvidenceList, Fact, Finding, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now, Outcome,
-    OwnQuota, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId,
-    Wall, WorkerState,
+    EvidenceList, Fact, Finding, Findings, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now,
+    Outcome, OwnQuota, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment,
+    TreatmentId, Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -115,7 +115,7 @@ pub(crate) fn recorded() -> Recorded {
         name: ManagerName::new("garm"),
         mode: Mode::Heal,
         policy: Policy { settle: Span::secs(3), ..Policy::default() },
-        findings: BTreeMap::from([(ScaleSetId(1), ill), (ScaleSetId(2), well)]),
+        findings: Findings::from_iter([(ScaleSetId(1), ill), (ScaleSetId(2), well)]),
         sets: [1, 2].map(|id| (ScaleSetId(id), scale_set(id))).into(),
         manager: ManagerState::Up,
         incarnation: Some(run),

@@ -15,7 +15,7 @@ use super::memory::Memory;
 use crate::decide::policy::Policy;
 use crate::model::session::OpenedBy;
 use crate::model::{
-    Diagnosis, EndpointName, EndpointState, EntityRef, Fact, FailureKind, Finding, Generation, Incarnation,
+    Diagnosis, EndpointName, EndpointState, EntityRef, Fact, FailureKind, Finding, Findings, Generation, Incarnation,
     ManagerState, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -296,7 +296,7 @@ pub(super) fn entities_fail(sweep: &Sweep) -> bool {
 /// A refusal that names another owner is that owner's doing, and a set that was changed just before the run of
 /// conflicts began has a worker that came to it late.
 pub(super) fn entities_conflict(
-    findings: &BTreeMap<ScaleSetId, Finding>,
+    findings: &Findings,
     sets: &BTreeMap<ScaleSetId, ScaleSet>,
     memory: &Memory,
     policy: &Policy,

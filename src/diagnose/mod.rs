@@ -52,8 +52,8 @@ use crate::model::along::Along;
 use crate::model::session::LedgerSession;
 use crate::model::{
     Confidence, Diagnosis, Enablement, EndpointName, EndpointState, EntityKind, Evidence, Fact, FailureKind, Finding,
-    Generation, Incarnation, ManagerState, Now, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Source, Span, Sweep,
-    Treatment, Wall,
+    Findings, Generation, Incarnation, ManagerState, Now, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Source, Span,
+    Sweep, Treatment, Wall,
 };
 use attribute::{Counted, Question};
 pub use manager::{CRASH_LOOP, LOOP_WINDOW};
@@ -118,7 +118,7 @@ pub struct Fleet {
     /// Its forge endpoints, where anything is known of them.
     pub endpoints: BTreeMap<EndpointName, EndpointState>,
     /// One per set.
-    pub findings: BTreeMap<ScaleSetId, Finding>,
+    pub findings: Findings,
     /// The sets, as last seen.
     pub sets: Arc<BTreeMap<ScaleSetId, ScaleSet>>,
     /// Whether most sources do not answer.
@@ -152,7 +152,7 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
         restarts: manager::restarts(memory, sweep.at.wall),
         incarnation,
         endpoints: manager::endpoints(sweep, &sets, memory),
-        findings: BTreeMap::new(),
+        findings: Findings::new(),
         blind: manager::blind(sweep),
         fault_at_forge: false,
         generation: memory.generation,
@@ -433,7 +433,7 @@ fn remember(memory: &mut Memory, found: Vec<(ScaleSetId, Found)>, policy: &Polic
     let now = fleet.at.wall;
     let sets = Arc::clone(&fleet.sets);
     let (mut seen, mut known) = (Along::of(&*sets), Along::of(&mut memory.sets));
-    let mut findings = Vec::with_capacity(found.len());
+    fleet.findings.reserve(found.len());
     for (id, mut found) in found {
         let Some(set) = known.at(&id) else { continue };
         note_conflict(set, &mut found, policy, now);
@@ -490,21 +490,20 @@ fn remember(memory: &mut Memory, found: Vec<(ScaleSetId, Found)>, policy: &Polic
             | Diagnosis::Unknown => false,
         };
         let shown = if hidden { None } else { set.ill_since };
-        findings.push((
-            id,
-            Finding {
-                set: id,
-                diagnosis: found.diagnosis,
-                confidence: found.confidence,
-                evidence: found.evidence,
-                since: set.since,
-                ill_since: shown,
-                seen: set.seen,
-                worker: found.worker,
-            },
-        ));
+        let finding = Finding {
+            set: id,
+            diagnosis: found.diagnosis,
+            confidence: found.confidence,
+            evidence: found.evidence,
+            since: set.since,
+            ill_since: shown,
+            seen: set.seen,
+            worker: found.worker,
+        };
+        if let Some((id, finding)) = fleet.findings.try_append(id, finding) {
+            fleet.findings.insert(id, finding);
+        }
     }
-    fleet.findings = findings.into_iter().collect();
 }
 
 /// Measures the unbroken run of conflicts; one that no stale session can explain has another holder. Not to see, or a

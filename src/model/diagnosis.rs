@@ -4,6 +4,7 @@ use super::closed::closed_enum;
 use super::ids::{ForgeId, Incarnation, Owner, ScaleSetId};
 use super::observation::{FailureKind, Source};
 use super::time::{Span, Wall};
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
@@ -354,6 +355,9 @@ pub enum Fact {
     /// No source that could tell is available.
     NothingToSee,
 }
+
+/// The findings of one sweep, by set.
+pub type Findings = LiteMap<ScaleSetId, Finding>;
 
 /// The diagnosis of one set in one sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -22,8 +22,8 @@ pub mod treatment;
 
 pub use decision::{Decision, Escalation, Guard, Held, Remedy, RemedyKind, SetDecision, Waiting};
 pub use diagnosis::{
-    Confidence, Diagnosis, EndpointState, Evidence, EvidenceList, Fact, Finding, Generation, ManagerState, RestartKind,
-    WorkerState,
+    Confidence, Diagnosis, EndpointState, Evidence, EvidenceList, Fact, Finding, Findings, Generation, ManagerState,
+    RestartKind, WorkerState,
 };
 pub use ids::{
     EndpointName, Entity, EntityKind, EntityRef, ForgeId, Incarnation, ManagerName, Owner, Revision, ScaleSetId,

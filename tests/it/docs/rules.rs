@@ -12,9 +12,9 @@ use scaleset_medic::export::words;
 use scaleset_medic::model::session::{LedgerSession, OpenedBy};
 use scaleset_medic::model::{
     Confidence, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Escalation, Evidence,
-    EvidenceList, Fact, Finding, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono, Now, Order,
-    OrderId, Ordered, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet, ScaleSetId,
-    SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+    EvidenceList, Fact, Finding, Findings, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono,
+    Now, Order, OrderId, Ordered, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet,
+    ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -376,7 +376,7 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         name: &ManagerName::new("garm"),
         mode: Mode::Observe,
         policy: &policy,
-        findings: &BTreeMap::from([(SET, finding), (settling, others)]),
+        findings: &Findings::from_iter([(SET, finding), (settling, others)]),
         sets: &BTreeMap::from(
             [SET, other, settling].map(|id| (id, ScaleSet { revision: Revision::new(""), ..set(id) })),
         ),

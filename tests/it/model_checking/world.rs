@@ -6,9 +6,9 @@
 
 use scaleset_medic::model::session::{LedgerSession, OpenedBy};
 use scaleset_medic::model::{
-    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, ForgeId,
-    Generation, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId, SessionId,
-    Source, Span, Treatment, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, Findings,
+    ForgeId, Generation, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId,
+    SessionId, Source, Span, Treatment, Wall, WorkerState,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -123,7 +123,7 @@ pub(super) struct Fleet {
     pub(super) manager: ManagerState,
     pub(super) incarnation: Option<Incarnation>,
     pub(super) sets: std::collections::BTreeMap<ScaleSetId, ScaleSet>,
-    pub(super) findings: std::collections::BTreeMap<ScaleSetId, Finding>,
+    pub(super) findings: Findings,
     pub(super) ledger: Vec<LedgerSession>,
 }
 
