@@ -203,7 +203,7 @@ def check_scraped(place, pod, labels):
 
 def facts():
     policy = tomllib.loads((ROOT / "src/config/defaults.toml").read_text())["policy"]
-    (late,) = re.findall(r"const LATE: Span = Span::secs\((\d+)\)", (ROOT / "src/treat/toggle.rs").read_text())
+    (late,) = re.findall(r"const LATE: Span = Span::secs\((\d+)\)", (ROOT / "src/model/treatment.rs").read_text())
     examples = {path.name: yaml.safe_load(path.read_text()) for path in (MANIFESTS / "examples").glob("*.yaml")}
     garm = tomllib.loads(examples["garm-config.yaml"]["stringData"]["config.toml"])
     return {
