@@ -412,7 +412,13 @@ fn manager_name(text: &str) -> Result<ManagerName, String> {
 /// A server's root: http or https, a host, perhaps a base path. A refused address is not repeated, since it may
 /// hold a password.
 fn root_url(text: &str) -> Result<url::Url, String> {
-    let url = url::Url::parse(text).map_err(|error| format!("it is no URL: {error}"))?;
+    let url = url::Url::parse(text).map_err(|error| match error {
+        // Unicode host names are left out with `idna_adapter`.
+        url::ParseError::IdnaError => {
+            "its host is no ASCII name; an international one is written in its xn-- form".into()
+        }
+        error => format!("it is no URL: {error}"),
+    })?;
     if !matches!(url.scheme(), "http" | "https") {
         Err(format!("{} is not spoken here, only http and https", url.scheme()))
     } else if !url.has_host() {

@@ -112,6 +112,14 @@ fn a_file_that_cannot_be_read_is_a_mistake_of_its_own() {
 }
 
 #[test]
+fn an_international_host_is_taken_in_its_ascii_form() {
+    let manager = &config(&LEAST.replace("localhost", "xn--grm-qla.example")).managers[0];
+    assert_eq!(manager.url.as_str(), "http://xn--grm-qla.example:9997/");
+    let report = checked(&text(&LEAST.replace("localhost", "gärm.example"))).unwrap_err().to_string();
+    assert!(report.contains("manager.url") && report.contains("xn-- form"), "{report}");
+}
+
+#[test]
 fn flags_win_over_environment_over_file_over_default() {
     let file = format!("{LEAST}[run]\nmode = 'observe'\n");
     let flag = FlagValue { key: &keys::run::MODE, flag: "--mode", value: "observe".into() };
