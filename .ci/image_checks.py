@@ -13,17 +13,12 @@ import threading
 import time
 
 from container import UID, Container
+from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MANIFESTS = ROOT / "manifests"
 PASSWORD = "correct horse battery staple"  # of the lab's administrator
 LAB_PATIENCE = 120
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def expect(done, code, *words):

@@ -16,7 +16,6 @@ import pathlib
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+
+from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "manifests/prometheus"), str(ROOT / "grafana")]
@@ -52,12 +53,6 @@ def rules_in_a_hurry():
     text = re.sub(r"(- alert: (?:\w+Long|ManagerUnseen)\n.*\n        for: )1s", r"\g<1>6s", text)
     text = re.sub(r"\[(\w+)\]", lambda found: f"[{RANGES[found[1]]}]", text)
     return text.replace("timestamp_seconds > 180", "timestamp_seconds > 6").replace("5 * scaleset_medic_interval", "0.4 * scaleset_medic_interval")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def get(url, **query):

@@ -12,12 +12,26 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 /// Nothing here takes longer, however slow the machine.
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// A port to listen at, of a program that is told it. Below those that the kernel gives to outgoing connections, of which
+/// the other tests have many: one of them could take it before the program does.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let begin = u16::try_from(std::process::id() % 10_000).unwrap();
+        let port = 10_000 + begin + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 pub(crate) struct Servers {
     pub(crate) hub: Arc<Hub<World>>,
@@ -80,8 +94,7 @@ impl Medic {
         let dir = tempfile::tempdir().unwrap();
         let password = dir.path().join("password");
         std::fs::write(&password, "correct horse battery staple").unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("127.0.0.1:{}", free_port());
         let mut text = format!("[run]\nmode = \"{mode}\"\nstate_dir = \"{}\"\n{run}\n", dir.path().display());
         let _ = write!(
             text,
