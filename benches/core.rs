@@ -7,13 +7,13 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on has failed")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
-use scaleset_medic::decide::policy::{Mode, Policy};
-use scaleset_medic::decide::{self, Input};
-use scaleset_medic::diagnose::{self, Context, Memory};
-use scaleset_medic::model::{
+use medic_core::decide::{self, Input};
+use medic_core::diagnose::{self, Context, Memory};
+use medic_core::model::{
     Controller, Enablement, Endpoint, EndpointName, Entity, EntityKind, ForgeId, Incarnation, ListenerMetrics,
     ManagerMetrics, ManagerName, Mono, Now, Revision, ScaleSet, ScaleSetId, ScopeCounters, Seen, Span, Sweep, Wall,
 };
+use medic_core::policy::{Mode, Policy};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use std::alloc::System;
 use std::collections::{BTreeMap, BTreeSet};

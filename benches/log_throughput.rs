@@ -6,11 +6,11 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark for a terminal")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
-use scaleset_medic::garm::log::ledger_feed::{Feed, Known, Timeline};
-use scaleset_medic::garm::log::source::{Facts, LogFile};
-use scaleset_medic::model::log_fact::{LogEvidence, LogPosition};
-use scaleset_medic::model::{ManagerName, Owner};
-use scaleset_medic::store::Store;
+use medic_core::model::log_fact::{LogEvidence, LogPosition};
+use medic_core::model::{ManagerName, Owner};
+use medic_garm::log::ledger_feed::{Feed, Known, Timeline};
+use medic_garm::log::source::{Facts, LogFile};
+use medic_store::Store;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};

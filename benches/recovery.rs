@@ -30,7 +30,7 @@ mod stage;
 mod ways;
 
 use goals::{Row, judged, never};
-use scaleset_medic::model::Span;
+use medic_core::model::Span;
 use std::time::Instant;
 use ways::{DOWN, Outcome, STALE, WAYS, Way};
 

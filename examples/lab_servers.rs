@@ -5,12 +5,13 @@
 //! went over GARM's connections so far. It serves until its standard input ends.
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a tool for benches")]
 
-use scaleset_medic::clock::{Clock, ScaledClock, system_wall};
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::door_http::{HttpDoors, Sockets};
-use scaleset_medic::lab::garm::{Background, Generation, LogLevel, Metrics};
-use scaleset_medic::lab::hub::{Hub, Pump};
-use scaleset_medic::lab::world::{Fleet, World};
+use medic_clock::{ScaledClock, system_wall};
+use medic_core::clock::Clock;
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::garm::{Background, Generation, LogLevel, Metrics};
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::world::{Fleet, World};
 use std::sync::Arc;
 
 /// Calls an hour that GARM may make of the simulated GitHub's REST API, for each set: the start of a set costs one, and

@@ -1,6 +1,6 @@
 //! The exit codes: a contract with scripts and schedulers (design §9), and how a run's outcome becomes one.
 
-use crate::model::{Diagnosis, Outcome};
+use medic_core::model::{Diagnosis, Outcome};
 
 /// How the process ends. The numbers are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,7 +16,6 @@ pub enum ExitCode {
     Unhealthy = 10,
     /// Acted, and not verified.
     Unverified = 11,
-    /// Could not observe.
     Blind = 12,
     /// Another medic holds the lease.
     LeaseHeld = 13,
@@ -71,7 +70,6 @@ impl ExitCode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Nagios {
-    /// All is well.
     Ok = 0,
     /// A treatment is under way, or was not verified.
     Warning = 1,
@@ -149,7 +147,6 @@ impl From<ExitCode> for std::process::ExitCode {
 /// What was done about a set in this run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Treated {
-    /// Nothing.
     No,
     /// A treatment is still under way.
     Open,

@@ -15,35 +15,15 @@
 //! The modules, in the order of the flow; `ARCHITECTURE.md` has the map, the invariants and where each rule lives.
 #![forbid(unsafe_code)]
 
-pub mod model;
-
-pub mod probe;
-
-pub mod diagnose;
-
-pub mod decide;
-
-pub mod treat;
-
-pub mod doctor;
-
-pub mod run;
-
-pub mod clock;
-pub mod http;
-
-pub mod garm;
-pub mod github;
-
-pub mod store;
-
-pub mod export;
-
-pub mod config;
-
 pub mod cli;
+pub mod config;
+pub mod doctor;
+pub mod engine;
 pub mod exit;
+pub mod io;
+pub mod metrics;
+pub mod replay;
+pub mod status;
 pub mod telemetry;
-
-#[cfg(feature = "lab")]
-pub mod lab;
+pub mod text;
+pub mod web;

@@ -4,8 +4,8 @@
 //! Secrets stay out by type: [`crate::config::Secret`] has no `Display`, and its `Debug` is `[redacted]`, so a
 //! field can hold one and still not show it.
 
-use crate::clock::system_wall;
 use crate::config::{LogConfig, LogFormat};
+use medic_clock::system_wall;
 use std::sync::OnceLock;
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;

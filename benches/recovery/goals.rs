@@ -2,7 +2,7 @@
 //! than what there is without one. Judged by what was measured, not by what is printed.
 
 use super::ways::{Outcome, STALE, Way};
-use scaleset_medic::model::Span;
+use medic_core::model::Span;
 
 /// A way, at a size, and what came of it.
 pub(crate) struct Row {

@@ -3,22 +3,22 @@
 use super::stage::{Looks, Stage, Wires as Reach};
 use super::ways::{DOWN, Given, Healer, Outcome, WAYS, Way};
 use bytes::Bytes;
+use medic_core::model::{Span, Wall};
+use medic_garm::log::source::Reading;
+use medic_http::{Bounds, Response, Transport, TransportError};
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_inproc::InprocTransport;
+use medic_lab::hub::Hub;
+use medic_lab::world::World;
+use medic_store::Store;
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
-use scaleset_medic::export::metrics::Metrics;
-use scaleset_medic::export::server::Board;
-use scaleset_medic::garm::log::source::Reading;
-use scaleset_medic::http::{Bounds, Response, Transport, TransportError};
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::door_inproc::InprocTransport;
-use scaleset_medic::lab::hub::Hub;
-use scaleset_medic::lab::world::World;
-use scaleset_medic::model::{Span, Wall};
-use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
-use scaleset_medic::run::lease::Lease;
-use scaleset_medic::run::service::{self, Publisher};
-use scaleset_medic::store::Store;
+use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::lease::Lease;
+use scaleset_medic::engine::service::{self, Publisher};
+use scaleset_medic::metrics::Metrics;
+use scaleset_medic::web::server::Board;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -92,14 +92,12 @@ pub(crate) struct Wires {
     requests: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
-/// The service's task.
 pub(crate) struct Medic {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Medic {
-    /// As on SIGTERM.
     pub(crate) async fn end(self) {
         let _ = self.stop.send(());
         self.task.await.expect("a medic that ends well");

@@ -5,12 +5,13 @@
 
 use super::stage::{Looks, Stage, Wires as Reach};
 use super::ways::{Given, Outcome, Way};
-use scaleset_medic::clock::{Clock, system_wall};
+use medic_clock::system_wall;
+use medic_core::clock::Clock;
+use medic_core::model::Span;
+use medic_http::{ReqwestTransport, Transport, TransportOptions};
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_http::{HttpDoors, Sockets};
 use scaleset_medic::exit::ExitCode;
-use scaleset_medic::http::{ReqwestTransport, Transport, TransportOptions};
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::door_http::{HttpDoors, Sockets};
-use scaleset_medic::model::Span;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -52,7 +53,6 @@ pub(crate) fn client() -> Arc<dyn Transport> {
     Arc::new(ReqwestTransport::new(&TransportOptions::default()).expect("an HTTP client"))
 }
 
-/// The servers' sockets.
 pub(crate) struct Wires {
     _doors: HttpDoors,
 }

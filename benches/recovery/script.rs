@@ -2,16 +2,15 @@
 
 use super::ways::Healer;
 use bytes::Bytes;
-use scaleset_medic::clock::Clock;
-use scaleset_medic::http::{Bounds, Transport};
-use scaleset_medic::model::Span;
+use medic_core::clock::Clock;
+use medic_core::model::Span;
+use medic_http::{Bounds, Transport};
 use std::sync::Arc;
 
 /// The report's script: `curl -X PUT ... '{"enabled": false}'; sleep 3; curl -X PUT ... '{"enabled": true}'`, begun as
 /// soon as the restarted manager lets its author log in.
 pub(crate) struct Script {
     pub(crate) wires: Arc<dyn Transport>,
-    /// GARM's address.
     pub(crate) garm: String,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) password: String,

@@ -4,12 +4,13 @@
 use super::script::Script;
 use super::ways::{DOWN, Given, Healer, Outcome, STALE, Way};
 use super::{in_virtual_time, on_sockets};
-use scaleset_medic::clock::{Clock, ScaledClock};
-use scaleset_medic::http::Transport;
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::hub::{Hub, Pump};
-use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
-use scaleset_medic::model::{Span, Wall};
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::{Span, Wall};
+use medic_http::Transport;
+use medic_lab::backend::DoorId;
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,9 +20,7 @@ const CALM: Span = Span::secs(137);
 
 /// How the servers are reached.
 pub(crate) enum Wires {
-    /// By function calls.
     Inproc(in_virtual_time::Wires),
-    /// Over loopback.
     Sockets(on_sockets::Wires),
 }
 
@@ -57,7 +56,6 @@ pub(crate) struct Stage {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dir: tempfile::TempDir,
     wires: Wires,
-    /// GARM's address.
     garm: String,
     password: String,
     sets: usize,

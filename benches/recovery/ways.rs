@@ -1,7 +1,7 @@
 //! Who sees to the recovery, on which GARM, and what came of it.
 
-use scaleset_medic::lab::garm::Generation;
-use scaleset_medic::model::Span;
+use medic_core::model::Span;
+use medic_lab::garm::Generation;
 use std::collections::BTreeMap;
 
 /// How long GitHub keeps a session that nobody polls.

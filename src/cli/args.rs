@@ -6,8 +6,8 @@ use crate::config::keys::{self, Key};
 use crate::config::source::CONFIG_ENV;
 use crate::config::{FlagValue, LogFormat};
 use crate::exit::ExitCode;
-use crate::model::Span;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use medic_core::model::Span;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

@@ -6,8 +6,8 @@ use super::output::{data, diagnostic};
 use crate::config::raw::Raw;
 use crate::config::source::Sources;
 use crate::config::{Depth, check, describe, schema};
-use crate::decide::bounds;
 use crate::exit::ExitCode;
+use medic_core::decide::bounds;
 
 /// Runs the command; `sources` is asked for only where a configuration is needed.
 pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, Failure>) -> Result<ExitCode, Failure> {

@@ -3,13 +3,14 @@
 use super::args::{DoctorArgs, Output};
 use super::output::{data, one_line};
 use super::{Failure, medic};
-use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::doctor::facts::Place;
+use crate::doctor::gather::look;
 use crate::doctor::{Finding, Report, State, Subject, examine};
+use crate::engine::assemble::real_carrier;
 use crate::exit::ExitCode;
-use crate::run::assemble::real_carrier;
-use crate::run::checkup::look;
+use medic_clock::SystemClock;
+use medic_core::clock::Clock;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -142,7 +143,7 @@ fn wrapped(prose: &str) -> String {
 mod tests {
     use super::*;
     use crate::doctor::{Check, Step};
-    use crate::model::ManagerName;
+    use medic_core::model::ManagerName;
 
     fn finding(state: State) -> Finding {
         Finding {

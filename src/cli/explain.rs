@@ -6,15 +6,14 @@ use super::picture::{By, entity, find, picture};
 use super::{Failure, history, render};
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::export::{rules, words};
-use crate::model::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
-use crate::model::{Decision, Guard, Held, ManagerName, Span, Wall};
+use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
+use crate::text::{rules, words};
+use medic_core::model::{Decision, Guard, Held, ManagerName, Span, Wall};
 use std::fmt::Write as _;
 
 /// How long before the present state began its past is told.
 const BEFORE: Span = Span::mins(10);
 
-/// Runs the command.
 pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failure> {
     let (status, by) = picture(config)?;
     let (manager, set) = find(&status, &args.set.set, args.set.manager.as_deref())?;

@@ -8,15 +8,15 @@ use super::output::{diagnostic, prose};
 use super::picture::{find, picture};
 use super::{Failure, medic, render};
 use crate::config::Config;
-use crate::decide::order::in_words;
-use crate::decide::policy::Mode;
+use crate::engine::assemble::{Shared, engines, real_carrier};
 use crate::exit::{ExitCode, Treated, of_set};
-use crate::export::words;
-use crate::model::order::{ORDER_LASTS, Order, OrderAnswer, Ordered};
-use crate::model::status::{ManagerStatus, SetStatus};
-use crate::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId, Wall};
-use crate::run::assemble::{Shared, engines, real_carrier};
-use crate::store::{LeaseState, ManagerStore};
+use crate::status::{ManagerStatus, SetStatus};
+use crate::text::words;
+use medic_core::decide::manual::in_words;
+use medic_core::model::manual::{ORDER_LASTS, Order, OrderAnswer, Ordered};
+use medic_core::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId, Wall};
+use medic_core::policy::Mode;
+use medic_store::{LeaseState, ManagerStore};
 use std::fmt::Write as _;
 use std::io::{BufRead as _, IsTerminal as _};
 
@@ -25,7 +25,6 @@ const ASK_EVERY: Span = Span::millis(500);
 /// The longest that a treatment is waited for.
 const TREATMENT_LIMIT: Span = Span::mins(10);
 
-/// Runs the command.
 pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure> {
     let (status, _) = picture(config)?;
     let (name, set) = find(&status, &args.set.set, args.set.manager.as_deref())?;
@@ -81,7 +80,8 @@ fn evidence(
     if let Ordered::DeleteSession { session } = what {
         match store.session(session).map_err(Failure::internal)? {
             None => {
-                let _ = writeln!(out, "session {session}: {}", in_words(crate::decide::stale::NotStale::NotInLedger));
+                let _ =
+                    writeln!(out, "session {session}: {}", in_words(medic_core::decide::stale::NotStale::NotInLedger));
             }
             Some(row) => {
                 let _ = writeln!(

@@ -17,7 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The status line is all that counts.
 const STATUS_LINE: u64 = 64;
 
-/// Runs the command.
 pub(super) fn run(config: &Config) -> Result<ExitCode, Failure> {
     ask(reachable(config.http.listen)).map(|()| ExitCode::Well).map_err(Failure::Internal)
 }

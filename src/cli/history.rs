@@ -4,18 +4,18 @@ use super::Failure;
 use super::args::{HistoryArgs, Output};
 use super::output::{data, diagnostic, one_line, prose};
 use super::picture::known_manager;
-use crate::clock::system_wall;
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::export::words;
-use crate::model::{
+use crate::replay;
+use crate::replay::snapshot::Body;
+use crate::text::words;
+use medic_clock::system_wall;
+use medic_core::model::{
     Confidence, Decision, Diagnosis, Evidence, ManagerName, RestartKind, ScaleSetId, Span, Treatment, Wall,
 };
-use crate::run::replay;
-use crate::run::scene::Body;
-use crate::store::{Event, HistoryFilter, ManagerStore, Store};
-use crate::treat::act::Act;
-use crate::treat::ports::Journal as _;
+use medic_core::ports::write::Journal as _;
+use medic_core::treat::audit::Act;
+use medic_store::{Event, HistoryFilter, ManagerStore, Store};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,6 @@ const LIMIT: u32 = 10_000;
 /// The most that `explain` tells of one set's past.
 const OF_SET: u32 = 25;
 
-/// Runs the command.
 pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failure> {
     let Some(store) = Store::open_read_only(&config.run.state_dir).map_err(Failure::internal)? else {
         diagnostic(&format!("no medic has run with {} yet\n", config.run.state_dir.display()));

@@ -5,29 +5,30 @@ mod console;
 use super::args::{LabArgs, LabGeneration};
 use super::output::data;
 use super::{Failure, medic};
-use crate::clock::{Clock, ScaledClock, system_wall};
 use crate::config::raw::Raw;
 use crate::config::source::{FileText, Sources};
 use crate::config::{Config, Depth, ManagerConfig, check};
+use crate::engine::assemble::{Chance, Shared, engines, real_carrier};
+use crate::engine::lease::Lease;
+use crate::engine::service::{Publisher, run as serve};
 use crate::exit::ExitCode;
-use crate::export::metrics::Metrics;
-use crate::export::server::Board;
-use crate::export::words;
-use crate::lab::backend::DoorId;
-use crate::lab::door_http::{HttpDoors, Sockets};
-use crate::lab::garm::Generation;
-use crate::lab::hub::{Hub, Pump};
-use crate::lab::log_file::Rotation;
-use crate::lab::story::{Act, STORIES, Story};
-use crate::lab::world::{Fleet, MEDIC_TOKEN, World};
-use crate::model::status::ManagerStatus;
-use crate::model::{Decision, Diagnosis, ManagerName, ScaleSetId, Span, Wall};
-use crate::run::assemble::{Chance, Shared, engines, real_carrier};
-use crate::run::lease::Lease;
-use crate::run::service::{Publisher, run as serve};
-use crate::store::Store;
+use crate::metrics::Metrics;
+use crate::status::ManagerStatus;
+use crate::text::words;
+use crate::web::server::Board;
 use anyhow::{Context as _, anyhow};
 use console::Order;
+use medic_clock::{ScaledClock, system_wall};
+use medic_core::clock::Clock;
+use medic_core::model::{Decision, Diagnosis, ManagerName, ScaleSetId, Span, Wall};
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::garm::Generation;
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::log_file::Rotation;
+use medic_lab::scenario::{Act, STORIES, Story};
+use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
+use medic_store::Store;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -53,7 +54,6 @@ const TICK: Span = Span::millis(500);
 /// How soon a set that the medic disables is noticed: sooner than it can enable it again.
 const NOTICED: Span = Span::millis(50);
 
-/// Runs the command.
 pub(super) fn run(args: &LabArgs) -> Result<ExitCode, Failure> {
     if args.list {
         for story in STORIES {
@@ -294,7 +294,6 @@ struct Stage {
     clock: Arc<dyn Clock>,
     board: Arc<Board>,
     began: Wall,
-    /// Where to look.
     places: String,
 }
 
@@ -573,7 +572,7 @@ impl Told {
 
     /// Whether the medic has seen what the story came to.
     fn agrees(&self, story: &Story, enabled: usize) -> bool {
-        use crate::lab::story::Ending;
+        use medic_lab::scenario::Ending;
         let listening = self.diagnoses.values().filter(|diagnosis| **diagnosis == Diagnosis::Listening).count();
         match story.ending {
             Ending::AllListen | Ending::AllListenAndJobsDone => listening >= enabled,

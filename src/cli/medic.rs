@@ -1,18 +1,19 @@
 //! What the commands that watch managers have in common: the store, the lease, the clock, signals.
 
 use super::Failure;
-use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::decide::policy::Mode;
+use crate::engine::assemble::{Chance, Shared};
+use crate::engine::lease::Lease;
+use crate::engine::reconcile::Engine;
 use crate::exit::ExitCode;
-use crate::export::metrics::Metrics;
-use crate::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
-use crate::model::{ManagerName, Span, Wall};
-use crate::run::assemble::{Chance, Shared};
-use crate::run::engine::Engine;
-use crate::run::lease::Lease;
-use crate::store::Store;
+use crate::metrics::Metrics;
+use crate::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use anyhow::Context as _;
+use medic_clock::SystemClock;
+use medic_core::clock::Clock;
+use medic_core::model::{ManagerName, Span, Wall};
+use medic_core::policy::Mode;
+use medic_store::Store;
 use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
 
@@ -151,14 +152,13 @@ pub(super) const fn mode(config: &Config) -> &'static str {
 /// Settles what dropped passes left open.
 pub(super) async fn settle(engines: Vec<Engine>, clock: &dyn Clock) {
     futures_util::future::join_all(
-        engines
-            .into_iter()
-            .map(|mut engine| async move { drop(crate::run::service::settle(&mut engine, clock, SETTLE_LIMIT).await) }),
+        engines.into_iter().map(|mut engine| async move {
+            drop(crate::engine::service::settle(&mut engine, clock, SETTLE_LIMIT).await)
+        }),
     )
     .await;
 }
 
-/// The status document.
 pub(super) fn document(config: &Config, managers: Vec<ManagerStatus>, at: Wall) -> Status {
     Status {
         schema: STATUS_SCHEMA,

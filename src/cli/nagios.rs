@@ -6,9 +6,9 @@
 use super::Failure;
 use super::output::data;
 use crate::exit::{ExitCode, Nagios};
-use crate::export::words;
-use crate::model::Diagnosis;
-use crate::model::status::Status;
+use crate::status::Status;
+use crate::text::words;
+use medic_core::model::Diagnosis;
 use std::ffi::OsString;
 
 /// The flag, as it is typed.

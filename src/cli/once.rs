@@ -5,18 +5,17 @@ use super::output::{data, diagnostic};
 use super::render::{self, Look};
 use super::{Failure, medic, nagios};
 use crate::config::Config;
+use crate::engine::assemble::{engines, real_carrier};
+use crate::engine::once::{Summary, once};
 use crate::exit::{ExitCode, ManagerEnd, Treated, nagios_of_run, of_run};
-use crate::model::status::ManagerStatus;
-use crate::model::{Decision, ManagerState, Span};
-use crate::run::assemble::{engines, real_carrier};
-use crate::run::once::{Summary, once};
-use crate::store::LeaseState;
+use crate::status::ManagerStatus;
+use medic_core::model::{Decision, ManagerState, Span};
+use medic_store::LeaseState;
 use std::sync::Arc;
 
 /// How long an ill or unclear fleet is watched before it is judged: the settle time and a few sweeps.
 const OBSERVE: Span = Span::secs(30);
 
-/// Runs the command.
 pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
     let shared = medic::shared(config)?;
     if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
@@ -45,7 +44,7 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
         Ok(summary) => summary,
         Err(signal) => {
             // The passes were dropped; what they left is in the journal and is settled now.
-            let engines = crate::run::assemble::engines(config, &shared, &real_carrier)?;
+            let engines = crate::engine::assemble::engines(config, &shared, &real_carrier)?;
             medic::runtime()?.block_on(medic::settle(engines, clock.as_ref()))?;
             shared.lease.release();
             if args.nagios {

@@ -5,10 +5,10 @@ use super::output::{one_line, prose};
 use super::picture::{find, known_manager, picture};
 use super::{Failure, medic};
 use crate::config::Config;
+use crate::engine::pause_file::PauseFile;
 use crate::exit::ExitCode;
-use crate::model::{ManagerName, PauseScope, ScaleSetId};
-use crate::run::pause_file::PauseFile;
-use crate::store::NewPause;
+use medic_core::model::{ManagerName, PauseScope, ScaleSetId};
+use medic_store::NewPause;
 
 /// Runs `pause`.
 pub(super) fn pause(args: &PauseArgs, config: &Config) -> Result<ExitCode, Failure> {

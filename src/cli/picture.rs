@@ -3,15 +3,15 @@
 use super::output::diagnostic;
 use super::{Failure, medic};
 use crate::config::Config;
-use crate::http::reqwest_transport::{ReqwestTransport, TransportOptions};
-use crate::http::{Bounds, Transport as _};
-use crate::model::status::{STATUS_SCHEMA, SetStatus, SourceState, Status};
-use crate::model::{FailureKind, ManagerName, ManagerState, Source, Span};
-use crate::run::assemble::{engines, real_carrier};
-use crate::run::look::{copy, look as look_around};
-use crate::store::Store;
+use crate::engine::assemble::{engines, real_carrier};
+use crate::engine::dry_run::{copy, look as look_around};
+use crate::status::{STATUS_SCHEMA, SetStatus, SourceState, Status};
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
+use medic_core::model::{FailureKind, ManagerName, ManagerState, Source, Span};
+use medic_http::reqwest_transport::{ReqwestTransport, TransportOptions};
+use medic_http::{Bounds, Transport as _};
+use medic_store::Store;
 use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -23,7 +23,6 @@ const LOOK: Span = Span::secs(8);
 /// Who made a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// The running medic.
     Medic,
     /// This command, with a copy of what earlier medics have left in the state directory.
     Ourselves,

@@ -2,11 +2,11 @@
 
 use super::args::Color;
 use super::output::one_line;
+use crate::engine::once::Summary;
 use crate::exit::ExitCode;
-use crate::export::words;
-use crate::model::status::{ManagerStatus, SetStatus, SourceState};
-use crate::model::{Decision, Diagnosis, Enablement, ManagerState, Wall};
-use crate::run::once::Summary;
+use crate::status::{ManagerStatus, SetStatus, SourceState};
+use crate::text::words;
+use medic_core::model::{Decision, Diagnosis, Enablement, ManagerState, Wall};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 

@@ -6,10 +6,10 @@ use super::args::{Output, ReplayArgs};
 use super::output::{data, diagnostic, prose};
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::export::words;
-use crate::model::Wall;
-use crate::run::replay::{Difference, Extent, Judgement, Renamed, Replayed, Rules, parse, replay};
-use crate::store::Store;
+use crate::replay::{Difference, Extent, Judgement, Renamed, Replayed, Rules, parse, replay};
+use crate::text::words;
+use medic_core::model::Wall;
+use medic_store::Store;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ use std::path::Path;
 /// The version of the JSON document.
 const SCHEMA: u32 = 1;
 /// The longest line that is read: twice the longest scene that is written.
-const LINE: usize = 2 * crate::store::SCENE_LONGEST;
+const LINE: usize = 2 * medic_store::SCENE_LONGEST;
 /// Unreadable lines that are told one by one.
 const TOLD: usize = 20;
 /// How every database of ours begins.
@@ -55,7 +55,7 @@ fn file(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(), F
 
 /// Every scene of a state database, oldest first.
 fn database(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(), Failure> {
-    let usage = |error: crate::store::StoreError| Failure::Usage(error.to_string());
+    let usage = |error: medic_store::StoreError| Failure::Usage(error.to_string());
     let Some(store) = Store::open_copy_read_only(path).map_err(usage)? else { return Ok(()) };
     for manager in store.managers_with_scenes().map_err(usage)? {
         let store = store.for_manager(&manager);

@@ -7,15 +7,13 @@ use super::render::{self, Look};
 use super::{Failure, nagios};
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, nagios_of_run, of_run};
-use crate::model::status::{ManagerStatus, SetStatus, Status};
-use crate::model::{Decision, ManagerState};
+use crate::status::{ManagerStatus, SetStatus, Status};
+use medic_core::model::{Decision, ManagerState};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-/// Between two pictures.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Runs the command.
 pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
     if let Some(name) = &args.manager {
         known_manager(name, config.managers.iter().map(|manager| &manager.name))?;

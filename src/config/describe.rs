@@ -1,7 +1,7 @@
 //! A checked configuration in a person's terms: `config print` and the notes of `config check`.
 
 use super::{Checked, Config, Origin};
-use crate::decide::policy::Mode;
+use medic_core::policy::Mode;
 use std::fmt::Write as _;
 
 /// Every value in effect as TOML, each with its origin as a comment. Reading it back gives the same configuration.

@@ -2,8 +2,8 @@
 //! environment's names, the report's suggestions, `config print` and `config schema` all read this table, so that
 //! a key cannot be known to one of them and not to another.
 
-use crate::model::Span;
-use crate::model::closed::closed_enum;
+use medic_core::model::Span;
+use medic_core::model::closed::closed_enum;
 
 closed_enum! {
     /// A table of the configuration file, in the order in which it is shown.

@@ -22,9 +22,9 @@ pub use report::{Mistake, Origin, Report};
 pub use secret::{Secret, SecretError, SecretFile};
 pub use source::{FlagValue, Sources};
 
-use crate::decide::policy::{Mode, Policy};
-use crate::model::closed::closed_enum;
-use crate::model::{EndpointName, ManagerName, Span};
+use medic_core::model::closed::closed_enum;
+use medic_core::model::{EndpointName, ManagerName, Span};
+use medic_core::policy::{Mode, Policy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@
 use super::keys::{Key, Kind, Need};
 use super::raw::{Given, Table, Value};
 use super::report::{Mistake, Origin, nearest};
-use crate::model::Span;
+use medic_core::model::Span;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 

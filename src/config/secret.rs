@@ -4,7 +4,7 @@
 //! Configuration holds paths, not secrets: a [`SecretFile`] is read when it is needed, so that a rotated password
 //! is picked up at the next login without a restart.
 
-pub use crate::http::Secret;
+pub use medic_http::Secret;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 

@@ -6,7 +6,7 @@
 
 use super::facts::ManagerFacts;
 use super::{Check, Finding, Subject};
-use crate::model::{ManagerMetrics, Span, Wall};
+use medic_core::model::{ManagerMetrics, Span, Wall};
 
 /// The gauges per set are refreshed every minute: a run younger than this may not have them yet.
 const GAUGES_BY: Span = Span::mins(2);
@@ -16,7 +16,6 @@ const GAUGES_BY: Span = Span::mins(2);
 enum Build {
     /// It exports the last poll of each listener.
     ListenerMetrics,
-    /// Its workers retry.
     Retries,
     /// Its workers give up.
     GivesUp,
@@ -109,8 +108,8 @@ mod tests {
     use super::super::State;
     use super::super::testing::{NOW, healthy};
     use super::*;
-    use crate::model::log_fact::SetLog;
-    use crate::model::{Controller, ScaleSetId, Seen};
+    use medic_core::model::log_fact::SetLog;
+    use medic_core::model::{Controller, ScaleSetId, Seen};
 
     fn known(manager: &mut ManagerFacts) -> &mut ManagerMetrics {
         let Seen::Known(metrics) = &mut manager.metrics else { panic!("metrics") };
@@ -122,7 +121,7 @@ mod tests {
         let mut manager = healthy().managers.remove(0);
         manager.controller = Seen::Known(Controller { id: "x".to_owned(), version: "v0.0.0-unknown".to_owned() });
         assert_eq!(finding(NOW, &manager).state, State::Ok);
-        known(&mut manager).listeners.insert(ScaleSetId(1), crate::model::ListenerMetrics::default());
+        known(&mut manager).listeners.insert(ScaleSetId(1), medic_core::model::ListenerMetrics::default());
         assert!(finding(NOW, &manager).seen.contains("last poll"));
     }
 
@@ -149,7 +148,8 @@ mod tests {
         manager.controller = Seen::Known(Controller { id: "x".to_owned(), version: String::new() });
         let metrics = known(&mut manager);
         metrics.has_set_gauges = false;
-        metrics.incarnation = metrics.incarnation.map(|run| crate::model::Incarnation(run.0.plus(Span::mins(179))));
+        metrics.incarnation =
+            metrics.incarnation.map(|run| medic_core::model::Incarnation(run.0.plus(Span::mins(179))));
         assert_eq!(finding(NOW, &manager).state, State::Unknown);
         manager.metrics = Seen::NotAsked;
         assert_eq!(finding(NOW, &manager).state, State::Unknown);

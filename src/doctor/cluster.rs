@@ -7,8 +7,8 @@
 
 use super::facts::{Facts, ManagerFacts, Place};
 use super::{Check, Finding, Subject};
-use crate::model::log_fact::LogEvidence;
-use crate::model::{Span, Wall};
+use medic_core::model::log_fact::LogEvidence;
+use medic_core::model::{Span, Wall};
 
 /// A stop or a panic this shortly before a start belongs to the run before.
 const BEFORE: Span = Span::mins(10);
@@ -54,13 +54,11 @@ pub(super) fn finding(facts: &Facts, manager: &ManagerFacts) -> Finding {
 enum Trace {
     /// It said goodbye, and nothing was refused since.
     Clean,
-    /// It panicked.
     Panic,
     /// Conflicts in the present run.
     Refused,
     /// As many errors while opening sessions, in its counters; GitHub may as well have been away.
     Counted(u64),
-    /// Nothing tells.
     None,
 }
 
@@ -115,8 +113,8 @@ mod tests {
     use super::super::State;
     use super::super::testing::{NOW, healthy, lines};
     use super::*;
-    use crate::model::log_fact::SetLog;
-    use crate::model::{EntityKind, ScaleSetId, ScopeCounters, Seen};
+    use medic_core::model::log_fact::SetLog;
+    use medic_core::model::{EntityKind, ScaleSetId, ScopeCounters, Seen};
 
     fn by(log: LogEvidence, place: Place) -> Finding {
         let mut facts = Facts { place, ..healthy() };

@@ -2,9 +2,9 @@
 
 use super::skew::Skew;
 use crate::config::{Config, GithubConfig, ManagerConfig};
-use crate::model::log_fact::LogEvidence;
-use crate::model::pause::Pause;
-use crate::model::{
+use medic_core::model::log_fact::LogEvidence;
+use medic_core::model::pause::Pause;
+use medic_core::model::{
     Controller, EndpointName, EntityRef, ForgeSet, Goroutines, ManagerMetrics, ManagerName, ScaleSet, Seen, Treatment,
     Wall,
 };
@@ -12,13 +12,10 @@ use crate::model::{
 /// Everything that was found out, and what is configured.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// When.
     pub at: Wall,
     /// The configuration in effect.
     pub config: Config,
-    /// Where this runs.
     pub place: Place,
-    /// The state directory.
     pub state_dir: StateDir,
     /// The store in it.
     pub store: StoreFacts,
@@ -37,11 +34,9 @@ pub struct Facts {
 pub enum Place {
     /// In a pod of Kubernetes.
     Kubernetes,
-    /// Anywhere else.
     Elsewhere,
 }
 
-/// The state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateDir {
     /// It takes a file; its permission bits, `None` while it has yet to be made.
@@ -53,7 +48,6 @@ pub enum StateDir {
     Unusable(String),
 }
 
-/// The store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreFacts {
     /// No medic has run here yet.
@@ -62,9 +56,7 @@ pub enum StoreFacts {
     Readable {
         /// Sessions that live as far as the ledger knows, of all configured managers.
         live_sessions: usize,
-        /// Treatments under way.
         open_treatments: usize,
-        /// Pauses in force.
         pauses: Vec<Pause>,
         /// The running medic, if one holds the lease.
         holder: Option<String>,
@@ -73,18 +65,13 @@ pub enum StoreFacts {
     Unreadable(String),
 }
 
-/// One manager.
 #[derive(Debug, Clone)]
 pub struct ManagerFacts {
     /// Our name for it.
     pub name: ManagerName,
-    /// Who it is.
     pub controller: Seen<Controller>,
-    /// Its sets.
     pub scale_sets: Seen<Vec<ScaleSet>>,
-    /// Its counters.
     pub metrics: Seen<ManagerMetrics>,
-    /// Its goroutines.
     pub goroutines: Seen<Goroutines>,
     /// Its log, by file, read to the end after it was asked other things: those show in a log at level info.
     pub log_file: Seen<LogEvidence>,
@@ -101,7 +88,6 @@ pub struct ManagerFacts {
 /// What a short look at the log websocket showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamFacts {
-    /// Lines that came.
     pub lines: usize,
     /// Whether one of them was of level debug.
     pub debug: bool,

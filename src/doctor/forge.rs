@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, GithubFacts};
 use super::{Check, Finding, Subject};
-use crate::model::{
+use medic_core::model::{
     Enablement, EndpointName, EntityKind, EntityRef, FailureKind, ForgeId, ForgeSet, ProbeFailure, ScaleSet, Span,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -220,7 +220,7 @@ mod tests {
     use super::super::skew::Skew;
     use super::super::testing::{CONFIG, NOW, answer, broken, config, healthy, lines, scale_set};
     use super::*;
-    use crate::model::{Operation, Seen};
+    use medic_core::model::{Operation, Seen};
 
     #[test]
     fn without_a_table_the_endpoint_is_told_with_its_lines() {

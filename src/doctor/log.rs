@@ -6,8 +6,8 @@
 use super::facts::{Facts, ManagerFacts, StreamFacts};
 use super::lines::LOG_PATH;
 use super::{Check, Finding, Subject};
-use crate::model::log_fact::LogEvidence;
-use crate::model::{FailureKind, ProbeFailure, Seen, Span, Wall};
+use medic_core::model::log_fact::LogEvidence;
+use medic_core::model::{FailureKind, ProbeFailure, Seen, Span, Wall};
 use std::path::Path;
 
 /// A log is behind when its newest line is older than this: we asked the manager things just before it was read, and
@@ -129,7 +129,7 @@ mod tests {
     use super::super::State;
     use super::super::testing::{CONFIG, NOW, broken, config, healthy, lines};
     use super::*;
-    use crate::model::Operation;
+    use medic_core::model::Operation;
 
     fn with_file(log_file: Seen<LogEvidence>) -> Finding {
         let mut facts = healthy();

@@ -3,7 +3,7 @@
 //! The problem: most of what goes wrong with a medic goes wrong before anything is ill, and shows only when a healing
 //! takes minutes instead of seconds. The rule: [`facts`] in, one [`Finding`] per question out; each question is one
 //! function of this folder, in the order in which they are told. A finding says what was seen, what that hides or
-//! risks, and what to do, with the exact lines. Nothing is asked of any server here ([`crate::run::checkup`] does).
+//! risks, and what to do, with the exact lines. Nothing is asked of any server here ([`crate::doctor::gather`] does).
 //!
 //! The states: [`State::Fail`] is what hides evidence although it was configured, or prevents healing; what could only
 //! be better is [`State::Warn`]; what nobody can tell from here is [`State::Unknown`], with how to find out.
@@ -14,6 +14,7 @@ mod build;
 mod cluster;
 pub mod facts;
 mod forge;
+pub mod gather;
 mod lines;
 mod log;
 mod overlap;
@@ -25,9 +26,9 @@ mod sources;
 mod testing;
 
 use crate::exit::ExitCode;
-use crate::model::closed::closed_enum;
-use crate::model::{EndpointName, ManagerName};
 use facts::Facts;
+use medic_core::model::closed::closed_enum;
+use medic_core::model::{EndpointName, ManagerName};
 use serde::Serialize;
 
 closed_enum! {
@@ -49,13 +50,11 @@ closed_enum! {
     pub enum Check {
         /// Whether anything may be healed at all.
         Mode = "mode",
-        /// The rules' numbers.
         Policy = "policy",
         /// The state directory and its rights.
         StateDir = "state_dir",
         /// The ledger of sessions and the journal.
         Ledger = "ledger",
-        /// Pauses in force.
         Pauses = "pauses",
         /// Sets that a treatment of ours has disabled and not enabled again.
         LeftDisabled = "left_disabled",
@@ -67,15 +66,12 @@ closed_enum! {
         Transport = "transport",
         /// The login and how long it holds.
         Login = "login",
-        /// The manager's API.
         Api = "api",
         /// The difference between the clocks.
         Clock = "clock",
         /// What the manager's build does after a conflict.
         Build = "build",
-        /// The manager's counters.
         Metrics = "metrics",
-        /// The goroutine dump.
         Goroutines = "goroutines",
         /// The log: by file, by websocket, or not at all.
         Log = "log",
@@ -94,24 +90,18 @@ closed_enum! {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
-    /// The medic itself.
     Medic,
-    /// A manager.
     Manager(ManagerName),
     /// A forge endpoint, by the manager's name for it.
     Endpoint(EndpointName),
 }
 
-/// One question, answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The question.
     pub check: Check,
     /// What it is about.
     pub subject: Subject,
-    /// The answer.
     pub state: State,
-    /// What was seen.
     pub seen: String,
     /// What it hides, slows or risks; empty when all is well.
     pub risk: String,
@@ -128,7 +118,6 @@ pub struct Step {
     pub lines: Vec<String>,
 }
 
-/// All answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// In the order in which they are told: the medic, each manager, each endpoint.
@@ -201,7 +190,7 @@ fn exit(findings: &[Finding], unreached: bool) -> ExitCode {
 mod tests {
     use super::testing::{broken, healthy};
     use super::*;
-    use crate::model::{FailureKind, Operation};
+    use medic_core::model::{FailureKind, Operation};
 
     #[test]
     fn a_well_configured_deployment_fails_in_nothing() {

@@ -5,7 +5,7 @@
 
 use super::facts::{Facts, ManagerFacts};
 use super::{Check, Finding, Subject};
-use crate::model::{Owner, ScaleSet};
+use medic_core::model::{Owner, ScaleSet};
 use std::collections::BTreeSet;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
@@ -87,8 +87,8 @@ mod tests {
     use super::super::State;
     use super::super::testing::{CONFIG, answer, config, healthy, manager, scale_set};
     use super::*;
-    use crate::model::Seen;
-    use crate::model::log_fact::SetLog;
+    use medic_core::model::Seen;
+    use medic_core::model::log_fact::SetLog;
 
     fn two(url: &str, id: &str, entity: &str, first: u64) -> Facts {
         let table = "[[manager]]\nname = \"two\"\nusername = \"admin\"\npassword_file = \"/p\"\n";
@@ -119,7 +119,7 @@ mod tests {
             let mut facts = healthy();
             let Seen::Known(log) = &mut facts.managers[0].log_file else { panic!("a log") };
             let refused = SetLog { conflict_owner: Some(Owner::new(owner)), ..SetLog::default() };
-            log.by_id.insert(crate::model::ScaleSetId(1), refused);
+            log.by_id.insert(medic_core::model::ScaleSetId(1), refused);
             assert_eq!(answer(&findings(&facts), Check::Overlap).state, state, "{owner}");
         }
     }

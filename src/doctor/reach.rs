@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, ManagerFacts};
 use super::{Check, Finding, Subject};
-use crate::model::{Enablement, FailureKind, ProbeFailure, Span};
+use medic_core::model::{Enablement, FailureKind, ProbeFailure, Span};
 
 /// A login that ends within this is renewed suspiciously often: GARM gives at least a day.
 const SHORT_LOGIN: Span = Span::hours(1);
@@ -206,7 +206,7 @@ mod tests {
     use super::super::skew::Skew;
     use super::super::testing::{CONFIG, NOW, answer, broken, config, healthy, lines};
     use super::*;
-    use crate::model::{Operation, Seen};
+    use medic_core::model::{Operation, Seen};
 
     fn spoilt(spoil: impl Fn(&mut ManagerFacts)) -> Vec<Finding> {
         let mut facts = healthy();

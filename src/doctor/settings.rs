@@ -2,8 +2,8 @@
 
 use super::facts::{Facts, StateDir, StoreFacts};
 use super::{Check, Finding, Subject};
-use crate::decide::policy::{Mode, Policy};
-use crate::model::{Enablement, ManagerName, Span, Treatment};
+use medic_core::model::{Enablement, ManagerName, Span, Treatment};
+use medic_core::policy::{Mode, Policy};
 
 /// The longest that a stale session was measured to block (design §1).
 const STALE: Span = Span::secs(92);
@@ -194,8 +194,8 @@ mod tests {
     use super::super::State;
     use super::super::testing::{CONFIG, NOW, answer, config, healthy, lines};
     use super::*;
-    use crate::model::pause::{Pause, PauseId, PauseScope};
-    use crate::model::{Revision, Step};
+    use medic_core::model::pause::{Pause, PauseId, PauseScope};
+    use medic_core::model::{Revision, Step};
 
     #[test]
     fn a_medic_that_only_observes_says_that_it_heals_nothing() {
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn a_set_that_we_left_disabled_fails_with_the_managers_answer() {
         let step = Step::Enabling { ours: Revision::new("r"), since: None, attempts: 11, not_before: NOW };
-        let row = crate::decide::testing::open(1, 3, NOW.minus(Span::mins(4)), step);
+        let row = medic_core::decide::testing::open(1, 3, NOW.minus(Span::mins(4)), step);
         let row = Treatment { refusal: Some("HTTP 500".to_owned()), ..row };
         let facts = Facts { left_disabled: vec![(ManagerName::new("garm"), row)], ..healthy() };
         let found = answer(&findings(&facts), Check::LeftDisabled);

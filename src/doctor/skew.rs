@@ -3,7 +3,7 @@
 //! The date has whole seconds and was written between our sending and our receiving, so one answer gives a range;
 //! several narrow it. Only a range that excludes zero shows a difference.
 
-use crate::model::{Span, Wall};
+use medic_core::model::{Span, Wall};
 
 /// The range of what the other clock is ahead of ours, in milliseconds; negative when it is behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

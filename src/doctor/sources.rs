@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, ManagerFacts};
 use super::{Check, Finding, Subject};
-use crate::model::{Enablement, FailureKind, ProbeFailure, Seen, Span};
+use medic_core::model::{Enablement, FailureKind, ProbeFailure, Seen, Span};
 
 pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
     let subject = Subject::Manager(manager.name.clone());
@@ -110,7 +110,7 @@ mod tests {
     use super::super::State;
     use super::super::testing::{answer, broken, healthy, lines};
     use super::*;
-    use crate::model::Operation;
+    use medic_core::model::Operation;
 
     fn spoilt(spoil: impl Fn(&mut ManagerFacts)) -> Vec<Finding> {
         let mut facts = healthy();
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn metrics_without_a_start_date_prove_less() {
-        let found = spoilt(|manager| manager.metrics = Seen::Known(crate::model::ManagerMetrics::default()));
+        let found = spoilt(|manager| manager.metrics = Seen::Known(medic_core::model::ManagerMetrics::default()));
         assert_eq!(answer(&found, Check::Metrics).state, State::Warn);
     }
 

@@ -6,8 +6,8 @@ use super::{Check, Finding};
 use crate::config::raw::Raw;
 use crate::config::source::{FileText, Sources};
 use crate::config::{Config, Depth, check};
-use crate::model::log_fact::LogEvidence;
-use crate::model::{
+use medic_core::model::log_fact::LogEvidence;
+use medic_core::model::{
     Controller, EndpointName, Entity, EntityKind, FailureKind, ForgeSet, Goroutines, Incarnation, ManagerMetrics,
     ManagerName, Operation, ProbeFailure, ScaleSet, Seen, Span, Wall,
 };
@@ -37,7 +37,7 @@ pub(super) fn config(text: &str) -> Config {
 
 pub(super) fn scale_set(id: u64, entity: &str) -> ScaleSet {
     let entity = Entity { kind: EntityKind::Organization, name: entity.to_owned() };
-    let set = crate::decide::testing::scale_set(id);
+    let set = medic_core::decide::testing::scale_set(id);
     ScaleSet { name: format!("linux-{id}"), entity: Some(entity), updated_at: None, ..set }
 }
 
@@ -66,7 +66,6 @@ pub(super) fn manager(name: &str, id: &str) -> ManagerFacts {
     }
 }
 
-/// Nothing is amiss.
 pub(super) fn healthy() -> Facts {
     let manager = manager("garm", "60b611f2");
     let sets = manager.sets();

@@ -1,26 +1,27 @@
 //! A bench: the simulated world behind in-process doors, one real engine in front, and virtual time.
 
-use scaleset_medic::clock::{Clock, ScaledClock};
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
+use medic_garm::log::source::Reading;
+use medic_http::Transport;
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_inproc::InprocTransport;
+use medic_lab::garm::{self, Generation};
+use medic_lab::github::Route;
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
+use medic_store::{HistoryFilter, NewPause, Store};
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
-use scaleset_medic::export::metrics::Metrics;
-use scaleset_medic::export::server::Board;
-use scaleset_medic::garm::log::source::Reading;
-use scaleset_medic::http::Transport;
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::door_inproc::InprocTransport;
-use scaleset_medic::lab::garm::{self, Generation};
-use scaleset_medic::lab::github::Route;
-use scaleset_medic::lab::hub::{Hub, Pump};
-use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
-use scaleset_medic::model::status::{ManagerStatus, STATUS_SCHEMA, Status};
-use scaleset_medic::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
-use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
-use scaleset_medic::run::engine::Engine;
-use scaleset_medic::run::lease::Lease;
-use scaleset_medic::run::service::{self, Ending, Publisher};
-use scaleset_medic::store::{HistoryFilter, NewPause, Store};
+use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::lease::Lease;
+use scaleset_medic::engine::reconcile::Engine;
+use scaleset_medic::engine::service::{self, Ending, Publisher};
+use scaleset_medic::metrics::Metrics;
+use scaleset_medic::status::{ManagerStatus, STATUS_SCHEMA, Status};
+use scaleset_medic::web::server::Board;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
@@ -216,7 +217,6 @@ impl Bench {
         self.passes = false;
     }
 
-    /// Now it is.
     pub(crate) fn resume_passes(&mut self) {
         self.passes = true;
     }

@@ -1,13 +1,14 @@
 //! The built binary against the simulators over real sockets: exit codes, signals, two medics at once.
 
-use scaleset_medic::clock::{Clock, ScaledClock, system_wall};
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::door_http::{HttpDoors, Sockets};
-use scaleset_medic::lab::garm::Generation;
-use scaleset_medic::lab::github::Route;
-use scaleset_medic::lab::hub::{Hub, Pump};
-use scaleset_medic::lab::world::{Fleet, World};
-use scaleset_medic::model::Span;
+use medic_clock::{ScaledClock, system_wall};
+use medic_core::clock::Clock;
+use medic_core::model::Span;
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::garm::Generation;
+use medic_lab::github::Route;
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::world::{Fleet, World};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -460,7 +461,7 @@ async fn heal_never_deletes_a_session_of_the_living_run() {
     });
     let dir = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
-    std::fs::write(&token, scaleset_medic::lab::world::MEDIC_TOKEN).unwrap();
+    std::fs::write(&token, medic_lab::world::MEDIC_TOKEN).unwrap();
     let github = format!("[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{}\"\n", token.display());
     let medic = Medic::with(&servers.garm, "heal", "", &github);
     let refused = medic.run(&["heal", "linux-0", "--session", &session, "--yes"]).await;

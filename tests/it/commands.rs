@@ -2,8 +2,8 @@
 //! they work while something else does not.
 
 use super::binary::{Medic, Servers, finish, signal, told};
-use scaleset_medic::lab::garm::{Generation, ManagerFault, ManagerRoute};
-use scaleset_medic::lab::github::FaultKind;
+use medic_lab::garm::{Generation, ManagerFault, ManagerRoute};
+use medic_lab::github::FaultKind;
 
 #[tokio::test]
 async fn the_emergency_stop_needs_no_secret_and_no_manager() {
@@ -249,15 +249,15 @@ async fn a_set_that_cannot_be_enabled_again_is_loud_everywhere() {
 /// A pause holds the order back; then whoever gave it thinks better of it.
 #[tokio::test]
 async fn an_order_that_is_called_off_is_withdrawn_and_one_that_is_taken_up_is_told() {
-    use scaleset_medic::model::order::{Order, OrderAnswer};
-    use scaleset_medic::model::{ManagerName, Wall};
+    use medic_core::model::manual::{Order, OrderAnswer};
+    use medic_core::model::{ManagerName, Wall};
     let servers = Servers::start(Generation::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "observe");
     medic.run(&["pause", "--reason", "upgrade"]).await;
     let _child = medic.spawn(&["run"]);
     medic.ready().await;
-    let store = scaleset_medic::store::Store::open_read_only(medic.dir.path()).unwrap().unwrap();
+    let store = medic_store::Store::open_read_only(medic.dir.path()).unwrap().unwrap();
     let store = store.for_manager(&ManagerName::new("garm"));
     let answered = async |so: fn(&OrderAnswer) -> bool| {
         let found = || -> Option<Order> { store.orders(Wall(0)).unwrap().pop() };

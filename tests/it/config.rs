@@ -2,13 +2,13 @@
 //! stay out.
 
 use expect_test::{expect, expect_file};
+use medic_core::model::Span;
+use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, FlagValue, Sources};
 use scaleset_medic::config::{
     Checked, Config, DEFAULTS, Depth, GithubAuth, Report, check, describe, keys, keys::Section, schema,
 };
-use scaleset_medic::decide::policy::{Mode, Policy};
-use scaleset_medic::model::Span;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

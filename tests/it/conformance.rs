@@ -5,12 +5,12 @@
 
 use bytes::Bytes;
 use http::Method;
-use scaleset_medic::garm::goroutines::GoroutineCounter;
-use scaleset_medic::http::BodySink;
-use scaleset_medic::lab::garm::{GarmConfig, GarmState, Generation, LogFormat, LogLevel};
-use scaleset_medic::lab::github::{Credential, GithubConfig, GithubState, JobFlow, Leaving, Takeover, UnknownSession};
-use scaleset_medic::lab::wire::Answer;
-use scaleset_medic::model::{Entity, EntityKind, ForgeId, Span, Wall};
+use medic_core::model::{Entity, EntityKind, ForgeId, Span, Wall};
+use medic_garm::goroutines::GoroutineCounter;
+use medic_http::BodySink;
+use medic_lab::garm::{GarmConfig, GarmState, Generation, LogFormat, LogLevel};
+use medic_lab::github::{Credential, GithubConfig, GithubState, JobFlow, Leaving, Takeover, UnknownSession};
+use medic_lab::wire::Answer;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,6 @@ type Kind = (String, String, String);
 struct Waived {
     /// The situations, by their numbers; empty: all.
     situations: &'static [&'static str],
-    /// The message.
     msg: &'static str,
     /// The attributes, where they matter.
     keys: Option<&'static str>,

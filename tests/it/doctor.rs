@@ -1,12 +1,13 @@
 //! `doctor` by the built binary, against the simulators over real sockets: what it tells and how it ends.
 
-use scaleset_medic::clock::{Clock, ScaledClock, system_wall};
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::door_http::{HttpDoors, Sockets};
-use scaleset_medic::lab::garm::{GarmConfig, Generation, LogLevel, LogStreamer, Metrics};
-use scaleset_medic::lab::github::Route;
-use scaleset_medic::lab::hub::{Hub, Pump};
-use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
+use medic_clock::{ScaledClock, system_wall};
+use medic_core::clock::Clock;
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::garm::{GarmConfig, Generation, LogLevel, LogStreamer, Metrics};
+use medic_lab::github::Route;
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;

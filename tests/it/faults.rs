@@ -2,14 +2,15 @@
 //! written, the fault is told in plain words, and when the fault ends the stuck sets are healed.
 
 use crate::fault_proxy::{Proxy, Tls, Ways};
-use scaleset_medic::clock::{Clock, ScaledClock, system_wall};
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::door_http::{HttpDoors, Sockets};
-use scaleset_medic::lab::garm::Generation;
-use scaleset_medic::lab::github::Route;
-use scaleset_medic::lab::hub::{Hub, Pump};
-use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
-use scaleset_medic::model::Span;
+use medic_clock::{ScaledClock, system_wall};
+use medic_core::clock::Clock;
+use medic_core::model::Span;
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::garm::Generation;
+use medic_lab::github::Route;
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use std::fmt::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -120,7 +121,7 @@ impl Case {
     /// Writes that arrived at the simulated servers.
     fn writes(&self) -> u64 {
         self.hub.with(|world, _| {
-            let ours = |call: &&scaleset_medic::lab::github::Call| {
+            let ours = |call: &&medic_lab::github::Call| {
                 call.actor.user_agent.contains("scaleset-medic")
                     && call.route.is_write()
                     && call.route != Route::Unknown

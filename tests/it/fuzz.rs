@@ -162,7 +162,7 @@ fn piece(seed: &[u8], from: Index) -> &[u8] {
 
 #[test]
 fn the_servers_let_the_clients_in() {
-    let sets = |answers: servers::Answers<_>| answers.sets.map(|sets: Vec<scaleset_medic::model::ScaleSet>| sets.len());
+    let sets = |answers: servers::Answers<_>| answers.sets.map(|sets: Vec<medic_core::model::ScaleSet>| sets.len());
     let lists = seeds("garm_json");
     assert!(lists.iter().any(|seed| sets(servers::ask_garm(seed)) == Some(4)), "no list of four sets was taken");
     assert!(!servers::ask_garm(b"{").failures.is_empty());

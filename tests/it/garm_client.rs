@@ -6,15 +6,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use scaleset_medic::clock::{Clock, ScaledClock};
-use scaleset_medic::garm::api::{GarmClient, GarmOptions, MetricsAccess};
-use scaleset_medic::http::{Bounds, Client, NoRecorder, Response, Secret, Transport, TransportError};
-use scaleset_medic::model::{
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::failure::WriteError;
+use medic_core::model::{
     Enablement, Entity, EntityKind, FailureKind, ForgeId, Goroutines, Incarnation, Lingering, Operation, Revision,
     ScaleSetId, Span, Target, Wall,
 };
-use scaleset_medic::probe::ports::ManagerSource;
-use scaleset_medic::treat::ports::{ManagerWriter, WriteError};
+use medic_core::ports::read::ManagerSource;
+use medic_core::ports::write::ManagerWriter;
+use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use medic_http::{Bounds, Client, NoRecorder, Response, Secret, Transport, TransportError};
 use std::sync::{Arc, Mutex};
 
 const VERSIONS: [&str; 2] = ["garm-2026-04-pre-fix", "garm-2026-07-post-fix"];

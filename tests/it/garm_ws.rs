@@ -3,13 +3,14 @@
 
 use crate::http_transport::{read_head, tls_acceptor};
 use futures_util::{SinkExt, StreamExt};
-use scaleset_medic::clock::{Clock, ScaledClock};
-use scaleset_medic::garm::api::{GarmClient, GarmOptions, MetricsAccess};
-use scaleset_medic::garm::events::{self, Event};
-use scaleset_medic::garm::ws::{self, Channel, Feed, Health, LINE_BOUND, QUEUE_BYTES};
-use scaleset_medic::http::{Bounds, Client, Duplex, NoRecorder, ReqwestTransport, Secret, TransportOptions};
-use scaleset_medic::model::{FailureKind, ScaleSetId, Span, Target, Wall};
-use scaleset_medic::probe::ports::ManagerSource;
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::{FailureKind, ScaleSetId, Span, Target, Wall};
+use medic_core::ports::read::ManagerSource;
+use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use medic_garm::events::{self, Event};
+use medic_garm::ws::{self, Channel, Feed, Health, LINE_BOUND, QUEUE_BYTES};
+use medic_http::{Bounds, Client, Duplex, NoRecorder, ReqwestTransport, Secret, TransportOptions};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -141,7 +142,6 @@ struct Bench {
 }
 
 impl Bench {
-    /// A running stream.
     fn stream(&self, channel: Channel) -> Feed {
         let (pump, feed) = ws::stream(&self.garm, Arc::new(self.transport.clone()), channel);
         tokio::spawn(pump.run());

@@ -3,21 +3,21 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use scaleset_medic::clock::{Clock, ScaledClock};
-use scaleset_medic::github::{
-    Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires,
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::failure::WriteError;
+use medic_core::model::{
+    Endpoint, EndpointName, Entity, EntityKind, FailureKind, ForgeId, ForgePlace, Owner, SessionId, Span, Wall,
 };
-use scaleset_medic::http::{Bounds, NoRecorder, Response, Secret, Transport, TransportError};
-use scaleset_medic::lab::github::{
+use medic_core::ports::read::BrokerSource;
+use medic_core::ports::write::{OpenAnswer, SessionWriter};
+use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
+use medic_http::{Bounds, NoRecorder, Response, Secret, Transport, TransportError};
+use medic_lab::github::{
     ConflictWording, Credential as Known, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet,
     QuotaAnswer, Route, UnknownSession,
 };
-use scaleset_medic::lab::wire::Delivery;
-use scaleset_medic::model::{
-    Endpoint, EndpointName, Entity, EntityKind, FailureKind, ForgeId, ForgePlace, Owner, SessionId, Span, Wall,
-};
-use scaleset_medic::probe::ports::BrokerSource;
-use scaleset_medic::treat::ports::{OpenAnswer, SessionWriter, WriteError};
+use medic_lab::wire::Delivery;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use http::Request;
+use medic_core::model::{FailureKind, Span};
+use medic_garm::goroutines::GoroutineCounter;
+use medic_http::{Bounds, ReqwestTransport, Response, Transport, TransportError, TransportOptions};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use scaleset_medic::garm::goroutines::GoroutineCounter;
-use scaleset_medic::http::{Bounds, ReqwestTransport, Response, Transport, TransportError, TransportOptions};
-use scaleset_medic::model::{FailureKind, Span};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

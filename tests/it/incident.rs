@@ -1,14 +1,14 @@
 //! Whole incidents under virtual time: the real engine, clients, parsers and store against the simulators, in process.
 
 use crate::bench::{Bench, Given};
-use scaleset_medic::lab::garm::{Generation, LogFormat, LogLevel, LostPut, ManagerFault, ManagerRoute, WorkerTruth};
-use scaleset_medic::lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
-use scaleset_medic::lab::hub::Hub;
-use scaleset_medic::lab::world::World;
-use scaleset_medic::model::{Diagnosis, OrderAnswer, Ordered, Outcome, PauseScope, ScaleSetId, SessionId, Span};
-use scaleset_medic::run::service::Ending;
-use scaleset_medic::store::Store;
-use scaleset_medic::store::gate::Gate;
+use medic_core::model::{Diagnosis, OrderAnswer, Ordered, Outcome, PauseScope, ScaleSetId, SessionId, Span};
+use medic_lab::garm::{Generation, LogFormat, LogLevel, LostPut, ManagerFault, ManagerRoute, WorkerTruth};
+use medic_lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
+use medic_lab::hub::Hub;
+use medic_lab::world::World;
+use medic_store::Store;
+use medic_store::fault_injection::Gate;
+use scaleset_medic::engine::service::Ending;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 

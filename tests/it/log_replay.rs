@@ -2,13 +2,13 @@
 //! bytes arrive, and must agree with the metrics and the goroutines that were recorded at the same moments.
 
 use expect_test::{Expect, expect};
-use scaleset_medic::garm::log::parse::Parser;
-use scaleset_medic::garm::log::source::{Facts, LogFile};
-use scaleset_medic::garm::log::tail::{Reached, Tail};
-use scaleset_medic::garm::{goroutines, metrics_text};
-use scaleset_medic::model::log_fact::{LogEvent, LogEvidence, LogFact, SetLog};
-use scaleset_medic::model::{ForgeId, ScaleSetId};
-use scaleset_medic::probe::ports::LogSource;
+use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, SetLog};
+use medic_core::model::{ForgeId, ScaleSetId};
+use medic_core::ports::read::LogSource;
+use medic_garm::log::parse::Parser;
+use medic_garm::log::source::{Facts, LogFile};
+use medic_garm::log::tail::{Reached, Tail};
+use medic_garm::{goroutines, metrics_text};
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -388,8 +388,7 @@ fn metrics_and_goroutines_of_the_same_moment_agree_with_the_log() {
             let facts = until_served(build, logs, &text);
             let metrics = metrics_text::parse(&text).unwrap();
             let live = goroutines::count(&read("goroutines")).unwrap();
-            let total =
-                |pick: fn(&scaleset_medic::model::ScopeCounters) -> u64| metrics.scopes.values().map(pick).sum();
+            let total = |pick: fn(&medic_core::model::ScopeCounters) -> u64| metrics.scopes.values().map(pick).sum();
             let (creates, errors, polls): (u64, u64, u64) =
                 (total(|c| c.create), total(|c| c.create_errors), total(|c| c.poll));
 

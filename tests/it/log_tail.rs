@@ -1,14 +1,14 @@
 //! The manager's log, from the file to the ledger, with the medic dying at every kind of moment.
 
-use scaleset_medic::garm::log::ledger_feed::{Feed, Known, Timeline};
-use scaleset_medic::garm::log::source::{Facts, LogFile};
-use scaleset_medic::model::log_fact::LogEvidence;
-use scaleset_medic::model::session::LedgerSession;
-use scaleset_medic::model::{
+use medic_core::model::log_fact::LogEvidence;
+use medic_core::model::session::LedgerSession;
+use medic_core::model::{
     Endpoint, EndpointName, Entity, EntityKind, ForgeId, ForgePlace, ManagerName, Owner, ScaleSetId,
 };
-use scaleset_medic::probe::ports::LogSource;
-use scaleset_medic::store::{ManagerStore, Store};
+use medic_core::ports::read::LogSource;
+use medic_garm::log::ledger_feed::{Feed, Known, Timeline};
+use medic_garm::log::source::{Facts, LogFile};
+use medic_store::{ManagerStore, Store};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;

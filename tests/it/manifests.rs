@@ -49,7 +49,7 @@ fn every_alert_is_tested_to_fire_not_to_fire_to_resolve_and_without_its_series()
 
 #[test]
 fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
-    let metrics = scaleset_medic::export::metrics::DECLARED;
+    let metrics = scaleset_medic::metrics::DECLARED;
     for path in ["manifests/prometheus/rules.yml", "grafana/scaleset-medic.json"] {
         let text = read(path);
         let names = text.split("scaleset_medic_").skip(1).filter_map(|rest| {

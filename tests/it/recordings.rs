@@ -4,17 +4,18 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use scaleset_medic::clock::{Clock, ScaledClock};
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::{Confidence, Decision, Diagnosis, Span, Wall};
+use medic_http::{Bounds, Response, Transport, TransportError};
+use medic_store::Store;
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Depth, check};
-use scaleset_medic::export::metrics::Metrics;
-use scaleset_medic::http::{Bounds, Response, Transport, TransportError};
-use scaleset_medic::model::{Confidence, Decision, Diagnosis, Span, Wall};
-use scaleset_medic::run::assemble::{Carrier, Chance, Shared, engines};
-use scaleset_medic::run::engine::{Engine, Pass};
-use scaleset_medic::run::lease::Lease;
-use scaleset_medic::store::Store;
+use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::lease::Lease;
+use scaleset_medic::engine::reconcile::{Engine, Pass};
+use scaleset_medic::metrics::Metrics;
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
 

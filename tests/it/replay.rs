@@ -5,16 +5,16 @@ use crate::bench::{Bench, Given};
 use crate::binary::{Medic, Servers, told};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use medic_core::model::{Decision, Guard, Span};
+use medic_core::policy::Policy;
+use medic_lab::garm::{Generation, LogFormat, LogLevel};
+use medic_lab::world::MEDIC_TOKEN;
+use medic_store::Store;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use scaleset_medic::decide::policy::Policy;
-use scaleset_medic::lab::garm::{Generation, LogFormat, LogLevel};
-use scaleset_medic::lab::world::MEDIC_TOKEN;
-use scaleset_medic::model::{Decision, Guard, Span};
-use scaleset_medic::run::replay::{Extent, Replayed, Rules, parse, replay};
-use scaleset_medic::run::scene::{Body, Look, Looked, Recorder};
-use scaleset_medic::store::Store;
+use scaleset_medic::replay::snapshot::{Body, Look, Looked, Recorder};
+use scaleset_medic::replay::{Extent, Replayed, Rules, parse, replay};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write as _;
@@ -59,7 +59,7 @@ async fn an_incident_is_decided_again_as_it_was_and_otherwise_under_other_limits
     let differences: Vec<_> = scenes.iter().flat_map(|line| replayed(line, &rules).differences).collect();
     let acts = differences.iter().filter_map(|d| Some((&d.then.as_ref()?.decision, &d.now.as_ref()?.decision)));
     let held = acts.filter(|(then, now)| {
-        let by_it = |guards: &[scaleset_medic::model::Held]| guards.iter().any(|held| held.guard == Guard::InFlight);
+        let by_it = |guards: &[medic_core::model::Held]| guards.iter().any(|held| held.guard == Guard::InFlight);
         matches!(then, Decision::Act { .. }) && matches!(now, Decision::Withhold { guards, .. } if by_it(guards))
     });
     assert!(held.count() >= 4, "{differences:?}");

@@ -1,11 +1,11 @@
 //! Every story of the lab, under virtual time and for every generation of GARM: its ending, and no harm on the way.
 
 use crate::bench::{Bench, Given};
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::garm::Generation;
-use scaleset_medic::lab::log_file::Rotation;
-use scaleset_medic::lab::story::{Act, STORIES, Story, Writes};
-use scaleset_medic::model::{Diagnosis, Span};
+use medic_core::model::{Diagnosis, Span};
+use medic_lab::backend::DoorId;
+use medic_lab::garm::Generation;
+use medic_lab::log_file::Rotation;
+use medic_lab::scenario::{Act, STORIES, Story, Writes};
 
 async fn play(story: &Story, generation: Generation) {
     let what = format!("{} on {generation:?}", story.name);

@@ -3,16 +3,15 @@
 
 use bytes::Bytes;
 use http::{Method, Request};
-use scaleset_medic::decide::policy::Policy;
-use scaleset_medic::http::{Response, TransportError};
-use scaleset_medic::model::Span;
+use medic_core::model::Span;
+use medic_core::policy::Policy;
+use medic_http::{Response, TransportError};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 /// One way to be broken, and what it breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Broken {
-    /// It is whole.
     Not,
     /// It sees no change of a set that it has disabled, so that a person's looks like its own. I2.
     FightsTheOperator,

@@ -4,10 +4,10 @@ use super::life::Life;
 use super::mortal::Doom;
 use super::plan::pick;
 use super::weather::Climate;
+use medic_core::model::{ForgeId, ScaleSetId, Span, Wall};
+use medic_lab::garm::{Generation, ManagerFault};
+use medic_lab::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
 use rand::RngExt as _;
-use scaleset_medic::lab::garm::{Generation, ManagerFault};
-use scaleset_medic::lab::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
-use scaleset_medic::model::{ForgeId, ScaleSetId, Span, Wall};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

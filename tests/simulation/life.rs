@@ -9,24 +9,25 @@ use super::scene::{Scene, rng};
 use super::truth::{Truth, Violation};
 use super::weather::{Climate, Weather};
 use crate::bench::{GARM, GITHUB, START, no_chance};
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::{Decision, Escalation, Guard, ManagerName, ScaleSetId, Span, Wall};
+use medic_core::ports::write::Journal as _;
+use medic_http::Transport;
+use medic_lab::backend::DoorId;
+use medic_lab::endpoint_inproc::InprocTransport;
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::world::World;
+use medic_store::Store;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use scaleset_medic::clock::{Clock, ScaledClock};
 use scaleset_medic::config::Config;
-use scaleset_medic::export::metrics::Metrics;
-use scaleset_medic::export::server::Board;
-use scaleset_medic::http::Transport;
-use scaleset_medic::lab::backend::DoorId;
-use scaleset_medic::lab::door_inproc::InprocTransport;
-use scaleset_medic::lab::hub::{Hub, Pump};
-use scaleset_medic::lab::world::World;
-use scaleset_medic::model::status::{ManagerStatus, SetStatus};
-use scaleset_medic::model::{Decision, Escalation, Guard, ManagerName, ScaleSetId, Span, Wall};
-use scaleset_medic::run::assemble::{Carrier, Shared, engines};
-use scaleset_medic::run::lease::Lease;
-use scaleset_medic::run::service::{self, Publisher};
-use scaleset_medic::store::Store;
-use scaleset_medic::treat::ports::Journal as _;
+use scaleset_medic::engine::assemble::{Carrier, Shared, engines};
+use scaleset_medic::engine::lease::Lease;
+use scaleset_medic::engine::service::{self, Publisher};
+use scaleset_medic::metrics::Metrics;
+use scaleset_medic::status::{ManagerStatus, SetStatus};
+use scaleset_medic::web::server::Board;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -84,7 +85,6 @@ pub(super) struct Life {
     pub(super) medics: Vec<Medic>,
     /// Medics that come back, and when.
     returns: Vec<Wall>,
-    /// What happens when.
     agenda: BTreeMap<Wall, Vec<Event>>,
     /// When a person last touched a set.
     pub(super) touched: BTreeMap<ScaleSetId, Wall>,
@@ -249,7 +249,6 @@ impl Life {
         self.at(date, event);
     }
 
-    /// Writes the agenda.
     fn prepare(&mut self, end: Wall) {
         match self.plan.script.clone() {
             Script::CrashAndDeath => {
@@ -455,7 +454,7 @@ impl Life {
         self.read_what_is_shown(true);
         for file in std::fs::read_dir(&self.config.run.state_dir).unwrap().flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
-            let shows = name.starts_with(scaleset_medic::store::FILE_NAME)
+            let shows = name.starts_with(medic_store::FILE_NAME)
                 && self.log.secret_in(&std::fs::read(file.path()).unwrap()).is_some();
             if shows {
                 self.scene.violated("I9", format!("a secret is in {name}"));

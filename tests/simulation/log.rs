@@ -1,8 +1,8 @@
 //! What the medics write to their logs, read for secrets.
 
 use crate::bench::Given;
+use medic_lab::world::{GARM_TOKEN, MEDIC_TOKEN};
 use memchr::memmem;
-use scaleset_medic::lab::world::{GARM_TOKEN, MEDIC_TOKEN};
 use std::io;
 use std::sync::{Arc, Mutex};
 use tracing::Level;

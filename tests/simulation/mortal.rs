@@ -3,10 +3,10 @@
 
 use super::scene::Scene;
 use async_trait::async_trait;
+use medic_core::clock::Clock;
+use medic_core::model::{Now, Span};
+use medic_store::fault_injection::Gate;
 use rand::RngExt as _;
-use scaleset_medic::clock::Clock;
-use scaleset_medic::model::{Now, Span};
-use scaleset_medic::store::gate::Gate;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 pub(crate) enum Doom {
     /// Before the n-th from now.
     Before(u32),
-    /// After it.
     After(u32),
 }
 

@@ -5,11 +5,11 @@ use super::broken::Broken;
 use super::events::{Event, GENERATIONS};
 use super::life::Life;
 use super::plan::pick;
+use medic_core::model::{Entity, EntityKind, PauseScope, ScaleSetId, Span, Wall};
+use medic_lab::github::NewSet;
+use medic_store::NewPause;
 use rand::RngExt as _;
-use scaleset_medic::lab::github::NewSet;
-use scaleset_medic::model::{Entity, EntityKind, PauseScope, ScaleSetId, Span, Wall};
-use scaleset_medic::run::pause_file;
-use scaleset_medic::store::NewPause;
+use scaleset_medic::engine::pause_file;
 use std::sync::Arc;
 
 /// Between two acts of people on one set.
@@ -135,7 +135,6 @@ impl Life {
         self.at(until, Event::Resume);
     }
 
-    /// Ends every pause.
     pub(super) fn resume(&mut self) {
         let now = self.now();
         self.scene.truth.lock().unwrap().resumed(now);

@@ -6,10 +6,10 @@ use super::log::LogWatch;
 use super::mortal::Doom;
 use super::scene::rng;
 use crate::bench::Given;
+use medic_core::model::Span;
+use medic_lab::garm::{Background, Generation, LogFormat, LogLevel};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use scaleset_medic::lab::garm::{Background, Generation, LogFormat, LogLevel};
-use scaleset_medic::model::Span;
 use std::ops::Range;
 
 /// A stretch of simulated time.
@@ -21,7 +21,6 @@ pub(crate) struct Plan {
     pub(super) broken: Broken,
 }
 
-/// What may happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Script {
     /// Everything, with so many minutes between one trouble and the next.

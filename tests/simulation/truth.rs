@@ -3,12 +3,12 @@
 
 use bytes::Bytes;
 use http::Method;
-use memchr::memmem;
-use scaleset_medic::lab::garm::WorkerTruth;
-use scaleset_medic::lab::world::World;
-use scaleset_medic::model::{
+use medic_core::model::{
     ManagerName, PauseScope, Remedy, RemedyKind, ScaleSetId, SessionId, Span, Step, Treatment, TreatmentId, Wall,
 };
+use medic_lab::garm::WorkerTruth;
+use medic_lab::world::World;
+use memchr::memmem;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest that a set may be disabled by us while everything answers: the policy's limit, and the passes around.
@@ -372,6 +372,6 @@ fn is_managers(world: &World, session: &SessionId) -> bool {
     world.github.sessions().rev().any(|record| record.session == *session && record.opened_by.credential == "garm")
 }
 
-fn scale_set_forge(world: &World, set: ScaleSetId) -> Option<scaleset_medic::model::ForgeId> {
+fn scale_set_forge(world: &World, set: ScaleSetId) -> Option<medic_core::model::ForgeId> {
     world.garm(0)?.scale_sets().find(|(id, _, _)| *id == set).map(|(_, _, forge)| forge)
 }

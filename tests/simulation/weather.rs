@@ -7,8 +7,8 @@ use super::truth::Act;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Method, Request};
-use scaleset_medic::http::{Bounds, Response, Transport, TransportError};
-use scaleset_medic::model::{FailureKind, ScaleSetId, Span};
+use medic_core::model::{FailureKind, ScaleSetId, Span};
+use medic_http::{Bounds, Response, Transport, TransportError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,11 +17,9 @@ use std::sync::atomic::Ordering;
 pub(crate) struct Climate {
     /// Lost before they arrive.
     pub(crate) lost: u32,
-    /// Answers lost.
     pub(crate) unanswered: u32,
     /// Requests and answers that take seconds.
     pub(crate) slow: u32,
-    /// Sent twice.
     pub(crate) doubled: u32,
     /// Answers cut in the middle.
     pub(crate) cut: u32,

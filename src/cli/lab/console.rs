@@ -1,11 +1,11 @@
 //! The faults that a person types while `lab --serve` runs. A line that is no fault is answered with what is.
 
 use crate::cli::output::diagnostic;
-use crate::lab::garm::{Generation, ManagerFault, ManagerRoute};
-use crate::lab::github::FaultKind;
-use crate::lab::story::Act;
-use crate::lab::world::World;
-use crate::model::{Span, Wall};
+use medic_core::model::{Span, Wall};
+use medic_lab::garm::{Generation, ManagerFault, ManagerRoute};
+use medic_lab::github::FaultKind;
+use medic_lab::scenario::Act;
+use medic_lab::world::World;
 use std::fmt::Write as _;
 use std::io::BufRead as _;
 use tokio::sync::mpsc;
@@ -36,9 +36,7 @@ pub(super) enum Order {
     Well,
     /// Says again where to look.
     Where,
-    /// Lists all this.
     Help,
-    /// Ends the lab.
     Quit,
 }
 

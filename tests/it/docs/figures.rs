@@ -34,7 +34,6 @@ pub(super) fn recovery() -> String {
     table(["from the kill until all sets listen", "4 sets", "50 sets", "500 sets"], rows)
 }
 
-/// What watching costs.
 pub(super) fn watching() -> String {
     let rows = measured("| sets | watcher | CPU s/h |").into_iter().filter(|row| row.len() > 4 && row[0] != "10,000");
     let rows: Vec<_> =

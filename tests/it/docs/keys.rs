@@ -1,11 +1,11 @@
 //! The tables of `docs/configuration.md`: every key, and which keys must not contradict each other.
 
 use super::{code, table};
+use medic_core::model::Span;
 use scaleset_medic::config::keys::{Key, Kind, Need, Section};
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Checked, Depth, Origin, Report, check, schema};
-use scaleset_medic::model::Span;
 use std::fmt::Write as _;
 use std::time::Duration;
 

@@ -78,7 +78,6 @@ fn blocks(page: &str) -> Vec<(String, usize, String)> {
     found
 }
 
-/// A Markdown table.
 fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let mut out = line(&head.map(str::to_owned)) + &line(&head.map(|_| "---".to_owned()));

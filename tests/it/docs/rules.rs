@@ -1,21 +1,21 @@
 //! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
 
 use super::{code, root, table};
-use scaleset_medic::config::keys::{Key, policy as key, run};
-use scaleset_medic::config::schema;
-use scaleset_medic::decide::order::in_words;
-use scaleset_medic::decide::policy::{Mode, Policy};
-use scaleset_medic::decide::remedy::{Case, Prescription, prescribe};
-use scaleset_medic::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
-use scaleset_medic::decide::{self, Footing, Input};
-use scaleset_medic::export::words;
-use scaleset_medic::model::session::{LedgerSession, OpenedBy};
-use scaleset_medic::model::{
+use medic_core::decide::manual::in_words;
+use medic_core::decide::remedy::{Case, Prescription, prescribe};
+use medic_core::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
+use medic_core::decide::{self, Footing, Input};
+use medic_core::model::session::{LedgerSession, OpenedBy};
+use medic_core::model::{
     Confidence, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Escalation, Evidence,
     EvidenceList, Fact, Finding, Findings, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono,
     Now, Order, OrderId, Ordered, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet,
     ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
+use medic_core::policy::{Mode, Policy};
+use scaleset_medic::config::keys::{Key, policy as key, run};
+use scaleset_medic::config::schema;
+use scaleset_medic::text::words;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

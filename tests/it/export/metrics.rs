@@ -1,12 +1,12 @@
 //! The exposition as Prometheus and its linter see it.
 
 use super::{AT, everything, manager, set, status};
-use scaleset_medic::export::metrics::{DECLARED, Metrics, PREFIX, RecoveryCause, reference};
-use scaleset_medic::model::status::TreatmentSummary;
-use scaleset_medic::model::{
+use medic_core::model::{
     Decision, Diagnosis, EndpointName, Escalation, FailureKind, Guard, ManagerName, Operation, Outcome, Remedy,
     RemedyKind, RestartKind, Span, Target, TreatmentId,
 };
+use scaleset_medic::metrics::{DECLARED, Metrics, PREFIX, RecoveryCause, reference};
+use scaleset_medic::status::TreatmentSummary;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -6,15 +6,15 @@ mod page;
 mod schema;
 mod server;
 
-use scaleset_medic::model::log_fact::ListenerErrorKind;
-use scaleset_medic::model::status::{
-    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary,
-};
-use scaleset_medic::model::{
+use medic_core::model::log_fact::ListenerErrorKind;
+use medic_core::model::{
     Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, ForgeId, Guard, Held, Incarnation, Lingering, ManagerName,
     ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span,
     TreatmentId, Waiting, Wall, WorkerState,
+};
+use scaleset_medic::status::{
+    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary,
 };
 use std::collections::BTreeMap;
 

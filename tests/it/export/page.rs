@@ -1,11 +1,11 @@
 //! The page as a person reads it.
 
 use super::{AT, everything, manager, set, status};
-use scaleset_medic::export::page::{render, security_policy};
-use scaleset_medic::model::status::Recovered;
-use scaleset_medic::model::{Diagnosis, Span};
+use medic_core::model::{Diagnosis, Span};
+use scaleset_medic::status::Recovered;
+use scaleset_medic::web::page::{render, security_policy};
 
-fn page(status: &scaleset_medic::model::status::Status) -> String {
+fn page(status: &scaleset_medic::status::Status) -> String {
     render(Some(status), AT.plus(Span::secs(1)))
 }
 
@@ -72,7 +72,7 @@ fn nothing_from_outside_becomes_markup() {
     picture.version = evil.to_owned();
     picture.mode = evil.to_owned();
     let manager = &mut picture.managers[0];
-    manager.name = scaleset_medic::model::ManagerName::new(evil);
+    manager.name = medic_core::model::ManagerName::new(evil);
     manager.incident = Some(evil.to_owned());
     manager.breaker_open = Some(evil.to_owned());
     for set in &mut manager.sets {
@@ -87,7 +87,7 @@ fn nothing_from_outside_becomes_markup() {
         }
     }
     for state in manager.sources.values_mut() {
-        *state = scaleset_medic::model::status::SourceState::Down { why: evil.to_owned() };
+        *state = scaleset_medic::status::SourceState::Down { why: evil.to_owned() };
     }
     let page = page(&picture);
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;\u{fffd}\u{fffd}"));

@@ -2,8 +2,8 @@
 #![expect(clippy::panic, reason = "a rule that the test does not know must not pass unseen")]
 
 use super::{everything, facts};
-use scaleset_medic::export::server::STATUS_SCHEMA_JSON;
-use scaleset_medic::model::{Diagnosis, FailureKind, Guard, RemedyKind, Source, Waiting};
+use medic_core::model::{Diagnosis, FailureKind, Guard, RemedyKind, Source, Waiting};
+use scaleset_medic::web::server::STATUS_SCHEMA_JSON;
 use serde_json::Value;
 
 /// The part of JSON Schema that the schema uses. Returns the first thing that is wrong.

@@ -2,11 +2,11 @@
 
 use super::{AT, everything};
 use async_trait::async_trait;
-use scaleset_medic::clock::Clock;
-use scaleset_medic::export::metrics::Metrics;
-use scaleset_medic::export::server::{Board, MAX_CONNECTIONS, STATUS_SCHEMA_JSON, Shown, serve};
-use scaleset_medic::model::status::Status;
-use scaleset_medic::model::{ManagerName, Mono, Now, Span, Wall};
+use medic_core::clock::Clock;
+use medic_core::model::{ManagerName, Mono, Now, Span, Wall};
+use scaleset_medic::metrics::Metrics;
+use scaleset_medic::status::Status;
+use scaleset_medic::web::server::{Board, MAX_CONNECTIONS, STATUS_SCHEMA_JSON, Shown, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,16 +3,16 @@
 //! One text for two users: the bounded run of the ordinary tests (`tests/it/fuzz.rs`) and the fuzz targets (`fuzz/`).
 
 use super::servers;
+use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
+use medic_core::model::{Enablement, Owner, ProbeFailure, SessionId};
+use medic_garm::log::format::{LINE_MAX, attributes, head, second_beginning};
+use medic_garm::log::parse::Parser;
+use medic_garm::log::tail::{Reached, Tail};
+use medic_garm::{events, goroutines, metrics_text};
+use medic_http::BodySink;
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Depth, check};
-use scaleset_medic::garm::log::format::{LINE_MAX, attributes, head, second_beginning};
-use scaleset_medic::garm::log::parse::Parser;
-use scaleset_medic::garm::log::tail::{Reached, Tail};
-use scaleset_medic::garm::{events, goroutines, metrics_text};
-use scaleset_medic::http::BodySink;
-use scaleset_medic::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
-use scaleset_medic::model::{Enablement, Owner, ProbeFailure, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
@@ -131,7 +131,6 @@ fn as_given(line: &[u8]) -> Option<Vec<u8>> {
     Some(line[start..].iter().copied().take(LINE_MAX).collect())
 }
 
-/// A scrape.
 pub fn metrics_text(bytes: &[u8]) {
     let read = metrics_text::parse(bytes);
     let commented = [bytes, b"\n# TYPE nothing counter\n\n"].concat();
@@ -202,7 +201,6 @@ fn is_fit_to_show(failure: &ProbeFailure) {
     assert!(!failure.detail.contains('\n'), "an error of several lines");
 }
 
-/// A configuration file.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for text in [text.to_owned(), format!("{text}\n[[manager]]\npassword = \"{PASSWORD}\"\n")] {

@@ -4,16 +4,17 @@ use super::properties::PASSWORD;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use scaleset_medic::clock::{Clock, ScaledClock};
-use scaleset_medic::garm::api::{GarmClient, GarmOptions, MetricsAccess};
-use scaleset_medic::github::{Access, AccessOptions, Credential, GithubClient, Wires};
-use scaleset_medic::http::{Bounds, Client, NoRecorder, Response, Secret, Transport, TransportError};
-use scaleset_medic::model::{
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::{
     Endpoint, EndpointName, Entity, EntityKind, ForgeId, ForgePlace, ForgeSet, Owner, ProbeFailure, ScaleSet,
     SessionId, Span, Target, Wall,
 };
-use scaleset_medic::probe::ports::{BrokerSource, ManagerSource};
-use scaleset_medic::treat::ports::{OpenAnswer, SessionWriter};
+use medic_core::ports::read::{BrokerSource, ManagerSource};
+use medic_core::ports::write::{OpenAnswer, SessionWriter};
+use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use medic_github::{Access, AccessOptions, Credential, GithubClient, Wires};
+use medic_http::{Bounds, Client, NoRecorder, Response, Secret, Transport, TransportError};
 use std::sync::Arc;
 
 const START: Wall = Wall(1_700_000_000_000);

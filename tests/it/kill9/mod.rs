@@ -6,10 +6,10 @@
 
 mod stage;
 
-use scaleset_medic::lab::garm::Generation;
-use scaleset_medic::lab::github::{Fault, FaultKind, Route};
-use scaleset_medic::lab::world::{Fleet, World};
-use scaleset_medic::model::{Span, Wall};
+use medic_core::model::{Span, Wall};
+use medic_lab::garm::Generation;
+use medic_lab::github::{Fault, FaultKind, Route};
+use medic_lab::world::{Fleet, World};
 use stage::{Sight, Stage, Trap, When};
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,14 +1,15 @@
 //! A small world over sockets, whose servers kill the medic when its n-th request reaches them.
 
-use scaleset_medic::clock::{Clock, ScaledClock, system_wall};
-use scaleset_medic::lab::backend::{Backend, DoorId};
-use scaleset_medic::lab::door_http::{HttpDoors, Sockets};
-use scaleset_medic::lab::hub::{Hub, Pump};
-use scaleset_medic::lab::wire::{Answer, Request};
-use scaleset_medic::lab::world::{Fleet, MEDIC_TOKEN, World};
-use scaleset_medic::model::{ManagerName, SessionId, Wall};
-use scaleset_medic::store::Store;
-use scaleset_medic::treat::ports::Journal as _;
+use medic_clock::{ScaledClock, system_wall};
+use medic_core::clock::Clock;
+use medic_core::model::{ManagerName, SessionId, Wall};
+use medic_core::ports::write::Journal as _;
+use medic_lab::backend::{Backend, DoorId};
+use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::wire::{Answer, Request};
+use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
+use medic_store::Store;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -166,7 +167,6 @@ impl Stage {
         Self { _pump: pump, _doors: doors, hub, victim, dir, config }
     }
 
-    /// Starts a medic.
     pub(super) fn spawn(&self) {
         let errors =
             std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("stderr")).unwrap();

@@ -3,15 +3,16 @@
 
 use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
-use scaleset_medic::decide::policy::{Mode, Policy};
-use scaleset_medic::decide::stale::{self, CurrentManager};
-use scaleset_medic::decide::{self, budget};
-use scaleset_medic::model::{
+use medic_core::decide::stale::{self, CurrentManager};
+use medic_core::decide::{self, budget};
+use medic_core::model::failure::WriteError;
+use medic_core::model::{
     Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, ProbeFailure, Remedy, ScaleSet,
     ScaleSetId, SessionId, SetDecision, Span, Step, Treatment, TreatmentId,
 };
-use scaleset_medic::treat::machine::{self, Answer, Effect, Input, Leave, SetView, Transition, View};
-use scaleset_medic::treat::ports::{OpenAnswer, WriteError};
+use medic_core::policy::{Mode, Policy};
+use medic_core::ports::write::OpenAnswer;
+use medic_core::treat::machine::{self, Answer, Effect, Input, Leave, SetView, Transition, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
@@ -70,16 +71,26 @@ impl Hash for Act {
 /// Where a medic stands in its pass.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
-    /// Not running.
     Dead,
     /// Between two passes; `passed`: this tick's is done.
-    Idle { passed: bool },
+    Idle {
+        passed: bool,
+    },
     /// Steps open treatments with what this pass saw.
-    Stepping { saw: Box<World>, lags: bool },
+    Stepping {
+        saw: Box<World>,
+        lags: bool,
+    },
     /// Opens what it decided, one after the other.
-    Beginning { saw: Box<World>, lags: bool, plan: Vec<Act> },
+    Beginning {
+        saw: Box<World>,
+        lags: bool,
+        plan: Vec<Act>,
+    },
     /// Settles before it ends.
-    Ending { rounds: u8 },
+    Ending {
+        rounds: u8,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Hash)]

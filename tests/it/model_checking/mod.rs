@@ -7,7 +7,7 @@ mod system;
 mod world;
 
 use broken::Broken;
-use scaleset_medic::decide::policy::Policy;
+use medic_core::policy::Policy;
 use stateright::{Checker, HasDiscoveries, Model};
 use system::System;
 use world::Scenario;

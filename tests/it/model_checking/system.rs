@@ -3,15 +3,14 @@
 use super::broken::Broken;
 use super::medic::{Desk, How, Medic, Row, Stage, is_ambiguous, policy};
 use super::world::{By, Holder, START, Scenario, Tick, World};
-use scaleset_medic::decide::policy::Policy;
-use scaleset_medic::model::{Enablement, Outcome};
-use scaleset_medic::treat::machine::Effect;
+use medic_core::model::{Enablement, Outcome};
+use medic_core::policy::Policy;
+use medic_core::treat::machine::Effect;
 use stateright::{Model, Property};
 
 /// How long a lease lasts without renewal.
 const LEASE: Tick = 3;
 
-/// What is explored.
 #[derive(Debug, Clone)]
 pub(super) struct System {
     pub(super) scenarios: Vec<Scenario>,

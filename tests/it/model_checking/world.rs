@@ -4,8 +4,8 @@
 //! that was refused at the manager's start has given up (older builds) or retries (newer ones); a toggled worker
 //! retries; a stale session ends by itself. Time goes in ticks; the functions under test are given real dates.
 
-use scaleset_medic::model::session::{LedgerSession, OpenedBy};
-use scaleset_medic::model::{
+use medic_core::model::session::{LedgerSession, OpenedBy};
+use medic_core::model::{
     Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, Findings,
     ForgeId, Generation, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId,
     SessionId, Source, Span, Treatment, Wall, WorkerState,

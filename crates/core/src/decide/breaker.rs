@@ -1,0 +1,204 @@
+//! The circuit breaker: when acts do not help, stop acting (design §6). Closed = healing allowed, open = stopped.
+//!
+//! Opens after `breaker_after` heals in a row, across sets, that were not verified or failed. After
+//! `breaker_half_open_after` one trial is let through; its recovery closes the breaker, another bad end opens it
+//! anew. A person's reset closes it at once. Its state is computed from the journal, so it survives any restart of
+//! ours; the journal's newest rows are always among those given here, however old they are.
+//!
+//! Session probes and yields say nothing about whether acts help: they neither count nor interrupt the run.
+
+use super::budget::is_heal;
+use crate::model::{Guard, Held, Outcome, Treatment, Wall, told};
+use crate::policy::Policy;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Breaker {
+    Closed {
+        /// Bad ends in a row so far.
+        bad: u32,
+    },
+    Open {
+        /// Since the last bad end.
+        since: Wall,
+        /// When one trial is let through.
+        half_open: Wall,
+    },
+    /// One trial may start.
+    HalfOpen {
+        /// Since the last bad end.
+        since: Wall,
+    },
+    /// One trial is under way.
+    Trial {
+        /// Since the last bad end.
+        since: Wall,
+    },
+}
+
+impl Breaker {
+    /// Whether healing is stopped but for a trial: the metric `breaker_open`.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Closed { .. } => false,
+            Self::Open { .. } | Self::HalfOpen { .. } | Self::Trial { .. } => true,
+        }
+    }
+}
+
+/// The state, from the journal's rows (in any order) and the date of the last reset by a person.
+#[must_use]
+pub fn state(history: &[Treatment], reset: Option<Wall>, now: Wall, policy: &Policy) -> Breaker {
+    let mut ends: Vec<(&Treatment, Outcome)> = history
+        .iter()
+        .filter(|row| is_heal(row))
+        .filter_map(|row| row.outcome().map(|outcome| (row, outcome)))
+        .filter(|(row, _)| reset.is_none_or(|reset| row.step_at > reset))
+        .collect();
+    ends.sort_by_key(|(row, _)| (row.step_at, row.id));
+
+    let (mut bad, mut open) = (0_u32, None::<Wall>);
+    for (row, outcome) in ends {
+        match (outcome, open) {
+            (Outcome::Unverified | Outcome::Failed, _) => {
+                bad = bad.saturating_add(1);
+                if open.is_some() || bad >= policy.breaker_after.max(1) {
+                    open = Some(row.step_at);
+                }
+            }
+            // Only a treatment begun while the breaker was open is its trial; others recover for old reasons.
+            (Outcome::Recovered | Outcome::SelfRecovered, Some(since)) if row.opened < since => {}
+            (Outcome::Recovered, Some(_)) | (Outcome::Recovered | Outcome::SelfRecovered, None) => {
+                (bad, open) = (0, None);
+            }
+            (Outcome::SelfRecovered, Some(_)) | (Outcome::Yielded | Outcome::Held | Outcome::Unheld, _) => {}
+        }
+    }
+    let Some(since) = open else { return Breaker::Closed { bad } };
+    let half_open = since.plus(policy.breaker_half_open_after);
+    // A date in the future means that the clock was set back: wait anew from the present would never end, so let a
+    // trial through; it is still only one.
+    if now < half_open && now >= since {
+        return Breaker::Open { since, half_open };
+    }
+    let trial = history.iter().any(|row| is_heal(row) && row.opened >= since && row.in_flight());
+    if trial { Breaker::Trial { since } } else { Breaker::HalfOpen { since } }
+}
+
+/// The guard. `trial_started`: this sweep has let the trial through already.
+#[must_use]
+pub fn held(breaker: Breaker, trial_started: bool, policy: &Policy) -> Option<Held> {
+    let after = policy.breaker_after.max(1);
+    match breaker {
+        Breaker::Closed { .. } => None,
+        Breaker::HalfOpen { .. } if !trial_started => None,
+        Breaker::Open { since, half_open } => Some(Held {
+            guard: Guard::Breaker,
+            value: told!("open since {}: {} treatments in a row did not help", since, after),
+            limit: told!("a reset, or one trial from {}", half_open),
+            until: Some(half_open),
+        }),
+        Breaker::HalfOpen { since } | Breaker::Trial { since } => Some(Held {
+            guard: Guard::Breaker,
+            value: told!("open since {}: {} treatments in a row did not help; one trial is under way", since, after),
+            limit: told!("a reset, or the trial's recovery"),
+            until: None,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::testing::{closed, mins, open, probe};
+    use crate::model::{Remedy, Span, Step};
+
+    fn at(history: &[Treatment], now: Wall) -> Breaker {
+        state(history, None, now, &Policy::default())
+    }
+
+    fn two_bad() -> Vec<Treatment> {
+        vec![closed(1, 1, mins(0), mins(1), Outcome::Unverified), closed(2, 2, mins(1), mins(2), Outcome::Failed)]
+    }
+
+    #[test]
+    fn two_bad_ends_in_a_row_open_it_across_sets() {
+        assert_eq!(at(&two_bad()[..1], mins(3)), Breaker::Closed { bad: 1 });
+        let open = at(&two_bad(), mins(3));
+        assert_eq!(open, Breaker::Open { since: mins(2), half_open: mins(32) });
+        let held = held(open, false, &Policy::default()).unwrap();
+        assert_eq!(held.value, "open since 00:02:00: 2 treatments in a row did not help");
+        assert_eq!(held.until, Some(mins(32)));
+    }
+
+    #[test]
+    fn a_recovery_between_interrupts_the_run_and_probes_and_yields_do_not() {
+        let mut rows = two_bad();
+        rows.push(closed(3, 3, mins(0), Wall(90_000), Outcome::Recovered));
+        assert_eq!(at(&rows, mins(3)), Breaker::Closed { bad: 1 });
+        let mut rows = two_bad();
+        rows.push(closed(3, 3, mins(0), Wall(90_000), Outcome::Yielded));
+        rows.push(probe(4, 4, mins(0), Wall(90_000), Outcome::Unheld));
+        rows.push(probe(5, 5, mins(2), mins(3), Outcome::Failed));
+        assert_eq!(at(&rows, mins(3)), Breaker::Open { since: mins(2), half_open: mins(32) });
+    }
+
+    #[test]
+    fn one_trial_after_half_an_hour_decides() {
+        let policy = Policy::default();
+        let mut rows = two_bad();
+        assert_eq!(at(&rows, mins(32)), Breaker::HalfOpen { since: mins(2) });
+        assert_eq!(held(at(&rows, mins(32)), false, &policy), None);
+        assert!(held(at(&rows, mins(32)), true, &policy).is_some(), "one, not two");
+        rows.push(open(3, 1, mins(32), Step::Verifying));
+        assert_eq!(at(&rows, mins(33)), Breaker::Trial { since: mins(2) });
+        assert!(
+            held(at(&rows, mins(33)), false, &policy).unwrap().value.to_string().ends_with("one trial is under way")
+        );
+        rows[2] = closed(3, 1, mins(32), mins(34), Outcome::Recovered);
+        assert_eq!(at(&rows, mins(35)), Breaker::Closed { bad: 0 });
+        rows[2] = closed(3, 1, mins(32), mins(34), Outcome::Unverified);
+        assert_eq!(at(&rows, mins(35)), Breaker::Open { since: mins(34), half_open: mins(64) });
+    }
+
+    #[test]
+    fn a_recovery_of_an_older_treatment_does_not_close_it() {
+        let mut rows = two_bad();
+        rows.push(closed(3, 3, Wall(90_000), mins(4), Outcome::Recovered));
+        assert!(at(&rows, mins(5)).is_open());
+    }
+
+    #[test]
+    fn a_trial_that_began_the_very_moment_the_breaker_opened_closes_it() {
+        let policy = Policy { breaker_half_open_after: Span::ZERO, ..Policy::default() };
+        let mut rows = two_bad();
+        rows.push(closed(3, 3, mins(2), mins(4), Outcome::Recovered));
+        assert_eq!(state(&rows, None, mins(5), &policy), Breaker::Closed { bad: 0 });
+    }
+
+    #[test]
+    fn only_a_heal_that_began_since_and_is_under_way_is_the_trial() {
+        let ask = Treatment { remedy: Remedy::SessionProbe, ..open(3, 3, mins(32), Step::Verifying) };
+        let others = [open(3, 3, mins(1), Step::Verifying), ask, closed(3, 3, mins(32), mins(32), Outcome::Yielded)];
+        for other in others {
+            let mut rows = two_bad();
+            rows.push(other);
+            assert_eq!(at(&rows, mins(33)), Breaker::HalfOpen { since: mins(2) }, "{:?}", rows[2]);
+        }
+        let mut rows = two_bad();
+        rows.push(open(3, 3, mins(2), Step::Verifying));
+        assert_eq!(at(&rows, mins(33)), Breaker::Trial { since: mins(2) });
+    }
+
+    #[test]
+    fn a_reset_forgets_what_was_before() {
+        assert_eq!(state(&two_bad(), Some(mins(2)), mins(3), &Policy::default()), Breaker::Closed { bad: 0 });
+        assert_eq!(state(&two_bad(), Some(mins(1)), mins(3), &Policy::default()), Breaker::Closed { bad: 1 });
+    }
+
+    #[test]
+    fn a_zero_never_means_unlimited() {
+        let policy = Policy { breaker_after: 0, ..Policy::default() };
+        assert!(state(&two_bad()[..1], None, mins(2), &policy).is_open());
+    }
+}

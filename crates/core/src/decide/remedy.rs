@@ -1,0 +1,393 @@
+//! Diagnosis → what may be done about it: the table of design §5, one row per diagnosis.
+//!
+//! **A no-op update is not a remedy.** `PUT {"enabled": true}` on an enabled set changes nothing and wakes nobody
+//! (`reference/garm-api.md` §6.4). Only a real change revives a worker that gave up: disable, then enable. That is
+//! the only update this tool ever sends.
+//!
+//! The stronger the proof, the stronger the act: a session is deleted only with a [`Proof`]; a toggle goes only to
+//! an enabled set *without a running listener* (`allow_risky` aside), because then nothing is interrupted and no
+//! DELETE is sent that could crash the manager; a build that retries by itself gains nothing from a toggle, except
+//! one whose enable was lost (`unheld`). Where evidence is weak, at most a session probe asks.
+//!
+//! What holds a remedy back is not decided here but in [`super::guards`].
+
+use super::stale::Proof;
+use crate::model::{
+    Confidence, Diagnosis, Enablement, Escalation, Fact, Finding, Generation, Incarnation, Owner, Remedy, ScaleSet,
+    Waiting, Wall, WorkerState,
+};
+use crate::policy::Policy;
+
+/// What the table looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// The diagnosis and its evidence.
+    pub finding: &'a Finding,
+    /// The set as the manager shows it.
+    pub set: &'a ScaleSet,
+    /// What the build does after a refused start.
+    pub generation: Generation,
+    /// The manager's current run.
+    pub incarnation: Option<Incarnation>,
+    /// That the set's session is stale, where a client of ours could delete it.
+    pub stale: Option<&'a Proof>,
+    /// Whether the ledger knows a session that the current run holds.
+    pub session_lives: bool,
+    /// Whether we could ask for a session (policy, credential, place).
+    pub may_probe: bool,
+    /// Whether several entities show a fault at GitHub.
+    pub fault_at_forge: bool,
+    pub now: Wall,
+    pub policy: &'a Policy,
+}
+
+/// What the table says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prescription {
+    /// Nothing is wrong, or nothing is ours to mend.
+    Leave,
+    /// Waiting is the remedy.
+    Watch(Waiting, Option<Wall>),
+    /// A person is needed.
+    Escalate(Escalation),
+    /// This, unless a guard holds it back.
+    Apply(Remedy),
+}
+
+#[must_use]
+pub fn prescribe(case: &Case<'_>) -> Prescription {
+    match case.finding.diagnosis {
+        Diagnosis::Listening | Diagnosis::Disabled => Prescription::Leave,
+        Diagnosis::DisabledByMedic => Prescription::Watch(Waiting::Treatment, None),
+        Diagnosis::Settling => {
+            Prescription::Watch(Waiting::Settling, case.incarnation.map(|run| run.0.plus(case.policy.settle)))
+        }
+        Diagnosis::ConflictAbandoned => conflict_abandoned(case),
+        Diagnosis::ConflictRetrying => conflict_retrying(case),
+        Diagnosis::StartAbandoned => match case.generation {
+            Generation::Unknown | Generation::GivesUp => toggle(case),
+            Generation::Retries => Prescription::Watch(Waiting::Evidence, None),
+        },
+        Diagnosis::Unheld => match case.finding.confidence {
+            Confidence::Weak if case.may_probe => ask(case),
+            Confidence::Weak | Confidence::Strong | Confidence::Proof => toggle(case),
+        },
+        Diagnosis::Unknown => {
+            let suspect = case.finding.evidence.iter().any(|e| matches!(e.fact, Fact::CannotTellWhich { .. }));
+            if suspect && case.may_probe { ask(case) } else { Prescription::Escalate(Escalation::Unknown) }
+        }
+        Diagnosis::Deaf => deaf(case),
+        Diagnosis::HeldElsewhere if case.fault_at_forge => Prescription::Escalate(Escalation::EndpointFault),
+        Diagnosis::HeldElsewhere => Prescription::Escalate(Escalation::HeldElsewhere {
+            owner: named_owner(case.finding).cloned(),
+            run: case.now.since(conflict_since(case.finding, case.now)),
+        }),
+        Diagnosis::Missing => Prescription::Escalate(Escalation::Missing),
+        Diagnosis::Mismatched => Prescription::Escalate(Escalation::Mismatched),
+        Diagnosis::Unauthorized => Prescription::Escalate(Escalation::Unauthorized),
+        Diagnosis::Starved => Prescription::Escalate(Escalation::Starved),
+        Diagnosis::Flapping => Prescription::Escalate(Escalation::Flapping),
+        Diagnosis::Evicted => Prescription::Escalate(Escalation::Evicted),
+    }
+}
+
+/// When a set's present run of conflicts began, as well as the evidence tells: by the log, else by the sweeps. A run
+/// that became `held_elsewhere` began when the set fell ill, not when it was called so.
+#[must_use]
+pub fn conflict_since(finding: &Finding, now: Wall) -> Wall {
+    let by_log = finding.evidence.iter().find_map(|evidence| {
+        if let Fact::ConflictLine { run, .. } = &evidence.fact { Some(evidence.at.minus(*run)) } else { None }
+    });
+    let by_sweeps = if finding.diagnosis == Diagnosis::HeldElsewhere {
+        finding.ill_since.map_or(finding.since, |ill| ill.min(finding.since))
+    } else {
+        finding.since
+    };
+    by_log.unwrap_or(by_sweeps).min(now)
+}
+
+/// The owner of the session in the way, where a refusal named one.
+#[must_use]
+pub fn named_owner(finding: &Finding) -> Option<&Owner> {
+    finding.evidence.iter().find_map(|evidence| {
+        if let Fact::ConflictLine { owner, .. } | Fact::ProbeRefused { owner } = &evidence.fact {
+            owner.as_ref()
+        } else {
+            None
+        }
+    })
+}
+
+fn conflict_abandoned(case: &Case<'_>) -> Prescription {
+    match (case.generation, case.stale) {
+        // Such a build does not give up: what looks like it is a conflict between two attempts.
+        (Generation::Retries, _) => conflict_retrying(case),
+        (Generation::Unknown | Generation::GivesUp, Some(proof)) => {
+            unless_working(case, Remedy::DeleteThenToggle { session: proof.session().clone() })
+        }
+        (Generation::Unknown | Generation::GivesUp, None) => toggle(case),
+    }
+}
+
+fn conflict_retrying(case: &Case<'_>) -> Prescription {
+    if let Some(proof) = case.stale {
+        return unless_working(case, Remedy::DeleteSession { session: proof.session().clone() });
+    }
+    let since = conflict_since(case.finding, case.now);
+    let limit = since.plus(case.policy.stale_session_limit);
+    if case.fault_at_forge && case.now >= limit {
+        return Prescription::Escalate(Escalation::EndpointFault);
+    }
+    let odd = case.now.since(since) >= case.policy.stale_session_odd;
+    Prescription::Watch(if odd { Waiting::StaleSessionOdd } else { Waiting::StaleSession }, Some(limit))
+}
+
+fn toggle(case: &Case<'_>) -> Prescription {
+    unless_working(case, Remedy::Toggle)
+}
+
+/// A deaf listener still runs. Its toggle sends a DELETE, and where GitHub has forgotten the session that crashes
+/// the manager (design §1): only for those who allow the risk, and only when the session is known to exist.
+fn deaf(case: &Case<'_>) -> Prescription {
+    if !(case.policy.allow_risky && case.session_lives) {
+        return Prescription::Escalate(Escalation::Deaf);
+    }
+    match case.set.enabled {
+        Enablement::Enabled => Prescription::Apply(Remedy::Toggle),
+        Enablement::Disabled => Prescription::Leave,
+    }
+}
+
+fn ask(case: &Case<'_>) -> Prescription {
+    unless_working(case, Remedy::SessionProbe)
+}
+
+/// No remedy touches a set that a person disabled meanwhile, or whose listener shows itself alive.
+fn unless_working(case: &Case<'_>, remedy: Remedy) -> Prescription {
+    match (case.set.enabled, case.finding.worker.0) {
+        (Enablement::Disabled, _) => Prescription::Leave,
+        (Enablement::Enabled, WorkerState::Listening) => Prescription::Watch(Waiting::Evidence, None),
+        (
+            Enablement::Enabled,
+            WorkerState::Unknown | WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying,
+        ) => Prescription::Apply(remedy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::stale::{CurrentManager, provably_stale};
+    use crate::decide::testing::{evidence, finding, ledger_session, mins, scale_set};
+    use crate::model::{ManagerState, SessionId, Span};
+
+    const RUN: Incarnation = Incarnation(mins(60));
+    const NOW: Wall = mins(61);
+
+    struct Try {
+        finding: Finding,
+        set: ScaleSet,
+        generation: Generation,
+        stale: bool,
+        session_lives: bool,
+        may_probe: bool,
+        fault_at_forge: bool,
+        now: Wall,
+        policy: Policy,
+    }
+
+    fn of(diagnosis: Diagnosis, confidence: Confidence) -> Try {
+        Try {
+            finding: finding(1, diagnosis, confidence),
+            set: scale_set(1),
+            generation: Generation::GivesUp,
+            stale: false,
+            session_lives: false,
+            may_probe: false,
+            fault_at_forge: false,
+            now: NOW,
+            policy: Policy::default(),
+        }
+    }
+
+    impl Try {
+        fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+            change(&mut self);
+            self
+        }
+        fn says(&self) -> Prescription {
+            let owner = Owner::of_garm("c1");
+            let session = ledger_session(1, "s-1", Incarnation(mins(10)), mins(11));
+            let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(RUN), owner: Some(&owner) };
+            let proof = provably_stale(&session, &scale_set(1), manager).unwrap();
+            prescribe(&Case {
+                finding: &self.finding,
+                set: &self.set,
+                generation: self.generation,
+                incarnation: Some(RUN),
+                stale: self.stale.then_some(&proof),
+                session_lives: self.session_lives,
+                may_probe: self.may_probe,
+                fault_at_forge: self.fault_at_forge,
+                now: self.now,
+                policy: &self.policy,
+            })
+        }
+    }
+
+    fn session() -> SessionId {
+        SessionId::new("s-1")
+    }
+
+    #[test]
+    fn conflict_abandoned_is_toggled_and_a_proven_stale_session_goes_first() {
+        let case = of(Diagnosis::ConflictAbandoned, Confidence::Proof);
+        assert_eq!(case.says(), Prescription::Apply(Remedy::Toggle));
+        let known = case.with(|t| t.stale = true);
+        assert_eq!(known.says(), Prescription::Apply(Remedy::DeleteThenToggle { session: session() }));
+        let retries = known.with(|t| t.generation = Generation::Retries);
+        assert_eq!(retries.says(), Prescription::Apply(Remedy::DeleteSession { session: session() }));
+    }
+
+    #[test]
+    fn a_build_that_retries_is_toggled_only_for_a_lost_enable() {
+        for diagnosis in Diagnosis::ALL.iter().copied() {
+            let says = of(diagnosis, Confidence::Proof)
+                .with(|t| {
+                    t.generation = Generation::Retries;
+                    t.finding.evidence.push(evidence(NOW, Fact::CauseGone));
+                })
+                .says();
+            assert_eq!(says == Prescription::Apply(Remedy::Toggle), diagnosis == Diagnosis::Unheld, "{diagnosis}");
+        }
+    }
+
+    #[test]
+    fn conflict_retrying_waits_then_wonders_and_deletes_only_with_proof() {
+        let case = |now| {
+            of(Diagnosis::ConflictRetrying, Confidence::Proof).with(|t| {
+                t.now = now;
+                let fact = Fact::ConflictLine { owner: None, run: Span::mins(1) };
+                t.finding.evidence.push(evidence(mins(61), fact));
+            })
+        };
+        let limit = Some(mins(65));
+        assert_eq!(case(mins(61)).says(), Prescription::Watch(Waiting::StaleSession, limit));
+        assert_eq!(case(mins(63)).says(), Prescription::Watch(Waiting::StaleSessionOdd, limit));
+        assert_eq!(case(mins(65)).says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "no fault is seen");
+        let early = case(mins(64)).with(|t| t.fault_at_forge = true);
+        assert_eq!(early.says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "it may end by itself yet");
+        assert_eq!(
+            case(mins(65)).with(|t| t.fault_at_forge = true).says(),
+            Prescription::Escalate(Escalation::EndpointFault)
+        );
+        assert_eq!(
+            case(mins(61)).with(|t| t.stale = true).says(),
+            Prescription::Apply(Remedy::DeleteSession { session: session() })
+        );
+    }
+
+    #[test]
+    fn unheld_is_toggled_and_a_weak_suspicion_is_asked_about() {
+        assert_eq!(of(Diagnosis::Unheld, Confidence::Strong).says(), Prescription::Apply(Remedy::Toggle));
+        let weak = of(Diagnosis::Unheld, Confidence::Weak).with(|t| t.may_probe = true);
+        assert_eq!(weak.says(), Prescription::Apply(Remedy::SessionProbe));
+        let heard = weak.with(|t| t.finding.worker.0 = WorkerState::Listening);
+        assert_eq!(
+            heard.says(),
+            Prescription::Watch(Waiting::Evidence, None),
+            "a living listener is never asked about"
+        );
+    }
+
+    #[test]
+    fn unknown_is_asked_about_only_when_some_listen_and_nothing_says_which() {
+        let blind = of(Diagnosis::Unknown, Confidence::Weak).with(|t| t.may_probe = true);
+        assert_eq!(blind.says(), Prescription::Escalate(Escalation::Unknown));
+        let some = blind.with(|t| {
+            t.finding.evidence.push(evidence(NOW, Fact::CannotTellWhich { listening: 3, of: 4 }));
+        });
+        assert_eq!(some.says(), Prescription::Apply(Remedy::SessionProbe));
+        assert_eq!(some.with(|t| t.may_probe = false).says(), Prescription::Escalate(Escalation::Unknown));
+    }
+
+    #[test]
+    fn deaf_is_toggled_only_where_the_risk_is_allowed_and_the_session_is_known_to_exist() {
+        for (allowed, lives) in [(false, false), (false, true), (true, false), (true, true)] {
+            let says = of(Diagnosis::Deaf, Confidence::Strong)
+                .with(|t| {
+                    t.policy.allow_risky = allowed;
+                    t.session_lives = lives;
+                    t.finding.worker.0 = WorkerState::Listening;
+                })
+                .says();
+            let expected = if allowed && lives {
+                Prescription::Apply(Remedy::Toggle)
+            } else {
+                Prescription::Escalate(Escalation::Deaf)
+            };
+            assert_eq!(says, expected, "allowed {allowed}, lives {lives}");
+        }
+    }
+
+    #[test]
+    fn a_person_is_told_and_nothing_is_touched() {
+        for (diagnosis, escalation) in [
+            (Diagnosis::Missing, Escalation::Missing),
+            (Diagnosis::Mismatched, Escalation::Mismatched),
+            (Diagnosis::Unauthorized, Escalation::Unauthorized),
+            (Diagnosis::Starved, Escalation::Starved),
+            (Diagnosis::Flapping, Escalation::Flapping),
+            (Diagnosis::Evicted, Escalation::Evicted),
+            (Diagnosis::Unknown, Escalation::Unknown),
+        ] {
+            let says = of(diagnosis, Confidence::Proof).with(|t| t.stale = true).says();
+            assert_eq!(says, Prescription::Escalate(escalation));
+        }
+    }
+
+    #[test]
+    fn held_elsewhere_names_the_holder_and_how_long() {
+        let case = of(Diagnosis::HeldElsewhere, Confidence::Proof).with(|t| {
+            let fact = Fact::ConflictLine { owner: Some(Owner::new("garm-other")), run: Span::mins(6) };
+            t.finding.evidence.push(evidence(NOW, fact));
+        });
+        assert_eq!(
+            case.says(),
+            Prescription::Escalate(Escalation::HeldElsewhere {
+                owner: Some(Owner::new("garm-other")),
+                run: Span::mins(6)
+            })
+        );
+        let fault = case.with(|t| t.fault_at_forge = true);
+        assert_eq!(fault.says(), Prescription::Escalate(Escalation::EndpointFault));
+    }
+
+    #[test]
+    fn what_is_well_or_meant_to_be_idle_is_left() {
+        assert_eq!(of(Diagnosis::Listening, Confidence::Proof).says(), Prescription::Leave);
+        assert_eq!(of(Diagnosis::Disabled, Confidence::Proof).says(), Prescription::Leave);
+        let until = Some(RUN.0.plus(Span::secs(20)));
+        assert_eq!(of(Diagnosis::Settling, Confidence::Proof).says(), Prescription::Watch(Waiting::Settling, until));
+        let says = of(Diagnosis::DisabledByMedic, Confidence::Proof).says();
+        assert_eq!(says, Prescription::Watch(Waiting::Treatment, None));
+    }
+
+    #[test]
+    fn a_set_that_a_person_disabled_meanwhile_gets_no_remedy() {
+        for diagnosis in Diagnosis::ALL.iter().copied() {
+            let says = of(diagnosis, Confidence::Proof)
+                .with(|t| {
+                    t.set.enabled = Enablement::Disabled;
+                    (t.stale, t.session_lives, t.may_probe, t.policy.allow_risky) = (true, true, true, true);
+                })
+                .says();
+            assert!(!matches!(says, Prescription::Apply(_)), "{diagnosis}: {says:?}");
+        }
+    }
+
+    #[test]
+    fn start_abandoned_is_toggled() {
+        assert_eq!(of(Diagnosis::StartAbandoned, Confidence::Proof).says(), Prescription::Apply(Remedy::Toggle));
+    }
+}

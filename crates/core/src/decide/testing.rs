@@ -1,0 +1,140 @@
+//! Small builders for the tests of this stage.
+
+use super::recorded::Recorded;
+use crate::model::session::{LedgerSession, OpenedBy};
+use crate::model::{
+    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind, Evidence,
+    EvidenceList, Fact, Finding, Findings, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now,
+    Outcome, OwnQuota, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment,
+    TreatmentId, Wall, WorkerState,
+};
+use crate::policy::{Mode, Policy};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+pub const fn mins(minutes: u64) -> Wall {
+    Wall(minutes * 60_000)
+}
+
+pub const fn hours(hours: u64) -> Wall {
+    mins(hours * 60)
+}
+
+pub fn scale_set(id: u64) -> ScaleSet {
+    scale_set_of(id, "acme/app")
+}
+
+pub fn scale_set_of(id: u64, entity: &str) -> ScaleSet {
+    ScaleSet {
+        id: ScaleSetId(id),
+        forge_id: Some(ForgeId(100 + id)),
+        name: format!("set-{id}"),
+        entity: Some(Entity { kind: EntityKind::Repository, name: entity.to_owned() }),
+        endpoint: Some(Arc::new(Endpoint {
+            name: EndpointName::new("github.com"),
+            base_url: "https://github.com".to_owned(),
+            api_base_url: "https://api.github.com/".to_owned(),
+        })),
+        enabled: Enablement::Enabled,
+        desired_runners: 0,
+        max_runners: 5,
+        revision: Revision::new("r0"),
+        updated_at: Some(Wall(0)),
+    }
+}
+
+pub fn finding(id: u64, diagnosis: Diagnosis, confidence: Confidence) -> Finding {
+    Finding {
+        set: ScaleSetId(id),
+        diagnosis,
+        confidence,
+        evidence: EvidenceList::new(),
+        since: mins(60),
+        ill_since: diagnosis.is_ill().then_some(mins(60)),
+        seen: 5,
+        worker: (WorkerState::Unknown, Wall(0)),
+    }
+}
+
+pub fn evidence(at: Wall, fact: Fact) -> Evidence {
+    Evidence { source: Source::Log, at, fact }
+}
+
+pub fn ledger_session(set: u64, id: &str, run: Incarnation, seen: Wall) -> LedgerSession {
+    LedgerSession {
+        set: ScaleSetId(set),
+        place: scale_set(set).place().unwrap(),
+        id: SessionId::new(id),
+        owner: Owner::of_garm("c1"),
+        opened_by: OpenedBy::Manager(run),
+        first_seen: seen,
+        last_seen: seen.plus(Span::secs(60)),
+        ended: None,
+    }
+}
+
+pub fn open(id: u64, set: u64, opened: Wall, step: Step) -> Treatment {
+    Treatment {
+        id: TreatmentId(id),
+        set: ScaleSetId(set),
+        name: format!("set-{set}"),
+        place: scale_set(set).place(),
+        remedy: Remedy::Toggle,
+        cause: Diagnosis::ConflictAbandoned,
+        incarnation: None,
+        opened,
+        canary: false,
+        step,
+        step_at: opened,
+        revived: None,
+        holder: None,
+        refusal: None,
+        ordered: None,
+    }
+}
+
+pub fn closed(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
+    Treatment { step_at: at, ..open(id, set, opened, Step::Closed { outcome, why: "test".to_owned() }) }
+}
+
+pub fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
+    Treatment { revived: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
+}
+
+pub fn probe(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
+    Treatment { remedy: Remedy::SessionProbe, ..closed(id, set, opened, at, outcome) }
+}
+
+/// Two sets: one has given up, one is well.
+pub fn recorded() -> Recorded {
+    let run = Incarnation(mins(50));
+    let ill = finding(1, Diagnosis::ConflictAbandoned, Confidence::Proof);
+    let well = finding(2, Diagnosis::Listening, Confidence::Strong);
+    Recorded {
+        now: Now { wall: hours(2), mono: Mono(7) },
+        name: ManagerName::new("garm"),
+        mode: Mode::Heal,
+        policy: Policy { settle: Span::secs(3), ..Policy::default() },
+        findings: Findings::from_iter([(ScaleSetId(1), ill), (ScaleSetId(2), well)]),
+        sets: [1, 2].map(|id| (ScaleSetId(id), scale_set(id))).into(),
+        manager: ManagerState::Up,
+        incarnation: Some(run),
+        crash_loop: false,
+        generation: Generation::GivesUp,
+        endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
+        blind: false,
+        fault_at_forge: false,
+        history: vec![closed(4, 2, mins(40), mins(41), Outcome::Recovered)],
+        ledger: vec![ledger_session(2, "s-2", run, mins(51))],
+        owner: Some(Owner::of_garm("c1")),
+        pauses: Vec::new(),
+        orders: Vec::new(),
+        breaker_reset: Some(mins(1)),
+        can_probe_sessions: BTreeSet::from([ScaleSetId(1), ScaleSetId(2)]),
+        quotas: BTreeMap::from([(
+            EndpointName::new("github.com"),
+            OwnQuota { remaining: 3750, reserve: 1000, reset: mins(70) },
+        )]),
+        footing: super::Footing::Firm,
+    }
+}

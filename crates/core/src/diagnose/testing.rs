@@ -1,0 +1,306 @@
+//! A manager as its sources show it, for the tests of this stage: what a test changes is what an operator would see.
+
+use super::{Context, Fleet, Memory, ProbeAnswer, diagnose};
+use crate::decide::remedy::{Case, Prescription, prescribe};
+use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
+use crate::model::session::LedgerSession;
+use crate::model::{
+    Confidence, Controller, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, EntityRef, Fact,
+    FailureKind, Finding, ForgeId, ForgeSet, ForgeStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics,
+    ManagerMetrics, Mono, Now, Operation, Owner, ProbeFailure, Quota, Remedy, Revision, ScaleSet, ScaleSetId,
+    ScopeCounters, Seen, Span, Step, Sweep, Treatment, TreatmentId, Wall,
+};
+use crate::policy::Policy;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Noon of some day.
+pub const START: Wall = Wall(1_800_000_000_000);
+
+pub const fn id(id: u64) -> ScaleSetId {
+    ScaleSetId(id)
+}
+
+pub fn secs(seconds: u64) -> Span {
+    Span::secs(seconds)
+}
+
+pub fn scale_set(id: u64, organization: &str) -> ScaleSet {
+    ScaleSet {
+        id: ScaleSetId(id),
+        forge_id: Some(ForgeId(100 + id)),
+        name: format!("set-{id}"),
+        entity: Some(Entity { kind: EntityKind::Organization, name: organization.to_owned() }),
+        endpoint: Some(Arc::new(Endpoint {
+            name: EndpointName::new("github.com"),
+            base_url: "https://github.com".to_owned(),
+            api_base_url: "https://api.github.com/".to_owned(),
+        })),
+        enabled: Enablement::Enabled,
+        desired_runners: 0,
+        max_runners: 5,
+        revision: Revision::new("r0"),
+        updated_at: Some(START.minus(Span::hours(24))),
+    }
+}
+
+pub fn failure(operation: Operation, kind: FailureKind) -> ProbeFailure {
+    ProbeFailure { target: operation.target(), operation, kind, detail: "as the test wants".to_owned(), retry_at: None }
+}
+
+/// One manager, its sources, and the medic's memory of it.
+#[derive(Debug)]
+pub struct Manager {
+    pub now: Wall,
+    pub memory: Memory,
+    pub policy: Policy,
+    pub sets: Vec<ScaleSet>,
+    /// Why the set list cannot be read.
+    pub fails: Option<FailureKind>,
+    pub run: Option<Incarnation>,
+    pub counters: ScopeCounters,
+    /// Listeners that poll, each every 50 s.
+    pub polling: u64,
+    polled: u64,
+    pub metrics: bool,
+    pub gauges: bool,
+    pub listeners: BTreeMap<ScaleSetId, ListenerMetrics>,
+    pub quotas: Vec<Quota>,
+    pub goroutines: Option<Goroutines>,
+    pub log: Option<LogEvidence>,
+    pub lingering: BTreeMap<ScaleSetId, Lingering>,
+    pub broker: BTreeMap<EntityRef, Seen<Vec<ForgeSet>>>,
+    pub treatments: Vec<Treatment>,
+    pub probes: BTreeMap<ScaleSetId, (Wall, ProbeAnswer)>,
+    pub ledger: Vec<LedgerSession>,
+}
+
+impl Manager {
+    /// So many sets of one organisation, all of them listening for an hour; metrics are the only source.
+    pub fn healthy(sets: u64) -> Self {
+        let run = START.minus(Span::hours(1));
+        Self {
+            now: START,
+            memory: Memory::default(),
+            policy: Policy::default(),
+            sets: (1..=sets).map(|n| scale_set(n, "acme")).collect(),
+            fails: None,
+            run: Some(Incarnation(run)),
+            counters: ScopeCounters { create: sets, poll: 72 * sets, ..ScopeCounters::default() },
+            polling: sets,
+            polled: 0,
+            metrics: true,
+            gauges: false,
+            listeners: BTreeMap::new(),
+            quotas: Vec::new(),
+            goroutines: None,
+            log: None,
+            lingering: BTreeMap::new(),
+            broker: BTreeMap::new(),
+            treatments: Vec::new(),
+            probes: BTreeMap::new(),
+            ledger: Vec::new(),
+        }
+    }
+
+    /// The same after a crash and a restart so long ago, by a build that gives up: every set was refused once.
+    pub fn given_up(sets: u64, ago: Span) -> Self {
+        let mut manager = Self::healthy(sets);
+        manager.restarts(ago);
+        manager.counters = ScopeCounters { create: sets, create_errors: sets, ..ScopeCounters::default() };
+        manager
+    }
+
+    /// A new run that began so long ago and has not opened anything yet.
+    pub fn restarts(&mut self, ago: Span) {
+        self.run = self.run.map(|_| Incarnation(self.now.minus(ago)));
+        self.counters = ScopeCounters::default();
+        self.polling = 0;
+    }
+
+    pub fn after(&mut self, span: Span) -> &mut Self {
+        self.now = self.now.plus(span);
+        self.polled = self.polled.saturating_add(span.as_millis().saturating_mul(self.polling));
+        self.counters.poll = self.counters.poll.saturating_add(self.polled / 50_000);
+        self.polled %= 50_000;
+        self
+    }
+
+    /// One listener opens a session and polls.
+    pub fn opens(&mut self) {
+        self.counters.create += 1;
+        self.counters.poll += 1;
+        self.polling += 1;
+    }
+
+    /// One listener closes its session.
+    pub fn closes(&mut self) {
+        self.counters.delete += 1;
+        self.counters.poll_errors += 1;
+        self.polling -= 1;
+    }
+
+    pub fn is_refused(&mut self) {
+        self.counters.create += 1;
+        self.counters.create_errors += 1;
+    }
+
+    pub fn set(&mut self, id: u64) -> &mut ScaleSet {
+        self.sets.iter_mut().find(|set| set.id == ScaleSetId(id)).unwrap()
+    }
+
+    /// Somebody or something changes the set now.
+    pub fn change(&mut self, id: u64) {
+        let now = self.now;
+        let set = self.set(id);
+        set.revision = Revision::new(format!("r{}", now.0));
+        set.updated_at = Some(now);
+    }
+
+    pub fn enable(&mut self, id: u64, to: Enablement) {
+        self.set(id).enabled = to;
+        self.change(id);
+    }
+
+    pub fn logs(&mut self, ago: Span, what: LogEvent) {
+        let at = self.now.minus(ago);
+        self.log.get_or_insert_default().absorb(&LogFact { at, what });
+    }
+
+    /// GitHub's list of the organisation `acme`.
+    pub fn listed(&mut self, answer: Result<Vec<ForgeSet>, FailureKind>) {
+        self.listed_for("acme", answer);
+    }
+
+    pub fn listed_for(&mut self, organization: &str, answer: Result<Vec<ForgeSet>, FailureKind>) {
+        let key = scale_set(1, organization).entity_ref().unwrap();
+        let failed = |kind| Seen::Failed(failure(Operation::ListForgeSets, kind));
+        self.broker.insert(key, answer.map_or_else(failed, Seen::Known));
+    }
+
+    pub fn sweep(&self) -> Sweep {
+        let since_start = self.now.since(Wall(0)).as_millis();
+        Sweep {
+            at: Now { wall: self.now, mono: Mono(since_start) },
+            controller: Seen::Known(Controller { id: "c1".to_owned(), version: "v0".to_owned() }),
+            scale_sets: match self.fails {
+                None => Seen::Known(self.sets.clone()),
+                Some(kind) => Seen::Failed(failure(Operation::ListScaleSets, kind)),
+            },
+            lingering: Seen::Known(self.lingering.clone()),
+            metrics: match (self.metrics, self.fails) {
+                (true, None) => Seen::Known(ManagerMetrics {
+                    incarnation: self.run,
+                    scopes: BTreeMap::from([(EntityKind::Organization, self.counters)]),
+                    listeners: self.listeners.clone(),
+                    has_set_gauges: self.gauges,
+                    quotas: self.quotas.clone(),
+                }),
+                (true, Some(kind)) => Seen::Failed(failure(Operation::Metrics, kind)),
+                (false, _) => Seen::NotAsked,
+            },
+            goroutines: self.goroutines.map_or(Seen::NotAsked, Seen::Known),
+            log: self.log.clone().map_or(Seen::NotAsked, Seen::Known),
+            broker: self.broker.clone(),
+        }
+    }
+
+    pub fn look(&mut self) -> Fleet {
+        let context = Context { treatments: &self.treatments, probes: &self.probes, ledger: &self.ledger };
+        let sweep = self.sweep();
+        diagnose(&mut self.memory, &sweep, &context, &self.policy)
+    }
+
+    /// A pass every two seconds, for so long; the last one's result.
+    pub fn watch(&mut self, span: Span) -> Fleet {
+        let until = self.now.plus(span);
+        let mut fleet = self.look();
+        while self.now < until {
+            fleet = self.after(secs(2)).look();
+        }
+        fleet
+    }
+
+    /// As [`watch`](Self::watch), with refusals every two seconds.
+    pub fn watch_refused(&mut self, span: Span) -> Fleet {
+        let until = self.now.plus(span);
+        let mut fleet = self.look();
+        while self.now < until {
+            self.is_refused();
+            fleet = self.after(secs(2)).look();
+        }
+        fleet
+    }
+
+    /// What the table of remedies would do, guards aside, with every means at hand.
+    pub fn remedies(&self, fleet: &Fleet) -> Vec<(ScaleSetId, Remedy)> {
+        let remedy = |finding: &Finding| {
+            let says = prescribe(&Case {
+                finding,
+                set: fleet.sets.get(&finding.set)?,
+                generation: fleet.generation,
+                incarnation: fleet.incarnation,
+                stale: None,
+                session_lives: true,
+                may_probe: true,
+                fault_at_forge: fleet.fault_at_forge,
+                now: fleet.at.wall,
+                policy: &self.policy,
+            });
+            if let Prescription::Apply(remedy) = says { Some((finding.set, remedy)) } else { None }
+        };
+        fleet.findings.values().filter_map(remedy).collect()
+    }
+}
+
+pub fn by_manager(id: u64) -> LogSet {
+    LogSet::Manager(ScaleSetId(id))
+}
+
+/// The sets as GitHub lists them.
+pub fn forge_sets(ids: impl IntoIterator<Item = u64>) -> Vec<ForgeSet> {
+    let one = |n| ForgeSet { id: ForgeId(100 + n), name: format!("set-{n}"), statistics: None };
+    ids.into_iter().map(one).collect()
+}
+
+pub fn with_statistics(id: u64, statistics: ForgeStatistics) -> Vec<ForgeSet> {
+    forge_sets([id]).into_iter().map(|set| ForgeSet { statistics: Some(statistics), ..set }).collect()
+}
+
+pub fn treatment(set: u64, at: Wall, step: Step) -> Treatment {
+    Treatment {
+        id: TreatmentId(set),
+        set: ScaleSetId(set),
+        name: format!("set-{set}"),
+        place: None,
+        remedy: Remedy::Toggle,
+        cause: Diagnosis::ConflictAbandoned,
+        incarnation: None,
+        opened: at,
+        canary: false,
+        step,
+        step_at: at,
+        revived: None,
+        holder: None,
+        refusal: None,
+        ordered: None,
+    }
+}
+
+pub fn ours() -> Owner {
+    Owner::of_garm("c1")
+}
+
+/// All sets' diagnoses, in order.
+pub fn diagnoses(fleet: &Fleet) -> Vec<Diagnosis> {
+    fleet.findings.values().map(|finding| finding.diagnosis).collect()
+}
+
+pub fn found(fleet: &Fleet, set: u64) -> (Diagnosis, Confidence) {
+    let finding = fleet.findings.get(&ScaleSetId(set)).unwrap();
+    (finding.diagnosis, finding.confidence)
+}
+
+pub fn says(fleet: &Fleet, set: u64, fact: &Fact) -> bool {
+    fleet.findings.get(&ScaleSetId(set)).unwrap().evidence.iter().any(|evidence| evidence.fact == *fact)
+}

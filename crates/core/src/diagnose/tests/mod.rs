@@ -1,0 +1,528 @@
+//! What an operator would expect of each rule, told as scenes.
+
+mod attributing;
+mod counting;
+mod evidence;
+mod generation;
+mod life;
+mod log;
+mod managers;
+mod passes;
+mod properties;
+mod soak;
+
+use super::testing::*;
+use super::{Memory, ProbeAnswer, diagnose};
+use crate::model::log_fact::LogEvent;
+use crate::model::session::{LedgerSession, OpenedBy};
+use crate::model::{
+    Confidence, Diagnosis, Enablement, EndpointName, EndpointState, Fact, FailureKind, ForgeId, ForgeStatistics,
+    Goroutines, Incarnation, ListenerMetrics, ManagerState, Owner, RestartKind, Revision, SessionId, Span, Step, Wall,
+    WorkerState,
+};
+
+use Confidence::{Proof, Strong};
+
+// --- the manager as a whole ---
+
+#[test]
+fn a_manager_that_refuses_connections_is_down_and_one_that_answers_badly_is_unreachable() {
+    for (kind, state) in [
+        (FailureKind::Connect, ManagerState::Down),
+        (FailureKind::Unauthorized, ManagerState::Unreachable),
+        (FailureKind::Malformed, ManagerState::Unreachable),
+        (FailureKind::Timeout, ManagerState::Unreachable),
+    ] {
+        let mut manager = Manager::healthy(2);
+        manager.watch(secs(10));
+        manager.fails = Some(kind);
+        let fleet = manager.after(secs(2)).look();
+        assert_eq!(fleet.manager, state, "{kind}");
+        assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2], "{kind}");
+        assert!(says(&fleet, 1, &Fact::ManagerUnseen { kind }));
+        assert!(fleet.blind);
+        assert_eq!(manager.remedies(&fleet), []);
+    }
+}
+
+#[test]
+fn an_outage_of_the_manager_neither_begins_nor_ends_an_illness() {
+    let mut manager = Manager::given_up(1, secs(30));
+    let ill_since = manager.watch(secs(20)).findings[&id(1)].ill_since;
+    assert!(ill_since.is_some());
+    manager.fails = Some(FailureKind::Timeout);
+    assert_eq!(manager.watch(Span::mins(5)).findings[&id(1)].ill_since, ill_since);
+    manager.fails = None;
+    let fleet = manager.watch(secs(4));
+    assert_eq!(found(&fleet, 1), (Diagnosis::ConflictAbandoned, Strong));
+    assert_eq!(fleet.findings[&id(1)].ill_since, ill_since);
+
+    let mut well = Manager::healthy(1);
+    well.watch(secs(10));
+    well.fails = Some(FailureKind::Connect);
+    assert_eq!(well.watch(Span::mins(5)).findings[&id(1)].ill_since, None);
+}
+
+#[test]
+fn a_young_manager_is_restarted_and_its_sets_settle() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    manager.restarts(secs(2));
+    let fleet = manager.after(secs(3)).look();
+    assert_eq!(fleet.manager, ManagerState::Restarted);
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Settling; 2]);
+    assert!(fleet.findings.values().all(|finding| finding.ill_since.is_none()));
+    manager.opens();
+    manager.opens();
+    let fleet = manager.watch(secs(20));
+    assert_eq!((fleet.manager, diagnoses(&fleet)), (ManagerState::Up, vec![Diagnosis::Listening; 2]));
+}
+
+#[test]
+fn a_restart_is_told_once_as_a_crash_when_sessions_were_left_behind() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(3));
+    let run = manager.run.unwrap();
+    manager.is_refused();
+    manager.is_refused();
+    assert_eq!(manager.look().restart, Some((RestartKind::Crash, run)));
+    assert_eq!(manager.watch(Span::mins(1)).restart, None);
+}
+
+#[test]
+fn a_restart_without_a_refusal_is_clean() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(3));
+    manager.opens();
+    let run = manager.run.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.extend(manager.after(secs(2)).look().restart);
+    }
+    assert_eq!(told, [(RestartKind::Clean, run)]);
+}
+
+#[test]
+fn a_stop_that_the_log_saw_is_clean_at_once() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    manager.after(secs(5)).restarts(secs(1));
+    manager.logs(secs(3), LogEvent::ManagerStopping);
+    manager.logs(secs(1), LogEvent::ManagerStarted);
+    assert_eq!(manager.look().restart.map(|(kind, _)| kind), Some(RestartKind::Clean));
+}
+
+#[test]
+fn a_session_of_the_old_run_in_the_ledger_means_a_crash() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    let old = manager.run.unwrap();
+    manager.ledger.push(session_of(OpenedBy::Manager(old), manager.now));
+    manager.after(secs(5)).restarts(secs(1));
+    assert_eq!(manager.look().restart.map(|(kind, _)| kind), Some(RestartKind::Crash));
+}
+
+fn session_of(opened_by: OpenedBy, at: Wall) -> LedgerSession {
+    LedgerSession {
+        set: id(1),
+        place: scale_set(1, "acme").place().unwrap(),
+        id: SessionId::new("s"),
+        owner: ours(),
+        opened_by,
+        first_seen: at,
+        last_seen: at,
+        ended: None,
+    }
+}
+
+#[test]
+fn a_start_date_that_wavers_by_a_second_is_the_same_run() {
+    let mut manager = Manager::given_up(2, secs(30));
+    let first = manager.run;
+    let mut fleet = manager.look();
+    for n in 0..20 {
+        manager.run = first.map(|run| Incarnation(run.0.plus(Span::millis(if n % 2 == 0 { 900 } else { 0 }))));
+        fleet = manager.after(secs(2)).look();
+        assert_eq!((fleet.restart, fleet.incarnation), (None, first));
+    }
+    assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictAbandoned; 2]);
+}
+
+#[test]
+fn counters_that_go_backwards_are_another_run_even_when_nobody_tells_its_start() {
+    let mut manager = Manager::healthy(2);
+    manager.run = None;
+    assert_eq!(diagnoses(&manager.watch(secs(30))), [Diagnosis::Listening; 2]);
+    manager.restarts(Span::ZERO);
+    let fleet = manager.after(secs(15)).look();
+    assert_eq!(fleet.manager, ManagerState::Restarted);
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Settling; 2]);
+    // It has not tried yet: nothing may be concluded from that, whatever our first look's date.
+    let fleet = manager.watch(secs(40));
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
+fn a_manager_whose_clock_is_behind_is_as_young_as_we_saw_it_begin() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    manager.restarts(Span::mins(10));
+    manager.after(secs(2));
+    let fleet = manager.watch(secs(14));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Settling; 2], "it began within the last 16 s, whatever its clock says");
+}
+
+#[test]
+fn a_manager_whose_clock_is_ahead_does_not_settle_for_ever() {
+    let mut manager = Manager::healthy(1);
+    manager.watch(secs(10));
+    manager.restarts(Span::ZERO);
+    manager.run = Some(Incarnation(manager.now.plus(Span::hours(1))));
+    manager.is_refused();
+    assert_eq!(diagnoses(&manager.watch(secs(40))), [Diagnosis::ConflictAbandoned]);
+}
+
+#[test]
+fn more_failing_sources_than_answering_ones_make_blind() {
+    let mut manager = Manager::healthy(1);
+    assert!(!manager.look().blind);
+    for organization in ["a", "b", "c"] {
+        manager.listed_for(organization, Err(FailureKind::Timeout));
+    }
+    assert!(!manager.look().blind, "three of six");
+    manager.listed_for("d", Err(FailureKind::Timeout));
+    assert!(manager.look().blind, "four of seven");
+}
+
+// --- endpoints, and a fault at GitHub ---
+
+#[test]
+fn an_endpoint_is_what_its_entities_answer() {
+    let name = EndpointName::new("github.com");
+    for (first, second, state) in [
+        (None, None, EndpointState::Up),
+        (Some(FailureKind::Server), None, EndpointState::Degraded),
+        (Some(FailureKind::Server), Some(FailureKind::Timeout), EndpointState::Down),
+        (Some(FailureKind::RateLimited), Some(FailureKind::RateLimited), EndpointState::Limited),
+        (Some(FailureKind::Forbidden), None, EndpointState::Up),
+    ] {
+        let mut manager = Manager::healthy(1);
+        manager.listed_for("acme", first.map_or(Ok(forge_sets([1])), Err));
+        manager.listed_for("beta", second.map_or(Ok(Vec::new()), Err));
+        assert_eq!(manager.look().endpoints.get(&name), Some(&state), "{first:?} {second:?}");
+    }
+}
+
+#[test]
+fn the_managers_own_failing_pulse_degrades_its_endpoint() {
+    let mut manager = Manager::healthy(1);
+    manager.look();
+    manager.counters.rate_limit_errors += 1;
+    let degraded = manager.after(secs(15)).look();
+    assert_eq!(degraded.endpoints.values().copied().collect::<Vec<_>>(), [EndpointState::Degraded]);
+    assert!(manager.watch(Span::mins(1)).endpoints.is_empty(), "it asks every 30 s: this is over");
+}
+
+#[test]
+fn conflicts_in_two_entities_without_a_restart_are_a_fault_at_github() {
+    let mut manager = Manager::healthy(2);
+    manager.sets[1] = scale_set(2, "beta");
+    manager.watch(secs(10));
+    manager.closes();
+    manager.closes();
+    let fleet = manager.watch_refused(secs(20));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying; 2]);
+    assert!(fleet.fault_at_forge);
+
+    let mut one = Manager::healthy(2);
+    one.watch(secs(10));
+    one.closes();
+    one.closes();
+    assert!(!one.watch_refused(secs(20)).fault_at_forge, "one entity is not GitHub");
+}
+
+#[test]
+fn conflicts_after_a_restart_are_explained_by_it() {
+    let mut manager = Manager::healthy(2);
+    manager.sets[1] = scale_set(2, "beta");
+    manager.gauges = true;
+    manager.watch(secs(10));
+    manager.restarts(secs(1));
+    let fleet = manager.watch_refused(Span::mins(2));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying; 2]);
+    assert!(!fleet.fault_at_forge);
+}
+
+// --- disabled, missing ---
+
+#[test]
+fn a_persons_disable_is_theirs_and_ours_is_ours() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(10));
+    manager.enable(1, Enablement::Disabled);
+    manager.enable(2, Enablement::Disabled);
+    manager.closes();
+    manager.closes();
+    let ours = Step::Disabled { ours: manager.set(2).revision.clone(), again_until: None };
+    manager.treatments.push(treatment(2, manager.now, ours));
+    let fleet = manager.after(secs(2)).look();
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Disabled, Diagnosis::DisabledByMedic]);
+    assert_eq!(fleet.findings[&id(1)].ill_since, None);
+    assert!(fleet.findings[&id(2)].ill_since.is_some());
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
+fn a_disabled_sets_worker_is_known_to_wait_once_all_workers_are_counted() {
+    let mut manager = Manager::healthy(2);
+    manager.goroutines = Some(Goroutines { listeners: 2, workers: 2 });
+    manager.watch(secs(4));
+    manager.enable(1, Enablement::Disabled);
+    manager.closes();
+    manager.goroutines = Some(Goroutines { listeners: 1, workers: 1 });
+    assert_eq!(manager.after(secs(2)).look().findings[&id(1)].worker.0, WorkerState::Absent);
+    manager.goroutines = Some(Goroutines { listeners: 1, workers: 2 });
+    let fleet = manager.after(secs(2)).look();
+    assert_eq!(fleet.findings[&id(1)].worker, (WorkerState::Idle, manager.now));
+}
+
+#[test]
+fn missing_takes_time_and_a_list_that_was_given() {
+    let mut manager = Manager::healthy(2);
+    manager.listed(Ok(forge_sets([2])));
+    assert_eq!(diagnoses(&manager.watch(secs(110))), [Diagnosis::Listening; 2]);
+    let fleet = manager.watch(secs(20));
+    assert_eq!(found(&fleet, 1), (Diagnosis::Missing, Proof));
+    assert_eq!(found(&fleet, 2).0, Diagnosis::Listening);
+    manager.listed(Err(FailureKind::Server));
+    assert_ne!(found(&manager.after(secs(2)).look(), 1).0, Diagnosis::Missing, "no list, no claim");
+    manager.listed(Ok(forge_sets([1, 2])));
+    assert_eq!(found(&manager.watch(secs(4)), 1).0, Diagnosis::Listening);
+}
+
+#[test]
+fn a_set_created_anew_is_not_missing_under_its_old_id() {
+    let mut manager = Manager::healthy(1);
+    manager.listed(Ok(forge_sets([2])));
+    manager.watch(secs(100));
+    manager.set(1).forge_id = Some(ForgeId(777));
+    let fleet = manager.watch(secs(60));
+    assert_ne!(found(&fleet, 1).0, Diagnosis::Missing, "this id has been missed for a minute only");
+}
+
+#[test]
+fn the_same_name_under_another_id_is_a_mismatch() {
+    let mut manager = Manager::healthy(1);
+    let mut list = forge_sets([1]);
+    list[0].id = ForgeId(999);
+    manager.listed(Ok(list));
+    let fleet = manager.watch(secs(130));
+    assert_eq!(found(&fleet, 1), (Diagnosis::Mismatched, Proof));
+    assert!(says(&fleet, 1, &Fact::ForgeOtherId { id: ForgeId(999) }));
+}
+
+// --- the set's own listener metrics ---
+
+#[test]
+fn a_fresh_poll_by_the_sets_own_metric_proves_that_it_listens() {
+    let mut manager = Manager::healthy(2);
+    manager.gauges = true;
+    for (set, ago) in [(1, 30), (2, 600)] {
+        let last_success = Some(manager.now.minus(secs(ago)));
+        manager.listeners.insert(id(set), ListenerMetrics { last_success, restarts: 0 });
+    }
+    let fleet = manager.look();
+    assert_eq!(found(&fleet, 1), (Diagnosis::Listening, Proof));
+    assert_eq!(found(&fleet, 2), (Diagnosis::Deaf, Proof));
+}
+
+#[test]
+fn a_set_enabled_a_moment_ago_is_not_deaf_by_its_old_polls() {
+    let mut manager = Manager::healthy(1);
+    manager.gauges = true;
+    let last_success = Some(manager.now.minus(Span::mins(20)));
+    manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+    manager.change(1);
+    assert_eq!(found(&manager.watch(secs(4)), 1), (Diagnosis::Listening, Strong));
+}
+
+#[test]
+fn no_series_while_others_have_one_is_a_refused_set_only_after_a_first_poll_had_its_time() {
+    let mut manager = Manager::healthy(2);
+    manager.gauges = true;
+    manager.restarts(secs(1));
+    manager.opens();
+    manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
+    let fleet = manager.watch_refused(secs(60));
+    assert_eq!(found(&fleet, 2).0, Diagnosis::ConflictRetrying, "one session is open, and it is the other's");
+    manager.opens();
+    let fleet = manager.watch(secs(40));
+    assert_eq!(found(&fleet, 2).0, Diagnosis::Listening, "its first poll is under way");
+}
+
+// --- session probes ---
+
+#[test]
+fn a_probe_that_opened_shows_an_unheld_set_until_something_newer_contradicts() {
+    let mut manager = Manager::given_up(2, Span::mins(10));
+    manager.opens();
+    manager.watch(secs(20));
+    manager.probes.insert(id(2), (manager.now, ProbeAnswer::Unheld));
+    let fleet = manager.watch(secs(4));
+    assert_eq!(found(&fleet, 2), (Diagnosis::Unheld, Strong));
+    assert_eq!(found(&fleet, 1).0, Diagnosis::Listening, "the one open session is its");
+    manager.opens();
+    let fleet = manager.watch(secs(4));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Listening; 2], "a session opened since");
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
+fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
+    let stranger = Owner::new("garm-somebody-else");
+    let probe = Owner::of_probe(id(2), Wall(0));
+    for (owner, expected) in [
+        (Some(stranger), Diagnosis::HeldElsewhere),
+        (Some(ours()), Diagnosis::Unknown),
+        (None, Diagnosis::Unknown),
+        (Some(probe), Diagnosis::Unknown),
+    ] {
+        let mut manager = Manager::given_up(2, Span::mins(10));
+        manager.opens();
+        manager.watch(secs(20));
+        manager.probes.insert(id(2), (manager.now, ProbeAnswer::Held { owner }));
+        assert_eq!(found(&manager.look(), 2).0, expected);
+    }
+}
+
+#[test]
+fn a_set_that_somebody_holds_long_after_the_crash_is_not_called_abandoned() {
+    let mut manager = Manager::given_up(2, Span::mins(10));
+    for set in 1..=2 {
+        manager.probes.insert(id(set), (manager.now, ProbeAnswer::Held { owner: None }));
+    }
+    let fleet = manager.watch(secs(30));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2], "a stale session would have ended");
+    // What is left of a probe whose grant was lost is nobody's: it ends by itself.
+    for set in 1..=2 {
+        let owner = Some(Owner::of_probe(id(set), manager.now));
+        manager.probes.insert(id(set), (manager.now, ProbeAnswer::Held { owner }));
+    }
+    assert_eq!(diagnoses(&manager.watch(secs(30))), [Diagnosis::ConflictAbandoned; 2]);
+    let mut early = Manager::given_up(1, secs(40));
+    early.probes.insert(id(1), (early.now, ProbeAnswer::Held { owner: None }));
+    assert_eq!(diagnoses(&early.watch(secs(30))), [Diagnosis::ConflictAbandoned], "held by what the crash left");
+}
+
+#[test]
+fn a_probe_of_an_earlier_run_or_before_a_change_says_nothing() {
+    let mut manager = Manager::given_up(1, Span::mins(1));
+    manager.probes.insert(id(1), (manager.now.minus(Span::mins(2)), ProbeAnswer::Unheld));
+    assert_eq!(found(&manager.watch(secs(10)), 1).0, Diagnosis::ConflictAbandoned);
+}
+
+// --- starved, by GitHub's counts ---
+
+#[test]
+fn jobs_that_wait_while_nothing_moves_starve_a_set_that_listens() {
+    let mut manager = Manager::healthy(1);
+    manager.listed(Ok(with_statistics(1, ForgeStatistics { assigned_jobs: 3, ..ForgeStatistics::default() })));
+    assert_eq!(found(&manager.watch(Span::mins(9)), 1).0, Diagnosis::Listening);
+    let fleet = manager.watch(Span::mins(2));
+    assert_eq!(found(&fleet, 1).0, Diagnosis::Starved);
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
+fn a_busy_set_always_has_jobs_that_wait_and_is_not_starved() {
+    let mut manager = Manager::healthy(1);
+    manager.set(1).max_runners = 1000;
+    for n in 0..60 {
+        let counts = ForgeStatistics { assigned_jobs: 20 + n, running_jobs: 10 + n, ..ForgeStatistics::default() };
+        manager.listed(Ok(with_statistics(1, counts)));
+        assert_eq!(found(&manager.watch(secs(30)), 1).0, Diagnosis::Listening);
+    }
+    let full = ForgeStatistics { assigned_jobs: 9, running_jobs: 5, busy_runners: 5, ..ForgeStatistics::default() };
+    manager.set(1).max_runners = 5;
+    manager.listed(Ok(with_statistics(1, full)));
+    assert_eq!(found(&manager.watch(Span::mins(20)), 1).0, Diagnosis::Listening, "all its runners are at work");
+}
+
+// --- memory ---
+
+#[test]
+fn memory_survives_the_store_and_an_older_or_newer_medic() {
+    let mut manager = Manager::given_up(2, secs(30));
+    manager.watch(secs(10));
+    let before = manager.look();
+    let mut json = serde_json::to_value(&manager.memory).unwrap();
+    manager.memory = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(manager.look().findings[&id(1)].since, before.findings[&id(1)].since);
+
+    json["of_tomorrow"] = serde_json::json!(1);
+    for set in json["sets"].as_object_mut().unwrap().values_mut() {
+        set.as_object_mut().unwrap().remove("conflict_since");
+    }
+    let kept: Memory = serde_json::from_value(json).unwrap();
+    assert_eq!(kept.sets.len(), 2);
+    assert_eq!(serde_json::from_str::<Memory>("{}").unwrap(), Memory::default());
+}
+
+#[test]
+fn a_set_that_is_gone_from_the_manager_is_forgotten() {
+    let mut manager = Manager::healthy(2);
+    manager.watch(secs(4));
+    manager.sets.remove(0);
+    manager.closes();
+    let fleet = manager.after(secs(2)).look();
+    assert_eq!(fleet.findings.keys().copied().collect::<Vec<_>>(), [id(2)]);
+    assert_eq!((manager.memory.sets.len(), manager.memory.last_sets.len()), (1, 1));
+}
+
+#[test]
+fn agreement_is_counted_and_dated() {
+    let mut manager = Manager::healthy(1);
+    let first = manager.look().findings[&id(1)].clone();
+    let last = manager.watch(secs(4)).findings[&id(1)].clone();
+    assert_eq!((first.seen, last.seen), (1, 4));
+    assert_eq!(last.since, first.since);
+}
+
+#[test]
+fn a_recovery_is_told_once_with_its_beginning() {
+    let mut manager = Manager::given_up(1, secs(30));
+    let ill_since = manager.watch(secs(20)).findings[&id(1)].ill_since.unwrap();
+    manager.change(1);
+    manager.opens();
+    let mut told = Vec::new();
+    for _ in 0..10 {
+        told.extend(manager.after(secs(2)).look().recoveries);
+    }
+    assert_eq!(
+        told.iter().map(|recovery| (recovery.set, recovery.ill_since)).collect::<Vec<_>>(),
+        [(id(1), ill_since)]
+    );
+}
+
+#[test]
+fn a_set_without_an_entity_or_a_forge_id_is_unknown() {
+    let mut manager = Manager::healthy(2);
+    manager.set(1).entity = None;
+    manager.set(2).forge_id = None;
+    manager.set(2).revision = Revision::new("");
+    let fleet = manager.watch(secs(10));
+    assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2]);
+    assert_eq!(manager.remedies(&fleet), []);
+}
+
+#[test]
+fn a_pass_over_ten_thousand_sets_asks_each_once() {
+    let mut manager = Manager::healthy(10_000);
+    let sweep = manager.sweep();
+    let (treatments, probes, ledger) = (Vec::new(), std::collections::BTreeMap::new(), Vec::new());
+    let context = super::Context { treatments: &treatments, probes: &probes, ledger: &ledger };
+    let fleet = diagnose(&mut manager.memory, &sweep, &context, &manager.policy);
+    assert_eq!(fleet.findings.len(), 10_000);
+}

@@ -1,0 +1,353 @@
+//! Two promises, against whatever comes: a healthy fleet is never touched (I4), and no input brings the stage down (I8).
+
+use super::super::testing::{Manager, by_manager, forge_sets, id, secs};
+use super::super::{Context, Memory, ProbeAnswer, diagnose};
+use crate::model::log_fact::LogEvent;
+use crate::model::{
+    Diagnosis, Enablement, EntityKind, FailureKind, ForgeId, Goroutines, Incarnation, ListenerMetrics, Revision,
+    ScaleSetId, ScopeCounters, Seen, SessionId, Span, Sweep, Wall,
+};
+use crate::policy::Policy;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Which sources a medic has, and what kind of manager it looks at.
+#[derive(Debug, Clone, Copy)]
+struct Eyes {
+    metrics: bool,
+    start_told: bool,
+    gauges: bool,
+    series: bool,
+    goroutines: bool,
+    debug_log: bool,
+    broker: bool,
+    /// Seconds between two looks.
+    every: u64,
+}
+
+/// What happens to a healthy fleet in a day.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Quiet(u64),
+    /// A job's message: the set's revision moves.
+    Message(u64),
+    /// A person switches a set off, and on again so much later.
+    Toggle(u64, u64),
+    /// The listener is stopped and started by its own worker, so many seconds apart.
+    Restart(u64, u64),
+    /// The manager is stopped in order, is away for so long, and opens one session every so many milliseconds.
+    CleanRestart(u64, u64),
+    /// The metrics cannot be read for so many looks.
+    MetricsFail(u64),
+    /// The manager cannot be asked for so many looks.
+    Unreachable(u64),
+}
+
+fn eyes() -> impl Strategy<Value = Eyes> {
+    (any::<[bool; 7]>(), 1_u64..20).prop_map(
+        |([metrics, start_told, gauges, series, goroutines, debug_log, broker], every)| Eyes {
+            metrics,
+            start_told,
+            gauges: gauges || series,
+            series,
+            goroutines,
+            debug_log,
+            broker,
+            every,
+        },
+    )
+}
+
+fn event(sets: u64) -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => (1_u64..2000).prop_map(Event::Quiet),
+        2 => (1..=sets).prop_map(Event::Message),
+        1 => (1..=sets, 1_u64..120).prop_map(|(set, off)| Event::Toggle(set, off)),
+        1 => (1..=sets, 0_u64..12).prop_map(|(set, gap)| Event::Restart(set, gap)),
+        1 => (0_u64..40, 10_u64..3000).prop_map(|(away, each)| Event::CleanRestart(away, each)),
+        1 => (1_u64..10).prop_map(Event::MetricsFail),
+        1 => (1_u64..10).prop_map(Event::Unreachable),
+    ]
+}
+
+/// A healthy fleet, looked at through the given eyes.
+struct Day {
+    manager: Manager,
+    eyes: Eyes,
+    listening: BTreeMap<u64, Wall>,
+    metrics_fail: bool,
+}
+
+impl Day {
+    fn new(sets: u64, eyes: Eyes) -> Self {
+        let mut manager = Manager::healthy(sets);
+        manager.metrics = eyes.metrics;
+        manager.gauges = eyes.gauges;
+        if !eyes.start_told {
+            manager.run = None;
+        }
+        let hour_ago = manager.now.minus(Span::hours(1));
+        let mut day =
+            Self { manager, eyes, listening: (1..=sets).map(|set| (set, hour_ago)).collect(), metrics_fail: false };
+        if eyes.debug_log {
+            for set in 1..=sets {
+                day.log(LogEvent::SessionOpened { set: by_manager(set), session: SessionId::new("s") });
+            }
+        }
+        day
+    }
+
+    fn log(&mut self, what: LogEvent) {
+        if self.eyes.debug_log {
+            self.manager.logs(Span::ZERO, what);
+        }
+    }
+
+    fn opens(&mut self, set: u64) {
+        self.manager.opens();
+        self.listening.insert(set, self.manager.now);
+        self.log(LogEvent::SessionOpened { set: by_manager(set), session: SessionId::new("s") });
+        self.log(LogEvent::Poll { set: by_manager(set), cursor: 0 });
+    }
+
+    fn closes(&mut self, set: u64) {
+        if self.listening.remove(&set).is_some() {
+            self.manager.closes();
+            self.log(LogEvent::SessionClosing { set: by_manager(set) });
+        }
+    }
+
+    /// Looks, and holds what is found against the truth: nothing is wrong.
+    fn look(&mut self) -> Result<(), TestCaseError> {
+        let now = self.manager.now;
+        let all = u32::try_from(self.manager.sets.len()).unwrap();
+        let listening: Vec<(u64, Wall)> = self.listening.iter().map(|(set, since)| (*set, *since)).collect();
+        for (set, since) in &listening {
+            let polled = since.plus(Span::secs(now.since(*since).as_millis() / 50_000 * 50));
+            if self.eyes.debug_log && polled < now {
+                self.manager.logs(now.since(polled), LogEvent::Poll { set: by_manager(*set), cursor: 0 });
+            }
+            if self.eyes.series && polled > *since {
+                let listener = ListenerMetrics { last_success: Some(polled), restarts: 0 };
+                self.manager.listeners.insert(id(*set), listener);
+            }
+        }
+        self.manager.goroutines = self
+            .eyes
+            .goroutines
+            .then_some(Goroutines { listeners: u32::try_from(listening.len()).unwrap(), workers: all });
+        if self.eyes.broker {
+            self.manager.listed(Ok(forge_sets(1..=u64::from(all))));
+        }
+        self.manager.metrics = self.eyes.metrics && !self.metrics_fail;
+        let fleet = self.manager.look();
+        prop_assert_eq!(fleet.findings.len(), self.manager.sets.len());
+        prop_assert_eq!(self.manager.remedies(&fleet), vec![]);
+        for finding in fleet.findings.values() {
+            prop_assert!(!finding.diagnosis.is_ill(), "{:?}", finding);
+        }
+        prop_assert!(!fleet.fault_at_forge);
+        Ok(())
+    }
+
+    fn watch(&mut self, seconds: u64) -> Result<(), TestCaseError> {
+        let until = self.manager.now.plus(secs(seconds));
+        loop {
+            self.look()?;
+            if self.manager.now >= until {
+                return Ok(());
+            }
+            let step = secs(self.eyes.every).min(until.since(self.manager.now));
+            self.manager.after(step);
+        }
+    }
+
+    fn happens(&mut self, event: Event) -> Result<(), TestCaseError> {
+        let pause = self.eyes.every;
+        match event {
+            Event::Quiet(seconds) => self.watch(seconds)?,
+            Event::Message(set) => {
+                self.manager.change(set);
+                self.log(LogEvent::JobSeen { set: by_manager(set) });
+            }
+            Event::Toggle(set, off) => {
+                self.manager.enable(set, Enablement::Disabled);
+                self.closes(set);
+                self.log(LogEvent::WorkerIdle { set: by_manager(set) });
+                self.watch(off)?;
+                self.manager.enable(set, Enablement::Enabled);
+                self.look()?;
+                self.manager.after(secs(2));
+                self.opens(set);
+            }
+            Event::Restart(set, gap) => {
+                self.closes(set);
+                self.watch(gap)?;
+                self.opens(set);
+            }
+            Event::CleanRestart(away, each) => {
+                let sets: Vec<u64> = self.listening.keys().copied().collect();
+                for set in &sets {
+                    self.closes(*set);
+                }
+                self.log(LogEvent::ManagerStopping);
+                if away > 0 {
+                    self.manager.fails = Some(FailureKind::Connect);
+                    self.watch(away)?;
+                    self.manager.fails = None;
+                }
+                self.manager.restarts(Span::ZERO);
+                self.manager.listeners.clear();
+                self.log(LogEvent::ManagerStarted);
+                self.manager.after(secs(4));
+                for set in sets {
+                    self.look()?;
+                    self.manager.after(Span::millis(each));
+                    self.opens(set);
+                }
+            }
+            Event::MetricsFail(looks) => {
+                self.metrics_fail = true;
+                self.watch(looks.saturating_mul(pause))?;
+                self.metrics_fail = false;
+            }
+            Event::Unreachable(looks) => {
+                self.manager.fails = Some(FailureKind::Timeout);
+                self.watch(looks.saturating_mul(pause))?;
+                self.manager.fails = None;
+            }
+        }
+        self.watch(pause.saturating_mul(2))
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_healthy_fleet_is_never_ill_and_never_touched(
+        eyes in eyes(),
+        events in (1_u64..6).prop_flat_map(|sets| (Just(sets), proptest::collection::vec(event(sets), 1..12))),
+    ) {
+        let (sets, events) = events;
+        let mut day = Day::new(sets, eyes);
+        day.watch(30)?;
+        for event in events {
+            day.happens(event)?;
+        }
+        day.watch(60)?;
+        // Whoever can see sees it well in the end.
+        let fleet = day.manager.look();
+        let sees = eyes.metrics || eyes.goroutines || eyes.debug_log;
+        for finding in fleet.findings.values() {
+            prop_assert!(!sees || finding.diagnosis == Diagnosis::Listening, "{:?}", finding);
+        }
+    }
+}
+
+/// Anything a source may say, sensible or not.
+fn nonsense() -> impl Strategy<Value = Manager> {
+    let small = || prop_oneof![0_u64..4, Just(u64::MAX), any::<u64>()];
+    let date = || prop_oneof![Just(Wall(0)), Just(Wall(u64::MAX)), any::<u64>().prop_map(Wall), near()];
+    let counters = proptest::array::uniform11(small());
+    let kind = proptest::option::of(proptest::sample::select(FailureKind::ALL));
+    let sets = proptest::collection::vec((0_u64..5, proptest::option::of(small()), any::<[bool; 4]>(), date()), 0..6);
+    let goroutines = proptest::option::of((any::<u32>(), 0_u32..4));
+    let facts = proptest::collection::vec((0_u64..5, 0_usize..9, date()), 0..8);
+    (counters, kind, sets, goroutines, facts, proptest::option::of(date()), date(), any::<[bool; 4]>()).prop_map(
+        |(counters, fails, sets, goroutines, facts, run, now, [metrics, gauges, broker, held])| {
+            let mut manager = Manager::healthy(0);
+            (manager.now, manager.fails, manager.metrics, manager.gauges) = (now, fails, metrics, gauges);
+            manager.run = run.map(Incarnation);
+            let [create, create_errors, delete, delete_errors, poll, poll_errors, refresh, refresh_errors, ack, a, b] =
+                counters;
+            manager.counters = ScopeCounters {
+                create,
+                create_errors,
+                delete,
+                delete_errors,
+                poll,
+                poll_errors,
+                refresh,
+                refresh_errors,
+                ack,
+                start_errors: a,
+                rate_limit_errors: b,
+            };
+            for (set, forge, [enabled, entity, series, endpoint], updated) in sets {
+                let mut one = super::super::testing::scale_set(set, "acme");
+                one.forge_id = forge.map(ForgeId);
+                one.enabled = if enabled { Enablement::Enabled } else { Enablement::Disabled };
+                one.updated_at = Some(updated);
+                one.revision = Revision::new(format!("{}", updated.0));
+                if !entity {
+                    one.entity = None;
+                }
+                if !endpoint {
+                    one.endpoint = None;
+                }
+                if series {
+                    let listener = ListenerMetrics { last_success: Some(updated), restarts: forge.unwrap_or(0) };
+                    manager.listeners.insert(ScaleSetId(set), listener);
+                }
+                let answer = if held { ProbeAnswer::Held { owner: None } } else { ProbeAnswer::Unheld };
+                manager.probes.insert(ScaleSetId(set), (updated, answer));
+                manager.sets.push(one);
+            }
+            manager.goroutines = goroutines.map(|(listeners, workers)| Goroutines { listeners, workers });
+            if broker {
+                manager.listed(fails.map_or_else(|| Ok(forge_sets([1, 2])), Err));
+            }
+            for (set, what, at) in facts {
+                let set = by_manager(set);
+                let what = match what {
+                    0 => LogEvent::ManagerStarted,
+                    1 => LogEvent::Panic,
+                    2 | 3 => LogEvent::Conflict { set, owner: None, gave_up: what == 2 },
+                    4 => LogEvent::SessionOpened { set, session: SessionId::new("") },
+                    5 => LogEvent::SessionClosing { set },
+                    6 => LogEvent::Poll { set, cursor: at.0 },
+                    7 => LogEvent::MessageFailed { set },
+                    _ => LogEvent::WorkerIdle { set },
+                };
+                manager.logs(now.since(at), what);
+            }
+            manager
+        },
+    )
+}
+
+fn near() -> impl Strategy<Value = Wall> {
+    (0_u64..600_000).prop_map(|millis| super::super::testing::START.plus(Span::millis(millis)))
+}
+
+fn sets_of(sweep: &Sweep) -> BTreeSet<ScaleSetId> {
+    match &sweep.scale_sets {
+        Seen::Known(sets) => sets.iter().map(|set| set.id).collect(),
+        Seen::NotAsked | Seen::Failed(_) => BTreeSet::new(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_sources_say_every_set_gets_one_finding_and_memory_stays_small(
+        managers in proptest::collection::vec(nonsense(), 1..8)
+    ) {
+        let mut memory = Memory::default();
+        for manager in managers {
+            let sweep = manager.sweep();
+            let context = Context { treatments: &[], probes: &manager.probes, ledger: &[] };
+            let fleet = diagnose(&mut memory, &sweep, &context, &Policy::default());
+            let seen = sets_of(&sweep);
+            if sweep.scale_sets.known().is_some() {
+                prop_assert_eq!(fleet.findings.keys().copied().collect::<BTreeSet<_>>(), seen);
+            }
+            prop_assert!(memory.sets.len() <= 6 && memory.last_sets.len() <= 6);
+            prop_assert!(memory.scopes.len() <= EntityKind::ALL.len());
+            let json = serde_json::to_string(&memory).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Memory>(&json).unwrap(), &memory);
+            for finding in fleet.findings.values() {
+                prop_assert!(!finding.evidence.is_empty());
+                prop_assert!(finding.seen >= 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Identities. Each is its own type, so that a manager's id can never stand where the forge's id
+//! is meant (GARM's logs use one attribute name for both; `reference/garm-api.md` §12).
+
+use super::closed::closed_enum;
+use super::time::{Span, Wall};
+use serde::{Deserialize, Serialize};
+
+macro_rules! text_id {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+        impl $name {
+            /// Wraps the text as it came.
+            pub fn new(text: impl Into<String>) -> Self { Self(text.into()) }
+            /// The text as it came.
+            #[must_use]
+            pub fn as_str(&self) -> &str { &self.0 }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(&self.0) }
+        }
+    };
+}
+
+macro_rules! number_id {
+    ($(#[$meta:meta])* $name:ident) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { self.0.fmt(f) }
+        }
+    };
+}
+
+text_id! {
+    /// One manager, by the name the configuration gives it.
+    ManagerName
+}
+text_id! {
+    /// A forge endpoint, by the manager's name for it (`github.com`, …).
+    EndpointName
+}
+text_id! {
+    /// The UUID of a message session. Only its creator ever learns it (`reference/actions-service.md` §2.1).
+    SessionId
+}
+text_id! {
+    /// The owner name sent when a session was opened: `garm-` + controller id for GARM.
+    Owner
+}
+text_id! {
+    /// The manager's `updated_at` of a set, compared for equality only: a change of it means that
+    /// somebody changed the set, or that the set processed a message (`reference/garm-api.md` §6).
+    Revision
+}
+number_id! {
+    /// The manager's own id of a scale set.
+    ScaleSetId
+}
+number_id! {
+    /// The forge's id of a scale set (`scale_set_id` in GARM's API).
+    ForgeId
+}
+number_id! {
+    /// One treatment, unique in a store.
+    TreatmentId
+}
+
+/// How the owner name of every session probe begins.
+const PROBE_OWNER: &str = "scaleset-medic-";
+
+impl Owner {
+    /// The owner name a GARM controller uses for all its sessions (`reference/actions-service.md` §4.1).
+    #[must_use]
+    pub fn of_garm(controller_id: &str) -> Self {
+        Self(format!("garm-{controller_id}"))
+    }
+
+    /// The owner name of a session probe of ours, one for each probe.
+    #[must_use]
+    pub fn of_probe(set: ScaleSetId, at: Wall) -> Self {
+        Self(format!("{PROBE_OWNER}{set}-{}", at.0))
+    }
+
+    /// Whether a session probe, ours or another medic's, asked under this name.
+    #[must_use]
+    pub fn is_of_a_probe(&self) -> bool {
+        self.0.starts_with(PROBE_OWNER)
+    }
+
+    /// Whether this is somebody else than `ours`. A session probe's is not: nobody polls its session, which ends by itself.
+    #[must_use]
+    pub fn is_foreign_to(&self, ours: &Self) -> bool {
+        self != ours && !self.is_of_a_probe()
+    }
+}
+
+/// One run of the manager's process, by its start time; a later value is a later process. Two scrapes of one process give
+/// nearly the same value ([`Self::is_same_run`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Incarnation(pub Wall);
+
+impl Incarnation {
+    /// One start that two sources tell, or one source twice, differs by up to this: the log's clock is not the kernel's,
+    /// and a start date read from the kernel's boot time wavers.
+    pub const MARGIN: Span = Span::secs(2);
+
+    /// Whether both dates are of one run.
+    #[must_use]
+    pub const fn is_same_run(self, other: Self) -> bool {
+        self.0.since(other.0).0 <= Self::MARGIN.0 && other.0.since(self.0).0 <= Self::MARGIN.0
+    }
+}
+
+closed_enum! {
+    /// What a scale set belongs to.
+    pub enum EntityKind {
+        /// `owner/name`.
+        Repository = "repository",
+        Organization = "organization",
+        /// An enterprise, by slug.
+        Enterprise = "enterprise",
+    }
+}
+
+/// A repository, organisation or enterprise on a forge.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Entity {
+    pub kind: EntityKind,
+    /// `owner/name` for a repository, else the plain name.
+    pub name: String,
+}
+
+/// An entity on a named endpoint: what one broker listing covers.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntityRef {
+    /// The manager's name for the endpoint.
+    pub endpoint: EndpointName,
+    pub entity: Entity,
+}
+
+impl std::fmt::Display for Entity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.name)
+    }
+}
+impl std::fmt::Display for EntityRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}", self.entity.name, self.endpoint)
+    }
+}
+impl std::fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "started {}", self.0)
+    }
+}

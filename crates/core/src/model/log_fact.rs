@@ -1,0 +1,409 @@
+//! Facts extracted from the manager's log, and their fold per set. Nothing else of a log is kept.
+//!
+//! A line names its set in one of two ways (`reference/garm-api.md` §12): `worker` or `consumer_id` =
+//! `scaleset-worker-NAME-ID` carries the manager's id; the controller's lines of pre-fix builds carry
+//! only the entity and, inside the error's URL, the forge's id.
+
+use super::closed::closed_enum;
+use super::ids::{ForgeId, Owner, ScaleSetId, SessionId};
+use super::time::{Span, Wall};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How a log line names a scale set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LogSet {
+    /// By the manager's id.
+    Manager(ScaleSetId),
+    /// By entity name and the forge's id.
+    Forge {
+        /// `owner/name` or the plain name, as in the line's `entity`. Builds that do not log it (v0.2.0-alpha): the
+        /// manager's UUID of the entity.
+        entity: String,
+        /// The id in the request's URL.
+        forge_id: ForgeId,
+    },
+}
+
+closed_enum! {
+    /// Why a listener failed, as far as the log tells.
+    pub enum ListenerErrorKind {
+        /// 401 or 403.
+        Unauthorized = "unauthorized",
+        /// 404: set or session gone.
+        NotFound = "not_found",
+        /// 400 with a session-expired text.
+        SessionExpired = "session_expired",
+        /// No connection, time-out, broken transport.
+        Network = "network",
+        /// 5xx.
+        Server = "server",
+        /// Set known under another id at the forge.
+        Mismatch = "mismatch",
+        Other = "other",
+    }
+}
+
+/// One fact of one log line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogFact {
+    /// The line's own time stamp.
+    pub at: Wall,
+    pub what: LogEvent,
+}
+
+/// What a log line can say that matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogEvent {
+    /// The first line of a run of the manager.
+    ManagerStarted,
+    /// The manager says that it shuts down: a clean stop.
+    ManagerStopping,
+    /// A Go panic or fatal error.
+    Panic,
+    /// The manager was refused a session: another one is active.
+    Conflict {
+        set: LogSet,
+        /// The owner the text names, in GitHub's second wording.
+        owner: Option<Owner>,
+        /// Whether the worker gave up (the controller's line of a pre-fix build) or will retry.
+        gave_up: bool,
+    },
+    /// The worker did not start for a reason other than a conflict, and gave up.
+    StartFailed {
+        set: LogSet,
+        /// The class of reason.
+        kind: ListenerErrorKind,
+        /// Whether no further attempt follows.
+        gave_up: bool,
+    },
+    /// A session opened (debug level only).
+    SessionOpened { set: LogSet, session: SessionId },
+    /// A session is still held: its minutely check of the token, or its refresh (debug level only).
+    SessionHeld { set: LogSet, session: SessionId },
+    /// The manager closes its session (debug level only). The request is on its way, not answered.
+    SessionClosing { set: LogSet },
+    /// Closing the session failed: it may live on at the forge.
+    SessionCloseFailed { set: LogSet, kind: ListenerErrorKind },
+    /// The listener's loop ended (debug level only).
+    ListenerStopped { set: LogSet },
+    /// A poll was issued (debug level only).
+    Poll {
+        set: LogSet,
+        /// `last_message_id`, the cursor.
+        cursor: u64,
+    },
+    /// A job message was handled: the listener works (info level).
+    JobSeen { set: LogSet },
+    /// A poll or refresh failed.
+    ListenerFailed {
+        set: LogSet,
+        kind: ListenerErrorKind,
+        /// Whether it was the session's refresh, not a poll.
+        refresh: bool,
+    },
+    /// The worker exists and, the set being disabled, runs no listener.
+    WorkerIdle { set: LogSet },
+    /// The worker was started.
+    WorkerStarted { set: LogSet },
+    /// Handling a message failed (a poison message repeats this).
+    MessageFailed { set: LogSet },
+}
+
+/// How far a log file has been read, such that a later run of ours goes on exactly there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// Device of the file.
+    pub device: u64,
+    /// Inode of the file.
+    pub inode: u64,
+    /// Everything before this byte has been read; always the start of a line.
+    pub offset: u64,
+    /// Hash of the last bytes before `offset`: tells the same file from one that was truncated and refilled, and
+    /// from one that got a removed file's inode.
+    pub tail_hash: u64,
+    /// The parser's own state at `offset`.
+    pub parser: ParserState,
+}
+
+/// What the log's parser carries from line to line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ParserState {
+    /// The time stamp of the last dated line: dates a panic, whose lines have none.
+    pub last_dated: Option<Wall>,
+    /// Within the lines of a panic that has been reported.
+    pub in_trace: bool,
+    /// Within the opening lines of a run whose start has been reported.
+    pub in_opening: bool,
+}
+
+/// What the log has said about one set in the manager's current run; the run's start clears it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SetLog {
+    /// First conflict of the unbroken run of conflicts, and the latest.
+    pub conflicts: Option<(Wall, Wall)>,
+    /// How many in that run.
+    pub conflict_count: u32,
+    /// The owner a conflict text named.
+    pub conflict_owner: Option<Owner>,
+    /// When the worker gave up, if nothing revived it since.
+    pub gave_up: Option<Wall>,
+    /// Whether what it gave up on was something else than a conflict.
+    pub gave_up_on: Option<ListenerErrorKind>,
+    /// The session open now, as far as the log tells.
+    pub session: Option<(Wall, SessionId)>,
+    /// The latest session opened, open or not.
+    pub last_opened: Option<Wall>,
+    /// How many sessions opened since the run's start.
+    pub opened_count: u32,
+    pub last_closed: Option<Wall>,
+    /// The latest end of the listener's loop.
+    pub last_stopped: Option<Wall>,
+    /// The latest poll issued.
+    pub last_poll: Option<Wall>,
+    /// Cursor of the latest poll, and since when it has not moved.
+    pub cursor: Option<(u64, Wall)>,
+    /// The latest job handled.
+    pub last_job: Option<Wall>,
+    /// The latest listener failure.
+    pub last_failure: Option<(Wall, ListenerErrorKind)>,
+    /// The latest refresh failure.
+    pub last_refresh_failure: Option<Wall>,
+    /// Message failures since the cursor moved.
+    pub message_failures: u32,
+    /// When the worker said it runs without a listener.
+    pub idle: Option<Wall>,
+    /// When the worker was started.
+    pub started: Option<Wall>,
+}
+
+/// A panic of the manager over a session that GitHub had forgotten: it crashes when it closes such a session
+/// (design §1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vanished {
+    pub at: Wall,
+    /// Whose session, where its lines tell.
+    pub set: Option<ScaleSetId>,
+}
+
+/// How long before a panic the session's loss shows, at most: the close follows at once.
+const VANISHED_WITHIN: Span = Span::secs(5);
+
+/// Sets of which a log's word is kept; beyond them the lowest are forgotten.
+const LOG_SETS_MAX: usize = 50_000;
+
+/// The log's facts, folded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogEvidence {
+    /// Start of the manager's current run, when the log showed it.
+    pub run_started: Option<Wall>,
+    /// The latest panic, which may belong to the run before.
+    pub last_panic: Option<Wall>,
+    /// The latest panic over a session that GitHub had forgotten.
+    #[serde(default)]
+    pub vanished: Option<Vanished>,
+    /// The latest clean stop, of the run before when a start followed.
+    pub last_stop: Option<Wall>,
+    /// Whether debug lines are seen, and with them polls and session ids.
+    pub debug: bool,
+    /// The date of the newest line.
+    pub newest: Option<Wall>,
+    /// Facts by the manager's id.
+    pub by_id: BTreeMap<ScaleSetId, SetLog>,
+    /// Facts by entity name and forge id.
+    pub by_forge: BTreeMap<String, BTreeMap<ForgeId, SetLog>>,
+}
+
+impl LogEvidence {
+    /// The set whose session was lost or being closed just before `at`, and whose listener did not live to say more.
+    fn closing_at(&self, at: Wall) -> Option<Vanished> {
+        let lost = |log: &SetLog| {
+            let failed = log.last_failure.filter(|(_, kind)| matches!(kind, ListenerErrorKind::NotFound));
+            let dates = [log.last_closed, log.last_refresh_failure, failed.map(|(date, _)| date)];
+            let latest = dates.into_iter().flatten().max().filter(|date| date.plus(VANISHED_WITHIN) >= at)?;
+            log.last_stopped.is_none_or(|stopped| stopped <= latest).then_some(latest)
+        };
+        let by_id = self.by_id.iter().filter_map(|(id, log)| Some((lost(log)?, Some(*id))));
+        let by_forge = self.by_forge.values().flat_map(BTreeMap::values).filter_map(|log| Some((lost(log)?, None)));
+        by_id.chain(by_forge).max().map(|(_, set)| Vanished { at, set })
+    }
+
+    /// Folds one fact in. A start of the manager clears all facts about sets.
+    pub fn absorb(&mut self, fact: &LogFact) {
+        self.newest = self.newest.max(Some(fact.at));
+        let at = fact.at;
+        match &fact.what {
+            LogEvent::ManagerStarted => {
+                self.run_started = Some(at);
+                self.debug = false;
+                self.by_id.clear();
+                self.by_forge.clear();
+            }
+            LogEvent::ManagerStopping => self.last_stop = Some(at),
+            LogEvent::Panic => {
+                self.last_panic = Some(at);
+                self.vanished = self.closing_at(at).or_else(|| self.vanished.clone());
+            }
+            LogEvent::Conflict { set, owner, gave_up } => {
+                let log = self.set(set);
+                let first = log.conflicts.map_or(at, |(first, _)| first);
+                log.conflicts = Some((first, at));
+                log.conflict_count = log.conflict_count.saturating_add(1);
+                log.conflict_owner.clone_from(owner);
+                log.session = None;
+                log.gave_up = gave_up.then_some(at);
+                log.gave_up_on = None;
+            }
+            LogEvent::StartFailed { set, kind, gave_up } => {
+                let log = self.set(set);
+                log.end_conflicts();
+                log.last_failure = Some((at, *kind));
+                log.gave_up = gave_up.then_some(at);
+                log.gave_up_on = gave_up.then_some(*kind);
+            }
+            LogEvent::SessionOpened { set, session } => {
+                self.debug = true;
+                let log = self.set(set);
+                log.end_conflicts();
+                log.revived();
+                log.session = Some((at, session.clone()));
+                log.last_opened = Some(at);
+                log.opened_count = log.opened_count.saturating_add(1);
+            }
+            LogEvent::SessionClosing { set } => {
+                self.debug = true;
+                let log = self.set(set);
+                log.session = None;
+                log.last_closed = Some(at);
+            }
+            LogEvent::SessionHeld { set, session } => {
+                self.debug = true;
+                let log = self.set(set);
+                if log.session.as_ref().is_none_or(|(_, known)| known != session) {
+                    log.session = Some((at, session.clone()));
+                }
+            }
+            LogEvent::SessionCloseFailed { set, kind } => {
+                self.set(set).last_failure = Some((at, *kind));
+            }
+            LogEvent::ListenerStopped { set } => {
+                self.debug = true;
+                self.set(set).last_stopped = Some(at);
+            }
+            LogEvent::Poll { set, cursor } => {
+                self.debug = true;
+                let log = self.set(set);
+                log.end_conflicts();
+                log.revived();
+                log.last_poll = Some(at);
+                if log.cursor.is_none_or(|(old, _)| old != *cursor) {
+                    log.cursor = Some((*cursor, at));
+                    log.message_failures = 0;
+                }
+            }
+            LogEvent::JobSeen { set } => {
+                let log = self.set(set);
+                log.end_conflicts();
+                log.revived();
+                log.last_job = Some(at);
+            }
+            LogEvent::ListenerFailed { set, kind, refresh } => {
+                let log = self.set(set);
+                if *refresh {
+                    log.last_refresh_failure = Some(at);
+                } else {
+                    log.end_conflicts();
+                    log.last_failure = Some((at, *kind));
+                }
+            }
+            LogEvent::WorkerIdle { set } => {
+                let log = self.set(set);
+                log.revived();
+                log.idle = Some(at);
+                log.session = None;
+            }
+            LogEvent::WorkerStarted { set } => {
+                let log = self.set(set);
+                log.revived();
+                log.started = Some(at);
+            }
+            LogEvent::MessageFailed { set } => {
+                let log = self.set(set);
+                log.message_failures = log.message_failures.saturating_add(1);
+            }
+        }
+    }
+
+    /// What the log says about a set, by either of its names, merged: the manager's id is the better key.
+    #[must_use]
+    pub fn about(&self, id: ScaleSetId, entity: Option<&str>, forge_id: Option<ForgeId>) -> Option<SetLog> {
+        let by_id = self.by_id.get(&id);
+        let by_forge = entity.zip(forge_id).and_then(|(entity, forge)| self.by_forge.get(entity)?.get(&forge));
+        match (by_id, by_forge) {
+            (Some(a), Some(b)) => Some(a.clone().merged(b)),
+            (Some(a), None) => Some(a.clone()),
+            (None, Some(b)) => Some(b.clone()),
+            (None, None) => None,
+        }
+    }
+
+    fn set(&mut self, set: &LogSet) -> &mut SetLog {
+        match set {
+            LogSet::Manager(id) => {
+                if self.by_id.len() >= LOG_SETS_MAX && !self.by_id.contains_key(id) {
+                    self.by_id.pop_first();
+                }
+                self.by_id.entry(*id).or_default()
+            }
+            LogSet::Forge { entity, forge_id } => {
+                let known = self.by_forge.get(entity).is_some_and(|sets| sets.contains_key(forge_id));
+                if !known && self.by_forge.values().map(BTreeMap::len).sum::<usize>() >= LOG_SETS_MAX {
+                    self.by_forge.pop_first();
+                }
+                self.by_forge.entry(entity.clone()).or_default().entry(*forge_id).or_default()
+            }
+        }
+    }
+}
+
+impl SetLog {
+    fn end_conflicts(&mut self) {
+        self.conflicts = None;
+        self.conflict_count = 0;
+        self.conflict_owner = None;
+    }
+
+    fn revived(&mut self) {
+        self.gave_up = None;
+        self.gave_up_on = None;
+    }
+
+    /// The latest sign that the worker is alive and trying or listening.
+    #[must_use]
+    pub fn last_sign_of_life(&self) -> Option<Wall> {
+        [self.last_opened, self.last_poll, self.last_job, self.idle, self.started].into_iter().flatten().max()
+    }
+
+    /// `self` (by the manager's id) completed by the controller's lines (by forge id): those only ever report
+    /// refusals, which later signs of life cancel.
+    fn merged(mut self, other: &Self) -> Self {
+        let alive = self.last_sign_of_life();
+        if let Some((first, last)) = other.conflicts
+            && alive.is_none_or(|sign| sign < last)
+        {
+            self.conflicts = Some(self.conflicts.map_or((first, last), |(a, b)| (a.min(first), b.max(last))));
+            self.conflict_count = self.conflict_count.saturating_add(other.conflict_count);
+            if self.conflict_owner.is_none() {
+                self.conflict_owner.clone_from(&other.conflict_owner);
+            }
+        }
+        if let Some(gave_up) = other.gave_up
+            && alive.is_none_or(|sign| sign < gave_up)
+        {
+            self.gave_up = Some(gave_up);
+            self.gave_up_on = other.gave_up_on;
+        }
+        self.last_failure = self.last_failure.max(other.last_failure);
+        self
+    }
+}

@@ -1,0 +1,459 @@
+//! What the sources said in one sweep: dated facts, and failures to see, which are facts too.
+
+use super::closed::closed_enum;
+use super::failure::ProbeFailure;
+use super::ids::{EndpointName, Entity, EntityKind, EntityRef, ForgeId, Incarnation, Revision, ScaleSetId};
+use super::log_fact::LogEvidence;
+use super::time::{Now, Span, Wall};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+closed_enum! {
+    /// Where evidence comes from (design §4), strongest first.
+    pub enum Source {
+        /// The manager's log, by file or websocket.
+        Log = "log",
+        /// Per-set listener metrics of newer GARM.
+        ListenerMetrics = "listener_metrics",
+        /// Goroutine counts of the debug server.
+        Goroutines = "goroutines",
+        /// Aggregate counters of `/metrics`.
+        Metrics = "metrics",
+        /// GitHub's list of scale sets per entity.
+        Broker = "broker",
+        /// The manager's REST API.
+        Api = "api",
+        /// Our own journal: what we did and what a session probe answered.
+        Journal = "journal",
+    }
+}
+
+closed_enum! {
+    /// The server a request went to.
+    pub enum Target {
+        Manager = "manager",
+        /// GitHub: its REST API or its Actions service.
+        Github = "github",
+    }
+}
+
+closed_enum! {
+    /// What was asked of a server. Closed, because it is a metric label.
+    pub enum Operation {
+        /// `POST /auth/login`.
+        Login = "login",
+        /// `GET /controller-info`.
+        Controller = "controller",
+        /// `GET /scalesets`.
+        ListScaleSets = "list_scale_sets",
+        /// `GET /scalesets/{id}`.
+        ReadScaleSet = "read_scale_set",
+        /// `PUT /scalesets/{id}`.
+        SetEnabled = "set_enabled",
+        /// `GET /instances`.
+        ListInstances = "list_instances",
+        /// `GET /metrics-token`.
+        MetricsToken = "metrics_token",
+        /// `GET /metrics`.
+        Metrics = "metrics",
+        /// `GET /debug/pprof/goroutine`.
+        Goroutines = "goroutines",
+        /// A websocket of the manager.
+        Websocket = "websocket",
+        /// The manager's log file.
+        LogFile = "log_file",
+        /// The installation token of a GitHub App.
+        InstallationToken = "installation_token",
+        /// The runner registration token of an entity.
+        RegistrationToken = "registration_token",
+        /// The runner registration, which yields the Actions service's address and admin token.
+        RunnerRegistration = "runner_registration",
+        /// The list of scale sets of an entity.
+        ListForgeSets = "list_forge_sets",
+        ReadForgeSet = "read_forge_set",
+        /// Opening a message session.
+        OpenSession = "open_session",
+        /// Refreshing a message session.
+        RefreshSession = "refresh_session",
+        /// Deleting a message session.
+        DeleteSession = "delete_session",
+    }
+}
+
+impl Operation {
+    /// The server this is asked of.
+    #[must_use]
+    pub const fn target(self) -> Target {
+        match self {
+            Self::Login
+            | Self::Controller
+            | Self::ListScaleSets
+            | Self::ReadScaleSet
+            | Self::SetEnabled
+            | Self::ListInstances
+            | Self::MetricsToken
+            | Self::Metrics
+            | Self::Goroutines
+            | Self::Websocket
+            | Self::LogFile => Target::Manager,
+            Self::InstallationToken
+            | Self::RegistrationToken
+            | Self::RunnerRegistration
+            | Self::ListForgeSets
+            | Self::ReadForgeSet
+            | Self::OpenSession
+            | Self::RefreshSession
+            | Self::DeleteSession => Target::Github,
+        }
+    }
+}
+
+closed_enum! {
+    /// Why a request did not give what was asked. Closed: it is the metric label, the retry
+    /// decision and the table of `docs/` in one.
+    pub enum FailureKind {
+        /// No connection: refused, unreachable, name not resolved. Nothing was sent.
+        Connect = "connect",
+        /// TLS refused: untrusted, expired, wrong name.
+        Tls = "tls",
+        /// No answer in time; whether the request took effect is unknown.
+        Timeout = "timeout",
+        /// The connection broke after the request was sent.
+        Broken = "broken",
+        /// 401: credentials refused.
+        Unauthorized = "unauthorized",
+        /// 403 without a rate limit: no right.
+        Forbidden = "forbidden",
+        /// 404.
+        NotFound = "not_found",
+        /// 409: a session conflict at GitHub, a conflict of state at the manager.
+        Conflict = "conflict",
+        /// GARM was never initialised (409 `init_required` / `urls_required`).
+        NotInitialised = "not_initialised",
+        /// 429, or 403 with rate-limit headers.
+        RateLimited = "rate_limited",
+        /// Any other 4xx.
+        Rejected = "rejected",
+        /// 5xx.
+        Server = "server",
+        /// A redirect, which is never followed.
+        Redirect = "redirect",
+        /// The answer is not what the protocol says: not JSON, missing fields, truncated.
+        Malformed = "malformed",
+        /// The answer is larger than the bound.
+        TooLarge = "too_large",
+        /// The source is switched off on the server (GARM's metrics or debug server: 404).
+        NotEnabled = "not_enabled",
+        /// Held back here, by our own politeness limits. Nothing was sent.
+        HeldBack = "held_back",
+    }
+}
+
+/// A source's answer has three values: seen, not there to be asked, and *could not see*.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Seen<T> {
+    Known(T),
+    /// The source is not configured, or was not due in this sweep.
+    NotAsked,
+    /// The source was asked and did not answer usably.
+    Failed(ProbeFailure),
+}
+
+impl<T> Seen<T> {
+    /// The value, if the source answered.
+    pub const fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::NotAsked | Self::Failed(_) => None,
+        }
+    }
+    /// The failure, if there was one.
+    pub const fn failure(&self) -> Option<&ProbeFailure> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            Self::Known(_) | Self::NotAsked => None,
+        }
+    }
+    /// From an adapter's result.
+    pub fn from_result(result: Result<T, ProbeFailure>) -> Self {
+        match result {
+            Ok(value) => Self::Known(value),
+            Err(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// Everything the sources said about one manager in one pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sweep {
+    /// When the pass began; the date of all its facts.
+    pub at: Now,
+    /// Who the manager is.
+    pub controller: Seen<Controller>,
+    /// All scale sets, in one call.
+    pub scale_sets: Seen<Vec<ScaleSet>>,
+    /// Instances waiting to be removed, per set, in one call.
+    pub lingering: Seen<BTreeMap<ScaleSetId, Lingering>>,
+    /// `/metrics`.
+    pub metrics: Seen<ManagerMetrics>,
+    pub goroutines: Seen<Goroutines>,
+    /// What the log has said so far (cumulative facts, see [`LogEvidence`]).
+    pub log: Seen<LogEvidence>,
+    /// GitHub's list of sets, per entity.
+    #[serde(with = "pairs")]
+    pub broker: BTreeMap<EntityRef, Seen<Vec<ForgeSet>>>,
+}
+
+/// A map whose keys are no text, as a list of pairs: JSON has only textual keys.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+/// The manager's identity (`GET /controller-info`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controller {
+    /// UUID; the owner of its sessions is `garm-` + this.
+    pub id: String,
+    /// Build description; not to be relied upon (`v0.0.0-unknown` is common).
+    pub version: String,
+}
+
+/// Whether a set may receive jobs. Absent in GARM's JSON means disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enablement {
+    /// `"enabled": true`.
+    Enabled,
+    /// `false`, or not there at all.
+    Disabled,
+}
+
+/// A forge endpoint as the manager describes it (`reference/garm-api.md` §5.4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The manager's name for it.
+    pub name: EndpointName,
+    /// `https://github.com`, with or without a trailing slash.
+    pub base_url: String,
+    /// `https://api.github.com/`, or GHES's API root.
+    pub api_base_url: String,
+}
+
+/// One scale set as the manager's API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScaleSet {
+    pub id: ScaleSetId,
+    /// The forge's id; absent until created there.
+    pub forge_id: Option<ForgeId>,
+    /// Its name, which may repeat across entities.
+    pub name: String,
+    /// Its entity; absent only on malformed data.
+    pub entity: Option<Entity>,
+    /// Its endpoint; GARM leaves it zeroed in some answers.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Whether it is enabled.
+    pub enabled: Enablement,
+    /// Runners the forge asked for, last known to the manager.
+    pub desired_runners: u32,
+    pub max_runners: u32,
+    /// `updated_at`.
+    pub revision: Revision,
+    /// `updated_at` as a date, when it parses.
+    pub updated_at: Option<Wall>,
+}
+
+impl ScaleSet {
+    /// The entity with its endpoint, when both are known.
+    #[must_use]
+    pub fn entity_ref(&self) -> Option<EntityRef> {
+        Some(EntityRef { endpoint: self.endpoint.as_ref()?.name.clone(), entity: self.entity.clone()? })
+    }
+
+    /// Whether [`Self::place`] is known.
+    #[must_use]
+    pub const fn has_place(&self) -> bool {
+        self.endpoint.is_some() && self.entity.is_some() && self.forge_id.is_some()
+    }
+
+    /// Where the set is found on its forge, when all of it is known.
+    #[must_use]
+    pub fn place(&self) -> Option<ForgePlace> {
+        Some(ForgePlace { endpoint: self.endpoint.clone()?, entity: self.entity.clone()?, forge_id: self.forge_id? })
+    }
+}
+
+/// Everything needed to address one set on its forge, also after a restart of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgePlace {
+    /// The endpoint, with its addresses.
+    pub endpoint: Arc<Endpoint>,
+    pub entity: Entity,
+    /// The forge's id of the set.
+    pub forge_id: ForgeId,
+}
+
+impl ForgePlace {
+    /// The entity with its endpoint's name.
+    #[must_use]
+    pub fn entity_ref(&self) -> EntityRef {
+        EntityRef { endpoint: self.endpoint.name.clone(), entity: self.entity.clone() }
+    }
+}
+
+/// Instances of a set that wait to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Lingering {
+    /// In `deleted`: only a running worker clears them.
+    pub deleted: u32,
+    /// In `pending_delete`, `pending_force_delete` or `deleting`.
+    pub pending_delete: u32,
+    /// Every instance of the set, whatever its status.
+    pub total: u32,
+}
+
+/// What `/metrics` says that bears on sessions.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ManagerMetrics {
+    /// `process_start_time_seconds`.
+    pub incarnation: Option<Incarnation>,
+    /// GitHub operation counters per scope. GARM has no finer label.
+    pub scopes: BTreeMap<EntityKind, ScopeCounters>,
+    /// Per-set listener metrics; empty on builds without them, and on newer ones while no worker runs.
+    pub listeners: BTreeMap<ScaleSetId, ListenerMetrics>,
+    /// Whether per-set gauges (`garm_scaleset_info`) are exported: such a build has the stale-session fix
+    /// (`reference/garm-api.md` §1: the gauges came nine days after it).
+    pub has_set_gauges: bool,
+    /// Quotas of the manager's own credentials.
+    pub quotas: Vec<Quota>,
+}
+
+/// `garm_github_operations_total` and `garm_github_errors_total` of one scope, since the process began.
+/// An operation counts when it starts, an error when it returns (cancellation included).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ScopeCounters {
+    /// `CreateMessageSession` started.
+    pub create: u64,
+    /// `CreateMessageSession` failed.
+    pub create_errors: u64,
+    /// `DeleteMessageSession` started.
+    pub delete: u64,
+    /// `DeleteMessageSession` failed.
+    pub delete_errors: u64,
+    /// `GetMessage` started.
+    pub poll: u64,
+    /// `GetMessage` failed or was cancelled.
+    pub poll_errors: u64,
+    /// `RefreshMessageSession` started.
+    pub refresh: u64,
+    /// `RefreshMessageSession` failed.
+    pub refresh_errors: u64,
+    /// `DeleteMessage` started: messages acknowledged.
+    pub ack: u64,
+    /// Errors of the calls that come before a session: registration token, service address, set look-up.
+    pub start_errors: u64,
+    /// Errors of `GetRateLimit`, which GARM asks every 30 s: the pulse of its access to the API.
+    pub rate_limit_errors: u64,
+}
+
+/// Per-set listener metrics of newer GARM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ListenerMetrics {
+    /// `garm_scaleset_listener_last_success_timestamp`: the last completed poll.
+    pub last_success: Option<Wall>,
+    /// `garm_scaleset_listener_restarts_total`.
+    pub restarts: u64,
+}
+
+/// What is left of our own credential's quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnQuota {
+    /// Calls left in the window.
+    pub remaining: u64,
+    /// How many of them are kept for the manager.
+    pub reserve: u64,
+    /// When the window ends.
+    pub reset: Wall,
+}
+
+/// A credential's quota as the manager knows it (`garm_github_rate_limit_*`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// The credential's name at the manager.
+    pub credential: String,
+    pub endpoint: EndpointName,
+    /// Calls allowed per window; 0 before the manager first asked.
+    pub limit: u64,
+    /// Calls left in the window.
+    pub remaining: u64,
+    /// When the window ends; absent before the manager first asked.
+    pub reset: Option<Wall>,
+}
+
+/// Counts out of a goroutine dump (`reference/garm-api.md` §10): exact, but without names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Goroutines {
+    /// `(*scaleSetListener).loop`: living listeners.
+    pub listeners: u32,
+    /// `(*Worker).keepListenerAlive`: living workers, those of disabled sets included.
+    pub workers: u32,
+}
+
+/// One scale set as GitHub lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgeSet {
+    pub id: ForgeId,
+    pub name: String,
+    /// Job and runner counts, when GitHub gave them.
+    pub statistics: Option<ForgeStatistics>,
+}
+
+/// GitHub's counts of one set (`reference/actions-service.md` §3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ForgeStatistics {
+    /// Waiting jobs nobody has acquired.
+    pub available_jobs: u64,
+    /// Jobs assigned to the set, running ones included: what schedulers scale to.
+    pub assigned_jobs: u64,
+    pub running_jobs: u64,
+    pub registered_runners: u64,
+    pub busy_runners: u64,
+    pub idle_runners: u64,
+}
+
+impl ScopeCounters {
+    /// Sessions opened since the process began (those being opened right now included).
+    #[must_use]
+    pub const fn opened(&self) -> u64 {
+        self.create.saturating_sub(self.create_errors)
+    }
+    /// Sessions that should be open now. Each opened session leads to a poll at once, and each end of a
+    /// listener starts a delete; a creation in flight counts as open, so a reader must see the figure twice.
+    #[must_use]
+    pub fn open_now(&self) -> u64 {
+        self.opened().min(self.poll).saturating_sub(self.delete)
+    }
+}
+
+/// How long ago `at` was, seen from this sweep.
+#[must_use]
+pub const fn age(sweep: &Sweep, at: Wall) -> Span {
+    sweep.at.wall.since(at)
+}

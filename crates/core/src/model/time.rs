@@ -1,0 +1,213 @@
+//! Time as data. Two clocks that are never mixed: [`Wall`] dates facts and records and survives a
+//! restart; [`Mono`] measures waiting inside one run of the process. All arithmetic saturates.
+
+use serde::{Deserialize, Serialize};
+
+/// Milliseconds since the Unix epoch, as the machine's clock tells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Wall(pub u64);
+
+/// Milliseconds of a monotonic clock with an arbitrary origin in this run of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mono(pub u64);
+
+/// A length of time in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Span(pub u64);
+
+/// Both clocks, read once and carried along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Now {
+    /// For records and for comparison with other machines' dates.
+    pub wall: Wall,
+    pub mono: Mono,
+}
+
+impl Span {
+    /// No time at all.
+    pub const ZERO: Self = Self(0);
+    pub const MAX: Self = Self(u64::MAX);
+
+    #[must_use]
+    pub const fn secs(seconds: u64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+    #[must_use]
+    pub const fn millis(millis: u64) -> Self {
+        Self(millis)
+    }
+    #[must_use]
+    pub const fn mins(minutes: u64) -> Self {
+        Self::secs(minutes.saturating_mul(60))
+    }
+    #[must_use]
+    pub const fn hours(hours: u64) -> Self {
+        Self::mins(hours.saturating_mul(60))
+    }
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+    /// Seconds, for metrics and people.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds beyond 2^53 are 285,000 years")]
+    pub fn as_secs_f64(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+    /// What is left after `other`; at least zero.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+    #[must_use]
+    pub const fn times(self, factor: u64) -> Self {
+        Self(self.0.saturating_mul(factor))
+    }
+}
+
+impl Wall {
+    /// An RFC 3339 date.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let at: jiff::Timestamp = text.trim().parse().ok()?;
+        u64::try_from(at.as_millisecond()).ok().map(Self)
+    }
+    /// With the day, in seconds, as RFC 3339: for what may be days old. A date that no calendar has is its number.
+    #[must_use]
+    pub fn date(self) -> String {
+        let seconds = i64::try_from(self.0 / 1000).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+        seconds.map_or_else(|| self.0.to_string(), |stamp| stamp.to_string())
+    }
+    /// The date `span` later, saturating.
+    #[must_use]
+    pub const fn plus(self, span: Span) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+    /// The date `span` earlier, saturating at the epoch.
+    #[must_use]
+    pub const fn minus(self, span: Span) -> Self {
+        Self(self.0.saturating_sub(span.0))
+    }
+    /// Time passed since `earlier`; zero when the clock was set back.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Span {
+        Span(self.0.saturating_sub(earlier.0))
+    }
+    /// `YYYY-MM-DD HH:MM:SS` in UTC, for what may be read on another day.
+    #[must_use]
+    pub fn full(self) -> String {
+        let stamp = i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+        match stamp.map(|stamp| stamp.to_string()).as_deref().and_then(|stamp| stamp.split_once('T')) {
+            Some((day, _)) => format!("{day} {self}"),
+            None => self.to_string(),
+        }
+    }
+    /// With its day only where that is not today's.
+    #[must_use]
+    pub fn near(self, now: Self) -> String {
+        const DAY: u64 = 24 * 3600 * 1000;
+        if self.0 / DAY == now.0 / DAY { self.to_string() } else { self.full() }
+    }
+    /// Seconds since the epoch, for metrics.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds beyond 2^53 are 285,000 years")]
+    pub fn as_secs_f64(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+}
+
+impl Mono {
+    /// The instant `span` later, saturating.
+    #[must_use]
+    pub const fn plus(self, span: Span) -> Self {
+        Self(self.0.saturating_add(span.0))
+    }
+    /// Time passed since `earlier`; zero when `earlier` is ahead.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Span {
+        Span(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<Span> for std::time::Duration {
+    fn from(span: Span) -> Self {
+        Self::from_millis(span.0)
+    }
+}
+
+impl From<std::time::Duration> for Span {
+    fn from(duration: std::time::Duration) -> Self {
+        Self(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// As people say it: `850 ms`, `12 s`, `3 min`, `3 min 20 s`, `2 h 5 min`.
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0 / 1000;
+        let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        match (hours, minutes, rest) {
+            (0, 0, 0) => write!(f, "{} ms", self.0),
+            (0, 0, s) => write!(f, "{s} s"),
+            (0, m, 0) => write!(f, "{m} min"),
+            (0, m, s) => write!(f, "{m} min {s} s"),
+            (h, 0, _) => write!(f, "{h} h"),
+            (h, m, _) => write!(f, "{h} h {m} min"),
+        }
+    }
+}
+
+/// `HH:MM:SS` in UTC: what a person compares with a log.
+impl std::fmt::Display for Wall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0 / 1000;
+        write!(f, "{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates_instead_of_wrapping() {
+        assert_eq!(Wall(5).since(Wall(9)), Span::ZERO);
+        assert_eq!(Wall(u64::MAX).plus(Span(1)), Wall(u64::MAX));
+        assert_eq!(Span::MAX.times(3), Span::MAX);
+        assert_eq!(Mono(1).since(Mono(2)), Span::ZERO);
+    }
+
+    #[test]
+    fn a_date_of_another_day_is_told_with_its_day() {
+        let at = Wall::parse("2026-11-24T16:19:04Z").unwrap();
+        assert_eq!(at.near(at.plus(Span::mins(5))), "16:19:04");
+        assert_eq!(at.near(at.plus(Span::hours(24))), "2026-11-24 16:19:04");
+        assert_eq!(Wall(u64::MAX).full(), Wall(u64::MAX).to_string(), "no calendar goes that far");
+    }
+
+    #[test]
+    fn a_date_has_its_day() {
+        assert_eq!(Wall(1_764_000_000_999).date(), "2025-11-24T16:00:00Z");
+        assert_eq!(Wall(u64::MAX).date(), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn spans_read_like_speech() {
+        for (span, text) in [
+            (Span(850), "850 ms"),
+            (Span::secs(12), "12 s"),
+            (Span::mins(3), "3 min"),
+            (Span::secs(200), "3 min 20 s"),
+            (Span::mins(125), "2 h 5 min"),
+        ] {
+            assert_eq!(span.to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! One run of a remedy, as it is journaled: every step is durable before its effect is on the wire (I6).
+
+use super::closed::closed_enum;
+use super::decision::Remedy;
+use super::diagnosis::Diagnosis;
+use super::ids::{Incarnation, Owner, Revision, ScaleSetId, SessionId, TreatmentId};
+use super::manual::OrderId;
+use super::observation::ForgePlace;
+use super::time::{Span, Wall};
+use serde::{Deserialize, Serialize};
+
+closed_enum! {
+    /// How a treatment ended.
+    pub enum Outcome {
+        /// New listener evidence after the act.
+        Recovered = "recovered",
+        /// It recovered before anything of ours took effect.
+        SelfRecovered = "self_recovered",
+        /// Acted, and no listener evidence came in time.
+        Unverified = "unverified",
+        /// Somebody else acted on the set meanwhile; we stepped back.
+        Yielded = "yielded",
+        /// The act itself was refused; nothing was changed.
+        Failed = "failed",
+        /// A session probe answered: somebody holds a session.
+        Held = "held",
+        /// A session probe answered: nobody held a session.
+        Unheld = "unheld",
+    }
+}
+
+/// A treatment of one set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Treatment {
+    /// Its number in the journal.
+    pub id: TreatmentId,
+    pub set: ScaleSetId,
+    /// The set's name, for people.
+    pub name: String,
+    /// Where the set is on its forge, where known; remedies that touch sessions need it.
+    pub place: Option<ForgePlace>,
+    pub remedy: Remedy,
+    /// The diagnosis it answers.
+    pub cause: Diagnosis,
+    /// The manager's run in which it was decided.
+    pub incarnation: Option<Incarnation>,
+    /// When it was decided.
+    pub opened: Wall,
+    /// Whether it goes first, alone.
+    pub canary: bool,
+    pub step: Step,
+    /// When it got there.
+    pub step_at: Wall,
+    /// When its set was first seen to be revived: the worker lives and tries again.
+    pub revived: Option<Wall>,
+    /// Who holds the set's session, where the refusal of a session probe named it.
+    #[serde(default)]
+    pub holder: Option<Owner>,
+    /// What came back from the last attempt at its present step, in words, where that did not succeed.
+    #[serde(default)]
+    pub refusal: Option<String>,
+    /// The person's order that it carries out, if not our own decision.
+    #[serde(default)]
+    pub ordered: Option<OrderId>,
+}
+
+/// Where a treatment stands. The steps up to [`Step::Verifying`] are *intents*: something of ours may be in
+/// effect that must be undone or completed, whatever dies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// A stale session is being deleted.
+    Deleting {
+        session: SessionId,
+        /// The set's revision when this was decided: a set that somebody has changed since is not toggled after the
+        /// deletion. Journals of earlier releases do not say, and then it is not toggled either.
+        #[serde(default)]
+        seen: Option<Revision>,
+        /// Requests sent so far.
+        attempts: u32,
+        not_before: Wall,
+    },
+    /// A disable is about to be, or has been, sent; its answer is not known.
+    Disabling {
+        /// The set's revision before.
+        seen: Revision,
+        /// When the request went out; absent while only the last look before it is under way, so that after a crash
+        /// a disable in that time is known to be somebody else's.
+        #[serde(default)]
+        sent: Option<Wall>,
+    },
+    /// The disable's answer did not arrive: its effect is settled by reading.
+    DisableUnknown {
+        /// The set's revision before.
+        seen: Revision,
+        /// When the request went out; the manager's date of our change lies close after it.
+        sent: Wall,
+    },
+    Disabled {
+        /// The revision our write produced.
+        ours: Revision,
+        /// The disable's answer was lost, and what repeats requests on the way may deliver it once more until then: a
+        /// set that was enabled before would be disabled again, and nobody would know by whom.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again_until: Option<Wall>,
+    },
+    /// An enable is about to be, or has been, sent; its answer is not known.
+    Enabling {
+        /// The revision our disable produced.
+        ours: Revision,
+        /// Since when the set has been disabled; journals of earlier releases do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Wall>,
+        /// Requests sent so far.
+        attempts: u32,
+        not_before: Wall,
+    },
+    /// Done; waiting for listener evidence newer than this step.
+    Verifying,
+    /// A session probe is about to be, or has been, sent; its answer is not known.
+    ProbeOpening {
+        /// Our owner name, unique to this probe.
+        owner: Owner,
+    },
+    /// The probe opened a session, which is ours to end.
+    ProbeOpened {
+        session: SessionId,
+        /// Delete requests sent so far.
+        attempts: u32,
+        not_before: Wall,
+    },
+    Closed {
+        outcome: Outcome,
+        why: String,
+    },
+}
+
+impl Step {
+    /// Whether something of ours may be in effect on a server that must not be left so.
+    #[must_use]
+    pub const fn is_intent(&self) -> bool {
+        match self {
+            Self::Disabling { .. }
+            | Self::DisableUnknown { .. }
+            | Self::Disabled { .. }
+            | Self::Enabling { .. }
+            | Self::ProbeOpening { .. }
+            | Self::ProbeOpened { .. }
+            | Self::Deleting { .. } => true,
+            Self::Verifying | Self::Closed { .. } => false,
+        }
+    }
+
+    /// The step's name, for people and for JSON.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Deleting { .. } => "deleting",
+            Self::Disabling { .. } => "disabling",
+            Self::DisableUnknown { .. } => "disable_unknown",
+            Self::Disabled { .. } => "disabled",
+            Self::Enabling { .. } => "enabling",
+            Self::Verifying => "verifying",
+            Self::ProbeOpening { .. } => "probe_opening",
+            Self::ProbeOpened { .. } => "probe_opened",
+            Self::Closed { .. } => "closed",
+        }
+    }
+
+    /// Whether the treatment is over.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed { .. })
+    }
+}
+
+impl Treatment {
+    /// A disable that took effect did so within this after it was sent. A login and the write itself are given up well
+    /// before (`garm::api`), and the manager stops when we hang up, but not in the middle of its own write.
+    pub const LATE: Span = Span::secs(30);
+
+    /// The outcome, once closed.
+    #[must_use]
+    pub const fn outcome(&self) -> Option<Outcome> {
+        match &self.step {
+            Step::Closed { outcome, .. } => Some(*outcome),
+            Step::Deleting { .. }
+            | Step::Disabling { .. }
+            | Step::DisableUnknown { .. }
+            | Step::Disabled { .. }
+            | Step::Enabling { .. }
+            | Step::Verifying
+            | Step::ProbeOpening { .. }
+            | Step::ProbeOpened { .. } => None,
+        }
+    }
+
+    /// How it ended, in words, once closed.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match &self.step {
+            Step::Closed { why, .. } => Some(why),
+            Step::Deleting { .. }
+            | Step::Disabling { .. }
+            | Step::DisableUnknown { .. }
+            | Step::Disabled { .. }
+            | Step::Enabling { .. }
+            | Step::Verifying
+            | Step::ProbeOpening { .. }
+            | Step::ProbeOpened { .. } => None,
+        }
+    }
+
+    /// Whether the set is, or may be, disabled by this treatment.
+    #[must_use]
+    pub const fn may_have_disabled(&self) -> bool {
+        self.disabled_since().is_some()
+    }
+
+    /// Since when the set is, or may be, disabled by this treatment.
+    #[must_use]
+    pub const fn disabled_since(&self) -> Option<Wall> {
+        match &self.step {
+            Step::Disabling { sent, .. } => *sent,
+            Step::DisableUnknown { sent, .. } => Some(*sent),
+            Step::Disabled { again_until: Some(until), .. } => Some(until.minus(Self::LATE)),
+            Step::Enabling { since: Some(since), .. } => Some(*since),
+            Step::Disabled { again_until: None, .. } | Step::Enabling { since: None, .. } => Some(self.step_at),
+            Step::Deleting { .. }
+            | Step::Verifying
+            | Step::ProbeOpening { .. }
+            | Step::ProbeOpened { .. }
+            | Step::Closed { .. } => None,
+        }
+    }
+
+    /// How often its present step was tried, and when it is tried next, where it is one that is tried again.
+    #[must_use]
+    pub const fn tries(&self) -> Option<(u32, Wall)> {
+        match &self.step {
+            Step::Deleting { attempts, not_before, .. }
+            | Step::Enabling { attempts, not_before, .. }
+            | Step::ProbeOpened { attempts, not_before, .. } => Some((*attempts, *not_before)),
+            Step::Disabling { .. }
+            | Step::DisableUnknown { .. }
+            | Step::Disabled { .. }
+            | Step::Verifying
+            | Step::ProbeOpening { .. }
+            | Step::Closed { .. } => None,
+        }
+    }
+
+    /// Whether it counts against `max_in_flight`: acting, or acted and not yet revived.
+    #[must_use]
+    pub const fn in_flight(&self) -> bool {
+        self.step.is_intent() || (matches!(self.step, Step::Verifying) && self.revived.is_none())
+    }
+}

@@ -1,0 +1,43 @@
+//! What a source can be asked. No method here changes anything on any server: that a healthy fleet sees zero
+//! writes (I4) follows from these signatures. Writes are in [`crate::ports::write`].
+
+use crate::model::log_fact::LogEvidence;
+use crate::model::{
+    Controller, Endpoint, Entity, ForgeSet, Goroutines, Lingering, ManagerMetrics, OwnQuota, ProbeFailure, ScaleSet,
+    ScaleSetId,
+};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+
+/// A manager's read side. Each call is one bounded request (a re-login after a 401 aside).
+#[async_trait]
+pub trait ManagerSource: Send + Sync {
+    /// Who the manager is.
+    async fn controller(&self) -> Result<Controller, ProbeFailure>;
+    /// All scale sets in one call.
+    async fn scale_sets(&self) -> Result<Vec<ScaleSet>, ProbeFailure>;
+    /// Instances of all sets in one call, reduced to counts.
+    async fn lingering(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, ProbeFailure>;
+    /// The counters of `/metrics`.
+    async fn metrics(&self) -> Result<ManagerMetrics, ProbeFailure>;
+    /// Goroutine counts of the debug server.
+    async fn goroutines(&self) -> Result<Goroutines, ProbeFailure>;
+}
+
+#[async_trait]
+pub trait BrokerSource: Send + Sync {
+    /// All scale sets of an entity, with statistics, in one call (token renewals aside).
+    async fn forge_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<ForgeSet>, ProbeFailure>;
+    /// Whether this client has a credential for the entity.
+    fn covers(&self, endpoint: &Endpoint, entity: &Entity) -> bool;
+    /// Calls left in the window of the credential for this endpoint, once GitHub has told.
+    fn remaining_quota(&self, endpoint: &Endpoint) -> Option<u64>;
+    /// The quota that is left, and what of it is not ours to use, while the window that GitHub told of lasts.
+    fn own_quota(&self, endpoint: &Endpoint) -> Option<OwnQuota>;
+}
+
+/// The log's facts so far. Reading them costs no request.
+pub trait LogSource: Send + Sync {
+    /// The folded facts, or why the log cannot be read.
+    fn evidence(&self) -> Result<LogEvidence, ProbeFailure>;
+}

@@ -1,0 +1,212 @@
+//! One treatment of set 1 on a table: what a pass sees, what an answer says, and what the machine then does.
+
+use super::machine::{self, Answer, Effect, Input, Leave, SetView, View};
+use crate::decide::testing::{finding, open, scale_set};
+use crate::model::failure::WriteError;
+use crate::model::{
+    Confidence, Diagnosis, Enablement, FailureKind, Finding, Generation, Incarnation, ManagerState, Mono, Now,
+    Operation, Outcome, ProbeFailure, Remedy, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall, WorkerState,
+};
+use crate::policy::Policy;
+
+/// When the treatment was decided.
+pub const T0: Wall = Wall(1_764_000_000_000);
+/// The manager's run in which it was decided.
+pub const RUN: Incarnation = Incarnation(Wall(T0.0 - 60_000));
+/// The run after a restart, a minute after the decision.
+pub const NEXT_RUN: Incarnation = Incarnation(Wall(T0.0 + 60_000));
+
+pub fn rev(text: &str) -> Revision {
+    Revision::new(text)
+}
+
+pub fn session() -> SessionId {
+    SessionId::new("s-1")
+}
+
+pub fn after(seconds: u64) -> Wall {
+    T0.plus(Span::secs(seconds))
+}
+
+pub fn now(wall: Wall) -> Now {
+    Now { wall, mono: Mono(wall.0) }
+}
+
+pub fn enabled(revision: &str) -> ScaleSet {
+    ScaleSet { revision: rev(revision), updated_at: Some(T0.minus(Span::mins(5))), ..scale_set(1) }
+}
+
+/// Disabled by a change of that date.
+pub fn disabled(revision: &str, at: Wall) -> ScaleSet {
+    ScaleSet { enabled: Enablement::Disabled, updated_at: Some(at), ..enabled(revision) }
+}
+
+pub fn failure(kind: FailureKind) -> ProbeFailure {
+    ProbeFailure {
+        target: Operation::SetEnabled.target(),
+        operation: Operation::SetEnabled,
+        kind,
+        detail: "as the test says".to_owned(),
+        retry_at: None,
+    }
+}
+
+pub fn refused() -> WriteError {
+    WriteError::NotApplied(failure(FailureKind::Rejected))
+}
+
+pub fn lost() -> WriteError {
+    WriteError::Unknown(failure(FailureKind::Timeout))
+}
+
+/// A treatment of a set that the manager has given up, decided at [`T0`] in [`RUN`].
+pub fn treatment(step: Step) -> Treatment {
+    Treatment { incarnation: Some(RUN), ..open(1, 1, T0, step) }
+}
+
+/// The manager's list of sets, as far as set 1 goes.
+#[derive(Debug, Clone)]
+enum List {
+    None,
+    Lacks,
+    Has(ScaleSet),
+}
+
+/// What a pass sees: at first a manager that is up, and the set enabled, given up and unchanged.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub manager: ManagerState,
+    pub run: Option<Incarnation>,
+    list: List,
+    pub finding: Finding,
+    pub stale: bool,
+    pub leave: Leave,
+}
+
+impl Seen {
+    pub fn ill() -> Self {
+        Self {
+            manager: ManagerState::Up,
+            run: Some(RUN),
+            list: List::Has(enabled("seen")),
+            finding: finding(1, Diagnosis::ConflictAbandoned, Confidence::Proof),
+            stale: true,
+            leave: Leave::Granted,
+        }
+    }
+    pub fn with(mut self, set: ScaleSet) -> Self {
+        self.list = List::Has(set);
+        self
+    }
+    pub fn gone(mut self) -> Self {
+        self.list = List::Lacks;
+        self
+    }
+    pub fn set(&self) -> Option<&ScaleSet> {
+        match &self.list {
+            List::Has(set) => Some(set),
+            List::None | List::Lacks => None,
+        }
+    }
+    pub fn manager(mut self, manager: ManagerState) -> Self {
+        self.manager = manager;
+        if matches!(manager, ManagerState::Down | ManagerState::Unreachable) {
+            (self.list, self.run) = (List::None, None);
+        }
+        self
+    }
+    pub fn run(mut self, run: Incarnation) -> Self {
+        self.run = Some(run);
+        self
+    }
+    pub fn paused(mut self) -> Self {
+        self.leave = Leave::Paused;
+        self
+    }
+    pub fn fresh(mut self) -> Self {
+        self.stale = false;
+        self
+    }
+    pub fn worker(mut self, state: WorkerState, at: Wall) -> Self {
+        self.finding.worker = (state, at);
+        self
+    }
+    pub fn diagnosis(mut self, diagnosis: Diagnosis, since: Wall) -> Self {
+        (self.finding.diagnosis, self.finding.since) = (diagnosis, since);
+        self
+    }
+    /// Listens, by a sign of that date.
+    pub fn listening(self, at: Wall) -> Self {
+        self.diagnosis(Diagnosis::Listening, at).worker(WorkerState::Listening, at)
+    }
+    pub fn view(&self) -> View<'_> {
+        View {
+            manager: self.manager,
+            incarnation: self.run,
+            set: match &self.list {
+                List::None => SetView::Unseen,
+                List::Lacks => SetView::Gone,
+                List::Has(set) => SetView::Seen(set),
+            },
+            finding: Some(&self.finding),
+            endpoint: None,
+            stale_proof: self.stale,
+            generation: Generation::GivesUp,
+            leave: self.leave,
+        }
+    }
+}
+
+/// A treatment and its clock.
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub treatment: Treatment,
+    pub at: Wall,
+    pub policy: Policy,
+    /// What the last transition told.
+    pub note: Option<String>,
+}
+
+impl Table {
+    pub fn of(step: Step) -> Self {
+        Self { treatment: treatment(step), at: T0, policy: Policy::default(), note: None }
+    }
+    pub fn remedy(mut self, remedy: Remedy) -> Self {
+        self.treatment.remedy = remedy;
+        self
+    }
+    /// Sets the clock to so many seconds after the decision.
+    pub fn at(&mut self, seconds: u64) -> &mut Self {
+        self.at = after(seconds);
+        self
+    }
+    fn take(&mut self, input: Input<'_>) -> Option<Effect> {
+        let transition = machine::step(&self.treatment, input, now(self.at), &self.policy);
+        (self.treatment, self.note) = (transition.treatment, transition.note);
+        transition.effect
+    }
+    pub fn sees(&mut self, seen: &Seen) -> Option<Effect> {
+        self.take(Input::Sweep(seen.view()))
+    }
+    pub fn hears(&mut self, answer: Answer) -> Option<Effect> {
+        self.take(Input::Answer(answer))
+    }
+    pub fn reads(&mut self, set: ScaleSet) -> Option<Effect> {
+        self.hears(Answer::Read(Ok(Some(set))))
+    }
+    pub fn recovers(&mut self) -> Option<Effect> {
+        self.take(Input::Recover)
+    }
+    pub fn ends(&mut self) -> Option<Effect> {
+        self.take(Input::Shutdown)
+    }
+    pub fn label(&self) -> &'static str {
+        self.treatment.step.label()
+    }
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.treatment.outcome()
+    }
+    pub fn why(&self) -> &str {
+        self.treatment.why().unwrap_or("still open")
+    }
+}

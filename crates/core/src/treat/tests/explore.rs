@@ -1,0 +1,232 @@
+//! The machine in a hostile world: from every step, every input of a small alphabet, every answer that an effect can
+//! have, a crash at any point. Whatever happens, what is sent was allowed a moment before.
+
+use super::super::machine::{self, Answer, Effect, Input, Transition};
+use super::super::testing::{
+    NEXT_RUN, RUN, Seen, T0, after, disabled, enabled, failure, lost, now, refused, rev, session, treatment,
+};
+use crate::model::failure::WriteError;
+use crate::model::{
+    Diagnosis, Enablement, FailureKind, ManagerState, Outcome, Owner, ProbeFailure, Remedy, ScaleSet, Span, Step,
+    Treatment, Wall, WorkerState,
+};
+use crate::policy::Policy;
+use crate::ports::write::OpenAnswer;
+use std::collections::{BTreeSet, VecDeque};
+
+/// The longest history, and how far its clock runs.
+const DEPTH: usize = 7;
+const HORIZON: Span = Span::secs(90);
+/// The most effects one pass may have.
+const CHAIN: usize = 5;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Sweep(Box<Seen>),
+    Answer(Answer),
+    Shutdown,
+    Recover,
+}
+
+impl Event {
+    fn input(&self) -> Input<'_> {
+        match self {
+            Self::Sweep(seen) => Input::Sweep(seen.view()),
+            Self::Answer(answer) => Input::Answer(answer.clone()),
+            Self::Shutdown => Input::Shutdown,
+            Self::Recover => Input::Recover,
+        }
+    }
+    fn reads(&self) -> Option<&ScaleSet> {
+        if let Self::Answer(Answer::Read(Ok(Some(set)))) = self { Some(set) } else { None }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    treatment: Treatment,
+    pending: Option<Effect>,
+    chain: usize,
+    at: Wall,
+}
+
+fn starts() -> Vec<Treatment> {
+    let s = session;
+    let (only, then) = (Remedy::DeleteSession { session: s() }, Remedy::DeleteThenToggle { session: s() });
+    let deleting = || Step::Deleting { session: s(), seen: Some(rev("seen")), attempts: 0, not_before: T0 };
+    [
+        (Remedy::Toggle, Step::Disabling { seen: rev("seen"), sent: None }),
+        (Remedy::Toggle, Step::DisableUnknown { seen: rev("seen"), sent: T0 }),
+        (Remedy::Toggle, Step::Disabled { ours: rev("ours"), again_until: None }),
+        (Remedy::Toggle, Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 }),
+        (Remedy::Toggle, Step::Verifying),
+        (only, deleting()),
+        (then, deleting()),
+        (Remedy::SessionProbe, Step::ProbeOpening { owner: Owner::new("probe-1") }),
+        (Remedy::SessionProbe, Step::ProbeOpened { session: s(), attempts: 0, not_before: T0 }),
+        (Remedy::Toggle, Step::Closed { outcome: Outcome::Failed, why: "test".to_owned() }),
+    ]
+    .map(|(remedy, step)| Treatment { remedy, ..treatment(step) })
+    .into_iter()
+    .collect()
+}
+
+fn sets() -> [ScaleSet; 5] {
+    [
+        enabled("seen"),
+        enabled("other"),
+        disabled("ours", after(1)),
+        disabled("other", after(1)),
+        disabled("old", Wall(1)),
+    ]
+}
+
+fn sweeps(at: Wall) -> Vec<Event> {
+    let mut seen: Vec<Seen> = sets().into_iter().map(|set| Seen::ill().with(set)).collect();
+    seen.extend([
+        Seen::ill().gone(),
+        Seen::ill().manager(ManagerState::Down),
+        Seen::ill().manager(ManagerState::Unreachable),
+        Seen::ill().run(NEXT_RUN),
+        Seen::ill().run(NEXT_RUN).with(disabled("ours", after(1))),
+        Seen::ill().fresh(),
+        Seen::ill().listening(at),
+        Seen::ill().diagnosis(Diagnosis::ConflictRetrying, at).worker(WorkerState::Retrying, at),
+        Seen::ill().with(disabled("ours", after(1))).worker(WorkerState::Idle, at),
+    ]);
+    seen.into_iter().map(|seen| Event::Sweep(Box::new(seen))).collect()
+}
+
+fn errors() -> Vec<WriteError> {
+    let busy = ProbeFailure { retry_at: Some(Wall(u64::MAX)), ..failure(FailureKind::RateLimited) };
+    vec![
+        refused(),
+        lost(),
+        WriteError::NotApplied(failure(FailureKind::NotFound)),
+        WriteError::NotApplied(failure(FailureKind::HeldBack)),
+        WriteError::NotApplied(busy),
+    ]
+}
+
+/// Everything that the effect can come back with.
+fn answers(effect: &Effect) -> Vec<Event> {
+    let written = |wrap: fn(Result<ScaleSet, WriteError>) -> Answer| -> Vec<Answer> {
+        sets().into_iter().map(Ok).chain(errors().into_iter().map(Err)).map(wrap).collect()
+    };
+    let answers = match effect {
+        Effect::Disable => written(Answer::Disabled),
+        Effect::Enable => written(Answer::Enabled),
+        Effect::ReadSet => {
+            let failed = [Ok(None), Err(failure(FailureKind::Timeout))];
+            sets().into_iter().map(|set| Ok(Some(set))).chain(failed).map(Answer::Read).collect()
+        }
+        Effect::CheckIncarnation => {
+            [Ok(RUN), Ok(NEXT_RUN), Err(failure(FailureKind::Timeout))].map(Answer::Incarnation).to_vec()
+        }
+        Effect::DeleteSession { .. } | Effect::DeleteOwnSession { .. } => {
+            std::iter::once(Ok(())).chain(errors().into_iter().map(Err)).map(Answer::SessionDeleted).collect()
+        }
+        Effect::OpenSession { .. } => {
+            let told = [OpenAnswer::Opened(session()), OpenAnswer::Held { owner: None }, OpenAnswer::SetGone];
+            told.into_iter().map(Ok).chain(errors().into_iter().map(Err)).map(Answer::SessionOpened).collect()
+        }
+    };
+    answers.into_iter().map(Event::Answer).collect()
+}
+
+/// What may come next, and how long it takes.
+fn events(state: &State) -> Vec<(Span, Event)> {
+    let mut events = Vec::new();
+    for pause in [Span::secs(2), Span::secs(31)] {
+        let at = state.at.plus(pause);
+        match &state.pending {
+            Some(effect) => events.extend(answers(effect).into_iter().map(|answer| (pause, answer))),
+            None => events.extend(sweeps(at).into_iter().map(|sweep| (pause, sweep))),
+        }
+        // A crash, or a pass that is dropped because the process must end: the effect may or may not have been sent.
+        events.extend([(pause, Event::Shutdown), (pause, Event::Recover)]);
+    }
+    events
+}
+
+#[test]
+fn whatever_happens_every_effect_was_allowed_a_moment_before() {
+    let policy = Policy::default();
+    let mut queue: VecDeque<(usize, State)> =
+        starts().into_iter().map(|treatment| (0, State { treatment, pending: None, chain: 0, at: T0 })).collect();
+    let mut known = BTreeSet::new();
+    let mut sent = BTreeSet::new();
+    let mut labels = BTreeSet::new();
+    while let Some((depth, state)) = queue.pop_front() {
+        if depth >= DEPTH || state.at.since(T0) > HORIZON {
+            continue;
+        }
+        for (pause, event) in events(&state) {
+            let at = state.at.plus(pause);
+            let next = machine::step(&state.treatment, event.input(), now(at), &policy);
+            let chain = if matches!(event, Event::Answer(_)) { state.chain + 1 } else { 0 };
+            check(&state, &event, &next, at);
+            assert!(chain <= CHAIN || next.effect.is_none(), "{chain} effects without a pass in between: {next:?}");
+            sent.extend(next.effect.as_ref().map(|effect| format!("{effect:?}")));
+            labels.insert(next.treatment.step.label());
+            let state = State { treatment: next.treatment, pending: next.effect, chain, at };
+            let key = format!("{:?} {:?} {}", state.treatment, state.pending, state.at.0);
+            if known.insert(key) {
+                queue.push_back((depth + 1, state));
+            }
+        }
+    }
+    assert_eq!(labels.len(), 9, "every step was reached: {labels:?}");
+    assert_eq!(sent.len(), 7, "every effect was sent: {sent:?}");
+}
+
+fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
+    let (before, after) = (&state.treatment, &next.treatment);
+    let told = || format!("{before:?}\n  {event:?}\n  → {next:?}");
+    assert!(after.step_at <= at, "{}", told());
+    assert_eq!((before.id, before.set, &before.remedy), (after.id, after.set, &after.remedy), "{}", told());
+    if before.step.is_closed() {
+        assert!(next.effect.is_none() && after == before, "closed is the end\n{}", told());
+    }
+    if after.step.is_closed() {
+        assert_eq!(next.effect, None, "{}", told());
+    }
+    match &next.effect {
+        None | Some(Effect::ReadSet | Effect::CheckIncarnation) => {}
+        Some(Effect::Enable) => {
+            let Step::Enabling { ours, attempts, .. } = &after.step else { panic!("{}", told()) };
+            let read = event.reads().unwrap_or_else(|| panic!("an enable without a look\n{}", told()));
+            assert!(read.enabled == Enablement::Disabled && read.revision == *ours && *attempts > 0, "{}", told());
+        }
+        Some(Effect::Disable) => {
+            let Step::Disabling { seen, sent: Some(_) } = &after.step else { panic!("{}", told()) };
+            let read = event.reads().unwrap_or_else(|| panic!("a disable without a look\n{}", told()));
+            assert!(read.enabled == Enablement::Enabled && read.revision == *seen, "{}", told());
+            assert_eq!(after.step_at, at, "dated by its sending\n{}", told());
+        }
+        Some(Effect::DeleteSession { .. }) => {
+            assert!(matches!(after.step, Step::Deleting { attempts: 1.., .. }), "{}", told());
+            let Event::Answer(Answer::Incarnation(Ok(run))) = event else { panic!("{}", told()) };
+            assert_eq!(Some(*run), after.incarnation, "another run of the manager\n{}", told());
+        }
+        Some(Effect::OpenSession { owner }) => {
+            assert_eq!(after.step, Step::ProbeOpening { owner: owner.clone() }, "{}", told());
+            assert!(matches!(event, Event::Sweep(_)), "never asked again blindly\n{}", told());
+        }
+        Some(Effect::DeleteOwnSession { session: ours }) => {
+            assert!(matches!(&after.step, Step::ProbeOpened { session, .. } if session == ours), "{}", told());
+        }
+    }
+    if let (Step::Disabled { ours, .. } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {
+        let theirs = |set: &ScaleSet| set.enabled == Enablement::Disabled && set.revision != *ours;
+        let let_go = match event {
+            Event::Sweep(seen) => seen.set().is_some_and(theirs),
+            Event::Answer(Answer::Read(Ok(set))) => set.as_ref().is_none_or(theirs),
+            Event::Answer(_) | Event::Shutdown | Event::Recover => false,
+        };
+        assert!(let_go && after.outcome() == Some(Outcome::Yielded), "a set of ours was left disabled\n{}", told());
+    }
+    if let (Step::ProbeOpened { .. }, true) = (&before.step, after.step.is_closed()) {
+        assert!(matches!(event, Event::Answer(Answer::SessionDeleted(Ok(())))), "our session lives\n{}", told());
+    }
+}

@@ -1,0 +1,455 @@
+//! GARM's REST API, metrics and goroutine dump as the ports see a manager.
+//!
+//! Rules. One login serves all calls; a token that GARM no longer takes is renewed once, by one caller, and the request
+//! is sent again: it was refused before anything was done. An update is sent once, with exactly `{"enabled": …}`, and
+//! its 200 means only that the row was written (`reference/garm-api.md` §6.4). `/metrics` has a token of its own; the
+//! debug server has none. A 404 there means that it is switched off.
+//! Edge cases: GARM behind a path prefix; the three shapes of 401 and the two of 409 ([`super::refusal`]); lists that
+//! are `null`; an answer for another set than the one asked about, which is malformed and not believed.
+
+use super::auth::{Token, TokenCache};
+use super::goroutines::GoroutineCounter;
+use super::metrics_text;
+use super::refusal::{is_unknown_object, refusal, wants_new_token};
+use super::wire::{self, Endpoints, WireController, WireInstance, WireScaleSet, WireToken};
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, header};
+use medic_core::model::failure::WriteError;
+use medic_core::model::{
+    Controller, Enablement, FailureKind, Goroutines, Incarnation, Lingering, ManagerMetrics, Operation, ProbeFailure,
+    ScaleSet, ScaleSetId, Span, Wall,
+};
+use medic_core::ports::read::ManagerSource;
+use medic_core::ports::write::ManagerWriter;
+use medic_http::excerpt::one_line;
+use medic_http::list::List;
+use medic_http::redact::Carried;
+use medic_http::secret::SecretSource;
+use medic_http::{ApiError, Bounds, Client, Effect, Response, Secret};
+use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The largest answer about one thing: a token, the controller, one set.
+pub const SMALL_BOUND: usize = 1024 * 1024;
+
+/// The longest wait for the answer to a write; with a login before it, well within `Treatment::LATE`.
+const WRITE_LIMIT: Span = Span::secs(10);
+
+/// The longest list or scrape read.
+pub const LIST_BOUND: usize = 16 * 1024 * 1024;
+
+/// The longest goroutine dump read. Go cuts a dump at 64 MiB without a word; stopping before that means that a dump
+/// which was read is whole.
+pub const DUMP_BOUND: usize = 63 * 1024 * 1024;
+
+/// Gives the password at each login, so that a file that was rotated is read again. The error is shown to people.
+pub type PasswordSource = Arc<dyn SecretSource>;
+
+/// How `/metrics` is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MetricsAccess {
+    /// With a metrics token: right for any server.
+    #[default]
+    Token,
+    /// Without a token (`[metrics] disable_auth = true` in GARM); should GARM want one after all, it gets one.
+    Open,
+}
+
+/// One GARM, as configured.
+#[derive(Clone)]
+pub struct GarmOptions {
+    /// Its address, with the path of a reverse proxy if there is one, without `/api/v1`.
+    pub base_url: String,
+    pub username: String,
+    pub password: PasswordSource,
+    /// How `/metrics` is asked.
+    pub metrics: MetricsAccess,
+}
+
+/// Why an address cannot be a manager's. It does not repeat the address, which may hold a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the manager's url cannot be used: {0}")]
+pub struct AddressError(String);
+
+/// The client of one GARM.
+pub struct GarmClient {
+    client: Client,
+    dumps: Client,
+    base: String,
+    username: String,
+    password: PasswordSource,
+    login: TokenCache,
+    metrics: TokenCache,
+    metrics_want_token: AtomicBool,
+}
+
+impl GarmClient {
+    /// A client over `client`, whose time-out and limits are kept; body bounds are set here.
+    pub fn new(client: &Client, options: GarmOptions) -> Result<Self, AddressError> {
+        let total = client.bounds().total;
+        Ok(Self {
+            base: checked_base(&options.base_url)?,
+            dumps: client.clone().with_bounds(Bounds { total, body: DUMP_BOUND }),
+            client: client.clone().with_bounds(Bounds { total, body: LIST_BOUND }),
+            username: options.username,
+            password: options.password,
+            login: TokenCache::default(),
+            metrics: TokenCache::default(),
+            metrics_want_token: AtomicBool::new(options.metrics == MetricsAccess::Token),
+        })
+    }
+
+    /// The absolute address of a path of the API (`/ws/logs` gives `http://…/api/v1/ws/logs`).
+    #[must_use]
+    pub fn api_address(&self, path: &str) -> String {
+        format!("{}/api/v1{path}", self.base)
+    }
+
+    /// The `Authorization` header for requests made elsewhere, marked as sensitive.
+    pub async fn authorization(&self) -> Result<HeaderValue, ApiError> {
+        Ok(self.login_token(None).await?.header)
+    }
+
+    /// When the login that is in use ends, if its token tells (`reference/garm-api.md` §3.3).
+    pub async fn login_ends(&self) -> Option<Wall> {
+        self.login.ends().await
+    }
+
+    /// The client underneath, with its clock, jitter and limits.
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The shared login's token; a newer one when GARM has refused the one with this serial.
+    pub(super) async fn login_token(&self, refused: Option<u64>) -> Result<Token, ApiError> {
+        let unusable = || self.error(Operation::Login, FailureKind::Malformed, "the token cannot stand in a header");
+        self.login.token(self.client.clock().as_ref(), refused, self.log_in(), unusable).await
+    }
+
+    async fn log_in(&self) -> Result<Secret, ApiError> {
+        let operation = Operation::Login;
+        let password = self.password.secret().await.map_err(|why| ApiError {
+            effect: Effect::None,
+            ..self.error(operation, FailureKind::Unauthorized, &format!("the password cannot be read: {why}"))
+        })?;
+        let body = serde_json::json!({ "username": self.username, "password": password.expose() });
+        let address = self.api_address("/auth/login");
+        let mut request = self.request(operation, Method::POST, &address, None, body.to_string())?;
+        request.extensions_mut().insert(Carried(password));
+        let response = self.small().read(operation, request).await?;
+        if let Some(error) = refusal(&self.client, operation, &response) {
+            return Err(error);
+        }
+        self.token_of(operation, &response)
+    }
+
+    async fn metrics_token(&self, refused: Option<u64>) -> Result<Token, ApiError> {
+        let operation = Operation::MetricsToken;
+        let unusable = || self.error(operation, FailureKind::Malformed, "the token cannot stand in a header");
+        let fetch = async {
+            let response = self.get(operation, "/metrics-token").await?;
+            self.token_of(operation, &response)
+        };
+        self.metrics.token(self.client.clock().as_ref(), refused, fetch, unusable).await
+    }
+
+    /// The parser's words are left out: they may repeat the token.
+    fn token_of(&self, operation: Operation, response: &Response) -> Result<Secret, ApiError> {
+        serde_json::from_slice::<WireToken>(&response.body)
+            .map(|answer| Secret::new(answer.token))
+            .map_err(|_| self.error(operation, FailureKind::Malformed, "the answer holds no token"))
+    }
+
+    /// A read of the API, with a token, renewed once if GARM refuses it. The answer is 2xx.
+    async fn get(&self, operation: Operation, path: &str) -> Result<Response, ApiError> {
+        let response = self.get_any(operation, path).await?;
+        match refusal(&self.client, operation, &response) {
+            Some(error) => Err(error),
+            None => Ok(response),
+        }
+    }
+
+    async fn get_any(&self, operation: Operation, path: &str) -> Result<Response, ApiError> {
+        let address = self.api_address(path);
+        let token = self.login_token(None).await?;
+        let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
+        let lists = matches!(operation, Operation::ListScaleSets | Operation::ListInstances);
+        let client = if lists { self.client.clone() } else { self.small() };
+        let response = client.read(operation, request).await?;
+        if !wants_new_token(&response) {
+            return Ok(response);
+        }
+        let token = self.login_token(Some(token.serial)).await?;
+        let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
+        client.read(operation, request).await
+    }
+
+    /// For answers about one thing: tokens, the controller, one set.
+    fn small(&self) -> Client {
+        self.client.clone().with_bounds(Bounds { body: SMALL_BOUND, ..self.client.bounds() })
+    }
+
+    /// The client of a write.
+    fn hasty(&self) -> Client {
+        let bounds = self.client.bounds();
+        self.client.clone().with_bounds(Bounds { total: bounds.total.min(WRITE_LIMIT), ..bounds })
+    }
+
+    async fn put_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, ApiError> {
+        let (operation, client) = (Operation::SetEnabled, self.hasty());
+        let address = self.api_address(&format!("/scalesets/{set}"));
+        let body = match to {
+            Enablement::Enabled => r#"{"enabled":true}"#,
+            Enablement::Disabled => r#"{"enabled":false}"#,
+        };
+        let token = self.login_token(None).await.map_err(not_sent)?;
+        let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
+        let mut response = client.write(operation, request).await?;
+        if wants_new_token(&response) {
+            let token = self.login_token(Some(token.serial)).await.map_err(not_sent)?;
+            let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
+            response = client.write(operation, request).await?;
+        }
+        match refusal(&self.client, operation, &response) {
+            Some(error) => Err(error),
+            None => self.one_set(operation, set, &response),
+        }
+    }
+
+    async fn get_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, ApiError> {
+        let operation = Operation::ReadScaleSet;
+        let response = self.get_any(operation, &format!("/scalesets/{set}")).await?;
+        if is_unknown_object(&response) {
+            return Ok(None);
+        }
+        match refusal(&self.client, operation, &response) {
+            Some(error) => Err(error),
+            None => self.one_set(operation, set, &response).map(Some),
+        }
+    }
+
+    fn one_set(&self, operation: Operation, asked: ScaleSetId, response: &Response) -> Result<ScaleSet, ApiError> {
+        let wire: WireScaleSet = self.json(operation, response)?;
+        match wire.into_model(&mut Endpoints::default()) {
+            Some(set) if set.id == asked => Ok(set),
+            Some(_) | None => {
+                Err(self.error(operation, FailureKind::Malformed, "the answer is about another set than was asked for"))
+            }
+        }
+    }
+
+    async fn list_sets(&self) -> Result<Vec<ScaleSet>, ApiError> {
+        let operation = Operation::ListScaleSets;
+        let response = self.get(operation, "/scalesets").await?;
+        let wire: Option<List<WireScaleSet>> = self.json(operation, &response)?;
+        let mut endpoints = Endpoints::default();
+        let mut seen = BTreeSet::new();
+        wire.unwrap_or_default()
+            .0
+            .into_iter()
+            .map(|set| {
+                set.into_model(&mut endpoints).filter(|set| seen.insert(set.id)).ok_or_else(|| {
+                    self.error(operation, FailureKind::Malformed, "the list holds a set without an id, or one id twice")
+                })
+            })
+            .collect()
+    }
+
+    async fn count_instances(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, ApiError> {
+        let operation = Operation::ListInstances;
+        let response = self.get(operation, "/instances").await?;
+        let wire: Option<List<WireInstance>> = self.json(operation, &response)?;
+        Ok(wire::lingering(wire.unwrap_or_default().0))
+    }
+
+    async fn who(&self) -> Result<Controller, ApiError> {
+        let operation = Operation::Controller;
+        let response = self.get(operation, "/controller-info").await?;
+        let wire: WireController = self.json(operation, &response)?;
+        wire.into_model()
+            .ok_or_else(|| self.error(operation, FailureKind::Malformed, "the answer holds no controller id"))
+    }
+
+    async fn scrape(&self) -> Result<ManagerMetrics, ApiError> {
+        let operation = Operation::Metrics;
+        let response = self.scrape_text().await?;
+        if response.status == StatusCode::NOT_FOUND {
+            return Err(self.not_enabled(operation, "set `enable = true` under [metrics] in GARM's configuration"));
+        }
+        if let Some(error) = refusal(&self.client, operation, &response) {
+            return Err(error);
+        }
+        metrics_text::parse(&response.body)
+            .map_err(|why| self.error(operation, FailureKind::Malformed, &format!("the answer {why}")))
+    }
+
+    async fn scrape_text(&self) -> Result<Response, ApiError> {
+        let operation = Operation::Metrics;
+        let address = format!("{}/metrics", self.base);
+        let send = async |token: Option<&Token>| {
+            let request = self.request(operation, Method::GET, &address, token, String::new())?;
+            self.client.read(operation, request).await
+        };
+        if !self.metrics_want_token.load(Ordering::Relaxed) {
+            let response = send(None).await?;
+            if response.status != StatusCode::UNAUTHORIZED {
+                return Ok(response);
+            }
+            self.metrics_want_token.store(true, Ordering::Relaxed);
+        }
+        let token = self.metrics_token(None).await?;
+        let response = send(Some(&token)).await?;
+        if response.status != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let token = self.metrics_token(Some(token.serial)).await?;
+        send(Some(&token)).await
+    }
+
+    async fn count_goroutines(&self) -> Result<Goroutines, ApiError> {
+        let operation = Operation::Goroutines;
+        let address = format!("{}/debug/pprof/goroutine?debug=2", self.base);
+        let request = self.request(operation, Method::GET, &address, None, String::new())?;
+        let mut counter = GoroutineCounter::default();
+        let response = self.dumps.read_into(operation, request, &mut counter).await?;
+        if response.status == StatusCode::NOT_FOUND {
+            return Err(
+                self.not_enabled(operation, "set `debug_server = true` under [default] in GARM's configuration")
+            );
+        }
+        if let Some(error) = refusal(&self.dumps, operation, &response) {
+            return Err(error);
+        }
+        counter.finish().ok_or_else(|| self.error(operation, FailureKind::Malformed, "the answer is no goroutine dump"))
+    }
+
+    fn request(
+        &self,
+        operation: Operation,
+        method: Method,
+        address: &str,
+        token: Option<&Token>,
+        body: String,
+    ) -> Result<Request<Bytes>, ApiError> {
+        let mut builder = Request::builder().method(method).uri(address);
+        if let Some(token) = token {
+            builder = builder.header(header::AUTHORIZATION, token.header.clone());
+        }
+        if !body.is_empty() {
+            builder = builder.header(header::CONTENT_TYPE, "application/json");
+        }
+        builder.body(Bytes::from(body)).map_err(|error| {
+            not_sent(self.error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}")))
+        })
+    }
+
+    /// A byte order mark is tolerated. The parser does not recurse deeper than 128 levels.
+    fn json<T: DeserializeOwned>(&self, operation: Operation, response: &Response) -> Result<T, ApiError> {
+        let body = response.body.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(&response.body);
+        serde_json::from_slice(body).map_err(|error| {
+            self.error(operation, FailureKind::Malformed, &one_line(&format!("not the JSON that GARM sends: {error}")))
+        })
+    }
+
+    /// An error about an answer, or about its absence: the effect is unknown unless the caller knows better.
+    pub(super) fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
+        let (target, detail) = (self.client.target, self.client.without_secrets(detail));
+        ApiError { target, operation, kind, detail, effect: Effect::Unknown, retry_at: None }
+    }
+
+    fn not_enabled(&self, operation: Operation, advice: &str) -> ApiError {
+        self.error(operation, FailureKind::NotEnabled, &format!("HTTP 404: switched off on the server; {advice}"))
+    }
+}
+
+impl std::fmt::Debug for GarmClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GarmClient").field("base", &self.base).field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// A failed login before an update: the update itself was not sent.
+fn not_sent(error: ApiError) -> ApiError {
+    ApiError { effect: Effect::None, ..error }
+}
+
+/// The address without a trailing slash and without `/api/v1`.
+fn checked_base(text: &str) -> Result<String, AddressError> {
+    let refuse = |why: &str| Err(AddressError(why.to_owned()));
+    let Ok(url) = url::Url::parse(text.trim()) else {
+        return refuse("it is not an absolute address like http://host:9997");
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return refuse("its scheme is neither http nor https");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse("it holds credentials; give them as username and password_file");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse("it has a query or a fragment");
+    }
+    let base = url.as_str().trim_end_matches('/');
+    Ok(base.strip_suffix("/api/v1").unwrap_or(base).trim_end_matches('/').to_owned())
+}
+
+#[async_trait]
+impl ManagerSource for GarmClient {
+    async fn controller(&self) -> Result<Controller, ProbeFailure> {
+        Ok(self.who().await?)
+    }
+    async fn scale_sets(&self) -> Result<Vec<ScaleSet>, ProbeFailure> {
+        Ok(self.list_sets().await?)
+    }
+    async fn lingering(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, ProbeFailure> {
+        Ok(self.count_instances().await?)
+    }
+    async fn metrics(&self) -> Result<ManagerMetrics, ProbeFailure> {
+        Ok(self.scrape().await?)
+    }
+    async fn goroutines(&self) -> Result<Goroutines, ProbeFailure> {
+        Ok(self.count_goroutines().await?)
+    }
+}
+
+#[async_trait]
+impl ManagerWriter for GarmClient {
+    async fn set_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, WriteError> {
+        Ok(self.put_enabled(set, to).await?)
+    }
+    async fn read_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, ProbeFailure> {
+        Ok(self.get_set(set).await?)
+    }
+    async fn incarnation(&self) -> Result<Incarnation, ProbeFailure> {
+        let incarnation = self.scrape().await?.incarnation;
+        let detail = "the metrics hold no process_start_time_seconds";
+        Ok(incarnation.ok_or_else(|| self.error(Operation::Metrics, FailureKind::Malformed, detail))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_brought_to_one_form() {
+        for (given, base) in [
+            ("http://127.0.0.1:9997", "http://127.0.0.1:9997"),
+            ("http://127.0.0.1:9997/", "http://127.0.0.1:9997"),
+            ("https://ci.example/garm/", "https://ci.example/garm"),
+            ("https://ci.example/garm/api/v1/", "https://ci.example/garm"),
+        ] {
+            assert_eq!(checked_base(given).unwrap(), base);
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_not_repeated() {
+        for given in ["", "127.0.0.1:9997", "ftp://host", "http://admin:hunter2@host", "http://host?x=hunter2"] {
+            let error = checked_base(given).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

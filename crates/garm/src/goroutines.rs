@@ -1,0 +1,166 @@
+//! Counting living listeners and workers in a goroutine dump (`/debug/pprof/goroutine?debug=2`,
+//! `reference/garm-api.md` §10).
+//!
+//! A dump is blocks separated by empty lines; each begins with `goroutine N [state]:`, then comes a line per frame,
+//! each followed by an indented line with its place. A living listener has one goroutine with a frame
+//! `(*scaleSetListener).loop`, a living worker one with `(*Worker).keepListenerAlive`. Edge cases: `created by` lines
+//! name functions that need not live any more; a frame may repeat in one goroutine by recursion; `loop.func1` is
+//! another function. The dump is fed in pieces of any size, and no piece is kept.
+
+use medic_core::model::Goroutines;
+use medic_http::BodySink;
+
+const LISTENER: &[u8] = b"workers/scaleset.(*scaleSetListener).loop(";
+const WORKER: &[u8] = b"workers/scaleset.(*Worker).keepListenerAlive(";
+
+/// As much of a line as is looked at; frames are far shorter.
+const LINE_BOUND: usize = 1024;
+
+/// Counts while a dump flows by.
+#[derive(Debug, Clone, Default)]
+pub struct GoroutineCounter {
+    counts: Goroutines,
+    blocks: u64,
+    line: Vec<u8>,
+    in_listener: bool,
+    in_worker: bool,
+}
+
+impl BodySink for GoroutineCounter {
+    fn begin(&mut self) {
+        *self = Self::default();
+    }
+    fn piece(&mut self, piece: &[u8]) {
+        for part in piece.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = match part.split_last() {
+                Some((b'\n', text)) => (text, true),
+                Some(_) | None => (part, false),
+            };
+            let room = LINE_BOUND.saturating_sub(self.line.len());
+            self.line.extend_from_slice(text.get(..room).unwrap_or(text));
+            if ended {
+                self.end_line();
+            }
+        }
+    }
+}
+
+impl GoroutineCounter {
+    /// The counts; `None` when what was fed is no goroutine dump, or ends in the middle of a line: one that was cut off
+    /// counts too few, and says nothing.
+    #[must_use]
+    pub fn finish(self) -> Option<Goroutines> {
+        (self.blocks > 0 && self.line.is_empty()).then_some(self.counts)
+    }
+
+    fn end_line(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let line = line.strip_suffix(b"\r").unwrap_or(&line);
+        if line.starts_with(b"goroutine ") && line.ends_with(b":") {
+            self.blocks = self.blocks.saturating_add(1);
+            (self.in_listener, self.in_worker) = (false, false);
+        } else if self.blocks > 0 && !line.starts_with(b"created by ") && !line.starts_with(b"\t") {
+            if !self.in_listener && contains(line, LISTENER) {
+                self.in_listener = true;
+                self.counts.listeners = self.counts.listeners.saturating_add(1);
+            }
+            if !self.in_worker && contains(line, WORKER) {
+                self.in_worker = true;
+                self.counts.workers = self.counts.workers.saturating_add(1);
+            }
+        }
+    }
+}
+
+/// The counts of a whole dump; `None` when it is none.
+#[must_use]
+pub fn count(dump: &[u8]) -> Option<Goroutines> {
+    let mut counter = GoroutineCounter::default();
+    counter.piece(dump);
+    counter.finish()
+}
+
+fn contains(line: &[u8], frame: &[u8]) -> bool {
+    line.windows(frame.len()).any(|window| window == frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn recorded(version: &str, name: &str) -> Vec<u8> {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        std::fs::read(format!("{root}/tests/fixtures/recordings/{version}/http/{name}.txt")).unwrap()
+    }
+
+    #[test]
+    fn a_dump_that_was_cut_off_counts_nothing() {
+        let dump = recorded("garm-2026-04-pre-fix", "goroutines-healthy");
+        let cut = dump.iter().rposition(|byte| *byte == b'(').unwrap();
+        assert_eq!(count(&dump[..cut]), None);
+    }
+
+    #[test]
+    fn both_recorded_versions_give_their_listeners_and_workers() {
+        for (version, name, listeners, workers) in [
+            ("garm-2026-04-pre-fix", "goroutines-healthy", 4, 4),
+            ("garm-2026-04-pre-fix", "goroutines-stuck", 0, 0),
+            ("garm-2026-04-pre-fix", "goroutines-after-stale-sessions-expired", 1, 1),
+            ("garm-2026-07-post-fix", "goroutines-healthy", 4, 4),
+            ("garm-2026-07-post-fix", "goroutines-stuck", 0, 4),
+            ("garm-2026-07-post-fix", "goroutines-after-stale-sessions-expired", 4, 4),
+        ] {
+            let counts = count(&recorded(version, name));
+            assert_eq!(counts, Some(Goroutines { listeners, workers }), "{version} {name}");
+        }
+    }
+
+    #[test]
+    fn a_goroutine_counts_once_and_its_creator_not_at_all() {
+        let dump = "goroutine 1 [select]:\n\
+            github.com/cloudbase/garm/workers/scaleset.(*scaleSetListener).loop(0xc0)\n\
+            \t/garm/workers/scaleset/scaleset_listener.go:258 +0x465\n\
+            github.com/cloudbase/garm/workers/scaleset.(*scaleSetListener).loop(0xc0)\n\n\
+            goroutine 2 [select]:\n\
+            github.com/cloudbase/garm/workers/scaleset.(*scaleSetListener).loop.func1(0xc0)\n\
+            created by github.com/cloudbase/garm/workers/scaleset.(*Worker).keepListenerAlive(0xc0) in goroutine 3\n";
+        assert_eq!(count(dump.as_bytes()), Some(Goroutines { listeners: 1, workers: 0 }));
+        assert_eq!(count(dump.replace('\n', "\r\n").as_bytes()), Some(Goroutines { listeners: 1, workers: 0 }));
+    }
+
+    #[test]
+    fn what_is_no_dump_gives_no_counts() {
+        assert_eq!(count(b""), None);
+        assert_eq!(count(b"<html>workers/scaleset.(*scaleSetListener).loop(</html>"), None);
+    }
+
+    #[test]
+    fn pieces_of_any_size_give_the_same_counts() {
+        let dump = recorded("garm-2026-07-post-fix", "goroutines-healthy");
+        for size in [1, 7, 4096] {
+            let mut counter = GoroutineCounter::default();
+            for piece in dump.chunks(size) {
+                counter.piece(piece);
+            }
+            assert_eq!(counter.finish(), count(&dump), "pieces of {size}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(pieces in proptest::collection::vec(
+            prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..100),
+                Just(LISTENER.to_vec()),
+                Just(b"\ngoroutine 1 [x]:\n".to_vec()),
+            ], 0..30)) {
+            let whole = count(&pieces.concat());
+            let mut counter = GoroutineCounter::default();
+            for piece in &pieces {
+                counter.piece(piece);
+            }
+            prop_assert_eq!(counter.finish(), whole);
+        }
+    }
+}

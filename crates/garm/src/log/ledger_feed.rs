@@ -1,0 +1,315 @@
+//! From the log's facts to the ledger's rows (design §5: a session can only be proven stale if it was seen alive).
+//!
+//! The rule: **a session is attributed to a run of the manager only by evidence of that run**: the log's own start line
+//! before it, refined by a scrape of the process's start time where one fits; without a start line, a scrape that shows
+//! one process before the session's date and after it. Else it waits, and is "of an unknown run" for good once its run
+//! is over. Dates here may err by a second or two; `decide::stale` keeps its own margin.
+//!
+//! The second rule: **an end is taken over when it is certain**. A close is only on its way when the log says "closing";
+//! it has happened when the listener's loop ends or the worker goes on. A session left open by mistake costs one
+//! deletion that answers 404; one ended by mistake costs patience. A new session of a set ends the one before: GitHub
+//! keeps one per set.
+
+use medic_core::model::log_fact::{ListenerErrorKind, LogEvent, LogEvidence, LogFact, LogSet};
+use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
+use medic_core::model::{ForgePlace, Incarnation, Owner, ScaleSetId, SessionId, Span, Wall};
+use std::collections::{BTreeMap, VecDeque};
+
+/// By how much the two dates of one process start differ at most: the kernel's and the log's.
+const START_ERROR: Span = Span::secs(2);
+/// The longest a manager takes from its process's start to its first log line (it migrates its database first).
+const START_DELAY: Span = Span::mins(5);
+const RUNS_MAX: usize = 64;
+/// Sessions that wait for their set, owner or run to become known.
+const WAITING_MAX: usize = 4096;
+
+/// The manager's runs as scrapes of its process start time showed them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Timeline {
+    /// Each run, with the date of the last scrape that showed it; oldest first.
+    runs: VecDeque<(Incarnation, Wall)>,
+}
+
+impl Timeline {
+    /// Takes in what a scrape at `at` showed.
+    pub fn observe(&mut self, incarnation: Incarnation, at: Wall) {
+        match self.runs.iter_mut().find(|(known, _)| *known == incarnation) {
+            Some((_, last)) => *last = (*last).max(at),
+            None => self.runs.push_back((incarnation, at)),
+        }
+        while self.runs.len() > RUNS_MAX {
+            self.runs.pop_front();
+        }
+    }
+
+    /// The run whose first log line is dated `started`.
+    fn of_start(&self, started: Wall) -> Option<Incarnation> {
+        let fits = |run: &Incarnation| run.0 <= started.plus(START_ERROR) && started.since(run.0) <= START_DELAY;
+        self.runs.iter().map(|(run, _)| *run).filter(fits).max()
+    }
+
+    /// The run that was seen before and after `at`.
+    fn around(&self, at: Wall) -> Option<Incarnation> {
+        let fits = |(run, last): &&(Incarnation, Wall)| run.0.plus(START_ERROR) <= at && at.plus(START_ERROR) <= *last;
+        self.runs.iter().filter(fits).map(|(run, _)| *run).max()
+    }
+}
+
+/// What the feed must know besides the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    pub timeline: &'a Timeline,
+    /// Where each set is on its forge.
+    pub places: &'a BTreeMap<ScaleSetId, ForgePlace>,
+    /// The owner name of the manager's sessions, once known.
+    pub owner: Option<&'a Owner>,
+}
+
+/// Follows the sessions of one manager.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Feed {
+    /// The start of the log's current run.
+    run_started: Option<Wall>,
+    /// The latest session of each set.
+    latest: BTreeMap<ScaleSetId, Latest>,
+    /// Sessions that are not in the ledger yet.
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Latest {
+    session: SessionId,
+    /// The one before, whose last lines may come late.
+    before: Option<SessionId>,
+    /// When the session was opened, or first seen.
+    since: Wall,
+    /// When its close began, if it is on its way.
+    closing: Option<Wall>,
+    /// Whether its end has been told.
+    ended: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Waiting {
+    set: ScaleSetId,
+    session: SessionId,
+    first_seen: Wall,
+    last_seen: Wall,
+    run_started: Option<Wall>,
+    run_over: bool,
+    ended: Option<(Wall, SessionEnd)>,
+}
+
+impl Feed {
+    /// Goes on after a restart of ours: from what the log had said, and what the ledger holds.
+    #[must_use]
+    pub fn resume(evidence: &LogEvidence, ledger: &[LedgerSession]) -> Self {
+        let mut feed = Self { run_started: evidence.run_started, ..Self::default() };
+        for row in ledger {
+            let newest = feed.latest.get(&row.set).is_none_or(|latest| latest.since <= row.first_seen);
+            if newest {
+                let (session, since) = (row.id.clone(), row.first_seen);
+                let ended = row.ended.is_some();
+                feed.latest.insert(row.set, Latest { session, before: None, since, closing: None, ended });
+            }
+        }
+        // What was seen but waited when we died.
+        for (set, log) in &evidence.by_id {
+            if let Some((at, session)) = &log.session
+                && !ledger.iter().any(|row| row.id == *session)
+            {
+                feed.opened(*set, session, *at, &mut Vec::new());
+            }
+        }
+        feed
+    }
+
+    /// What `facts`, in the log's order, change in the ledger; and what of earlier facts has become certain since.
+    pub fn absorb(&mut self, facts: &[LogFact], known: Known<'_>) -> Vec<LedgerChange> {
+        let mut changes = Vec::new();
+        for LogFact { at, what } in facts {
+            self.take(*at, what, &mut changes);
+        }
+        self.settle(known, &mut changes);
+        changes
+    }
+
+    /// How many sessions wait to be attributed.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn take(&mut self, at: Wall, what: &LogEvent, changes: &mut Vec<LedgerChange>) {
+        match what {
+            LogEvent::ManagerStarted => {
+                self.run_started = Some(at);
+                for waiting in &mut self.waiting {
+                    waiting.run_over = true;
+                }
+                for latest in self.latest.values_mut() {
+                    // Whether that close still happened, nobody can tell.
+                    latest.closing = None;
+                }
+            }
+            LogEvent::SessionOpened { set: LogSet::Manager(set), session } => self.opened(*set, session, at, changes),
+            LogEvent::SessionHeld { set: LogSet::Manager(set), session } => self.held(*set, session, at, changes),
+            LogEvent::SessionClosing { set: LogSet::Manager(set) } => {
+                if let Some(latest) = self.latest_at(*set, at) {
+                    latest.closing = Some(at);
+                }
+            }
+            LogEvent::SessionCloseFailed { set: LogSet::Manager(set), kind } => {
+                if let Some(latest) = self.latest_at(*set, at) {
+                    latest.closing = None;
+                }
+                if is_gone(*kind) {
+                    self.ended(*set, at, SessionEnd::Expired, changes);
+                }
+            }
+            LogEvent::ListenerStopped { set: LogSet::Manager(set) }
+            | LogEvent::WorkerIdle { set: LogSet::Manager(set) } => {
+                if let Some(closed) = self.latest.get(set).and_then(|latest| latest.closing) {
+                    self.ended(*set, closed, SessionEnd::Closed, changes);
+                }
+            }
+            LogEvent::ListenerFailed { set: LogSet::Manager(set), kind, refresh: _ } => {
+                if is_gone(*kind) {
+                    // The poll under way ends like this when the listener's own close is faster.
+                    let (when, how) = match self.latest.get(set).and_then(|latest| latest.closing) {
+                        Some(closing) => (closing, SessionEnd::Closed),
+                        None => (at, SessionEnd::Expired),
+                    };
+                    self.ended(*set, when, how, changes);
+                }
+            }
+            // The lines of sessions always carry the manager's id.
+            LogEvent::SessionOpened { set: LogSet::Forge { .. }, .. }
+            | LogEvent::SessionHeld { set: LogSet::Forge { .. }, .. }
+            | LogEvent::SessionClosing { set: LogSet::Forge { .. } }
+            | LogEvent::SessionCloseFailed { set: LogSet::Forge { .. }, .. }
+            | LogEvent::ListenerStopped { set: LogSet::Forge { .. } }
+            | LogEvent::WorkerIdle { set: LogSet::Forge { .. } }
+            | LogEvent::ListenerFailed { set: LogSet::Forge { .. }, .. }
+            | LogEvent::ManagerStopping
+            | LogEvent::Panic
+            | LogEvent::Conflict { .. }
+            | LogEvent::StartFailed { .. }
+            | LogEvent::Poll { .. }
+            | LogEvent::JobSeen { .. }
+            | LogEvent::WorkerStarted { .. }
+            | LogEvent::MessageFailed { .. } => {}
+        }
+    }
+
+    /// The latest session of a set, if a line dated `at` can be about it.
+    fn latest_at(&mut self, set: ScaleSetId, at: Wall) -> Option<&mut Latest> {
+        self.latest.get_mut(&set).filter(|latest| latest.since <= at)
+    }
+
+    fn opened(&mut self, set: ScaleSetId, session: &SessionId, at: Wall, changes: &mut Vec<LedgerChange>) {
+        let before = self.latest.get(&set).map(|latest| latest.session.clone());
+        if let Some(latest) = self.latest.get(&set) {
+            // Lines may be read again after a death of ours: what is older than what is known says nothing new.
+            if latest.session == *session || latest.since > at {
+                return;
+            }
+            // A session can only open once the one before is gone.
+            let (how, when) = match latest.closing {
+                Some(closing) => (SessionEnd::Closed, closing),
+                None if self.run_started.is_some_and(|started| latest.since < started) => (SessionEnd::Expired, at),
+                None => (SessionEnd::Unknown, at),
+            };
+            self.ended(set, when, how, changes);
+        }
+        let latest = Latest { session: session.clone(), before, since: at, closing: None, ended: false };
+        self.latest.insert(set, latest);
+        if self.waiting.len() >= WAITING_MAX {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(Waiting {
+            set,
+            session: session.clone(),
+            first_seen: at,
+            last_seen: at,
+            run_started: self.run_started,
+            run_over: false,
+            ended: None,
+        });
+    }
+
+    fn held(&mut self, set: ScaleSetId, session: &SessionId, at: Wall, changes: &mut Vec<LedgerChange>) {
+        if self.latest.get(&set).is_some_and(|latest| latest.before.as_ref() == Some(session)) {
+            return;
+        }
+        // One whose opening we did not see is dated too late, which makes it harder to prove stale.
+        self.opened(set, session, at, changes);
+        if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.session == *session) {
+            waiting.last_seen = waiting.last_seen.max(at);
+        } else {
+            changes.push(LedgerChange::Alive { session: session.clone(), at });
+        }
+    }
+
+    fn ended(&mut self, set: ScaleSetId, at: Wall, how: SessionEnd, changes: &mut Vec<LedgerChange>) {
+        let Some(latest) = self.latest_at(set, at).filter(|latest| !latest.ended) else { return };
+        latest.ended = true;
+        latest.closing = None;
+        let session = latest.session.clone();
+        match self.waiting.iter_mut().find(|waiting| waiting.session == session) {
+            Some(waiting) => waiting.ended = Some((at, how)),
+            None => changes.push(LedgerChange::End { session, at, how }),
+        }
+    }
+
+    fn settle(&mut self, known: Known<'_>, changes: &mut Vec<LedgerChange>) {
+        self.waiting.retain(|waiting| match waiting.row(known) {
+            Some(row) => {
+                changes.push(LedgerChange::See(row));
+                false
+            }
+            None => true,
+        });
+    }
+}
+
+impl Waiting {
+    /// Its row, once everything about it is known.
+    fn row(&self, known: Known<'_>) -> Option<LedgerSession> {
+        let place = known.places.get(&self.set)?;
+        let owner = known.owner?;
+        let opened_by = match self.run_started {
+            // Both dates are of one clock, the manager's.
+            Some(started) => OpenedBy::Manager(known.timeline.of_start(started).unwrap_or(Incarnation(started))),
+            None => match known.timeline.around(self.first_seen) {
+                Some(run) => OpenedBy::Manager(run),
+                None if self.run_over => OpenedBy::UnknownIncarnation,
+                None => return None,
+            },
+        };
+        Some(LedgerSession {
+            set: self.set,
+            place: place.clone(),
+            id: self.session.clone(),
+            owner: owner.clone(),
+            opened_by,
+            first_seen: self.first_seen,
+            last_seen: self.last_seen,
+            ended: self.ended,
+        })
+    }
+}
+
+const fn is_gone(kind: ListenerErrorKind) -> bool {
+    match kind {
+        ListenerErrorKind::NotFound | ListenerErrorKind::SessionExpired => true,
+        ListenerErrorKind::Unauthorized
+        | ListenerErrorKind::Network
+        | ListenerErrorKind::Server
+        | ListenerErrorKind::Mismatch
+        | ListenerErrorKind::Other => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

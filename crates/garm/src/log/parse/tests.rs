@@ -1,0 +1,479 @@
+use super::*;
+use expect_test::{Expect, expect};
+use medic_core::model::log_fact::LogEvidence;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+const BUILDS: [&str; 2] = ["garm-2026-04-pre-fix", "garm-2026-07-post-fix"];
+
+fn recorded(build: &str, number: &str) -> Vec<u8> {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/fixtures/recordings")
+        .join(build)
+        .join("logs");
+    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.file_name().unwrap().to_str().unwrap().starts_with(number));
+    assert_eq!(files.len(), 1, "{build} {number}");
+    std::fs::read(&files[0]).unwrap()
+}
+
+fn facts(log: &[u8]) -> Vec<LogFact> {
+    let mut parser = Parser::default();
+    log.split(|b| *b == b'\n').filter_map(|line| parser.line(line)).collect()
+}
+
+fn evidence(logs: &[Vec<u8>]) -> LogEvidence {
+    let mut evidence = LogEvidence::default();
+    let mut parser = Parser::default();
+    for line in logs.iter().flat_map(|log| log.split(|b| *b == b'\n')) {
+        if let Some(fact) = parser.line(line) {
+            evidence.absorb(&fact);
+        }
+    }
+    evidence
+}
+
+fn set_name(set: &LogSet) -> String {
+    match set {
+        LogSet::Manager(id) => format!("{id}"),
+        LogSet::Forge { entity, forge_id } => format!("{entity}#{forge_id}"),
+    }
+}
+
+fn told(event: &LogEvent) -> (String, Option<String>) {
+    let (what, set) = match event {
+        LogEvent::ManagerStarted => ("start".to_owned(), None),
+        LogEvent::ManagerStopping => ("stop".to_owned(), None),
+        LogEvent::Panic => ("panic".to_owned(), None),
+        LogEvent::Conflict { set, owner, gave_up } => {
+            (format!("conflict gave_up={gave_up} owner={owner:?}"), Some(set))
+        }
+        LogEvent::StartFailed { set, kind, gave_up } => (format!("start failed {kind} gave_up={gave_up}"), Some(set)),
+        LogEvent::SessionOpened { set, .. } => ("opened".to_owned(), Some(set)),
+        LogEvent::SessionHeld { set, .. } => ("held".to_owned(), Some(set)),
+        LogEvent::SessionClosing { set } => ("closing".to_owned(), Some(set)),
+        LogEvent::SessionCloseFailed { set, kind } => (format!("close failed {kind}"), Some(set)),
+        LogEvent::ListenerStopped { set } => ("stopped".to_owned(), Some(set)),
+        LogEvent::Poll { set, .. } => ("poll".to_owned(), Some(set)),
+        LogEvent::JobSeen { set } => ("job".to_owned(), Some(set)),
+        LogEvent::ListenerFailed { set, kind, refresh } => (format!("failed {kind} refresh={refresh}"), Some(set)),
+        LogEvent::WorkerIdle { set } => ("idle".to_owned(), Some(set)),
+        LogEvent::WorkerStarted { set } => ("started".to_owned(), Some(set)),
+        LogEvent::MessageFailed { set } => ("message failed".to_owned(), Some(set)),
+    };
+    (what, set.map(set_name))
+}
+
+/// One line per kind of fact: how often, for which sets.
+fn summary(build: &str, number: &str) -> String {
+    let mut counts: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
+    for fact in facts(&recorded(build, number)) {
+        let (what, set) = told(&fact.what);
+        *counts.entry(what).or_default().entry(set.unwrap_or_else(|| "manager".to_owned())).or_default() += 1;
+    }
+    let mut text = format!("{number} {build}\n");
+    for (what, sets) in counts {
+        let sets: Vec<String> = sets.into_iter().map(|(set, count)| format!("{set} x{count}")).collect();
+        writeln!(text, "  {what}: {}", sets.join(", ")).unwrap();
+    }
+    text
+}
+
+fn check(numbers: &[&str], expected: &Expect) {
+    let text: String = numbers.iter().flat_map(|number| BUILDS.iter().map(|build| summary(build, number))).collect();
+    expected.assert_eq(&text);
+}
+
+#[test]
+fn recorded_boot_jobs_and_toggle() {
+    check(
+        &["01", "02", "03"],
+        &expect![[r"
+        01 garm-2026-04-pre-fix
+          opened: 1 x1, 2 x1, 3 x1, 4 x1
+          poll: 1 x1, 2 x1, 3 x1, 4 x1
+          start: manager x1
+          started: 1 x1, 2 x1, 3 x1, 4 x1
+        01 garm-2026-07-post-fix
+          opened: 1 x1, 2 x1, 3 x1, 4 x1
+          poll: 1 x1, 2 x1, 3 x1, 4 x1
+          start: manager x1
+          started: 1 x2, 2 x2, 3 x2, 4 x2
+        02 garm-2026-04-pre-fix
+          job: 1 x3
+          poll: 1 x1
+        02 garm-2026-07-post-fix
+          job: 1 x3
+          poll: 1 x1
+        03 garm-2026-04-pre-fix
+          closing: 2 x1
+          opened: 2 x1
+          poll: 2 x1
+          stopped: 2 x2
+        03 garm-2026-07-post-fix
+          closing: 2 x1
+          opened: 2 x1
+          poll: 2 x1
+          stopped: 2 x2
+    "]],
+    );
+}
+
+#[test]
+fn recorded_conflicts_after_a_kill() {
+    check(
+        &["04", "05", "06", "07", "08"],
+        &expect![[r"
+        04 garm-2026-04-pre-fix
+          conflict gave_up=true owner=None: acme0#1 x1, acme0#2 x1, acme1#3 x1, acme1#4 x1
+          start: manager x1
+        04 garm-2026-07-post-fix
+          conflict gave_up=false owner=None: 1 x5, 2 x5, 3 x5, 4 x5
+          start: manager x1
+          started: 1 x2, 2 x2, 3 x2, 4 x2
+        05 garm-2026-04-pre-fix
+          conflict gave_up=false owner=None: 1 x2
+          idle: 1 x1
+          started: 1 x1
+        05 garm-2026-07-post-fix
+          conflict gave_up=false owner=None: 1 x3, 2 x3, 3 x3, 4 x3
+        06 garm-2026-04-pre-fix
+          conflict gave_up=false owner=None: 1 x5
+          opened: 1 x1
+          poll: 1 x1
+        06 garm-2026-07-post-fix
+          conflict gave_up=false owner=None: 1 x5, 2 x5, 3 x4, 4 x4
+          opened: 1 x1, 2 x1, 3 x1, 4 x1
+          poll: 1 x1, 2 x1, 3 x1, 4 x1
+        07 garm-2026-04-pre-fix
+          idle: 2 x1, 3 x1, 4 x1
+          opened: 2 x1, 3 x1, 4 x1
+          poll: 2 x1, 3 x1, 4 x1
+          started: 2 x1, 3 x1, 4 x1
+        07 garm-2026-07-post-fix
+          closing: 2 x1, 3 x1, 4 x1
+          failed not_found refresh=false: 4 x1
+          opened: 2 x1, 3 x1, 4 x1
+          poll: 2 x1, 3 x1, 4 x1
+          stopped: 2 x2, 3 x2, 4 x2
+        08 garm-2026-04-pre-fix
+          conflict gave_up=true owner=None: acme1#3 x1
+          opened: 1 x1, 2 x1, 4 x1
+          poll: 1 x1, 2 x1, 4 x1
+          start: manager x1
+          started: 1 x1, 2 x1, 4 x1
+        08 garm-2026-07-post-fix
+          conflict gave_up=false owner=None: 3 x5
+          opened: 1 x1, 2 x1, 4 x1
+          poll: 1 x1, 2 x1, 4 x1
+          start: manager x1
+          started: 1 x2, 2 x2, 3 x2, 4 x2
+    "]],
+    );
+}
+
+#[test]
+fn recorded_ends() {
+    check(
+        &["09", "10", "11"],
+        &expect![[r"
+        09 garm-2026-04-pre-fix
+          closing: 1 x1, 2 x1, 4 x1
+          stop: manager x1
+          stopped: 1 x1, 2 x1, 4 x1
+        09 garm-2026-07-post-fix
+          closing: 1 x1, 2 x1, 4 x1
+          failed not_found refresh=false: 1 x1
+          stop: manager x1
+          stopped: 1 x1, 2 x1, 4 x1
+        10 garm-2026-04-pre-fix
+          closing: 1 x1
+          conflict gave_up=true owner=None: acme1#3 x1
+          failed not_found refresh=false: 1 x1
+          opened: 1 x1, 2 x1, 4 x1
+          panic: manager x1
+          poll: 1 x1, 2 x1, 4 x1
+          start: manager x1
+          started: 1 x1, 2 x1, 4 x1
+          stopped: 1 x2
+        10 garm-2026-07-post-fix
+          closing: 1 x1
+          conflict gave_up=false owner=None: 3 x5
+          failed not_found refresh=false: 1 x1
+          opened: 1 x1, 2 x1, 4 x1
+          panic: manager x1
+          poll: 1 x1, 2 x1, 4 x1
+          start: manager x1
+          started: 1 x2, 2 x2, 3 x2, 4 x2
+          stopped: 1 x1
+        11 garm-2026-04-pre-fix
+          conflict gave_up=true owner=None: acme0#2 x1, acme1#3 x1, acme1#4 x1
+          opened: 1 x1
+          poll: 1 x1
+          start: manager x1
+          started: 1 x1
+        11 garm-2026-07-post-fix
+          conflict gave_up=false owner=None: 2 x9, 3 x9, 4 x9
+          opened: 1 x1
+          poll: 1 x1
+          start: manager x1
+          started: 1 x2, 2 x2, 3 x2, 4 x2
+    "]],
+    );
+}
+
+#[test]
+fn recorded_text_format_at_info_level() {
+    check(
+        &["12"],
+        &expect![[r"
+        12 garm-2026-04-pre-fix
+          conflict gave_up=true owner=None: acme0#1 x1
+          idle: 1 x1
+          start: manager x2
+          stop: manager x1
+        12 garm-2026-07-post-fix
+          conflict gave_up=false owner=None: 1 x8
+          start: manager x2
+          started: 1 x2
+          stop: manager x1
+    "]],
+    );
+}
+
+fn first(line: &str) -> Option<LogEvent> {
+    Parser::default().line(line.as_bytes()).map(|fact| fact.what)
+}
+
+fn set(id: u64) -> LogSet {
+    LogSet::Manager(ScaleSetId(id))
+}
+
+#[test]
+fn the_whole_pre_fix_story_leaves_the_evidence_a_person_would_sum_up() {
+    let logs: Vec<_> = ["04", "05"].iter().map(|number| recorded(BUILDS[0], number)).collect();
+    let seen = evidence(&logs);
+    assert_eq!(seen.run_started, wall("2026-11-23T18:46:07.099Z"));
+    assert_eq!(seen.last_panic, None);
+    // Set 1 was toggled: its worker lives and tries again. Set 2 was given up on.
+    let one = seen.about(ScaleSetId(1), Some("acme0"), Some(ForgeId(1))).unwrap();
+    assert_eq!((one.gave_up, one.conflict_count, one.idle.is_some()), (None, 2, true));
+    let two = seen.about(ScaleSetId(2), Some("acme0"), Some(ForgeId(2))).unwrap();
+    assert_eq!(two.gave_up, wall("2026-11-23T18:46:07.139Z"));
+    assert_eq!(two.conflict_count, 1);
+    // After the toggle's session, the conflict is over.
+    let seen = evidence(&[logs[0].clone(), logs[1].clone(), recorded(BUILDS[0], "06")]);
+    let one = seen.about(ScaleSetId(1), Some("acme0"), Some(ForgeId(1))).unwrap();
+    assert!(seen.debug);
+    assert_eq!((one.conflicts, one.opened_count), (None, 1));
+    assert_eq!(one.session.unwrap().1, SessionId::new("c10668f2-3a2d-4650-8fa4-df61eabe420b"));
+}
+
+#[test]
+fn a_panic_is_dated_by_the_line_before_and_told_once() {
+    for build in BUILDS {
+        let found = facts(&recorded(build, "10"));
+        let at = found.iter().position(|fact| fact.what == LogEvent::Panic).unwrap();
+        assert!(found[at].at >= found[at - 1].at, "{build}");
+        assert_eq!(found.iter().filter(|fact| fact.what == LogEvent::Panic).count(), 1);
+        assert_eq!(evidence(&[recorded(build, "10")]).last_panic, Some(found[at].at));
+    }
+    assert_eq!(first("panic: runtime error"), None, "without a date before it, a panic cannot be dated");
+    let mut parser = Parser::default();
+    parser.line(b"time=2026-11-23T18:46:07.139Z level=INFO msg=x a=b");
+    assert!(parser.line(b"fatal error: concurrent map iteration and map write").is_some());
+    assert!(parser.line(b"panic: again").is_none());
+    parser.line(b"time=2026-11-23T18:46:08Z level=INFO msg=x a=b");
+    assert_eq!(parser.line(b"panic: another run").map(|fact| Some(fact.at)), Some(wall("2026-11-23T18:46:08Z")));
+}
+
+#[test]
+fn both_wordings_of_the_conflict_are_known_and_the_second_names_the_owner() {
+    let line = |said: &str| {
+        format!(
+            r#"{{"time":"2026-11-23T18:46:19.180584707Z","level":"ERROR","msg":"error starting listener","error":"creating message session: failed to execute request to https://x/_apis/runtime/runnerscalesets/9/sessions?api-version=6.0-preview: conflict while calling https://x: \"{{\\\"message\\\": \\\"{said}\\\"}}\"","consumer_id":"scaleset-worker-a-1-22","worker":"scaleset-worker-a-1-22","entity":"acme/app"}}"#
+        )
+    };
+    for (said, owner) in [
+        ("The actions runner scaleset a-1 already has an active session.", None),
+        ("The runner scale set a-1 already has an active session for owner garm-0a1b.2.", Some("garm-0a1b.2")),
+        ("The runner scale set a-1 already has an active session for owner .", None),
+        ("words nobody has seen yet", None),
+    ] {
+        let conflict = LogEvent::Conflict { set: set(22), owner: owner.map(Owner::new), gave_up: false };
+        assert_eq!(first(&line(said)), Some(conflict), "{said}");
+    }
+}
+
+#[test]
+fn a_409_that_is_not_about_a_session_is_no_conflict() {
+    let line = r#"time=2026-11-23T18:46:19.180Z level=ERROR msg="retry failed: starting scale set worker" scale_set_id=5 error="creating scale set: conflict while calling https://x/_apis/runtime/runnerscalesets: exists" worker=scaleset-controller-45676fbf-a489-47e7-9d37-2f3444ccb62d entity=acme"#;
+    let failed = LogEvent::StartFailed { set: set(5), kind: ListenerErrorKind::Other, gave_up: false };
+    assert_eq!(first(line), Some(failed));
+}
+
+#[test]
+fn a_set_is_named_by_what_is_certain_only() {
+    let line = |attributes: &str| format!("time=2026-11-23T18:46:19.180Z level=INFO msg=\"job started\" {attributes}");
+    for (attributes, named) in [
+        ("worker=scaleset-worker-with-many-dashes-12", Some(12)),
+        ("consumer_id=scaleset-worker-a-3 worker=other", Some(3)),
+        ("worker=scaleset-worker-a-", None),
+        ("worker=scaleset-worker-a-b", None),
+        ("worker=scaleset-worker-7", None),
+        ("worker=scaleset-controller-4567", None),
+        // The forge's id in a listener's line.
+        ("scale_set_id=9", None),
+    ] {
+        assert_eq!(first(&line(attributes)), named.map(|id| LogEvent::JobSeen { set: set(id) }), "{attributes}");
+    }
+}
+
+#[test]
+fn the_alpha_names_a_refused_set_by_the_entity_uuid_and_the_forge_id() {
+    let line = r#"time=2026-11-23T18:46:19.180Z level=ERROR msg="failed to handle scale set create operation" error="error starting scale set worker: error starting listener: creating message session: failed to execute request to https://x/runnerscalesets/31/sessions?a=b: conflict while calling https://x" worker=scaleset-controller-45676fbf-a489-47e7-9d37-2f3444ccb62d"#;
+    let named = LogSet::Forge { entity: "45676fbf-a489-47e7-9d37-2f3444ccb62d".to_owned(), forge_id: ForgeId(31) };
+    assert_eq!(first(line), Some(LogEvent::Conflict { set: named, owner: None, gave_up: true }));
+}
+
+#[test]
+fn one_message_means_two_things_by_its_level() {
+    let line = |level: &str, message: &str| {
+        format!(
+            "time=2026-11-23T18:46:19.180Z level={level} msg=\"{message}\" last_message_id=4 \
+             error=\"unauthorized while calling x\" worker=scaleset-worker-a-1"
+        )
+    };
+    assert_eq!(first(&line("DEBUG", "getting message")), Some(LogEvent::Poll { set: set(1), cursor: 4 }));
+    let failed = LogEvent::ListenerFailed { set: set(1), kind: ListenerErrorKind::Unauthorized, refresh: false };
+    assert_eq!(first(&line("ERROR", "getting message")), Some(failed));
+    assert_eq!(first(&line("DEBUG", "closing message session")), Some(LogEvent::SessionClosing { set: set(1) }));
+    assert_eq!(first(&line("ERROR", "closing message session")), None);
+    assert_eq!(first(&line("DEBUG", "acquiring jobs")), None);
+    assert_eq!(first(&line("ERROR", "acquiring jobs")), Some(LogEvent::MessageFailed { set: set(1) }));
+}
+
+#[test]
+fn a_session_id_that_is_no_uuid_is_no_fact() {
+    let line = |id: &str| {
+        format!(
+            "time=2026-11-23T18:46:19.180Z level=DEBUG msg=\"checking if message session token needs refresh\" \
+             session_id={id} worker=scaleset-worker-a-1"
+        )
+    };
+    let id = "36c2c648-2cbf-4a6d-9fe9-01442c376037";
+    assert_eq!(first(&line(id)), Some(LogEvent::SessionHeld { set: set(1), session: SessionId::new(id) }));
+    for bad in ["", "../../x", "36c2c648?a=b", &"a".repeat(65)] {
+        assert_eq!(first(&line(bad)), None, "{bad}");
+    }
+}
+
+#[test]
+fn errors_are_told_apart_by_their_words() {
+    use ListenerErrorKind as Kind;
+    for (error, kind) in [
+        (
+            "scale set already exists in github and it differs from the ID we know (github: 3 vs local: 2)",
+            Kind::Mismatch,
+        ),
+        (
+            "failed to dispatch HTTP request: Post \"https://x\": dial tcp 10.0.0.1:443: connect: connection refused",
+            Kind::Network,
+        ),
+        ("Post \"https://api.github.com/\": context deadline exceeded", Kind::Network),
+        ("bad request while calling x: RunnerScaleSetSessionExpiredException", Kind::SessionExpired),
+        ("POST https://api.github.com/x: 403 API rate limit of 5000 still exceeded until 2026", Kind::Other),
+        ("request to x failed with status code 503: \"\"", Kind::Server),
+        ("POST https://api.github.com/x: 401 Bad credentials []", Kind::Unauthorized),
+        ("unauthorized while calling x", Kind::Unauthorized),
+        ("Unauthorized", Kind::Unauthorized),
+        ("resource x not found: \"RunnerScaleSetSessionNotFoundException\"", Kind::NotFound),
+        ("something else", Kind::Other),
+        ("", Kind::Other),
+    ] {
+        assert_eq!(error_kind(error), kind, "{error}");
+    }
+    assert_eq!(error_kind(&"é".repeat(ERROR_LOOKED_AT)), Kind::Other);
+}
+
+#[test]
+fn a_dead_runs_torn_line_does_not_hide_the_first_line_of_the_next() {
+    for build in BUILDS {
+        for number in ["04", "12"] {
+            let log = recorded(build, number);
+            let lines: Vec<&[u8]> = log.split(|b| *b == b'\n').collect();
+            let start = lines.iter().position(|line| line.windows(16).any(|w| w == b"Loading provider")).unwrap();
+            let torn = lines.iter().rfind(|line| line.len() > 40).unwrap();
+            for cut in 0..torn.len() {
+                let joined = [&torn[..cut], lines[start]].concat();
+                let found = Parser::default().line(&joined).map(|fact| fact.what);
+                // Cut within an unquoted text value, the line reads as a whole one.
+                if number == "04" || found.is_some() {
+                    assert_eq!(found, Some(LogEvent::ManagerStarted), "{build} {number} cut at {cut}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_cut_line_quotes_does_not_pass_for_a_line() {
+    let start = "time=2026-11-23T18:46:07Z level=INFO msg=\"Loading provider\" provider=x";
+    let mut line = format!("time=2026-11-23T18:46:07Z level=INFO msg=access_log user_agent=\"{start}");
+    line.push_str(&"x".repeat(super::super::format::LINE_MAX));
+    line.truncate(super::super::format::LINE_MAX);
+    assert_eq!(first(&line), None);
+    let whole =
+        format!("{{\"time\":\"2026-11-23T18:46:07Z\",\"level\":\"INFO\",\"msg\":\"access_log\",\"a\":{start:?}}}");
+    assert_eq!(first(&whole), None);
+}
+
+#[test]
+fn every_prefix_of_every_recorded_line_is_survived_and_invents_nothing() {
+    for build in BUILDS {
+        for number in ["04", "10", "12"] {
+            let log = recorded(build, number);
+            let whole = facts(&log);
+            for line in log.split(|b| *b == b'\n').filter(|line| line.windows(8).any(|w| w == b"listener")) {
+                for cut in 0..line.len() {
+                    let found = Parser::default().line(&line[..cut]);
+                    // Text lines may end within a value: then the value must still be one that occurs.
+                    if let Some(fact) = found.filter(|_| number != "12") {
+                        assert!(whole.contains(&fact), "{build} {number}: {fact:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_later_parser_goes_on_where_an_earlier_one_stopped() {
+    let log = recorded(BUILDS[0], "10");
+    let whole = facts(&log);
+    let (mut parser, mut found) = (Parser::default(), Vec::new());
+    for line in log.split(|b| *b == b'\n') {
+        // As the store keeps it between two runs of ours.
+        let kept = serde_json::to_string(&parser.state()).unwrap();
+        parser = Parser::new(serde_json::from_str(&kept).unwrap());
+        found.extend(parser.line(line));
+    }
+    assert_eq!(found, whole);
+}
+
+#[test]
+fn a_crash_within_the_opening_does_not_hide_the_next_start() {
+    let starts = |lines: &[&str]| {
+        let mut parser = Parser::default();
+        lines
+            .iter()
+            .filter_map(|line| parser.line(line.as_bytes()))
+            .filter(|f| f.what == LogEvent::ManagerStarted)
+            .count()
+    };
+    let at = |second: u32| format!("time=2026-11-23T18:46:{second:02}Z level=INFO msg=\"Loading provider\" provider=x");
+    assert_eq!(starts(&[&at(1), &at(2)]), 1, "two providers");
+    assert_eq!(starts(&[&at(1), &at(40)]), 2, "stood still");
+    assert_eq!(starts(&[&at(1), "panic: x", &at(2)]), 2);
+}

@@ -1,0 +1,98 @@
+//! GARM's refusals (`reference/garm-api.md` §2): which of its shapes an answer has, and what a person can do about it.
+
+use super::wire::WireError;
+use http::StatusCode;
+use medic_core::model::{FailureKind, Operation};
+use medic_http::excerpt::one_line;
+use medic_http::{ApiError, Client, Response};
+
+/// What GARM itself says to a login, word by word: nothing else of an answer to a password is repeated.
+const LOGIN_CLASSES: [&str; 6] =
+    ["Authentication failed", "Bad Request", "Not Authorized", "Server error", "init_required", "urls_required"];
+
+/// What a 401 of GARM means. It has three shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unauthorized {
+    /// `Authentication failed`: the token is missing, wrong, expired or revoked. Also anything unknown.
+    Token,
+    /// Plain text `Unauthorized`: the token is good, but its user is no administrator.
+    NoAdmin,
+    /// `Not Authorized`: a handler's refusal; at login the password is wrong, elsewhere GitHub refused GARM's
+    /// credentials during the call.
+    Handler,
+}
+
+impl Unauthorized {
+    fn of(response: &Response) -> Option<Self> {
+        if response.status != StatusCode::UNAUTHORIZED {
+            return None;
+        }
+        Some(match error_class(response).as_deref() {
+            Some("Not Authorized") => Self::Handler,
+            None if response.body.trim_ascii() == b"Unauthorized" => Self::NoAdmin,
+            Some(_) | None => Self::Token,
+        })
+    }
+}
+
+/// Whether a new token may help. The token is checked before anything is done, so the request had no effect.
+pub(super) fn wants_new_token(response: &Response) -> bool {
+    Unauthorized::of(response) == Some(Unauthorized::Token)
+}
+
+/// Whether a handler says that it does not know the object. A 404 from elsewhere (a wrong path, a proxy) says
+/// nothing about it.
+pub(super) fn is_unknown_object(response: &Response) -> bool {
+    response.status == StatusCode::NOT_FOUND && error_class(response).as_deref() == Some("Not Found")
+}
+
+/// The error of an answer that is not 2xx; `None` for 2xx.
+pub(super) fn refusal(client: &Client, operation: Operation, response: &Response) -> Option<ApiError> {
+    let mut error = client.failure(operation, response)?;
+    let said = parsed(response);
+    if let Some(WireError { error: Some(class), details }) = &said
+        && (operation != Operation::Login || LOGIN_CLASSES.contains(&class.as_str()))
+    {
+        let details = details.as_deref().filter(|details| !details.is_empty() && operation != Operation::Login);
+        let details = details.map(|details| format!(": {details}")).unwrap_or_default();
+        let words = client.without_secrets(&format!("HTTP {} {class}{details}", response.status.as_u16()));
+        error.detail = one_line(&words);
+    }
+    let class = said.as_ref().and_then(|said| said.error.as_deref());
+    let advice = match (error.kind, class) {
+        (FailureKind::Conflict, Some("init_required")) => {
+            error.kind = FailureKind::NotInitialised;
+            "; GARM has no administrator yet: run `garm-cli init`"
+        }
+        (FailureKind::Conflict, Some("urls_required")) => {
+            error.kind = FailureKind::NotInitialised;
+            "; GARM does not know its own addresses yet: set them with `garm-cli controller update --metadata-url … \
+             --callback-url …`"
+        }
+        (FailureKind::Unauthorized, _) => match Unauthorized::of(response) {
+            Some(Unauthorized::NoAdmin) => {
+                error.kind = FailureKind::Forbidden;
+                "; the user is no administrator of GARM: configure one that is"
+            }
+            Some(Unauthorized::Handler) if operation == Operation::Login => "; check username and password",
+            Some(Unauthorized::Handler) => "; GitHub refused the credentials that GARM has for this entity",
+            Some(Unauthorized::Token) => "; GARM refuses a token that it has just issued",
+            None => "",
+        },
+        (FailureKind::NotFound, _) if !is_unknown_object(response) => {
+            "; is the manager's url right, with the path of its reverse proxy?"
+        }
+        (FailureKind::Server, Some(_)) => "; GARM writes the cause to its log only",
+        _ => "",
+    };
+    error.detail.push_str(advice);
+    Some(error)
+}
+
+fn parsed(response: &Response) -> Option<WireError> {
+    serde_json::from_slice(&response.body).ok()
+}
+
+fn error_class(response: &Response) -> Option<String> {
+    parsed(response)?.error
+}

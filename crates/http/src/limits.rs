@@ -1,0 +1,341 @@
+//! What keeps us polite (design §6): a token bucket of our own, and obedience to what the server says about its
+//! limits (`Retry-After`, `X-RateLimit-*`, `reference/actions-service.md` §7.3).
+//!
+//! One [`Limits`] belongs to one credential and is shared by all clones of its client, and by all clients that are given
+//! the same [`Allowance`]. A refusal for too many
+//! requests holds *all* of them back until the date the server gave, so that nobody asks again to be told the same.
+//! Bounds: a server cannot silence us for longer than [`LONGEST_HOLD`], whatever it writes.
+
+use super::Response;
+use governor::clock::Clock as _;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use http::{HeaderMap, StatusCode};
+use medic_core::clock::Clock;
+use medic_core::model::{Mono, Now, Span, Wall};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The longest time a server's word holds us back: GitHub's window is one hour.
+pub const LONGEST_HOLD: Span = Span::mins(65);
+
+/// How long to wait after a refusal that gives no date: GitHub asks for "at least one minute".
+pub const UNDATED_HOLD: Span = Span::mins(1);
+
+/// The token bucket's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Politeness {
+    /// Requests per second, on the long run.
+    pub per_second: NonZeroU32,
+    /// Requests at once after a pause.
+    pub burst: NonZeroU32,
+    /// How long one request waits for its turn before it is held back.
+    pub patience: Span,
+}
+
+impl Default for Politeness {
+    /// 10 a second, 50 at once, 5 s of patience: far above what a sweep needs, far below what hurts a server.
+    fn default() -> Self {
+        const fn at_least_one(n: u32) -> NonZeroU32 {
+            match NonZeroU32::new(n) {
+                Some(n) => n,
+                None => NonZeroU32::MIN,
+            }
+        }
+        Self { per_second: at_least_one(10), burst: at_least_one(50), patience: Span::secs(5) }
+    }
+}
+
+/// The quota of a credential as the server last told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Calls allowed per window, if told.
+    pub limit: Option<u64>,
+    /// Calls left in the window.
+    pub remaining: u64,
+    /// When the window ends, if told.
+    pub reset: Option<Wall>,
+    /// When the server told.
+    pub seen: Wall,
+}
+
+/// The limits of one credential, to be shared by several clients.
+#[derive(Clone)]
+pub struct Allowance(pub(super) Arc<Limits>);
+
+impl Allowance {
+    /// Fresh limits. `reserve` is the share of the credential's quota, from 0 to 1, that is left to others.
+    #[must_use]
+    pub fn new(politeness: Politeness, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Limits::new(politeness, reserve, clock)))
+    }
+}
+
+/// Calls an hour of an ordinary credential, where the server does not tell.
+const ORDINARY_QUOTA: u64 = 5_000;
+
+impl RateLimit {
+    /// How many calls of the window a share of it is.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and the limit; `as` saturates"
+    )]
+    #[expect(clippy::cast_precision_loss, reason = "a share is no exact number")]
+    pub fn part(&self, share: f64) -> u64 {
+        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+        (share * self.limit.unwrap_or(ORDINARY_QUOTA) as f64).round() as u64
+    }
+
+    /// From the headers of an answer; `None` when they do not tell what is left.
+    #[must_use]
+    pub fn from_headers(headers: &HeaderMap, now: Wall) -> Option<Self> {
+        Some(Self {
+            limit: number(headers, "x-ratelimit-limit"),
+            remaining: number(headers, "x-ratelimit-remaining")?,
+            reset: number(headers, "x-ratelimit-reset").map(|seconds| Wall(seconds.saturating_mul(1000))),
+            seen: now,
+        })
+    }
+}
+
+/// The date of `Retry-After`, given in seconds or as an HTTP date; bounded by [`LONGEST_HOLD`].
+#[must_use]
+pub fn retry_after(headers: &HeaderMap, now: Wall) -> Option<Wall> {
+    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let at = if let Ok(seconds) = text.parse::<u64>() {
+        now.plus(Span::secs(seconds))
+    } else {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Wall(u64::try_from(date.as_millisecond()).ok()?)
+    };
+    Some(bounded(at, now))
+}
+
+/// Whether this answer is a refusal for too many requests, and until when. 403 is one only with the headers that
+/// say so or with GitHub's words for its secondary limit; a plain 403 is a missing right.
+#[must_use]
+pub fn refused_until(response: &Response, now: Wall) -> Option<Wall> {
+    let after = retry_after(&response.headers, now);
+    let exhausted = RateLimit::from_headers(&response.headers, now).filter(|quota| quota.remaining == 0);
+    let limited = match response.status {
+        StatusCode::TOO_MANY_REQUESTS => true,
+        StatusCode::FORBIDDEN => after.is_some() || exhausted.is_some() || speaks_of_a_rate_limit(&response.body),
+        _ => false,
+    };
+    limited.then(|| {
+        let at = after.or_else(|| exhausted.and_then(|quota| quota.reset)).unwrap_or_else(|| now.plus(UNDATED_HOLD));
+        bounded(at, now)
+    })
+}
+
+fn bounded(at: Wall, now: Wall) -> Wall {
+    at.max(now.plus(Span::secs(1))).min(now.plus(LONGEST_HOLD))
+}
+
+fn speaks_of_a_rate_limit(body: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(body.get(..1024).unwrap_or(body)).to_ascii_lowercase();
+    head.contains("rate limit")
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Why a request may not go out now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) detail: String,
+    pub(super) until: Wall,
+}
+
+/// The limits of one credential.
+pub(super) struct Limits {
+    bucket: RateLimiter<NotKeyed, InMemoryState, BucketClock, NoOpMiddleware<Duration>>,
+    patience: Span,
+    reserve: Option<f64>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// On the monotonic clock, so that a clock set back cannot prolong it.
+    held_until: Option<Mono>,
+    quota: Option<RateLimit>,
+}
+
+impl Limits {
+    pub(super) fn new(politeness: Politeness, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
+        let quota = Quota::per_second(politeness.per_second).allow_burst(politeness.burst);
+        Self {
+            bucket: RateLimiter::direct_with_clock(quota, BucketClock(Arc::clone(&clock))),
+            patience: politeness.patience,
+            reserve,
+            clock,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn quota(&self) -> Option<RateLimit> {
+        self.state().quota
+    }
+
+    /// Waits for a turn, within the patience and for no longer than `longest`.
+    pub(super) async fn admit(&self, longest: Span) -> Result<(), Held> {
+        let longest = self.patience.min(longest);
+        let began = self.clock.now().mono;
+        loop {
+            let now = self.clock.now();
+            self.held(now)?;
+            let Err(not_until) = self.bucket.check() else { return Ok(()) };
+            let wait = not_until.wait_time_from(BucketClock(Arc::clone(&self.clock)).now());
+            let wait = Span::from(wait).plus(Span::millis(1));
+            if now.mono.since(began).plus(wait) > longest {
+                return Err(Held {
+                    detail: "our own limit of requests per second is reached; nothing was sent".to_owned(),
+                    until: now.wall.plus(wait),
+                });
+            }
+            self.clock.sleep(wait).await;
+        }
+    }
+
+    /// Takes in what an answer says about limits.
+    pub(super) fn learn(&self, response: &Response, now: Now) {
+        let quota = RateLimit::from_headers(&response.headers, now.wall);
+        let refused = refused_until(response, now.wall);
+        if quota.is_none() && refused.is_none() {
+            return;
+        }
+        let mut state = self.state();
+        state.quota = quota.or(state.quota);
+        if let Some(until) = refused {
+            let until = now.mono.plus(until.since(now.wall));
+            state.held_until = state.held_until.max(Some(until));
+        }
+    }
+
+    fn held(&self, now: Now) -> Result<(), Held> {
+        let mut state = self.state();
+        match state.held_until {
+            Some(until) if until > now.mono => {
+                return Err(Held {
+                    detail: "the server limits our requests and said when to ask again; nothing was sent".to_owned(),
+                    until: now.wall.plus(until.since(now.mono)),
+                });
+            }
+            Some(_) => state.held_until = None,
+            None => {}
+        }
+        let (Some(reserve), Some(quota)) = (self.reserve, state.quota) else { return Ok(()) };
+        let reserve = quota.part(reserve);
+        match quota.reset {
+            Some(reset) if reset > now.wall && quota.remaining <= reserve => Err(Held {
+                detail: format!(
+                    "{} calls are left of the credential's quota, and {reserve} are kept for the manager; nothing was \
+                     sent",
+                    quota.remaining
+                ),
+                until: bounded(reset, now.wall),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Our clock as governor's, so that virtual time fills the bucket too.
+#[derive(Clone)]
+struct BucketClock(Arc<dyn Clock>);
+
+impl governor::clock::Clock for BucketClock {
+    type Instant = Duration;
+    fn now(&self) -> Self::Instant {
+        Duration::from_millis(self.0.now().mono.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const NOW: Wall = Wall(1_700_000_000_000);
+
+    fn answer(status: u16, headers: &[(&'static str, &str)], body: &'static str) -> Response {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: map,
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let seconds = answer(429, &[("retry-after", "30")], "");
+        assert_eq!(retry_after(&seconds.headers, NOW), Some(NOW.plus(Span::secs(30))));
+        let date = answer(429, &[("retry-after", "Tue, 14 Nov 2023 22:14:20 GMT")], "");
+        assert_eq!(retry_after(&date.headers, NOW), Some(NOW.plus(Span::secs(60))));
+        let junk = answer(429, &[("retry-after", "soon")], "");
+        assert_eq!(retry_after(&junk.headers, NOW), None);
+    }
+
+    #[test]
+    fn no_server_can_silence_us_for_ever() {
+        let absurd = answer(429, &[("retry-after", "99999999999999")], "");
+        assert_eq!(refused_until(&absurd, NOW), Some(NOW.plus(LONGEST_HOLD)));
+        let past = answer(429, &[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], "");
+        assert_eq!(refused_until(&past, NOW), Some(NOW.plus(Span::secs(1))));
+    }
+
+    #[test]
+    fn a_403_is_a_rate_limit_only_when_it_says_so() {
+        let right = answer(403, &[("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "1700000900")], "no");
+        assert_eq!(refused_until(&right, NOW), None);
+        let primary = answer(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1700000900")], "");
+        assert_eq!(refused_until(&primary, NOW), Some(NOW.plus(Span::secs(900))));
+        let secondary = answer(403, &[], r#"{"message":"You have exceeded a secondary rate limit."}"#);
+        assert_eq!(refused_until(&secondary, NOW), Some(NOW.plus(UNDATED_HOLD)));
+    }
+
+    #[test]
+    fn a_part_is_of_the_limit_that_was_told() {
+        let quota = |limit| RateLimit { limit, remaining: 0, reset: None, seen: NOW };
+        for (limit, share, calls) in [
+            (Some(15_000), 0.2, 3_000),
+            (Some(1_000), 0.2, 200),
+            (None, 0.2, 1_000),
+            (Some(60), 1.0, 60),
+            (Some(60), 7.0, 60),
+            (Some(60), -1.0, 0),
+            (Some(60), f64::NAN, 0),
+        ] {
+            assert_eq!(quota(limit).part(share), calls, "{limit:?} {share}");
+        }
+    }
+
+    #[test]
+    fn the_quota_is_read_from_the_headers() {
+        let told = answer(
+            200,
+            &[("x-ratelimit-limit", "5000"), ("x-ratelimit-remaining", "4990"), ("x-ratelimit-reset", "1700000900")],
+            "",
+        );
+        assert_eq!(
+            RateLimit::from_headers(&told.headers, NOW),
+            Some(RateLimit { limit: Some(5000), remaining: 4990, reset: Some(Wall(1_700_000_900_000)), seen: NOW })
+        );
+        assert_eq!(RateLimit::from_headers(&answer(200, &[], "").headers, NOW), None);
+    }
+}

@@ -1,0 +1,81 @@
+//! What a door needs of the simulated servers behind it: requests in, answers out, time as an argument.
+
+use super::github::GithubState;
+use super::wire::{Answer, Request};
+use bytes::Bytes;
+use medic_core::model::{SessionId, Wall};
+
+/// Which simulated server a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DoorId {
+    /// A manager, by its index in the world.
+    Manager(usize),
+    /// GitHub: REST, Actions service and message queue.
+    Github,
+}
+
+impl std::fmt::Display for DoorId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Manager(index) => write!(f, "manager {index}"),
+            Self::Github => f.write_str("GitHub"),
+        }
+    }
+}
+
+/// Simulated servers. Dates never go backwards from call to call.
+pub trait Backend: Send + 'static {
+    /// Answers one request at `now`; [`advance`](Self::advance) to `now` came before. A request that carries
+    /// [`HungUp`](super::wire::HungUp) says that the asker of a held poll is gone; it may come while the server is
+    /// down, and its answer goes nowhere.
+    fn handle(&mut self, door: DoorId, request: &Request, now: Wall) -> Answer;
+    /// Whether the server listens at all.
+    fn is_up(&self, door: DoorId) -> bool;
+    /// Lets happen what is due by `now`.
+    fn advance(&mut self, now: Wall);
+    /// When something happens without a request; `None` when nothing is pending.
+    fn next_deadline(&self) -> Option<Wall>;
+    /// The session that a request polls, to match it with [`take_wakes`](Self::take_wakes).
+    fn polled_session(&self, door: DoorId, request: &Request) -> Option<SessionId>;
+    /// Sessions whose poll, held at a door, should be asked again. Polls of simulated managers are not a door's
+    /// business.
+    fn take_wakes(&mut self) -> Vec<SessionId>;
+    /// Log lines since the last call, without line ends.
+    fn take_log(&mut self, door: DoorId) -> Vec<Bytes>;
+    /// Database events since the last call, as JSON (`reference/garm-api.md` §8.2).
+    fn take_events(&mut self, door: DoorId) -> Vec<Bytes>;
+}
+
+/// GitHub alone, always up.
+impl Backend for GithubState {
+    fn handle(&mut self, door: DoorId, request: &Request, now: Wall) -> Answer {
+        match door {
+            DoorId::Github => Self::handle(self, now, request),
+            DoorId::Manager(_) => Answer::empty(404),
+        }
+    }
+    fn is_up(&self, door: DoorId) -> bool {
+        match door {
+            DoorId::Github => true,
+            DoorId::Manager(_) => false,
+        }
+    }
+    fn advance(&mut self, now: Wall) {
+        Self::advance(self, now);
+    }
+    fn next_deadline(&self) -> Option<Wall> {
+        Self::next_deadline(self)
+    }
+    fn polled_session(&self, _: DoorId, request: &Request) -> Option<SessionId> {
+        Self::polled_session(request)
+    }
+    fn take_wakes(&mut self) -> Vec<SessionId> {
+        Self::take_wakes(self)
+    }
+    fn take_log(&mut self, _: DoorId) -> Vec<Bytes> {
+        Vec::new()
+    }
+    fn take_events(&mut self, _: DoorId) -> Vec<Bytes> {
+        Vec::new()
+    }
+}

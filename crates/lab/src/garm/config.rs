@@ -1,0 +1,199 @@
+//! What a simulated GARM is like: its generation, its configuration and its timings (`reference/garm-api.md` §1, §13).
+
+use medic_core::model::Span;
+
+/// Builds that differ in how they meet a session conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// Before the fix of GARM's issue 700: any error of a worker's first start leaves it dead.
+    PreFix,
+    /// After it: the worker retries every 2 s.
+    PostFix,
+    /// As [`Self::PostFix`], with a metric series per listener.
+    ListenerMetrics,
+}
+
+impl Generation {
+    /// Whether a worker lives on when its first start fails.
+    #[must_use]
+    pub const fn retries(self) -> bool {
+        match self {
+            Self::PreFix => false,
+            Self::PostFix | Self::ListenerMetrics => true,
+        }
+    }
+
+    /// What `controller-info` says.
+    pub(super) const fn version(self) -> &'static str {
+        match self {
+            Self::PreFix => "v0.2.0-beta1+pre53ec618c",
+            Self::PostFix | Self::ListenerMetrics => "v0.0.0-unknown",
+        }
+    }
+}
+
+/// `[metrics]` of GARM's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metrics {
+    /// `enable = false`: 404.
+    Off,
+    /// `disable_auth = true`.
+    Open,
+    /// With a metrics token.
+    Token,
+}
+
+/// `[logging]`: level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Everything, session ids included.
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl LogLevel {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warn => "WARN",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+/// `[logging]`: format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    Text,
+}
+
+/// `[logging]`: `enable_log_streamer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStreamer {
+    /// The log websocket answers 400.
+    Off,
+    On,
+}
+
+/// Work that has nothing to do with scale sets, and only shows in a log at debug level: pool managers, collectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Background {
+    /// As recorded. Something happens every few seconds.
+    AsRecorded,
+    /// Left out of the periodic part, and the metrics of the Go runtime with it: long simulations of an idle fleet have
+    /// nothing to do. Only the credential's quota is asked for, every 5 min in place of 30 s.
+    StartOnly,
+}
+
+#[derive(Debug, Clone)]
+pub struct GarmConfig {
+    pub generation: Generation,
+    pub controller_id: String,
+    /// Where GARM itself is reached, for the addresses it gives out.
+    pub own_origin: String,
+    /// The name of the forge endpoint.
+    pub endpoint: String,
+    /// Where its GitHub is, without a trailing slash; REST is below `/api/v3`.
+    pub github_origin: String,
+    /// The personal access token that it uses there.
+    pub github_token: String,
+    pub username: String,
+    pub password: String,
+    /// Whether the first run was done; if not, everything answers 409 until it is.
+    pub initialised: bool,
+    /// How `/metrics` is served.
+    pub metrics: Metrics,
+    /// How often its gauges are brought up to date; counters are live.
+    pub metrics_period: Span,
+    /// Whether `/debug/pprof` is served.
+    pub debug_server: bool,
+    /// The least level logged.
+    pub log_level: LogLevel,
+    /// How lines are written.
+    pub log_format: LogFormat,
+    /// Whether the log websocket exists.
+    pub log_streamer: LogStreamer,
+    /// What else shows in the log.
+    pub background: Background,
+    /// The path of a reverse proxy in front, without a trailing slash.
+    pub base_path: String,
+    /// From issue to `exp` of a login.
+    pub token_lifetime: Span,
+    /// From the start of the process until its API listens and its first workers start.
+    pub boot: Span,
+    /// What the start of a worker takes before it asks GitHub anything.
+    pub worker_start: Span,
+    /// GARM's own part of the time that a request to GitHub takes; at least a millisecond, so that an endless loop
+    /// takes time.
+    pub request: Span,
+    /// From a write to the database until those concerned hear of it.
+    pub event: Span,
+    /// How often a worker looks whether it should listen, and tries again.
+    pub retry: Span,
+    /// With this, the wait doubles after each refusal up to so much: what the bug report proposes, and no build does.
+    pub retry_doubles_to: Option<Span>,
+    /// From the end of a listener whose poll failed to its next attempt. The original makes no pause; what it takes
+    /// bounds the endless loop of polls that fail at once: four rounds a second were measured, and thousands in a
+    /// narrower set-up.
+    pub restart: Span,
+    /// How often runners are brought to their number, and controllers look after workers that did not start.
+    pub tick: Span,
+    /// How long its provider needs for a runner.
+    pub provider: Span,
+}
+
+impl GarmConfig {
+    /// A GARM as measured, whose GitHub is at `github_origin`.
+    #[must_use]
+    pub fn new(generation: Generation, github_origin: &str, github_token: &str) -> Self {
+        Self {
+            generation,
+            controller_id: "60b611f2-331d-40a3-a002-f780c6e8f523".to_owned(),
+            own_origin: "http://garm.test".to_owned(),
+            endpoint: "github.com".to_owned(),
+            github_origin: github_origin.trim_end_matches('/').to_owned(),
+            github_token: github_token.to_owned(),
+            username: "admin".to_owned(),
+            password: "correct horse battery staple".to_owned(),
+            initialised: true,
+            metrics: Metrics::Token,
+            metrics_period: Span::secs(60),
+            debug_server: false,
+            log_level: LogLevel::Debug,
+            log_format: LogFormat::Json,
+            log_streamer: LogStreamer::On,
+            background: Background::AsRecorded,
+            base_path: String::new(),
+            token_lifetime: Span::hours(24),
+            boot: Span::millis(100),
+            worker_start: Span::millis(5),
+            request: Span::millis(1),
+            event: Span::millis(1),
+            retry: Span::secs(2),
+            retry_doubles_to: None,
+            restart: Span::millis(240),
+            tick: Span::secs(5),
+            provider: Span::secs(5),
+        }
+    }
+
+    /// Whether periodic lines of no consequence are worth an entry in the agenda.
+    pub(super) fn is_noisy(&self) -> bool {
+        self.log_level == LogLevel::Debug && self.background == Background::AsRecorded
+    }
+
+    /// The REST base of the endpoint.
+    pub(super) fn api_base(&self) -> String {
+        format!("{}/api/v3", self.github_origin)
+    }
+
+    /// The upload base of the endpoint.
+    pub(super) fn upload_base(&self) -> String {
+        format!("{}/api/uploads", self.github_origin)
+    }
+}

@@ -1,0 +1,278 @@
+//! What a scenario decrees, and the truth that a test may ask for. No client can do or see any of this.
+
+use super::db::InstanceStatus;
+use super::env::{Env, Operation};
+use super::fault::ManagerFault;
+use super::process::Died;
+use super::render::View;
+use super::route::ManagerRoute;
+use super::worker::Phase;
+use super::{GarmState, Generation};
+use crate::forge::Forge;
+use crate::github::FaultKind;
+use crate::wire::{Answer, Request};
+use medic_core::model::{Entity, ForgeId, Incarnation, ScaleSetId, SessionId, Wall};
+
+/// A PUT, as it was meant and done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub at: Wall,
+    pub set: ScaleSetId,
+    /// `enabled` before.
+    pub was: bool,
+    pub enabled: bool,
+    /// The asker's `User-Agent`.
+    pub by: String,
+}
+
+/// What becomes of the next PUT's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostPut {
+    /// The request takes effect, its answer is lost.
+    AfterEffect,
+    /// The request never arrives.
+    BeforeEffect,
+}
+
+/// The truth about a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerTruth {
+    Absent,
+    /// It is being started, and hears nothing yet.
+    Starting,
+    /// It exists, and does not listen.
+    Idle,
+    /// It exists, should listen, and tries.
+    Retrying,
+    /// It listens on this session.
+    Listening(SessionId),
+    /// It hangs in a request that is never answered.
+    Hanging,
+}
+
+/// A forge that nobody asks.
+struct NoForge;
+
+impl Forge for NoForge {
+    fn handle(&mut self, _: Wall, _: &Request) -> Answer {
+        Answer::empty(503)
+    }
+    fn take_wakes(&mut self) -> Vec<SessionId> {
+        Vec::new()
+    }
+    fn next_deadline(&self) -> Option<Wall> {
+        None
+    }
+    fn advance(&mut self, _: Wall) {}
+}
+
+impl GarmState {
+    /// Adds an entity, as `POST /organizations` and the like do.
+    pub fn add_entity(&mut self, entity: &Entity, now: Wall) {
+        let (row, is_new) = self.db.entity(entity, &self.config.endpoint, now);
+        if is_new {
+            self.with_env(now, |env| env.entity_changed(&row, Operation::Create));
+        }
+    }
+
+    /// Adds an enabled scale set that exists at the forge.
+    pub fn add_scale_set(&mut self, entity: &Entity, name: &str, forge_id: ForgeId, now: Wall) -> ScaleSetId {
+        self.add_entity(entity, now);
+        let (row, _) = self.db.entity(entity, &self.config.endpoint, now);
+        let id = self.db.add_set(&row, name, forge_id.0, now);
+        self.with_env(now, |env| env.set_changed(id, Operation::Create, View::Whole));
+        ScaleSetId(id)
+    }
+
+    /// A person enables or disables a set, with a real change of the row.
+    pub fn person_sets_enabled(&mut self, set: ScaleSetId, enabled: bool, now: Wall) {
+        if self.is_enabled(set) != enabled && self.db.sets.contains_key(&set.0) {
+            self.db.write_set(set.0, now, |row| row.enabled = enabled);
+            self.with_env(now, |env| env.set_changed(set.0, Operation::Update, View::Whole));
+        }
+    }
+
+    /// A person edits a set: whatever else is in the row, its date changes.
+    pub fn person_edits(&mut self, set: ScaleSetId, now: Wall) {
+        if self.db.sets.contains_key(&set.0) {
+            self.db.write_set(set.0, now, |row| row.max_runners = row.max_runners.saturating_add(1));
+            self.with_env(now, |env| env.set_changed(set.0, Operation::Update, View::Whole));
+        }
+    }
+
+    /// Adds a fault between clients and this manager; earlier ones are looked at first.
+    pub fn inject(&mut self, fault: ManagerFault) {
+        self.faults.add(fault);
+    }
+
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
+    /// What becomes of the next PUT.
+    pub fn lose_next_put(&mut self, how: LostPut) {
+        let fault = match how {
+            LostPut::AfterEffect => ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::Reset).after_effect(),
+            LostPut::BeforeEffect => ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::Never),
+        };
+        self.inject(fault.times(1));
+    }
+
+    /// Requests are accepted and never answered until then.
+    pub fn hang_until(&mut self, until: Wall) {
+        self.inject(ManagerFault::everywhere(FaultKind::Never).until(until));
+    }
+
+    /// Requests are answered with this status until then, in GARM's form.
+    pub fn fail_until(&mut self, status: u16, until: Wall) {
+        let body = "{\"error\":\"Server error\",\"details\":\"\"}\n".to_owned();
+        let kind = FaultKind::Answer { status, content_type: "application/json".to_owned(), body };
+        self.inject(ManagerFault::everywhere(kind).until(until));
+    }
+
+    /// Every token issued so far is refused: the administrator's password was changed.
+    pub fn expire_tokens(&mut self) {
+        self.db.token_generation = self.db.token_generation.saturating_add(1);
+    }
+
+    /// From now on no job message of a set can be handled; or, from now on, they can again.
+    pub fn poison(&mut self, set: ScaleSetId, poisoned: bool) {
+        if poisoned {
+            self.db.poisoned.insert(set.0);
+        } else {
+            self.db.poisoned.remove(&set.0);
+        }
+    }
+
+    /// The runners of a set are gone, and wait for a worker to remove them.
+    pub fn runners_vanish(&mut self, set: ScaleSetId) {
+        for instance in self.db.instances.values_mut().filter(|instance| instance.set == set.0) {
+            instance.status = InstanceStatus::Deleted;
+        }
+    }
+
+    /// Changes a setting from now on.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut super::GarmConfig)) {
+        change(&mut self.config);
+    }
+
+    fn with_env(&mut self, now: Wall, act: impl FnOnce(&mut Env<'_>)) {
+        let mut env = Env {
+            config: &self.config,
+            db: &mut self.db,
+            log: &mut self.log,
+            events: &mut self.events,
+            changes: &mut self.changes,
+            forge: &mut NoForge,
+            now,
+        };
+        act(&mut env);
+        self.post(now);
+    }
+}
+
+impl GarmState {
+    #[must_use]
+    pub fn controller_id(&self) -> &str {
+        &self.config.controller_id
+    }
+
+    /// Every PUT so far, no-ops too (the latest hundred thousand).
+    #[must_use]
+    pub fn writes(&self) -> &[Write] {
+        &self.writes
+    }
+
+    /// How often the process has crashed by itself.
+    #[must_use]
+    pub const fn crashes(&self) -> u32 {
+        self.crashes
+    }
+
+    /// The present run of the process.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.process.as_ref().map(|process| Incarnation(process.started))
+    }
+
+    /// Whether the database says enabled.
+    #[must_use]
+    pub fn is_enabled(&self, set: ScaleSetId) -> bool {
+        self.db.sets.get(&set.0).is_some_and(|row| row.enabled)
+    }
+
+    /// All sets, with their ids at the forge.
+    pub fn scale_sets(&self) -> impl Iterator<Item = (ScaleSetId, &str, ForgeId)> {
+        self.db.sets.values().map(|row| (ScaleSetId(row.id), row.name.as_str(), ForgeId(row.forge_id)))
+    }
+
+    /// Instances of a set, by status.
+    #[must_use]
+    pub fn instances(&self, set: ScaleSetId) -> Vec<&'static str> {
+        self.db.instances_of(set.0).map(|(_, row)| row.status.as_str()).collect()
+    }
+
+    #[must_use]
+    pub fn worker(&self, set: ScaleSetId) -> WorkerTruth {
+        let Some(worker) = self.process.as_ref().and_then(|process| process.workers.get(&set.0)) else {
+            return WorkerTruth::Absent;
+        };
+        match (&worker.phase, &worker.listener) {
+            (Phase::Hanging, _) => WorkerTruth::Hanging,
+            (_, Some(listener)) => WorkerTruth::Listening(SessionId::new(listener.session.id.as_str())),
+            (Phase::Preparing | Phase::Finding(_) | Phase::Creating(_), None) => WorkerTruth::Starting,
+            (Phase::Opening(..) | Phase::Closing(..) | Phase::Idle | Phase::BackingOff | Phase::Listening, None) => {
+                if worker.known.enabled {
+                    WorkerTruth::Retrying
+                } else {
+                    WorkerTruth::Idle
+                }
+            }
+        }
+    }
+
+    /// Attempts and failures of a GitHub operation in this run of the process.
+    #[must_use]
+    pub fn operations(&self, operation: &str) -> (u64, u64) {
+        self.process.as_ref().map_or((0, 0), |process| process.operations(operation))
+    }
+}
+
+/// The trace that a crash leaves in the log; that of a vanished session as recorded (situation 10).
+pub(super) fn panic_lines(died: Died, generation: Generation) -> Vec<String> {
+    let head = "panic: runtime error: invalid memory address or nil pointer dereference";
+    let (signal, stop, lines, start) = if generation.retries() {
+        ("pc=0xed5a30", "+0x32f", "280 +0x827", "+0x825")
+    } else {
+        ("pc=0xad4930", "+0x318", "285 +0x7ed", "+0x7e5")
+    };
+    let signal = format!("[signal SIGSEGV: segmentation violation code=0x1 addr=0x40 {signal}]");
+    let workers = "github.com/cloudbase/garm/workers/scaleset";
+    let client = "github.com/cloudbase/garm/util/github/scalesets";
+    let listener = "\t/build/garm/workers/scaleset/scaleset_listener.go";
+    let sessions = "\t/build/garm/util/github/scalesets/message_sessions.go";
+    let mut trace = vec![head.to_owned(), signal, String::new(), "goroutine 79 [running]:".to_owned()];
+    match died {
+        Died::SessionNotFound => trace.extend([
+            format!("{client}.(*ScaleSetClient).DeleteMessageSession(0x240e9ead7680, {{0x11650a0, 0x1ae9700}}, 0x240e9eeb64b0)"),
+            format!("{sessions}:329 +0x2b0"),
+            format!("{workers}.(*scaleSetListener).Stop(0x240e9dfd7650)"),
+            format!("{listener}:123 {stop}"),
+        ]),
+        Died::TokenWithoutExpiry => trace.extend([
+            format!("{client}.(*MessageSession).maybeRefreshToken(0x240e9eeb64b0)"),
+            format!("{sessions}:118 +0x1c4"),
+        ]),
+        Died::MessageWithoutStatistics => trace.extend([
+            format!("{workers}.(*scaleSetListener).handleSessionMessage(0x240e9dfd7650)"),
+            format!("{listener}:221 +0x5c9"),
+        ]),
+    }
+    trace.extend([
+        format!("{workers}.(*scaleSetListener).loop(0x240e9dfd7650)"),
+        format!("{listener}:{lines}"),
+        format!("created by {workers}.(*scaleSetListener).Start in goroutine 41"),
+        format!("{listener}:102 {start}"),
+    ]);
+    trace
+}

@@ -1,0 +1,451 @@
+//! A listener: its polls, the messages they bring, and the refresh of its session (`reference/garm-api.md` §11.4,
+//! `reference/actions-service.md` §5.5, §6.3).
+//!
+//! A 202 means to ask again at once. 401 and 403 are tried once more; any other failure ends the listener: it deletes its
+//! session and is restarted without a pause, so that polls which fail at once make an endless loop.
+
+use super::calls::{self, Ask, Failure, Reply, Sent, Service, Session, read_session};
+use super::config::LogLevel::{Debug, Error, Info};
+use super::counters::Op;
+use super::db::{InstanceStatus, JobRow, SetRow};
+use super::env::{Env, Operation};
+use super::log::{Attr, By, attrs};
+use super::process::{Died, Process, Task};
+use super::render::View;
+use super::stamp::{Ticker, scramble};
+use super::worker::{Closing, Phase};
+use medic_core::model::{Span, Wall};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// A queue token is renewed when so little of it is left, and some jitter.
+const RENEWED_BEFORE: Span = Span::mins(10);
+/// The service at hand is used again while so much of its token may be left.
+const SERVICE_LIFE: Span = Span::mins(50);
+
+/// A listener with its session.
+#[derive(Debug, Clone)]
+pub(super) struct Listening {
+    /// Unlike any other listener of this run.
+    pub number: u64,
+    pub session: Session,
+    /// The number of its present poll.
+    pub poll: u64,
+    /// The answer on its way.
+    arriving: Option<Reply>,
+    /// The last poll was refused as unauthorized.
+    unauthorized: bool,
+    /// The client that opened the session keeps its tokens for refreshes.
+    service: Option<(Service, Wall)>,
+}
+
+/// What a message's handling comes to.
+enum Handled {
+    /// Acknowledged; the next poll follows.
+    Done,
+    /// Not acknowledged: it comes again.
+    Again,
+    /// An answer never comes: the listener is deaf.
+    Hangs,
+}
+
+impl Process {
+    /// A session is open: polls and refreshes begin.
+    pub(super) fn start_polling(
+        &mut self,
+        set: &SetRow,
+        session: Session,
+        service: Option<Service>,
+        env: &mut Env<'_>,
+    ) {
+        let number = self.number();
+        let id = session.id.clone();
+        let twice = attrs!["session_id" => &id];
+        env.say(Debug, "starting message session refresh loop", twice, By::Session(set, &id));
+        env.say(Debug, "starting scale set listener loop", attrs!["scale_set" => set.forge_id], By::Listener(set));
+        let Some(worker) = self.workers.get_mut(&set.id) else { return };
+        worker.last_success = worker.last_success.or(Some(env.now));
+        worker.listener = Some(Listening {
+            number,
+            session,
+            poll: 0,
+            arriving: None,
+            unauthorized: false,
+            service: service.map(|service| (service, env.now)),
+        });
+        self.at(env.now.plus(Span::mins(1)), Task::Refresh(set.id, number));
+        self.poll_anew(set.id, env);
+    }
+
+    fn poll_anew(&mut self, id: u64, env: &mut Env<'_>) {
+        let poll = self.number();
+        let Some(set) = env.db.set(id) else { return };
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let max_runners = worker.known.max_runners;
+        let Some(listener) = &mut worker.listener else { return };
+        listener.poll = poll;
+        let attrs = attrs!["last_message_id" => set.last_message, "max_runners" => max_runners];
+        env.say(Debug, "getting message", attrs, By::Listener(&set));
+        self.counters.begin(Op::GetMessage, set.entity.entity.kind);
+        match calls::poll(env, &listener.session, set.last_message, max_runners, poll) {
+            Sent::At(at, reply) => {
+                listener.arriving = Some(reply);
+                self.at(at, Task::Poll(id, poll));
+            }
+            Sent::Held(until) => self.at(until, Task::Poll(id, poll)),
+            // No time-out: the listener is deaf from now on.
+            Sent::Never => {}
+        }
+    }
+
+    /// A held poll is to be asked again.
+    pub(super) fn wake(&mut self, session: &str, now: Wall) {
+        let held = self.workers.iter().find_map(|(id, worker)| {
+            let listener = worker.listener.as_ref().filter(|listener| listener.session.id == session)?;
+            (listener.arriving.is_none() && worker.phase == Phase::Listening).then_some((*id, listener.poll))
+        });
+        if let Some((id, poll)) = held {
+            self.at(now, Task::Poll(id, poll));
+        }
+    }
+
+    /// A poll's answer is here, or it is asked again.
+    pub(super) fn step_poll(&mut self, id: u64, poll: u64, env: &mut Env<'_>) -> Result<(), Died> {
+        let Some(set) = env.db.set(id) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.phase == Phase::Listening) else {
+            return Ok(());
+        };
+        let max_runners = worker.known.max_runners;
+        let Some(listener) = worker.listener.as_mut().filter(|listener| listener.poll == poll) else { return Ok(()) };
+        let reply = match listener.arriving.take() {
+            Some(reply) => reply,
+            None => match calls::poll(env, &listener.session, set.last_message, max_runners, poll) {
+                Sent::At(_, reply) => reply,
+                Sent::Held(until) => {
+                    self.at(until, Task::Poll(id, poll));
+                    return Ok(());
+                }
+                Sent::Never => return Ok(()),
+            },
+        };
+        self.polled(&set, &reply, env)
+    }
+
+    fn polled(&mut self, set: &Arc<SetRow>, reply: &Reply, env: &mut Env<'_>) -> Result<(), Died> {
+        match reply {
+            Reply::Got(202, _) => {
+                env.say(Debug, "no messages available in queue", attrs![], By::Listener(set));
+                self.poll_succeeded(set.id, env);
+                Ok(())
+            }
+            Reply::Got(401 | 403, _) => self.unauthorized(set, env),
+            Reply::Got(200..=299, body) => match serde_json::from_slice::<Value>(body) {
+                Ok(message) => self.message(set, &message, env),
+                Err(_) => self.poll_failed(set, reply, env),
+            },
+            Reply::Got(..) | Reply::Broken(_) => self.poll_failed(set, reply, env),
+        }
+    }
+
+    fn poll_succeeded(&mut self, id: u64, env: &mut Env<'_>) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.last_success = Some(env.now);
+            if let Some(listener) = &mut worker.listener {
+                listener.unauthorized = false;
+            }
+        }
+        self.poll_anew(id, env);
+    }
+
+    /// Once more with whatever token is current; then it is over.
+    fn unauthorized(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
+        self.counters.fail(Op::GetMessage, set.entity.entity.kind);
+        let listener = self.workers.get_mut(&set.id).and_then(|worker| worker.listener.as_mut());
+        let Some(listener) = listener else { return Ok(()) };
+        if std::mem::replace(&mut listener.unauthorized, true) {
+            env.say(Debug, "unauthorized, stopping listener", attrs![], By::Listener(set));
+            return self.stop_after_poll(set, env);
+        }
+        env.say(Debug, "got unauthorized error, retrying", attrs![], By::Listener(set));
+        self.poll_anew(set.id, env);
+        Ok(())
+    }
+
+    fn poll_failed(&mut self, set: &SetRow, reply: &Reply, env: &mut Env<'_>) -> Result<(), Died> {
+        self.counters.fail(Op::GetMessage, set.entity.entity.kind);
+        let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
+        let Some(listener) = listener else { return Ok(()) };
+        let failure = calls::poll_failure(&listener.session, set.last_message, reply);
+        env.say(Error, "getting message", attrs!["error" => failure.text], By::Listener(set));
+        self.stop_after_poll(set, env)
+    }
+
+    fn stop_after_poll(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
+        env.say(Debug, "stopping scale set listener", attrs![], By::Listener(set));
+        self.close_session(set, Closing::PollFailed, env)
+    }
+
+    /// The poll in flight is given up; that counts as an error.
+    pub(super) fn cancel_poll(&mut self, set: &SetRow, env: &mut Env<'_>) {
+        let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
+        if let Some(listener) = listener {
+            calls::hang_up(env, &listener.session, set.last_message, listener.poll);
+            self.counters.fail(Op::GetMessage, set.entity.entity.kind);
+        }
+    }
+
+    fn message(&mut self, set: &Arc<SetRow>, message: &Value, env: &mut Env<'_>) -> Result<(), Died> {
+        let id = message.get("messageId").and_then(Value::as_u64).unwrap_or(0);
+        let kind = message.get("messageType").and_then(Value::as_str).unwrap_or_default();
+        if id == 0 || kind != "RunnerScaleSetJobMessages" {
+            // Neither acknowledged nor counted: it comes again at once.
+            self.poll_succeeded(set.id, env);
+            return Ok(());
+        }
+        env.say(Debug, "handling message", attrs!["message_id" => id], By::Listener(set));
+        if !env.config.generation.retries() && id < set.last_message {
+            let ids = attrs!["received_msg_id" => id, "recorded_msg_id" => set.last_message];
+            env.say(Info, "message is older than last message, ignoring", ids, By::Listener(set));
+            self.poll_succeeded(set.id, env);
+            return Ok(());
+        }
+        let Some(assigned) = message.pointer("/statistics/totalAssignedJobs").and_then(Value::as_u64) else {
+            return Err(Died::MessageWithoutStatistics);
+        };
+        let jobs: Vec<Value> = message
+            .get("body")
+            .and_then(Value::as_str)
+            .and_then(|body| serde_json::from_str(body).ok())
+            .unwrap_or_default();
+        if env.db.poisoned.contains(&set.id) && !jobs.is_empty() {
+            self.poisoned(set, env);
+            return Ok(());
+        }
+        match self.handle_jobs(set, &jobs, env) {
+            Handled::Done => self.acknowledge(set, id, assigned, env),
+            Handled::Again => self.poll_succeeded(set.id, env),
+            Handled::Hangs => {}
+        }
+        Ok(())
+    }
+
+    /// A change of an instance's state is refused, so the message is not acknowledged, and comes again at once
+    /// (`reference/failure-modes.md` F12).
+    fn poisoned(&mut self, set: &SetRow, env: &mut Env<'_>) {
+        let error = "updating runner: invalid instance status transition from deleted to pending_delete";
+        env.say(Error, "error handling completed jobs", attrs!["error" => error], By::Worker(set));
+        let Some(worker) = self.workers.get_mut(&set.id) else { return };
+        worker.last_success = Some(env.now);
+        let (attrs, poll) = (
+            attrs!["last_message_id" => set.last_message, "max_runners" => worker.known.max_runners],
+            worker.listener.as_ref().map_or(0, |listener| listener.poll),
+        );
+        env.say(Debug, "getting message", attrs, By::Listener(set));
+        self.counters.begin(Op::GetMessage, set.entity.entity.kind);
+        self.at(env.now.plus(env.config.restart), Task::Poll(set.id, poll));
+    }
+
+    fn handle_jobs(&mut self, set: &Arc<SetRow>, jobs: &[Value], env: &mut Env<'_>) -> Handled {
+        for job in jobs {
+            say_job(set, job, env);
+        }
+        let of_kind = |kind: &str| jobs.iter().filter(|job| text(job, "messageType") == kind).collect::<Vec<_>>();
+        let available = of_kind("JobAvailable");
+        if !available.is_empty() {
+            match self.acquire(set, &available, env) {
+                Handled::Done => {}
+                refused @ (Handled::Again | Handled::Hangs) => return refused,
+            }
+        }
+        let news: Vec<&Value> = available.into_iter().chain(of_kind("JobAssigned")).collect();
+        if !news.is_empty() {
+            let all = Value::from(news.iter().map(|job| (*job).clone()).collect::<Vec<_>>());
+            env.say(Debug, "handling jobs available", attrs!["jobs" => all], By::Worker(set));
+            for job in news {
+                record_job(set, job, "queued", env);
+            }
+        }
+        for job in of_kind("JobStarted") {
+            record_job(set, job, "in_progress", env);
+            let started = instance_of(job, env);
+            if let Some(id) = started {
+                env.db.write_instance(id, env.now, |row| row.runner_status = "active");
+                env.instance_changed(id, Operation::Update);
+            }
+        }
+        for job in of_kind("JobCompleted") {
+            record_job(set, job, "completed", env);
+            if let Some(id) = instance_of(job, env) {
+                self.give_up_instance(id, env);
+            }
+        }
+        Handled::Done
+    }
+
+    fn acquire(&mut self, set: &SetRow, jobs: &[&Value], env: &mut Env<'_>) -> Handled {
+        let kind = set.entity.entity.kind;
+        let wanted: Vec<u64> =
+            jobs.iter().filter_map(|job| job.get("runnerRequestId").and_then(Value::as_u64)).collect();
+        let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
+        let Some(session) = listener.map(|listener| listener.session.clone()) else { return Handled::Again };
+        self.counters.begin(Op::AcquireJobs, kind);
+        match calls::acquire(env, &mut self.counters, set, &session, &wanted) {
+            Ok(ids) => {
+                env.say(Debug, "acquired jobs", attrs!["job_ids" => Value::from(ids)], By::Listener(set));
+                Handled::Done
+            }
+            Err(Some(Failure { text, .. })) => {
+                self.counters.fail(Op::AcquireJobs, kind);
+                env.say(Error, "acquiring jobs", attrs!["error" => text], By::Listener(set));
+                Handled::Again
+            }
+            Err(None) => Handled::Hangs,
+        }
+    }
+
+    /// The cursor and the wanted number are written, two updates of the set; then the message is deleted.
+    fn acknowledge(&mut self, set: &SetRow, message: u64, assigned: u64, env: &mut Env<'_>) {
+        env.db.write_set(set.id, env.now, |row| row.last_message = message);
+        env.set_changed(set.id, Operation::Update, View::AfterMessage);
+        env.db.write_set(set.id, env.now, |row| row.desired = assigned);
+        env.set_changed(set.id, Operation::Update, View::AfterMessage);
+        let kind = set.entity.entity.kind;
+        let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
+        let Some(session) = listener.map(|listener| listener.session.clone()) else { return };
+        self.counters.begin(Op::DeleteMessage, kind);
+        match calls::on_queue(env, &session, message) {
+            Ok(()) => {}
+            Err(Some(failure)) => {
+                self.counters.fail(Op::DeleteMessage, kind);
+                env.say(Error, "deleting message", attrs!["error" => failure.text], By::Listener(set));
+            }
+            Err(None) => return,
+        }
+        self.poll_succeeded(set.id, env);
+    }
+
+    /// Each minute: a queue token close to its end is renewed. Failures are logged and tried again, for ever.
+    pub(super) fn step_refresh(&mut self, id: u64, number: u64, env: &mut Env<'_>) -> Result<(), Died> {
+        let Some(set) = env.db.set(id) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        let Some(listener) = worker.listener.as_mut().filter(|listener| listener.number == number) else {
+            return Ok(());
+        };
+        if matches!(worker.phase, Phase::Closing(..)) {
+            return Ok(());
+        }
+        let session = listener.session.clone();
+        let again = env.now.plus(Span::mins(1));
+        let failed = |words: &str, env: &mut Env<'_>| {
+            let error = attrs!["error" => words];
+            env.say(Error, "failed to refresh message queue token", error, By::Session(&set, &session.id));
+        };
+        let expires = match session.expires() {
+            Ok(Some(seconds)) => Wall(seconds.saturating_mul(1000)),
+            Ok(None) => return Err(Died::TokenWithoutExpiry),
+            Err(words) => {
+                failed(words, env);
+                self.at(again, Task::Refresh(id, number));
+                return Ok(());
+            }
+        };
+        let by = By::Session(&set, &session.id);
+        let checked = vec![("expires_at", Attr::Date(Ticker::default().at(expires)))];
+        env.say(Debug, "checking if message session token needs refresh", checked, by);
+        let jitter = Span::millis(scramble(number) % 30_000);
+        if expires.since(env.now) <= RENEWED_BEFORE.plus(jitter) {
+            let service = listener.service.take().filter(|(_, since)| env.now.since(*since) < SERVICE_LIFE);
+            let held = service.as_ref().map(|(service, _)| service.clone());
+            env.say(Debug, "refreshing message session token", attrs![], by);
+            let ask = Ask::RefreshSession(session.clone());
+            match calls::at_once(env, &mut self.counters, &set, ask, held) {
+                Ok((body, fresh)) => match read_session(&body) {
+                    Ok(session) => {
+                        let since = service.map_or(env.now, |(_, since)| since);
+                        if let Some(l) = self.workers.get_mut(&id).and_then(|w| w.listener.as_mut()) {
+                            (l.session, l.service) = (session, fresh.map(|service| (service, since)));
+                        }
+                        env.say(Debug, "refreshed message session token", attrs![], by);
+                    }
+                    Err(failure) => failed(&failure.text, env),
+                },
+                Err(Some(failure)) => failed(&failure.text, env),
+                // It hangs; the polls go on.
+                Err(None) => return Ok(()),
+            }
+        }
+        // Looks that would only say so, and to nobody, are left out.
+        let minutes = expires.since(env.now).minus(RENEWED_BEFORE.plus(jitter)).as_millis() / 60_000;
+        let told = env.config.log_level == Debug;
+        self.at(
+            if told { again } else { again.plus(Span::mins(minutes.saturating_sub(1))) },
+            Task::Refresh(id, number),
+        );
+        Ok(())
+    }
+}
+
+fn text<'a>(job: &'a Value, name: &str) -> &'a str {
+    job.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn say_job(set: &SetRow, job: &Value, env: &mut Env<'_>) {
+    let mut attrs = attrs!["job_id" => text(job, "jobId"), "job_name" => text(job, "jobDisplayName")];
+    let runner = attrs!["runner_name" => text(job, "runnerName")];
+    let msg = match text(job, "messageType") {
+        "JobAvailable" => "job available",
+        "JobAssigned" => "new job assigned",
+        "JobStarted" => {
+            attrs.extend(runner);
+            "job started"
+        }
+        "JobCompleted" => {
+            attrs.extend(runner);
+            "job completed"
+        }
+        _ => return,
+    };
+    env.say(Info, msg, attrs, By::Listener(set));
+}
+
+/// The instance that a job runs on.
+fn instance_of(job: &Value, env: &Env<'_>) -> Option<u64> {
+    let name = text(job, "runnerName");
+    let found = env.db.instances.iter().find(|(_, row)| row.name == name && row.status != InstanceStatus::Deleted);
+    found.map(|(id, _)| *id)
+}
+
+fn record_job(set: &SetRow, job: &Value, status: &'static str, env: &mut Env<'_>) {
+    let uuid = text(job, "jobId");
+    let known = env.db.jobs.values().find(|row| row.uuid == uuid).map(|row| row.id);
+    let updated = env.db.stamp(env.now);
+    if let Some(row) = known.and_then(|id| env.db.jobs.get_mut(&id)) {
+        (row.status, row.updated) = (status, updated);
+        text(job, "runnerName").clone_into(&mut row.runner_name);
+        text(job, "result").clone_into(&mut row.conclusion);
+        let id = row.id;
+        env.job_changed(id, Operation::Update);
+        return;
+    }
+    let id = env.db.jobs.keys().next_back().copied().unwrap_or(0).saturating_add(1);
+    let labels = job.get("requestLabels").and_then(Value::as_array).into_iter().flatten();
+    let row = JobRow {
+        id,
+        uuid: uuid.to_owned(),
+        run_id: job.get("workflowRunId").and_then(Value::as_u64).unwrap_or(0),
+        action: text(job, "eventName").to_owned(),
+        status,
+        conclusion: text(job, "result").to_owned(),
+        name: text(job, "jobDisplayName").to_owned(),
+        runner_name: text(job, "runnerName").to_owned(),
+        repository: text(job, "repositoryName").to_owned(),
+        owner: text(job, "ownerName").to_owned(),
+        labels: labels.filter_map(Value::as_str).map(str::to_owned).collect(),
+        entity: Arc::clone(&set.entity),
+        created: updated,
+        updated,
+    };
+    env.db.jobs.insert(id, row);
+    env.job_changed(id, Operation::Create);
+    super::scaler::forget_old_jobs(env);
+}

@@ -1,0 +1,266 @@
+//! GARM's log lines, in both formats of Go's slog (`reference/garm-api.md` §12): the call's attributes, then those of
+//! its context. Keys may repeat, as in the original.
+
+use super::config::{GarmConfig, LogFormat, LogLevel};
+use super::db::{EntityRow, SetRow};
+use super::stamp::{Stamp, Ticker};
+use bytes::Bytes;
+use medic_core::model::Wall;
+use serde_json::Value;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+
+/// Lines kept for a reader that has not asked yet; the oldest are dropped.
+const KEPT: usize = 100_000;
+
+/// An attribute's value; the two formats differ in more than quotes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Attr {
+    Json(Value),
+    /// A duration in nanoseconds: a number in JSON, `5s` in text.
+    Nanos(u64),
+    Never,
+    Date(Stamp),
+}
+
+macro_rules! attr_from {
+    ($($from:ty),+) => { $(impl From<$from> for Attr { fn from(value: $from) -> Self { Self::Json(Value::from(value)) } })+ };
+}
+attr_from!(&str, String, u64, bool, Value);
+
+impl From<&String> for Attr {
+    fn from(value: &String) -> Self {
+        Self::Json(Value::from(value.as_str()))
+    }
+}
+
+/// A line's attributes, in order.
+pub(super) type Attrs = Vec<(&'static str, Attr)>;
+
+/// Attributes of a line: `attrs!["key" => value, …]`.
+macro_rules! attrs {
+    ($($key:literal => $value:expr),* $(,)?) => { vec![$(($key, $crate::garm::log::Attr::from($value))),*] };
+}
+pub(super) use attrs;
+
+/// Who says a line: the context whose attributes end it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum By<'a> {
+    Garm,
+    /// `worker="…"` and nothing else.
+    Named(&'a str),
+    /// The scale set worker.
+    Worker(&'a SetRow),
+    Listener(&'a SetRow),
+    Session(&'a SetRow, &'a str),
+    /// The scale set controller of an entity.
+    Controller(&'a EntityRow),
+    /// An entity's pool manager.
+    Pool(&'a EntityRow),
+    /// Watcher of the database.
+    Watcher,
+}
+
+impl By<'_> {
+    fn push(self, attrs: &mut Attrs) {
+        let of_entity = |attrs: &mut Attrs, entity: &EntityRow| {
+            attrs.extend(attrs!["entity" => &entity.entity.name, "endpoint" => &entity.endpoint]);
+        };
+        match self {
+            Self::Garm => {}
+            Self::Named(name) => attrs.extend(attrs!["worker" => name]),
+            Self::Worker(set) => {
+                attrs.extend(attrs!["worker" => set.worker()]);
+                of_entity(attrs, &set.entity);
+            }
+            Self::Listener(set) => {
+                attrs.extend(attrs!["sub_worker" => "scaleset-listener"]);
+                Self::Worker(set).push(attrs);
+            }
+            Self::Session(set, session) => {
+                attrs.extend(attrs!["session_id" => session, "session_listener" => set.id]);
+                Self::Listener(set).push(attrs);
+            }
+            Self::Controller(entity) => {
+                attrs.extend(attrs!["worker" => entity.controller()]);
+                of_entity(attrs, entity);
+            }
+            Self::Pool(entity) => attrs.extend(attrs![
+                "pool_mgr" => &entity.entity.name,
+                "endpoint" => &entity.endpoint,
+                "pool_type" => entity.entity.kind.as_str(),
+            ]),
+            Self::Watcher => attrs.extend(attrs!["watcher" => "database"]),
+        }
+    }
+}
+
+/// The log, until somebody takes it.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    lines: VecDeque<Bytes>,
+    ticker: Ticker,
+}
+
+impl Log {
+    /// Writes a line, if its level is logged.
+    pub(super) fn write(
+        &mut self,
+        config: &GarmConfig,
+        at: Wall,
+        (level, msg): (LogLevel, &str),
+        mut attrs: Attrs,
+        by: By<'_>,
+    ) {
+        if level < config.log_level {
+            return;
+        }
+        by.push(&mut attrs);
+        let at = self.ticker.at(at);
+        let line = match config.log_format {
+            LogFormat::Json => json(at, level, msg, &attrs),
+            LogFormat::Text => text(at, level, msg, &attrs),
+        };
+        self.raw(&line);
+    }
+
+    /// A line that is no log record, such as a panic's.
+    pub(super) fn raw(&mut self, line: &str) {
+        if self.lines.len() >= KEPT {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(Bytes::from(line.to_owned()));
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.lines).into()
+    }
+}
+
+fn json(at: Stamp, level: LogLevel, msg: &str, attrs: &Attrs) -> String {
+    let mut line =
+        format!("{{\"time\":\"{}\",\"level\":\"{}\",\"msg\":{}", at.nano(), level.as_str(), Value::from(msg));
+    for (key, value) in attrs {
+        let _ = match value {
+            Attr::Json(value) => write!(line, ",\"{key}\":{value}"),
+            Attr::Nanos(nanos) => write!(line, ",\"{key}\":{nanos}"),
+            Attr::Never => write!(line, ",\"{key}\":\"{}\"", Stamp::NEVER.nano()),
+            Attr::Date(date) => write!(line, ",\"{key}\":\"{}\"", date.nano()),
+        };
+    }
+    line.push('}');
+    line
+}
+
+fn text(at: Stamp, level: LogLevel, msg: &str, attrs: &Attrs) -> String {
+    let mut line = format!("time={} level={} msg={}", at.milli(), level.as_str(), quoted(msg));
+    for (key, value) in attrs {
+        let value = match value {
+            Attr::Json(Value::String(text)) => quoted(text),
+            Attr::Json(Value::Null) => "<nil>".to_owned(),
+            Attr::Json(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
+            Attr::Json(value @ (Value::Array(_) | Value::Object(_))) => quoted(&value.to_string()),
+            Attr::Nanos(nanos) => go_duration(*nanos),
+            Attr::Never => Stamp::NEVER.milli(),
+            Attr::Date(date) => date.milli(),
+        };
+        let _ = write!(line, " {key}={value}");
+    }
+    line
+}
+
+/// slog quotes what is empty or holds a blank, a quote, an equals sign or something unprintable.
+fn quoted(text: &str) -> String {
+    let plain = |c: char| !c.is_control() && !matches!(c, ' ' | '"' | '=');
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { go_quote(text) }
+}
+
+/// Go's `%q`.
+pub(super) fn go_quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len().saturating_add(2));
+    out.push('"');
+    for c in text.chars() {
+        let _ = match c {
+            '"' => out.write_str("\\\""),
+            '\\' => out.write_str("\\\\"),
+            '\n' => out.write_str("\\n"),
+            '\r' => out.write_str("\\r"),
+            '\t' => out.write_str("\\t"),
+            '\u{feff}' => out.write_str("\\ufeff"),
+            c if c.is_control() && c.is_ascii() => write!(out, "\\x{:02x}", u32::from(c)),
+            c => out.write_char(c),
+        };
+    }
+    out.push('"');
+    out
+}
+
+/// Go's text of a duration: `343.794µs`, `73.37427ms`, `5s`, `1m25.4s`.
+fn go_duration(nanos: u64) -> String {
+    let decimals = |unit: u64| {
+        let fraction = format!("{:0width$}", nanos % unit, width = unit.ilog10() as usize);
+        let fraction = fraction.trim_end_matches('0');
+        if fraction.is_empty() { (nanos / unit).to_string() } else { format!("{}.{fraction}", nanos / unit) }
+    };
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => format!("{nanos}ns"),
+        1_000..1_000_000 => format!("{}µs", decimals(1_000)),
+        1_000_000..1_000_000_000 => format!("{}ms", decimals(1_000_000)),
+        1_000_000_000..60_000_000_000 => format!("{}s", decimals(1_000_000_000)),
+        _ => format!("{}m{}", nanos / 60_000_000_000, go_seconds(nanos % 60_000_000_000)),
+    }
+}
+
+fn go_seconds(nanos: u64) -> String {
+    let whole = nanos / 1_000_000_000;
+    let fraction = format!("{:09}", nanos % 1_000_000_000);
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.is_empty() { format!("{whole}s") } else { format!("{whole}.{fraction}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::garm::Generation;
+
+    fn line(format: LogFormat, attrs: Attrs) -> String {
+        let mut config = GarmConfig::new(Generation::PreFix, "http://github.test", "t");
+        config.log_format = format;
+        let mut log = Log::default();
+        log.write(&config, Wall(1_795_459_712_600), (LogLevel::Info, "access_log"), attrs, By::Watcher);
+        String::from_utf8(log.take().remove(0).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn text_quotes_only_what_needs_it() {
+        let attrs = || {
+            vec![
+                ("error", Attr::Json(Value::Null)),
+                ("request_time", Attr::Nanos(343_794)),
+                ("took", Attr::Nanos(73_374_270)),
+                ("backoff", Attr::Nanos(85_400_000_000)),
+                ("user_agent", Attr::from("Python-urllib/3.11")),
+                ("job_name", Attr::from("build 1001")),
+                ("error", Attr::from("conflict: \"a=b\"")),
+                ("fetched_at", Attr::Never),
+            ]
+        };
+        let text = line(LogFormat::Text, attrs());
+        let (_, rest) = text.split_once(' ').unwrap();
+        assert_eq!(
+            rest,
+            "level=INFO msg=access_log error=<nil> request_time=343.794µs took=73.37427ms backoff=1m25.4s \
+             user_agent=Python-urllib/3.11 job_name=\"build 1001\" error=\"conflict: \\\"a=b\\\"\" \
+             fetched_at=0001-01-01T00:00:00.000Z watcher=database"
+        );
+        let json = line(LogFormat::Json, attrs());
+        assert!(json.contains("\"error\":null,\"request_time\":343794,"), "{json}");
+        assert_eq!(json.matches("\"error\":").count(), 2, "keys repeat: {json}");
+    }
+
+    #[test]
+    fn a_body_is_quoted_as_go_does() {
+        assert_eq!(go_quote("{\"a\": \"b\\c\"}\n\u{1}é"), r#""{\"a\": \"b\\c\"}\n\x01é""#);
+    }
+}

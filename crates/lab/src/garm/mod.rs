@@ -1,0 +1,240 @@
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+//! GARM, simulated: one controller with its database, which outlives the process, and the process, which can die. A
+//! client of the simulated forge. Deterministic: (request, date) → answer, and discrete events in between.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`config`] | generations, settings, timings |
+//! | `db`, `stamp`, `render` | the rows, their dates, and how the API shows them |
+//! | `api`, `route`, `token`, `update`, `bringup` | the HTTP side |
+//! | [`fault`] | what goes wrong between a client and it |
+//! | `process` | one run of the process: its memory and its agenda |
+//! | `controller`, `worker`, `listener`, `scaler` | how scale sets are started, kept alive, polled and provided with runners |
+//! | `calls`, `counters` | its requests to GitHub, and what it counts of them |
+//! | `env`, `deliver` | changes of the database, and who hears of them |
+//! | `metrics`, `goroutines`, `log`, `background` | what it shows of itself |
+//! | `decree` | what a scenario decrees, and the truth that a test may ask for |
+//!
+//! Facts are from `reference/garm-api.md` (§14 is the checklist) and the recordings; `tests/it/conformance.rs` plays the
+//! recorded situations and compares.
+
+mod api;
+mod background;
+mod bringup;
+mod calls;
+pub mod config;
+mod controller;
+mod counters;
+mod db;
+mod decree;
+mod deliver;
+mod env;
+pub mod fault;
+mod goroutines;
+mod listener;
+mod log;
+mod metrics;
+mod process;
+mod render;
+mod route;
+mod scaler;
+mod stamp;
+#[cfg(test)]
+mod tests;
+mod token;
+mod update;
+mod worker;
+
+pub use config::{Background, GarmConfig, Generation, LogFormat, LogLevel, LogStreamer, Metrics};
+pub use counters::Op;
+pub use decree::{LostPut, WorkerTruth, Write};
+pub use fault::ManagerFault;
+pub use route::ManagerRoute;
+
+use super::forge::Forge;
+use super::wire::{Answer, Delivery, Request};
+use crate::github::FaultEffect;
+use api::Api;
+use bytes::Bytes;
+use db::Db;
+use env::{Change, Env};
+use fault::Faults;
+use log::Log;
+use medic_core::model::{SessionId, Wall};
+use process::{Died, Process};
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+pub struct GarmState {
+    config: GarmConfig,
+    db: Db,
+    process: Option<Process>,
+    log: Log,
+    events: VecDeque<Bytes>,
+    changes: Vec<Change>,
+    faults: Faults,
+    writes: Vec<Write>,
+    crashes: u32,
+}
+
+/// The parts of a state that its process works with, borrowed apart from the process.
+macro_rules! env {
+    ($state:ident, $forge:expr, $now:expr) => {
+        Env {
+            config: &$state.config,
+            db: &mut $state.db,
+            log: &mut $state.log,
+            events: &mut $state.events,
+            changes: &mut $state.changes,
+            forge: $forge,
+            now: $now,
+        }
+    };
+}
+
+impl GarmState {
+    /// A GARM without scale sets, not running.
+    #[must_use]
+    pub fn new(config: GarmConfig) -> Self {
+        Self {
+            db: Db::new(&config),
+            config,
+            process: None,
+            log: Log::default(),
+            events: VecDeque::new(),
+            changes: Vec::new(),
+            faults: Faults::default(),
+            writes: Vec::new(),
+            crashes: 0,
+        }
+    }
+
+    /// Starts the process, if it does not run. Its API listens a little later.
+    pub fn start(&mut self, now: Wall, forge: &mut dyn Forge) {
+        if self.process.is_none() {
+            let mut env = env!(self, forge, now);
+            self.process = Some(Process::start(&mut env));
+            self.post(now);
+        }
+    }
+
+    /// SIGKILL: its connections are gone, its sessions stay behind.
+    pub fn kill(&mut self, now: Wall, forge: &mut dyn Forge) {
+        if let Some(process) = self.process.take() {
+            process.hang_up_all(&mut env!(self, forge, now));
+            self.changes.clear();
+        }
+    }
+
+    /// SIGTERM: it deletes its sessions on the way out, one after the other.
+    pub fn stop(&mut self, now: Wall, forge: &mut dyn Forge) {
+        let Some(process) = &mut self.process else { return };
+        let mut env = env!(self, &mut *forge, now);
+        match process.stop(&mut env) {
+            Ok(()) => {
+                self.process = None;
+                self.changes.clear();
+            }
+            Err(died) => self.crash(died, now, forge),
+        }
+    }
+
+    /// Whether the process runs and its API listens.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.is_open)
+    }
+
+    /// Whether the process runs.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    pub fn handle(&mut self, now: Wall, request: &Request, forge: &mut dyn Forge) -> Answer {
+        self.advance(now, forge);
+        if !self.is_up() {
+            return Answer::empty(503).delivered(Delivery::Refused);
+        }
+        let (route, matched) = route::route(request, &self.config.base_path);
+        let fault = self.faults.meet(route, matched.set(), now);
+        let replaced = fault.as_ref().and_then(|fault| fault.kind.replacement().map(|answer| (answer, fault.effect)));
+        let Some(process) = &mut self.process else { return Answer::empty(503).delivered(Delivery::Refused) };
+        let mut api = Api { env: env!(self, forge, now), process, writes: &mut self.writes, request, matched };
+        api.process.refresh_gauges(&api.env);
+        let answer = match replaced {
+            Some((answer, FaultEffect::Lost)) => answer,
+            Some((answer, FaultEffect::Committed)) => {
+                drop(api.answer(route));
+                answer
+            }
+            None => {
+                let answer = api.answer(route);
+                fault.map_or_else(|| answer.clone(), |fault| fault.kind.spoil(answer.clone()))
+            }
+        };
+        self.post(now);
+        answer
+    }
+
+    /// Lets happen what is due by `now`. Deadlines of the forge are not looked at: with jumps longer than to the next
+    /// deadline of either, advance both in turn, and hand over the forge's wakes with [`wake`](Self::wake).
+    pub fn advance(&mut self, now: Wall, forge: &mut dyn Forge) {
+        while let Some(process) = &mut self.process {
+            let Some((at, task)) = process.take_due(now) else { return };
+            let mut env = env!(self, &mut *forge, at);
+            process.refresh_gauges(&env);
+            match process.run(task, &mut env) {
+                Ok(()) => self.post(at),
+                Err(died) => self.crash(died, at, forge),
+            }
+        }
+    }
+
+    /// Changes of the database are on their way to those concerned.
+    fn post(&mut self, now: Wall) {
+        let changes = std::mem::take(&mut self.changes);
+        if let Some(process) = &mut self.process {
+            process.post(changes, now, self.config.event);
+        }
+    }
+
+    /// The process panics; every session that it held stays behind.
+    fn crash(&mut self, died: Died, now: Wall, forge: &mut dyn Forge) {
+        self.crashes = self.crashes.saturating_add(1);
+        for line in decree::panic_lines(died, self.config.generation) {
+            self.log.raw(&line);
+        }
+        self.kill(now, forge);
+    }
+
+    /// When something happens here without a request.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Wall> {
+        self.process.as_ref()?.next_deadline()
+    }
+
+    /// The forge has news for a held poll of this session.
+    pub fn wake(&mut self, session: &SessionId, now: Wall) {
+        if let Some(process) = &mut self.process {
+            process.wake(session.as_str(), now);
+        }
+    }
+
+    /// Whether a listener here holds this session.
+    #[must_use]
+    pub fn holds(&self, session: &SessionId) -> bool {
+        let workers = self.process.iter().flat_map(|process| process.workers.values());
+        workers.filter_map(|worker| worker.listener.as_ref()).any(|l| l.session.id == session.as_str())
+    }
+
+    /// Log lines since the last call, without line ends.
+    pub fn take_log(&mut self) -> Vec<Bytes> {
+        self.log.take()
+    }
+
+    /// Events since the last call, as JSON (`reference/garm-api.md` §8.2).
+    pub fn take_events(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.events).into()
+    }
+}

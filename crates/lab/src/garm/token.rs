@@ -1,0 +1,89 @@
+//! GARM's JWTs (`reference/garm-api.md` §3.3, §3.4): HS256, with a secret from the configuration, so that they outlive
+//! the process. An admin's token is not valid for `/metrics`, nor the other way round.
+
+use super::GarmConfig;
+use super::db::Db;
+use super::stamp::uuid;
+use crate::wire::Request;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use medic_core::model::Wall;
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    Admin,
+    Metrics,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    user: String,
+    token_id: String,
+    full_name: String,
+    is_admin: bool,
+    read_metrics: bool,
+    generation: u64,
+    iss: String,
+    exp: u64,
+}
+
+/// How a request shows who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// No header, no cookie.
+    Nothing,
+    /// A token that does not hold, or is for something else.
+    Invalid,
+    Valid,
+}
+
+fn key(config: &GarmConfig) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, format!("secret of {}", config.controller_id).as_bytes())
+}
+
+pub(super) fn issue(config: &GarmConfig, db: &mut Db, purpose: For, now: Wall) -> String {
+    let is_admin = purpose == For::Admin;
+    let claims = Claims {
+        user: if is_admin { uuid(0xAD_1111, 1) } else { String::new() },
+        token_id: db.uuid(),
+        full_name: if is_admin { config.username.clone() } else { String::new() },
+        is_admin,
+        read_metrics: !is_admin,
+        generation: db.token_generation,
+        iss: "garm".to_owned(),
+        exp: now.plus(config.token_lifetime).0 / 1000,
+    };
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).unwrap_or_default()));
+    let signature = hmac::sign(&key(config), signed.as_bytes());
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// Looks at a request's token. The scheme word is not checked, as in the original; the API takes a cookie instead.
+pub(super) fn check(config: &GarmConfig, db: &Db, request: &Request, purpose: For, now: Wall) -> Shown {
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let bearer = header(http::header::AUTHORIZATION).and_then(|value| value.split_once(' ')).map(|(_, token)| token);
+    let cookie = header(http::header::COOKIE)
+        .filter(|_| purpose == For::Admin)
+        .and_then(|cookies| cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix("garm_token=")));
+    let Some(token) = bearer.or(cookie) else { return Shown::Nothing };
+    let holds = read(config, token).is_some_and(|claims| {
+        let is_for = match purpose {
+            For::Admin => claims.is_admin,
+            For::Metrics => claims.read_metrics,
+        };
+        is_for && claims.exp > now.0 / 1000 && claims.generation == db.token_generation
+    });
+    if holds { Shown::Valid } else { Shown::Invalid }
+}
+
+fn read(config: &GarmConfig, token: &str) -> Option<Claims> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+    hmac::verify(&key(config), signed.as_bytes(), &signature).ok()?;
+    let (_, claims) = signed.split_once('.')?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+}

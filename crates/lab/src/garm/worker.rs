@@ -1,0 +1,512 @@
+//! A scale set's worker: its start, and the loop that keeps its listener alive (`reference/garm-api.md` §11).
+//!
+//! Pre-fix: the *first* start of a worker opens its session in line, and any error drops the worker for good. Both
+//! builds: a worker that exists looks every 2 s whether it should listen, and tries for ever; a listener that had run is
+//! restarted at once, then with growing pauses. While the worker waits for GitHub it holds its locks: events wait.
+
+use super::calls::{Ask, Chain, Failure, Progress, Service, read_session};
+use super::config::LogLevel::{Debug, Error, Info};
+use super::db::SetRow;
+use super::env::{Env, Operation};
+use super::listener::Listening;
+use super::log::{Attr, By, attrs};
+use super::process::{Died, Process, Task};
+use super::render::View;
+use super::scaler::reconcile_instances;
+use bytes::Bytes;
+use medic_core::model::{Span, Wall};
+use serde_json::Value;
+use std::collections::VecDeque;
+
+/// The first pause of a listener that cannot be restarted.
+const FIRST_PAUSE: Span = Span::secs(5);
+/// The longest, give or take the pre-fix build's mistake.
+const LONGEST_PAUSE: Span = Span::secs(60);
+
+/// What a worker knows of its set: an event that it missed leaves it wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub enabled: bool,
+    pub max_runners: u64,
+}
+
+impl Known {
+    pub(super) fn of(set: &SetRow) -> Self {
+        Self { enabled: set.enabled, max_runners: set.max_runners }
+    }
+}
+
+/// Why a session is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// Within the start of a pre-fix worker.
+    FirstStart,
+    /// By the loop that looks every 2 s.
+    Loop,
+    /// A listener that had run.
+    Restart,
+}
+
+/// Why a session is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// Disabled, or fewer runners: the poll is still in flight, and will be cancelled.
+    Told,
+    PollFailed,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Phase {
+    /// In its start: the database is looked at.
+    Preparing,
+    /// In its start: GitHub is asked for the set.
+    Finding(Chain),
+    /// In its start: the set is created anew.
+    Creating(Chain),
+    Opening(Opening, Chain),
+    Listening,
+    Closing(Closing, Chain),
+    Idle,
+    /// Its listener could not be restarted; tries again later.
+    BackingOff,
+    /// In a request that is never answered, with its locks held.
+    Hanging,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Worker {
+    /// Unlike any other worker of this run.
+    pub number: u64,
+    pub operation: Operation,
+    pub phase: Phase,
+    /// When its next step comes.
+    pub due: Option<Wall>,
+    pub known: Known,
+    pub registered: bool,
+    /// Its start is over.
+    pub runs: bool,
+    /// Events that wait for its locks.
+    inbox: VecDeque<Known>,
+    pub listener: Option<Listening>,
+    pause: Span,
+    has_paused: bool,
+    pub last_success: Option<Wall>,
+    pub restarts: u64,
+    /// Refusals in a row.
+    refused: u32,
+    pub born: Wall,
+    /// Runners and their wanted number, as last told to the log.
+    pub told: Option<(u64, u64)>,
+    pub scales_at: Option<Wall>,
+}
+
+impl Process {
+    /// `Worker.Start`.
+    pub(super) fn start_worker(&mut self, set: &SetRow, operation: Operation, env: &mut Env<'_>) {
+        env.say(Debug, "starting scale set worker", attrs!["scale_set" => set.worker()], By::Worker(set));
+        reconcile_instances(set, env);
+        let number = self.number();
+        let due = env.now.plus(env.config.worker_start);
+        let worker = Worker {
+            number,
+            operation,
+            phase: Phase::Preparing,
+            due: Some(due),
+            known: Known::of(set),
+            registered: false,
+            runs: false,
+            inbox: VecDeque::new(),
+            listener: None,
+            pause: FIRST_PAUSE,
+            has_paused: false,
+            last_success: None,
+            restarts: 0,
+            refused: 0,
+            born: env.now,
+            told: None,
+            scales_at: None,
+        };
+        self.workers.insert(set.id, worker);
+        self.at(due, Task::Main(set.id, number));
+    }
+
+    /// A worker's next step.
+    pub(super) fn step_worker(&mut self, id: u64, number: u64, env: &mut Env<'_>) -> Result<(), Died> {
+        let Some(set) = env.db.set(id) else { return Ok(()) };
+        let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
+        if worker.number != number || worker.due != Some(env.now) {
+            return Ok(());
+        }
+        worker.due = None;
+        let enabled = worker.known.enabled;
+        match std::mem::replace(&mut worker.phase, Phase::Idle) {
+            Phase::Preparing => {
+                let progress = Chain::begin(env, &mut self.counters, &set, Ask::FindSet, None);
+                if let Some((result, service)) = self.wait(id, Phase::Finding, progress) {
+                    self.found(&set, result, service, env);
+                }
+            }
+            Phase::Finding(chain) => {
+                let progress = chain.go_on(env, &mut self.counters, &set);
+                if let Some((result, service)) = self.wait(id, Phase::Finding, progress) {
+                    self.found(&set, result, service, env);
+                }
+            }
+            Phase::Creating(chain) => {
+                let progress = chain.go_on(env, &mut self.counters, &set);
+                if let Some((result, _)) = self.wait(id, Phase::Creating, progress) {
+                    self.created(&set, result, env);
+                }
+            }
+            Phase::Opening(why, chain) => {
+                let progress = chain.go_on(env, &mut self.counters, &set);
+                if let Some((result, service)) = self.wait(id, |chain| Phase::Opening(why, chain), progress) {
+                    return self.opened(&set, why, result, service, env);
+                }
+            }
+            Phase::Closing(why, chain) => {
+                let progress = chain.go_on(env, &mut self.counters, &set);
+                if let Some((result, _)) = self.wait(id, |chain| Phase::Closing(why, chain), progress) {
+                    return self.closed(&set, why, result, env);
+                }
+            }
+            Phase::Idle if enabled => return self.open_session(&set, Opening::Loop, env),
+            Phase::BackingOff if enabled => return self.restart_listener(&set, env),
+            Phase::Idle | Phase::BackingOff => self.look_in(id, env.config.retry, Phase::Idle, env.now),
+            Phase::Listening => self.keep(id, Phase::Listening),
+            Phase::Hanging => self.keep(id, Phase::Hanging),
+        }
+        Ok(())
+    }
+
+    /// Waits for the next answer of an operation; gives its result when it is done.
+    fn wait(
+        &mut self,
+        id: u64,
+        phase: impl FnOnce(Chain) -> Phase,
+        progress: Progress,
+    ) -> Option<(Result<Bytes, Failure>, Option<Service>)> {
+        match progress {
+            Progress::Until(at, chain) => {
+                let worker = self.workers.get_mut(&id)?;
+                (worker.phase, worker.due) = (phase(chain), Some(at));
+                let number = worker.number;
+                self.at(at, Task::Main(id, number));
+                None
+            }
+            Progress::Hangs => {
+                self.keep(id, Phase::Hanging);
+                None
+            }
+            Progress::Done(result, service) => Some((result, service)),
+        }
+    }
+
+    fn keep(&mut self, id: u64, phase: Phase) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.phase = phase;
+        }
+    }
+
+    fn look_in(&mut self, id: u64, span: Span, phase: Phase, now: Wall) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let at = now.plus(span);
+        (worker.phase, worker.due) = (phase, Some(at));
+        let number = worker.number;
+        self.at(at, Task::Main(id, number));
+    }
+
+    fn start_failed(&mut self, set: &SetRow, words: &str, env: &mut Env<'_>) {
+        if let Some(worker) = self.workers.get(&set.id).cloned() {
+            self.worker_start_failed(set, &worker, words, env);
+        }
+    }
+
+    /// GitHub has told whether it knows the set, by name and group.
+    fn found(&mut self, set: &SetRow, result: Result<Bytes, Failure>, service: Option<Service>, env: &mut Env<'_>) {
+        let body = match result {
+            Ok(body) => body,
+            Err(failure) => {
+                let words = format!("failed to ensure scale set exists: failed to get scale set: {}", failure.text);
+                self.start_failed(set, &words, env);
+                return;
+            }
+        };
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let known = body.get("value").and_then(Value::as_array).and_then(|sets| sets.first());
+        match known.and_then(|set| set.get("id")).and_then(Value::as_u64) {
+            Some(id) if id == set.forge_id => self.prepared(set, env),
+            Some(id) => {
+                let words = format!(
+                    "failed to ensure scale set exists: scale set already exists in github and it differs from the ID \
+                     we know (github: {id} vs local: {})",
+                    set.forge_id
+                );
+                self.start_failed(set, &words, env);
+            }
+            None => {
+                let progress = Chain::begin(env, &mut self.counters, set, Ask::CreateSet, service);
+                if let Some((result, _)) = self.wait(set.id, Phase::Creating, progress) {
+                    self.created(set, result, env);
+                }
+            }
+        }
+    }
+
+    /// A set that GitHub had lost is there again, under a new id.
+    fn created(&mut self, set: &SetRow, result: Result<Bytes, Failure>, env: &mut Env<'_>) {
+        let id = result.and_then(|body| {
+            let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+            let wrong = || Failure { text: "failed to decode response".to_owned(), status: None };
+            body.get("id").and_then(Value::as_u64).ok_or_else(wrong)
+        });
+        match id {
+            Ok(forge_id) => {
+                env.db.write_set(set.id, env.now, |row| row.forge_id = forge_id);
+                env.set_changed(set.id, Operation::Update, View::AfterMessage);
+                env.db.write_set(set.id, env.now, |row| row.last_message = 0);
+                env.set_changed(set.id, Operation::Update, View::AfterMessage);
+                if let Some(set) = env.db.set(set.id) {
+                    self.prepared(&set, env);
+                }
+            }
+            Err(failure) => {
+                let words = format!("failed to ensure scale set exists: failed to create scale set: {}", failure.text);
+                self.start_failed(set, &words, env);
+            }
+        }
+    }
+
+    /// GitHub knows the set: the worker begins to hear, and to listen.
+    fn prepared(&mut self, set: &SetRow, env: &mut Env<'_>) {
+        env.say(Debug, "creating scale set listener", attrs![], By::Worker(set));
+        env.say(Info, "starting consumer", attrs!["consumer_id" => set.worker()], By::Watcher);
+        let Some(worker) = self.workers.get_mut(&set.id) else { return };
+        worker.registered = true;
+        let enabled = worker.known.enabled;
+        if !env.config.generation.retries() {
+            if enabled {
+                env.say(Debug, "starting scale set listener", attrs![], By::Worker(set));
+                // An error of the first request arrives later, like all: nothing can die here.
+                let _ = self.open_session(set, Opening::FirstStart, env);
+                return;
+            }
+            env.say(Info, "scale set is disabled; not starting listener", attrs![], By::Worker(set));
+        }
+        self.loops_started(set, env);
+        if env.config.generation.retries() {
+            let id = attrs!["scale_set_id" => set.id];
+            env.say(Info, "scale set worker successfully started after retry", id, By::Controller(&set.entity));
+        }
+        self.worker_start_is_over(set, env);
+        let first_look = if enabled { Span::ZERO } else { env.config.retry };
+        self.look_in(set.id, first_look, Phase::Idle, env.now);
+    }
+
+    fn loops_started(&mut self, set: &SetRow, env: &mut Env<'_>) {
+        env.say(Debug, "starting scale set worker loops", attrs!["scale_set" => set.worker()], By::Worker(set));
+        let Some(worker) = self.workers.get_mut(&set.id) else { return };
+        worker.runs = true;
+        let number = worker.number;
+        if !self.tools.contains(&set.entity.number) {
+            self.at(env.now.plus(Span::secs(1)), Task::NoTools(set.id, number));
+        }
+        self.scale_soon(set.id, env);
+    }
+
+    /// `listener.Start`.
+    pub(super) fn open_session(&mut self, set: &SetRow, why: Opening, env: &mut Env<'_>) -> Result<(), Died> {
+        say_listener_starts(set, env);
+        env.say(Debug, "creating new message session", attrs!["scale_set" => set.forge_id], By::Listener(set));
+        let progress = Chain::begin(env, &mut self.counters, set, Ask::OpenSession, None);
+        match self.wait(set.id, |chain| Phase::Opening(why, chain), progress) {
+            Some((result, service)) => self.opened(set, why, result, service, env),
+            None => Ok(()),
+        }
+    }
+
+    fn opened(
+        &mut self,
+        set: &SetRow,
+        why: Opening,
+        result: Result<Bytes, Failure>,
+        service: Option<Service>,
+        env: &mut Env<'_>,
+    ) -> Result<(), Died> {
+        let session = match result.and_then(|body| read_session(&body)) {
+            Ok(session) => session,
+            Err(failure) => {
+                self.not_opened(set, why, &format!("creating message session: {}", failure.text), env);
+                return self.read_inbox(set, env);
+            }
+        };
+        if why == Opening::FirstStart {
+            self.loops_started(set, env);
+        }
+        if let Some(worker) = self.workers.get_mut(&set.id) {
+            (worker.phase, worker.refused) = (Phase::Listening, 0);
+            worker.restarts = worker.restarts.saturating_add(u64::from(why == Opening::Restart));
+            if env.config.generation.retries() {
+                (worker.pause, worker.has_paused) = (FIRST_PAUSE, false);
+            }
+        }
+        self.start_polling(set, session, service, env);
+        if why == Opening::FirstStart {
+            // The loop that keeps the listener alive begins by starting it, and finds it started.
+            say_listener_starts(set, env);
+            self.worker_start_is_over(set, env);
+        }
+        self.read_inbox(set, env)
+    }
+
+    fn not_opened(&mut self, set: &SetRow, why: Opening, words: &str, env: &mut Env<'_>) {
+        match why {
+            Opening::FirstStart => self.start_failed(set, &format!("error starting listener: {words}"), env),
+            Opening::Loop => {
+                let error = attrs!["error" => words, "consumer_id" => set.worker()];
+                env.say(Error, "error starting listener", error, By::Worker(set));
+                let wait = self.next_try(set.id, env);
+                self.look_in(set.id, wait, Phase::Idle, env.now);
+            }
+            Opening::Restart => self.not_restarted(set, words, env),
+        }
+    }
+
+    /// How long a refused worker waits.
+    fn next_try(&mut self, id: u64, env: &Env<'_>) -> Span {
+        let (retry, refused) = (env.config.retry, self.workers.get(&id).map_or(0, |worker| worker.refused));
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.refused = refused.saturating_add(1);
+        }
+        let doubled = || retry.times(2_u64.saturating_pow(refused));
+        env.config.retry_doubles_to.map_or(retry, |longest| doubled().min(longest))
+    }
+
+    /// A listener that had run and cannot be started again waits longer each time. The pre-fix build lets one pause
+    /// grow beyond the limit, logs each failure twice, and never forgets.
+    fn not_restarted(&mut self, set: &SetRow, words: &str, env: &mut Env<'_>) {
+        let retries = env.config.generation.retries();
+        let Some(worker) = self.workers.get_mut(&set.id) else { return };
+        let (pause, first) = (worker.pause, !worker.has_paused);
+        worker.has_paused = true;
+        let grown = Span::millis(pause.as_millis().saturating_mul(3) / 2);
+        worker.pause = match (retries, pause > LONGEST_PAUSE) {
+            (true, _) => grown.min(LONGEST_PAUSE),
+            (false, true) => LONGEST_PAUSE,
+            (false, false) => grown,
+        };
+        let nanos = || Attr::Nanos(pause.as_millis().saturating_mul(1_000_000));
+        if !retries {
+            env.say(Error, "error restarting listener", attrs!["error" => words], By::Worker(set));
+        }
+        if first {
+            env.say(Info, "backing off restart attempt", vec![("backoff", nanos())], By::Worker(set));
+        }
+        let mut error = attrs!["error" => words];
+        error.push(("backoff", nanos()));
+        env.say(Error, "error restarting listener", error, By::Worker(set));
+        self.look_in(set.id, pause, Phase::BackingOff, env.now);
+    }
+
+    fn restart_listener(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
+        env.say(Debug, "attempting to restart", attrs![], By::Worker(set));
+        self.open_session(set, Opening::Restart, env)
+    }
+
+    /// `listener.Stop` of a listener that runs.
+    pub(super) fn close_session(&mut self, set: &SetRow, why: Closing, env: &mut Env<'_>) -> Result<(), Died> {
+        let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
+        let Some(session) = listener.map(|listener| listener.session.clone()) else { return Ok(()) };
+        say_closing(set, &session.id, env);
+        let progress = Chain::begin(env, &mut self.counters, set, Ask::CloseSession(session), None);
+        match self.wait(set.id, |chain| Phase::Closing(why, chain), progress) {
+            Some((result, _)) => self.closed(set, why, result, env),
+            None => Ok(()),
+        }
+    }
+
+    /// DELETE has been answered: 404 kills the process.
+    fn closed(
+        &mut self,
+        set: &SetRow,
+        why: Closing,
+        result: Result<Bytes, Failure>,
+        env: &mut Env<'_>,
+    ) -> Result<(), Died> {
+        match result {
+            Ok(_) => {}
+            Err(failure) if failure.status == Some(404) => {
+                // The loop that keeps the listener alive is as quick as the crash in the pre-fix build.
+                if why == Closing::PollFailed && !env.config.generation.retries() {
+                    env.say(Debug, "listener is stopped; attempting to restart", attrs![], By::Worker(set));
+                }
+                return Err(Died::SessionNotFound);
+            }
+            Err(failure) => {
+                let error = attrs!["error" => failure.text];
+                env.say(Error, "error deleting message session", error, By::Listener(set));
+            }
+        }
+        match why {
+            Closing::Told => {
+                self.cancel_poll(set, env);
+                env.say(Debug, "stopping scale set listener", attrs![], By::Listener(set));
+            }
+            Closing::PollFailed => {}
+        }
+        if let Some(worker) = self.workers.get_mut(&set.id) {
+            (worker.listener, worker.phase) = (None, Phase::Idle);
+        }
+        env.say(Debug, "listener is stopped; attempting to restart", attrs![], By::Worker(set));
+        self.read_inbox(set, env)?;
+        match (self.workers.get(&set.id).map(|worker| worker.known.enabled), why) {
+            (Some(true), Closing::Told) => return self.restart_listener(set, env),
+            (Some(true), Closing::PollFailed) => self.look_in(set.id, env.config.restart, Phase::BackingOff, env.now),
+            (Some(false), _) => self.look_in(set.id, env.config.retry, Phase::Idle, env.now),
+            (None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// An update event of its set reaches a worker that hears: at once, or when its locks are free.
+    pub(super) fn hear(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
+        let Some(worker) = self.workers.get_mut(&set.id).filter(|worker| worker.registered) else { return Ok(()) };
+        worker.inbox.push_back(Known::of(set));
+        self.scale_soon(set.id, env);
+        self.read_inbox(set, env)
+    }
+
+    fn read_inbox(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
+        loop {
+            let Some(worker) = self.workers.get_mut(&set.id) else { return Ok(()) };
+            let is_free = match worker.phase {
+                Phase::Listening | Phase::Idle | Phase::BackingOff => true,
+                Phase::Preparing
+                | Phase::Finding(_)
+                | Phase::Creating(_)
+                | Phase::Opening(..)
+                | Phase::Closing(..)
+                | Phase::Hanging => false,
+            };
+            if !is_free {
+                return Ok(());
+            }
+            let Some(news) = worker.inbox.pop_front() else { return Ok(()) };
+            let before = std::mem::replace(&mut worker.known, news);
+            if worker.listener.is_some() && (!news.enabled || news.max_runners < before.max_runners) {
+                self.close_session(set, Closing::Told, env)?;
+            }
+        }
+    }
+}
+
+pub(super) fn say_closing(set: &SetRow, session: &str, env: &mut Env<'_>) {
+    env.say(Debug, "closing message session", attrs!["scale_set" => set.forge_id], By::Listener(set));
+    env.say(Debug, "message session refresh loop done", attrs![], By::Session(set, session));
+}
+
+fn say_listener_starts(set: &SetRow, env: &mut Env<'_>) {
+    let ids = attrs!["id" => set.id, "scale_set_id" => set.forge_id];
+    env.say(Debug, "starting scale set listener", ids, By::Listener(set));
+}

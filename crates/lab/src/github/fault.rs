@@ -1,0 +1,273 @@
+//! The fault table: what goes wrong, on which route, for which set, for how long
+//! (`reference/actions-service.md` §9 points 2 and 12, `reference/failure-modes.md` §1 F6-F11).
+//!
+//! The first fault that fits a request decides; a counted fault is used up by requests that it fitted. A long poll
+//! that is asked again counts as a request here, because its answer is decided then.
+
+use super::route::Route;
+use crate::wire::{Answer, Delivery};
+use bytes::{BufMut, Bytes, BytesMut};
+use medic_core::model::{Span, Wall};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// On this route; `None`: on every route.
+    pub route: Option<Route>,
+    /// For this set (the forge's id); `None`: for all.
+    pub set: Option<u64>,
+    pub kind: FaultKind,
+    /// Whether the request takes effect all the same.
+    pub effect: FaultEffect,
+    /// How long it lasts.
+    pub lasts: Lasts,
+}
+
+impl Fault {
+    /// A lasting fault on one route for every set, without effect of the requests it hits.
+    #[must_use]
+    pub const fn on(route: Route, kind: FaultKind) -> Self {
+        Self { route: Some(route), set: None, kind, effect: FaultEffect::Lost, lasts: Lasts::Forever }
+    }
+
+    /// The same for one set only.
+    #[must_use]
+    pub fn for_set(mut self, set: u64) -> Self {
+        self.set = Some(set);
+        self
+    }
+
+    /// The same for so many requests.
+    #[must_use]
+    pub fn times(mut self, times: u32) -> Self {
+        self.lasts = Lasts::Times(times);
+        self
+    }
+
+    /// The same up to a date.
+    #[must_use]
+    pub fn until(mut self, until: Wall) -> Self {
+        self.lasts = Lasts::Until(until);
+        self
+    }
+
+    /// The same after the request took effect: the asker cannot know it.
+    #[must_use]
+    pub fn after_effect(mut self) -> Self {
+        self.effect = FaultEffect::Committed;
+        self
+    }
+}
+
+/// Whether a request that meets a fault takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultEffect {
+    Lost,
+    /// It does, and the asker does not learn it.
+    Committed,
+}
+
+/// How long a fault lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    Times(u32),
+    /// Up to this date.
+    Until(Wall),
+    /// Until the table is cleared.
+    Forever,
+}
+
+/// What goes wrong. Kinds that spoil the real answer imply that the request took effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultKind {
+    Answer {
+        status: u16,
+        /// Its content type; empty for none.
+        content_type: String,
+        body: String,
+    },
+    /// An HTML error page, as a proxy in front of GitHub writes it.
+    HtmlPage(u16),
+    /// 200 with a body that is not JSON.
+    MalformedJson,
+    /// The connection is refused.
+    Refused,
+    /// The connection is reset.
+    Reset,
+    Never,
+    /// A body of so many bytes of garbage.
+    Huge(u64),
+    /// The real answer, later.
+    Delay(Span),
+    /// The real answer, cut after so many bytes of its body.
+    Truncated(usize),
+    /// The real answer, one byte per span.
+    Dripping(Span),
+    /// The real answer after a UTF-8 byte order mark.
+    Bom,
+    /// The real answer with tokens that lack `exp`: crashes real GARM.
+    TokenWithoutExp,
+    /// The real answer with tokens that are not JWTs.
+    TokenNotJwt,
+    /// The real session with an empty `messageQueueUrl`.
+    EmptyQueueUrl,
+    /// The real message with `statistics: null`: crashes real GARM.
+    NoStatistics,
+}
+
+impl FaultKind {
+    /// An error of the server, as JSON.
+    #[must_use]
+    pub fn status(status: u16) -> Self {
+        Self::Answer {
+            status,
+            content_type: "application/json".to_owned(),
+            body: format!(r#"{{"message":"simulated failure {status}"}}"#),
+        }
+    }
+
+    /// The answer that replaces the real one, for kinds that do not need it.
+    pub(crate) fn replacement(&self) -> Option<Answer> {
+        match self {
+            Self::Answer { status, content_type, body } if content_type.is_empty() => {
+                let mut answer = Answer::empty(*status);
+                *answer.response.body_mut() = Bytes::from(body.clone());
+                Some(answer)
+            }
+            Self::Answer { status, content_type, body } => {
+                Some(Answer::raw(*status, content_type, body.clone().into_bytes()))
+            }
+            Self::HtmlPage(status) => Some(Answer::raw(*status, "text/html; charset=utf-8", html_page(*status))),
+            Self::MalformedJson => Some(Answer::raw(200, "application/json", b"{\"count\": 1, \"value\": [{".to_vec())),
+            Self::Refused => Some(Answer::empty(502).delivered(Delivery::Refused)),
+            Self::Reset => Some(Answer::empty(502).delivered(Delivery::Reset)),
+            Self::Never => Some(Answer::empty(504).delivered(Delivery::Never)),
+            Self::Huge(bytes) => {
+                Some(Answer::raw(200, "application/json", Vec::new()).delivered(Delivery::Huge(*bytes)))
+            }
+            Self::Delay(_)
+            | Self::Truncated(_)
+            | Self::Dripping(_)
+            | Self::Bom
+            | Self::TokenWithoutExp
+            | Self::TokenNotJwt
+            | Self::EmptyQueueUrl
+            | Self::NoStatistics => None,
+        }
+    }
+
+    /// Spoils the real answer on its way. A poll that is still held is left alone.
+    pub(crate) fn spoil(&self, mut answer: Answer) -> Answer {
+        if matches!(answer.delivery, Delivery::Hold(_)) {
+            return answer;
+        }
+        match self {
+            Self::Delay(span) => answer.delivered(Delivery::After(*span)),
+            Self::Truncated(bytes) => answer.delivered(Delivery::Truncated(*bytes)),
+            Self::Dripping(span) => answer.delivered(Delivery::Dripping(*span)),
+            Self::Bom => {
+                let mut body = BytesMut::from(&b"\xEF\xBB\xBF"[..]);
+                body.put_slice(answer.response.body());
+                *answer.response.body_mut() = body.freeze();
+                answer
+            }
+            Self::Answer { .. }
+            | Self::HtmlPage(_)
+            | Self::MalformedJson
+            | Self::Refused
+            | Self::Reset
+            | Self::Never
+            | Self::Huge(_)
+            | Self::TokenWithoutExp
+            | Self::TokenNotJwt
+            | Self::EmptyQueueUrl
+            | Self::NoStatistics => answer,
+        }
+    }
+}
+
+/// How GitHub's broker is degraded (`reference/failure-modes.md` §1 F7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Degraded {
+    /// Polls answer 500.
+    Poll500,
+    /// Polls answer 200 with an empty body.
+    PollEmpty,
+    /// Polls answer 401 for ever.
+    Poll401,
+    /// Sessions open with an empty queue address.
+    EmptyQueueUrl,
+}
+
+impl Degraded {
+    pub(super) fn faults(self, lasts: Lasts) -> Vec<Fault> {
+        let fault = |route, kind| Fault { lasts, ..Fault::on(route, kind) };
+        let poll = |kind| vec![fault(Route::Poll, kind)];
+        match self {
+            Self::Poll500 => poll(FaultKind::status(500)),
+            Self::PollEmpty => {
+                poll(FaultKind::Answer { status: 200, content_type: String::new(), body: String::new() })
+            }
+            Self::Poll401 => poll(FaultKind::status(401)),
+            Self::EmptyQueueUrl => {
+                [Route::CreateSession, Route::RefreshSession].map(|route| fault(route, FaultKind::EmptyQueueUrl)).into()
+            }
+        }
+    }
+}
+
+/// Faults in force, in the order in which they were set.
+#[derive(Debug, Default)]
+pub(super) struct FaultTable(Vec<Fault>);
+
+impl FaultTable {
+    pub(super) fn add(&mut self, fault: Fault) {
+        self.0.push(fault);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The fault that a request meets.
+    pub(super) fn meet(&mut self, route: Route, set: Option<u64>, now: Wall) -> Option<Fault> {
+        self.0.retain(|fault| match fault.lasts {
+            Lasts::Times(left) => left > 0,
+            Lasts::Until(until) => now < until,
+            Lasts::Forever => true,
+        });
+        let fault = self
+            .0
+            .iter_mut()
+            .find(|fault| fault.route.is_none_or(|on| on == route) && (fault.set.is_none() || fault.set == set))?;
+        if let Lasts::Times(left) = &mut fault.lasts {
+            *left = left.saturating_sub(1);
+        }
+        Some(fault.clone())
+    }
+}
+
+fn html_page(status: u16) -> Vec<u8> {
+    format!(
+        "<!DOCTYPE html><html><head><title>{status}</title></head><body><h1>{status}</h1>\
+         <p>We had issues producing the response to your request.</p></body></html>"
+    )
+    .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_fault_is_used_up_and_a_dated_one_ends() {
+        let mut table = FaultTable::default();
+        table.add(Fault::on(Route::Poll, FaultKind::Reset).times(2).for_set(7));
+        table.add(Fault::on(Route::GetSet, FaultKind::Never).until(Wall(100)));
+        assert!(table.meet(Route::Poll, Some(8), Wall(0)).is_none(), "another set");
+        assert!(table.meet(Route::Poll, Some(7), Wall(0)).is_some());
+        assert!(table.meet(Route::Poll, Some(7), Wall(0)).is_some());
+        assert!(table.meet(Route::Poll, Some(7), Wall(0)).is_none(), "used up");
+        assert!(table.meet(Route::GetSet, None, Wall(99)).is_some());
+        assert!(table.meet(Route::GetSet, None, Wall(100)).is_none(), "over");
+    }
+}

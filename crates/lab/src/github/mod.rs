@@ -1,0 +1,360 @@
+#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+#![expect(clippy::result_large_err, reason = "here a refusal is an answer like any other")]
+//! GitHub's runner scale set service, simulated: (request, date) → answer. Deterministic: no clock, no randomness.
+//!
+//! What matters most is the one session slot of each set: POST on a busy slot is refused whoever asks, DELETE frees
+//! it at once, and a session that nobody polls is forgotten after [`GithubConfig::stale_lifetime`], counted from the
+//! end of the last poll. A poll in flight keeps its session. The simulator learns of the end of a poll when it is
+//! asked again at the poll's end, or when [`HungUp`](super::wire::HungUp) tells that the asker is gone; told neither,
+//! it takes the poll for alive up to its end.
+//!
+//! Facts are from `reference/actions-service.md` (§9 is the checklist); what is not known of the real service is a
+//! switch in [`GithubConfig`].
+
+mod config;
+mod exception;
+mod fault;
+mod queue;
+mod quota;
+mod record;
+mod rest;
+mod route;
+mod runners;
+mod scenario;
+mod sessions;
+mod set;
+mod sets;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+pub use config::{
+    Access, Auth, ConflictWording, Credential, GithubConfig, JobFlow, QueueStyle, QuotaAnswer, RefreshCounts,
+    UnknownSession,
+};
+pub use fault::{Degraded, Fault, FaultEffect, FaultKind, Lasts};
+pub use record::{Actor, Call, Ended, SessionRecord};
+pub use route::{EntityKey, Route};
+pub use scenario::{Holder, JobCounts, Leaving, NewSet, Takeover};
+
+use super::forge::Forge;
+use super::wire::{Answer, Delivery, HungUp, Request};
+use fault::{FaultEffect as Effect, FaultTable};
+use http::{HeaderName, HeaderValue};
+use medic_core::model::{SessionId, Span, Wall};
+use quota::Quotas;
+use record::Records;
+use route::Matched;
+use set::Set;
+use std::collections::{BTreeMap, BTreeSet};
+use tokens::{Grant, Scope};
+
+const ACTIVITY_ID: HeaderName = HeaderName::from_static("activityid");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-github-request-id");
+
+#[derive(Debug)]
+pub struct GithubState {
+    config: GithubConfig,
+    sets: BTreeMap<u64, Set>,
+    by_entity: BTreeMap<EntityKey, BTreeSet<u64>>,
+    /// The set of each living session.
+    living: BTreeMap<SessionId, u64>,
+    /// The set of each runner.
+    runner_home: BTreeMap<u64, u64>,
+    agenda: BTreeSet<(Wall, Due)>,
+    wakes: BTreeSet<SessionId>,
+    faults: FaultTable,
+    quotas: Quotas,
+    revoked: BTreeSet<String>,
+    records: Records,
+    /// Tokens with a smaller number have been declared expired.
+    expired_below: u64,
+    counters: Counters,
+}
+
+/// Numbers given out so far.
+#[derive(Debug, Default)]
+struct Counters {
+    set: u64,
+    session: u64,
+    token: u64,
+    job: u64,
+    runner: u64,
+    activity: u64,
+}
+
+/// What is due at a date. Entries may be out of date: each is checked when it comes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// The session of this set may have become stale.
+    Stale(u64),
+    /// The other owner of this set's session leaves.
+    OwnerLeaves(u64),
+    /// This runner comes up.
+    RunnerUp(u64),
+    /// This runner finishes its job.
+    JobDone(u64),
+}
+
+/// One request on its way through the handlers.
+struct Ask<'a> {
+    now: Wall,
+    request: &'a Request,
+    matched: &'a Matched,
+    actor: Actor,
+    /// What the request's token grants, if it is one of ours.
+    grant: Option<Grant>,
+    /// The fault that spoils the answer, for the handlers that build the spoiled part.
+    spoiled: Option<FaultKind>,
+}
+
+impl GithubState {
+    /// A GitHub without scale sets.
+    #[must_use]
+    pub fn new(config: GithubConfig) -> Self {
+        let quotas = Quotas::new(&config.credentials);
+        let records = Records::new(config.records_kept);
+        Self {
+            config,
+            sets: BTreeMap::new(),
+            by_entity: BTreeMap::new(),
+            living: BTreeMap::new(),
+            runner_home: BTreeMap::new(),
+            agenda: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            faults: FaultTable::default(),
+            quotas,
+            revoked: BTreeSet::new(),
+            records,
+            expired_below: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Answers one request at `now`.
+    pub fn handle(&mut self, now: Wall, request: &Request) -> Answer {
+        self.advance(now);
+        let (route, matched) = route::route(request.method(), request.uri().path());
+        let grant = Self::bearer(request).and_then(Grant::read);
+        let session = grant.as_ref().and_then(queue::session_polled_with);
+        let poll = queue::poll_id(request);
+        if request.extensions().get::<HungUp>().is_some() {
+            if let Some(session) = &session {
+                self.hang_up(session, poll, now);
+            }
+            return Answer::empty(499);
+        }
+        let set = matched.set.or_else(|| grant.as_ref().filter(|g| g.scope == Scope::Queue).map(|g| g.set));
+        let actor = self.actor(request, grant.as_ref());
+        let asked_again = route == Route::Poll && session.as_ref().is_some_and(|s| self.is_held(s, poll, now));
+        let met = self.faults.meet(route, set, now);
+        let replacement = met.as_ref().and_then(|fault| fault.kind.replacement().map(|answer| (answer, fault.effect)));
+        let mut ask = Ask {
+            now,
+            request,
+            matched: &matched,
+            actor: actor.clone(),
+            grant,
+            spoiled: met.as_ref().map(|f| f.kind.clone()),
+        };
+        let mut answer = match replacement {
+            Some((answer, effect)) => {
+                match effect {
+                    Effect::Committed => drop(self.dispatch(route, &mut ask)),
+                    Effect::Lost => {}
+                }
+                if let (Route::Poll, Some(session)) = (route, &session) {
+                    self.hang_up(session, poll, now);
+                }
+                answer
+            }
+            None => self.dispatch(route, &mut ask),
+        };
+        if answer.delivery == Delivery::After(Span::ZERO) {
+            answer.delivery = Delivery::After(self.config.latency);
+        }
+        if let Some(fault) = met {
+            answer = fault.kind.spoil(answer);
+        }
+        self.stamp(&mut answer);
+        if !asked_again {
+            let status = answer.response.status().as_u16();
+            self.records.call(Call { at: now, route, set, actor, status });
+            if let (Route::Poll, Some(set)) = (route, set.and_then(|set| self.sets.get_mut(&set))) {
+                set.polls = set.polls.saturating_add(1);
+            }
+        }
+        answer
+    }
+
+    /// Sessions whose held poll should be asked again, each named once.
+    pub fn take_wakes(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.wakes).into_iter().collect()
+    }
+
+    /// When something happens here without a request.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Wall> {
+        self.agenda.first().map(|(at, _)| *at)
+    }
+
+    /// Lets happen what is due by `now`, in order.
+    pub fn advance(&mut self, now: Wall) {
+        while let Some((at, due)) = self.agenda.first().copied().filter(|(at, _)| *at <= now) {
+            self.agenda.pop_first();
+            match due {
+                Due::Stale(set) => self.expire_if_stale(set, at),
+                Due::OwnerLeaves(set) => self.owner_leaves(set, at),
+                Due::RunnerUp(runner) => self.runner_up(runner, at),
+                Due::JobDone(runner) => self.job_done(runner, at, "succeeded"),
+            }
+        }
+    }
+
+    fn dispatch(&mut self, route: Route, ask: &mut Ask<'_>) -> Answer {
+        let done = match route {
+            Route::RateLimit => self.rate_limit(ask),
+            Route::InstallationToken => self.installation_token(ask),
+            Route::RegistrationToken => self.registration_token(ask),
+            Route::RunnerRegistration => self.runner_registration(ask),
+            Route::RunnerDownloads => self.runner_downloads(ask),
+            Route::RestRunners => self.rest_runners(ask),
+            Route::RestRunnerGroups => self.rest_runner_groups(ask),
+            Route::ListSets => self.list_sets(ask),
+            Route::GetSet => self.get_set(ask),
+            Route::CreateSet => self.create_set(ask),
+            Route::UpdateSet => self.update_set(ask),
+            Route::DeleteSet => self.delete_set(ask),
+            Route::RunnerGroups => self.runner_groups(ask),
+            Route::JitConfig => self.jit_config(ask),
+            Route::AcquireJobs => self.acquire_jobs(ask),
+            Route::AcquirableJobs => self.acquirable_jobs(ask),
+            Route::CreateSession => self.create_session(ask),
+            Route::RefreshSession => self.refresh_session(ask),
+            Route::DeleteSession => self.delete_session(ask),
+            Route::Poll => self.poll(ask),
+            Route::DeleteMessage => self.delete_message(ask),
+            Route::GetAgent => self.get_agent(ask),
+            Route::ListAgents => self.list_agents(ask),
+            Route::DeleteAgent => self.delete_agent(ask),
+            Route::Unknown => Err(exception::page_not_found()),
+        };
+        done.unwrap_or_else(|refusal| refusal)
+    }
+
+    /// The token of an `Authorization` header, whichever scheme word it has.
+    fn bearer(request: &Request) -> Option<&str> {
+        let value = request.headers().get(http::header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = value.split_once(' ')?;
+        ["bearer", "token", "remoteauth"].iter().any(|word| scheme.eq_ignore_ascii_case(word)).then(|| token.trim())
+    }
+
+    fn actor(&self, request: &Request, grant: Option<&Grant>) -> Actor {
+        let credential = match grant {
+            Some(grant) => grant.credential.clone(),
+            None => Self::bearer(request)
+                .and_then(|token| self.config.credentials.iter().find(|c| rest::shows(c, token)))
+                .map(|credential| credential.name.clone())
+                .unwrap_or_default(),
+        };
+        let user_agent = request.headers().get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+        Actor { credential, user_agent: user_agent.unwrap_or_default().to_owned() }
+    }
+
+    /// Correlation ids (`reference/actions-service.md` §2).
+    fn stamp(&mut self, answer: &mut Answer) {
+        self.counters.activity = self.counters.activity.saturating_add(1);
+        let id = uuid(0xAC71_71D0, self.counters.activity);
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            answer.response.headers_mut().insert(ACTIVITY_ID, id.clone());
+            answer.response.headers_mut().insert(REQUEST_ID, id);
+        }
+    }
+
+    fn mint(&mut self, grant: Grant, spoiled: Option<&FaultKind>) -> String {
+        self.counters.token = self.counters.token.saturating_add(1);
+        let grant = Grant { n: self.counters.token, ..grant };
+        match (grant.scope, spoiled) {
+            (Scope::Installation, _) => grant.opaque(tokens::INSTALLATION_PREFIX),
+            (Scope::Registration, _) => grant.opaque(tokens::REGISTRATION_PREFIX),
+            (Scope::Admin | Scope::Queue, Some(FaultKind::TokenNotJwt)) => grant.opaque(tokens::ODD_PREFIX),
+            (Scope::Admin | Scope::Queue, Some(FaultKind::TokenWithoutExp)) => Grant { exp: None, ..grant }.jwt(),
+            (Scope::Admin | Scope::Queue, _) => grant.jwt(),
+        }
+    }
+
+    /// The grant of the request's token, if it is of the asked scope and not expired.
+    fn granted(&self, ask: &Ask<'_>, scope: Scope) -> Result<Grant, Answer> {
+        let grant = ask.grant.clone().ok_or_else(|| exception::invalid_token("it is missing or not one of ours"))?;
+        if grant.scope != scope {
+            return Err(exception::invalid_token("it is not meant for this route"));
+        }
+        if !grant.is_fresh(ask.now, self.expired_below) {
+            return Err(exception::invalid_token("it has expired"));
+        }
+        Ok(grant)
+    }
+
+    /// The entity that a service request is about, for an admin token of it.
+    fn admin_of(&self, ask: &Ask<'_>) -> Result<EntityKey, Answer> {
+        let grant = self.granted(ask, Scope::Admin)?;
+        let entity = ask.matched.entity.clone().ok_or_else(exception::page_not_found)?;
+        if grant.entity != entity.as_str() {
+            return Err(exception::invalid_token("it belongs to another entity"));
+        }
+        Ok(entity)
+    }
+
+    /// The id of the set that a service request names, for an admin token of its entity.
+    fn admin_of_set(&self, ask: &Ask<'_>) -> Result<u64, Answer> {
+        let entity = self.admin_of(ask)?;
+        let id = ask.matched.set.unwrap_or_default();
+        match self.sets.get(&id) {
+            Some(set) if set.entity == entity => Ok(id),
+            Some(_) | None => Err(exception::set_not_found(id)),
+        }
+    }
+}
+
+impl Forge for GithubState {
+    fn handle(&mut self, now: Wall, request: &Request) -> Answer {
+        Self::handle(self, now, request)
+    }
+    fn take_wakes(&mut self) -> Vec<SessionId> {
+        Self::take_wakes(self)
+    }
+    fn next_deadline(&self) -> Option<Wall> {
+        Self::next_deadline(self)
+    }
+    fn advance(&mut self, now: Wall) {
+        Self::advance(self, now);
+    }
+}
+
+/// A reproducible UUID that looks random: the `n`th of a family.
+fn uuid(family: u64, n: u64) -> String {
+    let (high, low) = (scramble(family ^ n.rotate_left(32)), scramble(n.wrapping_add(family.rotate_left(17))));
+    uuid::Builder::from_random_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes()).into_uuid().to_string()
+}
+
+/// One step of the splitmix64 generator.
+const fn scramble(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// RFC 3339, as GitHub writes dates.
+fn date(at: Wall) -> String {
+    i64::try_from(at.0)
+        .ok()
+        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
+        .map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |timestamp| timestamp.to_string())
+}
+
+const fn unix_seconds(at: Wall) -> u64 {
+    at.0 / 1000
+}

@@ -1,0 +1,182 @@
+//! The REST API: the way to a registration token, and what GARM asks besides (`reference/actions-service.md` §1,
+//! §10).
+
+use super::config::{Access, Auth, Credential};
+use super::exception::{page_not_found, rest_error};
+use super::route::EntityKey;
+use super::tokens::{AppClaims, Grant, Scope};
+use super::{Ask, GithubState, date, unix_seconds};
+use crate::wire::Answer;
+use medic_core::model::Span;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Whether a token is this credential's PAT, or a JWT of this App.
+pub(super) fn shows(credential: &Credential, token: &str) -> bool {
+    match &credential.auth {
+        Auth::Pat { token: own } => own == token,
+        Auth::App { app_id, client_id, .. } => AppClaims::read(token)
+            .is_some_and(|claims| claims.issuer() == app_id.to_string() || claims.issuer() == *client_id),
+    }
+}
+
+impl GithubState {
+    pub(super) fn rate_limit(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let credential = self.authenticate(ask)?;
+        let core = self.quotas.json(&credential.name, ask.now);
+        let mut answer = Answer::json(200, &json!({"resources": {"core": core.clone()}, "rate": core}));
+        self.quotas.stamp(&credential.name, &mut answer);
+        Ok(answer)
+    }
+
+    pub(super) fn installation_token(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let token = Self::bearer(ask.request).unwrap_or_default();
+        let claims = AppClaims::read(token).ok_or_else(|| rest_error(401, "A JSON web token could not be decoded"))?;
+        let now = unix_seconds(ask.now);
+        if claims.exp <= now || claims.exp > now.saturating_add(600) || claims.iat > now.saturating_add(60) {
+            return Err(rest_error(401, "'Expiration time' claim ('exp') must be a numeric value in the near future"));
+        }
+        let app = self.config.credentials.iter().find(|credential| shows(credential, token)).cloned();
+        let app = app.filter(|app| !self.revoked.contains(&app.name));
+        let app = app.ok_or_else(|| rest_error(401, "A JSON web token could not be decoded"))?;
+        match app.auth {
+            Auth::App { installation_id, .. } if Some(installation_id) == ask.matched.number => {}
+            Auth::App { .. } | Auth::Pat { .. } => return Err(rest_error(404, "Not Found")),
+        }
+        self.charge(ask, &app.name)?;
+        let expires = ask.now.plus(self.config.short_token_lifetime);
+        let grant = Self::grant(Scope::Installation, &app.name, "", ask, self.config.short_token_lifetime);
+        let token = self.mint(grant, None);
+        let mut answer = Answer::json(201, &json!({"token": token, "expires_at": date(expires)}));
+        self.quotas.stamp(&app.name, &mut answer);
+        Ok(answer)
+    }
+
+    pub(super) fn registration_token(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let (credential, entity) = self.rest_entity(ask)?;
+        let expires = ask.now.plus(self.config.short_token_lifetime);
+        let lifetime = self.config.short_token_lifetime;
+        let grant = Self::grant(Scope::Registration, &credential, entity.as_str(), ask, lifetime);
+        let token = self.mint(grant, None);
+        let mut answer = Answer::json(201, &json!({"token": token, "expires_at": date(expires)}));
+        self.quotas.stamp(&credential, &mut answer);
+        Ok(answer)
+    }
+
+    /// Not a REST call proper: costs no quota (`reference/actions-service.md` §1.5).
+    pub(super) fn runner_registration(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        #[derive(Deserialize)]
+        struct Body {
+            url: String,
+            runner_event: String,
+        }
+        let scheme = ask.request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let grant = scheme
+            .and_then(|value| value.strip_prefix("RemoteAuth "))
+            .and_then(Grant::read)
+            .filter(|grant| grant.scope == Scope::Registration && grant.is_fresh(ask.now, self.expired_below))
+            .filter(|grant| !self.revoked.contains(&grant.credential))
+            .ok_or_else(|| rest_error(401, "Bad credentials"))?;
+        let body: Body = serde_json::from_slice(ask.request.body())
+            .map_err(|error| rest_error(400, &format!("Problems parsing JSON: {error}")))?;
+        let entity = url::Url::parse(&body.url).ok().and_then(|url| EntityKey::from_path(url.path()));
+        if body.runner_event != "register" || entity.is_none_or(|entity| entity.as_str() != grant.entity) {
+            return Err(rest_error(404, "Not Found"));
+        }
+        let lifetime = self.config.admin_token_lifetime;
+        let admin = Self::grant(Scope::Admin, &grant.credential, &grant.entity, ask, lifetime);
+        let token = self.mint(admin, ask.spoiled.as_ref());
+        let url = format!("{}/svc/{}/", self.config.origin, grant.entity);
+        Ok(Answer::json(200, &json!({"url": url, "token": token})))
+    }
+
+    pub(super) fn runner_downloads(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let (credential, _) = self.rest_entity(ask)?;
+        let tool = |os: &str, architecture: &str, extension: &str| {
+            let filename = format!("actions-runner-{os}-{architecture}-2.328.0.{extension}");
+            json!({
+                "os": os,
+                "architecture": architecture,
+                "download_url": format!("{}/downloads/{filename}", self.config.origin),
+                "filename": filename,
+                "sha256_checksum": "0".repeat(64),
+            })
+        };
+        let tools = [
+            tool("linux", "x64", "tar.gz"),
+            tool("linux", "arm64", "tar.gz"),
+            tool("win", "x64", "zip"),
+            tool("win", "arm64", "zip"),
+        ];
+        let mut answer = Answer::json(200, &json!(tools));
+        self.quotas.stamp(&credential, &mut answer);
+        Ok(answer)
+    }
+
+    pub(super) fn rest_runners(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let (credential, entity) = self.rest_entity(ask)?;
+        let runners = self.runners_of(&entity, None);
+        let mut answer = Answer::json(200, &json!({"total_count": runners.len(), "runners": runners}));
+        self.quotas.stamp(&credential, &mut answer);
+        Ok(answer)
+    }
+
+    pub(super) fn rest_runner_groups(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let (credential, _) = self.rest_entity(ask)?;
+        let groups: Vec<Value> =
+            self.groups().map(|(id, name)| json!({"id": id, "name": name, "default": id == 1})).collect();
+        let mut answer = Answer::json(200, &json!({"total_count": groups.len(), "runner_groups": groups}));
+        self.quotas.stamp(&credential, &mut answer);
+        Ok(answer)
+    }
+
+    pub(super) fn grant(scope: Scope, credential: &str, entity: &str, ask: &Ask<'_>, lifetime: Span) -> Grant {
+        Grant {
+            scope,
+            credential: credential.to_owned(),
+            entity: entity.to_owned(),
+            set: 0,
+            session: String::new(),
+            n: 0,
+            exp: Some(unix_seconds(ask.now.plus(lifetime))),
+        }
+    }
+
+    /// The credential and entity of a REST call about an entity, charged.
+    fn rest_entity(&mut self, ask: &Ask<'_>) -> Result<(String, EntityKey), Answer> {
+        let credential = self.authenticate(ask)?;
+        self.charge(ask, &credential.name)?;
+        let refuse = |state: &Self| {
+            let mut answer = rest_error(404, "Not Found");
+            state.quotas.stamp(&credential.name, &mut answer);
+            answer
+        };
+        let entity = ask.matched.entity.clone().ok_or_else(page_not_found)?;
+        let exists = self.config.entities.is_empty() || self.config.entities.iter().any(|e| e == entity.as_str());
+        let allowed = match &credential.access {
+            Access::Everything => true,
+            Access::Only(entities) => entities.iter().any(|e| e == entity.as_str()),
+        };
+        if exists && allowed { Ok((credential.name, entity)) } else { Err(refuse(self)) }
+    }
+
+    fn authenticate(&self, ask: &Ask<'_>) -> Result<Credential, Answer> {
+        let refusal = || rest_error(401, "Bad credentials");
+        let token = Self::bearer(ask.request).ok_or_else(|| rest_error(401, "Requires authentication"))?;
+        let by_installation = Grant::read(token)
+            .filter(|grant| grant.scope == Scope::Installation && grant.is_fresh(ask.now, self.expired_below))
+            .map(|grant| grant.credential);
+        let found = self.config.credentials.iter().find(|credential| match &credential.auth {
+            Auth::Pat { .. } => shows(credential, token),
+            Auth::App { .. } => by_installation.as_ref() == Some(&credential.name),
+        });
+        found.filter(|credential| !self.revoked.contains(&credential.name)).cloned().ok_or_else(refusal)
+    }
+
+    fn charge(&mut self, ask: &Ask<'_>, credential: &str) -> Result<(), Answer> {
+        self.quotas.charge(credential, ask.now, self.config.quota_answer).map_err(|mut answer| {
+            self.quotas.stamp(credential, &mut answer);
+            answer
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! Runners and the course of jobs: E8, E16-E19 (`reference/actions-service.md` §3.3). Every runner with a JIT
+//! configuration is listed, offline ones too: GARM reaps what the list lacks. Runners are ephemeral: one job, then
+//! gone.
+
+use super::config::JobFlow;
+use super::exception::{Exception, bad_request, set_not_found};
+use super::route::{EntityKey, query};
+use super::set::{JobState, Runner, RunnerState};
+use super::sets::list;
+use super::{Ask, Due, GithubState};
+use crate::wire::Answer;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use medic_core::model::Wall;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+impl GithubState {
+    pub(super) fn jit_config(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        #[derive(Deserialize)]
+        struct Body {
+            name: String,
+        }
+        let id = self.admin_of_set(ask)?;
+        let body: Body = serde_json::from_slice(ask.request.body())
+            .map_err(|error| bad_request(&format!("The body is not valid: {error}.")))?;
+        let Some(entity) = self.sets.get(&id).map(|set| set.entity.clone()) else { return Err(set_not_found(id)) };
+        if body.name.is_empty() {
+            return Err(bad_request("The runner needs a name."));
+        }
+        if self.sets_of(&entity).flat_map(|set| set.runners.values()).any(|runner| runner.name == body.name) {
+            let message = format!("A runner exists with the same name {}.", body.name);
+            return Err(Exception::AgentExists.answer(&message));
+        }
+        self.counters.runner = self.counters.runner.saturating_add(1);
+        let number = self.counters.runner;
+        let runner = Runner { id: number, name: body.name, created: ask.now, state: RunnerState::Offline };
+        let Some(set) = self.sets.get_mut(&id) else { return Err(set_not_found(id)) };
+        let file = |content: &Value| STANDARD.encode(content.to_string());
+        let files = json!({
+            ".runner": file(&runner.jit_file(set)),
+            ".credentials": file(&json!({"scheme": "OAuth"})),
+            ".credentials_rsaparams": file(&json!({})),
+        });
+        let answer = json!({
+            "runner": {"id": number, "name": runner.name, "runnerScaleSetId": id},
+            "encodedJITConfig": file(&files),
+        });
+        set.runners.insert(number, runner);
+        self.runner_home.insert(number, id);
+        match self.config.job_flow {
+            JobFlow::ByItself { boot, .. } => {
+                self.agenda.insert((ask.now.plus(boot), Due::RunnerUp(number)));
+            }
+            JobFlow::Told => {}
+        }
+        Ok(Answer::json(200, &answer))
+    }
+
+    pub(super) fn get_agent(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let entity = self.admin_of(ask)?;
+        let number = ask.matched.number.unwrap_or_default();
+        let set = self.runner_home.get(&number).and_then(|id| self.sets.get(id)).filter(|set| set.entity == entity);
+        let found = set.and_then(|set| set.runners.get(&number).map(|r| r.json(set, self.group_name(set.group))));
+        let missing = || Exception::AgentNotFound.answer(&format!("No runner found with identifier {number}."));
+        found.map(|runner| Answer::json(200, &runner)).ok_or_else(missing)
+    }
+
+    pub(super) fn list_agents(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let entity = self.admin_of(ask)?;
+        let name = query(ask.request, "agentName").filter(|name| !name.is_empty());
+        Ok(list(&self.runners_of(&entity, name.as_deref())))
+    }
+
+    /// A runner that is not there is no error (`reference/actions-service.md` §3.3 E19).
+    pub(super) fn delete_agent(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let entity = self.admin_of(ask)?;
+        let number = ask.matched.number.unwrap_or_default();
+        let home = self.runner_home.get(&number).copied().and_then(|id| self.sets.get_mut(&id));
+        let Some(set) = home.filter(|set| set.entity == entity) else { return Ok(Answer::empty(204)) };
+        if set.runners.get(&number).is_some_and(|runner| matches!(runner.state, RunnerState::Busy(_))) {
+            let message = format!("The runner {number} is still running a job.");
+            return Err(Exception::JobStillRunning.answer(&message));
+        }
+        set.runners.remove(&number);
+        self.runner_home.remove(&number);
+        Ok(Answer::empty(204))
+    }
+
+    pub(super) fn runners_of(&self, entity: &EntityKey, name: Option<&str>) -> Vec<Value> {
+        self.sets_of(entity)
+            .flat_map(|set| set.runners.values().map(move |runner| (set, runner)))
+            .filter(|(_, runner)| name.is_none_or(|name| name == runner.name))
+            .map(|(set, runner)| runner.json(set, self.group_name(set.group)))
+            .collect()
+    }
+
+    /// A runner comes online and takes a job, if one is assigned and free.
+    pub(super) fn runner_up(&mut self, number: u64, now: Wall) {
+        let Some(id) = self.runner_home.get(&number).copied() else { return };
+        let runner = self.sets.get_mut(&id).and_then(|set| set.runners.get_mut(&number));
+        if let Some(runner) = runner.filter(|runner| runner.state == RunnerState::Offline) {
+            runner.state = RunnerState::Idle;
+        }
+        self.match_jobs(id, now);
+    }
+
+    /// Gives assigned jobs to idle runners and tells the queue.
+    pub(super) fn match_jobs(&mut self, id: u64, now: Wall) {
+        while let Some((job, runner)) = self.next_match(id) {
+            self.start_job(id, job, runner, now);
+        }
+    }
+
+    fn next_match(&self, id: u64) -> Option<(u64, u64)> {
+        let set = self.sets.get(&id)?;
+        let job = set.jobs.values().find(|job| job.state == JobState::Assigned)?;
+        let runner = set.runners.values().find(|runner| runner.state == RunnerState::Idle)?;
+        Some((job.id, runner.id))
+    }
+
+    fn start_job(&mut self, id: u64, number: u64, runner: u64, now: Wall) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        let mut name = String::new();
+        if let Some(runner) = set.runners.get_mut(&runner) {
+            runner.state = RunnerState::Busy(number);
+            name.clone_from(&runner.name);
+        }
+        if let Some(job) = set.jobs.get_mut(&number) {
+            (job.state, job.started) = (JobState::Running(runner), Some(now));
+        }
+        let more = json!({"runnerId": runner, "runnerName": name});
+        let news: Vec<Value> =
+            set.jobs.get(&number).map(|job| set.job_message("JobStarted", job, None, more)).into_iter().collect();
+        set.post(news);
+        self.wake(id);
+        match self.config.job_flow {
+            JobFlow::ByItself { work, .. } => {
+                self.agenda.insert((now.plus(work), Due::JobDone(runner)));
+            }
+            JobFlow::Told => {}
+        }
+    }
+
+    /// A runner's job ends; the runner, being ephemeral, goes.
+    pub(super) fn job_done(&mut self, number: u64, now: Wall, result: &str) {
+        let Some(id) = self.runner_home.get(&number).copied() else { return };
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        let Some(runner) = set.runners.get(&number) else { return };
+        let RunnerState::Busy(job) = runner.state else { return };
+        let more = json!({"result": result, "runnerId": number, "runnerName": runner.name});
+        if let Some(job) = set.jobs.remove(&job) {
+            let news = set.job_message("JobCompleted", &job, Some(now), more);
+            set.post(vec![news]);
+            set.completed = set.completed.saturating_add(1);
+        }
+        set.runners.remove(&number);
+        self.runner_home.remove(&number);
+        self.wake(id);
+    }
+}

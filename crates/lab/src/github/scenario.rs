@@ -1,0 +1,291 @@
+//! What a scenario decrees, and the truth that a test may ask for. No client can do or see any of this.
+
+use super::config::QuotaAnswer;
+use super::fault::{Degraded, Fault, Lasts};
+use super::record::{Actor, Call, Ended, SessionRecord};
+use super::route::{EntityKey, Route};
+use super::set::{Job, JobState, Refresh, Rival, RunnerState, User};
+use super::{GithubState, uuid};
+use medic_core::model::{Entity, ForgeId, Owner, SessionId, Wall};
+
+/// A scale set to be there from the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSet {
+    pub entity: Entity,
+    pub name: String,
+}
+
+/// When another owner gets a session that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// By decree: the holder loses it.
+    AtOnce,
+    /// As on the real GitHub: when the slot is free.
+    WhenFree,
+}
+
+/// How another owner leaves at the end of its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// It deletes its session.
+    Deletes,
+    /// It stops polling and leaves the session to become stale.
+    Abandons,
+}
+
+/// Who holds a set's session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub session: SessionId,
+    pub owner: Owner,
+    /// Who opened it; empty for a scenario's other owner.
+    pub opened_by: Actor,
+    /// When it was opened.
+    pub opened: Wall,
+    /// When its last poll ended; its opening, if none has.
+    pub last_used: Wall,
+    /// Whether a poll is in flight: somebody listens.
+    pub polling: bool,
+    /// When it is forgotten, if nobody polls again.
+    pub stale_at: Wall,
+}
+
+/// Jobs of a set, by state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JobCounts {
+    /// Held back or offered.
+    pub waiting: u64,
+    /// Assigned, without a runner.
+    pub assigned: u64,
+    pub running: u64,
+    pub completed: u64,
+}
+
+impl GithubState {
+    /// Adds a scale set, in the default runner group.
+    pub fn add_set(&mut self, set: &NewSet, now: Wall) -> ForgeId {
+        ForgeId(self.insert_set(&EntityKey::of(&set.entity), &set.name, 1, now))
+    }
+
+    /// Removes a set, as a person or GitHub's housekeeping does.
+    pub fn remove_set(&mut self, set: ForgeId, now: Wall) {
+        self.advance(now);
+        self.drop_set(set.0, now);
+    }
+
+    /// `n` jobs want runners of the set.
+    pub fn queue_jobs(&mut self, set: ForgeId, n: u32, now: Wall) {
+        self.advance(now);
+        for _ in 0..n {
+            self.counters.job = self.counters.job.saturating_add(1);
+            let id = self.counters.job;
+            let uuid = uuid(0x000B_0B0B, id);
+            let job = Job { id, uuid, queued: now, assigned: None, started: None, state: JobState::Waiting };
+            if let Some(set) = self.sets.get_mut(&set.0) {
+                set.jobs.insert(id, job);
+            }
+        }
+        self.wake(set.0);
+    }
+
+    /// A runner with a JIT configuration comes up; it takes an assigned job if there is one.
+    pub fn runner_online(&mut self, runner: u64, now: Wall) {
+        self.advance(now);
+        self.runner_up(runner, now);
+    }
+
+    /// A runner's job ends with this result (`succeeded`, `failed`, `canceled`).
+    pub fn complete_job(&mut self, runner: u64, result: &str, now: Wall) {
+        self.advance(now);
+        self.job_done(runner, now, result);
+    }
+
+    /// Another owner wants the set's session, holds it by polling without rest, and leaves at `until`.
+    pub fn foreign_owner_takes(
+        &mut self,
+        set: ForgeId,
+        owner: &str,
+        (takeover, leaving): (Takeover, Leaving),
+        now: Wall,
+        until: Wall,
+    ) {
+        self.advance(now);
+        self.rival_takes(set.0, Rival { owner: Owner::new(owner), until, takeover, leaving }, now);
+    }
+
+    /// The other owner of the set leaves now, in the way that was said when it came.
+    pub fn foreign_owner_leaves(&mut self, set: ForgeId, now: Wall) {
+        self.advance(now);
+        if let Some(rival) = self.sets.get_mut(&set.0).and_then(|set| set.rival.as_mut()) {
+            rival.until = now;
+        }
+        self.owner_leaves(set.0, now);
+    }
+
+    /// GitHub forgets the set's session, whoever polls it: the slot is free, its polls fail.
+    pub fn evict_session(&mut self, set: ForgeId, now: Wall) {
+        self.advance(now);
+        self.end_session(set.0, now, Ended::Evicted);
+    }
+
+    /// GitHub forgets half of the set's session: polls go on until the token expires, PATCH gets 404
+    /// (`reference/failure-modes.md` §1 F6).
+    pub fn refuse_refresh(&mut self, set: ForgeId) {
+        if let Some(session) = self.sets.get_mut(&set.0).and_then(|set| set.slot.as_mut()) {
+            session.refresh = Refresh::Refused;
+        }
+    }
+
+    /// POST of a session gets 409 although nobody holds one (`reference/failure-modes.md` §1 F5).
+    pub fn phantom_conflict(&mut self, set: ForgeId, until: Wall) {
+        if let Some(set) = self.sets.get_mut(&set.0) {
+            set.phantom_until = Some(until);
+        }
+    }
+
+    /// The broker is degraded; polls in flight learn it at once.
+    pub fn broker_degraded(&mut self, how: Degraded, lasts: Lasts) {
+        for fault in how.faults(lasts) {
+            self.faults.add(fault);
+        }
+        for set in self.sets.keys().copied().collect::<Vec<_>>() {
+            self.wake(set);
+        }
+    }
+
+    /// Every token issued so far (installation, registration, admin, queue) is expired. Polls in flight go on.
+    pub fn expire_tokens(&mut self) {
+        self.expired_below = self.counters.token.saturating_add(1);
+    }
+
+    /// A credential is refused from now on. As on the real GitHub, admin and queue tokens got with it live on.
+    pub fn revoke_credentials(&mut self, credential: &str) {
+        self.revoked.insert(credential.to_owned());
+    }
+
+    /// A revoked credential works again.
+    pub fn restore_credentials(&mut self, credential: &str) {
+        self.revoked.remove(credential);
+    }
+
+    /// A credential's REST quota is used up until `reset`.
+    pub fn exhaust_quota(&mut self, credential: &str, reset: Wall) {
+        self.quotas.exhaust(credential, reset);
+    }
+
+    /// A secondary rate limit holds a credential up to `until`.
+    pub fn secondary_limit(&mut self, credential: &str, until: Wall, answer: QuotaAnswer) {
+        self.quotas.refuse(credential, until, answer);
+    }
+
+    /// Adds a fault; earlier ones are looked at first.
+    pub fn inject(&mut self, fault: Fault) {
+        self.faults.add(fault);
+    }
+
+    /// Ends every fault, the broker's degradation too.
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
+    /// Changes a switch or a length of time from now on.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut super::GithubConfig)) {
+        change(&mut self.config);
+        for set in self.sets.keys().copied().collect::<Vec<_>>() {
+            self.schedule_staleness(set);
+        }
+    }
+}
+
+impl GithubState {
+    /// Who holds the set's session.
+    #[must_use]
+    pub fn holder(&self, set: ForgeId) -> Option<Holder> {
+        let session = self.sets.get(&set.0)?.slot.as_ref()?;
+        Some(Holder {
+            session: session.id.clone(),
+            owner: session.owner.clone(),
+            opened_by: session.opened_by.clone(),
+            opened: session.opened,
+            last_used: session.last_used,
+            polling: match session.used_by {
+                User::Client => !session.polls.is_empty(),
+                User::Rival => true,
+            },
+            stale_at: session.stale_at(self.config.stale_lifetime),
+        })
+    }
+
+    /// The set with this name, in this entity.
+    #[must_use]
+    pub fn find_set(&self, entity: &Entity, name: &str) -> Option<ForgeId> {
+        self.sets_of(&EntityKey::of(entity)).find(|set| set.name == name).map(|set| ForgeId(set.id))
+    }
+
+    /// Whether the set exists.
+    #[must_use]
+    pub fn exists(&self, set: ForgeId) -> bool {
+        self.sets.contains_key(&set.0)
+    }
+
+    /// Polls of the set so far; one that is asked again is one poll.
+    #[must_use]
+    pub fn polls(&self, set: ForgeId) -> u64 {
+        self.sets.get(&set.0).map_or(0, |set| set.polls)
+    }
+
+    /// The capacity that the last poll of the set named.
+    #[must_use]
+    pub fn capacity(&self, set: ForgeId) -> Option<u64> {
+        self.sets.get(&set.0)?.capacity
+    }
+
+    #[must_use]
+    pub fn jobs(&self, set: ForgeId) -> JobCounts {
+        let Some(set) = self.sets.get(&set.0) else { return JobCounts::default() };
+        let mut counts = JobCounts { completed: set.completed, ..JobCounts::default() };
+        for job in set.jobs.values() {
+            match job.state {
+                JobState::Waiting | JobState::Offered => counts.waiting = counts.waiting.saturating_add(1),
+                JobState::Assigned => counts.assigned = counts.assigned.saturating_add(1),
+                JobState::Running(_) => counts.running = counts.running.saturating_add(1),
+            }
+        }
+        counts
+    }
+
+    /// Ids of the set's runners, and whether each is online.
+    #[must_use]
+    pub fn runners(&self, set: ForgeId) -> Vec<(u64, bool)> {
+        let runners = self.sets.get(&set.0).into_iter().flat_map(|set| set.runners.values());
+        runners.map(|runner| (runner.id, runner.state != RunnerState::Offline)).collect()
+    }
+
+    /// Messages of the set that nobody has deleted.
+    #[must_use]
+    pub fn undeleted_messages(&self, set: ForgeId) -> usize {
+        self.sets.get(&set.0).map_or(0, |set| set.messages.len())
+    }
+
+    /// Calls on a route since the beginning.
+    #[must_use]
+    pub fn total_calls(&self, route: Route) -> u64 {
+        self.records.total(route)
+    }
+
+    /// The last calls, oldest first (bounded by [`super::GithubConfig::records_kept`]).
+    pub fn calls(&self) -> impl DoubleEndedIterator<Item = &Call> {
+        self.records.calls()
+    }
+
+    /// The last sessions, in the order of their opening (bounded likewise).
+    pub fn sessions(&self) -> impl DoubleEndedIterator<Item = &SessionRecord> {
+        self.records.sessions()
+    }
+
+    /// REST calls that a credential has used of its present window.
+    #[must_use]
+    pub fn quota_used(&self, credential: &str) -> u64 {
+        self.quotas.used(credential)
+    }
+}

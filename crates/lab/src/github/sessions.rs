@@ -1,0 +1,248 @@
+//! The session slot of a set: E11-E13, and its end by time (`reference/actions-service.md` §4).
+
+use super::config::{ConflictWording, QueueStyle, RefreshCounts};
+use super::exception::{Exception, bad_request, session_not_in_store, unknown_session};
+use super::record::{Actor, Ended, SessionRecord};
+use super::scenario::{Leaving, Takeover};
+use super::set::{Refresh, Session, User};
+use super::tokens::{Grant, Scope};
+use super::{Ask, Due, FaultKind, GithubState, uuid};
+use crate::wire::{Answer, PollId};
+use medic_core::model::{Owner, SessionId, Span, Wall};
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The owner that an anonymous conflict would name, for conflicts without a holder.
+const NOBODY: &str = "unknown";
+
+impl GithubState {
+    pub(super) fn create_session(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        /// An incoming `sessionId` is ignored: ARC sends a zero UUID.
+        #[derive(Deserialize)]
+        struct Body {
+            #[serde(rename = "ownerName")]
+            owner: String,
+        }
+        let id = self.admin_of_set(ask)?;
+        let body: Body = serde_json::from_slice(ask.request.body())
+            .map_err(|error| bad_request(&format!("The body is not valid: {error}.")))?;
+        if body.owner.is_empty() {
+            return Err(bad_request("The owner name of a session must not be empty."));
+        }
+        if let Some(holder) = self.refusing_owner(id, ask.now) {
+            return Err(self.conflict(id, &holder));
+        }
+        self.open_session(id, Owner::new(body.owner), ask.actor.clone(), User::Client, ask.now);
+        self.session_answer(id, ask)
+    }
+
+    /// Keeps the id and gives a new token (`reference/actions-service.md` §4.2).
+    pub(super) fn refresh_session(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let counts = self.config.refresh_counts;
+        let (id, session) = self.named_session(ask)?;
+        if session.refresh == Refresh::Refused {
+            return Err(session_not_in_store());
+        }
+        match counts {
+            RefreshCounts::AsUse => session.last_used = session.last_used.max(ask.now),
+            RefreshCounts::NotAtAll => {}
+        }
+        self.session_answer(id, ask)
+    }
+
+    pub(super) fn delete_session(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
+        let switch = self.config.unknown_session;
+        let (id, session) = self.named_session(ask)?;
+        let (name, refresh) = (session.id.to_string(), session.refresh);
+        self.end_session(id, ask.now, Ended::Deleted { by: ask.actor.clone() });
+        match refresh {
+            Refresh::Works => Ok(Answer::empty(204)),
+            Refresh::Refused => Err(unknown_session(&name, switch)),
+        }
+    }
+
+    /// Puts a new session into the slot, ending whatever is there.
+    pub(super) fn open_session(&mut self, set: u64, owner: Owner, by: Actor, used_by: User, now: Wall) {
+        self.counters.session = self.counters.session.saturating_add(1);
+        let id = SessionId::new(uuid(0x5E55_1011, self.counters.session));
+        let Some(slot) = self.sets.get_mut(&set) else { return };
+        let record = self.records.opened(SessionRecord {
+            set,
+            session: id.clone(),
+            owner: owner.clone(),
+            opened: now,
+            opened_by: by.clone(),
+            ended: None,
+        });
+        self.living.insert(id.clone(), set);
+        slot.slot = Some(Session {
+            id,
+            owner,
+            opened: now,
+            opened_by: by,
+            used_by,
+            polls: BTreeMap::new(),
+            last_used: now,
+            check_at: Wall(u64::MAX),
+            refresh: Refresh::Works,
+            record,
+        });
+        self.schedule_staleness(set);
+    }
+
+    /// Frees the slot, wakes a poll in flight, and lets a waiting other owner in.
+    pub(super) fn end_session(&mut self, set: u64, now: Wall, how: Ended) {
+        let Some(slot) = self.sets.get_mut(&set) else { return };
+        let Some(session) = slot.slot.take() else { return };
+        self.living.remove(&session.id);
+        if !session.polls.is_empty() {
+            self.wakes.insert(session.id);
+        }
+        let rival_may_come = match &how {
+            Ended::SetRemoved | Ended::Replaced | Ended::OwnerLeft => false,
+            Ended::Deleted { .. } | Ended::Expired | Ended::Evicted => true,
+        };
+        self.records.ended(session.record, now, how);
+        if rival_may_come {
+            self.let_rival_in(set, now);
+        }
+    }
+
+    /// Gives a free slot to the scenario's other owner who waits for it.
+    pub(super) fn let_rival_in(&mut self, set: u64, now: Wall) {
+        let waiting = self.sets.get(&set).filter(|set| set.slot.is_none()).and_then(|set| set.rival.clone());
+        if let Some(rival) = waiting.filter(|rival| now < rival.until) {
+            self.open_session(set, rival.owner, Actor::default(), User::Rival, now);
+        }
+    }
+
+    pub(super) fn rival_takes(&mut self, set: u64, rival: super::set::Rival, now: Wall) {
+        let (takeover, until) = (rival.takeover, rival.until);
+        let Some(slot) = self.sets.get_mut(&set) else { return };
+        slot.rival = Some(rival);
+        match takeover {
+            Takeover::AtOnce => self.end_session(set, now, Ended::Replaced),
+            Takeover::WhenFree => {}
+        }
+        self.let_rival_in(set, now);
+        self.agenda.insert((until, Due::OwnerLeaves(set)));
+    }
+
+    pub(super) fn owner_leaves(&mut self, set: u64, at: Wall) {
+        let Some(slot) = self.sets.get_mut(&set) else { return };
+        let Some(rival) = slot.rival.take_if(|rival| rival.until <= at) else { return };
+        let Some(session) = slot.slot.as_mut().filter(|session| session.used_by == User::Rival) else { return };
+        match rival.leaving {
+            Leaving::Deletes => self.end_session(set, at, Ended::OwnerLeft),
+            Leaving::Abandons => {
+                session.used_by = User::Client;
+                session.last_used = at;
+                self.schedule_staleness(set);
+            }
+        }
+    }
+
+    /// The end of a poll whose asker is gone.
+    pub(super) fn hang_up(&mut self, session: &SessionId, poll: PollId, now: Wall) {
+        let Some(set) = self.living.get(session).copied() else { return };
+        let Some(session) = self.sets.get_mut(&set).and_then(|set| set.slot.as_mut()) else { return };
+        if let Some(until) = session.polls.remove(&poll) {
+            session.last_used = session.last_used.max(now.min(until));
+            self.schedule_staleness(set);
+        }
+    }
+
+    pub(super) fn expire_if_stale(&mut self, set: u64, at: Wall) {
+        let Some(session) = self.sets.get(&set).and_then(|set| set.slot.as_ref()) else { return };
+        if session.stale_at(self.config.stale_lifetime) <= at {
+            self.end_session(set, at, Ended::Expired);
+        } else if session.check_at <= at {
+            self.reschedule_staleness(set, Wall(u64::MAX));
+        }
+    }
+
+    /// Makes sure that the slot is looked at when its session becomes stale.
+    pub(super) fn schedule_staleness(&mut self, set: u64) {
+        let check_at = self.sets.get(&set).and_then(|set| set.slot.as_ref()).map(|session| session.check_at);
+        self.reschedule_staleness(set, check_at.unwrap_or(Wall(u64::MAX)));
+    }
+
+    fn reschedule_staleness(&mut self, set: u64, unless_before: Wall) {
+        let lifetime = self.config.stale_lifetime;
+        let Some(session) = self.sets.get_mut(&set).and_then(|set| set.slot.as_mut()) else { return };
+        let stale = session.stale_at(lifetime);
+        if stale < unless_before {
+            session.check_at = stale;
+            self.agenda.insert((stale, Due::Stale(set)));
+        }
+    }
+
+    /// Who stands in the way of a new session.
+    fn refusing_owner(&self, id: u64, now: Wall) -> Option<String> {
+        let set = self.sets.get(&id)?;
+        let phantom = set.phantom_until.is_some_and(|until| now < until);
+        let holder = set.slot.as_ref().map(|session| session.owner.to_string());
+        holder.or_else(|| phantom.then(|| NOBODY.to_owned()))
+    }
+
+    fn conflict(&self, id: u64, holder: &str) -> Answer {
+        let name = self.sets.get(&id).map_or("", |set| set.name.as_str());
+        Exception::SessionConflict.answer(&match self.config.conflict_wording {
+            ConflictWording::Anonymous => format!("The actions runner scaleset {name} already has an active session."),
+            ConflictWording::NamesOwner => {
+                format!("The runner scale set {name} already has an active session for owner {holder}.")
+            }
+        })
+    }
+
+    /// The session that a request names, if its set has that one.
+    fn named_session(&mut self, ask: &Ask<'_>) -> Result<(u64, &mut Session), Answer> {
+        let id = self.admin_of_set(ask)?;
+        let named = ask.matched.session.as_deref().unwrap_or_default();
+        let refusal = unknown_session(named, self.config.unknown_session);
+        let session = self.sets.get_mut(&id).and_then(|set| set.slot.as_mut());
+        session.filter(|session| session.id.as_str().eq_ignore_ascii_case(named)).map(|s| (id, s)).ok_or(refusal)
+    }
+
+    /// What POST and PATCH answer: the whole session with a fresh token.
+    fn session_answer(&mut self, id: u64, ask: &Ask<'_>) -> Result<Answer, Answer> {
+        let lifetime = self.config.queue_token_lifetime;
+        let (session, owner) = self
+            .sets
+            .get(&id)
+            .and_then(|set| set.slot.as_ref())
+            .map(|session| (session.id.clone(), session.owner.clone()))
+            .ok_or_else(session_not_in_store)?;
+        let token = self.queue_token(id, &session, ask, lifetime);
+        let Some(set) = self.sets.get(&id) else { return Err(super::exception::set_not_found(id)) };
+        let queue = match (&ask.spoiled, self.config.queue_style) {
+            (Some(FaultKind::EmptyQueueUrl), _) => String::new(),
+            (_, QueueStyle::Broker) => format!("{}/scalesets/message", self.config.origin),
+            (_, QueueStyle::Classic) => format!(
+                "{}/_apis/runtime/runnerscalesets/{id}/messages?sessionId={session}",
+                self.service_url(&set.entity)
+            ),
+        };
+        Ok(Answer::json(
+            200,
+            &json!({
+                "sessionId": session.as_str(),
+                "ownerName": owner.as_str(),
+                "runnerScaleSet": self.set_json(set),
+                "messageQueueUrl": queue,
+                "messageQueueAccessToken": token,
+                "statistics": set.statistics(),
+            }),
+        ))
+    }
+
+    fn queue_token(&mut self, set: u64, session: &SessionId, ask: &Ask<'_>, lifetime: Span) -> String {
+        let grant = Grant {
+            set,
+            session: session.to_string(),
+            ..Self::grant(Scope::Queue, &ask.actor.credential, "", ask, lifetime)
+        };
+        self.mint(grant, ask.spoiled.as_ref())
+    }
+}

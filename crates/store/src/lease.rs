@@ -1,0 +1,106 @@
+//! One lease per store: of two medics on one state directory, one heals and the other steps back (design §7).
+//!
+//! The rule: a lease is good until its date, and no longer. A dead holder blocks for at most its ttl, and not at all
+//! where its death shows ([`super::life`]). A lease whose date lies further ahead than any ttl could put it was written
+//! before the clock was set back: it is void.
+
+use super::error::StoreError;
+use super::lock_file::Life;
+use super::sql::{Failure, int, uint, wall};
+use super::{Durability, Store};
+use medic_core::model::{Span, Wall};
+use rusqlite::{Connection, OptionalExtension, params};
+use std::sync::PoisonError;
+
+/// Who has the lease after a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseState {
+    Held,
+    HeldByOther {
+        /// By the name it gave.
+        holder: String,
+        /// Until then at the latest, unless it is renewed.
+        until: Wall,
+    },
+}
+
+struct Row {
+    holder: String,
+    until: Wall,
+    ttl: Span,
+}
+
+impl Store {
+    /// Takes the lease if it is free, expired, void, the caller's own, or its holder is dead. `holder` names one run of
+    /// one process.
+    pub fn acquire(&self, holder: &str, now: Wall, ttl: Span) -> Result<LeaseState, StoreError> {
+        let mut life = self.inner.life.lock().unwrap_or_else(PoisonError::into_inner);
+        if life.is_none() {
+            *life = self.inner.state_dir.as_deref().and_then(|dir| Life::show(dir, holder));
+        }
+        let outlived = |other: &str| life.as_ref().is_some_and(|life| life.outlived(other));
+        self.write("take the lease", Durability::PowerCut, |tx| {
+            if let Some(row) = read(tx)?
+                && row.holder != holder
+                && is_good(&row, now, ttl)
+                && !outlived(&row.holder)
+            {
+                return Ok(LeaseState::HeldByOther { holder: row.holder, until: row.until });
+            }
+            tx.prepare_cached(
+                "INSERT INTO lease (only, holder, until, ttl) VALUES (1, ?1, ?2, ?3)
+                 ON CONFLICT (only) DO UPDATE SET holder = excluded.holder, until = excluded.until, ttl = excluded.ttl",
+            )?
+            .execute(params![holder, int(now.plus(ttl).0), int(ttl.0)])?;
+            Ok(LeaseState::Held)
+        })
+    }
+
+    /// Prolongs the caller's lease, and tells whether it was theirs still. One that another holder took meanwhile is
+    /// lost, even if they have given it back since: they may have acted, so the caller must begin anew with
+    /// [`Self::acquire`].
+    pub fn renew(&self, holder: &str, now: Wall, ttl: Span) -> Result<bool, StoreError> {
+        self.write("renew the lease", Durability::PowerCut, |tx| {
+            let prolonged = tx
+                .prepare_cached("UPDATE lease SET until = ?2, ttl = ?3 WHERE holder = ?1")?
+                .execute(params![holder, int(now.plus(ttl).0), int(ttl.0)])?;
+            Ok(prolonged > 0)
+        })
+    }
+
+    /// Gives the lease back, if the caller has it.
+    pub fn release(&self, holder: &str) -> Result<(), StoreError> {
+        self.write("release the lease", Durability::PowerCut, |tx| {
+            tx.execute("DELETE FROM lease WHERE holder = ?1", [holder])?;
+            Ok(())
+        })?;
+        *self.inner.life.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    /// Who has the lease now, if anybody, for `status`.
+    pub fn lease_holder(&self, now: Wall) -> Result<Option<(String, Wall)>, StoreError> {
+        self.read("read the lease", |c| {
+            Ok(read(c)?.filter(|row| is_good(row, now, row.ttl)).map(|row| (row.holder, row.until)))
+        })
+    }
+}
+
+/// The lease's holder, whether its time is over or not.
+pub(super) fn holder(connection: &Connection) -> Result<Option<String>, Failure> {
+    Ok(connection
+        .prepare_cached("SELECT holder FROM lease WHERE only = 1")?
+        .query_row([], |row| row.get(0))
+        .optional()?)
+}
+
+fn is_good(row: &Row, now: Wall, ttl: Span) -> bool {
+    row.until > now && row.until.since(now) <= row.ttl.max(ttl)
+}
+
+fn read(connection: &Connection) -> Result<Option<Row>, Failure> {
+    Ok(connection
+        .prepare_cached("SELECT holder, until, ttl FROM lease WHERE only = 1")?
+        .query_row([], |row| Ok(Row { holder: row.get(0)?, until: wall(row.get(1)?), ttl: Span(uint(row.get(2)?)) }))
+        .optional()?)
+}

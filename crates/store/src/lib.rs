@@ -1,0 +1,299 @@
+//! The durable store: one `SQLite` file that holds what must survive us (design §5, §6, §7).
+//!
+//! The rule: **what a caller relies on after a power cut is on the disk when the call returns** (journal, ledger,
+//! lease, pauses: `synchronous=FULL`); what is merely convenient (memory, log positions, history) is written with
+//! `synchronous=NORMAL`, which `SQLite`'s write-ahead log keeps in order: after a power cut the newest such rows may
+//! be missing, never torn, and never newer than a durable row written before them.
+//!
+//! Edge cases: a garbage, truncated or newer file is an error that says so, never a panic and never an empty store;
+//! a file system without shared memory falls back to a rollback journal of the same durability; two processes
+//! (sidecar and cron job) may open one file, each call waits at most [`BUSY_TIMEOUT`] for the other, and
+//! after one that waited in vain hardly at all.
+//!
+//! All rows but the lease and the pauses belong to one manager: see [`ManagerStore`].
+
+mod changed;
+mod error;
+#[cfg(feature = "fault-injection")]
+pub mod fault_injection;
+mod history;
+mod journal;
+mod lease;
+mod ledger;
+mod lock_file;
+mod manual;
+mod open;
+mod pause;
+mod schema;
+mod snapshots;
+mod sql;
+mod state;
+
+pub use changed::Version;
+pub use error::{StoreError, StoreErrorKind};
+pub use history::{Event, HistoryFilter};
+pub use lease::LeaseState;
+pub use ledger::StaleLifetime;
+pub use pause::NewPause;
+pub use snapshots::SCENE_LONGEST;
+
+use medic_core::model::{ManagerName, Span, Wall};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The store's file inside the state directory.
+pub const FILE_NAME: &str = "medic.db";
+/// How long a call waits for another process that holds the file.
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same once a call has waited in vain, until one succeeds: all managers and the HTTP server wait with it.
+const BUSY_AGAIN_TIMEOUT: Duration = Duration::from_millis(20);
+
+/// How long closed treatments are kept.
+const JOURNAL_AGE: Span = Span::hours(30 * 24);
+/// How many closed treatments of a manager are kept.
+const JOURNAL_KEEP: u32 = 50_000;
+/// How long events are kept.
+const HISTORY_AGE: Span = Span::hours(90 * 24);
+/// How many events of a manager are kept.
+const HISTORY_KEEP: u32 = 200_000;
+/// How many bytes of events of a manager are kept.
+const HISTORY_BYTES: u64 = 64 * 1024 * 1024;
+/// How many scenes of a manager are kept.
+const SCENES_KEEP: u32 = 10_000;
+/// How many bytes of scenes of a manager are kept, packed.
+const SCENES_BYTES: u64 = 32 * 1024 * 1024;
+/// How long sessions are kept. Forgetting one is safe: it can then no longer be proven stale.
+const LEDGER_AGE: Span = Span::hours(30 * 24);
+/// How many sessions of a manager are kept: 500 sets with a hundred sessions each.
+const LEDGER_KEEP: u32 = 50_000;
+
+/// The store. Cheap to clone; all clones share one connection.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: String,
+    /// Where the file is; `None` in memory.
+    state_dir: Option<PathBuf>,
+    connection: Mutex<Connection>,
+    /// Held by whoever has asked for the lease.
+    life: Mutex<Option<lock_file::Life>>,
+    /// Writes so far that change what a pass reads.
+    writes: AtomicU64,
+    /// What the connection was told last of how durable writes are; only changed by who has its lock.
+    durability: Mutex<Option<Durability>>,
+    /// The last write has waited for another process in vain.
+    in_vain: AtomicBool,
+    #[cfg(feature = "fault-injection")]
+    gate: Option<Arc<dyn fault_injection::Gate>>,
+}
+
+impl Inner {
+    fn new((path, connection): (String, Connection), state_dir: Option<&Path>) -> Self {
+        Self {
+            path,
+            state_dir: state_dir.map(Path::to_owned),
+            connection: Mutex::new(connection),
+            life: Mutex::new(None),
+            writes: AtomicU64::new(0),
+            durability: Mutex::new(None),
+            in_vain: AtomicBool::new(false),
+            #[cfg(feature = "fault-injection")]
+            gate: None,
+        }
+    }
+}
+
+/// One manager's part of the store. Implements [`medic_core::ports::write::Journal`].
+#[derive(Clone, Debug)]
+pub struct ManagerStore {
+    store: Store,
+    manager: ManagerName,
+    /// Who must have the lease whenever the journal is written.
+    fence: Option<Arc<str>>,
+}
+
+/// What a write survives once its call has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    PowerCut,
+    /// Our own death; the newest such writes may be lost in a power cut.
+    Crash,
+}
+
+/// How many rows [`ManagerStore::prune`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pruned {
+    pub treatments: usize,
+    /// Sessions of the ledger.
+    pub sessions: usize,
+    /// Events of the history.
+    pub events: usize,
+    /// Scenes of the history.
+    pub scenes: usize,
+}
+
+impl Store {
+    /// Opens the store in `state_dir`, making the directory (0700, not its parents) and the file (0600) if they
+    /// are not there, and bringing an older schema up to date.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { inner: Arc::new(Inner::new(open::open(state_dir)?, Some(state_dir))) })
+    }
+
+    /// As [`Self::open`], on a disk that the gate makes fail.
+    #[cfg(feature = "fault-injection")]
+    pub fn open_gated(state_dir: &Path, gate: Arc<dyn fault_injection::Gate>) -> Result<Self, StoreError> {
+        let inner = Inner::new(open::open(state_dir)?, Some(state_dir));
+        Ok(Self { inner: Arc::new(Inner { gate: Some(gate), ..inner }) })
+    }
+
+    /// The store of another medic, for looking: nothing is made, migrated or repaired, and every write fails. `None`
+    /// where no medic has run yet.
+    pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>, StoreError> {
+        let opened = open::read_only(&state_dir.join(FILE_NAME), open::Share::WithWriters)?;
+        Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened, None)) }))
+    }
+
+    /// The same for a file that need not be in a state directory: a copy of one, which nobody changes meanwhile.
+    pub fn open_copy_read_only(file: &Path) -> Result<Option<Self>, StoreError> {
+        let opened = open::read_only(file, open::Share::Alone)?;
+        Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened, None)) }))
+    }
+
+    /// A store that dies with the process, for tests and dry one-shots.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        Ok(Self { inner: Arc::new(Inner::new(open::in_memory()?, None)) })
+    }
+
+    #[must_use]
+    pub fn for_manager(&self, manager: &ManagerName) -> ManagerStore {
+        ManagerStore { store: self.clone(), manager: manager.clone(), fence: None }
+    }
+
+    /// The file, for messages.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.inner.path
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic while the lock was held dropped its transaction, which rolled back: the connection is sound.
+        self.inner.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(
+        &self,
+        what: &'static str,
+        f: impl FnOnce(&Connection) -> Result<T, sql::Failure>,
+    ) -> Result<T, StoreError> {
+        f(&self.lock()).map_err(|failure| failure.at(self.path(), what))
+    }
+
+    /// Runs `f` in one `BEGIN IMMEDIATE` transaction: other processes see all of it or nothing.
+    fn write<T>(
+        &self,
+        what: &'static str,
+        durability: Durability,
+        f: impl FnOnce(&Transaction<'_>) -> Result<T, sql::Failure>,
+    ) -> Result<T, StoreError> {
+        let mut connection = self.lock();
+        self.note_write(what);
+        let run = |connection: &mut Connection| -> Result<T, sql::Failure> {
+            self.set_durability(connection, durability)?;
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = f(&transaction)?;
+            #[cfg(feature = "fault-injection")]
+            if self.inner.gate.as_ref().is_some_and(|gate| gate.forgets(what)) {
+                return Ok(value);
+            }
+            transaction.commit()?;
+            Ok(value)
+        };
+        #[cfg(feature = "fault-injection")]
+        if self.inner.gate.as_ref().is_some_and(|gate| !gate.before()) {
+            return Err(sql::Failure::new(StoreErrorKind::DiskFull, "the lab's disk is full").at(self.path(), what));
+        }
+        let done = run(&mut connection).map_err(|failure| failure.at(self.path(), what));
+        self.note_wait(&connection, done.as_ref().err());
+        #[cfg(feature = "fault-injection")]
+        if let Some(gate) = &self.inner.gate {
+            gate.after(what);
+        }
+        done
+    }
+}
+
+impl Store {
+    /// Who has waited in vain does not wait for so long again.
+    fn note_wait(&self, connection: &Connection, error: Option<&StoreError>) {
+        let in_vain = error.is_some_and(|error| error.kind == StoreErrorKind::Busy);
+        if self.inner.in_vain.swap(in_vain, Ordering::AcqRel) != in_vain {
+            let wait = if in_vain { BUSY_AGAIN_TIMEOUT } else { BUSY_TIMEOUT };
+            if let Err(error) = connection.busy_timeout(wait) {
+                tracing::warn!(%error, "the store's patience with other processes cannot be set");
+            }
+        }
+    }
+
+    /// Tells `SQLite` how durable the next write is, if it was not told so last. What it was told stays in force
+    /// whatever becomes of the write; when the telling itself fails, it is told anew.
+    fn set_durability(&self, connection: &Connection, durability: Durability) -> Result<(), sql::Failure> {
+        let mut told = self.inner.durability.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told == Some(durability) {
+            return Ok(());
+        }
+        *told = None;
+        let level = match durability {
+            Durability::PowerCut => "FULL",
+            Durability::Crash => "NORMAL",
+        };
+        connection.pragma_update(None, "synchronous", level)?;
+        *told = Some(durability);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
+    }
+}
+
+impl ManagerStore {
+    /// Whose part this is.
+    #[must_use]
+    pub const fn manager(&self) -> &ManagerName {
+        &self.manager
+    }
+
+    /// The same, whose journal takes nothing from anybody but `holder`, and only while it has the lease. A medic that
+    /// was frozen in the middle of a treatment, and thaws after another has taken over, can then do nothing more: the
+    /// journal comes before every effect (I6).
+    #[must_use]
+    pub fn fenced(self, holder: &str) -> Self {
+        Self { fence: Some(holder.into()), ..self }
+    }
+
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Removes what is older or more than is kept; never an open treatment, never a session of ours that has not
+    /// ended. Once an hour is often enough.
+    pub fn prune(&self, now: Wall) -> Result<Pruned, StoreError> {
+        let treatments = self.prune_treatments(now.minus(JOURNAL_AGE), JOURNAL_KEEP)?;
+        let sessions = self.prune_sessions(now.minus(LEDGER_AGE), LEDGER_KEEP)?;
+        let events = self.prune_history(now.minus(HISTORY_AGE), HISTORY_KEEP, HISTORY_BYTES)?;
+        let scenes = self.prune_scenes(now.minus(HISTORY_AGE), SCENES_KEEP, SCENES_BYTES)?;
+        Ok(Pruned { treatments, sessions, events, scenes })
+    }
+}
+
+#[cfg(test)]
+mod tests;

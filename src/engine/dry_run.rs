@@ -1,0 +1,78 @@
+//! A look where no medic runs: what one would see, decide and be held back by, with the records of earlier ones, and
+//! nothing done.
+//!
+//! The rule: the engine is the real one in the configured mode, its hands are tied, and its store is a copy in memory.
+//! So pauses, budgets, the breaker and a set that an earlier medic left disabled are told as they are, and neither a
+//! server nor the state directory sees a write.
+
+use crate::config::{Config, ManagerConfig};
+use crate::engine::reconcile::Engine;
+use crate::status::{ManagerStatus, SetStatus};
+use futures_util::future::join_all;
+use medic_core::clock::Clock;
+use medic_core::model::{Diagnosis, ManagerState, Span, Wall};
+use medic_core::ports::write::Journal as _;
+use medic_store::{NewPause, Store};
+use std::collections::BTreeMap;
+
+/// Measured lifetimes that are told.
+const LIFETIMES: u32 = 20;
+
+/// Copies what bears on findings and decisions from one store into an empty one: pauses, the journal, the ledger, the
+/// breaker, the memory and the log's position. Not the lease and not the orders of people.
+///
+/// # Errors
+/// When a store cannot be read or written; the copy is then in part.
+pub fn copy(from: &Store, to: &Store, config: &Config, now: Wall) -> anyhow::Result<()> {
+    for pause in from.pauses(now)? {
+        let (scope, reason, author) = (pause.scope, pause.reason, pause.author);
+        to.add_pause(NewPause { scope, reason, author, created: pause.created, expires: pause.expires })?;
+    }
+    config.managers.iter().try_for_each(|manager| copy_manager(from, to, manager, now.minus(config.policy.history())))
+}
+
+fn copy_manager(from: &Store, to: &Store, manager: &ManagerConfig, since: Wall) -> anyhow::Result<()> {
+    let (from, to) = (from.for_manager(&manager.name), to.for_manager(&manager.name));
+    let rows = from.unfinished()?.into_iter().chain(from.since(since)?);
+    let rows: BTreeMap<_, _> = rows.map(|row| (row.id, row)).collect();
+    for row in rows.into_values() {
+        to.open(row)?;
+    }
+    to.see_all(&from.live_sessions()?)?;
+    for lifetime in from.stale_lifetimes(LIFETIMES)?.into_iter().rev() {
+        to.record_stale_lifetime(lifetime.set, lifetime.span, lifetime.at)?;
+    }
+    if let Some(at) = from.breaker_reset()? {
+        to.save_breaker_reset(at)?;
+    }
+    if let Some(memory) = from.load_memory()? {
+        to.save_memory(&memory)?;
+    }
+    if let Some(path) = manager.log_file.as_deref().map(|path| path.display().to_string())
+        && let Some((position, evidence)) = from.load_log_position(&path)?
+    {
+        to.save_log_position(&path, &position, &evidence)?;
+    }
+    Ok(())
+}
+
+/// Watches for so long, or until all is well; the last picture of every manager.
+pub async fn look(engines: Vec<Engine>, clock: &dyn Clock, observe: Span) -> Vec<ManagerStatus> {
+    join_all(engines.into_iter().map(|engine| one(engine.with_tied_hands(), clock, observe))).await
+}
+
+async fn one(mut engine: Engine, clock: &dyn Clock, observe: Span) -> ManagerStatus {
+    let began = clock.now().mono;
+    loop {
+        let status = engine.pass().await.status;
+        if is_clear(&status) || clock.now().mono.since(began) >= observe {
+            return status;
+        }
+        clock.sleep(engine.pause()).await;
+    }
+}
+
+fn is_clear(status: &ManagerStatus) -> bool {
+    let settled = |set: &SetStatus| set.is_healthy() && set.finding.diagnosis != Diagnosis::Settling;
+    matches!(status.state, ManagerState::Up | ManagerState::Restarted) && status.sets.iter().all(settled)
+}

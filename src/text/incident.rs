@@ -1,0 +1,269 @@
+//! The incident in words, for people who have a minute: what happened to the manager, how many sets are ill since when
+//! and why, who was healed, and what is done about the others. One or two sets are named, more are counted.
+
+use crate::engine::report::Picture;
+use crate::status::{SetStatus, TreatmentSummary};
+use crate::text::words;
+use medic_core::diagnose::{CRASH_LOOP, LOOP_WINDOW};
+use medic_core::model::{Decision, Diagnosis, Guard, ManagerState, Outcome, RestartKind, Span, Waiting, Wall};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+/// The incident in words: what happened to the manager, how many sets are ill, and what is done about them.
+pub(crate) fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) -> Option<String> {
+    let (manager, restart) = (picture.fleet.manager, picture.account.restart());
+    let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
+    let now = picture.fleet.at.wall;
+    let manager_words = match manager {
+        ManagerState::Down => Some(away("GARM does not answer: connections have been refused", sets, now)),
+        ManagerState::Unreachable => {
+            let kind = picture.sweep.scale_sets.failure().map(|failure| format!(" ({})", failure.kind));
+            Some(away(&format!("GARM cannot be asked{}", kind.unwrap_or_default()), sets, now))
+        }
+        ManagerState::Up | ManagerState::Restarted => None,
+    };
+    if ill.is_empty() {
+        return manager_words;
+    }
+    let began = ill.iter().filter_map(|set| set.finding.ill_since).min();
+    let restart_words = restart.and_then(|(kind, at)| {
+        // A restart long before the illness did not bring it about.
+        let close = began.is_some_and(|began| began.since(at) < Span::mins(10));
+        let what = match kind {
+            RestartKind::Clean => "restarted",
+            RestartKind::Crash => "crashed or was killed, and started again",
+        };
+        close.then(|| format!("GARM {what} at {}{}", at.near(now), cause(picture, at, sets)))
+    });
+    let loop_words = (picture.fleet.restarts >= CRASH_LOOP).then(|| {
+        let within = LOOP_WINDOW;
+        format!("it restarted {} times within {within}: a crash loop; see its log", picture.fleet.restarts)
+    });
+    let since = restart.map(|(_, at)| at).filter(|_| restart_words.is_some()).or(began);
+    let words = sets_in_words(sets, &ill, began, since, lifetimes, picture.fleet.at.wall);
+    Some([manager_words, restart_words, loop_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
+}
+
+/// A manager that is away: since when, for how many sets, and what follows.
+fn away(what: &str, sets: &[SetStatus], now: Wall) -> String {
+    let unseen: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).collect();
+    let since = unseen.iter().map(|set| set.finding.since).min();
+    let since = since.map_or_else(String::new, |at| format!(" since {} ({})", at.near(now), now.since(at)));
+    let sets = match unseen.as_slice() {
+        [] => "none of its sets is known".to_owned(),
+        [only] => format!("its set {} cannot be judged", only.name),
+        several => format!("its {} sets cannot be judged", several.len()),
+    };
+    format!("{what}{since}; {sets}, and nothing is done until it answers; see `scaleset-medic doctor`")
+}
+
+/// How many sets are ill since when and why, who was healed `since`, and what is done about the others.
+fn sets_in_words(
+    sets: &[SetStatus],
+    ill: &[&SetStatus],
+    began: Option<Wall>,
+    since: Option<Wall>,
+    lifetimes: Option<&str>,
+    now: Wall,
+) -> String {
+    let enabled = sets.iter().filter(|set| set.finding.diagnosis != Diagnosis::Disabled).count();
+    let mut told = format!("{} of {enabled} sets cannot receive jobs", ill.len());
+    if let Some(began) = began {
+        let _ = write!(told, " since {}", began.near(now));
+    }
+    let refused = ill.iter().all(|set| is_refused(set.finding.diagnosis));
+    if refused {
+        told.push_str(", because GitHub refuses their sessions");
+    }
+    let healed: Vec<_> = sets.iter().filter(|set| set.is_healthy() && was_healed(set, since)).collect();
+    if !healed.is_empty() {
+        let _ = write!(told, "; {} healed", who(&healed, "is", "are"));
+    }
+    // What we have brought about ourselves, and cannot mend, comes first.
+    let left: Vec<_> = sets.iter().filter_map(|set| Some((set, set.left_disabled.as_ref()?))).collect();
+    match left.as_slice() {
+        [] => {}
+        [(set, left)] => {
+            let _ = write!(told, "; {} is left disabled: {}", set.name, words::left_disabled(left, now));
+        }
+        several => {
+            let sets: Vec<_> = several.iter().map(|(set, _)| *set).collect();
+            let _ = write!(told, "; {} left disabled by our treatments: enable them by hand", who(&sets, "is", "are"));
+        }
+    }
+    for (decided, one, many, what) in GROUPS {
+        let group = ill.iter().copied().filter(|set| set.left_disabled.is_none() && decided(&set.decision));
+        let group: Vec<_> = group.collect();
+        if !group.is_empty() {
+            let _ = write!(told, "; {} {what}", who(&group, one, many));
+        }
+    }
+    let held: Vec<_> =
+        ill.iter().copied().filter(|set| set.left_disabled.is_none() && set.guards().next().is_some()).collect();
+    if !held.is_empty() {
+        let guards: BTreeSet<_> = held.iter().flat_map(|set| set.guards()).collect();
+        let guards: Vec<_> = guards.into_iter().map(Guard::as_str).collect();
+        let _ = write!(told, "; {} for a treatment, withheld by {}", who(&held, "waits", "wait"), guards.join(", "));
+    }
+    if let (true, Some(measured)) = (refused, lifetimes) {
+        let _ = write!(told, "; {measured}");
+    }
+    told
+}
+
+/// What can be done about a set, as an incident is told: which decisions, "is" and "are", and the words.
+type Group = (fn(&Decision) -> bool, &'static str, &'static str, &'static str);
+const GROUPS: &[Group] = &[
+    (|d| matches!(d, Decision::Act { .. } | Decision::Treating { .. }), "is", "are", "under treatment"),
+    (
+        |d| matches!(d, Decision::Watch { waiting: Waiting::StaleSession | Waiting::StaleSessionOdd, .. }),
+        "waits",
+        "wait",
+        "for a stale session to end",
+    ),
+    (
+        |d| {
+            matches!(d, Decision::Watch { waiting: Waiting::Settling | Waiting::Evidence | Waiting::Treatment, .. })
+                || *d == Decision::Leave
+        },
+        "is",
+        "are",
+        "watched",
+    ),
+    (|d| matches!(d, Decision::Escalate { .. }), "needs", "need", "a person"),
+];
+
+/// One or two sets by name, more by number, with the verb that fits.
+fn who(sets: &[&SetStatus], one: &str, many: &str) -> String {
+    match sets {
+        [only] => format!("{} {one}", only.name),
+        [first, second] => format!("{} and {} {many}", first.name, second.name),
+        more => format!("{} {many}", more.len()),
+    }
+}
+
+/// Whether a treatment of this incident has helped the set.
+fn was_healed(set: &SetStatus, since: Option<Wall>) -> bool {
+    let ours = |row: &&TreatmentSummary| since.is_none_or(|since| row.opened >= since);
+    set.treatments.iter().filter(ours).any(|row| row.state == Outcome::Recovered.as_str())
+}
+
+const fn is_refused(diagnosis: Diagnosis) -> bool {
+    matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::ConflictAbandoned)
+}
+
+/// Why the manager died, where its log tells: a panic over a session that GitHub had forgotten (design §1).
+fn cause(picture: &Picture<'_>, restarted: Wall, sets: &[SetStatus]) -> String {
+    let Some(log) = picture.sweep.log.known() else { return String::new() };
+    let recent = |at: Wall| at <= restarted.plus(Span::secs(5)) && at.plus(Span::mins(10)) >= restarted;
+    match (&log.vanished, log.last_panic) {
+        (Some(vanished), _) if recent(vanished.at) => {
+            let name = vanished.set.and_then(|id| sets.iter().find(|set| set.id == id)).map(|set| set.name.as_str());
+            format!(" after a panic: GitHub had forgotten the session of {}", name.unwrap_or("one of its sets"))
+        }
+        (_, Some(at)) if recent(at) => " after a panic".to_owned(),
+        (Some(_) | None, Some(_) | None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::LeftDisabled;
+
+    fn set(name: &str, diagnosis: &str, decision: &serde_json::Value, healed_at: Option<u64>) -> SetStatus {
+        let treatments: Vec<_> = healed_at
+            .iter()
+            .map(|at| serde_json::json!({"id": 1, "remedy": "toggle", "opened": at, "state": "recovered", "why": null}))
+            .collect();
+        serde_json::from_value(serde_json::json!({
+            "id": 1, "forge_id": 2, "name": name, "entity": null, "enabled": "enabled",
+            "finding": {
+                "set": 1, "diagnosis": diagnosis, "confidence": "strong", "evidence": [], "since": 0,
+                "ill_since": null, "seen": 3, "worker": ["unknown", 0],
+            },
+            "decision": decision, "budget_remaining": 3, "treatments": treatments,
+            "lingering": {"deleted": 0, "pending_delete": 0, "total": 0},
+        }))
+        .unwrap()
+    }
+
+    fn told(sets: &[SetStatus], lifetimes: Option<&str>) -> String {
+        let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
+        sets_in_words(sets, &ill, Some(Wall(60_000)), Some(Wall(50_000)), lifetimes, Wall(260_000))
+    }
+
+    #[test]
+    fn the_last_set_of_an_incident_is_named_with_what_it_waits_for() {
+        let leave = serde_json::json!({"decision": "leave"});
+        let waits = serde_json::json!({"decision": "watch", "waiting": "stale_session", "until": null});
+        let sets = [
+            set("set-a", "conflict_retrying", &waits, None),
+            set("set-b", "listening", &leave, Some(55_000)),
+            set("set-c", "listening", &leave, Some(55_000)),
+            set("set-d", "listening", &leave, Some(10_000)),
+            set("set-e", "disabled", &leave, None),
+        ];
+        assert_eq!(
+            told(&sets, Some("GitHub has kept such sessions 61\u{2013}92 s here")),
+            "1 of 4 sets cannot receive jobs since 00:01:00, because GitHub refuses their sessions; set-b and set-c are \
+             healed; set-a waits for a stale session to end; GitHub has kept such sessions 61\u{2013}92 s here"
+        );
+    }
+
+    #[test]
+    fn a_set_that_we_cannot_enable_again_is_no_routine() {
+        let treated = serde_json::json!({"decision": "treating", "treatment": 4});
+        let mut sets =
+            [set("set-a", "disabled_by_medic", &treated, None), set("set-b", "conflict_abandoned", &treated, None)];
+        sets[0].left_disabled =
+            Some(LeftDisabled { since: Wall(60_000), tries: 11, answer: Some("HTTP 500".to_owned()) });
+        assert_eq!(
+            told(&sets, None),
+            "2 of 2 sets cannot receive jobs since 00:01:00; set-a is left disabled: we disabled it 3 min 20 s ago, and \
+             every enable fails (11 tries; the last answer: HTTP 500); enable it by hand; set-b is under treatment"
+        );
+    }
+
+    #[test]
+    fn a_manager_that_is_away_is_told_with_since_when_for_whom_and_what_follows() {
+        let leave = serde_json::json!({"decision": "leave"});
+        let sets = [set("a", "unknown", &leave, None), set("b", "unknown", &leave, None)];
+        assert_eq!(
+            away("GARM does not answer: connections have been refused", &sets, Wall(90_000)),
+            "GARM does not answer: connections have been refused since 00:00:00 (1 min 30 s); its 2 sets cannot be judged, \
+             and nothing is done until it answers; see `scaleset-medic doctor`"
+        );
+        assert!(away("GARM cannot be asked", &[], Wall(0)).contains("none of its sets is known"));
+    }
+
+    #[test]
+    fn what_holds_treatments_back_is_told_by_name() {
+        let held = |guard: &str| {
+            let guard = serde_json::json!({"guard": guard, "value": "1 of 2", "limit": "2", "until": null});
+            serde_json::json!({"decision": "withhold", "remedy": {"kind": "toggle"}, "guards": [guard]})
+        };
+        let sets = [
+            set("set-a", "unheld", &held("settle"), None),
+            set("set-b", "unheld", &held("settle"), None),
+            set("set-c", "unheld", &held("canary"), None),
+        ];
+        assert_eq!(
+            told(&sets, None),
+            "3 of 3 sets cannot receive jobs since 00:01:00; 3 wait for a treatment, withheld by settle, canary"
+        );
+    }
+
+    #[test]
+    fn many_sets_are_counted_and_an_illness_of_other_kinds_is_not_put_on_github() {
+        let treated = serde_json::json!({"decision": "treating", "treatment": 4});
+        let person = serde_json::json!({"decision": "escalate", "escalation": {"why": "missing"}});
+        let mut sets: Vec<_> =
+            (0..3).map(|number| set(&format!("set-{number}"), "conflict_abandoned", &treated, None)).collect();
+        sets.push(set("gone", "missing", &person, None));
+        assert_eq!(
+            told(&sets, Some("lifetimes")),
+            "4 of 4 sets cannot receive jobs since 00:01:00; 3 are under treatment; gone needs a person"
+        );
+    }
+}

@@ -1,0 +1,5 @@
+//! All texts for people, made from typed facts.
+
+pub mod incident;
+pub mod rules;
+pub mod words;

@@ -1,0 +1,580 @@
+//! What people read: findings, evidence, decisions and sources in plain sentences. One place, for the page and for the
+//! command line alike. Dates are UTC.
+
+use crate::status::{LeftDisabled, ManagerStatus, SetStatus, Status, TreatmentSummary};
+use medic_core::model::{
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, Pause, PauseScope, Remedy,
+    RemedyKind, RestartKind, Source, Span, TreatmentId, Waiting, Wall,
+};
+use std::fmt::Write as _;
+
+/// The fleet in one sentence, without its full stop.
+#[must_use]
+pub fn verdict(status: &Status) -> String {
+    let sets = || status.managers.iter().flat_map(|manager| &manager.sets);
+    let all = sets().count();
+    let ill = sets().filter(|set| set.finding.diagnosis.is_ill()).count();
+    let unseen = sets().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).count();
+    let away =
+        status.managers.iter().filter(|m| matches!(m.state, ManagerState::Down | ManagerState::Unreachable)).count();
+    let mut parts = Vec::new();
+    if ill > 0 {
+        parts.push(format!("{ill} of {all} scale sets {} no jobs", if ill == 1 { "receives" } else { "receive" }));
+    }
+    if unseen > 0 {
+        parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
+    }
+    if away > 0 {
+        let of = status.managers.len().saturating_add(status.not_looked_at.len());
+        parts.push(format!("{away} of {of} managers cannot be reached"));
+    }
+    let waiting = status.not_looked_at.len();
+    if waiting > 0 {
+        let of = status.managers.len().saturating_add(waiting);
+        parts.push(format!("{waiting} of {of} managers {} not looked at yet", if waiting == 1 { "is" } else { "are" }));
+    }
+    let well = match (parts.is_empty(), all) {
+        (false, _) => parts.join(", "),
+        (true, 0) => "There are no scale sets".to_owned(),
+        (true, 1) => "The scale set is well".to_owned(),
+        (true, _) => format!("All {all} scale sets are well"),
+    };
+    let pauses = || status.managers.iter().flat_map(|manager| &manager.pauses);
+    if pauses().any(|pause| pause.scope == PauseScope::All) {
+        format!("{well}; healing is paused")
+    } else if pauses().next().is_some() {
+        format!("{well}; healing is paused in part")
+    } else {
+        well
+    }
+}
+
+/// A pause of a manager or of one of its sets: what, by whom, until when, why.
+#[must_use]
+pub fn pause(pause: &Pause, manager: &ManagerStatus, now: Wall) -> String {
+    let what = match &pause.scope {
+        PauseScope::All | PauseScope::Manager { .. } => pause.scope.to_string(),
+        PauseScope::Set { set, .. } => match manager.sets.iter().find(|shown| shown.id == *set) {
+            Some(shown) => format!("scale set {} ({set})", shown.name),
+            None => format!("scale set {set}, which the manager does not show"),
+        },
+    };
+    format!("healing of {what} is paused {}", pause.words(now))
+}
+
+/// What a diagnosis means.
+#[must_use]
+pub const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
+    match diagnosis {
+        Diagnosis::Listening => "a listener holds a session and polls",
+        Diagnosis::Disabled => "a person disabled it",
+        Diagnosis::DisabledByMedic => "a treatment has disabled it for a moment",
+        Diagnosis::Settling => "the manager has just started",
+        Diagnosis::ConflictRetrying => "GitHub refuses a session, the manager still tries",
+        Diagnosis::ConflictAbandoned => "GitHub refused a session, the manager has given up",
+        Diagnosis::StartAbandoned => "its first start failed, the manager has given up",
+        Diagnosis::Unheld => "enabled, but nobody listens and nobody tries",
+        Diagnosis::HeldElsewhere => "somebody else holds its session",
+        Diagnosis::Flapping => "sessions open and end in a loop",
+        Diagnosis::Evicted => "GitHub forgot the session under a running listener",
+        Diagnosis::Mismatched => "GitHub knows it under another id",
+        Diagnosis::Deaf => "a listener runs, but no poll completes",
+        Diagnosis::Starved => "it listens, but assigned jobs do not become runners",
+        Diagnosis::Missing => "GitHub does not know it",
+        Diagnosis::Unauthorized => "credentials are refused",
+        Diagnosis::Unknown => "not enough can be seen",
+    }
+}
+
+/// How sure a finding is.
+#[must_use]
+pub const fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Weak => "one indirect sign",
+        Confidence::Strong => "several signs agree",
+        Confidence::Proof => "seen directly",
+    }
+}
+
+/// A date with its age.
+#[must_use]
+pub fn dated(at: Wall, now: Wall) -> String {
+    format!("{} ({})", at.near(now), ago(at, now))
+}
+
+/// How long ago something was.
+#[must_use]
+pub fn ago(at: Wall, now: Wall) -> String {
+    let age = now.since(at);
+    if age < Span::secs(1) { "just now".to_owned() } else { format!("{age} ago") }
+}
+
+/// Since when a set is well again, or when it was last ill; nothing while it does not listen. `date` tells a date.
+#[must_use]
+pub fn recovered(set: &SetStatus, date: impl Fn(Wall) -> String) -> Option<String> {
+    let last = set.recovered.filter(|_| set.finding.diagnosis.is_well())?;
+    let (at, ill_for) = (date(last.at), last.at.since(last.ill_since));
+    Some(if is_well_since(set, last.at) {
+        format!("well again since {at}, after {ill_for}")
+    } else {
+        format!("last ill until {at}, for {ill_for}")
+    })
+}
+
+/// Whether a set has listened all the time since `at`, as far as it was seen.
+fn is_well_since(set: &SetStatus, at: Wall) -> bool {
+    set.finding.diagnosis.is_well() && set.finding.since <= at
+}
+
+/// Since when a whole manager is well again, and how many sets had been ill; nothing while any set is not well.
+#[must_use]
+pub fn well_again(manager: &ManagerStatus, date: impl Fn(Wall) -> String) -> Option<String> {
+    let all = manager.sets.len();
+    let back: Vec<_> =
+        manager.sets.iter().filter_map(|set| set.recovered.filter(|last| is_well_since(set, last.at))).collect();
+    let since = back.iter().map(|last| last.at).max()?;
+    let longest = back.iter().map(|last| last.at.since(last.ill_since)).max().unwrap_or_default();
+    manager.sets.iter().all(SetStatus::is_healthy).then(|| {
+        format!(
+            "well again since {}: {} of {all} scale sets had been ill, for up to {longest}",
+            date(since),
+            back.len()
+        )
+    })
+}
+
+/// How long a stale session may last, where the set waits for the end of one: what was measured here, else what is usual.
+#[must_use]
+pub fn stale_lasts(set: &SetStatus, measured: Option<&str>) -> Option<String> {
+    let usual = "GitHub usually forgets a stale session within a minute and a half";
+    (set.finding.diagnosis == Diagnosis::ConflictRetrying).then(|| measured.unwrap_or(usual).to_owned())
+}
+
+/// A treatment by its number in the journal, which is no count of attempts.
+#[must_use]
+pub fn treatment(id: TreatmentId) -> String {
+    format!("treatment #{id}")
+}
+
+/// How many treatments a set may still have.
+#[must_use]
+pub fn budget(set: &SetStatus) -> String {
+    let left = set.budget_remaining;
+    match set.budget {
+        Some(all) => format!("{left} of {} treatments in {} left for this set", all.treatments, all.window),
+        None => format!("{left} treatment{} left for this set", if left == 1 { "" } else { "s" }),
+    }
+}
+
+/// How the run of the manager ended before it started anew.
+#[must_use]
+pub const fn restart(kind: RestartKind) -> &'static str {
+    match kind {
+        RestartKind::Clean => "after a proper end",
+        RestartKind::Crash => "after a crash: it left its sessions behind",
+    }
+}
+
+/// A remedy's name, with the session that it ends.
+#[must_use]
+pub fn remedy_name(remedy: &Remedy) -> String {
+    match remedy {
+        Remedy::Toggle => "toggle".to_owned(),
+        Remedy::DeleteSession { session } => format!("deletion of stale session {session}"),
+        Remedy::DeleteThenToggle { session } => format!("deletion of stale session {session} and toggle"),
+        Remedy::SessionProbe => "session probe".to_owned(),
+    }
+}
+
+/// What a remedy does.
+#[must_use]
+pub const fn remedy(remedy: RemedyKind) -> &'static str {
+    match remedy {
+        RemedyKind::Toggle => "disable and enable it",
+        RemedyKind::DeleteSession => "delete its stale session",
+        RemedyKind::DeleteThenToggle => "delete its stale session, then disable and enable it",
+        RemedyKind::SessionProbe => "ask GitHub for a session, to see whether anybody holds one",
+    }
+}
+
+/// Where a treatment stands, or how it ended, in words; a name that is not known is told as it is.
+#[must_use]
+pub fn step(label: &str) -> &str {
+    match label {
+        "deleting" => "GitHub is asked to end the stale session",
+        "disabling" => "the manager is asked to disable it",
+        "disable_unknown" => "the manager did not answer; what it did is read back",
+        "disabled" => "disabled for a moment, and enabled again once its worker is seen",
+        "enabling" => "the manager is asked to enable it again",
+        "verifying" => "the act is done; now the set must be seen to listen",
+        "probe_opening" => "GitHub is asked for a session",
+        "probe_opened" => "nobody held a session; ours is ended",
+        "self_recovered" => "recovered by itself",
+        "unverified" => "acted, but the set was not seen to listen in time",
+        "yielded" => "given up, because somebody else acted",
+        "failed" => "refused, and nothing was changed",
+        "held" => "somebody holds a session",
+        "unheld" => "nobody held a session",
+        other => other,
+    }
+}
+
+/// As [`step`], with how often it was tried and what came back.
+#[must_use]
+pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
+    let mut words = step(&row.state).to_owned();
+    if let Some(answer) = &row.answer {
+        let times = if row.tries == 1 { "once" } else { "times" };
+        let tries = if row.tries == 1 { times.to_owned() } else { format!("{} {times}", row.tries) };
+        let _ = write!(words, "; tried {tries}, the last answer: {answer}");
+        if let Some(next) = row.next_try.filter(|next| *next > now) {
+            let _ = write!(words, "; next try in {}", next.since(now));
+        }
+    }
+    words
+}
+
+/// A set that we disabled and cannot enable, without its name, and what a person can do.
+#[must_use]
+pub fn left_disabled(left: &LeftDisabled, now: Wall) -> String {
+    let answer = match &left.answer {
+        Some(answer) => format!("every enable fails ({} tries; the last answer: {answer})", left.tries),
+        None => "the manager cannot be asked to enable it".to_owned(),
+    };
+    format!("we disabled it {} ago, and {answer}; enable it by hand", now.since(left.since))
+}
+
+/// What a set's state means; one that we cannot enable again is no routine.
+#[must_use]
+pub const fn state(set: &SetStatus) -> &'static str {
+    if set.left_disabled.is_some() {
+        "a treatment has disabled it and cannot enable it again"
+    } else {
+        diagnosis(set.finding.diagnosis)
+    }
+}
+
+/// A decision in a sentence.
+#[must_use]
+pub fn decision(decision: &Decision) -> String {
+    match decision {
+        Decision::Leave => "nothing to do".to_owned(),
+        Decision::Watch { waiting, until } => {
+            let until = until.map_or_else(String::new, |until| format!(", until {until}"));
+            format!("waits: {}{until}", self::waiting(*waiting))
+        }
+        Decision::Escalate { escalation } => format!("a person is needed: {}", self::escalation(escalation)),
+        Decision::Withhold { remedy, guards } => {
+            let held: Vec<_> = guards.iter().map(|one| held(one, None)).collect();
+            format!("{} {}", withheld(remedy), held.join("; "))
+        }
+        Decision::Act { remedy, canary } => {
+            let alone = if *canary { " (the first of this incident, alone)" } else { "" };
+            format!("now: {}{alone}", self::remedy(remedy.kind()))
+        }
+        Decision::Treating { treatment } => format!("{} is under way", self::treatment(*treatment)),
+    }
+}
+
+/// A remedy that guards hold back, without them.
+#[must_use]
+pub fn withheld(remedy: &Remedy) -> String {
+    format!("would {}, but the {} is withheld by", self::remedy(remedy.kind()), remedy_name(remedy))
+}
+
+/// A guard by its name, the same as in `withheld_total{guard}`, with what it is about and what it sees.
+#[must_use]
+pub fn held_briefly(held: &Held) -> String {
+    format!("{}: {} ({})", held.guard, guard(held.guard), held.value)
+}
+
+/// As [`held_briefly`], with the guard's limit and when it would let an act pass: without `now`, as for a record, its date
+/// alone.
+#[must_use]
+pub fn held(held: &Held, now: Option<Wall>) -> String {
+    let until = match (held.guard, held.until, now) {
+        (_, None, _) => String::new(),
+        (_, Some(until), Some(now)) if until > now => {
+            format!("; passes at {}, in {}", until.near(now), until.since(now))
+        }
+        (_, Some(until), Some(now)) => format!("; passes at {}", until.near(now)),
+        // Those that last for days.
+        (Guard::Paused | Guard::SetBudget, Some(until), None) => format!("; passes at {}", until.full()),
+        (_, Some(until), None) => format!("; passes at {until}"),
+    };
+    format!("{}: {} ({}; limit: {}{until})", held.guard, guard(held.guard), held.value, held.limit)
+}
+
+/// What a guard is about.
+#[must_use]
+pub const fn guard(guard: Guard) -> &'static str {
+    match guard {
+        Guard::DryRun => "mode is observe",
+        Guard::Settle => "the manager is still settling",
+        Guard::Confirmation => "more sweeps must agree",
+        Guard::Canary => "the incident's first treatment must verify",
+        Guard::InFlight => "enough treatments are under way",
+        Guard::SetBudget => "this set had its treatments",
+        Guard::Backoff => "this set was treated too recently",
+        Guard::GlobalBudget => "the manager had its treatments",
+        Guard::Breaker => "the circuit breaker is open",
+        Guard::BlastRadius => "several entities conflict without a restart, a fault at GitHub",
+        Guard::Frozen => "too little can be seen to act safely",
+        Guard::Paused => "a person has paused healing",
+        Guard::CausePresent => "what made the manager give up is not seen to be gone",
+        Guard::Quota => "the rest of the GitHub quota is the manager's",
+        Guard::Lease => "another medic holds the lease",
+        Guard::Store => "the medic's own store fails",
+        Guard::EntityTurn => "other sets of its entity are being started",
+        Guard::LeftDisabled => "a set that we disabled cannot be enabled again, so no other is disabled",
+        Guard::Undated => "the manager does not date changes, so a person's could not be told from ours",
+        Guard::Bound => "this would break a bound, which is a fault of the medic, please report it",
+    }
+}
+
+/// What is waited for.
+#[must_use]
+pub const fn waiting(waiting: Waiting) -> &'static str {
+    match waiting {
+        Waiting::Settling => "the manager has just started",
+        Waiting::StaleSession => "a stale session ends by itself, usually within a minute and a half",
+        Waiting::StaleSessionOdd => "a stale session should end by itself, but takes oddly long",
+        Waiting::Evidence => "more evidence",
+        Waiting::Treatment => "a treatment is under way",
+    }
+}
+
+/// What a person must mend, and how to begin.
+#[must_use]
+pub fn escalation(escalation: &Escalation) -> String {
+    let words = match escalation {
+        Escalation::HeldElsewhere { owner, run } => {
+            let who = owner.as_ref().map_or("another controller", |owner| owner.as_str());
+            return format!("{who} has held its session for {run}; stop one of the two controllers");
+        }
+        Escalation::EndpointFault => "several entities conflict at once; look at GitHub's status page",
+        Escalation::Missing => "the set is gone at GitHub; restart the manager, which creates it anew, or remove it",
+        Escalation::Mismatched => "GitHub has a set of this name under another id; remove one of them",
+        Escalation::Unauthorized => "credentials are refused; renew them",
+        Escalation::Starved => "jobs do not become runners; look at the provider and at the manager's log",
+        Escalation::Deaf => "the listener hears nothing; restart the manager when its runners are idle",
+        Escalation::Flapping => {
+            "sessions open and end in a loop; look at the manager's log and at GitHub's status page"
+        }
+        Escalation::Evicted => "GitHub forgot the session; do not disable the set, that would crash the manager",
+        Escalation::Unknown => "not enough can be seen; give the medic more sources",
+    };
+    words.to_owned()
+}
+
+/// A piece of evidence in a sentence.
+#[must_use]
+pub fn evidence(evidence: &Evidence) -> String {
+    format!("{} {}: {}", evidence.at, source(evidence.source), fact(&evidence.fact))
+}
+
+#[must_use]
+pub const fn source(source: Source) -> &'static str {
+    match source {
+        Source::Log => "log",
+        Source::ListenerMetrics => "listener metrics",
+        Source::Goroutines => "goroutines",
+        Source::Metrics => "metrics",
+        Source::Broker => "GitHub",
+        Source::Api => "manager API",
+        Source::Journal => "journal",
+    }
+}
+
+/// How to give the medic a source that it lacks.
+#[must_use]
+pub const fn how_to_see(source: Source) -> &'static str {
+    match source {
+        Source::Log => {
+            "set log_file (GARM: log_file under [logging], on a shared volume) or log_stream = true (GARM: \
+             enable_log_streamer = true); log_level = \"debug\" shows session ids"
+        }
+        Source::ListenerMetrics => "a newer GARM exports them by itself once [metrics] enable = true",
+        Source::Goroutines => "set debug_server = true (GARM: debug_server = true under [default])",
+        Source::Metrics => "set enable = true under [metrics] in GARM's configuration",
+        Source::Broker => "add a [[github]] table with a token_file or an app for the endpoint",
+        Source::Api => "check url, username and password_file",
+        Source::Journal => "check that state_dir can be written",
+    }
+}
+
+const fn sessions(count: u64) -> &'static str {
+    if count == 1 { "session" } else { "sessions" }
+}
+
+/// A fact in words.
+#[must_use]
+pub fn fact(fact: &Fact) -> String {
+    match fact {
+        Fact::Enabled => "it is enabled".into(),
+        Fact::Disabled => "it is disabled".into(),
+        Fact::DisabledByTreatment => "our treatment disabled it".into(),
+        Fact::CauseGone => "what made the start fail is gone".into(),
+        Fact::NoListenerSeries => "there are listener metrics, but none for this set: its worker never polled".into(),
+        Fact::RetriesByItself => "this build retries by itself".into(),
+        Fact::RevisionMoved => "the set changed without us: it handled a message, or somebody edited it".into(),
+        Fact::GaveUpLine => "its worker gave up".into(),
+        Fact::SessionOpenedLine => "it opened a session".into(),
+        Fact::WorkerIdleLine => "its worker runs without a listener, because it is disabled".into(),
+        Fact::ForgeListsSet => "GitHub lists the set".into(),
+        Fact::CredentialsRefused => "our credentials are refused".into(),
+        Fact::ProbeOpened => "a session probe succeeded: nobody held a session".into(),
+        Fact::NothingToSee => "no source that could tell is available".into(),
+        Fact::ManagerAge { age } => format!("the manager has been up for {age}"),
+        Fact::ManagerUnseen { kind } => format!("the manager cannot be asked ({kind})"),
+        Fact::LivingListeners { living, expected } => format!("{living} of {expected} listeners live"),
+        Fact::LivingWorkers { living, expected } => format!("{living} of {expected} workers live"),
+        Fact::SessionsByCounters { open, expected } => format!("{open} of {expected} sessions are open"),
+        Fact::CreateErrors { count, flat_for } => {
+            format!("GitHub refused {count} {}, none more for {flat_for}", sessions(*count))
+        }
+        Fact::CreateErrorsGrow { by, within } => format!("GitHub refused {by} more {} within {within}", sessions(*by)),
+        Fact::StartErrors { count } => format!("{count} calls before a session failed: the manager's access to GitHub"),
+        Fact::SessionChurn { opened, within } => format!("{opened} sessions were opened within {within}"),
+        Fact::LastPoll { ago } => format!("its last poll completed {ago} before"),
+        Fact::PollLine { ago } => format!("it polled {ago} before"),
+        Fact::UnchangedSince { since } => format!("nothing has changed since {since}"),
+        Fact::ConflictLine { owner, run } => {
+            let who = owner.as_ref().map_or_else(String::new, |owner| format!(" held by {}", owner.as_str()));
+            let run = if *run == Span::ZERO { String::new() } else { format!(", for {run} now") };
+            format!("refused: another session{who} is active{run}")
+        }
+        Fact::ListenerErrorLine { kind } => format!("its listener failed ({kind})"),
+        Fact::PoisonMessage { failures } => format!("the same message failed {failures} times"),
+        Fact::ForgeLacksSet { since } => format!("GitHub has not listed the set since {since}"),
+        Fact::ForgeOtherId { id } => format!("GitHub lists a set of this name under id {id}"),
+        Fact::JobsWait { waiting, since } => format!("{waiting} assigned jobs have waited since {since}"),
+        Fact::BrokerUnseen { kind } => format!("GitHub cannot be asked ({kind})"),
+        Fact::ProbeRefused { owner } => {
+            let who = owner.as_ref().map_or("somebody", |owner| owner.as_str());
+            format!("a session probe was refused: {who} holds a session")
+        }
+        Fact::DeletedInstancesLinger { count } => format!("{count} deleted instances wait for a living worker"),
+        Fact::StaleSessionKnown { incarnation } => format!("we know its stale session, of the manager {incarnation}"),
+        Fact::CannotTellWhich { listening: 0, of } => {
+            format!("none of {of} sets listens, and nothing seen says whether anybody tries")
+        }
+        Fact::CannotTellWhich { listening, of } => {
+            format!("{listening} of {of} sets listen, and nothing seen says which")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use medic_core::model::{Outcome, Owner, Remedy, Wall};
+
+    #[test]
+    fn a_named_owner_is_told_and_a_first_refusal_has_no_length() {
+        let conflict = |owner: Option<&str>, run| fact(&Fact::ConflictLine { owner: owner.map(Owner::new), run });
+        assert_eq!(conflict(None, Span::ZERO), "refused: another session is active");
+        assert_eq!(
+            conflict(Some("garm-x"), Span::secs(70)),
+            "refused: another session held by garm-x is active, for 1 min 10 s now"
+        );
+    }
+
+    #[test]
+    fn every_outcome_of_a_treatment_reads_as_words() {
+        for outcome in Outcome::ALL {
+            assert!(!step(outcome.as_str()).contains('_'), "{outcome}");
+        }
+        assert_eq!(step("verifying"), "the act is done; now the set must be seen to listen");
+        assert_eq!(step("<new>"), "<new>");
+    }
+
+    #[test]
+    fn a_withheld_remedy_tells_every_guard_with_value_limit_and_date() {
+        let until = Some(Wall(3_600_000));
+        let guards = vec![
+            Held {
+                guard: Guard::Backoff,
+                value: "2 min ago".to_owned().into(),
+                limit: "5 min".to_owned().into(),
+                until,
+            },
+            Held {
+                guard: Guard::DryRun,
+                value: "observe".to_owned().into(),
+                limit: "heal".to_owned().into(),
+                until: None,
+            },
+        ];
+        assert_eq!(
+            decision(&Decision::Withhold { remedy: Remedy::Toggle, guards: guards.into() }),
+            "would disable and enable it, but the toggle is withheld by backoff: this set was treated too recently \
+             (2 min ago; limit: 5 min; passes at 01:00:00); dry_run: mode is observe (observe; limit: heal)"
+        );
+    }
+
+    #[test]
+    fn a_guard_has_the_same_name_and_meaning_in_brief_and_at_length_and_in_the_metric() {
+        for guard in Guard::ALL {
+            let one = Held {
+                guard: *guard,
+                value: "1 of 2".to_owned().into(),
+                limit: "2".to_owned().into(),
+                until: Some(Wall(120_000)),
+            };
+            let named = format!("{}: {} (1 of 2", guard.as_str(), self::guard(*guard));
+            for told in [held_briefly(&one), held(&one, None), held(&one, Some(Wall(60_000)))] {
+                assert!(told.starts_with(&named), "{told}");
+            }
+            assert!(held(&one, Some(Wall(60_000))).ends_with("; limit: 2; passes at 00:02:00, in 1 min)"));
+            assert!(held(&one, Some(Wall(120_000))).ends_with("; passes at 00:02:00)"), "its time has come");
+        }
+    }
+
+    /// A set's diagnosis, since when, and from when to when it was ill before.
+    type Row = (&'static str, u64, Option<(u64, u64)>);
+
+    fn sets(rows: &[Row]) -> ManagerStatus {
+        let set = |(id, (diagnosis, since, ill)): (u64, &Row)| {
+            serde_json::json!({
+                "id": id, "forge_id": 2, "name": "linux", "entity": null, "enabled": "enabled",
+                "finding": {
+                    "set": 1, "diagnosis": diagnosis, "confidence": "strong", "since": since, "ill_since": null,
+                    "seen": 3, "evidence": [], "worker": ["unknown", 0],
+                },
+                "decision": {"decision": "leave"}, "budget_remaining": 3, "treatments": [],
+                "lingering": {"deleted": 0, "pending_delete": 0, "total": 0},
+                "recovered": ill.map(|(ill_since, at)| serde_json::json!({"ill_since": ill_since, "at": at})),
+            })
+        };
+        serde_json::from_value(serde_json::json!({
+            "name": "garm", "at": 0, "took": 1, "state": "up", "incarnation": null, "restart": null, "endpoints": {},
+            "sources": {}, "sets": (1..).zip(rows).map(set).collect::<Vec<_>>(), "breaker_open": null,
+            "budget_remaining": 9, "open_intents": 0, "known_sessions": 0, "quota_remaining": {}, "incident": null,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_set_that_is_well_again_says_since_when_and_after_how_long() {
+        let date = |at| dated(at, Wall(120_000));
+        let told = |row| recovered(&sets(&[row]).sets[0], date);
+        let ill = Some((10_000, 60_000));
+        assert_eq!(told(("listening", 60_000, ill)).unwrap(), "well again since 00:01:00 (1 min ago), after 50 s");
+        assert_eq!(told(("listening", 90_000, ill)).unwrap(), "last ill until 00:01:00 (1 min ago), for 50 s");
+        assert_eq!(told(("listening", 60_000, None)), None);
+        assert_eq!(told(("unknown", 60_000, ill)), None, "whether it is well is not known");
+    }
+
+    #[test]
+    fn a_manager_is_well_again_since_its_last_set_is() {
+        let date = |at| dated(at, Wall(120_000));
+        let (first, last) = (("listening", 30_000, Some((0, 30_000))), ("listening", 60_000, Some((50_000, 60_000))));
+        assert_eq!(
+            well_again(&sets(&[first, last, ("listening", 0, None)]), date).unwrap(),
+            "well again since 00:01:00 (1 min ago): 2 of 3 scale sets had been ill, for up to 30 s"
+        );
+        assert_eq!(well_again(&sets(&[first, ("conflict_abandoned", 0, None)]), date), None);
+        assert_eq!(well_again(&sets(&[("listening", 0, None)]), date), None);
+    }
+}

@@ -1,0 +1,370 @@
+//! The status page: one self-contained document, rendered from the same data as the JSON.
+//!
+//! Rules. Everything is there without scripts; a script only fetches the page again and puts it in place, so that
+//! scrolling, focus and opened parts stay. Names and texts come from other servers: every one is escaped. Meaning is
+//! never in a colour alone. What is ill comes first; of what is well only so many are shown, for a page that lists ten
+//! thousand healthy sets helps nobody. Style and script are allowed by their hashes and nothing else is.
+
+use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
+use crate::text::words;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use medic_core::model::{Decision, Diagnosis, Enablement, EndpointState, ManagerState, Source, Wall};
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+pub use crate::text::words::decision as decision_words;
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// Rows of sets that are well, per manager.
+const WELL_ROWS: usize = 200;
+/// Rows of all sets, per manager.
+const ALL_ROWS: usize = 1000;
+/// Pieces of evidence shown per set.
+const EVIDENCE: usize = 6;
+/// Treatments shown per set.
+const TREATMENTS: usize = 3;
+
+/// The `Content-Security-Policy` of the page.
+#[must_use]
+pub fn security_policy() -> HeaderValue {
+    static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
+        let hash = |text: &str| STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()));
+        let policy = format!(
+            "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; base-uri 'none'; \
+             form-action 'none'; frame-ancestors 'none'",
+            hash(STYLE),
+            hash(SCRIPT)
+        );
+        HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
+    });
+    POLICY.clone()
+}
+
+/// Renders the page; `None` before the first pass.
+#[must_use]
+pub fn render(status: Option<&Status>, now: Wall) -> String {
+    let verdict = status.map_or_else(|| "The first look at the managers is not done yet".to_owned(), words::verdict);
+    let mut page = String::with_capacity(16 * 1024);
+    page.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n");
+    page.push_str("<noscript><meta http-equiv=\"refresh\" content=\"10\"></noscript>\n");
+    let _ = writeln!(page, "<title>{} · scaleset-medic</title>", escape(&verdict));
+    let _ = writeln!(page, "<style>{STYLE}</style>\n</head>\n<body>");
+    page.push_str("<a class=\"skip\" href=\"#main\">Skip to the scale sets</a>\n");
+    page.push_str("<p id=\"say\" class=\"quiet\" role=\"status\"></p>\n<div id=\"live\">\n");
+    let _ = writeln!(
+        page,
+        "<header>\n<h1>scaleset-medic</h1>\n<p class=\"verdict\" id=\"verdict\">{}.</p>",
+        escape(&verdict)
+    );
+    if let Some(status) = status {
+        let mode = if status.mode == "heal" { "heals" } else { "only looks, and says what it would do" };
+        let _ = writeln!(
+            page,
+            "<p class=\"meta\">Mode <strong>{}</strong>: it {mode}. Version {}. Seen at {}; all times are UTC.</p>",
+            escape(&status.mode),
+            escape(&status.version),
+            date(status.at, now)
+        );
+    }
+    page.push_str("</header>\n<main id=\"main\" tabindex=\"-1\">\n");
+    for (index, manager) in status.iter().flat_map(|status| &status.managers).enumerate() {
+        show_manager(&mut page, index, manager, now);
+    }
+    for name in status.iter().flat_map(|status| &status.not_looked_at) {
+        let name = escape(name.as_str());
+        let _ = writeln!(
+            page,
+            "<section>\n<h2>{name} <small><span class=\"odd\">? not looked at yet</span></small></h2>\n<p>Its first \
+             answers have not come. The other managers do not wait for it.</p>\n</section>"
+        );
+    }
+    page.push_str(
+        "</main>\n</div>\n<footer class=\"meta\">Times are UTC. Also as <a href=\"api/v1/status\">JSON</a> (",
+    );
+    page.push_str(
+        "<a href=\"api/v1/status.schema.json\">schema</a>) and as <a href=\"metrics\">metrics</a>.</footer>\n",
+    );
+    let _ = writeln!(page, "<script>{SCRIPT}</script>\n</body>\n</html>");
+    page
+}
+
+fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {
+    let state = match manager.state {
+        ManagerState::Up => "<span class=\"ok\">✔ up</span>",
+        ManagerState::Restarted => "<span class=\"odd\">… up, has just restarted</span>",
+        ManagerState::Down => "<span class=\"bad\">✖ down</span>",
+        ManagerState::Unreachable => "<span class=\"bad\">✖ cannot be asked</span>",
+    };
+    let name = escape(manager.name.as_str());
+    let _ = writeln!(
+        page,
+        "<section aria-labelledby=\"m{index}\">\n<h2 id=\"m{index}\">{name} <small>{state}</small></h2>"
+    );
+    if let Some(incident) = &manager.incident {
+        let _ = writeln!(page, "<p class=\"incident\"><strong>Incident:</strong> {}</p>", escape(incident));
+    }
+    if let Some(again) = words::well_again(manager, |at| date(at, now)) {
+        let _ = writeln!(page, "<p class=\"ok\">✔ The fleet is {again}.</p>");
+    }
+    if let Some(why) = &manager.breaker_open {
+        let _ = writeln!(
+            page,
+            "<p class=\"incident\"><strong>Healing is stopped</strong>, the circuit breaker is open: {}. \
+             <code>scaleset-medic resume --breaker --manager {name}</code> closes it.</p>",
+            escape(why.trim_end_matches('.'))
+        );
+    }
+    for pause in &manager.pauses {
+        let _ = writeln!(
+            page,
+            "<p class=\"odd\">! Paused: {}. To end it: <code>{}</code>.</p>",
+            escape(words::pause(pause, manager, now).trim_end_matches('.')),
+            escape(&pause.how_to_end())
+        );
+    }
+    for (endpoint, state) in manager.endpoints.iter().filter(|(_, state)| **state != EndpointState::Up) {
+        let words = match state {
+            EndpointState::Up => "answers",
+            EndpointState::Degraded => "answers only in part",
+            EndpointState::Down => "does not answer",
+            EndpointState::Limited => "refuses more calls until the quota is renewed",
+        };
+        let _ = writeln!(page, "<p class=\"odd\">! {} {words}.</p>", escape(endpoint.as_str()));
+    }
+    show_table(page, manager, now);
+    show_means(page, index, manager, now);
+    page.push_str("</section>\n");
+}
+
+fn show_table(page: &mut String, manager: &ManagerStatus, now: Wall) {
+    if manager.sets.is_empty() {
+        page.push_str("<p>No scale sets are known.</p>\n");
+        return;
+    }
+    let (well, ill): (Vec<_>, Vec<_>) = manager.sets.iter().partition(|set| set.is_healthy());
+    let shown = || ill.iter().take(ALL_ROWS).chain(well.iter().take(WELL_ROWS));
+    let _ = write!(
+        page,
+        "<table role=\"table\">\n<caption>Scale sets of {}: {} ill or unclear, {} well",
+        escape(manager.name.as_str()),
+        ill.len(),
+        well.len()
+    );
+    let hidden = manager.sets.len().saturating_sub(shown().count());
+    if hidden > 0 {
+        let _ = write!(page, "; {hidden} of them are not shown here, but in the JSON");
+    }
+    page.push_str("</caption>\n<thead role=\"rowgroup\"><tr role=\"row\">");
+    for title in ["Scale set", "State", "Since", "Evidence", "What happens next", "Last treatments"] {
+        let _ = write!(page, "<th scope=\"col\" role=\"columnheader\">{title}</th>");
+    }
+    page.push_str("</tr></thead>\n<tbody role=\"rowgroup\">\n");
+    for set in shown() {
+        show_set(page, set, manager.stale_lifetimes.as_deref(), now);
+    }
+    page.push_str("</tbody>\n</table>\n");
+}
+
+fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wall) {
+    let finding = &set.finding;
+    let (class, sign) = if set.left_disabled.is_some() { ("bad", "✖") } else { sign(finding.diagnosis) };
+    let entity = set.entity.as_ref().map_or_else(String::new, |of| format!(" of {}", escape(&of.to_string())));
+    let disabled = if set.enabled == Enablement::Disabled { ", disabled" } else { "" };
+    let _ = writeln!(
+        page,
+        "<tr role=\"row\"><th scope=\"row\" role=\"rowheader\">{}<br><small>no. {}{entity}{disabled}</small></th>",
+        escape(&set.name),
+        set.id
+    );
+    let _ = writeln!(
+        page,
+        "<td role=\"cell\" data-label=\"State\"><span class=\"state {class}\"><span aria-hidden=\"true\">{sign}</span> {}\
+         </span><br><small>{} ({})</small></td>",
+        finding.diagnosis,
+        words::state(set),
+        words::confidence(finding.confidence)
+    );
+    let ill = match finding.ill_since {
+        Some(since) if since != finding.since => format!("<br><small>not well since {}</small>", date(since, now)),
+        Some(_) | None => String::new(),
+    };
+    let since = match words::recovered(set, |at| date(at, now)) {
+        Some(again) if set.recovered.is_some_and(|last| last.at == finding.since) => again,
+        Some(again) => format!("{}<br><small>{again}</small>", date(finding.since, now)),
+        None => date(finding.since, now),
+    };
+    let _ = writeln!(page, "<td role=\"cell\" data-label=\"Since\">{since}{ill}</td>");
+    page.push_str("<td role=\"cell\" data-label=\"Evidence\"><ul>");
+    for evidence in finding.evidence.iter().take(EVIDENCE) {
+        let _ = write!(page, "<li>{}</li>", escape(&words::evidence(evidence)));
+    }
+    page.push_str("</ul></td>\n<td role=\"cell\" data-label=\"What happens next\">");
+    show_next(page, set, lifetimes, now);
+    page.push_str("</td>\n<td role=\"cell\" data-label=\"Last treatments\">");
+    if set.treatments.is_empty() {
+        page.push_str("none");
+    } else {
+        page.push_str("<ul>");
+        for treatment in set.treatments.iter().take(TREATMENTS) {
+            let open = set.decision == Decision::Treating { treatment: treatment.id };
+            show_treatment(page, treatment, open, now);
+        }
+        page.push_str("</ul>");
+    }
+    page.push_str("</td></tr>\n");
+}
+
+/// What will be done when, what holds it back, and why nothing stronger is done.
+fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wall) {
+    if let Some(left) = &set.left_disabled {
+        let _ = write!(page, "<strong>Left disabled</strong>: {}<br>", escape(&words::left_disabled(left, now)));
+    }
+    match &set.decision {
+        Decision::Withhold { remedy, guards } => {
+            let _ = write!(page, "{}<ul>", escape(&words::withheld(remedy)));
+            for held in guards {
+                let _ = write!(page, "<li>{}</li>", escape(&words::held(held, Some(now))));
+            }
+            page.push_str("</ul>");
+        }
+        Decision::Treating { treatment } => {
+            page.push_str(&escape(&words::decision(&set.decision)));
+            if let Some(row) = set.treatments.iter().find(|row| row.id == *treatment) {
+                let _ = write!(page, ": {}", escape(&words::progress(row, now)));
+            }
+        }
+        Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Act { .. } => {
+            page.push_str(&escape(&words::decision(&set.decision)));
+        }
+    }
+    if let Some(lasts) = words::stale_lasts(set, lifetimes) {
+        let _ = write!(page, "<br>{}", escape(&lasts));
+    }
+    if !set.not_deleted.is_empty() {
+        let _ = write!(page, "<br><small>Its session is not deleted: {}</small>", escape(&set.not_deleted.join("; ")));
+    }
+    let _ = write!(page, "<br><small>{}</small>", words::budget(set));
+}
+
+fn treatments(left: u64) -> String {
+    format!("{left} treatment{}", if left == 1 { "" } else { "s" })
+}
+
+fn show_treatment(page: &mut String, treatment: &TreatmentSummary, open: bool, now: Wall) {
+    let why = treatment.why.as_ref().map_or_else(String::new, |why| format!("<br><small>{}</small>", escape(why)));
+    let _ = write!(
+        page,
+        "<li>{}: {} #{}: {}{why}</li>",
+        date(treatment.opened, now),
+        escape(&treatment.remedy),
+        treatment.id,
+        escape(if open { "under way" } else { words::step(&treatment.state) })
+    );
+}
+
+/// What the medic can and cannot see, and what it may still do.
+fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {
+    let blind = manager.sources.values().filter(|state| **state != SourceState::Up).count();
+    let _ = writeln!(
+        page,
+        "<details id=\"d{index}\"{}>\n<summary id=\"s{index}\">What the medic sees: {} of {} sources</summary>\n<ul>",
+        if manager.sources.values().any(|state| matches!(state, SourceState::Down { .. })) { " open" } else { "" },
+        manager.sources.len().saturating_sub(blind),
+        manager.sources.len()
+    );
+    for (source, state) in &manager.sources {
+        show_source(page, *source, state);
+    }
+    page.push_str("</ul>\n");
+    let _ = write!(
+        page,
+        "<p class=\"meta\">The medic may begin {} more in this hour; {} not settled yet. It knows the ids of {} message \
+         sessions.",
+        treatments(manager.budget_remaining),
+        if manager.open_intents == 1 {
+            "1 write is".to_owned()
+        } else {
+            format!("{} writes are", manager.open_intents)
+        },
+        manager.known_sessions
+    );
+    if let Some((kind, at)) = manager.restart {
+        let _ = write!(page, " The manager started {}, {}.", date(at, now), words::restart(kind));
+    }
+    for (endpoint, left) in &manager.quota_remaining {
+        let _ = write!(page, " {left} calls left at {}.", escape(endpoint.as_str()));
+    }
+    let _ = writeln!(page, " This pass took {}.</p>\n</details>", manager.took);
+}
+
+fn show_source(page: &mut String, source: Source, state: &SourceState) {
+    let name = words::source(source);
+    let line = match state {
+        SourceState::Up => format!("<span class=\"ok\">✔ {name}</span>: answers"),
+        SourceState::Down { why } => {
+            format!("<span class=\"bad\">✖ {name}</span>: does not answer: {}", escape(why))
+        }
+        SourceState::NotConfigured { would_show } => format!(
+            "<span class=\"odd\">– {name}</span>: not configured; it would show {}. To let the medic see it: {}",
+            escape(would_show),
+            escape(words::how_to_see(source))
+        ),
+    };
+    let _ = writeln!(page, "<li>{line}.</li>");
+}
+
+const fn sign(diagnosis: Diagnosis) -> (&'static str, &'static str) {
+    match diagnosis {
+        Diagnosis::Listening => ("ok", "✔"),
+        Diagnosis::Disabled => ("odd", "–"),
+        Diagnosis::Settling | Diagnosis::DisabledByMedic => ("odd", "…"),
+        Diagnosis::Unknown => ("odd", "?"),
+        Diagnosis::ConflictRetrying
+        | Diagnosis::ConflictAbandoned
+        | Diagnosis::StartAbandoned
+        | Diagnosis::Unheld
+        | Diagnosis::HeldElsewhere
+        | Diagnosis::Flapping
+        | Diagnosis::Evicted
+        | Diagnosis::Mismatched
+        | Diagnosis::Deaf
+        | Diagnosis::Starved
+        | Diagnosis::Missing
+        | Diagnosis::Unauthorized => ("bad", "✖"),
+    }
+}
+
+/// `14:03:12 (3 min ago)`, with the full date for machines.
+fn date(at: Wall, now: Wall) -> String {
+    let full = i64::try_from(at.0)
+        .ok()
+        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
+        .map_or_else(String::new, |stamp| format!(" datetime=\"{stamp}\""));
+    format!("<time{full}>{}</time> <small>({})</small>", at.near(now), words::ago(at, now))
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            // Invisible marks could make a name read as another.
+            c if c.is_control()
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                out.push('\u{fffd}');
+            }
+            c => out.push(c),
+        }
+    }
+    out
+}

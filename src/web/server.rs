@@ -1,0 +1,218 @@
+//! The HTTP server: read-only, bounded, and independent of every manager.
+//!
+//! | route | answers |
+//! |---|---|
+//! | `/metrics` | the Prometheus exposition |
+//! | `/healthz` | 200 while the process lives |
+//! | `/readyz` | 200 once any manager was looked at, while passes go on; whatever managers and GitHub answer |
+//! | `/api/v1/status` | the whole picture as JSON ([`crate::status::Status`]) |
+//! | `/api/v1/status.schema.json` | the JSON schema of that document |
+//! | `/` | the same as a page |
+//!
+//! Rules. GET and HEAD only; nothing that a client sends is read but the request's head. Connections, heads, addresses
+//! and the life of a connection are bounded, and slow readers keep nobody out: a new one takes the oldest's place. An old
+//! connection is asked to end after its present answer, so that a
+//! scrape in flight is not cut off. Every answer forbids caching and sniffing; the page runs no script and no style
+//! but its own.
+
+use super::page;
+use crate::metrics::Metrics;
+use crate::status::Status;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use medic_core::model::{Span, Wall};
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// Connections served at once; one more ends the oldest.
+pub const MAX_CONNECTIONS: usize = 64;
+/// A client has this long to send its request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest a connection may live, so that a slow reader cannot hold a place for ever.
+const CONNECTION_LIFE: Duration = Duration::from_mins(1);
+/// An answer under way when a connection has to end has this long.
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+/// The longest request head; a longer one gets 431.
+const HEAD_BYTES: usize = 16 * 1024;
+/// The longest path with query; a longer one gets 414.
+const URI_BYTES: usize = 2048;
+
+/// The schema of the status document.
+pub const STATUS_SCHEMA_JSON: &str = include_str!("status.schema.json");
+
+/// What the server shows; the loop writes it, requests read it.
+#[derive(Default)]
+pub struct Board {
+    inner: RwLock<BoardInner>,
+}
+
+#[derive(Default)]
+struct BoardInner {
+    status: Option<Arc<Status>>,
+    beat: Option<Wall>,
+    patience: Span,
+}
+
+impl Board {
+    /// Replaces the picture. `patience` is how long the next one may take before the medic counts as stalled.
+    pub fn publish(&self, status: Arc<Status>, at: Wall, patience: Span) {
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        *inner = BoardInner { status: Some(status), beat: Some(at), patience };
+    }
+
+    #[must_use]
+    pub fn status(&self) -> Option<Arc<Status>> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).status.clone()
+    }
+
+    /// Whether a manager was looked at and passes go on; else why not. One that hangs makes nobody wait.
+    fn ready(&self, now: Wall) -> Result<(), &'static str> {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        match inner.beat {
+            None => Err("the first pass is not done\n"),
+            Some(beat) if now.since(beat) > inner.patience => Err("the watch loop has stalled\n"),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+/// Everything a request may look at.
+pub struct Shown {
+    pub metrics: Arc<Metrics>,
+    pub board: Arc<Board>,
+    pub clock: Arc<dyn medic_core::clock::Clock>,
+}
+
+/// Serves until `shutdown` resolves, then lets answers under way finish for a moment.
+pub async fn serve(listener: TcpListener, shown: Arc<Shown>, shutdown: impl Future<Output = ()> + Send) {
+    let mut places: VecDeque<AbortHandle> = VecDeque::new();
+    let (stop, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                places.retain(|place| !place.is_finished());
+                if places.len() >= MAX_CONNECTIONS
+                    && let Some(oldest) = places.pop_front()
+                {
+                    oldest.abort();
+                }
+                let (shown, stopped) = (Arc::clone(&shown), stopped.clone());
+                places.push_back(connections.spawn(connection(stream, shown, stopped)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the status server could not accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(LAST_ANSWER, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn connection(stream: TcpStream, shown: Arc<Shown>, mut stopped: watch::Receiver<bool>) {
+    let service = service_fn(move |request| {
+        let answer = answer(&request, &shown);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = tokio::time::sleep(CONNECTION_LIFE) => {}
+        _ = stopped.wait_for(|stop| *stop) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(LAST_ANSWER, connection).await;
+}
+
+fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
+    let head_only = request.method() == Method::HEAD;
+    if !head_only && request.method() != Method::GET {
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    let uri = request.uri();
+    let mut answer = if uri.path_and_query().map_or(0, |path| path.as_str().len()) > URI_BYTES {
+        text(StatusCode::URI_TOO_LONG, "no address here is that long\n")
+    } else {
+        route(uri.path(), shown)
+    };
+    if head_only {
+        let length = hyper::body::Body::size_hint(answer.body()).lower();
+        answer.headers_mut().insert(header::CONTENT_LENGTH, header::HeaderValue::from(length));
+        *answer.body_mut() = Full::default();
+    }
+    answer
+}
+
+fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
+    match path {
+        "/metrics" => match shown.metrics.text() {
+            Ok(body) => reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "metrics could not be encoded\n"),
+        },
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => match shown.board.ready(shown.clock.now().wall) {
+            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+        },
+        "/api/v1/status.schema.json" => {
+            reply(StatusCode::OK, "application/schema+json", STATUS_SCHEMA_JSON.as_bytes().to_vec())
+        }
+        "/api/v1/status" => match shown.board.status() {
+            Some(status) => match serde_json::to_vec(status.as_ref()) {
+                Ok(body) => reply(StatusCode::OK, "application/json", body),
+                Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the status could not be encoded\n"),
+            },
+            None => reply(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "application/json",
+                br#"{"error":"the first pass is not done"}"#.to_vec(),
+            ),
+        },
+        "/" => {
+            let page = page::render(shown.board.status().as_deref(), shown.clock.now().wall);
+            let mut answer = reply(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes());
+            answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page::security_policy());
+            answer
+        }
+        _ => text(StatusCode::NOT_FOUND, "no such page; try / or /metrics\n"),
+    }
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
+    reply(status, "text/plain; charset=utf-8", body.as_bytes().to_vec())
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, header::HeaderValue::from_static("no-referrer"));
+    response
+}
