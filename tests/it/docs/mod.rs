@@ -1,6 +1,7 @@
 //! The documentation says what the program does: its tables are made from the code, its commands can be typed, its links
 //! and paths lead somewhere, its configurations have no mistake.
 
+mod citations;
 mod commands;
 mod figures;
 mod keys;
