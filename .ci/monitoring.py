@@ -399,7 +399,7 @@ SCENES = [
     (dry_run, ["--sets", "2", "--speed", "10", "--mode", "observe"]),
     (slow_motion, ["--sets", "1", "--speed", "0.1"]),
     (manager_down, ["--sets", "2", "--speed", "10"]),
-    (broker_fails, ["--sets", "2", "--speed", "10", "--generation", "postfix"]),
+    (broker_fails, ["--sets", "2", "--speed", "10", "--build", "postfix"]),
     (credential_refused, ["--sets", "2", "--speed", "20", "--ledger"]),
     (nobody_listens, ["--sets", "2", "--speed", "20", "--ledger"]),
     (another_owner, ["--sets", "4", "--speed", "20", "--ledger"]),

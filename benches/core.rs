@@ -10,7 +10,7 @@
 use medic_core::decide::{self, Input};
 use medic_core::diagnose::{self, Context, Memory};
 use medic_core::model::{
-    Controller, Enablement, Endpoint, EndpointName, Entity, EntityKind, ForgeId, Incarnation, ListenerMetrics,
+    Controller, Enablement, Endpoint, EndpointName, Entity, EntityKind, GithubId, Incarnation, ListenerMetrics,
     ManagerMetrics, ManagerName, Mono, Now, Revision, ScaleSet, ScaleSetId, ScopeCounters, Seen, Span, Sweep, Wall,
 };
 use medic_core::policy::{Mode, Policy};
@@ -170,7 +170,7 @@ impl Manager {
         });
         let set = |n: u64| ScaleSet {
             id: ScaleSetId(n),
-            forge_id: Some(ForgeId(1000 + n)),
+            github_id: Some(GithubId(1000 + n)),
             name: format!("linux-large-{n}"),
             entity: Some(Entity { kind: EntityKind::Organization, name: format!("acme-{}", n / 100) }),
             endpoint: Some(Arc::clone(&endpoint)),
@@ -242,17 +242,17 @@ impl Manager {
             manager: fleet.manager,
             incarnation: fleet.incarnation,
             crash_loop: fleet.restarts >= diagnose::CRASH_LOOP,
-            generation: fleet.generation,
+            conflict_behaviour: fleet.conflict_behaviour,
             endpoints: &fleet.endpoints,
             blind: fleet.blind,
-            fault_at_forge: fleet.fault_at_forge,
+            fault_at_github: fleet.fault_at_github,
             history: &[],
             ledger: &[],
             owner: fleet.owner.as_ref(),
             pauses: &[],
             orders: &[],
             breaker_reset: None,
-            can_probe_sessions: &self.covered,
+            can_check_sessions: &self.covered,
             quotas: &BTreeMap::new(),
             footing: &decide::Footing::Firm,
         });

@@ -9,7 +9,7 @@ use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_lab::backend::DoorId;
 use medic_lab::endpoint_http::{HttpDoors, Sockets};
-use medic_lab::garm::{Background, Generation, LogLevel, Metrics};
+use medic_lab::garm::{Background, Build, LogLevel, Metrics};
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, World};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ async fn main() {
     let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).expect("free ports");
     let (garm, github) = (sockets.url(DoorId::Manager(0)), sockets.url(DoorId::Github).expect("an address"));
     // A calm manager: what is measured is the watcher. Metrics are open, so that every watcher may read them.
-    let mut fleet = Fleet::new(Generation::PreFix, sets, &github).each(|garm| {
+    let mut fleet = Fleet::new(Build::PreFix, sets, &github).each(|garm| {
         (garm.log_level, garm.background, garm.metrics) = (LogLevel::Info, Background::StartOnly, Metrics::Open);
     });
     for credential in &mut fleet.github.credentials {

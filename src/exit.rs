@@ -1,4 +1,5 @@
-//! The exit codes: a contract with scripts and schedulers (design §9), and how a run's outcome becomes one.
+//! The exit codes: a contract with scripts and schedulers (`docs/reference/design.md` §9), and how a run's outcome
+//! becomes one.
 
 use medic_core::model::{Diagnosis, Outcome};
 
@@ -228,7 +229,7 @@ pub const fn of_set(diagnosis: Diagnosis, treated: Treated) -> ExitCode {
             | Treated::Closed(
                 Outcome::Recovered
                 | Outcome::SelfRecovered
-                | Outcome::Yielded
+                | Outcome::Aborted
                 | Outcome::Failed
                 | Outcome::Held
                 | Outcome::Unheld,
@@ -268,7 +269,7 @@ mod tests {
             (Settling, No, ExitCode::Well),
             (ConflictRetrying, No, ExitCode::Unhealthy),
             (ConflictAbandoned, Closed(Outcome::Failed), ExitCode::Unhealthy),
-            (ConflictAbandoned, Closed(Outcome::Yielded), ExitCode::Unhealthy),
+            (ConflictAbandoned, Closed(Outcome::Aborted), ExitCode::Unhealthy),
             (ConflictAbandoned, Closed(Outcome::Unverified), ExitCode::Unverified),
             (ConflictRetrying, Open, ExitCode::Unverified),
             (DisabledByMedic, No, ExitCode::Unverified),

@@ -1,7 +1,7 @@
 //! scaleset-medic finds GitHub Actions runner scale sets that are stuck after a session conflict, and
 //! heals them without doing harm.
 //!
-//! One direction, each arrow a plain data type (design §3):
+//! One direction, each arrow a plain data type (`docs/reference/design.md` §3):
 //!
 //! ```text
 //! probe (adapters)        diagnose (pure)      decide (pure)           treat (pure machine + driver)

@@ -2,7 +2,7 @@
 
 use medic_core::model::decision::{Decision, Guard};
 use medic_core::model::diagnosis::{EndpointState, Finding, ManagerState, RestartKind};
-use medic_core::model::ids::{EndpointName, EntityRef, ForgeId, Incarnation, ManagerName, ScaleSetId, TreatmentId};
+use medic_core::model::ids::{EndpointName, EntityRef, GithubId, Incarnation, ManagerName, ScaleSetId, TreatmentId};
 use medic_core::model::observation::{Enablement, Lingering, Source};
 use medic_core::model::pause::Pause;
 use medic_core::model::time::{Span, Wall};
@@ -86,7 +86,7 @@ pub struct ManagerStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SetStatus {
     pub id: ScaleSetId,
-    pub forge_id: Option<ForgeId>,
+    pub github_id: Option<GithubId>,
     pub name: String,
     pub entity: Option<EntityRef>,
     pub enabled: Enablement,
@@ -185,11 +185,11 @@ impl SetStatus {
     /// The guards that hold a remedy back now.
     pub fn guards(&self) -> impl Iterator<Item = Guard> + '_ {
         let held = match &self.decision {
-            Decision::Withhold { guards, .. } => &guards[..],
+            Decision::Blocked { guards, .. } => &guards[..],
             Decision::Leave
             | Decision::Watch { .. }
             | Decision::Escalate { .. }
-            | Decision::Act { .. }
+            | Decision::Treat { .. }
             | Decision::Treating { .. } => &[],
         };
         held.iter().map(|held| held.guard)

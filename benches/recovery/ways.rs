@@ -1,7 +1,7 @@
 //! Who sees to the recovery, on which GARM, and what came of it.
 
 use medic_core::model::Span;
-use medic_lab::garm::Generation;
+use medic_lab::garm::Build;
 use std::collections::BTreeMap;
 
 /// How long GitHub keeps a session that nobody polls.
@@ -60,33 +60,33 @@ impl Healer {
 /// A row of the table.
 pub(crate) struct Way {
     pub(crate) name: &'static str,
-    pub(crate) generation: Generation,
+    pub(crate) generation: Build,
     pub(crate) healer: Healer,
     /// The bug report's proposal in place of a retry every 2 s.
     pub(crate) doubling: bool,
 }
 
-const fn way(name: &'static str, generation: Generation, healer: Healer) -> Way {
+const fn way(name: &'static str, generation: Build, healer: Healer) -> Way {
     Way { name, generation, healer, doubling: false }
 }
 
 pub(crate) const WAYS: &[Way] = &[
-    way("pre-fix GARM alone", Generation::PreFix, Healer::Nobody),
-    way("post-fix GARM alone (retries every 2 s)", Generation::PostFix, Healer::Nobody),
+    way("pre-fix GARM alone", Build::PreFix, Healer::Nobody),
+    way("post-fix GARM alone (retries every 2 s)", Build::PostFix, Healer::Nobody),
     Way {
         name: "the report's proposal (retries after 5, 10, 20 s ...)",
-        generation: Generation::PostFix,
+        generation: Build::PostFix,
         healer: Healer::Nobody,
         doubling: true,
     },
-    way("the report's script at once, set after set", Generation::PreFix, Healer::ScriptInTurn),
-    way("the report's script at once, all sets together", Generation::PreFix, Healer::ScriptAtOnce),
-    way("medic, pre-fix GARM, no ledger", Generation::PreFix, Healer::Medic { ledger: false }),
-    way("medic, pre-fix GARM, ledger", Generation::PreFix, Healer::Medic { ledger: true }),
-    way("medic, pre-fix GARM, ledger, limits for hundreds of sets", Generation::PreFix, Healer::MedicAtLarge),
-    way("medic, post-fix GARM, no ledger", Generation::PostFix, Healer::Medic { ledger: false }),
-    way("medic, post-fix GARM, ledger", Generation::PostFix, Healer::Medic { ledger: true }),
-    way("medic, post-fix GARM, ledger, limits for hundreds of sets", Generation::PostFix, Healer::MedicAtLarge),
+    way("the report's script at once, set after set", Build::PreFix, Healer::ScriptInTurn),
+    way("the report's script at once, all sets together", Build::PreFix, Healer::ScriptAtOnce),
+    way("medic, pre-fix GARM, no ledger", Build::PreFix, Healer::Medic { ledger: false }),
+    way("medic, pre-fix GARM, ledger", Build::PreFix, Healer::Medic { ledger: true }),
+    way("medic, pre-fix GARM, ledger, limits for hundreds of sets", Build::PreFix, Healer::MedicAtLarge),
+    way("medic, post-fix GARM, no ledger", Build::PostFix, Healer::Medic { ledger: false }),
+    way("medic, post-fix GARM, ledger", Build::PostFix, Healer::Medic { ledger: true }),
+    way("medic, post-fix GARM, ledger, limits for hundreds of sets", Build::PostFix, Healer::MedicAtLarge),
 ];
 
 /// What came of it.

@@ -133,9 +133,9 @@ pub struct OnceArgs {
     pub mode: ModeArgs,
 }
 
-/// Generations of GARM that differ in how they meet a session conflict.
+/// GARM builds that differ in how they handle a session conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum LabGeneration {
+pub enum LabBuild {
     /// Gives up at the first conflict
     #[default]
     Prefix,
@@ -148,9 +148,9 @@ pub enum LabGeneration {
 /// `lab`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LabArgs {
-    /// Which GARM to simulate
-    #[arg(long, value_name = "GENERATION", value_enum, default_value_t = LabGeneration::Prefix)]
-    pub generation: LabGeneration,
+    /// GARM build to simulate
+    #[arg(long, value_name = "BUILD", value_enum, default_value_t = LabBuild::Prefix)]
+    pub build: LabBuild,
     /// Number of scale sets
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub sets: u32,

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
 use crate::text::{rules, words};
-use medic_core::model::{Decision, Guard, Held, ManagerName, Span, Wall};
+use medic_core::model::{BlockedBy, Decision, Guard, ManagerName, Span, Wall};
 use std::fmt::Write as _;
 
 /// How long before the present state began its past is told.
@@ -35,10 +35,10 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     let shown = status.managers.iter().find(|shown| shown.name == *manager);
     let now = status.at;
     let mut out = String::new();
-    let forge_id = set.forge_id.map_or_else(|| "not created at GitHub".to_owned(), |id| format!("{id} at GitHub"));
+    let github_id = set.github_id.map_or_else(|| "not created at GitHub".to_owned(), |id| format!("{id} at GitHub"));
     let _ = writeln!(
         out,
-        "{} (id {} at {manager}, {forge_id}), of {}",
+        "{} (id {} at {manager}, {github_id}), of {}",
         one_line(&set.name),
         set.id,
         one_line(&entity(set))
@@ -120,21 +120,21 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
 /// The decision, with its guards by name: what they say follows.
 fn decision(set: &SetStatus, now: Wall) -> String {
     match &set.decision {
-        Decision::Withhold { remedy, guards } => {
-            let names: Vec<_> = guards.iter().map(|held: &Held| held.guard.as_str()).collect();
+        Decision::Blocked { remedy, guards } => {
+            let names: Vec<_> = guards.iter().map(|held: &BlockedBy| held.guard.as_str()).collect();
             format!("{} withheld by {}", words::remedy_name(remedy), names.join(", "))
         }
         Decision::Leave
         | Decision::Watch { .. }
         | Decision::Escalate { .. }
-        | Decision::Act { .. }
+        | Decision::Treat { .. }
         | Decision::Treating { .. } => render::decision(set, now),
     }
 }
 
 /// Every guard: those that hold, with what they see and ask for, and those that let it pass.
 fn guards(out: &mut String, set: &SetStatus, now: Wall) {
-    if let Decision::Withhold { guards, .. } = &set.decision {
+    if let Decision::Blocked { guards, .. } = &set.decision {
         for held in guards {
             let _ = writeln!(out, "  {}", one_line(&words::held(held, Some(now))));
         }

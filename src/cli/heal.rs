@@ -13,7 +13,7 @@ use crate::exit::{ExitCode, Treated, of_set};
 use crate::status::{ManagerStatus, SetStatus};
 use crate::text::words;
 use medic_core::decide::manual::in_words;
-use medic_core::model::manual::{ORDER_LASTS, Order, OrderAnswer, Ordered};
+use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer};
 use medic_core::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId, Wall};
 use medic_core::policy::Mode;
 use medic_store::{LeaseState, ManagerStore};
@@ -31,8 +31,8 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
     let shared = medic::shared(config)?;
     let store = shared.store.for_manager(name);
     let what = match &args.session {
-        Some(session) => Ordered::DeleteSession { session: SessionId::new(session.as_str()) },
-        None => Ordered::Heal,
+        Some(session) => ManualAction::DeleteSession { session: SessionId::new(session.as_str()) },
+        None => ManualAction::Heal,
     };
     diagnostic(&evidence(name, set, &what, &store, status.at)?);
     if !args.yes && !confirmed(set)? {
@@ -66,7 +66,7 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
 fn evidence(
     name: &ManagerName,
     set: &SetStatus,
-    what: &Ordered,
+    what: &ManualAction,
     store: &ManagerStore,
     now: Wall,
 ) -> Result<String, Failure> {
@@ -77,7 +77,7 @@ fn evidence(
         let _ = writeln!(out, "  {}", words::evidence(evidence));
     }
     let _ = writeln!(out, "  by itself the medic would: {}", render::decision(set, now));
-    if let Ordered::DeleteSession { session } = what {
+    if let ManualAction::DeleteSession { session } = what {
         match store.session(session).map_err(Failure::internal)? {
             None => {
                 let _ =
@@ -110,7 +110,12 @@ fn confirmed(set: &SetStatus) -> Result<bool, Failure> {
     Ok(line.trim() == set.name)
 }
 
-async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order: &Order) -> Result<ExitCode, Failure> {
+async fn carried_out(
+    config: &Config,
+    shared: &Shared,
+    name: &ManagerName,
+    order: &ManualHeal,
+) -> Result<ExitCode, Failure> {
     let mut engine = match shared.lease.hold().map_err(Failure::internal)? {
         LeaseState::Held => {
             // Nothing is begun but what was ordered, which the mode does not hold back.
@@ -138,11 +143,11 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
         };
         let waited = shared.clock.now().mono.since(began);
         match store.order_answer(order.id).map_err(Failure::internal)? {
-            Some(OrderAnswer::Refused { why }) => {
+            Some(ManualHealAnswer::Refused { why }) => {
                 prose(&format!("refused: {why}\n"))?;
                 return Ok(ExitCode::Unhealthy);
             }
-            Some(OrderAnswer::Treating { treatment }) => {
+            Some(ManualHealAnswer::Treating { treatment }) => {
                 let row = treatment_of(&store, treatment)?;
                 if let Some(row) = &row {
                     tell(&mut told, &format!("{}: {}\n", words::treatment(treatment), row.step.label()));
@@ -154,11 +159,11 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
                     return Ok(code);
                 }
             }
-            Some(OrderAnswer::Waiting { why }) => tell(&mut told, &format!("waiting: {why}\n")),
+            Some(ManualHealAnswer::Waiting { why }) => tell(&mut told, &format!("waiting: {why}\n")),
             None => {}
         }
-        let answered = matches!(store.order_answer(order.id), Ok(Some(OrderAnswer::Treating { .. })));
-        if waited >= if answered { TREATMENT_LIMIT } else { ORDER_LASTS } {
+        let answered = matches!(store.order_answer(order.id), Ok(Some(ManualHealAnswer::Treating { .. })));
+        if waited >= if answered { TREATMENT_LIMIT } else { MANUAL_HEAL_LIFETIME } {
             prose(&format!("not carried out within {waited}{}{told}", if told.is_empty() { "\n" } else { "; " }))?;
             return Ok(if answered { ExitCode::Unverified } else { ExitCode::Unhealthy });
         }
@@ -167,28 +172,28 @@ async fn carried_out(config: &Config, shared: &Shared, name: &ManagerName, order
 }
 
 /// Takes the order back; in words, whether that was in time.
-async fn withdrawn(store: &ManagerStore, order: &Order, shared: &Shared) -> String {
+async fn withdrawn(store: &ManagerStore, order: &ManualHeal, shared: &Shared) -> String {
     let answer = match store.withdraw_order(order.id) {
         Ok(None) => {
             // A medic that had read the order just before says so in a moment.
             shared.clock.sleep(ASK_EVERY).await;
             store
                 .order_answer(order.id)
-                .map(|answer| answer.filter(|answer| !matches!(answer, OrderAnswer::Refused { .. })))
+                .map(|answer| answer.filter(|answer| !matches!(answer, ManualHealAnswer::Refused { .. })))
         }
         settled => settled,
     };
     match answer {
-        Ok(None | Some(OrderAnswer::Waiting { .. })) => {
+        Ok(None | Some(ManualHealAnswer::Waiting { .. })) => {
             "the order is withdrawn: nothing was done for it, and nothing will be".to_owned()
         }
-        Ok(Some(OrderAnswer::Treating { treatment })) => format!(
+        Ok(Some(ManualHealAnswer::Treating { treatment })) => format!(
             "too late to withdraw the order: {} was begun for it and is brought to an end; `scaleset-medic history` tells",
             words::treatment(treatment)
         ),
-        Ok(Some(OrderAnswer::Refused { why })) => format!("the order was refused already: {why}"),
+        Ok(Some(ManualHealAnswer::Refused { why })) => format!("the order was refused already: {why}"),
         Err(error) => format!(
-            "the order could not be withdrawn, so that a medic may carry it out within {ORDER_LASTS} of its date: {error}"
+            "the order could not be withdrawn, so that a medic may carry it out within {MANUAL_HEAL_LIFETIME} of its date: {error}"
         ),
     }
 }

@@ -2,7 +2,7 @@
 
 mod console;
 
-use super::args::{LabArgs, LabGeneration};
+use super::args::{LabArgs, LabBuild};
 use super::output::data;
 use super::{Failure, medic};
 use crate::config::raw::Raw;
@@ -23,7 +23,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Decision, Diagnosis, ManagerName, ScaleSetId, Span, Wall};
 use medic_lab::backend::DoorId;
 use medic_lab::endpoint_http::{HttpDoors, Sockets};
-use medic_lab::garm::Generation;
+use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::log_file::Rotation;
 use medic_lab::scenario::{Act, STORIES, Story};
@@ -71,10 +71,10 @@ pub(super) fn run(args: &LabArgs) -> Result<ExitCode, Failure> {
 }
 
 async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure> {
-    let generation = match args.generation {
-        LabGeneration::Prefix => Generation::PreFix,
-        LabGeneration::Postfix => Generation::PostFix,
-        LabGeneration::ListenerMetrics => Generation::ListenerMetrics,
+    let build = match args.build {
+        LabBuild::Prefix => Build::PreFix,
+        LabBuild::Postfix => Build::PostFix,
+        LabBuild::ListenerMetrics => Build::ListenerMetrics,
     };
     let speed = args.speed.unwrap_or(if args.serve { SPEED_OF_LIFE } else { SPEED });
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), speed));
@@ -85,7 +85,7 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     let (garm_url, github_url) = (url(DoorId::Manager(0))?, url(DoorId::Github)?);
 
     let hanging: Vec<_> = doors.iter().skip(1).filter(|door| **door != DoorId::Github).map(|door| url(*door)).collect();
-    let fleet = Fleet::new(generation, args.sets, &github_url).managers(managers);
+    let fleet = Fleet::new(build, args.sets, &github_url).managers(managers);
     let mut fleet = fleet.each(|garm| garm.debug_server = true);
     if let Some(span) = args.stale_session {
         fleet.github.stale_lifetime = span;
@@ -155,7 +155,7 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
             let _ = ended.await;
         },
     );
-    let stage = Stage { story, generation, hub, clock, board: Arc::clone(&publisher.board), began, places };
+    let stage = Stage { story, build, hub, clock, board: Arc::clone(&publisher.board), began, places };
     let show = async {
         let shown = if args.serve { stage.serve().await } else { stage.show(&mut Told::default()).await };
         let _ = end.send(());
@@ -289,7 +289,7 @@ fn shared(config: &Config, clock: &Arc<dyn Clock>) -> Result<Shared, Failure> {
 /// The stage, as a spectator sees it.
 struct Stage {
     story: &'static Story,
-    generation: Generation,
+    build: Build,
     hub: Arc<Hub<World>>,
     clock: Arc<dyn Clock>,
     board: Arc<Board>,
@@ -371,7 +371,7 @@ impl Stage {
     }
 
     async fn carry_out(&self, order: Order) -> Result<(), Failure> {
-        let (now, words) = self.hub.with(|world, now| (now, order.happen(world, self.generation, now)));
+        let (now, words) = self.hub.with(|world, now| (now, order.happen(world, self.build, now)));
         match order {
             Order::Help => data(&console::help())?,
             Order::Where => data(&self.places)?,
@@ -387,7 +387,7 @@ impl Stage {
         }
         if order == Order::Crash {
             self.clock.sleep(console::DOWN).await;
-            let (now, words) = self.hub.with(|world, now| (now, Act::Start.happen(world, self.generation, now)));
+            let (now, words) = self.hub.with(|world, now| (now, Act::Start.happen(world, self.build, now)));
             self.say(now, &words)?;
         }
         Ok(())
@@ -416,7 +416,7 @@ impl Stage {
                 if *act == Act::RotateLog {
                     self.hub.rotate_log(DoorId::Manager(0), Rotation::Rename).map_err(Failure::internal)?;
                 }
-                let words = self.hub.with(|world, now| act.happen(world, self.generation, now));
+                let words = self.hub.with(|world, now| act.happen(world, self.build, now));
                 self.say(now, &words)?;
             }
             self.tell(told)?;
@@ -459,7 +459,7 @@ impl Stage {
             ),
             (_, _) => "no set stopped listening for long".to_owned(),
         };
-        let alone = if self.generation.retries() {
+        let alone = if self.build.retries() {
             "comes back by itself once GitHub has forgotten the stale sessions"
         } else {
             "never comes back"
@@ -482,7 +482,7 @@ impl Stage {
         let mut out =
             String::from("\n  SET         NOW          OUT FOR     TREATED BY   JOBS DONE  WAITING  TO CLEAN UP\n");
         for set in status.managers.iter().flat_map(|manager| &manager.sets) {
-            let jobs = self.hub.with(|world, _| set.forge_id.map(|id| world.github.jobs(id))).unwrap_or_default();
+            let jobs = self.hub.with(|world, _| set.github_id.map(|id| world.github.jobs(id))).unwrap_or_default();
             let well = matches!(set.finding.diagnosis, Diagnosis::Listening);
             let out_for = match hurt {
                 Some(hurt) if well && set.finding.since > hurt => set.finding.since.since(hurt).to_string(),
@@ -547,7 +547,7 @@ impl Told {
                     .find(|row| row.id == *treatment)
                     .map(|row| format!("{}: {}", row.remedy, row.state)),
                 Decision::Escalate { .. } => Some(words::decision(&set.decision)),
-                Decision::Leave | Decision::Watch { .. } | Decision::Withhold { .. } | Decision::Act { .. } => None,
+                Decision::Leave | Decision::Watch { .. } | Decision::Blocked { .. } | Decision::Treat { .. } => None,
             };
             match doing {
                 Some(doing) if self.states.get(&set.id) != Some(&doing) => {

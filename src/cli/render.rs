@@ -190,11 +190,11 @@ pub(super) fn decision(set: &SetStatus, now: Wall) -> String {
         }
         Decision::Watch { waiting, until: None } => format!("waits: {}", words::waiting(*waiting)),
         Decision::Escalate { escalation } => format!("needs a person: {}", words::escalation(escalation)),
-        Decision::Withhold { remedy, guards } => {
+        Decision::Blocked { remedy, guards } => {
             let guards: Vec<_> = guards.iter().map(words::held_briefly).collect();
             format!("{} withheld by {}", words::remedy_name(remedy), guards.join("; "))
         }
-        Decision::Act { remedy, .. } => format!("{} is due", words::remedy_name(remedy)),
+        Decision::Treat { remedy, .. } => format!("{} is due", words::remedy_name(remedy)),
         Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
             Some(_) if set.left_disabled.is_some() => {
                 format!(
@@ -221,7 +221,7 @@ mod tests {
 
     fn held_back() -> Vec<SetStatus> {
         let set = serde_json::json!([{
-            "id": 1, "forge_id": 2, "name": "linux-large", "enabled": "enabled",
+            "id": 1, "github_id": 2, "name": "linux-large", "enabled": "enabled",
             "entity": {"endpoint": "github.com", "entity": {"kind": "organization", "name": "acme"}},
             "finding": {
                 "set": 1, "diagnosis": "conflict_abandoned", "confidence": "strong", "evidence": [], "since": 0,

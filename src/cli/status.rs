@@ -100,8 +100,8 @@ fn end(manager: &ManagerStatus) -> ManagerEnd {
         Decision::Leave
         | Decision::Watch { .. }
         | Decision::Escalate { .. }
-        | Decision::Withhold { .. }
-        | Decision::Act { .. } => Treated::No,
+        | Decision::Blocked { .. }
+        | Decision::Treat { .. } => Treated::No,
     };
     ManagerEnd::Seen(manager.sets.iter().map(|set| (set.finding.diagnosis, treated(set))).collect())
 }

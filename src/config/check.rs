@@ -290,13 +290,13 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
         toggle_gap: reader.span(&key::TOGGLE_GAP, default.toggle_gap),
         toggle_gap_limit: reader.span(&key::TOGGLE_GAP_LIMIT, default.toggle_gap_limit),
         disabled_limit: reader.span(&key::DISABLED_LIMIT, default.disabled_limit),
-        revive_timeout: reader.span(&key::REVIVE_TIMEOUT, default.revive_timeout),
+        restart_timeout: reader.span(&key::REVIVE_TIMEOUT, default.restart_timeout),
         verify_timeout: reader.span_following(&key::VERIFY_TIMEOUT, default.verify_timeout, verify, limit),
         deaf_after: reader.span(&key::DEAF_AFTER, default.deaf_after),
         starved_after: reader.span(&key::STARVED_AFTER, default.starved_after),
         flapping_per_minute: reader.count(&key::FLAPPING_PER_MINUTE, default.flapping_per_minute),
-        session_probe: reader.boolean(&key::SESSION_PROBE, default.session_probe),
-        session_probe_every: reader.span(&key::SESSION_PROBE_EVERY, default.session_probe_every),
+        session_check: reader.boolean(&key::SESSION_PROBE, default.session_check),
+        session_check_every: reader.span(&key::SESSION_PROBE_EVERY, default.session_check_every),
         missing_after: reader.span(&key::MISSING_AFTER, default.missing_after),
         quota_reserve: reader.share(&key::QUOTA_RESERVE, default.quota_reserve),
     };
@@ -306,7 +306,7 @@ fn policy(reader: &mut Reader<'_>) -> Policy {
     ordered(reader, (&key::SETTLE, policy.settle), limit, Order::AtMost);
     ordered(reader, (&key::STALE_SESSION_ODD, policy.stale_session_odd), limit, Order::AtMost);
     ordered(reader, limit, verify, Order::AtMost);
-    ordered(reader, (&key::REVIVE_TIMEOUT, policy.revive_timeout), verify, Order::AtMost);
+    ordered(reader, (&key::REVIVE_TIMEOUT, policy.restart_timeout), verify, Order::AtMost);
     ordered(reader, (&key::TOGGLE_GAP, policy.toggle_gap), gap_limit, Order::AtMost);
     ordered(reader, gap_limit, (&key::DISABLED_LIMIT, policy.disabled_limit), Order::Below);
     policy

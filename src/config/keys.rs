@@ -289,7 +289,7 @@ keys! {
     /// disable may come a second time.
     DISABLED_LIMIT = "disabled_limit": Defaulted Kind::Span(Span::secs(45), HOUR),
     /// How long a toggled worker may take to show any life.
-    REVIVE_TIMEOUT = "revive_timeout": Defaulted Kind::Span(SECOND, HOUR),
+    REVIVE_TIMEOUT = "restart_timeout": Defaulted Kind::Span(SECOND, HOUR),
     /// How long to wait for listener evidence after a remedy.
     VERIFY_TIMEOUT = "verify_timeout": Defaulted Kind::Span(SECOND, DAY),
     /// A listener without a completed poll for this long is deaf; a healthy poll takes up to 90 s.
@@ -299,9 +299,9 @@ keys! {
     /// Sessions opened by one set within a minute that no healthy poll explains.
     FLAPPING_PER_MINUTE = "flapping_per_minute": Defaulted Kind::Count(2, 100_000),
     /// Whether session probes may be used at all.
-    SESSION_PROBE = "session_probe": Defaulted Kind::Boolean,
+    SESSION_PROBE = "session_check": Defaulted Kind::Boolean,
     /// At most one session probe per set within this.
-    SESSION_PROBE_EVERY = "session_probe_every": Defaulted Kind::Span(MINUTE, DAY),
+    SESSION_PROBE_EVERY = "session_check_every": Defaulted Kind::Span(MINUTE, DAY),
     /// A forge must lack a set for this long before it is called missing.
     MISSING_AFTER = "missing_after": Defaulted Kind::Span(SECOND, DAY),
     /// Share of a GitHub credential's quota left to the manager.

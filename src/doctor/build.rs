@@ -1,5 +1,5 @@
-//! What the manager's build does after a refused first start: gives up for good, or tries again (design §1,
-//! `reference/garm-api.md` §1).
+//! What the manager's build does after a refused first start: gives up for good, or tries again
+//! (`docs/reference/design.md` §1, `docs/reference/garm-api.md` §1).
 //!
 //! Strongest evidence first: metrics that only newer builds have, a log that shows a worker giving up, a version that
 //! is exactly a release's. A version with a commit count behind it may be any build and proves nothing.
@@ -94,7 +94,7 @@ fn build_of(now: Wall, manager: &ManagerFacts, version: &str) -> Build {
 
 fn gave_up_in_log(manager: &ManagerFacts) -> bool {
     let Some(log) = manager.log_file.known() else { return false };
-    log.by_id.values().chain(log.by_forge.values().flat_map(|sets| sets.values())).any(|set| set.gave_up.is_some())
+    log.by_id.values().chain(log.by_github.values().flat_map(|sets| sets.values())).any(|set| set.gave_up.is_some())
 }
 
 /// Whether there are sets whose gauges should be there by now.

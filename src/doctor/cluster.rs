@@ -73,7 +73,7 @@ fn trace(manager: &ManagerFacts) -> Trace {
 }
 
 fn by_log(log: &LogEvidence) -> Trace {
-    let all = log.by_id.values().chain(log.by_forge.values().flat_map(|sets| sets.values()));
+    let all = log.by_id.values().chain(log.by_github.values().flat_map(|sets| sets.values()));
     let refused = all.into_iter().any(|set| set.conflicts.is_some() || set.gave_up.is_some());
     let before = |at: Option<Wall>, run: Wall| at.is_some_and(|at| at <= run.plus(MARGIN) && run.since(at) <= BEFORE);
     match log.run_started {

@@ -5,7 +5,7 @@ use crate::config::{Config, GithubConfig, ManagerConfig};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::pause::Pause;
 use medic_core::model::{
-    Controller, EndpointName, EntityRef, ForgeSet, Goroutines, ManagerMetrics, ManagerName, ScaleSet, Seen, Treatment,
+    Controller, EndpointName, EntityRef, GithubSet, Goroutines, ManagerMetrics, ManagerName, ScaleSet, Seen, Treatment,
     Wall,
 };
 
@@ -99,7 +99,7 @@ pub struct GithubFacts {
     /// The manager's name for the endpoint.
     pub endpoint: EndpointName,
     /// The entities of all managers that it covers and that were asked, and what was answered.
-    pub entities: Vec<(EntityRef, Seen<Vec<ForgeSet>>)>,
+    pub entities: Vec<(EntityRef, Seen<Vec<GithubSet>>)>,
     /// Entities that it covers and that were not asked, because there are so many.
     pub not_asked: usize,
     /// Calls left in the credential's window.

@@ -3,13 +3,13 @@
 use super::facts::{Facts, GithubFacts};
 use super::{Check, Finding, Subject};
 use medic_core::model::{
-    Enablement, EndpointName, EntityKind, EntityRef, FailureKind, ForgeId, ForgeSet, ProbeFailure, ScaleSet, Span,
+    Enablement, EndpointName, EntityKind, EntityRef, FailureKind, GithubId, GithubSet, RequestFailure, ScaleSet, Span,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A credential that ends within this is told.
 const ENDS_SOON: Span = Span::hours(14 * 24);
-/// An App's token is refused when the clocks differ by more (`reference/actions-service.md` §1.2).
+/// An App's token is refused when the clocks differ by more (`docs/reference/actions-service.md` §1.2).
 const CLOCK_LIMIT: Span = Span::secs(30);
 
 const WITHOUT: &str = "sets that GitHub no longer knows and jobs that wait are not seen; a stale session whose id is known \
@@ -57,7 +57,7 @@ fn unconfigured(endpoint: &EndpointName, entities: &BTreeSet<EntityRef>) -> Find
 }
 
 fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>, subject: &Subject) -> Finding {
-    let failures: Vec<(&EntityRef, &ProbeFailure)> =
+    let failures: Vec<(&EntityRef, &RequestFailure)> =
         github.entities.iter().filter_map(|(entity, seen)| Some((entity, seen.failure()?))).collect();
     if let Some((entity, failure)) = failures.first() {
         let count = failures.len();
@@ -123,19 +123,19 @@ fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
 
 /// Enabled sets whose id their entity's list lacks.
 fn gone(facts: &Facts, github: &GithubFacts) -> Vec<String> {
-    let lists: BTreeMap<&EntityRef, BTreeSet<ForgeId>> = github
+    let lists: BTreeMap<&EntityRef, BTreeSet<GithubId>> = github
         .entities
         .iter()
-        .filter_map(|(entity, seen)| Some((entity, seen.known()?.iter().map(|set: &ForgeSet| set.id).collect())))
+        .filter_map(|(entity, seen)| Some((entity, seen.known()?.iter().map(|set: &GithubSet| set.id).collect())))
         .collect();
     let is_gone = |set: &&ScaleSet| {
-        let (Some(entity), Some(id)) = (set.entity_ref(), set.forge_id) else { return false };
+        let (Some(entity), Some(id)) = (set.entity_ref(), set.github_id) else { return false };
         lists.get(&entity).is_some_and(|ids| !ids.contains(&id))
     };
     enabled(facts).filter(is_gone).map(|set| set.name.clone()).collect()
 }
 
-fn advise(found: Finding, entity: &EntityRef, failure: &ProbeFailure) -> Finding {
+fn advise(found: Finding, entity: &EntityRef, failure: &RequestFailure) -> Finding {
     let right = match entity.entity.kind {
         EntityKind::Repository => "classic: scope repo; fine-grained or App: repository Administration, read and write",
         EntityKind::Organization => {
@@ -236,7 +236,7 @@ mod tests {
         for (operation, kind, word) in [
             (Operation::RegistrationToken, FailureKind::Unauthorized, "Put a new one"),
             (Operation::RegistrationToken, FailureKind::NotFound, "admin:org"),
-            (Operation::ListForgeSets, FailureKind::Connect, "egress"),
+            (Operation::ListGithubSets, FailureKind::Connect, "egress"),
         ] {
             let mut facts = healthy();
             facts.github[0].entities[0].1 = broken(operation, kind);

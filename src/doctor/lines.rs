@@ -1,5 +1,5 @@
 //! The lines that a person is told to put somewhere. One place, so that two findings never tell two spellings; the
-//! keys of GARM's `config.toml` are those of `reference/garm-api.md` §13.
+//! keys of GARM's `config.toml` are those of `docs/reference/garm-api.md` §13.
 
 use super::Finding;
 

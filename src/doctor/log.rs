@@ -7,7 +7,7 @@ use super::facts::{Facts, ManagerFacts, StreamFacts};
 use super::lines::LOG_PATH;
 use super::{Check, Finding, Subject};
 use medic_core::model::log_fact::LogEvidence;
-use medic_core::model::{FailureKind, ProbeFailure, Seen, Span, Wall};
+use medic_core::model::{FailureKind, RequestFailure, Seen, Span, Wall};
 use std::path::Path;
 
 /// A log is behind when its newest line is older than this: we asked the manager things just before it was read, and
@@ -79,7 +79,7 @@ fn not_its_log(seen: String, path: &str, subject: &Subject) -> Finding {
         .with_shared_volume(path)
 }
 
-fn unreadable(failure: &ProbeFailure, path: &str, subject: &Subject) -> Finding {
+fn unreadable(failure: &RequestFailure, path: &str, subject: &Subject) -> Finding {
     if failure.kind == FailureKind::HeldBack {
         return Finding::unknown(Check::Log, subject, failure.detail.clone())
             .risks("a log this long is read by the running medic in several passes")

@@ -62,14 +62,14 @@ fn shared_sets(one: &[ScaleSet], other: &[ScaleSet]) -> Vec<String> {
 fn address(set: &ScaleSet) -> Option<(String, String, u64)> {
     let place = set.place()?;
     let web = place.endpoint.base_url.trim_end_matches('/').to_ascii_lowercase();
-    Some((web, place.entity.name.to_ascii_lowercase(), place.forge_id.0))
+    Some((web, place.entity.name.to_ascii_lowercase(), place.github_id.0))
 }
 
 /// A refusal that names an owner which is not this controller.
 fn foreign_owner(manager: &ManagerFacts) -> Option<Finding> {
     let ours = Owner::of_garm(&manager.controller.known()?.id);
     let log = manager.log_file.known()?;
-    let all = log.by_id.values().chain(log.by_forge.values().flat_map(|sets| sets.values()));
+    let all = log.by_id.values().chain(log.by_github.values().flat_map(|sets| sets.values()));
     let foreign = all.filter_map(|set| set.conflict_owner.as_ref()).find(|owner| **owner != ours)?;
     let seen = format!("the log says that {foreign} holds a session of a set of {}, which is {ours}", manager.name);
     let subject = Subject::Manager(manager.name.clone());

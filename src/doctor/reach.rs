@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, ManagerFacts};
 use super::{Check, Finding, Subject};
-use medic_core::model::{Enablement, FailureKind, ProbeFailure, Span};
+use medic_core::model::{Enablement, FailureKind, RequestFailure, Span};
 
 /// A login that ends within this is renewed suspiciously often: GARM gives at least a day.
 const SHORT_LOGIN: Span = Span::hours(1);
@@ -31,7 +31,7 @@ pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
 }
 
 /// Why neither the controller nor its sets could be read.
-fn refusal(manager: &ManagerFacts) -> Option<&ProbeFailure> {
+fn refusal(manager: &ManagerFacts) -> Option<&RequestFailure> {
     if manager.controller.known().is_some() || manager.scale_sets.known().is_some() {
         return None;
     }
@@ -42,7 +42,7 @@ const fn is_refused_login(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Unauthorized | FailureKind::Forbidden | FailureKind::NotInitialised)
 }
 
-fn unreached(subject: &Subject, url: &str, failure: &ProbeFailure) -> Finding {
+fn unreached(subject: &Subject, url: &str, failure: &RequestFailure) -> Finding {
     let found = Finding::fail(Check::Reach, subject, failure.to_string())
         .risks("nothing can be seen of this manager or healed at it");
     let ask = format!("curl -sS -o /dev/null -w '%{{http_code}}\\n' {}/api/v1/controller", url.trim_end_matches('/'));
@@ -75,7 +75,7 @@ fn unreached(subject: &Subject, url: &str, failure: &ProbeFailure) -> Finding {
     }
 }
 
-fn refused(subject: &Subject, failure: &ProbeFailure) -> Finding {
+fn refused(subject: &Subject, failure: &RequestFailure) -> Finding {
     let found = Finding::fail(Check::Login, subject, failure.to_string())
         .risks("nothing can be seen of this manager or healed at it");
     match failure.kind {

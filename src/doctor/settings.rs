@@ -5,7 +5,7 @@ use super::{Check, Finding, Subject};
 use medic_core::model::{Enablement, ManagerName, Span, Treatment};
 use medic_core::policy::{Mode, Policy};
 
-/// The longest that a stale session was measured to block (design §1).
+/// The longest that a stale session was measured to block (`docs/reference/design.md` §1).
 const STALE: Span = Span::secs(92);
 
 const MEDIC: Subject = Subject::Medic;

@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, ManagerFacts};
 use super::{Check, Finding, Subject};
-use medic_core::model::{Enablement, FailureKind, ProbeFailure, Seen, Span};
+use medic_core::model::{Enablement, FailureKind, RequestFailure, Seen, Span};
 
 pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
     let subject = Subject::Manager(manager.name.clone());
@@ -46,7 +46,7 @@ fn metrics(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding 
     }
 }
 
-const fn is_refused(failure: &ProbeFailure) -> bool {
+const fn is_refused(failure: &RequestFailure) -> bool {
     matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden)
 }
 

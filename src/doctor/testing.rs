@@ -8,8 +8,8 @@ use crate::config::source::{FileText, Sources};
 use crate::config::{Config, Depth, check};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
-    Controller, EndpointName, Entity, EntityKind, FailureKind, ForgeSet, Goroutines, Incarnation, ManagerMetrics,
-    ManagerName, Operation, ProbeFailure, ScaleSet, Seen, Span, Wall,
+    Controller, EndpointName, Entity, EntityKind, FailureKind, GithubSet, Goroutines, Incarnation, ManagerMetrics,
+    ManagerName, Operation, RequestFailure, ScaleSet, Seen, Span, Wall,
 };
 
 pub(super) const NOW: Wall = Wall(1_764_000_000_000);
@@ -71,7 +71,7 @@ pub(super) fn healthy() -> Facts {
     let sets = manager.sets();
     let entity = sets[0].entity_ref().unwrap();
     let listed =
-        sets.iter().map(|set| ForgeSet { id: set.forge_id.unwrap(), name: set.name.clone(), statistics: None });
+        sets.iter().map(|set| GithubSet { id: set.github_id.unwrap(), name: set.name.clone(), statistics: None });
     let entities = vec![(entity, Seen::Known(listed.collect()))];
     Facts {
         at: NOW,
@@ -95,7 +95,7 @@ pub(super) fn healthy() -> Facts {
 
 pub(super) fn broken<T>(operation: Operation, kind: FailureKind) -> Seen<T> {
     let detail = "what came back".to_owned();
-    Seen::Failed(ProbeFailure { target: operation.target(), operation, kind, detail, retry_at: None })
+    Seen::Failed(RequestFailure { target: operation.target(), operation, kind, detail, retry_at: None })
 }
 
 /// The answer to one question.

@@ -136,7 +136,7 @@ impl Account {
             if is_news {
                 let name = fleet.sets.get(set).map_or("", |set| set.name.as_str());
                 match decision {
-                    Decision::Withhold { guards, .. } => {
+                    Decision::Blocked { guards, .. } => {
                         let held = guards
                             .iter()
                             .map(|held| crate::text::words::held(held, None))
@@ -151,7 +151,7 @@ impl Account {
                     Decision::Leave
                     | Decision::Watch { .. }
                     | Decision::Escalate { .. }
-                    | Decision::Act { .. }
+                    | Decision::Treat { .. }
                     | Decision::Treating { .. } => {
                         tracing::info!(%manager, scale_set = %set, name, decision = label, "decision");
                     }
@@ -159,7 +159,7 @@ impl Account {
                 tell(parts, fleet.at.wall, "decision", Some(*set), &founded(decision, fleet.findings.get(set)));
             }
             told.insert(*set, label);
-            let Decision::Withhold { remedy, guards } = decision else { continue };
+            let Decision::Blocked { remedy, guards } = decision else { continue };
             held.extend(guards.iter().map(|guard| (*set, guard.guard)));
             if guards.iter().all(|guard| guard.guard == Guard::DryRun) {
                 would_act.insert((*set, remedy.kind()));
@@ -190,12 +190,12 @@ pub(crate) fn label(decision: &Decision) -> String {
         Decision::Leave => "leave".to_owned(),
         Decision::Watch { waiting, .. } => format!("watch: {waiting}"),
         Decision::Escalate { escalation } => format!("escalate: {}", escalation.as_str()),
-        Decision::Withhold { remedy, guards } => {
+        Decision::Blocked { remedy, guards } => {
             let guards: Vec<_> = guards.iter().map(|held| held.guard.as_str()).collect();
             format!("withhold {}: {}", remedy.kind(), guards.join(", "))
         }
-        Decision::Act { remedy, canary: true } => format!("act: {} (canary)", remedy.kind()),
-        Decision::Act { remedy, canary: false } => format!("act: {}", remedy.kind()),
+        Decision::Treat { remedy, canary: true } => format!("act: {} (canary)", remedy.kind()),
+        Decision::Treat { remedy, canary: false } => format!("act: {}", remedy.kind()),
         Decision::Treating { treatment } => format!("treating: {}", crate::text::words::treatment(*treatment)),
     }
 }
@@ -210,8 +210,8 @@ fn helped(row: &Treatment, ill_since: Wall) -> bool {
         | Step::DisableUnknown { .. }
         | Step::Disabled { .. }
         | Step::Enabling { .. }
-        | Step::ProbeOpening { .. }
-        | Step::ProbeOpened { .. } => false,
+        | Step::CheckOpening { .. }
+        | Step::CheckOpened { .. } => false,
     };
     acted && row.step_at >= ill_since
 }

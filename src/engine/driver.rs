@@ -5,11 +5,13 @@
 
 use medic_core::clock::Clock;
 use medic_core::model::failure::WriteError;
-use medic_core::model::{Enablement, FailureKind, ForgePlace, ManagerName, Operation, ProbeFailure, Span, Treatment};
+use medic_core::model::{
+    Enablement, FailureKind, GithubPlace, ManagerName, Operation, RequestFailure, Span, Treatment,
+};
 use medic_core::policy::Policy;
 use medic_core::ports::write::{Journal, JournalError, JournalFault, ManagerWriter, SessionWriter};
 use medic_core::treat::audit::Exchange;
-use medic_core::treat::machine::{self, Answer, Effect, Input, Transition};
+use medic_core::treat::machine::{self, Answer, Input, Request, Transition};
 use std::sync::Arc;
 
 /// Effects one treatment may have in one pass; the machines need at most five.
@@ -110,20 +112,20 @@ impl Driver {
         Ok(treatment)
     }
 
-    async fn perform(&self, treatment: &Treatment, effect: Effect) -> Answer {
+    async fn perform(&self, treatment: &Treatment, effect: Request) -> Answer {
         let set = treatment.set;
         match effect {
-            Effect::Disable => Answer::Disabled(self.manager.set_enabled(set, Enablement::Disabled).await),
-            Effect::Enable => Answer::Enabled(self.manager.set_enabled(set, Enablement::Enabled).await),
-            Effect::ReadSet => Answer::Read(self.manager.read_set(set).await),
-            Effect::CheckIncarnation => Answer::Incarnation(self.manager.incarnation().await),
-            Effect::DeleteSession { session } | Effect::DeleteOwnSession { session } => {
+            Request::Disable => Answer::Disabled(self.manager.set_enabled(set, Enablement::Disabled).await),
+            Request::Enable => Answer::Enabled(self.manager.set_enabled(set, Enablement::Enabled).await),
+            Request::ReadSet => Answer::Read(self.manager.read_set(set).await),
+            Request::CheckIncarnation => Answer::Incarnation(self.manager.incarnation().await),
+            Request::DeleteSession { session } | Request::DeleteOwnSession { session } => {
                 Answer::SessionDeleted(match self.forge(treatment, Operation::DeleteSession) {
                     Ok((sessions, place)) => sessions.delete_session(place, &session).await,
                     Err(failure) => Err(WriteError::NotApplied(failure)),
                 })
             }
-            Effect::OpenSession { owner } => {
+            Request::OpenSession { owner } => {
                 Answer::SessionOpened(match self.forge(treatment, Operation::OpenSession) {
                     Ok((sessions, place)) => sessions.open_session(place, &owner).await,
                     Err(failure) => Err(WriteError::NotApplied(failure)),
@@ -136,10 +138,10 @@ impl Driver {
         &'a self,
         treatment: &'a Treatment,
         operation: Operation,
-    ) -> Result<(&'a dyn SessionWriter, &'a ForgePlace), ProbeFailure> {
+    ) -> Result<(&'a dyn SessionWriter, &'a GithubPlace), RequestFailure> {
         match (&self.sessions, &treatment.place) {
             (Some(sessions), Some(place)) => Ok((sessions.as_ref(), place)),
-            (None, _) | (_, None) => Err(ProbeFailure {
+            (None, _) | (_, None) => Err(RequestFailure {
                 target: operation.target(),
                 operation,
                 kind: FailureKind::Rejected,
@@ -177,10 +179,10 @@ pub struct Unkept {
 /// known of since before it was done.
 const fn may_follow_a_failure(transition: &Transition) -> bool {
     match &transition.effect {
-        None | Some(Effect::Enable | Effect::DeleteOwnSession { .. }) => true,
-        Some(Effect::ReadSet) => transition.treatment.may_have_disabled(),
+        None | Some(Request::Enable | Request::DeleteOwnSession { .. }) => true,
+        Some(Request::ReadSet) => transition.treatment.may_have_disabled(),
         Some(
-            Effect::Disable | Effect::CheckIncarnation | Effect::DeleteSession { .. } | Effect::OpenSession { .. },
+            Request::Disable | Request::CheckIncarnation | Request::DeleteSession { .. } | Request::OpenSession { .. },
         ) => false,
     }
 }
@@ -270,11 +272,11 @@ mod tests {
             *locked(&self.set) = changed.clone();
             error.map(|()| changed)
         }
-        async fn read_set(&self, _: ScaleSetId) -> Result<Option<ScaleSet>, ProbeFailure> {
+        async fn read_set(&self, _: ScaleSetId) -> Result<Option<ScaleSet>, RequestFailure> {
             self.note("read");
             Ok(Some(locked(&self.set).clone()))
         }
-        async fn incarnation(&self) -> Result<Incarnation, ProbeFailure> {
+        async fn incarnation(&self) -> Result<Incarnation, RequestFailure> {
             self.note("read run");
             Ok(RUN)
         }
@@ -282,11 +284,11 @@ mod tests {
 
     #[async_trait]
     impl SessionWriter for Everything {
-        async fn open_session(&self, _: &ForgePlace, owner: &Owner) -> Result<OpenAnswer, WriteError> {
+        async fn open_session(&self, _: &GithubPlace, owner: &Owner) -> Result<OpenAnswer, WriteError> {
             self.note(format!("OPEN as {owner}"));
             self.next_error().map(|()| OpenAnswer::Opened(session()))
         }
-        async fn delete_session(&self, _: &ForgePlace, session: &SessionId) -> Result<(), WriteError> {
+        async fn delete_session(&self, _: &GithubPlace, session: &SessionId) -> Result<(), WriteError> {
             self.note(format!("DELETE {session}"));
             self.next_error()
         }
@@ -336,8 +338,8 @@ mod tests {
     }
 
     fn probe() -> Treatment {
-        let step = Step::ProbeOpening { owner: Owner::new("probe-1") };
-        Treatment { remedy: Remedy::SessionProbe, ..treatment(step) }
+        let step = Step::CheckOpening { owner: Owner::new("probe-1") };
+        Treatment { remedy: Remedy::SessionCheck, ..treatment(step) }
     }
 
     #[tokio::test(start_paused = true)]
@@ -377,7 +379,7 @@ mod tests {
         let all = Everything::with(enabled("seen"));
         all.pass(&probe()).await.unwrap();
         let told = locked(&all.acts).clone();
-        assert!(told[0].starts_with("open a session as probe-1: done") && told[0].contains("probe_opened"), "{told:?}");
+        assert!(told[0].starts_with("open a session as probe-1: done") && told[0].contains("check_opened"), "{told:?}");
         assert!(told[1].starts_with("delete our session s-1: done") && told[1].contains("unheld"), "{told:?}");
     }
 
@@ -408,7 +410,7 @@ mod tests {
         let done = all.pass(&probe()).await.unwrap();
         assert_eq!(
             all.log(),
-            ["journal probe_opening", "OPEN as probe-1", "journal probe_opened", "DELETE s-1", "journal closed"]
+            ["journal check_opening", "OPEN as probe-1", "journal check_opened", "DELETE s-1", "journal closed"]
         );
         assert_eq!(done.outcome(), Some(Outcome::Unheld));
     }
@@ -447,7 +449,7 @@ mod tests {
         let all = Everything::with(enabled("seen"));
         *locked(&all.room) = 1;
         let unkept = all.pass(&probe()).await.unwrap_err();
-        assert_eq!(all.log(), ["journal probe_opening", "OPEN as probe-1", full, "DELETE s-1", full]);
+        assert_eq!(all.log(), ["journal check_opening", "OPEN as probe-1", full, "DELETE s-1", full]);
         assert_eq!(unkept.reached.unwrap().outcome(), Some(Outcome::Unheld));
 
         let all = Everything::with(disabled("ours", T0));
@@ -474,7 +476,7 @@ mod tests {
         let seen = Seen::ill();
         let first = machine::step(&probe(), Input::Sweep(seen.view()), driver.clock.now(), &policy);
         let done = driver.carry_out(first, &policy).await.unwrap();
-        assert_eq!(all.log(), ["journal probe_opening", "journal closed"]);
+        assert_eq!(all.log(), ["journal check_opening", "journal closed"]);
         assert_eq!(done.outcome(), Some(Outcome::Failed));
         assert!(done.why().unwrap().contains("no GitHub credential is configured"), "{done:?}");
     }
@@ -517,9 +519,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_medic_that_ends_deletes_its_session_and_leaves_alone_what_may_stay() {
         let all = Everything::with(enabled("seen"));
-        let opened = Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 };
+        let opened = Step::CheckOpened { session: session(), attempts: 0, not_before: T0 };
         let done = all.settle(Treatment { step: opened, ..probe() }).await;
-        assert_eq!(all.log(), ["journal probe_opened", "DELETE s-1", "journal closed"]);
+        assert_eq!(all.log(), ["journal check_opened", "DELETE s-1", "journal closed"]);
         assert_eq!(done.outcome(), Some(Outcome::Unheld));
 
         for step in [deletion(), treatment(Step::Verifying)] {

@@ -1,5 +1,5 @@
-//! Which medic of several on one store may act (design §7): one lease, renewed well before it runs out, void when its
-//! holder is dead.
+//! Which medic of several on one store may act (`docs/reference/design.md` §7): one lease, renewed well before it runs
+//! out, void when its holder is dead.
 
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Wall};

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use medic_core::clock::Clock;
 use medic_core::model::log_fact::{LogEvidence, LogFact, LogPosition};
 use medic_core::model::session::{LedgerChange, LedgerSession, SessionEnd};
-use medic_core::model::{ForgePlace, ManagerName, Owner, ScaleSetId, Span, Sweep, Wall};
+use medic_core::model::{GithubPlace, ManagerName, Owner, ScaleSetId, Span, Sweep, Wall};
 use medic_core::ports::read::LogSource;
 use medic_garm::log::ledger_feed::{Feed, Known, Timeline};
 use medic_garm::log::source::{Facts, LogFile, Reading};
@@ -33,7 +33,7 @@ pub struct Chronicle {
     path: String,
     feed: Feed,
     timeline: Timeline,
-    places: BTreeMap<ScaleSetId, ForgePlace>,
+    places: BTreeMap<ScaleSetId, GithubPlace>,
     owner: Option<Owner>,
     /// Facts that the ledger could not take yet.
     held: Vec<LogFact>,

@@ -58,8 +58,8 @@ fn is_settled(pass: &Pass, observed: bool) -> bool {
     }
     status.sets.iter().all(|set| match &set.decision {
         Decision::Leave => set.is_healthy() && set.finding.diagnosis != Diagnosis::Settling || observed,
-        Decision::Act { .. } | Decision::Treating { .. } => false,
-        Decision::Withhold { guards, .. } => observed && !guards.iter().all(|held| passes_soon(held.guard)),
+        Decision::Treat { .. } | Decision::Treating { .. } => false,
+        Decision::Blocked { guards, .. } => observed && !guards.iter().all(|held| passes_soon(held.guard)),
         Decision::Watch { .. } | Decision::Escalate { .. } => observed,
     })
 }
@@ -67,16 +67,16 @@ fn is_settled(pass: &Pass, observed: bool) -> bool {
 /// Whether the guard lifts by itself within seconds, so that waiting for it is worth it.
 const fn passes_soon(guard: Guard) -> bool {
     match guard {
-        Guard::Settle | Guard::Confirmation | Guard::Canary | Guard::InFlight | Guard::EntityTurn => true,
+        Guard::Settle | Guard::Confirmation | Guard::Canary | Guard::InFlight | Guard::EntityLimit => true,
         Guard::DryRun
         | Guard::SetBudget
         | Guard::Backoff
-        | Guard::GlobalBudget
+        | Guard::ManagerBudget
         | Guard::Breaker
         | Guard::BlastRadius
         | Guard::Frozen
         | Guard::Paused
-        | Guard::CausePresent
+        | Guard::CauseNotResolved
         | Guard::Quota
         | Guard::Lease
         | Guard::Store

@@ -21,7 +21,7 @@ use medic_core::diagnose::{self, Context, Fleet, Memory};
 use medic_core::due::{Asked, Urgency};
 use medic_core::model::session::{LedgerSession, SessionEnd};
 use medic_core::model::{
-    Decision, Diagnosis, Fact, ManagerName, ManagerState, Mono, Order, OrderAnswer, Pause, Remedy, ScaleSet,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, ManualHeal, ManualHealAnswer, Mono, Pause, Remedy, ScaleSet,
     ScaleSetId, SessionId, SetDecision, Span, Step, Sweep, Treatment, TreatmentId, Wall,
 };
 use medic_core::policy::{Mode, Policy};
@@ -407,7 +407,7 @@ impl Engine {
         let mut open: BTreeMap<_, _> = unfinished.into_iter().map(|treatment| (treatment.id, treatment)).collect();
         open.extend(self.open.iter().map(|(id, treatment)| (*id, treatment.clone())));
         let must_not_stay =
-            |treatment: &Treatment| treatment.may_have_disabled() || matches!(treatment.step, Step::ProbeOpened { .. });
+            |treatment: &Treatment| treatment.may_have_disabled() || matches!(treatment.step, Step::CheckOpened { .. });
         let (undone, mut others): (Vec<_>, Vec<_>) = open.into_values().partition(must_not_stay);
         others.extend(self.step_all(undone, fleet, (&[], &[])).await);
         others
@@ -462,7 +462,7 @@ impl Engine {
         history: &[Treatment],
         ledger: &[LedgerSession],
         mut footing: Footing,
-        (orders, standing): (&[Order], &Standing),
+        (orders, standing): (&[ManualHeal], &Standing),
         looked: Looked<'_>,
     ) -> Vec<SetDecision> {
         let now = self.parts.clock.now();
@@ -480,16 +480,16 @@ impl Engine {
             manager: fleet.manager,
             incarnation: fleet.incarnation,
             crash_loop: fleet.restarts >= diagnose::CRASH_LOOP,
-            generation: fleet.generation,
+            conflict_behaviour: fleet.conflict_behaviour,
             endpoints: &fleet.endpoints,
             blind: fleet.blind,
-            fault_at_forge: fleet.fault_at_forge,
+            fault_at_github: fleet.fault_at_github,
             history,
             ledger,
             owner: fleet.owner.as_ref(),
             pauses: &standing.pauses,
             breaker_reset: standing.breaker_reset,
-            can_probe_sessions: &covered,
+            can_check_sessions: &covered,
             orders,
             quotas: &report::own_quotas(&self.parts, fleet),
             footing: &footing,
@@ -499,7 +499,7 @@ impl Engine {
             let decision = decisions.iter().find(|decision| decision.set == order.set);
             let answer = match decision {
                 Some(decided) => decide::manual::answer(&input, order, &decided.decision),
-                None => OrderAnswer::Refused { why: "the manager does not show the set".to_owned() },
+                None => ManualHealAnswer::Refused { why: "the manager does not show the set".to_owned() },
             };
             self.answer(order, &answer);
         }
@@ -531,12 +531,12 @@ impl Engine {
     }
 
     /// Orders of people; those that cannot be read wait.
-    fn orders(&self) -> Vec<Order> {
+    fn orders(&self) -> Vec<ManualHeal> {
         let orders = self.parts.store.orders(self.parts.clock.now().wall);
         orders.inspect_err(|error| self.store_failed(error)).unwrap_or_default()
     }
 
-    fn answer(&self, order: &Order, answer: &OrderAnswer) {
+    fn answer(&self, order: &ManualHeal, answer: &ManualHealAnswer) {
         if let Err(error) = self.parts.store.answer_order(order.id, answer) {
             self.store_failed(&error);
         }
@@ -560,18 +560,18 @@ impl Engine {
         decisions: &[SetDecision],
         fleet: &Fleet,
         ledger: &[LedgerSession],
-        orders: &[Order],
+        orders: &[ManualHeal],
     ) -> Vec<Treatment> {
         let mut begun = Vec::new();
         for decision in decisions {
-            let Decision::Act { remedy, canary } = &decision.decision else { continue };
+            let Decision::Treat { remedy, canary } = &decision.decision else { continue };
             let order = orders.iter().rev().find(|order| order.set == decision.set);
             let Some(treatment) = self.new_treatment(decision.set, remedy, *canary, fleet) else { continue };
             let treatment = Treatment { ordered: order.map(|order| order.id), ..treatment };
             match self.parts.store.open(treatment) {
                 Ok(treatment) => {
                     if let Some(order) = order {
-                        self.answer(order, &OrderAnswer::Treating { treatment: treatment.id });
+                        self.answer(order, &ManualHealAnswer::Treating { treatment: treatment.id });
                     }
                     begun.push(treatment);
                 }
@@ -677,7 +677,7 @@ fn view<'a>(fleet: &'a Fleet, ledger: &[LedgerSession], treatment: &Treatment, l
         finding: fleet.findings.get(&treatment.set),
         endpoint,
         stale_proof: still_stale(fleet, ledger, treatment),
-        generation: fleet.generation,
+        conflict_behaviour: fleet.conflict_behaviour,
         leave,
     }
 }
@@ -711,7 +711,13 @@ fn order_holds(
 ) -> bool {
     let Some(finding) = fleet.findings.get(&treatment.set) else { return false };
     let covered = treatment.place.is_some();
-    let sight = decide::manual::Sight { finding, set, manager: present(fleet), generation: fleet.generation, covered };
+    let sight = decide::manual::Sight {
+        finding,
+        set,
+        manager: present(fleet),
+        conflict_behaviour: fleet.conflict_behaviour,
+        covered,
+    };
     decide::manual::delete(&sight, session, ledger).is_ok()
 }
 

@@ -8,13 +8,13 @@ use medic_core::decide::breaker::{self, Breaker};
 use medic_core::decide::budget;
 use medic_core::decide::manual::in_words;
 use medic_core::decide::stale::newest_is_stale;
-use medic_core::diagnose::{Fleet, ProbeAnswer};
+use medic_core::diagnose::{CheckAnswer, Fleet};
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{
     Decision, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, Pause, RemedyKind, ScaleSet, ScaleSetId,
     Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
 };
-use medic_core::ports::read::BrokerSource;
+use medic_core::ports::read::GithubSource;
 use medic_core::treat::machine::LONGEST_WAIT;
 use std::collections::BTreeMap;
 
@@ -46,17 +46,17 @@ pub struct Picture<'a> {
 
 /// The latest answer of a session probe, by set.
 #[must_use]
-pub fn probe_answers(history: &[Treatment]) -> BTreeMap<ScaleSetId, (Wall, ProbeAnswer)> {
+pub fn probe_answers(history: &[Treatment]) -> BTreeMap<ScaleSetId, (Wall, CheckAnswer)> {
     let mut answers = BTreeMap::new();
     let mut probes: Vec<_> =
-        history.iter().filter(|treatment| treatment.remedy.kind() == RemedyKind::SessionProbe).collect();
+        history.iter().filter(|treatment| treatment.remedy.kind() == RemedyKind::SessionCheck).collect();
     probes.sort_by_key(|treatment| treatment.step_at);
     for probe in probes {
         let answer = match probe.outcome() {
-            Some(Outcome::Held) => ProbeAnswer::Held { owner: probe.holder.clone() },
-            Some(Outcome::Unheld) => ProbeAnswer::Unheld,
+            Some(Outcome::Held) => CheckAnswer::Held { owner: probe.holder.clone() },
+            Some(Outcome::Unheld) => CheckAnswer::Unheld,
             Some(
-                Outcome::Recovered | Outcome::SelfRecovered | Outcome::Unverified | Outcome::Yielded | Outcome::Failed,
+                Outcome::Recovered | Outcome::SelfRecovered | Outcome::Unverified | Outcome::Aborted | Outcome::Failed,
             )
             | None => continue,
         };
@@ -141,7 +141,7 @@ pub fn own_quotas(parts: &Parts, fleet: &Fleet) -> BTreeMap<EndpointName, OwnQuo
 fn of_endpoints<T>(
     parts: &Parts,
     fleet: &Fleet,
-    ask: impl Fn(&dyn BrokerSource, &Endpoint) -> Option<T>,
+    ask: impl Fn(&dyn GithubSource, &Endpoint) -> Option<T>,
 ) -> BTreeMap<EndpointName, T> {
     let Some(broker) = &parts.sources.broker else { return BTreeMap::new() };
     let endpoints: BTreeMap<_, _> =
@@ -163,7 +163,7 @@ fn sets(picture: &Picture<'_>) -> Vec<SetStatus> {
             let open = picture.open.iter().find(|treatment| treatment.set == finding.set);
             // A treatment that began in this pass is under way by now.
             let decision = match (decisions.get(&finding.set), open) {
-                (Some(Decision::Act { .. }), Some(open)) => Decision::Treating { treatment: open.id },
+                (Some(Decision::Treat { .. }), Some(open)) => Decision::Treating { treatment: open.id },
                 (Some(decision), _) => (*decision).clone(),
                 (None, _) => Decision::Watch { waiting: Waiting::Evidence, until: None },
             };
@@ -185,7 +185,7 @@ fn set_status(
     let lingering = picture.sweep.lingering.known().and_then(|all| all.get(&set.id)).copied();
     SetStatus {
         id: set.id,
-        forge_id: set.forge_id,
+        github_id: set.github_id,
         name: set.name.clone(),
         entity: set.entity_ref().or_else(|| {
             let entity = set.entity.clone()?;

@@ -1,7 +1,9 @@
 //! Slow sources' last answers, carried into passes that do not ask again (`probe::plan` says when they do).
 
 use medic_core::due::{Asked, Due};
-use medic_core::model::{Controller, EntityRef, ForgeSet, Incarnation, Lingering, Mono, ScaleSetId, Seen, Span, Sweep};
+use medic_core::model::{
+    Controller, EntityRef, GithubSet, Incarnation, Lingering, Mono, ScaleSetId, Seen, Span, Sweep,
+};
 use std::collections::BTreeMap;
 
 /// Answers of a forge list, failures too, that are older than this many intervals say nothing of the present.
@@ -11,7 +13,7 @@ const BROKER_LIFE: u64 = 6;
 pub(crate) struct Kept {
     controller: Option<Controller>,
     lingering: Option<BTreeMap<ScaleSetId, Lingering>>,
-    broker: BTreeMap<EntityRef, (Mono, Seen<Vec<ForgeSet>>)>,
+    broker: BTreeMap<EntityRef, (Mono, Seen<Vec<GithubSet>>)>,
     incarnation: Option<Incarnation>,
 }
 
@@ -73,9 +75,9 @@ fn keep<T: Clone>(seen: &mut Seen<T>, kept: &mut Option<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use medic_core::model::{Entity, EntityKind, FailureKind, Now, Operation, ProbeFailure, Target, Wall};
+    use medic_core::model::{Entity, EntityKind, FailureKind, Now, Operation, RequestFailure, Target, Wall};
 
-    fn sweep(at: u64, broker: BTreeMap<EntityRef, Seen<Vec<ForgeSet>>>) -> Sweep {
+    fn sweep(at: u64, broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>) -> Sweep {
         Sweep {
             at: Now { wall: Wall(at), mono: Mono(at) },
             controller: Seen::NotAsked,
@@ -94,9 +96,9 @@ mod tests {
             endpoint: medic_core::model::EndpointName::new("github.com"),
             entity: Entity { kind: EntityKind::Organization, name: "acme".to_owned() },
         };
-        let failure = ProbeFailure {
+        let failure = RequestFailure {
             target: Target::Github,
-            operation: Operation::ListForgeSets,
+            operation: Operation::ListGithubSets,
             kind: FailureKind::Redirect,
             detail: "redirects".to_owned(),
             retry_at: None,

@@ -5,9 +5,9 @@ use futures_util::stream::{self, StreamExt};
 use medic_core::clock::Clock;
 use medic_core::due::Due;
 use medic_core::model::{
-    Endpoint, Entity, EntityRef, FailureKind, ForgeSet, Operation, ProbeFailure, ScaleSet, Seen, Span, Sweep,
+    Endpoint, Entity, EntityRef, FailureKind, GithubSet, Operation, RequestFailure, ScaleSet, Seen, Span, Sweep,
 };
-use medic_core::ports::read::{BrokerSource, LogSource, ManagerSource};
+use medic_core::ports::read::{GithubSource, LogSource, ManagerSource};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct Sources {
     /// Whether the debug server is asked.
     pub debug_server: bool,
     /// GitHub, where credentials are configured.
-    pub broker: Option<Arc<dyn BrokerSource>>,
+    pub broker: Option<Arc<dyn GithubSource>>,
     /// The log, where configured.
     pub log: Option<Arc<dyn LogSource>>,
     /// The longest any one source may take, retries included.
@@ -45,7 +45,7 @@ pub async fn sweep(sources: &Sources, due: Due, clock: &dyn Clock) -> Sweep {
         within.ask(due.lingering, Operation::ListInstances, manager.lingering()),
     );
     let broker = match (&sources.broker, scale_sets.known()) {
-        (Some(broker), Some(sets)) if due.broker => ask_broker(broker.as_ref(), sets, within).await,
+        (Some(broker), Some(sets)) if due.broker => ask_github(broker.as_ref(), sets, within).await,
         _ => BTreeMap::new(),
     };
     let log = match &sources.log {
@@ -55,11 +55,11 @@ pub async fn sweep(sources: &Sources, due: Due, clock: &dyn Clock) -> Sweep {
     Sweep { at, controller, scale_sets, lingering, metrics, goroutines, log, broker }
 }
 
-async fn ask_broker(
-    broker: &dyn BrokerSource,
+async fn ask_github(
+    broker: &dyn GithubSource,
     sets: &[ScaleSet],
     within: Deadline<'_>,
-) -> BTreeMap<EntityRef, Seen<Vec<ForgeSet>>> {
+) -> BTreeMap<EntityRef, Seen<Vec<GithubSet>>> {
     let mut entities: BTreeMap<EntityRef, (Arc<Endpoint>, Entity)> = BTreeMap::new();
     for set in sets {
         if let (Some(key), Some(endpoint), Some(entity)) = (set.entity_ref(), &set.endpoint, &set.entity)
@@ -70,7 +70,7 @@ async fn ask_broker(
     }
     stream::iter(entities)
         .map(|(key, (endpoint, entity))| async move {
-            let seen = within.ask(true, Operation::ListForgeSets, broker.forge_sets(&endpoint, &entity)).await;
+            let seen = within.ask(true, Operation::ListGithubSets, broker.github_sets(&endpoint, &entity)).await;
             (key, seen)
         })
         .buffer_unordered(BROKER_CONCURRENCY)
@@ -89,7 +89,7 @@ impl Deadline<'_> {
         self,
         wanted: bool,
         operation: Operation,
-        question: impl Future<Output = Result<T, ProbeFailure>>,
+        question: impl Future<Output = Result<T, RequestFailure>>,
     ) -> Seen<T> {
         if !wanted {
             return Seen::NotAsked;
@@ -97,7 +97,7 @@ impl Deadline<'_> {
         tokio::select! {
             biased;
             answer = question => Seen::from_result(answer),
-            () = self.clock.sleep(self.deadline) => Seen::Failed(ProbeFailure {
+            () = self.clock.sleep(self.deadline) => Seen::Failed(RequestFailure {
                 target: operation.target(),
                 operation,
                 kind: FailureKind::Timeout,

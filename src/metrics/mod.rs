@@ -1,6 +1,6 @@
-//! The Prometheus metrics of the contract (design §9): one declaration each, in one table. Gauges are reconciled
-//! with the whole picture after every pass, by [`Metrics::show`] alone, so that a series disappears with its set;
-//! counters are born at 0 for every label combination, so that `increase()` sees the first event.
+//! The Prometheus metrics of the contract (`docs/reference/design.md` §9): one declaration each, in one table. Gauges
+//! are reconciled with the whole picture after every pass, by [`Metrics::show`] alone, so that a series disappears with
+//! its set; counters are born at 0 for every label combination, so that `increase()` sees the first event.
 //!
 //! Edge cases: a set, an endpoint or a quota that is gone takes its series with it; the series of sets are held apart,
 //! as rows ([`SetSeries`]), so that ten thousand sets cost little; a dry run ends no treatment, so it has an outcome of
@@ -79,7 +79,7 @@ macro_rules! declare {
 
 declare! {
     build_info: IntGaugeVec = "gauge" ["version", "mode"] "Always 1; the version and mode of this medic are in the labels.";
-    scale_set_info: PerSet = "gauge" ["manager", "scale_set", "name", "entity", "endpoint", "forge_id"]
+    scale_set_info: PerSet = "gauge" ["manager", "scale_set", "name", "entity", "endpoint", "github_id"]
         "Always 1; joins a scale set's id at the manager to its name, entity, endpoint and id at the forge.";
     scale_set_enabled: PerSet = "gauge" ["manager", "scale_set"] "1 while the manager shows the scale set as enabled, else 0.";
     scale_set_healthy: PerSet = "gauge" ["manager", "scale_set"]
@@ -303,7 +303,7 @@ impl Metrics {
         self.budget_remaining.with_label_values(&[name, "manager"]).set(clamp(manager.budget_remaining));
         // A set whose treatment is under way needs no other one yet.
         let waits = |set: &&SetStatus| {
-            !set.is_healthy() && matches!(set.decision, Decision::Withhold { .. } | Decision::Act { .. })
+            !set.is_healthy() && matches!(set.decision, Decision::Blocked { .. } | Decision::Treat { .. })
         };
         match manager.sets.iter().filter(waits).map(|set| set.budget_remaining).min() {
             Some(least) => self.budget_remaining.with_label_values(&[name, "scale_set_min"]).set(clamp(least)),

@@ -76,9 +76,9 @@ impl Row {
         let labels = format!("manager=\"{}\",scale_set=\"{}\"", escaped(manager.name.as_str()), set.id);
         let (entity, endpoint) =
             set.entity.as_ref().map_or(("", ""), |of| (of.entity.name.as_str(), of.endpoint.as_str()));
-        let forge_id = set.forge_id.map_or_else(String::new, |id| id.to_string());
+        let github_id = set.github_id.map_or_else(String::new, |id| id.to_string());
         let info = format!(
-            "endpoint=\"{}\",entity=\"{}\",forge_id=\"{forge_id}\",manager=\"{}\",name=\"{}\",scale_set=\"{}\"",
+            "endpoint=\"{}\",entity=\"{}\",github_id=\"{github_id}\",manager=\"{}\",name=\"{}\",scale_set=\"{}\"",
             escaped(endpoint),
             escaped(entity),
             escaped(manager.name.as_str()),

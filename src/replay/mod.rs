@@ -194,10 +194,10 @@ fn seen<'a>(fleet: &'a Fleet, rest: decide::Input<'a>) -> decide::Input<'a> {
         manager: fleet.manager,
         incarnation: fleet.incarnation,
         crash_loop: fleet.restarts >= diagnose::CRASH_LOOP,
-        generation: fleet.generation,
+        conflict_behaviour: fleet.conflict_behaviour,
         endpoints: &fleet.endpoints,
         blind: fleet.blind,
-        fault_at_forge: fleet.fault_at_forge,
+        fault_at_github: fleet.fault_at_github,
         owner: fleet.owner.as_ref(),
         ..rest
     }
@@ -247,7 +247,7 @@ fn alike(a: &Decision, b: &Decision) -> bool {
 
 const fn remedy(decision: &Decision) -> Option<&Remedy> {
     match decision {
-        Decision::Withhold { remedy, .. } | Decision::Act { remedy, .. } => Some(remedy),
+        Decision::Blocked { remedy, .. } | Decision::Treat { remedy, .. } => Some(remedy),
         Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Treating { .. } => None,
     }
 }
@@ -285,8 +285,8 @@ mod tests {
             let [difference] = replayed.differences.as_slice() else { panic!("{replayed:?}") };
             assert_eq!((difference.set, difference.name.as_str()), (ScaleSetId(1), "set-1"));
             let decision = |judgement: &Option<Judgement>| judgement.as_ref().unwrap().decision.clone();
-            assert!(matches!(decision(&difference.then), Decision::Act { .. }));
-            let Decision::Withhold { guards, .. } = decision(&difference.now) else { panic!("{difference:?}") };
+            assert!(matches!(decision(&difference.then), Decision::Treat { .. }));
+            let Decision::Blocked { guards, .. } = decision(&difference.now) else { panic!("{difference:?}") };
             assert_eq!(guards.iter().map(|held| held.guard).collect::<Vec<_>>(), [guard]);
         }
     }

@@ -13,7 +13,7 @@
 use crate::engine::changes::label;
 use medic_core::decide::recorded::Recorded;
 use medic_core::decide::{self, decide};
-use medic_core::diagnose::{Memory, ProbeAnswer};
+use medic_core::diagnose::{CheckAnswer, Memory};
 use medic_core::model::{Decision, ManagerName, ScaleSetId, SetDecision, Sweep, Treatment, Wall};
 use medic_store::{ManagerStore, SCENE_LONGEST, StoreError};
 use serde::{Deserialize, Serialize};
@@ -80,7 +80,7 @@ pub struct Look {
     pub sweep: Sweep,
     pub treatments: Vec<Treatment>,
     /// Answers of session probes.
-    pub probes: BTreeMap<ScaleSetId, (Wall, ProbeAnswer)>,
+    pub probes: BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
 }
 
 /// A [`Look`] to be written, without the memory.
@@ -90,7 +90,7 @@ pub struct Looked<'a> {
     pub sweep: &'a Sweep,
     pub treatments: &'a [Treatment],
     /// Answers of session probes.
-    pub probes: &'a BTreeMap<ScaleSetId, (Wall, ProbeAnswer)>,
+    pub probes: &'a BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
 }
 
 /// Records the scenes of one manager.

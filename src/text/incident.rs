@@ -114,7 +114,7 @@ fn sets_in_words(
 /// What can be done about a set, as an incident is told: which decisions, "is" and "are", and the words.
 type Group = (fn(&Decision) -> bool, &'static str, &'static str, &'static str);
 const GROUPS: &[Group] = &[
-    (|d| matches!(d, Decision::Act { .. } | Decision::Treating { .. }), "is", "are", "under treatment"),
+    (|d| matches!(d, Decision::Treat { .. } | Decision::Treating { .. }), "is", "are", "under treatment"),
     (
         |d| matches!(d, Decision::Watch { waiting: Waiting::StaleSession | Waiting::StaleSessionOdd, .. }),
         "waits",
@@ -152,7 +152,8 @@ const fn is_refused(diagnosis: Diagnosis) -> bool {
     matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::ConflictAbandoned)
 }
 
-/// Why the manager died, where its log tells: a panic over a session that GitHub had forgotten (design §1).
+/// Why the manager died, where its log tells: a panic over a session that GitHub had forgotten
+/// (`docs/reference/design.md` §1).
 fn cause(picture: &Picture<'_>, restarted: Wall, sets: &[SetStatus]) -> String {
     let Some(log) = picture.sweep.log.known() else { return String::new() };
     let recent = |at: Wall| at <= restarted.plus(Span::secs(5)) && at.plus(Span::mins(10)) >= restarted;
@@ -177,7 +178,7 @@ mod tests {
             .map(|at| serde_json::json!({"id": 1, "remedy": "toggle", "opened": at, "state": "recovered", "why": null}))
             .collect();
         serde_json::from_value(serde_json::json!({
-            "id": 1, "forge_id": 2, "name": name, "entity": null, "enabled": "enabled",
+            "id": 1, "github_id": 2, "name": name, "entity": null, "enabled": "enabled",
             "finding": {
                 "set": 1, "diagnosis": diagnosis, "confidence": "strong", "evidence": [], "since": 0,
                 "ill_since": null, "seen": 3, "worker": ["unknown", 0],

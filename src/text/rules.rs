@@ -42,7 +42,7 @@ fn spoke(set: &SetStatus) -> usize {
         (Diagnosis::Missing | Diagnosis::Mismatched, _) => 2,
         (Diagnosis::Settling, _) => 7,
         (Diagnosis::Unknown, _) | (_, None) => 8,
-        (_, Some((_, Fact::ProbeRefused { .. } | Fact::ProbeOpened))) => 4,
+        (_, Some((_, Fact::CheckRefused { .. } | Fact::CheckOpened))) => 4,
         (_, Some((Source::Log, _))) => 3,
         (_, Some((Source::ListenerMetrics, _))) => 5,
         (_, Some((Source::Broker, _))) => 2,
@@ -67,8 +67,8 @@ fn silent(number: usize, source: Option<&SourceState>) -> String {
 #[must_use]
 pub fn passed(decision: &Decision) -> Vec<Guard> {
     let held: &[_] = match decision {
-        Decision::Withhold { guards, .. } => guards,
-        Decision::Act { .. } => &[],
+        Decision::Blocked { guards, .. } => guards,
+        Decision::Treat { .. } => &[],
         Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Treating { .. } => {
             return Vec::new();
         }
@@ -86,12 +86,12 @@ pub fn next(set: &SetStatus, now: medic_core::model::Wall) -> String {
             format!("waiting{until}: {}", words::waiting(*waiting))
         }
         Decision::Escalate { escalation } => format!("nothing by itself; {}", words::escalation(escalation)),
-        Decision::Act { remedy, .. } => format!("{}, with the next pass of a medic", words::remedy(remedy.kind())),
+        Decision::Treat { remedy, .. } => format!("{}, with the next pass of a medic", words::remedy(remedy.kind())),
         Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
             Some(row) => words::progress(row, now),
             None => "the next step of the treatment".to_owned(),
         },
-        Decision::Withhold { remedy, guards } => {
+        Decision::Blocked { remedy, guards } => {
             let what = words::remedy(remedy.kind());
             let open: Vec<_> =
                 guards.iter().filter(|held| held.until.is_none()).map(|held| held.guard.as_str()).collect();
@@ -115,7 +115,7 @@ mod tests {
 
     fn set(diagnosis: &str, source: &str, decision: &serde_json::Value) -> SetStatus {
         serde_json::from_value(serde_json::json!({
-            "id": 1, "forge_id": 2, "name": "linux-0", "entity": null, "enabled": "enabled",
+            "id": 1, "github_id": 2, "name": "linux-0", "entity": null, "enabled": "enabled",
             "finding": {
                 "set": 1, "diagnosis": diagnosis, "confidence": "strong", "since": 0, "ill_since": null, "seen": 3,
                 "evidence": [{"source": source, "at": 0, "fact": {"fact": "gave_up_line"}}], "worker": ["unknown", 0],

@@ -3,8 +3,8 @@
 
 use crate::status::{LeftDisabled, ManagerStatus, SetStatus, Status, TreatmentSummary};
 use medic_core::model::{
-    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, Held, ManagerState, Pause, PauseScope, Remedy,
-    RemedyKind, RestartKind, Source, Span, TreatmentId, Waiting, Wall,
+    BlockedBy, Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, Pause, PauseScope,
+    Remedy, RemedyKind, RestartKind, Source, Span, TreatmentId, Waiting, Wall,
 };
 use std::fmt::Write as _;
 
@@ -182,7 +182,7 @@ pub fn remedy_name(remedy: &Remedy) -> String {
         Remedy::Toggle => "toggle".to_owned(),
         Remedy::DeleteSession { session } => format!("deletion of stale session {session}"),
         Remedy::DeleteThenToggle { session } => format!("deletion of stale session {session} and toggle"),
-        Remedy::SessionProbe => "session probe".to_owned(),
+        Remedy::SessionCheck => "session probe".to_owned(),
     }
 }
 
@@ -193,7 +193,7 @@ pub const fn remedy(remedy: RemedyKind) -> &'static str {
         RemedyKind::Toggle => "disable and enable it",
         RemedyKind::DeleteSession => "delete its stale session",
         RemedyKind::DeleteThenToggle => "delete its stale session, then disable and enable it",
-        RemedyKind::SessionProbe => "ask GitHub for a session, to see whether anybody holds one",
+        RemedyKind::SessionCheck => "ask GitHub for a session, to see whether anybody holds one",
     }
 }
 
@@ -207,11 +207,11 @@ pub fn step(label: &str) -> &str {
         "disabled" => "disabled for a moment, and enabled again once its worker is seen",
         "enabling" => "the manager is asked to enable it again",
         "verifying" => "the act is done; now the set must be seen to listen",
-        "probe_opening" => "GitHub is asked for a session",
-        "probe_opened" => "nobody held a session; ours is ended",
+        "check_opening" => "GitHub is asked for a session",
+        "check_opened" => "nobody held a session; ours is ended",
         "self_recovered" => "recovered by itself",
         "unverified" => "acted, but the set was not seen to listen in time",
-        "yielded" => "given up, because somebody else acted",
+        "aborted" => "given up, because somebody else acted",
         "failed" => "refused, and nothing was changed",
         "held" => "somebody holds a session",
         "unheld" => "nobody held a session",
@@ -264,11 +264,11 @@ pub fn decision(decision: &Decision) -> String {
             format!("waits: {}{until}", self::waiting(*waiting))
         }
         Decision::Escalate { escalation } => format!("a person is needed: {}", self::escalation(escalation)),
-        Decision::Withhold { remedy, guards } => {
+        Decision::Blocked { remedy, guards } => {
             let held: Vec<_> = guards.iter().map(|one| held(one, None)).collect();
             format!("{} {}", withheld(remedy), held.join("; "))
         }
-        Decision::Act { remedy, canary } => {
+        Decision::Treat { remedy, canary } => {
             let alone = if *canary { " (the first of this incident, alone)" } else { "" };
             format!("now: {}{alone}", self::remedy(remedy.kind()))
         }
@@ -284,14 +284,14 @@ pub fn withheld(remedy: &Remedy) -> String {
 
 /// A guard by its name, the same as in `withheld_total{guard}`, with what it is about and what it sees.
 #[must_use]
-pub fn held_briefly(held: &Held) -> String {
+pub fn held_briefly(held: &BlockedBy) -> String {
     format!("{}: {} ({})", held.guard, guard(held.guard), held.value)
 }
 
 /// As [`held_briefly`], with the guard's limit and when it would let an act pass: without `now`, as for a record, its date
 /// alone.
 #[must_use]
-pub fn held(held: &Held, now: Option<Wall>) -> String {
+pub fn held(held: &BlockedBy, now: Option<Wall>) -> String {
     let until = match (held.guard, held.until, now) {
         (_, None, _) => String::new(),
         (_, Some(until), Some(now)) if until > now => {
@@ -316,16 +316,16 @@ pub const fn guard(guard: Guard) -> &'static str {
         Guard::InFlight => "enough treatments are under way",
         Guard::SetBudget => "this set had its treatments",
         Guard::Backoff => "this set was treated too recently",
-        Guard::GlobalBudget => "the manager had its treatments",
+        Guard::ManagerBudget => "the manager had its treatments",
         Guard::Breaker => "the circuit breaker is open",
         Guard::BlastRadius => "several entities conflict without a restart, a fault at GitHub",
         Guard::Frozen => "too little can be seen to act safely",
         Guard::Paused => "a person has paused healing",
-        Guard::CausePresent => "what made the manager give up is not seen to be gone",
+        Guard::CauseNotResolved => "what made the manager give up is not seen to be gone",
         Guard::Quota => "the rest of the GitHub quota is the manager's",
         Guard::Lease => "another medic holds the lease",
         Guard::Store => "the medic's own store fails",
-        Guard::EntityTurn => "other sets of its entity are being started",
+        Guard::EntityLimit => "other sets of its entity are being started",
         Guard::LeftDisabled => "a set that we disabled cannot be enabled again, so no other is disabled",
         Guard::Undated => "the manager does not date changes, so a person's could not be told from ours",
         Guard::Bound => "this would break a bound, which is a fault of the medic, please report it",
@@ -421,9 +421,9 @@ pub fn fact(fact: &Fact) -> String {
         Fact::GaveUpLine => "its worker gave up".into(),
         Fact::SessionOpenedLine => "it opened a session".into(),
         Fact::WorkerIdleLine => "its worker runs without a listener, because it is disabled".into(),
-        Fact::ForgeListsSet => "GitHub lists the set".into(),
+        Fact::GithubListsSet => "GitHub lists the set".into(),
         Fact::CredentialsRefused => "our credentials are refused".into(),
-        Fact::ProbeOpened => "a session probe succeeded: nobody held a session".into(),
+        Fact::CheckOpened => "a session probe succeeded: nobody held a session".into(),
         Fact::NothingToSee => "no source that could tell is available".into(),
         Fact::ManagerAge { age } => format!("the manager has been up for {age}"),
         Fact::ManagerUnseen { kind } => format!("the manager cannot be asked ({kind})"),
@@ -446,11 +446,11 @@ pub fn fact(fact: &Fact) -> String {
         }
         Fact::ListenerErrorLine { kind } => format!("its listener failed ({kind})"),
         Fact::PoisonMessage { failures } => format!("the same message failed {failures} times"),
-        Fact::ForgeLacksSet { since } => format!("GitHub has not listed the set since {since}"),
-        Fact::ForgeOtherId { id } => format!("GitHub lists a set of this name under id {id}"),
+        Fact::GithubLacksSet { since } => format!("GitHub has not listed the set since {since}"),
+        Fact::GithubOtherId { id } => format!("GitHub lists a set of this name under id {id}"),
         Fact::JobsWait { waiting, since } => format!("{waiting} assigned jobs have waited since {since}"),
-        Fact::BrokerUnseen { kind } => format!("GitHub cannot be asked ({kind})"),
-        Fact::ProbeRefused { owner } => {
+        Fact::GithubUnseen { kind } => format!("GitHub cannot be asked ({kind})"),
+        Fact::CheckRefused { owner } => {
             let who = owner.as_ref().map_or("somebody", |owner| owner.as_str());
             format!("a session probe was refused: {who} holds a session")
         }
@@ -493,13 +493,13 @@ mod tests {
     fn a_withheld_remedy_tells_every_guard_with_value_limit_and_date() {
         let until = Some(Wall(3_600_000));
         let guards = vec![
-            Held {
+            BlockedBy {
                 guard: Guard::Backoff,
                 value: "2 min ago".to_owned().into(),
                 limit: "5 min".to_owned().into(),
                 until,
             },
-            Held {
+            BlockedBy {
                 guard: Guard::DryRun,
                 value: "observe".to_owned().into(),
                 limit: "heal".to_owned().into(),
@@ -507,7 +507,7 @@ mod tests {
             },
         ];
         assert_eq!(
-            decision(&Decision::Withhold { remedy: Remedy::Toggle, guards: guards.into() }),
+            decision(&Decision::Blocked { remedy: Remedy::Toggle, guards: guards.into() }),
             "would disable and enable it, but the toggle is withheld by backoff: this set was treated too recently \
              (2 min ago; limit: 5 min; passes at 01:00:00); dry_run: mode is observe (observe; limit: heal)"
         );
@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn a_guard_has_the_same_name_and_meaning_in_brief_and_at_length_and_in_the_metric() {
         for guard in Guard::ALL {
-            let one = Held {
+            let one = BlockedBy {
                 guard: *guard,
                 value: "1 of 2".to_owned().into(),
                 limit: "2".to_owned().into(),
@@ -537,7 +537,7 @@ mod tests {
     fn sets(rows: &[Row]) -> ManagerStatus {
         let set = |(id, (diagnosis, since, ill)): (u64, &Row)| {
             serde_json::json!({
-                "id": id, "forge_id": 2, "name": "linux", "entity": null, "enabled": "enabled",
+                "id": id, "github_id": 2, "name": "linux", "entity": null, "enabled": "enabled",
                 "finding": {
                     "set": 1, "diagnosis": diagnosis, "confidence": "strong", "since": since, "ill_since": null,
                     "seen": 3, "evidence": [], "worker": ["unknown", 0],

@@ -225,7 +225,7 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
         let _ = write!(page, "<strong>Left disabled</strong>: {}<br>", escape(&words::left_disabled(left, now)));
     }
     match &set.decision {
-        Decision::Withhold { remedy, guards } => {
+        Decision::Blocked { remedy, guards } => {
             let _ = write!(page, "{}<ul>", escape(&words::withheld(remedy)));
             for held in guards {
                 let _ = write!(page, "<li>{}</li>", escape(&words::held(held, Some(now))));
@@ -238,7 +238,7 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
                 let _ = write!(page, ": {}", escape(&words::progress(row, now)));
             }
         }
-        Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Act { .. } => {
+        Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Treat { .. } => {
             page.push_str(&escape(&words::decision(&set.decision)));
         }
     }

@@ -7,7 +7,7 @@ use medic_garm::log::source::Reading;
 use medic_http::Transport;
 use medic_lab::backend::DoorId;
 use medic_lab::endpoint_inproc::InprocTransport;
-use medic_lab::garm::{self, Generation};
+use medic_lab::garm::{self, Build};
 use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
@@ -43,7 +43,7 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    pub(crate) fn of(generation: Generation, sets: u32) -> Self {
+    pub(crate) fn of(generation: Build, sets: u32) -> Self {
         let fleet = Fleet::new(generation, sets, "http://github.test");
         Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, log: false, interval: "15s" }
     }
@@ -61,7 +61,7 @@ impl Given {
         self
     }
     /// A fleet for a story.
-    pub(crate) fn story(generation: Generation, ledger: bool) -> Self {
+    pub(crate) fn story(generation: Build, ledger: bool) -> Self {
         let given = Self::of(generation, 4).with_debug_server().with_github();
         if ledger { given.with_log(garm::LogLevel::Debug, garm::LogFormat::Json) } else { given }
     }
@@ -222,7 +222,7 @@ impl Bench {
     }
 
     /// Sessions that the medic opened and that GitHub still has.
-    pub(crate) fn open_probe_sessions(&self) -> usize {
+    pub(crate) fn open_check_sessions(&self) -> usize {
         self.with(|world| {
             let opened = world.github.sessions().filter(|session| session.opened_by.credential == "medic");
             opened.filter(|session| session.ended.is_none()).count()

@@ -5,7 +5,7 @@ use medic_core::clock::Clock;
 use medic_core::model::Span;
 use medic_lab::backend::DoorId;
 use medic_lab::endpoint_http::{HttpDoors, Sockets};
-use medic_lab::garm::Generation;
+use medic_lab::garm::Build;
 use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, World};
@@ -42,7 +42,7 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn start(generation: Generation, sets: u32) -> Self {
+    pub(crate) fn start(generation: Build, sets: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
         let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
         let (garm, github) = (sockets.url(DoorId::Manager(0)).unwrap(), sockets.url(DoorId::Github).unwrap());
@@ -194,7 +194,7 @@ pub(crate) fn signal(running: &Running, signal: &str) {
 
 #[tokio::test]
 async fn a_healthy_fleet_is_exit_0_and_sees_no_write() {
-    let servers = Servers::start(Generation::PreFix, 3);
+    let servers = Servers::start(Build::PreFix, 3);
     servers.until("all sets listen", |world| world.listening(0) == (3, 3)).await;
     let medic = Medic::of(&servers.garm, "heal");
     let output = medic.run(&["once", "--output", "json"]).await;
@@ -207,7 +207,7 @@ async fn a_healthy_fleet_is_exit_0_and_sees_no_write() {
 
 #[tokio::test]
 async fn a_stuck_fleet_is_healed_in_one_shot() {
-    let servers = Servers::start(Generation::PreFix, 2);
+    let servers = Servers::start(Build::PreFix, 2);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     let output = medic.run(&["once"]).await;
@@ -218,7 +218,7 @@ async fn a_stuck_fleet_is_healed_in_one_shot() {
 
 #[tokio::test]
 async fn in_a_dry_run_a_stuck_fleet_is_exit_10_and_sees_no_write() {
-    let servers = Servers::start(Generation::PreFix, 2);
+    let servers = Servers::start(Build::PreFix, 2);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "observe");
     let output = medic.run(&["once", "--observe", "12"]).await;
@@ -279,7 +279,7 @@ async fn talker(answer: String) -> String {
 
 #[tokio::test]
 async fn sigterm_in_mid_treatment_leaves_no_set_disabled_and_a_second_medic_steps_back() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     let child = medic.spawn(&["run"]);
@@ -299,7 +299,7 @@ async fn sigterm_in_mid_treatment_leaves_no_set_disabled_and_a_second_medic_step
 
 #[tokio::test]
 async fn a_log_share_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
-    let servers = Servers::start(Generation::PreFix, 2);
+    let servers = Servers::start(Build::PreFix, 2);
     servers.crash().await;
     // To open a FIFO that nobody writes to never ends.
     let dir = tempfile::tempdir().unwrap();
@@ -318,7 +318,7 @@ async fn a_log_share_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
 
 #[tokio::test]
 async fn a_share_with_its_secrets_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
-    let servers = Servers::start(Generation::PreFix, 2);
+    let servers = Servers::start(Build::PreFix, 2);
     let medic = Medic::of(&servers.garm, "heal");
     let child = medic.spawn(&["run"]);
     medic.ready().await;
@@ -347,7 +347,7 @@ async fn a_share_with_its_secrets_that_hangs_holds_up_neither_a_treatment_nor_th
 
 #[tokio::test]
 async fn status_and_explain_ask_the_running_medic() {
-    let servers = Servers::start(Generation::PreFix, 2);
+    let servers = Servers::start(Build::PreFix, 2);
     servers.until("all sets listen", |world| world.listening(0) == (2, 2)).await;
     let medic = Medic::of(&servers.garm, "observe");
     let child = medic.spawn(&["run"]);
@@ -375,7 +375,7 @@ async fn status_and_explain_ask_the_running_medic() {
 
 #[tokio::test]
 async fn what_a_person_changes_is_seen_at_once_by_its_event() {
-    let servers = Servers::start(Generation::PreFix, 2);
+    let servers = Servers::start(Build::PreFix, 2);
     servers.until("all sets listen", |world| world.listening(0) == (2, 2)).await;
     // Between two passes of its own it would not look for an hour.
     let run = "interval = \"1h\"\nurgent_interval = \"1s\"";
@@ -401,7 +401,7 @@ async fn what_a_person_changes_is_seen_at_once_by_its_event() {
 
 #[tokio::test]
 async fn refusals_that_go_on_are_proven_by_the_log_websocket() {
-    let servers = Servers::start(Generation::PostFix, 2);
+    let servers = Servers::start(Build::PostFix, 2);
     servers.with(|world| world.github.reconfigure(|github| github.stale_lifetime = Span::mins(10)));
     servers.crash().await;
     let medic = Medic::with(&servers.garm, "heal", "", "log_stream = true");
@@ -420,7 +420,7 @@ async fn refusals_that_go_on_are_proven_by_the_log_websocket() {
 
 #[tokio::test]
 async fn heal_is_handed_to_the_running_medic_and_lifts_its_mode() {
-    let servers = Servers::start(Generation::PreFix, 2);
+    let servers = Servers::start(Build::PreFix, 2);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "observe");
     let _child = medic.spawn(&["run"]);
@@ -443,7 +443,7 @@ async fn heal_is_handed_to_the_running_medic_and_lifts_its_mode() {
 
 #[tokio::test]
 async fn heal_does_it_itself_where_no_medic_runs() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "observe");
     let healed = medic.run(&["heal", "linux-0", "--yes"]).await;
@@ -453,7 +453,7 @@ async fn heal_does_it_itself_where_no_medic_runs() {
 
 #[tokio::test]
 async fn heal_never_deletes_a_session_of_the_living_run() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.until("it listens", |world| world.listening(0) == (1, 1)).await;
     let session = servers.with(|world| {
         let forge = world.garm(0).unwrap().scale_sets().next().unwrap().2;
@@ -476,7 +476,7 @@ async fn heal_never_deletes_a_session_of_the_living_run() {
 
 #[tokio::test]
 async fn a_changed_configuration_is_taken_over_and_a_bad_one_is_told() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.until("it listens", |world| world.listening(0) == (1, 1)).await;
     let medic = Medic::of(&servers.garm, "observe");
     let child = medic.spawn(&["run"]);
@@ -514,7 +514,7 @@ async fn a_changed_configuration_is_taken_over_and_a_bad_one_is_told() {
 
 #[tokio::test]
 async fn a_changed_log_level_is_in_force_at_once_and_a_changed_format_asks_for_a_restart() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     let medic = Medic::of(&servers.garm, "observe");
     let good = std::fs::read_to_string(&medic.config).unwrap();
     std::fs::write(&medic.config, format!("{good}[log]\nlevel = \"error\"\n")).unwrap();
@@ -606,7 +606,7 @@ async fn a_password_that_crosses_the_network_unencrypted_is_told_at_the_start() 
 
 #[tokio::test]
 async fn heal_in_heal_mode_treats_the_one_set_and_leaves_none_half_done() {
-    let servers = Servers::start(Generation::PreFix, 3);
+    let servers = Servers::start(Build::PreFix, 3);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     let healed = medic.run(&["heal", "linux-0", "--yes"]).await;
@@ -617,7 +617,7 @@ async fn heal_in_heal_mode_treats_the_one_set_and_leaves_none_half_done() {
 
 #[tokio::test]
 async fn heal_that_is_stopped_leaves_its_set_enabled() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "observe");
     let child = medic.spawn(&["heal", "linux-0", "--yes"]);
@@ -630,7 +630,7 @@ async fn heal_that_is_stopped_leaves_its_set_enabled() {
 
 #[tokio::test]
 async fn resume_says_that_a_file_still_pauses() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     let medic = Medic::of(&servers.garm, "heal");
     std::fs::write(medic.dir.path().join("pause"), "reason = \"upgrade\"\n").unwrap();
     let resumed = medic.run(&["resume"]).await;

@@ -78,7 +78,7 @@ fn wrong_usage_is_exit_code_2_on_stderr() {
         vec!["once", "--observe", "soon"],
         vec!["lab", "--sets", "0"],
         vec!["lab", "--speed", "nan"],
-        vec!["lab", "--generation", "newest"],
+        vec!["lab", "--conflict_behaviour", "newest"],
         vec!["man", "bogus"],
         vec!["completions", "bogus"],
     ] {

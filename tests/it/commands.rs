@@ -2,7 +2,7 @@
 //! they work while something else does not.
 
 use super::binary::{Medic, Servers, finish, signal, told};
-use medic_lab::garm::{Generation, ManagerFault, ManagerRoute};
+use medic_lab::garm::{Build, ManagerFault, ManagerRoute};
 use medic_lab::github::FaultKind;
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn the_emergency_stop_needs_no_secret_and_no_manager() {
 
 #[tokio::test]
 async fn a_pause_shows_while_all_is_well_and_the_breaker_is_no_pause() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.until("it listens", |world| world.listening(0) == (1, 1)).await;
     let medic = Medic::of(&servers.garm, "heal");
     let _child = medic.spawn(&["run"]);
@@ -66,7 +66,7 @@ async fn a_pause_file_with_a_typing_error_pauses_everything_and_says_so() {
 /// Who may write a reason, or name a scale set, may not clear the screen of who reads it, nor add a line of his own.
 #[tokio::test]
 async fn what_others_wrote_cannot_steer_the_terminal() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     let paused = medic.run(&["pause", "--reason", "up\u{1b}[2Jgrade", "--author", "al\u{9b}2Jice\ngarm: forged"]).await;
@@ -114,7 +114,7 @@ async fn a_set_of_a_manager_that_is_away_cannot_be_judged_which_is_no_wrong_usag
         assert_eq!(blind.status.code(), Some(12), "{args:?}: {}", told(&blind));
         assert!(told(&blind).contains("garm cannot be asked (") && told(&blind).contains("doctor"), "{}", told(&blind));
     }
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     let medic = Medic::of(&servers.garm, "heal");
     let unknown = medic.run(&["explain", "nobody"]).await;
     assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
@@ -123,7 +123,7 @@ async fn a_set_of_a_manager_that_is_away_cannot_be_judged_which_is_no_wrong_usag
 /// As a cron job finds it: between two runs nobody serves a picture, and the state directory knows more than one look.
 #[tokio::test]
 async fn without_a_running_medic_its_records_are_told_and_nothing_is_done() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     medic.run(&["pause", "--reason", "upgrade", "--author", "alice"]).await;
@@ -183,7 +183,7 @@ async fn a_watch_that_is_piped_is_plain_documents_and_outlives_a_medic_that_is_n
 
 #[tokio::test]
 async fn explain_tells_timeline_rules_guards_and_the_next_act_and_history_names_sets() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     medic.run(&["pause", "--reason", "upgrade", "--author", "alice"]).await;
@@ -220,7 +220,7 @@ async fn explain_tells_timeline_rules_guards_and_the_next_act_and_history_names_
 
 #[tokio::test]
 async fn a_set_that_cannot_be_enabled_again_is_loud_everywhere() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     let text =
@@ -249,9 +249,9 @@ async fn a_set_that_cannot_be_enabled_again_is_loud_everywhere() {
 /// A pause holds the order back; then whoever gave it thinks better of it.
 #[tokio::test]
 async fn an_order_that_is_called_off_is_withdrawn_and_one_that_is_taken_up_is_told() {
-    use medic_core::model::manual::{Order, OrderAnswer};
+    use medic_core::model::manual::{ManualHeal, ManualHealAnswer};
     use medic_core::model::{ManagerName, Wall};
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "observe");
     medic.run(&["pause", "--reason", "upgrade"]).await;
@@ -259,8 +259,8 @@ async fn an_order_that_is_called_off_is_withdrawn_and_one_that_is_taken_up_is_to
     medic.ready().await;
     let store = medic_store::Store::open_read_only(medic.dir.path()).unwrap().unwrap();
     let store = store.for_manager(&ManagerName::new("garm"));
-    let answered = async |so: fn(&OrderAnswer) -> bool| {
-        let found = || -> Option<Order> { store.orders(Wall(0)).unwrap().pop() };
+    let answered = async |so: fn(&ManualHealAnswer) -> bool| {
+        let found = || -> Option<ManualHeal> { store.orders(Wall(0)).unwrap().pop() };
         let waiting = async {
             loop {
                 let order = found().filter(|order| store.order_answer(order.id).unwrap().is_some_and(|said| so(&said)));
@@ -273,7 +273,7 @@ async fn an_order_that_is_called_off_is_withdrawn_and_one_that_is_taken_up_is_to
         tokio::time::timeout(std::time::Duration::from_mins(1), waiting).await.unwrap()
     };
     let healing = medic.spawn(&["heal", "linux-0", "--yes"]);
-    let order = answered(|said| matches!(said, OrderAnswer::Waiting { .. })).await;
+    let order = answered(|said| matches!(said, ManualHealAnswer::Waiting { .. })).await;
     signal(&healing, "-INT");
     let called_off = finish(healing).await;
     assert_eq!(called_off.status.code(), Some(130), "{}", told(&called_off));
@@ -294,7 +294,7 @@ async fn an_order_that_is_called_off_is_withdrawn_and_one_that_is_taken_up_is_to
 /// Opened, a named pipe waits for a writer for ever.
 #[tokio::test]
 async fn a_pause_that_is_a_named_pipe_pauses_everything_and_stops_nothing_else() {
-    let servers = Servers::start(Generation::PreFix, 1);
+    let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     let made = std::process::Command::new("mkfifo").arg(medic.dir.path().join("pause")).status().unwrap();

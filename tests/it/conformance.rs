@@ -5,17 +5,17 @@
 
 use bytes::Bytes;
 use http::Method;
-use medic_core::model::{Entity, EntityKind, ForgeId, Span, Wall};
+use medic_core::model::{Entity, EntityKind, GithubId, Span, Wall};
 use medic_garm::goroutines::GoroutineCounter;
 use medic_http::BodySink;
-use medic_lab::garm::{GarmConfig, GarmState, Generation, LogFormat, LogLevel};
+use medic_lab::garm::{Build, GarmConfig, GarmState, LogFormat, LogLevel};
 use medic_lab::github::{Credential, GithubConfig, GithubState, JobFlow, Leaving, Takeover, UnknownSession};
 use medic_lab::wire::Answer;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-const PRE_FIX: (&str, Generation) = ("garm-2026-04-pre-fix", Generation::PreFix);
-const POST_FIX: (&str, Generation) = ("garm-2026-07-post-fix", Generation::PostFix);
+const PRE_FIX: (&str, Build) = ("garm-2026-04-pre-fix", Build::PreFix);
+const POST_FIX: (&str, Build) = ("garm-2026-07-post-fix", Build::PostFix);
 const START: Wall = Wall(1_795_459_531_600);
 const ORIGIN: &str = "http://127.0.0.1:18101";
 const PAT: &str = "ghp_conformance";
@@ -85,7 +85,7 @@ struct Played {
 }
 
 impl Stage {
-    fn new(generation: Generation, change: impl FnOnce(&mut GarmConfig, &mut GithubConfig)) -> Self {
+    fn new(generation: Build, change: impl FnOnce(&mut GarmConfig, &mut GithubConfig)) -> Self {
         let mut github = GithubConfig::new(ORIGIN).with(Credential::pat("garm", PAT));
         github.stale_lifetime = Span::secs(25);
         github.unknown_session = UnknownSession::NotFound;
@@ -178,7 +178,7 @@ impl Stage {
         }
     }
 
-    fn forge_id(&self, set: u64) -> ForgeId {
+    fn github_id(&self, set: u64) -> GithubId {
         self.garm.scale_sets().find(|(id, _, _)| id.0 == set).unwrap().2
     }
 }
@@ -241,7 +241,7 @@ impl Played {
 }
 
 /// The situations 1 to 11, in their order.
-fn play((build, generation): (&str, Generation)) -> Played {
+fn play((build, generation): (&str, Build)) -> Played {
     let mut stage = Stage::new(generation, |_, _| {});
     let mut played = Played::default();
     first_boot(build, &mut stage, &mut played);
@@ -285,7 +285,7 @@ fn first_boot(build: &str, stage: &mut Stage, played: &mut Played) {
 }
 
 fn jobs_and_a_toggle(build: &str, stage: &mut Stage, played: &mut Played) {
-    let set = stage.forge_id(1);
+    let set = stage.github_id(1);
     stage.github.queue_jobs(set, 3, stage.now);
     stage.wait(Span::secs(12));
     for name in ["scalesets-list-with-jobs", "scaleset-instances", "instances-list", "jobs-list"] {
@@ -329,7 +329,7 @@ fn crash_and_toggles(build: &str, stage: &mut Stage, played: &mut Played) {
     stage.wait(Span::secs(8));
     played.close("07", stage);
     for set in 1..=4 {
-        let holder = stage.github.holder(stage.forge_id(set));
+        let holder = stage.github.holder(stage.github_id(set));
         assert!(holder.is_some_and(|holder| holder.polling), "set {set} listens again");
     }
 }
@@ -342,7 +342,7 @@ fn endings(stage: &mut Stage, played: &mut Played) {
     stage.garm.kill(stage.now, &mut stage.github);
     let until = stage.now.plus(Span::secs(90));
     let how = (Takeover::AtOnce, Leaving::Deletes);
-    stage.github.foreign_owner_takes(stage.forge_id(3), "garm-of-somebody-else", how, stage.now, until);
+    stage.github.foreign_owner_takes(stage.github_id(3), "garm-of-somebody-else", how, stage.now, until);
     stage.wait(Span::secs(30));
     stage.start();
     look(stage);
@@ -354,7 +354,7 @@ fn endings(stage: &mut Stage, played: &mut Played) {
     stage.start();
     look(stage);
     stage.wait(Span::secs(8));
-    stage.github.evict_session(stage.forge_id(1), stage.now);
+    stage.github.evict_session(stage.github_id(1), stage.now);
     stage.wait(Span::secs(1));
     assert!(!stage.garm.is_up(), "the process has died");
     played.close("10", stage);
@@ -364,7 +364,7 @@ fn endings(stage: &mut Stage, played: &mut Played) {
     stage.wait(Span::secs(12));
     played.close("11", stage);
     // In the recording the stand-in did not end the poll of the vanished set, and nothing more was seen.
-    let set = stage.forge_id(1);
+    let set = stage.github_id(1);
     stage.github.remove_set(set, stage.now);
     stage.wait(Span::secs(1));
     assert!(!stage.garm.is_up(), "a set that vanishes kills the process too");
@@ -450,10 +450,7 @@ fn excuse(situation: &str, (_, msg, keys): &Kind) -> Option<usize> {
     })
 }
 /// Kinds of lines that one side has and the other has not, in every situation.
-fn differences(
-    (build, _): (&str, Generation),
-    logs: &BTreeMap<&'static str, Vec<Kind>>,
-) -> Vec<(String, Kind, String)> {
+fn differences((build, _): (&str, Build), logs: &BTreeMap<&'static str, Vec<Kind>>) -> Vec<(String, Kind, String)> {
     let mut all = Vec::new();
     for name in files(build, "logs") {
         let situation = &name[..2];
@@ -469,7 +466,7 @@ fn differences(
     all
 }
 
-fn compare_logs(build: (&str, Generation)) {
+fn compare_logs(build: (&str, Build)) {
     let played = play(build);
     let all = differences(build, &played.logs);
     let left = all.iter().filter(|(situation, kind, _)| excuse(situation, kind).is_none());
@@ -630,7 +627,7 @@ fn events_carry_the_fields_of_the_real_ones() {
 }
 
 /// Situation 12: text at info level, one set, in a run of its own.
-fn play_as_text((_, generation): (&str, Generation)) -> BTreeMap<&'static str, Vec<Kind>> {
+fn play_as_text((_, generation): (&str, Build)) -> BTreeMap<&'static str, Vec<Kind>> {
     let mut stage = Stage::new(generation, |garm, github| {
         garm.log_format = LogFormat::Text;
         garm.log_level = LogLevel::Info;

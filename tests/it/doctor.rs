@@ -4,7 +4,7 @@ use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_lab::backend::DoorId;
 use medic_lab::endpoint_http::{HttpDoors, Sockets};
-use medic_lab::garm::{GarmConfig, Generation, LogLevel, LogStreamer, Metrics};
+use medic_lab::garm::{Build, GarmConfig, LogLevel, LogStreamer, Metrics};
 use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
@@ -33,7 +33,7 @@ impl Site {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
         let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
         let (garm, github) = (sockets.url(DoorId::Manager(0)).unwrap(), sockets.url(DoorId::Github).unwrap());
-        let fleet = Fleet::new(Generation::PostFix, 2, &github).each(|garm| {
+        let fleet = Fleet::new(Build::PostFix, 2, &github).each(|garm| {
             garm.debug_server = true;
             change(garm);
         });

@@ -7,7 +7,7 @@ use medic_core::clock::Clock;
 use medic_core::model::Span;
 use medic_lab::backend::DoorId;
 use medic_lab::endpoint_http::{HttpDoors, Sockets};
-use medic_lab::garm::Generation;
+use medic_lab::garm::Build;
 use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
@@ -102,7 +102,7 @@ impl Case {
             let expired = name.starts_with("expired");
             Tls::new(if expired { "localhost" } else { "elsewhere.example" }, expired)
         });
-        let mut fleet = Fleet::new(Generation::PreFix, sets, &github).each(|garm| garm.debug_server = true);
+        let mut fleet = Fleet::new(Build::PreFix, sets, &github).each(|garm| garm.debug_server = true);
         fleet.github.stale_lifetime = Span::secs(3);
         let hub = Hub::new(World::new(&fleet, clock.now().wall), clock);
         let dir = tempfile::tempdir().unwrap();

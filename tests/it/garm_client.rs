@@ -10,7 +10,7 @@ use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Enablement, Entity, EntityKind, FailureKind, ForgeId, Goroutines, Incarnation, Lingering, Operation, Revision,
+    Enablement, Entity, EntityKind, FailureKind, GithubId, Goroutines, Incarnation, Lingering, Operation, Revision,
     ScaleSetId, Span, Target, Wall,
 };
 use medic_core::ports::read::ManagerSource;
@@ -178,7 +178,7 @@ async fn recorded_answers_are_read_as_they_are() {
             [(1, "set-0-0", enabled), (2, "set-0-1", enabled), (3, "set-1-0", enabled), (4, "set-1-1", enabled)]
         );
         let first = &sets[0];
-        assert_eq!(first.forge_id, Some(ForgeId(1)));
+        assert_eq!(first.github_id, Some(GithubId(1)));
         assert_eq!(first.entity, Some(Entity { kind: EntityKind::Organization, name: "acme0".to_owned() }));
         assert_eq!(first.endpoint.as_ref().unwrap().name.as_str(), "fake");
         assert_eq!((first.desired_runners, first.max_runners), (3, 5));

@@ -7,9 +7,9 @@ use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Endpoint, EndpointName, Entity, EntityKind, FailureKind, ForgeId, ForgePlace, Owner, SessionId, Span, Wall,
+    Endpoint, EndpointName, Entity, EntityKind, FailureKind, GithubId, GithubPlace, Owner, SessionId, Span, Wall,
 };
-use medic_core::ports::read::BrokerSource;
+use medic_core::ports::read::GithubSource;
 use medic_core::ports::write::{OpenAnswer, SessionWriter};
 use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
 use medic_http::{Bounds, NoRecorder, Response, Secret, Transport, TransportError};
@@ -122,10 +122,10 @@ impl Bench {
         self.wire.state.lock().unwrap()
     }
 
-    fn add(&self, entity: &Entity, name: &str) -> ForgePlace {
+    fn add(&self, entity: &Entity, name: &str) -> GithubPlace {
         let set = NewSet { entity: entity.clone(), name: name.to_owned() };
-        let forge_id = self.state().add_set(&set, self.clock.now().wall);
-        ForgePlace { endpoint: Arc::new(endpoint()), entity: entity.clone(), forge_id }
+        let github_id = self.state().add_set(&set, self.clock.now().wall);
+        GithubPlace { endpoint: Arc::new(endpoint()), entity: entity.clone(), github_id }
     }
 
     fn calls(&self, route: Route) -> u64 {
@@ -137,11 +137,11 @@ impl Bench {
     }
 
     async fn names(&self, entity: &Entity) -> Result<Vec<String>, FailureKind> {
-        let sets = self.github.forge_sets(&endpoint(), entity).await;
+        let sets = self.github.github_sets(&endpoint(), entity).await;
         sets.map(|sets| sets.into_iter().map(|set| set.name).collect()).map_err(|failure| failure.kind)
     }
 
-    async fn open(&self, place: &ForgePlace) -> Result<OpenAnswer, WriteError> {
+    async fn open(&self, place: &GithubPlace) -> Result<OpenAnswer, WriteError> {
         self.github.open_session(place, &owner()).await
     }
 
@@ -216,12 +216,12 @@ async fn every_kind_of_entity_is_listed_and_the_second_time_costs_one_request() 
 async fn statistics_come_with_the_list_and_with_the_set() {
     let bench = bench(As::Pat);
     let place = bench.add(&acme(), "gpu");
-    bench.state().queue_jobs(place.forge_id, 3, START);
-    let sets = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap();
+    bench.state().queue_jobs(place.github_id, 3, START);
+    let sets = bench.github.github_sets(&endpoint(), &acme()).await.unwrap();
     assert_eq!(sets[0].statistics.unwrap().available_jobs + sets[0].statistics.unwrap().assigned_jobs, 3);
-    assert_eq!(bench.github.forge_set(&place).await.unwrap(), Some(sets[0].clone()));
-    let nobody = ForgePlace { forge_id: ForgeId(999), ..place };
-    assert_eq!(bench.github.forge_set(&nobody).await.unwrap(), None);
+    assert_eq!(bench.github.github_set(&place).await.unwrap(), Some(sets[0].clone()));
+    let nobody = GithubPlace { github_id: GithubId(999), ..place };
+    assert_eq!(bench.github.github_set(&nobody).await.unwrap(), None);
     assert_eq!(bench.open(&nobody).await, Ok(OpenAnswer::SetGone));
 }
 
@@ -312,11 +312,11 @@ async fn a_session_is_opened_refreshed_and_deleted() {
     let bench = bench(As::App);
     let place = bench.add(&acme(), "gpu");
     let session = opened(bench.open(&place).await);
-    assert_eq!(bench.state().holder(place.forge_id).unwrap().session, session);
-    assert_eq!(bench.state().holder(place.forge_id).unwrap().owner, owner());
+    assert_eq!(bench.state().holder(place.github_id).unwrap().session, session);
+    assert_eq!(bench.state().holder(place.github_id).unwrap().owner, owner());
     assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Alive));
     assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()));
-    assert_eq!(bench.state().holder(place.forge_id), None);
+    assert_eq!(bench.state().holder(place.github_id), None);
     assert_eq!(bench.calls(Route::DeleteSession), 1);
 }
 
@@ -329,7 +329,7 @@ async fn a_session_that_is_gone_needs_no_deletion() {
         bench.clock.sleep(Span::secs(100)).await;
         assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()), "{switch:?}");
         assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
-        bench.state().remove_set(place.forge_id, bench.clock.now().wall);
+        bench.state().remove_set(place.github_id, bench.clock.now().wall);
         assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()), "{switch:?}");
     }
 }
@@ -363,7 +363,7 @@ async fn both_wordings_of_a_conflict_are_understood() {
         let held = bench.github.open_session(&place, &Owner::new("garm-1")).await;
         let session = opened(held);
         assert_eq!(bench.open(&place).await, Ok(OpenAnswer::Held { owner: named }));
-        assert_eq!(bench.state().holder(place.forge_id).unwrap().session, session);
+        assert_eq!(bench.state().holder(place.github_id).unwrap().session, session);
     }
 }
 
@@ -457,7 +457,7 @@ async fn a_rate_limit_is_obeyed_with_and_without_retry_after() {
         } else {
             bench.state().secondary_limit("pat", START.plus(ends), answer);
         }
-        let failure = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap_err();
+        let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::RateLimited, "{failure}");
         let told = failure.retry_at.unwrap().since(START);
         assert!(told >= held && told <= held.plus(Span::secs(1)), "{answer:?}: told {told}");
@@ -480,14 +480,14 @@ async fn managers_with_one_credential_share_what_it_may_send() {
     let shared = Allowances::new(5, 0.2, &bench.clock);
     let of_manager = || GithubClient::new(vec![Access::sharing(&shared, options.clone(), &wires)]);
     let (one, other) = (of_manager(), of_manager());
-    assert!(one.forge_sets(&endpoint(), &acme()).await.is_ok());
+    assert!(one.github_sets(&endpoint(), &acme()).await.is_ok());
     let quota = other.own_quota(&endpoint()).unwrap();
     assert_eq!((quota.remaining, quota.reserve), (4_999, 1_000), "a share of what GitHub told");
     let before = bench.all_calls();
     let began = bench.clock.now().mono;
     for _ in 0..75 {
         for client in [&one, &other] {
-            assert!(client.forge_sets(&endpoint(), &acme()).await.is_ok());
+            assert!(client.github_sets(&endpoint(), &acme()).await.is_ok());
         }
     }
     assert!(bench.all_calls() - before >= 150);
@@ -496,9 +496,9 @@ async fn managers_with_one_credential_share_what_it_may_send() {
 
     bench.state().exhaust_quota("pat", START.plus(Span::mins(50)));
     let entities = ["second", "third"].map(|name| entity(EntityKind::Organization, name));
-    assert_eq!(one.forge_sets(&endpoint(), &entities[0]).await.unwrap_err().kind, FailureKind::RateLimited);
+    assert_eq!(one.github_sets(&endpoint(), &entities[0]).await.unwrap_err().kind, FailureKind::RateLimited);
     let asked = bench.all_calls();
-    assert_eq!(other.forge_sets(&endpoint(), &entities[1]).await.unwrap_err().kind, FailureKind::HeldBack);
+    assert_eq!(other.github_sets(&endpoint(), &entities[1]).await.unwrap_err().kind, FailureKind::HeldBack);
     assert_eq!(bench.all_calls(), asked, "the other manager asks nothing either");
 }
 
@@ -521,7 +521,7 @@ async fn refused_credentials_are_not_offered_again_at_once_and_are_read_anew() {
     let bench = bench(As::Pat);
     bench.add(&acme(), "gpu");
     std::fs::write(bench.secrets.path().join("token"), "ghp_wrong").unwrap();
-    let failure = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap_err();
+    let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unauthorized);
     assert!(failure.detail.contains("expired or revoked") && !failure.detail.contains("ghp_"), "{failure}");
     assert_eq!(bench.names(&acme()).await, Err(FailureKind::Unauthorized));
@@ -535,7 +535,7 @@ async fn refused_credentials_are_not_offered_again_at_once_and_are_read_anew() {
 async fn an_unreadable_secret_is_named_and_nothing_is_sent() {
     let bench = bench(As::Pat);
     std::fs::remove_file(bench.secrets.path().join("token")).unwrap();
-    let failure = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap_err();
+    let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
     assert!(failure.detail.contains("cannot read the secret"), "{failure}");
     assert_eq!(bench.all_calls(), 0);
 }
@@ -544,7 +544,7 @@ async fn an_unreadable_secret_is_named_and_nothing_is_sent() {
 async fn an_app_that_github_does_not_know_is_told_what_to_check() {
     let bench = bench(As::App);
     bench.state().revoke_credentials("app");
-    let failure = bench.github.forge_sets(&endpoint(), &acme()).await.unwrap_err();
+    let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unauthorized);
     assert!(failure.detail.contains("app_id"), "{failure}");
 }

@@ -1,8 +1,8 @@
 //! Whole incidents under virtual time: the real engine, clients, parsers and store against the simulators, in process.
 
 use crate::bench::{Bench, Given};
-use medic_core::model::{Diagnosis, OrderAnswer, Ordered, Outcome, PauseScope, ScaleSetId, SessionId, Span};
-use medic_lab::garm::{Generation, LogFormat, LogLevel, LostPut, ManagerFault, ManagerRoute, WorkerTruth};
+use medic_core::model::{Diagnosis, ManualAction, ManualHealAnswer, Outcome, PauseScope, ScaleSetId, SessionId, Span};
+use medic_lab::garm::{Build, LogFormat, LogLevel, LostPut, ManagerFault, ManagerRoute, WorkerTruth};
 use medic_lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
 use medic_lab::hub::Hub;
 use medic_lab::world::World;
@@ -17,7 +17,7 @@ const STALE: Span = Span::secs(90);
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_of_a_build_that_gives_up_is_found_and_healed() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 4)).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 4)).await;
     bench.run(Span::mins(2)).await;
     assert_eq!(bench.listening(), (4, 4));
     assert_eq!(bench.writes(), 0, "a healthy fleet is left alone");
@@ -33,7 +33,7 @@ async fn a_crash_of_a_build_that_gives_up_is_found_and_healed() {
 
 #[tokio::test(start_paused = true)]
 async fn without_the_medic_such_a_build_never_comes_back() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 4).observing()).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 4).observing()).await;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     bench.run(Span::mins(30)).await;
@@ -48,7 +48,7 @@ async fn without_the_medic_such_a_build_never_comes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_build_that_retries_is_watched_and_not_touched() {
-    for generation in [Generation::PostFix, Generation::ListenerMetrics] {
+    for generation in [Build::PostFix, Build::ListenerMetrics] {
         let mut bench = Bench::new(&Given::of(generation, 4)).await;
         bench.run(Span::mins(2)).await;
         bench.crash_and_restart(Span::secs(1)).await;
@@ -64,7 +64,7 @@ async fn a_build_that_retries_is_watched_and_not_touched() {
 
 #[tokio::test(start_paused = true)]
 async fn a_clean_restart_is_no_incident() {
-    for generation in [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics] {
+    for generation in [Build::PreFix, Build::PostFix, Build::ListenerMetrics] {
         let mut bench = Bench::new(&Given::of(generation, 4)).await;
         bench.run(Span::mins(1)).await;
         bench.with_now(|world, now| world.stop(0, now));
@@ -82,7 +82,7 @@ async fn a_clean_restart_is_no_incident() {
 
 #[tokio::test(start_paused = true)]
 async fn an_hour_of_health_sees_no_write() {
-    for generation in [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics] {
+    for generation in [Build::PreFix, Build::PostFix, Build::ListenerMetrics] {
         for given in [
             Given::of(generation, 3),
             Given::of(generation, 3).with_debug_server(),
@@ -104,7 +104,7 @@ async fn an_hour_of_health_sees_no_write() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_person_disabled_stays_disabled() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 4)).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 4)).await;
     bench.run(Span::mins(1)).await;
     bench.person(ScaleSetId(2), false);
     bench.run(Span::secs(30)).await;
@@ -119,7 +119,7 @@ async fn what_a_person_disabled_stays_disabled() {
 
 #[tokio::test(start_paused = true)]
 async fn fifty_sets_are_healed_in_one_go() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 50)).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 50)).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     let took = bench.run_until(Span::mins(10), |world| world.listening(0) == (50, 50)).await;
@@ -130,7 +130,7 @@ async fn fifty_sets_are_healed_in_one_go() {
 
 #[tokio::test(start_paused = true)]
 async fn exact_counts_of_listeners_and_workers_change_nothing_but_the_confidence() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 4).with_debug_server()).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 4).with_debug_server()).await;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     bench.run_until(Span::mins(5), |world| world.listening(0) == (4, 4)).await;
@@ -141,7 +141,7 @@ async fn exact_counts_of_listeners_and_workers_change_nothing_but_the_confidence
 
 #[tokio::test(start_paused = true)]
 async fn a_medic_that_dies_in_the_middle_leaves_no_set_disabled() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 3)).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 3)).await;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     for _ in 0..3 {
@@ -156,7 +156,7 @@ async fn a_medic_that_dies_in_the_middle_leaves_no_set_disabled() {
 #[tokio::test(start_paused = true)]
 async fn a_medic_that_hands_over_leaves_a_toggle_as_it_is_and_one_that_ends_enables_at_once() {
     for (hands_over, enabled) in [(true, 2), (false, 3)] {
-        let mut bench = Bench::new(&Given::of(Generation::PreFix, 3)).await;
+        let mut bench = Bench::new(&Given::of(Build::PreFix, 3)).await;
         bench.run(Span::mins(1)).await;
         bench.crash_and_restart(Span::secs(1)).await;
         let same = [bench.engine.name().clone()].into_iter().collect();
@@ -171,7 +171,7 @@ async fn a_medic_that_hands_over_leaves_a_toggle_as_it_is_and_one_that_ends_enab
 
 /// Stuck, and the first set is disabled by us; the others wait for it.
 async fn in_the_middle_of_a_toggle() -> Bench {
-    let mut bench = Bench::on_disk(&Given::of(Generation::PreFix, 3)).await;
+    let mut bench = Bench::on_disk(&Given::of(Build::PreFix, 3)).await;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
@@ -206,7 +206,7 @@ async fn an_open_treatment_that_cannot_be_read_is_undone_from_memory() {
 #[tokio::test(start_paused = true)]
 async fn lost_answers_are_settled_by_reading() {
     for lost in [LostPut::AfterEffect, LostPut::BeforeEffect] {
-        let mut bench = Bench::new(&Given::of(Generation::PreFix, 2)).await;
+        let mut bench = Bench::new(&Given::of(Build::PreFix, 2)).await;
         bench.run(Span::mins(1)).await;
         bench.crash_and_restart(Span::secs(1)).await;
         bench.with(|world| world.garm_mut(0).unwrap().0.lose_next_put(lost));
@@ -230,7 +230,7 @@ async fn a_404_of_a_proxy_to_the_enable_leaves_no_set_disabled() {
 
 #[tokio::test(start_paused = true)]
 async fn a_person_who_takes_over_in_the_middle_is_not_fought() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 1)).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 1)).await;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     bench.run_until(Span::mins(2), |world| world.listening(0).1 == 0).await;
@@ -241,13 +241,13 @@ async fn a_person_who_takes_over_in_the_middle_is_not_fought() {
     bench.run(Span::mins(10)).await;
     assert!(!bench.with(|world| world.garm(0).unwrap().is_enabled(set)));
     assert_eq!(bench.writes(), 1, "the disable alone");
-    assert_eq!(bench.outcomes(), [Outcome::Yielded]);
+    assert_eq!(bench.outcomes(), [Outcome::Aborted]);
     assert_eq!(bench.diagnoses(), [Diagnosis::Disabled]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_new_is_done_while_paused() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 2)).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 2)).await;
     bench.run(Span::mins(1)).await;
     bench.pause(PauseScope::All, Span::mins(10));
     bench.crash_and_restart(Span::secs(1)).await;
@@ -260,7 +260,7 @@ async fn nothing_new_is_done_while_paused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_stops_a_treatment_that_has_begun_and_sent_nothing() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 2)).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 2)).await;
     bench.run(Span::mins(1)).await;
     // The last look before the disable fails.
     let fault = ManagerFault::on(ManagerRoute::GetSet, FaultKind::Reset);
@@ -277,7 +277,7 @@ async fn a_pause_stops_a_treatment_that_has_begun_and_sent_nothing() {
     bench.pause(PauseScope::All, Span::mins(10));
     bench.with(|world| world.garm_mut(0).unwrap().0.clear_faults());
     bench.run(Span::mins(5)).await;
-    assert_eq!((bench.writes(), bench.outcomes()), (0, vec![Outcome::Yielded]));
+    assert_eq!((bench.writes(), bench.outcomes()), (0, vec![Outcome::Aborted]));
     assert_eq!(bench.closed[0].why(), Some("healing was paused before anything was sent"));
     bench.run(Span::mins(10)).await;
     assert_eq!(bench.listening(), (2, 2), "the pause is over");
@@ -300,7 +300,7 @@ async fn a_disable_that_the_journal_could_not_follow_is_gone_on_with_from_memory
     let gate = Arc::new(FullMeanwhile::default());
     let disk = Arc::clone(&gate);
     let open = |dir: &Path| Store::open_gated(dir, disk).unwrap();
-    let mut bench = Bench::with_store(&Given::of(Generation::PreFix, 3), open).await;
+    let mut bench = Bench::with_store(&Given::of(Build::PreFix, 3), open).await;
     bench.run(Span::mins(1)).await;
     gate.0.set(Arc::downgrade(&bench.hub)).unwrap();
     bench.crash_and_restart(Span::secs(1)).await;
@@ -315,7 +315,7 @@ async fn a_disable_that_the_journal_could_not_follow_is_gone_on_with_from_memory
 
 #[tokio::test(start_paused = true)]
 async fn a_manager_that_gave_up_because_github_was_down_is_toggled_once_github_is_back() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 2)).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 2)).await;
     bench.run(Span::mins(1)).await;
     bench.with_now(|world, now| world.stop(0, now));
     bench.run(Span::secs(2)).await;
@@ -335,7 +335,7 @@ async fn a_manager_that_gave_up_because_github_was_down_is_toggled_once_github_i
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_another_controller_took_is_never_touched() {
-    let mut bench = Bench::new(&Given::of(Generation::PostFix, 2).with_github()).await;
+    let mut bench = Bench::new(&Given::of(Build::PostFix, 2).with_github()).await;
     bench.run(Span::mins(1)).await;
     bench.with_now(|world, now| {
         let set = world.garm(0).unwrap().scale_sets().next().unwrap().2;
@@ -353,7 +353,7 @@ async fn a_session_that_another_controller_took_is_never_touched() {
 #[tokio::test(start_paused = true)]
 async fn a_pass_costs_the_manager_two_requests_however_many_sets_there_are() {
     for sets in [1, 200] {
-        let mut bench = Bench::new(&Given::of(Generation::PreFix, sets)).await;
+        let mut bench = Bench::new(&Given::of(Build::PreFix, sets)).await;
         bench.run(Span::mins(2)).await;
         let before = bench.exchanges("manager");
         bench.run(Span::mins(10)).await;
@@ -366,7 +366,7 @@ async fn a_pass_costs_the_manager_two_requests_however_many_sets_there_are() {
 
 #[tokio::test(start_paused = true)]
 async fn fifty_sets_with_exact_counts_are_no_slower() {
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, 50).with_debug_server()).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, 50).with_debug_server()).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     let took = bench.run_until(Span::mins(10), |world| world.listening(0) == (50, 50)).await;
@@ -376,7 +376,7 @@ async fn fifty_sets_with_exact_counts_are_no_slower() {
 
 #[tokio::test(start_paused = true)]
 async fn a_medic_that_comes_late_asks_before_it_touches_anything() {
-    let given = Given::of(Generation::PreFix, 4).with_github();
+    let given = Given::of(Build::PreFix, 4).with_github();
     let mut bench = Bench::new(&given).await;
     bench.pause_passes();
     bench.run(Span::mins(1)).await;
@@ -393,13 +393,13 @@ async fn a_medic_that_comes_late_asks_before_it_touches_anything() {
     bench.run_until(Span::mins(30), |world| world.listening(0) == (4, 4)).await;
     assert_eq!(bench.listening(), (4, 4));
     assert_eq!(bench.writes(), 6, "the set that listens is not toggled");
-    assert_eq!(bench.open_probe_sessions(), 0, "every session that the medic opened has ended");
+    assert_eq!(bench.open_check_sessions(), 0, "every session that the medic opened has ended");
     assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
 }
 
 /// GitHub keeps stale sessions for ten minutes, and the medic knows them: how long after its start all sets of the
 /// killed manager listen again, and the bench for a closer look.
-async fn recovery_with_a_ledger(generation: Generation, sets: u32, worker_start: Span) -> (Span, Bench) {
+async fn recovery_with_a_ledger(generation: Build, sets: u32, worker_start: Span) -> (Span, Bench) {
     let mut given = Given::of(generation, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
     given.fleet.github.stale_lifetime = Span::mins(10);
     given.fleet = given.fleet.each(|garm| garm.worker_start = worker_start);
@@ -415,7 +415,7 @@ async fn recovery_with_a_ledger(generation: Generation, sets: u32, worker_start:
     (took, bench)
 }
 
-const GENERATIONS: [Generation; 3] = [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics];
+const GENERATIONS: [Build; 3] = [Build::PreFix, Build::PostFix, Build::ListenerMetrics];
 
 #[tokio::test(start_paused = true)]
 async fn with_a_ledger_all_sets_listen_within_seconds_however_long_github_keeps_stale_sessions() {
@@ -424,7 +424,7 @@ async fn with_a_ledger_all_sets_listen_within_seconds_however_long_github_keeps_
             let (took, bench) = recovery_with_a_ledger(generation, sets, Span::millis(5)).await;
             assert!(took <= within, "{generation:?} {sets} sets: {took}");
             assert_eq!(bench.outcomes(), vec![Outcome::Recovered; sets as usize]);
-            let toggles = if generation == Generation::PreFix { sets as usize } else { 0 };
+            let toggles = if generation == Build::PreFix { sets as usize } else { 0 };
             assert_eq!(bench.writes(), 2 * toggles, "{generation:?} {sets} sets");
         }
     }
@@ -434,7 +434,7 @@ async fn with_a_ledger_all_sets_listen_within_seconds_however_long_github_keeps_
 async fn a_controller_that_starts_its_workers_slowly_loses_no_change_of_ours() {
     for (worker_start, four, fifty) in [(300, 10, 30), (600, 12, 30), (1_000, 15, 45)] {
         for (sets, within) in [(4, Span::secs(four)), (50, Span::secs(fifty))] {
-            let (took, bench) = recovery_with_a_ledger(Generation::PreFix, sets, Span::millis(worker_start)).await;
+            let (took, bench) = recovery_with_a_ledger(Build::PreFix, sets, Span::millis(worker_start)).await;
             assert!(took <= within, "{worker_start} ms, {sets} sets: {took}");
             assert_eq!(bench.writes(), 2 * sets as usize, "{worker_start} ms, {sets} sets: one toggle each");
         }
@@ -443,7 +443,7 @@ async fn a_controller_that_starts_its_workers_slowly_loses_no_change_of_ours() {
 
 #[tokio::test(start_paused = true)]
 async fn a_build_that_retries_needs_no_toggle_once_its_stale_session_is_deleted() {
-    let given = Given::of(Generation::PostFix, 4).with_github().with_log(LogLevel::Debug, LogFormat::Text);
+    let given = Given::of(Build::PostFix, 4).with_github().with_log(LogLevel::Debug, LogFormat::Text);
     let mut bench = Bench::new(&given).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(1)).await;
@@ -456,7 +456,7 @@ async fn a_build_that_retries_needs_no_toggle_once_its_stale_session_is_deleted(
 
 #[tokio::test(start_paused = true)]
 async fn at_info_level_no_session_is_known_and_none_is_deleted() {
-    let given = Given::of(Generation::PreFix, 3).with_github().with_log(LogLevel::Info, LogFormat::Json);
+    let given = Given::of(Build::PreFix, 3).with_github().with_log(LogLevel::Info, LogFormat::Json);
     let mut bench = Bench::new(&given).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(1)).await;
@@ -468,7 +468,7 @@ async fn at_info_level_no_session_is_known_and_none_is_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_healthy_fleet_with_a_log_and_a_ledger_sees_no_write_for_an_hour() {
-    for generation in [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics] {
+    for generation in [Build::PreFix, Build::PostFix, Build::ListenerMetrics] {
         for level in [LogLevel::Debug, LogLevel::Info] {
             let given = Given::of(generation, 3).with_github().with_log(level, LogFormat::Json);
             let mut bench = Bench::new(&given).await;
@@ -488,7 +488,7 @@ async fn a_healthy_fleet_with_a_log_and_a_ledger_sees_no_write_for_an_hour() {
 async fn github_is_asked_once_per_entity_however_many_sets_there_are() {
     for sets in [11, 40] {
         let entities = usize::try_from(sets).unwrap().div_ceil(10);
-        let mut bench = Bench::new(&Given::of(Generation::PreFix, sets).with_github()).await;
+        let mut bench = Bench::new(&Given::of(Build::PreFix, sets).with_github()).await;
         bench.run(Span::mins(3)).await;
         let asked = |bench: &Bench| {
             bench.with(|world| {
@@ -509,7 +509,7 @@ async fn github_is_asked_once_per_entity_however_many_sets_there_are() {
 
 #[tokio::test(start_paused = true)]
 async fn an_hour_with_jobs_and_proper_restarts_sees_no_write() {
-    for generation in [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics] {
+    for generation in [Build::PreFix, Build::PostFix, Build::ListenerMetrics] {
         let mut bench = Bench::new(&Given::of(generation, 4).with_github().with_debug_server()).await;
         for _ in 0..4 {
             bench.with_now(|world, now| {
@@ -537,7 +537,7 @@ async fn an_hour_with_jobs_and_proper_restarts_sees_no_write() {
 
 #[tokio::test(start_paused = true)]
 async fn a_poisoned_set_is_told_apart_and_left_to_a_person() {
-    let given = Given::of(Generation::PostFix, 2).with_log(LogLevel::Info, LogFormat::Json);
+    let given = Given::of(Build::PostFix, 2).with_log(LogLevel::Info, LogFormat::Json);
     let mut bench = Bench::new(&given).await;
     bench.run(Span::mins(1)).await;
     bench.with_now(|world, now| {
@@ -552,7 +552,7 @@ async fn a_poisoned_set_is_told_apart_and_left_to_a_person() {
 
 #[tokio::test(start_paused = true)]
 async fn a_manager_that_died_over_a_vanished_session_is_named_as_such() {
-    let given = Given::story(Generation::PostFix, true);
+    let given = Given::story(Build::PostFix, true);
     let mut bench = Bench::new(&given).await;
     bench.run(Span::mins(2)).await;
     bench.with_now(|world, now| {
@@ -576,7 +576,7 @@ async fn a_manager_that_died_over_a_vanished_session_is_named_as_such() {
 
 #[tokio::test(start_paused = true)]
 async fn a_person_may_end_a_session_that_the_medic_never_saw_and_no_living_one() {
-    let mut given = Given::of(Generation::PostFix, 2).with_github().with_log(LogLevel::Info, LogFormat::Json);
+    let mut given = Given::of(Build::PostFix, 2).with_github().with_log(LogLevel::Info, LogFormat::Json);
     given.fleet.github.stale_lifetime = Span::mins(30);
     let mut bench = Bench::new(&given).await;
     bench.run(Span::mins(1)).await;
@@ -589,18 +589,18 @@ async fn a_person_may_end_a_session_that_the_medic_never_saw_and_no_living_one()
     let order = |bench: &Bench, set: u64, session: SessionId| {
         let store = bench.store.for_manager(bench.engine.name());
         let now = bench.clock.now().wall;
-        store.place_order(ScaleSetId(set), Ordered::DeleteSession { session }, "alice", now).unwrap().id
+        store.place_order(ScaleSetId(set), ManualAction::DeleteSession { session }, "alice", now).unwrap().id
     };
     let answer = |bench: &Bench, id| bench.store.for_manager(bench.engine.name()).order_answer(id).unwrap();
     let living = order(&bench, 1, session(&bench, 0));
     bench.run(Span::secs(20)).await;
-    assert!(matches!(answer(&bench, living), Some(OrderAnswer::Refused { .. })), "{:?}", answer(&bench, living));
+    assert!(matches!(answer(&bench, living), Some(ManualHealAnswer::Refused { .. })), "{:?}", answer(&bench, living));
     bench.crash_and_restart(Span::secs(1)).await;
     bench.run(Span::mins(2)).await;
     assert_eq!(bench.deletions(), 0, "nothing is known of these sessions");
     let stale = order(&bench, 1, session(&bench, 0));
     bench.run(Span::secs(20)).await;
-    assert!(matches!(answer(&bench, stale), Some(OrderAnswer::Treating { .. })), "{:?}", answer(&bench, stale));
+    assert!(matches!(answer(&bench, stale), Some(ManualHealAnswer::Treating { .. })), "{:?}", answer(&bench, stale));
     assert_eq!((bench.deletions(), bench.listening()), (1, (1, 2)));
     bench.run(Span::mins(5)).await;
     assert_eq!(bench.with(|world| world.garm(0).unwrap().crashes()), 0);
@@ -613,7 +613,7 @@ fn incident(bench: &Bench) -> String {
 #[tokio::test(start_paused = true)]
 async fn measured_lifetimes_are_told_and_so_is_why_nothing_is_deleted() {
     // It sees the sessions, and has no credential to end them.
-    let mut bench = Bench::new(&Given::of(Generation::PostFix, 2).with_log(LogLevel::Debug, LogFormat::Json)).await;
+    let mut bench = Bench::new(&Given::of(Build::PostFix, 2).with_log(LogLevel::Debug, LogFormat::Json)).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(2)).await;
     bench.run_until(Span::mins(5), |world| world.listening(0) == (2, 2)).await;
@@ -625,7 +625,7 @@ async fn measured_lifetimes_are_told_and_so_is_why_nothing_is_deleted() {
     let status = bench.status.as_ref().unwrap();
     let why = &status.sets[0].not_deleted;
     assert!(why.iter().any(|reason| reason.contains("no GitHub credential")), "{why:?}");
-    let mut blind = Bench::new(&Given::of(Generation::PostFix, 1).with_log(LogLevel::Info, LogFormat::Json)).await;
+    let mut blind = Bench::new(&Given::of(Build::PostFix, 1).with_log(LogLevel::Info, LogFormat::Json)).await;
     blind.run(Span::mins(1)).await;
     blind.crash_and_restart(Span::secs(2)).await;
     blind.run(Span::secs(40)).await;
@@ -635,7 +635,7 @@ async fn measured_lifetimes_are_told_and_so_is_why_nothing_is_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_manager_that_keeps_crashing_is_named_and_left_alone_until_it_lives() {
-    let mut bench = Bench::new(&Given::story(Generation::PreFix, true)).await;
+    let mut bench = Bench::new(&Given::story(Build::PreFix, true)).await;
     bench.run(Span::mins(2)).await;
     for _ in 0..4 {
         bench.crash_and_restart(Span::secs(3)).await;

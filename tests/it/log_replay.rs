@@ -3,7 +3,7 @@
 
 use expect_test::{Expect, expect};
 use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, SetLog};
-use medic_core::model::{ForgeId, ScaleSetId};
+use medic_core::model::{GithubId, ScaleSetId};
 use medic_core::ports::read::LogSource;
 use medic_garm::log::parse::Parser;
 use medic_garm::log::source::{Facts, LogFile};
@@ -151,7 +151,7 @@ fn cut_at_every_byte_the_decisive_lines_say_the_same() {
         03 garm-2026-04-pre-fix, 1275 cuts
           SessionClosing { set: Manager(ScaleSetId(2)) }
         04 garm-2026-04-pre-fix, 1002 cuts
-          Conflict { set: Forge { entity: "acme1", forge_id: ForgeId(3) }, owner: None, gave_up: true }
+          Conflict { set: Forge { entity: "acme1", github_id: GithubId(3) }, owner: None, gave_up: true }
         06 garm-2026-04-pre-fix, 1052 cuts
           Poll { set: Manager(ScaleSetId(1)), cursor: 1 }
           SessionOpened { set: Manager(ScaleSetId(1)), session: SessionId("c10668f2-3a2d-4650-8fa4-df61eabe420b") }
@@ -159,7 +159,7 @@ fn cut_at_every_byte_the_decisive_lines_say_the_same() {
           ListenerStopped { set: Manager(ScaleSetId(1)) }
           Panic
         12 garm-2026-04-pre-fix, 1021 cuts
-          Conflict { set: Forge { entity: "acme0", forge_id: ForgeId(1) }, owner: None, gave_up: true }
+          Conflict { set: Forge { entity: "acme0", github_id: GithubId(1) }, owner: None, gave_up: true }
         03 garm-2026-07-post-fix, 1025 cuts
           SessionClosing { set: Manager(ScaleSetId(2)) }
           ListenerStopped { set: Manager(ScaleSetId(2)) }
@@ -216,7 +216,7 @@ fn story(build: &str) -> String {
         let stopped = if seen.last_stop > seen.run_started { ", stopped" } else { "" };
         writeln!(text, "{number} run of {}{panicked}{stopped}", seen.run_started.unwrap().0).unwrap();
         for (id, entity) in [(1, "acme0"), (2, "acme0"), (3, "acme1"), (4, "acme1")] {
-            let told = seen.about(ScaleSetId(id), Some(entity), Some(ForgeId(id)));
+            let told = seen.about(ScaleSetId(id), Some(entity), Some(GithubId(id)));
             writeln!(text, "  {id} {}", told.map_or_else(|| "not named".to_owned(), |set| state(&set))).unwrap();
         }
     }

@@ -3,7 +3,7 @@
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{
-    Endpoint, EndpointName, Entity, EntityKind, ForgeId, ForgePlace, ManagerName, Owner, ScaleSetId,
+    Endpoint, EndpointName, Entity, EntityKind, GithubId, GithubPlace, ManagerName, Owner, ScaleSetId,
 };
 use medic_core::ports::read::LogSource;
 use medic_garm::log::ledger_feed::{Feed, Known, Timeline};
@@ -25,7 +25,7 @@ fn recorded(build: &str) -> Vec<u8> {
     files.into_iter().flat_map(|file| std::fs::read(file).unwrap()).collect()
 }
 
-fn places() -> BTreeMap<ScaleSetId, ForgePlace> {
+fn places() -> BTreeMap<ScaleSetId, GithubPlace> {
     let endpoint = Arc::new(Endpoint {
         name: EndpointName::new("fake"),
         base_url: "http://forge".to_owned(),
@@ -34,7 +34,7 @@ fn places() -> BTreeMap<ScaleSetId, ForgePlace> {
     (1..=4)
         .map(|id| {
             let entity = Entity { kind: EntityKind::Organization, name: format!("acme{}", (id - 1) / 2) };
-            (ScaleSetId(id), ForgePlace { endpoint: endpoint.clone(), entity, forge_id: ForgeId(id) })
+            (ScaleSetId(id), GithubPlace { endpoint: endpoint.clone(), entity, github_id: GithubId(id) })
         })
         .collect()
 }
@@ -129,11 +129,11 @@ fn the_evidence_after_a_recorded_day_names_the_sets_that_are_stuck() {
         while log.step() {}
         let seen = log.evidence().unwrap();
         for (id, entity) in [(2, "acme0"), (3, "acme1"), (4, "acme1")] {
-            let set = seen.about(ScaleSetId(id), Some(entity), Some(ForgeId(id))).unwrap();
+            let set = seen.about(ScaleSetId(id), Some(entity), Some(GithubId(id))).unwrap();
             assert!(set.conflicts.is_some(), "{build} set {id} by {stuck_by}");
             assert_eq!(set.gave_up.is_some(), build == BUILDS[0], "{build} set {id}");
         }
-        let one = seen.about(ScaleSetId(1), Some("acme0"), Some(ForgeId(1))).unwrap();
+        let one = seen.about(ScaleSetId(1), Some("acme0"), Some(GithubId(1))).unwrap();
         assert!(one.conflicts.is_none() && one.session.is_some() && one.last_poll.is_some(), "{build}");
     }
 }

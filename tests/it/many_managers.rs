@@ -9,7 +9,7 @@ use medic_core::model::{Guard, ManagerName, Span, Wall};
 use medic_http::Transport;
 use medic_lab::backend::DoorId;
 use medic_lab::endpoint_inproc::InprocTransport;
-use medic_lab::garm::Generation;
+use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use medic_store::{NewPause, Store};
@@ -71,7 +71,7 @@ impl Service {
     /// Ten managers that run, of which `watched` are configured; `before` happens ahead of the medic's first pass.
     async fn begin(watched: &[usize], policy: &str, before: impl FnOnce(&mut World, Wall)) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
-        let fleet = Fleet::new(Generation::PreFix, SETS, "http://github.test").managers(10);
+        let fleet = Fleet::new(Build::PreFix, SETS, "http://github.test").managers(10);
         let mut world = World::new(&fleet, START);
         for manager in 0..10 {
             world.start(manager, START);
@@ -315,7 +315,7 @@ async fn budgets_pauses_and_the_breaker_are_each_managers_own() {
     let status = service.status().unwrap();
     let of = |manager: usize| status.managers.iter().find(|status| status.name == name(manager)).unwrap();
     let guarded = |manager: usize, guard| of(manager).sets.iter().any(|set| set.guards().any(|held| held == guard));
-    assert!(guarded(0, Guard::GlobalBudget) && !guarded(1, Guard::GlobalBudget));
+    assert!(guarded(0, Guard::ManagerBudget) && !guarded(1, Guard::ManagerBudget));
     assert!(guarded(2, Guard::Paused) && !service.listens(2));
     for manager in 0..10 {
         assert_eq!(of(manager).breaker_open.is_some(), manager == 3, "{manager}");

@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use medic_core::model::{Decision, Guard, Span};
 use medic_core::policy::Policy;
-use medic_lab::garm::{Generation, LogFormat, LogLevel};
+use medic_lab::garm::{Build, LogFormat, LogLevel};
 use medic_lab::world::MEDIC_TOKEN;
 use medic_store::Store;
 use proptest::prelude::*;
@@ -39,7 +39,7 @@ pub(crate) fn agrees(scenes: &[String], what: &str) {
 
 /// An incident with everything that the medic can see.
 async fn incident() -> Bench {
-    let given = Given::of(Generation::PreFix, 4).with_debug_server().with_github();
+    let given = Given::of(Build::PreFix, 4).with_debug_server().with_github();
     let mut bench = Bench::new(&given.with_log(LogLevel::Debug, LogFormat::Json)).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(1)).await;
@@ -59,8 +59,8 @@ async fn an_incident_is_decided_again_as_it_was_and_otherwise_under_other_limits
     let differences: Vec<_> = scenes.iter().flat_map(|line| replayed(line, &rules).differences).collect();
     let acts = differences.iter().filter_map(|d| Some((&d.then.as_ref()?.decision, &d.now.as_ref()?.decision)));
     let held = acts.filter(|(then, now)| {
-        let by_it = |guards: &[medic_core::model::Held]| guards.iter().any(|held| held.guard == Guard::InFlight);
-        matches!(then, Decision::Act { .. }) && matches!(now, Decision::Withhold { guards, .. } if by_it(guards))
+        let by_it = |guards: &[medic_core::model::BlockedBy]| guards.iter().any(|held| held.guard == Guard::InFlight);
+        matches!(then, Decision::Treat { .. }) && matches!(now, Decision::Blocked { guards, .. } if by_it(guards))
     });
     assert!(held.count() >= 4, "{differences:?}");
 }
@@ -75,7 +75,7 @@ async fn hours_of_health_record_nothing_and_secrets_are_in_no_scene() {
     bench.run(Span::mins(10)).await;
     let after = bench.scenes();
     assert!(after.len() <= recorded.len() + 2, "{} and then {}", recorded.len(), after.len());
-    let password = Given::of(Generation::PreFix, 1).fleet.managers[0].password.clone();
+    let password = Given::of(Build::PreFix, 1).fleet.managers[0].password.clone();
     for line in &after {
         assert!(!line.contains(&password) && !line.contains(MEDIC_TOKEN) && !line.contains("Bearer"), "{line}");
     }
@@ -101,7 +101,7 @@ async fn recordings_of_this_form_stay_readable() {
 #[tokio::test(start_paused = true)]
 async fn the_scenes_of_a_large_fleet_are_few_and_small() {
     let sets: u32 = std::env::var("SCALESET_MEDIC_SCENE_SETS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
-    let mut bench = Bench::new(&Given::of(Generation::PreFix, sets).with_debug_server().with_github()).await;
+    let mut bench = Bench::new(&Given::of(Build::PreFix, sets).with_debug_server().with_github()).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     let all = usize::try_from(sets).unwrap();
@@ -152,7 +152,7 @@ struct Healed {
 
 impl Healed {
     async fn new() -> Self {
-        let servers = Servers::start(Generation::PreFix, 2);
+        let servers = Servers::start(Build::PreFix, 2);
         servers.crash().await;
         let medic = Medic::of(&servers.garm, "heal");
         let output = medic.run(&["once"]).await;

@@ -3,11 +3,11 @@
 use crate::bench::{Bench, Given};
 use medic_core::model::{Diagnosis, Span};
 use medic_lab::backend::DoorId;
-use medic_lab::garm::Generation;
+use medic_lab::garm::Build;
 use medic_lab::log_file::Rotation;
 use medic_lab::scenario::{Act, STORIES, Story, Writes};
 
-async fn play(story: &Story, generation: Generation) {
+async fn play(story: &Story, generation: Build) {
     let what = format!("{} on {generation:?}", story.name);
     let mut bench = Bench::new(&Given::story(generation, story.ledger)).await;
     let began = bench.clock.now().wall;
@@ -33,27 +33,27 @@ async fn play(story: &Story, generation: Generation) {
     }
     let crashes = bench.with(|world| world.garm(0).unwrap().crashes());
     assert_eq!(crashes, before, "{what}: no crash of the manager after the last act");
-    assert_eq!(bench.open_probe_sessions(), 0, "{what}: every session that the medic opened has ended");
+    assert_eq!(bench.open_check_sessions(), 0, "{what}: every session that the medic opened has ended");
     crate::replay::agrees(&bench.scenes(), &what);
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_story_comes_to_its_ending_on_a_build_that_gives_up() {
     for story in STORIES {
-        play(story, Generation::PreFix).await;
+        play(story, Build::PreFix).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_story_comes_to_its_ending_on_a_build_that_retries() {
     for story in STORIES {
-        play(story, Generation::PostFix).await;
+        play(story, Build::PostFix).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_story_comes_to_its_ending_on_a_build_with_listener_metrics() {
     for story in STORIES {
-        play(story, Generation::ListenerMetrics).await;
+        play(story, Build::ListenerMetrics).await;
     }
 }

@@ -13,7 +13,7 @@ const PURE: &[&str] = &[
     "treat/toggle.rs",
     "treat/deletion.rs",
     "treat/verify.rs",
-    "treat/session_probe.rs",
+    "treat/session_check.rs",
     "probe/plan.rs",
     "lab/garm",
     "lab/github",

@@ -4,8 +4,8 @@ use super::life::Life;
 use super::mortal::Doom;
 use super::plan::pick;
 use super::weather::Climate;
-use medic_core::model::{ForgeId, ScaleSetId, Span, Wall};
-use medic_lab::garm::{Generation, ManagerFault};
+use medic_core::model::{GithubId, ScaleSetId, Span, Wall};
+use medic_lab::garm::{Build, ManagerFault};
 use medic_lab::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
 use rand::RngExt as _;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ impl Event {
 }
 
 impl Life {
-    fn random_set(&mut self) -> (ScaleSetId, ForgeId) {
+    fn random_set(&mut self) -> (ScaleSetId, GithubId) {
         let sets: Vec<_> = self
             .scene
             .hub
@@ -244,7 +244,7 @@ impl Life {
         }
     }
 
-    fn github(&mut self, event: Event, forge: ForgeId, until: Wall) {
+    fn github(&mut self, event: Event, forge: GithubId, until: Wall) {
         let hub = Arc::clone(&self.scene.hub);
         let routes = [
             Route::RegistrationToken,
@@ -337,4 +337,4 @@ impl Life {
 }
 
 /// Generations that a deployment may bring.
-pub(super) const GENERATIONS: [Generation; 3] = [Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics];
+pub(super) const GENERATIONS: [Build; 3] = [Build::PreFix, Build::PostFix, Build::ListenerMetrics];

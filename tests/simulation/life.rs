@@ -508,8 +508,8 @@ fn in_words((at, what): (Wall, String)) -> String {
 
 /// Whether a limit says that it was treated often enough for a day.
 fn is_budgeted(decision: &Decision) -> bool {
-    matches!(decision, Decision::Withhold { guards, .. } if guards.iter().any(|held|
-        matches!(held.guard, Guard::SetBudget | Guard::Backoff | Guard::GlobalBudget | Guard::Breaker)))
+    matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|held|
+        matches!(held.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
 }
 
 impl Life {

@@ -1,7 +1,7 @@
 //! Whole days, from a seed: managers of all generations that crash, people who toggle, edit, pause and deploy, networks
 //! that lose, delay, double and cut, disks that fail, servers that talk nonsense, and medics that die anywhere, two at a
-//! time. The real service, clients, core, machine and store run in them; the invariants of design §8 are checked at
-//! every write that arrives, after every step, and after the last storm.
+//! time. The real service, clients, core, machine and store run in them; the invariants of
+//! `docs/reference/design.md` §8 are checked at every write that arrives, after every step, and after the last storm.
 //!
 //! `docs/reliability.md` has the commands of longer runs, and the figures; a seed gives the same time again.
 //!

@@ -39,7 +39,7 @@ impl Life {
                 self.tell(&format!("the manager is replaced by {generation:?}"));
                 self.scene.hub.with(|world, now| {
                     world.stop(0, now);
-                    world.garm_mut(0).unwrap().0.reconfigure(|garm| garm.generation = generation);
+                    world.garm_mut(0).unwrap().0.reconfigure(|garm| garm.build = generation);
                 });
                 self.later(3_000..60_000, Event::Start);
             }

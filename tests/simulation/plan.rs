@@ -7,7 +7,7 @@ use super::mortal::Doom;
 use super::scene::rng;
 use crate::bench::Given;
 use medic_core::model::Span;
-use medic_lab::garm::{Background, Generation, LogFormat, LogLevel};
+use medic_lab::garm::{Background, Build, LogFormat, LogLevel};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use std::ops::Range;
@@ -54,8 +54,7 @@ pub(super) fn pick<T: Copy>(rng: &mut SmallRng, of: &[T]) -> T {
 
 /// A world of any kind.
 fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32], unlogged: u32) -> Given {
-    let generation =
-        pick(dice, &[Generation::PreFix, Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics]);
+    let generation = pick(dice, &[Build::PreFix, Build::PreFix, Build::PostFix, Build::ListenerMetrics]);
     let mut given = Given::of(generation, pick(dice, sets));
     if dice.random_range(0..10) < 7 {
         given = given.with_github();
@@ -102,7 +101,7 @@ impl Plan {
     /// sessions, at a random moment of the recovery.
     pub(crate) fn deaths(seed: u64) -> Self {
         let mut dice = rng(seed);
-        let generation = pick(&mut dice, &[Generation::PreFix, Generation::PostFix, Generation::ListenerMetrics]);
+        let generation = pick(&mut dice, &[Build::PreFix, Build::PostFix, Build::ListenerMetrics]);
         let sets = pick(&mut dice, &[1, 4, 4, 12]);
         let mut given = Given::of(generation, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
         given.fleet.github.stale_lifetime = Span::mins(10);
@@ -113,7 +112,7 @@ impl Plan {
 
     /// One recovery of two sets, in which the first medic dies at one point.
     pub(crate) fn point(recovery: Recovery, doom: Doom) -> Self {
-        let generation = if recovery == Recovery::DeletionAlone { Generation::PostFix } else { Generation::PreFix };
+        let generation = if recovery == Recovery::DeletionAlone { Build::PostFix } else { Build::PreFix };
         let mut given = Given::of(generation, 2);
         given.fleet.github.stale_lifetime = Span::secs(45);
         match recovery {
@@ -133,7 +132,7 @@ impl Plan {
     /// A few hours of crashes and of people, with a medic that is broken on purpose.
     pub(crate) fn broken(seed: u64, broken: Broken) -> Self {
         let mut dice = rng(seed);
-        let mut given = Given::of(Generation::PreFix, pick(&mut dice, &[1, 2, 3]));
+        let mut given = Given::of(Build::PreFix, pick(&mut dice, &[1, 2, 3]));
         if broken == Broken::Spendthrift {
             given.fleet.github.stale_lifetime = Span::mins(50);
         }

@@ -1,5 +1,5 @@
-//! What really happened, and the invariants of design §8: those of writes are checked at every request that arrives,
-//! those that hold always after every request, answer, write to a store and event.
+//! What really happened, and the invariants of `docs/reference/design.md` §8: those of writes are checked at every
+//! request that arrives, those that hold always after every request, answer, write to a store and event.
 
 use bytes::Bytes;
 use http::Method;
@@ -26,7 +26,7 @@ const HEALS_IN_AN_HOUR: usize = 3;
 /// Treatments that may be under way at once: the policy's default.
 const IN_FLIGHT: usize = 10;
 
-/// An invariant of design §8 that did not hold.
+/// An invariant of `docs/reference/design.md` §8 that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) at: Wall,
@@ -149,7 +149,7 @@ impl Truth {
             if !sets.insert(row.set) {
                 wrong.push(("I5", format!("two treatments of set {}", row.set)));
             }
-            if row.remedy.kind() != RemedyKind::SessionProbe && row.ordered.is_none() {
+            if row.remedy.kind() != RemedyKind::SessionCheck && row.ordered.is_none() {
                 let heals = self.heals.entry(row.set).or_default();
                 heals.retain(|_, opened| opened.plus(Span::hours(1)) > now);
                 let is_new = heals.insert(row.id, row.opened).is_none();
@@ -336,7 +336,7 @@ fn outlasted<K: Ord + Clone>(lasting: &mut Lasting<K>, elapsed: Span, limit: imp
 
 /// The session of ours that a row of the journal names.
 fn named_session(row: &Treatment) -> Option<&SessionId> {
-    if let Step::ProbeOpened { session, .. } = &row.step { Some(session) } else { None }
+    if let Step::CheckOpened { session, .. } = &row.step { Some(session) } else { None }
 }
 
 fn open_sessions_of_ours(world: &World) -> impl Iterator<Item = &SessionId> {
@@ -349,10 +349,10 @@ fn allows(row: &Treatment, act: &Act, world: &World) -> bool {
     match (act, &row.step) {
         (Act::Enable(set, false), Step::Disabling { sent: Some(_), .. })
         | (Act::Enable(set, true), Step::Enabling { .. }) => row.set == *set,
-        (Act::Delete(session), Step::Deleting { session: named, .. } | Step::ProbeOpened { session: named, .. }) => {
-            session == named && (matches!(row.remedy, Remedy::SessionProbe) || is_managers(world, session))
+        (Act::Delete(session), Step::Deleting { session: named, .. } | Step::CheckOpened { session: named, .. }) => {
+            session == named && (matches!(row.remedy, Remedy::SessionCheck) || is_managers(world, session))
         }
-        (Act::Open, Step::ProbeOpening { .. }) => true,
+        (Act::Open, Step::CheckOpening { .. }) => true,
         _ => false,
     }
 }
@@ -362,7 +362,7 @@ fn undoes(row: &Treatment, act: &Act, world: &World) -> bool {
     match act {
         Act::Enable(set, true) => row.set == *set && row.may_have_disabled(),
         Act::Delete(session) => {
-            matches!(row.step, Step::ProbeOpening { .. }) && open_sessions_of_ours(world).any(|open| open == session)
+            matches!(row.step, Step::CheckOpening { .. }) && open_sessions_of_ours(world).any(|open| open == session)
         }
         Act::Enable(_, false) | Act::Open => false,
     }
@@ -372,6 +372,6 @@ fn is_managers(world: &World, session: &SessionId) -> bool {
     world.github.sessions().rev().any(|record| record.session == *session && record.opened_by.credential == "garm")
 }
 
-fn scale_set_forge(world: &World, set: ScaleSetId) -> Option<medic_core::model::ForgeId> {
+fn scale_set_forge(world: &World, set: ScaleSetId) -> Option<medic_core::model::GithubId> {
     world.garm(0)?.scale_sets().find(|(id, _, _)| *id == set).map(|(_, _, forge)| forge)
 }

@@ -41,7 +41,7 @@ const LIST_EVERY: Span = Span::secs(1);
 #[must_use]
 pub fn due(asked: &Asked, lists: usize, urgency: Urgency, interval: Span, now: Mono) -> Due {
     let calm = interval.times(CALM_FACTOR);
-    let broker_every = match urgency {
+    let github_every = match urgency {
         Urgency::Calm => calm,
         Urgency::Alert => LIST_EVERY.times(u64::try_from(lists).unwrap_or(u64::MAX)).max(interval).min(calm),
     };
@@ -49,7 +49,7 @@ pub fn due(asked: &Asked, lists: usize, urgency: Urgency, interval: Span, now: M
     Due {
         controller: passed(asked.controller, CONTROLLER_EVERY),
         lingering: passed(asked.lingering, interval),
-        broker: passed(asked.broker, broker_every),
+        broker: passed(asked.broker, github_every),
     }
 }
 

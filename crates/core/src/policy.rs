@@ -1,4 +1,5 @@
-//! Every rule's number, with its default and the reason for it (design §5, §6). `0` never means unlimited.
+//! Every rule's number, with its default and the reason for it (`docs/reference/design.md` §5, §6). `0` never means
+//! unlimited.
 
 use crate::model::Span;
 
@@ -54,7 +55,7 @@ pub struct Policy {
     /// Longest a set may stay disabled by us while the manager is reachable.
     pub disabled_limit: Span,
     /// How long a toggled worker may take to show any life.
-    pub revive_timeout: Span,
+    pub restart_timeout: Span,
     /// How long to wait for listener evidence after a remedy.
     pub verify_timeout: Span,
     /// A listener without a completed poll for this long is deaf (three poll lengths).
@@ -64,9 +65,9 @@ pub struct Policy {
     /// Sessions opened by one set within a minute that no healthy poll explains.
     pub flapping_per_minute: u32,
     /// Whether session probes may be used at all.
-    pub session_probe: bool,
+    pub session_check: bool,
     /// At most one session probe per set within this.
-    pub session_probe_every: Span,
+    pub session_check_every: Span,
     /// A forge must lack a set for this long before it is called missing.
     pub missing_after: Span,
     /// Share of a GitHub credential's quota left to the manager.
@@ -85,7 +86,7 @@ impl Policy {
             longest_backoff.times(2),
             self.breaker_half_open_after.times(2),
             self.budget_cleared_after,
-            self.session_probe_every,
+            self.session_check_every,
             self.stale_session_limit,
         ]
         .into_iter()
@@ -116,13 +117,13 @@ impl Default for Policy {
             toggle_gap: Span::secs(5),
             toggle_gap_limit: Span::secs(15),
             disabled_limit: Span::mins(2),
-            revive_timeout: Span::secs(30),
+            restart_timeout: Span::secs(30),
             verify_timeout: stale_session_limit.plus(Span::secs(30)),
             deaf_after: Span::secs(270),
             starved_after: Span::mins(10),
             flapping_per_minute: 20,
-            session_probe: true,
-            session_probe_every: Span::mins(1),
+            session_check: true,
+            session_check_every: Span::mins(1),
             missing_after: Span::mins(2),
             quota_reserve: 0.2,
         }
@@ -143,7 +144,7 @@ mod tests {
             Policy { backoff: vec![Span::mins(5), Span::hours(36)], ..default() },
             Policy { breaker_half_open_after: Span::hours(36), ..default() },
             Policy { budget_cleared_after: days, ..default() },
-            Policy { session_probe_every: days, ..default() },
+            Policy { session_check_every: days, ..default() },
             Policy { stale_session_limit: days, ..default() },
         ] {
             assert_eq!(reaches.history(), days, "{reaches:?}");

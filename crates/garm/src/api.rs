@@ -2,8 +2,8 @@
 //!
 //! Rules. One login serves all calls; a token that GARM no longer takes is renewed once, by one caller, and the request
 //! is sent again: it was refused before anything was done. An update is sent once, with exactly `{"enabled": …}`, and
-//! its 200 means only that the row was written (`reference/garm-api.md` §6.4). `/metrics` has a token of its own; the
-//! debug server has none. A 404 there means that it is switched off.
+//! its 200 means only that the row was written (`docs/reference/garm-api.md` §6.4). `/metrics` has a token of its own;
+//! the debug server has none. A 404 there means that it is switched off.
 //! Edge cases: GARM behind a path prefix; the three shapes of 401 and the two of 409 ([`super::refusal`]); lists that
 //! are `null`; an answer for another set than the one asked about, which is malformed and not believed.
 
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Controller, Enablement, FailureKind, Goroutines, Incarnation, Lingering, ManagerMetrics, Operation, ProbeFailure,
+    Controller, Enablement, FailureKind, Goroutines, Incarnation, Lingering, ManagerMetrics, Operation, RequestFailure,
     ScaleSet, ScaleSetId, Span, Wall,
 };
 use medic_core::ports::read::ManagerSource;
@@ -113,7 +113,7 @@ impl GarmClient {
         Ok(self.login_token(None).await?.header)
     }
 
-    /// When the login that is in use ends, if its token tells (`reference/garm-api.md` §3.3).
+    /// When the login that is in use ends, if its token tells (`docs/reference/garm-api.md` §3.3).
     pub async fn login_ends(&self) -> Option<Wall> {
         self.login.ends().await
     }
@@ -397,19 +397,19 @@ fn checked_base(text: &str) -> Result<String, AddressError> {
 
 #[async_trait]
 impl ManagerSource for GarmClient {
-    async fn controller(&self) -> Result<Controller, ProbeFailure> {
+    async fn controller(&self) -> Result<Controller, RequestFailure> {
         Ok(self.who().await?)
     }
-    async fn scale_sets(&self) -> Result<Vec<ScaleSet>, ProbeFailure> {
+    async fn scale_sets(&self) -> Result<Vec<ScaleSet>, RequestFailure> {
         Ok(self.list_sets().await?)
     }
-    async fn lingering(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, ProbeFailure> {
+    async fn lingering(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, RequestFailure> {
         Ok(self.count_instances().await?)
     }
-    async fn metrics(&self) -> Result<ManagerMetrics, ProbeFailure> {
+    async fn metrics(&self) -> Result<ManagerMetrics, RequestFailure> {
         Ok(self.scrape().await?)
     }
-    async fn goroutines(&self) -> Result<Goroutines, ProbeFailure> {
+    async fn goroutines(&self) -> Result<Goroutines, RequestFailure> {
         Ok(self.count_goroutines().await?)
     }
 }
@@ -419,10 +419,10 @@ impl ManagerWriter for GarmClient {
     async fn set_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, WriteError> {
         Ok(self.put_enabled(set, to).await?)
     }
-    async fn read_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, ProbeFailure> {
+    async fn read_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, RequestFailure> {
         Ok(self.get_set(set).await?)
     }
-    async fn incarnation(&self) -> Result<Incarnation, ProbeFailure> {
+    async fn incarnation(&self) -> Result<Incarnation, RequestFailure> {
         let incarnation = self.scrape().await?.incarnation;
         let detail = "the metrics hold no process_start_time_seconds";
         Ok(incarnation.ok_or_else(|| self.error(Operation::Metrics, FailureKind::Malformed, detail))?)

@@ -1,9 +1,10 @@
 //! Tokens: asked for once, by one caller, however many need one; kept until they expire or are refused.
 //!
-//! GARM has no refresh (`reference/garm-api.md` §3): re-login is the only renewal, and each login costs it a password
-//! hash. So concurrent callers share one attempt, its failure included, and refused credentials are not offered again
-//! for [`COOLDOWN`]. `exp` is read without verifying the signature: it is a hint for us, GARM checks its tokens itself.
-//! Where it is absent, unreadable or already past (a clock that is wrong), the token is used until GARM refuses it.
+//! GARM has no refresh (`docs/reference/garm-api.md` §3): re-login is the only renewal, and each login costs it a
+//! password hash. So concurrent callers share one attempt, its failure included, and refused credentials are not
+//! offered again for [`COOLDOWN`]. `exp` is read without verifying the signature: it is a hint for us, GARM checks its
+//! tokens itself. Where it is absent, unreadable or already past (a clock that is wrong), the token is used until GARM
+//! refuses it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

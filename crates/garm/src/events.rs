@@ -1,4 +1,4 @@
-//! GARM's change events (`reference/garm-api.md` §8.2), reduced to what bears on scale sets.
+//! GARM's change events (`docs/reference/garm-api.md` §8.2), reduced to what bears on scale sets.
 //!
 //! Rules. An event is a wake-up, never the truth: neither order nor completeness is guaranteed, so whoever acts reads
 //! again. Its `endpoint` may be zeroed, so nothing but identity, enablement and revision is taken from it. What is

@@ -1,5 +1,5 @@
 //! Counting living listeners and workers in a goroutine dump (`/debug/pprof/goroutine?debug=2`,
-//! `reference/garm-api.md` §10).
+//! `docs/reference/garm-api.md` §10).
 //!
 //! A dump is blocks separated by empty lines; each begins with `goroutine N [state]:`, then comes a line per frame,
 //! each followed by an indented line with its place. A living listener has one goroutine with a frame

@@ -1,4 +1,4 @@
-//! The Prometheus text format, read for what bears on sessions (`reference/garm-api.md` §9).
+//! The Prometheus text format, read for what bears on sessions (`docs/reference/garm-api.md` §9).
 //!
 //! The reader borrows from the text and keeps no sample it does not need, because a busy manager exports a series per
 //! runner and per job. Anything that is not a sample is skipped: comments, junk, lines cut off. A line is taken only
@@ -227,7 +227,7 @@ impl Gathered {
 }
 
 /// Where an operation's count belongs. The four calls that come before a session are counted together
-/// (`reference/garm-api.md` §11.1): an error in any of them leaves a pre-fix worker dead.
+/// (`docs/reference/garm-api.md` §11.1): an error in any of them leaves a pre-fix worker dead.
 fn field<'a>(scope: &'a mut ScopeCounters, counter: Counter, operation: &str) -> Option<&'a mut u64> {
     Some(match (operation, counter) {
         ("CreateMessageSession", Counter::Started) => &mut scope.create,

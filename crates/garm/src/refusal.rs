@@ -1,4 +1,5 @@
-//! GARM's refusals (`reference/garm-api.md` §2): which of its shapes an answer has, and what a person can do about it.
+//! GARM's refusals (`docs/reference/garm-api.md` §2): which of its shapes an answer has, and what a person can do about
+//! it.
 
 use super::wire::WireError;
 use http::StatusCode;

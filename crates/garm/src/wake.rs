@@ -1,5 +1,5 @@
 //! Which of a manager's events are a reason to look at once. An event is only that: what it says is read from the API,
-//! because events may be lost or come out of order (`reference/garm-api.md` §8.2).
+//! because events may be lost or come out of order (`docs/reference/garm-api.md` §8.2).
 //!
 //! The rule: a set that appears, goes, or is enabled or disabled is a reason. Every job changes the row of its set twice
 //! (§6.6), so any other change waits for the next pass: on a busy fleet these come without end. Edge case: a set heard

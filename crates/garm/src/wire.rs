@@ -1,4 +1,4 @@
-//! GARM's JSON, as it is on the wire (`reference/garm-api.md` §3-§7), and its translation into the model.
+//! GARM's JSON, as it is on the wire (`docs/reference/garm-api.md` §3-§7), and its translation into the model.
 //!
 //! GARM leaves out what is zero or false: a missing `enabled` means *disabled*, a missing number means 0. Some answers
 //! carry a zeroed `endpoint` object, which means "not told here". `null` may stand for an empty list or text. Unknown
@@ -6,14 +6,14 @@
 //! `updated_at`: such a set has no endpoint and an empty revision.
 
 use medic_core::model::{
-    Controller, Enablement, Endpoint, EndpointName, Entity, EntityKind, ForgeId, Lingering, Revision, ScaleSet,
+    Controller, Enablement, Endpoint, EndpointName, Entity, EntityKind, GithubId, Lingering, Revision, ScaleSet,
     ScaleSetId, Wall,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// `{"error": "<class>", "details": "<text>"}` (§2).
+/// `{"error": "<class>", "details": "<text>"}` (`docs/reference/garm-api.md` §2).
 #[derive(Debug, Deserialize)]
 pub(super) struct WireError {
     pub(super) error: Option<String>,
@@ -111,7 +111,7 @@ impl WireScaleSet {
         .find_map(|(kind, name)| Some(Entity { kind, name: name.filter(|name| !name.is_empty())? }));
         (self.id > 0).then(|| ScaleSet {
             id: ScaleSetId(self.id),
-            forge_id: self.scale_set_id.and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0).map(ForgeId),
+            github_id: self.scale_set_id.and_then(|id| u64::try_from(id).ok()).filter(|id| *id > 0).map(GithubId),
             name: self.name.unwrap_or_default(),
             entity,
             endpoint: self.endpoint.and_then(|endpoint| endpoints.shared(endpoint)),
@@ -124,7 +124,7 @@ impl WireScaleSet {
     }
 }
 
-/// Counts per set (GARM's id, §7); instances of pools have none.
+/// Counts per set (GARM's id, `docs/reference/garm-api.md` §7); instances of pools have none.
 pub(super) fn lingering(instances: Vec<WireInstance>) -> BTreeMap<ScaleSetId, Lingering> {
     let mut counts: BTreeMap<ScaleSetId, Lingering> = BTreeMap::new();
     for instance in instances {
@@ -146,7 +146,7 @@ fn small(count: Option<i64>) -> u32 {
     u32::try_from(count.unwrap_or(0).max(0)).unwrap_or(u32::MAX)
 }
 
-/// RFC 3339; dates before the epoch mean "never" (§2).
+/// RFC 3339; dates before the epoch mean "never" (`docs/reference/garm-api.md` §2).
 fn date(text: &str) -> Option<Wall> {
     let at: jiff::Timestamp = text.parse().ok()?;
     u64::try_from(at.as_millisecond()).ok().map(Wall)
@@ -174,7 +174,7 @@ mod tests {
             set(r#"{"id":3,"scale_set_id":0,"repo_name":"","org_name":"acme","status_messages":null,"tags":null,
                 "updated_at":"0001-01-01T00:00:00Z","desired_runner_count":-4,
                 "endpoint":{"name":"","base_url":"","created_at":"0001-01-01T00:00:00Z"}}"#);
-        assert_eq!((zero.forge_id, zero.endpoint, zero.updated_at), (None, None, None));
+        assert_eq!((zero.github_id, zero.endpoint, zero.updated_at), (None, None, None));
         assert_eq!((zero.desired_runners, zero.max_runners), (0, 0));
         assert_eq!(zero.entity, Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }));
     }

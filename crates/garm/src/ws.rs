@@ -1,5 +1,5 @@
 //! GARM's websockets as streams of text that reconnect by themselves: its log and its change events
-//! (`reference/garm-api.md` §8).
+//! (`docs/reference/garm-api.md` §8).
 //!
 //! Rules. One long-lived connection per stream, reconnected slowly: many clients that come and go have crashed GARM
 //! (§8.1). It is made like every other request: same login, same TLS and CA file, same path prefix, same limits. A
@@ -16,7 +16,7 @@ use super::refusal::{refusal, wants_new_token};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, header};
-use medic_core::model::{FailureKind, Operation, ProbeFailure, Span, Wall};
+use medic_core::model::{FailureKind, Operation, RequestFailure, Span, Wall};
 use medic_http::excerpt::one_line;
 use medic_http::{ApiError, Duplex, Effect, Jitter, Response, Upgrade, Upgrader};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub struct Health {
     /// Lines lost here: the reader was too slow, or the line too long.
     pub dropped: u64,
     /// Why the last connection ended, or could not be made.
-    pub failure: Option<ProbeFailure>,
+    pub failure: Option<RequestFailure>,
 }
 
 pub struct Feed {

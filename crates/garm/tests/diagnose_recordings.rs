@@ -5,8 +5,8 @@ use medic_core::diagnose::testing::{diagnoses, found, id, scale_set, secs};
 use medic_core::diagnose::{Context, Fleet, Memory, diagnose};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
-    Confidence, Controller, Diagnosis, Enablement, Fact, ForgeId, Generation, Goroutines, ManagerMetrics, Mono, Now,
-    RestartKind, Revision, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
+    Confidence, ConflictBehaviour, Controller, Diagnosis, Enablement, Fact, GithubId, Goroutines, ManagerMetrics, Mono,
+    Now, RestartKind, Revision, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
 };
 use medic_core::policy::Policy;
 use medic_garm::goroutines;
@@ -37,7 +37,7 @@ fn sets(build: &str, name: &str) -> Vec<ScaleSet> {
     let recorded: serde_json::Value =
         serde_json::from_slice(&read(build, &format!("http/scalesets-list-{name}.json"))).unwrap();
     let one = |set: &serde_json::Value| ScaleSet {
-        forge_id: set["scale_set_id"].as_u64().map(ForgeId),
+        github_id: set["scale_set_id"].as_u64().map(GithubId),
         name: set["name"].as_str().unwrap().to_owned(),
         enabled: if set["enabled"] == true { Enablement::Enabled } else { Enablement::Disabled },
         revision: Revision::new(set["updated_at"].as_str().unwrap()),
@@ -167,7 +167,7 @@ fn whatever_of_it_is_seen_a_recorded_state_is_found_strongly() {
     for set in 1..=4 {
         assert_eq!(found(&dead, set), (Diagnosis::ConflictAbandoned, Confidence::Strong), "10 s after the start");
     }
-    assert_eq!(watch(&mut memory, &shown, secs(11), secs(2)).generation, Generation::GivesUp);
+    assert_eq!(watch(&mut memory, &shown, secs(11), secs(2)).conflict_behaviour, ConflictBehaviour::GivesUp);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn a_build_that_retries_is_told_by_its_refusals_and_never_called_abandoned() {
         let fleet = look(&mut memory, &shown, began.plus(secs(second)));
         assert!(!diagnoses(&fleet).contains(&Diagnosis::ConflictAbandoned), "after {second} s");
         if second > 10 {
-            assert_eq!(fleet.generation, Generation::Retries);
+            assert_eq!(fleet.conflict_behaviour, ConflictBehaviour::Retries);
             for set in 1..=4 {
                 assert_eq!(found(&fleet, set), (Diagnosis::ConflictRetrying, Confidence::Strong), "after {second} s");
             }
@@ -284,8 +284,8 @@ fn the_log_alone_tells_every_situation_of_the_recorded_day() {
 
 #[test]
 fn the_log_teaches_what_kind_of_build_runs() {
-    assert_eq!(by_log(PRE_FIX, "04").generation, Generation::GivesUp);
-    assert_ne!(by_log(POST_FIX, "04").generation, Generation::GivesUp);
+    assert_eq!(by_log(PRE_FIX, "04").conflict_behaviour, ConflictBehaviour::GivesUp);
+    assert_ne!(by_log(POST_FIX, "04").conflict_behaviour, ConflictBehaviour::GivesUp);
 }
 
 #[test]

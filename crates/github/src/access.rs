@@ -1,9 +1,9 @@
 //! A credential, and the REST token that it gives: a personal access token as it is, or an App's installation token,
-//! kept until shortly before its end (`reference/actions-service.md` §1.2-1.3).
+//! kept until shortly before its end (`docs/reference/actions-service.md` §1.2-1.3).
 //!
 //! Secrets are read when they are used, so that a rotated one is picked up by the next request that needs it.
-//! The REST API has a quota, the Actions service has none (`reference/actions-service.md` §7.3): each has limits of its
-//! own here, so that a session can be ended with a kept admin token while the quota is used up.
+//! The REST API has a quota, the Actions service has none (`docs/reference/actions-service.md` §7.3): each has limits
+//! of its own here, so that a session can be ended with a kept admin token while the quota is used up.
 
 use super::address::Addresses;
 use super::app_jwt;

@@ -1,14 +1,14 @@
 //! Where things are: an entity's web address, its REST paths, and paths of the Actions service.
 //!
 //! The manager stores an endpoint's addresses as a person typed them, with or without trailing slashes. The API's root
-//! is found by the rule that the manager itself uses (`reference/actions-service.md` §1.1): `/api/v3/` is added unless
-//! it is there, or the host is an `api.` one. Without an API address it is derived from the web address.
+//! is found by the rule that the manager itself uses (`docs/reference/actions-service.md` §1.1): `/api/v3/` is added
+//! unless it is there, or the host is an `api.` one. Without an API address it is derived from the web address.
 //! Names and ids become single, percent-encoded path segments: none can lead a request elsewhere.
 
 use medic_core::model::{Endpoint, Entity, EntityKind, SessionId};
 use url::Url;
 
-/// The query parameter that every request to the service carries (`reference/actions-service.md` §2).
+/// The query parameter that every request to the service carries (`docs/reference/actions-service.md` §2).
 const API_VERSION: (&str, &str) = ("api-version", "6.0-preview");
 
 /// Why an address cannot be had. It does not repeat the address, which may hold a password.
@@ -56,20 +56,20 @@ impl Addresses {
         })
     }
 
-    /// `POST …/access_tokens` (`reference/actions-service.md` §1.3).
+    /// `POST …/access_tokens` (`docs/reference/actions-service.md` §1.3).
     #[must_use]
     pub fn installation_token(&self, installation: u64) -> Url {
         joined(&self.api, ["app", "installations", &installation.to_string(), "access_tokens"])
     }
 
-    /// `POST …/registration-token` (`reference/actions-service.md` §1.4).
+    /// `POST …/registration-token` (`docs/reference/actions-service.md` §1.4).
     #[must_use]
     pub fn registration_token(&self) -> Url {
         let scope = self.scope.iter().map(String::as_str);
         joined(&self.api, scope.chain(["actions", "runners", "registration-token"]))
     }
 
-    /// `POST …/runner-registration` (`reference/actions-service.md` §1.5).
+    /// `POST …/runner-registration` (`docs/reference/actions-service.md` §1.5).
     #[must_use]
     pub fn runner_registration(&self) -> Url {
         joined(&self.api, ["actions", "runner-registration"])
@@ -92,7 +92,7 @@ impl Addresses {
     }
 }
 
-/// A path under the service's address, whose own path and query are kept (`reference/actions-service.md` §1.6).
+/// A path under the service's address, whose own path and query are kept (`docs/reference/actions-service.md` §1.6).
 pub(super) fn under_service<'a>(service: &Url, path: impl IntoIterator<Item = &'a str>) -> Url {
     let mut url = joined(service, ["_apis", "runtime", "runnerscalesets"].into_iter().chain(path));
     if !url.query_pairs().any(|(key, _)| key.eq_ignore_ascii_case(API_VERSION.0)) {

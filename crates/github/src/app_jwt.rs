@@ -1,4 +1,4 @@
-//! The JWT of a GitHub App (`reference/actions-service.md` §1.2): RS256 over `iat`, `exp` and `iss`.
+//! The JWT of a GitHub App (`docs/reference/actions-service.md` §1.2): RS256 over `iat`, `exp` and `iss`.
 //!
 //! `iat` lies a minute back and `exp` eight minutes ahead, so that a clock which is a minute wrong either way still
 //! makes tokens that GitHub takes (it refuses an `exp` more than ten minutes ahead).

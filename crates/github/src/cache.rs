@@ -16,7 +16,7 @@ pub(super) const REFUSED: Span = Span::mins(1);
 /// How long another failure stands before it is tried again.
 pub(super) const FAILED: Span = Span::secs(5);
 
-/// What is this close to its end is renewed before use (`reference/actions-service.md` §1.7).
+/// What is this close to its end is renewed before use (`docs/reference/actions-service.md` §1.7).
 pub(super) const MARGIN: Span = Span::secs(60);
 
 /// The life of what does not tell a usable one.

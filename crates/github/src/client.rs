@@ -15,9 +15,10 @@ use async_trait::async_trait;
 use http::Method;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Endpoint, Entity, FailureKind, ForgePlace, ForgeSet, Operation, OwnQuota, Owner, ProbeFailure, SessionId, Target,
+    Endpoint, Entity, FailureKind, GithubPlace, GithubSet, Operation, OwnQuota, Owner, RequestFailure, SessionId,
+    Target,
 };
-use medic_core::ports::read::BrokerSource;
+use medic_core::ports::read::GithubSource;
 use medic_core::ports::write::{OpenAnswer, SessionWriter};
 use medic_http::{ApiError, Effect};
 use std::collections::BTreeMap;
@@ -61,17 +62,17 @@ impl GithubClient {
     }
 
     /// One set; `None` when GitHub does not know it.
-    pub async fn forge_set(&self, place: &ForgePlace) -> Result<Option<ForgeSet>, ProbeFailure> {
+    pub async fn github_set(&self, place: &GithubPlace) -> Result<Option<GithubSet>, RequestFailure> {
         Ok(self.get_set(place).await?)
     }
 
     /// Refreshes a session (PATCH). A write: it may prolong the session. Never retried inside.
-    pub async fn refresh_session(&self, place: &ForgePlace, session: &SessionId) -> Result<RefreshAnswer, WriteError> {
+    pub async fn refresh_session(&self, place: &GithubPlace, session: &SessionId) -> Result<RefreshAnswer, WriteError> {
         Ok(self.patch_session(place, session).await?)
     }
 
-    async fn list_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<ForgeSet>, ApiError> {
-        let operation = Operation::ListForgeSets;
+    async fn list_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<GithubSet>, ApiError> {
+        let operation = Operation::ListGithubSets;
         let at = self.registration(operation, endpoint, entity)?;
         let question =
             Question { operation, method: Method::GET, path: &[], body: String::new(), sending: Sending::Read };
@@ -83,10 +84,10 @@ impl GithubClient {
         list.into_model().map_err(|why| at.access.error(operation, FailureKind::Malformed, why))
     }
 
-    async fn get_set(&self, place: &ForgePlace) -> Result<Option<ForgeSet>, ApiError> {
-        let operation = Operation::ReadForgeSet;
+    async fn get_set(&self, place: &GithubPlace) -> Result<Option<GithubSet>, ApiError> {
+        let operation = Operation::ReadGithubSet;
         let at = self.registration(operation, &place.endpoint, &place.entity)?;
-        let (id, body, sending) = (place.forge_id.to_string(), String::new(), Sending::Read);
+        let (id, body, sending) = (place.github_id.to_string(), String::new(), Sending::Read);
         let response = at.ask(&Question { operation, method: Method::GET, path: &[&id], body, sending }).await?;
         if is_set_gone(&response) {
             return Ok(None);
@@ -95,16 +96,16 @@ impl GithubClient {
             return Err(error);
         }
         let set: WireSet = at.access.json(operation, &response)?;
-        set.into_model().filter(|set| set.id == place.forge_id).map(Some).ok_or_else(|| {
+        set.into_model().filter(|set| set.id == place.github_id).map(Some).ok_or_else(|| {
             at.access.error(operation, FailureKind::Malformed, "the answer is about another set than was asked for")
         })
     }
 
-    async fn post_session(&self, place: &ForgePlace, owner: &Owner) -> Result<OpenAnswer, ApiError> {
+    async fn post_session(&self, place: &GithubPlace, owner: &Owner) -> Result<OpenAnswer, ApiError> {
         let operation = Operation::OpenSession;
         let at = self.registration(operation, &place.endpoint, &place.entity)?;
         let body = serde_json::json!({ "ownerName": owner.as_str() }).to_string();
-        let (id, sending) = (place.forge_id.to_string(), Sending::Write);
+        let (id, sending) = (place.github_id.to_string(), Sending::Write);
         let path: &[&str] = &[&id, "sessions"];
         let response = at.ask(&Question { operation, method: Method::POST, path, body, sending }).await?;
         if let Some(held) = conflict(&response) {
@@ -118,12 +119,12 @@ impl GithubClient {
         }
         let session: WireSession = at.access.json(operation, &response)?;
         session
-            .of(place.forge_id, owner)
+            .of(place.github_id, owner)
             .map(OpenAnswer::Opened)
             .map_err(|why| at.access.error(operation, FailureKind::Malformed, why))
     }
 
-    async fn patch_session(&self, place: &ForgePlace, session: &SessionId) -> Result<RefreshAnswer, ApiError> {
+    async fn patch_session(&self, place: &GithubPlace, session: &SessionId) -> Result<RefreshAnswer, ApiError> {
         let operation = Operation::RefreshSession;
         let (at, response) = self.of_session(operation, Method::PATCH, place, session).await?;
         if is_session_gone(&response) {
@@ -135,7 +136,7 @@ impl GithubClient {
         }
     }
 
-    async fn end_session(&self, place: &ForgePlace, session: &SessionId) -> Result<(), ApiError> {
+    async fn end_session(&self, place: &GithubPlace, session: &SessionId) -> Result<(), ApiError> {
         let operation = Operation::DeleteSession;
         let (at, response) = self.of_session(operation, Method::DELETE, place, session).await?;
         if is_session_gone(&response) {
@@ -148,14 +149,14 @@ impl GithubClient {
         &self,
         operation: Operation,
         method: Method,
-        place: &ForgePlace,
+        place: &GithubPlace,
         session: &SessionId,
     ) -> Result<(Arc<Registration>, medic_http::Response), ApiError> {
         if !is_session_id(session) {
             return Err(refused_here(operation, "the session's id is no UUID; nothing was sent"));
         }
         let at = self.registration(operation, &place.endpoint, &place.entity)?;
-        let id = place.forge_id.to_string();
+        let id = place.github_id.to_string();
         let path: &[&str] = &[&id, "sessions", session.as_str()];
         let response =
             at.ask(&Question { operation, method, path, body: String::new(), sending: Sending::Write }).await?;
@@ -206,8 +207,8 @@ fn refused_here(operation: Operation, detail: &str) -> ApiError {
 }
 
 #[async_trait]
-impl BrokerSource for GithubClient {
-    async fn forge_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<ForgeSet>, ProbeFailure> {
+impl GithubSource for GithubClient {
+    async fn github_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<GithubSet>, RequestFailure> {
         Ok(self.list_sets(endpoint, entity).await?)
     }
     fn covers(&self, endpoint: &Endpoint, entity: &Entity) -> bool {
@@ -224,10 +225,10 @@ impl BrokerSource for GithubClient {
 
 #[async_trait]
 impl SessionWriter for GithubClient {
-    async fn open_session(&self, place: &ForgePlace, owner: &Owner) -> Result<OpenAnswer, WriteError> {
+    async fn open_session(&self, place: &GithubPlace, owner: &Owner) -> Result<OpenAnswer, WriteError> {
         Ok(self.post_session(place, owner).await?)
     }
-    async fn delete_session(&self, place: &ForgePlace, session: &SessionId) -> Result<(), WriteError> {
+    async fn delete_session(&self, place: &GithubPlace, session: &SessionId) -> Result<(), WriteError> {
         Ok(self.end_session(place, session).await?)
     }
 }

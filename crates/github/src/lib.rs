@@ -1,5 +1,5 @@
-//! The GitHub adapter (`reference/actions-service.md`): authentication, registration, the Actions service. Wire types
-//! stay inside.
+//! The GitHub adapter (`docs/reference/actions-service.md`): authentication, registration, the Actions service. Wire
+//! types stay inside.
 //!
 //! ```text
 //! access        token file or App key → REST token        (per `[[github]]` table)

@@ -1,6 +1,6 @@
-//! GitHub's refusals (`reference/actions-service.md` §6): which of its shapes an answer has, what it means, and what a
-//! person can do about it. A status without a body of GitHub's own shape may come from a proxy: it is an error, and
-//! says nothing about a set or a session (the deletion of a session aside, where every 404 is an end).
+//! GitHub's refusals (`docs/reference/actions-service.md` §6): which of its shapes an answer has, what it means, and
+//! what a person can do about it. A status without a body of GitHub's own shape may come from a proxy: it is an error,
+//! and says nothing about a set or a session (the deletion of a session aside, where every 404 is an end).
 
 use super::wire::WireError;
 use http::StatusCode;
@@ -8,7 +8,7 @@ use medic_core::model::{FailureKind, Operation, Owner};
 use medic_http::excerpt::one_line;
 use medic_http::{ApiError, Client, Effect, Response};
 
-/// What both wordings of a conflict have in common (`reference/failure-modes.md` §1d).
+/// What both wordings of a conflict have in common (`docs/reference/failure-modes.md` §1d).
 const CONFLICT: &str = "already has an active session";
 
 /// The text before the owner in the second wording.
@@ -80,7 +80,7 @@ fn parsed(response: &Response) -> Option<WireError> {
     serde_json::from_slice(without_bom(&response.body)).ok()
 }
 
-/// Any answer may begin with a byte order mark (`reference/actions-service.md` §1.5).
+/// Any answer may begin with a byte order mark (`docs/reference/actions-service.md` §1.5).
 pub(super) fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(body)
 }
@@ -166,13 +166,13 @@ mod tests {
             (302, String::new(), FailureKind::Redirect, "HTTP 302"),
         ];
         for (status, body, kind, words) in table {
-            let error = refusal(&client(), Operation::ListForgeSets, &answer(status, &body)).unwrap();
+            let error = refusal(&client(), Operation::ListGithubSets, &answer(status, &body)).unwrap();
             assert_eq!(error.kind, kind, "{status} {body}");
             assert!(error.detail.starts_with(words), "{} is not {words}", error.detail);
             let unknown = !(400..500).contains(&status);
             assert_eq!(error.effect == Effect::Unknown, unknown, "{status} {body}");
         }
-        assert_eq!(refusal(&client(), Operation::ListForgeSets, &answer(204, "")), None);
+        assert_eq!(refusal(&client(), Operation::ListGithubSets, &answer(204, "")), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The way to an entity's Actions service (`reference/actions-service.md` §1.4-1.7): a registration token, which is
-//! used at once and thrown away, gives the service's address and an admin token, which are kept.
+//! The way to an entity's Actions service (`docs/reference/actions-service.md` §1.4-1.7): a registration token, which
+//! is used at once and thrown away, gives the service's address and an admin token, which are kept.
 //!
 //! Rules. `exp` of the admin token is read without verifying it: it is a hint for us, GitHub checks its tokens itself.
 //! A 401 of the service drops the admin token, and the request, which was refused before anything was done, is sent
@@ -132,7 +132,7 @@ impl Registration {
     }
 }
 
-/// On every request to the service, with or without a body (`reference/actions-service.md` §2).
+/// On every request to the service, with or without a body (`docs/reference/actions-service.md` §2).
 fn as_json(request: http::request::Builder) -> http::request::Builder {
     request.header(header::CONTENT_TYPE, "application/json")
 }

@@ -1,9 +1,9 @@
-//! GitHub's JSON, as it is on the wire (`reference/actions-service.md` §1.3-1.5, §2, §3, §4, §6.1), and its translation
-//! into the model. Unknown fields are ignored, `null` may stand for an absent value. What decides an act is asked for
-//! strictly: a list without its `value`, or whose `count` disagrees, is no list, because an empty one means that every
-//! set is gone.
+//! GitHub's JSON, as it is on the wire (`docs/reference/actions-service.md` §1.3-1.5, §2, §3, §4, §6.1), and its
+//! translation into the model. Unknown fields are ignored, `null` may stand for an absent value. What decides an act is
+//! asked for strictly: a list without its `value`, or whose `count` disagrees, is no list, because an empty one means
+//! that every set is gone.
 
-use medic_core::model::{ForgeId, ForgeSet, ForgeStatistics, Owner, SessionId, Wall};
+use medic_core::model::{GithubId, GithubSet, GithubStatistics, Owner, SessionId, Wall};
 use medic_http::list::List;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -106,7 +106,7 @@ impl WireToken {
 
 impl WireList {
     /// The sets, or what is wrong with the list.
-    pub(super) fn into_model(self) -> Result<Vec<ForgeSet>, &'static str> {
+    pub(super) fn into_model(self) -> Result<Vec<GithubSet>, &'static str> {
         if self.count.is_some_and(|count| usize::try_from(count) != Ok(self.value.0.len())) {
             return Err("the list's count is not the number of its sets");
         }
@@ -118,11 +118,11 @@ impl WireList {
 
 impl WireSet {
     /// `None` when the id is 0, which GitHub never gives.
-    pub(super) fn into_model(self) -> Option<ForgeSet> {
-        (self.id > 0).then(|| ForgeSet {
-            id: ForgeId(self.id),
+    pub(super) fn into_model(self) -> Option<GithubSet> {
+        (self.id > 0).then(|| GithubSet {
+            id: GithubId(self.id),
             name: self.name.unwrap_or_default(),
-            statistics: self.statistics.map(|told| ForgeStatistics {
+            statistics: self.statistics.map(|told| GithubStatistics {
                 available_jobs: count(told.available_jobs),
                 assigned_jobs: count(told.assigned_jobs),
                 running_jobs: count(told.running_jobs),
@@ -137,7 +137,7 @@ impl WireSet {
 impl WireSession {
     /// The session's id, if the answer is about the set that was asked about and names no other owner: only then is it
     /// ours to end.
-    pub(super) fn of(self, set: ForgeId, owner: &Owner) -> Result<SessionId, &'static str> {
+    pub(super) fn of(self, set: GithubId, owner: &Owner) -> Result<SessionId, &'static str> {
         let session = SessionId::new(self.session);
         if !super::address::is_session_id(&session) {
             return Err("the answer holds no session id");
@@ -160,7 +160,7 @@ fn count(told: Option<i64>) -> u64 {
 mod tests {
     use super::*;
 
-    fn list(json: &str) -> Result<Vec<ForgeSet>, String> {
+    fn list(json: &str) -> Result<Vec<GithubSet>, String> {
         let list: WireList = serde_json::from_str(json).map_err(|error| error.to_string())?;
         list.into_model().map_err(str::to_owned)
     }
@@ -169,8 +169,8 @@ mod tests {
     fn only_a_whole_list_is_believed() {
         assert_eq!(list(r#"{"count":0,"value":[]}"#), Ok(Vec::new()));
         let sets = list(r#"{"count":1,"value":[{"id":7,"name":null,"statistics":{"totalAssignedJobs":-1}}]}"#).unwrap();
-        assert_eq!((sets[0].id, sets[0].name.as_str()), (ForgeId(7), ""));
-        assert_eq!(sets[0].statistics, Some(ForgeStatistics::default()));
+        assert_eq!((sets[0].id, sets[0].name.as_str()), (GithubId(7), ""));
+        assert_eq!(sets[0].statistics, Some(GithubStatistics::default()));
         for odd in [
             "{}",
             "[]",
@@ -190,7 +190,7 @@ mod tests {
     fn a_session_is_ours_only_if_nothing_speaks_against_it() {
         let session = |more: &str| {
             let json = format!(r#"{{"sessionId":"5e551011-0000-4000-8000-00000000002a"{more}}}"#);
-            serde_json::from_str::<WireSession>(&json).unwrap().of(ForgeId(7), &Owner::new("me"))
+            serde_json::from_str::<WireSession>(&json).unwrap().of(GithubId(7), &Owner::new("me"))
         };
         assert!(session("").is_ok());
         assert!(session(r#","ownerName":"me","runnerScaleSet":{"id":7}"#).is_ok());

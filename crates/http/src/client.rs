@@ -401,7 +401,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_read_is_tried_three_times_with_growing_pauses() {
         let (client, script, clock) = client((0..5).map(|_| broken(FailureKind::Connect)));
-        let error = client.read(Operation::ListForgeSets, request()).await.unwrap_err();
+        let error = client.read(Operation::ListGithubSets, request()).await.unwrap_err();
         assert_eq!((error.kind, error.effect), (FailureKind::Connect, Effect::None));
         assert_eq!(error.detail, "it broke (tried 3 times)");
         assert_eq!(script.sent(), 3);
@@ -412,7 +412,7 @@ mod tests {
     async fn a_read_gets_over_a_passing_fault() {
         for passing in [ok(503, &[]), ok(502, &[]), ok(500, &[]), ok(504, &[]), broken(FailureKind::Timeout)] {
             let (client, script, _) = client([passing]);
-            let response = client.read(Operation::ListForgeSets, request()).await.unwrap();
+            let response = client.read(Operation::ListGithubSets, request()).await.unwrap();
             assert_eq!((response.status.as_u16(), script.sent()), (200, 2));
         }
     }
@@ -421,12 +421,12 @@ mod tests {
     async fn a_refusal_is_not_repeated() {
         for status in [400, 401, 403, 404, 409, 422, 501] {
             let (client, script, _) = client([ok(status, &[])]);
-            let response = client.read(Operation::ListForgeSets, request()).await.unwrap();
+            let response = client.read(Operation::ListGithubSets, request()).await.unwrap();
             assert_eq!((response.status.as_u16(), script.sent()), (status, 1));
         }
         for kind in [FailureKind::Tls, FailureKind::TooLarge, FailureKind::Redirect, FailureKind::Malformed] {
             let (client, script, _) = client([broken(kind)]);
-            assert_eq!(client.read(Operation::ListForgeSets, request()).await.unwrap_err().kind, kind);
+            assert_eq!(client.read(Operation::ListGithubSets, request()).await.unwrap_err().kind, kind);
             assert_eq!(script.sent(), 1);
         }
     }
@@ -457,7 +457,7 @@ mod tests {
         let (client, script, clock) = client([ok(429, &[("retry-after", "30")])]);
         let other = client.clone();
         let until = clock.now().wall.plus(Span::secs(30));
-        assert_eq!(client.read(Operation::ListForgeSets, request()).await.unwrap().status.as_u16(), 429);
+        assert_eq!(client.read(Operation::ListGithubSets, request()).await.unwrap().status.as_u16(), 429);
         clock.sleep(Span::secs(29)).await;
         let error = other.write(Operation::OpenSession, request()).await.unwrap_err();
         assert_eq!((error.kind, error.effect, error.retry_at), (FailureKind::HeldBack, Effect::None, Some(until)));
@@ -469,8 +469,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_plain_403_holds_nobody_back() {
         let (client, script, _) = client([ok(403, &[("x-ratelimit-remaining", "12")])]);
-        client.read(Operation::ListForgeSets, request()).await.unwrap();
-        client.read(Operation::ListForgeSets, request()).await.unwrap();
+        client.read(Operation::ListGithubSets, request()).await.unwrap();
+        client.read(Operation::ListGithubSets, request()).await.unwrap();
         assert_eq!(script.sent(), 2);
         assert_eq!(client.quota().unwrap().remaining, 12);
     }
@@ -482,12 +482,12 @@ mod tests {
         let more = [("x-ratelimit-remaining", "101"), ("x-ratelimit-limit", "500"), reset];
         let (client, script, clock) = client([ok(200, &more), ok(200, &told)]);
         let client = client.with_reserve(0.2);
-        client.read(Operation::ListForgeSets, request()).await.unwrap();
-        client.read(Operation::ListForgeSets, request()).await.unwrap();
-        let error = client.read(Operation::ListForgeSets, request()).await.unwrap_err();
+        client.read(Operation::ListGithubSets, request()).await.unwrap();
+        client.read(Operation::ListGithubSets, request()).await.unwrap();
+        let error = client.read(Operation::ListGithubSets, request()).await.unwrap_err();
         assert_eq!((error.kind, error.retry_at), (FailureKind::HeldBack, Some(Wall(1_700_000_060_000))));
         clock.sleep(Span::secs(60)).await;
-        client.read(Operation::ListForgeSets, request()).await.unwrap();
+        client.read(Operation::ListGithubSets, request()).await.unwrap();
         assert_eq!(script.sent(), 3);
     }
 
@@ -495,10 +495,10 @@ mod tests {
     async fn a_read_never_outlives_its_deadline() {
         let (client, script, clock) = client([ok(503, &[("retry-after", "15")])]);
         let client = client.with_deadline(Span::secs(10));
-        assert_eq!(client.read(Operation::ListForgeSets, request()).await.unwrap().status.as_u16(), 503);
+        assert_eq!(client.read(Operation::ListGithubSets, request()).await.unwrap().status.as_u16(), 503);
         assert_eq!((script.sent(), clock.now().mono.0), (1, 0), "waiting 15 s would be too late");
         let (client, script, _) = self::client([ok(503, &[("retry-after", "4")])]);
-        client.with_deadline(Span::secs(10)).read(Operation::ListForgeSets, request()).await.unwrap();
+        client.with_deadline(Span::secs(10)).read(Operation::ListGithubSets, request()).await.unwrap();
         let totals: Vec<u64> = script.bounds.lock().unwrap().iter().map(|bounds| bounds.total.0).collect();
         assert_eq!(totals, [10_000, 6_000], "the second attempt has what is left");
     }
@@ -560,7 +560,7 @@ mod tests {
         let seen = Arc::new(Seen::default());
         let client = Client { recorder: seen.clone(), ..client };
         for _ in 0..3 {
-            let _ = client.read(Operation::ListForgeSets, request()).await;
+            let _ = client.read(Operation::ListGithubSets, request()).await;
         }
         let expected = [
             Some(FailureKind::Broken),

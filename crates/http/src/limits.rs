@@ -1,5 +1,5 @@
-//! What keeps us polite (design §6): a token bucket of our own, and obedience to what the server says about its
-//! limits (`Retry-After`, `X-RateLimit-*`, `reference/actions-service.md` §7.3).
+//! What keeps us polite (`docs/reference/design.md` §6): a token bucket of our own, and obedience to what the server
+//! says about its limits (`Retry-After`, `X-RateLimit-*`, `docs/reference/actions-service.md` §7.3).
 //!
 //! One [`Limits`] belongs to one credential and is shared by all clones of its client, and by all clients that are given
 //! the same [`Allowance`]. A refusal for too many

@@ -18,10 +18,10 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What we call ourselves; GitHub refuses requests without a product name (`reference/actions-service.md` §8).
+/// What we call ourselves; GitHub refuses requests without a product name (`docs/reference/actions-service.md` §8).
 pub const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"));
 
-/// Shorter than GARM's idle time-out of 60 s (`reference/garm-api.md` §2), so that we rarely send on a connection
+/// Shorter than GARM's idle time-out of 60 s (`docs/reference/garm-api.md` §2), so that we rarely send on a connection
 /// that the server is just closing.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 

@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn fail(response: &Response) -> ApiError {
-        failure(Target::Github, Operation::ListForgeSets, response, NOW).unwrap()
+        failure(Target::Github, Operation::ListGithubSets, response, NOW).unwrap()
     }
 
     #[test]
@@ -117,14 +117,14 @@ mod tests {
             let error = fail(&answer(status, ""));
             assert_eq!((error.kind, error.effect), (kind, effect), "{status}");
         }
-        assert!(failure(Target::Github, Operation::ListForgeSets, &answer(204, ""), NOW).is_none());
+        assert!(failure(Target::Github, Operation::ListGithubSets, &answer(204, ""), NOW).is_none());
     }
 
     #[test]
     fn the_error_tells_what_came_back() {
         assert_eq!(
             fail(&answer(502, "<html><h1>Bad\nGateway</h1></html>")).to_string(),
-            "github list_forge_sets: server: HTTP 502 Bad Gateway: Bad Gateway"
+            "github list_github_sets: server: HTTP 502 Bad Gateway: Bad Gateway"
         );
         assert_eq!(fail(&answer(404, "")).detail, "HTTP 404 Not Found, without a body");
     }

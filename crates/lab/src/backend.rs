@@ -42,7 +42,7 @@ pub trait Backend: Send + 'static {
     fn take_wakes(&mut self) -> Vec<SessionId>;
     /// Log lines since the last call, without line ends.
     fn take_log(&mut self, door: DoorId) -> Vec<Bytes>;
-    /// Database events since the last call, as JSON (`reference/garm-api.md` §8.2).
+    /// Database events since the last call, as JSON (`docs/reference/garm-api.md` §8.2).
     fn take_events(&mut self, door: DoorId) -> Vec<Bytes>;
 }
 

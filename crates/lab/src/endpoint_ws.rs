@@ -1,5 +1,5 @@
 //! The websockets of a simulated manager: `/api/v1/ws/logs` (and `/api/v1/ws`) and `/api/v1/ws/events`
-//! (`reference/garm-api.md` §8).
+//! (`docs/reference/garm-api.md` §8).
 //!
 //! The simulator sees the upgrade request first and decides as on any other; 101 or any 2xx of it lets the asker in.
 //! Logs flow at once, events only after the client has sent its options; what they ask for is not looked at, every
@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// The longest time one frame may take to be written (`reference/garm-api.md` §8).
+/// The longest time one frame may take to be written (`docs/reference/garm-api.md` §8).
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request to become a websocket, before it is granted.

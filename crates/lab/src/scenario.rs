@@ -1,7 +1,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
 //! Stories that the lab plays: what happens to the simulated servers, and when.
 
-use super::garm::Generation;
+use super::garm::Build;
 use super::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
 use super::world::World;
 use medic_core::model::{Span, Wall};
@@ -296,7 +296,7 @@ impl Story {
 
 impl Act {
     /// Lets it happen; what to tell a spectator.
-    pub fn happen(self, world: &mut World, generation: Generation, now: Wall) -> String {
+    pub fn happen(self, world: &mut World, build: Build, now: Wall) -> String {
         match self {
             Self::Kill => {
                 let (listening, _) = world.listening(0);
@@ -309,7 +309,7 @@ impl Act {
             }
             Self::Start => {
                 world.start(0, now);
-                let habit = if generation.retries() {
+                let habit = if build.retries() {
                     "This build retries every 2 s when it is refused."
                 } else {
                     "This build gives up for good when it is refused."
@@ -417,10 +417,10 @@ fn jobs_left(world: &World) -> u64 {
     left.sum()
 }
 
-fn all_sets(world: &World) -> Vec<medic_core::model::ForgeId> {
+fn all_sets(world: &World) -> Vec<medic_core::model::GithubId> {
     world.garm(0).map(|garm| garm.scale_sets().map(|(_, _, forge)| forge).collect()).unwrap_or_default()
 }
 
-fn first_set(world: &World) -> Option<medic_core::model::ForgeId> {
+fn first_set(world: &World) -> Option<medic_core::model::GithubId> {
     world.garm(0)?.scale_sets().next().map(|(_, _, forge)| forge)
 }

@@ -13,8 +13,8 @@ pub type Request = http::Request<Bytes>;
 pub struct HungUp;
 
 /// Put into a request's extensions to tell polls of one session apart: a client may open a new poll before the server
-/// has seen the end of the old one (`reference/actions-service.md` §9 point 7). A request that is asked again carries
-/// the same; one without it counts as number 0.
+/// has seen the end of the old one (`docs/reference/actions-service.md` §9 point 7). A request that is asked again
+/// carries the same; one without it counts as number 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct PollId(pub u64);
 

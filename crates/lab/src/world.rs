@@ -2,11 +2,11 @@
 //! The world: one simulated GitHub and any number of simulated GARMs, advanced together to a date.
 
 use super::backend::{Backend, DoorId};
-use super::garm::{GarmConfig, GarmState, Generation};
+use super::garm::{Build, GarmConfig, GarmState};
 use super::github::{Credential, GithubConfig, GithubState, NewSet};
 use super::wire::{Answer, Request};
 use bytes::Bytes;
-use medic_core::model::{Entity, EntityKind, ForgeId, ScaleSetId, SessionId, Wall};
+use medic_core::model::{Entity, EntityKind, GithubId, ScaleSetId, SessionId, Wall};
 
 /// The token of the simulated managers.
 pub const GARM_TOKEN: &str = "ghp_lab-garm";
@@ -23,13 +23,13 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// One manager of a generation with `sets` scale sets, on a GitHub at `origin`.
+    /// One manager of a build with `sets` scale sets, on a GitHub at `origin`.
     #[must_use]
-    pub fn new(generation: Generation, sets: u32, origin: &str) -> Self {
+    pub fn new(build: Build, sets: u32, origin: &str) -> Self {
         let github = GithubConfig::new(origin)
             .with(Credential::pat("garm", GARM_TOKEN))
             .with(Credential::pat("medic", MEDIC_TOKEN));
-        Self { managers: vec![GarmConfig::new(generation, origin, GARM_TOKEN)], sets, github }
+        Self { managers: vec![GarmConfig::new(build, origin, GARM_TOKEN)], sets, github }
     }
 
     /// With so many managers, alike but for their controller ids.
@@ -66,8 +66,8 @@ impl World {
             let mut garm = GarmState::new(config.clone());
             for n in 0..fleet.sets {
                 let (entity, name) = set_of(manager, n);
-                let forge_id = github.add_set(&NewSet { entity: entity.clone(), name: name.clone() }, now);
-                garm.add_scale_set(&entity, &name, forge_id, now);
+                let github_id = github.add_set(&NewSet { entity: entity.clone(), name: name.clone() }, now);
+                garm.add_scale_set(&entity, &name, github_id, now);
             }
             garm
         });
@@ -115,9 +115,9 @@ impl World {
     #[must_use]
     pub fn listening(&self, manager: usize) -> (usize, usize) {
         let Some(garm) = self.garms.get(manager) else { return (0, 0) };
-        let enabled: Vec<(ScaleSetId, ForgeId)> =
+        let enabled: Vec<(ScaleSetId, GithubId)> =
             garm.scale_sets().filter(|(id, _, _)| garm.is_enabled(*id)).map(|(id, _, forge)| (id, forge)).collect();
-        let listens = |forge: &ForgeId| self.github.holder(*forge).is_some_and(|holder| garm.holds(&holder.session));
+        let listens = |forge: &GithubId| self.github.holder(*forge).is_some_and(|holder| garm.holds(&holder.session));
         (enabled.iter().filter(|(_, forge)| listens(forge)).count(), enabled.len())
     }
 

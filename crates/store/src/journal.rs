@@ -111,7 +111,7 @@ impl ManagerStore {
                      AND (closed < ?2 OR id IN (
                          SELECT id FROM (
                              SELECT id, ROW_NUMBER() OVER (
-                                 PARTITION BY json_extract(body, '$.remedy.kind') = 'session_probe' ORDER BY id DESC
+                                 PARTITION BY json_extract(body, '$.remedy.kind') = 'session_check' ORDER BY id DESC
                              ) AS nth FROM treatments WHERE manager = ?1 AND closed IS NOT NULL)
                          WHERE nth > ?3))"
                 ),

@@ -1,4 +1,5 @@
-//! One lease per store: of two medics on one state directory, one heals and the other steps back (design §7).
+//! One lease per store: of two medics on one state directory, one heals and the other steps back
+//! (`docs/reference/design.md` §7).
 //!
 //! The rule: a lease is good until its date, and no longer. A dead holder blocks for at most its ttl, and not at all
 //! where its death shows ([`super::life`]). A lease whose date lies further ahead than any ttl could put it was written

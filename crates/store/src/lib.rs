@@ -1,4 +1,4 @@
-//! The durable store: one `SQLite` file that holds what must survive us (design §5, §6, §7).
+//! The durable store: one `SQLite` file that holds what must survive us (`docs/reference/design.md` §5, §6, §7).
 //!
 //! The rule: **what a caller relies on after a power cut is on the disk when the call returns** (journal, ledger,
 //! lease, pauses: `synchronous=FULL`); what is merely convenient (memory, log positions, history) is written with

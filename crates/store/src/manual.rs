@@ -3,13 +3,19 @@
 use super::error::StoreError;
 use super::sql::{from_json, int, to_json, uint, wall};
 use super::{Durability, ManagerStore};
-use medic_core::model::manual::{ORDER_LASTS, Order, OrderAnswer, OrderId, Ordered};
+use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId};
 use medic_core::model::{ScaleSetId, Wall};
 use rusqlite::{OptionalExtension as _, params};
 
 impl ManagerStore {
     /// Places an order; those of yesterday are cleared away on the occasion.
-    pub fn place_order(&self, set: ScaleSetId, what: Ordered, author: &str, now: Wall) -> Result<Order, StoreError> {
+    pub fn place_order(
+        &self,
+        set: ScaleSetId,
+        what: ManualAction,
+        author: &str,
+        now: Wall,
+    ) -> Result<ManualHeal, StoreError> {
         self.store().write("place an order", Durability::PowerCut, |tx| {
             tx.execute(
                 "DELETE FROM orders WHERE created < ?1",
@@ -19,24 +25,24 @@ impl ManagerStore {
                 "INSERT INTO orders (manager, set_id, what, author, created) VALUES (?1, ?2, ?3, ?4, ?5)",
                 params![self.manager().as_str(), int(set.0), to_json(&what)?, author, int(now.0)],
             )?;
-            let id = OrderId(uint(tx.last_insert_rowid()));
-            Ok(Order { id, set, what, author: author.to_owned(), created: now })
+            let id = ManualHealId(uint(tx.last_insert_rowid()));
+            Ok(ManualHeal { id, set, what, author: author.to_owned(), created: now })
         })
     }
 
     /// Orders that are neither settled nor too old, oldest first.
-    pub fn orders(&self, now: Wall) -> Result<Vec<Order>, StoreError> {
+    pub fn orders(&self, now: Wall) -> Result<Vec<ManualHeal>, StoreError> {
         self.store().read("read the orders", |c| {
             let mut statement = c.prepare_cached(
                 "SELECT id, set_id, what, author, created FROM orders
                  WHERE manager = ?1 AND NOT settled AND created > ?2 ORDER BY id",
             )?;
-            let mut rows = statement.query(params![self.manager().as_str(), int(now.minus(ORDER_LASTS).0)])?;
+            let mut rows = statement.query(params![self.manager().as_str(), int(now.minus(MANUAL_HEAL_LIFETIME).0)])?;
             let mut orders = Vec::new();
             while let Some(row) = rows.next()? {
                 let id = uint(row.get(0)?);
-                orders.push(Order {
-                    id: OrderId(id),
+                orders.push(ManualHeal {
+                    id: ManualHealId(id),
                     set: ScaleSetId(uint(row.get(1)?)),
                     what: from_json(&row.get::<_, String>(2)?, &format!("order {id}"))?,
                     author: row.get(3)?,
@@ -49,8 +55,8 @@ impl ManagerStore {
 
     /// Takes back an order that is not settled, so that nobody carries it out. Gives the answer of one that is settled
     /// already, which is left as it is.
-    pub fn withdraw_order(&self, id: OrderId) -> Result<Option<OrderAnswer>, StoreError> {
-        let withdrawn = OrderAnswer::Refused { why: "it was withdrawn".to_owned() };
+    pub fn withdraw_order(&self, id: ManualHealId) -> Result<Option<ManualHealAnswer>, StoreError> {
+        let withdrawn = ManualHealAnswer::Refused { why: "it was withdrawn".to_owned() };
         let taken_back = self.store().write("withdraw an order", Durability::PowerCut, |tx| {
             let sql = "UPDATE orders SET answer = ?2, settled = 1 WHERE id = ?1 AND NOT settled";
             Ok(tx.execute(sql, params![int(id.0), to_json(&withdrawn)?])?)
@@ -59,10 +65,10 @@ impl ManagerStore {
     }
 
     /// Notes what is said to an order. One that is settled does not wait again.
-    pub fn answer_order(&self, id: OrderId, answer: &OrderAnswer) -> Result<(), StoreError> {
+    pub fn answer_order(&self, id: ManualHealId, answer: &ManualHealAnswer) -> Result<(), StoreError> {
         let settled = match answer {
-            OrderAnswer::Treating { .. } | OrderAnswer::Refused { .. } => true,
-            OrderAnswer::Waiting { .. } => false,
+            ManualHealAnswer::Treating { .. } | ManualHealAnswer::Refused { .. } => true,
+            ManualHealAnswer::Waiting { .. } => false,
         };
         self.store().write("answer an order", Durability::PowerCut, |tx| {
             tx.execute(
@@ -74,7 +80,7 @@ impl ManagerStore {
     }
 
     /// What was said to an order so far.
-    pub fn order_answer(&self, id: OrderId) -> Result<Option<OrderAnswer>, StoreError> {
+    pub fn order_answer(&self, id: ManualHealId) -> Result<Option<ManualHealAnswer>, StoreError> {
         self.store().read("read an order", |c| {
             let answer: Option<Option<String>> =
                 c.query_row("SELECT answer FROM orders WHERE id = ?1", [int(id.0)], |row| row.get(0)).optional()?;

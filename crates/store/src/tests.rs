@@ -151,38 +151,38 @@ fn a_disable_of_an_earlier_release_may_have_been_sent() {
 
 #[test]
 fn an_order_waits_is_answered_once_and_grows_old() {
-    use medic_core::model::manual::{ORDER_LASTS, OrderAnswer, Ordered};
+    use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer};
     let home = Home::new();
     let store = home.open();
     let now = Wall(1_000_000);
-    let first = store.place_order(ScaleSetId(1), Ordered::Heal, "alice", now).unwrap();
+    let first = store.place_order(ScaleSetId(1), ManualAction::Heal, "alice", now).unwrap();
     let session = SessionId::new("s-1");
-    let second = store.place_order(ScaleSetId(2), Ordered::DeleteSession { session }, "bob", now).unwrap();
+    let second = store.place_order(ScaleSetId(2), ManualAction::DeleteSession { session }, "bob", now).unwrap();
     let open = |at| store.orders(at).unwrap();
     assert_eq!(open(now), [first.clone(), second.clone()]);
-    store.answer_order(first.id, &OrderAnswer::Waiting { why: "settle".to_owned() }).unwrap();
+    store.answer_order(first.id, &ManualHealAnswer::Waiting { why: "settle".to_owned() }).unwrap();
     assert_eq!(open(now).len(), 2, "it waits");
-    let refused = OrderAnswer::Refused { why: "it listens".to_owned() };
+    let refused = ManualHealAnswer::Refused { why: "it listens".to_owned() };
     store.answer_order(first.id, &refused).unwrap();
     assert_eq!((open(now), store.order_answer(first.id).unwrap()), (vec![second], Some(refused)));
-    assert_eq!(open(now.plus(ORDER_LASTS)), [], "too old to be carried out");
+    assert_eq!(open(now.plus(MANUAL_HEAL_LIFETIME)), [], "too old to be carried out");
 }
 
 #[test]
 fn an_order_is_withdrawn_until_it_is_settled() {
     use medic_core::model::TreatmentId;
-    use medic_core::model::manual::{OrderAnswer, Ordered};
+    use medic_core::model::manual::{ManualAction, ManualHealAnswer};
     let home = Home::new();
     let store = home.open();
     let now = Wall(1_000_000);
-    let place = |set| store.place_order(ScaleSetId(set), Ordered::Heal, "alice", now).unwrap().id;
+    let place = |set| store.place_order(ScaleSetId(set), ManualAction::Heal, "alice", now).unwrap().id;
     let (waiting, taken_up) = (place(1), place(2));
-    let waits = OrderAnswer::Waiting { why: "paused".to_owned() };
+    let waits = ManualHealAnswer::Waiting { why: "paused".to_owned() };
     store.answer_order(waiting, &waits).unwrap();
     assert_eq!(store.withdraw_order(waiting).unwrap(), None);
     // A pass that had read it before says so now.
     store.answer_order(waiting, &waits).unwrap();
-    let treating = OrderAnswer::Treating { treatment: TreatmentId(7) };
+    let treating = ManualHealAnswer::Treating { treatment: TreatmentId(7) };
     store.answer_order(taken_up, &treating).unwrap();
     assert_eq!(store.withdraw_order(taken_up).unwrap(), Some(treating));
     assert_eq!(store.orders(now).unwrap(), []);

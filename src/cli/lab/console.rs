@@ -2,7 +2,7 @@
 
 use crate::cli::output::diagnostic;
 use medic_core::model::{Span, Wall};
-use medic_lab::garm::{Generation, ManagerFault, ManagerRoute};
+use medic_lab::garm::{Build, ManagerFault, ManagerRoute};
 use medic_lab::github::FaultKind;
 use medic_lab::scenario::Act;
 use medic_lab::world::World;
@@ -112,10 +112,10 @@ impl Order {
     }
 
     /// Lets it happen to the servers; what to tell a spectator, if anything.
-    pub(super) fn happen(self, world: &mut World, generation: Generation, now: Wall) -> Option<String> {
+    pub(super) fn happen(self, world: &mut World, build: Build, now: Wall) -> Option<String> {
         Some(match self {
-            Self::Act(act) => act.happen(world, generation, now),
-            Self::Crash => Act::Kill.happen(world, generation, now),
+            Self::Act(act) => act.happen(world, build, now),
+            Self::Crash => Act::Kill.happen(world, build, now),
             Self::Stale(span) => {
                 world.github.reconfigure(|github| github.stale_lifetime = span);
                 format!("GitHub keeps stale sessions for {span} from now on.")

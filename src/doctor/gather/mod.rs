@@ -15,9 +15,9 @@ use futures_util::future::join_all;
 use medic_core::clock::Clock;
 use medic_core::model::log_fact::{LogEvidence, ParserState};
 use medic_core::model::{
-    Enablement, Endpoint, EntityRef, FailureKind, ManagerName, Operation, ProbeFailure, Seen, Span, Treatment, Wall,
+    Enablement, Endpoint, EntityRef, FailureKind, ManagerName, Operation, RequestFailure, Seen, Span, Treatment, Wall,
 };
-use medic_core::ports::read::{BrokerSource as _, LogSource as _, ManagerSource as _};
+use medic_core::ports::read::{GithubSource as _, LogSource as _, ManagerSource as _};
 use medic_core::ports::write::Journal as _;
 use medic_garm::api::GarmClient;
 use medic_garm::log::parse::Parser;
@@ -144,7 +144,7 @@ async fn within<T>(
     clock: &Arc<dyn Clock>,
     limit: Span,
     operation: Operation,
-    answer: impl Future<Output = Result<T, ProbeFailure>>,
+    answer: impl Future<Output = Result<T, RequestFailure>>,
 ) -> Seen<T> {
     tokio::select! {
         answer = answer => Seen::from_result(answer),
@@ -152,9 +152,9 @@ async fn within<T>(
     }
 }
 
-fn late(operation: Operation, limit: Span) -> ProbeFailure {
+fn late(operation: Operation, limit: Span) -> RequestFailure {
     let (target, kind) = (operation.target(), FailureKind::Timeout);
-    ProbeFailure { target, operation, kind, detail: format!("no answer within {limit}"), retry_at: None }
+    RequestFailure { target, operation, kind, detail: format!("no answer within {limit}"), retry_at: None }
 }
 
 async fn events(
@@ -172,7 +172,7 @@ async fn events(
 }
 
 /// Waits for the first connection, or for why there is none.
-async fn connected(feed: &Feed) -> Result<(), ProbeFailure> {
+async fn connected(feed: &Feed) -> Result<(), RequestFailure> {
     let mut watch = feed.watch();
     loop {
         {
@@ -228,7 +228,7 @@ async fn log_stream(
 /// How long a checkup waits for the log: its last 64 MB from a slow disk.
 const LOG_PATIENCE: Span = Span::secs(20);
 
-async fn log_file(path: &Path) -> Result<LogEvidence, ProbeFailure> {
+async fn log_file(path: &Path) -> Result<LogEvidence, RequestFailure> {
     let log = Arc::new(LogFile::new(path, None, LogFacts::Dropped));
     log.catch_up(LOG_PATIENCE).await;
     log.evidence()
@@ -255,8 +255,8 @@ async fn forge(
     let client = client.unwrap_or_else(|| Arc::new(GithubClient::new(Vec::new())));
     let covered: Vec<_> = homes.iter().filter(|(at, endpoint)| client.covers(endpoint, &at.entity)).collect();
     let asked = covered.iter().take(ENTITIES).map(|(at, endpoint)| {
-        let answer = client.forge_sets(endpoint, &at.entity);
-        async { ((*at).clone(), within(clock, ENTITY, Operation::ListForgeSets, answer).await) }
+        let answer = client.github_sets(endpoint, &at.entity);
+        async { ((*at).clone(), within(clock, ENTITY, Operation::ListGithubSets, answer).await) }
     });
     let entities = join_all(asked).await;
     let remaining = homes.values().find(|endpoint| endpoint.name == table.endpoint);

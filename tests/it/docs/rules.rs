@@ -7,10 +7,11 @@ use medic_core::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale
 use medic_core::decide::{self, Footing, Input};
 use medic_core::model::session::{LedgerSession, OpenedBy};
 use medic_core::model::{
-    Confidence, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Escalation, Evidence,
-    EvidenceList, Fact, Finding, Findings, ForgeId, Generation, Guard, Incarnation, ManagerName, ManagerState, Mono,
-    Now, Order, OrderId, Ordered, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, ScaleSet,
-    ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind,
+    Escalation, Evidence, EvidenceList, Fact, Finding, Findings, GithubId, Guard, Incarnation, ManagerName,
+    ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome, OwnQuota, Owner, Pause, PauseId,
+    PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall,
+    WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::keys::{Key, policy as key, run};
@@ -50,7 +51,7 @@ pub(super) fn diagnoses() -> String {
 fn set(id: ScaleSetId) -> ScaleSet {
     ScaleSet {
         id,
-        forge_id: Some(ForgeId(100 + id.0)),
+        github_id: Some(GithubId(100 + id.0)),
         name: "linux".to_owned(),
         entity: Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }),
         endpoint: Some(Arc::new(Endpoint {
@@ -108,11 +109,11 @@ fn proof() -> Proof {
 struct Question {
     finding: Finding,
     set: ScaleSet,
-    generation: Generation,
+    conflict_behaviour: ConflictBehaviour,
     stale: bool,
     session_lives: bool,
-    may_probe: bool,
-    fault_at_forge: bool,
+    may_check_session: bool,
+    fault_at_github: bool,
     policy: Policy,
 }
 
@@ -121,11 +122,11 @@ impl Question {
         Self {
             finding: finding(SET, diagnosis, Confidence::Strong),
             set: set(SET),
-            generation: Generation::GivesUp,
+            conflict_behaviour: ConflictBehaviour::GivesUp,
             stale: false,
             session_lives: false,
-            may_probe: true,
-            fault_at_forge: false,
+            may_check_session: true,
+            fault_at_github: false,
             policy: Policy::default(),
         }
     }
@@ -140,12 +141,12 @@ impl Question {
         let says = prescribe(&Case {
             finding: &self.finding,
             set: &self.set,
-            generation: self.generation,
+            conflict_behaviour: self.conflict_behaviour,
             incarnation: Some(present_run()),
             stale: proof.as_ref(),
             session_lives: self.session_lives,
-            may_probe: self.may_probe,
-            fault_at_forge: self.fault_at_forge,
+            may_check_session: self.may_check_session,
+            fault_at_github: self.fault_at_github,
             now: NOW,
             policy: &self.policy,
         });
@@ -161,14 +162,14 @@ impl Question {
 /// What is done about each diagnosis, by build and by what is known of its session.
 pub(super) fn remedies() -> String {
     let rows = Diagnosis::ALL.iter().map(|diagnosis| {
-        let ask = |generation, stale| {
-            Question::of(*diagnosis).with(|it| (it.generation, it.stale) = (generation, stale)).answer()
+        let ask = |conflict_behaviour, stale| {
+            Question::of(*diagnosis).with(|it| (it.conflict_behaviour, it.stale) = (conflict_behaviour, stale)).answer()
         };
         let all = [
-            ask(Generation::GivesUp, false),
-            ask(Generation::Retries, false),
-            ask(Generation::GivesUp, true),
-            ask(Generation::Retries, true),
+            ask(ConflictBehaviour::GivesUp, false),
+            ask(ConflictBehaviour::Retries, false),
+            ask(ConflictBehaviour::GivesUp, true),
+            ask(ConflictBehaviour::Retries, true),
         ];
         let [first, ..] = &all;
         let same = all.iter().all(|answer| answer == first);
@@ -217,7 +218,7 @@ pub(super) fn special_cases() -> String {
             Diagnosis::ConflictRetrying,
             "for `policy.stale_session_limit`, and several entities show it",
             Question::of(Diagnosis::ConflictRetrying)
-                .with(|it| (it.finding.since, it.fault_at_forge) = (ago(it.policy.stale_session_limit), true)),
+                .with(|it| (it.finding.since, it.fault_at_github) = (ago(it.policy.stale_session_limit), true)),
         ),
         (
             Diagnosis::ConflictAbandoned,
@@ -274,7 +275,7 @@ fn keys(guard: Guard) -> &'static [&'static Key] {
         Guard::InFlight => &[&key::MAX_IN_FLIGHT, &key::IN_FLIGHT_SHARE],
         Guard::SetBudget => &[&key::SET_BUDGET, &key::SET_BUDGET_WINDOW, &key::BUDGET_CLEARED_AFTER],
         Guard::Backoff => &[&key::BACKOFF, &key::BACKOFF_JITTER, &key::SESSION_PROBE_EVERY],
-        Guard::GlobalBudget => &[&key::HEALS_PER_HOUR],
+        Guard::ManagerBudget => &[&key::HEALS_PER_HOUR],
         Guard::Breaker => &[&key::BREAKER_AFTER, &key::BREAKER_HALF_OPEN_AFTER],
         Guard::BlastRadius => &[&key::STALE_SESSION_LIMIT],
         Guard::Quota => &[&key::QUOTA_RESERVE],
@@ -283,10 +284,10 @@ fn keys(guard: Guard) -> &'static [&'static Key] {
         Guard::Canary
         | Guard::Frozen
         | Guard::Paused
-        | Guard::CausePresent
+        | Guard::CauseNotResolved
         | Guard::Lease
         | Guard::Store
-        | Guard::EntityTurn
+        | Guard::EntityLimit
         | Guard::Bound => &[],
     }
 }
@@ -332,7 +333,7 @@ fn held(ordered: bool) -> BTreeSet<Guard> {
 fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
-        Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_probe: false, ..Policy::default() };
+        Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
     let row = |id, set_id, step| Treatment {
         id: TreatmentId(id),
         set: set_id,
@@ -360,7 +361,8 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
     let history = [row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)];
     let others = self::finding(settling, Diagnosis::Settling, Confidence::Weak);
     let owner = Owner::of_garm("c");
-    let order = Order { id: OrderId(1), set: SET, what: Ordered::Heal, author: "you".to_owned(), created: NOW };
+    let order =
+        ManualHeal { id: ManualHealId(1), set: SET, what: ManualAction::Heal, author: "you".to_owned(), created: NOW };
     let pause = Pause {
         id: PauseId(1),
         scope: PauseScope::All,
@@ -383,22 +385,22 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         manager,
         incarnation: Some(Incarnation(NOW.minus(Span::secs(5)))),
         crash_loop: false,
-        generation: Generation::GivesUp,
+        conflict_behaviour: ConflictBehaviour::GivesUp,
         endpoints: &BTreeMap::new(),
         blind: manager == ManagerState::Down,
-        fault_at_forge: true,
+        fault_at_github: true,
         history: &history,
         ledger: &[stale_session()],
         owner: Some(&owner),
         pauses: &[pause],
         orders: if ordered { std::slice::from_ref(&order) } else { &[] },
         breaker_reset: None,
-        can_probe_sessions: &BTreeSet::from([SET]),
+        can_check_sessions: &BTreeSet::from([SET]),
         quotas: &quotas,
         footing,
     });
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
-    let Decision::Withhold { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
+    let Decision::Blocked { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
     guards.into_iter().map(|held| held.guard).collect()
 }
 
@@ -419,7 +421,7 @@ pub(super) fn outcomes() -> String {
             Outcome::Recovered => "after the act the set was seen to listen, by evidence newer than the act",
             Outcome::SelfRecovered => "it listened again before anything of ours took effect",
             Outcome::Unverified => "acted, and no listener was seen in time; two in a row open the breaker",
-            Outcome::Yielded => "somebody else changed the set meanwhile; we stepped back",
+            Outcome::Aborted => "somebody else changed the set meanwhile; we stepped back",
             Outcome::Failed => "the act was refused; nothing was changed",
             Outcome::Held => "a session probe was refused: somebody holds a session",
             Outcome::Unheld => "a session probe opened a session, which was ended at once: nobody held one",

@@ -215,7 +215,7 @@ fn a_renamed_set_has_one_info_series() {
     }
     let infos = samples(&metrics, "scale_set_info", &[]);
     assert_eq!(infos.len(), 1);
-    assert!(infos[0].contains("name=\"after\"") && infos[0].contains("forge_id=\"101\""), "{infos:?}");
+    assert!(infos[0].contains("name=\"after\"") && infos[0].contains("github_id=\"101\""), "{infos:?}");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn the_fewest_treatments_left_are_those_of_a_set_that_waits_for_one() {
 
     let mut waits = set(4, "d", Diagnosis::ConflictAbandoned);
     waits.budget_remaining = 2;
-    waits.decision = Decision::Withhold { remedy: Remedy::Toggle, guards: Vec::new().into() };
+    waits.decision = Decision::Blocked { remedy: Remedy::Toggle, guards: Vec::new().into() };
     sets.push(waits);
     metrics.show(&status(vec![manager("garm", sets.clone())]));
     assert_eq!(value(&metrics, "budget_remaining", &["scale_set_min"]), "2");

@@ -8,8 +8,8 @@ mod server;
 
 use medic_core::model::log_fact::ListenerErrorKind;
 use medic_core::model::{
-    Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
-    Escalation, Evidence, Fact, FailureKind, Finding, ForgeId, Guard, Held, Incarnation, Lingering, ManagerName,
+    BlockedBy, Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
+    Escalation, Evidence, Fact, FailureKind, Finding, GithubId, Guard, Incarnation, Lingering, ManagerName,
     ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span,
     TreatmentId, Waiting, Wall, WorkerState,
 };
@@ -26,7 +26,7 @@ pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
     let since = AT.minus(Span::mins(3));
     SetStatus {
         id: ScaleSetId(id),
-        forge_id: Some(ForgeId(id + 100)),
+        github_id: Some(GithubId(id + 100)),
         name: name.to_owned(),
         entity: Some(EntityRef {
             endpoint: EndpointName::new("github.com"),
@@ -125,7 +125,7 @@ pub(crate) fn everything() -> Status {
     sets[7].left_disabled = Some(LeftDisabled { since: AT, tries: 2, answer: Some("HTTP 500".to_owned()) });
     sets[7].not_deleted = vec!["its session is not known".to_owned(), "the manager <may> hold it".to_owned()];
     sets[6].entity = None;
-    sets[6].forge_id = None;
+    sets[6].github_id = None;
     sets[6].enabled = Enablement::Disabled;
     sets[0].recovered = Some(Recovered { ill_since: AT.minus(Span::mins(5)), at: AT.minus(Span::mins(3)) });
     let mut ill = manager("garm", sets);
@@ -160,18 +160,19 @@ fn pauses() -> Vec<Pause> {
 
 fn decisions() -> Vec<Decision> {
     let session = SessionId::new("s");
-    let held = |guard, until| Held { guard, value: "1 of 2".to_owned().into(), limit: "2".to_owned().into(), until };
+    let held =
+        |guard, until| BlockedBy { guard, value: "1 of 2".to_owned().into(), limit: "2".to_owned().into(), until };
     let mut decisions = vec![
         Decision::Leave,
         Decision::Watch { waiting: Waiting::StaleSession, until: Some(AT) },
         Decision::Watch { waiting: Waiting::Evidence, until: None },
-        Decision::Withhold {
+        Decision::Blocked {
             remedy: Remedy::DeleteThenToggle { session: session.clone() },
             guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))].into(),
         },
-        Decision::Act { remedy: Remedy::Toggle, canary: true },
-        Decision::Act { remedy: Remedy::DeleteSession { session }, canary: false },
-        Decision::Act { remedy: Remedy::SessionProbe, canary: false },
+        Decision::Treat { remedy: Remedy::Toggle, canary: true },
+        Decision::Treat { remedy: Remedy::DeleteSession { session }, canary: false },
+        Decision::Treat { remedy: Remedy::SessionCheck, canary: false },
         Decision::Treating { treatment: TreatmentId(8) },
     ];
     decisions.extend(
@@ -219,14 +220,14 @@ fn facts() -> Vec<Fact> {
         Fact::ListenerErrorLine { kind: ListenerErrorKind::Network },
         Fact::WorkerIdleLine,
         Fact::PoisonMessage { failures: 3 },
-        Fact::ForgeListsSet,
-        Fact::ForgeLacksSet { since: AT },
-        Fact::ForgeOtherId { id: ForgeId(4) },
+        Fact::GithubListsSet,
+        Fact::GithubLacksSet { since: AT },
+        Fact::GithubOtherId { id: GithubId(4) },
         Fact::JobsWait { waiting: 1, since: AT },
         Fact::CredentialsRefused,
-        Fact::BrokerUnseen { kind },
-        Fact::ProbeRefused { owner },
-        Fact::ProbeOpened,
+        Fact::GithubUnseen { kind },
+        Fact::CheckRefused { owner },
+        Fact::CheckOpened,
         Fact::DeletedInstancesLinger { count: 1 },
         Fact::StaleSessionKnown { incarnation: Incarnation(AT) },
         Fact::CannotTellWhich { listening: 1, of: 2 },

@@ -4,7 +4,7 @@
 
 use super::servers;
 use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
-use medic_core::model::{Enablement, Owner, ProbeFailure, SessionId};
+use medic_core::model::{Enablement, Owner, RequestFailure, SessionId};
 use medic_garm::log::format::{LINE_MAX, attributes, head, second_beginning};
 use medic_garm::log::parse::Parser;
 use medic_garm::log::tail::{Reached, Tail};
@@ -194,7 +194,7 @@ pub fn broker_json(bytes: &[u8]) {
     }
 }
 
-fn is_fit_to_show(failure: &ProbeFailure) {
+fn is_fit_to_show(failure: &RequestFailure) {
     let shown = format!("{failure:?}");
     assert!(shown.len() <= DETAIL_MAX, "an error of {} bytes", shown.len());
     assert!(!shown.contains(PASSWORD), "a secret in an error");

@@ -7,10 +7,10 @@ use http::{Request, StatusCode, header};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{
-    Endpoint, EndpointName, Entity, EntityKind, ForgeId, ForgePlace, ForgeSet, Owner, ProbeFailure, ScaleSet,
+    Endpoint, EndpointName, Entity, EntityKind, GithubId, GithubPlace, GithubSet, Owner, RequestFailure, ScaleSet,
     SessionId, Span, Target, Wall,
 };
-use medic_core::ports::read::{BrokerSource, ManagerSource};
+use medic_core::ports::read::{GithubSource, ManagerSource};
 use medic_core::ports::write::{OpenAnswer, SessionWriter};
 use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
 use medic_github::{Access, AccessOptions, Credential, GithubClient, Wires};
@@ -28,7 +28,7 @@ pub struct Answers<S> {
     /// The session, if one was taken for opened.
     pub session: Option<SessionId>,
     /// What was refused, as people would see it.
-    pub failures: Vec<ProbeFailure>,
+    pub failures: Vec<RequestFailure>,
 }
 
 struct Server {
@@ -105,7 +105,7 @@ pub fn ask_garm(bytes: &[u8]) -> Answers<ScaleSet> {
 }
 
 /// Asks GitHub for the sets of an entity and for a session, and gets `bytes` for an answer.
-pub fn ask_github(bytes: &[u8]) -> Answers<ForgeSet> {
+pub fn ask_github(bytes: &[u8]) -> Answers<GithubSet> {
     run(async {
         let transport: Arc<dyn Transport> = Arc::new(Server::new(bytes));
         let wires = Wires { transport, recorder: Arc::new(NoRecorder), clock: clock(), jitter: Arc::new(|most| most) };
@@ -124,8 +124,8 @@ pub fn ask_github(bytes: &[u8]) -> Answers<ForgeSet> {
             api_base_url: "http://github.test".to_owned(),
         };
         let entity = Entity { kind: EntityKind::Organization, name: "acme".to_owned() };
-        let sets = github.forge_sets(&endpoint, &entity).await;
-        let place = ForgePlace { endpoint: Arc::new(endpoint), entity, forge_id: ForgeId(7) };
+        let sets = github.github_sets(&endpoint, &entity).await;
+        let place = GithubPlace { endpoint: Arc::new(endpoint), entity, github_id: GithubId(7) };
         let opened = github.open_session(&place, &Owner::new("medic")).await;
         let session = match opened {
             Ok(OpenAnswer::Opened(session)) => Some(session),

@@ -7,7 +7,7 @@
 mod stage;
 
 use medic_core::model::{Span, Wall};
-use medic_lab::garm::Generation;
+use medic_lab::garm::Build;
 use medic_lab::github::{Fault, FaultKind, Route};
 use medic_lab::world::{Fleet, World};
 use stage::{Sight, Stage, Trap, When};
@@ -44,7 +44,7 @@ const VARIANTS: [Variant; 5] =
 impl Variant {
     fn stage(self) -> Stage {
         let log = self != Self::Probe;
-        let generation = if self == Self::DeletionOnly { Generation::PostFix } else { Generation::PreFix };
+        let generation = if self == Self::DeletionOnly { Build::PostFix } else { Build::PreFix };
         let sight =
             Sight { log, goroutines: log, github: matches!(self, Self::Probe | Self::Deletion | Self::DeletionOnly) };
         let stale = match self {

@@ -7,12 +7,12 @@ use medic_core::decide::stale::{self, CurrentManager};
 use medic_core::decide::{self, budget};
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, ProbeFailure, Remedy, ScaleSet,
+    Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet,
     ScaleSetId, SessionId, SetDecision, Span, Step, Treatment, TreatmentId,
 };
 use medic_core::policy::{Mode, Policy};
 use medic_core::ports::write::OpenAnswer;
-use medic_core::treat::machine::{self, Answer, Effect, Input, Leave, SetView, Transition, View};
+use medic_core::treat::machine::{self, Answer, Input, Leave, Request, SetView, Transition, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
@@ -30,14 +30,14 @@ impl Hash for Row {
         }
         match &row.step {
             Step::Deleting { session, attempts, not_before, .. }
-            | Step::ProbeOpened { session, attempts, not_before } => {
+            | Step::CheckOpened { session, attempts, not_before } => {
                 (session, attempts, not_before).hash(state);
             }
             Step::Disabling { seen, sent } => (seen, sent).hash(state),
             Step::DisableUnknown { seen, sent } => (seen, sent).hash(state),
             Step::Disabled { ours, again_until } => (ours, again_until).hash(state),
             Step::Enabling { ours, since, attempts, not_before } => (ours, since, attempts, not_before).hash(state),
-            Step::ProbeOpening { owner } => owner.hash(state),
+            Step::CheckOpening { owner } => owner.hash(state),
             Step::Verifying | Step::Closed { .. } => {}
         }
     }
@@ -45,7 +45,7 @@ impl Hash for Row {
 
 /// An effect that is about to be sent, with the journaled treatment it belongs to.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Pending(pub(super) Row, pub(super) Effect);
+pub(super) struct Pending(pub(super) Row, pub(super) Request);
 
 impl Hash for Pending {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -141,9 +141,9 @@ pub(super) fn policy(max_in_flight: u32) -> Policy {
         breaker_after: 3,
         breaker_half_open_after: Span::secs(20),
         disabled_limit: Span::secs(40),
-        revive_timeout: Span::secs(20),
+        restart_timeout: Span::secs(20),
         verify_timeout: Span::secs(80),
-        session_probe_every: Span::secs(20),
+        session_check_every: Span::secs(20),
         ..Policy::default()
     }
 }
@@ -152,9 +152,9 @@ fn index(set: ScaleSetId) -> usize {
     usize::try_from(set.0 - 1).unwrap()
 }
 
-fn failure(kind: FailureKind) -> ProbeFailure {
+fn failure(kind: FailureKind) -> RequestFailure {
     let operation = Operation::SetEnabled;
-    ProbeFailure { target: operation.target(), operation, kind, detail: String::new(), retry_at: None }
+    RequestFailure { target: operation.target(), operation, kind, detail: String::new(), retry_at: None }
 }
 
 fn lost() -> WriteError {
@@ -192,7 +192,7 @@ impl Desk<'_> {
         let mut treatment = transition.treatment;
         let mut effect = transition.effect;
         if self.is(Broken::ForgetsOwnSession)
-            && let Some(Effect::DeleteOwnSession { .. }) = effect
+            && let Some(Request::DeleteOwnSession { .. }) = effect
         {
             effect = None;
             treatment.step = Step::Closed { outcome: Outcome::Unheld, why: String::new() };
@@ -260,7 +260,7 @@ impl Desk<'_> {
                 self.is(Broken::SkipsIncarnationCheck)
                     || Self::proof(fleet, treatment.set).is_some_and(|proven| proven == *session)
             }
-            Remedy::Toggle | Remedy::SessionProbe => false,
+            Remedy::Toggle | Remedy::SessionCheck => false,
         };
         View {
             manager: fleet.manager,
@@ -269,7 +269,7 @@ impl Desk<'_> {
             finding: fleet.findings.get(&treatment.set),
             endpoint: None,
             stale_proof,
-            generation: self.world.scenario.generation(),
+            conflict_behaviour: self.world.scenario.conflict_behaviour(),
             leave: Leave::Granted,
         }
     }
@@ -345,21 +345,21 @@ impl Desk<'_> {
             incarnation: fleet.incarnation,
             crash_loop: false,
             orders: &[],
-            generation: saw.scenario.generation(),
+            conflict_behaviour: saw.scenario.conflict_behaviour(),
             endpoints: &endpoints,
             blind: false,
-            fault_at_forge: false,
+            fault_at_github: false,
             history: &history,
             ledger: &fleet.ledger,
             owner: Some(&owner),
             pauses: &[],
             breaker_reset: None,
-            can_probe_sessions: &probed,
+            can_check_sessions: &probed,
             quotas: &BTreeMap::new(),
             footing: &decide::Footing::Firm,
         });
         let act = |of: SetDecision| match of.decision {
-            Decision::Act { remedy, canary } => Some(Act { set: of.set, remedy, canary }),
+            Decision::Treat { remedy, canary } => Some(Act { set: of.set, remedy, canary }),
             _ => None,
         };
         decisions.into_iter().filter_map(act).collect()
@@ -445,10 +445,10 @@ impl Desk<'_> {
         match self.medic.pending.first().map(|pending| &pending.1) {
             None => &[],
             Some(_) if self.world.down => &[LostBefore],
-            Some(Effect::ReadSet | Effect::CheckIncarnation) => &[Answered, LostBefore],
-            Some(Effect::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
-            Some(Effect::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
-            Some(Effect::DeleteSession { .. } | Effect::OpenSession { .. } | Effect::DeleteOwnSession { .. }) => {
+            Some(Request::ReadSet | Request::CheckIncarnation) => &[Answered, LostBefore],
+            Some(Request::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
+            Some(Request::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
+            Some(Request::DeleteSession { .. } | Request::OpenSession { .. } | Request::DeleteOwnSession { .. }) => {
                 &[Answered, Refused, LostBefore, LostAfter]
             }
         }
@@ -467,26 +467,26 @@ impl Desk<'_> {
         self.take(transition);
     }
 
-    fn perform(&mut self, row: &Treatment, effect: &Effect, how: How) -> Answer {
+    fn perform(&mut self, row: &Treatment, effect: &Request, how: How) -> Answer {
         let set = index(row.set);
         let read_fails = || failure(FailureKind::Timeout);
         match effect {
-            Effect::ReadSet if how == How::Answered => Answer::Read(Ok(Some(self.reads(row, set)))),
-            Effect::ReadSet => Answer::Read(Err(read_fails())),
-            Effect::CheckIncarnation if how == How::Answered && self.is(Broken::SkipsIncarnationCheck) => {
+            Request::ReadSet if how == How::Answered => Answer::Read(Ok(Some(self.reads(row, set)))),
+            Request::ReadSet => Answer::Read(Err(read_fails())),
+            Request::CheckIncarnation if how == How::Answered && self.is(Broken::SkipsIncarnationCheck) => {
                 Answer::Incarnation(Ok(row.incarnation.unwrap()))
             }
-            Effect::CheckIncarnation if how == How::Answered => Answer::Incarnation(Ok(self.world.incarnation())),
-            Effect::CheckIncarnation => Answer::Incarnation(Err(read_fails())),
-            Effect::Disable if self.is(Broken::SendsANoOp) => {
+            Request::CheckIncarnation if how == How::Answered => Answer::Incarnation(Ok(self.world.incarnation())),
+            Request::CheckIncarnation => Answer::Incarnation(Err(read_fails())),
+            Request::Disable if self.is(Broken::SendsANoOp) => {
                 Answer::Disabled(Ok(ScaleSet { enabled: Enablement::Disabled, ..self.world.shows(set) }))
             }
-            Effect::Disable => Answer::Disabled(self.write(set, Enablement::Disabled, how)),
-            Effect::Enable if self.is(Broken::NeverEnables) => {
+            Request::Disable => Answer::Disabled(self.write(set, Enablement::Disabled, how)),
+            Request::Enable if self.is(Broken::NeverEnables) => {
                 Answer::Enabled(Ok(ScaleSet { enabled: Enablement::Enabled, ..self.world.shows(set) }))
             }
-            Effect::Enable => Answer::Enabled(self.write(set, Enablement::Enabled, how)),
-            Effect::OpenSession { .. } => Answer::SessionOpened(match how {
+            Request::Enable => Answer::Enabled(self.write(set, Enablement::Enabled, how)),
+            Request::OpenSession { .. } => Answer::SessionOpened(match how {
                 How::Refused => Err(refused()),
                 How::LostBefore => Err(lost()),
                 _ => {
@@ -497,7 +497,7 @@ impl Desk<'_> {
                     if told { Ok(answer) } else { Err(lost()) }
                 }
             }),
-            Effect::DeleteSession { session } | Effect::DeleteOwnSession { session } => {
+            Request::DeleteSession { session } | Request::DeleteOwnSession { session } => {
                 if matches!(how, How::Answered | How::LostAfter) {
                     self.world.delete(set, session);
                 }

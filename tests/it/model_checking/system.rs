@@ -5,7 +5,7 @@ use super::medic::{Desk, How, Medic, Row, Stage, is_ambiguous, policy};
 use super::world::{By, Holder, START, Scenario, Tick, World};
 use medic_core::model::{Enablement, Outcome};
 use medic_core::policy::Policy;
-use medic_core::treat::machine::Effect;
+use medic_core::treat::machine::Request;
 use stateright::{Model, Property};
 
 /// How long a lease lasts without renewal.
@@ -162,7 +162,7 @@ impl State {
             }
             // GARM has no conditional update: nobody can act well between a last look and its write.
             let writing = self.medics.iter().flat_map(|medic| &medic.pending).any(|pending| {
-                pending.0.0.set.0 == set as u64 + 1 && matches!(pending.1, Effect::Disable | Effect::Enable)
+                pending.0.0.set.0 == set as u64 + 1 && matches!(pending.1, Request::Disable | Request::Enable)
             });
             if self.world.down || writing {
                 continue;
@@ -335,7 +335,7 @@ impl Model for System {
                 state.journal.iter().any(|row| row.0.outcome() == Some(Outcome::Recovered))
             }),
             Property::sometimes("yields", |_, state: &State| {
-                state.journal.iter().any(|row| row.0.outcome() == Some(Outcome::Yielded))
+                state.journal.iter().any(|row| row.0.outcome() == Some(Outcome::Aborted))
             }),
         ]
     }

@@ -1,13 +1,13 @@
 //! The manager's and GitHub's truth, small enough to be hashed: what a write does, what a sweep finds.
 //!
-//! Facts of `reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes nobody; a worker
-//! that was refused at the manager's start has given up (older builds) or retries (newer ones); a toggled worker
+//! Facts of `docs/reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes nobody; a
+//! worker that was refused at the manager's start has given up (older builds) or retries (newer ones); a toggled worker
 //! retries; a stale session ends by itself. Time goes in ticks; the functions under test are given real dates.
 
 use medic_core::model::session::{LedgerSession, OpenedBy};
 use medic_core::model::{
-    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, Findings,
-    ForgeId, Generation, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact,
+    Finding, Findings, GithubId, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId,
     SessionId, Source, Span, Treatment, Wall, WorkerState,
 };
 use std::sync::{Arc, LazyLock};
@@ -45,10 +45,10 @@ pub(super) enum Scenario {
 }
 
 impl Scenario {
-    pub(super) fn generation(self) -> Generation {
+    pub(super) fn conflict_behaviour(self) -> ConflictBehaviour {
         match self {
-            Self::RetryingKnown => Generation::Retries,
-            Self::AbandonedKnown | Self::AbandonedUnknown | Self::Suspect | Self::Healthy => Generation::GivesUp,
+            Self::RetryingKnown => ConflictBehaviour::Retries,
+            Self::AbandonedKnown | Self::AbandonedUnknown | Self::Suspect | Self::Healthy => ConflictBehaviour::GivesUp,
         }
     }
     fn keeps_ledger(self) -> bool {
@@ -286,9 +286,9 @@ impl World {
         self.run += 1;
         self.run_began = self.tick;
         self.down = false;
-        let refused = match self.scenario.generation() {
-            Generation::Retries => WorkerState::Retrying,
-            Generation::GivesUp | Generation::Unknown => WorkerState::Absent,
+        let refused = match self.scenario.conflict_behaviour() {
+            ConflictBehaviour::Retries => WorkerState::Retrying,
+            ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => WorkerState::Absent,
         };
         for set in 0..self.sets.len() {
             self.sets[set].since = self.tick;
@@ -347,7 +347,7 @@ impl World {
         let set = &self.sets[index];
         ScaleSet {
             id: set_id(index),
-            forge_id: Some(ForgeId(100 + index as u64)),
+            github_id: Some(GithubId(100 + index as u64)),
             name: String::new(),
             entity: Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }),
             endpoint: Some(Arc::clone(&ENDPOINT)),

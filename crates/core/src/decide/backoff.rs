@@ -1,9 +1,10 @@
-//! Back-off: how long one set is left alone after a treatment (design §6: 5, 15, 60 min, with jitter).
+//! Back-off: how long one set is left alone after a treatment (`docs/reference/design.md` §6: 5, 15, 60 min, with
+//! jitter).
 //!
 //! The last wait repeats. The jitter only ever lengthens a wait, and is fixed by the treatment's number, so that a
 //! restart of ours does not roll the dice again. It spreads sets that fell ill together.
 
-use crate::model::{Guard, Held, Span, Treatment, TreatmentId, Wall, told};
+use crate::model::{BlockedBy, Guard, Span, Treatment, TreatmentId, Wall, told};
 use crate::policy::Policy;
 
 /// The wait after `previous` counted treatments (none: no wait), with `unit` in [0, 1) choosing the jitter.
@@ -27,11 +28,11 @@ pub fn unit_of(id: TreatmentId) -> f64 {
 
 /// The guard, for the treatments that count (oldest first).
 #[must_use]
-pub fn held(counted: &[&Treatment], now: Wall, policy: &Policy) -> Option<Held> {
+pub fn held(counted: &[&Treatment], now: Wall, policy: &Policy) -> Option<BlockedBy> {
     let last = counted.last()?;
     let wait = wait(policy, counted.len(), unit_of(last.id));
     let passed = now.since(last.step_at);
-    (passed < wait).then(|| Held {
+    (passed < wait).then(|| BlockedBy {
         guard: Guard::Backoff,
         value: told!("{} of {} since treatment #{}", passed, wait, last.id),
         limit: format!("{wait} after the {} treatment of this set", nth(counted.len())).into(),

@@ -1,6 +1,6 @@
-//! Blast radius, by cause (design §6): "all sets conflict and the manager restarted a moment ago" is one cause and is
-//! healed in order; "sets of several entities conflict and nothing restarted" is a fault at GitHub, where every act
-//! only adds load (`reference/failure-modes.md` §1b F5). A bare percentage does neither right.
+//! Blast radius, by cause (`docs/reference/design.md` §6): "all sets conflict and the manager restarted a moment ago"
+//! is one cause and is healed in order; "sets of several entities conflict and nothing restarted" is a fault at GitHub,
+//! where every act only adds load (`docs/reference/failure-modes.md` §1b F5). A bare percentage does neither right.
 //!
 //! A conflict is explained by a restart while a stale session can explain it, and when our own treatment revived the
 //! worker that now meets it. A refusal that names another owner is that owner's doing. A worker that gave up did so at the manager's start: that explains itself.
@@ -8,7 +8,7 @@
 use super::budget::is_heal;
 use super::remedy::{conflict_since, named_owner};
 use crate::model::{
-    Diagnosis, EntityRef, Findings, Guard, Held, Incarnation, Owner, ScaleSet, ScaleSetId, Treatment, Wall, told,
+    BlockedBy, Diagnosis, EntityRef, Findings, Guard, Incarnation, Owner, ScaleSet, ScaleSetId, Treatment, Wall, told,
 };
 use crate::policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,21 +24,21 @@ pub struct Scene<'a> {
     pub incarnation: Option<Incarnation>,
     pub history: &'a [Treatment],
     /// Whether the diagnosis of the whole says: a fault at the forge.
-    pub fault_at_forge: bool,
+    pub fault_at_github: bool,
     pub now: Wall,
     pub policy: &'a Policy,
 }
 
 /// The guard, which holds back every remedy of the manager alike.
 #[must_use]
-pub fn held(scene: &Scene<'_>) -> Option<Held> {
+pub fn held(scene: &Scene<'_>) -> Option<BlockedBy> {
     let entities = unexplained(scene);
-    let value = match (entities.len(), scene.fault_at_forge) {
+    let value = match (entities.len(), scene.fault_at_github) {
         (0 | 1, false) => return None,
         (0 | 1, true) => told!("several entities fail at once: a fault at GitHub"),
         (count, _) => told!("sets of {} entities conflict, and no restart of the manager explains it", count),
     };
-    Some(Held {
+    Some(BlockedBy {
         guard: Guard::BlastRadius,
         value,
         limit: told!("conflicts in 1 entity only, or a restart that explains them"),
@@ -97,7 +97,11 @@ mod tests {
     use crate::decide::testing::{evidence, finding, mins, open, scale_set_of};
     use crate::model::{Confidence, Fact, Remedy, Span, Step};
 
-    fn scene_of(entities: &[&str], since: Wall, check: impl FnOnce(&mut Scene<'_>) -> Option<Held>) -> Option<Held> {
+    fn scene_of(
+        entities: &[&str],
+        since: Wall,
+        check: impl FnOnce(&mut Scene<'_>) -> Option<BlockedBy>,
+    ) -> Option<BlockedBy> {
         let policy = Policy::default();
         let mut findings = Findings::new();
         let mut sets = BTreeMap::new();
@@ -114,7 +118,7 @@ mod tests {
             owner: None,
             incarnation: Some(Incarnation(mins(60))),
             history: &[],
-            fault_at_forge: false,
+            fault_at_github: false,
             now: mins(120),
             policy: &policy,
         })
@@ -167,7 +171,7 @@ mod tests {
     fn one_entity_is_no_fault_at_github_unless_the_diagnosis_says_so() {
         assert_eq!(scene_of(&["a/a", "a/a"], mins(100), |scene| held(scene)), None);
         let told = scene_of(&["a/a"], mins(61), |scene| {
-            scene.fault_at_forge = true;
+            scene.fault_at_github = true;
             held(scene)
         });
         assert_eq!(told.unwrap().value, "several entities fail at once: a fault at GitHub");
@@ -178,7 +182,7 @@ mod tests {
         let rows = [open(1, 1, mins(99), Step::Verifying), open(2, 2, mins(99), Step::Verifying)];
         assert_eq!(scene_of(&["a/a", "b/b"], mins(100), |scene| { held(&Scene { history: &rows, ..*scene }) }), None);
         let before = rows.clone().map(|row| Treatment { opened: mins(59), ..row });
-        let asked = rows.map(|row| Treatment { remedy: Remedy::SessionProbe, ..row });
+        let asked = rows.map(|row| Treatment { remedy: Remedy::SessionCheck, ..row });
         for rows in [&before, &asked] {
             let held = scene_of(&["a/a", "b/b"], mins(100), |scene| held(&Scene { history: rows, ..*scene }));
             assert!(held.is_some(), "of a run before, or no heal: {rows:?}");

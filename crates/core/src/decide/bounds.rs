@@ -6,7 +6,7 @@
 //! [`left_disabled`] holds without a fault of ours, and for orders too: the manager may refuse an enable.
 
 use super::rollout;
-use crate::model::{Guard, Held, RemedyKind, ScaleSetId, Span, Treatment, Wall, told};
+use crate::model::{BlockedBy, Guard, RemedyKind, ScaleSetId, Span, Treatment, Wall, told};
 use crate::policy::Policy;
 
 const DAY: Span = Span::hours(24);
@@ -22,7 +22,7 @@ pub struct Bounds {
     /// Writes of one heal that are answered: a deletion, a disable and an enable.
     pub writes_per_heal: u64,
     /// Session probes of one set in a day, each a session opened and deleted.
-    pub session_probes_per_set_and_day: u64,
+    pub session_checks_per_set_and_day: u64,
     /// Heals of one manager in an hour.
     pub heals_per_hour: u64,
     /// Treatments under way at once, in a fleet of any size.
@@ -38,13 +38,13 @@ pub fn bounds(policy: &Policy) -> Bounds {
     let budget = u64::from(policy.set_budget);
     let in_window = times_in_a_day(policy.set_budget_window);
     let cycles = times_in_a_day(policy.budget_cleared_after);
-    let session_probes_per_set_and_day =
-        if policy.session_probe { times_in_a_day(policy.session_probe_every) } else { 0 };
+    let session_checks_per_set_and_day =
+        if policy.session_check { times_in_a_day(policy.session_check_every) } else { 0 };
     Bounds {
         heals_per_set_and_day: budget.saturating_mul(in_window),
         heals_per_set_and_day_with_recoveries: budget.saturating_mul(cycles.max(in_window)),
         writes_per_heal: 3,
-        session_probes_per_set_and_day,
+        session_checks_per_set_and_day,
         heals_per_hour: u64::from(policy.heals_per_hour),
         in_flight: u64::from(policy.max_in_flight),
         in_flight_per_thousand: u64::try_from(rollout::share(policy.in_flight_share, 1000)).unwrap_or(u64::MAX),
@@ -62,7 +62,7 @@ pub fn held(
     started: &[(ScaleSetId, RemedyKind)],
     next: (ScaleSetId, RemedyKind),
     now: Wall,
-) -> Vec<Held> {
+) -> Vec<BlockedBy> {
     let limits = bounds(policy);
     let within = |row: &Treatment, span: Span| row.opened.plus(span) > now;
     let count = |counts: &dyn Fn(&Treatment) -> bool, counts_too: &dyn Fn(&(ScaleSetId, RemedyKind)) -> bool| {
@@ -71,12 +71,12 @@ pub fn held(
         u64::try_from(total).unwrap_or(u64::MAX)
     };
     let (set, kind) = next;
-    let is_heal = |kind: RemedyKind| kind != RemedyKind::SessionProbe;
+    let is_heal = |kind: RemedyKind| kind != RemedyKind::SessionCheck;
     let mut broken = Vec::new();
     let mut check = |is: u64, limit: u64, what: &'static str| {
         if is >= limit {
             let (value, limit) = (told!("{} {}", is, what), told!("{} {}", limit, what));
-            broken.push(Held { guard: Guard::Bound, value, limit, until: None });
+            broken.push(BlockedBy { guard: Guard::Bound, value, limit, until: None });
         }
     };
     let same_kind = count(
@@ -88,7 +88,7 @@ pub fn held(
         let in_hour = count(&|row| is_heal(row.remedy.kind()) && within(row, HOUR), &|(_, other)| is_heal(*other));
         check(in_hour, limits.heals_per_hour, "heals of the manager in an hour");
     } else {
-        check(same_kind, limits.session_probes_per_set_and_day, "session probes of the set in a day");
+        check(same_kind, limits.session_checks_per_set_and_day, "session probes of the set in a day");
     }
     let share = u64::try_from(rollout::share(policy.in_flight_share, enabled)).unwrap_or(u64::MAX);
     check(count(&Treatment::in_flight, &|_| true), limits.in_flight.max(share), "treatments under way");
@@ -98,10 +98,10 @@ pub fn held(
 /// The bound that is broken already: a set that we have had disabled for too long, because its enable does not succeed.
 /// Another one would not fare better.
 #[must_use]
-pub fn left_disabled(policy: &Policy, history: &[Treatment], now: Wall) -> Option<Held> {
+pub fn left_disabled(policy: &Policy, history: &[Treatment], now: Wall) -> Option<BlockedBy> {
     let longest = bounds(policy).disabled_for;
     let (since, set) = history.iter().filter_map(|row| Some((row.disabled_since()?, row.set))).min()?;
-    (now.since(since) >= longest).then(|| Held {
+    (now.since(since) >= longest).then(|| BlockedBy {
         guard: Guard::LeftDisabled,
         value: told!("set {} disabled by us for {}", set, now.since(since)),
         limit: told!("{}", longest),
@@ -127,7 +127,7 @@ impl std::fmt::Display for Bounds {
              in between.",
             self.heals_per_set_and_day, self.heals_per_set_and_day_with_recoveries
         )?;
-        writeln!(f, "At most {} session probes of one set in a day.", self.session_probes_per_set_and_day)?;
+        writeln!(f, "At most {} session probes of one set in a day.", self.session_checks_per_set_and_day)?;
         let more = match self.in_flight_per_thousand {
             0 => String::new(),
             share => format!(" (or {}.{} % of the sets, where that is more)", share / 10, share % 10),
@@ -150,7 +150,7 @@ impl std::fmt::Display for Bounds {
 mod tests {
     use super::*;
     use crate::decide::testing::{closed, hours, mins, open, probe};
-    use crate::model::{OrderId, Outcome, Revision, Step};
+    use crate::model::{ManualHealId, Outcome, Revision, Step};
 
     fn words(rows: &[Treatment], started: &[(ScaleSetId, RemedyKind)], kind: RemedyKind) -> Vec<String> {
         let policy = Policy { heals_per_hour: 4, max_in_flight: 2, budget_cleared_after: DAY, ..Policy::default() };
@@ -165,24 +165,27 @@ mod tests {
         assert_eq!(words(&three, &[], toggle), ["bound: 3 heals of the set in a day"]);
         assert_eq!(words(&three[1..], &[], toggle), [""; 0]);
         assert_eq!(words(&three[1..], &[(ScaleSetId(7), toggle)], toggle), ["bound: 3 heals of the set in a day"]);
-        assert_eq!(words(&three, &[], RemedyKind::SessionProbe), [""; 0], "asking is no healing");
+        assert_eq!(words(&three, &[], RemedyKind::SessionCheck), [""; 0], "asking is no healing");
 
         let of_others: Vec<_> =
             (0..4).map(|n| closed(n, n, hours(23).plus(Span::mins(n + 1)), hours(24), Outcome::Recovered)).collect();
         assert_eq!(words(&of_others, &[], toggle), ["bound: 4 heals of the manager in an hour"]);
 
         let under_way = [open(1, 1, mins(1400), Step::Verifying), open(2, 2, mins(1400), Step::Verifying)];
-        assert_eq!(words(&under_way, &[], RemedyKind::SessionProbe), ["bound: 2 treatments under way"]);
+        assert_eq!(words(&under_way, &[], RemedyKind::SessionCheck), ["bound: 2 treatments under way"]);
     }
 
     #[test]
     fn what_a_person_orders_is_not_counted_and_probes_have_a_bound_of_their_own() {
         let ordered: Vec<_> = (0..3)
-            .map(|n| Treatment { ordered: Some(OrderId(n)), ..closed(n, 7, hours(23), hours(23), Outcome::Recovered) })
+            .map(|n| Treatment {
+                ordered: Some(ManualHealId(n)),
+                ..closed(n, 7, hours(23), hours(23), Outcome::Recovered)
+            })
             .collect();
         assert_eq!(words(&ordered, &[], RemedyKind::Toggle), [""; 0]);
         let probes: Vec<_> = (0..1440).map(|n| probe(n, 7, mins(n + 1), mins(n + 1), Outcome::Held)).collect();
-        assert_eq!(words(&probes, &[], RemedyKind::SessionProbe), ["bound: 1440 session probes of the set in a day"]);
+        assert_eq!(words(&probes, &[], RemedyKind::SessionCheck), ["bound: 1440 session probes of the set in a day"]);
         assert_eq!(words(&probes, &[], RemedyKind::Toggle), [""; 0]);
     }
 
@@ -236,12 +239,12 @@ mod tests {
         let policy = Policy {
             set_budget_window: Span::hours(7),
             budget_cleared_after: Span::ZERO,
-            session_probe: false,
+            session_check: false,
             ..Policy::default()
         };
         let bounds = bounds(&policy);
         assert_eq!(bounds.heals_per_set_and_day, 12);
         assert_eq!(bounds.heals_per_set_and_day_with_recoveries, u64::MAX);
-        assert_eq!(bounds.session_probes_per_set_and_day, 0);
+        assert_eq!(bounds.session_checks_per_set_and_day, 0);
     }
 }

@@ -1,4 +1,5 @@
-//! The circuit breaker: when acts do not help, stop acting (design §6). Closed = healing allowed, open = stopped.
+//! The circuit breaker: when acts do not help, stop acting (`docs/reference/design.md` §6). Closed = healing allowed,
+//! open = stopped.
 //!
 //! Opens after `breaker_after` heals in a row, across sets, that were not verified or failed. After
 //! `breaker_half_open_after` one trial is let through; its recovery closes the breaker, another bad end opens it
@@ -8,7 +9,7 @@
 //! Session probes and yields say nothing about whether acts help: they neither count nor interrupt the run.
 
 use super::budget::is_heal;
-use crate::model::{Guard, Held, Outcome, Treatment, Wall, told};
+use crate::model::{BlockedBy, Guard, Outcome, Treatment, Wall, told};
 use crate::policy::Policy;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub fn state(history: &[Treatment], reset: Option<Wall>, now: Wall, policy: &Pol
             (Outcome::Recovered, Some(_)) | (Outcome::Recovered | Outcome::SelfRecovered, None) => {
                 (bad, open) = (0, None);
             }
-            (Outcome::SelfRecovered, Some(_)) | (Outcome::Yielded | Outcome::Held | Outcome::Unheld, _) => {}
+            (Outcome::SelfRecovered, Some(_)) | (Outcome::Aborted | Outcome::Held | Outcome::Unheld, _) => {}
         }
     }
     let Some(since) = open else { return Breaker::Closed { bad } };
@@ -87,18 +88,18 @@ pub fn state(history: &[Treatment], reset: Option<Wall>, now: Wall, policy: &Pol
 
 /// The guard. `trial_started`: this sweep has let the trial through already.
 #[must_use]
-pub fn held(breaker: Breaker, trial_started: bool, policy: &Policy) -> Option<Held> {
+pub fn held(breaker: Breaker, trial_started: bool, policy: &Policy) -> Option<BlockedBy> {
     let after = policy.breaker_after.max(1);
     match breaker {
         Breaker::Closed { .. } => None,
         Breaker::HalfOpen { .. } if !trial_started => None,
-        Breaker::Open { since, half_open } => Some(Held {
+        Breaker::Open { since, half_open } => Some(BlockedBy {
             guard: Guard::Breaker,
             value: told!("open since {}: {} treatments in a row did not help", since, after),
             limit: told!("a reset, or one trial from {}", half_open),
             until: Some(half_open),
         }),
-        Breaker::HalfOpen { since } | Breaker::Trial { since } => Some(Held {
+        Breaker::HalfOpen { since } | Breaker::Trial { since } => Some(BlockedBy {
             guard: Guard::Breaker,
             value: told!("open since {}: {} treatments in a row did not help; one trial is under way", since, after),
             limit: told!("a reset, or the trial's recovery"),
@@ -137,7 +138,7 @@ mod tests {
         rows.push(closed(3, 3, mins(0), Wall(90_000), Outcome::Recovered));
         assert_eq!(at(&rows, mins(3)), Breaker::Closed { bad: 1 });
         let mut rows = two_bad();
-        rows.push(closed(3, 3, mins(0), Wall(90_000), Outcome::Yielded));
+        rows.push(closed(3, 3, mins(0), Wall(90_000), Outcome::Aborted));
         rows.push(probe(4, 4, mins(0), Wall(90_000), Outcome::Unheld));
         rows.push(probe(5, 5, mins(2), mins(3), Outcome::Failed));
         assert_eq!(at(&rows, mins(3)), Breaker::Open { since: mins(2), half_open: mins(32) });
@@ -178,8 +179,8 @@ mod tests {
 
     #[test]
     fn only_a_heal_that_began_since_and_is_under_way_is_the_trial() {
-        let ask = Treatment { remedy: Remedy::SessionProbe, ..open(3, 3, mins(32), Step::Verifying) };
-        let others = [open(3, 3, mins(1), Step::Verifying), ask, closed(3, 3, mins(32), mins(32), Outcome::Yielded)];
+        let ask = Treatment { remedy: Remedy::SessionCheck, ..open(3, 3, mins(32), Step::Verifying) };
+        let others = [open(3, 3, mins(1), Step::Verifying), ask, closed(3, 3, mins(32), mins(32), Outcome::Aborted)];
         for other in others {
             let mut rows = two_bad();
             rows.push(other);

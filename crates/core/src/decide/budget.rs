@@ -1,13 +1,13 @@
-//! Budgets: so many treatments of one set in a day, so many of a manager in an hour (design §6).
+//! Budgets: so many treatments of one set in a day, so many of a manager in an hour (`docs/reference/design.md` §6).
 //!
 //! Counted purely from the journal, so that a restart of ours does not hand out a fresh burst. Every heal counts,
-//! however it ended; a session probe has a rate of its own ([`probe_held`]). 0 means none, never unlimited.
+//! however it ended; a session probe has a rate of its own ([`session_check_held`]). 0 means none, never unlimited.
 //!
 //! Health for `budget_cleared_after` clears a set's count. What proves health: the last treatment before the present
 //! illness ended with the set listening, and the illness began at least that long after. A row dated in the future
 //! (the clock was set back) still counts.
 
-use crate::model::{Guard, Held, Outcome, RemedyKind, Span, Treatment, Wall, told};
+use crate::model::{BlockedBy, Guard, Outcome, RemedyKind, Span, Treatment, Wall, told};
 use crate::policy::Policy;
 
 /// The window of the manager's budget.
@@ -24,7 +24,7 @@ pub const fn is_heal(treatment: &Treatment) -> bool {
 pub const fn kind_disables(kind: RemedyKind) -> bool {
     match kind {
         RemedyKind::Toggle | RemedyKind::DeleteThenToggle => true,
-        RemedyKind::DeleteSession | RemedyKind::SessionProbe => false,
+        RemedyKind::DeleteSession | RemedyKind::SessionCheck => false,
     }
 }
 
@@ -33,7 +33,7 @@ pub const fn kind_disables(kind: RemedyKind) -> bool {
 pub const fn kind_is_heal(kind: RemedyKind) -> bool {
     match kind {
         RemedyKind::Toggle | RemedyKind::DeleteSession | RemedyKind::DeleteThenToggle => true,
-        RemedyKind::SessionProbe => false,
+        RemedyKind::SessionCheck => false,
     }
 }
 
@@ -56,11 +56,11 @@ pub fn counted<'a>(rows: &[&'a Treatment], ill_since: Option<Wall>, now: Wall, p
 
 /// The guard of the set's budget.
 #[must_use]
-pub fn set_held(counted: &[&Treatment], policy: &Policy) -> Option<Held> {
+pub fn set_held(counted: &[&Treatment], policy: &Policy) -> Option<BlockedBy> {
     let budget = usize::try_from(policy.set_budget).unwrap_or(usize::MAX);
     let surplus = counted.len().checked_sub(budget)?;
     let window = policy.set_budget_window;
-    Some(Held {
+    Some(BlockedBy {
         guard: Guard::SetBudget,
         value: told!("{} of {} in {}", counted.len(), budget, window),
         limit: told!("{} in {}", budget, window),
@@ -82,12 +82,12 @@ pub fn recent_heals(history: &[Treatment], now: Wall) -> Vec<Wall> {
 
 /// The guard of the manager's budget; `started` heals were allowed earlier in this sweep.
 #[must_use]
-pub fn global_held(recent: &[Wall], started: usize, policy: &Policy) -> Option<Held> {
+pub fn manager_budget_block(recent: &[Wall], started: usize, policy: &Policy) -> Option<BlockedBy> {
     let budget = usize::try_from(policy.heals_per_hour).unwrap_or(usize::MAX);
     let used = recent.len().saturating_add(started);
     let surplus = used.checked_sub(budget)?;
-    Some(Held {
-        guard: Guard::GlobalBudget,
+    Some(BlockedBy {
+        guard: Guard::ManagerBudget,
         value: told!("{} of {} in {}", used, budget, GLOBAL_WINDOW),
         limit: told!("{} in {}", budget, GLOBAL_WINDOW),
         until: recent.get(surplus).map(|opened| opened.plus(GLOBAL_WINDOW)),
@@ -97,7 +97,7 @@ pub fn global_held(recent: &[Wall], started: usize, policy: &Policy) -> Option<H
 /// The rate of session probes of one set. One whose answer was lost may have left a session behind that nobody can
 /// name; it ends by itself, and until then another probe would only meet our own session.
 #[must_use]
-pub fn probe_held(rows: &[&Treatment], now: Wall, policy: &Policy) -> Option<Held> {
+pub fn session_check_held(rows: &[&Treatment], now: Wall, policy: &Policy) -> Option<BlockedBy> {
     let last = rows.iter().filter(|row| !is_heal(row)).max_by_key(|row| (row.opened, row.id))?;
     let (since, wait, what) = match last.outcome() {
         Some(Outcome::Failed) => (last.step_at, policy.stale_session_limit, "the last session probe failed"),
@@ -107,13 +107,13 @@ pub fn probe_held(rows: &[&Treatment], now: Wall, policy: &Policy) -> Option<Hel
             | Outcome::Recovered
             | Outcome::SelfRecovered
             | Outcome::Unverified
-            | Outcome::Yielded,
+            | Outcome::Aborted,
         )
-        | None => (last.opened, policy.session_probe_every, "the last session probe"),
+        | None => (last.opened, policy.session_check_every, "the last session probe"),
     };
-    let wait = wait.max(policy.session_probe_every);
+    let wait = wait.max(policy.session_check_every);
     let passed = now.since(since);
-    (passed < wait).then(|| Held {
+    (passed < wait).then(|| BlockedBy {
         guard: Guard::Backoff,
         value: told!("{} of {} since {}", passed, wait, what),
         limit: told!("{} between session probes", wait),
@@ -131,7 +131,7 @@ pub fn global_remaining(history: &[Treatment], now: Wall, policy: &Policy) -> u3
 fn ended_well(row: &Treatment) -> bool {
     match row.outcome() {
         Some(Outcome::Recovered | Outcome::SelfRecovered) => true,
-        Some(Outcome::Unverified | Outcome::Yielded | Outcome::Failed | Outcome::Held | Outcome::Unheld) | None => {
+        Some(Outcome::Unverified | Outcome::Aborted | Outcome::Failed | Outcome::Held | Outcome::Unheld) | None => {
             false
         }
     }
@@ -208,11 +208,11 @@ mod tests {
             probe(3, 3, mins(31), mins(32), Outcome::Held),
         ];
         let recent = recent_heals(&rows, mins(59));
-        let held = global_held(&recent, 0, &policy).unwrap();
+        let held = manager_budget_block(&recent, 0, &policy).unwrap();
         assert_eq!((&*held.value.to_string(), held.until), ("2 of 2 in 1 h", Some(mins(60))));
         let recent = recent_heals(&rows, mins(60));
-        assert_eq!(global_held(&recent, 0, &policy), None);
-        assert!(global_held(&recent, 1, &policy).is_some(), "what this sweep started counts");
+        assert_eq!(manager_budget_block(&recent, 0, &policy), None);
+        assert!(manager_budget_block(&recent, 1, &policy).is_some(), "what this sweep started counts");
         for (minute, left) in [(59, 0), (60, 1), (90, 2)] {
             assert_eq!(global_remaining(&rows, mins(minute), &policy), left, "{minute}");
         }
@@ -223,15 +223,15 @@ mod tests {
     fn session_probes_have_their_own_rate_and_a_failed_one_bars_for_a_session_life() {
         let policy = Policy::default();
         let row = probe(1, 1, mins(0), Wall(500), Outcome::Held);
-        let held = probe_held(&[&row], Wall(20_000), &policy).unwrap();
+        let held = session_check_held(&[&row], Wall(20_000), &policy).unwrap();
         assert_eq!(
             (&*held.value.to_string(), held.until),
             ("20 s of 1 min since the last session probe", Some(mins(1)))
         );
-        assert_eq!(probe_held(&[&row], mins(1), &policy), None);
+        assert_eq!(session_check_held(&[&row], mins(1), &policy), None);
         let lost = probe(2, 1, mins(2), mins(2), Outcome::Failed);
-        assert_eq!(probe_held(&[&row, &lost], mins(6), &policy).unwrap().until, Some(mins(7)));
-        assert_eq!(probe_held(&[&row, &lost], mins(7), &policy), None);
+        assert_eq!(session_check_held(&[&row, &lost], mins(6), &policy).unwrap().until, Some(mins(7)));
+        assert_eq!(session_check_held(&[&row, &lost], mins(7), &policy), None);
         assert_eq!(counts(&[row, lost], Some(Wall(0)), mins(3)), 0, "probes are no heals");
     }
 }

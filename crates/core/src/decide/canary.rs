@@ -1,4 +1,4 @@
-//! The canary: an incident's first treatment goes alone, until its set shows life (design §6).
+//! The canary: an incident's first treatment goes alone, until its set shows life (`docs/reference/design.md` §6).
 //!
 //! An incident begins with the manager's run or, without a restart, with the first set that fell ill after all were
 //! well. The canary has verified once its set is *revived* (the worker tries again) or has recovered; then other sets
@@ -8,7 +8,7 @@
 //! A session probe is never a canary, and waits while one is under way; only one probe runs at a time.
 
 use super::budget::is_heal;
-use crate::model::{Diagnosis, Guard, Held, Incarnation, Outcome, ScaleSetId, Treatment, Wall, told};
+use crate::model::{BlockedBy, Diagnosis, Guard, Incarnation, Outcome, ScaleSetId, Treatment, Wall, told};
 use std::collections::BTreeSet;
 
 /// What the incident's treatments have shown so far, those allowed in this sweep included.
@@ -79,7 +79,7 @@ impl Canaries {
 
     /// The guard of a heal.
     #[must_use]
-    pub fn held(&self, cause: Diagnosis) -> Option<Held> {
+    pub fn held(&self, cause: Diagnosis) -> Option<BlockedBy> {
         match self.admit(cause) {
             Admission::First | Admission::Follows => None,
             Admission::Waits(set) => Some(waits_for(set)),
@@ -88,11 +88,11 @@ impl Canaries {
 
     /// The guard of a session probe.
     #[must_use]
-    pub fn probe_held(&self) -> Option<Held> {
+    pub fn session_check_held(&self) -> Option<BlockedBy> {
         if let Some(set) = self.unverified() {
             return Some(waits_for(set));
         }
-        (!self.probes.is_empty()).then(|| Held {
+        (!self.probes.is_empty()).then(|| BlockedBy {
             guard: Guard::InFlight,
             value: told!("1 of 1 session probes under way"),
             limit: told!("1 session probe at once"),
@@ -106,7 +106,7 @@ impl Canaries {
     }
 
     /// Takes in a session probe that this sweep allowed.
-    pub fn start_probe(&mut self, set: ScaleSetId) {
+    pub fn start_session_check(&mut self, set: ScaleSetId) {
         self.probes.push(set);
     }
 
@@ -115,8 +115,8 @@ impl Canaries {
     }
 }
 
-fn waits_for(set: ScaleSetId) -> Held {
-    Held {
+fn waits_for(set: ScaleSetId) -> BlockedBy {
+    BlockedBy {
         guard: Guard::Canary,
         value: told!("set {} goes first and has shown no life yet", set),
         limit: told!("the first treated set tries again or listens"),
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_failed_canary_and_one_that_healed_itself_prove_nothing() {
-        for outcome in [Outcome::Unverified, Outcome::Failed, Outcome::Yielded, Outcome::SelfRecovered] {
+        for outcome in [Outcome::Unverified, Outcome::Failed, Outcome::Aborted, Outcome::SelfRecovered] {
             let row = closed(1, 7, mins(10), mins(11), outcome);
             assert_eq!(Canaries::of(&[row], mins(9)).admit(CAUSE), Admission::First, "{outcome}");
         }
@@ -175,12 +175,12 @@ mod tests {
     #[test]
     fn probes_go_one_by_one_and_give_way_to_a_canary() {
         let mut canaries = Canaries::of(&[probe(1, 1, mins(0), mins(1), Outcome::Held)], mins(0));
-        assert_eq!(canaries.probe_held(), None);
-        canaries.start_probe(ScaleSetId(2));
-        assert_eq!(canaries.probe_held().unwrap().guard, Guard::InFlight);
+        assert_eq!(canaries.session_check_held(), None);
+        canaries.start_session_check(ScaleSetId(2));
+        assert_eq!(canaries.session_check_held().unwrap().guard, Guard::InFlight);
         assert_eq!(canaries.admit(CAUSE), Admission::Waits(ScaleSetId(2)), "the canary is alone in flight");
         let mut canaries = Canaries::default();
         canaries.start_heal(ScaleSetId(3), CAUSE);
-        assert_eq!(canaries.probe_held().unwrap().guard, Guard::Canary);
+        assert_eq!(canaries.session_check_held().unwrap().guard, Guard::Canary);
     }
 }

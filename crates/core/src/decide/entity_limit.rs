@@ -2,7 +2,7 @@
 //!
 //! A pre-fix controller handles the changes of its entity's sets in line, and starting a worker takes it several
 //! requests to GitHub. One change waits in its slot; whatever else waits for longer than a second is dropped without a
-//! word (`reference/garm-api.md` §8.2, §11.1): the set stays as dead as it was. So at most [`AT_ONCE`] sets of an
+//! word (`docs/reference/garm-api.md` §8.2, §11.1): the set stays as dead as it was. So at most [`AT_ONCE`] sets of an
 //! entity are under way between the disable and the sight of the worker. Where nothing shows workers, one set goes
 //! every [`BLIND_TURN`]. A build that retries queues without bound, and its toggles never wait here.
 //!
@@ -11,8 +11,8 @@
 
 use super::Input;
 use crate::model::{
-    Diagnosis, EndpointName, Entity, Finding, Generation, Guard, Held, RemedyKind, ScaleSet, ScaleSetId, Span, Step,
-    Treatment, Wall, WorkerState, told,
+    BlockedBy, ConflictBehaviour, Diagnosis, EndpointName, Entity, Finding, Guard, RemedyKind, ScaleSet, ScaleSetId,
+    Span, Step, Treatment, Wall, WorkerState, told,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,7 +57,7 @@ impl Turns {
     #[must_use]
     pub fn of(input: &Input<'_>) -> Self {
         let mut turns = Self::default();
-        if input.generation == Generation::Retries {
+        if input.conflict_behaviour == ConflictBehaviour::Retries {
             return turns;
         }
         let treated: BTreeSet<ScaleSetId> =
@@ -81,23 +81,23 @@ impl Turns {
 
     /// The guard of a toggle of this set.
     #[must_use]
-    pub fn held(&self, set: &ScaleSet, finding: &Finding, kind: RemedyKind) -> Option<Held> {
+    pub fn held(&self, set: &ScaleSet, finding: &Finding, kind: RemedyKind) -> Option<BlockedBy> {
         if !toggles(kind) {
             return None;
         }
         let (endpoint, entity) = entity_of(set)?;
         let Turn { waiting, starting } = self.entities.get(endpoint)?.get(entity)?;
         if *starting {
-            return Some(Held {
-                guard: Guard::EntityTurn,
+            return Some(BlockedBy {
+                guard: Guard::EntityLimit,
                 value: told!("the manager has not come to every set of its entity since its start"),
                 limit: told!("it starts them in line, and hears of changes afterwards"),
                 until: None,
             });
         }
         let limit = if finding.worker.0 == WorkerState::Unknown { 1 } else { AT_ONCE };
-        (waiting.len() >= limit).then(|| Held {
-            guard: Guard::EntityTurn,
+        (waiting.len() >= limit).then(|| BlockedBy {
+            guard: Guard::EntityLimit,
             value: told!("{} of {} sets of its entity wait for their workers", waiting.len(), limit),
             limit: told!("{} at once: the manager starts an entity's workers in line, and drops what waits", limit),
             until: waiting.iter().filter_map(|end| end.known()).min(),
@@ -125,7 +125,7 @@ fn entity_of(set: &ScaleSet) -> Option<(&EndpointName, &Entity)> {
 const fn toggles(kind: RemedyKind) -> bool {
     match kind {
         RemedyKind::Toggle | RemedyKind::DeleteThenToggle => true,
-        RemedyKind::DeleteSession | RemedyKind::SessionProbe => false,
+        RemedyKind::DeleteSession | RemedyKind::SessionCheck => false,
     }
 }
 
@@ -147,8 +147,8 @@ fn waits_until(row: &Treatment, finding: Option<&Finding>, now: Wall, limit: Spa
             (now < until).then_some(End::At(until))
         }
         Step::Enabling { .. }
-        | Step::ProbeOpening { .. }
-        | Step::ProbeOpened { .. }
+        | Step::CheckOpening { .. }
+        | Step::CheckOpened { .. }
         | Step::Verifying
         | Step::Closed { .. } => None,
     }
@@ -222,7 +222,7 @@ mod tests {
         let one = waiting(&[End::At(mins(2))]);
         assert_eq!(one.held(&scale_set(2), &absent, RemedyKind::Toggle), None);
         let held = one.held(&scale_set(2), &blind, RemedyKind::DeleteThenToggle).unwrap();
-        assert_eq!((held.guard, held.until), (Guard::EntityTurn, Some(mins(2))));
+        assert_eq!((held.guard, held.until), (Guard::EntityLimit, Some(mins(2))));
         let two = waiting(&[End::At(mins(2)), End::Open]);
         assert_eq!(two.held(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().until, Some(mins(2)));
         assert_eq!(two.held(&scale_set(2), &absent, RemedyKind::DeleteSession), None, "nothing is toggled");
@@ -233,7 +233,7 @@ mod tests {
     fn nothing_is_toggled_before_the_manager_has_come_to_every_set_of_the_entity() {
         let turns = of_first(Turn { starting: true, ..Turn::default() });
         let absent = seen(WorkerState::Absent, mins(0));
-        assert_eq!(turns.held(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().guard, Guard::EntityTurn);
+        assert_eq!(turns.held(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().guard, Guard::EntityLimit);
         assert_eq!(turns.held(&scale_set(2), &absent, RemedyKind::DeleteSession), None);
         assert_eq!(turns.held(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
     }

@@ -1,5 +1,5 @@
 //! Everything that holds one remedy back: *all* guards that hold, never just the first, so that a person who lifts
-//! one knows what comes next (design §6).
+//! one knows what comes next (`docs/reference/design.md` §6).
 
 use super::breaker::Breaker;
 use super::canary::Canaries;
@@ -7,7 +7,7 @@ use super::entity_limit::Turns;
 use super::rollout::Ramp;
 use super::{Footing, Input, backoff, breaker, budget, pause};
 use crate::model::{
-    Confidence, Diagnosis, EndpointState, Fact, Finding, Guard, Guards, Held, ManagerState, Remedy, RemedyKind,
+    BlockedBy, Confidence, Diagnosis, EndpointState, Fact, Finding, Guard, Guards, ManagerState, Remedy, RemedyKind,
     ScaleSet, ScaleSetId, Treatment, Wall, Words, told,
 };
 use crate::policy::{Mode, Policy};
@@ -31,11 +31,11 @@ pub struct Sweeping {
     /// The manager's heals within the hour.
     pub recent_heals: Vec<Wall>,
     /// The blast radius, if it holds.
-    pub blast: Option<Held>,
+    pub blast: Option<BlockedBy>,
     /// The sets that wait for their workers.
     pub turns: Turns,
     /// A set that we disabled and cannot enable, if there is one.
-    pub left_disabled: Option<Held>,
+    pub left_disabled: Option<BlockedBy>,
     /// Heals that this sweep allowed.
     pub started: usize,
     /// Everything that it allowed of our own accord.
@@ -46,7 +46,7 @@ pub struct Sweeping {
 
 impl Sweeping {
     /// The guards, for a decision: sets beside each other are mostly held back by the same ones, and share them.
-    pub fn shared(&mut self, held: &[Held]) -> Guards {
+    pub fn shared(&mut self, held: &[BlockedBy]) -> Guards {
         if let Some(last) = self.last_held.as_ref().filter(|last| ***last == *held) {
             return last.clone();
         }
@@ -71,19 +71,19 @@ pub enum By {
     /// The table of remedies.
     Policy,
     /// A person, who lifts the limits on our own doing.
-    Order,
+    Operator,
 }
 
 /// All guards that hold, the widest first; the dry run last. They are added to `held`.
-pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>, held: &mut Vec<Held>) {
+pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>, held: &mut Vec<BlockedBy>) {
     let (policy, now) = (input.policy, input.now.wall);
-    let probe = proposal.remedy.kind() == RemedyKind::SessionProbe;
+    let probe = proposal.remedy.kind() == RemedyKind::SessionCheck;
     add(held, footing(input));
     held.extend(pause::held(input.pauses, input.name, proposal.set.id, now));
     add(held, frozen(input, proposal.set));
     add(held, sweeping.left_disabled.clone().filter(|_| budget::kind_disables(proposal.remedy.kind())));
     add(held, undated(input.policy, proposal));
-    if proposal.by == By::Order {
+    if proposal.by == By::Operator {
         // Weak evidence may miss a listener that runs, whoever asks.
         add(held, weak(proposal.finding));
         add(held, sweeping.turns.held(proposal.set, proposal.finding, proposal.remedy.kind()));
@@ -96,13 +96,13 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>, h
     if !only_asks {
         add(held, breaker::held(sweeping.breaker, trial_started, policy));
     }
-    add(held, cause_present(proposal.finding));
+    add(held, cause_not_resolved(proposal.finding));
     add(held, settle(input, proposal.finding, probe));
     add(held, confirmation(proposal.finding, probe, policy));
     if probe {
-        add(held, sweeping.canaries.probe_held());
+        add(held, sweeping.canaries.session_check_held());
         add(held, in_flight(sweeping));
-        add(held, budget::probe_held(proposal.rows, now, policy));
+        add(held, budget::session_check_held(proposal.rows, now, policy));
     } else {
         add(held, sweeping.canaries.held(proposal.finding.diagnosis));
         add(held, in_flight(sweeping));
@@ -110,7 +110,7 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>, h
         let counted = budget::counted(proposal.rows, proposal.finding.ill_since, now, policy);
         add(held, budget::set_held(&counted, policy));
         add(held, backoff::held(&counted, now, policy));
-        add(held, budget::global_held(&sweeping.recent_heals, sweeping.started, policy));
+        add(held, budget::manager_budget_block(&sweeping.recent_heals, sweeping.started, policy));
     }
     add(held, quota(input, proposal.set, proposal.remedy.kind()));
     add(held, dry_run(input.mode));
@@ -118,17 +118,17 @@ pub fn gather(input: &Input<'_>, sweeping: &Sweeping, proposal: &Proposal<'_>, h
 
 /// As `extend` does, which moves what it adds several times: most guards do not hold, and all are asked for each set.
 #[inline]
-fn add(held: &mut Vec<Held>, one: Option<Held>) {
+fn add(held: &mut Vec<BlockedBy>, one: Option<BlockedBy>) {
     if let Some(one) = one {
         held.push(one);
     }
 }
 
-fn guard(guard: Guard, value: Words, limit: Words, until: Option<Wall>) -> Held {
-    Held { guard, value, limit, until }
+fn guard(guard: Guard, value: Words, limit: Words, until: Option<Wall>) -> BlockedBy {
+    BlockedBy { guard, value, limit, until }
 }
 
-fn footing(input: &Input<'_>) -> Option<Held> {
+fn footing(input: &Input<'_>) -> Option<BlockedBy> {
     match input.footing {
         Footing::Firm => None,
         Footing::LeaseOf { holder, until } => Some(guard(
@@ -143,7 +143,7 @@ fn footing(input: &Input<'_>) -> Option<Held> {
     }
 }
 
-fn frozen(input: &Input<'_>, set: &ScaleSet) -> Option<Held> {
+fn frozen(input: &Input<'_>, set: &ScaleSet) -> Option<BlockedBy> {
     let mut reasons = Vec::new();
     match input.manager {
         ManagerState::Up | ManagerState::Restarted => {}
@@ -166,11 +166,11 @@ fn frozen(input: &Input<'_>, set: &ScaleSet) -> Option<Held> {
     })
 }
 
-fn cause_present(finding: &Finding) -> Option<Held> {
+fn cause_not_resolved(finding: &Finding) -> Option<BlockedBy> {
     let gone = finding.evidence.iter().any(|evidence| evidence.fact == Fact::CauseGone);
     (finding.diagnosis == Diagnosis::StartAbandoned && !gone).then(|| {
         guard(
-            Guard::CausePresent,
+            Guard::CauseNotResolved,
             told!("what made the manager give up is not seen to be gone"),
             told!("an endpoint that answers, a credential that works, quota left"),
             None,
@@ -180,8 +180,8 @@ fn cause_present(finding: &Finding) -> Option<Held> {
 
 /// Proof waives it for a heal; we never ask for a session while the manager is asking for its own.
 /// Without a date of its last change, a set that we disabled and one that a person has disabled since look the same
-/// (v0.2.0-alpha, `reference/garm-api.md` §1.1).
-fn undated(policy: &Policy, proposal: &Proposal<'_>) -> Option<Held> {
+/// (v0.2.0-alpha, `docs/reference/garm-api.md` §1.1).
+fn undated(policy: &Policy, proposal: &Proposal<'_>) -> Option<BlockedBy> {
     let is_undated = proposal.set.revision.as_str().is_empty();
     (is_undated && budget::kind_disables(proposal.remedy.kind()) && !policy.allow_undated).then(|| {
         let value = told!("the manager's list has no `updated_at`");
@@ -189,7 +189,7 @@ fn undated(policy: &Policy, proposal: &Proposal<'_>) -> Option<Held> {
     })
 }
 
-fn settle(input: &Input<'_>, finding: &Finding, probe: bool) -> Option<Held> {
+fn settle(input: &Input<'_>, finding: &Finding, probe: bool) -> Option<BlockedBy> {
     if finding.confidence == Confidence::Proof && !probe && !input.crash_loop {
         return None;
     }
@@ -213,7 +213,7 @@ fn settle(input: &Input<'_>, finding: &Finding, probe: bool) -> Option<Held> {
     }
 }
 
-fn confirmation(finding: &Finding, probe: bool, policy: &Policy) -> Option<Held> {
+fn confirmation(finding: &Finding, probe: bool, policy: &Policy) -> Option<BlockedBy> {
     let needed = match finding.confidence {
         Confidence::Weak | Confidence::Strong | Confidence::Proof if probe => PROBE_CONFIRM,
         Confidence::Weak => return weak(finding),
@@ -225,12 +225,12 @@ fn confirmation(finding: &Finding, probe: bool, policy: &Policy) -> Option<Held>
         .then(|| guard(Guard::Confirmation, told!("{} of {} sweeps", seen, needed), told!("{} sweeps", needed), None))
 }
 
-fn weak(finding: &Finding) -> Option<Held> {
+fn weak(finding: &Finding) -> Option<BlockedBy> {
     (finding.confidence == Confidence::Weak)
         .then(|| guard(Guard::Confirmation, told!("weak evidence"), told!("strong evidence, or proof"), None))
 }
 
-fn in_flight(sweeping: &Sweeping) -> Option<Held> {
+fn in_flight(sweeping: &Sweeping) -> Option<BlockedBy> {
     let Ramp { now: limit, most } = sweeping.ramp;
     let under_way = sweeping.canaries.in_flight();
     (under_way >= limit).then(|| {
@@ -244,9 +244,9 @@ fn in_flight(sweeping: &Sweeping) -> Option<Held> {
 }
 
 /// Our own requests to GitHub leave the manager its share; a toggle makes none.
-fn quota(input: &Input<'_>, set: &ScaleSet, kind: RemedyKind) -> Option<Held> {
+fn quota(input: &Input<'_>, set: &ScaleSet, kind: RemedyKind) -> Option<BlockedBy> {
     let asks_github = match kind {
-        RemedyKind::DeleteSession | RemedyKind::DeleteThenToggle | RemedyKind::SessionProbe => true,
+        RemedyKind::DeleteSession | RemedyKind::DeleteThenToggle | RemedyKind::SessionCheck => true,
         RemedyKind::Toggle => false,
     };
     if !asks_github {
@@ -263,7 +263,7 @@ fn quota(input: &Input<'_>, set: &ScaleSet, kind: RemedyKind) -> Option<Held> {
     })
 }
 
-fn dry_run(mode: Mode) -> Option<Held> {
+fn dry_run(mode: Mode) -> Option<BlockedBy> {
     match mode {
         Mode::Heal => None,
         Mode::Observe => Some(guard(Guard::DryRun, told!("mode is observe"), told!("mode heal"), None)),

@@ -11,15 +11,15 @@ use super::stale::{self, CurrentManager, NotStale};
 use super::{Input, budget};
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Decision, Diagnosis, Enablement, Finding, Generation, ManagerState, Order, OrderAnswer, Ordered, Remedy, ScaleSet,
-    ScaleSetId, SessionId, WorkerState,
+    ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
+    ManualHealAnswer, Remedy, ScaleSet, ScaleSetId, SessionId, WorkerState,
 };
 
 /// Sweeps that an order gives a diagnosis to become clear.
 const UNCLEAR_SWEEPS: u32 = 5;
 
 /// The order for a set, the latest of several.
-pub(super) fn of<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a Order> {
+pub(super) fn of<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a ManualHeal> {
     input.orders.iter().rev().find(|order| order.set == set)
 }
 
@@ -28,53 +28,53 @@ pub(super) fn remedy(
     input: &Input<'_>,
     finding: &Finding,
     set: &ScaleSet,
-    order: &Order,
+    order: &ManualHeal,
     prescription: &Prescription,
 ) -> Result<Remedy, String> {
     match (&order.what, prescription) {
         // What we would do by ourselves is better founded than a bare toggle; a session probe heals nothing.
-        (Ordered::Heal, Prescription::Apply(remedy)) if budget::kind_is_heal(remedy.kind()) => Ok(remedy.clone()),
-        (Ordered::Heal | Ordered::DeleteSession { .. }, _) => carry_out(input, finding, set, order),
+        (ManualAction::Heal, Prescription::Apply(remedy)) if budget::kind_is_heal(remedy.kind()) => Ok(remedy.clone()),
+        (ManualAction::Heal | ManualAction::DeleteSession { .. }, _) => carry_out(input, finding, set, order),
     }
 }
 
 /// What is said to an order, from this sweep's decision about its set.
 #[must_use]
-pub fn answer(input: &Input<'_>, order: &Order, decision: &Decision) -> OrderAnswer {
+pub fn answer(input: &Input<'_>, order: &ManualHeal, decision: &Decision) -> ManualHealAnswer {
     match decision {
-        Decision::Treating { treatment } => OrderAnswer::Treating { treatment: *treatment },
-        Decision::Act { .. } => OrderAnswer::Waiting { why: "it begins".to_owned() },
-        Decision::Withhold { guards, .. } => {
+        Decision::Treating { treatment } => ManualHealAnswer::Treating { treatment: *treatment },
+        Decision::Treat { .. } => ManualHealAnswer::Waiting { why: "it begins".to_owned() },
+        Decision::Blocked { guards, .. } => {
             let why: Vec<_> = guards.iter().map(|held| format!("{}: {}", held.guard, held.value)).collect();
-            OrderAnswer::Waiting { why: why.join("; ") }
+            ManualHealAnswer::Waiting { why: why.join("; ") }
         }
         Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } => refusal(input, order),
     }
 }
 
-fn refusal(input: &Input<'_>, order: &Order) -> OrderAnswer {
+fn refusal(input: &Input<'_>, order: &ManualHeal) -> ManualHealAnswer {
     let (Some(finding), Some(set)) = (input.findings.get(&order.set), input.sets.get(&order.set)) else {
-        return OrderAnswer::Refused { why: "the manager does not show the set".to_owned() };
+        return ManualHealAnswer::Refused { why: "the manager does not show the set".to_owned() };
     };
     let unclear = matches!(finding.diagnosis, Diagnosis::Settling | Diagnosis::Unknown);
     if unclear && finding.seen < UNCLEAR_SWEEPS {
-        return OrderAnswer::Waiting { why: format!("the set is {} so far", finding.diagnosis) };
+        return ManualHealAnswer::Waiting { why: format!("the set is {} so far", finding.diagnosis) };
     }
     let why = carry_out(input, finding, set, order).err();
-    OrderAnswer::Refused { why: why.unwrap_or_else(|| "there is nothing to do".to_owned()) }
+    ManualHealAnswer::Refused { why: why.unwrap_or_else(|| "there is nothing to do".to_owned()) }
 }
 
-fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, order: &Order) -> Result<Remedy, String> {
+fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, order: &ManualHeal) -> Result<Remedy, String> {
     let sight = Sight {
         finding,
         set,
         manager: CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner },
-        generation: input.generation,
-        covered: input.can_probe_sessions.contains(&set.id) && set.has_place(),
+        conflict_behaviour: input.conflict_behaviour,
+        covered: input.can_check_sessions.contains(&set.id) && set.has_place(),
     };
     match &order.what {
-        Ordered::Heal => heal(&sight),
-        Ordered::DeleteSession { session } => delete(&sight, session, input.ledger),
+        ManualAction::Heal => heal(&sight),
+        ManualAction::DeleteSession { session } => delete(&sight, session, input.ledger),
     }
 }
 
@@ -88,7 +88,7 @@ pub struct Sight<'a> {
     /// The manager as a proof needs it.
     pub manager: CurrentManager<'a>,
     /// What its build does after a refused start.
-    pub generation: Generation,
+    pub conflict_behaviour: ConflictBehaviour,
     /// Whether a client of ours can delete sessions of the set.
     pub covered: bool,
 }
@@ -99,9 +99,9 @@ pub struct Sight<'a> {
 /// In words, for the person.
 fn heal(sight: &Sight<'_>) -> Result<Remedy, String> {
     untouchable(sight)?;
-    match (sight.finding.diagnosis, sight.generation) {
+    match (sight.finding.diagnosis, sight.conflict_behaviour) {
         (Diagnosis::ConflictAbandoned | Diagnosis::StartAbandoned | Diagnosis::Unheld, _)
-        | (Diagnosis::Unknown, Generation::GivesUp | Generation::Unknown)
+        | (Diagnosis::Unknown, ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown)
             if sight.finding.worker.0 != WorkerState::Unknown || sight.finding.diagnosis != Diagnosis::Unknown =>
         {
             Ok(Remedy::Toggle)
@@ -165,11 +165,13 @@ pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) 
         ));
     }
     let session = session.clone();
-    Ok(match sight.generation {
-        Generation::GivesUp if sight.finding.diagnosis == Diagnosis::ConflictAbandoned => {
+    Ok(match sight.conflict_behaviour {
+        ConflictBehaviour::GivesUp if sight.finding.diagnosis == Diagnosis::ConflictAbandoned => {
             Remedy::DeleteThenToggle { session }
         }
-        Generation::GivesUp | Generation::Unknown | Generation::Retries => Remedy::DeleteSession { session },
+        ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown | ConflictBehaviour::Retries => {
+            Remedy::DeleteSession { session }
+        }
     })
 }
 
@@ -252,7 +254,13 @@ mod tests {
         let owner = Owner::of_garm("c1");
         let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(RUN), owner: Some(&owner) };
         let set = scale_set(1);
-        let sight = Sight { finding: &finding, set: &set, manager, generation: Generation::GivesUp, covered: true };
+        let sight = Sight {
+            finding: &finding,
+            set: &set,
+            manager,
+            conflict_behaviour: ConflictBehaviour::GivesUp,
+            covered: true,
+        };
         delete(&sight, &SessionId::new("s-1"), row.map(std::slice::from_ref).unwrap_or_default())
     }
 
@@ -311,8 +319,13 @@ mod tests {
             (Diagnosis::Listening, WorkerState::Unknown, false),
         ] {
             let finding = Finding { worker: (worker, mins(61)), ..finding(1, diagnosis, Confidence::Strong) };
-            let sight =
-                Sight { finding: &finding, set: &set, manager, generation: Generation::GivesUp, covered: false };
+            let sight = Sight {
+                finding: &finding,
+                set: &set,
+                manager,
+                conflict_behaviour: ConflictBehaviour::GivesUp,
+                covered: false,
+            };
             assert_eq!(heal(&sight).is_ok(), toggled, "{diagnosis} {worker}");
             let off = ScaleSet { enabled: Enablement::Disabled, ..set.clone() };
             assert!(heal(&Sight { set: &off, ..sight }).is_err(), "{diagnosis}: a person disabled it");

@@ -42,9 +42,9 @@ mod tests;
 use crate::model::along::Along;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Decision, Diagnosis, EndpointName, EndpointState, Finding, Findings, Generation, Guard, Held, Incarnation,
-    ManagerName, ManagerState, Now, Order, OwnQuota, Owner, Pause, Remedy, ScaleSet, ScaleSetId, SetDecision,
-    Treatment, Waiting, Wall,
+    BlockedBy, ConflictBehaviour, Decision, Diagnosis, EndpointName, EndpointState, Finding, Findings, Guard,
+    Incarnation, ManagerName, ManagerState, ManualHeal, Now, OwnQuota, Owner, Pause, Remedy, ScaleSet, ScaleSetId,
+    SetDecision, Treatment, Waiting, Wall,
 };
 use crate::policy::{Mode, Policy};
 pub use bounds::{Bounds, bounds};
@@ -77,13 +77,13 @@ pub struct Input<'a> {
     /// Whether it keeps crashing: no proof waives the settle time then.
     pub crash_loop: bool,
     /// What its build does after a refused start.
-    pub generation: Generation,
+    pub conflict_behaviour: ConflictBehaviour,
     /// The forge endpoints; one that is not listed was not asked.
     pub endpoints: &'a BTreeMap<EndpointName, EndpointState>,
     /// Whether most probes are blind.
     pub blind: bool,
     /// Whether several entities show a fault at GitHub.
-    pub fault_at_forge: bool,
+    pub fault_at_github: bool,
     /// This manager's treatments opened within 24 h, and every open one.
     pub history: &'a [Treatment],
     /// This manager's sessions in the ledger.
@@ -93,11 +93,11 @@ pub struct Input<'a> {
     /// All pauses of the store.
     pub pauses: &'a [Pause],
     /// Orders of people that are not settled.
-    pub orders: &'a [Order],
+    pub orders: &'a [ManualHeal],
     /// When a person last reset the breaker.
     pub breaker_reset: Option<Wall>,
     /// The sets for which a client of ours can open and delete sessions.
-    pub can_probe_sessions: &'a BTreeSet<ScaleSetId>,
+    pub can_check_sessions: &'a BTreeSet<ScaleSetId>,
     /// Our own credentials' quotas, where known.
     pub quotas: &'a BTreeMap<EndpointName, OwnQuota>,
     /// What our own store says about acting.
@@ -126,7 +126,7 @@ pub enum Footing {
 pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
     let records = Records::of(input);
     let mut sets = Along::of(input.sets);
-    let mut reached = Along::of(input.can_probe_sessions.iter().map(|set| (*set, ())));
+    let mut reached = Along::of(input.can_check_sessions.iter().map(|set| (*set, ())));
     let mut reaches = |set: &ScaleSetId| reached.at(set).is_some();
     let prescribed: Vec<(&Finding, Outlook)> = input
         .findings
@@ -143,7 +143,7 @@ pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
                 Outlook::Settled(decision) => decision,
                 Outlook::Wants(remedy, set) => {
                     let rows = records.rows(set.id);
-                    let by = if manual::of(input, set.id).is_some() { By::Order } else { By::Policy };
+                    let by = if manual::of(input, set.id).is_some() { By::Operator } else { By::Policy };
                     held.clear();
                     weigh(input, &mut sweeping, &Proposal { remedy: &remedy, set, finding, rows, by }, &mut held)
                 }
@@ -184,12 +184,12 @@ fn outlook<'a>(
     let prescription = remedy::prescribe(&Case {
         finding,
         set,
-        generation: input.generation,
+        conflict_behaviour: input.conflict_behaviour,
         incarnation: input.incarnation,
         stale: proof.as_ref(),
         session_lives: records.session_lives(input, set.id),
-        may_probe: covered && input.policy.session_probe,
-        fault_at_forge: input.fault_at_forge,
+        may_check_session: covered && input.policy.session_check,
+        fault_at_github: input.fault_at_github,
         now: input.now.wall,
         policy: input.policy,
     });
@@ -229,7 +229,7 @@ fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweepi
             owner: input.owner,
             incarnation: input.incarnation,
             history,
-            fault_at_forge: input.fault_at_forge,
+            fault_at_github: input.fault_at_github,
             now,
             policy: input.policy,
         }),
@@ -243,7 +243,7 @@ fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweepi
 
 /// Act or withhold; a dry run counts as an act for what follows, so that it shows what healing would do.
 /// `guards` is empty, and lent so that it need not be made for each set.
-fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>, guards: &mut Vec<Held>) -> Decision {
+fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>, guards: &mut Vec<BlockedBy>) -> Decision {
     guards::gather(input, sweeping, proposal, guards);
     let remedy = proposal.remedy.clone();
     let next = (proposal.set.id, remedy.kind());
@@ -259,7 +259,7 @@ fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>, gu
         sweeping.allowed.push(next);
     }
     if guards.iter().any(|held| held.guard != Guard::DryRun) {
-        return Decision::Withhold { remedy, guards: sweeping.shared(guards) };
+        return Decision::Blocked { remedy, guards: sweeping.shared(guards) };
     }
     let cause = proposal.finding.diagnosis;
     let canary = if budget::kind_is_heal(remedy.kind()) {
@@ -269,13 +269,13 @@ fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>, gu
         sweeping.started = sweeping.started.saturating_add(1);
         proposal.by == By::Policy && (first || sweeping.breaker.is_open())
     } else {
-        sweeping.canaries.start_probe(proposal.set.id);
+        sweeping.canaries.start_session_check(proposal.set.id);
         false
     };
     if guards.is_empty() {
-        Decision::Act { remedy, canary }
+        Decision::Treat { remedy, canary }
     } else {
-        Decision::Withhold { remedy, guards: sweeping.shared(guards) }
+        Decision::Blocked { remedy, guards: sweeping.shared(guards) }
     }
 }
 

@@ -1,9 +1,9 @@
-//! Pauses: a person (or a file) says "not now", for everything, one manager or one set (design §6).
+//! Pauses: a person (or a file) says "not now", for everything, one manager or one set (`docs/reference/design.md` §6).
 //!
 //! A pause holds back acts, never the settling of an open intent: a set that we disabled is enabled again whatever is
 //! paused. A pause without an expiry lasts until it is resumed.
 
-use crate::model::{Guard, Held, ManagerName, Pause, PauseScope, ScaleSetId, Wall, told};
+use crate::model::{BlockedBy, Guard, ManagerName, Pause, PauseScope, ScaleSetId, Wall, told};
 
 /// One entry per pause that covers the set.
 pub fn held<'a>(
@@ -11,7 +11,7 @@ pub fn held<'a>(
     manager: &'a ManagerName,
     set: ScaleSetId,
     now: Wall,
-) -> impl Iterator<Item = Held> + 'a {
+) -> impl Iterator<Item = BlockedBy> + 'a {
     let lasts = move |pause: &&Pause| pause.expires.is_none_or(|end| now < end);
     pauses.iter().filter(lasts).filter(move |pause| pause.scope.covers(manager, set)).map(|pause| {
         let what = match pause.scope {
@@ -19,7 +19,7 @@ pub fn held<'a>(
             PauseScope::Manager { .. } => "this manager",
             PauseScope::Set { .. } => "this set",
         };
-        Held {
+        BlockedBy {
             guard: Guard::Paused,
             value: format!("{what} paused by {}: {}", pause.author, pause.reason).into(),
             limit: pause

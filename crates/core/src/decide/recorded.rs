@@ -6,8 +6,8 @@
 use super::{Footing, Input};
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Decision, Diagnosis, EndpointName, EndpointState, Findings, Generation, Incarnation, ManagerName, ManagerState,
-    Now, Order, OwnQuota, Owner, Pause, ScaleSet, ScaleSetId, SetDecision, Treatment, Wall,
+    ConflictBehaviour, Decision, Diagnosis, EndpointName, EndpointState, Findings, Incarnation, ManagerName,
+    ManagerState, ManualHeal, Now, OwnQuota, Owner, Pause, ScaleSet, ScaleSetId, SetDecision, Treatment, Wall,
 };
 use crate::policy::{Mode, Policy};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -28,17 +28,17 @@ pub struct Recorded {
     pub manager: ManagerState,
     pub incarnation: Option<Incarnation>,
     pub crash_loop: bool,
-    pub generation: Generation,
+    pub conflict_behaviour: ConflictBehaviour,
     pub endpoints: BTreeMap<EndpointName, EndpointState>,
     pub blind: bool,
-    pub fault_at_forge: bool,
+    pub fault_at_github: bool,
     pub history: Vec<Treatment>,
     pub ledger: Vec<LedgerSession>,
     pub owner: Option<Owner>,
     pub pauses: Vec<Pause>,
-    pub orders: Vec<Order>,
+    pub orders: Vec<ManualHeal>,
     pub breaker_reset: Option<Wall>,
-    pub can_probe_sessions: BTreeSet<ScaleSetId>,
+    pub can_check_sessions: BTreeSet<ScaleSetId>,
     #[serde(default)]
     pub quotas: BTreeMap<EndpointName, OwnQuota>,
     pub footing: Footing,
@@ -58,17 +58,17 @@ impl Recorded {
             manager: input.manager,
             incarnation: input.incarnation,
             crash_loop: input.crash_loop,
-            generation: input.generation,
+            conflict_behaviour: input.conflict_behaviour,
             endpoints: input.endpoints.clone(),
             blind: input.blind,
-            fault_at_forge: input.fault_at_forge,
+            fault_at_github: input.fault_at_github,
             history: input.history.to_vec(),
             ledger: input.ledger.to_vec(),
             owner: input.owner.cloned(),
             pauses: input.pauses.to_vec(),
             orders: input.orders.to_vec(),
             breaker_reset: input.breaker_reset,
-            can_probe_sessions: input.can_probe_sessions.clone(),
+            can_check_sessions: input.can_check_sessions.clone(),
             quotas: input.quotas.clone(),
             footing: input.footing.clone(),
         }
@@ -87,17 +87,17 @@ impl Recorded {
             manager: self.manager,
             incarnation: self.incarnation,
             crash_loop: self.crash_loop,
-            generation: self.generation,
+            conflict_behaviour: self.conflict_behaviour,
             endpoints: &self.endpoints,
             blind: self.blind,
-            fault_at_forge: self.fault_at_forge,
+            fault_at_github: self.fault_at_github,
             history: &self.history,
             ledger: &self.ledger,
             owner: self.owner.as_ref(),
             pauses: &self.pauses,
             orders: &self.orders,
             breaker_reset: self.breaker_reset,
-            can_probe_sessions: &self.can_probe_sessions,
+            can_check_sessions: &self.can_check_sessions,
             quotas: &self.quotas,
             footing: &self.footing,
         }
@@ -115,7 +115,7 @@ impl Recorded {
         self.findings.retain(|set, _| !well.contains(set));
         self.sets.retain(|set, _| !well.contains(set));
         self.ledger.retain(|session| !well.contains(&session.set));
-        self.can_probe_sessions.retain(|set| !well.contains(set));
+        self.can_check_sessions.retain(|set| !well.contains(set));
         well.len()
     }
 }
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(Recorded::of(&read.input()), recorded);
         let decisions = decide(&read.input());
         assert_eq!(decisions, decide(&recorded.input()));
-        assert!(matches!(decisions[0].decision, Decision::Act { .. }), "{decisions:?}");
+        assert!(matches!(decisions[0].decision, Decision::Treat { .. }), "{decisions:?}");
     }
 
     #[test]
@@ -178,7 +178,7 @@ mod tests {
     fn a_set_that_is_not_forgotten_can_still_be_asked_about() {
         let mut short = recorded();
         short.forget_the_well(&decide(&short.input()));
-        assert_eq!(short.can_probe_sessions, BTreeSet::from([ScaleSetId(1)]));
+        assert_eq!(short.can_check_sessions, BTreeSet::from([ScaleSetId(1)]));
     }
 
     #[test]

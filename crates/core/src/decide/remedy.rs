@@ -1,7 +1,7 @@
-//! Diagnosis → what may be done about it: the table of design §5, one row per diagnosis.
+//! Diagnosis → what may be done about it: the table of `docs/reference/design.md` §5, one row per diagnosis.
 //!
 //! **A no-op update is not a remedy.** `PUT {"enabled": true}` on an enabled set changes nothing and wakes nobody
-//! (`reference/garm-api.md` §6.4). Only a real change revives a worker that gave up: disable, then enable. That is
+//! (`docs/reference/garm-api.md` §6.4). Only a real change revives a worker that gave up: disable, then enable. That is
 //! the only update this tool ever sends.
 //!
 //! The stronger the proof, the stronger the act: a session is deleted only with a [`Proof`]; a toggle goes only to
@@ -13,8 +13,8 @@
 
 use super::stale::Proof;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Escalation, Fact, Finding, Generation, Incarnation, Owner, Remedy, ScaleSet,
-    Waiting, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, Escalation, Fact, Finding, Incarnation, Owner, Remedy,
+    ScaleSet, Waiting, Wall, WorkerState,
 };
 use crate::policy::Policy;
 
@@ -26,7 +26,7 @@ pub struct Case<'a> {
     /// The set as the manager shows it.
     pub set: &'a ScaleSet,
     /// What the build does after a refused start.
-    pub generation: Generation,
+    pub conflict_behaviour: ConflictBehaviour,
     /// The manager's current run.
     pub incarnation: Option<Incarnation>,
     /// That the set's session is stale, where a client of ours could delete it.
@@ -34,9 +34,9 @@ pub struct Case<'a> {
     /// Whether the ledger knows a session that the current run holds.
     pub session_lives: bool,
     /// Whether we could ask for a session (policy, credential, place).
-    pub may_probe: bool,
+    pub may_check_session: bool,
     /// Whether several entities show a fault at GitHub.
-    pub fault_at_forge: bool,
+    pub fault_at_github: bool,
     pub now: Wall,
     pub policy: &'a Policy,
 }
@@ -64,20 +64,20 @@ pub fn prescribe(case: &Case<'_>) -> Prescription {
         }
         Diagnosis::ConflictAbandoned => conflict_abandoned(case),
         Diagnosis::ConflictRetrying => conflict_retrying(case),
-        Diagnosis::StartAbandoned => match case.generation {
-            Generation::Unknown | Generation::GivesUp => toggle(case),
-            Generation::Retries => Prescription::Watch(Waiting::Evidence, None),
+        Diagnosis::StartAbandoned => match case.conflict_behaviour {
+            ConflictBehaviour::Unknown | ConflictBehaviour::GivesUp => toggle(case),
+            ConflictBehaviour::Retries => Prescription::Watch(Waiting::Evidence, None),
         },
         Diagnosis::Unheld => match case.finding.confidence {
-            Confidence::Weak if case.may_probe => ask(case),
+            Confidence::Weak if case.may_check_session => ask(case),
             Confidence::Weak | Confidence::Strong | Confidence::Proof => toggle(case),
         },
         Diagnosis::Unknown => {
             let suspect = case.finding.evidence.iter().any(|e| matches!(e.fact, Fact::CannotTellWhich { .. }));
-            if suspect && case.may_probe { ask(case) } else { Prescription::Escalate(Escalation::Unknown) }
+            if suspect && case.may_check_session { ask(case) } else { Prescription::Escalate(Escalation::Unknown) }
         }
         Diagnosis::Deaf => deaf(case),
-        Diagnosis::HeldElsewhere if case.fault_at_forge => Prescription::Escalate(Escalation::EndpointFault),
+        Diagnosis::HeldElsewhere if case.fault_at_github => Prescription::Escalate(Escalation::EndpointFault),
         Diagnosis::HeldElsewhere => Prescription::Escalate(Escalation::HeldElsewhere {
             owner: named_owner(case.finding).cloned(),
             run: case.now.since(conflict_since(case.finding, case.now)),
@@ -110,7 +110,7 @@ pub fn conflict_since(finding: &Finding, now: Wall) -> Wall {
 #[must_use]
 pub fn named_owner(finding: &Finding) -> Option<&Owner> {
     finding.evidence.iter().find_map(|evidence| {
-        if let Fact::ConflictLine { owner, .. } | Fact::ProbeRefused { owner } = &evidence.fact {
+        if let Fact::ConflictLine { owner, .. } | Fact::CheckRefused { owner } = &evidence.fact {
             owner.as_ref()
         } else {
             None
@@ -119,13 +119,13 @@ pub fn named_owner(finding: &Finding) -> Option<&Owner> {
 }
 
 fn conflict_abandoned(case: &Case<'_>) -> Prescription {
-    match (case.generation, case.stale) {
+    match (case.conflict_behaviour, case.stale) {
         // Such a build does not give up: what looks like it is a conflict between two attempts.
-        (Generation::Retries, _) => conflict_retrying(case),
-        (Generation::Unknown | Generation::GivesUp, Some(proof)) => {
+        (ConflictBehaviour::Retries, _) => conflict_retrying(case),
+        (ConflictBehaviour::Unknown | ConflictBehaviour::GivesUp, Some(proof)) => {
             unless_working(case, Remedy::DeleteThenToggle { session: proof.session().clone() })
         }
-        (Generation::Unknown | Generation::GivesUp, None) => toggle(case),
+        (ConflictBehaviour::Unknown | ConflictBehaviour::GivesUp, None) => toggle(case),
     }
 }
 
@@ -135,7 +135,7 @@ fn conflict_retrying(case: &Case<'_>) -> Prescription {
     }
     let since = conflict_since(case.finding, case.now);
     let limit = since.plus(case.policy.stale_session_limit);
-    if case.fault_at_forge && case.now >= limit {
+    if case.fault_at_github && case.now >= limit {
         return Prescription::Escalate(Escalation::EndpointFault);
     }
     let odd = case.now.since(since) >= case.policy.stale_session_odd;
@@ -147,7 +147,8 @@ fn toggle(case: &Case<'_>) -> Prescription {
 }
 
 /// A deaf listener still runs. Its toggle sends a DELETE, and where GitHub has forgotten the session that crashes
-/// the manager (design §1): only for those who allow the risk, and only when the session is known to exist.
+/// the manager (`docs/reference/design.md` §1): only for those who allow the risk, and only when the session is known
+/// to exist.
 fn deaf(case: &Case<'_>) -> Prescription {
     if !(case.policy.allow_risky && case.session_lives) {
         return Prescription::Escalate(Escalation::Deaf);
@@ -159,7 +160,7 @@ fn deaf(case: &Case<'_>) -> Prescription {
 }
 
 fn ask(case: &Case<'_>) -> Prescription {
-    unless_working(case, Remedy::SessionProbe)
+    unless_working(case, Remedy::SessionCheck)
 }
 
 /// No remedy touches a set that a person disabled meanwhile, or whose listener shows itself alive.
@@ -187,11 +188,11 @@ mod tests {
     struct Try {
         finding: Finding,
         set: ScaleSet,
-        generation: Generation,
+        conflict_behaviour: ConflictBehaviour,
         stale: bool,
         session_lives: bool,
-        may_probe: bool,
-        fault_at_forge: bool,
+        may_check_session: bool,
+        fault_at_github: bool,
         now: Wall,
         policy: Policy,
     }
@@ -200,11 +201,11 @@ mod tests {
         Try {
             finding: finding(1, diagnosis, confidence),
             set: scale_set(1),
-            generation: Generation::GivesUp,
+            conflict_behaviour: ConflictBehaviour::GivesUp,
             stale: false,
             session_lives: false,
-            may_probe: false,
-            fault_at_forge: false,
+            may_check_session: false,
+            fault_at_github: false,
             now: NOW,
             policy: Policy::default(),
         }
@@ -223,12 +224,12 @@ mod tests {
             prescribe(&Case {
                 finding: &self.finding,
                 set: &self.set,
-                generation: self.generation,
+                conflict_behaviour: self.conflict_behaviour,
                 incarnation: Some(RUN),
                 stale: self.stale.then_some(&proof),
                 session_lives: self.session_lives,
-                may_probe: self.may_probe,
-                fault_at_forge: self.fault_at_forge,
+                may_check_session: self.may_check_session,
+                fault_at_github: self.fault_at_github,
                 now: self.now,
                 policy: &self.policy,
             })
@@ -245,7 +246,7 @@ mod tests {
         assert_eq!(case.says(), Prescription::Apply(Remedy::Toggle));
         let known = case.with(|t| t.stale = true);
         assert_eq!(known.says(), Prescription::Apply(Remedy::DeleteThenToggle { session: session() }));
-        let retries = known.with(|t| t.generation = Generation::Retries);
+        let retries = known.with(|t| t.conflict_behaviour = ConflictBehaviour::Retries);
         assert_eq!(retries.says(), Prescription::Apply(Remedy::DeleteSession { session: session() }));
     }
 
@@ -254,7 +255,7 @@ mod tests {
         for diagnosis in Diagnosis::ALL.iter().copied() {
             let says = of(diagnosis, Confidence::Proof)
                 .with(|t| {
-                    t.generation = Generation::Retries;
+                    t.conflict_behaviour = ConflictBehaviour::Retries;
                     t.finding.evidence.push(evidence(NOW, Fact::CauseGone));
                 })
                 .says();
@@ -275,10 +276,10 @@ mod tests {
         assert_eq!(case(mins(61)).says(), Prescription::Watch(Waiting::StaleSession, limit));
         assert_eq!(case(mins(63)).says(), Prescription::Watch(Waiting::StaleSessionOdd, limit));
         assert_eq!(case(mins(65)).says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "no fault is seen");
-        let early = case(mins(64)).with(|t| t.fault_at_forge = true);
+        let early = case(mins(64)).with(|t| t.fault_at_github = true);
         assert_eq!(early.says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "it may end by itself yet");
         assert_eq!(
-            case(mins(65)).with(|t| t.fault_at_forge = true).says(),
+            case(mins(65)).with(|t| t.fault_at_github = true).says(),
             Prescription::Escalate(Escalation::EndpointFault)
         );
         assert_eq!(
@@ -290,8 +291,8 @@ mod tests {
     #[test]
     fn unheld_is_toggled_and_a_weak_suspicion_is_asked_about() {
         assert_eq!(of(Diagnosis::Unheld, Confidence::Strong).says(), Prescription::Apply(Remedy::Toggle));
-        let weak = of(Diagnosis::Unheld, Confidence::Weak).with(|t| t.may_probe = true);
-        assert_eq!(weak.says(), Prescription::Apply(Remedy::SessionProbe));
+        let weak = of(Diagnosis::Unheld, Confidence::Weak).with(|t| t.may_check_session = true);
+        assert_eq!(weak.says(), Prescription::Apply(Remedy::SessionCheck));
         let heard = weak.with(|t| t.finding.worker.0 = WorkerState::Listening);
         assert_eq!(
             heard.says(),
@@ -302,13 +303,13 @@ mod tests {
 
     #[test]
     fn unknown_is_asked_about_only_when_some_listen_and_nothing_says_which() {
-        let blind = of(Diagnosis::Unknown, Confidence::Weak).with(|t| t.may_probe = true);
+        let blind = of(Diagnosis::Unknown, Confidence::Weak).with(|t| t.may_check_session = true);
         assert_eq!(blind.says(), Prescription::Escalate(Escalation::Unknown));
         let some = blind.with(|t| {
             t.finding.evidence.push(evidence(NOW, Fact::CannotTellWhich { listening: 3, of: 4 }));
         });
-        assert_eq!(some.says(), Prescription::Apply(Remedy::SessionProbe));
-        assert_eq!(some.with(|t| t.may_probe = false).says(), Prescription::Escalate(Escalation::Unknown));
+        assert_eq!(some.says(), Prescription::Apply(Remedy::SessionCheck));
+        assert_eq!(some.with(|t| t.may_check_session = false).says(), Prescription::Escalate(Escalation::Unknown));
     }
 
     #[test]
@@ -359,7 +360,7 @@ mod tests {
                 run: Span::mins(6)
             })
         );
-        let fault = case.with(|t| t.fault_at_forge = true);
+        let fault = case.with(|t| t.fault_at_github = true);
         assert_eq!(fault.says(), Prescription::Escalate(Escalation::EndpointFault));
     }
 
@@ -379,7 +380,7 @@ mod tests {
             let says = of(diagnosis, Confidence::Proof)
                 .with(|t| {
                     t.set.enabled = Enablement::Disabled;
-                    (t.stale, t.session_lives, t.may_probe, t.policy.allow_risky) = (true, true, true, true);
+                    (t.stale, t.session_lives, t.may_check_session, t.policy.allow_risky) = (true, true, true, true);
                 })
                 .says();
             assert!(!matches!(says, Prescription::Apply(_)), "{diagnosis}: {says:?}");

@@ -1,4 +1,4 @@
-//! The ramp: how many treatments may be under way at once (design §6, I5).
+//! The ramp: how many treatments may be under way at once (`docs/reference/design.md` §6, I5).
 //!
 //! After the canary `max_in_flight` go at once. In a fleet of hundreds that alone would take minutes, so each set of
 //! the incident that has shown life makes room for one more, up to `in_flight_share` of the enabled sets: what has
@@ -59,7 +59,7 @@ fn shown_life(row: &Treatment) -> Option<Wall> {
         Some(
             Outcome::SelfRecovered
             | Outcome::Unverified
-            | Outcome::Yielded
+            | Outcome::Aborted
             | Outcome::Failed
             | Outcome::Held
             | Outcome::Unheld,

@@ -1,8 +1,8 @@
-//! The one proof that allows a deletion: *this session's manager process is gone* (design §5).
+//! The one proof that allows a deletion: *this session's manager process is gone* (`docs/reference/design.md` §5).
 //!
-//! Deleting a session that GARM still holds kills the whole GARM process (design §1), and nothing at GitHub tells who
-//! holds a session. So a session may be deleted only if every reason of [`NotStale`] is excluded. Each reason is
-//! checked on its own and all that hold are returned: a person reads why nothing is deleted.
+//! Deleting a session that GARM still holds kills the whole GARM process (`docs/reference/design.md` §1), and nothing
+//! at GitHub tells who holds a session. So a session may be deleted only if every reason of [`NotStale`] is excluded.
+//! Each reason is checked on its own and all that hold are returned: a person reads why nothing is deleted.
 //!
 //! Edge cases: only the set's *newest* session of the ledger is judged, because GitHub keeps one per set; a process
 //! start known by two sources (log and metrics) differs by up to a second, hence [`MARGIN`]; two overlapping
@@ -132,7 +132,7 @@ pub fn provably_stale(
     let place = &session.place;
     let same_place = set.endpoint.as_ref().is_some_and(|endpoint| endpoint.name == place.endpoint.name)
         && set.entity.as_ref() == Some(&place.entity)
-        && set.forge_id == Some(place.forge_id);
+        && set.github_id == Some(place.github_id);
     if !same_place {
         against.push(NotStale::OtherPlace);
     }
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::decide::testing::{ledger_session, scale_set};
     use crate::model::session::SessionEnd;
-    use crate::model::{ForgeId, ScaleSetId, Wall};
+    use crate::model::{GithubId, ScaleSetId, Wall};
 
     const CURRENT: Incarnation = Incarnation(Wall(1_000_000));
 
@@ -205,7 +205,7 @@ mod tests {
             (NotStale::OpenedTooLate, |s| s.first_seen = Wall(998_000)),
             (NotStale::AliveAfterStart, |s| s.last_seen = Wall(1_002_001)),
             (NotStale::OwnerDiffers, |s| s.owner = Owner::of_garm("other")),
-            (NotStale::OtherPlace, |s| s.place.forge_id = ForgeId(999)),
+            (NotStale::OtherPlace, |s| s.place.github_id = GithubId(999)),
         ];
         for (reason, change) in cases {
             assert_eq!(judge(change), Err(vec![reason]), "{reason}");
@@ -235,7 +235,7 @@ mod tests {
             Err(vec![NotStale::CurrentRunUnknown, NotStale::ManagerDown, NotStale::OwnerUnknown])
         );
         let mut unplaced = set;
-        unplaced.forge_id = None;
+        unplaced.github_id = None;
         let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(CURRENT), owner: Some(&owner) };
         assert_eq!(provably_stale(&session, &unplaced, manager), Err(vec![NotStale::OtherPlace]));
     }

@@ -3,8 +3,8 @@
 use super::recorded::Recorded;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind, Evidence,
-    EvidenceList, Fact, Finding, Findings, ForgeId, Generation, Incarnation, ManagerName, ManagerState, Mono, Now,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind,
+    Evidence, EvidenceList, Fact, Finding, Findings, GithubId, Incarnation, ManagerName, ManagerState, Mono, Now,
     Outcome, OwnQuota, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment,
     TreatmentId, Wall, WorkerState,
 };
@@ -27,7 +27,7 @@ pub fn scale_set(id: u64) -> ScaleSet {
 pub fn scale_set_of(id: u64, entity: &str) -> ScaleSet {
     ScaleSet {
         id: ScaleSetId(id),
-        forge_id: Some(ForgeId(100 + id)),
+        github_id: Some(GithubId(100 + id)),
         name: format!("set-{id}"),
         entity: Some(Entity { kind: EntityKind::Repository, name: entity.to_owned() }),
         endpoint: Some(Arc::new(Endpoint {
@@ -102,7 +102,7 @@ pub fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
 }
 
 pub fn probe(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
-    Treatment { remedy: Remedy::SessionProbe, ..closed(id, set, opened, at, outcome) }
+    Treatment { remedy: Remedy::SessionCheck, ..closed(id, set, opened, at, outcome) }
 }
 
 /// Two sets: one has given up, one is well.
@@ -120,17 +120,17 @@ pub fn recorded() -> Recorded {
         manager: ManagerState::Up,
         incarnation: Some(run),
         crash_loop: false,
-        generation: Generation::GivesUp,
+        conflict_behaviour: ConflictBehaviour::GivesUp,
         endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
         blind: false,
-        fault_at_forge: false,
+        fault_at_github: false,
         history: vec![closed(4, 2, mins(40), mins(41), Outcome::Recovered)],
         ledger: vec![ledger_session(2, "s-2", run, mins(51))],
         owner: Some(Owner::of_garm("c1")),
         pauses: Vec::new(),
         orders: Vec::new(),
         breaker_reset: Some(mins(1)),
-        can_probe_sessions: BTreeSet::from([ScaleSetId(1), ScaleSetId(2)]),
+        can_check_sessions: BTreeSet::from([ScaleSetId(1), ScaleSetId(2)]),
         quotas: BTreeMap::from([(
             EndpointName::new("github.com"),
             OwnQuota { remaining: 3750, reserve: 1000, reset: mins(70) },

@@ -3,8 +3,8 @@
 use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, revived, scale_set, scale_set_of};
 use super::*;
 use crate::model::{
-    Confidence, Diagnosis, Escalation, Fact, Held, Mono, OrderAnswer, Ordered, Outcome, Revision, SessionId, Span,
-    Step, TreatmentId, WorkerState,
+    BlockedBy, Confidence, Diagnosis, Escalation, Fact, ManualAction, ManualHealAnswer, Mono, Outcome, Revision,
+    SessionId, Span, Step, TreatmentId, WorkerState,
 };
 
 mod limits;
@@ -20,14 +20,14 @@ struct World {
     manager: ManagerState,
     incarnation: Option<Incarnation>,
     crash_loop: bool,
-    generation: Generation,
+    conflict_behaviour: ConflictBehaviour,
     endpoints: BTreeMap<EndpointName, EndpointState>,
     blind: bool,
-    fault_at_forge: bool,
+    fault_at_github: bool,
     history: Vec<Treatment>,
     ledger: Vec<LedgerSession>,
     pauses: Vec<Pause>,
-    orders: Vec<Order>,
+    orders: Vec<ManualHeal>,
     breaker_reset: Option<Wall>,
     covered: BTreeSet<ScaleSetId>,
     quotas: BTreeMap<EndpointName, OwnQuota>,
@@ -50,10 +50,10 @@ impl World {
             manager: ManagerState::Up,
             incarnation: Some(RUN),
             crash_loop: false,
-            generation: Generation::GivesUp,
+            conflict_behaviour: ConflictBehaviour::GivesUp,
             endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
             blind: false,
-            fault_at_forge: false,
+            fault_at_github: false,
             history: Vec::new(),
             ledger: Vec::new(),
             pauses: Vec::new(),
@@ -94,7 +94,7 @@ impl World {
     }
 
     /// What is said to the only order.
-    fn answer(&self) -> OrderAnswer {
+    fn answer(&self) -> ManualHealAnswer {
         let decision = self.first();
         self.with_input(|input| manual::answer(input, &self.orders[0], &decision))
     }
@@ -111,17 +111,17 @@ impl World {
             manager: self.manager,
             incarnation: self.incarnation,
             crash_loop: self.crash_loop,
-            generation: self.generation,
+            conflict_behaviour: self.conflict_behaviour,
             endpoints: &self.endpoints,
             blind: self.blind,
-            fault_at_forge: self.fault_at_forge,
+            fault_at_github: self.fault_at_github,
             history: &self.history,
             ledger: &self.ledger,
             owner: Some(&owner),
             pauses: &self.pauses,
             orders: &self.orders,
             breaker_reset: self.breaker_reset,
-            can_probe_sessions: &self.covered,
+            can_check_sessions: &self.covered,
             quotas: &self.quotas,
             footing: &self.footing,
         })
@@ -131,9 +131,9 @@ impl World {
         self.decide().remove(0)
     }
 
-    fn guards(&self) -> Vec<Held> {
+    fn guards(&self) -> Vec<BlockedBy> {
         let decision = self.first();
-        let Decision::Withhold { guards, .. } = decision else { panic!("not withheld: {decision:?}") };
+        let Decision::Blocked { guards, .. } = decision else { panic!("not withheld: {decision:?}") };
         guards.to_vec()
     }
 
@@ -148,7 +148,7 @@ impl World {
     fn acts(&self) -> Vec<bool> {
         self.decide()
             .iter()
-            .filter_map(|d| if let Decision::Act { canary, .. } = d { Some(*canary) } else { None })
+            .filter_map(|d| if let Decision::Treat { canary, .. } = d { Some(*canary) } else { None })
             .collect()
     }
 }
@@ -159,7 +159,7 @@ fn is(guard: Guard, value: &str, limit: &str, until: Option<Wall>) -> (Guard, St
 
 #[test]
 fn a_lone_stuck_set_is_toggled_as_the_canary() {
-    assert_eq!(World::stuck(1).first(), Decision::Act { remedy: Remedy::Toggle, canary: true });
+    assert_eq!(World::stuck(1).first(), Decision::Treat { remedy: Remedy::Toggle, canary: true });
 }
 
 #[test]
@@ -177,16 +177,16 @@ fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
     let world = World::stuck(1).with(|w| {
         w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
     });
-    assert_eq!(world.first(), Decision::Act { remedy: Remedy::Toggle, canary: true }, "nobody could delete it");
+    assert_eq!(world.first(), Decision::Treat { remedy: Remedy::Toggle, canary: true }, "nobody could delete it");
     let world = world.with(|w| {
         w.covered.insert(ScaleSetId(1));
     });
     let session = SessionId::new("s-1");
-    assert_eq!(world.first(), Decision::Act { remedy: Remedy::DeleteThenToggle { session }, canary: true });
+    assert_eq!(world.first(), Decision::Treat { remedy: Remedy::DeleteThenToggle { session }, canary: true });
     let world = world.with(|w| w.ledger.push(ledger_session(1, "s-2", RUN, mins(61))));
     assert_eq!(
         world.first(),
-        Decision::Act { remedy: Remedy::Toggle, canary: true },
+        Decision::Treat { remedy: Remedy::Toggle, canary: true },
         "a session of the living run is newer: nothing is deleted"
     );
 }
@@ -194,7 +194,7 @@ fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
 #[test]
 fn sets_that_the_same_guards_hold_back_share_them() {
     let decisions = World::stuck(3).spread().decide();
-    let (Decision::Withhold { guards: one, .. }, Decision::Withhold { guards: other, .. }) =
+    let (Decision::Blocked { guards: one, .. }, Decision::Blocked { guards: other, .. }) =
         (&decisions[1], &decisions[2])
     else {
         panic!("not withheld: {decisions:?}")
@@ -207,7 +207,7 @@ fn fifty_sets_one_canary_then_ten_at_once() {
     let mut world = World::stuck(50).spread();
     assert_eq!(world.acts(), [true], "one, alone");
     let waiting = world.decide().remove(49);
-    let Decision::Withhold { guards, .. } = waiting else { panic!("{waiting:?}") };
+    let Decision::Blocked { guards, .. } = waiting else { panic!("{waiting:?}") };
     assert_eq!(guards[0].guard, Guard::Canary);
     assert_eq!(guards[0].value, "set 1 goes first and has shown no life yet");
 
@@ -220,7 +220,7 @@ fn fifty_sets_one_canary_then_ten_at_once() {
     world.history.extend((2..=8).map(|id| open(id, id, mins(61), Step::Verifying)));
     assert_eq!(world.acts().len(), 3, "seven are in flight");
     let last = world.decide().remove(49);
-    let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
+    let Decision::Blocked { guards, .. } = last else { panic!("{last:?}") };
     assert_eq!((&*guards[0].value.to_string(), &*guards[0].limit.to_string()), ("10 of 10 under way", "10 at once"));
 }
 
@@ -230,7 +230,7 @@ fn after_a_failed_canary_another_set_tries_and_then_the_breaker_opens() {
     world.history.push(closed(1, 1, mins(61), mins(62), Outcome::Unverified));
     world.now = mins(62);
     assert_eq!(world.acts(), [true]);
-    assert!(matches!(world.first(), Decision::Withhold { .. }), "set 1 is in back-off");
+    assert!(matches!(world.first(), Decision::Blocked { .. }), "set 1 is in back-off");
     world.history.push(closed(2, 2, mins(62), mins(63), Outcome::Unverified));
     world.now = mins(63);
     assert_eq!(world.acts(), Vec::<bool>::new());
@@ -247,7 +247,7 @@ fn a_dry_run_goes_through_everything_but_the_act() {
     assert_eq!(world.only(), is(Guard::DryRun, "mode is observe", "mode heal", None));
     assert_eq!(world.acts(), Vec::<bool>::new());
     let second = world.decide().remove(1);
-    let Decision::Withhold { guards, .. } = second else { panic!("{second:?}") };
+    let Decision::Blocked { guards, .. } = second else { panic!("{second:?}") };
     assert_eq!(guards.iter().map(|h| h.guard).collect::<Vec<_>>(), [Guard::Canary, Guard::DryRun]);
     let mut settling = World::one(Diagnosis::Unheld, Confidence::Strong);
     (settling.mode, settling.now) = (Mode::Observe, mins(60));
@@ -262,10 +262,10 @@ fn settle_holds_back_what_is_not_proven() {
     let until = Some(mins(60).plus(Span::secs(20)));
     assert_eq!(world.only(), is(Guard::Settle, "12 s of 20 s", "20 s after the manager's start", until));
     let proven = world.with(|w| w.finding().confidence = Confidence::Proof);
-    assert!(matches!(proven.first(), Decision::Act { .. }));
+    assert!(matches!(proven.first(), Decision::Treat { .. }));
     let over =
         World::one(Diagnosis::ConflictAbandoned, Confidence::Strong).with(|w| w.now = mins(60).plus(Span::secs(20)));
-    assert!(matches!(over.first(), Decision::Act { .. }), "at the very date that was told");
+    assert!(matches!(over.first(), Decision::Treat { .. }), "at the very date that was told");
     let blind = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong)
         .with(|w| (w.incarnation, w.manager) = (None, ManagerState::Restarted));
     assert_eq!(blind.only().1, "just restarted, its age is not known");
@@ -275,14 +275,14 @@ fn settle_holds_back_what_is_not_proven() {
 fn confirmation_counts_sweeps_and_weak_evidence_never_acts() {
     let world = World::one(Diagnosis::Unheld, Confidence::Strong).with(|w| w.finding().seen = 1);
     assert_eq!(world.only(), is(Guard::Confirmation, "1 of 2 sweeps", "2 sweeps", None));
-    assert!(matches!(world.with(|w| w.finding().seen = 2).first(), Decision::Act { .. }));
+    assert!(matches!(world.with(|w| w.finding().seen = 2).first(), Decision::Treat { .. }));
     let weak = World::one(Diagnosis::Unheld, Confidence::Weak);
     assert_eq!(weak.only(), is(Guard::Confirmation, "weak evidence", "strong evidence, or proof", None));
 }
 
 #[test]
 fn budget_and_backoff_are_told_together() {
-    let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Yielded));
+    let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Aborted));
     let world = World::stuck(1).with(|w| w.history.extend(rows));
     let guards = world.guards();
     assert_eq!(guards.iter().map(|h| h.guard).collect::<Vec<_>>(), [Guard::SetBudget, Guard::Backoff]);
@@ -298,7 +298,7 @@ fn the_hourly_budget_bounds_one_sweep_too() {
     });
     assert_eq!(world.acts().len(), 2);
     let last = world.decide().remove(19);
-    let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
+    let Decision::Blocked { guards, .. } = last else { panic!("{last:?}") };
     assert_eq!((&*guards[0].value.to_string(), &*guards[0].limit.to_string()), ("3 of 3 in 1 h", "3 in 1 h"));
     assert_eq!(guards[0].until, Some(mins(121)));
 }
@@ -356,7 +356,7 @@ fn paused_lease_and_blast_radius() {
     let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
     let held = World::stuck(1).with(|w| w.footing = failed).only();
     assert_eq!((held.0, held.1.as_str()), (Guard::Store, "the disk is full"));
-    let fault = World::stuck(1).with(|w| w.fault_at_forge = true);
+    let fault = World::stuck(1).with(|w| w.fault_at_github = true);
     assert_eq!(fault.only().0, Guard::BlastRadius);
 }
 
@@ -377,9 +377,9 @@ fn conflicts_of_several_entities_without_a_restart_stop_even_other_remedies() {
 #[test]
 fn a_start_that_failed_for_another_reason_waits_for_its_cause_to_go() {
     let world = World::one(Diagnosis::StartAbandoned, Confidence::Proof);
-    assert_eq!(world.only().0, Guard::CausePresent);
+    assert_eq!(world.only().0, Guard::CauseNotResolved);
     let gone = world.with(|w| w.finding().evidence.push(evidence(mins(61), Fact::CauseGone)));
-    assert_eq!(gone.first(), Decision::Act { remedy: Remedy::Toggle, canary: true });
+    assert_eq!(gone.first(), Decision::Treat { remedy: Remedy::Toggle, canary: true });
 }
 
 #[test]
@@ -388,7 +388,7 @@ fn the_quota_is_the_managers_and_a_toggle_spends_none_of_ours() {
         let quota = OwnQuota { remaining: 900, reserve: 1000, reset: mins(90) };
         w.quotas.insert(EndpointName::new("github.com"), quota);
     });
-    assert!(matches!(world.first(), Decision::Act { .. }));
+    assert!(matches!(world.first(), Decision::Treat { .. }));
     let deletes = world.with(|w| {
         w.covered.insert(ScaleSetId(1));
         w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
@@ -397,12 +397,12 @@ fn the_quota_is_the_managers_and_a_toggle_spends_none_of_ours() {
         ("900 calls of the credential's quota left", "more than the 1000 that are kept for the manager");
     assert_eq!(deletes.only(), is(Guard::Quota, value, limit, Some(mins(90))));
     let more = deletes.with(|w| w.quotas.values_mut().for_each(|quota| quota.remaining = 1001));
-    assert!(matches!(more.first(), Decision::Act { .. }), "the reserve is untouched");
+    assert!(matches!(more.first(), Decision::Treat { .. }), "the reserve is untouched");
     let elsewhere = more.with(|w| {
         w.quotas =
             BTreeMap::from([(EndpointName::new("ghes"), OwnQuota { remaining: 0, reserve: 1, reset: mins(90) })]);
     });
-    assert!(matches!(elsewhere.first(), Decision::Act { .. }), "another credential's");
+    assert!(matches!(elsewhere.first(), Decision::Treat { .. }), "another credential's");
 }
 
 fn suspect() -> World {
@@ -414,17 +414,17 @@ fn suspect() -> World {
 
 #[test]
 fn a_session_probe_needs_a_suspect_three_sweeps_and_a_settled_manager() {
-    assert_eq!(suspect().first(), Decision::Act { remedy: Remedy::SessionProbe, canary: false });
+    assert_eq!(suspect().first(), Decision::Treat { remedy: Remedy::SessionCheck, canary: false });
     assert_eq!(suspect().with(|w| w.finding().seen = 2).only().1, "2 of 3 sweeps");
     let settling = suspect().with(|w| w.now = mins(60).plus(Span::secs(5)));
     assert_eq!(settling.only().0, Guard::Settle);
     let proven = settling.with(|w| {
         *w.finding() = finding(1, Diagnosis::Unheld, Confidence::Proof);
     });
-    assert_eq!(proven.first(), Decision::Act { remedy: Remedy::Toggle, canary: true });
+    assert_eq!(proven.first(), Decision::Treat { remedy: Remedy::Toggle, canary: true });
     let unable = suspect().with(|w| w.covered.clear());
     assert_eq!(unable.first(), Decision::Escalate { escalation: Escalation::Unknown });
-    let barred = suspect().with(|w| w.policy.session_probe = false);
+    let barred = suspect().with(|w| w.policy.session_check = false);
     assert_eq!(barred.first(), Decision::Escalate { escalation: Escalation::Unknown });
 }
 
@@ -435,7 +435,7 @@ fn session_probes_use_their_own_rate_and_no_heal_budget() {
         w.policy.heals_per_hour = 0;
         w.history.push(probe(1, 1, mins(59), mins(59), Outcome::Held));
     });
-    assert!(matches!(world.first(), Decision::Act { remedy: Remedy::SessionProbe, .. }));
+    assert!(matches!(world.first(), Decision::Treat { remedy: Remedy::SessionCheck, .. }));
     let soon = world.with(|w| w.now = mins(59).plus(Span::secs(90)).minus(Span::secs(31)));
     assert_eq!(soon.guards().last().map(|h| h.guard), Some(Guard::Backoff));
     let lost = suspect().with(|w| w.history.push(probe(1, 1, mins(60), mins(60), Outcome::Failed)));
@@ -460,8 +460,8 @@ fn session_probes_never_go_where_they_could_win_a_race() {
         let asks = |w: &World| {
             matches!(
                 w.first(),
-                Decision::Act { remedy: Remedy::SessionProbe, .. }
-                    | Decision::Withhold { remedy: Remedy::SessionProbe, .. }
+                Decision::Treat { remedy: Remedy::SessionCheck, .. }
+                    | Decision::Blocked { remedy: Remedy::SessionCheck, .. }
             )
         };
         let suspect = matches!(diagnosis, Diagnosis::Unheld | Diagnosis::Unknown);
@@ -502,8 +502,8 @@ fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
     }
     assert_eq!(world.acts().len(), 2);
     let last = world.decide().remove(9);
-    let Decision::Withhold { guards, .. } = last else { panic!("{last:?}") };
-    assert_eq!(guards[0].guard, Guard::EntityTurn);
+    let Decision::Blocked { guards, .. } = last else { panic!("{last:?}") };
+    assert_eq!(guards[0].guard, Guard::EntityLimit);
     world.history.push(open(2, 2, mins(61), Step::Disabled { ours: Revision::new("ours"), again_until: None }));
     assert_eq!(world.acts().len(), 1, "one waits for its worker");
     world.findings.get_mut(&ScaleSetId(2)).unwrap().worker = (WorkerState::Idle, mins(61));
@@ -520,7 +520,7 @@ fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
 #[test]
 fn while_a_set_that_we_disabled_cannot_be_enabled_no_other_is_disabled_not_even_by_order() {
     let ours = Step::Enabling { ours: Revision::new("ours"), since: Some(mins(58)), attempts: 6, not_before: mins(61) };
-    for orders in [Vec::new(), vec![order(Ordered::Heal)]] {
+    for orders in [Vec::new(), vec![order(ManualAction::Heal)]] {
         let world = World::stuck(3).with(|w| {
             w.history.push(open(4, 3, mins(58), ours.clone()));
             w.orders = orders;
@@ -534,16 +534,16 @@ fn while_a_set_that_we_disabled_cannot_be_enabled_no_other_is_disabled_not_even_
 
 #[test]
 fn a_set_whose_changes_have_no_dates_is_not_disabled_unless_that_is_allowed() {
-    let undated = |orders: &[Order], allowed| {
+    let undated = |orders: &[ManualHeal], allowed| {
         World::stuck(1).with(|w| {
             w.sets.get_mut(&ScaleSetId(1)).unwrap().revision = Revision::new("");
             (w.orders, w.policy.allow_undated) = (orders.to_vec(), allowed);
         })
     };
-    for orders in [&[][..], &[order(Ordered::Heal)]] {
+    for orders in [&[][..], &[order(ManualAction::Heal)]] {
         let held = undated(orders, false).guards();
         assert_eq!(held.iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Undated]);
-        assert!(matches!(undated(orders, true).first(), Decision::Act { remedy: Remedy::Toggle, .. }));
+        assert!(matches!(undated(orders, true).first(), Decision::Treat { remedy: Remedy::Toggle, .. }));
     }
 }
 
@@ -555,9 +555,9 @@ fn an_order_lifts_our_own_limits_and_no_others() {
         w.mode = Mode::Observe;
     });
     assert!(spent.guards().len() > 2, "budget, back-off, breaker, dry run");
-    let ordered = spent.with(|w| w.orders.push(order(Ordered::Heal)));
-    assert_eq!(ordered.first(), Decision::Act { remedy: Remedy::Toggle, canary: false });
-    assert!(matches!(ordered.decide().remove(1), Decision::Withhold { .. }), "the other set is not ordered");
+    let ordered = spent.with(|w| w.orders.push(order(ManualAction::Heal)));
+    assert_eq!(ordered.first(), Decision::Treat { remedy: Remedy::Toggle, canary: false });
+    assert!(matches!(ordered.decide().remove(1), Decision::Blocked { .. }), "the other set is not ordered");
     let frozen = ordered.with(|w| w.blind = true);
     assert_eq!(frozen.guards().iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Frozen]);
     let mut weak = frozen.with(|w| w.blind = false);
@@ -573,7 +573,7 @@ fn a_manager_that_keeps_crashing_must_live_before_anything_is_done() {
     let world = World::stuck(1).with(|w| w.crash_loop = true);
     assert_eq!(world.only().0, Guard::Settle, "one minute after its start, proof or not");
     let later = world.with(|w| w.now = mins(63));
-    assert!(matches!(later.first(), Decision::Act { .. }));
+    assert!(matches!(later.first(), Decision::Treat { .. }));
 }
 
 /// Two treatments did not help; a third, of the same incident, did. The breaker is half open.
@@ -606,10 +606,10 @@ fn a_session_probe_is_no_trial_of_the_breaker() {
     world.findings.insert(ScaleSetId(6), suspect);
     world.history[2].step = Step::Closed { outcome: Outcome::Recovered, why: "test".to_owned() };
     let decisions = world.decide();
-    assert_eq!(decisions[0], Decision::Act { remedy: Remedy::Toggle, canary: true });
-    assert_eq!(decisions[5], Decision::Act { remedy: Remedy::SessionProbe, canary: false });
+    assert_eq!(decisions[0], Decision::Treat { remedy: Remedy::Toggle, canary: true });
+    assert_eq!(decisions[5], Decision::Treat { remedy: Remedy::SessionCheck, canary: false });
     world.now = mins(92);
-    let Decision::Withhold { guards, .. } = world.decide().remove(5) else { panic!("asked while nothing may be done") };
+    let Decision::Blocked { guards, .. } = world.decide().remove(5) else { panic!("asked while nothing may be done") };
     assert_eq!(guards[0].guard, Guard::Breaker);
 }
 
@@ -626,7 +626,7 @@ fn an_incident_begins_with_the_first_set_to_heal_and_not_with_one_that_is_only_s
     suspect.evidence.push(evidence(mins(74), Fact::CannotTellWhich { listening: 3, of: 4 }));
     world.covered.insert(ScaleSetId(2));
     world.findings.insert(ScaleSetId(2), suspect);
-    assert_eq!(world.first(), Decision::Act { remedy: Remedy::Toggle, canary: true }, "a new incident, a new canary");
+    assert_eq!(world.first(), Decision::Treat { remedy: Remedy::Toggle, canary: true }, "a new incident, a new canary");
 }
 
 #[test]
@@ -651,7 +651,7 @@ fn a_deaf_listener_is_toggled_only_while_its_newest_session_is_the_living_runs()
         world.finding().worker.0 = WorkerState::Listening;
         world.ledger = ledger;
         let expected = if toggled {
-            Decision::Act { remedy: Remedy::Toggle, canary: true }
+            Decision::Treat { remedy: Remedy::Toggle, canary: true }
         } else {
             Decision::Escalate { escalation: Escalation::Deaf }
         };
@@ -659,48 +659,52 @@ fn a_deaf_listener_is_toggled_only_while_its_newest_session_is_the_living_runs()
     }
 }
 
-fn order(what: Ordered) -> Order {
+fn order(what: ManualAction) -> ManualHeal {
     let author = "alice".to_owned();
-    Order { id: crate::model::OrderId(7), set: ScaleSetId(1), what, author, created: mins(61) }
+    ManualHeal { id: crate::model::ManualHealId(7), set: ScaleSetId(1), what, author, created: mins(61) }
 }
 
-fn refused(why: &str) -> OrderAnswer {
-    OrderAnswer::Refused { why: why.to_owned() }
+fn refused(why: &str) -> ManualHealAnswer {
+    ManualHealAnswer::Refused { why: why.to_owned() }
 }
 
 #[test]
 fn an_order_to_heal_does_what_we_would_do_ourselves_and_a_session_probe_heals_nothing() {
     let mut world = World::stuck(1).with(|w| {
-        w.orders.push(order(Ordered::Heal));
+        w.orders.push(order(ManualAction::Heal));
         w.covered.insert(ScaleSetId(1));
         w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
     });
     let session = SessionId::new("s-1");
-    assert_eq!(world.first(), Decision::Act { remedy: Remedy::DeleteThenToggle { session }, canary: false });
+    assert_eq!(world.first(), Decision::Treat { remedy: Remedy::DeleteThenToggle { session }, canary: false });
     world.ledger.clear();
     *world.finding() = finding(1, Diagnosis::Unheld, Confidence::Strong);
-    assert_eq!(world.first(), Decision::Act { remedy: Remedy::Toggle, canary: false });
-    let asked = suspect().with(|w| w.orders.push(order(Ordered::Heal)));
+    assert_eq!(world.first(), Decision::Treat { remedy: Remedy::Toggle, canary: false });
+    let asked = suspect().with(|w| w.orders.push(order(ManualAction::Heal)));
     assert_eq!(asked.first(), Decision::Leave);
-    let OrderAnswer::Refused { why } = asked.answer() else { panic!("{:?}", asked.answer()) };
+    let ManualHealAnswer::Refused { why } = asked.answer() else { panic!("{:?}", asked.answer()) };
     assert!(why.starts_with("a toggle does not help a set that is unknown"), "{why}");
 }
 
 #[test]
 fn an_order_waits_five_sweeps_for_a_diagnosis_that_is_not_clear_yet() {
     for (diagnosis, word) in [(Diagnosis::Settling, "settling"), (Diagnosis::Unknown, "unknown")] {
-        let mut world = World::one(diagnosis, Confidence::Weak).with(|w| w.orders.push(order(Ordered::Heal)));
+        let mut world = World::one(diagnosis, Confidence::Weak).with(|w| w.orders.push(order(ManualAction::Heal)));
         for seen in 1..5 {
             world.finding().seen = seen;
-            assert_eq!(world.answer(), OrderAnswer::Waiting { why: format!("the set is {word} so far") }, "{seen}");
+            assert_eq!(
+                world.answer(),
+                ManualHealAnswer::Waiting { why: format!("the set is {word} so far") },
+                "{seen}"
+            );
         }
         for seen in [5, 6] {
             world.finding().seen = seen;
-            assert!(matches!(world.answer(), OrderAnswer::Refused { .. }), "{word} {seen}");
+            assert!(matches!(world.answer(), ManualHealAnswer::Refused { .. }), "{word} {seen}");
         }
     }
     let well = World::one(Diagnosis::Listening, Confidence::Strong).with(|w| {
-        w.orders.push(order(Ordered::Heal));
+        w.orders.push(order(ManualAction::Heal));
         w.finding().seen = 1;
     });
     assert_eq!(well.answer(), refused("it listens: there is nothing to heal"), "clear at once");
@@ -709,7 +713,7 @@ fn an_order_waits_five_sweeps_for_a_diagnosis_that_is_not_clear_yet() {
 #[test]
 fn a_person_reads_why_a_session_is_not_deleted() {
     let session = SessionId::new("s-1");
-    let mut world = World::stuck(1).with(|w| w.orders.push(order(Ordered::DeleteSession { session })));
+    let mut world = World::stuck(1).with(|w| w.orders.push(order(ManualAction::DeleteSession { session })));
     let uncovered = "no GitHub credential of ours covers the set; configure one under [[github]]";
     world.ledger.push(ledger_session(1, "s-1", RUN, mins(60)));
     assert_eq!(world.answer(), refused(uncovered));
@@ -722,6 +726,6 @@ fn a_person_reads_why_a_session_is_not_deleted() {
              holds it"
         )
     );
-    world.sets.get_mut(&ScaleSetId(1)).unwrap().forge_id = None;
+    world.sets.get_mut(&ScaleSetId(1)).unwrap().github_id = None;
     assert_eq!(world.answer(), refused(uncovered), "a set without a place is nobody's");
 }

@@ -4,7 +4,7 @@
 //! The rule: *never guess*. Either all open sets of a scope listen, or none does, or memory tells them apart; else the
 //! finding is `unknown` with `CannotTellWhich`, and at most a session probe asks.
 //!
-//! How the numbers speak (design §1, `reference/garm-api.md` §8):
+//! How the numbers speak (`docs/reference/design.md` §1, `docs/reference/garm-api.md` §9):
 //! - sessions open now = opened − ended. All of them, and polls going on: every set listens.
 //! - none open, refusals that grow: somebody keeps trying. None open, refusals that stand still and no attempt under
 //!   way: nobody tries. A build that gives up tries once per set at its start; a set that was really changed since
@@ -16,7 +16,8 @@ use super::LATELY;
 use super::memory::{FLAT, GROWING, Scope, SetMemory, Verdict};
 use super::rules::{self, Found, Scene};
 use crate::model::{
-    Confidence, Diagnosis, Fact, Generation, Goroutines, ScaleSet, ScaleSetId, Source, Span, Step, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Fact, Goroutines, ScaleSet, ScaleSetId, Source, Span, Step, Wall,
+    WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,7 @@ const PULSE: Span = Span::secs(45);
 const START: Span = Span::secs(75);
 /// A set that was changed needs this long at most to listen again, if nothing refuses it.
 const REVIVE: Span = Span::secs(45);
-/// A poll begins at least this often in a scope with listeners (`reference/actions-service.md` §5).
+/// A poll begins at least this often in a scope with listeners (`docs/reference/actions-service.md` §5).
 const POLLS: Span = Span::secs(180);
 /// Sessions that one healthy set may open within a minute: its listener restarts after a failed poll.
 const RESTARTS: u64 = 3;
@@ -236,7 +237,7 @@ fn split(
         // for as long as a session stands in its way.
         let changed = scene.changed(set, known(set));
         let had_its_time = changed.is_none_or(|at| first.since(at) > scene.policy.stale_session_limit);
-        held(set).is_some() || (had_its_time && scene.generation != Generation::Retries)
+        held(set).is_some() || (had_its_time && scene.conflict_behaviour != ConflictBehaviour::Retries)
     });
     if !ours.is_empty() {
         let rest: Vec<&ScaleSet> = open.iter().copied().filter(|set| !ours.contains(&set.id)).collect();
@@ -361,11 +362,11 @@ fn while_refusals_grow(
     let Some(scope) = count.scope else { return cannot_say(scene, count) };
     let may_be_first = changed.is_none() && scene.age() < START;
     let all_tried = scope.last.create >= count.candidates;
-    let tries = match scene.generation {
-        Generation::Retries => true,
+    let tries = match scene.conflict_behaviour {
+        ConflictBehaviour::Retries => true,
         // Its workers may be at their first attempt.
-        Generation::Unknown if may_be_first => return settling(scene, count),
-        Generation::GivesUp | Generation::Unknown => changed.is_some() || has_listened(scene, set, known),
+        ConflictBehaviour::Unknown if may_be_first => return settling(scene, count),
+        ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => changed.is_some() || has_listened(scene, set, known),
     };
     if tries {
         let fact = Fact::CreateErrorsGrow { by: scope.errors_grew, within: GROWING };
@@ -373,7 +374,7 @@ fn while_refusals_grow(
             .working((WorkerState::Retrying, scope.errors_moved));
     }
     // The others try. Where a listener has run in this run of the manager, this set's may be the one that comes back.
-    if scene.generation == Generation::GivesUp && scope.never_opened() && (all_tried || !may_be_first) {
+    if scene.conflict_behaviour == ConflictBehaviour::GivesUp && scope.never_opened() && (all_tried || !may_be_first) {
         return abandoned(scene, set, scope, count);
     }
     cannot_say(scene, count)
@@ -404,24 +405,24 @@ fn while_nobody_tries(
         return settling(scene, count);
     }
     if last.create_errors > last.start_errors {
-        return match scene.generation {
+        return match scene.conflict_behaviour {
             // It retries by itself, as its kind does; its living workers prove it.
-            Generation::Retries => {
+            ConflictBehaviour::Retries => {
                 let mut found = strong(scene, Diagnosis::ConflictRetrying, Fact::RetriesByItself, count);
                 found.confidence = if count.all_live(scene) { Confidence::Strong } else { Confidence::Weak };
                 found
             }
-            Generation::GivesUp | Generation::Unknown => abandoned(scene, set, scope, count),
+            ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => abandoned(scene, set, scope, count),
         };
     }
     if last.start_errors > 0 {
-        return match scene.generation {
+        return match scene.conflict_behaviour {
             // It would try again: it hangs, or another build was put in its place. GitHub may be asked.
-            Generation::Retries => {
+            ConflictBehaviour::Retries => {
                 let fact = Fact::CannotTellWhich { listening: 0, of: count.candidates };
                 Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, fact)
             }
-            Generation::GivesUp | Generation::Unknown => abandoned(scene, set, scope, count),
+            ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => abandoned(scene, set, scope, count),
         };
     }
     if age < START {
@@ -434,7 +435,7 @@ fn while_nobody_tries(
     found
 }
 
-/// No counters: what the workers' number says (`reference/garm-api.md` §10).
+/// No counters: what the workers' number says (`docs/reference/garm-api.md` §10).
 fn by_workers(scene: &Scene<'_>, count: &Count<'_>) -> Found {
     let Some(counted) = count.goroutines else { return cannot_say(scene, count) };
     let living = counted.now.workers;
@@ -488,7 +489,7 @@ fn has_listened(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>) ->
 /// Whether what made the manager give up is seen to be gone. Where we ask GitHub ourselves, its answer tells; else a
 /// whole period of the manager's own pulse must.
 fn cause_is_gone(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> bool {
-    let quiet = if scene.asks_forge(set) { FLAT } else { PULSE };
+    let quiet = if scene.asks_github(set) { FLAT } else { PULSE };
     scene.cause_gone && count.scope.is_some_and(|scope| scope.unmoved(scope.start_errors_moved) >= quiet)
 }
 

@@ -13,7 +13,7 @@ use crate::policy::Policy;
 
 /// A worker that retries does so every 2 s, plus the time of its requests; after this it is not seen to retry.
 const RETRY_SEEN: Span = Span::secs(40);
-/// A listener that had run waits up to 90 s between two attempts (`reference/garm-api.md` §11.1).
+/// A listener that had run waits up to 90 s between two attempts (`docs/reference/garm-api.md` §11.1).
 const RETRY_SEEN_AFTER_END: Span = Span::secs(120);
 /// A listener that the manager stops ends its session first; the poll that is still under way then fails, this soon.
 const ECHO: Span = Span::secs(5);
@@ -34,7 +34,7 @@ pub(super) struct Scene<'a> {
 
 /// The set's facts, if any are of the present run.
 pub(super) fn of_set(log: &LogEvidence, set: &ScaleSet) -> Option<SetLog> {
-    log.about(set.id, set.entity.as_ref().map(|entity| entity.name.as_str()), set.forge_id)
+    log.about(set.id, set.entity.as_ref().map(|entity| entity.name.as_str()), set.github_id)
 }
 
 /// Whether the log belongs to the manager's present run.

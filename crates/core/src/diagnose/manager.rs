@@ -13,8 +13,8 @@ use super::Context;
 use super::memory::Memory;
 use crate::model::session::OpenedBy;
 use crate::model::{
-    Diagnosis, EndpointName, EndpointState, EntityRef, Fact, FailureKind, Finding, Findings, Generation, Incarnation,
-    ManagerState, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
+    ConflictBehaviour, Diagnosis, EndpointName, EndpointState, EntityRef, Fact, FailureKind, Finding, Findings,
+    Incarnation, ManagerState, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
 };
 use crate::policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -132,7 +132,7 @@ pub(super) fn read_counters(memory: &mut Memory, sweep: &Sweep) {
     memory.listener_series |= !metrics.listeners.is_empty();
     memory.has_set_gauges = metrics.has_set_gauges;
     if metrics.has_set_gauges {
-        memory.generation = Generation::Retries;
+        memory.conflict_behaviour = ConflictBehaviour::Retries;
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn restart(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>)
             || log
                 .by_id
                 .values()
-                .chain(log.by_forge.values().flat_map(BTreeMap::values))
+                .chain(log.by_github.values().flat_map(BTreeMap::values))
                 .any(|set| set.conflicts.is_some())
     });
     let said_goodbye = sweep.log.known().is_some_and(|log| {
@@ -289,9 +289,9 @@ pub(super) fn entities_fail(sweep: &Sweep) -> bool {
     failing.count() >= 2
 }
 
-/// Sets of several entities conflict, and no restart of the manager explains it (`reference/failure-modes.md` §1b F5).
-/// A refusal that names another owner is that owner's doing, and a set that was changed just before the run of
-/// conflicts began has a worker that came to it late.
+/// Sets of several entities conflict, and no restart of the manager explains it
+/// (`docs/reference/failure-modes.md` §1b F5). A refusal that names another owner is that owner's doing, and a set that
+/// was changed just before the run of conflicts began has a worker that came to it late.
 pub(super) fn entities_conflict(
     findings: &Findings,
     sets: &BTreeMap<ScaleSetId, ScaleSet>,
@@ -318,7 +318,7 @@ pub(super) fn entities_conflict(
 
 fn named_owner(finding: &Finding) -> Option<&Owner> {
     finding.evidence.iter().find_map(|evidence| {
-        if let Fact::ConflictLine { owner, .. } | Fact::ProbeRefused { owner } = &evidence.fact {
+        if let Fact::ConflictLine { owner, .. } | Fact::CheckRefused { owner } = &evidence.fact {
             owner.as_ref()
         } else {
             None

@@ -1,8 +1,8 @@
 //! What is carried from pass to pass. Serialised into the store; whatever is missing or unknown starts empty.
 
 use crate::model::{
-    Diagnosis, EntityKind, ForgeId, ForgeStatistics, Generation, Goroutines, Incarnation, Owner, Revision, ScaleSet,
-    ScaleSetId, ScopeCounters, Span, Wall,
+    ConflictBehaviour, Diagnosis, EntityKind, GithubId, GithubStatistics, Goroutines, Incarnation, Owner, Revision,
+    ScaleSet, ScaleSetId, ScopeCounters, Span, Wall,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -39,7 +39,7 @@ pub struct Memory {
     /// When runs were seen to follow another, the latest last.
     pub(super) restarts: VecDeque<Wall>,
     /// What the build does after a refused start, once seen.
-    pub(super) generation: Generation,
+    pub(super) conflict_behaviour: ConflictBehaviour,
     /// Whether its own metrics say so, which nothing overrules.
     pub(super) has_set_gauges: bool,
     /// Goroutines as last counted, and since when they are so many.
@@ -101,9 +101,9 @@ pub(super) struct SetMemory {
     /// First sign of the present unbroken run of conflicts.
     pub conflict_since: Option<Wall>,
     /// Since when GitHub does not list it, under which id.
-    pub missing_since: Option<(ForgeId, Wall)>,
+    pub missing_since: Option<(GithubId, Wall)>,
     /// Since when jobs wait and nothing moves, and the counts that do not move.
-    pub jobs_wait: Option<(Wall, ForgeStatistics)>,
+    pub jobs_wait: Option<(Wall, GithubStatistics)>,
     /// (date, sessions that the log saw open), about a minute apart.
     pub log_opened: Option<(Wall, u32)>,
 }

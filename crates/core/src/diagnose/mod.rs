@@ -1,4 +1,5 @@
-//! Diagnosing: observations → one finding per set, one state per manager and per endpoint (design §4). Pure.
+//! Diagnosing: observations → one finding per set, one state per manager and per endpoint
+//! (`docs/reference/design.md` §4). Pure.
 //!
 //! | file | rule |
 //! |---|---|
@@ -41,9 +42,9 @@ mod tests;
 use crate::model::along::Along;
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, EndpointName, EndpointState, EntityKind, Evidence, Fact, FailureKind, Finding,
-    Findings, Generation, Incarnation, ManagerState, Now, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Source, Span,
-    Sweep, Treatment, Wall,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, EndpointName, EndpointState, EntityKind, Evidence, Fact,
+    FailureKind, Finding, Findings, Incarnation, ManagerState, Now, Owner, RestartKind, ScaleSet, ScaleSetId, Seen,
+    Source, Span, Sweep, Treatment, Wall,
 };
 use crate::policy::Policy;
 use attribute::{Counted, Question};
@@ -61,7 +62,7 @@ const LATELY: Span = Span::mins(10);
 
 /// What a session probe answered.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum ProbeAnswer {
+pub enum CheckAnswer {
     /// Somebody holds the set's session.
     Held {
         /// By name, where GitHub told it.
@@ -75,7 +76,7 @@ pub enum ProbeAnswer {
 pub struct Context<'a> {
     pub treatments: &'a [Treatment],
     /// The latest answer of a session probe, by set.
-    pub probes: &'a BTreeMap<ScaleSetId, (Wall, ProbeAnswer)>,
+    pub probes: &'a BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
     /// Living sessions of the ledger.
     pub ledger: &'a [LedgerSession],
 }
@@ -107,9 +108,9 @@ pub struct Fleet {
     /// Whether most sources do not answer.
     pub blind: bool,
     /// Whether several entities fail at once: a fault at GitHub.
-    pub fault_at_forge: bool,
+    pub fault_at_github: bool,
     /// What the build does after a refused start.
-    pub generation: Generation,
+    pub conflict_behaviour: ConflictBehaviour,
     /// The owner name of the manager's sessions.
     pub owner: Option<Owner>,
     /// Sets that recovered in this sweep.
@@ -136,8 +137,8 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
         endpoints: manager::endpoints(sweep, &sets, memory),
         findings: Findings::new(),
         blind: manager::blind(sweep),
-        fault_at_forge: false,
-        generation: memory.generation,
+        fault_at_github: false,
+        conflict_behaviour: memory.conflict_behaviour,
         owner: memory.owner.clone(),
         recoveries: Vec::new(),
         sets,
@@ -145,13 +146,13 @@ pub fn diagnose(memory: &mut Memory, sweep: &Sweep, context: &Context<'_>, polic
     let found = match sweep.scale_sets {
         Seen::Known(_) => {
             learn_generation(memory, sweep, &fleet);
-            fleet.generation = memory.generation;
+            fleet.conflict_behaviour = memory.conflict_behaviour;
             judge(memory, sweep, context, policy, &fleet)
         }
         Seen::NotAsked | Seen::Failed(_) => unseen(sweep, &fleet),
     };
     remember(memory, found, policy, &mut fleet);
-    fleet.fault_at_forge =
+    fleet.fault_at_github =
         manager::entities_fail(sweep) || manager::entities_conflict(&fleet.findings, &fleet.sets, memory, policy);
     fleet
 }
@@ -192,12 +193,12 @@ fn note_new_sets(memory: &mut Memory, sets: &BTreeMap<ScaleSetId, ScaleSet>, now
 
 /// Whether what is seen of a set says nothing new. A field that is added to the set is added here, says the compiler.
 fn is_same(known: &ScaleSet, seen: &ScaleSet) -> bool {
-    let ScaleSet { id, forge_id, name, entity, endpoint, enabled, desired_runners, max_runners, revision, updated_at } =
+    let ScaleSet { id, github_id, name, entity, endpoint, enabled, desired_runners, max_runners, revision, updated_at } =
         seen;
     known.id == *id
         && known.revision == *revision
         && known.enabled == *enabled
-        && known.forge_id == *forge_id
+        && known.github_id == *github_id
         && known.desired_runners == *desired_runners
         && known.max_runners == *max_runners
         && known.updated_at == *updated_at
@@ -226,9 +227,9 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
     let age = now.since(began);
     if let Some(log) = sweep.log.known()
         && log::is_of_run(log, fleet.incarnation)
-        && log.by_id.values().chain(log.by_forge.values().flat_map(BTreeMap::values)).any(|set| set.gave_up.is_some())
+        && log.by_id.values().chain(log.by_github.values().flat_map(BTreeMap::values)).any(|set| set.gave_up.is_some())
     {
-        memory.generation = Generation::GivesUp;
+        memory.conflict_behaviour = ConflictBehaviour::GivesUp;
         return;
     }
     let total = u32::try_from(fleet.sets.len()).unwrap_or(u32::MAX);
@@ -236,10 +237,10 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
     if let Some(counted) = sweep.goroutines.known()
         && counted.workers < total
         && refused
-        && memory.generation == Generation::Unknown
+        && memory.conflict_behaviour == ConflictBehaviour::Unknown
         && age >= Span::secs(10)
     {
-        memory.generation = Generation::GivesUp;
+        memory.conflict_behaviour = ConflictBehaviour::GivesUp;
     }
     // A build that gives up tries each set once; only a set that was really changed since the start tries again.
     let changed = fleet
@@ -258,16 +259,16 @@ fn learn_generation(memory: &mut Memory, sweep: &Sweep, fleet: &Fleet) {
         }
         // The counters of this sweep may be younger than its list: a set may have been toggled in between.
         if scope.refused_before(now) > candidates {
-            memory.generation = Generation::Retries;
+            memory.conflict_behaviour = ConflictBehaviour::Retries;
         } else if age >= FIRST_TRIES && scope.is_flat() {
-            memory.generation = Generation::GivesUp;
+            memory.conflict_behaviour = ConflictBehaviour::GivesUp;
         }
     }
 }
 
 /// The scope in which an enabled, created set could hold a session.
 fn candidate_kind(set: &ScaleSet) -> Option<EntityKind> {
-    match (set.enabled, set.forge_id) {
+    match (set.enabled, set.github_id) {
         (Enablement::Enabled, Some(_)) => set.entity.as_ref().map(|entity| entity.kind),
         (Enablement::Enabled, None) | (Enablement::Disabled, _) => None,
     }
@@ -288,7 +289,7 @@ fn judge(
     let troubled = fleet.endpoints.values().any(|state| *state != EndpointState::Up);
     let cause_gone = !troubled && !manager::pulse_fails(memory, now);
     let began = manager::began(memory);
-    let Memory { scopes, sets: remembered, goroutines, generation, listener_series, .. } = memory;
+    let Memory { scopes, sets: remembered, goroutines, conflict_behaviour, listener_series, .. } = memory;
     let scene = Scene {
         sweep,
         context,
@@ -297,7 +298,7 @@ fn judge(
         began,
         young: fleet.manager == ManagerState::Restarted,
         owner: fleet.owner.as_ref(),
-        generation: *generation,
+        conflict_behaviour: *conflict_behaviour,
         cause_gone,
         listener_series: *listener_series,
         scopes,
@@ -369,7 +370,7 @@ fn add_what_else_is_seen(scene: &Scene<'_>, set: &ScaleSet, known: &mut SetMemor
     }
     if let Some(failure) = scene.lists.failure(set) {
         let refused = matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden);
-        add(Source::Broker, if refused { Fact::CredentialsRefused } else { Fact::BrokerUnseen { kind: failure.kind } });
+        add(Source::Broker, if refused { Fact::CredentialsRefused } else { Fact::GithubUnseen { kind: failure.kind } });
     }
 }
 

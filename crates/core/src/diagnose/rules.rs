@@ -8,18 +8,18 @@
 //! 5. the metrics of its own listener
 
 use super::memory::{Scope, SetMemory};
-use super::{Context, ProbeAnswer, log};
+use super::{CheckAnswer, Context, log};
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, EndpointName, Entity, EntityKind, Evidence, EvidenceList, Fact, ForgeId,
-    ForgeSet, ForgeStatistics, Generation, Goroutines, Incarnation, ManagerMetrics, Owner, ProbeFailure, ScaleSet,
-    ScaleSetId, Seen, Source, Span, Sweep, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, EndpointName, Entity, EntityKind, Evidence, EvidenceList,
+    Fact, GithubId, GithubSet, GithubStatistics, Goroutines, Incarnation, ManagerMetrics, Owner, RequestFailure,
+    ScaleSet, ScaleSetId, Seen, Source, Span, Sweep, Wall, WorkerState,
 };
 use crate::policy::Policy;
 use smallvec::smallvec;
 use std::collections::BTreeMap;
 
-/// A listener's first poll completes within this (`reference/failure-modes.md` §4: 50–90 s when idle).
+/// A listener's first poll completes within this (`docs/reference/failure-modes.md` §4: 50–90 s when idle).
 const FIRST_POLL: Span = Span::secs(120);
 
 /// What was found of one set in one sweep, before it is held against memory.
@@ -57,7 +57,7 @@ pub(super) struct Scene<'a> {
     /// Whether the manager is within its grace.
     pub young: bool,
     pub owner: Option<&'a Owner>,
-    pub generation: Generation,
+    pub conflict_behaviour: ConflictBehaviour,
     pub cause_gone: bool,
     pub listener_series: bool,
     pub scopes: &'a BTreeMap<EntityKind, Scope>,
@@ -72,23 +72,23 @@ pub(super) struct Scene<'a> {
 }
 
 /// GitHub's lists of sets, so indexed that a set is found without a copy and without a search.
-pub(super) struct Lists<'a>(BTreeMap<(&'a EndpointName, &'a Entity), Result<List<'a>, &'a ProbeFailure>>);
+pub(super) struct Lists<'a>(BTreeMap<(&'a EndpointName, &'a Entity), Result<List<'a>, &'a RequestFailure>>);
 
 /// The sets of one entity, by GitHub.
 pub(super) struct List<'a> {
-    sets: &'a [ForgeSet],
-    by_id: BTreeMap<ForgeId, &'a ForgeSet>,
+    sets: &'a [GithubSet],
+    by_id: BTreeMap<GithubId, &'a GithubSet>,
 }
 
 impl<'a> List<'a> {
-    fn find(&self, id: ForgeId) -> Option<&'a ForgeSet> {
+    fn find(&self, id: GithubId) -> Option<&'a GithubSet> {
         self.by_id.get(&id).copied()
     }
 }
 
 impl<'a> Lists<'a> {
     pub(super) fn of(sweep: &'a Sweep) -> Self {
-        let list = |sets: &'a Vec<ForgeSet>| List { sets, by_id: sets.iter().map(|set| (set.id, set)).collect() };
+        let list = |sets: &'a Vec<GithubSet>| List { sets, by_id: sets.iter().map(|set| (set.id, set)).collect() };
         let lists = sweep.broker.iter().filter_map(|(of, seen)| {
             let answer = match seen {
                 Seen::Known(sets) => Ok(list(sets)),
@@ -106,11 +106,11 @@ impl<'a> Lists<'a> {
     }
 
     /// Why it could not be given.
-    pub(super) fn failure(&self, set: &ScaleSet) -> Option<&'a ProbeFailure> {
+    pub(super) fn failure(&self, set: &ScaleSet) -> Option<&'a RequestFailure> {
         self.answer(set)?.as_ref().err().copied()
     }
 
-    fn answer<'s>(&'s self, set: &'s ScaleSet) -> Option<&'s Result<List<'a>, &'a ProbeFailure>> {
+    fn answer<'s>(&'s self, set: &'s ScaleSet) -> Option<&'s Result<List<'a>, &'a RequestFailure>> {
         if self.0.is_empty() {
             return None;
         }
@@ -133,7 +133,7 @@ impl Scene<'_> {
         }
     }
     /// Whether GitHub has just answered us for the set's entity.
-    pub(super) fn asks_forge(&self, set: &ScaleSet) -> bool {
+    pub(super) fn asks_github(&self, set: &ScaleSet) -> bool {
         self.lists.of_set(set).is_some()
     }
     fn log(&self) -> Option<&LogEvidence> {
@@ -154,7 +154,7 @@ pub(super) fn own_evidence(scene: &Scene<'_>, set: &ScaleSet, known: &mut SetMem
     if set.enabled == Enablement::Disabled {
         return Some(disabled(scene, set, worker));
     }
-    if let Some(found) = at_forge(scene, set, known) {
+    if let Some(found) = at_github(scene, set, known) {
         return Some(found.working(worker));
     }
     let by_log = facts.as_ref().and_then(|(log, facts)| {
@@ -196,24 +196,24 @@ fn disabled(scene: &Scene<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> F
     Found::new(diagnosis, Confidence::Proof, scene.now, source, fact).working(worker)
 }
 
-fn at_forge(scene: &Scene<'_>, set: &ScaleSet, memory: &mut SetMemory) -> Option<Found> {
+fn at_github(scene: &Scene<'_>, set: &ScaleSet, memory: &mut SetMemory) -> Option<Found> {
     let list = scene.lists.of_set(set)?;
-    let forge_id = set.forge_id?;
-    if list.find(forge_id).is_some() {
+    let github_id = set.github_id?;
+    if list.find(github_id).is_some() {
         memory.missing_since = None;
         return None;
     }
-    let since = memory.missing_since.filter(|(id, _)| *id == forge_id).map_or(scene.now, |(_, since)| since);
-    memory.missing_since = Some((forge_id, since));
+    let since = memory.missing_since.filter(|(id, _)| *id == github_id).map_or(scene.now, |(_, since)| since);
+    memory.missing_since = Some((github_id, since));
     if scene.now.since(since) < scene.policy.missing_after {
         return None;
     }
-    let fact = Fact::ForgeLacksSet { since };
+    let fact = Fact::GithubLacksSet { since };
     let missing = Found::new(Diagnosis::Missing, Confidence::Proof, scene.now, Source::Broker, fact);
     Some(match list.sets.iter().find(|known| known.name == set.name) {
         Some(other) => Found {
             diagnosis: Diagnosis::Mismatched,
-            ..missing.with(Source::Broker, scene.now, Fact::ForgeOtherId { id: other.id })
+            ..missing.with(Source::Broker, scene.now, Fact::GithubOtherId { id: other.id })
         },
         None => missing,
     })
@@ -230,13 +230,13 @@ fn probed(scene: &Scene<'_>, set: &ScaleSet, newest: Option<Wall>) -> Option<Fou
     }
     match answer {
         // A session opened since, by the counters or by the set's own listener: somebody holds one now, perhaps it.
-        ProbeAnswer::Unheld if opened_since(scene, set, *at) => None,
-        ProbeAnswer::Unheld => {
-            Some(Found::new(Diagnosis::Unheld, Confidence::Strong, *at, Source::Journal, Fact::ProbeOpened))
+        CheckAnswer::Unheld if opened_since(scene, set, *at) => None,
+        CheckAnswer::Unheld => {
+            Some(Found::new(Diagnosis::Unheld, Confidence::Strong, *at, Source::Journal, Fact::CheckOpened))
         }
-        ProbeAnswer::Held { owner } => {
+        CheckAnswer::Held { owner } => {
             let foreign = owner.as_ref().is_some_and(|owner| scene.owner.is_some_and(|ours| owner.is_foreign_to(ours)));
-            let fact = Fact::ProbeRefused { owner: owner.clone() };
+            let fact = Fact::CheckRefused { owner: owner.clone() };
             foreign.then(|| Found::new(Diagnosis::HeldElsewhere, Confidence::Proof, *at, Source::Journal, fact))
         }
     }
@@ -245,8 +245,8 @@ fn probed(scene: &Scene<'_>, set: &ScaleSet, newest: Option<Wall>) -> Option<Fou
 /// Whether a session probe found a holder that no crash explains: it asked when every stale session had ended, and
 /// nothing of the set has changed since. Another owner is told apart elsewhere; this one may well be the manager.
 pub(super) fn is_held_by_somebody(scene: &Scene<'_>, set: &ScaleSet) -> bool {
-    let Some((at, ProbeAnswer::Held { owner })) = scene.context.probes.get(&set.id) else { return false };
-    if owner.as_ref().is_some_and(Owner::is_of_a_probe) {
+    let Some((at, CheckAnswer::Held { owner })) = scene.context.probes.get(&set.id) else { return false };
+    if owner.as_ref().is_some_and(Owner::is_of_a_session_check) {
         return false;
     }
     let explained = scene.began.is_none_or(|began| *at <= began.plus(scene.policy.stale_session_limit));
@@ -306,8 +306,8 @@ fn own_series(scene: &Scene<'_>, set: &ScaleSet, known: &SetMemory) -> Option<Fo
 /// Notes since when jobs of the set wait and nothing moves: no job starts, no runner comes, none waits less. A busy set
 /// always has jobs that wait; it is starved only when it stands still.
 pub(super) fn waiting_jobs(scene: &Scene<'_>, set: &ScaleSet, memory: &mut SetMemory) -> Option<Fact> {
-    let statistics = scene.lists.of_set(set)?.find(set.forge_id?)?.statistics?;
-    let waiting = |counts: &ForgeStatistics| counts.assigned_jobs.saturating_sub(counts.running_jobs);
+    let statistics = scene.lists.of_set(set)?.find(set.github_id?)?.statistics?;
+    let waiting = |counts: &GithubStatistics| counts.assigned_jobs.saturating_sub(counts.running_jobs);
     let room = u64::from(set.max_runners).saturating_sub(statistics.busy_runners);
     if waiting(&statistics) == 0 || room == 0 {
         memory.jobs_wait = None;

@@ -1,13 +1,13 @@
 //! A manager as its sources show it, for the tests of this stage: what a test changes is what an operator would see.
 
-use super::{Context, Fleet, Memory, ProbeAnswer, diagnose};
+use super::{CheckAnswer, Context, Fleet, Memory, diagnose};
 use crate::decide::remedy::{Case, Prescription, prescribe};
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
 use crate::model::session::LedgerSession;
 use crate::model::{
     Confidence, Controller, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, EntityRef, Fact,
-    FailureKind, Finding, ForgeId, ForgeSet, ForgeStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics,
-    ManagerMetrics, Mono, Now, Operation, Owner, ProbeFailure, Quota, Remedy, Revision, ScaleSet, ScaleSetId,
+    FailureKind, Finding, GithubId, GithubSet, GithubStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics,
+    ManagerMetrics, Mono, Now, Operation, Owner, Quota, Remedy, RequestFailure, Revision, ScaleSet, ScaleSetId,
     ScopeCounters, Seen, Span, Step, Sweep, Treatment, TreatmentId, Wall,
 };
 use crate::policy::Policy;
@@ -28,7 +28,7 @@ pub fn secs(seconds: u64) -> Span {
 pub fn scale_set(id: u64, organization: &str) -> ScaleSet {
     ScaleSet {
         id: ScaleSetId(id),
-        forge_id: Some(ForgeId(100 + id)),
+        github_id: Some(GithubId(100 + id)),
         name: format!("set-{id}"),
         entity: Some(Entity { kind: EntityKind::Organization, name: organization.to_owned() }),
         endpoint: Some(Arc::new(Endpoint {
@@ -44,8 +44,14 @@ pub fn scale_set(id: u64, organization: &str) -> ScaleSet {
     }
 }
 
-pub fn failure(operation: Operation, kind: FailureKind) -> ProbeFailure {
-    ProbeFailure { target: operation.target(), operation, kind, detail: "as the test wants".to_owned(), retry_at: None }
+pub fn failure(operation: Operation, kind: FailureKind) -> RequestFailure {
+    RequestFailure {
+        target: operation.target(),
+        operation,
+        kind,
+        detail: "as the test wants".to_owned(),
+        retry_at: None,
+    }
 }
 
 /// One manager, its sources, and the medic's memory of it.
@@ -69,9 +75,9 @@ pub struct Manager {
     pub goroutines: Option<Goroutines>,
     pub log: Option<LogEvidence>,
     pub lingering: BTreeMap<ScaleSetId, Lingering>,
-    pub broker: BTreeMap<EntityRef, Seen<Vec<ForgeSet>>>,
+    pub broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
     pub treatments: Vec<Treatment>,
-    pub probes: BTreeMap<ScaleSetId, (Wall, ProbeAnswer)>,
+    pub probes: BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
     pub ledger: Vec<LedgerSession>,
 }
 
@@ -168,13 +174,13 @@ impl Manager {
     }
 
     /// GitHub's list of the organisation `acme`.
-    pub fn listed(&mut self, answer: Result<Vec<ForgeSet>, FailureKind>) {
+    pub fn listed(&mut self, answer: Result<Vec<GithubSet>, FailureKind>) {
         self.listed_for("acme", answer);
     }
 
-    pub fn listed_for(&mut self, organization: &str, answer: Result<Vec<ForgeSet>, FailureKind>) {
+    pub fn listed_for(&mut self, organization: &str, answer: Result<Vec<GithubSet>, FailureKind>) {
         let key = scale_set(1, organization).entity_ref().unwrap();
-        let failed = |kind| Seen::Failed(failure(Operation::ListForgeSets, kind));
+        let failed = |kind| Seen::Failed(failure(Operation::ListGithubSets, kind));
         self.broker.insert(key, answer.map_or_else(failed, Seen::Known));
     }
 
@@ -238,12 +244,12 @@ impl Manager {
             let says = prescribe(&Case {
                 finding,
                 set: fleet.sets.get(&finding.set)?,
-                generation: fleet.generation,
+                conflict_behaviour: fleet.conflict_behaviour,
                 incarnation: fleet.incarnation,
                 stale: None,
                 session_lives: true,
-                may_probe: true,
-                fault_at_forge: fleet.fault_at_forge,
+                may_check_session: true,
+                fault_at_github: fleet.fault_at_github,
                 now: fleet.at.wall,
                 policy: &self.policy,
             });
@@ -258,13 +264,13 @@ pub fn by_manager(id: u64) -> LogSet {
 }
 
 /// The sets as GitHub lists them.
-pub fn forge_sets(ids: impl IntoIterator<Item = u64>) -> Vec<ForgeSet> {
-    let one = |n| ForgeSet { id: ForgeId(100 + n), name: format!("set-{n}"), statistics: None };
+pub fn github_sets(ids: impl IntoIterator<Item = u64>) -> Vec<GithubSet> {
+    let one = |n| GithubSet { id: GithubId(100 + n), name: format!("set-{n}"), statistics: None };
     ids.into_iter().map(one).collect()
 }
 
-pub fn with_statistics(id: u64, statistics: ForgeStatistics) -> Vec<ForgeSet> {
-    forge_sets([id]).into_iter().map(|set| ForgeSet { statistics: Some(statistics), ..set }).collect()
+pub fn with_statistics(id: u64, statistics: GithubStatistics) -> Vec<GithubSet> {
+    github_sets([id]).into_iter().map(|set| GithubSet { statistics: Some(statistics), ..set }).collect()
 }
 
 pub fn treatment(set: u64, at: Wall, step: Step) -> Treatment {

@@ -1,4 +1,4 @@
-//! What may be done about a finding, and what holds it back (design §5, §6).
+//! What may be done about a finding, and what holds it back (`docs/reference/design.md` §5, §6).
 
 use super::closed::closed_enum;
 use super::ids::{Owner, ScaleSetId, SessionId, TreatmentId};
@@ -16,7 +16,7 @@ closed_enum! {
         /// Delete a provably stale session, then toggle.
         DeleteThenToggle = "delete_then_toggle",
         /// Ask for a session to learn whether anybody holds one, and end it at once.
-        SessionProbe = "session_probe",
+        SessionCheck = "session_check",
     }
 }
 
@@ -31,7 +31,7 @@ pub enum Remedy {
     /// Delete this session, which is provably stale, then toggle.
     DeleteThenToggle { session: SessionId },
     /// Learn whether anybody holds a session.
-    SessionProbe,
+    SessionCheck,
 }
 
 impl Remedy {
@@ -41,7 +41,7 @@ impl Remedy {
             Self::Toggle => RemedyKind::Toggle,
             Self::DeleteSession { .. } => RemedyKind::DeleteSession,
             Self::DeleteThenToggle { .. } => RemedyKind::DeleteThenToggle,
-            Self::SessionProbe => RemedyKind::SessionProbe,
+            Self::SessionCheck => RemedyKind::SessionCheck,
         }
     }
 }
@@ -64,7 +64,7 @@ closed_enum! {
         /// This set was treated too recently.
         Backoff = "backoff",
         /// The manager had its treatments for the hour.
-        GlobalBudget = "global_budget",
+        ManagerBudget = "manager_budget",
         /// The circuit breaker is open.
         Breaker = "breaker",
         /// Several entities conflict without a restart: a fault at GitHub.
@@ -74,7 +74,7 @@ closed_enum! {
         /// Paused by a person.
         Paused = "paused",
         /// What made the manager give up is not seen to be gone.
-        CausePresent = "cause_present",
+        CauseNotResolved = "cause_not_resolved",
         /// The credential's remaining quota is reserved for the manager.
         Quota = "quota",
         /// Another medic holds the lease.
@@ -82,7 +82,7 @@ closed_enum! {
         /// The medic's own store cannot be read or written.
         Store = "store",
         /// Other sets of its entity wait for their workers.
-        EntityTurn = "entity_turn",
+        EntityLimit = "entity_limit",
         /// A set that we disabled cannot be enabled again, and is so for longer than a set ever should be.
         LeftDisabled = "left_disabled",
         /// The manager does not date changes of its sets, so that a person's could not be told from ours.
@@ -94,7 +94,7 @@ closed_enum! {
 
 /// One guard that holds a remedy back, in a person's terms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct BlockedBy {
     pub guard: Guard,
     /// What it sees now (`2 of 3 sweeps`, `12 s of 20 s`).
     pub value: Words,
@@ -180,12 +180,12 @@ pub enum Decision {
     /// A person is needed.
     Escalate { escalation: Escalation },
     /// A remedy is known, and held back.
-    Withhold {
+    Blocked {
         remedy: Remedy,
         /// By these guards, all of them.
         guards: Guards,
     },
-    Act {
+    Treat {
         remedy: Remedy,
         /// Whether it is the incident's first, alone in flight.
         canary: bool,

@@ -1,7 +1,7 @@
-//! What is wrong with a set, how sure we are, and why (design §4).
+//! What is wrong with a set, how sure we are, and why (`docs/reference/design.md` §4).
 
 use super::closed::closed_enum;
-use super::ids::{ForgeId, Incarnation, Owner, ScaleSetId};
+use super::ids::{GithubId, Incarnation, Owner, ScaleSetId};
 use super::observation::{FailureKind, Source};
 use super::time::{Span, Wall};
 use litemap::LiteMap;
@@ -138,9 +138,9 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// What the manager's build does after a refused first start (design §1): the pre-fix build gives up for good,
-    /// the post-fix build keeps trying.
-    pub enum Generation {
+    /// What the manager's build does after a refused first start (`docs/reference/design.md` §1): the pre-fix build
+    /// gives up for good, the post-fix build keeps trying.
+    pub enum ConflictBehaviour {
         Unknown = "unknown",
         /// Its workers give up; only a real change of the set revives them.
         GivesUp = "gives_up",
@@ -150,7 +150,7 @@ closed_enum! {
 }
 
 #[expect(clippy::derivable_impls, reason = "the macro that declares it takes no attribute on a variant")]
-impl Default for Generation {
+impl Default for ConflictBehaviour {
     fn default() -> Self {
         Self::Unknown
     }
@@ -262,30 +262,30 @@ pub enum Fact {
         failures: u32,
     },
     /// GitHub lists the set.
-    ForgeListsSet,
+    GithubListsSet,
     /// GitHub does not list the set, while it answers for its entity.
-    ForgeLacksSet {
+    GithubLacksSet {
         /// First sweep that missed it.
         since: Wall,
     },
     /// GitHub lists a set of this name under another id.
-    ForgeOtherId {
+    GithubOtherId {
         /// The id at GitHub.
-        id: ForgeId,
+        id: GithubId,
     },
     /// Jobs assigned at GitHub do not turn into runners.
     JobsWait { waiting: u64, since: Wall },
     /// Our credentials are refused.
     CredentialsRefused,
     /// The broker cannot be asked.
-    BrokerUnseen { kind: FailureKind },
+    GithubUnseen { kind: FailureKind },
     /// A session probe was refused: somebody holds a session.
-    ProbeRefused {
+    CheckRefused {
         /// The owner the text names.
         owner: Option<Owner>,
     },
     /// A session probe succeeded: nobody held a session.
-    ProbeOpened,
+    CheckOpened,
     /// Instances of the set wait in `deleted`, which only a living worker clears.
     DeletedInstancesLinger { count: u32 },
     /// The ledger knows a session of the set whose incarnation is gone.

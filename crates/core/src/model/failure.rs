@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A failure to see, ready for a person: what was tried, on which target, what came back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProbeFailure {
+pub struct RequestFailure {
     pub target: Target,
     pub operation: Operation,
     /// The class of failure.
@@ -18,7 +18,7 @@ pub struct ProbeFailure {
     pub retry_at: Option<Wall>,
 }
 
-impl std::fmt::Display for ProbeFailure {
+impl std::fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}: {} ({})", self.target, self.operation, self.kind, self.detail)
     }
@@ -29,9 +29,9 @@ impl std::fmt::Display for ProbeFailure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteError {
     /// Not sent, or refused by the server: no effect.
-    NotApplied(ProbeFailure),
+    NotApplied(RequestFailure),
     /// Sent, and no usable answer came: the effect is unknown.
-    Unknown(ProbeFailure),
+    Unknown(RequestFailure),
 }
 
 /// What was tried, on which target, what came back, and whether it may have had an effect.
@@ -59,7 +59,7 @@ pub enum Effect {
     Unknown,
 }
 
-impl From<ApiError> for ProbeFailure {
+impl From<ApiError> for RequestFailure {
     fn from(error: ApiError) -> Self {
         Self {
             target: error.target,

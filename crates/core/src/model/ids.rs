@@ -1,5 +1,5 @@
 //! Identities. Each is its own type, so that a manager's id can never stand where the forge's id
-//! is meant (GARM's logs use one attribute name for both; `reference/garm-api.md` §12).
+//! is meant (GARM's logs use one attribute name for both; `docs/reference/garm-api.md` §12).
 
 use super::closed::closed_enum;
 use super::time::{Span, Wall};
@@ -45,7 +45,7 @@ text_id! {
     EndpointName
 }
 text_id! {
-    /// The UUID of a message session. Only its creator ever learns it (`reference/actions-service.md` §2.1).
+    /// The UUID of a message session. Only its creator ever learns it (`docs/reference/actions-service.md` §2.1).
     SessionId
 }
 text_id! {
@@ -54,7 +54,7 @@ text_id! {
 }
 text_id! {
     /// The manager's `updated_at` of a set, compared for equality only: a change of it means that
-    /// somebody changed the set, or that the set processed a message (`reference/garm-api.md` §6).
+    /// somebody changed the set, or that the set processed a message (`docs/reference/garm-api.md` §6).
     Revision
 }
 number_id! {
@@ -63,7 +63,7 @@ number_id! {
 }
 number_id! {
     /// The forge's id of a scale set (`scale_set_id` in GARM's API).
-    ForgeId
+    GithubId
 }
 number_id! {
     /// One treatment, unique in a store.
@@ -74,7 +74,7 @@ number_id! {
 const PROBE_OWNER: &str = "scaleset-medic-";
 
 impl Owner {
-    /// The owner name a GARM controller uses for all its sessions (`reference/actions-service.md` §4.1).
+    /// The owner name a GARM controller uses for all its sessions (`docs/reference/actions-service.md` §4.1).
     #[must_use]
     pub fn of_garm(controller_id: &str) -> Self {
         Self(format!("garm-{controller_id}"))
@@ -82,20 +82,20 @@ impl Owner {
 
     /// The owner name of a session probe of ours, one for each probe.
     #[must_use]
-    pub fn of_probe(set: ScaleSetId, at: Wall) -> Self {
+    pub fn of_session_check(set: ScaleSetId, at: Wall) -> Self {
         Self(format!("{PROBE_OWNER}{set}-{}", at.0))
     }
 
     /// Whether a session probe, ours or another medic's, asked under this name.
     #[must_use]
-    pub fn is_of_a_probe(&self) -> bool {
+    pub fn is_of_a_session_check(&self) -> bool {
         self.0.starts_with(PROBE_OWNER)
     }
 
     /// Whether this is somebody else than `ours`. A session probe's is not: nobody polls its session, which ends by itself.
     #[must_use]
     pub fn is_foreign_to(&self, ours: &Self) -> bool {
-        self != ours && !self.is_of_a_probe()
+        self != ours && !self.is_of_a_session_check()
     }
 }
 

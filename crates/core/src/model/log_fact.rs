@@ -1,11 +1,11 @@
 //! Facts extracted from the manager's log, and their fold per set. Nothing else of a log is kept.
 //!
-//! A line names its set in one of two ways (`reference/garm-api.md` §12): `worker` or `consumer_id` =
+//! A line names its set in one of two ways (`docs/reference/garm-api.md` §12): `worker` or `consumer_id` =
 //! `scaleset-worker-NAME-ID` carries the manager's id; the controller's lines of pre-fix builds carry
 //! only the entity and, inside the error's URL, the forge's id.
 
 use super::closed::closed_enum;
-use super::ids::{ForgeId, Owner, ScaleSetId, SessionId};
+use super::ids::{GithubId, Owner, ScaleSetId, SessionId};
 use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub enum LogSet {
         /// manager's UUID of the entity.
         entity: String,
         /// The id in the request's URL.
-        forge_id: ForgeId,
+        github_id: GithubId,
     },
 }
 
@@ -178,7 +178,7 @@ pub struct SetLog {
 }
 
 /// A panic of the manager over a session that GitHub had forgotten: it crashes when it closes such a session
-/// (design §1).
+/// (`docs/reference/design.md` §1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vanished {
     pub at: Wall,
@@ -211,7 +211,7 @@ pub struct LogEvidence {
     /// Facts by the manager's id.
     pub by_id: BTreeMap<ScaleSetId, SetLog>,
     /// Facts by entity name and forge id.
-    pub by_forge: BTreeMap<String, BTreeMap<ForgeId, SetLog>>,
+    pub by_github: BTreeMap<String, BTreeMap<GithubId, SetLog>>,
 }
 
 impl LogEvidence {
@@ -224,8 +224,8 @@ impl LogEvidence {
             log.last_stopped.is_none_or(|stopped| stopped <= latest).then_some(latest)
         };
         let by_id = self.by_id.iter().filter_map(|(id, log)| Some((lost(log)?, Some(*id))));
-        let by_forge = self.by_forge.values().flat_map(BTreeMap::values).filter_map(|log| Some((lost(log)?, None)));
-        by_id.chain(by_forge).max().map(|(_, set)| Vanished { at, set })
+        let by_github = self.by_github.values().flat_map(BTreeMap::values).filter_map(|log| Some((lost(log)?, None)));
+        by_id.chain(by_github).max().map(|(_, set)| Vanished { at, set })
     }
 
     /// Folds one fact in. A start of the manager clears all facts about sets.
@@ -237,7 +237,7 @@ impl LogEvidence {
                 self.run_started = Some(at);
                 self.debug = false;
                 self.by_id.clear();
-                self.by_forge.clear();
+                self.by_github.clear();
             }
             LogEvent::ManagerStopping => self.last_stop = Some(at),
             LogEvent::Panic => {
@@ -336,10 +336,10 @@ impl LogEvidence {
 
     /// What the log says about a set, by either of its names, merged: the manager's id is the better key.
     #[must_use]
-    pub fn about(&self, id: ScaleSetId, entity: Option<&str>, forge_id: Option<ForgeId>) -> Option<SetLog> {
+    pub fn about(&self, id: ScaleSetId, entity: Option<&str>, github_id: Option<GithubId>) -> Option<SetLog> {
         let by_id = self.by_id.get(&id);
-        let by_forge = entity.zip(forge_id).and_then(|(entity, forge)| self.by_forge.get(entity)?.get(&forge));
-        match (by_id, by_forge) {
+        let by_github = entity.zip(github_id).and_then(|(entity, forge)| self.by_github.get(entity)?.get(&forge));
+        match (by_id, by_github) {
             (Some(a), Some(b)) => Some(a.clone().merged(b)),
             (Some(a), None) => Some(a.clone()),
             (None, Some(b)) => Some(b.clone()),
@@ -355,12 +355,12 @@ impl LogEvidence {
                 }
                 self.by_id.entry(*id).or_default()
             }
-            LogSet::Forge { entity, forge_id } => {
-                let known = self.by_forge.get(entity).is_some_and(|sets| sets.contains_key(forge_id));
-                if !known && self.by_forge.values().map(BTreeMap::len).sum::<usize>() >= LOG_SETS_MAX {
-                    self.by_forge.pop_first();
+            LogSet::Forge { entity, github_id } => {
+                let known = self.by_github.get(entity).is_some_and(|sets| sets.contains_key(github_id));
+                if !known && self.by_github.values().map(BTreeMap::len).sum::<usize>() >= LOG_SETS_MAX {
+                    self.by_github.pop_first();
                 }
-                self.by_forge.entry(entity.clone()).or_default().entry(*forge_id).or_default()
+                self.by_github.entry(entity.clone()).or_default().entry(*github_id).or_default()
             }
         }
     }

@@ -6,16 +6,16 @@ use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 
 /// How long an order waits for a medic that carries it out.
-pub const ORDER_LASTS: Span = Span::mins(2);
+pub const MANUAL_HEAL_LIFETIME: Span = Span::mins(2);
 
 /// One order, unique in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct OrderId(pub u64);
+pub struct ManualHealId(pub u64);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
-pub enum Ordered {
+pub enum ManualAction {
     Heal,
     /// The deletion of this session, which the person knows to be stale.
     DeleteSession {
@@ -25,10 +25,10 @@ pub enum Ordered {
 
 /// An order for one set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    pub id: OrderId,
+pub struct ManualHeal {
+    pub id: ManualHealId,
     pub set: ScaleSetId,
-    pub what: Ordered,
+    pub what: ManualAction,
     pub author: String,
     pub created: Wall,
 }
@@ -36,7 +36,7 @@ pub struct Order {
 /// What the medic that holds the lease says to an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub enum OrderAnswer {
+pub enum ManualHealAnswer {
     /// It is being carried out.
     Treating { treatment: super::ids::TreatmentId },
     /// It will not be carried out.

@@ -1,4 +1,4 @@
-//! The words of the field, as types (design §2): identities, time, observations, findings,
+//! The words of the field, as types (`docs/reference/design.md` §2): identities, time, observations, findings,
 //! decisions, treatments and outcomes.
 //!
 //! Pure: plain data with small methods; no clock, no randomness, no IO, no async. Every closed
@@ -19,19 +19,19 @@ pub mod time;
 pub mod told;
 pub mod treatment;
 
-pub use decision::{Decision, Escalation, Guard, Held, Remedy, RemedyKind, SetDecision, Waiting};
+pub use decision::{BlockedBy, Decision, Escalation, Guard, Remedy, RemedyKind, SetDecision, Waiting};
 pub use diagnosis::{
-    Confidence, Diagnosis, EndpointState, Evidence, EvidenceList, Fact, Finding, Findings, Generation, ManagerState,
-    RestartKind, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, EndpointState, Evidence, EvidenceList, Fact, Finding, Findings,
+    ManagerState, RestartKind, WorkerState,
 };
-pub use failure::ProbeFailure;
+pub use failure::RequestFailure;
 pub use ids::{
-    EndpointName, Entity, EntityKind, EntityRef, ForgeId, Incarnation, ManagerName, Owner, Revision, ScaleSetId,
+    EndpointName, Entity, EntityKind, EntityRef, GithubId, Incarnation, ManagerName, Owner, Revision, ScaleSetId,
     SessionId, TreatmentId,
 };
-pub use manual::{Order, OrderAnswer, OrderId, Ordered};
+pub use manual::{ManualAction, ManualHeal, ManualHealAnswer, ManualHealId};
 pub use observation::{
-    Controller, Enablement, Endpoint, FailureKind, ForgePlace, ForgeSet, ForgeStatistics, Goroutines, Lingering,
+    Controller, Enablement, Endpoint, FailureKind, GithubPlace, GithubSet, GithubStatistics, Goroutines, Lingering,
     ListenerMetrics, ManagerMetrics, Operation, OwnQuota, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep, Target,
 };
 pub use pause::{Pause, PauseId, PauseScope};

@@ -1,8 +1,8 @@
 //! What the sources said in one sweep: dated facts, and failures to see, which are facts too.
 
 use super::closed::closed_enum;
-use super::failure::ProbeFailure;
-use super::ids::{EndpointName, Entity, EntityKind, EntityRef, ForgeId, Incarnation, Revision, ScaleSetId};
+use super::failure::RequestFailure;
+use super::ids::{EndpointName, Entity, EntityKind, EntityRef, GithubId, Incarnation, Revision, ScaleSetId};
 use super::log_fact::LogEvidence;
 use super::time::{Now, Span, Wall};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 closed_enum! {
-    /// Where evidence comes from (design §4), strongest first.
+    /// Where evidence comes from (`docs/reference/design.md` §4), strongest first.
     pub enum Source {
         /// The manager's log, by file or websocket.
         Log = "log",
@@ -70,8 +70,8 @@ closed_enum! {
         /// The runner registration, which yields the Actions service's address and admin token.
         RunnerRegistration = "runner_registration",
         /// The list of scale sets of an entity.
-        ListForgeSets = "list_forge_sets",
-        ReadForgeSet = "read_forge_set",
+        ListGithubSets = "list_github_sets",
+        ReadGithubSet = "read_github_set",
         /// Opening a message session.
         OpenSession = "open_session",
         /// Refreshing a message session.
@@ -100,8 +100,8 @@ impl Operation {
             Self::InstallationToken
             | Self::RegistrationToken
             | Self::RunnerRegistration
-            | Self::ListForgeSets
-            | Self::ReadForgeSet
+            | Self::ListGithubSets
+            | Self::ReadGithubSet
             | Self::OpenSession
             | Self::RefreshSession
             | Self::DeleteSession => Target::Github,
@@ -157,7 +157,7 @@ pub enum Seen<T> {
     /// The source is not configured, or was not due in this sweep.
     NotAsked,
     /// The source was asked and did not answer usably.
-    Failed(ProbeFailure),
+    Failed(RequestFailure),
 }
 
 impl<T> Seen<T> {
@@ -169,14 +169,14 @@ impl<T> Seen<T> {
         }
     }
     /// The failure, if there was one.
-    pub const fn failure(&self) -> Option<&ProbeFailure> {
+    pub const fn failure(&self) -> Option<&RequestFailure> {
         match self {
             Self::Failed(failure) => Some(failure),
             Self::Known(_) | Self::NotAsked => None,
         }
     }
     /// From an adapter's result.
-    pub fn from_result(result: Result<T, ProbeFailure>) -> Self {
+    pub fn from_result(result: Result<T, RequestFailure>) -> Self {
         match result {
             Ok(value) => Self::Known(value),
             Err(failure) => Self::Failed(failure),
@@ -202,7 +202,7 @@ pub struct Sweep {
     pub log: Seen<LogEvidence>,
     /// GitHub's list of sets, per entity.
     #[serde(with = "pairs")]
-    pub broker: BTreeMap<EntityRef, Seen<Vec<ForgeSet>>>,
+    pub broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
 }
 
 /// A map whose keys are no text, as a list of pairs: JSON has only textual keys.
@@ -246,7 +246,7 @@ pub enum Enablement {
     Disabled,
 }
 
-/// A forge endpoint as the manager describes it (`reference/garm-api.md` §5.4).
+/// A forge endpoint as the manager describes it (`docs/reference/garm-api.md` §5.4).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The manager's name for it.
@@ -262,7 +262,7 @@ pub struct Endpoint {
 pub struct ScaleSet {
     pub id: ScaleSetId,
     /// The forge's id; absent until created there.
-    pub forge_id: Option<ForgeId>,
+    pub github_id: Option<GithubId>,
     /// Its name, which may repeat across entities.
     pub name: String,
     /// Its entity; absent only on malformed data.
@@ -290,27 +290,27 @@ impl ScaleSet {
     /// Whether [`Self::place`] is known.
     #[must_use]
     pub const fn has_place(&self) -> bool {
-        self.endpoint.is_some() && self.entity.is_some() && self.forge_id.is_some()
+        self.endpoint.is_some() && self.entity.is_some() && self.github_id.is_some()
     }
 
     /// Where the set is found on its forge, when all of it is known.
     #[must_use]
-    pub fn place(&self) -> Option<ForgePlace> {
-        Some(ForgePlace { endpoint: self.endpoint.clone()?, entity: self.entity.clone()?, forge_id: self.forge_id? })
+    pub fn place(&self) -> Option<GithubPlace> {
+        Some(GithubPlace { endpoint: self.endpoint.clone()?, entity: self.entity.clone()?, github_id: self.github_id? })
     }
 }
 
 /// Everything needed to address one set on its forge, also after a restart of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForgePlace {
+pub struct GithubPlace {
     /// The endpoint, with its addresses.
     pub endpoint: Arc<Endpoint>,
     pub entity: Entity,
     /// The forge's id of the set.
-    pub forge_id: ForgeId,
+    pub github_id: GithubId,
 }
 
-impl ForgePlace {
+impl GithubPlace {
     /// The entity with its endpoint's name.
     #[must_use]
     pub fn entity_ref(&self) -> EntityRef {
@@ -339,7 +339,7 @@ pub struct ManagerMetrics {
     /// Per-set listener metrics; empty on builds without them, and on newer ones while no worker runs.
     pub listeners: BTreeMap<ScaleSetId, ListenerMetrics>,
     /// Whether per-set gauges (`garm_scaleset_info`) are exported: such a build has the stale-session fix
-    /// (`reference/garm-api.md` §1: the gauges came nine days after it).
+    /// (`docs/reference/garm-api.md` §1: the gauges came nine days after it).
     pub has_set_gauges: bool,
     /// Quotas of the manager's own credentials.
     pub quotas: Vec<Quota>,
@@ -407,7 +407,7 @@ pub struct Quota {
     pub reset: Option<Wall>,
 }
 
-/// Counts out of a goroutine dump (`reference/garm-api.md` §10): exact, but without names.
+/// Counts out of a goroutine dump (`docs/reference/garm-api.md` §10): exact, but without names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Goroutines {
     /// `(*scaleSetListener).loop`: living listeners.
@@ -418,16 +418,16 @@ pub struct Goroutines {
 
 /// One scale set as GitHub lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForgeSet {
-    pub id: ForgeId,
+pub struct GithubSet {
+    pub id: GithubId,
     pub name: String,
     /// Job and runner counts, when GitHub gave them.
-    pub statistics: Option<ForgeStatistics>,
+    pub statistics: Option<GithubStatistics>,
 }
 
-/// GitHub's counts of one set (`reference/actions-service.md` §3.2).
+/// GitHub's counts of one set (`docs/reference/actions-service.md` §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ForgeStatistics {
+pub struct GithubStatistics {
     /// Waiting jobs nobody has acquired.
     pub available_jobs: u64,
     /// Jobs assigned to the set, running ones included: what schedulers scale to.

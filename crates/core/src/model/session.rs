@@ -2,7 +2,7 @@
 
 use super::closed::closed_enum;
 use super::ids::{Incarnation, Owner, ScaleSetId, SessionId};
-use super::observation::ForgePlace;
+use super::observation::GithubPlace;
 use super::time::Wall;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub struct LedgerSession {
     /// The manager's id of its set.
     pub set: ScaleSetId,
     /// Where its set is on the forge.
-    pub place: ForgePlace,
+    pub place: GithubPlace,
     pub id: SessionId,
     pub owner: Owner,
     /// Who opened it, and in which run.

@@ -4,7 +4,7 @@
 //! The rule: where a rule is, there its words are, as a sentence with blanks and the figures that go into them
 //! ([`told!`](crate::model::told::told)). Written out, they are text, and read back they are that text: both are equal.
 
-use super::decision::Held;
+use super::decision::BlockedBy;
 use super::ids::{ScaleSetId, TreatmentId};
 use super::time::{Span, Wall};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -188,33 +188,33 @@ impl From<&'static str> for Figure {
 /// The guards that hold one remedy back. Sets that the same guards hold back share them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Guards(Arc<[Held]>);
+pub struct Guards(Arc<[BlockedBy]>);
 
 impl Deref for Guards {
-    type Target = [Held];
+    type Target = [BlockedBy];
 
-    fn deref(&self) -> &[Held] {
+    fn deref(&self) -> &[BlockedBy] {
         &self.0
     }
 }
 
 impl<'a> IntoIterator for &'a Guards {
-    type Item = &'a Held;
-    type IntoIter = std::slice::Iter<'a, Held>;
+    type Item = &'a BlockedBy;
+    type IntoIter = std::slice::Iter<'a, BlockedBy>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.iter()
     }
 }
 
-impl From<Vec<Held>> for Guards {
-    fn from(guards: Vec<Held>) -> Self {
+impl From<Vec<BlockedBy>> for Guards {
+    fn from(guards: Vec<BlockedBy>) -> Self {
         Self(guards.into())
     }
 }
 
-impl From<&[Held]> for Guards {
-    fn from(guards: &[Held]) -> Self {
+impl From<&[BlockedBy]> for Guards {
+    fn from(guards: &[BlockedBy]) -> Self {
         Self(guards.into())
     }
 }

@@ -4,8 +4,8 @@ use super::closed::closed_enum;
 use super::decision::Remedy;
 use super::diagnosis::Diagnosis;
 use super::ids::{Incarnation, Owner, Revision, ScaleSetId, SessionId, TreatmentId};
-use super::manual::OrderId;
-use super::observation::ForgePlace;
+use super::manual::ManualHealId;
+use super::observation::GithubPlace;
 use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ closed_enum! {
         /// Acted, and no listener evidence came in time.
         Unverified = "unverified",
         /// Somebody else acted on the set meanwhile; we stepped back.
-        Yielded = "yielded",
+        Aborted = "aborted",
         /// The act itself was refused; nothing was changed.
         Failed = "failed",
         /// A session probe answered: somebody holds a session.
@@ -38,7 +38,7 @@ pub struct Treatment {
     /// The set's name, for people.
     pub name: String,
     /// Where the set is on its forge, where known; remedies that touch sessions need it.
-    pub place: Option<ForgePlace>,
+    pub place: Option<GithubPlace>,
     pub remedy: Remedy,
     /// The diagnosis it answers.
     pub cause: Diagnosis,
@@ -61,7 +61,7 @@ pub struct Treatment {
     pub refusal: Option<String>,
     /// The person's order that it carries out, if not our own decision.
     #[serde(default)]
-    pub ordered: Option<OrderId>,
+    pub ordered: Option<ManualHealId>,
 }
 
 /// Where a treatment stands. The steps up to [`Step::Verifying`] are *intents*: something of ours may be in
@@ -118,12 +118,12 @@ pub enum Step {
     /// Done; waiting for listener evidence newer than this step.
     Verifying,
     /// A session probe is about to be, or has been, sent; its answer is not known.
-    ProbeOpening {
+    CheckOpening {
         /// Our owner name, unique to this probe.
         owner: Owner,
     },
     /// The probe opened a session, which is ours to end.
-    ProbeOpened {
+    CheckOpened {
         session: SessionId,
         /// Delete requests sent so far.
         attempts: u32,
@@ -144,8 +144,8 @@ impl Step {
             | Self::DisableUnknown { .. }
             | Self::Disabled { .. }
             | Self::Enabling { .. }
-            | Self::ProbeOpening { .. }
-            | Self::ProbeOpened { .. }
+            | Self::CheckOpening { .. }
+            | Self::CheckOpened { .. }
             | Self::Deleting { .. } => true,
             Self::Verifying | Self::Closed { .. } => false,
         }
@@ -161,8 +161,8 @@ impl Step {
             Self::Disabled { .. } => "disabled",
             Self::Enabling { .. } => "enabling",
             Self::Verifying => "verifying",
-            Self::ProbeOpening { .. } => "probe_opening",
-            Self::ProbeOpened { .. } => "probe_opened",
+            Self::CheckOpening { .. } => "check_opening",
+            Self::CheckOpened { .. } => "check_opened",
             Self::Closed { .. } => "closed",
         }
     }
@@ -190,8 +190,8 @@ impl Treatment {
             | Step::Disabled { .. }
             | Step::Enabling { .. }
             | Step::Verifying
-            | Step::ProbeOpening { .. }
-            | Step::ProbeOpened { .. } => None,
+            | Step::CheckOpening { .. }
+            | Step::CheckOpened { .. } => None,
         }
     }
 
@@ -206,8 +206,8 @@ impl Treatment {
             | Step::Disabled { .. }
             | Step::Enabling { .. }
             | Step::Verifying
-            | Step::ProbeOpening { .. }
-            | Step::ProbeOpened { .. } => None,
+            | Step::CheckOpening { .. }
+            | Step::CheckOpened { .. } => None,
         }
     }
 
@@ -228,8 +228,8 @@ impl Treatment {
             Step::Disabled { again_until: None, .. } | Step::Enabling { since: None, .. } => Some(self.step_at),
             Step::Deleting { .. }
             | Step::Verifying
-            | Step::ProbeOpening { .. }
-            | Step::ProbeOpened { .. }
+            | Step::CheckOpening { .. }
+            | Step::CheckOpened { .. }
             | Step::Closed { .. } => None,
         }
     }
@@ -240,12 +240,12 @@ impl Treatment {
         match &self.step {
             Step::Deleting { attempts, not_before, .. }
             | Step::Enabling { attempts, not_before, .. }
-            | Step::ProbeOpened { attempts, not_before, .. } => Some((*attempts, *not_before)),
+            | Step::CheckOpened { attempts, not_before, .. } => Some((*attempts, *not_before)),
             Step::Disabling { .. }
             | Step::DisableUnknown { .. }
             | Step::Disabled { .. }
             | Step::Verifying
-            | Step::ProbeOpening { .. }
+            | Step::CheckOpening { .. }
             | Step::Closed { .. } => None,
         }
     }

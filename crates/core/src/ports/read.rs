@@ -3,7 +3,7 @@
 
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Controller, Endpoint, Entity, ForgeSet, Goroutines, Lingering, ManagerMetrics, OwnQuota, ProbeFailure, ScaleSet,
+    Controller, Endpoint, Entity, GithubSet, Goroutines, Lingering, ManagerMetrics, OwnQuota, RequestFailure, ScaleSet,
     ScaleSetId,
 };
 use async_trait::async_trait;
@@ -13,21 +13,21 @@ use std::collections::BTreeMap;
 #[async_trait]
 pub trait ManagerSource: Send + Sync {
     /// Who the manager is.
-    async fn controller(&self) -> Result<Controller, ProbeFailure>;
+    async fn controller(&self) -> Result<Controller, RequestFailure>;
     /// All scale sets in one call.
-    async fn scale_sets(&self) -> Result<Vec<ScaleSet>, ProbeFailure>;
+    async fn scale_sets(&self) -> Result<Vec<ScaleSet>, RequestFailure>;
     /// Instances of all sets in one call, reduced to counts.
-    async fn lingering(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, ProbeFailure>;
+    async fn lingering(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, RequestFailure>;
     /// The counters of `/metrics`.
-    async fn metrics(&self) -> Result<ManagerMetrics, ProbeFailure>;
+    async fn metrics(&self) -> Result<ManagerMetrics, RequestFailure>;
     /// Goroutine counts of the debug server.
-    async fn goroutines(&self) -> Result<Goroutines, ProbeFailure>;
+    async fn goroutines(&self) -> Result<Goroutines, RequestFailure>;
 }
 
 #[async_trait]
-pub trait BrokerSource: Send + Sync {
+pub trait GithubSource: Send + Sync {
     /// All scale sets of an entity, with statistics, in one call (token renewals aside).
-    async fn forge_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<ForgeSet>, ProbeFailure>;
+    async fn github_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<GithubSet>, RequestFailure>;
     /// Whether this client has a credential for the entity.
     fn covers(&self, endpoint: &Endpoint, entity: &Entity) -> bool;
     /// Calls left in the window of the credential for this endpoint, once GitHub has told.
@@ -39,5 +39,5 @@ pub trait BrokerSource: Send + Sync {
 /// The log's facts so far. Reading them costs no request.
 pub trait LogSource: Send + Sync {
     /// The folded facts, or why the log cannot be read.
-    fn evidence(&self) -> Result<LogEvidence, ProbeFailure>;
+    fn evidence(&self) -> Result<LogEvidence, RequestFailure>;
 }

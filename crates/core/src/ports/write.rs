@@ -2,7 +2,7 @@
 
 use crate::model::failure::WriteError;
 use crate::model::{
-    Enablement, ForgePlace, Incarnation, Owner, ProbeFailure, ScaleSet, ScaleSetId, SessionId, Treatment, Wall,
+    Enablement, GithubPlace, Incarnation, Owner, RequestFailure, ScaleSet, ScaleSetId, SessionId, Treatment, Wall,
 };
 use crate::treat::audit::Act;
 use async_trait::async_trait;
@@ -13,9 +13,9 @@ pub trait ManagerWriter: Send + Sync {
     /// Enables or disables a set and returns it as the manager then shows it. Never retried inside.
     async fn set_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, WriteError>;
     /// The set as it is now; `None` when the manager does not know it.
-    async fn read_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, ProbeFailure>;
+    async fn read_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, RequestFailure>;
     /// The manager's present run, read again at the last moment before a deletion.
-    async fn incarnation(&self) -> Result<Incarnation, ProbeFailure>;
+    async fn incarnation(&self) -> Result<Incarnation, RequestFailure>;
 }
 
 /// GitHub's answer to a request for a session.
@@ -35,9 +35,9 @@ pub enum OpenAnswer {
 #[async_trait]
 pub trait SessionWriter: Send + Sync {
     /// Asks for a session. Never retried inside: a lost answer may hide a success.
-    async fn open_session(&self, place: &ForgePlace, owner: &Owner) -> Result<OpenAnswer, WriteError>;
+    async fn open_session(&self, place: &GithubPlace, owner: &Owner) -> Result<OpenAnswer, WriteError>;
     /// Deletes a session. `Ok` means it is gone: 204, 404, or 400 `RunnerScaleSetSessionExpiredException`.
-    async fn delete_session(&self, place: &ForgePlace, session: &SessionId) -> Result<(), WriteError>;
+    async fn delete_session(&self, place: &GithubPlace, session: &SessionId) -> Result<(), WriteError>;
 }
 
 /// Why the journal could not keep something.

@@ -1,10 +1,10 @@
 //! What was sent and what came back, for the history: request, class of the answer, and what the treatment made of it.
 //! Nothing depends on it; what must be known after a crash is in the journal.
 
-use super::machine::{Answer, Effect, Transition, failure};
+use super::machine::{Answer, Request, Transition, failure};
 use crate::model::closed::closed_enum;
 use crate::model::failure::WriteError;
-use crate::model::{Outcome, ProbeFailure, RemedyKind, ScaleSetId, Span, TreatmentId, Wall};
+use crate::model::{Outcome, RemedyKind, RequestFailure, ScaleSetId, Span, TreatmentId, Wall};
 use crate::ports::write::OpenAnswer;
 use serde::{Deserialize, Serialize};
 
@@ -30,14 +30,14 @@ pub struct Act {
     pub set: ScaleSetId,
     pub remedy: RemedyKind,
     #[serde(flatten)]
-    pub request: Effect,
+    pub request: Request,
     pub sent: Wall,
     /// How long the answer took.
     pub took: Span,
     /// The class of the answer.
     pub answer: AnswerClass,
     /// Why it was not as asked, where a server or the way to it is the reason.
-    pub failure: Option<ProbeFailure>,
+    pub failure: Option<RequestFailure>,
     /// Where the treatment stands then.
     pub step: String,
     /// How it ended, if it did.
@@ -48,18 +48,18 @@ pub struct Act {
 /// A request and its answer, before the treatment has made anything of it.
 #[derive(Debug)]
 pub struct Exchange {
-    request: Effect,
+    request: Request,
     sent: Wall,
     took: Span,
     answer: AnswerClass,
-    failure: Option<ProbeFailure>,
+    failure: Option<RequestFailure>,
     before: &'static str,
 }
 
 impl Exchange {
     /// Of a treatment that stood at `before`.
     #[must_use]
-    pub fn new(before: &'static str, request: Effect, sent: Wall, took: Span, answer: &Answer) -> Self {
+    pub fn new(before: &'static str, request: Request, sent: Wall, took: Span, answer: &Answer) -> Self {
         let (answer, failure) = class(answer);
         Self { request, sent, took, answer, failure: failure.cloned(), before }
     }
@@ -92,13 +92,13 @@ impl Act {
     #[must_use]
     pub fn words(&self) -> String {
         let asked = match &self.request {
-            Effect::Disable => "disable the set".to_owned(),
-            Effect::Enable => "enable the set".to_owned(),
-            Effect::ReadSet => "read the set".to_owned(),
-            Effect::CheckIncarnation => "read the manager's run".to_owned(),
-            Effect::DeleteSession { session } => format!("delete stale session {session}"),
-            Effect::OpenSession { owner } => format!("open a session as {owner}"),
-            Effect::DeleteOwnSession { session } => format!("delete our session {session}"),
+            Request::Disable => "disable the set".to_owned(),
+            Request::Enable => "enable the set".to_owned(),
+            Request::ReadSet => "read the set".to_owned(),
+            Request::CheckIncarnation => "read the manager's run".to_owned(),
+            Request::DeleteSession { session } => format!("delete stale session {session}"),
+            Request::OpenSession { owner } => format!("open a session as {owner}"),
+            Request::DeleteOwnSession { session } => format!("delete our session {session}"),
         };
         let then = self.outcome.map_or(self.step.as_str(), |outcome| outcome.as_str());
         let why = match (self.note.as_ref().filter(|note| *note != then), &self.failure) {
@@ -110,18 +110,18 @@ impl Act {
     }
 }
 
-const fn writes(effect: &Effect) -> bool {
+const fn writes(effect: &Request) -> bool {
     match effect {
-        Effect::Disable
-        | Effect::Enable
-        | Effect::DeleteSession { .. }
-        | Effect::OpenSession { .. }
-        | Effect::DeleteOwnSession { .. } => true,
-        Effect::ReadSet | Effect::CheckIncarnation => false,
+        Request::Disable
+        | Request::Enable
+        | Request::DeleteSession { .. }
+        | Request::OpenSession { .. }
+        | Request::DeleteOwnSession { .. } => true,
+        Request::ReadSet | Request::CheckIncarnation => false,
     }
 }
 
-const fn class(answer: &Answer) -> (AnswerClass, Option<&ProbeFailure>) {
+const fn class(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
     match answer {
         Answer::Disabled(Err(error))
         | Answer::Enabled(Err(error))
@@ -149,7 +149,7 @@ mod tests {
     use crate::treat::machine::{go, stay};
     use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, session, treatment};
 
-    fn act(request: Effect, answer: &Answer) -> Option<Act> {
+    fn act(request: Request, answer: &Answer) -> Option<Act> {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
         let next = go(&before, Step::Disabled { ours: rev("ours"), again_until: None }, after(1), "it is idle");
         Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).then(&next)
@@ -158,13 +158,13 @@ mod tests {
     #[test]
     fn every_answer_has_its_class() {
         for (request, answer, class) in [
-            (Effect::Disable, Answer::Disabled(Ok(disabled("ours", T0))), AnswerClass::Done),
-            (Effect::Disable, Answer::Disabled(Err(refused())), AnswerClass::Refused),
-            (Effect::Enable, Answer::Enabled(Err(lost())), AnswerClass::Unknown),
-            (Effect::ReadSet, Answer::Read(Ok(Some(enabled("seen")))), AnswerClass::Done),
-            (Effect::ReadSet, Answer::Read(Ok(None)), AnswerClass::Gone),
+            (Request::Disable, Answer::Disabled(Ok(disabled("ours", T0))), AnswerClass::Done),
+            (Request::Disable, Answer::Disabled(Err(refused())), AnswerClass::Refused),
+            (Request::Enable, Answer::Enabled(Err(lost())), AnswerClass::Unknown),
+            (Request::ReadSet, Answer::Read(Ok(Some(enabled("seen")))), AnswerClass::Done),
+            (Request::ReadSet, Answer::Read(Ok(None)), AnswerClass::Gone),
             (
-                Effect::OpenSession { owner: crate::model::Owner::new("probe") },
+                Request::OpenSession { owner: crate::model::Owner::new("probe") },
                 Answer::SessionOpened(Ok(OpenAnswer::Held { owner: None })),
                 AnswerClass::Held,
             ),
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_act_says_what_was_asked_what_came_back_and_what_followed() {
-        let done = act(Effect::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(()))).unwrap();
+        let done = act(Request::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(()))).unwrap();
         assert_eq!(done.words(), "delete stale session s-1: done after 30 ms; then toggle #1: disabled: it is idle");
         let json = serde_json::to_value(&done).unwrap();
         assert_eq!((&json["request"], &json["answer"]), (&"delete_session".into(), &"done".into()));
@@ -189,7 +189,8 @@ mod tests {
     fn a_write_is_told_although_the_treatment_stands_where_it_stood() {
         let ours = || Step::Enabling { ours: rev("ours"), since: None, attempts: 1, not_before: T0 };
         let before = treatment(ours());
-        let sent = Exchange::new(before.step.label(), Effect::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
+        let sent =
+            Exchange::new(before.step.label(), Request::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
         let told = sent.then(&go(&before, ours(), after(1), "tried again")).unwrap();
         assert_eq!((told.answer, told.step.as_str()), (AnswerClass::Refused, "enabling"));
     }
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn a_look_that_changes_nothing_is_no_act() {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: None });
-        let look = |answer| Exchange::new(before.step.label(), Effect::ReadSet, T0, Span::ZERO, &answer);
+        let look = |answer| Exchange::new(before.step.label(), Request::ReadSet, T0, Span::ZERO, &answer);
         assert_eq!(look(Answer::Read(Ok(Some(enabled("seen"))))).then(&stay(&before)), None);
     }
 }

@@ -1,13 +1,14 @@
-//! Deleting a stale session of the manager's (design §5). Deleting one that the manager still holds kills its whole process
-//! (design §1), so the proof is asked for again at every attempt, and the manager's run is read at the last moment
-//! before the request goes out. What was decided for one run of the manager is never done in another.
+//! Deleting a stale session of the manager's (`docs/reference/design.md` §5). Deleting one that the manager still holds
+//! kills its whole process (`docs/reference/design.md` §1), so the proof is asked for again at every attempt, and the
+//! manager's run is read at the last moment before the request goes out. What was decided for one run of the manager is
+//! never done in another.
 //!
 //! Repeating is safe: 204, 404 and "expired" are all ends. After the end the manager either retries by itself, or its
 //! worker has given up and is toggled. A server that asks for more patience than [`PATIENCE`] is not waited for: the
 //! session ends by itself sooner.
 
 use super::machine::{
-    Answer, Effect, Input, Leave, PAUSED, Transition, answers, ask, close, failure, go, next_attempt, other_run, stay,
+    Answer, Input, Leave, PAUSED, Request, Transition, answers, ask, close, failure, go, next_attempt, other_run, stay,
 };
 use super::toggle;
 use crate::model::failure::WriteError;
@@ -47,10 +48,10 @@ pub(super) fn deleting(
         Input::Sweep(view) => {
             if !answers(&view) {
                 // What was sent is settled by sending it again, once the manager's run can be read again.
-                return if attempts > 0 { stay(treatment) } else { close(treatment, Outcome::Yielded, now, AWAY) };
+                return if attempts > 0 { stay(treatment) } else { close(treatment, Outcome::Aborted, now, AWAY) };
             }
             if other_run(treatment, &view) {
-                return close(treatment, Outcome::Yielded, now, OTHER_RUN);
+                return close(treatment, Outcome::Aborted, now, OTHER_RUN);
             }
             if view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening) {
                 return close(treatment, Outcome::SelfRecovered, now, "it listens again; nothing more is sent");
@@ -61,29 +62,29 @@ pub(super) fn deleting(
             if view.leave == Leave::Paused {
                 let why =
                     if attempts > 0 { "healing was paused before the deletion was asked for again" } else { PAUSED };
-                return close(treatment, Outcome::Yielded, now, why);
+                return close(treatment, Outcome::Aborted, now, why);
             }
             // A wait longer than any that we ask for: the clock was set back.
             if now < not_before && not_before.since(now) <= PATIENCE {
                 return stay(treatment);
             }
             go(treatment, step(attempts.saturating_add(1), not_before), now, "checking the manager's run")
-                .then(Effect::CheckIncarnation)
+                .then(Request::CheckIncarnation)
         }
         Input::Answer(Answer::Incarnation(Ok(run))) => {
             // The run that was decided for may be known by the log's date, which is not the metrics'.
             if treatment.incarnation.is_some_and(|known| known.is_same_run(run)) {
-                ask(treatment, Effect::DeleteSession { session: session.clone() })
+                ask(treatment, Request::DeleteSession { session: session.clone() })
             } else {
-                close(treatment, Outcome::Yielded, now, OTHER_RUN)
+                close(treatment, Outcome::Aborted, now, OTHER_RUN)
             }
         }
         Input::Answer(Answer::Incarnation(Err(error))) => {
             again(error.retry_at, format!("the manager's run cannot be read before the deletion: {error}"))
         }
         Input::Answer(Answer::SessionDeleted(Ok(()))) => match &treatment.remedy {
-            Remedy::DeleteThenToggle { .. } => ask(treatment, Effect::ReadSet),
-            Remedy::DeleteSession { .. } | Remedy::Toggle | Remedy::SessionProbe => {
+            Remedy::DeleteThenToggle { .. } => ask(treatment, Request::ReadSet),
+            Remedy::DeleteSession { .. } | Remedy::Toggle | Remedy::SessionCheck => {
                 go(treatment, Step::Verifying, now, "the stale session is gone")
             }
         },
@@ -93,7 +94,7 @@ pub(super) fn deleting(
         {
             Transition {
                 note: Some(format!("not deleted, toggling alone: {}", failure(&error))),
-                ..ask(treatment, Effect::ReadSet)
+                ..ask(treatment, Request::ReadSet)
             }
         }
         Input::Answer(Answer::SessionDeleted(Err(error))) => {
@@ -102,17 +103,17 @@ pub(super) fn deleting(
         }
         Input::Answer(Answer::Read(Ok(Some(set)))) => match set.enabled {
             Enablement::Enabled if seen == Some(&set.revision) => toggle::disable(treatment, set.revision, now),
-            Enablement::Enabled => close(treatment, Outcome::Yielded, now, CHANGED),
-            Enablement::Disabled => close(treatment, Outcome::Yielded, now, PERSON),
+            Enablement::Enabled => close(treatment, Outcome::Aborted, now, CHANGED),
+            Enablement::Disabled => close(treatment, Outcome::Aborted, now, PERSON),
         },
         Input::Answer(Answer::Read(Ok(None))) => {
-            close(treatment, Outcome::Yielded, now, "the scale set was removed from the manager meanwhile")
+            close(treatment, Outcome::Aborted, now, "the scale set was removed from the manager meanwhile")
         }
         Input::Answer(Answer::Read(Err(error))) => {
             again(error.retry_at, format!("the set cannot be read before it is disabled: {error}"))
         }
         // What was decided long ago is decided anew.
-        Input::Recover if now.since(treatment.opened) >= PATIENCE => close(treatment, Outcome::Yielded, now, OLD),
+        Input::Recover if now.since(treatment.opened) >= PATIENCE => close(treatment, Outcome::Aborted, now, OLD),
         // What was sent may be sent again; what was not sent need not be undone.
         Input::Shutdown | Input::Recover | Input::Answer(_) => stay(treatment),
     }
@@ -125,8 +126,8 @@ fn no_longer_stale(treatment: &Treatment, attempts: u32, now: Wall) -> Transitio
         Remedy::DeleteSession { .. } if attempts > 0 => {
             go(treatment, Step::Verifying, now, "the session is no longer there to be deleted")
         }
-        Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } | Remedy::Toggle | Remedy::SessionProbe => {
-            close(treatment, Outcome::Yielded, now, "the session is no longer provably stale")
+        Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } | Remedy::Toggle | Remedy::SessionCheck => {
+            close(treatment, Outcome::Aborted, now, "the session is no longer provably stale")
         }
     }
 }
@@ -162,7 +163,7 @@ fn is_hopeless(error: &WriteError, attempts: u32, now: Wall) -> bool {
 mod tests {
     use super::*;
     use crate::model::failure::WriteError;
-    use crate::model::{FailureKind, Incarnation, ManagerState, ProbeFailure};
+    use crate::model::{FailureKind, Incarnation, ManagerState, RequestFailure};
     use crate::treat::testing::{
         NEXT_RUN, RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, rev, session,
     };
@@ -180,8 +181,8 @@ mod tests {
 
     /// One attempt, up to its answer.
     fn sends(table: &mut Table) {
-        assert_eq!(table.sees(&Seen::ill()), Some(Effect::CheckIncarnation));
-        assert_eq!(table.hears(RIGHT_RUN), Some(Effect::DeleteSession { session: session() }));
+        assert_eq!(table.sees(&Seen::ill()), Some(Request::CheckIncarnation));
+        assert_eq!(table.hears(RIGHT_RUN), Some(Request::DeleteSession { session: session() }));
     }
 
     #[test]
@@ -196,8 +197,8 @@ mod tests {
     fn a_manager_that_gave_up_is_then_toggled() {
         let mut table = then_toggle();
         sends(&mut table);
-        assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), Some(Effect::ReadSet));
-        assert_eq!(table.at(3).reads(enabled("seen")), Some(Effect::Disable));
+        assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), Some(Request::ReadSet));
+        assert_eq!(table.at(3).reads(enabled("seen")), Some(Request::Disable));
         assert_eq!(table.treatment.step, Step::Disabling { seen: rev("seen"), sent: Some(after(3)) });
         assert_eq!(table.treatment.step_at, after(3));
     }
@@ -210,7 +211,7 @@ mod tests {
             sends(&mut table);
             table.hears(Answer::SessionDeleted(Ok(())));
             assert_eq!(table.hears(answer), None);
-            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+            assert_eq!(table.outcome(), Some(Outcome::Aborted));
         }
     }
 
@@ -218,16 +219,16 @@ mod tests {
     fn nothing_is_deleted_in_another_run_of_the_manager() {
         let mut table = deleting();
         assert_eq!(table.sees(&Seen::ill().run(NEXT_RUN)), None);
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
         let mut table = deleting();
         table.sees(&Seen::ill());
         assert_eq!(table.hears(Answer::Incarnation(Ok(NEXT_RUN))), None, "it restarted since this pass looked");
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
         let mut table = deleting();
         table.treatment.incarnation = None;
         table.sees(&Seen::ill());
         assert_eq!(table.hears(RIGHT_RUN), None, "decided without knowing the run");
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
     }
 
     #[test]
@@ -236,7 +237,7 @@ mod tests {
             let mut table = deleting();
             table.treatment.incarnation = Some(Incarnation(RUN.0.minus(off)));
             table.sees(&Seen::ill());
-            assert_eq!(table.hears(RIGHT_RUN), Some(Effect::DeleteSession { session: session() }), "{off}");
+            assert_eq!(table.hears(RIGHT_RUN), Some(Request::DeleteSession { session: session() }), "{off}");
         }
     }
 
@@ -249,7 +250,7 @@ mod tests {
         ] {
             let mut table = deleting();
             assert_eq!(table.sees(&seen), None, "{seen:?}");
-            assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seen:?}");
+            assert_eq!(table.outcome(), Some(Outcome::Aborted), "{seen:?}");
         }
     }
 
@@ -259,7 +260,7 @@ mod tests {
         for attempt in 1..=5 {
             table.at(attempt * 60);
             assert_eq!(table.outcome(), None);
-            assert_eq!(table.sees(&Seen::ill()), Some(Effect::CheckIncarnation));
+            assert_eq!(table.sees(&Seen::ill()), Some(Request::CheckIncarnation));
             assert_eq!(table.hears(Answer::Incarnation(Err(failing(FailureKind::Timeout)))), None);
         }
         assert_eq!(table.outcome(), Some(Outcome::Failed));
@@ -273,8 +274,8 @@ mod tests {
             let mut second = 0;
             let mut sent_at = Vec::new();
             while table.outcome().is_none() {
-                if table.at(second).sees(&Seen::ill()) == Some(Effect::CheckIncarnation) {
-                    assert_eq!(table.hears(RIGHT_RUN), Some(Effect::DeleteSession { session: session() }));
+                if table.at(second).sees(&Seen::ill()) == Some(Request::CheckIncarnation) {
+                    assert_eq!(table.hears(RIGHT_RUN), Some(Request::DeleteSession { session: session() }));
                     assert_eq!(table.hears(Answer::SessionDeleted(Err(error.clone()))), None);
                     sent_at.push(second);
                 }
@@ -289,14 +290,14 @@ mod tests {
     #[test]
     fn a_server_is_given_the_time_it_asks_for_and_left_alone_where_that_is_too_long() {
         let busy = |seconds| {
-            let failure = ProbeFailure { retry_at: Some(after(seconds)), ..failing(FailureKind::RateLimited) };
+            let failure = RequestFailure { retry_at: Some(after(seconds)), ..failing(FailureKind::RateLimited) };
             Answer::SessionDeleted(Err(WriteError::NotApplied(failure)))
         };
         let mut table = deleting();
         sends(&mut table);
         table.hears(busy(60));
         assert_eq!(table.at(59).sees(&Seen::ill()), None);
-        assert_eq!(table.at(60).sees(&Seen::ill()), Some(Effect::CheckIncarnation));
+        assert_eq!(table.at(60).sees(&Seen::ill()), Some(Request::CheckIncarnation));
         let mut table = deleting();
         sends(&mut table);
         table.hears(busy(300));
@@ -315,7 +316,7 @@ mod tests {
         for (kind, toggled) in [(Unauthorized, true), (Forbidden, true), (Rejected, false)] {
             let mut table = then_toggle();
             sends(&mut table);
-            assert_eq!(table.hears(says(kind)), toggled.then_some(Effect::ReadSet), "{kind:?}");
+            assert_eq!(table.hears(says(kind)), toggled.then_some(Request::ReadSet), "{kind:?}");
             assert_eq!(table.note.as_deref().unwrap().starts_with("not deleted, toggling alone: "), toggled);
             let mut table = deleting();
             sends(&mut table);
@@ -332,7 +333,7 @@ mod tests {
     fn a_manager_that_gave_up_is_toggled_alone_where_the_deletion_would_have_to_wait_for_too_long() {
         for kind in [FailureKind::RateLimited, FailureKind::HeldBack] {
             let wait = |seconds: u64| {
-                let failure = ProbeFailure { retry_at: Some(after(seconds)), ..failing(kind) };
+                let failure = RequestFailure { retry_at: Some(after(seconds)), ..failing(kind) };
                 Answer::SessionDeleted(Err(WriteError::NotApplied(failure)))
             };
             let mut table = then_toggle();
@@ -341,9 +342,9 @@ mod tests {
             sends(table.at(300));
             let mut table = then_toggle();
             sends(&mut table);
-            assert_eq!(table.hears(wait(301)), Some(Effect::ReadSet), "{kind}");
+            assert_eq!(table.hears(wait(301)), Some(Request::ReadSet), "{kind}");
             assert!(table.note.as_deref().unwrap().starts_with("not deleted, toggling alone: "));
-            assert_eq!(table.reads(enabled("seen")), Some(Effect::Disable));
+            assert_eq!(table.reads(enabled("seen")), Some(Request::Disable));
         }
     }
 
@@ -356,7 +357,7 @@ mod tests {
             assert_eq!(table.hears(busy()), None, "attempt {attempt}");
         }
         sends(table.at(300));
-        assert_eq!(table.hears(busy()), Some(Effect::ReadSet));
+        assert_eq!(table.hears(busy()), Some(Request::ReadSet));
         assert_eq!(table.outcome(), None);
     }
 
@@ -371,7 +372,7 @@ mod tests {
         sends(&mut table);
         table.hears(Answer::SessionDeleted(Err(lost())));
         table.at(2).sees(&Seen::ill().fresh());
-        assert_eq!(table.outcome(), Some(Outcome::Yielded), "no toggle without a new decision");
+        assert_eq!(table.outcome(), Some(Outcome::Aborted), "no toggle without a new decision");
     }
 
     #[test]
@@ -400,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_deletion_that_a_medic_left_behind_long_ago_is_decided_anew() {
-        for (seconds, outcome) in [(299, None), (300, Some(Outcome::Yielded))] {
+        for (seconds, outcome) in [(299, None), (300, Some(Outcome::Aborted))] {
             let mut table = then_toggle();
             sends(&mut table);
             assert_eq!(table.at(seconds).recovers(), None);
@@ -412,12 +413,12 @@ mod tests {
     fn a_pause_ends_a_deletion_that_would_be_sent() {
         let mut table = deleting();
         assert_eq!(table.sees(&Seen::ill().paused()), None);
-        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Yielded), PAUSED));
+        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Aborted), PAUSED));
         let mut table = deleting();
         sends(&mut table);
         table.hears(Answer::SessionDeleted(Err(lost())));
         assert_eq!(table.at(2).sees(&Seen::ill().paused()), None);
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
         assert_eq!(table.why(), "healing was paused before the deletion was asked for again");
     }
 

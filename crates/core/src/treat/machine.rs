@@ -14,8 +14,8 @@
 use super::{deletion, session_check, toggle, verify};
 use crate::model::failure::WriteError;
 use crate::model::{
-    EndpointState, Finding, Generation, Incarnation, ManagerState, Now, Outcome, Owner, ProbeFailure, Remedy, ScaleSet,
-    SessionId, Span, Step, Treatment, Wall,
+    ConflictBehaviour, EndpointState, Finding, Incarnation, ManagerState, Now, Outcome, Owner, Remedy, RequestFailure,
+    ScaleSet, SessionId, Span, Step, Treatment, Wall,
 };
 use crate::policy::Policy;
 use crate::ports::write::OpenAnswer;
@@ -44,7 +44,7 @@ pub struct View<'a> {
     /// Whether the session to be deleted is provably stale still.
     pub stale_proof: bool,
     /// What the manager's build does after a refused start.
-    pub generation: Generation,
+    pub conflict_behaviour: ConflictBehaviour,
     /// Whether people let what has not been sent be sent.
     pub leave: Leave,
 }
@@ -72,7 +72,7 @@ pub enum Input<'a> {
 /// What to do on the wire, after the journal.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
-pub enum Effect {
+pub enum Request {
     Disable,
     Enable,
     ReadSet,
@@ -95,17 +95,17 @@ pub enum Effect {
 /// The answer to an effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// To [`Effect::Disable`].
+    /// To [`Request::Disable`].
     Disabled(Result<ScaleSet, WriteError>),
-    /// To [`Effect::Enable`].
+    /// To [`Request::Enable`].
     Enabled(Result<ScaleSet, WriteError>),
-    /// To [`Effect::ReadSet`].
-    Read(Result<Option<ScaleSet>, ProbeFailure>),
-    /// To [`Effect::CheckIncarnation`].
-    Incarnation(Result<Incarnation, ProbeFailure>),
-    /// To [`Effect::DeleteSession`] and [`Effect::DeleteOwnSession`].
+    /// To [`Request::ReadSet`].
+    Read(Result<Option<ScaleSet>, RequestFailure>),
+    /// To [`Request::CheckIncarnation`].
+    Incarnation(Result<Incarnation, RequestFailure>),
+    /// To [`Request::DeleteSession`] and [`Request::DeleteOwnSession`].
     SessionDeleted(Result<(), WriteError>),
-    /// To [`Effect::OpenSession`].
+    /// To [`Request::OpenSession`].
     SessionOpened(Result<OpenAnswer, WriteError>),
 }
 
@@ -115,7 +115,7 @@ pub struct Transition {
     /// The treatment, to be journaled.
     pub treatment: Treatment,
     /// What to do then.
-    pub effect: Option<Effect>,
+    pub effect: Option<Request>,
     /// What happened, in words.
     pub note: Option<String>,
 }
@@ -130,7 +130,7 @@ pub fn begin(remedy: &Remedy, set: &ScaleSet, at: Wall) -> Step {
             Step::Deleting { session: session.clone(), seen, attempts: 0, not_before: at }
         }
         // Unique to this probe, so that a conflict with our own lost session can be told from any other.
-        Remedy::SessionProbe => Step::ProbeOpening { owner: Owner::of_probe(set.id, at) },
+        Remedy::SessionCheck => Step::CheckOpening { owner: Owner::of_session_check(set.id, at) },
     }
 }
 
@@ -148,8 +148,8 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
         Step::Deleting { session, seen, attempts, not_before } => {
             deletion::deleting(treatment, (session, seen.as_ref()), (*attempts, *not_before), input, now)
         }
-        Step::ProbeOpening { owner } => session_check::opening(treatment, owner, input, now),
-        Step::ProbeOpened { session, attempts, not_before } => {
+        Step::CheckOpening { owner } => session_check::opening(treatment, owner, input, now),
+        Step::CheckOpened { session, attempts, not_before } => {
             session_check::opened(treatment, (session, *attempts, *not_before), input, now)
         }
         Step::Verifying => verify::verifying(treatment, &input, now, policy),
@@ -163,7 +163,7 @@ pub(super) fn stay(treatment: &Treatment) -> Transition {
 }
 
 /// Nothing changes; `effect` is done.
-pub(super) fn ask(treatment: &Treatment, effect: Effect) -> Transition {
+pub(super) fn ask(treatment: &Treatment, effect: Request) -> Transition {
     Transition { treatment: treatment.clone(), effect: Some(effect), note: None }
 }
 
@@ -188,7 +188,7 @@ pub(super) fn close(treatment: &Treatment, outcome: Outcome, now: Wall, why: imp
 
 impl Transition {
     /// The same, with an effect.
-    pub(super) fn then(mut self, effect: Effect) -> Self {
+    pub(super) fn then(mut self, effect: Request) -> Self {
         self.effect = Some(effect);
         self
     }
@@ -215,7 +215,7 @@ pub(super) fn is_undo_due(not_before: Wall, now: Wall) -> bool {
 }
 
 /// A write's failure, whichever kind.
-pub(super) const fn failure(error: &WriteError) -> &ProbeFailure {
+pub(super) const fn failure(error: &WriteError) -> &RequestFailure {
     match error {
         WriteError::NotApplied(failure) | WriteError::Unknown(failure) => failure,
     }
@@ -253,7 +253,7 @@ mod tests {
                 "{remedy:?}"
             );
         }
-        for remedy in [Remedy::Toggle, Remedy::DeleteSession { session: session() }, Remedy::SessionProbe] {
+        for remedy in [Remedy::Toggle, Remedy::DeleteSession { session: session() }, Remedy::SessionCheck] {
             assert!(begin(&remedy, &set, T0).is_intent(), "{remedy:?}");
         }
     }

@@ -7,7 +7,7 @@
 //! as failed and says so; `decide::budget` waits long before the next probe of the set.
 
 use super::machine::{
-    Answer, Effect, Input, Leave, PAUSED, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due,
+    Answer, Input, Leave, PAUSED, Request, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due,
     next_undo, other_run, stay,
 };
 use crate::model::failure::WriteError;
@@ -27,21 +27,23 @@ pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, no
     match input {
         Input::Sweep(view) => {
             if !is_still_suspect(treatment, &view) {
-                close(treatment, Outcome::Yielded, now, "the set is not as it was; nothing was sent")
+                close(treatment, Outcome::Aborted, now, "the set is not as it was; nothing was sent")
             } else if view.leave == Leave::Paused {
-                close(treatment, Outcome::Yielded, now, PAUSED)
+                close(treatment, Outcome::Aborted, now, PAUSED)
             } else {
-                ask(treatment, Effect::OpenSession { owner: owner.clone() })
+                ask(treatment, Request::OpenSession { owner: owner.clone() })
             }
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Opened(session)))) => {
-            let step = Step::ProbeOpened { session: session.clone(), attempts: 0, not_before: now };
-            go(treatment, step, now, "nobody held a session; ours is ended").then(Effect::DeleteOwnSession { session })
+            let step = Step::CheckOpened { session: session.clone(), attempts: 0, not_before: now };
+            go(treatment, step, now, "nobody held a session; ours is ended").then(Request::DeleteOwnSession { session })
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Held { owner }))) => {
             let why = match &owner {
                 None => "somebody holds the set's session".to_owned(),
-                Some(owner) if owner.is_of_a_probe() => format!("the session of an earlier probe ({owner}) {LEFT}"),
+                Some(owner) if owner.is_of_a_session_check() => {
+                    format!("the session of an earlier probe ({owner}) {LEFT}")
+                }
                 Some(owner) => format!("{owner} holds the set's session"),
             };
             let treatment = Treatment { holder: owner, ..treatment.clone() };
@@ -82,7 +84,7 @@ pub(super) fn opened(
     match input {
         Input::Sweep(_) if !is_undo_due(not_before, now) => stay(treatment),
         Input::Sweep(_) | Input::Shutdown | Input::Recover => {
-            ask(treatment, Effect::DeleteOwnSession { session: session.clone() })
+            ask(treatment, Request::DeleteOwnSession { session: session.clone() })
         }
         Input::Answer(Answer::SessionDeleted(Ok(()))) => {
             close(treatment, Outcome::Unheld, now, "nobody held the set's session; the probe's own is gone")
@@ -95,7 +97,7 @@ pub(super) fn opened(
         Input::Answer(Answer::SessionDeleted(Err(error))) => {
             let (reason, attempts) = (failure(&error), attempts.saturating_add(1));
             let not_before = next_undo(attempts, reason.retry_at, now);
-            let step = Step::ProbeOpened { session: session.clone(), attempts, not_before };
+            let step = Step::CheckOpened { session: session.clone(), attempts, not_before };
             go(treatment, step, now, format!("the probe's session is not known to be gone: {reason}"))
         }
         Input::Answer(_) => stay(treatment),
@@ -105,7 +107,7 @@ pub(super) fn opened(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ManagerState, ProbeFailure, Remedy};
+    use crate::model::{ManagerState, Remedy, RequestFailure};
     use crate::treat::machine;
     use crate::treat::testing::{
         NEXT_RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, session,
@@ -116,15 +118,15 @@ mod tests {
     }
 
     fn opening() -> Table {
-        Table::of(Step::ProbeOpening { owner: owner() }).remedy(Remedy::SessionProbe)
+        Table::of(Step::CheckOpening { owner: owner() }).remedy(Remedy::SessionCheck)
     }
 
     fn opened() -> Table {
-        Table::of(Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 }).remedy(Remedy::SessionProbe)
+        Table::of(Step::CheckOpened { session: session(), attempts: 0, not_before: T0 }).remedy(Remedy::SessionCheck)
     }
 
-    fn delete_own() -> Effect {
-        Effect::DeleteOwnSession { session: session() }
+    fn delete_own() -> Request {
+        Request::DeleteOwnSession { session: session() }
     }
 
     #[test]
@@ -147,15 +149,15 @@ mod tests {
     fn a_pause_ends_a_probe_that_has_not_asked_and_no_session_stays_open_for_it() {
         let mut table = opening();
         assert_eq!(table.sees(&Seen::ill().paused()), None);
-        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Yielded), PAUSED));
+        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Aborted), PAUSED));
         assert_eq!(opened().sees(&Seen::ill().paused()), Some(delete_own()));
     }
 
     #[test]
     fn each_probe_asks_under_a_name_of_its_own() {
         let name = |at| {
-            let step = machine::begin(&Remedy::SessionProbe, &enabled("seen"), at);
-            let Step::ProbeOpening { owner } = step else { panic!("{step:?}") };
+            let step = machine::begin(&Remedy::SessionCheck, &enabled("seen"), at);
+            let Step::CheckOpening { owner } = step else { panic!("{step:?}") };
             owner
         };
         assert_ne!(name(T0), name(after(60)));
@@ -174,7 +176,7 @@ mod tests {
             ),
         ] {
             let mut table = opening();
-            assert_eq!(table.sees(&Seen::ill()), Some(Effect::OpenSession { owner: owner() }));
+            assert_eq!(table.sees(&Seen::ill()), Some(Request::OpenSession { owner: owner() }));
             let named = told.clone();
             assert_eq!(table.hears(Answer::SessionOpened(Ok(OpenAnswer::Held { owner: told }))), None);
             assert_eq!((table.outcome(), table.why()), (Some(Outcome::Held), why));
@@ -188,7 +190,7 @@ mod tests {
         table.sees(&Seen::ill());
         let granted = Answer::SessionOpened(Ok(OpenAnswer::Opened(session())));
         assert_eq!(table.hears(granted), Some(delete_own()));
-        assert_eq!(table.treatment.step, Step::ProbeOpened { session: session(), attempts: 0, not_before: T0 });
+        assert_eq!(table.treatment.step, Step::CheckOpened { session: session(), attempts: 0, not_before: T0 });
         assert_eq!(table.hears(Answer::SessionDeleted(Ok(()))), None);
         assert_eq!(table.outcome(), Some(Outcome::Unheld));
     }
@@ -205,7 +207,7 @@ mod tests {
         ] {
             let mut table = opening();
             assert_eq!(table.sees(&seen), None, "{seen:?}");
-            assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seen:?}");
+            assert_eq!(table.outcome(), Some(Outcome::Aborted), "{seen:?}");
         }
     }
 
@@ -255,7 +257,7 @@ mod tests {
     #[test]
     fn neither_a_servers_word_nor_a_clock_set_back_keeps_our_session() {
         let mut table = opened();
-        let busy = ProbeFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
+        let busy = RequestFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
         table.hears(Answer::SessionDeleted(Err(WriteError::NotApplied(busy))));
         assert_eq!(table.at(30).sees(&Seen::ill()), Some(delete_own()));
         table.at = Wall(0);

@@ -1,11 +1,12 @@
 //! One treatment of set 1 on a table: what a pass sees, what an answer says, and what the machine then does.
 
-use super::machine::{self, Answer, Effect, Input, Leave, SetView, View};
+use super::machine::{self, Answer, Input, Leave, Request, SetView, View};
 use crate::decide::testing::{finding, open, scale_set};
 use crate::model::failure::WriteError;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, FailureKind, Finding, Generation, Incarnation, ManagerState, Mono, Now,
-    Operation, Outcome, ProbeFailure, Remedy, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, FailureKind, Finding, Incarnation, ManagerState, Mono, Now,
+    Operation, Outcome, Remedy, RequestFailure, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall,
+    WorkerState,
 };
 use crate::policy::Policy;
 
@@ -41,8 +42,8 @@ pub fn disabled(revision: &str, at: Wall) -> ScaleSet {
     ScaleSet { enabled: Enablement::Disabled, updated_at: Some(at), ..enabled(revision) }
 }
 
-pub fn failure(kind: FailureKind) -> ProbeFailure {
-    ProbeFailure {
+pub fn failure(kind: FailureKind) -> RequestFailure {
+    RequestFailure {
         target: Operation::SetEnabled.target(),
         operation: Operation::SetEnabled,
         kind,
@@ -151,7 +152,7 @@ impl Seen {
             finding: Some(&self.finding),
             endpoint: None,
             stale_proof: self.stale,
-            generation: Generation::GivesUp,
+            conflict_behaviour: ConflictBehaviour::GivesUp,
             leave: self.leave,
         }
     }
@@ -180,24 +181,24 @@ impl Table {
         self.at = after(seconds);
         self
     }
-    fn take(&mut self, input: Input<'_>) -> Option<Effect> {
+    fn take(&mut self, input: Input<'_>) -> Option<Request> {
         let transition = machine::step(&self.treatment, input, now(self.at), &self.policy);
         (self.treatment, self.note) = (transition.treatment, transition.note);
         transition.effect
     }
-    pub fn sees(&mut self, seen: &Seen) -> Option<Effect> {
+    pub fn sees(&mut self, seen: &Seen) -> Option<Request> {
         self.take(Input::Sweep(seen.view()))
     }
-    pub fn hears(&mut self, answer: Answer) -> Option<Effect> {
+    pub fn hears(&mut self, answer: Answer) -> Option<Request> {
         self.take(Input::Answer(answer))
     }
-    pub fn reads(&mut self, set: ScaleSet) -> Option<Effect> {
+    pub fn reads(&mut self, set: ScaleSet) -> Option<Request> {
         self.hears(Answer::Read(Ok(Some(set))))
     }
-    pub fn recovers(&mut self) -> Option<Effect> {
+    pub fn recovers(&mut self) -> Option<Request> {
         self.take(Input::Recover)
     }
-    pub fn ends(&mut self) -> Option<Effect> {
+    pub fn ends(&mut self) -> Option<Request> {
         self.take(Input::Shutdown)
     }
     pub fn label(&self) -> &'static str {

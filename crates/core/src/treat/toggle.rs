@@ -1,4 +1,4 @@
-//! Disable, wait for the worker, enable: a set is never left disabled (design §7).
+//! Disable, wait for the worker, enable: a set is never left disabled (`docs/reference/design.md` §7).
 //!
 //! Rules. Between the two writes the journal says which change of the set is ours, by the manager's `updated_at`.
 //! A set is enabled only if it is disabled *by that very change*; any other change is somebody's decision, and we
@@ -6,15 +6,15 @@
 //! sending. The enable is tried until it is seen to have worked, however long that takes.
 //!
 //! Edge cases. GARM has no conditional update: a person who disables the set between our look and our write makes the
-//! write a no-op (`reference/garm-api.md` §6.4) whose answer shows *their* change. So the set is read right before the
-//! disable, which leaves one round trip for it; the answer's date is not used, because a manager whose clock is a few
-//! seconds off would make every disable of ours look like theirs, and leave the set disabled. A disable that was lost
-//! on the way may still take effect late: only after [`LATE`](Treatment::LATE) is it taken for lost. One that took effect and was not
-//! answered may come a second time (a proxy asks again): only after that is the set enabled. A list that does not
-//! show the set proves nothing: before a set that we disabled is let go, it is asked for by its id.
+//! write a no-op (`docs/reference/garm-api.md` §6.4) whose answer shows *their* change. So the set is read right before
+//! the disable, which leaves one round trip for it; the answer's date is not used, because a manager whose clock is a
+//! few seconds off would make every disable of ours look like theirs, and leave the set disabled. A disable that was
+//! lost on the way may still take effect late: only after [`LATE`](Treatment::LATE) is it taken for lost. One that took
+//! effect and was not answered may come a second time (a proxy asks again): only after that is the set enabled. A list
+//! that does not show the set proves nothing: before a set that we disabled is let go, it is asked for by its id.
 
 use super::machine::{
-    Answer, Effect, Input, Leave, PAUSED, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due,
+    Answer, Input, Leave, PAUSED, Request, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due,
     next_undo, note, other_run, stay,
 };
 use crate::model::failure::WriteError;
@@ -43,7 +43,7 @@ pub(super) fn disabling(
     let since = treatment.step_at;
     let unknown = |note: String| {
         let step = Step::DisableUnknown { seen: seen.clone(), sent: sent.unwrap_or(since) };
-        go(treatment, step, now, note).then(Effect::ReadSet)
+        go(treatment, step, now, note).then(Request::ReadSet)
     };
     match input {
         // Its answer came to no journal: we died, or the disk failed.
@@ -55,10 +55,10 @@ pub(super) fn disabling(
             if set.enabled == Enablement::Enabled && set.revision == *seen {
                 disable(treatment, seen.clone(), now)
             } else {
-                close(treatment, Outcome::Yielded, now, PERSON)
+                close(treatment, Outcome::Aborted, now, PERSON)
             }
         }
-        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Yielded, now, GONE),
+        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Aborted, now, GONE),
         Input::Answer(Answer::Read(Err(error))) => {
             let why = format!("the set cannot be read before it is disabled, nothing was sent: {error}");
             if now.since(since) < LATE { note(treatment, why) } else { close(treatment, Outcome::Failed, now, why) }
@@ -77,7 +77,7 @@ pub(super) fn disabling(
         }
         // The next pass looks again before anything is sent; what was decided long ago is decided anew.
         Input::Recover | Input::Shutdown if now.since(since) < LATE => stay(treatment),
-        Input::Recover | Input::Shutdown => close(treatment, Outcome::Yielded, now, UNSENT),
+        Input::Recover | Input::Shutdown => close(treatment, Outcome::Aborted, now, UNSENT),
         Input::Answer(_) => stay(treatment),
     }
 }
@@ -85,31 +85,31 @@ pub(super) fn disabling(
 fn before_disable(treatment: &Treatment, seen: &Revision, view: &View<'_>, now: Wall) -> Transition {
     let set = match view.set {
         SetView::Seen(set) if answers(view) => set,
-        SetView::Gone => return close(treatment, Outcome::Yielded, now, GONE),
+        SetView::Gone => return close(treatment, Outcome::Aborted, now, GONE),
         SetView::Seen(_) | SetView::Unseen => {
-            return close(treatment, Outcome::Yielded, now, "the manager went away before anything was sent");
+            return close(treatment, Outcome::Aborted, now, "the manager went away before anything was sent");
         }
     };
     if other_run(treatment, view) {
-        return close(treatment, Outcome::Yielded, now, "the manager restarted before anything was sent");
+        return close(treatment, Outcome::Aborted, now, "the manager restarted before anything was sent");
     }
     if set.enabled == Enablement::Disabled || set.revision != *seen {
-        return close(treatment, Outcome::Yielded, now, PERSON);
+        return close(treatment, Outcome::Aborted, now, PERSON);
     }
     if view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening) {
         return close(treatment, Outcome::SelfRecovered, now, "it listens again; nothing was sent");
     }
     if view.leave == Leave::Paused {
-        return close(treatment, Outcome::Yielded, now, PAUSED);
+        return close(treatment, Outcome::Aborted, now, PAUSED);
     }
-    ask(treatment, Effect::ReadSet)
+    ask(treatment, Request::ReadSet)
 }
 
 /// Sends the disable of a set that was just read to be enabled at revision `seen`. The step is dated anew: its date
 /// tells our change from a person's, should the answer be lost.
 pub(super) fn disable(treatment: &Treatment, seen: Revision, now: Wall) -> Transition {
     let treatment = Treatment { step: Step::Disabling { seen, sent: Some(now) }, step_at: now, ..treatment.clone() };
-    Transition { treatment, effect: Some(Effect::Disable), note: Some("disabling".to_owned()) }
+    Transition { treatment, effect: Some(Request::Disable), note: Some("disabling".to_owned()) }
 }
 
 /// A disable was sent, and its answer was lost.
@@ -123,9 +123,9 @@ pub(super) fn disable_unknown(
     match input {
         Input::Sweep(View { manager: ManagerState::Down, .. }) => stay(treatment),
         // The list of this pass may be older than the end of the wait.
-        Input::Sweep(_) | Input::Recover | Input::Shutdown => ask(treatment, Effect::ReadSet),
+        Input::Sweep(_) | Input::Recover | Input::Shutdown => ask(treatment, Request::ReadSet),
         Input::Answer(Answer::Read(Ok(Some(set)))) => settle_disable(treatment, seen, sent, &set, now),
-        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Yielded, now, GONE),
+        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Aborted, now, GONE),
         Input::Answer(Answer::Read(Err(error))) => {
             note(treatment, format!("whether the disable took effect cannot be read: {error}"))
         }
@@ -137,13 +137,13 @@ fn settle_disable(treatment: &Treatment, seen: &Revision, sent: Wall, set: &Scal
     match set.enabled {
         // Also after a person's edit: what comes late would disable the set all the same, and nobody would know.
         Enablement::Enabled if now.since(sent) < LATE => stay(treatment),
-        Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Yielded, now, PERSON),
+        Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Aborted, now, PERSON),
         Enablement::Enabled => close(treatment, Outcome::Failed, now, NEVER),
         Enablement::Disabled if is_dated_ours(set, sent) => {
             let step = Step::Disabled { ours: set.revision.clone(), again_until: Some(sent.plus(LATE)) };
             go(treatment, step, now, "the disable had taken effect")
         }
-        Enablement::Disabled => close(treatment, Outcome::Yielded, now, PERSON),
+        Enablement::Disabled => close(treatment, Outcome::Aborted, now, PERSON),
     }
 }
 
@@ -165,7 +165,7 @@ pub(super) fn disabled(
     let is_last_word = is_overdue || again_until.is_none_or(|until| now >= until);
     let enable = |note: &str| {
         let step = Step::Enabling { ours: ours.clone(), since: Some(since), attempts: 0, not_before: now };
-        go(treatment, step, now, note).then(Effect::ReadSet)
+        go(treatment, step, now, note).then(Request::ReadSet)
     };
     match input {
         Input::Sweep(view) => match compare(treatment, ours, view, now) {
@@ -231,17 +231,17 @@ pub(super) fn enabling(
         Input::Sweep(view) => match compare(treatment, ours, &view, now) {
             Compared::Over(transition) => *transition,
             Compared::Ours | Compared::Missing | Compared::Doubtful if is_undo_due(not_before, now) => {
-                ask(treatment, Effect::ReadSet)
+                ask(treatment, Request::ReadSet)
             }
             Compared::Ours | Compared::Missing | Compared::Doubtful | Compared::Unseen => stay(treatment),
         },
-        Input::Shutdown | Input::Recover => ask(treatment, Effect::ReadSet),
+        Input::Shutdown | Input::Recover => ask(treatment, Request::ReadSet),
         Input::Answer(Answer::Read(Ok(Some(set)))) => over(treatment, ours, &set, now).unwrap_or_else(|| {
             let attempts = attempts.saturating_add(1);
             let step = Step::Enabling { ours: ours.clone(), since, attempts, not_before };
-            go(treatment, step, now, "enabling").then(Effect::Enable)
+            go(treatment, step, now, "enabling").then(Request::Enable)
         }),
-        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Yielded, now, GONE),
+        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Aborted, now, GONE),
         Input::Answer(Answer::Read(Err(error))) => again(
             attempts.saturating_add(1),
             error.retry_at,
@@ -292,14 +292,14 @@ fn over(treatment: &Treatment, ours: &Revision, set: &ScaleSet, now: Wall) -> Op
     match set.enabled {
         Enablement::Enabled => Some(go(treatment, Step::Verifying, now, "the set is enabled")),
         Enablement::Disabled if set.revision == *ours => None,
-        Enablement::Disabled => Some(close(treatment, Outcome::Yielded, now, PERSON)),
+        Enablement::Disabled => Some(close(treatment, Outcome::Aborted, now, PERSON)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailureKind, Incarnation, ProbeFailure};
+    use crate::model::{FailureKind, Incarnation, RequestFailure};
     use crate::treat::testing::{
         NEXT_RUN, RUN, Seen, T0, Table, after, disabled as off, enabled as on, failure as failing, lost, refused, rev,
     };
@@ -337,13 +337,13 @@ mod tests {
     #[test]
     fn a_toggle_reads_disables_waits_for_the_worker_reads_again_and_enables() {
         let mut table = disabling();
-        assert_eq!(table.sees(&Seen::ill()), Some(Effect::ReadSet));
-        assert_eq!(table.reads(on("seen")), Some(Effect::Disable));
+        assert_eq!(table.sees(&Seen::ill()), Some(Request::ReadSet));
+        assert_eq!(table.reads(on("seen")), Some(Request::Disable));
         assert_eq!(table.hears(Answer::Disabled(Ok(ours()))), None);
         assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours"), again_until: None });
         assert_eq!(table.at(2).sees(&sees_ours()), None, "no sign of the new worker yet");
-        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3))), Some(Effect::ReadSet));
-        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3))), Some(Request::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Request::Enable));
         assert_eq!(table.treatment.disabled_since(), Some(T0), "however often the enable is tried");
         assert_eq!(table.at(5).hears(Answer::Enabled(Err(refused()))), None);
         assert_eq!(table.treatment.disabled_since(), Some(T0));
@@ -361,7 +361,7 @@ mod tests {
             table.reads(on("seen"));
             table.at(5).hears(Answer::Disabled(Ok(off("ours", after(3)))));
             let seen = Seen::ill().with(off("ours", after(3))).worker(WorkerState::Idle, after(shown));
-            assert_eq!(table.at(6).sees(&seen), due.then_some(Effect::ReadSet), "{shown}");
+            assert_eq!(table.at(6).sees(&seen), due.then_some(Request::ReadSet), "{shown}");
         }
     }
 
@@ -370,20 +370,20 @@ mod tests {
         let (before, later) = (T0.minus(Span::secs(10)), after(3));
         for (dated, worker, due) in [(T0.minus(Span::hours(1)), before, false), (after(5), later, true)] {
             let seen = Seen::ill().with(off("ours", dated)).worker(WorkerState::Idle, worker);
-            assert_eq!(disabled().at(4).sees(&seen), due.then_some(Effect::ReadSet), "disabled at {dated}");
+            assert_eq!(disabled().at(4).sees(&seen), due.then_some(Request::ReadSet), "disabled at {dated}");
         }
     }
 
     #[test]
     fn nothing_is_sent_when_the_set_is_no_longer_what_was_treated() {
         for (seen, outcome) in [
-            (Seen::ill().with(off("seen", T0)), Outcome::Yielded),
-            (Seen::ill().with(on("edited")), Outcome::Yielded),
-            (Seen::ill().gone(), Outcome::Yielded),
-            (Seen::ill().run(NEXT_RUN), Outcome::Yielded),
-            (Seen::ill().manager(ManagerState::Down), Outcome::Yielded),
-            (Seen::ill().manager(ManagerState::Unreachable), Outcome::Yielded),
-            (Seen::ill().manager(ManagerState::Down).with(on("seen")), Outcome::Yielded),
+            (Seen::ill().with(off("seen", T0)), Outcome::Aborted),
+            (Seen::ill().with(on("edited")), Outcome::Aborted),
+            (Seen::ill().gone(), Outcome::Aborted),
+            (Seen::ill().run(NEXT_RUN), Outcome::Aborted),
+            (Seen::ill().manager(ManagerState::Down), Outcome::Aborted),
+            (Seen::ill().manager(ManagerState::Unreachable), Outcome::Aborted),
+            (Seen::ill().manager(ManagerState::Down).with(on("seen")), Outcome::Aborted),
             (Seen::ill().listening(T0), Outcome::SelfRecovered),
         ] {
             let mut table = disabling();
@@ -395,19 +395,19 @@ mod tests {
     #[test]
     fn a_pause_ends_what_has_not_been_sent_and_hinders_no_enable() {
         let mut table = disabling();
-        assert_eq!(table.sees(&Seen::ill()), Some(Effect::ReadSet));
+        assert_eq!(table.sees(&Seen::ill()), Some(Request::ReadSet));
         table.hears(Answer::Read(Err(failing(FailureKind::Server))));
         assert_eq!(table.at(2).sees(&Seen::ill().paused()), None);
-        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Yielded), PAUSED));
+        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Aborted), PAUSED));
 
         assert_eq!(
             sent().sees(&Seen::ill().paused()),
-            Some(Effect::ReadSet),
+            Some(Request::ReadSet),
             "it may have been sent: what came of it?"
         );
         let mut table = disabled();
-        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3)).paused()), Some(Effect::ReadSet));
-        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3)).paused()), Some(Request::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Request::Enable));
     }
 
     #[test]
@@ -416,19 +416,19 @@ mod tests {
             let mut table = disabling();
             table.sees(&Seen::ill());
             assert_eq!(table.reads(set), None);
-            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+            assert_eq!(table.outcome(), Some(Outcome::Aborted));
         }
         let mut table = disabling();
         table.sees(&Seen::ill());
         assert_eq!(table.hears(Answer::Read(Ok(None))), None);
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
     }
 
     #[test]
     fn a_last_look_that_fails_is_repeated_for_half_a_minute() {
         let mut table = disabling();
         for second in [0, 10, 29] {
-            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Effect::ReadSet));
+            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Request::ReadSet));
             assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Server)))), None);
             assert_eq!(table.outcome(), None, "{second} s");
         }
@@ -457,26 +457,26 @@ mod tests {
     #[test]
     fn a_disable_without_an_answer_is_settled_by_reading() {
         let mut table = disabling();
-        assert_eq!(table.at(3).sees(&Seen::ill()), Some(Effect::ReadSet));
-        assert_eq!(table.reads(on("seen")), Some(Effect::Disable));
-        assert_eq!(table.at(10).hears(Answer::Disabled(Err(lost()))), Some(Effect::ReadSet));
+        assert_eq!(table.at(3).sees(&Seen::ill()), Some(Request::ReadSet));
+        assert_eq!(table.reads(on("seen")), Some(Request::Disable));
+        assert_eq!(table.at(10).hears(Answer::Disabled(Err(lost()))), Some(Request::ReadSet));
         assert_eq!(
             table.treatment.step,
             Step::DisableUnknown { seen: rev("seen"), sent: after(3) },
             "dated by the sending, not by the decision"
         );
         let mut table = disabling();
-        assert_eq!(table.hears(Answer::Disabled(Ok(on("seen")))), Some(Effect::ReadSet), "an answer that cannot be");
+        assert_eq!(table.hears(Answer::Disabled(Ok(on("seen")))), Some(Request::ReadSet), "an answer that cannot be");
         assert_eq!(table.label(), "disable_unknown");
     }
 
     #[test]
     fn after_a_crash_a_disable_may_have_been_sent() {
         for table in [&mut sent(), &mut unknown()] {
-            assert_eq!(table.at(60).recovers(), Some(Effect::ReadSet));
+            assert_eq!(table.at(60).recovers(), Some(Request::ReadSet));
             assert_eq!(table.label(), "disable_unknown");
         }
-        assert_eq!(sent().ends(), Some(Effect::ReadSet));
+        assert_eq!(sent().ends(), Some(Request::ReadSet));
     }
 
     #[test]
@@ -485,19 +485,19 @@ mod tests {
             let mut table = disabling();
             table.sees(&Seen::ill());
             assert_eq!(restart(table.at(2)), None, "nothing was sent, nothing is to be settled");
-            assert_eq!(table.clone().at(4).sees(&Seen::ill()), Some(Effect::ReadSet), "a last look anew");
+            assert_eq!(table.clone().at(4).sees(&Seen::ill()), Some(Request::ReadSet), "a last look anew");
             assert_eq!(table.at(4).sees(&Seen::ill().with(off("theirs", after(1)))), None);
-            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+            assert_eq!(table.outcome(), Some(Outcome::Aborted));
         }
         let mut table = disabling();
         assert_eq!(table.at(30).recovers(), None, "decided too long ago");
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
     }
 
     #[test]
     fn a_disable_whose_answer_no_journal_has_is_settled_by_reading() {
         let mut table = sent();
-        assert_eq!(table.at(8).sees(&Seen::ill().with(off("ours", after(1)))), Some(Effect::ReadSet));
+        assert_eq!(table.at(8).sees(&Seen::ill().with(off("ours", after(1)))), Some(Request::ReadSet));
         assert_eq!(table.label(), "disable_unknown", "disabled, and not yet said by whom");
         assert_eq!(table.reads(off("ours", after(1))), None);
         assert_eq!(table.label(), "disabled");
@@ -512,12 +512,12 @@ mod tests {
                 let step = Step::Disabled { ours: rev("new"), again_until: Some(after(40)) };
                 assert_eq!(table.treatment.step, step, "{seconds} s");
             } else {
-                assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seconds} s: a person's");
+                assert_eq!(table.outcome(), Some(Outcome::Aborted), "{seconds} s: a person's");
             }
         }
         let mut table = unknown();
         table.at(60).reads(ScaleSet { updated_at: None, ..off("new", T0) });
-        assert_eq!(table.outcome(), Some(Outcome::Yielded), "what nobody can date is not ours");
+        assert_eq!(table.outcome(), Some(Outcome::Aborted), "what nobody can date is not ours");
     }
 
     #[test]
@@ -530,23 +530,23 @@ mod tests {
         let seen = Seen::ill().with(off("ours", after(11))).worker(WorkerState::Idle, after(12));
         let mut table = settled();
         assert_eq!(table.at(39).sees(&seen), None, "the worker is due, and a second disable may be on its way");
-        assert_eq!(table.at(40).sees(&seen), Some(Effect::ReadSet));
+        assert_eq!(table.at(40).sees(&seen), Some(Request::ReadSet));
         let mut table = settled();
-        assert_eq!(table.at(13).ends(), Some(Effect::ReadSet), "a medic that ends leaves no set disabled");
+        assert_eq!(table.at(13).ends(), Some(Request::ReadSet), "a medic that ends leaves no set disabled");
         let mut table = settled();
         table.policy.disabled_limit = Span::secs(15);
         assert_eq!(table.at(24).sees(&seen), None);
-        assert_eq!(table.at(25).sees(&seen), Some(Effect::ReadSet), "no longer than the limit, from its sending on");
+        assert_eq!(table.at(25).sees(&seen), Some(Request::ReadSet), "no longer than the limit, from its sending on");
         let mut table = settled();
         assert_eq!(table.at(39).sees(&seen.clone().gone()), None, "nor where a list lacks it");
-        assert_eq!(table.at(40).sees(&seen.clone().gone()), Some(Effect::ReadSet));
+        assert_eq!(table.at(40).sees(&seen.clone().gone()), Some(Request::ReadSet));
     }
 
     #[test]
     fn a_lost_disable_may_come_late_and_is_waited_for() {
         let mut table = unknown();
         for second in [11, 20, 39] {
-            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Effect::ReadSet), "read in each pass");
+            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Request::ReadSet), "read in each pass");
             assert_eq!(table.reads(on("seen")), None);
             assert_eq!(table.label(), "disable_unknown", "{second} s");
         }
@@ -562,18 +562,18 @@ mod tests {
         table.at(12).reads(on("edited"));
         assert_eq!(table.outcome(), None, "it may still come, and would have to be undone");
         table.at(40).reads(on("edited"));
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
         let mut table = unknown();
-        assert_eq!(table.sees(&Seen::ill().gone()), Some(Effect::ReadSet), "a list may be wrong");
+        assert_eq!(table.sees(&Seen::ill().gone()), Some(Request::ReadSet), "a list may be wrong");
         table.hears(Answer::Read(Ok(None)));
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
     }
 
     #[test]
     fn a_lost_disable_stays_open_while_the_manager_cannot_be_read() {
         let mut table = unknown();
         assert_eq!(table.at(500).sees(&Seen::ill().manager(ManagerState::Down)), None);
-        assert_eq!(table.sees(&Seen::ill().manager(ManagerState::Unreachable)), Some(Effect::ReadSet));
+        assert_eq!(table.sees(&Seen::ill().manager(ManagerState::Unreachable)), Some(Request::ReadSet));
         assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Timeout)))), None);
         assert_eq!(table.label(), "disable_unknown");
     }
@@ -594,7 +594,7 @@ mod tests {
             for early in [0, due.saturating_sub(1)].into_iter().filter(|second| *second < due) {
                 assert_eq!(disabled().at(early).sees(&seen), None, "{state} dated {at}");
             }
-            assert_eq!(disabled().at(due).sees(&seen), Some(Effect::ReadSet), "{state} dated {at}");
+            assert_eq!(disabled().at(due).sees(&seen), Some(Request::ReadSet), "{state} dated {at}");
         }
     }
 
@@ -603,27 +603,27 @@ mod tests {
         let mut table = disabled();
         (table.policy.toggle_gap, table.policy.toggle_gap_limit) = (Span::mins(9), Span::mins(9));
         assert_eq!(table.at(119).sees(&sees_ours()), None);
-        assert_eq!(table.at(120).sees(&sees_ours()), Some(Effect::ReadSet));
+        assert_eq!(table.at(120).sees(&sees_ours()), Some(Request::ReadSet));
     }
 
     #[test]
     fn a_clock_set_back_does_not_prolong_the_time_disabled() {
         let mut table = disabled();
         table.at = T0.minus(Span::hours(1));
-        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
+        assert_eq!(table.sees(&sees_ours()), Some(Request::ReadSet));
         table.treatment.step = Step::Enabling { ours: rev("ours"), since: None, attempts: 3, not_before: T0 };
-        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
+        assert_eq!(table.sees(&sees_ours()), Some(Request::ReadSet));
     }
 
     #[test]
     fn after_a_restart_the_new_process_gets_time_to_make_its_worker() {
         let seen = sees_ours().run(NEXT_RUN);
         assert_eq!(disabled().at(64).sees(&seen), None, "4 s after the start");
-        assert_eq!(disabled().at(65).sees(&seen), Some(Effect::ReadSet));
+        assert_eq!(disabled().at(65).sees(&seen), Some(Request::ReadSet));
         let before = sees_ours().run(NEXT_RUN).worker(WorkerState::Idle, after(30));
         assert_eq!(disabled().at(62).sees(&before), None, "the worker of the process before");
         let ahead = sees_ours().run(Incarnation(after(90_000)));
-        assert_eq!(disabled().at(120).sees(&ahead), Some(Effect::ReadSet), "a wrong clock does not prolong it");
+        assert_eq!(disabled().at(120).sees(&ahead), Some(Request::ReadSet), "a wrong clock does not prolong it");
     }
 
     #[test]
@@ -641,20 +641,20 @@ mod tests {
         let theirs = off("theirs", after(3));
         for table in [&mut disabled(), &mut enabling()] {
             assert_eq!(table.at(20).sees(&Seen::ill().with(theirs.clone())), None);
-            assert_eq!(table.outcome(), Some(Outcome::Yielded));
+            assert_eq!(table.outcome(), Some(Outcome::Aborted));
         }
         let mut table = enabling();
         assert_eq!(table.reads(theirs), None, "the last look decides");
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
     }
 
     #[test]
     fn a_list_that_lacks_the_set_is_not_believed_before_the_set_itself_was_asked_for() {
         for table in [&mut disabled(), &mut enabling()] {
-            assert_eq!(table.at(1).sees(&Seen::ill().gone()), Some(Effect::ReadSet));
-            assert_eq!(table.clone().reads(ours()), Some(Effect::Enable), "the list was wrong");
+            assert_eq!(table.at(1).sees(&Seen::ill().gone()), Some(Request::ReadSet));
+            assert_eq!(table.clone().reads(ours()), Some(Request::Enable), "the list was wrong");
             table.hears(Answer::Read(Ok(None)));
-            assert_eq!(table.outcome(), Some(Outcome::Yielded), "it was right");
+            assert_eq!(table.outcome(), Some(Outcome::Aborted), "it was right");
         }
     }
 
@@ -664,7 +664,7 @@ mod tests {
             let before = table.treatment.clone();
             assert_eq!(table.at(90_000).sees(&Seen::ill().manager(ManagerState::Down)), None);
             assert_eq!(table.treatment, before);
-            assert_eq!(table.sees(&sees_ours().run(NEXT_RUN)), Some(Effect::ReadSet), "still ours after a restart");
+            assert_eq!(table.sees(&sees_ours().run(NEXT_RUN)), Some(Request::ReadSet), "still ours after a restart");
         }
     }
 
@@ -673,11 +673,11 @@ mod tests {
         let blind = Seen::ill().manager(ManagerState::Unreachable);
         let mut table = disabled();
         assert_eq!(table.at(119).sees(&blind), None);
-        assert_eq!(table.at(120).sees(&blind), Some(Effect::ReadSet));
+        assert_eq!(table.at(120).sees(&blind), Some(Request::ReadSet));
         assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Timeout)))), None);
         assert_eq!(table.sees(&blind), None, "not at once again");
-        assert_eq!(table.at(121).sees(&blind), Some(Effect::ReadSet));
-        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.at(121).sees(&blind), Some(Request::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Request::Enable));
     }
 
     #[test]
@@ -686,8 +686,8 @@ mod tests {
         let mut waits = Vec::new();
         let mut second = 0;
         for _ in 0..8 {
-            assert_eq!(table.at(second).sees(&sees_ours()), Some(Effect::ReadSet));
-            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+            assert_eq!(table.at(second).sees(&sees_ours()), Some(Request::ReadSet));
+            assert_eq!(table.reads(ours()), Some(Request::Enable));
             assert_eq!(table.hears(Answer::Enabled(Err(refused()))), None);
             let since = second;
             while table.at(second).sees(&sees_ours()).is_none() {
@@ -698,7 +698,7 @@ mod tests {
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
         assert_eq!(table.outcome(), None);
-        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.reads(ours()), Some(Request::Enable));
         assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
         assert_eq!(table.label(), "verifying");
     }
@@ -706,17 +706,17 @@ mod tests {
     #[test]
     fn no_server_can_ask_us_to_leave_a_set_disabled_for_longer() {
         let mut table = enabling();
-        let busy = ProbeFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
+        let busy = RequestFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
         table.hears(Answer::Enabled(Err(WriteError::NotApplied(busy))));
         assert_eq!(table.at(29).sees(&sees_ours()), None);
-        assert_eq!(table.at(30).sees(&sees_ours()), Some(Effect::ReadSet));
+        assert_eq!(table.at(30).sees(&sees_ours()), Some(Request::ReadSet));
     }
 
     #[test]
     fn an_enable_without_an_answer_is_settled_by_reading() {
         let sent = || {
             let mut table = enabling();
-            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+            assert_eq!(table.reads(ours()), Some(Request::Enable));
             assert_eq!(table.hears(Answer::Enabled(Err(lost()))), None);
             table.at(2);
             table
@@ -725,8 +725,8 @@ mod tests {
         assert_eq!(table.sees(&Seen::ill().with(on("enabled"))), None);
         assert_eq!(table.label(), "verifying", "it had worked");
         let mut table = sent();
-        assert_eq!(table.sees(&sees_ours()), Some(Effect::ReadSet));
-        assert_eq!(table.reads(ours()), Some(Effect::Enable), "it had not");
+        assert_eq!(table.sees(&sees_ours()), Some(Request::ReadSet));
+        assert_eq!(table.reads(ours()), Some(Request::Enable), "it had not");
         let mut table = enabling();
         table.hears(Answer::Enabled(Ok(ours())));
         assert_eq!(table.label(), "enabling", "an answer that shows it disabled is no success");
@@ -738,16 +738,16 @@ mod tests {
         // A 404 may be a proxy's: the set is asked for.
         table.hears(Answer::Enabled(Err(WriteError::NotApplied(failing(FailureKind::NotFound)))));
         assert_eq!(table.outcome(), None);
-        assert_eq!(table.at(2).sees(&sees_ours()), Some(Effect::ReadSet));
+        assert_eq!(table.at(2).sees(&sees_ours()), Some(Request::ReadSet));
         table.hears(Answer::Read(Ok(None)));
-        assert_eq!(table.outcome(), Some(Outcome::Yielded));
+        assert_eq!(table.outcome(), Some(Outcome::Aborted));
     }
 
     #[test]
     fn a_lost_disable_of_a_manager_that_dates_nothing_is_taken_for_ours_and_enabled() {
         let mut table = unknown();
         let undated = ScaleSet { updated_at: None, ..off("", T0) };
-        assert_eq!(table.at(12).sees(&Seen::ill()), Some(Effect::ReadSet));
+        assert_eq!(table.at(12).sees(&Seen::ill()), Some(Request::ReadSet));
         table.reads(undated);
         assert_eq!(table.label(), "disabled");
     }
@@ -755,17 +755,17 @@ mod tests {
     #[test]
     fn when_the_medic_ends_or_starts_a_set_of_ours_is_enabled_after_a_look() {
         let mut table = disabled();
-        assert_eq!(table.at(1).ends(), Some(Effect::ReadSet), "at once, whatever the worker does");
-        assert_eq!(table.reads(ours()), Some(Effect::Enable));
+        assert_eq!(table.at(1).ends(), Some(Request::ReadSet), "at once, whatever the worker does");
+        assert_eq!(table.reads(ours()), Some(Request::Enable));
         for input in [Table::ends, Table::recovers] {
             let mut table = enabling();
             table.treatment.step =
                 Step::Enabling { ours: rev("ours"), since: None, attempts: 5, not_before: after(30) };
-            assert_eq!(input(&mut table), Some(Effect::ReadSet), "whatever the wait");
-            assert_eq!(table.reads(ours()), Some(Effect::Enable));
+            assert_eq!(input(&mut table), Some(Request::ReadSet), "whatever the wait");
+            assert_eq!(table.reads(ours()), Some(Request::Enable));
         }
         let mut table = disabled();
         assert_eq!(table.at(400).recovers(), None, "nothing is in flight");
-        assert_eq!(table.sees(&sees_ours().run(RUN)), Some(Effect::ReadSet));
+        assert_eq!(table.sees(&sees_ours().run(RUN)), Some(Request::ReadSet));
     }
 }

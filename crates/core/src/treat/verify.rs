@@ -1,5 +1,5 @@
-//! Waiting for *new listener evidence*: a 200 proves nothing (design §5). Two stages: a worker that is seen to try
-//! again is *revived*, which lets other treatments start; only a set that listens is *recovered*.
+//! Waiting for *new listener evidence*: a 200 proves nothing (`docs/reference/design.md` §5). Two stages: a worker that
+//! is seen to try again is *revived*, which lets other treatments start; only a set that listens is *recovered*.
 //!
 //! Edge cases: a restart of the manager takes the answer away, and says nothing about whether the act would have
 //! helped: the treatment yields, so that the breaker does not count it. A manager that cannot be asked stops no clock,
@@ -31,7 +31,7 @@ pub(super) fn verifying(treatment: &Treatment, input: &Input<'_>, now: Wall, pol
         return Transition { treatment, effect: None, note: Some("the worker tries again".to_owned()) };
     }
     let waited = now.since(treatment.step_at);
-    if treatment.revived.is_none() && waited >= policy.revive_timeout && toggles(&treatment) {
+    if treatment.revived.is_none() && waited >= policy.restart_timeout && toggles(&treatment) {
         return close(&treatment, Outcome::Unverified, now, format!("no sign of life within {waited} of the enable"));
     }
     if waited >= policy.verify_timeout {
@@ -51,7 +51,7 @@ fn taken_away(treatment: &Treatment, view: &View<'_>, now: Wall) -> Option<Trans
         }
         SetView::Seen(_) | SetView::Unseen => return None,
     };
-    Some(close(treatment, Outcome::Yielded, now, why))
+    Some(close(treatment, Outcome::Aborted, now, why))
 }
 
 /// An old sign of a listener, a last poll before the act for instance, is no evidence.
@@ -77,7 +77,7 @@ fn shows_life(treatment: &Treatment, finding: &Finding) -> bool {
 fn toggles(treatment: &Treatment) -> bool {
     match treatment.remedy.kind() {
         RemedyKind::Toggle | RemedyKind::DeleteThenToggle => true,
-        RemedyKind::DeleteSession | RemedyKind::SessionProbe => false,
+        RemedyKind::DeleteSession | RemedyKind::SessionCheck => false,
     }
 }
 
@@ -85,7 +85,7 @@ fn toggles(treatment: &Treatment) -> bool {
 mod tests {
     use super::*;
     use crate::model::{FailureKind, ManagerState, Remedy, Span, Step};
-    use crate::treat::machine::{Answer, Effect};
+    use crate::treat::machine::{Answer, Request};
     use crate::treat::testing::{NEXT_RUN, Seen, T0, Table, after, disabled, enabled, failure, session};
 
     /// Enabled again at [`T0`].
@@ -185,7 +185,7 @@ mod tests {
         ] {
             let mut table = toggled();
             assert_eq!(table.at(400).sees(&seen), None, "{seen:?}");
-            assert_eq!(table.outcome(), Some(Outcome::Yielded), "{seen:?}");
+            assert_eq!(table.outcome(), Some(Outcome::Aborted), "{seen:?}");
         }
     }
 
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn verifying_sends_nothing() {
         let mut table = toggled();
-        let none: Option<Effect> = None;
+        let none: Option<Request> = None;
         assert_eq!(table.ends(), none);
         assert_eq!(table.recovers(), none);
         assert_eq!(table.hears(Answer::Read(Err(failure(FailureKind::Server)))), none);

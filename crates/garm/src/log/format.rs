@@ -1,4 +1,4 @@
-//! One line of Go's `slog`, in its JSON or its text form (`reference/garm-api.md` §12).
+//! One line of Go's `slog`, in its JSON or its text form (`docs/reference/garm-api.md` §12).
 //!
 //! The rule: **a line is judged by its message first**, found near its start without parsing; only a line whose
 //! message matters is parsed in full. Edge cases: keys occur twice (the last counts: it is the context's); a source

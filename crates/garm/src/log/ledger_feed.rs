@@ -1,4 +1,5 @@
-//! From the log's facts to the ledger's rows (design §5: a session can only be proven stale if it was seen alive).
+//! From the log's facts to the ledger's rows (`docs/reference/design.md` §5: a session can only be proven stale if it
+//! was seen alive).
 //!
 //! The rule: **a session is attributed to a run of the manager only by evidence of that run**: the log's own start line
 //! before it, refined by a scrape of the process's start time where one fits; without a start line, a scrape that shows
@@ -12,7 +13,7 @@
 
 use medic_core::model::log_fact::{ListenerErrorKind, LogEvent, LogEvidence, LogFact, LogSet};
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
-use medic_core::model::{ForgePlace, Incarnation, Owner, ScaleSetId, SessionId, Span, Wall};
+use medic_core::model::{GithubPlace, Incarnation, Owner, ScaleSetId, SessionId, Span, Wall};
 use std::collections::{BTreeMap, VecDeque};
 
 /// By how much the two dates of one process start differ at most: the kernel's and the log's.
@@ -60,7 +61,7 @@ impl Timeline {
 pub struct Known<'a> {
     pub timeline: &'a Timeline,
     /// Where each set is on its forge.
-    pub places: &'a BTreeMap<ScaleSetId, ForgePlace>,
+    pub places: &'a BTreeMap<ScaleSetId, GithubPlace>,
     /// The owner name of the manager's sessions, once known.
     pub owner: Option<&'a Owner>,
 }

@@ -1,4 +1,4 @@
-//! What one line of the manager's log means: the table of `reference/garm-api.md` §12 as code.
+//! What one line of the manager's log means: the table of `docs/reference/garm-api.md` §12 as code.
 //!
 //! The rule: **a line that does not say for certain which set it is about, and when, is no fact.** Lines of unknown
 //! messages cost a look at their first bytes. Edge cases: set names contain dashes and repeat across entities, so the
@@ -9,7 +9,7 @@
 
 use super::format::{Attributes, Head, attributes, head, second_beginning};
 use medic_core::model::log_fact::{ListenerErrorKind, LogEvent, LogFact, LogSet, ParserState};
-use medic_core::model::{ForgeId, Owner, ScaleSetId, SessionId, Span, Wall};
+use medic_core::model::{GithubId, Owner, ScaleSetId, SessionId, Span, Wall};
 
 /// Bytes of an error text that are looked at.
 const ERROR_LOOKED_AT: usize = 16 * 1024;
@@ -201,7 +201,7 @@ fn about_a_set(message: Message, level: &str, line: &Attributes<'_>) -> Option<L
     let failed = level.starts_with("ERROR");
     Some(match message {
         Message::GaveUp => {
-            let set = worker_set(line).or_else(|| forge_set(line))?;
+            let set = worker_set(line).or_else(|| github_set(line))?;
             refusal(set, line, true)
         }
         Message::Refused => refusal(worker_set(line)?, line, false),
@@ -242,7 +242,7 @@ fn refusal(set: LogSet, line: &Attributes<'_>, gave_up: bool) -> LogEvent {
     }
 }
 
-/// Both wordings of GitHub's 409 for sessions (`reference/failure-modes.md` §1c). A bare 409 counts only for a
+/// Both wordings of GitHub's 409 for sessions (`docs/reference/failure-modes.md` §1d). A bare 409 counts only for a
 /// session: a set that exists already is a conflict too, of another kind.
 fn is_conflict(error: &str) -> bool {
     let error = looked_at(error);
@@ -307,12 +307,12 @@ fn controller_set(line: &Attributes<'_>) -> Option<LogSet> {
 }
 
 /// Entity and the id in the request's URL, in lines that name the set no other way.
-fn forge_set(line: &Attributes<'_>) -> Option<LogSet> {
+fn github_set(line: &Attributes<'_>) -> Option<LogSet> {
     let (_, rest) = looked_at(&line.error).split_once("/runnerscalesets/")?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let forge_id = ForgeId(rest.get(..end)?.parse().ok()?);
+    let github_id = GithubId(rest.get(..end)?.parse().ok()?);
     let entity = if line.entity.is_empty() { line.worker.strip_prefix("scaleset-controller-")? } else { &*line.entity };
-    (entity.len() <= NAME_MAX).then(|| LogSet::Forge { entity: entity.to_owned(), forge_id })
+    (entity.len() <= NAME_MAX).then(|| LogSet::Forge { entity: entity.to_owned(), github_id })
 }
 
 /// A session id: it goes into a URL one day, so only what a UUID is made of is taken.

@@ -12,7 +12,7 @@ use super::parse::Parser;
 use super::tail::{Notice, Reached, Step, Tail};
 use medic_core::clock::Clock;
 use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, LogPosition, ParserState};
-use medic_core::model::{FailureKind, Operation, ProbeFailure, Span, Target};
+use medic_core::model::{FailureKind, Operation, RequestFailure, Span, Target};
 use medic_core::ports::read::LogSource;
 use std::io;
 use std::path::PathBuf;
@@ -94,7 +94,7 @@ enum State {
     /// Read to its end.
     Current,
     /// Not there, not readable, or not answering.
-    Failed(ProbeFailure),
+    Failed(RequestFailure),
 }
 
 /// What was read since the last batch.
@@ -264,7 +264,7 @@ impl LogFile {
         }
     }
 
-    fn failure(&self, error: &io::Error) -> ProbeFailure {
+    fn failure(&self, error: &io::Error) -> RequestFailure {
         let (kind, advice) = match error.kind() {
             io::ErrorKind::NotFound => (
                 FailureKind::NotFound,
@@ -284,7 +284,7 @@ impl LogFile {
 }
 
 impl LogSource for LogFile {
-    fn evidence(&self) -> Result<LogEvidence, ProbeFailure> {
+    fn evidence(&self) -> Result<LogEvidence, RequestFailure> {
         let shown = self.shown();
         match &shown.state {
             State::Current => Ok(shown.evidence.clone()),
@@ -297,8 +297,8 @@ impl LogSource for LogFile {
     }
 }
 
-fn failed(kind: FailureKind, detail: String) -> ProbeFailure {
-    ProbeFailure { target: Target::Manager, operation: Operation::LogFile, kind, detail, retry_at: None }
+fn failed(kind: FailureKind, detail: String) -> RequestFailure {
+    RequestFailure { target: Target::Manager, operation: Operation::LogFile, kind, detail, retry_at: None }
 }
 
 /// Facts that [`super::ledger_feed::Feed`] makes something of. Polls, the most frequent, are not.

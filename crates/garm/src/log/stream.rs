@@ -1,13 +1,13 @@
 //! The manager's log over its websocket, where no file can be read.
 //!
 //! The weaker of the two: what is written while nobody is connected is lost, the first second after a restart above all
-//! (design §1). So it shows refusals that go on, session ids as they open, and closes; it never shows a whole story.
-//! After a gap nothing read before it is taken for the present: the evidence begins anew.
+//! (`docs/reference/design.md` §1). So it shows refusals that go on, session ids as they open, and closes; it never
+//! shows a whole story. After a gap nothing read before it is taken for the present: the evidence begins anew.
 
 use super::parse::Parser;
 use crate::ws::{Feed, Health};
 use medic_core::model::log_fact::{LogEvidence, LogFact, ParserState};
-use medic_core::model::{FailureKind, Operation, ProbeFailure, Target};
+use medic_core::model::{FailureKind, Operation, RequestFailure, Target};
 use medic_core::ports::read::LogSource;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -86,12 +86,12 @@ impl LogStream {
 }
 
 impl LogSource for LogStream {
-    fn evidence(&self) -> Result<LogEvidence, ProbeFailure> {
+    fn evidence(&self) -> Result<LogEvidence, RequestFailure> {
         let inner = self.lock();
         if inner.evidence.newest.is_some() {
             return Ok(inner.evidence.clone());
         }
-        Err(inner.health.failure.clone().unwrap_or_else(|| ProbeFailure {
+        Err(inner.health.failure.clone().unwrap_or_else(|| RequestFailure {
             target: Target::Manager,
             operation: Operation::Websocket,
             kind: FailureKind::HeldBack,

@@ -1,5 +1,5 @@
-//! GARM's HTTP side, for reading (`reference/garm-api.md` §2-§10). The order of checks is the original's: first run,
-//! addresses, token, handler; so an uninitialised GARM answers 409 even to requests without credentials.
+//! GARM's HTTP side, for reading (`docs/reference/garm-api.md` §2-§10). The order of checks is the original's: first
+//! run, addresses, token, handler; so an uninitialised GARM answers 409 even to requests without credentials.
 
 use super::config::{LogLevel, LogStreamer, Metrics};
 use super::env::Env;

@@ -163,7 +163,7 @@ impl Process {
     pub(super) fn say_entity_starts(&self, entity: &EntityRow, env: &mut Env<'_>) {
         let worker = entity.worker();
         let controller = By::Named("entity-controller");
-        if env.config.generation.retries() {
+        if env.config.build.retries() {
             env.say(Info, "retrying failed worker", attrs!["entity_id" => &entity.uuid], controller);
         } else if self.is_open {
             let attrs = attrs!["entity_id" => &entity.uuid, "entity_type" => entity.entity.kind.as_str()];
@@ -204,7 +204,7 @@ impl Process {
         if !env.config.is_noisy() {
             return;
         }
-        let sets = env.config.generation.retries().then_some("scale set");
+        let sets = env.config.build.retries().then_some("scale set");
         let what = ["", "organization", "enterprise", "repository", "provider", "pool"].into_iter();
         for what in what.chain(sets).chain(["instance", "health", "jobs"]) {
             let msg =
@@ -260,7 +260,7 @@ impl Process {
 
 /// GARM looks for its own agent, in vain.
 pub(super) fn look_for_release(env: &mut Env<'_>) {
-    if env.config.generation.retries() {
+    if env.config.build.retries() {
         say_no_release("failed initial sync of GARM agent tools", env);
         return;
     }
@@ -322,7 +322,7 @@ impl Process {
         let own = || attrs!["entity" => "entity-controller"];
         env.say(Debug, "stopped entity controller", own(), By::Named("entity-controller"));
         env.say(Info, "shutting down provider worker", attrs![], By::Garm);
-        let waiting = if env.config.generation.retries() { attrs![] } else { vec![("error", Attr::Json(Value::Null))] };
+        let waiting = if env.config.build.retries() { attrs![] } else { vec![("error", Attr::Json(Value::Null))] };
         env.say(Info, "waiting for runner to stop", waiting, By::Garm);
         Ok(())
     }
@@ -331,7 +331,7 @@ impl Process {
         let attrs = || attrs!["scale_set" => set.worker()];
         env.say(Debug, "stopping scale set worker", attrs(), By::Worker(set));
         let Some(worker) = self.workers.get(&id) else { return Ok(()) };
-        if worker.phase == Phase::Idle && env.config.generation.retries() {
+        if worker.phase == Phase::Idle && env.config.build.retries() {
             env.say(Info, "worker is stopped; exiting keepListenerAlive", attrs![], By::Worker(set));
         }
         // A worker that hangs keeps its session, and dies with the process.

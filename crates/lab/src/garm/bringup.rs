@@ -1,5 +1,5 @@
 //! A new GARM is brought up over its API: first run, addresses, endpoint, credentials, entities
-//! (`reference/garm-api.md` §3.1, §4, §5). The simulator has one endpoint and one credential, those of its
+//! (`docs/reference/garm-api.md` §3.1, §4, §5). The simulator has one endpoint and one credential, those of its
 //! configuration; what a request says of them is not looked at.
 
 use super::api::{Api, line, refuse};

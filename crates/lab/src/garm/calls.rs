@@ -1,6 +1,7 @@
 //! GARM as a client of GitHub. Every operation on the Actions service is three requests: registration token, runner
 //! registration, and the operation itself, because the client object and its tokens are thrown away each time
-//! (`reference/actions-service.md` §1.7). There is no time-out anywhere: an answer that never comes hangs its caller.
+//! (`docs/reference/actions-service.md` §1.7). There is no time-out anywhere: an answer that never comes hangs its
+//! caller.
 //!
 //! An operation is a [`Chain`] that takes time: each answer arrives at its date, and the next request is sent then.
 
@@ -130,7 +131,7 @@ impl Ask {
     /// Method, path below the service with its query, and body.
     fn request(&self, set: &SetRow, owner: &str) -> (Method, String, String) {
         let sets = "_apis/runtime/runnerscalesets";
-        let one = format!("{sets}/{}", set.forge_id);
+        let one = format!("{sets}/{}", set.github_id);
         let body = |value: Value| value.to_string();
         match self {
             Self::FindSet => {
@@ -242,7 +243,7 @@ fn delivered(answer: Answer, arrives: Wall) -> Sent {
     }
 }
 
-/// GARM's words for an answer of the Actions service that is no success (`reference/actions-service.md` §7.2).
+/// GARM's words for an answer of the Actions service that is no success (`docs/reference/actions-service.md` §7.2).
 fn refusal(method: &Method, url: &str, reply: &Reply) -> Failure {
     let (status, body) = match reply {
         Reply::Broken(words) => {
@@ -518,7 +519,7 @@ pub(super) fn acquire(
     jobs: &[u64],
 ) -> Result<Vec<u64>, Option<Failure>> {
     let service = service_of(env, counters, set)?;
-    let path = format!("_apis/runtime/runnerscalesets/{}/acquirejobs?{VERSION}", set.forge_id);
+    let path = format!("_apis/runtime/runnerscalesets/{}/acquirejobs?{VERSION}", set.github_id);
     let url = join(&service.url, &path);
     let bearer = format!("Bearer {}", session.token);
     let body = Value::from(jobs.to_vec()).to_string();

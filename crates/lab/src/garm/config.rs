@@ -1,10 +1,10 @@
-//! What a simulated GARM is like: its generation, its configuration and its timings (`reference/garm-api.md` §1, §13).
+//! What a simulated GARM is like: its build, its configuration and its timings (`docs/reference/garm-api.md` §1, §13).
 
 use medic_core::model::Span;
 
 /// Builds that differ in how they meet a session conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Generation {
+pub enum Build {
     /// Before the fix of GARM's issue 700: any error of a worker's first start leaves it dead.
     PreFix,
     /// After it: the worker retries every 2 s.
@@ -13,7 +13,7 @@ pub enum Generation {
     ListenerMetrics,
 }
 
-impl Generation {
+impl Build {
     /// Whether a worker lives on when its first start fails.
     #[must_use]
     pub const fn retries(self) -> bool {
@@ -92,7 +92,7 @@ pub enum Background {
 
 #[derive(Debug, Clone)]
 pub struct GarmConfig {
-    pub generation: Generation,
+    pub build: Build,
     pub controller_id: String,
     /// Where GARM itself is reached, for the addresses it gives out.
     pub own_origin: String,
@@ -150,9 +150,9 @@ pub struct GarmConfig {
 impl GarmConfig {
     /// A GARM as measured, whose GitHub is at `github_origin`.
     #[must_use]
-    pub fn new(generation: Generation, github_origin: &str, github_token: &str) -> Self {
+    pub fn new(build: Build, github_origin: &str, github_token: &str) -> Self {
         Self {
-            generation,
+            build,
             controller_id: "60b611f2-331d-40a3-a002-f780c6e8f523".to_owned(),
             own_origin: "http://garm.test".to_owned(),
             endpoint: "github.com".to_owned(),

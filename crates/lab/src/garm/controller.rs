@@ -1,4 +1,4 @@
-//! The scale set controller of an entity: who starts workers, and when (`reference/garm-api.md` §11.1, §11.2).
+//! The scale set controller of an entity: who starts workers, and when (`docs/reference/garm-api.md` §11.1, §11.2).
 //!
 //! Pre-fix: it starts workers in line, one after the other, inside the handling of an event; at boot it hears events
 //! only when all have been started. A worker that fails to start is dropped; an update event of a set without a worker
@@ -54,7 +54,7 @@ impl Process {
         self.say_entity_starts(&entity, env);
         let sets: Vec<Arc<SetRow>> =
             env.db.sets.values().filter(|set| set.entity.number == number).map(Arc::clone).collect();
-        let retries = env.config.generation.retries();
+        let retries = env.config.build.retries();
         let mut controller = Controller {
             entity: Arc::clone(&entity),
             registered: false,
@@ -100,7 +100,7 @@ impl Process {
             let Some(controller) = self.controllers.get_mut(&number).filter(|c| c.busy.is_none()) else { return };
             if let Some((operation, set)) = controller.to_start.pop_front() {
                 let entity = Arc::clone(&controller.entity);
-                if env.config.generation.retries() {
+                if env.config.build.retries() {
                     // It may have been deleted, or started by another way.
                     if env.db.set(set.id).is_none() || self.workers.contains_key(&set.id) {
                         continue;
@@ -138,7 +138,7 @@ impl Process {
         self.workers.remove(&set.id);
         let words = format!("error starting scale set worker: {words}");
         let by = By::Controller(&set.entity);
-        if env.config.generation.retries() {
+        if env.config.build.retries() {
             let error = attrs!["scale_set_id" => set.id, "error" => words];
             env.say(Error, "retry failed: starting scale set worker", error, by);
             self.put_off(set, env.now);
@@ -209,7 +209,7 @@ impl Process {
     pub(super) fn offer_set_event(&mut self, operation: Operation, set: &Arc<SetRow>, env: &mut Env<'_>) {
         let number = set.entity.number;
         let Some(controller) = self.controllers.get_mut(&number) else { return };
-        if env.config.generation.retries() || (controller.busy.is_none() && controller.slot.is_none()) {
+        if env.config.build.retries() || (controller.busy.is_none() && controller.slot.is_none()) {
             self.handle_set_event(number, operation, set, env);
         } else if controller.slot.is_none() {
             controller.slot = Some((operation, Arc::clone(set)));
@@ -230,7 +230,7 @@ impl Process {
 
     fn handle_set_event(&mut self, number: u64, operation: Operation, set: &Arc<SetRow>, env: &mut Env<'_>) {
         let by = By::Controller(&set.entity);
-        if env.config.generation.retries() {
+        if env.config.build.retries() {
             env.say(Debug, "received payload, queuing for processing", attrs![], by);
         } else {
             env.say(Info, "received payload", attrs![], by);
@@ -252,7 +252,7 @@ impl Process {
     fn mind_set(&mut self, number: u64, operation: Operation, set: &Arc<SetRow>, env: &mut Env<'_>) {
         let has_worker = self.workers.contains_key(&set.id);
         let Some(controller) = self.controllers.get_mut(&number) else { return };
-        if env.config.generation.retries() {
+        if env.config.build.retries() {
             let entry = controller.entries.entry(set.id).or_default();
             if !has_worker {
                 // A real update clears the patience that failures have cost.

@@ -1,5 +1,5 @@
-//! Counters of GitHub operations in one run of the process (`reference/garm-api.md` §9). An operation counts when it
-//! starts, an error when it returns, cancellation included. No scale set, no entity, only the kind of entity.
+//! Counters of GitHub operations in one run of the process (`docs/reference/garm-api.md` §9). An operation counts when
+//! it starts, an error when it returns, cancellation included. No scale set, no entity, only the kind of entity.
 
 use medic_core::model::EntityKind;
 use medic_core::model::closed::closed_enum;

@@ -1,4 +1,4 @@
-//! GARM's database, which outlives the process (`reference/garm-api.md` §5-§7).
+//! GARM's database, which outlives the process (`docs/reference/garm-api.md` §5-§7).
 
 use super::stamp::{Stamp, Ticker, scramble, uuid};
 use medic_core::model::{Entity, EntityKind, Wall};
@@ -21,7 +21,7 @@ pub(super) struct EntityRow {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct SetRow {
     pub id: u64,
-    pub forge_id: u64,
+    pub github_id: u64,
     pub name: String,
     pub entity: Arc<EntityRow>,
     pub prefix: String,
@@ -40,7 +40,7 @@ pub(super) struct SetRow {
     pub enabled: bool,
     pub desired: u64,
     pub enable_shell: bool,
-    pub generation: u64,
+    pub build: u64,
     pub bootstrap_timeout: u64,
     pub extra_specs: Option<Value>,
     pub group: String,
@@ -135,7 +135,7 @@ pub(super) struct Db {
     pub initialised: bool,
     pub user: String,
     pub password: String,
-    /// Tokens of another generation are not valid any more.
+    /// Tokens of another build are not valid any more.
     pub token_generation: u64,
     pub made: Stamp,
     /// The forge endpoint and its credential exist.
@@ -232,12 +232,12 @@ impl Db {
     }
 
     /// A new, enabled scale set with the usual settings.
-    pub(super) fn add_set(&mut self, entity: &Arc<EntityRow>, name: &str, forge_id: u64, now: Wall) -> u64 {
+    pub(super) fn add_set(&mut self, entity: &Arc<EntityRow>, name: &str, github_id: u64, now: Wall) -> u64 {
         let id = self.sets.keys().next_back().copied().unwrap_or(0).saturating_add(1);
         let created = self.stamp(now);
         let row = SetRow {
             id,
-            forge_id,
+            github_id,
             name: name.to_owned(),
             entity: Arc::clone(entity),
             prefix: "garm".to_owned(),
@@ -256,7 +256,7 @@ impl Db {
             enabled: true,
             desired: 0,
             enable_shell: false,
-            generation: 0,
+            build: 0,
             bootstrap_timeout: 20,
             extra_specs: None,
             group: "Default".to_owned(),
@@ -318,7 +318,7 @@ impl EntityRow {
     pub(super) fn tools_updater(&self) -> String {
         format!("tools-updater-{}-{}", self.entity.name, self.endpoint)
     }
-    /// The path of its web page, which is its configuration URL (`reference/garm-api.md` §5.4).
+    /// The path of its web page, which is its configuration URL (`docs/reference/garm-api.md` §5.4).
     pub(super) fn web_path(&self) -> String {
         match self.entity.kind {
             EntityKind::Repository | EntityKind::Organization => self.entity.name.clone(),

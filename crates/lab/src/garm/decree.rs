@@ -7,11 +7,11 @@ use super::process::Died;
 use super::render::View;
 use super::route::ManagerRoute;
 use super::worker::Phase;
-use super::{GarmState, Generation};
+use super::{Build, GarmState};
 use crate::forge::Forge;
 use crate::github::FaultKind;
 use crate::wire::{Answer, Request};
-use medic_core::model::{Entity, ForgeId, Incarnation, ScaleSetId, SessionId, Wall};
+use medic_core::model::{Entity, GithubId, Incarnation, ScaleSetId, SessionId, Wall};
 
 /// A PUT, as it was meant and done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,9 +51,9 @@ pub enum WorkerTruth {
 }
 
 /// A forge that nobody asks.
-struct NoForge;
+struct NoGithub;
 
-impl Forge for NoForge {
+impl Forge for NoGithub {
     fn handle(&mut self, _: Wall, _: &Request) -> Answer {
         Answer::empty(503)
     }
@@ -76,10 +76,10 @@ impl GarmState {
     }
 
     /// Adds an enabled scale set that exists at the forge.
-    pub fn add_scale_set(&mut self, entity: &Entity, name: &str, forge_id: ForgeId, now: Wall) -> ScaleSetId {
+    pub fn add_scale_set(&mut self, entity: &Entity, name: &str, github_id: GithubId, now: Wall) -> ScaleSetId {
         self.add_entity(entity, now);
         let (row, _) = self.db.entity(entity, &self.config.endpoint, now);
-        let id = self.db.add_set(&row, name, forge_id.0, now);
+        let id = self.db.add_set(&row, name, github_id.0, now);
         self.with_env(now, |env| env.set_changed(id, Operation::Create, View::Whole));
         ScaleSetId(id)
     }
@@ -163,7 +163,7 @@ impl GarmState {
             log: &mut self.log,
             events: &mut self.events,
             changes: &mut self.changes,
-            forge: &mut NoForge,
+            forge: &mut NoGithub,
             now,
         };
         act(&mut env);
@@ -202,8 +202,8 @@ impl GarmState {
     }
 
     /// All sets, with their ids at the forge.
-    pub fn scale_sets(&self) -> impl Iterator<Item = (ScaleSetId, &str, ForgeId)> {
-        self.db.sets.values().map(|row| (ScaleSetId(row.id), row.name.as_str(), ForgeId(row.forge_id)))
+    pub fn scale_sets(&self) -> impl Iterator<Item = (ScaleSetId, &str, GithubId)> {
+        self.db.sets.values().map(|row| (ScaleSetId(row.id), row.name.as_str(), GithubId(row.github_id)))
     }
 
     /// Instances of a set, by status.
@@ -239,9 +239,9 @@ impl GarmState {
 }
 
 /// The trace that a crash leaves in the log; that of a vanished session as recorded (situation 10).
-pub(super) fn panic_lines(died: Died, generation: Generation) -> Vec<String> {
+pub(super) fn panic_lines(died: Died, build: Build) -> Vec<String> {
     let head = "panic: runtime error: invalid memory address or nil pointer dereference";
-    let (signal, stop, lines, start) = if generation.retries() {
+    let (signal, stop, lines, start) = if build.retries() {
         ("pc=0xed5a30", "+0x32f", "280 +0x827", "+0x825")
     } else {
         ("pc=0xad4930", "+0x318", "285 +0x7ed", "+0x7e5")

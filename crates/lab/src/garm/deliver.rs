@@ -1,5 +1,5 @@
-//! Changes of the database reach their consumers (`reference/garm-api.md` §6.6, §8.2): the cache, the provider worker,
-//! pool managers, controllers, and the workers themselves. Who is not registered hears nothing.
+//! Changes of the database reach their consumers (`docs/reference/garm-api.md` §6.6, §8.2): the cache, the provider
+//! worker, pool managers, controllers, and the workers themselves. Who is not registered hears nothing.
 
 use super::config::LogLevel::{Debug, Info, Warn};
 use super::db::EntityRow;
@@ -97,7 +97,7 @@ impl Process {
     fn entity_changed(&mut self, entity: &Arc<EntityRow>, operation: Operation, env: &mut Env<'_>) {
         to_cache(entity.entity.kind.as_str(), operation, env);
         let by = By::Named("entity-controller");
-        let retries = env.config.generation.retries();
+        let retries = env.config.build.retries();
         env.say(Debug, "sending payload", attrs!["consumer_id" => "entity-controller"], by);
         say_received(by, env);
         env.say(Debug, &format!("got {} payload event", entity.entity.kind), attrs![], by);
@@ -165,7 +165,7 @@ pub(super) fn say_instance_manager(name: &str, env: &mut Env<'_>) {
 }
 
 fn say_received(by: By<'_>, env: &mut Env<'_>) {
-    if env.config.generation.retries() {
+    if env.config.build.retries() {
         env.say(Debug, "received payload, queuing for processing", attrs![], by);
     } else {
         env.say(Info, "received payload", attrs![], by);
@@ -182,7 +182,7 @@ fn to_cache(entity_type: &str, operation: Operation, env: &mut Env<'_>) {
 fn to_provider(entity_type: &str, operation: Operation, env: &mut Env<'_>) {
     let by = By::Named("provider-worker");
     env.say(Debug, "sending payload", attrs!["consumer_id" => "provider-worker"], by);
-    if env.config.generation.retries() {
+    if env.config.build.retries() {
         env.say(Debug, "received payload, queuing for processing", attrs![], by);
     } else {
         let attrs = attrs!["operation" => operation.as_str(), "entity_type" => entity_type];
@@ -195,7 +195,7 @@ fn say_controller_changed(env: &mut Env<'_>) {
     env.say(Debug, "sending payload", attrs!["consumer_id" => "garm-tools-sync"], by);
     let event = attrs!["event_type" => "controller", "operation" => "update"];
     env.say(Info, "got controller update event", event, by);
-    if env.config.generation.retries() {
+    if env.config.build.retries() {
         super::background::say_no_release("failed to sync GARM agent tools after controller update", env);
     } else {
         env.say(Warn, "tools sync is disabled, skipping force sync", attrs![], by);

@@ -1,5 +1,5 @@
-//! `/debug/pprof/goroutine?debug=2` (`reference/garm-api.md` §10): one `keepListenerAlive` for each worker that runs, one
-//! listener `loop` for each listener, no names. Frames are those of the recordings; addresses are made up.
+//! `/debug/pprof/goroutine?debug=2` (`docs/reference/garm-api.md` §10): one `keepListenerAlive` for each worker that
+//! runs, one listener `loop` for each listener, no names. Frames are those of the recordings; addresses are made up.
 
 use super::process::Process;
 use super::stamp::scramble;

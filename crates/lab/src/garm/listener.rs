@@ -1,5 +1,5 @@
-//! A listener: its polls, the messages they bring, and the refresh of its session (`reference/garm-api.md` §11.4,
-//! `reference/actions-service.md` §5.5, §6.3).
+//! A listener: its polls, the messages they bring, and the refresh of its session (`docs/reference/garm-api.md` §11.4,
+//! `docs/reference/actions-service.md` §5.5, §6.3).
 //!
 //! A 202 means to ask again at once. 401 and 403 are tried once more; any other failure ends the listener: it deletes its
 //! session and is restarted without a pause, so that polls which fail at once make an endless loop.
@@ -62,7 +62,7 @@ impl Process {
         let id = session.id.clone();
         let twice = attrs!["session_id" => &id];
         env.say(Debug, "starting message session refresh loop", twice, By::Session(set, &id));
-        env.say(Debug, "starting scale set listener loop", attrs!["scale_set" => set.forge_id], By::Listener(set));
+        env.say(Debug, "starting scale set listener loop", attrs!["scale_set" => set.github_id], By::Listener(set));
         let Some(worker) = self.workers.get_mut(&set.id) else { return };
         worker.last_success = worker.last_success.or(Some(env.now));
         worker.listener = Some(Listening {
@@ -203,7 +203,7 @@ impl Process {
             return Ok(());
         }
         env.say(Debug, "handling message", attrs!["message_id" => id], By::Listener(set));
-        if !env.config.generation.retries() && id < set.last_message {
+        if !env.config.build.retries() && id < set.last_message {
             let ids = attrs!["received_msg_id" => id, "recorded_msg_id" => set.last_message];
             env.say(Info, "message is older than last message, ignoring", ids, By::Listener(set));
             self.poll_succeeded(set.id, env);
@@ -230,7 +230,7 @@ impl Process {
     }
 
     /// A change of an instance's state is refused, so the message is not acknowledged, and comes again at once
-    /// (`reference/failure-modes.md` F12).
+    /// (`docs/reference/failure-modes.md` F12).
     fn poisoned(&mut self, set: &SetRow, env: &mut Env<'_>) {
         let error = "updating runner: invalid instance status transition from deleted to pending_delete";
         env.say(Error, "error handling completed jobs", attrs!["error" => error], By::Worker(set));

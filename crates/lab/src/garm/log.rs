@@ -1,5 +1,5 @@
-//! GARM's log lines, in both formats of Go's slog (`reference/garm-api.md` §12): the call's attributes, then those of
-//! its context. Keys may repeat, as in the original.
+//! GARM's log lines, in both formats of Go's slog (`docs/reference/garm-api.md` §12): the call's attributes, then those
+//! of its context. Keys may repeat, as in the original.
 
 use super::config::{GarmConfig, LogFormat, LogLevel};
 use super::db::{EntityRow, SetRow};
@@ -222,10 +222,10 @@ fn go_seconds(nanos: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::garm::Generation;
+    use crate::garm::Build;
 
     fn line(format: LogFormat, attrs: Attrs) -> String {
-        let mut config = GarmConfig::new(Generation::PreFix, "http://github.test", "t");
+        let mut config = GarmConfig::new(Build::PreFix, "http://github.test", "t");
         config.log_format = format;
         let mut log = Log::default();
         log.write(&config, Wall(1_795_459_712_600), (LogLevel::Info, "access_log"), attrs, By::Watcher);

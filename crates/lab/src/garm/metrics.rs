@@ -1,7 +1,7 @@
-//! `/metrics` (`reference/garm-api.md` §9). Counters are live; gauges are as old as the last collection, which comes
-//! once in a period: a set that was just disabled still shows as enabled. Families come sorted by name.
+//! `/metrics` (`docs/reference/garm-api.md` §9). Counters are live; gauges are as old as the last collection, which
+//! comes once in a period: a set that was just disabled still shows as enabled. Families come sorted by name.
 
-use super::config::{Background, Generation};
+use super::config::{Background, Build};
 use super::counters::Op;
 use super::db::{Db, SetRow};
 use super::env::Env;
@@ -83,9 +83,9 @@ impl Process {
         gauge(&mut families, "garm_provider_info", "Info of the organization", vec![(provider, 1.0)]);
         runners(&mut families, env);
         jobs(&mut families, env.db);
-        match env.config.generation {
-            Generation::PreFix => {}
-            Generation::PostFix | Generation::ListenerMetrics => sets(&mut families, env.db),
+        match env.config.build {
+            Build::PreFix => {}
+            Build::PostFix | Build::ListenerMetrics => sets(&mut families, env.db),
         }
         self.gauges.written = families.iter().map(|(name, family)| (*name, written(name, family))).collect();
     }
@@ -102,9 +102,9 @@ impl Process {
             });
             add(&mut families, name, "counter", help, series.collect());
         }
-        match env.config.generation {
-            Generation::PreFix | Generation::PostFix => {}
-            Generation::ListenerMetrics => self.listeners(&mut families),
+        match env.config.build {
+            Build::PreFix | Build::PostFix => {}
+            Build::ListenerMetrics => self.listeners(&mut families),
         }
         let live: BTreeMap<_, _> = families.iter().map(|(name, family)| (*name, written(name, family))).collect();
         let mut all: Vec<(&str, &String)> =
@@ -213,7 +213,7 @@ fn runners(families: &mut Families, env: &Env<'_>) {
     let series = env.db.instances.values().filter_map(|row| {
         let set = env.db.set(row.set)?;
         // The pre-fix build knows nothing of an instance's scale set.
-        let known = env.config.generation.retries();
+        let known = env.config.build.retries();
         let of_set = |text: &str| if known { text.to_owned() } else { String::new() };
         let mut labels = vec![
             ("name", row.name.clone()),
@@ -276,7 +276,7 @@ fn sets(families: &mut Families, db: &Db) {
             ("prefix", set.prefix.clone()),
             ("provider", set.provider.clone()),
             ("runner_group", set.group.clone()),
-            ("scaleset_id", set.forge_id.to_string()),
+            ("scaleset_id", set.github_id.to_string()),
             ("scaleset_owner", set.entity.entity.name.clone()),
             ("scaleset_type", set.entity.entity.kind.as_str().to_owned()),
             ("tags", set.labels.join(" ")),

@@ -15,8 +15,8 @@
 //! | `metrics`, `goroutines`, `log`, `background` | what it shows of itself |
 //! | `decree` | what a scenario decrees, and the truth that a test may ask for |
 //!
-//! Facts are from `reference/garm-api.md` (§14 is the checklist) and the recordings; `tests/it/conformance.rs` plays the
-//! recorded situations and compares.
+//! Facts are from `docs/reference/garm-api.md` (§14 is the checklist) and the recordings; `tests/it/conformance.rs`
+//! plays the recorded situations and compares.
 
 mod api;
 mod background;
@@ -45,7 +45,7 @@ mod token;
 mod update;
 mod worker;
 
-pub use config::{Background, GarmConfig, Generation, LogFormat, LogLevel, LogStreamer, Metrics};
+pub use config::{Background, Build, GarmConfig, LogFormat, LogLevel, LogStreamer, Metrics};
 pub use counters::Op;
 pub use decree::{LostPut, WorkerTruth, Write};
 pub use fault::ManagerFault;
@@ -202,7 +202,7 @@ impl GarmState {
     /// The process panics; every session that it held stays behind.
     fn crash(&mut self, died: Died, now: Wall, forge: &mut dyn Forge) {
         self.crashes = self.crashes.saturating_add(1);
-        for line in decree::panic_lines(died, self.config.generation) {
+        for line in decree::panic_lines(died, self.config.build) {
             self.log.raw(&line);
         }
         self.kill(now, forge);
@@ -233,7 +233,7 @@ impl GarmState {
         self.log.take()
     }
 
-    /// Events since the last call, as JSON (`reference/garm-api.md` §8.2).
+    /// Events since the last call, as JSON (`docs/reference/garm-api.md` §8.2).
     pub fn take_events(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.events).into()
     }

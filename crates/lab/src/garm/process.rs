@@ -1,4 +1,4 @@
-//! One run of the process: what it holds in memory, and its agenda (`reference/garm-api.md` §11).
+//! One run of the process: what it holds in memory, and its agenda (`docs/reference/garm-api.md` §11).
 //!
 //! Every task names the run of its object (a worker's number, a poll's), so that a task that has become pointless does
 //! nothing when it comes up.

@@ -1,5 +1,5 @@
-//! Rows as the API and the events show them (`reference/garm-api.md` §4-§7), with the original's order of fields. Zero
-//! values are left out where the original leaves them out: a missing `enabled` means disabled.
+//! Rows as the API and the events show them (`docs/reference/garm-api.md` §4-§7), with the original's order of fields.
+//! Zero values are left out where the original leaves them out: a missing `enabled` means disabled.
 
 use super::GarmConfig;
 use super::db::{Db, EntityRow, InstanceRow, JobRow, SetRow};
@@ -162,7 +162,7 @@ struct Set<'a> {
     #[serde(skip_serializing_if = "zero")]
     desired_runner_count: u64,
     enable_shell: bool,
-    generation: u64,
+    build: u64,
     endpoint: Endpoint<'a>,
     runner_bootstrap_timeout: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,7 +208,7 @@ struct Instance<'a> {
     group: &'a str,
     heartbeat: String,
     capabilities: Capabilities,
-    generation: u64,
+    build: u64,
 }
 
 impl<'a> Instance<'a> {
@@ -233,7 +233,7 @@ impl<'a> Instance<'a> {
             group: "Default",
             heartbeat: Stamp::NEVER.nano(),
             capabilities: Capabilities { has_shell: false },
-            generation: 0,
+            build: 0,
         }
     }
 }
@@ -260,7 +260,7 @@ pub(super) fn set(config: &GarmConfig, db: &Db, row: &SetRow, view: View) -> Str
         created_at: row.created.nano(),
         updated_at: row.updated.nano(),
         id: row.id,
-        scale_set_id: row.forge_id,
+        scale_set_id: row.github_id,
         name: &row.name,
         disable_update: row.disable_update,
         state: &row.state,
@@ -276,7 +276,7 @@ pub(super) fn set(config: &GarmConfig, db: &Db, row: &SetRow, view: View) -> Str
         instances,
         desired_runner_count: row.desired,
         enable_shell: row.enable_shell,
-        generation: row.generation,
+        build: row.build,
         endpoint,
         runner_bootstrap_timeout: row.bootstrap_timeout,
         extra_specs: row.extra_specs.as_ref().filter(|_| whole),
@@ -502,7 +502,7 @@ pub(super) fn controller(config: &GarmConfig, db: &Db) -> String {
         minimum_job_age_backoff: u64,
         version: &'a str,
     }
-    let newer = config.generation.retries();
+    let newer = config.build.retries();
     let webhook = &db.urls.webhook;
     text(&Info {
         controller_id: &config.controller_id,
@@ -521,7 +521,7 @@ pub(super) fn controller(config: &GarmConfig, db: &Db) -> String {
         garm_agent_version: newer.then_some(""),
         allow_insecure_garm_agent: newer.then_some(false),
         minimum_job_age_backoff: 30,
-        version: config.generation.version(),
+        version: config.build.version(),
     })
 }
 

@@ -1,5 +1,5 @@
-//! Which route a request takes (`reference/garm-api.md` §2-§10). Every route exists with and without a trailing slash;
-//! a reverse proxy's path comes before all.
+//! Which route a request takes (`docs/reference/garm-api.md` §2-§10). Every route exists with and without a trailing
+//! slash; a reverse proxy's path comes before all.
 
 use crate::wire::Request;
 use http::Method;

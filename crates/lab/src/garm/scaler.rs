@@ -1,6 +1,6 @@
 //! Runners: a worker brings them to their number every 5 s, the provider makes and removes instances
-//! (`reference/garm-api.md` §7, §11). A removed instance stays in the database as `deleted` until the worker of its set
-//! takes the row away: without a worker it lingers.
+//! (`docs/reference/garm-api.md` §7, §11). A removed instance stays in the database as `deleted` until the worker of
+//! its set takes the row away: without a worker it lingers.
 
 use super::calls::{Ask, at_once};
 use super::config::LogLevel::{Debug, Error};

@@ -1,5 +1,5 @@
-//! Dates to the nanosecond, as Go writes them (`reference/garm-api.md` §2). The simulation counts milliseconds; below
-//! that a [`Ticker`] makes every date later than the one before, so that no two writes share an `updated_at`.
+//! Dates to the nanosecond, as Go writes them (`docs/reference/garm-api.md` §2). The simulation counts milliseconds;
+//! below that a [`Ticker`] makes every date later than the one before, so that no two writes share an `updated_at`.
 
 use medic_core::model::Wall;
 

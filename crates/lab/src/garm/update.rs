@@ -1,6 +1,6 @@
-//! Writes of scale sets (`reference/garm-api.md` §6.3-§6.5). Only changed columns are written: a PUT that changes nothing
-//! writes nothing, leaves `updated_at` alone and wakes nobody. A PUT's 200 says that the row was written, and nothing
-//! of any worker.
+//! Writes of scale sets (`docs/reference/garm-api.md` §6.3-§6.5). Only changed columns are written: a PUT that changes
+//! nothing writes nothing, leaves `updated_at` alone and wakes nobody. A PUT's 200 says that the row was written, and
+//! nothing of any worker.
 
 use super::Write;
 use super::api::{Api, NOT_FOUND, line, refuse};
@@ -92,7 +92,7 @@ impl Api<'_> {
         text("provider_name").clone_into(&mut row.provider);
         self.build_client(&row);
         let created = calls::at_once(&mut self.env, &mut self.process.counters, &row, Ask::CreateSet, None);
-        let forge_id = match created {
+        let github_id = match created {
             Ok((body, _)) => {
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                 body.get("id").and_then(Value::as_u64).unwrap_or(0)
@@ -102,7 +102,7 @@ impl Api<'_> {
                 return refused_by_github(failure.as_ref());
             }
         };
-        (row.forge_id, row.updated) = (forge_id, row.created);
+        (row.github_id, row.updated) = (github_id, row.created);
         self.env.db.sets.insert(id, Arc::new(row));
         self.env.set_changed(id, Operation::Create, View::Whole);
         self.show(id)
@@ -150,7 +150,7 @@ fn apply(row: &mut SetRow, body: &Value) -> Result<(), &'static str> {
             value.clone_into(field);
         }
     };
-    let generation = (row.image.clone(), row.flavor.clone(), row.os_type.clone(), row.os_arch.clone());
+    let build = (row.image.clone(), row.flavor.clone(), row.os_type.clone(), row.os_arch.clone());
     text("name", &mut row.name);
     text("runner_prefix", &mut row.prefix);
     text("image", &mut row.image);
@@ -189,8 +189,8 @@ fn apply(row: &mut SetRow, body: &Value) -> Result<(), &'static str> {
         return Err("runner_bootstrap_timeout cannot be 0");
     }
     let now = (row.image.clone(), row.flavor.clone(), row.os_type.clone(), row.os_arch.clone());
-    if generation != now || group != row.group || shell != row.enable_shell || specs != row.extra_specs {
-        row.generation = row.generation.saturating_add(1);
+    if build != now || group != row.group || shell != row.enable_shell || specs != row.extra_specs {
+        row.build = row.build.saturating_add(1);
     }
     Ok(())
 }

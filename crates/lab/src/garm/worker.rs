@@ -1,4 +1,4 @@
-//! A scale set's worker: its start, and the loop that keeps its listener alive (`reference/garm-api.md` §11).
+//! A scale set's worker: its start, and the loop that keeps its listener alive (`docs/reference/garm-api.md` §11).
 //!
 //! Pre-fix: the *first* start of a worker opens its session in line, and any error drops the worker for good. Both
 //! builds: a worker that exists looks every 2 s whether it should listen, and tries for ever; a listener that had run is
@@ -236,12 +236,12 @@ impl Process {
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let known = body.get("value").and_then(Value::as_array).and_then(|sets| sets.first());
         match known.and_then(|set| set.get("id")).and_then(Value::as_u64) {
-            Some(id) if id == set.forge_id => self.prepared(set, env),
+            Some(id) if id == set.github_id => self.prepared(set, env),
             Some(id) => {
                 let words = format!(
                     "failed to ensure scale set exists: scale set already exists in github and it differs from the ID \
                      we know (github: {id} vs local: {})",
-                    set.forge_id
+                    set.github_id
                 );
                 self.start_failed(set, &words, env);
             }
@@ -262,8 +262,8 @@ impl Process {
             body.get("id").and_then(Value::as_u64).ok_or_else(wrong)
         });
         match id {
-            Ok(forge_id) => {
-                env.db.write_set(set.id, env.now, |row| row.forge_id = forge_id);
+            Ok(github_id) => {
+                env.db.write_set(set.id, env.now, |row| row.github_id = github_id);
                 env.set_changed(set.id, Operation::Update, View::AfterMessage);
                 env.db.write_set(set.id, env.now, |row| row.last_message = 0);
                 env.set_changed(set.id, Operation::Update, View::AfterMessage);
@@ -285,7 +285,7 @@ impl Process {
         let Some(worker) = self.workers.get_mut(&set.id) else { return };
         worker.registered = true;
         let enabled = worker.known.enabled;
-        if !env.config.generation.retries() {
+        if !env.config.build.retries() {
             if enabled {
                 env.say(Debug, "starting scale set listener", attrs![], By::Worker(set));
                 // An error of the first request arrives later, like all: nothing can die here.
@@ -295,7 +295,7 @@ impl Process {
             env.say(Info, "scale set is disabled; not starting listener", attrs![], By::Worker(set));
         }
         self.loops_started(set, env);
-        if env.config.generation.retries() {
+        if env.config.build.retries() {
             let id = attrs!["scale_set_id" => set.id];
             env.say(Info, "scale set worker successfully started after retry", id, By::Controller(&set.entity));
         }
@@ -318,7 +318,7 @@ impl Process {
     /// `listener.Start`.
     pub(super) fn open_session(&mut self, set: &SetRow, why: Opening, env: &mut Env<'_>) -> Result<(), Died> {
         say_listener_starts(set, env);
-        env.say(Debug, "creating new message session", attrs!["scale_set" => set.forge_id], By::Listener(set));
+        env.say(Debug, "creating new message session", attrs!["scale_set" => set.github_id], By::Listener(set));
         let progress = Chain::begin(env, &mut self.counters, set, Ask::OpenSession, None);
         match self.wait(set.id, |chain| Phase::Opening(why, chain), progress) {
             Some((result, service)) => self.opened(set, why, result, service, env),
@@ -347,7 +347,7 @@ impl Process {
         if let Some(worker) = self.workers.get_mut(&set.id) {
             (worker.phase, worker.refused) = (Phase::Listening, 0);
             worker.restarts = worker.restarts.saturating_add(u64::from(why == Opening::Restart));
-            if env.config.generation.retries() {
+            if env.config.build.retries() {
                 (worker.pause, worker.has_paused) = (FIRST_PAUSE, false);
             }
         }
@@ -386,7 +386,7 @@ impl Process {
     /// A listener that had run and cannot be started again waits longer each time. The pre-fix build lets one pause
     /// grow beyond the limit, logs each failure twice, and never forgets.
     fn not_restarted(&mut self, set: &SetRow, words: &str, env: &mut Env<'_>) {
-        let retries = env.config.generation.retries();
+        let retries = env.config.build.retries();
         let Some(worker) = self.workers.get_mut(&set.id) else { return };
         let (pause, first) = (worker.pause, !worker.has_paused);
         worker.has_paused = true;
@@ -438,7 +438,7 @@ impl Process {
             Ok(_) => {}
             Err(failure) if failure.status == Some(404) => {
                 // The loop that keeps the listener alive is as quick as the crash in the pre-fix build.
-                if why == Closing::PollFailed && !env.config.generation.retries() {
+                if why == Closing::PollFailed && !env.config.build.retries() {
                     env.say(Debug, "listener is stopped; attempting to restart", attrs![], By::Worker(set));
                 }
                 return Err(Died::SessionNotFound);
@@ -502,11 +502,11 @@ impl Process {
 }
 
 pub(super) fn say_closing(set: &SetRow, session: &str, env: &mut Env<'_>) {
-    env.say(Debug, "closing message session", attrs!["scale_set" => set.forge_id], By::Listener(set));
+    env.say(Debug, "closing message session", attrs!["scale_set" => set.github_id], By::Listener(set));
     env.say(Debug, "message session refresh loop done", attrs![], By::Session(set, session));
 }
 
 fn say_listener_starts(set: &SetRow, env: &mut Env<'_>) {
-    let ids = attrs!["id" => set.id, "scale_set_id" => set.forge_id];
+    let ids = attrs!["id" => set.id, "scale_set_id" => set.github_id];
     env.say(Debug, "starting scale set listener", ids, By::Listener(set));
 }

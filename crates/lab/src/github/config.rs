@@ -1,5 +1,5 @@
 //! What a simulated GitHub is like: its address, who may ask, how long things live, and the switches for
-//! behaviour that differs between deployments or is not known for sure (`reference/actions-service.md` §9, §11).
+//! behaviour that differs between deployments or is not known for sure (`docs/reference/actions-service.md` §9, §11).
 
 use medic_core::model::Span;
 
@@ -35,7 +35,7 @@ impl Credential {
     }
 }
 
-/// How a credential authenticates (`reference/actions-service.md` §1.2-1.3).
+/// How a credential authenticates (`docs/reference/actions-service.md` §1.2-1.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
     /// A personal access token.
@@ -58,7 +58,7 @@ pub enum Access {
     Only(Vec<String>),
 }
 
-/// Which of the two wordings a session conflict has (`reference/failure-modes.md` §1d).
+/// Which of the two wordings a session conflict has (`docs/reference/failure-modes.md` §1d).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConflictWording {
     /// `The actions runner scaleset X already has an active session.`
@@ -67,7 +67,7 @@ pub enum ConflictWording {
     NamesOwner,
 }
 
-/// What PATCH, DELETE and polls of an unknown session get (`reference/actions-service.md` §4.2, §4.3).
+/// What PATCH, DELETE and polls of an unknown session get (`docs/reference/actions-service.md` §4.2, §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownSession {
     /// 400 `RunnerScaleSetSessionExpiredException`.
@@ -76,7 +76,7 @@ pub enum UnknownSession {
     NotFound,
 }
 
-/// Which generation of the message queue is simulated (`reference/actions-service.md` §5.1, §5.4).
+/// Which build of the message queue is simulated (`docs/reference/actions-service.md` §5.1, §5.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueStyle {
     /// github.com today: one queue address for all, jobs are assigned without being acquired.
@@ -141,7 +141,7 @@ pub struct GithubConfig {
     pub conflict_wording: ConflictWording,
     /// The answer to an unknown session.
     pub unknown_session: UnknownSession,
-    /// The generation of the queue.
+    /// The build of the queue.
     pub queue_style: QueueStyle,
     /// Whether a refresh prolongs a session.
     pub refresh_counts: RefreshCounts,
@@ -154,7 +154,7 @@ pub struct GithubConfig {
 }
 
 impl GithubConfig {
-    /// GitHub as measured (`reference/actions-service.md` §1.8, §4.5, §5.1), reached at `origin`.
+    /// GitHub as measured (`docs/reference/actions-service.md` §1.8, §4.5, §5.1), reached at `origin`.
     #[must_use]
     pub fn new(origin: &str) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Error answers, in the shapes that real clients parse (`reference/actions-service.md` §6).
+//! Error answers, in the shapes that real clients parse (`docs/reference/actions-service.md` §6).
 
 use super::config::UnknownSession;
 use crate::wire::Answer;

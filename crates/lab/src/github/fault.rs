@@ -1,5 +1,5 @@
 //! The fault table: what goes wrong, on which route, for which set, for how long
-//! (`reference/actions-service.md` §9 points 2 and 12, `reference/failure-modes.md` §1 F6-F11).
+//! (`docs/reference/actions-service.md` §9 points 2 and 12, `docs/reference/failure-modes.md` §1 F6-F11).
 //!
 //! The first fault that fits a request decides; a counted fault is used up by requests that it fitted. A long poll
 //! that is asked again counts as a request here, because its answer is decided then.
@@ -185,7 +185,7 @@ impl FaultKind {
     }
 }
 
-/// How GitHub's broker is degraded (`reference/failure-modes.md` §1 F7).
+/// How GitHub's broker is degraded (`docs/reference/failure-modes.md` §1 F7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Degraded {
     /// Polls answer 500.

@@ -8,7 +8,7 @@
 //! asked again at the poll's end, or when [`HungUp`](super::wire::HungUp) tells that the asker is gone; told neither,
 //! it takes the poll for alive up to its end.
 //!
-//! Facts are from `reference/actions-service.md` (§9 is the checklist); what is not known of the real service is a
+//! Facts are from `docs/reference/actions-service.md` (§9 is the checklist); what is not known of the real service is a
 //! switch in [`GithubConfig`].
 
 mod config;
@@ -263,7 +263,7 @@ impl GithubState {
         Actor { credential, user_agent: user_agent.unwrap_or_default().to_owned() }
     }
 
-    /// Correlation ids (`reference/actions-service.md` §2).
+    /// Correlation ids (`docs/reference/actions-service.md` §2).
     fn stamp(&mut self, answer: &mut Answer) {
         self.counters.activity = self.counters.activity.saturating_add(1);
         let id = uuid(0xAC71_71D0, self.counters.activity);

@@ -1,4 +1,4 @@
-//! The message queue: E9, E10, E14, E15 (`reference/actions-service.md` §5).
+//! The message queue: E9, E10, E14, E15 (`docs/reference/actions-service.md` §5).
 //!
 //! The message log belongs to the set and the cursor to the request: a message that nobody deleted comes again to any
 //! later session that polls from before it. Jobs wait until a poll has room for them.

@@ -1,4 +1,4 @@
-//! The REST API: the way to a registration token, and what GARM asks besides (`reference/actions-service.md` §1,
+//! The REST API: the way to a registration token, and what GARM asks besides (`docs/reference/actions-service.md` §1,
 //! §10).
 
 use super::config::{Access, Auth, Credential};
@@ -63,7 +63,7 @@ impl GithubState {
         Ok(answer)
     }
 
-    /// Not a REST call proper: costs no quota (`reference/actions-service.md` §1.5).
+    /// Not a REST call proper: costs no quota (`docs/reference/actions-service.md` §1.5).
     pub(super) fn runner_registration(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
         #[derive(Deserialize)]
         struct Body {

@@ -1,5 +1,5 @@
 //! Which route a request takes. REST lies under `/` and under `/api/v3`; runner registration is reached under both
-//! too, because GARM drops the prefix (`reference/actions-service.md` §1.5). The Actions service of an entity lies
+//! too, because GARM drops the prefix (`docs/reference/actions-service.md` §1.5). The Actions service of an entity lies
 //! under `/svc/<entity>/`, whatever the entity's form.
 
 use http::Method;

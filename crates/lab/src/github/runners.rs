@@ -1,4 +1,4 @@
-//! Runners and the course of jobs: E8, E16-E19 (`reference/actions-service.md` §3.3). Every runner with a JIT
+//! Runners and the course of jobs: E8, E16-E19 (`docs/reference/actions-service.md` §3.3). Every runner with a JIT
 //! configuration is listed, offline ones too: GARM reaps what the list lacks. Runners are ephemeral: one job, then
 //! gone.
 
@@ -72,7 +72,7 @@ impl GithubState {
         Ok(list(&self.runners_of(&entity, name.as_deref())))
     }
 
-    /// A runner that is not there is no error (`reference/actions-service.md` §3.3 E19).
+    /// A runner that is not there is no error (`docs/reference/actions-service.md` §3.3 E19).
     pub(super) fn delete_agent(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
         let entity = self.admin_of(ask)?;
         let number = ask.matched.number.unwrap_or_default();

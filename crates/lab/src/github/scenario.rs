@@ -6,7 +6,7 @@ use super::record::{Actor, Call, Ended, SessionRecord};
 use super::route::{EntityKey, Route};
 use super::set::{Job, JobState, Refresh, Rival, RunnerState, User};
 use super::{GithubState, uuid};
-use medic_core::model::{Entity, ForgeId, Owner, SessionId, Wall};
+use medic_core::model::{Entity, GithubId, Owner, SessionId, Wall};
 
 /// A scale set to be there from the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,18 +63,18 @@ pub struct JobCounts {
 
 impl GithubState {
     /// Adds a scale set, in the default runner group.
-    pub fn add_set(&mut self, set: &NewSet, now: Wall) -> ForgeId {
-        ForgeId(self.insert_set(&EntityKey::of(&set.entity), &set.name, 1, now))
+    pub fn add_set(&mut self, set: &NewSet, now: Wall) -> GithubId {
+        GithubId(self.insert_set(&EntityKey::of(&set.entity), &set.name, 1, now))
     }
 
     /// Removes a set, as a person or GitHub's housekeeping does.
-    pub fn remove_set(&mut self, set: ForgeId, now: Wall) {
+    pub fn remove_set(&mut self, set: GithubId, now: Wall) {
         self.advance(now);
         self.drop_set(set.0, now);
     }
 
     /// `n` jobs want runners of the set.
-    pub fn queue_jobs(&mut self, set: ForgeId, n: u32, now: Wall) {
+    pub fn queue_jobs(&mut self, set: GithubId, n: u32, now: Wall) {
         self.advance(now);
         for _ in 0..n {
             self.counters.job = self.counters.job.saturating_add(1);
@@ -103,7 +103,7 @@ impl GithubState {
     /// Another owner wants the set's session, holds it by polling without rest, and leaves at `until`.
     pub fn foreign_owner_takes(
         &mut self,
-        set: ForgeId,
+        set: GithubId,
         owner: &str,
         (takeover, leaving): (Takeover, Leaving),
         now: Wall,
@@ -114,7 +114,7 @@ impl GithubState {
     }
 
     /// The other owner of the set leaves now, in the way that was said when it came.
-    pub fn foreign_owner_leaves(&mut self, set: ForgeId, now: Wall) {
+    pub fn foreign_owner_leaves(&mut self, set: GithubId, now: Wall) {
         self.advance(now);
         if let Some(rival) = self.sets.get_mut(&set.0).and_then(|set| set.rival.as_mut()) {
             rival.until = now;
@@ -123,21 +123,21 @@ impl GithubState {
     }
 
     /// GitHub forgets the set's session, whoever polls it: the slot is free, its polls fail.
-    pub fn evict_session(&mut self, set: ForgeId, now: Wall) {
+    pub fn evict_session(&mut self, set: GithubId, now: Wall) {
         self.advance(now);
         self.end_session(set.0, now, Ended::Evicted);
     }
 
     /// GitHub forgets half of the set's session: polls go on until the token expires, PATCH gets 404
-    /// (`reference/failure-modes.md` §1 F6).
-    pub fn refuse_refresh(&mut self, set: ForgeId) {
+    /// (`docs/reference/failure-modes.md` §1 F6).
+    pub fn refuse_refresh(&mut self, set: GithubId) {
         if let Some(session) = self.sets.get_mut(&set.0).and_then(|set| set.slot.as_mut()) {
             session.refresh = Refresh::Refused;
         }
     }
 
-    /// POST of a session gets 409 although nobody holds one (`reference/failure-modes.md` §1 F5).
-    pub fn phantom_conflict(&mut self, set: ForgeId, until: Wall) {
+    /// POST of a session gets 409 although nobody holds one (`docs/reference/failure-modes.md` §1 F5).
+    pub fn phantom_conflict(&mut self, set: GithubId, until: Wall) {
         if let Some(set) = self.sets.get_mut(&set.0) {
             set.phantom_until = Some(until);
         }
@@ -200,7 +200,7 @@ impl GithubState {
 impl GithubState {
     /// Who holds the set's session.
     #[must_use]
-    pub fn holder(&self, set: ForgeId) -> Option<Holder> {
+    pub fn holder(&self, set: GithubId) -> Option<Holder> {
         let session = self.sets.get(&set.0)?.slot.as_ref()?;
         Some(Holder {
             session: session.id.clone(),
@@ -218,30 +218,30 @@ impl GithubState {
 
     /// The set with this name, in this entity.
     #[must_use]
-    pub fn find_set(&self, entity: &Entity, name: &str) -> Option<ForgeId> {
-        self.sets_of(&EntityKey::of(entity)).find(|set| set.name == name).map(|set| ForgeId(set.id))
+    pub fn find_set(&self, entity: &Entity, name: &str) -> Option<GithubId> {
+        self.sets_of(&EntityKey::of(entity)).find(|set| set.name == name).map(|set| GithubId(set.id))
     }
 
     /// Whether the set exists.
     #[must_use]
-    pub fn exists(&self, set: ForgeId) -> bool {
+    pub fn exists(&self, set: GithubId) -> bool {
         self.sets.contains_key(&set.0)
     }
 
     /// Polls of the set so far; one that is asked again is one poll.
     #[must_use]
-    pub fn polls(&self, set: ForgeId) -> u64 {
+    pub fn polls(&self, set: GithubId) -> u64 {
         self.sets.get(&set.0).map_or(0, |set| set.polls)
     }
 
     /// The capacity that the last poll of the set named.
     #[must_use]
-    pub fn capacity(&self, set: ForgeId) -> Option<u64> {
+    pub fn capacity(&self, set: GithubId) -> Option<u64> {
         self.sets.get(&set.0)?.capacity
     }
 
     #[must_use]
-    pub fn jobs(&self, set: ForgeId) -> JobCounts {
+    pub fn jobs(&self, set: GithubId) -> JobCounts {
         let Some(set) = self.sets.get(&set.0) else { return JobCounts::default() };
         let mut counts = JobCounts { completed: set.completed, ..JobCounts::default() };
         for job in set.jobs.values() {
@@ -256,14 +256,14 @@ impl GithubState {
 
     /// Ids of the set's runners, and whether each is online.
     #[must_use]
-    pub fn runners(&self, set: ForgeId) -> Vec<(u64, bool)> {
+    pub fn runners(&self, set: GithubId) -> Vec<(u64, bool)> {
         let runners = self.sets.get(&set.0).into_iter().flat_map(|set| set.runners.values());
         runners.map(|runner| (runner.id, runner.state != RunnerState::Offline)).collect()
     }
 
     /// Messages of the set that nobody has deleted.
     #[must_use]
-    pub fn undeleted_messages(&self, set: ForgeId) -> usize {
+    pub fn undeleted_messages(&self, set: GithubId) -> usize {
         self.sets.get(&set.0).map_or(0, |set| set.messages.len())
     }
 

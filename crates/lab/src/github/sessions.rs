@@ -1,4 +1,4 @@
-//! The session slot of a set: E11-E13, and its end by time (`reference/actions-service.md` §4).
+//! The session slot of a set: E11-E13, and its end by time (`docs/reference/actions-service.md` §4).
 
 use super::config::{ConflictWording, QueueStyle, RefreshCounts};
 use super::exception::{Exception, bad_request, session_not_in_store, unknown_session};
@@ -37,7 +37,7 @@ impl GithubState {
         self.session_answer(id, ask)
     }
 
-    /// Keeps the id and gives a new token (`reference/actions-service.md` §4.2).
+    /// Keeps the id and gives a new token (`docs/reference/actions-service.md` §4.2).
     pub(super) fn refresh_session(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
         let counts = self.config.refresh_counts;
         let (id, session) = self.named_session(ask)?;

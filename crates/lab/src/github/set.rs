@@ -9,10 +9,10 @@ use medic_core::model::{Owner, SessionId, Span, Wall};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Message ids of the broker start here (`reference/actions-service.md` §5.1).
+/// Message ids of the broker start here (`docs/reference/actions-service.md` §5.1).
 const FIRST_MESSAGE: u64 = 100_000_001;
 
-/// Most job messages in one envelope (`reference/actions-service.md` §5.1).
+/// Most job messages in one envelope (`docs/reference/actions-service.md` §5.1).
 pub(super) const BATCH: usize = 50;
 
 /// Go's zero time, for "not yet".
@@ -55,7 +55,7 @@ pub(super) struct Session {
     pub(super) last_used: Wall,
     /// The date of its earliest entry in the agenda.
     pub(super) check_at: Wall,
-    /// Whether PATCH still finds it (`reference/failure-modes.md` §1 F6).
+    /// Whether PATCH still finds it (`docs/reference/failure-modes.md` §1 F6).
     pub(super) refresh: Refresh,
     /// Its number in the records.
     pub(super) record: u64,
@@ -155,7 +155,7 @@ impl Set {
         }
     }
 
-    /// The object of `reference/actions-service.md` §3.1.
+    /// The object of `docs/reference/actions-service.md` §3.1.
     pub(super) fn json(&self, service: &str, group_name: &str) -> Value {
         let url = format!("{service}/_apis/runtime/runnerscalesets/{}", self.id);
         json!({
@@ -174,7 +174,7 @@ impl Set {
         })
     }
 
-    /// The object of `reference/actions-service.md` §3.2, always consistent with jobs and runners.
+    /// The object of `docs/reference/actions-service.md` §3.2, always consistent with jobs and runners.
     pub(super) fn statistics(&self) -> Value {
         let jobs = |test: fn(JobState) -> bool| self.jobs.values().filter(|job| test(job.state)).count();
         let busy = self.runners.values().filter(|r| matches!(r.state, RunnerState::Busy(_))).count();
@@ -206,7 +206,7 @@ impl Set {
         })
     }
 
-    /// A job message (`reference/actions-service.md` §5.3); `more` are the fields of its type.
+    /// A job message (`docs/reference/actions-service.md` §5.3); `more` are the fields of its type.
     pub(super) fn job_message(&self, kind: &str, job: &Job, finished: Option<Wall>, more: Value) -> Value {
         let (owner, repository) = self.entity.as_str().split_once('/').unwrap_or((self.entity.as_str(), "demo"));
         let when = |at: Option<Wall>| at.map_or_else(|| NOT_YET.to_owned(), date);
@@ -234,7 +234,7 @@ impl Set {
 }
 
 impl Runner {
-    /// The object of `reference/actions-service.md` §3.3 E16-E19.
+    /// The object of `docs/reference/actions-service.md` §3.3 E16-E19.
     pub(super) fn json(&self, set: &Set, group_name: &str) -> Value {
         let (status, busy) = match self.state {
             RunnerState::Offline => ("offline", false),

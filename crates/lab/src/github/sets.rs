@@ -1,4 +1,4 @@
-//! Scale sets and runner groups: E1-E7 (`reference/actions-service.md` §3.3).
+//! Scale sets and runner groups: E1-E7 (`docs/reference/actions-service.md` §3.3).
 
 use super::exception::{Exception, bad_request};
 use super::record::Ended;

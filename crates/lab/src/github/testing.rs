@@ -4,7 +4,7 @@ use super::{Credential, GithubConfig, GithubState, NewSet};
 use crate::wire::{Answer, Delivery, HungUp, Request};
 use bytes::Bytes;
 use http::Method;
-use medic_core::model::{Entity, EntityKind, ForgeId, Span, Wall};
+use medic_core::model::{Entity, EntityKind, GithubId, Span, Wall};
 use serde_json::{Value, json};
 
 pub(crate) const START: Wall = Wall(1_764_000_000_000);
@@ -132,7 +132,7 @@ impl Bench {
         self.admin = format!("Bearer {}", body(&registered)["token"].as_str().unwrap());
     }
 
-    pub(crate) fn set(&mut self, name: &str) -> ForgeId {
+    pub(crate) fn set(&mut self, name: &str) -> GithubId {
         self.github.add_set(&NewSet { entity: entity("acme"), name: name.to_owned() }, self.now)
     }
 
@@ -152,17 +152,17 @@ impl Bench {
         self.send(&request(method, &format!("/svc/acme/_apis/{tail}"), &admin, &body))
     }
 
-    pub(crate) fn open(&mut self, set: ForgeId, owner: &str) -> Answer {
+    pub(crate) fn open(&mut self, set: GithubId, owner: &str) -> Answer {
         let tail = format!("runtime/runnerscalesets/{}/sessions?api-version=6.0-preview", set.0);
         self.ask(&Method::POST, &tail, &json!({"ownerName": owner}))
     }
 
-    pub(crate) fn opened(&mut self, set: ForgeId) -> Opened {
+    pub(crate) fn opened(&mut self, set: GithubId) -> Opened {
         let answer = self.open(set, "garm-1");
         Opened::of(&answer)
     }
 
-    pub(crate) fn on_session(&mut self, method: &Method, set: ForgeId, session: &str) -> Answer {
+    pub(crate) fn on_session(&mut self, method: &Method, set: GithubId, session: &str) -> Answer {
         self.ask(method, &format!("runtime/runnerscalesets/{}/sessions/{session}", set.0), &Value::Null)
     }
 

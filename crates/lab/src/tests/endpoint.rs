@@ -14,7 +14,7 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use http::{Method, Uri};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
-use medic_core::model::{FailureKind, ForgeId, Mono, Now, SessionId, Span, Wall};
+use medic_core::model::{FailureKind, GithubId, Mono, Now, SessionId, Span, Wall};
 use medic_http::{Bounds, ReqwestTransport, Response, Transport, TransportError, TransportOptions};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -160,7 +160,7 @@ impl Door {
         until(|| self.hub.held_polls() == 1).await;
         poll
     }
-    fn polling(&self, set: ForgeId) -> Option<bool> {
+    fn polling(&self, set: GithubId) -> Option<bool> {
         self.hub.with(|stage, _| stage.github.holder(set).map(|holder| holder.polling))
     }
 }
@@ -181,7 +181,7 @@ async fn until(mut so: impl FnMut() -> bool) {
 }
 
 /// A GitHub with one set whose session is open.
-fn with_session() -> (Stage, ForgeId, Opened) {
+fn with_session() -> (Stage, GithubId, Opened) {
     let mut bench = Bench::new();
     let set = bench.set("gpu");
     let session = bench.opened(set);
@@ -323,7 +323,7 @@ async fn a_server_that_is_down_refuses_over_sockets_and_comes_back_at_the_same_p
     check_down_and_up(&over_sockets(with_session().0, virtual_time())).await;
 }
 
-async fn check_wake(door: &Door, set: ForgeId, session: &Opened) {
+async fn check_wake(door: &Door, set: GithubId, session: &Opened) {
     let poll = door.held_poll(session).await;
     assert_eq!(door.polling(set), Some(true));
     let begun = tokio::time::Instant::now();
@@ -366,7 +366,7 @@ async fn a_poll_without_news_ends_empty_over_sockets_too() {
     assert_eq!(door.github(session.poll(0)).await.unwrap().status.as_u16(), 202);
 }
 
-async fn check_hang_up(door: &Door, set: ForgeId, session: &Opened) {
+async fn check_hang_up(door: &Door, set: GithubId, session: &Opened) {
     let poll = door.held_poll(session).await;
     poll.abort();
     until(|| door.hub.held_polls() == 0).await;

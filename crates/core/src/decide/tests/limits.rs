@@ -21,13 +21,13 @@ fn a_day_has_no_more_heals_than_its_bound_even_where_a_clock_set_back_cleared_th
     let guards: BTreeSet<_> = observes.guards().into_iter().map(|held| held.guard).collect();
     assert_eq!(guards, BTreeSet::from([Guard::Bound, Guard::DryRun]), "a dry run says so too");
     let fewer = cleared_by_a_clock_set_back().with(|w| w.history.truncate(2));
-    assert!(matches!(fewer.first(), Decision::Act { .. }), "{:?}", fewer.first());
+    assert!(matches!(fewer.first(), Decision::Treat { .. }), "{:?}", fewer.first());
 }
 
 #[test]
 fn no_bound_holds_back_what_a_person_orders() {
-    let world = cleared_by_a_clock_set_back().with(|w| w.orders.push(order(Ordered::Heal)));
-    assert_eq!(world.first(), Decision::Act { remedy: Remedy::Toggle, canary: false });
+    let world = cleared_by_a_clock_set_back().with(|w| w.orders.push(order(ManualAction::Heal)));
+    assert_eq!(world.first(), Decision::Treat { remedy: Remedy::Toggle, canary: false });
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn the_room_is_a_share_of_the_enabled_sets_alone() {
 fn a_heal_counts_against_the_bound_for_a_day_and_no_longer() {
     let at = |minutes| cleared_by_a_clock_set_back().with(|w| w.now = mins(minutes));
     assert_eq!(at(61 + 24 * 60 - 1).only().0, Guard::Bound);
-    assert!(matches!(at(61 + 24 * 60).first(), Decision::Act { .. }), "the first is a day old");
+    assert!(matches!(at(61 + 24 * 60).first(), Decision::Treat { .. }), "the first is a day old");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Counters that name no set, where the numbers barely leave a choice, or barely do not.
 
-use super::super::ProbeAnswer;
+use super::super::CheckAnswer;
 use super::super::testing::*;
 use crate::model::log_fact::{ListenerErrorKind, LogEvent};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, EntityKind, Fact, Generation, Goroutines, Span, Step, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, EntityKind, Fact, Goroutines, Span, Step, WorkerState,
 };
 
 use Confidence::{Strong, Weak};
@@ -63,7 +63,7 @@ fn two_looks_at_one_instant_tell_no_rate() {
 fn a_set_that_was_given_up_and_is_held_by_somebody_is_not_called_abandoned() {
     let mut manager = Manager::given_up(1, Span::mins(10));
     assert_eq!(found(&manager.watch(secs(20)), 1).0, Diagnosis::ConflictAbandoned);
-    manager.probes.insert(id(1), (manager.now, ProbeAnswer::Held { owner: None }));
+    manager.probes.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
     assert_eq!(found(&manager.after(secs(2)).look(), 1).0, Diagnosis::Unknown);
 }
 
@@ -248,7 +248,11 @@ fn first_starts_that_are_still_being_made_are_a_matter_of_the_managers_age() {
     manager.look();
     for age in [31, 73, 75] {
         let fleet = manager.watch_refused(secs(age - manager.now.since(manager.run.unwrap().0).as_millis() / 1000));
-        assert_eq!((fleet.generation, found(&fleet, 1)), (Generation::Unknown, (Diagnosis::Unknown, Weak)), "{age} s");
+        assert_eq!(
+            (fleet.conflict_behaviour, found(&fleet, 1)),
+            (ConflictBehaviour::Unknown, (Diagnosis::Unknown, Weak)),
+            "{age} s"
+        );
         assert_eq!(says(&fleet, 1, &Fact::ManagerAge { age: secs(age) }), age < 75, "{age} s");
     }
 }
@@ -277,7 +281,11 @@ fn in_a_build_that_gives_up_the_refusals_of_others_say_nothing_of_a_set_that_was
         (80, 3, Diagnosis::ConflictAbandoned),
     ] {
         let fleet = growing(age, tried).look();
-        assert_eq!((fleet.generation, found(&fleet, 2).0), (Generation::GivesUp, expected), "{age} s, {tried} tried");
+        assert_eq!(
+            (fleet.conflict_behaviour, found(&fleet, 2).0),
+            (ConflictBehaviour::GivesUp, expected),
+            "{age} s, {tried} tried"
+        );
     }
     let mut had_run = growing(80, 4);
     (had_run.counters.create, had_run.counters.poll) = (had_run.counters.create + 1, 1);
@@ -291,7 +299,7 @@ fn in_a_build_that_nothing_is_known_of_they_leave_it_open() {
     manager.restarts(Span::mins(2));
     manager.change(1);
     let fleet = manager.watch_refused(secs(40));
-    assert_eq!(fleet.generation, Generation::Unknown);
+    assert_eq!(fleet.conflict_behaviour, ConflictBehaviour::Unknown);
     assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying, Diagnosis::Unknown]);
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::testing::*;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Fact, FailureKind, Generation, Goroutines, Source, Span, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, Fact, FailureKind, Goroutines, Source, Span, WorkerState,
 };
 
 use Confidence::{Strong, Weak};
@@ -57,7 +57,7 @@ fn refusals_that_grow_are_retries() {
         assert_eq!(found(&fleet, set), (Diagnosis::ConflictRetrying, Strong));
         assert_eq!(fleet.findings[&id(set)].worker.0, WorkerState::Retrying);
     }
-    assert_eq!(fleet.generation, Generation::Retries);
+    assert_eq!(fleet.conflict_behaviour, ConflictBehaviour::Retries);
     assert_eq!(manager.remedies(&fleet), []);
 }
 
@@ -66,7 +66,10 @@ fn more_refusals_than_sets_show_a_build_that_retries() {
     let mut manager = Manager::healthy(2);
     manager.after(secs(5)).restarts(secs(3));
     let fleet = manager.watch_refused(secs(20));
-    assert_eq!((fleet.generation, diagnoses(&fleet)), (Generation::Retries, vec![Diagnosis::ConflictRetrying; 2]));
+    assert_eq!(
+        (fleet.conflict_behaviour, diagnoses(&fleet)),
+        (ConflictBehaviour::Retries, vec![Diagnosis::ConflictRetrying; 2])
+    );
 }
 
 #[test]
@@ -77,7 +80,7 @@ fn refusals_of_a_listener_that_had_run_say_nothing_of_the_build() {
     manager.closes();
     manager.closes();
     let fleet = manager.watch_refused(Span::mins(2));
-    assert_ne!(fleet.generation, Generation::Retries);
+    assert_ne!(fleet.conflict_behaviour, ConflictBehaviour::Retries);
     assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying; 2]);
     manager.opens();
     manager.opens();
@@ -95,13 +98,16 @@ fn refusals_of_a_listener_that_had_run_say_nothing_of_the_build() {
 fn what_behaviour_taught_is_unlearnt_when_another_build_runs() {
     let mut manager = Manager::healthy(2);
     manager.restarts(secs(3));
-    assert_eq!(manager.watch_refused(secs(20)).generation, Generation::Retries);
+    assert_eq!(manager.watch_refused(secs(20)).conflict_behaviour, ConflictBehaviour::Retries);
     // An older build is installed.
     manager.restarts(secs(3));
     manager.is_refused();
     manager.is_refused();
     let fleet = manager.watch(secs(30));
-    assert_eq!((fleet.generation, diagnoses(&fleet)), (Generation::GivesUp, vec![Diagnosis::ConflictAbandoned; 2]));
+    assert_eq!(
+        (fleet.conflict_behaviour, diagnoses(&fleet)),
+        (ConflictBehaviour::GivesUp, vec![Diagnosis::ConflictAbandoned; 2])
+    );
 }
 
 #[test]
@@ -113,7 +119,7 @@ fn more_sessions_than_sets_that_may_hold_one_show_that_a_verdict_was_wrong() {
     let fleet = manager.watch(secs(60));
     assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 3]);
     assert!(
-        manager.remedies(&fleet).iter().all(|(_, kind)| *kind == crate::model::Remedy::SessionProbe),
+        manager.remedies(&fleet).iter().all(|(_, kind)| *kind == crate::model::Remedy::SessionCheck),
         "at most asked about"
     );
 }
@@ -136,7 +142,7 @@ fn counters_that_are_no_longer_read_prove_that_nobody_tries_no_longer() {
 fn starts_that_failed_and_are_not_tried_again_by_a_build_that_would_are_asked_about() {
     let mut manager = Manager::healthy(2);
     manager.restarts(secs(3));
-    assert_eq!(manager.watch_refused(secs(20)).generation, Generation::Retries);
+    assert_eq!(manager.watch_refused(secs(20)).conflict_behaviour, ConflictBehaviour::Retries);
     // An older build is installed while GitHub fails: nothing tells that it is one.
     manager.restarts(secs(3));
     manager.counters.start_errors = 2;
@@ -403,5 +409,8 @@ fn fewer_workers_than_sets_after_a_refusal_show_a_build_that_gives_up() {
     let mut manager = Manager::given_up(2, secs(30));
     manager.goroutines = Some(Goroutines { listeners: 0, workers: 0 });
     let fleet = manager.watch(secs(10));
-    assert_eq!((fleet.generation, found(&fleet, 1)), (Generation::GivesUp, (Diagnosis::ConflictAbandoned, Strong)));
+    assert_eq!(
+        (fleet.conflict_behaviour, found(&fleet, 1)),
+        (ConflictBehaviour::GivesUp, (Diagnosis::ConflictAbandoned, Strong))
+    );
 }

@@ -1,6 +1,6 @@
 //! A set's own evidence at its edges: when a line, a probe or a series speaks, and when it no longer does.
 
-use super::super::ProbeAnswer;
+use super::super::CheckAnswer;
 use super::super::testing::*;
 use crate::model::log_fact::{ListenerErrorKind, LogEvent};
 use crate::model::{Confidence, Diagnosis, Fact, FailureKind, ListenerMetrics, SessionId, Span, Wall, WorkerState};
@@ -157,7 +157,7 @@ fn a_list_that_cannot_be_given_is_told_of_a_set_that_is_ill() {
     for (kind, fact) in [
         (FailureKind::Unauthorized, Fact::CredentialsRefused),
         (FailureKind::Forbidden, Fact::CredentialsRefused),
-        (FailureKind::Timeout, Fact::BrokerUnseen { kind: FailureKind::Timeout }),
+        (FailureKind::Timeout, Fact::GithubUnseen { kind: FailureKind::Timeout }),
     ] {
         let mut manager = Manager::given_up(1, secs(30));
         manager.listed(Err(kind));
@@ -183,7 +183,7 @@ fn where_github_answers_us_a_cause_is_gone_sooner() {
         manager.restarts(secs(1));
         manager.counters.start_errors = 3;
         if asked {
-            manager.listed(Ok(forge_sets([1])));
+            manager.listed(Ok(github_sets([1])));
         }
         let fleet = manager.watch(secs(20));
         assert_eq!(found(&fleet, 1).0, Diagnosis::StartAbandoned);
@@ -198,7 +198,7 @@ fn probed() -> Manager {
     let mut manager = Manager::given_up(2, Span::mins(20));
     manager.opens();
     manager.watch(secs(20));
-    manager.probes.insert(id(2), (manager.now, ProbeAnswer::Unheld));
+    manager.probes.insert(id(2), (manager.now, CheckAnswer::Unheld));
     assert_eq!(found(&manager.look(), 2), (Diagnosis::Unheld, Strong));
     manager
 }
@@ -236,7 +236,7 @@ fn a_holder_that_a_probe_found_is_believed_until_the_set_changes() {
     for (later, expected) in [(0, Diagnosis::Unknown), (1, Diagnosis::Unheld)] {
         let mut manager = Manager::given_up(1, Span::mins(10));
         manager.watch(secs(20));
-        manager.probes.insert(id(1), (manager.now, ProbeAnswer::Held { owner: None }));
+        manager.probes.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
         manager.set(1).updated_at = Some(manager.now.plus(Span::millis(later)));
         assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, expected, "{later} ms later");
     }

@@ -1,9 +1,9 @@
 //! The life of an incident, from the crash to the last set's return: what is found is held against what is true.
 
 use super::super::testing::{Manager, id, secs, treatment};
-use super::super::{Fleet, ProbeAnswer, Recovery};
+use super::super::{CheckAnswer, Fleet, Recovery};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, FailureKind, Generation, Goroutines, ManagerState, Remedy, RestartKind,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, FailureKind, Goroutines, ManagerState, Remedy, RestartKind,
     ScaleSetId, Span, Step, Wall, WorkerState,
 };
 use proptest::prelude::*;
@@ -120,13 +120,13 @@ impl Incident {
                     self.disable(set.0);
                     toggled.push(set.0);
                 }
-                Remedy::SessionProbe if !self.is_asked_lately(set) => {
+                Remedy::SessionCheck if !self.is_asked_lately(set) => {
                     let stale = self.freed.get(&set).is_some_and(|freed| *freed > now);
                     let held = stale || self.truth[&set] == Truth::Listens;
-                    let answer = if held { ProbeAnswer::Held { owner: None } } else { ProbeAnswer::Unheld };
+                    let answer = if held { CheckAnswer::Held { owner: None } } else { CheckAnswer::Unheld };
                     self.manager.probes.insert(set, (now, answer));
                 }
-                Remedy::Toggle | Remedy::SessionProbe => {}
+                Remedy::Toggle | Remedy::SessionCheck => {}
                 Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } => panic!("no session is known"),
             }
         }
@@ -198,7 +198,7 @@ impl Incident {
         for (set, remedy) in self.manager.remedies(fleet) {
             // A probe may ask of a set that listens where nothing tells which one does: it is refused, and harms nobody.
             let truth = self.truth[&set];
-            let asks = remedy == Remedy::SessionProbe;
+            let asks = remedy == Remedy::SessionCheck;
             assert!(truth == Truth::Dead || asks, "{remedy:?} for {truth:?} {set:?}");
         }
     }
@@ -236,7 +236,7 @@ fn an_incident_of_a_build_that_gives_up_from_the_crash_to_the_last_return() {
         assert_eq!(first.manager, ManagerState::Restarted);
         let fleet = incident.watch(secs(10));
         assert!((1..=4).all(|set| is_found(&fleet, id(set), gone)), "within 10 s: {:?}", found(&fleet));
-        assert_eq!(fleet.generation, Generation::GivesUp);
+        assert_eq!(fleet.conflict_behaviour, ConflictBehaviour::GivesUp);
         let ill_since = fleet.findings[&id(1)].ill_since.unwrap();
         assert!(ill_since >= began && ill_since <= began.plus(secs(10)));
 
@@ -279,7 +279,10 @@ fn an_incident_of_a_build_that_retries_heals_by_itself_and_is_never_called_aband
         incident.watch(secs(4));
         incident.is_started();
         let fleet = incident.watch(secs(14));
-        assert_eq!((found(&fleet), fleet.generation), (vec![Diagnosis::ConflictRetrying; 3], Generation::Retries));
+        assert_eq!(
+            (found(&fleet), fleet.conflict_behaviour),
+            (vec![Diagnosis::ConflictRetrying; 3], ConflictBehaviour::Retries)
+        );
         for _ in 0..60 {
             let fleet = incident.watch(secs(2));
             assert!(!found(&fleet).contains(&Diagnosis::ConflictAbandoned));

@@ -2,7 +2,9 @@
 
 use super::super::testing::*;
 use crate::model::log_fact::{ListenerErrorKind, LogEvent, LogSet};
-use crate::model::{Confidence, Diagnosis, Fact, ForgeId, Generation, Owner, SessionId, Span, Wall, WorkerState};
+use crate::model::{
+    Confidence, ConflictBehaviour, Diagnosis, Fact, GithubId, Owner, SessionId, Span, Wall, WorkerState,
+};
 
 use Confidence::Proof;
 
@@ -29,11 +31,14 @@ fn the_latest_line_decides() {
 #[test]
 fn a_line_of_the_controller_names_the_set_by_its_forge_id() {
     let mut manager = Manager::given_up(2, secs(30));
-    let set = LogSet::Forge { entity: "acme".to_owned(), forge_id: ForgeId(102) };
+    let set = LogSet::Forge { entity: "acme".to_owned(), github_id: GithubId(102) };
     manager.logs(secs(30), LogEvent::ManagerStarted);
     manager.logs(secs(29), LogEvent::Conflict { set, owner: None, gave_up: true });
     let fleet = manager.look();
-    assert_eq!((fleet.generation, found(&fleet, 2)), (Generation::GivesUp, (Diagnosis::ConflictAbandoned, Proof)));
+    assert_eq!(
+        (fleet.conflict_behaviour, found(&fleet, 2)),
+        (ConflictBehaviour::GivesUp, (Diagnosis::ConflictAbandoned, Proof))
+    );
     assert!(says(&fleet, 2, &Fact::GaveUpLine));
 }
 
@@ -55,7 +60,7 @@ fn a_long_run_of_conflicts_or_a_strange_owner_is_held_elsewhere() {
         (None, 400, Diagnosis::HeldElsewhere),
         (Some(ours()), 60, Diagnosis::ConflictRetrying),
         (Some(stranger), 60, Diagnosis::HeldElsewhere),
-        (Some(Owner::of_probe(id(1), Wall(0))), 60, Diagnosis::ConflictRetrying),
+        (Some(Owner::of_session_check(id(1), Wall(0))), 60, Diagnosis::ConflictRetrying),
     ] {
         let mut manager = Manager::healthy(1);
         for ago in [first, 1] {

@@ -158,7 +158,7 @@ fn one_limited_answer_or_a_missing_right_is_no_limit_of_the_endpoint() {
         [(Some(FailureKind::RateLimited), None), (Some(FailureKind::Forbidden), Some(FailureKind::Forbidden))]
     {
         let mut manager = Manager::healthy(1);
-        manager.listed_for("acme", first.map_or(Ok(forge_sets([1])), Err));
+        manager.listed_for("acme", first.map_or(Ok(github_sets([1])), Err));
         manager.listed_for("beta", second.map_or(Ok(Vec::new()), Err));
         assert_eq!(manager.look().endpoints.get(&name), Some(&EndpointState::Up), "{first:?} {second:?}");
     }
@@ -212,7 +212,7 @@ fn two_entities_that_cannot_be_asked_are_a_fault_at_github_and_one_is_not() {
         let mut manager = Manager::healthy(1);
         manager.listed_for("acme", Err(FailureKind::Timeout));
         manager.listed_for("beta", second);
-        assert_eq!(manager.look().fault_at_forge, fault);
+        assert_eq!(manager.look().fault_at_github, fault);
     }
 }
 
@@ -228,7 +228,7 @@ fn conflicting(age: u64, since: u64, owner: Option<&Owner>, change: impl FnOnce(
         }
     }
     change(&mut manager);
-    manager.look().fault_at_forge
+    manager.look().fault_at_github
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! What an operator would expect of each rule, told as scenes.
 
 mod attributing;
+mod conflict_behaviour;
 mod counting;
 mod evidence;
-mod generation;
 mod life;
 mod log;
 mod managers;
@@ -12,11 +12,11 @@ mod properties;
 mod soak;
 
 use super::testing::*;
-use super::{Memory, ProbeAnswer, diagnose};
+use super::{CheckAnswer, Memory, diagnose};
 use crate::model::log_fact::LogEvent;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, EndpointName, EndpointState, Fact, FailureKind, ForgeId, ForgeStatistics,
+    Confidence, Diagnosis, Enablement, EndpointName, EndpointState, Fact, FailureKind, GithubId, GithubStatistics,
     Goroutines, Incarnation, ListenerMetrics, ManagerState, Owner, RestartKind, Revision, SessionId, Span, Step, Wall,
     WorkerState,
 };
@@ -209,7 +209,7 @@ fn an_endpoint_is_what_its_entities_answer() {
         (Some(FailureKind::Forbidden), None, EndpointState::Up),
     ] {
         let mut manager = Manager::healthy(1);
-        manager.listed_for("acme", first.map_or(Ok(forge_sets([1])), Err));
+        manager.listed_for("acme", first.map_or(Ok(github_sets([1])), Err));
         manager.listed_for("beta", second.map_or(Ok(Vec::new()), Err));
         assert_eq!(manager.look().endpoints.get(&name), Some(&state), "{first:?} {second:?}");
     }
@@ -234,13 +234,13 @@ fn conflicts_in_two_entities_without_a_restart_are_a_fault_at_github() {
     manager.closes();
     let fleet = manager.watch_refused(secs(20));
     assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying; 2]);
-    assert!(fleet.fault_at_forge);
+    assert!(fleet.fault_at_github);
 
     let mut one = Manager::healthy(2);
     one.watch(secs(10));
     one.closes();
     one.closes();
-    assert!(!one.watch_refused(secs(20)).fault_at_forge, "one entity is not GitHub");
+    assert!(!one.watch_refused(secs(20)).fault_at_github, "one entity is not GitHub");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn conflicts_after_a_restart_are_explained_by_it() {
     manager.restarts(secs(1));
     let fleet = manager.watch_refused(Span::mins(2));
     assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying; 2]);
-    assert!(!fleet.fault_at_forge);
+    assert!(!fleet.fault_at_github);
 }
 
 // --- disabled, missing ---
@@ -291,23 +291,23 @@ fn a_disabled_sets_worker_is_known_to_wait_once_all_workers_are_counted() {
 #[test]
 fn missing_takes_time_and_a_list_that_was_given() {
     let mut manager = Manager::healthy(2);
-    manager.listed(Ok(forge_sets([2])));
+    manager.listed(Ok(github_sets([2])));
     assert_eq!(diagnoses(&manager.watch(secs(110))), [Diagnosis::Listening; 2]);
     let fleet = manager.watch(secs(20));
     assert_eq!(found(&fleet, 1), (Diagnosis::Missing, Proof));
     assert_eq!(found(&fleet, 2).0, Diagnosis::Listening);
     manager.listed(Err(FailureKind::Server));
     assert_ne!(found(&manager.after(secs(2)).look(), 1).0, Diagnosis::Missing, "no list, no claim");
-    manager.listed(Ok(forge_sets([1, 2])));
+    manager.listed(Ok(github_sets([1, 2])));
     assert_eq!(found(&manager.watch(secs(4)), 1).0, Diagnosis::Listening);
 }
 
 #[test]
 fn a_set_created_anew_is_not_missing_under_its_old_id() {
     let mut manager = Manager::healthy(1);
-    manager.listed(Ok(forge_sets([2])));
+    manager.listed(Ok(github_sets([2])));
     manager.watch(secs(100));
-    manager.set(1).forge_id = Some(ForgeId(777));
+    manager.set(1).github_id = Some(GithubId(777));
     let fleet = manager.watch(secs(60));
     assert_ne!(found(&fleet, 1).0, Diagnosis::Missing, "this id has been missed for a minute only");
 }
@@ -315,12 +315,12 @@ fn a_set_created_anew_is_not_missing_under_its_old_id() {
 #[test]
 fn the_same_name_under_another_id_is_a_mismatch() {
     let mut manager = Manager::healthy(1);
-    let mut list = forge_sets([1]);
-    list[0].id = ForgeId(999);
+    let mut list = github_sets([1]);
+    list[0].id = GithubId(999);
     manager.listed(Ok(list));
     let fleet = manager.watch(secs(130));
     assert_eq!(found(&fleet, 1), (Diagnosis::Mismatched, Proof));
-    assert!(says(&fleet, 1, &Fact::ForgeOtherId { id: ForgeId(999) }));
+    assert!(says(&fleet, 1, &Fact::GithubOtherId { id: GithubId(999) }));
 }
 
 // --- the set's own listener metrics ---
@@ -369,7 +369,7 @@ fn a_probe_that_opened_shows_an_unheld_set_until_something_newer_contradicts() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     manager.opens();
     manager.watch(secs(20));
-    manager.probes.insert(id(2), (manager.now, ProbeAnswer::Unheld));
+    manager.probes.insert(id(2), (manager.now, CheckAnswer::Unheld));
     let fleet = manager.watch(secs(4));
     assert_eq!(found(&fleet, 2), (Diagnosis::Unheld, Strong));
     assert_eq!(found(&fleet, 1).0, Diagnosis::Listening, "the one open session is its");
@@ -382,7 +382,7 @@ fn a_probe_that_opened_shows_an_unheld_set_until_something_newer_contradicts() {
 #[test]
 fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
     let stranger = Owner::new("garm-somebody-else");
-    let probe = Owner::of_probe(id(2), Wall(0));
+    let probe = Owner::of_session_check(id(2), Wall(0));
     for (owner, expected) in [
         (Some(stranger), Diagnosis::HeldElsewhere),
         (Some(ours()), Diagnosis::Unknown),
@@ -392,7 +392,7 @@ fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
         let mut manager = Manager::given_up(2, Span::mins(10));
         manager.opens();
         manager.watch(secs(20));
-        manager.probes.insert(id(2), (manager.now, ProbeAnswer::Held { owner }));
+        manager.probes.insert(id(2), (manager.now, CheckAnswer::Held { owner }));
         assert_eq!(found(&manager.look(), 2).0, expected);
     }
 }
@@ -401,25 +401,25 @@ fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
 fn a_set_that_somebody_holds_long_after_the_crash_is_not_called_abandoned() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     for set in 1..=2 {
-        manager.probes.insert(id(set), (manager.now, ProbeAnswer::Held { owner: None }));
+        manager.probes.insert(id(set), (manager.now, CheckAnswer::Held { owner: None }));
     }
     let fleet = manager.watch(secs(30));
     assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2], "a stale session would have ended");
     // What is left of a probe whose grant was lost is nobody's: it ends by itself.
     for set in 1..=2 {
-        let owner = Some(Owner::of_probe(id(set), manager.now));
-        manager.probes.insert(id(set), (manager.now, ProbeAnswer::Held { owner }));
+        let owner = Some(Owner::of_session_check(id(set), manager.now));
+        manager.probes.insert(id(set), (manager.now, CheckAnswer::Held { owner }));
     }
     assert_eq!(diagnoses(&manager.watch(secs(30))), [Diagnosis::ConflictAbandoned; 2]);
     let mut early = Manager::given_up(1, secs(40));
-    early.probes.insert(id(1), (early.now, ProbeAnswer::Held { owner: None }));
+    early.probes.insert(id(1), (early.now, CheckAnswer::Held { owner: None }));
     assert_eq!(diagnoses(&early.watch(secs(30))), [Diagnosis::ConflictAbandoned], "held by what the crash left");
 }
 
 #[test]
 fn a_probe_of_an_earlier_run_or_before_a_change_says_nothing() {
     let mut manager = Manager::given_up(1, Span::mins(1));
-    manager.probes.insert(id(1), (manager.now.minus(Span::mins(2)), ProbeAnswer::Unheld));
+    manager.probes.insert(id(1), (manager.now.minus(Span::mins(2)), CheckAnswer::Unheld));
     assert_eq!(found(&manager.watch(secs(10)), 1).0, Diagnosis::ConflictAbandoned);
 }
 
@@ -428,7 +428,7 @@ fn a_probe_of_an_earlier_run_or_before_a_change_says_nothing() {
 #[test]
 fn jobs_that_wait_while_nothing_moves_starve_a_set_that_listens() {
     let mut manager = Manager::healthy(1);
-    manager.listed(Ok(with_statistics(1, ForgeStatistics { assigned_jobs: 3, ..ForgeStatistics::default() })));
+    manager.listed(Ok(with_statistics(1, GithubStatistics { assigned_jobs: 3, ..GithubStatistics::default() })));
     assert_eq!(found(&manager.watch(Span::mins(9)), 1).0, Diagnosis::Listening);
     let fleet = manager.watch(Span::mins(2));
     assert_eq!(found(&fleet, 1).0, Diagnosis::Starved);
@@ -440,11 +440,11 @@ fn a_busy_set_always_has_jobs_that_wait_and_is_not_starved() {
     let mut manager = Manager::healthy(1);
     manager.set(1).max_runners = 1000;
     for n in 0..60 {
-        let counts = ForgeStatistics { assigned_jobs: 20 + n, running_jobs: 10 + n, ..ForgeStatistics::default() };
+        let counts = GithubStatistics { assigned_jobs: 20 + n, running_jobs: 10 + n, ..GithubStatistics::default() };
         manager.listed(Ok(with_statistics(1, counts)));
         assert_eq!(found(&manager.watch(secs(30)), 1).0, Diagnosis::Listening);
     }
-    let full = ForgeStatistics { assigned_jobs: 9, running_jobs: 5, busy_runners: 5, ..ForgeStatistics::default() };
+    let full = GithubStatistics { assigned_jobs: 9, running_jobs: 5, busy_runners: 5, ..GithubStatistics::default() };
     manager.set(1).max_runners = 5;
     manager.listed(Ok(with_statistics(1, full)));
     assert_eq!(found(&manager.watch(Span::mins(20)), 1).0, Diagnosis::Listening, "all its runners are at work");
@@ -510,7 +510,7 @@ fn a_recovery_is_told_once_with_its_beginning() {
 fn a_set_without_an_entity_or_a_forge_id_is_unknown() {
     let mut manager = Manager::healthy(2);
     manager.set(1).entity = None;
-    manager.set(2).forge_id = None;
+    manager.set(2).github_id = None;
     manager.set(2).revision = Revision::new("");
     let fleet = manager.watch(secs(10));
     assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2]);

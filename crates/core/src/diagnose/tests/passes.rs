@@ -155,9 +155,9 @@ fn a_cause_is_gone_only_while_github_answers_us_and_the_manager() {
         assert_eq!(found(&fleet, 1).0, Diagnosis::StartAbandoned);
         says(&fleet, 1, &Fact::CauseGone)
     };
-    assert!(told(Ok(forge_sets([1])), false));
+    assert!(told(Ok(github_sets([1])), false));
     assert!(!told(Err(FailureKind::Server), false));
-    assert!(!told(Ok(forge_sets([1])), true));
+    assert!(!told(Ok(github_sets([1])), true));
 }
 
 // --- what else is told ---

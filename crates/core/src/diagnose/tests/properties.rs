@@ -1,10 +1,10 @@
 //! Two promises, against whatever comes: a healthy fleet is never touched (I4), and no input brings the stage down (I8).
 
-use super::super::testing::{Manager, by_manager, forge_sets, id, secs};
-use super::super::{Context, Memory, ProbeAnswer, diagnose};
+use super::super::testing::{Manager, by_manager, github_sets, id, secs};
+use super::super::{CheckAnswer, Context, Memory, diagnose};
 use crate::model::log_fact::LogEvent;
 use crate::model::{
-    Diagnosis, Enablement, EntityKind, FailureKind, ForgeId, Goroutines, Incarnation, ListenerMetrics, Revision,
+    Diagnosis, Enablement, EntityKind, FailureKind, GithubId, Goroutines, Incarnation, ListenerMetrics, Revision,
     ScaleSetId, ScopeCounters, Seen, SessionId, Span, Sweep, Wall,
 };
 use crate::policy::Policy;
@@ -137,7 +137,7 @@ impl Day {
             .goroutines
             .then_some(Goroutines { listeners: u32::try_from(listening.len()).unwrap(), workers: all });
         if self.eyes.broker {
-            self.manager.listed(Ok(forge_sets(1..=u64::from(all))));
+            self.manager.listed(Ok(github_sets(1..=u64::from(all))));
         }
         self.manager.metrics = self.eyes.metrics && !self.metrics_fail;
         let fleet = self.manager.look();
@@ -146,7 +146,7 @@ impl Day {
         for finding in fleet.findings.values() {
             prop_assert!(!finding.diagnosis.is_ill(), "{:?}", finding);
         }
-        prop_assert!(!fleet.fault_at_forge);
+        prop_assert!(!fleet.fault_at_github);
         Ok(())
     }
 
@@ -274,7 +274,7 @@ fn nonsense() -> impl Strategy<Value = Manager> {
             };
             for (set, forge, [enabled, entity, series, endpoint], updated) in sets {
                 let mut one = super::super::testing::scale_set(set, "acme");
-                one.forge_id = forge.map(ForgeId);
+                one.github_id = forge.map(GithubId);
                 one.enabled = if enabled { Enablement::Enabled } else { Enablement::Disabled };
                 one.updated_at = Some(updated);
                 one.revision = Revision::new(format!("{}", updated.0));
@@ -288,13 +288,13 @@ fn nonsense() -> impl Strategy<Value = Manager> {
                     let listener = ListenerMetrics { last_success: Some(updated), restarts: forge.unwrap_or(0) };
                     manager.listeners.insert(ScaleSetId(set), listener);
                 }
-                let answer = if held { ProbeAnswer::Held { owner: None } } else { ProbeAnswer::Unheld };
+                let answer = if held { CheckAnswer::Held { owner: None } } else { CheckAnswer::Unheld };
                 manager.probes.insert(ScaleSetId(set), (updated, answer));
                 manager.sets.push(one);
             }
             manager.goroutines = goroutines.map(|(listeners, workers)| Goroutines { listeners, workers });
             if broker {
-                manager.listed(fails.map_or_else(|| Ok(forge_sets([1, 2])), Err));
+                manager.listed(fails.map_or_else(|| Ok(github_sets([1, 2])), Err));
             }
             for (set, what, at) in facts {
                 let set = by_manager(set);

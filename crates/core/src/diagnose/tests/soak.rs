@@ -1,12 +1,12 @@
 //! A fleet without trouble is never called ill, whatever is seen of it and whatever is ordinarily done to it: the
-//! diagnosis' share of "a healthy fleet sees zero writes" (design §8, I4).
+//! diagnosis' share of "a healthy fleet sees zero writes" (`docs/reference/design.md` §8, I4).
 
 use super::super::testing::{Manager, by_manager, id, scale_set, secs};
 use super::super::{Fleet, Memory};
 use crate::model::log_fact::{LogEvent, LogFact};
 use crate::model::{
-    Diagnosis, Enablement, FailureKind, ForgeId, Generation, Goroutines, ListenerMetrics, ScaleSetId, SessionId, Span,
-    Wall,
+    ConflictBehaviour, Diagnosis, Enablement, FailureKind, GithubId, Goroutines, ListenerMetrics, ScaleSetId,
+    SessionId, Span, Wall,
 };
 use std::collections::BTreeMap;
 
@@ -32,7 +32,8 @@ fn every_choice() -> Vec<Eyes> {
     choices
 }
 
-const GENERATIONS: [Generation; 3] = [Generation::Unknown, Generation::GivesUp, Generation::Retries];
+const BEHAVIOURS: [ConflictBehaviour; 3] =
+    [ConflictBehaviour::Unknown, ConflictBehaviour::GivesUp, ConflictBehaviour::Retries];
 
 /// A manager whose every listener is well.
 struct World {
@@ -47,17 +48,17 @@ struct World {
 }
 
 impl World {
-    fn new(sets: u64, generation: Generation, eyes: Eyes) -> Self {
+    fn new(sets: u64, conflict_behaviour: ConflictBehaviour, eyes: Eyes) -> Self {
         let mut manager = Manager::healthy(sets);
         manager.metrics = eyes.counters;
-        manager.gauges = generation == Generation::Retries;
-        manager.memory.generation = generation;
+        manager.gauges = conflict_behaviour == ConflictBehaviour::Retries;
+        manager.memory.conflict_behaviour = conflict_behaviour;
         let mut world = Self {
             eyes,
             listeners: BTreeMap::new(),
             told: BTreeMap::new(),
             workers: u32::try_from(sets).unwrap(),
-            name: format!("{generation:?} {eyes:?}"),
+            name: format!("{conflict_behaviour:?} {eyes:?}"),
             manager,
         };
         // They began at different times of the last minute.
@@ -144,9 +145,9 @@ impl World {
 }
 
 fn every_world(sets: u64, mut scene: impl FnMut(World)) {
-    for generation in GENERATIONS {
+    for conflict_behaviour in BEHAVIOURS {
         for eyes in every_choice() {
-            scene(World::new(sets, generation, eyes));
+            scene(World::new(sets, conflict_behaviour, eyes));
         }
     }
 }
@@ -204,13 +205,13 @@ fn a_set_that_is_added_settles_in_and_disturbs_nobody() {
         for second in 0..180 {
             if second == 31 {
                 let mut added = scale_set(4, "acme");
-                added.forge_id = None;
+                added.github_id = None;
                 added.updated_at = Some(world.manager.now);
                 world.manager.sets.push(added);
                 world.workers += 1;
             } else if second == 34 {
                 // GitHub has created it.
-                world.manager.set(4).forge_id = Some(ForgeId(104));
+                world.manager.set(4).github_id = Some(GithubId(104));
                 world.manager.change(4);
             } else if second == 36 {
                 world.opens(4);

@@ -1,13 +1,13 @@
 //! The machine in a hostile world: from every step, every input of a small alphabet, every answer that an effect can
 //! have, a crash at any point. Whatever happens, what is sent was allowed a moment before.
 
-use super::super::machine::{self, Answer, Effect, Input, Transition};
+use super::super::machine::{self, Answer, Input, Request, Transition};
 use super::super::testing::{
     NEXT_RUN, RUN, Seen, T0, after, disabled, enabled, failure, lost, now, refused, rev, session, treatment,
 };
 use crate::model::failure::WriteError;
 use crate::model::{
-    Diagnosis, Enablement, FailureKind, ManagerState, Outcome, Owner, ProbeFailure, Remedy, ScaleSet, Span, Step,
+    Diagnosis, Enablement, FailureKind, ManagerState, Outcome, Owner, Remedy, RequestFailure, ScaleSet, Span, Step,
     Treatment, Wall, WorkerState,
 };
 use crate::policy::Policy;
@@ -45,7 +45,7 @@ impl Event {
 #[derive(Debug, Clone)]
 struct State {
     treatment: Treatment,
-    pending: Option<Effect>,
+    pending: Option<Request>,
     chain: usize,
     at: Wall,
 }
@@ -62,8 +62,8 @@ fn starts() -> Vec<Treatment> {
         (Remedy::Toggle, Step::Verifying),
         (only, deleting()),
         (then, deleting()),
-        (Remedy::SessionProbe, Step::ProbeOpening { owner: Owner::new("probe-1") }),
-        (Remedy::SessionProbe, Step::ProbeOpened { session: s(), attempts: 0, not_before: T0 }),
+        (Remedy::SessionCheck, Step::CheckOpening { owner: Owner::new("probe-1") }),
+        (Remedy::SessionCheck, Step::CheckOpened { session: s(), attempts: 0, not_before: T0 }),
         (Remedy::Toggle, Step::Closed { outcome: Outcome::Failed, why: "test".to_owned() }),
     ]
     .map(|(remedy, step)| Treatment { remedy, ..treatment(step) })
@@ -98,7 +98,7 @@ fn sweeps(at: Wall) -> Vec<Event> {
 }
 
 fn errors() -> Vec<WriteError> {
-    let busy = ProbeFailure { retry_at: Some(Wall(u64::MAX)), ..failure(FailureKind::RateLimited) };
+    let busy = RequestFailure { retry_at: Some(Wall(u64::MAX)), ..failure(FailureKind::RateLimited) };
     vec![
         refused(),
         lost(),
@@ -109,24 +109,24 @@ fn errors() -> Vec<WriteError> {
 }
 
 /// Everything that the effect can come back with.
-fn answers(effect: &Effect) -> Vec<Event> {
+fn answers(effect: &Request) -> Vec<Event> {
     let written = |wrap: fn(Result<ScaleSet, WriteError>) -> Answer| -> Vec<Answer> {
         sets().into_iter().map(Ok).chain(errors().into_iter().map(Err)).map(wrap).collect()
     };
     let answers = match effect {
-        Effect::Disable => written(Answer::Disabled),
-        Effect::Enable => written(Answer::Enabled),
-        Effect::ReadSet => {
+        Request::Disable => written(Answer::Disabled),
+        Request::Enable => written(Answer::Enabled),
+        Request::ReadSet => {
             let failed = [Ok(None), Err(failure(FailureKind::Timeout))];
             sets().into_iter().map(|set| Ok(Some(set))).chain(failed).map(Answer::Read).collect()
         }
-        Effect::CheckIncarnation => {
+        Request::CheckIncarnation => {
             [Ok(RUN), Ok(NEXT_RUN), Err(failure(FailureKind::Timeout))].map(Answer::Incarnation).to_vec()
         }
-        Effect::DeleteSession { .. } | Effect::DeleteOwnSession { .. } => {
+        Request::DeleteSession { .. } | Request::DeleteOwnSession { .. } => {
             std::iter::once(Ok(())).chain(errors().into_iter().map(Err)).map(Answer::SessionDeleted).collect()
         }
-        Effect::OpenSession { .. } => {
+        Request::OpenSession { .. } => {
             let told = [OpenAnswer::Opened(session()), OpenAnswer::Held { owner: None }, OpenAnswer::SetGone];
             told.into_iter().map(Ok).chain(errors().into_iter().map(Err)).map(Answer::SessionOpened).collect()
         }
@@ -192,29 +192,29 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
         assert_eq!(next.effect, None, "{}", told());
     }
     match &next.effect {
-        None | Some(Effect::ReadSet | Effect::CheckIncarnation) => {}
-        Some(Effect::Enable) => {
+        None | Some(Request::ReadSet | Request::CheckIncarnation) => {}
+        Some(Request::Enable) => {
             let Step::Enabling { ours, attempts, .. } = &after.step else { panic!("{}", told()) };
             let read = event.reads().unwrap_or_else(|| panic!("an enable without a look\n{}", told()));
             assert!(read.enabled == Enablement::Disabled && read.revision == *ours && *attempts > 0, "{}", told());
         }
-        Some(Effect::Disable) => {
+        Some(Request::Disable) => {
             let Step::Disabling { seen, sent: Some(_) } = &after.step else { panic!("{}", told()) };
             let read = event.reads().unwrap_or_else(|| panic!("a disable without a look\n{}", told()));
             assert!(read.enabled == Enablement::Enabled && read.revision == *seen, "{}", told());
             assert_eq!(after.step_at, at, "dated by its sending\n{}", told());
         }
-        Some(Effect::DeleteSession { .. }) => {
+        Some(Request::DeleteSession { .. }) => {
             assert!(matches!(after.step, Step::Deleting { attempts: 1.., .. }), "{}", told());
             let Event::Answer(Answer::Incarnation(Ok(run))) = event else { panic!("{}", told()) };
             assert_eq!(Some(*run), after.incarnation, "another run of the manager\n{}", told());
         }
-        Some(Effect::OpenSession { owner }) => {
-            assert_eq!(after.step, Step::ProbeOpening { owner: owner.clone() }, "{}", told());
+        Some(Request::OpenSession { owner }) => {
+            assert_eq!(after.step, Step::CheckOpening { owner: owner.clone() }, "{}", told());
             assert!(matches!(event, Event::Sweep(_)), "never asked again blindly\n{}", told());
         }
-        Some(Effect::DeleteOwnSession { session: ours }) => {
-            assert!(matches!(&after.step, Step::ProbeOpened { session, .. } if session == ours), "{}", told());
+        Some(Request::DeleteOwnSession { session: ours }) => {
+            assert!(matches!(&after.step, Step::CheckOpened { session, .. } if session == ours), "{}", told());
         }
     }
     if let (Step::Disabled { ours, .. } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {
@@ -224,9 +224,9 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
             Event::Answer(Answer::Read(Ok(set))) => set.as_ref().is_none_or(theirs),
             Event::Answer(_) | Event::Shutdown | Event::Recover => false,
         };
-        assert!(let_go && after.outcome() == Some(Outcome::Yielded), "a set of ours was left disabled\n{}", told());
+        assert!(let_go && after.outcome() == Some(Outcome::Aborted), "a set of ours was left disabled\n{}", told());
     }
-    if let (Step::ProbeOpened { .. }, true) = (&before.step, after.step.is_closed()) {
+    if let (Step::CheckOpened { .. }, true) = (&before.step, after.step.is_closed()) {
         assert!(matches!(event, Event::Answer(Answer::SessionDeleted(Ok(())))), "our session lives\n{}", told());
     }
 }

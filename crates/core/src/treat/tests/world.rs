@@ -6,7 +6,7 @@
 //! between a look and its write; a disable whose answer was lost is told from a person's by its date alone, so nobody
 //! disables or edits the set while that is open.
 
-use super::super::machine::{self, Answer, Effect, Input};
+use super::super::machine::{self, Answer, Input, Request};
 use super::super::testing::{
     NEXT_RUN, RUN, Seen, T0, disabled, enabled, failure, lost, now, refused, rev, session, treatment,
 };
@@ -167,18 +167,18 @@ impl World {
     }
 
     /// The answer; `None` when the medic dies.
-    fn perform(&mut self, effect: &Effect, reachable: bool, choices: &mut Choices) -> Option<Answer> {
+    fn perform(&mut self, effect: &Request, reachable: bool, choices: &mut Choices) -> Option<Answer> {
         match effect {
-            Effect::Disable => Some(Answer::Disabled(self.write(Enablement::Disabled, reachable, choices)?)),
-            Effect::Enable => Some(Answer::Enabled(self.write(Enablement::Enabled, reachable, choices)?)),
-            Effect::ReadSet => match choices.fault(2) {
+            Request::Disable => Some(Answer::Disabled(self.write(Enablement::Disabled, reachable, choices)?)),
+            Request::Enable => Some(Answer::Enabled(self.write(Enablement::Enabled, reachable, choices)?)),
+            Request::ReadSet => match choices.fault(2) {
                 0 if reachable => Some(Answer::Read(Ok(self.set.clone()))),
                 2 => None,
                 _ => Some(Answer::Read(Err(failure(FailureKind::Timeout)))),
             },
-            Effect::CheckIncarnation | Effect::DeleteSession { .. } => panic!("not of these remedies: {effect:?}"),
-            Effect::OpenSession { .. } => self.open(choices),
-            Effect::DeleteOwnSession { .. } => self.delete(choices),
+            Request::CheckIncarnation | Request::DeleteSession { .. } => panic!("not of these remedies: {effect:?}"),
+            Request::OpenSession { .. } => self.open(choices),
+            Request::DeleteOwnSession { .. } => self.delete(choices),
         }
     }
 
@@ -268,15 +268,15 @@ fn no_set_stays_disabled_by_us_and_none_that_a_person_disabled_is_enabled() {
         assert!(world.set.is_none() || world.disabled_by != Some(By::Us), "{:#?}", world.log);
     });
     assert!(histories > 10_000, "{histories}");
-    assert_eq!(outcomes, [Outcome::Yielded, Outcome::Failed], "and most are verified by a listener, not here");
+    assert_eq!(outcomes, [Outcome::Aborted, Outcome::Failed], "and most are verified by a listener, not here");
 }
 
 #[test]
 fn every_session_that_we_opened_ends() {
-    let step = Step::ProbeOpening { owner: Owner::new("probe-1") };
-    let (histories, outcomes) = play(&Remedy::SessionProbe, &step, |world| {
+    let step = Step::CheckOpening { owner: Owner::new("probe-1") };
+    let (histories, outcomes) = play(&Remedy::SessionCheck, &step, |world| {
         assert!(!world.session_of_ours || world.grant_lost, "{:#?}", world.log);
     });
     assert!(histories > 1_000, "{histories}");
-    assert_eq!(outcomes, [Outcome::Yielded, Outcome::Failed, Outcome::Held, Outcome::Unheld]);
+    assert_eq!(outcomes, [Outcome::Aborted, Outcome::Failed, Outcome::Held, Outcome::Unheld]);
 }

@@ -29,7 +29,7 @@ fn recorded(build: &str, number: &str) -> Vec<LogFact> {
 struct Scene {
     feed: Feed,
     timeline: Timeline,
-    places: BTreeMap<ScaleSetId, ForgePlace>,
+    places: BTreeMap<ScaleSetId, GithubPlace>,
     owner: Owner,
     store: ManagerStore,
 }

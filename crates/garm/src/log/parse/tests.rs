@@ -37,7 +37,7 @@ fn evidence(logs: &[Vec<u8>]) -> LogEvidence {
 fn set_name(set: &LogSet) -> String {
     match set {
         LogSet::Manager(id) => format!("{id}"),
-        LogSet::Forge { entity, forge_id } => format!("{entity}#{forge_id}"),
+        LogSet::Forge { entity, github_id } => format!("{entity}#{github_id}"),
     }
 }
 
@@ -257,14 +257,14 @@ fn the_whole_pre_fix_story_leaves_the_evidence_a_person_would_sum_up() {
     assert_eq!(seen.run_started, wall("2026-11-23T18:46:07.099Z"));
     assert_eq!(seen.last_panic, None);
     // Set 1 was toggled: its worker lives and tries again. Set 2 was given up on.
-    let one = seen.about(ScaleSetId(1), Some("acme0"), Some(ForgeId(1))).unwrap();
+    let one = seen.about(ScaleSetId(1), Some("acme0"), Some(GithubId(1))).unwrap();
     assert_eq!((one.gave_up, one.conflict_count, one.idle.is_some()), (None, 2, true));
-    let two = seen.about(ScaleSetId(2), Some("acme0"), Some(ForgeId(2))).unwrap();
+    let two = seen.about(ScaleSetId(2), Some("acme0"), Some(GithubId(2))).unwrap();
     assert_eq!(two.gave_up, wall("2026-11-23T18:46:07.139Z"));
     assert_eq!(two.conflict_count, 1);
     // After the toggle's session, the conflict is over.
     let seen = evidence(&[logs[0].clone(), logs[1].clone(), recorded(BUILDS[0], "06")]);
-    let one = seen.about(ScaleSetId(1), Some("acme0"), Some(ForgeId(1))).unwrap();
+    let one = seen.about(ScaleSetId(1), Some("acme0"), Some(GithubId(1))).unwrap();
     assert!(seen.debug);
     assert_eq!((one.conflicts, one.opened_count), (None, 1));
     assert_eq!(one.session.unwrap().1, SessionId::new("c10668f2-3a2d-4650-8fa4-df61eabe420b"));
@@ -333,7 +333,7 @@ fn a_set_is_named_by_what_is_certain_only() {
 #[test]
 fn the_alpha_names_a_refused_set_by_the_entity_uuid_and_the_forge_id() {
     let line = r#"time=2026-11-23T18:46:19.180Z level=ERROR msg="failed to handle scale set create operation" error="error starting scale set worker: error starting listener: creating message session: failed to execute request to https://x/runnerscalesets/31/sessions?a=b: conflict while calling https://x" worker=scaleset-controller-45676fbf-a489-47e7-9d37-2f3444ccb62d"#;
-    let named = LogSet::Forge { entity: "45676fbf-a489-47e7-9d37-2f3444ccb62d".to_owned(), forge_id: ForgeId(31) };
+    let named = LogSet::Forge { entity: "45676fbf-a489-47e7-9d37-2f3444ccb62d".to_owned(), github_id: GithubId(31) };
     assert_eq!(first(line), Some(LogEvent::Conflict { set: named, owner: None, gave_up: true }));
 }
 

@@ -95,7 +95,7 @@ fn a_missing_log_says_what_to_do_and_is_picked_up_when_it_comes() {
     assert!(failure.detail.contains("garm.log") && failure.detail.contains("log_file"), "{}", failure.detail);
     append(&path, &recorded(BUILDS[0], 4..=4));
     read_all(&log);
-    assert_eq!(log.evidence().unwrap().by_forge.len(), 2);
+    assert_eq!(log.evidence().unwrap().by_github.len(), 2);
     assert_eq!(log.batch().facts, [], "nobody wanted them");
 }
 

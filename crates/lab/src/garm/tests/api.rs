@@ -11,7 +11,7 @@ fn refused(answer: &Answer) -> (u16, String) {
 
 #[test]
 fn nothing_listens_before_the_boot_is_over_or_after_the_end() {
-    let mut bench = Bench::down(Generation::PreFix, |_| {}, |_| {});
+    let mut bench = Bench::down(Build::PreFix, |_| {}, |_| {});
     let ask = |bench: &mut Bench| bench.send(&Method::GET, "/api/v1/scalesets", "", "").delivery;
     assert_eq!(ask(&mut bench), Delivery::Refused);
     bench.start();
@@ -24,7 +24,7 @@ fn nothing_listens_before_the_boot_is_over_or_after_the_end() {
 
 #[test]
 fn the_checks_come_in_the_order_of_the_original() {
-    let mut bench = Bench::with(Generation::PostFix, |garm| garm.initialised = false, |_| {});
+    let mut bench = Bench::with(Build::PostFix, |garm| garm.initialised = false, |_| {});
     let get = |bench: &mut Bench, token: &str| bench.send(&Method::GET, "/api/v1/scalesets", token, "");
     assert_eq!(refused(&get(&mut bench, "")), (409, "init_required".to_owned()));
     let run =
@@ -48,7 +48,7 @@ fn the_checks_come_in_the_order_of_the_original() {
 
 #[test]
 fn tokens_have_one_purpose_end_and_survive_a_restart() {
-    let mut bench = Bench::with(Generation::PostFix, |garm| garm.token_lifetime = Span::hours(1), |_| {});
+    let mut bench = Bench::with(Build::PostFix, |garm| garm.token_lifetime = Span::hours(1), |_| {});
     let admin = bench.admin();
     let metrics = body(&bench.get("/api/v1/metrics-token"))["token"].as_str().unwrap().to_owned();
     let metrics = format!("Bearer {metrics}");
@@ -68,7 +68,7 @@ fn tokens_have_one_purpose_end_and_survive_a_restart() {
 
 #[test]
 fn paths_and_methods_are_met_as_by_the_original() {
-    let mut bench = Bench::with(Generation::PostFix, |garm| garm.base_path = "/garm".to_owned(), |_| {});
+    let mut bench = Bench::with(Build::PostFix, |garm| garm.base_path = "/garm".to_owned(), |_| {});
     let admin = {
         let password = json!({"username": "admin", "password": "correct horse battery staple"}).to_string();
         let answer = bench.send(&Method::POST, "/garm/api/v1/auth/login", "", &password);
@@ -86,7 +86,7 @@ fn paths_and_methods_are_met_as_by_the_original() {
 
 #[test]
 fn the_log_websocket_needs_its_switch() {
-    let mut bench = Bench::with(Generation::PostFix, |garm| garm.log_streamer = LogStreamer::Off, |_| {});
+    let mut bench = Bench::with(Build::PostFix, |garm| garm.log_streamer = LogStreamer::Off, |_| {});
     let answer = bench.get("/api/v1/ws/logs");
     assert_eq!(refused(&answer), (400, "Bad Request".to_owned()));
     assert_eq!(status(&bench.get("/api/v1/ws/events")), 200);
@@ -94,7 +94,7 @@ fn the_log_websocket_needs_its_switch() {
 
 #[test]
 fn zero_values_are_left_out_and_entity_lists_have_a_zero_endpoint() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     bench.put(FIRST, &json!({"enabled": false, "max_runners": 0}));
     let set = body(&bench.get("/api/v1/scalesets"))[0].clone();
     for field in ["enabled", "max_runners", "min_idle_runners", "desired_runner_count", "extended_state", "instances"] {
@@ -109,7 +109,7 @@ fn zero_values_are_left_out_and_entity_lists_have_a_zero_endpoint() {
 
 #[test]
 fn a_put_checks_its_values_and_asks_github_for_the_quota() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     let admin = bench.admin();
     let mut put = |change: Value| {
         let answer = bench.send(&Method::PUT, "/api/v1/scalesets/1", &admin, &change.to_string());
@@ -123,7 +123,7 @@ fn a_put_checks_its_values_and_asks_github_for_the_quota() {
         "the key is runner_group"
     );
     assert_eq!(put(json!({"extended_state": ""})).0, 200);
-    assert_eq!(put(json!({"image": "other"})).1["generation"], json!(1));
+    assert_eq!(put(json!({"image": "other"})).1["build"], json!(1));
     assert_eq!(put(json!({"enabled": null, "unknown": 7})).1["enabled"], json!(true));
     let since = bench.now;
     bench.enable(FIRST, true);
@@ -133,7 +133,7 @@ fn a_put_checks_its_values_and_asks_github_for_the_quota() {
 #[test]
 fn deletion_answers_200_even_when_github_refuses_it() {
     use crate::github::Fault;
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     let admin = bench.admin();
     let delete = |bench: &mut Bench| status(&bench.send(&Method::DELETE, "/api/v1/scalesets/1", &admin, ""));
     assert_eq!(delete(&mut bench), 400, "still enabled");
@@ -150,8 +150,8 @@ fn deletion_answers_200_even_when_github_refuses_it() {
 
 #[test]
 fn sets_are_made_over_the_api() {
-    for generation in BOTH {
-        let mut bench = Bench::new(generation);
+    for build in BOTH {
+        let mut bench = Bench::new(build);
         let admin = bench.admin();
         let made = bench.send(&Method::POST, "/api/v1/repositories", &admin, r#"{"owner":"o","name":"r"}"#);
         let path = format!("/api/v1/repositories/{}/scalesets", body(&made)["id"].as_str().unwrap());
@@ -160,7 +160,7 @@ fn sets_are_made_over_the_api() {
         let set = body(&bench.send(&Method::POST, &path, &admin, &wish.to_string()));
         assert_eq!((&set["repo_name"], &set["tags"][0]["name"]), (&json!("o/r"), &json!("big")));
         bench.wait(Span::secs(12));
-        assert!(bench.listens(ScaleSetId(3)), "{generation:?}");
+        assert!(bench.listens(ScaleSetId(3)), "{build:?}");
         let bad = bench.send(&Method::POST, &path, &admin, r#"{"name":"x"}"#);
         assert_eq!(status(&bad), 400);
         let twin = bench.send(&Method::POST, &path, &admin, &wish.to_string());
@@ -171,7 +171,7 @@ fn sets_are_made_over_the_api() {
 
 #[test]
 fn lost_answers_happen_before_or_after_the_effect() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     let admin = bench.admin();
     let put =
         |bench: &mut Bench| bench.send(&Method::PUT, "/api/v1/scalesets/1", &admin, r#"{"enabled":false}"#).delivery;
@@ -187,7 +187,7 @@ fn lost_answers_happen_before_or_after_the_effect() {
 
 #[test]
 fn faults_hit_the_routes_and_sets_they_name() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     let admin = bench.admin();
     bench.garm.inject(ManagerFault::on(ManagerRoute::ListSets, FaultKind::MalformedJson).times(1));
     bench.garm.inject(ManagerFault::on(ManagerRoute::GetSet, FaultKind::Never).for_set(FIRST));
@@ -208,7 +208,7 @@ fn faults_hit_the_routes_and_sets_they_name() {
 #[test]
 fn metrics_can_be_open_or_off() {
     for (metrics, expected) in [(Metrics::Open, 200), (Metrics::Off, 404), (Metrics::Token, 401)] {
-        let mut bench = Bench::with(Generation::PostFix, |garm| garm.metrics = metrics, |_| {});
+        let mut bench = Bench::with(Build::PostFix, |garm| garm.metrics = metrics, |_| {});
         assert_eq!(status(&bench.send(&Method::GET, "/metrics", "", "")), expected);
     }
 }

@@ -5,13 +5,13 @@ use crate::github::{Degraded, Fault, FaultKind, JobFlow, Lasts};
 
 #[test]
 fn a_healthy_toggle_deletes_the_session_and_opens_another_within_seconds() {
-    for generation in BOTH {
-        let mut bench = Bench::new(generation);
+    for build in BOTH {
+        let mut bench = Bench::new(build);
         bench.log();
         bench.enable(FIRST, false);
         assert!(bench.listens(FIRST), "the answer does not wait for the worker");
         bench.wait(Span::millis(100));
-        assert!(bench.github.holder(bench.forge_id(FIRST)).is_none());
+        assert!(bench.github.holder(bench.github_id(FIRST)).is_none());
         assert_eq!(bench.garm.worker(FIRST), WorkerTruth::Idle);
         bench.enable(FIRST, true);
         bench.wait(Span::millis(2_100));
@@ -27,7 +27,7 @@ fn a_healthy_toggle_deletes_the_session_and_opens_another_within_seconds() {
 
 #[test]
 fn fewer_runners_restart_the_listener_and_more_do_not() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     let opened = bench.garm.operations("CreateMessageSession").0;
     bench.put(FIRST, &json!({"max_runners": 9}));
     bench.wait(Span::secs(5));
@@ -35,12 +35,12 @@ fn fewer_runners_restart_the_listener_and_more_do_not() {
     bench.put(FIRST, &json!({"max_runners": 2}));
     bench.wait(Span::millis(100));
     assert_eq!(bench.garm.operations("CreateMessageSession").0, opened + 1);
-    assert_eq!(bench.github.capacity(bench.forge_id(FIRST)), Some(2));
+    assert_eq!(bench.github.capacity(bench.github_id(FIRST)), Some(2));
 }
 
 #[test]
 fn an_idle_poll_ends_with_the_window_and_the_next_begins() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     let before = bench.garm.operations("GetMessage").0;
     bench.log();
     bench.wait(Span::mins(10));
@@ -52,12 +52,12 @@ fn an_idle_poll_ends_with_the_window_and_the_next_begins() {
 }
 
 /// Pauses between failed restarts, in milliseconds, as GitHub saw the attempts.
-fn pauses(generation: Generation, span: Span) -> Vec<u64> {
-    let mut bench = Bench::new(generation);
+fn pauses(build: Build, span: Span) -> Vec<u64> {
+    let mut bench = Bench::new(build);
     let since = bench.now;
     bench.github.inject(Fault::on(Route::CreateSession, FaultKind::status(503)));
-    bench.github.inject(Fault::on(Route::Poll, FaultKind::status(503)).for_set(bench.forge_id(FIRST).0).times(1));
-    let set = bench.forge_id(FIRST);
+    bench.github.inject(Fault::on(Route::Poll, FaultKind::status(503)).for_set(bench.github_id(FIRST).0).times(1));
+    let set = bench.github_id(FIRST);
     bench.github.queue_jobs(set, 1, bench.now);
     bench.wait(span);
     let attempts = bench.calls_since(since, Route::CreateSession);
@@ -75,15 +75,15 @@ fn a_listener_that_had_run_is_restarted_with_growing_pauses() {
     let grown = [5_000, 7_500, 11_250, 16_875, 25_312, 37_968, 56_952];
     let span = Span::mins(12);
     let post = [&grown[..], &[60_000, 60_000, 60_000]].concat();
-    near(&pauses(Generation::PostFix, span), &post);
+    near(&pauses(Build::PostFix, span), &post);
     let pre = [&grown[..], &[85_428, 60_000, 90_000, 60_000]].concat();
-    near(&pauses(Generation::PreFix, span), &pre);
+    near(&pauses(Build::PreFix, span), &pre);
 }
 
 #[test]
 fn a_failed_restart_is_logged_once_or_twice() {
-    for (generation, lines) in [(Generation::PreFix, 2), (Generation::PostFix, 1)] {
-        let mut bench = Bench::new(generation);
+    for (build, lines) in [(Build::PreFix, 2), (Build::PostFix, 1)] {
+        let mut bench = Bench::new(build);
         bench.github.inject(Fault::on(Route::CreateSession, FaultKind::status(503)));
         bench.github.inject(Fault::on(Route::Poll, FaultKind::status(503)));
         bench.github.broker_degraded(Degraded::Poll500, Lasts::Forever);
@@ -100,7 +100,7 @@ fn a_failed_restart_is_logged_once_or_twice() {
 #[test]
 fn polls_that_fail_at_once_make_an_endless_loop_that_takes_time() {
     for degraded in [Degraded::Poll500, Degraded::PollEmpty, Degraded::Poll401, Degraded::EmptyQueueUrl] {
-        let mut bench = Bench::with(Generation::PostFix, |garm| garm.restart = Span::millis(1), |_| {});
+        let mut bench = Bench::with(Build::PostFix, |garm| garm.restart = Span::millis(1), |_| {});
         bench.github.broker_degraded(degraded, Lasts::Forever);
         if degraded == Degraded::EmptyQueueUrl {
             bench.enable(FIRST, false);
@@ -122,21 +122,21 @@ fn polls_that_fail_at_once_make_an_endless_loop_that_takes_time() {
 
 #[test]
 fn that_loop_makes_four_rounds_a_second_unless_told_otherwise() {
-    for generation in BOTH {
-        let mut bench = Bench::new(generation);
+    for build in BOTH {
+        let mut bench = Bench::new(build);
         bench.github.broker_degraded(Degraded::Poll500, Lasts::Forever);
         bench.wait(Span::secs(1));
         let since = bench.now;
         bench.wait(Span::secs(60));
         let rounds = bench.calls_since(since, Route::CreateSession).len();
-        assert!((2 * 225..=2 * 245).contains(&rounds), "{generation:?}: {rounds} of two sets");
+        assert!((2 * 225..=2 * 245).contains(&rounds), "{build:?}: {rounds} of two sets");
     }
 }
 
 #[test]
 fn a_401_is_tried_once_more_before_the_listener_stops() {
-    let mut bench = Bench::new(Generation::PostFix);
-    let set = bench.forge_id(FIRST);
+    let mut bench = Bench::new(Build::PostFix);
+    let set = bench.github_id(FIRST);
     bench.github.inject(Fault::on(Route::Poll, FaultKind::status(401)).for_set(set.0).times(2));
     bench.github.queue_jobs(set, 1, bench.now);
     bench.log();
@@ -150,7 +150,7 @@ fn a_401_is_tried_once_more_before_the_listener_stops() {
 
 #[test]
 fn queue_tokens_are_renewed_in_time_and_failures_never_stop_the_polls() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     bench.wait(Span::mins(49));
     bench.log();
     bench.wait(Span::mins(5));
@@ -159,7 +159,7 @@ fn queue_tokens_are_renewed_in_time_and_failures_never_stop_the_polls() {
     assert_eq!(bench.garm.operations("RefreshMessageSession"), (2, 0));
     let line = log.iter().find(|line| line.msg == "checking if message session token needs refresh").unwrap();
     assert!(line.all["expires_at"].as_str().unwrap().ends_with('Z'));
-    bench.github.refuse_refresh(bench.forge_id(FIRST));
+    bench.github.refuse_refresh(bench.github_id(FIRST));
     bench.wait(Span::mins(50));
     let failures = count(&bench.log(), "ERROR", "failed to refresh message queue token");
     assert!((3..=11).contains(&failures), "each minute while it fails: {failures}");
@@ -169,13 +169,13 @@ fn queue_tokens_are_renewed_in_time_and_failures_never_stop_the_polls() {
 #[test]
 fn jobs_become_runners_and_runners_go_when_their_job_is_done() {
     let mut bench = Bench::with(
-        Generation::PostFix,
+        Build::PostFix,
         |_| {},
         |github| {
             github.job_flow = JobFlow::ByItself { boot: Span::secs(10), work: Span::secs(30) };
         },
     );
-    let set = bench.forge_id(FIRST);
+    let set = bench.github_id(FIRST);
     bench.github.queue_jobs(set, 2, bench.now);
     bench.garm.take_events();
     bench.wait(Span::secs(6));
@@ -201,13 +201,13 @@ fn jobs_become_runners_and_runners_go_when_their_job_is_done() {
 #[test]
 fn instances_linger_as_deleted_while_no_worker_runs() {
     let mut bench = Bench::with(
-        Generation::PreFix,
+        Build::PreFix,
         |_| {},
         |github| {
             github.job_flow = JobFlow::ByItself { boot: Span::secs(10), work: Span::secs(7) };
         },
     );
-    bench.github.queue_jobs(bench.forge_id(FIRST), 2, bench.now);
+    bench.github.queue_jobs(bench.github_id(FIRST), 2, bench.now);
     bench.wait(Span::secs(23));
     assert_eq!(bench.garm.instances(FIRST), ["pending_delete"; 2], "the jobs are done");
     bench.restart();
@@ -220,8 +220,8 @@ fn instances_linger_as_deleted_while_no_worker_runs() {
 
 #[test]
 fn the_cursor_survives_a_restart() {
-    let mut bench = Bench::new(Generation::PostFix);
-    bench.github.queue_jobs(bench.forge_id(FIRST), 1, bench.now);
+    let mut bench = Bench::new(Build::PostFix);
+    bench.github.queue_jobs(bench.github_id(FIRST), 1, bench.now);
     bench.wait(Span::secs(2));
     bench.stop();
     bench.start();

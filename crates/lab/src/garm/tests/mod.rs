@@ -1,4 +1,4 @@
-//! What the simulator is relied upon for: a test for each trap of `reference/garm-api.md` §11 and §14.
+//! What the simulator is relied upon for: a test for each trap of `docs/reference/garm-api.md` §11 and §14.
 
 mod api;
 mod crash;
@@ -7,12 +7,12 @@ mod start;
 mod surface;
 mod world;
 
-use super::{GarmConfig, GarmState, Generation, WorkerTruth};
+use super::{Build, GarmConfig, GarmState, WorkerTruth};
 use crate::github::{Credential, GithubConfig, GithubState, NewSet, Route};
 use crate::wire::{Answer, Request};
 use bytes::Bytes;
 use http::Method;
-use medic_core::model::{Entity, EntityKind, ForgeId, ScaleSetId, Span, Wall};
+use medic_core::model::{Entity, EntityKind, GithubId, ScaleSetId, Span, Wall};
 use serde_json::{Value, json};
 
 const START: Wall = Wall(1_764_000_000_000);
@@ -20,7 +20,7 @@ const ORIGIN: &str = "http://github.test";
 const PAT: &str = "ghp_0123456789";
 const FIRST: ScaleSetId = ScaleSetId(1);
 const SECOND: ScaleSetId = ScaleSetId(2);
-const BOTH: [Generation; 2] = [Generation::PreFix, Generation::PostFix];
+const BOTH: [Build; 2] = [Build::PreFix, Build::PostFix];
 
 /// One line of the log.
 #[derive(Debug, Clone)]
@@ -39,36 +39,28 @@ struct Bench {
 
 impl Bench {
     /// Two sets of one organisation, listening.
-    fn new(generation: Generation) -> Self {
-        Self::with(generation, |_| {}, |_| {})
+    fn new(build: Build) -> Self {
+        Self::with(build, |_| {}, |_| {})
     }
 
-    fn with(
-        generation: Generation,
-        manager: impl FnOnce(&mut GarmConfig),
-        forge: impl FnOnce(&mut GithubConfig),
-    ) -> Self {
-        let mut bench = Self::down(generation, manager, forge);
+    fn with(build: Build, manager: impl FnOnce(&mut GarmConfig), forge: impl FnOnce(&mut GithubConfig)) -> Self {
+        let mut bench = Self::down(build, manager, forge);
         bench.start();
         bench.wait(Span::secs(6));
         bench
     }
 
     /// The same, not started.
-    fn down(
-        generation: Generation,
-        manager: impl FnOnce(&mut GarmConfig),
-        forge: impl FnOnce(&mut GithubConfig),
-    ) -> Self {
+    fn down(build: Build, manager: impl FnOnce(&mut GarmConfig), forge: impl FnOnce(&mut GithubConfig)) -> Self {
         let mut github = GithubConfig::new(ORIGIN).with(Credential::pat("garm", PAT));
         forge(&mut github);
-        let mut config = GarmConfig::new(generation, ORIGIN, PAT);
+        let mut config = GarmConfig::new(build, ORIGIN, PAT);
         manager(&mut config);
         let (mut github, mut garm) = (GithubState::new(github), GarmState::new(config));
         for name in ["set-a", "set-b"] {
             let entity = acme();
-            let forge_id = github.add_set(&NewSet { entity: entity.clone(), name: name.to_owned() }, START);
-            garm.add_scale_set(&entity, name, forge_id, START);
+            let github_id = github.add_set(&NewSet { entity: entity.clone(), name: name.to_owned() }, START);
+            garm.add_scale_set(&entity, name, github_id, START);
         }
         Self { github, garm, now: START }
     }
@@ -147,12 +139,12 @@ impl Bench {
         self.put(set, &json!({"enabled": enabled}))
     }
 
-    fn forge_id(&self, set: ScaleSetId) -> ForgeId {
+    fn github_id(&self, set: ScaleSetId) -> GithubId {
         self.garm.scale_sets().find(|(id, _, _)| *id == set).unwrap().2
     }
 
     fn listens(&self, set: ScaleSetId) -> bool {
-        let holder = self.github.holder(self.forge_id(set));
+        let holder = self.github.holder(self.github_id(set));
         matches!(self.garm.worker(set), WorkerTruth::Listening(session) if holder.is_some_and(|h| h.session == session && h.polling))
     }
 

@@ -7,7 +7,7 @@ const GAVE_UP: &str = "failed to handle scale set create operation";
 
 #[test]
 fn a_stale_session_leaves_a_pre_fix_worker_dead_with_one_attempt_and_one_line() {
-    let mut bench = Bench::new(Generation::PreFix);
+    let mut bench = Bench::new(Build::PreFix);
     assert!(bench.listens(FIRST) && bench.listens(SECOND));
     bench.log();
     let killed = bench.now;
@@ -26,14 +26,14 @@ fn a_stale_session_leaves_a_pre_fix_worker_dead_with_one_attempt_and_one_line() 
     assert_eq!(bench.calls_since(killed, Route::CreateSession).len(), 2, "one attempt for each set");
     assert_eq!(bench.garm.worker(FIRST), WorkerTruth::Absent);
     assert_eq!(bench.garm.operations("CreateMessageSession"), (2, 2));
-    assert!(bench.github.holder(bench.forge_id(FIRST)).is_none(), "the stale session has long expired");
+    assert!(bench.github.holder(bench.github_id(FIRST)).is_none(), "the stale session has long expired");
     let set = body(&bench.get("/api/v1/scalesets/1"));
     assert_eq!((&set["enabled"], &set["state"]), (&json!(true), &json!("pending_create")), "the API looks well");
 }
 
 #[test]
 fn a_post_fix_worker_tries_every_two_seconds_and_heals_with_the_expiry() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     let killed = bench.now;
     bench.restart();
     bench.wait(Span::secs(20));
@@ -52,7 +52,7 @@ fn a_post_fix_worker_tries_every_two_seconds_and_heals_with_the_expiry() {
 
 #[test]
 fn every_attempt_costs_three_requests() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     bench.restart();
     bench.wait(Span::secs(5));
     let since = bench.now;
@@ -77,14 +77,14 @@ fn any_error_of_the_first_start_kills_a_pre_fix_worker_and_no_other() {
         Fault::on(Route::ListSets, FaultKind::Refused),
         Fault::on(Route::CreateSession, FaultKind::Reset),
     ] {
-        for generation in BOTH {
-            let mut bench = Bench::down(generation, |_| {}, |_| {});
+        for build in BOTH {
+            let mut bench = Bench::down(build, |_| {}, |_| {});
             bench.github.inject(fault.clone());
             bench.start();
             bench.wait(Span::secs(30));
             bench.github.clear_faults();
             bench.wait(Span::mins(6));
-            assert_eq!(bench.listens(FIRST), generation.retries(), "{fault:?} {generation:?}");
+            assert_eq!(bench.listens(FIRST), build.retries(), "{fault:?} {build:?}");
         }
     }
 }
@@ -92,7 +92,7 @@ fn any_error_of_the_first_start_kills_a_pre_fix_worker_and_no_other() {
 #[test]
 fn an_exhausted_quota_is_such_an_error() {
     let mut bench = Bench::down(
-        Generation::PreFix,
+        Build::PreFix,
         |_| {},
         |github| {
             github.quota_answer = QuotaAnswer { status: 429, retry_after: true };
@@ -108,7 +108,7 @@ fn an_exhausted_quota_is_such_an_error() {
 
 #[test]
 fn a_no_op_put_wakes_nobody_and_a_real_change_gives_one_attempt() {
-    let mut bench = Bench::new(Generation::PreFix);
+    let mut bench = Bench::new(Build::PreFix);
     bench.restart();
     bench.wait(Span::secs(5));
     bench.garm.take_events();
@@ -131,7 +131,7 @@ fn a_no_op_put_wakes_nobody_and_a_real_change_gives_one_attempt() {
 
 #[test]
 fn a_toggle_revives_a_dead_worker_even_while_the_conflict_lasts() {
-    let mut bench = Bench::new(Generation::PreFix);
+    let mut bench = Bench::new(Build::PreFix);
     bench.restart();
     bench.wait(Span::secs(5));
     let answer = bench.enable(FIRST, false);
@@ -155,7 +155,7 @@ fn a_toggle_revives_a_dead_worker_even_while_the_conflict_lasts() {
 #[test]
 fn an_enable_that_comes_before_the_new_worker_hears_is_lost() {
     for (pause, listens) in [(Span::millis(200), false), (Span::secs(5), true)] {
-        let mut bench = Bench::new(Generation::PreFix);
+        let mut bench = Bench::new(Build::PreFix);
         bench.restart();
         bench.wait(Span::mins(3));
         bench.github.reconfigure(|github| github.latency = Span::millis(500));
@@ -178,7 +178,7 @@ fn an_enable_that_comes_before_the_new_worker_hears_is_lost() {
 
 #[test]
 fn a_busy_pre_fix_controller_drops_events_after_a_second() {
-    let mut bench = Bench::down(Generation::PreFix, |_| {}, |_| {});
+    let mut bench = Bench::down(Build::PreFix, |_| {}, |_| {});
     for n in 0..6 {
         let name = format!("more-{n}");
         let id = bench.github.add_set(&NewSet { entity: acme(), name: name.clone() }, START);
@@ -202,9 +202,9 @@ fn a_busy_pre_fix_controller_drops_events_after_a_second() {
 
 #[test]
 fn a_set_of_another_id_at_github_keeps_the_worker_from_starting() {
-    for generation in BOTH {
-        let mut bench = Bench::down(generation, |_| {}, |_| {});
-        let id = bench.forge_id(FIRST);
+    for build in BOTH {
+        let mut bench = Bench::down(build, |_| {}, |_| {});
+        let id = bench.github_id(FIRST);
         bench.github.remove_set(id, START);
         bench.github.add_set(&NewSet { entity: acme(), name: "set-a".to_owned() }, START);
         bench.start();
@@ -216,20 +216,20 @@ fn a_set_of_another_id_at_github_keeps_the_worker_from_starting() {
         let said =
             log.iter().filter(|l| l.level == "ERROR" && l.all["error"].as_str().is_some_and(|e| e.contains(words)));
         let said = said.count();
-        assert_eq!(said > 1, generation.retries(), "{said} lines: later builds try again, with patience");
+        assert_eq!(said > 1, build.retries(), "{said} lines: later builds try again, with patience");
         assert!(said < 12);
     }
 }
 
 #[test]
 fn a_set_made_at_run_time_is_started_at_once_or_by_the_next_tick() {
-    for generation in BOTH {
-        let mut bench = Bench::new(generation);
+    for build in BOTH {
+        let mut bench = Bench::new(build);
         let id = bench.github.add_set(&NewSet { entity: acme(), name: "late".to_owned() }, bench.now);
         let set = bench.garm.add_scale_set(&acme(), "late", id, bench.now);
         bench.wait(Span::millis(100));
-        assert_eq!(bench.listens(set), !generation.retries(), "{generation:?}");
+        assert_eq!(bench.listens(set), !build.retries(), "{build:?}");
         bench.wait(Span::secs(5));
-        assert!(bench.listens(set), "{generation:?}");
+        assert!(bench.listens(set), "{build:?}");
     }
 }

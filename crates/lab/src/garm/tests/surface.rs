@@ -16,18 +16,18 @@ fn goroutines(bench: &mut Bench) -> (u64, u64) {
 
 #[test]
 fn a_dump_has_a_frame_for_each_listener_and_for_each_worker() {
-    for (generation, stuck) in [(Generation::PreFix, (0, 0)), (Generation::PostFix, (0, 2))] {
-        let mut bench = Bench::with(generation, |garm| garm.debug_server = true, |_| {});
+    for (build, stuck) in [(Build::PreFix, (0, 0)), (Build::PostFix, (0, 2))] {
+        let mut bench = Bench::with(build, |garm| garm.debug_server = true, |_| {});
         assert_eq!(goroutines(&mut bench), (2, 2));
         bench.restart();
         bench.wait(Span::secs(5));
-        assert_eq!(goroutines(&mut bench), stuck, "{generation:?}");
+        assert_eq!(goroutines(&mut bench), stuck, "{build:?}");
     }
 }
 
 #[test]
 fn gauges_are_as_old_as_the_last_collection_and_counters_are_not() {
-    let mut bench = Bench::new(Generation::PostFix);
+    let mut bench = Bench::new(Build::PostFix);
     bench.wait(Span::secs(10));
     bench.enable(FIRST, false);
     bench.wait(Span::secs(1));
@@ -43,8 +43,8 @@ fn gauges_are_as_old_as_the_last_collection_and_counters_are_not() {
 #[test]
 fn only_the_newest_build_has_a_series_for_each_listener_and_only_while_its_worker_runs() {
     let name = "garm_scaleset_listener_last_success_timestamp";
-    assert!(!Bench::new(Generation::PostFix).metrics().contains(name));
-    let mut bench = Bench::new(Generation::ListenerMetrics);
+    assert!(!Bench::new(Build::PostFix).metrics().contains(name));
+    let mut bench = Bench::new(Build::ListenerMetrics);
     bench.wait(Span::secs(60));
     let series = |metrics: &str| -> Vec<f64> {
         let lines = metrics.lines().filter(|line| line.starts_with(name));
@@ -55,7 +55,7 @@ fn only_the_newest_build_has_a_series_for_each_listener_and_only_while_its_worke
     let age = |now: Wall, at: f64| now.as_secs_f64() - at;
     assert!(fresh.iter().all(|at| age(bench.now, *at) < 51.0), "{fresh:?}");
     assert!(bench.metrics().contains("garm_scaleset_listener_restarts_total{id=\"1\"} 0\n"));
-    bench.github.evict_session(bench.forge_id(FIRST), bench.now);
+    bench.github.evict_session(bench.github_id(FIRST), bench.now);
     bench.wait(Span::secs(1));
     assert!(bench.metrics().contains("garm_scaleset_listener_restarts_total{id=\"1\"} 1\n"));
     bench.restart();
@@ -65,7 +65,7 @@ fn only_the_newest_build_has_a_series_for_each_listener_and_only_while_its_worke
 
 #[test]
 fn the_start_of_the_process_tells_one_run_from_another() {
-    let mut bench = Bench::new(Generation::PreFix);
+    let mut bench = Bench::new(Build::PreFix);
     let start = |metrics: &str| {
         let line = metrics.lines().find(|line| line.starts_with("process_start_time_seconds ")).unwrap().to_owned();
         line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
@@ -80,15 +80,12 @@ fn the_start_of_the_process_tells_one_run_from_another() {
 
 #[test]
 fn a_text_log_at_info_level_tells_of_conflicts_and_of_no_session() {
-    for (generation, words) in [
-        (Generation::PreFix, "level=ERROR msg=\"failed to handle scale set create operation\" error=\"error starting"),
-        (Generation::PostFix, "level=ERROR msg=\"error starting listener\" error=\"creating message session: failed"),
+    for (build, words) in [
+        (Build::PreFix, "level=ERROR msg=\"failed to handle scale set create operation\" error=\"error starting"),
+        (Build::PostFix, "level=ERROR msg=\"error starting listener\" error=\"creating message session: failed"),
     ] {
-        let mut bench = Bench::with(
-            generation,
-            |garm| (garm.log_format, garm.log_level) = (LogFormat::Text, LogLevel::Info),
-            |_| {},
-        );
+        let mut bench =
+            Bench::with(build, |garm| (garm.log_format, garm.log_level) = (LogFormat::Text, LogLevel::Info), |_| {});
         bench.restart();
         bench.wait(Span::secs(5));
         let lines = bench.garm.take_log();
@@ -101,7 +98,7 @@ fn a_text_log_at_info_level_tells_of_conflicts_and_of_no_session() {
 
 #[test]
 fn session_ids_stand_in_one_line_only_and_twice_in_it() {
-    let mut bench = Bench::new(Generation::PreFix);
+    let mut bench = Bench::new(Build::PreFix);
     let lines = bench.garm.take_log();
     let opened: Vec<&[u8]> = lines
         .iter()
@@ -117,7 +114,7 @@ fn session_ids_stand_in_one_line_only_and_twice_in_it() {
 #[test]
 fn an_idle_fleet_without_background_has_little_to_do() {
     let mut bench = Bench::with(
-        Generation::PostFix,
+        Build::PostFix,
         |garm| (garm.background, garm.log_level) = (Background::StartOnly, LogLevel::Info),
         |_| {},
     );

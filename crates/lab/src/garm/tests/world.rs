@@ -1,15 +1,15 @@
 //! The traps once more, seen through the world: the way the lab and its doors drive a manager.
 
 use crate::backend::{Backend, DoorId};
-use crate::garm::{GarmState, Generation, WorkerTruth};
+use crate::garm::{Build, GarmState, WorkerTruth};
 use crate::github::{Fault, FaultKind, GithubConfig, Route, UnknownSession};
 use crate::world::{Fleet, World};
 use bytes::Bytes;
-use medic_core::model::{ForgeId, ScaleSetId, SessionId, Span, Wall};
+use medic_core::model::{GithubId, ScaleSetId, SessionId, Span, Wall};
 use serde_json::{Value, json};
 
 const GARM: DoorId = DoorId::Manager(0);
-const BOTH: [Generation; 2] = [Generation::PreFix, Generation::PostFix];
+const BOTH: [Build; 2] = [Build::PreFix, Build::PostFix];
 const OPERATIONS: [&str; 10] = [
     "AcquireJobs",
     "CreateEntityRegistrationToken",
@@ -30,14 +30,14 @@ struct Lab {
 }
 
 impl Lab {
-    fn off(generation: Generation, sets: u32, github: impl FnOnce(&mut GithubConfig)) -> Self {
-        let mut fleet = Fleet::new(generation, sets, "http://github.test");
+    fn off(build: Build, sets: u32, github: impl FnOnce(&mut GithubConfig)) -> Self {
+        let mut fleet = Fleet::new(build, sets, "http://github.test");
         github(&mut fleet.github);
         let now = Wall(1_764_000_000_000);
         Self { world: World::new(&fleet, now), now }
     }
-    fn on(generation: Generation, sets: u32) -> Self {
-        let mut lab = Self::off(generation, sets, |_| {});
+    fn on(build: Build, sets: u32) -> Self {
+        let mut lab = Self::off(build, sets, |_| {});
         lab.start();
         lab.wait(Span::secs(10));
         let (listening, enabled) = lab.world.listening(0);
@@ -71,7 +71,7 @@ impl Lab {
         let WorkerTruth::Listening(session) = truth else { panic!("{truth:?}") };
         session
     }
-    fn forge(&self, set: u64) -> ForgeId {
+    fn forge(&self, set: u64) -> GithubId {
         self.garm().scale_sets().find(|(id, _, _)| *id == ScaleSetId(set)).unwrap().2
     }
     /// GitHub hands them to the poll that waits.
@@ -119,7 +119,7 @@ impl Lab {
 
 #[test]
 fn an_enable_sent_while_the_worker_starts_is_lost() {
-    let mut lab = Lab::on(Generation::PreFix, 1);
+    let mut lab = Lab::on(Build::PreFix, 1);
     lab.kill_and_start();
     assert_eq!(lab.worker(1), WorkerTruth::Absent);
     lab.world.github.reconfigure(|github| github.latency = Span::millis(100));
@@ -139,8 +139,8 @@ fn an_enable_sent_while_the_worker_starts_is_lost() {
 
 #[test]
 fn a_put_that_changes_nothing_wakes_nobody() {
-    for generation in BOTH {
-        let mut lab = Lab::on(generation, 1);
+    for build in BOTH {
+        let mut lab = Lab::on(build, 1);
         let before = lab.ask("GET", "/api/v1/scalesets/1", &Value::Null);
         lab.world.take_events(GARM);
         lab.wait(Span::secs(1));
@@ -149,7 +149,7 @@ fn a_put_that_changes_nothing_wakes_nobody() {
         assert_ne!(lab.put(1, false)["updated_at"], before["updated_at"]);
         assert_eq!(lab.world.take_events(GARM).len(), 1);
     }
-    let mut lab = Lab::on(Generation::PreFix, 1);
+    let mut lab = Lab::on(Build::PreFix, 1);
     lab.kill_and_start();
     let attempts = lab.calls(Route::CreateSession);
     lab.put(1, true);
@@ -158,7 +158,7 @@ fn a_put_that_changes_nothing_wakes_nobody() {
 }
 
 /// What may go wrong when a worker starts for the first time.
-type Trouble = (&'static str, fn(&mut World, Wall, ForgeId));
+type Trouble = (&'static str, fn(&mut World, Wall, GithubId));
 
 const TROUBLES: [Trouble; 7] = [
     ("409", |world, now, set| world.github.phantom_conflict(set, now.plus(Span::secs(20)))),
@@ -177,13 +177,13 @@ const TROUBLES: [Trouble; 7] = [
 ];
 
 /// A manager that was started into trouble, which is over by now.
-fn started_into((name, trouble): Trouble, generation: Generation) -> Lab {
-    let mut lab = Lab::off(generation, 1, |_| {});
+fn started_into((name, trouble): Trouble, build: Build) -> Lab {
+    let mut lab = Lab::off(build, 1, |_| {});
     let set = lab.forge(1);
     trouble(&mut lab.world, lab.now, set);
     lab.start();
     lab.wait(Span::secs(15));
-    assert!(!lab.listens(1), "{generation:?} {name}");
+    assert!(!lab.listens(1), "{build:?} {name}");
     lab.wait(Span::secs(6));
     lab.world.github.clear_faults();
     lab.world.github.restore_credentials("garm");
@@ -193,7 +193,7 @@ fn started_into((name, trouble): Trouble, generation: Generation) -> Lab {
 #[test]
 fn any_error_of_the_first_start_leaves_a_dead_worker_in_the_old_build() {
     for trouble in TROUBLES {
-        let mut lab = started_into(trouble, Generation::PreFix);
+        let mut lab = started_into(trouble, Build::PreFix);
         let said = lab.log("failed to handle scale set create operation");
         assert_eq!(said.len(), 1, "{}: one line, then silence: {said:?}", trouble.0);
         let attempts = lab.calls(Route::RegistrationToken);
@@ -214,7 +214,7 @@ fn any_error_of_the_first_start_leaves_a_dead_worker_in_the_old_build() {
 #[test]
 fn the_newer_build_comes_back_from_each_of_them_by_itself() {
     for trouble in TROUBLES {
-        let mut lab = started_into(trouble, Generation::PostFix);
+        let mut lab = started_into(trouble, Build::PostFix);
         lab.wait(Span::mins(1));
         assert!(lab.listens(1), "{}", trouble.0);
         assert!(lab.garm().writes().is_empty());
@@ -224,7 +224,7 @@ fn the_newer_build_comes_back_from_each_of_them_by_itself() {
 
 #[test]
 fn a_revived_worker_tries_every_two_seconds_until_the_slot_is_free() {
-    let mut lab = Lab::on(Generation::PreFix, 1);
+    let mut lab = Lab::on(Build::PreFix, 1);
     lab.kill_and_start();
     lab.toggle(1);
     lab.wait(Span::secs(5));
@@ -238,8 +238,8 @@ fn a_revived_worker_tries_every_two_seconds_until_the_slot_is_free() {
 
 #[test]
 fn many_toggles_make_one_retry_loop() {
-    for generation in BOTH {
-        let mut lab = Lab::on(generation, 1);
+    for build in BOTH {
+        let mut lab = Lab::on(build, 1);
         lab.kill_and_start();
         for _ in 0..5 {
             lab.toggle(1);
@@ -247,63 +247,63 @@ fn many_toggles_make_one_retry_loop() {
         }
         let before = lab.calls(Route::CreateSession);
         lab.wait(Span::secs(20));
-        assert_eq!(lab.calls(Route::CreateSession) - before, 10, "{generation:?}");
+        assert_eq!(lab.calls(Route::CreateSession) - before, 10, "{build:?}");
     }
 }
 
 #[test]
 fn a_vanished_session_kills_the_process_and_leaves_the_others_behind() {
-    for generation in BOTH {
-        let mut lab = Lab::on(generation, 3);
+    for build in BOTH {
+        let mut lab = Lab::on(build, 3);
         let others = [lab.session(2), lab.session(3)];
         lab.world.github.reconfigure(|github| github.unknown_session = UnknownSession::NotFound);
         let set = lab.forge(1);
         lab.world.github.evict_session(set, lab.now);
         lab.wait(Span::secs(1));
         lab.wait(Span::secs(1));
-        assert_eq!((lab.garm().crashes(), lab.garm().is_up()), (1, false), "{generation:?}");
+        assert_eq!((lab.garm().crashes(), lab.garm().is_up()), (1, false), "{build:?}");
         let held = [2, 3].map(|set| lab.world.github.holder(lab.forge(set)).unwrap().session);
-        assert_eq!(held, others, "{generation:?}: stale now");
+        assert_eq!(held, others, "{build:?}: stale now");
         lab.start();
         lab.wait(Span::secs(10));
-        assert!(lab.listens(1) && !lab.listens(2) && !lab.listens(3), "{generation:?}");
+        assert!(lab.listens(1) && !lab.listens(2) && !lab.listens(3), "{build:?}");
     }
 }
 
 #[test]
 fn to_disable_a_set_whose_session_is_gone_kills_the_process_too() {
-    for generation in BOTH {
-        let mut lab = Lab::on(generation, 2);
+    for build in BOTH {
+        let mut lab = Lab::on(build, 2);
         let set = lab.forge(1);
         lab.world.github.inject(Fault::on(Route::DeleteSession, FaultKind::status(404)).for_set(set.0));
         lab.put(1, false);
         lab.wait(Span::secs(1));
-        assert_eq!((lab.garm().crashes(), lab.garm().is_up()), (1, false), "{generation:?}");
-        assert!(!lab.garm().is_enabled(ScaleSetId(1)), "{generation:?}: the write itself was done");
+        assert_eq!((lab.garm().crashes(), lab.garm().is_up()), (1, false), "{build:?}");
+        assert!(!lab.garm().is_enabled(ScaleSetId(1)), "{build:?}: the write itself was done");
     }
 }
 
 #[test]
 fn a_delete_that_is_never_answered_blocks_its_set_alone() {
-    for generation in BOTH {
-        let mut lab = Lab::on(generation, 2);
+    for build in BOTH {
+        let mut lab = Lab::on(build, 2);
         let set = lab.forge(1);
         lab.world.github.inject(Fault::on(Route::DeleteSession, FaultKind::Never).for_set(set.0).times(1));
         lab.put(1, false);
         lab.wait(Span::secs(5));
-        assert_eq!(lab.worker(1), WorkerTruth::Hanging, "{generation:?}");
+        assert_eq!(lab.worker(1), WorkerTruth::Hanging, "{build:?}");
         lab.put(1, true);
         lab.wait(Span::hours(1));
-        assert_eq!(lab.worker(1), WorkerTruth::Hanging, "{generation:?}: enable events wait for ever");
+        assert_eq!(lab.worker(1), WorkerTruth::Hanging, "{build:?}: enable events wait for ever");
         lab.toggle(2);
         lab.wait(Span::secs(5));
-        assert!(lab.listens(2), "{generation:?}");
+        assert!(lab.listens(2), "{build:?}");
     }
 }
 
 #[test]
 fn instances_linger_while_no_worker_runs() {
-    let mut lab = Lab::on(Generation::PreFix, 1);
+    let mut lab = Lab::on(Build::PreFix, 1);
     lab.queue_jobs(1, 2);
     lab.wait(Span::secs(12));
     let count = |lab: &mut Lab| lab.ask("GET", "/api/v1/instances", &Value::Null).as_array().unwrap().len();
@@ -321,30 +321,30 @@ fn instances_linger_while_no_worker_runs() {
 
 #[test]
 fn a_set_removed_at_the_forge_is_created_anew_at_the_next_start() {
-    for generation in BOTH {
-        let mut lab = Lab::on(generation, 1);
+    for build in BOTH {
+        let mut lab = Lab::on(build, 1);
         let old = lab.forge(1);
         lab.world.stop(0, lab.now);
         lab.world.github.remove_set(old, lab.now);
         lab.start();
         lab.wait(Span::secs(10));
         let new = lab.forge(1);
-        assert_ne!(new, old, "{generation:?}");
+        assert_ne!(new, old, "{build:?}");
         assert!(lab.world.github.exists(new) && !lab.world.github.exists(old));
         assert_eq!(lab.ask("GET", "/api/v1/scalesets/1", &Value::Null)["scale_set_id"], json!(new.0));
-        assert!(lab.listens(1), "{generation:?}");
+        assert!(lab.listens(1), "{build:?}");
     }
 }
 
 #[test]
 fn queue_tokens_are_refreshed_and_the_session_lives_on() {
-    for generation in BOTH {
-        let mut lab = Lab::on(generation, 1);
+    for build in BOTH {
+        let mut lab = Lab::on(build, 1);
         let session = lab.session(1);
         lab.wait(Span::hours(5));
-        assert_eq!(lab.session(1), session, "{generation:?}");
+        assert_eq!(lab.session(1), session, "{build:?}");
         let (refreshed, failed) = lab.garm().operations("RefreshMessageSession");
-        assert!((5..=6).contains(&refreshed), "{generation:?}: {refreshed}");
+        assert!((5..=6).contains(&refreshed), "{build:?}: {refreshed}");
         assert_eq!(failed, 0);
         assert_eq!(lab.log("refreshed message session token").len(), usize::try_from(refreshed).unwrap());
     }
@@ -352,17 +352,17 @@ fn queue_tokens_are_refreshed_and_the_session_lives_on() {
 
 #[test]
 fn jobs_become_runners_and_finish() {
-    for generation in BOTH {
-        let mut lab = Lab::on(generation, 1);
+    for build in BOTH {
+        let mut lab = Lab::on(build, 1);
         let set = lab.forge(1);
         lab.queue_jobs(1, 3);
         lab.wait(Span::secs(45));
-        assert_eq!(lab.world.github.jobs(set).running, 3, "{generation:?}");
+        assert_eq!(lab.world.github.jobs(set).running, 3, "{build:?}");
         assert_eq!(lab.ask("GET", "/api/v1/scalesets/1", &Value::Null)["desired_runner_count"], 3);
         lab.wait(Span::mins(3));
-        assert_eq!(lab.world.github.jobs(set).completed, 3, "{generation:?}");
+        assert_eq!(lab.world.github.jobs(set).completed, 3, "{build:?}");
         let left = lab.ask("GET", "/api/v1/instances", &Value::Null);
-        assert_eq!(left, json!([]), "{generation:?}");
+        assert_eq!(left, json!([]), "{build:?}");
         assert!(lab.listens(1));
         lab.errors_never_exceed_operations();
     }
@@ -384,32 +384,32 @@ fn lose_github(lab: &mut Lab) {
 
 #[test]
 fn a_lost_listener_waits_longer_each_time_as_its_build_does() {
-    let expected: [(Generation, &[u64]); 2] = [
-        (Generation::PreFix, &[5_000, 7_500, 11_250, 16_875, 25_312, 37_968, 56_952, 85_428, 60_000, 90_000, 60_000]),
-        (Generation::PostFix, &[5_000, 7_500, 11_250, 16_875, 25_312, 37_968, 56_952, 60_000, 60_000]),
+    let expected: [(Build, &[u64]); 2] = [
+        (Build::PreFix, &[5_000, 7_500, 11_250, 16_875, 25_312, 37_968, 56_952, 85_428, 60_000, 90_000, 60_000]),
+        (Build::PostFix, &[5_000, 7_500, 11_250, 16_875, 25_312, 37_968, 56_952, 60_000, 60_000]),
     ];
-    for (generation, waits) in expected {
-        let mut lab = Lab::on(generation, 1);
+    for (build, waits) in expected {
+        let mut lab = Lab::on(build, 1);
         lose_github(&mut lab);
         let said = backoffs(&mut lab);
-        assert_eq!(said[..waits.len()], *waits, "{generation:?}");
+        assert_eq!(said[..waits.len()], *waits, "{build:?}");
         lab.world.github.clear_faults();
         lab.wait(Span::mins(2));
-        assert!(lab.listens(1), "{generation:?}");
+        assert!(lab.listens(1), "{build:?}");
         lab.world.take_log(GARM);
         lose_github(&mut lab);
         let again = backoffs(&mut lab)[0];
-        match generation {
-            Generation::PreFix => assert!(again >= 60_000, "its waits are never reset: {again}"),
-            Generation::PostFix | Generation::ListenerMetrics => assert_eq!(again, 5_000),
+        match build {
+            Build::PreFix => assert!(again >= 60_000, "its waits are never reset: {again}"),
+            Build::PostFix | Build::ListenerMetrics => assert_eq!(again, 5_000),
         }
     }
 }
 
 #[test]
 fn only_the_old_build_says_each_failed_restart_twice() {
-    for (generation, lines) in [(Generation::PreFix, 2), (Generation::PostFix, 1)] {
-        let mut lab = Lab::on(generation, 1);
+    for (build, lines) in [(Build::PreFix, 2), (Build::PostFix, 1)] {
+        let mut lab = Lab::on(build, 1);
         for route in [Route::Poll, Route::CreateSession] {
             lab.world.github.inject(Fault::on(route, FaultKind::status(500)));
         }
@@ -423,7 +423,7 @@ fn only_the_old_build_says_each_failed_restart_twice() {
 
 #[test]
 fn a_failing_start_of_the_newer_build_backs_off_and_a_real_change_clears_that() {
-    let mut lab = Lab::off(Generation::PostFix, 1, |_| {});
+    let mut lab = Lab::off(Build::PostFix, 1, |_| {});
     lab.world.github.inject(Fault::on(Route::ListSets, FaultKind::status(500)));
     lab.start();
     lab.wait(Span::hours(1));
@@ -441,15 +441,15 @@ fn a_failing_start_of_the_newer_build_backs_off_and_a_real_change_clears_that() 
 
 #[test]
 fn a_put_while_the_process_boots_is_written_and_starts_no_second_worker() {
-    for generation in BOTH {
-        let mut lab = Lab::off(generation, 1, |_| {});
+    for build in BOTH {
+        let mut lab = Lab::off(build, 1, |_| {});
         lab.start();
         lab.wait(Span::millis(100));
         lab.put(1, false);
         lab.put(1, true);
         lab.wait(Span::secs(10));
-        assert!(lab.listens(1), "{generation:?}");
-        assert_eq!(lab.log("starting scale set worker").len(), 1, "{generation:?}");
-        assert_eq!(lab.calls(Route::CreateSession), 1, "{generation:?}");
+        assert!(lab.listens(1), "{build:?}");
+        assert_eq!(lab.log("starting scale set worker").len(), 1, "{build:?}");
+        assert_eq!(lab.calls(Route::CreateSession), 1, "{build:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What can be made to go wrong (§9 points 2 and 12).
+//! What can be made to go wrong (`docs/reference/actions-service.md` §9 points 2 and 12).
 
 use super::super::testing::{Bench, START, body, get, held, status};
 use super::super::{Degraded, Fault, FaultKind, Lasts, Route};

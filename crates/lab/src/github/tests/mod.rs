@@ -1,4 +1,4 @@
-//! The simulator's promises, one by one, by the checklist of `reference/actions-service.md` §9, with raw requests.
+//! The simulator's promises, one by one, by the checklist of `docs/reference/actions-service.md` §9, with raw requests.
 
 mod faults;
 mod queue;

@@ -1,13 +1,13 @@
-//! The message queue and the course of jobs (§5, §9 points 6, 8, 9).
+//! The message queue and the course of jobs (`docs/reference/actions-service.md` §5, §9 points 6, 8, 9).
 
 use super::super::testing::{Bench, Opened, START, body, exception, get, held, post, request, status};
 use super::super::{JobCounts, JobFlow, QueueStyle};
 use crate::wire::Answer;
 use http::Method;
-use medic_core::model::{ForgeId, Span};
+use medic_core::model::{GithubId, Span};
 use serde_json::{Value, json};
 
-fn bench(change: impl FnOnce(&mut super::super::GithubConfig)) -> (Bench, ForgeId, Opened) {
+fn bench(change: impl FnOnce(&mut super::super::GithubConfig)) -> (Bench, GithubId, Opened) {
     let mut bench = Bench::with(|config| {
         config.job_flow = JobFlow::Told;
         change(config);
@@ -41,7 +41,7 @@ fn ack(bench: &mut Bench, session: &Opened, message: u64) -> u16 {
     status(&bench.send(&request(&Method::DELETE, &path, &session.bearer(), "")))
 }
 
-fn jit(bench: &mut Bench, set: ForgeId, name: &str) -> Answer {
+fn jit(bench: &mut Bench, set: GithubId, name: &str) -> Answer {
     let tail = format!("runtime/runnerscalesets/{}/generatejitconfig", set.0);
     bench.ask(&Method::POST, &tail, &json!({"name": name, "workFolder": "_work"}))
 }

@@ -1,20 +1,20 @@
-//! The session slot (§4, §9 points 4, 5, 7).
+//! The session slot (`docs/reference/actions-service.md` §4, §9 points 4, 5, 7).
 
 use super::super::testing::{Bench, Opened, START, body, exception, held, status};
 use super::super::{ConflictWording, Ended, Leaving, RefreshCounts, Takeover, UnknownSession};
 use http::Method;
-use medic_core::model::{ForgeId, Span};
+use medic_core::model::{GithubId, Span};
 use serde_json::{Value, json};
 
 const CONFLICT: &str = "RunnerScaleSetSessionConflictException";
 const EXPIRED: &str = "RunnerScaleSetSessionExpiredException";
 const STALE: Span = Span::secs(90);
 
-fn with_set() -> (Bench, ForgeId) {
+fn with_set() -> (Bench, GithubId) {
     with_set_and(|_| {})
 }
 
-fn with_set_and(change: impl FnOnce(&mut super::super::GithubConfig)) -> (Bench, ForgeId) {
+fn with_set_and(change: impl FnOnce(&mut super::super::GithubConfig)) -> (Bench, GithubId) {
     let mut bench = Bench::with(change);
     let set = bench.set("gpu");
     (bench, set)

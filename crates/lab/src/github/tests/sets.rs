@@ -1,9 +1,10 @@
-//! Scale sets, groups, what GARM asks besides, and the records (§3, §9 points 10 and 11, §10).
+//! Scale sets, groups, what GARM asks besides, and the records (`docs/reference/actions-service.md` §3, §9 points 10
+//! and 11, §10).
 
 use super::super::testing::{Bench, PAT, START, body, entity, exception, get, post, status};
 use super::super::{GithubConfig, Route};
 use http::Method;
-use medic_core::model::{ForgeId, Span};
+use medic_core::model::{GithubId, Span};
 use serde_json::{Value, json};
 
 const SETS: &str = "runtime/runnerscalesets";
@@ -51,7 +52,7 @@ fn a_removed_set_that_is_made_anew_has_another_id() {
     let made = body(&bench.ask(&Method::POST, SETS, &json!({"name": "gpu", "runnerGroupId": 1})));
     assert_ne!(made["id"], old.0);
     assert!(!bench.github.exists(old));
-    assert_eq!(bench.github.find_set(&entity("acme"), "gpu").map(|ForgeId(id)| json!(id)), Some(made["id"].clone()));
+    assert_eq!(bench.github.find_set(&entity("acme"), "gpu").map(|GithubId(id)| json!(id)), Some(made["id"].clone()));
 }
 
 #[test]

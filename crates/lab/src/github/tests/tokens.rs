@@ -1,4 +1,5 @@
-//! The token chain, token types and ages, and the REST quota (§1, §7.3, §9 points 1-3).
+//! The token chain, token types and ages, and the REST quota (`docs/reference/actions-service.md` §1, §7.3, §9 points
+//! 1-3).
 
 use super::super::testing::{Bench, ORIGIN, PAT, START, body, exception, get, header, post, request, status};
 use super::super::{Access, Credential, Fault, FaultKind, QueueStyle, QuotaAnswer, Route};

@@ -1,12 +1,12 @@
 //! What the build does after a refused start, learnt from what it was seen to do.
 
 use super::super::testing::*;
-use crate::model::{Diagnosis, Enablement, Generation, Goroutines, Incarnation, Wall};
+use crate::model::{ConflictBehaviour, Diagnosis, Enablement, Goroutines, Incarnation, Wall};
 
-use Generation::{GivesUp, Retries, Unknown};
+use ConflictBehaviour::{GivesUp, Retries, Unknown};
 
 /// Set 1 was changed since the start, so that refusals alone teach nothing.
-fn changed_and_counted(errors: u64, workers: u32, age: u64) -> Generation {
+fn changed_and_counted(errors: u64, workers: u32, age: u64) -> ConflictBehaviour {
     let mut manager = Manager::healthy(2);
     manager.restarts(secs(age));
     for _ in 0..errors {
@@ -14,7 +14,7 @@ fn changed_and_counted(errors: u64, workers: u32, age: u64) -> Generation {
     }
     manager.change(1);
     manager.goroutines = Some(Goroutines { listeners: 0, workers });
-    manager.look().generation
+    manager.look().conflict_behaviour
 }
 
 #[test]
@@ -42,50 +42,50 @@ fn refused_at_start(errors: u64, age: u64, change: impl FnOnce(&mut Manager, Wal
 #[test]
 fn only_sets_that_nobody_changed_since_the_start_tell_builds_apart() {
     let mut at_start = refused_at_start(2, 30, |manager, run| manager.set(1).updated_at = Some(run));
-    assert_eq!(at_start.watch(secs(10)).generation, GivesUp, "changed with the start itself");
+    assert_eq!(at_start.watch(secs(10)).conflict_behaviour, GivesUp, "changed with the start itself");
     let mut later = refused_at_start(2, 30, |manager, run| manager.set(1).updated_at = Some(run.plus(secs(1))));
-    assert_eq!(later.watch(secs(10)).generation, Unknown);
-    assert_eq!(later.watch_refused(secs(30)).generation, Unknown, "a changed set tries again in any build");
+    assert_eq!(later.watch(secs(10)).conflict_behaviour, Unknown);
+    assert_eq!(later.watch_refused(secs(30)).conflict_behaviour, Unknown, "a changed set tries again in any build");
     let mut undated = refused_at_start(2, 30, |manager, _| manager.set(1).updated_at = None);
-    assert_eq!(undated.watch(secs(10)).generation, Unknown);
+    assert_eq!(undated.watch(secs(10)).conflict_behaviour, Unknown);
 }
 
 #[test]
 fn no_refusal_and_no_set_to_be_refused_teach_nothing() {
     let mut quiet = refused_at_start(0, 30, |_, _| {});
-    assert_eq!(quiet.watch(secs(20)).generation, Unknown, "nobody has tried yet");
+    assert_eq!(quiet.watch(secs(20)).conflict_behaviour, Unknown, "nobody has tried yet");
     let mut disabled = refused_at_start(3, 30, |manager, _| {
         for set in &mut manager.sets {
             set.enabled = Enablement::Disabled;
         }
     });
     let fleet = disabled.watch(secs(20));
-    assert_eq!((fleet.generation, diagnoses(&fleet)), (Unknown, vec![Diagnosis::Disabled; 2]));
+    assert_eq!((fleet.conflict_behaviour, diagnoses(&fleet)), (Unknown, vec![Diagnosis::Disabled; 2]));
 }
 
 #[test]
 fn fewer_refusals_than_sets_that_stand_still_are_a_build_that_gives_up() {
     let mut one = refused_at_start(1, 30, |_, _| {});
-    assert_eq!(one.watch(secs(10)).generation, GivesUp);
+    assert_eq!(one.watch(secs(10)).conflict_behaviour, GivesUp);
     let mut as_many = refused_at_start(2, 30, |_, _| {});
-    assert_eq!(as_many.watch(secs(10)).generation, GivesUp, "each was tried once");
+    assert_eq!(as_many.watch(secs(10)).conflict_behaviour, GivesUp, "each was tried once");
     let mut more = refused_at_start(3, 30, |_, _| {});
-    assert_eq!(more.look().generation, Retries, "one was tried twice");
+    assert_eq!(more.look().conflict_behaviour, Retries, "one was tried twice");
 }
 
 #[test]
 fn a_build_that_retries_gets_the_time_to_do_so() {
     let mut young = refused_at_start(2, 1, |_, _| {});
-    assert_eq!(young.watch(secs(8)).generation, Unknown, "9 s old; the refusals have stood still for 8 s");
-    assert_eq!(young.after(secs(1)).look().generation, GivesUp, "10 s old");
+    assert_eq!(young.watch(secs(8)).conflict_behaviour, Unknown, "9 s old; the refusals have stood still for 8 s");
+    assert_eq!(young.after(secs(1)).look().conflict_behaviour, GivesUp, "10 s old");
     let mut slow = Manager::healthy(3);
     slow.restarts(secs(12));
     for _ in 0..3 {
         slow.is_refused();
-        assert_eq!(slow.look().generation, Unknown, "the first starts are still being made");
+        assert_eq!(slow.look().conflict_behaviour, Unknown, "the first starts are still being made");
         slow.after(secs(5));
     }
-    assert_eq!(slow.after(secs(1)).look().generation, GivesUp, "none for 6 s");
+    assert_eq!(slow.after(secs(1)).look().conflict_behaviour, GivesUp, "none for 6 s");
 }
 
 #[test]
@@ -94,11 +94,11 @@ fn a_refusal_that_is_younger_than_the_list_teaches_nothing_until_the_next_look_s
         let mut manager = refused_at_start(2, 30, |_, _| {});
         manager.look();
         manager.is_refused();
-        let first = manager.after(secs(2)).look().generation;
+        let first = manager.after(secs(2)).look().conflict_behaviour;
         if changes {
             manager.change(1);
         }
-        (first, manager.after(secs(2)).look().generation)
+        (first, manager.after(secs(2)).look().conflict_behaviour)
     };
     assert_eq!(looks(false), (Unknown, Retries), "nothing was changed: one was tried twice");
     assert_eq!(looks(true), (Unknown, Unknown), "it was toggled, which is why it was tried again");
