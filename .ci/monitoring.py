@@ -7,7 +7,7 @@ resolve in Prometheus, and reach a receiver through Alertmanager unless a graver
 rules and of the dashboard must return data at some point of the run. Waits shorter than the shipped ones are made by
 `rules_in_a_hurry`: they are the only difference to the shipped rules.
 
-Usage: monitoring.py [path of the medic]"""
+Usage: monitoring.py [path of the medic]     in an environment that has the packages of requirements.txt"""
 
 import http.server
 import json
@@ -24,11 +24,10 @@ import time
 import urllib.parse
 import urllib.request
 
+import alert_rules
 from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "manifests/prometheus"), str(ROOT / "grafana")]
-import alerts as shipped  # noqa: E402
 
 # Real seconds in which anything that is waited for must come.
 PATIENCE = 75
@@ -46,13 +45,17 @@ INHIBITIONS = [
 
 
 def rules_in_a_hurry():
-    """The shipped rules with every wait, window and age shortened."""
-    text = shipped.RULES.read_text()
-    text = re.sub(r"^(        for: )\w+$", r"\g<1>1s", text, flags=re.M)
-    # The graver forms come later here too.
-    text = re.sub(r"(- alert: (?:\w+Long|ManagerUnseen)\n.*\n        for: )1s", r"\g<1>6s", text)
-    text = re.sub(r"\[(\w+)\]", lambda found: f"[{RANGES[found[1]]}]", text)
-    return text.replace("timestamp_seconds > 180", "timestamp_seconds > 6").replace("5 * scaleset_medic_interval", "0.4 * scaleset_medic_interval")
+    """The groups of the shipped rules with every wait, window and age shortened."""
+    groups = alert_rules.groups()
+    for rule in alert_rules.rules(groups):
+        name = rule.get("alert", "")
+        if name:
+            # The more severe alerts come later here too.
+            rule["for"] = "6s" if name.endswith("Long") or name == "ManagerUnseen" else "1s"
+        expr = re.sub(r"\[(\w+)\]", lambda found: f"[{RANGES[found[1]]}]", rule["expr"])
+        expr = expr.replace("timestamp_seconds > 180", "timestamp_seconds > 6")
+        rule["expr"] = expr.replace("5 * scaleset_medic_interval", "0.4 * scaleset_medic_interval")
+    return groups
 
 
 def get(url, **query):
@@ -174,7 +177,7 @@ class Stage:
         config = config.replace("127.0.0.1:9095", f"127.0.0.1:{receiver.server_port}")
         config = config.replace("group_wait: 10s", "group_wait: 1s").replace("group_interval: 1m", "group_interval: 1s")
         (self.dir / "alertmanager.yml").write_text(config)
-        (self.dir / "rules.yml").write_text(rules_in_a_hurry())
+        (self.dir / "rules.yml").write_text(alert_rules.rule_file(rules_in_a_hurry()))
         (self.dir / "prometheus.yml").write_text(json.dumps({
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yml"],
@@ -444,7 +447,7 @@ def judge(stage, failures):
         return sorted({row[3] for row in Receiver.got if row[0] == name and row[2] == status})
 
     print(f"\n{'ALERT':<24}{'FIRED AFTER':<13}{'RECEIVED BY':<18}{'RESOLVED BY':<18}INHIBITED BY")
-    for alert in shipped.alerts():
+    for alert in alert_rules.alerts():
         fired = min((at for (name, _), at in stage.fired.items() if name == alert.name), default=None)
         by = sorted(set().union(*(found for (name, _), found in stage.inhibited.items() if name == alert.name), set()))
         came, went = received(alert.name, "firing"), received(alert.name, "resolved")
@@ -454,7 +457,7 @@ def judge(stage, failures):
         elif not (came and went):
             failures.append(f"{alert.name} did not reach a receiver, firing and resolved")
     end = time.time()
-    rules = {f"rule {name}": text for name, text in shipped.expressions(rules_in_a_hurry()).items()}
+    rules = {f"rule {rule.get('alert') or rule['record']}": rule["expr"] for rule in alert_rules.rules(rules_in_a_hurry())}
     asked = [*rules.items(), *dashboard_expressions()]
     empty = [title for title, text in asked if not stage.has_data(text, end)]
     for title in empty:

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-ALERTS = pathlib.Path(__file__).parent.parent / "manifests/prometheus/rules.yml"
+ALERTS = pathlib.Path(__file__).parent.parent / "manifests/prometheus/prometheusrule.yaml"
 
 
 def faults(board):
