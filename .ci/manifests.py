@@ -47,6 +47,12 @@ def rule(place, holds, words):
         wrong.append(f"{place}: {words}")
 
 
+def source(name):
+    """The text of a source file of any crate."""
+    (path,) = [*ROOT.glob(f"src/{name}"), *ROOT.glob(f"crates/*/src/{name}")]
+    return path.read_text()
+
+
 def seconds(text):
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smhd])", text))
@@ -110,7 +116,7 @@ def check_medic(place, pod, config, facts):
         rule(place, key in facts["secret"], f"the example secret has {key}")
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = medic.get(probe, {}).get("httpGet")
-        # /readyz says whether the medic has looked, not what it saw (src/export/server.rs).
+        # /readyz says whether the medic has completed a sweep, not what it found (export/server.rs).
         paths = {"/healthz", "/readyz"} if probe == "readinessProbe" else {"/healthz"}
         rule(place, asked is None or asked["path"] in paths and asked["port"] == "medic", f"{probe} asks the medic only")
     if medic["args"][0] == "run":
@@ -159,12 +165,12 @@ def check_cronjob(place, resource, pod):
     spec, job = resource["spec"], resource["spec"]["jobTemplate"]["spec"]
     rule(place, spec["concurrencyPolicy"] == "Forbid", "is never two at once")
     rule(place, spec["startingDeadlineSeconds"] >= 60, "begins in time or not at all")
-    once = (ROOT / "src/run/once.rs").read_text()
+    once = source("run/once.rs")
     bound = sum(int(n) * {"mins": 60, "secs": 1}[u] for u, n in re.findall(r"LIMIT: Span = Span::(\w+)\((\d+)\)", once))
     rule(place, bound and job["activeDeadlineSeconds"] > bound, f"has longer than the {bound} s that `once` may take")
     rule(place, job["backoffLimit"] == 0 and pod["restartPolicy"] == "Never", "is not repeated")
     # The enum `ExitCode` only: the codes of --nagios are others, and 14 is of `replay` alone.
-    exits = (ROOT / "src/exit.rs").read_text().partition("pub enum ExitCode")[2].partition("\n}")[0]
+    exits = source("exit.rs").partition("pub enum ExitCode")[2].partition("\n}")[0]
     codes = {int(code) for code in re.findall(r"^    \w+ = (\d+),", exits, re.M)} - {0, 14}
     rules = job["podFailurePolicy"]["rules"]
     fails = [set(r["onExitCodes"]["values"]) for r in rules if r["action"] == "FailJob" and "onExitCodes" in r]
@@ -202,8 +208,8 @@ def check_scraped(place, pod, labels):
 
 
 def facts():
-    policy = tomllib.loads((ROOT / "src/config/defaults.toml").read_text())["policy"]
-    (late,) = re.findall(r"const LATE: Span = Span::secs\((\d+)\)", (ROOT / "src/model/treatment.rs").read_text())
+    policy = tomllib.loads(source("config/defaults.toml"))["policy"]
+    (late,) = re.findall(r"const LATE: Span = Span::secs\((\d+)\)", source("model/treatment.rs"))
     examples = {path.name: yaml.safe_load(path.read_text()) for path in (MANIFESTS / "examples").glob("*.yaml")}
     garm = tomllib.loads(examples["garm-config.yaml"]["stringData"]["config.toml"])
     return {
