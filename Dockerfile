@@ -27,11 +27,11 @@ ENV CARGO_INCREMENTAL=0 \
     RUSTFLAGS="--remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo"
 WORKDIR /src
 COPY --from=manifests /src ./
-RUN cargo build --profile dist --locked --no-default-features
+RUN cargo build --profile dist --locked --package scaleset-medic --no-default-features
 COPY . .
 # Cargo compares dates: the sources must be newer than the empty ones.
 RUN find . -name '*.rs' -exec touch {} + \
- && cargo build --profile dist --locked --no-default-features \
+ && cargo build --profile dist --locked --package scaleset-medic --no-default-features \
  && mkdir /state
 
 # Run: no shell, no package manager, not root. The base image has glibc, libgcc, the CA certificates, time zones and user

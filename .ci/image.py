@@ -99,7 +99,7 @@ def check_dockerfile(text, manifest):
     order = [rest for word, rest in build if word == "COPY" or rest in builds]
     layers = len(order) == 4 and order[0].startswith("--from=manifests ") and order[2] == ". ." and order[1] in builds
     rule(layers, "dependencies have their own layer")
-    shipped = "cargo build --profile dist --locked --no-default-features"
+    shipped = "cargo build --profile dist --locked --package scaleset-medic --no-default-features"
     rule(builds and all(shipped in run for run in builds), "built with the profile dist, locked, and without the lab")
     rule("/src/target/dist/" in " ".join(of(final, "COPY")), "the binary is that of the profile dist")
     rule("--remap-path-prefix" in text, "no path of the build is in the binary")
@@ -144,7 +144,7 @@ def check_dependency_layer(text):
 
 def build(*flags):
     """The path of the release binary with these flags."""
-    command = ["cargo", "build", "--release", "--locked", "--message-format=json-render-diagnostics", *flags]
+    command = ["cargo", "build", "--release", "--locked", "--package=scaleset-medic", "--message-format=json-render-diagnostics", *flags]
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     made = [message.get("executable") for message in map(json.loads, lines)]
     return next(path for path in reversed(made) if path)

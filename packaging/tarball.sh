@@ -28,7 +28,7 @@ binary=${1:-}
 if [ -z "$binary" ]; then
   [ -z "$triple" ] || export "CC_${triple//-/_}=musl-gcc"
   export RUSTFLAGS="--remap-path-prefix=$PWD=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
-  cargo build --profile dist --locked --no-default-features ${triple:+--target "$triple"}
+  cargo build --profile dist --locked --package scaleset-medic --no-default-features ${triple:+--target "$triple"}
   binary=${CARGO_TARGET_DIR:-target}/${triple:+$triple/}dist/scaleset-medic
 fi
 
