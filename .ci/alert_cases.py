@@ -211,7 +211,7 @@ CASES = {
         "also": {
             "just over three minutes": ({LAST: "now-190", INTERVAL: 15}, MANAGER),
             "more than five long intervals": ({LAST: "now-3100", INTERVAL: 600}, MANAGER),
-            "an interval that is not told": ({LAST: "now-190"}, MANAGER),
+            "an interval without a metric": ({LAST: "now-190"}, MANAGER),
         },
     },
     "MedicAbsent": {

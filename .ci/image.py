@@ -63,7 +63,7 @@ def base_images(text):
 
 
 def floating(images):
-    """The base images, by argument, that are not named by tag and digest: another day they would be others."""
+    """The base images, by argument, that are not named by tag and digest: another day they would be different."""
     pinned = r"[\w.-]+\.[a-z]+/[\w./-]+:(?!latest@)[\w.-]+@sha256:[0-9a-f]{64}"
     return [f"{name} is {image or 'not there'}" for name, image in images.items() if not re.fullmatch(pinned, image)]
 
@@ -80,7 +80,7 @@ def of(stage, word):
 
 
 def check_dockerfile(text, manifest):
-    """Our own rules; hadolint knows the general ones."""
+    """Our own rules; hadolint checks the general ones."""
     _, build, final = stages(text)
     wrong = []
 
@@ -122,7 +122,7 @@ def check_dockerfile(text, manifest):
     for label in ("title", "description", "licenses", "source", "version", "revision"):
         rule(f"org.opencontainers.image.{label}=" in of(final, "LABEL")[0], f"label {label}")
     if wrong:
-        sys.exit("Dockerfile: not so: " + "; ".join(wrong))
+        sys.exit("Dockerfile: these rules do not hold: " + "; ".join(wrong))
     return final
 
 

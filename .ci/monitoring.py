@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""The alerts and the dashboard on the real thing: medics of `lab --serve`, Debian's Prometheus and Alertmanager.
+"""Tests the alerts and the dashboard with running programs: `lab --serve`, Debian's Prometheus and Alertmanager.
 
-Several labs run at once, each scraped in a namespace of its own though all call their manager "garm", and faults are typed
-into them. Every alert must fire and
-resolve in Prometheus, and reach a receiver through Alertmanager unless a graver one inhibits it. Every expression of the
-rules and of the dashboard must return data at some point of the run. Waits shorter than the shipped ones are made by
-`rules_in_a_hurry`: they are the only difference to the shipped rules.
+Several labs run at once, and faults are typed into them. Each is scraped in its own namespace, because all call their
+manager "garm". Every alert must fire and resolve in Prometheus, and reach a receiver through Alertmanager unless a more
+severe one inhibits it. Every expression of the rules and of the dashboard must return data at some point. The only
+difference to the shipped rules are shorter waits (`rules_in_a_hurry`).
 
 Usage: monitoring.py [path of the medic]     in an environment that has the packages of requirements.txt"""
 
@@ -29,7 +28,7 @@ from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# Real seconds in which anything that is waited for must come.
+# The limit for every wait, in real seconds.
 PATIENCE = 75
 RANGES = {"5m": "6s", "15m": "10s", "30m": "25s", "1h": "15s", "6h": "20s", "1d": "20s"}
 # Expressions that no run of this length can give data for, with the reason.
@@ -140,15 +139,15 @@ class Lab:
                 self.process.wait()
 
     def fires(self, *names):
-        """Waits until alerts fire, and a receiver is told unless Alertmanager inhibits it."""
+        """Waits until alerts fire and reach a receiver, unless Alertmanager inhibits them."""
         for name in names:
             until(f"{name} of {self.name} fires", lambda name=name: (name, self.name) in self.stage.fired)
         for name in names:
-            until(f"{name} of {self.name} is told or inhibited", lambda name=name: self.is_told(name))
+            until(f"{name} of {self.name} is received or inhibited", lambda name=name: self.arrived(name))
 
-    def is_told(self, name):
-        told = any(row[:3] == (name, self.name, "firing") for row in list(Receiver.got))
-        return told or (name, self.name) in self.stage.inhibited
+    def arrived(self, name):
+        received = any(row[:3] == (name, self.name, "firing") for row in list(Receiver.got))
+        return received or (name, self.name) in self.stage.inhibited
 
     def resolves(self, *names):
         for name in names:
@@ -156,7 +155,7 @@ class Lab:
 
 
 class Stage:
-    """Everything that runs, and what is known of it."""
+    """All running programs and what they reported."""
 
     def __init__(self, medic, directory):
         self.medic, self.dir = medic, directory
@@ -197,7 +196,7 @@ class Stage:
         threading.Thread(target=self.watch, daemon=True).start()
 
     def watch(self):
-        """Notes what fires in Prometheus and what Alertmanager inhibits."""
+        """Records what fires in Prometheus and what Alertmanager inhibits."""
         while not self.over.wait(0.4):
             try:
                 alerts = get(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"]
@@ -333,7 +332,7 @@ def another_owner(lab):
 
 
 def set_removed(lab):
-    """A set that nobody polls is removed at GitHub; a proper restart of the manager makes it anew."""
+    """A set that nobody polls is removed at GitHub; a clean restart of the manager creates it again."""
     lab.well()
     lab.type("crash")
     until("the sets are ill", lambda: lab.listening() == 0)
@@ -346,8 +345,7 @@ def set_removed(lab):
 
 
 def quota_used_up(lab):
-    """The medic's quota is gone; it is told when GitHub is asked, which is when sets are ill.
-    Then its token is revoked."""
+    """The medic's quota is used up, which it notices when it asks GitHub about unhealthy sets. Then its token is revoked."""
     lab.well()
     lab.type("no-quota 20m")
     lab.type("crash")
@@ -415,7 +413,7 @@ SCENES = [
 
 
 def play(stage, failures):
-    """All scenes at once; then nobody is left to be scraped, and then somebody is."""
+    """All scenes at once; then all labs stop, and then one starts again."""
     def act(scene, lab):
         try:
             lab.start()
@@ -434,7 +432,7 @@ def play(stage, failures):
         lab.stop()
     try:
         until("MedicAbsent fires for a manager", lambda: stage.is_firing("MedicAbsent", "crash_and_healing"))
-        until("MedicAbsent fires and is told", lambda: ("MedicAbsent", "", "firing", "pager") in Receiver.got)
+        until("MedicAbsent fires and is received", lambda: ("MedicAbsent", "", "firing", "pager") in Receiver.got)
         stage.labs["crash_and_healing"].start()
         until("MedicAbsent resolves", lambda: not stage.is_firing("MedicAbsent", ""))
     except TimeoutError as error:
@@ -482,7 +480,7 @@ def main():
         try:
             stage.open(stage.labs.values())
             play(stage, failures)
-            # What resolved last is told by Alertmanager a little later.
+            # Alertmanager sends the last notice a little later.
             try:
                 until("the last notice is received", lambda: ("MedicAbsent", "", "resolved", "pager") in Receiver.got, 20)
             except TimeoutError as error:
