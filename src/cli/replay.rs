@@ -22,7 +22,7 @@ const SCHEMA: u32 = 1;
 const LONGEST_LINE: usize = 2 * medic_store::SNAPSHOT_LIMIT;
 /// Unreadable lines that are reported one by one.
 const REPORTED: usize = 20;
-/// How every SQLite file begins.
+/// How every `SQLite` file begins.
 const DATABASE: &[u8] = b"SQLite format 3\0";
 
 /// `config` reads the configuration if its policy is wanted.
