@@ -118,10 +118,12 @@ impl Driver {
             Request::Disable => Answer::Disabled(self.manager.set_enabled(set, Enablement::Disabled).await),
             Request::Enable => Answer::Enabled(self.manager.set_enabled(set, Enablement::Enabled).await),
             Request::ReadSet => Answer::Read(self.manager.read_set(set).await),
-            Request::CheckIncarnation => Answer::Incarnation(self.manager.incarnation().await),
-            Request::DeleteSession { session } | Request::DeleteOwnSession { session } => {
+            Request::CheckIncarnation { warrant } => {
+                Answer::Incarnation { run: self.manager.incarnation().await, warrant }
+            }
+            Request::DeleteSession { warrant } | Request::DeleteOwnSession { warrant } => {
                 Answer::SessionDeleted(match self.forge(treatment, Operation::DeleteSession) {
-                    Ok((sessions, place)) => sessions.delete_session(place, &session).await,
+                    Ok((sessions, place)) => sessions.delete_session(place, &warrant).await,
                     Err(failure) => Err(WriteError::NotApplied(failure)),
                 })
             }
@@ -182,7 +184,10 @@ const fn may_follow_a_failure(transition: &Transition) -> bool {
         None | Some(Request::Enable | Request::DeleteOwnSession { .. }) => true,
         Some(Request::ReadSet) => transition.treatment.may_have_disabled(),
         Some(
-            Request::Disable | Request::CheckIncarnation | Request::DeleteSession { .. } | Request::OpenSession { .. },
+            Request::Disable
+            | Request::CheckIncarnation { .. }
+            | Request::DeleteSession { .. }
+            | Request::OpenSession { .. },
         ) => false,
     }
 }
@@ -192,6 +197,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use medic_clock::ScaledClock;
+    use medic_core::decide::warrant::DeletionWarrant;
     use medic_core::model::{
         Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, SessionId, Step, TreatmentId, Wall,
     };
@@ -288,8 +294,8 @@ mod tests {
             self.note(format!("OPEN as {owner}"));
             self.next_error().map(|()| OpenAnswer::Opened(session()))
         }
-        async fn delete_session(&self, _: &GithubPlace, session: &SessionId) -> Result<(), WriteError> {
-            self.note(format!("DELETE {session}"));
+        async fn delete_session(&self, _: &GithubPlace, warrant: &DeletionWarrant) -> Result<(), WriteError> {
+            self.note(format!("DELETE {}", warrant.session()));
             self.next_error()
         }
     }

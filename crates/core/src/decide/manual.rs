@@ -8,6 +8,7 @@
 
 use super::remedy::Prescription;
 use super::stale::{self, CurrentManager, NotStale};
+use super::warrant::DeletionWarrant;
 use super::{Input, budget};
 use crate::model::session::LedgerSession;
 use crate::model::{
@@ -74,7 +75,9 @@ fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, order: &Manua
     };
     match &order.what {
         ManualAction::Heal => heal(&sight),
-        ManualAction::DeleteSession { session } => delete(&sight, session, input.ledger),
+        ManualAction::DeleteSession { session } => {
+            delete(&sight, session, input.ledger).map(|warrant| deletion(&sight, warrant.session().clone()))
+        }
     }
 }
 
@@ -113,12 +116,23 @@ fn heal(sight: &Sight<'_>) -> Result<Remedy, String> {
     }
 }
 
-/// The remedy of an order to delete a session; or every reason against it. Asked again at every attempt: see the
-/// ledger's row of the session, if it has one.
+/// Which remedy deletes the session: workers of a build that gives up need a toggle afterwards.
+fn deletion(sight: &Sight<'_>, session: SessionId) -> Remedy {
+    match sight.conflict_behaviour {
+        ConflictBehaviour::GivesUp if sight.finding.diagnosis == Diagnosis::ConflictAbandoned => {
+            Remedy::DeleteThenToggle { session }
+        }
+        ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown | ConflictBehaviour::Retries => {
+            Remedy::DeleteSession { session }
+        }
+    }
+}
+
+/// The verdict on an operator's request to delete a session, or every reason against it. Asked again at every attempt.
 ///
 /// # Errors
 /// In words, for the person.
-pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) -> Result<Remedy, String> {
+pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) -> Result<DeletionWarrant, String> {
     let row = ledger.iter().find(|row| row.id == *session);
     untouchable(sight)?;
     if !sight.covered {
@@ -164,15 +178,7 @@ pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) 
             sight.finding.diagnosis
         ));
     }
-    let session = session.clone();
-    Ok(match sight.conflict_behaviour {
-        ConflictBehaviour::GivesUp if sight.finding.diagnosis == Diagnosis::ConflictAbandoned => {
-            Remedy::DeleteThenToggle { session }
-        }
-        ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown | ConflictBehaviour::Retries => {
-            Remedy::DeleteSession { session }
-        }
-    })
+    Ok(DeletionWarrant::requested(session))
 }
 
 /// What no order touches.
@@ -262,6 +268,7 @@ mod tests {
             covered: true,
         };
         delete(&sight, &SessionId::new("s-1"), row.map(std::slice::from_ref).unwrap_or_default())
+            .map(|warrant| deletion(&sight, warrant.session().clone()))
     }
 
     fn row(run: Incarnation) -> LedgerSession {

@@ -33,6 +33,7 @@ pub mod recorded;
 pub mod remedy;
 pub mod rollout;
 pub mod stale;
+pub mod warrant;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -65,7 +65,6 @@ pub struct CurrentManager<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     session: SessionId,
-    opened_in: Incarnation,
 }
 
 impl Proof {
@@ -73,10 +72,8 @@ impl Proof {
     pub const fn session(&self) -> &SessionId {
         &self.session
     }
-    /// The run that opened it, which is over.
-    #[must_use]
-    pub const fn opened_in(&self) -> Incarnation {
-        self.opened_in
+    pub(super) fn into_session(self) -> SessionId {
+        self.session
     }
 }
 
@@ -136,10 +133,7 @@ pub fn provably_stale(
     if !same_place {
         against.push(NotStale::OtherPlace);
     }
-    match opened_in {
-        Some(opened_in) if against.is_empty() => Ok(Proof { session: session.id.clone(), opened_in }),
-        Some(_) | None => Err(against),
-    }
+    if against.is_empty() { Ok(Proof { session: session.id.clone() }) } else { Err(against) }
 }
 
 fn against_dates(
@@ -189,7 +183,6 @@ mod tests {
     fn a_session_of_a_run_that_is_over_is_stale() {
         let proof = judge(|_| {}).unwrap();
         assert_eq!(proof.session().as_str(), "s-1");
-        assert_eq!(proof.opened_in(), Incarnation(Wall(500_000)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a treatment needs from the world: the only traits that change anything anywhere.
 
+use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
     Enablement, GithubPlace, Incarnation, Owner, RequestFailure, ScaleSet, ScaleSetId, SessionId, Treatment, Wall,
@@ -36,8 +37,8 @@ pub enum OpenAnswer {
 pub trait SessionWriter: Send + Sync {
     /// Asks for a session. Never retried inside: a lost answer may hide a success.
     async fn open_session(&self, place: &GithubPlace, owner: &Owner) -> Result<OpenAnswer, WriteError>;
-    /// Deletes a session. `Ok` means it is gone: 204, 404, or 400 `RunnerScaleSetSessionExpiredException`.
-    async fn delete_session(&self, place: &GithubPlace, session: &SessionId) -> Result<(), WriteError>;
+    /// Deletes the session of the warrant. `Ok` means it is gone: 204, 404, or 400 `RunnerScaleSetSessionExpiredException`.
+    async fn delete_session(&self, place: &GithubPlace, warrant: &DeletionWarrant) -> Result<(), WriteError>;
 }
 
 /// Why the journal could not keep something.

@@ -4,7 +4,7 @@
 use super::machine::{Answer, Request, Transition, failure};
 use crate::model::closed::closed_enum;
 use crate::model::failure::WriteError;
-use crate::model::{Outcome, RemedyKind, RequestFailure, ScaleSetId, Span, TreatmentId, Wall};
+use crate::model::{Outcome, Owner, RemedyKind, RequestFailure, ScaleSetId, SessionId, Span, TreatmentId, Wall};
 use crate::ports::write::OpenAnswer;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,33 @@ closed_enum! {
     }
 }
 
+/// A request as the history shows it: nothing can be sent from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum SentRequest {
+    Disable,
+    Enable,
+    ReadSet,
+    CheckIncarnation,
+    DeleteSession { session: SessionId },
+    OpenSession { owner: Owner },
+    DeleteOwnSession { session: SessionId },
+}
+
+impl From<Request> for SentRequest {
+    fn from(request: Request) -> Self {
+        match request {
+            Request::Disable => Self::Disable,
+            Request::Enable => Self::Enable,
+            Request::ReadSet => Self::ReadSet,
+            Request::CheckIncarnation { .. } => Self::CheckIncarnation,
+            Request::DeleteSession { warrant } => Self::DeleteSession { session: warrant.session().clone() },
+            Request::OpenSession { owner } => Self::OpenSession { owner },
+            Request::DeleteOwnSession { warrant } => Self::DeleteOwnSession { session: warrant.session().clone() },
+        }
+    }
+}
+
 /// One request of a treatment, with its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
@@ -30,7 +57,7 @@ pub struct Act {
     pub set: ScaleSetId,
     pub remedy: RemedyKind,
     #[serde(flatten)]
-    pub request: Request,
+    pub request: SentRequest,
     pub sent: Wall,
     /// How long the answer took.
     pub took: Span,
@@ -48,7 +75,7 @@ pub struct Act {
 /// A request and its answer, before the treatment has made anything of it.
 #[derive(Debug)]
 pub struct Exchange {
-    request: Request,
+    request: SentRequest,
     sent: Wall,
     took: Span,
     answer: AnswerClass,
@@ -61,7 +88,7 @@ impl Exchange {
     #[must_use]
     pub fn new(before: &'static str, request: Request, sent: Wall, took: Span, answer: &Answer) -> Self {
         let (answer, failure) = class(answer);
-        Self { request, sent, took, answer, failure: failure.cloned(), before }
+        Self { request: request.into(), sent, took, answer, failure: failure.cloned(), before }
     }
 
     /// The act, once it is known what follows from it. A mere look that changed nothing is none.
@@ -92,13 +119,13 @@ impl Act {
     #[must_use]
     pub fn words(&self) -> String {
         let asked = match &self.request {
-            Request::Disable => "disable the set".to_owned(),
-            Request::Enable => "enable the set".to_owned(),
-            Request::ReadSet => "read the set".to_owned(),
-            Request::CheckIncarnation => "read the manager's run".to_owned(),
-            Request::DeleteSession { session } => format!("delete stale session {session}"),
-            Request::OpenSession { owner } => format!("open a session as {owner}"),
-            Request::DeleteOwnSession { session } => format!("delete our session {session}"),
+            SentRequest::Disable => "disable the set".to_owned(),
+            SentRequest::Enable => "enable the set".to_owned(),
+            SentRequest::ReadSet => "read the set".to_owned(),
+            SentRequest::CheckIncarnation => "read the manager's run".to_owned(),
+            SentRequest::DeleteSession { session } => format!("delete stale session {session}"),
+            SentRequest::OpenSession { owner } => format!("open a session as {owner}"),
+            SentRequest::DeleteOwnSession { session } => format!("delete our session {session}"),
         };
         let then = self.outcome.map_or(self.step.as_str(), |outcome| outcome.as_str());
         let why = match (self.note.as_ref().filter(|note| *note != then), &self.failure) {
@@ -110,14 +137,14 @@ impl Act {
     }
 }
 
-const fn writes(effect: &Request) -> bool {
+const fn writes(effect: &SentRequest) -> bool {
     match effect {
-        Request::Disable
-        | Request::Enable
-        | Request::DeleteSession { .. }
-        | Request::OpenSession { .. }
-        | Request::DeleteOwnSession { .. } => true,
-        Request::ReadSet | Request::CheckIncarnation => false,
+        SentRequest::Disable
+        | SentRequest::Enable
+        | SentRequest::DeleteSession { .. }
+        | SentRequest::OpenSession { .. }
+        | SentRequest::DeleteOwnSession { .. } => true,
+        SentRequest::ReadSet | SentRequest::CheckIncarnation => false,
     }
 }
 
@@ -130,13 +157,15 @@ const fn class(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
             WriteError::NotApplied(_) => (AnswerClass::Refused, Some(failure(error))),
             WriteError::Unknown(_) => (AnswerClass::Unknown, Some(failure(error))),
         },
-        Answer::Read(Err(failure)) | Answer::Incarnation(Err(failure)) => (AnswerClass::Unknown, Some(failure)),
+        Answer::Read(Err(failure)) | Answer::Incarnation { run: Err(failure), .. } => {
+            (AnswerClass::Unknown, Some(failure))
+        }
         Answer::SessionOpened(Ok(OpenAnswer::Held { .. })) => (AnswerClass::Held, None),
         Answer::Read(Ok(None)) | Answer::SessionOpened(Ok(OpenAnswer::SetGone)) => (AnswerClass::Gone, None),
         Answer::Disabled(Ok(_))
         | Answer::Enabled(Ok(_))
         | Answer::Read(Ok(Some(_)))
-        | Answer::Incarnation(Ok(_))
+        | Answer::Incarnation { run: Ok(_), .. }
         | Answer::SessionDeleted(Ok(()))
         | Answer::SessionOpened(Ok(OpenAnswer::Opened(_))) => (AnswerClass::Done, None),
     }
@@ -147,7 +176,7 @@ mod tests {
     use super::*;
     use crate::model::Step;
     use crate::treat::machine::{go, stay};
-    use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, session, treatment};
+    use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, treatment, warrant};
 
     fn act(request: Request, answer: &Answer) -> Option<Act> {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
@@ -164,7 +193,7 @@ mod tests {
             (Request::ReadSet, Answer::Read(Ok(Some(enabled("seen")))), AnswerClass::Done),
             (Request::ReadSet, Answer::Read(Ok(None)), AnswerClass::Gone),
             (
-                Request::OpenSession { owner: crate::model::Owner::new("probe") },
+                Request::OpenSession { owner: Owner::new("check") },
                 Answer::SessionOpened(Ok(OpenAnswer::Held { owner: None })),
                 AnswerClass::Held,
             ),
@@ -179,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_act_says_what_was_asked_what_came_back_and_what_followed() {
-        let done = act(Request::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(()))).unwrap();
+        let done = act(Request::DeleteSession { warrant: warrant() }, &Answer::SessionDeleted(Ok(()))).unwrap();
         assert_eq!(done.words(), "delete stale session s-1: done after 30 ms; then toggle #1: disabled: it is idle");
         let json = serde_json::to_value(&done).unwrap();
         assert_eq!((&json["request"], &json["answer"]), (&"delete_session".into(), &"done".into()));
