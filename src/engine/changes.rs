@@ -139,10 +139,10 @@ impl Account {
                     Decision::Blocked { guards, .. } => {
                         let held = guards
                             .iter()
-                            .map(|held| crate::text::words::held(held, None))
+                            .map(|held| crate::text::words::held(&crate::text::guards::shown(held), None))
                             .collect::<Vec<_>>()
                             .join("; ");
-                        if guards.iter().any(|held| held.guard == Guard::Bound) {
+                        if guards.iter().any(|held| held.guard() == Guard::Bound) {
                             tracing::error!(%manager, scale_set = %set, name, decision = label, held, "decision");
                         } else {
                             tracing::info!(%manager, scale_set = %set, name, decision = label, held, "decision");
@@ -160,8 +160,8 @@ impl Account {
             }
             told.insert(*set, label);
             let Decision::Blocked { remedy, guards } = decision else { continue };
-            held.extend(guards.iter().map(|guard| (*set, guard.guard)));
-            if guards.iter().all(|guard| guard.guard == Guard::DryRun) {
+            held.extend(guards.iter().map(|guard| (*set, guard.guard())));
+            if guards.iter().all(|guard| guard.guard() == Guard::DryRun) {
                 would_act.insert((*set, remedy.kind()));
             }
         }
@@ -191,7 +191,7 @@ pub(crate) fn label(decision: &Decision) -> String {
         Decision::Watch { waiting, .. } => format!("watch: {waiting}"),
         Decision::Escalate { escalation } => format!("escalate: {}", escalation.as_str()),
         Decision::Blocked { remedy, guards } => {
-            let guards: Vec<_> = guards.iter().map(|held| held.guard.as_str()).collect();
+            let guards: Vec<_> = guards.iter().map(|held| held.guard().as_str()).collect();
             format!("withhold {}: {}", remedy.kind(), guards.join(", "))
         }
         Decision::Treat { remedy, canary: true } => format!("act: {} (canary)", remedy.kind()),

@@ -198,9 +198,7 @@ mod tests {
     use async_trait::async_trait;
     use medic_clock::ScaledClock;
     use medic_core::decide::warrant::DeletionWarrant;
-    use medic_core::model::{
-        Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, SessionId, Step, TreatmentId, Wall,
-    };
+    use medic_core::model::{Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, Step, TreatmentId, Wall};
     use medic_core::ports::write::OpenAnswer;
     use medic_core::treat::audit::Act;
     use medic_core::treat::testing::{RUN, Seen, T0, disabled, enabled, lost, refused, rev, session, treatment};

@@ -22,8 +22,8 @@ use medic_core::diagnose::{self, Context, Fleet, Memory};
 use medic_core::due::{Asked, Urgency};
 use medic_core::model::session::{LedgerSession, SessionEnd};
 use medic_core::model::{
-    Decision, Diagnosis, Fact, ManagerName, ManagerState, ManualHeal, ManualHealAnswer, Mono, Pause, Remedy, ScaleSet,
-    ScaleSetId, SetDecision, Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, ManualHeal, ManualHealAnswer, Mono, Pause, Refusal, Remedy,
+    ScaleSet, ScaleSetId, SetDecision, Span, Step, Sweep, Treatment, TreatmentId, Wall,
 };
 use medic_core::policy::{Mode, Policy};
 use medic_core::ports::write::{Journal, JournalFault};
@@ -391,7 +391,7 @@ impl Engine {
                 let input = if self.known.insert(treatment.id) {
                     Input::Recover
                 } else {
-                    let paused = pause::held(pauses, &self.parts.name, treatment.set, now.wall).next().is_some();
+                    let paused = pause::blocks(pauses, &self.parts.name, treatment.set, now.wall).next().is_some();
                     let leave = if paused { Leave::Paused } else { Leave::Granted };
                     Input::Sweep(view(fleet, ledger, &treatment, leave))
                 };
@@ -500,7 +500,7 @@ impl Engine {
             let decision = decisions.iter().find(|decision| decision.set == order.set);
             let answer = match decision {
                 Some(decided) => decide::manual::answer(&input, order, &decided.decision),
-                None => ManualHealAnswer::Refused { why: "the manager does not show the set".to_owned() },
+                None => ManualHealAnswer::Refused { why: Refusal::SetNotShown },
             };
             self.answer(order, &answer);
         }

@@ -507,7 +507,7 @@ fn in_words((at, what): (Wall, String)) -> String {
 }
 
 /// Whether a limit says that it was treated often enough for a day.
-fn is_budgeted(decision: &Decision) -> bool {
+fn is_budgeted(decision: &ShownDecision) -> bool {
     matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|held|
         matches!(held.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
 }

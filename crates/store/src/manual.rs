@@ -3,7 +3,9 @@
 use super::error::StoreError;
 use super::sql::{from_json, int, to_json, uint, wall};
 use super::{Durability, ManagerStore};
-use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId};
+use medic_core::model::manual::{
+    MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId, Refusal,
+};
 use medic_core::model::{ScaleSetId, Wall};
 use rusqlite::{OptionalExtension as _, params};
 
@@ -56,7 +58,7 @@ impl ManagerStore {
     /// Takes back an order that is not settled, so that nobody carries it out. Gives the answer of one that is settled
     /// already, which is left as it is.
     pub fn withdraw_order(&self, id: ManualHealId) -> Result<Option<ManualHealAnswer>, StoreError> {
-        let withdrawn = ManualHealAnswer::Refused { why: "it was withdrawn".to_owned() };
+        let withdrawn = ManualHealAnswer::Refused { why: Refusal::Withdrawn };
         let taken_back = self.store().write("withdraw an order", Durability::PowerCut, |tx| {
             let sql = "UPDATE orders SET answer = ?2, settled = 1 WHERE id = ?1 AND NOT settled";
             Ok(tx.execute(sql, params![int(id.0), to_json(&withdrawn)?])?)

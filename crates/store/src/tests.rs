@@ -1,7 +1,7 @@
 use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
-use medic_core::decide::testing::{closed, hours, ledger_session, open, probe};
+use medic_core::decide::testing::{check, closed, hours, ledger_session, open};
 use medic_core::model::log_fact::{LogEvidence, LogPosition};
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
@@ -151,7 +151,7 @@ fn a_disable_of_an_earlier_release_may_have_been_sent() {
 
 #[test]
 fn an_order_waits_is_answered_once_and_grows_old() {
-    use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer};
+    use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer, ManualWait, Refusal};
     let home = Home::new();
     let store = home.open();
     let now = Wall(1_000_000);
@@ -160,9 +160,9 @@ fn an_order_waits_is_answered_once_and_grows_old() {
     let second = store.place_order(ScaleSetId(2), ManualAction::DeleteSession { session }, "bob", now).unwrap();
     let open = |at| store.orders(at).unwrap();
     assert_eq!(open(now), [first.clone(), second.clone()]);
-    store.answer_order(first.id, &ManualHealAnswer::Waiting { why: "settle".to_owned() }).unwrap();
+    store.answer_order(first.id, &ManualHealAnswer::Waiting { why: ManualWait::Begins }).unwrap();
     assert_eq!(open(now).len(), 2, "it waits");
-    let refused = ManualHealAnswer::Refused { why: "it listens".to_owned() };
+    let refused = ManualHealAnswer::Refused { why: Refusal::Listens };
     store.answer_order(first.id, &refused).unwrap();
     assert_eq!((open(now), store.order_answer(first.id).unwrap()), (vec![second], Some(refused)));
     assert_eq!(open(now.plus(MANUAL_HEAL_LIFETIME)), [], "too old to be carried out");
@@ -171,13 +171,13 @@ fn an_order_waits_is_answered_once_and_grows_old() {
 #[test]
 fn an_order_is_withdrawn_until_it_is_settled() {
     use medic_core::model::TreatmentId;
-    use medic_core::model::manual::{ManualAction, ManualHealAnswer};
+    use medic_core::model::manual::{ManualAction, ManualHealAnswer, ManualWait};
     let home = Home::new();
     let store = home.open();
     let now = Wall(1_000_000);
     let place = |set| store.place_order(ScaleSetId(set), ManualAction::Heal, "alice", now).unwrap().id;
     let (waiting, taken_up) = (place(1), place(2));
-    let waits = ManualHealAnswer::Waiting { why: "paused".to_owned() };
+    let waits = ManualHealAnswer::Waiting { why: ManualWait::Begins };
     store.answer_order(waiting, &waits).unwrap();
     assert_eq!(store.withdraw_order(waiting).unwrap(), None);
     // A pass that had read it before says so now.
@@ -440,7 +440,7 @@ fn many_probes_do_not_make_the_heals_forgotten_that_count_against_a_set() {
     let store = memory();
     let heal = Journal::open(&store, closed(0, 1, Wall(1), Wall(1), Outcome::Unverified)).unwrap();
     for n in 2..=200 {
-        Journal::open(&store, probe(0, n, Wall(n), Wall(n), Outcome::Held)).unwrap();
+        Journal::open(&store, check(0, n, Wall(n), Wall(n), Outcome::Held)).unwrap();
     }
     assert_eq!(store.prune_treatments(Wall(0), 100).unwrap(), 99);
     assert_eq!(store.since(Wall(0)).unwrap().first().map(|row| row.id), Some(heal.id));

@@ -5,11 +5,11 @@ use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
 use medic_core::decide::stale::{self, CurrentManager, Proof};
 use medic_core::decide::warrant::DeletionWarrant;
-use medic_core::decide::{self, budget};
+use medic_core::decide;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
     Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet,
-    ScaleSetId, SessionId, SetDecision, Span, Step, Treatment, TreatmentId,
+    ScaleSetId, SetDecision, Span, Step, Treatment, TreatmentId,
 };
 use medic_core::policy::{Mode, Policy};
 use medic_core::ports::write::OpenAnswer;
@@ -418,11 +418,9 @@ impl Desk<'_> {
         }
         let run = self.world.incarnation();
         let shown = self.journal.iter().map(|row| &row.0).any(|row| {
-            budget::is_heal(row)
-                && row.opened >= run.0
-                && (row.revived.is_some() || row.outcome() == Some(Outcome::Recovered))
+            row.is_heal() && row.opened >= run.0 && (row.revived.is_some() || row.outcome() == Some(Outcome::Recovered))
         });
-        if acting > 0 && !shown && budget::is_heal(new) && new.incarnation == Some(run) {
+        if acting > 0 && !shown && new.is_heal() && new.incarnation == Some(run) {
             self.world.blame("I5 one before the canary has verified");
         }
     }
@@ -430,7 +428,7 @@ impl Desk<'_> {
     /// `max_in_flight`, or as many as this run's heals have brought to life since one did not help, up to the share.
     fn room(&self) -> usize {
         let run = self.world.incarnation();
-        let heals = || self.journal.iter().map(|row| &row.0).filter(|row| budget::is_heal(row) && row.opened >= run.0);
+        let heals = || self.journal.iter().map(|row| &row.0).filter(|row| row.is_heal() && row.opened >= run.0);
         let bad = |row: &&Treatment| matches!(row.outcome(), Some(Outcome::Unverified | Outcome::Failed));
         let last_bad = heals().filter(bad).map(|row| row.step_at).max().unwrap_or_default();
         let alive = heals().filter_map(|row| match row.outcome() {

@@ -7,7 +7,6 @@
 //!
 //! Computed from the journal, so that a restart of ours neither loses nor grants room.
 
-use super::budget::is_heal;
 use crate::model::{Outcome, Treatment, Wall};
 use crate::policy::Policy;
 
@@ -29,7 +28,7 @@ impl Ramp {
         if most == least {
             return Self { now: least, most };
         }
-        let heals = || history.iter().filter(|row| is_heal(row) && row.opened >= began);
+        let heals = || history.iter().filter(|row| row.is_heal() && row.opened >= began);
         let bad = heals().filter(|row| ended_badly(row)).map(|row| row.step_at).max();
         let shown = heals().filter_map(shown_life).filter(|at| bad.is_none_or(|bad| *at > bad)).count();
         Self { now: shown.clamp(least, most), most }

@@ -8,49 +8,12 @@
 //! start known by two sources (log and metrics) differs by up to a second, hence [`MARGIN`]; two overlapping
 //! managers (a rollout) show as a session seen alive after the current start.
 
-use crate::model::closed::closed_enum;
-use crate::model::session::{LedgerSession, OpenedBy};
+use crate::model::session::{LedgerSession, NotStale, OpenedBy};
 use crate::model::{Incarnation, ManagerState, Owner, ScaleSet, SessionId, Span};
 use std::cmp::Ordering;
 
 /// Dates closer than this to the current process start prove nothing about which process they belong to.
 pub const MARGIN: Span = Incarnation::MARGIN;
-
-closed_enum! {
-    /// Why a session is not provably stale.
-    pub enum NotStale {
-        /// The ledger knows no session of the set: its id was never seen.
-        NotInLedger = "not_in_ledger",
-        /// It has ended already.
-        Ended = "ended",
-        /// We opened it ourselves; the session probe ends it.
-        OpenedByUs = "opened_by_us",
-        /// Nobody could name the run of the manager that opened it.
-        OpeningRunUnknown = "opening_run_unknown",
-        /// The manager's current run is not known.
-        CurrentRunUnknown = "current_run_unknown",
-        /// The manager's current run opened it: it is in use.
-        SameRun = "same_run",
-        /// A later run than the one we think current opened it.
-        LaterRun = "later_run",
-        /// The opening run and the current one started so close together that they may be one.
-        RunsTooClose = "runs_too_close",
-        /// First seen too close to the current start, or after it: the current run may have opened it.
-        OpenedTooLate = "opened_too_late",
-        /// Seen alive after the current start: another process still holds it.
-        AliveAfterStart = "alive_after_start",
-        /// The manager does not answer, so nothing says that its process is a new one.
-        ManagerDown = "manager_down",
-        /// This manager's owner name is not known.
-        OwnerUnknown = "owner_unknown",
-        /// Another owner opened it.
-        OwnerDiffers = "owner_differs",
-        /// It belongs to another set.
-        OtherSet = "other_set",
-        /// The set is elsewhere on the forge by now (recreated, moved), or its place is not known.
-        OtherPlace = "other_place",
-    }
-}
 
 /// The manager as the proof needs it.
 #[derive(Debug, Clone, Copy)]

@@ -64,3 +64,36 @@ pub enum LedgerChange {
         how: SessionEnd,
     },
 }
+
+closed_enum! {
+    /// Why a session is not provably stale.
+    pub enum NotStale {
+        /// The ledger has no session of the set, so its id is not known.
+        NotInLedger = "not_in_ledger",
+        Ended = "ended",
+        /// A session check opened it, and deletes it.
+        OpenedByUs = "opened_by_us",
+        /// The incarnation that opened it is not known.
+        OpeningRunUnknown = "opening_run_unknown",
+        /// The manager's current incarnation is not known.
+        CurrentRunUnknown = "current_run_unknown",
+        /// The current incarnation opened it: it is in use.
+        SameRun = "same_run",
+        /// A later incarnation than the current one opened it.
+        LaterRun = "later_run",
+        /// The opening incarnation and the current one started so close together that they may be one.
+        RunsTooClose = "runs_too_close",
+        /// First seen too close to the current start, or after it: the current incarnation may have opened it.
+        OpenedTooLate = "opened_too_late",
+        /// Seen alive after the current start: another process holds it.
+        AliveAfterStart = "alive_after_start",
+        /// The manager does not answer, so nothing shows that its process is a new one.
+        ManagerDown = "manager_down",
+        /// The owner name of this manager's sessions is not known.
+        OwnerUnknown = "owner_unknown",
+        OwnerDiffers = "owner_differs",
+        OtherSet = "other_set",
+        /// The set was recreated or moved at GitHub, or its place is not known.
+        OtherPlace = "other_place",
+    }
+}

@@ -175,6 +175,11 @@ impl Step {
 }
 
 impl Treatment {
+    #[must_use]
+    pub const fn is_heal(&self) -> bool {
+        self.remedy.kind().heals()
+    }
+
     /// A disable that took effect did so within this after it was sent. A login and the write itself are given up well
     /// before (`garm::api`), and the manager stops when we hang up, but not in the middle of its own write.
     pub const LATE: Span = Span::secs(30);
