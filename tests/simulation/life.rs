@@ -26,7 +26,7 @@ use scaleset_medic::engine::assemble::{Carrier, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::service::{self, Publisher};
 use scaleset_medic::metrics::Metrics;
-use scaleset_medic::status::{ManagerStatus, SetStatus};
+use scaleset_medic::status::{ManagerStatus, SetStatus, ShownDecision};
 use scaleset_medic::web::server::Board;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -3,9 +3,9 @@
 
 use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
+use medic_core::decide;
 use medic_core::decide::stale::{self, CurrentManager, Proof};
 use medic_core::decide::warrant::DeletionWarrant;
-use medic_core::decide;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
     Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet,

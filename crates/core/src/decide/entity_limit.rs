@@ -22,22 +22,8 @@ pub const AT_ONCE: usize = 2;
 /// The longest that a worker's start takes, by guess, where it cannot be seen.
 pub const BLIND_START: Span = Span::secs(2);
 
-/// When a wait for a worker ends at the latest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    At(Wall),
-    /// The disable is not answered yet.
-    Open,
-}
-
-impl End {
-    const fn known(self) -> Option<Wall> {
-        match self {
-            Self::At(at) => Some(at),
-            Self::Open => None,
-        }
-    }
-}
+/// The end of a wait whose disable is not answered yet.
+const UNANSWERED: Wall = Wall(u64::MAX);
 
 /// The sets that wait for their workers, by entity; those allowed in this sweep included.
 #[derive(Debug, Clone, Default)]
@@ -47,7 +33,8 @@ pub struct EntityLimits {
 
 #[derive(Debug, Clone, Default)]
 struct Limit {
-    waiting: Vec<End>,
+    /// When each wait ends at the latest.
+    waiting: Vec<Wall>,
     /// Whether the manager has still to start one of the sets.
     starting: bool,
 }
@@ -91,14 +78,14 @@ impl EntityLimits {
         }
         let limit = if finding.worker.0 == WorkerState::Unknown { 1 } else { AT_ONCE };
         (waiting.len() >= limit).then(|| {
-            let until = waiting.iter().filter_map(|end| end.known()).min();
+            let until = waiting.iter().copied().min().filter(|until| *until != UNANSWERED);
             GuardFact::EntityLimit { waiting: waiting.len(), limit }.until(until)
         })
     }
 
     pub fn start(&mut self, set: &ScaleSet, kind: RemedyKind) {
         if let Some(entity) = entity_of(set).filter(|_| kind.disables()) {
-            self.entities.entry(entity).or_default().waiting.push(End::Open);
+            self.entities.entry(entity).or_default().waiting.push(UNANSWERED);
         }
     }
 }
@@ -108,12 +95,12 @@ fn entity_of(set: &ScaleSet) -> Option<EntityRef> {
 }
 
 /// Until when the treatment waits for its worker; `None` when it does not.
-fn waits_until(row: &Treatment, finding: Option<&Finding>, now: Wall, limit: Span) -> Option<End> {
+fn waits_until(row: &Treatment, finding: Option<&Finding>, now: Wall, limit: Span) -> Option<Wall> {
     if !row.remedy.kind().disables() {
         return None;
     }
     match &row.step {
-        Step::Deleting { .. } | Step::Disabling { .. } | Step::DisableUnknown { .. } => Some(End::Open),
+        Step::Deleting { .. } | Step::Disabling { .. } | Step::DisableUnknown { .. } => Some(UNANSWERED),
         Step::Disabled { .. } => {
             let (worker, at) = finding.map_or((WorkerState::Unknown, Wall(0)), |finding| finding.worker);
             let most = match worker {
@@ -122,7 +109,7 @@ fn waits_until(row: &Treatment, finding: Option<&Finding>, now: Wall, limit: Spa
                 WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening => limit,
             };
             let until = row.step_at.plus(most);
-            (now < until).then_some(End::At(until))
+            (now < until).then_some(until)
         }
         Step::Enabling { .. }
         | Step::CheckOpening { .. }
@@ -148,7 +135,7 @@ mod tests {
         Finding { worker: (state, at), ..finding(1, Diagnosis::DisabledByMedic, Confidence::Proof) }
     }
 
-    fn waiting(rows: &[End]) -> EntityLimits {
+    fn waiting(rows: &[Wall]) -> EntityLimits {
         of_first(Limit { waiting: rows.to_vec(), starting: false })
     }
 
@@ -171,10 +158,7 @@ mod tests {
         }
         let absent = seen(WorkerState::Absent, mins(0));
         assert_eq!(waits_until(&row, Some(&absent), mins(1).plus(Span::secs(15)), LIMIT), None);
-        assert_eq!(
-            waits_until(&row, None, mins(1).plus(Span::secs(1)), LIMIT),
-            Some(End::At(mins(1).plus(BLIND_START)))
-        );
+        assert_eq!(waits_until(&row, None, mins(1).plus(Span::secs(1)), LIMIT), Some(mins(1).plus(BLIND_START)));
     }
 
     #[test]
@@ -195,11 +179,11 @@ mod tests {
     fn limit_is_two_of_an_entity_or_one_if_workers_are_unseen() {
         let absent = seen(WorkerState::Absent, mins(0));
         let blind = seen(WorkerState::Unknown, mins(0));
-        let one = waiting(&[End::At(mins(2))]);
+        let one = waiting(&[mins(2)]);
         assert_eq!(one.block(&scale_set(2), &absent, RemedyKind::Toggle), None);
         let held = one.block(&scale_set(2), &blind, RemedyKind::DeleteThenToggle).unwrap();
         assert_eq!(held, GuardFact::EntityLimit { waiting: 1, limit: 1 }.until(Some(mins(2))));
-        let two = waiting(&[End::At(mins(2)), End::Open]);
+        let two = waiting(&[mins(2), UNANSWERED]);
         assert_eq!(two.block(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().until, Some(mins(2)));
         assert_eq!(two.block(&scale_set(2), &absent, RemedyKind::DeleteSession), None, "nothing is toggled");
         assert_eq!(two.block(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);

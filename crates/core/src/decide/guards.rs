@@ -5,7 +5,7 @@ use super::bounds::Started;
 use super::breaker::Breaker;
 use super::canary::Canaries;
 use super::entity_limit::EntityLimits;
-use super::rollout::Ramp;
+use super::rollout::Rollout;
 use super::{Footing, Input, backoff, breaker, budget, pause};
 use crate::model::{
     BlockedBy, Confidence, Diagnosis, EndpointState, Fact, Finding, FrozenReason, GuardFact, ManagerState, Remedy,
@@ -25,7 +25,7 @@ const CRASH_LOOP_SETTLES: u64 = 6;
 pub struct SweepState {
     pub breaker: Breaker,
     pub canaries: Canaries,
-    pub ramp: Ramp,
+    pub rollout: Rollout,
     /// How many sets are enabled.
     pub enabled: usize,
     /// The manager's heals within the hour.
@@ -180,7 +180,7 @@ fn weak(finding: &Finding) -> Option<BlockedBy> {
 }
 
 fn in_flight(sweep: &SweepState) -> Option<BlockedBy> {
-    let Ramp { now: limit, most } = sweep.ramp;
+    let Rollout { now: limit, most } = sweep.rollout;
     let open = sweep.canaries.in_flight();
     (open >= limit).then(|| GuardFact::InFlight { open, limit, most }.into())
 }

@@ -54,7 +54,7 @@ use canary::{Admission, Canaries};
 use entity_limit::EntityLimits;
 use guards::{By, Proposal, SweepState};
 use remedy::{Case, Prescription};
-use rollout::Ramp;
+use rollout::Rollout;
 use serde::{Deserialize, Serialize};
 use stale::{CurrentManager, Proof};
 use std::collections::{BTreeMap, BTreeSet};
@@ -195,7 +195,7 @@ fn sweep_state(input: &Input<'_>, outlooks: &[(&Finding, Outlook<'_>)]) -> Sweep
     SweepState {
         breaker: breaker::state(history, input.breaker_reset, now, input.policy),
         canaries: Canaries::of(history, began),
-        ramp: Ramp::of(history, began, enabled, input.policy),
+        rollout: Rollout::of(history, began, enabled, input.policy),
         enabled,
         recent_heals: budget::recent_heals(history, now),
         blast: blast::block(input),

@@ -1,12 +1,12 @@
 //! The one proof that allows a deletion: *this session's manager process is gone* (`docs/reference/design.md` §5).
 //!
-//! Deleting a session that GARM still holds kills the whole GARM process (`docs/reference/design.md` §1), and nothing
-//! at GitHub tells who holds a session. So a session may be deleted only if every reason of [`NotStale`] is excluded.
-//! Each reason is checked on its own and all that hold are returned: a person reads why nothing is deleted.
+//! Deleting a session that GARM still holds crashes GARM (`docs/reference/design.md` §1), and GitHub does not show who
+//! holds a session. So a session may be deleted only if every reason of [`NotStale`] is excluded. All reasons that hold
+//! are returned, so that an operator can read why nothing is deleted.
 //!
-//! Edge cases: only the set's *newest* session of the ledger is judged, because GitHub keeps one per set; a process
-//! start known by two sources (log and metrics) differs by up to a second, hence [`MARGIN`]; two overlapping
-//! managers (a rollout) show as a session seen alive after the current start.
+//! Edge cases: only the set's *newest* session of the ledger is judged, because GitHub keeps one per set. The log and
+//! the metrics date a process start up to a second apart, hence [`MARGIN`]. Two overlapping managers (a rollout) show
+//! as a session seen alive after the current start.
 
 use crate::model::session::{LedgerSession, NotStale, OpenedBy};
 use crate::model::{Incarnation, ManagerState, Owner, ScaleSet, SessionId, Span};
@@ -15,7 +15,6 @@ use std::cmp::Ordering;
 /// Dates closer than this to the current process start prove nothing about which process they belong to.
 pub const MARGIN: Span = Incarnation::MARGIN;
 
-/// The manager as the proof needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct CurrentManager<'a> {
     pub state: ManagerState,
@@ -24,7 +23,7 @@ pub struct CurrentManager<'a> {
     pub owner: Option<&'a Owner>,
 }
 
-/// That a session is stale: made by [`provably_stale`] only.
+/// The proof that a session is stale: only [`provably_stale`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     session: SessionId,
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_of_a_run_that_is_over_is_stale() {
+    fn session_of_an_earlier_incarnation_is_stale() {
         let proof = judge(|_| {}).unwrap();
         assert_eq!(proof.session().as_str(), "s-1");
     }
@@ -172,12 +171,12 @@ mod tests {
     #[test]
     fn margins_are_exact() {
         assert!(judge(|s| s.first_seen = Wall(997_999)).is_ok());
-        assert!(judge(|s| s.last_seen = Wall(1_002_000)).is_ok(), "a quick restart leaves a fresh date behind");
+        assert!(judge(|s| s.last_seen = Wall(1_002_000)).is_ok(), "a quick restart leaves a recent date");
         assert!(judge(|s| s.opened_by = OpenedBy::Manager(Incarnation(Wall(997_999)))).is_ok());
     }
 
     #[test]
-    fn nothing_is_stale_unless_the_manager_is_seen_and_known() {
+    fn nothing_is_stale_if_the_manager_is_unseen_or_unknown() {
         let session = ledger_session(1, "s-1", Incarnation(Wall(500_000)), Wall(510_000));
         let (set, owner) = (scale_set(1), owner());
         for state in ManagerState::ALL.iter().copied() {
