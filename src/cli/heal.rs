@@ -159,7 +159,7 @@ async fn carried_out(
                 }
             }
             Some(ManualHealAnswer::Waiting { why }) => {
-                tell(&mut told, &format!("waiting: {}\n", guards::manual_wait(&why)))
+                tell(&mut told, &format!("waiting: {}\n", guards::manual_wait(&why)));
             }
             None => {}
         }

@@ -287,7 +287,7 @@ mod tests {
             let decision = |judgement: &Option<Judgement>| judgement.as_ref().unwrap().decision.clone();
             assert!(matches!(decision(&difference.then), Decision::Treat { .. }));
             let Decision::Blocked { guards, .. } = decision(&difference.now) else { panic!("{difference:?}") };
-            assert_eq!(guards.iter().map(|held| held.guard()).collect::<Vec<_>>(), [guard]);
+            assert_eq!(guards.iter().map(medic_core::model::BlockedBy::guard).collect::<Vec<_>>(), [guard]);
         }
     }
 
