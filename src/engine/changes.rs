@@ -140,10 +140,10 @@ impl Account {
                     Decision::Blocked { guards, .. } => {
                         let held = guards
                             .iter()
-                            .map(|held| crate::text::words::held(held, None))
+                            .map(|held| crate::text::words::held(&crate::text::guards::shown(held), None))
                             .collect::<Vec<_>>()
                             .join("; ");
-                        if guards.iter().any(|held| held.guard == Guard::Bound) {
+                        if guards.iter().any(|held| held.guard() == Guard::Bound) {
                             tracing::error!(%manager, scale_set = %set, name, decision = label, held, "decision");
                         } else {
                             tracing::info!(%manager, scale_set = %set, name, decision = label, held, "decision");
@@ -161,8 +161,8 @@ impl Account {
             }
             told.insert(*set, label);
             let Decision::Blocked { remedy, guards } = decision else { continue };
-            held.extend(guards.iter().map(|guard| (*set, guard.guard)));
-            if guards.iter().all(|guard| guard.guard == Guard::DryRun) {
+            held.extend(guards.iter().map(|guard| (*set, guard.guard())));
+            if guards.iter().all(|guard| guard.guard() == Guard::DryRun) {
                 would_act.insert((*set, remedy.kind()));
             }
         }

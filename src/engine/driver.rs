@@ -132,10 +132,12 @@ impl Driver {
             Request::Disable => Answer::Disabled(self.manager.set_enabled(set, Enablement::Disabled).await),
             Request::Enable => Answer::Enabled(self.manager.set_enabled(set, Enablement::Enabled).await),
             Request::ReadSet => Answer::Read(self.manager.read_set(set).await),
-            Request::CheckIncarnation => Answer::Incarnation(self.manager.incarnation().await),
-            Request::DeleteSession { session } | Request::DeleteOwnSession { session } => {
+            Request::CheckIncarnation { warrant } => {
+                Answer::Incarnation { run: self.manager.incarnation().await, warrant }
+            }
+            Request::DeleteSession { warrant } | Request::DeleteOwnSession { warrant } => {
                 Answer::SessionDeleted(match self.forge(treatment, Operation::DeleteSession) {
-                    Ok((sessions, place)) => sessions.delete_session(place, &session).await,
+                    Ok((sessions, place)) => sessions.delete_session(place, &warrant).await,
                     Err(failure) => Err(WriteError::NotApplied(failure)),
                 })
             }
@@ -196,7 +198,10 @@ const fn may_follow_a_failure(transition: &Transition) -> bool {
         None | Some(Request::Enable | Request::DeleteOwnSession { .. }) => true,
         Some(Request::ReadSet) => transition.treatment.may_have_disabled(),
         Some(
-            Request::Disable | Request::CheckIncarnation | Request::DeleteSession { .. } | Request::OpenSession { .. },
+            Request::Disable
+            | Request::CheckIncarnation { .. }
+            | Request::DeleteSession { .. }
+            | Request::OpenSession { .. },
         ) => false,
     }
 }
@@ -206,11 +211,10 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use medic_clock::ScaledClock;
-    use medic_core::model::{
-        Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, SessionId, Step, TreatmentId, Wall,
-    };
+    use medic_core::decide::warrant::DeletionWarrant;
+    use medic_core::model::{Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, Step, TreatmentId, Wall};
     use medic_core::ports::write::OpenAnswer;
-    use medic_core::treat::audit::AnswerClass;
+    use medic_core::treat::audit::{AnswerClass, SentRequest};
     use medic_core::treat::testing::{RUN, Seen, T0, disabled, enabled, lost, refused, rev, session, treatment};
     use medic_store::StoreErrorKind;
     use std::sync::{Mutex, PoisonError};
@@ -304,8 +308,8 @@ mod tests {
             self.note(format!("OPEN as {owner}"));
             self.next_error().map(|()| OpenAnswer::Opened(session()))
         }
-        async fn delete_session(&self, _: &GithubPlace, session: &SessionId) -> Result<(), WriteError> {
-            self.note(format!("DELETE {session}"));
+        async fn delete_session(&self, _: &GithubPlace, warrant: &DeletionWarrant) -> Result<(), WriteError> {
+            self.note(format!("DELETE {}", warrant.session()));
             self.next_error()
         }
     }
@@ -391,15 +395,15 @@ mod tests {
         locked(&all.errors).push(lost());
         all.pass(&toggle()).await.unwrap();
         let step = |label: &str| label.to_owned();
-        let disable = (Request::Disable, AnswerClass::Unknown, step("disable_unknown"), None);
-        let read = (Request::ReadSet, AnswerClass::Done, step("disabled"), None);
+        let disable = (SentRequest::Disable, AnswerClass::Unknown, step("disable_unknown"), None);
+        let read = (SentRequest::ReadSet, AnswerClass::Done, step("disabled"), None);
         assert_eq!(recorded(&all), [disable, read]);
 
         let all = Everything::with(enabled("seen"));
         all.pass(&probe()).await.unwrap();
-        let open = Request::OpenSession { owner: Owner::new("probe-1") };
+        let open = SentRequest::OpenSession { owner: Owner::new("probe-1") };
         let open = (open, AnswerClass::Done, step("check_opened"), None);
-        let delete = Request::DeleteOwnSession { session: session() };
+        let delete = SentRequest::DeleteOwnSession { session: session() };
         let delete = (delete, AnswerClass::Done, step("closed"), Some(Outcome::Unheld));
         assert_eq!(recorded(&all), [open, delete]);
     }

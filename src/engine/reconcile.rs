@@ -16,14 +16,15 @@ use crate::status::ManagerStatus;
 use futures_util::future::{BoxFuture, join_all};
 use medic_core::clock::Clock;
 use medic_core::decide::stale::{self, CurrentManager};
+use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::decide::{self, Footing, pause};
 use medic_core::diagnose::{self, Context, Fleet, Memory};
 use medic_core::due::{Asked, Urgency};
 use medic_core::evaluate::Conditions;
 use medic_core::model::session::{LedgerSession, SessionEnd};
 use medic_core::model::{
-    Decision, Diagnosis, Fact, ManagerName, ManagerState, ManualHeal, ManualHealAnswer, Mono, Pause, Remedy, ScaleSet,
-    ScaleSetId, SessionId, SetDecision, Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    Decision, Diagnosis, Fact, ManagerName, ManagerState, ManualHeal, ManualHealAnswer, Mono, Pause, Refusal, Remedy,
+    ScaleSet, ScaleSetId, SetDecision, Span, Step, Sweep, Treatment, TreatmentId, Wall,
 };
 use medic_core::policy::{Mode, Policy};
 use medic_core::ports::write::{Journal, JournalFault};
@@ -389,7 +390,7 @@ impl Engine {
                 let input = if self.known.insert(treatment.id) {
                     Input::Recover
                 } else {
-                    let paused = pause::held(pauses, &self.parts.name, treatment.set, now.wall).next().is_some();
+                    let paused = pause::blocks(pauses, &self.parts.name, treatment.set, now.wall).next().is_some();
                     let leave = if paused { Leave::Paused } else { Leave::Granted };
                     Input::Sweep(view(fleet, ledger, &treatment, leave))
                 };
@@ -489,7 +490,7 @@ impl Engine {
             let decision = decisions.iter().find(|decision| decision.set == order.set);
             let answer = match decision {
                 Some(decided) => decide::manual::answer(&input, order, &decided.decision),
-                None => ManualHealAnswer::Refused { why: "the manager does not show the set".to_owned() },
+                None => ManualHealAnswer::Refused { why: Refusal::SetNotShown },
             };
             self.answer(order, &answer);
         }
@@ -660,7 +661,7 @@ fn view<'a>(fleet: &'a Fleet, ledger: &[LedgerSession], treatment: &Treatment, l
         set,
         finding: fleet.findings.get(&treatment.set),
         endpoint,
-        stale_proof: still_stale(fleet, ledger, treatment),
+        warrant: warrant(fleet, ledger, treatment),
         conflict_behaviour: fleet.conflict_behaviour,
         leave,
     }
@@ -671,38 +672,25 @@ pub(crate) fn present(fleet: &Fleet) -> CurrentManager<'_> {
     CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() }
 }
 
-/// Whether the session that a treatment is to end is provably stale still.
-fn still_stale(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -> bool {
+/// That the session of a treatment may still be deleted: by proof, or by the verdict on the operator's request.
+fn warrant(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -> Option<DeletionWarrant> {
     let (Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }) = &treatment.remedy else {
-        return false;
+        return None;
     };
-    let Some(set) = fleet.sets.get(&treatment.set) else { return false };
-    if treatment.ordered.is_some() {
-        return order_holds(fleet, ledger, treatment, set, session);
-    }
+    let set = fleet.sets.get(&treatment.set)?;
     let manager = present(fleet);
-    let rows = ledger.iter().filter(|row| row.set == treatment.set);
-    stale::newest_is_stale(rows, set, manager).is_ok_and(|proof| proof.session() == session)
-}
-
-/// The same for a session that a person named.
-fn order_holds(
-    fleet: &Fleet,
-    ledger: &[LedgerSession],
-    treatment: &Treatment,
-    set: &ScaleSet,
-    session: &SessionId,
-) -> bool {
-    let Some(finding) = fleet.findings.get(&treatment.set) else { return false };
-    let covered = treatment.place.is_some();
+    if treatment.ordered.is_none() {
+        let rows = ledger.iter().filter(|row| row.set == treatment.set);
+        return stale::newest_is_stale(rows, set, manager).ok().map(DeletionWarrant::from);
+    }
     let sight = decide::manual::Sight {
-        finding,
+        finding: fleet.findings.get(&treatment.set)?,
         set,
-        manager: present(fleet),
+        manager,
         conflict_behaviour: fleet.conflict_behaviour,
-        covered,
+        covered: treatment.place.is_some(),
     };
-    decide::manual::delete(&sight, session, ledger).is_ok()
+    decide::manual::delete(&sight, session, ledger).ok()
 }
 
 fn merged<'a>(history: Vec<Treatment>, newer: impl IntoIterator<Item = &'a Treatment>) -> Vec<Treatment> {

@@ -2,11 +2,10 @@
 
 use crate::engine::changes::Account;
 use crate::engine::reconcile::{Parts, Standing, present};
-use crate::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, SourceState, TreatmentSummary};
-use crate::text::incident;
+use crate::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, ShownDecision, SourceState, TreatmentSummary};
+use crate::text::{guards, incident};
 use medic_core::decide::breaker::{self, Breaker};
 use medic_core::decide::budget;
-use medic_core::decide::manual::in_words;
 use medic_core::decide::stale::newest_is_stale;
 use medic_core::diagnose::{CheckAnswer, Fleet};
 use medic_core::model::session::LedgerSession;
@@ -86,7 +85,7 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
         sets,
         pauses: pauses(picture),
         breaker_open: breaker_words(breaker),
-        budget_remaining: u64::from(budget::global_remaining(picture.history, now, &parts.policy)),
+        budget_remaining: u64::from(budget::manager_budget_remaining(picture.history, now, &parts.policy)),
         open_intents: count(picture.open.iter().filter(|treatment| treatment.step.is_intent())),
         known_sessions: count(picture.ledger.iter()),
         quota_remaining: quotas(parts, fleet),
@@ -164,7 +163,7 @@ fn sets(picture: &Picture<'_>) -> Vec<SetStatus> {
             // A treatment that began in this pass is under way by now.
             let decision = match (decisions.get(&finding.set), open) {
                 (Some(Decision::Treat { .. }), Some(open)) => Decision::Treating { treatment: open.id },
-                (Some(decision), _) => (*decision).clone(),
+                (Some(decision), _) => guards::decision((*decision).clone()),
                 (None, _) => Decision::Watch { waiting: Waiting::Evidence, until: None },
             };
             Some(set_status(picture, set, finding, decision, rows))
@@ -176,7 +175,7 @@ fn set_status(
     picture: &Picture<'_>,
     set: &ScaleSet,
     finding: &Finding,
-    decision: Decision,
+    decision: ShownDecision,
     rows: &[&Treatment],
 ) -> SetStatus {
     let policy = &picture.parts.policy;
@@ -223,7 +222,7 @@ fn not_deleted(picture: &Picture<'_>, set: &ScaleSet, finding: &Finding) -> Vec<
     let manager = present(fleet);
     let rows = picture.ledger.iter().filter(|row| row.set == set.id);
     let against = newest_is_stale(rows, set, manager).err().unwrap_or_default();
-    let mut words: Vec<String> = against.into_iter().map(|reason| in_words(reason).to_owned()).collect();
+    let mut words: Vec<String> = against.into_iter().map(|reason| guards::not_stale(reason).to_owned()).collect();
     if picture.parts.driver.sessions.is_none() {
         words.push("no GitHub credential is configured, so nothing can be deleted".to_owned());
     }

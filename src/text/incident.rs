@@ -2,7 +2,7 @@
 //! and why, who was healed, and what is done about the others. One or two sets are named, more are counted.
 
 use crate::engine::report::Picture;
-use crate::status::{SetStatus, TreatmentSummary};
+use crate::status::{SetStatus, ShownDecision, TreatmentSummary};
 use crate::text::words;
 use medic_core::diagnose::{CRASH_LOOP, LOOP_WINDOW};
 use medic_core::model::{Decision, Diagnosis, Guard, ManagerState, Outcome, RestartKind, Span, Waiting, Wall};
@@ -112,7 +112,7 @@ fn sets_in_words(
 }
 
 /// What can be done about a set, as an incident is told: which decisions, "is" and "are", and the words.
-type Group = (fn(&Decision) -> bool, &'static str, &'static str, &'static str);
+type Group = (fn(&ShownDecision) -> bool, &'static str, &'static str, &'static str);
 const GROUPS: &[Group] = &[
     (|d| matches!(d, Decision::Treat { .. } | Decision::Treating { .. }), "is", "are", "under treatment"),
     (

@@ -2,7 +2,7 @@
 //! it did not. Read off the picture alone, so that it can be told of a medic elsewhere too.
 
 use super::words;
-use crate::status::{ManagerStatus, SetStatus, SourceState};
+use crate::status::{ManagerStatus, SetStatus, ShownDecision, SourceState};
 use medic_core::model::{Decision, Diagnosis, Fact, Guard, Source};
 
 /// The rules, in order, each with the source it reads where it reads one of its own.
@@ -65,7 +65,7 @@ fn silent(number: usize, source: Option<&SourceState>) -> String {
 
 /// The guards that let the proposed remedy pass; none where no remedy is proposed.
 #[must_use]
-pub fn passed(decision: &Decision) -> Vec<Guard> {
+pub fn passed(decision: &ShownDecision) -> Vec<Guard> {
     let held: &[_] = match decision {
         Decision::Blocked { guards, .. } => guards,
         Decision::Treat { .. } => &[],

@@ -6,7 +6,7 @@
 //! thousand healthy sets helps nobody. Style and script are allowed by their hashes and nothing else is.
 
 use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
-use crate::text::words;
+use crate::text::{guards, words};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
@@ -124,7 +124,7 @@ fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: W
             page,
             "<p class=\"odd\">! Paused: {}. To end it: <code>{}</code>.</p>",
             escape(words::pause(pause, manager, now).trim_end_matches('.')),
-            escape(&pause.how_to_end())
+            escape(&guards::how_to_end(pause))
         );
     }
     for (endpoint, state) in manager.endpoints.iter().filter(|(_, state)| **state != EndpointState::Up) {

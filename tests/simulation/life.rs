@@ -26,7 +26,7 @@ use scaleset_medic::engine::assemble::{Carrier, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::service::{self, Publisher};
 use scaleset_medic::metrics::Metrics;
-use scaleset_medic::status::{ManagerStatus, SetStatus};
+use scaleset_medic::status::{ManagerStatus, SetStatus, ShownDecision};
 use scaleset_medic::web::server::Board;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -507,7 +507,7 @@ fn in_words((at, what): (Wall, String)) -> String {
 }
 
 /// Whether a limit says that it was treated often enough for a day.
-fn is_budgeted(decision: &Decision) -> bool {
+fn is_budgeted(decision: &ShownDecision) -> bool {
     matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|held|
         matches!(held.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
 }

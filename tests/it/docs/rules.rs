@@ -1,11 +1,10 @@
 //! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
 
 use super::{code, root, table};
-use medic_core::decide::manual::in_words;
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
-use medic_core::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
+use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
 use medic_core::decide::{self, Footing, Input};
-use medic_core::model::session::{LedgerSession, OpenedBy};
+use medic_core::model::session::{LedgerSession, NotStale, OpenedBy};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind,
     Escalation, Evidence, EvidenceList, Fact, Finding, Findings, GithubId, Guard, Incarnation, ManagerName,
@@ -16,7 +15,7 @@ use medic_core::model::{
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::keys::{Key, policy as key, run};
 use scaleset_medic::config::schema;
-use scaleset_medic::text::words;
+use scaleset_medic::text::{guards, words};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -401,17 +400,17 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
     });
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
     let Decision::Blocked { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
-    guards.into_iter().map(|held| held.guard).collect()
+    guards.into_iter().map(|held| held.guard()).collect()
 }
 
 /// The most that can happen under the default policy.
 pub(super) fn bounds() -> String {
-    format!("- {}\n", decide::bounds(&Policy::default()).to_string().replace('\n', "\n- "))
+    format!("- {}\n", guards::bounds(&decide::bounds(&Policy::default())).replace('\n', "\n- "))
 }
 
 /// Every reason against a deletion.
 pub(super) fn stale() -> String {
-    let rows = NotStale::ALL.iter().map(|reason| [code(reason), in_words(*reason).to_owned()]);
+    let rows = NotStale::ALL.iter().map(|reason| [code(reason), guards::not_stale(*reason).to_owned()]);
     table(["a session stays where", "that is"], rows)
 }
 

@@ -8,13 +8,14 @@ mod server;
 
 use medic_core::model::log_fact::ListenerErrorKind;
 use medic_core::model::{
-    BlockedBy, Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
+    Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, GithubId, Guard, Incarnation, Lingering, ManagerName,
     ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span,
     TreatmentId, Waiting, Wall, WorkerState,
 };
 use scaleset_medic::status::{
-    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary,
+    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, ShownDecision, ShownGuard, SourceState,
+    Status, TreatmentSummary,
 };
 use std::collections::BTreeMap;
 
@@ -158,17 +159,16 @@ fn pauses() -> Vec<Pause> {
     (0..).zip(scopes).map(pause).collect()
 }
 
-fn decisions() -> Vec<Decision> {
+fn decisions() -> Vec<ShownDecision> {
     let session = SessionId::new("s");
-    let held =
-        |guard, until| BlockedBy { guard, value: "1 of 2".to_owned().into(), limit: "2".to_owned().into(), until };
+    let held = |guard, until| ShownGuard { guard, value: "1 of 2".to_owned(), limit: "2".to_owned(), until };
     let mut decisions = vec![
         Decision::Leave,
         Decision::Watch { waiting: Waiting::StaleSession, until: Some(AT) },
         Decision::Watch { waiting: Waiting::Evidence, until: None },
         Decision::Blocked {
             remedy: Remedy::DeleteThenToggle { session: session.clone() },
-            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))].into(),
+            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))],
         },
         Decision::Treat { remedy: Remedy::Toggle, canary: true },
         Decision::Treat { remedy: Remedy::DeleteSession { session }, canary: false },

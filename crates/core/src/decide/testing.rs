@@ -1,4 +1,4 @@
-//! Small builders for the tests of this stage.
+//! Builders for tests.
 
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
@@ -97,6 +97,6 @@ pub fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
     Treatment { revived: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
 }
 
-pub fn probe(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
+pub fn check(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
     Treatment { remedy: Remedy::SessionCheck, ..closed(id, set, opened, at, outcome) }
 }

@@ -4,7 +4,7 @@
 use super::machine::{Answer, Request, Transition, failure};
 use crate::model::closed::closed_enum;
 use crate::model::failure::WriteError;
-use crate::model::{Outcome, RemedyKind, RequestFailure, ScaleSetId, Span, TreatmentId, Wall};
+use crate::model::{Outcome, Owner, RemedyKind, RequestFailure, ScaleSetId, SessionId, Span, TreatmentId, Wall};
 use crate::ports::write::OpenAnswer;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,33 @@ closed_enum! {
     }
 }
 
+/// A request as the history shows it: nothing can be sent from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum SentRequest {
+    Disable,
+    Enable,
+    ReadSet,
+    CheckIncarnation,
+    DeleteSession { session: SessionId },
+    OpenSession { owner: Owner },
+    DeleteOwnSession { session: SessionId },
+}
+
+impl From<Request> for SentRequest {
+    fn from(request: Request) -> Self {
+        match request {
+            Request::Disable => Self::Disable,
+            Request::Enable => Self::Enable,
+            Request::ReadSet => Self::ReadSet,
+            Request::CheckIncarnation { .. } => Self::CheckIncarnation,
+            Request::DeleteSession { warrant } => Self::DeleteSession { session: warrant.session().clone() },
+            Request::OpenSession { owner } => Self::OpenSession { owner },
+            Request::DeleteOwnSession { warrant } => Self::DeleteOwnSession { session: warrant.session().clone() },
+        }
+    }
+}
+
 /// A request of a treatment, its answer, and what followed from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestRecord {
@@ -29,7 +56,7 @@ pub struct RequestRecord {
     pub set: ScaleSetId,
     pub remedy: RemedyKind,
     #[serde(flatten)]
-    pub request: Request,
+    pub request: SentRequest,
     pub sent: Wall,
     /// How long the answer took.
     pub took: Span,
@@ -46,7 +73,7 @@ pub struct RequestRecord {
 /// A request and its answer, before the machine has made its next step.
 #[derive(Debug)]
 pub struct Exchange {
-    request: Request,
+    request: SentRequest,
     sent: Wall,
     took: Span,
     answer: AnswerClass,
@@ -59,7 +86,7 @@ impl Exchange {
     #[must_use]
     pub fn new(before: &'static str, request: Request, sent: Wall, took: Span, answer: &Answer) -> Self {
         let (answer, failure) = classify(answer);
-        Self { request, sent, took, answer, failure: failure.cloned(), before }
+        Self { request: request.into(), sent, took, answer, failure: failure.cloned(), before }
     }
 
     /// The record, once the next step is known; `None` for a read that did not change the step.
@@ -85,14 +112,14 @@ impl Exchange {
     }
 }
 
-const fn writes(request: &Request) -> bool {
+const fn writes(request: &SentRequest) -> bool {
     match request {
-        Request::Disable
-        | Request::Enable
-        | Request::DeleteSession { .. }
-        | Request::OpenSession { .. }
-        | Request::DeleteOwnSession { .. } => true,
-        Request::ReadSet | Request::CheckIncarnation => false,
+        SentRequest::Disable
+        | SentRequest::Enable
+        | SentRequest::DeleteSession { .. }
+        | SentRequest::OpenSession { .. }
+        | SentRequest::DeleteOwnSession { .. } => true,
+        SentRequest::ReadSet | SentRequest::CheckIncarnation => false,
     }
 }
 
@@ -105,13 +132,15 @@ const fn classify(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
             WriteError::NotApplied(_) => (AnswerClass::Refused, Some(failure(error))),
             WriteError::Unknown(_) => (AnswerClass::Unknown, Some(failure(error))),
         },
-        Answer::Read(Err(failure)) | Answer::Incarnation(Err(failure)) => (AnswerClass::Unknown, Some(failure)),
+        Answer::Read(Err(failure)) | Answer::Incarnation { run: Err(failure), .. } => {
+            (AnswerClass::Unknown, Some(failure))
+        }
         Answer::SessionOpened(Ok(OpenAnswer::Held { .. })) => (AnswerClass::Held, None),
         Answer::Read(Ok(None)) | Answer::SessionOpened(Ok(OpenAnswer::SetGone)) => (AnswerClass::Gone, None),
         Answer::Disabled(Ok(_))
         | Answer::Enabled(Ok(_))
         | Answer::Read(Ok(Some(_)))
-        | Answer::Incarnation(Ok(_))
+        | Answer::Incarnation { run: Ok(_), .. }
         | Answer::SessionDeleted(Ok(()))
         | Answer::SessionOpened(Ok(OpenAnswer::Opened(_))) => (AnswerClass::Done, None),
     }
@@ -122,7 +151,7 @@ mod tests {
     use super::*;
     use crate::model::Step;
     use crate::treat::machine::{go, stay};
-    use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, session, treatment};
+    use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, treatment, warrant};
 
     fn record(request: Request, answer: &Answer) -> RequestRecord {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
@@ -155,7 +184,7 @@ mod tests {
 
     #[test]
     fn request_record_keeps_request_answer_and_next_step() {
-        let done = record(Request::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(())));
+        let done = record(Request::DeleteSession { warrant: warrant() }, &Answer::SessionDeleted(Ok(())));
         assert_eq!((done.step.as_str(), done.note.as_deref(), done.outcome), ("disabled", Some("it is idle"), None));
         let json = serde_json::to_value(&done).unwrap();
         assert_eq!((&json["request"], &json["answer"]), (&"delete_session".into(), &"done".into()));

@@ -56,9 +56,9 @@ pub(super) fn deleting(
             if view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening) {
                 return close(treatment, Outcome::SelfRecovered, now, "it listens again; nothing more is sent");
             }
-            if !view.stale_proof {
+            let Some(warrant) = view.warrant.filter(|warrant| warrant.session() == session) else {
                 return no_longer_stale(treatment, attempts, now);
-            }
+            };
             if view.leave == Leave::Paused {
                 let why =
                     if attempts > 0 { "healing was paused before the deletion was asked for again" } else { PAUSED };
@@ -69,17 +69,17 @@ pub(super) fn deleting(
                 return stay(treatment);
             }
             go(treatment, step(attempts.saturating_add(1), not_before), now, "checking the manager's run")
-                .then(Request::CheckIncarnation)
+                .then(Request::CheckIncarnation { warrant })
         }
-        Input::Answer(Answer::Incarnation(Ok(run))) => {
+        Input::Answer(Answer::Incarnation { run: Ok(run), warrant }) => {
             // The run that was decided for may be known by the log's date, which is not the metrics'.
             if treatment.incarnation.is_some_and(|known| known.is_same_run(run)) {
-                ask(treatment, Request::DeleteSession { session: session.clone() })
+                ask(treatment, Request::DeleteSession { warrant })
             } else {
                 close(treatment, Outcome::Aborted, now, OTHER_RUN)
             }
         }
-        Input::Answer(Answer::Incarnation(Err(error))) => {
+        Input::Answer(Answer::Incarnation { run: Err(error), .. }) => {
             again(error.retry_at, format!("the manager's run cannot be read before the deletion: {error}"))
         }
         Input::Answer(Answer::SessionDeleted(Ok(()))) => match &treatment.remedy {
@@ -166,6 +166,7 @@ mod tests {
     use crate::model::{FailureKind, Incarnation, ManagerState, RequestFailure};
     use crate::treat::testing::{
         NEXT_RUN, RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, rev, session,
+        warrant,
     };
 
     fn deleting() -> Table {
@@ -177,12 +178,14 @@ mod tests {
         deleting().remedy(Remedy::DeleteThenToggle { session: session() })
     }
 
-    const RIGHT_RUN: Answer = Answer::Incarnation(Ok(RUN));
+    fn right_run() -> Answer {
+        Answer::Incarnation { run: Ok(RUN), warrant: warrant() }
+    }
 
     /// One attempt, up to its answer.
     fn sends(table: &mut Table) {
-        assert_eq!(table.sees(&Seen::ill()), Some(Request::CheckIncarnation));
-        assert_eq!(table.hears(RIGHT_RUN), Some(Request::DeleteSession { session: session() }));
+        assert_eq!(table.sees(&Seen::ill()), Some(Request::CheckIncarnation { warrant: warrant() }));
+        assert_eq!(table.hears(right_run()), Some(Request::DeleteSession { warrant: warrant() }));
     }
 
     #[test]
@@ -222,12 +225,16 @@ mod tests {
         assert_eq!(table.outcome(), Some(Outcome::Aborted));
         let mut table = deleting();
         table.sees(&Seen::ill());
-        assert_eq!(table.hears(Answer::Incarnation(Ok(NEXT_RUN))), None, "it restarted since this pass looked");
+        assert_eq!(
+            table.hears(Answer::Incarnation { run: Ok(NEXT_RUN), warrant: warrant() }),
+            None,
+            "it restarted since this pass looked"
+        );
         assert_eq!(table.outcome(), Some(Outcome::Aborted));
         let mut table = deleting();
         table.treatment.incarnation = None;
         table.sees(&Seen::ill());
-        assert_eq!(table.hears(RIGHT_RUN), None, "decided without knowing the run");
+        assert_eq!(table.hears(right_run()), None, "decided without knowing the run");
         assert_eq!(table.outcome(), Some(Outcome::Aborted));
     }
 
@@ -237,7 +244,7 @@ mod tests {
             let mut table = deleting();
             table.treatment.incarnation = Some(Incarnation(RUN.0.minus(off)));
             table.sees(&Seen::ill());
-            assert_eq!(table.hears(RIGHT_RUN), Some(Request::DeleteSession { session: session() }), "{off}");
+            assert_eq!(table.hears(right_run()), Some(Request::DeleteSession { warrant: warrant() }), "{off}");
         }
     }
 
@@ -260,8 +267,11 @@ mod tests {
         for attempt in 1..=5 {
             table.at(attempt * 60);
             assert_eq!(table.outcome(), None);
-            assert_eq!(table.sees(&Seen::ill()), Some(Request::CheckIncarnation));
-            assert_eq!(table.hears(Answer::Incarnation(Err(failing(FailureKind::Timeout)))), None);
+            assert_eq!(table.sees(&Seen::ill()), Some(Request::CheckIncarnation { warrant: warrant() }));
+            assert_eq!(
+                table.hears(Answer::Incarnation { run: Err(failing(FailureKind::Timeout)), warrant: warrant() }),
+                None
+            );
         }
         assert_eq!(table.outcome(), Some(Outcome::Failed));
         assert!(table.why().ends_with("given up after 5 attempts"), "{}", table.why());
@@ -274,8 +284,8 @@ mod tests {
             let mut second = 0;
             let mut sent_at = Vec::new();
             while table.outcome().is_none() {
-                if table.at(second).sees(&Seen::ill()) == Some(Request::CheckIncarnation) {
-                    assert_eq!(table.hears(RIGHT_RUN), Some(Request::DeleteSession { session: session() }));
+                if table.at(second).sees(&Seen::ill()) == Some(Request::CheckIncarnation { warrant: warrant() }) {
+                    assert_eq!(table.hears(right_run()), Some(Request::DeleteSession { warrant: warrant() }));
                     assert_eq!(table.hears(Answer::SessionDeleted(Err(error.clone()))), None);
                     sent_at.push(second);
                 }
@@ -297,7 +307,7 @@ mod tests {
         sends(&mut table);
         table.hears(busy(60));
         assert_eq!(table.at(59).sees(&Seen::ill()), None);
-        assert_eq!(table.at(60).sees(&Seen::ill()), Some(Request::CheckIncarnation));
+        assert_eq!(table.at(60).sees(&Seen::ill()), Some(Request::CheckIncarnation { warrant: warrant() }));
         let mut table = deleting();
         sends(&mut table);
         table.hears(busy(300));

@@ -12,10 +12,11 @@
 //! | [`verify`](super::verify) | waiting for new listener evidence |
 
 use super::{deletion, session_check, toggle, verify};
+use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
     ConflictBehaviour, EndpointState, Finding, Incarnation, ManagerState, Now, Outcome, Owner, Remedy, RequestFailure,
-    ScaleSet, SessionId, Span, Step, Treatment, Wall,
+    ScaleSet, Span, Step, Treatment, Wall,
 };
 use crate::policy::Policy;
 use crate::ports::write::OpenAnswer;
@@ -32,7 +33,7 @@ pub enum SetView<'a> {
 }
 
 /// What one pass saw that bears on one treatment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct View<'a> {
     pub manager: ManagerState,
     pub incarnation: Option<Incarnation>,
@@ -41,8 +42,8 @@ pub struct View<'a> {
     pub finding: Option<&'a Finding>,
     /// Its endpoint at the forge.
     pub endpoint: Option<EndpointState>,
-    /// Whether the session to be deleted is provably stale still.
-    pub stale_proof: bool,
+    /// That the session to be deleted may still be deleted.
+    pub warrant: Option<DeletionWarrant>,
     /// What the manager's build does after a refused start.
     pub conflict_behaviour: ConflictBehaviour,
     /// Whether people let what has not been sent be sent.
@@ -70,17 +71,18 @@ pub enum Input<'a> {
 }
 
 /// What to do on the wire, after the journal.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "request", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     Disable,
     Enable,
     ReadSet,
-    /// Read the manager's present run.
-    CheckIncarnation,
+    /// Read the manager's current run; the answer brings the warrant back.
+    CheckIncarnation {
+        warrant: DeletionWarrant,
+    },
     /// Delete a stale session of the manager's.
     DeleteSession {
-        session: SessionId,
+        warrant: DeletionWarrant,
     },
     /// Ask for a session.
     OpenSession {
@@ -88,7 +90,7 @@ pub enum Request {
     },
     /// Delete a session that we opened.
     DeleteOwnSession {
-        session: SessionId,
+        warrant: DeletionWarrant,
     },
 }
 
@@ -102,7 +104,7 @@ pub enum Answer {
     /// To [`Request::ReadSet`].
     Read(Result<Option<ScaleSet>, RequestFailure>),
     /// To [`Request::CheckIncarnation`].
-    Incarnation(Result<Incarnation, RequestFailure>),
+    Incarnation { run: Result<Incarnation, RequestFailure>, warrant: DeletionWarrant },
     /// To [`Request::DeleteSession`] and [`Request::DeleteOwnSession`].
     SessionDeleted(Result<(), WriteError>),
     /// To [`Request::OpenSession`].

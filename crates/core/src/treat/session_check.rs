@@ -10,6 +10,7 @@ use super::machine::{
     Answer, Input, Leave, PAUSED, Request, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due,
     next_undo, other_run, stay,
 };
+use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{Diagnosis, Enablement, FailureKind, Outcome, Owner, SessionId, Step, Treatment, Wall, WorkerState};
 use crate::ports::write::OpenAnswer;
@@ -35,8 +36,8 @@ pub(super) fn opening(treatment: &Treatment, owner: &Owner, input: Input<'_>, no
             }
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Opened(session)))) => {
-            let step = Step::CheckOpened { session: session.clone(), attempts: 0, not_before: now };
-            go(treatment, step, now, "nobody held a session; ours is ended").then(Request::DeleteOwnSession { session })
+            let step = Step::CheckOpened { session, attempts: 0, not_before: now };
+            end_own_session(go(treatment, step, now, "nobody held a session; ours is ended"))
         }
         Input::Answer(Answer::SessionOpened(Ok(OpenAnswer::Held { owner }))) => {
             let why = match &owner {
@@ -74,6 +75,12 @@ fn is_still_suspect(treatment: &Treatment, view: &View<'_>) -> bool {
     enabled && !listens && answers(view) && !other_run(treatment, view)
 }
 
+/// Deletes the session that the journaled step says we opened.
+fn end_own_session(transition: Transition) -> Transition {
+    let warrant = DeletionWarrant::of_own_session(&transition.treatment.step);
+    Transition { effect: warrant.map(|warrant| Request::DeleteOwnSession { warrant }), ..transition }
+}
+
 /// We hold a session, and end it.
 pub(super) fn opened(
     treatment: &Treatment,
@@ -83,9 +90,7 @@ pub(super) fn opened(
 ) -> Transition {
     match input {
         Input::Sweep(_) if !is_undo_due(not_before, now) => stay(treatment),
-        Input::Sweep(_) | Input::Shutdown | Input::Recover => {
-            ask(treatment, Request::DeleteOwnSession { session: session.clone() })
-        }
+        Input::Sweep(_) | Input::Shutdown | Input::Recover => end_own_session(stay(treatment)),
         Input::Answer(Answer::SessionDeleted(Ok(()))) => {
             close(treatment, Outcome::Unheld, now, "nobody held the set's session; the probe's own is gone")
         }
@@ -110,7 +115,7 @@ mod tests {
     use crate::model::{ManagerState, Remedy, RequestFailure};
     use crate::treat::machine;
     use crate::treat::testing::{
-        NEXT_RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, session,
+        NEXT_RUN, Seen, T0, Table, after, disabled, enabled, failure as failing, lost, refused, session, warrant,
     };
 
     fn owner() -> Owner {
@@ -126,7 +131,7 @@ mod tests {
     }
 
     fn delete_own() -> Request {
-        Request::DeleteOwnSession { session: session() }
+        Request::DeleteOwnSession { warrant: warrant() }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::machine::{self, Answer, Input, Leave, Request, SetView, View};
 use crate::decide::testing::{finding, open, scale_set};
+use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
     Confidence, ConflictBehaviour, Diagnosis, Enablement, FailureKind, Finding, Incarnation, ManagerState, Mono, Now,
@@ -23,6 +24,10 @@ pub fn rev(text: &str) -> Revision {
 
 pub fn session() -> SessionId {
     SessionId::new("s-1")
+}
+
+pub fn warrant() -> DeletionWarrant {
+    DeletionWarrant::for_tests(session())
 }
 
 pub fn after(seconds: u64) -> Wall {
@@ -151,7 +156,7 @@ impl Seen {
             },
             finding: Some(&self.finding),
             endpoint: None,
-            stale_proof: self.stale,
+            warrant: self.stale.then(warrant),
             conflict_behaviour: ConflictBehaviour::GivesUp,
             leave: self.leave,
         }

@@ -8,7 +8,7 @@
 
 use super::machine::{Input, SetView, Transition, View, answers, close, other_run, stay};
 use super::toggle::SKEW;
-use crate::model::{Confidence, Diagnosis, Enablement, Finding, Outcome, RemedyKind, Treatment, Wall, WorkerState};
+use crate::model::{Confidence, Diagnosis, Enablement, Finding, Outcome, Treatment, Wall, WorkerState};
 use crate::policy::Policy;
 
 /// Acted; what came of it?
@@ -31,7 +31,7 @@ pub(super) fn verifying(treatment: &Treatment, input: &Input<'_>, now: Wall, pol
         return Transition { treatment, effect: None, note: Some("the worker tries again".to_owned()) };
     }
     let waited = now.since(treatment.step_at);
-    if treatment.revived.is_none() && waited >= policy.restart_timeout && toggles(&treatment) {
+    if treatment.revived.is_none() && waited >= policy.restart_timeout && treatment.remedy.kind().disables() {
         return close(&treatment, Outcome::Unverified, now, format!("no sign of life within {waited} of the enable"));
     }
     if waited >= policy.verify_timeout {
@@ -72,13 +72,6 @@ fn shows_life(treatment: &Treatment, finding: &Finding) -> bool {
         WorkerState::Unknown | WorkerState::Absent | WorkerState::Idle => false,
     };
     alive && at >= treatment.step_at
-}
-
-fn toggles(treatment: &Treatment) -> bool {
-    match treatment.remedy.kind() {
-        RemedyKind::Toggle | RemedyKind::DeleteThenToggle => true,
-        RemedyKind::DeleteSession | RemedyKind::SessionCheck => false,
-    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ fn the_latest_line_decides() {
 #[test]
 fn a_line_of_the_controller_names_the_set_by_its_forge_id() {
     let mut manager = Manager::given_up(2, secs(30));
-    let set = LogSet::Forge { entity: "acme".to_owned(), github_id: GithubId(102) };
+    let set = LogSet::Github { entity: "acme".to_owned(), github_id: GithubId(102) };
     manager.logs(secs(30), LogEvent::ManagerStarted);
     manager.logs(secs(29), LogEvent::Conflict { set, owner: None, gave_up: true });
     let fleet = manager.look();

@@ -120,8 +120,9 @@ fn answers(effect: &Request) -> Vec<Event> {
             let failed = [Ok(None), Err(failure(FailureKind::Timeout))];
             sets().into_iter().map(|set| Ok(Some(set))).chain(failed).map(Answer::Read).collect()
         }
-        Request::CheckIncarnation => {
-            [Ok(RUN), Ok(NEXT_RUN), Err(failure(FailureKind::Timeout))].map(Answer::Incarnation).to_vec()
+        Request::CheckIncarnation { warrant } => {
+            let answer = |run| Answer::Incarnation { run, warrant: warrant.clone() };
+            [Ok(RUN), Ok(NEXT_RUN), Err(failure(FailureKind::Timeout))].map(answer).to_vec()
         }
         Request::DeleteSession { .. } | Request::DeleteOwnSession { .. } => {
             std::iter::once(Ok(())).chain(errors().into_iter().map(Err)).map(Answer::SessionDeleted).collect()
@@ -192,7 +193,7 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
         assert_eq!(next.effect, None, "{}", told());
     }
     match &next.effect {
-        None | Some(Request::ReadSet | Request::CheckIncarnation) => {}
+        None | Some(Request::ReadSet | Request::CheckIncarnation { .. }) => {}
         Some(Request::Enable) => {
             let Step::Enabling { ours, attempts, .. } = &after.step else { panic!("{}", told()) };
             let read = event.reads().unwrap_or_else(|| panic!("an enable without a look\n{}", told()));
@@ -206,15 +207,19 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
         }
         Some(Request::DeleteSession { .. }) => {
             assert!(matches!(after.step, Step::Deleting { attempts: 1.., .. }), "{}", told());
-            let Event::Answer(Answer::Incarnation(Ok(run))) = event else { panic!("{}", told()) };
+            let Event::Answer(Answer::Incarnation { run: Ok(run), .. }) = event else { panic!("{}", told()) };
             assert_eq!(Some(*run), after.incarnation, "another run of the manager\n{}", told());
         }
         Some(Request::OpenSession { owner }) => {
             assert_eq!(after.step, Step::CheckOpening { owner: owner.clone() }, "{}", told());
             assert!(matches!(event, Event::Sweep(_)), "never asked again blindly\n{}", told());
         }
-        Some(Request::DeleteOwnSession { session: ours }) => {
-            assert!(matches!(&after.step, Step::CheckOpened { session, .. } if session == ours), "{}", told());
+        Some(Request::DeleteOwnSession { warrant }) => {
+            assert!(
+                matches!(&after.step, Step::CheckOpened { session, .. } if session == warrant.session()),
+                "{}",
+                told()
+            );
         }
     }
     if let (Step::Disabled { ours, .. } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {

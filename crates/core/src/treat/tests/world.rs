@@ -176,7 +176,9 @@ impl World {
                 2 => None,
                 _ => Some(Answer::Read(Err(failure(FailureKind::Timeout)))),
             },
-            Request::CheckIncarnation | Request::DeleteSession { .. } => panic!("not of these remedies: {effect:?}"),
+            Request::CheckIncarnation { .. } | Request::DeleteSession { .. } => {
+                panic!("not of these remedies: {effect:?}")
+            }
             Request::OpenSession { .. } => self.open(choices),
             Request::DeleteOwnSession { .. } => self.delete(choices),
         }
