@@ -1,7 +1,7 @@
 //! The exit codes: a contract with scripts and schedulers (`docs/reference/design.md` §9), and how a run's outcome
 //! becomes one.
 
-use medic_core::model::{Diagnosis, Outcome};
+use medic_core::model::{Class, Diagnosis, Outcome};
 
 /// How the process ends. The numbers are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,35 +206,14 @@ pub const fn of_set(diagnosis: Diagnosis, treated: Treated) -> ExitCode {
     if matches!(treated, Treated::LeftDisabled) {
         return ExitCode::Unhealthy;
     }
-    match (diagnosis, treated) {
-        (_, Treated::Open) | (Diagnosis::DisabledByMedic, _) => ExitCode::Unverified,
-        (Diagnosis::Listening | Diagnosis::Disabled | Diagnosis::Settling, _) => ExitCode::Well,
-        (Diagnosis::Unknown, _) => ExitCode::Blind,
-        (_, Treated::Closed(Outcome::Unverified)) => ExitCode::Unverified,
-        (
-            Diagnosis::ConflictRetrying
-            | Diagnosis::ConflictAbandoned
-            | Diagnosis::StartAbandoned
-            | Diagnosis::Unheld
-            | Diagnosis::HeldElsewhere
-            | Diagnosis::Flapping
-            | Diagnosis::Evicted
-            | Diagnosis::Mismatched
-            | Diagnosis::Deaf
-            | Diagnosis::Starved
-            | Diagnosis::Missing
-            | Diagnosis::Unauthorized,
-            Treated::No
-            | Treated::LeftDisabled
-            | Treated::Closed(
-                Outcome::Recovered
-                | Outcome::SelfRecovered
-                | Outcome::Aborted
-                | Outcome::Failed
-                | Outcome::Held
-                | Outcome::Unheld,
-            ),
-        ) => ExitCode::Unhealthy,
+    match (diagnosis, diagnosis.class(), treated) {
+        (_, _, Treated::Open) | (Diagnosis::DisabledByMedic, _, _) => ExitCode::Unverified,
+        (Diagnosis::Settling, _, _) | (_, Class::Well | Class::Idle, _) => ExitCode::Well,
+        (_, Class::Unseen, _) => ExitCode::Blind,
+        (_, Class::Refused | Class::Broken, Treated::Closed(Outcome::Unverified)) => ExitCode::Unverified,
+        (_, Class::Refused | Class::Broken, Treated::No | Treated::LeftDisabled | Treated::Closed(_)) => {
+            ExitCode::Unhealthy
+        }
     }
 }
 

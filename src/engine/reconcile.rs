@@ -1,5 +1,5 @@
 //! One manager's engine: a pass is sweep → diagnose → settle and step treatments → decide → treat → export. Everything
-//! between two passes is in the store or in [`Memory`], so that a pass may be the first after a crash.
+//! between two passes is in the store or in [`State`], so that a pass may be the first after a crash.
 
 use crate::engine::changes::Account;
 use crate::engine::driver::Driver;
@@ -17,7 +17,7 @@ use futures_util::future::{BoxFuture, join_all};
 use medic_core::clock::Clock;
 use medic_core::decide::stale::{self, CurrentManager};
 use medic_core::decide::{self, Footing, pause};
-use medic_core::diagnose::{self, Context, Fleet, Memory};
+use medic_core::diagnose::{self, Context, Fleet, State};
 use medic_core::due::{Asked, Urgency};
 use medic_core::model::session::{LedgerSession, SessionEnd};
 use medic_core::model::{
@@ -71,7 +71,7 @@ pub type Background = Mutex<Vec<BoxFuture<'static, ()>>>;
 /// The engine of one manager.
 pub struct Engine {
     pub(crate) parts: Parts,
-    memory: Memory,
+    memory: State,
     /// The same as it was saved last.
     saved: String,
     scenes: Recorder,
@@ -157,7 +157,7 @@ impl Engine {
         });
         let remembered = saved.and_then(|json| Some((serde_json::from_str(&json).ok()?, json)));
         let account = Account::begin(&parts.store, parts.clock.now().wall);
-        let (memory, saved) = remembered.unwrap_or_else(|| (Memory::default(), "{}".to_owned()));
+        let (memory, saved) = remembered.unwrap_or_else(|| (State::default(), "{}".to_owned()));
         Self {
             parts,
             memory,
@@ -227,7 +227,7 @@ impl Engine {
         let unfinished = self.as_far_as_they_came(unfinished);
         let before = unfinished.clone();
         let probes = report::probe_answers(&records.history);
-        let context = Context { treatments: &unfinished, probes: &probes, ledger: &records.ledger };
+        let context = Context { treatments: &unfinished, checks: &probes, ledger: &records.ledger };
         let fleet = diagnose::diagnose(&mut self.memory, &sweep, &context, &self.parts.policy);
 
         let mut treatments = match &lease {
@@ -731,25 +731,9 @@ fn merged<'a>(history: Vec<Treatment>, newer: impl IntoIterator<Item = &'a Treat
 fn urgency(fleet: &Fleet, open: &[Treatment]) -> Urgency {
     let answers = fleet.manager == ManagerState::Up;
     let ill = fleet.findings.values().any(|finding| match finding.diagnosis {
-        // Well; or nothing that we do or see soon changes it.
-        Diagnosis::Listening
-        | Diagnosis::Disabled
-        | Diagnosis::Missing
-        | Diagnosis::Mismatched
-        | Diagnosis::Unauthorized
-        | Diagnosis::HeldElsewhere
-        | Diagnosis::Deaf
-        | Diagnosis::Starved => false,
-        // Without a source that could tell, looking more often tells no more.
+        // Without a source that could tell, sweeping more often shows no more.
         Diagnosis::Unknown => finding.evidence.iter().all(|evidence| evidence.fact != Fact::NothingToSee),
-        Diagnosis::DisabledByMedic
-        | Diagnosis::Settling
-        | Diagnosis::ConflictRetrying
-        | Diagnosis::ConflictAbandoned
-        | Diagnosis::StartAbandoned
-        | Diagnosis::Unheld
-        | Diagnosis::Flapping
-        | Diagnosis::Evicted => true,
+        known => !known.is_well() && !known.is_lasting(),
     });
     if answers && !ill && open.is_empty() { Urgency::Calm } else { Urgency::Alert }
 }

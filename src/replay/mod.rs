@@ -182,7 +182,7 @@ pub fn replay(scene: &Scene, rules: &Rules) -> Replayed {
 }
 
 fn diagnosed(mut look: Look, recorded: &Recorded, policy: &Policy) -> Fleet {
-    let context = Context { treatments: &look.treatments, probes: &look.probes, ledger: &recorded.ledger };
+    let context = Context { treatments: &look.treatments, checks: &look.probes, ledger: &recorded.ledger };
     diagnose(&mut look.memory, &look.sweep, &context, policy)
 }
 

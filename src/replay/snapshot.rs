@@ -13,7 +13,7 @@
 use crate::engine::changes::label;
 use medic_core::decide::recorded::Recorded;
 use medic_core::decide::{self, decide};
-use medic_core::diagnose::{CheckAnswer, Memory};
+use medic_core::diagnose::{CheckAnswer, State};
 use medic_core::model::{Decision, ManagerName, ScaleSetId, SetDecision, Sweep, Treatment, Wall};
 use medic_store::{ManagerStore, SCENE_LONGEST, StoreError};
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ pub enum Body {
 #[derive(Debug, Deserialize)]
 pub struct Look {
     /// What was remembered before.
-    pub memory: Memory,
+    pub memory: State,
     /// What the sources said.
     pub sweep: Sweep,
     pub treatments: Vec<Treatment>,

@@ -2,7 +2,7 @@
 //! debug logs of a whole day of trouble.
 
 use medic_core::diagnose::testing::{diagnoses, found, id, scale_set, secs};
-use medic_core::diagnose::{Context, Fleet, Memory, diagnose};
+use medic_core::diagnose::{Context, Fleet, State, diagnose};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
     Confidence, ConflictBehaviour, Controller, Diagnosis, Enablement, Fact, GithubId, Goroutines, ManagerMetrics, Mono,
@@ -86,13 +86,17 @@ impl Shown {
     }
 }
 
-fn look(memory: &mut Memory, shown: &Shown, at: Wall) -> Fleet {
-    let probes = BTreeMap::new();
-    diagnose(memory, &shown.sweep(at), &Context { treatments: &[], probes: &probes, ledger: &[] }, &Policy::default())
+fn look(memory: &mut State, shown: &Shown, at: Wall) -> Fleet {
+    diagnose(
+        memory,
+        &shown.sweep(at),
+        &Context { treatments: &[], checks: &BTreeMap::new(), ledger: &[] },
+        &Policy::default(),
+    )
 }
 
 /// A sweep every two seconds, from so long after the recorded process's start, for so long.
-fn watch(memory: &mut Memory, shown: &Shown, age: Span, span: Span) -> Fleet {
+fn watch(memory: &mut State, shown: &Shown, age: Span, span: Span) -> Fleet {
     let began = shown.metrics.known().unwrap().incarnation.unwrap().0;
     let mut fleet = look(memory, shown, began.plus(age));
     for n in 1..=span.as_millis() / 2000 {
@@ -106,7 +110,7 @@ fn healthy_metrics_are_a_healthy_fleet() {
     for build in BUILDS {
         for goroutines in [Seen::NotAsked, Seen::Known(counted(build, "healthy"))] {
             let shown = Shown { goroutines, ..Shown::of(build, "healthy") };
-            let fleet = watch(&mut Memory::default(), &shown, secs(9), secs(60));
+            let fleet = watch(&mut State::default(), &shown, secs(9), secs(60));
             assert_eq!(diagnoses(&fleet), [Diagnosis::Listening; 4], "{build}");
         }
     }
@@ -116,7 +120,7 @@ fn healthy_metrics_are_a_healthy_fleet() {
 fn the_same_crash_is_abandoned_sets_in_one_build_and_retrying_ones_in_the_other() {
     for (build, expected) in [(PRE_FIX, Diagnosis::ConflictAbandoned), (POST_FIX, Diagnosis::ConflictRetrying)] {
         for goroutines in [Seen::NotAsked, Seen::Known(counted(build, "stuck"))] {
-            let mut memory = Memory::default();
+            let mut memory = State::default();
             watch(&mut memory, &Shown::of(build, "healthy"), secs(9), secs(4));
             let stuck = Shown { goroutines, ..Shown::of(build, "stuck") };
             let first = watch(&mut memory, &stuck, secs(5), Span::ZERO);
@@ -129,13 +133,13 @@ fn the_same_crash_is_abandoned_sets_in_one_build_and_retrying_ones_in_the_other(
 
 #[test]
 fn after_the_stale_sessions_expired_one_build_is_well_and_of_the_other_nobody_guesses() {
-    let well = watch(&mut Memory::default(), &Shown::of(POST_FIX, "after-stale-sessions-expired"), secs(60), secs(10));
+    let well = watch(&mut State::default(), &Shown::of(POST_FIX, "after-stale-sessions-expired"), secs(60), secs(10));
     assert_eq!(diagnoses(&well), [Diagnosis::Listening; 4]);
     let shown = Shown {
         goroutines: Seen::Known(counted(PRE_FIX, "after-stale-sessions-expired")),
         ..Shown::of(PRE_FIX, "after-stale-sessions-expired")
     };
-    let late = watch(&mut Memory::default(), &shown, Span::mins(2), secs(60));
+    let late = watch(&mut State::default(), &shown, Span::mins(2), secs(60));
     assert_eq!(diagnoses(&late), [Diagnosis::Unknown; 4], "one of four listens");
 }
 
@@ -154,7 +158,7 @@ fn whatever_of_it_is_seen_a_recorded_state_is_found_strongly() {
     for build in BUILDS {
         for (counters, goroutines) in [(true, false), (false, true), (true, true)] {
             let began = metrics(build, "healthy").incarnation.unwrap().0;
-            let (shown, mut memory) = (only(build, "healthy", counters, goroutines), Memory::default());
+            let (shown, mut memory) = (only(build, "healthy", counters, goroutines), State::default());
             look(&mut memory, &shown, began.plus(secs(9)));
             let fleet = look(&mut memory, &shown, began.plus(secs(11)));
             for set in 1..=4 {
@@ -162,7 +166,7 @@ fn whatever_of_it_is_seen_a_recorded_state_is_found_strongly() {
             }
         }
     }
-    let (shown, mut memory) = (only(PRE_FIX, "stuck", true, true), Memory::default());
+    let (shown, mut memory) = (only(PRE_FIX, "stuck", true, true), State::default());
     let dead = watch(&mut memory, &shown, secs(1), secs(9));
     for set in 1..=4 {
         assert_eq!(found(&dead, set), (Diagnosis::ConflictAbandoned, Confidence::Strong), "10 s after the start");
@@ -172,7 +176,7 @@ fn whatever_of_it_is_seen_a_recorded_state_is_found_strongly() {
 
 #[test]
 fn a_build_that_retries_is_told_by_its_refusals_and_never_called_abandoned() {
-    let (mut shown, mut memory) = (Shown::of(POST_FIX, "stuck"), Memory::default());
+    let (mut shown, mut memory) = (Shown::of(POST_FIX, "stuck"), State::default());
     let began = metrics(POST_FIX, "stuck").incarnation.unwrap().0;
     for second in (1..60).step_by(2) {
         let fleet = look(&mut memory, &shown, began.plus(secs(second)));
@@ -195,7 +199,7 @@ fn a_build_that_retries_is_told_by_its_refusals_and_never_called_abandoned() {
 
 #[test]
 fn who_saw_which_set_was_toggled_knows_which_one_listens() {
-    let mut memory = Memory::default();
+    let mut memory = State::default();
     watch(&mut memory, &Shown::of(PRE_FIX, "healthy"), secs(9), secs(4));
     watch(&mut memory, &Shown::of(PRE_FIX, "stuck"), secs(2), secs(20));
     let mut shown = Shown::of(PRE_FIX, "after-stale-sessions-expired");
@@ -207,7 +211,7 @@ fn who_saw_which_set_was_toggled_knows_which_one_listens() {
     assert_eq!(diagnoses(&fleet), [Diagnosis::Listening, abandoned, abandoned, abandoned]);
 
     // Who did not see it says so, and guesses nothing.
-    let fleet = watch(&mut Memory::default(), &Shown::of(PRE_FIX, "after-stale-sessions-expired"), secs(60), secs(120));
+    let fleet = watch(&mut State::default(), &Shown::of(PRE_FIX, "after-stale-sessions-expired"), secs(60), secs(120));
     for finding in fleet.findings.values() {
         assert_eq!(finding.diagnosis, Diagnosis::Unknown);
         assert!(finding.evidence.iter().any(|one| one.fact == Fact::CannotTellWhich { listening: 1, of: 4 }));
@@ -254,7 +258,7 @@ fn by_log(build: &str, last: &str) -> Fleet {
         // The list was recorded at another hour of the day.
         set.updated_at = None;
     }
-    look(&mut Memory::default(), &shown, at)
+    look(&mut State::default(), &shown, at)
 }
 
 #[test]
@@ -309,7 +313,7 @@ fn no_set_is_called_ill_by_a_graceful_stop() {
 fn every_state_of_the_day_is_diagnosed_line_by_line_without_an_ill_healthy_set() {
     // The first three parts are health, three jobs and a person's toggle.
     for build in BUILDS {
-        let (mut parser, mut log, mut memory) = (Parser::default(), LogEvidence::default(), Memory::default());
+        let (mut parser, mut log, mut memory) = (Parser::default(), LogEvidence::default(), State::default());
         let mut shown = Shown::of(build, "healthy");
         shown.metrics = Seen::NotAsked;
         for part in ["01-first-boot-four-sets-start-listening", "02-three-jobs-assigned", "03-toggle-of-a-healthy-set"]

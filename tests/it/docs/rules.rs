@@ -1,6 +1,6 @@
 //! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
 
-use super::{code, root, table};
+use super::{code, table};
 use medic_core::decide::manual::in_words;
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
 use medic_core::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
@@ -8,32 +8,29 @@ use medic_core::decide::{self, Footing, Input};
 use medic_core::model::session::{LedgerSession, OpenedBy};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind,
-    Escalation, Evidence, EvidenceList, Fact, Finding, Findings, GithubId, Guard, Incarnation, ManagerName,
-    ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome, OwnQuota, Owner, Pause, PauseId,
-    PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall,
-    WorkerState,
+    Escalation, Evidence, Fact, Finding, Findings, GithubId, Guard, Incarnation, ManagerName, ManagerState,
+    ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy,
+    Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::keys::{Key, policy as key, run};
 use scaleset_medic::config::schema;
-use scaleset_medic::text::words;
+use scaleset_medic::text::{rules, words};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const NOW: Wall = Wall(7_200_000);
 const SET: ScaleSetId = ScaleSetId(1);
 
-/// The order of the rules, as the head of `diagnose` has it.
+/// The rules in the order in which they are asked.
 pub(super) fn evidence() -> String {
-    let source = std::fs::read_to_string(root().join("src/diagnose/mod.rs")).unwrap();
-    let lines = source.lines().filter_map(|line| line.strip_prefix("//! "));
-    let rows: Vec<_> = lines
-        .skip_while(|line| !line.starts_with("| order |"))
-        .take_while(|line| line.starts_with('|'))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    assert!(rows.len() > 8, "the head of diagnose has no table of the order");
-    rows.concat()
+    let rows = (1..).zip(Rule::ALL).map(|(number, rule)| {
+        let makes: Vec<_> = rule.makes().iter().map(code).collect();
+        let makes = makes.join(", ");
+        let makes = rule.corrects().map_or_else(|| makes.clone(), |of| format!("{makes} instead of {}", code(of)));
+        [number.to_string(), code(rule), rules::asks(*rule).to_owned(), makes]
+    });
+    table(["order", "rule", "asks", "can find"], rows)
 }
 
 pub(super) fn diagnoses() -> String {
@@ -72,7 +69,9 @@ fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Fin
         set,
         diagnosis,
         confidence,
-        evidence: EvidenceList::new(),
+        rule: Rule::Nothing,
+        corrected: None,
+        evidence: Vec::new(),
         since: NOW.minus(Span::mins(1)),
         ill_since: diagnosis.is_ill().then(|| NOW.minus(Span::mins(1))),
         seen: 5,

@@ -8,7 +8,7 @@
 use super::budget::is_heal;
 use super::remedy::{conflict_since, named_owner};
 use crate::model::{
-    BlockedBy, Diagnosis, EntityRef, Findings, Guard, Incarnation, Owner, ScaleSet, ScaleSetId, Treatment, Wall, told,
+    BlockedBy, EntityRef, Findings, Guard, Incarnation, Owner, ScaleSet, ScaleSetId, Treatment, Wall, told,
 };
 use crate::policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,7 +51,7 @@ fn unexplained(scene: &Scene<'_>) -> BTreeSet<EntityRef> {
     scene
         .findings
         .values()
-        .filter(|finding| is_live_conflict(finding.diagnosis) && !revived.contains(&finding.set))
+        .filter(|finding| finding.diagnosis.is_refused_now() && !revived.contains(&finding.set))
         .filter(|finding| named_owner(finding).is_none_or(|owner| scene.owner == Some(owner)))
         .filter(|finding| !by_restart(conflict_since(finding, scene.now), scene))
         .filter_map(|finding| scene.sets.get(&finding.set)?.entity_ref())
@@ -70,32 +70,11 @@ fn treated_in(history: &[Treatment], incarnation: Option<Incarnation>) -> BTreeS
         .collect()
 }
 
-const fn is_live_conflict(diagnosis: Diagnosis) -> bool {
-    match diagnosis {
-        Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere => true,
-        Diagnosis::Listening
-        | Diagnosis::Disabled
-        | Diagnosis::DisabledByMedic
-        | Diagnosis::Settling
-        | Diagnosis::ConflictAbandoned
-        | Diagnosis::StartAbandoned
-        | Diagnosis::Unheld
-        | Diagnosis::Flapping
-        | Diagnosis::Evicted
-        | Diagnosis::Mismatched
-        | Diagnosis::Deaf
-        | Diagnosis::Starved
-        | Diagnosis::Missing
-        | Diagnosis::Unauthorized
-        | Diagnosis::Unknown => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::decide::testing::{evidence, finding, mins, open, scale_set_of};
-    use crate::model::{Confidence, Fact, Remedy, Span, Step};
+    use crate::model::{Confidence, Diagnosis, Fact, Remedy, Span, Step};
 
     fn scene_of(
         entities: &[&str],

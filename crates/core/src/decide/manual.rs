@@ -11,7 +11,7 @@ use super::stale::{self, CurrentManager, NotStale};
 use super::{Input, budget};
 use crate::model::session::LedgerSession;
 use crate::model::{
-    ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
+    Class, ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
     ManualHealAnswer, Remedy, ScaleSet, ScaleSetId, SessionId, WorkerState,
 };
 
@@ -140,23 +140,7 @@ pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) 
             ManagerState::Down | ManagerState::Unreachable => return Err(in_words(NotStale::ManagerDown).to_owned()),
         },
     }
-    let refused = match sight.finding.diagnosis {
-        Diagnosis::ConflictAbandoned | Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere => true,
-        Diagnosis::Listening
-        | Diagnosis::Disabled
-        | Diagnosis::DisabledByMedic
-        | Diagnosis::Settling
-        | Diagnosis::StartAbandoned
-        | Diagnosis::Unheld
-        | Diagnosis::Flapping
-        | Diagnosis::Evicted
-        | Diagnosis::Mismatched
-        | Diagnosis::Deaf
-        | Diagnosis::Starved
-        | Diagnosis::Missing
-        | Diagnosis::Unauthorized
-        | Diagnosis::Unknown => false,
-    };
+    let refused = sight.finding.diagnosis.class() == Class::Refused;
     if !refused && row.is_none_or(|row| stale::provably_stale(row, sight.set, sight.manager).is_err()) {
         return Err(format!(
             "the set is {}, and nothing shows that the manager was refused a session: it may hold this very one, and \

@@ -39,7 +39,6 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
-use crate::model::along::Along;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     BlockedBy, ConflictBehaviour, Decision, Diagnosis, EndpointName, EndpointState, Finding, Findings, Guard,
@@ -66,7 +65,6 @@ pub struct Input<'a> {
     /// Whether writes are allowed.
     pub mode: Mode,
     pub policy: &'a Policy,
-    #[serde(serialize_with = "recorded::as_map")]
     pub findings: &'a Findings,
     /// The manager's sets as this sweep saw them.
     pub sets: &'a BTreeMap<ScaleSetId, ScaleSet>,
@@ -125,13 +123,10 @@ pub enum Footing {
 #[must_use]
 pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
     let records = Records::of(input);
-    let mut sets = Along::of(input.sets);
-    let mut reached = Along::of(input.can_check_sessions.iter().map(|set| (*set, ())));
-    let mut reaches = |set: &ScaleSetId| reached.at(set).is_some();
     let prescribed: Vec<(&Finding, Outlook)> = input
         .findings
         .values()
-        .map(|finding| (finding, outlook(input, &records, finding, sets.at(&finding.set), &mut reaches)))
+        .map(|finding| (finding, outlook(input, &records, finding, input.sets.get(&finding.set))))
         .collect();
     let mut sweeping = sweeping(input, &prescribed);
     let mut held = Vec::new();
@@ -158,14 +153,7 @@ enum Outlook<'a> {
     Wants(Remedy, &'a ScaleSet),
 }
 
-/// `reaches` tells whether a client of ours can probe a set's sessions; it is asked in the order of the sets' ids.
-fn outlook<'a>(
-    input: &Input<'a>,
-    records: &Records<'a>,
-    finding: &Finding,
-    set: Option<&'a ScaleSet>,
-    reaches: &mut impl FnMut(&ScaleSetId) -> bool,
-) -> Outlook<'a> {
+fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding, set: Option<&'a ScaleSet>) -> Outlook<'a> {
     if let Some(open) = records.rows(finding.set).iter().rev().find(|row| !row.step.is_closed()) {
         return Outlook::Settled(Decision::Treating { treatment: open.id });
     }
@@ -179,7 +167,7 @@ fn outlook<'a>(
     }
     // Nothing is ever done to a set that is well: for it the proof is not sought.
     let well = matches!(finding.diagnosis, Diagnosis::Listening | Diagnosis::Disabled);
-    let covered = !well && reaches(&set.id) && set.has_place();
+    let covered = !well && input.can_check_sessions.contains(&set.id) && set.has_place();
     let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {
         finding,

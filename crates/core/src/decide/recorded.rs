@@ -10,7 +10,7 @@ use crate::model::{
     ManagerState, ManualHeal, Now, OwnQuota, Owner, Pause, ScaleSet, ScaleSetId, SetDecision, Treatment, Wall,
 };
 use crate::policy::{Mode, Policy};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An [`Input`] that owns what it refers to; the fields mean the same.
@@ -22,7 +22,6 @@ pub struct Recorded {
     pub mode: Mode,
     #[serde(deserialize_with = "with_todays_defaults")]
     pub policy: Policy,
-    #[serde(serialize_with = "as_map")]
     pub findings: Findings,
     pub sets: BTreeMap<ScaleSetId, ScaleSet>,
     pub manager: ManagerState,
@@ -118,11 +117,6 @@ impl Recorded {
         self.can_check_sessions.retain(|set| !well.contains(set));
         well.len()
     }
-}
-
-/// Findings of no set are an empty object too, which `litemap` would write as a list.
-pub(super) fn as_map<S: Serializer>(findings: &Findings, recording: S) -> Result<S::Ok, S::Error> {
-    recording.collect_map(findings)
 }
 
 fn with_todays_defaults<'de, D: Deserializer<'de>>(recording: D) -> Result<Policy, D::Error> {

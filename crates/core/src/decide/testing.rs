@@ -4,9 +4,9 @@ use super::recorded::Recorded;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Confidence, ConflictBehaviour, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind,
-    Evidence, EvidenceList, Fact, Finding, Findings, GithubId, Incarnation, ManagerName, ManagerState, Mono, Now,
-    Outcome, OwnQuota, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment,
-    TreatmentId, Wall, WorkerState,
+    Evidence, Fact, Finding, Findings, GithubId, Incarnation, ManagerName, ManagerState, Mono, Now, Outcome, OwnQuota,
+    Owner, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall,
+    WorkerState,
 };
 use crate::policy::{Mode, Policy};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,9 @@ pub fn finding(id: u64, diagnosis: Diagnosis, confidence: Confidence) -> Finding
         set: ScaleSetId(id),
         diagnosis,
         confidence,
-        evidence: EvidenceList::new(),
+        rule: Rule::Nothing,
+        corrected: None,
+        evidence: Vec::new(),
         since: mins(60),
         ill_since: diagnosis.is_ill().then_some(mins(60)),
         seen: 5,

@@ -1,6 +1,6 @@
 //! A manager as its sources show it, for the tests of this stage: what a test changes is what an operator would see.
 
-use super::{CheckAnswer, Context, Fleet, Memory, diagnose};
+use super::{CheckAnswer, Context, Fleet, State, diagnose};
 use crate::decide::remedy::{Case, Prescription, prescribe};
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
 use crate::model::session::LedgerSession;
@@ -58,7 +58,7 @@ pub fn failure(operation: Operation, kind: FailureKind) -> RequestFailure {
 #[derive(Debug)]
 pub struct Manager {
     pub now: Wall,
-    pub memory: Memory,
+    pub state: State,
     pub policy: Policy,
     pub sets: Vec<ScaleSet>,
     /// Why the set list cannot be read.
@@ -77,7 +77,7 @@ pub struct Manager {
     pub lingering: BTreeMap<ScaleSetId, Lingering>,
     pub broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
     pub treatments: Vec<Treatment>,
-    pub probes: BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
+    pub checks: BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
     pub ledger: Vec<LedgerSession>,
 }
 
@@ -87,7 +87,7 @@ impl Manager {
         let run = START.minus(Span::hours(1));
         Self {
             now: START,
-            memory: Memory::default(),
+            state: State::default(),
             policy: Policy::default(),
             sets: (1..=sets).map(|n| scale_set(n, "acme")).collect(),
             fails: None,
@@ -104,7 +104,7 @@ impl Manager {
             lingering: BTreeMap::new(),
             broker: BTreeMap::new(),
             treatments: Vec::new(),
-            probes: BTreeMap::new(),
+            checks: BTreeMap::new(),
             ledger: Vec::new(),
         }
     }
@@ -212,9 +212,9 @@ impl Manager {
     }
 
     pub fn look(&mut self) -> Fleet {
-        let context = Context { treatments: &self.treatments, probes: &self.probes, ledger: &self.ledger };
+        let context = Context { treatments: &self.treatments, checks: &self.checks, ledger: &self.ledger };
         let sweep = self.sweep();
-        diagnose(&mut self.memory, &sweep, &context, &self.policy)
+        diagnose(&mut self.state, &sweep, &context, &self.policy)
     }
 
     /// A pass every two seconds, for so long; the last one's result.

@@ -63,7 +63,7 @@ fn two_looks_at_one_instant_tell_no_rate() {
 fn a_set_that_was_given_up_and_is_held_by_somebody_is_not_called_abandoned() {
     let mut manager = Manager::given_up(1, Span::mins(10));
     assert_eq!(found(&manager.watch(secs(20)), 1).0, Diagnosis::ConflictAbandoned);
-    manager.probes.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
+    manager.checks.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
     assert_eq!(found(&manager.after(secs(2)).look(), 1).0, Diagnosis::Unknown);
 }
 

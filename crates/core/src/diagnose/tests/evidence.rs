@@ -198,7 +198,7 @@ fn probed() -> Manager {
     let mut manager = Manager::given_up(2, Span::mins(20));
     manager.opens();
     manager.watch(secs(20));
-    manager.probes.insert(id(2), (manager.now, CheckAnswer::Unheld));
+    manager.checks.insert(id(2), (manager.now, CheckAnswer::Unheld));
     assert_eq!(found(&manager.look(), 2), (Diagnosis::Unheld, Strong));
     manager
 }
@@ -236,7 +236,7 @@ fn a_holder_that_a_probe_found_is_believed_until_the_set_changes() {
     for (later, expected) in [(0, Diagnosis::Unknown), (1, Diagnosis::Unheld)] {
         let mut manager = Manager::given_up(1, Span::mins(10));
         manager.watch(secs(20));
-        manager.probes.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
+        manager.checks.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
         manager.set(1).updated_at = Some(manager.now.plus(Span::millis(later)));
         assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, expected, "{later} ms later");
     }

@@ -124,7 +124,7 @@ impl Incident {
                     let stale = self.freed.get(&set).is_some_and(|freed| *freed > now);
                     let held = stale || self.truth[&set] == Truth::Listens;
                     let answer = if held { CheckAnswer::Held { owner: None } } else { CheckAnswer::Unheld };
-                    self.manager.probes.insert(set, (now, answer));
+                    self.manager.checks.insert(set, (now, answer));
                 }
                 Remedy::Toggle | Remedy::SessionCheck => {}
                 Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } => panic!("no session is known"),
@@ -140,7 +140,7 @@ impl Incident {
 
     fn is_asked_lately(&self, set: ScaleSetId) -> bool {
         let now = self.manager.now;
-        self.manager.probes.get(&set).is_some_and(|(at, _)| now.since(*at) < Span::mins(2))
+        self.manager.checks.get(&set).is_some_and(|(at, _)| now.since(*at) < Span::mins(2))
     }
 
     fn look(&mut self) -> Fleet {
@@ -341,7 +341,7 @@ proptest! {
         incident.watch(secs(20));
         for (n, wait) in waits.iter().enumerate() {
             if forgets == Some(n) {
-                incident.manager.memory = super::super::Memory::default();
+                incident.manager.state = super::super::State::default();
             }
             if second_crash == Some(n) {
                 incident.is_killed(stale_for);

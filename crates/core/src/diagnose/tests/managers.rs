@@ -83,7 +83,7 @@ fn restarts_are_counted_over_their_window_and_not_kept_for_ever() {
         manager.after(secs(20)).restarts(secs(10));
         manager.look();
     }
-    assert_eq!(manager.memory.restarts.len(), 32);
+    assert_eq!(manager.state.restarts.len(), 32);
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod properties;
 mod soak;
 
 use super::testing::*;
-use super::{CheckAnswer, Memory, diagnose};
+use super::{CheckAnswer, State, diagnose};
 use crate::model::log_fact::LogEvent;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
@@ -369,7 +369,7 @@ fn a_probe_that_opened_shows_an_unheld_set_until_something_newer_contradicts() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     manager.opens();
     manager.watch(secs(20));
-    manager.probes.insert(id(2), (manager.now, CheckAnswer::Unheld));
+    manager.checks.insert(id(2), (manager.now, CheckAnswer::Unheld));
     let fleet = manager.watch(secs(4));
     assert_eq!(found(&fleet, 2), (Diagnosis::Unheld, Strong));
     assert_eq!(found(&fleet, 1).0, Diagnosis::Listening, "the one open session is its");
@@ -392,7 +392,7 @@ fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
         let mut manager = Manager::given_up(2, Span::mins(10));
         manager.opens();
         manager.watch(secs(20));
-        manager.probes.insert(id(2), (manager.now, CheckAnswer::Held { owner }));
+        manager.checks.insert(id(2), (manager.now, CheckAnswer::Held { owner }));
         assert_eq!(found(&manager.look(), 2).0, expected);
     }
 }
@@ -401,25 +401,25 @@ fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
 fn a_set_that_somebody_holds_long_after_the_crash_is_not_called_abandoned() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     for set in 1..=2 {
-        manager.probes.insert(id(set), (manager.now, CheckAnswer::Held { owner: None }));
+        manager.checks.insert(id(set), (manager.now, CheckAnswer::Held { owner: None }));
     }
     let fleet = manager.watch(secs(30));
     assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2], "a stale session would have ended");
     // What is left of a probe whose grant was lost is nobody's: it ends by itself.
     for set in 1..=2 {
         let owner = Some(Owner::of_session_check(id(set), manager.now));
-        manager.probes.insert(id(set), (manager.now, CheckAnswer::Held { owner }));
+        manager.checks.insert(id(set), (manager.now, CheckAnswer::Held { owner }));
     }
     assert_eq!(diagnoses(&manager.watch(secs(30))), [Diagnosis::ConflictAbandoned; 2]);
     let mut early = Manager::given_up(1, secs(40));
-    early.probes.insert(id(1), (early.now, CheckAnswer::Held { owner: None }));
+    early.checks.insert(id(1), (early.now, CheckAnswer::Held { owner: None }));
     assert_eq!(diagnoses(&early.watch(secs(30))), [Diagnosis::ConflictAbandoned], "held by what the crash left");
 }
 
 #[test]
 fn a_probe_of_an_earlier_run_or_before_a_change_says_nothing() {
     let mut manager = Manager::given_up(1, Span::mins(1));
-    manager.probes.insert(id(1), (manager.now.minus(Span::mins(2)), CheckAnswer::Unheld));
+    manager.checks.insert(id(1), (manager.now.minus(Span::mins(2)), CheckAnswer::Unheld));
     assert_eq!(found(&manager.watch(secs(10)), 1).0, Diagnosis::ConflictAbandoned);
 }
 
@@ -457,17 +457,17 @@ fn memory_survives_the_store_and_an_older_or_newer_medic() {
     let mut manager = Manager::given_up(2, secs(30));
     manager.watch(secs(10));
     let before = manager.look();
-    let mut json = serde_json::to_value(&manager.memory).unwrap();
-    manager.memory = serde_json::from_value(json.clone()).unwrap();
+    let mut json = serde_json::to_value(&manager.state).unwrap();
+    manager.state = serde_json::from_value(json.clone()).unwrap();
     assert_eq!(manager.look().findings[&id(1)].since, before.findings[&id(1)].since);
 
     json["of_tomorrow"] = serde_json::json!(1);
     for set in json["sets"].as_object_mut().unwrap().values_mut() {
         set.as_object_mut().unwrap().remove("conflict_since");
     }
-    let kept: Memory = serde_json::from_value(json).unwrap();
+    let kept: State = serde_json::from_value(json).unwrap();
     assert_eq!(kept.sets.len(), 2);
-    assert_eq!(serde_json::from_str::<Memory>("{}").unwrap(), Memory::default());
+    assert_eq!(serde_json::from_str::<State>("{}").unwrap(), State::default());
 }
 
 #[test]
@@ -478,7 +478,7 @@ fn a_set_that_is_gone_from_the_manager_is_forgotten() {
     manager.closes();
     let fleet = manager.after(secs(2)).look();
     assert_eq!(fleet.findings.keys().copied().collect::<Vec<_>>(), [id(2)]);
-    assert_eq!((manager.memory.sets.len(), manager.memory.last_sets.len()), (1, 1));
+    assert_eq!((manager.state.sets.len(), manager.state.last_sets.len()), (1, 1));
 }
 
 #[test]
@@ -522,7 +522,7 @@ fn a_pass_over_ten_thousand_sets_asks_each_once() {
     let mut manager = Manager::healthy(10_000);
     let sweep = manager.sweep();
     let (treatments, probes, ledger) = (Vec::new(), std::collections::BTreeMap::new(), Vec::new());
-    let context = super::Context { treatments: &treatments, probes: &probes, ledger: &ledger };
-    let fleet = diagnose(&mut manager.memory, &sweep, &context, &manager.policy);
+    let context = super::Context { treatments: &treatments, checks: &probes, ledger: &ledger };
+    let fleet = diagnose(&mut manager.state, &sweep, &context, &manager.policy);
     assert_eq!(fleet.findings.len(), 10_000);
 }

@@ -1,7 +1,7 @@
 //! Two promises, against whatever comes: a healthy fleet is never touched (I4), and no input brings the stage down (I8).
 
 use super::super::testing::{Manager, by_manager, github_sets, id, secs};
-use super::super::{CheckAnswer, Context, Memory, diagnose};
+use super::super::{CheckAnswer, Context, State, diagnose};
 use crate::model::log_fact::LogEvent;
 use crate::model::{
     Diagnosis, Enablement, EntityKind, FailureKind, GithubId, Goroutines, Incarnation, ListenerMetrics, Revision,
@@ -289,7 +289,7 @@ fn nonsense() -> impl Strategy<Value = Manager> {
                     manager.listeners.insert(ScaleSetId(set), listener);
                 }
                 let answer = if held { CheckAnswer::Held { owner: None } } else { CheckAnswer::Unheld };
-                manager.probes.insert(ScaleSetId(set), (updated, answer));
+                manager.checks.insert(ScaleSetId(set), (updated, answer));
                 manager.sets.push(one);
             }
             manager.goroutines = goroutines.map(|(listeners, workers)| Goroutines { listeners, workers });
@@ -331,19 +331,19 @@ proptest! {
     fn whatever_the_sources_say_every_set_gets_one_finding_and_memory_stays_small(
         managers in proptest::collection::vec(nonsense(), 1..8)
     ) {
-        let mut memory = Memory::default();
+        let mut state = State::default();
         for manager in managers {
             let sweep = manager.sweep();
-            let context = Context { treatments: &[], probes: &manager.probes, ledger: &[] };
-            let fleet = diagnose(&mut memory, &sweep, &context, &Policy::default());
+            let context = Context { treatments: &[], checks: &manager.checks, ledger: &[] };
+            let fleet = diagnose(&mut state, &sweep, &context, &Policy::default());
             let seen = sets_of(&sweep);
             if sweep.scale_sets.known().is_some() {
                 prop_assert_eq!(fleet.findings.keys().copied().collect::<BTreeSet<_>>(), seen);
             }
-            prop_assert!(memory.sets.len() <= 6 && memory.last_sets.len() <= 6);
-            prop_assert!(memory.scopes.len() <= EntityKind::ALL.len());
-            let json = serde_json::to_string(&memory).unwrap();
-            prop_assert_eq!(&serde_json::from_str::<Memory>(&json).unwrap(), &memory);
+            prop_assert!(state.sets.len() <= 6 && state.last_sets.len() <= 6);
+            prop_assert!(state.scopes.len() <= EntityKind::ALL.len());
+            let json = serde_json::to_string(&state).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<State>(&json).unwrap(), &state);
             for finding in fleet.findings.values() {
                 prop_assert!(!finding.evidence.is_empty());
                 prop_assert!(finding.seen >= 1);

@@ -2,7 +2,7 @@
 //! diagnosis' share of "a healthy fleet sees zero writes" (`docs/reference/design.md` §8, I4).
 
 use super::super::testing::{Manager, by_manager, id, scale_set, secs};
-use super::super::{Fleet, Memory};
+use super::super::{Fleet, State};
 use crate::model::log_fact::{LogEvent, LogFact};
 use crate::model::{
     ConflictBehaviour, Diagnosis, Enablement, FailureKind, GithubId, Goroutines, ListenerMetrics, ScaleSetId,
@@ -52,7 +52,7 @@ impl World {
         let mut manager = Manager::healthy(sets);
         manager.metrics = eyes.counters;
         manager.gauges = conflict_behaviour == ConflictBehaviour::Retries;
-        manager.memory.conflict_behaviour = conflict_behaviour;
+        manager.state.conflict_behaviour = conflict_behaviour;
         let mut world = Self {
             eyes,
             listeners: BTreeMap::new(),
@@ -308,8 +308,8 @@ fn a_restart_of_the_medic_is_no_illness_with_or_without_its_memory() {
                     world.look();
                     world.pass(secs(15));
                 }
-                let kept = serde_json::to_string(&world.manager.memory).unwrap();
-                world.manager.memory = if lost { Memory::default() } else { serde_json::from_str(&kept).unwrap() };
+                let kept = serde_json::to_string(&world.manager.state).unwrap();
+                world.manager.state = if lost { State::default() } else { serde_json::from_str(&kept).unwrap() };
                 for _ in 0..pause {
                     world.pass(secs(1));
                 }
