@@ -187,7 +187,7 @@ mod tests {
             set(
                 "conflict_abandoned",
                 (Rule::Log, None),
-                &serde_json::json!({"decision": "withhold", "remedy": remedy, "guards": guards}),
+                &serde_json::json!({"decision": "blocked", "remedy": remedy, "guards": guards}),
             )
         };
         let two = withheld(&[blocked("backoff", Some(60_000)), blocked("paused", None)]);

@@ -73,7 +73,7 @@ async fn what_others_wrote_cannot_steer_the_terminal() {
     assert_eq!(paused.status.code(), Some(0), "{}", told(&paused));
     let _child = medic.spawn(&["run"]);
     medic.ready().await;
-    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "withhold").await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "blocked").await;
     for args in [
         vec!["status", "--color", "never"],
         vec!["explain", "linux-0"],
@@ -189,7 +189,7 @@ async fn explain_tells_timeline_rules_guards_and_the_next_act_and_history_names_
     medic.run(&["pause", "--reason", "upgrade", "--author", "alice"]).await;
     let _child = medic.spawn(&["run"]);
     medic.ready().await;
-    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "withhold").await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "blocked").await;
     let explained = medic.run(&["explain", "linux-0"]).await;
     let said = told(&explained);
     for part in [
