@@ -54,8 +54,8 @@ pub fn failure(operation: Operation, kind: FailureKind) -> RequestFailure {
     }
 }
 
-/// One manager, its sources, and the medic's memory of it.
-#[derive(Debug)]
+/// One manager, its sources, and the medic's state of it.
+#[derive(Debug, Clone)]
 pub struct Manager {
     pub now: Wall,
     pub state: State,
@@ -211,10 +211,18 @@ impl Manager {
         }
     }
 
+    /// One sweep; every finding names a rule that can make it.
     pub fn look(&mut self) -> Fleet {
         let context = Context { treatments: &self.treatments, checks: &self.checks, ledger: &self.ledger };
         let sweep = self.sweep();
-        diagnose(&mut self.state, &sweep, &context, &self.policy)
+        let fleet = diagnose(&mut self.state, &sweep, &context, &self.policy);
+        for finding in fleet.findings.values() {
+            assert!(finding.rule.makes().contains(&finding.diagnosis), "{finding:?}");
+            let corrects = finding.rule.corrects();
+            let first = finding.corrected.map(|rule| corrects.is_some_and(|answer| rule.makes().contains(&answer)));
+            assert_eq!(first, corrects.map(|_| true), "{finding:?}");
+        }
+        fleet
     }
 
     /// A pass every two seconds, for so long; the last one's result.

@@ -3,7 +3,9 @@
 use super::super::CheckAnswer;
 use super::super::testing::*;
 use crate::model::log_fact::{ListenerErrorKind, LogEvent};
-use crate::model::{Confidence, Diagnosis, Fact, FailureKind, ListenerMetrics, SessionId, Span, Wall, WorkerState};
+use crate::model::{
+    Confidence, Diagnosis, Fact, FailureKind, ListenerMetrics, Rule, SessionId, Span, Wall, WorkerState,
+};
 
 use Confidence::{Proof, Strong, Weak};
 use ListenerErrorKind::{NotFound, Unauthorized};
@@ -136,6 +138,17 @@ fn of_a_line_and_a_poll_of_one_moment_the_poll_tells_what_the_worker_does() {
     manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
     let fleet = manager.look();
     assert_eq!((found(&fleet, 1).0, fleet.findings[&id(1)].worker.0), (Diagnosis::Listening, WorkerState::Listening));
+}
+
+#[test]
+fn session_check_decides_before_the_log_unless_it_is_older() {
+    for (checked, rule) in [(1, Rule::SessionCheck), (2, Rule::SessionCheck), (3, Rule::Log)] {
+        let mut manager = Manager::healthy(1);
+        manager.metrics = false;
+        manager.logs(secs(2), conflict(false));
+        manager.checks.insert(id(1), (manager.now.minus(secs(checked)), CheckAnswer::Unheld));
+        assert_eq!(manager.look().findings[&id(1)].rule, rule, "checked {checked} s ago, refused 2 s ago");
+    }
 }
 
 // --- the set's last change ---

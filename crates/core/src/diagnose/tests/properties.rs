@@ -4,7 +4,7 @@ use super::super::testing::{Manager, by_manager, github_sets, id, secs};
 use super::super::{CheckAnswer, Context, State, diagnose};
 use crate::model::log_fact::LogEvent;
 use crate::model::{
-    Diagnosis, Enablement, EntityKind, FailureKind, GithubId, Goroutines, Incarnation, ListenerMetrics, Revision,
+    Diagnosis, Enablement, EntityKind, FailureKind, GithubId, Goroutines, Incarnation, ListenerMetrics, Revision, Rule,
     ScaleSetId, ScopeCounters, Seen, SessionId, Span, Sweep, Wall,
 };
 use crate::policy::Policy;
@@ -347,6 +347,64 @@ proptest! {
             for finding in fleet.findings.values() {
                 prop_assert!(!finding.evidence.is_empty());
                 prop_assert!(finding.seen >= 1);
+            }
+        }
+    }
+}
+
+/// Removes what this rule reads, and nothing that other rules read.
+fn without_evidence_for(rule: Rule, manager: &mut Manager) {
+    match rule {
+        Rule::SetList => manager.fails = None,
+        Rule::Enabled => manager.sets.iter_mut().for_each(|set| set.enabled = Enablement::Enabled),
+        Rule::GithubList => manager.broker.clear(),
+        Rule::SessionCheck => manager.checks.clear(),
+        Rule::Log => {
+            if let Some(log) = &mut manager.log {
+                log.by_id.clear();
+                log.by_github.clear();
+            }
+        }
+        Rule::ListenerMetrics => manager.listeners.clear(),
+        Rule::Created => manager.sets.iter_mut().for_each(|set| {
+            let created = super::super::testing::scale_set(set.id.0, "acme");
+            (set.github_id, set.entity) = (created.github_id, created.entity);
+        }),
+        Rule::Counters => (manager.metrics, manager.goroutines) = (false, None),
+        Rule::GracePeriod | Rule::Nothing | Rule::WaitingJobs | Rule::RefusedTooLong => {}
+    }
+}
+
+/// The rules that a set's own evidence is enough for.
+const OWN: [Rule; 6] =
+    [Rule::SetList, Rule::Enabled, Rule::GithubList, Rule::SessionCheck, Rule::Log, Rule::ListenerMetrics];
+
+/// Which rule answered first for the set.
+fn first_rule(manager: &Manager, set: ScaleSetId) -> Option<Rule> {
+    let fleet = manager.clone().look();
+    fleet.findings.get(&set).map(|finding| finding.corrected.unwrap_or(finding.rule))
+}
+
+proptest! {
+    /// Without the evidence for the named rule another one decides; with that evidence alone it still decides.
+    #[test]
+    fn finding_names_the_rule_that_decided(mut manager in nonsense()) {
+        manager.policy.missing_after = Span::ZERO;
+        let listed: Vec<ScaleSetId> = manager.sets.iter().map(|set| set.id).collect();
+        for set in listed {
+            let Some(rule) = first_rule(&manager, set) else { continue };
+            let mut blind = manager.clone();
+            without_evidence_for(rule, &mut blind);
+            if OWN.contains(&rule) || matches!(rule, Rule::Created | Rule::Counters) {
+                prop_assert_ne!(first_rule(&blind, set), Some(rule));
+            }
+            if OWN.contains(&rule) {
+                let mut alone = manager.clone();
+                for other in OWN.into_iter().filter(|other| *other != rule && *other != Rule::SetList) {
+                    without_evidence_for(other, &mut alone);
+                }
+                (alone.counters, alone.goroutines) = (ScopeCounters::default(), None);
+                prop_assert_eq!(first_rule(&alone, set), Some(rule));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The time of diagnose + decide for all sets of one sweep; the goal is 10,000 sets in less than 10 ms.
 //!
-//! `cargo bench --bench core` shows it for fleets of three sizes; `-- SETS` for one size.
+//! `cargo bench --package medic-core --bench core` shows it for fleets of three sizes; `-- SETS` for one size.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 
 use medic_core::decide::{self, Input};
