@@ -4,6 +4,7 @@ mod attributing;
 mod conflict_behaviour;
 mod counting;
 mod evidence;
+mod healthy;
 mod life;
 mod log;
 mod managers;
