@@ -5,19 +5,19 @@ use medic_core::decide::manual::in_words;
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
 use medic_core::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
 use medic_core::decide::{self, Footing, Input};
+use medic_core::diagnose::testing::scale_set;
 use medic_core::model::session::{LedgerSession, OpenedBy};
 use medic_core::model::{
-    Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind,
-    Escalation, Evidence, Fact, Finding, Findings, GithubId, Guard, Incarnation, ManagerName, ManagerState,
-    ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome, OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy,
-    Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
+    Guard, Incarnation, ManagerName, ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome,
+    OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span,
+    Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::keys::{Key, policy as key, run};
 use scaleset_medic::config::schema;
 use scaleset_medic::text::{rules, words};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 const NOW: Wall = Wall(7_200_000);
 const SET: ScaleSetId = ScaleSetId(1);
@@ -46,22 +46,7 @@ pub(super) fn diagnoses() -> String {
 }
 
 fn set(id: ScaleSetId) -> ScaleSet {
-    ScaleSet {
-        id,
-        github_id: Some(GithubId(100 + id.0)),
-        name: "linux".to_owned(),
-        entity: Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }),
-        endpoint: Some(Arc::new(Endpoint {
-            name: EndpointName::new("github.com"),
-            base_url: "https://github.com".to_owned(),
-            api_base_url: "https://api.github.com/".to_owned(),
-        })),
-        enabled: Enablement::Enabled,
-        desired_runners: 0,
-        max_runners: 5,
-        revision: Revision::new("r0"),
-        updated_at: Some(Wall(0)),
-    }
+    ScaleSet { updated_at: Some(Wall(0)), ..scale_set(id.0, "acme") }
 }
 
 fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Finding {

@@ -82,7 +82,7 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// So many sets of one organisation, all of them listening for an hour; metrics are the only source.
+    /// Sets of one organisation that have listened for an hour; metrics are the only source.
     pub fn healthy(sets: u64) -> Self {
         let run = START.minus(Span::hours(1));
         Self {
@@ -109,7 +109,7 @@ impl Manager {
         }
     }
 
-    /// The same after a crash and a restart so long ago, by a build that gives up: every set was refused once.
+    /// The same after a crash and a restart some time ago, by a build that gives up: every set was refused once.
     pub fn given_up(sets: u64, ago: Span) -> Self {
         let mut manager = Self::healthy(sets);
         manager.restarts(ago);
@@ -117,7 +117,7 @@ impl Manager {
         manager
     }
 
-    /// A new run that began so long ago and has not opened anything yet.
+    /// A new incarnation, of this age, that has not opened a session yet.
     pub fn restarts(&mut self, ago: Span) {
         self.run = self.run.map(|_| Incarnation(self.now.minus(ago)));
         self.counters = ScopeCounters::default();
@@ -212,7 +212,7 @@ impl Manager {
     }
 
     /// One sweep; every finding names a rule that can make it.
-    pub fn look(&mut self) -> Fleet {
+    pub fn diagnose(&mut self) -> Fleet {
         let context = Context { treatments: &self.treatments, checks: &self.checks, ledger: &self.ledger };
         let sweep = self.sweep();
         let fleet = diagnose(&mut self.state, &sweep, &context, &self.policy);
@@ -225,12 +225,12 @@ impl Manager {
         fleet
     }
 
-    /// A pass every two seconds, for so long; the last one's result.
+    /// A sweep every two seconds for this span; the last result.
     pub fn watch(&mut self, span: Span) -> Fleet {
         let until = self.now.plus(span);
-        let mut fleet = self.look();
+        let mut fleet = self.diagnose();
         while self.now < until {
-            fleet = self.after(secs(2)).look();
+            fleet = self.after(secs(2)).diagnose();
         }
         fleet
     }
@@ -238,10 +238,10 @@ impl Manager {
     /// As [`watch`](Self::watch), with refusals every two seconds.
     pub fn watch_refused(&mut self, span: Span) -> Fleet {
         let until = self.now.plus(span);
-        let mut fleet = self.look();
+        let mut fleet = self.diagnose();
         while self.now < until {
             self.is_refused();
-            fleet = self.after(secs(2)).look();
+            fleet = self.after(secs(2)).diagnose();
         }
         fleet
     }

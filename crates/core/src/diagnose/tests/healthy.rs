@@ -109,8 +109,8 @@ impl World {
         self.update_sources();
     }
 
-    pub(super) fn look(&mut self) -> Fleet {
-        self.manager.look()
+    pub(super) fn diagnose(&mut self) -> Fleet {
+        self.manager.diagnose()
     }
 
     pub(super) fn opens(&mut self, set: u64) {

@@ -55,8 +55,8 @@ fn event(sets: u64) -> impl Strategy<Value = Event> {
 }
 
 impl World {
-    fn look_and_check(&mut self) {
-        let fleet = self.look();
+    fn diagnose_and_check(&mut self) {
+        let fleet = self.diagnose();
         self.is_left_alone(&fleet);
         assert_eq!(fleet.findings.len(), self.manager.sets.len());
         assert!(!fleet.fault_at_github);
@@ -64,10 +64,10 @@ impl World {
 
     fn watch(&mut self, every: u64, seconds: u64) {
         let until = self.manager.now.plus(secs(seconds));
-        self.look_and_check();
+        self.diagnose_and_check();
         while self.manager.now < until {
             self.pass(secs(every).min(until.since(self.manager.now)));
-            self.look_and_check();
+            self.diagnose_and_check();
         }
     }
 
@@ -83,7 +83,7 @@ impl World {
                 self.closes(set);
                 self.watch(every, off);
                 self.manager.enable(set, Enablement::Enabled);
-                self.look_and_check();
+                self.diagnose_and_check();
                 self.pass(secs(2));
                 self.opens(set);
             }
@@ -101,7 +101,7 @@ impl World {
                 self.starts();
                 self.pass(secs(4));
                 for set in sets {
-                    self.look_and_check();
+                    self.diagnose_and_check();
                     self.pass(Span::millis(each));
                     self.opens(set);
                 }
@@ -137,7 +137,7 @@ proptest! {
         }
         world.watch(every, 60);
         if eyes.counters || eyes.goroutines || eyes.log {
-            let fleet = world.look();
+            let fleet = world.diagnose();
             world.is_well_but(&fleet, None);
         }
     }
@@ -228,7 +228,7 @@ fn sets_of(sweep: &Sweep) -> BTreeSet<ScaleSetId> {
 
 proptest! {
     #[test]
-    fn whatever_the_sources_say_every_set_gets_one_finding_and_memory_stays_small(
+    fn any_sources_give_one_finding_per_set_and_bounded_state(
         managers in proptest::collection::vec(nonsense(), 1..8)
     ) {
         let mut state = State::default();
@@ -281,7 +281,7 @@ const OWN: [Rule; 6] =
 
 /// Which rule answered first for the set.
 fn first_rule(manager: &Manager, set: ScaleSetId) -> Option<Rule> {
-    let fleet = manager.clone().look();
+    let fleet = manager.clone().diagnose();
     fleet.findings.get(&set).map(|finding| finding.corrected.unwrap_or(finding.rule))
 }
 

@@ -15,10 +15,10 @@ fn every_world(sets: u64, mut scene: impl FnMut(World)) {
 }
 
 #[test]
-fn two_idle_hours_are_two_hours_of_listening() {
+fn two_idle_hours_stay_listening() {
     every_world(4, |mut world| {
         for _ in 0..480 {
-            let fleet = world.look();
+            let fleet = world.diagnose();
             world.is_well_but(&fleet, None);
             world.pass(secs(15));
         }
@@ -26,20 +26,20 @@ fn two_idle_hours_are_two_hours_of_listening() {
 }
 
 #[test]
-fn a_person_who_disables_and_enables_a_set_harms_no_finding() {
+fn operators_toggle_disturbs_no_other_set() {
     for (interval, reopened) in [(2, 1), (15, 1), (2, 15), (15, 15), (2, 40), (15, 40)] {
         for offset in [0, 1, 7, 14] {
             every_world(4, |mut world| {
                 let name = format!("{} every {interval} s, {offset} s after one, {reopened} s to open", world.name);
                 world.name = name;
-                toggled_by_a_person(&mut world, interval, offset, reopened);
+                toggled_by_an_operator(&mut world, interval, offset, reopened);
             });
         }
     }
 }
 
-/// Disabled at the offset, closed 1 s later, enabled after 3 s, and listening so long after that.
-fn toggled_by_a_person(world: &mut World, interval: u64, offset: u64, reopened: u64) {
+/// Disabled at the offset, closed 1 s later, enabled after 3 s, and listening some time after that.
+fn toggled_by_an_operator(world: &mut World, interval: u64, offset: u64, reopened: u64) {
     let begin = 30 + offset;
     let reopened = begin + 3 + reopened;
     for second in 0..420 {
@@ -53,7 +53,7 @@ fn toggled_by_a_person(world: &mut World, interval: u64, offset: u64, reopened: 
             world.opens(2);
         }
         if second % interval == 0 {
-            let fleet = world.look();
+            let fleet = world.diagnose();
             let settled = second < begin || second > reopened + 2 * interval;
             world.is_well_but(&fleet, if settled { None } else { Some(2) });
         }
@@ -62,7 +62,7 @@ fn toggled_by_a_person(world: &mut World, interval: u64, offset: u64, reopened: 
 }
 
 #[test]
-fn a_set_that_is_added_settles_in_and_disturbs_nobody() {
+fn added_set_disturbs_no_other() {
     every_world(3, |mut world| {
         for second in 0..180 {
             if second == 31 {
@@ -79,7 +79,7 @@ fn a_set_that_is_added_settles_in_and_disturbs_nobody() {
                 world.opens(4);
             }
             if second % 2 == 0 {
-                let fleet = world.look();
+                let fleet = world.diagnose();
                 world.is_well_but(&fleet, if (31..40).contains(&second) { Some(4) } else { None });
             }
             world.pass(secs(1));
@@ -88,7 +88,7 @@ fn a_set_that_is_added_settles_in_and_disturbs_nobody() {
 }
 
 #[test]
-fn a_set_that_is_removed_is_forgotten_and_disturbs_nobody() {
+fn removed_set_is_forgotten_and_disturbs_no_other() {
     every_world(4, |mut world| {
         for second in 0..120 {
             if second == 31 {
@@ -100,7 +100,7 @@ fn a_set_that_is_removed_is_forgotten_and_disturbs_nobody() {
                 world.workers -= 1;
             }
             if second % 2 == 0 {
-                let fleet = world.look();
+                let fleet = world.diagnose();
                 world.is_well_but(&fleet, if (31..47).contains(&second) { Some(2) } else { None });
                 assert_eq!(fleet.findings.contains_key(&id(2)), second < 47);
             }
@@ -110,7 +110,7 @@ fn a_set_that_is_removed_is_forgotten_and_disturbs_nobody() {
 }
 
 #[test]
-fn a_clean_restart_of_the_manager_is_no_illness() {
+fn clean_restart_of_the_manager_is_no_illness() {
     for (interval, down) in [(2, 5), (15, 5), (2, 60), (15, 60)] {
         every_world(4, |mut world| {
             let name = format!("{} every {interval} s, down {down} s", world.name);
@@ -125,7 +125,7 @@ fn a_clean_restart_of_the_manager_is_no_illness() {
                     world.opens(second - up - 1);
                 }
                 if second % interval == 0 {
-                    let fleet = world.look();
+                    let fleet = world.diagnose();
                     world.is_left_alone(&fleet);
                     if second < 31 || second > up + 6 + 2 * interval {
                         world.is_well_but(&fleet, None);
@@ -138,12 +138,12 @@ fn a_clean_restart_of_the_manager_is_no_illness() {
 }
 
 #[test]
-fn a_restart_of_the_medic_is_no_illness_with_or_without_its_memory() {
+fn medic_restart_is_no_illness_with_or_without_state() {
     for lost in [false, true] {
         for pause in [1, 60, 3600] {
             every_world(4, |mut world| {
                 for _ in 0..20 {
-                    world.look();
+                    world.diagnose();
                     world.pass(secs(15));
                 }
                 let kept = serde_json::to_string(&world.manager.state).unwrap();
@@ -152,7 +152,7 @@ fn a_restart_of_the_medic_is_no_illness_with_or_without_its_memory() {
                     world.pass(secs(1));
                 }
                 for _ in 0..20 {
-                    let fleet = world.look();
+                    let fleet = world.diagnose();
                     world.is_well_but(&fleet, None);
                     world.pass(secs(15));
                 }
@@ -162,7 +162,7 @@ fn a_restart_of_the_medic_is_no_illness_with_or_without_its_memory() {
 }
 
 #[test]
-fn clocks_that_jump_make_nobody_ill() {
+fn clock_jumps_make_no_set_ill() {
     for (forwards, span) in [(true, secs(90)), (false, secs(90)), (true, Span::hours(2)), (false, Span::hours(2))] {
         every_world(4, |mut world| {
             let name = format!("{} {span} forwards: {forwards}", world.name);
@@ -172,13 +172,13 @@ fn clocks_that_jump_make_nobody_ill() {
                 return;
             }
             for _ in 0..20 {
-                world.look();
+                world.diagnose();
                 world.pass(secs(15));
             }
             let now = world.manager.now;
             world.manager.now = if forwards { now.plus(span) } else { now.minus(span) };
             for _ in 0..40 {
-                let fleet = world.look();
+                let fleet = world.diagnose();
                 world.is_left_alone(&fleet);
                 world.manager.after(secs(15));
             }
