@@ -1,4 +1,5 @@
 //! A manager as its sources show it, for the tests of this stage: what a test changes is what an operator would see.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "builders for tests: a wrong one fails its test")]
 
 use super::{CheckAnswer, Context, Fleet, State, diagnose};
 use crate::decide::remedy::{Case, Prescription, prescribe};
