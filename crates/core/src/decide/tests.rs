@@ -165,7 +165,7 @@ fn a_lone_stuck_set_is_toggled_as_the_canary() {
 #[test]
 fn a_healthy_fleet_gets_nothing() {
     let world = World::stuck(3).with(|w| {
-        for (_, finding) in &mut w.findings {
+        for finding in w.findings.values_mut() {
             finding.diagnosis = Diagnosis::Listening;
         }
     });
@@ -497,7 +497,7 @@ fn ten_thousand_sets_are_decided_in_one_pass() {
 fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
     let mut world = World::stuck(10).with(|w| w.history.push(revived(1, 1, mins(60))));
     assert_eq!(world.acts().len(), 1, "nothing shows workers");
-    for (_, finding) in &mut world.findings {
+    for finding in world.findings.values_mut() {
         finding.worker = (WorkerState::Absent, mins(60));
     }
     assert_eq!(world.acts().len(), 2);
