@@ -64,7 +64,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
         let _ = writeln!(out, "  {}", one_line(&words::evidence(evidence)));
     }
     if let Some(shown) = shown {
-        let _ = writeln!(out, "\nRules, in their order; the first that speaks decides:");
+        let _ = writeln!(out, "\nRules, in their order; the first that answers decides:");
         for line in rules::rules(set, shown) {
             let _ = writeln!(out, "  {}", one_line(&line));
         }

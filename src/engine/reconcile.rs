@@ -1,5 +1,5 @@
 //! One manager's engine: a pass is sweep → diagnose → settle and step treatments → decide → treat → export. Everything
-//! between two passes is in the store or in [`Memory`], so that a pass may be the first after a crash.
+//! between two passes is in the store or in [`State`], so that a pass may be the first after a crash.
 
 use crate::engine::changes::Account;
 use crate::engine::driver::Driver;
@@ -18,7 +18,7 @@ use medic_core::clock::Clock;
 use medic_core::decide::stale::{self, CurrentManager};
 use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::decide::{self, Footing, pause};
-use medic_core::diagnose::{self, Context, Fleet, Memory};
+use medic_core::diagnose::{self, Context, Fleet, State};
 use medic_core::due::{Asked, Urgency};
 use medic_core::evaluate::Conditions;
 use medic_core::model::session::{LedgerSession, SessionEnd};
@@ -73,7 +73,7 @@ pub type Background = Mutex<Vec<BoxFuture<'static, ()>>>;
 /// The engine of one manager.
 pub struct Engine {
     pub(crate) parts: Parts,
-    memory: Memory,
+    memory: State,
     snapshots: Recorder,
     asked: Asked,
     kept: Kept,
@@ -225,7 +225,7 @@ impl Engine {
         let unfinished = self.as_far_as_they_came(unfinished);
         let before = unfinished.clone();
         let probes = report::probe_answers(&records.history);
-        let context = Context { treatments: &before, probes: &probes, ledger: &records.ledger };
+        let context = Context { treatments: &before, checks: &probes, ledger: &records.ledger };
         let state = self.memory.clone();
         let fleet = diagnose::diagnose(&mut self.memory, &sweep, &context, &self.parts.policy);
 
@@ -703,25 +703,9 @@ fn merged<'a>(history: Vec<Treatment>, newer: impl IntoIterator<Item = &'a Treat
 fn urgency(fleet: &Fleet, open: &[Treatment]) -> Urgency {
     let answers = fleet.manager == ManagerState::Up;
     let ill = fleet.findings.values().any(|finding| match finding.diagnosis {
-        // Well; or nothing that we do or see soon changes it.
-        Diagnosis::Listening
-        | Diagnosis::Disabled
-        | Diagnosis::Missing
-        | Diagnosis::Mismatched
-        | Diagnosis::Unauthorized
-        | Diagnosis::HeldElsewhere
-        | Diagnosis::Deaf
-        | Diagnosis::Starved => false,
-        // Without a source that could tell, looking more often tells no more.
+        // Without a source that could tell, sweeping more often shows no more.
         Diagnosis::Unknown => finding.evidence.iter().all(|evidence| evidence.fact != Fact::NothingToSee),
-        Diagnosis::DisabledByMedic
-        | Diagnosis::Settling
-        | Diagnosis::ConflictRetrying
-        | Diagnosis::ConflictAbandoned
-        | Diagnosis::StartAbandoned
-        | Diagnosis::Unheld
-        | Diagnosis::Flapping
-        | Diagnosis::Evicted => true,
+        known => !known.is_well() && !known.is_lasting(),
     });
     if answers && !ill && open.is_empty() { Urgency::Calm } else { Urgency::Alert }
 }

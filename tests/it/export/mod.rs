@@ -10,7 +10,7 @@ use medic_core::model::log_fact::ListenerErrorKind;
 use medic_core::model::{
     Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, GithubId, Guard, Incarnation, Lingering, ManagerName,
-    ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span,
+    ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, Rule, ScaleSetId, SessionId, Source, Span,
     TreatmentId, Waiting, Wall, WorkerState,
 };
 use scaleset_medic::status::{
@@ -38,7 +38,9 @@ pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
             set: ScaleSetId(id),
             diagnosis,
             confidence: Confidence::Strong,
-            evidence: [Evidence { source: Source::Api, at: AT, fact: Fact::Enabled }].into_iter().collect(),
+            rule: Rule::Counters,
+            corrected: None,
+            evidence: vec![Evidence { source: Source::Api, at: AT, fact: Fact::Enabled }],
             since,
             ill_since: diagnosis.is_ill().then_some(since),
             seen: 4,

@@ -7,7 +7,7 @@
 
 use super::Input;
 use super::remedy::{conflict_since, named_owner};
-use crate::model::{BlockedBy, Diagnosis, EntityRef, GuardFact, ScaleSetId, Wall};
+use crate::model::{BlockedBy, EntityRef, GuardFact, ScaleSetId, Wall};
 use std::collections::BTreeSet;
 
 /// The guard; it blocks every remedy of the manager.
@@ -27,15 +27,11 @@ fn unexplained(input: &Input<'_>) -> BTreeSet<EntityRef> {
     let treated: BTreeSet<ScaleSetId> =
         input.history.iter().filter(|row| row.is_heal() && restarted(row.opened)).map(|row| row.set).collect();
     let explained_until = input.incarnation.map(|run| run.0.plus(input.policy.stale_session_limit));
-    let findings = input.findings.values().filter(|finding| is_live_conflict(finding.diagnosis));
+    let findings = input.findings.values().filter(|finding| finding.diagnosis.is_refused_now());
     findings
         .filter(|finding| !treated.contains(&finding.set))
         .filter(|finding| named_owner(finding).is_none_or(|owner| input.owner == Some(owner)))
         .filter(|finding| explained_until.is_none_or(|until| conflict_since(finding, input.now.wall) > until))
         .filter_map(|finding| input.sets.get(&finding.set)?.entity_ref())
         .collect()
-}
-
-const fn is_live_conflict(diagnosis: Diagnosis) -> bool {
-    matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere)
 }

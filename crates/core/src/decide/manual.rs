@@ -12,7 +12,7 @@ use super::stale::{self, CurrentManager};
 use super::warrant::DeletionWarrant;
 use crate::model::session::{LedgerSession, NotStale};
 use crate::model::{
-    ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
+    Class, ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
     ManualHealAnswer, ManualWait, Refusal, Remedy, ScaleSet, ScaleSetId, SessionId, WorkerState,
 };
 
@@ -141,10 +141,7 @@ pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) 
             ManagerState::Down | ManagerState::Unreachable => return Err(Refusal::ManagerDown),
         },
     }
-    let refused = matches!(
-        sight.finding.diagnosis,
-        Diagnosis::ConflictAbandoned | Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere
-    );
+    let refused = sight.finding.diagnosis.class() == Class::Refused;
     if !refused && row.is_none_or(|row| stale::provably_stale(row, sight.set, sight.manager).is_err()) {
         return Err(Refusal::NoConflictSeen(sight.finding.diagnosis));
     }

@@ -176,7 +176,7 @@ fn lone_stuck_set_is_toggled_as_the_canary() {
 #[test]
 fn healthy_fleet_is_left_alone() {
     let world = World::stuck(3).with(|w| {
-        for (_, finding) in &mut w.findings {
+        for finding in w.findings.values_mut() {
             finding.diagnosis = Diagnosis::Listening;
         }
     });
@@ -481,7 +481,7 @@ fn ten_thousand_sets_are_decided_in_one_sweep() {
 fn entity_limit_is_two_where_workers_are_seen() {
     let mut world = World::stuck(10).with(|w| w.history.push(revived(1, 1, mins(60))));
     assert_eq!(world.treats().len(), 1, "nothing shows workers");
-    for (_, finding) in &mut world.findings {
+    for finding in world.findings.values_mut() {
         finding.worker = (WorkerState::Absent, mins(60));
     }
     assert_eq!(world.treats().len(), 2);

@@ -4,7 +4,6 @@
 //! Pure: plain data with small methods; no clock, no randomness, no IO, no async. Every closed
 //! enum has `ALL` and `as_str`, which are the only source of label values in logs and metrics.
 
-pub(crate) mod along;
 pub mod closed;
 pub mod decision;
 pub mod diagnosis;
@@ -21,8 +20,8 @@ pub mod treatment;
 
 pub use decision::{Decision, Escalation, Remedy, RemedyKind, SetDecision, Waiting};
 pub use diagnosis::{
-    Confidence, ConflictBehaviour, Diagnosis, EndpointState, Evidence, EvidenceList, Fact, Finding, Findings,
-    ManagerState, RestartKind, WorkerState,
+    Class, Confidence, ConflictBehaviour, Diagnosis, EndpointState, Evidence, Fact, Finding, Findings, ManagerState,
+    RestartKind, Rule, WorkerState,
 };
 pub use failure::RequestFailure;
 pub use guard::{BlockedBy, Bounded, FrozenReason, Guard, GuardFact};
