@@ -1,7 +1,7 @@
 //! What was sent and what came back, for the history: request, class of the answer, and what the treatment made of it.
 //! Nothing depends on it; what must be known after a crash is in the journal.
 
-use super::machine::{Answer, Request, Transition, failure};
+use super::transition::{Answer, Request, Transition, failure_of};
 use crate::model::closed::closed_enum;
 use crate::model::failure::WriteError;
 use crate::model::{Outcome, RemedyKind, RequestFailure, ScaleSetId, Span, TreatmentId, Wall};
@@ -127,8 +127,8 @@ const fn class(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
         | Answer::Enabled(Err(error))
         | Answer::SessionDeleted(Err(error))
         | Answer::SessionOpened(Err(error)) => match error {
-            WriteError::NotApplied(_) => (AnswerClass::Refused, Some(failure(error))),
-            WriteError::Unknown(_) => (AnswerClass::Unknown, Some(failure(error))),
+            WriteError::NotApplied(_) => (AnswerClass::Refused, Some(failure_of(error))),
+            WriteError::Unknown(_) => (AnswerClass::Unknown, Some(failure_of(error))),
         },
         Answer::Read(Err(failure)) | Answer::Incarnation(Err(failure)) => (AnswerClass::Unknown, Some(failure)),
         Answer::SessionOpened(Ok(OpenAnswer::Held { .. })) => (AnswerClass::Held, None),
@@ -145,13 +145,18 @@ const fn class(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Step;
-    use crate::treat::machine::{go, stay};
+    use crate::model::{Step, Treatment};
+    use crate::policy::Policy;
     use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, session, treatment};
+    use crate::treat::transition::StepContext;
+
+    fn change_step(before: &Treatment, step: Step, note: &str) -> Transition {
+        StepContext { treatment: before, now: after(1), policy: &Policy::default() }.change_step(step, note)
+    }
 
     fn act(request: Request, answer: &Answer) -> Option<Act> {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
-        let next = go(&before, Step::Disabled { ours: rev("ours"), again_until: None }, after(1), "it is idle");
+        let next = change_step(&before, Step::Disabled { ours: rev("ours"), again_until: None }, "it is idle");
         Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).then(&next)
     }
 
@@ -191,7 +196,7 @@ mod tests {
         let before = treatment(ours());
         let sent =
             Exchange::new(before.step.label(), Request::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
-        let told = sent.then(&go(&before, ours(), after(1), "tried again")).unwrap();
+        let told = sent.then(&change_step(&before, ours(), "tried again")).unwrap();
         assert_eq!((told.answer, told.step.as_str()), (AnswerClass::Refused, "enabling"));
     }
 
@@ -199,6 +204,13 @@ mod tests {
     fn a_look_that_changes_nothing_is_no_act() {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: None });
         let look = |answer| Exchange::new(before.step.label(), Request::ReadSet, T0, Span::ZERO, &answer);
-        assert_eq!(look(Answer::Read(Ok(Some(enabled("seen"))))).then(&stay(&before)), None);
+        assert_eq!(
+            look(Answer::Read(Ok(Some(enabled("seen"))))).then(&Transition {
+                treatment: before.clone(),
+                request: None,
+                note: None
+            }),
+            None
+        );
     }
 }

@@ -1,10 +1,11 @@
 //! The machine in a hostile world: from every step, every input of a small alphabet, every answer that an effect can
 //! have, a crash at any point. Whatever happens, what is sent was allowed a moment before.
 
-use super::super::machine::{self, Answer, Input, Request, Transition};
+use super::super::machine;
 use super::super::testing::{
     NEXT_RUN, RUN, Seen, T0, after, disabled, enabled, failure, lost, now, refused, rev, session, treatment,
 };
+use super::super::transition::{Answer, Input, Request, Transition};
 use crate::model::failure::WriteError;
 use crate::model::{
     Diagnosis, Enablement, FailureKind, ManagerState, Outcome, Owner, Remedy, RequestFailure, ScaleSet, Span, Step,
@@ -166,10 +167,10 @@ fn whatever_happens_every_effect_was_allowed_a_moment_before() {
             let next = machine::step(&state.treatment, event.input(), now(at), &policy);
             let chain = if matches!(event, Event::Answer(_)) { state.chain + 1 } else { 0 };
             check(&state, &event, &next, at);
-            assert!(chain <= CHAIN || next.effect.is_none(), "{chain} effects without a pass in between: {next:?}");
-            sent.extend(next.effect.as_ref().map(|effect| format!("{effect:?}")));
+            assert!(chain <= CHAIN || next.request.is_none(), "{chain} effects without a pass in between: {next:?}");
+            sent.extend(next.request.as_ref().map(|effect| format!("{effect:?}")));
             labels.insert(next.treatment.step.label());
-            let state = State { treatment: next.treatment, pending: next.effect, chain, at };
+            let state = State { treatment: next.treatment, pending: next.request, chain, at };
             let key = format!("{:?} {:?} {}", state.treatment, state.pending, state.at.0);
             if known.insert(key) {
                 queue.push_back((depth + 1, state));
@@ -186,12 +187,12 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
     assert!(after.step_at <= at, "{}", told());
     assert_eq!((before.id, before.set, &before.remedy), (after.id, after.set, &after.remedy), "{}", told());
     if before.step.is_closed() {
-        assert!(next.effect.is_none() && after == before, "closed is the end\n{}", told());
+        assert!(next.request.is_none() && after == before, "closed is the end\n{}", told());
     }
     if after.step.is_closed() {
-        assert_eq!(next.effect, None, "{}", told());
+        assert_eq!(next.request, None, "{}", told());
     }
-    match &next.effect {
+    match &next.request {
         None | Some(Request::ReadSet | Request::CheckIncarnation) => {}
         Some(Request::Enable) => {
             let Step::Enabling { ours, attempts, .. } = &after.step else { panic!("{}", told()) };

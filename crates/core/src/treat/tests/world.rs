@@ -6,10 +6,11 @@
 //! between a look and its write; a disable whose answer was lost is told from a person's by its date alone, so nobody
 //! disables or edits the set while that is open.
 
-use super::super::machine::{self, Answer, Input, Request};
+use super::super::machine;
 use super::super::testing::{
     NEXT_RUN, RUN, Seen, T0, disabled, enabled, failure, lost, now, refused, rev, session, treatment,
 };
+use super::super::transition::{Answer, Input, Request};
 use crate::model::failure::WriteError;
 use crate::model::{
     Enablement, FailureKind, Incarnation, ManagerState, Outcome, Owner, Remedy, ScaleSet, Span, Step, Treatment, Wall,
@@ -155,7 +156,7 @@ impl World {
         let mut transition = machine::step(&self.treatment, input, now(self.at), &Policy::default());
         loop {
             self.treatment = transition.treatment;
-            let Some(effect) = transition.effect else { break };
+            let Some(effect) = transition.request else { break };
             let answer = self.perform(&effect, reachable, choices);
             self.log.push(format!("{} {effect:?} → {answer:?}", self.at.0 - T0.0));
             let Some(answer) = answer else {
