@@ -14,7 +14,7 @@ use medic_store::Store;
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
-use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::service::{self, Publisher};
 use scaleset_medic::metrics::Metrics;
@@ -122,9 +122,9 @@ impl Wires {
             lease: Arc::clone(&lease),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
-            chance: Chance {
+            runtime: Runtime {
                 jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)),
-                log_reading: Reading::AtOnce,
+                file_reading: Reading::AtOnce,
             },
         };
         let transport: Arc<dyn Transport> =

@@ -5,6 +5,7 @@ use crate::model::{
     Enablement, GithubPlace, Incarnation, Owner, RequestFailure, ScaleSet, ScaleSetId, SessionId, Treatment, Wall,
 };
 use crate::treat::audit::Act;
+pub use crate::treat::transition::OpenAnswer;
 use async_trait::async_trait;
 
 /// The manager's write side, with the reads that settle a write.
@@ -16,20 +17,6 @@ pub trait ManagerWriter: Send + Sync {
     async fn read_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, RequestFailure>;
     /// The manager's present run, read again at the last moment before a deletion.
     async fn incarnation(&self) -> Result<Incarnation, RequestFailure>;
-}
-
-/// GitHub's answer to a request for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenAnswer {
-    /// We hold it now and must end it.
-    Opened(SessionId),
-    /// 409: somebody holds one.
-    Held {
-        /// The owner, in GitHub's second wording.
-        owner: Option<Owner>,
-    },
-    /// 404: no such set.
-    SetGone,
 }
 
 #[async_trait]

@@ -1,11 +1,10 @@
 //! What was sent and what came back, for the history: request, class of the answer, and what the treatment made of it.
 //! Nothing depends on it; what must be known after a crash is in the journal.
 
-use super::transition::{Answer, Request, Transition, failure_of};
+use super::transition::{Answer, OpenAnswer, Request, Transition, failure_of};
 use crate::model::closed::closed_enum;
 use crate::model::failure::WriteError;
 use crate::model::{Outcome, RemedyKind, RequestFailure, ScaleSetId, Span, TreatmentId, Wall};
-use crate::ports::write::OpenAnswer;
 use serde::{Deserialize, Serialize};
 
 closed_enum! {

@@ -6,12 +6,11 @@
 //! `decide::budget` waits long before the next session check of the set.
 
 use super::transition::{
-    Answer, Input, PAUSED, Request, Retry, SetView, StepContext, Transition, View, failure_of, is_undo_due,
+    Answer, Input, OpenAnswer, PAUSED, Request, Retry, SetView, StepContext, Transition, View, failure_of, is_undo_due,
     next_undo_at,
 };
 use crate::model::failure::WriteError;
 use crate::model::{Diagnosis, Enablement, FailureKind, Outcome, Owner, SessionId, Step, Treatment, WorkerState};
-use crate::ports::write::OpenAnswer;
 
 const GRANT_LOST: &str = "whether the session check opened a session is not known; if it did, nobody polls it, and \
                           GitHub forgets it within about 90 s";
@@ -126,32 +125,20 @@ mod tests {
         Case::of(Step::CheckOpened { session: session(), attempts: 0, not_before: T0 }).remedy(Remedy::SessionCheck)
     }
 
+    /// After the request was answered so.
+    fn answered(answer: Result<OpenAnswer, WriteError>) -> (Case, Option<Request>) {
+        let mut case = opening();
+        assert_eq!(case.sweep(&Seen::ill()), Some(Request::OpenSession { owner: owner() }));
+        let next = case.answer(Answer::SessionOpened(answer));
+        (case, next)
+    }
+
     fn delete_own() -> Request {
         Request::DeleteOwnSession { session: session() }
     }
 
-    #[test]
-    fn foreign_404_ends_the_check_only_after_two_minutes() {
-        let mut case = opened();
-        let foreign = Answer::SessionDeleted(Err(WriteError::NotApplied(failing(FailureKind::NotFound))));
-        let mut second = 0;
-        while case.outcome().is_none() {
-            if case.at(second).sweep(&Seen::ill()).is_some() {
-                case.answer(foreign.clone());
-            }
-            second += 1;
-            assert!(second < 1_000, "never ends: {case:?}");
-        }
-        assert!((100..300).contains(&second), "{second} s");
-        assert_eq!(case.outcome(), Some(Outcome::Failed), "no toggle follows");
-    }
-
-    #[test]
-    fn pause_stops_an_unsent_check_and_no_deletion() {
-        let mut case = opening();
-        assert_eq!(case.sweep(&Seen::ill().paused()), None);
-        assert_eq!((case.outcome(), case.why()), (Some(Outcome::Aborted), PAUSED));
-        assert_eq!(opened().sweep(&Seen::ill().paused()), Some(delete_own()));
+    fn not_deleted(error: WriteError) -> Answer {
+        Answer::SessionDeleted(Err(error))
     }
 
     #[test]
@@ -166,37 +153,6 @@ mod tests {
     }
 
     #[test]
-    fn refused_check_names_the_holder() {
-        for (holder, why) in [
-            (Some(Owner::new("garm-other")), "garm-other holds the set's session"),
-            (None, "somebody holds the set's session"),
-            (
-                Some(owner()),
-                "the session of an earlier session check (scaleset-medic-1-0) is still there: its grant was lost, and \
-                 GitHub has not forgotten it yet",
-            ),
-        ] {
-            let mut case = opening();
-            assert_eq!(case.sweep(&Seen::ill()), Some(Request::OpenSession { owner: owner() }));
-            let named = holder.clone();
-            assert_eq!(case.answer(Answer::SessionOpened(Ok(OpenAnswer::Held { owner: holder }))), None);
-            assert_eq!((case.outcome(), case.why()), (Some(Outcome::Held), why));
-            assert_eq!(case.treatment.holder, named, "the journal keeps the name");
-        }
-    }
-
-    #[test]
-    fn granted_check_deletes_its_session_at_once() {
-        let mut case = opening();
-        case.sweep(&Seen::ill());
-        let granted = Answer::SessionOpened(Ok(OpenAnswer::Opened(session())));
-        assert_eq!(case.answer(granted), Some(delete_own()));
-        assert_eq!(case.treatment.step, Step::CheckOpened { session: session(), attempts: 0, not_before: T0 });
-        assert_eq!(case.answer(Answer::SessionDeleted(Ok(()))), None);
-        assert_eq!(case.outcome(), Some(Outcome::Unheld));
-    }
-
-    #[test]
     fn check_is_not_sent_for_a_changed_set() {
         for seen in [
             Seen::ill().listening(T0),
@@ -207,42 +163,66 @@ mod tests {
             Seen::ill().manager(ManagerState::Down),
         ] {
             let mut case = opening();
-            assert_eq!(case.sweep(&seen), None, "{seen:?}");
-            assert_eq!(case.outcome(), Some(Outcome::Aborted), "{seen:?}");
+            assert_eq!((case.sweep(&seen), case.outcome()), (None, Some(Outcome::Aborted)), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn pause_stops_an_unsent_check_and_no_deletion() {
+        let mut case = opening();
+        assert_eq!(case.sweep(&Seen::ill().paused()), None);
+        assert_eq!((case.outcome(), case.why()), (Some(Outcome::Aborted), PAUSED));
+        assert_eq!(opened().sweep(&Seen::ill().paused()), Some(delete_own()));
+    }
+
+    #[test]
+    fn refused_check_names_the_holder() {
+        let earlier = "the session of an earlier session check (scaleset-medic-1-0) is still there: its grant was lost, \
+                       and GitHub has not forgotten it yet";
+        for (holder, why) in [
+            (Some(Owner::new("garm-other")), "garm-other holds the set's session"),
+            (None, "somebody holds the set's session"),
+            (Some(owner()), earlier),
+        ] {
+            let (case, next) = answered(Ok(OpenAnswer::Held { owner: holder.clone() }));
+            assert_eq!((next, case.outcome(), case.why()), (None, Some(Outcome::Held), why));
+            assert_eq!(case.treatment.holder, holder, "in the journal");
+        }
+    }
+
+    #[test]
+    fn granted_check_deletes_its_session_at_once() {
+        let (mut case, next) = answered(Ok(OpenAnswer::Opened(session())));
+        assert_eq!(next, Some(delete_own()));
+        assert_eq!(case.treatment.step, opened().treatment.step);
+        assert_eq!(case.answer(Answer::SessionDeleted(Ok(()))), None);
+        assert_eq!(case.outcome(), Some(Outcome::Unheld));
     }
 
     #[test]
     fn check_fails_on_any_other_refusal() {
         for answer in [Ok(OpenAnswer::SetGone), Err(refused())] {
-            let mut case = opening();
-            case.sweep(&Seen::ill());
-            assert_eq!(case.answer(Answer::SessionOpened(answer)), None);
-            assert_eq!(case.outcome(), Some(Outcome::Failed));
+            let (case, next) = answered(answer);
+            assert_eq!((next, case.outcome()), (None, Some(Outcome::Failed)));
         }
     }
 
     #[test]
     fn lost_grant_fails_the_check_and_says_so() {
-        let mut lost_answer = opening();
-        lost_answer.sweep(&Seen::ill());
-        lost_answer.answer(Answer::SessionOpened(Err(lost())));
         let (mut crashed, mut stopped) = (opening(), opening());
         assert_eq!((crashed.recover(), stopped.shut_down()), (None, None), "never sent again blindly");
-        for case in [lost_answer, crashed, stopped] {
-            assert_eq!(case.outcome(), Some(Outcome::Failed));
-            assert!(case.why().ends_with("GitHub forgets it within about 90 s"), "{}", case.why());
+        for case in [answered(Err(lost())).0, crashed, stopped] {
+            assert_eq!((case.outcome(), case.why()), (Some(Outcome::Failed), GRANT_LOST));
         }
     }
 
     #[test]
     fn own_session_is_deleted_until_it_is_gone() {
         for error in [refused(), lost()] {
-            let mut case = opened();
-            let (mut second, mut sent_at) = (0, Vec::new());
+            let (mut case, mut second, mut sent_at) = (opened(), 0, Vec::new());
             while sent_at.len() < 9 {
                 if case.at(second).sweep(&Seen::ill().manager(ManagerState::Down)).is_some() {
-                    assert_eq!(case.answer(Answer::SessionDeleted(Err(error.clone()))), None);
+                    assert_eq!(case.answer(not_deleted(error.clone())), None);
                     sent_at.push(second);
                 }
                 second += 1;
@@ -253,21 +233,31 @@ mod tests {
             case.answer(Answer::SessionDeleted(Ok(())));
             assert_eq!(case.outcome(), Some(Outcome::Unheld));
         }
+        assert_eq!(opened().shut_down(), Some(delete_own()));
+        assert_eq!(opened().recover(), Some(delete_own()));
+    }
+
+    #[test]
+    fn foreign_404_ends_the_check_only_after_two_minutes() {
+        let (mut case, mut second) = (opened(), 0);
+        while case.outcome().is_none() {
+            if case.at(second).sweep(&Seen::ill()).is_some() {
+                case.answer(not_deleted(WriteError::NotApplied(failing(FailureKind::NotFound))));
+            }
+            second += 1;
+            assert!(second < 1_000, "never ends: {case:?}");
+        }
+        assert!((100..300).contains(&second), "{second} s");
+        assert_eq!(case.outcome(), Some(Outcome::Failed), "no toggle follows");
     }
 
     #[test]
     fn retry_after_and_clock_cannot_keep_our_session() {
         let mut case = opened();
         let busy = RequestFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
-        case.answer(Answer::SessionDeleted(Err(WriteError::NotApplied(busy))));
+        case.answer(not_deleted(WriteError::NotApplied(busy)));
         assert_eq!(case.at(30).sweep(&Seen::ill()), Some(delete_own()));
         case.at = Wall(0);
         assert_eq!(case.sweep(&Seen::ill()), Some(delete_own()));
-    }
-
-    #[test]
-    fn own_session_is_deleted_at_shutdown_and_after_a_crash() {
-        assert_eq!(opened().shut_down(), Some(delete_own()));
-        assert_eq!(opened().recover(), Some(delete_own()));
     }
 }

@@ -1,4 +1,4 @@
-//! What a treatment's machine is given, what it returns, and how a step is left: the vocabulary of [`super::machine`]
+//! What a treatment's machine is given, what it returns, and how a step is left: the vocabulary of `machine.rs`
 //! and of the files with its steps.
 
 use crate::model::failure::WriteError;
@@ -7,7 +7,6 @@ use crate::model::{
     Wall,
 };
 use crate::policy::Policy;
-use crate::ports::write::OpenAnswer;
 
 /// A set as a sweep saw it.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +83,20 @@ pub enum Answer {
     /// To [`Request::DeleteSession`] and [`Request::DeleteOwnSession`].
     SessionDeleted(Result<(), WriteError>),
     SessionOpened(Result<OpenAnswer, WriteError>),
+}
+
+/// GitHub's answer to a request for a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenAnswer {
+    /// We hold it now and must end it.
+    Opened(SessionId),
+    /// 409: somebody holds one.
+    Held {
+        /// Where GitHub names it.
+        owner: Option<Owner>,
+    },
+    /// 404: no such set.
+    SetGone,
 }
 
 /// Where a treatment goes next.

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use crate::model::{FailureKind, ManagerState, Remedy, Span, Step, Wall};
     use crate::treat::testing::{Case, NEXT_RUN, Seen, T0, after, disabled, enabled, failure, session};
-    use crate::treat::transition::{Answer, Request};
+    use crate::treat::transition::Answer;
 
     /// Enabled again at [`T0`].
     fn toggled() -> Case {
@@ -98,43 +98,27 @@ mod tests {
     }
 
     #[test]
-    fn new_listener_evidence_recovers_the_set() {
-        let mut case = toggled();
-        assert_eq!(case.at(8).sweep(&Seen::ill().listening(after(5))), None);
-        assert_eq!(case.outcome(), Some(Outcome::Recovered));
-        assert_eq!(case.why(), "the set listens again, 8 s after the decision");
-    }
-
-    #[test]
-    fn old_or_weak_evidence_proves_nothing() {
-        let old = Seen::ill().listening(T0.minus(Span::secs(60)));
-        let looks_new = Seen::ill().diagnosis(Diagnosis::Listening, after(1)).worker(WorkerState::Listening, Wall(0));
+    fn verification_needs_new_and_strong_listener_evidence() {
+        let long_ago = T0.minus(Span::secs(60));
+        let listening = |since, worker, at| Seen::ill().diagnosis(Diagnosis::Listening, since).worker(worker, at);
         let mut weak = Seen::ill().listening(after(5));
         weak.finding.confidence = Confidence::Weak;
-        let guessed = Seen::ill().diagnosis(Diagnosis::Listening, after(1)).worker(WorkerState::Unknown, after(1));
-        for seen in [old, looks_new, weak, guessed, Seen::ill().with(enabled("enabled"))] {
+        for (what, seen, recovered) in [
+            ("new", Seen::ill().listening(after(5)), true),
+            ("old", Seen::ill().listening(long_ago), false),
+            ("new diagnosis of an old sign", listening(after(1), WorkerState::Listening, Wall(0)), false),
+            ("weak", weak, false),
+            ("guessed", listening(after(1), WorkerState::Unknown, after(1)), false),
+            ("enabled", Seen::ill().with(enabled("enabled")), false),
+            ("listening all along", listening(long_ago, WorkerState::Listening, T0), false),
+            ("all along, newer sign", listening(long_ago, WorkerState::Listening, after(1)), true),
+            ("clock behind", listening(after(2), WorkerState::Listening, T0.minus(Span::millis(1500))), true),
+        ] {
             let mut case = toggled();
-            case.at(8).sweep(&seen);
-            assert_eq!(case.outcome(), None, "{seen:?}");
+            assert_eq!(case.at(8).sweep(&seen), None, "{what}");
+            assert_eq!(case.outcome(), recovered.then_some(Outcome::Recovered), "{what}");
+            assert!(!recovered || case.why() == "the set listens again, 8 s after the decision", "{what}");
         }
-    }
-
-    #[test]
-    fn set_listening_all_along_needs_newer_evidence() {
-        let long = T0.minus(Span::secs(60));
-        for (sign, recovered) in [(T0, false), (after(1), true)] {
-            let mut case = toggled();
-            case.at(8).sweep(&Seen::ill().listening(sign).diagnosis(Diagnosis::Listening, long));
-            assert_eq!(case.outcome(), recovered.then_some(Outcome::Recovered), "{sign}");
-        }
-    }
-
-    #[test]
-    fn managers_clock_behind_does_not_hide_a_recovery() {
-        let seen = Seen::ill().listening(T0.minus(Span::millis(1500))).diagnosis(Diagnosis::Listening, after(2));
-        let mut case = toggled();
-        case.at(2).sweep(&seen);
-        assert_eq!(case.outcome(), Some(Outcome::Recovered));
     }
 
     #[test]
@@ -153,22 +137,16 @@ mod tests {
     }
 
     #[test]
-    fn toggle_without_a_worker_is_unverified_after_30_s() {
-        let mut case = toggled();
-        case.at(29).sweep(&Seen::ill());
-        assert_eq!(case.outcome(), None);
-        case.at(30).sweep(&Seen::ill());
-        assert_eq!(case.outcome(), Some(Outcome::Unverified));
-        assert_eq!(case.why(), "no sign of the worker within 30 s of the enable");
-    }
-
-    #[test]
-    fn deletion_without_a_listener_is_unverified_later() {
-        let mut case = deleted();
-        case.at(329).sweep(&Seen::ill());
-        assert_eq!(case.outcome(), None);
-        case.at(330).sweep(&Seen::ill());
-        assert_eq!(case.outcome(), Some(Outcome::Unverified));
+    fn verification_ends_without_a_worker_or_a_listener() {
+        for (mut case, limit, why) in [
+            (toggled(), 30, "no sign of the worker within 30 s of the enable"),
+            (deleted(), 330, "no listener within 5 min 30 s of the treatment"),
+        ] {
+            case.at(limit - 1).sweep(&Seen::ill());
+            assert_eq!(case.outcome(), None);
+            case.at(limit).sweep(&Seen::ill());
+            assert_eq!((case.outcome(), case.why()), (Some(Outcome::Unverified), why));
+        }
     }
 
     #[test]
@@ -180,27 +158,20 @@ mod tests {
             Seen::ill().run(NEXT_RUN).listening(after(70)),
         ] {
             let mut case = toggled();
-            assert_eq!(case.at(400).sweep(&seen), None, "{seen:?}");
-            assert_eq!(case.outcome(), Some(Outcome::Aborted), "{seen:?}");
+            assert_eq!((case.at(400).sweep(&seen), case.outcome()), (None, Some(Outcome::Aborted)), "{seen:?}");
         }
     }
 
     #[test]
-    fn verification_waits_for_an_unreachable_manager() {
+    fn verification_waits_for_sweeps_that_show_the_manager() {
         for state in [ManagerState::Down, ManagerState::Unreachable] {
             let mut case = toggled();
             case.at(9000).sweep(&Seen::ill().manager(state));
             assert_eq!(case.outcome(), None);
         }
-    }
-
-    #[test]
-    fn verification_sends_nothing() {
         let mut case = toggled();
-        let none: Option<Request> = None;
-        assert_eq!(case.shut_down(), none);
-        assert_eq!(case.recover(), none);
-        assert_eq!(case.answer(Answer::Read(Err(failure(FailureKind::Server)))), none);
+        assert_eq!((case.shut_down(), case.recover()), (None, None));
+        assert_eq!(case.answer(Answer::Read(Err(failure(FailureKind::Server)))), None);
         assert_eq!(case.label(), "verifying");
     }
 }
