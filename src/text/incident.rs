@@ -257,7 +257,7 @@ mod tests {
     fn incident_names_the_blocking_guards() {
         let held = |guard: &str| {
             let guard = serde_json::json!({"guard": guard, "value": "1 of 2", "limit": "2", "until": null});
-            serde_json::json!({"decision": "withhold", "remedy": {"kind": "toggle"}, "guards": [guard]})
+            serde_json::json!({"decision": "blocked", "remedy": {"kind": "toggle"}, "guards": [guard]})
         };
         let sets = [
             set("set-a", "unheld", &held("settle"), None),
