@@ -2,7 +2,7 @@
 
 use crate::metrics::{Metrics, RecoveryCause};
 use crate::status::Recovered;
-use crate::text::words;
+use crate::text::{decision, words};
 use medic_core::diagnose::{Fleet, Recovery};
 use medic_core::model::{
     Decision, Diagnosis, Guard, ManagerName, Outcome, RemedyKind, RestartKind, ScaleSetId, SetDecision, Span, Step,
@@ -143,7 +143,7 @@ impl ChangeReporter {
     fn report_decisions(&mut self, fleet: &Fleet, decisions: &[SetDecision]) {
         let (mut blocked, mut would_act, mut labels) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         for SetDecision { set, decision } in decisions {
-            let label = words::decision_label(decision);
+            let label = decision::label(decision);
             let before = self.decisions.get(set);
             // At the start, a set that works is no news.
             if before != Some(&label) && (before.is_some() || !matches!(decision, Decision::Leave)) {
@@ -197,17 +197,8 @@ fn name_of(fleet: &Fleet, set: ScaleSetId) -> &str {
 
 /// Whether a treatment had changed something of its set before the recovery.
 fn has_helped(row: &Treatment, ill_since: Wall) -> bool {
-    let has_acted = match &row.step {
-        Step::Verifying => true,
-        Step::Closed { outcome, .. } => matches!(outcome, Outcome::Recovered | Outcome::Unverified),
-        Step::Deleting { .. }
-        | Step::Disabling { .. }
-        | Step::DisableUnknown { .. }
-        | Step::Disabled { .. }
-        | Step::Enabling { .. }
-        | Step::CheckOpening { .. }
-        | Step::CheckOpened { .. } => false,
-    };
+    use Outcome::{Recovered, Unverified};
+    let has_acted = matches!(&row.step, Step::Verifying | Step::Closed { outcome: Recovered | Unverified, .. });
     has_acted && row.step_at >= ill_since
 }
 

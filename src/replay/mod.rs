@@ -4,7 +4,7 @@
 //! a sweep was made by the rules of then; each scene stands for itself, and none knows what would have come of another
 //! decision in an earlier one.
 
-use crate::text::words::decision_label as label;
+use crate::text::decision::label;
 pub mod snapshot;
 
 use crate::replay::snapshot::{Body, Look, SCENE_KIND, SCENE_SCHEMA, Scene};

@@ -10,7 +10,7 @@
 //! which the diagnosis can be replayed too; with what was decided from; the same without the sets that are well, if the
 //! core then decides the same; or that there was one.
 
-use crate::text::words::decision_label as label;
+use crate::text::decision::label;
 use medic_core::decide::recorded::Recorded;
 use medic_core::decide::{self, decide};
 use medic_core::diagnose::{CheckAnswer, Memory};

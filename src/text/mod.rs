@@ -1,5 +1,6 @@
 //! All texts for people, made from typed facts.
 
+pub mod decision;
 pub mod incident;
 pub mod rules;
 pub mod words;

@@ -156,23 +156,6 @@ pub fn treatment(id: TreatmentId) -> String {
     format!("treatment #{id}")
 }
 
-/// A decision in few words, without what changes from one reconcile to the next.
-#[must_use]
-pub fn decision_label(decision: &Decision) -> String {
-    match decision {
-        Decision::Leave => "leave".to_owned(),
-        Decision::Watch { waiting, .. } => format!("watch: {waiting}"),
-        Decision::Escalate { escalation } => format!("escalate: {}", escalation.as_str()),
-        Decision::Blocked { remedy, guards } => {
-            let guards: Vec<_> = guards.iter().map(|held| held.guard.as_str()).collect();
-            format!("blocked {}: {}", remedy.kind(), guards.join(", "))
-        }
-        Decision::Treat { remedy, canary: true } => format!("treat: {} (canary)", remedy.kind()),
-        Decision::Treat { remedy, canary: false } => format!("treat: {}", remedy.kind()),
-        Decision::Treating { treatment: id } => format!("treating: {}", treatment(*id)),
-    }
-}
-
 /// How many treatments a set may still have.
 #[must_use]
 pub fn budget(set: &SetStatus) -> String {

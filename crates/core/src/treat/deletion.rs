@@ -139,28 +139,11 @@ fn close_without_proof(ctx: StepContext<'_>, attempts: u32) -> Transition {
 
 /// Whether a deletion that had no effect need not be retried: we have no right to it, or the wait would be too long.
 fn is_hopeless(error: &WriteError, attempts: u32, now: Wall) -> bool {
-    match error {
-        WriteError::NotApplied(failure) => match failure.kind {
-            FailureKind::Unauthorized | FailureKind::Forbidden => true,
-            FailureKind::RateLimited | FailureKind::HeldBack => {
-                attempts >= ATTEMPTS || next_attempt_at(attempts, failure.retry_at, now).since(now) > LONGEST_RETRY_WAIT
-            }
-            FailureKind::Connect
-            | FailureKind::Tls
-            | FailureKind::Timeout
-            | FailureKind::Broken
-            | FailureKind::NotFound
-            | FailureKind::Conflict
-            | FailureKind::NotInitialised
-            | FailureKind::Rejected
-            | FailureKind::Server
-            | FailureKind::Redirect
-            | FailureKind::Malformed
-            | FailureKind::TooLarge
-            | FailureKind::NotEnabled => false,
-        },
-        WriteError::Unknown(_) => false,
-    }
+    let WriteError::NotApplied(failure) = error else { return false };
+    let is_forbidden = matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden);
+    let is_delayed = matches!(failure.kind, FailureKind::RateLimited | FailureKind::HeldBack);
+    let wait = next_attempt_at(attempts, failure.retry_at, now).since(now);
+    is_forbidden || is_delayed && (attempts >= ATTEMPTS || wait > LONGEST_RETRY_WAIT)
 }
 
 #[cfg(test)]
