@@ -22,7 +22,6 @@ use scaleset_medic::web::server::Board;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -36,7 +35,7 @@ pub(crate) fn measure(way: &Way, sets: u32) -> Outcome {
     paused().block_on(async { stage(way, sets).run(way.healer, &LOOKS).await })
 }
 
-fn paused() -> Runtime {
+fn paused() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }
 

@@ -157,11 +157,9 @@ pub(super) const fn mode(config: &Config) -> &'static str {
 
 /// Finishes what dropped reconciles left open.
 pub(super) async fn finish(engines: Vec<Engine>, clock: &dyn Clock) {
-    futures_util::future::join_all(
-        engines.into_iter().map(|mut engine| async move {
-            drop(crate::engine::service::finish(&mut engine, clock, FINISH_LIMIT).await)
-        }),
-    )
+    futures_util::future::join_all(engines.into_iter().map(|mut engine| async move {
+        drop(crate::engine::service::finish(&mut engine, clock, FINISH_LIMIT).await);
+    }))
     .await;
 }
 

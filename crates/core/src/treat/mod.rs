@@ -1,6 +1,6 @@
 //! Treating a scale set: the pure machine of each remedy. `src/engine/driver.rs` carries its requests out.
 //!
-//! Imports go one way: transition ← {toggle, deletion, session_check, verify} ← machine.
+//! Imports go one way: transition ← {toggle, deletion, `session_check`, verify} ← machine.
 
 pub mod audit;
 mod deletion;

@@ -74,6 +74,7 @@ enum List {
 }
 
 /// What a sweep sees: at first a manager that is up, and the set enabled, given up and unchanged.
+#[must_use]
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub manager: ManagerState,
@@ -157,6 +158,7 @@ impl Seen {
 }
 
 /// A treatment, its clock and its policy.
+#[must_use]
 #[derive(Debug, Clone)]
 pub struct Case {
     pub treatment: Treatment,
