@@ -143,6 +143,7 @@ fn engine(
         manager: garm,
         sessions: github.map(|client| client as _),
         journal: Arc::new(store.clone()),
+        history: Arc::new(store.clone()),
         clock: Arc::clone(clock),
     };
     let pause_file = PauseFileReader::new(PauseFile::of(config), Reader::new(runtime.file_reading));

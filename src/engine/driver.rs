@@ -10,9 +10,10 @@ use medic_core::model::{
 };
 use medic_core::policy::Policy;
 use medic_core::ports::write::{Journal, JournalError, JournalFault, ManagerWriter, SessionWriter};
-use medic_core::treat::audit::Exchange;
+use medic_core::treat::audit::{Exchange, RequestRecord};
 use medic_core::treat::machine;
 use medic_core::treat::transition::{Answer, Input, Request, Transition};
+use medic_store::{ManagerStore, StoreError};
 use std::sync::Arc;
 
 /// Requests that one treatment may send in one reconcile; the machines need at most five.
@@ -30,7 +31,19 @@ pub struct Driver {
     /// Where GitHub credentials are configured.
     pub sessions: Option<Arc<dyn SessionWriter>>,
     pub journal: Arc<dyn Journal>,
+    pub history: Arc<dyn RequestHistory>,
     pub clock: Arc<dyn Clock>,
+}
+
+/// The history of requests. Nothing depends on it.
+pub trait RequestHistory: Send + Sync {
+    fn record_request(&self, record: &RequestRecord) -> Result<(), StoreError>;
+}
+
+impl RequestHistory for ManagerStore {
+    fn record_request(&self, record: &RequestRecord) -> Result<(), StoreError> {
+        self.append(record.sent, "request", Some(record.set), &serde_json::json!(record))
+    }
 }
 
 /// The journal could not record a step.
@@ -79,8 +92,8 @@ impl Driver {
     /// The journal first, which a crash needs; then the history, whose failure stops nothing.
     fn record(&self, transition: &Transition, exchange: Option<Exchange>) -> Result<(), JournalError> {
         let recorded = self.journal.record(&transition.treatment);
-        if let Some(act) = exchange.and_then(|exchange| exchange.then(transition))
-            && let Err(error) = self.journal.tell(&act)
+        if let Some(record) = exchange.and_then(|exchange| exchange.into_record(transition))
+            && let Err(error) = self.history.record_request(&record)
         {
             tracing::warn!(manager = %self.manager_name, %error, "a request could not be saved in the history");
         }
@@ -191,8 +204,9 @@ mod tests {
     use medic_clock::ScaledClock;
     use medic_core::model::{Incarnation, Owner, Remedy, ScaleSet, ScaleSetId, SessionId, Step, TreatmentId, Wall};
     use medic_core::ports::write::OpenAnswer;
-    use medic_core::treat::audit::Act;
+    use medic_core::treat::audit::AnswerClass;
     use medic_core::treat::testing::{RUN, Seen, T0, disabled, enabled, lost, refused, rev, session, treatment};
+    use medic_store::StoreErrorKind;
     use std::sync::{Mutex, PoisonError};
 
     /// Journal and servers in one, so that one list has the order of everything.
@@ -205,8 +219,7 @@ mod tests {
         /// Journal entries before the disk is full.
         space: Mutex<usize>,
         fault: Mutex<JournalFault>,
-        /// Of the history.
-        acts: Mutex<Vec<String>>,
+        requests: Mutex<Vec<RequestRecord>>,
     }
 
     fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -221,7 +234,7 @@ mod tests {
                 errors: Mutex::default(),
                 space: Mutex::new(usize::MAX),
                 fault: Mutex::new(JournalFault::Storage),
-                acts: Mutex::default(),
+                requests: Mutex::default(),
             })
         }
         fn note(&self, what: impl Into<String>) {
@@ -239,6 +252,7 @@ mod tests {
                 manager: Arc::clone(self) as Arc<dyn ManagerWriter>,
                 sessions: Some(Arc::clone(self) as Arc<dyn SessionWriter>),
                 journal: Arc::clone(self) as Arc<dyn Journal>,
+                history: Arc::clone(self) as Arc<dyn RequestHistory>,
                 clock: Arc::new(ScaledClock::new(T0, 1.0)),
             }
         }
@@ -309,15 +323,14 @@ mod tests {
         fn since(&self, _: Wall) -> Result<Vec<Treatment>, JournalError> {
             Ok(Vec::new())
         }
-        /// A history that always fails stops nothing.
-        fn tell(&self, act: &Act) -> Result<(), JournalError> {
-            locked(&self.acts).push(act.words());
-            Err(JournalError {
-                path: "/state".to_owned(),
-                what: "tell",
-                detail: "the disk is full".to_owned(),
-                cause: JournalFault::Storage,
-            })
+    }
+
+    /// A history that always fails stops nothing.
+    impl RequestHistory for World {
+        fn record_request(&self, record: &RequestRecord) -> Result<(), StoreError> {
+            locked(&self.requests).push(record.clone());
+            let (path, detail) = ("/state".to_owned(), "the disk is full".to_owned());
+            Err(StoreError { path, what: "append to the history", kind: StoreErrorKind::DiskFull, detail })
         }
     }
 
@@ -366,20 +379,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn history_gets_each_write_with_its_answer_and_result() {
+    async fn driver_records_each_request_with_answer_and_next_step() {
+        let recorded = |world: &World| -> Vec<_> {
+            let requests = locked(&world.requests).clone();
+            requests.into_iter().map(|record| (record.request, record.answer, record.step, record.outcome)).collect()
+        };
+        let step = |label: &str| label.to_owned();
         let world = World::with(enabled("seen"));
         locked(&world.errors).push(lost());
-        let unknown = world.reconcile(&toggle()).await.unwrap();
-        let acts = locked(&world.acts).clone();
-        assert!(acts[0].starts_with("disable the set: unknown") && acts[0].contains("disable_unknown"), "{acts:?}");
-        assert!(acts[1].starts_with("read the set: done") && acts[1].contains("had taken effect"), "{acts:?}");
-        assert_eq!((acts.len(), unknown.step.label()), (2, "disabled"), "{acts:?}");
+        world.reconcile(&toggle()).await.unwrap();
+        let disable = (Request::Disable, AnswerClass::Unknown, step("disable_unknown"), None);
+        let read = (Request::ReadSet, AnswerClass::Done, step("disabled"), None);
+        assert_eq!(recorded(&world), [disable, read]);
 
         let world = World::with(enabled("seen"));
         world.reconcile(&session_check()).await.unwrap();
-        let acts = locked(&world.acts).clone();
-        assert!(acts[0].starts_with("open a session as check-1: done") && acts[0].contains("check_opened"), "{acts:?}");
-        assert!(acts[1].starts_with("delete our session s-1: done") && acts[1].contains("unheld"), "{acts:?}");
+        let open = Request::OpenSession { owner: Owner::new("check-1") };
+        let open = (open, AnswerClass::Done, step("check_opened"), None);
+        let delete = Request::DeleteOwnSession { session: session() };
+        let delete = (delete, AnswerClass::Done, step("closed"), Some(Outcome::Unheld));
+        assert_eq!(recorded(&world), [open, delete]);
     }
 
     #[tokio::test(start_paused = true)]

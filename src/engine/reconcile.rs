@@ -4,17 +4,18 @@
 use crate::engine::changes::{ChangeReporter, Changes};
 use crate::engine::driver::Driver;
 use crate::engine::interval::PollInterval;
-use crate::engine::records::{Overrides, Records, Rows, SavedMemory};
+use crate::engine::records::{Overrides, Records, Rows};
 use crate::engine::report::{self, Report};
 use crate::engine::settings::Settings;
 use crate::engine::sweep::Sweeper;
 use crate::engine::treatments::{Finished, Situation, Treatments};
-use crate::replay::snapshot::{Looked, Recorder};
+use crate::replay::snapshot::{Recorder, Snapshot};
 use crate::status::ManagerStatus;
 use futures_util::future::BoxFuture;
 use medic_core::clock::Clock;
 use medic_core::decide::{self, Footing};
-use medic_core::diagnose::{self, Context, Fleet};
+use medic_core::diagnose::{self, Context, Fleet, Memory};
+use medic_core::evaluate::Conditions;
 use medic_core::model::{ManagerName, ManualHeal, ManualHealAnswer, SetDecision, Span, Treatment};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +45,7 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     sweeper: Sweeper,
     records: Records,
-    memory: SavedMemory,
+    state: Memory,
     snapshots: Recorder,
     treatments: Treatments,
     changes: ChangeReporter,
@@ -67,7 +68,7 @@ impl Engine {
         let Parts { settings, clock, sweeper, records, driver, interval, background } = parts;
         let changes = ChangeReporter::new(records.store.clone(), Arc::clone(&records.metrics), clock.now().wall);
         Self {
-            memory: SavedMemory::load(&records.store),
+            state: records.load_state(),
             snapshots: Recorder::default(),
             treatments: Treatments::new(driver, settings.policy.clone()),
             settings,
@@ -122,8 +123,10 @@ impl Engine {
         let unfinished = self.treatments.unfinished(rows.unfinished.take());
         let before = unfinished.clone();
         let checks = rows.check_answers();
-        let context = Context { treatments: &unfinished, probes: &checks, ledger: &rows.ledger };
-        let fleet = diagnose::diagnose(&mut self.memory.memory, &sweep, &context, &self.settings.policy);
+        let ledger = Arc::clone(&rows.ledger);
+        let context = Context { treatments: &before, probes: &checks, ledger: &ledger };
+        let state = self.state.clone();
+        let fleet = diagnose::diagnose(&mut self.state, &sweep, &context, &self.settings.policy);
 
         let mut treatments =
             self.step_treatments(unfinished, &claim.footing, is_readable, &fleet, &rows, &overrides).await;
@@ -134,19 +137,21 @@ impl Engine {
         let may_act = footing == Footing::Firm && !self.settings.dry_run;
         rows.history = merge(std::mem::take(&mut rows.history), &treatments);
         let heals = if may_act { self.records.manual_heals(self.clock.now().wall) } else { Vec::new() };
-        let looked = Looked { sweep: &sweep, treatments: &before, probes: &checks };
-        let decisions = self.decide(&fleet, &rows, footing, &heals, &overrides, looked);
+        let conditions = self.conditions(&fleet, rows, footing, heals, &overrides);
+        let decisions = self.decide(&fleet, &conditions);
+        self.record(&Snapshot::new((&state, &sweep), &context, &conditions, &fleet.findings, &decisions));
         if may_act {
             let now = self.clock.now();
-            let situation = Situation { fleet: &fleet, ledger: &rows.ledger, pauses: &[], now };
-            treatments.extend(self.treatments.begin(&decisions, situation, &heals, &self.records).await);
+            let situation = Situation { fleet: &fleet, ledger: &ledger, pauses: &[], now };
+            let heals = &conditions.manual_heals;
+            treatments.extend(self.treatments.begin(&decisions, situation, heals, &self.records).await);
         }
         self.records.end_deleted_sessions(&before, &treatments, self.clock.now().wall);
         let (closed, open): (Vec<_>, Vec<_>) = treatments.into_iter().partition(|treatment| treatment.step.is_closed());
-        let history = merge(rows.history, closed.iter().chain(&open));
+        let history = merge(conditions.history, closed.iter().chain(&open));
         self.treatments.set_open(&open);
         self.changes.report(&Changes { fleet: &fleet, decisions: &decisions, closed: &closed, history: &history });
-        self.memory.save(&self.records);
+        self.records.save_state(&self.state);
         if may_act {
             self.records.prune(self.clock.now());
         }
@@ -165,7 +170,7 @@ impl Engine {
             decisions: &decisions,
             history: &history,
             open: &open,
-            ledger: &rows.ledger,
+            ledger: &ledger,
             overrides: &overrides,
             took,
         });
@@ -205,59 +210,53 @@ impl Engine {
         }
     }
 
-    fn decide(
-        &mut self,
+    fn conditions(
+        &self,
         fleet: &Fleet,
-        rows: &Rows,
+        rows: Rows,
         footing: Footing,
-        heals: &[ManualHeal],
+        manual_heals: Vec<ManualHeal>,
         overrides: &Overrides,
-        looked: Looked<'_>,
-    ) -> Vec<SetDecision> {
-        let footing = overrides.failed.clone().map_or(footing, |why| Footing::StoreFailed { why });
+    ) -> Conditions {
+        let (settings, sources) = (&self.settings, &self.sweeper.sources);
         let can_delete = self.treatments.driver.sessions.is_some();
-        let can_check_sessions = if can_delete { self.sweeper.sources.covered_sets(fleet) } else { [].into() };
-        let Settings { manager, policy, mode, dry_run: _ } = &self.settings;
-        let input = decide::Input {
+        Conditions {
             now: self.clock.now(),
-            name: manager,
-            mode: *mode,
-            policy,
-            findings: &fleet.findings,
-            sets: &fleet.sets,
-            manager: fleet.manager,
-            incarnation: fleet.incarnation,
-            crash_loop: fleet.restarts >= diagnose::CRASH_LOOP,
-            conflict_behaviour: fleet.conflict_behaviour,
-            endpoints: &fleet.endpoints,
-            blind: fleet.blind,
-            fault_at_github: fleet.fault_at_github,
-            history: &rows.history,
-            ledger: &rows.ledger,
-            owner: fleet.owner.as_ref(),
-            pauses: &overrides.pauses,
+            name: settings.manager.clone(),
+            mode: settings.mode,
+            policy: settings.policy.clone(),
+            history: rows.history,
+            ledger: rows.ledger,
+            pauses: overrides.pauses.clone(),
+            manual_heals,
             breaker_reset: overrides.breaker_reset,
-            can_check_sessions: &can_check_sessions,
-            orders: heals,
-            quotas: &self.sweeper.sources.quotas(fleet, |github, endpoint| github.own_quota(endpoint)),
-            footing: &footing,
-        };
+            can_check_sessions: if can_delete { sources.covered_sets(fleet) } else { [].into() },
+            quotas: sources.quotas(fleet, |github, endpoint| github.own_quota(endpoint)),
+            footing: overrides.failed.clone().map_or(footing, |why| Footing::StoreFailed { why }),
+        }
+    }
+
+    fn decide(&self, fleet: &Fleet, conditions: &Conditions) -> Vec<SetDecision> {
+        let input = conditions.input(fleet);
         let decisions = decide::decide(&input);
-        for heal in heals {
+        for heal in &conditions.manual_heals {
             let answer = match decisions.iter().find(|decision| decision.set == heal.set) {
                 Some(decided) => decide::manual::answer(&input, heal, &decided.decision),
                 None => ManualHealAnswer::Refused { why: "the manager does not show the set".to_owned() },
             };
             self.records.answer_manual_heal(heal, &answer);
         }
-        if footing == Footing::Firm {
-            let noted = self.snapshots.note(&self.records.store, &input, &decisions, &self.memory.json, looked);
-            if let Err(error) = noted {
-                tracing::warn!(%manager, %error, "the snapshot of a decision could not be saved");
-                self.records.metrics.store_failed(manager);
-            }
-        }
         decisions
+    }
+
+    fn record(&mut self, snapshot: &Snapshot<'_>) {
+        if snapshot.conditions.footing == Footing::Firm
+            && let Err(error) = self.snapshots.record(&self.records.store, snapshot)
+        {
+            let manager = &self.settings.manager;
+            tracing::warn!(%manager, %error, "a snapshot could not be saved");
+            self.records.metrics.store_failed(manager);
+        }
     }
 }
 

@@ -150,11 +150,11 @@ impl Records {
 
     /// Those that cannot be read wait.
     pub(super) fn manual_heals(&self, now: Wall) -> Vec<ManualHeal> {
-        self.report(self.store.orders(now)).unwrap_or_default()
+        self.report(self.store.manual_heals(now)).unwrap_or_default()
     }
 
     pub(super) fn answer_manual_heal(&self, heal: &ManualHeal, answer: &ManualHealAnswer) {
-        self.report(self.store.answer_order(heal.id, answer));
+        self.report(self.store.answer_manual_heal(heal.id, answer));
     }
 
     /// The number of the treatment, once it is journaled.
@@ -173,6 +173,21 @@ impl Records {
             if was_deleting && !matches!(treatment.step, Step::Deleting { .. } | Step::Closed { .. }) {
                 self.report(self.store.end(session, at, SessionEnd::DeletedByUs));
             }
+        }
+    }
+
+    /// What the diagnosis remembers between sweeps.
+    pub(super) fn load_state(&self) -> Memory {
+        let saved = self.store.load_state().unwrap_or_else(|error| {
+            tracing::warn!(manager = %self.manager(), %error, "the state of earlier sweeps cannot be read; starting without it");
+            None
+        });
+        saved.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn save_state(&self, state: &Memory) {
+        if let Some(json) = self.report(serde_json::to_string(state)) {
+            self.report(self.store.save_state(&json));
         }
     }
 
@@ -204,33 +219,5 @@ impl Rows {
             Some((check.set, (check.step_at, answer)))
         });
         answers.collect()
-    }
-}
-
-/// What the diagnosis remembers between sweeps, and its JSON as it was saved last.
-pub(super) struct SavedMemory {
-    pub(super) memory: Memory,
-    pub(super) json: String,
-}
-
-impl SavedMemory {
-    pub(super) fn load(store: &ManagerStore) -> Self {
-        let saved = store.load_memory().unwrap_or_else(|error| {
-            tracing::warn!(manager = %store.manager(), %error, "the state between sweeps cannot be read; starting without it");
-            None
-        });
-        let saved = saved.and_then(|json| Some(Self { memory: serde_json::from_str(&json).ok()?, json }));
-        saved.unwrap_or_else(|| Self { memory: Memory::default(), json: "{}".to_owned() })
-    }
-
-    pub(super) fn save(&mut self, records: &Records) {
-        let json = match serde_json::to_string(&self.memory) {
-            Ok(json) => json,
-            Err(error) => return records.report_failure(&error),
-        };
-        let has_changed = json != self.json;
-        self.json = json;
-        let store = &records.store;
-        records.report(if has_changed { store.save_changed_memory(&self.json) } else { store.save_memory(&self.json) });
     }
 }

@@ -2,5 +2,6 @@
 
 pub mod decision;
 pub mod incident;
+pub mod request;
 pub mod rules;
 pub mod words;
