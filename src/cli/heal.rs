@@ -57,7 +57,7 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
     })?;
     // Whatever came of it, this process leaves nothing half done. Where another medic holds the lease, it sees to that.
     let left = engines(config, &shared, &real_carrier)?;
-    medic::runtime()?.block_on(medic::settle(left, shared.clock.as_ref()))?;
+    medic::runtime()?.block_on(medic::finish(left, shared.clock.as_ref()))?;
     shared.lease.release();
     code
 }
@@ -135,8 +135,8 @@ async fn carried_out(
         let mut last = None;
         let pause = match &mut engine {
             Some(engine) => {
-                last = Some(engine.pass().await.status);
-                engine.pause()
+                last = Some(engine.reconcile().await.status);
+                engine.until_next()
             }
             None => ASK_EVERY,
         };

@@ -8,7 +8,7 @@ use super::{Failure, medic};
 use crate::config::raw::Raw;
 use crate::config::source::{FileText, Sources};
 use crate::config::{Config, Depth, ManagerConfig, check};
-use crate::engine::assemble::{Chance, Shared, engines, real_carrier};
+use crate::engine::assemble::{Runtime, Shared, engines, real_carrier};
 use crate::engine::lease::Lease;
 use crate::engine::service::{Publisher, run as serve};
 use crate::exit::ExitCode;
@@ -283,7 +283,7 @@ fn shared(config: &Config, clock: &Arc<dyn Clock>) -> Result<Shared, Failure> {
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&names, medic::mode(config)).map_err(Failure::internal)?);
     let lease = Arc::new(Lease::new(store.clone(), "lab".to_owned(), Arc::clone(clock)));
-    Ok(Shared { store, lease, clock: Arc::clone(clock), metrics, chance: Chance::default() })
+    Ok(Shared { store, lease, clock: Arc::clone(clock), metrics, runtime: Runtime::default() })
 }
 
 /// The stage, as a spectator sees it.

@@ -15,7 +15,7 @@ use medic_store::{HistoryFilter, NewPause, Store};
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
-use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::reconcile::Engine;
 use scaleset_medic::engine::service::{self, Ending, Publisher};
@@ -244,7 +244,7 @@ impl Bench {
                 return now.since(began);
             }
             if self.passes && now >= self.next_pass {
-                let pass = self.engine.pass().await;
+                let pass = self.engine.reconcile().await;
                 self.closed.extend(pass.closed);
                 self.metrics.show(&Status {
                     schema: STATUS_SCHEMA,
@@ -255,7 +255,7 @@ impl Bench {
                     not_looked_at: Vec::new(),
                 });
                 self.status = Some(pass.status);
-                self.next_pass = self.clock.now().wall.plus(self.engine.pause());
+                self.next_pass = self.clock.now().wall.plus(self.engine.until_next());
             }
             let next = if self.passes { self.next_pass } else { end };
             let wait = next.min(end).since(self.clock.now().wall);
@@ -346,8 +346,8 @@ impl Bench {
 }
 
 /// A run that repeats exactly.
-pub(crate) fn no_chance() -> Chance {
-    Chance { jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)), log_reading: Reading::AtOnce }
+pub(crate) fn no_chance() -> Runtime {
+    Runtime { jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)), file_reading: Reading::AtOnce }
 }
 
 fn engine(
@@ -363,7 +363,7 @@ fn engine(
         lease,
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
-        chance: no_chance(),
+        runtime: no_chance(),
     };
     let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
     let transport: Arc<dyn Transport> = Arc::new(transport);

@@ -91,7 +91,7 @@ impl Service {
             lease: Arc::clone(&lease),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
-            chance: no_chance(),
+            runtime: no_chance(),
         };
         let doors = (0..10).fold(InprocTransport::new(&hub).at(GITHUB, DoorId::Github), |doors, manager| {
             doors.at(&format!("garm-{manager}.test:80"), DoorId::Manager(manager))

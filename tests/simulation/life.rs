@@ -357,7 +357,7 @@ impl Life {
             lease: Arc::clone(&lease),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
-            chance: no_chance(),
+            runtime: no_chance(),
         };
         let doors = InprocTransport::new(&self.scene.hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
         let transport: Arc<dyn Transport> =

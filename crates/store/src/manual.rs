@@ -3,7 +3,9 @@
 use super::error::StoreError;
 use super::sql::{from_json, int, to_json, uint, wall};
 use super::{Durability, ManagerStore, Reread};
-use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId, Refusal};
+use medic_core::model::manual::{
+    MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId, Refusal,
+};
 use medic_core::model::{ScaleSetId, Wall};
 use rusqlite::{OptionalExtension as _, params};
 

@@ -1,6 +1,6 @@
 //! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
 
-use super::{code, root, table};
+use super::{code, table};
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
 use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
 use medic_core::decide::{self, Footing, Input};

@@ -13,7 +13,8 @@ use medic_core::model::{
 };
 use medic_core::policy::{Mode, Policy};
 use medic_core::ports::write::OpenAnswer;
-use medic_core::treat::machine::{self, Answer, Input, Leave, Request, SetView, Transition, View};
+use medic_core::treat::machine;
+use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
@@ -191,7 +192,7 @@ impl Desk<'_> {
     /// Journal first; then its effect is due.
     fn take(&mut self, transition: Transition) {
         let mut treatment = transition.treatment;
-        let mut effect = transition.effect;
+        let mut effect = transition.request;
         if self.is(Broken::ForgetsOwnSession)
             && let Some(Request::DeleteOwnSession { .. }) = effect
         {
@@ -242,7 +243,7 @@ impl Desk<'_> {
             self.medic.known |= bit;
             let view = self.bent(&row.0, input);
             let transition = machine::step(&row.0, view.input(), now(self.world.tick), self.policy);
-            if transition.effect.is_some() || transition.treatment != row.0 {
+            if transition.request.is_some() || transition.treatment != row.0 {
                 self.take(transition);
             }
         }
@@ -272,10 +273,8 @@ impl Desk<'_> {
             incarnation: fleet.incarnation,
             set,
             finding: fleet.findings.get(&treatment.set),
-            endpoint: None,
             warrant,
-            conflict_behaviour: self.world.scenario.conflict_behaviour(),
-            leave: Leave::Granted,
+            paused: false,
         }
     }
 
@@ -390,7 +389,7 @@ impl Desk<'_> {
             incarnation: fleet.incarnation,
             opened: at,
             canary: act.canary,
-            step: machine::begin(&act.remedy, set, at),
+            step: machine::first_step(&act.remedy, set, at),
             step_at: at,
             holder: None,
             refusal: None,
@@ -482,7 +481,7 @@ impl Desk<'_> {
                     How::Answered => Ok(self.world.incarnation()),
                     _ => Err(read_fails()),
                 };
-                Answer::Incarnation { run, warrant: warrant.clone() }
+                Answer::Incarnation { incarnation: run, warrant: warrant.clone() }
             }
             Request::Disable if self.is(Broken::SendsANoOp) => {
                 Answer::Disabled(Ok(ScaleSet { enabled: Enablement::Disabled, ..self.world.shows(set) }))
@@ -565,7 +564,7 @@ impl Desk<'_> {
         for row in self.journal.clone() {
             if row.0.step.is_intent() {
                 let transition = self.step(&row.0, Input::Shutdown);
-                if transition.effect.is_some() || transition.treatment != row.0 {
+                if transition.request.is_some() || transition.treatment != row.0 {
                     self.take(transition);
                 }
             }

@@ -3,8 +3,9 @@
 use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
-    Enablement, GithubPlace, Incarnation, Owner, RequestFailure, ScaleSet, ScaleSetId, SessionId, Treatment, Wall,
+    Enablement, GithubPlace, Incarnation, Owner, RequestFailure, ScaleSet, ScaleSetId, Treatment, Wall,
 };
+pub use crate::treat::transition::OpenAnswer;
 use async_trait::async_trait;
 
 /// The manager's write side, with the reads that show a write's effect.
@@ -16,20 +17,6 @@ pub trait ManagerWriter: Send + Sync {
     async fn read_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, RequestFailure>;
     /// Read again at the last moment before a deletion.
     async fn incarnation(&self) -> Result<Incarnation, RequestFailure>;
-}
-
-/// GitHub's answer to a request for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenAnswer {
-    /// We hold it now and must delete it.
-    Opened(SessionId),
-    /// 409: somebody holds one.
-    Held {
-        /// The owner, where GitHub's wording names one.
-        owner: Option<Owner>,
-    },
-    /// 404: no such set.
-    SetGone,
 }
 
 #[async_trait]

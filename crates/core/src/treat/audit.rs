@@ -1,11 +1,10 @@
 //! The history's record of a request: what was sent, the class of the answer, and where the treatment stood after it.
 //! Nothing depends on it; what must be known after a crash is in the journal.
 
-use super::machine::{Answer, Request, Transition, failure};
+use super::transition::{Answer, OpenAnswer, Request, Transition, failure_of};
 use crate::model::closed::closed_enum;
 use crate::model::failure::WriteError;
 use crate::model::{Outcome, Owner, RemedyKind, RequestFailure, ScaleSetId, SessionId, Span, TreatmentId, Wall};
-use crate::ports::write::OpenAnswer;
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -129,10 +128,10 @@ const fn classify(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
         | Answer::Enabled(Err(error))
         | Answer::SessionDeleted(Err(error))
         | Answer::SessionOpened(Err(error)) => match error {
-            WriteError::NotApplied(_) => (AnswerClass::Refused, Some(failure(error))),
-            WriteError::Unknown(_) => (AnswerClass::Unknown, Some(failure(error))),
+            WriteError::NotApplied(_) => (AnswerClass::Refused, Some(failure_of(error))),
+            WriteError::Unknown(_) => (AnswerClass::Unknown, Some(failure_of(error))),
         },
-        Answer::Read(Err(failure)) | Answer::Incarnation { run: Err(failure), .. } => {
+        Answer::Read(Err(failure)) | Answer::Incarnation { incarnation: Err(failure), .. } => {
             (AnswerClass::Unknown, Some(failure))
         }
         Answer::SessionOpened(Ok(OpenAnswer::Held { .. })) => (AnswerClass::Held, None),
@@ -140,7 +139,7 @@ const fn classify(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
         Answer::Disabled(Ok(_))
         | Answer::Enabled(Ok(_))
         | Answer::Read(Ok(Some(_)))
-        | Answer::Incarnation { run: Ok(_), .. }
+        | Answer::Incarnation { incarnation: Ok(_), .. }
         | Answer::SessionDeleted(Ok(()))
         | Answer::SessionOpened(Ok(OpenAnswer::Opened(_))) => (AnswerClass::Done, None),
     }
@@ -149,19 +148,24 @@ const fn classify(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Step;
-    use crate::treat::machine::{go, stay};
+    use crate::model::{Step, Treatment};
+    use crate::policy::Policy;
     use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, treatment, warrant};
+    use crate::treat::transition::StepContext;
+
+    fn change_step(before: &Treatment, step: Step, note: &str) -> Transition {
+        StepContext { treatment: before, now: after(1), policy: &Policy::default() }.change_step(step, note)
+    }
 
     fn record(request: Request, answer: &Answer) -> RequestRecord {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
-        let next = go(&before, Step::Disabled { ours: rev("ours"), again_until: None }, after(1), "it is idle");
+        let next = change_step(&before, Step::Disabled { ours: rev("ours"), again_until: None }, "it is idle");
         Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).into_record(&next).unwrap()
     }
 
     #[test]
     fn request_record_classifies_every_answer() {
-        let owner = crate::model::Owner::new("check");
+        let owner = Owner::new("check");
         for (request, answer, class) in [
             (Request::Disable, Answer::Disabled(Ok(disabled("ours", T0))), AnswerClass::Done),
             (Request::Disable, Answer::Disabled(Err(refused())), AnswerClass::Refused),
@@ -196,7 +200,7 @@ mod tests {
         let before = treatment(ours());
         let sent =
             Exchange::new(before.step.label(), Request::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
-        let record = sent.into_record(&go(&before, ours(), after(1), "tried again")).unwrap();
+        let record = sent.into_record(&change_step(&before, ours(), "tried again")).unwrap();
         assert_eq!((record.answer, record.step.as_str()), (AnswerClass::Refused, "enabling"));
     }
 
@@ -204,7 +208,8 @@ mod tests {
     fn request_record_is_not_made_of_a_read_that_changes_no_step() {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: None });
         let answer = Answer::Read(Ok(Some(enabled("seen"))));
+        let same = Transition { treatment: before.clone(), request: None, note: None };
         let read = Exchange::new(before.step.label(), Request::ReadSet, T0, Span::ZERO, &answer);
-        assert_eq!(read.into_record(&stay(&before)), None);
+        assert_eq!(read.into_record(&same), None);
     }
 }
