@@ -1,4 +1,4 @@
-//! Counters of GitHub operations in one run of the process (`docs/reference/garm-api.md` §9). An operation counts when
+//! Counters of GitHub operations in one incarnation (`docs/reference/garm-api.md` §9). An operation counts when
 //! it starts, an error when it returns, cancellation included. No scale set, no entity, only the kind of entity.
 
 use medic_core::model::EntityKind;
@@ -35,14 +35,11 @@ closed_enum! {
         RefreshMessageSession = "RefreshMessageSession",
         /// `DELETE …/agents/{id}`.
         RemoveRunner = "RemoveRunner",
-        /// `PATCH …/runnerscalesets/{id}`.
-        UpdateRunnerScaleSet = "UpdateRunnerScaleSet",
     }
 }
 
 type Counts = BTreeMap<(&'static str, &'static str), u64>;
 
-/// Counters of one run.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub operations: Counts,

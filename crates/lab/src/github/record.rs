@@ -1,11 +1,10 @@
-//! What happened: every call, and every session from opening to end. Tests ask these for the truth that no client
-//! can see. Detailed records are bounded, oldest dropped first; totals are exact.
+//! What happened: every call, and every session from opening to end. No client sees these records. They are bounded,
+//! oldest dropped first; totals are exact.
 
 use super::route::Route;
 use medic_core::model::{Owner, SessionId, Wall};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Who made a call.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Actor {
     /// The credential's name, as far as the call shows one; else empty.
@@ -37,7 +36,7 @@ pub enum Ended {
     Evicted,
     /// Its set was removed.
     SetRemoved,
-    /// Another owner took its place by a scenario's decree.
+    /// Another owner of a scenario took its place.
     Replaced,
     /// The other owner of a scenario left.
     OwnerLeft,

@@ -1,7 +1,7 @@
 //! Both doors with the same backend behind them: in process under paused time, and over real sockets.
 
-use crate::backend::{Backend, DoorId};
-use crate::endpoint_http::{HttpDoors, Sockets, Traffic};
+use crate::backend::{Backend, ServerId};
+use crate::endpoint_http::{HttpEndpoints, Sockets, Traffic};
 use crate::endpoint_inproc::InprocTransport;
 use crate::github::testing::{Bench, ORIGIN, Opened, PAT, START, entity, get, post, request};
 use crate::github::{Credential, GithubConfig, GithubState, NewSet};
@@ -23,7 +23,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-const GARM: DoorId = DoorId::Manager(0);
+const GARM: ServerId = ServerId::Manager(0);
 const BOUNDS: Bounds = Bounds { total: Span::secs(120), body: 4096 };
 
 /// GitHub, and a manager that answers what it is told to.
@@ -46,20 +46,20 @@ impl Stage {
 }
 
 impl Backend for Stage {
-    fn handle(&mut self, door: DoorId, request: &Request, now: Wall) -> Answer {
+    fn handle(&mut self, door: ServerId, request: &Request, now: Wall) -> Answer {
         match door {
-            DoorId::Github => self.github.handle(now, request),
-            DoorId::Manager(_) if request.uri().path().starts_with("/api/v1/ws") => {
+            ServerId::Github => self.github.handle(now, request),
+            ServerId::Manager(_) if request.uri().path().starts_with("/api/v1/ws") => {
                 let good = request.headers().get("authorization").is_some_and(|value| value == "Bearer good");
                 Answer::empty(if good { 101 } else { 401 })
             }
-            DoorId::Manager(_) => self.told.clone(),
+            ServerId::Manager(_) => self.told.clone(),
         }
     }
-    fn is_up(&self, door: DoorId) -> bool {
+    fn is_up(&self, door: ServerId) -> bool {
         match door {
-            DoorId::Github => self.github_up,
-            DoorId::Manager(_) => self.garm_up,
+            ServerId::Github => self.github_up,
+            ServerId::Manager(_) => self.garm_up,
         }
     }
     fn advance(&mut self, now: Wall) {
@@ -71,16 +71,16 @@ impl Backend for Stage {
     fn next_deadline(&self) -> Option<Wall> {
         self.github.next_deadline().into_iter().chain(self.garm_returns).min()
     }
-    fn polled_session(&self, _: DoorId, request: &Request) -> Option<SessionId> {
+    fn polled_session(&self, _: ServerId, request: &Request) -> Option<SessionId> {
         GithubState::polled_session(request)
     }
     fn take_wakes(&mut self) -> Vec<SessionId> {
         self.github.take_wakes()
     }
-    fn take_log(&mut self, _: DoorId) -> Vec<Bytes> {
+    fn take_log(&mut self, _: ServerId) -> Vec<Bytes> {
         std::mem::take(&mut self.log)
     }
-    fn take_events(&mut self, _: DoorId) -> Vec<Bytes> {
+    fn take_events(&mut self, _: ServerId) -> Vec<Bytes> {
         std::mem::take(&mut self.events)
     }
 }
@@ -104,7 +104,7 @@ struct Door {
     transport: Arc<dyn Transport>,
     github: String,
     garm: String,
-    doors: Option<HttpDoors>,
+    doors: Option<HttpEndpoints>,
     _pump: Pump,
 }
 
@@ -114,7 +114,7 @@ fn hub(stage: Stage, clock: Arc<dyn Clock>) -> Arc<Hub<Stage>> {
 
 fn in_process(stage: Stage, clock: Arc<dyn Clock>) -> Door {
     let hub = hub(stage, clock);
-    let transport = InprocTransport::new(&hub).at("github.test:80", DoorId::Github).at("garm.test:9997", GARM);
+    let transport = InprocTransport::new(&hub).at("github.test:80", ServerId::Github).at("garm.test:9997", GARM);
     Door {
         transport: Arc::new(transport),
         github: ORIGIN.to_owned(),
@@ -127,11 +127,11 @@ fn in_process(stage: Stage, clock: Arc<dyn Clock>) -> Door {
 
 fn over_sockets(stage: Stage, clock: Arc<dyn Clock>) -> Door {
     let hub = hub(stage, clock);
-    let doors = HttpDoors::bind(&hub, &[DoorId::Github, GARM]).unwrap();
+    let doors = HttpEndpoints::bind(&hub, &[ServerId::Github, GARM]).unwrap();
     let url = |door| format!("http://{}", doors.address(door).unwrap());
     Door {
         transport: Arc::new(ReqwestTransport::new(&TransportOptions::default()).unwrap()),
-        github: url(DoorId::Github),
+        github: url(ServerId::Github),
         garm: url(GARM),
         doors: Some(doors),
         _pump: Pump::start(&hub),
@@ -282,7 +282,7 @@ async fn a_door_counts_the_requests_and_the_bytes_of_all_its_connections() {
         (received, sent) = (received + asked.len() as u64, sent + answer.len() as u64);
     }
     assert_eq!(doors.traffic(GARM), Traffic { requests: 2, received, sent });
-    assert_eq!(doors.traffic(DoorId::Github), Traffic::default());
+    assert_eq!(doors.traffic(ServerId::Github), Traffic::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -421,7 +421,7 @@ async fn an_evicted_session_fails_its_held_poll_at_once() {
 #[tokio::test(start_paused = true)]
 async fn things_happen_at_their_dates_without_a_request() {
     let door = in_process(with_session().0, virtual_time());
-    let mut up = door.hub.watch_door(GARM);
+    let mut up = door.hub.watch_server(GARM);
     door.hub.with(|stage, now| {
         stage.garm_up = false;
         stage.garm_returns = Some(now.plus(Span::secs(30)));
@@ -540,12 +540,12 @@ async fn what_is_streamed_in_process_reaches_the_sink_only_when_it_is_good() {
 
 #[tokio::test]
 async fn the_addresses_that_github_tells_lead_back_to_its_door() {
-    let sockets = Sockets::on_loopback(&[DoorId::Github]).unwrap();
-    let origin = sockets.url(DoorId::Github).unwrap();
+    let sockets = Sockets::on_loopback(&[ServerId::Github]).unwrap();
+    let origin = sockets.url(ServerId::Github).unwrap();
     let mut github = GithubState::new(GithubConfig::new(&origin).with(Credential::pat("garm", PAT)));
     let set = github.add_set(&NewSet { entity: entity("acme"), name: "gpu".to_owned() }, START);
     let hub = Hub::new(github, virtual_time());
-    let _doors = HttpDoors::serve(&hub, sockets);
+    let _doors = HttpEndpoints::serve(&hub, sockets);
     let transport = ReqwestTransport::new(&TransportOptions::default()).unwrap();
     let ask = async |method: &Method, url: String, authorization: String, body: Value| -> Value {
         let request = http::Request::builder().method(method).uri(url).header("authorization", authorization);

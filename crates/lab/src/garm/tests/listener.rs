@@ -86,7 +86,7 @@ fn a_failed_restart_is_logged_once_or_twice() {
         let mut bench = Bench::new(build);
         bench.github.inject(Fault::on(Route::CreateSession, FaultKind::status(503)));
         bench.github.inject(Fault::on(Route::Poll, FaultKind::status(503)));
-        bench.github.broker_degraded(Degraded::Poll500, Lasts::Forever);
+        bench.github.degrade_service(Degraded::Poll500, Lasts::Forever);
         bench.log();
         bench.wait(Span::secs(3));
         let log = bench.log();
@@ -101,7 +101,7 @@ fn a_failed_restart_is_logged_once_or_twice() {
 fn polls_that_fail_at_once_make_an_endless_loop_that_takes_time() {
     for degraded in [Degraded::Poll500, Degraded::PollEmpty, Degraded::Poll401, Degraded::EmptyQueueUrl] {
         let mut bench = Bench::with(Build::PostFix, |garm| garm.restart = Span::millis(1), |_| {});
-        bench.github.broker_degraded(degraded, Lasts::Forever);
+        bench.github.degrade_service(degraded, Lasts::Forever);
         if degraded == Degraded::EmptyQueueUrl {
             bench.enable(FIRST, false);
             bench.wait(Span::secs(1));
@@ -124,7 +124,7 @@ fn polls_that_fail_at_once_make_an_endless_loop_that_takes_time() {
 fn that_loop_makes_four_rounds_a_second_unless_told_otherwise() {
     for build in BOTH {
         let mut bench = Bench::new(build);
-        bench.github.broker_degraded(Degraded::Poll500, Lasts::Forever);
+        bench.github.degrade_service(Degraded::Poll500, Lasts::Forever);
         bench.wait(Span::secs(1));
         let since = bench.now;
         bench.wait(Span::secs(60));

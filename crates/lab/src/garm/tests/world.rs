@@ -1,6 +1,6 @@
 //! The traps once more, seen through the world: the way the lab and its doors drive a manager.
 
-use crate::backend::{Backend, DoorId};
+use crate::backend::{Backend, ServerId};
 use crate::garm::{Build, GarmState, WorkerTruth};
 use crate::github::{Fault, FaultKind, GithubConfig, Route, UnknownSession};
 use crate::world::{Fleet, World};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use medic_core::model::{GithubId, ScaleSetId, SessionId, Span, Wall};
 use serde_json::{Value, json};
 
-const GARM: DoorId = DoorId::Manager(0);
+const GARM: ServerId = ServerId::Manager(0);
 const BOTH: [Build; 2] = [Build::PreFix, Build::PostFix];
 const OPERATIONS: [&str; 10] = [
     "AcquireJobs",

@@ -100,7 +100,7 @@ fn a_degraded_broker_fails_polls_in_each_way_and_recovers() {
         let set = bench.set("gpu");
         let session = bench.opened(set);
         bench.poll(&session);
-        bench.github.broker_degraded(how, Lasts::Until(START.plus(Span::mins(5))));
+        bench.github.degrade_service(how, Lasts::Until(START.plus(Span::mins(5))));
         assert_eq!(bench.github.take_wakes().len(), 1, "polls in flight learn it at once");
         let answer = bench.poll(&session);
         assert_eq!((status(&answer), held(&answer)), (code, None), "{how:?}");
@@ -113,7 +113,7 @@ fn a_degraded_broker_fails_polls_in_each_way_and_recovers() {
     }
     let mut bench = Bench::new();
     let set = bench.set("gpu");
-    bench.github.broker_degraded(Degraded::EmptyQueueUrl, Lasts::Forever);
+    bench.github.degrade_service(Degraded::EmptyQueueUrl, Lasts::Forever);
     assert_eq!(body(&bench.open(set, "garm-1"))["messageQueueUrl"], "");
     bench.github.clear_faults();
     let id = body(&bench.ask(&Method::GET, SETS, &Value::Null))["value"][0]["id"].clone();
