@@ -35,7 +35,7 @@ struct Endpoint<'a> {
     api_base_url: String,
     #[serde(skip_serializing_if = "str::is_empty")]
     base_url: &'a str,
-    created_at: String,
+    updated_at: String,
 }
 
 impl<'a> Endpoint<'a> {
@@ -44,12 +44,12 @@ impl<'a> Endpoint<'a> {
             name: &config.endpoint,
             api_base_url: config.api_base(),
             base_url: &config.github_origin,
-            created_at: db.endpoint_made.nano(),
+            updated_at: db.endpoint_made.nano(),
         }
     }
 
     fn nothing() -> Self {
-        Self { created_at: Stamp::NEVER.nano(), ..Self::default() }
+        Self { updated_at: Stamp::NEVER.nano(), ..Self::default() }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What a scenario or a test sets, and the true state that a test reads. No client can do or see any of this.
 
-use super::db::InstanceStatus;
 use super::env::{Env, Operation};
 use super::process::Died;
 use super::render::View;
@@ -119,13 +118,6 @@ impl GarmState {
             self.db.poisoned.insert(set.0);
         } else {
             self.db.poisoned.remove(&set.0);
-        }
-    }
-
-    /// The runners of a set are deleted, and wait for a worker to remove their rows.
-    pub fn runners_vanish(&mut self, set: ScaleSetId) {
-        for instance in self.db.instances.values_mut().filter(|instance| instance.set == set.0) {
-            instance.status = InstanceStatus::Deleted;
         }
     }
 

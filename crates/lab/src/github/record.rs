@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_dropped_from_the_bounded_history_is_not_confused_with_another() {
+    fn dropped_session_record_is_not_confused_with_another() {
         let mut records = Records::new(2);
         let numbers: Vec<u64> = (0..3).map(|set| records.opened(record(set))).collect();
         records.ended(numbers[0], Wall(1), Ended::Expired);
