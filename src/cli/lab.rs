@@ -302,7 +302,7 @@ impl Demo {
         let mut commands = console::typed();
         tokio::select! {
             ended = self.show(&mut shown) => drop(ended?),
-            () = self.obey(&mut commands) => return Ok(ExitCode::Well),
+            () = self.carry_out_all(&mut commands) => return Ok(ExitCode::Well),
             signal = medic::signal() => return Ok(signal.exit_code()),
         }
         data(&format!("\nEverything keeps running; stop with Ctrl-C.\n{}", self.places))?;
@@ -314,13 +314,13 @@ impl Demo {
         };
         tokio::select! {
             failed = watch => failed,
-            () = self.obey(&mut commands) => Ok(ExitCode::Well),
+            () = self.carry_out_all(&mut commands) => Ok(ExitCode::Well),
             signal = medic::signal() => Ok(signal.exit_code()),
         }
     }
 
     /// Carries out typed commands until `quit`. Never ends once the input has ended.
-    async fn obey(&self, commands: &mut mpsc::Receiver<Command>) {
+    async fn carry_out_all(&self, commands: &mut mpsc::Receiver<Command>) {
         // Updates are refused once fewer sets than this are enabled.
         let mut refuse_below: Option<usize> = None;
         let mut is_open = true;
@@ -367,7 +367,7 @@ impl Demo {
     }
 
     async fn carry_out(&self, command: Command) -> Result<(), Failure> {
-        let (now, words) = self.hub.with(|world, now| (now, command.apply(world, self.build, now)));
+        let (now, text) = self.hub.with(|world, now| (now, command.apply(world, self.build, now)));
         match command {
             Command::Help => data(&console::help())?,
             Command::Where => data(&self.places)?,
@@ -379,12 +379,12 @@ impl Demo {
             | Command::RevokeManager
             | Command::NoQuota(_)
             | Command::Well
-            | Command::Quit => words.map_or(Ok(()), |words| self.say(now, &words))?,
+            | Command::Quit => text.map_or(Ok(()), |text| self.print(now, &text))?,
         }
         if command == Command::Crash {
             self.clock.sleep(console::DOWN).await;
-            let (now, words) = self.hub.with(|world, now| (now, Step::Start.apply(world, self.build, now)));
-            self.say(now, &words)?;
+            let (now, text) = self.hub.with(|world, now| (now, Step::Start.apply(world, self.build, now)));
+            self.print(now, &text)?;
         }
         Ok(())
     }
@@ -394,10 +394,10 @@ impl Demo {
         let now = self.clock.now().wall;
         if let Some(status) = self.board.status() {
             for line in status.managers.iter().flat_map(|manager| shown.changes(manager)) {
-                self.say(now, &line)?;
+                self.print(now, &line)?;
             }
         }
-        shown.jobs(&self.hub).map_or(Ok(()), |line| self.say(now, &line))
+        shown.jobs(&self.hub).map_or(Ok(()), |line| self.print(now, &line))
     }
 
     /// Runs the scenario and prints what happens, until the medic sees its ending too.
@@ -412,8 +412,8 @@ impl Demo {
                 if *step == Step::RotateLog {
                     self.hub.rotate_log(ServerId::Manager(0), Rotation::Rename).map_err(Failure::internal)?;
                 }
-                let words = self.hub.with(|world, now| step.apply(world, self.build, now));
-                self.say(now, &words)?;
+                let text = self.hub.with(|world, now| step.apply(world, self.build, now));
+                self.print(now, &text)?;
             }
             self.print_changes(shown)?;
             let (listening, enabled) = self.hub.with(|world, _| world.listening(0));
@@ -431,16 +431,16 @@ impl Demo {
                 }
             }
             if passed > self.scenario.steps_end().plus(self.scenario.limit) {
-                self.say(now, "The scenario did not end in time.")?;
+                self.print(now, "The scenario did not end in time.")?;
                 return Ok(ExitCode::Internal);
             }
             self.clock.sleep(TICK).await;
         }
     }
 
-    fn say(&self, now: Wall, words: &str) -> Result<(), Failure> {
+    fn print(&self, now: Wall, text: &str) -> Result<(), Failure> {
         let passed = now.since(self.began).as_secs_f64();
-        data(&format!("{passed:>7.1} s  {words}\n"))
+        data(&format!("{passed:>7.1} s  {text}\n"))
     }
 
     fn summary(&self, hurt: Option<Wall>, healed: Option<Wall>, now: Wall) -> Result<ExitCode, Failure> {
@@ -459,7 +459,7 @@ impl Demo {
         } else {
             "never recovers"
         };
-        self.say(
+        self.print(
             now,
             &format!(
                 "End: {took}. The medic sent {writes} updates to GARM; GARM crashed {crashes} times. Without the medic, \

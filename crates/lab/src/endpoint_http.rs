@@ -1,6 +1,6 @@
 //! The endpoints over real sockets: one listener on loopback per simulated server.
 //!
-//! When a server is down its listener and its connections are closed, as when a process dies. When it is up again the
+//! When a server is down its listener and its connections are closed, as when a process is killed. When it is up again the
 //! same port is bound again. Each [`Delivery`](super::wire::Delivery) happens on the wire, with one exception: an
 //! accepted connection cannot be refused any more, so a single refused request is reset instead.
 //!
@@ -240,7 +240,7 @@ async fn connection<B: Backend>(hub: Arc<Hub<B>>, server: ServerId, wire: Wire, 
 enum Broken {
     #[error("reset on purpose")]
     Reset,
-    /// Closed, as by a server that dies.
+    /// Closed, as by a killed process.
     #[error("closed on purpose")]
     Closed,
 }

@@ -41,7 +41,7 @@ struct Inner<B> {
 struct Held {
     server: ServerId,
     session: Option<SessionId>,
-    news: Arc<Notify>,
+    wake: Arc<Notify>,
 }
 
 struct Feed {
@@ -97,8 +97,8 @@ impl<B: Backend> Hub<B> {
                 Outcome::Over(exchange) => return exchange,
                 Outcome::HeldUntil(until) => until,
             };
-            let news = pending.held.as_ref().map(|(_, news)| Arc::clone(news));
-            let Some(news) = news else { continue };
+            let wake = pending.held.as_ref().map(|(_, wake)| Arc::clone(wake));
+            let Some(wake) = wake else { continue };
             loop {
                 let left = until.since(self.clock.now().wall);
                 if left == Span::ZERO {
@@ -106,7 +106,7 @@ impl<B: Backend> Hub<B> {
                 }
                 tokio::select! {
                     biased;
-                    () = news.notified() => break,
+                    () = wake.notified() => break,
                     () = self.clock.sleep(left) => {}
                 }
             }
@@ -180,7 +180,7 @@ impl<B: Backend> Inner<B> {
         for held in self.held.values() {
             let woken = held.session.as_ref().is_some_and(|session| wakes.contains(session));
             if woken || !self.backend.is_up(held.server) {
-                held.news.notify_one();
+                held.wake.notify_one();
             }
         }
         for (server, feed) in &mut self.feeds {
@@ -247,10 +247,10 @@ impl<B: Backend> PendingRequest<B> {
                 if held.is_none() {
                     let number = inner.next_held;
                     inner.next_held = number.wrapping_add(1);
-                    let news = Arc::new(Notify::new());
+                    let wake = Arc::new(Notify::new());
                     let session = inner.backend.polled_session(server, request);
-                    inner.held.insert(number, Held { server, session, news: Arc::clone(&news) });
-                    *held = Some((number, news));
+                    inner.held.insert(number, Held { server, session, wake: Arc::clone(&wake) });
+                    *held = Some((number, wake));
                 }
                 return Outcome::HeldUntil(until);
             }

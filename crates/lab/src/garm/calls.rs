@@ -176,11 +176,11 @@ pub(super) enum Reply {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// Its answer arrives then.
+    /// Its answer arrives at this date.
     At(Wall, Reply),
-    /// A long poll without news: asked again then, or when it is woken.
+    /// A held long poll: asked again at this date, or when it is woken.
     Held(Wall),
-    /// Nothing will ever come.
+    /// No answer will come.
     Never,
 }
 
@@ -285,7 +285,7 @@ enum Step {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Progress {
-    /// Its next answer arrives then.
+    /// Its next answer arrives at this date.
     Until(Wall, Chain),
     /// It hangs, for ever.
     Hangs,
@@ -481,7 +481,7 @@ pub(super) fn poll_failure(session: &Session, after: u64, reply: &Reply) -> Fail
     }
 }
 
-/// The poll is over, and its asker gone.
+/// The client of the poll disconnects.
 pub(super) fn hang_up(env: &mut Env<'_>, session: &Session, after: u64, poll: u64) {
     let url = session.poll_url(after);
     let bearer = format!("Bearer {}", session.token);

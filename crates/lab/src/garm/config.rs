@@ -5,7 +5,7 @@ use medic_core::model::Span;
 /// Builds that differ in what they do after a session conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
-    /// Before the fix of GARM's issue 700: any error of a worker's first start leaves it dead.
+    /// Before the fix of GARM's issue 700: any error of a worker's first start drops it.
     PreFix,
     /// After it: the worker retries every 2 s.
     PostFix,

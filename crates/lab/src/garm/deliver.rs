@@ -20,7 +20,7 @@ impl Process {
                 // A worker that this very event made is registered later: it already knows the set.
                 if change.operation == Operation::Update && self.workers.get(&set.id).is_some_and(|w| w.registered) {
                     env.say(Debug, "got update operation", attrs![], By::Worker(set));
-                    return self.hear(set, env);
+                    return self.receive_event(set, env);
                 }
             }
             About::Instance { name } => {

@@ -45,7 +45,7 @@ enum Handled {
     Done,
     /// Not acknowledged: it is delivered again.
     Again,
-    /// An answer never comes: the listener is deaf.
+    /// An answer never comes: the listener is stalled.
     Hangs,
 }
 
@@ -108,7 +108,7 @@ impl Process {
         }
     }
 
-    /// A poll's answer is here, or it is asked again.
+    /// A poll is answered, or asked again.
     pub(super) fn step_poll(&mut self, id: u64, poll: u64, env: &mut Env<'_>) -> Result<(), Died> {
         let Some(set) = env.db.set(id) else { return Ok(()) };
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.phase == Phase::Listening) else {
@@ -197,7 +197,7 @@ impl Process {
         let id = message.get("messageId").and_then(Value::as_u64).unwrap_or(0);
         let kind = message.get("messageType").and_then(Value::as_str).unwrap_or_default();
         if id == 0 || kind != "RunnerScaleSetJobMessages" {
-            // Neither acknowledged nor counted: it comes again at once.
+            // Neither acknowledged nor counted: it is delivered again at once.
             self.poll_succeeded(set.id, env);
             return Ok(());
         }

@@ -445,7 +445,7 @@ impl Process {
     }
 
     /// An update event of its set reaches a registered worker: at once, or when its locks are free.
-    pub(super) fn hear(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
+    pub(super) fn receive_event(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
         let Some(worker) = self.workers.get_mut(&set.id).filter(|worker| worker.registered) else { return Ok(()) };
         worker.inbox.push_back(Known::of(set));
         self.scale_soon(set.id, env);
@@ -467,9 +467,9 @@ impl Process {
             if !is_free {
                 return Ok(());
             }
-            let Some(news) = worker.inbox.pop_front() else { return Ok(()) };
-            let before = std::mem::replace(&mut worker.known, news);
-            if worker.listener.is_some() && (!news.enabled || news.max_runners < before.max_runners) {
+            let Some(known) = worker.inbox.pop_front() else { return Ok(()) };
+            let before = std::mem::replace(&mut worker.known, known);
+            if worker.listener.is_some() && (!known.enabled || known.max_runners < before.max_runners) {
                 self.close_session(set, Closing::SetChanged, env)?;
             }
         }

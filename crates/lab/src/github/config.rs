@@ -77,7 +77,7 @@ pub struct GithubConfig {
     pub credentials: Vec<Credential>,
     /// How long after the last poll has ended a session is forgotten.
     pub stale_lifetime: Span,
-    /// How long a poll without news is held.
+    /// How long a poll without messages is held.
     pub poll_length: Span,
     /// From issue to `exp` of an admin token.
     pub admin_token_lifetime: Span,

@@ -128,8 +128,8 @@ impl GithubState {
             (job.state, job.assigned) = (JobState::Assigned, Some(now));
         }
         let jobs = chosen.iter().filter_map(|number| set.jobs.get(number));
-        let news: Vec<Value> = jobs.map(|job| set.job_message("JobAssigned", job, None, json!({}))).collect();
-        set.post(news);
+        let messages: Vec<Value> = jobs.map(|job| set.job_message("JobAssigned", job, None, json!({}))).collect();
+        set.post(messages);
         self.match_jobs(id, now);
     }
 }

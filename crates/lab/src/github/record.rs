@@ -18,7 +18,7 @@ pub struct Actor {
 pub struct Call {
     pub at: Wall,
     pub route: Route,
-    /// The forge's id of its set, as far as the call names one.
+    /// The GitHub id of its set, if the call names one.
     pub set: Option<u64>,
     pub actor: Actor,
     /// The status of its (first) answer.
@@ -44,7 +44,7 @@ pub enum Ended {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
-    /// The forge's id of its set.
+    /// The GitHub id of its set.
     pub set: u64,
     pub session: SessionId,
     pub owner: Owner,

@@ -90,9 +90,9 @@ impl GithubState {
             (job.state, job.started) = (JobState::Running(runner), Some(now));
         }
         let more = json!({"runnerId": runner, "runnerName": name});
-        let news: Vec<Value> =
+        let messages: Vec<Value> =
             set.jobs.get(&number).map(|job| set.job_message("JobStarted", job, None, more)).into_iter().collect();
-        set.post(news);
+        set.post(messages);
         self.wake(id);
         self.agenda.insert((now.plus(self.config.job_length), Due::JobDone(runner)));
     }
@@ -105,8 +105,8 @@ impl GithubState {
         let RunnerState::Busy(job) = runner.state else { return };
         let more = json!({"result": "succeeded", "runnerId": number, "runnerName": runner.name});
         if let Some(job) = set.jobs.remove(&job) {
-            let news = set.job_message("JobCompleted", &job, Some(now), more);
-            set.post(vec![news]);
+            let messages = set.job_message("JobCompleted", &job, Some(now), more);
+            set.post(vec![messages]);
             set.completed = set.completed.saturating_add(1);
         }
         set.runners.remove(&number);

@@ -139,7 +139,7 @@ impl GithubState {
         }
     }
 
-    /// The end of a poll whose asker is gone.
+    /// The client of a poll has disconnected.
     pub(super) fn hang_up(&mut self, session: &SessionId, poll: PollId, now: Wall) {
         let Some(set) = self.living.get(session).copied() else { return };
         let Some(session) = self.sets.get_mut(&set).and_then(|set| set.slot.as_mut()) else { return };
@@ -158,7 +158,7 @@ impl GithubState {
         }
     }
 
-    /// Makes sure that the slot is looked at when its session becomes stale.
+    /// Plans the check of the slot for the date at which its session becomes stale.
     pub(super) fn schedule_staleness(&mut self, set: u64) {
         let check_at = self.sets.get(&set).and_then(|set| set.slot.as_ref()).map(|session| session.check_at);
         self.reschedule_staleness(set, check_at.unwrap_or(Wall(u64::MAX)));

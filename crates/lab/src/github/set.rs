@@ -9,7 +9,7 @@ use medic_core::model::{Owner, SessionId, Span, Wall};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Message ids of the broker start here (`docs/reference/actions-service.md` §5.1).
+/// Message ids start here (`docs/reference/actions-service.md` §5.1).
 const FIRST_MESSAGE: u64 = 100_000_001;
 
 /// Most job messages in one envelope (`docs/reference/actions-service.md` §5.1).

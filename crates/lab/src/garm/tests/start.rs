@@ -28,7 +28,7 @@ fn stale_session_drops_a_pre_fix_worker_after_one_attempt() {
     assert_eq!(bench.garm.operations("CreateMessageSession"), (2, 2));
     assert!(bench.github.holder(bench.github_id(FIRST)).is_none(), "the stale session has long expired");
     let set = body(&bench.get("/api/v1/scalesets/1"));
-    assert_eq!((&set["enabled"], &set["state"]), (&json!(true), &json!("pending_create")), "the API looks well");
+    assert_eq!((&set["enabled"], &set["state"]), (&json!(true), &json!("pending_create")), "the API shows no error");
 }
 
 #[test]
@@ -73,8 +73,8 @@ const TROUBLES: [Trouble; 9] = [
     ("409", |bench| bench.github.phantom_conflict(bench.github_id(FIRST), bench.now.plus(Span::secs(20)))),
     ("503", |bench| inject(bench, Route::CreateSession, FaultKind::status(503))),
     ("reset", |bench| inject(bench, Route::CreateSession, FaultKind::Reset)),
-    ("500 to the look-up", |bench| inject(bench, Route::ListSets, FaultKind::status(500))),
-    ("refused look-up", |bench| inject(bench, Route::ListSets, FaultKind::Refused)),
+    ("500 to the list", |bench| inject(bench, Route::ListSets, FaultKind::status(500))),
+    ("refused list", |bench| inject(bench, Route::ListSets, FaultKind::Refused)),
     ("HTML", |bench| inject(bench, Route::RunnerRegistration, FaultKind::HtmlPage(502))),
     ("401", |bench| bench.github.revoke_credentials("garm")),
     ("rate limit", |bench| bench.github.exhaust_quota("garm", bench.now.plus(Span::secs(20)))),
@@ -263,9 +263,9 @@ fn worker_does_not_start_when_github_has_another_set_id() {
         assert_eq!(bench.garm.worker(FIRST), WorkerTruth::Absent);
         assert!(bench.listens(SECOND));
         let log = bench.log();
-        let words = "it differs from the ID we know (github: 3 vs local: 1)";
+        let text = "it differs from the ID we know (github: 3 vs local: 1)";
         let said =
-            log.iter().filter(|l| l["level"] == "ERROR" && l["error"].as_str().is_some_and(|e| e.contains(words)));
+            log.iter().filter(|l| l["level"] == "ERROR" && l["error"].as_str().is_some_and(|e| e.contains(text)));
         let said = said.count();
         assert_eq!(said > 1, build.retries(), "{said} lines: later builds try again");
         assert!(said < 12);

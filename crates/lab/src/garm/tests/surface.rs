@@ -80,7 +80,7 @@ fn process_start_time_changes_with_a_restart() {
 
 #[test]
 fn text_log_at_info_level_has_conflicts_and_no_session_ids() {
-    for (build, words) in [
+    for (build, expected) in [
         (Build::PreFix, "level=ERROR msg=\"failed to handle scale set create operation\" error=\"error starting"),
         (Build::PostFix, "level=ERROR msg=\"error starting listener\" error=\"creating message session: failed"),
     ] {
@@ -91,7 +91,7 @@ fn text_log_at_info_level_has_conflicts_and_no_session_ids() {
         let lines = bench.garm.take_log();
         let text: Vec<&str> = lines.iter().map(|line| std::str::from_utf8(line).unwrap()).collect();
         assert!(text.iter().all(|line| line.starts_with("time=20") && !line.contains("session_id=")), "{text:?}");
-        let conflict = text.iter().find(|line| line.contains(words)).unwrap();
+        let conflict = text.iter().find(|line| line.contains(expected)).unwrap();
         assert!(conflict.contains("\\\"") && conflict.ends_with(" entity=acme endpoint=github.com"), "{conflict}");
     }
 }

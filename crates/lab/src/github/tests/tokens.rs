@@ -13,7 +13,7 @@ fn pat() -> String {
     format!("Bearer {PAT}")
 }
 
-/// The claims of a JWT, as every client reads them: without a look at the signature.
+/// The claims of a JWT, read without a check of the signature.
 fn claims(token: &str) -> Value {
     let payload = token.trim_start_matches("Bearer ").split('.').nth(1).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
