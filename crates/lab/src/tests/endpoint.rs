@@ -497,7 +497,7 @@ async fn stream_passes_only_successes_to_the_sink() {
     let mut count = Count::default();
     for (status, delivery) in [(200, Delivery::Huge(40_000)), (500, Delivery::After(Span::ZERO))] {
         endpoint.hub.with(|servers, _| {
-            servers.answer = Answer::raw(status, "", b"fourteen bytes".to_vec()).delivered(delivery)
+            servers.answer = Answer::raw(status, "", b"fourteen bytes".to_vec()).delivered(delivery);
         });
         let request = absolute(&endpoint.garm, get("/debug/pprof/goroutine?debug=2", ""));
         let bounds = Bounds { total: Span::secs(5), body: 50_000 };
