@@ -491,47 +491,12 @@ pub(super) fn hang_up(env: &mut Env<'_>, session: &Session, after: u64, poll: u6
     });
 }
 
-/// A request with the queue's token: the acknowledgement of a message, or the acquisition of jobs.
-pub(super) fn on_queue(env: &mut Env<'_>, session: &Session, message: u64) -> Result<(), Option<Failure>> {
+/// Acknowledges a message, with the queue's token.
+pub(super) fn acknowledge(env: &mut Env<'_>, session: &Session, message: u64) -> Result<(), Option<Failure>> {
     let url = session.message_url(message);
     let bearer = format!("Bearer {}", session.token);
     match send(env, (&Method::DELETE, &url), (&bearer, SERVICE_AGENT), String::new(), |_| {}) {
         Sent::At(_, reply) => accepted(&Method::DELETE, &url, &reply).map(drop).map_err(Some),
-        Sent::Held(_) | Sent::Never => Err(None),
-    }
-}
-
-/// Acquires jobs, with the queue's token on the service's address: the ids acquired.
-pub(super) fn acquire(
-    env: &mut Env<'_>,
-    counters: &mut Counters,
-    set: &SetRow,
-    session: &Session,
-    jobs: &[u64],
-) -> Result<Vec<u64>, Option<Failure>> {
-    let service = service_of(env, counters, set)?;
-    let path = format!("_apis/runtime/runnerscalesets/{}/acquirejobs?{VERSION}", set.github_id);
-    let url = join(&service.url, &path);
-    let bearer = format!("Bearer {}", session.token);
-    let body = Value::from(jobs.to_vec()).to_string();
-    let reply = match send(env, (&Method::POST, &url), (&bearer, SERVICE_AGENT), body, |_| {}) {
-        Sent::At(_, reply) => reply,
-        Sent::Held(_) | Sent::Never => return Err(None),
-    };
-    let body = accepted(&Method::POST, &url, &reply).map_err(Some)?;
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let acquired = body.get("value").and_then(Value::as_array).into_iter().flatten();
-    Ok(acquired.filter_map(Value::as_u64).collect())
-}
-
-fn service_of(env: &mut Env<'_>, counters: &mut Counters, set: &SetRow) -> Result<Service, Option<Failure>> {
-    let reply = match token(env, counters, set) {
-        Sent::At(_, reply) => reply,
-        Sent::Held(_) | Sent::Never => return Err(None),
-    };
-    let token = read_token(env, set, &reply).map_err(Some)?;
-    match register(env, counters, set, &token) {
-        Sent::At(_, reply) => read_service(env, &reply).map_err(Some),
         Sent::Held(_) | Sent::Never => Err(None),
     }
 }

@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 closed_enum! {
     /// An operation, by its label.
     pub enum Op {
-        /// `POST …/acquirejobs`.
-        AcquireJobs = "AcquireJobs",
         CreateEntityRegistrationToken = "CreateEntityRegistrationToken",
         /// `POST …/sessions`.
         CreateMessageSession = "CreateMessageSession",
@@ -27,7 +25,7 @@ closed_enum! {
         GetMessage = "GetMessage",
         /// Only its errors count.
         GetRateLimit = "GetRateLimit",
-        /// Look-up of a set by its name.
+        /// The list of sets with one name.
         GetRunnerScaleSetByNameAndRunnerGroup = "GetRunnerScaleSetByNameAndRunnerGroup",
         /// `GET …/actions/runners/downloads`.
         ListEntityRunnerApplicationDownloads = "ListEntityRunnerApplicationDownloads",

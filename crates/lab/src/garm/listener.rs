@@ -4,7 +4,7 @@
 //! A 202 means to ask again at once. 401 and 403 are tried once more. Any other failure ends the listener: it deletes
 //! its session and is restarted without a pause, so polls that fail at once make an endless loop.
 
-use super::calls::{self, Ask, Failure, Reply, Sent, Service, Session, read_session};
+use super::calls::{self, Ask, Reply, Sent, Service, Session, read_session};
 use super::config::LogLevel::{Debug, Error, Info};
 use super::counters::Op;
 use super::db::{InstanceStatus, SetRow};
@@ -38,15 +38,6 @@ pub(super) struct Listening {
     unauthorized: bool,
     /// The client that opened the session keeps its tokens for refreshes.
     service: Option<(Service, Wall)>,
-}
-
-enum Handled {
-    /// Acknowledged; the next poll follows.
-    Done,
-    /// Not acknowledged: it is delivered again.
-    Again,
-    /// An answer never comes: the listener is stalled.
-    Hangs,
 }
 
 impl Process {
@@ -219,11 +210,8 @@ impl Process {
             self.poisoned(set, env);
             return Ok(());
         }
-        match self.handle_jobs(set, &jobs, env) {
-            Handled::Done => self.acknowledge(set, id, assigned, env),
-            Handled::Again => self.poll_succeeded(set.id, env),
-            Handled::Hangs => {}
-        }
+        self.handle_jobs(set, &jobs, env);
+        self.acknowledge(set, id, assigned, env);
         Ok(())
     }
 
@@ -243,18 +231,11 @@ impl Process {
         self.at(env.now.plus(env.config.restart), Task::Poll(set.id, poll));
     }
 
-    fn handle_jobs(&mut self, set: &Arc<SetRow>, jobs: &[Value], env: &mut Env<'_>) -> Handled {
+    fn handle_jobs(&mut self, set: &SetRow, jobs: &[Value], env: &mut Env<'_>) {
         for job in jobs {
             say_job(set, job, env);
         }
         let of_kind = |kind: &str| jobs.iter().filter(|job| text(job, "messageType") == kind).collect::<Vec<_>>();
-        let available = of_kind("JobAvailable");
-        if !available.is_empty() {
-            match self.acquire(set, &available, env) {
-                Handled::Done => {}
-                refused @ (Handled::Again | Handled::Hangs) => return refused,
-            }
-        }
         for job in of_kind("JobStarted") {
             if let Some(id) = instance_of(job, env) {
                 env.db.write_instance(id, env.now, |row| row.runner_status = "active");
@@ -265,28 +246,6 @@ impl Process {
             if let Some(id) = instance_of(job, env) {
                 self.give_up_instance(id, env);
             }
-        }
-        Handled::Done
-    }
-
-    fn acquire(&mut self, set: &SetRow, jobs: &[&Value], env: &mut Env<'_>) -> Handled {
-        let kind = set.entity.entity.kind;
-        let wanted: Vec<u64> =
-            jobs.iter().filter_map(|job| job.get("runnerRequestId").and_then(Value::as_u64)).collect();
-        let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
-        let Some(session) = listener.map(|listener| listener.session.clone()) else { return Handled::Again };
-        self.counters.begin(Op::AcquireJobs, kind);
-        match calls::acquire(env, &mut self.counters, set, &session, &wanted) {
-            Ok(ids) => {
-                env.say(Debug, "acquired jobs", attrs!["job_ids" => ids], By::Listener(set));
-                Handled::Done
-            }
-            Err(Some(Failure { text, .. })) => {
-                self.counters.fail(Op::AcquireJobs, kind);
-                env.say(Error, "acquiring jobs", attrs!["error" => text], By::Listener(set));
-                Handled::Again
-            }
-            Err(None) => Handled::Hangs,
         }
     }
 
@@ -300,7 +259,7 @@ impl Process {
         let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
         let Some(session) = listener.map(|listener| listener.session.clone()) else { return };
         self.counters.begin(Op::DeleteMessage, kind);
-        match calls::on_queue(env, &session, message) {
+        match calls::acknowledge(env, &session, message) {
             Ok(()) => {}
             Err(Some(failure)) => {
                 self.counters.fail(Op::DeleteMessage, kind);
@@ -379,7 +338,6 @@ fn say_job(set: &SetRow, job: &Value, env: &mut Env<'_>) {
     let mut attrs = attrs!["job_id" => text(job, "jobId"), "job_name" => text(job, "jobDisplayName")];
     let runner = attrs!["runner_name" => text(job, "runnerName")];
     let msg = match text(job, "messageType") {
-        "JobAvailable" => "job available",
         "JobAssigned" => "new job assigned",
         "JobStarted" => {
             attrs.extend(runner);

@@ -122,7 +122,13 @@ pub(super) struct Rate {
 }
 
 pub(super) fn controller(config: &GarmConfig) -> String {
-    json!({"controller_id": config.controller_id, "hostname": "vm", "version": config.build.version()}).to_string()
+    json!({
+        "controller_id": config.controller_id,
+        "hostname": "vm",
+        "minimum_job_age_backoff": 30,
+        "version": config.build.version(),
+    })
+    .to_string()
 }
 
 /// A JSON list of rendered elements; an empty one is `[]`.

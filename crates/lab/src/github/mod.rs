@@ -104,7 +104,7 @@ struct Ask<'a> {
     actor: Actor,
     /// What the request's token grants, if it is one of ours.
     grant: Option<Grant>,
-    /// The fault that spoils the answer, for the handlers that build the fault part.
+    /// The fault that modifies the answer, for the handlers that build the modified part.
     fault: Option<FaultKind>,
 }
 
