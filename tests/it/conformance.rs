@@ -12,6 +12,7 @@ use medic_lab::github::{Credential, GithubConfig, GithubState, Leaving, NewSet, 
 use medic_lab::wire::Answer;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 const PRE_FIX: (&str, Build) = ("garm-2026-04-pre-fix", Build::PreFix);
 const POST_FIX: (&str, Build) = ("garm-2026-07-post-fix", Build::PostFix);
@@ -380,7 +381,7 @@ fn log_parser_reads_the_recorded_events() {
                     raced.insert(situation.to_owned());
                 } else {
                     let side = if recorded.contains(event) { "missing" } else { "added" };
-                    failures.push_str(&format!("{situation}: {side} {event}\n"));
+                    let _ = writeln!(failures, "{situation}: {side} {event}");
                 }
             }
             compared += 1;

@@ -34,7 +34,7 @@ async fn play(scenario: &Scenario, build: Build) {
     let crashes = bench.with(|world| world.garm(0).unwrap().crashes());
     assert_eq!(crashes, before, "{what}: GARM does not crash after the last step");
     assert_eq!(bench.open_check_sessions(), 0, "{what}: every session that the medic opened has ended");
-    crate::replay::agrees(&bench.scenes(), &what);
+    crate::replay::agrees(&bench.snapshots(), &what);
 }
 
 async fn play_all(build: Build) {

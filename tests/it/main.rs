@@ -30,3 +30,4 @@ mod recordings;
 mod replay;
 mod runbooks;
 mod tidy;
+mod upgrade;
