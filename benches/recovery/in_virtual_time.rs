@@ -6,7 +6,7 @@ use bytes::Bytes;
 use medic_core::model::{Span, Wall};
 use medic_garm::log::source::Reading;
 use medic_http::{Bounds, Response, Transport, TransportError};
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::hub::Hub;
 use medic_lab::world::World;
@@ -49,7 +49,7 @@ fn stage(way: &Way, sets: u32) -> Stage {
 /// Wires to GARM and GitHub.
 pub(crate) fn doors(hub: &Arc<Hub<World>>) -> Arc<dyn Transport> {
     let doors = InprocTransport::new(hub);
-    Arc::new(doors.at("garm.test:80", DoorId::Manager(0)).at("github.test:80", DoorId::Github))
+    Arc::new(doors.at("garm.test:80", ServerId::Manager(0)).at("github.test:80", ServerId::Github))
 }
 
 /// What a second and a third day add to the store; the first fills the ledger.

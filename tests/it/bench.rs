@@ -5,7 +5,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
 use medic_garm::log::source::Reading;
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::garm::{self, Build};
 use medic_lab::github::Route;
@@ -143,7 +143,7 @@ impl Bench {
         world.start(0, START);
         let hub = Hub::new(world, Arc::clone(&clock));
         let dir = tempfile::tempdir().unwrap();
-        hub.log_to_file(DoorId::Manager(0), &log_file(dir.path())).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &log_file(dir.path())).unwrap();
         let config = given.config(dir.path());
         let store = open(&dir.path().join("state"));
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], given.mode).unwrap());
@@ -282,7 +282,7 @@ impl Bench {
     }
 
     pub(crate) fn person(&self, set: ScaleSetId, enabled: bool) {
-        self.with_now(|world, now| world.garm_mut(0).unwrap().0.person_sets_enabled(set, enabled, now));
+        self.with_now(|world, now| world.garm_mut(0).unwrap().0.operator_sets_enabled(set, enabled, now));
     }
 
     pub(crate) fn listening(&self) -> (usize, usize) {
@@ -365,7 +365,7 @@ fn engine(
         metrics: Arc::clone(metrics),
         runtime: no_chance(),
     };
-    let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
+    let transport = InprocTransport::new(hub).at(GARM, ServerId::Manager(0)).at(GITHUB, ServerId::Github);
     let transport: Arc<dyn Transport> = Arc::new(transport);
     engines(config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None })).unwrap().remove(0)
 }

@@ -14,7 +14,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Decision, Escalation, Guard, ManagerName, ScaleSetId, Span, Wall};
 use medic_core::ports::write::Journal as _;
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::World;
@@ -107,7 +107,7 @@ impl Life {
         let shared_memory = Path::new("/dev/shm");
         let dir =
             if shared_memory.is_dir() { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() }.unwrap();
-        hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         let mut config = plan.given.config(dir.path());
         plan.broken.limits(&mut config.policy);
         let store = Store::open(&config.run.state_dir).unwrap();
@@ -359,7 +359,7 @@ impl Life {
             metrics: Arc::clone(&metrics),
             runtime: no_chance(),
         };
-        let doors = InprocTransport::new(&self.scene.hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
+        let doors = InprocTransport::new(&self.scene.hub).at(GARM, ServerId::Manager(0)).at(GITHUB, ServerId::Github);
         let transport: Arc<dyn Transport> =
             Arc::new(Weather { inner: Arc::new(doors), scene: Arc::clone(&self.scene), medic: Arc::clone(&mortal) });
         let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None });
