@@ -1,11 +1,9 @@
-//! `config check`, `config print`, `config schema`.
+//! `config check`, `config print`, `config defaults`, `config schema`.
 
 use super::Failure;
 use super::args::{ConfigAction, ConfigArgs};
 use super::output::{data, diagnostic};
-use crate::config::raw::Raw;
-use crate::config::source::Sources;
-use crate::config::{Depth, check, describe, schema};
+use crate::config::{Depth, Sources, check, describe, schema};
 use crate::exit::ExitCode;
 use medic_core::decide::bounds;
 
@@ -13,7 +11,7 @@ use medic_core::decide::bounds;
 pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, Failure>) -> Result<ExitCode, Failure> {
     match args.action {
         ConfigAction::Check => {
-            let checked = check(&Raw::read(&sources()?), Depth::Machine)?;
+            let checked = check(&sources()?, Depth::Machine)?;
             for warning in &checked.warnings {
                 diagnostic(&format!("warning: {warning}\n"));
             }
@@ -23,9 +21,10 @@ pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, F
             data(&format!("{}\n{}\n", describe::summary(&checked.config), bounds(&checked.config.policy)))?;
         }
         ConfigAction::Print => {
-            let checked = check(&Raw::read(&sources()?), Depth::Values)?;
+            let checked = check(&sources()?, Depth::Values)?;
             data(&describe::print(&checked))?;
         }
+        ConfigAction::Defaults => data(&describe::defaults())?,
         ConfigAction::Schema => data(&format!("{:#}\n", schema::schema()))?,
     }
     Ok(ExitCode::Well)

@@ -1,24 +1,22 @@
 //! Configuration → engines. The only place that knows which adapter stands behind which port.
 
-use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, check_key};
+use crate::config::{Config, GithubConfig, ManagerConfig, check_key};
 use crate::engine::driver::Driver;
 use crate::engine::lease::Lease;
 use crate::engine::log_follower::Chronicle;
 use crate::engine::pause_file::{PauseFile, WatchedPause};
 use crate::engine::reconcile::{Engine, Parts};
 use crate::engine::sweep::Sources;
-use crate::io::file::Reader;
-use crate::io::secret;
 use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Target};
 use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
-use medic_garm::log::source::Reading;
 use medic_garm::log::stream::LogStream;
 use medic_garm::ws::{self, Channel};
 use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, Wires};
 use medic_http::client::Client;
+use medic_http::file::{FileReader, Reading};
 use medic_http::limits::Politeness;
 use medic_http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
 use medic_http::{self, Bounds, Jitter, Recorder, Transport, Upgrader};
@@ -147,7 +145,7 @@ fn engine(
         driver,
         store,
         whole_store: shared.store.clone(),
-        pause_file: WatchedPause::new(PauseFile::of(config), Reader::new(shared.chance.log_reading)),
+        pause_file: WatchedPause::new(PauseFile::of(config), FileReader::new(shared.chance.log_reading)),
         lease: Arc::clone(&shared.lease),
         background: Mutex::new(background),
         wake,
@@ -176,11 +174,11 @@ pub(crate) struct Means {
 
 /// How a manager is connected to.
 pub(crate) fn options_of(manager: &ManagerConfig) -> TransportOptions {
-    TransportOptions { connect_timeout: manager.timeouts.connect, ca_file: manager.ca_file.clone(), proxy: None }
+    TransportOptions { connect_timeout: manager.connect_timeout, ca_file: manager.ca_file.clone(), proxy: None }
 }
 
 fn options_of_github(table: &GithubConfig) -> TransportOptions {
-    TransportOptions { connect_timeout: table.timeouts.connect, ca_file: table.ca_file.clone(), proxy: None }
+    TransportOptions { connect_timeout: table.connect_timeout, ca_file: table.ca_file.clone(), proxy: None }
 }
 
 /// How every server of the configuration is connected to.
@@ -194,7 +192,7 @@ pub(crate) fn garm(
     transport: Arc<dyn Transport>,
     means: &Means,
 ) -> anyhow::Result<GarmClient> {
-    let bounds = Bounds { total: manager.timeouts.request, body: BODY };
+    let bounds = Bounds { total: manager.request_timeout, body: BODY };
     let Means { recorder, clock, jitter, reading } = means.clone();
     let client = Client::new(Target::Manager, transport, recorder, clock, bounds)
         .with_politeness(politeness(manager.requests_per_second))
@@ -202,7 +200,7 @@ pub(crate) fn garm(
     let options = GarmOptions {
         base_url: manager.url.to_string(),
         username: manager.username.clone(),
-        password: secret::source(&manager.password_file, |_| Ok(()), Reader::new(reading)),
+        password: manager.password_file.source(|_| Ok(()), FileReader::new(reading)),
         metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
     };
     Ok(GarmClient::new(&client, options)?)
@@ -210,7 +208,7 @@ pub(crate) fn garm(
 
 /// The longest that one source of a manager may take.
 pub(crate) fn deadline(manager: &ManagerConfig) -> Span {
-    manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK)
+    manager.request_timeout.plus(manager.connect_timeout).plus(SLACK)
 }
 
 /// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
@@ -232,8 +230,8 @@ pub(crate) fn github<'a>(
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
             entities: table.entities.clone(),
-            credential: credential(&table.auth, Reader::new(means.reading)),
-            request_timeout: table.timeouts.request,
+            credential: credential(table, FileReader::new(means.reading))?,
+            request_timeout: table.request_timeout,
             requests_per_second: table.requests_per_second,
             quota_reserve,
         };
@@ -243,14 +241,14 @@ pub(crate) fn github<'a>(
     Ok((!accesses.is_empty()).then(|| Arc::new(GithubClient::new(accesses))))
 }
 
-fn credential(auth: &GithubAuth, reader: Reader) -> Credential {
-    match auth {
-        GithubAuth::Pat { token_file } => Credential::Pat { token: secret::source(token_file, |_| Ok(()), reader) },
-        GithubAuth::App { app_id, installation_id, private_key_file } => Credential::App {
-            app_id: *app_id,
-            installation_id: *installation_id,
-            private_key: secret::source(private_key_file, check_key, reader),
-        },
+fn credential(table: &GithubConfig, reader: FileReader) -> anyhow::Result<Credential> {
+    match (&table.token_file, table.app_id, table.installation_id, &table.private_key_file) {
+        (Some(token_file), ..) => Ok(Credential::Pat { token: token_file.source(|_| Ok(()), reader) }),
+        (None, Some(app_id), Some(installation_id), Some(key_file)) => {
+            Ok(Credential::App { app_id, installation_id, private_key: key_file.source(check_key, reader) })
+        }
+        // The check of the configuration refuses it.
+        (None, ..) => anyhow::bail!("no credential for the GitHub endpoint {}", table.endpoint),
     }
 }
 

@@ -6,11 +6,11 @@
 //! read or understood, or that names a manager that is not configured, pauses everything: somebody wanted to stop
 //! something. So does what is no file at all: opening a named pipe would wait for a writer who never comes, and what
 //! lies behind a device or a socket is no pause. A share that hangs pauses everything too, and holds up nobody
-//! ([`crate::io::file`]).
+//! ([`medic_http::file`]).
 
 use crate::config::Config;
-use crate::io::file::Reader;
 use medic_core::model::{ManagerName, Pause, PauseId, PauseScope, ScaleSetId, Wall};
+use medic_http::file::FileReader;
 use serde::Deserialize;
 use std::fs::FileType;
 use std::io;
@@ -64,13 +64,13 @@ impl PauseFile {
 #[derive(Debug)]
 pub struct WatchedPause {
     file: PauseFile,
-    reader: Reader,
+    reader: FileReader,
 }
 
 impl WatchedPause {
     /// The file, read by `reader`.
     #[must_use]
-    pub fn new(file: PauseFile, reader: Reader) -> Self {
+    pub fn new(file: PauseFile, reader: FileReader) -> Self {
         Self { file, reader }
     }
 
@@ -78,7 +78,7 @@ impl WatchedPause {
     pub async fn read(&self, now: Wall) -> Option<Pause> {
         let file = self.file.clone();
         let read = self.reader.read(move || file.read(now)).await;
-        read.unwrap_or_else(|error| Some(everything(self.file.path(), &error, now)))
+        read.unwrap_or_else(|error| Some(everything(self.file.path(), &error.to_string(), now)))
     }
 }
 
@@ -225,14 +225,14 @@ mod tests {
     async fn a_share_that_hangs_pauses_everything_until_it_answers_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = PauseFile { path: dir.path().join(FILE_NAME), managers: Vec::new() };
-        let watched = WatchedPause::new(file, crate::io::file::tests::impatient());
+        let watched = WatchedPause::new(file, FileReader::with_patience(medic_core::model::Span::millis(30)));
         assert_eq!(watched.read(NOW).await, None);
         let (end, hangs) = std::sync::mpsc::channel::<()>();
         // An earlier reading that hangs stands for the file's own: each waits for the other.
         assert!(watched.reader.read(move || hangs.recv().unwrap_err()).await.is_err());
         let pause = watched.read(NOW).await.unwrap();
         assert_eq!(pause.scope, PauseScope::All);
-        assert!(pause.reason.contains("does the file system it is on hang?"), "{}", pause.reason);
+        assert!(pause.reason.contains("does the file system hang?"), "{}", pause.reason);
         drop(end);
         let answers_again = async {
             while watched.read(NOW).await.is_some() {
