@@ -53,7 +53,7 @@ pub fn words(kind: Kind) -> Words {
             ("path", "a PEM file with at least one certificate".to_owned(), " that this user can read")
         }
         Kind::SecretFile => {
-            ("path", "a file of at most 64 KiB".to_owned(), " that this user can read, with the secret")
+            ("path", "a file of at most 64 KiB".to_owned(), " that holds the secret and that this user can read")
         }
         Kind::KeyFile => ("path", "a file with a private key in PEM".to_owned(), " that this user can read"),
         Kind::Levels => (
@@ -70,8 +70,13 @@ pub fn words(kind: Kind) -> Words {
 
 /// How to write a value of this kind.
 pub(super) fn fix(kind: Kind) -> String {
-    let Words { bounds, hint, .. } = words(kind);
-    format!("use {bounds}{hint}")
+    let Words { noun, bounds, hint } = words(kind);
+    match kind {
+        Kind::Span(..) | Kind::Spans(..) | Kind::Count(..) | Kind::Part | Kind::Share => {
+            format!("use a {noun}, {bounds}{hint}")
+        }
+        _ => format!("use {bounds}{hint}"),
+    }
 }
 
 /// Reads a value. What it should have been is not repeated where it may hold a secret.
@@ -267,7 +272,7 @@ fn type_name(value: &Value) -> &'static str {
         Value::Bool(_) => "boolean",
         Value::Number(number) if number.is_f64() => "number with a fraction",
         Value::Number(_) => "whole number",
-        Value::Null => "a number out of range",
+        Value::Null => "number out of range",
         Value::Array(_) => "list",
         // How the TOML parser gives a date to serde.
         Value::Object(map) if map.keys().any(|key| key.contains("datetime")) => "date",

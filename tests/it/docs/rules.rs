@@ -24,7 +24,7 @@ const SET: ScaleSetId = ScaleSetId(1);
 
 /// The order of the rules, as the head of `diagnose` has it.
 pub(super) fn evidence() -> String {
-    let source = std::fs::read_to_string(root().join("src/diagnose/mod.rs")).unwrap();
+    let source = std::fs::read_to_string(root().join("crates/core/src/diagnose/mod.rs")).unwrap();
     let lines = source.lines().filter_map(|line| line.strip_prefix("//! "));
     let rows: Vec<_> = lines
         .skip_while(|line| !line.starts_with("| order |"))
