@@ -186,7 +186,7 @@ fn environment_mistakes_name_the_variable() {
         environment variable SCALESET_MEDIC_MANAGER_URL: manager.url: there are 2 [[manager]] tables, and this does not say which
             fix: set it in the file
         environment variable SCALESET_MEDIC_POLICY_SET_BUDGET: policy.set_budget: expected whole number, found text
-            fix: use 1 to 1000, without quotes
+            fix: use a whole number, 1 to 1000, without quotes
         environment variable SCALESET_MEDIC_RUN_MOED: run.moed: unknown key
             fix: did you mean `mode`?
         environment variable SCALESET_MEDIC_SWORDFISH: sets no known key
