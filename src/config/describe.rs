@@ -2,7 +2,7 @@
 
 use super::{Checked, Config, Origin, Section, kind};
 use medic_core::policy::Mode;
-use medic_core::settings::{Kind, Need};
+use medic_core::settings::{Key, Kind, Need, Risk, Risky};
 use std::fmt::Write as _;
 
 /// Every value in effect as TOML, each with its origin as a comment. Reading it back gives the same configuration.
@@ -22,6 +22,18 @@ pub fn print(checked: &Checked) -> String {
         }
     }
     text
+}
+
+/// What a key means, and which of its values are risky.
+#[must_use]
+pub fn meaning(key: &Key) -> String {
+    let Some(Risk { when, why }) = key.takes.risk else { return key.doc.to_owned() };
+    let when = match when {
+        Risky::On => "if true".to_owned(),
+        Risky::Below(least) => format!("below {}", kind::plain_span(least)),
+        Risky::Above(most) => format!("above {}", kind::plain_span(most)),
+    };
+    format!("{} Risky {when}: {why}.", key.doc)
 }
 
 const HEAD: &str = "\
@@ -57,7 +69,7 @@ pub fn defaults() -> String {
             };
             let optional = if matches!(key.need, Need::Optional(_)) { " Optional." } else { "" };
             let hash = if section.repeats() { "#" } else { "" };
-            let _ = writeln!(text, "{}\n{hash}{} = {value}", wrapped(&format!("{}{optional}", key.doc)), key.name);
+            let _ = writeln!(text, "{}\n{hash}{} = {value}", wrapped(&format!("{}{optional}", meaning(key))), key.name);
         }
     }
     text

@@ -1,6 +1,7 @@
 //! `config schema`: JSON Schema of the configuration, for editors and for checks before a roll-out. It has shapes and
 //! bounds; what depends on several keys is checked by `config check` only.
 
+use super::describe::meaning;
 use super::{Section, kind};
 use medic_core::settings::{Key, Kind, Need};
 use serde_json::{Map, Value, json};
@@ -63,7 +64,7 @@ fn key_schema(key: &Key) -> Value {
         | Kind::KeyFile
         | Kind::Levels => json!({ "type": "string", "minLength": 1 }),
     };
-    schema["description"] = json!(format!("{} Environment: {}", key.doc, key.env()));
+    schema["description"] = json!(format!("{} Environment: {}", meaning(key), key.env()));
     if let Some(default) = key.default() {
         schema["default"] = kind::written(key.takes.kind, &default);
     }

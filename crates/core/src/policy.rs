@@ -43,7 +43,7 @@ crate::settings! {
         stale_session_odd: Span = default(Span::mins(3)), Takes::span(SECOND, DAY)
             .at_most("stale_session_limit")
             .follows(Follows::Capped("stale_session_limit"));
-        /// Allows a toggle of a deaf set (listener stalled), whose listener still runs. It can crash GARM.
+        /// Allows a toggle of a deaf set (listener stalled), whose listener still runs.
         allow_risky: bool = default(false), Takes::a(Kind::Boolean)
             .risky(Risky::On, "toggling a deaf set, whose listener still runs, can crash GARM");
         /// Allows a toggle of a set whose changes GARM does not date (v0.2.0-alpha). If an operator disables the set

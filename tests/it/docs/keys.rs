@@ -2,13 +2,13 @@
 
 use super::{code, table};
 use medic_core::settings::{Key, Limit, Need};
-use scaleset_medic::config::{Section, kind};
+use scaleset_medic::config::{Section, describe, kind};
 
 /// The keys of a section.
 pub(super) fn of(section: Section) -> String {
     let rows = section.keys().iter().map(|key| {
         let words = kind::words(key.takes.kind);
-        [code(key.name), words.noun.to_owned(), default(key), words.bounds, key.doc.to_owned()]
+        [code(key.name), words.noun.to_owned(), default(key), words.bounds, describe::meaning(key)]
     });
     table(["key", "type", "default", "allowed", "meaning"], rows)
 }
