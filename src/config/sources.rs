@@ -115,7 +115,7 @@ impl Table {
 
 /// Everything that was given, by table.
 pub(super) struct Tables {
-    tables: BTreeMap<Section, Vec<Table>>,
+    by_section: BTreeMap<Section, Vec<Table>>,
     /// Where a missing table would have been.
     pub(super) origin: Origin,
     pub(super) mistakes: Vec<Mistake>,
@@ -127,7 +127,7 @@ impl Tables {
     /// Reads all sources, the stronger over the weaker.
     pub(super) fn read(sources: &Sources) -> Self {
         let origin = sources.file.as_ref().map_or(Origin::Nowhere, |file| file.at(0));
-        let mut all = Self { tables: BTreeMap::new(), origin, mistakes: Vec::new(), parsed: true };
+        let mut all = Self { by_section: BTreeMap::new(), origin, mistakes: Vec::new(), parsed: true };
         if let Some(file) = &sources.file {
             all.read_file(file);
         }
@@ -144,7 +144,7 @@ impl Tables {
     /// The tables of a section, in the order of the file; one that is empty where a section that does not repeat was
     /// not given.
     pub(super) fn of(&self, section: Section) -> Vec<Table> {
-        match self.tables.get(&section) {
+        match self.by_section.get(&section) {
             Some(tables) => tables.clone(),
             None if section.repeats() => Vec::new(),
             None => vec![Table::new(section, self.origin.clone())],
@@ -203,7 +203,7 @@ impl Tables {
                 None => self.unknown_key(origin, section, name.get_ref()),
             }
         }
-        self.tables.entry(section).or_default().push(read);
+        self.by_section.entry(section).or_default().push(read);
     }
 
     fn unknown_top(&mut self, origin: Origin, name: &str, value: &DeValue<'_>) {
@@ -263,7 +263,7 @@ impl Tables {
 
     /// Sets a key over what the file says. A repeated table can only be meant when there is at most one of it.
     fn overlay(&mut self, section: Section, key: &'static Key, text: &str, origin: Origin) {
-        let tables = self.tables.entry(section).or_default();
+        let tables = self.by_section.entry(section).or_default();
         if tables.is_empty() {
             tables.push(Table::new(section, origin.clone()));
         }

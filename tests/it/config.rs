@@ -179,7 +179,7 @@ fn environment_mistakes_name_the_variable() {
         ..text(&format!("{LEAST}{two}"))
     };
     let report = checked(&sources).unwrap_err().to_string();
-    expect![[r#"
+    expect![[r"
         the configuration has 5 mistakes:
         environment variable SCALESET_MEDIC_MANAGER_PASSWORD: manager.password: a secret must not be in the configuration
             fix: put it into a file of its own and name that file with `password_file`
@@ -191,7 +191,7 @@ fn environment_mistakes_name_the_variable() {
             fix: did you mean `mode`?
         environment variable SCALESET_MEDIC_SWORDFISH: sets no known key
             fix: write SCALESET_MEDIC_TABLE_KEY, for example SCALESET_MEDIC_RUN_MODE
-    "#]]
+    "]]
     .assert_eq(&report);
 }
 

@@ -162,7 +162,7 @@ impl LogFile {
             Ok(_) | Err(NotRead::Busy) => {}
             // The evidence stays as it was.
             Err(NotRead::Broken) => {
-                tracing::error!(path = %self.path.display(), "reading the manager's log was aborted")
+                tracing::error!(path = %self.path.display(), "reading the manager's log was aborted");
             }
             Err(NotRead::Late(_)) => self.note_overdue(before, within),
         }
