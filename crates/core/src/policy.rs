@@ -25,7 +25,8 @@ const WEEK: Span = Span::hours(24 * 7);
 const MONTH: Span = Span::hours(24 * 30);
 
 crate::settings! {
-    /// The limits of diagnosis and decision.
+    /// The limits of diagnosis and decision. One that a snapshot does not have is read with its default.
+    #[serde(default)]
     pub struct Policy [policy] {
         /// Grace period after GARM's start, in which only proof leads to an action.
         settle: Span = default(Span::secs(20)), Takes::span(Span::ZERO, HOUR)

@@ -236,8 +236,8 @@ macro_rules! settings {
     ($(#[$meta:meta])* pub struct $name:ident [[$section:ident]] {
         $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $need:ident($value:expr), $takes:expr;)+
     }) => {
-        $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+        $(#[$meta])*
         pub struct $name { $($(#[doc = $doc])+ pub $field: $type,)+ }
         impl $name {
             /// Its keys, in the order in which they are shown.
