@@ -9,9 +9,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Confidence, Decision, Diagnosis, Span, Wall};
 use medic_http::{Bounds, Response, Transport, TransportError};
 use medic_store::Store;
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Depth, check};
+use scaleset_medic::config::{Depth, Sources, check};
 use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::reconcile::{Engine, Reconciled};
@@ -108,8 +106,7 @@ impl Replay {
             password.display(),
             eyes == Eyes::MetricsAndGoroutines
         );
-        let file = Some(FileText { name: "replay.toml".to_owned(), text });
-        let config = check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config;
+        let config = check(&Sources::of_text("replay.toml", text), Depth::Files).unwrap().config;
         let store = Store::in_memory().unwrap();
         let lease = Arc::new(Lease::new(store.clone(), "replay".to_owned(), Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], "heal").unwrap());

@@ -8,10 +8,12 @@
 //! - [`limits`]: the token bucket, `Retry-After`, `X-RateLimit-*`.
 //! - [`status`]: statuses as typed errors, with a safe excerpt of the body ([`excerpt`]).
 //! - [`reqwest_transport`]: real sockets; large bodies share one account of memory (`room`).
-//! - [`secret`]: text that never shows itself.
+//! - [`file`]: bounded reads of files that may hang.
+//! - [`secret`]: secrets, which are never shown, and the files that hold them.
 
 pub mod client;
 pub mod excerpt;
+pub mod file;
 pub mod limits;
 pub mod list;
 mod memory_limit;
@@ -24,7 +26,7 @@ pub use client::{Client, Jitter};
 pub use limits::{Allowance, Politeness, RateLimit};
 pub use medic_core::model::failure::{ApiError, Effect};
 pub use reqwest_transport::{ReqwestTransport, TransportOptions};
-pub use secret::Secret;
+pub use secret::{Secret, SecretFile};
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -7,6 +7,7 @@
 //! there is for them ([`super::room`]). Nothing is retried here.
 
 use super::excerpt::one_line;
+use super::file::read_bounded;
 use super::memory_limit::{FREE, Room};
 use super::{BodySink, Bounds, Response, Transport, TransportError, Upgrade, Upgrader, status};
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ pub const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 
 /// The largest CA file read.
-pub const CA_FILE_BOUND: u64 = 4 * 1024 * 1024;
+pub const CA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How connections are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,11 +236,10 @@ pub fn install_crypto_provider() {
 }
 
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, SetupError> {
-    use std::io::Read;
     let unusable = |detail: String| SetupError::CaFile { path: path.display().to_string(), detail };
-    let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
-    let mut pem = Vec::new();
-    file.take(CA_FILE_BOUND).read_to_end(&mut pem).map_err(|error| unusable(error.to_string()))?;
+    let pem = read_bounded(path, CA_BYTES_MAX)
+        .map_err(|error| unusable(error.to_string()))?
+        .ok_or_else(|| unusable(format!("it is longer than {CA_BYTES_MAX} bytes")))?;
     let certificates =
         reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(deepest(&error.without_url())))?;
     if certificates.is_empty() {

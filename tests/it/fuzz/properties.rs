@@ -10,9 +10,7 @@ use medic_garm::log::parse::Parser;
 use medic_garm::log::tail::{Reached, Tail};
 use medic_garm::{events, goroutines, metrics_text};
 use medic_http::BodySink;
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Depth, check};
+use scaleset_medic::config::{Depth, Sources, check};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
@@ -204,9 +202,8 @@ fn is_fit_to_show(failure: &RequestFailure) {
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for text in [text.to_owned(), format!("{text}\n[[manager]]\npassword = \"{PASSWORD}\"\n")] {
-        let file = Some(FileText { name: "medic.toml".to_owned(), text });
-        let raw = Raw::read(&Sources { file, ..Sources::default() });
-        match check(&raw, Depth::Values) {
+        let sources = Sources::of_text("medic.toml", text);
+        match check(&sources, Depth::Values) {
             Ok(checked) => assert!(!format!("{checked:?}").contains(PASSWORD), "a secret in what is printed"),
             Err(report) => {
                 let shown = report.to_string();

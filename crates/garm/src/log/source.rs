@@ -14,6 +14,7 @@ use medic_core::clock::Clock;
 use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, LogPosition, ParserState};
 use medic_core::model::{FailureKind, Operation, RequestFailure, Span, Target};
 use medic_core::ports::read::LogSource;
+use medic_http::file::{FileReader, NotRead, Reading};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,24 +34,12 @@ pub enum Facts {
     Dropped,
 }
 
-/// Where the file is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reading {
-    /// On threads that may block: a share that hangs hangs nothing else.
-    #[default]
-    OnThreads,
-    /// At once, where virtual time must not wait for threads.
-    AtOnce,
-}
-
 /// A followed log file. Cheap to share.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
     facts: Facts,
-    reading: Reading,
-    /// Held by the one reading under way.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    files: FileReader,
     /// Held while files are touched: only for threads that may block.
     reader: Mutex<Reader>,
     /// Never held for long.
@@ -75,8 +64,6 @@ struct Shown {
     /// Something was read that a pass should know of at once.
     news: bool,
     steps: u64,
-    /// The step under way has outlived a caller's patience.
-    overdue: bool,
 }
 
 /// What one step read.
@@ -126,13 +113,11 @@ impl LogFile {
             state: State::Behind,
             news: false,
             steps: 0,
-            overdue: false,
         };
         Self {
             path,
             facts,
-            reading: Reading::default(),
-            turn: Arc::default(),
+            files: FileReader::new(Reading::default()),
             reader: Mutex::new(Reader { tail, parser, evidence }),
             shown: Mutex::new(shown),
         }
@@ -141,7 +126,7 @@ impl LogFile {
     /// Read in another way than on threads.
     #[must_use]
     pub fn read(mut self, reading: Reading) -> Self {
-        self.reading = reading;
+        self.files = FileReader::new(reading);
         self
     }
 
@@ -171,31 +156,15 @@ impl LogFile {
     /// `within` at the latest: a reading that is not done then goes on by itself, and until it has ended a step it is a
     /// failure of the source that nobody waits for again.
     pub async fn catch_up(self: &Arc<Self>, within: Span) {
-        if self.reading == Reading::AtOnce {
-            let _ = (0..CATCH_UP_STEPS).find(|_| !self.step());
-            return;
-        }
-        let (before, overdue) = {
-            let shown = self.shown();
-            (shown.steps, shown.overdue)
-        };
-        if overdue && self.turn.try_lock().is_err() {
-            return;
-        }
-        let reading = async {
-            let turn = Arc::clone(&self.turn).lock_owned().await;
-            let log = Arc::clone(self);
-            let steps = move || {
-                let _turn = turn;
-                (0..CATCH_UP_STEPS).find(|_| !log.step())
-            };
-            tokio::task::spawn_blocking(steps).await
-        };
-        match tokio::time::timeout(within.into(), reading).await {
-            Ok(Ok(_)) => {}
-            // Only a panic or the runtime's end gets here; the evidence stays as it was.
-            Ok(Err(_)) => tracing::error!(path = %self.path.display(), "reading the manager's log was broken off"),
-            Err(_) => self.note_overdue(before, within),
+        let before = self.shown().steps;
+        let log = Arc::clone(self);
+        match self.files.read_within(within, move || (0..CATCH_UP_STEPS).find(|_| !log.step())).await {
+            Ok(_) | Err(NotRead::Busy) => {}
+            // The evidence stays as it was.
+            Err(NotRead::Broken) => {
+                tracing::error!(path = %self.path.display(), "reading the manager's log was aborted");
+            }
+            Err(NotRead::Late(_)) => self.note_overdue(before, within),
         }
     }
 
@@ -232,7 +201,7 @@ impl LogFile {
         shown.news |= fresh.news;
         shown.position = reader.tail.position(reader.parser.state());
         shown.steps = shown.steps.wrapping_add(1);
-        shown.overdue = false;
+        self.files.progressed();
         let step = match outcome {
             Ok(step) => step,
             Err(error) => {
@@ -260,7 +229,8 @@ impl LogFile {
             let path = self.path.display();
             let detail = format!("{path}: reading did not end within {within}; does the file system it is on hang?");
             shown.state = State::Failed(failed(FailureKind::Timeout, detail));
-            shown.overdue = true;
+        } else {
+            self.files.progressed();
         }
     }
 
