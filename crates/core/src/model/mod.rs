@@ -24,15 +24,15 @@ pub use diagnosis::{
     Confidence, ConflictBehaviour, Diagnosis, EndpointState, Evidence, EvidenceList, Fact, Finding, Findings,
     ManagerState, RestartKind, WorkerState,
 };
-pub use failure::RequestFailure;
+pub use failure::{FailureKind, Operation, RequestFailure, Target};
 pub use ids::{
     EndpointName, Entity, EntityKind, EntityRef, GithubId, Incarnation, ManagerName, Owner, Revision, ScaleSetId,
     SessionId, TreatmentId,
 };
 pub use manual::{ManualAction, ManualHeal, ManualHealAnswer, ManualHealId};
 pub use observation::{
-    Controller, Enablement, Endpoint, FailureKind, GithubPlace, GithubSet, GithubStatistics, Goroutines, Lingering,
-    ListenerMetrics, ManagerMetrics, Operation, OwnQuota, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep, Target,
+    Controller, Enablement, Endpoint, GithubPlace, GithubSet, GithubStatistics, Goroutines, Lingering, ListenerMetrics,
+    ManagerMetrics, OwnQuota, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep,
 };
 pub use pause::{Pause, PauseId, PauseScope};
 pub use time::{Mono, Now, Span, Wall};
