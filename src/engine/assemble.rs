@@ -60,7 +60,7 @@ pub struct Chance {
 
 impl Default for Chance {
     fn default() -> Self {
-        Self { jitter: Arc::new(medic_http::client::drawn), log_reading: Reading::OnThreads }
+        Self { jitter: Arc::new(medic_http::client::random_span), log_reading: Reading::OnThreads }
     }
 }
 

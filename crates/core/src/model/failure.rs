@@ -171,6 +171,14 @@ pub struct ApiError {
     pub retry_at: Option<Wall>,
 }
 
+impl ApiError {
+    /// As the error of a later request that was not sent because of this one.
+    #[must_use]
+    pub fn not_sent(self) -> Self {
+        Self { effect: Effect::None, ..self }
+    }
+}
+
 /// Whether a failed request may have had an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
