@@ -21,7 +21,6 @@ mod incident;
 mod kill9;
 mod lab_serve;
 mod log_replay;
-mod log_tail;
 mod manifests;
 mod many_managers;
 mod model_checking;
