@@ -54,7 +54,7 @@ fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
 }
 
 #[test]
-fn managers_of_one_name_are_told_apart_wherever_alerts_and_rules_are_joined() {
+fn rules_join_on_labels_that_tell_managers_apart() {
     let rules = read("manifests/prometheus/prometheusrule.yaml");
     let joins = rules.split(" on (").skip(1).chain(rules.split(" by (").skip(1));
     let joins: Vec<_> = joins.filter_map(|rest| rest.split_once(')').map(|(labels, _)| labels)).collect();
