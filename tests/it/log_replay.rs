@@ -229,7 +229,9 @@ fn check(build: &str, expected: &Expect) {
 
 #[test]
 fn evidence_of_the_build_that_gives_up() {
-    check(PRE_FIX, &expect![[r#"
+    check(
+        PRE_FIX,
+        &expect![[r"
         01 run 1795459531651 | session 36c2c648, opened 1 | session 772c84b0, opened 1 | session 02cb17b5, opened 1 | session a776f05e, opened 1
         02 run 1795459531651 | session 36c2c648, opened 1 | session 772c84b0, opened 1 | session 02cb17b5, opened 1 | session a776f05e, opened 1
         03 run 1795459531651 | session 36c2c648, opened 1 | session b69ddd0e, opened 2 | session 02cb17b5, opened 1 | session a776f05e, opened 1
@@ -241,12 +243,15 @@ fn evidence_of_the_build_that_gives_up() {
         09 run 1795459642229, stopped | closed, opened 1 | closed, opened 1 | gave up after 1 conflicts, opened 0 | closed, opened 1
         10 run 1795459650671, panic | closed, opened 1 | session 3efc678f, opened 1 | gave up after 1 conflicts, opened 0 | session 41d09627, opened 1
         11 run 1795459665086 | session 02dcdd12, opened 1 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0
-    "#]]);
+    "]],
+    );
 }
 
 #[test]
 fn evidence_of_the_build_that_retries() {
-    check(POST_FIX, &expect![[r#"
+    check(
+        POST_FIX,
+        &expect![[r"
         01 run 1795459531702 | session cd3f8e35, opened 1 | session e3eff5cb, opened 1 | session cc6a20d3, opened 1 | session 11c72d22, opened 1
         02 run 1795459531702 | session cd3f8e35, opened 1 | session e3eff5cb, opened 1 | session cc6a20d3, opened 1 | session 11c72d22, opened 1
         03 run 1795459531702 | session cd3f8e35, opened 1 | session 11227318, opened 2 | session cc6a20d3, opened 1 | session 11c72d22, opened 1
@@ -258,7 +263,8 @@ fn evidence_of_the_build_that_retries() {
         09 run 1795459642429, stopped | closed, opened 1 | closed, opened 1 | retries after 5 conflicts, opened 0 | closed, opened 1
         10 run 1795459651024, panic | closed, opened 1 | session 0f63bdb1, opened 1 | retries after 5 conflicts, opened 0 | session a3694b69, opened 1
         11 run 1795459665411 | session bc82df76, opened 1 | retries after 9 conflicts, opened 0 | retries after 9 conflicts, opened 0 | retries after 9 conflicts, opened 0
-    "#]]);
+    "]],
+    );
 }
 
 /// The facts up to the access line of a recorded answer.

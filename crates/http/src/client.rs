@@ -451,9 +451,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn quota_reserve_is_left_to_the_manager() {
         let reset = ("x-ratelimit-reset", "1700000060");
-        let told = [("x-ratelimit-remaining", "100"), ("x-ratelimit-limit", "500"), reset];
+        let exhausted = [("x-ratelimit-remaining", "100"), ("x-ratelimit-limit", "500"), reset];
         let more = [("x-ratelimit-remaining", "101"), ("x-ratelimit-limit", "500"), reset];
-        let (client, script, clock) = client([ok(200, &more), ok(200, &told)]);
+        let (client, script, clock) = client([ok(200, &more), ok(200, &exhausted)]);
         let allowance = Allowance::new(Politeness::default(), Some(0.2), Arc::clone(&clock));
         let client = client.with_allowance(&allowance);
         read(&client).await.unwrap();

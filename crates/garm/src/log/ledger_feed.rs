@@ -169,15 +169,13 @@ impl Feed {
                     self.ended(*set, closed, SessionEnd::Closed, changes);
                 }
             }
-            LogEvent::ListenerFailed { set: LogSet::Manager(set), kind, refresh: _ } => {
-                if is_gone(*kind) {
-                    // The current poll ends like this when the listener's own close is faster.
-                    let (when, how) = match self.latest.get(set).and_then(|latest| latest.closing) {
-                        Some(closing) => (closing, SessionEnd::Closed),
-                        None => (at, SessionEnd::Expired),
-                    };
-                    self.ended(*set, when, how, changes);
-                }
+            LogEvent::ListenerFailed { set: LogSet::Manager(set), kind, refresh: _ } if is_gone(*kind) => {
+                // The current poll ends like this when the listener's own close is faster.
+                let (when, how) = match self.latest.get(set).and_then(|latest| latest.closing) {
+                    Some(closing) => (closing, SessionEnd::Closed),
+                    None => (at, SessionEnd::Expired),
+                };
+                self.ended(*set, when, how, changes);
             }
             // Lines about sessions always carry the manager's id; the others change no session.
             _ => {}

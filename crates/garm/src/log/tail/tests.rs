@@ -160,7 +160,7 @@ proptest! {
                 Op::Rotate => match rotation {
                     Rotation::Dated => writer.rename_dated(),
                     Rotation::Numbered => writer.rename_numbered(),
-                    // A file of which nothing whole was read cannot be told from its truncated self.
+                    // A file without a single line read looks like its truncated self.
                     Rotation::Copy if !read_of_this_file => {}
                     Rotation::Copy => {
                         writer.copy_and_truncate();
