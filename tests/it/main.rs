@@ -29,3 +29,4 @@ mod replay;
 mod runbooks;
 mod stories;
 mod tidy;
+mod upgrade;
