@@ -59,7 +59,7 @@ pub struct Runtime {
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { jitter: Arc::new(medic_http::client::drawn), file_reading: Reading::OnThreads }
+        Self { jitter: Arc::new(medic_http::client::random_span), file_reading: Reading::OnThreads }
     }
 }
 

@@ -7,23 +7,20 @@
 
 use crate::file::{FileReader, read_bounded};
 use async_trait::async_trait;
+use http::HeaderValue;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The largest secret that is read: an App's private key has about 3 KB.
 pub const SECRET_BYTES_MAX: usize = 64 * 1024;
 
-/// Gives a secret each time it is needed, so that one that was rotated is used from then on.
+/// Returns a secret each time it is needed, so that a rotated one is used from then on.
 #[async_trait]
 pub trait SecretSource: Send + Sync {
-    /// The secret as it is now.
-    ///
-    /// # Errors
-    /// Why it cannot be had, for people.
+    /// The secret as it is now, or why it cannot be read.
     async fn secret(&self) -> Result<Secret, String>;
 }
 
-/// One that is at hand.
 #[async_trait]
 impl<F: Fn() -> Result<Secret, String> + Send + Sync> SecretSource for F {
     async fn secret(&self) -> Result<Secret, String> {
@@ -31,7 +28,6 @@ impl<F: Fn() -> Result<Secret, String> + Send + Sync> SecretSource for F {
     }
 }
 
-/// A password or a token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -44,10 +40,18 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
-    /// Whether there is nothing in it.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// `SCHEME SECRET` as a header, marked as sensitive; `None` if the secret is empty or cannot stand in a header.
+    #[must_use]
+    pub fn authorization(&self, scheme: &str) -> Option<HeaderValue> {
+        let text = Some(self.0.trim()).filter(|text| !text.is_empty())?;
+        let mut header = HeaderValue::from_str(&format!("{scheme} {text}")).ok()?;
+        header.set_sensitive(true);
+        Some(header)
     }
 }
 
@@ -176,10 +180,15 @@ mod tests {
     use medic_core::model::Span;
 
     #[test]
-    fn secret_debug_shows_nothing() {
+    fn debug_output_and_header_hide_the_secret() {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{:?}", Some(&secret)), "Some([redacted])");
         assert_eq!(secret.expose(), "hunter2");
+        let header = secret.authorization("Bearer").unwrap();
+        assert_eq!((header.as_bytes(), header.is_sensitive()), (b"Bearer hunter2".as_slice(), true));
+        for unusable in ["", " ", "a\nb"] {
+            assert_eq!(Secret::new(unusable).authorization("Bearer"), None, "{unusable:?}");
+        }
     }
 
     fn file(content: &[u8]) -> (tempfile::TempDir, SecretFile) {
