@@ -1,11 +1,11 @@
-//! `doctor`. It looks for itself, whether a medic runs or not: a running one may be what cannot see.
+//! `doctor`. It asks the sources itself, even where a medic runs: the running one may be what cannot see.
 
 use super::args::{DoctorArgs, Output};
 use super::output::{data, one_line};
 use super::{Failure, medic};
 use crate::config::Config;
 use crate::doctor::facts::Place;
-use crate::doctor::gather::look;
+use crate::doctor::gather::gather;
 use crate::doctor::{Finding, Report, State, Subject, examine};
 use crate::engine::assemble::real_carrier;
 use crate::exit::ExitCode;
@@ -25,15 +25,15 @@ const INDENT: usize = 22;
 pub(super) fn run(args: &DoctorArgs, config: &Config, color: bool) -> Result<ExitCode, Failure> {
     // Kubernetes sets this variable in every container.
     let place = std::env::var_os("KUBERNETES_SERVICE_HOST").map_or(Place::Elsewhere, |_| Place::Kubernetes);
-    let looked = medic::runtime()?.block_on(async {
+    let gathered = medic::runtime()?.block_on(async {
         // Made within the runtime, whose clock it reads.
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         tokio::select! {
-            facts = look(config, &clock, place, &real_carrier) => Ok(facts),
+            facts = gather(config, &clock, place, &real_carrier) => Ok(facts),
             signal = medic::signal() => Err(signal),
         }
     })?;
-    let facts = match looked {
+    let facts = match gathered {
         Ok(facts) => facts?,
         Err(signal) => return Ok(signal.exit_code()),
     };
@@ -55,7 +55,7 @@ pub(super) fn run(args: &DoctorArgs, config: &Config, color: bool) -> Result<Exi
     Ok(report.exit)
 }
 
-/// The codes are those of all commands; what they mean here is said more closely.
+/// The exit codes are those of all commands, with the meaning that they have here.
 const fn meaning(exit: ExitCode) -> &'static str {
     match exit {
         ExitCode::Well => "nothing that is configured fails",

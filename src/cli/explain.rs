@@ -7,7 +7,7 @@ use super::{Failure, history, render};
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
-use crate::text::{rules, words};
+use crate::text::{rules, sources, words};
 use medic_core::model::{Decision, Guard, ManagerName, Span, Wall};
 use std::fmt::Write as _;
 
@@ -136,7 +136,7 @@ fn decision(set: &SetStatus, now: Wall) -> String {
 fn guards(out: &mut String, set: &SetStatus, now: Wall) {
     if let Decision::Blocked { guards, .. } = &set.decision {
         for held in guards {
-            let _ = writeln!(out, "  {}", one_line(&words::held(held, Some(now))));
+            let _ = writeln!(out, "  {}", one_line(&words::guard_in_full(held, Some(now))));
         }
     }
     let passed: Vec<_> = rules::passed(&set.decision).into_iter().map(Guard::as_str).collect();
@@ -153,10 +153,9 @@ fn guards(out: &mut String, set: &SetStatus, now: Wall) {
 /// recorded.
 fn timeline(manager: Option<&ManagerStatus>, set: &SetStatus, past: Vec<(Wall, String)>) -> Vec<(Wall, String)> {
     let finding = &set.finding;
-    let evidence = finding
-        .evidence
-        .iter()
-        .map(|evidence| (evidence.at, format!("{}: {}", words::source(evidence.source), words::fact(&evidence.fact))));
+    let evidence = finding.evidence.iter().map(|evidence| {
+        (evidence.at, format!("{}: {}", sources::text(evidence.source).name, words::fact(&evidence.fact)))
+    });
     let mut told: Vec<_> = evidence.chain(past).collect();
     told.push((finding.since, format!("found {} from here on", finding.diagnosis)));
     told.extend(finding.ill_since.map(|at| (at, "not well from here on".to_owned())));

@@ -191,7 +191,7 @@ pub(super) fn decision(set: &SetStatus, now: Wall) -> String {
         Decision::Watch { waiting, until: None } => format!("waits: {}", words::waiting(*waiting)),
         Decision::Escalate { escalation } => format!("needs a person: {}", words::escalation(escalation)),
         Decision::Blocked { remedy, guards } => {
-            let guards: Vec<_> = guards.iter().map(words::held_briefly).collect();
+            let guards: Vec<_> = guards.iter().map(words::guard_briefly).collect();
             format!("{} withheld by {}", words::remedy_name(remedy), guards.join("; "))
         }
         Decision::Treat { remedy, .. } => format!("{} is due", words::remedy_name(remedy)),

@@ -1,6 +1,8 @@
 //! A configuration for people: `config print`, `config defaults`, and the notes of `config check`.
 
 use super::{Checked, Config, Origin, Section, kind};
+use crate::text::sources;
+use medic_core::model::Source;
 use medic_core::policy::Mode;
 use medic_core::settings::{Key, Kind, Need, Risk, Risky};
 use std::fmt::Write as _;
@@ -109,16 +111,13 @@ pub fn notes(checked: &Checked) -> Vec<String> {
         notes.push("mode is observe: nothing is changed anywhere; set run.mode = \"heal\" to heal".to_owned());
     }
     if config.github.is_empty() {
-        notes
-            .push("no [[github]]: sets missing at GitHub are not detected, and no stale session is deleted".to_owned());
+        notes.push(format!("no [[github]]: {}", sources::text(Source::Broker).without));
     }
     for manager in &config.managers {
         let name = &manager.name;
         if manager.log_file.is_none() && !manager.log_stream {
-            notes.push(format!(
-                "manager {name}: no log_file and no log_stream: session ids are not seen, so a stale session cannot be \
-                 deleted"
-            ));
+            let without = sources::text(Source::Log).without;
+            notes.push(format!("manager {name}: no log_file and no log_stream: {without}"));
             if !manager.metrics && !manager.debug_server {
                 notes.push(format!(
                     "manager {name}: neither metrics, debug_server nor log: a stuck set looks like a healthy one"

@@ -1,37 +1,26 @@
-//! The lines that a person is told to put somewhere. One place, so that two findings never tell two spellings; the
-//! keys of GARM's `config.toml` are those of `docs/reference/garm-api.md` §13.
+//! Steps that several findings share. The lines of a source are those of [`crate::text::sources`].
 
-use super::Finding;
-
-/// Where GARM writes its log, in what we tell people who have no such file yet.
-pub(super) const LOG_PATH: &str = "/var/log/garm/garm.log";
+use super::{Check, Finding, Subject};
+use crate::text::sources::{self, LOG_PATH};
+use medic_core::model::Source;
 
 impl Finding {
-    /// What makes GARM write a log that names sessions.
+    /// What stays hidden without a source.
+    pub(super) fn hides(self, source: Source) -> Self {
+        self.risks(sources::text(source).without)
+    }
+
+    /// Lines for GARM's own configuration.
+    pub(super) fn with_garm_lines(self, lines: &[&str]) -> Self {
+        self.step("in GARM's config.toml, then restart GARM:", lines)
+    }
+
+    /// What makes GARM write a log file that names sessions.
     pub(super) fn with_garm_log_file(self, path: &str) -> Self {
         let file = format!("log_file = \"{}\"", absolute(path));
-        let lines = ["[logging]", &file, "log_format = \"json\"", "log_level = \"debug\""];
-        self.step("in GARM's config.toml, then restart GARM:", &lines)
-    }
-
-    /// What makes GARM's log, wherever it goes, name sessions.
-    pub(super) fn with_garm_log_level(self) -> Self {
-        let lines = ["[logging]", "log_level = \"debug\"", "log_format = \"json\""];
-        self.step("in GARM's config.toml, then restart GARM (the default level is info):", &lines)
-    }
-
-    /// What makes GARM offer its log over a websocket.
-    pub(super) fn with_garm_log_streamer(self) -> Self {
-        let lines = ["[logging]", "enable_log_streamer = true", "log_level = \"debug\"", "log_format = \"json\""];
-        self.step("in GARM's config.toml, then restart GARM:", &lines)
-    }
-
-    /// What makes GARM export its counters.
-    pub(super) fn with_garm_metrics(self) -> Self {
-        let lines = ["[metrics]", "enable = true", "disable_auth = true", "period = \"60s\""];
-        let what = "in GARM's config.toml, then restart GARM (with disable_auth = false the medic fetches a metrics \
-                    token by itself; keep metrics_auth = true in its own table then):";
-        self.step(what, &lines)
+        let lines = sources::text(Source::Log).garm.iter();
+        let lines: Vec<_> = lines.map(|line| if line.starts_with("log_file") { &*file } else { *line }).collect();
+        self.with_garm_lines(&lines)
     }
 
     /// The volume through which a sidecar reads GARM's log file. GARM rotates at 500 MB and keeps three packed ones;
@@ -45,7 +34,7 @@ impl Finding {
         let medic = format!("    volumeMounts: [{{ name: garm-log, mountPath: {folder}, readOnly: true }}]");
         self.step(
             "where GARM runs in a pod: share the folder, and run both containers as one user, because GARM may give the \
-             file to its own user only (the medic may also stand under initContainers, with restartPolicy: Always):",
+             file to its own user only (the medic may also be one of initContainers, with restartPolicy: Always):",
             &[
                 "spec:",
                 "  securityContext: { runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532 }",
@@ -59,9 +48,23 @@ impl Finding {
         )
     }
 
-    /// One key of the medic's own table of a manager.
-    pub(super) fn with_medic_line(self, line: &str) -> Self {
-        self.step("in the medic's [[manager]] table:", &[line])
+    /// Keys of the medic's own table of a manager.
+    pub(super) fn with_medic_lines(self, lines: &[&str]) -> Self {
+        self.step("in the medic's [[manager]] table:", lines)
+    }
+
+    /// Both ways to enable the log.
+    pub(super) fn log_not_configured(subject: &Subject) -> Self {
+        Self::warn(Check::Log, subject, "not configured: neither log_file nor log_stream")
+            .hides(Source::Log)
+            .with_garm_log_file(LOG_PATH)
+            .with_shared_volume(LOG_PATH)
+            .with_medic_lines(sources::text(Source::Log).medic)
+            .step(
+                "where no file can be shared, use the websocket: enable_log_streamer = true under [logging] in GARM's \
+                 config.toml, and in the medic's [[manager]] table:",
+                &[sources::LOG_STREAM.1],
+            )
     }
 }
 

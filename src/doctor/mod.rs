@@ -1,20 +1,16 @@
-//! `doctor`: what the medic can see, what it therefore cannot see, and which settings invite the illness.
+//! `doctor`: what the medic can see, what it cannot see, and which settings are risky.
 //!
-//! The problem: most of what goes wrong with a medic goes wrong before anything is ill, and shows only when a healing
-//! takes minutes instead of seconds. The rule: [`facts`] in, one [`Finding`] per question out; each question is one
-//! function of this folder, in the order in which they are told. A finding says what was seen, what that hides or
-//! risks, and what to do, with the exact lines. Nothing is asked of any server here ([`crate::doctor::gather`] does).
+//! [`gather`] asks the servers and makes [`facts`]; [`examine`] answers each question from them, in one function per
+//! question. A [`Finding`] says what was seen, what that hides or risks, and what to do, with the exact lines.
 //!
-//! The states: [`State::Fail`] is what hides evidence although it was configured, or prevents healing; what could only
-//! be better is [`State::Warn`]; what nobody can tell from here is [`State::Unknown`], with how to find out.
-//! Edge cases: a manager that cannot be reached has one finding, not ten; what was not asked because of it is not told.
-#![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+//! A manager that cannot be reached has one finding: what was not asked because of it is left out.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod build;
 mod cluster;
 pub mod facts;
-mod forge;
 pub mod gather;
+mod github;
 mod lines;
 mod log;
 mod overlap;
@@ -23,7 +19,7 @@ mod settings;
 pub mod skew;
 mod sources;
 #[cfg(test)]
-mod testing;
+mod tests;
 
 use crate::exit::ExitCode;
 use facts::Facts;
@@ -40,7 +36,7 @@ closed_enum! {
         Warn = "warn",
         /// Hides evidence although it was configured, or prevents healing.
         Fail = "fail",
-        /// Cannot be told from here.
+        /// Cannot be seen from here; the finding says how to find out.
         Unknown = "unknown",
     }
 }
@@ -92,14 +88,13 @@ closed_enum! {
 pub enum Subject {
     Medic,
     Manager(ManagerName),
-    /// A forge endpoint, by the manager's name for it.
+    /// A GitHub endpoint, by the manager's name for it.
     Endpoint(EndpointName),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub check: Check,
-    /// What it is about.
     pub subject: Subject,
     pub state: State,
     pub seen: String,
@@ -112,7 +107,6 @@ pub struct Finding {
 /// One step of a mend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// What to do, in words.
     pub what: String,
     /// Lines to put in or to type, as they are; may be empty.
     pub lines: Vec<String>,
@@ -120,9 +114,8 @@ pub struct Step {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// In the order in which they are told: the medic, each manager, each endpoint.
+    /// The medic, each manager, each endpoint, in this order.
     pub findings: Vec<Finding>,
-    /// How the command ends.
     pub exit: ExitCode,
 }
 
@@ -172,7 +165,7 @@ pub fn examine(facts: &Facts) -> Report {
             findings.push(cluster::finding(facts, manager));
         }
     }
-    findings.extend(forge::findings(facts));
+    findings.extend(github::findings(facts));
     let exit = exit(&findings, unreached);
     Report { findings, exit }
 }
@@ -184,47 +177,4 @@ fn exit(findings: &[Finding], unreached: bool) -> ExitCode {
     }
     let fails = findings.iter().any(|finding| finding.state == State::Fail);
     if fails { ExitCode::Unhealthy } else { ExitCode::Well }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::testing::{broken, healthy};
-    use super::*;
-    use medic_core::model::{FailureKind, Operation};
-
-    #[test]
-    fn a_well_configured_deployment_fails_in_nothing() {
-        let report = examine(&healthy());
-        let bad: Vec<_> = report.findings.iter().filter(|f| matches!(f.state, State::Fail | State::Warn)).collect();
-        assert_eq!(bad, Vec::<&Finding>::new());
-        assert_eq!(report.exit, ExitCode::Well);
-    }
-
-    #[test]
-    fn whatever_is_not_well_says_what_it_hides_and_what_to_do() {
-        let mut facts = healthy();
-        for manager in &mut facts.managers {
-            manager.goroutines = broken(Operation::Goroutines, FailureKind::NotEnabled);
-            manager.log_file = broken(Operation::LogFile, FailureKind::NotFound);
-            manager.events = broken(Operation::Websocket, FailureKind::Broken);
-            manager.metrics = broken(Operation::Metrics, FailureKind::NotEnabled);
-        }
-        let report = examine(&facts);
-        assert_eq!(report.exit, ExitCode::Unhealthy);
-        for finding in report.findings.iter().filter(|finding| finding.state != State::Ok) {
-            assert!(!finding.risk.is_empty() && !finding.mend.is_empty(), "{finding:?}");
-        }
-    }
-
-    #[test]
-    fn an_unreached_manager_is_told_once_and_outweighs_what_fails() {
-        let mut facts = healthy();
-        facts.managers[0].controller = broken(Operation::Login, FailureKind::Connect);
-        facts.managers[0].scale_sets = broken(Operation::Login, FailureKind::Connect);
-        let report = examine(&facts);
-        assert_eq!(report.exit, ExitCode::Blind);
-        let subject = Subject::Manager(facts.managers[0].name.clone());
-        let fails = report.findings.iter().filter(|f| f.subject == subject && f.state == State::Fail);
-        assert_eq!(fails.map(|f| f.check).collect::<Vec<_>>(), [Check::Reach]);
-    }
 }

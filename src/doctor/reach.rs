@@ -55,19 +55,7 @@ fn unreached(subject: &Subject, url: &str, failure: &RequestFailure) -> Finding 
             "what answers there is no GARM: set `url` to GARM's root, without /api/v1; a GARM answers 401 to",
             &[&ask],
         ),
-        FailureKind::Connect
-        | FailureKind::Timeout
-        | FailureKind::Broken
-        | FailureKind::Unauthorized
-        | FailureKind::Forbidden
-        | FailureKind::Conflict
-        | FailureKind::NotInitialised
-        | FailureKind::RateLimited
-        | FailureKind::Rejected
-        | FailureKind::Server
-        | FailureKind::TooLarge
-        | FailureKind::NotEnabled
-        | FailureKind::HeldBack => found.step(
+        _ => found.step(
             "see that GARM runs, that [apiserver] bind and port in its config.toml match the medic's `url`, and that \
              no network policy stands between; from where the medic runs, a GARM answers 401 to",
             &[&ask],
@@ -87,21 +75,7 @@ fn refused(subject: &Subject, failure: &RequestFailure) -> Finding {
             ],
         ),
         FailureKind::Forbidden => found.step("configure an administrator of GARM as `username`", &[]),
-        FailureKind::Unauthorized
-        | FailureKind::Connect
-        | FailureKind::Tls
-        | FailureKind::Timeout
-        | FailureKind::Broken
-        | FailureKind::NotFound
-        | FailureKind::Conflict
-        | FailureKind::RateLimited
-        | FailureKind::Rejected
-        | FailureKind::Server
-        | FailureKind::Redirect
-        | FailureKind::Malformed
-        | FailureKind::TooLarge
-        | FailureKind::NotEnabled
-        | FailureKind::HeldBack => found.step(
+        _ => found.step(
             "put GARM's administrator and that user's password into the medic's [[manager]] table (the file is read \
              at each login):",
             &["username = \"admin\"", "password_file = \"/run/secrets/garm-password\""],
@@ -198,99 +172,4 @@ fn clock(manager: &ManagerFacts, subject: &Subject) -> Finding {
                 longer than it must",
         )
         .step("keep both clocks by NTP", &["timedatectl set-ntp true"])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::State;
-    use super::super::skew::Skew;
-    use super::super::testing::{CONFIG, NOW, answer, broken, config, healthy, lines};
-    use super::*;
-    use medic_core::model::{Operation, Seen};
-
-    fn spoilt(spoil: impl Fn(&mut ManagerFacts)) -> Vec<Finding> {
-        let mut facts = healthy();
-        spoil(&mut facts.managers[0]);
-        findings(&facts, &facts.managers[0])
-    }
-
-    #[test]
-    fn no_answer_is_not_a_refused_login() {
-        for (kind, unreached) in [
-            (FailureKind::Connect, true),
-            (FailureKind::Timeout, true),
-            (FailureKind::Tls, true),
-            (FailureKind::Malformed, true),
-            (FailureKind::Server, true),
-            (FailureKind::Unauthorized, false),
-            (FailureKind::Forbidden, false),
-            (FailureKind::NotInitialised, false),
-        ] {
-            let mut facts = healthy();
-            facts.managers[0].controller = broken(Operation::Login, kind);
-            facts.managers[0].scale_sets = Seen::NotAsked;
-            assert_eq!(is_unreached(&facts.managers[0]), unreached, "{kind}");
-            let found = findings(&facts, &facts.managers[0]);
-            let failed = answer(&found, if unreached { Check::Reach } else { Check::Login });
-            assert_eq!(failed.state, State::Fail, "{kind}");
-        }
-    }
-
-    #[test]
-    fn an_untrusted_certificate_is_told_where_to_put_its_authority() {
-        let found = spoilt(|manager| {
-            manager.controller = broken(Operation::Login, FailureKind::Tls);
-            manager.scale_sets = Seen::NotAsked;
-        });
-        assert!(lines(&found[0])[0].starts_with("ca_file = "));
-    }
-
-    #[test]
-    fn a_password_in_the_clear_is_told_unless_it_stays_on_the_machine() {
-        for (url, state) in [
-            ("http://127.0.0.1:9997", State::Ok),
-            ("http://[::1]:9997", State::Ok),
-            ("http://localhost:9997", State::Ok),
-            ("https://garm.example", State::Ok),
-            ("http://garm.example:9997", State::Warn),
-        ] {
-            let facts = Facts { config: config(&CONFIG.replace("http://127.0.0.1:9997", url)), ..healthy() };
-            assert_eq!(answer(&findings(&facts, &facts.managers[0]), Check::Transport).state, state, "{url}");
-        }
-    }
-
-    #[test]
-    fn a_short_login_is_told() {
-        for (left, state) in [(None, State::Ok), (Some(Span::mins(3)), State::Warn), (Some(Span::hours(24)), State::Ok)]
-        {
-            let found = spoilt(|manager| manager.login_until = left.map(|left| NOW.plus(left)));
-            assert_eq!(answer(&found, Check::Login).state, state, "{left:?}");
-        }
-    }
-
-    #[test]
-    fn sets_that_cannot_be_watched_are_told() {
-        assert_eq!(answer(&spoilt(|m| m.scale_sets = Seen::Known(Vec::new())), Check::Api).state, State::Warn);
-        let found = spoilt(|m| m.scale_sets = broken(Operation::ListScaleSets, FailureKind::Server));
-        assert_eq!(answer(&found, Check::Api).state, State::Fail);
-        let found = spoilt(|m| {
-            let Seen::Known(sets) = &mut m.scale_sets else { return };
-            sets[0].endpoint = None;
-        });
-        assert_eq!(answer(&found, Check::Api).state, State::Warn);
-    }
-
-    #[test]
-    fn clocks_that_differ_are_told_with_the_direction() {
-        assert_eq!(answer(&spoilt(|manager| manager.skew = None), Check::Clock).state, State::Unknown);
-        for (date, state, word) in [
-            (NOW.plus(Span::secs(1)), State::Ok, "agrees"),
-            (NOW.plus(Span::mins(1)), State::Warn, "ahead of"),
-            (NOW.minus(Span::mins(1)), State::Warn, "behind"),
-        ] {
-            let found = answer(&spoilt(|manager| manager.skew = Some(Skew::of(NOW, NOW, date))), Check::Clock);
-            assert_eq!(found.state, state);
-            assert!(found.seen.contains(word), "{found:?}");
-        }
-    }
 }

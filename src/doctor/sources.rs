@@ -2,7 +2,8 @@
 
 use super::facts::{Facts, ManagerFacts};
 use super::{Check, Finding, Subject};
-use medic_core::model::{Enablement, FailureKind, RequestFailure, Seen, Span};
+use crate::text::sources;
+use medic_core::model::{Enablement, FailureKind, Seen, Source, Span};
 
 pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
     let subject = Subject::Manager(manager.name.clone());
@@ -11,68 +12,65 @@ pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
     all
 }
 
-const WITHOUT_METRICS: &str = "restarts of the manager, and sessions opened and refused, are not seen: which session is \
-                               stale cannot be proven, and most stuck sets stay `unknown`, so they are not healed";
-
 fn metrics(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding {
+    let lines = sources::text(Source::Metrics);
+    let fail = |seen: String| Finding::fail(Check::Metrics, subject, seen).hides(Source::Metrics);
+    let with_garm = |found: Finding| {
+        found.step(
+            "in GARM's config.toml, then restart GARM (with disable_auth = false the medic fetches a metrics token; keep \
+             metrics_auth = true in its own table then):",
+            lines.garm,
+        )
+    };
     match &manager.metrics {
-        Seen::NotAsked => Finding::fail(Check::Metrics, subject, "not read: `metrics = false` is configured")
-            .risks(WITHOUT_METRICS)
-            .with_medic_line("metrics = true")
-            .with_garm_metrics(),
-        Seen::Failed(failure) if failure.kind == FailureKind::NotEnabled => {
-            Finding::fail(Check::Metrics, subject, "switched off in GARM").risks(WITHOUT_METRICS).with_garm_metrics()
+        Seen::NotAsked => {
+            with_garm(fail("not read: `metrics = false` is configured".to_owned()).with_medic_lines(lines.medic))
         }
-        Seen::Failed(failure) if is_refused(failure) => Finding::fail(Check::Metrics, subject, failure.to_string())
-            .risks(WITHOUT_METRICS)
-            .with_medic_line("metrics_auth = true"),
-        Seen::Failed(failure) => Finding::fail(Check::Metrics, subject, failure.to_string())
-            .risks(WITHOUT_METRICS)
-            .step("see that a reverse proxy in front of GARM also passes /metrics, not only /api/v1", &[]),
+        Seen::Failed(failure) if failure.kind == FailureKind::NotEnabled => {
+            with_garm(fail("switched off in GARM".to_owned()))
+        }
+        Seen::Failed(failure) if matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden) => {
+            fail(failure.to_string()).with_medic_lines(&["metrics_auth = true"])
+        }
+        Seen::Failed(failure) => fail(failure.to_string())
+            .step("let a reverse proxy in front of GARM also pass /metrics, not only /api/v1", &[]),
         Seen::Known(metrics) => match metrics.incarnation {
-            Some(run) => {
-                let age = facts.at.since(run.0);
+            Some(incarnation) => {
+                let age = facts.at.since(incarnation.0);
                 let (opened, refused) = manager.sessions();
                 let seen = format!("up for {age}; since then {opened} sessions opened, {refused} refused or failed");
                 Finding::ok(Check::Metrics, subject, seen)
             }
             None => Finding::warn(Check::Metrics, subject, "readable, without the process's start date")
-                .risks("a restart shows only by counters that go backwards; which session is stale cannot be proven")
+                .risks("a restart shows only by counters that go backwards; no session can be proven stale")
                 .step(
-                    "see that nothing between GARM and the medic drops series; this one is needed:",
+                    "check that nothing between GARM and the medic drops series; this one is needed:",
                     &["process_start_time_seconds"],
                 ),
         },
     }
 }
 
-const fn is_refused(failure: &RequestFailure) -> bool {
-    matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden)
-}
-
-const WITHOUT_GOROUTINES: &str = "the exact number of living listeners and workers: without it a worker that has died \
-                                  is told from one that waits only by counters that stand still, which takes longer";
-
 fn goroutines(manager: &ManagerFacts, subject: &Subject) -> Finding {
-    let enable = |finding: Finding| {
-        finding
+    let lines = sources::text(Source::Goroutines);
+    let enable = |found: Finding| {
+        found
+            .hides(Source::Goroutines)
             .step(
                 "in GARM's config.toml, then restart GARM (it has no authentication and costs some CPU: let only the \
                  medic reach GARM's port):",
-                &["[default]", "debug_server = true"],
+                lines.garm,
             )
-            .with_medic_line("debug_server = true")
+            .with_medic_lines(lines.medic)
     };
     match &manager.goroutines {
-        Seen::NotAsked => {
-            enable(Finding::warn(Check::Goroutines, subject, "not configured (debug_server)").risks(WITHOUT_GOROUTINES))
+        Seen::NotAsked => enable(Finding::warn(Check::Goroutines, subject, "not configured (debug_server)")),
+        Seen::Failed(failure) if failure.kind == FailureKind::NotEnabled => {
+            enable(Finding::fail(Check::Goroutines, subject, "configured, and switched off in GARM"))
         }
-        Seen::Failed(failure) if failure.kind == FailureKind::NotEnabled => enable(
-            Finding::fail(Check::Goroutines, subject, "configured, and switched off in GARM").risks(WITHOUT_GOROUTINES),
-        ),
         Seen::Failed(failure) => {
-            Finding::fail(Check::Goroutines, subject, failure.to_string()).risks(WITHOUT_GOROUTINES).step(
-                "see that a reverse proxy in front of GARM also passes this path to the medic:",
+            Finding::fail(Check::Goroutines, subject, failure.to_string()).hides(Source::Goroutines).step(
+                "let a reverse proxy in front of GARM also pass this path to the medic:",
                 &["/debug/pprof/goroutine"],
             )
         }
@@ -88,10 +86,10 @@ fn goroutines(manager: &ManagerFacts, subject: &Subject) -> Finding {
 fn events(manager: &ManagerFacts, subject: &Subject, interval: Span) -> Option<Finding> {
     match &manager.events {
         Seen::NotAsked => None,
-        Seen::Known(()) => Some(Finding::ok(Check::Events, subject, "changes of sets are told as they happen")),
+        Seen::Known(()) => Some(Finding::ok(Check::Events, subject, "changes of sets are received as they happen")),
         Seen::Failed(failure) => Some(
             Finding::warn(Check::Events, subject, failure.to_string())
-                .risks(format!("a set that somebody changes is noticed only at the next pass, up to {interval} later"))
+                .risks(format!("a change of a set is noticed only by the next sweep, up to {interval} later"))
                 .step(
                     "let a reverse proxy in front of GARM pass websockets; for nginx:",
                     &[
@@ -102,56 +100,5 @@ fn events(manager: &ManagerFacts, subject: &Subject, interval: Span) -> Option<F
                     ],
                 ),
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::State;
-    use super::super::testing::{answer, broken, healthy, lines};
-    use super::*;
-    use medic_core::model::Operation;
-
-    fn spoilt(spoil: impl Fn(&mut ManagerFacts)) -> Vec<Finding> {
-        let mut facts = healthy();
-        spoil(&mut facts.managers[0]);
-        findings(&facts, &facts.managers[0])
-    }
-
-    #[test]
-    fn metrics_are_needed_and_their_lines_are_told() {
-        for metrics in [Seen::NotAsked, broken(Operation::Metrics, FailureKind::NotEnabled)] {
-            let found = answer(&spoilt(|manager| manager.metrics = metrics.clone()), Check::Metrics);
-            assert_eq!(found.state, State::Fail);
-            for line in ["[metrics]", "enable = true", "disable_auth = true"] {
-                assert!(lines(&found).contains(&line), "{found:?}");
-            }
-        }
-        let found =
-            answer(&spoilt(|m| m.metrics = broken(Operation::Metrics, FailureKind::Unauthorized)), Check::Metrics);
-        assert_eq!((found.state, lines(&found)), (State::Fail, vec!["metrics_auth = true"]));
-    }
-
-    #[test]
-    fn metrics_without_a_start_date_prove_less() {
-        let found = spoilt(|manager| manager.metrics = Seen::Known(medic_core::model::ManagerMetrics::default()));
-        assert_eq!(answer(&found, Check::Metrics).state, State::Warn);
-    }
-
-    #[test]
-    fn goroutines_are_optional_until_they_are_configured() {
-        let optional = answer(&spoilt(|manager| manager.goroutines = Seen::NotAsked), Check::Goroutines);
-        assert_eq!(optional.state, State::Warn);
-        assert!(lines(&optional).contains(&"debug_server = true"));
-        for kind in [FailureKind::NotEnabled, FailureKind::Forbidden] {
-            let found = spoilt(|manager| manager.goroutines = broken(Operation::Goroutines, kind));
-            assert_eq!(answer(&found, Check::Goroutines).state, State::Fail, "{kind}");
-        }
-    }
-
-    #[test]
-    fn events_that_cannot_be_had_only_cost_time() {
-        let found = spoilt(|manager| manager.events = broken(Operation::Websocket, FailureKind::Rejected));
-        assert_eq!(answer(&found, Check::Events).state, State::Warn);
     }
 }

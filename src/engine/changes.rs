@@ -168,7 +168,7 @@ impl ChangeReporter {
     fn report_decision(&self, fleet: &Fleet, set: ScaleSetId, decision: &Decision, label: &str) {
         let (manager, name) = (self.manager(), name_of(fleet, set));
         let guards = if let Decision::Blocked { guards, .. } = decision { &guards[..] } else { &[] };
-        let held: Vec<_> = guards.iter().map(|guard| words::held(&guard_text::shown(guard), None)).collect();
+        let held: Vec<_> = guards.iter().map(|guard| words::guard_in_full(&guard_text::shown(guard), None)).collect();
         let held = (!held.is_empty()).then(|| held.join("; "));
         if guards.iter().any(|guard| guard.guard() == Guard::Bound) {
             tracing::error!(%manager, scale_set = %set, name, decision = label, held, "decision");

@@ -8,6 +8,7 @@ use crate::engine::treatments::current_manager;
 use crate::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, ShownDecision, SourceState, TreatmentSummary};
 use crate::text::guards;
 use crate::text::incident::{self, Incident};
+use crate::text::sources;
 use medic_core::decide::breaker::{self, Breaker};
 use medic_core::decide::budget;
 use medic_core::decide::stale::newest_is_stale;
@@ -194,34 +195,30 @@ fn not_deleted(report: &Report<'_>, set: &ScaleSet, finding: &Finding) -> Vec<St
 
 fn sources(report: &Report<'_>) -> BTreeMap<Source, SourceState> {
     let sweep = report.sweep;
-    let mut sources = BTreeMap::from([
-        (Source::Api, state(&sweep.scale_sets, "every scale set: enabled, edited, deleted")),
-        (
-            Source::Metrics,
-            state(&sweep.metrics, "restarts of the manager, and how many sessions it holds and is refused"),
-        ),
-        (Source::Goroutines, state(&sweep.goroutines, "exactly how many listeners and workers are alive")),
-        (Source::Log, state(&sweep.log, "which set is refused, by whom, and the ids of its sessions")),
+    let github = match (&report.sources.github, sweep.broker.values().find_map(Seen::failure)) {
+        (None, _) => not_configured(Source::Broker),
+        (Some(_), Some(failure)) => SourceState::Down { why: failure.to_string() },
+        (Some(_), None) => SourceState::Up,
+    };
+    BTreeMap::from([
+        (Source::Api, state(&sweep.scale_sets, Source::Api)),
+        (Source::Metrics, state(&sweep.metrics, Source::Metrics)),
+        (Source::Goroutines, state(&sweep.goroutines, Source::Goroutines)),
+        (Source::Log, state(&sweep.log, Source::Log)),
         (Source::ListenerMetrics, listener_metrics(sweep)),
         (Source::Journal, SourceState::Up),
-    ]);
-    let github = match &report.sources.github {
-        None => SourceState::NotConfigured {
-            would_show: "whether GitHub knows each set, jobs that wait, and stale sessions to end".to_owned(),
-        },
-        Some(_) => match sweep.broker.values().find_map(Seen::failure) {
-            Some(failure) => SourceState::Down { why: failure.to_string() },
-            None => SourceState::Up,
-        },
-    };
-    sources.insert(Source::Broker, github);
-    sources
+        (Source::Broker, github),
+    ])
 }
 
-fn state<T>(seen: &Seen<T>, would_show: &str) -> SourceState {
+fn not_configured(source: Source) -> SourceState {
+    SourceState::NotConfigured { would_show: sources::text(source).shows.to_owned() }
+}
+
+fn state<T>(seen: &Seen<T>, source: Source) -> SourceState {
     match seen {
         Seen::Known(_) => SourceState::Up,
-        Seen::NotAsked => SourceState::NotConfigured { would_show: would_show.to_owned() },
+        Seen::NotAsked => not_configured(source),
         Seen::Failed(failure) => SourceState::Down { why: failure.to_string() },
     }
 }
@@ -229,9 +226,7 @@ fn state<T>(seen: &Seen<T>, would_show: &str) -> SourceState {
 fn listener_metrics(sweep: &Sweep) -> SourceState {
     match &sweep.metrics {
         Seen::Known(metrics) if metrics.has_set_gauges => SourceState::Up,
-        Seen::Known(_) | Seen::NotAsked => SourceState::NotConfigured {
-            would_show: "each set's last completed poll; GARM exports it from 2026-09 on".to_owned(),
-        },
+        Seen::Known(_) | Seen::NotAsked => not_configured(Source::ListenerMetrics),
         Seen::Failed(failure) => SourceState::Down { why: failure.to_string() },
     }
 }

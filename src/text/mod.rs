@@ -5,4 +5,5 @@ pub mod guards;
 pub mod incident;
 pub mod request;
 pub mod rules;
+pub mod sources;
 pub mod words;

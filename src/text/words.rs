@@ -1,11 +1,10 @@
-//! What people read: findings, evidence, decisions and sources in plain sentences. One place, for the page and for the
-//! command line alike. Dates are UTC.
+//! Findings, evidence and decisions in plain sentences, for the page and the command line. Dates are UTC.
 
 use crate::status::{LeftDisabled, ManagerStatus, SetStatus, ShownDecision, ShownGuard, Status, TreatmentSummary};
-use crate::text::guards;
+use crate::text::{guards, sources};
 use medic_core::model::{
     Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, Pause, PauseScope, Remedy,
-    RemedyKind, RestartKind, Source, Span, TreatmentId, Waiting, Wall,
+    RemedyKind, RestartKind, Span, TreatmentId, Waiting, Wall,
 };
 use std::fmt::Write as _;
 
@@ -32,21 +31,24 @@ pub fn verdict(status: &Status) -> String {
     let waiting = status.not_looked_at.len();
     if waiting > 0 {
         let of = status.managers.len().saturating_add(waiting);
-        parts.push(format!("{waiting} of {of} managers {} not looked at yet", if waiting == 1 { "is" } else { "are" }));
+        parts.push(format!(
+            "{waiting} of {of} managers {} not been checked yet",
+            if waiting == 1 { "has" } else { "have" }
+        ));
     }
-    let well = match (parts.is_empty(), all) {
+    let summary = match (parts.is_empty(), all) {
         (false, _) => parts.join(", "),
         (true, 0) => "There are no scale sets".to_owned(),
-        (true, 1) => "The scale set is well".to_owned(),
-        (true, _) => format!("All {all} scale sets are well"),
+        (true, 1) => "The scale set is healthy".to_owned(),
+        (true, _) => format!("All {all} scale sets are healthy"),
     };
     let pauses = || status.managers.iter().flat_map(|manager| &manager.pauses);
     if pauses().any(|pause| pause.scope == PauseScope::All) {
-        format!("{well}; healing is paused")
+        format!("{summary}; healing is paused")
     } else if pauses().next().is_some() {
-        format!("{well}; healing is paused in part")
+        format!("{summary}; healing is paused in part")
     } else {
-        well
+        summary
     }
 }
 
@@ -68,19 +70,19 @@ pub fn pause(pause: &Pause, manager: &ManagerStatus, now: Wall) -> String {
 pub const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
     match diagnosis {
         Diagnosis::Listening => "a listener holds a session and polls",
-        Diagnosis::Disabled => "a person disabled it",
-        Diagnosis::DisabledByMedic => "a treatment has disabled it for a moment",
-        Diagnosis::Settling => "the manager has just started",
-        Diagnosis::ConflictRetrying => "GitHub refuses a session, the manager still tries",
-        Diagnosis::ConflictAbandoned => "GitHub refused a session, the manager has given up",
-        Diagnosis::StartAbandoned => "its first start failed, the manager has given up",
-        Diagnosis::Unheld => "enabled, but nobody listens and nobody tries",
-        Diagnosis::HeldElsewhere => "somebody else holds its session",
-        Diagnosis::Flapping => "sessions open and end in a loop",
-        Diagnosis::Evicted => "GitHub forgot the session under a running listener",
-        Diagnosis::Mismatched => "GitHub knows it under another id",
-        Diagnosis::Deaf => "a listener runs, but no poll completes",
-        Diagnosis::Starved => "it listens, but assigned jobs do not become runners",
+        Diagnosis::Disabled => "an operator disabled it",
+        Diagnosis::DisabledByMedic => "a treatment has disabled it temporarily",
+        Diagnosis::Settling => "GARM has just started",
+        Diagnosis::ConflictRetrying => "GitHub refuses a session, GARM retries",
+        Diagnosis::ConflictAbandoned => "GitHub refused a session, GARM has given up",
+        Diagnosis::StartAbandoned => "its first start failed, GARM has given up",
+        Diagnosis::Unheld => "no session: enabled, but nothing listens or retries",
+        Diagnosis::HeldElsewhere => "another controller holds its session",
+        Diagnosis::Flapping => "session reopened in a loop",
+        Diagnosis::Evicted => "session lost: GitHub forgot it while the listener runs",
+        Diagnosis::Mismatched => "id mismatch: GitHub has it under another id",
+        Diagnosis::Deaf => "listener stalled: it runs, but no poll completes",
+        Diagnosis::Starved => "jobs assigned but no runners",
         Diagnosis::Missing => "GitHub does not know it",
         Diagnosis::Unauthorized => "credentials are refused",
         Diagnosis::Unknown => "not enough can be seen",
@@ -110,13 +112,13 @@ pub fn ago(at: Wall, now: Wall) -> String {
     if age < Span::secs(1) { "just now".to_owned() } else { format!("{age} ago") }
 }
 
-/// Since when a set is well again, or when it was last ill; nothing while it does not listen. `date` tells a date.
+/// Since when a set is healthy again, or when it was last ill; nothing while it does not listen.
 #[must_use]
 pub fn recovered(set: &SetStatus, date: impl Fn(Wall) -> String) -> Option<String> {
     let last = set.recovered.filter(|_| set.finding.diagnosis.is_well())?;
     let (at, ill_for) = (date(last.at), last.at.since(last.ill_since));
     Some(if is_well_since(set, last.at) {
-        format!("well again since {at}, after {ill_for}")
+        format!("healthy again since {at}, after {ill_for}")
     } else {
         format!("last ill until {at}, for {ill_for}")
     })
@@ -127,7 +129,7 @@ fn is_well_since(set: &SetStatus, at: Wall) -> bool {
     set.finding.diagnosis.is_well() && set.finding.since <= at
 }
 
-/// Since when a whole manager is well again, and how many sets had been ill; nothing while any set is not well.
+/// Since when a whole manager is healthy again; nothing while any of its sets is not.
 #[must_use]
 pub fn well_again(manager: &ManagerStatus, date: impl Fn(Wall) -> String) -> Option<String> {
     let all = manager.sets.len();
@@ -137,27 +139,27 @@ pub fn well_again(manager: &ManagerStatus, date: impl Fn(Wall) -> String) -> Opt
     let longest = back.iter().map(|last| last.at.since(last.ill_since)).max().unwrap_or_default();
     manager.sets.iter().all(SetStatus::is_healthy).then(|| {
         format!(
-            "well again since {}: {} of {all} scale sets had been ill, for up to {longest}",
+            "healthy again since {}: {} of {all} scale sets had been ill, for up to {longest}",
             date(since),
             back.len()
         )
     })
 }
 
-/// How long a stale session may last, where the set waits for the end of one: what was measured here, else what is usual.
+/// How long a stale session lasts, where the set waits for its end: as measured here, else as usual.
 #[must_use]
 pub fn stale_lasts(set: &SetStatus, measured: Option<&str>) -> Option<String> {
-    let usual = "GitHub usually forgets a stale session within a minute and a half";
+    let usual = "GitHub usually forgets a stale session within 90 s";
     (set.finding.diagnosis == Diagnosis::ConflictRetrying).then(|| measured.unwrap_or(usual).to_owned())
 }
 
-/// A treatment by its number in the journal, which is no count of attempts.
+/// A treatment by its number in the journal.
 #[must_use]
 pub fn treatment(id: TreatmentId) -> String {
     format!("treatment #{id}")
 }
 
-/// How many treatments a set may still have.
+/// The remaining heal budget of a set.
 #[must_use]
 pub fn budget(set: &SetStatus) -> String {
     let left = set.budget_remaining;
@@ -167,23 +169,23 @@ pub fn budget(set: &SetStatus) -> String {
     }
 }
 
-/// How the run of the manager ended before it started anew.
+/// How GARM's previous run ended.
 #[must_use]
 pub const fn restart(kind: RestartKind) -> &'static str {
     match kind {
-        RestartKind::Clean => "after a proper end",
+        RestartKind::Clean => "after a clean shutdown",
         RestartKind::Crash => "after a crash: it left its sessions behind",
     }
 }
 
-/// A remedy's name, with the session that it ends.
+/// A remedy's name, with the session that it deletes.
 #[must_use]
 pub fn remedy_name(remedy: &Remedy) -> String {
     match remedy {
         Remedy::Toggle => "toggle".to_owned(),
         Remedy::DeleteSession { session } => format!("deletion of stale session {session}"),
         Remedy::DeleteThenToggle { session } => format!("deletion of stale session {session} and toggle"),
-        Remedy::SessionCheck => "session probe".to_owned(),
+        Remedy::SessionCheck => "session check".to_owned(),
     }
 }
 
@@ -194,33 +196,33 @@ pub const fn remedy(remedy: RemedyKind) -> &'static str {
         RemedyKind::Toggle => "disable and enable it",
         RemedyKind::DeleteSession => "delete its stale session",
         RemedyKind::DeleteThenToggle => "delete its stale session, then disable and enable it",
-        RemedyKind::SessionCheck => "ask GitHub for a session, to see whether anybody holds one",
+        RemedyKind::SessionCheck => "ask GitHub for a session, to see whether it is held",
     }
 }
 
-/// Where a treatment stands, or how it ended, in words; a name that is not known is told as it is.
+/// The step or outcome of a treatment; an unknown name is shown as it is.
 #[must_use]
 pub fn step(label: &str) -> &str {
     match label {
-        "deleting" => "GitHub is asked to end the stale session",
-        "disabling" => "the manager is asked to disable it",
-        "disable_unknown" => "the manager did not answer; what it did is read back",
-        "disabled" => "disabled for a moment, and enabled again once its worker is seen",
-        "enabling" => "the manager is asked to enable it again",
-        "verifying" => "the act is done; now the set must be seen to listen",
-        "check_opening" => "GitHub is asked for a session",
-        "check_opened" => "nobody held a session; ours is ended",
-        "self_recovered" => "recovered by itself",
-        "unverified" => "acted, but the set was not seen to listen in time",
-        "aborted" => "given up, because somebody else acted",
+        "deleting" => "deleting the stale session",
+        "disabling" => "disabling the set",
+        "disable_unknown" => "no answer to the disable request; reading the set back",
+        "disabled" => "disabled; enabled again once its worker is seen",
+        "enabling" => "enabling the set again",
+        "verifying" => "waiting for the listener to come back",
+        "check_opening" => "asking GitHub for a session",
+        "check_opened" => "no session was held; deleting ours",
+        "self_recovered" => "recovered without a remedy",
+        "unverified" => "the listener did not come back in time",
+        "aborted" => "aborted: changed by somebody else",
         "failed" => "refused, and nothing was changed",
-        "held" => "somebody holds a session",
-        "unheld" => "nobody held a session",
+        "held" => "a session is held",
+        "unheld" => "no session was held",
         other => other,
     }
 }
 
-/// As [`step`], with how often it was tried and what came back.
+/// As [`step`], with the number of tries and the last answer.
 #[must_use]
 pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
     let mut words = step(&row.state).to_owned();
@@ -235,7 +237,7 @@ pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
     words
 }
 
-/// A set that we disabled and cannot enable, without its name, and what a person can do.
+/// A set that we disabled and cannot enable, and what the operator can do.
 #[must_use]
 pub fn left_disabled(left: &LeftDisabled, now: Wall) -> String {
     let answer = match &left.answer {
@@ -245,11 +247,11 @@ pub fn left_disabled(left: &LeftDisabled, now: Wall) -> String {
     format!("we disabled it {} ago, and {answer}; enable it by hand", now.since(left.since))
 }
 
-/// What a set's state means; one that we cannot enable again is no routine.
+/// What a set's state means.
 #[must_use]
 pub const fn state(set: &SetStatus) -> &'static str {
     if set.left_disabled.is_some() {
-        "a treatment has disabled it and cannot enable it again"
+        "a treatment disabled it and cannot enable it again"
     } else {
         diagnosis(set.finding.diagnosis)
     }
@@ -262,44 +264,43 @@ pub fn decision(decision: &ShownDecision) -> String {
         Decision::Leave => "nothing to do".to_owned(),
         Decision::Watch { waiting, until } => {
             let until = until.map_or_else(String::new, |until| format!(", until {until}"));
-            format!("waits: {}{until}", self::waiting(*waiting))
+            format!("waiting: {}{until}", self::waiting(*waiting))
         }
-        Decision::Escalate { escalation } => format!("a person is needed: {}", self::escalation(escalation)),
+        Decision::Escalate { escalation } => format!("needs an operator: {}", self::escalation(escalation)),
         Decision::Blocked { remedy, guards } => {
-            let held: Vec<_> = guards.iter().map(|one| held(one, None)).collect();
-            format!("{} {}", withheld(remedy), held.join("; "))
+            let held: Vec<_> = guards.iter().map(|one| guard_in_full(one, None)).collect();
+            format!("{} {}", blocked(remedy), held.join("; "))
         }
         Decision::Treat { remedy, canary } => {
-            let alone = if *canary { " (the first of this incident, alone)" } else { "" };
+            let alone = if *canary { " (canary)" } else { "" };
             format!("now: {}{alone}", self::remedy(remedy.kind()))
         }
         Decision::Treating { treatment } => format!("{} is under way", self::treatment(*treatment)),
     }
 }
 
-/// A remedy that guards hold back, without them.
+/// A blocked remedy, without its guards.
 #[must_use]
-pub fn withheld(remedy: &Remedy) -> String {
-    format!("would {}, but the {} is withheld by", self::remedy(remedy.kind()), remedy_name(remedy))
+pub fn blocked(remedy: &Remedy) -> String {
+    format!("would {}, but the {} is blocked by", self::remedy(remedy.kind()), remedy_name(remedy))
 }
 
-/// A guard by its name, the same as in `withheld_total{guard}`, with what it is about and what it sees.
+/// A guard by its label in the metrics, with its meaning and what it sees.
 #[must_use]
-pub fn held_briefly(held: &ShownGuard) -> String {
+pub fn guard_briefly(held: &ShownGuard) -> String {
     format!("{}: {} ({})", held.guard, guard(held.guard), held.value)
 }
 
-/// As [`held_briefly`], with the guard's limit and when it would let an act pass: without `now`, as for a record, its date
-/// alone.
+/// As [`guard_briefly`], with its limit and when it stops blocking.
 #[must_use]
-pub fn held(held: &ShownGuard, now: Option<Wall>) -> String {
+pub fn guard_in_full(held: &ShownGuard, now: Option<Wall>) -> String {
     let until = match (held.guard, held.until, now) {
         (_, None, _) => String::new(),
         (_, Some(until), Some(now)) if until > now => {
             format!("; passes at {}, in {}", until.near(now), until.since(now))
         }
         (_, Some(until), Some(now)) => format!("; passes at {}", until.near(now)),
-        // Those that last for days.
+        // These can last for days.
         (Guard::Paused | Guard::SetBudget, Some(until), None) => format!("; passes at {}", until.full()),
         (_, Some(until), None) => format!("; passes at {until}"),
     };
@@ -311,25 +312,25 @@ pub fn held(held: &ShownGuard, now: Option<Wall>) -> String {
 pub const fn guard(guard: Guard) -> &'static str {
     match guard {
         Guard::DryRun => "mode is observe",
-        Guard::Settle => "the manager is still settling",
+        Guard::Settle => "GARM is within its grace period after a start",
         Guard::Confirmation => "more sweeps must agree",
-        Guard::Canary => "the incident's first treatment must verify",
-        Guard::InFlight => "enough treatments are under way",
-        Guard::SetBudget => "this set had its treatments",
+        Guard::Canary => "the first treatment of this incident must succeed",
+        Guard::InFlight => "limit of concurrent treatments reached",
+        Guard::SetBudget => "heal budget of this scale set exhausted",
         Guard::Backoff => "this set was treated too recently",
-        Guard::ManagerBudget => "the manager had its treatments",
+        Guard::ManagerBudget => "hourly heal budget of this manager exhausted",
         Guard::Breaker => "the circuit breaker is open",
-        Guard::BlastRadius => "several entities conflict without a restart, a fault at GitHub",
-        Guard::Frozen => "too little can be seen to act safely",
-        Guard::Paused => "a person has paused healing",
-        Guard::CauseNotResolved => "what made the manager give up is not seen to be gone",
-        Guard::Quota => "the rest of the GitHub quota is the manager's",
+        Guard::BlastRadius => "several entities conflict without a restart: a fault at GitHub",
+        Guard::Frozen => "frozen: not enough can be seen",
+        Guard::Paused => "an operator paused healing",
+        Guard::CauseNotResolved => "the cause is not known to be resolved",
+        Guard::Quota => "the remaining GitHub quota is reserved for GARM",
         Guard::Lease => "another medic holds the lease",
-        Guard::Store => "the medic's own store fails",
-        Guard::EntityLimit => "other sets of its entity are being started",
-        Guard::LeftDisabled => "a set that we disabled cannot be enabled again, so no other is disabled",
-        Guard::Undated => "the manager does not date changes, so a person's could not be told from ours",
-        Guard::Bound => "this would break a bound, which is a fault of the medic, please report it",
+        Guard::Store => "the medic's store fails",
+        Guard::EntityLimit => "other sets of its entity are starting",
+        Guard::LeftDisabled => "a set that we disabled cannot be enabled again",
+        Guard::Undated => "GARM does not date changes, so an operator's change looks like ours",
+        Guard::Bound => "this would break a bound: please report this bug",
     }
 }
 
@@ -337,15 +338,15 @@ pub const fn guard(guard: Guard) -> &'static str {
 #[must_use]
 pub const fn waiting(waiting: Waiting) -> &'static str {
     match waiting {
-        Waiting::Settling => "the manager has just started",
-        Waiting::StaleSession => "a stale session ends by itself, usually within a minute and a half",
-        Waiting::StaleSessionOdd => "a stale session should end by itself, but takes oddly long",
+        Waiting::Settling => "GARM has just started",
+        Waiting::StaleSession => "a stale session to end, usually within 90 s",
+        Waiting::StaleSessionOdd => "a stale session to end, which takes unusually long",
         Waiting::Evidence => "more evidence",
-        Waiting::Treatment => "a treatment is under way",
+        Waiting::Treatment => "the treatment under way",
     }
 }
 
-/// What a person must mend, and how to begin.
+/// What the operator must repair, and the first step.
 #[must_use]
 pub fn escalation(escalation: &Escalation) -> String {
     let words = match escalation {
@@ -353,17 +354,15 @@ pub fn escalation(escalation: &Escalation) -> String {
             let who = owner.as_ref().map_or("another controller", |owner| owner.as_str());
             return format!("{who} has held its session for {run}; stop one of the two controllers");
         }
-        Escalation::EndpointFault => "several entities conflict at once; look at GitHub's status page",
-        Escalation::Missing => "the set is gone at GitHub; restart the manager, which creates it anew, or remove it",
+        Escalation::EndpointFault => "several entities conflict at once; check GitHub's status page",
+        Escalation::Missing => "the set is gone at GitHub; restart GARM, which creates it again, or remove it",
         Escalation::Mismatched => "GitHub has a set of this name under another id; remove one of them",
         Escalation::Unauthorized => "credentials are refused; renew them",
-        Escalation::Starved => "jobs do not become runners; look at the provider and at the manager's log",
-        Escalation::Deaf => "the listener hears nothing; restart the manager when its runners are idle",
-        Escalation::Flapping => {
-            "sessions open and end in a loop; look at the manager's log and at GitHub's status page"
-        }
-        Escalation::Evicted => "GitHub forgot the session; do not disable the set, that would crash the manager",
-        Escalation::Unknown => "not enough can be seen; give the medic more sources",
+        Escalation::Starved => "jobs do not become runners; check the provider and GARM's log",
+        Escalation::Deaf => "the listener is stalled; restart GARM when its runners are idle",
+        Escalation::Flapping => "the session is reopened in a loop; check GARM's log and GitHub's status page",
+        Escalation::Evicted => "GitHub forgot the session; do not disable the set: that would crash GARM",
+        Escalation::Unknown => "not enough can be seen; enable more sources",
     };
     words.to_owned()
 }
@@ -371,37 +370,7 @@ pub fn escalation(escalation: &Escalation) -> String {
 /// A piece of evidence in a sentence.
 #[must_use]
 pub fn evidence(evidence: &Evidence) -> String {
-    format!("{} {}: {}", evidence.at, source(evidence.source), fact(&evidence.fact))
-}
-
-#[must_use]
-pub const fn source(source: Source) -> &'static str {
-    match source {
-        Source::Log => "log",
-        Source::ListenerMetrics => "listener metrics",
-        Source::Goroutines => "goroutines",
-        Source::Metrics => "metrics",
-        Source::Broker => "GitHub",
-        Source::Api => "manager API",
-        Source::Journal => "journal",
-    }
-}
-
-/// How to give the medic a source that it lacks.
-#[must_use]
-pub const fn how_to_see(source: Source) -> &'static str {
-    match source {
-        Source::Log => {
-            "set log_file (GARM: log_file under [logging], on a shared volume) or log_stream = true (GARM: \
-             enable_log_streamer = true); log_level = \"debug\" shows session ids"
-        }
-        Source::ListenerMetrics => "a newer GARM exports them by itself once [metrics] enable = true",
-        Source::Goroutines => "set debug_server = true (GARM: debug_server = true under [default])",
-        Source::Metrics => "set enable = true under [metrics] in GARM's configuration",
-        Source::Broker => "add a [[github]] table with a token_file or an app for the endpoint",
-        Source::Api => "check url, username and password_file",
-        Source::Journal => "check that state_dir can be written",
-    }
+    format!("{} {}: {}", evidence.at, sources::text(evidence.source).name, fact(&evidence.fact))
 }
 
 const fn sessions(count: u64) -> &'static str {
@@ -415,27 +384,27 @@ pub fn fact(fact: &Fact) -> String {
         Fact::Enabled => "it is enabled".into(),
         Fact::Disabled => "it is disabled".into(),
         Fact::DisabledByTreatment => "our treatment disabled it".into(),
-        Fact::CauseGone => "what made the start fail is gone".into(),
+        Fact::CauseGone => "the cause of the failed start is resolved".into(),
         Fact::NoListenerSeries => "there are listener metrics, but none for this set: its worker never polled".into(),
-        Fact::RetriesByItself => "this build retries by itself".into(),
+        Fact::RetriesByItself => "this build of GARM retries".into(),
         Fact::RevisionMoved => "the set changed without us: it handled a message, or somebody edited it".into(),
         Fact::GaveUpLine => "its worker gave up".into(),
         Fact::SessionOpenedLine => "it opened a session".into(),
         Fact::WorkerIdleLine => "its worker runs without a listener, because it is disabled".into(),
         Fact::GithubListsSet => "GitHub lists the set".into(),
         Fact::CredentialsRefused => "our credentials are refused".into(),
-        Fact::CheckOpened => "a session probe succeeded: nobody held a session".into(),
-        Fact::NothingToSee => "no source that could tell is available".into(),
-        Fact::ManagerAge { age } => format!("the manager has been up for {age}"),
-        Fact::ManagerUnseen { kind } => format!("the manager cannot be asked ({kind})"),
+        Fact::CheckOpened => "a session check succeeded: no session was held".into(),
+        Fact::NothingToSee => "no source shows its state".into(),
+        Fact::ManagerAge { age } => format!("GARM has been up for {age}"),
+        Fact::ManagerUnseen { kind } => format!("GARM cannot be asked ({kind})"),
         Fact::LivingListeners { living, expected } => format!("{living} of {expected} listeners live"),
         Fact::LivingWorkers { living, expected } => format!("{living} of {expected} workers live"),
         Fact::SessionsByCounters { open, expected } => format!("{open} of {expected} sessions are open"),
         Fact::CreateErrors { count, flat_for } => {
-            format!("GitHub refused {count} {}, none more for {flat_for}", sessions(*count))
+            format!("GitHub refused {count} {}, and no more for {flat_for}", sessions(*count))
         }
         Fact::CreateErrorsGrow { by, within } => format!("GitHub refused {by} more {} within {within}", sessions(*by)),
-        Fact::StartErrors { count } => format!("{count} calls before a session failed: the manager's access to GitHub"),
+        Fact::StartErrors { count } => format!("{count} requests before a session failed: GARM's access to GitHub"),
         Fact::SessionChurn { opened, within } => format!("{opened} sessions were opened within {within}"),
         Fact::LastPoll { ago } => format!("its last poll completed {ago} before"),
         Fact::PollLine { ago } => format!("it polled {ago} before"),
@@ -452,16 +421,16 @@ pub fn fact(fact: &Fact) -> String {
         Fact::JobsWait { waiting, since } => format!("{waiting} assigned jobs have waited since {since}"),
         Fact::GithubUnseen { kind } => format!("GitHub cannot be asked ({kind})"),
         Fact::CheckRefused { owner } => {
-            let who = owner.as_ref().map_or("somebody", |owner| owner.as_str());
-            format!("a session probe was refused: {who} holds a session")
+            let who = owner.as_ref().map_or("another controller", |owner| owner.as_str());
+            format!("a session check was refused: {who} holds a session")
         }
         Fact::DeletedInstancesLinger { count } => format!("{count} deleted instances wait for a living worker"),
-        Fact::StaleSessionKnown { incarnation } => format!("we know its stale session, of the manager {incarnation}"),
+        Fact::StaleSessionKnown { incarnation } => format!("its stale session is known, of GARM's run {incarnation}"),
         Fact::CannotTellWhich { listening: 0, of } => {
-            format!("none of {of} sets listens, and nothing seen says whether anybody tries")
+            format!("none of {of} sets listens, and no source shows whether GARM retries")
         }
         Fact::CannotTellWhich { listening, of } => {
-            format!("{listening} of {of} sets listen, and nothing seen says which")
+            format!("{listening} of {of} sets listen, and no source shows which")
         }
     }
 }
@@ -472,7 +441,7 @@ mod tests {
     use medic_core::model::{Outcome, Owner, Remedy, Wall};
 
     #[test]
-    fn a_named_owner_is_told_and_a_first_refusal_has_no_length() {
+    fn conflict_text_names_owner_and_length_if_known() {
         let conflict = |owner: Option<&str>, run| fact(&Fact::ConflictLine { owner: owner.map(Owner::new), run });
         assert_eq!(conflict(None, Span::ZERO), "refused: another session is active");
         assert_eq!(
@@ -482,16 +451,16 @@ mod tests {
     }
 
     #[test]
-    fn every_outcome_of_a_treatment_reads_as_words() {
+    fn step_text_covers_every_outcome() {
         for outcome in Outcome::ALL {
             assert!(!step(outcome.as_str()).contains('_'), "{outcome}");
         }
-        assert_eq!(step("verifying"), "the act is done; now the set must be seen to listen");
+        assert_eq!(step("verifying"), "waiting for the listener to come back");
         assert_eq!(step("<new>"), "<new>");
     }
 
     #[test]
-    fn a_withheld_remedy_tells_every_guard_with_value_limit_and_date() {
+    fn blocked_remedy_lists_guards_with_value_limit_and_date() {
         let until = Some(Wall(3_600_000));
         let guards = vec![
             ShownGuard { guard: Guard::Backoff, value: "2 min ago".to_owned(), limit: "5 min".to_owned(), until },
@@ -499,13 +468,13 @@ mod tests {
         ];
         assert_eq!(
             decision(&Decision::Blocked { remedy: Remedy::Toggle, guards }),
-            "would disable and enable it, but the toggle is withheld by backoff: this set was treated too recently \
+            "would disable and enable it, but the toggle is blocked by backoff: this set was treated too recently \
              (2 min ago; limit: 5 min; passes at 01:00:00); dry_run: mode is observe (observe; limit: heal)"
         );
     }
 
     #[test]
-    fn a_guard_has_the_same_name_and_meaning_in_brief_and_at_length_and_in_the_metric() {
+    fn guard_has_the_same_name_and_meaning_everywhere() {
         for guard in Guard::ALL {
             let one = ShownGuard {
                 guard: *guard,
@@ -514,11 +483,11 @@ mod tests {
                 until: Some(Wall(120_000)),
             };
             let named = format!("{}: {} (1 of 2", guard.as_str(), self::guard(*guard));
-            for told in [held_briefly(&one), held(&one, None), held(&one, Some(Wall(60_000)))] {
+            for told in [guard_briefly(&one), guard_in_full(&one, None), guard_in_full(&one, Some(Wall(60_000)))] {
                 assert!(told.starts_with(&named), "{told}");
             }
-            assert!(held(&one, Some(Wall(60_000))).ends_with("; limit: 2; passes at 00:02:00, in 1 min)"));
-            assert!(held(&one, Some(Wall(120_000))).ends_with("; passes at 00:02:00)"), "its time has come");
+            assert!(guard_in_full(&one, Some(Wall(60_000))).ends_with("; limit: 2; passes at 00:02:00, in 1 min)"));
+            assert!(guard_in_full(&one, Some(Wall(120_000))).ends_with("; passes at 00:02:00)"), "its time has come");
         }
     }
 
@@ -547,23 +516,23 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_is_well_again_says_since_when_and_after_how_long() {
+    fn recovered_set_shows_since_when_and_how_long_it_was_ill() {
         let date = |at| dated(at, Wall(120_000));
         let told = |row| recovered(&sets(&[row]).sets[0], date);
         let ill = Some((10_000, 60_000));
-        assert_eq!(told(("listening", 60_000, ill)).unwrap(), "well again since 00:01:00 (1 min ago), after 50 s");
+        assert_eq!(told(("listening", 60_000, ill)).unwrap(), "healthy again since 00:01:00 (1 min ago), after 50 s");
         assert_eq!(told(("listening", 90_000, ill)).unwrap(), "last ill until 00:01:00 (1 min ago), for 50 s");
         assert_eq!(told(("listening", 60_000, None)), None);
         assert_eq!(told(("unknown", 60_000, ill)), None, "whether it is well is not known");
     }
 
     #[test]
-    fn a_manager_is_well_again_since_its_last_set_is() {
+    fn manager_is_healthy_again_since_its_last_set() {
         let date = |at| dated(at, Wall(120_000));
         let (first, last) = (("listening", 30_000, Some((0, 30_000))), ("listening", 60_000, Some((50_000, 60_000))));
         assert_eq!(
             well_again(&sets(&[first, last, ("listening", 0, None)]), date).unwrap(),
-            "well again since 00:01:00 (1 min ago): 2 of 3 scale sets had been ill, for up to 30 s"
+            "healthy again since 00:01:00 (1 min ago): 2 of 3 scale sets had been ill, for up to 30 s"
         );
         assert_eq!(well_again(&sets(&[first, ("conflict_abandoned", 0, None)]), date), None);
         assert_eq!(well_again(&sets(&[("listening", 0, None)]), date), None);

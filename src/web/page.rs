@@ -6,7 +6,7 @@
 //! thousand healthy sets helps nobody. Style and script are allowed by their hashes and nothing else is.
 
 use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
-use crate::text::{guards, words};
+use crate::text::{guards, sources, words};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
@@ -226,9 +226,9 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
     }
     match &set.decision {
         Decision::Blocked { remedy, guards } => {
-            let _ = write!(page, "{}<ul>", escape(&words::withheld(remedy)));
+            let _ = write!(page, "{}<ul>", escape(&words::blocked(remedy)));
             for held in guards {
-                let _ = write!(page, "<li>{}</li>", escape(&words::held(held, Some(now))));
+                let _ = write!(page, "<li>{}</li>", escape(&words::guard_in_full(held, Some(now))));
             }
             page.push_str("</ul>");
         }
@@ -303,16 +303,16 @@ fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wal
 }
 
 fn show_source(page: &mut String, source: Source, state: &SourceState) {
-    let name = words::source(source);
+    let name = sources::text(source).name;
     let line = match state {
         SourceState::Up => format!("<span class=\"ok\">✔ {name}</span>: answers"),
         SourceState::Down { why } => {
             format!("<span class=\"bad\">✖ {name}</span>: does not answer: {}", escape(why))
         }
         SourceState::NotConfigured { would_show } => format!(
-            "<span class=\"odd\">– {name}</span>: not configured; it would show {}. To let the medic see it: {}",
+            "<span class=\"odd\">– {name}</span>: not configured; it would show {}. To enable it, {}",
             escape(would_show),
-            escape(words::how_to_see(source))
+            escape(&sources::how_to_enable(source))
         ),
     };
     let _ = writeln!(page, "<li>{line}.</li>");

@@ -1,21 +1,22 @@
-//! What `doctor` asks: every configured source once, by the clients that the engine uses.
+//! Gathers the facts for `doctor`: asks each configured source once, with the clients and deadlines of the engine.
 //!
-//! Rules. Nothing is written on either server (a login and GitHub's registration tokens aside, which every sweep needs
-//! too), nor into the state directory beyond a probe file that is removed again. Every question has a deadline, the
-//! questions to one manager go out together, and a manager that does not answer is asked nothing more. The log is read
-//! last: what was asked before must show in it.
+//! It writes nothing on the servers (apart from a login and GitHub's registration tokens, which each sweep needs), and
+//! leaves no file in the state directory. A manager that does not answer is asked nothing more. The log is read last:
+//! the requests before it must show in it.
 
-mod witness;
+mod dates;
 
 use crate::config::{Config, GithubConfig, ManagerConfig, check_state_dir};
 use crate::doctor::facts::{Facts, GithubFacts, ManagerFacts, Place, StateDir, StoreFacts, StreamFacts};
 use crate::engine::assemble::{Carrier, Carriers, ClientContext, Runtime, deadline, garm, github, options_of};
 use crate::engine::pause_file::PauseFile;
+use crate::engine::sweep::Deadline;
+use dates::{DatedTransport, Notes, noted};
 use futures_util::future::join_all;
 use medic_core::clock::Clock;
 use medic_core::model::log_fact::{LogEvidence, ParserState};
 use medic_core::model::{
-    Enablement, Endpoint, EntityRef, FailureKind, ManagerName, Operation, RequestFailure, Seen, Span, Treatment, Wall,
+    Enablement, Endpoint, EntityRef, ManagerName, Operation, RequestFailure, Seen, Span, Treatment, Wall,
 };
 use medic_core::ports::read::{GithubSource as _, LogSource as _, ManagerSource as _};
 use medic_core::ports::write::Journal as _;
@@ -30,22 +31,19 @@ use medic_store::{Store, StoreError};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use witness::{Notes, Witness, told};
 
-/// How long the log websocket is listened to: at level debug GARM writes something every few seconds.
+/// How long the log websocket is read: at level debug GARM writes every few seconds.
 const LISTEN: Span = Span::secs(10);
 /// From an answer of the manager until it shows in its log file.
 const WRITTEN: Span = Span::millis(300);
 /// Entities asked per `[[github]]` table: each costs one call of the credential's quota.
 const ENTITIES: usize = 50;
-/// The longest that one entity may take, its turn included.
+/// The longest that one entity may take, its wait for a request slot included.
 const ENTITY: Span = Span::secs(60);
 
-/// Looks at everything.
-///
 /// # Errors
 /// When an adapter cannot be set up.
-pub async fn look(
+pub async fn gather(
     config: &Config,
     clock: &Arc<dyn Clock>,
     place: Place,
@@ -55,7 +53,8 @@ pub async fn look(
     let managers = managers.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let homes = homes(&managers);
     let quota_reserve = config.policy.quota_reserve;
-    let forges = join_all(config.github.iter().map(|table| forge(table, quota_reserve, &homes, clock, carriers))).await;
+    let github =
+        join_all(config.github.iter().map(|table| endpoint(table, quota_reserve, &homes, clock, carriers))).await;
     let at = clock.now().wall;
     Ok(Facts {
         at,
@@ -66,7 +65,7 @@ pub async fn look(
         left_disabled: left_disabled(config, at).unwrap_or_default(),
         pause_file: PauseFile::of(config).read(at),
         managers,
-        github: forges.into_iter().collect::<anyhow::Result<_>>()?,
+        github: github.into_iter().collect::<anyhow::Result<_>>()?,
     })
 }
 
@@ -76,11 +75,11 @@ async fn manager(
     carriers: Carriers<'_>,
 ) -> anyhow::Result<ManagerFacts> {
     let notes = Notes::default();
-    let carrier = witnessed(&options_of(table), &notes, clock, carriers)?;
+    let carrier = dated(&options_of(table), &notes, clock, carriers)?;
     let client = Arc::new(garm(table, Arc::clone(&carrier.transport), &context(clock))?);
-    let limit = deadline(table);
+    let limit = Deadline { clock: clock.as_ref(), limit: deadline(table) };
     // Alone: it logs in, and a manager that does not answer is asked nothing more.
-    let controller = within(clock, limit, Operation::Controller, client.controller()).await;
+    let controller = limit.ask(Operation::Controller, client.controller()).await;
     let mut facts = ManagerFacts {
         name: table.name.clone(),
         controller,
@@ -99,11 +98,11 @@ async fn manager(
     }
     let followed = table.log_stream && table.log_file.is_none();
     let (sets, metrics, goroutines, events, stream) = tokio::join!(
-        within(clock, limit, Operation::ListScaleSets, client.scale_sets()),
-        wanted(table.metrics, within(clock, limit, Operation::Metrics, client.metrics())),
-        wanted(table.debug_server, within(clock, limit, Operation::Goroutines, client.goroutines())),
-        events(&client, carrier.upgrader.as_ref(), clock, limit),
-        log_stream(&client, carrier.upgrader.as_ref().filter(|_| followed), clock, limit),
+        limit.ask(Operation::ListScaleSets, client.scale_sets()),
+        limit.ask_if(table.metrics, Operation::Metrics, client.metrics()),
+        limit.ask_if(table.debug_server, Operation::Goroutines, client.goroutines()),
+        events(&client, carrier.upgrader.as_ref(), limit),
+        log_stream(&client, carrier.upgrader.as_ref().filter(|_| followed), limit),
     );
     facts.scale_sets = sets;
     facts.metrics = metrics;
@@ -114,59 +113,33 @@ async fn manager(
         clock.sleep(WRITTEN).await;
         facts.log_file = Seen::from_result(log_file(path).await);
     }
-    facts.skew = told(&notes).skew;
+    facts.skew = noted(&notes).skew;
     Ok(facts)
 }
 
-/// Nobody counts these exchanges.
+/// These requests are not counted.
 fn context(clock: &Arc<dyn Clock>) -> ClientContext {
     ClientContext { recorder: Arc::new(NoRecorder), clock: Arc::clone(clock), runtime: Runtime::default() }
 }
 
-/// What `carriers` gives, with a listener in front.
-fn witnessed(
+/// What `carriers` gives, noting the dates of answers.
+fn dated(
     options: &TransportOptions,
     notes: &Notes,
     clock: &Arc<dyn Clock>,
     carriers: Carriers<'_>,
 ) -> Result<Carrier, SetupError> {
     let Carrier { transport, upgrader } = carriers(options)?;
-    let witness = Witness { inner: transport, clock: Arc::clone(clock), notes: Arc::clone(notes) };
-    Ok(Carrier { transport: Arc::new(witness), upgrader })
+    let noting = DatedTransport { inner: transport, clock: Arc::clone(clock), notes: Arc::clone(notes) };
+    Ok(Carrier { transport: Arc::new(noting), upgrader })
 }
 
-async fn wanted<T>(wanted: bool, answer: impl Future<Output = Seen<T>>) -> Seen<T> {
-    if wanted { answer.await } else { Seen::NotAsked }
-}
-
-async fn within<T>(
-    clock: &Arc<dyn Clock>,
-    limit: Span,
-    operation: Operation,
-    answer: impl Future<Output = Result<T, RequestFailure>>,
-) -> Seen<T> {
-    tokio::select! {
-        answer = answer => Seen::from_result(answer),
-        () = clock.sleep(limit) => Seen::Failed(late(operation, limit)),
-    }
-}
-
-fn late(operation: Operation, limit: Span) -> RequestFailure {
-    let (target, kind) = (operation.target(), FailureKind::Timeout);
-    RequestFailure { target, operation, kind, detail: format!("no answer within {limit}"), retry_at: None }
-}
-
-async fn events(
-    client: &Arc<GarmClient>,
-    upgrader: Option<&Arc<dyn Upgrader>>,
-    clock: &Arc<dyn Clock>,
-    limit: Span,
-) -> Seen<()> {
+async fn events(client: &Arc<GarmClient>, upgrader: Option<&Arc<dyn Upgrader>>, limit: Deadline<'_>) -> Seen<()> {
     let Some(upgrader) = upgrader else { return Seen::NotAsked };
     let (pump, feed) = ws::stream(client, Arc::clone(upgrader), Channel::Events);
     tokio::select! {
-        () = pump.run() => Seen::Failed(late(Operation::Websocket, limit)),
-        seen = within(clock, limit, Operation::Websocket, connected(&feed)) => seen,
+        () = pump.run() => Seen::Failed(limit.exceeded(Operation::Websocket)),
+        seen = limit.ask(Operation::Websocket, connected(&feed)) => seen,
     }
 }
 
@@ -192,13 +165,12 @@ async fn connected(feed: &Feed) -> Result<(), RequestFailure> {
 async fn log_stream(
     client: &Arc<GarmClient>,
     upgrader: Option<&Arc<dyn Upgrader>>,
-    clock: &Arc<dyn Clock>,
-    limit: Span,
+    limit: Deadline<'_>,
 ) -> Seen<StreamFacts> {
     let Some(upgrader) = upgrader else { return Seen::NotAsked };
     let (pump, mut feed) = ws::stream(client, Arc::clone(upgrader), Channel::Logs);
-    let look = async {
-        if let Seen::Failed(failure) = within(clock, limit, Operation::Websocket, connected(&feed)).await {
+    let listening = async {
+        if let Seen::Failed(failure) = limit.ask(Operation::Websocket, connected(&feed)).await {
             return Seen::Failed(failure);
         }
         // At level info this request shows in the log, so that silence means a higher level.
@@ -214,22 +186,22 @@ async fn log_stream(
         };
         tokio::select! {
             () = listen => {}
-            () = clock.sleep(LISTEN) => {}
+            () = limit.clock.sleep(LISTEN) => {}
         }
         Seen::Known(seen)
     };
     tokio::select! {
-        () = pump.run() => Seen::Failed(late(Operation::Websocket, limit)),
-        seen = look => seen,
+        () = pump.run() => Seen::Failed(limit.exceeded(Operation::Websocket)),
+        seen = listening => seen,
     }
 }
 
-/// How long a checkup waits for the log: its last 64 MB from a slow disk.
-const LOG_PATIENCE: Span = Span::secs(20);
+/// The longest wait for the log: its last 64 MB from a slow disk.
+const LOG_LIMIT: Span = Span::secs(20);
 
 async fn log_file(path: &Path) -> Result<LogEvidence, RequestFailure> {
     let log = Arc::new(LogFile::new(path, None, LogFacts::Dropped));
-    log.catch_up(LOG_PATIENCE).await;
+    log.catch_up(LOG_LIMIT).await;
     log.evidence()
 }
 
@@ -240,7 +212,7 @@ fn homes(managers: &[ManagerFacts]) -> BTreeMap<EntityRef, Arc<Endpoint>> {
     enabled.filter_map(|set| Some((set.entity_ref()?, set.endpoint.clone()?))).collect()
 }
 
-async fn forge(
+async fn endpoint(
     table: &GithubConfig,
     quota_reserve: f64,
     homes: &BTreeMap<EntityRef, Arc<Endpoint>>,
@@ -248,26 +220,27 @@ async fn forge(
     carriers: Carriers<'_>,
 ) -> anyhow::Result<GithubFacts> {
     let notes = Notes::default();
-    let carriers = |options: &TransportOptions| witnessed(options, &notes, clock, carriers);
+    let carriers = |options: &TransportOptions| dated(options, &notes, clock, carriers);
     let allowances = Allowances::new(table.requests_per_second, quota_reserve, clock);
     let client = github([(table, &allowances)], quota_reserve, &context(clock), &carriers)?;
     let client = client.unwrap_or_else(|| Arc::new(GithubClient::new(Vec::new())));
     let covered: Vec<_> = homes.iter().filter(|(at, endpoint)| client.covers(endpoint, &at.entity)).collect();
+    let limit = Deadline { clock: clock.as_ref(), limit: ENTITY };
     let asked = covered.iter().take(ENTITIES).map(|(at, endpoint)| {
         let answer = client.github_sets(endpoint, &at.entity);
-        async { ((*at).clone(), within(clock, ENTITY, Operation::ListGithubSets, answer).await) }
+        async move { ((*at).clone(), limit.ask(Operation::ListGithubSets, answer).await) }
     });
     let entities = join_all(asked).await;
     let remaining = homes.values().find(|endpoint| endpoint.name == table.endpoint);
     let remaining = remaining.and_then(|endpoint| client.remaining_quota(endpoint));
-    let told = told(&notes);
+    let dates = noted(&notes);
     Ok(GithubFacts {
         endpoint: table.endpoint.clone(),
         not_asked: covered.len().saturating_sub(entities.len()),
         entities,
         remaining,
-        ends: told.token_ends,
-        skew: told.skew,
+        ends: dates.token_ends,
+        skew: dates.skew,
     })
 }
 
@@ -275,7 +248,7 @@ fn state_dir(dir: &Path) -> StateDir {
     // The store makes the directory, not its parents: a missing one is a typing error or a volume that is not mounted.
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent.filter(|parent| !parent.exists()) {
-        return StateDir::Unusable(format!("{} cannot be made: {} is not there", dir.display(), parent.display()));
+        return StateDir::Unusable(format!("{} cannot be made: {} does not exist", dir.display(), parent.display()));
     }
     match check_state_dir(dir) {
         Err(why) => StateDir::Unusable(why),
@@ -320,14 +293,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_directory_is_judged_as_the_store_will_find_it() {
+    fn state_dir_is_judged_as_the_store_finds_it() {
         let root = tempfile::tempdir().unwrap();
         let (dir, deep) = (root.path().join("state"), root.path().join("a/b"));
         assert_eq!(state_dir(&dir), StateDir::Writable { mode: None });
-        assert!(!dir.exists(), "looking made it");
+        assert!(!dir.exists(), "the check made it");
         drop(Store::open(&dir).unwrap());
         assert_eq!(state_dir(&dir), StateDir::Writable { mode: Some(0o700) });
-        assert!(matches!(state_dir(&deep), StateDir::Unusable(why) if why.contains("is not there")));
+        assert!(matches!(state_dir(&deep), StateDir::Unusable(why) if why.contains("does not exist")));
         assert!(Store::open(&deep).is_err());
     }
 }

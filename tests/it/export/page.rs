@@ -28,7 +28,7 @@ fn an_incident_is_told_in_words_with_its_evidence_and_what_happens_next() {
         "data-label=\"Since\">well again since <time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>, after 2 min",
         "3 of 3 treatments in 24 h left for this set",
         "does not answer: HTTP 404",
-        "not configured; it would show session ids. To let the medic see it: set log_file",
+        "not configured; it would show session ids. To enable it, in the medic",
         "<time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>",
         "1 of 2 managers cannot be reached",
     ] {

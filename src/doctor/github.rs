@@ -159,17 +159,7 @@ fn advise(found: Finding, entity: &EntityRef, failure: &RequestFailure) -> Findi
             "name the authority that signed the server's certificate, in the medic's [[github]] table:",
             &["ca_file = \"/etc/ssl/github-ca.pem\""],
         ),
-        FailureKind::Connect
-        | FailureKind::Timeout
-        | FailureKind::Broken
-        | FailureKind::Conflict
-        | FailureKind::NotInitialised
-        | FailureKind::Rejected
-        | FailureKind::Server
-        | FailureKind::Redirect
-        | FailureKind::Malformed
-        | FailureKind::TooLarge
-        | FailureKind::NotEnabled => found.step(
+        _ => found.step(
             "see that the medic may reach GitHub's API and its Actions service (egress rules, proxy):",
             &["curl -sS -o /dev/null -w '%{http_code}\\n' https://api.github.com/"],
         ),
@@ -212,82 +202,4 @@ fn left_of(github: &GithubFacts) -> String {
 
 fn counted(entities: usize) -> String {
     if entities == 1 { "1 entity".to_owned() } else { format!("{entities} entities") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::State;
-    use super::super::skew::Skew;
-    use super::super::testing::{CONFIG, NOW, answer, broken, config, healthy, lines, scale_set};
-    use super::*;
-    use medic_core::model::{Operation, Seen};
-
-    #[test]
-    fn without_a_table_the_endpoint_is_told_with_its_lines() {
-        let text = CONFIG.split("[[github]]").next().unwrap_or_default();
-        let facts = Facts { config: config(text), github: Vec::new(), ..healthy() };
-        let found = answer(&findings(&facts), Check::Broker);
-        assert_eq!(found.state, State::Warn);
-        assert!(lines(&found).contains(&"endpoint = \"github.com\""));
-    }
-
-    #[test]
-    fn a_refused_credential_fails_and_the_right_that_lacks_is_named() {
-        for (operation, kind, word) in [
-            (Operation::RegistrationToken, FailureKind::Unauthorized, "Put a new one"),
-            (Operation::RegistrationToken, FailureKind::NotFound, "admin:org"),
-            (Operation::ListGithubSets, FailureKind::Connect, "egress"),
-        ] {
-            let mut facts = healthy();
-            facts.github[0].entities[0].1 = broken(operation, kind);
-            let found = answer(&findings(&facts), Check::Broker);
-            assert_eq!(found.state, State::Fail, "{kind}");
-            assert!(found.mend[0].what.contains(word), "{found:?}");
-        }
-    }
-
-    #[test]
-    fn a_set_that_github_does_not_list_is_told_by_name() {
-        let mut facts = healthy();
-        let Seen::Known(listed) = &mut facts.github[0].entities[0].1 else { panic!("a list") };
-        listed.retain(|set| set.name != "linux-2");
-        let found = answer(&findings(&facts), Check::Broker);
-        assert_eq!(found.state, State::Warn);
-        assert!(found.seen.contains("linux-2"), "{found:?}");
-    }
-
-    #[test]
-    fn a_table_that_covers_nothing_is_told() {
-        let mut facts = healthy();
-        facts.github[0].entities.clear();
-        assert!(answer(&findings(&facts), Check::Broker).seen.contains("covers none"));
-        let mut facts = Facts { config: config(&CONFIG.replace("\"github.com\"", "\"githb\"")), ..healthy() };
-        facts.github[0].entities.clear();
-        facts.github[0].endpoint = EndpointName::new("githb");
-        let all = findings(&facts);
-        assert!(all.iter().any(|found| found.seen.contains("an endpoint githb")), "{all:?}");
-        assert!(all.iter().any(|found| found.seen.contains("no [[github]] table")), "{all:?}");
-    }
-
-    #[test]
-    fn entities_that_are_left_out_are_told() {
-        let mut facts = healthy();
-        let Seen::Known(sets) = &mut facts.managers[0].scale_sets else { panic!("sets") };
-        sets.push(scale_set(3, "other"));
-        assert_eq!(answer(&findings(&facts), Check::Broker).state, State::Warn);
-        facts.github[0].not_asked = 1;
-        assert_eq!(answer(&findings(&facts), Check::Broker).state, State::Ok);
-    }
-
-    #[test]
-    fn a_token_near_its_end_is_told() {
-        for (ends, state) in [(NOW.plus(Span::hours(72)), State::Warn), (NOW.plus(Span::hours(2400)), State::Ok)] {
-            let mut facts = healthy();
-            facts.github[0].ends = Some(ends);
-            assert_eq!(answer(&findings(&facts), Check::Credential).state, state);
-        }
-        let mut facts = healthy();
-        facts.github[0].skew = Some(Skew::of(NOW, NOW, NOW.plus(Span::mins(5))));
-        assert_eq!(answer(&findings(&facts), Check::Credential).state, State::Warn);
-    }
 }

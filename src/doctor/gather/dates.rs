@@ -1,4 +1,4 @@
-//! A transport that notes what answers tell by the way: the other machine's date, and the end of a token.
+//! A transport that notes two dates of each answer: the server's clock, and the end of the token.
 
 use crate::doctor::skew::Skew;
 use async_trait::async_trait;
@@ -9,33 +9,31 @@ use medic_core::model::Wall;
 use medic_http::{BodySink, Bounds, Response, Transport, TransportError};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// GitHub tells with it when a personal access token ends.
+/// GitHub names the end of a personal access token in this header.
 const TOKEN_ENDS: &str = "github-authentication-token-expiration";
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Told {
+pub(super) struct Dates {
     /// The other clock against ours.
     pub(super) skew: Option<Skew>,
     /// When the token ends.
     pub(super) token_ends: Option<Wall>,
 }
 
-/// What was told so far; shared with the transports that listen.
-pub(super) type Notes = Arc<Mutex<Told>>;
+/// Shared with the transports that fill them.
+pub(super) type Notes = Arc<Mutex<Dates>>;
 
-/// What the notes hold now.
-pub(super) fn told(notes: &Notes) -> Told {
+pub(super) fn noted(notes: &Notes) -> Dates {
     *notes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Carries what `inner` carries.
-pub(super) struct Witness {
+pub(super) struct DatedTransport {
     pub(super) inner: Arc<dyn Transport>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) notes: Notes,
 }
 
-impl Witness {
+impl DatedTransport {
     fn note(&self, sent: Wall, answer: &Result<Response, TransportError>) {
         let Ok(response) = answer else { return };
         let received = self.clock.now().wall;
@@ -49,7 +47,7 @@ impl Witness {
 }
 
 #[async_trait]
-impl Transport for Witness {
+impl Transport for DatedTransport {
     async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
         let sent = self.clock.now().wall;
         let answer = self.inner.send(request, bounds).await;
@@ -63,7 +61,7 @@ impl Transport for Witness {
         bounds: Bounds,
         sink: &mut dyn BodySink,
     ) -> Result<Response, TransportError> {
-        // Such a body is long, and the date that was set before it says little after it.
+        // Such a body is long: the date before it says little about the time after it.
         self.inner.stream(request, bounds, sink).await
     }
 }
@@ -86,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_token_is_read_in_both_spellings() {
+    fn token_end_is_read_with_zone_or_offset() {
         for (text, seconds) in [
             ("2026-12-24 10:00:00 UTC", Some(1_798_106_400)),
             ("2026-12-24 11:00:00 +0100", Some(1_798_106_400)),
@@ -100,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_is_none_says_nothing() {
+    fn malformed_date_header_is_ignored() {
         let mut headers = HeaderMap::new();
         assert_eq!(date(&headers), None);
         headers.insert(header::DATE, "yesterday".parse().unwrap());

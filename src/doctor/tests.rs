@@ -1,0 +1,587 @@
+//! Each case changes one thing in a deployment without faults, and names the answer that it leads to.
+
+use super::facts::{Facts, GithubFacts, ManagerFacts, Place, StateDir, StoreFacts, StreamFacts};
+use super::skew::Skew;
+use super::{Check, Finding, Report, State, Subject, examine};
+use crate::config::{Config, Depth, Sources, check};
+use crate::exit::ExitCode;
+use medic_core::model::log_fact::{LogEvidence, SetLog};
+use medic_core::model::{
+    Controller, EndpointName, Entity, EntityKind, FailureKind, GithubSet, Goroutines, Incarnation, ListenerMetrics,
+    ManagerMetrics, ManagerName, Operation, Owner, Pause, PauseId, PauseScope, RequestFailure, Revision, ScaleSet,
+    ScaleSetId, ScopeCounters, Seen, Span, Step, Treatment, Wall,
+};
+use medic_core::policy::Mode;
+
+const NOW: Wall = Wall(1_764_000_000_000);
+
+const CONFIG: &str = r#"
+[run]
+mode = "heal"
+state_dir = "/var/lib/scaleset-medic"
+[[manager]]
+name = "garm"
+url = "http://127.0.0.1:9997"
+username = "admin"
+password_file = "/run/secrets/garm-password"
+log_file = "/var/log/garm/garm.log"
+debug_server = true
+[[github]]
+endpoint = "github.com"
+token_file = "/run/secrets/github-token"
+"#;
+
+fn config(text: &str) -> Config {
+    check(&Sources::of_text("test.toml", text), Depth::Values).unwrap().config
+}
+
+fn scale_set(id: u64, entity: &str) -> ScaleSet {
+    let entity = Entity { kind: EntityKind::Organization, name: entity.to_owned() };
+    let set = medic_core::decide::testing::scale_set(id);
+    ScaleSet { name: format!("linux-{id}"), entity: Some(entity), updated_at: None, ..set }
+}
+
+fn manager(name: &str, id: &str) -> ManagerFacts {
+    ManagerFacts {
+        name: ManagerName::new(name),
+        controller: Seen::Known(Controller { id: id.to_owned(), version: "v0.2.1".to_owned() }),
+        scale_sets: Seen::Known(vec![scale_set(1, "acme"), scale_set(2, "acme")]),
+        metrics: Seen::Known(ManagerMetrics {
+            incarnation: Some(Incarnation(NOW.minus(Span::hours(3)))),
+            has_set_gauges: true,
+            ..ManagerMetrics::default()
+        }),
+        goroutines: Seen::Known(Goroutines { listeners: 2, workers: 2 }),
+        log_file: Seen::Known(LogEvidence {
+            run_started: Some(NOW.minus(Span::hours(3))),
+            last_stop: Some(NOW.minus(Span::hours(3))),
+            debug: true,
+            newest: Some(NOW),
+            ..LogEvidence::default()
+        }),
+        log_stream: Seen::Known(StreamFacts { lines: 9, debug: true }),
+        events: Seen::Known(()),
+        login_until: Some(NOW.plus(Span::hours(24))),
+        skew: Some(Skew::of(NOW, NOW, NOW)),
+    }
+}
+
+fn healthy() -> Facts {
+    let manager = manager("garm", "60b611f2");
+    let sets = manager.sets();
+    let entity = sets[0].entity_ref().unwrap();
+    let listed =
+        sets.iter().map(|set| GithubSet { id: set.github_id.unwrap(), name: set.name.clone(), statistics: None });
+    let entities = vec![(entity, Seen::Known(listed.collect()))];
+    Facts {
+        at: NOW,
+        config: config(CONFIG),
+        place: Place::Elsewhere,
+        state_dir: StateDir::Writable { mode: Some(0o700) },
+        store: StoreFacts::Readable { live_sessions: 2, open_treatments: 0, pauses: Vec::new(), holder: None },
+        left_disabled: Vec::new(),
+        pause_file: None,
+        github: vec![GithubFacts {
+            endpoint: EndpointName::new("github.com"),
+            entities,
+            not_asked: 0,
+            remaining: Some(4_900),
+            ends: None,
+            skew: Some(Skew::of(NOW, NOW, NOW)),
+        }],
+        managers: vec![manager],
+    }
+}
+
+fn broken<T>(operation: Operation, kind: FailureKind) -> Seen<T> {
+    let detail = "what came back".to_owned();
+    Seen::Failed(RequestFailure { target: operation.target(), operation, kind, detail, retry_at: None })
+}
+
+/// A change of the facts, the question, the state of its answer, and words that the answer holds.
+type Case = (fn(&mut Facts), Check, State, &'static [&'static str]);
+
+fn verify(cases: &[Case]) {
+    for (number, (change, check, state, words)) in cases.iter().enumerate() {
+        let mut facts = healthy();
+        change(&mut facts);
+        let report = examine(&facts);
+        let answers: Vec<_> = report.findings.iter().filter(|finding| finding.check == *check).collect();
+        let fits =
+            |finding: &&&Finding| finding.state == *state && words.iter().all(|word| text(finding).contains(word));
+        assert!(answers.iter().any(|finding| fits(&finding)), "case {number}, {check} {state}: {answers:#?}");
+        assert!(*state != State::Ok || answers.len() == 1, "case {number}, {check}: {answers:#?}");
+    }
+}
+
+fn text(finding: &Finding) -> String {
+    let steps = finding.mend.iter().flat_map(|step| std::iter::once(&step.what).chain(&step.lines));
+    let all: Vec<_> = [&finding.seen, &finding.risk].into_iter().chain(steps).map(String::as_str).collect();
+    all.join("\n")
+}
+
+fn metrics(facts: &mut Facts) -> &mut ManagerMetrics {
+    let Seen::Known(metrics) = &mut facts.managers[0].metrics else { panic!("metrics") };
+    metrics
+}
+
+fn log(facts: &mut Facts) -> &mut LogEvidence {
+    let Seen::Known(log) = &mut facts.managers[0].log_file else { panic!("a log") };
+    log
+}
+
+fn with_config(facts: &mut Facts, from: &str, to: &str) {
+    facts.config = config(&CONFIG.replace(from, to));
+}
+
+fn with_policy(facts: &mut Facts, lines: &str) {
+    facts.config = config(&format!("{CONFIG}[policy]\n{lines}\n"));
+}
+
+fn with_stream(facts: &mut Facts, stream: Seen<StreamFacts>) {
+    with_config(facts, "log_file = \"/var/log/garm/garm.log\"", "log_stream = true");
+    facts.managers[0].log_stream = stream;
+}
+
+fn with_version(facts: &mut Facts, version: &str) {
+    metrics(facts).has_set_gauges = false;
+    facts.managers[0].controller = Seen::Known(Controller { id: "x".to_owned(), version: version.to_owned() });
+}
+
+fn without_login(facts: &mut Facts, kind: FailureKind) {
+    facts.managers[0].controller = broken(Operation::Login, kind);
+    facts.managers[0].scale_sets = Seen::NotAsked;
+}
+
+fn with_second(facts: &mut Facts, url: &str, id: &str, entity: &str, set: u64) {
+    let table = "[[manager]]\nname = \"two\"\nusername = \"admin\"\npassword_file = \"/p\"\n";
+    facts.config = config(&format!("{CONFIG}{table}url = \"{url}\"\n"));
+    let mut second = manager("two", id);
+    second.scale_sets = Seen::Known(vec![scale_set(set, entity)]);
+    facts.managers.push(second);
+}
+
+fn pause(id: PauseId, author: &str) -> Pause {
+    let scope = match id {
+        PauseId::FILE => PauseScope::All,
+        PauseId(_) => PauseScope::Manager { manager: ManagerName::new("garm") },
+    };
+    Pause { id, scope, reason: "migration".to_owned(), author: author.to_owned(), created: NOW, expires: None }
+}
+
+fn with_entity_answer(facts: &mut Facts, answer: Seen<Vec<GithubSet>>) {
+    facts.github[0].entities[0].1 = answer;
+}
+
+fn with_skew(date: Wall) -> Option<Skew> {
+    Some(Skew::of(NOW, NOW, date))
+}
+
+#[test]
+fn answers_about_the_medic_itself() {
+    verify(&[
+        (|f| f.config.run.mode = Mode::Observe, Check::Mode, State::Warn, &["mode = \"heal\""]),
+        (|f| with_policy(f, "allow_risky = true"), Check::Policy, State::Warn, &["allow_risky = false"]),
+        (|f| with_policy(f, "allow_undated = true"), Check::Policy, State::Warn, &["allow_undated = false"]),
+        (
+            |f| with_policy(f, "stale_session_limit = \"60s\"\nstale_session_odd = \"30s\""),
+            Check::Policy,
+            State::Warn,
+            &["stale_session_limit = \"5m\""],
+        ),
+        (|f| with_policy(f, "settle = \"1s\""), Check::Policy, State::Warn, &["settle = \"20s\""]),
+        (|f| with_policy(f, "heals_per_hour = 1"), Check::Policy, State::Warn, &["heals_per_hour = 1000"]),
+        (|f| f.state_dir = StateDir::Writable { mode: None }, Check::StateDir, State::Ok, &[]),
+        (|f| f.state_dir = StateDir::Writable { mode: Some(0o700) }, Check::StateDir, State::Ok, &[]),
+        (|f| f.state_dir = StateDir::Writable { mode: Some(0o2770) }, Check::StateDir, State::Ok, &[]),
+        (|f| f.state_dir = StateDir::Writable { mode: Some(0o777) }, Check::StateDir, State::Warn, &[]),
+        (|f| f.state_dir = StateDir::Unusable("read-only".to_owned()), Check::StateDir, State::Fail, &[]),
+        (|f| f.store = StoreFacts::Absent, Check::Ledger, State::Ok, &[]),
+        (|f| f.store = StoreFacts::Unreadable("damaged".to_owned()), Check::Ledger, State::Fail, &[]),
+        (
+            |f| {
+                let pauses = vec![pause(PauseId(1), "ann")];
+                f.store = StoreFacts::Readable { live_sessions: 0, open_treatments: 0, pauses, holder: None };
+            },
+            Check::Pauses,
+            State::Warn,
+            &["ann", "migration", "scaleset-medic resume --manager garm"],
+        ),
+        (
+            |f| {
+                f.store = StoreFacts::Absent;
+                f.pause_file = Some(pause(PauseId::FILE, "a file"));
+            },
+            Check::Pauses,
+            State::Warn,
+            &["a file", "remove the file"],
+        ),
+        (
+            |f| {
+                let step = Step::Enabling { ours: Revision::new("r"), since: None, attempts: 11, not_before: NOW };
+                let row = medic_core::decide::testing::open(1, 3, NOW.minus(Span::mins(4)), step);
+                let row = Treatment { refusal: Some("HTTP 500".to_owned()), ..row };
+                f.left_disabled = vec![(ManagerName::new("garm"), row)];
+            },
+            Check::LeftDisabled,
+            State::Fail,
+            &["11 times", "HTTP 500", "garm-cli scaleset update 3 --enabled=true"],
+        ),
+    ]);
+}
+
+#[test]
+fn answers_about_overlapping_managers() {
+    verify(&[
+        (|f| with_second(f, "http://127.0.0.1:9997", "other", "elsewhere", 9), Check::Overlap, State::Fail, &[]),
+        (|f| with_second(f, "http://garm.example", "60b611f2", "elsewhere", 9), Check::Overlap, State::Fail, &[]),
+        (|f| with_second(f, "http://garm.example", "other", "ACME", 1), Check::Overlap, State::Fail, &[]),
+        (|f| with_second(f, "http://garm.example", "other", "acme", 9), Check::Overlap, State::Warn, &[]),
+        (|f| with_second(f, "http://garm.example", "other", "elsewhere", 1), Check::Overlap, State::Ok, &[]),
+        (|f| with_owner(f, "garm-60b611f2"), Check::Overlap, State::Ok, &[]),
+        (|f| with_owner(f, "garm-9999"), Check::Overlap, State::Fail, &["garm-9999"]),
+    ]);
+}
+
+fn with_owner(facts: &mut Facts, owner: &str) {
+    let refused = SetLog { conflict_owner: Some(Owner::new(owner)), ..SetLog::default() };
+    log(facts).by_id.insert(ScaleSetId(1), refused);
+}
+
+#[test]
+fn answers_about_the_connection_to_a_manager() {
+    verify(&[
+        (|f| without_login(f, FailureKind::Connect), Check::Reach, State::Fail, &["curl"]),
+        (|f| without_login(f, FailureKind::Timeout), Check::Reach, State::Fail, &["curl"]),
+        (|f| without_login(f, FailureKind::Server), Check::Reach, State::Fail, &["curl"]),
+        (|f| without_login(f, FailureKind::Malformed), Check::Reach, State::Fail, &["without /api/v1"]),
+        (|f| without_login(f, FailureKind::Tls), Check::Reach, State::Fail, &["ca_file = "]),
+        (|f| without_login(f, FailureKind::Unauthorized), Check::Login, State::Fail, &["password_file"]),
+        (|f| without_login(f, FailureKind::Forbidden), Check::Login, State::Fail, &["administrator"]),
+        (|f| without_login(f, FailureKind::NotInitialised), Check::Login, State::Fail, &["garm-cli init"]),
+        (|_| {}, Check::Transport, State::Ok, &[]),
+        (|f| with_config(f, "http://127.0.0.1:9997", "http://[::1]:9997"), Check::Transport, State::Ok, &[]),
+        (|f| with_config(f, "http://127.0.0.1:9997", "http://localhost:9997"), Check::Transport, State::Ok, &[]),
+        (|f| with_config(f, "http://127.0.0.1:9997", "https://garm.example"), Check::Transport, State::Ok, &[]),
+        (|f| with_config(f, "http://127.0.0.1:9997", "http://garm.example"), Check::Transport, State::Warn, &[]),
+        (|f| f.managers[0].login_until = None, Check::Login, State::Ok, &[]),
+        (|f| f.managers[0].login_until = Some(NOW.plus(Span::mins(3))), Check::Login, State::Warn, &[]),
+        (|f| f.managers[0].login_until = Some(NOW.plus(Span::hours(24))), Check::Login, State::Ok, &[]),
+        (|f| f.managers[0].scale_sets = Seen::Known(Vec::new()), Check::Api, State::Warn, &[]),
+        (
+            |f| f.managers[0].scale_sets = broken(Operation::ListScaleSets, FailureKind::Server),
+            Check::Api,
+            State::Fail,
+            &[],
+        ),
+        (
+            |f| {
+                let Seen::Known(sets) = &mut f.managers[0].scale_sets else { panic!("sets") };
+                sets[0].endpoint = None;
+            },
+            Check::Api,
+            State::Warn,
+            &["update GARM"],
+        ),
+        (|f| f.managers[0].skew = None, Check::Clock, State::Unknown, &[]),
+        (|f| f.managers[0].skew = with_skew(NOW.plus(Span::secs(1))), Check::Clock, State::Ok, &["agrees"]),
+        (|f| f.managers[0].skew = with_skew(NOW.plus(Span::mins(1))), Check::Clock, State::Warn, &["ahead of"]),
+        (|f| f.managers[0].skew = with_skew(NOW.minus(Span::mins(1))), Check::Clock, State::Warn, &["behind"]),
+    ]);
+}
+
+#[test]
+fn answers_about_metrics_goroutines_and_events() {
+    const METRICS_LINES: &[&str] = &["[metrics]", "enable = true", "disable_auth = true"];
+    verify(&[
+        (|f| f.managers[0].metrics = Seen::NotAsked, Check::Metrics, State::Fail, METRICS_LINES),
+        (
+            |f| f.managers[0].metrics = broken(Operation::Metrics, FailureKind::NotEnabled),
+            Check::Metrics,
+            State::Fail,
+            METRICS_LINES,
+        ),
+        (
+            |f| f.managers[0].metrics = broken(Operation::Metrics, FailureKind::Unauthorized),
+            Check::Metrics,
+            State::Fail,
+            &["metrics_auth = true"],
+        ),
+        (|f| *metrics(f) = ManagerMetrics::default(), Check::Metrics, State::Warn, &["process_start_time_seconds"]),
+        (|f| f.managers[0].goroutines = Seen::NotAsked, Check::Goroutines, State::Warn, &["debug_server = true"]),
+        (
+            |f| f.managers[0].goroutines = broken(Operation::Goroutines, FailureKind::NotEnabled),
+            Check::Goroutines,
+            State::Fail,
+            &["debug_server = true"],
+        ),
+        (
+            |f| f.managers[0].goroutines = broken(Operation::Goroutines, FailureKind::Forbidden),
+            Check::Goroutines,
+            State::Fail,
+            &["/debug/pprof/goroutine"],
+        ),
+        (
+            |f| f.managers[0].events = broken(Operation::Websocket, FailureKind::Rejected),
+            Check::Events,
+            State::Warn,
+            &["websockets"],
+        ),
+    ]);
+}
+
+#[test]
+fn answers_about_the_log() {
+    const LEVEL: &[&str] = &["stale session cannot be deleted", "log_level = \"debug\"", "log_format = \"json\""];
+    verify(&[
+        (|_| {}, Check::Log, State::Ok, &["level debug"]),
+        (|f| log(f).debug = false, Check::Log, State::Warn, LEVEL),
+        (|f| log(f).newest = Some(NOW.minus(Span::mins(10))), Check::Log, State::Fail, &["10 min old"]),
+        (|f| log(f).newest = None, Check::Log, State::Fail, &["no line of a GARM"]),
+        (
+            |f| f.managers[0].log_file = broken(Operation::LogFile, FailureKind::NotFound),
+            Check::Log,
+            State::Fail,
+            &["log_file = \"/var/log/garm/garm.log\"", "mountPath: /var/log/garm, readOnly: true", "emptyDir"],
+        ),
+        (
+            |f| f.managers[0].log_file = broken(Operation::LogFile, FailureKind::Forbidden),
+            Check::Log,
+            State::Fail,
+            &["fsGroup"],
+        ),
+        (
+            |f| f.managers[0].log_file = broken(Operation::LogFile, FailureKind::HeldBack),
+            Check::Log,
+            State::Unknown,
+            &[],
+        ),
+        (
+            |f| with_stream(f, Seen::Known(StreamFacts { lines: 3, debug: true })),
+            Check::Log,
+            State::Ok,
+            &["the websocket is read"],
+        ),
+        (|f| with_stream(f, Seen::Known(StreamFacts { lines: 3, debug: false })), Check::Log, State::Warn, LEVEL),
+        (|f| with_stream(f, Seen::Known(StreamFacts::default())), Check::Log, State::Warn, LEVEL),
+        (
+            |f| with_stream(f, broken(Operation::Websocket, FailureKind::NotEnabled)),
+            Check::Log,
+            State::Fail,
+            &["enable_log_streamer = true"],
+        ),
+        (|f| with_stream(f, broken(Operation::Websocket, FailureKind::Broken)), Check::Log, State::Fail, &["Upgrade"]),
+        (
+            |f| with_config(f, "log_file = \"/var/log/garm/garm.log\"", ""),
+            Check::Log,
+            State::Warn,
+            &["log_level = \"debug\"", "log_stream = true"],
+        ),
+    ]);
+}
+
+#[test]
+fn answers_about_the_build_of_the_manager() {
+    verify(&[
+        (
+            |f| {
+                f.managers[0].controller =
+                    Seen::Known(Controller { id: "x".to_owned(), version: "v0.0.0-unknown".to_owned() })
+            },
+            Check::Build,
+            State::Ok,
+            &["retries"],
+        ),
+        (
+            |f| _ = metrics(f).listeners.insert(ScaleSetId(1), ListenerMetrics::default()),
+            Check::Build,
+            State::Ok,
+            &["last poll"],
+        ),
+        (|f| with_version(f, "v0.2.0-alpha"), Check::Build, State::Warn, &["gives up for good"]),
+        (|f| with_version(f, "v0.2.1"), Check::Build, State::Ok, &["retries"]),
+        (|f| with_version(f, "v0.2.0-alpha-200-g53ec618c"), Check::Build, State::Warn, &["probably"]),
+        (|f| with_version(f, "v0.0.0-unknown"), Check::Build, State::Warn, &["probably"]),
+        (
+            |f| {
+                with_version(f, "");
+                metrics(f).incarnation = Some(Incarnation(NOW.minus(Span::mins(1))));
+            },
+            Check::Build,
+            State::Unknown,
+            &["without a version"],
+        ),
+        (
+            |f| {
+                with_version(f, "");
+                f.managers[0].metrics = Seen::NotAsked;
+            },
+            Check::Build,
+            State::Unknown,
+            &[],
+        ),
+        (
+            |f| {
+                metrics(f).has_set_gauges = false;
+                log(f).by_id.insert(ScaleSetId(1), SetLog { gave_up: Some(Wall(1)), ..SetLog::default() });
+            },
+            Check::Build,
+            State::Warn,
+            &["gives up for good"],
+        ),
+    ]);
+}
+
+/// A log of the present run of GARM, with the end of the run before it.
+fn with_end(facts: &mut Facts, last_stop: Option<Wall>, last_panic: Option<Wall>) {
+    *log(facts) = LogEvidence { run_started: Some(NOW), last_stop, last_panic, ..LogEvidence::default() };
+}
+
+fn with_create_errors(facts: &mut Facts) {
+    let counters = ScopeCounters { create: 40, create_errors: 38, ..ScopeCounters::default() };
+    metrics(facts).scopes.insert(EntityKind::Organization, counters);
+}
+
+#[test]
+fn answers_about_the_rollout_of_the_manager() {
+    const JUST: Option<Wall> = Some(Wall(NOW.0 - 3_000));
+    const LONG: Option<Wall> = Some(Wall(NOW.0 - 10_800_000));
+    verify(&[
+        (|f| with_end(f, JUST, None), Check::Rollout, State::Ok, &[]),
+        (|f| with_end(f, None, JUST), Check::Rollout, State::Warn, &["panic"]),
+        (|f| with_end(f, JUST, JUST), Check::Rollout, State::Warn, &["panic"]),
+        (|f| with_end(f, LONG, LONG), Check::Rollout, State::Unknown, &[]),
+        (|f| with_end(f, None, None), Check::Rollout, State::Unknown, &[]),
+        (
+            |f| {
+                f.place = Place::Kubernetes;
+                with_end(f, Some(NOW), None);
+                log(f).by_id.insert(ScaleSetId(1), SetLog { conflicts: Some((NOW, NOW)), ..SetLog::default() });
+            },
+            Check::Rollout,
+            State::Warn,
+            &["type: Recreate", "kubectl get"],
+        ),
+        (|f| f.managers[0].log_file = Seen::NotAsked, Check::Rollout, State::Unknown, &["TimeoutStopSec=60"]),
+        (with_create_errors, Check::Rollout, State::Ok, &[]),
+        (
+            |f| {
+                with_create_errors(f);
+                f.managers[0].log_file = Seen::NotAsked;
+            },
+            Check::Rollout,
+            State::Warn,
+            &["38 times"],
+        ),
+    ]);
+}
+
+#[test]
+fn answers_about_github() {
+    verify(&[
+        (
+            |f| {
+                f.config = config(CONFIG.split("[[github]]").next().unwrap());
+                f.github = Vec::new();
+            },
+            Check::Broker,
+            State::Warn,
+            &["endpoint = \"github.com\""],
+        ),
+        (
+            |f| with_entity_answer(f, broken(Operation::RegistrationToken, FailureKind::Unauthorized)),
+            Check::Broker,
+            State::Fail,
+            &["Put a new one"],
+        ),
+        (
+            |f| with_entity_answer(f, broken(Operation::RegistrationToken, FailureKind::NotFound)),
+            Check::Broker,
+            State::Fail,
+            &["admin:org"],
+        ),
+        (
+            |f| with_entity_answer(f, broken(Operation::ListGithubSets, FailureKind::Connect)),
+            Check::Broker,
+            State::Fail,
+            &["egress"],
+        ),
+        (
+            |f| {
+                let Seen::Known(listed) = &mut f.github[0].entities[0].1 else { panic!("a list") };
+                listed.retain(|set| set.name != "linux-2");
+            },
+            Check::Broker,
+            State::Warn,
+            &["linux-2"],
+        ),
+        (|f| f.github[0].entities.clear(), Check::Broker, State::Warn, &["covers none"]),
+        (misspelt, Check::Broker, State::Warn, &["an endpoint githb"]),
+        (misspelt, Check::Broker, State::Warn, &["no [[github]] table"]),
+        (with_other_entity, Check::Broker, State::Warn, &["`entities`"]),
+        (
+            |f| {
+                with_other_entity(f);
+                f.github[0].not_asked = 1;
+            },
+            Check::Broker,
+            State::Ok,
+            &[],
+        ),
+        (|f| f.github[0].ends = Some(NOW.plus(Span::hours(72))), Check::Credential, State::Warn, &["3 days"]),
+        (|f| f.github[0].ends = Some(NOW.plus(Span::hours(2400))), Check::Credential, State::Ok, &["100 days"]),
+        (|f| f.github[0].skew = with_skew(NOW.plus(Span::mins(5))), Check::Credential, State::Warn, &["NTP"]),
+    ]);
+}
+
+fn misspelt(facts: &mut Facts) {
+    with_config(facts, "\"github.com\"", "\"githb\"");
+    facts.github[0].entities.clear();
+    facts.github[0].endpoint = EndpointName::new("githb");
+}
+
+fn with_other_entity(facts: &mut Facts) {
+    let Seen::Known(sets) = &mut facts.managers[0].scale_sets else { panic!("sets") };
+    sets.push(scale_set(3, "other"));
+}
+
+#[test]
+fn a_deployment_without_faults_has_no_finding() {
+    let report = examine(&healthy());
+    let bad: Vec<_> = report.findings.iter().filter(|f| matches!(f.state, State::Fail | State::Warn)).collect();
+    assert_eq!(bad, Vec::<&Finding>::new());
+    assert_eq!(report.exit, ExitCode::Well);
+}
+
+#[test]
+fn every_finding_names_its_risk_and_a_step() {
+    let mut facts = healthy();
+    let manager = &mut facts.managers[0];
+    manager.goroutines = broken(Operation::Goroutines, FailureKind::NotEnabled);
+    manager.log_file = broken(Operation::LogFile, FailureKind::NotFound);
+    manager.events = broken(Operation::Websocket, FailureKind::Broken);
+    manager.metrics = broken(Operation::Metrics, FailureKind::NotEnabled);
+    let Report { findings, exit } = examine(&facts);
+    assert_eq!(exit, ExitCode::Unhealthy);
+    for finding in findings.iter().filter(|finding| finding.state != State::Ok) {
+        assert!(!finding.risk.is_empty() && !finding.mend.is_empty(), "{finding:?}");
+    }
+}
+
+#[test]
+fn an_unreached_manager_has_one_finding_and_decides_the_exit() {
+    for (kind, exit, check) in [
+        (FailureKind::Connect, ExitCode::Blind, Check::Reach),
+        (FailureKind::Server, ExitCode::Blind, Check::Reach),
+        (FailureKind::Unauthorized, ExitCode::Unhealthy, Check::Login),
+        (FailureKind::NotInitialised, ExitCode::Unhealthy, Check::Login),
+    ] {
+        let mut facts = healthy();
+        without_login(&mut facts, kind);
+        let report = examine(&facts);
+        assert_eq!(report.exit, exit, "{kind}");
+        let subject = Subject::Manager(facts.managers[0].name.clone());
+        let fails = report.findings.iter().filter(|f| f.subject == subject && f.state == State::Fail);
+        assert_eq!(fails.map(|f| f.check).collect::<Vec<_>>(), [check], "{kind}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What each source of evidence shows, what stays hidden without it, and how to enable it: said here once, for `config
+//! check`, `doctor`, `explain` and the status page. GARM's keys are those of `docs/reference/garm-api.md` §13.
+
+use medic_core::model::Source;
+
+/// What is said about one source.
+pub struct SourceText {
+    pub name: &'static str,
+    pub shows: &'static str,
+    /// What stays hidden without it, and what that costs.
+    pub without: &'static str,
+    /// Lines for GARM's `config.toml`.
+    pub garm: &'static [&'static str],
+    /// Lines for the medic's configuration.
+    pub medic: &'static [&'static str],
+}
+
+/// Where GARM writes its log, for those who have no such file yet.
+pub const LOG_PATH: &str = "/var/log/garm/garm.log";
+/// GARM lines that make its log, wherever it goes, hold session ids.
+pub const LOG_LEVEL: &[&str] = &["[logging]", "log_level = \"debug\"", "log_format = \"json\""];
+/// The log by websocket, where no file can be shared: GARM lines and the medic's line.
+pub const LOG_STREAM: (&[&str], &str) = (
+    &["[logging]", "enable_log_streamer = true", "log_level = \"debug\"", "log_format = \"json\""],
+    "log_stream = true",
+);
+/// What a log without lines of level debug hides.
+pub const WITHOUT_SESSION_IDS: &str = "session ids stay unknown, so a stale session cannot be deleted: after a crash \
+                                       each set waits until GitHub forgets it, 50 to 92 s or more, instead of seconds";
+
+const METRICS: &[&str] = &["[metrics]", "enable = true", "disable_auth = true", "period = \"60s\""];
+
+/// The one table of sources.
+#[must_use]
+pub const fn text(source: Source) -> SourceText {
+    match source {
+        Source::Api => SourceText {
+            name: "GARM API",
+            shows: "every scale set: enabled, edited, deleted",
+            without: "nothing can be seen of this manager or healed at it",
+            garm: &[],
+            medic: &["url = \"http://127.0.0.1:9997\"", "username = \"admin\"", "password_file = \"FILE\""],
+        },
+        Source::Metrics => SourceText {
+            name: "metrics",
+            shows: "restarts of GARM, and how many sessions it holds and is refused",
+            without: "restarts of GARM, and sessions opened and refused, are not seen: no session can be proven stale, \
+                      and most stuck sets stay `unknown`, so they are not healed",
+            garm: METRICS,
+            medic: &["metrics = true"],
+        },
+        Source::Goroutines => SourceText {
+            name: "goroutines",
+            shows: "the exact number of living listeners and workers",
+            without: "the exact number of living listeners and workers: a dead worker is then distinguished from a \
+                      waiting one only by counters that stand still, which takes longer",
+            garm: &["[default]", "debug_server = true"],
+            medic: &["debug_server = true"],
+        },
+        Source::Log => SourceText {
+            name: "log",
+            shows: "which set is refused, by whom, and the ids of its sessions",
+            without: "which set is refused, by whom and why is not seen, only how many; and session ids stay unknown, so \
+                      a stale session cannot be deleted: after a crash each set waits until GitHub forgets it, 50 to \
+                      92 s or more, instead of seconds",
+            garm: &[
+                "[logging]",
+                "log_file = \"/var/log/garm/garm.log\"",
+                "log_format = \"json\"",
+                "log_level = \"debug\"",
+            ],
+            medic: &["log_file = \"/var/log/garm/garm.log\""],
+        },
+        Source::ListenerMetrics => SourceText {
+            name: "listener metrics",
+            shows: "each set's last completed poll; GARM exports it since 2026-09",
+            without: "a listener that stopped polling is found later",
+            garm: METRICS,
+            medic: &["metrics = true"],
+        },
+        Source::Broker => SourceText {
+            name: "GitHub",
+            shows: "whether GitHub knows each set, jobs that wait, and stale sessions to delete",
+            without: "sets missing at GitHub and waiting jobs are not detected; no stale session is deleted, so healing \
+                      takes 50 to 92 s or more",
+            garm: &[],
+            medic: &["[[github]]", "endpoint = \"github.com\"", "token_file = \"/run/secrets/github-token\""],
+        },
+        Source::Journal => SourceText {
+            name: "journal",
+            shows: "what the medic did before",
+            without: "nothing is healed, because a set could be left disabled",
+            garm: &[],
+            medic: &["[run]", "state_dir = \"/var/lib/scaleset-medic\""],
+        },
+    }
+}
+
+/// How to enable a source, in one sentence without its full stop.
+#[must_use]
+pub fn how_to_enable(source: Source) -> String {
+    let SourceText { garm, medic, .. } = text(source);
+    let join = |lines: &[&str]| lines.join(", ").replace("],", "]");
+    let medic = format!("in the medic's configuration: {}", join(medic));
+    let both = if garm.is_empty() { medic } else { format!("{medic}; in GARM's config.toml: {}", join(garm)) };
+    match source {
+        Source::Log => format!("{both}; where no file can be shared, {} and enable_log_streamer = true", LOG_STREAM.1),
+        _ => both,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_to_enable_names_both_configurations() {
+        assert_eq!(
+            how_to_enable(Source::Goroutines),
+            "in the medic's configuration: debug_server = true; in GARM's config.toml: [default] debug_server = true"
+        );
+        let log = how_to_enable(Source::Log);
+        assert!(log.contains("log_level = \"debug\"") && log.ends_with("enable_log_streamer = true"), "{log}");
+        assert!(!how_to_enable(Source::Broker).contains("GARM"));
+    }
+}
