@@ -1,5 +1,4 @@
-//! What can be typed. A command is listed by the parser ([`Command`]) once it works; its arguments are declared
-//! here, one struct per command.
+//! The arguments of each command.
 #![expect(clippy::doc_markdown, reason = "these comments are printed as help: backticks would show")]
 
 use crate::config::{CONFIG_ENV, FlagValue, LogFormat, Section};
@@ -9,46 +8,42 @@ use medic_core::model::Span;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Finds GitHub Actions runner scale sets that are stuck after a session conflict, and heals them without doing
-/// harm.
+/// Finds GitHub Actions runner scale sets that are stuck after a session conflict, and heals them safely.
 #[derive(Debug, Parser)]
 #[command(name = "scaleset-medic", version, max_term_width = 100, after_long_help = afterword())]
 pub struct Cli {
-    /// Flags that every command takes.
     #[command(flatten)]
     pub global: GlobalArgs,
-    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Watch the managers, and heal if the mode says so, until stopped
+    /// Watch the managers until stopped, and heal stuck scale sets if the mode is heal
     Run(RunArgs),
-    /// Look once, act if the mode says so, and say by exit code how things stand
+    /// Reconcile once; the exit code is the result
     Once(OnceArgs),
     /// Show a crash and its healing on built-in simulators of GARM and GitHub
     #[cfg(feature = "lab")]
     Lab(LabArgs),
-    /// Show every scale set: from the running medic where there is one, else by looking
+    /// Show all scale sets: ask the running instance, or check directly if none is running
     Status(StatusArgs),
-    /// Show why one scale set is judged as it is, and what is done about it
+    /// Show why a scale set has its diagnosis, and what is done about it
     Explain(ExplainArgs),
-    /// Say what the medic can see, what that hides, and which settings invite trouble
+    /// Check data sources, permissions and settings, and suggest fixes
     Doctor(DoctorArgs),
-    /// Treat one set now, whatever the limits say; asks first
+    /// Heal one scale set now, without the limits; asks for confirmation
     Heal(HealArgs),
-    /// Stop healing for a while: everything, one manager or one set
+    /// Pause healing: of everything, one manager or one scale set
     Pause(PauseArgs),
-    /// End a pause, or close the circuit breaker
+    /// End a pause, or reset the circuit breaker
     Resume(ResumeArgs),
-    /// Show what was found, decided and done
+    /// Show recorded diagnoses, decisions and actions
     History(HistoryArgs),
-    /// Decide what was recorded again, by this release and configuration, and show what would differ
+    /// Evaluate recorded snapshots with this release and configuration, and show differences
     Replay(ReplayArgs),
-    /// Ask the medic that runs here whether it lives; exit code 1 if not
+    /// Check that the instance on this machine is alive; exit code 1 if not
     Healthcheck,
     /// Check, show or describe the configuration
     Config(ConfigArgs),
@@ -61,16 +56,16 @@ pub enum Command {
 /// Flags that every command takes.
 #[derive(Debug, Clone, Default, Args)]
 pub struct GlobalArgs {
-    /// Configuration file; else the one named by SCALESET_MEDIC_CONFIG
+    /// Configuration file [env: SCALESET_MEDIC_CONFIG]
     #[arg(long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// How log lines are written to stderr
+    /// Format of log lines on stderr
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"], global = true)]
     pub log_format: Option<String>,
-    /// The least level that is logged: error, warn, info, debug, trace or off, by target if need be
+    /// Log level: error, warn, info, debug, trace or off; also by target
     #[arg(long, value_name = "LEVEL", global = true)]
     pub log_level: Option<String>,
-    /// Whether to use colour
+    /// When to use colour
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto, global = true)]
     pub color: Color,
 }
@@ -97,36 +92,31 @@ pub enum Output {
     Json,
 }
 
-/// Overrides of the mode.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ModeArgs {
-    /// Whether to heal or only to say what would be done; overrides run.mode
+    /// Heal, or only show what would be done; overrides run.mode
     #[arg(long, value_name = "MODE", value_parser = ["observe", "heal"])]
     pub mode: Option<String>,
 }
 
-/// `run`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunArgs {
-    /// The mode.
     #[command(flatten)]
     pub mode: ModeArgs,
 }
 
-/// `once`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct OnceArgs {
-    /// Watch for this long before judging: seconds, or a duration such as 2m
+    /// How long to watch before the result: seconds, or a duration such as 2m
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub observe: Option<Span>,
-    /// How the result is written to stdout
+    /// Output format
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// Say it in one line and four exit codes, as plugins of Nagios do: 0 well, 1 under treatment, 2 a set
-    /// receives no jobs, 3 cannot tell
+    /// Output for Nagios: one line, and exit code 0 (healthy), 1 (under treatment), 2 (a scale set receives no
+    /// jobs) or 3 (unknown)
     #[arg(long, conflicts_with_all = ["output"])]
     pub nagios: bool,
-    /// The mode.
     #[command(flatten)]
     pub mode: ModeArgs,
 }
@@ -143,7 +133,6 @@ pub enum LabBuild {
     ListenerMetrics,
 }
 
-/// `lab`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LabArgs {
     /// GARM build to simulate
@@ -181,15 +170,12 @@ pub struct LabArgs {
     pub mode: String,
 }
 
-/// `config`.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArgs {
-    /// What to do with it.
     #[command(subcommand)]
     pub action: ConfigAction,
 }
 
-/// The actions of `config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum ConfigAction {
     /// Report every mistake with its line and fix; exit code 2 if there is one
@@ -202,7 +188,6 @@ pub enum ConfigAction {
     Schema,
 }
 
-/// `completions`.
 #[derive(Debug, Clone, Args)]
 pub struct CompletionsArgs {
     /// The shell
@@ -210,7 +195,6 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// `man`.
 #[derive(Debug, Clone, Args)]
 pub struct ManArgs {
     /// A command, for its own page (`man config check`)
@@ -218,7 +202,6 @@ pub struct ManArgs {
     pub path: Vec<String>,
 }
 
-/// `status`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct StatusArgs {
     /// Only this manager
@@ -227,58 +210,52 @@ pub struct StatusArgs {
     /// Repeat every two seconds, until stopped
     #[arg(long)]
     pub watch: bool,
-    /// How the result is written to stdout
+    /// Output format
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// Say it in one line and four exit codes, as plugins of Nagios do: 0 well, 1 under treatment, 2 a set
-    /// receives no jobs, 3 cannot tell
+    /// Output for Nagios: one line, and exit code 0 (healthy), 1 (under treatment), 2 (a scale set receives no
+    /// jobs) or 3 (unknown)
     #[arg(long, conflicts_with_all = ["output", "watch"])]
     pub nagios: bool,
 }
 
-/// One scale set.
 #[derive(Debug, Clone, Args)]
 pub struct SetArgs {
-    /// The set, by the manager's id or by name
+    /// Id or name of the scale set
     #[arg(value_name = "SET")]
     pub set: String,
-    /// Its manager, where several are configured
+    /// Its manager, if several are configured
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
 }
 
-/// `explain`.
 #[derive(Debug, Clone, Args)]
 pub struct ExplainArgs {
-    /// Which set.
     #[command(flatten)]
     pub set: SetArgs,
-    /// How the result is written to stdout
+    /// Output format
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }
 
-/// `doctor`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DoctorArgs {
-    /// How the result is written to stdout
+    /// Output format
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }
 
-/// `heal`.
 #[derive(Debug, Clone, Args)]
 pub struct HealArgs {
-    /// Which set.
     #[command(flatten)]
     pub set: SetArgs,
-    /// End this session, which you know to be stale; refused for one of the manager's living run
+    /// Delete this session, which you know to be stale; refused for sessions of this run of GARM
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     pub yes: bool,
-    /// Who; else the user's name
+    /// Name to record [default: the current user]
     #[arg(long, value_name = "NAME")]
     pub author: Option<String>,
 }
@@ -289,60 +266,54 @@ pub struct ScopeArgs {
     /// Only this manager
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
-    /// Only this set of it, by the manager's id or by name
+    /// Only this scale set of it, by id or name
     #[arg(long, value_name = "SET", requires = "manager")]
     pub set: Option<String>,
 }
 
-/// `pause`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct PauseArgs {
-    /// What to pause.
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Why, for those who wonder later
+    /// Reason to record
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
-    /// Who; else the user's name
+    /// Name to record [default: the current user]
     #[arg(long, value_name = "NAME")]
     pub author: Option<String>,
-    /// For how long: seconds, or a duration such as 2h; else until resumed
+    /// How long: seconds, or a duration such as 2h [default: until resumed]
     #[arg(long = "for", value_name = "TIME", value_parser = some_seconds)]
     pub for_time: Option<Span>,
 }
 
-/// `resume`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ResumeArgs {
-    /// What to resume.
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Close the circuit breaker instead, of one manager or of all; pauses stay
+    /// Reset the circuit breaker of one manager or all, and keep the pauses
     #[arg(long, conflicts_with = "set")]
     pub breaker: bool,
 }
 
-/// `history`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct HistoryArgs {
     /// Only this manager
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
-    /// Only this set, by the manager's id or by name
+    /// Only this scale set, by id or name
     #[arg(long, value_name = "SET")]
     pub set: Option<String>,
-    /// How far back: seconds, or a duration such as 2d
+    /// How far back: seconds, or a duration such as 2d [default: 24h]
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub since: Option<Span>,
-    /// Export the snapshots for `replay` instead: one JSON document per line
+    /// Export the snapshots for `replay`: one JSON document per line
     #[arg(long, alias = "scenes", conflicts_with = "set")]
     pub snapshots: bool,
-    /// How the result is written to stdout
+    /// Output format
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }
 
-/// `replay`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ReplayArgs {
     /// The output of `history --snapshots`, or a copy of medic.db; - for stdin
@@ -351,10 +322,9 @@ pub struct ReplayArgs {
     /// Use the recorded policy and mode; no configuration is read
     #[arg(long, conflicts_with = "mode")]
     pub recorded_policy: bool,
-    /// The mode.
     #[command(flatten)]
     pub mode: ModeArgs,
-    /// How the result is written to stdout
+    /// Output format
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }
@@ -421,10 +391,10 @@ pub(super) fn seconds(text: &str) -> Result<Span, String> {
     humantime::parse_duration(text).map(Span::from).map_err(|error| format!("{error}; write 90, or 90s, or 2m"))
 }
 
-/// As [`seconds`], and not none.
+/// As [`seconds`], and not zero.
 fn some_seconds(text: &str) -> Result<Span, String> {
     match seconds(text)? {
-        Span::ZERO => Err("that would be over at once; write 90, or 90s, or 2h".into()),
+        Span::ZERO => Err("a pause needs a length; write 90, or 90s, or 2h".into()),
         span => Ok(span),
     }
 }
@@ -439,8 +409,8 @@ fn speed(text: &str) -> Result<f64, String> {
 fn afterword() -> String {
     let codes = ExitCode::ALL.map(|code| format!("  {:>3}  {}", code.code(), code.meaning())).join("\n");
     format!(
-        "Exit codes:\n{codes}\n\nEnvironment:\n  {CONFIG_ENV}        the configuration file, where --config is not \
-         given\n  SCALESET_MEDIC_TABLE_KEY     any key of it, for example SCALESET_MEDIC_RUN_MODE\n  NO_COLOR                     no \
+        "Exit codes:\n{codes}\n\nEnvironment:\n  {CONFIG_ENV}        the configuration file, if --config is not \
+         given\n  SCALESET_MEDIC_TABLE_KEY     any configuration key, for example SCALESET_MEDIC_RUN_MODE\n  NO_COLOR                     no \
          colour"
     )
 }
@@ -451,12 +421,12 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_parser_is_consistent() {
+    fn argument_parser_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn a_set_alone_names_no_manager() {
+    fn pause_of_a_set_needs_its_manager() {
         assert!(Cli::try_parse_from(["medic", "pause", "--reason", "x", "--set", "7"]).is_err());
     }
 
@@ -468,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_needs_a_terminal_that_wants_it() {
+    fn colour_needs_a_terminal_that_supports_it() {
         for (color, terminal, no_color, term, expected) in [
             (Color::Auto, true, None, Some("xterm"), true),
             (Color::Auto, true, Some(""), Some("xterm"), true),

@@ -2,7 +2,7 @@
 
 use super::args::{ExplainArgs, Output};
 use super::output::{data, diagnostic, one_line, prose};
-use super::picture::{By, entity, find, picture};
+use super::picture::{By, DIRECT, entity, find, picture};
 use super::{Failure, history, render};
 use crate::config::Config;
 use crate::exit::ExitCode;
@@ -11,7 +11,7 @@ use crate::text::{rules, sources, words};
 use medic_core::model::{Decision, Guard, ManagerName, Span, Wall};
 use std::fmt::Write as _;
 
-/// How long before the present state began its past is told.
+/// How much history before the present state is shown.
 const BEFORE: Span = Span::mins(10);
 
 pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failure> {
@@ -26,7 +26,7 @@ pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failu
         Output::Json => data(&(serde_json::to_string_pretty(set).map_err(Failure::internal)? + "\n"))?,
     }
     if by == By::Ourselves {
-        diagnostic("no medic runs here; this is what one short look shows, and nothing was done\n");
+        diagnostic(DIRECT);
     }
     Ok(ExitCode::Well)
 }
@@ -54,7 +54,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     );
     let _ = writeln!(out, "This means: {} ({}).", words::state(set), words::confidence(finding.confidence));
     if let Some(ill_since) = finding.ill_since {
-        let _ = writeln!(out, "Not well since {}.", words::dated(ill_since, now));
+        let _ = writeln!(out, "Unhealthy since {}.", words::dated(ill_since, now));
     }
     if let Some(again) = words::recovered(set, |at| words::dated(at, now)) {
         let _ = writeln!(out, "It is listening now; {again}.");
@@ -109,7 +109,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
             let words = match state {
                 SourceState::Up => "answers".to_owned(),
                 SourceState::Down { why } => format!("does not answer: {}", one_line(why)),
-                SourceState::NotConfigured { would_show } => format!("not available; it would show {would_show}"),
+                SourceState::NotConfigured { would_show } => format!("not configured; it would show {would_show}"),
             };
             let _ = writeln!(out, "  {:<16}  {words}", source.as_str());
         }
@@ -117,12 +117,12 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     out
 }
 
-/// The decision, with its guards by name: what they say follows.
+/// The decision, with the names of its guards.
 fn decision(set: &SetStatus, now: Wall) -> String {
     match &set.decision {
         Decision::Blocked { remedy, guards } => {
             let names: Vec<_> = guards.iter().map(|held| held.guard.as_str()).collect();
-            format!("{} withheld by {}", words::remedy_name(remedy), names.join(", "))
+            format!("{} blocked by {}", words::remedy_name(remedy), names.join(", "))
         }
         Decision::Leave
         | Decision::Watch { .. }
@@ -132,7 +132,7 @@ fn decision(set: &SetStatus, now: Wall) -> String {
     }
 }
 
-/// Every guard: those that hold, with what they see and ask for, and those that let it pass.
+/// Every guard: those that block, with value and limit, and those that do not.
 fn guards(out: &mut String, set: &SetStatus, now: Wall) {
     if let Decision::Blocked { guards, .. } = &set.decision {
         for held in guards {
@@ -141,31 +141,30 @@ fn guards(out: &mut String, set: &SetStatus, now: Wall) {
     }
     let passed: Vec<_> = rules::passed(&set.decision).into_iter().map(Guard::as_str).collect();
     if matches!(set.decision, Decision::Treating { .. }) {
-        let _ = writeln!(out, "  the guards have let it pass");
+        let _ = writeln!(out, "  no guard blocks it");
     } else if passed.is_empty() {
         let _ = writeln!(out, "  no remedy is proposed now, so no guard is asked");
     } else {
-        let _ = writeln!(out, "  these guards let it pass: {}", passed.join(", "));
+        let _ = writeln!(out, "  these guards do not block: {}", passed.join(", "));
     }
 }
 
-/// What is known to have happened, the oldest first: the evidence by its own dates, the manager's restart, and what was
-/// recorded.
+/// Evidence, GARM's restart and recorded events, oldest first.
 fn timeline(manager: Option<&ManagerStatus>, set: &SetStatus, past: Vec<(Wall, String)>) -> Vec<(Wall, String)> {
     let finding = &set.finding;
     let evidence = finding.evidence.iter().map(|evidence| {
         (evidence.at, format!("{}: {}", sources::text(evidence.source).name, words::fact(&evidence.fact)))
     });
-    let mut told: Vec<_> = evidence.chain(past).collect();
-    told.push((finding.since, format!("found {} from here on", finding.diagnosis)));
-    told.extend(finding.ill_since.map(|at| (at, "not well from here on".to_owned())));
+    let mut events: Vec<_> = evidence.chain(past).collect();
+    events.push((finding.since, format!("{} from here on", finding.diagnosis)));
+    events.extend(finding.ill_since.map(|at| (at, "unhealthy from here on".to_owned())));
     if let Some((kind, at)) = manager.and_then(|manager| manager.restart) {
-        told.push((at, format!("the manager started anew, {}", words::restart(kind))));
+        events.push((at, format!("GARM restarted, {}", words::restart(kind))));
     }
     let treatment =
         |row: &TreatmentSummary| (row.opened, format!("{} ({}) began", words::treatment(row.id), row.remedy));
-    told.extend(set.treatments.iter().map(treatment));
-    told.sort();
-    told.dedup();
-    told
+    events.extend(set.treatments.iter().map(treatment));
+    events.sort();
+    events.dedup();
+    events
 }

@@ -16,24 +16,27 @@ use std::io::IsTerminal as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The longest document that is read: ten thousand sets take a tenth of it.
-const DOCUMENT: usize = 256 * 1024 * 1024;
-/// How long to look where no medic runs: the counters must be read twice to say anything.
-const LOOK: Span = Span::secs(8);
+const DOCUMENT_LIMIT: usize = 256 * 1024 * 1024;
+/// How long to check where no medic runs: counters must be read twice.
+const CHECK_FOR: Span = Span::secs(8);
 
-/// Who made a picture.
+/// Who made a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
     Medic,
-    /// This command, with a copy of what earlier medics have left in the state directory.
+    /// This command, with a copy of the state directory's records.
     Ourselves,
 }
 
-/// The picture, and who made it.
+/// What to say where [`By::Ourselves`] made the status.
+pub(super) const DIRECT: &str = "no medic is running here: this is one short direct check, and nothing was changed\n";
+
+/// The status, and who made it.
 pub(super) fn picture(config: &Config) -> Result<(Status, By), Failure> {
     medic::runtime()?.block_on(async {
         match ask(config.http.listen).await? {
             Some(status) => Ok((status, By::Medic)),
-            None => Ok((look(config).await?, By::Ourselves)),
+            None => Ok((check_directly(config).await?, By::Ourselves)),
         }
     })?
 }
@@ -44,7 +47,7 @@ async fn ask(listen: SocketAddr) -> Result<Option<Status>, Failure> {
     let transport = ReqwestTransport::new(&TransportOptions::default()).map_err(Failure::internal)?;
     let request = http::Request::get(format!("http://{address}/api/v1/status")).body(Bytes::new());
     let request = request.map_err(Failure::internal)?;
-    let bounds = Bounds { total: Span::secs(5), body: DOCUMENT };
+    let bounds = Bounds { total: Span::secs(5), body: DOCUMENT_LIMIT };
     let response = match transport.send(request, bounds).await {
         Ok(response) => response,
         Err(error) if error.kind == FailureKind::Connect => return Ok(None),
@@ -61,7 +64,7 @@ async fn ask(listen: SocketAddr) -> Result<Option<Status>, Failure> {
     if status.schema != STATUS_SCHEMA {
         let theirs = status.schema;
         return Err(Failure::Internal(anyhow!(
-            "the medic at {address} speaks version {theirs} of the status document, this command {STATUS_SCHEMA}"
+            "the medic at {address} serves version {theirs} of the status document, this command reads {STATUS_SCHEMA}"
         )));
     }
     Ok(Some(status))
@@ -77,31 +80,30 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn look(config: &Config) -> Result<Status, Failure> {
+async fn check_directly(config: &Config) -> Result<Status, Failure> {
     let shared = medic::shared_in_memory(config)?;
-    let kept = match Store::open_read_only(&config.run.state_dir) {
-        Ok(Some(kept)) => copy(&kept, &shared.store, config, shared.clock.now().wall),
+    let copied = match Store::open_read_only(&config.run.state_dir) {
+        Ok(Some(records)) => copy(&records, &shared.store, config, shared.clock.now().wall),
         Ok(None) => Ok(()),
         Err(error) => Err(error.into()),
     };
-    if let Err(error) = kept {
+    if let Err(error) = copied {
         diagnostic(&format!(
-            "what earlier medics have done, pauses and limits are not known in full: {error:#}; `scaleset-medic doctor` \
-             says what is wrong\n"
+            "earlier treatments, pauses and limits are not known in full: {error:#}; see `scaleset-medic doctor`\n"
         ));
     }
     if std::io::stderr().is_terminal() {
         let address = config.http.listen;
         diagnostic(&format!(
-            "no medic answers at {address}: looking for up to {LOOK}, as counters must be read twice\n"
+            "no medic answers at {address}: checking directly for up to {CHECK_FOR}, because counters must be read twice\n"
         ));
     }
     let engines = engines(config, &shared, &real_carrier)?;
-    let managers = dry_run(engines, shared.clock.as_ref(), LOOK).await;
+    let managers = dry_run(engines, shared.clock.as_ref(), CHECK_FOR).await;
     Ok(medic::document(config, managers, shared.clock.now().wall))
 }
 
-/// The set that a person names by id or by name.
+/// The set with this id or name.
 pub(super) fn find<'a>(
     status: &'a Status,
     set: &str,
@@ -128,14 +130,14 @@ pub(super) fn find<'a>(
                 )));
             }
             Err(Failure::Blind(format!(
-                "nothing can be said of a scale set {set}: {}; `scaleset-medic doctor` says what is wrong",
+                "scale set {set} cannot be checked: {}; see `scaleset-medic doctor`",
                 unseen.join("; ")
             )))
         }
         several => {
             let names: Vec<_> = several.iter().map(|(m, s)| format!("{} of {m} ({})", s.id, entity(s))).collect();
             Err(Failure::Usage(format!(
-                "{set} may be any of {}; name one by its id, with --manager where several are configured",
+                "{set} may be any of {}; give its id, and --manager if several are configured",
                 names.join(", ")
             )))
         }
@@ -150,7 +152,7 @@ fn unseen(status: &Status, in_scope: impl Fn(&ManagerName) -> bool) -> Vec<Strin
         Some(SourceState::Up | SourceState::NotConfigured { .. }) | None => format!("{} cannot be asked", m.name),
     });
     let waiting = status.not_looked_at.iter().filter(|name| in_scope(name));
-    away.chain(waiting.map(|name| format!("{name} was not looked at yet"))).collect()
+    away.chain(waiting.map(|name| format!("{name} was not checked yet"))).collect()
 }
 
 /// Whether one of the configured managers has this name.

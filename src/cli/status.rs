@@ -2,17 +2,17 @@
 
 use super::args::{Color, Output, StatusArgs};
 use super::output::{data, diagnostic};
-use super::picture::{By, known_manager, picture};
+use super::picture::{By, DIRECT, known_manager, picture};
 use super::render::{self, Look};
 use super::{Failure, nagios};
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, nagios_of_run, of_run};
 use crate::status::{ManagerStatus, SetStatus, Status};
-use medic_core::model::{Decision, ManagerState};
+use medic_core::model::{Decision, ManagerName, ManagerState, Treatment};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-const AGAIN: std::time::Duration = std::time::Duration::from_secs(2);
+const REPEAT_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 
 pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
     if let Some(name) = &args.manager {
@@ -23,25 +23,25 @@ pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<Ex
     }
     let (status, by) = of_manager(args, config)?;
     if args.nagios {
-        let nagios = nagios_of_run(&ends(&status));
+        let nagios = nagios_of_run(&ends_of(&status));
         data(&nagios::line(&status, nagios))?;
         return Ok(nagios.code());
     }
     data(&shown(args, &status, Look::of_stdout(color))?)?;
     if by == By::Ourselves {
-        diagnostic("no medic runs here; this is what one short look shows, and nothing was done\n");
+        diagnostic(DIRECT);
     }
-    Ok(of_run(&ends(&status)))
+    Ok(of_run(&ends_of(&status)))
 }
 
-/// Picture after picture. On a terminal each takes the place of the one before; in a pipe they follow each other, JSON
-/// one document a line. What fails may be over at the next one: a medic that has just started, a slow answer.
+/// Repeats the status. On a terminal each replaces the one before; in a pipe they follow each other, JSON as one
+/// document a line. A failure may be temporary: a medic that has just started, a slow answer.
 fn watch(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, Failure> {
     let on_terminal = std::io::stdout().is_terminal() && args.output == Output::Text;
     loop {
         match of_manager(args, config) {
             Ok((status, _)) if on_terminal => {
-                // Home, then clear what an earlier, longer picture left behind.
+                // Cursor home; clear the rest of each line and of the screen.
                 let text = shown(args, &status, Look::of_stdout(color))?;
                 data(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;
             }
@@ -50,11 +50,11 @@ fn watch(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, F
             }
             Ok((status, _)) => data(&shown(args, &status, Look::of_stdout(color))?)?,
             Err(failure @ (Failure::Internal(_) | Failure::Blind(_))) => {
-                diagnostic(&format!("{}; trying again\n", failure.words()));
+                diagnostic(&format!("{}; retrying\n", failure.words()));
             }
             Err(failure) => return Err(failure),
         }
-        std::thread::sleep(AGAIN);
+        std::thread::sleep(REPEAT_EVERY);
     }
 }
 
@@ -78,30 +78,36 @@ fn text(status: &Status, look: Look) -> String {
     let mut out: String =
         status.managers.iter().map(|manager| render::manager_text(manager, status.at, look)).collect();
     for name in &status.not_looked_at {
-        let _ = writeln!(out, "{name}: not looked at yet");
+        let _ = writeln!(out, "{name}: not checked yet");
     }
-    let _ = writeln!(out, "mode {}, looked at {} UTC", status.mode, status.at);
+    let _ = writeln!(out, "mode {}, checked at {} UTC", status.mode, status.at);
     out
 }
 
-fn ends(status: &Status) -> Vec<ManagerEnd> {
-    let waiting = status.not_looked_at.iter().map(|_| ManagerEnd::Unseen);
-    status.managers.iter().map(end).chain(waiting).collect()
+/// What the exit code is made of: each manager, and what was done about its sets. `closed` are the treatments that this
+/// command has finished.
+pub(super) fn ends(managers: &[ManagerStatus], closed: &[(ManagerName, Treatment)]) -> Vec<ManagerEnd> {
+    managers.iter().map(|manager| end(manager, closed)).collect()
 }
 
-fn end(manager: &ManagerStatus) -> ManagerEnd {
-    match manager.state {
-        ManagerState::Up | ManagerState::Restarted => {}
-        ManagerState::Down | ManagerState::Unreachable => return ManagerEnd::Unseen,
+fn ends_of(status: &Status) -> Vec<ManagerEnd> {
+    let waiting = status.not_looked_at.iter().map(|_| ManagerEnd::Unseen);
+    ends(&status.managers, &[]).into_iter().chain(waiting).collect()
+}
+
+fn end(manager: &ManagerStatus, closed: &[(ManagerName, Treatment)]) -> ManagerEnd {
+    if matches!(manager.state, ManagerState::Down | ManagerState::Unreachable) {
+        return ManagerEnd::Unseen;
     }
-    let treated = |set: &SetStatus| match &set.decision {
-        _ if set.left_disabled.is_some() => Treated::LeftDisabled,
-        Decision::Treating { .. } => Treated::Open,
-        Decision::Leave
-        | Decision::Watch { .. }
-        | Decision::Escalate { .. }
-        | Decision::Blocked { .. }
-        | Decision::Treat { .. } => Treated::No,
+    let treated = |set: &SetStatus| {
+        let own = closed.iter().filter(|(name, row)| *name == manager.name && row.set == set.id);
+        let last = own.max_by_key(|(_, row)| (row.step_at, row.id)).and_then(|(_, row)| row.outcome());
+        match (set.left_disabled.is_some(), matches!(set.decision, Decision::Treating { .. }), last) {
+            (true, _, _) => Treated::LeftDisabled,
+            (false, true, _) => Treated::Open,
+            (false, false, Some(outcome)) => Treated::Closed(outcome),
+            (false, false, None) => Treated::No,
+        }
     };
     ManagerEnd::Seen(manager.sets.iter().map(|set| (set.finding.diagnosis, treated(set))).collect())
 }

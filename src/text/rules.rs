@@ -113,9 +113,9 @@ pub fn next(set: &SetStatus, now: medic_core::model::Wall) -> String {
                 (true, Some(at)) => format!("{what}, at {} at the earliest, in {}", at.near(now), at.since(now)),
                 (true, None) => format!("{what}, in the next reconcile"),
                 (false, Some(at)) => {
-                    format!("{what}, not before {} and once these let it pass: {}", at.near(now), open.join(", "))
+                    format!("{what}, not before {} and once these no longer block: {}", at.near(now), open.join(", "))
                 }
-                (false, None) => format!("{what}, once these let it pass: {}", open.join(", ")),
+                (false, None) => format!("{what}, once these no longer block: {}", open.join(", ")),
             }
         }
     }
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn next_names_the_guards_that_block_and_the_earliest_time() {
         let blocked = |guard: &str, until: Option<u64>| serde_json::json!({"guard": guard, "value": "v", "limit": "l", "until": until});
-        let withheld = |guards: &[serde_json::Value]| {
+        let toggle = |guards: &[serde_json::Value]| {
             let remedy = serde_json::json!({"kind": "toggle"});
             set(
                 "conflict_abandoned",
@@ -190,16 +190,16 @@ mod tests {
                 &serde_json::json!({"decision": "blocked", "remedy": remedy, "guards": guards}),
             )
         };
-        let two = withheld(&[blocked("backoff", Some(60_000)), blocked("paused", None)]);
+        let two = toggle(&[blocked("backoff", Some(60_000)), blocked("paused", None)]);
         let passes = passed(&two.decision);
         assert!(
             passes.contains(&Guard::Settle) && !passes.contains(&Guard::Paused) && !passes.contains(&Guard::Backoff)
         );
         assert_eq!(
             next(&two, Wall(0)),
-            "disable and enable it, not before 00:01:00 and once these let it pass: paused"
+            "disable and enable it, not before 00:01:00 and once these no longer block: paused"
         );
-        let one = withheld(&[blocked("backoff", Some(60_000))]);
+        let one = toggle(&[blocked("backoff", Some(60_000))]);
         assert_eq!(next(&one, Wall(0)), "disable and enable it, at 00:01:00 at the earliest, in 1 min");
         assert_eq!(passed(&Decision::Leave), []);
     }

@@ -79,7 +79,7 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
         let name = escape(name.as_str());
         let _ = writeln!(
             page,
-            "<section>\n<h2>{name} <small><span class=\"odd\">? not looked at yet</span></small></h2>\n<p>Its first \
+            "<section>\n<h2>{name} <small><span class=\"odd\">? not checked yet</span></small></h2>\n<p>Its first \
              answers have not come. The other managers do not wait for it.</p>\n</section>"
         );
     }

@@ -102,7 +102,7 @@ async fn a_pause_of_no_length_and_a_manager_that_is_none_are_refused() {
         let refused = medic.run(&args).await;
         assert_eq!(refused.status.code(), Some(2), "{args:?}: {}", told(&refused));
         let said = told(&refused);
-        assert!(said.contains("there is garm") || said.contains("over at once"), "{args:?}: {said}");
+        assert!(said.contains("there is garm") || said.contains("a pause needs a length"), "{args:?}: {said}");
     }
 }
 
@@ -146,7 +146,7 @@ async fn status_without_a_running_medic_reads_its_records() {
     let status = medic.run(&["status"]).await;
     let said = told(&status);
     assert!(said.contains("disabled_by_medic") && said.contains("toggle under way"), "{said}");
-    assert!(!said.contains("disabled by a person"), "{said}");
+    assert!(!said.contains("disabled by an operator"), "{said}");
     assert_eq!(servers.writes(), writes, "{said}");
 }
 
@@ -196,9 +196,9 @@ async fn explain_shows_timeline_rules_guards_and_next_action() {
         "Rules, in their order",
         "decides: conflict_abandoned",
         "Timeline:",
-        "not well from here on",
-        "let it pass: ",
-        "Next: disable and enable it, once these let it pass: paused",
+        "unhealthy from here on",
+        "do not block: ",
+        "Next: disable and enable it, once these no longer block: paused",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
@@ -208,9 +208,9 @@ async fn explain_shows_timeline_rules_guards_and_next_action() {
         .await;
     medic.sees(|status| status["managers"][0]["sets"][0]["recovered"]["at"].is_u64()).await;
     let explained = medic.run(&["explain", "linux-0"]).await;
-    assert!(told(&explained).contains("It is listening now; well again since "), "{}", told(&explained));
+    assert!(told(&explained).contains("It is listening now; healthy again since "), "{}", told(&explained));
     let status = medic.run(&["status"]).await;
-    assert!(told(&status).contains("  well again since "), "{}", told(&status));
+    assert!(told(&status).contains("  healthy again since "), "{}", told(&status));
     assert!(told(&explained).contains("decision: "), "what was recorded is in it: {}", told(&explained));
     let history = medic.run(&["history", "--manager", "garm"]).await;
     assert!(told(&history).contains("garm linux-0 (set 1)  decision: "), "{}", told(&history));
@@ -278,7 +278,7 @@ async fn interrupted_heal_is_withdrawn_unless_it_has_begun() {
     signal(&healing, "-INT");
     let called_off = finish(healing).await;
     assert_eq!(called_off.status.code(), Some(130), "{}", told(&called_off));
-    assert!(told(&called_off).contains("the order is withdrawn: nothing was done for it"), "{}", told(&called_off));
+    assert!(told(&called_off).contains("the manual heal is withdrawn: nothing was done"), "{}", told(&called_off));
     assert_eq!(store.manual_heals(order.created).unwrap(), [], "nobody takes it up any more");
     medic.run(&["resume"]).await;
 
