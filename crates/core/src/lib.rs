@@ -18,3 +18,7 @@ pub mod model;
 pub mod policy;
 pub mod ports;
 pub mod treat;
+
+/// For [`model::closed::closed_enum`].
+#[doc(hidden)]
+pub use schemars;

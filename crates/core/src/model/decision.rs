@@ -2,8 +2,9 @@
 
 use super::closed::closed_enum;
 use super::ids::{Owner, ScaleSetId, SessionId, TreatmentId};
-use super::time::{Span, Wall};
+use super::time::{OptionalRfc3339, Span, Wall};
 use super::told::{Guards, Words};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -21,7 +22,7 @@ closed_enum! {
 }
 
 /// A remedy for one set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Remedy {
     /// Disable, wait for the worker, enable.
@@ -93,14 +94,17 @@ closed_enum! {
 }
 
 /// One guard that holds a remedy back, in a person's terms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BlockedBy {
     pub guard: Guard,
     /// What it sees now (`2 of 3 sweeps`, `12 s of 20 s`).
+    #[schemars(with = "String")]
     pub value: Words,
     /// What it asks for.
+    #[schemars(with = "String")]
     pub limit: Words,
     /// When it would next let an act pass, if time alone decides.
+    #[serde(default, with = "OptionalRfc3339")]
     pub until: Option<Wall>,
 }
 
@@ -119,7 +123,7 @@ closed_enum! {
 }
 
 /// What only a person can mend.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Escalation {
     /// Another owner holds the set's session.
@@ -166,7 +170,7 @@ impl Escalation {
 }
 
 /// The decision about one set in one sweep.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "decision", rename_all = "snake_case")]
 pub enum Decision {
     /// Nothing is wrong, or nothing is ours to mend.
@@ -175,6 +179,7 @@ pub enum Decision {
     Watch {
         waiting: Waiting,
         /// Until when, if time alone decides.
+        #[serde(default, with = "OptionalRfc3339")]
         until: Option<Wall>,
     },
     /// A person is needed.
@@ -183,6 +188,7 @@ pub enum Decision {
     Blocked {
         remedy: Remedy,
         /// By these guards, all of them.
+        #[schemars(with = "Vec<BlockedBy>")]
         guards: Guards,
     },
     Treat {

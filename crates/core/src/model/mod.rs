@@ -38,4 +38,4 @@ pub use pause::{Pause, PauseId, PauseScope};
 pub use time::{Mono, Now, Span, Wall};
 pub(crate) use told::told;
 pub use told::{Guards, Words};
-pub use treatment::{Outcome, Step, Treatment};
+pub use treatment::{OpenStep, Outcome, Step, Treatment, TreatmentState};

@@ -1,16 +1,17 @@
 //! A pause set by a person: nothing is healed within its scope while it lasts.
 
 use super::ids::{ManagerName, ScaleSetId};
-use super::time::Wall;
+use super::time::{OptionalRfc3339, Rfc3339, Wall};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One pause, unique in a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct PauseId(pub u64);
 
 /// What a pause covers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "scope", rename_all = "snake_case")]
 pub enum PauseScope {
     All,
@@ -66,7 +67,7 @@ impl std::fmt::Display for PauseScope {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pause {
     /// Its number, by which it can be ended.
     pub id: PauseId,
@@ -75,8 +76,10 @@ pub struct Pause {
     pub reason: String,
     pub author: String,
     /// When it was set.
+    #[serde(with = "Rfc3339")]
     pub created: Wall,
     /// When it ends by itself, if it does.
+    #[serde(default, with = "OptionalRfc3339")]
     pub expires: Option<Wall>,
 }
 
