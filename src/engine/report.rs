@@ -2,7 +2,7 @@
 
 use crate::engine::changes::Account;
 use crate::engine::reconcile::{Parts, Standing, present};
-use crate::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, SourceState, TreatmentSummary};
+use crate::status::{Budget, LeftDisabled, ManagerStatus, Restart, SetStatus, SourceState, TreatmentSummary};
 use crate::text::incident;
 use medic_core::decide::breaker::{self, Breaker};
 use medic_core::decide::budget;
@@ -78,7 +78,7 @@ pub fn status(picture: &Picture<'_>) -> ManagerStatus {
         took: picture.took,
         state: fleet.manager,
         incarnation: fleet.incarnation,
-        restart: picture.account.restart(),
+        restart: picture.account.restart().map(|(kind, at)| Restart { kind, at }),
         endpoints: fleet.endpoints.clone(),
         sources: sources(parts, sweep),
         incident: incident::incident(picture, lifetimes.as_deref(), &sets),

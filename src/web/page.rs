@@ -5,12 +5,13 @@
 //! never in a colour alone. What is ill comes first; of what is well only so many are shown, for a page that lists ten
 //! thousand healthy sets helps nobody. Style and script are allowed by their hashes and nothing else is.
 
-use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
+use crate::status::{ManagerStatus, Restart, SetStatus, SourceState, Status, TreatmentSummary};
 use crate::text::words;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use medic_core::model::{Decision, Diagnosis, Enablement, EndpointState, ManagerState, Source, Wall};
+use medic_core::policy::Mode;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -62,11 +63,11 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
         escape(&verdict)
     );
     if let Some(status) = status {
-        let mode = if status.mode == "heal" { "heals" } else { "only looks, and says what it would do" };
+        let mode = if status.mode == Mode::Heal { "heals" } else { "only looks, and says what it would do" };
         let _ = writeln!(
             page,
             "<p class=\"meta\">Mode <strong>{}</strong>: it {mode}. Version {}. Seen at {}; all times are UTC.</p>",
-            escape(&status.mode),
+            status.mode,
             escape(&status.version),
             date(status.at, now)
         );
@@ -75,7 +76,7 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
     for (index, manager) in status.iter().flat_map(|status| &status.managers).enumerate() {
         show_manager(&mut page, index, manager, now);
     }
-    for name in status.iter().flat_map(|status| &status.not_looked_at) {
+    for name in status.iter().flat_map(|status| &status.not_swept_yet) {
         let name = escape(name.as_str());
         let _ = writeln!(
             page,
@@ -261,9 +262,9 @@ fn show_treatment(page: &mut String, treatment: &TreatmentSummary, open: bool, n
         page,
         "<li>{}: {} #{}: {}{why}</li>",
         date(treatment.opened, now),
-        escape(&treatment.remedy),
+        treatment.remedy,
         treatment.id,
-        escape(if open { "under way" } else { words::step(&treatment.state) })
+        escape(if open { "under way" } else { words::step(treatment.state) })
     );
 }
 
@@ -293,7 +294,7 @@ fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wal
         },
         manager.known_sessions
     );
-    if let Some((kind, at)) = manager.restart {
+    if let Some(Restart { kind, at }) = manager.restart {
         let _ = write!(page, " The manager started {}, {}.", date(at, now), words::restart(kind));
     }
     for (endpoint, left) in &manager.quota_remaining {

@@ -17,7 +17,7 @@
 
 use super::page;
 use crate::metrics::Metrics;
-use crate::status::Status;
+use crate::status::{self, Status};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -46,9 +46,6 @@ const LAST_ANSWER: Duration = Duration::from_secs(2);
 const HEAD_BYTES: usize = 16 * 1024;
 /// The longest path with query; a longer one gets 414.
 const URI_BYTES: usize = 2048;
-
-/// The schema of the status document.
-pub const STATUS_SCHEMA_JSON: &str = include_str!("status.schema.json");
 
 /// What the server shows; the loop writes it, requests read it.
 #[derive(Default)]
@@ -178,9 +175,7 @@ fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
-        "/api/v1/status.schema.json" => {
-            reply(StatusCode::OK, "application/schema+json", STATUS_SCHEMA_JSON.as_bytes().to_vec())
-        }
+        "/api/v1/status.schema.json" => reply(StatusCode::OK, "application/schema+json", status::schema()),
         "/api/v1/status" => match shown.board.status() {
             Some(status) => match serde_json::to_vec(status.as_ref()) {
                 Ok(body) => reply(StatusCode::OK, "application/json", body),
@@ -189,12 +184,12 @@ fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
             None => reply(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "application/json",
-                br#"{"error":"the first pass is not done"}"#.to_vec(),
+                r#"{"error":"the first sweep has not ended"}"#,
             ),
         },
         "/" => {
             let page = page::render(shown.board.status().as_deref(), shown.clock.now().wall);
-            let mut answer = reply(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes());
+            let mut answer = reply(StatusCode::OK, "text/html; charset=utf-8", page);
             answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page::security_policy());
             answer
         }
@@ -203,11 +198,11 @@ fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    reply(status, "text/plain; charset=utf-8", body.as_bytes().to_vec())
+    reply(status, "text/plain; charset=utf-8", body)
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));

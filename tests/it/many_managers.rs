@@ -84,7 +84,7 @@ impl Service {
         let config = config(&fleet, watched, policy, dir.path());
         let store = Store::in_memory().unwrap();
         let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
-        let metrics = Arc::new(Metrics::new(&names, "heal").unwrap());
+        let metrics = Arc::new(Metrics::new(&names, medic_core::policy::Mode::Heal).unwrap());
         let lease = Arc::new(Lease::new(store.clone(), "medic".to_owned(), Arc::clone(&clock)));
         let shared = Shared {
             store: store.clone(),
@@ -103,7 +103,7 @@ impl Service {
             board: Arc::new(Board::default()),
             metrics,
             clock: Arc::clone(&clock),
-            mode: "heal",
+            mode: medic_core::policy::Mode::Heal,
             interval: config.run.interval,
             order: names,
             latest: Mutex::default(),
@@ -128,7 +128,7 @@ impl Service {
     }
 
     fn metric(&self, line: &str) -> Option<f64> {
-        let text = String::from_utf8(self.publisher.metrics.text().unwrap()).unwrap();
+        let text = self.publisher.metrics.text().unwrap();
         text.lines().find_map(|each| each.strip_prefix(line)?.trim().parse().ok())
     }
 
@@ -221,7 +221,7 @@ async fn nine_of_ten_managers_hang_and_the_tenth_fares_as_if_it_were_alone() {
     service.until(Span::secs(2), "the tenth is shown at once", |service| service.manager(9).is_some()).await;
     let status = service.status().unwrap();
     let waiting: Vec<_> = (0..9).map(name).collect();
-    assert_eq!((status.managers.len(), &status.not_looked_at), (1, &waiting));
+    assert_eq!((status.managers.len(), &status.not_swept_yet), (1, &waiting));
     let page = page::render(Some(&status), service.clock.now().wall);
     assert!(page.contains("9 of 10 managers are not looked at yet"), "{page}");
     assert!(page.contains("garm-0 <small><span class=\"odd\">? not looked at yet</span>"), "{page}");
@@ -230,7 +230,7 @@ async fn nine_of_ten_managers_hang_and_the_tenth_fares_as_if_it_were_alone() {
     service
         .until(Span::mins(1), "a pass ends, though its manager hangs", |s| s.status().unwrap().managers.len() == 10)
         .await;
-    assert_eq!(service.status().unwrap().not_looked_at, []);
+    assert_eq!(service.status().unwrap().not_swept_yet, []);
     assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-0\"}"), Some(0.0));
 
     let among_nine = fare_of_the_tenth(service).await;

@@ -2,15 +2,15 @@
 //! unlimited.
 
 use crate::model::Span;
+use crate::model::closed::closed_enum;
 
-/// Whether writes are allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Everything but the writes; says what it would have done.
-    Observe,
-    /// Heals.
-    Heal,
+closed_enum! {
+    /// Whether writes are allowed.
+    pub enum Mode {
+        /// Everything but the writes; reports what it would have done.
+        Observe = "observe",
+        Heal = "heal",
+    }
 }
 
 /// The limits of diagnosis and decision.

@@ -10,11 +10,13 @@ use medic_core::model::log_fact::ListenerErrorKind;
 use medic_core::model::{
     BlockedBy, Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, GithubId, Guard, Incarnation, Lingering, ManagerName,
-    ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span,
-    TreatmentId, Waiting, Wall, WorkerState,
+    ManagerState, OpenStep, Outcome, Owner, Pause, PauseId, PauseScope, Remedy, RemedyKind, RestartKind, ScaleSetId,
+    SessionId, Source, Span, TreatmentId, TreatmentState, Waiting, Wall, WorkerState,
 };
+use medic_core::policy::Mode;
 use scaleset_medic::status::{
-    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary,
+    Budget, LeftDisabled, ManagerStatus, Recovered, Restart, STATUS_SCHEMA, SetStatus, SourceState, Status,
+    TreatmentSummary,
 };
 use std::collections::BTreeMap;
 
@@ -62,7 +64,7 @@ pub(crate) fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
         took: Span::millis(40),
         state: ManagerState::Up,
         incarnation: Some(Incarnation(AT.minus(Span::hours(1)))),
-        restart: Some((RestartKind::Crash, AT.minus(Span::hours(1)))),
+        restart: Some(Restart { kind: RestartKind::Crash, at: AT.minus(Span::hours(1)) }),
         endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
         sources: BTreeMap::from([
             (Source::Api, SourceState::Up),
@@ -85,10 +87,10 @@ pub(crate) fn status(managers: Vec<ManagerStatus>) -> Status {
     Status {
         schema: STATUS_SCHEMA,
         version: "0.1.0".to_owned(),
-        mode: "heal".to_owned(),
+        mode: Mode::Heal,
         at: AT,
         managers,
-        not_looked_at: Vec::new(),
+        not_swept_yet: Vec::new(),
     }
 }
 
@@ -104,9 +106,9 @@ pub(crate) fn everything() -> Status {
     sets[5].finding.evidence = [Evidence { source: Source::Log, at: AT, fact: refused }].into_iter().collect();
     sets[5].treatments = vec![TreatmentSummary {
         id: TreatmentId(7),
-        remedy: "toggle".to_owned(),
+        remedy: RemedyKind::Toggle,
         opened: AT.minus(Span::mins(2)),
-        state: "recovered".to_owned(),
+        state: TreatmentState::Ended(Outcome::Recovered),
         why: Some("it polls again".to_owned()),
         tries: 0,
         answer: None,
@@ -114,9 +116,9 @@ pub(crate) fn everything() -> Status {
     }];
     sets[7].treatments = vec![TreatmentSummary {
         id: TreatmentId(8),
-        remedy: "toggle".to_owned(),
+        remedy: RemedyKind::Toggle,
         opened: AT,
-        state: "verifying".to_owned(),
+        state: TreatmentState::Open(OpenStep::Verifying),
         why: None,
         tries: 2,
         answer: Some("HTTP 500".to_owned()),

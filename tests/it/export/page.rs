@@ -70,7 +70,6 @@ fn nothing_from_outside_becomes_markup() {
     let evil = "<script>alert(1)</script>\"'&\u{202e}\0";
     let mut picture = everything();
     picture.version = evil.to_owned();
-    picture.mode = evil.to_owned();
     let manager = &mut picture.managers[0];
     manager.name = medic_core::model::ManagerName::new(evil);
     manager.incident = Some(evil.to_owned());
@@ -82,8 +81,6 @@ fn nothing_from_outside_becomes_markup() {
         }
         for treatment in &mut set.treatments {
             treatment.why = Some(evil.to_owned());
-            treatment.state = evil.to_owned();
-            treatment.remedy = evil.to_owned();
         }
     }
     for state in manager.sources.values_mut() {

@@ -4,9 +4,10 @@ use super::{AT, everything};
 use async_trait::async_trait;
 use medic_core::clock::Clock;
 use medic_core::model::{ManagerName, Mono, Now, Span, Wall};
+use medic_core::policy::Mode;
 use scaleset_medic::metrics::Metrics;
-use scaleset_medic::status::Status;
-use scaleset_medic::web::server::{Board, MAX_CONNECTIONS, STATUS_SCHEMA_JSON, Shown, serve};
+use scaleset_medic::status::{Status, schema};
+use scaleset_medic::web::server::{Board, MAX_CONNECTIONS, Shown, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -55,7 +56,7 @@ async fn bench() -> Bench {
     let at = listener.local_addr().unwrap();
     let board = Arc::new(Board::default());
     let clock = Arc::new(Hand(AtomicU64::new(AT.0)));
-    let metrics = Arc::new(Metrics::new(&[ManagerName::new("garm")], "heal").unwrap());
+    let metrics = Arc::new(Metrics::new(&[ManagerName::new("garm")], Mode::Heal).unwrap());
     let shown = Arc::new(Shown { metrics, board: Arc::clone(&board), clock: Arc::clone(&clock) as Arc<dyn Clock> });
     let (stop, stopped) = oneshot::channel();
     let server = tokio::spawn(serve(listener, shown, async {
@@ -137,7 +138,7 @@ async fn every_route_has_its_type_and_is_never_cached() {
     let policy = bench.get("/").await;
     assert!(policy.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
     assert!(bench.get("/metrics").await.body.contains("scaleset_medic_build_info"));
-    assert_eq!(bench.get("/api/v1/status.schema.json").await.body, STATUS_SCHEMA_JSON);
+    assert_eq!(bench.get("/api/v1/status.schema.json").await.body, schema());
     let told: Status = serde_json::from_str(&bench.get("/api/v1/status").await.body).unwrap();
     assert_eq!(told, everything());
 }

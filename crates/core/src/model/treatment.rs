@@ -52,6 +52,15 @@ pub enum TreatmentState {
     Ended(Outcome),
 }
 
+impl std::fmt::Display for TreatmentState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open(step) => step.fmt(f),
+            Self::Ended(outcome) => outcome.fmt(f),
+        }
+    }
+}
+
 /// A treatment of one set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Treatment {
