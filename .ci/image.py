@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Puts the tree of the Dockerfile's last stage together from the built binary, and runs it as an engine would: user
-65532, read-only root, no capability. Proves that nothing is missing, on a machine without a container engine.
+"""Assembles the tree of the Dockerfile's last stage from the built binary and runs it as an engine would: user 65532,
+read-only root, no capability. Proves that nothing is missing, on a machine without a container engine.
 
-  image.py                      builds both binaries (cargo, release) and runs every check
-  image.py --medic A --lab B    takes built ones: A for the image, B to serve the lab that A looks at. A static A (that
-                                of packaging/tarball.sh --static) gets no base: the same checks in a root with nothing but
-                                CA certificates and the names of this machine
+  image.py                      builds both binaries (profile release) and runs every check
+  image.py --medic A --lab B    takes existing binaries: A for the image, B to serve the lab that A watches. If A is static
+                                (from packaging/tarball.sh --static), its root has no base image: only CA certificates
+                                and the files for name lookups
 
-What the base image has is taken from this machine, and no more than it has: libraries outside BASE_LIBRARIES fail.
+The content of the base image is copied from this machine. A library that the base image does not have (BASE_LIBRARIES)
+fails.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def base_images(text):
 
 
 def floating(images):
-    """The base images, by argument, that are not named by tag and digest: another day they would be others."""
+    """The base images, by argument, that are not named by tag and digest: another day they would be different."""
     pinned = r"[\w.-]+\.[a-z]+/[\w./-]+:(?!latest@)[\w.-]+@sha256:[0-9a-f]{64}"
     return [f"{name} is {image or 'not there'}" for name, image in images.items() if not re.fullmatch(pinned, image)]
 
@@ -79,8 +80,8 @@ def of(stage, word):
 
 
 def check_dockerfile(text, manifest):
-    """Our own rules; hadolint knows the general ones."""
-    build, final = stages(text)
+    """Our own rules; hadolint checks the general ones."""
+    _, build, final = stages(text)
     wrong = []
 
     def rule(holds, words):
@@ -95,14 +96,20 @@ def check_dockerfile(text, manifest):
     rule(list(bases) == ["BUILD_IMAGE", "RUN_IMAGE"], "both base images can be given as arguments")
     rule(f"rust:{toolchain}-" in bases.get("BUILD_IMAGE", "") and f"RUSTUP_TOOLCHAIN={toolchain} " in text, f"toolchain is {toolchain}")
     builds = [run for run in of(build, "RUN") if "cargo build" in run]
-    rule(len(builds) == 2 and "COPY src" not in text[: text.index(builds[0][:9])], "dependencies have their own layer")
-    rule(all("--locked --no-default-features" in run for run in builds), "built locked, and without the lab")
+    order = [rest for word, rest in build if word == "COPY" or rest in builds]
+    layers = len(order) == 4 and order[0].startswith("--from=manifests ") and order[2] == ". ." and order[1] in builds
+    rule(layers, "dependencies have their own layer")
+    shipped = "cargo build --profile dist --locked --package scaleset-medic --no-default-features"
+    rule(builds and all(shipped in run for run in builds), "built with the profile dist, locked, and without the lab")
+    rule("/src/target/dist/" in " ".join(of(final, "COPY")), "the binary is that of the profile dist")
     rule("--remap-path-prefix" in text, "no path of the build is in the binary")
     rule(not of(final, "RUN"), "nothing runs in the last stage: it has no shell")
     rule(of(final, "USER") == [f"{UID}:{UID}"], f"the user is {UID} by number, which Kubernetes can check")
     copies = of(final, "COPY")
     entry, volume = (json.loads(of(final, word)[0])[0] for word in ("ENTRYPOINT", "VOLUME"))
     rule(any("--chown=0:0" in copy and copy.endswith(" " + entry) for copy in copies), "the binary is root's")
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    rule(f"image: {bases.get('BUILD_IMAGE')}\n" in workflow, "the gate runs in the image that builds (.github/workflows/ci.yml)")
     rule(
         any(f"--chown={UID}:{UID}" in copy and copy.endswith(f" {volume}/") for copy in copies),
         f"the volume's folder is {UID}'s",
@@ -115,31 +122,36 @@ def check_dockerfile(text, manifest):
     for label in ("title", "description", "licenses", "source", "version", "revision"):
         rule(f"org.opencontainers.image.{label}=" in of(final, "LABEL")[0], f"label {label}")
     if wrong:
-        sys.exit("Dockerfile: not so: " + "; ".join(wrong))
+        sys.exit("Dockerfile: these rules do not hold: " + "; ".join(wrong))
     return final
 
 
 def check_dependency_layer(text):
-    """The dependency layer's own commands, up to the build: cargo reads the manifest without the sources."""
-    commands = next(run for run in of(stages(text)[0], "RUN") if "cargo build" in run)
-    prepare = commands[: commands.index("&& cargo build")].rstrip()
+    """Runs the commands of the first stage: cargo can read the manifests, and all sources are empty."""
+    (prepare,) = of(stages(text)[0], "RUN")
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("Cargo.toml", "Cargo.lock"):
-            shutil.copy(ROOT / name, folder)
+        for name in re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(), re.M):
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, pathlib.Path(folder, name))
+            elif (ROOT / name).exists():
+                shutil.copy(ROOT / name, folder)
         read = "cargo metadata --no-deps --offline --locked --format-version=1 > metadata.json"
         subprocess.run(["sh", "-ec", f"{prepare} && {read}"], cwd=folder, check=True)
+        size = sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*.rs"))
+    if size > 100:
+        sys.exit(f"the sources of the dependency layer have {size} bytes: it would be built for every change")
 
 
 def build(*flags):
     """The path of the release binary with these flags."""
-    command = ["cargo", "build", "--release", "--locked", "--message-format=json-render-diagnostics", *flags]
+    command = ["cargo", "build", "--release", "--locked", "--package=scaleset-medic", "--message-format=json-render-diagnostics", *flags]
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     made = [message.get("executable") for message in map(json.loads, lines)]
     return next(path for path in reversed(made) if path)
 
 
 def keep(binary):
-    """A copy that the next build leaves alone, for the archive: `image/scaleset-medic` in the target folder."""
+    """A copy that the next build does not replace, for the archive: `image/scaleset-medic` in the target folder."""
     place = pathlib.Path(binary).parent.parent / "image" / "scaleset-medic"
     place.parent.mkdir(exist_ok=True)
     return shutil.copy(binary, place)

@@ -1,4 +1,4 @@
-"""What is tried in the assembled image; see image.py. Every check says what it proves, and fails loudly."""
+"""The checks that run in the assembled image; see image.py. Each prints what it proves."""
 
 import contextlib
 import os
@@ -25,14 +25,14 @@ def expect(done, code, *words):
     text = done.stdout + done.stderr
     missing = [word for word in words if word not in text]
     if done.returncode != code or missing:
-        sys.exit(f"exit {done.returncode} where {code} was expected; not said: {missing}; said:\n{text}")
+        sys.exit(f"exit {done.returncode} where {code} was expected; missing in the output: {missing}; output:\n{text}")
     return text
 
 
 @contextlib.contextmanager
 def lab(binary):
     """GARM's simulator with listening sets, served on loopback: its address."""
-    # Its story ends well and without the medic's help; then everything keeps running.
+    # This scenario ends with listening sets, without the medic; then everything keeps running.
     command = [binary, "lab", "--scenario", "graceful-restart", "--sets", "2", "--serve", "--speed", "10"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     overdue = threading.Timer(LAB_PATIENCE, process.kill)
@@ -46,7 +46,7 @@ def lab(binary):
             if "keeps running" in line:
                 break
         else:
-            sys.exit("the lab did not come to its ending:\n" + "".join(said))
+            sys.exit("the lab ended early:\n" + "".join(said))
         overdue.cancel()
         yield address
     finally:
@@ -133,11 +133,11 @@ def run_all(folder, tree, lab_binary, image, needed):
     # `localhost` by name: the resolver of the C library works in the tree.
     configure(tree, "http://localhost:1")
     expect(medic("config", "check"), 0)
-    print("config check: the file is found where the image says")
+    print("config check: finds the file where the image expects it")
     shipped(tree, medic)
     configure(tree, "http://localhost:1")
     expect(medic("once", SCALESET_MEDIC_RUN_STATE_DIR="/elsewhere"), 1, "Read-only file system")
-    print("nothing but the volume can be written to, and that is told")
+    print("only the volume is writable, and an error says so")
     expect(container.run(image["health"]), 1, "no medic listens")
     no_lab = medic("lab")
     expect(no_lab, 2, "unrecognized subcommand")
@@ -147,7 +147,7 @@ def run_all(folder, tree, lab_binary, image, needed):
         configure(tree, garm.replace("127.0.0.1", "localhost"))
         begun = time.monotonic()
         expect(medic("once", TZ="Europe/Berlin"), 0)
-        print(f"once: the lab's sets are seen and well, in {time.monotonic() - begun:.1f} s")
+        print(f"once: finds the healthy sets of the lab, in {time.monotonic() - begun:.1f} s")
         diagnosed(tree, medic)
         over_tls(folder, tree, image, garm)
         try:
@@ -164,7 +164,7 @@ def run_all(folder, tree, lab_binary, image, needed):
 
 
 def diagnosed(tree, medic):
-    """`doctor` tells what the deployment lacks: here the log, first unconfigured, then configured and not mounted."""
+    """`doctor` reports what the deployment lacks: here the log, first not configured, then configured but not mounted."""
     config = tree / "etc/scaleset-medic/config.toml"
     without_log = config.read_text()
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
@@ -172,11 +172,11 @@ def diagnosed(tree, medic):
     config.write_text(without_log + 'log_file = "/var/log/garm/garm.log"\n')
     expect(medic("doctor", **pod), 10, "mountPath: /var/log/garm, readOnly: true")
     config.write_text(without_log)
-    print("doctor: tells that the log is missing, and how it is mounted")
+    print("doctor: reports the missing log and how to mount it")
 
 
 def shipped(tree, medic):
-    """The configurations of manifests/ and packaging/ are right in the image, once their secrets are mounted."""
+    """The configurations of manifests/ and packaging/ are valid in the image when their secrets are mounted."""
     place, secrets = tree / "etc/scaleset-medic", tree / "run/secrets/scaleset-medic"
     secrets.mkdir(parents=True)
     files = sorted([*MANIFESTS.rglob("config.toml"), ROOT / "packaging/systemd/config.toml"])
@@ -187,12 +187,12 @@ def shipped(tree, medic):
                 (folder / name).write_text(PASSWORD + "\n")
         (place / "config.toml").write_text(text)
         expect(medic("config", "check"), 0)
-    print(f"config check: {len(files)} shipped configurations have no mistake")
+    print(f"config check: {len(files)} shipped configurations are valid")
     shutil.rmtree(tree / "run")
 
 
 def over_tls(folder, tree, image, garm):
-    """The image's CA bundle is read: a CA that is only there makes the difference between trusted and not."""
+    """The CA bundle of the image is used: a server becomes trusted when its CA is added to the bundle."""
     ca, certificate, key = certificates(folder)
     bundle = tree / "etc/ssl/certs/ca-certificates.crt"
     known = bundle.read_text()
@@ -210,12 +210,12 @@ def over_tls(folder, tree, image, garm):
     roots = known.count("BEGIN CERTIFICATE")
     if roots < 100:
         sys.exit(f"only {roots} CA certificates")
-    print(f"TLS: the image's bundle ({roots} CAs) decides who is trusted")
+    print(f"TLS: the image's bundle ({roots} CAs) decides which servers are trusted")
     configure(tree, garm)
 
 
 def live(container, image):
-    """The image's own command, its health check from inside, and the end that an engine asks for."""
+    """The command of the image, its health check from inside, and the stop request of an engine."""
     container.start([*image["entrypoint"], *image["command"]])
     begun = time.monotonic()
     while (health := container.execute(image["health"])).returncode != 0:
@@ -227,7 +227,7 @@ def live(container, image):
     ids = {number for name in ("Uid", "Gid") for number in fields[name].split()}
     held = {name: int(fields[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
     if ids != {str(UID)} or any(held.values()) or fields["NoNewPrivs"] != "1" or fields["NSpid"].split()[-1] != "1":
-        sys.exit(f"not confined as it should be: {status}")
+        sys.exit(f"the process has other rights than expected: {status}")
     peak = int(fields["VmHWM"].split()[0]) / 1024
     code, output, took = container.stop(15)
     if code not in (0, 143):
@@ -237,7 +237,7 @@ def live(container, image):
 
 
 def without(folder, tree, image):
-    """The same checks fail where something is missing, so they prove something."""
+    """The checks fail if a library is missing."""
     for library in ("libgcc_s.so.1", "libc.so.6"):
         poorer = folder / f"without-{library}"
         shutil.copytree(tree, poorer)
@@ -248,5 +248,5 @@ def without(folder, tree, image):
             path.unlink()
         done = Container(poorer, (folder / "state", image["volume"])).run([*image["entrypoint"], "--version"])
         if done.returncode == 0:
-            sys.exit(f"it starts even without {library}: this check proves nothing")
-    print("without a library it does not start, and the check says so")
+            sys.exit(f"it starts without {library}: the checks prove nothing")
+    print("without a library it does not start, and the checks notice")

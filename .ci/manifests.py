@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Renders every overlay, validates what comes out against the Kubernetes schemas, and checks what no schema knows: that
-the medic is deployed as it must be. Nothing is skipped: without kubectl this fails.
+"""Renders every overlay, validates the result against the Kubernetes schemas, and checks what no schema knows: our own rules
+for a deployment of the medic.
 
   manifests.py KUBECTL        in an environment that has the packages of requirements.txt
 """
@@ -19,14 +19,14 @@ from cloudcoil.models.prometheus_operator import v1 as operator
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MANIFESTS = ROOT / "manifests"
-# The oldest that has all that is used (native sidecars are on by default from 1.29), and the newest known here.
+# The oldest version with all features used here (native sidecars are enabled by default since 1.29), and the newest.
 VERSIONS = ["1.29", kubernetes_validate.latest_version()]
-# The Prometheus operator's kinds, as in its resource definitions of 0.80 (the newest in a package for Python 3.11). `v1`
-# only grows: what is valid there is valid later.
+# The kinds of the Prometheus operator 0.80, the newest in a package for Python 3.11. `v1` is only extended: what is valid
+# there stays valid.
 OPERATORS = {"PodMonitor": operator.PodMonitor, "PrometheusRule": operator.PrometheusRule}
-# The volumes that the `restricted` standard allows and that are used here.
+# Volumes used here; the `restricted` standard allows them.
 VOLUMES = {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}
-# What the operator's schemas must refuse.
+# Mistakes that the schemas of the operator must refuse.
 MISTAKES = {
     "PodMonitor": [
         ("spec.podMetricsEndpoints.0.interval", "15 seconds"), ("spec.podMetricsEndpoints.0.intervall", "15s"),
@@ -45,6 +45,12 @@ wrong = []
 def rule(place, holds, words):
     if not holds:
         wrong.append(f"{place}: {words}")
+
+
+def source(name):
+    """The text of a source file of any crate."""
+    (path,) = [*ROOT.glob(f"src/{name}"), *ROOT.glob(f"crates/*/src/{name}")]
+    return path.read_text()
 
 
 def seconds(text):
@@ -67,7 +73,7 @@ def check_restricted(place, pod):
     rule(place, context.get("runAsNonRoot") is True and context.get("runAsUser") == 65532, "runs as 65532")
     rule(place, context.get("seccompProfile", {}).get("type") == "RuntimeDefault", "has a seccomp profile")
     rule(place, pod.get("automountServiceAccountToken") is False, "mounts no token")
-    rule(place, not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")), "is apart from its host")
+    rule(place, not any(pod.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")), "does not use namespaces of the host")
     kinds = {kind for volume in pod["volumes"] for kind in volume if kind != "name"}
     rule(place, kinds <= VOLUMES, f"mounts {kinds - VOLUMES}")
     for container in pod.get("initContainers", []) + pod["containers"]:
@@ -75,7 +81,7 @@ def check_restricted(place, pod):
         rule(place, own.get("allowPrivilegeEscalation") is False, f"{name} gains no privilege")
         rule(place, own.get("capabilities") == {"drop": ["ALL"]}, f"{name} has no capability")
         rule(place, own.get("readOnlyRootFilesystem") is True, f"{name} has a read-only root")
-        rule(place, "privileged" not in own and "runAsUser" not in own, f"{name} undoes nothing of the pod's")
+        rule(place, "privileged" not in own and "runAsUser" not in own, f"{name} overrides nothing of the pod")
         resources = container.get("resources", {})
         rule(place, {"cpu", "memory"} <= resources.get("requests", {}).keys(), f"{name} requests what it needs")
         rule(place, "memory" in resources.get("limits", {}), f"{name} is bounded in memory")
@@ -101,7 +107,7 @@ def check_medic(place, pod, config, facts):
     state = mount(medic, config["run"]["state_dir"] + "/medic.db")
     claim = volumes[state["name"]].get("persistentVolumeClaim", {}).get("claimName") if state else None
     rule(place, claim == "scaleset-medic-state" and not state.get("readOnly"), "the state outlives the pod")
-    rule(place, config["run"]["mode"] == "observe", "observes until a person says otherwise")
+    rule(place, config["run"]["mode"] == "observe", "has the mode observe")
     for manager in config["manager"]:
         folder, _, key = manager["password_file"].rpartition("/")
         secret = mount(medic, manager["password_file"])
@@ -110,7 +116,7 @@ def check_medic(place, pod, config, facts):
         rule(place, key in facts["secret"], f"the example secret has {key}")
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = medic.get(probe, {}).get("httpGet")
-        # /readyz says whether the medic has looked, not what it saw (src/export/server.rs).
+        # /readyz says whether the medic has completed a sweep, not what it found (export/server.rs).
         paths = {"/healthz", "/readyz"} if probe == "readinessProbe" else {"/healthz"}
         rule(place, asked is None or asked["path"] in paths and asked["port"] == "medic", f"{probe} asks the medic only")
     if medic["args"][0] == "run":
@@ -123,7 +129,7 @@ def check_medic(place, pod, config, facts):
 
 def check_deployment(place, resource, pod, facts):
     spec = resource["spec"]
-    rule(place, spec.get("replicas") == 1 and spec.get("strategy") == {"type": "Recreate"}, "is one, never two at once")
+    rule(place, spec.get("replicas") == 1 and spec.get("strategy") == {"type": "Recreate"}, "has one replica, and never two at once")
     longest = facts["longest treatment"]
     rule(place, pod["terminationGracePeriodSeconds"] > longest, f"the grace period is longer than {longest} s")
 
@@ -135,21 +141,21 @@ def check_sidecar(place, pod, config, native, facts):
     inits = pod.get("initContainers", [])
     if native:
         rule(place, [c["name"] for c in inits] == ["scaleset-medic"], "the medic is an init container")
-        rule(place, medic.get("restartPolicy") == "Always", "and goes on: a native sidecar")
+        rule(place, medic.get("restartPolicy") == "Always", "and restarts: a native sidecar")
     else:
-        rule(place, not inits and "restartPolicy" not in medic, "the medic is a container as any")
+        rule(place, not inits and "restartPolicy" not in medic, "the medic is an ordinary container")
     rule(place, "readinessProbe" not in medic, "the medic does not make GARM unready")
     logging = facts["garm"]["logging"]
     (manager,) = config["manager"]
     rule(place, logging["log_file"] == manager["log_file"], "GARM writes the log that the medic reads")
-    rule(place, logging["log_level"] == "debug" and logging["log_format"] == "json", "the log fills the ledger")
-    rule(place, facts["garm"]["metrics"]["enable"] is True, "GARM counts")
+    rule(place, logging["log_level"] == "debug" and logging["log_format"] == "json", "the log has session ids")
+    rule(place, facts["garm"]["metrics"]["enable"] is True, "GARM has metrics")
     # /debug/ asks for no credential, and GARM's port is open to runners.
     counted = facts["garm"]["default"]["debug_server"], manager.get("debug_server", False)
     rule(place, counted == (False, False), "GARM's debug server is off, and not asked")
     ours, theirs = mount(medic, manager["log_file"]), mount(garm, logging["log_file"])
     rule(place, ours and theirs and ours["name"] == theirs["name"], "both have the log's volume")
-    rule(place, ours.get("readOnly") is True and not theirs.get("readOnly"), "which only GARM writes")
+    rule(place, ours.get("readOnly") is True and not theirs.get("readOnly"), "only GARM writes the log")
     port = facts["garm"]["apiserver"]["port"]
     rule(place, manager["url"] == f"http://127.0.0.1:{port}", "the medic asks GARM in its pod")
     rule(place, garm["ports"] == [{"containerPort": port, "name": "api"}], "GARM's port is the configured one")
@@ -158,18 +164,18 @@ def check_sidecar(place, pod, config, native, facts):
 def check_cronjob(place, resource, pod):
     spec, job = resource["spec"], resource["spec"]["jobTemplate"]["spec"]
     rule(place, spec["concurrencyPolicy"] == "Forbid", "is never two at once")
-    rule(place, spec["startingDeadlineSeconds"] >= 60, "begins in time or not at all")
-    once = (ROOT / "src/run/once.rs").read_text()
+    rule(place, spec["startingDeadlineSeconds"] >= 60, "starts in time or not at all")
+    once = source("run/once.rs")
     bound = sum(int(n) * {"mins": 60, "secs": 1}[u] for u, n in re.findall(r"LIMIT: Span = Span::(\w+)\((\d+)\)", once))
     rule(place, bound and job["activeDeadlineSeconds"] > bound, f"has longer than the {bound} s that `once` may take")
     rule(place, job["backoffLimit"] == 0 and pod["restartPolicy"] == "Never", "is not repeated")
     # The enum `ExitCode` only: the codes of --nagios are others, and 14 is of `replay` alone.
-    exits = (ROOT / "src/exit.rs").read_text().partition("pub enum ExitCode")[2].partition("\n}")[0]
+    exits = source("exit.rs").partition("pub enum ExitCode")[2].partition("\n}")[0]
     codes = {int(code) for code in re.findall(r"^    \w+ = (\d+),", exits, re.M)} - {0, 14}
     rules = job["podFailurePolicy"]["rules"]
     fails = [set(r["onExitCodes"]["values"]) for r in rules if r["action"] == "FailJob" and "onExitCodes" in r]
     rule(place, fails == [{code for code in codes if code < 128}], f"every exit code of {codes} has its meaning")
-    rule(place, pod["containers"][0]["args"][0] == "once", "is a one-shot")
+    rule(place, pod["containers"][0]["args"][0] == "once", "runs `once`")
 
 
 def check_policy(place, resources, labels, pod):
@@ -178,7 +184,7 @@ def check_policy(place, resources, labels, pod):
     for policy in policies:
         wanted = policy["podSelector"]["matchLabels"].items()
         rule(place, wanted <= labels.items(), "the policy is for this pod")
-        rule(place, "Ingress" in policy["policyTypes"], "says who may come in")
+        rule(place, "Ingress" in policy["policyTypes"], "restricts ingress")
         # Network plugins resolve the names of a container's ports; those of an init container not everywhere.
         named = {p["name"]: p["containerPort"] for c in pod["containers"] for p in c.get("ports", [])}
         held = {p["containerPort"] for c in pod.get("initContainers", []) + pod["containers"] for p in c.get("ports", [])}
@@ -188,8 +194,8 @@ def check_policy(place, resources, labels, pod):
             ports = {named.get(port["port"], port["port"]) for port in way["ports"]}
             open_ports |= ports
             rule(place, ports <= held, f"the policy names ports that are there, no init container's by name: {ports}")
-            rule(place, not ports & medics or way.get("from"), "metrics are not for everyone")
-        rule(place, medics <= open_ports, "Prometheus gets in")
+            rule(place, not ports & medics or way.get("from"), "metrics are restricted")
+        rule(place, medics <= open_ports, "Prometheus has access")
 
 
 def check_scraped(place, pod, labels):
@@ -202,8 +208,8 @@ def check_scraped(place, pod, labels):
 
 
 def facts():
-    policy = tomllib.loads((ROOT / "src/config/defaults.toml").read_text())["policy"]
-    (late,) = re.findall(r"const LATE: Span = Span::secs\((\d+)\)", (ROOT / "src/model/treatment.rs").read_text())
+    policy = tomllib.loads(source("config/defaults.toml"))["policy"]
+    (late,) = re.findall(r"const LATE: Span = Span::secs\((\d+)\)", source("model/treatment.rs"))
     examples = {path.name: yaml.safe_load(path.read_text()) for path in (MANIFESTS / "examples").glob("*.yaml")}
     garm = tomllib.loads(examples["garm-config.yaml"]["stringData"]["config.toml"])
     return {
@@ -296,7 +302,7 @@ def main():
         print(f"example {path.name}")
     check_operator()
     if wrong:
-        sys.exit("manifests: not so:\n  " + "\n  ".join(wrong))
+        sys.exit("manifests: these rules do not hold:\n  " + "\n  ".join(wrong))
     print(f"manifests: valid for Kubernetes {' and '.join(VERSIONS)} and the Prometheus operator, restricted, and as the "
           "medic needs them")
 

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""The alerts and the dashboard on the real thing: medics of `lab --serve`, Debian's Prometheus and Alertmanager.
+"""Tests the alerts and the dashboard with running programs: `lab --serve`, Debian's Prometheus and Alertmanager.
 
-Several labs run at once, each scraped in a namespace of its own though all call their manager "garm", and faults are typed
-into them. Every alert must fire and
-resolve in Prometheus, and reach a receiver through Alertmanager unless a graver one inhibits it. Every expression of the
-rules and of the dashboard must return data at some point of the run. Waits shorter than the shipped ones are made by
-`rules_in_a_hurry`: they are the only difference to the shipped rules.
+Several labs run at once, and faults are typed into them. Each is scraped in its own namespace, because all call their
+manager "garm". Every alert must fire and resolve in Prometheus, and reach a receiver through Alertmanager unless a more
+severe one inhibits it. Every expression of the rules and of the dashboard must return data at some point. The only
+difference to the shipped rules are shorter waits (`rules_in_a_hurry`).
 
-Usage: monitoring.py [path of the medic]"""
+Usage: monitoring.py [path of the medic]     in an environment that has the packages of requirements.txt"""
 
 import http.server
 import json
@@ -24,13 +23,12 @@ import time
 import urllib.parse
 import urllib.request
 
+import alert_rules
 from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "manifests/prometheus"), str(ROOT / "grafana")]
-import alerts as shipped  # noqa: E402
 
-# Real seconds in which anything that is waited for must come.
+# The limit for every wait, in real seconds.
 PATIENCE = 75
 RANGES = {"5m": "6s", "15m": "10s", "30m": "25s", "1h": "15s", "6h": "20s", "1d": "20s"}
 # Expressions that no run of this length can give data for, with the reason.
@@ -46,13 +44,17 @@ INHIBITIONS = [
 
 
 def rules_in_a_hurry():
-    """The shipped rules with every wait, window and age shortened."""
-    text = shipped.RULES.read_text()
-    text = re.sub(r"^(        for: )\w+$", r"\g<1>1s", text, flags=re.M)
-    # The graver forms come later here too.
-    text = re.sub(r"(- alert: (?:\w+Long|ManagerUnseen)\n.*\n        for: )1s", r"\g<1>6s", text)
-    text = re.sub(r"\[(\w+)\]", lambda found: f"[{RANGES[found[1]]}]", text)
-    return text.replace("timestamp_seconds > 180", "timestamp_seconds > 6").replace("5 * scaleset_medic_interval", "0.4 * scaleset_medic_interval")
+    """The groups of the shipped rules with every wait, window and age shortened."""
+    groups = alert_rules.groups()
+    for rule in alert_rules.rules(groups):
+        name = rule.get("alert", "")
+        if name:
+            # The more severe alerts come later here too.
+            rule["for"] = "6s" if name.endswith("Long") or name == "ManagerUnseen" else "1s"
+        expr = re.sub(r"\[(\w+)\]", lambda found: f"[{RANGES[found[1]]}]", rule["expr"])
+        expr = expr.replace("timestamp_seconds > 180", "timestamp_seconds > 6")
+        rule["expr"] = expr.replace("5 * scaleset_medic_interval", "0.4 * scaleset_medic_interval")
+    return groups
 
 
 def get(url, **query):
@@ -137,15 +139,15 @@ class Lab:
                 self.process.wait()
 
     def fires(self, *names):
-        """Waits until alerts fire, and a receiver is told unless Alertmanager inhibits it."""
+        """Waits until alerts fire and reach a receiver, unless Alertmanager inhibits them."""
         for name in names:
             until(f"{name} of {self.name} fires", lambda name=name: (name, self.name) in self.stage.fired)
         for name in names:
-            until(f"{name} of {self.name} is told or inhibited", lambda name=name: self.is_told(name))
+            until(f"{name} of {self.name} is received or inhibited", lambda name=name: self.arrived(name))
 
-    def is_told(self, name):
-        told = any(row[:3] == (name, self.name, "firing") for row in list(Receiver.got))
-        return told or (name, self.name) in self.stage.inhibited
+    def arrived(self, name):
+        received = any(row[:3] == (name, self.name, "firing") for row in list(Receiver.got))
+        return received or (name, self.name) in self.stage.inhibited
 
     def resolves(self, *names):
         for name in names:
@@ -153,7 +155,7 @@ class Lab:
 
 
 class Stage:
-    """Everything that runs, and what is known of it."""
+    """All running programs and what they reported."""
 
     def __init__(self, medic, directory):
         self.medic, self.dir = medic, directory
@@ -174,7 +176,7 @@ class Stage:
         config = config.replace("127.0.0.1:9095", f"127.0.0.1:{receiver.server_port}")
         config = config.replace("group_wait: 10s", "group_wait: 1s").replace("group_interval: 1m", "group_interval: 1s")
         (self.dir / "alertmanager.yml").write_text(config)
-        (self.dir / "rules.yml").write_text(rules_in_a_hurry())
+        (self.dir / "rules.yml").write_text(alert_rules.rule_file(rules_in_a_hurry()))
         (self.dir / "prometheus.yml").write_text(json.dumps({
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": ["rules.yml"],
@@ -194,7 +196,7 @@ class Stage:
         threading.Thread(target=self.watch, daemon=True).start()
 
     def watch(self):
-        """Notes what fires in Prometheus and what Alertmanager inhibits."""
+        """Records what fires in Prometheus and what Alertmanager inhibits."""
         while not self.over.wait(0.4):
             try:
                 alerts = get(f"{self.prometheus}/api/v1/alerts")["data"]["alerts"]
@@ -330,7 +332,7 @@ def another_owner(lab):
 
 
 def set_removed(lab):
-    """A set that nobody polls is removed at GitHub; a proper restart of the manager makes it anew."""
+    """A set that nobody polls is removed at GitHub; a clean restart of the manager creates it again."""
     lab.well()
     lab.type("crash")
     until("the sets are ill", lambda: lab.listening() == 0)
@@ -343,8 +345,7 @@ def set_removed(lab):
 
 
 def quota_used_up(lab):
-    """The medic's quota is gone; it is told when GitHub is asked, which is when sets are ill.
-    Then its token is revoked."""
+    """The medic's quota is used up, which it notices when it asks GitHub about unhealthy sets. Then its token is revoked."""
     lab.well()
     lab.type("no-quota 20m")
     lab.type("crash")
@@ -412,7 +413,7 @@ SCENES = [
 
 
 def play(stage, failures):
-    """All scenes at once; then nobody is left to be scraped, and then somebody is."""
+    """All scenes at once; then all labs stop, and then one starts again."""
     def act(scene, lab):
         try:
             lab.start()
@@ -431,7 +432,7 @@ def play(stage, failures):
         lab.stop()
     try:
         until("MedicAbsent fires for a manager", lambda: stage.is_firing("MedicAbsent", "crash_and_healing"))
-        until("MedicAbsent fires and is told", lambda: ("MedicAbsent", "", "firing", "pager") in Receiver.got)
+        until("MedicAbsent fires and is received", lambda: ("MedicAbsent", "", "firing", "pager") in Receiver.got)
         stage.labs["crash_and_healing"].start()
         until("MedicAbsent resolves", lambda: not stage.is_firing("MedicAbsent", ""))
     except TimeoutError as error:
@@ -444,7 +445,7 @@ def judge(stage, failures):
         return sorted({row[3] for row in Receiver.got if row[0] == name and row[2] == status})
 
     print(f"\n{'ALERT':<24}{'FIRED AFTER':<13}{'RECEIVED BY':<18}{'RESOLVED BY':<18}INHIBITED BY")
-    for alert in shipped.alerts():
+    for alert in alert_rules.alerts():
         fired = min((at for (name, _), at in stage.fired.items() if name == alert.name), default=None)
         by = sorted(set().union(*(found for (name, _), found in stage.inhibited.items() if name == alert.name), set()))
         came, went = received(alert.name, "firing"), received(alert.name, "resolved")
@@ -454,7 +455,7 @@ def judge(stage, failures):
         elif not (came and went):
             failures.append(f"{alert.name} did not reach a receiver, firing and resolved")
     end = time.time()
-    rules = {f"rule {name}": text for name, text in shipped.expressions(rules_in_a_hurry()).items()}
+    rules = {f"rule {rule.get('alert') or rule['record']}": rule["expr"] for rule in alert_rules.rules(rules_in_a_hurry())}
     asked = [*rules.items(), *dashboard_expressions()]
     empty = [title for title, text in asked if not stage.has_data(text, end)]
     for title in empty:
@@ -479,7 +480,7 @@ def main():
         try:
             stage.open(stage.labs.values())
             play(stage, failures)
-            # What resolved last is told by Alertmanager a little later.
+            # Alertmanager sends the last notice a little later.
             try:
                 until("the last notice is received", lambda: ("MedicAbsent", "", "resolved", "pager") in Receiver.got, 20)
             except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""Ports for programs that are told where to listen."""
+"""Free ports for programs that are started with a port number."""
 
 import itertools
 import random

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""The terminal recording of README, docs/screenshots/lab.svg: a real run of the built medic on the lab, in two terminals.
+"""Makes the terminal recording of the README, docs/screenshots/lab.svg: a real run on the lab, in two terminals.
 
-The upper one runs `lab --serve`, in which `crash` is typed; the lower one asks what is wrong while the sets are stuck, and
-again once they listen. Both are real pseudo-terminals of fixed width. Their output is kept with its dates, waits are
-shortened, and the picture is drawn from that: one SVG, animated by CSS, with nothing loaded from elsewhere. Where
-animation is off or unknown, it shows the end.
+`crash` is typed into the upper terminal, which runs `lab --serve`. The lower one runs `status` and `explain` while the sets
+are stuck, and `status` when they listen again. Both are pseudo-terminals of fixed width. Waits are shortened. The picture is
+one SVG, animated by CSS, that loads nothing. Without animation it shows the end.
 
-Usage: recording.py BINARY           records, and writes the picture
-       recording.py --check BINARY   records, and compares with the picture: the same steps, the same words"""
+Usage: recording.py BINARY           records and writes the picture
+       recording.py --check BINARY   records and compares with the picture: the same steps, the same words
+
+(svg-term and termtosvg draw one terminal in one colour scheme, and cannot check what it says; vhs needs a browser.)"""
 
 import fcntl
 import html

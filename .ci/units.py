@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the systemd units: that systemd takes them, how exposed it finds them (a figure that docs/install.md states), and
-that the two services are confined alike."""
+"""Checks the systemd units: systemd accepts them, docs/install.md has the exposure level that systemd computes, and both
+services have the same restrictions."""
 
 import pathlib
 import re
@@ -11,9 +11,9 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 UNITS = ROOT / "packaging/systemd"
 SERVICES = ["scaleset-medic.service", "scaleset-medic-once.service"]
-# Settings that differ on purpose, because one runs on and the other ends.
+# Settings that differ on purpose, because one service runs permanently and the other ends.
 OWN = {"Type", "ExecStart", "Restart", "RestartSec", "RestartPreventExitStatus", "SuccessExitStatus", "TimeoutStartSec"}
-# systemd's own word for what is below 2 is OK.
+# systemd calls a level below 2 "OK".
 LIMIT = 1.9
 
 
@@ -24,7 +24,7 @@ def service(name):
 
 
 def verify():
-    """In a copy whose programs exist: systemd looks for them."""
+    """Verifies a copy in which the programs exist, because systemd looks for them."""
     with tempfile.TemporaryDirectory() as folder:
         for path in UNITS.iterdir():
             if path.suffix in (".service", ".timer"):
@@ -32,10 +32,10 @@ def verify():
                 pathlib.Path(folder, path.name).write_text(text)
         units = sorted(map(str, pathlib.Path(folder).iterdir()))
         done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True)
-        # Other units of this machine are none of ours.
+        # Messages about other units of this machine do not count.
         ours = [line for line in done.stderr.splitlines() if "scaleset-medic" in line]
         if ours:
-            sys.exit("systemd does not take the units:\n" + "\n".join(ours))
+            sys.exit("systemd does not accept the units:\n" + "\n".join(ours))
 
 
 def exposure(name):
@@ -50,16 +50,16 @@ def main():
     figures = {name: exposure(name) for name in SERVICES}
     first, second = map(service, SERVICES)
     if first != second:
-        sys.exit(f"the services are not confined alike: {sorted(set(first) ^ set(second))}")
+        sys.exit(f"the services have different restrictions: {sorted(set(first) ^ set(second))}")
     text = (ROOT / "docs/install.md").read_text()
     stated = re.search(r"exposure level is ([\d.]+) of 10 by [^(]*\(systemd\s+(\d+)", text)
-    told = subprocess.run(["systemd-analyze", "--version"], check=True, capture_output=True, text=True).stdout
-    here = told.split()[1]
-    # Each version weighs anew: the figure is exact for the stated one, and a bound for others.
+    version = subprocess.run(["systemd-analyze", "--version"], check=True, capture_output=True, text=True).stdout
+    here = version.split()[1]
+    # Each version of systemd computes it differently: exact for the stated version, a limit for others.
     exact = stated and stated[2] == here
     if not stated or exact and set(figures.values()) != {stated[1]} or max(map(float, figures.values())) > LIMIT:
-        sys.exit(f"docs/install.md does not state what systemd-analyze {here} says: {figures}")
-    print(f"systemd {here} takes the units; exposure level {', '.join(sorted(set(figures.values())))} of 10")
+        sys.exit(f"docs/install.md does not have the exposure level of systemd-analyze {here}: {figures}")
+    print(f"systemd {here} accepts the units; exposure level {', '.join(sorted(set(figures.values())))} of 10")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes grafana/scaleset-medic.json, after lint.py has found nothing wrong with it. `--check` fails when the file is not
-what this script writes."""
+"""Writes grafana/scaleset-medic.json, if lint.py finds no fault. `--check` fails if the file differs from what this script
+writes."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ HERE = pathlib.Path(__file__).parent
 TARGET = HERE / "scaleset-medic.json"
 RUNBOOKS = "https://github.com/scaleset-medic/scaleset-medic/blob/main/docs/runbooks"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# What tells one manager from another: every overlay calls its GARM "garm".
+# The labels that distinguish managers: every overlay calls its GARM "garm".
 BY = "cluster, namespace, job, manager"
 # The same within one scrape, to join two metrics of one medic.
 JOIN = "cluster, namespace, job, instance, manager, scale_set"
@@ -62,7 +62,7 @@ class Board:
 def well_or_ill():
     return {
         "mappings": [{"type": "value", "options": {
-            "0": {"text": "ill", "color": "red", "index": 0}, "1": {"text": "well", "color": "green", "index": 1}}}],
+            "0": {"text": "unhealthy", "color": "red", "index": 0}, "1": {"text": "healthy", "color": "green", "index": 1}}}],
         "color": {"mode": "thresholds"},
         "thresholds": {"mode": "absolute", "steps": [{"color": "red", "value": None}, {"color": "green", "value": 1}]},
     }
@@ -83,17 +83,17 @@ HIDDEN = ["Time", "__name__", "instance", "job", "pod", "container", "endpoint",
 
 def build():
     board = Board()
-    board.row("Which scale sets are well")
-    board.add("state-timeline", "Scale sets", "Green while a set listens, is settling or is disabled by a person.",
+    board.row("Health of scale sets")
+    board.add("state-timeline", "Scale sets", "Green while a set listens, is in its grace period after a start, or was disabled by an operator.",
               [(named(f"scaleset_medic_scale_set_healthy{{{PICK_SET}}}"), "{{namespace}} {{manager}} / {{name}}")],
               12, 9, unit="bool", defaults=well_or_ill(), links=["AllScaleSetsStuck", "ScaleSetHeldElsewhere", "ScaleSetMissing", "ScaleSetFlapping", "ScaleSetUnauthorized"],
               options={"mergeValues": True, "showValue": "never", "rowHeight": 0.8})
-    board.add("table", "Stuck, and since when", "Sets that are not well, with their diagnosis and the time it began.",
+    board.add("table", "Stuck since", "Unhealthy sets, with their diagnosis and the time it began.",
               [(named(f"(scaleset_medic_scale_set_stuck_since_timestamp_seconds{{{PICK_SET}}} > 0) * 1000 * on ({JOIN}) "
                       f"group_left (state) (scaleset_medic_scale_set_state{{{PICK_SET}}} == 1)"), "")],
               12, 9, unit="dateTimeAsIso", links=["ScaleSetStuck", "ScaleSetStuckLong", "ScaleSetNeverPolled", "ScaleSetUnheld"],
               transformations=columns(HIDDEN, {"Value": "stuck since", "name": "set", "scale_set": "id"}))
-    board.add("table", "Last remedies", "Each set's latest treatment within a day: what was done, when it began, how it ended.",
+    board.add("table", "Last remedies", "The latest treatment of each set within a day: remedy, start, outcome.",
               [(named(f"(scaleset_medic_scale_set_last_remedy_timestamp_seconds{{{PICK_SET}}} > time() - 86400) * 1000"), "")],
               12, 7, unit="dateTimeAsIso", links=["TreatmentUnverified", "DryRunWouldHeal", "ScaleSetLeftDisabled"],
               transformations=columns(HIDDEN, {"Value": "began", "name": "set", "scale_set": "id"}))
@@ -101,49 +101,49 @@ def build():
               4, 7, unit="bool_on_off", defaults={"mappings": [{"type": "value", "options": {
                   "0": {"text": "closed", "color": "green", "index": 0}, "1": {"text": "OPEN", "color": "red", "index": 1}}}]},
               links=["HealBreakerOpen", "HealBreakerOpenLong"])
-    board.add("stat", "Treatments left", "Left in this hour for the manager, and the fewest left for any ill set that waits for one.",
+    board.add("stat", "Treatments left", "What is left of the hourly budget of the manager, and the smallest budget of an unhealthy set that waits for a treatment.",
               [(f"min by ({BY}, scope) (scaleset_medic_budget_remaining{{{PICK}}})", "{{namespace}} {{manager}} {{scope}}")], 4, 7,
               links=["HealBudgetExhausted"])
-    board.add("stat", "Able to receive jobs, 30 days", "Share of the minutes of enabled sets; the objective is 99.5 %.",
+    board.add("stat", "Able to receive jobs, 30 days", "Share of the minutes of enabled sets. The objective is 99.5 %.",
               [(f"avg_over_time(manager:scaleset_medic_able:ratio{{{PICK}}}[30d])", "{{namespace}} {{manager}}")], 4, 7, unit="percentunit",
               defaults={"decimals": 2, "thresholds": {"mode": "absolute", "steps": [
                   {"color": "red", "value": None}, {"color": "green", "value": 0.995}]}},
               links=["ScaleSetSloBurnFast", "ScaleSetSloBurnSlow"])
 
     board.row("Healing")
-    board.add("timeseries", "Remedies that ended", "By remedy and outcome, in each interval.",
+    board.add("timeseries", "Finished remedies", "By remedy and outcome, per interval.",
               [(f"sum by (remedy, outcome, mode) (increase(scaleset_medic_remedies_total{{{PICK}}}[$__rate_interval])) > 0",
                 "{{remedy}} {{outcome}} {{mode}}")], 8, unit="short", links=["TreatmentUnverified", "DryRunWouldHeal"])
-    board.add("timeseries", "Recovered by itself, or by a remedy", "Which recoveries were ours.",
+    board.add("timeseries", "Recoveries by cause", "Whether a set recovered automatically or by a remedy.",
               [(f"sum by (cause) (increase(scaleset_medic_recoveries_total{{{PICK}}}[$__rate_interval]))", "{{cause}}")], 8)
-    board.add("timeseries", "Withheld", "Guards that began to hold a due remedy back.",
+    board.add("timeseries", "Blocked", "Guards that started to block a remedy that was due.",
               [(f"sum by (guard) (increase(scaleset_medic_withheld_total{{{PICK}}}[$__rate_interval])) > 0", "{{guard}}")], 8)
-    board.add("heatmap", "Time to recover", "From the first ill finding until the set listened again.",
+    board.add("heatmap", "Time to recover", "From the first unhealthy finding until the set listened again.",
               [(f"sum by (le) (increase(scaleset_medic_time_to_recover_seconds_bucket{{{PICK}}}[$__rate_interval]))", "{{le}}")],
               12, unit="s")
-    board.add("heatmap", "Stale session lifetime", "How long GitHub kept stale sessions that ended by themselves.",
+    board.add("heatmap", "Stale session lifetime", "How long GitHub kept stale sessions that nobody deleted.",
               [(f"sum by (le) (increase(scaleset_medic_stale_session_lifetime_seconds_bucket{{{PICK}}}[$__rate_interval]))", "{{le}}")],
               12, unit="s")
 
     board.row("Managers and sources")
     board.add("state-timeline", "Managers", "Whether each manager answers.",
               [(f"scaleset_medic_manager_up{{{PICK}}}", "{{namespace}} {{manager}}")], 8, unit="bool", defaults=well_or_ill(), links=["ManagerUnseen"])
-    board.add("timeseries", "Restarts of managers", "By how the run before ended.",
+    board.add("timeseries", "Restarts of managers", "By how the previous run of GARM ended.",
               [(f"sum by ({BY}, kind) (increase(scaleset_medic_manager_restarts_total{{{PICK}}}[$__rate_interval]))", "{{namespace}} {{manager}} {{kind}}")], 8, links=["ManagerCrashLoop"])
-    board.add("timeseries", "Sources of evidence", "1 while a source answers.",
+    board.add("timeseries", "Sources", "1 while a source answers.",
               [(f"scaleset_medic_source_up{{{PICK}}}", "{{namespace}} {{manager}} {{source}}")], 8, unit="bool", links=["EvidenceSourceDown"])
-    board.add("timeseries", "Instances that linger in `deleted`", "Only a living worker clears them.",
+    board.add("timeseries", "Instances that linger in `deleted`", "Only a running worker removes them.",
               [(f"sum by ({BY}) (scaleset_medic_lingering_instances{{{PICK_SET}}})", "{{namespace}} {{manager}}")], 8)
-    board.add("timeseries", "GitHub quota left", "Of the medic's own credentials.",
+    board.add("timeseries", "GitHub quota left", "Of the credentials of the medic.",
               [(f"scaleset_medic_github_rate_limit_remaining{{{PICK}}}", "{{namespace}} {{manager}} {{endpoint}}")], 8, links=["GithubQuotaLow"])
-    board.add("timeseries", "Open intents", "Treatments that may have something in effect.",
+    board.add("timeseries", "Open intents", "Unfinished treatments, whose requests may have taken effect.",
               [(f"scaleset_medic_open_intents{{{PICK}}}", "{{namespace}} {{manager}}")], 8, links=["HealIntentsOpen"])
 
     board.row("The medic itself")
-    board.add("timeseries", "Probe failures", "Exchanges that did not give what was asked.",
+    board.add("timeseries", "Failed requests", "Requests to managers and GitHub without a usable answer.",
               [(f"sum by (target, operation, reason) (rate(scaleset_medic_probe_failures_total{{{PICK}}}[$__rate_interval])) > 0",
                 "{{target}} {{operation}} {{reason}}")], 8, unit="ops", links=["ProbesBlind"])
-    board.add("timeseries", "Pass duration, 95th percentile", "Sweep, diagnosis, decision and effects.",
+    board.add("timeseries", "Sweep duration, 95th percentile", "Reading all sources, diagnosis, decision and requests.",
               [(f"histogram_quantile(0.95, sum by (le, {BY}) (rate(scaleset_medic_sweep_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
                 "{{namespace}} {{manager}}")], 8, unit="s", links=["SweepStalled"])
     board.add("timeseries", "Own processor time", "Seconds of processor time per second.",
@@ -151,10 +151,10 @@ def build():
     board.add("timeseries", "Own memory", "Resident memory.",
               [("process_resident_memory_bytes and on (cluster, namespace, job, instance) scaleset_medic_build_info", "{{instance}}")], 4, unit="bytes",
               links=["MedicAbsent"])
-    board.add("timeseries", "Requests", "To managers and GitHub, by operation: what the medic costs others.",
+    board.add("timeseries", "Requests", "To managers and GitHub, by operation: the load that the medic causes.",
               [(f"sum by (target, operation) (rate(scaleset_medic_probe_duration_seconds_count{{{PICK}}}[$__rate_interval])) > 0",
                 "{{target}} {{operation}}")], 12, unit="reqps")
-    board.add("timeseries", "Probe duration, 95th percentile", "How long managers and GitHub take to answer.",
+    board.add("timeseries", "Request duration, 95th percentile", "How long managers and GitHub take to answer.",
               [(f"histogram_quantile(0.95, sum by (le, target) (rate(scaleset_medic_probe_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
                 "{{target}}")], 12, unit="s")
 
@@ -167,7 +167,7 @@ def build():
         "uid": "scaleset-medic", "title": "scaleset-medic", "tags": ["scaleset-medic", "github-actions", "garm"],
         "schemaVersion": 39, "version": 1, "editable": True, "timezone": "", "refresh": "30s", "graphTooltip": 1,
         "time": {"from": "now-6h", "to": "now"},
-        "description": "Runner scale sets: which are well, what is stuck and why, what was done about it.",
+        "description": "Runner scale sets: which are healthy, which are stuck and why, and what was done.",
         "templating": {"list": [
             {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "current": {}},
             # All: also where there are no namespaces.

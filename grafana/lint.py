@@ -1,9 +1,10 @@
-"""What is wrong with a dashboard: the rules of Grafana's own dashboard-linter that fit, and ours."""
+"""Finds faults of the dashboard: rules of Grafana's dashboard-linter that apply, and our own. (The dashboard-linter itself is
+in no registry that the gate can use.)"""
 
 import pathlib
 import re
 
-ALERTS = pathlib.Path(__file__).parent.parent / "manifests/prometheus/rules.yml"
+ALERTS = pathlib.Path(__file__).parent.parent / "manifests/prometheus/prometheusrule.yaml"
 
 
 def faults(board):
@@ -53,14 +54,14 @@ def panel_faults(panel, variables):
         if re.search(r"\b(rate|increase|irate)\([^\[]*\[(?!\$__rate_interval|1h)", expression):
             yield "a rate is not over $__rate_interval"
         if "scaleset_medic_" in expression and "$manager" not in expression and "build_info" not in expression:
-            yield "it does not heed the variable manager"
+            yield "it does not use the variable manager"
         for labels in re.findall(r"\bon \(([^)]*)\)", expression):
             # Two managers may have one name, and two medics may be scraped for one manager.
             if lacking := {"cluster", "namespace", "job", "instance"} - set(labels.split(", ")):
                 yield f"a join without {', '.join(sorted(lacking))}"
         for labels in re.findall(r"\bby \(([^)]*)\)", expression):
             if "manager" in labels and not {"cluster", "namespace", "job"} <= set(labels.split(", ")):
-                yield f"managers of one name are taken for one: by ({labels})"
+                yield f"managers of the same name are not distinguished: by ({labels})"
         for name in re.findall(r"\$\{?(\w+)", expression):
             if name not in variables and not name.startswith("__"):
                 yield f"unknown variable {name}"
@@ -72,7 +73,7 @@ def panel_faults(panel, variables):
 
 
 def overlaps(panels):
-    """Panels that lie upon each other, or outside the 24 columns."""
+    """Panels that overlap or exceed the 24 columns."""
     places = {}
     for panel in panels:
         at = panel["gridPos"]
@@ -82,5 +83,5 @@ def overlaps(panels):
             for y in range(at["y"], at["y"] + at["h"]):
                 other = places.setdefault((x, y), panel["title"])
                 if other != panel["title"]:
-                    yield f"{panel['title']} lies upon {other}"
+                    yield f"{panel['title']} overlaps {other}"
                     return

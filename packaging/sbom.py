@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the bill of materials of the production binary (no lab) as CycloneDX 1.5 JSON, from `cargo metadata` and the
-checksums of Cargo.lock: what is compiled into it, and what is used to build it (scope `excluded`). One commit gives the
-same document: its date is the commit's, its serial number is made from the lock file.
+"""Writes the SBOM of the shipped binary (without the lab) as CycloneDX 1.5 JSON: what is compiled into it, and what builds it
+(scope `excluded`). One commit gives the same document: its date is the date of the commit, and its serial number is derived
+from Cargo.lock.
 
   sbom.py [--target TRIPLE] [--output FILE]
+
+(cargo-cyclonedx can only be had by compiling it; cdxgen reads Cargo.lock and so lists what features leave out.)
 """
 
 import argparse
@@ -18,50 +20,32 @@ import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = "x86_64-unknown-linux-gnu"
+NAME = "scaleset-medic"
 
 
-def metadata(target):
-    command = [
-        "cargo", "metadata", "--locked", "--format-version=1", "--no-default-features", f"--filter-platform={target}",
-    ]
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
+def cargo(*arguments):
+    return subprocess.run(["cargo", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def checksums():
-    packages = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
-    return {(package["name"], package["version"]): package.get("checksum") for package in packages}
+def tree(target, edges):
+    """The dependency graph of the shipped binary: (name, version) of each package, and of those it depends on directly."""
+    options = ["--locked", "--package", NAME, "--no-default-features", f"--target={target}", f"--edges={edges}"]
+    graph, above = {}, []
+    for line in cargo("tree", *options, "--prefix=depth", "--format={p}").splitlines():
+        depth, name, version = re.match(r"(\d+)(\S+) v(\S+)", line).groups()
+        package = (name, version)
+        above = [*above[: int(depth)], package]
+        graph.setdefault(package, set())
+        if len(above) > 1:
+            graph[above[-2]].add(package)
+    return graph
 
 
-def reach(nodes, root, kinds, barred=frozenset()):
-    """What the root is built of, by dependencies of these kinds (None is a normal one), never through a barred package."""
-    found, waiting = {root}, [root]
-    while waiting:
-        for dependency in nodes[waiting.pop()]["deps"]:
-            package = dependency["pkg"]
-            wanted = kinds & {kind["kind"] for kind in dependency["dep_kinds"]}
-            if wanted and package not in found and package not in barred:
-                found.add(package)
-                waiting.append(package)
-    return found
-
-
-def is_macro(package):
-    return any("proc-macro" in target["kind"] for target in package["targets"])
-
-
-def purl(package):
-    return f"pkg:cargo/{package['name']}@{package['version']}"
-
-
-def component(package, inside, checksum):
-    entry = {
-        "type": "library",
-        "bom-ref": purl(package),
-        "name": package["name"],
-        "version": package["version"],
-        "purl": purl(package),
-        "scope": "required" if inside else "excluded",
-    }
+def component(package, checksum, scope):
+    """A package; those of this repository have no address in a registry."""
+    entry = {"type": "library", "bom-ref": ref(package), "name": package["name"], "version": package["version"], "scope": scope}
+    if package["source"]:
+        entry["purl"] = f"pkg:cargo/{ref(package)}"
     if package["license"]:
         # The registry has old expressions with `/` for OR.
         entry["licenses"] = [{"expression": re.sub(r"\s*/\s*", " OR ", package["license"])}]
@@ -70,6 +54,10 @@ def component(package, inside, checksum):
     if package["repository"]:
         entry["externalReferences"] = [{"type": "vcs", "url": package["repository"]}]
     return entry
+
+
+def ref(package):
+    return f"{package['name']}@{package['version']}"
 
 
 def moment():
@@ -82,44 +70,34 @@ def moment():
 
 def bill(target=TARGET):
     """The document."""
-    known = metadata(target)
-    packages = {package["id"]: package for package in known["packages"]}
-    nodes = {node["id"]: node for node in known["resolve"]["nodes"]}
-    root, sums = known["resolve"]["root"], checksums()
-    found = reach(nodes, root, {None, "build"})
-    # A macro runs in the compiler, and so does everything that is only reached through one.
-    inside = reach(nodes, root, {None}, {id for id, package in packages.items() if is_macro(package)})
-    listed = sorted((packages[id] for id in found if id != root), key=lambda package: (package["name"], package["version"]))
-    graph = [
-        {
-            "ref": purl(packages[id]),
-            "dependsOn": sorted({purl(packages[d["pkg"]]) for d in nodes[id]["deps"] if d["pkg"] in found}),
-        }
-        for id in sorted(found, key=lambda id: purl(packages[id]))
-    ]
-    main = packages[root]
+    known = json.loads(cargo("metadata", "--locked", "--format-version=1", f"--filter-platform={target}"))["packages"]
+    packages = {(package["name"], package["version"]): package for package in known}
+    lock = (ROOT / "Cargo.lock").read_text()
+    sums = {(package["name"], package["version"]): package.get("checksum") for package in tomllib.loads(lock)["package"]}
+    graph = tree(target, "normal,build")
+    # A macro runs in the compiler, and so does everything that only a macro depends on.
+    inside = tree(target, "normal,no-proc-macro")
+    (main,) = [key for key in graph if key[0] == NAME]
+    application = component(packages[main], None, None)
+    del application["scope"]
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, target + (ROOT / 'Cargo.lock').read_text())}",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, target + lock)}",
         "version": 1,
         "metadata": {
             "timestamp": moment(),
-            "component": {
-                "type": "application",
-                "bom-ref": purl(main),
-                "name": main["name"],
-                "version": main["version"],
-                "purl": purl(main),
-                "licenses": [{"expression": main["license"]}],
-            },
+            "component": application | {"type": "application"},
             "properties": [{"name": "target", "value": target}],
         },
         "components": [
-            component(package, package["id"] in inside, sums.get((package["name"], package["version"])))
-            for package in listed
+            component(packages[key], sums[key], "required" if key in inside else "excluded")
+            for key in sorted(graph) if key != main
         ],
-        "dependencies": graph,
+        "dependencies": [
+            {"ref": ref(packages[key]), "dependsOn": [ref(packages[other]) for other in sorted(graph[key])]}
+            for key in sorted(graph)
+        ],
     }
 
 

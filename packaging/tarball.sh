@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Makes target/scaleset-medic-VERSION-TARGET.tar.gz: the binary without the lab, its manual page and completions, the
-# systemd units, an example configuration, the licence. The same commit and toolchain give the same bytes.
+# systemd units, an example configuration, the rules for a Prometheus without the operator, the licence. The same commit and
+# toolchain give the same bytes.
 #
-#   packaging/tarball.sh [BINARY]            for glibc and libgcc, and nothing else; the name says from which glibc on
-#   packaging/tarball.sh --static [BINARY]   for no library at all (musl): runs on any Linux, and in an empty root
-#                                            needs `rustup target add x86_64-unknown-linux-musl` and musl-gcc (musl-tools)
+#   packaging/tarball.sh [BINARY]            needs only glibc and libgcc; the name of the archive has the oldest glibc
+#   packaging/tarball.sh --static [BINARY]   needs no library (musl): runs on any Linux, and in an empty root. To build it:
+#                                            `rustup target add $(uname -m)-unknown-linux-musl`, musl-gcc (musl-tools)
 #
-# BINARY: an already built one, stripped and without the lab. TLS, SQLite and the HTTP stack are in either.
-# A binary of more than 12 MB (12,000,000 bytes) is refused: that is the goal of docs/performance.md. `--trial` as the first
-# word packs it nevertheless, for the gate, whose quick build is larger: such an archive is not for release.
+# Builds with the Cargo profile `dist`, or takes BINARY, which must be stripped and without the lab.
+# Refuses a binary of more than 12,000,000 bytes, the limit of docs/performance.md. With `--trial` as the first argument it
+# packs a larger one, which must not be released. The gate does so, because its quick build is larger.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export LC_ALL=C CARGO_INCREMENTAL=0 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}"
@@ -25,10 +26,10 @@ if [ "${1:-}" = --static ]; then
 fi
 binary=${1:-}
 if [ -z "$binary" ]; then
+  [ -z "$triple" ] || export "CC_${triple//-/_}=musl-gcc"
   export RUSTFLAGS="--remap-path-prefix=$PWD=. --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
-  target=${CARGO_TARGET_DIR:-target}/dist
-  cargo build --release --locked --no-default-features --target-dir "$target" ${triple:+--target "$triple"}
-  binary=$target/${triple:+$triple/}release/scaleset-medic
+  cargo build --profile dist --locked --package scaleset-medic --no-default-features ${triple:+--target "$triple"}
+  binary=${CARGO_TARGET_DIR:-target}/${triple:+$triple/}dist/scaleset-medic
 fi
 
 version=$("$binary" --version | cut -d ' ' -f 2)
@@ -39,12 +40,12 @@ if "$binary" lab --help > /dev/null 2>&1; then
 fi
 size=$(stat -L -c %s "$binary")
 if [ -n "$limit" ] && [ "$size" -gt "$limit" ]; then
-  echo "$binary has $size bytes, $((size - limit)) more than the $limit it may have; is it stripped? what has come in?" >&2
+  echo "$binary has $size bytes, $((size - limit)) more than the $limit it may have; is it stripped? which dependency is new?" >&2
   exit 1
 fi
 needed=$(objdump -p "$binary" | sed -n 's/^ *NEEDED *//p')
 if [ -n "$triple" ]; then
-  # A static-pie has a dynamic section, but asks for no library and no loader.
+  # A static-pie has a dynamic section, but needs no library and no loader.
   loader=$(readelf --program-headers "$binary" | grep -w INTERP || true)
   [ -z "$needed$loader" ] || { echo "the binary is not static, it needs ${needed//$'\n'/ } ${loader:+and a loader}" >&2; exit 1; }
   needs=static
@@ -67,6 +68,8 @@ for shell in bash zsh fish; do
   "$binary" completions "$shell" > "$root/share/completions/scaleset-medic.$shell"
 done
 install -D -m 0644 -t "$root/systemd" packaging/systemd/*.service packaging/systemd/*.timer packaging/systemd/sysusers.conf
+install -D -m 0644 -t "$root/prometheus" manifests/prometheus/scrape.yml
+sed '1,/^spec:/d' manifests/prometheus/prometheusrule.yaml > "$root/prometheus/rules.yml"
 install -D -m 0644 -t "$root" packaging/systemd/config.toml docs/install.md LICENSE CHANGELOG.md
 
 mkdir -p target

@@ -228,7 +228,7 @@ mod tests {
                 "ill_since": 0, "seen": 3, "worker": ["absent", 0],
             },
             "decision": {
-                "decision": "withhold", "remedy": {"kind": "toggle"},
+                "decision": "blocked", "remedy": {"kind": "toggle"},
                 "guards": [{"guard": "backoff", "value": "2 min ago", "limit": "5 min", "until": null}],
             },
             "lingering": {"deleted": 0, "pending_delete": 0, "total": 0}, "budget_remaining": 3, "treatments": [],

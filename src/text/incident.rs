@@ -244,7 +244,7 @@ mod tests {
     fn what_holds_treatments_back_is_told_by_name() {
         let held = |guard: &str| {
             let guard = serde_json::json!({"guard": guard, "value": "1 of 2", "limit": "2", "until": null});
-            serde_json::json!({"decision": "withhold", "remedy": {"kind": "toggle"}, "guards": [guard]})
+            serde_json::json!({"decision": "blocked", "remedy": {"kind": "toggle"}, "guards": [guard]})
         };
         let sets = [
             set("set-a", "unheld", &held("settle"), None),

@@ -159,7 +159,7 @@ mod tests {
             set(
                 "conflict_abandoned",
                 "log",
-                &serde_json::json!({"decision": "withhold", "remedy": remedy, "guards": guards}),
+                &serde_json::json!({"decision": "blocked", "remedy": remedy, "guards": guards}),
             )
         };
         let two = withhold(&[held("backoff", Some(60_000)), held("paused", None)]);

@@ -278,7 +278,7 @@ async fn talker(answer: String) -> String {
 }
 
 #[tokio::test]
-async fn sigterm_in_mid_treatment_leaves_no_set_disabled_and_a_second_medic_steps_back() {
+async fn sigterm_enables_the_set_and_a_second_medic_exits() {
     let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
@@ -298,7 +298,7 @@ async fn sigterm_in_mid_treatment_leaves_no_set_disabled_and_a_second_medic_step
 }
 
 #[tokio::test]
-async fn a_log_share_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
+async fn hanging_log_share_delays_neither_treatment_nor_exit() {
     let servers = Servers::start(Build::PreFix, 2);
     servers.crash().await;
     // To open a FIFO that nobody writes to never ends.
@@ -317,7 +317,7 @@ async fn a_log_share_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
 }
 
 #[tokio::test]
-async fn a_share_with_its_secrets_that_hangs_holds_up_neither_a_treatment_nor_the_end() {
+async fn hanging_secret_share_delays_neither_treatment_nor_exit() {
     let servers = Servers::start(Build::PreFix, 2);
     let medic = Medic::of(&servers.garm, "heal");
     let child = medic.spawn(&["run"]);
@@ -513,7 +513,7 @@ async fn a_changed_configuration_is_taken_over_and_a_bad_one_is_told() {
 }
 
 #[tokio::test]
-async fn a_changed_log_level_is_in_force_at_once_and_a_changed_format_asks_for_a_restart() {
+async fn log_level_reloads_and_log_format_needs_a_restart() {
     let servers = Servers::start(Build::PreFix, 1);
     let medic = Medic::of(&servers.garm, "observe");
     let good = std::fs::read_to_string(&medic.config).unwrap();
@@ -551,7 +551,7 @@ async fn tls_talker() -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_ca_file_stands_in_place_of_the_systems_and_is_read_again_when_it_changes() {
+async fn ca_file_replaces_system_certificates_and_is_reloaded() {
     let (url, right) = tls_talker().await;
     let (_, wrong) = super::http_transport::tls_acceptor("localhost", false);
     let dir = tempfile::tempdir().unwrap();
@@ -591,7 +591,7 @@ async fn a_ca_file_stands_in_place_of_the_systems_and_is_read_again_when_it_chan
 }
 
 #[tokio::test]
-async fn a_password_that_crosses_the_network_unencrypted_is_told_at_the_start() {
+async fn start_warns_of_a_password_sent_unencrypted() {
     for (url, is_told) in
         [("http://garm.invalid:9997", true), ("http://127.0.0.1:9", false), ("https://garm.invalid", false)]
     {
@@ -605,7 +605,7 @@ async fn a_password_that_crosses_the_network_unencrypted_is_told_at_the_start() 
 }
 
 #[tokio::test]
-async fn heal_in_heal_mode_treats_the_one_set_and_leaves_none_half_done() {
+async fn heal_treats_only_the_named_set() {
     let servers = Servers::start(Build::PreFix, 3);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");

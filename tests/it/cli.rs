@@ -52,7 +52,7 @@ fn version_names_the_program_and_its_version() {
 
 /// Where a monitor shows nothing but the first line of stdout, that line must be there.
 #[test]
-fn a_check_that_cannot_run_is_unknown_to_nagios_and_never_critical() {
+fn nagios_check_that_cannot_run_is_unknown() {
     for args in [
         vec!["status", "--nagios", "--bogus"],
         vec!["status", "--nagios", "--watch"],

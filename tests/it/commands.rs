@@ -47,7 +47,7 @@ async fn a_pause_shows_while_all_is_well_and_the_breaker_is_no_pause() {
 }
 
 #[tokio::test]
-async fn a_pause_file_with_a_typing_error_pauses_everything_and_says_so() {
+async fn malformed_pause_file_pauses_everything() {
     let medic = Medic::of("http://127.0.0.1:9", "heal");
     std::fs::write(medic.dir.path().join("pause"), "manager = \"gram\"\n").unwrap();
     let status = medic.run(&["status"]).await;
@@ -73,7 +73,7 @@ async fn what_others_wrote_cannot_steer_the_terminal() {
     assert_eq!(paused.status.code(), Some(0), "{}", told(&paused));
     let _child = medic.spawn(&["run"]);
     medic.ready().await;
-    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "withhold").await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "blocked").await;
     for args in [
         vec!["status", "--color", "never"],
         vec!["explain", "linux-0"],
@@ -107,7 +107,7 @@ async fn a_pause_of_no_length_and_a_manager_that_is_none_are_refused() {
 }
 
 #[tokio::test]
-async fn a_set_of_a_manager_that_is_away_cannot_be_judged_which_is_no_wrong_usage() {
+async fn set_of_an_absent_manager_is_not_a_usage_error() {
     let medic = Medic::of("http://127.0.0.1:9", "heal");
     for args in [vec!["explain", "linux-0"], vec!["heal", "linux-0", "--yes"]] {
         let blind = medic.run(&args).await;
@@ -122,7 +122,7 @@ async fn a_set_of_a_manager_that_is_away_cannot_be_judged_which_is_no_wrong_usag
 
 /// As a cron job finds it: between two runs nobody serves a picture, and the state directory knows more than one look.
 #[tokio::test]
-async fn without_a_running_medic_its_records_are_told_and_nothing_is_done() {
+async fn status_without_a_running_medic_reads_its_records() {
     let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
@@ -151,7 +151,7 @@ async fn without_a_running_medic_its_records_are_told_and_nothing_is_done() {
 }
 
 #[tokio::test]
-async fn a_watch_that_is_piped_is_plain_documents_and_outlives_a_medic_that_is_not_ready() {
+async fn piped_watch_prints_documents_and_outlives_an_unready_medic() {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     let medic = Medic::of("http://127.0.0.1:9", "heal");
     let listener = std::net::TcpListener::bind(&medic.address).unwrap();
@@ -182,14 +182,14 @@ async fn a_watch_that_is_piped_is_plain_documents_and_outlives_a_medic_that_is_n
 }
 
 #[tokio::test]
-async fn explain_tells_timeline_rules_guards_and_the_next_act_and_history_names_sets() {
+async fn explain_shows_timeline_rules_guards_and_next_action() {
     let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");
     medic.run(&["pause", "--reason", "upgrade", "--author", "alice"]).await;
     let _child = medic.spawn(&["run"]);
     medic.ready().await;
-    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "withhold").await;
+    medic.sees(|status| status["managers"][0]["sets"][0]["decision"]["decision"] == "blocked").await;
     let explained = medic.run(&["explain", "linux-0"]).await;
     let said = told(&explained);
     for part in [
@@ -248,7 +248,7 @@ async fn a_set_that_cannot_be_enabled_again_is_loud_everywhere() {
 
 /// A pause holds the order back; then whoever gave it thinks better of it.
 #[tokio::test]
-async fn an_order_that_is_called_off_is_withdrawn_and_one_that_is_taken_up_is_told() {
+async fn interrupted_heal_is_withdrawn_unless_it_has_begun() {
     use medic_core::model::manual::{ManualHeal, ManualHealAnswer};
     use medic_core::model::{ManagerName, Wall};
     let servers = Servers::start(Build::PreFix, 1);
@@ -293,7 +293,7 @@ async fn an_order_that_is_called_off_is_withdrawn_and_one_that_is_taken_up_is_to
 
 /// Opened, a named pipe waits for a writer for ever.
 #[tokio::test]
-async fn a_pause_that_is_a_named_pipe_pauses_everything_and_stops_nothing_else() {
+async fn named_pipe_as_pause_file_pauses_everything() {
     let servers = Servers::start(Build::PreFix, 1);
     servers.crash().await;
     let medic = Medic::of(&servers.garm, "heal");

@@ -115,7 +115,7 @@ fn told(output: &Output) -> String {
 }
 
 #[tokio::test]
-async fn where_everything_is_configured_nothing_is_amiss_and_nothing_is_written() {
+async fn doctor_of_a_full_setup_finds_and_writes_nothing() {
     let site = Site::of(|_| {}).await;
     let answers = site.answers().await;
     assert_eq!(answers.exit(), 0, "{:#}", answers.0);
@@ -160,7 +160,7 @@ async fn a_log_at_info_is_told_with_the_lines_that_mend_it() {
 }
 
 #[tokio::test]
-async fn sources_that_are_configured_and_switched_off_fail_with_their_lines() {
+async fn doctor_fails_sources_that_garm_switched_off() {
     let mut site = Site::of(|garm| {
         garm.metrics = Metrics::Off;
         garm.debug_server = false;
@@ -190,7 +190,7 @@ async fn the_log_websocket_is_judged_by_what_it_brings() {
 }
 
 #[tokio::test]
-async fn a_log_file_that_is_not_there_fails_with_the_volume_that_is_missing() {
+async fn doctor_names_the_missing_log_volume() {
     let mut site = Site::of(|_| {}).await;
     site.manager = "log_file = \"/nowhere/garm/garm.log\"";
     let answers = site.answers().await;

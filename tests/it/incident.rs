@@ -129,7 +129,7 @@ async fn fifty_sets_are_healed_in_one_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn exact_counts_of_listeners_and_workers_change_nothing_but_the_confidence() {
+async fn goroutine_counts_change_only_the_confidence() {
     let mut bench = Bench::new(&Given::of(Build::PreFix, 4).with_debug_server()).await;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
@@ -154,7 +154,7 @@ async fn a_medic_that_dies_in_the_middle_leaves_no_set_disabled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_medic_that_hands_over_leaves_a_toggle_as_it_is_and_one_that_ends_enables_at_once() {
+async fn reload_keeps_a_toggle_and_exit_enables_at_once() {
     for (hands_over, enabled) in [(true, 2), (false, 3)] {
         let mut bench = Bench::new(&Given::of(Build::PreFix, 3)).await;
         bench.run(Span::mins(1)).await;
@@ -180,7 +180,7 @@ async fn in_the_middle_of_a_toggle() -> Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_journal_that_cannot_be_read_begins_nothing_and_ends_what_is_under_way() {
+async fn unreadable_journal_begins_nothing_and_finishes_the_rest() {
     let mut bench = in_the_middle_of_a_toggle().await;
     bench.damage(
         "INSERT INTO treatments (manager, set_id, opened, closed, outcome, is_intent, body)
@@ -296,7 +296,7 @@ impl Gate for FullMeanwhile {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disable_that_the_journal_could_not_follow_is_gone_on_with_from_memory() {
+async fn unjournaled_disable_is_finished_from_memory() {
     let gate = Arc::new(FullMeanwhile::default());
     let disk = Arc::clone(&gate);
     let open = |dir: &Path| Store::open_gated(dir, disk).unwrap();
@@ -314,7 +314,7 @@ async fn a_disable_that_the_journal_could_not_follow_is_gone_on_with_from_memory
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manager_that_gave_up_because_github_was_down_is_toggled_once_github_is_back() {
+async fn sets_given_up_in_an_outage_are_toggled_after_it() {
     let mut bench = Bench::new(&Given::of(Build::PreFix, 2)).await;
     bench.run(Span::mins(1)).await;
     bench.with_now(|world, now| world.stop(0, now));
@@ -351,7 +351,7 @@ async fn a_session_that_another_controller_took_is_never_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pass_costs_the_manager_two_requests_however_many_sets_there_are() {
+async fn sweep_costs_two_requests_at_any_number_of_sets() {
     for sets in [1, 200] {
         let mut bench = Bench::new(&Given::of(Build::PreFix, sets)).await;
         bench.run(Span::mins(2)).await;
@@ -418,7 +418,7 @@ async fn recovery_with_a_ledger(generation: Build, sets: u32, worker_start: Span
 const GENERATIONS: [Build; 3] = [Build::PreFix, Build::PostFix, Build::ListenerMetrics];
 
 #[tokio::test(start_paused = true)]
-async fn with_a_ledger_all_sets_listen_within_seconds_however_long_github_keeps_stale_sessions() {
+async fn ledger_heals_in_seconds_at_any_stale_lifetime() {
     for generation in GENERATIONS {
         for (sets, within) in [(4, Span::secs(10)), (50, Span::secs(30))] {
             let (took, bench) = recovery_with_a_ledger(generation, sets, Span::millis(5)).await;
@@ -431,7 +431,7 @@ async fn with_a_ledger_all_sets_listen_within_seconds_however_long_github_keeps_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_controller_that_starts_its_workers_slowly_loses_no_change_of_ours() {
+async fn slow_worker_starts_lose_no_toggle() {
     for (worker_start, four, fifty) in [(300, 10, 30), (600, 12, 30), (1_000, 15, 45)] {
         for (sets, within) in [(4, Span::secs(four)), (50, Span::secs(fifty))] {
             let (took, bench) = recovery_with_a_ledger(Build::PreFix, sets, Span::millis(worker_start)).await;
@@ -442,7 +442,7 @@ async fn a_controller_that_starts_its_workers_slowly_loses_no_change_of_ours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_build_that_retries_needs_no_toggle_once_its_stale_session_is_deleted() {
+async fn retrying_build_needs_a_deletion_and_no_toggle() {
     let given = Given::of(Build::PostFix, 4).with_github().with_log(LogLevel::Debug, LogFormat::Text);
     let mut bench = Bench::new(&given).await;
     bench.run(Span::mins(2)).await;
@@ -467,7 +467,7 @@ async fn at_info_level_no_session_is_known_and_none_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_healthy_fleet_with_a_log_and_a_ledger_sees_no_write_for_an_hour() {
+async fn healthy_fleet_with_log_sees_no_write_for_an_hour() {
     for generation in [Build::PreFix, Build::PostFix, Build::ListenerMetrics] {
         for level in [LogLevel::Debug, LogLevel::Info] {
             let given = Given::of(generation, 3).with_github().with_log(level, LogFormat::Json);
@@ -575,7 +575,7 @@ async fn a_manager_that_died_over_a_vanished_session_is_named_as_such() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_person_may_end_a_session_that_the_medic_never_saw_and_no_living_one() {
+async fn manual_deletion_takes_unseen_sessions_and_no_living_one() {
     let mut given = Given::of(Build::PostFix, 2).with_github().with_log(LogLevel::Info, LogFormat::Json);
     given.fleet.github.stale_lifetime = Span::mins(30);
     let mut bench = Bench::new(&given).await;
@@ -634,7 +634,7 @@ async fn measured_lifetimes_are_told_and_so_is_why_nothing_is_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manager_that_keeps_crashing_is_named_and_left_alone_until_it_lives() {
+async fn crash_loop_is_reported_and_left_alone() {
     let mut bench = Bench::new(&Given::story(Build::PreFix, true)).await;
     bench.run(Span::mins(2)).await;
     for _ in 0..4 {

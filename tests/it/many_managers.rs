@@ -208,7 +208,7 @@ async fn fare_of_the_tenth(service: Service) -> Fare {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nine_of_ten_managers_hang_and_the_tenth_fares_as_if_it_were_alone() {
+async fn nine_hanging_managers_do_not_slow_the_tenth() {
     let alone = fare_of_the_tenth(Service::begin(&[9], "", |_, _| {}).await).await;
 
     let all: Vec<_> = (0..10).collect();
@@ -243,7 +243,7 @@ async fn nine_of_ten_managers_hang_and_the_tenth_fares_as_if_it_were_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nine_managers_that_begin_to_hang_under_treatment_do_not_keep_the_tenth_from_being_healed() {
+async fn managers_that_hang_mid_treatment_do_not_block_another() {
     let alone = {
         let service = Service::begin(&[9], "", |_, _| {}).await;
         service.clock.sleep(Span::mins(2)).await;

@@ -15,7 +15,7 @@ fn read(path: &Path) -> String {
 
 /// The lines of each alert, by its name.
 fn alerts() -> Vec<(String, String)> {
-    let rules = read(&root().join("manifests/prometheus/rules.yml"));
+    let rules = read(&root().join("manifests/prometheus/prometheusrule.yaml"));
     let alerts: Vec<_> = rules
         .split("- alert: ")
         .skip(1)

@@ -1,45 +1,12 @@
-//! House rules that a machine can check: the walls of ARCHITECTURE.md, and the purity of the pure rooms.
+//! House rules that neither the compiler nor clippy can check. Which crate may use which is in the crates' manifests,
+//! purity and printing are lints.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: &[&str] = &[
-    "model",
-    "diagnose",
-    "decide",
-    "doctor",
-    "treat/act.rs",
-    "treat/machine.rs",
-    "treat/toggle.rs",
-    "treat/deletion.rs",
-    "treat/verify.rs",
-    "treat/session_check.rs",
-    "probe/plan.rs",
-    "lab/garm",
-    "lab/github",
-    "lab/world.rs",
-    "lab/story.rs",
-];
-const IMPURE: &[&str] = &[
-    "std::fs",
-    "std::net",
-    "std::env",
-    "std::time::Instant",
-    "std::time::SystemTime",
-    "std::process",
-    "std::thread",
-    "tokio",
-    "reqwest",
-    "hyper",
-    "rusqlite",
-    "rand::",
-    "HashMap",
-    "HashSet",
-    "async fn",
-    "async move",
-];
-
-fn sources() -> Vec<(String, String)> {
+/// Every Rust file below `folders`, by its path in the repository.
+fn sources(folders: &[&str]) -> BTreeMap<String, String> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -50,93 +17,134 @@ fn sources() -> Vec<(String, String)> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    walk(&root, &mut found);
-    found.sort();
-    let name = |path: &Path| path.strip_prefix(&root).unwrap().display().to_string();
+    for folder in folders {
+        walk(&root.join(folder), &mut found);
+    }
+    let name = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
     found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The lines that are neither comments nor tests.
-fn code(text: &str) -> impl Iterator<Item = &str> {
-    let end = text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len());
-    text[..end].lines().filter(|line| !line.trim_start().starts_with("//"))
-}
-
 fn is_test(name: &str) -> bool {
-    ["tests.rs", "testing.rs", "explore.rs", "treat/world.rs", "recordings.rs", "properties.rs", "door_tests.rs"]
-        .iter()
-        .any(|end| name.ends_with(end))
-        || name.contains("/tests/")
+    name.contains("/tests/")
+        || name.contains("/testing/")
+        || name.ends_with("/tests.rs")
+        || name.ends_with("testing.rs")
 }
 
-/// Lines of files under these folders that hold any of these words.
-fn offenders(within: &[&str], words: &[&str]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (name, text) in sources() {
-        if is_test(&name) || !within.iter().any(|room| name.starts_with(room)) {
-            continue;
-        }
-        let hits = code(&text).filter(|line| words.iter().any(|word| line.contains(word)));
-        wrong.extend(hits.map(|line| format!("{name}: {}", line.trim())));
+/// The part of a file that is shipped.
+fn shipped(text: &str) -> &str {
+    &text[..text.find("#[cfg(test)]\nmod tests").unwrap_or(text.len())]
+}
+
+/// The crate of a file, and its module path: `crates/core/src/decide/mod.rs` is (`crates/core`, [`decide`]).
+fn module(name: &str) -> Option<(String, Vec<String>)> {
+    let (krate, path) = if let Some(path) = name.strip_prefix("src/") { ("", path) } else { name.split_once("/src/")? };
+    let mut parts: Vec<String> = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+    if matches!(parts.last().map(String::as_str), Some("mod" | "lib" | "main")) {
+        parts.pop();
     }
-    wrong
+    Some((krate.to_owned(), parts))
+}
+
+/// The modules that a file names by `crate::…` or `super::…`, as deep as there are files.
+fn uses(own: &[String], text: &str, known: &BTreeSet<Vec<String>>) -> BTreeSet<Vec<String>> {
+    let mut found = BTreeSet::new();
+    for line in shipped(text).lines().filter(|line| !line.trim_start().starts_with("//")) {
+        for (at, word) in ["crate::", "super::"].iter().flat_map(|word| line.match_indices(word)) {
+            let mut from = if word == "super::" { own[..own.len().saturating_sub(1)].to_vec() } else { Vec::new() };
+            let mut rest = &line[at + word.len()..];
+            while let Some(up) = rest.strip_prefix("super::") {
+                from.pop();
+                rest = up;
+            }
+            for part in rest.split("::") {
+                let part: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                from.push(part);
+                if known.contains(&from) {
+                    found.insert(from.clone());
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Modules on a way from `start` back to it. A folder's own file belongs to the files in the folder: those use what it
+/// declares.
+fn circle(start: &[String], arrows: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>>) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut next: Vec<&Vec<String>> = arrows.get(start).into_iter().flatten().collect();
+    while let Some(module) = next.pop() {
+        if module == start {
+            return true;
+        }
+        if seen.insert(module) {
+            next.extend(arrows.get(module).into_iter().flatten());
+        }
+    }
+    false
 }
 
 #[test]
-fn pure_rooms_hold_nothing_impure() {
-    assert_eq!(offenders(PURE, IMPURE), Vec::<String>::new());
+fn modules_import_each_other_in_one_direction() {
+    let mut crates: BTreeMap<String, BTreeMap<Vec<String>, String>> = BTreeMap::new();
+    for (name, text) in sources(&["src", "crates"]) {
+        if let Some((krate, path)) = module(&name).filter(|(krate, _)| krate != "crates/lab" && !is_test(&name)) {
+            crates.entry(krate).or_default().insert(path, text);
+        }
+    }
+    let mut circles = Vec::new();
+    for (krate, files) in crates {
+        let all: BTreeSet<Vec<String>> = files.keys().cloned().collect();
+        let is_folder =
+            |path: &Vec<String>| all.iter().any(|other| other.len() > path.len() && other.starts_with(path));
+        let leaves: BTreeSet<Vec<String>> = all.iter().filter(|path| !is_folder(path)).cloned().collect();
+        let arrows: BTreeMap<_, _> =
+            leaves.iter().map(|path| (path.clone(), uses(path, &files[path], &leaves))).collect();
+        circles.extend(
+            leaves.iter().filter(|path| circle(path, &arrows)).map(|path| format!("{krate} {}", path.join("::"))),
+        );
+    }
+    assert_eq!(circles, Vec::<String>::new());
+}
+
+/// Cargo cannot say that the simulators may use the core's words only: one that shared a rule with what it tests would
+/// agree with its faults.
+#[test]
+fn simulators_share_no_rule_with_what_they_test() {
+    for (name, text) in sources(&["crates/lab/src"]) {
+        for word in ["medic_core::diagnose", "medic_core::decide", "medic_core::treat", "medic_core::policy"] {
+            assert!(!text.contains(word), "{name} uses {word}");
+        }
+    }
 }
 
 #[test]
-fn pure_rooms_deny_it_to_the_compiler_too() {
-    let pure: Vec<_> =
-        sources().into_iter().filter(|(name, _)| PURE.iter().any(|room| name.starts_with(room))).collect();
-    let silent = pure.iter().filter(|(name, text)| {
-        let room = name.split('/').next().unwrap_or_default();
-        let head = pure.iter().find(|(other, _)| *other == format!("{room}/mod.rs")).map_or("", |(_, head)| head);
-        !is_test(name)
-            && !text.contains("deny(clippy::disallowed_methods")
-            && !head.contains("deny(clippy::disallowed_methods")
-    });
-    assert_eq!(silent.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), Vec::<&str>::new());
-}
-
-#[test]
-fn the_simulators_share_no_rule_with_what_they_test() {
-    assert_eq!(offenders(&["lab"], &["crate::diagnose", "crate::decide", "crate::treat"]), Vec::<String>::new());
-}
-
-#[test]
-fn adapters_decide_nothing_and_know_no_other_adapter() {
-    assert_eq!(
-        offenders(&["garm"], &["crate::github", "crate::diagnose", "crate::decide::decide"]),
-        Vec::<String>::new()
-    );
-    assert_eq!(
-        offenders(&["github"], &["crate::garm", "crate::diagnose", "crate::decide::decide"]),
-        Vec::<String>::new()
-    );
-    assert_eq!(offenders(&["probe"], &["treat::ports", "crate::garm", "crate::github"]), Vec::<String>::new());
-}
-
-#[test]
-fn only_the_command_line_prints() {
-    let elsewhere: Vec<_> =
-        sources().iter().filter_map(|(name, _)| name.split('/').next().map(str::to_owned)).collect();
-    let rooms: Vec<&str> = elsewhere.iter().map(String::as_str).filter(|room| *room != "cli").collect();
-    assert_eq!(offenders(&rooms, &["println!", "eprintln!", "dbg!"]), Vec::<String>::new());
-}
-
-#[test]
-fn nothing_is_left_to_do_and_every_file_says_what_it_is() {
-    for (name, text) in sources() {
+fn files_say_what_they_are_and_leave_nothing_to_do() {
+    for (name, text) in sources(&["src", "crates"]) {
         for word in ["TODO", "FIXME", "todo!(", "unimplemented!("] {
             assert!(!text.contains(word), "{name}: {word}");
         }
         let has_doc = text.lines().take(3).any(|line| line.starts_with("//!"));
-        assert!(has_doc || is_test(&name) || text.is_empty(), "{name} begins without a word on what it is");
+        assert!(has_doc || is_test(&name) || name.contains("/tests"), "{name} begins without a word on what it is");
         assert!(text.len() <= 40 * 1024, "{name} is too long to be read: {} bytes", text.len());
     }
+}
+
+#[test]
+fn test_names_are_at_most_60_characters() {
+    let mut long = Vec::new();
+    for (name, text) in sources(&["src", "crates", "tests"]) {
+        let mut lines = text.lines().map(str::trim);
+        while lines.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test")) {
+            let function = lines.find_map(|line| line.split_once("fn ").map(|(_, rest)| rest)).unwrap_or_default();
+            let function = function.split('(').next().unwrap_or_default();
+            if function.len() > 60 {
+                long.push(format!("{name}: {function}"));
+            }
+        }
+    }
+    assert_eq!(long, Vec::<String>::new());
 }

@@ -100,7 +100,7 @@ fn every_documented_command_can_be_typed() {
 
 #[test]
 fn every_command_of_an_alert_can_be_typed() {
-    let rules = std::fs::read_to_string(root().join("manifests/prometheus/rules.yml")).unwrap();
+    let rules = std::fs::read_to_string(root().join("manifests/prometheus/prometheusrule.yaml")).unwrap();
     let rules = rules.replace("{{ $labels.scale_set }}", "7").replace("{{ $labels.manager }}", "garm");
     let commands: Vec<_> = inline(&rules).into_iter().filter_map(|piece| in_text(piece.text)).collect();
     assert!(commands.len() >= 3, "the alerts name no command");

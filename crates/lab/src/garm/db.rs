@@ -40,7 +40,7 @@ pub(super) struct SetRow {
     pub enabled: bool,
     pub desired: u64,
     pub enable_shell: bool,
-    pub build: u64,
+    pub generation: u64,
     pub bootstrap_timeout: u64,
     pub extra_specs: Option<Value>,
     pub group: String,
@@ -135,7 +135,7 @@ pub(super) struct Db {
     pub initialised: bool,
     pub user: String,
     pub password: String,
-    /// Tokens of another build are not valid any more.
+    /// Tokens of another generation are not valid any more.
     pub token_generation: u64,
     pub made: Stamp,
     /// The forge endpoint and its credential exist.
@@ -256,7 +256,7 @@ impl Db {
             enabled: true,
             desired: 0,
             enable_shell: false,
-            build: 0,
+            generation: 0,
             bootstrap_timeout: 20,
             extra_specs: None,
             group: "Default".to_owned(),

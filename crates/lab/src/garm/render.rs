@@ -162,7 +162,7 @@ struct Set<'a> {
     #[serde(skip_serializing_if = "zero")]
     desired_runner_count: u64,
     enable_shell: bool,
-    build: u64,
+    generation: u64,
     endpoint: Endpoint<'a>,
     runner_bootstrap_timeout: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,7 +208,7 @@ struct Instance<'a> {
     group: &'a str,
     heartbeat: String,
     capabilities: Capabilities,
-    build: u64,
+    generation: u64,
 }
 
 impl<'a> Instance<'a> {
@@ -233,7 +233,7 @@ impl<'a> Instance<'a> {
             group: "Default",
             heartbeat: Stamp::NEVER.nano(),
             capabilities: Capabilities { has_shell: false },
-            build: 0,
+            generation: 0,
         }
     }
 }
@@ -276,7 +276,7 @@ pub(super) fn set(config: &GarmConfig, db: &Db, row: &SetRow, view: View) -> Str
         instances,
         desired_runner_count: row.desired,
         enable_shell: row.enable_shell,
-        build: row.build,
+        generation: row.generation,
         endpoint,
         runner_bootstrap_timeout: row.bootstrap_timeout,
         extra_specs: row.extra_specs.as_ref().filter(|_| whole),

@@ -25,7 +25,7 @@ struct Claims {
     full_name: String,
     is_admin: bool,
     read_metrics: bool,
-    build: u64,
+    generation: u64,
     iss: String,
     exp: u64,
 }
@@ -52,7 +52,7 @@ pub(super) fn issue(config: &GarmConfig, db: &mut Db, purpose: For, now: Wall) -
         full_name: if is_admin { config.username.clone() } else { String::new() },
         is_admin,
         read_metrics: !is_admin,
-        build: db.token_generation,
+        generation: db.token_generation,
         iss: "garm".to_owned(),
         exp: now.plus(config.token_lifetime).0 / 1000,
     };
@@ -75,7 +75,7 @@ pub(super) fn check(config: &GarmConfig, db: &Db, request: &Request, purpose: Fo
             For::Admin => claims.is_admin,
             For::Metrics => claims.read_metrics,
         };
-        is_for && claims.exp > now.0 / 1000 && claims.build == db.token_generation
+        is_for && claims.exp > now.0 / 1000 && claims.generation == db.token_generation
     });
     if holds { Shown::Valid } else { Shown::Invalid }
 }

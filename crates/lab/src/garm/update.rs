@@ -190,7 +190,7 @@ fn apply(row: &mut SetRow, body: &Value) -> Result<(), &'static str> {
     }
     let now = (row.image.clone(), row.flavor.clone(), row.os_type.clone(), row.os_arch.clone());
     if build != now || group != row.group || shell != row.enable_shell || specs != row.extra_specs {
-        row.build = row.build.saturating_add(1);
+        row.generation = row.generation.saturating_add(1);
     }
     Ok(())
 }

@@ -123,7 +123,7 @@ fn a_put_checks_its_values_and_asks_github_for_the_quota() {
         "the key is runner_group"
     );
     assert_eq!(put(json!({"extended_state": ""})).0, 200);
-    assert_eq!(put(json!({"image": "other"})).1["build"], json!(1));
+    assert_eq!(put(json!({"image": "other"})).1["generation"], json!(1));
     assert_eq!(put(json!({"enabled": null, "unknown": 7})).1["enabled"], json!(true));
     let since = bench.now;
     bench.enable(FIRST, true);

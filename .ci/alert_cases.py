@@ -1,16 +1,16 @@
-"""When each alert must fire, and when it must not although it is near. make_tests.py makes tests of them.
+"""When each alert must fire, and when it must not although it nearly does. alert_tests.py makes tests of these cases.
 
-Values of series, sampled each minute: a number; "+n" grows by n; "=" stands still; "now" is the date, "now-90" ninety
-seconds before; None is no sample. Phases are pairs of minutes and values. For each alert:
+Values of series, sampled each minute: a number; "+n" grows by n; "=" does not change; "now" is the date, "now-90" ninety
+seconds earlier; None is no sample. Phases are pairs of minutes and values. For each alert:
 
 well, ill   values of its series
 labels      of the alert
-onset       for how many minutes it must be ill until its expression is true, and its wait begins
-after       for how many minutes of health the expression stays true: the window that it looks back on
-near        silent: a limit that is just not reached, another label, another manager; values or phases, or phases and how
-            many minutes at their end are looked at
-also        firing: values or phases, and the alert's labels at their end
-without     what is expected without any series, if that is not silence"""
+onset       minutes of illness before the expression is true and the `for` of the alert begins
+after       minutes of health for which the expression stays true, because of the window it covers
+near        must stay silent: a limit just not reached, another label, another manager. Values or phases, or phases and the
+            number of minutes checked at their end
+also        must fire: values or phases, and the labels of the alert at their end
+without     what is expected without any series, if an alert is expected"""
 
 P = "scaleset_medic_"
 MANAGER = {"manager": "garm"}
@@ -211,7 +211,7 @@ CASES = {
         "also": {
             "just over three minutes": ({LAST: "now-190", INTERVAL: 15}, MANAGER),
             "more than five long intervals": ({LAST: "now-3100", INTERVAL: 600}, MANAGER),
-            "an interval that is not told": ({LAST: "now-190"}, MANAGER),
+            "an interval without a metric": ({LAST: "now-190"}, MANAGER),
         },
     },
     "MedicAbsent": {
