@@ -150,7 +150,7 @@ fn unseen(status: &Status, in_scope: impl Fn(&ManagerName) -> bool) -> Vec<Strin
         Some(SourceState::Up | SourceState::NotConfigured { .. }) | None => format!("{} cannot be asked", m.name),
     });
     let waiting = status.not_swept_yet.iter().filter(|name| in_scope(name));
-    away.chain(waiting.map(|name| format!("{name} was not looked at yet"))).collect()
+    away.chain(waiting.map(|name| format!("{name} was not swept yet"))).collect()
 }
 
 /// Whether one of the configured managers has this name.

@@ -78,7 +78,7 @@ fn text(status: &Status, look: Look) -> String {
     let mut out: String =
         status.managers.iter().map(|manager| render::manager_text(manager, status.at, look)).collect();
     for name in &status.not_swept_yet {
-        let _ = writeln!(out, "{name}: not looked at yet");
+        let _ = writeln!(out, "{name}: not swept yet");
     }
     let _ = writeln!(out, "mode {}, looked at {} UTC", status.mode, status.at);
     out

@@ -49,7 +49,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Takes one manager's new picture in and publishes the whole. Nobody waits for a manager that hangs: it is told as
-    /// not looked at yet.
+    /// not swept yet.
     pub fn publish(&self, status: ManagerStatus) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.insert(status.name.clone(), status);

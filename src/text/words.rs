@@ -31,7 +31,7 @@ pub fn verdict(status: &Status) -> String {
     let waiting = status.not_swept_yet.len();
     if waiting > 0 {
         let of = status.managers.len().saturating_add(waiting);
-        parts.push(format!("{waiting} of {of} managers {} not looked at yet", if waiting == 1 { "is" } else { "are" }));
+        parts.push(format!("{waiting} of {of} managers {} not swept yet", if waiting == 1 { "is" } else { "are" }));
     }
     let well = match (parts.is_empty(), all) {
         (false, _) => parts.join(", "),

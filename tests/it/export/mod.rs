@@ -1,4 +1,4 @@
-//! What leaves the process: metrics, the HTTP server, the status document and the page.
+//! Metrics, the HTTP server, the status document and the page.
 #![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
 mod metrics;
@@ -20,7 +20,7 @@ use scaleset_medic::status::{
 };
 use std::collections::BTreeMap;
 
-/// The date of every picture here.
+/// The date of every document here.
 pub(crate) const AT: Wall = Wall(1_700_000_000_000);
 
 /// A set with a diagnosis and nothing else of note.
@@ -94,7 +94,7 @@ pub(crate) fn status(managers: Vec<ManagerStatus>) -> Status {
     }
 }
 
-/// A fleet in which everything that can be said is said.
+/// A fleet that uses every part of the document.
 pub(crate) fn everything() -> Status {
     let mut sets: Vec<SetStatus> =
         (1..).zip(Diagnosis::ALL).map(|(id, diagnosis)| set(id, &format!("set-{diagnosis}"), *diagnosis)).collect();
@@ -130,16 +130,16 @@ pub(crate) fn everything() -> Status {
     sets[6].github_id = None;
     sets[6].enabled = Enablement::Disabled;
     sets[0].recovered = Some(Recovered { ill_since: AT.minus(Span::mins(5)), at: AT.minus(Span::mins(3)) });
-    let mut ill = manager("garm", sets);
-    ill.incident = Some("GARM crashed 14:03:12; 3 of 4 sets were refused".to_owned());
-    ill.stale_lifetimes = Some("GitHub has kept such sessions 61\u{2013}92 s here".to_owned());
-    ill.breaker_open = Some("two treatments in a row were not verified".to_owned());
-    ill.pauses = pauses();
+    let mut unhealthy = manager("garm", sets);
+    unhealthy.incident = Some("GARM crashed 14:03:12; 3 of 4 sets were refused".to_owned());
+    unhealthy.stale_lifetimes = Some("GitHub has kept such sessions 61\u{2013}92 s here".to_owned());
+    unhealthy.breaker_open = Some("two treatments in a row were not verified".to_owned());
+    unhealthy.pauses = pauses();
     let mut down = manager("other", Vec::new());
     down.state = ManagerState::Down;
     down.incarnation = None;
     down.restart = None;
-    status(vec![ill, down])
+    status(vec![unhealthy, down])
 }
 
 fn pauses() -> Vec<Pause> {
