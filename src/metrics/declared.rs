@@ -270,17 +270,16 @@ impl Label for str {
     }
 }
 
-impl Label for ManagerName {
-    fn text(&self) -> Cow<'_, str> {
-        self.as_str().into()
-    }
+macro_rules! names {
+    ($($type:ty),+) => {$(
+        impl Label for $type {
+            fn text(&self) -> Cow<'_, str> {
+                self.as_str().into()
+            }
+        }
+    )+};
 }
-
-impl Label for EndpointName {
-    fn text(&self) -> Cow<'_, str> {
-        self.as_str().into()
-    }
-}
+names!(EndpointName, ManagerName);
 
 impl Label for ScaleSetId {
     fn text(&self) -> Cow<'_, str> {

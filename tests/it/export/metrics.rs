@@ -8,7 +8,7 @@ use medic_core::model::{
 use medic_core::policy::Mode;
 use scaleset_medic::metrics::{DECLARED, Kind, Metrics, PREFIX, RecoveryCause};
 use scaleset_medic::status::{SetStatus, Status, TreatmentSummary};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -61,35 +61,19 @@ impl Shown {
 }
 
 #[test]
-fn exposition_passes_a_linter() {
-    let text = complete().text();
-    let mut kinds = BTreeMap::new();
-    let mut helps = BTreeSet::new();
-    let mut series = BTreeSet::new();
-    for line in text.lines() {
-        if let Some(rest) = line.strip_prefix("# HELP ") {
-            let (name, help) = rest.split_once(' ').unwrap();
-            assert!(helps.insert(name.to_owned()), "{name} has two help texts");
-            assert!(!help.is_empty(), "{name}");
-        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = rest.split_once(' ').unwrap();
-            assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} is declared twice");
-        } else {
-            let (id, value) = line.rsplit_once(' ').unwrap();
-            assert!(series.insert(id.to_owned()), "{id} is there twice");
-            assert!(value.parse::<f64>().is_ok_and(|value| value >= 0.0), "{line}");
-            let name = id.split('{').next().unwrap();
-            let family = ["_bucket", "_sum", "_count"]
-                .iter()
-                .find_map(|end| name.strip_suffix(end).filter(|family| kinds.contains_key(*family)))
-                .unwrap_or(name);
-            assert!(kinds.contains_key(family), "{name} comes before its type");
-            assert!(name.starts_with(PREFIX) || name.starts_with("process_"), "{name}");
-        }
+fn exposition_follows_the_naming_rules() {
+    let metrics = complete();
+    let text = metrics.text();
+    let series: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let distinct: BTreeSet<_> = series.iter().filter_map(|line| line.rsplit_once(' ')).map(|(id, _)| id).collect();
+    assert_eq!(distinct.len(), series.len(), "a series is there twice");
+    for line in series {
+        assert!(line.starts_with(PREFIX) || line.starts_with("process_"), "{line}");
+        assert!(line.rsplit(' ').next().unwrap().parse::<f64>().is_ok_and(|value| value >= 0.0), "{line}");
     }
     for declared in DECLARED {
-        let name = format!("{PREFIX}_{}", declared.name);
-        assert_eq!(kinds.get(&name), Some(&kind(declared.kind)), "{name}");
+        let (name, kind) = (declared.name, format!("{:?}", declared.kind).to_lowercase());
+        assert!(text.contains(&format!("# TYPE {PREFIX}_{name} {kind}\n")), "{name} is not shown as {kind}");
         assert_eq!(declared.kind == Kind::Counter, name.ends_with("_total"), "{name}");
         let measures = name.ends_with("_seconds") && !name.contains("timestamp") && !name.contains("interval");
         assert_eq!(declared.kind == Kind::Histogram, measures, "{name}");
@@ -101,47 +85,21 @@ fn exposition_passes_a_linter() {
             assert!(!name.ends_with(reserved), "{name}");
         }
         assert!(declared.help.ends_with('.'), "{name}");
-        for (label, _) in declared.labels {
-            assert!(!["le", "quantile", "instance", "job"].contains(label), "{name} {label}");
-        }
+        let reserved = |(label, _): &(&str, _)| ["le", "quantile", "instance", "job"].contains(label);
+        assert!(!declared.labels.iter().any(reserved), "{name}");
     }
 }
 
-fn kind(kind: Kind) -> String {
-    format!("{kind:?}").to_lowercase()
-}
-
 #[test]
-fn exposition_holds_every_metric_of_the_contract() {
-    let metrics = complete();
-    for family in [
-        "build_info",
-        "scale_set_info",
-        "scale_set_healthy",
-        "scale_set_state",
-        "scale_set_stuck_since_timestamp_seconds",
-        "scale_set_disabled_by_medic",
-        "remedies_total",
-        "withheld_total",
-        "recoveries_total",
-        "time_to_recover_seconds_count",
-        "stale_session_lifetime_seconds_count",
-        "probe_duration_seconds_count",
-        "probe_failures_total",
-        "sweep_duration_seconds_count",
-        "last_sweep_timestamp_seconds",
-        "manager_up",
-        "manager_restarts_total",
-        "endpoint_state",
-        "breaker_open",
-        "budget_remaining",
-        "open_intents",
-        "known_sessions",
-        "lingering_instances",
-        "github_rate_limit_remaining",
-        "source_up",
-    ] {
-        assert!(!metrics.samples(family, &[]).is_empty(), "{family}");
+fn every_metric_of_the_contract_is_declared() {
+    let contract = "build_info scale_set_info scale_set_healthy scale_set_state \
+        scale_set_stuck_since_timestamp_seconds scale_set_disabled_by_medic remedies_total withheld_total \
+        recoveries_total time_to_recover_seconds stale_session_lifetime_seconds probe_duration_seconds \
+        probe_failures_total sweep_duration_seconds last_sweep_timestamp_seconds manager_up manager_restarts_total \
+        endpoint_state breaker_open budget_remaining open_intents known_sessions lingering_instances \
+        github_rate_limit_remaining source_up";
+    for name in contract.split_whitespace() {
+        assert!(DECLARED.iter().any(|declared| declared.name == name), "{name}");
     }
 }
 
@@ -170,7 +128,7 @@ fn counters_start_at_zero_for_every_combination() {
 }
 
 #[test]
-fn manager_series_start_at_zero_before_the_first_sweep() {
+fn manager_has_its_series_before_the_first_sweep() {
     let metrics = metrics();
     for family in
         ["manager_up", "breaker_open", "paused", "open_intents", "known_sessions", "last_sweep_timestamp_seconds"]
@@ -178,6 +136,8 @@ fn manager_series_start_at_zero_before_the_first_sweep() {
         assert_eq!(metrics.value(family, &["manager=\"garm\""]), "0", "{family}");
     }
     assert!(metrics.samples("manager_state", &[]).is_empty(), "no state is known");
+    metrics.0.watched(&[garm(), ManagerName::new("other")], Span::mins(10));
+    assert_eq!(metrics.samples("interval_seconds", &[" 600"]).len(), 2);
     assert_eq!(metrics.value("config_last_reload_successful", &[]), "1");
     metrics.0.config_read(false);
     assert_eq!(metrics.value("config_last_reload_successful", &[]), "0");
@@ -291,13 +251,6 @@ fn scale_set_min_budget_is_that_of_sets_awaiting_treatment() {
 }
 
 #[test]
-fn interval_is_shown_for_every_watched_manager() {
-    let metrics = metrics();
-    metrics.0.watched(&[garm(), ManagerName::new("other")], Span::mins(10));
-    assert_eq!(metrics.samples("interval_seconds", &[" 600"]).len(), 2);
-}
-
-#[test]
 fn latest_treatment_of_a_set_has_one_series() {
     let metrics = metrics();
     let row = |remedy, state, id| TreatmentSummary {
@@ -367,7 +320,7 @@ fn reference() -> String {
     let mut values = BTreeSet::new();
     for declared in DECLARED {
         let labels: Vec<_> = declared.labels.iter().map(|(label, _)| *label).collect();
-        let (kind, labels) = (kind(declared.kind), list(&labels, ", "));
+        let (kind, labels) = (format!("{:?}", declared.kind).to_lowercase(), list(&labels, ", "));
         let _ = writeln!(page, "| `{PREFIX}_{}` | {kind} | {labels} | {} |", declared.name, declared.help);
         let closed = declared.labels.iter().map(|(label, all)| (*label, all())).filter(|(_, all)| !all.is_empty());
         values.extend(closed.map(|(label, all)| (label, declared.name, list(&all, " "))));
