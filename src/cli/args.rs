@@ -334,9 +334,9 @@ pub struct HistoryArgs {
     /// How far back: seconds, or a duration such as 2d
     #[arg(long, value_name = "TIME", value_parser = seconds)]
     pub since: Option<Span>,
-    /// Instead, all that the decisions were made from, for replay: one JSON document a line
-    #[arg(long, conflicts_with = "set")]
-    pub scenes: bool,
+    /// Export the snapshots for `replay` instead: one JSON document per line
+    #[arg(long, alias = "scenes", conflicts_with = "set")]
+    pub snapshots: bool,
     /// How the result is written to stdout
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -345,10 +345,10 @@ pub struct HistoryArgs {
 /// `replay`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ReplayArgs {
-    /// What `history --scenes` has written, or a copy of a medic's database; - for stdin
+    /// The output of `history --snapshots`, or a copy of medic.db; - for stdin
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Keep the policy and the mode that each scene was decided under; no configuration is read
+    /// Use the recorded policy and mode; no configuration is read
     #[arg(long, conflicts_with = "mode")]
     pub recorded_policy: bool,
     /// The mode.

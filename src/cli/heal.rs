@@ -44,7 +44,7 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
         // Signals are heard before there is an order that they would leave behind.
         let mut signals = Signals::listen();
         let now = shared.clock.now().wall;
-        let order = store.place_order(set.id, what, &author, now).map_err(Failure::internal)?;
+        let order = store.add_manual_heal(set.id, what, &author, now).map_err(Failure::internal)?;
         let (code, given_up) = tokio::select! {
             biased;
             signal = signals.next() => (Ok(signal.exit_code()), true),
@@ -142,7 +142,7 @@ async fn carried_out(
             None => ASK_EVERY,
         };
         let waited = shared.clock.now().mono.since(began);
-        match store.order_answer(order.id).map_err(Failure::internal)? {
+        match store.manual_heal_answer(order.id).map_err(Failure::internal)? {
             Some(ManualHealAnswer::Refused { why }) => {
                 prose(&format!("refused: {why}\n"))?;
                 return Ok(ExitCode::Unhealthy);
@@ -162,7 +162,7 @@ async fn carried_out(
             Some(ManualHealAnswer::Waiting { why }) => tell(&mut told, &format!("waiting: {why}\n")),
             None => {}
         }
-        let answered = matches!(store.order_answer(order.id), Ok(Some(ManualHealAnswer::Treating { .. })));
+        let answered = matches!(store.manual_heal_answer(order.id), Ok(Some(ManualHealAnswer::Treating { .. })));
         if waited >= if answered { TREATMENT_LIMIT } else { MANUAL_HEAL_LIFETIME } {
             prose(&format!("not carried out within {waited}{}{told}", if told.is_empty() { "\n" } else { "; " }))?;
             return Ok(if answered { ExitCode::Unverified } else { ExitCode::Unhealthy });
@@ -173,12 +173,12 @@ async fn carried_out(
 
 /// Takes the order back; in words, whether that was in time.
 async fn withdrawn(store: &ManagerStore, order: &ManualHeal, shared: &Shared) -> String {
-    let answer = match store.withdraw_order(order.id) {
+    let answer = match store.withdraw_manual_heal(order.id) {
         Ok(None) => {
             // A medic that had read the order just before says so in a moment.
             shared.clock.sleep(ASK_EVERY).await;
             store
-                .order_answer(order.id)
+                .manual_heal_answer(order.id)
                 .map(|answer| answer.filter(|answer| !matches!(answer, ManualHealAnswer::Refused { .. })))
         }
         settled => settled,

@@ -1,4 +1,4 @@
-//! `history`. Reads the store and changes nothing, also where no medic has run yet.
+//! `history`. It only reads the store, and creates none.
 
 use super::Failure;
 use super::args::{HistoryArgs, Output};
@@ -7,23 +7,23 @@ use super::picture::known_manager;
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::replay;
-use crate::replay::snapshot::Body;
-use crate::text::words;
+use crate::replay::snapshot::NOT_KEPT;
+use crate::text::{self, words};
 use medic_clock::system_wall;
 use medic_core::model::{
     Confidence, Decision, Diagnosis, Evidence, ManagerName, RestartKind, ScaleSetId, Span, Treatment, Wall,
 };
 use medic_core::ports::write::Journal as _;
-use medic_core::treat::audit::Act;
+use medic_core::treat::audit::RequestRecord;
 use medic_store::{Event, HistoryFilter, ManagerStore, Store};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How far back, unless told.
+/// How far back by default.
 const SINCE: Span = Span::hours(24);
 /// The most events shown of one manager.
 const LIMIT: u32 = 10_000;
-/// The most that `explain` tells of one set's past.
+/// The most events of one set that `explain` shows.
 const OF_SET: u32 = 25;
 
 pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failure> {
@@ -38,8 +38,8 @@ pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failu
     let chosen = config.managers.iter().map(|manager| &manager.name);
     let chosen = chosen.filter(|name| args.manager.as_deref().is_none_or(|only| only == name.as_str()));
     let stores: Vec<_> = chosen.map(|name| store.for_manager(name)).collect();
-    if args.scenes {
-        return scenes(&stores, since);
+    if args.snapshots {
+        return snapshots(&stores, since);
     }
     let mut events: Vec<(ManagerName, Event)> = Vec::new();
     let mut known = BTreeMap::new();
@@ -80,13 +80,13 @@ pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failu
     Ok(ExitCode::Well)
 }
 
-/// Every scene, as it was recorded: one JSON document a line.
-fn scenes(stores: &[ManagerStore], since: Wall) -> Result<ExitCode, Failure> {
+/// Every snapshot: one JSON document per line.
+fn snapshots(stores: &[ManagerStore], since: Wall) -> Result<ExitCode, Failure> {
     for store in stores {
-        for id in store.scenes(since).map_err(Failure::internal)? {
-            match store.scene(id) {
+        for id in store.snapshots(since).map_err(Failure::internal)? {
+            match store.snapshot(id) {
                 Ok(Some(json)) => data(&format!("{json}\n"))?,
-                // Forgotten since it was listed.
+                // Pruned since it was listed.
                 Ok(None) => {}
                 Err(error) => diagnostic(&format!("error: {error}\n")),
             }
@@ -95,7 +95,7 @@ fn scenes(stores: &[ManagerStore], since: Wall) -> Result<ExitCode, Failure> {
     Ok(ExitCode::Well)
 }
 
-/// The sets that a person means by an id or a name: names are looked up in what is recorded.
+/// The sets with this id or name.
 fn named(names: &Names, name: &str) -> BTreeSet<ScaleSetId> {
     match name.parse::<u64>() {
         Ok(id) => BTreeSet::from([ScaleSetId(id)]),
@@ -103,28 +103,21 @@ fn named(names: &Names, name: &str) -> BTreeSet<ScaleSetId> {
     }
 }
 
-/// The names of sets, as far as treatments and the newest scene tell them.
+/// The names of sets, from treatments and the newest snapshot.
 type Names = BTreeMap<ScaleSetId, String>;
 
 fn names(store: &ManagerStore) -> Result<Names, Failure> {
     let treatments = store.since(Wall(0)).map_err(Failure::internal)?;
     let mut names: Names = treatments.into_iter().map(|row| (row.set, row.name)).collect();
-    let newest = match store.scenes(Wall(0)).map_err(Failure::internal)?.last() {
-        Some(id) => store.scene(*id).map_err(Failure::internal)?,
-        None => None,
-    };
-    if let Some(Ok(Some(scene))) = newest.as_deref().map(replay::parse) {
-        let input = match scene.body {
-            Body::Whole { input, .. } | Body::Decision { input } | Body::Part { input, .. } => Some(input),
-            Body::Nothing { .. } => None,
-        };
-        let known = input.map(|input| input.sets).unwrap_or_default();
-        names.extend(known.into_values().map(|set| (set.id, set.name)));
+    let newest = store.newest_snapshot().map_err(Failure::internal)?;
+    if let Some(Ok(Some(snapshot))) = newest.as_deref().map(replay::parse) {
+        let known = snapshot.sweep.scale_sets.known().into_iter().flatten();
+        names.extend(known.map(|set| (set.id, set.name.clone())));
     }
     Ok(names)
 }
 
-/// What is recorded of one set, for `explain`; nothing where it cannot be read here.
+/// The events of one set, for `explain`; empty if they cannot be read here.
 pub(super) fn of_set(config: &Config, manager: &ManagerName, set: ScaleSetId, since: Wall) -> Vec<(Wall, String)> {
     let Ok(Some(store)) = Store::open_read_only(&config.run.state_dir) else { return Vec::new() };
     let filter = HistoryFilter { set: Some(set), since, limit: OF_SET };
@@ -141,7 +134,7 @@ fn text(manager: &ManagerName, names: &Names, event: &Event) -> String {
     one_line(&format!("{}  {manager}{set}  {}: {}", event.at.date(), event.kind, words(event))) + "\n"
 }
 
-/// What people read of an event; what this release does not understand is told as it is.
+/// An event as text; one that this release does not understand stays JSON.
 fn words(event: &Event) -> String {
     understood(event).unwrap_or_else(|| event.detail.to_string())
 }
@@ -164,20 +157,21 @@ fn understood(event: &Event) -> Option<String> {
         "restart" => {
             let kind = RestartKind::deserialize(detail.get("kind")?).ok()?;
             let at = Wall::deserialize(detail.get("at")?).ok()?;
-            format!("the manager started anew at {}, {}", at.near(event.at), words::restart(kind))
+            format!("GARM restarted at {}, {}", at.near(event.at), words::restart(kind))
         }
-        "act" => Act::deserialize(detail).ok()?.words(),
+        "request" => text::request::request(&RequestRecord::deserialize(detail).ok()?),
         "treatment" => {
             let treatment = Treatment::deserialize(detail).ok()?;
             let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
             let why = treatment.why().unwrap_or_default();
             format!("{} #{}: {outcome}: {why}", treatment.remedy.kind(), treatment.id)
         }
+        NOT_KEPT => format!("the snapshot is longer than {} bytes", detail.get("limit")?),
         _ => return None,
     })
 }
 
-/// The part of a finding that is told.
+/// The part of a finding that is shown.
 #[derive(Deserialize)]
 struct Found {
     diagnosis: Diagnosis,
@@ -206,11 +200,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_restart_is_told_in_words_and_what_is_not_understood_as_it_is() {
+    fn history_text_of_unknown_events_is_their_json() {
         let told = |detail| words(&Event { id: 1, at: Wall(60_000), kind: "restart".to_owned(), set: None, detail });
         assert_eq!(
             told(serde_json::json!({"at": 59_000, "kind": "crash"})),
-            "the manager started anew at 00:00:59, after a crash: it left its sessions behind"
+            "GARM restarted at 00:00:59, after a crash: it left its sessions behind"
         );
         assert_eq!(told(serde_json::json!({"kind": "of later"})), r#"{"kind":"of later"}"#);
     }

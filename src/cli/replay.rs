@@ -1,12 +1,11 @@
-//! `replay`: recorded scenes, decided again by this release under this configuration. Reads one file, writes nothing, asks
-//! nobody.
+//! `replay`: snapshots, evaluated again by this release with this configuration. It reads one file and writes nothing.
 
 use super::Failure;
 use super::args::{Output, ReplayArgs};
 use super::output::{data, diagnostic, prose};
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::replay::{Difference, Extent, Judgement, Renamed, Replayed, Rules, parse, replay};
+use crate::replay::{Difference, Judgement, Renamed, Replayed, Rules, parse, replay};
 use crate::text::words;
 use medic_core::model::Wall;
 use medic_store::Store;
@@ -19,14 +18,14 @@ use std::path::Path;
 
 /// The version of the JSON document.
 const SCHEMA: u32 = 1;
-/// The longest line that is read: twice the longest scene that is written.
-const LINE: usize = 2 * medic_store::SCENE_LONGEST;
-/// Unreadable lines that are told one by one.
-const TOLD: usize = 20;
-/// How every database of ours begins.
+/// The longest line that is read: twice the longest snapshot that is kept.
+const LONGEST_LINE: usize = 2 * medic_store::SNAPSHOT_LIMIT;
+/// Unreadable lines that are reported one by one.
+const REPORTED: usize = 20;
+/// How every `SQLite` file begins.
 const DATABASE: &[u8] = b"SQLite format 3\0";
 
-/// Runs the command; `config` reads the configuration, where its policy is wanted.
+/// `config` reads the configuration if its policy is wanted.
 pub(super) fn run(args: &ReplayArgs, config: impl FnOnce() -> Result<Config, Failure>) -> Result<ExitCode, Failure> {
     let (rules, by) = if args.recorded_policy {
         (Rules::default(), "the recorded policies")
@@ -53,17 +52,18 @@ fn file(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(), F
     lines(reader, name, rules, show)
 }
 
-/// Every scene of a state database, oldest first.
+/// Every snapshot of a state database, oldest first.
 fn database(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(), Failure> {
     let usage = |error: medic_store::StoreError| Failure::Usage(error.to_string());
     let Some(store) = Store::open_copy_read_only(path).map_err(usage)? else { return Ok(()) };
-    for manager in store.managers_with_scenes().map_err(usage)? {
+    for manager in store.managers_with_snapshots().map_err(usage)? {
         let store = store.for_manager(&manager);
-        for id in store.scenes(Wall(0)).map_err(usage)? {
-            match store.scene(id) {
-                Ok(Some(json)) => show.line(&json, Place { name, unit: "scene", number: id }, rules)?,
+        for id in store.snapshots(Wall(0)).map_err(usage)? {
+            let place = Place { name, unit: "snapshot", number: id };
+            match store.snapshot(id) {
+                Ok(Some(json)) => show.line(&json, place, rules)?,
                 Ok(None) => {}
-                Err(error) => show.unreadable(Place { name, unit: "scene", number: id }, &error.to_string()),
+                Err(error) => show.unreadable(place, &error.to_string()),
             }
         }
     }
@@ -79,17 +79,17 @@ fn lines(mut reader: impl BufRead, name: &str, rules: &Rules, show: &mut Show) -
             |error: std::io::Error| Failure::Usage(format!("cannot read {name} from line {number} on: {error}"));
         match next_line(&mut reader).map_err(cannot)? {
             None => return Ok(()),
-            Some(Line::TooLong) => show.unreadable(place, &format!("it is longer than {LINE} bytes")),
+            Some(Line::TooLong) => show.unreadable(place, &format!("it is longer than {LONGEST_LINE} bytes")),
             Some(Line::Bytes(bytes)) => match std::str::from_utf8(&bytes) {
                 Ok(text) if text.trim().is_empty() => {}
                 Ok(text) => show.line(text, place, rules)?,
-                Err(error) => show.unreadable(place, &format!("it is no UTF-8 text: {error}")),
+                Err(error) => show.unreadable(place, &format!("it is not UTF-8: {error}")),
             },
         }
     }
 }
 
-/// One line, without more of it in memory than any scene has.
+/// One line; no more of it is in memory than the longest that is read.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
     Bytes(Vec<u8>),
@@ -98,11 +98,11 @@ enum Line {
 
 fn next_line(reader: &mut impl BufRead) -> std::io::Result<Option<Line>> {
     let mut line = Vec::new();
-    let limit = u64::try_from(LINE).unwrap_or(u64::MAX).saturating_add(1);
+    let limit = u64::try_from(LONGEST_LINE).unwrap_or(u64::MAX).saturating_add(1);
     if reader.by_ref().take(limit).read_until(b'\n', &mut line)? == 0 {
         return Ok(None);
     }
-    if line.last() == Some(&b'\n') || line.len() <= LINE {
+    if line.last() == Some(&b'\n') || line.len() <= LONGEST_LINE {
         return Ok(Some(Line::Bytes(line)));
     }
     drop(line);
@@ -122,7 +122,6 @@ fn next_line(reader: &mut impl BufRead) -> std::io::Result<Option<Line>> {
     }
 }
 
-/// Where something was read.
 #[derive(Debug, Clone, Copy)]
 struct Place<'a> {
     name: &'a str,
@@ -130,7 +129,6 @@ struct Place<'a> {
     number: u64,
 }
 
-/// All that was replayed.
 #[derive(Debug, Serialize)]
 struct Report {
     schema: u32,
@@ -138,16 +136,15 @@ struct Report {
     decided_by: &'static str,
     agree: u64,
     differ: u64,
-    not_replayed: u64,
     unreadable: u64,
     other_events: u64,
-    /// By the number of its line, or in a database by its own number.
-    scenes: Vec<Told>,
+    snapshots: Vec<Numbered>,
     unreadable_lines: BTreeMap<u64, String>,
 }
 
 #[derive(Debug, Serialize)]
-struct Told {
+struct Numbered {
+    /// Of its line; in a database its id.
     number: u64,
     #[serde(flatten)]
     replayed: Replayed,
@@ -161,10 +158,9 @@ impl Report {
             decided_by,
             agree: 0,
             differ: 0,
-            not_replayed: 0,
             unreadable: 0,
             other_events: 0,
-            scenes: Vec::new(),
+            snapshots: Vec::new(),
             unreadable_lines: BTreeMap::new(),
         }
     }
@@ -180,17 +176,14 @@ impl Show {
         match parse(text) {
             Ok(None) => self.report.other_events = self.report.other_events.saturating_add(1),
             Err(error) => self.unreadable(place, &error.to_string()),
-            Ok(Some(scene)) => {
-                let replayed = replay(&scene, rules);
-                let count = match (&replayed.extent, replayed.differences.is_empty()) {
-                    (Extent::Nothing { .. }, _) => &mut self.report.not_replayed,
-                    (Extent::Core | Extent::Decision { .. }, true) => &mut self.report.agree,
-                    (Extent::Core | Extent::Decision { .. }, false) => &mut self.report.differ,
-                };
+            Ok(Some(snapshot)) => {
+                let replayed = replay(&snapshot, rules);
+                let agrees = replayed.differences.is_empty();
+                let count = if agrees { &mut self.report.agree } else { &mut self.report.differ };
                 *count = count.saturating_add(1);
                 match self.output {
                     Output::Text => prose(&text_of(&replayed))?,
-                    Output::Json => self.report.scenes.push(Told { number: place.number, replayed }),
+                    Output::Json => self.report.snapshots.push(Numbered { number: place.number, replayed }),
                 }
             }
         }
@@ -199,14 +192,14 @@ impl Show {
 
     fn unreadable(&mut self, Place { name, unit, number }: Place<'_>, why: &str) {
         self.report.unreadable = self.report.unreadable.saturating_add(1);
-        if self.report.unreadable_lines.len() < TOLD {
+        if self.report.unreadable_lines.len() < REPORTED {
             diagnostic(&format!("error: {name}: {unit} {number} is left out: {why}\n"));
             self.report.unreadable_lines.insert(number, why.to_owned());
         }
     }
 
     fn end(self, name: &str) -> Result<ExitCode, Failure> {
-        let Report { agree, differ, not_replayed, unreadable, other_events, decided_by, .. } = self.report;
+        let Report { agree, differ, unreadable, other_events, decided_by, .. } = self.report;
         let replayed = agree.saturating_add(differ);
         let more = unreadable.saturating_sub(self.report.unreadable_lines.len() as u64);
         if more > 0 {
@@ -217,19 +210,15 @@ impl Show {
                 let report = serde_json::to_string_pretty(&self.report).map_err(Failure::internal)?;
                 data(&format!("{report}\n"))?;
             }
-            Output::Text if replayed.saturating_add(not_replayed) > 0 => {
-                let mut out = format!("{replayed} decided again by {decided_by}: {agree} agree, {differ} differ");
-                for (count, what) in [(not_replayed, "not kept"), (unreadable, "unreadable")] {
-                    if count > 0 {
-                        let _ = write!(out, "; {count} {what}");
-                    }
-                }
-                data(&(out + "\n"))?;
+            Output::Text if replayed > 0 => {
+                let unreadable = if unreadable > 0 { format!("; {unreadable} unreadable") } else { String::new() };
+                let counts = format!("{agree} agree, {differ} differ{unreadable}");
+                data(&format!("{replayed} evaluated again with {decided_by}: {counts}\n"))?;
             }
             Output::Text => {}
         }
         match (replayed, differ, unreadable) {
-            (0, _, _) => Err(Failure::Usage(nothing(name, other_events, not_replayed, unreadable))),
+            (0, _, _) => Err(Failure::Usage(nothing(name, other_events, unreadable))),
             (_, 0, 0) => Ok(ExitCode::Well),
             (_, 0, _) => Ok(ExitCode::Usage),
             _ => Ok(ExitCode::Differs),
@@ -237,27 +226,22 @@ impl Show {
     }
 }
 
-fn nothing(name: &str, other_events: u64, not_replayed: u64, unreadable: u64) -> String {
-    let why = match (other_events, not_replayed, unreadable) {
-        (0, 0, 0) => "it is empty".to_owned(),
-        (0, 0, lines) => format!("none of it could be read ({lines})"),
-        (_, 0, _) => format!("its {other_events} events are no scenes"),
-        (_, scenes, _) => format!("its {scenes} scenes were too long to be kept"),
+fn nothing(name: &str, other_events: u64, unreadable: u64) -> String {
+    let why = match (other_events, unreadable) {
+        (0, 0) => "it is empty".to_owned(),
+        (0, lines) => format!("none of it could be read ({lines})"),
+        (events, _) => format!("none of its {events} events is a snapshot"),
     };
-    format!("{name} holds nothing to replay: {why}; `scaleset-medic history --scenes` exports what is recorded")
+    format!("{name} holds nothing to replay: {why}; `scaleset-medic history --snapshots` exports the snapshots")
 }
 
 fn text_of(replayed: &Replayed) -> String {
-    let Replayed { at, manager, medic, sets, differences, renamed, .. } = replayed;
+    let Replayed { at, manager, medic, sets, differences, renamed } = replayed;
     let mut out = format!("{}  {manager}  ", at.date());
-    let _ = match (&replayed.extent, differences.len()) {
-        (Extent::Nothing { why }, _) => writeln!(out, "not replayed: {why}"),
-        (_, 0) => writeln!(out, "agrees: {sets} {}", if *sets == 1 { "set" } else { "sets" }),
-        (_, differ) => writeln!(out, "differs: {differ} of {sets} sets, recorded by version {medic}"),
+    let _ = match differences.len() {
+        0 => writeln!(out, "agrees: {sets} {}", if *sets == 1 { "set" } else { "sets" }),
+        differ => writeln!(out, "differs: {differ} of {sets} sets, recorded by version {medic}"),
     };
-    if let Extent::Decision { why } = &replayed.extent {
-        let _ = writeln!(out, "  only the decision was replayed: {why}");
-    }
     for Difference { set, name, then, now } in differences {
         let _ = writeln!(out, "  set {set} {name}");
         for (when, judgement) in [("then", then), ("now", now)] {
@@ -268,14 +252,14 @@ fn text_of(replayed: &Replayed) -> String {
     for Renamed { set, then, now } in renamed {
         let _ = writeln!(
             out,
-            "  set {set} is decided alike, but is now {} ({}), then {} ({})",
+            "  set {set} is decided the same, but diagnosed differently: now {} ({}), then {} ({})",
             now.0, now.1, then.0, then.1
         );
     }
     out
 }
 
-/// A finding and the decision about it, in a line: with the reason, and all guards.
+/// A finding with its reason, and the decision with all guards, in one line.
 fn judged(judgement: &Judgement) -> String {
     let decision = words::decision(&judgement.decision);
     let Some(finding) = &judgement.finding else { return decision };
@@ -301,15 +285,15 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_costs_itself_and_no_memory() {
+    fn next_line_skips_a_line_that_is_too_long() {
         assert_eq!(all(b""), []);
         assert_eq!(all(b"a\n\nbc"), [Some(2), Some(1), Some(2)]);
-        let mut text = vec![b'x'; LINE];
+        let mut text = vec![b'x'; LONGEST_LINE];
         text.push(b'\n');
-        text.extend(vec![b'y'; LINE + 100]);
+        text.extend(vec![b'y'; LONGEST_LINE + 100]);
         text.extend(b"\nend");
-        assert_eq!(all(&text), [Some(LINE + 1), None, Some(3)]);
-        text.truncate(2 * LINE + 50);
-        assert_eq!(all(&text), [Some(LINE + 1), None]);
+        assert_eq!(all(&text), [Some(LONGEST_LINE + 1), None, Some(3)]);
+        text.truncate(2 * LONGEST_LINE + 50);
+        assert_eq!(all(&text), [Some(LONGEST_LINE + 1), None]);
     }
 }

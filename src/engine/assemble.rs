@@ -139,6 +139,7 @@ fn engine(
         manager: garm,
         sessions: github.map(|client| client as _),
         journal: Arc::new(store.clone()),
+        history: Arc::new(store.clone()),
         clock: Arc::clone(&shared.clock),
     };
     Ok(Engine::new(Parts {

@@ -3,6 +3,7 @@
 use crate::engine::reconcile::{Parts, Restart};
 use crate::metrics::RecoveryCause;
 use crate::status::Recovered;
+use crate::text::decision::label;
 use medic_core::diagnose::Fleet;
 use medic_core::model::{
     Decision, Diagnosis, Finding, Guard, Outcome, RemedyKind, ScaleSetId, SetDecision, Span, Step, Treatment, Wall,
@@ -182,22 +183,6 @@ fn founded(decision: &Decision, finding: Option<&Finding>) -> serde_json::Value 
         fields.insert("finding".to_owned(), serde_json::json!(finding));
     }
     detail
-}
-
-/// A decision in few words, without what changes from pass to pass.
-pub(crate) fn label(decision: &Decision) -> String {
-    match decision {
-        Decision::Leave => "leave".to_owned(),
-        Decision::Watch { waiting, .. } => format!("watch: {waiting}"),
-        Decision::Escalate { escalation } => format!("escalate: {}", escalation.as_str()),
-        Decision::Blocked { remedy, guards } => {
-            let guards: Vec<_> = guards.iter().map(|held| held.guard.as_str()).collect();
-            format!("withhold {}: {}", remedy.kind(), guards.join(", "))
-        }
-        Decision::Treat { remedy, canary: true } => format!("act: {} (canary)", remedy.kind()),
-        Decision::Treat { remedy, canary: false } => format!("act: {}", remedy.kind()),
-        Decision::Treating { treatment } => format!("treating: {}", crate::text::words::treatment(*treatment)),
-    }
 }
 
 /// Whether a treatment had changed something of its set within the illness that has just ended.

@@ -10,8 +10,9 @@ use medic_core::model::{
 };
 use medic_core::policy::Policy;
 use medic_core::ports::write::{Journal, JournalError, JournalFault, ManagerWriter, SessionWriter};
-use medic_core::treat::audit::Exchange;
+use medic_core::treat::audit::{Exchange, RequestRecord};
 use medic_core::treat::machine::{self, Answer, Input, Request, Transition};
+use medic_store::{ManagerStore, StoreError};
 use std::sync::Arc;
 
 /// Effects one treatment may have in one pass; the machines need at most five.
@@ -33,7 +34,20 @@ pub struct Driver {
     pub sessions: Option<Arc<dyn SessionWriter>>,
     /// Where intents are kept.
     pub journal: Arc<dyn Journal>,
+    /// Where requests are recorded for the operator.
+    pub history: Arc<dyn RequestHistory>,
     pub clock: Arc<dyn Clock>,
+}
+
+/// The history of requests. Nothing depends on it.
+pub trait RequestHistory: Send + Sync {
+    fn record_request(&self, record: &RequestRecord) -> Result<(), StoreError>;
+}
+
+impl RequestHistory for ManagerStore {
+    fn record_request(&self, record: &RequestRecord) -> Result<(), StoreError> {
+        self.append(record.sent, "request", Some(record.set), &serde_json::json!(record))
+    }
 }
 
 impl Driver {
@@ -74,10 +88,10 @@ impl Driver {
     /// The journal first, which a crash needs; then the history, which people read, and whose failure stops nothing.
     fn keep(&self, transition: &Transition, exchange: Option<Exchange>) -> Result<(), JournalError> {
         let recorded = self.journal.record(&transition.treatment);
-        if let Some(act) = exchange.and_then(|exchange| exchange.then(transition))
-            && let Err(error) = self.journal.tell(&act)
+        if let Some(record) = exchange.and_then(|exchange| exchange.into_record(transition))
+            && let Err(error) = self.history.record_request(&record)
         {
-            tracing::warn!(manager = %self.manager_name, %error, "an act could not be kept in the history");
+            tracing::warn!(manager = %self.manager_name, %error, "a request could not be recorded in the history");
         }
         recorded
     }
@@ -196,8 +210,9 @@ mod tests {
         Incarnation, Outcome, Owner, Remedy, ScaleSet, ScaleSetId, SessionId, Step, TreatmentId, Wall,
     };
     use medic_core::ports::write::OpenAnswer;
-    use medic_core::treat::audit::Act;
+    use medic_core::treat::audit::AnswerClass;
     use medic_core::treat::testing::{RUN, Seen, T0, disabled, enabled, lost, refused, rev, session, treatment};
+    use medic_store::StoreErrorKind;
     use std::sync::{Mutex, PoisonError};
 
     /// Journal and servers in one, so that the order of everything is one list.
@@ -211,8 +226,8 @@ mod tests {
         room: Mutex<usize>,
         /// What it then says.
         fault: Mutex<JournalFault>,
-        /// What the history was told.
-        acts: Mutex<Vec<String>>,
+        /// What the history was given.
+        requests: Mutex<Vec<RequestRecord>>,
     }
 
     fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -227,7 +242,7 @@ mod tests {
                 errors: Mutex::default(),
                 room: Mutex::new(usize::MAX),
                 fault: Mutex::new(JournalFault::Storage),
-                acts: Mutex::default(),
+                requests: Mutex::default(),
             })
         }
         fn note(&self, what: impl Into<String>) {
@@ -245,6 +260,7 @@ mod tests {
                 manager: Arc::clone(self) as Arc<dyn ManagerWriter>,
                 sessions: Some(Arc::clone(self) as Arc<dyn SessionWriter>),
                 journal: Arc::clone(self) as Arc<dyn Journal>,
+                history: Arc::clone(self) as Arc<dyn RequestHistory>,
                 clock: Arc::new(ScaledClock::new(T0, 1.0)),
             }
         }
@@ -316,15 +332,14 @@ mod tests {
         fn since(&self, _: Wall) -> Result<Vec<Treatment>, JournalError> {
             Ok(Vec::new())
         }
-        /// A history that always fails stops nothing.
-        fn tell(&self, act: &Act) -> Result<(), JournalError> {
-            locked(&self.acts).push(act.words());
-            Err(JournalError {
-                path: "/state".to_owned(),
-                what: "tell",
-                detail: "the disk is full".to_owned(),
-                cause: JournalFault::Storage,
-            })
+    }
+
+    /// A history that always fails stops nothing.
+    impl RequestHistory for Everything {
+        fn record_request(&self, record: &RequestRecord) -> Result<(), StoreError> {
+            locked(&self.requests).push(record.clone());
+            let (path, detail) = ("/state".to_owned(), "the disk is full".to_owned());
+            Err(StoreError { path, what: "append to the history", kind: StoreErrorKind::DiskFull, detail })
         }
     }
 
@@ -367,20 +382,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_history_is_told_each_write_with_its_answer_and_what_came_of_it() {
+    async fn driver_records_each_request_with_answer_and_next_step() {
+        let recorded = |all: &Everything| -> Vec<_> {
+            let requests = locked(&all.requests).clone();
+            requests.into_iter().map(|record| (record.request, record.answer, record.step, record.outcome)).collect()
+        };
         let all = Everything::with(enabled("seen"));
         locked(&all.errors).push(lost());
-        let unknown = all.pass(&toggle()).await.unwrap();
-        let told = locked(&all.acts).clone();
-        assert!(told[0].starts_with("disable the set: unknown") && told[0].contains("disable_unknown"), "{told:?}");
-        assert!(told[1].starts_with("read the set: done") && told[1].contains("had taken effect"), "{told:?}");
-        assert_eq!((told.len(), unknown.step.label()), (2, "disabled"), "{told:?}");
+        all.pass(&toggle()).await.unwrap();
+        let step = |label: &str| label.to_owned();
+        let disable = (Request::Disable, AnswerClass::Unknown, step("disable_unknown"), None);
+        let read = (Request::ReadSet, AnswerClass::Done, step("disabled"), None);
+        assert_eq!(recorded(&all), [disable, read]);
 
         let all = Everything::with(enabled("seen"));
         all.pass(&probe()).await.unwrap();
-        let told = locked(&all.acts).clone();
-        assert!(told[0].starts_with("open a session as probe-1: done") && told[0].contains("check_opened"), "{told:?}");
-        assert!(told[1].starts_with("delete our session s-1: done") && told[1].contains("unheld"), "{told:?}");
+        let open = Request::OpenSession { owner: Owner::new("probe-1") };
+        let open = (open, AnswerClass::Done, step("check_opened"), None);
+        let delete = Request::DeleteOwnSession { session: session() };
+        let delete = (delete, AnswerClass::Done, step("closed"), Some(Outcome::Unheld));
+        assert_eq!(recorded(&all), [open, delete]);
     }
 
     #[tokio::test(start_paused = true)]

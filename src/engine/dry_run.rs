@@ -45,8 +45,8 @@ fn copy_manager(from: &Store, to: &Store, manager: &ManagerConfig, since: Wall) 
     if let Some(at) = from.breaker_reset()? {
         to.save_breaker_reset(at)?;
     }
-    if let Some(memory) = from.load_memory()? {
-        to.save_memory(&memory)?;
+    if let Some(memory) = from.load_state()? {
+        to.save_state(&memory)?;
     }
     if let Some(path) = manager.log_file.as_deref().map(|path| path.display().to_string())
         && let Some((position, evidence)) = from.load_log_position(&path)?

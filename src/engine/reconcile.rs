@@ -11,7 +11,7 @@ use crate::engine::report;
 use crate::engine::source_cache::Kept;
 use crate::engine::sweep::{Sources, sweep};
 use crate::metrics::Metrics;
-use crate::replay::snapshot::{Looked, Recorder};
+use crate::replay::snapshot::{Recorder, Snapshot};
 use crate::status::ManagerStatus;
 use futures_util::future::{BoxFuture, join_all};
 use medic_core::clock::Clock;
@@ -19,6 +19,7 @@ use medic_core::decide::stale::{self, CurrentManager};
 use medic_core::decide::{self, Footing, pause};
 use medic_core::diagnose::{self, Context, Fleet, Memory};
 use medic_core::due::{Asked, Urgency};
+use medic_core::evaluate::Conditions;
 use medic_core::model::session::{LedgerSession, SessionEnd};
 use medic_core::model::{
     Decision, Diagnosis, Fact, ManagerName, ManagerState, ManualHeal, ManualHealAnswer, Mono, Pause, Remedy, ScaleSet,
@@ -72,9 +73,7 @@ pub type Background = Mutex<Vec<BoxFuture<'static, ()>>>;
 pub struct Engine {
     pub(crate) parts: Parts,
     memory: Memory,
-    /// The same as it was saved last.
-    saved: String,
-    scenes: Recorder,
+    snapshots: Recorder,
     asked: Asked,
     kept: Kept,
     urgency: Urgency,
@@ -151,18 +150,16 @@ impl Engine {
     /// An engine that continues where the store says the last one stopped.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let saved = parts.store.load_memory().unwrap_or_else(|error| {
-            tracing::warn!(manager = %parts.name, %error, "the memory of earlier passes cannot be read; starting afresh");
+        let saved = parts.store.load_state().unwrap_or_else(|error| {
+            tracing::warn!(manager = %parts.name, %error, "the state of earlier sweeps cannot be read; starting without it");
             None
         });
-        let remembered = saved.and_then(|json| Some((serde_json::from_str(&json).ok()?, json)));
+        let memory = saved.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
         let account = Account::begin(&parts.store, parts.clock.now().wall);
-        let (memory, saved) = remembered.unwrap_or_else(|| (Memory::default(), "{}".to_owned()));
         Self {
             parts,
             memory,
-            saved,
-            scenes: Recorder::default(),
+            snapshots: Recorder::default(),
             asked: Asked::default(),
             kept: Kept::default(),
             urgency: Urgency::Alert,
@@ -227,7 +224,8 @@ impl Engine {
         let unfinished = self.as_far_as_they_came(unfinished);
         let before = unfinished.clone();
         let probes = report::probe_answers(&records.history);
-        let context = Context { treatments: &unfinished, probes: &probes, ledger: &records.ledger };
+        let context = Context { treatments: &before, probes: &probes, ledger: &records.ledger };
+        let state = self.memory.clone();
         let fleet = diagnose::diagnose(&mut self.memory, &sweep, &context, &self.parts.policy);
 
         let mut treatments = match &lease {
@@ -246,14 +244,15 @@ impl Engine {
         let may_act = footing == Footing::Firm && !self.hands_tied;
         let history = merged(records.history, &treatments);
         let orders = if may_act { self.orders() } else { Vec::new() };
-        let looked = Looked { sweep: &sweep, treatments: &before, probes: &probes };
-        let decisions = self.decide(&fleet, &history, &records.ledger, footing, (&orders, &standing), looked);
+        let conditions = self.conditions(&fleet, (history, Arc::clone(&records.ledger)), footing, (orders, &standing));
+        let decisions = self.decide(&fleet, &conditions);
+        self.record(&Snapshot::new((&state, &sweep), &context, &conditions, &fleet.findings, &decisions));
         if may_act {
-            treatments.extend(self.begin(&decisions, &fleet, &records.ledger, &orders).await);
+            treatments.extend(self.begin(&decisions, &fleet, &records.ledger, &conditions.manual_heals).await);
         }
         self.note_deleted_sessions(&before, &treatments);
         let (closed, open): (Vec<_>, Vec<_>) = treatments.into_iter().partition(|treatment| treatment.step.is_closed());
-        let history = merged(history, closed.iter().chain(&open));
+        let history = merged(conditions.history, closed.iter().chain(&open));
         self.open = open.iter().map(|treatment| (treatment.id, treatment.clone())).collect();
         self.known.retain(|id| self.open.contains_key(id));
         self.account.pass(&self.parts, &fleet, &decisions, &closed, &history);
@@ -456,46 +455,37 @@ impl Engine {
         unfinished.into_iter().map(|treatment| self.unkept.get(&treatment.id).cloned().unwrap_or(treatment)).collect()
     }
 
-    fn decide(
-        &mut self,
+    fn conditions(
+        &self,
         fleet: &Fleet,
-        history: &[Treatment],
-        ledger: &[LedgerSession],
-        mut footing: Footing,
-        (orders, standing): (&[ManualHeal], &Standing),
-        looked: Looked<'_>,
-    ) -> Vec<SetDecision> {
-        let now = self.parts.clock.now();
-        if let Some(why) = &standing.failed {
-            footing = Footing::StoreFailed { why: why.clone() };
-        }
-        let covered = self.covered(fleet);
-        let input = decide::Input {
-            now,
-            name: &self.parts.name,
+        (history, ledger): (Vec<Treatment>, Arc<Vec<LedgerSession>>),
+        footing: Footing,
+        (manual_heals, standing): (Vec<ManualHeal>, &Standing),
+    ) -> Conditions {
+        let footing = match &standing.failed {
+            Some(why) => Footing::StoreFailed { why: why.clone() },
+            None => footing,
+        };
+        Conditions {
+            now: self.parts.clock.now(),
+            name: self.parts.name.clone(),
             mode: self.parts.mode,
-            policy: &self.parts.policy,
-            findings: &fleet.findings,
-            sets: &fleet.sets,
-            manager: fleet.manager,
-            incarnation: fleet.incarnation,
-            crash_loop: fleet.restarts >= diagnose::CRASH_LOOP,
-            conflict_behaviour: fleet.conflict_behaviour,
-            endpoints: &fleet.endpoints,
-            blind: fleet.blind,
-            fault_at_github: fleet.fault_at_github,
+            policy: self.parts.policy.clone(),
             history,
             ledger,
-            owner: fleet.owner.as_ref(),
-            pauses: &standing.pauses,
+            pauses: standing.pauses.clone(),
+            manual_heals,
             breaker_reset: standing.breaker_reset,
-            can_check_sessions: &covered,
-            orders,
-            quotas: &report::own_quotas(&self.parts, fleet),
-            footing: &footing,
-        };
+            can_check_sessions: self.covered(fleet),
+            quotas: report::own_quotas(&self.parts, fleet),
+            footing,
+        }
+    }
+
+    fn decide(&self, fleet: &Fleet, conditions: &Conditions) -> Vec<SetDecision> {
+        let input = conditions.input(fleet);
         let decisions = decide::decide(&input);
-        for order in orders {
+        for order in &conditions.manual_heals {
             let decision = decisions.iter().find(|decision| decision.set == order.set);
             let answer = match decision {
                 Some(decided) => decide::manual::answer(&input, order, &decided.decision),
@@ -503,14 +493,16 @@ impl Engine {
             };
             self.answer(order, &answer);
         }
-        if footing == Footing::Firm {
-            let kept = self.scenes.note(&self.parts.store, &input, &decisions, &self.saved, looked);
-            if let Err(error) = kept {
-                tracing::warn!(manager = %self.parts.name, %error, "a decision could not be kept for a replay");
-                self.parts.metrics.store_failed(&self.parts.name);
-            }
-        }
         decisions
+    }
+
+    fn record(&mut self, snapshot: &Snapshot<'_>) {
+        if snapshot.conditions.footing == Footing::Firm
+            && let Err(error) = self.snapshots.record(&self.parts.store, snapshot)
+        {
+            tracing::warn!(manager = %self.parts.name, %error, "a snapshot could not be kept");
+            self.parts.metrics.store_failed(&self.parts.name);
+        }
     }
 
     /// What people have said that is in force now.
@@ -532,12 +524,12 @@ impl Engine {
 
     /// Orders of people; those that cannot be read wait.
     fn orders(&self) -> Vec<ManualHeal> {
-        let orders = self.parts.store.orders(self.parts.clock.now().wall);
+        let orders = self.parts.store.manual_heals(self.parts.clock.now().wall);
         orders.inspect_err(|error| self.store_failed(error)).unwrap_or_default()
     }
 
     fn answer(&self, order: &ManualHeal, answer: &ManualHealAnswer) {
-        if let Err(error) = self.parts.store.answer_order(order.id, answer) {
+        if let Err(error) = self.parts.store.answer_manual_heal(order.id, answer) {
             self.store_failed(&error);
         }
     }
@@ -645,17 +637,9 @@ impl Engine {
     }
 
     fn remember(&mut self) {
-        let saved = match serde_json::to_string(&self.memory) {
-            Ok(json) => {
-                let changed = json != self.saved;
-                self.saved = json;
-                let (store, json) = (&self.parts.store, &self.saved);
-                let saved = if changed { store.save_changed_memory(json) } else { store.save_memory(json) };
-                saved.map_err(|error| error.to_string())
-            }
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(error) = saved {
+        let saved = serde_json::to_string(&self.memory).map_err(|error| error.to_string());
+        if let Err(error) = saved.and_then(|json| self.parts.store.save_state(&json).map_err(|error| error.to_string()))
+        {
             self.store_failed(&error);
         }
     }

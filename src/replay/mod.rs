@@ -1,49 +1,47 @@
-//! A recorded scene, decided again by the core of today: where does it decide otherwise? Pure.
+//! Snapshots, evaluated again by this release: where does it decide differently? Pure.
 //!
-//! A scene that was kept whole is diagnosed again too, from the sweep and the memory of then. What was remembered before
-//! a sweep was made by the rules of then; each scene stands for itself, and none knows what would have come of another
-//! decision in an earlier one.
+//! Each snapshot stands for itself. Its state was made by the rules of then, and nothing shows what another decision in
+//! an earlier snapshot would have led to.
 
-use crate::engine::changes::label;
 pub mod snapshot;
 
-use crate::replay::snapshot::{Body, Look, SCENE_KIND, SCENE_SCHEMA, Scene};
-use medic_core::decide::recorded::Recorded;
-use medic_core::decide::{self, decide};
-use medic_core::diagnose::{self, Context, Fleet, diagnose};
+use crate::text::decision::label;
+use medic_core::decide::decide;
+use medic_core::diagnose::{Context, diagnose};
+use medic_core::evaluate::Conditions;
 use medic_core::model::{
     Confidence, Decision, Diagnosis, Finding, ManagerName, Remedy, ScaleSet, ScaleSetId, SetDecision, Wall,
 };
 use medic_core::policy::{Mode, Policy};
 use serde::{Deserialize, Serialize};
+use snapshot::{SNAPSHOT_KIND, SNAPSHOT_SCHEMA, Snapshot};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Why a line gives no scene.
+/// The `kind` of a snapshot before version 2.
+const FIRST_KIND: &str = "scene";
+
+/// Why a line is no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Not JSON, or not whole.
-    #[error("it is no JSON: {0}")]
-    NoJson(String),
-    /// JSON that no history has.
-    #[error("it is JSON, but no line of a history")]
-    NoHistory,
-    /// A scene of a later form.
+    #[error("it is not JSON: {0}")]
+    NotJson(String),
+    #[error("it is JSON, but not a line of a history")]
+    NotHistory,
     #[error(
-        "it is a scene of version {theirs}, recorded by scaleset-medic {medic}; this one ({ours}) knows versions up to \
-         {SCENE_SCHEMA}. Use that release, or a newer one",
+        "it is a snapshot of version {theirs}, recorded by scaleset-medic {medic}; this release ({ours}) reads version \
+         {SNAPSHOT_SCHEMA}. Use the release that recorded it",
         ours = env!("CARGO_PKG_VERSION")
     )]
-    Newer { theirs: u32, medic: String },
-    /// Something in it is not what a scene has there.
-    #[error("it is a damaged scene: {0}")]
+    OtherVersion { theirs: u32, medic: String },
+    #[error("it is a damaged snapshot: {0}")]
     Damaged(String),
 }
 
-/// The scene of one line of a history; `None` where the line is another event.
+/// The snapshot of one line of a history; `None` if the line is another event.
 ///
 /// # Errors
-/// When the line is none of a history, or its scene cannot be read.
-pub fn parse(line: &str) -> Result<Option<Scene>, Unreadable> {
+/// When the line is not of a history, or its snapshot cannot be read.
+pub fn parse(line: &str) -> Result<Option<Snapshot<'static>>, Unreadable> {
     #[derive(Deserialize)]
     struct Head {
         kind: Option<String>,
@@ -51,26 +49,25 @@ pub fn parse(line: &str) -> Result<Option<Scene>, Unreadable> {
         medic: Option<String>,
     }
     let head: Head = serde_json::from_str(line).map_err(|error| match error.classify() {
-        serde_json::error::Category::Eof => Unreadable::NoJson(format!("it ends in the middle, cut off? ({error})")),
-        serde_json::error::Category::Data => Unreadable::NoHistory,
-        serde_json::error::Category::Syntax | serde_json::error::Category::Io => Unreadable::NoJson(error.to_string()),
+        serde_json::error::Category::Eof => Unreadable::NotJson(format!("it ends in the middle, cut off? ({error})")),
+        serde_json::error::Category::Data => Unreadable::NotHistory,
+        serde_json::error::Category::Syntax | serde_json::error::Category::Io => Unreadable::NotJson(error.to_string()),
     })?;
     match (head.kind.as_deref(), head.schema) {
-        (None, _) => return Err(Unreadable::NoHistory),
-        (Some(SCENE_KIND), Some(theirs)) if theirs > SCENE_SCHEMA => {
-            return Err(Unreadable::Newer {
-                theirs,
-                medic: head.medic.unwrap_or_else(|| "of unknown version".to_owned()),
-            });
+        (None, _) => Err(Unreadable::NotHistory),
+        (Some(SNAPSHOT_KIND), Some(SNAPSHOT_SCHEMA)) => {
+            serde_json::from_str(line).map(Some).map_err(|error| Unreadable::Damaged(error.to_string()))
         }
-        (Some(SCENE_KIND), Some(_)) => {}
-        (Some(SCENE_KIND), None) => return Err(Unreadable::Damaged("its version is missing".to_owned())),
-        (Some(_), _) => return Ok(None),
+        (Some(SNAPSHOT_KIND | FIRST_KIND), Some(theirs)) => {
+            let medic = head.medic.unwrap_or_else(|| "of unknown version".to_owned());
+            Err(Unreadable::OtherVersion { theirs, medic })
+        }
+        (Some(SNAPSHOT_KIND | FIRST_KIND), None) => Err(Unreadable::Damaged("its version is missing".to_owned())),
+        (Some(_), _) => Ok(None),
     }
-    serde_json::from_str(line).map(Some).map_err(|error| Unreadable::Damaged(error.to_string()))
 }
 
-/// The configuration under which scenes are decided again; what is absent is as recorded.
+/// The configuration to evaluate snapshots with; what is absent is as recorded.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     pub policy: Option<Policy>,
@@ -78,60 +75,40 @@ pub struct Rules {
     pub mode: Option<Mode>,
 }
 
-/// What became of one scene.
+/// A snapshot, evaluated again.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Replayed {
-    /// When it was decided.
     pub at: Wall,
     pub manager: ManagerName,
-    /// By which version of the medic.
+    /// The version of the medic that recorded it.
     pub medic: String,
-    /// How much of it could be replayed.
-    pub extent: Extent,
-    /// The sets that were decided again.
+    /// How many sets were evaluated again.
     pub sets: usize,
-    /// Those that are decided otherwise.
+    /// The sets that are decided differently.
     pub differences: Vec<Difference>,
-    /// Those that are decided alike, but diagnosed otherwise.
+    /// The sets that are decided the same, but diagnosed differently.
     pub renamed: Vec<Renamed>,
 }
 
-/// How much of a scene could be replayed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "extent", rename_all = "snake_case")]
-pub enum Extent {
-    /// The diagnosis and the decision.
-    Core,
-    /// The decision, from the diagnosis of then.
-    Decision {
-        why: String,
-    },
-    Nothing {
-        why: String,
-    },
-}
-
-/// One set that is decided otherwise.
+/// A set that is decided differently.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     pub set: ScaleSetId,
     pub name: String,
-    /// As recorded; absent where there was no such set.
+    /// As recorded; absent if there was no such set.
     pub then: Option<Judgement>,
-    /// Today; absent where there is no such set.
+    /// Today; absent if there is no such set.
     pub now: Option<Judgement>,
 }
 
 /// What is found and decided about a set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judgement {
-    /// The diagnosis and its evidence.
     pub finding: Option<Finding>,
-    /// The decision, with all guards that hold it.
     pub decision: Decision,
 }
 
-/// One set that is called otherwise, and decided alike.
+/// A set that is decided the same, but diagnosed differently.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Renamed {
     pub set: ScaleSetId,
@@ -139,76 +116,34 @@ pub struct Renamed {
     pub now: (Diagnosis, Confidence),
 }
 
-/// Decides a scene again.
+/// Evaluates a snapshot again.
 #[must_use]
-pub fn replay(scene: &Scene, rules: &Rules) -> Replayed {
-    let nothing = |why: String| Replayed {
-        at: scene.at,
-        manager: scene.manager.clone(),
-        medic: scene.medic.clone(),
-        extent: Extent::Nothing { why },
-        sets: 0,
-        differences: Vec::new(),
-        renamed: Vec::new(),
+pub fn replay(snapshot: &Snapshot<'_>, rules: &Rules) -> Replayed {
+    let recorded = snapshot.conditions.as_ref();
+    let conditions = Conditions {
+        policy: rules.policy.clone().unwrap_or_else(|| recorded.policy.clone()),
+        mode: rules.mode.unwrap_or(recorded.mode),
+        ..recorded.clone()
     };
-    let (recorded, look) = match &scene.body {
-        Body::Whole { input, look } => {
-            let look = serde_json::from_str::<Look>(look.get());
-            (input, look.map_err(|error| format!("its sweep cannot be read by this version: {error}")))
-        }
-        Body::Decision { input } => (input, Err("it was too long to be kept with its sweep".to_owned())),
-        Body::Part { input, well } => {
-            (input, Err(format!("it was too long to be kept with its sweep and its {well} sets that were well")))
-        }
-        Body::Nothing { sets } => return nothing(format!("it was too long to be kept ({sets} sets)")),
-    };
-    let policy = rules.policy.as_ref().unwrap_or(&recorded.policy);
-    let input = decide::Input { policy, mode: rules.mode.unwrap_or(recorded.mode), ..recorded.input() };
-    let (extent, now) = match look {
-        Ok(look) => {
-            let fleet = diagnosed(look, recorded, policy);
-            (Extent::Core, judged(&seen(&fleet, input)))
-        }
-        Err(why) => (Extent::Decision { why }, judged(&input)),
-    };
-    let mut then = BTreeMap::new();
-    for SetDecision { set, decision } in &scene.decisions {
-        let finding = recorded.findings.get(set).cloned();
-        then.insert(*set, Judgement { finding, decision: decision.clone() });
-    }
+    let mut state = snapshot.state.as_ref().clone();
+    let context = Context { treatments: &snapshot.treatments, probes: &snapshot.checks, ledger: &recorded.ledger };
+    let fleet = diagnose(&mut state, &snapshot.sweep, &context, &conditions.policy);
+    let now = judgements(&decide(&conditions.input(&fleet)), |set| fleet.findings.get(&set).cloned());
+    let then = judgements(&snapshot.decisions, |set| snapshot.findings.get(&set).cloned());
     let sets = now.len();
-    let (differences, renamed) = compare(then, now, &recorded.sets);
-    Replayed { extent, sets, differences, renamed, ..nothing(String::new()) }
+    let (differences, renamed) = compare(then, now, &fleet.sets);
+    let (manager, medic) = (recorded.name.clone(), snapshot.medic.to_string());
+    Replayed { at: recorded.now.wall, manager, medic, sets, differences, renamed }
 }
 
-fn diagnosed(mut look: Look, recorded: &Recorded, policy: &Policy) -> Fleet {
-    let context = Context { treatments: &look.treatments, probes: &look.probes, ledger: &recorded.ledger };
-    diagnose(&mut look.memory, &look.sweep, &context, policy)
-}
-
-/// The input with what is found today.
-fn seen<'a>(fleet: &'a Fleet, rest: decide::Input<'a>) -> decide::Input<'a> {
-    decide::Input {
-        findings: &fleet.findings,
-        sets: &fleet.sets,
-        manager: fleet.manager,
-        incarnation: fleet.incarnation,
-        crash_loop: fleet.restarts >= diagnose::CRASH_LOOP,
-        conflict_behaviour: fleet.conflict_behaviour,
-        endpoints: &fleet.endpoints,
-        blind: fleet.blind,
-        fault_at_github: fleet.fault_at_github,
-        owner: fleet.owner.as_ref(),
-        ..rest
-    }
-}
-
-fn judged(input: &decide::Input<'_>) -> BTreeMap<ScaleSetId, Judgement> {
-    let judgement = |SetDecision { set, decision }| {
-        let finding = input.findings.get(&set).cloned();
-        (set, Judgement { finding, decision })
+fn judgements(
+    decisions: &[SetDecision],
+    finding: impl Fn(ScaleSetId) -> Option<Finding>,
+) -> BTreeMap<ScaleSetId, Judgement> {
+    let judgement = |SetDecision { set, decision }: &SetDecision| {
+        (*set, Judgement { finding: finding(*set), decision: decision.clone() })
     };
-    decide(input).into_iter().map(judgement).collect()
+    decisions.iter().map(judgement).collect()
 }
 
 fn compare(
@@ -221,11 +156,11 @@ fn compare(
     for set in all {
         let (then, now) = (then.remove(&set), now.remove(&set));
         match (&then, &now) {
-            (Some(a), Some(b)) if alike(&a.decision, &b.decision) => {
-                let name = |judgement: &Judgement| {
+            (Some(a), Some(b)) if is_same(&a.decision, &b.decision) => {
+                let diagnosis = |judgement: &Judgement| {
                     judgement.finding.as_ref().map(|finding| (finding.diagnosis, finding.confidence))
                 };
-                if let (Some(then), Some(now)) = (name(a), name(b))
+                if let (Some(then), Some(now)) = (diagnosis(a), diagnosis(b))
                     && then != now
                 {
                     renamed.push(Renamed { set, then, now });
@@ -240,8 +175,8 @@ fn compare(
     (differences, renamed)
 }
 
-/// Whether two decisions come to the same; how long is to be waited is no difference.
-fn alike(a: &Decision, b: &Decision) -> bool {
+/// Whether two decisions are the same, waiting times aside.
+fn is_same(a: &Decision, b: &Decision) -> bool {
     label(a) == label(b) && remedy(a) == remedy(b)
 }
 
@@ -255,106 +190,63 @@ const fn remedy(decision: &Decision) -> Option<&Remedy> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::snapshot::testing::{line, line_within};
-    use medic_core::decide::testing::recorded;
-    use medic_core::model::{Guard, Span};
-
-    fn scene(line: &str) -> Scene {
-        parse(line).unwrap().unwrap()
-    }
-
-    fn under(policy: Policy) -> Rules {
-        Rules { policy: Some(policy), mode: None }
-    }
+    use crate::replay::snapshot::testing::{line, with_snapshot};
+    use medic_core::decide::testing::finding;
 
     #[test]
-    fn a_scene_agrees_with_itself() {
-        let replayed = replay(&scene(&line(&recorded())), &Rules::default());
-        assert_eq!((replayed.differences, replayed.renamed, replayed.sets), (vec![], vec![], 2));
-        assert!(matches!(replayed.extent, Extent::Decision { .. }));
-    }
-
-    #[test]
-    fn another_policy_or_mode_differs_where_it_matters_and_names_its_guards() {
-        let scene = scene(&line(&recorded()));
-        let strict = Policy { max_in_flight: 0, ..recorded().policy };
-        for (rules, guard) in
-            [(under(strict), Guard::InFlight), (Rules { policy: None, mode: Some(Mode::Observe) }, Guard::DryRun)]
-        {
-            let replayed = replay(&scene, &rules);
-            let [difference] = replayed.differences.as_slice() else { panic!("{replayed:?}") };
-            assert_eq!((difference.set, difference.name.as_str()), (ScaleSetId(1), "set-1"));
-            let decision = |judgement: &Option<Judgement>| judgement.as_ref().unwrap().decision.clone();
-            assert!(matches!(decision(&difference.then), Decision::Treat { .. }));
-            let Decision::Blocked { guards, .. } = decision(&difference.now) else { panic!("{difference:?}") };
-            assert_eq!(guards.iter().map(|held| held.guard).collect::<Vec<_>>(), [guard]);
+    fn replay_compares_decisions_before_diagnoses() {
+        let judgement =
+            |diagnosis, decision| Judgement { finding: Some(finding(1, diagnosis, Confidence::Weak)), decision };
+        let of = |diagnosis, decision| BTreeMap::from([(ScaleSetId(1), judgement(diagnosis, decision))]);
+        let listening = || of(Diagnosis::Listening, Decision::Leave);
+        let toggle = Decision::Treat { remedy: Remedy::Toggle, canary: false };
+        for (what, now, differences, renamed) in [
+            ("the same", listening(), 0, 0),
+            ("another diagnosis", of(Diagnosis::Disabled, Decision::Leave), 0, 1),
+            ("another decision", of(Diagnosis::Listening, toggle), 1, 0),
+            ("no such set", BTreeMap::new(), 1, 0),
+        ] {
+            let (differ, rename) = compare(listening(), now, &BTreeMap::new());
+            assert_eq!((differ.len(), rename.len()), (differences, renamed), "{what}");
         }
     }
 
     #[test]
-    fn how_long_is_waited_is_no_difference() {
-        let mut waits = recorded();
-        waits.incarnation = Some(medic_core::model::Incarnation(waits.now.wall.minus(Span::secs(1))));
-        waits.findings.get_mut(&ScaleSetId(1)).unwrap().confidence = Confidence::Strong;
-        let longer = under(Policy { settle: Span::mins(5), ..waits.policy.clone() });
-        assert_eq!(replay(&scene(&line(&waits)), &longer).differences, []);
-        let shorter = under(Policy { settle: Span::ZERO, ..waits.policy.clone() });
-        assert_eq!(replay(&scene(&line(&waits)), &shorter).differences.len(), 1);
+    fn replay_reports_a_set_that_no_longer_gets_a_decision() {
+        let decisions = [SetDecision { set: ScaleSetId(1), decision: Decision::Leave }];
+        let replayed = with_snapshot(Wall(5), &decisions, |snapshot| replay(snapshot, &Rules::default()));
+        assert_eq!((replayed.at, replayed.sets, replayed.differences.len()), (Wall(5), 0, 1));
+        assert_eq!(replayed.differences[0].now, None);
     }
 
     #[test]
-    fn a_whole_scene_is_diagnosed_again() {
-        // Its findings are made up, and nothing in its sweep would lead to them.
-        let replayed = replay(&scene(&line_within(&recorded(), usize::MAX, 0)), &Rules::default());
-        assert_eq!(replayed.extent, Extent::Core);
-        let now = replayed.differences[0].now.as_ref().unwrap();
-        assert_eq!(now.finding.as_ref().unwrap().diagnosis, Diagnosis::Unknown);
-    }
-
-    #[test]
-    fn a_sweep_of_another_form_costs_only_the_diagnosis() {
-        let line = line_within(&recorded(), usize::MAX, 0).replace("\"scale_sets\"", "\"scalesets\"");
-        let replayed = replay(&scene(&line), &Rules::default());
-        assert!(matches!(&replayed.extent, Extent::Decision { why } if why.contains("scale_sets")), "{replayed:?}");
-        assert_eq!((replayed.differences, replayed.sets), (vec![], 2));
-    }
-
-    #[test]
-    fn a_set_that_is_called_otherwise_and_decided_alike_is_told_and_is_no_difference() {
-        let judgement = |diagnosis| Judgement {
-            finding: Some(decide::testing::finding(1, diagnosis, Confidence::Weak)),
-            decision: Decision::Leave,
-        };
-        let of = |diagnosis| BTreeMap::from([(ScaleSetId(1), judgement(diagnosis))]);
-        let (differences, renamed) = compare(of(Diagnosis::Listening), of(Diagnosis::Disabled), &BTreeMap::new());
-        assert_eq!((differences.len(), renamed.len()), (0, 1));
-        let (differences, renamed) = compare(of(Diagnosis::Listening), BTreeMap::new(), &BTreeMap::new());
-        assert_eq!((differences.len(), renamed.len()), (1, 0), "a set that is gone differs");
-    }
-
-    #[test]
-    fn what_is_no_scene_says_what_it_is_instead() {
-        let good = line(&recorded());
-        let read = |text: &str| parse(text).map(|scene| scene.is_some());
-        assert_eq!(read(r#"{"kind":"diagnosis","at":1,"manager":"garm"}"#), Ok(false), "another event");
-        assert!(matches!(read("garbage"), Err(Unreadable::NoJson(_))));
-        assert!(matches!(read(&good[..good.len() / 2]), Err(Unreadable::NoJson(why)) if why.contains("cut off")));
-        for other in ["[]", "1", "{}", r#"{"kind":7}"#] {
-            assert_eq!(read(other), Err(Unreadable::NoHistory), "{other}");
-        }
-        let newer = good.replace("\"schema\":1", "\"schema\":2");
-        let told = read(&newer).unwrap_err().to_string();
-        assert!(told.contains("version 2") && told.contains("newer"), "{told}");
-        let unnumbered = good.replace("\"schema\":1,", "");
-        assert!(matches!(read(&unnumbered), Err(Unreadable::Damaged(_))));
-        let damaged = good.replace("\"manager\":\"up\"", "\"manager\":\"asleep\"");
-        assert!(matches!(read(&damaged), Err(Unreadable::Damaged(why)) if why.contains("asleep")), "{damaged}");
+    fn parse_says_why_a_line_is_no_snapshot() {
+        let good = line();
+        let read = |text: &str| parse(text).map(|snapshot| snapshot.is_some());
         assert_eq!(read(&good), Ok(true));
+        assert_eq!(read(r#"{"kind":"diagnosis","at":1,"manager":"garm"}"#), Ok(false), "another event");
+        for other in ["[]", "1", "{}", r#"{"kind":7}"#] {
+            assert_eq!(read(other), Err(Unreadable::NotHistory), "{other}");
+        }
+        for (line, expected) in [
+            ("garbage".to_owned(), "not JSON"),
+            (good[..good.len() / 2].to_owned(), "cut off"),
+            (good.replace("\"schema\":2", "\"schema\":3"), "version 3, recorded by scaleset-medic 0.1.0"),
+            (r#"{"kind":"scene","schema":1,"medic":"0.1.0"}"#.to_owned(), "snapshot of version 1"),
+            (good.replace("\"schema\":2,", ""), "its version is missing"),
+            (good.replace("\"mode\":\"heal\"", "\"mode\":\"asleep\""), "asleep"),
+        ] {
+            let error = read(&line).unwrap_err().to_string();
+            assert!(error.contains(expected), "{line}: {error}");
+        }
     }
 
     #[test]
-    fn a_scene_that_was_not_kept_says_so() {
-        let replayed = replay(&scene(&line_within(&recorded(), 0, 0)), &Rules::default());
-        assert!(matches!(&replayed.extent, Extent::Nothing { why } if why.contains("2 sets")), "{replayed:?}");
+    fn snapshot_without_a_policy_key_gets_its_default() {
+        let line = line();
+        let settle = format!("\"settle\":{},", Policy::default().settle.0);
+        assert!(line.contains(&settle), "{line}");
+        let read = parse(&line.replace(&settle, "\"of_a_later_release\":1,")).unwrap().unwrap();
+        assert_eq!(read.conditions.policy, Policy::default());
     }
 }

@@ -1,223 +1,133 @@
-//! Scenes: whenever the core decides otherwise than in the pass before, everything that it was given goes into the
-//! history with what it decided, so that [`replay`](crate::replay) can decide it again, years later or elsewhere.
+//! Snapshots: when a reconcile decides differently from the one before, everything that it evaluated goes into the
+//! store, so that [`replay`](super::replay) can evaluate it again with another release or configuration.
 //!
-//! The rule: **a pass that decides what the last one did costs no more than a comparison.** Waiting times and other
-//! figures within a decision do not count; a restart of ours does not either, the newest scene says where we were. Only
-//! the medic that holds the lease records. A scene that cannot be written is lost, told, and never tried again: the next
-//! one is whole by itself.
+//! The rule: **a reconcile that decides the same costs no more than a comparison.** Waiting times and other figures
+//! within a decision do not count. Nor does a restart of ours: the newest snapshot says what was decided last. Only the
+//! medic that holds the lease takes snapshots.
 //!
-//! Edge cases: a scene of a large fleet is long. In order of length, the first that fits is kept: with the sweep, from
-//! which the diagnosis can be replayed too; with what was decided from; the same without the sets that are well, if the
-//! core then decides the same; or that there was one.
+//! Edge case: a snapshot that is too long is not kept, and the history says so.
 
-use crate::engine::changes::label;
-use medic_core::decide::recorded::Recorded;
-use medic_core::decide::{self, decide};
-use medic_core::diagnose::{CheckAnswer, Memory};
-use medic_core::model::{Decision, ManagerName, ScaleSetId, SetDecision, Sweep, Treatment, Wall};
-use medic_store::{ManagerStore, SCENE_LONGEST, StoreError};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use crate::text::decision::label;
+use medic_core::diagnose::{CheckAnswer, Context, Memory};
+use medic_core::evaluate::Conditions;
+use medic_core::model::{Decision, Findings, ScaleSetId, SetDecision, Sweep, Treatment, Wall};
+use medic_store::{ManagerStore, SNAPSHOT_LIMIT, StoreError};
+use serde::{Deserialize, Serialize, Serializer};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 
-/// The version of a scene's form; raised when a field changes its meaning.
-pub const SCENE_SCHEMA: u32 = 1;
+/// The version of a snapshot's form; raised when an older snapshot can no longer be read.
+pub const SNAPSHOT_SCHEMA: u32 = 2;
 
-/// What tells a scene from the other lines of a history.
-pub const SCENE_KIND: &str = "scene";
+/// The `kind` of a snapshot among the lines of a history.
+pub const SNAPSHOT_KIND: &str = "snapshot";
 
-/// The longest scene that is kept with its sweep, in bytes.
-const WITH_SWEEP: usize = SCENE_LONGEST / 2;
+/// The event of a snapshot that was too long.
+pub const NOT_KEPT: &str = "snapshot_not_kept";
 
-/// A scene, as it is read.
-#[derive(Debug, Deserialize)]
-pub struct Scene {
-    /// The version of the medic that recorded it.
-    pub medic: String,
-    /// When it was decided.
-    pub at: Wall,
-    pub manager: ManagerName,
-    pub decisions: Vec<SetDecision>,
-    pub body: Body,
+/// What one reconcile evaluated, found and decided: borrowed when it is taken, owned when it is read.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Snapshot<'a> {
+    kind: Cow<'a, str>,
+    schema: u32,
+    /// The version of the medic that took it.
+    pub medic: Cow<'a, str>,
+    /// The state before the sweep.
+    pub state: Cow<'a, Memory>,
+    pub sweep: Cow<'a, Sweep>,
+    /// The open treatments before the sweep.
+    pub treatments: Cow<'a, [Treatment]>,
+    /// The latest answers of session checks.
+    pub checks: Cow<'a, BTreeMap<ScaleSetId, (Wall, CheckAnswer)>>,
+    pub conditions: Cow<'a, Conditions>,
+    #[serde(serialize_with = "as_map")]
+    pub findings: Cow<'a, Findings>,
+    pub decisions: Cow<'a, [SetDecision]>,
 }
 
-/// What was kept of what the core was given.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Body {
-    Whole {
-        /// What was decided from.
-        input: Box<Recorded>,
-        /// What was diagnosed from: a [`Look`], which is read only when it is needed.
-        look: Box<RawValue>,
-    },
-    /// Without what was diagnosed from.
-    Decision {
-        /// What was decided from.
-        input: Box<Recorded>,
-    },
-    /// The same without sets that are well and do not matter to the others.
-    Part {
-        /// What was decided from.
-        input: Box<Recorded>,
-        /// How many sets are left out.
-        well: usize,
-    },
-    /// Nothing: it was too long.
-    Nothing {
-        /// How many sets the manager had.
-        sets: usize,
-    },
+/// Findings of no set are an empty object too, which `litemap` would write as a list.
+fn as_map<S: Serializer>(findings: &Findings, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(findings)
 }
 
-/// What one diagnosis was made from, besides the ledger.
-#[derive(Debug, Deserialize)]
-pub struct Look {
-    /// What was remembered before.
-    pub memory: Memory,
-    /// What the sources said.
-    pub sweep: Sweep,
-    pub treatments: Vec<Treatment>,
-    /// Answers of session probes.
-    pub probes: BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
+impl<'a> Snapshot<'a> {
+    #[must_use]
+    pub fn new(
+        (state, sweep): (&'a Memory, &'a Sweep),
+        context: &Context<'a>,
+        conditions: &'a Conditions,
+        findings: &'a Findings,
+        decisions: &'a [SetDecision],
+    ) -> Self {
+        Self {
+            kind: SNAPSHOT_KIND.into(),
+            schema: SNAPSHOT_SCHEMA,
+            medic: env!("CARGO_PKG_VERSION").into(),
+            state: Cow::Borrowed(state),
+            sweep: Cow::Borrowed(sweep),
+            treatments: context.treatments.into(),
+            checks: Cow::Borrowed(context.probes),
+            conditions: Cow::Borrowed(conditions),
+            findings: Cow::Borrowed(findings),
+            decisions: decisions.into(),
+        }
+    }
 }
 
-/// A [`Look`] to be written, without the memory.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Looked<'a> {
-    /// What the sources said.
-    pub sweep: &'a Sweep,
-    pub treatments: &'a [Treatment],
-    /// Answers of session probes.
-    pub probes: &'a BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
-}
-
-/// Records the scenes of one manager.
+/// Takes the snapshots of one manager.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    /// What was decided last, of the sets that are not simply left alone; absent until the first pass.
-    last: Option<Gist>,
+    /// What was decided last; absent until the first reconcile.
+    last: Option<Labels>,
 }
 
-/// Decisions without their figures.
-type Gist = BTreeMap<ScaleSetId, String>;
+/// The labels of decisions other than to leave a set alone.
+type Labels = BTreeMap<ScaleSetId, String>;
 
 impl Recorder {
-    /// Records a scene if something is decided otherwise than last time. `memory` is what was remembered before the sweep,
-    /// as it was saved.
+    /// Keeps a snapshot if it decides differently from the last one. One that fails is not tried again.
     ///
     /// # Errors
     /// When the store cannot keep it.
-    pub fn note(
-        &mut self,
-        store: &ManagerStore,
-        input: &decide::Input<'_>,
-        decisions: &[SetDecision],
-        memory: &str,
-        looked: Looked<'_>,
-    ) -> Result<(), StoreError> {
-        let gist = gist(decisions);
+    pub fn record(&mut self, store: &ManagerStore, snapshot: &Snapshot<'_>) -> Result<(), StoreError> {
+        self.record_within(SNAPSHOT_LIMIT, store, snapshot)
+    }
+
+    fn record_within(&mut self, limit: usize, store: &ManagerStore, snapshot: &Snapshot<'_>) -> Result<(), StoreError> {
+        let labels = labels(&snapshot.decisions);
         if self.last.is_none() {
-            self.last = Some(recorded_last(store)?);
+            self.last = Some(newest_labels(store)?);
         }
-        if self.last.as_ref() == Some(&gist) {
+        if self.last.as_ref() == Some(&labels) {
             return Ok(());
         }
-        self.last = Some(gist);
-        store.append_scene(input.now.wall, &write(input, decisions, (memory, looked), Limits::default()))
+        self.last = Some(labels);
+        let at = snapshot.conditions.now.wall;
+        match bounded_json(snapshot, limit) {
+            Some(json) => store.append_snapshot(at, &json),
+            None => store.append(at, NOT_KEPT, None, &serde_json::json!({ "limit": limit })),
+        }
     }
 }
 
-fn gist(decisions: &[SetDecision]) -> Gist {
-    let told = decisions.iter().filter(|decided| decided.decision != Decision::Leave);
-    told.map(|decided| (decided.set, label(&decided.decision))).collect()
+fn labels(decisions: &[SetDecision]) -> Labels {
+    let not_left = decisions.iter().filter(|decided| decided.decision != Decision::Leave);
+    not_left.map(|decided| (decided.set, label(&decided.decision))).collect()
 }
 
-/// What the newest scene of an earlier process decided; nothing, where there is none that can be read.
-fn recorded_last(store: &ManagerStore) -> Result<Gist, StoreError> {
+/// The labels of an earlier process's newest snapshot; empty if there is none, or it cannot be read.
+fn newest_labels(store: &ManagerStore) -> Result<Labels, StoreError> {
     #[derive(Deserialize)]
-    struct Last {
+    struct Newest {
         decisions: Vec<SetDecision>,
     }
-    let newest = store.newest_scene()?;
-    let last = newest.and_then(|json| serde_json::from_str::<Last>(&json).ok());
-    Ok(last.map(|last| gist(&last.decisions)).unwrap_or_default())
+    let newest = store.newest_snapshot()?.and_then(|json| serde_json::from_str::<Newest>(&json).ok());
+    Ok(newest.map(|newest| labels(&newest.decisions)).unwrap_or_default())
 }
 
-/// How long a scene may be, in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    with_sweep: usize,
-    without: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { with_sweep: WITH_SWEEP, without: SCENE_LONGEST }
-    }
-}
-
-#[derive(Serialize)]
-struct Written<'a> {
-    kind: &'static str,
-    schema: u32,
-    medic: &'static str,
-    at: Wall,
-    manager: &'a ManagerName,
-    decisions: &'a [SetDecision],
-    body: WrittenBody<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum WrittenBody<'a> {
-    Whole { input: &'a decide::Input<'a>, look: WrittenLook<'a> },
-    Decision { input: &'a decide::Input<'a> },
-    Part { input: &'a Recorded, well: usize },
-    Nothing { sets: usize },
-}
-
-#[derive(Serialize)]
-struct WrittenLook<'a> {
-    memory: &'a RawValue,
-    #[serde(flatten)]
-    looked: Looked<'a>,
-}
-
-fn write(
-    input: &decide::Input<'_>,
-    decisions: &[SetDecision],
-    (memory, looked): (&str, Looked<'_>),
-    limits: Limits,
-) -> String {
-    let with_sweep = || {
-        let look = WrittenLook { memory: serde_json::from_str(memory).ok()?, looked };
-        scene(input, decisions, WrittenBody::Whole { input, look }, limits.with_sweep)
-    };
-    let without_the_well = || {
-        let mut short = Recorded::of(input);
-        let well = short.forget_the_well(decisions);
-        let is_left = |decided: &&SetDecision| short.findings.contains_key(&decided.set);
-        let left: Vec<_> = decisions.iter().filter(is_left).cloned().collect();
-        let same = well > 0 && decide(&short.input()) == left;
-        same.then(|| scene(input, &left, WrittenBody::Part { input: &short, well }, limits.without)).flatten()
-    };
-    with_sweep()
-        .or_else(|| scene(input, decisions, WrittenBody::Decision { input }, limits.without))
-        .or_else(without_the_well)
-        .or_else(|| scene(input, &[], WrittenBody::Nothing { sets: input.sets.len() }, usize::MAX))
-        .unwrap_or_default()
-}
-
-/// The JSON of a scene, if it is not longer than `limit`.
-fn scene(input: &decide::Input<'_>, decisions: &[SetDecision], body: WrittenBody<'_>, limit: usize) -> Option<String> {
-    let (medic, at, manager) = (env!("CARGO_PKG_VERSION"), input.now.wall, input.name);
-    bounded(&Written { kind: SCENE_KIND, schema: SCENE_SCHEMA, medic, at, manager, decisions, body }, limit)
-}
-
-/// JSON of at most so many bytes. What is longer is given up as soon as it is.
-fn bounded<T: Serialize>(value: &T, limit: usize) -> Option<String> {
+/// JSON of at most `limit` bytes; no more than that is ever in memory.
+fn bounded_json<T: Serialize>(value: &T, limit: usize) -> Option<String> {
     struct Bounded {
         bytes: Vec<u8>,
         limit: usize,
@@ -242,117 +152,116 @@ fn bounded<T: Serialize>(value: &T, limit: usize) -> Option<String> {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use medic_core::model::Seen;
+    use medic_core::decide::Footing;
+    use medic_core::model::{ManagerName, Mono, Now, Seen};
+    use medic_core::policy::{Mode, Policy};
+    use std::sync::Arc;
 
-    pub(crate) fn sweep_of(recorded: &Recorded) -> Sweep {
-        Sweep {
-            at: recorded.now,
+    /// Gives `run` a snapshot of an empty sweep at `at` with these decisions.
+    pub(crate) fn with_snapshot<T>(at: Wall, decisions: &[SetDecision], run: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        let now = Now { wall: at, mono: Mono(0) };
+        let sweep = Sweep {
+            at: now,
             controller: Seen::NotAsked,
-            scale_sets: Seen::Known(recorded.sets.values().cloned().collect()),
+            scale_sets: Seen::NotAsked,
             lingering: Seen::NotAsked,
             metrics: Seen::NotAsked,
             goroutines: Seen::NotAsked,
             log: Seen::NotAsked,
-            broker: recorded.sets.values().filter_map(|set| Some((set.entity_ref()?, Seen::NotAsked))).collect(),
-        }
+            broker: BTreeMap::new(),
+        };
+        let conditions = Conditions {
+            now,
+            name: ManagerName::new("garm"),
+            mode: Mode::Heal,
+            policy: Policy::default(),
+            history: Vec::new(),
+            ledger: Arc::default(),
+            pauses: Vec::new(),
+            manual_heals: Vec::new(),
+            breaker_reset: None,
+            can_check_sessions: std::collections::BTreeSet::new(),
+            quotas: BTreeMap::new(),
+            footing: Footing::Firm,
+        };
+        let (state, checks, findings) = (Memory::default(), BTreeMap::new(), Findings::new());
+        let context = Context { treatments: &[], probes: &checks, ledger: &[] };
+        run(&Snapshot::new((&state, &sweep), &context, &conditions, &findings, decisions))
     }
 
-    /// The line of a scene without its sweep.
-    pub(crate) fn line(recorded: &Recorded) -> String {
-        line_within(recorded, 0, SCENE_LONGEST)
-    }
-
-    /// The line of a scene that may be so long.
-    pub(crate) fn line_within(recorded: &Recorded, with_sweep: usize, without: usize) -> String {
-        let (input, sweep, probes) = (recorded.input(), sweep_of(recorded), BTreeMap::new());
-        let looked = Looked { sweep: &sweep, treatments: &[], probes: &probes };
-        write(&input, &decide(&input), ("{}", looked), Limits { with_sweep, without })
+    pub(crate) fn line() -> String {
+        with_snapshot(Wall(1), &[], |snapshot| serde_json::to_string(snapshot).unwrap())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{line_within, sweep_of};
+    use super::testing::with_snapshot;
     use super::*;
-    use crate::replay::parse;
-    use medic_core::decide::testing::{recorded, scale_set};
-    use medic_core::model::Span;
-    use medic_core::policy::Mode;
-    use medic_store::Store;
+    use medic_core::model::{ManagerName, Remedy, Waiting};
+    use medic_store::{HistoryFilter, Store};
 
     fn memory() -> ManagerStore {
         Store::in_memory().unwrap().for_manager(&ManagerName::new("garm"))
     }
 
-    fn note(recorder: &mut Recorder, store: &ManagerStore, recorded: &Recorded) -> usize {
-        let (input, sweep, probes) = (recorded.input(), sweep_of(recorded), BTreeMap::new());
-        let looked = Looked { sweep: &sweep, treatments: &[], probes: &probes };
-        recorder.note(store, &input, &decide(&input), "{}", looked).unwrap();
-        store.scenes(Wall(0)).unwrap().len()
+    /// Records a snapshot in which set 1 gets this decision; how many there are then.
+    fn record(recorder: &mut Recorder, store: &ManagerStore, decision: Decision) -> usize {
+        let decisions = [SetDecision { set: ScaleSetId(1), decision }];
+        with_snapshot(Wall(1), &decisions, |snapshot| recorder.record(store, snapshot)).unwrap();
+        store.snapshots(Wall(0)).unwrap().len()
     }
 
     #[test]
-    fn a_scene_is_recorded_when_something_is_decided_otherwise_and_only_then() {
+    fn recorder_keeps_a_snapshot_only_of_new_decisions() {
         let (store, mut recorder) = (memory(), Recorder::default());
-        let mut now = Recorded { mode: Mode::Observe, ..recorded() };
-        assert_eq!(note(&mut recorder, &store, &now), 1);
-        assert_eq!(note(&mut recorder, &store, &now), 1, "the same again");
-        now.now.wall = now.now.wall.plus(Span::secs(2));
-        assert_eq!(note(&mut recorder, &store, &now), 1, "only the figures change");
-        assert_eq!(note(&mut Recorder::default(), &store, &now), 1, "another process, and nothing new");
-        let acts = Recorded { mode: Mode::Heal, ..now.clone() };
-        assert_eq!(note(&mut recorder, &store, &acts), 2);
-        assert_eq!(note(&mut recorder, &store, &now), 3, "back again");
-        now.findings.clear();
-        assert_eq!(note(&mut recorder, &store, &now), 4, "all are left alone");
+        let watch = |until| Decision::Watch { waiting: Waiting::Settling, until: Some(Wall(until)) };
+        let treat = Decision::Treat { remedy: Remedy::Toggle, canary: false };
+        assert_eq!(record(&mut recorder, &store, Decision::Leave), 0, "all is well from the start");
+        assert_eq!(record(&mut recorder, &store, watch(5)), 1);
+        assert_eq!(record(&mut recorder, &store, watch(6)), 1, "only a figure changed");
+        assert_eq!(record(&mut Recorder::default(), &store, watch(7)), 1, "another process, and no news");
+        assert_eq!(record(&mut recorder, &store, treat), 2);
+        assert_eq!(record(&mut recorder, &store, watch(8)), 3, "back again");
+        assert_eq!(record(&mut recorder, &store, Decision::Leave), 4);
     }
 
     #[test]
-    fn a_fleet_that_is_well_from_the_start_is_not_recorded() {
-        let (store, mut recorder, mut now) = (memory(), Recorder::default(), recorded());
-        now.findings.remove(&ScaleSetId(1));
-        assert_eq!(note(&mut recorder, &store, &now), 0);
-    }
-
-    #[test]
-    fn what_is_kept_shrinks_with_the_room_and_says_so() {
-        let mut fleet = recorded();
-        let well = fleet.findings[&ScaleSetId(2)].clone();
-        for id in 3..20 {
-            fleet.sets.insert(ScaleSetId(id), scale_set(id));
-            fleet.findings.insert(ScaleSetId(id), medic_core::model::Finding { set: ScaleSetId(id), ..well.clone() });
+    fn recorder_notes_a_snapshot_that_is_too_long_once() {
+        let (store, mut recorder) = (memory(), Recorder::default());
+        let watch = Decision::Watch { waiting: Waiting::Settling, until: None };
+        let decisions = [SetDecision { set: ScaleSetId(1), decision: watch }];
+        let events = || store.history(HistoryFilter { set: None, since: Wall(0), limit: 10 }).unwrap();
+        let length = with_snapshot(Wall(1), &decisions, |snapshot| serde_json::to_string(snapshot).unwrap().len());
+        for _ in 0..2 {
+            with_snapshot(Wall(1), &decisions, |snapshot| recorder.record_within(length - 1, &store, snapshot))
+                .unwrap();
         }
-        let whole = line_within(&fleet, usize::MAX, usize::MAX);
-        let scene = |with_sweep, without| parse(&line_within(&fleet, with_sweep, without)).unwrap().unwrap();
-        assert!(matches!(scene(whole.len(), 0).body, Body::Whole { .. }));
-        let decision = scene(whole.len() - 1, whole.len());
-        assert!(matches!(&decision.body, Body::Decision { input } if **input == fleet), "{decision:?}");
-        assert_eq!(decision.decisions, decide(&fleet.input()));
-        let part = scene(0, 6_000);
-        assert!(matches!(part.body, Body::Part { well: 18, .. }), "{part:?}");
-        assert_eq!(part.decisions.len(), 1);
-        let nothing = scene(0, 100);
-        assert!(matches!(nothing.body, Body::Nothing { sets: 19 }), "{nothing:?}");
+        assert_eq!((store.snapshots(Wall(0)).unwrap().len(), events().len()), (0, 1));
+        assert_eq!((events()[0].kind.as_str(), &events()[0].detail["limit"]), (NOT_KEPT, &(length - 1).into()));
+        with_snapshot(Wall(1), &decisions, |snapshot| Recorder::default().record_within(length, &store, snapshot))
+            .unwrap();
+        assert_eq!(store.snapshots(Wall(0)).unwrap().len(), 1);
     }
 
     #[cfg(feature = "lab")]
     #[test]
-    fn a_scene_that_cannot_be_written_is_an_error_once() {
+    fn recorder_does_not_retry_after_a_full_disk() {
         struct Full;
-        impl medic_store::fault_injection::Gate for Full {
-            fn before(&self) -> bool {
+        impl medic_store::fault_injection::FaultyDisk for Full {
+            fn accepts_write(&self) -> bool {
                 false
             }
-            fn after(&self, _: &'static str) {}
         }
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_gated(dir.path(), std::sync::Arc::new(Full)).unwrap();
-        let store = store.for_manager(&ManagerName::new("garm"));
-        let (recorded, probes, mut recorder) = (recorded(), BTreeMap::new(), Recorder::default());
-        let (input, sweep) = (recorded.input(), sweep_of(&recorded));
-        let looked = Looked { sweep: &sweep, treatments: &[], probes: &probes };
-        recorder.note(&store, &input, &decide(&input), "{}", looked).unwrap_err();
-        recorder.note(&store, &input, &decide(&input), "{}", looked).unwrap();
-        assert_eq!(store.scenes(Wall(0)).unwrap(), [0_u64; 0]);
+        let store = Store::open_on_faulty_disk(dir.path(), std::sync::Arc::new(Full)).unwrap();
+        let (store, mut recorder) = (store.for_manager(&ManagerName::new("garm")), Recorder::default());
+        let decisions =
+            [SetDecision { set: ScaleSetId(1), decision: Decision::Treat { remedy: Remedy::Toggle, canary: true } }];
+        with_snapshot(Wall(1), &decisions, |snapshot| {
+            recorder.record(&store, snapshot).unwrap_err();
+            recorder.record(&store, snapshot).unwrap();
+        });
+        assert_eq!(store.snapshots(Wall(0)).unwrap(), [0_u64; 0]);
     }
 }

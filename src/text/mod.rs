@@ -1,5 +1,7 @@
 //! All texts for people, made from typed facts.
 
+pub mod decision;
 pub mod incident;
+pub mod request;
 pub mod rules;
 pub mod words;

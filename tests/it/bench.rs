@@ -333,11 +333,11 @@ impl Bench {
         events.iter().filter(|event| event.kind == kind && event.detail["outcome"] == outcome).count()
     }
 
-    /// Every scene of the history, as `history --scenes` writes them.
-    pub(crate) fn scenes(&self) -> Vec<String> {
+    /// Every snapshot, as `history --snapshots` exports them.
+    pub(crate) fn snapshots(&self) -> Vec<String> {
         let store = self.store.for_manager(self.engine.name());
-        let ids = store.scenes(Wall(0)).unwrap();
-        ids.into_iter().map(|id| store.scene(id).unwrap().unwrap()).collect()
+        let ids = store.snapshots(Wall(0)).unwrap();
+        ids.into_iter().map(|id| store.snapshot(id).unwrap().unwrap()).collect()
     }
 
     pub(crate) fn metrics(&self) -> String {

@@ -260,10 +260,11 @@ async fn interrupted_heal_is_withdrawn_unless_it_has_begun() {
     let store = medic_store::Store::open_read_only(medic.dir.path()).unwrap().unwrap();
     let store = store.for_manager(&ManagerName::new("garm"));
     let answered = async |so: fn(&ManualHealAnswer) -> bool| {
-        let found = || -> Option<ManualHeal> { store.orders(Wall(0)).unwrap().pop() };
+        let found = || -> Option<ManualHeal> { store.manual_heals(Wall(0)).unwrap().pop() };
         let waiting = async {
             loop {
-                let order = found().filter(|order| store.order_answer(order.id).unwrap().is_some_and(|said| so(&said)));
+                let order =
+                    found().filter(|order| store.manual_heal_answer(order.id).unwrap().is_some_and(|said| so(&said)));
                 match order {
                     Some(order) => return order,
                     None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
@@ -278,7 +279,7 @@ async fn interrupted_heal_is_withdrawn_unless_it_has_begun() {
     let called_off = finish(healing).await;
     assert_eq!(called_off.status.code(), Some(130), "{}", told(&called_off));
     assert!(told(&called_off).contains("the order is withdrawn: nothing was done for it"), "{}", told(&called_off));
-    assert_eq!(store.orders(order.created).unwrap(), [], "nobody takes it up any more");
+    assert_eq!(store.manual_heals(order.created).unwrap(), [], "nobody takes it up any more");
     medic.run(&["resume"]).await;
 
     let healing = medic.spawn(&["heal", "linux-0", "--yes"]);

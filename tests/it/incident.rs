@@ -7,7 +7,7 @@ use medic_lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
 use medic_lab::hub::Hub;
 use medic_lab::world::World;
 use medic_store::Store;
-use medic_store::fault_injection::Gate;
+use medic_store::fault_injection::FaultyDisk;
 use scaleset_medic::engine::service::Ending;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
@@ -287,19 +287,18 @@ async fn a_pause_stops_a_treatment_that_has_begun_and_sent_nothing() {
 #[derive(Default)]
 struct FullMeanwhile(OnceLock<Weak<Hub<World>>>);
 
-impl Gate for FullMeanwhile {
-    fn before(&self) -> bool {
+impl FaultyDisk for FullMeanwhile {
+    fn accepts_write(&self) -> bool {
         let hub = self.0.get().and_then(Weak::upgrade);
         hub.is_none_or(|hub| hub.with(|world, _| world.listening(0).1 == 3))
     }
-    fn after(&self, _what: &'static str) {}
 }
 
 #[tokio::test(start_paused = true)]
 async fn unjournaled_disable_is_finished_from_memory() {
     let gate = Arc::new(FullMeanwhile::default());
     let disk = Arc::clone(&gate);
-    let open = |dir: &Path| Store::open_gated(dir, disk).unwrap();
+    let open = |dir: &Path| Store::open_on_faulty_disk(dir, disk).unwrap();
     let mut bench = Bench::with_store(&Given::of(Build::PreFix, 3), open).await;
     bench.run(Span::mins(1)).await;
     gate.0.set(Arc::downgrade(&bench.hub)).unwrap();
@@ -589,9 +588,9 @@ async fn manual_deletion_takes_unseen_sessions_and_no_living_one() {
     let order = |bench: &Bench, set: u64, session: SessionId| {
         let store = bench.store.for_manager(bench.engine.name());
         let now = bench.clock.now().wall;
-        store.place_order(ScaleSetId(set), ManualAction::DeleteSession { session }, "alice", now).unwrap().id
+        store.add_manual_heal(ScaleSetId(set), ManualAction::DeleteSession { session }, "alice", now).unwrap().id
     };
-    let answer = |bench: &Bench, id| bench.store.for_manager(bench.engine.name()).order_answer(id).unwrap();
+    let answer = |bench: &Bench, id| bench.store.for_manager(bench.engine.name()).manual_heal_answer(id).unwrap();
     let living = order(&bench, 1, session(&bench, 0));
     bench.run(Span::secs(20)).await;
     assert!(matches!(answer(&bench, living), Some(ManualHealAnswer::Refused { .. })), "{:?}", answer(&bench, living));

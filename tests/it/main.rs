@@ -30,3 +30,4 @@ mod replay;
 mod runbooks;
 mod stories;
 mod tidy;
+mod upgrade;

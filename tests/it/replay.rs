@@ -1,23 +1,17 @@
-//! Recorded scenes, replayed: by the library for whole incidents under virtual time, by the built binary as a person would,
-//! and with scenes that somebody has damaged.
+//! Snapshots, replayed: by the library for whole incidents under virtual time, by the binary, and damaged.
 
 use crate::bench::{Bench, Given};
 use crate::binary::{Medic, Servers, told};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use medic_core::model::{Decision, Guard, Span};
 use medic_core::policy::Policy;
 use medic_lab::garm::{Build, LogFormat, LogLevel};
 use medic_lab::world::MEDIC_TOKEN;
-use medic_store::Store;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use scaleset_medic::replay::snapshot::{Body, Look, Looked, Recorder};
-use scaleset_medic::replay::{Extent, Replayed, Rules, parse, replay};
+use scaleset_medic::replay::{Replayed, Rules, parse, replay};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -27,12 +21,11 @@ fn replayed(line: &str, rules: &Rules) -> Replayed {
     replay(&parse(line).unwrap().unwrap(), rules)
 }
 
-/// Every scene is diagnosed and decided again as it was.
-pub(crate) fn agrees(scenes: &[String], what: &str) {
-    assert!(!scenes.is_empty(), "{what}: nothing was recorded");
-    for line in scenes {
+/// Every snapshot is diagnosed and decided as it was.
+pub(crate) fn agrees(snapshots: &[String], what: &str) {
+    assert!(!snapshots.is_empty(), "{what}: nothing was recorded");
+    for line in snapshots {
         let again = replayed(line, &Rules::default());
-        assert_eq!(again.extent, Extent::Core, "{what}");
         assert_eq!((again.differences, again.renamed), (vec![], vec![]), "{what} at {}", again.at);
     }
 }
@@ -50,13 +43,13 @@ async fn incident() -> Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_incident_is_decided_again_as_it_was_and_otherwise_under_other_limits() {
+async fn replay_agrees_with_itself_and_differs_under_other_limits() {
     let bench = incident().await;
-    let scenes = bench.scenes();
-    agrees(&scenes, "the incident");
+    let snapshots = bench.snapshots();
+    agrees(&snapshots, "the incident");
     let settle = Policy { settle: Span::mins(9), ..Policy::default() };
     let rules = Rules { policy: Some(Policy { max_in_flight: 0, ..settle }), mode: None };
-    let differences: Vec<_> = scenes.iter().flat_map(|line| replayed(line, &rules).differences).collect();
+    let differences: Vec<_> = snapshots.iter().flat_map(|line| replayed(line, &rules).differences).collect();
     let acts = differences.iter().filter_map(|d| Some((&d.then.as_ref()?.decision, &d.now.as_ref()?.decision)));
     let held = acts.filter(|(then, now)| {
         let by_it = |guards: &[medic_core::model::BlockedBy]| guards.iter().any(|held| held.guard == Guard::InFlight);
@@ -66,14 +59,14 @@ async fn an_incident_is_decided_again_as_it_was_and_otherwise_under_other_limits
 }
 
 #[tokio::test(start_paused = true)]
-async fn hours_of_health_record_nothing_and_secrets_are_in_no_scene() {
+async fn snapshots_are_of_incidents_only_and_without_secrets() {
     let mut bench = incident().await;
-    let recorded = bench.scenes();
-    assert!(recorded.len() < 40, "{} scenes for one incident", recorded.len());
+    let recorded = bench.snapshots();
+    assert!(recorded.len() < 40, "{} snapshots for one incident", recorded.len());
     bench.run(Span::hours(2)).await;
     bench.restart_medic();
     bench.run(Span::mins(10)).await;
-    let after = bench.scenes();
+    let after = bench.snapshots();
     assert!(after.len() <= recorded.len() + 2, "{} and then {}", recorded.len(), after.len());
     let password = Given::of(Build::PreFix, 1).fleet.managers[0].password.clone();
     for line in &after {
@@ -81,62 +74,26 @@ async fn hours_of_health_record_nothing_and_secrets_are_in_no_scene() {
     }
 }
 
-/// A recording of an earlier release stays readable as long as its form has this number; one line acts, one leaves alone.
+/// What an incident of a large fleet costs in the store; `SCALESET_MEDIC_SNAPSHOT_SETS` asks for more sets.
 #[tokio::test(start_paused = true)]
-async fn recordings_of_this_form_stay_readable() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/scenes/schema-1.jsonl");
-    if !path.exists() && std::env::var_os("UPDATE_EXPECT").is_some() {
-        let scenes = incident().await.scenes();
-        let acts = scenes.iter().find(|line| line.contains("\"decision\":\"act\"")).unwrap();
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, format!("{acts}\n{}\n", scenes.last().unwrap())).unwrap();
-    }
-    for line in fs::read_to_string(&path).unwrap().lines() {
-        let again = replayed(line, &Rules::default());
-        assert_eq!((again.extent, again.sets), (Extent::Core, 4));
-    }
-}
-
-/// What an incident of a large fleet costs in the store; `SCALESET_MEDIC_SCENE_SETS` asks for more sets.
-#[tokio::test(start_paused = true)]
-async fn the_scenes_of_a_large_fleet_are_few_and_small() {
-    let sets: u32 = std::env::var("SCALESET_MEDIC_SCENE_SETS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+async fn snapshots_of_a_large_fleet_are_few_and_small() {
+    let sets: u32 = std::env::var("SCALESET_MEDIC_SNAPSHOT_SETS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
     let mut bench = Bench::new(&Given::of(Build::PreFix, sets).with_debug_server().with_github()).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     let all = usize::try_from(sets).unwrap();
     bench.run_until(Span::mins(20), |world| world.listening(0) == (all, all)).await;
     bench.run(Span::mins(3)).await;
-    let scenes = bench.scenes();
-    let packed = |line: &String| {
-        let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
-        packer.write_all(line.as_bytes()).unwrap();
-        packer.finish().unwrap().len()
-    };
-    let (longest, sum) = (scenes.iter().map(String::len).max().unwrap(), scenes.iter().map(packed).sum::<usize>());
-    let (count, rules) = (scenes.len(), Rules { policy: Some(Policy::default()), mode: None });
+    let snapshots = bench.snapshots();
+    let (longest, sum) =
+        (snapshots.iter().map(String::len).max().unwrap(), snapshots.iter().map(String::len).sum::<usize>());
     let begun = Instant::now();
-    let whole = scenes.iter().filter(|line| replayed(line, &rules).extent == Extent::Core).count();
+    let differ = snapshots.iter().filter(|line| !replayed(line, &Rules::default()).differences.is_empty()).count();
+    let count = snapshots.len();
     let replaying = begun.elapsed() / u32::try_from(count).unwrap();
-    let recording = recording(scenes.iter().max_by_key(|line| line.len()).unwrap());
-    println!(
-        "{sets} sets: {count} scenes, {whole} whole, the longest {longest} bytes and {recording:?} to record; all packed \
-         {sum} bytes; {replaying:?} to replay one"
-    );
-    assert!(count < 200 && sum / count < 150 * all + 10_000, "{count} scenes of {sum} bytes");
-}
-
-/// How long it takes to record a scene.
-fn recording(line: &str) -> Duration {
-    let scene = parse(line).unwrap().unwrap();
-    let Body::Whole { input, look } = &scene.body else { panic!("not whole") };
-    let memory = serde_json::from_str::<Value>(look.get()).unwrap()["memory"].to_string();
-    let look: Look = serde_json::from_str(look.get()).unwrap();
-    let looked = Looked { sweep: &look.sweep, treatments: &look.treatments, probes: &look.probes };
-    let store = Store::in_memory().unwrap().for_manager(&scene.manager);
-    let begun = Instant::now();
-    Recorder::default().note(&store, &input.input(), &scene.decisions, &memory, looked).unwrap();
-    begun.elapsed()
+    println!("{sets} sets: {count} snapshots, {sum} bytes, the longest {longest}; {replaying:?} to replay one");
+    assert_eq!(differ, 0);
+    assert!(count < 200 && longest < 4_000 * all, "{count} snapshots, the longest {longest}");
 }
 
 fn medic(dir: &Path, args: &[&str], stdin: Stdio) -> Output {
@@ -144,7 +101,7 @@ fn medic(dir: &Path, args: &[&str], stdin: Stdio) -> Output {
     command.args(args).env_clear().current_dir(dir).stdin(stdin).output().unwrap()
 }
 
-/// What a healed incident left behind: the state directory with its configuration, and its scenes.
+/// What a healed incident left behind: the state directory with its configuration, and its snapshots.
 struct Healed {
     medic: Medic,
     export: PathBuf,
@@ -157,9 +114,9 @@ impl Healed {
         let medic = Medic::of(&servers.garm, "heal");
         let output = medic.run(&["once"]).await;
         assert_eq!((output.status.code(), servers.writes()), (Some(0), 4), "{}", told(&output));
-        let output = medic.run(&["history", "--scenes"]).await;
+        let output = medic.run(&["history", "--snapshots"]).await;
         assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-        let export = medic.dir.path().join("scenes.jsonl");
+        let export = medic.dir.path().join("snapshots.jsonl");
         fs::write(&export, &output.stdout).unwrap();
         Self { medic, export }
     }
@@ -180,22 +137,23 @@ impl Healed {
 
 /// One incident, healed by the binary; every test of it takes a second or two.
 #[tokio::test]
-async fn what_was_healed_can_be_told_and_replayed() {
+async fn healed_incident_is_shown_by_history_and_replayed() {
     let healed = Healed::new().await;
-    it_is_exported_and_replayed(&healed);
-    another_configuration_differs_and_says_where_and_why(&healed);
-    a_damaged_line_costs_that_line_and_is_named(&healed);
-    its_history_tells_decisions_with_their_evidence_and_acts_with_their_answers(&healed).await;
+    replays_the_export_stdin_and_database(&healed);
+    shows_what_another_configuration_changes(&healed);
+    leaves_out_a_damaged_line(&healed);
+    history_shows_decisions_and_requests(&healed).await;
 }
 
-fn it_is_exported_and_replayed(healed: &Healed) {
+fn replays_the_export_stdin_and_database(healed: &Healed) {
     let text = fs::read_to_string(&healed.export).unwrap();
-    let scenes = text.lines().count();
-    assert!(scenes > 4, "{text}");
+    let snapshots = text.lines().count();
+    assert!(snapshots > 4, "{text}");
 
-    let output = healed.replay(&["scenes.jsonl"]);
+    let output = healed.replay(&["snapshots.jsonl"]);
     assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-    let end = format!("{scenes} decided again by the policy of this configuration: {scenes} agree, 0 differ\n");
+    let end =
+        format!("{snapshots} evaluated again with the policy of this configuration: {snapshots} agree, 0 differ\n");
     assert!(String::from_utf8_lossy(&output.stdout).ends_with(&end), "{}", told(&output));
 
     // From stdin, and from the database itself, as it is and as a copy.
@@ -212,15 +170,15 @@ fn it_is_exported_and_replayed(healed: &Healed) {
     for file in ["medic.db", "copy"] {
         let output = healed.replay(&[file]);
         assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-        assert!(told(&output).contains(&format!("{scenes} agree")), "{}", told(&output));
+        assert!(told(&output).contains(&format!("{snapshots} agree")), "{}", told(&output));
         assert_eq!(files(), before, "nothing was written");
     }
 }
 
-fn another_configuration_differs_and_says_where_and_why(healed: &Healed) {
+fn shows_what_another_configuration_changes(healed: &Healed) {
     let config = fs::read_to_string(&healed.medic.config).unwrap();
     fs::write(&healed.medic.config, format!("{config}confirm_strong = 9\n")).unwrap();
-    let output = healed.replay(&["scenes.jsonl"]);
+    let output = healed.replay(&["snapshots.jsonl"]);
     let said = told(&output);
     assert_eq!(output.status.code(), Some(14), "{said}");
     for part in [
@@ -233,14 +191,14 @@ fn another_configuration_differs_and_says_where_and_why(healed: &Healed) {
         assert!(said.contains(part), "{part}: {said}");
     }
 
-    let output = healed.replay(&["scenes.jsonl", "--output", "json"]);
+    let output = healed.replay(&["snapshots.jsonl", "--output", "json"]);
     assert_eq!(output.status.code(), Some(14), "{}", told(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let scenes = report["scenes"].as_array().unwrap();
-    let differ = scenes.iter().filter(|scene| !scene["differences"].as_array().unwrap().is_empty()).count();
+    let snapshots = report["snapshots"].as_array().unwrap();
+    let differ = snapshots.iter().filter(|snapshot| !snapshot["differences"].as_array().unwrap().is_empty()).count();
     assert_eq!((&report["schema"], &report["differ"]), (&json!(1), &json!(differ)));
-    let held = scenes.iter().flat_map(|scene| scene["differences"].as_array().unwrap()).find(|difference| {
-        difference["then"]["decision"]["decision"] == "act" && difference["now"]["decision"]["decision"] == "withhold"
+    let held = snapshots.iter().flat_map(|snapshot| snapshot["differences"].as_array().unwrap()).find(|difference| {
+        difference["then"]["decision"]["decision"] == "treat" && difference["now"]["decision"]["decision"] == "blocked"
     });
     let held = held.unwrap_or_else(|| panic!("{report:#}"));
     assert_eq!(held["now"]["decision"]["guards"][0]["guard"], "confirmation", "{held:#}");
@@ -249,25 +207,26 @@ fn another_configuration_differs_and_says_where_and_why(healed: &Healed) {
     // A settle time changes what the set is called, too: the sweep is diagnosed again.
     let settle = config.replace("settle = \"1s\"", "settle = \"4m\"");
     fs::write(&healed.medic.config, settle).unwrap();
-    let output = healed.replay(&["scenes.jsonl"]);
+    let output = healed.replay(&["snapshots.jsonl"]);
     assert_eq!(output.status.code(), Some(14), "{}", told(&output));
     assert!(told(&output).contains("now   settling"), "{}", told(&output));
 
     // What was recorded is kept on request, and a mode alone differs too.
-    assert_eq!(healed.replay(&["scenes.jsonl", "--recorded-policy"]).status.code(), Some(0));
+    assert_eq!(healed.replay(&["snapshots.jsonl", "--recorded-policy"]).status.code(), Some(0));
     fs::write(&healed.medic.config, config).unwrap();
-    let output = healed.replay(&["scenes.jsonl", "--mode", "observe"]);
+    let output = healed.replay(&["snapshots.jsonl", "--mode", "observe"]);
     assert_eq!(output.status.code(), Some(14), "{}", told(&output));
     assert!(told(&output).contains("mode is observe"), "{}", told(&output));
 }
 
-fn a_damaged_line_costs_that_line_and_is_named(healed: &Healed) {
+fn leaves_out_a_damaged_line(healed: &Healed) {
     for (damage, expected) in [
-        ("garbage", "no JSON"),
-        ("{\"kind\":\"scene\",\"schema\":99,\"medic\":\"9.9.9\"}", "version 99, recorded by scaleset-medic 9.9.9"),
-        ("{\"kind\":\"scene\",\"schema\":1,\"medic\":\"0.1.0\"}", "damaged scene: missing field"),
-        ("[1, 2]", "no line of a history"),
-        ("{\"kind\":\"scene\",\"schema\":9,\"medic\":\"\\u001b[31m\"}", "scaleset-medic \u{fffd}[31m"),
+        ("garbage", "not JSON"),
+        ("{\"kind\":\"snapshot\",\"schema\":99,\"medic\":\"9.9.9\"}", "version 99, recorded by scaleset-medic 9.9.9"),
+        ("{\"kind\":\"scene\",\"schema\":1,\"medic\":\"0.1.0\"}", "snapshot of version 1"),
+        ("{\"kind\":\"snapshot\",\"schema\":2,\"medic\":\"0.1.0\"}", "damaged snapshot: missing field"),
+        ("[1, 2]", "not a line of a history"),
+        ("{\"kind\":\"snapshot\",\"schema\":9,\"medic\":\"\\u001b[31m\"}", "scaleset-medic \u{fffd}[31m"),
     ] {
         let file = healed.changed(|mut lines| {
             damage.clone_into(&mut lines[1]);
@@ -295,7 +254,7 @@ fn a_damaged_line_costs_that_line_and_is_named(healed: &Healed) {
 }
 
 #[test]
-fn what_holds_nothing_to_replay_is_wrong_usage_and_nothing_is_written() {
+fn replay_of_a_file_without_snapshots_is_a_usage_error() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
     write("empty", b"");
@@ -306,8 +265,8 @@ fn what_holds_nothing_to_replay_is_wrong_usage_and_nothing_is_written() {
     for (file, expected) in [
         ("empty", "it is empty"),
         ("blank", "it is empty"),
-        ("garbage", "line 1 is left out: it is no UTF-8 text"),
-        ("events", "its 1 events are no scenes"),
+        ("garbage", "line 1 is left out: it is not UTF-8"),
+        ("events", "none of its 1 events is a snapshot"),
         ("database", "could not be read (corrupt)"),
         ("missing", "cannot read missing"),
         (".", "cannot read ."),
@@ -323,23 +282,23 @@ fn what_holds_nothing_to_replay_is_wrong_usage_and_nothing_is_written() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5, "nothing was written");
 }
 
-async fn its_history_tells_decisions_with_their_evidence_and_acts_with_their_answers(healed: &Healed) {
+async fn history_shows_decisions_and_requests(healed: &Healed) {
     let json = healed.medic.run(&["history", "--output", "json"]).await;
     let events: Vec<Value> =
         String::from_utf8(json.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |kind: &str| events.iter().filter(|event| event["kind"] == kind).map(|event| &event["detail"]).collect();
-    let acts: Vec<&Value> = of("act");
-    let asked: Vec<_> = acts.iter().map(|act| act["request"].as_str().unwrap()).collect();
-    assert_eq!(asked, ["disable", "enable", "disable", "enable"], "{acts:?}");
-    assert!(acts.iter().all(|act| act["answer"] == "done" && act["step"].is_string()), "{acts:?}");
+    let requests: Vec<&Value> = of("request");
+    let asked: Vec<_> = requests.iter().map(|request| request["request"].as_str().unwrap()).collect();
+    assert_eq!(asked, ["disable", "enable", "disable", "enable"], "{requests:?}");
+    assert!(requests.iter().all(|sent| sent["answer"] == "done" && sent["step"].is_string()), "{requests:?}");
     let decisions: Vec<&Value> = of("decision");
-    let act = decisions.iter().find(|detail| detail["decision"] == "act").unwrap();
+    let act = decisions.iter().find(|detail| detail["decision"] == "treat").unwrap();
     assert!(act["finding"]["evidence"].as_array().is_some_and(|all| !all.is_empty()), "{act:#}");
     assert_eq!(decisions.last().unwrap()["decision"], "leave", "the end of it is told too");
 
     let text = healed.medic.run(&["history", "--set", "linux-1"]).await;
     let said = String::from_utf8_lossy(&text.stdout);
-    assert!(said.contains("act: disable the set: done") && said.contains("because conflict_abandoned"), "{said}");
+    assert!(said.contains("request: disable the set: done") && said.contains("because conflict_abandoned"), "{said}");
     assert!(said.lines().all(|line| line.starts_with("20") && line.contains("Z  garm linux-1 (set 2)  ")), "{said}");
     assert!(said.contains("recovery: recovered, ill for") && said.contains("then toggle #"), "{said}");
     assert!(said.contains("treatment: toggle #") && !said.contains("disabled: disabled"), "{said}");
@@ -400,19 +359,19 @@ fn mutate(document: &mut Value, path: &[Index], with: Option<Value>) {
     }
 }
 
-/// Scenes of an incident, recorded once.
+/// Snapshots of an incident, taken once.
 fn recorded() -> &'static [String] {
-    static SCENES: OnceLock<Vec<String>> = OnceLock::new();
-    SCENES.get_or_init(|| {
+    static SNAPSHOTS: OnceLock<Vec<String>> = OnceLock::new();
+    SNAPSHOTS.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(async { incident().await.scenes() })
+        runtime.block_on(async { incident().await.snapshots() })
     })
 }
 
 /// Bounded: so many cases, or so much time.
 #[test]
-fn no_scene_however_mutated_makes_a_replay_panic() {
-    let scenes = recorded();
+fn replay_of_mutated_snapshots_never_panics() {
+    let snapshots = recorded();
     let edit = (proptest::collection::vec(any::<Index>(), 1..9), proptest::option::of(anything()));
     let case = (any::<Index>(), proptest::collection::vec(edit, 1..4), proptest::option::of(any::<Index>()));
     let config = Config { cases: 3_000, failure_persistence: None, ..Config::default() };
@@ -423,7 +382,7 @@ fn no_scene_however_mutated_makes_a_replay_panic() {
         if begun.elapsed() > Duration::from_secs(8) {
             return Ok(());
         }
-        let mut document: Value = serde_json::from_str(&scenes[which.index(scenes.len())]).unwrap();
+        let mut document: Value = serde_json::from_str(&snapshots[which.index(snapshots.len())]).unwrap();
         for (path, with) in edits {
             mutate(&mut document, &path, with);
         }
@@ -434,10 +393,10 @@ fn no_scene_however_mutated_makes_a_replay_panic() {
         }
         let (mut parsed, mut failed) = counts.get();
         match parse(&String::from_utf8_lossy(&line)) {
-            Ok(Some(scene)) => {
+            Ok(Some(snapshot)) => {
                 parsed += 1;
                 for rules in [Rules::default(), Rules { policy: Some(Policy::default()), mode: None }] {
-                    let report = serde_json::to_string(&replay(&scene, &rules));
+                    let report = serde_json::to_string(&replay(&snapshot, &rules));
                     prop_assert!(report.is_ok());
                 }
             }

@@ -34,7 +34,7 @@ async fn play(story: &Story, generation: Build) {
     let crashes = bench.with(|world| world.garm(0).unwrap().crashes());
     assert_eq!(crashes, before, "{what}: no crash of the manager after the last act");
     assert_eq!(bench.open_check_sessions(), 0, "{what}: every session that the medic opened has ended");
-    crate::replay::agrees(&bench.scenes(), &what);
+    crate::replay::agrees(&bench.snapshots(), &what);
 }
 
 #[tokio::test(start_paused = true)]

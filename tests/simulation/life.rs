@@ -341,7 +341,7 @@ impl Life {
         let name = format!("medic {}", self.born);
         let mortal = Arc::new(Mortal::default());
         let disk = Arc::new(Disk { scene: Arc::clone(&self.scene), medic: Arc::clone(&mortal) });
-        let Ok(store) = Store::open_gated(&self.config.run.state_dir, disk) else {
+        let Ok(store) = Store::open_on_faulty_disk(&self.config.run.state_dir, disk) else {
             self.tell(&format!("{name} cannot open its store"));
             self.returns.push(self.now().plus(Span::secs(20)));
             return None;
@@ -460,11 +460,11 @@ impl Life {
                 self.scene.violated("I9", format!("a secret is in {name}"));
             }
         }
-        // What is packed in the file cannot be read there.
+        // A long snapshot is split over pages of the file.
         let store = Store::open(&self.config.run.state_dir).unwrap().for_manager(&self.config.managers[0].name);
-        for id in store.scenes(Wall(0)).unwrap() {
-            if self.log.secret_in(store.scene(id).unwrap().unwrap_or_default().as_bytes()).is_some() {
-                self.scene.violated("I9", format!("a secret is in scene {id}"));
+        for id in store.snapshots(Wall(0)).unwrap() {
+            if self.log.secret_in(store.snapshot(id).unwrap().unwrap_or_default().as_bytes()).is_some() {
+                self.scene.violated("I9", format!("a secret is in snapshot {id}"));
             }
         }
     }

@@ -5,7 +5,7 @@ use super::scene::Scene;
 use async_trait::async_trait;
 use medic_core::clock::Clock;
 use medic_core::model::{Now, Span};
-use medic_store::fault_injection::Gate;
+use medic_store::fault_injection::FaultyDisk;
 use rand::RngExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -98,8 +98,8 @@ pub(crate) struct Disk {
     pub(crate) medic: Arc<Mortal>,
 }
 
-impl Gate for Disk {
-    fn before(&self) -> bool {
+impl FaultyDisk for Disk {
+    fn accepts_write(&self) -> bool {
         let works = self.medic.begin() && !self.scene.disk_full.load(Ordering::SeqCst);
         let flaky = self.scene.climate.lock().unwrap().disk;
         let works = works && (flaky == 0 || self.scene.rng.lock().unwrap().random_range(0..100) >= flaky);
@@ -108,10 +108,10 @@ impl Gate for Disk {
         }
         works
     }
-    fn forgets(&self, what: &'static str) -> bool {
+    fn loses_write(&self, what: &'static str) -> bool {
         self.scene.broken.forgets(what)
     }
-    fn after(&self, what: &'static str) {
+    fn after_write(&self, what: &'static str) {
         if what.ends_with("a treatment") {
             self.scene.journal_changed();
         }

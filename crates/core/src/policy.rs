@@ -13,8 +13,9 @@ closed_enum! {
     }
 }
 
-/// The limits of diagnosis and decision.
+/// The limits of diagnosis and decision. One that a snapshot does not have is read with its default.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
 pub struct Policy {
     /// Grace after a manager's start, in which nothing short of proof leads to an act.
     pub settle: Span,

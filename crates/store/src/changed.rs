@@ -4,16 +4,6 @@ use super::Store;
 use super::error::StoreError;
 use std::sync::atomic::Ordering;
 
-/// Writes that change nothing which a pass reads back.
-const BESIDE: [&str; 6] = [
-    "keep the memory",
-    "keep the log position",
-    "append to the history",
-    "keep a scene",
-    "take the lease",
-    "renew the lease",
-];
-
 /// Equal versions: the journal, the ledger and the orders hold the same rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
@@ -32,13 +22,6 @@ impl Store {
         })?;
         Ok(Version { theirs, ours })
     }
-
-    /// A write has been tried.
-    pub(super) fn note_write(&self, what: &'static str) {
-        if !BESIDE.contains(&what) {
-            self.inner.writes.fetch_add(1, Ordering::AcqRel);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -53,7 +36,7 @@ mod tests {
         let (store, other) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
         let garm = store.for_manager(&ManagerName::new("garm"));
         let first = store.version().unwrap();
-        garm.save_memory("{}").unwrap();
+        garm.save_state("{}").unwrap();
         store.acquire("one", Wall(1), Span::secs(60)).unwrap();
         store.acquire("one", Wall(2), Span::secs(60)).unwrap();
         assert_eq!(store.version().unwrap(), first);

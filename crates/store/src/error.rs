@@ -17,6 +17,8 @@ closed_enum! {
         Corrupt = "corrupt",
         /// Written by a newer release.
         NewerSchema = "newer_schema",
+        /// Written by an older release, and only to be read.
+        OlderSchema = "older_schema",
         /// A database of another program.
         Foreign = "foreign",
         /// Another process held the file for too long.
@@ -43,6 +45,7 @@ impl StoreErrorKind {
                  scale set is left disabled"
             }
             Self::NewerSchema => "use the release that wrote the file, or a newer one",
+            Self::OlderSchema => "start this release's `run` or `once`, which brings the file up to date",
             Self::Busy => "see which other process uses the state directory; the next try may succeed",
             Self::NoSuchRow | Self::Refused => "this is a fault of the program; please report it",
             Self::LeaseLost => "nothing: whoever has the lease settles what is open",
@@ -91,6 +94,7 @@ impl From<StoreError> for JournalError {
             | StoreErrorKind::DiskFull
             | StoreErrorKind::Corrupt
             | StoreErrorKind::NewerSchema
+            | StoreErrorKind::OlderSchema
             | StoreErrorKind::Foreign
             | StoreErrorKind::Busy
             | StoreErrorKind::NoSuchRow

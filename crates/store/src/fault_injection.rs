@@ -1,13 +1,13 @@
-//! A disk that can fail, for the simulations: whoever holds the gate decides what becomes of each write.
+//! A disk that can fail, for simulations.
 
-/// Asked about every write of a store.
-pub trait Gate: Send + Sync {
+/// Decides about every write of a store. `what` is the action as the store's errors name it.
+pub trait FaultyDisk: Send + Sync {
     /// Before a write: `false` makes it fail as on a full disk, with nothing written.
-    fn before(&self) -> bool;
-    /// Whether the disk only says that it keeps what is written, `what` in the words of the store's errors.
-    fn forgets(&self, _what: &'static str) -> bool {
+    fn accepts_write(&self) -> bool;
+    /// Whether the disk reports success for a write that it loses.
+    fn loses_write(&self, _what: &'static str) -> bool {
         false
     }
-    /// A write is on the disk, or has failed there; its caller does not know it yet. `what` as above.
-    fn after(&self, what: &'static str);
+    /// After a write has reached the disk or failed there, before its caller knows.
+    fn after_write(&self, _what: &'static str) {}
 }

@@ -2,7 +2,7 @@
 
 use super::error::StoreError;
 use super::sql::{Failure, from_json, int, to_json, uint, wall};
-use super::{Durability, HISTORY_KEEP, ManagerStore};
+use super::{Durability, HISTORY_KEEP, ManagerStore, Reread};
 use medic_core::model::{ScaleSetId, Wall};
 use rusqlite::{Connection, params};
 
@@ -41,7 +41,7 @@ impl ManagerStore {
         set: Option<ScaleSetId>,
         detail: &serde_json::Value,
     ) -> Result<(), StoreError> {
-        self.store.write("append to the history", Durability::Crash, |tx| {
+        self.store.write("append to the history", Durability::Crash, Reread::No, |tx| {
             let manager = self.manager.as_str();
             let detail = bounded(to_json(detail)?)?;
             tx.prepare_cached("INSERT INTO events (manager, at, kind, set_id, detail) VALUES (?1, ?2, ?3, ?4, ?5)")?
@@ -80,7 +80,7 @@ impl ManagerStore {
     }
 
     pub(super) fn prune_history(&self, before: Wall, keep: u32, bytes: u64) -> Result<usize, StoreError> {
-        self.store.write("prune the history", Durability::Crash, |tx| {
+        self.store.write("prune the history", Durability::Crash, Reread::Yes, |tx| {
             let manager = self.manager.as_str();
             let old =
                 tx.execute("DELETE FROM events WHERE manager = ?1 AND at < ?2", params![manager, int(before.0)])?;

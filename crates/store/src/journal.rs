@@ -2,10 +2,9 @@
 
 use super::error::{StoreError, StoreErrorKind};
 use super::sql::{Failure, from_json, int, to_json, uint};
-use super::{Durability, ManagerStore, Store, lease};
+use super::{Durability, ManagerStore, Reread, Store, lease};
 use medic_core::model::{ManagerName, Treatment, TreatmentId, Wall};
 use medic_core::ports::write::{Journal, JournalError};
-use medic_core::treat::audit::Act;
 use rusqlite::{Connection, ErrorCode, params};
 
 /// The newest treatments: an open breaker lets no newer ones be, and must not be forgotten with the old.
@@ -15,19 +14,19 @@ const NEWEST: &str = "id > COALESCE((SELECT id FROM treatments WHERE manager = ?
 impl Journal for ManagerStore {
     /// Also fails when the set has a treatment that is not closed: there is never more than one (I5).
     fn open(&self, treatment: Treatment) -> Result<Treatment, JournalError> {
-        Ok(self.store.write("open a treatment", Durability::PowerCut, |tx| {
+        Ok(self.store.write("open a treatment", Durability::PowerCut, Reread::Yes, |tx| {
             self.pass_fence(tx)?;
             insert(tx, self.manager.as_str(), treatment)
         })?)
     }
 
     fn record(&self, treatment: &Treatment) -> Result<(), JournalError> {
-        Ok(self.store.write("record a treatment", Durability::PowerCut, |tx| {
+        Ok(self.store.write("record a treatment", Durability::PowerCut, Reread::Yes, |tx| {
             self.pass_fence(tx)?;
             let body = to_json(treatment)?;
             let changed = tx
                 .prepare_cached(
-                    "UPDATE treatments SET closed = ?3, outcome = ?4, is_intent = ?5, body = ?6
+                    "UPDATE treatments SET closed = ?3, outcome = ?4, is_intent = ?5, treatment = ?6
                      WHERE id = ?1 AND manager = ?2",
                 )?
                 .execute(params![
@@ -56,10 +55,6 @@ impl Journal for ManagerStore {
             rows.sort_by_key(|row| (row.opened, row.id));
             Ok(rows)
         })?)
-    }
-
-    fn tell(&self, act: &Act) -> Result<(), JournalError> {
-        Ok(self.append(act.sent, "act", Some(act.set), &serde_json::json!(act))?)
     }
 }
 
@@ -104,14 +99,14 @@ impl ManagerStore {
     /// probes must not make heals forgotten, which count against their sets. Never an open one, nor those that tell
     /// whether the breaker is open.
     pub(super) fn prune_treatments(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
-        self.store.write("prune the journal", Durability::Crash, |tx| {
+        self.store.write("prune the journal", Durability::Crash, Reread::Yes, |tx| {
             Ok(tx.execute(
                 &format!(
                     "DELETE FROM treatments WHERE manager = ?1 AND closed IS NOT NULL AND NOT ({NEWEST})
                      AND (closed < ?2 OR id IN (
                          SELECT id FROM (
                              SELECT id, ROW_NUMBER() OVER (
-                                 PARTITION BY json_extract(body, '$.remedy.kind') = 'session_check' ORDER BY id DESC
+                                 PARTITION BY treatment ->> '$.remedy.kind' = 'session_check' ORDER BY id DESC
                              ) AS nth FROM treatments WHERE manager = ?1 AND closed IS NOT NULL)
                          WHERE nth > ?3))"
                 ),
@@ -123,7 +118,7 @@ impl ManagerStore {
 
 fn insert(tx: &Connection, manager: &str, mut treatment: Treatment) -> Result<Treatment, Failure> {
     tx.prepare_cached(
-        "INSERT INTO treatments (manager, set_id, opened, closed, outcome, is_intent, body)
+        "INSERT INTO treatments (manager, set_id, opened, closed, outcome, is_intent, treatment)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, '')",
     )?
     .execute(params![
@@ -137,13 +132,14 @@ fn insert(tx: &Connection, manager: &str, mut treatment: Treatment) -> Result<Tr
     .map_err(|e| explain_second_open(e, &treatment))?;
     let id = tx.last_insert_rowid();
     treatment.id = TreatmentId(uint(id));
-    tx.prepare_cached("UPDATE treatments SET body = ?2 WHERE id = ?1")?.execute(params![id, to_json(&treatment)?])?;
+    tx.prepare_cached("UPDATE treatments SET treatment = ?2 WHERE id = ?1")?
+        .execute(params![id, to_json(&treatment)?])?;
     Ok(treatment)
 }
 
 fn select(connection: &Connection, condition: &str, manager: &str, value: Wall) -> Result<Vec<Treatment>, Failure> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, body FROM treatments WHERE manager = ?1 AND {condition} ORDER BY opened, id"
+        "SELECT id, treatment FROM treatments WHERE manager = ?1 AND {condition} ORDER BY opened, id"
     ))?;
     let mut rows = statement.query(params![manager, int(value.0)])?;
     let mut found = Vec::new();

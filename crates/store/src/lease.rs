@@ -2,13 +2,13 @@
 //! (`docs/reference/design.md` §7).
 //!
 //! The rule: a lease is good until its date, and no longer. A dead holder blocks for at most its ttl, and not at all
-//! where its death shows ([`super::life`]). A lease whose date lies further ahead than any ttl could put it was written
+//! where its death shows ([`super::lock_file`]). A lease whose date lies further ahead than any ttl could put it was written
 //! before the clock was set back: it is void.
 
 use super::error::StoreError;
-use super::lock_file::Life;
+use super::lock_file::LockFile;
 use super::sql::{Failure, int, uint, wall};
-use super::{Durability, Store};
+use super::{Durability, Reread, Store};
 use medic_core::model::{Span, Wall};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::PoisonError;
@@ -35,16 +35,16 @@ impl Store {
     /// Takes the lease if it is free, expired, void, the caller's own, or its holder is dead. `holder` names one run of
     /// one process.
     pub fn acquire(&self, holder: &str, now: Wall, ttl: Span) -> Result<LeaseState, StoreError> {
-        let mut life = self.inner.life.lock().unwrap_or_else(PoisonError::into_inner);
-        if life.is_none() {
-            *life = self.inner.state_dir.as_deref().and_then(|dir| Life::show(dir, holder));
+        let mut lock_file = self.inner.lock_file.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock_file.is_none() {
+            *lock_file = self.inner.state_dir.as_deref().and_then(|dir| LockFile::take(dir, holder));
         }
-        let outlived = |other: &str| life.as_ref().is_some_and(|life| life.outlived(other));
-        self.write("take the lease", Durability::PowerCut, |tx| {
+        let proven_dead = |other: &str| lock_file.as_ref().is_some_and(|lock| lock.proves_dead(other));
+        self.write("take the lease", Durability::PowerCut, Reread::No, |tx| {
             if let Some(row) = read(tx)?
                 && row.holder != holder
                 && is_good(&row, now, ttl)
-                && !outlived(&row.holder)
+                && !proven_dead(&row.holder)
             {
                 return Ok(LeaseState::HeldByOther { holder: row.holder, until: row.until });
             }
@@ -61,7 +61,7 @@ impl Store {
     /// lost, even if they have given it back since: they may have acted, so the caller must begin anew with
     /// [`Self::acquire`].
     pub fn renew(&self, holder: &str, now: Wall, ttl: Span) -> Result<bool, StoreError> {
-        self.write("renew the lease", Durability::PowerCut, |tx| {
+        self.write("renew the lease", Durability::PowerCut, Reread::No, |tx| {
             let prolonged = tx
                 .prepare_cached("UPDATE lease SET until = ?2, ttl = ?3 WHERE holder = ?1")?
                 .execute(params![holder, int(now.plus(ttl).0), int(ttl.0)])?;
@@ -71,11 +71,11 @@ impl Store {
 
     /// Gives the lease back, if the caller has it.
     pub fn release(&self, holder: &str) -> Result<(), StoreError> {
-        self.write("release the lease", Durability::PowerCut, |tx| {
+        self.write("release the lease", Durability::PowerCut, Reread::Yes, |tx| {
             tx.execute("DELETE FROM lease WHERE holder = ?1", [holder])?;
             Ok(())
         })?;
-        *self.inner.life.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.inner.lock_file.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 
 use super::error::{StoreError, StoreErrorKind};
 use super::sql::{Failure, from_json, from_name, int, to_json, uint, wall};
-use super::{Durability, ManagerStore};
+use super::{Durability, ManagerStore, Reread};
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use medic_core::model::{Incarnation, Owner, ScaleSetId, SessionId, Span, Wall};
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -15,7 +15,8 @@ use std::collections::BTreeSet;
 /// How many measured lifetimes of a manager are kept.
 const LIFETIMES_KEEP: u32 = 1000;
 
-const COLUMNS: &str = "id, set_id, owner, opened_by, incarnation, place, first_seen, last_seen, ended_at, ended_how";
+const COLUMNS: &str =
+    "id, set_id, owner, opened_by, incarnation, github_place, first_seen, last_seen, ended_at, ended_how";
 
 /// A measured lifetime of a stale session: from the death of its holder to the first session after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl ManagerStore {
         })?;
         // A later `last_seen` may be lost in a power cut; a new session or an end may not.
         let durability = if known { Durability::Crash } else { Durability::PowerCut };
-        self.store.write("keep a session", durability, |tx| {
+        self.store.write("keep a session", durability, Reread::Yes, |tx| {
             for session in sessions {
                 upsert(tx, self.manager.as_str(), session)?;
             }
@@ -70,7 +71,7 @@ impl ManagerStore {
         // A later `last_seen` may be lost in a power cut; a new session or an end may not.
         let durable = changes.iter().any(|change| !matches!(change, LedgerChange::Alive { .. }));
         let durability = if durable { Durability::PowerCut } else { Durability::Crash };
-        self.store.write("change the ledger", durability, |tx| {
+        self.store.write("change the ledger", durability, Reread::Yes, |tx| {
             let manager = self.manager.as_str();
             for change in changes {
                 match change {
@@ -93,7 +94,8 @@ impl ManagerStore {
 
     /// Notes how a session ended; the first end stays. Whether this call was it.
     pub fn end(&self, id: &SessionId, at: Wall, how: SessionEnd) -> Result<bool, StoreError> {
-        self.store.write("end a session", Durability::PowerCut, |tx| end(tx, self.manager.as_str(), id, at, how))
+        self.store
+            .write("end a session", Durability::PowerCut, Reread::Yes, |tx| end(tx, self.manager.as_str(), id, at, how))
     }
 
     /// What a proof of staleness needs: sessions without a known end, and the newest of their sets. By set, oldest
@@ -137,7 +139,7 @@ impl ManagerStore {
     /// Removes sessions last seen before `before`, and beyond `keep` the ended and the longest unseen; never one
     /// that we opened and that has not ended (I7). Returns how many.
     pub fn prune_sessions(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
-        self.store.write("prune the ledger", Durability::Crash, |tx| {
+        self.store.write("prune the ledger", Durability::Crash, Reread::Yes, |tx| {
             let manager = self.manager.as_str();
             let old = tx.execute(
                 "DELETE FROM sessions WHERE manager = ?1 AND last_seen < ?2
@@ -156,7 +158,7 @@ impl ManagerStore {
 
     /// Keeps a measured lifetime; the newest 1,000 are kept.
     pub fn record_stale_lifetime(&self, set: ScaleSetId, span: Span, at: Wall) -> Result<(), StoreError> {
-        self.store.write("keep a lifetime", Durability::Crash, |tx| {
+        self.store.write("keep a lifetime", Durability::Crash, Reread::Yes, |tx| {
             let manager = self.manager.as_str();
             tx.execute(
                 "INSERT INTO stale_lifetimes (manager, set_id, at, span) VALUES (?1, ?2, ?3, ?4)",

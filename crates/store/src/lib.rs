@@ -1,14 +1,14 @@
 //! The durable store: one `SQLite` file that holds what must survive us (`docs/reference/design.md` §5, §6, §7).
 //!
 //! The rule: **what a caller relies on after a power cut is on the disk when the call returns** (journal, ledger,
-//! lease, pauses: `synchronous=FULL`); what is merely convenient (memory, log positions, history) is written with
-//! `synchronous=NORMAL`, which `SQLite`'s write-ahead log keeps in order: after a power cut the newest such rows may
-//! be missing, never torn, and never newer than a durable row written before them.
+//! lease, pauses: `synchronous=FULL`). The rest (state, log positions, history) is written with `synchronous=NORMAL`.
+//! `SQLite`'s write-ahead log keeps the order: after a power cut the newest such rows may be missing, never torn, and
+//! never newer than a durable row written before them.
 //!
-//! Edge cases: a garbage, truncated or newer file is an error that says so, never a panic and never an empty store;
-//! a file system without shared memory falls back to a rollback journal of the same durability; two processes
-//! (sidecar and cron job) may open one file, each call waits at most [`BUSY_TIMEOUT`] for the other, and
-//! after one that waited in vain hardly at all.
+//! Edge cases: a garbage, truncated or newer file is an error that says so, never a panic and never an empty store. A
+//! file system without shared memory falls back to a rollback journal of the same durability. Two processes (sidecar
+//! and cron job) may open one file: a call waits up to [`BUSY_TIMEOUT`] for the other; after a time-out, later calls
+//! wait 20 ms until one succeeds.
 //!
 //! All rows but the lease and the pauses belong to one manager: see [`ManagerStore`].
 
@@ -35,7 +35,7 @@ pub use history::{Event, HistoryFilter};
 pub use lease::LeaseState;
 pub use ledger::StaleLifetime;
 pub use pause::NewPause;
-pub use snapshots::SCENE_LONGEST;
+pub use snapshots::SNAPSHOT_LIMIT;
 
 use medic_core::model::{ManagerName, Span, Wall};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -48,7 +48,7 @@ use std::time::Duration;
 pub const FILE_NAME: &str = "medic.db";
 /// How long a call waits for another process that holds the file.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same once a call has waited in vain, until one succeeds: all managers and the HTTP server wait with it.
+/// The same after a time-out, until a call succeeds: all managers and the HTTP server wait with it.
 const BUSY_AGAIN_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// How long closed treatments are kept.
@@ -61,10 +61,10 @@ const HISTORY_AGE: Span = Span::hours(90 * 24);
 const HISTORY_KEEP: u32 = 200_000;
 /// How many bytes of events of a manager are kept.
 const HISTORY_BYTES: u64 = 64 * 1024 * 1024;
-/// How many scenes of a manager are kept.
-const SCENES_KEEP: u32 = 10_000;
-/// How many bytes of scenes of a manager are kept, packed.
-const SCENES_BYTES: u64 = 32 * 1024 * 1024;
+/// How many snapshots of a manager are kept.
+const SNAPSHOTS_KEEP: u32 = 10_000;
+/// How many bytes of snapshots of a manager are kept.
+const SNAPSHOTS_BYTES: u64 = 64 * 1024 * 1024;
 /// How long sessions are kept. Forgetting one is safe: it can then no longer be proven stale.
 const LEDGER_AGE: Span = Span::hours(30 * 24);
 /// How many sessions of a manager are kept: 500 sets with a hundred sessions each.
@@ -81,16 +81,16 @@ struct Inner {
     /// Where the file is; `None` in memory.
     state_dir: Option<PathBuf>,
     connection: Mutex<Connection>,
-    /// Held by whoever has asked for the lease.
-    life: Mutex<Option<lock_file::Life>>,
-    /// Writes so far that change what a pass reads.
+    /// Held once this process has asked for the lease.
+    lock_file: Mutex<Option<lock_file::LockFile>>,
+    /// Writes so far that change what a reconcile reads.
     writes: AtomicU64,
-    /// What the connection was told last of how durable writes are; only changed by who has its lock.
+    /// The durability that the connection is set to; only changed under its lock.
     durability: Mutex<Option<Durability>>,
-    /// The last write has waited for another process in vain.
-    in_vain: AtomicBool,
+    /// The last write has timed out waiting for another process.
+    timed_out: AtomicBool,
     #[cfg(feature = "fault-injection")]
-    gate: Option<Arc<dyn fault_injection::Gate>>,
+    disk: Option<Arc<dyn fault_injection::FaultyDisk>>,
 }
 
 impl Inner {
@@ -99,12 +99,12 @@ impl Inner {
             path,
             state_dir: state_dir.map(Path::to_owned),
             connection: Mutex::new(connection),
-            life: Mutex::new(None),
+            lock_file: Mutex::new(None),
             writes: AtomicU64::new(0),
             durability: Mutex::new(None),
-            in_vain: AtomicBool::new(false),
+            timed_out: AtomicBool::new(false),
             #[cfg(feature = "fault-injection")]
-            gate: None,
+            disk: None,
         }
     }
 }
@@ -114,7 +114,7 @@ impl Inner {
 pub struct ManagerStore {
     store: Store,
     manager: ManagerName,
-    /// Who must have the lease whenever the journal is written.
+    /// The holder that must have the lease whenever the journal is written.
     fence: Option<Arc<str>>,
 }
 
@@ -126,16 +126,20 @@ enum Durability {
     Crash,
 }
 
+/// Whether the engine has to read its records again after a write: the journal, the ledger, manual heals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reread {
+    Yes,
+    No,
+}
+
 /// How many rows [`ManagerStore::prune`] removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Pruned {
     pub treatments: usize,
-    /// Sessions of the ledger.
     pub sessions: usize,
-    /// Events of the history.
     pub events: usize,
-    /// Scenes of the history.
-    pub scenes: usize,
+    pub snapshots: usize,
 }
 
 impl Store {
@@ -145,27 +149,30 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner::new(open::open(state_dir)?, Some(state_dir))) })
     }
 
-    /// As [`Self::open`], on a disk that the gate makes fail.
+    /// As [`Self::open`], on a disk that can fail.
     #[cfg(feature = "fault-injection")]
-    pub fn open_gated(state_dir: &Path, gate: Arc<dyn fault_injection::Gate>) -> Result<Self, StoreError> {
+    pub fn open_on_faulty_disk(
+        state_dir: &Path,
+        disk: Arc<dyn fault_injection::FaultyDisk>,
+    ) -> Result<Self, StoreError> {
         let inner = Inner::new(open::open(state_dir)?, Some(state_dir));
-        Ok(Self { inner: Arc::new(Inner { gate: Some(gate), ..inner }) })
+        Ok(Self { inner: Arc::new(Inner { disk: Some(disk), ..inner }) })
     }
 
-    /// The store of another medic, for looking: nothing is made, migrated or repaired, and every write fails. `None`
-    /// where no medic has run yet.
+    /// The store of another medic, read only: nothing is created, migrated or repaired, and every write fails. `None`
+    /// if no medic has run yet.
     pub fn open_read_only(state_dir: &Path) -> Result<Option<Self>, StoreError> {
         let opened = open::read_only(&state_dir.join(FILE_NAME), open::Share::WithWriters)?;
         Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened, None)) }))
     }
 
-    /// The same for a file that need not be in a state directory: a copy of one, which nobody changes meanwhile.
+    /// The same for a copy of a store's file, which nobody changes meanwhile.
     pub fn open_copy_read_only(file: &Path) -> Result<Option<Self>, StoreError> {
         let opened = open::read_only(file, open::Share::Alone)?;
         Ok(opened.map(|opened| Self { inner: Arc::new(Inner::new(opened, None)) }))
     }
 
-    /// A store that dies with the process, for tests and dry one-shots.
+    /// A store in memory, for tests and dry runs.
     pub fn in_memory() -> Result<Self, StoreError> {
         Ok(Self { inner: Arc::new(Inner::new(open::in_memory()?, None)) })
     }
@@ -199,61 +206,63 @@ impl Store {
         &self,
         what: &'static str,
         durability: Durability,
+        reread: Reread,
         f: impl FnOnce(&Transaction<'_>) -> Result<T, sql::Failure>,
     ) -> Result<T, StoreError> {
         let mut connection = self.lock();
-        self.note_write(what);
+        if reread == Reread::Yes {
+            self.inner.writes.fetch_add(1, Ordering::AcqRel);
+        }
         let run = |connection: &mut Connection| -> Result<T, sql::Failure> {
             self.set_durability(connection, durability)?;
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let value = f(&transaction)?;
             #[cfg(feature = "fault-injection")]
-            if self.inner.gate.as_ref().is_some_and(|gate| gate.forgets(what)) {
+            if self.inner.disk.as_ref().is_some_and(|disk| disk.loses_write(what)) {
                 return Ok(value);
             }
             transaction.commit()?;
             Ok(value)
         };
         #[cfg(feature = "fault-injection")]
-        if self.inner.gate.as_ref().is_some_and(|gate| !gate.before()) {
+        if self.inner.disk.as_ref().is_some_and(|disk| !disk.accepts_write()) {
             return Err(sql::Failure::new(StoreErrorKind::DiskFull, "the lab's disk is full").at(self.path(), what));
         }
         let done = run(&mut connection).map_err(|failure| failure.at(self.path(), what));
         self.note_wait(&connection, done.as_ref().err());
         #[cfg(feature = "fault-injection")]
-        if let Some(gate) = &self.inner.gate {
-            gate.after(what);
+        if let Some(disk) = &self.inner.disk {
+            disk.after_write(what);
         }
         done
     }
 }
 
 impl Store {
-    /// Who has waited in vain does not wait for so long again.
+    /// Shortens the wait for other processes after a time-out, and restores it after a success.
     fn note_wait(&self, connection: &Connection, error: Option<&StoreError>) {
-        let in_vain = error.is_some_and(|error| error.kind == StoreErrorKind::Busy);
-        if self.inner.in_vain.swap(in_vain, Ordering::AcqRel) != in_vain {
-            let wait = if in_vain { BUSY_AGAIN_TIMEOUT } else { BUSY_TIMEOUT };
+        let timed_out = error.is_some_and(|error| error.kind == StoreErrorKind::Busy);
+        if self.inner.timed_out.swap(timed_out, Ordering::AcqRel) != timed_out {
+            let wait = if timed_out { BUSY_AGAIN_TIMEOUT } else { BUSY_TIMEOUT };
             if let Err(error) = connection.busy_timeout(wait) {
-                tracing::warn!(%error, "the store's patience with other processes cannot be set");
+                tracing::warn!(%error, "the store's time-out for other processes cannot be set");
             }
         }
     }
 
-    /// Tells `SQLite` how durable the next write is, if it was not told so last. What it was told stays in force
-    /// whatever becomes of the write; when the telling itself fails, it is told anew.
+    /// Sets the durability of the next write, if it is not set so already.
     fn set_durability(&self, connection: &Connection, durability: Durability) -> Result<(), sql::Failure> {
-        let mut told = self.inner.durability.lock().unwrap_or_else(PoisonError::into_inner);
-        if *told == Some(durability) {
+        let mut set = self.inner.durability.lock().unwrap_or_else(PoisonError::into_inner);
+        if *set == Some(durability) {
             return Ok(());
         }
-        *told = None;
+        *set = None;
         let level = match durability {
             Durability::PowerCut => "FULL",
             Durability::Crash => "NORMAL",
         };
         connection.pragma_update(None, "synchronous", level)?;
-        *told = Some(durability);
+        *set = Some(durability);
         Ok(())
     }
 }
@@ -265,15 +274,14 @@ impl std::fmt::Debug for Store {
 }
 
 impl ManagerStore {
-    /// Whose part this is.
     #[must_use]
     pub const fn manager(&self) -> &ManagerName {
         &self.manager
     }
 
-    /// The same, whose journal takes nothing from anybody but `holder`, and only while it has the lease. A medic that
-    /// was frozen in the middle of a treatment, and thaws after another has taken over, can then do nothing more: the
-    /// journal comes before every effect (I6).
+    /// The same, whose journal accepts writes only while `holder` has the lease. A medic that was stopped in the middle
+    /// of a treatment, and continues after another has taken over, can then do nothing more: the journal comes before
+    /// every request (I6).
     #[must_use]
     pub fn fenced(self, holder: &str) -> Self {
         Self { fence: Some(holder.into()), ..self }
@@ -284,14 +292,14 @@ impl ManagerStore {
         &self.store
     }
 
-    /// Removes what is older or more than is kept; never an open treatment, never a session of ours that has not
-    /// ended. Once an hour is often enough.
+    /// Removes what is too old or too much; never an open treatment, never a session of ours that has not ended. Once
+    /// an hour is often enough.
     pub fn prune(&self, now: Wall) -> Result<Pruned, StoreError> {
         let treatments = self.prune_treatments(now.minus(JOURNAL_AGE), JOURNAL_KEEP)?;
         let sessions = self.prune_sessions(now.minus(LEDGER_AGE), LEDGER_KEEP)?;
         let events = self.prune_history(now.minus(HISTORY_AGE), HISTORY_KEEP, HISTORY_BYTES)?;
-        let scenes = self.prune_scenes(now.minus(HISTORY_AGE), SCENES_KEEP, SCENES_BYTES)?;
-        Ok(Pruned { treatments, sessions, events, scenes })
+        let snapshots = self.prune_snapshots(now.minus(HISTORY_AGE), SNAPSHOTS_KEEP, SNAPSHOTS_BYTES)?;
+        Ok(Pruned { treatments, sessions, events, snapshots })
     }
 }
 

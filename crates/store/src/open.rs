@@ -1,6 +1,7 @@
 //! Opening: the directory, the file and its rights, and what `SQLite` is told before the first statement.
 
 use super::error::{StoreError, StoreErrorKind};
+use super::schema::Access;
 use super::sql::Failure;
 use super::{BUSY_TIMEOUT, FILE_NAME, schema};
 use rusqlite::config::DbConfig;
@@ -26,7 +27,7 @@ pub(super) fn open(state_dir: &Path) -> Result<(String, Connection), StoreError>
         let mut connection = Connection::open_with_flags(&file, flags)?;
         prepare(&connection)?;
         // Looked at before anything is written: a file that is not ours stays as it is.
-        schema::inspect(&connection)?;
+        schema::inspect(&connection, Access::Migrate)?;
         set_journal_mode(&connection)?;
         schema::migrate(&mut connection)?;
         if size <= CHECKED_UP_TO {
@@ -113,7 +114,7 @@ pub(super) fn read_only(file: &Path, share: Share) -> Result<Option<(String, Con
         };
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "query_only", true)?;
-        schema::inspect(&connection)?;
+        schema::inspect(&connection, Access::Read)?;
         if size <= CHECKED_UP_TO {
             check(&connection)?;
         }

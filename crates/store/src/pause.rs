@@ -2,7 +2,7 @@
 
 use super::error::StoreError;
 use super::sql::{from_json, int, to_json, uint, wall};
-use super::{Durability, Store};
+use super::{Durability, Reread, Store};
 use medic_core::model::Wall;
 use medic_core::model::pause::{Pause, PauseId, PauseScope};
 use rusqlite::params;
@@ -47,7 +47,7 @@ impl Store {
 
     /// Sets a pause. Expired ones are cleared away on the occasion.
     pub fn add_pause(&self, pause: NewPause) -> Result<Pause, StoreError> {
-        self.write("set a pause", Durability::PowerCut, |tx| {
+        self.write("set a pause", Durability::PowerCut, Reread::Yes, |tx| {
             tx.execute("DELETE FROM pauses WHERE expires <= ?1", [int(pause.created.0)])?;
             tx.execute(
                 "INSERT INTO pauses (scope, reason, author, created, expires) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -66,14 +66,14 @@ impl Store {
 
     /// Ends a pause. Whether there was one.
     pub fn remove_pause(&self, id: PauseId) -> Result<bool, StoreError> {
-        self.write("end a pause", Durability::PowerCut, |tx| {
+        self.write("end a pause", Durability::PowerCut, Reread::Yes, |tx| {
             Ok(tx.execute("DELETE FROM pauses WHERE id = ?1", [int(id.0)])? == 1)
         })
     }
 
     /// Ends all pauses of exactly this scope. How many there were.
     pub fn remove_pauses_of(&self, scope: &PauseScope) -> Result<usize, StoreError> {
-        self.write("end pauses", Durability::PowerCut, |tx| {
+        self.write("end pauses", Durability::PowerCut, Reread::Yes, |tx| {
             Ok(tx.execute("DELETE FROM pauses WHERE scope = ?1", [to_json(scope)?])?)
         })
     }

@@ -1,7 +1,7 @@
 //! The tables, and how an older file is brought up to date.
 //!
 //! `application_id` says that a file is ours, `user_version` which schema it has. Migrations only go forward, each
-//! in its own transaction; a file from a newer release is refused untouched.
+//! in its own transaction; a file from a newer release is refused untouched, and so is an older one that is only read.
 
 use super::error::StoreErrorKind;
 use super::sql::Failure;
@@ -11,9 +11,74 @@ use rusqlite::{Connection, TransactionBehavior};
 const APPLICATION_ID: i64 = 0x7373_6d64;
 
 /// Entry N brings a file from version N to N + 1. Never edit a released one.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
-/// What the core was given whenever it decided anew, for `replay`.
+/// The names that the code has now. Three things are deliberate:
+/// - `treatments.body` and `sessions.place` are renamed so that a process of an earlier release that still runs cannot
+///   add rows with the old names. Its journal fails then, and it only undoes what it has begun.
+/// - The state between sweeps is dropped: a reconcile without it confirms every finding again before it acts.
+/// - Events are only shown, so their JSON is changed as text.
+const VERSION_4: &str = r#"
+UPDATE treatments SET outcome = 'aborted' WHERE outcome = 'yielded';
+UPDATE treatments SET body = json_replace(body, '$.step.outcome', 'aborted')
+    WHERE CASE WHEN json_valid(body) THEN body ->> '$.step.outcome' = 'yielded' END;
+UPDATE treatments SET body = json_replace(body, '$.step.step', 'check_opening')
+    WHERE CASE WHEN json_valid(body) THEN body ->> '$.step.step' = 'probe_opening' END;
+UPDATE treatments SET body = json_replace(body, '$.step.step', 'check_opened')
+    WHERE CASE WHEN json_valid(body) THEN body ->> '$.step.step' = 'probe_opened' END;
+UPDATE treatments SET body = json_replace(body, '$.remedy.kind', 'session_check')
+    WHERE CASE WHEN json_valid(body) THEN body ->> '$.remedy.kind' = 'session_probe' END;
+UPDATE treatments SET body = json_remove(
+        json_set(body, '$.place.github_id', json(body -> '$.place.forge_id')), '$.place.forge_id')
+    WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.place.forge_id') IS NOT NULL END;
+ALTER TABLE treatments RENAME COLUMN body TO treatment;
+
+UPDATE sessions SET place = json_remove(json_set(place, '$.github_id', json(place -> '$.forge_id')), '$.forge_id')
+    WHERE CASE WHEN json_valid(place) THEN json_type(place, '$.forge_id') IS NOT NULL END;
+ALTER TABLE sessions RENAME COLUMN place TO github_place;
+
+UPDATE log_positions SET evidence = replace(evidence, '"by_forge":', '"by_github":');
+
+DROP TABLE memory;
+CREATE TABLE state (manager TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;
+
+ALTER TABLE orders RENAME TO manual_heals;
+ALTER TABLE manual_heals RENAME COLUMN what TO action;
+ALTER TABLE manual_heals RENAME COLUMN settled TO finished;
+
+DROP TABLE scenes;
+CREATE TABLE snapshots (
+    id      INTEGER PRIMARY KEY,
+    manager TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL,
+    body    TEXT    NOT NULL
+) STRICT;
+-- Covers what the bounds read, so that no body is read for them.
+CREATE INDEX snapshots_manager ON snapshots (manager, id, at, bytes);
+
+UPDATE events SET kind = 'request' WHERE kind = 'act';
+UPDATE events SET detail =
+    replace(replace(replace(replace(replace(replace(replace(replace(replace(
+    replace(replace(replace(replace(replace(replace(detail,
+        '"decision":"act"', '"decision":"treat"'),
+        '"decision":"withhold"', '"decision":"blocked"'),
+        '"outcome":"yielded"', '"outcome":"aborted"'),
+        '"session_probe"', '"session_check"'),
+        '"probe_opening"', '"check_opening"'),
+        '"probe_opened"', '"check_opened"'),
+        '"probe_refused"', '"check_refused"'),
+        '"forge_id":', '"github_id":'),
+        '"forge_lists_set"', '"github_lists_set"'),
+        '"forge_lacks_set"', '"github_lacks_set"'),
+        '"forge_other_id"', '"github_other_id"'),
+        '"broker_unseen"', '"github_unseen"'),
+        '"global_budget"', '"manager_budget"'),
+        '"cause_present"', '"cause_not_resolved"'),
+        '"entity_turn"', '"entity_limit"');
+"#;
+
+/// Snapshots for `replay`, in the form of then.
 const VERSION_3: &str = "
 CREATE TABLE scenes (
     id      INTEGER PRIMARY KEY,
@@ -26,7 +91,7 @@ CREATE TABLE scenes (
 CREATE INDEX scenes_manager ON scenes (manager, id, at, bytes);
 ";
 
-/// Orders of people. And a disable that an earlier release was about to send may have been sent: it kept no date of that.
+/// Manual heals. A disable that an earlier release was about to send may have been sent: it kept no date of that.
 const VERSION_2: &str = "
 UPDATE treatments SET body = json_set(body, '$.step.sent', json_extract(body, '$.step_at'))
     WHERE closed IS NULL AND CASE WHEN json_valid(body) THEN json_extract(body, '$.step.step') = 'disabling' END;
@@ -130,8 +195,16 @@ CREATE INDEX events_set ON events (manager, set_id, id);
 CREATE INDEX events_at ON events (manager, at);
 ";
 
-/// Refuses a file that another program or a newer release wrote.
-pub(super) fn inspect(connection: &Connection) -> Result<(), Failure> {
+/// Who opens a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// A process that brings an older file up to date.
+    Migrate,
+    Read,
+}
+
+/// Refuses a file that another program or a newer release wrote, and an older one that is only read.
+pub(super) fn inspect(connection: &Connection, access: Access) -> Result<(), Failure> {
     let application: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
     let version = version(connection)?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -148,12 +221,22 @@ pub(super) fn inspect(connection: &Connection) -> Result<(), Failure> {
             format!("its schema is version {version}; this release knows versions up to {known}"),
         ));
     }
+    if access == Access::Read && version < known {
+        return Err(Failure::new(
+            StoreErrorKind::OlderSchema,
+            format!("its schema is version {version}; this release reads version {known}"),
+        ));
+    }
     Ok(())
 }
 
 /// Applies what is missing. Two processes may try at once: the version is read again under the write lock.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), Failure> {
-    while version(connection)? < MIGRATIONS.len() {
+    migrate_to(connection, MIGRATIONS.len())
+}
+
+pub(super) fn migrate_to(connection: &mut Connection, wanted: usize) -> Result<(), Failure> {
+    while version(connection)? < wanted {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let from = version(&transaction)?;
         if let Some(step) = MIGRATIONS.get(from) {

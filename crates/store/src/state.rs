@@ -1,8 +1,8 @@
-//! What a manager's loop carries over a restart of ours: the diagnosis memory, the place in the log, a few dates.
+//! What survives our restart without being a record: the state between sweeps, the position in the log, a date.
 
 use super::error::StoreError;
 use super::sql::{from_json, int, to_json, wall};
-use super::{Durability, ManagerStore};
+use super::{Durability, ManagerStore, Reread};
 use medic_core::model::Wall;
 use medic_core::model::log_fact::{LogEvidence, LogPosition};
 use rusqlite::{OptionalExtension, params};
@@ -10,16 +10,14 @@ use rusqlite::{OptionalExtension, params};
 const BREAKER_RESET: &str = "breaker_reset";
 
 impl ManagerStore {
-    /// Keeps the memory, which is opaque here, if another one is kept. An unchanged one costs no write.
-    pub fn save_memory(&self, json: &str) -> Result<(), StoreError> {
-        if self.load_memory()?.as_deref() == Some(json) { Ok(()) } else { self.save_changed_memory(json) }
-    }
-
-    /// Keeps the memory of a caller who knows that it is not the one kept last: that one need not be read.
-    pub fn save_changed_memory(&self, json: &str) -> Result<(), StoreError> {
-        self.store.write("keep the memory", Durability::Crash, |tx| {
+    /// Keeps the state, which is opaque here. An unchanged one costs no write.
+    pub fn save_state(&self, json: &str) -> Result<(), StoreError> {
+        if self.load_state()?.as_deref() == Some(json) {
+            return Ok(());
+        }
+        self.store.write("keep the state", Durability::Crash, Reread::No, |tx| {
             tx.prepare_cached(
-                "INSERT INTO memory (manager, body) VALUES (?1, ?2)
+                "INSERT INTO state (manager, body) VALUES (?1, ?2)
                  ON CONFLICT (manager) DO UPDATE SET body = excluded.body",
             )?
             .execute(params![self.manager.as_str(), json])?;
@@ -27,24 +25,23 @@ impl ManagerStore {
         })
     }
 
-    /// The memory kept last.
-    pub fn load_memory(&self) -> Result<Option<String>, StoreError> {
-        self.store.read("read the memory", |c| {
-            Ok(c.prepare_cached("SELECT body FROM memory WHERE manager = ?1")?
+    pub fn load_state(&self) -> Result<Option<String>, StoreError> {
+        self.store.read("read the state", |c| {
+            Ok(c.prepare_cached("SELECT body FROM state WHERE manager = ?1")?
                 .query_row([self.manager.as_str()], |row| row.get(0))
                 .optional()?)
         })
     }
 
-    /// Keeps how far a log was read *and* what it said up to there, in one step: kept apart, a death in between
-    /// would read lines twice or lose their facts. Facts that went elsewhere (the ledger) must be stored before.
+    /// Keeps how far a log was read *and* what it said up to there, in one transaction: otherwise a crash in between
+    /// reads lines twice or loses their facts. Store facts that go elsewhere (the ledger) first.
     pub fn save_log_position(
         &self,
         path: &str,
         position: &LogPosition,
         evidence: &LogEvidence,
     ) -> Result<(), StoreError> {
-        self.store.write("keep the log position", Durability::Crash, |tx| {
+        self.store.write("keep the log position", Durability::Crash, Reread::No, |tx| {
             tx.prepare_cached(
                 "INSERT INTO log_positions (manager, path, position, evidence) VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (manager, path) DO UPDATE SET position = excluded.position, evidence = excluded.evidence",
@@ -66,9 +63,9 @@ impl ManagerStore {
         })
     }
 
-    /// Keeps when a person closed the circuit breaker: earlier treatments no longer count against it.
+    /// Keeps when an operator closed the circuit breaker: earlier treatments no longer count against it.
     pub fn save_breaker_reset(&self, at: Wall) -> Result<(), StoreError> {
-        self.store.write("keep the breaker's reset", Durability::PowerCut, |tx| {
+        self.store.write("keep the breaker's reset", Durability::PowerCut, Reread::Yes, |tx| {
             tx.execute(
                 "INSERT INTO dates (manager, name, at) VALUES (?1, ?2, ?3)
                  ON CONFLICT (manager, name) DO UPDATE SET at = excluded.at",
@@ -78,7 +75,7 @@ impl ManagerStore {
         })
     }
 
-    /// When a person last closed the circuit breaker.
+    /// When an operator last closed the circuit breaker.
     pub fn breaker_reset(&self) -> Result<Option<Wall>, StoreError> {
         self.store.read("read the breaker's reset", |c| {
             let at: Option<i64> = c

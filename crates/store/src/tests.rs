@@ -1,11 +1,15 @@
 use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
-use medic_core::decide::testing::{closed, hours, ledger_session, open, probe};
+use medic_core::decide::testing::{closed, hours, ledger_session, mins, open, probe};
 use medic_core::model::log_fact::{LogEvidence, LogPosition};
+use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer};
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
-use medic_core::model::{Incarnation, Outcome, Revision, ScaleSetId, SessionId, Step, TreatmentId};
+use medic_core::model::{
+    Decision, GithubId, Guard, Incarnation, Outcome, Owner, Remedy, Revision, ScaleSetId, SessionId, Step, Treatment,
+    TreatmentId,
+};
 use medic_core::ports::write::Journal;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -55,7 +59,7 @@ impl Home {
     }
 }
 
-fn verifying(set: u64, opened: u64) -> medic_core::model::Treatment {
+fn verifying(set: u64, opened: u64) -> Treatment {
     open(0, set, Wall(opened), Step::Verifying)
 }
 
@@ -76,7 +80,7 @@ fn everything_survives_a_reopening() {
         treatment = Journal::open(&store, verifying(1, 5)).unwrap();
         session = ledger_session(1, "s1", RUN, Wall(2_000));
         store.see(&session).unwrap();
-        store.save_memory("{\"a\":1}").unwrap();
+        store.save_state("{\"a\":1}").unwrap();
         store.save_breaker_reset(Wall(9)).unwrap();
         store.append(Wall(7), "note", Some(ScaleSetId(1)), &serde_json::json!({"x": 1})).unwrap();
         store.record_stale_lifetime(ScaleSetId(1), Span::secs(61), Wall(8)).unwrap();
@@ -93,7 +97,7 @@ fn everything_survives_a_reopening() {
     let store = home.open();
     assert_eq!(store.unfinished().unwrap(), [treatment]);
     assert_eq!(store.live().unwrap(), [session]);
-    assert_eq!(store.load_memory().unwrap().unwrap(), "{\"a\":1}");
+    assert_eq!(store.load_state().unwrap().unwrap(), "{\"a\":1}");
     assert_eq!(store.breaker_reset().unwrap(), Some(Wall(9)));
     let all = HistoryFilter { set: None, since: Wall(0), limit: 10 };
     assert_eq!(store.history(all).unwrap()[0].detail, serde_json::json!({"x": 1}));
@@ -107,7 +111,7 @@ fn everything_survives_a_reopening() {
 fn directory_and_files_are_for_the_owner_only() {
     let home = Home::new();
     let store = home.open();
-    store.save_memory("x").unwrap();
+    store.save_state("x").unwrap();
     assert_eq!((mode(&home.dir()), mode(&home.file())), (0o700, 0o600));
     for entry in std::fs::read_dir(home.dir()).unwrap() {
         assert_eq!(mode(&entry.unwrap().path()), 0o600);
@@ -137,55 +141,150 @@ fn a_file_that_is_not_a_sound_store_is_refused_with_the_reason() {
     assert_eq!(Home::refusal(&foreign).kind, StoreErrorKind::Foreign);
 }
 
+/// A state file as schema version 3 had it, with an open treatment at each step.
+const VERSION_3: &str = include_str!("../fixtures/v3.sql");
+
+impl Home {
+    fn of_version_3() -> Self {
+        let home = Self::new();
+        std::fs::create_dir(home.dir()).unwrap();
+        Connection::open(home.file()).unwrap().execute_batch(VERSION_3).unwrap();
+        home
+    }
+}
+
 #[test]
-fn a_disable_of_an_earlier_release_may_have_been_sent() {
-    let home = Home::new();
+fn migration_keeps_treatments_of_version_3_at_their_steps() {
+    let home = Home::of_version_3();
     let store = home.open();
-    let step = Step::Disabling { seen: Revision::new("seen"), sent: None };
-    Journal::open(&store, open(0, 1, Wall(7_000), step)).unwrap();
-    store.store.lock().execute_batch("DROP TABLE orders; DROP TABLE scenes; PRAGMA user_version = 1").unwrap();
-    drop(store);
-    let rows = home.open().unfinished().unwrap();
-    assert_eq!(rows[0].step, Step::Disabling { seen: Revision::new("seen"), sent: Some(Wall(7_000)) });
+    let (at, seen, ours) = (hours(2), Revision::new("r0"), Revision::new("r1"));
+    let session = SessionId::new("s-1");
+    let deletion = Remedy::DeleteThenToggle { session: session.clone() };
+    let check = Remedy::SessionCheck;
+    let deleting = Step::Deleting { session, seen: Some(seen.clone()), attempts: 1, not_before: at };
+    let opened = Step::CheckOpened { session: SessionId::new("ours-10"), attempts: 1, not_before: at };
+    let steps = [
+        (deletion, deleting),
+        (Remedy::Toggle, Step::Disabling { seen: seen.clone(), sent: None }),
+        (Remedy::Toggle, Step::Disabling { seen: seen.clone(), sent: Some(at) }),
+        (Remedy::Toggle, Step::DisableUnknown { seen, sent: at }),
+        (Remedy::Toggle, Step::Disabled { ours: ours.clone(), again_until: None }),
+        (Remedy::Toggle, Step::Disabled { ours: ours.clone(), again_until: Some(at.plus(Span::secs(30))) }),
+        (Remedy::Toggle, Step::Enabling { ours, since: Some(at), attempts: 2, not_before: at }),
+        (Remedy::Toggle, Step::Verifying),
+        (check.clone(), Step::CheckOpening { owner: Owner::of_session_check(ScaleSetId(9), at) }),
+        (check, opened),
+    ];
+    let row = |(n, (remedy, step))| Treatment { remedy, ..open(n, n, at, step) };
+    let mut wanted: Vec<Treatment> = (1..).zip(steps).map(row).collect();
+    wanted[7].revived = Some(at);
+    assert_eq!(store.unfinished().unwrap(), wanted);
+    let intents = store.store().intents_of_others(&[]).unwrap();
+    assert_eq!(intents.len(), 9, "all but the one that verifies");
+    let closed = |id| store.treatment(TreatmentId(id)).unwrap().unwrap();
+    assert_eq!((closed(11).outcome(), closed(12).outcome()), (Some(Outcome::Aborted), Some(Outcome::Held)));
+    assert_eq!((closed(12).remedy, closed(12).holder), (Remedy::SessionCheck, Some(Owner::new("garm-c1"))));
+    let outcome = store.store.lock().query_row("SELECT outcome FROM treatments WHERE id = 11", [], |row| row.get(0));
+    assert_eq!(outcome, Ok("aborted".to_owned()));
+    store.record(&wanted[0]).unwrap();
+    assert!(Journal::open(&store, verifying(5, 9)).is_err(), "one open treatment per set");
+}
+
+#[test]
+fn migration_keeps_the_other_records_of_version_3() {
+    let home = Home::of_version_3();
+    assert_eq!(Store::open_read_only(&home.dir()).unwrap_err().kind, StoreErrorKind::OlderSchema);
+    let store = home.open();
+    let run = Incarnation(mins(50));
+    let manager = ledger_session(1, "s-1", run, hours(1));
+    let unknown = LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..ledger_session(2, "s-2", run, hours(1)) };
+    let ours = LedgerSession { opened_by: OpenedBy::Medic, ..ledger_session(10, "ours-10", run, hours(2)) };
+    assert_eq!(store.live().unwrap(), [manager, unknown, ours]);
+    let (position, evidence) = store.load_log_position("/garm.log").unwrap().unwrap();
+    let of_set = evidence.about(ScaleSetId(1), Some("acme/app"), Some(GithubId(101))).unwrap();
+    assert_eq!((position.offset, of_set.conflict_count), (u64::MAX, 3));
+    assert_eq!((store.breaker_reset().unwrap(), store.load_state().unwrap()), (Some(Wall(9)), None));
+    assert_eq!(store.store().pauses(Wall(2)).unwrap().len(), 1);
+    let heals = store.manual_heals(hours(2)).unwrap();
+    assert_eq!((heals.len(), heals[0].set, &heals[0].what), (1, ScaleSetId(3), &ManualAction::Heal));
+    assert!(matches!(store.manual_heal_answer(heals[0].id).unwrap(), Some(ManualHealAnswer::Waiting { .. })));
+    let next = store.add_manual_heal(ScaleSetId(4), ManualAction::Heal, "bob", hours(2)).unwrap();
+    assert_eq!(next.id.0, 8, "no number is used again");
+    assert_eq!(store.newest_snapshot().unwrap(), None);
+    let events = store.history(HistoryFilter { set: None, since: Wall(0), limit: 10 }).unwrap();
+    let request = &events[0].detail;
+    assert_eq!((events[0].kind.as_str(), &request["remedy"]), ("request", &"session_check".into()));
+    assert_eq!(request["step"], "check_opened");
+    let decision: Decision = serde_json::from_value(events[1].detail.clone()).unwrap();
+    let Decision::Blocked { remedy: Remedy::SessionCheck, guards } = decision else { panic!("{decision:?}") };
+    let guards: Vec<_> = guards.iter().map(|blocked| blocked.guard).collect();
+    assert_eq!(guards, [Guard::ManagerBudget, Guard::EntityLimit]);
+}
+
+#[test]
+fn migrated_file_refuses_writes_of_version_3() {
+    let home = Home::of_version_3();
+    let old = Connection::open(home.file()).unwrap();
+    let store = home.open();
+    for write in [
+        "UPDATE treatments SET closed = 1, outcome = 'failed', is_intent = 0, body = '{}' WHERE id = 5",
+        "INSERT INTO treatments (manager, set_id, opened, is_intent, body) VALUES ('garm', 77, 1, 1, '{}')",
+        "INSERT INTO sessions (manager, id, set_id, owner, opened_by, place, first_seen, last_seen)
+             VALUES ('garm', 's', 1, 'o', 'unknown', '{}', 1, 1)",
+    ] {
+        assert!(old.execute(write, []).is_err(), "{write}");
+    }
+    assert_eq!((store.unfinished().unwrap().len(), store.live().unwrap().len()), (10, 3));
+}
+
+#[test]
+fn migration_of_version_1_takes_a_disable_for_sent() {
+    let home = Home::new();
+    let step = Step::Disabling { seen: Revision::new("seen"), sent: Some(Wall(7_000)) };
+    let mut treatment = serde_json::to_value(open(1, 1, Wall(7_000), step.clone())).unwrap();
+    treatment["step"]["sent"] = serde_json::Value::Null;
+    std::fs::create_dir(home.dir()).unwrap();
+    let mut connection = Connection::open(home.file()).unwrap();
+    schema::migrate_to(&mut connection, 1).unwrap();
+    let insert = "INSERT INTO treatments VALUES (1, 'garm', 1, 7000, NULL, NULL, 1, ?1)";
+    connection.execute(insert, [treatment.to_string()]).unwrap();
+    assert_eq!(home.open().unfinished().unwrap()[0].step, step);
 }
 
 #[test]
 fn an_order_waits_is_answered_once_and_grows_old() {
-    use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer};
     let home = Home::new();
     let store = home.open();
     let now = Wall(1_000_000);
-    let first = store.place_order(ScaleSetId(1), ManualAction::Heal, "alice", now).unwrap();
+    let first = store.add_manual_heal(ScaleSetId(1), ManualAction::Heal, "alice", now).unwrap();
     let session = SessionId::new("s-1");
-    let second = store.place_order(ScaleSetId(2), ManualAction::DeleteSession { session }, "bob", now).unwrap();
-    let open = |at| store.orders(at).unwrap();
+    let second = store.add_manual_heal(ScaleSetId(2), ManualAction::DeleteSession { session }, "bob", now).unwrap();
+    let open = |at| store.manual_heals(at).unwrap();
     assert_eq!(open(now), [first.clone(), second.clone()]);
-    store.answer_order(first.id, &ManualHealAnswer::Waiting { why: "settle".to_owned() }).unwrap();
+    store.answer_manual_heal(first.id, &ManualHealAnswer::Waiting { why: "settle".to_owned() }).unwrap();
     assert_eq!(open(now).len(), 2, "it waits");
     let refused = ManualHealAnswer::Refused { why: "it listens".to_owned() };
-    store.answer_order(first.id, &refused).unwrap();
-    assert_eq!((open(now), store.order_answer(first.id).unwrap()), (vec![second], Some(refused)));
+    store.answer_manual_heal(first.id, &refused).unwrap();
+    assert_eq!((open(now), store.manual_heal_answer(first.id).unwrap()), (vec![second], Some(refused)));
     assert_eq!(open(now.plus(MANUAL_HEAL_LIFETIME)), [], "too old to be carried out");
 }
 
 #[test]
 fn an_order_is_withdrawn_until_it_is_settled() {
-    use medic_core::model::TreatmentId;
-    use medic_core::model::manual::{ManualAction, ManualHealAnswer};
     let home = Home::new();
     let store = home.open();
     let now = Wall(1_000_000);
-    let place = |set| store.place_order(ScaleSetId(set), ManualAction::Heal, "alice", now).unwrap().id;
+    let place = |set| store.add_manual_heal(ScaleSetId(set), ManualAction::Heal, "alice", now).unwrap().id;
     let (waiting, taken_up) = (place(1), place(2));
     let waits = ManualHealAnswer::Waiting { why: "paused".to_owned() };
-    store.answer_order(waiting, &waits).unwrap();
-    assert_eq!(store.withdraw_order(waiting).unwrap(), None);
+    store.answer_manual_heal(waiting, &waits).unwrap();
+    assert_eq!(store.withdraw_manual_heal(waiting).unwrap(), None);
     // A pass that had read it before says so now.
-    store.answer_order(waiting, &waits).unwrap();
+    store.answer_manual_heal(waiting, &waits).unwrap();
     let treating = ManualHealAnswer::Treating { treatment: TreatmentId(7) };
-    store.answer_order(taken_up, &treating).unwrap();
-    assert_eq!(store.withdraw_order(taken_up).unwrap(), Some(treating));
-    assert_eq!(store.orders(now).unwrap(), []);
+    store.answer_manual_heal(taken_up, &treating).unwrap();
+    assert_eq!(store.withdraw_manual_heal(taken_up).unwrap(), Some(treating));
+    assert_eq!(store.manual_heals(now).unwrap(), []);
 }
 
 #[test]
@@ -207,7 +306,9 @@ fn a_row_that_does_not_parse_fails_the_whole_answer() {
     store
         .store
         .lock()
-        .execute_batch("UPDATE sessions SET place = '{' WHERE id = 'bad'; UPDATE treatments SET body = '[]'")
+        .execute_batch(
+            "UPDATE sessions SET github_place = '{' WHERE id = 'bad'; UPDATE treatments SET treatment = '[]'",
+        )
         .unwrap();
     assert_eq!(store.live().unwrap_err().kind, StoreErrorKind::Corrupt);
     assert_eq!(store.live_sessions().unwrap_err().kind, StoreErrorKind::Corrupt);
@@ -260,7 +361,7 @@ fn the_journal_numbers_keeps_order_and_never_uses_a_number_again() {
     let early = Journal::open(&store, open(77, 2, Wall(10), Step::Verifying)).unwrap();
     assert_eq!((late.id, early.id), (TreatmentId(1), TreatmentId(2)), "the given number is ignored");
     assert_eq!(store.unfinished().unwrap(), [early.clone(), late.clone()], "oldest first");
-    let done = medic_core::model::Treatment { id: early.id, ..closed(0, 2, Wall(10), Wall(20), Outcome::Recovered) };
+    let done = Treatment { id: early.id, ..closed(0, 2, Wall(10), Wall(20), Outcome::Recovered) };
     store.record(&done).unwrap();
     assert_eq!(store.unfinished().unwrap(), [late]);
     for n in 3..=62 {
@@ -295,7 +396,7 @@ fn every_step_is_kept_as_it_is() {
         assert_eq!(store.treatment(treatment.id).unwrap().unwrap(), treatment);
     }
     assert!(store.unfinished().unwrap().is_empty());
-    let stranger = medic_core::model::Treatment { id: TreatmentId(99), ..treatment };
+    let stranger = Treatment { id: TreatmentId(99), ..treatment };
     let error = store.record(&stranger).unwrap_err();
     assert!(error.to_string().contains("no treatment 99"), "{error}");
 }
@@ -511,11 +612,11 @@ fn managers_do_not_see_each_others_rows() {
     let treatment = Journal::open(&a, verifying(1, 5)).unwrap();
     Journal::open(&b, verifying(1, 5)).unwrap();
     a.see(&ledger_session(1, "s1", RUN, Wall(1))).unwrap();
-    a.save_memory("a").unwrap();
+    a.save_state("a").unwrap();
     assert!(b.record(&treatment).is_err());
     assert!(!b.end(&SessionId::new("s1"), Wall(2), SessionEnd::Closed).unwrap());
     assert_eq!((b.unfinished().unwrap().len(), b.live().unwrap().len()), (1, 0));
-    assert_eq!(b.load_memory().unwrap(), None);
+    assert_eq!(b.load_state().unwrap(), None);
     b.prune(Wall(u64::MAX / 2)).unwrap();
     assert_eq!(a.live().unwrap().len(), 1);
 }
@@ -523,10 +624,10 @@ fn managers_do_not_see_each_others_rows() {
 #[test]
 fn memory_and_log_place_come_back_as_they_were() {
     let store = memory();
-    assert_eq!((store.load_memory().unwrap(), store.load_log_position("/l").unwrap()), (None, None));
+    assert_eq!((store.load_state().unwrap(), store.load_log_position("/l").unwrap()), (None, None));
     for json in ["{}", "{}", "{\"b\":\"ü\"}"] {
-        store.save_memory(json).unwrap();
-        assert_eq!(store.load_memory().unwrap().unwrap(), json);
+        store.save_state(json).unwrap();
+        assert_eq!(store.load_state().unwrap().unwrap(), json);
     }
     let position = LogPosition { device: u64::MAX, inode: 2, offset: 3, tail_hash: u64::MAX, ..LogPosition::default() };
     let mut evidence = LogEvidence { debug: true, ..LogEvidence::default() };
@@ -678,62 +779,36 @@ fn a_damaged_file_is_told_to_whoever_only_looks() {
 }
 
 #[test]
-fn scenes_come_back_whole_and_the_oldest_give_way() {
+fn snapshots_are_pruned_by_age_count_and_size() {
     let store = memory();
-    assert_eq!((store.newest_scene().unwrap(), store.scenes(Wall(0)).unwrap()), (None, vec![]));
-    for n in 1..=6_u64 {
-        store.append_scene(Wall(n), &format!("{{\"n\":{n},\"ü\":\"{}\"}}", "x".repeat(1_000))).unwrap();
+    assert_eq!((store.newest_snapshot().unwrap(), store.snapshots(Wall(0)).unwrap()), (None, vec![]));
+    let json = |n: u64| format!("{{\"n\":{n},\"ü\":\"{}\"}}", "x".repeat(1_000));
+    for n in 1..=6 {
+        store.append_snapshot(Wall(n), &json(n)).unwrap();
     }
-    let ids = store.scenes(Wall(3)).unwrap();
-    assert_eq!(ids.len(), 4);
-    let first = store.scene(ids[0]).unwrap().unwrap();
-    assert!(first.starts_with("{\"n\":3,\"ü\"") && first.len() > 1_000, "{first}");
-    assert!(store.newest_scene().unwrap().unwrap().starts_with("{\"n\":6"));
-    assert_eq!(store.prune_scenes(Wall(2), 4, u64::MAX >> 1).unwrap(), 2, "by age, then by count");
-    let bytes = store.store.read("look", |c| Ok(c.query_row("SELECT max(bytes) FROM scenes", [], |row| row.get(0))?));
-    let bytes: i64 = bytes.unwrap();
-    assert!(bytes < 200, "they are packed: {bytes}");
-    assert_eq!(store.prune_scenes(Wall(0), 100, uint(bytes) * 2).unwrap(), 2, "by size");
-    assert_eq!(store.prune_scenes(Wall(0), 100, 1).unwrap(), 1, "the newest stays in any case");
-    assert_eq!(store.scenes(Wall(0)).unwrap().len(), 1);
-    assert_eq!(store.store().managers_with_scenes().unwrap(), [ManagerName::new("garm")]);
-}
-
-#[test]
-fn a_scene_that_is_too_long_or_damaged_is_an_error_and_no_bomb() {
-    let store = memory();
-    let error = store.append_scene(Wall(1), &"x".repeat(SCENE_LONGEST + 1)).unwrap_err();
+    let ids = store.snapshots(Wall(3)).unwrap();
+    assert_eq!((ids.len(), store.snapshot(ids[0]).unwrap()), (4, Some(json(3))));
+    assert_eq!(store.newest_snapshot().unwrap(), Some(json(6)));
+    assert_eq!(store.prune_snapshots(Wall(2), 4, u64::MAX >> 1).unwrap(), 2, "by age, then by count");
+    assert_eq!((store.snapshot(ids[0]).unwrap(), store.snapshot(1).unwrap()), (Some(json(3)), None));
+    assert_eq!(store.prune_snapshots(Wall(0), 100, 2 * json(6).len() as u64).unwrap(), 2, "by size");
+    assert_eq!(store.prune_snapshots(Wall(0), 100, 1).unwrap(), 1, "the newest stays in any case");
+    assert_eq!(store.snapshots(Wall(0)).unwrap().len(), 1);
+    assert_eq!(store.store().managers_with_snapshots().unwrap(), [ManagerName::new("garm")]);
+    let error = store.append_snapshot(Wall(7), &"x".repeat(SNAPSHOT_LIMIT + 1)).unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Refused);
-    store.append_scene(Wall(1), "{}").unwrap();
-    let damage = |body: &[u8]| {
-        let write = |tx: &Transaction<'_>| {
-            tx.execute("UPDATE scenes SET body = ?1", [body])?;
-            Ok(())
-        };
-        store.store.write("damage a scene", Durability::Crash, write).unwrap();
-        store.newest_scene().unwrap_err().kind
-    };
-    assert_eq!(damage(b"no gzip"), StoreErrorKind::Corrupt);
-    let mut bomb = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    std::io::copy(&mut std::io::Read::take(std::io::repeat(b'x'), 20 * SCENE_LONGEST as u64), &mut bomb).unwrap();
-    assert_eq!(damage(&bomb.finish().unwrap()), StoreErrorKind::Corrupt);
 }
 
 #[test]
-fn an_older_file_that_is_only_read_has_no_scenes() {
+fn copy_with_any_name_is_read_without_a_file_beside_it() {
     let home = Home::new();
     drop(home.open());
-    let connection = Connection::open(home.file()).unwrap();
-    connection.execute_batch("DROP TABLE scenes; PRAGMA user_version = 2").unwrap();
-    drop(connection);
     let strange = home.dir().join("a copy?mode=rw#1 %41 ü");
     std::fs::copy(home.file(), &strange).unwrap();
     let before = std::fs::read_dir(home.dir()).unwrap().count();
     let store = Store::open_copy_read_only(&strange).unwrap().unwrap();
-    assert_eq!(store.managers_with_scenes().unwrap(), []);
-    assert_eq!(std::fs::read_dir(home.dir()).unwrap().count(), before, "nothing is made beside it");
-    assert_eq!(store.for_manager(&ManagerName::new("garm")).scenes(Wall(0)).unwrap(), [0_u64; 0]);
-    home.open().append_scene(Wall(1), "{}").unwrap();
+    assert_eq!(store.managers_with_snapshots().unwrap(), []);
+    assert_eq!(std::fs::read_dir(home.dir()).unwrap().count(), before);
 }
 
 #[test]

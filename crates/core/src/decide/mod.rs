@@ -14,7 +14,6 @@
 //! | [`pause`] | a person says "not now" |
 //! | [`order`] | a person says "now" |
 //! | [`bounds`](mod@bounds) | the most that a policy allows |
-//! | [`recorded`] | no rule: the input, kept for a replay |
 //!
 //! [`decide`] applies them to every set, in the order of the sets' ids, so that the same input gives the same answer.
 //! What one set is allowed counts for the next ones of the same sweep: no sweep starts more than the limits let it.
@@ -29,7 +28,6 @@ pub mod entity_limit;
 pub mod guards;
 pub mod manual;
 pub mod pause;
-pub mod recorded;
 pub mod remedy;
 pub mod rollout;
 pub mod stale;
@@ -58,7 +56,7 @@ use stale::{CurrentManager, Proof};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything a decision about one manager's sets depends on.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     pub now: Now,
     /// The manager, by the name that pauses give it.
@@ -66,7 +64,6 @@ pub struct Input<'a> {
     /// Whether writes are allowed.
     pub mode: Mode,
     pub policy: &'a Policy,
-    #[serde(serialize_with = "recorded::as_map")]
     pub findings: &'a Findings,
     /// The manager's sets as this sweep saw them.
     pub sets: &'a BTreeMap<ScaleSetId, ScaleSet>,

@@ -1,15 +1,11 @@
 //! Small builders for the tests of this stage.
 
-use super::recorded::Recorded;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Confidence, ConflictBehaviour, Diagnosis, Enablement, Endpoint, EndpointName, EndpointState, Entity, EntityKind,
-    Evidence, EvidenceList, Fact, Finding, Findings, GithubId, Incarnation, ManagerName, ManagerState, Mono, Now,
-    Outcome, OwnQuota, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment,
-    TreatmentId, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, EvidenceList, Fact,
+    Finding, GithubId, Incarnation, Outcome, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span,
+    Step, Treatment, TreatmentId, Wall, WorkerState,
 };
-use crate::policy::{Mode, Policy};
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub const fn mins(minutes: u64) -> Wall {
@@ -103,38 +99,4 @@ pub fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
 
 pub fn probe(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
     Treatment { remedy: Remedy::SessionCheck, ..closed(id, set, opened, at, outcome) }
-}
-
-/// Two sets: one has given up, one is well.
-pub fn recorded() -> Recorded {
-    let run = Incarnation(mins(50));
-    let ill = finding(1, Diagnosis::ConflictAbandoned, Confidence::Proof);
-    let well = finding(2, Diagnosis::Listening, Confidence::Strong);
-    Recorded {
-        now: Now { wall: hours(2), mono: Mono(7) },
-        name: ManagerName::new("garm"),
-        mode: Mode::Heal,
-        policy: Policy { settle: Span::secs(3), ..Policy::default() },
-        findings: Findings::from_iter([(ScaleSetId(1), ill), (ScaleSetId(2), well)]),
-        sets: [1, 2].map(|id| (ScaleSetId(id), scale_set(id))).into(),
-        manager: ManagerState::Up,
-        incarnation: Some(run),
-        crash_loop: false,
-        conflict_behaviour: ConflictBehaviour::GivesUp,
-        endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
-        blind: false,
-        fault_at_github: false,
-        history: vec![closed(4, 2, mins(40), mins(41), Outcome::Recovered)],
-        ledger: vec![ledger_session(2, "s-2", run, mins(51))],
-        owner: Some(Owner::of_garm("c1")),
-        pauses: Vec::new(),
-        orders: Vec::new(),
-        breaker_reset: Some(mins(1)),
-        can_check_sessions: BTreeSet::from([ScaleSetId(1), ScaleSetId(2)]),
-        quotas: BTreeMap::from([(
-            EndpointName::new("github.com"),
-            OwnQuota { remaining: 3750, reserve: 1000, reset: mins(70) },
-        )]),
-        footing: super::Footing::Firm,
-    }
 }

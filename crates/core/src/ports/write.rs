@@ -4,7 +4,6 @@ use crate::model::failure::WriteError;
 use crate::model::{
     Enablement, GithubPlace, Incarnation, Owner, RequestFailure, ScaleSet, ScaleSetId, SessionId, Treatment, Wall,
 };
-use crate::treat::audit::Act;
 use async_trait::async_trait;
 
 /// The manager's write side, with the reads that settle a write.
@@ -71,8 +70,4 @@ pub trait Journal: Send + Sync {
     /// Treatments opened since `since`, closed or not, oldest first: what budgets are computed from. The newest ones are
     /// among them, however old they are: the breaker's.
     fn since(&self, since: Wall) -> Result<Vec<Treatment>, JournalError>;
-    /// Tells the history of an act. Nothing depends on it; where no history is kept, nothing is done.
-    fn tell(&self, _act: &Act) -> Result<(), JournalError> {
-        Ok(())
-    }
 }

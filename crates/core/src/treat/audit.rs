@@ -1,4 +1,4 @@
-//! What was sent and what came back, for the history: request, class of the answer, and what the treatment made of it.
+//! The history's record of a request: what was sent, the class of the answer, and where the treatment stood after it.
 //! Nothing depends on it; what must be known after a crash is in the journal.
 
 use super::machine::{Answer, Request, Transition, failure};
@@ -9,23 +9,22 @@ use crate::ports::write::OpenAnswer;
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
-    /// The classes of answers.
     pub enum AnswerClass {
         Done = "done",
         /// Somebody else holds a session.
         Held = "held",
-        /// What was asked for is not there.
+        /// The scale set is not there.
         Gone = "gone",
-        /// Not sent, or refused: certainly without effect.
+        /// Not sent, or refused: it had no effect.
         Refused = "refused",
-        /// Sent, and no usable answer: the effect is not known.
+        /// Sent, without a usable answer: its effect is unknown.
         Unknown = "unknown",
     }
 }
 
-/// One request of a treatment, with its answer.
+/// A request of a treatment, its answer, and what followed from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Act {
+pub struct RequestRecord {
     pub treatment: TreatmentId,
     pub set: ScaleSetId,
     pub remedy: RemedyKind,
@@ -34,18 +33,17 @@ pub struct Act {
     pub sent: Wall,
     /// How long the answer took.
     pub took: Span,
-    /// The class of the answer.
     pub answer: AnswerClass,
-    /// Why it was not as asked, where a server or the way to it is the reason.
+    /// Why it failed, if a server or the connection to it is the cause.
     pub failure: Option<RequestFailure>,
-    /// Where the treatment stands then.
+    /// The treatment's step after it.
     pub step: String,
-    /// How it ended, if it did.
+    /// The treatment's outcome, if it closed.
     pub outcome: Option<Outcome>,
     pub note: Option<String>,
 }
 
-/// A request and its answer, before the treatment has made anything of it.
+/// A request and its answer, before the machine has made its next step.
 #[derive(Debug)]
 pub struct Exchange {
     request: Request,
@@ -57,21 +55,21 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Of a treatment that stood at `before`.
+    /// `before` is the label of the treatment's step.
     #[must_use]
     pub fn new(before: &'static str, request: Request, sent: Wall, took: Span, answer: &Answer) -> Self {
-        let (answer, failure) = class(answer);
+        let (answer, failure) = classify(answer);
         Self { request, sent, took, answer, failure: failure.cloned(), before }
     }
 
-    /// The act, once it is known what follows from it. A mere look that changed nothing is none.
+    /// The record, once the next step is known; `None` for a read that did not change the step.
     #[must_use]
-    pub fn then(self, next: &Transition) -> Option<Act> {
+    pub fn into_record(self, next: &Transition) -> Option<RequestRecord> {
         let treatment = &next.treatment;
         if !writes(&self.request) && self.before == treatment.step.label() {
             return None;
         }
-        Some(Act {
+        Some(RequestRecord {
             treatment: treatment.id,
             set: treatment.set,
             remedy: treatment.remedy.kind(),
@@ -87,31 +85,8 @@ impl Exchange {
     }
 }
 
-impl Act {
-    /// In one line, for people.
-    #[must_use]
-    pub fn words(&self) -> String {
-        let asked = match &self.request {
-            Request::Disable => "disable the set".to_owned(),
-            Request::Enable => "enable the set".to_owned(),
-            Request::ReadSet => "read the set".to_owned(),
-            Request::CheckIncarnation => "read the manager's run".to_owned(),
-            Request::DeleteSession { session } => format!("delete stale session {session}"),
-            Request::OpenSession { owner } => format!("open a session as {owner}"),
-            Request::DeleteOwnSession { session } => format!("delete our session {session}"),
-        };
-        let then = self.outcome.map_or(self.step.as_str(), |outcome| outcome.as_str());
-        let why = match (self.note.as_ref().filter(|note| *note != then), &self.failure) {
-            (Some(note), _) => format!(": {note}"),
-            (None, Some(failure)) => format!(": {failure}"),
-            (None, None) => String::new(),
-        };
-        format!("{asked}: {} after {}; then {} #{}: {then}{why}", self.answer, self.took, self.remedy, self.treatment)
-    }
-}
-
-const fn writes(effect: &Request) -> bool {
-    match effect {
+const fn writes(request: &Request) -> bool {
+    match request {
         Request::Disable
         | Request::Enable
         | Request::DeleteSession { .. }
@@ -121,7 +96,7 @@ const fn writes(effect: &Request) -> bool {
     }
 }
 
-const fn class(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
+const fn classify(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
     match answer {
         Answer::Disabled(Err(error))
         | Answer::Enabled(Err(error))
@@ -149,14 +124,15 @@ mod tests {
     use crate::treat::machine::{go, stay};
     use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, session, treatment};
 
-    fn act(request: Request, answer: &Answer) -> Option<Act> {
+    fn record(request: Request, answer: &Answer) -> RequestRecord {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
         let next = go(&before, Step::Disabled { ours: rev("ours"), again_until: None }, after(1), "it is idle");
-        Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).then(&next)
+        Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).into_record(&next).unwrap()
     }
 
     #[test]
-    fn every_answer_has_its_class() {
+    fn request_record_classifies_every_answer() {
+        let owner = crate::model::Owner::new("check");
         for (request, answer, class) in [
             (Request::Disable, Answer::Disabled(Ok(disabled("ours", T0))), AnswerClass::Done),
             (Request::Disable, Answer::Disabled(Err(refused())), AnswerClass::Refused),
@@ -164,41 +140,42 @@ mod tests {
             (Request::ReadSet, Answer::Read(Ok(Some(enabled("seen")))), AnswerClass::Done),
             (Request::ReadSet, Answer::Read(Ok(None)), AnswerClass::Gone),
             (
-                Request::OpenSession { owner: crate::model::Owner::new("probe") },
+                Request::OpenSession { owner },
                 Answer::SessionOpened(Ok(OpenAnswer::Held { owner: None })),
                 AnswerClass::Held,
             ),
         ] {
-            let act = act(request, &answer).unwrap();
+            let record = record(request, &answer);
             let failed = matches!(class, AnswerClass::Refused | AnswerClass::Unknown);
-            assert_eq!((act.answer, act.failure.is_some()), (class, failed), "{act:?}");
-            let read: Act = serde_json::from_str(&serde_json::to_string(&act).unwrap()).unwrap();
-            assert_eq!(read, act);
+            assert_eq!((record.answer, record.failure.is_some()), (class, failed), "{record:?}");
+            let read: RequestRecord = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+            assert_eq!(read, record);
         }
     }
 
     #[test]
-    fn an_act_says_what_was_asked_what_came_back_and_what_followed() {
-        let done = act(Request::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(()))).unwrap();
-        assert_eq!(done.words(), "delete stale session s-1: done after 30 ms; then toggle #1: disabled: it is idle");
+    fn request_record_keeps_request_answer_and_next_step() {
+        let done = record(Request::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(())));
+        assert_eq!((done.step.as_str(), done.note.as_deref(), done.outcome), ("disabled", Some("it is idle"), None));
         let json = serde_json::to_value(&done).unwrap();
         assert_eq!((&json["request"], &json["answer"]), (&"delete_session".into(), &"done".into()));
     }
 
     #[test]
-    fn a_write_is_told_although_the_treatment_stands_where_it_stood() {
+    fn request_record_is_made_of_a_write_that_changes_no_step() {
         let ours = || Step::Enabling { ours: rev("ours"), since: None, attempts: 1, not_before: T0 };
         let before = treatment(ours());
         let sent =
             Exchange::new(before.step.label(), Request::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
-        let told = sent.then(&go(&before, ours(), after(1), "tried again")).unwrap();
-        assert_eq!((told.answer, told.step.as_str()), (AnswerClass::Refused, "enabling"));
+        let record = sent.into_record(&go(&before, ours(), after(1), "tried again")).unwrap();
+        assert_eq!((record.answer, record.step.as_str()), (AnswerClass::Refused, "enabling"));
     }
 
     #[test]
-    fn a_look_that_changes_nothing_is_no_act() {
+    fn request_record_is_not_made_of_a_read_that_changes_no_step() {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: None });
-        let look = |answer| Exchange::new(before.step.label(), Request::ReadSet, T0, Span::ZERO, &answer);
-        assert_eq!(look(Answer::Read(Ok(Some(enabled("seen"))))).then(&stay(&before)), None);
+        let answer = Answer::Read(Ok(Some(enabled("seen"))));
+        let read = Exchange::new(before.step.label(), Request::ReadSet, T0, Span::ZERO, &answer);
+        assert_eq!(read.into_record(&stay(&before)), None);
     }
 }
