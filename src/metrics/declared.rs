@@ -20,14 +20,16 @@ pub enum Kind {
     Histogram,
 }
 
+/// All values of a label; empty where they are not known beforehand.
+pub type LabelValues = fn() -> Vec<&'static str>;
+
 /// One metric, as it is declared.
 #[derive(Debug)]
 pub struct Declared {
     pub kind: Kind,
     /// Without the prefix.
     pub name: &'static str,
-    /// The labels, each with its possible values where these are known beforehand.
-    pub labels: &'static [(&'static str, fn() -> Vec<&'static str>)],
+    pub labels: &'static [(&'static str, LabelValues)],
     pub buckets: &'static [f64],
     pub help: &'static str,
 }

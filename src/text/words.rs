@@ -481,12 +481,13 @@ mod tests {
     }
 
     #[test]
-    fn every_outcome_of_a_treatment_reads_as_words() {
-        for outcome in Outcome::ALL {
-            assert!(!step(outcome.as_str()).contains('_'), "{outcome}");
+    fn every_treatment_state_reads_as_words() {
+        let open = OpenStep::ALL.iter().map(|step| TreatmentState::Open(*step));
+        for state in open.chain(Outcome::ALL.iter().map(|outcome| TreatmentState::Ended(*outcome))) {
+            assert!(!step(state).contains('_'), "{state}");
         }
-        assert_eq!(step("verifying"), "the act is done; now the set must be seen to listen");
-        assert_eq!(step("<new>"), "<new>");
+        let verifying = TreatmentState::Open(OpenStep::Verifying);
+        assert_eq!(step(verifying), "the act is done; now the set must be seen to listen");
     }
 
     #[test]

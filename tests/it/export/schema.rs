@@ -14,7 +14,8 @@ fn errors(change: impl FnOnce(&mut Value)) -> String {
     let validator = jsonschema::options().should_validate_formats(true).build(&parsed()).unwrap();
     let mut document = serde_json::to_value(everything()).unwrap();
     change(&mut document);
-    validator.iter_errors(&document).map(|error| format!("{}: {error}\n", error.instance_path())).collect()
+    let errors = validator.iter_errors(&document).map(|error| format!("{}: {error}", error.instance_path()));
+    errors.collect::<Vec<_>>().join("\n")
 }
 
 #[test]
