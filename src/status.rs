@@ -41,6 +41,22 @@ pub struct Status {
     pub not_swept_yet: Vec<ManagerName>,
 }
 
+/// A decision whose guards are worded.
+pub type ShownDecision = Decision<ShownGuard>;
+
+/// One guard that blocks a remedy, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShownGuard {
+    pub guard: Guard,
+    /// What it sees now (`2 of 3 sweeps`, `12 s of 20 s`).
+    pub value: String,
+    /// What it asks for.
+    pub limit: String,
+    /// When it stops blocking, if time alone decides.
+    #[serde(default, with = "OptionalRfc3339")]
+    pub until: Option<Wall>,
+}
+
 /// Whether a source of evidence can be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -119,7 +135,7 @@ pub struct SetStatus {
     #[serde(default)]
     pub not_deleted: Vec<String>,
     /// What is done about it.
-    pub decision: Decision,
+    pub decision: ShownDecision,
     /// Its latest unhealthy period, if that ended within a day.
     #[serde(default)]
     pub recovered: Option<Recovered>,
@@ -210,14 +226,6 @@ impl SetStatus {
 
     /// The guards that block a remedy now.
     pub fn guards(&self) -> impl Iterator<Item = Guard> + '_ {
-        let blocked_by = match &self.decision {
-            Decision::Blocked { guards, .. } => &guards[..],
-            Decision::Leave
-            | Decision::Watch { .. }
-            | Decision::Escalate { .. }
-            | Decision::Treat { .. }
-            | Decision::Treating { .. } => &[],
-        };
-        blocked_by.iter().map(|blocked| blocked.guard)
+        self.decision.guards().iter().map(|block| block.guard)
     }
 }

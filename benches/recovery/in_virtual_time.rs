@@ -6,7 +6,7 @@ use bytes::Bytes;
 use medic_core::model::{Span, Wall};
 use medic_garm::log::source::Reading;
 use medic_http::{Bounds, Response, Transport, TransportError};
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::hub::Hub;
 use medic_lab::world::World;
@@ -14,7 +14,7 @@ use medic_store::Store;
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
-use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::service::{self, Publisher};
 use scaleset_medic::metrics::Metrics;
@@ -22,7 +22,6 @@ use scaleset_medic::web::server::Board;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -36,7 +35,7 @@ pub(crate) fn measure(way: &Way, sets: u32) -> Outcome {
     paused().block_on(async { stage(way, sets).run(way.healer, &LOOKS).await })
 }
 
-fn paused() -> Runtime {
+fn paused() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime")
 }
 
@@ -50,7 +49,7 @@ fn stage(way: &Way, sets: u32) -> Stage {
 /// Wires to GARM and GitHub.
 pub(crate) fn doors(hub: &Arc<Hub<World>>) -> Arc<dyn Transport> {
     let doors = InprocTransport::new(hub);
-    Arc::new(doors.at("garm.test:80", DoorId::Manager(0)).at("github.test:80", DoorId::Github))
+    Arc::new(doors.at("garm.test:80", ServerId::Manager(0)).at("github.test:80", ServerId::Github))
 }
 
 /// What a second and a third day add to the store; the first fills the ledger.
@@ -122,9 +121,9 @@ impl Wires {
             lease: Arc::clone(&lease),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
-            chance: Chance {
+            runtime: Runtime {
                 jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)),
-                log_reading: Reading::AtOnce,
+                file_reading: Reading::AtOnce,
             },
         };
         let transport: Arc<dyn Transport> =

@@ -9,8 +9,8 @@ use medic_clock::system_wall;
 use medic_core::clock::Clock;
 use medic_core::model::Span;
 use medic_http::{ReqwestTransport, Transport, TransportOptions};
-use medic_lab::backend::DoorId;
-use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::backend::ServerId;
+use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use scaleset_medic::exit::ExitCode;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -41,10 +41,10 @@ fn alone(way: &Way, sets: u32) -> Outcome {
 }
 
 fn stage(way: &Way, sets: u32) -> Stage {
-    let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).expect("free ports");
-    let [garm, github] = [DoorId::Manager(0), DoorId::Github].map(|door| sockets.url(door).expect("an address"));
+    let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).expect("free ports");
+    let [garm, github] = [ServerId::Manager(0), ServerId::Github].map(|door| sockets.url(door).expect("an address"));
     let dir = tempfile::tempdir().expect("a directory");
-    let wires = |hub: &_| Reach::Sockets(Wires { _doors: HttpDoors::serve(hub, sockets) });
+    let wires = |hub: &_| Reach::Sockets(Wires { _doors: HttpEndpoints::serve(hub, sockets) });
     Stage::build(way, sets, system_wall(), [&garm, &github], dir, wires)
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn client() -> Arc<dyn Transport> {
 }
 
 pub(crate) struct Wires {
-    _doors: HttpDoors,
+    _doors: HttpEndpoints,
 }
 
 impl Wires {

@@ -8,7 +8,7 @@ use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Wall};
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use std::collections::BTreeMap;
@@ -83,7 +83,7 @@ impl Stage {
         let mut world = World::new(&fleet, start);
         world.start(0, start);
         let hub = Hub::new(world, Arc::clone(&clock));
-        hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).expect("GARM's log");
+        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).expect("GARM's log");
         Self {
             _pump: Pump::start(&hub),
             wires: wires(&hub),

@@ -5,7 +5,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
 use medic_garm::log::source::Reading;
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::garm::{self, Build};
 use medic_lab::github::Route;
@@ -15,7 +15,7 @@ use medic_store::{HistoryFilter, NewPause, Store};
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
-use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::reconcile::Engine;
 use scaleset_medic::engine::service::{self, Ending, Publisher};
@@ -143,7 +143,7 @@ impl Bench {
         world.start(0, START);
         let hub = Hub::new(world, Arc::clone(&clock));
         let dir = tempfile::tempdir().unwrap();
-        hub.log_to_file(DoorId::Manager(0), &log_file(dir.path())).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &log_file(dir.path())).unwrap();
         let config = given.config(dir.path());
         let store = open(&dir.path().join("state"));
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], config.run.mode).unwrap());
@@ -244,7 +244,7 @@ impl Bench {
                 return now.since(began);
             }
             if self.passes && now >= self.next_pass {
-                let pass = self.engine.pass().await;
+                let pass = self.engine.reconcile().await;
                 self.closed.extend(pass.closed);
                 self.metrics.show(&Arc::new(Status {
                     schema: STATUS_SCHEMA,
@@ -255,7 +255,7 @@ impl Bench {
                     not_swept_yet: Vec::new(),
                 }));
                 self.status = Some(pass.status);
-                self.next_pass = self.clock.now().wall.plus(self.engine.pause());
+                self.next_pass = self.clock.now().wall.plus(self.engine.until_next());
             }
             let next = if self.passes { self.next_pass } else { end };
             let wait = next.min(end).since(self.clock.now().wall);
@@ -282,7 +282,7 @@ impl Bench {
     }
 
     pub(crate) fn person(&self, set: ScaleSetId, enabled: bool) {
-        self.with_now(|world, now| world.garm_mut(0).unwrap().0.person_sets_enabled(set, enabled, now));
+        self.with_now(|world, now| world.garm_mut(0).unwrap().0.operator_sets_enabled(set, enabled, now));
     }
 
     pub(crate) fn listening(&self) -> (usize, usize) {
@@ -346,8 +346,8 @@ impl Bench {
 }
 
 /// A run that repeats exactly.
-pub(crate) fn no_chance() -> Chance {
-    Chance { jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)), log_reading: Reading::AtOnce }
+pub(crate) fn no_chance() -> Runtime {
+    Runtime { jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)), file_reading: Reading::AtOnce }
 }
 
 fn engine(
@@ -363,9 +363,9 @@ fn engine(
         lease,
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
-        chance: no_chance(),
+        runtime: no_chance(),
     };
-    let transport = InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
+    let transport = InprocTransport::new(hub).at(GARM, ServerId::Manager(0)).at(GITHUB, ServerId::Github);
     let transport: Arc<dyn Transport> = Arc::new(transport);
     engines(config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None })).unwrap().remove(0)
 }

@@ -3,8 +3,8 @@
 use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_core::model::Span;
-use medic_lab::backend::DoorId;
-use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::backend::ServerId;
+use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::garm::Build;
 use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
@@ -38,19 +38,19 @@ pub(crate) struct Servers {
     pub(crate) hub: Arc<Hub<World>>,
     pub(crate) garm: String,
     _pump: Pump,
-    _doors: HttpDoors,
+    _doors: HttpEndpoints,
 }
 
 impl Servers {
     pub(crate) fn start(generation: Build, sets: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
-        let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
-        let (garm, github) = (sockets.url(DoorId::Manager(0)).unwrap(), sockets.url(DoorId::Github).unwrap());
+        let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).unwrap();
+        let (garm, github) = (sockets.url(ServerId::Manager(0)).unwrap(), sockets.url(ServerId::Github).unwrap());
         let mut fleet = Fleet::new(generation, sets, &github);
         fleet.github.stale_lifetime = Span::secs(5);
         let hub = Hub::new(World::new(&fleet, clock.now().wall), clock);
         hub.with(|world, now| world.start(0, now));
-        Self { _pump: Pump::start(&hub), _doors: HttpDoors::serve(&hub, sockets), hub, garm }
+        Self { _pump: Pump::start(&hub), _doors: HttpEndpoints::serve(&hub, sockets), hub, garm }
     }
 
     pub(crate) fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
@@ -393,7 +393,7 @@ async fn what_a_person_changes_is_seen_at_once_by_its_event() {
         })
         .await;
     let set = servers.with(|world| world.garm(0).unwrap().scale_sets().next().unwrap().0);
-    servers.hub.with(|world, now| world.garm_mut(0).unwrap().0.person_sets_enabled(set, false, now));
+    servers.hub.with(|world, now| world.garm_mut(0).unwrap().0.operator_sets_enabled(set, false, now));
     medic.sees(|status| status["managers"][0]["sets"][0]["finding"]["diagnosis"] == "disabled").await;
     signal(&child, "-TERM");
     assert_eq!(finish(child).await.status.code(), Some(143));

@@ -60,7 +60,7 @@ async fn malformed_pause_file_pauses_everything() {
     std::fs::write(medic.dir.path().join("pause"), "author = \"alice\"\nreason = \"upgrade\"\n").unwrap();
     let status = medic.run(&["status"]).await;
     let said = told(&status);
-    assert!(said.contains("is paused by alice, as long as the file is there: upgrade"), "{said}");
+    assert!(said.contains("is paused by alice, while the file exists: upgrade"), "{said}");
 }
 
 /// Who may write a reason, or name a scale set, may not clear the screen of who reads it, nor add a line of his own.

@@ -2,8 +2,8 @@
 
 use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
-use medic_lab::backend::DoorId;
-use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::backend::ServerId;
+use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::garm::{Build, GarmConfig, LogLevel, LogStreamer, Metrics};
 use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
@@ -25,24 +25,24 @@ struct Site {
     token: Option<&'static str>,
     manager: &'static str,
     _pump: Pump,
-    _doors: HttpDoors,
+    _doors: HttpEndpoints,
 }
 
 impl Site {
     async fn of(change: impl Fn(&mut GarmConfig)) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
-        let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
-        let (garm, github) = (sockets.url(DoorId::Manager(0)).unwrap(), sockets.url(DoorId::Github).unwrap());
+        let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).unwrap();
+        let (garm, github) = (sockets.url(ServerId::Manager(0)).unwrap(), sockets.url(ServerId::Github).unwrap());
         let fleet = Fleet::new(Build::PostFix, 2, &github).each(|garm| {
             garm.debug_server = true;
             change(garm);
         });
         let dir = tempfile::tempdir().unwrap();
         let hub = Hub::new(World::new(&fleet, clock.now().wall), clock);
-        hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         hub.with(|world, now| world.start(0, now));
         let pump = Pump::start(&hub);
-        let doors = HttpDoors::serve(&hub, sockets);
+        let doors = HttpEndpoints::serve(&hub, sockets);
         let listening = async {
             while hub.with(|world, _| world.listening(0)) != (2, 2) {
                 tokio::time::sleep(Duration::from_millis(20)).await;

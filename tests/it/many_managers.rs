@@ -7,7 +7,7 @@ use medic_core::clock::Clock;
 use medic_core::model::pause::PauseScope;
 use medic_core::model::{Guard, ManagerName, Span, Wall};
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
@@ -91,10 +91,10 @@ impl Service {
             lease: Arc::clone(&lease),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
-            chance: no_chance(),
+            runtime: no_chance(),
         };
-        let doors = (0..10).fold(InprocTransport::new(&hub).at(GITHUB, DoorId::Github), |doors, manager| {
-            doors.at(&format!("garm-{manager}.test:80"), DoorId::Manager(manager))
+        let doors = (0..10).fold(InprocTransport::new(&hub).at(GITHUB, ServerId::Github), |doors, manager| {
+            doors.at(&format!("garm-{manager}.test:80"), ServerId::Manager(manager))
         });
         let transport: Arc<dyn Transport> = Arc::new(doors);
         let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None });

@@ -267,7 +267,7 @@ impl Life {
             }
             Event::BrokerDegrades => {
                 let how = pick(&mut self.dice, &[Degraded::Poll500, Degraded::PollEmpty, Degraded::Poll401]);
-                hub.with(|world, _| world.github.broker_degraded(how, Lasts::Until(until)));
+                hub.with(|world, _| world.github.degrade_service(how, Lasts::Until(until)));
             }
             Event::QuotaRunsOut => {
                 let whose = pick(&mut self.dice, &["medic", "garm"]);

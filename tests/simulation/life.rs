@@ -14,7 +14,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Decision, Escalation, Guard, ManagerName, ScaleSetId, Span, Wall};
 use medic_core::ports::write::Journal as _;
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::World;
@@ -26,7 +26,7 @@ use scaleset_medic::engine::assemble::{Carrier, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::service::{self, Publisher};
 use scaleset_medic::metrics::Metrics;
-use scaleset_medic::status::{ManagerStatus, SetStatus};
+use scaleset_medic::status::{ManagerStatus, SetStatus, ShownDecision};
 use scaleset_medic::web::server::Board;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -107,7 +107,7 @@ impl Life {
         let shared_memory = Path::new("/dev/shm");
         let dir =
             if shared_memory.is_dir() { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() }.unwrap();
-        hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         let mut config = plan.given.config(dir.path());
         plan.broken.limits(&mut config.policy);
         let store = Store::open(&config.run.state_dir).unwrap();
@@ -357,9 +357,9 @@ impl Life {
             lease: Arc::clone(&lease),
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
-            chance: no_chance(),
+            runtime: no_chance(),
         };
-        let doors = InprocTransport::new(&self.scene.hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github);
+        let doors = InprocTransport::new(&self.scene.hub).at(GARM, ServerId::Manager(0)).at(GITHUB, ServerId::Github);
         let transport: Arc<dyn Transport> =
             Arc::new(Weather { inner: Arc::new(doors), scene: Arc::clone(&self.scene), medic: Arc::clone(&mortal) });
         let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None });
@@ -507,7 +507,7 @@ fn in_words((at, what): (Wall, String)) -> String {
 }
 
 /// Whether a limit says that it was treated often enough for a day.
-fn is_budgeted(decision: &Decision) -> bool {
+fn is_budgeted(decision: &ShownDecision) -> bool {
     matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|held|
         matches!(held.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
 }

@@ -68,7 +68,7 @@ impl Life {
                 let (garm, _) = world.garm_mut(0).unwrap();
                 let changes = garm.is_enabled(set) != enabled;
                 if changes {
-                    garm.person_sets_enabled(set, enabled, now);
+                    garm.operator_sets_enabled(set, enabled, now);
                     self.scene.truth.lock().unwrap().person(set, enabled);
                 }
                 changes
@@ -89,9 +89,9 @@ impl Life {
         }
         let enabled = self.scene.hub.with(|world, now| {
             let (garm, _) = world.garm_mut(0).unwrap();
-            garm.person_edits(set, now);
+            garm.operator_edits(set, now);
             let enabled = garm.is_enabled(set);
-            self.scene.truth.lock().unwrap().person_edits(set, enabled);
+            self.scene.truth.lock().unwrap().operator_edits(set, enabled);
             enabled
         });
         let now = self.now();

@@ -110,7 +110,7 @@ impl Truth {
     }
 
     /// A person changes something else of a set; of a disabled one, it is theirs from now on.
-    pub(crate) fn person_edits(&mut self, set: ScaleSetId, enabled: bool) {
+    pub(crate) fn operator_edits(&mut self, set: ScaleSetId, enabled: bool) {
         if !enabled {
             self.person(set, false);
         }

@@ -241,7 +241,7 @@ fn scale_set_min_budget_is_that_of_sets_awaiting_treatment() {
     metrics.show(fleet(sets.clone()));
     assert!(metrics.samples("budget_remaining", &["scale_set_min"]).is_empty(), "no set waits for a treatment");
 
-    let blocked = Decision::Blocked { remedy: Remedy::Toggle, guards: Vec::new().into() };
+    let blocked = Decision::Blocked { remedy: Remedy::Toggle, guards: Vec::new() };
     sets.push(spent(4, Diagnosis::ConflictAbandoned, blocked));
     for left in [2, 0] {
         sets[3].budget_remaining = left;

@@ -235,9 +235,9 @@ fn person_disables_the_first(stage: &Stage) {
         let garm = trap.world.garm_mut(0).unwrap().0;
         let first = garm.scale_sets().next().unwrap().0;
         if !garm.is_enabled(first) {
-            garm.person_sets_enabled(first, true, now);
+            garm.operator_sets_enabled(first, true, now);
         }
-        garm.person_sets_enabled(first, false, now);
+        garm.operator_sets_enabled(first, false, now);
     });
 }
 

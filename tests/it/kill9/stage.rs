@@ -4,8 +4,8 @@ use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_core::model::{ManagerName, SessionId, Wall};
 use medic_core::ports::write::Journal as _;
-use medic_lab::backend::{Backend, DoorId};
-use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::backend::{Backend, ServerId};
+use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::wire::{Answer, Request};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
@@ -81,7 +81,7 @@ impl Trap {
 }
 
 impl Backend for Trap {
-    fn handle(&mut self, door: DoorId, request: &Request, now: Wall) -> Answer {
+    fn handle(&mut self, door: ServerId, request: &Request, now: Wall) -> Answer {
         self.asked += 1;
         let due = self.armed.filter(|(at, _)| self.asked >= *at).map(|(_, when)| when);
         match due {
@@ -109,7 +109,7 @@ impl Backend for Trap {
             }
         }
     }
-    fn is_up(&self, door: DoorId) -> bool {
+    fn is_up(&self, door: ServerId) -> bool {
         self.world.is_up(door)
     }
     fn advance(&mut self, now: Wall) {
@@ -118,16 +118,16 @@ impl Backend for Trap {
     fn next_deadline(&self) -> Option<Wall> {
         self.world.next_deadline()
     }
-    fn polled_session(&self, door: DoorId, request: &Request) -> Option<SessionId> {
+    fn polled_session(&self, door: ServerId, request: &Request) -> Option<SessionId> {
         self.world.polled_session(door, request)
     }
     fn take_wakes(&mut self) -> Vec<SessionId> {
         self.world.take_wakes()
     }
-    fn take_log(&mut self, door: DoorId) -> Vec<bytes::Bytes> {
+    fn take_log(&mut self, door: ServerId) -> Vec<bytes::Bytes> {
         self.world.take_log(door)
     }
-    fn take_events(&mut self, door: DoorId) -> Vec<bytes::Bytes> {
+    fn take_events(&mut self, door: ServerId) -> Vec<bytes::Bytes> {
         self.world.take_events(door)
     }
 }
@@ -139,7 +139,7 @@ pub(super) struct Stage {
     dir: tempfile::TempDir,
     config: PathBuf,
     _pump: Pump,
-    _doors: HttpDoors,
+    _doors: HttpEndpoints,
 }
 
 /// What the medic is told besides the servers' addresses.
@@ -152,17 +152,17 @@ pub(super) struct Sight {
 impl Stage {
     pub(super) fn new(fleet: impl FnOnce(&str) -> Fleet, sight: &Sight) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
-        let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
-        let (garm, github) = (sockets.url(DoorId::Manager(0)).unwrap(), sockets.url(DoorId::Github).unwrap());
+        let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).unwrap();
+        let (garm, github) = (sockets.url(ServerId::Manager(0)).unwrap(), sockets.url(ServerId::Github).unwrap());
         let world = World::new(&fleet(&github).each(|garm| garm.debug_server = true), clock.now().wall);
         let victim = Victim::default();
         let trap = Trap { world, victim: victim.clone(), asked: 0, armed: None, sprung: None };
         let hub = Hub::new(trap, clock);
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("garm.log");
-        hub.log_to_file(DoorId::Manager(0), &log).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &log).unwrap();
         hub.with(|trap, now| trap.world.start(0, now));
-        let (pump, doors) = (Pump::start(&hub), HttpDoors::serve(&hub, sockets));
+        let (pump, doors) = (Pump::start(&hub), HttpEndpoints::serve(&hub, sockets));
         let config = write_config(dir.path(), &garm, sight);
         Self { _pump: pump, _doors: doors, hub, victim, dir, config }
     }
