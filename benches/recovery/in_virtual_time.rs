@@ -4,16 +4,14 @@ use super::stage::{Looks, Stage, Wires as Reach};
 use super::ways::{DOWN, Given, Healer, Outcome, WAYS, Way};
 use bytes::Bytes;
 use medic_core::model::{Span, Wall};
-use medic_garm::log::source::Reading;
+use medic_http::file::Reading;
 use medic_http::{Bounds, Response, Transport, TransportError};
 use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::hub::Hub;
 use medic_lab::world::World;
 use medic_store::Store;
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Config, Depth, check};
+use scaleset_medic::config::{Config, Depth, Sources, check};
 use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::service::{self, Publisher};
@@ -152,8 +150,7 @@ impl Wires {
 }
 
 fn checked(text: String) -> Config {
-    let file = Some(FileText { name: "bench.toml".to_owned(), text });
-    check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).expect("a configuration").config
+    check(&Sources::of_text("bench.toml", text), Depth::Files).expect("a configuration").config
 }
 
 /// The medic's wires, with a count of what goes over them, by method and shape of the address.

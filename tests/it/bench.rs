@@ -3,8 +3,8 @@
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
-use medic_garm::log::source::Reading;
 use medic_http::Transport;
+use medic_http::file::Reading;
 use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::garm::{self, Build};
@@ -12,9 +12,7 @@ use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use medic_store::{HistoryFilter, NewPause, Store};
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Config, Depth, check};
+use scaleset_medic::config::{Config, Depth, Sources, check};
 use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::reconcile::Engine;
@@ -100,8 +98,7 @@ impl Given {
             let token = secret("token", MEDIC_TOKEN);
             let _ = write!(text, "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{token}\"\n");
         }
-        let file = Some(FileText { name: "bench.toml".to_owned(), text });
-        check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config
+        check(&Sources::of_text("bench.toml", text), Depth::Files).unwrap().config
     }
 }
 

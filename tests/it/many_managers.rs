@@ -13,9 +13,7 @@ use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use medic_store::{NewPause, Store};
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Config, Depth, check};
+use scaleset_medic::config::{Config, Depth, Sources, check};
 use scaleset_medic::engine::assemble::{Carrier, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::service::{self, Publisher};
@@ -63,8 +61,7 @@ fn config(fleet: &Fleet, watched: &[usize], policy: &str, dir: &Path) -> Config 
             name(*manager)
         );
     }
-    let file = Some(FileText { name: "many.toml".to_owned(), text });
-    check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config
+    check(&Sources::of_text("many.toml", text), Depth::Files).unwrap().config
 }
 
 impl Service {

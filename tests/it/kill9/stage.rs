@@ -227,7 +227,7 @@ fn write_config(dir: &std::path::Path, garm: &str, sight: &Sight) -> PathBuf {
     }
     text.push_str(
         "[policy]\nsettle = \"0s\"\nconfirm_strong = 1\nbackoff = [\"1s\"]\nbackoff_jitter = 0.0\nset_budget = 1000\n\
-         breaker_after = 100\nrevive_timeout = \"10s\"\n",
+         breaker_after = 100\nrestart_timeout = \"10s\"\n",
     );
     let config = dir.join("medic.toml");
     std::fs::write(&config, text).unwrap();
