@@ -112,7 +112,7 @@ impl Wires {
         let clock = Arc::clone(&stage.clock);
         let store = Store::open(&config.run.state_dir).expect("a store");
         let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
-        let metrics = Arc::new(Metrics::new(&names, "heal").expect("metrics"));
+        let metrics = Arc::new(Metrics::new(&names, medic_core::policy::Mode::Heal).expect("metrics"));
         let lease = Arc::new(Lease::new(store.clone(), "bench".to_owned(), Arc::clone(&clock)));
         let shared = Shared {
             store,
@@ -132,7 +132,7 @@ impl Wires {
             board: Arc::new(Board::default()),
             metrics,
             clock,
-            mode: "heal",
+            mode: medic_core::policy::Mode::Heal,
             interval: config.run.interval,
             order: names,
             latest: Mutex::default(),

@@ -2,6 +2,7 @@
 
 use super::args::{DoctorArgs, Output};
 use super::output::{data, one_line};
+use super::render::wrapped;
 use super::{Failure, medic};
 use crate::config::Config;
 use crate::doctor::facts::Place;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 /// The version of the JSON document.
 const SCHEMA: u32 = 1;
-/// Prose is broken at this width, so that it reads on any terminal and in any log.
+/// Prose is wrapped at this width, on any terminal and in a log.
 const WIDTH: usize = 100;
 /// Columns before the prose of a finding.
 const INDENT: usize = 22;
@@ -80,7 +81,7 @@ fn text(report: &Report, color: bool) -> String {
             let _ = writeln!(out, "{gap}{}", title(&finding.subject));
             subject = Some(&finding.subject);
         }
-        tell(&mut out, finding, color);
+        show(&mut out, finding, color);
     }
     let count = |state| report.findings.iter().filter(|finding| finding.state == state).count();
     let (ok, warn) = (count(State::Ok), count(State::Warn));
@@ -99,7 +100,7 @@ fn title(subject: &Subject) -> String {
     }
 }
 
-fn tell(out: &mut String, finding: &Finding, color: bool) {
+fn show(out: &mut String, finding: &Finding, color: bool) {
     let word = format!("{:<7}", finding.state.as_str().to_uppercase());
     let paint = match finding.state {
         State::Ok => "32",
@@ -109,34 +110,23 @@ fn tell(out: &mut String, finding: &Finding, color: bool) {
     };
     let word = if color { format!("\u{1b}[{paint}m{word}\u{1b}[0m") } else { word };
     let _ = write!(out, "  {word}  {:<11}", finding.check);
-    out.push_str(wrapped(&finding.seen).trim_start());
+    out.push_str(indented(&finding.seen).trim_start());
     if !finding.risk.is_empty() {
-        out.push_str(&wrapped(&format!("risk: {}", finding.risk)));
+        out.push_str(&indented(&format!("risk: {}", finding.risk)));
     }
     for step in &finding.mend {
-        out.push_str(&wrapped(&format!("do: {}", step.what)));
+        out.push_str(&indented(&format!("do: {}", step.what)));
         for line in &step.lines {
             let _ = writeln!(out, "{:INDENT$}    {}", "", one_line(line));
         }
     }
 }
 
-/// Indented lines of at most [`WIDTH`] columns; a longer word stays whole.
-fn wrapped(prose: &str) -> String {
-    let mut out = String::new();
-    let mut line = String::new();
-    for word in prose.split_whitespace().map(one_line) {
-        if !line.is_empty() && INDENT + line.chars().count() + 1 + word.chars().count() > WIDTH {
-            let _ = writeln!(out, "{:INDENT$}{line}", "");
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(&word);
-    }
-    let _ = writeln!(out, "{:INDENT$}{line}", "");
-    out
+/// Indented lines of at most [`WIDTH`] columns.
+fn indented(prose: &str) -> String {
+    let words: Vec<_> = prose.split_whitespace().map(one_line).collect();
+    let lines = wrapped(&words.join(" "), WIDTH - INDENT);
+    lines.iter().map(|line| format!("{:INDENT$}{line}\n", "")).collect()
 }
 
 #[cfg(test)]
@@ -157,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_a_word_with_or_without_colour() {
+    fn state_is_a_word_with_or_without_colour() {
         let report = Report { findings: vec![finding(State::Fail)], exit: ExitCode::Unhealthy };
         let plain = text(&report, false);
         assert!(plain.contains("FAIL") && !plain.contains('\u{1b}'), "{plain}");
@@ -166,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn prose_is_broken_and_lines_to_copy_are_not() {
+    fn prose_is_wrapped_and_lines_to_copy_are_not() {
         let report = Report { findings: vec![finding(State::Warn)], exit: ExitCode::Well };
         let told = text(&report, false);
         assert!(told.lines().all(|line| line.chars().count() <= WIDTH), "{told}");
@@ -175,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_cannot_steer_the_terminal() {
+    fn server_texts_cannot_control_the_terminal() {
         let seen = "GARM v1\u{1b}[2J\u{7}".to_owned();
         let report = Report { findings: vec![Finding { seen, ..finding(State::Ok) }], exit: ExitCode::Well };
         let told = text(&report, false);

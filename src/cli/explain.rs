@@ -6,7 +6,7 @@ use super::picture::{By, DIRECT, entity, find, picture};
 use super::{Failure, history, render};
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
+use crate::status::{ManagerStatus, Restart, SetStatus, SourceState, Status, TreatmentSummary};
 use crate::text::{rules, sources, words};
 use medic_core::model::{Decision, Guard, ManagerName, Span, Wall};
 use std::fmt::Write as _;
@@ -158,7 +158,7 @@ fn timeline(manager: Option<&ManagerStatus>, set: &SetStatus, past: Vec<(Wall, S
     let mut events: Vec<_> = evidence.chain(past).collect();
     events.push((finding.since, format!("{} from here on", finding.diagnosis)));
     events.extend(finding.ill_since.map(|at| (at, "unhealthy from here on".to_owned())));
-    if let Some((kind, at)) = manager.and_then(|manager| manager.restart) {
+    if let Some(Restart { kind, at }) = manager.and_then(|manager| manager.restart) {
         events.push((at, format!("GARM restarted, {}", words::restart(kind))));
     }
     let treatment =

@@ -1,6 +1,5 @@
-//! `heal`: a person's order, placed in the store, where the medic that holds the lease takes it up at its next pass;
-//! where none runs, this command is the medic for as long as it takes. Who stops the command takes the order back, as far
-//! as nobody has taken it up: an order that was called off must not be carried out behind a person's back.
+//! `heal`: a manual heal, written to the store, where the medic that holds the lease starts it in its next reconcile;
+//! where none runs, this command carries it out. Interrupting the command withdraws the manual heal unless it has started.
 
 use super::args::HealArgs;
 use super::medic::Signals;
@@ -41,28 +40,28 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
     }
     let author = medic::author(args.author.as_deref());
     let code = medic::runtime()?.block_on(async {
-        // Signals are heard before there is an order that they would leave behind.
+        // Signals are received before there is a manual heal to withdraw.
         let mut signals = Signals::listen();
         let now = shared.clock.now().wall;
-        let order = store.add_manual_heal(set.id, what, &author, now).map_err(Failure::internal)?;
+        let manual = store.add_manual_heal(set.id, what, &author, now).map_err(Failure::internal)?;
         let (code, given_up) = tokio::select! {
             biased;
             signal = signals.next() => (Ok(signal.exit_code()), true),
-            code = carried_out(config, &shared, name, &order) => { let failed = code.is_err(); (code, failed) }
+            code = carried_out(config, &shared, name, &manual) => { let failed = code.is_err(); (code, failed) }
         };
         if given_up {
-            diagnostic(&format!("{}\n", withdrawn(&store, &order, &shared).await));
+            diagnostic(&format!("{}\n", withdrawn(&store, &manual, &shared).await));
         }
         code
     })?;
-    // Whatever came of it, this process leaves nothing half done. Where another medic holds the lease, it sees to that.
+    // This process finishes its treatments; where another medic holds the lease, that one does.
     let left = engines(config, &shared, &real_carrier)?;
     medic::runtime()?.block_on(medic::finish(left, shared.clock.as_ref()))?;
     shared.lease.release();
     code
 }
 
-/// What a person should have seen before saying yes.
+/// What the operator sees before confirming.
 fn evidence(
     name: &ManagerName,
     set: &SetStatus,
@@ -76,7 +75,7 @@ fn evidence(
     for evidence in &finding.evidence {
         let _ = writeln!(out, "  {}", words::evidence(evidence));
     }
-    let _ = writeln!(out, "  by itself the medic would: {}", render::decision(set, now));
+    let _ = writeln!(out, "  the automatic decision is: {}", render::decision(set, now));
     if let ManualAction::DeleteSession { session } = what {
         match store.session(session).map_err(Failure::internal)? {
             None => {
@@ -93,17 +92,17 @@ fn evidence(
                 );
             }
         }
-        out.push_str("Deleting a session that a living manager holds crashes that manager.\n");
+        out.push_str("Deleting a session that GARM still uses crashes GARM.\n");
     }
     Ok(out)
 }
 
-/// Whether the person types the set's name.
+/// Whether the operator types the set's name.
 fn confirmed(set: &SetStatus) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Usage("heal asks for confirmation; without a terminal, give --yes".to_owned()));
     }
-    diagnostic(&format!("type the name of the scale set ({}) to go on: ", set.name));
+    diagnostic(&format!("type the name of the scale set ({}) to continue: ", set.name));
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(Failure::internal)?;
     Ok(line.trim() == set.name)
@@ -113,24 +112,24 @@ async fn carried_out(
     config: &Config,
     shared: &Shared,
     name: &ManagerName,
-    order: &ManualHeal,
+    manual: &ManualHeal,
 ) -> Result<ExitCode, Failure> {
     let mut engine = match shared.lease.hold().map_err(Failure::internal)? {
         LeaseState::Held => {
-            // Nothing is begun but what was ordered, which the mode does not hold back.
+            // Only the manual heal is started: the mode does not block it.
             let mut config = config.clone();
             config.run.mode = Mode::Observe;
             let all = engines(&config, shared, &real_carrier)?;
             all.into_iter().find(|engine| engine.name() == name)
         }
         LeaseState::HeldByOther { holder, .. } => {
-            diagnostic(&format!("handed to the running medic ({holder})\n"));
+            diagnostic(&format!("sent to the running medic ({holder})\n"));
             None
         }
     };
     let store = shared.store.for_manager(name);
     let began = shared.clock.now().mono;
-    let mut told = String::new();
+    let mut shown = String::new();
     loop {
         let mut last = None;
         let pause = match &mut engine {
@@ -141,7 +140,7 @@ async fn carried_out(
             None => ASK_EVERY,
         };
         let waited = shared.clock.now().mono.since(began);
-        match store.manual_heal_answer(order.id).map_err(Failure::internal)? {
+        match store.manual_heal_answer(manual.id).map_err(Failure::internal)? {
             Some(ManualHealAnswer::Refused { why }) => {
                 prose(&format!("refused: {}\n", guards::refusal(&why)))?;
                 return Ok(ExitCode::Unhealthy);
@@ -149,54 +148,54 @@ async fn carried_out(
             Some(ManualHealAnswer::Treating { treatment }) => {
                 let row = treatment_of(&store, treatment)?;
                 if let Some(row) = &row {
-                    tell(&mut told, &format!("{}: {}\n", words::treatment(treatment), row.step.label()));
+                    show(&mut shown, &format!("{}: {}\n", words::treatment(treatment), row.step.label()));
                 }
                 if let Some(code) = row.as_ref().and_then(|row| ended(row, last.as_ref())) {
                     let why = row.as_ref().and_then(Treatment::why).unwrap_or_default();
-                    let outcome = row.as_ref().and_then(Treatment::outcome).map_or("over", Outcome::as_str);
+                    let outcome = row.as_ref().and_then(Treatment::outcome).map_or("ended", Outcome::as_str);
                     prose(&format!("{outcome}: {why}\n"))?;
                     return Ok(code);
                 }
             }
             Some(ManualHealAnswer::Waiting { why }) => {
-                tell(&mut told, &format!("waiting: {}\n", guards::manual_wait(&why)));
+                show(&mut shown, &format!("waiting: {}\n", guards::manual_wait(&why)));
             }
             None => {}
         }
-        let answered = matches!(store.manual_heal_answer(order.id), Ok(Some(ManualHealAnswer::Treating { .. })));
+        let answered = matches!(store.manual_heal_answer(manual.id), Ok(Some(ManualHealAnswer::Treating { .. })));
         if waited >= if answered { TREATMENT_LIMIT } else { MANUAL_HEAL_LIFETIME } {
-            prose(&format!("not carried out within {waited}{}{told}", if told.is_empty() { "\n" } else { "; " }))?;
+            prose(&format!("not carried out within {waited}{}{shown}", if shown.is_empty() { "\n" } else { "; " }))?;
             return Ok(if answered { ExitCode::Unverified } else { ExitCode::Unhealthy });
         }
         shared.clock.sleep(pause).await;
     }
 }
 
-/// Takes the order back; in words, whether that was in time.
-async fn withdrawn(store: &ManagerStore, order: &ManualHeal, shared: &Shared) -> String {
-    let answer = match store.withdraw_manual_heal(order.id) {
+/// Withdraws the manual heal, and says whether that was in time.
+async fn withdrawn(store: &ManagerStore, manual: &ManualHeal, shared: &Shared) -> String {
+    let answer = match store.withdraw_manual_heal(manual.id) {
         Ok(None) => {
-            // A medic that had read the order just before says so in a moment.
+            // A medic that read it just before answers soon.
             shared.clock.sleep(ASK_EVERY).await;
             store
-                .manual_heal_answer(order.id)
+                .manual_heal_answer(manual.id)
                 .map(|answer| answer.filter(|answer| !matches!(answer, ManualHealAnswer::Refused { .. })))
         }
-        settled => settled,
+        answered => answered,
     };
     match answer {
         Ok(None | Some(ManualHealAnswer::Waiting { .. })) => {
-            "the order is withdrawn: nothing was done for it, and nothing will be".to_owned()
+            "the manual heal is withdrawn: nothing was done".to_owned()
         }
         Ok(Some(ManualHealAnswer::Treating { treatment })) => format!(
-            "too late to withdraw the order: {} was begun for it and is brought to an end; `scaleset-medic history` tells",
+            "too late to withdraw: {} has begun and will be finished; see `scaleset-medic history`",
             words::treatment(treatment)
         ),
         Ok(Some(ManualHealAnswer::Refused { why })) => {
-            format!("the order was refused already: {}", guards::refusal(&why))
+            format!("the manual heal was already refused: {}", guards::refusal(&why))
         }
         Err(error) => format!(
-            "the order could not be withdrawn, so that a medic may carry it out within {MANUAL_HEAL_LIFETIME} of its date: {error}"
+            "the manual heal could not be withdrawn and may be carried out within {MANUAL_HEAL_LIFETIME}: {error}"
         ),
     }
 }
@@ -205,14 +204,14 @@ fn treatment_of(store: &ManagerStore, id: TreatmentId) -> Result<Option<Treatmen
     store.treatment(id).map_err(Failure::internal)
 }
 
-fn tell(told: &mut String, now: &str) {
-    if told != now {
-        now.clone_into(told);
+fn show(shown: &mut String, now: &str) {
+    if shown != now {
+        now.clone_into(shown);
         diagnostic(now);
     }
 }
 
-/// The exit code once the treatment is over.
+/// The exit code once the treatment has ended.
 fn ended(row: &Treatment, last: Option<&ManagerStatus>) -> Option<ExitCode> {
     let outcome = row.outcome()?;
     let seen = last.and_then(|status| diagnosis_of(status, row.set));

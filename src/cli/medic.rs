@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use medic_clock::SystemClock;
 use medic_core::clock::Clock;
 use medic_core::model::{ManagerName, Span, Wall};
-use medic_core::policy::Mode;
 use medic_store::Store;
 use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
@@ -36,11 +35,11 @@ impl Signal {
     }
 }
 
-/// Listens for signals for as long as it lives: one that comes while nobody waits is told at the next wait.
+/// Receives signals while it lives: one that comes between two waits is returned by the next.
 pub(super) struct Signals(Option<(unix::Signal, unix::Signal)>);
 
 impl Signals {
-    /// Begins; needs a runtime.
+    /// Needs a runtime.
     pub(super) fn listen() -> Self {
         let both = (unix::signal(SignalKind::interrupt()), unix::signal(SignalKind::terminate()));
         let (Ok(interrupt), Ok(terminate)) = both else {
@@ -50,7 +49,7 @@ impl Signals {
         Self(Some((interrupt, terminate)))
     }
 
-    /// Resolves at the next signal that asks the process to end. Where signals cannot be listened for, never.
+    /// Resolves at the next signal to end; never where signals cannot be received.
     pub(super) async fn next(&mut self) -> Signal {
         let Some((interrupt, terminate)) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
@@ -65,11 +64,10 @@ pub(super) async fn signal() -> Signal {
     Signals::listen().next().await
 }
 
-/// What runs futures, and does not wait at its end for a thread that a hanging file system holds.
+/// A runtime whose end does not wait for a thread that a hanging file system blocks.
 pub(super) struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
-    /// Runs a future to its end.
     pub(super) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Failure> {
         let runtime = self.0.as_ref().context("the runtime has ended").map_err(Failure::Internal)?;
         Ok(runtime.block_on(future))
@@ -84,7 +82,7 @@ impl Drop for Runtime {
     }
 }
 
-/// One thread is enough: the work per pass is small, and a sidecar should be too.
+/// One thread is enough: the work per reconcile is small.
 pub(super) fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(Runtime(Some(runtime.context("cannot start the runtime").map_err(Failure::Internal)?)))
@@ -95,7 +93,7 @@ pub(super) fn shared(config: &Config) -> Result<Shared, Failure> {
     share(config, Store::open(&config.run.state_dir).map_err(Failure::internal)?)
 }
 
-/// As [`shared`], with a store that nobody else sees, for a look that changes nothing.
+/// As [`shared`], with a store in memory, for a check that changes nothing.
 pub(super) fn shared_in_memory(config: &Config) -> Result<Shared, Failure> {
     share(config, Store::in_memory().map_err(Failure::internal)?)
 }
@@ -103,8 +101,8 @@ pub(super) fn shared_in_memory(config: &Config) -> Result<Shared, Failure> {
 fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
-    let metrics = Metrics::new(&names, mode(config)).map_err(Failure::internal)?;
-    tell_orphans(&store, &names);
+    let metrics = Metrics::new(&names, config.run.mode).map_err(Failure::internal)?;
+    log_orphans(&store, &names);
     let lease = Lease::new(store.clone(), holder(clock.as_ref()), Arc::clone(&clock));
     Ok(Shared {
         store,
@@ -115,47 +113,38 @@ fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
     })
 }
 
-/// Intents of managers that the configuration does not name any more: only a person can settle them.
-fn tell_orphans(store: &Store, watched: &[ManagerName]) {
+/// Open treatments of managers that are no longer configured: only an operator can finish them.
+fn log_orphans(store: &Store, watched: &[ManagerName]) {
     let orphans = store.intents_of_others(watched).unwrap_or_else(|error| {
-        tracing::warn!(%error, "open treatments of other managers cannot be looked for");
+        tracing::warn!(%error, "open treatments of other managers cannot be read");
         Vec::new()
     });
     for (manager, intent) in orphans {
         tracing::error!(
             %manager, scale_set = %intent.set, name = %intent.name, step = intent.step.label(), since = %intent.step_at,
-            "a treatment of a manager that the configuration no longer names is unfinished, and nobody finishes it: name the manager again, or see for yourself that the scale set is enabled"
+            "a treatment of a manager that is no longer configured is unfinished: configure the manager again, or check that the scale set is enabled"
         );
     }
 }
 
-/// A name for this run of this process: two of them never share one.
+/// A unique name of this process.
 fn holder(clock: &dyn Clock) -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "medic".to_owned());
     format!("{host}/{}/{}", std::process::id(), clock.now().wall.0)
 }
 
-/// Who orders or pauses: the name that was given, else the user's, else what the machine knows of the process: images
-/// set no `USER`.
+/// Who heals or pauses: the given name, else the user's, else the uid and host: images set no `USER`.
 pub(super) fn author(given: Option<&str>) -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     given.map(str::to_owned).or_else(|| variable("USER")).or_else(|| variable("LOGNAME")).unwrap_or_else(|| {
         let uid = std::fs::metadata("/proc/self").map(|found| std::os::unix::fs::MetadataExt::uid(&found));
         let host = variable("HOSTNAME").or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
         let host = host.map_or_else(|| "this machine".to_owned(), |host| host.trim().to_owned());
-        uid.map_or_else(|_| format!("somebody at {host}"), |uid| format!("uid {uid} at {host}"))
+        uid.map_or_else(|_| format!("unknown user at {host}"), |uid| format!("uid {uid} at {host}"))
     })
 }
 
-/// The mode, by the name that metrics and documents give it.
-pub(super) const fn mode(config: &Config) -> &'static str {
-    match config.run.mode {
-        Mode::Observe => "observe",
-        Mode::Heal => "heal",
-    }
-}
-
-/// Finishes what dropped reconciles left open.
+/// Finishes the treatments that dropped reconciles left open.
 pub(super) async fn finish(engines: Vec<Engine>, clock: &dyn Clock) {
     futures_util::future::join_all(engines.into_iter().map(|mut engine| async move {
         drop(crate::engine::service::finish(&mut engine, clock, FINISH_LIMIT).await);
@@ -167,9 +156,9 @@ pub(super) fn document(config: &Config, managers: Vec<ManagerStatus>, at: Wall) 
     Status {
         schema: STATUS_SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: mode(config).to_owned(),
+        mode: config.run.mode,
         at,
         managers,
-        not_looked_at: Vec::new(),
+        not_swept_yet: Vec::new(),
     }
 }

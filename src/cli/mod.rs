@@ -1,7 +1,7 @@
 //! The command line: one file per command; the only place that prints. Stdout is data, stderr is diagnostics.
 //!
-//! Arguments and environment are read here, once, and handed on. A command returns its exit code or a
-//! [`Failure`], which is printed once, as a chain of causes.
+//! Arguments and environment are read here, once. A command returns its exit code or a [`Failure`], which is printed
+//! once, as a chain of causes.
 
 pub mod args;
 pub mod completions;
@@ -33,8 +33,8 @@ use crate::telemetry;
 use args::{Cli, Command, GlobalArgs};
 use clap::Parser as _;
 use medic_core::settings::ENV_PREFIX;
+use render::uses_color;
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 /// Runs the command line of this process.
@@ -49,15 +49,15 @@ pub fn main() -> std::process::ExitCode {
     ended.unwrap_or_else(|failed| failed).into()
 }
 
-/// The end of a command that speaks to Nagios; what failed before it could say anything is told here.
+/// The end of a command with `--nagios`; a failure before its output is reported here.
 fn nagios(ended: Result<ExitCode, ExitCode>) -> Nagios {
     match ended {
         Ok(code) => code.into(),
-        // Help that was asked for.
+        // Help was requested.
         Err(ExitCode::Well) => Nagios::Ok,
         Err(code) => {
-            // If even this cannot be written, the code still tells.
-            drop(nagios::say(code, "the check itself failed; run it by hand, its stderr says why"));
+            // If this cannot be written, the exit code still shows it.
+            drop(nagios::say(code, "the check failed; run it by hand and see its stderr"));
             Nagios::Unknown
         }
     }
@@ -82,9 +82,11 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Status(args) => status::run(args, &start_quietly(cli)?.config, cli.global.color),
         Command::Explain(args) => explain::run(args, &start_quietly(cli)?.config),
-        Command::Doctor(args) => doctor::run(args, &start(cli)?.config, color_on_stdout(&cli.global)),
+        Command::Doctor(args) => {
+            doctor::run(args, &start(cli)?.config, uses_color(cli.global.color, &std::io::stdout()))
+        }
         Command::Heal(args) => heal::run(args, &start(cli)?.config),
-        // The emergency stop, its end and the record need the store alone: no secret, and no server that answers.
+        // Pause, resume and history need only the store: no secret, no server.
         Command::Pause(args) => pause::pause(args, &start_with(cli, Depth::Values)?.config),
         Command::Resume(args) => pause::resume(args, &start_with(cli, Depth::Values)?.config),
         Command::History(args) => history::run(args, &start_with(cli, Depth::Values)?.config),
@@ -96,7 +98,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Everything that was given to this process.
+/// The configuration file, the environment and the flags.
 fn sources(cli: &Cli) -> Result<Sources, Failure> {
     Ok(Sources::open(cli.global.config.as_deref(), environment(), cli.flag_values())?)
 }
@@ -106,19 +108,20 @@ fn start(cli: &Cli) -> Result<Checked, Failure> {
     start_with(cli, Depth::Files)
 }
 
-/// As [`start`], for a command whose result is the picture: what its look finds is there, not in log lines beside it.
+/// As [`start`], without log lines: the command's output shows what was found.
 fn start_quietly(cli: &Cli) -> Result<Checked, Failure> {
     let checked = check(&sources(cli)?, Depth::Files)?;
     let level = cli.global.log_level.clone().unwrap_or_else(|| "off".to_owned());
     let log = crate::config::LogConfig { format: checked.config.log.format, level };
-    telemetry::init(&log, color_on_stderr(&cli.global)).map_err(Failure::internal)?;
+    telemetry::init(&log, uses_color(cli.global.color, &std::io::stderr())).map_err(Failure::internal)?;
     Ok(checked)
 }
 
-/// As [`start`], with as much of the machine looked at as the command needs.
+/// As [`start`], checking as much of the machine as the command needs.
 fn start_with(cli: &Cli, depth: Depth) -> Result<Checked, Failure> {
     let checked = check(&sources(cli)?, depth)?;
-    telemetry::init(&checked.config.log, color_on_stderr(&cli.global)).map_err(Failure::internal)?;
+    telemetry::init(&checked.config.log, uses_color(cli.global.color, &std::io::stderr()))
+        .map_err(Failure::internal)?;
     for warning in &checked.warnings {
         tracing::warn!(key = warning.key, "configuration: {}; fix: {}", warning.what, warning.fix);
     }
@@ -133,22 +136,11 @@ fn start_without_config(global: &GlobalArgs) -> Result<(), Failure> {
         format: global.log_format().unwrap_or(LogFormat::Text),
         level: global.log_level.clone().unwrap_or_else(|| "error".to_owned()),
     };
-    telemetry::init(&config, color_on_stderr(global)).map_err(|error| Failure::Usage(error.to_string()))
+    telemetry::init(&config, uses_color(global.color, &std::io::stderr()))
+        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
-/// Whether diagnostics are coloured.
-fn color_on_stderr(global: &GlobalArgs) -> bool {
-    let variable = |name| std::env::var(name).ok();
-    global.color.applies(std::io::stderr().is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
-}
-
-/// Whether data is coloured.
-fn color_on_stdout(global: &GlobalArgs) -> bool {
-    let variable = |name| std::env::var(name).ok();
-    global.color.applies(std::io::stdout().is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
-}
-
-/// Our own variables. One that is not UTF-8 is kept, altered, so that it is refused rather than overlooked.
+/// Our own variables. One that is not UTF-8 is kept with replacement characters, so that it is refused.
 fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))

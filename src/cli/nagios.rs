@@ -1,7 +1,6 @@
-//! `--nagios`: how things stand in the one line and the four exit codes that plugins of Nagios and its kin give.
+//! `--nagios`: the one line and the four exit codes of a Nagios plugin.
 //!
-//! The line is on stdout whatever happens, because such a monitor shows nothing else; whoever runs the command by hand
-//! sees why it failed on stderr.
+//! The line is on stdout whatever happens, because a monitor shows nothing else; errors are on stderr.
 
 use super::Failure;
 use super::output::data;
@@ -11,20 +10,19 @@ use crate::text::words;
 use medic_core::model::Diagnosis;
 use std::ffi::OsString;
 
-/// The flag, as it is typed.
 const FLAG: &str = "--nagios";
 /// The longest line that monitors keep whole.
 const LINE: usize = 1000;
 
-/// Whether the flag is given: also where the other arguments are wrong and nothing was parsed.
+/// Whether the flag is given, also where parsing failed.
 pub(super) fn is_asked(mut arguments: impl Iterator<Item = OsString>) -> bool {
     arguments.any(|argument| argument == FLAG)
 }
 
 /// The whole line for a fleet.
 pub(super) fn line(status: &Status, nagios: Nagios) -> String {
-    let told = status.managers.iter().filter_map(|manager| Some((&manager.name, manager.incident.as_deref()?)));
-    let incidents: Vec<_> = told.map(|(manager, incident)| format!("{manager}: {incident}")).collect();
+    let known = status.managers.iter().filter_map(|manager| Some((&manager.name, manager.incident.as_deref()?)));
+    let incidents: Vec<_> = known.map(|(manager, incident)| format!("{manager}: {incident}")).collect();
     let mut what = words::verdict(status);
     if !incidents.is_empty() {
         what = format!("{what}: {}", incidents.join("; "));
@@ -36,12 +34,12 @@ pub(super) fn line(status: &Status, nagios: Nagios) -> String {
     format!("{} | ill={ill};;0;0;{all} unknown={unknown};0;;0;{all}\n", head(nagios, &what))
 }
 
-/// Ends a command without a fleet to tell of.
+/// The line where there is no status.
 pub(super) fn say(code: ExitCode, what: &str) -> Result<(), Failure> {
     data(&(head(code.into(), what) + "\n"))
 }
 
-/// The readable part; what would end it early, or start the numbers, is taken out.
+/// The readable part, without what would end it or start the numbers.
 fn head(nagios: Nagios, what: &str) -> String {
     let what: String = what.chars().map(|c| if c == '|' || c.is_control() { ' ' } else { c }).take(LINE).collect();
     format!("SCALESETS {} - {what}", nagios.word())
@@ -52,13 +50,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_from_outside_can_neither_end_the_line_nor_start_the_numbers() {
+    fn nagios_line_replaces_separators() {
         assert_eq!(head(Nagios::Critical, "a|b\nc"), "SCALESETS CRITICAL - a b c");
         assert!(head(Nagios::Unknown, &"x".repeat(5000)).len() < 1100);
     }
 
     #[test]
-    fn the_flag_is_seen_among_wrong_arguments() {
+    fn nagios_flag_is_seen_among_wrong_arguments() {
         let given = |words: &[&str]| is_asked(words.iter().map(OsString::from));
         assert!(given(&["status", "--bogus", "--nagios"]));
         assert!(!given(&["status", "--nagio"]));

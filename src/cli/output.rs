@@ -1,8 +1,7 @@
 //! Writing to the two streams, and how a command fails.
 //!
-//! Names, reasons and errors come from servers, files and other people, and a terminal obeys some characters. The rule:
-//! what people read is cleaned here ([`prose`], [`diagnostic`]); what brings colours of its own is cleaned piece by piece
-//! ([`one_line`]) before they are put on; what programs read ([`data`]) stays as it is.
+//! Names, reasons and errors come from elsewhere and may hold control characters. Text is cleaned here ([`prose`],
+//! [`diagnostic`]); coloured text piece by piece ([`one_line`]) before it is coloured; [`data`] stays as it is.
 
 use crate::config::Report;
 use crate::exit::ExitCode;
@@ -13,23 +12,22 @@ use std::io::{ErrorKind, Write as _};
 pub enum Failure {
     /// The configuration has mistakes.
     Config(Report),
-    /// The arguments make no sense together; in words, with the mend.
+    /// The arguments do not fit together; what to change.
     Usage(String),
-    /// What was asked for could not be seen; in words, with what to do.
+    /// What was asked for could not be read; what to do.
     Blind(String),
     /// A fault of ours or of the machine.
     Internal(anyhow::Error),
-    /// The reader of stdout has gone, as `head` does: no fault, and nobody to tell.
+    /// The reader of stdout has gone, as `head` does: no failure.
     ReaderGone,
 }
 
 impl Failure {
-    /// A fault of ours or of the machine.
     pub fn internal(error: impl Into<anyhow::Error>) -> Self {
         Self::Internal(error.into())
     }
 
-    /// In words, for the log of a process that goes on.
+    /// For the log of a process that continues.
     pub(super) fn words(&self) -> String {
         match self {
             Self::Config(report) => report.to_string(),
@@ -39,7 +37,7 @@ impl Failure {
         }
     }
 
-    /// Tells a person, once, and gives the exit code.
+    /// Prints it once, and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         match self {
             Self::Config(report) => {
@@ -85,30 +83,30 @@ pub fn data(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes lines that people read to stdout, as harmless as [`diagnostic`] does.
+/// Writes text to stdout, without control characters.
 pub(super) fn prose(text: &str) -> Result<(), Failure> {
     data(&harmless(text))
 }
 
-/// Writes a diagnostic to stderr. If nobody can read it, nobody can be told so either.
+/// Writes a diagnostic to stderr. A failure to write cannot be reported.
 pub fn diagnostic(text: &str) {
     drop(std::io::stderr().lock().write_all(harmless(text).as_bytes()));
 }
 
-/// Without what a terminal obeys; lines and columns stay.
+/// Without control characters; lines and tabs stay.
 fn harmless(text: &str) -> String {
     text.chars()
-        .map(|c| if is_obeyed(c) && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c })
+        .map(|c| if is_control(c) && !matches!(c, '\n' | '\t') { char::REPLACEMENT_CHARACTER } else { c })
         .collect()
 }
 
-/// As a part of one line: nothing that a terminal obeys, and nothing that begins a line of its own.
+/// As a part of one line: without control characters and line ends.
 pub(super) fn one_line(text: &str) -> String {
     harmless(text).replace(['\n', '\t'], " ")
 }
 
 /// Control characters, and those that change the direction of what is around them.
-fn is_obeyed(c: char) -> bool {
+fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
@@ -124,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_shown_and_not_obeyed() {
+    fn control_characters_are_replaced() {
         let said = "a\u{1b}[2J\u{9b}2J\u{7}\u{202e}b\r\n\tc ä";
         assert_eq!(harmless(said), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\u{fffd}b\u{fffd}\n\tc ä");
         assert_eq!(one_line("a\nforged: well\u{1b}"), "a forged: well\u{fffd}");

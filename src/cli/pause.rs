@@ -1,4 +1,4 @@
-//! `pause` and `resume`: written to the store, where the running medic reads them at its next pass.
+//! `pause` and `resume`: written to the store, where the running medic reads them in its next reconcile.
 
 use super::args::{PauseArgs, ResumeArgs, ScopeArgs};
 use super::output::{one_line, prose};
@@ -27,7 +27,7 @@ pub(super) fn pause(args: &PauseArgs, config: &Config) -> Result<ExitCode, Failu
     let end =
         pause.expires.map_or_else(|| "until resumed".to_owned(), |end| format!("until {} UTC", end.near(created)));
     prose(&format!(
-        "{} paused {end}: watching goes on, nothing new is done; a treatment under way is completed\nto end it: {}\n",
+        "{} paused {end}: watching continues, no treatment starts; one that is under way is completed\nto end it: {}\n",
         pause.scope,
         guards::how_to_end(&pause)
     ))?;
@@ -46,7 +46,7 @@ pub(super) fn resume(args: &ResumeArgs, config: &Config) -> Result<ExitCode, Fai
             prose(&format!("the circuit breaker of {name} is closed: healing is allowed again\n"))?;
         }
     }
-    // Who closes the breaker has not said that a colleague's pause is over.
+    // A reset of the breaker ends no pause.
     if !args.breaker {
         let ended = shared.store.remove_pauses_of(&scope).map_err(Failure::internal)?;
         prose(&format!("{scope} {}\n", if ended == 0 { "was not paused" } else { "resumed" }))?;
@@ -65,7 +65,7 @@ fn scope(args: &ScopeArgs, config: &Config) -> Result<PauseScope, Failure> {
     known_manager(name, config.managers.iter().map(|configured| &configured.name))?;
     match args.set.as_deref().map(|set| (set, set.parse())) {
         None => Ok(PauseScope::Manager { manager }),
-        // A number needs no picture: an emergency stop works while the manager is down.
+        // An id needs no status: an emergency stop works while the manager is down.
         Some((_, Ok(id))) => Ok(PauseScope::Set { manager, set: ScaleSetId(id) }),
         Some((set, Err(_))) => {
             let (status, _) = picture(config)?;
@@ -75,12 +75,12 @@ fn scope(args: &ScopeArgs, config: &Config) -> Result<PauseScope, Failure> {
     }
 }
 
-/// Where the manager cannot be asked for a name, there is still a way to stop.
+/// Where the manager cannot be asked for a name, an id still works.
 fn by_number(failure: Failure) -> Failure {
     match failure {
-        Failure::Blind(what) => Failure::Blind(format!(
-            "{what}; a set is taken by its number all the same, and --manager alone covers all sets"
-        )),
+        Failure::Blind(what) => {
+            Failure::Blind(format!("{what}; give the set's id instead, or only --manager for all sets"))
+        }
         other => other,
     }
 }

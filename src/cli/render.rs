@@ -1,4 +1,4 @@
-//! Pictures as text for a terminal: what `once` and `status` print.
+//! The status as text for a terminal: what `once` and `status` print.
 
 use super::args::Color;
 use super::output::one_line;
@@ -8,28 +8,24 @@ use crate::status::{ManagerStatus, SetStatus, SourceState};
 use crate::text::{guards, words};
 use medic_core::model::{Decision, Diagnosis, Enablement, ManagerState, Wall};
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
+use std::io::IsTerminal;
 
-/// Room that the last column needs to be read.
-const READABLE: usize = 28;
+/// Columns that the last column needs.
+const LAST_COLUMN: usize = 28;
 
-/// How a picture is shown.
+/// How text is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Look {
-    /// Whether states are coloured, besides their words and signs.
     pub color: bool,
-    /// The terminal's columns; none where nobody looks, as in a pipe.
+    /// The terminal's columns; `None` in a pipe.
     pub width: Option<usize>,
 }
 
 impl Look {
-    /// For the stdout of this process.
     pub(super) fn of_stdout(color: Color) -> Self {
         let stdout = std::io::stdout();
-        let variable = |name| std::env::var(name).ok();
-        let (no_color, term) = (variable("NO_COLOR"), variable("TERM"));
         Self {
-            color: color.applies(stdout.is_terminal(), no_color.as_deref(), term.as_deref()),
+            color: uses_color(color, &stdout),
             width: terminal_size::terminal_size_of(&stdout).map(|(width, _)| usize::from(width.0)),
         }
     }
@@ -45,7 +41,13 @@ impl Look {
     }
 }
 
-/// The text of a one-shot.
+/// Whether a stream is coloured.
+pub(super) fn uses_color(color: Color, stream: &impl IsTerminal) -> bool {
+    let variable = |name| std::env::var(name).ok();
+    color.applies(stream.is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
+}
+
+/// The result of `once`.
 pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) -> String {
     let mut out = String::new();
     for manager in &summary.managers {
@@ -109,11 +111,11 @@ fn table(sets: &[SetStatus], now: Wall, look: Look) -> String {
     let taken =
         |widths: [usize; 5]| widths.iter().filter(|width| **width > 0).map(|width| width + 2).sum::<usize>() + 2;
     let room = |widths| look.width.map(|width| width.saturating_sub(taken(widths)));
-    // On a narrow terminal the entity goes first; the last column is wrapped, if need be on lines of its own.
-    if room(widths).is_some_and(|room| room < READABLE) {
+    // A narrow terminal hides the entity, then wraps the last column.
+    if room(widths).is_some_and(|room| room < LAST_COLUMN) {
         widths[2] = 0;
     }
-    let beside = room(widths).is_none_or(|room| room >= READABLE);
+    let beside = room(widths).is_none_or(|room| room >= LAST_COLUMN);
     let mut out = String::new();
     for ([first @ .., last], diagnosis) in &rows {
         let mut line = String::new();
@@ -159,8 +161,8 @@ fn cells(set: &SetStatus, now: Wall) -> [String; 6] {
     .map(|cell| one_line(&cell))
 }
 
-/// Lines of at most so many characters, broken between words where that can be.
-fn wrapped(text: &str, room: usize) -> Vec<String> {
+/// Lines of at most `room` characters, broken between words; a longer word stays whole.
+pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split(' ') {
@@ -180,19 +182,19 @@ fn wrapped(text: &str, room: usize) -> Vec<String> {
 /// A decision in a few words.
 pub(super) fn decision(set: &SetStatus, now: Wall) -> String {
     match &set.decision {
-        Decision::Leave if set.enabled == Enablement::Disabled => "left alone: disabled by a person".to_owned(),
+        Decision::Leave if set.enabled == Enablement::Disabled => "left alone: disabled by an operator".to_owned(),
         Decision::Leave => match words::recovered(set, |at| words::dated(at, now)) {
             Some(again) => format!("nothing to do; {again}"),
             None => "nothing to do".to_owned(),
         },
         Decision::Watch { waiting, until: Some(until) } => {
-            format!("waits: {}, until {}", words::waiting(*waiting), until.near(now))
+            format!("waiting: {}, until {}", words::waiting(*waiting), until.near(now))
         }
-        Decision::Watch { waiting, until: None } => format!("waits: {}", words::waiting(*waiting)),
-        Decision::Escalate { escalation } => format!("needs a person: {}", words::escalation(escalation)),
+        Decision::Watch { waiting, until: None } => format!("waiting: {}", words::waiting(*waiting)),
+        Decision::Escalate { escalation } => format!("needs an operator: {}", words::escalation(escalation)),
         Decision::Blocked { remedy, guards } => {
             let guards: Vec<_> = guards.iter().map(words::guard_briefly).collect();
-            format!("{} withheld by {}", words::remedy_name(remedy), guards.join("; "))
+            format!("{} blocked by {}", words::remedy_name(remedy), guards.join("; "))
         }
         Decision::Treat { remedy, .. } => format!("{} is due", words::remedy_name(remedy)),
         Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
@@ -213,13 +215,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_kept_whole_and_lines_short() {
-        assert_eq!(wrapped("toggle withheld by canary (0 of 1)", 12), ["toggle", "withheld by", "canary (0 of", "1)"]);
+    fn wrapped_text_keeps_words_whole() {
+        assert_eq!(wrapped("toggle blocked by canary (0 of 1)", 12), ["toggle", "blocked by", "canary (0 of", "1)"]);
         assert_eq!(wrapped("unbreakable", 4), ["unbreakable"]);
         assert_eq!(wrapped("", 4), [""]);
     }
 
-    fn held_back() -> Vec<SetStatus> {
+    fn blocked_set() -> Vec<SetStatus> {
         let set = serde_json::json!([{
             "id": 1, "github_id": 2, "name": "linux-large", "enabled": "enabled",
             "entity": {"endpoint": "github.com", "entity": {"kind": "organization", "name": "acme"}},
@@ -237,12 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn a_table_fits_its_terminal_and_loses_no_word_of_what_is_done() {
-        let table = |width| table(&held_back(), Wall(61_000), Look { color: false, width });
+    fn table_fits_its_terminal_and_loses_no_word() {
+        let table = |width| table(&blocked_set(), Wall(61_000), Look { color: false, width });
         let piped = table(None);
         assert_eq!(piped.lines().count(), 2, "one line per set for other programs:\n{piped}");
-        let withheld = "toggle withheld by backoff: this set was treated too recently (2 min ago)";
-        assert!(piped.contains("acme") && piped.contains(withheld), "{piped}");
+        let blocked = "toggle blocked by backoff: this set was treated too recently (2 min ago)";
+        assert!(piped.contains("acme") && piped.contains(blocked), "{piped}");
         for width in [40, 60, 80, 100, 200] {
             let shown = table(Some(width));
             let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -256,8 +258,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_steer_the_terminal_nor_the_table() {
-        let mut sets = held_back();
+    fn set_name_cannot_control_terminal_or_table() {
+        let mut sets = blocked_set();
         for set in &mut sets {
             set.name = "a\u{1b}[2J\nb".to_owned();
         }
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_colour_only_adds_to_what_is_written() {
+    fn colour_only_adds_to_the_text() {
         let plain = Look::default();
         let coloured = Look { color: true, width: None };
         for diagnosis in Diagnosis::ALL {

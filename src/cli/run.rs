@@ -1,5 +1,5 @@
-//! `run`. A configuration that changes is read again, and so are the certificates in its CA files: a good one takes the
-//! place of the old one, a bad one, or one that cannot be put to work, is told and changes nothing.
+//! `run`. A change of the configuration or its CA files replaces the old configuration; one with mistakes is logged and
+//! changes nothing.
 
 use super::args::RunArgs;
 use super::medic::Signals;
@@ -23,21 +23,21 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// How often the configuration file is looked at.
+/// How often the configuration file is read.
 const REREAD_EVERY: Span = Span::secs(5);
 
 /// Reads the configuration as it is now.
 pub(super) type Reread = Arc<dyn Fn() -> Result<Checked, Failure> + Send + Sync>;
 
-/// Why a round of watching ended.
+/// Why a run with one configuration ended.
 enum End {
     Signal(ExitCode),
     Changed(Box<Given>),
 }
 
 impl End {
-    /// What becomes of the intents of the managers of a configuration: where the next one watches the same manager with
-    /// the same store, its round goes on with them, and a set that we disabled is not enabled before its worker is ready.
+    /// Whether open treatments are finished: where the next configuration has the same manager and store, it continues
+    /// them, so that a set that we disabled is not enabled before its worker is ready.
     fn ending(&self, before: &Config) -> Ending {
         match self {
             Self::Changed(given) if given.config.run.state_dir == before.run.state_dir => {
@@ -51,7 +51,7 @@ impl End {
     }
 }
 
-/// A configuration with what its CA files hold: either may change.
+/// A configuration and a hash of its CA files: either may change.
 #[derive(Clone, PartialEq)]
 struct Given {
     config: Config,
@@ -69,7 +69,7 @@ impl Given {
         Self { config, certificates: hasher.finish() }
     }
 
-    /// Whether connections can be made with these CA files; in words, why not.
+    /// Whether connections can be made with these CA files; else why not.
     fn usable(&self) -> Result<(), String> {
         connections(&self.config).try_for_each(|options| match real_carrier(&options) {
             Ok(_) => Ok(()),
@@ -78,15 +78,14 @@ impl Given {
     }
 }
 
-/// The configuration, read again with all its files where a share that hangs holds up no manager.
+/// Reads the configuration again on a thread of its own: a hanging share delays no manager.
 struct Rereading {
     read: Reread,
     reader: FileReader,
 }
 
 impl Rereading {
-    /// The configuration as it is now where it differs from the one that is `known`, and whether connections can be
-    /// made with it; in words, why it cannot be told.
+    /// The configuration where it differs from `known`, and whether it is usable; else why it cannot be read.
     async fn now(&self, known: Given) -> Result<Option<(Given, Result<(), String>)>, String> {
         let read = Arc::clone(&self.read);
         let all = move || {
@@ -100,7 +99,7 @@ impl Rereading {
     }
 }
 
-/// A configuration put to work.
+/// A configuration in use.
 struct Round {
     given: Given,
     shared: Shared,
@@ -114,7 +113,7 @@ pub(super) fn run(_args: &RunArgs, config: Config, reread: &Reread) -> Result<Ex
     let mut signals = runtime.block_on(async { Signals::listen() })?;
     let reread = Rereading { read: Arc::clone(reread), reader: FileReader::new(Reading::OnThreads) };
     let mut round = prepare(Given::now(config), None)?;
-    // A changed configuration that could not be put to work, until it changes again.
+    // A changed configuration that could not be used, until it changes again.
     let mut unusable = None;
     loop {
         let (before, socket) = (round.given.clone(), again(&round.socket)?);
@@ -126,13 +125,13 @@ pub(super) fn run(_args: &RunArgs, config: Config, reread: &Reread) -> Result<Ex
         round = match prepare(changed.clone(), kept) {
             Ok(round) => {
                 telemetry::change(&before.config.log, &round.given.config.log);
-                tracing::info!("the configuration has changed; going on with the new one");
+                tracing::info!("the configuration has changed; using the new one");
                 unusable = None;
                 round
             }
             Err(failure) => {
                 let why = failure.words();
-                tracing::error!(why, "the changed configuration cannot be put to work; going on with the one before");
+                tracing::error!(why, "the changed configuration cannot be used; keeping the previous one");
                 unusable = Some(changed);
                 prepare(before, Some(socket))?
             }
@@ -144,7 +143,7 @@ fn again(socket: &Socket) -> Result<Socket, Failure> {
     Ok(socket.try_clone().context("cannot share the listening socket")?)
 }
 
-/// Everything that can fail, before anything is begun. `socket` listens already, if it is given.
+/// Everything that can fail, before anything starts. A given `socket` already listens.
 fn prepare(given: Given, socket: Option<Socket>) -> Result<Round, Failure> {
     let config = &given.config;
     let socket = match socket {
@@ -160,7 +159,7 @@ fn listen(address: SocketAddr) -> Result<Socket, Failure> {
     let socket = Socket::bind(address)
         .with_context(|| format!(
             "cannot listen on {address} (http.listen); if another medic runs here, `scaleset-medic status` asks it; else \
-             give this one another address: SCALESET_MEDIC_HTTP_LISTEN=127.0.0.1:9811"
+             choose another address: SCALESET_MEDIC_HTTP_LISTEN=127.0.0.1:9811"
         ))?;
     socket.set_nonblocking(true).context("cannot make the listening socket non-blocking")?;
     Ok(socket)
@@ -178,39 +177,39 @@ async fn watch(
     if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
         tracing::warn!(
             holder, %until,
-            "another medic holds the lease; watching without acting until it is released or runs out"
+            "another medic holds the lease; watching only until it is released or expires"
         );
     }
     let publisher = Arc::new(Publisher {
         board: Arc::new(Board::default()),
         metrics: Arc::clone(&shared.metrics),
         clock: Arc::clone(&shared.clock),
-        mode: medic::mode(config),
+        mode: config.run.mode,
         interval: config.run.interval,
         order: config.managers.iter().map(|manager| manager.name.clone()).collect(),
         latest: Mutex::default(),
     });
     let listener = TcpListener::from_std(socket).context("cannot use the listening socket")?;
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), mode = medic::mode(config), address = %config.http.listen,
+        version = env!("CARGO_PKG_VERSION"), mode = %config.run.mode, address = %config.http.listen,
         managers = config.managers.len(), interval = %config.run.interval,
-        "scaleset-medic watches; the status page is at / on this address"
+        "scaleset-medic is watching; the status page is at / on this address"
     );
     for note in unencrypted(config) {
         tracing::warn!("{note}; use https, or a sidecar beside the manager");
     }
-    let (told, ended) = oneshot::channel();
+    let (sender, ended) = oneshot::channel();
     let shutdown = async {
         let end = tokio::select! {
             biased;
             signal = signals.next() => {
-                tracing::info!(?signal, "asked to end; open intents are settled first");
+                tracing::info!(?signal, "asked to end; finishing open treatments first");
                 End::Signal(signal.exit_code())
             }
             changed = changed(&given, unusable, &shared, reread) => End::Changed(changed),
         };
         let ending = end.ending(config);
-        let _ = told.send(end);
+        let _ = sender.send(end);
         ending
     };
     let (lease, limit) = (Arc::clone(&shared.lease), config.run.shutdown_limit);
@@ -221,7 +220,7 @@ async fn watch(
 
 /// Resolves with a configuration that differs, has no mistakes, and was not found unusable.
 async fn changed(given: &Given, unusable: Option<&Given>, shared: &Shared, reread: &Rereading) -> Box<Given> {
-    let mut told = None;
+    let mut reported = None;
     shared.metrics.config_read(unusable.is_none());
     loop {
         shared.clock.sleep(REREAD_EVERY).await;
@@ -232,12 +231,12 @@ async fn changed(given: &Given, unusable: Option<&Given>, shared: &Shared, rerea
             Ok(Some((_, Err(why)))) | Err(why) => Some(why),
         };
         shared.metrics.config_read(refused.is_none());
-        if refused.is_some() && refused != told {
+        if refused.is_some() && refused != reported {
             tracing::error!(
                 report = refused.as_deref(),
-                "the configuration has mistakes now, or cannot be read; going on with the one that was read before"
+                "the configuration has mistakes or cannot be read; keeping the previous one"
             );
         }
-        told = refused;
+        reported = refused;
     }
 }

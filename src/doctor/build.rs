@@ -32,12 +32,12 @@ pub(super) fn finding(now: Wall, manager: &ManagerFacts) -> Finding {
         Build::ListenerMetrics => Finding::ok(
             Check::Build,
             &subject,
-            format!("{called}: retries by itself, and tells each listener's last poll"),
+            format!("{called}: retries, and exports each listener's last poll"),
         ),
         Build::Retries => Finding::ok(
             Check::Build,
             &subject,
-            format!("{called}: retries a refused session by itself, so the medic only shortens the wait"),
+            format!("{called}: retries a refused session, so the medic only shortens the wait"),
         ),
         Build::GivesUp => {
             gives_up(&subject, format!("{called}: a worker whose first start is refused gives up for good"))
@@ -52,7 +52,7 @@ pub(super) fn finding(now: Wall, manager: &ManagerFacts) -> Finding {
         Build::Unknown => Finding::unknown(
             Check::Build,
             &subject,
-            format!("{called}: nothing tells which build it is"),
+            format!("{called}: the build is not known"),
         )
         .risks(
             "whether it gives up after a conflict or retries shows only at the next crash; the medic waits for proof",
@@ -67,7 +67,7 @@ fn gives_up(subject: &Subject, seen: String) -> Finding {
             "any error at a start (a stale session, GitHub away for a moment) leaves the set without a listener until \
                 somebody disables and enables it",
         )
-        .step("update GARM to v0.2.1 or later; until then this medic in mode heal is what revives the sets", &[])
+        .step("update GARM to v0.2.1 or later; until then, this medic in mode heal restarts the sets", &[])
 }
 
 fn build_of(now: Wall, manager: &ManagerFacts, version: &str) -> Build {

@@ -1,5 +1,5 @@
-//! How the manager is stopped and rolled out: a run that is killed leaves its sessions behind, and two runs at once
-//! refuse each other.
+//! How GARM is stopped and rolled out: a process that is killed leaves its sessions behind, and two at once refuse each
+//! other.
 //!
 //! Neither the strategy of a Deployment nor a grace period can be read from here. What can be seen are their traces:
 //! how the run before ended, and whether the present one was refused. Without a trace the answer is `unknown`, with
@@ -20,39 +20,37 @@ pub(super) fn finding(facts: &Facts, manager: &ManagerFacts) -> Finding {
     let trace = trace(manager);
     let found = match trace {
         Trace::Clean => {
-            return Finding::ok(Check::Rollout, &subject, "the run before the present one ended cleanly, by its log");
+            return Finding::ok(Check::Rollout, &subject, "the previous run of GARM ended cleanly, by its log");
         }
         Trace::Panic => {
-            Finding::warn(Check::Rollout, &subject, "the run before the present one ended in a panic, by its log")
+            Finding::warn(Check::Rollout, &subject, "the previous run of GARM ended in a panic, by its log")
         }
         Trace::Refused => Finding::warn(
             Check::Rollout,
             &subject,
-            "the present run was refused sessions: the run before was killed, or still lived when this one began",
+            "this run of GARM was refused sessions: the previous one was killed, or still ran when this one started",
         ),
         Trace::Counted(errors) => Finding::warn(
             Check::Rollout,
             &subject,
             format!(
-                "the present run was refused sessions, or failed to get them, {errors} times: the run before may have been \
-                 killed, or still lived when this one began"
+                "this run of GARM was refused sessions, or failed to get them, {errors} times: the previous one may have \
+                 been killed, or still ran when this one started"
             ),
         ),
-        Trace::None => Finding::unknown(
-            Check::Rollout,
-            &subject,
-            "how the manager is stopped and rolled out cannot be seen from here",
-        ),
+        Trace::None => {
+            Finding::unknown(Check::Rollout, &subject, "how GARM is stopped and rolled out cannot be seen from here")
+        }
     };
     let found = found.risks(
-        "a manager that is killed before it has closed its sessions leaves all of them stale; one that starts before the \
-         old one has ended is refused by it",
+        "a GARM that is killed before it has closed its sessions leaves all of them stale; one that starts before the \
+         old one has ended is refused sessions",
     );
     advise(found, facts.place)
 }
 
 enum Trace {
-    /// It said goodbye, and nothing was refused since.
+    /// A clean shutdown, and nothing was refused since.
     Clean,
     Panic,
     /// Conflicts in the present run.
@@ -68,7 +66,7 @@ fn trace(manager: &ManagerFacts) -> Trace {
             let (_, errors) = manager.sessions();
             if errors > 0 { Trace::Counted(errors) } else { Trace::None }
         }
-        Some(told) => told,
+        Some(trace) => trace,
     }
 }
 

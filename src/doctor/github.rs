@@ -2,18 +2,19 @@
 
 use super::facts::{Facts, GithubFacts};
 use super::{Check, Finding, Subject};
+use crate::text::sources;
 use medic_core::model::{
-    Enablement, EndpointName, EntityKind, EntityRef, FailureKind, GithubId, GithubSet, RequestFailure, ScaleSet, Span,
+    Enablement, EndpointName, EntityKind, EntityRef, FailureKind, GithubId, GithubSet, RequestFailure, ScaleSet,
+    Source, Span,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A credential that ends within this is told.
+/// A credential that ends within this is reported.
 const ENDS_SOON: Span = Span::hours(14 * 24);
 /// An App's token is refused when the clocks differ by more (`docs/reference/actions-service.md` §1.2).
 const CLOCK_LIMIT: Span = Span::secs(30);
 
-const WITHOUT: &str = "sets that GitHub no longer knows and jobs that wait are not seen; a stale session whose id is known \
-                       cannot be deleted, so healing takes 50 to 92 s or more";
+const WITHOUT: &str = sources::text(Source::Broker).without;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let homes = homes(facts);
@@ -88,7 +89,10 @@ fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
             format!("{seen}; {count} enabled sets are not listed, {first} first"),
         )
         .risks("GitHub does not know them: they get no jobs, and a listener on one of them ends in a crash of GARM")
-        .step("see `scaleset-medic explain SET`; restart GARM in a quiet moment, which creates them anew", &[]);
+        .step(
+            "see `scaleset-medic explain SET`; restart GARM when its runners are idle, which creates them again",
+            &[],
+        );
     }
     Finding::ok(Check::Broker, subject, seen)
 }
@@ -108,7 +112,7 @@ fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
             "not asked: which entities there are is known to the managers only",
         )
         .risks(WITHOUT)
-        .step("see to the managers first", &[]);
+        .step("repair the managers first", &[]);
     }
     let others: Vec<_> = homes(facts).into_keys().map(|name| name.as_str().to_owned()).collect();
     let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
@@ -117,7 +121,7 @@ fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
         subject,
         format!("no manager has an enabled set on an endpoint {endpoint} (they have: {others})"),
     )
-    .risks("this credential is never used; if the name is misspelt, what it should show stays hidden")
+    .risks("this credential is never used; if the name is misspelt, what it should show is not seen")
     .step("use GARM's own name of the endpoint:", &["garm-cli github endpoint list"])
 }
 
@@ -160,19 +164,19 @@ fn advise(found: Finding, entity: &EntityRef, failure: &RequestFailure) -> Findi
             &["ca_file = \"/etc/ssl/github-ca.pem\""],
         ),
         _ => found.step(
-            "see that the medic may reach GitHub's API and its Actions service (egress rules, proxy):",
+            "check that the medic may reach GitHub's API and its Actions service (egress rules, proxy):",
             &["curl -sS -o /dev/null -w '%{http_code}\\n' https://api.github.com/"],
         ),
     }
 }
 
-/// What is amiss with the credential or the clock it depends on; nothing, when GitHub told nothing.
+/// Faults of the credential or of the clock that it depends on; `None` where GitHub showed nothing.
 fn credential(facts: &Facts, github: &GithubFacts, subject: &Subject) -> Option<Finding> {
     if let Some(skew) = github.skew.map(super::skew::Skew::at_least).filter(|skew| *skew > CLOCK_LIMIT) {
         return Some(
             Finding::warn(Check::Credential, subject, format!("GitHub's clock and ours differ by at least {skew}"))
                 .risks("GitHub refuses an App's tokens that are dated wrongly, and lives of tokens are misjudged")
-                .step("keep this machine's clock by NTP", &["timedatectl set-ntp true"]),
+                .step("synchronise this machine's clock by NTP", &["timedatectl set-ntp true"]),
         );
     }
     if let Some(ends) = github.ends {
@@ -193,7 +197,7 @@ fn credential(facts: &Facts, github: &GithubFacts, subject: &Subject) -> Option<
     }
     github
         .remaining
-        .map(|_| Finding::ok(Check::Credential, subject, format!("GitHub tells no end of it{}", left_of(github))))
+        .map(|_| Finding::ok(Check::Credential, subject, format!("GitHub shows no end of it{}", left_of(github))))
 }
 
 fn left_of(github: &GithubFacts) -> String {

@@ -1,4 +1,4 @@
-//! Two for one: two managers on one set, two tables for one manager, another owner than the manager.
+//! Overlaps: two managers with one set, two tables for one manager, sessions of another owner.
 //!
 //! A set has one session. Two controllers that both want it refuse each other without end, and what heals one makes
 //! the other ill. Two tables for one controller make two engines treat the same sets.
@@ -49,7 +49,7 @@ fn between(facts: &Facts, one: &ManagerFacts, other: &ManagerFacts) -> Option<Fi
     Some(
         Finding::warn(Check::Overlap, &Subject::Medic, format!("{names} both have sets of {first}, none the same"))
             .risks("a set that is created with the name of the other's one would be shared")
-            .step("nothing, if that is meant so; keep the names of sets apart", &[]),
+            .step("nothing, if this is intended; keep the names of sets different", &[]),
     )
 }
 

@@ -1,4 +1,4 @@
-//! The way to a manager: whether it answers, lets us in, gives its sets, and agrees about the time.
+//! The connection to a manager: whether it answers, accepts the login, lists its sets, and has the same time.
 
 use super::facts::{Facts, ManagerFacts};
 use super::{Check, Finding, Subject};
@@ -6,7 +6,7 @@ use medic_core::model::{Enablement, FailureKind, RequestFailure, Span};
 
 /// A login that ends within this is renewed suspiciously often: GARM gives at least a day.
 const SHORT_LOGIN: Span = Span::hours(1);
-/// Clocks that differ by this much or less agree: a run's start and a log's dates are compared with that margin.
+/// Clocks that differ by this much or less agree.
 const AGREES: Span = Span::secs(2);
 
 /// Whether nothing that is a GARM answered at all.
@@ -56,8 +56,8 @@ fn unreached(subject: &Subject, url: &str, failure: &RequestFailure) -> Finding 
             &[&ask],
         ),
         _ => found.step(
-            "see that GARM runs, that [apiserver] bind and port in its config.toml match the medic's `url`, and that \
-             no network policy stands between; from where the medic runs, a GARM answers 401 to",
+            "check that GARM runs, that [apiserver] bind and port in its config.toml match the medic's `url`, and that \
+             no network policy blocks it; from where the medic runs, a GARM answers 401 to",
             &[&ask],
         ),
     }
@@ -95,10 +95,10 @@ fn transport(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Findin
     };
     if config.url.scheme() == "https" || is_near {
         let how = if is_near { "stays on this machine" } else { "is encrypted" };
-        return Finding::ok(Check::Transport, subject, format!("what is said to it {how}"));
+        return Finding::ok(Check::Transport, subject, format!("the connection {how}"));
     }
-    Finding::warn(Check::Transport, subject, "the password and the tokens cross the network in the clear")
-        .risks("whoever reads along becomes administrator of GARM")
+    Finding::warn(Check::Transport, subject, "the password and the tokens cross the network unencrypted")
+        .risks("whoever reads the traffic becomes administrator of GARM")
         .step(
             "run the medic as a sidecar of GARM, or let GARM speak TLS and use https in the medic's `url`:",
             &[
@@ -120,10 +120,12 @@ fn login(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding {
                 )
                 .step("compare the clocks, and see in GARM's config.toml:", &["[jwt_auth]", "time_to_live = \"24h\""])
         }
-        Some(left) => {
-            Finding::ok(Check::Login, subject, format!("accepted; the token holds for {left} and is renewed by itself"))
-        }
-        None => Finding::ok(Check::Login, subject, "accepted; the token tells no end and is renewed when refused"),
+        Some(left) => Finding::ok(
+            Check::Login,
+            subject,
+            format!("accepted; the token holds for {left} and is renewed automatically"),
+        ),
+        None => Finding::ok(Check::Login, subject, "accepted; the token shows no end and is renewed when refused"),
     }
 }
 
@@ -132,25 +134,25 @@ fn api(manager: &ManagerFacts, subject: &Subject) -> Finding {
         let why = manager.scale_sets.failure().map_or_else(|| "the sets were not read".to_owned(), ToString::to_string);
         return Finding::fail(Check::Api, subject, why)
             .risks("without the list of sets nothing can be judged")
-            .step("see GARM's own log for the reason", &[]);
+            .step("read GARM's log for the reason", &[]);
     };
     let enabled = sets.iter().filter(|set| set.enabled == Enablement::Enabled).count();
     let seen = format!("{} scale sets, {enabled} enabled", sets.len());
     if sets.is_empty() || enabled == 0 {
         return Finding::warn(Check::Api, subject, seen)
             .risks("there is nothing to watch")
-            .step("see whether this is the GARM that you mean", &["garm-cli scaleset list --all"]);
+            .step("check that this is the right GARM", &["garm-cli scaleset list --all"]);
     }
     let homeless = sets.iter().filter(|set| set.endpoint.is_none()).count();
     if homeless > 0 {
-        return Finding::warn(Check::Api, subject, format!("{seen}; {homeless} do not say where their GitHub is"))
+        return Finding::warn(Check::Api, subject, format!("{seen}; {homeless} have no GitHub endpoint"))
             .risks("those sets cannot be asked about at GitHub, and no session of theirs is deleted")
             .step("update GARM: only v0.2.0-alpha leaves this out", &[]);
     }
     if let Some(failure) = manager.controller.failure() {
-        return Finding::warn(Check::Api, subject, format!("{seen}; who the controller is was not told: {failure}"))
+        return Finding::warn(Check::Api, subject, format!("{seen}; the controller's id could not be read: {failure}"))
             .risks("no session can be proven to be this controller's, so none is deleted")
-            .step("see GARM's own log for the reason", &[]);
+            .step("read GARM's log for the reason", &[]);
     }
     Finding::ok(Check::Api, subject, seen)
 }
@@ -168,8 +170,8 @@ fn clock(manager: &ManagerFacts, subject: &Subject) -> Finding {
     let direction = if skew.is_ahead() { "ahead of" } else { "behind" };
     Finding::warn(Check::Clock, subject, format!("its clock is at least {off} {direction} ours"))
         .risks(
-            "which run opened a session, and how old a refusal is, is misjudged by that much; the medic then waits \
-                longer than it must",
+            "the age of a refusal, and which run of GARM opened a session, are wrong by that much; the medic then \
+                waits longer than necessary",
         )
         .step("keep both clocks by NTP", &["timedatectl set-ntp true"])
 }

@@ -20,8 +20,8 @@ fn mode(facts: &Facts) -> Finding {
     match facts.config.run.mode {
         Mode::Heal => Finding::ok(Check::Mode, &MEDIC, "heal: what is proven ill is healed"),
         Mode::Observe => Finding::warn(Check::Mode, &MEDIC, "observe (the default)")
-            .risks("nothing will be healed: the medic only says what it would do")
-            .step("once its verdicts have convinced you, in the medic's configuration:", &["[run]", "mode = \"heal\""]),
+            .risks("nothing is healed: the medic only shows what it would do")
+            .step("once you trust its decisions, in the medic's configuration:", &["[run]", "mode = \"heal\""]),
     }
 }
 
@@ -72,7 +72,7 @@ fn state_dir(facts: &Facts) -> Finding {
         StateDir::Writable { mode: Some(mode) } if mode & 0o002 != 0 => {
             Finding::warn(Check::StateDir, &MEDIC, format!("{dir} is writable, by everybody ({mode:o})"))
                 .risks("whoever can write there can make the medic delete sessions or enable sets")
-                .step("close it:", &[&format!("chmod 0700 {dir}")])
+                .step("remove the right:", &[&format!("chmod 0700 {dir}")])
         }
         StateDir::Writable { mode: Some(mode) } => {
             Finding::ok(Check::StateDir, &MEDIC, format!("{dir} is writable ({mode:o})"))
@@ -98,24 +98,24 @@ fn ledger(facts: &Facts) -> Finding {
         StoreFacts::Unreadable(why) => Finding::fail(Check::Ledger, &MEDIC, why.clone())
             .risks("no session can be proven stale, so none is deleted; a medic cannot start with this file")
             .step(
-                "see that no set is left disabled, keep a copy, then let the medic begin anew:",
+                "check that no set is left disabled, keep a copy, then let the medic start with a new file:",
                 &[&format!("mv {0}/medic.db {0}/medic.db.broken", facts.config.run.state_dir.display())],
             ),
     }
 }
 
-/// What we have brought about ourselves, and have not put right.
+/// A set that we disabled and did not enable again.
 fn left_disabled(facts: &Facts, manager: &ManagerName, row: &Treatment) -> Finding {
     let tries = row.tries().map_or(0, |(tries, _)| tries);
     let answer =
         row.refusal.as_ref().map_or_else(String::new, |why| format!("; tried {tries} times, the last answer: {why}"));
     let seen = format!("{} is disabled by our treatment, begun {} ago{answer}", row.name, facts.at.since(row.opened));
     Finding::fail(Check::LeftDisabled, &Subject::Manager(manager.clone()), seen)
-        .risks("it receives no jobs until it is enabled; a running medic tries on")
+        .risks("it receives no jobs until it is enabled; a running medic keeps trying")
         .step("enable it by hand:", &[&format!("garm-cli scaleset update {} --enabled=true", row.set)])
 }
 
-/// Pauses are what people wanted; they are told because they are forgotten.
+/// Pauses are intended; they are shown because they are forgotten.
 fn pauses(facts: &Facts) -> Option<Finding> {
     let kept = match &facts.store {
         StoreFacts::Readable { pauses, .. } => pauses.as_slice(),
@@ -125,9 +125,9 @@ fn pauses(facts: &Facts) -> Option<Finding> {
     if all.is_empty() {
         return None;
     }
-    let told: Vec<_> =
+    let terms: Vec<_> =
         all.iter().map(|pause| format!("{}, {}", pause.scope, guards::pause_terms(pause, facts.at))).collect();
-    let found = Finding::warn(Check::Pauses, &MEDIC, format!("paused: {}", told.join("; ")));
+    let found = Finding::warn(Check::Pauses, &MEDIC, format!("paused: {}", terms.join("; ")));
     let mut ends: Vec<_> = all.iter().map(|pause| guards::how_to_end(pause)).collect();
     ends.dedup();
     let ends: Vec<_> = ends.iter().map(String::as_str).collect();

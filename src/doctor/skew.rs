@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_date_of_whole_seconds_shows_no_difference_by_itself() {
+    fn skew_is_zero_within_the_precision_of_dates() {
         // Answered at 5.9 s by a clock that agrees: the date says 5 s.
         assert_eq!(Skew::of(Wall(5_850), Wall(5_950), Wall(5_000)).at_least(), Span::ZERO);
         // A slow answer hides up to its own length.
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_told_with_its_direction() {
+    fn skew_has_a_direction() {
         let ahead = Skew::of(Wall(10_000), Wall(10_100), Wall(70_000));
         assert_eq!((ahead.at_least(), ahead.is_ahead()), (Span::millis(59_900), true));
         let behind = Skew::of(Wall(100_000), Wall(100_100), Wall(40_000));
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn several_answers_narrow_it_and_a_clock_that_was_set_is_believed() {
+    fn skew_is_narrowed_by_answers_and_follows_a_set_clock() {
         let wide = Skew::of(Wall(10_000), Wall(14_000), Wall(16_000));
         let narrow = Skew::of(Wall(20_000), Wall(20_100), Wall(25_000));
         assert_eq!(wide.narrowed(narrow).at_least(), Span::millis(4_900));

@@ -3,8 +3,8 @@
 use crate::status::{LeftDisabled, ManagerStatus, SetStatus, ShownDecision, ShownGuard, Status, TreatmentSummary};
 use crate::text::{guards, sources};
 use medic_core::model::{
-    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, Pause, PauseScope, Remedy,
-    RemedyKind, RestartKind, Span, TreatmentId, Waiting, Wall,
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, OpenStep, Outcome, Pause,
+    PauseScope, Remedy, RemedyKind, RestartKind, Span, TreatmentId, TreatmentState, Waiting, Wall,
 };
 use std::fmt::Write as _;
 
@@ -25,16 +25,13 @@ pub fn verdict(status: &Status) -> String {
         parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
     }
     if away > 0 {
-        let of = status.managers.len().saturating_add(status.not_looked_at.len());
+        let of = status.managers.len().saturating_add(status.not_swept_yet.len());
         parts.push(format!("{away} of {of} managers cannot be reached"));
     }
-    let waiting = status.not_looked_at.len();
+    let waiting = status.not_swept_yet.len();
     if waiting > 0 {
         let of = status.managers.len().saturating_add(waiting);
-        parts.push(format!(
-            "{waiting} of {of} managers {} not been checked yet",
-            if waiting == 1 { "has" } else { "have" }
-        ));
+        parts.push(format!("{waiting} of {of} managers {} not swept yet", if waiting == 1 { "is" } else { "are" }));
     }
     let summary = match (parts.is_empty(), all) {
         (false, _) => parts.join(", "),
@@ -200,32 +197,32 @@ pub const fn remedy(remedy: RemedyKind) -> &'static str {
     }
 }
 
-/// The step or outcome of a treatment; an unknown name is shown as it is.
+/// The step or outcome of a treatment.
 #[must_use]
-pub fn step(label: &str) -> &str {
-    match label {
-        "deleting" => "deleting the stale session",
-        "disabling" => "disabling the set",
-        "disable_unknown" => "no answer to the disable request; reading the set back",
-        "disabled" => "disabled; enabled again once its worker is seen",
-        "enabling" => "enabling the set again",
-        "verifying" => "waiting for the listener to come back",
-        "check_opening" => "asking GitHub for a session",
-        "check_opened" => "no session was held; deleting ours",
-        "self_recovered" => "recovered without a remedy",
-        "unverified" => "the listener did not come back in time",
-        "aborted" => "aborted: changed by somebody else",
-        "failed" => "refused, and nothing was changed",
-        "held" => "a session is held",
-        "unheld" => "no session was held",
-        other => other,
+pub const fn step(state: TreatmentState) -> &'static str {
+    match state {
+        TreatmentState::Open(OpenStep::Deleting) => "deleting the stale session",
+        TreatmentState::Open(OpenStep::Disabling) => "disabling the set",
+        TreatmentState::Open(OpenStep::DisableUnknown) => "no answer to the disable request; reading the set back",
+        TreatmentState::Open(OpenStep::Disabled) => "disabled; enabled again once its worker is seen",
+        TreatmentState::Open(OpenStep::Enabling) => "enabling the set again",
+        TreatmentState::Open(OpenStep::Verifying) => "waiting for the listener to come back",
+        TreatmentState::Open(OpenStep::CheckOpening) => "asking GitHub for a session",
+        TreatmentState::Open(OpenStep::CheckOpened) => "no session was held; deleting ours",
+        TreatmentState::Ended(Outcome::SelfRecovered) => "recovered without a remedy",
+        TreatmentState::Ended(Outcome::Unverified) => "the listener did not come back in time",
+        TreatmentState::Ended(Outcome::Aborted) => "aborted: changed by somebody else",
+        TreatmentState::Ended(Outcome::Failed) => "refused, and nothing was changed",
+        TreatmentState::Ended(Outcome::Held) => "a session is held",
+        TreatmentState::Ended(Outcome::Unheld) => "no session was held",
+        TreatmentState::Ended(Outcome::Recovered) => "recovered",
     }
 }
 
 /// As [`step`], with the number of tries and the last answer.
 #[must_use]
 pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
-    let mut words = step(&row.state).to_owned();
+    let mut words = step(row.state).to_owned();
     if let Some(answer) = &row.answer {
         let times = if row.tries == 1 { "once" } else { "times" };
         let tries = if row.tries == 1 { times.to_owned() } else { format!("{} {times}", row.tries) };
@@ -451,12 +448,13 @@ mod tests {
     }
 
     #[test]
-    fn step_text_covers_every_outcome() {
-        for outcome in Outcome::ALL {
-            assert!(!step(outcome.as_str()).contains('_'), "{outcome}");
+    fn step_text_covers_every_state() {
+        let open = OpenStep::ALL.iter().map(|step| TreatmentState::Open(*step));
+        for state in open.chain(Outcome::ALL.iter().map(|outcome| TreatmentState::Ended(*outcome))) {
+            assert!(!step(state).contains('_'), "{state}");
         }
-        assert_eq!(step("verifying"), "waiting for the listener to come back");
-        assert_eq!(step("<new>"), "<new>");
+        let verifying = TreatmentState::Open(OpenStep::Verifying);
+        assert_eq!(step(verifying), "waiting for the listener to come back");
     }
 
     #[test]

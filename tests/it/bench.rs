@@ -143,7 +143,7 @@ impl Bench {
         hub.log_to_file(ServerId::Manager(0), &log_file(dir.path())).unwrap();
         let config = given.config(dir.path());
         let store = open(&dir.path().join("state"));
-        let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], given.mode).unwrap());
+        let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], config.run.mode).unwrap());
         let mut engine = engine(&config, &hub, &store, &clock, &metrics);
         let background = engine.take_background().into_iter().collect();
         tokio::task::yield_now().await;
@@ -185,7 +185,7 @@ impl Bench {
             board: Arc::new(Board::default()),
             metrics: Arc::clone(&self.metrics),
             clock: Arc::clone(&self.clock),
-            mode: "heal",
+            mode: self.config.run.mode,
             interval: self.config.run.interval,
             order: vec![next.name().clone()],
             latest: Mutex::default(),
@@ -243,14 +243,14 @@ impl Bench {
             if self.passes && now >= self.next_pass {
                 let pass = self.engine.reconcile().await;
                 self.closed.extend(pass.closed);
-                self.metrics.show(&Status {
+                self.metrics.show(&Arc::new(Status {
                     schema: STATUS_SCHEMA,
                     version: String::new(),
-                    mode: String::new(),
+                    mode: medic_core::policy::Mode::Heal,
                     at: now,
                     managers: vec![pass.status.clone()],
-                    not_looked_at: Vec::new(),
-                });
+                    not_swept_yet: Vec::new(),
+                }));
                 self.status = Some(pass.status);
                 self.next_pass = self.clock.now().wall.plus(self.engine.until_next());
             }
@@ -338,7 +338,7 @@ impl Bench {
     }
 
     pub(crate) fn metrics(&self) -> String {
-        String::from_utf8(self.metrics.text().unwrap()).unwrap()
+        self.metrics.text().unwrap()
     }
 }
 

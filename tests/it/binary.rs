@@ -363,7 +363,7 @@ async fn status_and_explain_ask_the_running_medic() {
         .await;
     let nagios = medic.run(&["status", "--nagios"]).await;
     assert_eq!(nagios.status.code(), Some(0), "{}", told(&nagios));
-    let line = "SCALESETS OK - All 2 scale sets are well | ill=0;;0;0;2 unknown=0;0;;0;2\n";
+    let line = "SCALESETS OK - All 2 scale sets are healthy | ill=0;;0;0;2 unknown=0;0;;0;2\n";
     assert_eq!(String::from_utf8_lossy(&nagios.stdout), line);
     let explained = medic.run(&["explain", "linux-1"]).await;
     assert!(told(&explained).contains("Diagnosis:") && told(&explained).contains("Because:"), "{}", told(&explained));

@@ -42,7 +42,7 @@ fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
         for name in names.filter(|name| *name != "able") {
             let known = metrics.iter().any(|metric| {
                 name == metric.name
-                    || metric.kind == "histogram"
+                    || metric.kind == scaleset_medic::metrics::Kind::Histogram
                         && ["_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(metric.name))
             });
             assert!(known, "{path}: {name}");

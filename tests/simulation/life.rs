@@ -350,7 +350,7 @@ impl Life {
         let clock: Arc<dyn Clock> =
             Arc::new(MortalClock { clock: Arc::clone(&self.scene.clock), medic: Arc::clone(&mortal) });
         let names: Vec<ManagerName> = self.config.managers.iter().map(|manager| manager.name.clone()).collect();
-        let metrics = Arc::new(Metrics::new(&names, "heal").unwrap());
+        let metrics = Arc::new(Metrics::new(&names, medic_core::policy::Mode::Heal).unwrap());
         let lease = Arc::new(Lease::new(store.clone(), name.clone(), Arc::clone(&clock)));
         let shared = Shared {
             store,
@@ -368,7 +368,7 @@ impl Life {
             board: Arc::new(Board::default()),
             metrics,
             clock,
-            mode: "heal",
+            mode: medic_core::policy::Mode::Heal,
             interval: self.config.run.interval,
             order: names,
             latest: Mutex::default(),
@@ -485,7 +485,7 @@ impl Life {
             if self.log.secret_in(&status).is_some() {
                 leaks.push("the status shows a secret");
             }
-            if all && self.log.secret_in(&medic.publisher.metrics.text().unwrap()).is_some() {
+            if all && self.log.secret_in(medic.publisher.metrics.text().unwrap().as_bytes()).is_some() {
                 leaks.push("the metrics show a secret");
             }
         }
