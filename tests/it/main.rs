@@ -28,6 +28,7 @@ mod model_checking;
 mod recordings;
 mod replay;
 mod runbooks;
+mod sockets;
 mod stories;
 mod tidy;
 mod upgrade;

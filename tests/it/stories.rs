@@ -9,7 +9,7 @@ use medic_lab::scenario::{Act, STORIES, Story, Writes};
 
 async fn play(story: &Story, generation: Build) {
     let what = format!("{} on {generation:?}", story.name);
-    let mut bench = Bench::new(&Given::story(generation, story.ledger)).await;
+    let mut bench = Bench::new(&Given::for_scenario(generation, story.ledger)).await;
     let began = bench.clock.now().wall;
     for (at, act) in story.acts {
         bench.run(began.plus(*at).since(bench.clock.now().wall)).await;
@@ -29,7 +29,7 @@ async fn play(story: &Story, generation: Build) {
     match story.writes {
         Writes::Any => {}
         Writes::AtMost(most) => assert!(bench.writes() <= most, "{what}: {} writes", bench.writes()),
-        Writes::None => assert_eq!((bench.writes(), bench.forge_writes()), (0, 0), "{what}"),
+        Writes::None => assert_eq!((bench.writes(), bench.github_writes()), (0, 0), "{what}"),
     }
     let crashes = bench.with(|world| world.garm(0).unwrap().crashes());
     assert_eq!(crashes, before, "{what}: no crash of the manager after the last act");
