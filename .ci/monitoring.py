@@ -296,7 +296,7 @@ def manager_down(lab):
 def broker_fails(lab):
     """GitHub's broker fails every poll."""
     lab.well()
-    lab.type("broker-fails")
+    lab.type("polls-fail")
     lab.fires("ScaleSetFlapping")
     lab.type("well")
     lab.resolves("ScaleSetFlapping")

@@ -25,7 +25,7 @@ use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Wall};
 use medic_http::{Bounds, ReqwestTransport, Transport, TransportOptions};
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, World};
@@ -216,7 +216,7 @@ impl Site {
         }
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
         let hub = Hub::new(started(&fleet("http://github.test"), START), Arc::clone(&clock));
-        hub.log_to_file(DoorId::Manager(0), &log).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &log).unwrap();
         let servers = Keep::InProcess { _pump: Pump::start(&hub) };
         Self { hub, clock, dir, garm: "http://garm.test".to_owned(), sets, servers }
     }

@@ -1,7 +1,7 @@
-//! The exit codes: a contract with scripts and schedulers (`docs/reference/design.md` §9), and how a run's outcome
-//! becomes one.
+//! The exit codes: a contract with scripts and schedulers (`docs/reference/design.md` §9), and how the
+//! result of a command becomes one.
 
-use medic_core::model::{Diagnosis, Outcome};
+use medic_core::model::{Class, Diagnosis, Outcome};
 
 /// How the process ends. The numbers are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,7 +9,7 @@ use medic_core::model::{Diagnosis, Outcome};
 pub enum ExitCode {
     /// All well, or healed and verified.
     Well = 0,
-    /// A fault of ours: a bug, a full disk, a store that cannot be opened.
+    /// A fault of the medic: a bug, a full disk, a store that cannot be opened.
     Internal = 1,
     /// Wrong flags or a wrong configuration; nothing was done.
     Usage = 2,
@@ -22,9 +22,9 @@ pub enum ExitCode {
     LeaseHeld = 13,
     /// A replay decides otherwise than was recorded.
     Differs = 14,
-    /// Ended by SIGINT; open intents were settled first.
+    /// Ended by SIGINT; open treatments were finished first.
     Interrupted = 130,
-    /// Ended by SIGTERM; open intents were settled first.
+    /// Ended by SIGTERM; open treatments were finished first.
     Terminated = 143,
 }
 
@@ -67,7 +67,7 @@ impl ExitCode {
     }
 }
 
-/// What a plugin of Nagios and its kin answers with.
+/// The result of a Nagios plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Nagios {
@@ -76,7 +76,7 @@ pub enum Nagios {
     Warning = 1,
     /// A set receives no jobs, and nothing was done about it.
     Critical = 2,
-    /// Nothing could be judged: blind, wrongly configured, interrupted, or another medic is at work.
+    /// Nothing could be judged: blind, wrongly configured, interrupted, or another medic holds the lease.
     Unknown = 3,
 }
 
@@ -105,7 +105,7 @@ impl Nagios {
         }
     }
 
-    /// How loud it is: a set that is seen to be ill outshouts what cannot be seen, and that a treatment under way.
+    /// Severity: an ill set comes before anything unseen, and that before an open treatment.
     const fn rank(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -153,14 +153,14 @@ pub enum Treated {
     Open,
     /// A treatment has disabled it and cannot enable it again.
     LeftDisabled,
-    /// The last treatment ended so.
+    /// The outcome of the last treatment.
     Closed(Outcome),
 }
 
-/// How one manager stands at the end of a run.
+/// The state of one manager at the end of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ManagerEnd {
-    /// It answered: its sets, each as last diagnosed, and what was done about it.
+    /// It answered: its sets, each with its diagnosis and what was done about it.
     Seen(Vec<(Diagnosis, Treated)>),
     /// It could not be asked.
     Unseen,
@@ -168,15 +168,14 @@ pub enum ManagerEnd {
     LeaseHeld,
 }
 
-/// The code of a whole run: the worst of its managers, by the order of the codes. Managers that hide behind
-/// another's fault are in the report, not in the code.
+/// The code of a whole command: that of the worst manager. The report has the others.
 #[must_use]
 pub fn of_run(managers: &[ManagerEnd]) -> ExitCode {
     managers.iter().map(of_manager).max().unwrap_or(ExitCode::Blind)
 }
 
-/// The loudest of all sets and managers. The exit codes themselves rank otherwise: there a fault of one manager hides
-/// what is seen of another.
+/// The most severe of all sets and managers. Exit codes rank differently: there a fault of one manager hides the sets of
+/// another.
 #[must_use]
 pub fn nagios_of_run(managers: &[ManagerEnd]) -> Nagios {
     let of = |end: &ManagerEnd| match end {
@@ -199,42 +198,21 @@ fn of_manager(end: &ManagerEnd) -> ExitCode {
     }
 }
 
-/// The code of one set. What it is now counts for more than how a treatment of it ended: a set that listens is
-/// well, whoever brought that about.
+/// The code of one set. Its diagnosis counts more than the outcome of a treatment: a set that listens is well, whoever
+/// caused that.
 #[must_use]
 pub const fn of_set(diagnosis: Diagnosis, treated: Treated) -> ExitCode {
     if matches!(treated, Treated::LeftDisabled) {
         return ExitCode::Unhealthy;
     }
-    match (diagnosis, treated) {
-        (_, Treated::Open) | (Diagnosis::DisabledByMedic, _) => ExitCode::Unverified,
-        (Diagnosis::Listening | Diagnosis::Disabled | Diagnosis::Settling, _) => ExitCode::Well,
-        (Diagnosis::Unknown, _) => ExitCode::Blind,
-        (_, Treated::Closed(Outcome::Unverified)) => ExitCode::Unverified,
-        (
-            Diagnosis::ConflictRetrying
-            | Diagnosis::ConflictAbandoned
-            | Diagnosis::StartAbandoned
-            | Diagnosis::Unheld
-            | Diagnosis::HeldElsewhere
-            | Diagnosis::Flapping
-            | Diagnosis::Evicted
-            | Diagnosis::Mismatched
-            | Diagnosis::Deaf
-            | Diagnosis::Starved
-            | Diagnosis::Missing
-            | Diagnosis::Unauthorized,
-            Treated::No
-            | Treated::LeftDisabled
-            | Treated::Closed(
-                Outcome::Recovered
-                | Outcome::SelfRecovered
-                | Outcome::Aborted
-                | Outcome::Failed
-                | Outcome::Held
-                | Outcome::Unheld,
-            ),
-        ) => ExitCode::Unhealthy,
+    match (diagnosis, diagnosis.class(), treated) {
+        (_, _, Treated::Open) | (Diagnosis::DisabledByMedic, _, _) => ExitCode::Unverified,
+        (Diagnosis::Settling, _, _) | (_, Class::Well | Class::Idle, _) => ExitCode::Well,
+        (_, Class::Unseen, _) => ExitCode::Blind,
+        (_, Class::Refused | Class::Broken, Treated::Closed(Outcome::Unverified)) => ExitCode::Unverified,
+        (_, Class::Refused | Class::Broken, Treated::No | Treated::LeftDisabled | Treated::Closed(_)) => {
+            ExitCode::Unhealthy
+        }
     }
 }
 
@@ -243,13 +221,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_the_contract() {
+    fn exit_code_numbers_are_stable() {
         let numbers = ExitCode::ALL.map(ExitCode::code);
         assert_eq!(numbers, [0, 1, 2, 10, 11, 12, 13, 14, 130, 143]);
     }
 
     #[test]
-    fn nagios_is_calm_only_when_all_is_well_and_alarmed_only_by_what_was_seen() {
+    fn nagios_codes_map_to_exit_codes() {
         let of = |wanted| ExitCode::ALL.into_iter().filter(|code| Nagios::from(*code) == wanted).collect::<Vec<_>>();
         assert_eq!(of(Nagios::Ok), [ExitCode::Well]);
         assert_eq!(of(Nagios::Warning), [ExitCode::Unverified]);
@@ -257,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_counts_by_what_it_is_now() {
+    fn exit_code_of_a_set_follows_its_diagnosis() {
         use Diagnosis::{ConflictAbandoned, ConflictRetrying, Disabled, DisabledByMedic, Listening, Settling, Unknown};
         use Treated::{Closed, No, Open};
         for (diagnosis, treated, code) in [
@@ -280,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_monitor_hears_of_sets_that_are_ill_whatever_else_cannot_be_seen_or_is_treated() {
+    fn nagios_reports_ill_sets_before_unseen_managers() {
         let ill = (Diagnosis::HeldElsewhere, Treated::No);
         let open = (Diagnosis::ConflictAbandoned, Treated::Open);
         let left = (Diagnosis::DisabledByMedic, Treated::LeftDisabled);
@@ -299,14 +277,14 @@ mod tests {
     }
 
     #[test]
-    fn every_ill_set_is_told_even_if_nothing_was_done() {
+    fn untreated_ill_set_is_never_exit_code_well() {
         for diagnosis in Diagnosis::ALL.iter().filter(|diagnosis| diagnosis.is_ill()) {
             assert_ne!(of_set(*diagnosis, Treated::No), ExitCode::Well, "{diagnosis}");
         }
     }
 
     #[test]
-    fn the_worst_wins_across_sets_and_managers() {
+    fn exit_code_of_a_run_is_the_worst() {
         let well = (Diagnosis::Listening, Treated::No);
         let ill = (Diagnosis::HeldElsewhere, Treated::No);
         let open = (Diagnosis::ConflictAbandoned, Treated::Open);

@@ -1,7 +1,8 @@
 //! The whole picture after one pass, as plain data: what metrics, the status API, the page and the commands show.
 
-use medic_core::model::decision::{Decision, Guard};
+use medic_core::model::decision::Decision;
 use medic_core::model::diagnosis::{EndpointState, Finding, ManagerState, RestartKind};
+use medic_core::model::guard::Guard;
 use medic_core::model::ids::{EndpointName, EntityRef, GithubId, Incarnation, ManagerName, ScaleSetId, TreatmentId};
 use medic_core::model::observation::{Enablement, Lingering, Source};
 use medic_core::model::pause::Pause;
@@ -28,6 +29,21 @@ pub struct Status {
     /// Configured managers whose first pass is not over yet: they have just been begun with, or they hang.
     #[serde(default)]
     pub not_looked_at: Vec<ManagerName>,
+}
+
+/// A decision whose guards are worded.
+pub type ShownDecision = Decision<ShownGuard>;
+
+/// One guard that blocks a remedy, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownGuard {
+    pub guard: Guard,
+    /// What it sees now (`2 of 3 sweeps`, `12 s of 20 s`).
+    pub value: String,
+    /// What it asks for.
+    pub limit: String,
+    /// When it stops blocking, if time alone decides.
+    pub until: Option<Wall>,
 }
 
 /// Whether a source of evidence can be used.
@@ -96,7 +112,7 @@ pub struct SetStatus {
     #[serde(default)]
     pub not_deleted: Vec<String>,
     /// What is done about it.
-    pub decision: Decision,
+    pub decision: ShownDecision,
     /// How it was last ill, if that has ended within a day.
     #[serde(default)]
     pub recovered: Option<Recovered>,
@@ -184,14 +200,6 @@ impl SetStatus {
 
     /// The guards that hold a remedy back now.
     pub fn guards(&self) -> impl Iterator<Item = Guard> + '_ {
-        let held = match &self.decision {
-            Decision::Blocked { guards, .. } => &guards[..],
-            Decision::Leave
-            | Decision::Watch { .. }
-            | Decision::Escalate { .. }
-            | Decision::Treat { .. }
-            | Decision::Treating { .. } => &[],
-        };
-        held.iter().map(|held| held.guard)
+        self.decision.guards().iter().map(|block| block.guard)
     }
 }

@@ -154,31 +154,31 @@ pub struct LabArgs {
     /// Number of scale sets
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub sets: u32,
-    /// Number of managers; all but the first accept requests and never answer, and must keep nobody waiting
+    /// Number of managers; all but the first accept requests and never answer
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub managers: u16,
     /// How long GitHub keeps a stale session: simulated seconds, or a duration such as 2m
     #[arg(long, value_name = "SECS", value_parser = seconds)]
     pub stale_session: Option<Span>,
-    /// Which story to play; see --list. Else the first, and crash-soon with --serve
+    /// The scenario to run, see --list [default: crash-no-ledger, or crash-soon with --serve]
     #[arg(long, value_name = "NAME")]
     pub scenario: Option<String>,
-    /// List the stories and end
+    /// List the scenarios and exit
     #[arg(long)]
     pub list: bool,
-    /// How many simulated seconds pass in a real one; else 10, and 1 with --serve
+    /// Simulated seconds per real second [default: 10, or 1 with --serve]
     #[arg(long, value_name = "X", value_parser = speed)]
     pub speed: Option<f64>,
-    /// Keep everything running after the story, and obey faults that are typed, until stopped; see its `help`
+    /// Keep everything running after the scenario until stopped, and inject the faults you type, for example `crash`
     #[arg(long)]
     pub serve: bool,
-    /// Let the medic read GARM's log in every story
+    /// Let the medic read GARM's log in every scenario
     #[arg(long)]
     pub ledger: bool,
-    /// Where the medic serves its status page and metrics; else 127.0.0.1:9810 if that is free
+    /// Where the medic serves its status page and metrics [default: 127.0.0.1:9810 if free]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// Whether the medic heals or only says what it would do
+    /// Whether the medic heals or only observes
     #[arg(long, value_name = "MODE", value_parser = ["observe", "heal"], default_value = "heal")]
     pub mode: String,
 }

@@ -7,6 +7,7 @@ use crate::config::raw::Raw;
 use crate::config::source::Sources;
 use crate::config::{Depth, check, describe, schema};
 use crate::exit::ExitCode;
+use crate::text::guards;
 use medic_core::decide::bounds;
 
 /// Runs the command; `sources` is asked for only where a configuration is needed.
@@ -20,7 +21,11 @@ pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, F
             for note in describe::notes(&checked) {
                 diagnostic(&format!("note: {note}\n"));
             }
-            data(&format!("{}\n{}\n", describe::summary(&checked.config), bounds(&checked.config.policy)))?;
+            data(&format!(
+                "{}\n{}\n",
+                describe::summary(&checked.config),
+                guards::bounds(&bounds(&checked.config.policy))
+            ))?;
         }
         ConfigAction::Print => {
             let checked = check(&Raw::read(&sources()?), Depth::Values)?;

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
 use crate::text::{rules, words};
-use medic_core::model::{BlockedBy, Decision, Guard, ManagerName, Span, Wall};
+use medic_core::model::{Decision, Guard, ManagerName, Span, Wall};
 use std::fmt::Write as _;
 
 /// How long before the present state began its past is told.
@@ -64,7 +64,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
         let _ = writeln!(out, "  {}", one_line(&words::evidence(evidence)));
     }
     if let Some(shown) = shown {
-        let _ = writeln!(out, "\nRules, in their order; the first that speaks decides:");
+        let _ = writeln!(out, "\nRules, in their order; the first that answers decides:");
         for line in rules::rules(set, shown) {
             let _ = writeln!(out, "  {}", one_line(&line));
         }
@@ -121,7 +121,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
 fn decision(set: &SetStatus, now: Wall) -> String {
     match &set.decision {
         Decision::Blocked { remedy, guards } => {
-            let names: Vec<_> = guards.iter().map(|held: &BlockedBy| held.guard.as_str()).collect();
+            let names: Vec<_> = guards.iter().map(|held| held.guard.as_str()).collect();
             format!("{} withheld by {}", words::remedy_name(remedy), names.join(", "))
         }
         Decision::Leave

@@ -11,9 +11,9 @@ use crate::config::Config;
 use crate::engine::assemble::{Shared, engines, real_carrier};
 use crate::exit::{ExitCode, Treated, of_set};
 use crate::status::{ManagerStatus, SetStatus};
-use crate::text::words;
-use medic_core::decide::manual::in_words;
+use crate::text::{guards, words};
 use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer};
+use medic_core::model::session::NotStale;
 use medic_core::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId, Wall};
 use medic_core::policy::Mode;
 use medic_store::{LeaseState, ManagerStore};
@@ -57,7 +57,7 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
     })?;
     // Whatever came of it, this process leaves nothing half done. Where another medic holds the lease, it sees to that.
     let left = engines(config, &shared, &real_carrier)?;
-    medic::runtime()?.block_on(medic::settle(left, shared.clock.as_ref()))?;
+    medic::runtime()?.block_on(medic::finish(left, shared.clock.as_ref()))?;
     shared.lease.release();
     code
 }
@@ -80,8 +80,7 @@ fn evidence(
     if let ManualAction::DeleteSession { session } = what {
         match store.session(session).map_err(Failure::internal)? {
             None => {
-                let _ =
-                    writeln!(out, "session {session}: {}", in_words(medic_core::decide::stale::NotStale::NotInLedger));
+                let _ = writeln!(out, "session {session}: {}", guards::not_stale(NotStale::NotInLedger));
             }
             Some(row) => {
                 let _ = writeln!(
@@ -136,15 +135,15 @@ async fn carried_out(
         let mut last = None;
         let pause = match &mut engine {
             Some(engine) => {
-                last = Some(engine.pass().await.status);
-                engine.pause()
+                last = Some(engine.reconcile().await.status);
+                engine.until_next()
             }
             None => ASK_EVERY,
         };
         let waited = shared.clock.now().mono.since(began);
         match store.manual_heal_answer(order.id).map_err(Failure::internal)? {
             Some(ManualHealAnswer::Refused { why }) => {
-                prose(&format!("refused: {why}\n"))?;
+                prose(&format!("refused: {}\n", guards::refusal(&why)))?;
                 return Ok(ExitCode::Unhealthy);
             }
             Some(ManualHealAnswer::Treating { treatment }) => {
@@ -159,7 +158,9 @@ async fn carried_out(
                     return Ok(code);
                 }
             }
-            Some(ManualHealAnswer::Waiting { why }) => tell(&mut told, &format!("waiting: {why}\n")),
+            Some(ManualHealAnswer::Waiting { why }) => {
+                tell(&mut told, &format!("waiting: {}\n", guards::manual_wait(&why)));
+            }
             None => {}
         }
         let answered = matches!(store.manual_heal_answer(order.id), Ok(Some(ManualHealAnswer::Treating { .. })));
@@ -191,7 +192,9 @@ async fn withdrawn(store: &ManagerStore, order: &ManualHeal, shared: &Shared) ->
             "too late to withdraw the order: {} was begun for it and is brought to an end; `scaleset-medic history` tells",
             words::treatment(treatment)
         ),
-        Ok(Some(ManualHealAnswer::Refused { why })) => format!("the order was refused already: {why}"),
+        Ok(Some(ManualHealAnswer::Refused { why })) => {
+            format!("the order was refused already: {}", guards::refusal(&why))
+        }
         Err(error) => format!(
             "the order could not be withdrawn, so that a medic may carry it out within {MANUAL_HEAL_LIFETIME} of its date: {error}"
         ),

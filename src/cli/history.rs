@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::replay;
 use crate::replay::snapshot::NOT_KEPT;
-use crate::text::{self, words};
+use crate::text::{self, guards, words};
 use medic_clock::system_wall;
 use medic_core::model::{
     Confidence, Decision, Diagnosis, Evidence, ManagerName, RestartKind, ScaleSetId, Span, Treatment, Wall,
@@ -144,7 +144,7 @@ fn understood(event: &Event) -> Option<String> {
     Some(match event.kind.as_str() {
         "diagnosis" => found(&Found::deserialize(detail).ok()?),
         "decision" => {
-            let decision = words::decision(&Decision::deserialize(detail).ok()?);
+            let decision = words::decision(&guards::decision(Decision::deserialize(detail).ok()?));
             match detail.get("finding").and_then(|finding| Found::deserialize(finding).ok()) {
                 Some(finding) => format!("{decision}; because {}", found(&finding)),
                 None => decision,

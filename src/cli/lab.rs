@@ -1,4 +1,4 @@
-//! `lab`: the real medic on embedded simulators of GARM and GitHub, over real sockets, in scaled time.
+//! `lab`: the medic on embedded simulators of GARM and GitHub, over real sockets, in scaled time.
 
 mod console;
 
@@ -8,7 +8,7 @@ use super::{Failure, medic};
 use crate::config::raw::Raw;
 use crate::config::source::{FileText, Sources};
 use crate::config::{Config, Depth, ManagerConfig, check};
-use crate::engine::assemble::{Chance, Shared, engines, real_carrier};
+use crate::engine::assemble::{Runtime, Shared, engines, real_carrier};
 use crate::engine::lease::Lease;
 use crate::engine::service::{Publisher, run as serve};
 use crate::exit::ExitCode;
@@ -17,16 +17,16 @@ use crate::status::ManagerStatus;
 use crate::text::words;
 use crate::web::server::Board;
 use anyhow::{Context as _, anyhow};
-use console::Order;
+use console::Command;
 use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_core::model::{Decision, Diagnosis, ManagerName, ScaleSetId, Span, Wall};
-use medic_lab::backend::DoorId;
-use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::backend::ServerId;
+use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::log_file::Rotation;
-use medic_lab::scenario::{Act, STORIES, Story};
+use medic_lab::scenario::{Ending, SCENARIOS, Scenario, Step};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use medic_store::Store;
 use std::collections::BTreeMap;
@@ -39,52 +39,53 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-/// How fast simulated time passes, unless told.
+/// The default speed of simulated time.
 const SPEED: f64 = 10.0;
-/// The same with `--serve`: there is time to look, and the clock is that of the tool's other commands.
-const SPEED_OF_LIFE: f64 = 1.0;
-/// The story with `--serve`, unless told: it begins soon, and goes on for long enough to be looked at.
+/// The default with `--serve`: the other commands go by the same clock.
+const REAL_TIME: f64 = 1.0;
+/// The default scenario with `--serve`: it starts soon, and its sets are stuck long enough to be inspected.
 const SERVED: &str = "crash-soon";
 /// Where the status page is served, if the port is free.
 const LISTEN: &str = "127.0.0.1:9810";
 /// The medic's configuration, in the directory of its state.
 const CONFIG: &str = "config.toml";
-/// How often the stage is looked at.
+/// How often the simulated servers and the status are read.
 const TICK: Span = Span::millis(500);
-/// How soon a set that the medic disables is noticed: sooner than it can enable it again.
-const NOTICED: Span = Span::millis(50);
+/// How often the sets are checked for one that the medic disabled: it must be noticed before it is enabled again.
+const DISABLED_TICK: Span = Span::millis(50);
 
 pub(super) fn run(args: &LabArgs) -> Result<ExitCode, Failure> {
     if args.list {
-        for story in STORIES {
-            data(&format!("{:<16} {}\n", story.name, story.about))?;
+        for scenario in SCENARIOS {
+            data(&format!("{:<22} {}\n", scenario.name, scenario.about))?;
         }
         return Ok(ExitCode::Well);
     }
-    let story = match (&args.scenario, args.serve) {
-        (Some(name), _) => Story::named(name),
-        (None, true) => Story::named(SERVED),
-        (None, false) => STORIES.first(),
+    let scenario = match (&args.scenario, args.serve) {
+        (Some(name), _) => Scenario::named(name),
+        (None, true) => Scenario::named(SERVED),
+        (None, false) => SCENARIOS.first(),
     };
-    let story = story.ok_or_else(|| Failure::Usage("no such story; `lab --list` shows them".to_owned()))?;
-    medic::runtime()?.block_on(play(args, story))?
+    let scenario =
+        scenario.ok_or_else(|| Failure::Usage("no such scenario; `lab --list` shows all scenarios".to_owned()))?;
+    medic::runtime()?.block_on(play(args, scenario))?
 }
 
-async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure> {
+async fn play(args: &LabArgs, scenario: &'static Scenario) -> Result<ExitCode, Failure> {
     let build = match args.build {
         LabBuild::Prefix => Build::PreFix,
         LabBuild::Postfix => Build::PostFix,
         LabBuild::ListenerMetrics => Build::ListenerMetrics,
     };
-    let speed = args.speed.unwrap_or(if args.serve { SPEED_OF_LIFE } else { SPEED });
+    let speed = args.speed.unwrap_or(if args.serve { REAL_TIME } else { SPEED });
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), speed));
     let managers = usize::from(args.managers);
-    let doors: Vec<_> = (0..managers).map(DoorId::Manager).chain([DoorId::Github]).collect();
-    let sockets = Sockets::on_loopback(&doors).context("no port for the simulators")?;
-    let url = |door| sockets.url(door).ok_or_else(|| anyhow!("no address for {door}"));
-    let (garm_url, github_url) = (url(DoorId::Manager(0))?, url(DoorId::Github)?);
+    let servers: Vec<_> = (0..managers).map(ServerId::Manager).chain([ServerId::Github]).collect();
+    let sockets = Sockets::on_loopback(&servers).context("no port for the simulators")?;
+    let url = |server| sockets.url(server).ok_or_else(|| anyhow!("no address for {server}"));
+    let (garm_url, github_url) = (url(ServerId::Manager(0))?, url(ServerId::Github)?);
 
-    let hanging: Vec<_> = doors.iter().skip(1).filter(|door| **door != DoorId::Github).map(|door| url(*door)).collect();
+    let hanging: Vec<_> = (1..managers).map(|manager| url(ServerId::Manager(manager))).collect();
     let fleet = Fleet::new(build, args.sets, &github_url).managers(managers);
     let mut fleet = fleet.each(|garm| garm.debug_server = true);
     if let Some(span) = args.stale_session {
@@ -104,12 +105,12 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
         }
     });
     let _pump = Pump::start(&hub);
-    let _doors = HttpDoors::serve(&hub, sockets);
+    let _endpoints = HttpEndpoints::serve(&hub, sockets);
 
-    let dir = tempfile::tempdir().context("no place for the lab's state")?;
+    let dir = tempfile::tempdir().context("cannot create a directory for the lab's state")?;
     let log = dir.path().join("garm.log");
-    hub.log_to_file(DoorId::Manager(0), &log).map_err(Failure::internal)?;
-    let log = (story.ledger || args.ledger).then_some(log.as_path());
+    hub.log_to_file(ServerId::Manager(0), &log).map_err(Failure::internal)?;
+    let log = (scenario.ledger || args.ledger).then_some(log.as_path());
     let listener = listener(args.listen).await?;
     let page = listener.local_addr().map_err(Failure::internal)?;
     let password = fleet.managers.first().map(|manager| manager.password.clone()).unwrap_or_default();
@@ -126,15 +127,15 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
         order: config.managers.iter().map(|manager| manager.name.clone()).collect(),
         latest: Mutex::default(),
     });
-    let does = if args.mode == "heal" { "heals" } else { "watches and writes nothing" };
+    let does = if args.mode == "heal" { "heals" } else { "only observes" };
     data(&format!(
         "{}: {}.\n{} scale sets on a simulated GARM ({garm_url}) and GitHub ({github_url}); GitHub forgets a stale \
          session after {stale}.\nThe medic {does}; its status page is http://{page}/ . {}.\n{}\n",
-        story.name,
-        story.about,
+        scenario.name,
+        scenario.about,
         args.sets,
         pace(speed),
-        timetable(story, speed, stale)
+        timetable(scenario, speed, stale)
     ))?;
     let places = format!(
         "Status page   http://{page}/\nMetrics       http://{page}/metrics\nAs JSON       http://{page}/api/v1/status\n\
@@ -155,9 +156,9 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
             let _ = ended.await;
         },
     );
-    let stage = Stage { story, build, hub, clock, board: Arc::clone(&publisher.board), began, places };
+    let demo = Demo { scenario, build, hub, clock, board: Arc::clone(&publisher.board), began, places };
     let show = async {
-        let shown = if args.serve { stage.serve().await } else { stage.show(&mut Told::default()).await };
+        let shown = if args.serve { demo.serve().await } else { demo.show(&mut Shown::default()).await };
         let _ = end.send(());
         shown
     };
@@ -166,12 +167,12 @@ async fn play(args: &LabArgs, story: &'static Story) -> Result<ExitCode, Failure
     shown
 }
 
-/// When a crash of the story comes, and for how long its sets are stuck, in a spectator's seconds.
-fn timetable(story: &Story, speed: f64, stale: Span) -> String {
-    let Some((at, _)) = story.acts.iter().find(|(_, act)| *act == Act::Kill) else { return String::new() };
+/// When the scenario's crash comes, and for how long its sets are stuck, in real seconds.
+fn timetable(scenario: &Scenario, speed: f64, stale: Span) -> String {
+    let Some((at, _)) = scenario.steps.iter().find(|(_, step)| *step == Step::Kill) else { return String::new() };
     let real = |span: Span| span.as_secs_f64() / speed;
-    let end = if story.ledger {
-        "the medic ends the stale sessions within seconds".to_owned()
+    let end = if scenario.ledger {
+        "the medic deletes the stale sessions within seconds".to_owned()
     } else {
         format!(
             "its sets are stuck until GitHub forgets the stale sessions, about {:.0} s from now",
@@ -181,30 +182,28 @@ fn timetable(story: &Story, speed: f64, stale: Span) -> String {
     format!("GARM is killed {:.0} s from now; {end}.\n", real(*at))
 }
 
-/// How fast the lab's time runs.
 fn pace(speed: f64) -> String {
-    if is_pace_of_life(speed) {
-        "Time runs as it does for you".to_owned()
+    if is_real_time(speed) {
+        "The lab runs in real time".to_owned()
     } else {
-        format!("Time runs {speed} times as fast")
+        format!("The lab runs {speed} times as fast as real time")
     }
 }
 
-fn is_pace_of_life(speed: f64) -> bool {
-    (speed - SPEED_OF_LIFE).abs() < f64::EPSILON
+fn is_real_time(speed: f64) -> bool {
+    (speed - REAL_TIME).abs() < f64::EPSILON
 }
 
-/// What is true of the other commands beside this lab, whose clocks are the machine's.
+/// A warning about the commands that go by the machine's clock.
 fn clocks(speed: f64) -> &'static str {
-    if is_pace_of_life(speed) {
+    if is_real_time(speed) {
         ""
     } else {
-        "At this speed the lab's clock leaves the machine's: the commands pause --for, heal and doctor go by the latter and \
-         are wrong here. They want --speed 1.\n"
+        "The commands pause --for, heal and doctor go by the machine's clock: use them with --speed 1 only.\n"
     }
 }
 
-/// How this program can be called again: by its name where the search path leads to it, else by its place.
+/// How to call this program: by its name if the search path finds it, else by its path.
 fn this_tool() -> String {
     const NAME: &str = "scaleset-medic";
     let Ok(here) = std::env::current_exe() else { return NAME.to_owned() };
@@ -216,7 +215,7 @@ fn this_tool() -> String {
     if found.is_some_and(is_here) { NAME.to_owned() } else { here.display().to_string() }
 }
 
-/// Where it was asked for, else the usual place, else any.
+/// At the requested address, else at the default one, else at any.
 async fn listener(asked: Option<SocketAddr>) -> Result<TcpListener, Failure> {
     if let Some(address) = asked {
         let listener = TcpListener::bind(address).await;
@@ -228,7 +227,6 @@ async fn listener(asked: Option<SocketAddr>) -> Result<TcpListener, Failure> {
     }
 }
 
-/// What the medic's configuration is made of.
 struct Given<'a> {
     dir: &'a Path,
     log: Option<&'a Path>,
@@ -239,7 +237,7 @@ struct Given<'a> {
 }
 
 impl Given<'_> {
-    /// Writes it to a file, for other commands of the tool, and reads it.
+    /// Writes it to a file, for the other commands, and reads it.
     fn config(&self) -> Result<Config, Failure> {
         let dir = self.dir.display();
         let garm = self.garm;
@@ -260,14 +258,14 @@ impl Given<'_> {
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.dir.join(name);
         let mut options = std::fs::OpenOptions::new();
-        // Secrets of simulators too, so that the tool does not warn of its own lab.
+        // The medic warns about secrets that others can read.
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
         file.and_then(|mut file| file.write_all(text.as_bytes()))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
-/// With managers that hang, beside the one on stage.
+/// Adds managers that accept requests and never answer.
 fn with_hanging(mut config: Config, hanging: Vec<anyhow::Result<String>>) -> Result<Config, Failure> {
     let Some(first) = config.managers.first().cloned() else { return Ok(config) };
     for (number, address) in (2..).zip(hanging) {
@@ -283,12 +281,11 @@ fn shared(config: &Config, clock: &Arc<dyn Clock>) -> Result<Shared, Failure> {
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
     let metrics = Arc::new(Metrics::new(&names, medic::mode(config)).map_err(Failure::internal)?);
     let lease = Arc::new(Lease::new(store.clone(), "lab".to_owned(), Arc::clone(clock)));
-    Ok(Shared { store, lease, clock: Arc::clone(clock), metrics, chance: Chance::default() })
+    Ok(Shared { store, lease, clock: Arc::clone(clock), metrics, runtime: Runtime::default() })
 }
 
-/// The stage, as a spectator sees it.
-struct Stage {
-    story: &'static Story,
+struct Demo {
+    scenario: &'static Scenario,
     build: Build,
     hub: Arc<Hub<World>>,
     clock: Arc<dyn Clock>,
@@ -297,154 +294,153 @@ struct Stage {
     places: String,
 }
 
-impl Stage {
-    /// Plays the story, obeys what is typed meanwhile and afterwards, and ends when told to.
+impl Demo {
+    /// Runs the scenario, carries out typed commands meanwhile and afterwards, and ends on `quit` or a signal.
     async fn serve(&self) -> Result<ExitCode, Failure> {
         data(&format!("{}\n{}\n", self.places, console::help()))?;
-        let mut told = Told::default();
-        let mut orders = console::typed();
+        let mut shown = Shown::default();
+        let mut commands = console::typed();
         tokio::select! {
-            shown = self.show(&mut told) => drop(shown?),
-            () = self.obey(&mut orders) => return Ok(ExitCode::Well),
+            ended = self.show(&mut shown) => drop(ended?),
+            () = self.carry_out_all(&mut commands) => return Ok(ExitCode::Well),
             signal = medic::signal() => return Ok(signal.exit_code()),
         }
         data(&format!("\nEverything keeps running; stop with Ctrl-C.\n{}", self.places))?;
         let watch = async {
             loop {
-                self.tell(&mut told)?;
+                self.print_changes(&mut shown)?;
                 self.clock.sleep(TICK).await;
             }
         };
         tokio::select! {
             failed = watch => failed,
-            () = self.obey(&mut orders) => Ok(ExitCode::Well),
+            () = self.carry_out_all(&mut commands) => Ok(ExitCode::Well),
             signal = medic::signal() => Ok(signal.exit_code()),
         }
     }
 
-    /// Obeys what is typed, until that is to quit. Where nothing can be typed any more, for ever. Nothing that is waited
-    /// for keeps other orders waiting.
-    async fn obey(&self, orders: &mut mpsc::Receiver<Order>) {
-        // While updates shall be refused once a set has been disabled: how many were enabled.
+    /// Carries out typed commands until `quit`. Never ends once the input has ended.
+    async fn carry_out_all(&self, commands: &mut mpsc::Receiver<Command>) {
+        // Updates are refused once fewer sets than this are enabled.
         let mut refuse_below: Option<usize> = None;
         let mut is_open = true;
         loop {
-            let order = tokio::select! {
+            let command = tokio::select! {
                 biased;
                 () = self.disabled(refuse_below.unwrap_or_default()), if refuse_below.is_some() => {
                     refuse_below = None;
-                    Order::RefuseUpdates
+                    Command::RefuseUpdates
                 }
-                order = orders.recv(), if is_open => {
-                    let Some(order) = order else {
+                command = commands.recv(), if is_open => {
+                    let Some(command) = command else {
                         is_open = false;
                         continue;
                     };
-                    order
+                    command
                 }
                 else => return std::future::pending().await,
             };
-            match order {
-                Order::Quit => return,
-                Order::RefuseEnable => refuse_below = Some(self.hub.with(|world, _| world.listening(0).1)),
-                Order::Well => refuse_below = None,
-                Order::Act(_)
-                | Order::Crash
-                | Order::Stale(_)
-                | Order::RefuseUpdates
-                | Order::RevokeManager
-                | Order::NoQuota(_)
-                | Order::Where
-                | Order::Help => {}
+            match command {
+                Command::Quit => return,
+                Command::RefuseEnable => refuse_below = Some(self.hub.with(|world, _| world.listening(0).1)),
+                Command::Well => refuse_below = None,
+                Command::Step(_)
+                | Command::Crash
+                | Command::Stale(_)
+                | Command::RefuseUpdates
+                | Command::RevokeManager
+                | Command::NoQuota(_)
+                | Command::Where
+                | Command::Help => {}
             }
-            if self.carry_out(order).await.is_err() {
+            if self.carry_out(command).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Resolves once fewer sets than so many are enabled.
+    /// Resolves once fewer sets than this are enabled.
     async fn disabled(&self, below: usize) {
         while self.hub.with(|world, _| world.listening(0).1) >= below {
-            self.clock.sleep(NOTICED).await;
+            self.clock.sleep(DISABLED_TICK).await;
         }
     }
 
-    async fn carry_out(&self, order: Order) -> Result<(), Failure> {
-        let (now, words) = self.hub.with(|world, now| (now, order.happen(world, self.build, now)));
-        match order {
-            Order::Help => data(&console::help())?,
-            Order::Where => data(&self.places)?,
-            Order::Act(_)
-            | Order::Crash
-            | Order::Stale(_)
-            | Order::RefuseUpdates
-            | Order::RefuseEnable
-            | Order::RevokeManager
-            | Order::NoQuota(_)
-            | Order::Well
-            | Order::Quit => words.map_or(Ok(()), |words| self.say(now, &words))?,
+    async fn carry_out(&self, command: Command) -> Result<(), Failure> {
+        let (now, text) = self.hub.with(|world, now| (now, command.apply(world, self.build, now)));
+        match command {
+            Command::Help => data(&console::help())?,
+            Command::Where => data(&self.places)?,
+            Command::Step(_)
+            | Command::Crash
+            | Command::Stale(_)
+            | Command::RefuseUpdates
+            | Command::RefuseEnable
+            | Command::RevokeManager
+            | Command::NoQuota(_)
+            | Command::Well
+            | Command::Quit => text.map_or(Ok(()), |text| self.print(now, &text))?,
         }
-        if order == Order::Crash {
+        if command == Command::Crash {
             self.clock.sleep(console::DOWN).await;
-            let (now, words) = self.hub.with(|world, now| (now, Act::Start.happen(world, self.build, now)));
-            self.say(now, &words)?;
+            let (now, text) = self.hub.with(|world, now| (now, Step::Start.apply(world, self.build, now)));
+            self.print(now, &text)?;
         }
         Ok(())
     }
 
-    /// Says what has changed in the medic's eyes.
-    fn tell(&self, told: &mut Told) -> Result<(), Failure> {
+    /// Prints what has changed in the medic's status.
+    fn print_changes(&self, shown: &mut Shown) -> Result<(), Failure> {
         let now = self.clock.now().wall;
         if let Some(status) = self.board.status() {
-            for line in status.managers.iter().flat_map(|manager| told.changes(manager)) {
-                self.say(now, &line)?;
+            for line in status.managers.iter().flat_map(|manager| shown.changes(manager)) {
+                self.print(now, &line)?;
             }
         }
-        told.jobs(&self.hub).map_or(Ok(()), |line| self.say(now, &line))
+        shown.jobs(&self.hub).map_or(Ok(()), |line| self.print(now, &line))
     }
 
-    /// Plays the story and tells what happens, until its ending is seen by the medic too.
-    async fn show(&self, told: &mut Told) -> Result<ExitCode, Failure> {
-        let mut acts = self.story.acts.iter().peekable();
+    /// Runs the scenario and prints what happens, until the medic sees its ending too.
+    async fn show(&self, shown: &mut Shown) -> Result<ExitCode, Failure> {
+        let mut steps = self.scenario.steps.iter().peekable();
         let mut hurt: Option<Wall> = None;
         let mut healed: Option<Wall> = None;
         loop {
             let now = self.clock.now().wall;
             let passed = now.since(self.began);
-            if let Some((_, act)) = acts.next_if(|(at, _)| *at <= passed) {
-                if *act == Act::RotateLog {
-                    self.hub.rotate_log(DoorId::Manager(0), Rotation::Rename).map_err(Failure::internal)?;
+            if let Some((_, step)) = steps.next_if(|(at, _)| *at <= passed) {
+                if *step == Step::RotateLog {
+                    self.hub.rotate_log(ServerId::Manager(0), Rotation::Rename).map_err(Failure::internal)?;
                 }
-                let words = self.hub.with(|world, now| act.happen(world, self.build, now));
-                self.say(now, &words)?;
+                let text = self.hub.with(|world, now| step.apply(world, self.build, now));
+                self.print(now, &text)?;
             }
-            self.tell(told)?;
+            self.print_changes(shown)?;
             let (listening, enabled) = self.hub.with(|world, _| world.listening(0));
             if listening < enabled && passed > Span::secs(10) {
                 hurt.get_or_insert(now);
                 healed = None;
             }
-            if listening == enabled && acts.peek().is_none() {
+            if listening == enabled && steps.peek().is_none() {
                 healed.get_or_insert(now);
             }
-            if acts.peek().is_none() && self.hub.with(|world, _| self.story.has_ended(world)) {
+            if steps.peek().is_none() && self.hub.with(|world, _| self.scenario.has_ended(world)) {
                 healed.get_or_insert(now);
-                if told.agrees(self.story, enabled) {
+                if shown.agrees(self.scenario, enabled) {
                     return self.summary(hurt, healed, now);
                 }
             }
-            if passed > self.story.acts_end().plus(self.story.limit) {
-                self.say(now, "The story did not come to its ending in time.")?;
+            if passed > self.scenario.steps_end().plus(self.scenario.limit) {
+                self.print(now, "The scenario did not end in time.")?;
                 return Ok(ExitCode::Internal);
             }
             self.clock.sleep(TICK).await;
         }
     }
 
-    fn say(&self, now: Wall, words: &str) -> Result<(), Failure> {
+    fn print(&self, now: Wall, text: &str) -> Result<(), Failure> {
         let passed = now.since(self.began).as_secs_f64();
-        data(&format!("{passed:>7.1} s  {words}\n"))
+        data(&format!("{passed:>7.1} s  {text}\n"))
     }
 
     fn summary(&self, hurt: Option<Wall>, healed: Option<Wall>, now: Wall) -> Result<ExitCode, Failure> {
@@ -453,30 +449,29 @@ impl Stage {
         self.table(hurt)?;
         let took = match (hurt, healed) {
             (Some(hurt), Some(healed)) => format!(
-                "{} from the first set that stopped listening to the last that \
-                                                   listened again",
+                "{} from the first set that stopped listening to the last that listened again",
                 healed.since(hurt)
             ),
             (_, _) => "no set stopped listening for long".to_owned(),
         };
         let alone = if self.build.retries() {
-            "comes back by itself once GitHub has forgotten the stale sessions"
+            "recovers once GitHub has forgotten the stale sessions"
         } else {
-            "never comes back"
+            "never recovers"
         };
-        self.say(
+        self.print(
             now,
             &format!(
-                "The end: {took}. The medic sent {writes} updates to GARM; GARM crashed {crashes} times. Without the \
-                 medic, such a build {alone}."
+                "End: {took}. The medic sent {writes} updates to GARM; GARM crashed {crashes} times. Without the medic, \
+                 this build {alone}."
             ),
         )?;
         Ok(ExitCode::Well)
     }
 }
 
-impl Stage {
-    /// Every set at the end: what it is, what was done, and whether its jobs ran.
+impl Demo {
+    /// Every set at the end: its diagnosis, its treatment and its jobs.
     fn table(&self, hurt: Option<Wall>) -> Result<(), Failure> {
         let Some(status) = self.board.status() else { return Ok(()) };
         let mut out =
@@ -504,33 +499,33 @@ impl Stage {
     }
 }
 
-/// Jobs that have finished. A runner finishes its job also while its set is stuck: jobs flow only where sets listen.
+/// A runner finishes its job also while its set is stuck; only sets that listen receive new jobs.
 fn finished(more: u64, done: u64, listening: usize, enabled: usize) -> Option<String> {
     let jobs = if more == 1 { "1 job finishes".to_owned() } else { format!("{more} jobs finish") };
-    let told = match listening {
+    let text = match listening {
         _ if more == 0 => return None,
-        0 => format!("{jobs} that had begun before; no set receives new ones."),
-        some if some < enabled => format!("{jobs}; {some} of {enabled} sets receive new ones."),
-        _ => format!("Jobs flow: {more} more finished, {done} in all."),
+        0 => format!("{jobs} that had started before; no set receives new jobs."),
+        some if some < enabled => format!("{jobs}; {some} of {enabled} sets receive new jobs."),
+        _ => format!("{jobs}, {done} in all."),
     };
-    Some(told)
+    Some(text)
 }
 
-/// What the spectator knows already.
+/// What was printed already.
 #[derive(Default)]
-struct Told {
+struct Shown {
     jobs: u64,
     diagnoses: BTreeMap<ScaleSetId, Diagnosis>,
     states: BTreeMap<ScaleSetId, String>,
     managers: BTreeMap<ManagerName, String>,
 }
 
-impl Told {
+impl Shown {
     fn changes(&mut self, manager: &ManagerStatus) -> Vec<String> {
         let mut lines = Vec::new();
         let state = manager.state.to_string();
         if self.managers.get(&manager.name) != Some(&state) {
-            lines.push(format!("The medic sees that the manager {} is {state}.", manager.name));
+            lines.push(format!("The medic sees that GARM \"{}\" is {state}.", manager.name));
             self.managers.insert(manager.name.clone(), state);
         }
         for set in &manager.sets {
@@ -560,21 +555,19 @@ impl Told {
         lines
     }
 
-    /// Jobs that have run since the last time.
     fn jobs(&mut self, hub: &Hub<World>) -> Option<String> {
         let (done, (listening, enabled)) = hub.with(|world, _| {
-            let sets: Vec<_> = world.garm(0)?.scale_sets().map(|(_, _, forge)| forge).collect();
+            let sets: Vec<_> = world.garm(0)?.scale_sets().map(|(_, _, set)| set).collect();
             Some((sets.iter().map(|set| world.github.jobs(*set).completed).sum(), world.listening(0)))
         })?;
         let more = u64::saturating_sub(done, std::mem::replace(&mut self.jobs, done));
         finished(more, done, listening, enabled)
     }
 
-    /// Whether the medic has seen what the story came to.
-    fn agrees(&self, story: &Story, enabled: usize) -> bool {
-        use medic_lab::scenario::Ending;
+    /// Whether the medic has seen the ending of the scenario.
+    fn agrees(&self, scenario: &Scenario, enabled: usize) -> bool {
         let listening = self.diagnoses.values().filter(|diagnosis| **diagnosis == Diagnosis::Listening).count();
-        match story.ending {
+        match scenario.ending {
             Ending::AllListen | Ending::AllListenAndJobsDone => listening >= enabled,
             Ending::AllButTheFirst => {
                 listening.saturating_add(1) >= enabled
@@ -589,11 +582,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_flow_only_where_sets_listen() {
+    fn finished_reports_new_jobs_only_where_sets_listen() {
         assert_eq!(finished(0, 7, 4, 4), None);
-        assert_eq!(finished(3, 7, 4, 4).unwrap(), "Jobs flow: 3 more finished, 7 in all.");
-        assert_eq!(finished(1, 7, 1, 4).unwrap(), "1 job finishes; 1 of 4 sets receive new ones.");
+        assert_eq!(finished(3, 7, 4, 4).unwrap(), "3 jobs finish, 7 in all.");
+        assert_eq!(finished(1, 7, 1, 4).unwrap(), "1 job finishes; 1 of 4 sets receive new jobs.");
         let stuck = finished(3, 3, 0, 4).unwrap();
-        assert_eq!(stuck, "3 jobs finish that had begun before; no set receives new ones.");
+        assert_eq!(stuck, "3 jobs finish that had started before; no set receives new jobs.");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::config::Config;
-use crate::engine::assemble::{Chance, Shared};
+use crate::engine::assemble::{self, Shared};
 use crate::engine::lease::Lease;
 use crate::engine::reconcile::Engine;
 use crate::exit::ExitCode;
@@ -17,8 +17,8 @@ use medic_store::Store;
 use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
 
-/// The longest that settling takes after a signal.
-const SETTLE_LIMIT: Span = Span::secs(8);
+/// The longest that finishing takes after a signal.
+const FINISH_LIMIT: Span = Span::secs(8);
 
 /// The signals that end a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,13 @@ fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
     let metrics = Metrics::new(&names, mode(config)).map_err(Failure::internal)?;
     tell_orphans(&store, &names);
     let lease = Lease::new(store.clone(), holder(clock.as_ref()), Arc::clone(&clock));
-    Ok(Shared { store, lease: Arc::new(lease), clock, metrics: Arc::new(metrics), chance: Chance::default() })
+    Ok(Shared {
+        store,
+        lease: Arc::new(lease),
+        clock,
+        metrics: Arc::new(metrics),
+        runtime: assemble::Runtime::default(),
+    })
 }
 
 /// Intents of managers that the configuration does not name any more: only a person can settle them.
@@ -149,13 +155,11 @@ pub(super) const fn mode(config: &Config) -> &'static str {
     }
 }
 
-/// Settles what dropped passes left open.
-pub(super) async fn settle(engines: Vec<Engine>, clock: &dyn Clock) {
-    futures_util::future::join_all(
-        engines.into_iter().map(|mut engine| async move {
-            drop(crate::engine::service::settle(&mut engine, clock, SETTLE_LIMIT).await)
-        }),
-    )
+/// Finishes what dropped reconciles left open.
+pub(super) async fn finish(engines: Vec<Engine>, clock: &dyn Clock) {
+    futures_util::future::join_all(engines.into_iter().map(|mut engine| async move {
+        drop(crate::engine::service::finish(&mut engine, clock, FINISH_LIMIT).await);
+    }))
     .await;
 }
 

@@ -43,9 +43,9 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
     let summary = match ended {
         Ok(summary) => summary,
         Err(signal) => {
-            // The passes were dropped; what they left is in the journal and is settled now.
+            // The reconciles were dropped; what they left is in the journal and is finished now.
             let engines = crate::engine::assemble::engines(config, &shared, &real_carrier)?;
-            medic::runtime()?.block_on(medic::settle(engines, clock.as_ref()))?;
+            medic::runtime()?.block_on(medic::finish(engines, clock.as_ref()))?;
             shared.lease.release();
             if args.nagios {
                 nagios::say(signal.exit_code(), "interrupted before it could judge")?;

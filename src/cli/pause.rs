@@ -7,6 +7,7 @@ use super::{Failure, medic};
 use crate::config::Config;
 use crate::engine::pause_file::PauseFile;
 use crate::exit::ExitCode;
+use crate::text::guards;
 use medic_core::model::{ManagerName, PauseScope, ScaleSetId};
 use medic_store::NewPause;
 
@@ -28,7 +29,7 @@ pub(super) fn pause(args: &PauseArgs, config: &Config) -> Result<ExitCode, Failu
     prose(&format!(
         "{} paused {end}: watching goes on, nothing new is done; a treatment under way is completed\nto end it: {}\n",
         pause.scope,
-        pause.how_to_end()
+        guards::how_to_end(&pause)
     ))?;
     Ok(ExitCode::Well)
 }
@@ -52,8 +53,8 @@ pub(super) fn resume(args: &ResumeArgs, config: &Config) -> Result<ExitCode, Fai
     }
     let kept = shared.store.pauses(now).map_err(Failure::internal)?;
     for pause in kept.into_iter().chain(PauseFile::of(config).read(now)) {
-        let words = one_line(&pause.words(now));
-        prose(&format!("still paused: {}, {words} (to end it: {})\n", pause.scope, pause.how_to_end()))?;
+        let words = one_line(&guards::pause_terms(&pause, now));
+        prose(&format!("still paused: {}, {words} (to end it: {})\n", pause.scope, guards::how_to_end(&pause)))?;
     }
     Ok(ExitCode::Well)
 }

@@ -4,7 +4,7 @@ use super::output::diagnostic;
 use super::{Failure, medic};
 use crate::config::Config;
 use crate::engine::assemble::{engines, real_carrier};
-use crate::engine::dry_run::{copy, look as look_around};
+use crate::engine::dry_run::{copy, dry_run};
 use crate::status::{STATUS_SCHEMA, SetStatus, SourceState, Status};
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
@@ -97,7 +97,7 @@ async fn look(config: &Config) -> Result<Status, Failure> {
         ));
     }
     let engines = engines(config, &shared, &real_carrier)?;
-    let managers = look_around(engines, shared.clock.as_ref(), LOOK).await;
+    let managers = dry_run(engines, shared.clock.as_ref(), LOOK).await;
     Ok(medic::document(config, managers, shared.clock.now().wall))
 }
 

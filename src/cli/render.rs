@@ -5,7 +5,7 @@ use super::output::one_line;
 use crate::engine::once::Summary;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, SetStatus, SourceState};
-use crate::text::words;
+use crate::text::{guards, words};
 use medic_core::model::{Decision, Diagnosis, Enablement, ManagerState, Wall};
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -84,7 +84,7 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> St
         let _ = writeln!(out, "  the circuit breaker is open: {}", one_line(why));
     }
     for pause in &manager.pauses {
-        let _ = writeln!(out, "  {} ({})", one_line(&words::pause(pause, manager, now)), pause.how_to_end());
+        let _ = writeln!(out, "  {} ({})", one_line(&words::pause(pause, manager, now)), guards::how_to_end(pause));
     }
     for (source, state) in &manager.sources {
         if let SourceState::Down { why } = state {

@@ -6,7 +6,7 @@ use super::output::{data, diagnostic, prose};
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::replay::{Difference, Judgement, Renamed, Replayed, Rules, parse, replay};
-use crate::text::words;
+use crate::text::{guards, words};
 use medic_core::model::Wall;
 use medic_store::Store;
 use serde::Serialize;
@@ -261,7 +261,7 @@ fn text_of(replayed: &Replayed) -> String {
 
 /// A finding with its reason, and the decision with all guards, in one line.
 fn judged(judgement: &Judgement) -> String {
-    let decision = words::decision(&judgement.decision);
+    let decision = words::decision(&guards::decision(judgement.decision.clone()));
     let Some(finding) = &judgement.finding else { return decision };
     let because = finding.evidence.first().map_or_else(String::new, |first| format!(", {}", words::fact(&first.fact)));
     format!("{} ({}{because}): {decision}", finding.diagnosis, finding.confidence)

@@ -49,7 +49,7 @@ impl End {
                 };
                 Ending::HandedOver(before.managers.iter().filter(same).map(|manager| manager.name.clone()).collect())
             }
-            Self::Changed(_) | Self::Signal(_) => Ending::Settled,
+            Self::Changed(_) | Self::Signal(_) => Ending::Finished,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::facts::{Facts, StateDir, StoreFacts};
 use super::{Check, Finding, Subject};
+use crate::text::guards;
 use medic_core::model::{Enablement, ManagerName, Span, Treatment};
 use medic_core::policy::{Mode, Policy};
 
@@ -181,9 +182,10 @@ fn pauses(facts: &Facts) -> Option<Finding> {
     if all.is_empty() {
         return None;
     }
-    let told: Vec<_> = all.iter().map(|pause| format!("{}, {}", pause.scope, pause.words(facts.at))).collect();
+    let told: Vec<_> =
+        all.iter().map(|pause| format!("{}, {}", pause.scope, guards::pause_terms(pause, facts.at))).collect();
     let found = Finding::warn(Check::Pauses, &MEDIC, format!("paused: {}", told.join("; ")));
-    let mut ends: Vec<_> = all.iter().map(|pause| pause.how_to_end()).collect();
+    let mut ends: Vec<_> = all.iter().map(|pause| guards::how_to_end(pause)).collect();
     ends.dedup();
     let ends: Vec<_> = ends.iter().map(String::as_str).collect();
     Some(found.risks("nothing is healed within their scope").step("to end them:", &ends))

@@ -2,11 +2,14 @@
 
 use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, check_key};
 use crate::engine::driver::Driver;
+use crate::engine::interval::PollInterval;
 use crate::engine::lease::Lease;
-use crate::engine::log_follower::Chronicle;
-use crate::engine::pause_file::{PauseFile, WatchedPause};
-use crate::engine::reconcile::{Engine, Parts};
-use crate::engine::sweep::Sources;
+use crate::engine::log_follower::LogFollower;
+use crate::engine::pause_file::{PauseFile, PauseFileReader};
+use crate::engine::reconcile::{Background, Engine, Parts};
+use crate::engine::records::Records;
+use crate::engine::settings::Settings;
+use crate::engine::sweep::{Sources, Sweeper};
 use crate::io::file::Reader;
 use crate::io::secret;
 use crate::metrics::Metrics;
@@ -41,30 +44,37 @@ pub type Carriers<'a> = &'a dyn Fn(&TransportOptions) -> Result<Carrier, SetupEr
 /// What all engines of a process share.
 pub struct Shared {
     pub store: Store,
-    /// The claim on it.
     pub lease: Arc<Lease>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
-    /// What else differs from one run to the next.
-    pub chance: Chance,
+    pub runtime: Runtime,
 }
 
-/// What makes two runs differ; a simulation has its own, so that a seed gives the same run again.
+/// What differs between two runs of the same program; a simulation has its own, so that a seed repeats a run.
 #[derive(Clone)]
-pub struct Chance {
+pub struct Runtime {
     /// Spread of the waits between attempts.
     pub jitter: Jitter,
-    /// Where the manager's log and secrets are read.
-    pub log_reading: Reading,
+    /// Where files are read.
+    pub file_reading: Reading,
 }
 
-impl Default for Chance {
+impl Default for Runtime {
     fn default() -> Self {
-        Self { jitter: Arc::new(medic_http::client::drawn), log_reading: Reading::OnThreads }
+        Self { jitter: Arc::new(medic_http::client::drawn), file_reading: Reading::OnThreads }
     }
 }
 
-/// Over real sockets.
+/// What the clients of one manager's engine share.
+#[derive(Clone)]
+pub(crate) struct ClientContext {
+    /// Counts every exchange.
+    pub(crate) recorder: Arc<dyn Recorder>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) runtime: Runtime,
+}
+
+/// Connects over real sockets.
 ///
 /// # Errors
 /// When the options cannot be used.
@@ -76,13 +86,13 @@ pub fn real_carrier(options: &TransportOptions) -> Result<Carrier, SetupError> {
 /// One engine per configured manager, in the configuration's order.
 ///
 /// # Errors
-/// When an adapter cannot be set up: a certificate that cannot be read, an address that is none.
+/// When an adapter cannot be set up, for example because a certificate cannot be read.
 pub fn engines(config: &Config, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Vec<Engine>> {
     let allowances = allowances(config, &shared.clock);
     config.managers.iter().map(|manager| engine(config, manager, &allowances, shared, carriers)).collect()
 }
 
-/// What each `[[github]]` table's credential may send, in the tables' order: managers share it.
+/// The request limits of each `[[github]]` table's credential, in the tables' order: managers share them.
 fn allowances(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Allowances> {
     let reserve = config.policy.quota_reserve;
     config.github.iter().map(|table| Allowances::new(table.requests_per_second, reserve, clock)).collect()
@@ -95,43 +105,37 @@ fn engine(
     shared: &Shared,
     carriers: Carriers<'_>,
 ) -> anyhow::Result<Engine> {
-    let recorder = shared.metrics.recorder(&manager.name);
-    let means = Means {
-        recorder: Arc::clone(&recorder),
-        clock: Arc::clone(&shared.clock),
-        jitter: Arc::clone(&shared.chance.jitter),
-        reading: shared.chance.log_reading,
-    };
+    let Shared { lease, clock, metrics, runtime, .. } = shared;
+    let recorder = metrics.recorder(&manager.name);
+    let context = ClientContext { recorder, clock: Arc::clone(clock), runtime: runtime.clone() };
     let carrier = carriers(&options_of(manager))?;
-    let garm = Arc::new(garm(manager, Arc::clone(&carrier.transport), &means)?);
-    let store = shared.store.for_manager(&manager.name).fenced(shared.lease.holder());
+    let garm = Arc::new(garm(manager, Arc::clone(&carrier.transport), &context)?);
+    let github = github(config.github.iter().zip(allowances), config.policy.quota_reserve, &context, carriers)?;
+    let store = shared.store.for_manager(&manager.name).fenced(lease.holder());
     let wake = Arc::new(Notify::new());
-    let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
-    let mut chronicle =
-        manager.log_file.as_deref().map(|path| Chronicle::open(path, &store, shared.chance.log_reading));
+    let mut tasks: Vec<BoxFuture<'static, ()>> = Vec::new();
+    let mut log = manager.log_file.as_deref().map(|path| LogFollower::open(path, &store, runtime.file_reading));
     if let Some(upgrader) = carrier.upgrader {
         let (pump, feed) = ws::stream(&garm, Arc::clone(&upgrader), Channel::Events);
-        background.push(Box::pin(pump.run()));
-        let (apart, clock) = (config.run.urgent_interval, Arc::clone(&shared.clock));
-        background.push(Box::pin(medic_garm::wake::watch(feed, apart, clock, Arc::clone(&wake))));
-        if manager.log_stream && chronicle.is_none() {
+        tasks.push(Box::pin(pump.run()));
+        let (apart, clock) = (config.run.urgent_interval, Arc::clone(clock));
+        tasks.push(Box::pin(medic_garm::wake::watch(feed, apart, clock, Arc::clone(&wake))));
+        if manager.log_stream && log.is_none() {
             let stream = Arc::new(LogStream::default());
             let (pump, feed) = ws::stream(&garm, upgrader, Channel::Logs);
-            background.push(Box::pin(pump.run()));
+            tasks.push(Box::pin(pump.run()));
             let (follower, wake) = (Arc::clone(&stream), Arc::clone(&wake));
-            background.push(Box::pin(async move { follower.follow(feed, &wake).await }));
-            chronicle = Some(Chronicle::of_stream(stream, &store));
+            tasks.push(Box::pin(async move { follower.follow(feed, &wake).await }));
+            log = Some(LogFollower::of_stream(stream, &store));
         }
     }
-    background
-        .extend(chronicle.as_ref().and_then(|chronicle| chronicle.watch(config.run.interval, &shared.clock, &wake)));
-    let github = github(config.github.iter().zip(allowances), config.policy.quota_reserve, &means, carriers)?;
+    tasks.extend(log.as_ref().and_then(|log| log.watch(config.run.interval, clock, &wake)));
     let sources = Sources {
         manager: Arc::clone(&garm) as _,
         metrics: manager.metrics,
         debug_server: manager.debug_server,
-        broker: github.clone().map(|client| client as _),
-        log: chronicle.as_ref().map(Chronicle::source),
+        github: github.clone().map(|client| client as _),
+        log: log.as_ref().map(LogFollower::source),
         deadline: deadline(manager),
     };
     let driver = Driver {
@@ -140,39 +144,20 @@ fn engine(
         sessions: github.map(|client| client as _),
         journal: Arc::new(store.clone()),
         history: Arc::new(store.clone()),
-        clock: Arc::clone(&shared.clock),
+        clock: Arc::clone(clock),
     };
+    let pause_file = PauseFileReader::new(PauseFile::of(config), Reader::new(runtime.file_reading));
+    let (policy, interval) = (config.policy.clone(), config.run.interval);
+    let (lease, metrics, history) = (Arc::clone(lease), Arc::clone(metrics), policy.history());
     Ok(Engine::new(Parts {
-        name: manager.name.clone(),
-        sources,
+        settings: Settings { manager: manager.name.clone(), policy, mode: config.run.mode, dry_run: false },
+        clock: Arc::clone(clock),
+        sweeper: Sweeper::new(sources, log, Arc::clone(clock), interval),
+        records: Records::new(store, lease, pause_file, metrics, history),
         driver,
-        store,
-        whole_store: shared.store.clone(),
-        pause_file: WatchedPause::new(PauseFile::of(config), Reader::new(shared.chance.log_reading)),
-        lease: Arc::clone(&shared.lease),
-        background: Mutex::new(background),
-        wake,
-        chronicle,
-        clock: Arc::clone(&shared.clock),
-        policy: config.policy.clone(),
-        mode: config.run.mode,
-        interval: config.run.interval,
-        urgent_interval: config.run.urgent_interval,
-        metrics: Arc::clone(&shared.metrics),
+        interval: PollInterval::new(interval, config.run.urgent_interval),
+        background: Background { tasks: Mutex::new(tasks), wake },
     }))
-}
-
-/// What the clients of one manager's engine are given.
-#[derive(Clone)]
-pub(crate) struct Means {
-    /// Is told of every exchange.
-    pub(crate) recorder: Arc<dyn Recorder>,
-    /// Dates them, and waits.
-    pub(crate) clock: Arc<dyn Clock>,
-    /// Spread of the waits between attempts.
-    pub(crate) jitter: Jitter,
-    /// Where files are read.
-    pub(crate) reading: Reading,
 }
 
 /// How a manager is connected to.
@@ -193,17 +178,17 @@ pub fn connections(config: &Config) -> impl Iterator<Item = TransportOptions> {
 pub(crate) fn garm(
     manager: &ManagerConfig,
     transport: Arc<dyn Transport>,
-    means: &Means,
+    context: &ClientContext,
 ) -> anyhow::Result<GarmClient> {
     let bounds = Bounds { total: manager.timeouts.request, body: BODY };
-    let Means { recorder, clock, jitter, reading } = means.clone();
+    let ClientContext { recorder, clock, runtime: Runtime { jitter, file_reading } } = context.clone();
     let client = Client::new(Target::Manager, transport, recorder, clock, bounds)
         .with_politeness(politeness(manager.requests_per_second))
         .with_jitter(jitter);
     let options = GarmOptions {
         base_url: manager.url.to_string(),
         username: manager.username.clone(),
-        password: secret::source(&manager.password_file, |_| Ok(()), Reader::new(reading)),
+        password: secret::source(&manager.password_file, |_| Ok(()), Reader::new(file_reading)),
         metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
     };
     Ok(GarmClient::new(&client, options)?)
@@ -214,26 +199,26 @@ pub(crate) fn deadline(manager: &ManagerConfig) -> Span {
     manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK)
 }
 
-/// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that one manager's
-/// exchanges count as its own; what a credential may send is shared.
+/// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that its requests are counted
+/// as its own; the credentials' limits are shared.
 pub(crate) fn github<'a>(
     tables: impl IntoIterator<Item = (&'a GithubConfig, &'a Allowances)>,
     quota_reserve: f64,
-    means: &Means,
+    context: &ClientContext,
     carriers: Carriers<'_>,
 ) -> anyhow::Result<Option<Arc<GithubClient>>> {
     let access = |(table, allowances): (&GithubConfig, &Allowances)| -> anyhow::Result<Access> {
         let transport = carriers(&options_of_github(table))?;
         let wires = Wires {
             transport: transport.transport,
-            recorder: Arc::clone(&means.recorder),
-            clock: Arc::clone(&means.clock),
-            jitter: Arc::clone(&means.jitter),
+            recorder: Arc::clone(&context.recorder),
+            clock: Arc::clone(&context.clock),
+            jitter: Arc::clone(&context.runtime.jitter),
         };
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
             entities: table.entities.clone(),
-            credential: credential(&table.auth, Reader::new(means.reading)),
+            credential: credential(&table.auth, Reader::new(context.runtime.file_reading)),
             request_timeout: table.timeouts.request,
             requests_per_second: table.requests_per_second,
             quota_reserve,
@@ -255,12 +240,12 @@ fn credential(auth: &GithubAuth, reader: Reader) -> Credential {
     }
 }
 
-/// The longest answer that has no bound of its own, in bytes.
+/// The longest answer that has no limit of its own, in bytes.
 const BODY: usize = 16 * 1024 * 1024;
 /// What one source may take beyond one exchange: a login, or one retry of a fast failure.
 const SLACK: Span = Span::secs(2);
 
-/// A second's worth at once, three times: a sweep asks several things together.
+/// A sweep sends several requests together.
 fn politeness(per_second: u32) -> Politeness {
     let per_second = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
     Politeness { per_second, burst: per_second.saturating_mul(BURST), ..Politeness::default() }

@@ -1,9 +1,7 @@
-//! A look where no medic runs: what one would see, decide and be held back by, with the records of earlier ones, and
-//! nothing done.
+//! A dry run where no instance runs: what one would see and decide, and which guards would block it.
 //!
-//! The rule: the engine is the real one in the configured mode, its hands are tied, and its store is a copy in memory.
-//! So pauses, budgets, the breaker and a set that an earlier medic left disabled are told as they are, and neither a
-//! server nor the state directory sees a write.
+//! The engine is the real one in the configured mode with `dry_run`, on a copy of the store in memory. So pauses, budgets,
+//! the breaker and left-over treatments count, and neither a server nor the state directory sees a write.
 
 use crate::config::{Config, ManagerConfig};
 use crate::engine::reconcile::Engine;
@@ -15,14 +13,13 @@ use medic_core::ports::write::Journal as _;
 use medic_store::{NewPause, Store};
 use std::collections::BTreeMap;
 
-/// Measured lifetimes that are told.
+/// Measured lifetimes that are copied.
 const LIFETIMES: u32 = 20;
 
-/// Copies what bears on findings and decisions from one store into an empty one: pauses, the journal, the ledger, the
-/// breaker, the memory and the log's position. Not the lease and not the orders of people.
+/// Copies what bears on findings and decisions into an empty store: everything but the lease and manual heals.
 ///
 /// # Errors
-/// When a store cannot be read or written; the copy is then in part.
+/// When a store cannot be read or written; the copy is then incomplete.
 pub fn copy(from: &Store, to: &Store, config: &Config, now: Wall) -> anyhow::Result<()> {
     for pause in from.pauses(now)? {
         let (scope, reason, author) = (pause.scope, pause.reason, pause.author);
@@ -56,23 +53,23 @@ fn copy_manager(from: &Store, to: &Store, manager: &ManagerConfig, since: Wall) 
     Ok(())
 }
 
-/// Watches for so long, or until all is well; the last picture of every manager.
-pub async fn look(engines: Vec<Engine>, clock: &dyn Clock, observe: Span) -> Vec<ManagerStatus> {
-    join_all(engines.into_iter().map(|engine| one(engine.with_tied_hands(), clock, observe))).await
+/// Observes for that long, or until all sets work; returns the last status of every manager.
+pub async fn dry_run(engines: Vec<Engine>, clock: &dyn Clock, observe: Span) -> Vec<ManagerStatus> {
+    join_all(engines.into_iter().map(|engine| run_one(engine.with_dry_run(), clock, observe))).await
 }
 
-async fn one(mut engine: Engine, clock: &dyn Clock, observe: Span) -> ManagerStatus {
+async fn run_one(mut engine: Engine, clock: &dyn Clock, observe: Span) -> ManagerStatus {
     let began = clock.now().mono;
     loop {
-        let status = engine.pass().await.status;
-        if is_clear(&status) || clock.now().mono.since(began) >= observe {
+        let status = engine.reconcile().await.status;
+        if is_all_working(&status) || clock.now().mono.since(began) >= observe {
             return status;
         }
-        clock.sleep(engine.pause()).await;
+        clock.sleep(engine.until_next()).await;
     }
 }
 
-fn is_clear(status: &ManagerStatus) -> bool {
-    let settled = |set: &SetStatus| set.is_healthy() && set.finding.diagnosis != Diagnosis::Settling;
-    matches!(status.state, ManagerState::Up | ManagerState::Restarted) && status.sets.iter().all(settled)
+fn is_all_working(status: &ManagerStatus) -> bool {
+    let is_working = |set: &SetStatus| set.is_healthy() && set.finding.diagnosis != Diagnosis::Settling;
+    matches!(status.state, ManagerState::Up | ManagerState::Restarted) && status.sets.iter().all(is_working)
 }

@@ -1,49 +1,75 @@
-//! How long looking often pays: while the picture changes, and for a while after. A set that waits for a person, for a
-//! budget or for a manager that is down for the night is looked at less and less often; any change ends that.
+//! How long to wait until the next reconcile. While all is well: `interval`. While anything is not: `urgent_interval`,
+//! and less often the longer nothing changes, because a set may wait for an operator or for a budget all night.
 
-use medic_core::model::{Diagnosis, ManagerState, Mono, ScaleSetId, Span};
+use medic_core::diagnose::Fleet;
+use medic_core::due::Urgency;
+use medic_core::model::{Diagnosis, Fact, ManagerState, Mono, ScaleSetId, Span, Treatment};
 use std::collections::BTreeMap;
 
-/// A picture that has not changed for so long will not in the next seconds either.
-const LASTS: Span = Span::mins(5);
+/// Without a change for this long, none is to be expected within seconds.
+const SLOW_AFTER: Span = Span::mins(5);
+const SLOW_FACTOR: u64 = 5;
 
-/// Nor in the next minutes, after so long.
-const LASTS_LONG: Span = Span::hours(1);
+/// Without a change for this long, none is to be expected within minutes either.
+const SLOWEST_AFTER: Span = Span::hours(1);
+/// A manual heal is given up after two minutes.
+const SLOWEST: Span = Span::mins(1);
 
-/// How often to look at something that is not well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Pace {
-    /// It may change at any moment.
-    #[default]
-    Quick,
-    /// It has not for minutes.
-    Slow,
-    /// It has not for an hour.
-    Calm,
-}
-
-/// What a pass saw.
-pub type Picture = (ManagerState, BTreeMap<ScaleSetId, Diagnosis>);
-
-/// What the last passes saw, and since when it is the same.
-#[derive(Debug, Default)]
-pub struct Patience {
-    picture: Option<Picture>,
+#[derive(Debug)]
+pub struct PollInterval {
+    pub(super) calm: Span,
+    urgent: Span,
+    pub(super) urgency: Urgency,
+    /// What the last sweep saw, and since when it is the same.
+    seen: Option<Seen>,
     since: Mono,
+    unchanged: Span,
 }
 
-impl Patience {
-    /// Takes a pass in. `acts`: something of ours is under way.
-    pub fn pace(&mut self, picture: Picture, acts: bool, now: Mono) -> Pace {
-        if acts || self.picture.as_ref() != Some(&picture) {
-            (self.picture, self.since) = (Some(picture), now);
-        }
-        match now.since(self.since) {
-            unchanged if unchanged >= LASTS_LONG => Pace::Calm,
-            unchanged if unchanged >= LASTS => Pace::Slow,
-            _ => Pace::Quick,
-        }
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Seen {
+    manager: ManagerState,
+    diagnoses: BTreeMap<ScaleSetId, Diagnosis>,
+}
+
+impl PollInterval {
+    pub const fn new(calm: Span, urgent: Span) -> Self {
+        let urgency = Urgency::Alert;
+        Self { calm, urgent, urgency, seen: None, since: Mono(0), unchanged: Span::ZERO }
     }
+
+    pub(super) fn observe(&mut self, fleet: &Fleet, open: &[Treatment]) {
+        self.urgency = urgency(fleet, open);
+        let diagnoses = fleet.findings.iter().map(|(set, finding)| (*set, finding.diagnosis)).collect();
+        self.note(Seen { manager: fleet.manager, diagnoses }, !open.is_empty(), fleet.at.mono);
+    }
+
+    fn note(&mut self, seen: Seen, is_treating: bool, now: Mono) {
+        if is_treating || self.seen.as_ref() != Some(&seen) {
+            (self.seen, self.since) = (Some(seen), now);
+        }
+        self.unchanged = now.since(self.since);
+    }
+
+    pub(super) fn until_next(&self) -> Span {
+        let wait = match self.urgency {
+            Urgency::Calm => self.calm,
+            Urgency::Alert if self.unchanged >= SLOWEST_AFTER => SLOWEST,
+            Urgency::Alert if self.unchanged >= SLOW_AFTER => self.urgent.times(SLOW_FACTOR),
+            Urgency::Alert => self.urgent,
+        };
+        wait.min(self.calm)
+    }
+}
+
+fn urgency(fleet: &Fleet, open: &[Treatment]) -> Urgency {
+    let may_change_soon = fleet.findings.values().any(|finding| match finding.diagnosis {
+        // Without a source that could show anything, sweeping more often shows no more.
+        Diagnosis::Unknown => finding.evidence.iter().all(|evidence| evidence.fact != Fact::NothingToSee),
+        known => !known.is_well() && !known.is_lasting(),
+    });
+    let is_calm = fleet.manager == ManagerState::Up && !may_change_soon && open.is_empty();
+    if is_calm { Urgency::Calm } else { Urgency::Alert }
 }
 
 #[cfg(test)]
@@ -51,19 +77,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_that_stays_the_same_is_looked_at_less_often_until_it_changes_or_something_is_done() {
-        let of = |diagnosis| (ManagerState::Up, [(ScaleSetId(1), diagnosis)].into());
-        let (abandoned, well) = (of(Diagnosis::ConflictAbandoned), of(Diagnosis::Listening));
-        let at = |seconds: u64| Mono(seconds * 1000);
-        let mut patience = Patience::default();
-        assert_eq!(patience.pace(abandoned.clone(), false, at(1000)), Pace::Quick);
-        assert_eq!(patience.pace(abandoned.clone(), false, at(1299)), Pace::Quick);
-        assert_eq!(patience.pace(abandoned.clone(), false, at(1300)), Pace::Slow);
-        assert_eq!(patience.pace(abandoned.clone(), true, at(1310)), Pace::Quick, "a treatment is under way");
-        assert_eq!(patience.pace(abandoned.clone(), false, at(1609)), Pace::Quick);
-        assert_eq!(patience.pace(abandoned.clone(), false, at(1610)), Pace::Slow);
-        assert_eq!(patience.pace(abandoned.clone(), false, at(4909)), Pace::Slow);
-        assert_eq!(patience.pace(abandoned, false, at(4910)), Pace::Calm);
-        assert_eq!(patience.pace(well, false, at(4920)), Pace::Quick, "it has changed");
+    fn poll_interval_grows_until_something_changes() {
+        let mut interval = PollInterval::new(Span::secs(300), Span::secs(2));
+        let (ill, well) = (Diagnosis::ConflictAbandoned, Diagnosis::Listening);
+        let mut wait = |diagnosis, is_treating, second: u64| {
+            let seen = Seen { manager: ManagerState::Up, diagnoses: [(ScaleSetId(1), diagnosis)].into() };
+            interval.note(seen, is_treating, Mono(second * 1000));
+            interval.until_next().as_millis() / 1000
+        };
+        for (diagnosis, is_treating, second, expected) in [
+            (ill, false, 1000, 2),
+            (ill, false, 1299, 2),
+            (ill, false, 1300, 10),
+            (ill, true, 1310, 2),
+            (ill, false, 1609, 2),
+            (ill, false, 1610, 10),
+            (ill, false, 4909, 10),
+            (ill, false, 4910, 60),
+            (well, false, 4920, 2),
+        ] {
+            assert_eq!(wait(diagnosis, is_treating, second), expected, "{second} s");
+        }
     }
 }

@@ -1,15 +1,15 @@
-//! Following the manager's log: evidence for the diagnosis, and the ledger of sessions.
+//! Follows the manager's log: evidence for the diagnosis, and the session ledger.
 //!
-//! The rule, per pass: read the log to its end; note which run of the manager the scrape showed; apply what the facts
-//! change in the ledger; *then* keep the place. Any order of deaths in between reads some lines twice, and the ledger
-//! takes a session twice as once. A ledger that cannot be written keeps its facts for the next pass.
+//! Each reconcile reads the log to its end, applies to the ledger what the facts change, and then saves the position. A
+//! crash in between reads some lines twice, which the ledger tolerates. While the ledger cannot be written, the facts
+//! are kept for the next reconcile.
 
 use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;
 use medic_core::clock::Clock;
 use medic_core::model::log_fact::{LogEvidence, LogFact, LogPosition};
 use medic_core::model::session::{LedgerChange, LedgerSession, SessionEnd};
-use medic_core::model::{GithubPlace, ManagerName, Owner, ScaleSetId, Span, Sweep, Wall};
+use medic_core::model::{GithubPlace, Owner, ScaleSetId, Span, Sweep, Wall};
 use medic_core::ports::read::LogSource;
 use medic_garm::log::ledger_feed::{Feed, Known, Timeline};
 use medic_garm::log::source::{Facts, LogFile, Reading};
@@ -20,74 +20,66 @@ use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Where the log is read.
 enum Log {
     File(Arc<LogFile>),
-    /// Nothing of it can be read again, so no place is kept.
+    /// Cannot be read again, so it has no position.
     Stream(Arc<LogStream>),
 }
 
-/// Follows one manager's log.
-pub struct Chronicle {
+pub struct LogFollower {
     log: Log,
     path: String,
     feed: Feed,
     timeline: Timeline,
     places: BTreeMap<ScaleSetId, GithubPlace>,
     owner: Option<Owner>,
-    /// Facts that the ledger could not take yet.
-    held: Vec<LogFact>,
-    /// The place as it was kept last, and what the log had said there.
-    kept: Option<(LogPosition, LogEvidence)>,
+    /// Facts that the ledger has not taken yet.
+    pending: Vec<LogFact>,
+    /// As saved last.
+    position: Option<Position>,
 }
 
-/// How long a pass waits for the log: far more than a whole look takes, far less than a treatment may be held up by a
-/// file system that hangs.
-const LOG_PATIENCE: Span = Span::secs(3);
+type Position = (LogPosition, LogEvidence);
 
-/// How often the log is looked at between two calm passes: every second, by default. An unchanged one costs a `stat`.
-const WATCHES_PER_INTERVAL: u64 = 15;
+/// The longest wait for a file system that hangs.
+const LOG_TIMEOUT: Span = Span::secs(3);
 
-/// Facts held for a ledger that cannot be written; beyond them the oldest are forgotten, and with them the right to
-/// delete the sessions that they named.
-const HELD_MAX: usize = 20_000;
+/// With the default interval, the log is checked every second. An unchanged one costs a `stat`.
+const CHECKS_PER_INTERVAL: u64 = 15;
 
-impl Chronicle {
-    /// Goes on where the store says that the last run of ours stopped.
+/// Beyond this the oldest facts are dropped, and with them the proof that the sessions they name are stale.
+const PENDING_MAX: usize = 20_000;
+
+impl LogFollower {
+    /// Continues at the saved position.
     #[must_use]
     pub fn open(path: &Path, store: &ManagerStore, reading: Reading) -> Self {
         let name = path.display().to_string();
-        let kept = store.load_log_position(&name).unwrap_or_else(|error| {
-            tracing::warn!(%error, log = %name, "the place in the manager's log is not known; reading it anew");
+        let position = store.load_log_position(&name).unwrap_or_else(|error| {
+            tracing::warn!(%error, log = %name, "the position in the manager's log is not known; reading it from the start");
             None
         });
-        let ledger = store.live_sessions().unwrap_or_default();
-        let evidence = kept.as_ref().map(|(_, evidence)| evidence.clone()).unwrap_or_default();
-        Self {
-            log: Log::File(Arc::new(LogFile::new(path, kept, Facts::Taken).read(reading))),
-            path: name,
-            feed: Feed::resume(&evidence, &ledger),
-            timeline: Timeline::default(),
-            places: BTreeMap::new(),
-            owner: None,
-            held: Vec::new(),
-            kept: None,
-        }
+        let log = Log::File(Arc::new(LogFile::new(path, position.clone(), Facts::Taken).read(reading)));
+        let evidence = position.map(|(_, evidence)| evidence).unwrap_or_default();
+        Self::new(log, name, &evidence, store)
     }
 
-    /// Follows a log stream.
     #[must_use]
     pub fn of_stream(stream: Arc<LogStream>, store: &ManagerStore) -> Self {
+        Self::new(Log::Stream(stream), "log websocket".to_owned(), &LogEvidence::default(), store)
+    }
+
+    fn new(log: Log, path: String, evidence: &LogEvidence, store: &ManagerStore) -> Self {
         let ledger = store.live_sessions().unwrap_or_default();
         Self {
-            log: Log::Stream(stream),
-            path: "log websocket".to_owned(),
-            feed: Feed::resume(&LogEvidence::default(), &ledger),
+            log,
+            path,
+            feed: Feed::resume(evidence, &ledger),
             timeline: Timeline::default(),
             places: BTreeMap::new(),
             owner: None,
-            held: Vec::new(),
-            kept: None,
+            pending: Vec::new(),
+            position: None,
         }
     }
 
@@ -100,37 +92,25 @@ impl Chronicle {
         }
     }
 
-    /// What reads the log between two passes and asks for one when there is news; a stream does so by itself.
+    /// Reads a log file between two reconciles, and asks for one when there is news. A stream does so itself.
     #[must_use]
     pub fn watch(&self, interval: Span, clock: &Arc<dyn Clock>, wake: &Arc<Notify>) -> Option<BoxFuture<'static, ()>> {
-        match &self.log {
-            Log::File(file) => {
-                let every = Span::millis(interval.as_millis() / WATCHES_PER_INTERVAL);
-                Some(Box::pin(Arc::clone(file).watch(every, LOG_PATIENCE, Arc::clone(clock), Arc::clone(wake))))
-            }
-            Log::Stream(_) => None,
-        }
+        let Log::File(file) = &self.log else { return None };
+        let every = Span::millis(interval.as_millis() / CHECKS_PER_INTERVAL);
+        Some(Box::pin(Arc::clone(file).watch(every, LOG_TIMEOUT, Arc::clone(clock), Arc::clone(wake))))
     }
 
-    /// Reads what is new; a file system that hangs holds nobody up for longer than [`LOG_PATIENCE`].
+    /// Reads what is new, for at most [`LOG_TIMEOUT`].
     pub async fn catch_up(&self) {
-        match &self.log {
-            Log::File(file) => file.catch_up(LOG_PATIENCE).await,
-            Log::Stream(_) => {}
+        if let Log::File(file) = &self.log {
+            file.catch_up(LOG_TIMEOUT).await;
         }
     }
 
-    /// Brings the ledger up to date with what was read and with what this sweep saw.
-    ///
     /// # Errors
-    /// When the store fails; nothing is lost, the next pass tries again.
-    pub fn enter(
-        &mut self,
-        sweep: &Sweep,
-        store: &ManagerStore,
-        metrics: &Metrics,
-        manager: &ManagerName,
-    ) -> Result<(), StoreError> {
+    /// When the store fails; nothing is lost, the next reconcile tries again.
+    pub fn update_ledger(&mut self, sweep: &Sweep, store: &ManagerStore, metrics: &Metrics) -> Result<(), StoreError> {
+        let manager = store.manager();
         if let Some(incarnation) = sweep.metrics.known().and_then(|metrics| metrics.incarnation) {
             self.timeline.observe(incarnation, sweep.at.wall);
         }
@@ -140,50 +120,47 @@ impl Chronicle {
         if let Some(controller) = sweep.controller.known() {
             self.owner = Some(Owner::of_garm(&controller.id));
         }
-        let place = match &self.log {
+        let position = match &self.log {
             Log::File(file) => {
                 let batch = file.batch();
                 for notice in &batch.notices {
                     tracing::warn!(%manager, log = %self.path, ?notice, "the manager's log");
                 }
-                self.held.extend(batch.facts);
+                self.pending.extend(batch.facts);
                 batch.position.map(|position| (position, batch.evidence))
             }
             Log::Stream(stream) => {
-                self.held.extend(stream.facts());
+                self.pending.extend(stream.facts());
                 None
             }
         };
         let mut feed = self.feed.clone();
         let known = Known { timeline: &self.timeline, places: &self.places, owner: self.owner.as_ref() };
-        let changes = feed.absorb(&self.held, known);
+        let changes = feed.absorb(&self.pending, known);
         let before = if changes.is_empty() { Vec::new() } else { store.live_sessions()? };
         if let Err(error) = store.apply(&changes) {
-            let surplus = self.held.len().saturating_sub(HELD_MAX);
-            self.held.drain(..surplus);
+            let surplus = self.pending.len().saturating_sub(PENDING_MAX);
+            self.pending.drain(..surplus);
             return Err(error);
         }
         self.feed = feed;
-        self.held.clear();
-        for (set, lifetime, at) in changes.iter().filter_map(|change| expired(change, &before)) {
+        self.pending.clear();
+        for (set, lifetime, at) in changes.iter().filter_map(|change| expired_session(change, &before)) {
             metrics.stale_session_ended(manager, lifetime);
             store.record_stale_lifetime(set, lifetime, at)?;
         }
-        match &place {
-            // What is as it was kept, by this process at least, needs no write.
-            Some(_) if place == self.kept => Ok(()),
-            Some((position, evidence)) => {
-                store.save_log_position(&self.path, position, evidence)?;
-                self.kept = place;
-                Ok(())
-            }
-            None => Ok(()),
+        if let Some((place, evidence)) = &position
+            && position != self.position
+        {
+            store.save_log_position(&self.path, place, evidence)?;
+            self.position = position;
         }
+        Ok(())
     }
 }
 
-/// How long GitHub kept a session that ended by itself, after it was last seen alive.
-fn expired(change: &LedgerChange, before: &[LedgerSession]) -> Option<(ScaleSetId, Span, Wall)> {
+/// How long GitHub kept a session that expired, after it was last seen alive.
+fn expired_session(change: &LedgerChange, before: &[LedgerSession]) -> Option<(ScaleSetId, Span, Wall)> {
     let LedgerChange::End { session, at, how: SessionEnd::Expired } = change else { return None };
     let row = before.iter().find(|row| row.id == *session && row.ended.is_none())?;
     Some((row.set, at.since(row.last_seen), *at))

@@ -1,20 +1,18 @@
-//! The loop and the one-shot: sweep → diagnose → decide → treat → export; shutdown.
+//! The engine: sweep → diagnose → decide → treat → report, as one reconcile per manager.
 //!
-//! - [`engine`]: one manager, one pass.
-//! - [`service`]: all managers side by side, for as long as the process lives (`run`).
-//! - [`once`]: all managers until there is nothing more to learn or to do (`once`).
-//! - [`assemble`]: configuration → engines.
-//! - [`checkup`]: one look at every source, for `doctor`.
-//! - [`pause_file`]: a pause by a file in the state directory.
-//! - [`lease`]: which medic of several on one store may act.
-//! - `watch`: which events of a manager are a reason to look at once.
-//! - `secret`: a secret's file, read again at each use; [`reader`]: a share that hangs holds nobody up.
-//! - [`chronicle`]: the manager's log, followed for evidence and for the ledger.
-//! - [`scene`]: what the core was given whenever it decided anew; [`replay`]: the same decided again, later.
-//! - [`account`]: what a pass changed, told once; [`report`]: the picture after it; [`incident`]: the incident in words.
+//! | file | what it does |
+//! |---|---|
+//! | `assemble` | configuration → engines |
+//! | `reconcile` | one reconcile of one manager |
+//! | `sweep`, `source_cache`, `interval` | which sources are asked, and how often |
+//! | `log_follower` | the manager's log → evidence and session ledger |
+//! | `records`, `lease`, `pause_file` | what the store and operators say; which instance may act |
+//! | `treatments`, `driver` | open treatments; the only caller of writes |
+//! | `changes`, `report` | what changed, reported once; the status afterwards |
+//! | `service`, `once`, `dry_run` | all managers: the commands `run`, `once`, and those that only show |
 
 pub mod assemble;
-pub mod changes;
+mod changes;
 pub mod driver;
 pub mod dry_run;
 pub mod interval;
@@ -23,7 +21,10 @@ pub mod log_follower;
 pub mod once;
 pub mod pause_file;
 pub mod reconcile;
-pub mod report;
+pub mod records;
+mod report;
 pub mod service;
+pub mod settings;
 mod source_cache;
 pub mod sweep;
+mod treatments;

@@ -1,55 +1,55 @@
-//! `once`: looks, and goes on looking only while that can change the answer: a healthy fleet costs one pass; an ill one
-//! is watched for as long as it takes to judge it, and treated until every treatment has ended.
+//! `once`: reconciles until another reconcile could not change the result. A working fleet takes one; a stuck one is
+//! observed until it can be judged, and treated until every treatment has ended.
 
-use crate::engine::reconcile::{Engine, Pass};
+use crate::engine::reconcile::{Engine, Reconciled};
+use crate::engine::service::finish;
 use crate::status::ManagerStatus;
 use medic_core::clock::Clock;
 use medic_core::model::{Decision, Diagnosis, Guard, ManagerName, ManagerState, Span, Treatment};
 
-/// The longest a one-shot waits for its own treatments, whatever they wait for.
+/// The longest wait for our own treatments.
 const TREATMENT_LIMIT: Span = Span::mins(10);
-/// The longest it then takes to settle what is still open.
-const SETTLE_LIMIT: Span = Span::secs(10);
+/// The longest that finishing open treatments then takes.
+const FINISH_LIMIT: Span = Span::secs(10);
 
-/// What a one-shot came to, for the exit code and for people.
+/// For the exit code and the report.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// The last picture of every manager.
+    /// The last status of every manager.
     pub managers: Vec<ManagerStatus>,
     /// Treatments that ended, with their manager.
     pub closed: Vec<(ManagerName, Treatment)>,
 }
 
-/// Runs all managers side by side. `observe` is how long an ill or unclear fleet is watched before it is judged.
+/// Runs all managers concurrently. `observe` is how long a stuck or unclear fleet is observed before it is judged.
 pub async fn once(engines: Vec<Engine>, clock: &dyn Clock, observe: Span) -> Summary {
-    let watched = engines.into_iter().map(|engine| one(engine, clock, observe));
+    let observed = engines.into_iter().map(|engine| run_one(engine, clock, observe));
     let mut summary = Summary { managers: Vec::new(), closed: Vec::new() };
-    for (pass, closed) in futures_util::future::join_all(watched).await {
-        let name = pass.status.name.clone();
+    for (last, closed) in futures_util::future::join_all(observed).await {
+        let name = last.status.name.clone();
         summary.closed.extend(closed.into_iter().map(|treatment| (name.clone(), treatment)));
-        summary.managers.push(pass.status);
+        summary.managers.push(last.status);
     }
     summary
 }
 
-async fn one(mut engine: Engine, clock: &dyn Clock, observe: Span) -> (Pass, Vec<Treatment>) {
+async fn run_one(mut engine: Engine, clock: &dyn Clock, observe: Span) -> (Reconciled, Vec<Treatment>) {
     let began = clock.now().mono;
     let mut closed = Vec::new();
     loop {
-        let mut pass = engine.pass().await;
-        closed.append(&mut pass.closed);
-        let watched = clock.now().mono.since(began);
-        if is_settled(&pass, watched >= observe) || watched >= TREATMENT_LIMIT {
-            closed.extend(super::service::settle(&mut engine, clock, SETTLE_LIMIT).await);
-            return (pass, closed);
+        let mut last = engine.reconcile().await;
+        closed.append(&mut last.closed);
+        let elapsed = clock.now().mono.since(began);
+        if is_final(&last.status, elapsed >= observe) || elapsed >= TREATMENT_LIMIT {
+            closed.extend(finish(&mut engine, clock, FINISH_LIMIT).await);
+            return (last, closed);
         }
-        clock.sleep(engine.pause()).await;
+        clock.sleep(engine.until_next()).await;
     }
 }
 
-/// Whether another pass could not change the answer.
-fn is_settled(pass: &Pass, observed: bool) -> bool {
-    let status = &pass.status;
+/// Whether another reconcile could not change the result.
+fn is_final(status: &ManagerStatus, observed: bool) -> bool {
     if status.open_intents > 0 {
         return false;
     }
@@ -59,13 +59,13 @@ fn is_settled(pass: &Pass, observed: bool) -> bool {
     status.sets.iter().all(|set| match &set.decision {
         Decision::Leave => set.is_healthy() && set.finding.diagnosis != Diagnosis::Settling || observed,
         Decision::Treat { .. } | Decision::Treating { .. } => false,
-        Decision::Blocked { guards, .. } => observed && !guards.iter().all(|held| passes_soon(held.guard)),
+        Decision::Blocked { guards, .. } => observed && !guards.iter().all(|held| lifts_soon(held.guard)),
         Decision::Watch { .. } | Decision::Escalate { .. } => observed,
     })
 }
 
-/// Whether the guard lifts by itself within seconds, so that waiting for it is worth it.
-const fn passes_soon(guard: Guard) -> bool {
+/// Whether the guard ends within seconds, so that waiting is worth it.
+const fn lifts_soon(guard: Guard) -> bool {
     match guard {
         Guard::Settle | Guard::Confirmation | Guard::Canary | Guard::InFlight | Guard::EntityLimit => true,
         Guard::DryRun

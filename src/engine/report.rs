@@ -1,104 +1,92 @@
-//! One pass → the picture that metrics, the status API, the page and the commands show.
+//! One reconcile → the status that metrics, the status API, the page and the commands show.
 
-use crate::engine::changes::Account;
-use crate::engine::reconcile::{Parts, Standing, present};
-use crate::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, SourceState, TreatmentSummary};
-use crate::text::incident;
+use crate::engine::changes::ChangeReporter;
+use crate::engine::records::Overrides;
+use crate::engine::settings::Settings;
+use crate::engine::sweep::Sources;
+use crate::engine::treatments::current_manager;
+use crate::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, ShownDecision, SourceState, TreatmentSummary};
+use crate::text::guards;
+use crate::text::incident::{self, Incident};
 use medic_core::decide::breaker::{self, Breaker};
 use medic_core::decide::budget;
-use medic_core::decide::manual::in_words;
 use medic_core::decide::stale::newest_is_stale;
-use medic_core::diagnose::{CheckAnswer, Fleet};
+use medic_core::diagnose::Fleet;
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{
-    Decision, Endpoint, EndpointName, EntityRef, Finding, Outcome, OwnQuota, Pause, RemedyKind, ScaleSet, ScaleSetId,
-    Seen, SetDecision, Source, Span, Sweep, Treatment, Waiting, Wall,
+    Decision, EndpointName, EntityRef, Finding, ScaleSet, ScaleSetId, Seen, SetDecision, Source, Span, Sweep,
+    Treatment, Waiting,
 };
-use medic_core::ports::read::GithubSource;
-use medic_core::treat::machine::LONGEST_WAIT;
+use medic_core::treat::transition::LONGEST_WAIT;
+use medic_store::ManagerStore;
 use std::collections::BTreeMap;
 
-/// How many of the latest measured lifetimes are summed up.
-const LIFETIMES_TOLD: u32 = 20;
-/// A set's latest treatments, as many as people read.
+/// The latest measured lifetimes of stale sessions that are summed up.
+const LIFETIMES_SHOWN: u32 = 20;
+/// A set's latest treatments.
 const TREATMENTS_SHOWN: usize = 5;
 
-/// Everything a picture is made of.
-pub struct Picture<'a> {
-    pub parts: &'a Parts,
-    /// What the sources said.
-    pub sweep: &'a Sweep,
-    pub fleet: &'a Fleet,
-    /// What is done about it.
-    pub decisions: &'a [SetDecision],
-    /// A day of the journal.
-    pub history: &'a [Treatment],
-    pub open: &'a [Treatment],
-    /// Living sessions of the ledger.
-    pub ledger: &'a [LedgerSession],
-    /// What was seen of restarts and recoveries.
-    pub account: &'a Account,
-    /// What people have said that lasts.
-    pub(crate) standing: &'a Standing,
-    /// How long the pass took.
-    pub took: Span,
+/// What a status is made of.
+pub(super) struct Report<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) sources: &'a Sources,
+    pub(super) store: &'a ManagerStore,
+    pub(super) changes: &'a ChangeReporter,
+    /// A GitHub credential is configured.
+    pub(super) can_delete: bool,
+    pub(super) sweep: &'a Sweep,
+    pub(super) fleet: &'a Fleet,
+    pub(super) decisions: &'a [SetDecision],
+    pub(super) history: &'a [Treatment],
+    pub(super) open: &'a [Treatment],
+    pub(super) ledger: &'a [LedgerSession],
+    pub(super) overrides: &'a Overrides,
+    pub(super) took: Span,
 }
 
-/// The latest answer of a session probe, by set.
-#[must_use]
-pub fn probe_answers(history: &[Treatment]) -> BTreeMap<ScaleSetId, (Wall, CheckAnswer)> {
-    let mut answers = BTreeMap::new();
-    let mut probes: Vec<_> =
-        history.iter().filter(|treatment| treatment.remedy.kind() == RemedyKind::SessionCheck).collect();
-    probes.sort_by_key(|treatment| treatment.step_at);
-    for probe in probes {
-        let answer = match probe.outcome() {
-            Some(Outcome::Held) => CheckAnswer::Held { owner: probe.holder.clone() },
-            Some(Outcome::Unheld) => CheckAnswer::Unheld,
-            Some(
-                Outcome::Recovered | Outcome::SelfRecovered | Outcome::Unverified | Outcome::Aborted | Outcome::Failed,
-            )
-            | None => continue,
-        };
-        answers.insert(probe.set, (probe.step_at, answer));
-    }
-    answers
-}
-
-#[must_use]
-pub fn status(picture: &Picture<'_>) -> ManagerStatus {
-    let Picture { parts, sweep, fleet, .. } = picture;
-    let now = fleet.at.wall;
-    let breaker = breaker::state(picture.history, picture.standing.breaker_reset, now, &parts.policy);
-    let sets = sets(picture);
-    let lifetimes = lifetimes(parts, &sets);
+pub(super) fn status(report: &Report<'_>) -> ManagerStatus {
+    let Report { settings, sweep, fleet, overrides, .. } = report;
+    let (now, policy) = (fleet.at.wall, &settings.policy);
+    let sets = sets(report);
+    let lifetimes = lifetimes(report.store, &sets);
+    let incident = incident::incident(&Incident {
+        manager: fleet.manager,
+        failure: sweep.scale_sets.failure(),
+        restart: report.changes.restart(),
+        restarts: fleet.restarts,
+        log: sweep.log.known(),
+        lifetimes: lifetimes.as_deref(),
+        sets: &sets,
+        now,
+    });
+    let pauses = overrides.pauses.iter().filter(|pause| pause.scope.concerns(&settings.manager));
     ManagerStatus {
-        name: parts.name.clone(),
+        name: settings.manager.clone(),
         at: now,
-        took: picture.took,
+        took: report.took,
         state: fleet.manager,
         incarnation: fleet.incarnation,
-        restart: picture.account.restart(),
+        restart: report.changes.restart(),
         endpoints: fleet.endpoints.clone(),
-        sources: sources(parts, sweep),
-        incident: incident::incident(picture, lifetimes.as_deref(), &sets),
+        sources: sources(report),
+        incident,
         stale_lifetimes: lifetimes,
         sets,
-        pauses: pauses(picture),
-        breaker_open: breaker_words(breaker),
-        budget_remaining: u64::from(budget::global_remaining(picture.history, now, &parts.policy)),
-        open_intents: count(picture.open.iter().filter(|treatment| treatment.step.is_intent())),
-        known_sessions: count(picture.ledger.iter()),
-        quota_remaining: quotas(parts, fleet),
+        pauses: pauses.cloned().collect(),
+        breaker_open: breaker_words(breaker::state(report.history, overrides.breaker_reset, now, policy)),
+        budget_remaining: u64::from(budget::manager_budget_remaining(report.history, now, policy)),
+        open_intents: count(report.open.iter().filter(|treatment| treatment.step.is_intent())),
+        known_sessions: count(report.ledger.iter()),
+        quota_remaining: report.sources.quotas(fleet, |github, endpoint| github.remaining_quota(endpoint)),
     }
 }
 
-/// How long GitHub has kept stale sessions here, in words, while any set may wait for one.
-fn lifetimes(parts: &Parts, sets: &[SetStatus]) -> Option<String> {
+/// How long GitHub has kept stale sessions here, while any set may wait for one.
+fn lifetimes(store: &ManagerStore, sets: &[SetStatus]) -> Option<String> {
     if sets.iter().all(SetStatus::is_healthy) {
         return None;
     }
-    let measured = parts.store.stale_lifetimes(LIFETIMES_TOLD).ok()?;
+    let measured = store.stale_lifetimes(LIFETIMES_SHOWN).ok()?;
     let (shortest, longest) = (measured.iter().map(|one| one.span).min()?, measured.iter().map(|one| one.span).max()?);
     let seconds = |span: Span| span.as_millis().div_ceil(1000);
     Some(if seconds(shortest) == seconds(longest) {
@@ -106,12 +94,6 @@ fn lifetimes(parts: &Parts, sets: &[SetStatus]) -> Option<String> {
     } else {
         format!("GitHub has kept such sessions {}\u{2013}{} s here", seconds(shortest), seconds(longest))
     })
-}
-
-/// The pauses of this manager and of its sets. What cannot be read was told by the decisions of this pass.
-fn pauses(picture: &Picture<'_>) -> Vec<Pause> {
-    let kept = picture.standing.pauses.iter();
-    kept.filter(|pause| pause.scope.concerns(&picture.parts.name)).cloned().collect()
 }
 
 fn count<T>(things: impl Iterator<Item = T>) -> u32 {
@@ -129,60 +111,40 @@ fn breaker_words(breaker: Breaker) -> Option<String> {
     }
 }
 
-fn quotas(parts: &Parts, fleet: &Fleet) -> BTreeMap<EndpointName, u64> {
-    of_endpoints(parts, fleet, |broker, endpoint| broker.remaining_quota(endpoint))
-}
-
-/// The quotas of our credentials, for the guard that keeps a share of them for the manager.
-pub fn own_quotas(parts: &Parts, fleet: &Fleet) -> BTreeMap<EndpointName, OwnQuota> {
-    of_endpoints(parts, fleet, |broker, endpoint| broker.own_quota(endpoint))
-}
-
-fn of_endpoints<T>(
-    parts: &Parts,
-    fleet: &Fleet,
-    ask: impl Fn(&dyn GithubSource, &Endpoint) -> Option<T>,
-) -> BTreeMap<EndpointName, T> {
-    let Some(broker) = &parts.sources.broker else { return BTreeMap::new() };
-    let endpoints: BTreeMap<_, _> =
-        fleet.sets.values().filter_map(|set| set.endpoint.as_ref()).map(|e| (&e.name, e)).collect();
-    endpoints.into_iter().filter_map(|(name, e)| Some((name.clone(), ask(broker.as_ref(), e)?))).collect()
-}
-
-fn sets(picture: &Picture<'_>) -> Vec<SetStatus> {
-    let decisions: BTreeMap<_, _> = picture.decisions.iter().map(|d| (d.set, &d.decision)).collect();
+fn sets(report: &Report<'_>) -> Vec<SetStatus> {
+    let decisions: BTreeMap<_, _> = report.decisions.iter().map(|d| (d.set, &d.decision)).collect();
     let mut rows: BTreeMap<ScaleSetId, Vec<&Treatment>> = BTreeMap::new();
-    for treatment in picture.history {
+    for treatment in report.history {
         rows.entry(treatment.set).or_default().push(treatment);
     }
-    let findings = picture.fleet.findings.values();
+    let findings = report.fleet.findings.values();
     findings
         .filter_map(|finding| {
-            let set = picture.fleet.sets.get(&finding.set)?;
+            let set = report.fleet.sets.get(&finding.set)?;
             let rows = rows.get(&finding.set).map_or(&[][..], Vec::as_slice);
-            let open = picture.open.iter().find(|treatment| treatment.set == finding.set);
-            // A treatment that began in this pass is under way by now.
+            let open = report.open.iter().find(|treatment| treatment.set == finding.set);
+            // A treatment that has just begun is under way by now.
             let decision = match (decisions.get(&finding.set), open) {
                 (Some(Decision::Treat { .. }), Some(open)) => Decision::Treating { treatment: open.id },
-                (Some(decision), _) => (*decision).clone(),
+                (Some(decision), _) => guards::decision((*decision).clone()),
                 (None, _) => Decision::Watch { waiting: Waiting::Evidence, until: None },
             };
-            Some(set_status(picture, set, finding, decision, rows))
+            Some(set_status(report, set, finding, decision, rows))
         })
         .collect()
 }
 
 fn set_status(
-    picture: &Picture<'_>,
+    report: &Report<'_>,
     set: &ScaleSet,
     finding: &Finding,
-    decision: Decision,
+    decision: ShownDecision,
     rows: &[&Treatment],
 ) -> SetStatus {
-    let policy = &picture.parts.policy;
-    let counted = budget::counted(rows, finding.ill_since, picture.fleet.at.wall, policy);
+    let policy = &report.settings.policy;
+    let counted = budget::counted(rows, finding.ill_since, report.fleet.at.wall, policy);
     let used = u64::try_from(counted.len()).unwrap_or(u64::MAX);
-    let lingering = picture.sweep.lingering.known().and_then(|all| all.get(&set.id)).copied();
+    let lingering = report.sweep.lingering.known().and_then(|all| all.get(&set.id)).copied();
     SetStatus {
         id: set.id,
         github_id: set.github_id,
@@ -193,10 +155,10 @@ fn set_status(
         }),
         enabled: set.enabled,
         finding: finding.clone(),
-        not_deleted: not_deleted(picture, set, finding),
+        not_deleted: not_deleted(report, set, finding),
         decision,
-        recovered: picture.account.recovered(set.id, picture.fleet.at.wall),
-        left_disabled: left_disabled(picture, rows),
+        recovered: report.changes.recovered(set.id, report.fleet.at.wall),
+        left_disabled: left_disabled(report, rows),
         lingering: lingering.unwrap_or_default(),
         budget_remaining: u64::from(policy.set_budget).saturating_sub(used),
         budget: Some(Budget { treatments: u64::from(policy.set_budget), window: policy.set_budget_window }),
@@ -204,33 +166,34 @@ fn set_status(
     }
 }
 
-/// Whether a treatment has kept the set disabled for longer than the policy allows, and the enable does not help.
-fn left_disabled(picture: &Picture<'_>, rows: &[&Treatment]) -> Option<LeftDisabled> {
+/// Whether a treatment has kept the set disabled for longer than the policy allows, because the enable fails.
+fn left_disabled(report: &Report<'_>, rows: &[&Treatment]) -> Option<LeftDisabled> {
     let (row, since) = rows.iter().rev().find_map(|row| Some((row, row.disabled_since()?)))?;
-    let (passed, limit) = (picture.fleet.at.wall.since(since), picture.parts.policy.disabled_limit);
-    // At the limit itself the enable is only begun.
+    let (passed, limit) = (report.fleet.at.wall.since(since), report.settings.policy.disabled_limit);
+    // At the limit itself the first enable is sent.
     let is_late = passed >= if row.refusal.is_some() { limit } else { limit.plus(LONGEST_WAIT) };
     let tries = row.tries().map_or(0, |(tries, _)| tries);
     is_late.then(|| LeftDisabled { since, tries, answer: row.refusal.clone() })
 }
 
-/// Why the session of a set that is ill is not deleted.
-fn not_deleted(picture: &Picture<'_>, set: &ScaleSet, finding: &Finding) -> Vec<String> {
+/// Why the session of a stuck set is not deleted.
+fn not_deleted(report: &Report<'_>, set: &ScaleSet, finding: &Finding) -> Vec<String> {
     if !finding.diagnosis.is_ill() {
         return Vec::new();
     }
-    let fleet = picture.fleet;
-    let manager = present(fleet);
-    let rows = picture.ledger.iter().filter(|row| row.set == set.id);
+    let fleet = report.fleet;
+    let manager = current_manager(fleet);
+    let rows = report.ledger.iter().filter(|row| row.set == set.id);
     let against = newest_is_stale(rows, set, manager).err().unwrap_or_default();
-    let mut words: Vec<String> = against.into_iter().map(|reason| in_words(reason).to_owned()).collect();
-    if picture.parts.driver.sessions.is_none() {
+    let mut words: Vec<String> = against.into_iter().map(|reason| guards::not_stale(reason).to_owned()).collect();
+    if !report.can_delete {
         words.push("no GitHub credential is configured, so nothing can be deleted".to_owned());
     }
     words
 }
 
-fn sources(parts: &Parts, sweep: &Sweep) -> BTreeMap<Source, SourceState> {
+fn sources(report: &Report<'_>) -> BTreeMap<Source, SourceState> {
+    let sweep = report.sweep;
     let mut sources = BTreeMap::from([
         (Source::Api, state(&sweep.scale_sets, "every scale set: enabled, edited, deleted")),
         (
@@ -242,7 +205,7 @@ fn sources(parts: &Parts, sweep: &Sweep) -> BTreeMap<Source, SourceState> {
         (Source::ListenerMetrics, listener_metrics(sweep)),
         (Source::Journal, SourceState::Up),
     ]);
-    let broker = match &parts.sources.broker {
+    let github = match &report.sources.github {
         None => SourceState::NotConfigured {
             would_show: "whether GitHub knows each set, jobs that wait, and stale sessions to end".to_owned(),
         },
@@ -251,7 +214,7 @@ fn sources(parts: &Parts, sweep: &Sweep) -> BTreeMap<Source, SourceState> {
             None => SourceState::Up,
         },
     };
-    sources.insert(Source::Broker, broker);
+    sources.insert(Source::Broker, github);
     sources
 }
 

@@ -1,5 +1,5 @@
-//! `run`: every manager has a task of its own, so that one that hangs delays no other. The service ends when it is told
-//! to, or with an error when a task dies: no task ever ends in silence.
+//! `run`: every manager has a task of its own, so that one that hangs delays no other. A task that dies ends the service
+//! with an error.
 
 use crate::engine::lease::Lease;
 use crate::engine::reconcile::Engine;
@@ -15,24 +15,23 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// A pass that hangs when the process must end is dropped after this; what it left is in the journal.
-const LAST_PASS: Span = Span::secs(2);
-/// Between a reason to look and the look: what comes together is looked at together.
-const BREATH: Span = Span::millis(250);
-/// A medic without a finished pass for this many intervals counts as stalled.
+/// At shutdown, a reconcile that hangs is dropped after this; what it left open is in the journal.
+const LAST_RECONCILE: Span = Span::secs(2);
+/// Reasons to reconcile that come together are answered by one reconcile.
+const WAKE_DEBOUNCE: Span = Span::millis(250);
+/// Intervals without a finished reconcile, after which the service counts as stalled.
 const STALLED_AFTER: u64 = 10;
 
-/// Why the service ended without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// A manager's task panicked or ended.
-    #[error("the watch of a manager ended by itself: {0}; this is a bug, please report it")]
+    #[error("the task of a manager ended unexpectedly: {0}; this is a bug, please report it")]
     TaskDied(String),
 }
 
-/// What is published: the board for the server, the gauges, and a hook for the lab.
+/// Publishes the status to the HTTP server and the gauges.
 pub struct Publisher {
-    /// The board that the HTTP server reads.
+    /// What the HTTP server reads.
     pub board: Arc<Board>,
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
@@ -42,13 +41,11 @@ pub struct Publisher {
     pub interval: Span,
     /// The managers in the configuration's order.
     pub order: Vec<ManagerName>,
-    /// Latest picture of each manager.
     pub latest: Mutex<BTreeMap<ManagerName, ManagerStatus>>,
 }
 
 impl Publisher {
-    /// Takes one manager's new picture in and publishes the whole. Nobody waits for a manager that hangs: it is told as
-    /// not looked at yet.
+    /// Publishes one manager's new status together with the others'. A manager without a finished sweep is listed as such.
     pub fn publish(&self, status: ManagerStatus) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.insert(status.name.clone(), status);
@@ -69,13 +66,13 @@ impl Publisher {
     }
 }
 
-/// What becomes of the open intents when a service ends.
+/// What becomes of open treatments at shutdown.
 #[derive(Debug, Clone, Default)]
 pub enum Ending {
-    /// They are settled: sets that we disabled are enabled, whether their workers are ready or not.
+    /// Sets that we disabled are enabled, whether their workers are ready or not.
     #[default]
-    Settled,
-    /// Those of these managers stay as they are: in a moment another service goes on with the same store.
+    Finished,
+    /// Those of these managers stay open: another service is about to continue with the same store.
     HandedOver(BTreeSet<ManagerName>),
 }
 
@@ -86,15 +83,15 @@ impl From<()> for Ending {
 }
 
 impl Ending {
-    fn settles(&self, manager: &ManagerName) -> bool {
+    fn finishes(&self, manager: &ManagerName) -> bool {
         match self {
-            Self::Settled => true,
+            Self::Finished => true,
             Self::HandedOver(managers) => !managers.contains(manager),
         }
     }
 }
 
-/// Watches until `shutdown` resolves, then settles open intents, or hands them over, and returns.
+/// Runs until `shutdown` resolves, then finishes open treatments or hands them over.
 ///
 /// # Errors
 /// When a manager's task died.
@@ -125,12 +122,12 @@ pub async fn run(
     });
     for engine in engines {
         let publisher = Arc::clone(&publisher);
-        tasks.spawn(watch_manager(engine, publisher, limit, stopped.clone()));
+        tasks.spawn(run_manager(engine, publisher, limit, stopped.clone()));
     }
     let (ending, died) = tokio::select! {
         biased;
         ending = shutdown => (ending.into(), None),
-        ended = tasks.join_next() => (Ending::Settled, Some(match ended {
+        ended = tasks.join_next() => (Ending::Finished, Some(match ended {
             Some(Err(error)) => error.to_string(),
             Some(Ok(())) | None => "it returned".to_owned(),
         })),
@@ -144,7 +141,7 @@ pub async fn run(
     died.map_or(Ok(()), |why| Err(ServiceError::TaskDied(why)))
 }
 
-async fn watch_manager(
+async fn run_manager(
     mut engine: Engine,
     publisher: Arc<Publisher>,
     limit: Span,
@@ -160,51 +157,50 @@ async fn watch_manager(
         let mut stop = stopped.clone();
         let stopping = async {
             let _ = stop.wait_for(Option::is_some).await;
-            clock.sleep(LAST_PASS).await;
+            clock.sleep(LAST_RECONCILE).await;
         };
         tokio::select! {
             biased;
-            pass = engine.pass() => publisher.publish(pass.status),
+            done = engine.reconcile() => publisher.publish(done.status),
             () = stopping => {}
         }
         while background.try_join_next().is_some() {}
         if stopped.borrow().is_some() {
             break;
         }
-        let pause = engine.pause();
+        let wait = engine.until_next();
         tokio::select! {
             biased;
-            () = clock.sleep(pause) => {}
+            () = clock.sleep(wait) => {}
             () = async {
                 wake.notified().await;
-                clock.sleep(BREATH).await;
+                clock.sleep(WAKE_DEBOUNCE).await;
             } => {}
             _ = stopped.wait_for(Option::is_some) => break,
         }
     }
     let ending = stopped.borrow().clone();
-    if ending.is_none_or(|ending| ending.settles(engine.name())) {
-        settle(&mut engine, clock.as_ref(), limit.minus(LAST_PASS)).await;
+    if ending.is_none_or(|ending| ending.finishes(engine.name())) {
+        finish(&mut engine, clock.as_ref(), limit.minus(LAST_RECONCILE)).await;
     }
 }
 
-/// Settles open intents within `limit`; what stays open is in the journal, and the next start settles it first. Returns
-/// the treatments that have closed.
-pub async fn settle(engine: &mut Engine, clock: &dyn Clock, limit: Span) -> Vec<Treatment> {
+/// Finishes open treatments within `limit`; the next start continues with those that stay open. Returns the closed ones.
+pub async fn finish(engine: &mut Engine, clock: &dyn Clock, limit: Span) -> Vec<Treatment> {
     let manager = engine.name().clone();
     tokio::select! {
         biased;
-        settled = engine.settle() => {
-            for treatment in settled.open {
+        finished = engine.finish() => {
+            for treatment in finished.open {
                 tracing::warn!(
                     %manager, scale_set = %treatment.set, name = %treatment.name, step = treatment.step.label(),
-                    "an intent stays open; the next start settles it first"
+                    "a treatment stays open; the next start finishes it first"
                 );
             }
-            settled.closed
+            finished.closed
         }
         () = clock.sleep(limit) => {
-            tracing::warn!(%manager, "open intents could not be settled in time; the next start settles them first");
+            tracing::warn!(%manager, "open treatments could not be finished in time; the next start finishes them first");
             Vec::new()
         }
     }

@@ -1,74 +1,84 @@
-//! Slow sources' last answers, carried into passes that do not ask again (`probe::plan` says when they do).
+//! The last answers of slow sources, filled into sweeps that do not ask them (`medic_core::due`).
 
-use medic_core::due::{Asked, Due};
+use medic_core::due::{Asked, Due, Urgency, due};
 use medic_core::model::{
     Controller, EntityRef, GithubSet, Incarnation, Lingering, Mono, ScaleSetId, Seen, Span, Sweep,
 };
 use std::collections::BTreeMap;
 
-/// Answers of a forge list, failures too, that are older than this many intervals say nothing of the present.
-const BROKER_LIFE: u64 = 6;
+/// A GitHub list, or its failure, says nothing of the present after this many intervals.
+const GITHUB_LIST_LIFETIME: u64 = 6;
 
-#[derive(Debug, Default)]
-pub(crate) struct Kept {
+#[derive(Debug)]
+pub(crate) struct SourceCache {
+    interval: Span,
+    asked: Asked,
     controller: Option<Controller>,
     lingering: Option<BTreeMap<ScaleSetId, Lingering>>,
-    broker: BTreeMap<EntityRef, (Mono, Seen<Vec<GithubSet>>)>,
+    github: BTreeMap<EntityRef, GithubAnswer>,
     incarnation: Option<Incarnation>,
 }
 
-impl Kept {
-    /// GitHub's lists that were asked for lately.
-    pub(crate) fn lists(&self) -> usize {
-        self.broker.len()
+#[derive(Debug)]
+struct GithubAnswer {
+    at: Mono,
+    sets: Seen<Vec<GithubSet>>,
+}
+
+impl SourceCache {
+    pub(crate) fn new(interval: Span) -> Self {
+        let (asked, github) = (Asked::default(), BTreeMap::new());
+        Self { interval, asked, controller: None, lingering: None, github, incarnation: None }
     }
 
-    /// Notes what `sweep` was told, and fills in what it was not told because it did not ask. A failure is left as it
-    /// is: old knowledge never hides that a source fails now. A forge's failure is carried too: what it froze stays
-    /// frozen until the forge is asked again and answers.
-    pub(crate) fn fill(&mut self, sweep: &mut Sweep, due: Due, asked: &mut Asked, interval: Span) {
+    /// The sources to ask now.
+    pub(crate) fn due(&self, urgency: Urgency, now: Mono) -> Due {
+        due(&self.asked, self.github.len(), urgency, self.interval, now)
+    }
+
+    /// Notes the answers in `sweep`, and fills in those of sources that were not due. A failure stays: old knowledge never
+    /// hides that a source fails now. A failure of GitHub is filled in too: its sets stay frozen until GitHub answers.
+    pub(crate) fn fill(&mut self, sweep: &mut Sweep, due: Due) {
         let now = sweep.at.mono;
         let incarnation = sweep.metrics.known().and_then(|metrics| metrics.incarnation);
         if incarnation.is_some() && incarnation != self.incarnation {
             self.incarnation = incarnation;
-            // A new run may be another controller, and its instances are others.
-            (asked.controller, asked.lingering) = (None, None);
+            // Another incarnation may be another controller, and has other instances.
+            (self.asked.controller, self.asked.lingering) = (None, None);
         }
-        keep(&mut sweep.controller, &mut self.controller);
-        keep(&mut sweep.lingering, &mut self.lingering);
+        fill_one(&mut sweep.controller, &mut self.controller);
+        fill_one(&mut sweep.lingering, &mut self.lingering);
         if due.controller && sweep.controller.known().is_some() {
-            asked.controller = Some(now);
+            self.asked.controller = Some(now);
         }
         if due.lingering && sweep.lingering.known().is_some() {
-            asked.lingering = Some(now);
+            self.asked.lingering = Some(now);
         }
-        if due.broker && sweep.scale_sets.known().is_some() {
-            asked.broker = Some(now);
+        if due.github && sweep.scale_sets.known().is_some() {
+            self.asked.github = Some(now);
         }
         for (entity, seen) in &sweep.broker {
             match seen {
-                Seen::Known(_) | Seen::Failed(_) => drop(self.broker.insert(entity.clone(), (now, seen.clone()))),
+                Seen::Known(_) | Seen::Failed(_) => {
+                    self.github.insert(entity.clone(), GithubAnswer { at: now, sets: seen.clone() });
+                }
                 Seen::NotAsked => {}
             }
         }
-        self.broker.retain(|_, (at, _)| now.since(*at) <= interval.times(BROKER_LIFE));
-        if !due.broker {
-            for (entity, (_, seen)) in &self.broker {
-                sweep.broker.entry(entity.clone()).or_insert_with(|| seen.clone());
+        self.github.retain(|_, answer| now.since(answer.at) <= self.interval.times(GITHUB_LIST_LIFETIME));
+        if !due.github {
+            for (entity, answer) in &self.github {
+                sweep.broker.entry(entity.clone()).or_insert_with(|| answer.sets.clone());
             }
         }
     }
 }
 
-fn keep<T: Clone>(seen: &mut Seen<T>, kept: &mut Option<T>) {
-    match seen {
-        Seen::Known(value) => *kept = Some(value.clone()),
-        Seen::NotAsked => {
-            if let Some(value) = kept {
-                *seen = Seen::Known(value.clone());
-            }
-        }
-        Seen::Failed(_) => {}
+fn fill_one<T: Clone>(seen: &mut Seen<T>, cached: &mut Option<T>) {
+    match (&*seen, &*cached) {
+        (Seen::Known(value), _) => *cached = Some(value.clone()),
+        (Seen::NotAsked, Some(value)) => *seen = Seen::Known(value.clone()),
+        (Seen::NotAsked, None) | (Seen::Failed(_), _) => {}
     }
 }
 
@@ -91,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forge_that_failed_counts_as_failing_until_it_is_asked_again() {
+    fn github_failure_is_filled_in_until_github_is_asked_again() {
         let entity = EntityRef {
             endpoint: medic_core::model::EndpointName::new("github.com"),
             entity: Entity { kind: EntityKind::Organization, name: "acme".to_owned() },
@@ -103,18 +113,15 @@ mod tests {
             detail: "redirects".to_owned(),
             retry_at: None,
         };
-        let (mut kept, mut asked) = (Kept::default(), Asked::default());
-        let due = |broker| Due { controller: false, lingering: false, broker };
-        let interval = Span::secs(15);
-        let mut first = sweep(1_000, BTreeMap::from([(entity.clone(), Seen::Failed(failure))]));
-        kept.fill(&mut first, due(true), &mut asked, interval);
-        let mut second = sweep(2_000, BTreeMap::new());
-        kept.fill(&mut second, due(false), &mut asked, interval);
-        assert!(second.broker.get(&entity).is_some_and(|seen| seen.failure().is_some()), "{:?}", second.broker);
-        let mut third = sweep(16_000, BTreeMap::from([(entity.clone(), Seen::Known(Vec::new()))]));
-        kept.fill(&mut third, due(true), &mut asked, interval);
-        let mut fourth = sweep(17_000, BTreeMap::new());
-        kept.fill(&mut fourth, due(false), &mut asked, interval);
-        assert!(fourth.broker.get(&entity).is_some_and(|seen| seen.known().is_some()), "{:?}", fourth.broker);
+        let mut cache = SourceCache::new(Span::secs(15));
+        for (asked_at, answer, filled_at) in
+            [(1_000, Seen::Failed(failure), 2_000), (16_000, Seen::Known(Vec::new()), 17_000)]
+        {
+            let due = |github| Due { controller: false, lingering: false, github };
+            cache.fill(&mut sweep(asked_at, [(entity.clone(), answer.clone())].into()), due(true));
+            let mut later = sweep(filled_at, BTreeMap::new());
+            cache.fill(&mut later, due(false));
+            assert_eq!(later.broker.get(&entity), Some(&answer));
+        }
     }
 }

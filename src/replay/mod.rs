@@ -126,7 +126,7 @@ pub fn replay(snapshot: &Snapshot<'_>, rules: &Rules) -> Replayed {
         ..recorded.clone()
     };
     let mut state = snapshot.state.as_ref().clone();
-    let context = Context { treatments: &snapshot.treatments, probes: &snapshot.checks, ledger: &recorded.ledger };
+    let context = Context { treatments: &snapshot.treatments, checks: &snapshot.checks, ledger: &recorded.ledger };
     let fleet = diagnose(&mut state, &snapshot.sweep, &context, &conditions.policy);
     let now = judgements(&decide(&conditions.input(&fleet)), |set| fleet.findings.get(&set).cloned());
     let then = judgements(&snapshot.decisions, |set| snapshot.findings.get(&set).cloned());

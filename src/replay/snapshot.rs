@@ -8,11 +8,11 @@
 //! Edge case: a snapshot that is too long is not kept, and the history says so.
 
 use crate::text::decision::label;
-use medic_core::diagnose::{CheckAnswer, Context, Memory};
+use medic_core::diagnose::{CheckAnswer, Context, State};
 use medic_core::evaluate::Conditions;
 use medic_core::model::{Decision, Findings, ScaleSetId, SetDecision, Sweep, Treatment, Wall};
 use medic_store::{ManagerStore, SNAPSHOT_LIMIT, StoreError};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
@@ -34,27 +34,21 @@ pub struct Snapshot<'a> {
     /// The version of the medic that took it.
     pub medic: Cow<'a, str>,
     /// The state before the sweep.
-    pub state: Cow<'a, Memory>,
+    pub state: Cow<'a, State>,
     pub sweep: Cow<'a, Sweep>,
     /// The open treatments before the sweep.
     pub treatments: Cow<'a, [Treatment]>,
     /// The latest answers of session checks.
     pub checks: Cow<'a, BTreeMap<ScaleSetId, (Wall, CheckAnswer)>>,
     pub conditions: Cow<'a, Conditions>,
-    #[serde(serialize_with = "as_map")]
     pub findings: Cow<'a, Findings>,
     pub decisions: Cow<'a, [SetDecision]>,
-}
-
-/// Findings of no set are an empty object too, which `litemap` would write as a list.
-fn as_map<S: Serializer>(findings: &Findings, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_map(findings)
 }
 
 impl<'a> Snapshot<'a> {
     #[must_use]
     pub fn new(
-        (state, sweep): (&'a Memory, &'a Sweep),
+        (state, sweep): (&'a State, &'a Sweep),
         context: &Context<'a>,
         conditions: &'a Conditions,
         findings: &'a Findings,
@@ -67,7 +61,7 @@ impl<'a> Snapshot<'a> {
             state: Cow::Borrowed(state),
             sweep: Cow::Borrowed(sweep),
             treatments: context.treatments.into(),
-            checks: Cow::Borrowed(context.probes),
+            checks: Cow::Borrowed(context.checks),
             conditions: Cow::Borrowed(conditions),
             findings: Cow::Borrowed(findings),
             decisions: decisions.into(),
@@ -184,8 +178,8 @@ pub(crate) mod testing {
             quotas: BTreeMap::new(),
             footing: Footing::Firm,
         };
-        let (state, checks, findings) = (Memory::default(), BTreeMap::new(), Findings::new());
-        let context = Context { treatments: &[], probes: &checks, ledger: &[] };
+        let (state, checks, findings) = (State::default(), BTreeMap::new(), Findings::new());
+        let context = Context { treatments: &[], checks: &checks, ledger: &[] };
         run(&Snapshot::new((&state, &sweep), &context, &conditions, &findings, decisions))
     }
 

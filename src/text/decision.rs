@@ -10,7 +10,7 @@ pub fn label(decision: &Decision) -> String {
         Decision::Watch { waiting, .. } => format!("watch: {waiting}"),
         Decision::Escalate { escalation } => format!("escalate: {}", escalation.as_str()),
         Decision::Blocked { remedy, guards } => {
-            let guards: Vec<_> = guards.iter().map(|blocked| blocked.guard.as_str()).collect();
+            let guards: Vec<_> = guards.iter().map(|blocked| blocked.guard().as_str()).collect();
             format!("blocked {}: {}", remedy.kind(), guards.join(", "))
         }
         Decision::Treat { remedy, canary: true } => format!("treat: {} (canary)", remedy.kind()),

@@ -1,23 +1,39 @@
-//! The incident in words, for people who have a minute: what happened to the manager, how many sets are ill since when
-//! and why, who was healed, and what is done about the others. One or two sets are named, more are counted.
+//! The incident in one sentence: what happened to the manager, how many sets cannot receive jobs, since when and why, and
+//! what is done about them. One or two sets are named, more are counted.
 
-use crate::engine::report::Picture;
-use crate::status::{SetStatus, TreatmentSummary};
+use crate::status::{SetStatus, ShownDecision, TreatmentSummary};
 use crate::text::words;
 use medic_core::diagnose::{CRASH_LOOP, LOOP_WINDOW};
-use medic_core::model::{Decision, Diagnosis, Guard, ManagerState, Outcome, RestartKind, Span, Waiting, Wall};
+use medic_core::model::log_fact::LogEvidence;
+use medic_core::model::{
+    Decision, Diagnosis, Guard, ManagerState, Outcome, RequestFailure, RestartKind, Span, Waiting, Wall,
+};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-/// The incident in words: what happened to the manager, how many sets are ill, and what is done about them.
-pub(crate) fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[SetStatus]) -> Option<String> {
-    let (manager, restart) = (picture.fleet.manager, picture.account.restart());
+/// What an incident is described from.
+pub(crate) struct Incident<'a> {
+    pub(crate) manager: ManagerState,
+    /// Why the manager cannot be asked.
+    pub(crate) failure: Option<&'a RequestFailure>,
+    /// The restart seen last.
+    pub(crate) restart: Option<(RestartKind, Wall)>,
+    /// Within [`LOOP_WINDOW`].
+    pub(crate) restarts: u32,
+    pub(crate) log: Option<&'a LogEvidence>,
+    /// How long GitHub has kept stale sessions, in words.
+    pub(crate) lifetimes: Option<&'a str>,
+    pub(crate) sets: &'a [SetStatus],
+    pub(crate) now: Wall,
+}
+
+pub(crate) fn incident(incident: &Incident<'_>) -> Option<String> {
+    let Incident { sets, now, restarts, .. } = *incident;
     let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
-    let now = picture.fleet.at.wall;
-    let manager_words = match manager {
+    let manager_words = match incident.manager {
         ManagerState::Down => Some(away("GARM does not answer: connections have been refused", sets, now)),
         ManagerState::Unreachable => {
-            let kind = picture.sweep.scale_sets.failure().map(|failure| format!(" ({})", failure.kind));
+            let kind = incident.failure.map(|failure| format!(" ({})", failure.kind));
             Some(away(&format!("GARM cannot be asked{}", kind.unwrap_or_default()), sets, now))
         }
         ManagerState::Up | ManagerState::Restarted => None,
@@ -26,21 +42,20 @@ pub(crate) fn incident(picture: &Picture<'_>, lifetimes: Option<&str>, sets: &[S
         return manager_words;
     }
     let began = ill.iter().filter_map(|set| set.finding.ill_since).min();
-    let restart_words = restart.and_then(|(kind, at)| {
-        // A restart long before the illness did not bring it about.
-        let close = began.is_some_and(|began| began.since(at) < Span::mins(10));
+    // A restart long before the sets got stuck is not the cause.
+    let is_close = |at: Wall| began.is_some_and(|began| began.since(at) < Span::mins(10));
+    let restart = incident.restart.filter(|(_, at)| is_close(*at));
+    let restart_words = restart.map(|(kind, at)| {
         let what = match kind {
             RestartKind::Clean => "restarted",
             RestartKind::Crash => "crashed or was killed, and started again",
         };
-        close.then(|| format!("GARM {what} at {}{}", at.near(now), cause(picture, at, sets)))
+        format!("GARM {what} at {}{}", at.near(now), cause(incident.log, at, sets))
     });
-    let loop_words = (picture.fleet.restarts >= CRASH_LOOP).then(|| {
-        let within = LOOP_WINDOW;
-        format!("it restarted {} times within {within}: a crash loop; see its log", picture.fleet.restarts)
-    });
-    let since = restart.map(|(_, at)| at).filter(|_| restart_words.is_some()).or(began);
-    let words = sets_in_words(sets, &ill, began, since, lifetimes, picture.fleet.at.wall);
+    let loop_words = (restarts >= CRASH_LOOP)
+        .then(|| format!("it restarted {restarts} times within {LOOP_WINDOW}: a crash loop; see its log"));
+    let since = restart.map(|(_, at)| at).or(began);
+    let words = sets_in_words(sets, &ill, began, since, incident.lifetimes, now);
     Some([manager_words, restart_words, loop_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
 }
 
@@ -67,52 +82,52 @@ fn sets_in_words(
     now: Wall,
 ) -> String {
     let enabled = sets.iter().filter(|set| set.finding.diagnosis != Diagnosis::Disabled).count();
-    let mut told = format!("{} of {enabled} sets cannot receive jobs", ill.len());
+    let mut text = format!("{} of {enabled} sets cannot receive jobs", ill.len());
     if let Some(began) = began {
-        let _ = write!(told, " since {}", began.near(now));
+        let _ = write!(text, " since {}", began.near(now));
     }
     let refused = ill.iter().all(|set| is_refused(set.finding.diagnosis));
     if refused {
-        told.push_str(", because GitHub refuses their sessions");
+        text.push_str(", because GitHub refuses their sessions");
     }
     let healed: Vec<_> = sets.iter().filter(|set| set.is_healthy() && was_healed(set, since)).collect();
     if !healed.is_empty() {
-        let _ = write!(told, "; {} healed", who(&healed, "is", "are"));
+        let _ = write!(text, "; {} healed", who(&healed, "is", "are"));
     }
     // What we have brought about ourselves, and cannot mend, comes first.
     let left: Vec<_> = sets.iter().filter_map(|set| Some((set, set.left_disabled.as_ref()?))).collect();
     match left.as_slice() {
         [] => {}
         [(set, left)] => {
-            let _ = write!(told, "; {} is left disabled: {}", set.name, words::left_disabled(left, now));
+            let _ = write!(text, "; {} is left disabled: {}", set.name, words::left_disabled(left, now));
         }
         several => {
             let sets: Vec<_> = several.iter().map(|(set, _)| *set).collect();
-            let _ = write!(told, "; {} left disabled by our treatments: enable them by hand", who(&sets, "is", "are"));
+            let _ = write!(text, "; {} left disabled by our treatments: enable them by hand", who(&sets, "is", "are"));
         }
     }
     for (decided, one, many, what) in GROUPS {
         let group = ill.iter().copied().filter(|set| set.left_disabled.is_none() && decided(&set.decision));
         let group: Vec<_> = group.collect();
         if !group.is_empty() {
-            let _ = write!(told, "; {} {what}", who(&group, one, many));
+            let _ = write!(text, "; {} {what}", who(&group, one, many));
         }
     }
-    let held: Vec<_> =
+    let blocked: Vec<_> =
         ill.iter().copied().filter(|set| set.left_disabled.is_none() && set.guards().next().is_some()).collect();
-    if !held.is_empty() {
-        let guards: BTreeSet<_> = held.iter().flat_map(|set| set.guards()).collect();
+    if !blocked.is_empty() {
+        let guards: BTreeSet<_> = blocked.iter().flat_map(|set| set.guards()).collect();
         let guards: Vec<_> = guards.into_iter().map(Guard::as_str).collect();
-        let _ = write!(told, "; {} for a treatment, withheld by {}", who(&held, "waits", "wait"), guards.join(", "));
+        let _ = write!(text, "; {} for a treatment, blocked by {}", who(&blocked, "waits", "wait"), guards.join(", "));
     }
     if let (true, Some(measured)) = (refused, lifetimes) {
-        let _ = write!(told, "; {measured}");
+        let _ = write!(text, "; {measured}");
     }
-    told
+    text
 }
 
-/// What can be done about a set, as an incident is told: which decisions, "is" and "are", and the words.
-type Group = (fn(&Decision) -> bool, &'static str, &'static str, &'static str);
+/// What is done about a set: which decisions, "is" and "are", and the words.
+type Group = (fn(&ShownDecision) -> bool, &'static str, &'static str, &'static str);
 const GROUPS: &[Group] = &[
     (|d| matches!(d, Decision::Treat { .. } | Decision::Treating { .. }), "is", "are", "under treatment"),
     (
@@ -130,7 +145,7 @@ const GROUPS: &[Group] = &[
         "are",
         "watched",
     ),
-    (|d| matches!(d, Decision::Escalate { .. }), "needs", "need", "a person"),
+    (|d| matches!(d, Decision::Escalate { .. }), "needs", "need", "an operator"),
 ];
 
 /// One or two sets by name, more by number, with the verb that fits.
@@ -152,10 +167,10 @@ const fn is_refused(diagnosis: Diagnosis) -> bool {
     matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::ConflictAbandoned)
 }
 
-/// Why the manager died, where its log tells: a panic over a session that GitHub had forgotten
+/// Why the manager died, where its log says so: a panic over a session that GitHub had forgotten
 /// (`docs/reference/design.md` §1).
-fn cause(picture: &Picture<'_>, restarted: Wall, sets: &[SetStatus]) -> String {
-    let Some(log) = picture.sweep.log.known() else { return String::new() };
+fn cause(log: Option<&LogEvidence>, restarted: Wall, sets: &[SetStatus]) -> String {
+    let Some(log) = log else { return String::new() };
     let recent = |at: Wall| at <= restarted.plus(Span::secs(5)) && at.plus(Span::mins(10)) >= restarted;
     match (&log.vanished, log.last_panic) {
         (Some(vanished), _) if recent(vanished.at) => {
@@ -189,13 +204,13 @@ mod tests {
         .unwrap()
     }
 
-    fn told(sets: &[SetStatus], lifetimes: Option<&str>) -> String {
+    fn text_of(sets: &[SetStatus], lifetimes: Option<&str>) -> String {
         let ill: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis.is_ill()).collect();
         sets_in_words(sets, &ill, Some(Wall(60_000)), Some(Wall(50_000)), lifetimes, Wall(260_000))
     }
 
     #[test]
-    fn the_last_set_of_an_incident_is_named_with_what_it_waits_for() {
+    fn incident_names_the_last_set_and_what_it_waits_for() {
         let leave = serde_json::json!({"decision": "leave"});
         let waits = serde_json::json!({"decision": "watch", "waiting": "stale_session", "until": null});
         let sets = [
@@ -206,28 +221,28 @@ mod tests {
             set("set-e", "disabled", &leave, None),
         ];
         assert_eq!(
-            told(&sets, Some("GitHub has kept such sessions 61\u{2013}92 s here")),
+            text_of(&sets, Some("GitHub has kept such sessions 61\u{2013}92 s here")),
             "1 of 4 sets cannot receive jobs since 00:01:00, because GitHub refuses their sessions; set-b and set-c are \
              healed; set-a waits for a stale session to end; GitHub has kept such sessions 61\u{2013}92 s here"
         );
     }
 
     #[test]
-    fn a_set_that_we_cannot_enable_again_is_no_routine() {
+    fn incident_names_a_set_left_disabled() {
         let treated = serde_json::json!({"decision": "treating", "treatment": 4});
         let mut sets =
             [set("set-a", "disabled_by_medic", &treated, None), set("set-b", "conflict_abandoned", &treated, None)];
         sets[0].left_disabled =
             Some(LeftDisabled { since: Wall(60_000), tries: 11, answer: Some("HTTP 500".to_owned()) });
         assert_eq!(
-            told(&sets, None),
+            text_of(&sets, None),
             "2 of 2 sets cannot receive jobs since 00:01:00; set-a is left disabled: we disabled it 3 min 20 s ago, and \
              every enable fails (11 tries; the last answer: HTTP 500); enable it by hand; set-b is under treatment"
         );
     }
 
     #[test]
-    fn a_manager_that_is_away_is_told_with_since_when_for_whom_and_what_follows() {
+    fn incident_describes_an_unreachable_manager() {
         let leave = serde_json::json!({"decision": "leave"});
         let sets = [set("a", "unknown", &leave, None), set("b", "unknown", &leave, None)];
         assert_eq!(
@@ -239,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_treatments_back_is_told_by_name() {
+    fn incident_names_the_blocking_guards() {
         let held = |guard: &str| {
             let guard = serde_json::json!({"guard": guard, "value": "1 of 2", "limit": "2", "until": null});
             serde_json::json!({"decision": "blocked", "remedy": {"kind": "toggle"}, "guards": [guard]})
@@ -250,21 +265,21 @@ mod tests {
             set("set-c", "unheld", &held("canary"), None),
         ];
         assert_eq!(
-            told(&sets, None),
-            "3 of 3 sets cannot receive jobs since 00:01:00; 3 wait for a treatment, withheld by settle, canary"
+            text_of(&sets, None),
+            "3 of 3 sets cannot receive jobs since 00:01:00; 3 wait for a treatment, blocked by settle, canary"
         );
     }
 
     #[test]
-    fn many_sets_are_counted_and_an_illness_of_other_kinds_is_not_put_on_github() {
+    fn incident_counts_many_sets_and_blames_github_rightly() {
         let treated = serde_json::json!({"decision": "treating", "treatment": 4});
-        let person = serde_json::json!({"decision": "escalate", "escalation": {"why": "missing"}});
+        let escalated = serde_json::json!({"decision": "escalate", "escalation": {"why": "missing"}});
         let mut sets: Vec<_> =
             (0..3).map(|number| set(&format!("set-{number}"), "conflict_abandoned", &treated, None)).collect();
-        sets.push(set("gone", "missing", &person, None));
+        sets.push(set("gone", "missing", &escalated, None));
         assert_eq!(
-            told(&sets, Some("lifetimes")),
-            "4 of 4 sets cannot receive jobs since 00:01:00; 3 are under treatment; gone needs a person"
+            text_of(&sets, Some("lifetimes")),
+            "4 of 4 sets cannot receive jobs since 00:01:00; 3 are under treatment; gone needs an operator"
         );
     }
 }

@@ -1,6 +1,7 @@
 //! All texts for people, made from typed facts.
 
 pub mod decision;
+pub mod guards;
 pub mod incident;
 pub mod request;
 pub mod rules;

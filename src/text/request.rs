@@ -1,20 +1,19 @@
 //! Recorded requests.
 
-use medic_core::treat::audit::RequestRecord;
-use medic_core::treat::machine::Request;
+use medic_core::treat::audit::{RequestRecord, SentRequest};
 
 /// A recorded request in one line.
 #[must_use]
 pub fn request(record: &RequestRecord) -> String {
     let RequestRecord { answer, took, remedy, treatment, .. } = record;
     let asked = match &record.request {
-        Request::Disable => "disable the set".to_owned(),
-        Request::Enable => "enable the set".to_owned(),
-        Request::ReadSet => "read the set".to_owned(),
-        Request::CheckIncarnation => "read the start time of GARM".to_owned(),
-        Request::DeleteSession { session } => format!("delete stale session {session}"),
-        Request::OpenSession { owner } => format!("open a session as {owner}"),
-        Request::DeleteOwnSession { session } => format!("delete our session {session}"),
+        SentRequest::Disable => "disable the set".to_owned(),
+        SentRequest::Enable => "enable the set".to_owned(),
+        SentRequest::ReadSet => "read the set".to_owned(),
+        SentRequest::CheckIncarnation => "read the start time of GARM".to_owned(),
+        SentRequest::DeleteSession { session } => format!("delete stale session {session}"),
+        SentRequest::OpenSession { owner } => format!("open a session as {owner}"),
+        SentRequest::DeleteOwnSession { session } => format!("delete our session {session}"),
     };
     let next = record.outcome.map_or(record.step.as_str(), |outcome| outcome.as_str());
     let why = match (record.note.as_ref().filter(|note| *note != next), &record.failure) {
@@ -37,7 +36,7 @@ mod tests {
             treatment: TreatmentId(1),
             set: ScaleSetId(1),
             remedy: RemedyKind::Toggle,
-            request: Request::DeleteSession { session: SessionId::new("s-1") },
+            request: SentRequest::DeleteSession { session: SessionId::new("s-1") },
             sent: Wall(0),
             took: Span::millis(30),
             answer: AnswerClass::Done,

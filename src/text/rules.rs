@@ -1,79 +1,92 @@
-//! Why a set is judged as it is: the rules of the diagnosis in their order, which of them spoke, and why the ones before
-//! it did not. Read off the picture alone, so that it can be told of a medic elsewhere too.
+//! Why a set has its diagnosis: the rules in their order, which of them decided, and why the ones before it did not. What
+//! happens next, and which guards allow it.
 
 use super::words;
-use crate::status::{ManagerStatus, SetStatus, SourceState};
-use medic_core::model::{Decision, Diagnosis, Fact, Guard, Source};
+use crate::status::{ManagerStatus, SetStatus, ShownDecision, SourceState};
+use medic_core::model::{Decision, Guard, Rule, Source};
 
-/// The rules, in order, each with the source it reads where it reads one of its own.
-const RULES: [(&str, Option<Source>); 9] = [
-    ("the manager's list of sets", Some(Source::Api)),
-    ("whether it is enabled", None),
-    ("GitHub's list of sets", Some(Source::Broker)),
-    ("the manager's log", Some(Source::Log)),
-    ("a session probe", None),
-    ("its own listener's metrics", Some(Source::ListenerMetrics)),
-    ("the counters of its scope", Some(Source::Metrics)),
-    ("the manager's age", None),
-    ("nothing else tells", None),
-];
-
-/// One line per rule.
+/// One line per rule, in the order in which they are asked.
 #[must_use]
 pub fn rules(set: &SetStatus, manager: &ManagerStatus) -> Vec<String> {
-    let spoke = spoke(set);
-    let line = |(number, (name, source)): (usize, &(&str, Option<Source>))| {
-        let said = match number.cmp(&spoke) {
-            std::cmp::Ordering::Less => silent(number, source.and_then(|source| manager.sources.get(&source))),
-            std::cmp::Ordering::Equal => format!("decides: {} ({})", set.finding.diagnosis, set.finding.confidence),
-            std::cmp::Ordering::Greater => format!("not needed: rule {} has spoken", spoke.saturating_add(1)),
-        };
-        format!("{}. {name}: {said}", number.saturating_add(1))
-    };
-    RULES.iter().enumerate().map(line).collect()
+    Rule::ALL
+        .iter()
+        .map(|rule| format!("{}. {}: {}", number(*rule), asks(*rule), outcome(*rule, set, manager)))
+        .collect()
 }
 
-/// The rule that decided, by its place.
-fn spoke(set: &SetStatus) -> usize {
-    let first = set.finding.evidence.first();
-    match (set.finding.diagnosis, first.map(|evidence| (evidence.source, &evidence.fact))) {
-        (Diagnosis::Unknown, Some((_, Fact::ManagerUnseen { .. }))) => 0,
-        (Diagnosis::Disabled | Diagnosis::DisabledByMedic, _) => 1,
-        (Diagnosis::Missing | Diagnosis::Mismatched, _) => 2,
-        (Diagnosis::Settling, _) => 7,
-        (Diagnosis::Unknown, _) | (_, None) => 8,
-        (_, Some((_, Fact::CheckRefused { .. } | Fact::CheckOpened))) => 4,
-        (_, Some((Source::Log, _))) => 3,
-        (_, Some((Source::ListenerMetrics, _))) => 5,
-        (_, Some((Source::Broker, _))) => 2,
-        (_, Some((Source::Goroutines | Source::Metrics | Source::Api | Source::Journal, _))) => 6,
-    }
-}
-
-/// Why a rule did not speak.
-fn silent(number: usize, source: Option<&SourceState>) -> String {
-    match (number, source) {
-        (0, _) => "read".to_owned(),
-        (1, _) => "it is enabled".to_owned(),
-        (4, _) => "no answer that nothing newer contradicts".to_owned(),
-        (7, _) => "past its grace".to_owned(),
-        (_, Some(SourceState::Up)) => "answers, and leaves it open".to_owned(),
-        (_, Some(SourceState::Down { why })) => format!("cannot be read: {why}"),
-        (_, Some(SourceState::NotConfigured { .. }) | None) => "not configured".to_owned(),
-    }
-}
-
-/// The guards that let the proposed remedy pass; none where no remedy is proposed.
+/// What a rule asks.
 #[must_use]
-pub fn passed(decision: &Decision) -> Vec<Guard> {
-    let held: &[_] = match decision {
+pub const fn asks(rule: Rule) -> &'static str {
+    match rule {
+        Rule::SetList => "whether GARM's list of sets can be read",
+        Rule::Enabled => "whether the set is enabled",
+        Rule::GithubList => "GitHub's list of sets",
+        Rule::SessionCheck => "a session check that is newer than everything else",
+        Rule::Log => "GARM's log",
+        Rule::ListenerMetrics => "the metrics of its own listener",
+        Rule::Created => "whether GitHub has created the set",
+        Rule::Counters => "the counters of its scope",
+        Rule::GracePeriod => "whether GARM is within its grace period",
+        Rule::Nothing => "nothing else",
+        Rule::WaitingJobs => "whether assigned jobs wait although it listens",
+        Rule::RefusedTooLong => "whether it is refused for longer than a stale session lasts",
+    }
+}
+
+/// Where a rule stands in the order, counted from 1.
+fn number(rule: Rule) -> usize {
+    Rule::ALL.iter().take_while(|other| **other <= rule).count()
+}
+
+fn outcome(rule: Rule, set: &SetStatus, manager: &ManagerStatus) -> String {
+    let finding = &set.finding;
+    let first = finding.corrected.unwrap_or(finding.rule);
+    if rule == finding.rule {
+        return format!("decides: {} ({})", finding.diagnosis, finding.confidence);
+    }
+    match (rule.corrects(), finding.rule.corrects()) {
+        (Some(_), _) => "nothing to correct".to_owned(),
+        (None, Some(answer)) if rule == first => {
+            format!("finds {answer}, which rule {} corrects", number(finding.rule))
+        }
+        (None, _) if rule > first => format!("not asked: rule {} has answered", number(first)),
+        (None, _) => no_answer(rule, manager),
+    }
+}
+
+fn no_answer(rule: Rule, manager: &ManagerStatus) -> String {
+    let sources: &[Source] = match rule {
+        Rule::SetList => return "it can".to_owned(),
+        Rule::Enabled => return "it is".to_owned(),
+        Rule::SessionCheck => return "there is none".to_owned(),
+        Rule::Created => return "it has".to_owned(),
+        Rule::GracePeriod => return "it is not".to_owned(),
+        Rule::GithubList => &[Source::Broker],
+        Rule::Log => &[Source::Log],
+        Rule::ListenerMetrics => &[Source::ListenerMetrics],
+        Rule::Counters => &[Source::Metrics, Source::Goroutines],
+        Rule::Nothing | Rule::WaitingJobs | Rule::RefusedTooLong => &[],
+    };
+    let states: Vec<_> = sources.iter().filter_map(|source| manager.sources.get(source)).collect();
+    let down = states.iter().find_map(|state| if let SourceState::Down { why } = state { Some(why) } else { None });
+    match down {
+        _ if states.contains(&&SourceState::Up) => "leaves it open".to_owned(),
+        Some(why) => format!("cannot be read: {why}"),
+        None => "not configured".to_owned(),
+    }
+}
+
+/// The guards that do not block the proposed remedy; empty where no remedy is proposed.
+#[must_use]
+pub fn passed(decision: &ShownDecision) -> Vec<Guard> {
+    let blocking: &[_] = match decision {
         Decision::Blocked { guards, .. } => guards,
         Decision::Treat { .. } => &[],
         Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Treating { .. } => {
             return Vec::new();
         }
     };
-    Guard::ALL.iter().copied().filter(|guard| held.iter().all(|one| one.guard != *guard)).collect()
+    Guard::ALL.iter().copied().filter(|guard| blocking.iter().all(|one| one.guard != *guard)).collect()
 }
 
 /// What happens next, and when.
@@ -85,8 +98,8 @@ pub fn next(set: &SetStatus, now: medic_core::model::Wall) -> String {
             let until = until.map_or_else(String::new, |until| format!(" until {} at most", until.near(now)));
             format!("waiting{until}: {}", words::waiting(*waiting))
         }
-        Decision::Escalate { escalation } => format!("nothing by itself; {}", words::escalation(escalation)),
-        Decision::Treat { remedy, .. } => format!("{}, with the next pass of a medic", words::remedy(remedy.kind())),
+        Decision::Escalate { escalation } => format!("no automatic remedy; {}", words::escalation(escalation)),
+        Decision::Treat { remedy, .. } => format!("{}, in the next reconcile", words::remedy(remedy.kind())),
         Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
             Some(row) => words::progress(row, now),
             None => "the next step of the treatment".to_owned(),
@@ -94,11 +107,11 @@ pub fn next(set: &SetStatus, now: medic_core::model::Wall) -> String {
         Decision::Blocked { remedy, guards } => {
             let what = words::remedy(remedy.kind());
             let open: Vec<_> =
-                guards.iter().filter(|held| held.until.is_none()).map(|held| held.guard.as_str()).collect();
-            let earliest = guards.iter().filter_map(|held| held.until).max().filter(|until| *until > now);
+                guards.iter().filter(|blocked| blocked.until.is_none()).map(|blocked| blocked.guard.as_str()).collect();
+            let earliest = guards.iter().filter_map(|blocked| blocked.until).max().filter(|until| *until > now);
             match (open.is_empty(), earliest) {
                 (true, Some(at)) => format!("{what}, at {} at the earliest, in {}", at.near(now), at.since(now)),
-                (true, None) => format!("{what}, with the next pass"),
+                (true, None) => format!("{what}, in the next reconcile"),
                 (false, Some(at)) => {
                     format!("{what}, not before {} and once these let it pass: {}", at.near(now), open.join(", "))
                 }
@@ -113,12 +126,12 @@ mod tests {
     use super::*;
     use medic_core::model::Wall;
 
-    fn set(diagnosis: &str, source: &str, decision: &serde_json::Value) -> SetStatus {
+    fn set(diagnosis: &str, (rule, corrected): (Rule, Option<Rule>), decision: &serde_json::Value) -> SetStatus {
         serde_json::from_value(serde_json::json!({
             "id": 1, "github_id": 2, "name": "linux-0", "entity": null, "enabled": "enabled",
             "finding": {
                 "set": 1, "diagnosis": diagnosis, "confidence": "strong", "since": 0, "ill_since": null, "seen": 3,
-                "evidence": [{"source": source, "at": 0, "fact": {"fact": "gave_up_line"}}], "worker": ["unknown", 0],
+                "rule": rule, "corrected": corrected, "evidence": [], "worker": ["unknown", 0],
             },
             "decision": decision, "budget_remaining": 3, "treatments": [],
             "lingering": {"deleted": 0, "pending_delete": 0, "total": 0},
@@ -129,40 +142,55 @@ mod tests {
     fn manager() -> ManagerStatus {
         serde_json::from_value(serde_json::json!({
             "name": "garm", "at": 0, "took": 1, "state": "up", "incarnation": null, "restart": null, "endpoints": {},
-            "sources": {"api": {"state": "up"}, "log": {"state": "down", "why": "no such file"}}, "sets": [],
+            "sources": {"api": {"state": "up"}, "log": {"state": "down", "why": "no such file"},
+                "metrics": {"state": "down", "why": "refused"}, "goroutines": {"state": "up"}}, "sets": [],
             "breaker_open": null, "budget_remaining": 9, "open_intents": 0, "known_sessions": 0,
             "quota_remaining": {}, "incident": null,
         }))
         .unwrap()
     }
 
-    #[test]
-    fn every_rule_is_told_the_silent_ones_with_the_reason() {
-        let leave = serde_json::json!({"decision": "leave"});
-        let told = rules(&set("conflict_abandoned", "metrics", &leave), &manager());
-        assert_eq!(told.len(), 9);
-        assert_eq!(told[2], "3. GitHub's list of sets: not configured");
-        assert_eq!(told[3], "4. the manager's log: cannot be read: no such file");
-        assert_eq!(told[6], "7. the counters of its scope: decides: conflict_abandoned (strong)");
-        assert_eq!(told[8], "9. nothing else tells: not needed: rule 7 has spoken");
-        assert_eq!(
-            rules(&set("listening", "log", &leave), &manager())[3],
-            "4. the manager's log: decides: listening (strong)"
-        );
+    fn lines(diagnosis: &str, rule: Rule, corrected: Option<Rule>) -> Vec<String> {
+        rules(&set(diagnosis, (rule, corrected), &serde_json::json!({"decision": "leave"})), &manager())
     }
 
     #[test]
-    fn guards_that_pass_and_the_next_act_are_told_beside_those_that_hold() {
-        let held = |guard: &str, until: Option<u64>| serde_json::json!({"guard": guard, "value": "v", "limit": "l", "until": until});
-        let withhold = |guards: &[serde_json::Value]| {
+    fn rules_show_the_one_that_decided_and_why_others_did_not() {
+        let shown = lines("conflict_abandoned", Rule::Counters, None);
+        assert_eq!(shown.len(), Rule::ALL.len());
+        assert_eq!(shown[1], "2. whether the set is enabled: it is");
+        assert_eq!(shown[2], "3. GitHub's list of sets: not configured");
+        assert_eq!(shown[4], "5. GARM's log: cannot be read: no such file");
+        assert_eq!(shown[7], "8. the counters of its scope: decides: conflict_abandoned (strong)");
+        assert_eq!(shown[9], "10. nothing else: not asked: rule 8 has answered");
+        assert!(shown[10].ends_with(": nothing to correct"), "{}", shown[10]);
+        let check = lines("unheld", Rule::SessionCheck, None);
+        assert_eq!(check[4], "5. GARM's log: not asked: rule 4 has answered");
+        let open = lines("unknown", Rule::Nothing, None);
+        assert_eq!(open[7], "8. the counters of its scope: leaves it open", "one of its two sources answers");
+    }
+
+    #[test]
+    fn rules_show_a_correction_and_the_answer_that_it_corrects() {
+        let shown = lines("held_elsewhere", Rule::RefusedTooLong, Some(Rule::Log));
+        assert_eq!(shown[4], "5. GARM's log: finds conflict_retrying, which rule 12 corrects");
+        assert_eq!(shown[5], "6. the metrics of its own listener: not asked: rule 5 has answered");
+        assert!(shown[10].ends_with(": nothing to correct"), "{}", shown[10]);
+        assert!(shown[11].ends_with(": decides: held_elsewhere (strong)"), "{}", shown[11]);
+    }
+
+    #[test]
+    fn next_names_the_guards_that_block_and_the_earliest_time() {
+        let blocked = |guard: &str, until: Option<u64>| serde_json::json!({"guard": guard, "value": "v", "limit": "l", "until": until});
+        let withheld = |guards: &[serde_json::Value]| {
             let remedy = serde_json::json!({"kind": "toggle"});
             set(
                 "conflict_abandoned",
-                "log",
+                (Rule::Log, None),
                 &serde_json::json!({"decision": "blocked", "remedy": remedy, "guards": guards}),
             )
         };
-        let two = withhold(&[held("backoff", Some(60_000)), held("paused", None)]);
+        let two = withheld(&[blocked("backoff", Some(60_000)), blocked("paused", None)]);
         let passes = passed(&two.decision);
         assert!(
             passes.contains(&Guard::Settle) && !passes.contains(&Guard::Paused) && !passes.contains(&Guard::Backoff)
@@ -171,7 +199,7 @@ mod tests {
             next(&two, Wall(0)),
             "disable and enable it, not before 00:01:00 and once these let it pass: paused"
         );
-        let one = withhold(&[held("backoff", Some(60_000))]);
+        let one = withheld(&[blocked("backoff", Some(60_000))]);
         assert_eq!(next(&one, Wall(0)), "disable and enable it, at 00:01:00 at the earliest, in 1 min");
         assert_eq!(passed(&Decision::Leave), []);
     }

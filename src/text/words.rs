@@ -1,10 +1,11 @@
 //! What people read: findings, evidence, decisions and sources in plain sentences. One place, for the page and for the
 //! command line alike. Dates are UTC.
 
-use crate::status::{LeftDisabled, ManagerStatus, SetStatus, Status, TreatmentSummary};
+use crate::status::{LeftDisabled, ManagerStatus, SetStatus, ShownDecision, ShownGuard, Status, TreatmentSummary};
+use crate::text::guards;
 use medic_core::model::{
-    BlockedBy, Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, Pause, PauseScope,
-    Remedy, RemedyKind, RestartKind, Source, Span, TreatmentId, Waiting, Wall,
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, Pause, PauseScope, Remedy,
+    RemedyKind, RestartKind, Source, Span, TreatmentId, Waiting, Wall,
 };
 use std::fmt::Write as _;
 
@@ -59,7 +60,7 @@ pub fn pause(pause: &Pause, manager: &ManagerStatus, now: Wall) -> String {
             None => format!("scale set {set}, which the manager does not show"),
         },
     };
-    format!("healing of {what} is paused {}", pause.words(now))
+    format!("healing of {what} is paused {}", guards::pause_terms(pause, now))
 }
 
 /// What a diagnosis means.
@@ -256,7 +257,7 @@ pub const fn state(set: &SetStatus) -> &'static str {
 
 /// A decision in a sentence.
 #[must_use]
-pub fn decision(decision: &Decision) -> String {
+pub fn decision(decision: &ShownDecision) -> String {
     match decision {
         Decision::Leave => "nothing to do".to_owned(),
         Decision::Watch { waiting, until } => {
@@ -284,14 +285,14 @@ pub fn withheld(remedy: &Remedy) -> String {
 
 /// A guard by its name, the same as in `withheld_total{guard}`, with what it is about and what it sees.
 #[must_use]
-pub fn held_briefly(held: &BlockedBy) -> String {
+pub fn held_briefly(held: &ShownGuard) -> String {
     format!("{}: {} ({})", held.guard, guard(held.guard), held.value)
 }
 
 /// As [`held_briefly`], with the guard's limit and when it would let an act pass: without `now`, as for a record, its date
 /// alone.
 #[must_use]
-pub fn held(held: &BlockedBy, now: Option<Wall>) -> String {
+pub fn held(held: &ShownGuard, now: Option<Wall>) -> String {
     let until = match (held.guard, held.until, now) {
         (_, None, _) => String::new(),
         (_, Some(until), Some(now)) if until > now => {
@@ -493,21 +494,11 @@ mod tests {
     fn a_withheld_remedy_tells_every_guard_with_value_limit_and_date() {
         let until = Some(Wall(3_600_000));
         let guards = vec![
-            BlockedBy {
-                guard: Guard::Backoff,
-                value: "2 min ago".to_owned().into(),
-                limit: "5 min".to_owned().into(),
-                until,
-            },
-            BlockedBy {
-                guard: Guard::DryRun,
-                value: "observe".to_owned().into(),
-                limit: "heal".to_owned().into(),
-                until: None,
-            },
+            ShownGuard { guard: Guard::Backoff, value: "2 min ago".to_owned(), limit: "5 min".to_owned(), until },
+            ShownGuard { guard: Guard::DryRun, value: "observe".to_owned(), limit: "heal".to_owned(), until: None },
         ];
         assert_eq!(
-            decision(&Decision::Blocked { remedy: Remedy::Toggle, guards: guards.into() }),
+            decision(&Decision::Blocked { remedy: Remedy::Toggle, guards }),
             "would disable and enable it, but the toggle is withheld by backoff: this set was treated too recently \
              (2 min ago; limit: 5 min; passes at 01:00:00); dry_run: mode is observe (observe; limit: heal)"
         );
@@ -516,10 +507,10 @@ mod tests {
     #[test]
     fn a_guard_has_the_same_name_and_meaning_in_brief_and_at_length_and_in_the_metric() {
         for guard in Guard::ALL {
-            let one = BlockedBy {
+            let one = ShownGuard {
                 guard: *guard,
-                value: "1 of 2".to_owned().into(),
-                limit: "2".to_owned().into(),
+                value: "1 of 2".to_owned(),
+                limit: "2".to_owned(),
                 until: Some(Wall(120_000)),
             };
             let named = format!("{}: {} (1 of 2", guard.as_str(), self::guard(*guard));

@@ -6,11 +6,11 @@
 //! thousand healthy sets helps nobody. Style and script are allowed by their hashes and nothing else is.
 
 use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
-use crate::text::words;
+use crate::text::{guards, words};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
-use medic_core::model::{Decision, Diagnosis, Enablement, EndpointState, ManagerState, Source, Wall};
+use medic_core::model::{Class, Decision, Diagnosis, Enablement, EndpointState, ManagerState, Source, Wall};
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -124,7 +124,7 @@ fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: W
             page,
             "<p class=\"odd\">! Paused: {}. To end it: <code>{}</code>.</p>",
             escape(words::pause(pause, manager, now).trim_end_matches('.')),
-            escape(&pause.how_to_end())
+            escape(&guards::how_to_end(pause))
         );
     }
     for (endpoint, state) in manager.endpoints.iter().filter(|(_, state)| **state != EndpointState::Up) {
@@ -319,23 +319,12 @@ fn show_source(page: &mut String, source: Source, state: &SourceState) {
 }
 
 const fn sign(diagnosis: Diagnosis) -> (&'static str, &'static str) {
-    match diagnosis {
-        Diagnosis::Listening => ("ok", "✔"),
-        Diagnosis::Disabled => ("odd", "–"),
-        Diagnosis::Settling | Diagnosis::DisabledByMedic => ("odd", "…"),
-        Diagnosis::Unknown => ("odd", "?"),
-        Diagnosis::ConflictRetrying
-        | Diagnosis::ConflictAbandoned
-        | Diagnosis::StartAbandoned
-        | Diagnosis::Unheld
-        | Diagnosis::HeldElsewhere
-        | Diagnosis::Flapping
-        | Diagnosis::Evicted
-        | Diagnosis::Mismatched
-        | Diagnosis::Deaf
-        | Diagnosis::Starved
-        | Diagnosis::Missing
-        | Diagnosis::Unauthorized => ("bad", "✖"),
+    match (diagnosis, diagnosis.class()) {
+        (Diagnosis::Settling | Diagnosis::DisabledByMedic, _) => ("odd", "…"),
+        (_, Class::Well) => ("ok", "✔"),
+        (_, Class::Idle) => ("odd", "–"),
+        (_, Class::Unseen) => ("odd", "?"),
+        (_, Class::Refused | Class::Broken) => ("bad", "✖"),
     }
 }
 

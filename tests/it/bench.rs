@@ -6,7 +6,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Diagnosis, GithubId, ManagerName, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
 use medic_garm::log::source::Reading;
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::garm::{self, Build};
 use medic_lab::github::Route;
@@ -16,7 +16,7 @@ use medic_store::{HistoryFilter, NewPause, Store};
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Config, Depth, check};
-use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::reconcile::Engine;
 use scaleset_medic::engine::service::{self, Ending, Publisher};
@@ -105,9 +105,9 @@ impl Service {
             lease: Arc::clone(&lease),
             clock: Arc::clone(clock),
             metrics: Arc::clone(metrics),
-            chance: Chance {
+            runtime: Runtime {
                 jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)),
-                log_reading: Reading::AtOnce,
+                file_reading: Reading::AtOnce,
             },
         };
         let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(transport), upgrader: None });
@@ -142,7 +142,7 @@ pub(crate) fn metrics(config: &Config) -> Arc<Metrics> {
 
 /// The first manager and GitHub, in process.
 pub(crate) fn transport(hub: &Arc<Hub<World>>) -> Arc<dyn Transport> {
-    Arc::new(InprocTransport::new(hub).at(GARM, DoorId::Manager(0)).at(GITHUB, DoorId::Github))
+    Arc::new(InprocTransport::new(hub).at(GARM, ServerId::Manager(0)).at(GITHUB, ServerId::Github))
 }
 
 /// The servers and the medic of a bench.
@@ -241,7 +241,7 @@ impl Bench {
         world.start(0, START);
         let hub = Hub::new(world, Arc::clone(&clock));
         let dir = tempfile::tempdir().unwrap();
-        hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         let config = given.config(dir.path());
         let store = open(&dir.path().join("state"));
         let metrics = Arc::new(Metrics::new(&names(&config), given.mode).unwrap());
@@ -343,7 +343,7 @@ impl Bench {
                 return now.since(began);
             }
             if !self.stopped && now >= self.next_reconcile {
-                let done = self.engine.pass().await;
+                let done = self.engine.reconcile().await;
                 self.closed.extend(done.closed);
                 self.metrics.show(&Status {
                     schema: STATUS_SCHEMA,
@@ -354,7 +354,7 @@ impl Bench {
                     not_looked_at: Vec::new(),
                 });
                 self.status = Some(done.status);
-                self.next_reconcile = self.clock.now().wall.plus(self.engine.pause());
+                self.next_reconcile = self.clock.now().wall.plus(self.engine.until_next());
             }
             let next = if self.stopped { end } else { self.next_reconcile };
             let wait = next.min(end).since(self.clock.now().wall);
@@ -408,7 +408,7 @@ impl Bench {
     }
 
     pub(crate) fn operator_sets(&self, set: ScaleSetId, enabled: bool) {
-        self.with_now(|world, now| world.garm_mut(0).unwrap().0.person_sets_enabled(set, enabled, now));
+        self.with_now(|world, now| world.garm_mut(0).unwrap().0.operator_sets_enabled(set, enabled, now));
     }
 
     pub(crate) fn listening(&self) -> (usize, usize) {

@@ -180,7 +180,7 @@ async fn operator_change_is_seen_at_once_by_its_event() {
     medic.sees(|status| status["managers"][0]["state"] == "up" && all_listening(status)).await;
     servers.hub.with(|world, now| {
         let set = world.garm(0).unwrap().scale_sets().next().unwrap().0;
-        world.garm_mut(0).unwrap().0.person_sets_enabled(set, false, now);
+        world.garm_mut(0).unwrap().0.operator_sets_enabled(set, false, now);
     });
     medic.sees(|status| status["managers"][0]["sets"][0]["finding"]["diagnosis"] == "disabled").await;
     running.stop("-TERM").await;

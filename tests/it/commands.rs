@@ -44,7 +44,7 @@ async fn malformed_pause_file_pauses_everything() {
     assert_shows(&medic.prints(&["status"]).await, &parts);
     std::fs::write(medic.dir.path().join("pause"), "author = \"alice\"\nreason = \"upgrade\"\n").unwrap();
     let said = medic.prints(&["status"]).await;
-    assert_shows(&said, &["is paused by alice, as long as the file is there: upgrade"]);
+    assert_shows(&said, &["is paused by alice, while the file exists: upgrade"]);
 }
 
 /// Whoever writes a reason or names a scale set must not be able to clear the reader's screen or to add a line.

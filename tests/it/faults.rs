@@ -5,8 +5,8 @@ use crate::fault_proxy::{Proxy, Tls, Ways};
 use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_core::model::Span;
-use medic_lab::backend::DoorId;
-use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::backend::ServerId;
+use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::garm::Build;
 use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
@@ -70,7 +70,7 @@ struct Case {
     proxy: Proxy,
     medic: Medic,
     _pump: Pump,
-    _doors: HttpDoors,
+    _doors: HttpEndpoints,
 }
 
 struct Medic {
@@ -89,14 +89,15 @@ impl Drop for Medic {
 impl Case {
     async fn start(name: &'static str, wire: Wire, ways: Ways, sets: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
-        let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
-        let upstream = sockets.address(if wire == Wire::Github { DoorId::Github } else { DoorId::Manager(0) }).unwrap();
+        let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).unwrap();
+        let upstream =
+            sockets.address(if wire == Wire::Github { ServerId::Github } else { ServerId::Manager(0) }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let front = listener.local_addr().unwrap();
         let (garm, github) = match wire {
-            Wire::Manager => (format!("http://{front}"), sockets.url(DoorId::Github).unwrap()),
-            Wire::Tls => (format!("https://localhost:{}", front.port()), sockets.url(DoorId::Github).unwrap()),
-            Wire::Github => (sockets.url(DoorId::Manager(0)).unwrap(), format!("http://{front}")),
+            Wire::Manager => (format!("http://{front}"), sockets.url(ServerId::Github).unwrap()),
+            Wire::Tls => (format!("https://localhost:{}", front.port()), sockets.url(ServerId::Github).unwrap()),
+            Wire::Github => (sockets.url(ServerId::Manager(0)).unwrap(), format!("http://{front}")),
         };
         let tls = (wire == Wire::Tls).then(|| {
             let expired = name.starts_with("expired");
@@ -106,9 +107,9 @@ impl Case {
         fleet.github.stale_lifetime = Span::secs(3);
         let hub = Hub::new(World::new(&fleet, clock.now().wall), clock);
         let dir = tempfile::tempdir().unwrap();
-        hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         hub.with(|world, now| world.start(0, now));
-        let (pump, doors) = (Pump::start(&hub), HttpDoors::serve(&hub, sockets));
+        let (pump, doors) = (Pump::start(&hub), HttpEndpoints::serve(&hub, sockets));
         let all = usize::try_from(sets).unwrap();
         until(name, "all sets listen", || hub.with(|world, _| world.listening(0) == (all, all)), String::new).await;
         hub.with(|world, now| world.kill(0, now));

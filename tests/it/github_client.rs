@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
+use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
     Endpoint, EndpointName, Entity, EntityKind, FailureKind, GithubId, GithubPlace, Owner, SessionId, Span, Wall,
@@ -26,6 +27,10 @@ const ORIGIN: &str = "http://github.test";
 const TOKEN: &str = "ghp_hunter2";
 const APP: u64 = 12;
 const INSTALLATION: u64 = 34;
+
+fn warrant(session: &SessionId) -> DeletionWarrant {
+    DeletionWarrant::for_tests(session.clone())
+}
 
 /// Plays the simulator's deliveries out.
 struct Wire {
@@ -315,7 +320,7 @@ async fn a_session_is_opened_refreshed_and_deleted() {
     assert_eq!(bench.state().holder(place.github_id).unwrap().session, session);
     assert_eq!(bench.state().holder(place.github_id).unwrap().owner, owner());
     assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Alive));
-    assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()));
+    assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()));
     assert_eq!(bench.state().holder(place.github_id), None);
     assert_eq!(bench.calls(Route::DeleteSession), 1);
 }
@@ -327,10 +332,10 @@ async fn a_session_that_is_gone_needs_no_deletion() {
         let place = bench.add(&acme(), "gpu");
         let session = opened(bench.open(&place).await);
         bench.clock.sleep(Span::secs(100)).await;
-        assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()), "{switch:?}");
+        assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()), "{switch:?}");
         assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
         bench.state().remove_set(place.github_id, bench.clock.now().wall);
-        assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()), "{switch:?}");
+        assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()), "{switch:?}");
     }
 }
 
@@ -340,14 +345,14 @@ async fn a_deletion_that_was_refused_for_another_reason_is_no_end() {
     let place = bench.add(&acme(), "gpu");
     let session = opened(bench.open(&place).await);
     bench.inject(Fault::on(Route::DeleteSession, FaultKind::status(400)).times(1));
-    assert_eq!(not_applied(bench.github.delete_session(&place, &session).await), FailureKind::Rejected);
+    assert_eq!(not_applied(bench.github.delete_session(&place, &warrant(&session)).await), FailureKind::Rejected);
     bench.inject(Fault::on(Route::DeleteSession, FaultKind::HtmlPage(502)).times(1));
-    let lost = bench.github.delete_session(&place, &session).await;
+    let lost = bench.github.delete_session(&place, &warrant(&session)).await;
     assert!(matches!(lost, Err(WriteError::Unknown(failure)) if failure.kind == FailureKind::Server));
     assert_eq!(bench.calls(Route::DeleteSession), 2, "a write is never retried inside");
     let before = bench.all_calls();
     for odd in ["", "../../7", "00000000-0000-0000-0000-000000000000"] {
-        let answer = bench.github.delete_session(&place, &SessionId::new(odd)).await;
+        let answer = bench.github.delete_session(&place, &warrant(&SessionId::new(odd))).await;
         assert_eq!(not_applied(answer), FailureKind::Rejected, "{odd}");
     }
     assert_eq!(bench.all_calls(), before, "what cannot be right is not sent");
@@ -511,7 +516,7 @@ async fn a_used_up_quota_does_not_stop_a_deletion_with_a_kept_token() {
     let other = entity(EntityKind::Organization, "other");
     assert_eq!(bench.names(&other).await, Err(FailureKind::RateLimited));
     assert_eq!(bench.github.remaining_quota(&endpoint()), Some(0));
-    assert_eq!(bench.github.delete_session(&place, &session).await, Ok(()));
+    assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()));
     bench.clock.sleep(Span::mins(51)).await;
     assert_eq!(bench.github.remaining_quota(&endpoint()), Some(5_000), "a new window");
 }

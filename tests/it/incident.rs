@@ -142,7 +142,7 @@ async fn reload_keeps_a_toggle_and_exit_enables_at_once() {
     for (hands_over, enabled) in [(true, 2), (false, 3)] {
         let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 3), Span::mins(1)).await;
         let same = [bench.engine.name().clone()].into_iter().collect();
-        let ending = if hands_over { Ending::HandedOver(same) } else { Ending::Settled };
+        let ending = if hands_over { Ending::HandedOver(same) } else { Ending::Finished };
         bench.serve_until(|world| world.listening(0).1 < 3, ending).await;
         assert_eq!(bench.listening(), (0, enabled));
         bench.run(Span::mins(10)).await;

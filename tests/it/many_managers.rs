@@ -7,7 +7,7 @@ use medic_core::clock::Clock;
 use medic_core::model::pause::PauseScope;
 use medic_core::model::{Guard, ManagerName, Span, Wall};
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
@@ -61,8 +61,8 @@ impl Service {
         let config = text.check(dir.path());
         let store = Store::in_memory().unwrap();
         let transport: Arc<dyn Transport> =
-            Arc::new((0..10).fold(InprocTransport::new(&hub).at(GITHUB, DoorId::Github), |transport, manager| {
-                transport.at(&format!("garm-{manager}.test:80"), DoorId::Manager(manager))
+            Arc::new((0..10).fold(InprocTransport::new(&hub).at(GITHUB, ServerId::Github), |transport, manager| {
+                transport.at(&format!("garm-{manager}.test:80"), ServerId::Manager(manager))
             }));
         let metrics = bench::metrics(&config);
         let service = bench::Service::new(&config, &store, &clock, "medic", &transport, &metrics);

@@ -12,9 +12,9 @@ use medic_store::Store;
 use scaleset_medic::config::raw::Raw;
 use scaleset_medic::config::source::{FileText, Sources};
 use scaleset_medic::config::{Depth, check};
-use scaleset_medic::engine::assemble::{Carrier, Chance, Shared, engines};
+use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
-use scaleset_medic::engine::reconcile::{Engine, Pass};
+use scaleset_medic::engine::reconcile::{Engine, Reconciled};
 use scaleset_medic::metrics::Metrics;
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
@@ -113,7 +113,7 @@ impl Replay {
         let store = Store::in_memory().unwrap();
         let lease = Arc::new(Lease::new(store.clone(), "replay".to_owned(), Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], "heal").unwrap());
-        let shared = Shared { store, lease, clock: Arc::clone(&clock), metrics, chance: Chance::default() };
+        let shared = Shared { store, lease, clock: Arc::clone(&clock), metrics, runtime: Runtime::default() };
         let transport: Arc<dyn Transport> = Arc::clone(&recorded) as _;
         let engine = engines(&config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None }))
             .unwrap()
@@ -123,11 +123,11 @@ impl Replay {
         Self { recorded, engine, clock }
     }
 
-    async fn passes(&mut self, count: u32) -> Pass {
-        let mut last = self.engine.pass().await;
+    async fn passes(&mut self, count: u32) -> Reconciled {
+        let mut last = self.engine.reconcile().await;
         for _ in 1..count {
             self.clock.sleep(Span::secs(2)).await;
-            last = self.engine.pass().await;
+            last = self.engine.reconcile().await;
         }
         last
     }
@@ -149,7 +149,7 @@ fn started(build: &str, name: &str) -> Wall {
     Wall((seconds * 1000.0) as u64)
 }
 
-fn diagnoses(pass: &Pass) -> Vec<(Diagnosis, Confidence)> {
+fn diagnoses(pass: &Reconciled) -> Vec<(Diagnosis, Confidence)> {
     pass.status.sets.iter().map(|set| (set.finding.diagnosis, set.finding.confidence)).collect()
 }
 

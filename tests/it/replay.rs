@@ -52,7 +52,7 @@ async fn replay_agrees_with_itself_and_differs_under_other_limits() {
     let differences: Vec<_> = snapshots.iter().flat_map(|line| replayed(line, &rules).differences).collect();
     let acts = differences.iter().filter_map(|d| Some((&d.then.as_ref()?.decision, &d.now.as_ref()?.decision)));
     let held = acts.filter(|(then, now)| {
-        let by_it = |guards: &[medic_core::model::BlockedBy]| guards.iter().any(|held| held.guard == Guard::InFlight);
+        let by_it = |guards: &[medic_core::model::BlockedBy]| guards.iter().any(|held| held.guard() == Guard::InFlight);
         matches!(then, Decision::Treat { .. }) && matches!(now, Decision::Blocked { guards, .. } if by_it(guards))
     });
     assert!(held.count() >= 4, "{differences:?}");

@@ -4,8 +4,8 @@ use super::bench::{ConfigText, all_listen};
 use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Wall};
-use medic_lab::backend::{Backend, DoorId};
-use medic_lab::endpoint_http::{HttpDoors, Sockets};
+use medic_lab::backend::{Backend, ServerId};
+use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, World};
@@ -53,21 +53,21 @@ pub(crate) struct Servers<B = World> {
     pub(crate) hub: Arc<Hub<B>>,
     pub(crate) garm: String,
     _pump: Pump,
-    _endpoints: HttpDoors,
+    _endpoints: HttpEndpoints,
 }
 
 impl<B: Backend> Servers<B> {
     /// `build` gets GitHub's address. `log`: where GARM writes its log.
     pub(crate) fn serve(log: Option<&Path>, build: impl FnOnce(&str, Wall) -> B) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
-        let sockets = Sockets::on_loopback(&[DoorId::Manager(0), DoorId::Github]).unwrap();
-        let [garm, github] = [DoorId::Manager(0), DoorId::Github].map(|server| sockets.url(server).unwrap());
+        let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).unwrap();
+        let [garm, github] = [ServerId::Manager(0), ServerId::Github].map(|server| sockets.url(server).unwrap());
         let backend = build(&github, clock.now().wall);
         let hub = Hub::new(backend, clock);
         if let Some(log) = log {
-            hub.log_to_file(DoorId::Manager(0), log).unwrap();
+            hub.log_to_file(ServerId::Manager(0), log).unwrap();
         }
-        Self { _pump: Pump::start(&hub), _endpoints: HttpDoors::serve(&hub, sockets), hub, garm }
+        Self { _pump: Pump::start(&hub), _endpoints: HttpEndpoints::serve(&hub, sockets), hub, garm }
     }
 }
 

@@ -196,7 +196,7 @@ impl Simulation {
             }
             Event::ActionsServiceFails => {
                 let how = pick(&mut self.dice, &[Degraded::Poll500, Degraded::PollEmpty, Degraded::Poll401]);
-                hub.with(|world, _| world.github.broker_degraded(how, Lasts::Until(until)));
+                hub.with(|world, _| world.github.degrade_service(how, Lasts::Until(until)));
             }
             Event::QuotaRunsOut => {
                 let whose = pick(&mut self.dice, &["medic", "garm"]);

@@ -68,7 +68,7 @@ impl Simulation {
                 let (garm, _) = world.garm_mut(0).unwrap();
                 let changes = garm.is_enabled(set) != enabled;
                 if changes {
-                    garm.person_sets_enabled(set, enabled, now);
+                    garm.operator_sets_enabled(set, enabled, now);
                     self.context.invariants.lock().unwrap().operator(set, enabled);
                 }
                 changes
@@ -89,7 +89,7 @@ impl Simulation {
         }
         let enabled = self.context.hub.with(|world, now| {
             let (garm, _) = world.garm_mut(0).unwrap();
-            garm.person_edits(set, now);
+            garm.operator_edits(set, now);
             let enabled = garm.is_enabled(set);
             self.context.invariants.lock().unwrap().operator_edits(set, enabled);
             enabled

@@ -7,7 +7,7 @@ use super::process::KillAt;
 use super::simulation::{Report, Simulation};
 use crate::bench::{BUILDS, Given};
 use medic_core::model::Span;
-use medic_lab::garm::{Background, Build, LogFormat, LogLevel};
+use medic_lab::garm::{Build, LogFormat, LogLevel};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use std::ops::Range;
@@ -74,7 +74,7 @@ fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32], unlogged
             garm.log_level = LogLevel::Warn;
         }
         garm.worker_start = Span::millis(start);
-        garm.background = Background::StartOnly;
+        garm.quota_period = Span::mins(5);
     });
     given
 }
@@ -137,7 +137,7 @@ impl Plan {
         if [Broken::LeavesSessions, Broken::LogsRequests].contains(&broken) {
             given = given.with_github();
         }
-        given.fleet = given.fleet.each(|garm| garm.background = Background::StartOnly);
+        given.fleet = given.fleet.each(|garm| garm.quota_period = Span::mins(5));
         let script = Script::All { minutes: 20..60 };
         Self { seed, given, length: Span::hours(3), script, broken }
     }

@@ -14,7 +14,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Decision, Escalation, Guard, ScaleSetId, Span, Wall};
 use medic_core::ports::write::Journal as _;
 use medic_http::Transport;
-use medic_lab::backend::DoorId;
+use medic_lab::backend::ServerId;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::World;
 use medic_store::Store;
@@ -22,7 +22,7 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use scaleset_medic::config::Config;
 use scaleset_medic::engine::service::Publisher;
-use scaleset_medic::status::{ManagerStatus, SetStatus};
+use scaleset_medic::status::{ManagerStatus, SetStatus, ShownDecision};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -108,7 +108,7 @@ impl Simulation {
         let shared_memory = Path::new("/dev/shm");
         let dir =
             if shared_memory.is_dir() { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() }.unwrap();
-        hub.log_to_file(DoorId::Manager(0), &dir.path().join("garm.log")).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         let mut config = plan.given.config(dir.path());
         plan.broken.limits(&mut config.policy);
         let store = Store::open(&config.run.state_dir).unwrap();
@@ -498,7 +498,7 @@ fn text((at, what): (Wall, String)) -> String {
 }
 
 /// Whether a limit blocks further treatments.
-fn is_budgeted(decision: &Decision) -> bool {
+fn is_budgeted(decision: &ShownDecision) -> bool {
     matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|held|
         matches!(held.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
 }

@@ -1,8 +1,8 @@
-//! What two real GARM builds said, through the real parsers, diagnosed: metrics, goroutines and set lists alone, and the
+//! What two real GARM builds reported, read by the real parsers and diagnosed: metrics, goroutines and set lists alone, and the
 //! debug logs of a whole day of trouble.
 
 use medic_core::diagnose::testing::{diagnoses, found, id, scale_set, secs};
-use medic_core::diagnose::{Context, Fleet, Memory, diagnose};
+use medic_core::diagnose::{Context, Fleet, State, diagnose};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
     Confidence, ConflictBehaviour, Controller, Diagnosis, Enablement, Fact, GithubId, Goroutines, ManagerMetrics, Mono,
@@ -52,7 +52,7 @@ fn date(value: &serde_json::Value) -> Option<Wall> {
     u64::try_from(at.as_millisecond()).ok().map(Wall)
 }
 
-/// What is known of the manager, shown again and again: it stands still as the recording does.
+/// What every sweep sees of the manager: it does not change, as the recording does not.
 #[derive(Clone)]
 struct Shown {
     sets: Vec<ScaleSet>,
@@ -86,17 +86,21 @@ impl Shown {
     }
 }
 
-fn look(memory: &mut Memory, shown: &Shown, at: Wall) -> Fleet {
-    let probes = BTreeMap::new();
-    diagnose(memory, &shown.sweep(at), &Context { treatments: &[], probes: &probes, ledger: &[] }, &Policy::default())
+fn diagnose_at(state: &mut State, shown: &Shown, at: Wall) -> Fleet {
+    diagnose(
+        state,
+        &shown.sweep(at),
+        &Context { treatments: &[], checks: &BTreeMap::new(), ledger: &[] },
+        &Policy::default(),
+    )
 }
 
-/// A sweep every two seconds, from so long after the recorded process's start, for so long.
-fn watch(memory: &mut Memory, shown: &Shown, age: Span, span: Span) -> Fleet {
+/// A sweep every two seconds, from this age of the recorded process, for this span.
+fn watch(state: &mut State, shown: &Shown, age: Span, span: Span) -> Fleet {
     let began = shown.metrics.known().unwrap().incarnation.unwrap().0;
-    let mut fleet = look(memory, shown, began.plus(age));
+    let mut fleet = diagnose_at(state, shown, began.plus(age));
     for n in 1..=span.as_millis() / 2000 {
-        fleet = look(memory, shown, began.plus(age).plus(secs(2 * n)));
+        fleet = diagnose_at(state, shown, began.plus(age).plus(secs(2 * n)));
     }
     fleet
 }
@@ -106,41 +110,41 @@ fn healthy_metrics_are_a_healthy_fleet() {
     for build in BUILDS {
         for goroutines in [Seen::NotAsked, Seen::Known(counted(build, "healthy"))] {
             let shown = Shown { goroutines, ..Shown::of(build, "healthy") };
-            let fleet = watch(&mut Memory::default(), &shown, secs(9), secs(60));
+            let fleet = watch(&mut State::default(), &shown, secs(9), secs(60));
             assert_eq!(diagnoses(&fleet), [Diagnosis::Listening; 4], "{build}");
         }
     }
 }
 
 #[test]
-fn the_same_crash_is_abandoned_sets_in_one_build_and_retrying_ones_in_the_other() {
+fn same_crash_differs_by_build() {
     for (build, expected) in [(PRE_FIX, Diagnosis::ConflictAbandoned), (POST_FIX, Diagnosis::ConflictRetrying)] {
         for goroutines in [Seen::NotAsked, Seen::Known(counted(build, "stuck"))] {
-            let mut memory = Memory::default();
-            watch(&mut memory, &Shown::of(build, "healthy"), secs(9), secs(4));
+            let mut state = State::default();
+            watch(&mut state, &Shown::of(build, "healthy"), secs(9), secs(4));
             let stuck = Shown { goroutines, ..Shown::of(build, "stuck") };
-            let first = watch(&mut memory, &stuck, secs(5), Span::ZERO);
+            let first = watch(&mut state, &stuck, secs(5), Span::ZERO);
             assert_eq!(first.restart.map(|(kind, _)| kind), Some(RestartKind::Crash), "{build}");
-            let fleet = watch(&mut memory, &stuck, secs(7), secs(20));
+            let fleet = watch(&mut state, &stuck, secs(7), secs(20));
             assert_eq!(diagnoses(&fleet), [expected; 4], "{build}");
         }
     }
 }
 
 #[test]
-fn after_the_stale_sessions_expired_one_build_is_well_and_of_the_other_nobody_guesses() {
-    let well = watch(&mut Memory::default(), &Shown::of(POST_FIX, "after-stale-sessions-expired"), secs(60), secs(10));
+fn expired_sessions_heal_one_build_and_hide_the_other() {
+    let well = watch(&mut State::default(), &Shown::of(POST_FIX, "after-stale-sessions-expired"), secs(60), secs(10));
     assert_eq!(diagnoses(&well), [Diagnosis::Listening; 4]);
     let shown = Shown {
         goroutines: Seen::Known(counted(PRE_FIX, "after-stale-sessions-expired")),
         ..Shown::of(PRE_FIX, "after-stale-sessions-expired")
     };
-    let late = watch(&mut Memory::default(), &shown, Span::mins(2), secs(60));
+    let late = watch(&mut State::default(), &shown, Span::mins(2), secs(60));
     assert_eq!(diagnoses(&late), [Diagnosis::Unknown; 4], "one of four listens");
 }
 
 #[test]
-fn whatever_of_it_is_seen_a_recorded_state_is_found_strongly() {
+fn recorded_state_is_strong_with_any_source() {
     let only = |build: &str, name: &str, counters: bool, goroutines: bool| {
         let mut shown = Shown::of(build, name);
         if goroutines {
@@ -154,28 +158,28 @@ fn whatever_of_it_is_seen_a_recorded_state_is_found_strongly() {
     for build in BUILDS {
         for (counters, goroutines) in [(true, false), (false, true), (true, true)] {
             let began = metrics(build, "healthy").incarnation.unwrap().0;
-            let (shown, mut memory) = (only(build, "healthy", counters, goroutines), Memory::default());
-            look(&mut memory, &shown, began.plus(secs(9)));
-            let fleet = look(&mut memory, &shown, began.plus(secs(11)));
+            let (shown, mut state) = (only(build, "healthy", counters, goroutines), State::default());
+            diagnose_at(&mut state, &shown, began.plus(secs(9)));
+            let fleet = diagnose_at(&mut state, &shown, began.plus(secs(11)));
             for set in 1..=4 {
                 assert_eq!(found(&fleet, set), (Diagnosis::Listening, Confidence::Strong), "{build}");
             }
         }
     }
-    let (shown, mut memory) = (only(PRE_FIX, "stuck", true, true), Memory::default());
-    let dead = watch(&mut memory, &shown, secs(1), secs(9));
+    let (shown, mut state) = (only(PRE_FIX, "stuck", true, true), State::default());
+    let dead = watch(&mut state, &shown, secs(1), secs(9));
     for set in 1..=4 {
         assert_eq!(found(&dead, set), (Diagnosis::ConflictAbandoned, Confidence::Strong), "10 s after the start");
     }
-    assert_eq!(watch(&mut memory, &shown, secs(11), secs(2)).conflict_behaviour, ConflictBehaviour::GivesUp);
+    assert_eq!(watch(&mut state, &shown, secs(11), secs(2)).conflict_behaviour, ConflictBehaviour::GivesUp);
 }
 
 #[test]
-fn a_build_that_retries_is_told_by_its_refusals_and_never_called_abandoned() {
-    let (mut shown, mut memory) = (Shown::of(POST_FIX, "stuck"), Memory::default());
+fn growing_refusals_show_a_build_that_retries() {
+    let (mut shown, mut state) = (Shown::of(POST_FIX, "stuck"), State::default());
     let began = metrics(POST_FIX, "stuck").incarnation.unwrap().0;
     for second in (1..60).step_by(2) {
-        let fleet = look(&mut memory, &shown, began.plus(secs(second)));
+        let fleet = diagnose_at(&mut state, &shown, began.plus(secs(second)));
         assert!(!diagnoses(&fleet).contains(&Diagnosis::ConflictAbandoned), "after {second} s");
         if second > 10 {
             assert_eq!(fleet.conflict_behaviour, ConflictBehaviour::Retries);
@@ -194,20 +198,20 @@ fn a_build_that_retries_is_told_by_its_refusals_and_never_called_abandoned() {
 }
 
 #[test]
-fn who_saw_which_set_was_toggled_knows_which_one_listens() {
-    let mut memory = Memory::default();
-    watch(&mut memory, &Shown::of(PRE_FIX, "healthy"), secs(9), secs(4));
-    watch(&mut memory, &Shown::of(PRE_FIX, "stuck"), secs(2), secs(20));
+fn toggled_set_is_known_to_be_the_one_that_listens() {
+    let mut state = State::default();
+    watch(&mut state, &Shown::of(PRE_FIX, "healthy"), secs(9), secs(4));
+    watch(&mut state, &Shown::of(PRE_FIX, "stuck"), secs(2), secs(20));
     let mut shown = Shown::of(PRE_FIX, "after-stale-sessions-expired");
     let began = metrics(PRE_FIX, "stuck").incarnation.unwrap().0;
     shown.sets[0].revision = Revision::new("toggled");
     shown.sets[0].updated_at = Some(began.plus(secs(25)));
-    let fleet = watch(&mut memory, &shown, secs(60), secs(20));
+    let fleet = watch(&mut state, &shown, secs(60), secs(20));
     let abandoned = Diagnosis::ConflictAbandoned;
     assert_eq!(diagnoses(&fleet), [Diagnosis::Listening, abandoned, abandoned, abandoned]);
 
-    // Who did not see it says so, and guesses nothing.
-    let fleet = watch(&mut Memory::default(), &Shown::of(PRE_FIX, "after-stale-sessions-expired"), secs(60), secs(120));
+    // Without having seen the toggle it guesses nothing.
+    let fleet = watch(&mut State::default(), &Shown::of(PRE_FIX, "after-stale-sessions-expired"), secs(60), secs(120));
     for finding in fleet.findings.values() {
         assert_eq!(finding.diagnosis, Diagnosis::Unknown);
         assert!(finding.evidence.iter().any(|one| one.fact == Fact::CannotTellWhich { listening: 1, of: 4 }));
@@ -254,11 +258,11 @@ fn by_log(build: &str, last: &str) -> Fleet {
         // The list was recorded at another hour of the day.
         set.updated_at = None;
     }
-    look(&mut Memory::default(), &shown, at)
+    diagnose_at(&mut State::default(), &shown, at)
 }
 
 #[test]
-fn the_log_alone_tells_every_situation_of_the_recorded_day() {
+fn log_alone_diagnoses_every_recorded_situation() {
     let (listening, abandoned, retrying) =
         (Diagnosis::Listening, Diagnosis::ConflictAbandoned, Diagnosis::ConflictRetrying);
     for (build, last, expected) in [
@@ -283,7 +287,7 @@ fn the_log_alone_tells_every_situation_of_the_recorded_day() {
 }
 
 #[test]
-fn the_log_teaches_what_kind_of_build_runs() {
+fn log_teaches_the_conflict_behaviour() {
     assert_eq!(by_log(PRE_FIX, "04").conflict_behaviour, ConflictBehaviour::GivesUp);
     assert_ne!(by_log(POST_FIX, "04").conflict_behaviour, ConflictBehaviour::GivesUp);
 }
@@ -306,10 +310,10 @@ fn no_set_is_called_ill_by_a_graceful_stop() {
 }
 
 #[test]
-fn every_state_of_the_day_is_diagnosed_line_by_line_without_an_ill_healthy_set() {
-    // The first three parts are health, three jobs and a person's toggle.
+fn recorded_healthy_log_is_never_ill_at_any_line() {
+    // The first three parts are health, three jobs and an operator's toggle.
     for build in BUILDS {
-        let (mut parser, mut log, mut memory) = (Parser::default(), LogEvidence::default(), Memory::default());
+        let (mut parser, mut log, mut state) = (Parser::default(), LogEvidence::default(), State::default());
         let mut shown = Shown::of(build, "healthy");
         shown.metrics = Seen::NotAsked;
         for part in ["01-first-boot-four-sets-start-listening", "02-three-jobs-assigned", "03-toggle-of-a-healthy-set"]
@@ -318,7 +322,7 @@ fn every_state_of_the_day_is_diagnosed_line_by_line_without_an_ill_healthy_set()
                 let Some(fact) = parser.line(line) else { continue };
                 log.absorb(&fact);
                 shown.log = Seen::Known(log.clone());
-                let fleet = look(&mut memory, &shown, fact.at);
+                let fleet = diagnose_at(&mut state, &shown, fact.at);
                 assert!(
                     diagnoses(&fleet).iter().all(|d| !d.is_ill()),
                     "{build} {part} {fact:?}: {:?}",

@@ -13,6 +13,7 @@ use super::registration::{Question, Registration, Sending};
 use super::wire::{WireList, WireSession, WireSet};
 use async_trait::async_trait;
 use http::Method;
+use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
     Endpoint, Entity, FailureKind, GithubPlace, GithubSet, Operation, OwnQuota, Owner, RequestFailure, SessionId,
@@ -228,7 +229,7 @@ impl SessionWriter for GithubClient {
     async fn open_session(&self, place: &GithubPlace, owner: &Owner) -> Result<OpenAnswer, WriteError> {
         Ok(self.post_session(place, owner).await?)
     }
-    async fn delete_session(&self, place: &GithubPlace, session: &SessionId) -> Result<(), WriteError> {
-        Ok(self.end_session(place, session).await?)
+    async fn delete_session(&self, place: &GithubPlace, warrant: &DeletionWarrant) -> Result<(), WriteError> {
+        Ok(self.end_session(place, warrant.session()).await?)
     }
 }

@@ -1,4 +1,4 @@
-//! What a door needs of the simulated servers behind it: requests in, answers out, time as an argument.
+//! What an endpoint needs of the simulated servers: requests in, answers out, time as an argument.
 
 use super::github::GithubState;
 use super::wire::{Answer, Request};
@@ -7,14 +7,14 @@ use medic_core::model::{SessionId, Wall};
 
 /// Which simulated server a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DoorId {
+pub enum ServerId {
     /// A manager, by its index in the world.
     Manager(usize),
     /// GitHub: REST, Actions service and message queue.
     Github,
 }
 
-impl std::fmt::Display for DoorId {
+impl std::fmt::Display for ServerId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Manager(index) => write!(f, "manager {index}"),
@@ -26,38 +26,37 @@ impl std::fmt::Display for DoorId {
 /// Simulated servers. Dates never go backwards from call to call.
 pub trait Backend: Send + 'static {
     /// Answers one request at `now`; [`advance`](Self::advance) to `now` came before. A request that carries
-    /// [`HungUp`](super::wire::HungUp) says that the asker of a held poll is gone; it may come while the server is
+    /// [`HungUp`](super::wire::HungUp) says that the client of a held poll is gone; it may come while the server is
     /// down, and its answer goes nowhere.
-    fn handle(&mut self, door: DoorId, request: &Request, now: Wall) -> Answer;
+    fn handle(&mut self, server: ServerId, request: &Request, now: Wall) -> Answer;
     /// Whether the server listens at all.
-    fn is_up(&self, door: DoorId) -> bool;
-    /// Lets happen what is due by `now`.
+    fn is_up(&self, server: ServerId) -> bool;
+    /// Runs what is due by `now`.
     fn advance(&mut self, now: Wall);
     /// When something happens without a request; `None` when nothing is pending.
     fn next_deadline(&self) -> Option<Wall>;
     /// The session that a request polls, to match it with [`take_wakes`](Self::take_wakes).
-    fn polled_session(&self, door: DoorId, request: &Request) -> Option<SessionId>;
-    /// Sessions whose poll, held at a door, should be asked again. Polls of simulated managers are not a door's
-    /// business.
+    fn polled_session(&self, server: ServerId, request: &Request) -> Option<SessionId>;
+    /// Sessions whose poll, held at an endpoint, should be asked again. Polls of simulated managers are not among them.
     fn take_wakes(&mut self) -> Vec<SessionId>;
     /// Log lines since the last call, without line ends.
-    fn take_log(&mut self, door: DoorId) -> Vec<Bytes>;
+    fn take_log(&mut self, server: ServerId) -> Vec<Bytes>;
     /// Database events since the last call, as JSON (`docs/reference/garm-api.md` §8.2).
-    fn take_events(&mut self, door: DoorId) -> Vec<Bytes>;
+    fn take_events(&mut self, server: ServerId) -> Vec<Bytes>;
 }
 
 /// GitHub alone, always up.
 impl Backend for GithubState {
-    fn handle(&mut self, door: DoorId, request: &Request, now: Wall) -> Answer {
-        match door {
-            DoorId::Github => Self::handle(self, now, request),
-            DoorId::Manager(_) => Answer::empty(404),
+    fn handle(&mut self, server: ServerId, request: &Request, now: Wall) -> Answer {
+        match server {
+            ServerId::Github => Self::handle(self, now, request),
+            ServerId::Manager(_) => Answer::empty(404),
         }
     }
-    fn is_up(&self, door: DoorId) -> bool {
-        match door {
-            DoorId::Github => true,
-            DoorId::Manager(_) => false,
+    fn is_up(&self, server: ServerId) -> bool {
+        match server {
+            ServerId::Github => true,
+            ServerId::Manager(_) => false,
         }
     }
     fn advance(&mut self, now: Wall) {
@@ -66,16 +65,16 @@ impl Backend for GithubState {
     fn next_deadline(&self) -> Option<Wall> {
         Self::next_deadline(self)
     }
-    fn polled_session(&self, _: DoorId, request: &Request) -> Option<SessionId> {
+    fn polled_session(&self, _: ServerId, request: &Request) -> Option<SessionId> {
         Self::polled_session(request)
     }
     fn take_wakes(&mut self) -> Vec<SessionId> {
         Self::take_wakes(self)
     }
-    fn take_log(&mut self, _: DoorId) -> Vec<Bytes> {
+    fn take_log(&mut self, _: ServerId) -> Vec<Bytes> {
         Vec::new()
     }
-    fn take_events(&mut self, _: DoorId) -> Vec<Bytes> {
+    fn take_events(&mut self, _: ServerId) -> Vec<Bytes> {
         Vec::new()
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn truncated(response: http::Response<Bytes>, bytes: usize) -> hyper:
     }
     with_length(response).map(|body| {
         let start = stream::iter([Ok(Frame::data(body.slice(..bytes)))]);
-        // hyper writes its buffer when a body has nothing more for the moment, not when it fails.
+        // hyper writes its buffer when a body is pending, not when it fails.
         let pause = stream::once(async {
             tokio::task::yield_now().await;
             Err(io::Error::new(io::ErrorKind::UnexpectedEof, "truncated on purpose"))
@@ -50,7 +50,7 @@ pub(super) fn dripping(response: http::Response<Bytes>, clock: Arc<dyn Clock>, s
     })
 }
 
-/// So many bytes of garbage, of a length that the head does not tell.
+/// This many bytes of garbage, of a length that is not in the head.
 pub(super) fn huge(response: http::Response<Bytes>, bytes: u64) -> hyper::Response<Reply> {
     response.map(|_| {
         let pieces = stream::unfold(bytes, |left| async move {

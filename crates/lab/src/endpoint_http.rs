@@ -1,15 +1,13 @@
-//! The door over real sockets: one listener on loopback per simulated server, for the medic's real transport, for a
-//! browser, and for a real GARM.
+//! The endpoints over real sockets: one listener on loopback per simulated server.
 //!
-//! When a server is down its listener is closed, and its connections with it, as when a process dies; when it is up
-//! again the same port is bound again. Each [`Delivery`](super::wire::Delivery) is played out on the wire, with one
-//! exception: a connection that was accepted cannot be refused any more, so a single refused request is reset
-//! instead. A server that is down refuses for real.
+//! When a server is down its listener and its connections are closed, as when a process is killed. When it is up again the
+//! same port is bound again. Each [`Delivery`](super::wire::Delivery) happens on the wire, with one exception: an
+//! accepted connection cannot be refused any more, so a single refused request is reset instead.
 //!
-//! An asker that goes away during a long poll is noticed, because hyper then drops the future that answers it. Bodies
-//! are streamed: a huge one costs no memory. A request body has a bound, and so has the number of connections.
+//! A client that disconnects during a long poll is noticed, because hyper then drops the future that answers it. Bodies
+//! are streamed: a huge one costs no memory. Request bodies and the number of connections are limited.
 
-use super::backend::{Backend, DoorId};
+use super::backend::{Backend, ServerId};
 use super::endpoint_body::{self, Reply};
 use super::endpoint_ws;
 use super::hub::{Exchange, Hub};
@@ -36,51 +34,50 @@ use tokio::task::{JoinHandle, JoinSet};
 const REQUEST_BOUND: usize = 4 * 1024 * 1024;
 /// Connections of one server; more are closed at once.
 const CONNECTIONS: usize = 4096;
-/// Between attempts to bind a port again that somebody else has taken meanwhile.
+/// Between attempts to bind a port that another process has taken.
 const REBIND_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Ports that are ours before anything is served, so that a simulator can be told its own address.
+/// Ports that are bound before anything is served: a simulator needs its own address.
 #[derive(Debug)]
-pub struct Sockets(BTreeMap<DoorId, (SocketAddr, TcpListener)>);
+pub struct Sockets(BTreeMap<ServerId, (SocketAddr, TcpListener)>);
 
 impl Sockets {
     /// Binds each address; port 0 takes any free one. Needs a tokio runtime.
-    pub fn reserve(wanted: &[(DoorId, SocketAddr)]) -> io::Result<Self> {
+    pub fn reserve(wanted: &[(ServerId, SocketAddr)]) -> io::Result<Self> {
         let mut bound = BTreeMap::new();
-        for (door, address) in wanted {
+        for (server, address) in wanted {
             let listener = listen(*address)?;
-            bound.insert(*door, (listener.local_addr()?, listener));
+            bound.insert(*server, (listener.local_addr()?, listener));
         }
         Ok(Self(bound))
     }
 
     /// Binds a free port of 127.0.0.1 for each.
-    pub fn on_loopback(doors: &[DoorId]) -> io::Result<Self> {
+    pub fn on_loopback(endpoints: &[ServerId]) -> io::Result<Self> {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::reserve(&doors.iter().map(|door| (*door, any)).collect::<Vec<_>>())
+        Self::reserve(&endpoints.iter().map(|server| (*server, any)).collect::<Vec<_>>())
     }
 
-    /// Where a server will be reached.
     #[must_use]
-    pub fn address(&self, door: DoorId) -> Option<SocketAddr> {
-        self.0.get(&door).map(|(address, _)| *address)
+    pub fn address(&self, server: ServerId) -> Option<SocketAddr> {
+        self.0.get(&server).map(|(address, _)| *address)
     }
 
     /// `http://address:port` of a server.
     #[must_use]
-    pub fn url(&self, door: DoorId) -> Option<String> {
-        self.address(door).map(|address| format!("http://{address}"))
+    pub fn url(&self, server: ServerId) -> Option<String> {
+        self.address(server).map(|address| format!("http://{address}"))
     }
 }
 
-/// What went over all connections of a door so far, head lines and websockets included.
+/// What went over all connections of a server, heads and websockets included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// Requests whose head has come.
+    /// Requests whose head was received.
     pub requests: u64,
-    /// Bytes read from those who ask.
+    /// Bytes read from clients.
     pub received: u64,
-    /// Bytes written to them.
+    /// Bytes written to clients.
     pub sent: u64,
 }
 
@@ -104,51 +101,48 @@ impl Meter {
     }
 }
 
-/// Served doors; dropping them closes every listener and connection.
+/// Dropping them closes every listener and connection.
 #[derive(Debug)]
-pub struct HttpDoors {
-    addresses: BTreeMap<DoorId, SocketAddr>,
-    meters: BTreeMap<DoorId, Arc<Meter>>,
+pub struct HttpEndpoints {
+    addresses: BTreeMap<ServerId, SocketAddr>,
+    meters: BTreeMap<ServerId, Arc<Meter>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl HttpDoors {
-    /// Serves a hub's servers at these sockets. Needs a tokio runtime, and a [`Pump`](super::hub::Pump) besides for
-    /// whatever is to happen without requests.
+impl HttpEndpoints {
+    /// Needs a tokio runtime, and a [`Pump`](super::hub::Pump) for what happens without requests.
     #[must_use]
     pub fn serve<B: Backend>(hub: &Arc<Hub<B>>, sockets: Sockets) -> Self {
-        let mut doors = Self { addresses: BTreeMap::new(), meters: BTreeMap::new(), tasks: Vec::new() };
-        for (door, (address, listener)) in sockets.0 {
+        let mut endpoints = Self { addresses: BTreeMap::new(), meters: BTreeMap::new(), tasks: Vec::new() };
+        for (server, (address, listener)) in sockets.0 {
             let meter = Arc::<Meter>::default();
-            doors.addresses.insert(door, address);
-            doors.meters.insert(door, Arc::clone(&meter));
-            doors.tasks.push(tokio::spawn(keep_open(Arc::clone(hub), door, address, listener, meter)));
+            endpoints.addresses.insert(server, address);
+            endpoints.meters.insert(server, Arc::clone(&meter));
+            endpoints.tasks.push(tokio::spawn(keep_open(Arc::clone(hub), server, address, listener, meter)));
         }
-        doors
+        endpoints
     }
 
     /// Reserves free ports of 127.0.0.1 and serves there.
-    pub fn bind<B: Backend>(hub: &Arc<Hub<B>>, doors: &[DoorId]) -> io::Result<Self> {
-        Ok(Self::serve(hub, Sockets::on_loopback(doors)?))
+    pub fn bind<B: Backend>(hub: &Arc<Hub<B>>, endpoints: &[ServerId]) -> io::Result<Self> {
+        Ok(Self::serve(hub, Sockets::on_loopback(endpoints)?))
     }
 
-    /// Where a server is reached.
     #[must_use]
-    pub fn address(&self, door: DoorId) -> Option<SocketAddr> {
-        self.addresses.get(&door).copied()
+    pub fn address(&self, server: ServerId) -> Option<SocketAddr> {
+        self.addresses.get(&server).copied()
     }
 
-    /// What went through a door so far; nothing through one that is not served here.
     #[must_use]
-    pub fn traffic(&self, door: DoorId) -> Traffic {
-        let Some(meter) = self.meters.get(&door) else { return Traffic::default() };
+    pub fn traffic(&self, server: ServerId) -> Traffic {
+        let Some(meter) = self.meters.get(&server) else { return Traffic::default() };
         let [requests, received, sent] =
             [&meter.requests, &meter.received, &meter.sent].map(|count| count.load(Ordering::Relaxed));
         Traffic { requests, received, sent }
     }
 }
 
-impl Drop for HttpDoors {
+impl Drop for HttpEndpoints {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -164,15 +158,15 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-/// Opens and closes one door as its server comes and goes.
+/// Opens and closes the listener of one server as it starts and stops.
 async fn keep_open<B: Backend>(
     hub: Arc<Hub<B>>,
-    door: DoorId,
+    server: ServerId,
     address: SocketAddr,
     first: TcpListener,
     meter: Arc<Meter>,
 ) {
-    let mut up = hub.watch_door(door);
+    let mut up = hub.watch_server(server);
     let mut spare = Some(first);
     loop {
         if !*up.borrow_and_update() {
@@ -186,22 +180,22 @@ async fn keep_open<B: Backend>(
             None => match listen(address) {
                 Ok(listener) => listener,
                 Err(error) => {
-                    tracing::warn!(%door, %address, %error, "the port cannot be bound again yet");
+                    tracing::warn!(%server, %address, %error, "the port cannot be bound again yet");
                     tokio::time::sleep(REBIND_PAUSE).await;
                     continue;
                 }
             },
         };
         tokio::select! {
-            () = accept(&hub, door, listener, &meter) => {}
+            () = accept(&hub, server, listener, &meter) => {}
             gone = up.wait_for(|up| !up) => if gone.is_err() { return },
         }
     }
 }
 
 /// Accepts until the future is dropped, and with it every connection.
-async fn accept<B: Backend>(hub: &Arc<Hub<B>>, door: DoorId, listener: TcpListener, meter: &Arc<Meter>) {
-    let (_open, life) = watch::channel(());
+async fn accept<B: Backend>(hub: &Arc<Hub<B>>, server: ServerId, listener: TcpListener, meter: &Arc<Meter>) {
+    let (_open, alive) = watch::channel(());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -211,68 +205,68 @@ async fn accept<B: Backend>(hub: &Arc<Hub<B>>, door: DoorId, listener: TcpListen
         match accepted {
             Ok((stream, _)) if connections.len() < CONNECTIONS => {
                 let wire = Wire { stream, reset: Arc::default(), meter: Arc::clone(meter) };
-                connections.spawn(connection(Arc::clone(hub), door, wire, life.clone()));
+                connections.spawn(connection(Arc::clone(hub), server, wire, alive.clone()));
             }
-            Ok(_) => tracing::warn!(%door, "more connections than a simulated server takes; one is closed"),
+            Ok(_) => tracing::warn!(%server, "more connections than a simulated server takes; one is closed"),
             Err(error) => {
-                tracing::debug!(%door, %error, "a connection could not be accepted");
+                tracing::debug!(%server, %error, "a connection could not be accepted");
                 tokio::time::sleep(REBIND_PAUSE).await;
             }
         }
     }
 }
 
-async fn connection<B: Backend>(hub: Arc<Hub<B>>, door: DoorId, wire: Wire, life: watch::Receiver<()>) {
+async fn connection<B: Backend>(hub: Arc<Hub<B>>, server: ServerId, wire: Wire, alive: watch::Receiver<()>) {
     let _ = wire.stream.set_nodelay(true);
     let (reset, meter) = (Arc::clone(&wire.reset), Arc::clone(&wire.meter));
     let wire = TokioIo::new(wire);
     let service = service_fn(move |request| {
         Meter::add(&meter.requests, 1);
-        let (hub, reset, life) = (Arc::clone(&hub), Arc::clone(&reset), life.clone());
+        let (hub, reset, alive) = (Arc::clone(&hub), Arc::clone(&reset), alive.clone());
         async move {
-            let answered = answer(&hub, door, request, life).await;
-            if matches!(answered, Err(Torn::Reset)) {
+            let answered = answer(&hub, server, request, alive).await;
+            if matches!(answered, Err(Broken::Reset)) {
                 reset.store(true, Ordering::Release);
             }
             answered
         }
     });
-    // An error is an asker that went away, or a connection torn on purpose.
+    // An error is a client that disconnected, or a connection broken on purpose.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(wire, service).with_upgrades().await;
 }
 
 /// Why a connection ends without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-enum Torn {
+enum Broken {
     #[error("reset on purpose")]
     Reset,
-    /// Closed, as by a server that dies.
+    /// Closed, as by a killed process.
     #[error("closed on purpose")]
     Closed,
 }
 
 async fn answer<B: Backend>(
     hub: &Arc<Hub<B>>,
-    door: DoorId,
+    server: ServerId,
     mut request: hyper::Request<Incoming>,
-    life: watch::Receiver<()>,
-) -> Result<hyper::Response<Reply>, Torn> {
-    let upgrade = endpoint_ws::Upgrade::of(hub, door, &mut request);
+    alive: watch::Receiver<()>,
+) -> Result<hyper::Response<Reply>, Broken> {
+    let upgrade = endpoint_ws::Upgrade::of(hub, server, &mut request);
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, REQUEST_BOUND).collect().await else {
         return Ok(endpoint_body::whole(Answer::empty(413).response));
     };
     let request = origin_form(http::Request::from_parts(head, body.to_bytes()));
-    match hub.exchange(door, request).await {
+    match hub.exchange(server, request).await {
         Exchange::Answered(answer) => match upgrade {
-            Some(upgrade) if endpoint_ws::Upgrade::is_granted(&answer) => Ok(upgrade.accept(life)),
+            Some(upgrade) if endpoint_ws::Upgrade::is_granted(&answer) => Ok(upgrade.accept(alive)),
             Some(_) | None => deliver(hub.clock(), answer).await,
         },
-        Exchange::Down | Exchange::Cut => Err(Torn::Closed),
+        Exchange::Down | Exchange::Cut => Err(Broken::Closed),
     }
 }
 
-async fn deliver(clock: &Arc<dyn Clock>, answer: Answer) -> Result<hyper::Response<Reply>, Torn> {
+async fn deliver(clock: &Arc<dyn Clock>, answer: Answer) -> Result<hyper::Response<Reply>, Broken> {
     match answer.delivery {
         Delivery::After(latency) => {
             if latency > medic_core::model::Span::ZERO {
@@ -280,8 +274,8 @@ async fn deliver(clock: &Arc<dyn Clock>, answer: Answer) -> Result<hyper::Respon
             }
             Ok(endpoint_body::whole(answer.response))
         }
-        Delivery::Refused | Delivery::Reset => Err(Torn::Reset),
-        // The hub never lets a held answer out; waiting is what it would mean.
+        Delivery::Refused | Delivery::Reset => Err(Broken::Reset),
+        // The hub never returns a held answer.
         Delivery::Never | Delivery::Hold(_) => std::future::pending().await,
         Delivery::Truncated(bytes) => Ok(endpoint_body::truncated(answer.response, bytes)),
         Delivery::Dripping(span) => Ok(endpoint_body::dripping(answer.response, Arc::clone(clock), span)),
@@ -289,14 +283,14 @@ async fn deliver(clock: &Arc<dyn Clock>, answer: Answer) -> Result<hyper::Respon
     }
 }
 
-/// Path and query only, as the simulators expect it; a proxy's absolute form is cut down.
+/// Path and query only, as the simulators expect it.
 fn origin_form(mut request: http::Request<Bytes>) -> http::Request<Bytes> {
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(|| http::Uri::from_static("/"), http::Uri::from);
     request
 }
 
-/// A socket that can be told to end with a reset, and whose bytes are counted.
+/// A socket that can end with a reset, and whose bytes are counted.
 struct Wire {
     stream: TcpStream,
     reset: Arc<AtomicBool>,
@@ -306,7 +300,7 @@ struct Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.reset.load(Ordering::Acquire) {
-            // Failing only makes a plain close of it.
+            // If this fails, the connection is closed normally.
             let _ = self.stream.set_zero_linger();
         }
     }

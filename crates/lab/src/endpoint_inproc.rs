@@ -1,12 +1,12 @@
-//! The door in process: a [`Transport`] that hands requests to a backend without sockets, under whatever clock the
-//! [`Hub`] has. With a paused tokio runtime a simulated day takes milliseconds.
+//! The endpoints in process: a [`Transport`] that hands requests to a backend without sockets, under the clock of the
+//! [`Hub`]. With a paused tokio runtime a simulated day takes milliseconds.
 //!
 //! Deliveries end in the errors that [`ReqwestTransport`](medic_http::ReqwestTransport) gives over real sockets: no
 //! connection (`Connect`, not sent) when nothing listens, `Broken` (sent, effect unknown) when it ends early,
 //! `Timeout` at the bound, `TooLarge` as soon as the length is known, `Redirect` for any redirect. There is no
 //! connect time-out here, nor TLS.
 
-use super::backend::{Backend, DoorId};
+use super::backend::{Backend, ServerId};
 use super::hub::{Exchange, Hub};
 use super::wire::{Answer, Delivery};
 use async_trait::async_trait;
@@ -19,18 +19,18 @@ use medic_http::{BodySink, Bounds, Response, Transport, TransportError, status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The garbage of [`Delivery::Huge`], handed over in pieces.
+/// The content of [`Delivery::Huge`], in pieces.
 pub(super) const GARBAGE: &[u8] = &[b'x'; 16 * 1024];
 
 /// Carries requests to simulated servers, by the host and port of their URLs.
 pub struct InprocTransport<B> {
     hub: Arc<Hub<B>>,
-    doors: BTreeMap<String, DoorId>,
+    servers: BTreeMap<String, ServerId>,
 }
 
 impl<B> Clone for InprocTransport<B> {
     fn clone(&self) -> Self {
-        Self { hub: Arc::clone(&self.hub), doors: self.doors.clone() }
+        Self { hub: Arc::clone(&self.hub), servers: self.servers.clone() }
     }
 }
 
@@ -38,13 +38,13 @@ impl<B: Backend> InprocTransport<B> {
     /// A transport that reaches nothing yet.
     #[must_use]
     pub fn new(hub: &Arc<Hub<B>>) -> Self {
-        Self { hub: Arc::clone(hub), doors: BTreeMap::new() }
+        Self { hub: Arc::clone(hub), servers: BTreeMap::new() }
     }
 
-    /// Also reaches `door` at `place`: `host:port`, port 80 or 443 included.
+    /// Also reaches `server` at `place`: `host:port`, port 80 or 443 included.
     #[must_use]
-    pub fn at(mut self, place: &str, door: DoorId) -> Self {
-        self.doors.insert(place.to_owned(), door);
+    pub fn at(mut self, place: &str, server: ServerId) -> Self {
+        self.servers.insert(place.to_owned(), server);
         self
     }
 
@@ -56,14 +56,14 @@ impl<B: Backend> InprocTransport<B> {
     ) -> Result<Response, TransportError> {
         let place = place_of(request.uri());
         let refused = || failed(FailureKind::Connect, format!("no connection to {place}: connection refused"));
-        let door = *self.doors.get(&place).ok_or_else(refused)?;
+        let server = *self.servers.get(&place).ok_or_else(refused)?;
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let path: Uri = path.parse().map_err(|_| refused())?;
         *request.uri_mut() = path;
         request.headers_mut().entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
-        let mut up = self.hub.watch_door(door);
+        let mut up = self.hub.watch_server(server);
         let exchange = async {
-            match self.hub.exchange(door, request).await {
+            match self.hub.exchange(server, request).await {
                 Exchange::Answered(answer) => self.deliver(&place, answer, bounds, sink).await,
                 Exchange::Down => Err(refused()),
                 Exchange::Cut => Err(broken(&place, "connection reset by peer")),
@@ -91,18 +91,18 @@ impl<B: Backend> InprocTransport<B> {
         let length = body.len();
         let whole = match answer.delivery {
             Delivery::After(latency) => {
-                pass(clock.as_ref(), latency).await;
+                wait(clock.as_ref(), latency).await;
                 true
             }
             Delivery::Refused => {
                 return Err(failed(FailureKind::Connect, format!("no connection to {place}: connection refused")));
             }
             Delivery::Reset => return Err(broken(place, "connection reset by peer")),
-            // The hub never lets a held answer out; waiting is what it would mean.
+            // The hub never returns a held answer.
             Delivery::Never | Delivery::Hold(_) => std::future::pending().await,
             Delivery::Truncated(bytes) => bytes >= length,
             Delivery::Dripping(span) if length <= bounds.body => {
-                pass(clock.as_ref(), span.times(length as u64)).await;
+                wait(clock.as_ref(), span.times(length as u64)).await;
                 true
             }
             Delivery::Dripping(_) => true,
@@ -146,7 +146,7 @@ impl<B: Backend> Transport for InprocTransport<B> {
     }
 }
 
-/// As much of a huge body as the bound lets in.
+/// A huge body, if the bound allows it.
 fn huge(
     place: &str,
     head: http::response::Parts,
@@ -173,8 +173,8 @@ fn huge(
     Ok(Response { status: head.status, headers: head.headers, body: kept.into() })
 }
 
-/// Waits, unless there is nothing to wait for: a clock may round up.
-async fn pass(clock: &dyn Clock, span: Span) {
+/// Waits, except for zero: a clock may round up.
+async fn wait(clock: &dyn Clock, span: Span) {
     if span > Span::ZERO {
         clock.sleep(span).await;
     }
@@ -182,7 +182,7 @@ async fn pass(clock: &dyn Clock, span: Span) {
 
 /// Waits until the server stops listening.
 async fn closed(up: &mut tokio::sync::watch::Receiver<bool>) {
-    // It is up to the exchange to notice a server that was down from the beginning.
+    // The exchange notices a server that was down from the beginning.
     if !*up.borrow_and_update() || up.wait_for(|up| !up).await.is_err() {
         std::future::pending::<()>().await;
     }

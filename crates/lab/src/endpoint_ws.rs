@@ -1,12 +1,11 @@
 //! The websockets of a simulated manager: `/api/v1/ws/logs` (and `/api/v1/ws`) and `/api/v1/ws/events`
 //! (`docs/reference/garm-api.md` §8).
 //!
-//! The simulator sees the upgrade request first and decides as on any other; 101 or any 2xx of it lets the asker in.
-//! Logs flow at once, events only after the client has sent its options; what they ask for is not looked at, every
-//! event is sent. A reader that is too slow is dropped: the queue is bounded and so is the time of a write. The
-//! stream ends with its server.
+//! The simulator answers the upgrade request like any other; 101 or any 2xx accepts it. Logs are sent at once, events
+//! only after the client has sent its options; every event is sent, whatever they ask for. A reader that is too slow is
+//! dropped: queue and write time are limited. The stream ends with its server.
 
-use super::backend::{Backend, DoorId};
+use super::backend::{Backend, ServerId};
 use super::endpoint_body::{self, Reply};
 use super::hub::Hub;
 use super::wire::Answer;
@@ -48,31 +47,30 @@ impl Upgrade {
     /// nothing is lost after the answer.
     pub(super) fn of<B: Backend>(
         hub: &Arc<Hub<B>>,
-        door: DoorId,
+        server: ServerId,
         request: &mut hyper::Request<Incoming>,
     ) -> Option<Self> {
         let asked = request.headers().get(UPGRADE)?.to_str().ok()?.eq_ignore_ascii_case("websocket");
-        if !asked || *request.method() != Method::GET || !matches!(door, DoorId::Manager(_)) {
+        if !asked || *request.method() != Method::GET || !matches!(server, ServerId::Manager(_)) {
             return None;
         }
         let key = request.headers().get(SEC_WEBSOCKET_KEY)?;
         let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok()?;
         let (feed, begins) = match request.uri().path().trim_end_matches('/') {
-            "/api/v1/ws" | "/api/v1/ws/logs" => (hub.log_lines(door), Begins::AtOnce),
-            "/api/v1/ws/events" => (hub.events(door), Begins::AfterOptions),
+            "/api/v1/ws" | "/api/v1/ws/logs" => (hub.log_lines(server), Begins::AtOnce),
+            "/api/v1/ws/events" => (hub.events(server), Begins::AfterOptions),
             _ => return None,
         };
         Some(Self { accept, socket: hyper::upgrade::on(request), feed, begins })
     }
 
-    /// Whether the simulator lets the asker in.
     pub(super) fn is_granted(answer: &Answer) -> bool {
         let status = answer.response.status();
         status == StatusCode::SWITCHING_PROTOCOLS || status.is_success()
     }
 
-    /// Answers 101 and streams, until `life` ends.
-    pub(super) fn accept(self, mut life: watch::Receiver<()>) -> hyper::Response<Reply> {
+    /// Answers 101 and streams, until `alive` ends.
+    pub(super) fn accept(self, mut alive: watch::Receiver<()>) -> hyper::Response<Reply> {
         let (socket, feed, begins) = (self.socket, self.feed, self.begins);
         tokio::spawn(async move {
             let streaming = async {
@@ -82,7 +80,7 @@ impl Upgrade {
             };
             tokio::select! {
                 () = streaming => {}
-                _ = life.changed() => {}
+                _ = alive.changed() => {}
             }
         });
         let mut response = http::Response::new(Bytes::new());

@@ -1,10 +1,10 @@
-//! One backend, shared by all doors and by the scenario that moves it.
+//! One backend, shared by all endpoints and by the scenario that controls it.
 //!
-//! Every access first advances the simulated servers to the present, and afterwards tells whoever waits: held polls
-//! that have news, doors that open or close, readers of logs and events, and the [`Pump`], which lets things happen
-//! that no request asks for. Log lines are in their file before any answer that follows from them is on its way.
+//! Every access first advances the simulated servers to the present. Afterwards it notifies held polls that have an
+//! answer, endpoints that open or close, readers of logs and events, and the [`Pump`], which runs what no request asks
+//! for. Log lines are in their file before any answer that follows from them.
 
-use super::backend::{Backend, DoorId};
+use super::backend::{Backend, ServerId};
 use super::log_file::{LogFile, Rotation};
 use super::wire::{Answer, Delivery, HungUp, PollId, Request};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast, watch};
 
-/// Lines a reader of logs or events may be behind before it is dropped.
+/// A reader of logs or events that is further behind is dropped.
 const FEED_BOUND: usize = 4096;
 
 /// The owner of a backend.
@@ -33,15 +33,15 @@ struct Inner<B> {
     backend: B,
     held: BTreeMap<u64, Held>,
     next_held: u64,
-    feeds: BTreeMap<DoorId, Feed>,
-    doors: BTreeMap<DoorId, watch::Sender<bool>>,
+    feeds: BTreeMap<ServerId, Feed>,
+    servers: BTreeMap<ServerId, watch::Sender<bool>>,
     deadline: Option<Wall>,
 }
 
 struct Held {
-    door: DoorId,
+    server: ServerId,
     session: Option<SessionId>,
-    news: Arc<Notify>,
+    wake: Arc<Notify>,
 }
 
 struct Feed {
@@ -50,10 +50,9 @@ struct Feed {
     file: Option<LogFile>,
 }
 
-/// What became of a request.
 #[derive(Debug, Clone)]
 pub enum Exchange {
-    /// An answer, to be delivered as it says; never [`Delivery::Hold`].
+    /// To be delivered as the answer says; never [`Delivery::Hold`].
     Answered(Answer),
     /// Nothing listens: the request was not sent.
     Down,
@@ -62,7 +61,6 @@ pub enum Exchange {
 }
 
 impl<B: Backend> Hub<B> {
-    /// Takes a backend over.
     #[must_use]
     pub fn new(backend: B, clock: Arc<dyn Clock>) -> Arc<Self> {
         let deadline = backend.next_deadline();
@@ -73,7 +71,7 @@ impl<B: Backend> Hub<B> {
                 held: BTreeMap::new(),
                 next_held: 0,
                 feeds: BTreeMap::new(),
-                doors: BTreeMap::new(),
+                servers: BTreeMap::new(),
                 deadline,
             }),
             moved: Notify::new(),
@@ -81,27 +79,26 @@ impl<B: Backend> Hub<B> {
         })
     }
 
-    /// The clock that everything here goes by.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// Looks at the backend, or changes it, at the present date.
+    /// Reads or changes the backend at the present date.
     pub fn with<R>(&self, act: impl FnOnce(&mut B, Wall) -> R) -> R {
         self.access(|inner, now| act(&mut inner.backend, now))
     }
 
-    /// Asks, and if the answer is held, waits until it comes. Dropping the future meanwhile is hanging up.
-    pub async fn exchange(self: &Arc<Self>, door: DoorId, mut request: Request) -> Exchange {
+    /// Asks, and waits for a held answer. Dropping the future disconnects the client.
+    pub async fn exchange(self: &Arc<Self>, server: ServerId, mut request: Request) -> Exchange {
         request.extensions_mut().insert(PollId(self.polls.fetch_add(1, Ordering::Relaxed)));
-        let mut asker = Asker { hub: Arc::clone(self), door, request, held: None };
+        let mut pending = PendingRequest { hub: Arc::clone(self), server, request, held: None };
         loop {
-            let until = match asker.ask() {
-                Asked::Over(exchange) => return exchange,
-                Asked::HeldUntil(until) => until,
+            let until = match pending.ask() {
+                Outcome::Over(exchange) => return exchange,
+                Outcome::HeldUntil(until) => until,
             };
-            let news = asker.held.as_ref().map(|(_, news)| Arc::clone(news));
-            let Some(news) = news else { continue };
+            let wake = pending.held.as_ref().map(|(_, wake)| Arc::clone(wake));
+            let Some(wake) = wake else { continue };
             loop {
                 let left = until.since(self.clock.now().wall);
                 if left == Span::ZERO {
@@ -109,7 +106,7 @@ impl<B: Backend> Hub<B> {
                 }
                 tokio::select! {
                     biased;
-                    () = news.notified() => break,
+                    () = wake.notified() => break,
                     () = self.clock.sleep(left) => {}
                 }
             }
@@ -117,46 +114,46 @@ impl<B: Backend> Hub<B> {
     }
 
     /// Whether a server listens, kept up to date.
-    pub fn watch_door(&self, door: DoorId) -> watch::Receiver<bool> {
+    pub fn watch_server(&self, server: ServerId) -> watch::Receiver<bool> {
         self.access(|inner, _| {
-            let up = inner.backend.is_up(door);
-            inner.doors.entry(door).or_insert_with(|| watch::channel(up).0).subscribe()
+            let up = inner.backend.is_up(server);
+            inner.servers.entry(server).or_insert_with(|| watch::channel(up).0).subscribe()
         })
     }
 
-    /// Log lines of a server from now on. A reader that falls too far behind is told that it has missed some.
-    pub fn log_lines(&self, door: DoorId) -> broadcast::Receiver<Bytes> {
-        self.drain(door);
-        self.access(|inner, _| inner.feed(door).log.subscribe())
+    /// Log lines of a server from now on. A reader that falls too far behind gets an error.
+    pub fn log_lines(&self, server: ServerId) -> broadcast::Receiver<Bytes> {
+        self.drain(server);
+        self.access(|inner, _| inner.feed(server).log.subscribe())
     }
 
     /// Events of a server from now on, bounded likewise.
-    pub fn events(&self, door: DoorId) -> broadcast::Receiver<Bytes> {
-        self.drain(door);
-        self.access(|inner, _| inner.feed(door).events.subscribe())
+    pub fn events(&self, server: ServerId) -> broadcast::Receiver<Bytes> {
+        self.drain(server);
+        self.access(|inner, _| inner.feed(server).events.subscribe())
     }
 
     /// Appends a server's log lines to a file, from now on; lines that the backend has kept come first.
-    pub fn log_to_file(&self, door: DoorId, path: &Path) -> io::Result<()> {
+    pub fn log_to_file(&self, server: ServerId, path: &Path) -> io::Result<()> {
         let file = LogFile::open(path)?;
-        self.access(|inner, _| inner.feed(door).file = Some(file));
+        self.access(|inner, _| inner.feed(server).file = Some(file));
         Ok(())
     }
 
     /// Rotates a server's log file.
-    pub fn rotate_log(&self, door: DoorId, how: Rotation) -> io::Result<()> {
-        self.access(|inner, _| inner.feed(door).file.as_mut().map_or(Ok(()), |file| file.rotate(how)))
+    pub fn rotate_log(&self, server: ServerId, how: Rotation) -> io::Result<()> {
+        self.access(|inner, _| inner.feed(server).file.as_mut().map_or(Ok(()), |file| file.rotate(how)))
     }
 
-    /// Polls held at the doors now.
+    /// Polls held now.
     pub fn held_polls(&self) -> usize {
         self.lock().held.len()
     }
 
-    /// Lets what was said before go where it belongs: not to a reader who comes now.
-    fn drain(&self, door: DoorId) {
+    /// Lines from before a subscription are not sent to the new reader.
+    fn drain(&self, server: ServerId) {
         self.access(|inner, _| {
-            inner.feed(door);
+            inner.feed(server);
         });
     }
 
@@ -165,7 +162,7 @@ impl<B: Backend> Hub<B> {
         let now = self.clock.now().wall;
         inner.backend.advance(now);
         let result = act(&mut inner, now);
-        if inner.settle() {
+        if inner.notify() {
             self.moved.notify_one();
         }
         result
@@ -177,32 +174,32 @@ impl<B: Backend> Hub<B> {
 }
 
 impl<B: Backend> Inner<B> {
-    /// Tells the news; whether the next deadline has changed.
-    fn settle(&mut self) -> bool {
+    /// Notifies all waiters. The result: whether the next deadline has changed.
+    fn notify(&mut self) -> bool {
         let wakes = self.backend.take_wakes();
         for held in self.held.values() {
             let woken = held.session.as_ref().is_some_and(|session| wakes.contains(session));
-            if woken || !self.backend.is_up(held.door) {
-                held.news.notify_one();
+            if woken || !self.backend.is_up(held.server) {
+                held.wake.notify_one();
             }
         }
-        for (door, feed) in &mut self.feeds {
-            feed.log(self.backend.take_log(*door));
-            for event in self.backend.take_events(*door) {
+        for (server, feed) in &mut self.feeds {
+            feed.log(self.backend.take_log(*server));
+            for event in self.backend.take_events(*server) {
                 // An error means that nobody reads.
                 let _ = feed.events.send(event);
             }
         }
-        for (door, state) in &self.doors {
-            let up = self.backend.is_up(*door);
+        for (server, state) in &self.servers {
+            let up = self.backend.is_up(*server);
             state.send_if_modified(|was| std::mem::replace(was, up) != up);
         }
         let deadline = self.backend.next_deadline();
         std::mem::replace(&mut self.deadline, deadline) != deadline
     }
 
-    fn feed(&mut self, door: DoorId) -> &mut Feed {
-        self.feeds.entry(door).or_insert_with(|| Feed {
+    fn feed(&mut self, server: ServerId) -> &mut Feed {
+        self.feeds.entry(server).or_insert_with(|| Feed {
             log: broadcast::channel(FEED_BOUND).0,
             events: broadcast::channel(FEED_BOUND).0,
             file: None,
@@ -225,64 +222,64 @@ impl Feed {
     }
 }
 
-/// One request on its way; hangs up when dropped while held.
-struct Asker<B: Backend> {
+/// One request; disconnects when dropped while held.
+struct PendingRequest<B: Backend> {
     hub: Arc<Hub<B>>,
-    door: DoorId,
+    server: ServerId,
     request: Request,
     held: Option<(u64, Arc<Notify>)>,
 }
 
-enum Asked {
+enum Outcome {
     Over(Exchange),
     HeldUntil(Wall),
 }
 
-impl<B: Backend> Asker<B> {
-    fn ask(&mut self) -> Asked {
-        let (door, request, held) = (self.door, &self.request, &mut self.held);
+impl<B: Backend> PendingRequest<B> {
+    fn ask(&mut self) -> Outcome {
+        let (server, request, held) = (self.server, &self.request, &mut self.held);
         self.hub.access(|inner, now| {
-            if !inner.backend.is_up(door) {
-                return Asked::Over(if held.is_some() { Exchange::Cut } else { Exchange::Down });
+            if !inner.backend.is_up(server) {
+                return Outcome::Over(if held.is_some() { Exchange::Cut } else { Exchange::Down });
             }
-            let answer = inner.backend.handle(door, request, now);
+            let answer = inner.backend.handle(server, request, now);
             if let Delivery::Hold(until) = answer.delivery {
                 if held.is_none() {
                     let number = inner.next_held;
                     inner.next_held = number.wrapping_add(1);
-                    let news = Arc::new(Notify::new());
-                    let session = inner.backend.polled_session(door, request);
-                    inner.held.insert(number, Held { door, session, news: Arc::clone(&news) });
-                    *held = Some((number, news));
+                    let wake = Arc::new(Notify::new());
+                    let session = inner.backend.polled_session(server, request);
+                    inner.held.insert(number, Held { server, session, wake: Arc::clone(&wake) });
+                    *held = Some((number, wake));
                 }
-                return Asked::HeldUntil(until);
+                return Outcome::HeldUntil(until);
             }
             if let Some((number, _)) = held.take() {
                 inner.held.remove(&number);
             }
-            Asked::Over(Exchange::Answered(answer))
+            Outcome::Over(Exchange::Answered(answer))
         })
     }
 }
 
-impl<B: Backend> Drop for Asker<B> {
+impl<B: Backend> Drop for PendingRequest<B> {
     fn drop(&mut self) {
         let Some((number, _)) = self.held.take() else { return };
-        let (door, request) = (self.door, &mut self.request);
+        let (server, request) = (self.server, &mut self.request);
         request.extensions_mut().insert(HungUp);
         self.hub.access(|inner, now| {
             inner.held.remove(&number);
-            drop(inner.backend.handle(door, request, now));
+            drop(inner.backend.handle(server, request, now));
         });
     }
 }
 
-/// Lets things happen at their dates without a request; stops when dropped.
+/// Advances the backend at its deadlines; stops when dropped.
 #[derive(Debug)]
 pub struct Pump(tokio::task::JoinHandle<()>);
 
 impl Pump {
-    /// Starts to drive a backend. Needs a tokio runtime.
+    /// Needs a tokio runtime.
     #[must_use]
     pub fn start<B: Backend>(hub: &Arc<Hub<B>>) -> Self {
         let hub = Arc::clone(hub);

@@ -1,19 +1,23 @@
-//! The simulators of GARM and GitHub, and the doors to them. Part of the product: `scaleset-medic lab` and the tests
-//! use the same ones. Never imports `diagnose` or `decide`: a simulator that shares the rules it tests would
-//! agree with their bugs.
+//! The simulators of GARM and GitHub, and the endpoints that serve them. `scaleset-medic lab` and the tests use the
+//! same ones.
 //!
-//! A [`backend::Backend`] is pure; one [`hub::Hub`] owns it, gives it the time and lets several doors share it.
+//! This crate uses the `model` and the clock trait of `medic-core`, and `medic-http`. It never uses `diagnose`,
+//! `decide`, `treat` or `policy`: a simulator that shares the rules it tests would agree with their bugs.
+//! `medic-garm` and `medic-clock` are dev-dependencies.
+//!
+//! A [`backend::Backend`] is pure. One [`hub::Hub`] owns it, gives it the time and lets several endpoints share it.
 
 pub mod backend;
 mod endpoint_body;
 pub mod endpoint_http;
 pub mod endpoint_inproc;
 mod endpoint_ws;
-pub mod forge;
+mod fault;
 pub mod garm;
 pub mod github;
 pub mod hub;
 pub mod log_file;
+mod random;
 pub mod scenario;
 pub mod wire;
 pub mod world;

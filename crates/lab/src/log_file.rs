@@ -1,12 +1,11 @@
 //! A log file as a simulated manager writes it, and its rotation by others.
 //!
-//! Lines are appended (`O_APPEND`, as GARM's logger does), so that after a truncation writing goes on at the front.
+//! Lines are appended (`O_APPEND`, as GARM's logger does): after a truncation writing continues at the front.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-/// How a rotation is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rotation {
     /// The file is copied to `<path>.1` and cut to nothing; the writer notices nothing.
@@ -15,7 +14,6 @@ pub enum Rotation {
     Rename,
 }
 
-/// An open log file.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
@@ -62,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_rotations_keep_the_old_lines_and_start_anew() {
+    fn rotate_keeps_old_lines_and_starts_an_empty_file() {
         for how in [Rotation::CopyTruncate, Rotation::Rename] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("garm.log");

@@ -1,5 +1,5 @@
 //! What crosses a simulated wire: a request, and an answer together with the way it is delivered. The pure
-//! simulators map (request, time) → [`Answer`]; each door plays the delivery out, in virtual or in real time.
+//! simulators map (request, time) → [`Answer`]; each endpoint delivers it, in virtual or in real time.
 
 use bytes::Bytes;
 use medic_core::model::{Span, Wall};
@@ -7,18 +7,18 @@ use medic_core::model::{Span, Wall};
 /// A request as a simulator sees it: path and query in the URI, host left out.
 pub type Request = http::Request<Bytes>;
 
-/// Put into a request's extensions to say, of a request answered with [`Delivery::Hold`] before, that its asker has
-/// hung up: the long poll is over, and the answer goes nowhere.
+/// Put into a request's extensions to say, of a request answered with [`Delivery::Hold`] before, that its client has
+/// disconnected: the long poll is over, and the answer goes nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HungUp;
 
-/// Put into a request's extensions to tell polls of one session apart: a client may open a new poll before the server
+/// Put into a request's extensions to distinguish polls of one session: a client may open a new poll before the server
 /// has seen the end of the old one (`docs/reference/actions-service.md` §9 point 7). A request that is asked again
 /// carries the same; one without it counts as number 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct PollId(pub u64);
 
-/// How an answer reaches its asker.
+/// How an answer reaches its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
     /// Whole, after this latency.
@@ -34,7 +34,7 @@ pub enum Delivery {
     Dripping(Span),
     /// A body of this many bytes of garbage instead.
     Huge(u64),
-    /// A long poll: nothing to say yet. The asker waits until this date, or until the simulator's state changes,
+    /// A long poll without an answer yet. The client waits until this date, or until the simulator's state changes,
     /// and then asks again; at the date it gets the empty answer.
     Hold(Wall),
 }
@@ -73,7 +73,6 @@ impl Answer {
         answer
     }
 
-    /// The same answer, delivered otherwise.
     #[must_use]
     pub fn delivered(mut self, delivery: Delivery) -> Self {
         self.delivery = delivery;

@@ -1,7 +1,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
-//! The world: one simulated GitHub and any number of simulated GARMs, advanced together to a date.
+//! One simulated GitHub and any number of simulated GARMs, advanced together.
 
-use super::backend::{Backend, DoorId};
+use super::backend::{Backend, ServerId};
 use super::garm::{Build, GarmConfig, GarmState};
 use super::github::{Credential, GithubConfig, GithubState, NewSet};
 use super::wire::{Answer, Request};
@@ -10,10 +10,9 @@ use medic_core::model::{Entity, EntityKind, GithubId, ScaleSetId, SessionId, Wal
 
 /// The token of the simulated managers.
 pub const GARM_TOKEN: &str = "ghp_lab-garm";
-/// The token that a medic may be given: another credential, with a quota of its own.
+/// The token of the medic: another credential, with a quota of its own.
 pub const MEDIC_TOKEN: &str = "ghp_lab-medic";
 
-/// What a world is made of.
 #[derive(Debug, Clone)]
 pub struct Fleet {
     pub managers: Vec<GarmConfig>,
@@ -32,7 +31,7 @@ impl Fleet {
         Self { managers: vec![GarmConfig::new(build, origin, GARM_TOKEN)], sets, github }
     }
 
-    /// With so many managers, alike but for their controller ids.
+    /// With this many managers. Only their controller ids differ.
     #[must_use]
     pub fn managers(mut self, count: usize) -> Self {
         let Some(first) = self.managers.first().cloned() else { return self };
@@ -42,7 +41,6 @@ impl Fleet {
         self
     }
 
-    /// With every manager's configuration changed.
     #[must_use]
     pub fn each(mut self, change: impl Fn(&mut GarmConfig)) -> Self {
         self.managers.iter_mut().for_each(change);
@@ -80,12 +78,10 @@ impl World {
         self.garms.get(manager)
     }
 
-    /// A manager, and GitHub, to do something with.
     pub fn garm_mut(&mut self, manager: usize) -> Option<(&mut GarmState, &mut GithubState)> {
         Some((self.garms.get_mut(manager)?, &mut self.github))
     }
 
-    /// How many managers there are.
     #[must_use]
     pub const fn managers(&self) -> usize {
         self.garms.len()
@@ -111,23 +107,22 @@ impl World {
         }
     }
 
-    /// A manager's sets that listen on the session which GitHub knows, and all its enabled ones.
+    /// The number of a manager's sets that listen on the session that GitHub knows, and of its enabled sets.
     #[must_use]
     pub fn listening(&self, manager: usize) -> (usize, usize) {
         let Some(garm) = self.garms.get(manager) else { return (0, 0) };
         let enabled: Vec<(ScaleSetId, GithubId)> =
-            garm.scale_sets().filter(|(id, _, _)| garm.is_enabled(*id)).map(|(id, _, forge)| (id, forge)).collect();
-        let listens = |forge: &GithubId| self.github.holder(*forge).is_some_and(|holder| garm.holds(&holder.session));
-        (enabled.iter().filter(|(_, forge)| listens(forge)).count(), enabled.len())
+            garm.scale_sets().filter(|(id, _, _)| garm.is_enabled(*id)).map(|(id, _, github)| (id, github)).collect();
+        let listens = |set: &GithubId| self.github.holder(*set).is_some_and(|holder| garm.holds(&holder.session));
+        (enabled.iter().filter(|(_, set)| listens(set)).count(), enabled.len())
     }
 
-    /// The next date at which anything happens, whoever it is.
     fn next(&self) -> Option<Wall> {
         let garms = self.garms.iter().filter_map(GarmState::next_deadline);
         garms.chain(self.github.next_deadline()).min()
     }
 
-    /// Hands GitHub's news to whoever polls: a manager, or somebody at a door.
+    /// Passes GitHub's wakes on to the managers and to the clients at its endpoint.
     fn hand_over_wakes(&mut self, now: Wall) {
         for session in self.github.take_wakes() {
             match self.garms.iter_mut().find(|garm| garm.holds(&session)) {
@@ -144,10 +139,10 @@ fn set_of(manager: usize, n: u32) -> (Entity, String) {
 }
 
 impl Backend for World {
-    fn handle(&mut self, door: DoorId, request: &Request, now: Wall) -> Answer {
-        let answer = match door {
-            DoorId::Github => self.github.handle(now, request),
-            DoorId::Manager(manager) => match self.garm_mut(manager) {
+    fn handle(&mut self, server: ServerId, request: &Request, now: Wall) -> Answer {
+        let answer = match server {
+            ServerId::Github => self.github.handle(now, request),
+            ServerId::Manager(manager) => match self.garm_mut(manager) {
                 Some((garm, github)) => garm.handle(now, request, github),
                 None => Answer::empty(404),
             },
@@ -155,10 +150,10 @@ impl Backend for World {
         self.hand_over_wakes(now);
         answer
     }
-    fn is_up(&self, door: DoorId) -> bool {
-        match door {
-            DoorId::Github => true,
-            DoorId::Manager(manager) => self.garms.get(manager).is_some_and(GarmState::is_up),
+    fn is_up(&self, server: ServerId) -> bool {
+        match server {
+            ServerId::Github => true,
+            ServerId::Manager(manager) => self.garms.get(manager).is_some_and(GarmState::is_up),
         }
     }
     fn advance(&mut self, now: Wall) {
@@ -175,25 +170,25 @@ impl Backend for World {
     fn next_deadline(&self) -> Option<Wall> {
         self.next()
     }
-    fn polled_session(&self, door: DoorId, request: &Request) -> Option<SessionId> {
-        match door {
-            DoorId::Github => GithubState::polled_session(request),
-            DoorId::Manager(_) => None,
+    fn polled_session(&self, server: ServerId, request: &Request) -> Option<SessionId> {
+        match server {
+            ServerId::Github => GithubState::polled_session(request),
+            ServerId::Manager(_) => None,
         }
     }
     fn take_wakes(&mut self) -> Vec<SessionId> {
         std::mem::take(&mut self.wakes)
     }
-    fn take_log(&mut self, door: DoorId) -> Vec<Bytes> {
-        match door {
-            DoorId::Github => Vec::new(),
-            DoorId::Manager(manager) => self.garms.get_mut(manager).map(GarmState::take_log).unwrap_or_default(),
+    fn take_log(&mut self, server: ServerId) -> Vec<Bytes> {
+        match server {
+            ServerId::Github => Vec::new(),
+            ServerId::Manager(manager) => self.garms.get_mut(manager).map(GarmState::take_log).unwrap_or_default(),
         }
     }
-    fn take_events(&mut self, door: DoorId) -> Vec<Bytes> {
-        match door {
-            DoorId::Github => Vec::new(),
-            DoorId::Manager(manager) => self.garms.get_mut(manager).map(GarmState::take_events).unwrap_or_default(),
+    fn take_events(&mut self, server: ServerId) -> Vec<Bytes> {
+        match server {
+            ServerId::Github => Vec::new(),
+            ServerId::Manager(manager) => self.garms.get_mut(manager).map(GarmState::take_events).unwrap_or_default(),
         }
     }
 }

@@ -3,7 +3,9 @@
 use super::error::StoreError;
 use super::sql::{from_json, int, to_json, uint, wall};
 use super::{Durability, ManagerStore, Reread};
-use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId};
+use medic_core::model::manual::{
+    MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId, Refusal,
+};
 use medic_core::model::{ScaleSetId, Wall};
 use rusqlite::{OptionalExtension as _, params};
 
@@ -55,7 +57,7 @@ impl ManagerStore {
 
     /// Cancels a manual heal. Returns the answer of one that is finished already, which stays as it is.
     pub fn withdraw_manual_heal(&self, id: ManualHealId) -> Result<Option<ManualHealAnswer>, StoreError> {
-        let withdrawn = ManualHealAnswer::Refused { why: "it was withdrawn".to_owned() };
+        let withdrawn = ManualHealAnswer::Refused { why: Refusal::Withdrawn };
         let taken_back = self.store().write("withdraw a manual heal", Durability::PowerCut, Reread::Yes, |tx| {
             let sql = "UPDATE manual_heals SET answer = ?2, finished = 1 WHERE id = ?1 AND NOT finished";
             Ok(tx.execute(sql, params![int(id.0), to_json(&withdrawn)?])?)

@@ -1,9 +1,9 @@
 use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
-use medic_core::decide::testing::{closed, hours, ledger_session, mins, open, probe};
+use medic_core::decide::testing::{check, closed, hours, ledger_session, mins, open};
 use medic_core::model::log_fact::{LogEvidence, LogPosition};
-use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer};
+use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer, ManualWait, Refusal};
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use medic_core::model::{
@@ -217,7 +217,7 @@ fn migration_keeps_the_other_records_of_version_3() {
     assert_eq!(request["step"], "check_opened");
     let decision: Decision = serde_json::from_value(events[1].detail.clone()).unwrap();
     let Decision::Blocked { remedy: Remedy::SessionCheck, guards } = decision else { panic!("{decision:?}") };
-    let guards: Vec<_> = guards.iter().map(|blocked| blocked.guard).collect();
+    let guards: Vec<_> = guards.iter().map(|blocked| blocked.guard()).collect();
     assert_eq!(guards, [Guard::ManagerBudget, Guard::EntityLimit]);
 }
 
@@ -261,9 +261,9 @@ fn an_order_waits_is_answered_once_and_grows_old() {
     let second = store.add_manual_heal(ScaleSetId(2), ManualAction::DeleteSession { session }, "bob", now).unwrap();
     let open = |at| store.manual_heals(at).unwrap();
     assert_eq!(open(now), [first.clone(), second.clone()]);
-    store.answer_manual_heal(first.id, &ManualHealAnswer::Waiting { why: "settle".to_owned() }).unwrap();
+    store.answer_manual_heal(first.id, &ManualHealAnswer::Waiting { why: ManualWait::Begins }).unwrap();
     assert_eq!(open(now).len(), 2, "it waits");
-    let refused = ManualHealAnswer::Refused { why: "it listens".to_owned() };
+    let refused = ManualHealAnswer::Refused { why: Refusal::Listens };
     store.answer_manual_heal(first.id, &refused).unwrap();
     assert_eq!((open(now), store.manual_heal_answer(first.id).unwrap()), (vec![second], Some(refused)));
     assert_eq!(open(now.plus(MANUAL_HEAL_LIFETIME)), [], "too old to be carried out");
@@ -276,7 +276,7 @@ fn an_order_is_withdrawn_until_it_is_settled() {
     let now = Wall(1_000_000);
     let place = |set| store.add_manual_heal(ScaleSetId(set), ManualAction::Heal, "alice", now).unwrap().id;
     let (waiting, taken_up) = (place(1), place(2));
-    let waits = ManualHealAnswer::Waiting { why: "paused".to_owned() };
+    let waits = ManualHealAnswer::Waiting { why: ManualWait::Begins };
     store.answer_manual_heal(waiting, &waits).unwrap();
     assert_eq!(store.withdraw_manual_heal(waiting).unwrap(), None);
     // A pass that had read it before says so now.
@@ -541,7 +541,7 @@ fn many_probes_do_not_make_the_heals_forgotten_that_count_against_a_set() {
     let store = memory();
     let heal = Journal::open(&store, closed(0, 1, Wall(1), Wall(1), Outcome::Unverified)).unwrap();
     for n in 2..=200 {
-        Journal::open(&store, probe(0, n, Wall(n), Wall(n), Outcome::Held)).unwrap();
+        Journal::open(&store, check(0, n, Wall(n), Wall(n), Outcome::Held)).unwrap();
     }
     assert_eq!(store.prune_treatments(Wall(0), 100).unwrap(), 99);
     assert_eq!(store.since(Wall(0)).unwrap().first().map(|row| row.id), Some(heal.id));

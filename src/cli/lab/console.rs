@@ -1,40 +1,39 @@
-//! The faults that a person types while `lab --serve` runs. A line that is no fault is answered with what is.
+//! The commands that can be typed while `lab --serve` runs.
 
 use crate::cli::output::diagnostic;
 use medic_core::model::{Span, Wall};
 use medic_lab::garm::{Build, ManagerFault, ManagerRoute};
 use medic_lab::github::FaultKind;
-use medic_lab::scenario::Act;
+use medic_lab::scenario::Step;
 use medic_lab::world::World;
 use std::fmt::Write as _;
 use std::io::BufRead as _;
 use tokio::sync::mpsc;
 
-/// Lines that may wait to be obeyed.
+/// Typed lines that may wait.
 const WAITING: usize = 64;
 /// How long GARM is down between a crash and the start after it.
 pub(super) const DOWN: Span = Span::secs(2);
 
-/// What can be typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// An act, as stories have them.
-    Act(Act),
+pub(super) enum Command {
+    /// A step of scenarios.
+    Step(Step),
     /// Killed, and started again after [`DOWN`].
     Crash,
-    /// GitHub keeps stale sessions this long from now on.
+    /// The lifetime of stale sessions from now on.
     Stale(Span),
     /// GARM refuses every update of a scale set.
     RefuseUpdates,
-    /// The same as soon as the next set has been disabled: it stays disabled.
+    /// The same once a set has been disabled: it stays disabled.
     RefuseEnable,
     /// GARM's own credential is revoked.
     RevokeManager,
-    /// The medic's quota is used up for this long.
+    /// The medic's quota is exhausted for this long.
     NoQuota(Span),
-    /// Everything that was broken is mended; what was killed starts.
+    /// All faults end; GARM starts if it was down.
     Well,
-    /// Says again where to look.
+    /// Prints the addresses again.
     Where,
     Help,
     Quit,
@@ -44,60 +43,60 @@ pub(super) enum Order {
 const WORDS: &[(&str, &str, &str)] = &[
     ("crash", "", "GARM is killed and starts again 2 s later"),
     ("kill", "", "GARM is killed and stays down"),
-    ("stop", "", "GARM is stopped properly, and stays down"),
+    ("stop", "", "GARM is stopped cleanly and stays down"),
     ("start", "", "GARM starts"),
     ("stale", "TIME", "GitHub keeps stale sessions this long from now on (stale 30s)"),
     ("phantom", "TIME", "GitHub refuses sessions that nobody holds for this long (default 4m)"),
-    ("foreign", "TIME", "another controller takes the first set's session when it is free (default 1h)"),
+    ("foreign", "TIME", "another controller takes the first set's session once it is free (default 1h)"),
     ("evict", "", "GitHub forgets the first set's session"),
     ("remove", "", "the first set is removed at GitHub"),
     ("revoke", "", "the medic's GitHub token is revoked"),
     ("revoke-garm", "", "GARM's GitHub token is revoked"),
-    ("no-quota", "TIME", "the medic's GitHub quota is used up for this long (default 10m)"),
-    ("broker-fails", "", "GitHub's broker fails every poll at once"),
+    ("no-quota", "TIME", "the medic's GitHub quota is exhausted for this long (default 10m)"),
+    ("polls-fail", "", "GitHub fails every poll at once"),
     ("refuse-updates", "", "GARM refuses every update of a scale set"),
-    ("refuse-enable", "", "the same, once the next set has been disabled: it stays so"),
-    ("disable", "", "a person disables the second set"),
-    ("jobs", "N", "workflows queue so many jobs for each set (default 1)"),
+    ("refuse-enable", "", "the same once a set has been disabled: it stays disabled"),
+    ("disable", "", "an operator disables the second set"),
+    ("jobs", "N", "workflows queue N jobs for each set (default 1)"),
     ("well", "", "all faults end, and GARM starts if it was down"),
-    ("where", "", "where to look"),
+    ("where", "", "print the addresses again"),
     ("help", "", "this list"),
     ("quit", "", "the lab ends"),
 ];
 
-impl Order {
-    /// Reads a line; the error says what is wrong with it.
+impl Command {
+    /// Reads a line; the error is for the terminal.
     pub(super) fn parse(line: &str) -> Result<Self, String> {
         let mut words = line.split_whitespace();
         let (word, argument) = (words.next().unwrap_or_default(), words.next());
         if let Some(more) = words.next() {
-            return Err(format!("{more:?} is one word too many; `help` lists the commands"));
+            return Err(format!("unexpected {more:?}; `help` lists the commands"));
         }
         let Some((_, takes, _)) = WORDS.iter().find(|(name, _, _)| *name == word) else {
-            return Err(format!("there is no {word:?}; `help` lists the commands"));
+            return Err(format!("unknown command {word:?}; `help` lists the commands"));
         };
         if let (Some(argument), true) = (argument, takes.is_empty()) {
-            return Err(format!("{word} takes no {argument:?}"));
+            return Err(format!("{word} takes no argument, but got {argument:?}"));
         }
         let time = |usual: Span| argument.map_or(Ok(usual), crate::cli::args::seconds);
         Ok(match word {
             "crash" => Self::Crash,
-            "kill" => Self::Act(Act::Kill),
-            "stop" => Self::Act(Act::Stop),
-            "start" => Self::Act(Act::Start),
+            "kill" => Self::Step(Step::Kill),
+            "stop" => Self::Step(Step::Stop),
+            "start" => Self::Step(Step::Start),
             "stale" => Self::Stale(time(Span::secs(90))?),
-            "phantom" => Self::Act(Act::PhantomConflicts(time(Span::mins(4))?)),
-            "foreign" => Self::Act(Act::ForeignOwner(time(Span::hours(1))?)),
-            "evict" => Self::Act(Act::Evict),
-            "remove" => Self::Act(Act::RemoveSet),
-            "revoke" => Self::Act(Act::RevokeMedic),
+            "phantom" => Self::Step(Step::PhantomConflicts(time(Span::mins(4))?)),
+            "foreign" => Self::Step(Step::ForeignOwner(time(Span::hours(1))?)),
+            "evict" => Self::Step(Step::Evict),
+            "remove" => Self::Step(Step::RemoveSet),
+            "revoke" => Self::Step(Step::RevokeMedic),
             "revoke-garm" => Self::RevokeManager,
             "no-quota" => Self::NoQuota(time(Span::mins(10))?),
-            "broker-fails" => Self::Act(Act::BrokerFails),
+            "polls-fail" => Self::Step(Step::PollsFail),
             "refuse-updates" => Self::RefuseUpdates,
             "refuse-enable" => Self::RefuseEnable,
-            "disable" => Self::Act(Act::PersonDisables),
-            "jobs" => Self::Act(Act::Jobs(match argument {
+            "disable" => Self::Step(Step::OperatorDisables),
+            "jobs" => Self::Step(Step::Jobs(match argument {
                 None => 1,
                 Some(number) => match number.parse() {
                     Ok(number @ 1..=100) => number,
@@ -111,16 +110,16 @@ impl Order {
         })
     }
 
-    /// Lets it happen to the servers; what to tell a spectator, if anything.
-    pub(super) fn happen(self, world: &mut World, build: Build, now: Wall) -> Option<String> {
+    /// Applies the command to the servers; the text for a spectator, if any.
+    pub(super) fn apply(self, world: &mut World, build: Build, now: Wall) -> Option<String> {
         Some(match self {
-            Self::Act(act) => act.happen(world, build, now),
-            Self::Crash => Act::Kill.happen(world, build, now),
+            Self::Step(step) => step.apply(world, build, now),
+            Self::Crash => Step::Kill.apply(world, build, now),
             Self::Stale(span) => {
                 world.github.reconfigure(|github| github.stale_lifetime = span);
                 format!("GitHub keeps stale sessions for {span} from now on.")
             }
-            Self::RefuseEnable => "GARM will refuse every update once the next set has been disabled.".to_owned(),
+            Self::RefuseEnable => "GARM will refuse every update once a set has been disabled.".to_owned(),
             Self::RefuseUpdates => {
                 if let Some((garm, _)) = world.garm_mut(0) {
                     garm.inject(ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::status(500)));
@@ -134,9 +133,9 @@ impl Order {
             }
             Self::NoQuota(span) => {
                 world.github.exhaust_quota("medic", now.plus(span));
-                // Only the REST API counts, which is asked for new tokens.
+                // Only the REST API, which issues tokens, has a quota.
                 world.github.expire_tokens();
-                format!("The medic's GitHub quota is used up for {span}.")
+                format!("The medic's GitHub quota is exhausted for {span}.")
             }
             Self::Well => {
                 world.github.clear_faults();
@@ -155,14 +154,13 @@ impl Order {
                 if world.garm(0).is_some_and(|garm| !garm.is_running()) {
                     world.start(0, now);
                 }
-                "Everything that was broken is mended.".to_owned()
+                "All faults have ended.".to_owned()
             }
             Self::Where | Self::Help | Self::Quit => return None,
         })
     }
 }
 
-/// All commands, for a person.
 pub(super) fn help() -> String {
     let mut out = String::from("Type a fault and watch the medic:\n");
     for (word, argument, does) in WORDS {
@@ -171,16 +169,16 @@ pub(super) fn help() -> String {
     out
 }
 
-/// Orders as they are typed. The sender ends with the input; the lab goes on without.
-pub(super) fn typed() -> mpsc::Receiver<Order> {
-    let (orders, received) = mpsc::channel(WAITING);
+/// Typed commands. The channel closes at the end of the input; the lab keeps running.
+pub(super) fn typed() -> mpsc::Receiver<Command> {
+    let (commands, received) = mpsc::channel(WAITING);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             if line.trim().is_empty() {
                 continue;
             }
-            match Order::parse(&line) {
-                Ok(order) if orders.blocking_send(order).is_err() => return,
+            match Command::parse(&line) {
+                Ok(command) if commands.blocking_send(command).is_err() => return,
                 Ok(_) => {}
                 Err(why) => diagnostic(&format!("{why}\n")),
             }
@@ -194,26 +192,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_listed_word_is_obeyed_and_only_help_means_help() {
+    fn parse_knows_every_listed_word() {
         for (word, _, _) in WORDS {
-            let order = Order::parse(word).unwrap();
-            assert_eq!(order == Order::Help, *word == "help", "{word}");
+            let command = Command::parse(word).unwrap();
+            assert_eq!(command == Command::Help, *word == "help", "{word}");
         }
     }
 
     #[test]
-    fn arguments_are_read_and_mistakes_are_told() {
-        assert_eq!(Order::parse(" stale 30s "), Ok(Order::Stale(Span::secs(30))));
-        assert_eq!(Order::parse("jobs 3"), Ok(Order::Act(Act::Jobs(3))));
+    fn parse_reads_arguments_and_reports_mistakes() {
+        assert_eq!(Command::parse(" stale 30s "), Ok(Command::Stale(Span::secs(30))));
+        assert_eq!(Command::parse("jobs 3"), Ok(Command::Step(Step::Jobs(3))));
         for (line, why) in [
-            ("cra", "there is no"),
+            ("cra", "unknown command"),
             ("crash now", "takes no"),
-            ("stale a b", "one word too many"),
+            ("stale a b", "unexpected"),
             ("jobs 0", "1 to 100"),
             ("stale soon", "write 90"),
         ] {
-            let told = Order::parse(line).unwrap_err();
-            assert!(told.contains(why), "{line}: {told}");
+            let error = Command::parse(line).unwrap_err();
+            assert!(error.contains(why), "{line}: {error}");
         }
     }
 }

@@ -9,7 +9,7 @@ mod witness;
 
 use crate::config::{Config, GithubConfig, ManagerConfig, check_state_dir};
 use crate::doctor::facts::{Facts, GithubFacts, ManagerFacts, Place, StateDir, StoreFacts, StreamFacts};
-use crate::engine::assemble::{Carrier, Carriers, Chance, Means, deadline, garm, github, options_of};
+use crate::engine::assemble::{Carrier, Carriers, ClientContext, Runtime, deadline, garm, github, options_of};
 use crate::engine::pause_file::PauseFile;
 use futures_util::future::join_all;
 use medic_core::clock::Clock;
@@ -77,7 +77,7 @@ async fn manager(
 ) -> anyhow::Result<ManagerFacts> {
     let notes = Notes::default();
     let carrier = witnessed(&options_of(table), &notes, clock, carriers)?;
-    let client = Arc::new(garm(table, Arc::clone(&carrier.transport), &means(clock))?);
+    let client = Arc::new(garm(table, Arc::clone(&carrier.transport), &context(clock))?);
     let limit = deadline(table);
     // Alone: it logs in, and a manager that does not answer is asked nothing more.
     let controller = within(clock, limit, Operation::Controller, client.controller()).await;
@@ -119,9 +119,8 @@ async fn manager(
 }
 
 /// Nobody counts these exchanges.
-fn means(clock: &Arc<dyn Clock>) -> Means {
-    let Chance { jitter, log_reading: reading } = Chance::default();
-    Means { recorder: Arc::new(NoRecorder), clock: Arc::clone(clock), jitter, reading }
+fn context(clock: &Arc<dyn Clock>) -> ClientContext {
+    ClientContext { recorder: Arc::new(NoRecorder), clock: Arc::clone(clock), runtime: Runtime::default() }
 }
 
 /// What `carriers` gives, with a listener in front.
@@ -251,7 +250,7 @@ async fn forge(
     let notes = Notes::default();
     let carriers = |options: &TransportOptions| witnessed(options, &notes, clock, carriers);
     let allowances = Allowances::new(table.requests_per_second, quota_reserve, clock);
-    let client = github([(table, &allowances)], quota_reserve, &means(clock), &carriers)?;
+    let client = github([(table, &allowances)], quota_reserve, &context(clock), &carriers)?;
     let client = client.unwrap_or_else(|| Arc::new(GithubClient::new(Vec::new())));
     let covered: Vec<_> = homes.iter().filter(|(at, endpoint)| client.covers(endpoint, &at.entity)).collect();
     let asked = covered.iter().take(ENTITIES).map(|(at, endpoint)| {

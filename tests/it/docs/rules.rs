@@ -1,39 +1,35 @@
 //! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
 
-use super::{code, root, table};
-use medic_core::decide::manual::in_words;
+use super::{code, table};
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
-use medic_core::decide::stale::{CurrentManager, NotStale, Proof, newest_is_stale};
+use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
 use medic_core::decide::{self, Footing, Input};
-use medic_core::model::session::{LedgerSession, OpenedBy};
+use medic_core::diagnose::testing::scale_set;
+use medic_core::model::session::{LedgerSession, NotStale, OpenedBy};
 use medic_core::model::{
-    Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind,
-    Escalation, Evidence, EvidenceList, Fact, Finding, Findings, GithubId, Guard, Incarnation, ManagerName,
-    ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome, OwnQuota, Owner, Pause, PauseId,
-    PauseScope, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall,
-    WorkerState,
+    Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
+    Guard, Incarnation, ManagerName, ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome,
+    OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span,
+    Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::keys::{Key, policy as key, run};
 use scaleset_medic::config::schema;
-use scaleset_medic::text::words;
+use scaleset_medic::text::{guards, rules, words};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 const NOW: Wall = Wall(7_200_000);
 const SET: ScaleSetId = ScaleSetId(1);
 
-/// The order of the rules, as the head of `diagnose` has it.
+/// The rules in the order in which they are asked.
 pub(super) fn evidence() -> String {
-    let source = std::fs::read_to_string(root().join("src/diagnose/mod.rs")).unwrap();
-    let lines = source.lines().filter_map(|line| line.strip_prefix("//! "));
-    let rows: Vec<_> = lines
-        .skip_while(|line| !line.starts_with("| order |"))
-        .take_while(|line| line.starts_with('|'))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    assert!(rows.len() > 8, "the head of diagnose has no table of the order");
-    rows.concat()
+    let rows = (1..).zip(Rule::ALL).map(|(number, rule)| {
+        let makes: Vec<_> = rule.makes().iter().map(code).collect();
+        let makes = makes.join(", ");
+        let makes = rule.corrects().map_or_else(|| makes.clone(), |of| format!("{makes} instead of {}", code(of)));
+        [number.to_string(), code(rule), rules::asks(*rule).to_owned(), makes]
+    });
+    table(["order", "rule", "asks", "can find"], rows)
 }
 
 pub(super) fn diagnoses() -> String {
@@ -49,22 +45,7 @@ pub(super) fn diagnoses() -> String {
 }
 
 fn set(id: ScaleSetId) -> ScaleSet {
-    ScaleSet {
-        id,
-        github_id: Some(GithubId(100 + id.0)),
-        name: "linux".to_owned(),
-        entity: Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }),
-        endpoint: Some(Arc::new(Endpoint {
-            name: EndpointName::new("github.com"),
-            base_url: "https://github.com".to_owned(),
-            api_base_url: "https://api.github.com/".to_owned(),
-        })),
-        enabled: Enablement::Enabled,
-        desired_runners: 0,
-        max_runners: 5,
-        revision: Revision::new("r0"),
-        updated_at: Some(Wall(0)),
-    }
+    ScaleSet { updated_at: Some(Wall(0)), ..scale_set(id.0, "acme") }
 }
 
 fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Finding {
@@ -72,7 +53,9 @@ fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Fin
         set,
         diagnosis,
         confidence,
-        evidence: EvidenceList::new(),
+        rule: Rule::Nothing,
+        corrected: None,
+        evidence: Vec::new(),
         since: NOW.minus(Span::mins(1)),
         ill_since: diagnosis.is_ill().then(|| NOW.minus(Span::mins(1))),
         seen: 5,
@@ -401,17 +384,17 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
     });
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
     let Decision::Blocked { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
-    guards.into_iter().map(|held| held.guard).collect()
+    guards.into_iter().map(|held| held.guard()).collect()
 }
 
 /// The most that can happen under the default policy.
 pub(super) fn bounds() -> String {
-    format!("- {}\n", decide::bounds(&Policy::default()).to_string().replace('\n', "\n- "))
+    format!("- {}\n", guards::bounds(&decide::bounds(&Policy::default())).replace('\n', "\n- "))
 }
 
 /// Every reason against a deletion.
 pub(super) fn stale() -> String {
-    let rows = NotStale::ALL.iter().map(|reason| [code(reason), in_words(*reason).to_owned()]);
+    let rows = NotStale::ALL.iter().map(|reason| [code(reason), guards::not_stale(*reason).to_owned()]);
     table(["a session stays where", "that is"], rows)
 }
 

@@ -256,7 +256,7 @@ fn the_fewest_treatments_left_are_those_of_a_set_that_waits_for_one() {
 
     let mut waits = set(4, "d", Diagnosis::ConflictAbandoned);
     waits.budget_remaining = 2;
-    waits.decision = Decision::Blocked { remedy: Remedy::Toggle, guards: Vec::new().into() };
+    waits.decision = Decision::Blocked { remedy: Remedy::Toggle, guards: Vec::new() };
     sets.push(waits);
     metrics.show(&status(vec![manager("garm", sets.clone())]));
     assert_eq!(value(&metrics, "budget_remaining", &["scale_set_min"]), "2");

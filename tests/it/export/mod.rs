@@ -8,13 +8,14 @@ mod server;
 
 use medic_core::model::log_fact::ListenerErrorKind;
 use medic_core::model::{
-    BlockedBy, Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
+    Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, GithubId, Guard, Incarnation, Lingering, ManagerName,
-    ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, ScaleSetId, SessionId, Source, Span,
+    ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, Rule, ScaleSetId, SessionId, Source, Span,
     TreatmentId, Waiting, Wall, WorkerState,
 };
 use scaleset_medic::status::{
-    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, SourceState, Status, TreatmentSummary,
+    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, ShownDecision, ShownGuard, SourceState,
+    Status, TreatmentSummary,
 };
 use std::collections::BTreeMap;
 
@@ -37,7 +38,9 @@ pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
             set: ScaleSetId(id),
             diagnosis,
             confidence: Confidence::Strong,
-            evidence: [Evidence { source: Source::Api, at: AT, fact: Fact::Enabled }].into_iter().collect(),
+            rule: Rule::Counters,
+            corrected: None,
+            evidence: vec![Evidence { source: Source::Api, at: AT, fact: Fact::Enabled }],
             since,
             ill_since: diagnosis.is_ill().then_some(since),
             seen: 4,
@@ -158,17 +161,16 @@ fn pauses() -> Vec<Pause> {
     (0..).zip(scopes).map(pause).collect()
 }
 
-fn decisions() -> Vec<Decision> {
+fn decisions() -> Vec<ShownDecision> {
     let session = SessionId::new("s");
-    let held =
-        |guard, until| BlockedBy { guard, value: "1 of 2".to_owned().into(), limit: "2".to_owned().into(), until };
+    let held = |guard, until| ShownGuard { guard, value: "1 of 2".to_owned(), limit: "2".to_owned(), until };
     let mut decisions = vec![
         Decision::Leave,
         Decision::Watch { waiting: Waiting::StaleSession, until: Some(AT) },
         Decision::Watch { waiting: Waiting::Evidence, until: None },
         Decision::Blocked {
             remedy: Remedy::DeleteThenToggle { session: session.clone() },
-            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))].into(),
+            guards: vec![held(Guard::Confirmation, None), held(Guard::Backoff, Some(AT))],
         },
         Decision::Treat { remedy: Remedy::Toggle, canary: true },
         Decision::Treat { remedy: Remedy::DeleteSession { session }, canary: false },

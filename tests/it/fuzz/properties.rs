@@ -64,7 +64,7 @@ pub fn log_line(bytes: &[u8]) {
 fn is_in_bounds(fact: &LogFact, line: &[u8], dated: Option<u64>) {
     assert_eq!(Some(fact.at.0), dated, "a fact has the date of its line or of the one before");
     let (set, session, owner) = parts(&fact.what);
-    if let Some(LogSet::Forge { entity, .. }) = set {
+    if let Some(LogSet::Github { entity, .. }) = set {
         assert!(entity.len() <= NAME_MAX, "an entity of {} bytes", entity.len());
     }
     if let Some(session) = session {

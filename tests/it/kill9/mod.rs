@@ -223,9 +223,9 @@ fn operator_disables_the_first(setup: &Setup) {
         let garm = trap.world.garm_mut(0).unwrap().0;
         let first = garm.scale_sets().next().unwrap().0;
         if !garm.is_enabled(first) {
-            garm.person_sets_enabled(first, true, now);
+            garm.operator_sets_enabled(first, true, now);
         }
-        garm.person_sets_enabled(first, false, now);
+        garm.operator_sets_enabled(first, false, now);
     });
 }
 

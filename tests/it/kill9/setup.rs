@@ -4,7 +4,7 @@ use crate::bench::ConfigText;
 use crate::sockets::{Servers, started};
 use medic_core::model::{ManagerName, SessionId, Wall};
 use medic_core::ports::write::Journal as _;
-use medic_lab::backend::{Backend, DoorId};
+use medic_lab::backend::{Backend, ServerId};
 use medic_lab::wire::{Answer, Request};
 use medic_lab::world::{Fleet, World};
 use medic_store::Store;
@@ -73,7 +73,7 @@ impl Trap {
 }
 
 impl Backend for Trap {
-    fn handle(&mut self, server: DoorId, request: &Request, now: Wall) -> Answer {
+    fn handle(&mut self, server: ServerId, request: &Request, now: Wall) -> Answer {
         self.requests += 1;
         let due = self.armed.filter(|(at, _)| self.requests >= *at).map(|(_, when)| when);
         if due.is_some() {
@@ -98,7 +98,7 @@ impl Backend for Trap {
         }
         answer
     }
-    fn is_up(&self, server: DoorId) -> bool {
+    fn is_up(&self, server: ServerId) -> bool {
         self.world.is_up(server)
     }
     fn advance(&mut self, now: Wall) {
@@ -107,16 +107,16 @@ impl Backend for Trap {
     fn next_deadline(&self) -> Option<Wall> {
         self.world.next_deadline()
     }
-    fn polled_session(&self, server: DoorId, request: &Request) -> Option<SessionId> {
+    fn polled_session(&self, server: ServerId, request: &Request) -> Option<SessionId> {
         self.world.polled_session(server, request)
     }
     fn take_wakes(&mut self) -> Vec<SessionId> {
         self.world.take_wakes()
     }
-    fn take_log(&mut self, server: DoorId) -> Vec<bytes::Bytes> {
+    fn take_log(&mut self, server: ServerId) -> Vec<bytes::Bytes> {
         self.world.take_log(server)
     }
-    fn take_events(&mut self, server: DoorId) -> Vec<bytes::Bytes> {
+    fn take_events(&mut self, server: ServerId) -> Vec<bytes::Bytes> {
         self.world.take_events(server)
     }
 }

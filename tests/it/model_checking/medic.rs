@@ -3,16 +3,18 @@
 
 use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
-use medic_core::decide::stale::{self, CurrentManager};
-use medic_core::decide::{self, budget};
+use medic_core::decide;
+use medic_core::decide::stale::{self, CurrentManager, Proof};
+use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
     Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet,
-    ScaleSetId, SessionId, SetDecision, Span, Step, Treatment, TreatmentId,
+    ScaleSetId, SetDecision, Span, Step, Treatment, TreatmentId,
 };
 use medic_core::policy::{Mode, Policy};
 use medic_core::ports::write::OpenAnswer;
-use medic_core::treat::machine::{self, Answer, Input, Leave, Request, SetView, Transition, View};
+use medic_core::treat::machine;
+use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
@@ -188,7 +190,7 @@ impl Actor<'_> {
     /// Writes the journal, then queues the request.
     fn take(&mut self, transition: Transition) {
         let mut treatment = transition.treatment;
-        let mut request = transition.effect;
+        let mut request = transition.request;
         if self.is(Broken::ForgetsOwnSession)
             && let Some(Request::DeleteOwnSession { .. }) = request
         {
@@ -238,7 +240,7 @@ impl Actor<'_> {
             self.medic.known |= bit;
             let view = self.broken_input(&row.0, input);
             let transition = machine::step(&row.0, view.input(), now(self.world.tick), self.policy);
-            if transition.effect.is_some() || transition.treatment != row.0 {
+            if transition.request.is_some() || transition.treatment != row.0 {
                 self.take(transition);
             }
         }
@@ -252,30 +254,32 @@ impl Actor<'_> {
             }
             ManagerState::Down | ManagerState::Unreachable => SetView::Unseen,
         };
-        let stale_proof = match &treatment.remedy {
-            Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session } => {
-                self.is(Broken::SkipsIncarnationCheck)
-                    || Self::proof(fleet, treatment.set).is_some_and(|proven| proven == *session)
+        let warrant = match &treatment.remedy {
+            Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }
+                if self.is(Broken::SkipsIncarnationCheck) =>
+            {
+                Some(DeletionWarrant::for_tests(session.clone()))
             }
-            Remedy::Toggle | Remedy::SessionCheck => false,
+            Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } => {
+                Self::proof(fleet, treatment.set).map(DeletionWarrant::from)
+            }
+            Remedy::Toggle | Remedy::SessionCheck => None,
         };
         View {
             manager: fleet.manager,
             incarnation: fleet.incarnation,
             set,
             finding: fleet.findings.get(&treatment.set),
-            endpoint: None,
-            stale_proof,
-            conflict_behaviour: self.world.scenario.conflict_behaviour(),
-            leave: Leave::Granted,
+            warrant,
+            paused: false,
         }
     }
 
-    fn proof(fleet: &Fleet, set: ScaleSetId) -> Option<SessionId> {
+    fn proof(fleet: &Fleet, set: ScaleSetId) -> Option<Proof> {
         let owner = owner();
         let manager = CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: Some(&owner) };
         let rows = fleet.ledger.iter().filter(|row| row.set == set);
-        stale::newest_is_stale(rows, fleet.sets.get(&set)?, manager).ok().map(|proof| proof.session().clone())
+        stale::newest_is_stale(rows, fleet.sets.get(&set)?, manager).ok()
     }
 
     /// Broken: the operator's change looks like ours.
@@ -301,7 +305,7 @@ impl BrokenInput<'_> {
     fn input(&self) -> Input<'_> {
         match self {
             Self::Plain(input) => input.clone(),
-            Self::Set(view, set) => Input::Sweep(View { set: SetView::Seen(set), ..*view }),
+            Self::Set(view, set) => Input::Sweep(View { set: SetView::Seen(set), ..view.clone() }),
         }
     }
 }
@@ -382,7 +386,7 @@ impl Actor<'_> {
             incarnation: fleet.incarnation,
             opened: at,
             canary: act.canary,
-            step: machine::begin(&act.remedy, set, at),
+            step: machine::first_step(&act.remedy, set, at),
             step_at: at,
             holder: None,
             refusal: None,
@@ -410,11 +414,9 @@ impl Actor<'_> {
         }
         let run = self.world.incarnation();
         let shown = self.journal.iter().map(|row| &row.0).any(|row| {
-            budget::is_heal(row)
-                && row.opened >= run.0
-                && (row.revived.is_some() || row.outcome() == Some(Outcome::Recovered))
+            row.is_heal() && row.opened >= run.0 && (row.revived.is_some() || row.outcome() == Some(Outcome::Recovered))
         });
-        if acting > 0 && !shown && budget::is_heal(new) && new.incarnation == Some(run) {
+        if acting > 0 && !shown && new.is_heal() && new.incarnation == Some(run) {
             self.world.violated("I5 one before the canary has verified");
         }
     }
@@ -422,7 +424,7 @@ impl Actor<'_> {
     /// `max_in_flight`, or the number of heals that helped since the last that did not, up to the share.
     fn in_flight_limit(&self) -> usize {
         let run = self.world.incarnation();
-        let heals = || self.journal.iter().map(|row| &row.0).filter(|row| budget::is_heal(row) && row.opened >= run.0);
+        let heals = || self.journal.iter().map(|row| &row.0).filter(|row| row.is_heal() && row.opened >= run.0);
         let bad = |row: &&Treatment| matches!(row.outcome(), Some(Outcome::Unverified | Outcome::Failed));
         let last_bad = heals().filter(bad).map(|row| row.step_at).max().unwrap_or_default();
         let alive = heals().filter_map(|row| match row.outcome() {
@@ -441,7 +443,7 @@ impl Actor<'_> {
         match self.medic.pending.first().map(|pending| &pending.1) {
             None => &[],
             Some(_) if self.world.down => &[LostBefore],
-            Some(Request::ReadSet | Request::CheckIncarnation) => &[Answered, LostBefore],
+            Some(Request::ReadSet | Request::CheckIncarnation { .. }) => &[Answered, LostBefore],
             Some(Request::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
             Some(Request::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
             Some(Request::DeleteSession { .. } | Request::OpenSession { .. } | Request::DeleteOwnSession { .. }) => {
@@ -469,11 +471,14 @@ impl Actor<'_> {
         match request {
             Request::ReadSet if how == How::Answered => Answer::Read(Ok(Some(self.reads(row, set)))),
             Request::ReadSet => Answer::Read(Err(read_fails())),
-            Request::CheckIncarnation if how == How::Answered && self.is(Broken::SkipsIncarnationCheck) => {
-                Answer::Incarnation(Ok(row.incarnation.unwrap()))
+            Request::CheckIncarnation { warrant } => {
+                let run = match how {
+                    How::Answered if self.is(Broken::SkipsIncarnationCheck) => Ok(row.incarnation.unwrap()),
+                    How::Answered => Ok(self.world.incarnation()),
+                    _ => Err(read_fails()),
+                };
+                Answer::Incarnation { incarnation: run, warrant: warrant.clone() }
             }
-            Request::CheckIncarnation if how == How::Answered => Answer::Incarnation(Ok(self.world.incarnation())),
-            Request::CheckIncarnation => Answer::Incarnation(Err(read_fails())),
             Request::Disable if self.is(Broken::SendsANoOp) => {
                 Answer::Disabled(Ok(ScaleSet { enabled: Enablement::Disabled, ..self.world.shows(set) }))
             }
@@ -493,9 +498,9 @@ impl Actor<'_> {
                     if known { Ok(answer) } else { Err(lost()) }
                 }
             }),
-            Request::DeleteSession { session } | Request::DeleteOwnSession { session } => {
+            Request::DeleteSession { warrant } | Request::DeleteOwnSession { warrant } => {
                 if matches!(how, How::Answered | How::LostAfter) {
-                    self.world.delete(set, session);
+                    self.world.delete(set, warrant.session());
                 }
                 Answer::SessionDeleted(match how {
                     How::Answered => Ok(()),
@@ -555,7 +560,7 @@ impl Actor<'_> {
         for row in self.journal.clone() {
             if row.0.step.is_intent() {
                 let transition = self.step(&row.0, Input::Shutdown);
-                if transition.effect.is_some() || transition.treatment != row.0 {
+                if transition.request.is_some() || transition.treatment != row.0 {
                     self.take(transition);
                 }
             }

@@ -5,7 +5,7 @@ use super::medic::{Actor, How, Medic, Phase, Row, is_ambiguous, policy};
 use super::world::{By, Holder, START, Scenario, Tick, World};
 use medic_core::model::{Enablement, Outcome};
 use medic_core::policy::Policy;
-use medic_core::treat::machine::Request;
+use medic_core::treat::transition::Request;
 use stateright::{Model, Property};
 
 /// How long a lease lasts without renewal.

@@ -7,8 +7,8 @@
 use medic_core::model::session::{LedgerSession, OpenedBy};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact,
-    Finding, Findings, GithubId, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId,
-    SessionId, Source, Span, Treatment, Wall, WorkerState,
+    Finding, Findings, GithubId, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, Rule, ScaleSet,
+    ScaleSetId, SessionId, Source, Span, Treatment, Wall, WorkerState,
 };
 use std::sync::{Arc, LazyLock};
 
@@ -433,6 +433,8 @@ impl World {
             set: set_id(index),
             diagnosis,
             confidence,
+            rule: Rule::default(),
+            corrected: None,
             evidence: evidence.into_iter().collect(),
             since: date(since),
             ill_since: set.ill_since.map(date),

@@ -1,10 +1,10 @@
-//! Back-off: how long one set is left alone after a treatment (`docs/reference/design.md` §6: 5, 15, 60 min, with
+//! Back-off: how long a set is not treated after a treatment (`docs/reference/design.md` §6: 5, 15, 60 min, with
 //! jitter).
 //!
-//! The last wait repeats. The jitter only ever lengthens a wait, and is fixed by the treatment's number, so that a
-//! restart of ours does not roll the dice again. It spreads sets that fell ill together.
+//! The last wait repeats. Jitter only lengthens a wait, and spreads sets that fell ill together. It follows from the
+//! treatment's id, so a restart of ours does not change it.
 
-use crate::model::{BlockedBy, Guard, Span, Treatment, TreatmentId, Wall, told};
+use crate::model::{BlockedBy, GuardFact, Span, Treatment, TreatmentId, Wall};
 use crate::policy::Policy;
 
 /// The wait after `previous` counted treatments (none: no wait), with `unit` in [0, 1) choosing the jitter.
@@ -28,28 +28,14 @@ pub fn unit_of(id: TreatmentId) -> f64 {
 
 /// The guard, for the treatments that count (oldest first).
 #[must_use]
-pub fn held(counted: &[&Treatment], now: Wall, policy: &Policy) -> Option<BlockedBy> {
+pub fn block(counted: &[&Treatment], now: Wall, policy: &Policy) -> Option<BlockedBy> {
     let last = counted.last()?;
     let wait = wait(policy, counted.len(), unit_of(last.id));
     let passed = now.since(last.step_at);
-    (passed < wait).then(|| BlockedBy {
-        guard: Guard::Backoff,
-        value: told!("{} of {} since treatment #{}", passed, wait, last.id),
-        limit: format!("{wait} after the {} treatment of this set", nth(counted.len())).into(),
-        until: Some(last.step_at.plus(wait)),
+    (passed < wait).then(|| {
+        let fact = GuardFact::Backoff { passed, wait, treatment: last.id, treatments: counted.len() };
+        fact.until(Some(last.step_at.plus(wait)))
     })
-}
-
-/// 1st, 2nd, 3rd, 4th, …, 11th.
-fn nth(number: usize) -> String {
-    let end = match (number % 100, number % 10) {
-        (11..=13, _) => "th",
-        (_, 1) => "st",
-        (_, 2) => "nd",
-        (_, 3) => "rd",
-        (_, _) => "th",
-    };
-    format!("{number}{end}")
 }
 
 #[expect(
@@ -66,12 +52,6 @@ fn share_of(span: Span, share: f64) -> Span {
 mod tests {
     use super::*;
 
-    #[test]
-    fn numbers_are_told_in_english() {
-        let told = [1, 2, 3, 4, 11, 12, 13, 21, 22, 103, 111].map(nth);
-        let expected = ["1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "103rd", "111th"];
-        assert_eq!(told, expected.map(str::to_owned));
-    }
     use crate::decide::testing::closed;
     use crate::model::Outcome;
 
@@ -83,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_lengthens_by_its_share_at_most() {
+    fn jitter_lengthens_the_wait_by_its_share_at_most() {
         let policy = Policy::default();
         assert_eq!(wait(&policy, 1, 0.5), Span::secs(330));
         assert_eq!(wait(&policy, 1, 7.0), Span::mins(6));
@@ -95,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_treatments_share_of_the_jitter_is_the_same_in_every_version_of_ours() {
+    fn jitter_of_a_treatment_is_stable_across_releases() {
         // The first outputs of the reference splitmix64 for these seeds.
         for (seed, first) in [(0, 0xE220_A839_7B1D_CDAF_u64), (1_234_567, 6_457_827_717_110_365_317)] {
             let bits = unit_of(TreatmentId(seed)) * 2_f64.powi(53);
@@ -104,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_numbers_saturate() {
+    fn wait_saturates_on_absurd_numbers() {
         let policy = Policy { backoff: vec![Span::MAX], backoff_jitter: f64::INFINITY, ..Policy::default() };
         assert_eq!(wait(&policy, 1, 0.9), Span::MAX);
         let policy = Policy { backoff_jitter: f64::NAN, ..Policy::default() };
@@ -113,14 +93,13 @@ mod tests {
     }
 
     #[test]
-    fn a_set_treated_a_minute_ago_waits_and_says_until_when() {
+    fn block_lasts_until_the_wait_after_the_last_treatment() {
         let policy = Policy { backoff_jitter: 0.0, ..Policy::default() };
         let row = closed(7, 1, Wall(0), Wall(60_000), Outcome::Unverified);
-        let held = held(&[&row], Wall(120_000), &policy).unwrap();
-        assert_eq!(held.value, "1 min of 5 min since treatment #7");
-        assert_eq!(held.limit, "5 min after the 1st treatment of this set");
-        assert_eq!(held.until, Some(Wall(360_000)));
-        assert_eq!(super::held(&[&row], Wall(360_000), &policy), None);
-        assert_eq!(super::held(&[], Wall(0), &policy), None);
+        let (passed, wait) = (Span::mins(1), Span::mins(5));
+        let fact = GuardFact::Backoff { passed, wait, treatment: TreatmentId(7), treatments: 1 };
+        assert_eq!(block(&[&row], Wall(120_000), &policy), Some(fact.until(Some(Wall(360_000)))));
+        assert_eq!(block(&[&row], Wall(360_000), &policy), None);
+        assert_eq!(block(&[], Wall(0), &policy), None);
     }
 }

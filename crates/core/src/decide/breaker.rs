@@ -1,15 +1,13 @@
-//! The circuit breaker: when acts do not help, stop acting (`docs/reference/design.md` §6). Closed = healing allowed,
+//! The circuit breaker: when heals do not help, stop healing (`docs/reference/design.md` §6). Closed = healing allowed,
 //! open = stopped.
 //!
-//! Opens after `breaker_after` heals in a row, across sets, that were not verified or failed. After
-//! `breaker_half_open_after` one trial is let through; its recovery closes the breaker, another bad end opens it
-//! anew. A person's reset closes it at once. Its state is computed from the journal, so it survives any restart of
-//! ours; the journal's newest rows are always among those given here, however old they are.
+//! It opens after `breaker_after` heals in a row, across sets, that were not verified or failed. After
+//! `breaker_half_open_after` one trial may start: its recovery closes the breaker, another bad end opens it again. An
+//! operator's reset closes it at once. The state is computed from the journal, whose newest rows are always given here.
 //!
-//! Session probes and yields say nothing about whether acts help: they neither count nor interrupt the run.
+//! Session checks and aborted heals say nothing about whether heals help: they neither count nor interrupt the row.
 
-use super::budget::is_heal;
-use crate::model::{BlockedBy, Guard, Outcome, Treatment, Wall, told};
+use crate::model::{BlockedBy, GuardFact, Outcome, Treatment, Wall};
 use crate::policy::Policy;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,19 +19,13 @@ pub enum Breaker {
     Open {
         /// Since the last bad end.
         since: Wall,
-        /// When one trial is let through.
+        /// When one trial may start.
         half_open: Wall,
     },
     /// One trial may start.
-    HalfOpen {
-        /// Since the last bad end.
-        since: Wall,
-    },
-    /// One trial is under way.
-    Trial {
-        /// Since the last bad end.
-        since: Wall,
-    },
+    HalfOpen { since: Wall },
+    /// One trial is open.
+    Trial { since: Wall },
 }
 
 impl Breaker {
@@ -47,12 +39,12 @@ impl Breaker {
     }
 }
 
-/// The state, from the journal's rows (in any order) and the date of the last reset by a person.
+/// The state, from the journal's rows (in any order) and the date of an operator's last reset.
 #[must_use]
 pub fn state(history: &[Treatment], reset: Option<Wall>, now: Wall, policy: &Policy) -> Breaker {
     let mut ends: Vec<(&Treatment, Outcome)> = history
         .iter()
-        .filter(|row| is_heal(row))
+        .filter(|row| row.is_heal())
         .filter_map(|row| row.outcome().map(|outcome| (row, outcome)))
         .filter(|(row, _)| reset.is_none_or(|reset| row.step_at > reset))
         .collect();
@@ -77,41 +69,32 @@ pub fn state(history: &[Treatment], reset: Option<Wall>, now: Wall, policy: &Pol
     }
     let Some(since) = open else { return Breaker::Closed { bad } };
     let half_open = since.plus(policy.breaker_half_open_after);
-    // A date in the future means that the clock was set back: wait anew from the present would never end, so let a
-    // trial through; it is still only one.
+    // A date in the future means that the clock was set back: the wait might never end, so one trial may start.
     if now < half_open && now >= since {
         return Breaker::Open { since, half_open };
     }
-    let trial = history.iter().any(|row| is_heal(row) && row.opened >= since && row.in_flight());
+    let trial = history.iter().any(|row| row.is_heal() && row.opened >= since && row.in_flight());
     if trial { Breaker::Trial { since } } else { Breaker::HalfOpen { since } }
 }
 
-/// The guard. `trial_started`: this sweep has let the trial through already.
+/// The guard. `trial_started`: this sweep has started the trial already.
 #[must_use]
-pub fn held(breaker: Breaker, trial_started: bool, policy: &Policy) -> Option<BlockedBy> {
+pub fn block(breaker: Breaker, trial_started: bool, policy: &Policy) -> Option<BlockedBy> {
     let after = policy.breaker_after.max(1);
     match breaker {
         Breaker::Closed { .. } => None,
         Breaker::HalfOpen { .. } if !trial_started => None,
-        Breaker::Open { since, half_open } => Some(BlockedBy {
-            guard: Guard::Breaker,
-            value: told!("open since {}: {} treatments in a row did not help", since, after),
-            limit: told!("a reset, or one trial from {}", half_open),
-            until: Some(half_open),
-        }),
-        Breaker::HalfOpen { since } | Breaker::Trial { since } => Some(BlockedBy {
-            guard: Guard::Breaker,
-            value: told!("open since {}: {} treatments in a row did not help; one trial is under way", since, after),
-            limit: told!("a reset, or the trial's recovery"),
-            until: None,
-        }),
+        Breaker::Open { since, half_open } => {
+            Some(GuardFact::BreakerOpen { since, after, half_open }.until(Some(half_open)))
+        }
+        Breaker::HalfOpen { since } | Breaker::Trial { since } => Some(GuardFact::BreakerTrial { since, after }.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::testing::{closed, mins, open, probe};
+    use crate::decide::testing::{check, closed, mins, open};
     use crate::model::{Remedy, Span, Step};
 
     fn at(history: &[Treatment], now: Wall) -> Breaker {
@@ -123,39 +106,37 @@ mod tests {
     }
 
     #[test]
-    fn two_bad_ends_in_a_row_open_it_across_sets() {
+    fn opens_after_two_bad_ends_in_a_row_across_sets() {
         assert_eq!(at(&two_bad()[..1], mins(3)), Breaker::Closed { bad: 1 });
         let open = at(&two_bad(), mins(3));
         assert_eq!(open, Breaker::Open { since: mins(2), half_open: mins(32) });
-        let held = held(open, false, &Policy::default()).unwrap();
-        assert_eq!(held.value, "open since 00:02:00: 2 treatments in a row did not help");
-        assert_eq!(held.until, Some(mins(32)));
+        let fact = GuardFact::BreakerOpen { since: mins(2), after: 2, half_open: mins(32) };
+        assert_eq!(block(open, false, &Policy::default()), Some(fact.until(Some(mins(32)))));
     }
 
     #[test]
-    fn a_recovery_between_interrupts_the_run_and_probes_and_yields_do_not() {
+    fn only_a_recovery_interrupts_the_row_of_bad_ends() {
         let mut rows = two_bad();
         rows.push(closed(3, 3, mins(0), Wall(90_000), Outcome::Recovered));
         assert_eq!(at(&rows, mins(3)), Breaker::Closed { bad: 1 });
         let mut rows = two_bad();
         rows.push(closed(3, 3, mins(0), Wall(90_000), Outcome::Aborted));
-        rows.push(probe(4, 4, mins(0), Wall(90_000), Outcome::Unheld));
-        rows.push(probe(5, 5, mins(2), mins(3), Outcome::Failed));
+        rows.push(check(4, 4, mins(0), Wall(90_000), Outcome::Unheld));
+        rows.push(check(5, 5, mins(2), mins(3), Outcome::Failed));
         assert_eq!(at(&rows, mins(3)), Breaker::Open { since: mins(2), half_open: mins(32) });
     }
 
     #[test]
-    fn one_trial_after_half_an_hour_decides() {
+    fn one_trial_after_half_an_hour_closes_or_reopens_it() {
         let policy = Policy::default();
         let mut rows = two_bad();
         assert_eq!(at(&rows, mins(32)), Breaker::HalfOpen { since: mins(2) });
-        assert_eq!(held(at(&rows, mins(32)), false, &policy), None);
-        assert!(held(at(&rows, mins(32)), true, &policy).is_some(), "one, not two");
+        assert_eq!(block(at(&rows, mins(32)), false, &policy), None);
+        assert!(block(at(&rows, mins(32)), true, &policy).is_some(), "one, not two");
         rows.push(open(3, 1, mins(32), Step::Verifying));
         assert_eq!(at(&rows, mins(33)), Breaker::Trial { since: mins(2) });
-        assert!(
-            held(at(&rows, mins(33)), false, &policy).unwrap().value.to_string().ends_with("one trial is under way")
-        );
+        let trial = GuardFact::BreakerTrial { since: mins(2), after: 2 };
+        assert_eq!(block(at(&rows, mins(33)), false, &policy), Some(trial.into()));
         rows[2] = closed(3, 1, mins(32), mins(34), Outcome::Recovered);
         assert_eq!(at(&rows, mins(35)), Breaker::Closed { bad: 0 });
         rows[2] = closed(3, 1, mins(32), mins(34), Outcome::Unverified);
@@ -163,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn a_recovery_of_an_older_treatment_does_not_close_it() {
+    fn recovery_of_an_older_treatment_does_not_close_it() {
         let mut rows = two_bad();
         rows.push(closed(3, 3, Wall(90_000), mins(4), Outcome::Recovered));
         assert!(at(&rows, mins(5)).is_open());
     }
 
     #[test]
-    fn a_trial_that_began_the_very_moment_the_breaker_opened_closes_it() {
+    fn trial_opened_at_the_very_date_of_opening_counts() {
         let policy = Policy { breaker_half_open_after: Span::ZERO, ..Policy::default() };
         let mut rows = two_bad();
         rows.push(closed(3, 3, mins(2), mins(4), Outcome::Recovered));
@@ -178,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_heal_that_began_since_and_is_under_way_is_the_trial() {
+    fn trial_is_an_open_heal_begun_since_opening() {
         let ask = Treatment { remedy: Remedy::SessionCheck, ..open(3, 3, mins(32), Step::Verifying) };
         let others = [open(3, 3, mins(1), Step::Verifying), ask, closed(3, 3, mins(32), mins(32), Outcome::Aborted)];
         for other in others {
@@ -192,13 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_forgets_what_was_before() {
+    fn reset_forgets_earlier_ends() {
         assert_eq!(state(&two_bad(), Some(mins(2)), mins(3), &Policy::default()), Breaker::Closed { bad: 0 });
         assert_eq!(state(&two_bad(), Some(mins(1)), mins(3), &Policy::default()), Breaker::Closed { bad: 1 });
     }
 
     #[test]
-    fn a_zero_never_means_unlimited() {
+    fn zero_threshold_opens_after_one_bad_end() {
         let policy = Policy { breaker_after: 0, ..Policy::default() };
         assert!(state(&two_bad()[..1], None, mins(2), &policy).is_open());
     }

@@ -1,71 +1,58 @@
-//! The turn of an entity: how many of its sets may wait for their new workers at once.
+//! The entity limit: how many sets of one entity may wait for their new workers at once.
 //!
-//! A pre-fix controller handles the changes of its entity's sets in line, and starting a worker takes it several
-//! requests to GitHub. One change waits in its slot; whatever else waits for longer than a second is dropped without a
-//! word (`docs/reference/garm-api.md` §8.2, §11.1): the set stays as dead as it was. So at most [`AT_ONCE`] sets of an
-//! entity are under way between the disable and the sight of the worker. Where nothing shows workers, one set goes
-//! every [`BLIND_TURN`]. A build that retries queues without bound, and its toggles never wait here.
+//! A pre-fix controller handles the changes of its entity's sets one after another, and each worker's start takes it
+//! several requests to GitHub. One change waits in a slot; any other that waits for over a second is dropped silently
+//! (`docs/reference/garm-api.md` §8.2, §11.1), and its set stays dead. So at most [`AT_ONCE`] sets of an entity are
+//! between the disable and the sight of the worker. Where workers cannot be seen, one set goes every [`BLIND_START`]. A
+//! build that retries queues without bound and is never blocked here.
 //!
-//! At the manager's start the same line is gone through before the controller hears of any change: while it has not
-//! come to one of the entity's sets, a disable would be lost. The settle time bounds that wait.
+//! At the manager's start the controller starts every set before it reads changes: until then a disable would be lost.
+//! The settle time bounds that wait.
 
 use super::Input;
 use crate::model::{
-    BlockedBy, ConflictBehaviour, Diagnosis, EndpointName, Entity, Finding, Guard, RemedyKind, ScaleSet, ScaleSetId,
-    Span, Step, Treatment, Wall, WorkerState, told,
+    BlockedBy, ConflictBehaviour, Diagnosis, EntityRef, Finding, GuardFact, RemedyKind, ScaleSet, ScaleSetId, Span,
+    Step, Treatment, Wall, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Sets of one entity that may wait for their workers: one that is being started, and one in the controller's slot.
+/// One worker that is being started, and one change in the controller's slot.
 pub const AT_ONCE: usize = 2;
 
-/// How long a worker's start takes at most, by guess, where it is not seen.
-pub const BLIND_TURN: Span = Span::secs(2);
+/// The longest that a worker's start takes, by guess, where it cannot be seen.
+pub const BLIND_START: Span = Span::secs(2);
 
-/// When a wait for a worker is over at the latest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    At(Wall),
-    /// The disable is not answered yet.
-    Open,
-}
-
-impl End {
-    const fn known(self) -> Option<Wall> {
-        match self {
-            Self::At(at) => Some(at),
-            Self::Open => None,
-        }
-    }
-}
+/// The end of a wait whose disable is not answered yet.
+const UNANSWERED: Wall = Wall(u64::MAX);
 
 /// The sets that wait for their workers, by entity; those allowed in this sweep included.
 #[derive(Debug, Clone, Default)]
-pub struct Turns {
-    entities: BTreeMap<EndpointName, BTreeMap<Entity, Turn>>,
+pub struct EntityLimits {
+    entities: BTreeMap<EntityRef, Limit>,
 }
 
 #[derive(Debug, Clone, Default)]
-struct Turn {
-    waiting: Vec<End>,
-    /// Whether the manager has not come to one of the sets since its start.
+struct Limit {
+    /// When each wait ends at the latest.
+    waiting: Vec<Wall>,
+    /// Whether the manager has still to start one of the sets.
     starting: bool,
 }
 
-impl Turns {
+impl EntityLimits {
     /// From the journal's open treatments.
     #[must_use]
     pub fn of(input: &Input<'_>) -> Self {
-        let mut turns = Self::default();
+        let mut limits = Self::default();
         if input.conflict_behaviour == ConflictBehaviour::Retries {
-            return turns;
+            return limits;
         }
         let treated: BTreeSet<ScaleSetId> =
             input.history.iter().filter(|row| !row.step.is_closed()).map(|row| row.set).collect();
         let settling = input.findings.values().filter(|finding| finding.diagnosis == Diagnosis::Settling);
         let settling = settling.filter(|finding| !treated.contains(&finding.set));
-        for (endpoint, entity) in settling.filter_map(|finding| entity_of(input.sets.get(&finding.set)?)) {
-            turns.turn(endpoint, entity).starting = true;
+        for entity in settling.filter_map(|finding| entity_of(input.sets.get(&finding.set)?)) {
+            limits.entities.entry(entity).or_default().starting = true;
         }
         for row in input.history {
             let finding = input.findings.get(&row.set);
@@ -73,78 +60,56 @@ impl Turns {
                 continue;
             };
             if let Some(place) = &row.place {
-                turns.turn(&place.endpoint.name, &place.entity).waiting.push(until);
+                limits.entities.entry(place.entity_ref()).or_default().waiting.push(until);
             }
         }
-        turns
+        limits
     }
 
     /// The guard of a toggle of this set.
     #[must_use]
-    pub fn held(&self, set: &ScaleSet, finding: &Finding, kind: RemedyKind) -> Option<BlockedBy> {
-        if !toggles(kind) {
+    pub fn block(&self, set: &ScaleSet, finding: &Finding, kind: RemedyKind) -> Option<BlockedBy> {
+        if !kind.disables() {
             return None;
         }
-        let (endpoint, entity) = entity_of(set)?;
-        let Turn { waiting, starting } = self.entities.get(endpoint)?.get(entity)?;
+        let Limit { waiting, starting } = self.entities.get(&entity_of(set)?)?;
         if *starting {
-            return Some(BlockedBy {
-                guard: Guard::EntityLimit,
-                value: told!("the manager has not come to every set of its entity since its start"),
-                limit: told!("it starts them in line, and hears of changes afterwards"),
-                until: None,
-            });
+            return Some(GuardFact::EntityStarting.into());
         }
         let limit = if finding.worker.0 == WorkerState::Unknown { 1 } else { AT_ONCE };
-        (waiting.len() >= limit).then(|| BlockedBy {
-            guard: Guard::EntityLimit,
-            value: told!("{} of {} sets of its entity wait for their workers", waiting.len(), limit),
-            limit: told!("{} at once: the manager starts an entity's workers in line, and drops what waits", limit),
-            until: waiting.iter().filter_map(|end| end.known()).min(),
+        (waiting.len() >= limit).then(|| {
+            let until = waiting.iter().copied().min().filter(|until| *until != UNANSWERED);
+            GuardFact::EntityLimit { waiting: waiting.len(), limit }.until(until)
         })
     }
 
-    /// Takes in a heal that this sweep allowed.
     pub fn start(&mut self, set: &ScaleSet, kind: RemedyKind) {
-        if let Some((endpoint, entity)) = entity_of(set).filter(|_| toggles(kind)) {
-            self.turn(endpoint, entity).waiting.push(End::Open);
+        if let Some(entity) = entity_of(set).filter(|_| kind.disables()) {
+            self.entities.entry(entity).or_default().waiting.push(UNANSWERED);
         }
     }
-
-    fn turn(&mut self, endpoint: &EndpointName, entity: &Entity) -> &mut Turn {
-        self.entities.entry(endpoint.clone()).or_default().entry(entity.clone()).or_default()
-    }
 }
 
-/// By reference: it is asked for every set of every sweep.
-fn entity_of(set: &ScaleSet) -> Option<(&EndpointName, &Entity)> {
-    let entity = set.entity.as_ref().filter(|_| set.has_place())?;
-    Some((&set.endpoint.as_ref()?.name, entity))
-}
-
-const fn toggles(kind: RemedyKind) -> bool {
-    match kind {
-        RemedyKind::Toggle | RemedyKind::DeleteThenToggle => true,
-        RemedyKind::DeleteSession | RemedyKind::SessionCheck => false,
-    }
+fn entity_of(set: &ScaleSet) -> Option<EntityRef> {
+    set.entity_ref().filter(|_| set.has_place())
 }
 
 /// Until when the treatment waits for its worker; `None` when it does not.
-fn waits_until(row: &Treatment, finding: Option<&Finding>, now: Wall, limit: Span) -> Option<End> {
-    if !toggles(row.remedy.kind()) {
+fn waits_until(row: &Treatment, finding: Option<&Finding>, now: Wall, limit: Span) -> Option<Wall> {
+    if !row.remedy.kind().disables() {
         return None;
     }
     match &row.step {
-        Step::Deleting { .. } | Step::Disabling { .. } | Step::DisableUnknown { .. } => Some(End::Open),
+        Step::Deleting { .. } | Step::Disabling { .. } | Step::DisableUnknown { .. } => Some(UNANSWERED),
         Step::Disabled { .. } => {
             let (worker, at) = finding.map_or((WorkerState::Unknown, Wall(0)), |finding| finding.worker);
             let most = match worker {
-                WorkerState::Unknown => BLIND_TURN,
+                WorkerState::Unknown => BLIND_START,
                 WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening if at >= row.step_at => return None,
                 WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening => limit,
             };
             let until = row.step_at.plus(most);
-            (now < until).then_some(End::At(until))
+            (now < until).then_some(until)
         }
         Step::Enabling { .. }
         | Step::CheckOpening { .. }
@@ -170,18 +135,16 @@ mod tests {
         Finding { worker: (state, at), ..finding(1, Diagnosis::DisabledByMedic, Confidence::Proof) }
     }
 
-    fn waiting(rows: &[End]) -> Turns {
-        of_first(Turn { waiting: rows.to_vec(), starting: false })
+    fn waiting(rows: &[Wall]) -> EntityLimits {
+        of_first(Limit { waiting: rows.to_vec(), starting: false })
     }
 
-    fn of_first(turn: Turn) -> Turns {
-        let set = scale_set(1);
-        let (endpoint, entity) = entity_of(&set).unwrap();
-        Turns { entities: BTreeMap::from([(endpoint.clone(), BTreeMap::from([(entity.clone(), turn)]))]) }
+    fn of_first(limit: Limit) -> EntityLimits {
+        EntityLimits { entities: BTreeMap::from([(entity_of(&scale_set(1)).unwrap(), limit)]) }
     }
 
     #[test]
-    fn a_set_waits_until_its_worker_is_seen_and_no_longer_than_the_toggle_waits_for_it() {
+    fn set_waits_until_its_worker_is_seen_or_the_gap_limit() {
         let (row, later) = (disabled(mins(1)), mins(1).plus(Span::secs(3)));
         for (state, at, waits) in [
             (WorkerState::Absent, mins(0), true),
@@ -195,14 +158,11 @@ mod tests {
         }
         let absent = seen(WorkerState::Absent, mins(0));
         assert_eq!(waits_until(&row, Some(&absent), mins(1).plus(Span::secs(15)), LIMIT), None);
-        assert_eq!(
-            waits_until(&row, None, mins(1).plus(Span::secs(1)), LIMIT),
-            Some(End::At(mins(1).plus(BLIND_TURN)))
-        );
+        assert_eq!(waits_until(&row, None, mins(1).plus(Span::secs(1)), LIMIT), Some(mins(1).plus(BLIND_START)));
     }
 
     #[test]
-    fn what_is_sent_or_about_to_be_waits_and_what_is_enabled_does_not() {
+    fn only_steps_up_to_the_disable_wait() {
         let steps = [
             (Step::Disabling { seen: Revision::new("r"), sent: None }, true),
             (Step::DisableUnknown { seen: Revision::new("r"), sent: mins(1) }, true),
@@ -216,25 +176,25 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_where_workers_are_seen_else_one_and_other_entities_are_free() {
+    fn limit_is_two_of_an_entity_or_one_if_workers_are_unseen() {
         let absent = seen(WorkerState::Absent, mins(0));
         let blind = seen(WorkerState::Unknown, mins(0));
-        let one = waiting(&[End::At(mins(2))]);
-        assert_eq!(one.held(&scale_set(2), &absent, RemedyKind::Toggle), None);
-        let held = one.held(&scale_set(2), &blind, RemedyKind::DeleteThenToggle).unwrap();
-        assert_eq!((held.guard, held.until), (Guard::EntityLimit, Some(mins(2))));
-        let two = waiting(&[End::At(mins(2)), End::Open]);
-        assert_eq!(two.held(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().until, Some(mins(2)));
-        assert_eq!(two.held(&scale_set(2), &absent, RemedyKind::DeleteSession), None, "nothing is toggled");
-        assert_eq!(two.held(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
+        let one = waiting(&[mins(2)]);
+        assert_eq!(one.block(&scale_set(2), &absent, RemedyKind::Toggle), None);
+        let held = one.block(&scale_set(2), &blind, RemedyKind::DeleteThenToggle).unwrap();
+        assert_eq!(held, GuardFact::EntityLimit { waiting: 1, limit: 1 }.until(Some(mins(2))));
+        let two = waiting(&[mins(2), UNANSWERED]);
+        assert_eq!(two.block(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().until, Some(mins(2)));
+        assert_eq!(two.block(&scale_set(2), &absent, RemedyKind::DeleteSession), None, "nothing is toggled");
+        assert_eq!(two.block(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
     }
 
     #[test]
-    fn nothing_is_toggled_before_the_manager_has_come_to_every_set_of_the_entity() {
-        let turns = of_first(Turn { starting: true, ..Turn::default() });
+    fn starting_entity_blocks_toggles_alone() {
+        let limits = of_first(Limit { starting: true, ..Limit::default() });
         let absent = seen(WorkerState::Absent, mins(0));
-        assert_eq!(turns.held(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().guard, Guard::EntityLimit);
-        assert_eq!(turns.held(&scale_set(2), &absent, RemedyKind::DeleteSession), None);
-        assert_eq!(turns.held(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
+        assert_eq!(limits.block(&scale_set(2), &absent, RemedyKind::Toggle), Some(GuardFact::EntityStarting.into()));
+        assert_eq!(limits.block(&scale_set(2), &absent, RemedyKind::DeleteSession), None);
+        assert_eq!(limits.block(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
     }
 }

@@ -1,70 +1,68 @@
-//! A person's order (`heal SET`): what it may do, and what it may not.
+//! A manual heal (`heal SET`): what it may do, and what it may not.
 //!
-//! It lifts the limits on our own doing: settle time, repeated confirmation, canary, budgets, back-off, breaker, blast
-//! radius, and the mode `observe`. It lifts nothing that keeps from harm: nothing is done on weak evidence, which may
-//! miss a listener that runs; a set that a person disabled is not enabled; a session of the living run is never deleted. A session that a person names may
-//! be one that we never saw or cannot place; then the manager's own refusal must show that it is not the manager's: who
-//! holds a session is not refused one.
+//! It lifts the limits on what we do automatically: settle time, repeated confirmation, canary, budgets, back-off,
+//! breaker, blast radius, and the mode `observe`. It lifts nothing that prevents harm: weak evidence may miss a running
+//! listener, a set that an operator disabled is not enabled, and a session of the current incarnation is never deleted.
+//! A session that the operator names may be unknown to us. Then a refusal must show that it is not the manager's own:
+//! whoever holds the session is not refused one.
 
+use super::Input;
 use super::remedy::Prescription;
-use super::stale::{self, CurrentManager, NotStale};
-use super::{Input, budget};
-use crate::model::session::LedgerSession;
+use super::stale::{self, CurrentManager};
+use super::warrant::DeletionWarrant;
+use crate::model::session::{LedgerSession, NotStale};
 use crate::model::{
-    ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
-    ManualHealAnswer, Remedy, ScaleSet, ScaleSetId, SessionId, WorkerState,
+    Class, ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
+    ManualHealAnswer, ManualWait, Refusal, Remedy, ScaleSet, ScaleSetId, SessionId, WorkerState,
 };
 
-/// Sweeps that an order gives a diagnosis to become clear.
+/// Sweeps that a manual heal waits for a clear diagnosis.
 const UNCLEAR_SWEEPS: u32 = 5;
 
-/// The order for a set, the latest of several.
+/// The latest manual heal of a set.
 pub(super) fn of<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a ManualHeal> {
     input.orders.iter().rev().find(|order| order.set == set)
 }
 
-/// The remedy of an order; or why there is none.
+/// Its remedy, or why there is none.
 pub(super) fn remedy(
     input: &Input<'_>,
     finding: &Finding,
     set: &ScaleSet,
     order: &ManualHeal,
     prescription: &Prescription,
-) -> Result<Remedy, String> {
+) -> Result<Remedy, Refusal> {
     match (&order.what, prescription) {
-        // What we would do by ourselves is better founded than a bare toggle; a session probe heals nothing.
-        (ManualAction::Heal, Prescription::Apply(remedy)) if budget::kind_is_heal(remedy.kind()) => Ok(remedy.clone()),
+        // What we would do automatically is better founded than a bare toggle; a session check heals nothing.
+        (ManualAction::Heal, Prescription::Apply(remedy)) if remedy.kind().heals() => Ok(remedy.clone()),
         (ManualAction::Heal | ManualAction::DeleteSession { .. }, _) => carry_out(input, finding, set, order),
     }
 }
 
-/// What is said to an order, from this sweep's decision about its set.
+/// The answer to a manual heal, from this sweep's decision about its set.
 #[must_use]
 pub fn answer(input: &Input<'_>, order: &ManualHeal, decision: &Decision) -> ManualHealAnswer {
     match decision {
         Decision::Treating { treatment } => ManualHealAnswer::Treating { treatment: *treatment },
-        Decision::Treat { .. } => ManualHealAnswer::Waiting { why: "it begins".to_owned() },
-        Decision::Blocked { guards, .. } => {
-            let why: Vec<_> = guards.iter().map(|held| format!("{}: {}", held.guard, held.value)).collect();
-            ManualHealAnswer::Waiting { why: why.join("; ") }
-        }
+        Decision::Treat { .. } => ManualHealAnswer::Waiting { why: ManualWait::Begins },
+        Decision::Blocked { guards, .. } => ManualHealAnswer::Waiting { why: ManualWait::BlockedBy(guards.clone()) },
         Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } => refusal(input, order),
     }
 }
 
 fn refusal(input: &Input<'_>, order: &ManualHeal) -> ManualHealAnswer {
     let (Some(finding), Some(set)) = (input.findings.get(&order.set), input.sets.get(&order.set)) else {
-        return ManualHealAnswer::Refused { why: "the manager does not show the set".to_owned() };
+        return ManualHealAnswer::Refused { why: Refusal::SetNotShown };
     };
     let unclear = matches!(finding.diagnosis, Diagnosis::Settling | Diagnosis::Unknown);
     if unclear && finding.seen < UNCLEAR_SWEEPS {
-        return ManualHealAnswer::Waiting { why: format!("the set is {} so far", finding.diagnosis) };
+        return ManualHealAnswer::Waiting { why: ManualWait::Unclear(finding.diagnosis) };
     }
     let why = carry_out(input, finding, set, order).err();
-    ManualHealAnswer::Refused { why: why.unwrap_or_else(|| "there is nothing to do".to_owned()) }
+    ManualHealAnswer::Refused { why: why.unwrap_or(Refusal::NothingToDo) }
 }
 
-fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, order: &ManualHeal) -> Result<Remedy, String> {
+fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, order: &ManualHeal) -> Result<Remedy, Refusal> {
     let sight = Sight {
         finding,
         set,
@@ -74,30 +72,25 @@ fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, order: &Manua
     };
     match &order.what {
         ManualAction::Heal => heal(&sight),
-        ManualAction::DeleteSession { session } => delete(&sight, session, input.ledger),
+        ManualAction::DeleteSession { session } => {
+            delete(&sight, session, input.ledger).map(|warrant| deletion(&sight, warrant.session().clone()))
+        }
     }
 }
 
-/// What an order looks at.
+/// What the verdict on a manual heal depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Sight<'a> {
-    /// The diagnosis and its evidence.
     pub finding: &'a Finding,
-    /// The set as the manager shows it.
     pub set: &'a ScaleSet,
-    /// The manager as a proof needs it.
     pub manager: CurrentManager<'a>,
-    /// What its build does after a refused start.
     pub conflict_behaviour: ConflictBehaviour,
-    /// Whether a client of ours can delete sessions of the set.
+    /// Whether a GitHub client of ours can delete sessions of the set.
     pub covered: bool,
 }
 
-/// The remedy of an order to heal for which the table of [`super::remedy`] has none; or why there is none.
-///
-/// # Errors
-/// In words, for the person.
-fn heal(sight: &Sight<'_>) -> Result<Remedy, String> {
+/// The remedy where the table of [`super::remedy`] has none, or why there is none.
+fn heal(sight: &Sight<'_>) -> Result<Remedy, Refusal> {
     untouchable(sight)?;
     match (sight.finding.diagnosis, sight.conflict_behaviour) {
         (Diagnosis::ConflictAbandoned | Diagnosis::StartAbandoned | Diagnosis::Unheld, _)
@@ -106,92 +99,67 @@ fn heal(sight: &Sight<'_>) -> Result<Remedy, String> {
         {
             Ok(Remedy::Toggle)
         }
-        (diagnosis, _) => Err(format!(
-            "a toggle does not help a set that is {diagnosis}; `explain` tells what does, and `--session ID` ends a \
-             session that you know to be stale"
-        )),
+        (diagnosis, _) => Err(Refusal::ToggleUseless(diagnosis)),
     }
 }
 
-/// The remedy of an order to delete a session; or every reason against it. Asked again at every attempt: see the
-/// ledger's row of the session, if it has one.
-///
-/// # Errors
-/// In words, for the person.
-pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) -> Result<Remedy, String> {
-    let row = ledger.iter().find(|row| row.id == *session);
-    untouchable(sight)?;
-    if !sight.covered {
-        return Err("no GitHub credential of ours covers the set; configure one under [[github]]".to_owned());
-    }
-    if sight.manager.incarnation.is_none() {
-        return Err("the manager's present run is not known, so nothing tells its sessions from older ones".to_owned());
-    }
-    match row {
-        Some(row) => {
-            let against = stale::provably_stale(row, sight.set, sight.manager).err().unwrap_or_default();
-            let against: Vec<&str> = against.into_iter().filter(|reason| !is_lifted(*reason)).map(in_words).collect();
-            if !against.is_empty() {
-                return Err(format!("session {session} is not deleted: {}", against.join("; ")));
-            }
-        }
-        None => match sight.manager.state {
-            ManagerState::Up | ManagerState::Restarted => {}
-            ManagerState::Down | ManagerState::Unreachable => return Err(in_words(NotStale::ManagerDown).to_owned()),
-        },
-    }
-    let refused = match sight.finding.diagnosis {
-        Diagnosis::ConflictAbandoned | Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere => true,
-        Diagnosis::Listening
-        | Diagnosis::Disabled
-        | Diagnosis::DisabledByMedic
-        | Diagnosis::Settling
-        | Diagnosis::StartAbandoned
-        | Diagnosis::Unheld
-        | Diagnosis::Flapping
-        | Diagnosis::Evicted
-        | Diagnosis::Mismatched
-        | Diagnosis::Deaf
-        | Diagnosis::Starved
-        | Diagnosis::Missing
-        | Diagnosis::Unauthorized
-        | Diagnosis::Unknown => false,
-    };
-    if !refused && row.is_none_or(|row| stale::provably_stale(row, sight.set, sight.manager).is_err()) {
-        return Err(format!(
-            "the set is {}, and nothing shows that the manager was refused a session: it may hold this very one, and \
-             deleting that would kill the manager",
-            sight.finding.diagnosis
-        ));
-    }
-    let session = session.clone();
-    Ok(match sight.conflict_behaviour {
+/// Which remedy deletes the session: workers of a build that gives up need a toggle afterwards.
+fn deletion(sight: &Sight<'_>, session: SessionId) -> Remedy {
+    match sight.conflict_behaviour {
         ConflictBehaviour::GivesUp if sight.finding.diagnosis == Diagnosis::ConflictAbandoned => {
             Remedy::DeleteThenToggle { session }
         }
         ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown | ConflictBehaviour::Retries => {
             Remedy::DeleteSession { session }
         }
-    })
+    }
 }
 
-/// What no order touches.
-fn untouchable(sight: &Sight<'_>) -> Result<(), String> {
-    if sight.set.enabled == Enablement::Disabled {
-        return Err("the set is disabled by a person; enable it in the manager, and it will start".to_owned());
+/// The verdict on an operator's request to delete a session, or every reason against it. Asked again at every attempt.
+///
+/// # Errors
+/// The reasons.
+pub fn delete(sight: &Sight<'_>, session: &SessionId, ledger: &[LedgerSession]) -> Result<DeletionWarrant, Refusal> {
+    let row = ledger.iter().find(|row| row.id == *session);
+    untouchable(sight)?;
+    if !sight.covered {
+        return Err(Refusal::NoCredential);
     }
-    match sight.finding.worker.0 {
-        WorkerState::Listening => Err("its listener runs: interrupting it could crash the manager".to_owned()),
-        WorkerState::Unknown | WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying => {
-            if sight.finding.diagnosis == Diagnosis::Listening {
-                return Err("it listens: there is nothing to heal".to_owned());
+    if sight.manager.incarnation.is_none() {
+        return Err(Refusal::IncarnationUnknown);
+    }
+    match row {
+        Some(row) => {
+            let mut against = stale::provably_stale(row, sight.set, sight.manager).err().unwrap_or_default();
+            against.retain(|reason| !is_lifted(*reason));
+            if !against.is_empty() {
+                return Err(Refusal::NotStale { session: session.clone(), against });
             }
-            Ok(())
         }
+        None => match sight.manager.state {
+            ManagerState::Up | ManagerState::Restarted => {}
+            ManagerState::Down | ManagerState::Unreachable => return Err(Refusal::ManagerDown),
+        },
     }
+    let refused = sight.finding.diagnosis.class() == Class::Refused;
+    if !refused && row.is_none_or(|row| stale::provably_stale(row, sight.set, sight.manager).is_err()) {
+        return Err(Refusal::NoConflictSeen(sight.finding.diagnosis));
+    }
+    Ok(DeletionWarrant::requested(session))
 }
 
-/// Whether a person may know better.
+/// Sets that no manual heal touches.
+fn untouchable(sight: &Sight<'_>) -> Result<(), Refusal> {
+    if sight.set.enabled == Enablement::Disabled {
+        return Err(Refusal::SetDisabled);
+    }
+    if sight.finding.worker.0 == WorkerState::Listening {
+        return Err(Refusal::ListenerRuns);
+    }
+    if sight.finding.diagnosis == Diagnosis::Listening { Err(Refusal::Listens) } else { Ok(()) }
+}
+
+/// Whether the operator may know better.
 const fn is_lifted(reason: NotStale) -> bool {
     match reason {
         NotStale::NotInLedger
@@ -212,28 +180,6 @@ const fn is_lifted(reason: NotStale) -> bool {
     }
 }
 
-/// A reason against a deletion, for people.
-#[must_use]
-pub const fn in_words(reason: NotStale) -> &'static str {
-    match reason {
-        NotStale::NotInLedger => "its session was never seen, so its id is not known",
-        NotStale::Ended => "the last session that was seen has ended",
-        NotStale::OpenedByUs => "we opened it ourselves, and end it ourselves",
-        NotStale::OpeningRunUnknown => "nobody knows which run of the manager opened it",
-        NotStale::CurrentRunUnknown => "the manager's present run is not known",
-        NotStale::SameRun => "the manager's present run opened it: it is in use",
-        NotStale::LaterRun => "a later run of the manager than the present one opened it",
-        NotStale::RunsTooClose => "the run that opened it and the present one may be the same",
-        NotStale::OpenedTooLate => "it was first seen too close to the present run's start",
-        NotStale::AliveAfterStart => "it was seen alive after the present run's start: another process holds it",
-        NotStale::ManagerDown => "the manager does not answer, so nothing says that its process is a new one",
-        NotStale::OwnerUnknown => "the name under which the manager opens sessions is not known",
-        NotStale::OwnerDiffers => "another owner opened it",
-        NotStale::OtherSet => "it belongs to another set",
-        NotStale::OtherPlace => "the set is elsewhere at GitHub by now, or its place is not known",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,7 +194,7 @@ mod tests {
         diagnosis: Diagnosis,
         row: Option<&LedgerSession>,
         change: impl FnOnce(&mut Finding),
-    ) -> Result<Remedy, String> {
+    ) -> Result<Remedy, Refusal> {
         let mut finding = finding(1, diagnosis, Confidence::Strong);
         change(&mut finding);
         let owner = Owner::of_garm("c1");
@@ -262,6 +208,7 @@ mod tests {
             covered: true,
         };
         delete(&sight, &SessionId::new("s-1"), row.map(std::slice::from_ref).unwrap_or_default())
+            .map(|warrant| deletion(&sight, warrant.session().clone()))
     }
 
     fn row(run: Incarnation) -> LedgerSession {
@@ -269,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_may_know_better_about_sessions_that_the_manager_was_refused_for() {
+    fn operator_may_delete_a_session_that_conflicts() {
         let unknown = LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..row(OLD) };
         let foreign = LedgerSession { owner: Owner::of_garm("other"), ..row(OLD) };
         for row in [None, Some(row(OLD)), Some(unknown), Some(foreign)] {
@@ -281,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_of_the_living_run_is_never_deleted_whoever_says_so() {
+    fn session_of_the_current_incarnation_is_never_deleted() {
         let late = LedgerSession { first_seen: RUN.0, ..row(OLD) };
         let alive = LedgerSession { last_seen: mins(62), ..row(OLD) };
         for row in [row(RUN), row(Incarnation(mins(61))), late, alive] {
@@ -292,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_refusal_a_session_of_unknown_origin_may_be_the_managers_own() {
+    fn session_of_unknown_origin_needs_a_seen_conflict() {
         for diagnosis in Diagnosis::ALL.iter().copied() {
             let refused = matches!(
                 diagnosis,
@@ -305,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_to_heal_toggles_only_what_no_longer_tries() {
+    fn manual_heal_toggles_only_workers_that_gave_up() {
         let set = scale_set(1);
         let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(RUN), owner: None };
         for (diagnosis, worker, toggled) in [
@@ -328,7 +275,7 @@ mod tests {
             };
             assert_eq!(heal(&sight).is_ok(), toggled, "{diagnosis} {worker}");
             let off = ScaleSet { enabled: Enablement::Disabled, ..set.clone() };
-            assert!(heal(&Sight { set: &off, ..sight }).is_err(), "{diagnosis}: a person disabled it");
+            assert!(heal(&Sight { set: &off, ..sight }).is_err(), "{diagnosis}: an operator disabled it");
         }
     }
 }

@@ -1,22 +1,23 @@
-//! Deciding: finding + history + policy → act, watch, withhold or escalate. Pure; one rule, one file.
+//! Deciding: finding + history + policy → treat, watch, block or escalate. Pure; one rule, one file.
 //!
 //! | file | rule |
 //! |---|---|
 //! | [`remedy`] | diagnosis → remedy, wait or escalation; *a no-op update is not a remedy* |
-//! | [`stale`] | the proof that allows a session's deletion |
-//! | [`guards`] | everything that holds a remedy back, all of it |
+//! | [`stale`] | the proof that a session is stale |
+//! | [`warrant`] | the permission to delete a session |
+//! | [`guards`] | everything that blocks a remedy, all of it |
 //! | [`budget`], [`backoff`] | how often, and how soon again |
-//! | [`canary`] | an incident's first treatment goes alone |
-//! | [`ramp`] | how many at once: more, as treatments prove to help |
-//! | [`turn`] | an entity's workers are started in line |
-//! | [`breaker`] | acts that do not help stop the acting |
+//! | [`canary`] | an incident's first treatment runs alone |
+//! | [`rollout`] | how many at once: more, as treatments show that they help |
+//! | [`entity_limit`] | how many sets of an entity may wait for their workers |
+//! | [`breaker`] | heals that do not help stop the healing |
 //! | [`blast`] | many sets at once: one cause, or a fault at GitHub |
-//! | [`pause`] | a person says "not now" |
-//! | [`order`] | a person says "now" |
+//! | [`pause`] | an operator forbids new treatments |
+//! | [`manual`] | an operator asks for a heal |
 //! | [`bounds`](mod@bounds) | the most that a policy allows |
 //!
 //! [`decide`] applies them to every set, in the order of the sets' ids, so that the same input gives the same answer.
-//! What one set is allowed counts for the next ones of the same sweep: no sweep starts more than the limits let it.
+//! Limits apply across the whole sweep: each treatment allowed counts against the next.
 
 pub mod backoff;
 pub mod blast;
@@ -31,13 +32,13 @@ pub mod pause;
 pub mod remedy;
 pub mod rollout;
 pub mod stale;
+pub mod warrant;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 
-use crate::model::along::Along;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     BlockedBy, ConflictBehaviour, Decision, Diagnosis, EndpointName, EndpointState, Finding, Findings, Guard,
@@ -45,12 +46,13 @@ use crate::model::{
     SetDecision, Treatment, Waiting, Wall,
 };
 use crate::policy::{Mode, Policy};
+use bounds::Started;
 pub use bounds::{Bounds, bounds};
 use canary::{Admission, Canaries};
-use entity_limit::Turns;
-use guards::{By, Proposal, Sweeping};
+use entity_limit::EntityLimits;
+use guards::{By, Proposal, SweepState};
 use remedy::{Case, Prescription};
-use rollout::Ramp;
+use rollout::Rollout;
 use serde::{Deserialize, Serialize};
 use stale::{CurrentManager, Proof};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,25 +61,21 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
     pub now: Now,
-    /// The manager, by the name that pauses give it.
+    /// The name that pauses give the manager.
     pub name: &'a ManagerName,
-    /// Whether writes are allowed.
     pub mode: Mode,
     pub policy: &'a Policy,
     pub findings: &'a Findings,
     /// The manager's sets as this sweep saw them.
     pub sets: &'a BTreeMap<ScaleSetId, ScaleSet>,
-    /// The manager as a whole.
     pub manager: ManagerState,
-    /// Its current run, where known.
     pub incarnation: Option<Incarnation>,
-    /// Whether it keeps crashing: no proof waives the settle time then.
+    /// Whether the manager keeps crashing: then no proof waives the settle time.
     pub crash_loop: bool,
-    /// What its build does after a refused start.
     pub conflict_behaviour: ConflictBehaviour,
-    /// The forge endpoints; one that is not listed was not asked.
+    /// An endpoint that is not listed was not asked.
     pub endpoints: &'a BTreeMap<EndpointName, EndpointState>,
-    /// Whether most probes are blind.
+    /// Whether most sources cannot be read.
     pub blind: bool,
     /// Whether several entities show a fault at GitHub.
     pub fault_at_github: bool,
@@ -89,32 +87,30 @@ pub struct Input<'a> {
     pub owner: Option<&'a Owner>,
     /// All pauses of the store.
     pub pauses: &'a [Pause],
-    /// Orders of people that are not settled.
+    /// Manual heals without a final answer.
     pub orders: &'a [ManualHeal],
-    /// When a person last reset the breaker.
+    /// When an operator last reset the breaker.
     pub breaker_reset: Option<Wall>,
     /// The sets for which a client of ours can open and delete sessions.
     pub can_check_sessions: &'a BTreeSet<ScaleSetId>,
     /// Our own credentials' quotas, where known.
     pub quotas: &'a BTreeMap<EndpointName, OwnQuota>,
-    /// What our own store says about acting.
     pub footing: &'a Footing,
 }
 
-/// What our own store says about acting.
+/// Whether our own store lets us act.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Footing {
     /// The journal can be read, and the lease is ours.
     Firm,
-    /// Another medic has the lease.
+    /// Another instance has the lease.
     LeaseOf {
-        /// By the name it gave.
         holder: String,
-        /// Until then at the latest, unless it is renewed.
+        /// Unless the holder renews it.
         until: Wall,
     },
-    /// The store cannot be read or written: how often was acted is not known, and nothing new could be kept.
+    /// The store cannot be read or written: past treatments are not known, and no new one could be journaled.
     StoreFailed { why: String },
 }
 
@@ -122,61 +118,40 @@ pub enum Footing {
 #[must_use]
 pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
     let records = Records::of(input);
-    let mut sets = Along::of(input.sets);
-    let mut reached = Along::of(input.can_check_sessions.iter().map(|set| (*set, ())));
-    let mut reaches = |set: &ScaleSetId| reached.at(set).is_some();
-    let prescribed: Vec<(&Finding, Outlook)> = input
-        .findings
-        .values()
-        .map(|finding| (finding, outlook(input, &records, finding, sets.at(&finding.set), &mut reaches)))
-        .collect();
-    let mut sweeping = sweeping(input, &prescribed);
-    let mut held = Vec::new();
-    prescribed
-        .into_iter()
-        .map(|(finding, outlook)| SetDecision {
-            set: finding.set,
-            decision: match outlook {
-                Outlook::Settled(decision) => decision,
-                Outlook::Wants(remedy, set) => {
-                    let rows = records.rows(set.id);
-                    let by = if manual::of(input, set.id).is_some() { By::Operator } else { By::Policy };
-                    held.clear();
-                    weigh(input, &mut sweeping, &Proposal { remedy: &remedy, set, finding, rows, by }, &mut held)
-                }
-            },
-        })
-        .collect()
+    let outlooks: Vec<(&Finding, Outlook<'_>)> =
+        input.findings.values().map(|finding| (finding, outlook(input, &records, finding))).collect();
+    let mut sweep = sweep_state(input, &outlooks);
+    let mut decision = |finding: &Finding, outlook| match outlook {
+        Outlook::Decided(decision) => decision,
+        Outlook::Wants(remedy, set) => {
+            let by = if manual::of(input, set.id).is_some() { By::Operator } else { By::Policy };
+            weigh(input, &mut sweep, &Proposal { remedy: &remedy, set, finding, rows: records.rows(set.id), by })
+        }
+    };
+    let decided =
+        |(finding, outlook): (&Finding, _)| SetDecision { set: finding.set, decision: decision(finding, outlook) };
+    outlooks.into_iter().map(decided).collect()
 }
 
 /// What is known of a set before the guards are asked.
 enum Outlook<'a> {
-    Settled(Decision),
+    Decided(Decision),
     Wants(Remedy, &'a ScaleSet),
 }
 
-/// `reaches` tells whether a client of ours can probe a set's sessions; it is asked in the order of the sets' ids.
-fn outlook<'a>(
-    input: &Input<'a>,
-    records: &Records<'a>,
-    finding: &Finding,
-    set: Option<&'a ScaleSet>,
-    reaches: &mut impl FnMut(&ScaleSetId) -> bool,
-) -> Outlook<'a> {
+fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> Outlook<'a> {
     if let Some(open) = records.rows(finding.set).iter().rev().find(|row| !row.step.is_closed()) {
-        return Outlook::Settled(Decision::Treating { treatment: open.id });
+        return Outlook::Decided(Decision::Treating { treatment: open.id });
     }
-    let Some(set) = set else {
-        return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
+    let Some(set) = input.sets.get(&finding.set) else {
+        return Outlook::Decided(Decision::Watch { waiting: Waiting::Evidence, until: None });
     };
     let unseen = matches!(input.manager, ManagerState::Down | ManagerState::Unreachable);
     if unseen && finding.diagnosis == Diagnosis::Unknown {
-        // It is the manager that needs somebody, and its state says so.
-        return Outlook::Settled(Decision::Watch { waiting: Waiting::Evidence, until: None });
+        // The manager needs help, and its state says so.
+        return Outlook::Decided(Decision::Watch { waiting: Waiting::Evidence, until: None });
     }
-    // Nothing is ever done to a set that is well: for it the proof is not sought.
-    let well = matches!(finding.diagnosis, Diagnosis::Listening | Diagnosis::Disabled);
-    let covered = !well && reaches(&set.id) && set.has_place();
+    let covered = input.can_check_sessions.contains(&set.id) && set.has_place();
     let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {
         finding,
@@ -193,87 +168,66 @@ fn outlook<'a>(
     if let Some(order) = manual::of(input, set.id) {
         return match manual::remedy(input, finding, set, order, &prescription) {
             Ok(remedy) => Outlook::Wants(remedy, set),
-            Err(_) => Outlook::Settled(Decision::Leave),
+            Err(_) => Outlook::Decided(Decision::Leave),
         };
     }
     match prescription {
-        Prescription::Leave => Outlook::Settled(Decision::Leave),
-        Prescription::Watch(waiting, until) => Outlook::Settled(Decision::Watch { waiting, until }),
-        Prescription::Escalate(escalation) => Outlook::Settled(Decision::Escalate { escalation }),
+        Prescription::Leave => Outlook::Decided(Decision::Leave),
+        Prescription::Watch(waiting, until) => Outlook::Decided(Decision::Watch { waiting, until }),
+        Prescription::Escalate(escalation) => Outlook::Decided(Decision::Escalate { escalation }),
         Prescription::Apply(remedy) => Outlook::Wants(remedy, set),
     }
 }
 
-fn sweeping(input: &Input<'_>, prescribed: &[(&Finding, Outlook<'_>)]) -> Sweeping {
+fn sweep_state(input: &Input<'_>, outlooks: &[(&Finding, Outlook<'_>)]) -> SweepState {
     let (history, now) = (input.history, input.now.wall);
     // The incident is about sets that we heal: one that is missing for days is no part of it.
-    let ill = prescribed.iter().filter_map(|(finding, outlook)| match outlook {
-        Outlook::Settled(Decision::Treating { .. }) => finding.ill_since,
-        Outlook::Wants(remedy, _) if budget::kind_is_heal(remedy.kind()) => finding.ill_since,
-        Outlook::Settled(_) | Outlook::Wants(..) => None,
+    let ill = outlooks.iter().filter_map(|(finding, outlook)| match outlook {
+        Outlook::Decided(Decision::Treating { .. }) => finding.ill_since,
+        Outlook::Wants(remedy, _) if remedy.kind().heals() => finding.ill_since,
+        Outlook::Decided(_) | Outlook::Wants(..) => None,
     });
     let began = canary::began(input.incarnation, ill);
     let enabled = input.findings.values().filter(|finding| finding.diagnosis != Diagnosis::Disabled).count();
-    Sweeping {
+    SweepState {
         breaker: breaker::state(history, input.breaker_reset, now, input.policy),
         canaries: Canaries::of(history, began),
-        ramp: Ramp::of(history, began, enabled, input.policy),
+        rollout: Rollout::of(history, began, enabled, input.policy),
         enabled,
         recent_heals: budget::recent_heals(history, now),
-        blast: blast::held(&blast::Scene {
-            findings: input.findings,
-            sets: input.sets,
-            owner: input.owner,
-            incarnation: input.incarnation,
-            history,
-            fault_at_github: input.fault_at_github,
-            now,
-            policy: input.policy,
-        }),
-        turns: Turns::of(input),
-        left_disabled: bounds::left_disabled(input.policy, input.history, now),
+        blast: blast::block(input),
+        entities: EntityLimits::of(input),
+        left_disabled: bounds::left_disabled(input.policy, history, now),
         started: 0,
         allowed: Vec::new(),
-        last_held: None,
     }
 }
 
-/// Act or withhold; a dry run counts as an act for what follows, so that it shows what healing would do.
-/// `guards` is empty, and lent so that it need not be made for each set.
-fn weigh(input: &Input<'_>, sweeping: &mut Sweeping, proposal: &Proposal<'_>, guards: &mut Vec<BlockedBy>) -> Decision {
-    guards::gather(input, sweeping, proposal, guards);
+/// Treat or block. A dry run counts as a treatment for the next sets, so that it shows what healing would do.
+fn weigh(input: &Input<'_>, sweep: &mut SweepState, proposal: &Proposal<'_>) -> Decision {
+    let mut guards = guards::gather(input, sweep, proposal);
     let remedy = proposal.remedy.clone();
-    let next = (proposal.set.id, remedy.kind());
-    if guards.iter().all(|held| held.guard == Guard::DryRun) && proposal.by == By::Policy {
-        guards.extend(bounds::held(
-            input.policy,
-            sweeping.enabled,
-            input.history,
-            &sweeping.allowed,
-            next,
-            input.now.wall,
-        ));
-        sweeping.allowed.push(next);
+    let next = Started { set: proposal.set.id, remedy: remedy.kind() };
+    let blocks = |guards: &[BlockedBy]| guards.iter().any(|block| block.guard() != Guard::DryRun);
+    if !blocks(&guards) && proposal.by == By::Policy {
+        guards.extend(bounds::blocks(input.policy, sweep.enabled, input.history, &sweep.allowed, next, input.now.wall));
+        sweep.allowed.push(next);
     }
-    if guards.iter().any(|held| held.guard != Guard::DryRun) {
-        return Decision::Blocked { remedy, guards: sweeping.shared(guards) };
+    if blocks(&guards) {
+        return Decision::Blocked { remedy, guards };
     }
     let cause = proposal.finding.diagnosis;
-    let canary = if budget::kind_is_heal(remedy.kind()) {
-        let first = sweeping.canaries.admit(cause) == Admission::First;
-        sweeping.canaries.start_heal(proposal.set.id, cause);
-        sweeping.turns.start(proposal.set, remedy.kind());
-        sweeping.started = sweeping.started.saturating_add(1);
-        proposal.by == By::Policy && (first || sweeping.breaker.is_open())
+    let canary = if remedy.kind().heals() {
+        let first = sweep.canaries.admit(cause) == Admission::First;
+        sweep.canaries.start_heal(proposal.set.id, cause);
+        sweep.entities.start(proposal.set, remedy.kind());
+        sweep.started = sweep.started.saturating_add(1);
+        proposal.by == By::Policy && (first || sweep.breaker.is_open())
     } else {
-        sweeping.canaries.start_session_check(proposal.set.id);
+        sweep.canaries.start_session_check(proposal.set.id);
         false
     };
-    if guards.is_empty() {
-        Decision::Treat { remedy, canary }
-    } else {
-        Decision::Blocked { remedy, guards: sweeping.shared(guards) }
-    }
+    if guards.is_empty() { Decision::Treat { remedy, canary } } else { Decision::Blocked { remedy, guards } }
 }
 
 /// The journal and the ledger, by set.

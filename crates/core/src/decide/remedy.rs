@@ -1,15 +1,14 @@
 //! Diagnosis → what may be done about it: the table of `docs/reference/design.md` §5, one row per diagnosis.
 //!
-//! **A no-op update is not a remedy.** `PUT {"enabled": true}` on an enabled set changes nothing and wakes nobody
-//! (`docs/reference/garm-api.md` §6.4). Only a real change revives a worker that gave up: disable, then enable. That is
+//! **A no-op update is not a remedy.** `PUT {"enabled": true}` on an enabled set changes nothing and restarts no worker
+//! (`docs/reference/garm-api.md` §6.4). Only a real change restarts a worker that gave up: disable, then enable. That is
 //! the only update this tool ever sends.
 //!
-//! The stronger the proof, the stronger the act: a session is deleted only with a [`Proof`]; a toggle goes only to
-//! an enabled set *without a running listener* (`allow_risky` aside), because then nothing is interrupted and no
-//! DELETE is sent that could crash the manager; a build that retries by itself gains nothing from a toggle, except
-//! one whose enable was lost (`unheld`). Where evidence is weak, at most a session probe asks.
+//! A session is deleted only with a [`Proof`]. Only an enabled set *without a running listener* is toggled (`allow_risky`
+//! aside): nothing is interrupted, and GARM sends no DELETE that could crash it. A build that retries needs a toggle only
+//! if its enable was lost (`unheld`). On weak evidence, a session check is the most that is done.
 //!
-//! What holds a remedy back is not decided here but in [`super::guards`].
+//! What blocks a remedy is decided in [`super::guards`].
 
 use super::stale::Proof;
 use crate::model::{
@@ -18,20 +17,16 @@ use crate::model::{
 };
 use crate::policy::Policy;
 
-/// What the table looks at.
+/// What the table depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Case<'a> {
-    /// The diagnosis and its evidence.
     pub finding: &'a Finding,
-    /// The set as the manager shows it.
     pub set: &'a ScaleSet,
-    /// What the build does after a refused start.
     pub conflict_behaviour: ConflictBehaviour,
-    /// The manager's current run.
     pub incarnation: Option<Incarnation>,
-    /// That the set's session is stale, where a client of ours could delete it.
+    /// The proof that the set's session is stale, where a GitHub client of ours could delete it.
     pub stale: Option<&'a Proof>,
-    /// Whether the ledger knows a session that the current run holds.
+    /// Whether the ledger knows a session that the current incarnation holds.
     pub session_lives: bool,
     /// Whether we could ask for a session (policy, credential, place).
     pub may_check_session: bool,
@@ -41,16 +36,15 @@ pub struct Case<'a> {
     pub policy: &'a Policy,
 }
 
-/// What the table says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prescription {
-    /// Nothing is wrong, or nothing is ours to mend.
+    /// Nothing is wrong, or nothing is ours to repair.
     Leave,
     /// Waiting is the remedy.
     Watch(Waiting, Option<Wall>),
-    /// A person is needed.
+    /// An operator is needed.
     Escalate(Escalation),
-    /// This, unless a guard holds it back.
+    /// This, unless a guard blocks it.
     Apply(Remedy),
 }
 
@@ -69,12 +63,16 @@ pub fn prescribe(case: &Case<'_>) -> Prescription {
             ConflictBehaviour::Retries => Prescription::Watch(Waiting::Evidence, None),
         },
         Diagnosis::Unheld => match case.finding.confidence {
-            Confidence::Weak if case.may_check_session => ask(case),
+            Confidence::Weak if case.may_check_session => session_check(case),
             Confidence::Weak | Confidence::Strong | Confidence::Proof => toggle(case),
         },
         Diagnosis::Unknown => {
             let suspect = case.finding.evidence.iter().any(|e| matches!(e.fact, Fact::CannotTellWhich { .. }));
-            if suspect && case.may_check_session { ask(case) } else { Prescription::Escalate(Escalation::Unknown) }
+            if suspect && case.may_check_session {
+                session_check(case)
+            } else {
+                Prescription::Escalate(Escalation::Unknown)
+            }
         }
         Diagnosis::Deaf => deaf(case),
         Diagnosis::HeldElsewhere if case.fault_at_github => Prescription::Escalate(Escalation::EndpointFault),
@@ -91,8 +89,8 @@ pub fn prescribe(case: &Case<'_>) -> Prescription {
     }
 }
 
-/// When a set's present run of conflicts began, as well as the evidence tells: by the log, else by the sweeps. A run
-/// that became `held_elsewhere` began when the set fell ill, not when it was called so.
+/// When the set's present series of conflicts began: by the log, else by the sweeps. A series that became
+/// `held_elsewhere` began when the set fell ill.
 #[must_use]
 pub fn conflict_since(finding: &Finding, now: Wall) -> Wall {
     let by_log = finding.evidence.iter().find_map(|evidence| {
@@ -106,7 +104,7 @@ pub fn conflict_since(finding: &Finding, now: Wall) -> Wall {
     by_log.unwrap_or(by_sweeps).min(now)
 }
 
-/// The owner of the session in the way, where a refusal named one.
+/// The owner of the conflicting session, where a refusal named one.
 #[must_use]
 pub fn named_owner(finding: &Finding) -> Option<&Owner> {
     finding.evidence.iter().find_map(|evidence| {
@@ -120,7 +118,7 @@ pub fn named_owner(finding: &Finding) -> Option<&Owner> {
 
 fn conflict_abandoned(case: &Case<'_>) -> Prescription {
     match (case.conflict_behaviour, case.stale) {
-        // Such a build does not give up: what looks like it is a conflict between two attempts.
+        // Such a build does not give up: this is a conflict between two attempts.
         (ConflictBehaviour::Retries, _) => conflict_retrying(case),
         (ConflictBehaviour::Unknown | ConflictBehaviour::GivesUp, Some(proof)) => {
             unless_working(case, Remedy::DeleteThenToggle { session: proof.session().clone() })
@@ -146,9 +144,8 @@ fn toggle(case: &Case<'_>) -> Prescription {
     unless_working(case, Remedy::Toggle)
 }
 
-/// A deaf listener still runs. Its toggle sends a DELETE, and where GitHub has forgotten the session that crashes
-/// the manager (`docs/reference/design.md` §1): only for those who allow the risk, and only when the session is known
-/// to exist.
+/// A stalled listener still runs. Its toggle makes GARM send a DELETE, which crashes it if GitHub has forgotten the
+/// session (`docs/reference/design.md` §1): only where the risk is allowed, and the session is known to exist.
 fn deaf(case: &Case<'_>) -> Prescription {
     if !(case.policy.allow_risky && case.session_lives) {
         return Prescription::Escalate(Escalation::Deaf);
@@ -159,11 +156,11 @@ fn deaf(case: &Case<'_>) -> Prescription {
     }
 }
 
-fn ask(case: &Case<'_>) -> Prescription {
+fn session_check(case: &Case<'_>) -> Prescription {
     unless_working(case, Remedy::SessionCheck)
 }
 
-/// No remedy touches a set that a person disabled meanwhile, or whose listener shows itself alive.
+/// No remedy touches a set that an operator disabled meanwhile, or whose listener runs.
 fn unless_working(case: &Case<'_>, remedy: Remedy) -> Prescription {
     match (case.set.enabled, case.finding.worker.0) {
         (Enablement::Disabled, _) => Prescription::Leave,
@@ -241,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn conflict_abandoned_is_toggled_and_a_proven_stale_session_goes_first() {
+    fn conflict_abandoned_deletes_a_stale_session_then_toggles() {
         let case = of(Diagnosis::ConflictAbandoned, Confidence::Proof);
         assert_eq!(case.says(), Prescription::Apply(Remedy::Toggle));
         let known = case.with(|t| t.stale = true);
@@ -251,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_retries_is_toggled_only_for_a_lost_enable() {
+    fn build_that_retries_is_toggled_only_if_unheld() {
         for diagnosis in Diagnosis::ALL.iter().copied() {
             let says = of(diagnosis, Confidence::Proof)
                 .with(|t| {
@@ -264,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn conflict_retrying_waits_then_wonders_and_deletes_only_with_proof() {
+    fn conflict_retrying_waits_and_deletes_only_with_proof() {
         let case = |now| {
             of(Diagnosis::ConflictRetrying, Confidence::Proof).with(|t| {
                 t.now = now;
@@ -277,7 +274,7 @@ mod tests {
         assert_eq!(case(mins(63)).says(), Prescription::Watch(Waiting::StaleSessionOdd, limit));
         assert_eq!(case(mins(65)).says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "no fault is seen");
         let early = case(mins(64)).with(|t| t.fault_at_github = true);
-        assert_eq!(early.says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "it may end by itself yet");
+        assert_eq!(early.says(), Prescription::Watch(Waiting::StaleSessionOdd, limit), "GitHub may still end it");
         assert_eq!(
             case(mins(65)).with(|t| t.fault_at_github = true).says(),
             Prescription::Escalate(Escalation::EndpointFault)
@@ -289,20 +286,16 @@ mod tests {
     }
 
     #[test]
-    fn unheld_is_toggled_and_a_weak_suspicion_is_asked_about() {
+    fn unheld_is_toggled_or_checked_on_weak_evidence() {
         assert_eq!(of(Diagnosis::Unheld, Confidence::Strong).says(), Prescription::Apply(Remedy::Toggle));
         let weak = of(Diagnosis::Unheld, Confidence::Weak).with(|t| t.may_check_session = true);
         assert_eq!(weak.says(), Prescription::Apply(Remedy::SessionCheck));
         let heard = weak.with(|t| t.finding.worker.0 = WorkerState::Listening);
-        assert_eq!(
-            heard.says(),
-            Prescription::Watch(Waiting::Evidence, None),
-            "a living listener is never asked about"
-        );
+        assert_eq!(heard.says(), Prescription::Watch(Waiting::Evidence, None), "a running listener is never checked");
     }
 
     #[test]
-    fn unknown_is_asked_about_only_when_some_listen_and_nothing_says_which() {
+    fn unknown_is_checked_only_if_some_sets_listen() {
         let blind = of(Diagnosis::Unknown, Confidence::Weak).with(|t| t.may_check_session = true);
         assert_eq!(blind.says(), Prescription::Escalate(Escalation::Unknown));
         let some = blind.with(|t| {
@@ -313,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn deaf_is_toggled_only_where_the_risk_is_allowed_and_the_session_is_known_to_exist() {
+    fn deaf_is_toggled_only_if_risky_and_its_session_lives() {
         for (allowed, lives) in [(false, false), (false, true), (true, false), (true, true)] {
             let says = of(Diagnosis::Deaf, Confidence::Strong)
                 .with(|t| {
@@ -332,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_is_told_and_nothing_is_touched() {
+    fn escalations_apply_no_remedy() {
         for (diagnosis, escalation) in [
             (Diagnosis::Missing, Escalation::Missing),
             (Diagnosis::Mismatched, Escalation::Mismatched),
@@ -348,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn held_elsewhere_names_the_holder_and_how_long() {
+    fn held_elsewhere_names_the_holder_and_the_duration() {
         let case = of(Diagnosis::HeldElsewhere, Confidence::Proof).with(|t| {
             let fact = Fact::ConflictLine { owner: Some(Owner::new("garm-other")), run: Span::mins(6) };
             t.finding.evidence.push(evidence(NOW, fact));
@@ -365,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_well_or_meant_to_be_idle_is_left() {
+    fn well_idle_and_settling_sets_get_no_remedy() {
         assert_eq!(of(Diagnosis::Listening, Confidence::Proof).says(), Prescription::Leave);
         assert_eq!(of(Diagnosis::Disabled, Confidence::Proof).says(), Prescription::Leave);
         let until = Some(RUN.0.plus(Span::secs(20)));
@@ -375,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_a_person_disabled_meanwhile_gets_no_remedy() {
+    fn disabled_set_gets_no_remedy() {
         for diagnosis in Diagnosis::ALL.iter().copied() {
             let says = of(diagnosis, Confidence::Proof)
                 .with(|t| {

@@ -1,26 +1,23 @@
-//! The ramp: how many treatments may be under way at once (`docs/reference/design.md` §6, I5).
+//! The rollout limit: how many treatments may be open at once (`docs/reference/design.md` §6, I5).
 //!
-//! After the canary `max_in_flight` go at once. In a fleet of hundreds that alone would take minutes, so each set of
-//! the incident that has shown life makes room for one more, up to `in_flight_share` of the enabled sets: what has
-//! helped so many is let to help as many again. The first treatment that ends badly takes that back: the count begins
-//! anew with what shows life after it. Never fewer than `max_in_flight`, which 0 makes none at all.
+//! After the canary `max_in_flight` are open at once. In a fleet of hundreds that alone would take minutes, so each set
+//! of the incident that has shown life raises the limit by one, up to `in_flight_share` of the enabled sets. A treatment
+//! that ends badly restarts the count with the sets that show life after it. The limit is never below `max_in_flight`,
+//! which 0 makes none at all.
 //!
-//! Computed from the journal, so that a restart of ours neither loses nor grants room.
+//! Computed from the journal, so that a restart of ours changes nothing.
 
-use super::budget::is_heal;
 use crate::model::{Outcome, Treatment, Wall};
 use crate::policy::Policy;
 
-/// The room for treatments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ramp {
-    /// So many may be under way now.
+pub struct Rollout {
     pub now: usize,
-    /// So many at the very most, once enough sets have shown life.
+    /// The limit once enough sets have shown life.
     pub most: usize,
 }
 
-impl Ramp {
+impl Rollout {
     /// From the journal's rows, for an incident that began at `began` in a fleet of `enabled` sets.
     #[must_use]
     pub fn of(history: &[Treatment], began: Wall, enabled: usize, policy: &Policy) -> Self {
@@ -29,14 +26,14 @@ impl Ramp {
         if most == least {
             return Self { now: least, most };
         }
-        let heals = || history.iter().filter(|row| is_heal(row) && row.opened >= began);
+        let heals = || history.iter().filter(|row| row.is_heal() && row.opened >= began);
         let bad = heals().filter(|row| ended_badly(row)).map(|row| row.step_at).max();
         let shown = heals().filter_map(shown_life).filter(|at| bad.is_none_or(|bad| *at > bad)).count();
         Self { now: shown.clamp(least, most), most }
     }
 }
 
-/// Rounded down; a share outside 0 to 1 is none, or all.
+/// Rounded down; the share is clamped to 0..=1.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -51,7 +48,7 @@ fn ended_badly(row: &Treatment) -> bool {
     matches!(row.outcome(), Some(Outcome::Unverified | Outcome::Failed))
 }
 
-/// When its set first showed life; one that ended badly has no say.
+/// When its set first showed life; never, if it ended badly.
 fn shown_life(row: &Treatment) -> Option<Wall> {
     match row.outcome() {
         None => row.revived,
@@ -73,8 +70,8 @@ mod tests {
     use crate::decide::testing::{closed, mins, revived};
     use crate::model::Span;
 
-    fn ramp(rows: &[Treatment], enabled: usize) -> Ramp {
-        Ramp::of(rows, mins(60), enabled, &Policy { in_flight_share: 0.1, ..Policy::default() })
+    fn rollout(rows: &[Treatment], enabled: usize) -> Rollout {
+        Rollout::of(rows, mins(60), enabled, &Policy { in_flight_share: 0.1, ..Policy::default() })
     }
 
     fn alive(count: u64) -> Vec<Treatment> {
@@ -82,56 +79,56 @@ mod tests {
     }
 
     #[test]
-    fn room_grows_with_each_set_that_shows_life_up_to_the_share() {
+    fn limit_grows_with_sets_that_show_life_up_to_the_share() {
         for (shown, now) in [(0, 10), (1, 10), (10, 10), (11, 11), (20, 20), (50, 50), (300, 50)] {
-            assert_eq!(ramp(&alive(shown), 500), Ramp { now, most: 50 }, "{shown}");
+            assert_eq!(rollout(&alive(shown), 500), Rollout { now, most: 50 }, "{shown}");
         }
     }
 
     #[test]
-    fn a_small_fleet_never_exceeds_the_number() {
-        assert_eq!(ramp(&alive(99), 109), Ramp { now: 10, most: 10 });
+    fn small_fleet_keeps_max_in_flight() {
+        assert_eq!(rollout(&alive(99), 109), Rollout { now: 10, most: 10 });
     }
 
     #[test]
-    fn one_bad_end_takes_the_room_back_until_others_show_life_after_it() {
+    fn bad_end_restarts_the_count() {
         let mut rows = alive(40);
         rows.push(closed(100, 100, mins(61), mins(62), Outcome::Unverified));
-        assert_eq!(ramp(&rows, 500).now, 10);
+        assert_eq!(rollout(&rows, 500).now, 10);
         rows.extend((41..=52).map(|id| Treatment { revived: Some(mins(63)), ..revived(id, id, mins(61)) }));
-        assert_eq!(ramp(&rows, 500).now, 12);
+        assert_eq!(rollout(&rows, 500).now, 12);
     }
 
     #[test]
-    fn one_good_end_takes_no_room_back_and_life_shown_with_a_bad_one_gives_none() {
+    fn good_end_counts_and_a_bad_one_does_not() {
         let mut rows = alive(40);
         rows.push(closed(100, 100, mins(61), mins(62), Outcome::Recovered));
-        assert_eq!(ramp(&rows, 500).now, 41);
+        assert_eq!(rollout(&rows, 500).now, 41);
         let shown = rows[0].revived.unwrap();
         rows.push(closed(101, 101, mins(61), shown, Outcome::Failed));
-        assert_eq!(ramp(&rows, 500).now, 10, "one set has shown life since");
+        assert_eq!(rollout(&rows, 500).now, 10, "one set has shown life since");
     }
 
     #[test]
-    fn what_another_incident_showed_counts_for_nothing() {
+    fn treatments_of_another_incident_do_not_count() {
         let rows: Vec<_> = (1..=40).map(|id| revived(id, id, mins(59))).collect();
-        assert_eq!(ramp(&rows, 500).now, 10);
+        assert_eq!(rollout(&rows, 500).now, 10);
     }
 
     #[test]
-    fn who_recovered_by_itself_proves_nothing() {
+    fn self_recovered_sets_do_not_count() {
         let end = mins(61).plus(Span::secs(9));
         let rows: Vec<_> = (1..=40).map(|id| closed(id, id, mins(61), end, Outcome::SelfRecovered)).collect();
-        assert_eq!(ramp(&rows, 500).now, 10);
+        assert_eq!(rollout(&rows, 500).now, 10);
     }
 
     #[test]
-    fn zero_never_means_unlimited_nor_does_a_share_without_bounds() {
+    fn zero_and_absurd_shares_stay_bounded() {
         let none = Policy { max_in_flight: 0, in_flight_share: 1.0, ..Policy::default() };
-        assert_eq!(Ramp::of(&alive(40), mins(60), 500, &none), Ramp { now: 0, most: 0 });
+        assert_eq!(Rollout::of(&alive(40), mins(60), 500, &none), Rollout { now: 0, most: 0 });
         for (share, most) in [(f64::NAN, 10), (-1.0, 10), (f64::INFINITY, 500)] {
             let policy = Policy { in_flight_share: share, ..Policy::default() };
-            assert_eq!(Ramp::of(&[], mins(60), 500, &policy).most, most, "{share}");
+            assert_eq!(Rollout::of(&[], mins(60), 500, &policy).most, most, "{share}");
         }
     }
 }

@@ -1,58 +1,20 @@
 //! The one proof that allows a deletion: *this session's manager process is gone* (`docs/reference/design.md` §5).
 //!
-//! Deleting a session that GARM still holds kills the whole GARM process (`docs/reference/design.md` §1), and nothing
-//! at GitHub tells who holds a session. So a session may be deleted only if every reason of [`NotStale`] is excluded.
-//! Each reason is checked on its own and all that hold are returned: a person reads why nothing is deleted.
+//! Deleting a session that GARM still holds crashes GARM (`docs/reference/design.md` §1), and GitHub does not show who
+//! holds a session. So a session may be deleted only if every reason of [`NotStale`] is excluded. All reasons that hold
+//! are returned, so that an operator can read why nothing is deleted.
 //!
-//! Edge cases: only the set's *newest* session of the ledger is judged, because GitHub keeps one per set; a process
-//! start known by two sources (log and metrics) differs by up to a second, hence [`MARGIN`]; two overlapping
-//! managers (a rollout) show as a session seen alive after the current start.
+//! Edge cases: only the set's *newest* session of the ledger is judged, because GitHub keeps one per set. The log and
+//! the metrics date a process start up to a second apart, hence [`MARGIN`]. Two overlapping managers (a rollout) show
+//! as a session seen alive after the current start.
 
-use crate::model::closed::closed_enum;
-use crate::model::session::{LedgerSession, OpenedBy};
+use crate::model::session::{LedgerSession, NotStale, OpenedBy};
 use crate::model::{Incarnation, ManagerState, Owner, ScaleSet, SessionId, Span};
 use std::cmp::Ordering;
 
 /// Dates closer than this to the current process start prove nothing about which process they belong to.
 pub const MARGIN: Span = Incarnation::MARGIN;
 
-closed_enum! {
-    /// Why a session is not provably stale.
-    pub enum NotStale {
-        /// The ledger knows no session of the set: its id was never seen.
-        NotInLedger = "not_in_ledger",
-        /// It has ended already.
-        Ended = "ended",
-        /// We opened it ourselves; the session probe ends it.
-        OpenedByUs = "opened_by_us",
-        /// Nobody could name the run of the manager that opened it.
-        OpeningRunUnknown = "opening_run_unknown",
-        /// The manager's current run is not known.
-        CurrentRunUnknown = "current_run_unknown",
-        /// The manager's current run opened it: it is in use.
-        SameRun = "same_run",
-        /// A later run than the one we think current opened it.
-        LaterRun = "later_run",
-        /// The opening run and the current one started so close together that they may be one.
-        RunsTooClose = "runs_too_close",
-        /// First seen too close to the current start, or after it: the current run may have opened it.
-        OpenedTooLate = "opened_too_late",
-        /// Seen alive after the current start: another process still holds it.
-        AliveAfterStart = "alive_after_start",
-        /// The manager does not answer, so nothing says that its process is a new one.
-        ManagerDown = "manager_down",
-        /// This manager's owner name is not known.
-        OwnerUnknown = "owner_unknown",
-        /// Another owner opened it.
-        OwnerDiffers = "owner_differs",
-        /// It belongs to another set.
-        OtherSet = "other_set",
-        /// The set is elsewhere on the forge by now (recreated, moved), or its place is not known.
-        OtherPlace = "other_place",
-    }
-}
-
-/// The manager as the proof needs it.
 #[derive(Debug, Clone, Copy)]
 pub struct CurrentManager<'a> {
     pub state: ManagerState,
@@ -61,11 +23,10 @@ pub struct CurrentManager<'a> {
     pub owner: Option<&'a Owner>,
 }
 
-/// That a session is stale: made by [`provably_stale`] only.
+/// The proof that a session is stale: only [`provably_stale`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     session: SessionId,
-    opened_in: Incarnation,
 }
 
 impl Proof {
@@ -73,10 +34,8 @@ impl Proof {
     pub const fn session(&self) -> &SessionId {
         &self.session
     }
-    /// The run that opened it, which is over.
-    #[must_use]
-    pub const fn opened_in(&self) -> Incarnation {
-        self.opened_in
+    pub(super) fn into_session(self) -> SessionId {
+        self.session
     }
 }
 
@@ -136,10 +95,7 @@ pub fn provably_stale(
     if !same_place {
         against.push(NotStale::OtherPlace);
     }
-    match opened_in {
-        Some(opened_in) if against.is_empty() => Ok(Proof { session: session.id.clone(), opened_in }),
-        Some(_) | None => Err(against),
-    }
+    if against.is_empty() { Ok(Proof { session: session.id.clone() }) } else { Err(against) }
 }
 
 fn against_dates(
@@ -186,10 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn a_session_of_a_run_that_is_over_is_stale() {
+    fn session_of_an_earlier_incarnation_is_stale() {
         let proof = judge(|_| {}).unwrap();
         assert_eq!(proof.session().as_str(), "s-1");
-        assert_eq!(proof.opened_in(), Incarnation(Wall(500_000)));
     }
 
     #[test]
@@ -216,12 +171,12 @@ mod tests {
     #[test]
     fn margins_are_exact() {
         assert!(judge(|s| s.first_seen = Wall(997_999)).is_ok());
-        assert!(judge(|s| s.last_seen = Wall(1_002_000)).is_ok(), "a quick restart leaves a fresh date behind");
+        assert!(judge(|s| s.last_seen = Wall(1_002_000)).is_ok(), "a quick restart leaves a recent date");
         assert!(judge(|s| s.opened_by = OpenedBy::Manager(Incarnation(Wall(997_999)))).is_ok());
     }
 
     #[test]
-    fn nothing_is_stale_unless_the_manager_is_seen_and_known() {
+    fn nothing_is_stale_if_the_manager_is_unseen_or_unknown() {
         let session = ledger_session(1, "s-1", Incarnation(Wall(500_000)), Wall(510_000));
         let (set, owner) = (scale_set(1), owner());
         for state in ManagerState::ALL.iter().copied() {

@@ -1,10 +1,10 @@
-//! Small builders for the tests of this stage.
+//! Builders for tests.
 
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, EvidenceList, Fact,
-    Finding, GithubId, Incarnation, Outcome, Owner, Remedy, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span,
-    Step, Treatment, TreatmentId, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, GithubId,
+    Incarnation, Outcome, Owner, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step,
+    Treatment, TreatmentId, Wall, WorkerState,
 };
 use std::sync::Arc;
 
@@ -44,7 +44,9 @@ pub fn finding(id: u64, diagnosis: Diagnosis, confidence: Confidence) -> Finding
         set: ScaleSetId(id),
         diagnosis,
         confidence,
-        evidence: EvidenceList::new(),
+        rule: Rule::Nothing,
+        corrected: None,
+        evidence: Vec::new(),
         since: mins(60),
         ill_since: diagnosis.is_ill().then_some(mins(60)),
         seen: 5,
@@ -97,6 +99,6 @@ pub fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
     Treatment { revived: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
 }
 
-pub fn probe(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
+pub fn check(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
     Treatment { remedy: Remedy::SessionCheck, ..closed(id, set, opened, at, outcome) }
 }

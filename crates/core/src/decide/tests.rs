@@ -1,12 +1,14 @@
-//! Decisions about whole fleets: what a person sees, guard by guard.
+//! Decisions about whole fleets, guard by guard.
 
-use super::testing::{closed, evidence, finding, ledger_session, mins, open, probe, revived, scale_set, scale_set_of};
+use super::testing::{check, closed, evidence, finding, ledger_session, mins, open, revived, scale_set, scale_set_of};
 use super::*;
+use crate::model::session::NotStale;
 use crate::model::{
-    BlockedBy, Confidence, Diagnosis, Escalation, Fact, ManualAction, ManualHealAnswer, Mono, Outcome, Revision,
-    SessionId, Span, Step, TreatmentId, WorkerState,
+    BlockedBy, Bounded, Confidence, Diagnosis, Escalation, Fact, FrozenReason, GuardFact, ManualAction,
+    ManualHealAnswer, ManualWait, Mono, Outcome, Refusal, Revision, SessionId, Span, Step, TreatmentId, WorkerState,
 };
 
+mod blast_radius;
 mod limits;
 
 const RUN: Incarnation = Incarnation(mins(60));
@@ -26,6 +28,7 @@ struct World {
     fault_at_github: bool,
     history: Vec<Treatment>,
     ledger: Vec<LedgerSession>,
+    owner: Option<Owner>,
     pauses: Vec<Pause>,
     orders: Vec<ManualHeal>,
     breaker_reset: Option<Wall>,
@@ -56,6 +59,7 @@ impl World {
             fault_at_github: false,
             history: Vec::new(),
             ledger: Vec::new(),
+            owner: Some(Owner::of_garm("c1")),
             pauses: Vec::new(),
             orders: Vec::new(),
             breaker_reset: None,
@@ -71,7 +75,7 @@ impl World {
         world
     }
 
-    /// Each set in a repository of its own, so that no turn holds any.
+    /// Each set in a repository of its own, so that the entity limit blocks none.
     fn spread(mut self) -> Self {
         self.sets = self.sets.into_keys().map(|id| (id, scale_set_of(id.0, &format!("acme/app-{id}")))).collect();
         self
@@ -93,14 +97,13 @@ impl World {
         decisions.into_iter().map(|d| d.decision).collect()
     }
 
-    /// What is said to the only order.
+    /// The answer to the only manual heal.
     fn answer(&self) -> ManualHealAnswer {
         let decision = self.first();
         self.with_input(|input| manual::answer(input, &self.orders[0], &decision))
     }
 
     fn with_input<T>(&self, look: impl FnOnce(&Input<'_>) -> T) -> T {
-        let owner = Owner::of_garm("c1");
         look(&Input {
             now: Now { wall: self.now, mono: Mono(0) },
             name: &ManagerName::new("garm"),
@@ -117,7 +120,7 @@ impl World {
             fault_at_github: self.fault_at_github,
             history: &self.history,
             ledger: &self.ledger,
-            owner: Some(&owner),
+            owner: self.owner.as_ref(),
             pauses: &self.pauses,
             orders: &self.orders,
             breaker_reset: self.breaker_reset,
@@ -131,21 +134,28 @@ impl World {
         self.decide().remove(0)
     }
 
-    fn guards(&self) -> Vec<BlockedBy> {
-        let decision = self.first();
-        let Decision::Blocked { guards, .. } = decision else { panic!("not withheld: {decision:?}") };
-        guards.to_vec()
+    /// What blocks the first set.
+    fn blocks(&self) -> Vec<BlockedBy> {
+        blocks_of(&self.first())
     }
 
-    /// The only guard, as (guard, value, limit, until).
-    fn only(&self) -> (Guard, String, String, Option<Wall>) {
-        let mut guards = self.guards();
-        assert_eq!(guards.len(), 1, "{guards:?}");
-        let held = guards.remove(0);
-        (held.guard, held.value.to_string(), held.limit.to_string(), held.until)
+    /// What blocks the last set.
+    fn last_blocks(&self) -> Vec<BlockedBy> {
+        blocks_of(&self.decide().pop().unwrap())
     }
 
-    fn acts(&self) -> Vec<bool> {
+    fn guards(&self) -> Vec<Guard> {
+        self.blocks().iter().map(BlockedBy::guard).collect()
+    }
+
+    /// The only guard that blocks the first set.
+    fn only(&self) -> BlockedBy {
+        let mut blocks = self.blocks();
+        assert_eq!(blocks.len(), 1, "{blocks:?}");
+        blocks.remove(0)
+    }
+
+    fn treats(&self) -> Vec<bool> {
         self.decide()
             .iter()
             .filter_map(|d| if let Decision::Treat { canary, .. } = d { Some(*canary) } else { None })
@@ -153,19 +163,20 @@ impl World {
     }
 }
 
-fn is(guard: Guard, value: &str, limit: &str, until: Option<Wall>) -> (Guard, String, String, Option<Wall>) {
-    (guard, value.to_owned(), limit.to_owned(), until)
+fn blocks_of(decision: &Decision) -> Vec<BlockedBy> {
+    assert!(matches!(decision, Decision::Blocked { .. }), "not blocked: {decision:?}");
+    decision.guards().to_vec()
 }
 
 #[test]
-fn a_lone_stuck_set_is_toggled_as_the_canary() {
+fn lone_stuck_set_is_toggled_as_the_canary() {
     assert_eq!(World::stuck(1).first(), Decision::Treat { remedy: Remedy::Toggle, canary: true });
 }
 
 #[test]
-fn a_healthy_fleet_gets_nothing() {
+fn healthy_fleet_is_left_alone() {
     let world = World::stuck(3).with(|w| {
-        for (_, finding) in &mut w.findings {
+        for finding in w.findings.values_mut() {
             finding.diagnosis = Diagnosis::Listening;
         }
     });
@@ -173,7 +184,7 @@ fn a_healthy_fleet_gets_nothing() {
 }
 
 #[test]
-fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
+fn proven_stale_session_is_deleted_before_the_toggle() {
     let world = World::stuck(1).with(|w| {
         w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
     });
@@ -187,155 +198,137 @@ fn with_a_proven_stale_session_and_a_client_it_is_deleted_first() {
     assert_eq!(
         world.first(),
         Decision::Treat { remedy: Remedy::Toggle, canary: true },
-        "a session of the living run is newer: nothing is deleted"
+        "a session of the current incarnation is newer"
     );
 }
 
 #[test]
-fn sets_that_the_same_guards_hold_back_share_them() {
-    let decisions = World::stuck(3).spread().decide();
-    let (Decision::Blocked { guards: one, .. }, Decision::Blocked { guards: other, .. }) =
-        (&decisions[1], &decisions[2])
-    else {
-        panic!("not withheld: {decisions:?}")
-    };
-    assert!(std::ptr::eq(&raw const **one, &raw const **other), "made anew for each set");
-}
-
-#[test]
-fn fifty_sets_one_canary_then_ten_at_once() {
+fn one_canary_then_max_in_flight_at_once() {
     let mut world = World::stuck(50).spread();
-    assert_eq!(world.acts(), [true], "one, alone");
-    let waiting = world.decide().remove(49);
-    let Decision::Blocked { guards, .. } = waiting else { panic!("{waiting:?}") };
-    assert_eq!(guards[0].guard, Guard::Canary);
-    assert_eq!(guards[0].value, "set 1 goes first and has shown no life yet");
+    assert_eq!(world.treats(), [true], "one, alone");
+    assert_eq!(world.last_blocks(), [GuardFact::Canary { set: ScaleSetId(1) }.into()]);
 
     world.history.push(open(1, 1, mins(61), Step::Verifying));
-    assert_eq!(world.acts(), Vec::<bool>::new(), "the canary has shown nothing yet");
+    assert_eq!(world.treats(), Vec::<bool>::new(), "the canary has shown nothing yet");
     assert_eq!(world.first(), Decision::Treating { treatment: TreatmentId(1) });
 
     world.history[0] = revived(1, 1, mins(61));
-    assert_eq!(world.acts(), [false; 10], "a revived treatment is no longer in flight");
+    assert_eq!(world.treats(), [false; 10], "a revived treatment is no longer in flight");
     world.history.extend((2..=8).map(|id| open(id, id, mins(61), Step::Verifying)));
-    assert_eq!(world.acts().len(), 3, "seven are in flight");
-    let last = world.decide().remove(49);
-    let Decision::Blocked { guards, .. } = last else { panic!("{last:?}") };
-    assert_eq!((&*guards[0].value.to_string(), &*guards[0].limit.to_string()), ("10 of 10 under way", "10 at once"));
+    assert_eq!(world.treats().len(), 3, "seven are in flight");
+    assert_eq!(world.last_blocks(), [GuardFact::InFlight { open: 10, limit: 10, most: 10 }.into()]);
 }
 
 #[test]
-fn after_a_failed_canary_another_set_tries_and_then_the_breaker_opens() {
+fn failed_canary_is_replaced_until_the_breaker_opens() {
     let mut world = World::stuck(50);
     world.history.push(closed(1, 1, mins(61), mins(62), Outcome::Unverified));
     world.now = mins(62);
-    assert_eq!(world.acts(), [true]);
+    assert_eq!(world.treats(), [true]);
     assert!(matches!(world.first(), Decision::Blocked { .. }), "set 1 is in back-off");
     world.history.push(closed(2, 2, mins(62), mins(63), Outcome::Unverified));
     world.now = mins(63);
-    assert_eq!(world.acts(), Vec::<bool>::new());
+    assert_eq!(world.treats(), Vec::<bool>::new());
     world.now = mins(93);
-    assert_eq!(world.acts(), [true], "one trial after half an hour");
+    assert_eq!(world.treats(), [true], "one trial after half an hour");
     world.now = mins(64);
     world.breaker_reset = Some(mins(64));
-    assert_eq!(world.acts(), [true], "a person reset it");
+    assert_eq!(world.treats(), [true], "an operator reset it");
 }
 
 #[test]
-fn a_dry_run_goes_through_everything_but_the_act() {
+fn dry_run_blocks_last_and_counts_for_the_next_sets() {
     let world = World::stuck(50).spread().with(|w| w.mode = Mode::Observe);
-    assert_eq!(world.only(), is(Guard::DryRun, "mode is observe", "mode heal", None));
-    assert_eq!(world.acts(), Vec::<bool>::new());
-    let second = world.decide().remove(1);
-    let Decision::Blocked { guards, .. } = second else { panic!("{second:?}") };
-    assert_eq!(guards.iter().map(|h| h.guard).collect::<Vec<_>>(), [Guard::Canary, Guard::DryRun]);
+    assert_eq!(world.only(), GuardFact::DryRun.into());
+    assert_eq!(world.treats(), Vec::<bool>::new());
+    assert_eq!(world.last_blocks(), [GuardFact::Canary { set: ScaleSetId(1) }.into(), GuardFact::DryRun.into()]);
     let mut settling = World::one(Diagnosis::Unheld, Confidence::Strong);
     (settling.mode, settling.now) = (Mode::Observe, mins(60));
-    let guards: Vec<_> = settling.guards().iter().map(|h| h.guard).collect();
-    assert_eq!(guards, [Guard::Settle, Guard::DryRun], "the other guards are told too");
+    assert_eq!(settling.guards(), [Guard::Settle, Guard::DryRun]);
 }
 
 #[test]
-fn settle_holds_back_what_is_not_proven() {
+fn settle_blocks_findings_without_proof() {
     let world = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong)
         .with(|w| (w.now, w.manager) = (mins(60).plus(Span::secs(12)), ManagerState::Restarted));
     let until = Some(mins(60).plus(Span::secs(20)));
-    assert_eq!(world.only(), is(Guard::Settle, "12 s of 20 s", "20 s after the manager's start", until));
+    let needed = Span::secs(20);
+    let settle = |age| GuardFact::Settle { age, needed, crash_loop: false };
+    assert_eq!(world.only(), settle(Some(Span::secs(12))).until(until));
     let proven = world.with(|w| w.finding().confidence = Confidence::Proof);
     assert!(matches!(proven.first(), Decision::Treat { .. }));
     let over =
         World::one(Diagnosis::ConflictAbandoned, Confidence::Strong).with(|w| w.now = mins(60).plus(Span::secs(20)));
-    assert!(matches!(over.first(), Decision::Treat { .. }), "at the very date that was told");
+    assert!(matches!(over.first(), Decision::Treat { .. }), "at the very end of the settle time");
     let blind = World::one(Diagnosis::ConflictAbandoned, Confidence::Strong)
         .with(|w| (w.incarnation, w.manager) = (None, ManagerState::Restarted));
-    assert_eq!(blind.only().1, "just restarted, its age is not known");
+    assert_eq!(blind.only(), settle(None).into());
 }
 
 #[test]
-fn confirmation_counts_sweeps_and_weak_evidence_never_acts() {
+fn confirmation_counts_sweeps_and_weak_evidence_blocks() {
     let world = World::one(Diagnosis::Unheld, Confidence::Strong).with(|w| w.finding().seen = 1);
-    assert_eq!(world.only(), is(Guard::Confirmation, "1 of 2 sweeps", "2 sweeps", None));
+    assert_eq!(world.only(), GuardFact::Unconfirmed { sweeps: 1, needed: 2 }.into());
     assert!(matches!(world.with(|w| w.finding().seen = 2).first(), Decision::Treat { .. }));
     let weak = World::one(Diagnosis::Unheld, Confidence::Weak);
-    assert_eq!(weak.only(), is(Guard::Confirmation, "weak evidence", "strong evidence, or proof", None));
+    assert_eq!(weak.only(), GuardFact::WeakEvidence.into());
 }
 
 #[test]
-fn budget_and_backoff_are_told_together() {
+fn set_budget_and_backoff_both_block() {
     let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Aborted));
     let world = World::stuck(1).with(|w| w.history.extend(rows));
-    let guards = world.guards();
-    assert_eq!(guards.iter().map(|h| h.guard).collect::<Vec<_>>(), [Guard::SetBudget, Guard::Backoff]);
-    assert_eq!((&*guards[0].value.to_string(), guards[0].until), ("3 of 3 in 24 h", Some(mins(24 * 60 + 1))));
-    assert_eq!((&*guards[1].value.to_string(), guards[1].until), ("1 min of 1 h since treatment #3", Some(mins(120))));
+    let budget = GuardFact::SetBudget { used: 3, budget: 3, window: Span::hours(24) };
+    let (passed, wait) = (Span::mins(1), Span::hours(1));
+    let backoff = GuardFact::Backoff { passed, wait, treatment: TreatmentId(3), treatments: 3 };
+    assert_eq!(world.blocks(), [budget.until(Some(mins(24 * 60 + 1))), backoff.until(Some(mins(120)))]);
 }
 
 #[test]
-fn the_hourly_budget_bounds_one_sweep_too() {
+fn manager_budget_counts_this_sweeps_heals() {
     let world = World::stuck(20).spread().with(|w| {
         w.policy.heals_per_hour = 3;
         w.history.push(revived(1, 1, mins(61)));
     });
-    assert_eq!(world.acts().len(), 2);
-    let last = world.decide().remove(19);
-    let Decision::Blocked { guards, .. } = last else { panic!("{last:?}") };
-    assert_eq!((&*guards[0].value.to_string(), &*guards[0].limit.to_string()), ("3 of 3 in 1 h", "3 in 1 h"));
-    assert_eq!(guards[0].until, Some(mins(121)));
+    assert_eq!(world.treats().len(), 2);
+    let budget = GuardFact::ManagerBudget { used: 3, budget: 3, window: Span::hours(1) };
+    assert_eq!(world.last_blocks(), [budget.until(Some(mins(121)))]);
 }
 
 #[test]
-fn zero_never_means_unlimited() {
+fn zero_limits_block_everything() {
     for change in [(|p| p.set_budget = 0) as fn(&mut Policy), |p| p.heals_per_hour = 0, |p| p.max_in_flight = 0] {
         let world = World::stuck(3).with(|w| change(&mut w.policy));
-        assert_eq!(world.acts(), Vec::<bool>::new());
+        assert_eq!(world.treats(), Vec::<bool>::new());
     }
 }
 
 #[test]
-fn frozen_says_every_reason() {
+fn frozen_names_every_reason() {
     let world = World::stuck(1).with(|w| {
         w.manager = ManagerState::Down;
         w.endpoints.insert(EndpointName::new("github.com"), EndpointState::Limited);
         w.blind = true;
     });
-    let (guard, value, _, until) = world.only();
-    assert_eq!((guard, until), (Guard::Frozen, None));
-    assert_eq!(value, "the manager is down, the quota at github.com is used up, most probes are blind");
+    let endpoint = EndpointName::new("github.com");
+    let reasons =
+        vec![FrozenReason::ManagerDown, FrozenReason::EndpointLimited { endpoint }, FrozenReason::SourcesBlind];
+    assert_eq!(world.only(), GuardFact::Frozen { reasons }.into());
     for state in EndpointState::ALL.iter().copied() {
         let world = World::stuck(1).with(|w| {
             w.endpoints.insert(EndpointName::new("github.com"), state);
         });
         let acts = matches!(state, EndpointState::Up | EndpointState::Degraded);
-        assert_eq!(world.acts().len(), usize::from(acts), "{state}");
+        assert_eq!(world.treats().len(), usize::from(acts), "{state}");
     }
     let elsewhere = World::stuck(1).with(|w| {
         w.endpoints.insert(EndpointName::new("ghes"), EndpointState::Down);
     });
-    assert_eq!(elsewhere.acts(), [true], "another endpoint's trouble is not this set's");
+    assert_eq!(elsewhere.treats(), [true], "another endpoint is down");
 }
 
 #[test]
-fn paused_lease_and_blast_radius() {
+fn pause_lease_store_and_blast_radius_block() {
     let paused = World::stuck(2).with(|w| {
         w.pauses.push(Pause {
             id: crate::model::PauseId(1),
@@ -346,22 +339,21 @@ fn paused_lease_and_blast_radius() {
             expires: Some(mins(90)),
         });
     });
-    let expected =
-        is(Guard::Paused, "this set paused by alice: moving", "resumed, or 1970-01-01 01:30:00", Some(mins(90)));
-    assert_eq!(paused.only(), expected);
-    assert_eq!(paused.acts(), [true], "set 2 takes its place as the canary");
+    let fact = GuardFact::Paused { pause: paused.pauses[0].clone() };
+    assert_eq!(paused.only(), fact.until(Some(mins(90))));
+    assert_eq!(paused.treats(), [true], "set 2 takes its place as the canary");
     let other = Footing::LeaseOf { holder: "medic-2/7".to_owned(), until: mins(62) };
-    let held = World::stuck(1).with(|w| w.footing = other).only();
-    assert_eq!((held.0, held.1.as_str()), (Guard::Lease, "medic-2/7 holds it, until 01:02:00 if it does not renew it"));
-    let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
-    let held = World::stuck(1).with(|w| w.footing = failed).only();
-    assert_eq!((held.0, held.1.as_str()), (Guard::Store, "the disk is full"));
+    let block = World::stuck(1).with(|w| w.footing = other).only();
+    assert_eq!(block, GuardFact::Lease { holder: "medic-2/7".to_owned(), ends: mins(62) }.into());
+    let why = "the disk is full".to_owned();
+    let block = World::stuck(1).with(|w| w.footing = Footing::StoreFailed { why: why.clone() }).only();
+    assert_eq!(block, GuardFact::Store { why }.into());
     let fault = World::stuck(1).with(|w| w.fault_at_github = true);
-    assert_eq!(fault.only().0, Guard::BlastRadius);
+    assert_eq!(fault.only().guard(), Guard::BlastRadius);
 }
 
 #[test]
-fn conflicts_of_several_entities_without_a_restart_stop_even_other_remedies() {
+fn blast_radius_blocks_other_remedies_too() {
     let world = World::stuck(3).with(|w| {
         w.now = mins(600);
         for (id, entity) in [(2, "b/b"), (3, "c/c")] {
@@ -371,19 +363,19 @@ fn conflicts_of_several_entities_without_a_restart_stop_even_other_remedies() {
             w.sets.insert(ScaleSetId(id), scale_set_of(id, entity));
         }
     });
-    assert_eq!(world.only().0, Guard::BlastRadius);
+    assert_eq!(world.only().guard(), Guard::BlastRadius);
 }
 
 #[test]
-fn a_start_that_failed_for_another_reason_waits_for_its_cause_to_go() {
+fn cause_not_resolved_blocks_until_the_cause_is_gone() {
     let world = World::one(Diagnosis::StartAbandoned, Confidence::Proof);
-    assert_eq!(world.only().0, Guard::CauseNotResolved);
+    assert_eq!(world.only().guard(), Guard::CauseNotResolved);
     let gone = world.with(|w| w.finding().evidence.push(evidence(mins(61), Fact::CauseGone)));
     assert_eq!(gone.first(), Decision::Treat { remedy: Remedy::Toggle, canary: true });
 }
 
 #[test]
-fn the_quota_is_the_managers_and_a_toggle_spends_none_of_ours() {
+fn quota_blocks_deletions_and_no_toggle() {
     let world = World::stuck(1).with(|w| {
         let quota = OwnQuota { remaining: 900, reserve: 1000, reset: mins(90) };
         w.quotas.insert(EndpointName::new("github.com"), quota);
@@ -393,9 +385,8 @@ fn the_quota_is_the_managers_and_a_toggle_spends_none_of_ours() {
         w.covered.insert(ScaleSetId(1));
         w.ledger.push(ledger_session(1, "s-1", Incarnation(mins(10)), mins(11)));
     });
-    let (value, limit) =
-        ("900 calls of the credential's quota left", "more than the 1000 that are kept for the manager");
-    assert_eq!(deletes.only(), is(Guard::Quota, value, limit, Some(mins(90))));
+    let quota = GuardFact::Quota { remaining: 900, reserve: 1000 };
+    assert_eq!(deletes.only(), quota.until(Some(mins(90))));
     let more = deletes.with(|w| w.quotas.values_mut().for_each(|quota| quota.remaining = 1001));
     assert!(matches!(more.first(), Decision::Treat { .. }), "the reserve is untouched");
     let elsewhere = more.with(|w| {
@@ -413,11 +404,11 @@ fn suspect() -> World {
 }
 
 #[test]
-fn a_session_probe_needs_a_suspect_three_sweeps_and_a_settled_manager() {
+fn session_check_needs_suspicion_sweeps_and_settling() {
     assert_eq!(suspect().first(), Decision::Treat { remedy: Remedy::SessionCheck, canary: false });
-    assert_eq!(suspect().with(|w| w.finding().seen = 2).only().1, "2 of 3 sweeps");
+    assert_eq!(suspect().with(|w| w.finding().seen = 2).only(), GuardFact::Unconfirmed { sweeps: 2, needed: 3 }.into());
     let settling = suspect().with(|w| w.now = mins(60).plus(Span::secs(5)));
-    assert_eq!(settling.only().0, Guard::Settle);
+    assert_eq!(settling.only().guard(), Guard::Settle);
     let proven = settling.with(|w| {
         *w.finding() = finding(1, Diagnosis::Unheld, Confidence::Proof);
     });
@@ -429,29 +420,22 @@ fn a_session_probe_needs_a_suspect_three_sweeps_and_a_settled_manager() {
 }
 
 #[test]
-fn session_probes_use_their_own_rate_and_no_heal_budget() {
+fn session_checks_have_their_own_rate_and_no_heal_budget() {
     let world = suspect().with(|w| {
         w.policy.set_budget = 0;
         w.policy.heals_per_hour = 0;
-        w.history.push(probe(1, 1, mins(59), mins(59), Outcome::Held));
+        w.history.push(check(1, 1, mins(59), mins(59), Outcome::Held));
     });
     assert!(matches!(world.first(), Decision::Treat { remedy: Remedy::SessionCheck, .. }));
     let soon = world.with(|w| w.now = mins(59).plus(Span::secs(90)).minus(Span::secs(31)));
-    assert_eq!(soon.guards().last().map(|h| h.guard), Some(Guard::Backoff));
-    let lost = suspect().with(|w| w.history.push(probe(1, 1, mins(60), mins(60), Outcome::Failed)));
-    assert_eq!(
-        lost.only(),
-        is(
-            Guard::Backoff,
-            "1 min of 5 min since the last session probe failed",
-            "5 min between session probes",
-            Some(mins(65))
-        )
-    );
+    assert_eq!(soon.guards().last(), Some(&Guard::Backoff));
+    let lost = suspect().with(|w| w.history.push(check(1, 1, mins(60), mins(60), Outcome::Failed)));
+    let fact = GuardFact::SessionCheckBackoff { passed: Span::mins(1), wait: Span::mins(5), last_failed: true };
+    assert_eq!(lost.only(), fact.until(Some(mins(65))));
 }
 
 #[test]
-fn session_probes_never_go_where_they_could_win_a_race() {
+fn session_check_never_competes_with_a_listener() {
     for diagnosis in Diagnosis::ALL.iter().copied() {
         let world = World::one(diagnosis, Confidence::Weak).with(|w| {
             w.covered.insert(ScaleSetId(1));
@@ -472,68 +456,65 @@ fn session_probes_never_go_where_they_could_win_a_race() {
 }
 
 #[test]
-fn an_open_treatment_is_told_and_never_doubled() {
+fn open_treatment_is_never_doubled() {
     let world = World::stuck(1).with(|w| w.history.push(revived(9, 1, mins(60))));
     assert_eq!(world.first(), Decision::Treating { treatment: TreatmentId(9) });
 }
 
 #[test]
-fn a_set_that_the_manager_does_not_show_is_not_touched() {
+fn set_that_the_manager_does_not_show_is_not_treated() {
     let world = World::stuck(1).with(|w| w.sets.clear());
     assert_eq!(world.first(), Decision::Watch { waiting: Waiting::Evidence, until: None });
 }
 
 #[test]
-fn ten_thousand_sets_are_decided_in_one_pass() {
+fn ten_thousand_sets_are_decided_in_one_sweep() {
     let world = World::stuck(10_000).spread().with(|w| {
         w.policy.max_in_flight = 20_000;
         w.policy.heals_per_hour = 20_000;
         w.history.extend((1..=2_000).map(|id| revived(id, id, mins(61))));
     });
-    assert_eq!(world.acts().len(), 8_000);
+    assert_eq!(world.treats().len(), 8_000);
 }
 
 #[test]
-fn an_entity_is_healed_two_sets_at_a_time_where_workers_are_seen() {
+fn entity_limit_is_two_where_workers_are_seen() {
     let mut world = World::stuck(10).with(|w| w.history.push(revived(1, 1, mins(60))));
-    assert_eq!(world.acts().len(), 1, "nothing shows workers");
-    for (_, finding) in &mut world.findings {
+    assert_eq!(world.treats().len(), 1, "nothing shows workers");
+    for finding in world.findings.values_mut() {
         finding.worker = (WorkerState::Absent, mins(60));
     }
-    assert_eq!(world.acts().len(), 2);
-    let last = world.decide().remove(9);
-    let Decision::Blocked { guards, .. } = last else { panic!("{last:?}") };
-    assert_eq!(guards[0].guard, Guard::EntityLimit);
+    assert_eq!(world.treats().len(), 2);
+    assert_eq!(world.last_blocks()[0].guard(), Guard::EntityLimit);
     world.history.push(open(2, 2, mins(61), Step::Disabled { ours: Revision::new("ours"), again_until: None }));
-    assert_eq!(world.acts().len(), 1, "one waits for its worker");
+    assert_eq!(world.treats().len(), 1, "one waits for its worker");
     world.findings.get_mut(&ScaleSetId(2)).unwrap().worker = (WorkerState::Idle, mins(61));
-    assert_eq!(world.acts().len(), 2, "its worker is there");
+    assert_eq!(world.treats().len(), 2, "its worker is there");
     world.findings.get_mut(&ScaleSetId(10)).unwrap().diagnosis = Diagnosis::Settling;
-    assert_eq!(world.acts().len(), 0, "the manager has not come to the tenth");
+    assert_eq!(world.treats().len(), 0, "the manager has not come to the tenth");
     world.history.push(closed(3, 10, mins(50), mins(51), Outcome::Failed));
-    assert_eq!(world.acts().len(), 0, "what was once done to it changes nothing");
+    assert_eq!(world.treats().len(), 0, "what was once done to it changes nothing");
     let ours = Step::Enabling { ours: Revision::new("ours"), since: None, attempts: 0, not_before: mins(61) };
     world.history.push(open(4, 10, mins(61), ours));
-    assert_eq!(world.acts().len(), 2, "the tenth settles because we treat it: the manager has come to it");
+    assert_eq!(world.treats().len(), 2, "the tenth settles because we treat it: the manager has come to it");
 }
 
 #[test]
-fn while_a_set_that_we_disabled_cannot_be_enabled_no_other_is_disabled_not_even_by_order() {
+fn left_disabled_set_blocks_toggles_and_manual_heals() {
     let ours = Step::Enabling { ours: Revision::new("ours"), since: Some(mins(58)), attempts: 6, not_before: mins(61) };
     for orders in [Vec::new(), vec![order(ManualAction::Heal)]] {
         let world = World::stuck(3).with(|w| {
             w.history.push(open(4, 3, mins(58), ours.clone()));
             w.orders = orders;
         });
-        let held = world.guards();
-        let left = held.iter().find(|held| held.guard == Guard::LeftDisabled).unwrap();
-        assert!(left.value.to_string().starts_with("set 3 disabled by us for "), "{held:?}");
-        assert_eq!(left.until, None);
+        let (disabled_for, limit) = (Span::mins(3), Span::mins(2));
+        let left = GuardFact::LeftDisabled { set: ScaleSetId(3), disabled_for, limit };
+        assert!(world.blocks().contains(&left.into()), "{:?}", world.blocks());
     }
 }
 
 #[test]
-fn a_set_whose_changes_have_no_dates_is_not_disabled_unless_that_is_allowed() {
+fn undated_set_is_disabled_only_if_allowed() {
     let undated = |orders: &[ManualHeal], allowed| {
         World::stuck(1).with(|w| {
             w.sets.get_mut(&ScaleSetId(1)).unwrap().revision = Revision::new("");
@@ -541,14 +522,13 @@ fn a_set_whose_changes_have_no_dates_is_not_disabled_unless_that_is_allowed() {
         })
     };
     for orders in [&[][..], &[order(ManualAction::Heal)]] {
-        let held = undated(orders, false).guards();
-        assert_eq!(held.iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Undated]);
+        assert_eq!(undated(orders, false).guards(), [Guard::Undated]);
         assert!(matches!(undated(orders, true).first(), Decision::Treat { remedy: Remedy::Toggle, .. }));
     }
 }
 
 #[test]
-fn an_order_lifts_our_own_limits_and_no_others() {
+fn manual_heal_lifts_our_own_limits_alone() {
     let rows = (1..=3).map(|n| closed(n, 1, mins(n), mins(60), Outcome::Unverified));
     let spent = World::stuck(2).with(|w| {
         w.history.extend(rows);
@@ -557,21 +537,21 @@ fn an_order_lifts_our_own_limits_and_no_others() {
     assert!(spent.guards().len() > 2, "budget, back-off, breaker, dry run");
     let ordered = spent.with(|w| w.orders.push(order(ManualAction::Heal)));
     assert_eq!(ordered.first(), Decision::Treat { remedy: Remedy::Toggle, canary: false });
-    assert!(matches!(ordered.decide().remove(1), Decision::Blocked { .. }), "the other set is not ordered");
+    assert!(matches!(ordered.decide().remove(1), Decision::Blocked { .. }), "the request names one set");
     let frozen = ordered.with(|w| w.blind = true);
-    assert_eq!(frozen.guards().iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Frozen]);
+    assert_eq!(frozen.guards(), [Guard::Frozen]);
     let mut weak = frozen.with(|w| w.blind = false);
     weak.finding().confidence = Confidence::Weak;
-    assert_eq!(weak.guards().iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Confirmation]);
+    assert_eq!(weak.guards(), [Guard::Confirmation]);
     let mut well = weak;
     well.finding().worker.0 = WorkerState::Listening;
     assert_eq!(well.first(), Decision::Leave, "its listener runs");
 }
 
 #[test]
-fn a_manager_that_keeps_crashing_must_live_before_anything_is_done() {
+fn crash_loop_needs_six_settle_times_even_with_proof() {
     let world = World::stuck(1).with(|w| w.crash_loop = true);
-    assert_eq!(world.only().0, Guard::Settle, "one minute after its start, proof or not");
+    assert_eq!(world.only().guard(), Guard::Settle, "one minute after its start, proof or not");
     let later = world.with(|w| w.now = mins(63));
     assert!(matches!(later.first(), Decision::Treat { .. }));
 }
@@ -587,18 +567,16 @@ fn half_open() -> World {
 }
 
 #[test]
-fn a_half_open_breaker_lets_one_trial_through_although_a_canary_has_verified() {
+fn half_open_breaker_allows_one_trial_after_a_canary() {
     let mut world = half_open();
-    assert_eq!(world.acts(), [true], "one, and it is a trial");
+    assert_eq!(world.treats(), [true], "one, and it is a trial");
     world.history.push(open(4, 4, mins(93), Step::Verifying));
-    assert_eq!(world.acts(), Vec::<bool>::new());
-    let guards = world.guards();
-    assert_eq!(guards.iter().map(|held| held.guard).collect::<Vec<_>>(), [Guard::Breaker], "{guards:?}");
-    assert!(guards[0].value.to_string().ends_with("one trial is under way"), "{guards:?}");
+    assert_eq!(world.treats(), Vec::<bool>::new());
+    assert_eq!(world.only(), GuardFact::BreakerTrial { since: mins(63), after: 2 }.into());
 }
 
 #[test]
-fn a_session_probe_is_no_trial_of_the_breaker() {
+fn session_check_is_no_trial_of_the_breaker() {
     let mut world = half_open();
     world.covered.insert(ScaleSetId(6));
     let mut suspect = finding(6, Diagnosis::Unknown, Confidence::Weak);
@@ -609,13 +587,12 @@ fn a_session_probe_is_no_trial_of_the_breaker() {
     assert_eq!(decisions[0], Decision::Treat { remedy: Remedy::Toggle, canary: true });
     assert_eq!(decisions[5], Decision::Treat { remedy: Remedy::SessionCheck, canary: false });
     world.now = mins(92);
-    let Decision::Blocked { guards, .. } = world.decide().remove(5) else { panic!("asked while nothing may be done") };
-    assert_eq!(guards[0].guard, Guard::Breaker);
+    assert_eq!(world.last_blocks()[0].guard(), Guard::Breaker);
 }
 
 /// Ill for a minute, without a restart, some time after another incident of the same run was healed.
 #[test]
-fn an_incident_begins_with_the_first_set_to_heal_and_not_with_one_that_is_only_suspect() {
+fn incident_begins_with_the_first_set_to_heal() {
     let mut world = World::stuck(2).spread().with(|w| {
         w.now = mins(75);
         w.history.push(closed(1, 9, mins(64), mins(65), Outcome::Recovered));
@@ -630,7 +607,7 @@ fn an_incident_begins_with_the_first_set_to_heal_and_not_with_one_that_is_only_s
 }
 
 #[test]
-fn a_deaf_listener_is_toggled_only_while_its_newest_session_is_the_living_runs() {
+fn deaf_set_is_toggled_only_if_its_session_lives() {
     let lives = |id: &str, seen| ledger_session(1, id, RUN, seen);
     let ended = |mut session: LedgerSession| {
         session.ended = Some((session.last_seen, crate::model::session::SessionEnd::Closed));
@@ -664,12 +641,12 @@ fn order(what: ManualAction) -> ManualHeal {
     ManualHeal { id: crate::model::ManualHealId(7), set: ScaleSetId(1), what, author, created: mins(61) }
 }
 
-fn refused(why: &str) -> ManualHealAnswer {
-    ManualHealAnswer::Refused { why: why.to_owned() }
+fn refused(why: Refusal) -> ManualHealAnswer {
+    ManualHealAnswer::Refused { why }
 }
 
 #[test]
-fn an_order_to_heal_does_what_we_would_do_ourselves_and_a_session_probe_heals_nothing() {
+fn manual_heal_uses_the_table_and_no_session_check() {
     let mut world = World::stuck(1).with(|w| {
         w.orders.push(order(ManualAction::Heal));
         w.covered.insert(ScaleSetId(1));
@@ -682,50 +659,40 @@ fn an_order_to_heal_does_what_we_would_do_ourselves_and_a_session_probe_heals_no
     assert_eq!(world.first(), Decision::Treat { remedy: Remedy::Toggle, canary: false });
     let asked = suspect().with(|w| w.orders.push(order(ManualAction::Heal)));
     assert_eq!(asked.first(), Decision::Leave);
-    let ManualHealAnswer::Refused { why } = asked.answer() else { panic!("{:?}", asked.answer()) };
-    assert!(why.starts_with("a toggle does not help a set that is unknown"), "{why}");
+    assert_eq!(asked.answer(), refused(Refusal::ToggleUseless(Diagnosis::Unknown)));
 }
 
 #[test]
-fn an_order_waits_five_sweeps_for_a_diagnosis_that_is_not_clear_yet() {
-    for (diagnosis, word) in [(Diagnosis::Settling, "settling"), (Diagnosis::Unknown, "unknown")] {
+fn manual_heal_waits_five_sweeps_for_a_clear_diagnosis() {
+    for diagnosis in [Diagnosis::Settling, Diagnosis::Unknown] {
         let mut world = World::one(diagnosis, Confidence::Weak).with(|w| w.orders.push(order(ManualAction::Heal)));
         for seen in 1..5 {
             world.finding().seen = seen;
-            assert_eq!(
-                world.answer(),
-                ManualHealAnswer::Waiting { why: format!("the set is {word} so far") },
-                "{seen}"
-            );
+            let why = ManualWait::Unclear(diagnosis);
+            assert_eq!(world.answer(), ManualHealAnswer::Waiting { why }, "{seen}");
         }
         for seen in [5, 6] {
             world.finding().seen = seen;
-            assert!(matches!(world.answer(), ManualHealAnswer::Refused { .. }), "{word} {seen}");
+            assert!(matches!(world.answer(), ManualHealAnswer::Refused { .. }), "{diagnosis} {seen}");
         }
     }
     let well = World::one(Diagnosis::Listening, Confidence::Strong).with(|w| {
         w.orders.push(order(ManualAction::Heal));
         w.finding().seen = 1;
     });
-    assert_eq!(well.answer(), refused("it listens: there is nothing to heal"), "clear at once");
+    assert_eq!(well.answer(), refused(Refusal::Listens), "clear at once");
 }
 
 #[test]
-fn a_person_reads_why_a_session_is_not_deleted() {
+fn refusal_of_a_deletion_names_every_reason() {
     let session = SessionId::new("s-1");
-    let mut world = World::stuck(1).with(|w| w.orders.push(order(ManualAction::DeleteSession { session })));
-    let uncovered = "no GitHub credential of ours covers the set; configure one under [[github]]";
+    let what = ManualAction::DeleteSession { session: session.clone() };
+    let mut world = World::stuck(1).with(|w| w.orders.push(order(what)));
     world.ledger.push(ledger_session(1, "s-1", RUN, mins(60)));
-    assert_eq!(world.answer(), refused(uncovered));
+    assert_eq!(world.answer(), refused(Refusal::NoCredential));
     world.covered.insert(ScaleSetId(1));
-    assert_eq!(
-        world.answer(),
-        refused(
-            "session s-1 is not deleted: the manager's present run opened it: it is in use; it was first seen too \
-             close to the present run's start; it was seen alive after the present run's start: another process \
-             holds it"
-        )
-    );
+    let against = vec![NotStale::SameRun, NotStale::OpenedTooLate, NotStale::AliveAfterStart];
+    assert_eq!(world.answer(), refused(Refusal::NotStale { session, against }));
     world.sets.get_mut(&ScaleSetId(1)).unwrap().github_id = None;
-    assert_eq!(world.answer(), refused(uncovered), "a set without a place is nobody's");
+    assert_eq!(world.answer(), refused(Refusal::NoCredential), "the set's place is not known");
 }

@@ -1,27 +1,30 @@
 //! Counters without names → sets: GARM counts sessions per scope (repositories, organisations, enterprises), not per
 //! set. What a set's own evidence leaves open is decided here, and only where the numbers leave no choice.
 //!
-//! The rule: *never guess*. Either all open sets of a scope listen, or none does, or memory tells them apart; else the
-//! finding is `unknown` with `CannotTellWhich`, and at most a session probe asks.
+//! *Never guess*: either all open sets of a scope listen, or none does, or the state of earlier sweeps separates them.
+//! Otherwise the finding is `unknown` with `CannotTellWhich`, and at most a session check asks GitHub.
 //!
-//! How the numbers speak (`docs/reference/design.md` §1, `docs/reference/garm-api.md` §9):
-//! - sessions open now = opened − ended. All of them, and polls going on: every set listens.
-//! - none open, refusals that grow: somebody keeps trying. None open, refusals that stand still and no attempt under
-//!   way: nobody tries. A build that gives up tries once per set at its start; a set that was really changed since
-//!   (toggled, edited) has a worker that retries.
-//! - What was found holds for a set until something of the set changes, within one run of the manager: so the sets
-//!   that were given up stay apart from those that come back one by one.
+//! What the numbers mean (`docs/reference/design.md` §1, `docs/reference/garm-api.md` §9):
+//! - Sessions open now = opened − ended. If that is one per set and polls go on, every set listens.
+//! - None open and refusals grow: somebody keeps trying. None open, refusals stand still and no attempt is under way:
+//!   nobody tries. A build that gives up tries each set once at its start; a set that was changed since has a worker
+//!   that retries.
+//! - What was found of a set holds until something of it changes, within one incarnation: the sets that were given up
+//!   stay apart from those that come back one by one.
 
-use super::LATELY;
-use super::memory::{FLAT, GROWING, Scope, SetMemory, Verdict};
-use super::rules::{self, Found, Scene};
+use super::evidence::{Found, SweepEvidence};
+use super::session_check;
+use super::state::{FLAT, GROWING, Scope, SetState, Verdict};
 use crate::model::{
-    Confidence, ConflictBehaviour, Diagnosis, Fact, Goroutines, ScaleSet, ScaleSetId, Source, Span, Step, Wall,
+    Confidence, ConflictBehaviour, Diagnosis, Fact, Goroutines, Rule, ScaleSet, ScaleSetId, Source, Span, Step, Wall,
     WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The manager asks for its quota every 30 s; a failure would show within this.
+/// A set that processed a message within this was well then.
+const LATELY: Span = Span::mins(10);
+
+/// The manager asks for its quota every 30 s: a failure shows within this.
 const PULSE: Span = Span::secs(45);
 /// A manager needs this long at most to try each set once.
 const START: Span = Span::secs(75);
@@ -36,16 +39,15 @@ const RESTARTS: u64 = 3;
 pub(super) struct Question<'a> {
     /// Enabled sets of the scope that could hold a session.
     pub candidates: Vec<&'a ScaleSet>,
-    /// Those of them that their own evidence has decided, in the order of their ids.
-    pub decided: &'a [(ScaleSetId, Found)],
+    /// Sets that their own evidence has decided.
+    pub decided: &'a BTreeMap<ScaleSetId, Found>,
     pub scope: Option<&'a Scope>,
     pub goroutines: Option<Counted>,
 }
 
 impl Question<'_> {
     fn decided(&self, set: &ScaleSet) -> Option<&Found> {
-        let at = self.decided.binary_search_by_key(&set.id, |(id, _)| *id).ok()?;
-        self.decided.get(at).map(|(_, found)| found)
+        self.decided.get(&set.id)
     }
 }
 
@@ -53,30 +55,31 @@ impl Question<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
     pub now: Goroutines,
-    /// Since when they are so many.
+    /// Since when the counts are the same.
     pub since: Wall,
     /// The candidates of all scopes.
     pub all: u32,
 }
 
-/// Adds the sets' diagnoses by counting, in no order.
+/// What is found by counting of the sets that are not decided.
 pub(super) fn answer(
-    scene: &Scene<'_>,
+    seen: &SweepEvidence<'_>,
     question: &Question<'_>,
-    memory: &BTreeMap<ScaleSetId, SetMemory>,
-    answers: &mut Vec<(ScaleSetId, Found)>,
-) {
+    states: &BTreeMap<ScaleSetId, SetState>,
+) -> Vec<(ScaleSetId, Found)> {
     let open: Vec<&ScaleSet> =
         question.candidates.iter().copied().filter(|set| question.decided(set).is_none()).collect();
-    let Some(count) = Count::of(scene, question) else {
-        answers.extend(open.iter().map(|set| (set.id, unseen(scene))));
-        return;
+    let all = |found: &Found| open.iter().map(|set| (set.id, found.clone())).collect();
+    let Some(count) = Count::of(seen, question) else {
+        // No source that could tell is available.
+        return all(&undecided(seen, Source::Api, Fact::NothingToSee));
     };
-    if let Some(found) = whole_scope(scene, question, &count) {
-        answers.extend(open.iter().map(|set| (set.id, found.clone())));
-        return;
+    if let Some(found) = whole_scope(seen, question, &count) {
+        return all(&found);
     }
-    split(scene, &open, count.left_for(question), &count, memory, answers);
+    let mut answers = Vec::with_capacity(open.len());
+    split(seen, &open, count.left_for(question), &count, states, &mut answers);
+    answers
 }
 
 /// What the counters say.
@@ -104,9 +107,9 @@ impl Sessions {
 }
 
 impl<'a> Count<'a> {
-    fn of(scene: &Scene<'_>, question: &Question<'a>) -> Option<Self> {
+    fn of(seen: &SweepEvidence<'_>, question: &Question<'a>) -> Option<Self> {
         let candidates = number_of(question.candidates.len());
-        let scope = question.scope.filter(|_| scene.sweep.metrics.known().is_some());
+        let scope = question.scope.filter(|_| seen.sweep.metrics.known().is_some());
         let goroutines = question.goroutines;
         let by_goroutines = goroutines.and_then(|Counted { now: counted, all, .. }| {
             if counted.listeners == 0 {
@@ -126,26 +129,14 @@ impl<'a> Count<'a> {
         Some(Self { open, candidates, source: Source::Metrics, scope, goroutines })
     }
 
-    /// What the sets that are decided already leave. One that is not polled well may hold a session or not.
+    /// The sessions that the decided sets leave for the others.
     fn left_for(&self, question: &Question<'_>) -> Sessions {
         let (mut surely, mut perhaps) = (0_u64, 0_u64);
         for found in question.candidates.iter().filter_map(|set| question.decided(set)) {
-            match found.diagnosis {
-                Diagnosis::Listening | Diagnosis::Deaf | Diagnosis::Starved => surely = surely.saturating_add(1),
-                Diagnosis::Evicted
-                | Diagnosis::Flapping
-                | Diagnosis::Mismatched
-                | Diagnosis::Missing
-                | Diagnosis::Unauthorized
-                | Diagnosis::Unknown => perhaps = perhaps.saturating_add(1),
-                Diagnosis::Disabled
-                | Diagnosis::DisabledByMedic
-                | Diagnosis::Settling
-                | Diagnosis::ConflictRetrying
-                | Diagnosis::ConflictAbandoned
-                | Diagnosis::StartAbandoned
-                | Diagnosis::Unheld
-                | Diagnosis::HeldElsewhere => {}
+            match found.diagnosis.holds_session() {
+                Some(true) => surely = surely.saturating_add(1),
+                None => perhaps = perhaps.saturating_add(1),
+                Some(false) => {}
             }
         }
         let most = self.open.saturating_sub(surely);
@@ -156,8 +147,8 @@ impl<'a> Count<'a> {
         self.scope.is_some_and(|scope| scope.is_growing(now))
     }
 
-    /// Nobody tries: refusals stand still, and no attempt is under way. Without counters, the goroutines must have
-    /// stood still for as long as a start takes.
+    /// Nobody tries: refusals stand still, and no attempt is under way. Without counters, the goroutine counts must
+    /// have stood still for as long as a start takes.
     fn flat(&self, now: Wall) -> bool {
         match (self.scope, self.goroutines) {
             (Some(scope), _) => scope.is_flat(),
@@ -166,14 +157,14 @@ impl<'a> Count<'a> {
         }
     }
 
-    /// Nothing is on its way: no refusal grows, and the sessions are as many as they were for a while.
+    /// Nothing is on its way: no refusal grows, and the number of sessions has stood still for a while.
     fn settled(&self, now: Wall) -> bool {
         self.flat(now) && self.scope.is_none_or(Scope::is_settled)
     }
 
     /// Whether every worker of the manager lives, by goroutine count.
-    fn all_live(&self, scene: &Scene<'_>) -> bool {
-        self.goroutines.is_some_and(|counted| counted.now.workers >= scene.total)
+    fn all_live(&self, seen: &SweepEvidence<'_>) -> bool {
+        self.goroutines.is_some_and(|counted| counted.now.workers >= seen.total)
     }
 
     fn fact(&self) -> Fact {
@@ -181,110 +172,110 @@ impl<'a> Count<'a> {
     }
 }
 
-/// Rates that say the same of every set of the scope.
-fn whole_scope(scene: &Scene<'_>, question: &Question<'_>, count: &Count<'_>) -> Option<Found> {
+/// Rates that mean the same for every set of the scope.
+fn whole_scope(seen: &SweepEvidence<'_>, question: &Question<'_>, count: &Count<'_>) -> Option<Found> {
     let scope = count.scope?;
     let (opened, within) = scope.churn();
-    let each = u64::from(scene.policy.flapping_per_minute);
+    let each = u64::from(seen.policy.flapping_per_minute);
     let candidates = count.candidates.max(1);
     let fact = Fact::SessionChurn { opened, within };
     if opened >= each.saturating_mul(candidates) && within > Span::ZERO {
-        return Some(Found::new(Diagnosis::Flapping, Confidence::Strong, scene.now, Source::Metrics, fact));
+        return Some(by_metrics(seen, Diagnosis::Flapping, Confidence::Strong, fact));
     }
     if opened >= each.saturating_add(candidates.saturating_mul(RESTARTS)) && within > Span::ZERO {
-        // One of them flaps, and nothing says which: its sessions come and go in every count.
-        return Some(Found::new(Diagnosis::Unknown, Confidence::Weak, scene.now, Source::Metrics, fact));
+        // One of them flaps, and no source says which: its sessions come and go in every count.
+        return Some(by_metrics(seen, Diagnosis::Unknown, Confidence::Weak, fact));
     }
     let silent = scope.unmoved(scope.polls_moved);
     let all_open = count.open >= count.candidates && !question.candidates.is_empty();
-    (all_open && silent >= scene.policy.deaf_after.max(POLLS)).then(|| {
+    (all_open && silent >= seen.policy.deaf_after.max(POLLS)).then(|| {
         let fact = Fact::LastPoll { ago: silent };
-        Found::new(Diagnosis::Deaf, Confidence::Strong, scope.polls_moved, Source::Metrics, fact)
+        counted((Diagnosis::Deaf, Confidence::Strong), Source::Metrics, scope.polls_moved, fact)
             .working((WorkerState::Listening, scope.polls_moved))
     })
 }
 
 fn split(
-    scene: &Scene<'_>,
+    seen: &SweepEvidence<'_>,
     open: &[&ScaleSet],
     sessions: Sessions,
     count: &Count<'_>,
-    memory: &BTreeMap<ScaleSetId, SetMemory>,
+    states: &BTreeMap<ScaleSetId, SetState>,
     found: &mut Vec<(ScaleSetId, Found)>,
 ) {
     let number = |sets: &[&ScaleSet]| number_of(sets.len());
     if sessions.least >= number(open) {
-        let listens = listens(scene, count);
+        let listens = listens(seen, count);
         found.extend(open.iter().map(|set| (set.id, listens.clone())));
         return;
     }
-    let known = |set: &ScaleSet| memory.get(&set.id);
-    let held = |set: &ScaleSet| known(set).and_then(|m| m.verdict.as_ref()).filter(|v| v.holds(set, scene));
+    let known = |set: &ScaleSet| states.get(&set.id);
+    let held = |set: &ScaleSet| known(set).and_then(|m| m.verdict.as_ref()).filter(|v| v.holds(set, seen));
     let gave_up = |set: &ScaleSet| held(set).filter(|verdict| verdict.diagnosis != Diagnosis::Listening);
     if sessions.most == 0 {
-        let tries = count.growing(scene.now);
+        let tries = count.growing(seen.now);
         let judged = |set: &ScaleSet| match gave_up(set) {
             // Somebody tries, but nothing of this set has changed.
-            Some(verdict) if tries => still_given_up(scene, set, verdict, count),
-            Some(_) | None => without_session(scene, set, known(set), count),
+            Some(verdict) if tries => still_given_up(seen, set, verdict, count),
+            Some(_) | None => without_session(seen, set, known(set), count),
         };
         found.extend(open.iter().map(|set| (set.id, judged(set))));
         return;
     }
-    // Some listen and some do not: memory may tell them apart, and so may what we did.
-    let ours = brought_back(scene, open, count, |set, first| {
+    // Some listen and some do not: earlier sweeps or our own treatments may separate them.
+    let ours = brought_back(seen, open, count, |set, first| {
         // One that gave up, or whose build gives up, does not come back unless something of it changes; then it tries
-        // for as long as a session stands in its way.
-        let changed = scene.changed(set, known(set));
-        let had_its_time = changed.is_none_or(|at| first.since(at) > scene.policy.stale_session_limit);
-        held(set).is_some() || (had_its_time && scene.conflict_behaviour != ConflictBehaviour::Retries)
+        // until the stale session ends.
+        let changed = seen.changed(set, known(set));
+        let had_its_time = changed.is_none_or(|at| first.since(at) > seen.policy.stale_session_limit);
+        held(set).is_some() || (had_its_time && seen.conflict_behaviour != ConflictBehaviour::Retries)
     });
     if !ours.is_empty() {
         let rest: Vec<&ScaleSet> = open.iter().copied().filter(|set| !ours.contains(&set.id)).collect();
-        found.extend(ours.iter().map(|id| (*id, listens(scene, count))));
-        split(scene, &rest, sessions.less(number_of(ours.len())), count, memory, found);
+        found.extend(ours.iter().map(|id| (*id, listens(seen, count))));
+        split(seen, &rest, sessions.less(number_of(ours.len())), count, states, found);
         return;
     }
     let (given_up, rest): (Vec<&ScaleSet>, Vec<&ScaleSet>) = open.iter().partition(|set| gave_up(set).is_some());
     let (listened, others): (Vec<&ScaleSet>, Vec<&ScaleSet>) =
         rest.iter().partition(|set| held(set).is_some_and(|verdict| verdict.diagnosis == Diagnosis::Listening));
-    // More sessions than sets that may hold one: some verdict was wrong, and nothing says which.
+    // More sessions than sets that may hold one: some verdict was wrong, and no source says which.
     if sessions.least > number(&rest) {
-        found.extend(open.iter().map(|set| (set.id, cannot_tell(scene, set, known(set), sessions.most, open, count))));
+        found.extend(open.iter().map(|set| (set.id, cannot_tell(seen, set, known(set), sessions.most, open, count))));
         return;
     }
     for (set, verdict) in given_up.iter().filter_map(|set| Some((set, gave_up(set)?))) {
-        found.push((set.id, still_given_up(scene, set, verdict, count)));
+        found.push((set.id, still_given_up(seen, set, verdict, count)));
     }
     let left = sessions.less(number(&listened));
     if sessions.least >= number(&rest) {
-        found.extend(rest.iter().map(|set| (set.id, listens(scene, count))));
+        found.extend(rest.iter().map(|set| (set.id, listens(seen, count))));
     } else if sessions.least >= number(&listened) && left.most == 0 {
-        found.extend(listened.iter().map(|set| (set.id, listens(scene, count))));
-        found.extend(others.iter().map(|set| (set.id, without_session(scene, set, known(set), count))));
+        found.extend(listened.iter().map(|set| (set.id, listens(seen, count))));
+        found.extend(others.iter().map(|set| (set.id, without_session(seen, set, known(set), count))));
     } else if sessions.least >= number(&listened) {
-        found.extend(listened.iter().map(|set| (set.id, listens(scene, count))));
-        found.extend(others.iter().map(|set| (set.id, cannot_tell(scene, set, known(set), left.most, &others, count))));
+        found.extend(listened.iter().map(|set| (set.id, listens(seen, count))));
+        found.extend(others.iter().map(|set| (set.id, cannot_tell(seen, set, known(set), left.most, &others, count))));
     } else {
-        found.extend(rest.iter().map(|set| (set.id, cannot_tell(scene, set, known(set), sessions.most, &rest, count))));
+        found.extend(rest.iter().map(|set| (set.id, cannot_tell(seen, set, known(set), sessions.most, &rest, count))));
     }
 }
 
-/// The sets whose treatments have done their part, if as many more sessions are open as there are such sets, and
-/// nothing else can have opened them: every other set is one that cannot have come back by itself since.
+/// The sets whose treatments wait for a listener, if as many more sessions are open as there are such sets, and no
+/// other set can have opened them.
 fn brought_back(
-    scene: &Scene<'_>,
+    seen: &SweepEvidence<'_>,
     open: &[&ScaleSet],
     count: &Count<'_>,
     accounted: impl Fn(&ScaleSet, Wall) -> bool,
 ) -> BTreeSet<ScaleSetId> {
-    let treated: Vec<_> = scene
+    let treated: Vec<_> = seen
         .context
         .treatments
         .iter()
         .filter(|row| matches!(row.step, Step::Verifying) && open.iter().any(|set| set.id == row.set))
-        // What was done to an earlier run brings nothing back in this one.
-        .filter(|row| scene.began.is_none_or(|began| row.step_at >= began))
+        // A treatment in an earlier incarnation brings nothing back in this one.
+        .filter(|row| seen.began.is_none_or(|began| row.step_at >= began))
         .collect();
     let (Some(first), Some(scope)) = (treated.iter().map(|row| row.step_at).min(), count.scope) else {
         return BTreeSet::new();
@@ -295,257 +286,254 @@ fn brought_back(
     if as_many && no_other { sets } else { BTreeSet::new() }
 }
 
+fn counted(diagnosis: (Diagnosis, Confidence), source: Source, at: Wall, fact: Fact) -> Found {
+    Found::new(Rule::Counters, diagnosis, source, at, fact)
+}
+
+fn by_metrics(seen: &SweepEvidence<'_>, diagnosis: Diagnosis, confidence: Confidence, fact: Fact) -> Found {
+    counted((diagnosis, confidence), Source::Metrics, seen.now, fact)
+}
+
 fn number_of(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// Nothing of the set has changed since it was found to be given up.
-fn still_given_up(scene: &Scene<'_>, set: &ScaleSet, verdict: &Verdict, count: &Count<'_>) -> Found {
+fn still_given_up(seen: &SweepEvidence<'_>, set: &ScaleSet, verdict: &Verdict, count: &Count<'_>) -> Found {
     let fact = Fact::UnchangedSince { since: verdict.at };
-    let kept = Found::new(verdict.diagnosis, Confidence::Strong, scene.now, count.source, fact)
-        .with(count.source, scene.now, count.fact())
+    let kept = counted((verdict.diagnosis, Confidence::Strong), count.source, seen.now, fact)
+        .with(count.source, seen.now, count.fact())
         .working((WorkerState::Absent, verdict.at));
-    if verdict.diagnosis == Diagnosis::StartAbandoned && cause_is_gone(scene, set, count) {
-        kept.with(Source::Metrics, scene.now, Fact::CauseGone)
+    if verdict.diagnosis == Diagnosis::StartAbandoned && cause_is_gone(seen, set, count) {
+        kept.with(Source::Metrics, seen.now, Fact::CauseGone)
     } else {
         kept
     }
 }
 
 impl Verdict {
-    fn holds(&self, set: &ScaleSet, scene: &Scene<'_>) -> bool {
-        self.revision == set.revision && scene.began.is_none_or(|began| self.at >= began)
+    fn holds(&self, set: &ScaleSet, seen: &SweepEvidence<'_>) -> bool {
+        self.revision == set.revision && seen.began.is_none_or(|began| self.at >= began)
     }
 }
 
-/// The session count leaves no set out.
-fn listens(scene: &Scene<'_>, count: &Count<'_>) -> Found {
-    let since = count.scope.and_then(|scope| scope.open).map_or(scene.now, |(_, since)| since);
-    let polled = count.scope.map_or(scene.now, |scope| scope.polls_moved);
-    // A creation under way counts as open for a moment: one look is not enough.
-    let settled = count.source == Source::Goroutines || scene.now.since(since) >= Span::secs(1);
+/// There is a session for every set.
+fn listens(seen: &SweepEvidence<'_>, count: &Count<'_>) -> Found {
+    let since = count.scope.and_then(|scope| scope.open).map_or(seen.now, |(_, since)| since);
+    let polled = count.scope.map_or(seen.now, |scope| scope.polls_moved);
+    // A creation under way counts as open for a moment: one sweep is not enough.
+    let settled = count.source == Source::Goroutines || seen.now.since(since) >= Span::secs(1);
     let confidence = if settled { Confidence::Strong } else { Confidence::Weak };
-    Found::new(Diagnosis::Listening, confidence, scene.now, count.source, count.fact())
+    counted((Diagnosis::Listening, confidence), count.source, seen.now, count.fact())
         .working((WorkerState::Listening, since.max(polled)))
 }
 
 /// Nobody listens for this set; does anybody try?
-fn without_session(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>, count: &Count<'_>) -> Found {
+fn without_session(seen: &SweepEvidence<'_>, set: &ScaleSet, known: Option<&SetState>, count: &Count<'_>) -> Found {
     if count.source == Source::Metrics && count.scope.is_some_and(Scope::contradicts_itself) {
-        return cannot_say(scene, count);
+        return cannot_say(seen, count);
     }
-    if rules::is_held_by_somebody(scene, set) {
-        return cannot_say(scene, count);
+    if session_check::is_held_by_somebody(seen, set) {
+        return cannot_say(seen, count);
     }
-    let changed = scene.changed(set, known);
-    if count.growing(scene.now) {
-        return while_refusals_grow(scene, set, known, changed, count);
+    let changed = seen.changed(set, known);
+    if count.growing(seen.now) {
+        return while_refusals_grow(seen, set, known, changed, count);
     }
-    let waited = changed.map_or(Span::MAX, |at| scene.now.since(at));
-    if !count.settled(scene.now) || waited < REVIVE {
-        return settling(scene, count);
+    let waited = changed.map_or(Span::MAX, |at| seen.now.since(at));
+    if !count.settled(seen.now) || waited < REVIVE {
+        return settling(seen, count);
     }
     match count.scope {
-        Some(scope) => while_nobody_tries(scene, set, known, changed, scope, count),
-        None => by_workers(scene, count),
+        Some(scope) => while_nobody_tries(seen, set, known, changed, scope, count),
+        None => by_workers(seen, count),
     }
 }
 
-/// Somebody is refused again and again: this set, unless its worker is known not to try.
+/// Somebody is refused repeatedly: this set, unless its worker is known not to try.
 fn while_refusals_grow(
-    scene: &Scene<'_>,
+    seen: &SweepEvidence<'_>,
     set: &ScaleSet,
-    known: Option<&SetMemory>,
+    known: Option<&SetState>,
     changed: Option<Wall>,
     count: &Count<'_>,
 ) -> Found {
-    let Some(scope) = count.scope else { return cannot_say(scene, count) };
-    let may_be_first = changed.is_none() && scene.age() < START;
+    let Some(scope) = count.scope else { return cannot_say(seen, count) };
+    let may_be_first = changed.is_none() && seen.age() < START;
     let all_tried = scope.last.create >= count.candidates;
-    let tries = match scene.conflict_behaviour {
+    let tries = match seen.conflict_behaviour {
         ConflictBehaviour::Retries => true,
         // Its workers may be at their first attempt.
-        ConflictBehaviour::Unknown if may_be_first => return settling(scene, count),
-        ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => changed.is_some() || has_listened(scene, set, known),
+        ConflictBehaviour::Unknown if may_be_first => return settling(seen, count),
+        ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => changed.is_some() || has_listened(seen, set, known),
     };
     if tries {
         let fact = Fact::CreateErrorsGrow { by: scope.errors_grew, within: GROWING };
-        return strong(scene, Diagnosis::ConflictRetrying, fact, count)
+        return strong(seen, Diagnosis::ConflictRetrying, fact, count)
             .working((WorkerState::Retrying, scope.errors_moved));
     }
-    // The others try. Where a listener has run in this run of the manager, this set's may be the one that comes back.
-    if scene.conflict_behaviour == ConflictBehaviour::GivesUp && scope.never_opened() && (all_tried || !may_be_first) {
-        return abandoned(scene, set, scope, count);
+    // The others try. Where a listener has run in this incarnation, it may be this set's that comes back.
+    if seen.conflict_behaviour == ConflictBehaviour::GivesUp && scope.never_opened() && (all_tried || !may_be_first) {
+        return abandoned(seen, set, scope, count);
     }
-    cannot_say(scene, count)
+    cannot_say(seen, count)
 }
 
 /// Refusals stand still, and no attempt is under way.
 fn while_nobody_tries(
-    scene: &Scene<'_>,
+    seen: &SweepEvidence<'_>,
     set: &ScaleSet,
-    known: Option<&SetMemory>,
+    known: Option<&SetState>,
     changed: Option<Wall>,
     scope: &Scope,
     count: &Count<'_>,
 ) -> Found {
-    let (now, age, last) = (scene.now, scene.age(), scope.last);
+    let (now, age, last) = (seen.now, seen.age(), scope.last);
     let fact = Fact::CreateErrors { count: last.create_errors, flat_for: scope.unmoved(scope.errors_moved) };
-    if has_listened(scene, set, known) {
-        // Its listener ended, and nobody brings it back: a request of the manager's may hang.
-        let mut found = strong(scene, Diagnosis::Unheld, fact, count);
+    if has_listened(seen, set, known) {
+        // Its listener ended and does not come back: a request of the manager may hang.
+        let mut found = strong(seen, Diagnosis::Unheld, fact, count);
         found.confidence = Confidence::Weak;
         return found;
     }
     if changed.is_some() {
-        return strong(scene, Diagnosis::Unheld, fact, count).working((WorkerState::Unknown, now));
+        return strong(seen, Diagnosis::Unheld, fact, count).working((WorkerState::Unknown, now));
     }
     // Some were not tried yet.
     if age < START && last.create.max(last.start_errors) < count.candidates {
-        return settling(scene, count);
+        return settling(seen, count);
     }
     if last.create_errors > last.start_errors {
-        return match scene.conflict_behaviour {
-            // It retries by itself, as its kind does; its living workers prove it.
+        return match seen.conflict_behaviour {
+            // This build retries; living workers prove it.
             ConflictBehaviour::Retries => {
-                let mut found = strong(scene, Diagnosis::ConflictRetrying, Fact::RetriesByItself, count);
-                found.confidence = if count.all_live(scene) { Confidence::Strong } else { Confidence::Weak };
+                let mut found = strong(seen, Diagnosis::ConflictRetrying, Fact::RetriesByItself, count);
+                found.confidence = if count.all_live(seen) { Confidence::Strong } else { Confidence::Weak };
                 found
             }
-            ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => abandoned(scene, set, scope, count),
+            ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => abandoned(seen, set, scope, count),
         };
     }
     if last.start_errors > 0 {
-        return match scene.conflict_behaviour {
-            // It would try again: it hangs, or another build was put in its place. GitHub may be asked.
+        return match seen.conflict_behaviour {
+            // It would try again: it hangs, or another build was installed. GitHub may be asked.
             ConflictBehaviour::Retries => {
                 let fact = Fact::CannotTellWhich { listening: 0, of: count.candidates };
-                Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, fact)
+                undecided(seen, count.source, fact)
             }
-            ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => abandoned(scene, set, scope, count),
+            ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => abandoned(seen, set, scope, count),
         };
     }
     if age < START {
-        return settling(scene, count);
+        return settling(seen, count);
     }
-    let mut found = strong(scene, Diagnosis::Unheld, Fact::ManagerAge { age }, count);
-    if count.all_live(scene) {
+    let mut found = strong(seen, Diagnosis::Unheld, Fact::ManagerAge { age }, count);
+    if count.all_live(seen) {
         found.confidence = Confidence::Weak;
     }
     found
 }
 
-/// No counters: what the workers' number says (`docs/reference/garm-api.md` §10).
-fn by_workers(scene: &Scene<'_>, count: &Count<'_>) -> Found {
-    let Some(counted) = count.goroutines else { return cannot_say(scene, count) };
-    let living = counted.now.workers;
-    let fact = Fact::LivingWorkers { living, expected: scene.total };
+/// No counters: what the number of workers shows (`docs/reference/garm-api.md` §10).
+fn by_workers(seen: &SweepEvidence<'_>, count: &Count<'_>) -> Found {
+    let Some(Counted { now, all, .. }) = count.goroutines else { return cannot_say(seen, count) };
+    let living = now.workers;
+    let fact = Fact::LivingWorkers { living, expected: seen.total };
     let found = |diagnosis, confidence| {
-        Found::new(diagnosis, confidence, scene.now, Source::Goroutines, fact.clone()).with(
+        let listeners = Fact::LivingListeners { living: now.listeners, expected: all };
+        counted((diagnosis, confidence), Source::Goroutines, seen.now, fact.clone()).with(
             Source::Goroutines,
-            scene.now,
-            Fact::LivingListeners { living: counted.now.listeners, expected: counted.all },
+            seen.now,
+            listeners,
         )
     };
-    if living >= scene.total {
+    if living >= seen.total {
         // All workers live and none listens: they try.
         found(Diagnosis::ConflictRetrying, Confidence::Weak)
-    } else if scene.total.saturating_sub(living) >= counted.all {
-        found(Diagnosis::Unheld, Confidence::Strong).working((WorkerState::Absent, scene.now))
+    } else if seen.total.saturating_sub(living) >= all {
+        found(Diagnosis::Unheld, Confidence::Strong).working((WorkerState::Absent, seen.now))
     } else {
         found(Diagnosis::Unheld, Confidence::Weak)
     }
 }
 
-/// Given up at the first start. More failures before a session than refusals of one: it was not a conflict.
-fn abandoned(scene: &Scene<'_>, set: &ScaleSet, scope: &Scope, count: &Count<'_>) -> Found {
+/// Given up at the first start. If more calls failed before a session than at one, it was not a conflict.
+fn abandoned(seen: &SweepEvidence<'_>, set: &ScaleSet, scope: &Scope, count: &Count<'_>) -> Found {
     let last = scope.last;
-    let absent = (WorkerState::Absent, scene.now);
+    let absent = (WorkerState::Absent, seen.now);
     if last.create_errors > last.start_errors {
         let flat_for = scope.unmoved(scope.errors_moved);
         let fact = Fact::CreateErrors { count: last.create_errors, flat_for };
-        return strong(scene, Diagnosis::ConflictAbandoned, fact, count).working(absent);
+        return strong(seen, Diagnosis::ConflictAbandoned, fact, count).working(absent);
     }
     let fact = Fact::StartErrors { count: last.start_errors };
-    let found = strong(scene, Diagnosis::StartAbandoned, fact, count).working(absent);
-    if cause_is_gone(scene, set, count) { found.with(Source::Metrics, scene.now, Fact::CauseGone) } else { found }
+    let found = strong(seen, Diagnosis::StartAbandoned, fact, count).working(absent);
+    if cause_is_gone(seen, set, count) { found.with(Source::Metrics, seen.now, Fact::CauseGone) } else { found }
 }
 
-/// A fact of the scope's counters, beside the sessions that are open, by whichever source counts them.
-fn strong(scene: &Scene<'_>, diagnosis: Diagnosis, fact: Fact, count: &Count<'_>) -> Found {
-    Found::new(diagnosis, Confidence::Strong, scene.now, Source::Metrics, fact).with(
-        count.source,
-        scene.now,
-        count.fact(),
-    )
+/// A fact of the scope's counters, with the open sessions by whichever source counts them.
+fn strong(seen: &SweepEvidence<'_>, diagnosis: Diagnosis, fact: Fact, count: &Count<'_>) -> Found {
+    by_metrics(seen, diagnosis, Confidence::Strong, fact).with(count.source, seen.now, count.fact())
 }
 
-/// Whether the set was seen to listen in this run, and nothing of it has changed since.
-fn has_listened(scene: &Scene<'_>, set: &ScaleSet, known: Option<&SetMemory>) -> bool {
-    let verdict = known.and_then(|known| known.verdict.as_ref()).filter(|verdict| verdict.holds(set, scene));
+/// Whether the set was seen to listen in this incarnation, and nothing of it has changed since.
+fn has_listened(seen: &SweepEvidence<'_>, set: &ScaleSet, known: Option<&SetState>) -> bool {
+    let verdict = known.and_then(|known| known.verdict.as_ref()).filter(|verdict| verdict.holds(set, seen));
     verdict.is_some_and(|verdict| verdict.diagnosis == Diagnosis::Listening)
 }
 
-/// Whether what made the manager give up is seen to be gone. Where we ask GitHub ourselves, its answer tells; else a
-/// whole period of the manager's own pulse must.
-fn cause_is_gone(scene: &Scene<'_>, set: &ScaleSet, count: &Count<'_>) -> bool {
-    let quiet = if scene.asks_github(set) { FLAT } else { PULSE };
-    scene.cause_gone && count.scope.is_some_and(|scope| scope.unmoved(scope.start_errors_moved) >= quiet)
+/// Whether what made the manager give up is seen to be gone. Without an answer of GitHub to ourselves, a whole period of
+/// the manager's own calls must have passed without a failure.
+fn cause_is_gone(seen: &SweepEvidence<'_>, set: &ScaleSet, count: &Count<'_>) -> bool {
+    let quiet = if seen.lists.of_set(set).is_some() { FLAT } else { PULSE };
+    seen.cause_gone && count.scope.is_some_and(|scope| scope.unmoved(scope.start_errors_moved) >= quiet)
 }
 
-/// Young, or not to be told.
-fn undecided(scene: &Scene<'_>) -> Diagnosis {
-    if scene.young { Diagnosis::Settling } else { Diagnosis::Unknown }
+/// The counters leave it open: the manager is within its grace period, or nothing else can tell.
+fn undecided(seen: &SweepEvidence<'_>, source: Source, fact: Fact) -> Found {
+    let (rule, diagnosis) =
+        if seen.young { (Rule::GracePeriod, Diagnosis::Settling) } else { (Rule::Nothing, Diagnosis::Unknown) };
+    Found::new(rule, (diagnosis, Confidence::Weak), source, seen.now, fact)
 }
 
-fn settling(scene: &Scene<'_>, count: &Count<'_>) -> Found {
-    let fact = Fact::ManagerAge { age: scene.age() };
-    Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, fact).with(
-        count.source,
-        scene.now,
-        count.fact(),
-    )
+fn settling(seen: &SweepEvidence<'_>, count: &Count<'_>) -> Found {
+    undecided(seen, count.source, Fact::ManagerAge { age: seen.age() }).with(count.source, seen.now, count.fact())
 }
 
-fn cannot_say(scene: &Scene<'_>, count: &Count<'_>) -> Found {
-    Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, count.fact())
+fn cannot_say(seen: &SweepEvidence<'_>, count: &Count<'_>) -> Found {
+    undecided(seen, count.source, count.fact())
 }
 
 /// Some of these listen and some do not. That may be asked about (`CannotTellWhich`) only where nothing is on its way:
 /// a listener that is about to come back must not find its session taken by our question.
 fn cannot_tell(
-    scene: &Scene<'_>,
+    seen: &SweepEvidence<'_>,
     set: &ScaleSet,
-    known: Option<&SetMemory>,
+    known: Option<&SetState>,
     listening: u64,
     of: &[&ScaleSet],
     count: &Count<'_>,
 ) -> Found {
-    let moved = known.and_then(|known| known.revised).and(scene.changed(set, known));
-    let treated = scene.context.treatments.iter().any(|row| row.set == set.id);
-    if let Some(at) = moved.filter(|at| !treated && scene.now.since(*at) < LATELY)
-        && !count.growing(scene.now)
+    let moved = known.and_then(|known| known.revised).and(seen.changed(set, known));
+    let treated = seen.context.treatments.iter().any(|row| row.set == set.id);
+    if let Some(at) = moved.filter(|at| !treated && seen.now.since(*at) < LATELY)
+        && !count.growing(seen.now)
     {
-        return Found::new(Diagnosis::Listening, Confidence::Weak, at, Source::Api, Fact::RevisionMoved).with(
+        return counted((Diagnosis::Listening, Confidence::Weak), Source::Api, at, Fact::RevisionMoved).with(
             count.source,
-            scene.now,
+            seen.now,
             count.fact(),
         );
     }
-    let fact = if count.settled(scene.now) {
+    let fact = if count.settled(seen.now) {
         Fact::CannotTellWhich { listening, of: number_of(of.len()) }
     } else {
         count.fact()
     };
-    let found = Found::new(undecided(scene), Confidence::Weak, scene.now, count.source, fact);
-    if scene.changed(set, known).is_some() && count.growing(scene.now) {
-        let at = count.scope.map_or(scene.now, |scope| scope.errors_moved);
+    let found = undecided(seen, count.source, fact);
+    if seen.changed(set, known).is_some() && count.growing(seen.now) {
+        let at = count.scope.map_or(seen.now, |scope| scope.errors_moved);
         return found.working((WorkerState::Retrying, at));
     }
     found
-}
-
-/// No source that could tell is available.
-fn unseen(scene: &Scene<'_>) -> Found {
-    Found::new(undecided(scene), Confidence::Weak, scene.now, Source::Api, Fact::NothingToSee)
 }

@@ -1,6 +1,7 @@
 //! A manager as its sources show it, for the tests of this stage: what a test changes is what an operator would see.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "builders for tests: a wrong one fails its test")]
 
-use super::{CheckAnswer, Context, Fleet, Memory, diagnose};
+use super::{CheckAnswer, Context, Fleet, State, diagnose};
 use crate::decide::remedy::{Case, Prescription, prescribe};
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
 use crate::model::session::LedgerSession;
@@ -54,11 +55,11 @@ pub fn failure(operation: Operation, kind: FailureKind) -> RequestFailure {
     }
 }
 
-/// One manager, its sources, and the medic's memory of it.
-#[derive(Debug)]
+/// One manager, its sources, and the medic's state of it.
+#[derive(Debug, Clone)]
 pub struct Manager {
     pub now: Wall,
-    pub memory: Memory,
+    pub state: State,
     pub policy: Policy,
     pub sets: Vec<ScaleSet>,
     /// Why the set list cannot be read.
@@ -77,17 +78,17 @@ pub struct Manager {
     pub lingering: BTreeMap<ScaleSetId, Lingering>,
     pub broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
     pub treatments: Vec<Treatment>,
-    pub probes: BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
+    pub checks: BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
     pub ledger: Vec<LedgerSession>,
 }
 
 impl Manager {
-    /// So many sets of one organisation, all of them listening for an hour; metrics are the only source.
+    /// Sets of one organisation that have listened for an hour; metrics are the only source.
     pub fn healthy(sets: u64) -> Self {
         let run = START.minus(Span::hours(1));
         Self {
             now: START,
-            memory: Memory::default(),
+            state: State::default(),
             policy: Policy::default(),
             sets: (1..=sets).map(|n| scale_set(n, "acme")).collect(),
             fails: None,
@@ -104,12 +105,12 @@ impl Manager {
             lingering: BTreeMap::new(),
             broker: BTreeMap::new(),
             treatments: Vec::new(),
-            probes: BTreeMap::new(),
+            checks: BTreeMap::new(),
             ledger: Vec::new(),
         }
     }
 
-    /// The same after a crash and a restart so long ago, by a build that gives up: every set was refused once.
+    /// The same after a crash and a restart some time ago, by a build that gives up: every set was refused once.
     pub fn given_up(sets: u64, ago: Span) -> Self {
         let mut manager = Self::healthy(sets);
         manager.restarts(ago);
@@ -117,7 +118,7 @@ impl Manager {
         manager
     }
 
-    /// A new run that began so long ago and has not opened anything yet.
+    /// A new incarnation, of this age, that has not opened a session yet.
     pub fn restarts(&mut self, ago: Span) {
         self.run = self.run.map(|_| Incarnation(self.now.minus(ago)));
         self.counters = ScopeCounters::default();
@@ -211,18 +212,26 @@ impl Manager {
         }
     }
 
-    pub fn look(&mut self) -> Fleet {
-        let context = Context { treatments: &self.treatments, probes: &self.probes, ledger: &self.ledger };
+    /// One sweep; every finding names a rule that can make it.
+    pub fn diagnose(&mut self) -> Fleet {
+        let context = Context { treatments: &self.treatments, checks: &self.checks, ledger: &self.ledger };
         let sweep = self.sweep();
-        diagnose(&mut self.memory, &sweep, &context, &self.policy)
+        let fleet = diagnose(&mut self.state, &sweep, &context, &self.policy);
+        for finding in fleet.findings.values() {
+            assert!(finding.rule.makes().contains(&finding.diagnosis), "{finding:?}");
+            let corrects = finding.rule.corrects();
+            let first = finding.corrected.map(|rule| corrects.is_some_and(|answer| rule.makes().contains(&answer)));
+            assert_eq!(first, corrects.map(|_| true), "{finding:?}");
+        }
+        fleet
     }
 
-    /// A pass every two seconds, for so long; the last one's result.
+    /// A sweep every two seconds for this span; the last result.
     pub fn watch(&mut self, span: Span) -> Fleet {
         let until = self.now.plus(span);
-        let mut fleet = self.look();
+        let mut fleet = self.diagnose();
         while self.now < until {
-            fleet = self.after(secs(2)).look();
+            fleet = self.after(secs(2)).diagnose();
         }
         fleet
     }
@@ -230,10 +239,10 @@ impl Manager {
     /// As [`watch`](Self::watch), with refusals every two seconds.
     pub fn watch_refused(&mut self, span: Span) -> Fleet {
         let until = self.now.plus(span);
-        let mut fleet = self.look();
+        let mut fleet = self.diagnose();
         while self.now < until {
             self.is_refused();
-            fleet = self.after(secs(2)).look();
+            fleet = self.after(secs(2)).diagnose();
         }
         fleet
     }

@@ -1,9 +1,9 @@
-//! What may be done about a finding, and what holds it back (`docs/reference/design.md` §5, §6).
+//! What may be done about a finding (`docs/reference/design.md` §5, §6).
 
 use super::closed::closed_enum;
+use super::guard::BlockedBy;
 use super::ids::{Owner, ScaleSetId, SessionId, TreatmentId};
 use super::time::{Span, Wall};
-use super::told::{Guards, Words};
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -20,17 +20,34 @@ closed_enum! {
     }
 }
 
-/// A remedy for one set.
+impl RemedyKind {
+    /// Whether it disables the set for a while.
+    #[must_use]
+    pub const fn disables(self) -> bool {
+        match self {
+            Self::Toggle | Self::DeleteThenToggle => true,
+            Self::DeleteSession | Self::SessionCheck => false,
+        }
+    }
+
+    /// Whether it heals; a session check only asks.
+    #[must_use]
+    pub const fn heals(self) -> bool {
+        match self {
+            Self::Toggle | Self::DeleteSession | Self::DeleteThenToggle => true,
+            Self::SessionCheck => false,
+        }
+    }
+}
+
+/// A remedy for one set. A session is named, not permitted to be deleted: that takes a
+/// [`DeletionWarrant`](crate::decide::warrant::DeletionWarrant).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Remedy {
-    /// Disable, wait for the worker, enable.
     Toggle,
-    /// Delete this session, which is provably stale; the manager retries by itself.
     DeleteSession { session: SessionId },
-    /// Delete this session, which is provably stale, then toggle.
     DeleteThenToggle { session: SessionId },
-    /// Learn whether anybody holds a session.
     SessionCheck,
 }
 
@@ -47,88 +64,30 @@ impl Remedy {
 }
 
 closed_enum! {
-    /// A reason to withhold a remedy.
-    pub enum Guard {
-        /// Mode is `observe`.
-        DryRun = "dry_run",
-        /// The manager is younger than the settle time, and the finding is no proof.
-        Settle = "settle",
-        /// Not enough sweeps agree yet.
-        Confirmation = "confirmation",
-        /// The incident's first treatment has not verified yet.
-        Canary = "canary",
-        /// Enough treatments are under way.
-        InFlight = "in_flight",
-        /// This set had its treatments for the window.
-        SetBudget = "set_budget",
-        /// This set was treated too recently.
-        Backoff = "backoff",
-        /// The manager had its treatments for the hour.
-        ManagerBudget = "manager_budget",
-        /// The circuit breaker is open.
-        Breaker = "breaker",
-        /// Several entities conflict without a restart: a fault at GitHub.
-        BlastRadius = "blast_radius",
-        /// The manager is down, the endpoint fails, or most probes are blind.
-        Frozen = "frozen",
-        /// Paused by a person.
-        Paused = "paused",
-        /// What made the manager give up is not seen to be gone.
-        CauseNotResolved = "cause_not_resolved",
-        /// The credential's remaining quota is reserved for the manager.
-        Quota = "quota",
-        /// Another medic holds the lease.
-        Lease = "lease",
-        /// The medic's own store cannot be read or written.
-        Store = "store",
-        /// Other sets of its entity wait for their workers.
-        EntityLimit = "entity_limit",
-        /// A set that we disabled cannot be enabled again, and is so for longer than a set ever should be.
-        LeftDisabled = "left_disabled",
-        /// The manager does not date changes of its sets, so that a person's could not be told from ours.
-        Undated = "undated",
-        /// Acting would break a bound that no policy allows to break: a fault of the medic.
-        Bound = "bound",
-    }
-}
-
-/// One guard that holds a remedy back, in a person's terms.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BlockedBy {
-    pub guard: Guard,
-    /// What it sees now (`2 of 3 sweeps`, `12 s of 20 s`).
-    pub value: Words,
-    /// What it asks for.
-    pub limit: Words,
-    /// When it would next let an act pass, if time alone decides.
-    pub until: Option<Wall>,
-}
-
-closed_enum! {
     /// What is waited for, when waiting is the remedy.
     pub enum Waiting {
         /// The manager has just started.
         Settling = "settling",
-        /// A stale session ends by itself within about a minute and a half; the manager retries.
+        /// GitHub ends a stale session within about 90 s; the manager retries.
         StaleSession = "stale_session",
-        /// The same, for longer than ordinary (from 3 min).
+        /// The same, for longer than usual.
         StaleSessionOdd = "stale_session_odd",
         Evidence = "evidence",
         Treatment = "treatment",
     }
 }
 
-/// What only a person can mend.
+/// What only an operator can repair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Escalation {
     /// Another owner holds the set's session.
     HeldElsewhere {
-        /// Its name, where GitHub told.
+        /// Its name, where GitHub names it.
         owner: Option<Owner>,
         run: Span,
     },
-    /// Conflicts at several entities at once: a fault at GitHub.
+    /// Conflicts at several entities at once.
     EndpointFault,
     /// The set is gone at GitHub.
     Missing,
@@ -137,13 +96,11 @@ pub enum Escalation {
     Unauthorized,
     /// Assigned jobs do not turn into runners.
     Starved,
-    /// The listener hears nothing; toggling it is risky and not allowed.
+    /// The listener stalled, and toggling it is not allowed.
     Deaf,
-    /// Sessions open and end in a loop.
     Flapping,
     /// GitHub forgot the session under a running listener.
     Evicted,
-    /// Not enough can be seen to tell.
     Unknown,
 }
 
@@ -165,11 +122,11 @@ impl Escalation {
     }
 }
 
-/// The decision about one set in one sweep.
+/// The decision about one set in one sweep; `B` is how its guards are shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "decision", rename_all = "snake_case")]
-pub enum Decision {
-    /// Nothing is wrong, or nothing is ours to mend.
+pub enum Decision<B = BlockedBy> {
+    /// Nothing is wrong, or nothing is ours to repair.
     Leave,
     /// Waiting is the remedy.
     Watch {
@@ -177,24 +134,50 @@ pub enum Decision {
         /// Until when, if time alone decides.
         until: Option<Wall>,
     },
-    /// A person is needed.
+    /// An operator is needed.
     Escalate { escalation: Escalation },
-    /// A remedy is known, and held back.
     Blocked {
         remedy: Remedy,
-        /// By these guards, all of them.
-        guards: Guards,
+        /// All that block, not just the first.
+        guards: Vec<B>,
     },
     Treat {
         remedy: Remedy,
         /// Whether it is the incident's first, alone in flight.
         canary: bool,
     },
-    /// A treatment is under way.
+    /// A treatment is open.
     Treating { treatment: TreatmentId },
 }
 
-/// The decision about one set.
+impl<B> Decision<B> {
+    /// The guards that block; none where nothing is blocked.
+    #[must_use]
+    pub fn guards(&self) -> &[B] {
+        match self {
+            Self::Blocked { guards, .. } => guards,
+            Self::Leave | Self::Watch { .. } | Self::Escalate { .. } | Self::Treat { .. } | Self::Treating { .. } => {
+                &[]
+            }
+        }
+    }
+
+    /// The same decision with its guards shown otherwise.
+    #[must_use]
+    pub fn map_guards<C>(self, show: impl FnMut(B) -> C) -> Decision<C> {
+        match self {
+            Self::Leave => Decision::Leave,
+            Self::Watch { waiting, until } => Decision::Watch { waiting, until },
+            Self::Escalate { escalation } => Decision::Escalate { escalation },
+            Self::Blocked { remedy, guards } => {
+                Decision::Blocked { remedy, guards: guards.into_iter().map(show).collect() }
+            }
+            Self::Treat { remedy, canary } => Decision::Treat { remedy, canary },
+            Self::Treating { treatment } => Decision::Treating { treatment },
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetDecision {
     pub set: ScaleSetId,

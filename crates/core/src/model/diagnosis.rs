@@ -4,20 +4,19 @@ use super::closed::closed_enum;
 use super::ids::{GithubId, Incarnation, Owner, ScaleSetId};
 use super::observation::{FailureKind, Source};
 use super::time::{Span, Wall};
-use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
+use std::collections::BTreeMap;
 
 closed_enum! {
     /// Every set has exactly one of these in each sweep.
     pub enum Diagnosis {
         /// A listener holds a session and polls.
         Listening = "listening",
-        /// Disabled by a person.
+        /// Disabled by an operator.
         Disabled = "disabled",
         /// Disabled by us, in the middle of a treatment.
         DisabledByMedic = "disabled_by_medic",
-        /// The manager is younger than its grace.
+        /// The manager is within its grace period.
         Settling = "settling",
         /// Refused, the manager still tries.
         ConflictRetrying = "conflict_retrying",
@@ -25,7 +24,7 @@ closed_enum! {
         ConflictAbandoned = "conflict_abandoned",
         /// The manager gave up at the start for another reason.
         StartAbandoned = "start_abandoned",
-        /// Enabled, nobody holds a session, nobody tries.
+        /// Enabled, nobody holds a session, and nobody asks for one.
         Unheld = "unheld",
         /// Conflicts longer than a stale session can explain, or a named other owner.
         HeldElsewhere = "held_elsewhere",
@@ -33,13 +32,13 @@ closed_enum! {
         Flapping = "flapping",
         /// GitHub forgot the session under a running listener.
         Evicted = "evicted",
-        /// The forge knows the set under another id.
+        /// GitHub knows the set under another id.
         Mismatched = "mismatched",
         /// A listener runs, but no poll completes.
         Deaf = "deaf",
         /// The listener polls, yet assigned jobs do not turn into runners.
         Starved = "starved",
-        /// The forge does not know the set.
+        /// GitHub does not know the set.
         Missing = "missing",
         Unauthorized = "unauthorized",
         /// Not enough can be seen.
@@ -47,36 +46,182 @@ closed_enum! {
     }
 }
 
+/// What a diagnosis means for the set, in five kinds. Every coarser question is answered from this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// It can receive jobs, as far as anyone can tell.
+    Well,
+    /// It is not meant to receive jobs.
+    Idle,
+    /// Nothing can be said of it: not yet, or not by any source.
+    Unseen,
+    /// GitHub refused it a session in favour of another one.
+    Refused,
+    /// It does not work for another reason.
+    Broken,
+}
+
 impl Diagnosis {
-    /// Whether the set can receive jobs, as far as anyone can tell.
     #[must_use]
-    pub const fn is_well(self) -> bool {
-        matches!(self, Self::Listening)
-    }
-    /// Whether the set neither works nor is meant to be idle: the ones to tell people about.
-    #[must_use]
-    pub const fn is_ill(self) -> bool {
+    pub const fn class(self) -> Class {
         match self {
-            Self::Listening | Self::Disabled | Self::Settling | Self::Unknown => false,
+            Self::Listening => Class::Well,
+            Self::Disabled => Class::Idle,
+            Self::Settling | Self::Unknown => Class::Unseen,
+            Self::ConflictRetrying | Self::ConflictAbandoned | Self::HeldElsewhere => Class::Refused,
             Self::DisabledByMedic
-            | Self::ConflictRetrying
-            | Self::ConflictAbandoned
             | Self::StartAbandoned
             | Self::Unheld
-            | Self::HeldElsewhere
             | Self::Flapping
             | Self::Evicted
             | Self::Mismatched
             | Self::Deaf
             | Self::Starved
             | Self::Missing
-            | Self::Unauthorized => true,
+            | Self::Unauthorized => Class::Broken,
+        }
+    }
+
+    #[must_use]
+    pub const fn is_well(self) -> bool {
+        matches!(self.class(), Class::Well)
+    }
+
+    /// Whether the set does not work although it should: the sets that operators must know of.
+    #[must_use]
+    pub const fn is_ill(self) -> bool {
+        matches!(self.class(), Class::Refused | Class::Broken)
+    }
+
+    /// Whether the manager still asks for a session and GitHub refuses it.
+    #[must_use]
+    pub const fn is_refused_now(self) -> bool {
+        matches!(self, Self::ConflictRetrying | Self::HeldElsewhere)
+    }
+
+    /// Whether neither the manager nor the medic changes it soon: it takes an operator, or the other holder.
+    #[must_use]
+    pub const fn is_lasting(self) -> bool {
+        matches!(
+            self,
+            Self::Disabled
+                | Self::Missing
+                | Self::Mismatched
+                | Self::Unauthorized
+                | Self::HeldElsewhere
+                | Self::Deaf
+                | Self::Starved
+        )
+    }
+
+    /// Whether the manager holds a session for the set; `None` where the diagnosis fits both.
+    #[must_use]
+    pub const fn holds_session(self) -> Option<bool> {
+        match (self, self.class()) {
+            (Self::Deaf | Self::Starved, _) | (_, Class::Well) => Some(true),
+            (Self::Settling | Self::DisabledByMedic | Self::StartAbandoned | Self::Unheld, _)
+            | (_, Class::Idle | Class::Refused) => Some(false),
+            (_, Class::Unseen | Class::Broken) => None,
         }
     }
 }
 
 closed_enum! {
-    /// How sure a finding is. Stronger proof allows sooner and stronger acts.
+    /// The rules of the diagnosis, in the order in which they are asked. The first that answers decides; the last two
+    /// correct an answer.
+    pub enum Rule {
+        /// The manager's list of sets cannot be read.
+        SetList = "set_list",
+        Enabled = "enabled",
+        /// GitHub does not list the set, or lists it under another id, for as long as `missing_after`.
+        GithubList = "github_list",
+        /// The answer of a session check, unless anything newer is known of the set: a later line of the log too.
+        SessionCheck = "session_check",
+        Log = "log",
+        /// The metrics of the set's own listener.
+        ListenerMetrics = "listener_metrics",
+        /// GitHub has not created the set yet.
+        Created = "created",
+        /// The counters of the set's scope, where the numbers leave no choice.
+        Counters = "counters",
+        /// The manager is within its grace period.
+        GracePeriod = "grace_period",
+        Nothing = "nothing",
+        /// Assigned jobs stand still at a set that was found to listen.
+        WaitingJobs = "waiting_jobs",
+        /// A set was refused for longer than any stale session lasts.
+        RefusedTooLong = "refused_too_long",
+    }
+}
+
+#[expect(clippy::derivable_impls, reason = "the macro that declares it takes no attribute on a variant")]
+impl Default for Rule {
+    fn default() -> Self {
+        Self::Nothing
+    }
+}
+
+impl Rule {
+    /// Every diagnosis that the rule can make.
+    #[must_use]
+    pub const fn makes(self) -> &'static [Diagnosis] {
+        match self {
+            Self::SetList | Self::Created | Self::Nothing => &[Diagnosis::Unknown],
+            Self::Enabled => &[Diagnosis::DisabledByMedic, Diagnosis::Disabled],
+            Self::GithubList => &[Diagnosis::Missing, Diagnosis::Mismatched],
+            Self::SessionCheck => &[Diagnosis::Unheld, Diagnosis::HeldElsewhere],
+            Self::Log => &[
+                Diagnosis::Unauthorized,
+                Diagnosis::Mismatched,
+                Diagnosis::Evicted,
+                Diagnosis::Flapping,
+                Diagnosis::HeldElsewhere,
+                Diagnosis::ConflictAbandoned,
+                Diagnosis::StartAbandoned,
+                Diagnosis::ConflictRetrying,
+                Diagnosis::Starved,
+                Diagnosis::Listening,
+                Diagnosis::Deaf,
+            ],
+            Self::ListenerMetrics => &[Diagnosis::Listening, Diagnosis::Deaf, Diagnosis::ConflictRetrying],
+            Self::Counters => &[
+                Diagnosis::Flapping,
+                Diagnosis::Deaf,
+                Diagnosis::Listening,
+                Diagnosis::ConflictRetrying,
+                Diagnosis::ConflictAbandoned,
+                Diagnosis::StartAbandoned,
+                Diagnosis::Unheld,
+                Diagnosis::Unknown,
+            ],
+            Self::GracePeriod => &[Diagnosis::Settling],
+            Self::WaitingJobs => &[Diagnosis::Starved],
+            Self::RefusedTooLong => &[Diagnosis::HeldElsewhere],
+        }
+    }
+
+    /// The diagnosis that the rule corrects; all other rules are asked only where none before has answered.
+    #[must_use]
+    pub const fn corrects(self) -> Option<Diagnosis> {
+        match self {
+            Self::WaitingJobs => Some(Diagnosis::Listening),
+            Self::RefusedTooLong => Some(Diagnosis::ConflictRetrying),
+            Self::SetList
+            | Self::Enabled
+            | Self::GithubList
+            | Self::SessionCheck
+            | Self::Log
+            | Self::ListenerMetrics
+            | Self::Created
+            | Self::Counters
+            | Self::GracePeriod
+            | Self::Nothing => None,
+        }
+    }
+}
+
+closed_enum! {
+    /// How sure a finding is. More confidence allows earlier and stronger remedies.
     pub enum Confidence {
         Weak = "weak",
         /// Several signs agree, none contradicts.
@@ -87,7 +232,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// How a manager's run ended before this one.
+    /// How the incarnation before the present one ended.
     pub enum RestartKind {
         /// It closed its sessions.
         Clean = "clean",
@@ -99,10 +244,10 @@ closed_enum! {
 closed_enum! {
     /// A manager as a whole.
     pub enum ManagerState {
-        /// Answers, and has been up for longer than the settle time.
+        /// Answers, and has been up for longer than its grace period.
         Up = "up",
         Down = "down",
-        /// Answers, and is younger than the settle time.
+        /// Answers, and is within its grace period.
         Restarted = "restarted",
         /// Cannot be asked: time-outs, refused credentials, garbage.
         Unreachable = "unreachable",
@@ -110,7 +255,7 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// A forge endpoint as a whole.
+    /// A GitHub endpoint as a whole.
     pub enum EndpointState {
         /// All asked entities answered.
         Up = "up",
@@ -122,11 +267,11 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// What the set's worker inside the manager is doing, as far as the evidence tells.
+    /// What the set's worker inside the manager does, as far as the evidence shows.
     pub enum WorkerState {
         /// Nothing can be said.
         Unknown = "unknown",
-        /// There is none: it gave up.
+        /// It gave up and does not exist.
         Absent = "absent",
         /// It exists and runs no listener.
         Idle = "idle",
@@ -144,7 +289,7 @@ closed_enum! {
         Unknown = "unknown",
         /// Its workers give up; only a real change of the set revives them.
         GivesUp = "gives_up",
-        /// Its workers retry by themselves; a toggle has no use.
+        /// Its workers retry; a toggle is useless.
         Retries = "retries",
     }
 }
@@ -165,22 +310,7 @@ pub struct Evidence {
     pub fact: Fact,
 }
 
-/// What a finding rests on. Most rest on one or two pieces, which need no allocation.
-pub type EvidenceList = SmallVec<[Evidence; 2]>;
-
-mod evidence_list {
-    use super::{Deserialize, Evidence, EvidenceList, Serialize};
-
-    pub(super) fn serialize<S: serde::Serializer>(list: &EvidenceList, to: S) -> Result<S::Ok, S::Error> {
-        list.as_slice().serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<EvidenceList, D::Error> {
-        Vec::<Evidence>::deserialize(from).map(EvidenceList::from_vec)
-    }
-}
-
-/// A fact that bears on a diagnosis. Rendered to words only where people read it.
+/// A fact that bears on a diagnosis. The texts for people are made from it elsewhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
@@ -191,20 +321,13 @@ pub enum Fact {
     /// Our own treatment disabled it.
     DisabledByTreatment,
     /// The manager has been up this long.
-    ManagerAge {
-        /// Since its process started.
-        age: Span,
-    },
+    ManagerAge { age: Span },
     /// The manager cannot be asked.
     ManagerUnseen { kind: FailureKind },
-    /// Of the sets that could listen, so many do, by goroutine count.
+    /// Listeners by goroutine count, of the sets that could listen.
     LivingListeners { living: u32, expected: u32 },
     /// Workers counted against sets.
-    LivingWorkers {
-        living: u32,
-        /// All sets of the manager.
-        expected: u32,
-    },
+    LivingWorkers { living: u32, expected: u32 },
     /// Sessions open by the counters of a scope.
     SessionsByCounters {
         /// Opened minus ended since the manager started.
@@ -219,11 +342,7 @@ pub enum Fact {
         flat_for: Span,
     },
     /// The refusal counter keeps growing.
-    CreateErrorsGrow {
-        /// How much it grew.
-        by: u64,
-        within: Span,
-    },
+    CreateErrorsGrow { by: u64, within: Span },
     /// The manager's calls before a session fail too: not a conflict but its access to GitHub.
     StartErrors { count: u64 },
     /// The cause of a failed start is seen to be gone.
@@ -234,16 +353,17 @@ pub enum Fact {
     LastPoll { ago: Span },
     /// The manager exports listener metrics, but none for this set: its worker never polled.
     NoListenerSeries,
-    /// The build exports per-set gauges: it retries by itself.
+    /// The build exports per-set gauges: it retries.
     RetriesByItself,
     /// Nothing changed since an earlier sweep of the same incarnation found this.
     UnchangedSince { since: Wall },
     /// The set's revision moved without us: it processed a message or somebody edited it.
     RevisionMoved,
-    /// The log: the session conflict, with the owner where the text names one.
+    /// The log: a session conflict.
     ConflictLine {
+        /// Where the text names one.
         owner: Option<Owner>,
-        /// Length of the unbroken run of conflicts.
+        /// Length of the unbroken series of conflicts.
         run: Span,
     },
     /// The log: the worker gave up.
@@ -257,50 +377,35 @@ pub enum Fact {
     /// The log: the worker runs and, the set being disabled, has no listener.
     WorkerIdleLine,
     /// The log: the same message is delivered again and again.
-    PoisonMessage {
-        /// Failures since the cursor moved.
-        failures: u32,
-    },
+    PoisonMessage { failures: u32 },
     /// GitHub lists the set.
     GithubListsSet,
     /// GitHub does not list the set, while it answers for its entity.
-    GithubLacksSet {
-        /// First sweep that missed it.
-        since: Wall,
-    },
+    GithubLacksSet { since: Wall },
     /// GitHub lists a set of this name under another id.
-    GithubOtherId {
-        /// The id at GitHub.
-        id: GithubId,
-    },
+    GithubOtherId { id: GithubId },
     /// Jobs assigned at GitHub do not turn into runners.
     JobsWait { waiting: u64, since: Wall },
     /// Our credentials are refused.
     CredentialsRefused,
-    /// The broker cannot be asked.
+    /// GitHub cannot be asked.
     GithubUnseen { kind: FailureKind },
-    /// A session probe was refused: somebody holds a session.
-    CheckRefused {
-        /// The owner the text names.
-        owner: Option<Owner>,
-    },
-    /// A session probe succeeded: nobody held a session.
+    /// A session check was refused: somebody holds a session.
+    CheckRefused { owner: Option<Owner> },
+    /// A session check succeeded: nobody held a session.
     CheckOpened,
     /// Instances of the set wait in `deleted`, which only a living worker clears.
     DeletedInstancesLinger { count: u32 },
     /// The ledger knows a session of the set whose incarnation is gone.
-    StaleSessionKnown {
-        /// The run that opened it.
-        incarnation: Incarnation,
-    },
-    /// Some sets of the scope do not listen, and nothing seen says which, or whether anybody tries.
+    StaleSessionKnown { incarnation: Incarnation },
+    /// Some sets of the scope do not listen, and no source says which.
     CannotTellWhich { listening: u64, of: u64 },
     /// No source that could tell is available.
     NothingToSee,
 }
 
 /// The findings of one sweep, by set.
-pub type Findings = LiteMap<ScaleSetId, Finding>;
+pub type Findings = BTreeMap<ScaleSetId, Finding>;
 
 /// The diagnosis of one set in one sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -308,9 +413,14 @@ pub struct Finding {
     pub set: ScaleSetId,
     pub diagnosis: Diagnosis,
     pub confidence: Confidence,
+    /// The rule that decided. Recordings made before it was kept have none.
+    #[serde(default)]
+    pub rule: Rule,
+    /// The rule whose answer `rule` corrected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Rule>,
     /// Why; the strongest first.
-    #[serde(with = "evidence_list")]
-    pub evidence: EvidenceList,
+    pub evidence: Vec<Evidence>,
     /// Since when the set has had this diagnosis, across sweeps.
     pub since: Wall,
     /// Since when it has not been well, across diagnoses; absent while well, disabled or settling.

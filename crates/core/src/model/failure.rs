@@ -1,20 +1,19 @@
-//! How a request can fail, and whether it may have had an effect all the same: only a request that certainly had none
-//! may be forgotten, any other is settled by reading.
+//! How a request can fail, and whether it may still have had an effect. Only a request that certainly had none is
+//! forgotten; the effect of any other is read.
 
 use super::observation::{FailureKind, Operation, Target};
 use super::time::Wall;
 use serde::{Deserialize, Serialize};
 
-/// A failure to see, ready for a person: what was tried, on which target, what came back.
+/// A failed request: what was tried, on which target, what came back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestFailure {
     pub target: Target,
     pub operation: Operation,
-    /// The class of failure.
     pub kind: FailureKind,
     /// What came back and what to do; never a secret.
     pub detail: String,
-    /// When the server said it may be asked again, if it did.
+    /// When the server said it may be asked again.
     pub retry_at: Option<Wall>,
 }
 
@@ -24,8 +23,7 @@ impl std::fmt::Display for RequestFailure {
     }
 }
 
-/// Why a write has no answer. The difference is the whole point: only a request that certainly had no effect
-/// may be forgotten; the other kind is settled by reading.
+/// Why a write has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteError {
     /// Not sent, or refused by the server: no effect.
@@ -34,13 +32,12 @@ pub enum WriteError {
     Unknown(RequestFailure),
 }
 
-/// What was tried, on which target, what came back, and whether it may have had an effect.
+/// A [`RequestFailure`] that also shows whether the request may have had an effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{target} {operation}: {kind}: {detail}")]
 pub struct ApiError {
     pub target: Target,
     pub operation: Operation,
-    /// The class of failure: metric label and retry decision.
     pub kind: FailureKind,
     /// What came back and what to do; never a secret.
     pub detail: String,

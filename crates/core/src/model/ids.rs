@@ -1,5 +1,5 @@
-//! Identities. Each is its own type, so that a manager's id can never stand where the forge's id
-//! is meant (GARM's logs use one attribute name for both; `docs/reference/garm-api.md` §12).
+//! Identities, each its own type: GARM's logs use one attribute name for the manager's id and for GitHub's
+//! (`docs/reference/garm-api.md` §12).
 
 use super::closed::closed_enum;
 use super::time::{Span, Wall};
@@ -37,15 +37,15 @@ macro_rules! number_id {
 }
 
 text_id! {
-    /// One manager, by the name the configuration gives it.
+    /// The name of a manager in the configuration.
     ManagerName
 }
 text_id! {
-    /// A forge endpoint, by the manager's name for it (`github.com`, …).
+    /// The manager's name for a GitHub endpoint (`github.com`, …).
     EndpointName
 }
 text_id! {
-    /// The UUID of a message session. Only its creator ever learns it (`docs/reference/actions-service.md` §2.1).
+    /// The UUID of a message session. GitHub shows it only to its creator (`docs/reference/actions-service.md` §2.1).
     SessionId
 }
 text_id! {
@@ -62,16 +62,16 @@ number_id! {
     ScaleSetId
 }
 number_id! {
-    /// The forge's id of a scale set (`scale_set_id` in GARM's API).
+    /// GitHub's id of a scale set (`scale_set_id` in GARM's API).
     GithubId
 }
 number_id! {
-    /// One treatment, unique in a store.
+    /// Unique in a store.
     TreatmentId
 }
 
-/// How the owner name of every session probe begins.
-const PROBE_OWNER: &str = "scaleset-medic-";
+/// How the owner name of every session check begins.
+const CHECK_OWNER: &str = "scaleset-medic-";
 
 impl Owner {
     /// The owner name a GARM controller uses for all its sessions (`docs/reference/actions-service.md` §4.1).
@@ -80,37 +80,37 @@ impl Owner {
         Self(format!("garm-{controller_id}"))
     }
 
-    /// The owner name of a session probe of ours, one for each probe.
+    /// The owner name of one session check of ours.
     #[must_use]
     pub fn of_session_check(set: ScaleSetId, at: Wall) -> Self {
-        Self(format!("{PROBE_OWNER}{set}-{}", at.0))
+        Self(format!("{CHECK_OWNER}{set}-{}", at.0))
     }
 
-    /// Whether a session probe, ours or another medic's, asked under this name.
+    /// Whether a session check, ours or another instance's, used this name.
     #[must_use]
     pub fn is_of_a_session_check(&self) -> bool {
-        self.0.starts_with(PROBE_OWNER)
+        self.0.starts_with(CHECK_OWNER)
     }
 
-    /// Whether this is somebody else than `ours`. A session probe's is not: nobody polls its session, which ends by itself.
+    /// Whether another owner than `ours`, session checks aside: nobody polls their sessions, which GitHub ends soon.
     #[must_use]
     pub fn is_foreign_to(&self, ours: &Self) -> bool {
         self != ours && !self.is_of_a_session_check()
     }
 }
 
-/// One run of the manager's process, by its start time; a later value is a later process. Two scrapes of one process give
+/// One process of the manager, by its start time; a later value is a later process. Two scrapes of one process show
 /// nearly the same value ([`Self::is_same_run`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Incarnation(pub Wall);
 
 impl Incarnation {
-    /// One start that two sources tell, or one source twice, differs by up to this: the log's clock is not the kernel's,
-    /// and a start date read from the kernel's boot time wavers.
+    /// The dates of one start differ by up to this between sources and scrapes: the log's clock is not the kernel's, and
+    /// a start date computed from the kernel's boot time wavers.
     pub const MARGIN: Span = Span::secs(2);
 
-    /// Whether both dates are of one run.
+    /// Whether both dates are of one process.
     #[must_use]
     pub const fn is_same_run(self, other: Self) -> bool {
         self.0.since(other.0).0 <= Self::MARGIN.0 && other.0.since(self.0).0 <= Self::MARGIN.0
@@ -128,7 +128,7 @@ closed_enum! {
     }
 }
 
-/// A repository, organisation or enterprise on a forge.
+/// A repository, organisation or enterprise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Entity {
     pub kind: EntityKind,
@@ -136,10 +136,9 @@ pub struct Entity {
     pub name: String,
 }
 
-/// An entity on a named endpoint: what one broker listing covers.
+/// An entity at an endpoint: what one list of GitHub's covers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EntityRef {
-    /// The manager's name for the endpoint.
     pub endpoint: EndpointName,
     pub entity: Entity,
 }

@@ -1,8 +1,8 @@
-//! Facts extracted from the manager's log, and their fold per set. Nothing else of a log is kept.
+//! Facts extracted from the manager's log, folded per set. Nothing else of a log is kept.
 //!
 //! A line names its set in one of two ways (`docs/reference/garm-api.md` §12): `worker` or `consumer_id` =
 //! `scaleset-worker-NAME-ID` carries the manager's id; the controller's lines of pre-fix builds carry
-//! only the entity and, inside the error's URL, the forge's id.
+//! only the entity and, inside the error's URL, GitHub's id.
 
 use super::closed::closed_enum;
 use super::ids::{GithubId, Owner, ScaleSetId, SessionId};
@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 pub enum LogSet {
     /// By the manager's id.
     Manager(ScaleSetId),
-    /// By entity name and the forge's id.
-    Forge {
+    /// By entity name and GitHub's id.
+    Github {
         /// `owner/name` or the plain name, as in the line's `entity`. Builds that do not log it (v0.2.0-alpha): the
         /// manager's UUID of the entity.
         entity: String,
@@ -26,7 +26,7 @@ pub enum LogSet {
 }
 
 closed_enum! {
-    /// Why a listener failed, as far as the log tells.
+    /// Why a listener failed, as far as the log shows.
     pub enum ListenerErrorKind {
         /// 401 or 403.
         Unauthorized = "unauthorized",
@@ -38,7 +38,7 @@ closed_enum! {
         Network = "network",
         /// 5xx.
         Server = "server",
-        /// Set known under another id at the forge.
+        /// GitHub knows the set under another id.
         Mismatch = "mismatch",
         Other = "other",
     }
@@ -52,19 +52,18 @@ pub struct LogFact {
     pub what: LogEvent,
 }
 
-/// What a log line can say that matters here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogEvent {
-    /// The first line of a run of the manager.
+    /// The first line of an incarnation.
     ManagerStarted,
-    /// The manager says that it shuts down: a clean stop.
+    /// The manager shuts down cleanly.
     ManagerStopping,
     /// A Go panic or fatal error.
     Panic,
     /// The manager was refused a session: another one is active.
     Conflict {
         set: LogSet,
-        /// The owner the text names, in GitHub's second wording.
+        /// The owner, where GitHub's wording names one.
         owner: Option<Owner>,
         /// Whether the worker gave up (the controller's line of a pre-fix build) or will retry.
         gave_up: bool,
@@ -83,7 +82,7 @@ pub enum LogEvent {
     SessionHeld { set: LogSet, session: SessionId },
     /// The manager closes its session (debug level only). The request is on its way, not answered.
     SessionClosing { set: LogSet },
-    /// Closing the session failed: it may live on at the forge.
+    /// Closing the session failed: GitHub may still have it.
     SessionCloseFailed { set: LogSet, kind: ListenerErrorKind },
     /// The listener's loop ended (debug level only).
     ListenerStopped { set: LogSet },
@@ -110,7 +109,7 @@ pub enum LogEvent {
     MessageFailed { set: LogSet },
 }
 
-/// How far a log file has been read, such that a later run of ours goes on exactly there.
+/// How far a log file has been read, so that a restart of ours continues exactly there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogPosition {
     /// Device of the file.
@@ -119,10 +118,10 @@ pub struct LogPosition {
     pub inode: u64,
     /// Everything before this byte has been read; always the start of a line.
     pub offset: u64,
-    /// Hash of the last bytes before `offset`: tells the same file from one that was truncated and refilled, and
-    /// from one that got a removed file's inode.
+    /// Hash of the last bytes before `offset`: differs if the file was truncated and refilled, or if another file got
+    /// its inode.
     pub tail_hash: u64,
-    /// The parser's own state at `offset`.
+    /// At `offset`.
     pub parser: ParserState,
 }
 
@@ -133,89 +132,81 @@ pub struct ParserState {
     pub last_dated: Option<Wall>,
     /// Within the lines of a panic that has been reported.
     pub in_trace: bool,
-    /// Within the opening lines of a run whose start has been reported.
+    /// Within the opening lines of an incarnation whose start has been reported.
     pub in_opening: bool,
 }
 
-/// What the log has said about one set in the manager's current run; the run's start clears it.
+/// What the log showed about one set in the current incarnation; its start clears this.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SetLog {
-    /// First conflict of the unbroken run of conflicts, and the latest.
+    /// First and latest conflict of the unbroken series.
     pub conflicts: Option<(Wall, Wall)>,
-    /// How many in that run.
+    /// How many in that series.
     pub conflict_count: u32,
-    /// The owner a conflict text named.
     pub conflict_owner: Option<Owner>,
-    /// When the worker gave up, if nothing revived it since.
+    /// When the worker gave up, if it was not restarted since.
     pub gave_up: Option<Wall>,
-    /// Whether what it gave up on was something else than a conflict.
+    /// What it gave up on, if that was no conflict.
     pub gave_up_on: Option<ListenerErrorKind>,
-    /// The session open now, as far as the log tells.
+    /// The session open now, as far as the log shows.
     pub session: Option<(Wall, SessionId)>,
     /// The latest session opened, open or not.
     pub last_opened: Option<Wall>,
-    /// How many sessions opened since the run's start.
+    /// How many sessions opened in this incarnation.
     pub opened_count: u32,
     pub last_closed: Option<Wall>,
     /// The latest end of the listener's loop.
     pub last_stopped: Option<Wall>,
-    /// The latest poll issued.
     pub last_poll: Option<Wall>,
     /// Cursor of the latest poll, and since when it has not moved.
     pub cursor: Option<(u64, Wall)>,
-    /// The latest job handled.
     pub last_job: Option<Wall>,
-    /// The latest listener failure.
     pub last_failure: Option<(Wall, ListenerErrorKind)>,
-    /// The latest refresh failure.
     pub last_refresh_failure: Option<Wall>,
     /// Message failures since the cursor moved.
     pub message_failures: u32,
-    /// When the worker said it runs without a listener.
+    /// When the worker logged that it runs without a listener.
     pub idle: Option<Wall>,
-    /// When the worker was started.
     pub started: Option<Wall>,
 }
 
-/// A panic of the manager over a session that GitHub had forgotten: it crashes when it closes such a session
+/// The manager panicked over a session that GitHub had forgotten: it crashes when it closes such a session
 /// (`docs/reference/design.md` §1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vanished {
     pub at: Wall,
-    /// Whose session, where its lines tell.
+    /// Whose session, where the log shows it.
     pub set: Option<ScaleSetId>,
 }
 
-/// How long before a panic the session's loss shows, at most: the close follows at once.
+/// The longest time between the logged loss of a session and the panic: the close follows at once.
 const VANISHED_WITHIN: Span = Span::secs(5);
 
-/// Sets of which a log's word is kept; beyond them the lowest are forgotten.
+/// Beyond this many sets, the lowest ids are dropped.
 const LOG_SETS_MAX: usize = 50_000;
 
-/// The log's facts, folded.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogEvidence {
-    /// Start of the manager's current run, when the log showed it.
+    /// Start of the current incarnation, when the log showed it.
     pub run_started: Option<Wall>,
-    /// The latest panic, which may belong to the run before.
+    /// The latest panic, which may belong to the incarnation before.
     pub last_panic: Option<Wall>,
     /// The latest panic over a session that GitHub had forgotten.
     #[serde(default)]
     pub vanished: Option<Vanished>,
-    /// The latest clean stop, of the run before when a start followed.
+    /// The latest clean stop, of the incarnation before if a start followed.
     pub last_stop: Option<Wall>,
     /// Whether debug lines are seen, and with them polls and session ids.
     pub debug: bool,
-    /// The date of the newest line.
     pub newest: Option<Wall>,
     /// Facts by the manager's id.
     pub by_id: BTreeMap<ScaleSetId, SetLog>,
-    /// Facts by entity name and forge id.
+    /// Facts by entity name and GitHub's id.
     pub by_github: BTreeMap<String, BTreeMap<GithubId, SetLog>>,
 }
 
 impl LogEvidence {
-    /// The set whose session was lost or being closed just before `at`, and whose listener did not live to say more.
+    /// The set whose session was lost or being closed just before `at`, with nothing logged by its listener since.
     fn closing_at(&self, at: Wall) -> Option<Vanished> {
         let lost = |log: &SetLog| {
             let failed = log.last_failure.filter(|(_, kind)| matches!(kind, ListenerErrorKind::NotFound));
@@ -334,11 +325,11 @@ impl LogEvidence {
         }
     }
 
-    /// What the log says about a set, by either of its names, merged: the manager's id is the better key.
+    /// What the log showed about a set by either of its ids, merged.
     #[must_use]
     pub fn about(&self, id: ScaleSetId, entity: Option<&str>, github_id: Option<GithubId>) -> Option<SetLog> {
         let by_id = self.by_id.get(&id);
-        let by_github = entity.zip(github_id).and_then(|(entity, forge)| self.by_github.get(entity)?.get(&forge));
+        let by_github = entity.zip(github_id).and_then(|(entity, id)| self.by_github.get(entity)?.get(&id));
         match (by_id, by_github) {
             (Some(a), Some(b)) => Some(a.clone().merged(b)),
             (Some(a), None) => Some(a.clone()),
@@ -355,7 +346,7 @@ impl LogEvidence {
                 }
                 self.by_id.entry(*id).or_default()
             }
-            LogSet::Forge { entity, github_id } => {
+            LogSet::Github { entity, github_id } => {
                 let known = self.by_github.get(entity).is_some_and(|sets| sets.contains_key(github_id));
                 if !known && self.by_github.values().map(BTreeMap::len).sum::<usize>() >= LOG_SETS_MAX {
                     self.by_github.pop_first();
@@ -378,14 +369,14 @@ impl SetLog {
         self.gave_up_on = None;
     }
 
-    /// The latest sign that the worker is alive and trying or listening.
+    /// The latest sign that the worker exists and tries or listens.
     #[must_use]
     pub fn last_sign_of_life(&self) -> Option<Wall> {
         [self.last_opened, self.last_poll, self.last_job, self.idle, self.started].into_iter().flatten().max()
     }
 
-    /// `self` (by the manager's id) completed by the controller's lines (by forge id): those only ever report
-    /// refusals, which later signs of life cancel.
+    /// `self` (by the manager's id) completed by the controller's lines (by GitHub's id). Those report only refusals,
+    /// which later signs of life cancel.
     fn merged(mut self, other: &Self) -> Self {
         let alive = self.last_sign_of_life();
         if let Some((first, last)) = other.conflicts

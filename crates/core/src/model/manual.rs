@@ -1,14 +1,17 @@
-//! A person's order to heal one set now. It lifts the limits that bound what we do by ourselves, and none that keeps
-//! a running listener or a living session from harm.
+//! An operator's request to heal one set now. It lifts the limits on what we do automatically, and none that protects
+//! a running listener or a session that may be in use.
 
-use super::ids::{ScaleSetId, SessionId};
+use super::diagnosis::Diagnosis;
+use super::guard::BlockedBy;
+use super::ids::{ScaleSetId, SessionId, TreatmentId};
+use super::session::NotStale;
 use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 
-/// How long an order waits for a medic that carries it out.
+/// How long a request waits for an instance that carries it out.
 pub const MANUAL_HEAL_LIFETIME: Span = Span::mins(2);
 
-/// One order, unique in a store.
+/// Unique in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ManualHealId(pub u64);
@@ -17,13 +20,12 @@ pub struct ManualHealId(pub u64);
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum ManualAction {
     Heal,
-    /// The deletion of this session, which the person knows to be stale.
+    /// Delete this session, which the operator knows to be stale.
     DeleteSession {
         session: SessionId,
     },
 }
 
-/// An order for one set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManualHeal {
     pub id: ManualHealId,
@@ -33,16 +35,45 @@ pub struct ManualHeal {
     pub created: Wall,
 }
 
-/// What the medic that holds the lease says to an order.
+/// The answer of the instance that holds the lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum ManualHealAnswer {
-    /// It is being carried out.
-    Treating { treatment: super::ids::TreatmentId },
-    /// It will not be carried out.
-    Refused { why: String },
-    Waiting {
-        /// For what, in words.
-        why: String,
+    Treating { treatment: TreatmentId },
+    Refused { why: Refusal },
+    Waiting { why: ManualWait },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ManualWait {
+    /// The treatment is about to begin.
+    Begins,
+    BlockedBy(Vec<BlockedBy>),
+    /// The diagnosis is not clear yet.
+    Unclear(Diagnosis),
+}
+
+/// Why a manual heal is not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    SetNotShown,
+    SetDisabled,
+    ListenerRuns,
+    Listens,
+    NothingToDo,
+    /// A toggle does not help a set with this diagnosis.
+    ToggleUseless(Diagnosis),
+    NoCredential,
+    /// Without the current incarnation, nothing separates its sessions from older ones.
+    IncarnationUnknown,
+    ManagerDown,
+    NotStale {
+        session: SessionId,
+        against: Vec<NotStale>,
     },
+    /// Nothing shows that the manager was refused a session: it may hold this one.
+    NoConflictSeen(Diagnosis),
+    Withdrawn,
 }

@@ -1,4 +1,4 @@
-//! What the sources said in one sweep: dated facts, and failures to see, which are facts too.
+//! What the sources answered in one sweep: dated facts, and failures, which are facts too.
 
 use super::closed::closed_enum;
 use super::failure::RequestFailure;
@@ -24,7 +24,7 @@ closed_enum! {
         Broker = "broker",
         /// The manager's REST API.
         Api = "api",
-        /// Our own journal: what we did and what a session probe answered.
+        /// Our own journal: what we did, and the answers to session checks.
         Journal = "journal",
     }
 }
@@ -59,30 +59,21 @@ closed_enum! {
         Metrics = "metrics",
         /// `GET /debug/pprof/goroutine`.
         Goroutines = "goroutines",
-        /// A websocket of the manager.
         Websocket = "websocket",
-        /// The manager's log file.
         LogFile = "log_file",
-        /// The installation token of a GitHub App.
         InstallationToken = "installation_token",
-        /// The runner registration token of an entity.
         RegistrationToken = "registration_token",
-        /// The runner registration, which yields the Actions service's address and admin token.
+        /// The runner registration; its answer holds the Actions service's address and admin token.
         RunnerRegistration = "runner_registration",
-        /// The list of scale sets of an entity.
         ListGithubSets = "list_github_sets",
         ReadGithubSet = "read_github_set",
-        /// Opening a message session.
         OpenSession = "open_session",
-        /// Refreshing a message session.
         RefreshSession = "refresh_session",
-        /// Deleting a message session.
         DeleteSession = "delete_session",
     }
 }
 
 impl Operation {
-    /// The server this is asked of.
     #[must_use]
     pub const fn target(self) -> Target {
         match self {
@@ -110,8 +101,7 @@ impl Operation {
 }
 
 closed_enum! {
-    /// Why a request did not give what was asked. Closed: it is the metric label, the retry
-    /// decision and the table of `docs/` in one.
+    /// Why a request failed: metric label, retry decision and the table in `docs/`.
     pub enum FailureKind {
         /// No connection: refused, unreachable, name not resolved. Nothing was sent.
         Connect = "connect",
@@ -145,12 +135,11 @@ closed_enum! {
         TooLarge = "too_large",
         /// The source is switched off on the server (GARM's metrics or debug server: 404).
         NotEnabled = "not_enabled",
-        /// Held back here, by our own politeness limits. Nothing was sent.
+        /// Delayed here by our own rate limits. Nothing was sent.
         HeldBack = "held_back",
     }
 }
 
-/// A source's answer has three values: seen, not there to be asked, and *could not see*.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Seen<T> {
     Known(T),
@@ -161,21 +150,18 @@ pub enum Seen<T> {
 }
 
 impl<T> Seen<T> {
-    /// The value, if the source answered.
     pub const fn known(&self) -> Option<&T> {
         match self {
             Self::Known(value) => Some(value),
             Self::NotAsked | Self::Failed(_) => None,
         }
     }
-    /// The failure, if there was one.
     pub const fn failure(&self) -> Option<&RequestFailure> {
         match self {
             Self::Failed(failure) => Some(failure),
             Self::Known(_) | Self::NotAsked => None,
         }
     }
-    /// From an adapter's result.
     pub fn from_result(result: Result<T, RequestFailure>) -> Self {
         match result {
             Ok(value) => Self::Known(value),
@@ -184,28 +170,26 @@ impl<T> Seen<T> {
     }
 }
 
-/// Everything the sources said about one manager in one pass.
+/// Everything the sources answered about one manager in one sweep.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sweep {
-    /// When the pass began; the date of all its facts.
+    /// When the sweep began; the date of all its facts.
     pub at: Now,
-    /// Who the manager is.
     pub controller: Seen<Controller>,
-    /// All scale sets, in one call.
     pub scale_sets: Seen<Vec<ScaleSet>>,
-    /// Instances waiting to be removed, per set, in one call.
+    /// Instances waiting to be removed, per set.
     pub lingering: Seen<BTreeMap<ScaleSetId, Lingering>>,
     /// `/metrics`.
     pub metrics: Seen<ManagerMetrics>,
     pub goroutines: Seen<Goroutines>,
-    /// What the log has said so far (cumulative facts, see [`LogEvidence`]).
+    /// The facts of the log so far, see [`LogEvidence`].
     pub log: Seen<LogEvidence>,
     /// GitHub's list of sets, per entity.
     #[serde(with = "pairs")]
     pub broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
 }
 
-/// A map whose keys are no text, as a list of pairs: JSON has only textual keys.
+/// A map as a list of pairs: JSON has only textual keys.
 mod pairs {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::collections::BTreeMap;
@@ -246,7 +230,7 @@ pub enum Enablement {
     Disabled,
 }
 
-/// A forge endpoint as the manager describes it (`docs/reference/garm-api.md` §5.4).
+/// A GitHub endpoint as the manager describes it (`docs/reference/garm-api.md` §5.4).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The manager's name for it.
@@ -261,17 +245,16 @@ pub struct Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScaleSet {
     pub id: ScaleSetId,
-    /// The forge's id; absent until created there.
+    /// GitHub's id; absent until created there.
     pub github_id: Option<GithubId>,
-    /// Its name, which may repeat across entities.
+    /// May repeat across entities.
     pub name: String,
-    /// Its entity; absent only on malformed data.
+    /// Absent only in malformed data.
     pub entity: Option<Entity>,
-    /// Its endpoint; GARM leaves it zeroed in some answers.
+    /// GARM leaves it zeroed in some answers.
     pub endpoint: Option<Arc<Endpoint>>,
-    /// Whether it is enabled.
     pub enabled: Enablement,
-    /// Runners the forge asked for, last known to the manager.
+    /// Runners that GitHub asked for, as last known to the manager.
     pub desired_runners: u32,
     pub max_runners: u32,
     /// `updated_at`.
@@ -281,7 +264,6 @@ pub struct ScaleSet {
 }
 
 impl ScaleSet {
-    /// The entity with its endpoint, when both are known.
     #[must_use]
     pub fn entity_ref(&self) -> Option<EntityRef> {
         Some(EntityRef { endpoint: self.endpoint.as_ref()?.name.clone(), entity: self.entity.clone()? })
@@ -293,25 +275,21 @@ impl ScaleSet {
         self.endpoint.is_some() && self.entity.is_some() && self.github_id.is_some()
     }
 
-    /// Where the set is found on its forge, when all of it is known.
     #[must_use]
     pub fn place(&self) -> Option<GithubPlace> {
         Some(GithubPlace { endpoint: self.endpoint.clone()?, entity: self.entity.clone()?, github_id: self.github_id? })
     }
 }
 
-/// Everything needed to address one set on its forge, also after a restart of ours.
+/// Everything needed to address one set at GitHub, also after a restart of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GithubPlace {
-    /// The endpoint, with its addresses.
     pub endpoint: Arc<Endpoint>,
     pub entity: Entity,
-    /// The forge's id of the set.
     pub github_id: GithubId,
 }
 
 impl GithubPlace {
-    /// The entity with its endpoint's name.
     #[must_use]
     pub fn entity_ref(&self) -> EntityRef {
         EntityRef { endpoint: self.endpoint.name.clone(), entity: self.entity.clone() }
@@ -329,7 +307,7 @@ pub struct Lingering {
     pub total: u32,
 }
 
-/// What `/metrics` says that bears on sessions.
+/// The parts of `/metrics` that concern sessions.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ManagerMetrics {
     /// `process_start_time_seconds`.
@@ -369,7 +347,7 @@ pub struct ScopeCounters {
     pub ack: u64,
     /// Errors of the calls that come before a session: registration token, service address, set look-up.
     pub start_errors: u64,
-    /// Errors of `GetRateLimit`, which GARM asks every 30 s: the pulse of its access to the API.
+    /// Errors of `GetRateLimit`, which GARM calls every 30 s: they show whether it can reach the API.
     pub rate_limit_errors: u64,
 }
 
@@ -387,7 +365,7 @@ pub struct ListenerMetrics {
 pub struct OwnQuota {
     /// Calls left in the window.
     pub remaining: u64,
-    /// How many of them are kept for the manager.
+    /// How many of them are reserved for the manager.
     pub reserve: u64,
     /// When the window ends.
     pub reset: Wall,
@@ -439,20 +417,19 @@ pub struct GithubStatistics {
 }
 
 impl ScopeCounters {
-    /// Sessions opened since the process began (those being opened right now included).
+    /// Sessions opened since the process began, including those in flight.
     #[must_use]
     pub const fn opened(&self) -> u64 {
         self.create.saturating_sub(self.create_errors)
     }
-    /// Sessions that should be open now. Each opened session leads to a poll at once, and each end of a
-    /// listener starts a delete; a creation in flight counts as open, so a reader must see the figure twice.
+    /// Sessions that should be open now. Each opened session leads to a poll at once, and each end of a listener starts
+    /// a delete. A creation in flight counts as open, so the figure must be seen in two sweeps.
     #[must_use]
     pub fn open_now(&self) -> u64 {
         self.opened().min(self.poll).saturating_sub(self.delete)
     }
 }
 
-/// How long ago `at` was, seen from this sweep.
 #[must_use]
 pub const fn age(sweep: &Sweep, at: Wall) -> Span {
     sweep.at.wall.since(at)

@@ -1,4 +1,4 @@
-//! Sessions we have seen, by the incarnation that opened them: the rows of the ledger.
+//! The session ledger: sessions we have seen, with the incarnation that opened them.
 
 use super::closed::closed_enum;
 use super::ids::{Incarnation, Owner, ScaleSetId, SessionId};
@@ -9,38 +9,30 @@ use serde::{Deserialize, Serialize};
 closed_enum! {
     /// How a session ended.
     pub enum SessionEnd {
-        /// Its holder closed it.
         Closed = "closed",
         DeletedByUs = "deleted_by_us",
         Expired = "expired",
-        /// It is gone, and nobody saw how.
         Unknown = "unknown",
     }
 }
 
-/// Who opened a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OpenedBy {
-    /// The manager, in this run of its process.
     Manager(Incarnation),
-    /// The manager, in a run nobody could name. Never deletable.
+    /// The manager, in an unknown incarnation. Never deletable without an operator.
     UnknownIncarnation,
-    /// We ourselves, by a session probe.
+    /// A session check of ours.
     Medic,
 }
 
 /// One session in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerSession {
-    /// The manager's id of its set.
     pub set: ScaleSetId,
-    /// Where its set is on the forge.
     pub place: GithubPlace,
     pub id: SessionId,
     pub owner: Owner,
-    /// Who opened it, and in which run.
     pub opened_by: OpenedBy,
-    /// When it was first seen alive.
     pub first_seen: Wall,
     /// When it was last seen alive.
     pub last_seen: Wall,
@@ -48,10 +40,8 @@ pub struct LedgerSession {
     pub ended: Option<(Wall, SessionEnd)>,
 }
 
-/// One change of the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LedgerChange {
-    /// A session was seen.
     See(LedgerSession),
     /// A session of the ledger was seen alive again.
     Alive {
@@ -63,4 +53,37 @@ pub enum LedgerChange {
         at: Wall,
         how: SessionEnd,
     },
+}
+
+closed_enum! {
+    /// Why a session is not provably stale.
+    pub enum NotStale {
+        /// The ledger has no session of the set, so its id is not known.
+        NotInLedger = "not_in_ledger",
+        Ended = "ended",
+        /// A session check opened it, and deletes it.
+        OpenedByUs = "opened_by_us",
+        /// The incarnation that opened it is not known.
+        OpeningRunUnknown = "opening_run_unknown",
+        /// The manager's current incarnation is not known.
+        CurrentRunUnknown = "current_run_unknown",
+        /// The current incarnation opened it: it is in use.
+        SameRun = "same_run",
+        /// A later incarnation than the current one opened it.
+        LaterRun = "later_run",
+        /// The opening incarnation and the current one started so close together that they may be one.
+        RunsTooClose = "runs_too_close",
+        /// First seen too close to the current start, or after it: the current incarnation may have opened it.
+        OpenedTooLate = "opened_too_late",
+        /// Seen alive after the current start: another process holds it.
+        AliveAfterStart = "alive_after_start",
+        /// The manager does not answer, so nothing shows that its process is a new one.
+        ManagerDown = "manager_down",
+        /// The owner name of this manager's sessions is not known.
+        OwnerUnknown = "owner_unknown",
+        OwnerDiffers = "owner_differs",
+        OtherSet = "other_set",
+        /// The set was recreated or moved at GitHub, or its place is not known.
+        OtherPlace = "other_place",
+    }
 }

@@ -1,24 +1,24 @@
-//! Time as data. Two clocks that are never mixed: [`Wall`] dates facts and records and survives a
-//! restart; [`Mono`] measures waiting inside one run of the process. All arithmetic saturates.
+//! Time as data. Two clocks that are never mixed: [`Wall`] dates facts and records and survives a restart; [`Mono`]
+//! measures waiting inside one process. All arithmetic saturates.
 
 use serde::{Deserialize, Serialize};
 
-/// Milliseconds since the Unix epoch, as the machine's clock tells them.
+/// Milliseconds since the Unix epoch, by the machine's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Wall(pub u64);
 
-/// Milliseconds of a monotonic clock with an arbitrary origin in this run of the process.
+/// Milliseconds of a monotonic clock with an arbitrary origin in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Mono(pub u64);
 
-/// A length of time in milliseconds.
+/// Milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Span(pub u64);
 
-/// Both clocks, read once and carried along.
+/// Both clocks, read once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Now {
     /// For records and for comparison with other machines' dates.
@@ -27,7 +27,6 @@ pub struct Now {
 }
 
 impl Span {
-    /// No time at all.
     pub const ZERO: Self = Self(0);
     pub const MAX: Self = Self(u64::MAX);
 
@@ -51,7 +50,6 @@ impl Span {
     pub const fn as_millis(self) -> u64 {
         self.0
     }
-    /// Seconds, for metrics and people.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "milliseconds beyond 2^53 are 285,000 years")]
     pub fn as_secs_f64(self) -> f64 {
@@ -148,7 +146,7 @@ impl From<std::time::Duration> for Span {
     }
 }
 
-/// As people say it: `850 ms`, `12 s`, `3 min`, `3 min 20 s`, `2 h 5 min`.
+/// `850 ms`, `12 s`, `3 min`, `3 min 20 s`, `2 h 5 min`.
 impl std::fmt::Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let seconds = self.0 / 1000;
@@ -164,7 +162,7 @@ impl std::fmt::Display for Span {
     }
 }
 
-/// `HH:MM:SS` in UTC: what a person compares with a log.
+/// `HH:MM:SS` in UTC, as in a log.
 impl std::fmt::Display for Wall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let seconds = self.0 / 1000;
@@ -177,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arithmetic_saturates_instead_of_wrapping() {
+    fn arithmetic_saturates() {
         assert_eq!(Wall(5).since(Wall(9)), Span::ZERO);
         assert_eq!(Wall(u64::MAX).plus(Span(1)), Wall(u64::MAX));
         assert_eq!(Span::MAX.times(3), Span::MAX);
@@ -185,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_of_another_day_is_told_with_its_day() {
+    fn near_shows_the_day_of_another_day() {
         let at = Wall::parse("2026-11-24T16:19:04Z").unwrap();
         assert_eq!(at.near(at.plus(Span::mins(5))), "16:19:04");
         assert_eq!(at.near(at.plus(Span::hours(24))), "2026-11-24 16:19:04");
@@ -193,13 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn a_date_has_its_day() {
+    fn date_has_its_day() {
         assert_eq!(Wall(1_764_000_000_999).date(), "2025-11-24T16:00:00Z");
         assert_eq!(Wall(u64::MAX).date(), u64::MAX.to_string());
     }
 
     #[test]
-    fn spans_read_like_speech() {
+    fn span_display_uses_two_units_at_most() {
         for (span, text) in [
             (Span(850), "850 ms"),
             (Span::secs(12), "12 s"),

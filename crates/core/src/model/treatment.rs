@@ -12,68 +12,63 @@ use serde::{Deserialize, Serialize};
 closed_enum! {
     /// How a treatment ended.
     pub enum Outcome {
-        /// New listener evidence after the act.
+        /// New listener evidence after the treatment.
         Recovered = "recovered",
-        /// It recovered before anything of ours took effect.
+        /// It recovered before a request of ours took effect.
         SelfRecovered = "self_recovered",
-        /// Acted, and no listener evidence came in time.
+        /// No new listener evidence came in time.
         Unverified = "unverified",
-        /// Somebody else acted on the set meanwhile; we stepped back.
+        /// Somebody else changed the set meanwhile.
         Aborted = "aborted",
-        /// The act itself was refused; nothing was changed.
+        /// The request was refused; nothing was changed.
         Failed = "failed",
-        /// A session probe answered: somebody holds a session.
+        /// A session check: somebody holds a session.
         Held = "held",
-        /// A session probe answered: nobody held a session.
+        /// A session check: nobody held a session.
         Unheld = "unheld",
     }
 }
 
-/// A treatment of one set.
+/// One run of a remedy for one set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Treatment {
-    /// Its number in the journal.
     pub id: TreatmentId,
     pub set: ScaleSetId,
-    /// The set's name, for people.
     pub name: String,
-    /// Where the set is on its forge, where known; remedies that touch sessions need it.
+    /// Where the set is at GitHub, where known; deletions and session checks need it.
     pub place: Option<GithubPlace>,
     pub remedy: Remedy,
     /// The diagnosis it answers.
     pub cause: Diagnosis,
-    /// The manager's run in which it was decided.
+    /// The manager's incarnation at the decision.
     pub incarnation: Option<Incarnation>,
-    /// When it was decided.
     pub opened: Wall,
-    /// Whether it goes first, alone.
+    /// Whether it runs first, alone.
     pub canary: bool,
     pub step: Step,
-    /// When it got there.
     pub step_at: Wall,
-    /// When its set was first seen to be revived: the worker lives and tries again.
+    /// When the worker of its set was first seen to try again.
     pub revived: Option<Wall>,
-    /// Who holds the set's session, where the refusal of a session probe named it.
+    /// Who holds the set's session, where the refusal of a session check named it.
     #[serde(default)]
     pub holder: Option<Owner>,
-    /// What came back from the last attempt at its present step, in words, where that did not succeed.
+    /// Why the last attempt at its present step failed.
     #[serde(default)]
     pub refusal: Option<String>,
-    /// The person's order that it carries out, if not our own decision.
+    /// The manual heal that it carries out, if it is none of our own decisions.
     #[serde(default)]
     pub ordered: Option<ManualHealId>,
 }
 
-/// Where a treatment stands. The steps up to [`Step::Verifying`] are *intents*: something of ours may be in
-/// effect that must be undone or completed, whatever dies.
+/// The steps up to [`Step::Verifying`] are *intents*: a request of ours may be in effect that must be undone or
+/// completed, even after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
-    /// A stale session is being deleted.
     Deleting {
         session: SessionId,
-        /// The set's revision when this was decided: a set that somebody has changed since is not toggled after the
-        /// deletion. Journals of earlier releases do not say, and then it is not toggled either.
+        /// The set's revision at the decision: a set that somebody changed since is not toggled after the deletion.
+        /// Absent in journals of earlier releases; then it is not toggled either.
         #[serde(default)]
         seen: Option<Revision>,
         /// Requests sent so far.
@@ -84,23 +79,23 @@ pub enum Step {
     Disabling {
         /// The set's revision before.
         seen: Revision,
-        /// When the request went out; absent while only the last look before it is under way, so that after a crash
-        /// a disable in that time is known to be somebody else's.
+        /// When the request was sent; absent while the set is read once more before it, so that after a crash a disable
+        /// in that time is known to be somebody else's.
         #[serde(default)]
         sent: Option<Wall>,
     },
-    /// The disable's answer did not arrive: its effect is settled by reading.
+    /// The disable's answer did not arrive: reading the set shows its effect.
     DisableUnknown {
         /// The set's revision before.
         seen: Revision,
-        /// When the request went out; the manager's date of our change lies close after it.
+        /// When the request was sent; the manager dates our change shortly after it.
         sent: Wall,
     },
     Disabled {
         /// The revision our write produced.
         ours: Revision,
-        /// The disable's answer was lost, and what repeats requests on the way may deliver it once more until then: a
-        /// set that was enabled before would be disabled again, and nobody would know by whom.
+        /// The disable's answer was lost, and a proxy may deliver the request again until then: a set that was enabled
+        /// before would be disabled again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         again_until: Option<Wall>,
     },
@@ -108,21 +103,21 @@ pub enum Step {
     Enabling {
         /// The revision our disable produced.
         ours: Revision,
-        /// Since when the set has been disabled; journals of earlier releases do not say.
+        /// Since when the set has been disabled; absent in journals of earlier releases.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Wall>,
         /// Requests sent so far.
         attempts: u32,
         not_before: Wall,
     },
-    /// Done; waiting for listener evidence newer than this step.
+    /// Waiting for listener evidence newer than this step.
     Verifying,
-    /// A session probe is about to be, or has been, sent; its answer is not known.
+    /// A session check is about to be, or has been, sent; its answer is not known.
     CheckOpening {
-        /// Our owner name, unique to this probe.
+        /// Unique to this check.
         owner: Owner,
     },
-    /// The probe opened a session, which is ours to end.
+    /// The check opened a session, which we delete.
     CheckOpened {
         session: SessionId,
         /// Delete requests sent so far.
@@ -136,7 +131,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether something of ours may be in effect on a server that must not be left so.
+    /// Whether a request of ours may be in effect that must be undone or completed.
     #[must_use]
     pub const fn is_intent(&self) -> bool {
         match self {
@@ -175,8 +170,13 @@ impl Step {
 }
 
 impl Treatment {
-    /// A disable that took effect did so within this after it was sent. A login and the write itself are given up well
-    /// before (`garm::api`), and the manager stops when we hang up, but not in the middle of its own write.
+    #[must_use]
+    pub const fn is_heal(&self) -> bool {
+        self.remedy.kind().heals()
+    }
+
+    /// A disable takes effect within this after it was sent, or never. A login and the write time out well before, and
+    /// the manager stops when we hang up, except in the middle of its own write.
     pub const LATE: Span = Span::secs(30);
 
     /// The outcome, once closed.
@@ -195,20 +195,10 @@ impl Treatment {
         }
     }
 
-    /// How it ended, in words, once closed.
+    /// Why it ended, once closed.
     #[must_use]
     pub fn why(&self) -> Option<&str> {
-        match &self.step {
-            Step::Closed { why, .. } => Some(why),
-            Step::Deleting { .. }
-            | Step::Disabling { .. }
-            | Step::DisableUnknown { .. }
-            | Step::Disabled { .. }
-            | Step::Enabling { .. }
-            | Step::Verifying
-            | Step::CheckOpening { .. }
-            | Step::CheckOpened { .. } => None,
-        }
+        if let Step::Closed { why, .. } = &self.step { Some(why) } else { None }
     }
 
     /// Whether the set is, or may be, disabled by this treatment.
@@ -234,7 +224,7 @@ impl Treatment {
         }
     }
 
-    /// How often its present step was tried, and when it is tried next, where it is one that is tried again.
+    /// The attempts at its present step and when the next is due, where the step is retried.
     #[must_use]
     pub const fn tries(&self) -> Option<(u32, Wall)> {
         match &self.step {
@@ -250,7 +240,7 @@ impl Treatment {
         }
     }
 
-    /// Whether it counts against `max_in_flight`: acting, or acted and not yet revived.
+    /// Whether it counts against `max_in_flight`: an intent, or verifying a set whose worker does not try again yet.
     #[must_use]
     pub const fn in_flight(&self) -> bool {
         self.step.is_intent() || (matches!(self.step, Step::Verifying) && self.revived.is_none())

@@ -1,4 +1,4 @@
-//! What the rules need from the world, as traits: [`read`] cannot change anything anywhere, [`write`] can.
+//! What the rules need from the world, as traits: [`read`] changes nothing anywhere, [`write`] does.
 
 pub mod read;
 pub mod write;

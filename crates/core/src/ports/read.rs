@@ -1,5 +1,4 @@
-//! What a source can be asked. No method here changes anything on any server: that a healthy fleet sees zero
-//! writes (I4) follows from these signatures. Writes are in [`crate::ports::write`].
+//! Reads. No method here changes anything on any server, so a healthy fleet gets no writes (I4).
 
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
@@ -12,7 +11,6 @@ use std::collections::BTreeMap;
 /// A manager's read side. Each call is one bounded request (a re-login after a 401 aside).
 #[async_trait]
 pub trait ManagerSource: Send + Sync {
-    /// Who the manager is.
     async fn controller(&self) -> Result<Controller, RequestFailure>;
     /// All scale sets in one call.
     async fn scale_sets(&self) -> Result<Vec<ScaleSet>, RequestFailure>;
@@ -30,14 +28,13 @@ pub trait GithubSource: Send + Sync {
     async fn github_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<GithubSet>, RequestFailure>;
     /// Whether this client has a credential for the entity.
     fn covers(&self, endpoint: &Endpoint, entity: &Entity) -> bool;
-    /// Calls left in the window of the credential for this endpoint, once GitHub has told.
+    /// Calls left in the window of the credential for this endpoint, once GitHub reported them.
     fn remaining_quota(&self, endpoint: &Endpoint) -> Option<u64>;
-    /// The quota that is left, and what of it is not ours to use, while the window that GitHub told of lasts.
+    /// The quota left and how much of it is reserved, while the window that GitHub reported lasts.
     fn own_quota(&self, endpoint: &Endpoint) -> Option<OwnQuota>;
 }
 
-/// The log's facts so far. Reading them costs no request.
+/// The log's facts so far; reading them sends no request.
 pub trait LogSource: Send + Sync {
-    /// The folded facts, or why the log cannot be read.
     fn evidence(&self) -> Result<LogEvidence, RequestFailure>;
 }

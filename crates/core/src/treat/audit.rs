@@ -1,11 +1,10 @@
 //! The history's record of a request: what was sent, the class of the answer, and where the treatment stood after it.
 //! Nothing depends on it; what must be known after a crash is in the journal.
 
-use super::machine::{Answer, Request, Transition, failure};
+use super::transition::{Answer, OpenAnswer, Request, Transition, failure_of};
 use crate::model::closed::closed_enum;
 use crate::model::failure::WriteError;
-use crate::model::{Outcome, RemedyKind, RequestFailure, ScaleSetId, Span, TreatmentId, Wall};
-use crate::ports::write::OpenAnswer;
+use crate::model::{Outcome, Owner, RemedyKind, RequestFailure, ScaleSetId, SessionId, Span, TreatmentId, Wall};
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -22,6 +21,33 @@ closed_enum! {
     }
 }
 
+/// A request as the history shows it: nothing can be sent from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum SentRequest {
+    Disable,
+    Enable,
+    ReadSet,
+    CheckIncarnation,
+    DeleteSession { session: SessionId },
+    OpenSession { owner: Owner },
+    DeleteOwnSession { session: SessionId },
+}
+
+impl From<Request> for SentRequest {
+    fn from(request: Request) -> Self {
+        match request {
+            Request::Disable => Self::Disable,
+            Request::Enable => Self::Enable,
+            Request::ReadSet => Self::ReadSet,
+            Request::CheckIncarnation { .. } => Self::CheckIncarnation,
+            Request::DeleteSession { warrant } => Self::DeleteSession { session: warrant.session().clone() },
+            Request::OpenSession { owner } => Self::OpenSession { owner },
+            Request::DeleteOwnSession { warrant } => Self::DeleteOwnSession { session: warrant.session().clone() },
+        }
+    }
+}
+
 /// A request of a treatment, its answer, and what followed from it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestRecord {
@@ -29,7 +55,7 @@ pub struct RequestRecord {
     pub set: ScaleSetId,
     pub remedy: RemedyKind,
     #[serde(flatten)]
-    pub request: Request,
+    pub request: SentRequest,
     pub sent: Wall,
     /// How long the answer took.
     pub took: Span,
@@ -46,7 +72,7 @@ pub struct RequestRecord {
 /// A request and its answer, before the machine has made its next step.
 #[derive(Debug)]
 pub struct Exchange {
-    request: Request,
+    request: SentRequest,
     sent: Wall,
     took: Span,
     answer: AnswerClass,
@@ -59,7 +85,7 @@ impl Exchange {
     #[must_use]
     pub fn new(before: &'static str, request: Request, sent: Wall, took: Span, answer: &Answer) -> Self {
         let (answer, failure) = classify(answer);
-        Self { request, sent, took, answer, failure: failure.cloned(), before }
+        Self { request: request.into(), sent, took, answer, failure: failure.cloned(), before }
     }
 
     /// The record, once the next step is known; `None` for a read that did not change the step.
@@ -85,14 +111,14 @@ impl Exchange {
     }
 }
 
-const fn writes(request: &Request) -> bool {
+const fn writes(request: &SentRequest) -> bool {
     match request {
-        Request::Disable
-        | Request::Enable
-        | Request::DeleteSession { .. }
-        | Request::OpenSession { .. }
-        | Request::DeleteOwnSession { .. } => true,
-        Request::ReadSet | Request::CheckIncarnation => false,
+        SentRequest::Disable
+        | SentRequest::Enable
+        | SentRequest::DeleteSession { .. }
+        | SentRequest::OpenSession { .. }
+        | SentRequest::DeleteOwnSession { .. } => true,
+        SentRequest::ReadSet | SentRequest::CheckIncarnation => false,
     }
 }
 
@@ -102,16 +128,18 @@ const fn classify(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
         | Answer::Enabled(Err(error))
         | Answer::SessionDeleted(Err(error))
         | Answer::SessionOpened(Err(error)) => match error {
-            WriteError::NotApplied(_) => (AnswerClass::Refused, Some(failure(error))),
-            WriteError::Unknown(_) => (AnswerClass::Unknown, Some(failure(error))),
+            WriteError::NotApplied(_) => (AnswerClass::Refused, Some(failure_of(error))),
+            WriteError::Unknown(_) => (AnswerClass::Unknown, Some(failure_of(error))),
         },
-        Answer::Read(Err(failure)) | Answer::Incarnation(Err(failure)) => (AnswerClass::Unknown, Some(failure)),
+        Answer::Read(Err(failure)) | Answer::Incarnation { incarnation: Err(failure), .. } => {
+            (AnswerClass::Unknown, Some(failure))
+        }
         Answer::SessionOpened(Ok(OpenAnswer::Held { .. })) => (AnswerClass::Held, None),
         Answer::Read(Ok(None)) | Answer::SessionOpened(Ok(OpenAnswer::SetGone)) => (AnswerClass::Gone, None),
         Answer::Disabled(Ok(_))
         | Answer::Enabled(Ok(_))
         | Answer::Read(Ok(Some(_)))
-        | Answer::Incarnation(Ok(_))
+        | Answer::Incarnation { incarnation: Ok(_), .. }
         | Answer::SessionDeleted(Ok(()))
         | Answer::SessionOpened(Ok(OpenAnswer::Opened(_))) => (AnswerClass::Done, None),
     }
@@ -120,19 +148,24 @@ const fn classify(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Step;
-    use crate::treat::machine::{go, stay};
-    use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, session, treatment};
+    use crate::model::{Step, Treatment};
+    use crate::policy::Policy;
+    use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, treatment, warrant};
+    use crate::treat::transition::StepContext;
+
+    fn change_step(before: &Treatment, step: Step, note: &str) -> Transition {
+        StepContext { treatment: before, now: after(1), policy: &Policy::default() }.change_step(step, note)
+    }
 
     fn record(request: Request, answer: &Answer) -> RequestRecord {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
-        let next = go(&before, Step::Disabled { ours: rev("ours"), again_until: None }, after(1), "it is idle");
+        let next = change_step(&before, Step::Disabled { ours: rev("ours"), again_until: None }, "it is idle");
         Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).into_record(&next).unwrap()
     }
 
     #[test]
     fn request_record_classifies_every_answer() {
-        let owner = crate::model::Owner::new("check");
+        let owner = Owner::new("check");
         for (request, answer, class) in [
             (Request::Disable, Answer::Disabled(Ok(disabled("ours", T0))), AnswerClass::Done),
             (Request::Disable, Answer::Disabled(Err(refused())), AnswerClass::Refused),
@@ -155,7 +188,7 @@ mod tests {
 
     #[test]
     fn request_record_keeps_request_answer_and_next_step() {
-        let done = record(Request::DeleteSession { session: session() }, &Answer::SessionDeleted(Ok(())));
+        let done = record(Request::DeleteSession { warrant: warrant() }, &Answer::SessionDeleted(Ok(())));
         assert_eq!((done.step.as_str(), done.note.as_deref(), done.outcome), ("disabled", Some("it is idle"), None));
         let json = serde_json::to_value(&done).unwrap();
         assert_eq!((&json["request"], &json["answer"]), (&"delete_session".into(), &"done".into()));
@@ -167,7 +200,7 @@ mod tests {
         let before = treatment(ours());
         let sent =
             Exchange::new(before.step.label(), Request::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
-        let record = sent.into_record(&go(&before, ours(), after(1), "tried again")).unwrap();
+        let record = sent.into_record(&change_step(&before, ours(), "tried again")).unwrap();
         assert_eq!((record.answer, record.step.as_str()), (AnswerClass::Refused, "enabling"));
     }
 
@@ -175,7 +208,8 @@ mod tests {
     fn request_record_is_not_made_of_a_read_that_changes_no_step() {
         let before = treatment(Step::Disabling { seen: rev("seen"), sent: None });
         let answer = Answer::Read(Ok(Some(enabled("seen"))));
+        let same = Transition { treatment: before.clone(), request: None, note: None };
         let read = Exchange::new(before.step.label(), Request::ReadSet, T0, Span::ZERO, &answer);
-        assert_eq!(read.into_record(&stay(&before)), None);
+        assert_eq!(read.into_record(&same), None);
     }
 }

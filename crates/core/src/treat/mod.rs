@@ -1,11 +1,14 @@
-//! Treating: the pure machines of a remedy, the only ports that write, and the driver that journals first.
+//! Treating a scale set: the pure machine of each remedy. `src/engine/driver.rs` carries its requests out.
+//!
+//! Imports go one way: transition ← {toggle, deletion, `session_check`, verify} ← machine.
 
 pub mod audit;
-pub mod deletion;
+mod deletion;
 pub mod machine;
-pub mod session_check;
-pub mod toggle;
-pub mod verify;
+mod session_check;
+mod toggle;
+pub mod transition;
+mod verify;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,20 +1,21 @@
-//! One treatment of set 1 on a table: what a pass sees, what an answer says, and what the machine then does.
+//! One treatment of set 1 under test: what a sweep sees, what an answer says, and what the machine then does.
 
-use super::machine::{self, Answer, Input, Leave, Request, SetView, View};
+use super::machine;
+use super::transition::{Answer, Input, Request, SetView, View};
 use crate::decide::testing::{finding, open, scale_set};
+use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
-    Confidence, ConflictBehaviour, Diagnosis, Enablement, FailureKind, Finding, Incarnation, ManagerState, Mono, Now,
-    Operation, Outcome, Remedy, RequestFailure, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall,
-    WorkerState,
+    Confidence, Diagnosis, Enablement, FailureKind, Finding, Incarnation, ManagerState, Mono, Now, Operation, Outcome,
+    Remedy, RequestFailure, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall, WorkerState,
 };
 use crate::policy::Policy;
 
 /// When the treatment was decided.
 pub const T0: Wall = Wall(1_764_000_000_000);
-/// The manager's run in which it was decided.
+/// The manager's incarnation in which it was decided.
 pub const RUN: Incarnation = Incarnation(Wall(T0.0 - 60_000));
-/// The run after a restart, a minute after the decision.
+/// The incarnation after a restart, a minute after the decision.
 pub const NEXT_RUN: Incarnation = Incarnation(Wall(T0.0 + 60_000));
 
 pub fn rev(text: &str) -> Revision {
@@ -23,6 +24,10 @@ pub fn rev(text: &str) -> Revision {
 
 pub fn session() -> SessionId {
     SessionId::new("s-1")
+}
+
+pub fn warrant() -> DeletionWarrant {
+    DeletionWarrant::for_tests(session())
 }
 
 pub fn after(seconds: u64) -> Wall {
@@ -73,7 +78,8 @@ enum List {
     Has(ScaleSet),
 }
 
-/// What a pass sees: at first a manager that is up, and the set enabled, given up and unchanged.
+/// What a sweep sees: at first a manager that is up, and the set enabled, given up and unchanged.
+#[must_use]
 #[derive(Debug, Clone)]
 pub struct Seen {
     pub manager: ManagerState,
@@ -81,7 +87,7 @@ pub struct Seen {
     list: List,
     pub finding: Finding,
     pub stale: bool,
-    pub leave: Leave,
+    pub paused: bool,
 }
 
 impl Seen {
@@ -92,7 +98,7 @@ impl Seen {
             list: List::Has(enabled("seen")),
             finding: finding(1, Diagnosis::ConflictAbandoned, Confidence::Proof),
             stale: true,
-            leave: Leave::Granted,
+            paused: false,
         }
     }
     pub fn with(mut self, set: ScaleSet) -> Self {
@@ -121,7 +127,7 @@ impl Seen {
         self
     }
     pub fn paused(mut self) -> Self {
-        self.leave = Leave::Paused;
+        self.paused = true;
         self
     }
     pub fn fresh(mut self) -> Self {
@@ -150,25 +156,24 @@ impl Seen {
                 List::Has(set) => SetView::Seen(set),
             },
             finding: Some(&self.finding),
-            endpoint: None,
-            stale_proof: self.stale,
-            conflict_behaviour: ConflictBehaviour::GivesUp,
-            leave: self.leave,
+            warrant: self.stale.then(warrant),
+            paused: self.paused,
         }
     }
 }
 
-/// A treatment and its clock.
+/// A treatment, its clock and its policy.
+#[must_use]
 #[derive(Debug, Clone)]
-pub struct Table {
+pub struct Case {
     pub treatment: Treatment,
     pub at: Wall,
     pub policy: Policy,
-    /// What the last transition told.
+    /// Of the last transition.
     pub note: Option<String>,
 }
 
-impl Table {
+impl Case {
     pub fn of(step: Step) -> Self {
         Self { treatment: treatment(step), at: T0, policy: Policy::default(), note: None }
     }
@@ -176,7 +181,7 @@ impl Table {
         self.treatment.remedy = remedy;
         self
     }
-    /// Sets the clock to so many seconds after the decision.
+    /// Sets the clock to `seconds` after the decision.
     pub fn at(&mut self, seconds: u64) -> &mut Self {
         self.at = after(seconds);
         self
@@ -184,21 +189,21 @@ impl Table {
     fn take(&mut self, input: Input<'_>) -> Option<Request> {
         let transition = machine::step(&self.treatment, input, now(self.at), &self.policy);
         (self.treatment, self.note) = (transition.treatment, transition.note);
-        transition.effect
+        transition.request
     }
-    pub fn sees(&mut self, seen: &Seen) -> Option<Request> {
+    pub fn sweep(&mut self, seen: &Seen) -> Option<Request> {
         self.take(Input::Sweep(seen.view()))
     }
-    pub fn hears(&mut self, answer: Answer) -> Option<Request> {
+    pub fn answer(&mut self, answer: Answer) -> Option<Request> {
         self.take(Input::Answer(answer))
     }
-    pub fn reads(&mut self, set: ScaleSet) -> Option<Request> {
-        self.hears(Answer::Read(Ok(Some(set))))
+    pub fn read(&mut self, set: ScaleSet) -> Option<Request> {
+        self.answer(Answer::Read(Ok(Some(set))))
     }
-    pub fn recovers(&mut self) -> Option<Request> {
+    pub fn recover(&mut self) -> Option<Request> {
         self.take(Input::Recover)
     }
-    pub fn ends(&mut self) -> Option<Request> {
+    pub fn shut_down(&mut self) -> Option<Request> {
         self.take(Input::Shutdown)
     }
     pub fn label(&self) -> &'static str {

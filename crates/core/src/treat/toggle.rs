@@ -1,269 +1,252 @@
 //! Disable, wait for the worker, enable: a set is never left disabled (`docs/reference/design.md` §7).
 //!
-//! Rules. Between the two writes the journal says which change of the set is ours, by the manager's `updated_at`.
-//! A set is enabled only if it is disabled *by that very change*; any other change is somebody's decision, and we
-//! yield. A disable whose answer was lost is settled by reading: it is ours if the change is dated close after the
-//! sending. The enable is tried until it is seen to have worked, however long that takes.
+//! Rules. The journal names the change that is ours by the set's revision (the manager's `updated_at`). A set is enabled
+//! only if it is disabled by that very change; any other change is somebody's decision, and the treatment is aborted.
+//! A disable whose answer was lost is read back: it is ours if the change is dated close after the request. The enable
+//! is repeated until it is seen to have worked.
 //!
-//! Edge cases. GARM has no conditional update: a person who disables the set between our look and our write makes the
-//! write a no-op (`docs/reference/garm-api.md` §6.4) whose answer shows *their* change. So the set is read right before
-//! the disable, which leaves one round trip for it; the answer's date is not used, because a manager whose clock is a
-//! few seconds off would make every disable of ours look like theirs, and leave the set disabled. A disable that was
-//! lost on the way may still take effect late: only after [`LATE`](Treatment::LATE) is it taken for lost. One that took
-//! effect and was not answered may come a second time (a proxy asks again): only after that is the set enabled. A list
-//! that does not show the set proves nothing: before a set that we disabled is let go, it is asked for by its id.
+//! Edge cases. GARM has no conditional update: if an operator disables the set between our read and our write, the write
+//! is a no-op (`docs/reference/garm-api.md` §6.4) whose answer shows their change. So the set is read right before the
+//! disable, which leaves one round trip. The answer's date is not used: with a manager's clock a few seconds off, every
+//! disable of ours would look like theirs. A lost disable may still take effect late; it is assumed lost only after
+//! [`LATE`](Treatment::LATE). A proxy may also deliver it twice; the set is enabled only after that time. A list that
+//! lacks the set proves nothing: before a set that we disabled is given up, it is asked for by its id.
 
-use super::machine::{
-    Answer, Input, Leave, PAUSED, Request, SetView, Transition, View, answers, ask, close, failure, go, is_undo_due,
-    next_undo, note, other_run, stay,
+use super::transition::{
+    Answer, CHANGED_BY_OTHERS, Input, PAUSED, Request, Retry, SET_REMOVED, SKEW, SetView, StepContext, Transition,
+    View, failure_of, is_undo_due, next_undo_at,
 };
 use crate::model::failure::WriteError;
 use crate::model::{
     Diagnosis, Enablement, ManagerState, Outcome, Revision, ScaleSet, Span, Step, Treatment, Wall, WorkerState,
 };
-use crate::policy::Policy;
-
-/// The two clocks, ours and the manager's, differ by less than this.
-pub const SKEW: Span = Span::secs(2);
 
 const LATE: Span = Treatment::LATE;
 
-const NEVER: &str = "the disable had no effect and is taken for lost; should nobody else disable the set and it is disabled, it was this";
-const GONE: &str = "the scale set was removed from the manager meanwhile";
-const UNSENT: &str = "the medic ended before anything was sent; the next pass decides anew";
-const PERSON: &str = "somebody else changed the scale set meanwhile; it is theirs";
+const DISABLE_LOST: &str = "the disable request had no visible effect and is assumed lost; if the set turns up \
+                            disabled later, this request caused it";
+const NOT_SENT: &str = "the medic ended before anything was sent; the next reconcile decides again";
 
-pub(super) fn disabling(
-    treatment: &Treatment,
+pub(super) fn step_disabling(
+    ctx: StepContext<'_>,
     seen: &Revision,
     sent: Option<Wall>,
     input: Input<'_>,
-    now: Wall,
 ) -> Transition {
-    let since = treatment.step_at;
-    let unknown = |note: String| {
+    let since = ctx.treatment.step_at;
+    let read_back = |note: String| {
         let step = Step::DisableUnknown { seen: seen.clone(), sent: sent.unwrap_or(since) };
-        go(treatment, step, now, note).then(Request::ReadSet)
+        ctx.change_step(step, note).then_send(Request::ReadSet)
     };
     match input {
-        // Its answer came to no journal: we died, or the disk failed.
+        // The journal never got the answer: we died, or the disk failed.
         Input::Sweep(_) | Input::Recover | Input::Shutdown if sent.is_some() => {
-            unknown("the disable may have been sent".to_owned())
+            read_back("the disable may have been sent".to_owned())
         }
-        Input::Sweep(view) => before_disable(treatment, seen, &view, now),
+        Input::Sweep(view) => read_before_disable(ctx, seen, &view),
         Input::Answer(Answer::Read(Ok(Some(set)))) => {
             if set.enabled == Enablement::Enabled && set.revision == *seen {
-                disable(treatment, seen.clone(), now)
+                send_disable(ctx, seen.clone())
             } else {
-                close(treatment, Outcome::Aborted, now, PERSON)
+                ctx.close_treatment(Outcome::Aborted, CHANGED_BY_OTHERS)
             }
         }
-        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Aborted, now, GONE),
+        Input::Answer(Answer::Read(Ok(None))) => ctx.close_treatment(Outcome::Aborted, SET_REMOVED),
         Input::Answer(Answer::Read(Err(error))) => {
             let why = format!("the set cannot be read before it is disabled, nothing was sent: {error}");
-            if now.since(since) < LATE { note(treatment, why) } else { close(treatment, Outcome::Failed, now, why) }
+            if ctx.now.since(since) < LATE {
+                ctx.stay_with_note(why)
+            } else {
+                ctx.close_treatment(Outcome::Failed, why)
+            }
         }
         Input::Answer(Answer::Disabled(Ok(set))) => match set.enabled {
             Enablement::Disabled => {
-                go(treatment, Step::Disabled { ours: set.revision, again_until: None }, now, "disabled")
+                ctx.change_step(Step::Disabled { ours: set.revision, again_until: None }, "disabled")
             }
-            Enablement::Enabled => unknown("the answer to the disable shows the set enabled".to_owned()),
+            Enablement::Enabled => read_back("the answer to the disable shows the set enabled".to_owned()),
         },
         Input::Answer(Answer::Disabled(Err(WriteError::NotApplied(failure)))) => {
-            close(treatment, Outcome::Failed, now, format!("the disable was refused, nothing was changed: {failure}"))
+            ctx.close_treatment(Outcome::Failed, format!("the disable was refused, nothing was changed: {failure}"))
         }
         Input::Answer(Answer::Disabled(Err(WriteError::Unknown(failure)))) => {
-            unknown(format!("whether the disable took effect is not known: {failure}"))
+            read_back(format!("whether the disable took effect is not known: {failure}"))
         }
-        // The next pass looks again before anything is sent; what was decided long ago is decided anew.
-        Input::Recover | Input::Shutdown if now.since(since) < LATE => stay(treatment),
-        Input::Recover | Input::Shutdown => close(treatment, Outcome::Aborted, now, UNSENT),
-        Input::Answer(_) => stay(treatment),
+        // The next sweep checks again before anything is sent, unless the decision is too old.
+        Input::Recover | Input::Shutdown if ctx.now.since(since) < LATE => ctx.stay_in_step(),
+        Input::Recover | Input::Shutdown => ctx.close_treatment(Outcome::Aborted, NOT_SENT),
+        Input::Answer(_) => ctx.stay_in_step(),
     }
 }
 
-fn before_disable(treatment: &Treatment, seen: &Revision, view: &View<'_>, now: Wall) -> Transition {
+fn read_before_disable(ctx: StepContext<'_>, seen: &Revision, view: &View<'_>) -> Transition {
     let set = match view.set {
-        SetView::Seen(set) if answers(view) => set,
-        SetView::Gone => return close(treatment, Outcome::Aborted, now, GONE),
+        SetView::Seen(set) if view.manager_answers() => set,
+        SetView::Gone => return ctx.close_treatment(Outcome::Aborted, SET_REMOVED),
         SetView::Seen(_) | SetView::Unseen => {
-            return close(treatment, Outcome::Aborted, now, "the manager went away before anything was sent");
+            return ctx.close_treatment(Outcome::Aborted, "GARM stopped answering before anything was sent");
         }
     };
-    if other_run(treatment, view) {
-        return close(treatment, Outcome::Aborted, now, "the manager restarted before anything was sent");
+    if ctx.is_other_incarnation(view) {
+        return ctx.close_treatment(Outcome::Aborted, "GARM restarted before anything was sent");
     }
     if set.enabled == Enablement::Disabled || set.revision != *seen {
-        return close(treatment, Outcome::Aborted, now, PERSON);
+        return ctx.close_treatment(Outcome::Aborted, CHANGED_BY_OTHERS);
     }
     if view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening) {
-        return close(treatment, Outcome::SelfRecovered, now, "it listens again; nothing was sent");
+        return ctx.close_treatment(Outcome::SelfRecovered, "the set listens again; nothing was sent");
     }
-    if view.leave == Leave::Paused {
-        return close(treatment, Outcome::Aborted, now, PAUSED);
+    if view.paused {
+        return ctx.close_treatment(Outcome::Aborted, PAUSED);
     }
-    ask(treatment, Request::ReadSet)
+    ctx.send_request(Request::ReadSet)
 }
 
-/// Sends the disable of a set that was just read to be enabled at revision `seen`. The step is dated anew: its date
-/// tells our change from a person's, should the answer be lost.
-pub(super) fn disable(treatment: &Treatment, seen: Revision, now: Wall) -> Transition {
-    let treatment = Treatment { step: Step::Disabling { seen, sent: Some(now) }, step_at: now, ..treatment.clone() };
-    Transition { treatment, effect: Some(Request::Disable), note: Some("disabling".to_owned()) }
+/// Disables a set that was just read to be enabled at revision `seen`. The step gets the date of the request: should the
+/// answer be lost, that date distinguishes our change from an operator's.
+pub(super) fn send_disable(ctx: StepContext<'_>, seen: Revision) -> Transition {
+    let step = Step::Disabling { seen, sent: Some(ctx.now) };
+    let treatment = Treatment { step, step_at: ctx.now, ..ctx.treatment.clone() };
+    Transition { treatment, request: Some(Request::Disable), note: Some("disabling".to_owned()) }
 }
 
-/// A disable was sent, and its answer was lost.
-pub(super) fn disable_unknown(
-    treatment: &Treatment,
-    seen: &Revision,
-    sent: Wall,
-    input: Input<'_>,
-    now: Wall,
-) -> Transition {
+pub(super) fn disable_answer_lost(ctx: StepContext<'_>, seen: &Revision, sent: Wall, input: Input<'_>) -> Transition {
     match input {
-        Input::Sweep(View { manager: ManagerState::Down, .. }) => stay(treatment),
-        // The list of this pass may be older than the end of the wait.
-        Input::Sweep(_) | Input::Recover | Input::Shutdown => ask(treatment, Request::ReadSet),
-        Input::Answer(Answer::Read(Ok(Some(set)))) => settle_disable(treatment, seen, sent, &set, now),
-        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Aborted, now, GONE),
+        Input::Sweep(View { manager: ManagerState::Down, .. }) => ctx.stay_in_step(),
+        // The list of this sweep may be older than the end of the wait.
+        Input::Sweep(_) | Input::Recover | Input::Shutdown => ctx.send_request(Request::ReadSet),
+        Input::Answer(Answer::Read(Ok(Some(set)))) => attribute_lost_disable(ctx, seen, sent, set),
+        Input::Answer(Answer::Read(Ok(None))) => ctx.close_treatment(Outcome::Aborted, SET_REMOVED),
         Input::Answer(Answer::Read(Err(error))) => {
-            note(treatment, format!("whether the disable took effect cannot be read: {error}"))
+            ctx.stay_with_note(format!("whether the disable took effect cannot be read: {error}"))
         }
-        Input::Answer(_) => stay(treatment),
+        Input::Answer(_) => ctx.stay_in_step(),
     }
 }
 
-fn settle_disable(treatment: &Treatment, seen: &Revision, sent: Wall, set: &ScaleSet, now: Wall) -> Transition {
+fn attribute_lost_disable(ctx: StepContext<'_>, seen: &Revision, sent: Wall, set: ScaleSet) -> Transition {
     match set.enabled {
-        // Also after a person's edit: what comes late would disable the set all the same, and nobody would know.
-        Enablement::Enabled if now.since(sent) < LATE => stay(treatment),
-        Enablement::Enabled if set.revision != *seen => close(treatment, Outcome::Aborted, now, PERSON),
-        Enablement::Enabled => close(treatment, Outcome::Failed, now, NEVER),
-        Enablement::Disabled if is_dated_ours(set, sent) => {
-            let step = Step::Disabled { ours: set.revision.clone(), again_until: Some(sent.plus(LATE)) };
-            go(treatment, step, now, "the disable had taken effect")
+        // Also after an operator's edit: a late disable would take effect all the same, and nobody would know why.
+        Enablement::Enabled if ctx.now.since(sent) < LATE => ctx.stay_in_step(),
+        Enablement::Enabled if set.revision != *seen => ctx.close_treatment(Outcome::Aborted, CHANGED_BY_OTHERS),
+        Enablement::Enabled => ctx.close_treatment(Outcome::Failed, DISABLE_LOST),
+        Enablement::Disabled if is_dated_ours(&set, sent) => {
+            let step = Step::Disabled { ours: set.revision, again_until: Some(sent.plus(LATE)) };
+            ctx.change_step(step, "the disable had taken effect")
         }
-        Enablement::Disabled => close(treatment, Outcome::Aborted, now, PERSON),
+        Enablement::Disabled => ctx.close_treatment(Outcome::Aborted, CHANGED_BY_OTHERS),
     }
 }
 
-/// Whether the set's last change is dated as our disable would be. Where changes have no dates, whoever allowed it to be
-/// toggled all the same wants it enabled again (`decide::guards`).
+/// Whether the set's last change is dated as our disable would be. A set whose changes have no dates is only toggled
+/// where the operator allows it (`decide::guards`), and then it is to be enabled again.
 fn is_dated_ours(set: &ScaleSet, sent: Wall) -> bool {
     set.revision.as_str().is_empty() || set.updated_at.is_some_and(|at| at >= sent.minus(SKEW) && at <= sent.plus(LATE))
 }
 
-pub(super) fn disabled(
-    treatment: &Treatment,
-    (ours, again_until): (&Revision, Option<Wall>),
+pub(super) fn step_disabled(
+    ctx: StepContext<'_>,
+    ours: &Revision,
+    again_until: Option<Wall>,
     input: &Input<'_>,
-    now: Wall,
-    policy: &Policy,
 ) -> Transition {
-    let since = treatment.disabled_since().unwrap_or(treatment.step_at);
-    let is_overdue = is_overdue(since, now, policy);
-    let is_last_word = is_overdue || again_until.is_none_or(|until| now >= until);
-    let enable = |note: &str| {
-        let step = Step::Enabling { ours: ours.clone(), since: Some(since), attempts: 0, not_before: now };
-        go(treatment, step, now, note).then(Request::ReadSet)
+    let since = ctx.treatment.disabled_since().unwrap_or(ctx.treatment.step_at);
+    // After a clock was set back, sooner is better.
+    let is_overdue = ctx.now < since || ctx.now.since(since) >= ctx.policy.disabled_limit;
+    let is_delivered_once = is_overdue || again_until.is_none_or(|until| ctx.now >= until);
+    let read_before_enable = |note: &str| {
+        let step = Step::Enabling { ours: ours.clone(), since: Some(since), attempts: 0, not_before: ctx.now };
+        ctx.change_step(step, note).then_send(Request::ReadSet)
     };
     match input {
-        Input::Sweep(view) => match compare(treatment, ours, view, now) {
-            Compared::Ours if is_last_word && is_due(treatment, view, now, policy) => enable("the worker is due"),
-            Compared::Ours | Compared::Doubtful if is_overdue => enable("the longest time is over"),
-            Compared::Missing if is_last_word => enable("the manager's list lacks the set: asking for it"),
-            Compared::Ours | Compared::Missing | Compared::Doubtful | Compared::Unseen => stay(treatment),
-            Compared::Over(transition) => *transition,
+        Input::Sweep(view) => match compare_to_ours(ctx, ours, view) {
+            Compared::Ours if is_delivered_once && is_enable_due(ctx, view) => read_before_enable("the worker is due"),
+            Compared::Ours | Compared::Doubtful if is_overdue => read_before_enable("disabled for the longest time"),
+            Compared::Missing if is_delivered_once => {
+                read_before_enable("GARM's list lacks the set: asking for the set by its id")
+            }
+            Compared::Ours | Compared::Missing | Compared::Doubtful | Compared::Unseen => ctx.stay_in_step(),
+            Compared::Changed(transition) => *transition,
         },
-        Input::Shutdown => enable("the medic ends: enabling now"),
-        Input::Recover | Input::Answer(_) => stay(treatment),
+        Input::Shutdown => read_before_enable("the medic ends: enabling now"),
+        Input::Recover | Input::Answer(_) => ctx.stay_in_step(),
     }
 }
 
-/// An enable that comes before the new worker exists is lost on older GARM: wait for evidence of it where there is
+/// Older GARM loses an enable that comes before the new worker exists: wait for evidence of the worker where there is
 /// any, else for a time.
-fn is_due(treatment: &Treatment, view: &View<'_>, now: Wall, policy: &Policy) -> bool {
-    let restarted = view.incarnation.filter(|_| other_run(treatment, view));
+fn is_enable_due(ctx: StepContext<'_>, view: &View<'_>) -> bool {
+    let disabled_at = ctx.treatment.step_at;
+    let restarted = view.incarnation.filter(|_| ctx.is_other_incarnation(view));
     // The manager's own date of our disable: its worker may be up before the answer has reached us.
     let written = match view.set {
-        SetView::Seen(set) => {
-            set.updated_at.filter(|at| is_dated_ours(set, treatment.step_at) && *at <= treatment.step_at)
-        }
+        SetView::Seen(set) => set.updated_at.filter(|at| is_dated_ours(set, disabled_at) && *at <= disabled_at),
         SetView::Gone | SetView::Unseen => None,
     };
-    let since = restarted.map_or(treatment.step_at, |run| run.0.max(treatment.step_at));
-    let shown_since = if restarted.is_some() { since } else { written.unwrap_or(since) };
+    let since = restarted.map_or(disabled_at, |incarnation| incarnation.0.max(disabled_at));
+    let evidence_since = if restarted.is_some() { since } else { written.unwrap_or(since) };
     let (state, at) = view.finding.map_or((WorkerState::Unknown, Wall(0)), |finding| finding.worker);
-    let enough = match state {
-        WorkerState::Idle | WorkerState::Retrying if at >= shown_since => Span::ZERO,
-        WorkerState::Unknown => policy.toggle_gap,
+    let wait = match state {
+        WorkerState::Idle | WorkerState::Retrying if at >= evidence_since => Span::ZERO,
+        WorkerState::Unknown => ctx.policy.toggle_gap,
         // A listener that has not stopped yet, a worker that is not there yet, or nothing new.
         WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening | WorkerState::Absent => {
-            policy.toggle_gap_limit
+            ctx.policy.toggle_gap_limit
         }
     };
-    now.since(since) >= enough
+    ctx.now.since(since) >= wait
 }
 
-/// Whether a set that we have had disabled since then was so for as long as we may. A clock that was set back says
-/// nothing: better now.
-fn is_overdue(since: Wall, now: Wall, policy: &Policy) -> bool {
-    now < since || now.since(since) >= policy.disabled_limit
-}
-
-/// About to enable: always read first, enable only what is disabled by us.
-pub(super) fn enabling(
-    treatment: &Treatment,
-    (ours, attempts, not_before): (&Revision, u32, Wall),
+/// Reads the set before each enable: only what is disabled by our own change is enabled.
+pub(super) fn step_enabling(
+    ctx: StepContext<'_>,
+    ours: &Revision,
+    Retry { attempts, not_before }: Retry,
     input: Input<'_>,
-    now: Wall,
 ) -> Transition {
-    let since = treatment.disabled_since();
-    // What came back is kept for people: nobody else can enable the set while they do not know.
-    let again = |attempts: u32, retry_at: Option<Wall>, note: String, refusal: String| {
-        let not_before = next_undo(attempts, retry_at, now);
-        let step = Step::Enabling { ours: ours.clone(), since, attempts, not_before };
-        let mut next = go(treatment, step, now, note);
+    let since = ctx.treatment.disabled_since();
+    // The refusal is kept for operators: they may have to enable the set by hand.
+    let retry_later = |attempts: u32, retry_at: Option<Wall>, note: String, refusal: String| {
+        let not_before = next_undo_at(attempts, retry_at, ctx.now);
+        let mut next = ctx.change_step(Step::Enabling { ours: ours.clone(), since, attempts, not_before }, note);
         next.treatment.refusal = Some(refusal);
         next
     };
     match input {
-        Input::Sweep(view) => match compare(treatment, ours, &view, now) {
-            Compared::Over(transition) => *transition,
-            Compared::Ours | Compared::Missing | Compared::Doubtful if is_undo_due(not_before, now) => {
-                ask(treatment, Request::ReadSet)
+        Input::Sweep(view) => match compare_to_ours(ctx, ours, &view) {
+            Compared::Changed(transition) => *transition,
+            Compared::Ours | Compared::Missing | Compared::Doubtful if is_undo_due(not_before, ctx.now) => {
+                ctx.send_request(Request::ReadSet)
             }
-            Compared::Ours | Compared::Missing | Compared::Doubtful | Compared::Unseen => stay(treatment),
+            Compared::Ours | Compared::Missing | Compared::Doubtful | Compared::Unseen => ctx.stay_in_step(),
         },
-        Input::Shutdown | Input::Recover => ask(treatment, Request::ReadSet),
-        Input::Answer(Answer::Read(Ok(Some(set)))) => over(treatment, ours, &set, now).unwrap_or_else(|| {
+        Input::Shutdown | Input::Recover => ctx.send_request(Request::ReadSet),
+        Input::Answer(Answer::Read(Ok(Some(set)))) => changed_by_others(ctx, ours, &set).unwrap_or_else(|| {
             let attempts = attempts.saturating_add(1);
             let step = Step::Enabling { ours: ours.clone(), since, attempts, not_before };
-            go(treatment, step, now, "enabling").then(Request::Enable)
+            ctx.change_step(step, "enabling").then_send(Request::Enable)
         }),
-        Input::Answer(Answer::Read(Ok(None))) => close(treatment, Outcome::Aborted, now, GONE),
-        Input::Answer(Answer::Read(Err(error))) => again(
-            attempts.saturating_add(1),
-            error.retry_at,
-            format!("the set cannot be read before it is enabled: {error}"),
-            error.to_string(),
-        ),
+        Input::Answer(Answer::Read(Ok(None))) => ctx.close_treatment(Outcome::Aborted, SET_REMOVED),
+        Input::Answer(Answer::Read(Err(error))) => {
+            let note = format!("the set cannot be read before it is enabled: {error}");
+            retry_later(attempts.saturating_add(1), error.retry_at, note, error.to_string())
+        }
         Input::Answer(Answer::Enabled(Ok(set))) => match set.enabled {
-            Enablement::Enabled => go(treatment, Step::Verifying, now, "enabled"),
+            Enablement::Enabled => ctx.change_step(Step::Verifying, "enabled"),
             Enablement::Disabled => {
-                let shown = "the answer to the enable shows the set disabled".to_owned();
-                again(attempts, None, shown.clone(), shown)
+                let refusal = "the answer to the enable shows the set disabled".to_owned();
+                retry_later(attempts, None, refusal.clone(), refusal)
             }
         },
         Input::Answer(Answer::Enabled(Err(error))) => {
-            let (reason, refusal) = (failure(&error), failure(&error).to_string());
-            again(attempts, reason.retry_at, format!("the enable is tried again: {reason}"), refusal)
+            let reason = failure_of(&error);
+            retry_later(attempts, reason.retry_at, format!("the enable is retried: {reason}"), reason.to_string())
         }
-        Input::Answer(_) => stay(treatment),
+        Input::Answer(_) => ctx.stay_in_step(),
     }
 }
 
-/// What a pass says of a set that we disabled.
+/// What a sweep says of a set that we disabled.
 enum Compared {
     Ours,
     /// The manager answers, and its list lacks the set.
@@ -272,14 +255,14 @@ enum Compared {
     Doubtful,
     /// The manager is down.
     Unseen,
-    /// Somebody else has decided.
-    Over(Box<Transition>),
+    /// By somebody else.
+    Changed(Box<Transition>),
 }
 
-fn compare(treatment: &Treatment, ours: &Revision, view: &View<'_>, now: Wall) -> Compared {
+fn compare_to_ours(ctx: StepContext<'_>, ours: &Revision, view: &View<'_>) -> Compared {
     match (view.set, view.manager) {
         (SetView::Seen(set), _) => {
-            over(treatment, ours, set, now).map_or(Compared::Ours, |over| Compared::Over(Box::new(over)))
+            changed_by_others(ctx, ours, set).map_or(Compared::Ours, |next| Compared::Changed(Box::new(next)))
         }
         (SetView::Gone, _) => Compared::Missing,
         (SetView::Unseen, ManagerState::Down) => Compared::Unseen,
@@ -288,11 +271,11 @@ fn compare(treatment: &Treatment, ours: &Revision, view: &View<'_>, now: Wall) -
 }
 
 /// Where the treatment goes when the set is not as we left it.
-fn over(treatment: &Treatment, ours: &Revision, set: &ScaleSet, now: Wall) -> Option<Transition> {
+fn changed_by_others(ctx: StepContext<'_>, ours: &Revision, set: &ScaleSet) -> Option<Transition> {
     match set.enabled {
-        Enablement::Enabled => Some(go(treatment, Step::Verifying, now, "the set is enabled")),
+        Enablement::Enabled => Some(ctx.change_step(Step::Verifying, "the set is enabled")),
         Enablement::Disabled if set.revision == *ours => None,
-        Enablement::Disabled => Some(close(treatment, Outcome::Aborted, now, PERSON)),
+        Enablement::Disabled => Some(ctx.close_treatment(Outcome::Aborted, CHANGED_BY_OTHERS)),
     }
 }
 
@@ -301,29 +284,29 @@ mod tests {
     use super::*;
     use crate::model::{FailureKind, Incarnation, RequestFailure};
     use crate::treat::testing::{
-        NEXT_RUN, RUN, Seen, T0, Table, after, disabled as off, enabled as on, failure as failing, lost, refused, rev,
+        Case, NEXT_RUN, Seen, T0, after, disabled as off, enabled as on, failure as failing, lost, refused, rev,
     };
 
-    fn disabling() -> Table {
-        Table::of(Step::Disabling { seen: rev("seen"), sent: None })
+    fn disabling() -> Case {
+        Case::of(Step::Disabling { seen: rev("seen"), sent: None })
     }
 
-    /// The disable is on its way.
-    fn sent() -> Table {
-        Table::of(Step::Disabling { seen: rev("seen"), sent: Some(T0) })
+    /// The disable has been sent.
+    fn sent() -> Case {
+        Case::of(Step::Disabling { seen: rev("seen"), sent: Some(T0) })
     }
 
-    /// Ten seconds after the decision, the disable's answer was lost.
-    fn unknown() -> Table {
-        Table::of(Step::DisableUnknown { seen: rev("seen"), sent: after(10) })
+    /// Sent ten seconds after the decision, and never answered.
+    fn unknown() -> Case {
+        Case::of(Step::DisableUnknown { seen: rev("seen"), sent: after(10) })
     }
 
-    fn disabled() -> Table {
-        Table::of(Step::Disabled { ours: rev("ours"), again_until: None })
+    fn disabled() -> Case {
+        Case::of(Step::Disabled { ours: rev("ours"), again_until: None })
     }
 
-    fn enabling() -> Table {
-        Table::of(Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 })
+    fn enabling() -> Case {
+        Case::of(Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 })
     }
 
     fn ours() -> ScaleSet {
@@ -334,48 +317,31 @@ mod tests {
         Seen::ill().with(ours())
     }
 
-    #[test]
-    fn a_toggle_reads_disables_waits_for_the_worker_reads_again_and_enables() {
-        let mut table = disabling();
-        assert_eq!(table.sees(&Seen::ill()), Some(Request::ReadSet));
-        assert_eq!(table.reads(on("seen")), Some(Request::Disable));
-        assert_eq!(table.hears(Answer::Disabled(Ok(ours()))), None);
-        assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours"), again_until: None });
-        assert_eq!(table.at(2).sees(&sees_ours()), None, "no sign of the new worker yet");
-        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3))), Some(Request::ReadSet));
-        assert_eq!(table.reads(ours()), Some(Request::Enable));
-        assert_eq!(table.treatment.disabled_since(), Some(T0), "however often the enable is tried");
-        assert_eq!(table.at(5).hears(Answer::Enabled(Err(refused()))), None);
-        assert_eq!(table.treatment.disabled_since(), Some(T0));
-        table.at(6).sees(&sees_ours());
-        table.reads(ours());
-        assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
-        assert_eq!((table.label(), table.treatment.disabled_since()), ("verifying", None));
+    fn unreadable() -> Answer {
+        Answer::Read(Err(failing(FailureKind::Timeout)))
     }
 
     #[test]
-    fn a_worker_that_was_up_before_the_answer_came_is_no_older_than_our_disable() {
-        for (shown, due) in [(4, true), (3, true), (2, false)] {
-            let mut table = disabling();
-            table.sees(&Seen::ill());
-            table.reads(on("seen"));
-            table.at(5).hears(Answer::Disabled(Ok(off("ours", after(3)))));
-            let seen = Seen::ill().with(off("ours", after(3))).worker(WorkerState::Idle, after(shown));
-            assert_eq!(table.at(6).sees(&seen), due.then_some(Request::ReadSet), "{shown}");
-        }
+    fn toggle_reads_disables_waits_for_worker_reads_and_enables() {
+        let mut case = disabling();
+        assert_eq!(case.sweep(&Seen::ill()), Some(Request::ReadSet));
+        assert_eq!(case.read(on("seen")), Some(Request::Disable));
+        assert_eq!(case.answer(Answer::Disabled(Ok(ours()))), None);
+        assert_eq!(case.treatment.step, Step::Disabled { ours: rev("ours"), again_until: None });
+        assert_eq!(case.at(2).sweep(&sees_ours()), None, "no sign of the new worker yet");
+        assert_eq!(case.at(4).sweep(&sees_ours().worker(WorkerState::Idle, after(3))), Some(Request::ReadSet));
+        assert_eq!(case.read(ours()), Some(Request::Enable));
+        assert_eq!(case.treatment.disabled_since(), Some(T0), "however often the enable is tried");
+        assert_eq!(case.at(5).answer(Answer::Enabled(Err(refused()))), None);
+        assert_eq!(case.treatment.disabled_since(), Some(T0));
+        case.at(6).sweep(&sees_ours());
+        case.read(ours());
+        assert_eq!(case.answer(Answer::Enabled(Ok(on("enabled")))), None);
+        assert_eq!((case.label(), case.treatment.disabled_since()), ("verifying", None));
     }
 
     #[test]
-    fn a_managers_clock_that_is_off_does_not_date_its_worker() {
-        let (before, later) = (T0.minus(Span::secs(10)), after(3));
-        for (dated, worker, due) in [(T0.minus(Span::hours(1)), before, false), (after(5), later, true)] {
-            let seen = Seen::ill().with(off("ours", dated)).worker(WorkerState::Idle, worker);
-            assert_eq!(disabled().at(4).sees(&seen), due.then_some(Request::ReadSet), "disabled at {dated}");
-        }
-    }
-
-    #[test]
-    fn nothing_is_sent_when_the_set_is_no_longer_what_was_treated() {
+    fn disable_is_not_sent_when_the_sweep_shows_a_change() {
         for (seen, outcome) in [
             (Seen::ill().with(off("seen", T0)), Outcome::Aborted),
             (Seen::ill().with(on("edited")), Outcome::Aborted),
@@ -386,200 +352,173 @@ mod tests {
             (Seen::ill().manager(ManagerState::Down).with(on("seen")), Outcome::Aborted),
             (Seen::ill().listening(T0), Outcome::SelfRecovered),
         ] {
-            let mut table = disabling();
-            assert_eq!(table.sees(&seen), None, "{seen:?}");
-            assert_eq!(table.outcome(), Some(outcome), "{seen:?}");
+            let mut case = disabling();
+            assert_eq!((case.sweep(&seen), case.outcome()), (None, Some(outcome)), "{seen:?}");
         }
     }
 
     #[test]
-    fn a_pause_ends_what_has_not_been_sent_and_hinders_no_enable() {
-        let mut table = disabling();
-        assert_eq!(table.sees(&Seen::ill()), Some(Request::ReadSet));
-        table.hears(Answer::Read(Err(failing(FailureKind::Server))));
-        assert_eq!(table.at(2).sees(&Seen::ill().paused()), None);
-        assert_eq!((table.outcome(), table.why()), (Some(Outcome::Aborted), PAUSED));
-
-        assert_eq!(
-            sent().sees(&Seen::ill().paused()),
-            Some(Request::ReadSet),
-            "it may have been sent: what came of it?"
-        );
-        let mut table = disabled();
-        assert_eq!(table.at(4).sees(&sees_ours().worker(WorkerState::Idle, after(3)).paused()), Some(Request::ReadSet));
-        assert_eq!(table.reads(ours()), Some(Request::Enable));
-    }
-
-    #[test]
-    fn nothing_is_sent_when_the_last_look_differs_from_the_first() {
-        for set in [off("seen", T0), on("edited"), off("edited", T0)] {
-            let mut table = disabling();
-            table.sees(&Seen::ill());
-            assert_eq!(table.reads(set), None);
-            assert_eq!(table.outcome(), Some(Outcome::Aborted));
+    fn disable_is_not_sent_when_the_last_read_shows_a_change() {
+        for set in [Some(off("seen", T0)), Some(on("edited")), Some(off("edited", T0)), None] {
+            let mut case = disabling();
+            case.sweep(&Seen::ill());
+            assert_eq!(case.answer(Answer::Read(Ok(set.clone()))), None, "{set:?}");
+            assert_eq!(case.outcome(), Some(Outcome::Aborted), "{set:?}");
         }
-        let mut table = disabling();
-        table.sees(&Seen::ill());
-        assert_eq!(table.hears(Answer::Read(Ok(None))), None);
-        assert_eq!(table.outcome(), Some(Outcome::Aborted));
     }
 
     #[test]
-    fn a_last_look_that_fails_is_repeated_for_half_a_minute() {
-        let mut table = disabling();
+    fn pause_stops_a_disable_and_no_enable() {
+        let mut case = disabling();
+        assert_eq!(case.sweep(&Seen::ill()), Some(Request::ReadSet));
+        case.answer(unreadable());
+        assert_eq!(case.at(2).sweep(&Seen::ill().paused()), None);
+        assert_eq!((case.outcome(), case.why()), (Some(Outcome::Aborted), PAUSED));
+
+        assert_eq!(sent().sweep(&Seen::ill().paused()), Some(Request::ReadSet), "it may have been sent");
+        let mut case = disabled();
+        assert_eq!(case.at(4).sweep(&sees_ours().worker(WorkerState::Idle, after(3)).paused()), Some(Request::ReadSet));
+        assert_eq!(case.read(ours()), Some(Request::Enable));
+    }
+
+    #[test]
+    fn failing_last_read_is_repeated_for_half_a_minute() {
+        let mut case = disabling();
         for second in [0, 10, 29] {
-            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Request::ReadSet));
-            assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Server)))), None);
-            assert_eq!(table.outcome(), None, "{second} s");
+            assert_eq!(case.at(second).sweep(&Seen::ill()), Some(Request::ReadSet));
+            assert_eq!((case.answer(unreadable()), case.outcome()), (None, None), "{second} s");
         }
-        table.at(30).hears(Answer::Read(Err(failing(FailureKind::Server))));
-        assert_eq!(table.outcome(), Some(Outcome::Failed));
-        assert!(table.why().contains("nothing was sent"), "{}", table.why());
+        case.at(30).answer(unreadable());
+        assert_eq!(case.outcome(), Some(Outcome::Failed));
+        assert!(case.why().contains("nothing was sent"), "{}", case.why());
     }
 
     #[test]
-    fn a_refused_disable_changed_nothing() {
-        let mut table = disabling();
-        assert_eq!(table.hears(Answer::Disabled(Err(refused()))), None);
-        assert_eq!(table.outcome(), Some(Outcome::Failed));
-        assert!(table.why().contains("nothing was changed"), "{}", table.why());
+    fn refused_disable_fails_the_treatment() {
+        let mut case = disabling();
+        assert_eq!(case.answer(Answer::Disabled(Err(refused()))), None);
+        assert_eq!(case.outcome(), Some(Outcome::Failed));
+        assert!(case.why().contains("nothing was changed"), "{}", case.why());
     }
 
     #[test]
-    fn an_answered_disable_is_ours_however_wrong_the_managers_clock_is() {
+    fn answered_disable_is_ours_whatever_its_date() {
         for at in [Some(T0.minus(Span::hours(1))), Some(T0.plus(Span::hours(1))), None] {
-            let mut table = disabling();
-            table.hears(Answer::Disabled(Ok(ScaleSet { updated_at: at, ..ours() })));
-            assert_eq!(table.treatment.step, Step::Disabled { ours: rev("ours"), again_until: None });
+            let mut case = disabling();
+            case.answer(Answer::Disabled(Ok(ScaleSet { updated_at: at, ..ours() })));
+            assert_eq!(case.treatment.step, Step::Disabled { ours: rev("ours"), again_until: None });
         }
     }
 
     #[test]
-    fn a_disable_without_an_answer_is_settled_by_reading() {
-        let mut table = disabling();
-        assert_eq!(table.at(3).sees(&Seen::ill()), Some(Request::ReadSet));
-        assert_eq!(table.reads(on("seen")), Some(Request::Disable));
-        assert_eq!(table.at(10).hears(Answer::Disabled(Err(lost()))), Some(Request::ReadSet));
-        assert_eq!(
-            table.treatment.step,
-            Step::DisableUnknown { seen: rev("seen"), sent: after(3) },
-            "dated by the sending, not by the decision"
-        );
-        let mut table = disabling();
-        assert_eq!(table.hears(Answer::Disabled(Ok(on("seen")))), Some(Request::ReadSet), "an answer that cannot be");
-        assert_eq!(table.label(), "disable_unknown");
-    }
+    fn disable_without_usable_answer_is_read_back() {
+        let mut case = disabling();
+        assert_eq!(case.at(3).sweep(&Seen::ill()), Some(Request::ReadSet));
+        assert_eq!(case.read(on("seen")), Some(Request::Disable));
+        assert_eq!(case.at(10).answer(Answer::Disabled(Err(lost()))), Some(Request::ReadSet));
+        let dated_by_the_request = Step::DisableUnknown { seen: rev("seen"), sent: after(3) };
+        assert_eq!(case.treatment.step, dated_by_the_request);
 
-    #[test]
-    fn after_a_crash_a_disable_may_have_been_sent() {
-        for table in [&mut sent(), &mut unknown()] {
-            assert_eq!(table.at(60).recovers(), Some(Request::ReadSet));
-            assert_eq!(table.label(), "disable_unknown");
+        let mut case = disabling();
+        assert_eq!(case.answer(Answer::Disabled(Ok(on("seen")))), Some(Request::ReadSet), "an impossible answer");
+        assert_eq!(case.label(), "disable_unknown");
+
+        let mut case = sent();
+        assert_eq!(case.at(8).sweep(&Seen::ill().with(off("ours", after(1)))), Some(Request::ReadSet));
+        assert_eq!(case.label(), "disable_unknown", "the list does not say by whom");
+        assert_eq!((case.read(off("ours", after(1))), case.label()), (None, "disabled"));
+
+        for case in [&mut sent(), &mut unknown()] {
+            assert_eq!((case.at(60).recover(), case.label()), (Some(Request::ReadSet), "disable_unknown"));
         }
-        assert_eq!(sent().ends(), Some(Request::ReadSet));
+        assert_eq!(sent().shut_down(), Some(Request::ReadSet));
     }
 
     #[test]
-    fn after_a_crash_before_the_disable_was_sent_a_disabled_set_is_a_persons() {
-        for restart in [Table::recovers, Table::ends] {
-            let mut table = disabling();
-            table.sees(&Seen::ill());
-            assert_eq!(restart(table.at(2)), None, "nothing was sent, nothing is to be settled");
-            assert_eq!(table.clone().at(4).sees(&Seen::ill()), Some(Request::ReadSet), "a last look anew");
-            assert_eq!(table.at(4).sees(&Seen::ill().with(off("theirs", after(1)))), None);
-            assert_eq!(table.outcome(), Some(Outcome::Aborted));
+    fn disable_not_sent_before_a_crash_is_not_claimed() {
+        for restart in [Case::recover, Case::shut_down] {
+            let mut case = disabling();
+            case.sweep(&Seen::ill());
+            assert_eq!(restart(case.at(2)), None, "nothing was sent");
+            assert_eq!(case.clone().at(4).sweep(&Seen::ill()), Some(Request::ReadSet));
+            assert_eq!(case.at(4).sweep(&Seen::ill().with(off("theirs", after(1)))), None);
+            assert_eq!(case.outcome(), Some(Outcome::Aborted));
         }
-        let mut table = disabling();
-        assert_eq!(table.at(30).recovers(), None, "decided too long ago");
-        assert_eq!(table.outcome(), Some(Outcome::Aborted));
+        let mut case = disabling();
+        assert_eq!((case.at(30).recover(), case.outcome()), (None, Some(Outcome::Aborted)), "decided too long ago");
     }
 
     #[test]
-    fn a_disable_whose_answer_no_journal_has_is_settled_by_reading() {
-        let mut table = sent();
-        assert_eq!(table.at(8).sees(&Seen::ill().with(off("ours", after(1)))), Some(Request::ReadSet));
-        assert_eq!(table.label(), "disable_unknown", "disabled, and not yet said by whom");
-        assert_eq!(table.reads(off("ours", after(1))), None);
-        assert_eq!(table.label(), "disabled");
-    }
-
-    #[test]
-    fn a_lost_disable_is_ours_when_dated_close_after_its_sending() {
+    fn lost_disable_is_ours_when_dated_close_after_its_sending() {
         for (seconds, is_ours) in [(7, false), (8, true), (10, true), (40, true), (41, false)] {
-            let mut table = unknown();
-            assert_eq!(table.at(60).reads(off("new", after(seconds))), None);
+            let mut case = unknown();
+            assert_eq!(case.at(60).read(off("new", after(seconds))), None);
             if is_ours {
                 let step = Step::Disabled { ours: rev("new"), again_until: Some(after(40)) };
-                assert_eq!(table.treatment.step, step, "{seconds} s");
+                assert_eq!(case.treatment.step, step, "{seconds} s");
             } else {
-                assert_eq!(table.outcome(), Some(Outcome::Aborted), "{seconds} s: a person's");
+                assert_eq!(case.outcome(), Some(Outcome::Aborted), "{seconds} s: an operator's");
             }
         }
-        let mut table = unknown();
-        table.at(60).reads(ScaleSet { updated_at: None, ..off("new", T0) });
-        assert_eq!(table.outcome(), Some(Outcome::Aborted), "what nobody can date is not ours");
+        let undated = |revision| ScaleSet { updated_at: None, ..off(revision, T0) };
+        let mut case = unknown();
+        case.at(60).read(undated("new"));
+        assert_eq!(case.outcome(), Some(Outcome::Aborted), "without a date it is not ours");
+        let mut case = unknown();
+        case.at(12).read(undated(""));
+        assert_eq!(case.label(), "disabled", "a manager that dates nothing");
     }
 
     #[test]
-    fn a_disable_that_was_not_answered_may_come_again_and_the_set_is_enabled_after_that() {
-        let settled = || {
-            let mut table = unknown();
-            table.at(12).reads(off("ours", after(11)));
-            table
+    fn lost_disable_that_worked_is_enabled_after_a_second_one() {
+        let found = || {
+            let mut case = unknown();
+            case.at(12).read(off("ours", after(11)));
+            case
         };
         let seen = Seen::ill().with(off("ours", after(11))).worker(WorkerState::Idle, after(12));
-        let mut table = settled();
-        assert_eq!(table.at(39).sees(&seen), None, "the worker is due, and a second disable may be on its way");
-        assert_eq!(table.at(40).sees(&seen), Some(Request::ReadSet));
-        let mut table = settled();
-        assert_eq!(table.at(13).ends(), Some(Request::ReadSet), "a medic that ends leaves no set disabled");
-        let mut table = settled();
-        table.policy.disabled_limit = Span::secs(15);
-        assert_eq!(table.at(24).sees(&seen), None);
-        assert_eq!(table.at(25).sees(&seen), Some(Request::ReadSet), "no longer than the limit, from its sending on");
-        let mut table = settled();
-        assert_eq!(table.at(39).sees(&seen.clone().gone()), None, "nor where a list lacks it");
-        assert_eq!(table.at(40).sees(&seen.clone().gone()), Some(Request::ReadSet));
+        let mut case = found();
+        assert_eq!(case.at(39).sweep(&seen), None, "a second disable may still arrive");
+        assert_eq!(case.at(40).sweep(&seen), Some(Request::ReadSet));
+        assert_eq!(found().at(13).shut_down(), Some(Request::ReadSet), "at once when the medic ends");
+        let mut case = found();
+        case.policy.disabled_limit = Span::secs(15);
+        assert_eq!(case.at(24).sweep(&seen), None);
+        assert_eq!(case.at(25).sweep(&seen), Some(Request::ReadSet), "counted from the request");
+        let (mut case, gone) = (found(), seen.gone());
+        assert_eq!(case.at(39).sweep(&gone), None);
+        assert_eq!(case.at(40).sweep(&gone), Some(Request::ReadSet));
     }
 
     #[test]
-    fn a_lost_disable_may_come_late_and_is_waited_for() {
-        let mut table = unknown();
-        for second in [11, 20, 39] {
-            assert_eq!(table.at(second).sees(&Seen::ill()), Some(Request::ReadSet), "read in each pass");
-            assert_eq!(table.reads(on("seen")), None);
-            assert_eq!(table.label(), "disable_unknown", "{second} s");
+    fn lost_disable_is_waited_for_and_then_assumed_lost() {
+        for (set, end, why) in
+            [(on("seen"), Outcome::Failed, DISABLE_LOST), (on("edited"), Outcome::Aborted, CHANGED_BY_OTHERS)]
+        {
+            let mut case = unknown();
+            for second in [11, 20, 39] {
+                assert_eq!(case.at(second).sweep(&Seen::ill()), Some(Request::ReadSet), "each sweep reads");
+                assert_eq!((case.read(set.clone()), case.label()), (None, "disable_unknown"), "{second} s");
+            }
+            case.at(40).sweep(&Seen::ill());
+            assert_eq!(case.read(set), None);
+            assert_eq!((case.outcome(), case.why()), (Some(end), why));
         }
-        table.at(40).sees(&Seen::ill());
-        assert_eq!(table.reads(on("seen")), None);
-        assert_eq!(table.outcome(), Some(Outcome::Failed));
-        assert_eq!(table.why(), NEVER);
     }
 
     #[test]
-    fn a_lost_disable_ends_where_somebody_acted() {
-        let mut table = unknown();
-        table.at(12).reads(on("edited"));
-        assert_eq!(table.outcome(), None, "it may still come, and would have to be undone");
-        table.at(40).reads(on("edited"));
-        assert_eq!(table.outcome(), Some(Outcome::Aborted));
-        let mut table = unknown();
-        assert_eq!(table.sees(&Seen::ill().gone()), Some(Request::ReadSet), "a list may be wrong");
-        table.hears(Answer::Read(Ok(None)));
-        assert_eq!(table.outcome(), Some(Outcome::Aborted));
+    fn lost_disable_stays_open_while_the_manager_is_unreadable() {
+        let mut case = unknown();
+        assert_eq!(case.at(500).sweep(&Seen::ill().manager(ManagerState::Down)), None);
+        assert_eq!(case.sweep(&Seen::ill().manager(ManagerState::Unreachable)), Some(Request::ReadSet));
+        assert_eq!((case.answer(unreadable()), case.label()), (None, "disable_unknown"));
+        assert_eq!(case.sweep(&Seen::ill().gone()), Some(Request::ReadSet), "a list may be wrong");
+        case.answer(Answer::Read(Ok(None)));
+        assert_eq!(case.outcome(), Some(Outcome::Aborted));
     }
 
     #[test]
-    fn a_lost_disable_stays_open_while_the_manager_cannot_be_read() {
-        let mut table = unknown();
-        assert_eq!(table.at(500).sees(&Seen::ill().manager(ManagerState::Down)), None);
-        assert_eq!(table.sees(&Seen::ill().manager(ManagerState::Unreachable)), Some(Request::ReadSet));
-        assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Timeout)))), None);
-        assert_eq!(table.label(), "disable_unknown");
-    }
-
-    #[test]
-    fn the_enable_comes_when_the_worker_is_there_or_its_time_is_over() {
+    fn enable_comes_when_the_worker_is_there_or_its_time_is_over() {
         let (old, new) = (T0.minus(Span::secs(1)), after(1));
         for (state, at, due) in [
             (WorkerState::Idle, new, 0_u64),
@@ -592,180 +531,164 @@ mod tests {
         ] {
             let seen = sees_ours().worker(state, at);
             for early in [0, due.saturating_sub(1)].into_iter().filter(|second| *second < due) {
-                assert_eq!(disabled().at(early).sees(&seen), None, "{state} dated {at}");
+                assert_eq!(disabled().at(early).sweep(&seen), None, "{state} dated {at}");
             }
-            assert_eq!(disabled().at(due).sees(&seen), Some(Request::ReadSet), "{state} dated {at}");
+            assert_eq!(disabled().at(due).sweep(&seen), Some(Request::ReadSet), "{state} dated {at}");
         }
     }
 
     #[test]
-    fn no_gap_is_longer_than_the_longest_time_disabled() {
-        let mut table = disabled();
-        (table.policy.toggle_gap, table.policy.toggle_gap_limit) = (Span::mins(9), Span::mins(9));
-        assert_eq!(table.at(119).sees(&sees_ours()), None);
-        assert_eq!(table.at(120).sees(&sees_ours()), Some(Request::ReadSet));
+    fn worker_evidence_is_compared_with_the_managers_date() {
+        for (shown, due) in [(4, true), (3, true), (2, false)] {
+            let mut case = disabling();
+            case.sweep(&Seen::ill());
+            case.read(on("seen"));
+            case.at(5).answer(Answer::Disabled(Ok(off("ours", after(3)))));
+            let seen = Seen::ill().with(off("ours", after(3))).worker(WorkerState::Idle, after(shown));
+            assert_eq!(case.at(6).sweep(&seen), due.then_some(Request::ReadSet), "answered late; {shown}");
+        }
+        let (before, later) = (T0.minus(Span::secs(10)), after(3));
+        for (dated, worker, due) in [(T0.minus(Span::hours(1)), before, false), (after(5), later, true)] {
+            let seen = Seen::ill().with(off("ours", dated)).worker(WorkerState::Idle, worker);
+            assert_eq!(disabled().at(4).sweep(&seen), due.then_some(Request::ReadSet), "clock is off; {dated}");
+        }
     }
 
     #[test]
-    fn a_clock_set_back_does_not_prolong_the_time_disabled() {
-        let mut table = disabled();
-        table.at = T0.minus(Span::hours(1));
-        assert_eq!(table.sees(&sees_ours()), Some(Request::ReadSet));
-        table.treatment.step = Step::Enabling { ours: rev("ours"), since: None, attempts: 3, not_before: T0 };
-        assert_eq!(table.sees(&sees_ours()), Some(Request::ReadSet));
+    fn disabled_time_has_a_limit_also_after_a_clock_change() {
+        let mut case = disabled();
+        (case.policy.toggle_gap, case.policy.toggle_gap_limit) = (Span::mins(9), Span::mins(9));
+        assert_eq!(case.at(119).sweep(&sees_ours()), None);
+        assert_eq!(case.at(120).sweep(&sees_ours()), Some(Request::ReadSet));
+        let mut case = disabled();
+        case.at = T0.minus(Span::hours(1));
+        assert_eq!(case.sweep(&sees_ours()), Some(Request::ReadSet));
+        case.treatment.step = Step::Enabling { ours: rev("ours"), since: None, attempts: 3, not_before: T0 };
+        assert_eq!(case.sweep(&sees_ours()), Some(Request::ReadSet));
     }
 
     #[test]
-    fn after_a_restart_the_new_process_gets_time_to_make_its_worker() {
+    fn restarted_manager_gets_time_for_its_worker() {
         let seen = sees_ours().run(NEXT_RUN);
-        assert_eq!(disabled().at(64).sees(&seen), None, "4 s after the start");
-        assert_eq!(disabled().at(65).sees(&seen), Some(Request::ReadSet));
+        assert_eq!(disabled().at(64).sweep(&seen), None, "4 s after the start");
+        assert_eq!(disabled().at(65).sweep(&seen), Some(Request::ReadSet));
         let before = sees_ours().run(NEXT_RUN).worker(WorkerState::Idle, after(30));
-        assert_eq!(disabled().at(62).sees(&before), None, "the worker of the process before");
+        assert_eq!(disabled().at(62).sweep(&before), None, "the worker of the process before");
         let ahead = sees_ours().run(Incarnation(after(90_000)));
-        assert_eq!(disabled().at(120).sees(&ahead), Some(Request::ReadSet), "a wrong clock does not prolong it");
+        assert_eq!(disabled().at(120).sweep(&ahead), Some(Request::ReadSet), "a wrong clock does not prolong it");
     }
 
     #[test]
-    fn a_set_that_somebody_enabled_is_verified_without_our_enable() {
-        let mut table = disabled();
-        assert_eq!(table.sees(&Seen::ill().with(on("theirs"))), None);
-        assert_eq!(table.label(), "verifying");
-        let mut table = enabling();
-        assert_eq!(table.reads(on("theirs")), None);
-        assert_eq!(table.label(), "verifying");
-    }
+    fn change_by_somebody_else_ends_the_toggle() {
+        let mut case = disabled();
+        assert_eq!((case.sweep(&Seen::ill().with(on("theirs"))), case.label()), (None, "verifying"));
+        let mut case = enabling();
+        assert_eq!((case.read(on("theirs")), case.label()), (None, "verifying"));
 
-    #[test]
-    fn a_set_that_somebody_edited_while_disabled_is_theirs_and_stays_as_it_is() {
         let theirs = off("theirs", after(3));
-        for table in [&mut disabled(), &mut enabling()] {
-            assert_eq!(table.at(20).sees(&Seen::ill().with(theirs.clone())), None);
-            assert_eq!(table.outcome(), Some(Outcome::Aborted));
+        for case in [&mut disabled(), &mut enabling()] {
+            assert_eq!(case.at(20).sweep(&Seen::ill().with(theirs.clone())), None);
+            assert_eq!(case.outcome(), Some(Outcome::Aborted));
         }
-        let mut table = enabling();
-        assert_eq!(table.reads(theirs), None, "the last look decides");
-        assert_eq!(table.outcome(), Some(Outcome::Aborted));
+        let mut case = enabling();
+        assert_eq!((case.read(theirs), case.outcome()), (None, Some(Outcome::Aborted)), "the last read decides");
     }
 
     #[test]
-    fn a_list_that_lacks_the_set_is_not_believed_before_the_set_itself_was_asked_for() {
-        for table in [&mut disabled(), &mut enabling()] {
-            assert_eq!(table.at(1).sees(&Seen::ill().gone()), Some(Request::ReadSet));
-            assert_eq!(table.clone().reads(ours()), Some(Request::Enable), "the list was wrong");
-            table.hears(Answer::Read(Ok(None)));
-            assert_eq!(table.outcome(), Some(Outcome::Aborted), "it was right");
+    fn set_missing_from_the_list_is_asked_for_by_its_id() {
+        for case in [&mut disabled(), &mut enabling()] {
+            assert_eq!(case.at(1).sweep(&Seen::ill().gone()), Some(Request::ReadSet));
+            assert_eq!(case.clone().read(ours()), Some(Request::Enable), "the list was wrong");
+            case.answer(Answer::Read(Ok(None)));
+            assert_eq!(case.outcome(), Some(Outcome::Aborted), "the list was right");
+        }
+        let mut case = enabling();
+        case.answer(Answer::Enabled(Err(WriteError::NotApplied(failing(FailureKind::NotFound)))));
+        assert_eq!(case.outcome(), None, "a 404 may be a proxy's");
+        assert_eq!(case.at(2).sweep(&sees_ours()), Some(Request::ReadSet));
+        case.answer(Answer::Read(Ok(None)));
+        assert_eq!(case.outcome(), Some(Outcome::Aborted));
+    }
+
+    #[test]
+    fn intent_is_kept_while_the_manager_is_down() {
+        for case in [&mut disabled(), &mut enabling()] {
+            let before = case.treatment.clone();
+            assert_eq!(case.at(90_000).sweep(&Seen::ill().manager(ManagerState::Down)), None);
+            assert_eq!(case.treatment, before);
+            assert_eq!(case.sweep(&sees_ours().run(NEXT_RUN)), Some(Request::ReadSet), "still ours after a restart");
         }
     }
 
     #[test]
-    fn while_the_manager_is_down_the_intent_is_kept_without_limit() {
-        for table in [&mut disabled(), &mut enabling()] {
-            let before = table.treatment.clone();
-            assert_eq!(table.at(90_000).sees(&Seen::ill().manager(ManagerState::Down)), None);
-            assert_eq!(table.treatment, before);
-            assert_eq!(table.sees(&sees_ours().run(NEXT_RUN)), Some(Request::ReadSet), "still ours after a restart");
-        }
-    }
-
-    #[test]
-    fn a_manager_whose_list_cannot_be_used_is_asked_for_the_set_alone_once_it_is_time() {
+    fn unusable_list_leads_to_a_read_once_the_time_is_over() {
         let blind = Seen::ill().manager(ManagerState::Unreachable);
-        let mut table = disabled();
-        assert_eq!(table.at(119).sees(&blind), None);
-        assert_eq!(table.at(120).sees(&blind), Some(Request::ReadSet));
-        assert_eq!(table.hears(Answer::Read(Err(failing(FailureKind::Timeout)))), None);
-        assert_eq!(table.sees(&blind), None, "not at once again");
-        assert_eq!(table.at(121).sees(&blind), Some(Request::ReadSet));
-        assert_eq!(table.reads(ours()), Some(Request::Enable));
+        let mut case = disabled();
+        assert_eq!(case.at(119).sweep(&blind), None);
+        assert_eq!(case.at(120).sweep(&blind), Some(Request::ReadSet));
+        assert_eq!(case.answer(unreadable()), None);
+        assert_eq!(case.sweep(&blind), None, "not again at once");
+        assert_eq!(case.at(121).sweep(&blind), Some(Request::ReadSet));
+        assert_eq!(case.read(ours()), Some(Request::Enable));
     }
 
     #[test]
-    fn the_enable_is_tried_until_it_is_seen_to_have_worked() {
-        let mut table = enabling();
-        let mut waits = Vec::new();
-        let mut second = 0;
+    fn enable_is_repeated_until_it_has_worked() {
+        let (mut case, mut waits, mut second) = (enabling(), Vec::new(), 0);
         for _ in 0..8 {
-            assert_eq!(table.at(second).sees(&sees_ours()), Some(Request::ReadSet));
-            assert_eq!(table.reads(ours()), Some(Request::Enable));
-            assert_eq!(table.hears(Answer::Enabled(Err(refused()))), None);
+            assert_eq!(case.at(second).sweep(&sees_ours()), Some(Request::ReadSet));
+            assert_eq!(case.read(ours()), Some(Request::Enable));
+            assert_eq!(case.answer(Answer::Enabled(Err(refused()))), None);
             let since = second;
-            while table.at(second).sees(&sees_ours()).is_none() {
+            while case.at(second).sweep(&sees_ours()).is_none() {
                 second += 1;
                 assert!(second < 200, "not tried again: {waits:?}");
             }
             waits.push(second - since);
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!(table.outcome(), None);
-        assert_eq!(table.reads(ours()), Some(Request::Enable));
-        assert_eq!(table.hears(Answer::Enabled(Ok(on("enabled")))), None);
-        assert_eq!(table.label(), "verifying");
-    }
+        assert_eq!((case.outcome(), case.read(ours())), (None, Some(Request::Enable)));
+        assert_eq!((case.answer(Answer::Enabled(Ok(on("enabled")))), case.label()), (None, "verifying"));
 
-    #[test]
-    fn no_server_can_ask_us_to_leave_a_set_disabled_for_longer() {
-        let mut table = enabling();
+        let mut case = enabling();
         let busy = RequestFailure { retry_at: Some(after(3600)), ..failing(FailureKind::RateLimited) };
-        table.hears(Answer::Enabled(Err(WriteError::NotApplied(busy))));
-        assert_eq!(table.at(29).sees(&sees_ours()), None);
-        assert_eq!(table.at(30).sees(&sees_ours()), Some(Request::ReadSet));
+        case.answer(Answer::Enabled(Err(WriteError::NotApplied(busy))));
+        assert_eq!(case.at(29).sweep(&sees_ours()), None);
+        assert_eq!(case.at(30).sweep(&sees_ours()), Some(Request::ReadSet), "no server may ask for a longer wait");
     }
 
     #[test]
-    fn an_enable_without_an_answer_is_settled_by_reading() {
-        let sent = || {
-            let mut table = enabling();
-            assert_eq!(table.reads(ours()), Some(Request::Enable));
-            assert_eq!(table.hears(Answer::Enabled(Err(lost()))), None);
-            table.at(2);
-            table
+    fn enable_without_usable_answer_is_read_back() {
+        let lost_enable = || {
+            let mut case = enabling();
+            assert_eq!(case.read(ours()), Some(Request::Enable));
+            assert_eq!(case.answer(Answer::Enabled(Err(lost()))), None);
+            case.at(2);
+            case
         };
-        let mut table = sent();
-        assert_eq!(table.sees(&Seen::ill().with(on("enabled"))), None);
-        assert_eq!(table.label(), "verifying", "it had worked");
-        let mut table = sent();
-        assert_eq!(table.sees(&sees_ours()), Some(Request::ReadSet));
-        assert_eq!(table.reads(ours()), Some(Request::Enable), "it had not");
-        let mut table = enabling();
-        table.hears(Answer::Enabled(Ok(ours())));
-        assert_eq!(table.label(), "enabling", "an answer that shows it disabled is no success");
+        let mut case = lost_enable();
+        assert_eq!((case.sweep(&Seen::ill().with(on("enabled"))), case.label()), (None, "verifying"));
+        let mut case = lost_enable();
+        assert_eq!(case.sweep(&sees_ours()), Some(Request::ReadSet));
+        assert_eq!(case.read(ours()), Some(Request::Enable), "it had not worked");
+        let mut case = enabling();
+        case.answer(Answer::Enabled(Ok(ours())));
+        assert_eq!(case.label(), "enabling", "an answer that shows the set disabled is no success");
     }
 
     #[test]
-    fn a_set_that_is_gone_needs_no_enable() {
-        let mut table = enabling();
-        // A 404 may be a proxy's: the set is asked for.
-        table.hears(Answer::Enabled(Err(WriteError::NotApplied(failing(FailureKind::NotFound)))));
-        assert_eq!(table.outcome(), None);
-        assert_eq!(table.at(2).sees(&sees_ours()), Some(Request::ReadSet));
-        table.hears(Answer::Read(Ok(None)));
-        assert_eq!(table.outcome(), Some(Outcome::Aborted));
-    }
-
-    #[test]
-    fn a_lost_disable_of_a_manager_that_dates_nothing_is_taken_for_ours_and_enabled() {
-        let mut table = unknown();
-        let undated = ScaleSet { updated_at: None, ..off("", T0) };
-        assert_eq!(table.at(12).sees(&Seen::ill()), Some(Request::ReadSet));
-        table.reads(undated);
-        assert_eq!(table.label(), "disabled");
-    }
-
-    #[test]
-    fn when_the_medic_ends_or_starts_a_set_of_ours_is_enabled_after_a_look() {
-        let mut table = disabled();
-        assert_eq!(table.at(1).ends(), Some(Request::ReadSet), "at once, whatever the worker does");
-        assert_eq!(table.reads(ours()), Some(Request::Enable));
-        for input in [Table::ends, Table::recovers] {
-            let mut table = enabling();
-            table.treatment.step =
-                Step::Enabling { ours: rev("ours"), since: None, attempts: 5, not_before: after(30) };
-            assert_eq!(input(&mut table), Some(Request::ReadSet), "whatever the wait");
-            assert_eq!(table.reads(ours()), Some(Request::Enable));
+    fn shutdown_and_restart_enable_a_set_of_ours_after_a_read() {
+        let mut case = disabled();
+        assert_eq!(case.at(1).shut_down(), Some(Request::ReadSet), "at once, whatever the worker does");
+        assert_eq!(case.read(ours()), Some(Request::Enable));
+        for input in [Case::shut_down, Case::recover] {
+            let mut case =
+                Case::of(Step::Enabling { ours: rev("ours"), since: None, attempts: 5, not_before: after(30) });
+            assert_eq!(input(&mut case), Some(Request::ReadSet), "whatever the wait");
+            assert_eq!(case.read(ours()), Some(Request::Enable));
         }
-        let mut table = disabled();
-        assert_eq!(table.at(400).recovers(), None, "nothing is in flight");
-        assert_eq!(table.sees(&sees_ours().run(RUN)), Some(Request::ReadSet));
+        let mut case = disabled();
+        assert_eq!(case.at(400).recover(), None, "no request is in flight");
+        assert_eq!(case.sweep(&sees_ours()), Some(Request::ReadSet));
     }
 }

@@ -1,61 +1,57 @@
-//! Waiting for *new listener evidence*: a 200 proves nothing (`docs/reference/design.md` §5). Two stages: a worker that
-//! is seen to try again is *revived*, which lets other treatments start; only a set that listens is *recovered*.
+//! Waiting for new listener evidence: a 200 proves nothing (`docs/reference/design.md` §5). Two stages: once the worker
+//! has *restarted* (it tries again), other treatments may start; only a set that listens has *recovered*.
 //!
-//! Edge cases: a restart of the manager takes the answer away, and says nothing about whether the act would have
-//! helped: the treatment yields, so that the breaker does not count it. A manager that cannot be asked stops no clock,
-//! but ends no treatment either. A manager's clock may be a little behind ours: a listener that began after the act by
-//! our own sweeps may be dated up to [`SKEW`] before it.
+//! Edge cases: after a restart of the manager nobody can say whether the treatment helped; it is aborted, and the breaker
+//! does not count it. While the manager cannot be asked, the time runs on and no treatment ends. A manager's clock may
+//! be a little behind ours: a listener that began after the treatment, by our own sweeps, may be dated up to [`SKEW`]
+//! before it.
 
-use super::machine::{Input, SetView, Transition, View, answers, close, other_run, stay};
-use super::toggle::SKEW;
-use crate::model::{Confidence, Diagnosis, Enablement, Finding, Outcome, RemedyKind, Treatment, Wall, WorkerState};
-use crate::policy::Policy;
+use super::transition::{CHANGED_BY_OTHERS, Input, SET_REMOVED, SKEW, SetView, StepContext, Transition, View};
+use crate::model::{Confidence, Diagnosis, Enablement, Finding, Outcome, Treatment, WorkerState};
 
-/// Acted; what came of it?
-pub(super) fn verifying(treatment: &Treatment, input: &Input<'_>, now: Wall, policy: &Policy) -> Transition {
-    let Input::Sweep(view) = input else { return stay(treatment) };
-    if !answers(view) {
-        return stay(treatment);
+pub(super) fn step_verifying(ctx: StepContext<'_>, input: &Input<'_>) -> Transition {
+    let (treatment, policy) = (ctx.treatment, ctx.policy);
+    let Input::Sweep(view) = input else { return ctx.stay_in_step() };
+    if !view.manager_answers() {
+        return ctx.stay_in_step();
     }
-    if let Some(over) = taken_away(treatment, view, now) {
-        return over;
+    if let Some(why) = cannot_be_verified(ctx, view) {
+        return ctx.close_treatment(Outcome::Aborted, why);
     }
-    let Some(finding) = view.finding else { return stay(treatment) };
-    if listens_anew(treatment, finding) {
-        let took = now.since(treatment.opened);
-        return close(treatment, Outcome::Recovered, now, format!("it listens again, {took} after the decision"));
+    let Some(finding) = view.finding else { return ctx.stay_in_step() };
+    if has_new_listener(treatment, finding) {
+        let took = ctx.now.since(treatment.opened);
+        return ctx.close_treatment(Outcome::Recovered, format!("the set listens again, {took} after the decision"));
     }
-    let mut treatment = treatment.clone();
-    if treatment.revived.is_none() && shows_life(&treatment, finding) {
-        treatment.revived = Some(now);
-        return Transition { treatment, effect: None, note: Some("the worker tries again".to_owned()) };
+    if treatment.revived.is_none() && has_worker_restarted(treatment, finding) {
+        let mut next = ctx.stay_with_note("the worker tries again".to_owned());
+        next.treatment.revived = Some(ctx.now);
+        return next;
     }
-    let waited = now.since(treatment.step_at);
-    if treatment.revived.is_none() && waited >= policy.restart_timeout && toggles(&treatment) {
-        return close(&treatment, Outcome::Unverified, now, format!("no sign of life within {waited} of the enable"));
+    let waited = ctx.now.since(treatment.step_at);
+    if treatment.revived.is_none() && waited >= policy.restart_timeout && treatment.remedy.kind().disables() {
+        let why = format!("no sign of the worker within {waited} of the enable");
+        return ctx.close_treatment(Outcome::Unverified, why);
     }
     if waited >= policy.verify_timeout {
-        return close(&treatment, Outcome::Unverified, now, format!("no listener within {waited} of the act"));
+        return ctx.close_treatment(Outcome::Unverified, format!("no listener within {waited} of the treatment"));
     }
-    stay(&treatment)
+    ctx.stay_in_step()
 }
 
-fn taken_away(treatment: &Treatment, view: &View<'_>, now: Wall) -> Option<Transition> {
-    let why = match view.set {
-        SetView::Gone => "the scale set was removed from the manager meanwhile",
-        SetView::Seen(set) if set.enabled == Enablement::Disabled => {
-            "somebody disabled the scale set meanwhile; it is theirs"
+fn cannot_be_verified(ctx: StepContext<'_>, view: &View<'_>) -> Option<&'static str> {
+    match view.set {
+        SetView::Gone => Some(SET_REMOVED),
+        SetView::Seen(set) if set.enabled == Enablement::Disabled => Some(CHANGED_BY_OTHERS),
+        SetView::Seen(_) | SetView::Unseen if ctx.is_other_incarnation(view) => {
+            Some("GARM restarted before the treatment could be verified")
         }
-        SetView::Seen(_) | SetView::Unseen if other_run(treatment, view) => {
-            "the manager restarted before the treatment could be verified"
-        }
-        SetView::Seen(_) | SetView::Unseen => return None,
-    };
-    Some(close(treatment, Outcome::Aborted, now, why))
+        SetView::Seen(_) | SetView::Unseen => None,
+    }
 }
 
-/// An old sign of a listener, a last poll before the act for instance, is no evidence.
-fn listens_anew(treatment: &Treatment, finding: &Finding) -> bool {
+/// An old sign of a listener is no evidence, for example its last poll before the treatment.
+fn has_new_listener(treatment: &Treatment, finding: &Finding) -> bool {
     let (worker, at) = finding.worker;
     let began = treatment.step_at;
     let is_new = at > began || (finding.since >= began && at.plus(SKEW) >= began);
@@ -65,35 +61,28 @@ fn listens_anew(treatment: &Treatment, finding: &Finding) -> bool {
         && is_new
 }
 
-fn shows_life(treatment: &Treatment, finding: &Finding) -> bool {
+fn has_worker_restarted(treatment: &Treatment, finding: &Finding) -> bool {
     let (worker, at) = finding.worker;
-    let alive = match worker {
+    let is_alive = match worker {
         WorkerState::Retrying | WorkerState::Listening => true,
         WorkerState::Unknown | WorkerState::Absent | WorkerState::Idle => false,
     };
-    alive && at >= treatment.step_at
-}
-
-fn toggles(treatment: &Treatment) -> bool {
-    match treatment.remedy.kind() {
-        RemedyKind::Toggle | RemedyKind::DeleteThenToggle => true,
-        RemedyKind::DeleteSession | RemedyKind::SessionCheck => false,
-    }
+    is_alive && at >= treatment.step_at
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FailureKind, ManagerState, Remedy, Span, Step};
-    use crate::treat::machine::{Answer, Request};
-    use crate::treat::testing::{NEXT_RUN, Seen, T0, Table, after, disabled, enabled, failure, session};
+    use crate::model::{FailureKind, ManagerState, Remedy, Span, Step, Wall};
+    use crate::treat::testing::{Case, NEXT_RUN, Seen, T0, after, disabled, enabled, failure, session};
+    use crate::treat::transition::Answer;
 
     /// Enabled again at [`T0`].
-    fn toggled() -> Table {
-        Table::of(Step::Verifying)
+    fn toggled() -> Case {
+        Case::of(Step::Verifying)
     }
 
-    fn deleted() -> Table {
+    fn deleted() -> Case {
         toggled().remedy(Remedy::DeleteSession { session: session() })
     }
 
@@ -102,109 +91,80 @@ mod tests {
     }
 
     #[test]
-    fn a_set_is_recovered_by_a_new_sign_of_its_listener_only() {
-        let mut table = toggled();
-        assert_eq!(table.at(8).sees(&Seen::ill().listening(after(5))), None);
-        assert_eq!(table.outcome(), Some(Outcome::Recovered));
-        assert_eq!(table.why(), "it listens again, 8 s after the decision");
-    }
-
-    #[test]
-    fn an_old_sign_a_weak_one_or_an_enabled_set_prove_nothing() {
-        let old = Seen::ill().listening(T0.minus(Span::secs(60)));
-        let looks_new = Seen::ill().diagnosis(Diagnosis::Listening, after(1)).worker(WorkerState::Listening, Wall(0));
+    fn verification_needs_new_and_strong_listener_evidence() {
+        let long_ago = T0.minus(Span::secs(60));
+        let listening = |since, worker, at| Seen::ill().diagnosis(Diagnosis::Listening, since).worker(worker, at);
         let mut weak = Seen::ill().listening(after(5));
         weak.finding.confidence = Confidence::Weak;
-        let guessed = Seen::ill().diagnosis(Diagnosis::Listening, after(1)).worker(WorkerState::Unknown, after(1));
-        for seen in [old, looks_new, weak, guessed, Seen::ill().with(enabled("enabled"))] {
-            let mut table = toggled();
-            table.at(8).sees(&seen);
-            assert_eq!(table.outcome(), None, "{seen:?}");
+        for (what, seen, recovered) in [
+            ("new", Seen::ill().listening(after(5)), true),
+            ("old", Seen::ill().listening(long_ago), false),
+            ("new diagnosis of an old sign", listening(after(1), WorkerState::Listening, Wall(0)), false),
+            ("weak", weak, false),
+            ("guessed", listening(after(1), WorkerState::Unknown, after(1)), false),
+            ("enabled", Seen::ill().with(enabled("enabled")), false),
+            ("listening all along", listening(long_ago, WorkerState::Listening, T0), false),
+            ("all along, newer sign", listening(long_ago, WorkerState::Listening, after(1)), true),
+            ("clock behind", listening(after(2), WorkerState::Listening, T0.minus(Span::millis(1500))), true),
+        ] {
+            let mut case = toggled();
+            assert_eq!(case.at(8).sweep(&seen), None, "{what}");
+            assert_eq!(case.outcome(), recovered.then_some(Outcome::Recovered), "{what}");
+            assert!(!recovered || case.why() == "the set listens again, 8 s after the decision", "{what}");
         }
     }
 
     #[test]
-    fn a_set_that_was_thought_to_listen_all_along_needs_a_sign_from_after_the_act() {
-        let long = T0.minus(Span::secs(60));
-        for (sign, recovered) in [(T0, false), (after(1), true)] {
-            let mut table = toggled();
-            table.at(8).sees(&Seen::ill().listening(sign).diagnosis(Diagnosis::Listening, long));
-            assert_eq!(table.outcome(), recovered.then_some(Outcome::Recovered), "{sign}");
+    fn restarted_worker_is_waited_for() {
+        let mut case = toggled();
+        case.at(3).sweep(&retries(T0.minus(Span::secs(1))));
+        assert_eq!(case.treatment.revived, None, "that was before");
+        assert!(case.treatment.in_flight());
+        case.at(4).sweep(&retries(after(2)));
+        assert_eq!(case.treatment.revived, Some(after(4)));
+        assert!(!case.treatment.in_flight(), "others may start");
+        case.at(329).sweep(&retries(after(328)));
+        assert_eq!((case.outcome(), case.treatment.revived), (None, Some(after(4))));
+        case.at(330).sweep(&retries(after(329)));
+        assert_eq!(case.outcome(), Some(Outcome::Unverified));
+    }
+
+    #[test]
+    fn verification_ends_without_a_worker_or_a_listener() {
+        for (mut case, limit, why) in [
+            (toggled(), 30, "no sign of the worker within 30 s of the enable"),
+            (deleted(), 330, "no listener within 5 min 30 s of the treatment"),
+        ] {
+            case.at(limit - 1).sweep(&Seen::ill());
+            assert_eq!(case.outcome(), None);
+            case.at(limit).sweep(&Seen::ill());
+            assert_eq!((case.outcome(), case.why()), (Some(Outcome::Unverified), why));
         }
     }
 
     #[test]
-    fn a_managers_clock_a_little_behind_does_not_hide_a_recovery() {
-        let seen = Seen::ill().listening(T0.minus(Span::millis(1500))).diagnosis(Diagnosis::Listening, after(2));
-        let mut table = toggled();
-        table.at(2).sees(&seen);
-        assert_eq!(table.outcome(), Some(Outcome::Recovered));
-    }
-
-    #[test]
-    fn a_worker_that_tries_again_is_revived_and_waited_for() {
-        let mut table = toggled();
-        table.at(3).sees(&retries(T0.minus(Span::secs(1))));
-        assert_eq!(table.treatment.revived, None, "that was before");
-        assert!(table.treatment.in_flight());
-        table.at(4).sees(&retries(after(2)));
-        assert_eq!(table.treatment.revived, Some(after(4)));
-        assert!(!table.treatment.in_flight(), "others may start");
-        table.at(329).sees(&retries(after(328)));
-        assert_eq!((table.outcome(), table.treatment.revived), (None, Some(after(4))));
-        table.at(330).sees(&retries(after(329)));
-        assert_eq!(table.outcome(), Some(Outcome::Unverified));
-    }
-
-    #[test]
-    fn a_toggled_worker_that_shows_no_life_is_unverified_after_half_a_minute() {
-        let mut table = toggled();
-        table.at(29).sees(&Seen::ill());
-        assert_eq!(table.outcome(), None);
-        table.at(30).sees(&Seen::ill());
-        assert_eq!(table.outcome(), Some(Outcome::Unverified));
-        assert_eq!(table.why(), "no sign of life within 30 s of the enable");
-    }
-
-    #[test]
-    fn after_a_deletion_the_manager_takes_its_own_time() {
-        let mut table = deleted();
-        table.at(329).sees(&Seen::ill());
-        assert_eq!(table.outcome(), None);
-        table.at(330).sees(&Seen::ill());
-        assert_eq!(table.outcome(), Some(Outcome::Unverified));
-    }
-
-    #[test]
-    fn what_others_did_meanwhile_is_no_failure_of_the_act() {
+    fn changes_by_others_abort_the_verification() {
         for seen in [
             Seen::ill().with(disabled("theirs", after(3))),
             Seen::ill().gone(),
             Seen::ill().run(NEXT_RUN),
             Seen::ill().run(NEXT_RUN).listening(after(70)),
         ] {
-            let mut table = toggled();
-            assert_eq!(table.at(400).sees(&seen), None, "{seen:?}");
-            assert_eq!(table.outcome(), Some(Outcome::Aborted), "{seen:?}");
+            let mut case = toggled();
+            assert_eq!((case.at(400).sweep(&seen), case.outcome()), (None, Some(Outcome::Aborted)), "{seen:?}");
         }
     }
 
     #[test]
-    fn a_manager_that_cannot_be_asked_ends_no_treatment() {
+    fn verification_waits_for_sweeps_that_show_the_manager() {
         for state in [ManagerState::Down, ManagerState::Unreachable] {
-            let mut table = toggled();
-            table.at(9000).sees(&Seen::ill().manager(state));
-            assert_eq!(table.outcome(), None);
+            let mut case = toggled();
+            case.at(9000).sweep(&Seen::ill().manager(state));
+            assert_eq!(case.outcome(), None);
         }
-    }
-
-    #[test]
-    fn verifying_sends_nothing() {
-        let mut table = toggled();
-        let none: Option<Request> = None;
-        assert_eq!(table.ends(), none);
-        assert_eq!(table.recovers(), none);
-        assert_eq!(table.hears(Answer::Read(Err(failure(FailureKind::Server)))), none);
-        assert_eq!(table.label(), "verifying");
+        let mut case = toggled();
+        assert_eq!((case.shut_down(), case.recover()), (None, None));
+        assert_eq!(case.answer(Answer::Read(Err(failure(FailureKind::Server)))), None);
+        assert_eq!(case.label(), "verifying");
     }
 }

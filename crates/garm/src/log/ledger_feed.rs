@@ -185,13 +185,13 @@ impl Feed {
                 }
             }
             // The lines of sessions always carry the manager's id.
-            LogEvent::SessionOpened { set: LogSet::Forge { .. }, .. }
-            | LogEvent::SessionHeld { set: LogSet::Forge { .. }, .. }
-            | LogEvent::SessionClosing { set: LogSet::Forge { .. } }
-            | LogEvent::SessionCloseFailed { set: LogSet::Forge { .. }, .. }
-            | LogEvent::ListenerStopped { set: LogSet::Forge { .. } }
-            | LogEvent::WorkerIdle { set: LogSet::Forge { .. } }
-            | LogEvent::ListenerFailed { set: LogSet::Forge { .. }, .. }
+            LogEvent::SessionOpened { set: LogSet::Github { .. }, .. }
+            | LogEvent::SessionHeld { set: LogSet::Github { .. }, .. }
+            | LogEvent::SessionClosing { set: LogSet::Github { .. } }
+            | LogEvent::SessionCloseFailed { set: LogSet::Github { .. }, .. }
+            | LogEvent::ListenerStopped { set: LogSet::Github { .. } }
+            | LogEvent::WorkerIdle { set: LogSet::Github { .. } }
+            | LogEvent::ListenerFailed { set: LogSet::Github { .. }, .. }
             | LogEvent::ManagerStopping
             | LogEvent::Panic
             | LogEvent::Conflict { .. }

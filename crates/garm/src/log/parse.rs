@@ -312,7 +312,7 @@ fn github_set(line: &Attributes<'_>) -> Option<LogSet> {
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let github_id = GithubId(rest.get(..end)?.parse().ok()?);
     let entity = if line.entity.is_empty() { line.worker.strip_prefix("scaleset-controller-")? } else { &*line.entity };
-    (entity.len() <= NAME_MAX).then(|| LogSet::Forge { entity: entity.to_owned(), github_id })
+    (entity.len() <= NAME_MAX).then(|| LogSet::Github { entity: entity.to_owned(), github_id })
 }
 
 /// A session id: it goes into a URL one day, so only what a UUID is made of is taken.

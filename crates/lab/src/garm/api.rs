@@ -1,20 +1,16 @@
-//! GARM's HTTP side, for reading (`docs/reference/garm-api.md` §2-§10). The order of checks is the original's: first
-//! run, addresses, token, handler; so an uninitialised GARM answers 409 even to requests without credentials.
+//! GARM's HTTP side (`docs/reference/garm-api.md` §2-§10). The order of checks is GARM's: first run, token, handler. So an
+//! uninitialised GARM answers 409 even to requests without credentials.
 
+use super::Write;
 use super::config::{LogLevel, LogStreamer, Metrics};
 use super::env::Env;
-use super::log::{Attr, By, attrs};
+use super::log::{By, attrs};
 use super::process::Process;
 use super::render::{self, View};
-use super::route::{ManagerRoute, Matched};
-use super::stamp::scramble;
-use super::token::{self, For, Shown};
-use super::{Write, db::EntityRow};
+use super::route::ManagerRoute;
+use super::token::{self, Purpose, TokenCheck};
 use crate::wire::{Answer, Request};
-use medic_core::model::EntityKind;
-use serde::Serialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// One request, and all that its handlers work with.
 pub(super) struct Api<'a> {
@@ -22,18 +18,12 @@ pub(super) struct Api<'a> {
     pub process: &'a mut Process,
     pub writes: &'a mut Vec<Write>,
     pub request: &'a Request,
-    pub matched: Matched,
-}
-
-#[derive(Serialize)]
-struct Refusal<'a> {
-    error: &'a str,
-    details: &'a str,
+    /// The id in the path, as it is written there.
+    pub id: &'a str,
 }
 
 pub(super) fn refuse(status: u16, error: &str, details: &str) -> Answer {
-    let body = serde_json::to_string(&Refusal { error, details }).unwrap_or_default();
-    with_newline(status, body)
+    with_newline(status, json!({"error": error, "details": details}).to_string())
 }
 
 /// JSON with the newline that Go's encoder ends it with.
@@ -56,26 +46,15 @@ impl Api<'_> {
     /// Answers the request, and logs it.
     pub(super) fn answer(&mut self, route: ManagerRoute) -> Answer {
         let answer = self.checked(route);
-        // A websocket is logged when it ends.
-        if !matches!(route, ManagerRoute::LogSocket | ManagerRoute::EventSocket) {
-            self.say_access(&answer);
-        }
-        answer
-    }
-
-    fn say_access(&mut self, answer: &Answer) {
-        let n = self.process.number();
-        let uri = self.request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
-        let mut attrs = attrs![
+        let uri = self.request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let attrs = attrs![
             "method" => self.request.method().as_str(),
             "uri" => uri,
             "user_agent" => self.user_agent(),
-            "ip" => format!("127.0.0.1:{}", 32_768 + scramble(n) % 28_000),
             "code" => u64::from(answer.response.status().as_u16()),
-            "bytes" => u64::try_from(answer.response.body().len()).unwrap_or(0),
         ];
-        attrs.push(("request_time", Attr::Nanos(300_000 + scramble(n) % 2_000_000)));
         self.env.say(LogLevel::Info, "access_log", attrs, By::Garm);
+        answer
     }
 
     pub(super) fn user_agent(&self) -> String {
@@ -94,110 +73,59 @@ impl Api<'_> {
             R::Goroutines | R::UnknownPage => return page_not_found(),
             R::UnknownResource => return refuse(404, "Not found", "Resource not found"),
             R::WrongMethod => return Answer::empty(405),
-            R::FirstRun => return self.first_run(),
             R::Login
             | R::Controller
-            | R::UpdateController
             | R::MetricsToken
             | R::ListSets
             | R::GetSet
             | R::UpdateSet
             | R::DeleteSet
-            | R::SetInstances
-            | R::EntitySets
-            | R::CreateSet
             | R::Instances
-            | R::Instance
-            | R::Jobs
-            | R::Entities
-            | R::Entity
-            | R::CreateEntity
-            | R::Endpoints
-            | R::CreateEndpoint
-            | R::Credentials
-            | R::CreateCredentials
-            | R::Providers
             | R::LogSocket
             | R::EventSocket => {}
         }
-        if !self.env.db.initialised {
+        if !self.env.config.initialised {
             return refuse(409, "init_required", "Missing superuser");
         }
         if route == R::Login {
             return self.log_in();
         }
-        let urls = &self.env.db.urls;
-        let needs_urls = !(route == R::UpdateController || route == R::Controller && !self.matched.id.is_empty());
-        if needs_urls && (urls.metadata.is_empty() || urls.callback.is_empty()) {
-            let words = "Missing required URLs. Make sure you update the metadata and callback URLs";
-            return refuse(409, "urls_required", words);
+        match self.check(Purpose::Admin) {
+            TokenCheck::Valid => self.handle(route),
+            TokenCheck::Missing | TokenCheck::Invalid => refuse(401, "Authentication failed", ""),
         }
-        match token::check(self.env.config, self.env.db, self.request, For::Admin, self.env.now) {
-            Shown::Valid => self.handle(route),
-            Shown::Invalid => refuse(401, "Authentication failed", ""),
-            Shown::Nothing => {
-                let error = attrs!["error" => "failed to get cookie: http: named cookie not present"];
-                self.env.say(LogLevel::Error, "failed to get auth token", error, By::Garm);
-                refuse(401, "Authentication failed", "")
-            }
-        }
+    }
+
+    fn check(&self, purpose: Purpose) -> TokenCheck {
+        token::check(self.env.config, self.env.db, self.request, purpose, self.env.now)
+    }
+
+    fn token(&mut self, purpose: Purpose) -> Answer {
+        let token = token::issue(self.env.config, self.env.db, purpose, self.env.now);
+        line(json!({"token": token}).to_string())
     }
 
     fn handle(&mut self, route: ManagerRoute) -> Answer {
         use ManagerRoute as R;
-        let (config, now) = (self.env.config, self.env.now);
         match route {
-            R::Controller => line(render::controller(config, self.env.db)),
-            R::UpdateController => self.update_controller(),
-            R::MetricsToken => {
-                let token = token::issue(config, self.env.db, For::Metrics, now);
-                line(json!({"token": token}).to_string())
+            R::Controller => line(render::controller(self.env.config)),
+            R::MetricsToken => self.token(Purpose::Metrics),
+            R::ListSets => {
+                let sets = self.env.db.sets.values();
+                line(render::list(sets.map(|set| render::set(self.env.config, self.env.db, set, View::Whole))))
             }
-            R::ListSets => self.list_sets(View::Listed, |_| true),
-            R::GetSet => self.get_set(),
-            R::UpdateSet => self.update_set(),
-            R::DeleteSet => self.delete_set(),
-            R::SetInstances => match self.matched.set() {
-                Some(set) => line(render::list(self.env.db.instances_of(set).map(|(_, row)| render::instance(row)))),
-                None => self.bad_id(),
-            },
+            R::GetSet => self.with_set(|api, id| api.get_set(id)),
+            R::UpdateSet => self.with_set(Self::update_set),
+            R::DeleteSet => self.with_set(Self::delete_set),
             R::Instances => line(render::list(self.env.db.instances.values().map(render::instance))),
-            R::Instance => match self.env.db.instances.values().find(|row| row.name == self.matched.id) {
-                Some(row) => line(render::instance(row)),
-                None => refuse(404, "Not Found", "error fetching instance: not found"),
-            },
-            R::Jobs => line(render::list(self.env.db.jobs.values().map(|job| render::job(config, job)))),
-            R::Entities => {
-                let of_kind = self.env.db.entities.values().filter(|row| Some(row.entity.kind) == self.matched.kind);
-                line(render::list(of_kind.map(|row| self.entity(row))))
-            }
-            R::Entity => match self.named_entity() {
-                Some(row) => line(self.entity(&row)),
-                None => self.no_entity(),
-            },
-            R::EntitySets => match self.named_entity() {
-                Some(entity) => self.list_sets(View::ListedByEntity, |number| number == entity.number),
-                None => self.no_entity(),
-            },
-            R::CreateSet => self.create_set(),
-            R::CreateEntity => self.create_entity(),
-            R::Endpoints => line(render::endpoints(config, self.env.db)),
-            R::CreateEndpoint => self.create_endpoint(),
-            R::Credentials => line(render::credentials(config, self.env.db, self.process.rate)),
-            R::CreateCredentials => self.create_credentials(),
-            R::Providers => line(r#"[{"name":"stub","type":"external","description":"stub"}]"#.to_owned()),
-            R::LogSocket => match config.log_streamer {
+            R::LogSocket => match self.env.config.log_streamer {
                 LogStreamer::On => Answer::empty(200),
                 LogStreamer::Off => refuse(400, "Bad Request", "log streamer is disabled"),
             },
             R::EventSocket => Answer::empty(200),
-            R::FirstRun
-            | R::Login
-            | R::Metrics
-            | R::Goroutines
-            | R::WrongMethod
-            | R::UnknownResource
-            | R::UnknownPage => refuse(404, "Not found", "Resource not found"),
+            R::Login | R::Metrics | R::Goroutines | R::WrongMethod | R::UnknownResource | R::UnknownPage => {
+                refuse(404, "Not found", "Resource not found")
+            }
         }
     }
 
@@ -205,12 +133,10 @@ impl Api<'_> {
         match self.env.config.metrics {
             Metrics::Off => return page_not_found(),
             Metrics::Open => {}
-            Metrics::Token => {
-                match token::check(self.env.config, self.env.db, self.request, For::Metrics, self.env.now) {
-                    Shown::Valid => {}
-                    Shown::Nothing | Shown::Invalid => return refuse(401, "Authentication failed", ""),
-                }
-            }
+            Metrics::Token => match self.check(Purpose::Metrics) {
+                TokenCheck::Valid => {}
+                TokenCheck::Missing | TokenCheck::Invalid => return refuse(401, "Authentication failed", ""),
+            },
         }
         let text = self.process.exposition(&self.env);
         Answer::raw(200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text.into_bytes())
@@ -219,46 +145,25 @@ impl Api<'_> {
     fn log_in(&mut self) -> Answer {
         let Some(body) = self.body() else { return refuse(400, "Bad Request", "invalid request") };
         let is = |name: &str, expected: &str| body.get(name).and_then(Value::as_str) == Some(expected);
-        if is("username", &self.env.db.user) && is("password", &self.env.db.password) {
-            let token = token::issue(self.env.config, self.env.db, For::Admin, self.env.now);
-            line(json!({"token": token}).to_string())
+        if is("username", &self.env.config.username) && is("password", &self.env.config.password) {
+            self.token(Purpose::Admin)
         } else {
             refuse(401, "Not Authorized", "")
         }
     }
 
-    fn list_sets(&self, view: View, is_of: impl Fn(u64) -> bool) -> Answer {
-        let sets = self.env.db.sets.values().filter(|set| is_of(set.entity.number));
-        line(render::list(sets.map(|set| render::set(self.env.config, self.env.db, set, view))))
-    }
-
-    fn get_set(&mut self) -> Answer {
-        let Some(id) = self.matched.set() else { return self.bad_id() };
-        if let Some(set) = self.env.db.set(id) {
-            return line(render::set(self.env.config, self.env.db, &set, View::Whole));
+    fn with_set(&mut self, handle: impl FnOnce(&mut Self, u64) -> Answer) -> Answer {
+        match self.id.parse() {
+            Ok(id) => handle(self, id),
+            Err(_) => refuse(400, "Bad Request", "invalid request"),
         }
-        self.env.say(LogLevel::Error, "fetching scale set", attrs!["error" => NOT_FOUND], By::Garm);
-        refuse(404, "Not Found", NOT_FOUND)
     }
 
-    pub(super) fn bad_id(&mut self) -> Answer {
-        let words = format!("strconv.ParseUint: parsing \"{}\": invalid syntax", self.matched.id);
-        self.env.say(LogLevel::Error, "failed to parse id", attrs!["error" => words], By::Garm);
-        refuse(400, "Bad Request", "invalid request")
-    }
-
-    pub(super) fn named_entity(&self) -> Option<Arc<EntityRow>> {
-        let matches = |row: &&Arc<EntityRow>| Some(row.entity.kind) == self.matched.kind && row.uuid == self.matched.id;
-        self.env.db.entities.values().find(matches).map(Arc::clone)
-    }
-
-    pub(super) fn no_entity(&self) -> Answer {
-        let kind = self.matched.kind.map_or("entity", EntityKind::as_str);
-        refuse(404, "Not Found", &format!("error fetching {kind}: not found"))
-    }
-
-    pub(super) fn entity(&self, row: &EntityRow) -> String {
-        render::entity(self.env.config, self.env.db, row, self.process.pools.contains(&row.number))
+    pub(super) fn get_set(&self, id: u64) -> Answer {
+        match self.env.db.set(id) {
+            Some(set) => line(render::set(self.env.config, self.env.db, &set, View::Whole)),
+            None => refuse(404, "Not Found", NOT_FOUND),
+        }
     }
 
     /// The request's body as a JSON object.

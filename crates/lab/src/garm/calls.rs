@@ -1,7 +1,6 @@
 //! GARM as a client of GitHub. Every operation on the Actions service is three requests: registration token, runner
-//! registration, and the operation itself, because the client object and its tokens are thrown away each time
-//! (`docs/reference/actions-service.md` §1.7). There is no time-out anywhere: an answer that never comes hangs its
-//! caller.
+//! registration, and the operation itself, because GARM makes a new client each time
+//! (`docs/reference/actions-service.md` §1.7). There is no time-out: an answer that never comes hangs its caller.
 //!
 //! An operation is a [`Chain`] that takes time: each answer arrives at its date, and the next request is sent then.
 
@@ -22,7 +21,7 @@ const SERVICE_AGENT: &str = "Go-http-client/1.1";
 const REST_AGENT: &str = "go-github/v84.0.0";
 const CAPACITY: HeaderName = HeaderName::from_static("x-scalesetmaxcapacity");
 const VERSION: &str = "api-version=6.0-preview";
-/// A held request that is no poll, or a body too long to read: nobody waits for its end in a simulation.
+/// The most that is read of a huge body.
 const MAX_BODY: u64 = 1 << 20;
 
 /// A session as GARM holds it.
@@ -104,7 +103,6 @@ pub(super) struct Service {
 pub(super) enum Ask {
     FindSet,
     CreateSet,
-    UpdateSet(Value),
     DeleteSet,
     OpenSession,
     CloseSession(Session),
@@ -118,7 +116,6 @@ impl Ask {
         match self {
             Self::FindSet => Op::GetRunnerScaleSetByNameAndRunnerGroup,
             Self::CreateSet => Op::CreateRunnerScaleSet,
-            Self::UpdateSet(_) => Op::UpdateRunnerScaleSet,
             Self::DeleteSet => Op::DeleteRunnerScaleSet,
             Self::OpenSession => Op::CreateMessageSession,
             Self::CloseSession(_) => Op::DeleteMessageSession,
@@ -139,7 +136,6 @@ impl Ask {
                 (Method::GET, format!("{sets}?{VERSION}&name={name}&runnerGroupId=1"), String::new())
             }
             Self::CreateSet => (Method::POST, format!("{sets}?{VERSION}"), body(new_set(set))),
-            Self::UpdateSet(change) => (Method::PATCH, format!("{one}?{VERSION}"), body(change.clone())),
             Self::DeleteSet => (Method::DELETE, format!("{one}?{VERSION}"), String::new()),
             Self::OpenSession => (Method::POST, format!("{one}/sessions?{VERSION}"), body(json!({"ownerName": owner}))),
             Self::CloseSession(session) => {
@@ -160,35 +156,31 @@ impl Ask {
 }
 
 fn new_set(set: &SetRow) -> Value {
-    let own = std::iter::once(&set.name).chain(&set.labels);
-    let labels: Vec<Value> = own.map(|name| json!({"name": name, "type": "System"})).collect();
-    json!({"name": set.name, "runnerGroupId": 1, "labels": labels,
-        "runnerSetting": {"ephemeral": true, "isElastic": true, "disableUpdate": set.disable_update}})
+    json!({"name": set.name, "runnerGroupId": 1, "labels": [{"name": set.name, "type": "System"}],
+        "runnerSetting": {"ephemeral": true, "isElastic": true, "disableUpdate": false}})
 }
 
-/// Why a call failed, as GARM words it.
+/// Why a call failed, with the text that GARM logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     pub text: String,
     pub status: Option<u16>,
 }
 
-/// What comes of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reply {
     Got(u16, Bytes),
-    /// The words of Go's network code.
+    /// The text of Go's network code.
     Broken(&'static str),
 }
 
-/// What a request is, once sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// Its answer arrives then.
+    /// Its answer arrives at this date.
     At(Wall, Reply),
-    /// A long poll without news: asked again then, or when it is woken.
+    /// A held long poll: asked again at this date, or when it is woken.
     Held(Wall),
-    /// Nothing will ever come.
+    /// No answer will come.
     Never,
 }
 
@@ -212,11 +204,11 @@ pub(super) fn send(
         .body(Bytes::from(body));
     let Ok(mut request) = request else { return Sent::At(arrives, Reply::Broken("invalid URL escape")) };
     extend(&mut request);
-    let answer = env.forge.handle(env.now, &request);
+    let answer = env.github.handle(env.now, &request);
     delivered(answer, arrives)
 }
 
-/// Path and query of an address, which is what a simulator sees of it.
+/// Path and query of an address: the part that a simulator sees.
 fn path_of(url: &str) -> &str {
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
     url[after_scheme..].find('/').map_or("/", |at| &url[after_scheme + at..])
@@ -243,17 +235,17 @@ fn delivered(answer: Answer, arrives: Wall) -> Sent {
     }
 }
 
-/// GARM's words for an answer of the Actions service that is no success (`docs/reference/actions-service.md` §7.2).
+/// GARM's text for an answer of the Actions service that is no success (`docs/reference/actions-service.md` §7.2).
 fn refusal(method: &Method, url: &str, reply: &Reply) -> Failure {
     let (status, body) = match reply {
-        Reply::Broken(words) => {
+        Reply::Broken(text) => {
             let method = match method.as_str() {
                 "GET" => "Get",
                 "POST" => "Post",
                 "PATCH" => "Patch",
                 _ => "Delete",
             };
-            let text = format!("failed to dispatch HTTP request: {method} {}: {words}", go_quote(url));
+            let text = format!("failed to dispatch HTTP request: {method} {}: {text}", go_quote(url));
             return Failure { text, status: None };
         }
         Reply::Got(status, body) => (*status, go_quote(&String::from_utf8_lossy(body))),
@@ -280,21 +272,20 @@ fn accepted(method: &Method, url: &str, reply: &Reply) -> Result<Bytes, Failure>
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Chain {
     ask: Ask,
-    stage: Stage,
+    step: Step,
     sent: Sent,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Stage {
+enum Step {
     Token,
     Register,
     Operate(Service),
 }
 
-/// How far an operation has come.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Progress {
-    /// Its next answer arrives then.
+    /// Its next answer arrives at this date.
     Until(Wall, Chain),
     /// It hangs, for ever.
     Hangs,
@@ -302,7 +293,7 @@ pub(super) enum Progress {
 }
 
 impl Chain {
-    /// Begins an operation: with a service at hand, by the operation itself.
+    /// Begins an operation. With a known service, its own request is the first.
     pub(super) fn begin(
         env: &mut Env<'_>,
         counters: &mut Counters,
@@ -311,14 +302,14 @@ impl Chain {
         service: Option<Service>,
     ) -> Progress {
         counters.begin(ask.op(), set.entity.entity.kind);
-        let (stage, sent) = match service {
+        let (step, sent) = match service {
             Some(service) => {
                 let sent = operate(env, set, &ask, &service);
-                (Stage::Operate(service), sent)
+                (Step::Operate(service), sent)
             }
-            None => (Stage::Token, token(env, counters, set)),
+            None => (Step::Token, token(env, counters, set)),
         };
-        Self { ask, stage, sent }.wait()
+        Self { ask, step, sent }.wait()
     }
 
     fn wait(self) -> Progress {
@@ -338,22 +329,22 @@ impl Chain {
             }
             Progress::Done(Err(failure), None)
         };
-        match self.stage {
-            Stage::Token => match read_token(env, set, &reply) {
+        match self.step {
+            Step::Token => match read_token(env, set, &reply) {
                 Ok(token) => {
                     let sent = register(env, counters, set, &token);
-                    Self { ask: self.ask, stage: Stage::Register, sent }.wait()
+                    Self { ask: self.ask, step: Step::Register, sent }.wait()
                 }
                 Err(failure) => fail(counters, Some(Op::CreateEntityRegistrationToken), failure),
             },
-            Stage::Register => match read_service(env, &reply) {
+            Step::Register => match read_service(env, &reply) {
                 Ok(service) => {
                     let sent = operate(env, set, &self.ask, &service);
-                    Self { ask: self.ask, stage: Stage::Operate(service), sent }.wait()
+                    Self { ask: self.ask, step: Step::Operate(service), sent }.wait()
                 }
                 Err(failure) => fail(counters, Some(Op::GetActionServiceInfo), failure),
             },
-            Stage::Operate(service) => {
+            Step::Operate(service) => {
                 let (method, path, _) = self.ask.request(set, "");
                 let url = join(&service.url, &path);
                 match accepted(&method, &url, &reply) {
@@ -368,7 +359,7 @@ impl Chain {
     }
 }
 
-/// A whole operation in no time, for what nobody waits for. `Err(None)`: it hangs.
+/// A whole operation in no time, where its duration does not matter. `Err(None)`: it hangs.
 pub(super) fn at_once(
     env: &mut Env<'_>,
     counters: &mut Counters,
@@ -400,17 +391,17 @@ fn token_url(env: &Env<'_>, set: &SetRow) -> String {
 
 fn read_token(env: &Env<'_>, set: &SetRow, reply: &Reply) -> Result<String, Failure> {
     let url = token_url(env, set);
-    let words = "failed to get registration token";
+    let text = "failed to get registration token";
     match reply {
-        Reply::Broken(why) => Err(Failure { text: format!("{words}: Post {}: {why}", go_quote(&url)), status: None }),
+        Reply::Broken(why) => Err(Failure { text: format!("{text}: Post {}: {why}", go_quote(&url)), status: None }),
         Reply::Got(status, body) => {
             let body: Value = serde_json::from_slice(body).unwrap_or_default();
             let token = body.get("token").and_then(Value::as_str).filter(|_| (200..300).contains(status));
             token.map(str::to_owned).ok_or_else(|| {
                 let message = body.get("message").and_then(Value::as_str).unwrap_or_default();
                 let text = match status {
-                    401 | 403 if !message.contains("rate limit") => format!("{words}: Unauthorized"),
-                    _ => format!("{words}: POST {url}: {status} {message} []"),
+                    401 | 403 if !message.contains("rate limit") => format!("{text}: Unauthorized"),
+                    _ => format!("{text}: POST {url}: {status} {message} []"),
                 };
                 Failure { text, status: Some(*status) }
             })
@@ -478,7 +469,7 @@ pub(super) fn poll(env: &mut Env<'_>, session: &Session, after: u64, capacity: u
     })
 }
 
-/// GARM's words for a poll that failed.
+/// GARM's text for a poll that failed.
 pub(super) fn poll_failure(session: &Session, after: u64, reply: &Reply) -> Failure {
     let url = session.poll_url(after);
     match reply {
@@ -490,7 +481,7 @@ pub(super) fn poll_failure(session: &Session, after: u64, reply: &Reply) -> Fail
     }
 }
 
-/// The poll is over, and its asker gone.
+/// The client of the poll disconnects.
 pub(super) fn hang_up(env: &mut Env<'_>, session: &Session, after: u64, poll: u64) {
     let url = session.poll_url(after);
     let bearer = format!("Bearer {}", session.token);
@@ -500,47 +491,12 @@ pub(super) fn hang_up(env: &mut Env<'_>, session: &Session, after: u64, poll: u6
     });
 }
 
-/// A request with the queue's token: the acknowledgement of a message, or the acquisition of jobs.
-pub(super) fn on_queue(env: &mut Env<'_>, session: &Session, message: u64) -> Result<(), Option<Failure>> {
+/// Acknowledges a message, with the queue's token.
+pub(super) fn acknowledge(env: &mut Env<'_>, session: &Session, message: u64) -> Result<(), Option<Failure>> {
     let url = session.message_url(message);
     let bearer = format!("Bearer {}", session.token);
     match send(env, (&Method::DELETE, &url), (&bearer, SERVICE_AGENT), String::new(), |_| {}) {
         Sent::At(_, reply) => accepted(&Method::DELETE, &url, &reply).map(drop).map_err(Some),
-        Sent::Held(_) | Sent::Never => Err(None),
-    }
-}
-
-/// Acquires jobs, with the queue's token on the service's address: the ids acquired.
-pub(super) fn acquire(
-    env: &mut Env<'_>,
-    counters: &mut Counters,
-    set: &SetRow,
-    session: &Session,
-    jobs: &[u64],
-) -> Result<Vec<u64>, Option<Failure>> {
-    let service = service_of(env, counters, set)?;
-    let path = format!("_apis/runtime/runnerscalesets/{}/acquirejobs?{VERSION}", set.github_id);
-    let url = join(&service.url, &path);
-    let bearer = format!("Bearer {}", session.token);
-    let body = Value::from(jobs.to_vec()).to_string();
-    let reply = match send(env, (&Method::POST, &url), (&bearer, SERVICE_AGENT), body, |_| {}) {
-        Sent::At(_, reply) => reply,
-        Sent::Held(_) | Sent::Never => return Err(None),
-    };
-    let body = accepted(&Method::POST, &url, &reply).map_err(Some)?;
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let acquired = body.get("value").and_then(Value::as_array).into_iter().flatten();
-    Ok(acquired.filter_map(Value::as_u64).collect())
-}
-
-fn service_of(env: &mut Env<'_>, counters: &mut Counters, set: &SetRow) -> Result<Service, Option<Failure>> {
-    let reply = match token(env, counters, set) {
-        Sent::At(_, reply) => reply,
-        Sent::Held(_) | Sent::Never => return Err(None),
-    };
-    let token = read_token(env, set, &reply).map_err(Some)?;
-    match register(env, counters, set, &token) {
-        Sent::At(_, reply) => read_service(env, &reply).map_err(Some),
         Sent::Held(_) | Sent::Never => Err(None),
     }
 }
@@ -560,7 +516,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_poll_url_keeps_its_query_sorted_and_names_no_message_zero() {
+    fn poll_url_sorts_its_query_and_omits_message_zero() {
         let session = |queue: &str| Session {
             id: "s".to_owned(),
             queue: queue.to_owned(),
@@ -576,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_worded_as_recorded() {
+    fn refusal_has_the_recorded_text() {
         let url = "http://127.0.0.1:1/svc/a/_apis/runtime/runnerscalesets/1/sessions?api-version=6.0-preview";
         let body = Bytes::from_static(b"{\"message\": \"The set already has an active session.\"}");
         let conflict = refusal(&Method::POST, url, &Reply::Got(409, body));

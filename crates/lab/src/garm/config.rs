@@ -1,11 +1,11 @@
-//! What a simulated GARM is like: its build, its configuration and its timings (`docs/reference/garm-api.md` §1, §13).
+//! The configuration of a simulated GARM: its build, its settings and its timings (`docs/reference/garm-api.md` §1, §13).
 
 use medic_core::model::Span;
 
-/// Builds that differ in how they meet a session conflict.
+/// Builds that differ in what they do after a session conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
-    /// Before the fix of GARM's issue 700: any error of a worker's first start leaves it dead.
+    /// Before the fix of GARM's issue 700: any error of a worker's first start drops it.
     PreFix,
     /// After it: the worker retries every 2 s.
     PostFix,
@@ -80,23 +80,11 @@ pub enum LogStreamer {
     On,
 }
 
-/// Work that has nothing to do with scale sets, and only shows in a log at debug level: pool managers, collectors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Background {
-    /// As recorded. Something happens every few seconds.
-    AsRecorded,
-    /// Left out of the periodic part, and the metrics of the Go runtime with it: long simulations of an idle fleet have
-    /// nothing to do. Only the credential's quota is asked for, every 5 min in place of 30 s.
-    StartOnly,
-}
-
 #[derive(Debug, Clone)]
 pub struct GarmConfig {
     pub build: Build,
     pub controller_id: String,
-    /// Where GARM itself is reached, for the addresses it gives out.
-    pub own_origin: String,
-    /// The name of the forge endpoint.
+    /// The name of its GitHub endpoint.
     pub endpoint: String,
     /// Where its GitHub is, without a trailing slash; REST is below `/api/v3`.
     pub github_origin: String,
@@ -104,7 +92,7 @@ pub struct GarmConfig {
     pub github_token: String,
     pub username: String,
     pub password: String,
-    /// Whether the first run was done; if not, everything answers 409 until it is.
+    /// Whether the first run was done; if not, everything answers 409.
     pub initialised: bool,
     /// How `/metrics` is served.
     pub metrics: Metrics,
@@ -118,10 +106,8 @@ pub struct GarmConfig {
     pub log_format: LogFormat,
     /// Whether the log websocket exists.
     pub log_streamer: LogStreamer,
-    /// What else shows in the log.
-    pub background: Background,
-    /// The path of a reverse proxy in front, without a trailing slash.
-    pub base_path: String,
+    /// How often the quota of its credential is asked for.
+    pub quota_period: Span,
     /// From issue to `exp` of a login.
     pub token_lifetime: Span,
     /// From the start of the process until its API listens and its first workers start.
@@ -131,30 +117,28 @@ pub struct GarmConfig {
     /// GARM's own part of the time that a request to GitHub takes; at least a millisecond, so that an endless loop
     /// takes time.
     pub request: Span,
-    /// From a write to the database until those concerned hear of it.
+    /// From a write to the database until its event is delivered.
     pub event: Span,
-    /// How often a worker looks whether it should listen, and tries again.
+    /// How often a worker checks whether it should listen, and tries again.
     pub retry: Span,
-    /// With this, the wait doubles after each refusal up to so much: what the bug report proposes, and no build does.
+    /// With this, the wait doubles after each refusal up to this limit: what the bug report proposes, and no build does.
     pub retry_doubles_to: Option<Span>,
-    /// From the end of a listener whose poll failed to its next attempt. The original makes no pause; what it takes
-    /// bounds the endless loop of polls that fail at once: four rounds a second were measured, and thousands in a
-    /// narrower set-up.
+    /// From the end of a listener whose poll failed to its next attempt. GARM makes no pause. This time bounds the
+    /// endless loop of polls that fail at once: four rounds a second were measured.
     pub restart: Span,
-    /// How often runners are brought to their number, and controllers look after workers that did not start.
+    /// How often workers scale their runners, and controllers retry workers that did not start.
     pub tick: Span,
     /// How long its provider needs for a runner.
     pub provider: Span,
 }
 
 impl GarmConfig {
-    /// A GARM as measured, whose GitHub is at `github_origin`.
+    /// With the timings that were measured, and a GitHub at `github_origin`.
     #[must_use]
     pub fn new(build: Build, github_origin: &str, github_token: &str) -> Self {
         Self {
             build,
             controller_id: "60b611f2-331d-40a3-a002-f780c6e8f523".to_owned(),
-            own_origin: "http://garm.test".to_owned(),
             endpoint: "github.com".to_owned(),
             github_origin: github_origin.trim_end_matches('/').to_owned(),
             github_token: github_token.to_owned(),
@@ -167,8 +151,7 @@ impl GarmConfig {
             log_level: LogLevel::Debug,
             log_format: LogFormat::Json,
             log_streamer: LogStreamer::On,
-            background: Background::AsRecorded,
-            base_path: String::new(),
+            quota_period: Span::secs(30),
             token_lifetime: Span::hours(24),
             boot: Span::millis(100),
             worker_start: Span::millis(5),
@@ -182,18 +165,8 @@ impl GarmConfig {
         }
     }
 
-    /// Whether periodic lines of no consequence are worth an entry in the agenda.
-    pub(super) fn is_noisy(&self) -> bool {
-        self.log_level == LogLevel::Debug && self.background == Background::AsRecorded
-    }
-
     /// The REST base of the endpoint.
     pub(super) fn api_base(&self) -> String {
         format!("{}/api/v3", self.github_origin)
-    }
-
-    /// The upload base of the endpoint.
-    pub(super) fn upload_base(&self) -> String {
-        format!("{}/api/uploads", self.github_origin)
     }
 }

@@ -1,17 +1,17 @@
-//! The scale set controller of an entity: who starts workers, and when (`docs/reference/garm-api.md` §11.1, §11.2).
+//! The scale set controller of an entity starts the workers (`docs/reference/garm-api.md` §11.1, §11.2).
 //!
-//! Pre-fix: it starts workers in line, one after the other, inside the handling of an event; at boot it hears events
-//! only when all have been started. A worker that fails to start is dropped; an update event of a set without a worker
-//! starts one. While it is busy one event waits in its slot; others are dropped after a second. Later builds keep an
-//! entry for every set and look every 5 s after those whose worker does not run; their queue has no bound.
+//! Pre-fix: it starts workers one after the other, inside the handling of an event. At boot it receives events only
+//! when all workers have been started. A worker that fails to start is dropped; an update event of a set without a
+//! worker starts one. While it is busy one event waits in its slot; others are dropped after a second. Later builds
+//! keep an entry for every set and start missing workers every 5 s; their queue has no bound.
 
 use super::config::LogLevel::{Debug, Error, Info};
 use super::db::{EntityRow, SetRow};
 use super::env::{Env, Operation};
 use super::log::{By, attrs};
 use super::process::{Process, Task};
-use super::stamp::scramble;
 use super::worker::Worker;
+use crate::random::scramble;
 use medic_core::model::{Span, Wall};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,11 +33,11 @@ pub(super) struct Controller {
     waiting: VecDeque<(Wall, Operation, Arc<SetRow>)>,
     /// Sets that it knows, in builds that retry.
     entries: BTreeMap<u64, Entry>,
-    /// The next look after workers that do not run is on the agenda.
-    looks_at: Option<Wall>,
+    /// When missing workers are started next.
+    retries_at: Option<Wall>,
 }
 
-/// A set that a controller looks after.
+/// A set of a controller.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
     failures: u32,
@@ -51,7 +51,6 @@ impl Process {
         if self.controllers.contains_key(&number) {
             return;
         }
-        self.say_entity_starts(&entity, env);
         let sets: Vec<Arc<SetRow>> =
             env.db.sets.values().filter(|set| set.entity.number == number).map(Arc::clone).collect();
         let retries = env.config.build.retries();
@@ -64,7 +63,7 @@ impl Process {
             slot: None,
             waiting: VecDeque::new(),
             entries: BTreeMap::new(),
-            looks_at: None,
+            retries_at: None,
         };
         if retries {
             for set in &sets {
@@ -77,10 +76,7 @@ impl Process {
         self.controllers.insert(number, controller);
         if retries {
             self.register(number, env);
-            let by = By::Named("entity-controller");
-            let id = attrs!["entity_id" => &entity.uuid];
-            env.say(Info, "worker successfully started after retry", id, by);
-            self.look_again(number, env.now);
+            self.plan_retry(number, env.now);
         } else {
             self.next_work(number, env);
         }
@@ -89,9 +85,8 @@ impl Process {
     fn register(&mut self, number: u64, env: &mut Env<'_>) {
         let Some(controller) = self.controllers.get_mut(&number) else { return };
         controller.registered = true;
-        for consumer in [controller.entity.controller(), controller.entity.worker()] {
-            env.say(Info, "starting consumer", attrs!["consumer_id" => consumer], By::Watcher);
-        }
+        let consumer = attrs!["consumer_id" => controller.entity.controller()];
+        env.say(Info, "starting consumer", consumer, By::Watcher);
     }
 
     /// Takes up the next worker to start, or the next event.
@@ -124,7 +119,7 @@ impl Process {
         }
     }
 
-    /// The start of a worker is over, well or not.
+    /// The start of a worker has succeeded or failed.
     pub(super) fn worker_start_is_over(&mut self, set: &SetRow, env: &mut Env<'_>) {
         let number = set.entity.number;
         if let Some(controller) = self.controllers.get_mut(&number).filter(|c| c.busy == Some(set.id)) {
@@ -133,13 +128,13 @@ impl Process {
         }
     }
 
-    /// A worker could not be started. Pre-fix that is the end of it, until an update event of the set.
-    pub(super) fn worker_start_failed(&mut self, set: &SetRow, worker: &Worker, words: &str, env: &mut Env<'_>) {
+    /// Pre-fix the worker is gone until the next update event of its set.
+    pub(super) fn worker_start_failed(&mut self, set: &SetRow, worker: &Worker, text: &str, env: &mut Env<'_>) {
         self.workers.remove(&set.id);
-        let words = format!("error starting scale set worker: {words}");
+        let text = format!("error starting scale set worker: {text}");
         let by = By::Controller(&set.entity);
         if env.config.build.retries() {
-            let error = attrs!["scale_set_id" => set.id, "error" => words];
+            let error = attrs!["scale_set_id" => set.id, "error" => text];
             env.say(Error, "retry failed: starting scale set worker", error, by);
             self.put_off(set, env.now);
         } else {
@@ -147,7 +142,7 @@ impl Process {
                 Operation::Create => "failed to handle scale set create operation",
                 Operation::Update | Operation::Delete => "failed to handle scale set update operation",
             };
-            env.say(Error, msg, attrs!["error" => words], by);
+            env.say(Error, msg, attrs!["error" => text], by);
         }
         if worker.registered {
             let consumer = attrs!["consumer_id" => set.worker()];
@@ -166,26 +161,25 @@ impl Process {
         entry.not_before = now.plus(Span::millis(wait.saturating_mul(80 + jitter) / 100));
         entry.failures = entry.failures.saturating_add(1);
         let due = entry.not_before;
-        self.look_again(number, due);
+        self.plan_retry(number, due);
     }
 
-    /// Puts the first look at or after a date on the agenda: they come every tick since the controller's start.
-    fn look_again(&mut self, number: u64, from: Wall) {
+    /// Plans the first retry at or after a date: retries come every tick since the controller's start.
+    fn plan_retry(&mut self, number: u64, from: Wall) {
         let Some(controller) = self.controllers.get_mut(&number) else { return };
         let tick = 5_000;
         let ticks = from.since(controller.started).as_millis().div_ceil(tick);
         let when = controller.started.plus(Span::millis(ticks.saturating_mul(tick)));
-        if controller.looks_at.is_none_or(|at| at > when || at < from) {
-            controller.looks_at = Some(when);
+        if controller.retries_at.is_none_or(|at| at > when || at < from) {
+            controller.retries_at = Some(when);
             self.at(when, Task::Retry(number));
         }
     }
 
-    /// Starts the workers that should run, and do not.
     pub(super) fn retry_workers(&mut self, number: u64, env: &mut Env<'_>) {
         let Some(controller) = self.controllers.get_mut(&number) else { return };
-        if controller.looks_at == Some(env.now) {
-            controller.looks_at = None;
+        if controller.retries_at == Some(env.now) {
+            controller.retries_at = None;
         }
         let (mut due, mut later) = (Vec::new(), None);
         for (set, entry) in &controller.entries {
@@ -200,12 +194,12 @@ impl Process {
         }
         controller.to_start.extend(due.iter().filter_map(|set| Some((Operation::Create, env.db.set(*set)?))));
         if let Some(later) = later {
-            self.look_again(number, later);
+            self.plan_retry(number, later);
         }
         self.next_work(number, env);
     }
 
-    /// An event of one of its sets reaches a controller that hears.
+    /// An event of one of its sets reaches a registered controller.
     pub(super) fn offer_set_event(&mut self, operation: Operation, set: &Arc<SetRow>, env: &mut Env<'_>) {
         let number = set.entity.number;
         let Some(controller) = self.controllers.get_mut(&number) else { return };
@@ -230,34 +224,23 @@ impl Process {
 
     fn handle_set_event(&mut self, number: u64, operation: Operation, set: &Arc<SetRow>, env: &mut Env<'_>) {
         let by = By::Controller(&set.entity);
-        if env.config.build.retries() {
-            env.say(Debug, "received payload, queuing for processing", attrs![], by);
-        } else {
-            env.say(Info, "received payload", attrs![], by);
-        }
-        env.say(Debug, "got scale set payload event", attrs![], by);
         let names = attrs!["scale_set_id" => set.id, "scale_set_name" => &set.name];
-        let msg = match operation {
-            Operation::Create => "got create operation for scale set",
-            Operation::Update => "got update operation for scale set",
-            Operation::Delete => "got delete operation for scale set",
-        };
-        env.say(Debug, msg, names, by);
+        env.say(Debug, &format!("got {} operation for scale set", operation.as_str()), names, by);
         match operation {
             Operation::Delete => self.forget_set(number, set, env),
-            Operation::Create | Operation::Update => self.mind_set(number, operation, set, env),
+            Operation::Create | Operation::Update => self.watch_set(number, operation, set, env),
         }
     }
 
-    fn mind_set(&mut self, number: u64, operation: Operation, set: &Arc<SetRow>, env: &mut Env<'_>) {
+    fn watch_set(&mut self, number: u64, operation: Operation, set: &Arc<SetRow>, env: &mut Env<'_>) {
         let has_worker = self.workers.contains_key(&set.id);
         let Some(controller) = self.controllers.get_mut(&number) else { return };
         if env.config.build.retries() {
             let entry = controller.entries.entry(set.id).or_default();
             if !has_worker {
-                // A real update clears the patience that failures have cost.
+                // A real update clears the back-off.
                 *entry = Entry::default();
-                self.look_again(number, env.now);
+                self.plan_retry(number, env.now);
             }
         } else if !has_worker {
             controller.busy = Some(set.id);

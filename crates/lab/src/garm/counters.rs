@@ -1,4 +1,4 @@
-//! Counters of GitHub operations in one run of the process (`docs/reference/garm-api.md` §9). An operation counts when
+//! Counters of GitHub operations in one incarnation (`docs/reference/garm-api.md` §9). An operation counts when
 //! it starts, an error when it returns, cancellation included. No scale set, no entity, only the kind of entity.
 
 use medic_core::model::EntityKind;
@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 closed_enum! {
     /// An operation, by its label.
     pub enum Op {
-        /// `POST …/acquirejobs`.
-        AcquireJobs = "AcquireJobs",
         CreateEntityRegistrationToken = "CreateEntityRegistrationToken",
         /// `POST …/sessions`.
         CreateMessageSession = "CreateMessageSession",
@@ -27,7 +25,7 @@ closed_enum! {
         GetMessage = "GetMessage",
         /// Only its errors count.
         GetRateLimit = "GetRateLimit",
-        /// Look-up of a set by its name.
+        /// The list of sets with one name.
         GetRunnerScaleSetByNameAndRunnerGroup = "GetRunnerScaleSetByNameAndRunnerGroup",
         /// `GET …/actions/runners/downloads`.
         ListEntityRunnerApplicationDownloads = "ListEntityRunnerApplicationDownloads",
@@ -35,14 +33,11 @@ closed_enum! {
         RefreshMessageSession = "RefreshMessageSession",
         /// `DELETE …/agents/{id}`.
         RemoveRunner = "RemoveRunner",
-        /// `PATCH …/runnerscalesets/{id}`.
-        UpdateRunnerScaleSet = "UpdateRunnerScaleSet",
     }
 }
 
 type Counts = BTreeMap<(&'static str, &'static str), u64>;
 
-/// Counters of one run.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub operations: Counts,

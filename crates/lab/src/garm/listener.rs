@@ -1,32 +1,33 @@
 //! A listener: its polls, the messages they bring, and the refresh of its session (`docs/reference/garm-api.md` §11.4,
 //! `docs/reference/actions-service.md` §5.5, §6.3).
 //!
-//! A 202 means to ask again at once. 401 and 403 are tried once more; any other failure ends the listener: it deletes its
-//! session and is restarted without a pause, so that polls which fail at once make an endless loop.
+//! A 202 means to ask again at once. 401 and 403 are tried once more. Any other failure ends the listener: it deletes
+//! its session and is restarted without a pause, so polls that fail at once make an endless loop.
 
-use super::calls::{self, Ask, Failure, Reply, Sent, Service, Session, read_session};
+use super::calls::{self, Ask, Reply, Sent, Service, Session, read_session};
 use super::config::LogLevel::{Debug, Error, Info};
 use super::counters::Op;
-use super::db::{InstanceStatus, JobRow, SetRow};
+use super::db::{InstanceStatus, SetRow};
 use super::env::{Env, Operation};
-use super::log::{Attr, By, attrs};
+use super::log::{By, attrs};
 use super::process::{Died, Process, Task};
 use super::render::View;
-use super::stamp::{Ticker, scramble};
+use super::stamp::Ticker;
 use super::worker::{Closing, Phase};
+use crate::random::scramble;
 use medic_core::model::{Span, Wall};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// A queue token is renewed when so little of it is left, and some jitter.
+/// A queue token is renewed when less than this is left, plus jitter.
 const RENEWED_BEFORE: Span = Span::mins(10);
-/// The service at hand is used again while so much of its token may be left.
+/// The service and its token are reused for this long.
 const SERVICE_LIFE: Span = Span::mins(50);
 
 /// A listener with its session.
 #[derive(Debug, Clone)]
 pub(super) struct Listening {
-    /// Unlike any other listener of this run.
+    /// Unique in this incarnation.
     pub number: u64,
     pub session: Session,
     /// The number of its present poll.
@@ -37,16 +38,6 @@ pub(super) struct Listening {
     unauthorized: bool,
     /// The client that opened the session keeps its tokens for refreshes.
     service: Option<(Service, Wall)>,
-}
-
-/// What a message's handling comes to.
-enum Handled {
-    /// Acknowledged; the next poll follows.
-    Done,
-    /// Not acknowledged: it comes again.
-    Again,
-    /// An answer never comes: the listener is deaf.
-    Hangs,
 }
 
 impl Process {
@@ -62,7 +53,6 @@ impl Process {
         let id = session.id.clone();
         let twice = attrs!["session_id" => &id];
         env.say(Debug, "starting message session refresh loop", twice, By::Session(set, &id));
-        env.say(Debug, "starting scale set listener loop", attrs!["scale_set" => set.github_id], By::Listener(set));
         let Some(worker) = self.workers.get_mut(&set.id) else { return };
         worker.last_success = worker.last_success.or(Some(env.now));
         worker.listener = Some(Listening {
@@ -74,10 +64,10 @@ impl Process {
             service: service.map(|service| (service, env.now)),
         });
         self.at(env.now.plus(Span::mins(1)), Task::Refresh(set.id, number));
-        self.poll_anew(set.id, env);
+        self.poll_again(set.id, env);
     }
 
-    fn poll_anew(&mut self, id: u64, env: &mut Env<'_>) {
+    fn poll_again(&mut self, id: u64, env: &mut Env<'_>) {
         let poll = self.number();
         let Some(set) = env.db.set(id) else { return };
         let Some(worker) = self.workers.get_mut(&id) else { return };
@@ -93,7 +83,7 @@ impl Process {
                 self.at(at, Task::Poll(id, poll));
             }
             Sent::Held(until) => self.at(until, Task::Poll(id, poll)),
-            // No time-out: the listener is deaf from now on.
+            // No time-out: the listener is stalled from now on.
             Sent::Never => {}
         }
     }
@@ -109,7 +99,7 @@ impl Process {
         }
     }
 
-    /// A poll's answer is here, or it is asked again.
+    /// A poll is answered, or asked again.
     pub(super) fn step_poll(&mut self, id: u64, poll: u64, env: &mut Env<'_>) -> Result<(), Died> {
         let Some(set) = env.db.set(id) else { return Ok(()) };
         let Some(worker) = self.workers.get_mut(&id).filter(|worker| worker.phase == Phase::Listening) else {
@@ -154,10 +144,10 @@ impl Process {
                 listener.unauthorized = false;
             }
         }
-        self.poll_anew(id, env);
+        self.poll_again(id, env);
     }
 
-    /// Once more with whatever token is current; then it is over.
+    /// Tried once more with the current token; then the listener stops.
     fn unauthorized(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
         self.counters.fail(Op::GetMessage, set.entity.entity.kind);
         let listener = self.workers.get_mut(&set.id).and_then(|worker| worker.listener.as_mut());
@@ -167,7 +157,7 @@ impl Process {
             return self.stop_after_poll(set, env);
         }
         env.say(Debug, "got unauthorized error, retrying", attrs![], By::Listener(set));
-        self.poll_anew(set.id, env);
+        self.poll_again(set.id, env);
         Ok(())
     }
 
@@ -185,7 +175,7 @@ impl Process {
         self.close_session(set, Closing::PollFailed, env)
     }
 
-    /// The poll in flight is given up; that counts as an error.
+    /// The poll in flight is cancelled; that counts as an error.
     pub(super) fn cancel_poll(&mut self, set: &SetRow, env: &mut Env<'_>) {
         let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
         if let Some(listener) = listener {
@@ -198,11 +188,10 @@ impl Process {
         let id = message.get("messageId").and_then(Value::as_u64).unwrap_or(0);
         let kind = message.get("messageType").and_then(Value::as_str).unwrap_or_default();
         if id == 0 || kind != "RunnerScaleSetJobMessages" {
-            // Neither acknowledged nor counted: it comes again at once.
+            // Neither acknowledged nor counted: it is delivered again at once.
             self.poll_succeeded(set.id, env);
             return Ok(());
         }
-        env.say(Debug, "handling message", attrs!["message_id" => id], By::Listener(set));
         if !env.config.build.retries() && id < set.last_message {
             let ids = attrs!["received_msg_id" => id, "recorded_msg_id" => set.last_message];
             env.say(Info, "message is older than last message, ignoring", ids, By::Listener(set));
@@ -221,15 +210,12 @@ impl Process {
             self.poisoned(set, env);
             return Ok(());
         }
-        match self.handle_jobs(set, &jobs, env) {
-            Handled::Done => self.acknowledge(set, id, assigned, env),
-            Handled::Again => self.poll_succeeded(set.id, env),
-            Handled::Hangs => {}
-        }
+        self.handle_jobs(set, &jobs, env);
+        self.acknowledge(set, id, assigned, env);
         Ok(())
     }
 
-    /// A change of an instance's state is refused, so the message is not acknowledged, and comes again at once
+    /// A change of an instance's state is refused: the message is not acknowledged, and is delivered again at once
     /// (`docs/reference/failure-modes.md` F12).
     fn poisoned(&mut self, set: &SetRow, env: &mut Env<'_>) {
         let error = "updating runner: invalid instance status transition from deleted to pending_delete";
@@ -245,65 +231,25 @@ impl Process {
         self.at(env.now.plus(env.config.restart), Task::Poll(set.id, poll));
     }
 
-    fn handle_jobs(&mut self, set: &Arc<SetRow>, jobs: &[Value], env: &mut Env<'_>) -> Handled {
+    fn handle_jobs(&mut self, set: &SetRow, jobs: &[Value], env: &mut Env<'_>) {
         for job in jobs {
             say_job(set, job, env);
         }
         let of_kind = |kind: &str| jobs.iter().filter(|job| text(job, "messageType") == kind).collect::<Vec<_>>();
-        let available = of_kind("JobAvailable");
-        if !available.is_empty() {
-            match self.acquire(set, &available, env) {
-                Handled::Done => {}
-                refused @ (Handled::Again | Handled::Hangs) => return refused,
-            }
-        }
-        let news: Vec<&Value> = available.into_iter().chain(of_kind("JobAssigned")).collect();
-        if !news.is_empty() {
-            let all = Value::from(news.iter().map(|job| (*job).clone()).collect::<Vec<_>>());
-            env.say(Debug, "handling jobs available", attrs!["jobs" => all], By::Worker(set));
-            for job in news {
-                record_job(set, job, "queued", env);
-            }
-        }
         for job in of_kind("JobStarted") {
-            record_job(set, job, "in_progress", env);
-            let started = instance_of(job, env);
-            if let Some(id) = started {
+            if let Some(id) = instance_of(job, env) {
                 env.db.write_instance(id, env.now, |row| row.runner_status = "active");
                 env.instance_changed(id, Operation::Update);
             }
         }
         for job in of_kind("JobCompleted") {
-            record_job(set, job, "completed", env);
             if let Some(id) = instance_of(job, env) {
                 self.give_up_instance(id, env);
             }
         }
-        Handled::Done
     }
 
-    fn acquire(&mut self, set: &SetRow, jobs: &[&Value], env: &mut Env<'_>) -> Handled {
-        let kind = set.entity.entity.kind;
-        let wanted: Vec<u64> =
-            jobs.iter().filter_map(|job| job.get("runnerRequestId").and_then(Value::as_u64)).collect();
-        let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
-        let Some(session) = listener.map(|listener| listener.session.clone()) else { return Handled::Again };
-        self.counters.begin(Op::AcquireJobs, kind);
-        match calls::acquire(env, &mut self.counters, set, &session, &wanted) {
-            Ok(ids) => {
-                env.say(Debug, "acquired jobs", attrs!["job_ids" => Value::from(ids)], By::Listener(set));
-                Handled::Done
-            }
-            Err(Some(Failure { text, .. })) => {
-                self.counters.fail(Op::AcquireJobs, kind);
-                env.say(Error, "acquiring jobs", attrs!["error" => text], By::Listener(set));
-                Handled::Again
-            }
-            Err(None) => Handled::Hangs,
-        }
-    }
-
-    /// The cursor and the wanted number are written, two updates of the set; then the message is deleted.
+    /// Two updates of the set write the cursor and the desired number; then the message is deleted.
     fn acknowledge(&mut self, set: &SetRow, message: u64, assigned: u64, env: &mut Env<'_>) {
         env.db.write_set(set.id, env.now, |row| row.last_message = message);
         env.set_changed(set.id, Operation::Update, View::AfterMessage);
@@ -313,7 +259,7 @@ impl Process {
         let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
         let Some(session) = listener.map(|listener| listener.session.clone()) else { return };
         self.counters.begin(Op::DeleteMessage, kind);
-        match calls::on_queue(env, &session, message) {
+        match calls::acknowledge(env, &session, message) {
             Ok(()) => {}
             Err(Some(failure)) => {
                 self.counters.fail(Op::DeleteMessage, kind);
@@ -336,27 +282,26 @@ impl Process {
         }
         let session = listener.session.clone();
         let again = env.now.plus(Span::mins(1));
-        let failed = |words: &str, env: &mut Env<'_>| {
-            let error = attrs!["error" => words];
+        let failed = |text: &str, env: &mut Env<'_>| {
+            let error = attrs!["error" => text];
             env.say(Error, "failed to refresh message queue token", error, By::Session(&set, &session.id));
         };
         let expires = match session.expires() {
             Ok(Some(seconds)) => Wall(seconds.saturating_mul(1000)),
             Ok(None) => return Err(Died::TokenWithoutExpiry),
-            Err(words) => {
-                failed(words, env);
+            Err(text) => {
+                failed(text, env);
                 self.at(again, Task::Refresh(id, number));
                 return Ok(());
             }
         };
         let by = By::Session(&set, &session.id);
-        let checked = vec![("expires_at", Attr::Date(Ticker::default().at(expires)))];
+        let checked = attrs!["expires_at" => Ticker::default().at(expires).nano()];
         env.say(Debug, "checking if message session token needs refresh", checked, by);
         let jitter = Span::millis(scramble(number) % 30_000);
         if expires.since(env.now) <= RENEWED_BEFORE.plus(jitter) {
             let service = listener.service.take().filter(|(_, since)| env.now.since(*since) < SERVICE_LIFE);
             let held = service.as_ref().map(|(service, _)| service.clone());
-            env.say(Debug, "refreshing message session token", attrs![], by);
             let ask = Ask::RefreshSession(session.clone());
             match calls::at_once(env, &mut self.counters, &set, ask, held) {
                 Ok((body, fresh)) => match read_session(&body) {
@@ -374,11 +319,11 @@ impl Process {
                 Err(None) => return Ok(()),
             }
         }
-        // Looks that would only say so, and to nobody, are left out.
+        // Checks that would only write a debug line that is not logged are left out.
         let minutes = expires.since(env.now).minus(RENEWED_BEFORE.plus(jitter)).as_millis() / 60_000;
-        let told = env.config.log_level == Debug;
+        let logged = env.config.log_level == Debug;
         self.at(
-            if told { again } else { again.plus(Span::mins(minutes.saturating_sub(1))) },
+            if logged { again } else { again.plus(Span::mins(minutes.saturating_sub(1))) },
             Task::Refresh(id, number),
         );
         Ok(())
@@ -393,7 +338,6 @@ fn say_job(set: &SetRow, job: &Value, env: &mut Env<'_>) {
     let mut attrs = attrs!["job_id" => text(job, "jobId"), "job_name" => text(job, "jobDisplayName")];
     let runner = attrs!["runner_name" => text(job, "runnerName")];
     let msg = match text(job, "messageType") {
-        "JobAvailable" => "job available",
         "JobAssigned" => "new job assigned",
         "JobStarted" => {
             attrs.extend(runner);
@@ -413,39 +357,4 @@ fn instance_of(job: &Value, env: &Env<'_>) -> Option<u64> {
     let name = text(job, "runnerName");
     let found = env.db.instances.iter().find(|(_, row)| row.name == name && row.status != InstanceStatus::Deleted);
     found.map(|(id, _)| *id)
-}
-
-fn record_job(set: &SetRow, job: &Value, status: &'static str, env: &mut Env<'_>) {
-    let uuid = text(job, "jobId");
-    let known = env.db.jobs.values().find(|row| row.uuid == uuid).map(|row| row.id);
-    let updated = env.db.stamp(env.now);
-    if let Some(row) = known.and_then(|id| env.db.jobs.get_mut(&id)) {
-        (row.status, row.updated) = (status, updated);
-        text(job, "runnerName").clone_into(&mut row.runner_name);
-        text(job, "result").clone_into(&mut row.conclusion);
-        let id = row.id;
-        env.job_changed(id, Operation::Update);
-        return;
-    }
-    let id = env.db.jobs.keys().next_back().copied().unwrap_or(0).saturating_add(1);
-    let labels = job.get("requestLabels").and_then(Value::as_array).into_iter().flatten();
-    let row = JobRow {
-        id,
-        uuid: uuid.to_owned(),
-        run_id: job.get("workflowRunId").and_then(Value::as_u64).unwrap_or(0),
-        action: text(job, "eventName").to_owned(),
-        status,
-        conclusion: text(job, "result").to_owned(),
-        name: text(job, "jobDisplayName").to_owned(),
-        runner_name: text(job, "runnerName").to_owned(),
-        repository: text(job, "repositoryName").to_owned(),
-        owner: text(job, "ownerName").to_owned(),
-        labels: labels.filter_map(Value::as_str).map(str::to_owned).collect(),
-        entity: Arc::clone(&set.entity),
-        created: updated,
-        updated,
-    };
-    env.db.jobs.insert(id, row);
-    env.job_changed(id, Operation::Create);
-    super::scaler::forget_old_jobs(env);
 }

@@ -1,5 +1,5 @@
 //! GARM's log lines, in both formats of Go's slog (`docs/reference/garm-api.md` §12): the call's attributes, then those
-//! of its context. Keys may repeat, as in the original.
+//! of its context. Keys may repeat, as in GARM.
 
 use super::config::{GarmConfig, LogFormat, LogLevel};
 use super::db::{EntityRow, SetRow};
@@ -10,40 +10,19 @@ use serde_json::Value;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 
-/// Lines kept for a reader that has not asked yet; the oldest are dropped.
+/// Lines kept until they are taken; the oldest are dropped.
 const KEPT: usize = 100_000;
 
-/// An attribute's value; the two formats differ in more than quotes.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Attr {
-    Json(Value),
-    /// A duration in nanoseconds: a number in JSON, `5s` in text.
-    Nanos(u64),
-    Never,
-    Date(Stamp),
-}
-
-macro_rules! attr_from {
-    ($($from:ty),+) => { $(impl From<$from> for Attr { fn from(value: $from) -> Self { Self::Json(Value::from(value)) } })+ };
-}
-attr_from!(&str, String, u64, bool, Value);
-
-impl From<&String> for Attr {
-    fn from(value: &String) -> Self {
-        Self::Json(Value::from(value.as_str()))
-    }
-}
-
 /// A line's attributes, in order.
-pub(super) type Attrs = Vec<(&'static str, Attr)>;
+pub(super) type Attrs = Vec<(&'static str, Value)>;
 
 /// Attributes of a line: `attrs!["key" => value, …]`.
 macro_rules! attrs {
-    ($($key:literal => $value:expr),* $(,)?) => { vec![$(($key, $crate::garm::log::Attr::from($value))),*] };
+    ($($key:literal => $value:expr),* $(,)?) => { vec![$(($key, serde_json::json!($value))),*] };
 }
 pub(super) use attrs;
 
-/// Who says a line: the context whose attributes end it.
+/// The part of GARM that writes a line: its attributes end the line.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum By<'a> {
     Garm,
@@ -55,8 +34,6 @@ pub(super) enum By<'a> {
     Session(&'a SetRow, &'a str),
     /// The scale set controller of an entity.
     Controller(&'a EntityRow),
-    /// An entity's pool manager.
-    Pool(&'a EntityRow),
     /// Watcher of the database.
     Watcher,
 }
@@ -85,17 +62,11 @@ impl By<'_> {
                 attrs.extend(attrs!["worker" => entity.controller()]);
                 of_entity(attrs, entity);
             }
-            Self::Pool(entity) => attrs.extend(attrs![
-                "pool_mgr" => &entity.entity.name,
-                "endpoint" => &entity.endpoint,
-                "pool_type" => entity.entity.kind.as_str(),
-            ]),
             Self::Watcher => attrs.extend(attrs!["watcher" => "database"]),
         }
     }
 }
 
-/// The log, until somebody takes it.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     lines: VecDeque<Bytes>,
@@ -141,12 +112,7 @@ fn json(at: Stamp, level: LogLevel, msg: &str, attrs: &Attrs) -> String {
     let mut line =
         format!("{{\"time\":\"{}\",\"level\":\"{}\",\"msg\":{}", at.nano(), level.as_str(), Value::from(msg));
     for (key, value) in attrs {
-        let _ = match value {
-            Attr::Json(value) => write!(line, ",\"{key}\":{value}"),
-            Attr::Nanos(nanos) => write!(line, ",\"{key}\":{nanos}"),
-            Attr::Never => write!(line, ",\"{key}\":\"{}\"", Stamp::NEVER.nano()),
-            Attr::Date(date) => write!(line, ",\"{key}\":\"{}\"", date.nano()),
-        };
+        let _ = write!(line, ",\"{key}\":{value}");
     }
     line.push('}');
     line
@@ -156,13 +122,10 @@ fn text(at: Stamp, level: LogLevel, msg: &str, attrs: &Attrs) -> String {
     let mut line = format!("time={} level={} msg={}", at.milli(), level.as_str(), quoted(msg));
     for (key, value) in attrs {
         let value = match value {
-            Attr::Json(Value::String(text)) => quoted(text),
-            Attr::Json(Value::Null) => "<nil>".to_owned(),
-            Attr::Json(value @ (Value::Bool(_) | Value::Number(_))) => value.to_string(),
-            Attr::Json(value @ (Value::Array(_) | Value::Object(_))) => quoted(&value.to_string()),
-            Attr::Nanos(nanos) => go_duration(*nanos),
-            Attr::Never => Stamp::NEVER.milli(),
-            Attr::Date(date) => date.milli(),
+            Value::String(text) => quoted(text),
+            Value::Null => "<nil>".to_owned(),
+            Value::Bool(_) | Value::Number(_) => value.to_string(),
+            Value::Array(_) | Value::Object(_) => quoted(&value.to_string()),
         };
         let _ = write!(line, " {key}={value}");
     }
@@ -195,30 +158,6 @@ pub(super) fn go_quote(text: &str) -> String {
     out
 }
 
-/// Go's text of a duration: `343.794µs`, `73.37427ms`, `5s`, `1m25.4s`.
-fn go_duration(nanos: u64) -> String {
-    let decimals = |unit: u64| {
-        let fraction = format!("{:0width$}", nanos % unit, width = unit.ilog10() as usize);
-        let fraction = fraction.trim_end_matches('0');
-        if fraction.is_empty() { (nanos / unit).to_string() } else { format!("{}.{fraction}", nanos / unit) }
-    };
-    match nanos {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{nanos}ns"),
-        1_000..1_000_000 => format!("{}µs", decimals(1_000)),
-        1_000_000..1_000_000_000 => format!("{}ms", decimals(1_000_000)),
-        1_000_000_000..60_000_000_000 => format!("{}s", decimals(1_000_000_000)),
-        _ => format!("{}m{}", nanos / 60_000_000_000, go_seconds(nanos % 60_000_000_000)),
-    }
-}
-
-fn go_seconds(nanos: u64) -> String {
-    let whole = nanos / 1_000_000_000;
-    let fraction = format!("{:09}", nanos % 1_000_000_000);
-    let fraction = fraction.trim_end_matches('0');
-    if fraction.is_empty() { format!("{whole}s") } else { format!("{whole}.{fraction}s") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,34 +172,30 @@ mod tests {
     }
 
     #[test]
-    fn text_quotes_only_what_needs_it() {
+    fn text_format_quotes_only_where_needed() {
         let attrs = || {
             vec![
-                ("error", Attr::Json(Value::Null)),
-                ("request_time", Attr::Nanos(343_794)),
-                ("took", Attr::Nanos(73_374_270)),
-                ("backoff", Attr::Nanos(85_400_000_000)),
-                ("user_agent", Attr::from("Python-urllib/3.11")),
-                ("job_name", Attr::from("build 1001")),
-                ("error", Attr::from("conflict: \"a=b\"")),
-                ("fetched_at", Attr::Never),
+                ("error", Value::Null),
+                ("code", Value::from(200)),
+                ("user_agent", Value::from("Python-urllib/3.11")),
+                ("job_name", Value::from("build 1001")),
+                ("error", Value::from("conflict: \"a=b\"")),
             ]
         };
         let text = line(LogFormat::Text, attrs());
         let (_, rest) = text.split_once(' ').unwrap();
         assert_eq!(
             rest,
-            "level=INFO msg=access_log error=<nil> request_time=343.794µs took=73.37427ms backoff=1m25.4s \
-             user_agent=Python-urllib/3.11 job_name=\"build 1001\" error=\"conflict: \\\"a=b\\\"\" \
-             fetched_at=0001-01-01T00:00:00.000Z watcher=database"
+            "level=INFO msg=access_log error=<nil> code=200 user_agent=Python-urllib/3.11 job_name=\"build 1001\" \
+             error=\"conflict: \\\"a=b\\\"\" watcher=database"
         );
         let json = line(LogFormat::Json, attrs());
-        assert!(json.contains("\"error\":null,\"request_time\":343794,"), "{json}");
+        assert!(json.contains("\"error\":null,\"code\":200,"), "{json}");
         assert_eq!(json.matches("\"error\":").count(), 2, "keys repeat: {json}");
     }
 
     #[test]
-    fn a_body_is_quoted_as_go_does() {
+    fn go_quote_escapes_as_go_does() {
         assert_eq!(go_quote("{\"a\": \"b\\c\"}\n\u{1}é"), r#""{\"a\": \"b\\c\"}\n\x01é""#);
     }
 }

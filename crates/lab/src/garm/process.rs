@@ -1,20 +1,16 @@
-//! One run of the process: what it holds in memory, and its agenda (`docs/reference/garm-api.md` §11).
+//! One incarnation of the process: what it holds in memory, and its agenda (`docs/reference/garm-api.md` §11).
 //!
-//! Every task names the run of its object (a worker's number, a poll's), so that a task that has become pointless does
-//! nothing when it comes up.
+//! Every task names the number of its worker, poll or listener: a task that is out of date does nothing.
 
-use super::background::{look_for_release, pool_state, say_starting};
 use super::controller::Controller;
 use super::counters::Counters;
 use super::env::{Change, Env};
 use super::metrics::Gauges;
 use super::render::Rate;
+use super::startup::say_starting;
 use super::worker::Worker;
 use medic_core::model::{Span, Wall};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// From the start of the workers until pool managers have written their state.
-const POOL_STATE: Span = Span::millis(20);
 
 /// What a running process does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,39 +22,27 @@ pub(super) enum Task {
     Deliver(u64),
     /// A controller takes up its next piece of work.
     Controller(u64),
-    /// Events that a busy controller did not take are dropped.
+    /// Events that a busy controller did not take in time are dropped.
     HandOver(u64),
-    /// A controller looks after workers that do not run.
+    /// A controller starts the workers that do not run.
     Retry(u64),
     /// A worker's next step: of this set, of this worker.
     Main(u64, u64),
     /// An answer to a poll, or a held poll that is asked again: of this set, of this poll.
     Poll(u64, u64),
-    /// A session's token is looked at: of this set, of this listener.
+    /// A session's token is checked: of this set, of this listener.
     Refresh(u64, u64),
-    /// Runners are brought to their number.
+    /// Runners are scaled: of this set, of this worker.
     Scale(u64, u64),
-    /// A worker that has no tools yet says so.
-    NoTools(u64, u64),
     /// The provider's next step with an instance.
     Instance(u64),
     /// The list of runner downloads is fetched.
     Tools(u64),
-    /// A pool manager has written its state.
-    PoolState(u64),
-    /// A pool manager looks for the downloads, for the first and the second time.
-    WaitForTools(u64, bool),
-    /// A pool manager's loops.
-    Pool(u64),
     /// The credential's quota is asked for.
     Rate,
-    /// GARM's own agent is looked for.
-    Release,
-    /// Gauges are brought up to date.
-    Collect,
 }
 
-/// The process died, by which bug.
+/// The bug that the process died of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Died {
     /// DELETE of a session was answered 404.
@@ -69,7 +53,6 @@ pub(super) enum Died {
     MessageWithoutStatistics,
 }
 
-/// A run of the process.
 #[derive(Debug)]
 pub(super) struct Process {
     pub started: Wall,
@@ -82,11 +65,6 @@ pub(super) struct Process {
     pub gauges: Gauges,
     /// Entities whose list of downloads is known: before that no runner is made.
     pub tools: BTreeSet<u64>,
-    /// Entities whose pool manager runs.
-    pub pools: BTreeSet<u64>,
-    /// Queued jobs that this run has heard of: (entity, job), and since when.
-    pub jobs: BTreeMap<(u64, u64), Wall>,
-    pub scrapes: u64,
     agenda: BTreeSet<(Wall, u64, Task)>,
     mail: BTreeMap<u64, Change>,
     serial: u64,
@@ -103,30 +81,25 @@ impl Process {
             rate: None,
             gauges: Gauges::default(),
             tools: BTreeSet::new(),
-            pools: BTreeSet::new(),
-            jobs: BTreeMap::new(),
-            scrapes: 0,
             agenda: BTreeSet::new(),
             mail: BTreeMap::new(),
             serial: 0,
         };
         say_starting(env);
-        process.gauges = Gauges::at_start(env);
         let ready = env.now.plus(env.config.boot);
         for entity in env.db.entities.keys().copied().collect::<Vec<_>>() {
             process.at(ready, Task::Entity(entity));
-            process.watch_pool(entity, ready.plus(POOL_STATE), env);
+            process.plan_tools(entity, env);
         }
         for id in env.db.instances.keys().copied().collect::<Vec<_>>() {
             process.at(ready.plus(env.config.provider), Task::Instance(id));
         }
         process.at(ready, Task::Open);
         process.at(env.now.plus(Span::secs(30)), Task::Rate);
-        process.at(env.now.plus(Span::secs(5)), Task::Release);
         process
     }
 
-    /// A number that this run has not used.
+    /// A number that this incarnation has not used.
     pub(super) fn number(&mut self) -> u64 {
         self.serial = self.serial.saturating_add(1);
         self.serial
@@ -148,12 +121,12 @@ impl Process {
         Some((at, task))
     }
 
-    /// Changes of the database, to be told after a while.
-    pub(super) fn post(&mut self, changes: Vec<Change>, env_now: Wall, delay: Span) {
+    /// Changes of the database, to be delivered after a delay.
+    pub(super) fn post(&mut self, changes: Vec<Change>, now: Wall, delay: Span) {
         for change in changes {
             let number = self.number();
             self.mail.insert(number, change);
-            self.at(env_now.plus(delay), Task::Deliver(number));
+            self.at(now.plus(delay), Task::Deliver(number));
         }
     }
 
@@ -173,20 +146,14 @@ impl Process {
             Task::Poll(set, poll) => return self.step_poll(set, poll, env),
             Task::Refresh(set, listener) => return self.step_refresh(set, listener, env),
             Task::Scale(set, worker) => self.scale(set, worker, env),
-            Task::NoTools(set, worker) => self.say_no_tools(set, worker, env),
             Task::Instance(id) => self.step_instance(id, env),
             Task::Tools(entity) => self.fetch_tools(entity, env),
-            Task::PoolState(entity) => pool_state(entity, env),
-            Task::WaitForTools(entity, again) => self.wait_for_tools(entity, again, env),
-            Task::Pool(entity) => self.pool_loops(entity, env),
             Task::Rate => self.ask_rate(env),
-            Task::Release => look_for_release(env),
-            Task::Collect => self.collect(env),
         }
         Ok(())
     }
 
-    /// The process is gone: its connections with it.
+    /// The connections end with the process.
     pub(super) fn hang_up_all(&self, env: &mut Env<'_>) {
         for (set, worker) in &self.workers {
             if let (Some(listening), Some(row)) = (&worker.listener, env.db.set(*set)) {

@@ -1,6 +1,6 @@
-//! Runners: a worker brings them to their number every 5 s, the provider makes and removes instances
-//! (`docs/reference/garm-api.md` §7, §11). A removed instance stays in the database as `deleted` until the worker of
-//! its set takes the row away: without a worker it lingers.
+//! Runners: a worker scales them every 5 s, the provider makes and removes instances (`docs/reference/garm-api.md` §7,
+//! §11). A removed instance stays in the database as `deleted` until the worker of its set removes the row: without a
+//! worker it lingers.
 
 use super::calls::{Ask, at_once};
 use super::config::LogLevel::{Debug, Error};
@@ -13,8 +13,6 @@ use serde_json::Value;
 
 /// From the provider's answer to the row.
 const PROVIDER_TALK: Span = Span::millis(80);
-/// Instances and jobs kept; a simulation may run for weeks.
-const JOBS_KEPT: usize = 2_000;
 
 impl Process {
     /// Puts the worker's next tick on the agenda: they come every tick since it began.
@@ -39,15 +37,11 @@ impl Process {
         }
         let enabled = worker.known.enabled;
         let current = env.db.runners(id);
-        let target = set.desired.saturating_add(set.min_idle_runners).min(set.max_runners);
+        let target = set.desired.min(set.max_runners);
         let numbers = attrs!["current_runners" => current, "target_runners" => target];
         if current == target || (current < target && !enabled) {
-            if current == target && worker.told.replace((current, target)) != Some((current, target)) {
-                env.say(Debug, "desired runner count reached", numbers, By::Worker(&set));
-            }
             return;
         }
-        worker.told = Some((current, target));
         if current < target {
             env.say(Debug, "scaling up", numbers, By::Worker(&set));
             self.make_runners(&set, target.saturating_sub(current), env);
@@ -58,19 +52,11 @@ impl Process {
         self.scale_soon(id, env);
     }
 
-    pub(super) fn say_no_tools(&self, id: u64, number: u64, env: &mut Env<'_>) {
-        let Some(set) = env.db.set(id) else { return };
-        let lives = self.workers.get(&id).is_some_and(|worker| worker.number == number);
-        if lives && !self.tools.contains(&set.entity.number) {
-            env.say(Debug, "tools not found in cache; waiting for tools", attrs![], By::Worker(&set));
-        }
-    }
-
-    /// One client for the whole pass; an error ends it.
+    /// One client for all runners; an error ends the loop.
     fn make_runners(&mut self, set: &SetRow, count: u64, env: &mut Env<'_>) {
         let mut service = None;
         for _ in 0..count {
-            let name = env.db.runner_name(&set.prefix);
+            let name = env.db.runner_name();
             let ask = Ask::JitConfig(name.clone());
             let body = match at_once(env, &mut self.counters, set, ask, service.take()) {
                 Ok((body, kept)) => {
@@ -78,15 +64,14 @@ impl Process {
                     body
                 }
                 Err(failure) => {
-                    let words = failure.map_or_else(|| "context canceled".to_owned(), |failure| failure.text);
-                    env.say(Error, "error scaling up", attrs!["error" => words], By::Worker(set));
+                    let text = failure.map_or_else(|| "context canceled".to_owned(), |failure| failure.text);
+                    env.say(Error, "error scaling up", attrs!["error" => text], By::Worker(set));
                     return;
                 }
             };
-            env.say(Debug, "creating new runner", attrs!["runner_name" => &name], By::Worker(set));
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
             let agent = body.pointer("/runner/id").and_then(Value::as_u64).unwrap_or(0);
-            let (id, created) = (env.db.next(), env.db.stamp(env.now));
+            let (id, updated) = (env.db.next(), env.db.stamp(env.now));
             let row = InstanceRow {
                 uuid: env.db.uuid(),
                 name,
@@ -94,9 +79,7 @@ impl Process {
                 set: set.id,
                 status: InstanceStatus::PendingCreate,
                 runner_status: "pending",
-                provided: false,
-                created,
-                updated: created,
+                updated,
             };
             env.db.instances.insert(id, row);
             env.instance_changed(id, Operation::Create);
@@ -130,7 +113,7 @@ impl Process {
     /// The provider's next step with an instance.
     pub(super) fn step_instance(&mut self, id: u64, env: &mut Env<'_>) {
         let Some(row) = env.db.instances.get(&id) else { return };
-        let (name, set) = (row.name.clone(), row.set);
+        let set = row.set;
         let next = match row.status {
             InstanceStatus::PendingCreate => InstanceStatus::Creating,
             InstanceStatus::Creating => InstanceStatus::Running,
@@ -138,18 +121,7 @@ impl Process {
             InstanceStatus::Deleting => InstanceStatus::Deleted,
             InstanceStatus::Running | InstanceStatus::Deleted => return,
         };
-        if next == InstanceStatus::Running {
-            let worker = format!("instance-worker-{name}");
-            let output = format!(
-                "{{\n  \"provider_id\": \"{name}\",\n  \"name\": \"{name}\",\n  \"os_type\": \"linux\",\n  \"os_name\": \
-                 \"ubuntu\",\n  \"os_version\": \"22.04\",\n  \"os_arch\": \"amd64\",\n  \"status\": \"running\"\n}}"
-            );
-            env.say(Debug, "provider returned", attrs!["output" => output], By::Named(&worker));
-        }
-        env.db.write_instance(id, env.now, |row| {
-            row.status = next;
-            row.provided |= next == InstanceStatus::Running;
-        });
+        env.db.write_instance(id, env.now, |row| row.status = next);
         env.instance_changed(id, Operation::Update);
         match next {
             InstanceStatus::Creating | InstanceStatus::Deleting => {
@@ -167,28 +139,10 @@ impl Process {
     }
 }
 
-/// A worker that starts looks at the instances of its set, and takes away those that are deleted.
+/// A worker that starts removes the deleted instances of its set.
 pub(super) fn reconcile_instances(set: &SetRow, env: &mut Env<'_>) {
-    let found: Vec<(u64, String, InstanceStatus)> =
-        env.db.instances_of(set.id).map(|(id, row)| (id, row.name.clone(), row.status)).collect();
-    for (id, name, status) in found {
-        for msg in ["attempting to unlock", "unlock completed"] {
-            let caller = "/build/garm/workers/scaleset/scaleset.go:299";
-            let attrs = attrs!["key" => &name, "remove" => false, "caller" => caller];
-            env.say(Debug, msg, attrs, By::Garm);
-        }
-        if status == InstanceStatus::Deleted {
-            env.remove_instance(id);
-        }
-    }
-}
-
-/// Bounds the table of jobs: completed ones go first.
-pub(super) fn forget_old_jobs(env: &mut Env<'_>) {
-    while env.db.jobs.len() > JOBS_KEPT {
-        let Some(id) = env.db.jobs.iter().find(|(_, job)| job.status == "completed").map(|(id, _)| *id) else {
-            return;
-        };
-        env.db.jobs.remove(&id);
+    let deleted = env.db.instances_of(set.id).filter(|(_, row)| row.status == InstanceStatus::Deleted);
+    for id in deleted.map(|(id, _)| id).collect::<Vec<_>>() {
+        env.remove_instance(id);
     }
 }

@@ -1,6 +1,7 @@
 //! Dates to the nanosecond, as Go writes them (`docs/reference/garm-api.md` §2). The simulation counts milliseconds;
-//! below that a [`Ticker`] makes every date later than the one before, so that no two writes share an `updated_at`.
+//! below that a [`Ticker`] makes every date later than the one before, no two writes share an `updated_at`.
 
+use crate::random::scramble;
 use medic_core::model::Wall;
 
 /// Nanoseconds since the epoch. Zero stands for Go's zero time, which means "never".
@@ -45,26 +46,12 @@ impl Ticker {
     }
 }
 
-/// A reproducible UUID that looks random: the `n`th of a family.
-pub(super) fn uuid(family: u64, n: u64) -> String {
-    let (high, low) = (scramble(family ^ n.rotate_left(32)), scramble(n.wrapping_add(family.rotate_left(17))));
-    uuid::Builder::from_random_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes()).into_uuid().to_string()
-}
-
-/// One step of the splitmix64 generator.
-pub(super) const fn scramble(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_written_as_go_writes_them_and_never_repeat() {
+    fn stamps_are_written_as_go_does_and_never_repeat() {
         let mut ticker = Ticker::default();
         let now = Wall(1_795_459_532_159);
         let dates: Vec<Stamp> = (0..100).map(|_| ticker.at(now)).collect();

@@ -3,7 +3,7 @@
 
 use super::GarmConfig;
 use super::db::Db;
-use super::stamp::uuid;
+use crate::random::uuid;
 use crate::wire::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,9 +11,8 @@ use medic_core::model::Wall;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-/// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum For {
+pub(super) enum Purpose {
     Admin,
     Metrics,
 }
@@ -22,7 +21,6 @@ pub(super) enum For {
 struct Claims {
     user: String,
     token_id: String,
-    full_name: String,
     is_admin: bool,
     read_metrics: bool,
     generation: u64,
@@ -30,12 +28,12 @@ struct Claims {
     exp: u64,
 }
 
-/// How a request shows who it is.
+/// The result of the check of a request's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(super) enum TokenCheck {
     /// No header, no cookie.
-    Nothing,
-    /// A token that does not hold, or is for something else.
+    Missing,
+    /// A wrong or expired token, or one for another purpose.
     Invalid,
     Valid,
 }
@@ -44,12 +42,11 @@ fn key(config: &GarmConfig) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA256, format!("secret of {}", config.controller_id).as_bytes())
 }
 
-pub(super) fn issue(config: &GarmConfig, db: &mut Db, purpose: For, now: Wall) -> String {
-    let is_admin = purpose == For::Admin;
+pub(super) fn issue(config: &GarmConfig, db: &mut Db, purpose: Purpose, now: Wall) -> String {
+    let is_admin = purpose == Purpose::Admin;
     let claims = Claims {
         user: if is_admin { uuid(0xAD_1111, 1) } else { String::new() },
         token_id: db.uuid(),
-        full_name: if is_admin { config.username.clone() } else { String::new() },
         is_admin,
         read_metrics: !is_admin,
         generation: db.token_generation,
@@ -62,22 +59,22 @@ pub(super) fn issue(config: &GarmConfig, db: &mut Db, purpose: For, now: Wall) -
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// Looks at a request's token. The scheme word is not checked, as in the original; the API takes a cookie instead.
-pub(super) fn check(config: &GarmConfig, db: &Db, request: &Request, purpose: For, now: Wall) -> Shown {
+/// The scheme word is not checked, as in GARM; the API takes a cookie instead.
+pub(super) fn check(config: &GarmConfig, db: &Db, request: &Request, purpose: Purpose, now: Wall) -> TokenCheck {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = header(http::header::AUTHORIZATION).and_then(|value| value.split_once(' ')).map(|(_, token)| token);
     let cookie = header(http::header::COOKIE)
-        .filter(|_| purpose == For::Admin)
+        .filter(|_| purpose == Purpose::Admin)
         .and_then(|cookies| cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix("garm_token=")));
-    let Some(token) = bearer.or(cookie) else { return Shown::Nothing };
+    let Some(token) = bearer.or(cookie) else { return TokenCheck::Missing };
     let holds = read(config, token).is_some_and(|claims| {
         let is_for = match purpose {
-            For::Admin => claims.is_admin,
-            For::Metrics => claims.read_metrics,
+            Purpose::Admin => claims.is_admin,
+            Purpose::Metrics => claims.read_metrics,
         };
         is_for && claims.exp > now.0 / 1000 && claims.generation == db.token_generation
     });
-    if holds { Shown::Valid } else { Shown::Invalid }
+    if holds { TokenCheck::Valid } else { TokenCheck::Invalid }
 }
 
 fn read(config: &GarmConfig, token: &str) -> Option<Claims> {

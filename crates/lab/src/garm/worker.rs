@@ -1,7 +1,7 @@
 //! A scale set's worker: its start, and the loop that keeps its listener alive (`docs/reference/garm-api.md` §11).
 //!
-//! Pre-fix: the *first* start of a worker opens its session in line, and any error drops the worker for good. Both
-//! builds: a worker that exists looks every 2 s whether it should listen, and tries for ever; a listener that had run is
+//! Pre-fix: the *first* start of a worker opens its session, and any error drops the worker for good. Both builds: a
+//! worker that exists checks every 2 s whether it should listen, and tries for ever. A listener that had run is
 //! restarted at once, then with growing pauses. While the worker waits for GitHub it holds its locks: events wait.
 
 use super::calls::{Ask, Chain, Failure, Progress, Service, read_session};
@@ -9,7 +9,7 @@ use super::config::LogLevel::{Debug, Error, Info};
 use super::db::SetRow;
 use super::env::{Env, Operation};
 use super::listener::Listening;
-use super::log::{Attr, By, attrs};
+use super::log::{By, attrs};
 use super::process::{Died, Process, Task};
 use super::render::View;
 use super::scaler::reconcile_instances;
@@ -20,10 +20,10 @@ use std::collections::VecDeque;
 
 /// The first pause of a listener that cannot be restarted.
 const FIRST_PAUSE: Span = Span::secs(5);
-/// The longest, give or take the pre-fix build's mistake.
+/// The longest pause; one pause of the pre-fix build is longer.
 const LONGEST_PAUSE: Span = Span::secs(60);
 
-/// What a worker knows of its set: an event that it missed leaves it wrong.
+/// What a worker knows of its set. It stays wrong after a missed event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Known {
     pub enabled: bool,
@@ -36,39 +36,36 @@ impl Known {
     }
 }
 
-/// Why a session is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opening {
     /// Within the start of a pre-fix worker.
     FirstStart,
-    /// By the loop that looks every 2 s.
+    /// By the loop that runs every 2 s.
     Loop,
     /// A listener that had run.
     Restart,
 }
 
-/// Why a session is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closing {
     /// Disabled, or fewer runners: the poll is still in flight, and will be cancelled.
-    Told,
+    SetChanged,
     PollFailed,
 }
 
-/// What a worker does.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Phase {
-    /// In its start: the database is looked at.
+    /// In its start: it reads the database.
     Preparing,
     /// In its start: GitHub is asked for the set.
     Finding(Chain),
-    /// In its start: the set is created anew.
+    /// In its start: it creates the set again.
     Creating(Chain),
     Opening(Opening, Chain),
     Listening,
     Closing(Closing, Chain),
     Idle,
-    /// Its listener could not be restarted; tries again later.
+    /// Its listener could not be restarted; it tries again later.
     BackingOff,
     /// In a request that is never answered, with its locks held.
     Hanging,
@@ -76,7 +73,7 @@ pub(super) enum Phase {
 
 #[derive(Debug, Clone)]
 pub(super) struct Worker {
-    /// Unlike any other worker of this run.
+    /// Unique in this incarnation.
     pub number: u64,
     pub operation: Operation,
     pub phase: Phase,
@@ -84,7 +81,7 @@ pub(super) struct Worker {
     pub due: Option<Wall>,
     pub known: Known,
     pub registered: bool,
-    /// Its start is over.
+    /// Its start has succeeded.
     pub runs: bool,
     /// Events that wait for its locks.
     inbox: VecDeque<Known>,
@@ -96,13 +93,10 @@ pub(super) struct Worker {
     /// Refusals in a row.
     refused: u32,
     pub born: Wall,
-    /// Runners and their wanted number, as last told to the log.
-    pub told: Option<(u64, u64)>,
     pub scales_at: Option<Wall>,
 }
 
 impl Process {
-    /// `Worker.Start`.
     pub(super) fn start_worker(&mut self, set: &SetRow, operation: Operation, env: &mut Env<'_>) {
         env.say(Debug, "starting scale set worker", attrs!["scale_set" => set.worker()], By::Worker(set));
         reconcile_instances(set, env);
@@ -124,14 +118,12 @@ impl Process {
             restarts: 0,
             refused: 0,
             born: env.now,
-            told: None,
             scales_at: None,
         };
         self.workers.insert(set.id, worker);
         self.at(due, Task::Main(set.id, number));
     }
 
-    /// A worker's next step.
     pub(super) fn step_worker(&mut self, id: u64, number: u64, env: &mut Env<'_>) -> Result<(), Died> {
         let Some(set) = env.db.set(id) else { return Ok(()) };
         let Some(worker) = self.workers.get_mut(&id) else { return Ok(()) };
@@ -172,10 +164,10 @@ impl Process {
                 }
             }
             Phase::Idle if enabled => return self.open_session(&set, Opening::Loop, env),
-            Phase::BackingOff if enabled => return self.restart_listener(&set, env),
-            Phase::Idle | Phase::BackingOff => self.look_in(id, env.config.retry, Phase::Idle, env.now),
-            Phase::Listening => self.keep(id, Phase::Listening),
-            Phase::Hanging => self.keep(id, Phase::Hanging),
+            Phase::BackingOff if enabled => return self.open_session(&set, Opening::Restart, env),
+            Phase::Idle | Phase::BackingOff => self.step_in(id, env.config.retry, Phase::Idle, env.now),
+            Phase::Listening => self.set_phase(id, Phase::Listening),
+            Phase::Hanging => self.set_phase(id, Phase::Hanging),
         }
         Ok(())
     }
@@ -196,20 +188,20 @@ impl Process {
                 None
             }
             Progress::Hangs => {
-                self.keep(id, Phase::Hanging);
+                self.set_phase(id, Phase::Hanging);
                 None
             }
             Progress::Done(result, service) => Some((result, service)),
         }
     }
 
-    fn keep(&mut self, id: u64, phase: Phase) {
+    fn set_phase(&mut self, id: u64, phase: Phase) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.phase = phase;
         }
     }
 
-    fn look_in(&mut self, id: u64, span: Span, phase: Phase, now: Wall) {
+    fn step_in(&mut self, id: u64, span: Span, phase: Phase, now: Wall) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let at = now.plus(span);
         (worker.phase, worker.due) = (phase, Some(at));
@@ -217,19 +209,19 @@ impl Process {
         self.at(at, Task::Main(id, number));
     }
 
-    fn start_failed(&mut self, set: &SetRow, words: &str, env: &mut Env<'_>) {
+    fn start_failed(&mut self, set: &SetRow, text: &str, env: &mut Env<'_>) {
         if let Some(worker) = self.workers.get(&set.id).cloned() {
-            self.worker_start_failed(set, &worker, words, env);
+            self.worker_start_failed(set, &worker, text, env);
         }
     }
 
-    /// GitHub has told whether it knows the set, by name and group.
+    /// GitHub has answered whether it knows the set, by name and group.
     fn found(&mut self, set: &SetRow, result: Result<Bytes, Failure>, service: Option<Service>, env: &mut Env<'_>) {
         let body = match result {
             Ok(body) => body,
             Err(failure) => {
-                let words = format!("failed to ensure scale set exists: failed to get scale set: {}", failure.text);
-                self.start_failed(set, &words, env);
+                let text = format!("failed to ensure scale set exists: failed to get scale set: {}", failure.text);
+                self.start_failed(set, &text, env);
                 return;
             }
         };
@@ -238,12 +230,12 @@ impl Process {
         match known.and_then(|set| set.get("id")).and_then(Value::as_u64) {
             Some(id) if id == set.github_id => self.prepared(set, env),
             Some(id) => {
-                let words = format!(
+                let text = format!(
                     "failed to ensure scale set exists: scale set already exists in github and it differs from the ID \
                      we know (github: {id} vs local: {})",
                     set.github_id
                 );
-                self.start_failed(set, &words, env);
+                self.start_failed(set, &text, env);
             }
             None => {
                 let progress = Chain::begin(env, &mut self.counters, set, Ask::CreateSet, service);
@@ -254,7 +246,7 @@ impl Process {
         }
     }
 
-    /// A set that GitHub had lost is there again, under a new id.
+    /// A set that GitHub had lost exists again, under a new id.
     fn created(&mut self, set: &SetRow, result: Result<Bytes, Failure>, env: &mut Env<'_>) {
         let id = result.and_then(|body| {
             let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -272,23 +264,21 @@ impl Process {
                 }
             }
             Err(failure) => {
-                let words = format!("failed to ensure scale set exists: failed to create scale set: {}", failure.text);
-                self.start_failed(set, &words, env);
+                let text = format!("failed to ensure scale set exists: failed to create scale set: {}", failure.text);
+                self.start_failed(set, &text, env);
             }
         }
     }
 
-    /// GitHub knows the set: the worker begins to hear, and to listen.
+    /// GitHub knows the set: the worker registers for events, and starts to listen.
     fn prepared(&mut self, set: &SetRow, env: &mut Env<'_>) {
-        env.say(Debug, "creating scale set listener", attrs![], By::Worker(set));
         env.say(Info, "starting consumer", attrs!["consumer_id" => set.worker()], By::Watcher);
         let Some(worker) = self.workers.get_mut(&set.id) else { return };
         worker.registered = true;
         let enabled = worker.known.enabled;
         if !env.config.build.retries() {
             if enabled {
-                env.say(Debug, "starting scale set listener", attrs![], By::Worker(set));
-                // An error of the first request arrives later, like all: nothing can die here.
+                // An error of the first request arrives later: nothing can crash here.
                 let _ = self.open_session(set, Opening::FirstStart, env);
                 return;
             }
@@ -300,24 +290,18 @@ impl Process {
             env.say(Info, "scale set worker successfully started after retry", id, By::Controller(&set.entity));
         }
         self.worker_start_is_over(set, env);
-        let first_look = if enabled { Span::ZERO } else { env.config.retry };
-        self.look_in(set.id, first_look, Phase::Idle, env.now);
+        let first_step = if enabled { Span::ZERO } else { env.config.retry };
+        self.step_in(set.id, first_step, Phase::Idle, env.now);
     }
 
     fn loops_started(&mut self, set: &SetRow, env: &mut Env<'_>) {
         env.say(Debug, "starting scale set worker loops", attrs!["scale_set" => set.worker()], By::Worker(set));
         let Some(worker) = self.workers.get_mut(&set.id) else { return };
         worker.runs = true;
-        let number = worker.number;
-        if !self.tools.contains(&set.entity.number) {
-            self.at(env.now.plus(Span::secs(1)), Task::NoTools(set.id, number));
-        }
         self.scale_soon(set.id, env);
     }
 
-    /// `listener.Start`.
     pub(super) fn open_session(&mut self, set: &SetRow, why: Opening, env: &mut Env<'_>) -> Result<(), Died> {
-        say_listener_starts(set, env);
         env.say(Debug, "creating new message session", attrs!["scale_set" => set.github_id], By::Listener(set));
         let progress = Chain::begin(env, &mut self.counters, set, Ask::OpenSession, None);
         match self.wait(set.id, |chain| Phase::Opening(why, chain), progress) {
@@ -353,23 +337,21 @@ impl Process {
         }
         self.start_polling(set, session, service, env);
         if why == Opening::FirstStart {
-            // The loop that keeps the listener alive begins by starting it, and finds it started.
-            say_listener_starts(set, env);
             self.worker_start_is_over(set, env);
         }
         self.read_inbox(set, env)
     }
 
-    fn not_opened(&mut self, set: &SetRow, why: Opening, words: &str, env: &mut Env<'_>) {
+    fn not_opened(&mut self, set: &SetRow, why: Opening, text: &str, env: &mut Env<'_>) {
         match why {
-            Opening::FirstStart => self.start_failed(set, &format!("error starting listener: {words}"), env),
+            Opening::FirstStart => self.start_failed(set, &format!("error starting listener: {text}"), env),
             Opening::Loop => {
-                let error = attrs!["error" => words, "consumer_id" => set.worker()];
+                let error = attrs!["error" => text, "consumer_id" => set.worker()];
                 env.say(Error, "error starting listener", error, By::Worker(set));
                 let wait = self.next_try(set.id, env);
-                self.look_in(set.id, wait, Phase::Idle, env.now);
+                self.step_in(set.id, wait, Phase::Idle, env.now);
             }
-            Opening::Restart => self.not_restarted(set, words, env),
+            Opening::Restart => self.not_restarted(set, text, env),
         }
     }
 
@@ -384,8 +366,8 @@ impl Process {
     }
 
     /// A listener that had run and cannot be started again waits longer each time. The pre-fix build lets one pause
-    /// grow beyond the limit, logs each failure twice, and never forgets.
-    fn not_restarted(&mut self, set: &SetRow, words: &str, env: &mut Env<'_>) {
+    /// grow beyond the limit, logs each failure twice, and never resets the pause.
+    fn not_restarted(&mut self, set: &SetRow, text: &str, env: &mut Env<'_>) {
         let retries = env.config.build.retries();
         let Some(worker) = self.workers.get_mut(&set.id) else { return };
         let (pause, first) = (worker.pause, !worker.has_paused);
@@ -396,25 +378,18 @@ impl Process {
             (false, true) => LONGEST_PAUSE,
             (false, false) => grown,
         };
-        let nanos = || Attr::Nanos(pause.as_millis().saturating_mul(1_000_000));
+        let nanos = pause.as_millis().saturating_mul(1_000_000);
         if !retries {
-            env.say(Error, "error restarting listener", attrs!["error" => words], By::Worker(set));
+            env.say(Error, "error restarting listener", attrs!["error" => text], By::Worker(set));
         }
         if first {
-            env.say(Info, "backing off restart attempt", vec![("backoff", nanos())], By::Worker(set));
+            env.say(Info, "backing off restart attempt", attrs!["backoff" => nanos], By::Worker(set));
         }
-        let mut error = attrs!["error" => words];
-        error.push(("backoff", nanos()));
+        let error = attrs!["error" => text, "backoff" => nanos];
         env.say(Error, "error restarting listener", error, By::Worker(set));
-        self.look_in(set.id, pause, Phase::BackingOff, env.now);
+        self.step_in(set.id, pause, Phase::BackingOff, env.now);
     }
 
-    fn restart_listener(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
-        env.say(Debug, "attempting to restart", attrs![], By::Worker(set));
-        self.open_session(set, Opening::Restart, env)
-    }
-
-    /// `listener.Stop` of a listener that runs.
     pub(super) fn close_session(&mut self, set: &SetRow, why: Closing, env: &mut Env<'_>) -> Result<(), Died> {
         let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
         let Some(session) = listener.map(|listener| listener.session.clone()) else { return Ok(()) };
@@ -426,7 +401,7 @@ impl Process {
         }
     }
 
-    /// DELETE has been answered: 404 kills the process.
+    /// DELETE has been answered. A 404 kills the process.
     fn closed(
         &mut self,
         set: &SetRow,
@@ -437,7 +412,7 @@ impl Process {
         match result {
             Ok(_) => {}
             Err(failure) if failure.status == Some(404) => {
-                // The loop that keeps the listener alive is as quick as the crash in the pre-fix build.
+                // In the pre-fix build this line is written before the crash.
                 if why == Closing::PollFailed && !env.config.build.retries() {
                     env.say(Debug, "listener is stopped; attempting to restart", attrs![], By::Worker(set));
                 }
@@ -449,7 +424,7 @@ impl Process {
             }
         }
         match why {
-            Closing::Told => {
+            Closing::SetChanged => {
                 self.cancel_poll(set, env);
                 env.say(Debug, "stopping scale set listener", attrs![], By::Listener(set));
             }
@@ -461,16 +436,16 @@ impl Process {
         env.say(Debug, "listener is stopped; attempting to restart", attrs![], By::Worker(set));
         self.read_inbox(set, env)?;
         match (self.workers.get(&set.id).map(|worker| worker.known.enabled), why) {
-            (Some(true), Closing::Told) => return self.restart_listener(set, env),
-            (Some(true), Closing::PollFailed) => self.look_in(set.id, env.config.restart, Phase::BackingOff, env.now),
-            (Some(false), _) => self.look_in(set.id, env.config.retry, Phase::Idle, env.now),
+            (Some(true), Closing::SetChanged) => return self.open_session(set, Opening::Restart, env),
+            (Some(true), Closing::PollFailed) => self.step_in(set.id, env.config.restart, Phase::BackingOff, env.now),
+            (Some(false), _) => self.step_in(set.id, env.config.retry, Phase::Idle, env.now),
             (None, _) => {}
         }
         Ok(())
     }
 
-    /// An update event of its set reaches a worker that hears: at once, or when its locks are free.
-    pub(super) fn hear(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
+    /// An update event of its set reaches a registered worker: at once, or when its locks are free.
+    pub(super) fn receive_event(&mut self, set: &SetRow, env: &mut Env<'_>) -> Result<(), Died> {
         let Some(worker) = self.workers.get_mut(&set.id).filter(|worker| worker.registered) else { return Ok(()) };
         worker.inbox.push_back(Known::of(set));
         self.scale_soon(set.id, env);
@@ -492,10 +467,10 @@ impl Process {
             if !is_free {
                 return Ok(());
             }
-            let Some(news) = worker.inbox.pop_front() else { return Ok(()) };
-            let before = std::mem::replace(&mut worker.known, news);
-            if worker.listener.is_some() && (!news.enabled || news.max_runners < before.max_runners) {
-                self.close_session(set, Closing::Told, env)?;
+            let Some(known) = worker.inbox.pop_front() else { return Ok(()) };
+            let before = std::mem::replace(&mut worker.known, known);
+            if worker.listener.is_some() && (!known.enabled || known.max_runners < before.max_runners) {
+                self.close_session(set, Closing::SetChanged, env)?;
             }
         }
     }
@@ -504,9 +479,4 @@ impl Process {
 pub(super) fn say_closing(set: &SetRow, session: &str, env: &mut Env<'_>) {
     env.say(Debug, "closing message session", attrs!["scale_set" => set.github_id], By::Listener(set));
     env.say(Debug, "message session refresh loop done", attrs![], By::Session(set, session));
-}
-
-fn say_listener_starts(set: &SetRow, env: &mut Env<'_>) {
-    let ids = attrs!["id" => set.id, "scale_set_id" => set.github_id];
-    env.say(Debug, "starting scale set listener", ids, By::Listener(set));
 }

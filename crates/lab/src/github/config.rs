@@ -1,37 +1,30 @@
-//! What a simulated GitHub is like: its address, who may ask, how long things live, and the switches for
-//! behaviour that differs between deployments or is not known for sure (`docs/reference/actions-service.md` §9, §11).
+//! The configuration of a simulated GitHub: its address, its credentials, its lifetimes, and the switches for behaviour
+//! that differs between deployments or is not known for sure (`docs/reference/actions-service.md` §9, §11).
 
 use medic_core::model::Span;
 
-/// A credential that GitHub knows. Its name appears in the records, so that tests can tell the askers apart.
+/// A credential that GitHub knows. Its name appears in the records, so tests can distinguish the clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
     /// Its name in [`super::Call`] and [`super::SessionRecord`].
     pub name: String,
     pub auth: Auth,
-    /// Which entities it may administer.
-    pub access: Access,
     /// REST calls per hour.
     pub limit: u64,
 }
 
 impl Credential {
-    /// A personal access token with access to everything and 5,000 calls an hour.
+    /// A personal access token with 5,000 calls an hour.
     #[must_use]
     pub fn pat(name: &str, token: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            auth: Auth::Pat { token: token.to_owned() },
-            access: Access::Everything,
-            limit: 5_000,
-        }
+        Self { name: name.to_owned(), auth: Auth::Pat { token: token.to_owned() }, limit: 5_000 }
     }
 
-    /// An installed App with access to everything and 5,000 calls an hour.
+    /// An installed App with 5,000 calls an hour.
     #[must_use]
     pub fn app(name: &str, app_id: u64, client_id: &str, installation_id: u64) -> Self {
         let auth = Auth::App { app_id, client_id: client_id.to_owned(), installation_id };
-        Self { name: name.to_owned(), auth, access: Access::Everything, limit: 5_000 }
+        Self { name: name.to_owned(), auth, limit: 5_000 }
     }
 }
 
@@ -48,14 +41,6 @@ pub enum Auth {
         client_id: String,
         installation_id: u64,
     },
-}
-
-/// Which entities a credential may administer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Access {
-    Everything,
-    /// These, by [`super::EntityKey`] text: `org`, `owner/repo` or `enterprises/slug`. Others answer 404.
-    Only(Vec<String>),
 }
 
 /// Which of the two wordings a session conflict has (`docs/reference/failure-modes.md` §1d).
@@ -76,24 +61,7 @@ pub enum UnknownSession {
     NotFound,
 }
 
-/// Which build of the message queue is simulated (`docs/reference/actions-service.md` §5.1, §5.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueueStyle {
-    /// github.com today: one queue address for all, jobs are assigned without being acquired.
-    Broker,
-    /// GHES and the past: an address per set with the session in the query, jobs are offered and acquired.
-    Classic,
-}
-
-/// Whether PATCH of a session counts as use of it. Not known of the real service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefreshCounts {
-    /// It does: a refresh prolongs a stale session.
-    AsUse,
-    NotAtAll,
-}
-
-/// How an exhausted REST quota is told.
+/// How a request is refused when the REST quota is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuotaAnswer {
     /// 403 or 429.
@@ -102,32 +70,14 @@ pub struct QuotaAnswer {
     pub retry_after: bool,
 }
 
-/// How jobs go on once a runner has its JIT configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobFlow {
-    /// Only when told, by [`super::GithubState::runner_online`] and [`super::GithubState::complete_job`].
-    Told,
-    /// A runner comes up by itself, takes an assigned job and finishes it.
-    ByItself {
-        /// From the JIT configuration to the start of a job.
-        boot: Span,
-        /// From the start of a job to its end.
-        work: Span,
-    },
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GithubConfig {
     /// Scheme, host and port under which clients reach it, without a trailing slash.
     pub origin: String,
     pub credentials: Vec<Credential>,
-    /// Entities that exist, by [`super::EntityKey`] text. Empty: every entity exists.
-    pub entities: Vec<String>,
-    /// Runner groups besides `Default` (id 1), in every entity; their ids count up from 2.
-    pub groups: Vec<String>,
     /// How long after the last poll has ended a session is forgotten.
     pub stale_lifetime: Span,
-    /// How long a poll without news is held.
+    /// How long a poll without messages is held.
     pub poll_length: Span,
     /// From issue to `exp` of an admin token.
     pub admin_token_lifetime: Span,
@@ -135,20 +85,15 @@ pub struct GithubConfig {
     pub queue_token_lifetime: Span,
     /// From issue to `expires_at` of registration and installation tokens.
     pub short_token_lifetime: Span,
-    /// Time every answer takes.
+    /// The time that every answer takes.
     pub latency: Span,
-    /// The wording of a session conflict.
     pub conflict_wording: ConflictWording,
-    /// The answer to an unknown session.
     pub unknown_session: UnknownSession,
-    /// The build of the queue.
-    pub queue_style: QueueStyle,
-    /// Whether a refresh prolongs a session.
-    pub refresh_counts: RefreshCounts,
-    /// How an exhausted quota is told.
     pub quota_answer: QuotaAnswer,
-    /// How jobs go on.
-    pub job_flow: JobFlow,
+    /// From the JIT configuration of a runner until it takes an assigned job.
+    pub runner_boot: Span,
+    /// From the start of a job to its end.
+    pub job_length: Span,
     /// Detailed call and session records kept; older ones are dropped, totals stay.
     pub records_kept: usize,
 }
@@ -160,8 +105,6 @@ impl GithubConfig {
         Self {
             origin: origin.trim_end_matches('/').to_owned(),
             credentials: Vec::new(),
-            entities: Vec::new(),
-            groups: Vec::new(),
             stale_lifetime: Span::secs(90),
             poll_length: Span::secs(50),
             admin_token_lifetime: Span::hours(1),
@@ -170,10 +113,9 @@ impl GithubConfig {
             latency: Span::ZERO,
             conflict_wording: ConflictWording::Anonymous,
             unknown_session: UnknownSession::Expired,
-            queue_style: QueueStyle::Broker,
-            refresh_counts: RefreshCounts::NotAtAll,
             quota_answer: QuotaAnswer { status: 403, retry_after: false },
-            job_flow: JobFlow::ByItself { boot: Span::secs(20), work: Span::secs(60) },
+            runner_boot: Span::secs(20),
+            job_length: Span::secs(60),
             records_kept: 50_000,
         }
     }

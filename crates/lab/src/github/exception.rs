@@ -14,7 +14,6 @@ pub(super) enum Exception {
     RunnerAdmin,
     InvalidToken,
     JobStillRunning,
-    AgentNotFound,
     AgentExists,
     BadRequest,
 }
@@ -29,7 +28,6 @@ impl Exception {
             Self::RunnerAdmin => "RunnerAdminException",
             Self::InvalidToken => "InvalidTokenException",
             Self::JobStillRunning => "JobStillRunningException",
-            Self::AgentNotFound => "AgentNotFoundException",
             Self::AgentExists => "AgentExistsException",
             Self::BadRequest => "VssPropertyValidationException",
         }
@@ -37,7 +35,7 @@ impl Exception {
 
     const fn namespace(self) -> &'static str {
         match self {
-            Self::JobStillRunning | Self::AgentNotFound | Self::AgentExists => "GitHub.DistributedTask.WebApi",
+            Self::JobStillRunning | Self::AgentExists => "GitHub.DistributedTask.WebApi",
             Self::SetExists
             | Self::SetNotFound
             | Self::SessionConflict
@@ -52,7 +50,7 @@ impl Exception {
         match self {
             Self::SetExists | Self::SessionExpired | Self::JobStillRunning | Self::BadRequest => 400,
             Self::InvalidToken => 401,
-            Self::SetNotFound | Self::RunnerAdmin | Self::AgentNotFound => 404,
+            Self::SetNotFound | Self::RunnerAdmin => 404,
             Self::SessionConflict | Self::AgentExists => 409,
         }
     }

@@ -2,46 +2,41 @@
 #![expect(clippy::result_large_err, reason = "here a refusal is an answer like any other")]
 //! GitHub's runner scale set service, simulated: (request, date) → answer. Deterministic: no clock, no randomness.
 //!
-//! What matters most is the one session slot of each set: POST on a busy slot is refused whoever asks, DELETE frees
-//! it at once, and a session that nobody polls is forgotten after [`GithubConfig::stale_lifetime`], counted from the
-//! end of the last poll. A poll in flight keeps its session. The simulator learns of the end of a poll when it is
-//! asked again at the poll's end, or when [`HungUp`](super::wire::HungUp) tells that the asker is gone; told neither,
-//! it takes the poll for alive up to its end.
+//! The central part is the one session slot of each set. POST on a busy slot is refused for every client. DELETE frees
+//! it at once. A session that nobody polls is forgotten after [`GithubConfig::stale_lifetime`], counted from the end of
+//! the last poll. A poll in flight keeps its session. A poll ends when it is asked again at its end, or when
+//! [`HungUp`](super::wire::HungUp) reports that the client is gone; until then it counts as alive.
 //!
 //! Facts are from `docs/reference/actions-service.md` (§9 is the checklist); what is not known of the real service is a
 //! switch in [`GithubConfig`].
 
 mod config;
 mod exception;
-mod fault;
 mod queue;
 mod quota;
 mod record;
 mod rest;
 mod route;
 mod runners;
-mod scenario;
 mod sessions;
 mod set;
 mod sets;
+mod setting;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod tokens;
 
-pub use config::{
-    Access, Auth, ConflictWording, Credential, GithubConfig, JobFlow, QueueStyle, QuotaAnswer, RefreshCounts,
-    UnknownSession,
-};
-pub use fault::{Degraded, Fault, FaultEffect, FaultKind, Lasts};
+pub use crate::fault::{FaultEffect, FaultKind, Lasts};
+pub use config::{Auth, ConflictWording, Credential, GithubConfig, QuotaAnswer, UnknownSession};
 pub use record::{Actor, Call, Ended, SessionRecord};
 pub use route::{EntityKey, Route};
-pub use scenario::{Holder, JobCounts, Leaving, NewSet, Takeover};
+pub use setting::{Degraded, Holder, JobCounts, Leaving, NewSet, Takeover};
 
-use super::forge::Forge;
 use super::wire::{Answer, Delivery, HungUp, Request};
-use fault::{FaultEffect as Effect, FaultTable};
+use crate::fault::FaultTable;
+use crate::random::uuid;
 use http::{HeaderName, HeaderValue};
 use medic_core::model::{SessionId, Span, Wall};
 use quota::Quotas;
@@ -54,6 +49,9 @@ use tokens::{Grant, Scope};
 const ACTIVITY_ID: HeaderName = HeaderName::from_static("activityid");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-github-request-id");
 
+/// A fault between a client and GitHub.
+pub type Fault = crate::fault::Fault<Route>;
+
 #[derive(Debug)]
 pub struct GithubState {
     config: GithubConfig,
@@ -65,7 +63,7 @@ pub struct GithubState {
     runner_home: BTreeMap<u64, u64>,
     agenda: BTreeSet<(Wall, Due)>,
     wakes: BTreeSet<SessionId>,
-    faults: FaultTable,
+    faults: FaultTable<Route>,
     quotas: Quotas,
     revoked: BTreeSet<String>,
     records: Records,
@@ -85,7 +83,7 @@ struct Counters {
     activity: u64,
 }
 
-/// What is due at a date. Entries may be out of date: each is checked when it comes up.
+/// What is due at a date. Entries may be out of date: each is checked when it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
     /// The session of this set may have become stale.
@@ -106,8 +104,8 @@ struct Ask<'a> {
     actor: Actor,
     /// What the request's token grants, if it is one of ours.
     grant: Option<Grant>,
-    /// The fault that spoils the answer, for the handlers that build the spoiled part.
-    spoiled: Option<FaultKind>,
+    /// The fault that modifies the answer, for the handlers that build the modified part.
+    fault: Option<FaultKind>,
 }
 
 impl GithubState {
@@ -157,13 +155,13 @@ impl GithubState {
             matched: &matched,
             actor: actor.clone(),
             grant,
-            spoiled: met.as_ref().map(|f| f.kind.clone()),
+            fault: met.as_ref().map(|f| f.kind.clone()),
         };
         let mut answer = match replacement {
             Some((answer, effect)) => {
                 match effect {
-                    Effect::Committed => drop(self.dispatch(route, &mut ask)),
-                    Effect::Lost => {}
+                    FaultEffect::Committed => drop(self.dispatch(route, &mut ask)),
+                    FaultEffect::Lost => {}
                 }
                 if let (Route::Poll, Some(session)) = (route, &session) {
                     self.hang_up(session, poll, now);
@@ -176,7 +174,7 @@ impl GithubState {
             answer.delivery = Delivery::After(self.config.latency);
         }
         if let Some(fault) = met {
-            answer = fault.kind.spoil(answer);
+            answer = fault.kind.modify(answer);
         }
         self.stamp(&mut answer);
         if !asked_again {
@@ -200,7 +198,7 @@ impl GithubState {
         self.agenda.first().map(|(at, _)| *at)
     }
 
-    /// Lets happen what is due by `now`, in order.
+    /// Runs what is due by `now`, in order.
     pub fn advance(&mut self, now: Wall) {
         while let Some((at, due)) = self.agenda.first().copied().filter(|(at, _)| *at <= now) {
             self.agenda.pop_first();
@@ -208,7 +206,7 @@ impl GithubState {
                 Due::Stale(set) => self.expire_if_stale(set, at),
                 Due::OwnerLeaves(set) => self.owner_leaves(set, at),
                 Due::RunnerUp(runner) => self.runner_up(runner, at),
-                Due::JobDone(runner) => self.job_done(runner, at, "succeeded"),
+                Due::JobDone(runner) => self.job_done(runner, at),
             }
         }
     }
@@ -220,31 +218,23 @@ impl GithubState {
             Route::RegistrationToken => self.registration_token(ask),
             Route::RunnerRegistration => self.runner_registration(ask),
             Route::RunnerDownloads => self.runner_downloads(ask),
-            Route::RestRunners => self.rest_runners(ask),
-            Route::RestRunnerGroups => self.rest_runner_groups(ask),
             Route::ListSets => self.list_sets(ask),
             Route::GetSet => self.get_set(ask),
             Route::CreateSet => self.create_set(ask),
-            Route::UpdateSet => self.update_set(ask),
             Route::DeleteSet => self.delete_set(ask),
-            Route::RunnerGroups => self.runner_groups(ask),
             Route::JitConfig => self.jit_config(ask),
-            Route::AcquireJobs => self.acquire_jobs(ask),
-            Route::AcquirableJobs => self.acquirable_jobs(ask),
             Route::CreateSession => self.create_session(ask),
             Route::RefreshSession => self.refresh_session(ask),
             Route::DeleteSession => self.delete_session(ask),
             Route::Poll => self.poll(ask),
             Route::DeleteMessage => self.delete_message(ask),
-            Route::GetAgent => self.get_agent(ask),
-            Route::ListAgents => self.list_agents(ask),
             Route::DeleteAgent => self.delete_agent(ask),
             Route::Unknown => Err(exception::page_not_found()),
         };
         done.unwrap_or_else(|refusal| refusal)
     }
 
-    /// The token of an `Authorization` header, whichever scheme word it has.
+    /// The token of an `Authorization` header, with any scheme word.
     fn bearer(request: &Request) -> Option<&str> {
         let value = request.headers().get(http::header::AUTHORIZATION)?.to_str().ok()?;
         let (scheme, token) = value.split_once(' ')?;
@@ -273,10 +263,10 @@ impl GithubState {
         }
     }
 
-    fn mint(&mut self, grant: Grant, spoiled: Option<&FaultKind>) -> String {
+    fn mint(&mut self, grant: Grant, fault: Option<&FaultKind>) -> String {
         self.counters.token = self.counters.token.saturating_add(1);
         let grant = Grant { n: self.counters.token, ..grant };
-        match (grant.scope, spoiled) {
+        match (grant.scope, fault) {
             (Scope::Installation, _) => grant.opaque(tokens::INSTALLATION_PREFIX),
             (Scope::Registration, _) => grant.opaque(tokens::REGISTRATION_PREFIX),
             (Scope::Admin | Scope::Queue, Some(FaultKind::TokenNotJwt)) => grant.opaque(tokens::ODD_PREFIX),
@@ -316,35 +306,6 @@ impl GithubState {
             Some(_) | None => Err(exception::set_not_found(id)),
         }
     }
-}
-
-impl Forge for GithubState {
-    fn handle(&mut self, now: Wall, request: &Request) -> Answer {
-        Self::handle(self, now, request)
-    }
-    fn take_wakes(&mut self) -> Vec<SessionId> {
-        Self::take_wakes(self)
-    }
-    fn next_deadline(&self) -> Option<Wall> {
-        Self::next_deadline(self)
-    }
-    fn advance(&mut self, now: Wall) {
-        Self::advance(self, now);
-    }
-}
-
-/// A reproducible UUID that looks random: the `n`th of a family.
-fn uuid(family: u64, n: u64) -> String {
-    let (high, low) = (scramble(family ^ n.rotate_left(32)), scramble(n.wrapping_add(family.rotate_left(17))));
-    uuid::Builder::from_random_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes()).into_uuid().to_string()
-}
-
-/// One step of the splitmix64 generator.
-const fn scramble(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 /// RFC 3339, as GitHub writes dates.

@@ -1,13 +1,11 @@
-//! The message queue: E9, E10, E14, E15 (`docs/reference/actions-service.md` §5).
+//! The message queue: E14, E15 (`docs/reference/actions-service.md` §5).
 //!
 //! The message log belongs to the set and the cursor to the request: a message that nobody deleted comes again to any
-//! later session that polls from before it. Jobs wait until a poll has room for them.
+//! later session that polls from before it. Jobs wait until a poll has capacity for them.
 
-use super::config::QueueStyle;
-use super::exception::{bad_request, page_not_found, set_not_found, unknown_session};
+use super::exception::{set_not_found, unknown_session};
 use super::route::query;
-use super::set::{BATCH, JobState, Set};
-use super::sets::list;
+use super::set::{BATCH, JobState};
 use super::tokens::{Grant, Scope};
 use super::{Ask, FaultKind, GithubState};
 use crate::wire::{Answer, Delivery, PollId, Request};
@@ -18,9 +16,9 @@ impl GithubState {
     /// Whether a poll of this session is in flight, so that a request is the same poll asked again. Some time after
     /// its end a poll that was never asked again counts as abandoned.
     pub(super) fn is_held(&self, session: &SessionId, poll: PollId, now: Wall) -> bool {
-        let patience = self.config.poll_length;
+        let grace = self.config.poll_length;
         let session = self.living.get(session).and_then(|set| self.sets.get(set)).and_then(|set| set.slot.as_ref());
-        session.and_then(|session| session.polls.get(&poll)).is_some_and(|until| now <= until.plus(patience))
+        session.and_then(|session| session.polls.get(&poll)).is_some_and(|until| now <= until.plus(grace))
     }
 
     /// The session that a poll is for, by its token.
@@ -34,7 +32,7 @@ impl GithubState {
         let capacity = ask.request.headers().get("x-scalesetmaxcapacity").and_then(|value| value.to_str().ok());
         let capacity = capacity.and_then(|value| value.trim().parse::<u64>().ok());
         let cursor = query(ask.request, "lastMessageId").and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
-        let (poll, patience) = (poll_id(ask.request), self.config.poll_length);
+        let (poll, grace) = (poll_id(ask.request), self.config.poll_length);
         let held = self.is_held(&session, poll, ask.now);
         if let Some(set) = self.sets.get_mut(&set) {
             set.capacity = capacity;
@@ -45,7 +43,7 @@ impl GithubState {
         let Some(state) = self.sets.get_mut(&set) else { return Err(set_not_found(set)) };
         if let Some((id, messages)) = state.messages.range(cursor.saturating_add(1)..).next() {
             let mut envelope = state.envelope(*id, messages);
-            if matches!(ask.spoiled, Some(FaultKind::NoStatistics)) {
+            if matches!(ask.fault, Some(FaultKind::NoStatistics)) {
                 envelope["statistics"] = Value::Null;
             }
             self.poll_answered(set, poll, ask.now);
@@ -60,7 +58,7 @@ impl GithubState {
             self.poll_answered(set, poll, ask.now);
             return Ok(Answer::empty(202));
         }
-        current.polls.retain(|_, until| ask.now <= until.plus(patience));
+        current.polls.retain(|_, until| ask.now <= until.plus(grace));
         current.polls.insert(poll, until);
         Ok(Answer::empty(202).delivered(Delivery::Hold(until)))
     }
@@ -75,54 +73,7 @@ impl GithubState {
         Ok(Answer::empty(204))
     }
 
-    /// With the queue's token, on the service's address; the broker's router does not know the path.
-    pub(super) fn acquire_jobs(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        match self.config.queue_style {
-            QueueStyle::Broker => return Err(page_not_found()),
-            QueueStyle::Classic => {}
-        }
-        let grant = self.granted(ask, Scope::Queue)?;
-        let id = self.session_of(&grant)?;
-        if Some(id) != ask.matched.set {
-            return Err(super::exception::invalid_token("it belongs to another scale set"));
-        }
-        let wanted: Vec<u64> = serde_json::from_slice(ask.request.body())
-            .map_err(|error| bad_request(&format!("The body is not valid: {error}.")))?;
-        let Some(set) = self.sets.get_mut(&id) else { return Err(set_not_found(id)) };
-        let mut acquired = Vec::new();
-        for number in wanted {
-            if let Some(job) = set.jobs.get_mut(&number).filter(|job| job.state == JobState::Offered) {
-                (job.state, job.assigned) = (JobState::Assigned, Some(ask.now));
-                acquired.push(number);
-            }
-        }
-        let news: Vec<Value> = set
-            .jobs
-            .values()
-            .filter(|job| acquired.contains(&job.id))
-            .map(|job| set.job_message("JobAssigned", job, None, json!({})))
-            .collect();
-        if !news.is_empty() {
-            set.post(news);
-            self.wake(id);
-            self.match_jobs(id, ask.now);
-        }
-        Ok(list(&acquired.into_iter().map(Value::from).collect::<Vec<_>>()))
-    }
-
-    pub(super) fn acquirable_jobs(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        let id = self.admin_of_set(ask)?;
-        let Some(set) = self.sets.get(&id) else { return Err(set_not_found(id)) };
-        let found: Vec<Value> = set
-            .jobs
-            .values()
-            .filter(|job| job.state == JobState::Offered)
-            .map(|job| set.job_message("JobAvailable", job, None, self.acquire_url(set)))
-            .collect();
-        Ok(if found.is_empty() { Answer::empty(204) } else { list(&found) })
-    }
-
-    /// Tells the poll in flight, if there is one, to ask again.
+    /// The poll in flight, if there is one, is asked again.
     pub(super) fn wake(&mut self, set: u64) {
         let Some(session) = self.sets.get(&set).and_then(|set| set.slot.as_ref()) else { return };
         if !session.polls.is_empty() {
@@ -162,45 +113,24 @@ impl GithubState {
 
     /// Lets out as many waiting jobs as the last capacity allows, in one envelope.
     fn release_jobs(&mut self, id: u64, now: Wall) {
-        let style = self.config.queue_style;
         let Some(set) = self.sets.get_mut(&id) else { return };
         let out = set.jobs.values().filter(|job| job.state != JobState::Waiting).count();
-        let room = set
+        let capacity = set
             .capacity
             .map_or(BATCH, |capacity| usize::try_from(capacity).unwrap_or(usize::MAX).saturating_sub(out).min(BATCH));
         let chosen: Vec<u64> =
-            set.jobs.values().filter(|job| job.state == JobState::Waiting).map(|job| job.id).take(room).collect();
+            set.jobs.values().filter(|job| job.state == JobState::Waiting).map(|job| job.id).take(capacity).collect();
         if chosen.is_empty() {
             return;
         }
         for number in &chosen {
             let Some(job) = set.jobs.get_mut(number) else { continue };
-            match style {
-                QueueStyle::Broker => (job.state, job.assigned) = (JobState::Assigned, Some(now)),
-                QueueStyle::Classic => job.state = JobState::Offered,
-            }
+            (job.state, job.assigned) = (JobState::Assigned, Some(now));
         }
-        self.announce(id, &chosen);
-        self.match_jobs(id, now);
-    }
-
-    fn announce(&mut self, id: u64, chosen: &[u64]) {
-        let Some(set) = self.sets.get(&id) else { return };
         let jobs = chosen.iter().filter_map(|number| set.jobs.get(number));
-        let news: Vec<Value> = match self.config.queue_style {
-            QueueStyle::Broker => jobs.map(|job| set.job_message("JobAssigned", job, None, json!({}))).collect(),
-            QueueStyle::Classic => {
-                jobs.map(|job| set.job_message("JobAvailable", job, None, self.acquire_url(set))).collect()
-            }
-        };
-        if let Some(set) = self.sets.get_mut(&id) {
-            set.post(news);
-        }
-    }
-
-    fn acquire_url(&self, set: &Set) -> Value {
-        let url = self.service_url(&set.entity);
-        json!({ "acquireJobUrl": format!("{url}/_apis/runtime/runnerscalesets/{}/acquirejobs", set.id) })
+        let messages: Vec<Value> = jobs.map(|job| set.job_message("JobAssigned", job, None, json!({}))).collect();
+        set.post(messages);
+        self.match_jobs(id, now);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The primary rate limit of the REST API, per credential: so many calls in a fixed hour that begins with the first
-//! call, and the headers that tell of it (`docs/reference/actions-service.md` §7.3). The Actions service has none.
+//! The primary rate limit of the REST API, per credential: a number of calls in a fixed hour that starts with the first
+//! call, and its headers (`docs/reference/actions-service.md` §7.3). The Actions service has no limit.
 
 use super::config::{Credential, QuotaAnswer};
 use super::exception::rest_error;

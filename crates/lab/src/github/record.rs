@@ -1,11 +1,10 @@
-//! What happened: every call, and every session from opening to end. Tests ask these for the truth that no client
-//! can see. Detailed records are bounded, oldest dropped first; totals are exact.
+//! What happened: every call, and every session from opening to end. No client sees these records. They are bounded,
+//! oldest dropped first; totals are exact.
 
 use super::route::Route;
 use medic_core::model::{Owner, SessionId, Wall};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Who made a call.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Actor {
     /// The credential's name, as far as the call shows one; else empty.
@@ -19,7 +18,7 @@ pub struct Actor {
 pub struct Call {
     pub at: Wall,
     pub route: Route,
-    /// The forge's id of its set, as far as the call names one.
+    /// The GitHub id of its set, if the call names one.
     pub set: Option<u64>,
     pub actor: Actor,
     /// The status of its (first) answer.
@@ -37,7 +36,7 @@ pub enum Ended {
     Evicted,
     /// Its set was removed.
     SetRemoved,
-    /// Another owner took its place by a scenario's decree.
+    /// Another owner of a scenario took its place.
     Replaced,
     /// The other owner of a scenario left.
     OwnerLeft,
@@ -45,7 +44,7 @@ pub enum Ended {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
-    /// The forge's id of its set.
+    /// The GitHub id of its set.
     pub set: u64,
     pub session: SessionId,
     pub owner: Owner,
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_dropped_from_the_bounded_history_is_not_confused_with_another() {
+    fn dropped_session_record_is_not_confused_with_another() {
         let mut records = Records::new(2);
         let numbers: Vec<u64> = (0..3).map(|set| records.opened(record(set))).collect();
         records.ended(numbers[0], Wall(1), Ended::Expired);

@@ -19,28 +19,16 @@ closed_enum! {
         RunnerRegistration = "runner_registration",
         /// `GET /{scope}/actions/runners/downloads`.
         RunnerDownloads = "runner_downloads",
-        /// `GET /{scope}/actions/runners`.
-        RestRunners = "rest_runners",
-        /// `GET /{scope}/actions/runner-groups`.
-        RestRunnerGroups = "rest_runner_groups",
         /// E1 and E2.
         ListSets = "list_sets",
         /// E3.
         GetSet = "get_set",
         /// E4.
         CreateSet = "create_set",
-        /// E5.
-        UpdateSet = "update_set",
         /// E6.
         DeleteSet = "delete_set",
-        /// E7.
-        RunnerGroups = "runner_groups",
         /// E8.
         JitConfig = "jit_config",
-        /// E9.
-        AcquireJobs = "acquire_jobs",
-        /// E10.
-        AcquirableJobs = "acquirable_jobs",
         /// E11.
         CreateSession = "create_session",
         /// E12.
@@ -51,10 +39,6 @@ closed_enum! {
         Poll = "poll",
         /// E15.
         DeleteMessage = "delete_message",
-        /// E16.
-        GetAgent = "get_agent",
-        /// E17 and E18.
-        ListAgents = "list_agents",
         /// E19.
         DeleteAgent = "delete_agent",
         Unknown = "unknown",
@@ -62,30 +46,14 @@ closed_enum! {
 }
 
 impl Route {
-    /// Whether the route belongs to the REST API, whose calls cost quota.
-    #[must_use]
-    pub const fn is_rest(self) -> bool {
-        matches!(
-            self,
-            Self::RateLimit
-                | Self::InstallationToken
-                | Self::RegistrationToken
-                | Self::RunnerDownloads
-                | Self::RestRunners
-                | Self::RestRunnerGroups
-        )
-    }
-
     /// Whether the route changes a scale set, a session, a message or a runner.
     #[must_use]
     pub const fn is_write(self) -> bool {
         matches!(
             self,
             Self::CreateSet
-                | Self::UpdateSet
                 | Self::DeleteSet
                 | Self::JitConfig
-                | Self::AcquireJobs
                 | Self::CreateSession
                 | Self::RefreshSession
                 | Self::DeleteSession
@@ -141,7 +109,7 @@ pub(super) fn route(method: &Method, path: &str) -> (Route, Matched) {
         return service_route(method, rest);
     }
     if let Some(rest) = path.strip_prefix("/scalesets/message") {
-        return queue_route(method, rest, None);
+        return queue_route(method, rest);
     }
     rest_route(method, path.strip_prefix("/api/v3").unwrap_or(path))
 }
@@ -167,8 +135,6 @@ fn scoped(method: &Method, entity: &str, rest: &[&str]) -> (Route, Matched) {
     let route = match rest {
         ["actions", "runners", "registration-token"] if *method == Method::POST => Route::RegistrationToken,
         ["actions", "runners", "downloads"] if *method == Method::GET => Route::RunnerDownloads,
-        ["actions", "runners"] if *method == Method::GET => Route::RestRunners,
-        ["actions", "runner-groups"] if *method == Method::GET => Route::RestRunnerGroups,
         _ => Route::Unknown,
     };
     (route, Matched { entity: EntityKey::from_path(entity), ..Matched::default() })
@@ -181,16 +147,10 @@ fn service_route(method: &Method, rest: &str) -> (Route, Matched) {
     let mut matched = Matched { entity: EntityKey::from_path(entity), ..Matched::default() };
     let segments: Vec<&str> = api.split('/').filter(|segment| !segment.is_empty()).collect();
     let route = match segments.as_slice() {
-        ["runtime", "runnergroups"] if *method == Method::GET => Route::RunnerGroups,
         ["runtime", "runnerscalesets", rest @ ..] => return set_route(method, matched, rest),
-        ["distributedtask", "pools", "0", "agents"] if *method == Method::GET => Route::ListAgents,
-        ["distributedtask", "pools", "0", "agents", id] => {
+        ["distributedtask", "pools", "0", "agents", id] if *method == Method::DELETE => {
             matched.number = id.parse().ok();
-            match (matched.number, method) {
-                (Some(_), &Method::GET) => Route::GetAgent,
-                (Some(_), &Method::DELETE) => Route::DeleteAgent,
-                _ => Route::Unknown,
-            }
+            matched.number.map_or(Route::Unknown, |_| Route::DeleteAgent)
         }
         _ => Route::Unknown,
     };
@@ -208,11 +168,8 @@ fn set_route(method: &Method, mut matched: Matched, rest: &[&str]) -> (Route, Ma
         ([], &Method::GET) => Route::ListSets,
         ([], &Method::POST) => Route::CreateSet,
         ([_], &Method::GET) => Route::GetSet,
-        ([_], &Method::PATCH) => Route::UpdateSet,
         ([_], &Method::DELETE) => Route::DeleteSet,
         ([_, "generatejitconfig"], &Method::POST) => Route::JitConfig,
-        ([_, "acquirejobs"], &Method::POST) => Route::AcquireJobs,
-        ([_, "acquirablejobs"], &Method::GET) => Route::AcquirableJobs,
         ([_, "sessions"], &Method::POST) => Route::CreateSession,
         ([_, "sessions", uuid], &Method::PATCH) => {
             matched.session = Some((*uuid).to_owned());
@@ -222,17 +179,14 @@ fn set_route(method: &Method, mut matched: Matched, rest: &[&str]) -> (Route, Ma
             matched.session = Some((*uuid).to_owned());
             Route::DeleteSession
         }
-        ([_, "messages"], _) => return queue_route(method, "", Some(matched)),
-        ([_, "messages", message], _) => return queue_route(method, message, Some(matched)),
         _ => Route::Unknown,
     };
     (route, matched)
 }
 
-fn queue_route(method: &Method, rest: &str, matched: Option<Matched>) -> (Route, Matched) {
-    let mut matched = matched.unwrap_or_default();
+fn queue_route(method: &Method, rest: &str) -> (Route, Matched) {
     let rest = rest.trim_matches('/');
-    matched.number = rest.parse().ok();
+    let matched = Matched { number: rest.parse().ok(), ..Matched::default() };
     match (rest.is_empty(), matched.number, method) {
         (true, _, &Method::GET) => (Route::Poll, matched),
         (false, Some(_), &Method::DELETE) => (Route::DeleteMessage, matched),

@@ -1,16 +1,11 @@
-//! Runners and the course of jobs: E8, E16-E19 (`docs/reference/actions-service.md` §3.3). Every runner with a JIT
-//! configuration is listed, offline ones too: GARM reaps what the list lacks. Runners are ephemeral: one job, then
-//! gone.
+//! Runners and the course of jobs: E8, E19 (`docs/reference/actions-service.md` §3.3). A runner comes up after its boot,
+//! takes one job, finishes it and is removed.
 
-use super::config::JobFlow;
 use super::exception::{Exception, bad_request, set_not_found};
-use super::route::{EntityKey, query};
 use super::set::{JobState, Runner, RunnerState};
-use super::sets::list;
+use super::sets::body_of;
 use super::{Ask, Due, GithubState};
 use crate::wire::Answer;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use medic_core::model::Wall;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,8 +17,7 @@ impl GithubState {
             name: String,
         }
         let id = self.admin_of_set(ask)?;
-        let body: Body = serde_json::from_slice(ask.request.body())
-            .map_err(|error| bad_request(&format!("The body is not valid: {error}.")))?;
+        let body: Body = body_of(ask)?;
         let Some(entity) = self.sets.get(&id).map(|set| set.entity.clone()) else { return Err(set_not_found(id)) };
         if body.name.is_empty() {
             return Err(bad_request("The runner needs a name."));
@@ -34,42 +28,16 @@ impl GithubState {
         }
         self.counters.runner = self.counters.runner.saturating_add(1);
         let number = self.counters.runner;
-        let runner = Runner { id: number, name: body.name, created: ask.now, state: RunnerState::Offline };
+        let runner = Runner { id: number, name: body.name, state: RunnerState::Offline };
         let Some(set) = self.sets.get_mut(&id) else { return Err(set_not_found(id)) };
-        let file = |content: &Value| STANDARD.encode(content.to_string());
-        let files = json!({
-            ".runner": file(&runner.jit_file(set)),
-            ".credentials": file(&json!({"scheme": "OAuth"})),
-            ".credentials_rsaparams": file(&json!({})),
-        });
         let answer = json!({
             "runner": {"id": number, "name": runner.name, "runnerScaleSetId": id},
-            "encodedJITConfig": file(&files),
+            "encodedJITConfig": "e30=",
         });
         set.runners.insert(number, runner);
         self.runner_home.insert(number, id);
-        match self.config.job_flow {
-            JobFlow::ByItself { boot, .. } => {
-                self.agenda.insert((ask.now.plus(boot), Due::RunnerUp(number)));
-            }
-            JobFlow::Told => {}
-        }
+        self.agenda.insert((ask.now.plus(self.config.runner_boot), Due::RunnerUp(number)));
         Ok(Answer::json(200, &answer))
-    }
-
-    pub(super) fn get_agent(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        let entity = self.admin_of(ask)?;
-        let number = ask.matched.number.unwrap_or_default();
-        let set = self.runner_home.get(&number).and_then(|id| self.sets.get(id)).filter(|set| set.entity == entity);
-        let found = set.and_then(|set| set.runners.get(&number).map(|r| r.json(set, self.group_name(set.group))));
-        let missing = || Exception::AgentNotFound.answer(&format!("No runner found with identifier {number}."));
-        found.map(|runner| Answer::json(200, &runner)).ok_or_else(missing)
-    }
-
-    pub(super) fn list_agents(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        let entity = self.admin_of(ask)?;
-        let name = query(ask.request, "agentName").filter(|name| !name.is_empty());
-        Ok(list(&self.runners_of(&entity, name.as_deref())))
     }
 
     /// A runner that is not there is no error (`docs/reference/actions-service.md` §3.3 E19).
@@ -87,14 +55,6 @@ impl GithubState {
         Ok(Answer::empty(204))
     }
 
-    pub(super) fn runners_of(&self, entity: &EntityKey, name: Option<&str>) -> Vec<Value> {
-        self.sets_of(entity)
-            .flat_map(|set| set.runners.values().map(move |runner| (set, runner)))
-            .filter(|(_, runner)| name.is_none_or(|name| name == runner.name))
-            .map(|(set, runner)| runner.json(set, self.group_name(set.group)))
-            .collect()
-    }
-
     /// A runner comes online and takes a job, if one is assigned and free.
     pub(super) fn runner_up(&mut self, number: u64, now: Wall) {
         let Some(id) = self.runner_home.get(&number).copied() else { return };
@@ -105,7 +65,7 @@ impl GithubState {
         self.match_jobs(id, now);
     }
 
-    /// Gives assigned jobs to idle runners and tells the queue.
+    /// Gives assigned jobs to idle runners.
     pub(super) fn match_jobs(&mut self, id: u64, now: Wall) {
         while let Some((job, runner)) = self.next_match(id) {
             self.start_job(id, job, runner, now);
@@ -130,28 +90,23 @@ impl GithubState {
             (job.state, job.started) = (JobState::Running(runner), Some(now));
         }
         let more = json!({"runnerId": runner, "runnerName": name});
-        let news: Vec<Value> =
+        let messages: Vec<Value> =
             set.jobs.get(&number).map(|job| set.job_message("JobStarted", job, None, more)).into_iter().collect();
-        set.post(news);
+        set.post(messages);
         self.wake(id);
-        match self.config.job_flow {
-            JobFlow::ByItself { work, .. } => {
-                self.agenda.insert((now.plus(work), Due::JobDone(runner)));
-            }
-            JobFlow::Told => {}
-        }
+        self.agenda.insert((now.plus(self.config.job_length), Due::JobDone(runner)));
     }
 
-    /// A runner's job ends; the runner, being ephemeral, goes.
-    pub(super) fn job_done(&mut self, number: u64, now: Wall, result: &str) {
+    /// A runner's job ends, and the ephemeral runner with it.
+    pub(super) fn job_done(&mut self, number: u64, now: Wall) {
         let Some(id) = self.runner_home.get(&number).copied() else { return };
         let Some(set) = self.sets.get_mut(&id) else { return };
         let Some(runner) = set.runners.get(&number) else { return };
         let RunnerState::Busy(job) = runner.state else { return };
-        let more = json!({"result": result, "runnerId": number, "runnerName": runner.name});
+        let more = json!({"result": "succeeded", "runnerId": number, "runnerName": runner.name});
         if let Some(job) = set.jobs.remove(&job) {
-            let news = set.job_message("JobCompleted", &job, Some(now), more);
-            set.post(vec![news]);
+            let messages = set.job_message("JobCompleted", &job, Some(now), more);
+            set.post(vec![messages]);
             set.completed = set.completed.saturating_add(1);
         }
         set.runners.remove(&number);

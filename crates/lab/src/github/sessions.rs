@@ -1,12 +1,14 @@
 //! The session slot of a set: E11-E13, and its end by time (`docs/reference/actions-service.md` §4).
 
-use super::config::{ConflictWording, QueueStyle, RefreshCounts};
+use super::config::ConflictWording;
 use super::exception::{Exception, bad_request, session_not_in_store, unknown_session};
 use super::record::{Actor, Ended, SessionRecord};
-use super::scenario::{Leaving, Takeover};
 use super::set::{Refresh, Session, User};
+use super::sets::body_of;
+use super::setting::{Leaving, Takeover};
 use super::tokens::{Grant, Scope};
-use super::{Ask, Due, FaultKind, GithubState, uuid};
+use super::{Ask, Due, FaultKind, GithubState};
+use crate::random::uuid;
 use crate::wire::{Answer, PollId};
 use medic_core::model::{Owner, SessionId, Span, Wall};
 use serde::Deserialize;
@@ -25,8 +27,7 @@ impl GithubState {
             owner: String,
         }
         let id = self.admin_of_set(ask)?;
-        let body: Body = serde_json::from_slice(ask.request.body())
-            .map_err(|error| bad_request(&format!("The body is not valid: {error}.")))?;
+        let body: Body = body_of(ask)?;
         if body.owner.is_empty() {
             return Err(bad_request("The owner name of a session must not be empty."));
         }
@@ -37,16 +38,11 @@ impl GithubState {
         self.session_answer(id, ask)
     }
 
-    /// Keeps the id and gives a new token (`docs/reference/actions-service.md` §4.2).
+    /// Keeps the id, and issues a new token (`docs/reference/actions-service.md` §4.2).
     pub(super) fn refresh_session(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        let counts = self.config.refresh_counts;
         let (id, session) = self.named_session(ask)?;
         if session.refresh == Refresh::Refused {
             return Err(session_not_in_store());
-        }
-        match counts {
-            RefreshCounts::AsUse => session.last_used = session.last_used.max(ask.now),
-            RefreshCounts::NotAtAll => {}
         }
         self.session_answer(id, ask)
     }
@@ -99,41 +95,41 @@ impl GithubState {
         if !session.polls.is_empty() {
             self.wakes.insert(session.id);
         }
-        let rival_may_come = match &how {
+        let other_owner_may_come = match &how {
             Ended::SetRemoved | Ended::Replaced | Ended::OwnerLeft => false,
             Ended::Deleted { .. } | Ended::Expired | Ended::Evicted => true,
         };
         self.records.ended(session.record, now, how);
-        if rival_may_come {
-            self.let_rival_in(set, now);
+        if other_owner_may_come {
+            self.let_other_owner_in(set, now);
         }
     }
 
     /// Gives a free slot to the scenario's other owner who waits for it.
-    pub(super) fn let_rival_in(&mut self, set: u64, now: Wall) {
-        let waiting = self.sets.get(&set).filter(|set| set.slot.is_none()).and_then(|set| set.rival.clone());
-        if let Some(rival) = waiting.filter(|rival| now < rival.until) {
-            self.open_session(set, rival.owner, Actor::default(), User::Rival, now);
+    pub(super) fn let_other_owner_in(&mut self, set: u64, now: Wall) {
+        let waiting = self.sets.get(&set).filter(|set| set.slot.is_none()).and_then(|set| set.other_owner.clone());
+        if let Some(other_owner) = waiting.filter(|other_owner| now < other_owner.until) {
+            self.open_session(set, other_owner.owner, Actor::default(), User::OtherOwner, now);
         }
     }
 
-    pub(super) fn rival_takes(&mut self, set: u64, rival: super::set::Rival, now: Wall) {
-        let (takeover, until) = (rival.takeover, rival.until);
+    pub(super) fn other_owner_takes(&mut self, set: u64, other_owner: super::set::OtherOwner, now: Wall) {
+        let (takeover, until) = (other_owner.takeover, other_owner.until);
         let Some(slot) = self.sets.get_mut(&set) else { return };
-        slot.rival = Some(rival);
+        slot.other_owner = Some(other_owner);
         match takeover {
             Takeover::AtOnce => self.end_session(set, now, Ended::Replaced),
             Takeover::WhenFree => {}
         }
-        self.let_rival_in(set, now);
+        self.let_other_owner_in(set, now);
         self.agenda.insert((until, Due::OwnerLeaves(set)));
     }
 
     pub(super) fn owner_leaves(&mut self, set: u64, at: Wall) {
         let Some(slot) = self.sets.get_mut(&set) else { return };
-        let Some(rival) = slot.rival.take_if(|rival| rival.until <= at) else { return };
-        let Some(session) = slot.slot.as_mut().filter(|session| session.used_by == User::Rival) else { return };
-        match rival.leaving {
+        let Some(other_owner) = slot.other_owner.take_if(|other_owner| other_owner.until <= at) else { return };
+        let Some(session) = slot.slot.as_mut().filter(|session| session.used_by == User::OtherOwner) else { return };
+        match other_owner.leaving {
             Leaving::Deletes => self.end_session(set, at, Ended::OwnerLeft),
             Leaving::Abandons => {
                 session.used_by = User::Client;
@@ -143,7 +139,7 @@ impl GithubState {
         }
     }
 
-    /// The end of a poll whose asker is gone.
+    /// The client of a poll has disconnected.
     pub(super) fn hang_up(&mut self, session: &SessionId, poll: PollId, now: Wall) {
         let Some(set) = self.living.get(session).copied() else { return };
         let Some(session) = self.sets.get_mut(&set).and_then(|set| set.slot.as_mut()) else { return };
@@ -162,7 +158,7 @@ impl GithubState {
         }
     }
 
-    /// Makes sure that the slot is looked at when its session becomes stale.
+    /// Plans the check of the slot for the date at which its session becomes stale.
     pub(super) fn schedule_staleness(&mut self, set: u64) {
         let check_at = self.sets.get(&set).and_then(|set| set.slot.as_ref()).map(|session| session.check_at);
         self.reschedule_staleness(set, check_at.unwrap_or(Wall(u64::MAX)));
@@ -216,20 +212,16 @@ impl GithubState {
             .ok_or_else(session_not_in_store)?;
         let token = self.queue_token(id, &session, ask, lifetime);
         let Some(set) = self.sets.get(&id) else { return Err(super::exception::set_not_found(id)) };
-        let queue = match (&ask.spoiled, self.config.queue_style) {
-            (Some(FaultKind::EmptyQueueUrl), _) => String::new(),
-            (_, QueueStyle::Broker) => format!("{}/scalesets/message", self.config.origin),
-            (_, QueueStyle::Classic) => format!(
-                "{}/_apis/runtime/runnerscalesets/{id}/messages?sessionId={session}",
-                self.service_url(&set.entity)
-            ),
+        let queue = match &ask.fault {
+            Some(FaultKind::EmptyQueueUrl) => String::new(),
+            Some(_) | None => format!("{}/scalesets/message", self.config.origin),
         };
         Ok(Answer::json(
             200,
             &json!({
                 "sessionId": session.as_str(),
                 "ownerName": owner.as_str(),
-                "runnerScaleSet": self.set_json(set),
+                "runnerScaleSet": set.json(),
                 "messageQueueUrl": queue,
                 "messageQueueAccessToken": token,
                 "statistics": set.statistics(),
@@ -243,6 +235,6 @@ impl GithubState {
             session: session.to_string(),
             ..Self::grant(Scope::Queue, &ask.actor.credential, "", ask, lifetime)
         };
-        self.mint(grant, ask.spoiled.as_ref())
+        self.mint(grant, ask.fault.as_ref())
     }
 }

@@ -1,15 +1,15 @@
 //! One scale set as GitHub keeps it: its record, message log, jobs, runners and session slot.
 
+use super::date;
 use super::record::Actor;
 use super::route::EntityKey;
-use super::scenario::{Leaving, Takeover};
-use super::{date, unix_seconds};
+use super::setting::{Leaving, Takeover};
 use crate::wire::PollId;
 use medic_core::model::{Owner, SessionId, Span, Wall};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// Message ids of the broker start here (`docs/reference/actions-service.md` §5.1).
+/// Message ids start here (`docs/reference/actions-service.md` §5.1).
 const FIRST_MESSAGE: u64 = 100_000_001;
 
 /// Most job messages in one envelope (`docs/reference/actions-service.md` §5.1).
@@ -23,14 +23,10 @@ pub(super) struct Set {
     pub(super) id: u64,
     pub(super) entity: EntityKey,
     pub(super) name: String,
-    pub(super) group: u64,
-    pub(super) labels: Value,
-    pub(super) setting: Map<String, Value>,
-    pub(super) enabled: Option<bool>,
     pub(super) created: Wall,
     pub(super) slot: Option<Session>,
     pub(super) phantom_until: Option<Wall>,
-    pub(super) rival: Option<Rival>,
+    pub(super) other_owner: Option<OtherOwner>,
     /// The last `X-ScaleSetMaxCapacity` seen.
     pub(super) capacity: Option<u64>,
     pub(super) polls: u64,
@@ -67,7 +63,7 @@ pub(super) enum User {
     /// A client, by its polls.
     Client,
     /// A scenario's other owner, who polls without rest.
-    Rival,
+    OtherOwner,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,14 +77,14 @@ impl Session {
     pub(super) fn stale_at(&self, lifetime: Span) -> Wall {
         match self.used_by {
             User::Client => self.polls.values().max().copied().unwrap_or(self.last_used).plus(lifetime),
-            User::Rival => Wall(u64::MAX),
+            User::OtherOwner => Wall(u64::MAX),
         }
     }
 }
 
 /// A scenario's other owner: takes the slot, holds it, leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rival {
+pub(super) struct OtherOwner {
     pub(super) owner: Owner,
     pub(super) until: Wall,
     pub(super) takeover: Takeover,
@@ -107,10 +103,8 @@ pub(super) struct Job {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JobState {
-    /// Held back: no poll with room for it yet.
+    /// Held back: no poll with capacity for it yet.
     Waiting,
-    /// Offered (classic queue), not acquired.
-    Offered,
     /// Assigned, no runner yet.
     Assigned,
     Running(u64),
@@ -120,7 +114,6 @@ pub(super) enum JobState {
 pub(super) struct Runner {
     pub(super) id: u64,
     pub(super) name: String,
-    pub(super) created: Wall,
     pub(super) state: RunnerState,
 }
 
@@ -132,19 +125,15 @@ pub(super) enum RunnerState {
 }
 
 impl Set {
-    pub(super) fn new(id: u64, entity: EntityKey, name: &str, group: u64, created: Wall) -> Self {
+    pub(super) fn new(id: u64, entity: EntityKey, name: &str, created: Wall) -> Self {
         Self {
             id,
             entity,
             name: name.to_owned(),
-            group,
-            labels: json!([{"type": "System", "name": name}]),
-            setting: Map::new(),
-            enabled: None,
             created,
             slot: None,
             phantom_until: None,
-            rival: None,
+            other_owner: None,
             capacity: None,
             polls: 0,
             messages: BTreeMap::new(),
@@ -156,21 +145,16 @@ impl Set {
     }
 
     /// The object of `docs/reference/actions-service.md` §3.1.
-    pub(super) fn json(&self, service: &str, group_name: &str) -> Value {
-        let url = format!("{service}/_apis/runtime/runnerscalesets/{}", self.id);
+    pub(super) fn json(&self) -> Value {
         json!({
             "id": self.id,
             "name": self.name,
-            "runnerGroupId": self.group,
-            "runnerGroupName": group_name,
-            "labels": self.labels,
-            "RunnerSetting": self.setting,
+            "runnerGroupId": 1,
+            "runnerGroupName": "Default",
+            "labels": [{"type": "System", "name": self.name}],
             "createdOn": date(self.created),
-            "runnerJitConfigUrl": format!("{url}/generatejitconfig"),
-            "getAcquirableJobsUrl": format!("{url}/acquirablejobs"),
-            "acquireJobsUrl": format!("{url}/acquirejobs"),
             "statistics": self.statistics(),
-            "enabled": self.enabled,
+            "enabled": null,
         })
     }
 
@@ -180,7 +164,7 @@ impl Set {
         let busy = self.runners.values().filter(|r| matches!(r.state, RunnerState::Busy(_))).count();
         let idle = self.runners.values().filter(|r| r.state == RunnerState::Idle).count();
         json!({
-            "totalAvailableJobs": jobs(|state| matches!(state, JobState::Waiting | JobState::Offered)),
+            "totalAvailableJobs": jobs(|state| matches!(state, JobState::Waiting)),
             "totalAcquiredJobs": jobs(|state| matches!(state, JobState::Assigned)),
             "totalAssignedJobs": jobs(|state| matches!(state, JobState::Assigned | JobState::Running(_))),
             "totalRunningJobs": jobs(|state| matches!(state, JobState::Running(_))),
@@ -230,39 +214,5 @@ impl Set {
             message.extend(more);
         }
         message
-    }
-}
-
-impl Runner {
-    /// The object of `docs/reference/actions-service.md` §3.3 E16-E19.
-    pub(super) fn json(&self, set: &Set, group_name: &str) -> Value {
-        let (status, busy) = match self.state {
-            RunnerState::Offline => ("offline", false),
-            RunnerState::Idle => ("online", false),
-            RunnerState::Busy(_) => ("online", true),
-        };
-        json!({
-            "id": self.id,
-            "name": self.name,
-            "runnerScaleSetId": set.id,
-            "os": "linux",
-            "createdOn": date(self.created),
-            "runnerGroupId": set.group,
-            "runnerGroupName": group_name,
-            "version": "2.328.0",
-            "enabled": true,
-            "ephemeral": true,
-            "status": status,
-            "busy": busy,
-            "disableUpdate": true,
-            "provisioningState": "Provisioned",
-            "labels": set.labels,
-        })
-    }
-
-    /// The files of a JIT configuration, as a runner finds them.
-    pub(super) fn jit_file(&self, set: &Set) -> Value {
-        json!({ "agentId": self.id, "agentName": self.name, "poolId": 0, "scaleSet": set.id,
-                "issued": unix_seconds(self.created) })
     }
 }

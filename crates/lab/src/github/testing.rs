@@ -1,4 +1,4 @@
-//! Requests as clients build them, for tests: an asker with a token chain, and the pieces of an answer.
+//! Requests as clients build them, for tests: a client with a token chain, and the pieces of an answer.
 
 use super::{Credential, GithubConfig, GithubState, NewSet};
 use crate::wire::{Answer, Delivery, HungUp, Request};
@@ -91,16 +91,12 @@ impl Opened {
 
     /// A poll from after this message.
     pub(crate) fn poll(&self, after: u64) -> Request {
-        let cursor = match after {
-            0 => String::new(),
-            id if self.queue.contains('?') => format!("&lastMessageId={id}"),
-            id => format!("?lastMessageId={id}"),
-        };
+        let cursor = if after == 0 { String::new() } else { format!("?lastMessageId={after}") };
         get(&format!("{}{cursor}", self.queue), &self.bearer())
     }
 }
 
-/// A simulated GitHub at a date, with one credential named `garm` and an asker that holds an admin token of `acme`.
+/// A simulated GitHub at a date, with one credential named `garm` and a client that holds an admin token of `acme`.
 pub(crate) struct Bench {
     pub(crate) github: GithubState,
     pub(crate) now: Wall,
@@ -170,7 +166,7 @@ impl Bench {
         self.send(&session.poll(0))
     }
 
-    /// The asker of a held poll is gone.
+    /// The client of a held poll disconnects.
     pub(crate) fn hang_up(&mut self, session: &Opened) {
         let mut request = session.poll(0);
         request.extensions_mut().insert(HungUp);

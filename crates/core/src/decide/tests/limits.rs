@@ -1,4 +1,4 @@
-//! The bounds at run time, and which sets the room is a share of.
+//! The bounds at run time, and the rollout limit.
 
 use super::*;
 
@@ -14,24 +14,23 @@ fn cleared_by_a_clock_set_back() -> World {
 }
 
 #[test]
-fn a_day_has_no_more_heals_than_its_bound_even_where_a_clock_set_back_cleared_the_budget() {
+fn bound_blocks_where_a_clock_set_back_cleared_the_budget() {
     let world = cleared_by_a_clock_set_back();
-    assert_eq!(world.only(), is(Guard::Bound, "3 heals of the set in a day", "3 heals of the set in a day", None));
+    assert_eq!(world.only(), GuardFact::Bound { of: Bounded::HealsOfSet, count: 3, limit: 3 }.into());
     let observes = world.with(|w| w.mode = Mode::Observe);
-    let guards: BTreeSet<_> = observes.guards().into_iter().map(|held| held.guard).collect();
-    assert_eq!(guards, BTreeSet::from([Guard::Bound, Guard::DryRun]), "a dry run says so too");
+    assert_eq!(observes.guards(), [Guard::DryRun, Guard::Bound]);
     let fewer = cleared_by_a_clock_set_back().with(|w| w.history.truncate(2));
     assert!(matches!(fewer.first(), Decision::Treat { .. }), "{:?}", fewer.first());
 }
 
 #[test]
-fn no_bound_holds_back_what_a_person_orders() {
+fn bound_blocks_no_manual_heal() {
     let world = cleared_by_a_clock_set_back().with(|w| w.orders.push(order(ManualAction::Heal)));
     assert_eq!(world.first(), Decision::Treat { remedy: Remedy::Toggle, canary: false });
 }
 
 #[test]
-fn the_room_is_a_share_of_the_enabled_sets_alone() {
+fn rollout_limit_is_a_share_of_the_enabled_sets() {
     let fleet = |disabled: u64| {
         let mut world = World::stuck(400).spread();
         for id in 1..=disabled {
@@ -40,23 +39,22 @@ fn the_room_is_a_share_of_the_enabled_sets_alone() {
         world.history.extend((381..=400).map(|id| revived(id, id, mins(61))));
         world
     };
-    assert_eq!(fleet(0).acts().len(), 20, "5 % of 400 sets, as many as have shown life");
-    assert_eq!(fleet(100).acts().len(), 15, "5 % of 300");
-    assert_eq!(fleet(300).acts().len(), 10, "5 % of 100 is less than what may always go at once");
+    assert_eq!(fleet(0).treats().len(), 20, "5 % of 400 sets, as many as have shown life");
+    assert_eq!(fleet(100).treats().len(), 15, "5 % of 300");
+    assert_eq!(fleet(300).treats().len(), 10, "5 % of 100 is less than what may always go at once");
 }
 
 #[test]
-fn a_heal_counts_against_the_bound_for_a_day_and_no_longer() {
+fn heal_counts_against_the_bound_for_a_day() {
     let at = |minutes| cleared_by_a_clock_set_back().with(|w| w.now = mins(minutes));
-    assert_eq!(at(61 + 24 * 60 - 1).only().0, Guard::Bound);
+    assert_eq!(at(61 + 24 * 60 - 1).only().guard(), Guard::Bound);
     assert!(matches!(at(61 + 24 * 60).first(), Decision::Treat { .. }), "the first is a day old");
 }
 
 #[test]
-fn where_room_may_still_grow_the_guard_says_how_far() {
+fn in_flight_guard_names_how_far_the_limit_can_grow() {
     let mut world = World::stuck(400).spread();
     world.history.push(revived(400, 400, mins(61)));
     world.history.extend((390..400).map(|id| open(id, id, mins(61), Step::Verifying)));
-    let limit = "10 at once, up to 20 as sets show life";
-    assert_eq!(world.only(), is(Guard::InFlight, "10 of 10 under way", limit, None));
+    assert_eq!(world.only(), GuardFact::InFlight { open: 10, limit: 10, most: 20 }.into());
 }

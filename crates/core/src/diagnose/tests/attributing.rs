@@ -10,13 +10,13 @@ use crate::model::{
 use Confidence::{Strong, Weak};
 
 fn is_told(manager: &mut Manager, set: u64, fact: &Fact) -> bool {
-    says(&manager.look(), set, fact)
+    says(&manager.diagnose(), set, fact)
 }
 
 // --- goroutines ---
 
 #[test]
-fn listeners_counted_for_the_whole_manager_count_for_its_only_scope() {
+fn goroutines_count_for_the_only_scope() {
     let mut manager = Manager::healthy(2);
     manager.metrics = false;
     manager.goroutines = Some(Goroutines { listeners: 1, workers: 2 });
@@ -27,7 +27,7 @@ fn listeners_counted_for_the_whole_manager_count_for_its_only_scope() {
 }
 
 #[test]
-fn living_workers_make_a_retry_sure_and_an_unheld_set_doubtful() {
+fn living_workers_raise_retrying_and_lower_unheld() {
     for (workers, retries, unheld) in [(2, Strong, Weak), (3, Strong, Weak), (1, Weak, Strong)] {
         let mut manager = Manager::given_up(2, Span::mins(5));
         manager.gauges = true;
@@ -44,31 +44,31 @@ fn living_workers_make_a_retry_sure_and_an_unheld_set_doubtful() {
 // --- rates ---
 
 #[test]
-fn two_looks_at_one_instant_tell_no_rate() {
+fn two_sweeps_at_one_instant_show_no_rate() {
     for (sets, opened) in [(2, 1000), (50, 200)] {
         let mut manager = Manager::healthy(sets);
         manager.watch(secs(10));
-        manager.after(Span::mins(2)).look();
+        manager.after(Span::mins(2)).diagnose();
         manager.counters.create += opened;
         manager.counters.poll += opened;
         manager.counters.poll_errors += opened;
         manager.counters.delete += opened;
-        assert_eq!(found(&manager.look(), 1).0, Diagnosis::Listening, "{opened} of {sets}");
+        assert_eq!(found(&manager.diagnose(), 1).0, Diagnosis::Listening, "{opened} of {sets}");
     }
 }
 
 // --- given up ---
 
 #[test]
-fn a_set_that_was_given_up_and_is_held_by_somebody_is_not_called_abandoned() {
+fn held_set_is_no_longer_called_abandoned() {
     let mut manager = Manager::given_up(1, Span::mins(10));
     assert_eq!(found(&manager.watch(secs(20)), 1).0, Diagnosis::ConflictAbandoned);
-    manager.probes.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
-    assert_eq!(found(&manager.after(secs(2)).look(), 1).0, Diagnosis::Unknown);
+    manager.checks.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
+    assert_eq!(found(&manager.after(secs(2)).diagnose(), 1).0, Diagnosis::Unknown);
 }
 
 #[test]
-fn only_a_start_that_failed_for_another_reason_has_a_cause_that_goes() {
+fn cause_gone_is_evidence_of_start_abandoned_only() {
     for (start_errors, expected) in [(3, Diagnosis::StartAbandoned), (0, Diagnosis::ConflictAbandoned)] {
         let mut manager = Manager::given_up(2, Span::mins(2));
         manager.counters.start_errors = start_errors;
@@ -86,37 +86,37 @@ fn only_a_start_that_failed_for_another_reason_has_a_cause_that_goes() {
 }
 
 #[test]
-fn a_set_that_was_changed_may_take_three_quarters_of_a_minute_to_come_back() {
+fn changed_set_has_45_seconds_to_come_back() {
     let mut manager = Manager::given_up(1, Span::mins(5));
     manager.watch(secs(10));
     manager.enable(1, Enablement::Disabled);
-    manager.after(secs(1)).look();
+    manager.after(secs(1)).diagnose();
     manager.enable(1, Enablement::Enabled);
     assert_eq!(found(&manager.watch(secs(44)), 1).0, Diagnosis::Unknown);
-    assert_eq!(found(&manager.after(secs(1)).look(), 1), (Diagnosis::Unheld, Strong));
+    assert_eq!(found(&manager.after(secs(1)).diagnose(), 1), (Diagnosis::Unheld, Strong));
 }
 
 // --- who listens, when some do ---
 
 #[test]
-fn what_listened_and_did_not_change_listens_on_and_what_changed_is_the_one_without() {
+fn changed_set_is_the_one_whose_session_is_missing() {
     let mut manager = Manager::healthy(3);
     manager.watch(secs(10));
     manager.closes();
     manager.change(3);
-    let fleet = manager.after(secs(2)).look();
+    let fleet = manager.after(secs(2)).diagnose();
     assert_eq!(found(&fleet, 1).0, Diagnosis::Listening);
     assert_eq!(found(&fleet, 2).0, Diagnosis::Listening);
     assert_ne!(found(&fleet, 3).0, Diagnosis::Listening);
 }
 
-/// Of three sets one listens, nobody knows which; then set 1 is treated, and so much happens.
+/// Of three sets one listens, nobody knows which; then set 1 is treated, and `change` happens.
 fn treated(change: impl FnOnce(&mut Manager)) -> Manager {
     let mut manager = Manager::given_up(3, Span::mins(10));
     manager.opens();
     manager.watch(secs(20));
     manager.change(1);
-    manager.after(secs(2)).look();
+    manager.after(secs(2)).diagnose();
     manager.treatments.push(treatment(1, manager.now, Step::Verifying));
     change(&mut manager);
     manager.after(secs(2));
@@ -131,7 +131,7 @@ fn is_brought_back(change: impl FnOnce(&mut Manager)) -> bool {
 }
 
 #[test]
-fn a_session_more_than_before_a_treatment_is_that_of_the_treated_set() {
+fn new_session_belongs_to_the_treated_set() {
     let mut manager = treated(Manager::opens);
     let fleet = manager.watch(secs(10));
     assert_eq!(found(&fleet, 1), (Diagnosis::Listening, Strong));
@@ -150,7 +150,7 @@ fn a_session_more_than_before_a_treatment_is_that_of_the_treated_set() {
 }
 
 #[test]
-fn a_treatment_brings_nothing_back_before_its_enable_nor_from_the_run_before() {
+fn treatment_counts_only_after_its_enable_in_this_run() {
     assert!(!is_brought_back(|manager| {
         manager.opens();
         let ours = manager.set(1).revision.clone();
@@ -163,7 +163,7 @@ fn a_treatment_brings_nothing_back_before_its_enable_nor_from_the_run_before() {
 }
 
 #[test]
-fn a_session_may_be_that_of_another_set_which_was_changed_since() {
+fn new_session_may_belong_to_another_changed_set() {
     assert!(!is_brought_back(|manager| {
         manager.opens();
         manager.after(secs(2)).change(2);
@@ -171,7 +171,7 @@ fn a_session_may_be_that_of_another_set_which_was_changed_since() {
     assert!(
         !is_brought_back(|manager| {
             manager.change(2);
-            manager.look();
+            manager.diagnose();
             manager.opens();
         }),
         "at the very date of the treatment"
@@ -180,7 +180,7 @@ fn a_session_may_be_that_of_another_set_which_was_changed_since() {
         !is_brought_back(|manager| {
             manager.now = manager.now.minus(secs(8));
             manager.change(2);
-            manager.look();
+            manager.diagnose();
             manager.after(secs(8)).opens();
         }),
         "toggled a moment before, and trying since"
@@ -189,9 +189,9 @@ fn a_session_may_be_that_of_another_set_which_was_changed_since() {
     before.opens();
     before.watch(secs(20));
     before.change(2);
-    before.look();
+    before.diagnose();
     before.after(Span::mins(11)).change(1);
-    before.look();
+    before.diagnose();
     before.after(secs(2));
     before.treatments.push(treatment(1, before.now, Step::Verifying));
     before.opens();
@@ -207,15 +207,15 @@ fn a_session_may_be_that_of_another_set_which_was_changed_since() {
 }
 
 #[test]
-fn a_set_that_was_changed_may_be_the_one_that_came_back_for_as_long_as_a_stale_session_lasts() {
+fn changed_set_may_hold_the_session_for_a_stale_lifetime() {
     for (seconds, expected) in [(300, Diagnosis::Unknown), (301, Diagnosis::Listening)] {
         let mut manager = Manager::given_up(3, Span::mins(10));
         manager.opens();
         manager.watch(secs(20));
         manager.change(2);
-        manager.look();
+        manager.diagnose();
         manager.after(secs(seconds)).change(1);
-        manager.look();
+        manager.diagnose();
         manager.treatments.push(treatment(1, manager.now, Step::Verifying));
         manager.after(secs(2)).opens();
         manager.after(secs(2));
@@ -224,17 +224,17 @@ fn a_set_that_was_changed_may_be_the_one_that_came_back_for_as_long_as_a_stale_s
 }
 
 #[test]
-fn a_treated_set_is_told_from_one_that_may_or_may_not_hold_a_session() {
+fn treated_set_listens_beside_an_evicted_one() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     manager.watch(secs(20));
     manager.change(1);
-    manager.after(secs(2)).look();
+    manager.after(secs(2)).diagnose();
     manager.treatments.push(treatment(1, manager.now, Step::Verifying));
     manager.after(secs(2)).opens();
     let kind = ListenerErrorKind::NotFound;
     manager.logs(Span::ZERO, LogEvent::ListenerFailed { set: by_manager(2), kind, refresh: false });
-    manager.look();
-    let fleet = manager.after(secs(4)).look();
+    manager.diagnose();
+    let fleet = manager.after(secs(4)).diagnose();
     assert_eq!(found(&fleet, 2).0, Diagnosis::Evicted);
     assert_eq!(found(&fleet, 1), (Diagnosis::Listening, Strong));
 }
@@ -242,10 +242,10 @@ fn a_treated_set_is_told_from_one_that_may_or_may_not_hold_a_session() {
 // --- while refusals grow ---
 
 #[test]
-fn first_starts_that_are_still_being_made_are_a_matter_of_the_managers_age() {
+fn first_starts_are_judged_by_the_managers_age() {
     let mut manager = Manager::healthy(60);
     manager.restarts(secs(1));
-    manager.look();
+    manager.diagnose();
     for age in [31, 73, 75] {
         let fleet = manager.watch_refused(secs(age - manager.now.since(manager.run.unwrap().0).as_millis() / 1000));
         assert_eq!(
@@ -257,7 +257,7 @@ fn first_starts_that_are_still_being_made_are_a_matter_of_the_managers_age() {
     }
 }
 
-/// Four sets of a build that gives up (a worker is missing), so many of them tried, refusals growing now.
+/// Four sets of a build that gives up (a worker is missing); some were tried, and refusals grow now.
 fn growing(age: u64, tried: u64) -> Manager {
     let mut manager = Manager::healthy(4);
     manager.restarts(secs(age));
@@ -265,14 +265,14 @@ fn growing(age: u64, tried: u64) -> Manager {
     for _ in 1..tried {
         manager.is_refused();
     }
-    manager.look();
+    manager.diagnose();
     manager.is_refused();
     manager.after(secs(2));
     manager
 }
 
 #[test]
-fn in_a_build_that_gives_up_the_refusals_of_others_say_nothing_of_a_set_that_was_tried() {
+fn refusals_of_others_prove_nothing_if_the_build_gives_up() {
     for (age, tried, expected) in [
         (12, 2, Diagnosis::Settling),
         (30, 2, Diagnosis::Unknown),
@@ -280,7 +280,7 @@ fn in_a_build_that_gives_up_the_refusals_of_others_say_nothing_of_a_set_that_was
         (30, 4, Diagnosis::ConflictAbandoned),
         (80, 3, Diagnosis::ConflictAbandoned),
     ] {
-        let fleet = growing(age, tried).look();
+        let fleet = growing(age, tried).diagnose();
         assert_eq!(
             (fleet.conflict_behaviour, found(&fleet, 2).0),
             (ConflictBehaviour::GivesUp, expected),
@@ -290,11 +290,11 @@ fn in_a_build_that_gives_up_the_refusals_of_others_say_nothing_of_a_set_that_was
     let mut had_run = growing(80, 4);
     (had_run.counters.create, had_run.counters.poll) = (had_run.counters.create + 1, 1);
     (had_run.counters.delete, had_run.counters.poll_errors) = (1, 1);
-    assert_eq!(found(&had_run.look(), 2).0, Diagnosis::Unknown, "a listener has run, and it may be this set's");
+    assert_eq!(found(&had_run.diagnose(), 2).0, Diagnosis::Unknown, "a listener has run, and it may be this set's");
 }
 
 #[test]
-fn in_a_build_that_nothing_is_known_of_they_leave_it_open() {
+fn refusals_leave_it_open_if_the_build_is_unknown() {
     let mut manager = Manager::healthy(2);
     manager.restarts(Span::mins(2));
     manager.change(1);
@@ -306,7 +306,7 @@ fn in_a_build_that_nothing_is_known_of_they_leave_it_open() {
 // --- while nobody tries ---
 
 #[test]
-fn a_start_that_has_not_come_to_every_set_gets_its_time() {
+fn start_gets_75_seconds_to_try_every_set() {
     for (refused, failed) in [(1, 0), (0, 1)] {
         let mut manager = Manager::healthy(2);
         manager.restarts(secs(30));
@@ -317,24 +317,24 @@ fn a_start_that_has_not_come_to_every_set_gets_its_time() {
         assert_eq!(found(&fleet, 1).0, Diagnosis::Unknown, "74 s old: {refused} refused, {failed} failed of 2");
         assert!(says(&fleet, 1, &Fact::ManagerAge { age: secs(74) }));
         let given_up = if failed > 0 { Diagnosis::StartAbandoned } else { Diagnosis::ConflictAbandoned };
-        assert_eq!(found(&manager.after(secs(1)).look(), 1), (given_up, Strong), "75 s old");
+        assert_eq!(found(&manager.after(secs(1)).diagnose(), 1), (given_up, Strong), "75 s old");
     }
     let mut untried = Manager::healthy(2);
     untried.restarts(secs(30));
     assert_eq!(found(&untried.watch(secs(44)), 1).0, Diagnosis::Unknown);
-    assert_eq!(found(&untried.after(secs(1)).look(), 1), (Diagnosis::Unheld, Strong));
+    assert_eq!(found(&untried.after(secs(1)).diagnose(), 1), (Diagnosis::Unheld, Strong));
 }
 
 // --- which of them ---
 
 #[test]
-fn a_set_that_changed_by_itself_lately_is_thought_to_listen_and_one_that_we_changed_is_not() {
+fn recent_change_means_listening_unless_we_made_it() {
     let changed = |treated: Option<u64>| {
         let mut manager = Manager::given_up(3, Span::mins(20));
         manager.opens();
         manager.watch(secs(10));
         manager.change(2);
-        manager.look();
+        manager.diagnose();
         let ours = manager.set(1).revision.clone();
         let waits = |set| {
             treatment(
@@ -352,13 +352,13 @@ fn a_set_that_changed_by_itself_lately_is_thought_to_listen_and_one_that_we_chan
     let mut long_ago = changed(None);
     let fleet = long_ago.watch(Span::mins(10).minus(secs(2)));
     assert_eq!(found(&fleet, 2), (Diagnosis::Listening, Weak));
-    let fleet = long_ago.after(secs(2)).look();
+    let fleet = long_ago.after(secs(2)).diagnose();
     assert_eq!(found(&fleet, 2).0, Diagnosis::Unknown, "ten minutes ago");
     assert_eq!(fleet.findings[&id(2)].worker.0, WorkerState::Unknown, "nobody is refused");
 }
 
 #[test]
-fn of_those_that_may_be_refused_now_only_a_changed_one_is_known_to_try() {
+fn only_a_changed_set_is_known_to_retry() {
     let mut manager = Manager::given_up(3, Span::mins(20));
     manager.opens();
     manager.watch(secs(10));

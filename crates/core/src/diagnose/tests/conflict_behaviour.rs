@@ -14,7 +14,7 @@ fn changed_and_counted(errors: u64, workers: u32, age: u64) -> ConflictBehaviour
     }
     manager.change(1);
     manager.goroutines = Some(Goroutines { listeners: 0, workers });
-    manager.look().conflict_behaviour
+    manager.diagnose().conflict_behaviour
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_worker_that_is_missing_after_a_refusal_gave_up() {
     assert_eq!(changed_and_counted(0, 1, 30), Unknown, "nothing was refused");
 }
 
-/// So many of two sets' starts refused, the sets last changed so long after the run began.
+/// Two sets with this many refused starts, in an incarnation of this age.
 fn refused_at_start(errors: u64, age: u64, change: impl FnOnce(&mut Manager, Wall)) -> Manager {
     let mut manager = Manager::healthy(2);
     manager.restarts(secs(age));
@@ -40,7 +40,7 @@ fn refused_at_start(errors: u64, age: u64, change: impl FnOnce(&mut Manager, Wal
 }
 
 #[test]
-fn only_sets_that_nobody_changed_since_the_start_tell_builds_apart() {
+fn changed_sets_teach_nothing_about_the_build() {
     let mut at_start = refused_at_start(2, 30, |manager, run| manager.set(1).updated_at = Some(run));
     assert_eq!(at_start.watch(secs(10)).conflict_behaviour, GivesUp, "changed with the start itself");
     let mut later = refused_at_start(2, 30, |manager, run| manager.set(1).updated_at = Some(run.plus(secs(1))));
@@ -64,41 +64,41 @@ fn no_refusal_and_no_set_to_be_refused_teach_nothing() {
 }
 
 #[test]
-fn fewer_refusals_than_sets_that_stand_still_are_a_build_that_gives_up() {
+fn flat_refusals_show_a_build_that_gives_up() {
     let mut one = refused_at_start(1, 30, |_, _| {});
     assert_eq!(one.watch(secs(10)).conflict_behaviour, GivesUp);
     let mut as_many = refused_at_start(2, 30, |_, _| {});
     assert_eq!(as_many.watch(secs(10)).conflict_behaviour, GivesUp, "each was tried once");
     let mut more = refused_at_start(3, 30, |_, _| {});
-    assert_eq!(more.look().conflict_behaviour, Retries, "one was tried twice");
+    assert_eq!(more.diagnose().conflict_behaviour, Retries, "one was tried twice");
 }
 
 #[test]
 fn a_build_that_retries_gets_the_time_to_do_so() {
     let mut young = refused_at_start(2, 1, |_, _| {});
     assert_eq!(young.watch(secs(8)).conflict_behaviour, Unknown, "9 s old; the refusals have stood still for 8 s");
-    assert_eq!(young.after(secs(1)).look().conflict_behaviour, GivesUp, "10 s old");
+    assert_eq!(young.after(secs(1)).diagnose().conflict_behaviour, GivesUp, "10 s old");
     let mut slow = Manager::healthy(3);
     slow.restarts(secs(12));
     for _ in 0..3 {
         slow.is_refused();
-        assert_eq!(slow.look().conflict_behaviour, Unknown, "the first starts are still being made");
+        assert_eq!(slow.diagnose().conflict_behaviour, Unknown, "the first starts are still being made");
         slow.after(secs(5));
     }
-    assert_eq!(slow.after(secs(1)).look().conflict_behaviour, GivesUp, "none for 6 s");
+    assert_eq!(slow.after(secs(1)).diagnose().conflict_behaviour, GivesUp, "none for 6 s");
 }
 
 #[test]
-fn a_refusal_that_is_younger_than_the_list_teaches_nothing_until_the_next_look_shows_no_change() {
+fn refusal_younger_than_the_list_teaches_nothing_yet() {
     let looks = |changes: bool| {
         let mut manager = refused_at_start(2, 30, |_, _| {});
-        manager.look();
+        manager.diagnose();
         manager.is_refused();
-        let first = manager.after(secs(2)).look().conflict_behaviour;
+        let first = manager.after(secs(2)).diagnose().conflict_behaviour;
         if changes {
             manager.change(1);
         }
-        (first, manager.after(secs(2)).look().conflict_behaviour)
+        (first, manager.after(secs(2)).diagnose().conflict_behaviour)
     };
     assert_eq!(looks(false), (Unknown, Retries), "nothing was changed: one was tried twice");
     assert_eq!(looks(true), (Unknown, Unknown), "it was toggled, which is why it was tried again");

@@ -10,7 +10,11 @@ use Confidence::{Strong, Weak};
 #[test]
 fn all_sessions_open_and_polled_are_all_sets_listening() {
     let mut manager = Manager::healthy(3);
-    assert_eq!(found(&manager.look(), 1), (Diagnosis::Listening, Weak), "one look may catch a session being opened");
+    assert_eq!(
+        found(&manager.diagnose(), 1),
+        (Diagnosis::Listening, Weak),
+        "one sweep may catch a session being opened"
+    );
     let fleet = manager.watch(secs(4));
     for set in 1..=3 {
         assert_eq!(found(&fleet, set), (Diagnosis::Listening, Strong));
@@ -26,7 +30,7 @@ fn refusals_that_stand_still_are_abandoned_sets() {
     for _ in 0..3 {
         manager.is_refused();
     }
-    assert_eq!(diagnoses(&manager.look()), [Diagnosis::Settling; 3], "they may be tried again any moment");
+    assert_eq!(diagnoses(&manager.diagnose()), [Diagnosis::Settling; 3], "they may be tried again any moment");
     let fleet = manager.watch(secs(8));
     for set in 1..=3 {
         assert_eq!(found(&fleet, set), (Diagnosis::ConflictAbandoned, Strong));
@@ -36,7 +40,7 @@ fn refusals_that_stand_still_are_abandoned_sets() {
 }
 
 #[test]
-fn a_change_of_before_the_crash_that_is_seen_after_it_revives_nobody() {
+fn change_before_the_crash_restarts_no_worker() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
     manager.after(secs(2)).change(1);
@@ -73,7 +77,7 @@ fn more_refusals_than_sets_show_a_build_that_retries() {
 }
 
 #[test]
-fn refusals_of_a_listener_that_had_run_say_nothing_of_the_build() {
+fn refusals_after_a_session_teach_nothing_about_the_build() {
     // GitHub fails for a while; the listeners of a build that gives up come back by themselves, as they do in any.
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
@@ -111,7 +115,7 @@ fn what_behaviour_taught_is_unlearnt_when_another_build_runs() {
 }
 
 #[test]
-fn more_sessions_than_sets_that_may_hold_one_show_that_a_verdict_was_wrong() {
+fn too_many_sessions_make_all_verdicts_unknown() {
     let mut manager = Manager::given_up(3, secs(30));
     assert_eq!(diagnoses(&manager.watch(secs(10))), [Diagnosis::ConflictAbandoned; 3]);
     manager.opens();
@@ -125,7 +129,7 @@ fn more_sessions_than_sets_that_may_hold_one_show_that_a_verdict_was_wrong() {
 }
 
 #[test]
-fn counters_that_are_no_longer_read_prove_that_nobody_tries_no_longer() {
+fn unread_counters_never_become_flat() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
     manager.after(secs(5)).restarts(secs(3));
@@ -139,7 +143,7 @@ fn counters_that_are_no_longer_read_prove_that_nobody_tries_no_longer() {
 }
 
 #[test]
-fn starts_that_failed_and_are_not_tried_again_by_a_build_that_would_are_asked_about() {
+fn failed_starts_without_retries_ask_for_a_session_check() {
     let mut manager = Manager::healthy(2);
     manager.restarts(secs(3));
     assert_eq!(manager.watch_refused(secs(20)).conflict_behaviour, ConflictBehaviour::Retries);
@@ -148,11 +152,11 @@ fn starts_that_failed_and_are_not_tried_again_by_a_build_that_would_are_asked_ab
     manager.counters.start_errors = 2;
     let fleet = manager.watch(Span::mins(2));
     assert_eq!(found(&fleet, 1), (Diagnosis::Unknown, Weak));
-    assert!(says(&fleet, 1, &Fact::CannotTellWhich { listening: 0, of: 2 }), "which a session probe may end");
+    assert!(says(&fleet, 1, &Fact::CannotTellWhich { listening: 0, of: 2 }), "which a session check may end");
 }
 
 #[test]
-fn abandoned_sets_stay_apart_while_a_toggled_one_retries_and_comes_back() {
+fn abandoned_sets_stay_abandoned_while_another_returns() {
     let mut manager = Manager::given_up(3, secs(30));
     manager.watch(secs(10));
     manager.change(1);
@@ -166,7 +170,7 @@ fn abandoned_sets_stay_apart_while_a_toggled_one_retries_and_comes_back() {
 }
 
 #[test]
-fn nobody_guesses_which_of_two_sets_listens() {
+fn one_session_of_two_sets_leaves_both_unknown() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     manager.opens();
     let fleet = manager.watch(secs(30));
@@ -177,12 +181,12 @@ fn nobody_guesses_which_of_two_sets_listens() {
 }
 
 #[test]
-fn a_listener_that_is_about_to_come_back_is_not_asked_about() {
+fn reconnecting_listener_is_not_asked_about() {
     let mut manager = Manager::healthy(3);
     manager.watch(secs(10));
     manager.closes();
     for _ in 0..40 {
-        let fleet = manager.after(secs(2)).look();
+        let fleet = manager.after(secs(2)).diagnose();
         assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 3]);
         assert_eq!(manager.remedies(&fleet), [], "its next attempt may be a minute and a half away");
     }
@@ -191,12 +195,12 @@ fn a_listener_that_is_about_to_come_back_is_not_asked_about() {
 }
 
 #[test]
-fn the_only_listener_of_a_scope_that_is_about_to_come_back_is_left_alone() {
+fn only_listener_of_a_scope_has_time_to_reconnect() {
     let mut manager = Manager::healthy(1);
     manager.watch(Span::mins(5));
     manager.closes();
     for _ in 0..40 {
-        let fleet = manager.after(secs(2)).look();
+        let fleet = manager.after(secs(2)).diagnose();
         assert_eq!((diagnoses(&fleet), manager.remedies(&fleet)), (vec![Diagnosis::Unknown], vec![]));
     }
     manager.opens();
@@ -204,7 +208,7 @@ fn the_only_listener_of_a_scope_that_is_about_to_come_back_is_left_alone() {
 }
 
 #[test]
-fn a_set_that_processed_a_message_lately_is_not_the_suspect() {
+fn recent_message_makes_a_set_weakly_listening() {
     let mut manager = Manager::given_up(3, Span::mins(10));
     manager.opens();
     manager.watch(secs(10));
@@ -227,27 +231,27 @@ fn numbers_that_contradict_each_other_prove_nothing() {
 }
 
 #[test]
-fn a_lost_enable_is_unheld() {
+fn lost_enable_is_unheld() {
     let mut manager = Manager::given_up(1, Span::mins(5));
     manager.watch(secs(10));
     manager.enable(1, Enablement::Disabled);
-    manager.after(secs(1)).look();
+    manager.after(secs(1)).diagnose();
     manager.enable(1, Enablement::Enabled);
     assert_eq!(found(&manager.watch(secs(30)), 1).0, Diagnosis::Unknown, "it may still come");
     assert_eq!(found(&manager.watch(secs(30)), 1), (Diagnosis::Unheld, Strong));
 }
 
 #[test]
-fn a_persons_toggle_of_a_healthy_set_is_no_illness_whatever_the_managers_clock() {
+fn operators_toggle_is_no_illness_with_a_skewed_clock() {
     let mut manager = Manager::healthy(1);
     manager.watch(Span::mins(3));
     manager.enable(1, Enablement::Disabled);
     manager.closes();
-    manager.after(secs(2)).look();
+    manager.after(secs(2)).diagnose();
     manager.enable(1, Enablement::Enabled);
     manager.set(1).updated_at = Some(manager.now.minus(Span::mins(30)));
     for _ in 0..5 {
-        let fleet = manager.after(secs(2)).look();
+        let fleet = manager.after(secs(2)).diagnose();
         assert_eq!(manager.remedies(&fleet), []);
         assert!(!found(&fleet, 1).0.is_ill());
     }
@@ -256,7 +260,7 @@ fn a_persons_toggle_of_a_healthy_set_is_no_illness_whatever_the_managers_clock()
 }
 
 #[test]
-fn failures_before_a_session_are_start_abandoned_and_wait_for_their_cause() {
+fn start_errors_are_start_abandoned_until_the_cause_ends() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
     manager.after(secs(5)).restarts(secs(3));
@@ -268,7 +272,7 @@ fn failures_before_a_session_are_start_abandoned_and_wait_for_their_cause() {
     let fleet = manager.watch(Span::mins(1));
     assert!(says(&fleet, 1, &Fact::CauseGone), "a whole period of the manager's pulse was quiet");
     manager.counters.rate_limit_errors += 1;
-    assert!(!says(&manager.after(secs(2)).look(), 1, &Fact::CauseGone));
+    assert!(!says(&manager.after(secs(2)).diagnose(), 1, &Fact::CauseGone));
 }
 
 #[test]
@@ -294,13 +298,13 @@ fn sessions_that_open_and_end_at_once_are_flapping() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
     let churn = |manager: &mut Manager, per_look: u64| {
-        let mut fleet = manager.look();
+        let mut fleet = manager.diagnose();
         for _ in 0..30 {
             manager.counters.create += per_look;
             manager.counters.poll += per_look;
             manager.counters.poll_errors += per_look;
             manager.counters.delete += per_look;
-            fleet = manager.after(secs(2)).look();
+            fleet = manager.after(secs(2)).diagnose();
         }
         fleet
     };
@@ -346,7 +350,7 @@ fn conflicts_that_no_stale_session_explains_are_held_elsewhere() {
     assert_eq!(found(&fleet, 1), (Diagnosis::HeldElsewhere, Strong));
     assert_eq!(manager.remedies(&fleet), []);
     manager.fails = Some(FailureKind::Timeout);
-    manager.after(secs(2)).look();
+    manager.after(secs(2)).diagnose();
     manager.fails = None;
     assert_eq!(found(&manager.watch_refused(secs(4)), 1).0, Diagnosis::HeldElsewhere, "not to see ends no run");
     manager.opens();
@@ -356,7 +360,7 @@ fn conflicts_that_no_stale_session_explains_are_held_elsewhere() {
 // --- goroutines ---
 
 #[test]
-fn what_the_counters_say_is_not_told_as_the_goroutines_word() {
+fn evidence_names_the_source_that_counted() {
     let mut manager = Manager::healthy(2);
     manager.goroutines = Some(Goroutines { listeners: 2, workers: 2 });
     manager.watch(secs(10));
@@ -375,18 +379,18 @@ fn exact_counts_say_at_once_that_all_listen() {
     let mut manager = Manager::healthy(2);
     manager.metrics = false;
     manager.goroutines = Some(Goroutines { listeners: 2, workers: 2 });
-    assert_eq!(found(&manager.look(), 1), (Diagnosis::Listening, Strong));
+    assert_eq!(found(&manager.diagnose(), 1), (Diagnosis::Listening, Strong));
 }
 
 #[test]
-fn no_listener_and_no_worker_are_dead_sets_once_they_had_the_time_to_start() {
+fn no_goroutines_after_the_start_time_are_unheld_sets() {
     let mut manager = Manager::healthy(2);
     manager.metrics = false;
     manager.goroutines = Some(Goroutines { listeners: 2, workers: 2 });
     manager.watch(secs(10));
     manager.goroutines = Some(Goroutines::default());
     for _ in 0..30 {
-        let fleet = manager.after(secs(2)).look();
+        let fleet = manager.after(secs(2)).diagnose();
         assert_eq!(manager.remedies(&fleet), [], "a clean restart looks just like this");
     }
     let fleet = manager.watch(secs(30));
@@ -395,7 +399,7 @@ fn no_listener_and_no_worker_are_dead_sets_once_they_had_the_time_to_start() {
 }
 
 #[test]
-fn workers_that_all_live_and_do_not_listen_try_and_are_left_to_it() {
+fn living_workers_without_listeners_are_retrying() {
     let mut manager = Manager::healthy(2);
     manager.metrics = false;
     manager.goroutines = Some(Goroutines { listeners: 0, workers: 2 });
@@ -405,7 +409,7 @@ fn workers_that_all_live_and_do_not_listen_try_and_are_left_to_it() {
 }
 
 #[test]
-fn fewer_workers_than_sets_after_a_refusal_show_a_build_that_gives_up() {
+fn missing_workers_after_a_refusal_are_abandoned_sets() {
     let mut manager = Manager::given_up(2, secs(30));
     manager.goroutines = Some(Goroutines { listeners: 0, workers: 0 });
     let fleet = manager.watch(secs(10));

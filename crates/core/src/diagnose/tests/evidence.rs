@@ -1,9 +1,11 @@
-//! A set's own evidence at its edges: when a line, a probe or a series speaks, and when it no longer does.
+//! A set's own evidence at its edges: when a line, a session check or a series speaks, and when it no longer does.
 
 use super::super::CheckAnswer;
 use super::super::testing::*;
 use crate::model::log_fact::{ListenerErrorKind, LogEvent};
-use crate::model::{Confidence, Diagnosis, Fact, FailureKind, ListenerMetrics, SessionId, Span, Wall, WorkerState};
+use crate::model::{
+    Confidence, Diagnosis, Fact, FailureKind, ListenerMetrics, Rule, SessionId, Span, Wall, WorkerState,
+};
 
 use Confidence::{Proof, Strong, Weak};
 use ListenerErrorKind::{NotFound, Unauthorized};
@@ -24,7 +26,7 @@ fn conflict(gave_up: bool) -> LogEvent {
     LogEvent::Conflict { set: by_manager(1), owner: None, gave_up }
 }
 
-/// One set, whose log has these lines, each so many seconds ago; nothing else tells of it.
+/// One set whose log has these lines, each with its age in seconds; no other source has anything.
 fn by_log<const N: usize>(lines: [(u64, LogEvent); N]) -> (Diagnosis, Confidence) {
     let mut manager = Manager::healthy(1);
     manager.metrics = false;
@@ -32,7 +34,7 @@ fn by_log<const N: usize>(lines: [(u64, LogEvent); N]) -> (Diagnosis, Confidence
     for (ago, what) in lines {
         manager.logs(secs(ago), what);
     }
-    found(&manager.look(), 1)
+    found(&manager.diagnose(), 1)
 }
 
 const NOTHING: (Diagnosis, Confidence) = (Diagnosis::Unknown, Weak);
@@ -44,9 +46,9 @@ fn the_log_of_an_earlier_run_says_nothing() {
     let mut manager = Manager::healthy(1);
     manager.logs(Span::mins(60), LogEvent::ManagerStarted);
     manager.logs(secs(20), poll());
-    assert_eq!(found(&manager.look(), 1), (Diagnosis::Listening, Proof));
+    assert_eq!(found(&manager.diagnose(), 1), (Diagnosis::Listening, Proof));
     manager.restarts(secs(5));
-    assert_ne!(found(&manager.look(), 1).1, Proof);
+    assert_ne!(found(&manager.diagnose(), 1).1, Proof);
 }
 
 #[test]
@@ -55,24 +57,24 @@ fn sessions_opened_over_many_minutes_are_no_flapping() {
     manager.metrics = false;
     for _ in 0..60 {
         manager.logs(Span::ZERO, opened());
-        assert_eq!(found(&manager.look(), 1).0, Diagnosis::Listening);
+        assert_eq!(found(&manager.diagnose(), 1).0, Diagnosis::Listening);
         manager.after(secs(30));
     }
 }
 
 #[test]
-fn a_change_at_the_very_moment_of_giving_up_revives_nobody() {
+fn change_in_the_moment_of_giving_up_restarts_no_worker() {
     for (later, proven) in [(0, true), (1, false)] {
         let mut manager = Manager::given_up(1, secs(30));
         manager.logs(secs(30), LogEvent::ManagerStarted);
         manager.logs(secs(29), conflict(true));
         manager.set(1).updated_at = Some(manager.now.minus(secs(29)).plus(Span::millis(later)));
-        assert_eq!(found(&manager.look(), 1) == (Diagnosis::ConflictAbandoned, Proof), proven, "{later} ms later");
+        assert_eq!(found(&manager.diagnose(), 1) == (Diagnosis::ConflictAbandoned, Proof), proven, "{later} ms later");
     }
 }
 
 #[test]
-fn a_failed_refresh_is_an_eviction_until_another_session_or_the_next_refresh() {
+fn failed_refresh_is_evicted_until_a_session_or_refresh() {
     let evicted = (Diagnosis::Evicted, Proof);
     assert_eq!(by_log([(200, poll()), (149, fails(NotFound, true))]), evicted);
     assert_ne!(by_log([(200, poll()), (150, fails(NotFound, true))]).0, Diagnosis::Evicted, "tried again since");
@@ -81,7 +83,7 @@ fn a_failed_refresh_is_an_eviction_until_another_session_or_the_next_refresh() {
 }
 
 #[test]
-fn a_failure_is_news_until_a_sign_of_life_a_give_up_or_forty_seconds_later() {
+fn failure_line_counts_for_40_seconds_at_most() {
     let refused = (Diagnosis::Unauthorized, Proof);
     assert_eq!(by_log([(20, poll()), (1, fails(Unauthorized, false))]), refused);
     assert_eq!(by_log([(10, fails(Unauthorized, false)), (1, poll())]), (Diagnosis::Listening, Proof));
@@ -92,7 +94,7 @@ fn a_failure_is_news_until_a_sign_of_life_a_give_up_or_forty_seconds_later() {
 }
 
 #[test]
-fn only_a_poll_that_fails_right_after_its_session_was_closed_is_an_echo() {
+fn poll_failure_is_an_echo_within_5_seconds_of_a_close() {
     let closing = || LogEvent::SessionClosing { set: by_manager(1) };
     let evicted = (Diagnosis::Evicted, Proof);
     assert_eq!(by_log([(60, closing()), (1, fails(NotFound, false))]), evicted);
@@ -113,13 +115,13 @@ fn a_conflict_is_a_retry_for_as_long_as_the_next_one_may_take() {
 }
 
 #[test]
-fn a_session_that_was_closed_or_a_worker_that_idles_does_not_listen() {
+fn closed_session_or_idle_worker_does_not_listen() {
     assert_eq!(by_log([(10, poll()), (1, LogEvent::SessionClosing { set: by_manager(1) })]), NOTHING);
     assert_eq!(by_log([(10, poll()), (1, LogEvent::WorkerIdle { set: by_manager(1) })]), NOTHING);
 }
 
 #[test]
-fn silence_is_deafness_from_the_very_limit_and_only_while_the_log_goes_on() {
+fn deaf_by_log_exactly_from_its_limit() {
     let limit = Manager::healthy(1).policy.deaf_after.as_millis() / 1000;
     let other = || LogEvent::Poll { set: by_manager(2), cursor: 0 };
     assert_eq!(by_log([(limit - 1, poll()), (1, other())]), (Diagnosis::Listening, Proof));
@@ -128,20 +130,31 @@ fn silence_is_deafness_from_the_very_limit_and_only_while_the_log_goes_on() {
 }
 
 #[test]
-fn of_a_line_and_a_poll_of_one_moment_the_poll_tells_what_the_worker_does() {
+fn worker_is_taken_from_the_poll_on_equal_dates() {
     let mut manager = Manager::healthy(1);
     manager.gauges = true;
     manager.logs(secs(5), LogEvent::WorkerIdle { set: by_manager(1) });
     let last_success = Some(manager.now.minus(secs(5)));
     manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
-    let fleet = manager.look();
+    let fleet = manager.diagnose();
     assert_eq!((found(&fleet, 1).0, fleet.findings[&id(1)].worker.0), (Diagnosis::Listening, WorkerState::Listening));
+}
+
+#[test]
+fn session_check_decides_before_the_log_unless_it_is_older() {
+    for (checked, rule) in [(1, Rule::SessionCheck), (2, Rule::SessionCheck), (3, Rule::Log)] {
+        let mut manager = Manager::healthy(1);
+        manager.metrics = false;
+        manager.logs(secs(2), conflict(false));
+        manager.checks.insert(id(1), (manager.now.minus(secs(checked)), CheckAnswer::Unheld));
+        assert_eq!(manager.diagnose().findings[&id(1)].rule, rule, "checked {checked} s ago, refused 2 s ago");
+    }
 }
 
 // --- the set's last change ---
 
 #[test]
-fn a_change_that_is_as_old_as_the_run_is_none_in_it_and_one_without_a_date_is_dated_by_us() {
+fn undated_change_gets_the_date_of_the_sweep() {
     let mut manager = Manager::given_up(1, Span::mins(5));
     manager.set(1).updated_at = Some(manager.now.minus(Span::mins(5)));
     assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, Diagnosis::ConflictAbandoned);
@@ -153,7 +166,7 @@ fn a_change_that_is_as_old_as_the_run_is_none_in_it_and_one_without_a_date_is_da
 // --- GitHub's list ---
 
 #[test]
-fn a_list_that_cannot_be_given_is_told_of_a_set_that_is_ill() {
+fn failed_github_list_is_evidence_of_an_ill_set() {
     for (kind, fact) in [
         (FailureKind::Unauthorized, Fact::CredentialsRefused),
         (FailureKind::Forbidden, Fact::CredentialsRefused),
@@ -168,16 +181,16 @@ fn a_list_that_cannot_be_given_is_told_of_a_set_that_is_ill() {
 }
 
 #[test]
-fn a_set_is_missing_from_the_very_end_of_its_time() {
+fn set_is_missing_exactly_from_missing_after() {
     let mut manager = Manager::healthy(1);
     manager.listed(Ok(Vec::new()));
     let wait = manager.policy.missing_after;
     assert_eq!(found(&manager.watch(wait.minus(secs(2))), 1).0, Diagnosis::Listening);
-    assert_eq!(found(&manager.after(secs(2)).look(), 1), (Diagnosis::Missing, Proof));
+    assert_eq!(found(&manager.after(secs(2)).diagnose(), 1), (Diagnosis::Missing, Proof));
 }
 
 #[test]
-fn where_github_answers_us_a_cause_is_gone_sooner() {
+fn cause_is_gone_sooner_if_github_answers_us() {
     for (asked, gone) in [(true, true), (false, false)] {
         let mut manager = Manager::healthy(1);
         manager.restarts(secs(1));
@@ -191,15 +204,15 @@ fn where_github_answers_us_a_cause_is_gone_sooner() {
     }
 }
 
-// --- session probes ---
+// --- session checks ---
 
-/// One of two sets listens, nobody knows which, and a probe has just found that nobody held set 2.
+/// One of two sets listens, nobody knows which, and a session check has just found that nobody held set 2.
 fn probed() -> Manager {
     let mut manager = Manager::given_up(2, Span::mins(20));
     manager.opens();
     manager.watch(secs(20));
-    manager.probes.insert(id(2), (manager.now, CheckAnswer::Unheld));
-    assert_eq!(found(&manager.look(), 2), (Diagnosis::Unheld, Strong));
+    manager.checks.insert(id(2), (manager.now, CheckAnswer::Unheld));
+    assert_eq!(found(&manager.diagnose(), 2), (Diagnosis::Unheld, Strong));
     manager
 }
 
@@ -207,11 +220,11 @@ fn is_unheld(change: impl FnOnce(&mut Manager, Wall)) -> bool {
     let mut manager = probed();
     let at = manager.now;
     change(&mut manager, at);
-    found(&manager.look(), 2) == (Diagnosis::Unheld, Strong)
+    found(&manager.diagnose(), 2) == (Diagnosis::Unheld, Strong)
 }
 
 #[test]
-fn a_probes_answer_holds_until_something_newer_is_known() {
+fn session_check_counts_until_something_newer_is_known() {
     let polled = |manager: &mut Manager, at| {
         manager.listeners.insert(id(2), ListenerMetrics { last_success: Some(at), restarts: 0 });
     };
@@ -232,11 +245,11 @@ fn a_probes_answer_holds_until_something_newer_is_known() {
 }
 
 #[test]
-fn a_holder_that_a_probe_found_is_believed_until_the_set_changes() {
+fn holder_found_by_a_check_counts_until_the_set_changes() {
     for (later, expected) in [(0, Diagnosis::Unknown), (1, Diagnosis::Unheld)] {
         let mut manager = Manager::given_up(1, Span::mins(10));
         manager.watch(secs(20));
-        manager.probes.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
+        manager.checks.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
         manager.set(1).updated_at = Some(manager.now.plus(Span::millis(later)));
         assert_eq!(found(&manager.watch(Span::mins(1)), 1).0, expected, "{later} ms later");
     }
@@ -244,7 +257,7 @@ fn a_holder_that_a_probe_found_is_believed_until_the_set_changes() {
 
 // --- the set's own series ---
 
-/// Set 1 listens and has a series, set 2 has none, and refusals grow; all of it for so long.
+/// For this span set 1 listens and has a series, set 2 has none, and refusals grow.
 fn without_series(before: impl FnOnce(&mut Manager), span: Span, then: impl FnOnce(&mut Manager)) -> bool {
     let mut manager = Manager::healthy(2);
     manager.gauges = true;
@@ -257,7 +270,7 @@ fn without_series(before: impl FnOnce(&mut Manager), span: Span, then: impl FnOn
         }
         manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
         manager.is_refused();
-        manager.look();
+        manager.diagnose();
         if left == Span::ZERO {
             break;
         }
@@ -265,11 +278,11 @@ fn without_series(before: impl FnOnce(&mut Manager), span: Span, then: impl FnOn
         manager.after(secs(1));
     }
     then(&mut manager);
-    says(&manager.look(), 2, &Fact::NoListenerSeries)
+    says(&manager.diagnose(), 2, &Fact::NoListenerSeries)
 }
 
 #[test]
-fn no_series_means_refused_once_a_first_poll_had_its_time_and_others_have_theirs() {
+fn missing_series_limits_of_first_poll_and_other_series() {
     assert!(!without_series(|_| {}, secs(119), |_| {}), "a session opened 119 s ago: its first poll may be under way");
     assert!(without_series(|_| {}, secs(120), |_| {}));
     assert!(!without_series(|_| {}, secs(120), |manager| manager.listeners.clear()), "nobody has one");
@@ -280,7 +293,7 @@ fn no_series_means_refused_once_a_first_poll_had_its_time_and_others_have_theirs
             |manager| {
                 manager.change(2);
                 for _ in 0..second {
-                    manager.look();
+                    manager.diagnose();
                     manager.after(secs(1));
                     manager.is_refused();
                     manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
@@ -300,7 +313,7 @@ fn a_series_is_deaf_from_the_very_limit() {
         manager.gauges = true;
         let last_success = Some(manager.now.minus(manager.policy.deaf_after).plus(Span::millis(ago)));
         manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
-        let fleet = manager.look();
+        let fleet = manager.diagnose();
         assert_eq!(found(&fleet, 1), (expected, Proof));
         assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Listening);
     }

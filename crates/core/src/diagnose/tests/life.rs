@@ -1,4 +1,4 @@
-//! The life of an incident, from the crash to the last set's return: what is found is held against what is true.
+//! An incident from the crash to the last set's return: findings are compared with the truth.
 
 use super::super::testing::{Manager, id, secs, treatment};
 use super::super::{CheckAnswer, Fleet, Recovery};
@@ -31,7 +31,7 @@ struct Incident {
     retries: bool,
     counts: bool,
     recoveries: Vec<Recovery>,
-    /// Seconds between two looks.
+    /// Seconds between two sweeps.
     every: u64,
 }
 
@@ -42,14 +42,14 @@ impl Incident {
         Self { manager, truth, freed: BTreeMap::new(), retries, counts, recoveries: Vec::new(), every: 2 }
     }
 
-    /// SIGKILL: the sessions stay at GitHub, each for so long.
+    /// SIGKILL: the sessions stay at GitHub, each for its own time.
     fn is_killed(&mut self, stale: impl Fn(u64) -> Span) {
         let now = self.manager.now;
         self.freed = self.truth.keys().map(|set| (*set, now.plus(stale(set.0)))).collect();
         self.manager.fails = Some(FailureKind::Connect);
     }
 
-    /// The next run begins and tries each set once.
+    /// The next incarnation begins and tries each set once.
     fn is_started(&mut self) {
         self.manager.fails = None;
         self.manager.restarts(Span::ZERO);
@@ -110,7 +110,7 @@ impl Incident {
         self.truth.insert(id(set), Truth::Tries { next: now });
     }
 
-    /// Applies the remedies, so many toggles at once; each set is asked about once in two minutes.
+    /// Applies the remedies, with at most this many toggles at once; each set is checked once in two minutes.
     fn treats(&mut self, fleet: &Fleet, at_once: usize) {
         let now = self.manager.now;
         let mut toggled = Vec::new();
@@ -124,7 +124,7 @@ impl Incident {
                     let stale = self.freed.get(&set).is_some_and(|freed| *freed > now);
                     let held = stale || self.truth[&set] == Truth::Listens;
                     let answer = if held { CheckAnswer::Held { owner: None } } else { CheckAnswer::Unheld };
-                    self.manager.probes.insert(set, (now, answer));
+                    self.manager.checks.insert(set, (now, answer));
                 }
                 Remedy::Toggle | Remedy::SessionCheck => {}
                 Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } => panic!("no session is known"),
@@ -140,29 +140,29 @@ impl Incident {
 
     fn is_asked_lately(&self, set: ScaleSetId) -> bool {
         let now = self.manager.now;
-        self.manager.probes.get(&set).is_some_and(|(at, _)| now.since(*at) < Span::mins(2))
+        self.manager.checks.get(&set).is_some_and(|(at, _)| now.since(*at) < Span::mins(2))
     }
 
-    fn look(&mut self) -> Fleet {
+    fn diagnose(&mut self) -> Fleet {
         let workers = self.truth.values().filter(|truth| **truth != Truth::Dead).count();
         let listeners = self.truth.values().filter(|truth| **truth == Truth::Listens).count();
         let counted =
             Goroutines { listeners: u32::try_from(listeners).unwrap(), workers: u32::try_from(workers).unwrap() };
         self.manager.goroutines = (self.counts && self.manager.fails.is_none()).then_some(counted);
-        let fleet = self.manager.look();
+        let fleet = self.manager.diagnose();
         self.recoveries.extend(&fleet.recoveries);
         // A treatment ends when its set is seen to listen.
         self.manager.treatments.retain(|row| !is_found(&fleet, row.set, Diagnosis::Listening));
         fleet
     }
 
-    /// Looks again and again for so long; the last result.
+    /// Diagnoses repeatedly for this span; the last result.
     fn watch(&mut self, span: Span) -> Fleet {
         let until = self.manager.now.plus(span);
-        let mut fleet = self.look();
+        let mut fleet = self.diagnose();
         while self.manager.now < until {
             self.pass(secs(self.every).min(until.since(self.manager.now)));
-            fleet = self.look();
+            fleet = self.diagnose();
             self.holds(&fleet);
         }
         fleet
@@ -196,7 +196,7 @@ impl Incident {
             assert!(right, "at {now} {truth:?} is called {finding:#?}\nof {:?}", self.truth);
         }
         for (set, remedy) in self.manager.remedies(fleet) {
-            // A probe may ask of a set that listens where nothing tells which one does: it is refused, and harms nobody.
+            // A session check may ask of a set that listens where nothing tells which one does: it is refused, and harms nobody.
             let truth = self.truth[&set];
             let asks = remedy == Remedy::SessionCheck;
             assert!(truth == Truth::Dead || asks, "{remedy:?} for {truth:?} {set:?}");
@@ -216,7 +216,7 @@ fn found(fleet: &Fleet) -> Vec<Diagnosis> {
 }
 
 #[test]
-fn an_incident_of_a_build_that_gives_up_from_the_crash_to_the_last_return() {
+fn incident_of_a_build_that_gives_up_is_followed_to_its_end() {
     use Diagnosis::{ConflictAbandoned, ConflictRetrying, DisabledByMedic, Listening, Unknown};
     let gone = ConflictAbandoned;
     for counts in [false, true] {
@@ -224,14 +224,14 @@ fn an_incident_of_a_build_that_gives_up_from_the_crash_to_the_last_return() {
         assert_eq!(found(&incident.watch(secs(30))), [Listening; 4]);
 
         incident.is_killed(|_| secs(70));
-        let fleet = incident.look();
+        let fleet = incident.diagnose();
         assert_eq!((fleet.manager, found(&fleet)), (ManagerState::Down, vec![Unknown; 4]));
         assert!(fleet.findings.values().all(|finding| finding.ill_since.is_none()));
         incident.pass(secs(5));
 
         incident.is_started();
         let began = incident.manager.now;
-        let first = incident.look();
+        let first = incident.diagnose();
         assert_eq!(first.restart, Some((RestartKind::Crash, incident.manager.run.unwrap())));
         assert_eq!(first.manager, ManagerState::Restarted);
         let fleet = incident.watch(secs(10));
@@ -271,7 +271,7 @@ fn an_incident_of_a_build_that_gives_up_from_the_crash_to_the_last_return() {
 }
 
 #[test]
-fn an_incident_of_a_build_that_retries_heals_by_itself_and_is_never_called_abandoned() {
+fn incident_of_a_retrying_build_is_never_abandoned() {
     for counts in [false, true] {
         let mut incident = Incident::new(3, true, counts);
         incident.watch(secs(30));
@@ -294,7 +294,7 @@ fn an_incident_of_a_build_that_retries_heals_by_itself_and_is_never_called_aband
 }
 
 #[test]
-fn what_was_done_to_an_earlier_run_brings_nothing_back_in_this_one() {
+fn treatment_of_an_earlier_run_brings_no_set_back() {
     let mut incident = Incident::new(3, false, false);
     incident.watch(secs(30));
     incident.is_killed(|_| secs(90));
@@ -317,9 +317,9 @@ fn what_was_done_to_an_earlier_run_brings_nothing_back_in_this_one() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Whatever the order of treatments, of crashes and of the stale sessions' ends, and whatever is forgotten in between.
+    /// For any order of treatments, crashes and ends of stale sessions, and with a lost state.
     #[test]
-    fn no_finding_of_an_incident_is_wrong_and_all_sets_come_back(
+    fn random_incident_has_no_wrong_finding_and_heals(
         retries in any::<bool>(),
         counts in any::<bool>(),
         away in 1_u64..30,
@@ -341,7 +341,7 @@ proptest! {
         incident.watch(secs(20));
         for (n, wait) in waits.iter().enumerate() {
             if forgets == Some(n) {
-                incident.manager.memory = super::super::Memory::default();
+                incident.manager.state = super::super::State::default();
             }
             if second_crash == Some(n) {
                 incident.is_killed(stale_for);

@@ -14,35 +14,35 @@ use crate::model::{
 #[test]
 fn a_log_only_ever_moves_the_run_on() {
     let mut manager = Manager::healthy(1);
-    let run = manager.look().incarnation;
+    let run = manager.diagnose().incarnation;
     manager.run = None;
     manager.logs(Span::hours(2), LogEvent::ManagerStarted);
-    let fleet = manager.after(secs(2)).look();
+    let fleet = manager.after(secs(2)).diagnose();
     assert_eq!((fleet.incarnation, fleet.restarts), (run, 0), "the log has not seen the latest start");
     manager.logs(secs(1), LogEvent::ManagerStarted);
-    let fleet = manager.look();
+    let fleet = manager.diagnose();
     assert_eq!((fleet.incarnation, fleet.restarts), (Some(Incarnation(manager.now.minus(secs(1)))), 1));
 }
 
 #[test]
 fn a_start_date_that_moves_back_is_another_run_and_no_restart() {
     let mut manager = Manager::healthy(1);
-    manager.look();
+    manager.diagnose();
     manager.run = Some(Incarnation(START.minus(Span::hours(2))));
-    let fleet = manager.after(secs(2)).look();
+    let fleet = manager.after(secs(2)).diagnose();
     assert_eq!((fleet.incarnation, fleet.restarts, fleet.restart), (manager.run, 0, None));
 }
 
 #[test]
-fn where_nobody_tells_a_start_only_a_refused_connection_ends_a_run() {
+fn undated_restart_needs_a_refused_connection() {
     for (kind, state) in [(FailureKind::Connect, ManagerState::Restarted), (FailureKind::Timeout, ManagerState::Up)] {
         let mut manager = Manager::healthy(1);
         (manager.run, manager.metrics) = (None, false);
         manager.watch(secs(30));
         manager.fails = Some(kind);
-        manager.after(secs(2)).look();
+        manager.after(secs(2)).diagnose();
         manager.fails = None;
-        assert_eq!(manager.after(secs(2)).look().manager, state, "{kind}");
+        assert_eq!(manager.after(secs(2)).diagnose().manager, state, "{kind}");
     }
 }
 
@@ -64,60 +64,60 @@ fn any_counter_that_goes_backwards_is_another_run() {
         manager.watch(secs(10));
         change(&mut manager);
         let expected = if n == 0 { ManagerState::Up } else { ManagerState::Restarted };
-        assert_eq!(manager.after(secs(2)).look().manager, expected, "{n}");
+        assert_eq!(manager.after(secs(2)).diagnose().manager, expected, "{n}");
     }
 }
 
 #[test]
-fn restarts_are_counted_over_their_window_and_not_kept_for_ever() {
+fn restarts_are_counted_over_a_bounded_window() {
     let mut manager = Manager::healthy(1);
-    manager.look();
+    manager.diagnose();
     for expected in 1..=2 {
         manager.after(Span::mins(1)).restarts(secs(10));
-        assert_eq!(manager.look().restarts, expected);
+        assert_eq!(manager.diagnose().restarts, expected);
     }
     manager.after(LOOP_WINDOW.minus(Span::mins(1)).minus(Span::millis(1)));
-    assert_eq!(manager.look().restarts, 2);
-    assert_eq!(manager.after(Span::millis(1)).look().restarts, 1, "the first is as old as the window");
+    assert_eq!(manager.diagnose().restarts, 2);
+    assert_eq!(manager.after(Span::millis(1)).diagnose().restarts, 1, "the first is as old as the window");
     for _ in 0..40 {
         manager.after(secs(20)).restarts(secs(10));
-        manager.look();
+        manager.diagnose();
     }
-    assert_eq!(manager.memory.restarts.len(), 32);
+    assert_eq!(manager.state.restarts.len(), 32);
 }
 
 #[test]
-fn a_manager_has_settled_at_the_very_end_of_its_settle_time() {
+fn grace_period_ends_exactly_at_its_limit() {
     let mut manager = Manager::healthy(1);
     manager.restarts(manager.policy.settle.minus(Span::millis(1)));
-    assert_eq!(manager.look().manager, ManagerState::Restarted);
-    assert_eq!(manager.after(Span::millis(1)).look().manager, ManagerState::Up);
+    assert_eq!(manager.diagnose().manager, ManagerState::Restarted);
+    assert_eq!(manager.after(Span::millis(1)).diagnose().manager, ManagerState::Up);
 }
 
 // --- how the run before ended ---
 
-/// How it is told to have ended, so long after the new run began.
+/// How it is reported to have ended, at this age of the new incarnation.
 fn ended(age: u64, change: impl FnOnce(&mut Manager, Incarnation)) -> Option<RestartKind> {
     let mut manager = Manager::healthy(1);
     manager.watch(secs(10));
     manager.after(secs(age)).restarts(secs(age));
     let run = manager.run.unwrap();
     change(&mut manager, run);
-    manager.look().restart.map(|(kind, _)| kind)
+    manager.diagnose().restart.map(|(kind, _)| kind)
 }
 
 const CRASH: Option<RestartKind> = Some(RestartKind::Crash);
 const CLEAN: Option<RestartKind> = Some(RestartKind::Clean);
 
 #[test]
-fn a_quiet_start_is_called_clean_once_a_refusal_would_have_shown() {
+fn restart_without_refusals_is_clean_after_15_seconds() {
     assert_eq!(ended(14, |_, _| {}), None);
     assert_eq!(ended(15, |_, _| {}), CLEAN);
     assert_eq!(ended(60, |manager, _| manager.is_refused()), CRASH);
 }
 
 #[test]
-fn only_a_living_session_of_an_earlier_run_was_left_behind() {
+fn crash_needs_a_living_session_of_an_earlier_run() {
     let ledger = |change: fn(LedgerSession, Incarnation) -> LedgerSession| {
         ended(5, |manager, run| {
             let old = session_of(OpenedBy::Manager(Incarnation(START.minus(Span::hours(1)))), START);
@@ -141,7 +141,7 @@ fn a_panic_or_a_conflict_in_the_log_is_a_crash() {
 }
 
 #[test]
-fn a_goodbye_belongs_to_the_end_that_it_was_said_at() {
+fn logged_stop_counts_for_the_restart_right_after_it() {
     let stopped = |before: u64| ended(5, |manager, _| manager.logs(secs(5 + before), LogEvent::ManagerStopping));
     assert_eq!(stopped(1), CLEAN);
     assert_eq!(stopped(600), CLEAN);
@@ -152,7 +152,7 @@ fn a_goodbye_belongs_to_the_end_that_it_was_said_at() {
 // --- its endpoints ---
 
 #[test]
-fn one_limited_answer_or_a_missing_right_is_no_limit_of_the_endpoint() {
+fn endpoint_is_up_if_one_answer_is_limited_or_forbidden() {
     let name = EndpointName::new("github.com");
     for (first, second) in
         [(Some(FailureKind::RateLimited), None), (Some(FailureKind::Forbidden), Some(FailureKind::Forbidden))]
@@ -160,12 +160,12 @@ fn one_limited_answer_or_a_missing_right_is_no_limit_of_the_endpoint() {
         let mut manager = Manager::healthy(1);
         manager.listed_for("acme", first.map_or(Ok(github_sets([1])), Err));
         manager.listed_for("beta", second.map_or(Ok(Vec::new()), Err));
-        assert_eq!(manager.look().endpoints.get(&name), Some(&EndpointState::Up), "{first:?} {second:?}");
+        assert_eq!(manager.diagnose().endpoints.get(&name), Some(&EndpointState::Up), "{first:?} {second:?}");
     }
 }
 
 #[test]
-fn a_quota_is_used_up_when_no_credential_of_the_endpoint_has_any_left_in_this_window() {
+fn endpoint_is_limited_if_every_credential_is_used_up() {
     let quota = |endpoint: &str, limit, remaining, reset: Option<u64>| Quota {
         credential: "app".to_owned(),
         endpoint: EndpointName::new(endpoint),
@@ -189,34 +189,34 @@ fn a_quota_is_used_up_when_no_credential_of_the_endpoint_has_any_left_in_this_wi
     for (quotas, used_up) in cases {
         let mut manager = Manager::healthy(1);
         manager.quotas = quotas;
-        let state = manager.look().endpoints.get(&EndpointName::new("github.com")).copied();
+        let state = manager.diagnose().endpoints.get(&EndpointName::new("github.com")).copied();
         assert_eq!(state, used_up.then_some(EndpointState::Limited), "{:?}", manager.quotas);
     }
 }
 
 #[test]
-fn a_failed_pulse_is_over_when_the_next_ones_would_have_failed_too() {
+fn failed_pulse_degrades_the_endpoint_for_45_seconds() {
     let mut manager = Manager::healthy(1);
-    manager.look();
+    manager.diagnose();
     manager.counters.rate_limit_errors += 1;
-    manager.after(secs(15)).look();
-    assert!(!manager.after(secs(44)).look().endpoints.is_empty());
-    assert!(manager.after(secs(1)).look().endpoints.is_empty());
+    manager.after(secs(15)).diagnose();
+    assert!(!manager.after(secs(44)).diagnose().endpoints.is_empty());
+    assert!(manager.after(secs(1)).diagnose().endpoints.is_empty());
 }
 
 // --- faults at GitHub ---
 
 #[test]
-fn two_entities_that_cannot_be_asked_are_a_fault_at_github_and_one_is_not() {
+fn two_failing_entities_are_a_fault_at_github() {
     for (second, fault) in [(Err(FailureKind::Server), true), (Ok(Vec::new()), false)] {
         let mut manager = Manager::healthy(1);
         manager.listed_for("acme", Err(FailureKind::Timeout));
         manager.listed_for("beta", second);
-        assert_eq!(manager.look().fault_at_github, fault);
+        assert_eq!(manager.diagnose().fault_at_github, fault);
     }
 }
 
-/// Sets of two entities, both refused by the log since so long ago, in a run that began so long ago.
+/// Sets of two entities, both refused by the log, in an incarnation of this age.
 fn conflicting(age: u64, since: u64, owner: Option<&Owner>, change: impl FnOnce(&mut Manager)) -> bool {
     let mut manager = Manager::healthy(2);
     manager.sets[1] = scale_set(2, "beta");
@@ -228,11 +228,11 @@ fn conflicting(age: u64, since: u64, owner: Option<&Owner>, change: impl FnOnce(
         }
     }
     change(&mut manager);
-    manager.look().fault_at_github
+    manager.diagnose().fault_at_github
 }
 
 #[test]
-fn conflicts_are_githubs_fault_unless_a_restart_an_owner_or_a_change_explains_them() {
+fn unexplained_conflicts_of_entities_are_githubs_fault() {
     let changed_at = |ago: u64| {
         move |manager: &mut Manager| {
             let at: Option<Wall> = Some(manager.now.minus(secs(ago)));

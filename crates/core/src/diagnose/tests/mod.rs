@@ -1,18 +1,20 @@
-//! What an operator would expect of each rule, told as scenes.
+//! What an operator would expect of each rule, as situations.
 
 mod attributing;
 mod conflict_behaviour;
 mod counting;
 mod evidence;
+mod healthy;
 mod life;
 mod log;
 mod managers;
-mod passes;
+
 mod properties;
+mod record;
 mod soak;
 
 use super::testing::*;
-use super::{CheckAnswer, Memory, diagnose};
+use super::{CheckAnswer, State, diagnose};
 use crate::model::log_fact::LogEvent;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
@@ -26,7 +28,7 @@ use Confidence::{Proof, Strong};
 // --- the manager as a whole ---
 
 #[test]
-fn a_manager_that_refuses_connections_is_down_and_one_that_answers_badly_is_unreachable() {
+fn manager_down_only_if_connections_are_refused() {
     for (kind, state) in [
         (FailureKind::Connect, ManagerState::Down),
         (FailureKind::Unauthorized, ManagerState::Unreachable),
@@ -36,7 +38,7 @@ fn a_manager_that_refuses_connections_is_down_and_one_that_answers_badly_is_unre
         let mut manager = Manager::healthy(2);
         manager.watch(secs(10));
         manager.fails = Some(kind);
-        let fleet = manager.after(secs(2)).look();
+        let fleet = manager.after(secs(2)).diagnose();
         assert_eq!(fleet.manager, state, "{kind}");
         assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2], "{kind}");
         assert!(says(&fleet, 1, &Fact::ManagerUnseen { kind }));
@@ -68,7 +70,7 @@ fn a_young_manager_is_restarted_and_its_sets_settle() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
     manager.restarts(secs(2));
-    let fleet = manager.after(secs(3)).look();
+    let fleet = manager.after(secs(3)).diagnose();
     assert_eq!(fleet.manager, ManagerState::Restarted);
     assert_eq!(diagnoses(&fleet), [Diagnosis::Settling; 2]);
     assert!(fleet.findings.values().all(|finding| finding.ill_since.is_none()));
@@ -79,14 +81,14 @@ fn a_young_manager_is_restarted_and_its_sets_settle() {
 }
 
 #[test]
-fn a_restart_is_told_once_as_a_crash_when_sessions_were_left_behind() {
+fn restart_with_refusals_is_reported_once_as_a_crash() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
     manager.after(secs(5)).restarts(secs(3));
     let run = manager.run.unwrap();
     manager.is_refused();
     manager.is_refused();
-    assert_eq!(manager.look().restart, Some((RestartKind::Crash, run)));
+    assert_eq!(manager.diagnose().restart, Some((RestartKind::Crash, run)));
     assert_eq!(manager.watch(Span::mins(1)).restart, None);
 }
 
@@ -99,7 +101,7 @@ fn a_restart_without_a_refusal_is_clean() {
     let run = manager.run.unwrap();
     let mut told = Vec::new();
     for _ in 0..20 {
-        told.extend(manager.after(secs(2)).look().restart);
+        told.extend(manager.after(secs(2)).diagnose().restart);
     }
     assert_eq!(told, [(RestartKind::Clean, run)]);
 }
@@ -111,7 +113,7 @@ fn a_stop_that_the_log_saw_is_clean_at_once() {
     manager.after(secs(5)).restarts(secs(1));
     manager.logs(secs(3), LogEvent::ManagerStopping);
     manager.logs(secs(1), LogEvent::ManagerStarted);
-    assert_eq!(manager.look().restart.map(|(kind, _)| kind), Some(RestartKind::Clean));
+    assert_eq!(manager.diagnose().restart.map(|(kind, _)| kind), Some(RestartKind::Clean));
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn a_session_of_the_old_run_in_the_ledger_means_a_crash() {
     let old = manager.run.unwrap();
     manager.ledger.push(session_of(OpenedBy::Manager(old), manager.now));
     manager.after(secs(5)).restarts(secs(1));
-    assert_eq!(manager.look().restart.map(|(kind, _)| kind), Some(RestartKind::Crash));
+    assert_eq!(manager.diagnose().restart.map(|(kind, _)| kind), Some(RestartKind::Crash));
 }
 
 fn session_of(opened_by: OpenedBy, at: Wall) -> LedgerSession {
@@ -138,34 +140,34 @@ fn session_of(opened_by: OpenedBy, at: Wall) -> LedgerSession {
 }
 
 #[test]
-fn a_start_date_that_wavers_by_a_second_is_the_same_run() {
+fn start_date_varying_by_a_second_is_one_run() {
     let mut manager = Manager::given_up(2, secs(30));
     let first = manager.run;
-    let mut fleet = manager.look();
+    let mut fleet = manager.diagnose();
     for n in 0..20 {
         manager.run = first.map(|run| Incarnation(run.0.plus(Span::millis(if n % 2 == 0 { 900 } else { 0 }))));
-        fleet = manager.after(secs(2)).look();
+        fleet = manager.after(secs(2)).diagnose();
         assert_eq!((fleet.restart, fleet.incarnation), (None, first));
     }
     assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictAbandoned; 2]);
 }
 
 #[test]
-fn counters_that_go_backwards_are_another_run_even_when_nobody_tells_its_start() {
+fn counters_going_backwards_are_an_undated_restart() {
     let mut manager = Manager::healthy(2);
     manager.run = None;
     assert_eq!(diagnoses(&manager.watch(secs(30))), [Diagnosis::Listening; 2]);
     manager.restarts(Span::ZERO);
-    let fleet = manager.after(secs(15)).look();
+    let fleet = manager.after(secs(15)).diagnose();
     assert_eq!(fleet.manager, ManagerState::Restarted);
     assert_eq!(diagnoses(&fleet), [Diagnosis::Settling; 2]);
-    // It has not tried yet: nothing may be concluded from that, whatever our first look's date.
+    // It has not tried yet: nothing may be concluded from that, whatever the date of our first sweep.
     let fleet = manager.watch(secs(40));
     assert_eq!(manager.remedies(&fleet), []);
 }
 
 #[test]
-fn a_manager_whose_clock_is_behind_is_as_young_as_we_saw_it_begin() {
+fn slow_manager_clock_does_not_age_the_manager() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
     manager.restarts(Span::mins(10));
@@ -175,7 +177,7 @@ fn a_manager_whose_clock_is_behind_is_as_young_as_we_saw_it_begin() {
 }
 
 #[test]
-fn a_manager_whose_clock_is_ahead_does_not_settle_for_ever() {
+fn fast_manager_clock_does_not_extend_the_grace_period() {
     let mut manager = Manager::healthy(1);
     manager.watch(secs(10));
     manager.restarts(Span::ZERO);
@@ -187,13 +189,13 @@ fn a_manager_whose_clock_is_ahead_does_not_settle_for_ever() {
 #[test]
 fn more_failing_sources_than_answering_ones_make_blind() {
     let mut manager = Manager::healthy(1);
-    assert!(!manager.look().blind);
+    assert!(!manager.diagnose().blind);
     for organization in ["a", "b", "c"] {
         manager.listed_for(organization, Err(FailureKind::Timeout));
     }
-    assert!(!manager.look().blind, "three of six");
+    assert!(!manager.diagnose().blind, "three of six");
     manager.listed_for("d", Err(FailureKind::Timeout));
-    assert!(manager.look().blind, "four of seven");
+    assert!(manager.diagnose().blind, "four of seven");
 }
 
 // --- endpoints, and a fault at GitHub ---
@@ -211,22 +213,22 @@ fn an_endpoint_is_what_its_entities_answer() {
         let mut manager = Manager::healthy(1);
         manager.listed_for("acme", first.map_or(Ok(github_sets([1])), Err));
         manager.listed_for("beta", second.map_or(Ok(Vec::new()), Err));
-        assert_eq!(manager.look().endpoints.get(&name), Some(&state), "{first:?} {second:?}");
+        assert_eq!(manager.diagnose().endpoints.get(&name), Some(&state), "{first:?} {second:?}");
     }
 }
 
 #[test]
 fn the_managers_own_failing_pulse_degrades_its_endpoint() {
     let mut manager = Manager::healthy(1);
-    manager.look();
+    manager.diagnose();
     manager.counters.rate_limit_errors += 1;
-    let degraded = manager.after(secs(15)).look();
+    let degraded = manager.after(secs(15)).diagnose();
     assert_eq!(degraded.endpoints.values().copied().collect::<Vec<_>>(), [EndpointState::Degraded]);
     assert!(manager.watch(Span::mins(1)).endpoints.is_empty(), "it asks every 30 s: this is over");
 }
 
 #[test]
-fn conflicts_in_two_entities_without_a_restart_are_a_fault_at_github() {
+fn conflicts_of_two_entities_are_a_fault_at_github() {
     let mut manager = Manager::healthy(2);
     manager.sets[1] = scale_set(2, "beta");
     manager.watch(secs(10));
@@ -258,7 +260,7 @@ fn conflicts_after_a_restart_are_explained_by_it() {
 // --- disabled, missing ---
 
 #[test]
-fn a_persons_disable_is_theirs_and_ours_is_ours() {
+fn disabled_by_medic_only_with_an_open_treatment() {
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
     manager.enable(1, Enablement::Disabled);
@@ -267,7 +269,7 @@ fn a_persons_disable_is_theirs_and_ours_is_ours() {
     manager.closes();
     let ours = Step::Disabled { ours: manager.set(2).revision.clone(), again_until: None };
     manager.treatments.push(treatment(2, manager.now, ours));
-    let fleet = manager.after(secs(2)).look();
+    let fleet = manager.after(secs(2)).diagnose();
     assert_eq!(diagnoses(&fleet), [Diagnosis::Disabled, Diagnosis::DisabledByMedic]);
     assert_eq!(fleet.findings[&id(1)].ill_since, None);
     assert!(fleet.findings[&id(2)].ill_since.is_some());
@@ -275,21 +277,21 @@ fn a_persons_disable_is_theirs_and_ours_is_ours() {
 }
 
 #[test]
-fn a_disabled_sets_worker_is_known_to_wait_once_all_workers_are_counted() {
+fn disabled_sets_worker_is_idle_if_all_workers_live() {
     let mut manager = Manager::healthy(2);
     manager.goroutines = Some(Goroutines { listeners: 2, workers: 2 });
     manager.watch(secs(4));
     manager.enable(1, Enablement::Disabled);
     manager.closes();
     manager.goroutines = Some(Goroutines { listeners: 1, workers: 1 });
-    assert_eq!(manager.after(secs(2)).look().findings[&id(1)].worker.0, WorkerState::Absent);
+    assert_eq!(manager.after(secs(2)).diagnose().findings[&id(1)].worker.0, WorkerState::Absent);
     manager.goroutines = Some(Goroutines { listeners: 1, workers: 2 });
-    let fleet = manager.after(secs(2)).look();
+    let fleet = manager.after(secs(2)).diagnose();
     assert_eq!(fleet.findings[&id(1)].worker, (WorkerState::Idle, manager.now));
 }
 
 #[test]
-fn missing_takes_time_and_a_list_that_was_given() {
+fn missing_needs_a_list_for_missing_after() {
     let mut manager = Manager::healthy(2);
     manager.listed(Ok(github_sets([2])));
     assert_eq!(diagnoses(&manager.watch(secs(110))), [Diagnosis::Listening; 2]);
@@ -297,13 +299,13 @@ fn missing_takes_time_and_a_list_that_was_given() {
     assert_eq!(found(&fleet, 1), (Diagnosis::Missing, Proof));
     assert_eq!(found(&fleet, 2).0, Diagnosis::Listening);
     manager.listed(Err(FailureKind::Server));
-    assert_ne!(found(&manager.after(secs(2)).look(), 1).0, Diagnosis::Missing, "no list, no claim");
+    assert_ne!(found(&manager.after(secs(2)).diagnose(), 1).0, Diagnosis::Missing, "no list, no claim");
     manager.listed(Ok(github_sets([1, 2])));
     assert_eq!(found(&manager.watch(secs(4)), 1).0, Diagnosis::Listening);
 }
 
 #[test]
-fn a_set_created_anew_is_not_missing_under_its_old_id() {
+fn recreated_set_is_not_missing_under_its_old_id() {
     let mut manager = Manager::healthy(1);
     manager.listed(Ok(github_sets([2])));
     manager.watch(secs(100));
@@ -333,13 +335,13 @@ fn a_fresh_poll_by_the_sets_own_metric_proves_that_it_listens() {
         let last_success = Some(manager.now.minus(secs(ago)));
         manager.listeners.insert(id(set), ListenerMetrics { last_success, restarts: 0 });
     }
-    let fleet = manager.look();
+    let fleet = manager.diagnose();
     assert_eq!(found(&fleet, 1), (Diagnosis::Listening, Proof));
     assert_eq!(found(&fleet, 2), (Diagnosis::Deaf, Proof));
 }
 
 #[test]
-fn a_set_enabled_a_moment_ago_is_not_deaf_by_its_old_polls() {
+fn old_polls_of_a_changed_set_are_not_deafness() {
     let mut manager = Manager::healthy(1);
     manager.gauges = true;
     let last_success = Some(manager.now.minus(Span::mins(20)));
@@ -349,7 +351,7 @@ fn a_set_enabled_a_moment_ago_is_not_deaf_by_its_old_polls() {
 }
 
 #[test]
-fn no_series_while_others_have_one_is_a_refused_set_only_after_a_first_poll_had_its_time() {
+fn missing_series_means_refused_after_the_first_poll_time() {
     let mut manager = Manager::healthy(2);
     manager.gauges = true;
     manager.restarts(secs(1));
@@ -362,14 +364,14 @@ fn no_series_while_others_have_one_is_a_refused_set_only_after_a_first_poll_had_
     assert_eq!(found(&fleet, 2).0, Diagnosis::Listening, "its first poll is under way");
 }
 
-// --- session probes ---
+// --- session checks ---
 
 #[test]
-fn a_probe_that_opened_shows_an_unheld_set_until_something_newer_contradicts() {
+fn session_check_that_opened_shows_an_unheld_set() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     manager.opens();
     manager.watch(secs(20));
-    manager.probes.insert(id(2), (manager.now, CheckAnswer::Unheld));
+    manager.checks.insert(id(2), (manager.now, CheckAnswer::Unheld));
     let fleet = manager.watch(secs(4));
     assert_eq!(found(&fleet, 2), (Diagnosis::Unheld, Strong));
     assert_eq!(found(&fleet, 1).0, Diagnosis::Listening, "the one open session is its");
@@ -380,7 +382,7 @@ fn a_probe_that_opened_shows_an_unheld_set_until_something_newer_contradicts() {
 }
 
 #[test]
-fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
+fn session_check_with_a_foreign_owner_is_held_elsewhere() {
     let stranger = Owner::new("garm-somebody-else");
     let probe = Owner::of_session_check(id(2), Wall(0));
     for (owner, expected) in [
@@ -392,34 +394,34 @@ fn a_probe_that_names_another_owner_shows_who_holds_the_set() {
         let mut manager = Manager::given_up(2, Span::mins(10));
         manager.opens();
         manager.watch(secs(20));
-        manager.probes.insert(id(2), (manager.now, CheckAnswer::Held { owner }));
-        assert_eq!(found(&manager.look(), 2).0, expected);
+        manager.checks.insert(id(2), (manager.now, CheckAnswer::Held { owner }));
+        assert_eq!(found(&manager.diagnose(), 2).0, expected);
     }
 }
 
 #[test]
-fn a_set_that_somebody_holds_long_after_the_crash_is_not_called_abandoned() {
+fn set_held_long_after_a_crash_is_unknown() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     for set in 1..=2 {
-        manager.probes.insert(id(set), (manager.now, CheckAnswer::Held { owner: None }));
+        manager.checks.insert(id(set), (manager.now, CheckAnswer::Held { owner: None }));
     }
     let fleet = manager.watch(secs(30));
     assert_eq!(diagnoses(&fleet), [Diagnosis::Unknown; 2], "a stale session would have ended");
-    // What is left of a probe whose grant was lost is nobody's: it ends by itself.
+    // What is left of a session check whose grant was lost is nobody's: it ends by itself.
     for set in 1..=2 {
         let owner = Some(Owner::of_session_check(id(set), manager.now));
-        manager.probes.insert(id(set), (manager.now, CheckAnswer::Held { owner }));
+        manager.checks.insert(id(set), (manager.now, CheckAnswer::Held { owner }));
     }
     assert_eq!(diagnoses(&manager.watch(secs(30))), [Diagnosis::ConflictAbandoned; 2]);
     let mut early = Manager::given_up(1, secs(40));
-    early.probes.insert(id(1), (early.now, CheckAnswer::Held { owner: None }));
+    early.checks.insert(id(1), (early.now, CheckAnswer::Held { owner: None }));
     assert_eq!(diagnoses(&early.watch(secs(30))), [Diagnosis::ConflictAbandoned], "held by what the crash left");
 }
 
 #[test]
-fn a_probe_of_an_earlier_run_or_before_a_change_says_nothing() {
+fn session_check_of_an_earlier_run_is_ignored() {
     let mut manager = Manager::given_up(1, Span::mins(1));
-    manager.probes.insert(id(1), (manager.now.minus(Span::mins(2)), CheckAnswer::Unheld));
+    manager.checks.insert(id(1), (manager.now.minus(Span::mins(2)), CheckAnswer::Unheld));
     assert_eq!(found(&manager.watch(secs(10)), 1).0, Diagnosis::ConflictAbandoned);
 }
 
@@ -436,7 +438,7 @@ fn jobs_that_wait_while_nothing_moves_starve_a_set_that_listens() {
 }
 
 #[test]
-fn a_busy_set_always_has_jobs_that_wait_and_is_not_starved() {
+fn busy_set_with_waiting_jobs_is_not_starved() {
     let mut manager = Manager::healthy(1);
     manager.set(1).max_runners = 1000;
     for n in 0..60 {
@@ -453,21 +455,21 @@ fn a_busy_set_always_has_jobs_that_wait_and_is_not_starved() {
 // --- memory ---
 
 #[test]
-fn memory_survives_the_store_and_an_older_or_newer_medic() {
+fn state_survives_storage_and_other_versions() {
     let mut manager = Manager::given_up(2, secs(30));
     manager.watch(secs(10));
-    let before = manager.look();
-    let mut json = serde_json::to_value(&manager.memory).unwrap();
-    manager.memory = serde_json::from_value(json.clone()).unwrap();
-    assert_eq!(manager.look().findings[&id(1)].since, before.findings[&id(1)].since);
+    let before = manager.diagnose();
+    let mut json = serde_json::to_value(&manager.state).unwrap();
+    manager.state = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(manager.diagnose().findings[&id(1)].since, before.findings[&id(1)].since);
 
     json["of_tomorrow"] = serde_json::json!(1);
     for set in json["sets"].as_object_mut().unwrap().values_mut() {
         set.as_object_mut().unwrap().remove("conflict_since");
     }
-    let kept: Memory = serde_json::from_value(json).unwrap();
+    let kept: State = serde_json::from_value(json).unwrap();
     assert_eq!(kept.sets.len(), 2);
-    assert_eq!(serde_json::from_str::<Memory>("{}").unwrap(), Memory::default());
+    assert_eq!(serde_json::from_str::<State>("{}").unwrap(), State::default());
 }
 
 #[test]
@@ -476,29 +478,29 @@ fn a_set_that_is_gone_from_the_manager_is_forgotten() {
     manager.watch(secs(4));
     manager.sets.remove(0);
     manager.closes();
-    let fleet = manager.after(secs(2)).look();
+    let fleet = manager.after(secs(2)).diagnose();
     assert_eq!(fleet.findings.keys().copied().collect::<Vec<_>>(), [id(2)]);
-    assert_eq!((manager.memory.sets.len(), manager.memory.last_sets.len()), (1, 1));
+    assert_eq!((manager.state.sets.len(), manager.state.last_sets.len()), (1, 1));
 }
 
 #[test]
-fn agreement_is_counted_and_dated() {
+fn equal_findings_are_counted_and_dated() {
     let mut manager = Manager::healthy(1);
-    let first = manager.look().findings[&id(1)].clone();
+    let first = manager.diagnose().findings[&id(1)].clone();
     let last = manager.watch(secs(4)).findings[&id(1)].clone();
     assert_eq!((first.seen, last.seen), (1, 4));
     assert_eq!(last.since, first.since);
 }
 
 #[test]
-fn a_recovery_is_told_once_with_its_beginning() {
+fn recovery_is_reported_once_with_its_beginning() {
     let mut manager = Manager::given_up(1, secs(30));
     let ill_since = manager.watch(secs(20)).findings[&id(1)].ill_since.unwrap();
     manager.change(1);
     manager.opens();
     let mut told = Vec::new();
     for _ in 0..10 {
-        told.extend(manager.after(secs(2)).look().recoveries);
+        told.extend(manager.after(secs(2)).diagnose().recoveries);
     }
     assert_eq!(
         told.iter().map(|recovery| (recovery.set, recovery.ill_since)).collect::<Vec<_>>(),
@@ -518,11 +520,11 @@ fn a_set_without_an_entity_or_a_forge_id_is_unknown() {
 }
 
 #[test]
-fn a_pass_over_ten_thousand_sets_asks_each_once() {
+fn every_one_of_ten_thousand_sets_gets_a_finding() {
     let mut manager = Manager::healthy(10_000);
     let sweep = manager.sweep();
     let (treatments, probes, ledger) = (Vec::new(), std::collections::BTreeMap::new(), Vec::new());
-    let context = super::Context { treatments: &treatments, probes: &probes, ledger: &ledger };
-    let fleet = diagnose(&mut manager.memory, &sweep, &context, &manager.policy);
+    let context = super::Context { treatments: &treatments, checks: &probes, ledger: &ledger };
+    let fleet = diagnose(&mut manager.state, &sweep, &context, &manager.policy);
     assert_eq!(fleet.findings.len(), 10_000);
 }

@@ -1,29 +1,17 @@
-//! Two promises, against whatever comes: a healthy fleet is never touched (I4), and no input brings the stage down (I8).
+//! Properties: a healthy fleet is never treated (I4), no input makes the diagnosis fail (I8), and each finding names its
+//! rule.
 
-use super::super::testing::{Manager, by_manager, github_sets, id, secs};
-use super::super::{CheckAnswer, Context, Memory, diagnose};
+use super::super::testing::{Manager, by_manager, github_sets, secs};
+use super::super::{CheckAnswer, Context, State, diagnose};
+use super::healthy::{BEHAVIOURS, Eyes, World};
 use crate::model::log_fact::LogEvent;
 use crate::model::{
-    Diagnosis, Enablement, EntityKind, FailureKind, GithubId, Goroutines, Incarnation, ListenerMetrics, Revision,
+    Enablement, EntityKind, FailureKind, GithubId, Goroutines, Incarnation, ListenerMetrics, Revision, Rule,
     ScaleSetId, ScopeCounters, Seen, SessionId, Span, Sweep, Wall,
 };
 use crate::policy::Policy;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Which sources a medic has, and what kind of manager it looks at.
-#[derive(Debug, Clone, Copy)]
-struct Eyes {
-    metrics: bool,
-    start_told: bool,
-    gauges: bool,
-    series: bool,
-    goroutines: bool,
-    debug_log: bool,
-    broker: bool,
-    /// Seconds between two looks.
-    every: u64,
-}
+use std::collections::BTreeSet;
 
 /// What happens to a healthy fleet in a day.
 #[derive(Debug, Clone, Copy)]
@@ -31,31 +19,27 @@ enum Event {
     Quiet(u64),
     /// A job's message: the set's revision moves.
     Message(u64),
-    /// A person switches a set off, and on again so much later.
+    /// An operator disables a set, and enables it this many seconds later.
     Toggle(u64, u64),
-    /// The listener is stopped and started by its own worker, so many seconds apart.
+    /// The worker restarts its listener, with this many seconds in between.
     Restart(u64, u64),
-    /// The manager is stopped in order, is away for so long, and opens one session every so many milliseconds.
+    /// The manager is stopped for some seconds; then it opens one session every so many milliseconds.
     CleanRestart(u64, u64),
-    /// The metrics cannot be read for so many looks.
+    /// The metrics cannot be read for this many sweeps.
     MetricsFail(u64),
-    /// The manager cannot be asked for so many looks.
+    /// The manager cannot be asked for this many sweeps.
     Unreachable(u64),
 }
 
 fn eyes() -> impl Strategy<Value = Eyes> {
-    (any::<[bool; 7]>(), 1_u64..20).prop_map(
-        |([metrics, start_told, gauges, series, goroutines, debug_log, broker], every)| Eyes {
-            metrics,
-            start_told,
-            gauges: gauges || series,
-            series,
-            goroutines,
-            debug_log,
-            broker,
-            every,
-        },
-    )
+    any::<[bool; 6]>().prop_map(|[counters, series, goroutines, log, broker, undated]| Eyes {
+        counters,
+        series,
+        goroutines,
+        log,
+        broker,
+        undated,
+    })
 }
 
 fn event(sets: u64) -> impl Strategy<Value = Event> {
@@ -70,175 +54,91 @@ fn event(sets: u64) -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A healthy fleet, looked at through the given eyes.
-struct Day {
-    manager: Manager,
-    eyes: Eyes,
-    listening: BTreeMap<u64, Wall>,
-    metrics_fail: bool,
-}
-
-impl Day {
-    fn new(sets: u64, eyes: Eyes) -> Self {
-        let mut manager = Manager::healthy(sets);
-        manager.metrics = eyes.metrics;
-        manager.gauges = eyes.gauges;
-        if !eyes.start_told {
-            manager.run = None;
-        }
-        let hour_ago = manager.now.minus(Span::hours(1));
-        let mut day =
-            Self { manager, eyes, listening: (1..=sets).map(|set| (set, hour_ago)).collect(), metrics_fail: false };
-        if eyes.debug_log {
-            for set in 1..=sets {
-                day.log(LogEvent::SessionOpened { set: by_manager(set), session: SessionId::new("s") });
-            }
-        }
-        day
+impl World {
+    fn diagnose_and_check(&mut self) {
+        let fleet = self.diagnose();
+        self.is_left_alone(&fleet);
+        assert_eq!(fleet.findings.len(), self.manager.sets.len());
+        assert!(!fleet.fault_at_github);
     }
 
-    fn log(&mut self, what: LogEvent) {
-        if self.eyes.debug_log {
-            self.manager.logs(Span::ZERO, what);
-        }
-    }
-
-    fn opens(&mut self, set: u64) {
-        self.manager.opens();
-        self.listening.insert(set, self.manager.now);
-        self.log(LogEvent::SessionOpened { set: by_manager(set), session: SessionId::new("s") });
-        self.log(LogEvent::Poll { set: by_manager(set), cursor: 0 });
-    }
-
-    fn closes(&mut self, set: u64) {
-        if self.listening.remove(&set).is_some() {
-            self.manager.closes();
-            self.log(LogEvent::SessionClosing { set: by_manager(set) });
-        }
-    }
-
-    /// Looks, and holds what is found against the truth: nothing is wrong.
-    fn look(&mut self) -> Result<(), TestCaseError> {
-        let now = self.manager.now;
-        let all = u32::try_from(self.manager.sets.len()).unwrap();
-        let listening: Vec<(u64, Wall)> = self.listening.iter().map(|(set, since)| (*set, *since)).collect();
-        for (set, since) in &listening {
-            let polled = since.plus(Span::secs(now.since(*since).as_millis() / 50_000 * 50));
-            if self.eyes.debug_log && polled < now {
-                self.manager.logs(now.since(polled), LogEvent::Poll { set: by_manager(*set), cursor: 0 });
-            }
-            if self.eyes.series && polled > *since {
-                let listener = ListenerMetrics { last_success: Some(polled), restarts: 0 };
-                self.manager.listeners.insert(id(*set), listener);
-            }
-        }
-        self.manager.goroutines = self
-            .eyes
-            .goroutines
-            .then_some(Goroutines { listeners: u32::try_from(listening.len()).unwrap(), workers: all });
-        if self.eyes.broker {
-            self.manager.listed(Ok(github_sets(1..=u64::from(all))));
-        }
-        self.manager.metrics = self.eyes.metrics && !self.metrics_fail;
-        let fleet = self.manager.look();
-        prop_assert_eq!(fleet.findings.len(), self.manager.sets.len());
-        prop_assert_eq!(self.manager.remedies(&fleet), vec![]);
-        for finding in fleet.findings.values() {
-            prop_assert!(!finding.diagnosis.is_ill(), "{:?}", finding);
-        }
-        prop_assert!(!fleet.fault_at_github);
-        Ok(())
-    }
-
-    fn watch(&mut self, seconds: u64) -> Result<(), TestCaseError> {
+    fn watch(&mut self, every: u64, seconds: u64) {
         let until = self.manager.now.plus(secs(seconds));
-        loop {
-            self.look()?;
-            if self.manager.now >= until {
-                return Ok(());
-            }
-            let step = secs(self.eyes.every).min(until.since(self.manager.now));
-            self.manager.after(step);
+        self.diagnose_and_check();
+        while self.manager.now < until {
+            self.pass(secs(every).min(until.since(self.manager.now)));
+            self.diagnose_and_check();
         }
     }
 
-    fn happens(&mut self, event: Event) -> Result<(), TestCaseError> {
-        let pause = self.eyes.every;
+    fn happens(&mut self, every: u64, event: Event) {
         match event {
-            Event::Quiet(seconds) => self.watch(seconds)?,
+            Event::Quiet(seconds) => self.watch(every, seconds),
             Event::Message(set) => {
                 self.manager.change(set);
-                self.log(LogEvent::JobSeen { set: by_manager(set) });
+                self.log(self.manager.now, LogEvent::JobSeen { set: by_manager(set) });
             }
             Event::Toggle(set, off) => {
                 self.manager.enable(set, Enablement::Disabled);
                 self.closes(set);
-                self.log(LogEvent::WorkerIdle { set: by_manager(set) });
-                self.watch(off)?;
+                self.watch(every, off);
                 self.manager.enable(set, Enablement::Enabled);
-                self.look()?;
-                self.manager.after(secs(2));
+                self.diagnose_and_check();
+                self.pass(secs(2));
                 self.opens(set);
             }
             Event::Restart(set, gap) => {
                 self.closes(set);
-                self.watch(gap)?;
+                self.watch(every, gap);
                 self.opens(set);
             }
             Event::CleanRestart(away, each) => {
-                let sets: Vec<u64> = self.listening.keys().copied().collect();
-                for set in &sets {
-                    self.closes(*set);
-                }
-                self.log(LogEvent::ManagerStopping);
+                let sets: Vec<u64> = self.listeners.keys().map(|set| set.0).collect();
+                self.stops();
                 if away > 0 {
-                    self.manager.fails = Some(FailureKind::Connect);
-                    self.watch(away)?;
-                    self.manager.fails = None;
+                    self.watch(every, away);
                 }
-                self.manager.restarts(Span::ZERO);
-                self.manager.listeners.clear();
-                self.log(LogEvent::ManagerStarted);
-                self.manager.after(secs(4));
+                self.starts();
+                self.pass(secs(4));
                 for set in sets {
-                    self.look()?;
-                    self.manager.after(Span::millis(each));
+                    self.diagnose_and_check();
+                    self.pass(Span::millis(each));
                     self.opens(set);
                 }
             }
-            Event::MetricsFail(looks) => {
-                self.metrics_fail = true;
-                self.watch(looks.saturating_mul(pause))?;
-                self.metrics_fail = false;
+            Event::MetricsFail(sweeps) => {
+                self.manager.metrics = false;
+                self.watch(every, sweeps.saturating_mul(every));
+                self.manager.metrics = self.eyes.counters;
             }
-            Event::Unreachable(looks) => {
+            Event::Unreachable(sweeps) => {
                 self.manager.fails = Some(FailureKind::Timeout);
-                self.watch(looks.saturating_mul(pause))?;
+                self.watch(every, sweeps.saturating_mul(every));
                 self.manager.fails = None;
             }
         }
-        self.watch(pause.saturating_mul(2))
+        self.watch(every, every.saturating_mul(2));
     }
 }
 
 proptest! {
     #[test]
-    fn a_healthy_fleet_is_never_ill_and_never_touched(
+    fn healthy_fleet_is_never_ill_and_never_treated(
         eyes in eyes(),
+        every in 1_u64..20,
+        behaviour in proptest::sample::select(BEHAVIOURS.as_slice()),
         events in (1_u64..6).prop_flat_map(|sets| (Just(sets), proptest::collection::vec(event(sets), 1..12))),
     ) {
         let (sets, events) = events;
-        let mut day = Day::new(sets, eyes);
-        day.watch(30)?;
+        let mut world = World::new(sets, behaviour, eyes);
+        world.watch(every, 30);
         for event in events {
-            day.happens(event)?;
+            world.happens(every, event);
         }
-        day.watch(60)?;
-        // Whoever can see sees it well in the end.
-        let fleet = day.manager.look();
-        let sees = eyes.metrics || eyes.goroutines || eyes.debug_log;
-        for finding in fleet.findings.values() {
-            prop_assert!(!sees || finding.diagnosis == Diagnosis::Listening, "{:?}", finding);
+        world.watch(every, 60);
+        if eyes.counters || eyes.goroutines || eyes.log {
+            let fleet = world.diagnose();
+            world.is_well_but(&fleet, None);
         }
     }
 }
@@ -289,7 +189,7 @@ fn nonsense() -> impl Strategy<Value = Manager> {
                     manager.listeners.insert(ScaleSetId(set), listener);
                 }
                 let answer = if held { CheckAnswer::Held { owner: None } } else { CheckAnswer::Unheld };
-                manager.probes.insert(ScaleSetId(set), (updated, answer));
+                manager.checks.insert(ScaleSetId(set), (updated, answer));
                 manager.sets.push(one);
             }
             manager.goroutines = goroutines.map(|(listeners, workers)| Goroutines { listeners, workers });
@@ -328,25 +228,83 @@ fn sets_of(sweep: &Sweep) -> BTreeSet<ScaleSetId> {
 
 proptest! {
     #[test]
-    fn whatever_the_sources_say_every_set_gets_one_finding_and_memory_stays_small(
+    fn any_sources_give_one_finding_per_set_and_bounded_state(
         managers in proptest::collection::vec(nonsense(), 1..8)
     ) {
-        let mut memory = Memory::default();
+        let mut state = State::default();
         for manager in managers {
             let sweep = manager.sweep();
-            let context = Context { treatments: &[], probes: &manager.probes, ledger: &[] };
-            let fleet = diagnose(&mut memory, &sweep, &context, &Policy::default());
+            let context = Context { treatments: &[], checks: &manager.checks, ledger: &[] };
+            let fleet = diagnose(&mut state, &sweep, &context, &Policy::default());
             let seen = sets_of(&sweep);
             if sweep.scale_sets.known().is_some() {
                 prop_assert_eq!(fleet.findings.keys().copied().collect::<BTreeSet<_>>(), seen);
             }
-            prop_assert!(memory.sets.len() <= 6 && memory.last_sets.len() <= 6);
-            prop_assert!(memory.scopes.len() <= EntityKind::ALL.len());
-            let json = serde_json::to_string(&memory).unwrap();
-            prop_assert_eq!(&serde_json::from_str::<Memory>(&json).unwrap(), &memory);
+            prop_assert!(state.sets.len() <= 6 && state.last_sets.len() <= 6);
+            prop_assert!(state.scopes.len() <= EntityKind::ALL.len());
+            let json = serde_json::to_string(&state).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<State>(&json).unwrap(), &state);
             for finding in fleet.findings.values() {
                 prop_assert!(!finding.evidence.is_empty());
                 prop_assert!(finding.seen >= 1);
+            }
+        }
+    }
+}
+
+/// Removes what this rule reads, and nothing that other rules read.
+fn without_evidence_for(rule: Rule, manager: &mut Manager) {
+    match rule {
+        Rule::SetList => manager.fails = None,
+        Rule::Enabled => manager.sets.iter_mut().for_each(|set| set.enabled = Enablement::Enabled),
+        Rule::GithubList => manager.broker.clear(),
+        Rule::SessionCheck => manager.checks.clear(),
+        Rule::Log => {
+            if let Some(log) = &mut manager.log {
+                log.by_id.clear();
+                log.by_github.clear();
+            }
+        }
+        Rule::ListenerMetrics => manager.listeners.clear(),
+        Rule::Created => manager.sets.iter_mut().for_each(|set| {
+            let created = super::super::testing::scale_set(set.id.0, "acme");
+            (set.github_id, set.entity) = (created.github_id, created.entity);
+        }),
+        Rule::Counters => (manager.metrics, manager.goroutines) = (false, None),
+        Rule::GracePeriod | Rule::Nothing | Rule::WaitingJobs | Rule::RefusedTooLong => {}
+    }
+}
+
+/// The rules that a set's own evidence is enough for.
+const OWN: [Rule; 6] =
+    [Rule::SetList, Rule::Enabled, Rule::GithubList, Rule::SessionCheck, Rule::Log, Rule::ListenerMetrics];
+
+/// Which rule answered first for the set.
+fn first_rule(manager: &Manager, set: ScaleSetId) -> Option<Rule> {
+    let fleet = manager.clone().diagnose();
+    fleet.findings.get(&set).map(|finding| finding.corrected.unwrap_or(finding.rule))
+}
+
+proptest! {
+    /// Without the evidence for the named rule another one decides; with that evidence alone it still decides.
+    #[test]
+    fn finding_names_the_rule_that_decided(mut manager in nonsense()) {
+        manager.policy.missing_after = Span::ZERO;
+        let listed: Vec<ScaleSetId> = manager.sets.iter().map(|set| set.id).collect();
+        for set in listed {
+            let Some(rule) = first_rule(&manager, set) else { continue };
+            let mut blind = manager.clone();
+            without_evidence_for(rule, &mut blind);
+            if OWN.contains(&rule) || matches!(rule, Rule::Created | Rule::Counters) {
+                prop_assert_ne!(first_rule(&blind, set), Some(rule));
+            }
+            if OWN.contains(&rule) {
+                let mut alone = manager.clone();
+                for other in OWN.into_iter().filter(|other| *other != rule && *other != Rule::SetList) {
+                    without_evidence_for(other, &mut alone);
+                }
+                (alone.counters, alone.goroutines) = (ScopeCounters::default(), None);
+                prop_assert_eq!(first_rule(&alone, set), Some(rule));
             }
         }
     }

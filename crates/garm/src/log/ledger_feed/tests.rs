@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::log::parse::Parser;
-use medic_core::decide::stale::{CurrentManager, NotStale, newest_is_stale};
+use medic_core::decide::stale::{CurrentManager, newest_is_stale};
 use medic_core::decide::testing::scale_set;
+use medic_core::model::session::NotStale;
 use medic_core::model::{ManagerName, ManagerState, ScaleSet};
 use medic_store::{ManagerStore, Store};
 use std::path::Path;

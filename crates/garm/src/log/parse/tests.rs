@@ -37,7 +37,7 @@ fn evidence(logs: &[Vec<u8>]) -> LogEvidence {
 fn set_name(set: &LogSet) -> String {
     match set {
         LogSet::Manager(id) => format!("{id}"),
-        LogSet::Forge { entity, github_id } => format!("{entity}#{github_id}"),
+        LogSet::Github { entity, github_id } => format!("{entity}#{github_id}"),
     }
 }
 
@@ -333,7 +333,7 @@ fn a_set_is_named_by_what_is_certain_only() {
 #[test]
 fn the_alpha_names_a_refused_set_by_the_entity_uuid_and_the_forge_id() {
     let line = r#"time=2026-11-23T18:46:19.180Z level=ERROR msg="failed to handle scale set create operation" error="error starting scale set worker: error starting listener: creating message session: failed to execute request to https://x/runnerscalesets/31/sessions?a=b: conflict while calling https://x" worker=scaleset-controller-45676fbf-a489-47e7-9d37-2f3444ccb62d"#;
-    let named = LogSet::Forge { entity: "45676fbf-a489-47e7-9d37-2f3444ccb62d".to_owned(), github_id: GithubId(31) };
+    let named = LogSet::Github { entity: "45676fbf-a489-47e7-9d37-2f3444ccb62d".to_owned(), github_id: GithubId(31) };
     assert_eq!(first(line), Some(LogEvent::Conflict { set: named, owner: None, gave_up: true }));
 }
 

@@ -1,11 +1,10 @@
-//! What the simulator is relied upon for: a test for each trap of `docs/reference/garm-api.md` §11 and §14.
+//! A test for each trap of `docs/reference/garm-api.md` §11 and §14.
 
 mod api;
 mod crash;
 mod listener;
 mod start;
 mod surface;
-mod world;
 
 use super::{Build, GarmConfig, GarmState, WorkerTruth};
 use crate::github::{Credential, GithubConfig, GithubState, NewSet, Route};
@@ -22,14 +21,6 @@ const FIRST: ScaleSetId = ScaleSetId(1);
 const SECOND: ScaleSetId = ScaleSetId(2);
 const BOTH: [Build; 2] = [Build::PreFix, Build::PostFix];
 
-/// One line of the log.
-#[derive(Debug, Clone)]
-struct Line {
-    level: String,
-    msg: String,
-    all: Value,
-}
-
 /// One GARM and its GitHub, at a date.
 struct Bench {
     github: GithubState,
@@ -43,17 +34,17 @@ impl Bench {
         Self::with(build, |_| {}, |_| {})
     }
 
-    fn with(build: Build, manager: impl FnOnce(&mut GarmConfig), forge: impl FnOnce(&mut GithubConfig)) -> Self {
-        let mut bench = Self::down(build, manager, forge);
+    fn with(build: Build, manager: impl FnOnce(&mut GarmConfig), change: impl FnOnce(&mut GithubConfig)) -> Self {
+        let mut bench = Self::down(build, manager, change);
         bench.start();
         bench.wait(Span::secs(6));
         bench
     }
 
     /// The same, not started.
-    fn down(build: Build, manager: impl FnOnce(&mut GarmConfig), forge: impl FnOnce(&mut GithubConfig)) -> Self {
+    fn down(build: Build, manager: impl FnOnce(&mut GarmConfig), change: impl FnOnce(&mut GithubConfig)) -> Self {
         let mut github = GithubConfig::new(ORIGIN).with(Credential::pat("garm", PAT));
-        forge(&mut github);
+        change(&mut github);
         let mut config = GarmConfig::new(build, ORIGIN, PAT);
         manager(&mut config);
         let (mut github, mut garm) = (GithubState::new(github), GarmState::new(config));
@@ -77,7 +68,7 @@ impl Bench {
         self.garm.stop(self.now, &mut self.github);
     }
 
-    /// A crash from outside, and a new start a second later.
+    /// SIGKILL, and a start a second later.
     fn restart(&mut self) {
         self.kill();
         self.wait(Span::secs(1));
@@ -87,18 +78,18 @@ impl Bench {
     fn wait(&mut self, span: Span) {
         let end = self.now.plus(span);
         loop {
-            self.hand_over();
+            self.pass_wakes_on();
             let next = [self.garm.next_deadline(), self.github.next_deadline()].into_iter().flatten().min();
             let Some(at) = next.filter(|at| *at <= end) else { break };
             self.now = self.now.max(at);
             self.github.advance(self.now);
-            self.hand_over();
+            self.pass_wakes_on();
             self.garm.advance(self.now, &mut self.github);
         }
         self.now = end;
     }
 
-    fn hand_over(&mut self) {
+    fn pass_wakes_on(&mut self) {
         for session in self.github.take_wakes() {
             self.garm.wake(&session, self.now);
         }
@@ -113,7 +104,7 @@ impl Bench {
             .body(Bytes::from(body.to_owned()))
             .unwrap();
         let answer = self.garm.handle(self.now, &request, &mut self.github);
-        self.hand_over();
+        self.pass_wakes_on();
         answer
     }
 
@@ -139,6 +130,14 @@ impl Bench {
         self.put(set, &json!({"enabled": enabled}))
     }
 
+    /// With a pause between both writes, and time for the worker to start.
+    fn toggle(&mut self, set: ScaleSetId) {
+        self.enable(set, false);
+        self.wait(Span::secs(5));
+        self.enable(set, true);
+        self.wait(Span::secs(5));
+    }
+
     fn github_id(&self, set: ScaleSetId) -> GithubId {
         self.garm.scale_sets().find(|(id, _, _)| *id == set).unwrap().2
     }
@@ -148,16 +147,9 @@ impl Bench {
         matches!(self.garm.worker(set), WorkerTruth::Listening(session) if holder.is_some_and(|h| h.session == session && h.polling))
     }
 
-    fn log(&mut self) -> Vec<Line> {
-        let lines = self.garm.take_log();
-        lines
-            .iter()
-            .filter_map(|line| {
-                let all: Value = serde_json::from_slice(line).ok()?;
-                let text = |name: &str| all[name].as_str().unwrap().to_owned();
-                Some(Line { level: text("level"), msg: text("msg"), all: all.clone() })
-            })
-            .collect()
+    /// The records of the log.
+    fn log(&mut self) -> Vec<Value> {
+        self.garm.take_log().iter().filter_map(|line| serde_json::from_slice(line).ok()).collect()
     }
 
     fn metrics(&mut self) -> String {
@@ -186,6 +178,6 @@ fn body(answer: &Answer) -> Value {
     serde_json::from_slice(answer.response.body()).unwrap()
 }
 
-fn count(log: &[Line], level: &str, msg: &str) -> usize {
-    log.iter().filter(|line| line.level == level && line.msg == msg).count()
+fn count(log: &[Value], level: &str, msg: &str) -> usize {
+    log.iter().filter(|line| line["level"] == level && line["msg"] == msg).count()
 }

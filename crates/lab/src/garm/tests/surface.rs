@@ -1,7 +1,7 @@
 //! Metrics, goroutines and log formats.
 
 use super::*;
-use crate::garm::{Background, LogFormat, LogLevel};
+use crate::garm::{LogFormat, LogLevel};
 use medic_garm::goroutines::GoroutineCounter;
 use medic_http::BodySink as _;
 
@@ -15,7 +15,7 @@ fn goroutines(bench: &mut Bench) -> (u64, u64) {
 }
 
 #[test]
-fn a_dump_has_a_frame_for_each_listener_and_for_each_worker() {
+fn goroutine_dump_counts_listeners_and_workers() {
     for (build, stuck) in [(Build::PreFix, (0, 0)), (Build::PostFix, (0, 2))] {
         let mut bench = Bench::with(build, |garm| garm.debug_server = true, |_| {});
         assert_eq!(goroutines(&mut bench), (2, 2));
@@ -26,22 +26,22 @@ fn a_dump_has_a_frame_for_each_listener_and_for_each_worker() {
 }
 
 #[test]
-fn gauges_are_as_old_as_the_last_collection_and_counters_are_not() {
+fn gauges_are_as_old_as_the_last_collection() {
     let mut bench = Bench::new(Build::PostFix);
     bench.wait(Span::secs(10));
     bench.enable(FIRST, false);
     bench.wait(Span::secs(1));
     let metrics = bench.metrics();
-    assert!(metrics.contains("garm_scaleset_status{enabled=\"true\",id=\"1\",state=\"pending_create\"} 1\n"));
+    assert!(metrics.contains("garm_scaleset_status{enabled=\"true\",id=\"1\"} 1\n"));
     assert!(
         metrics.contains("garm_github_operations_total{operation=\"DeleteMessageSession\",scope=\"Organization\"} 1\n")
     );
     bench.wait(Span::mins(1));
-    assert!(bench.metrics().contains("garm_scaleset_status{enabled=\"false\",id=\"1\",state=\"pending_create\"} 0\n"));
+    assert!(bench.metrics().contains("garm_scaleset_status{enabled=\"false\",id=\"1\"} 0\n"));
 }
 
 #[test]
-fn only_the_newest_build_has_a_series_for_each_listener_and_only_while_its_worker_runs() {
+fn listener_series_exist_in_one_build_while_workers_run() {
     let name = "garm_scaleset_listener_last_success_timestamp";
     assert!(!Bench::new(Build::PostFix).metrics().contains(name));
     let mut bench = Bench::new(Build::ListenerMetrics);
@@ -60,11 +60,11 @@ fn only_the_newest_build_has_a_series_for_each_listener_and_only_while_its_worke
     assert!(bench.metrics().contains("garm_scaleset_listener_restarts_total{id=\"1\"} 1\n"));
     bench.restart();
     bench.wait(Span::secs(5));
-    assert!(series(&bench.metrics()).is_empty(), "no poll has succeeded in this run");
+    assert!(series(&bench.metrics()).is_empty(), "no poll has succeeded since the restart");
 }
 
 #[test]
-fn the_start_of_the_process_tells_one_run_from_another() {
+fn process_start_time_changes_with_a_restart() {
     let mut bench = Bench::new(Build::PreFix);
     let start = |metrics: &str| {
         let line = metrics.lines().find(|line| line.starts_with("process_start_time_seconds ")).unwrap().to_owned();
@@ -79,8 +79,8 @@ fn the_start_of_the_process_tells_one_run_from_another() {
 }
 
 #[test]
-fn a_text_log_at_info_level_tells_of_conflicts_and_of_no_session() {
-    for (build, words) in [
+fn text_log_at_info_level_has_conflicts_and_no_session_ids() {
+    for (build, expected) in [
         (Build::PreFix, "level=ERROR msg=\"failed to handle scale set create operation\" error=\"error starting"),
         (Build::PostFix, "level=ERROR msg=\"error starting listener\" error=\"creating message session: failed"),
     ] {
@@ -91,13 +91,13 @@ fn a_text_log_at_info_level_tells_of_conflicts_and_of_no_session() {
         let lines = bench.garm.take_log();
         let text: Vec<&str> = lines.iter().map(|line| std::str::from_utf8(line).unwrap()).collect();
         assert!(text.iter().all(|line| line.starts_with("time=20") && !line.contains("session_id=")), "{text:?}");
-        let conflict = text.iter().find(|line| line.contains(words)).unwrap();
+        let conflict = text.iter().find(|line| line.contains(expected)).unwrap();
         assert!(conflict.contains("\\\"") && conflict.ends_with(" entity=acme endpoint=github.com"), "{conflict}");
     }
 }
 
 #[test]
-fn session_ids_stand_in_one_line_only_and_twice_in_it() {
+fn session_id_is_in_one_line_and_twice_in_it() {
     let mut bench = Bench::new(Build::PreFix);
     let lines = bench.garm.take_log();
     let opened: Vec<&[u8]> = lines
@@ -112,10 +112,10 @@ fn session_ids_stand_in_one_line_only_and_twice_in_it() {
 }
 
 #[test]
-fn an_idle_fleet_without_background_has_little_to_do() {
+fn idle_fleet_has_few_deadlines() {
     let mut bench = Bench::with(
         Build::PostFix,
-        |garm| (garm.background, garm.log_level) = (Background::StartOnly, LogLevel::Info),
+        |garm| (garm.quota_period, garm.log_level) = (Span::mins(5), LogLevel::Info),
         |_| {},
     );
     bench.wait(Span::mins(1));

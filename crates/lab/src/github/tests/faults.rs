@@ -1,4 +1,4 @@
-//! What can be made to go wrong (`docs/reference/actions-service.md` §9 points 2 and 12).
+//! Faults (`docs/reference/actions-service.md` §9 points 2 and 12).
 
 use super::super::testing::{Bench, START, body, get, held, status};
 use super::super::{Degraded, Fault, FaultKind, Lasts, Route};
@@ -10,7 +10,7 @@ use serde_json::Value;
 const SETS: &str = "runtime/runnerscalesets";
 
 #[test]
-fn any_status_and_body_can_be_had_on_any_route() {
+fn fault_replaces_status_and_body() {
     let mut bench = Bench::new();
     bench.github.inject(Fault::on(Route::ListSets, FaultKind::status(503)).times(1));
     bench.github.inject(Fault::on(Route::ListSets, FaultKind::HtmlPage(502)).times(1));
@@ -29,7 +29,7 @@ fn any_status_and_body_can_be_had_on_any_route() {
 }
 
 #[test]
-fn every_way_of_bad_delivery_can_be_had() {
+fn fault_changes_the_delivery_of_its_route_only() {
     for (kind, delivery) in [
         (FaultKind::Refused, Delivery::Refused),
         (FaultKind::Reset, Delivery::Reset),
@@ -48,12 +48,12 @@ fn every_way_of_bad_delivery_can_be_had() {
 }
 
 #[test]
-fn a_failed_post_may_have_opened_a_session_all_the_same() {
+fn failed_post_may_have_opened_a_session() {
     let mut bench = Bench::new();
     let set = bench.set("gpu");
     bench.github.inject(Fault::on(Route::CreateSession, FaultKind::status(500)).times(1).after_effect());
     assert_eq!(status(&bench.open(set, "garm-1")), 500);
-    assert_eq!(status(&bench.open(set, "garm-1")), 409, "the asker meets its own session");
+    assert_eq!(status(&bench.open(set, "garm-1")), 409, "the client meets its own session");
     let lost = bench.set("cpu");
     bench.github.inject(Fault::on(Route::CreateSession, FaultKind::status(500)).times(1));
     assert_eq!(status(&bench.open(lost, "garm-1")), 500);
@@ -61,7 +61,7 @@ fn a_failed_post_may_have_opened_a_session_all_the_same() {
 }
 
 #[test]
-fn a_delete_whose_answer_is_lost_may_have_deleted() {
+fn delete_with_a_lost_answer_may_have_deleted() {
     let mut bench = Bench::new();
     let set = bench.set("gpu");
     let session = bench.opened(set);
@@ -71,7 +71,7 @@ fn a_delete_whose_answer_is_lost_may_have_deleted() {
 }
 
 #[test]
-fn a_spoiled_session_has_no_queue_or_a_strange_token() {
+fn session_fault_removes_the_queue_or_the_jwt() {
     let mut bench = Bench::new();
     let mut spoiled = |kind| {
         let set = bench.set(&format!("{kind:?}"));
@@ -83,7 +83,7 @@ fn a_spoiled_session_has_no_queue_or_a_strange_token() {
 }
 
 #[test]
-fn a_message_without_statistics_can_be_had() {
+fn message_fault_removes_the_statistics() {
     let mut bench = Bench::new();
     let set = bench.set("gpu");
     let session = bench.opened(set);
@@ -94,14 +94,14 @@ fn a_message_without_statistics_can_be_had() {
 }
 
 #[test]
-fn a_degraded_broker_fails_polls_in_each_way_and_recovers() {
+fn degraded_service_fails_polls_and_recovers() {
     for (how, code) in [(Degraded::Poll500, 500), (Degraded::PollEmpty, 200), (Degraded::Poll401, 401)] {
         let mut bench = Bench::new();
         let set = bench.set("gpu");
         let session = bench.opened(set);
         bench.poll(&session);
-        bench.github.broker_degraded(how, Lasts::Until(START.plus(Span::mins(5))));
-        assert_eq!(bench.github.take_wakes().len(), 1, "polls in flight learn it at once");
+        bench.github.degrade_service(how, Lasts::Until(START.plus(Span::mins(5))));
+        assert_eq!(bench.github.take_wakes().len(), 1, "polls in flight fail at once");
         let answer = bench.poll(&session);
         assert_eq!((status(&answer), held(&answer)), (code, None), "{how:?}");
         assert!(!bench.github.holder(set).unwrap().polling, "a failed poll keeps nothing alive");
@@ -113,7 +113,7 @@ fn a_degraded_broker_fails_polls_in_each_way_and_recovers() {
     }
     let mut bench = Bench::new();
     let set = bench.set("gpu");
-    bench.github.broker_degraded(Degraded::EmptyQueueUrl, Lasts::Forever);
+    bench.github.degrade_service(Degraded::EmptyQueueUrl, Lasts::Forever);
     assert_eq!(body(&bench.open(set, "garm-1"))["messageQueueUrl"], "");
     bench.github.clear_faults();
     let id = body(&bench.ask(&Method::GET, SETS, &Value::Null))["value"][0]["id"].clone();
@@ -121,10 +121,9 @@ fn a_degraded_broker_fails_polls_in_each_way_and_recovers() {
 }
 
 #[test]
-fn a_fault_on_everything_hits_rest_and_service_alike() {
+fn fault_everywhere_hits_rest_and_service() {
     let mut bench = Bench::new();
-    let outage = Fault { route: None, set: None, kind: FaultKind::Never, ..Fault::on(Route::Poll, FaultKind::Never) };
-    bench.github.inject(outage.until(START.plus(Span::mins(1))));
+    bench.github.inject(Fault::everywhere(FaultKind::Never).until(START.plus(Span::mins(1))));
     assert_eq!(bench.ask(&Method::GET, SETS, &Value::Null).delivery, Delivery::Never);
     assert_eq!(bench.send(&get("/api/v3/rate_limit", "")).delivery, Delivery::Never);
     bench.wait(Span::mins(1));
@@ -138,7 +137,7 @@ fn every_answer_takes_the_latency() {
 }
 
 #[test]
-fn a_poll_lost_to_a_fault_is_over_and_its_session_ages() {
+fn poll_that_meets_a_fault_is_over() {
     let mut bench = Bench::new();
     let set = bench.set("gpu");
     let session = bench.opened(set);

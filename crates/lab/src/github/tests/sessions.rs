@@ -1,7 +1,7 @@
 //! The session slot (`docs/reference/actions-service.md` §4, §9 points 4, 5, 7).
 
 use super::super::testing::{Bench, Opened, START, body, exception, held, status};
-use super::super::{ConflictWording, Ended, Leaving, RefreshCounts, Takeover, UnknownSession};
+use super::super::{ConflictWording, Ended, Leaving, Takeover, UnknownSession};
 use http::Method;
 use medic_core::model::{GithubId, Span};
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn end(bench: &Bench) -> Option<Ended> {
 }
 
 #[test]
-fn a_busy_slot_refuses_whoever_asks_in_both_wordings() {
+fn busy_slot_refuses_every_owner_in_both_wordings() {
     for (wording, text) in [
         (ConflictWording::Anonymous, "The actions runner scaleset gpu already has an active session."),
         (ConflictWording::NamesOwner, "The runner scale set gpu already has an active session for owner garm-1."),
@@ -42,7 +42,7 @@ fn a_busy_slot_refuses_whoever_asks_in_both_wordings() {
 }
 
 #[test]
-fn create_and_refresh_tell_the_whole_session() {
+fn create_and_refresh_answer_the_whole_session() {
     let (mut bench, set) = with_set();
     let created = body(&bench.open(set, "garm-1"));
     let id = created["sessionId"].as_str().unwrap().to_owned();
@@ -66,7 +66,7 @@ fn create_and_refresh_tell_the_whole_session() {
 }
 
 #[test]
-fn a_session_id_from_the_asker_is_ignored_and_an_owner_is_needed() {
+fn create_ignores_a_session_id_and_needs_an_owner() {
     let (mut bench, set) = with_set();
     let tail = format!("runtime/runnerscalesets/{}/sessions", set.0);
     for nonsense in [json!({"ownerName": ""}), json!({}), json!([1])] {
@@ -78,7 +78,7 @@ fn a_session_id_from_the_asker_is_ignored_and_an_owner_is_needed() {
 }
 
 #[test]
-fn deleting_frees_the_slot_at_once_and_is_remembered() {
+fn delete_frees_the_slot_at_once_and_is_recorded() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     let deleted = bench.on_session(&Method::DELETE, set, &session.id);
@@ -88,7 +88,7 @@ fn deleting_frees_the_slot_at_once_and_is_remembered() {
 }
 
 #[test]
-fn an_unknown_session_is_refused_by_the_switch_and_changes_nothing() {
+fn unknown_session_is_refused_as_configured() {
     for (switch, expected) in
         [(UnknownSession::Expired, (400, EXPIRED)), (UnknownSession::NotFound, (404, "RunnerAdminException"))]
     {
@@ -106,7 +106,7 @@ fn an_unknown_session_is_refused_by_the_switch_and_changes_nothing() {
 }
 
 #[test]
-fn a_session_of_one_set_cannot_be_deleted_through_another() {
+fn delete_refuses_a_session_of_another_set() {
     let (mut bench, set) = with_set();
     let other = bench.set("cpu");
     let session = bench.opened(set);
@@ -115,7 +115,7 @@ fn a_session_of_one_set_cannot_be_deleted_through_another() {
 }
 
 #[test]
-fn a_session_that_was_never_polled_is_forgotten_after_its_lifetime() {
+fn unpolled_session_expires_after_its_lifetime() {
     let (mut bench, set) = with_set();
     bench.opened(set);
     assert_eq!(bench.github.next_deadline(), Some(START.plus(STALE)));
@@ -127,7 +127,7 @@ fn a_session_that_was_never_polled_is_forgotten_after_its_lifetime() {
 }
 
 #[test]
-fn the_lifetime_counts_from_the_end_of_the_last_poll() {
+fn lifetime_counts_from_the_end_of_the_last_poll() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     bench.wait(Span::secs(60));
@@ -141,7 +141,7 @@ fn the_lifetime_counts_from_the_end_of_the_last_poll() {
 }
 
 #[test]
-fn a_holder_killed_in_its_poll_leaves_a_session_that_ages_from_the_hang_up() {
+fn session_ages_from_the_disconnect_of_its_poll() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     bench.poll(&session);
@@ -155,7 +155,7 @@ fn a_holder_killed_in_its_poll_leaves_a_session_that_ages_from_the_hang_up() {
 }
 
 #[test]
-fn a_poll_in_flight_keeps_its_session_whatever_the_lifetime() {
+fn poll_in_flight_keeps_its_session() {
     let (mut bench, set) = with_set_and(|config| config.stale_lifetime = Span::secs(10));
     let session = bench.opened(set);
     bench.poll(&session);
@@ -167,7 +167,7 @@ fn a_poll_in_flight_keeps_its_session_whatever_the_lifetime() {
 }
 
 #[test]
-fn polls_of_a_dead_session_keep_nothing_alive() {
+fn polls_of_an_expired_session_keep_nothing_alive() {
     let (mut bench, set) = with_set();
     let old = bench.opened(set);
     bench.wait(STALE);
@@ -179,19 +179,17 @@ fn polls_of_a_dead_session_keep_nothing_alive() {
 }
 
 #[test]
-fn a_refresh_prolongs_a_stale_session_only_by_the_switch() {
-    for (switch, outcome) in [(RefreshCounts::NotAtAll, 200), (RefreshCounts::AsUse, 409)] {
-        let (mut bench, set) = with_set_and(|config| config.refresh_counts = switch);
-        let session = bench.opened(set);
-        bench.wait(Span::secs(80));
-        assert_eq!(status(&bench.on_session(&Method::PATCH, set, &session.id)), 200);
-        bench.wait(Span::secs(10));
-        assert_eq!(status(&bench.open(set, "garm-1")), outcome, "{switch:?}");
-    }
+fn refresh_does_not_prolong_a_stale_session() {
+    let (mut bench, set) = with_set();
+    let session = bench.opened(set);
+    bench.wait(Span::secs(80));
+    assert_eq!(status(&bench.on_session(&Method::PATCH, set, &session.id)), 200);
+    bench.wait(Span::secs(10));
+    assert_eq!(status(&bench.open(set, "garm-1")), 200);
 }
 
 #[test]
-fn half_forgotten_sessions_poll_on_but_do_not_refresh() {
+fn session_with_refused_refresh_still_polls() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     bench.github.refuse_refresh(set);
@@ -201,7 +199,7 @@ fn half_forgotten_sessions_poll_on_but_do_not_refresh() {
 }
 
 #[test]
-fn an_evicted_session_frees_the_slot_and_wakes_its_poll_into_an_error() {
+fn evicted_session_frees_the_slot_and_fails_its_poll() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     bench.poll(&session);
@@ -213,7 +211,7 @@ fn an_evicted_session_frees_the_slot_and_wakes_its_poll_into_an_error() {
 }
 
 #[test]
-fn a_phantom_conflict_refuses_although_nobody_holds() {
+fn phantom_conflict_refuses_a_free_slot() {
     let (mut bench, set) = with_set();
     bench.github.phantom_conflict(set, START.plus(Span::mins(10)));
     assert_eq!(exception(&bench.open(set, "garm-1")), (409, CONFLICT.to_owned()));
@@ -223,7 +221,7 @@ fn a_phantom_conflict_refuses_although_nobody_holds() {
 }
 
 #[test]
-fn a_foreign_owner_waits_for_the_slot_holds_it_without_rest_and_leaves_it_free() {
+fn foreign_owner_waits_for_the_slot_and_deletes_its_session() {
     let (mut bench, set) = with_set_and(|config| config.conflict_wording = ConflictWording::NamesOwner);
     let session = bench.opened(set);
     let until = START.plus(Span::hours(2));
@@ -239,7 +237,7 @@ fn a_foreign_owner_waits_for_the_slot_holds_it_without_rest_and_leaves_it_free()
 }
 
 #[test]
-fn a_foreign_owner_by_decree_evicts_and_may_leave_a_stale_session_behind() {
+fn foreign_owner_at_once_evicts_and_may_leave_a_session() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     let until = START.plus(Span::mins(5));
@@ -252,7 +250,7 @@ fn a_foreign_owner_by_decree_evicts_and_may_leave_a_stale_session_behind() {
 }
 
 #[test]
-fn removing_a_set_ends_its_session_and_its_polls() {
+fn removed_set_ends_its_session_and_polls() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     bench.poll(&session);
@@ -268,7 +266,7 @@ fn removing_a_set_ends_its_session_and_its_polls() {
 }
 
 #[test]
-fn there_is_no_way_to_look_at_sessions() {
+fn sessions_cannot_be_read() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     for tail in ["", &format!("/{}", session.id)] {
@@ -279,7 +277,7 @@ fn there_is_no_way_to_look_at_sessions() {
 }
 
 #[test]
-fn two_polls_of_one_session_end_apart() {
+fn two_polls_of_one_session_end_separately() {
     let (mut bench, set) = with_set();
     let session = bench.opened(set);
     let poll = |number| {

@@ -1,4 +1,4 @@
-//! What is carried from pass to pass. Serialised into the store; whatever is missing or unknown starts empty.
+//! What is kept from sweep to sweep. Stored as JSON; a field that is missing there starts empty.
 
 use crate::model::{
     ConflictBehaviour, Diagnosis, EntityKind, GithubId, GithubStatistics, Goroutines, Incarnation, Owner, Revision,
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Longer than the wait between two attempts of a first start, three times.
+/// Three times the wait between two attempts of a first start.
 pub(super) const FLAT: Span = Span::secs(6);
 /// Longer than the longest wait of a listener that had run.
 const FLAT_AFTER_END: Span = Span::secs(100);
@@ -16,43 +16,60 @@ const FLAT_AFTER_END: Span = Span::secs(100);
 pub(super) const GROWING: Span = Span::secs(8);
 /// The counters of one scrape are not read at one instant.
 const READ_SKEW: Span = Span::secs(2);
-/// Samples of a counter kept to tell its rate.
+/// Samples of a counter kept for its rate.
 const SAMPLES: usize = 40;
 /// How far back a rate looks.
 pub(super) const RATE_WINDOW: Span = Span::mins(1);
+/// A failure of the manager's own calls (made every 30 s) that is older than this is over.
+const PULSE: Span = Span::secs(45);
 
-/// Everything remembered of one manager.
+/// What is known of one manager.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Memory {
-    /// The manager's present run.
+pub struct State {
     pub(super) incarnation: Option<Incarnation>,
-    /// By our own clock, the present run began after this: the last look at the run before, or at a manager that was
-    /// down. Absent while nothing was ever seen to end.
+    /// By our own clock, the present incarnation began after this: the last answer of the one before, or the last
+    /// refused connection. Absent while none was ever seen to end.
     pub(super) began_after: Option<Wall>,
-    /// The last sweep that saw the run before end: the last answer of it, or the last refused connection.
+    /// The last sweep that got an answer, or a refused connection.
     pub(super) answered: Option<Wall>,
-    /// The first sweep in which the present run answered.
+    /// The first sweep in which the present incarnation answered.
     pub(super) run_seen: Option<Wall>,
-    /// A run whose beginning was seen, until it is told how the one before ended.
+    /// An incarnation whose beginning was seen, until it is known how the one before ended.
     pub(super) restarted: Option<Incarnation>,
-    /// When runs were seen to follow another, the latest last.
+    /// When restarts were seen, the latest last.
     pub(super) restarts: VecDeque<Wall>,
-    /// What the build does after a refused start, once seen.
     pub(super) conflict_behaviour: ConflictBehaviour,
-    /// Whether its own metrics say so, which nothing overrules.
+    /// Whether the build exports per-set gauges, which settles its conflict behaviour.
     pub(super) has_set_gauges: bool,
-    /// Goroutines as last counted, and since when they are so many.
+    /// Goroutines as last counted, and since when the counts are the same.
     pub(super) goroutines: Option<(Goroutines, Wall)>,
     /// Whether the build exports a series per listener.
     pub(super) listener_series: bool,
     /// The owner name of the manager's sessions.
     pub(super) owner: Option<Owner>,
-    /// Counters by scope, of the present run.
+    /// Counters of the present incarnation, by scope.
     pub(super) scopes: BTreeMap<EntityKind, Scope>,
-    pub(super) sets: BTreeMap<ScaleSetId, SetMemory>,
-    /// The sets as last seen, for passes in which the manager cannot be asked.
+    pub(super) sets: BTreeMap<ScaleSetId, SetState>,
+    /// The sets as last seen, for sweeps in which the manager cannot be asked.
     pub(super) last_sets: Arc<BTreeMap<ScaleSetId, ScaleSet>>,
+}
+
+impl State {
+    /// The latest date at which the present incarnation can have begun, by our own clock where it knows better.
+    pub(super) fn began(&self) -> Option<Wall> {
+        let dated = self.incarnation.map(|incarnation| incarnation.0.max(self.began_after.unwrap_or(Wall(0))));
+        match (dated, self.run_seen) {
+            (Some(dated), Some(seen)) => Some(dated.min(seen)),
+            (Some(date), None) | (None, Some(date)) => Some(date),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the manager's own calls to GitHub fail now.
+    pub(super) fn pulse_fails(&self, now: Wall) -> bool {
+        self.scopes.values().any(|scope| now.since(scope.pulse_moved) < PULSE)
+    }
 }
 
 /// Counters of one scope, and when each last moved.
@@ -60,72 +77,67 @@ pub struct Memory {
 #[serde(default)]
 pub(super) struct Scope {
     pub last: ScopeCounters,
-    /// When that was. What is not read says nothing about the time since.
+    /// When they were last read: they say nothing about the time since.
     pub read_at: Wall,
     /// When refusals last grew, or were first seen.
     pub errors_moved: Wall,
     /// By how much they grew then.
     pub errors_grew: u64,
-    /// When the calls before a session last failed anew.
+    /// When the calls before a session last failed.
     pub start_errors_moved: Wall,
     /// When a poll last began.
     pub polls_moved: Wall,
-    /// When the pulse of the manager's access last failed anew.
+    /// When the manager's own calls last failed.
     pub pulse_moved: Wall,
     /// Sessions open, and since when it is this number.
     pub open: Option<(u64, Wall)>,
     /// Sessions open, at each change, oldest first.
     pub opens: VecDeque<(Wall, u64)>,
-    /// (date, sessions opened so far), oldest first.
+    /// Sessions opened in all, by date, oldest first.
     pub opened: VecDeque<(Wall, u64)>,
-    /// Reads of this run.
+    /// Reads in this incarnation.
     pub reads: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct SetMemory {
-    /// The last diagnosis, since when, and how many sweeps in a row.
+pub(super) struct SetState {
     pub diagnosis: Diagnosis,
     pub since: Wall,
-    /// Sweeps in a row.
+    /// Sweeps in a row with this diagnosis.
     pub seen: u32,
-    /// Since when it has not been well.
     pub ill_since: Option<Wall>,
     /// The last verdict by counters that holds until something of the set changes.
     pub verdict: Option<Verdict>,
-    /// The revision last seen.
     pub revision: Option<Revision>,
     /// When we saw the revision change, by our own clock.
     pub revised: Option<Wall>,
-    /// First sign of the present unbroken run of conflicts.
+    /// First sign of the present unbroken series of conflicts.
     pub conflict_since: Option<Wall>,
     /// Since when GitHub does not list it, under which id.
     pub missing_since: Option<(GithubId, Wall)>,
     /// Since when jobs wait and nothing moves, and the counts that do not move.
     pub jobs_wait: Option<(Wall, GithubStatistics)>,
-    /// (date, sessions that the log saw open), about a minute apart.
+    /// Sessions that the log had seen open at a date, about a minute ago.
     pub log_opened: Option<(Wall, u32)>,
 }
 
-/// A verdict that only something new about the set can overturn.
+/// That a set listens or was given up, which holds until something of the set changes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Verdict {
-    /// What was found: listening, or given up.
     pub diagnosis: Diagnosis,
     pub at: Wall,
     pub revision: Revision,
 }
 
-impl Default for SetMemory {
+impl Default for SetState {
     fn default() -> Self {
-        Self::fresh(Wall(0))
+        Self::new(Wall(0))
     }
 }
 
-impl SetMemory {
-    /// A set never seen before.
-    pub(super) const fn fresh(now: Wall) -> Self {
+impl SetState {
+    pub(super) const fn new(now: Wall) -> Self {
         Self {
             diagnosis: Diagnosis::Unknown,
             since: now,
@@ -143,7 +155,7 @@ impl SetMemory {
 }
 
 impl Scope {
-    /// Takes the next reading of one run in.
+    /// Takes the next reading of one incarnation.
     pub(super) fn read(&mut self, counters: ScopeCounters, now: Wall) {
         let first = self.reads == 0;
         self.read_at = now;
@@ -177,13 +189,13 @@ impl Scope {
         self.last = counters;
     }
 
-    /// How many more sessions are open than at a date; none are known to be where memory does not reach back so far.
+    /// How many more sessions are open than at a date; 0 where the samples do not reach back to it.
     pub(super) fn grown_since(&self, at: Wall) -> u64 {
         let then = self.opens.iter().rev().find(|(changed, _)| *changed <= at);
         then.zip(self.open).map_or(0, |((_, then), (open, _))| open.saturating_sub(*then))
     }
 
-    /// Sessions opened within the window, and the window as far as it was seen.
+    /// Sessions opened within the window, and the part of the window that was seen.
     pub(super) fn churn(&self) -> (u64, Span) {
         match (self.opened.front(), self.opened.back()) {
             (Some((from, before)), Some((to, after))) => (after.saturating_sub(*before), to.since(*from)),
@@ -197,17 +209,16 @@ impl Scope {
         self.last.create_errors.saturating_sub(grew)
     }
 
-    /// Whether refusals keep coming.
     pub(super) fn is_growing(&self, now: Wall) -> bool {
         self.errors_grew > 0 && now.since(self.errors_moved) < GROWING
     }
 
-    /// Whether a listener of this run has ended: it waits up to a minute between two attempts to open again.
+    /// Whether a listener of this incarnation has ended: it waits up to a minute between two attempts to open again.
     pub(super) const fn any_ended(&self) -> bool {
         self.last.delete > 0 || self.last.poll_errors > 0
     }
 
-    /// Whether no session was opened in this run: whoever was refused was refused at its first start.
+    /// Whether no session was opened in this incarnation: every refusal was one of a first start.
     pub(super) const fn never_opened(&self) -> bool {
         self.last.poll == 0
     }
@@ -218,18 +229,18 @@ impl Scope {
         self.open.is_some_and(|(_, since)| self.unmoved(since) >= still)
     }
 
-    /// For how long what last moved then had not moved when it was last read.
+    /// For how long a counter that last moved then had stood still when it was last read.
     pub(super) fn unmoved(&self, since: Wall) -> Span {
         self.read_at.since(since)
     }
 
-    /// Whether a poll began although no session is open by the numbers: then the numbers are wrong.
+    /// Whether a poll began although no session is open by the counters: then the counters are wrong.
     pub(super) fn contradicts_itself(&self) -> bool {
         self.open.is_some_and(|(open, since)| open == 0 && self.polls_moved > since.plus(READ_SKEW))
     }
 
-    /// Whether refusals have stood still for so long, with no attempt under way, that nobody can be trying. A first
-    /// start is tried again every 2 s; a listener that had run waits up to a minute between two attempts.
+    /// Whether refusals have stood still, with no attempt under way, for longer than the wait between two attempts: 2 s
+    /// at a first start, up to a minute for a listener that had run.
     pub(super) fn is_flat(&self) -> bool {
         let span = if self.any_ended() { FLAT_AFTER_END } else { FLAT };
         self.reads >= 2 && !self.in_flight() && self.unmoved(self.errors_moved) >= span
@@ -264,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn failed_starts_are_dated_by_the_look_that_saw_them_grow() {
+    fn start_errors_are_dated_by_the_sweep_that_saw_them_grow() {
         let failed = |start_errors| ScopeCounters { start_errors, ..ScopeCounters::default() };
         assert_eq!(read([(0, failed(0)), (10, failed(3)), (20, failed(3))]).start_errors_moved, after(10));
     }
 
     #[test]
-    fn a_rate_looks_back_a_minute_and_keeps_no_more_than_it_needs() {
+    fn churn_covers_one_minute_and_keeps_bounded_samples() {
         let opened = |create| ScopeCounters { create, poll: create, ..ScopeCounters::default() };
         assert_eq!(read([(0, opened(5)), (60, opened(9))]).churn(), (4, Span::mins(1)));
         assert_eq!(read([(0, opened(5)), (61, opened(9))]).churn(), (0, Span::ZERO));
@@ -280,15 +291,15 @@ mod tests {
     }
 
     #[test]
-    fn refusals_grow_for_eight_seconds_after_the_look_that_saw_them_grow() {
-        assert!(!read([(0, refused(5))]).is_growing(after(1)), "the first look sees no growth");
+    fn refusals_count_as_growing_for_eight_seconds() {
+        assert!(!read([(0, refused(5))]).is_growing(after(1)), "the first sweep sees no growth");
         let grew = read([(0, refused(5)), (10, refused(6))]);
         assert!(grew.is_growing(after(17)));
         assert!(!grew.is_growing(after(18)));
     }
 
     #[test]
-    fn a_closed_session_or_a_failed_poll_is_a_listener_that_ended() {
+    fn any_ended_counts_closed_sessions_and_failed_polls() {
         let ended = |delete, poll_errors| ScopeCounters { delete, poll_errors, ..ScopeCounters::default() };
         for (counters, expected) in [(ended(0, 0), false), (ended(1, 0), true), (ended(0, 1), true)] {
             assert_eq!(read([(0, counters)]).any_ended(), expected, "{counters:?}");
@@ -296,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_flat_once_nobody_can_be_trying() {
+    fn refusals_are_flat_after_the_longest_wait_for_a_retry() {
         assert!(!read([(100, refused(2))]).is_flat(), "seen once");
         let seen = |second| read([(0, refused(2)), (second, refused(2))]);
         assert!(!seen(5).is_flat());
@@ -308,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_long_after_the_last_session_ended_contradicts_the_numbers() {
+    fn poll_after_the_last_session_ended_is_a_contradiction() {
         let ended = |poll| ScopeCounters { create: 1, poll, delete: 1, poll_errors: 1, ..ScopeCounters::default() };
         for (second, contradicts) in [(1, false), (2, false), (3, true)] {
             assert_eq!(read([(0, ended(1)), (second, ended(2))]).contradicts_itself(), contradicts, "{second} s");

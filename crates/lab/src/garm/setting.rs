@@ -1,19 +1,14 @@
-//! What a scenario decrees, and the truth that a test may ask for. No client can do or see any of this.
+//! What a scenario or a test sets, and the true state that a test reads. No client can do or see any of this.
 
-use super::db::InstanceStatus;
 use super::env::{Env, Operation};
-use super::fault::ManagerFault;
 use super::process::Died;
 use super::render::View;
 use super::route::ManagerRoute;
 use super::worker::Phase;
-use super::{Build, GarmState};
-use crate::forge::Forge;
-use crate::github::FaultKind;
-use crate::wire::{Answer, Request};
+use super::{Build, GarmState, ManagerFault};
+use crate::github::{FaultKind, GithubConfig, GithubState};
 use medic_core::model::{Entity, GithubId, Incarnation, ScaleSetId, SessionId, Wall};
 
-/// A PUT, as it was meant and done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     pub at: Wall,
@@ -21,7 +16,7 @@ pub struct Write {
     /// `enabled` before.
     pub was: bool,
     pub enabled: bool,
-    /// The asker's `User-Agent`.
+    /// The client's `User-Agent`.
     pub by: String,
 }
 
@@ -34,11 +29,11 @@ pub enum LostPut {
     BeforeEffect,
 }
 
-/// The truth about a worker.
+/// The true state of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WorkerTruth {
     Absent,
-    /// It is being started, and hears nothing yet.
+    /// It is being started, and receives no events yet.
     Starting,
     /// It exists, and does not listen.
     Idle,
@@ -46,36 +41,19 @@ pub enum WorkerTruth {
     Retrying,
     /// It listens on this session.
     Listening(SessionId),
-    /// It hangs in a request that is never answered.
+    /// It waits for an answer that never comes.
     Hanging,
 }
 
-/// A forge that nobody asks.
-struct NoGithub;
-
-impl Forge for NoGithub {
-    fn handle(&mut self, _: Wall, _: &Request) -> Answer {
-        Answer::empty(503)
-    }
-    fn take_wakes(&mut self) -> Vec<SessionId> {
-        Vec::new()
-    }
-    fn next_deadline(&self) -> Option<Wall> {
-        None
-    }
-    fn advance(&mut self, _: Wall) {}
-}
-
 impl GarmState {
-    /// Adds an entity, as `POST /organizations` and the like do.
     pub fn add_entity(&mut self, entity: &Entity, now: Wall) {
         let (row, is_new) = self.db.entity(entity, &self.config.endpoint, now);
         if is_new {
-            self.with_env(now, |env| env.entity_changed(&row, Operation::Create));
+            self.with_env(now, |env| env.entity_created(&row));
         }
     }
 
-    /// Adds an enabled scale set that exists at the forge.
+    /// Adds an enabled scale set that exists at GitHub.
     pub fn add_scale_set(&mut self, entity: &Entity, name: &str, github_id: GithubId, now: Wall) -> ScaleSetId {
         self.add_entity(entity, now);
         let (row, _) = self.db.entity(entity, &self.config.endpoint, now);
@@ -84,23 +62,23 @@ impl GarmState {
         ScaleSetId(id)
     }
 
-    /// A person enables or disables a set, with a real change of the row.
-    pub fn person_sets_enabled(&mut self, set: ScaleSetId, enabled: bool, now: Wall) {
+    /// An operator enables or disables a set, with a real change of the row.
+    pub fn operator_sets_enabled(&mut self, set: ScaleSetId, enabled: bool, now: Wall) {
         if self.is_enabled(set) != enabled && self.db.sets.contains_key(&set.0) {
             self.db.write_set(set.0, now, |row| row.enabled = enabled);
             self.with_env(now, |env| env.set_changed(set.0, Operation::Update, View::Whole));
         }
     }
 
-    /// A person edits a set: whatever else is in the row, its date changes.
-    pub fn person_edits(&mut self, set: ScaleSetId, now: Wall) {
+    /// An operator edits a set: its date changes.
+    pub fn operator_edits(&mut self, set: ScaleSetId, now: Wall) {
         if self.db.sets.contains_key(&set.0) {
             self.db.write_set(set.0, now, |row| row.max_runners = row.max_runners.saturating_add(1));
             self.with_env(now, |env| env.set_changed(set.0, Operation::Update, View::Whole));
         }
     }
 
-    /// Adds a fault between clients and this manager; earlier ones are looked at first.
+    /// Adds a fault between clients and this manager; earlier faults match first.
     pub fn inject(&mut self, fault: ManagerFault) {
         self.faults.add(fault);
     }
@@ -109,7 +87,6 @@ impl GarmState {
         self.faults.clear();
     }
 
-    /// What becomes of the next PUT.
     pub fn lose_next_put(&mut self, how: LostPut) {
         let fault = match how {
             LostPut::AfterEffect => ManagerFault::on(ManagerRoute::UpdateSet, FaultKind::Reset).after_effect(),
@@ -118,12 +95,12 @@ impl GarmState {
         self.inject(fault.times(1));
     }
 
-    /// Requests are accepted and never answered until then.
+    /// Requests are accepted and never answered until this date.
     pub fn hang_until(&mut self, until: Wall) {
         self.inject(ManagerFault::everywhere(FaultKind::Never).until(until));
     }
 
-    /// Requests are answered with this status until then, in GARM's form.
+    /// Requests are answered with this status until this date, in GARM's form.
     pub fn fail_until(&mut self, status: u16, until: Wall) {
         let body = "{\"error\":\"Server error\",\"details\":\"\"}\n".to_owned();
         let kind = FaultKind::Answer { status, content_type: "application/json".to_owned(), body };
@@ -135,7 +112,7 @@ impl GarmState {
         self.db.token_generation = self.db.token_generation.saturating_add(1);
     }
 
-    /// From now on no job message of a set can be handled; or, from now on, they can again.
+    /// Whether job messages of a set cannot be handled, from now on.
     pub fn poison(&mut self, set: ScaleSetId, poisoned: bool) {
         if poisoned {
             self.db.poisoned.insert(set.0);
@@ -144,26 +121,21 @@ impl GarmState {
         }
     }
 
-    /// The runners of a set are gone, and wait for a worker to remove them.
-    pub fn runners_vanish(&mut self, set: ScaleSetId) {
-        for instance in self.db.instances.values_mut().filter(|instance| instance.set == set.0) {
-            instance.status = InstanceStatus::Deleted;
-        }
-    }
-
     /// Changes a setting from now on.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut super::GarmConfig)) {
         change(&mut self.config);
     }
 
+    /// Nothing that is done here asks GitHub.
     fn with_env(&mut self, now: Wall, act: impl FnOnce(&mut Env<'_>)) {
+        let mut unused = GithubState::new(GithubConfig::new(""));
         let mut env = Env {
             config: &self.config,
             db: &mut self.db,
             log: &mut self.log,
             events: &mut self.events,
             changes: &mut self.changes,
-            forge: &mut NoGithub,
+            github: &mut unused,
             now,
         };
         act(&mut env);
@@ -183,13 +155,12 @@ impl GarmState {
         &self.writes
     }
 
-    /// How often the process has crashed by itself.
+    /// How often the process has panicked.
     #[must_use]
     pub const fn crashes(&self) -> u32 {
         self.crashes
     }
 
-    /// The present run of the process.
     #[must_use]
     pub fn incarnation(&self) -> Option<Incarnation> {
         self.process.as_ref().map(|process| Incarnation(process.started))
@@ -201,7 +172,7 @@ impl GarmState {
         self.db.sets.get(&set.0).is_some_and(|row| row.enabled)
     }
 
-    /// All sets, with their ids at the forge.
+    /// All sets, with their ids at GitHub.
     pub fn scale_sets(&self) -> impl Iterator<Item = (ScaleSetId, &str, GithubId)> {
         self.db.sets.values().map(|row| (ScaleSetId(row.id), row.name.as_str(), GithubId(row.github_id)))
     }
@@ -231,48 +202,31 @@ impl GarmState {
         }
     }
 
-    /// Attempts and failures of a GitHub operation in this run of the process.
+    /// Attempts and failures of a GitHub operation in this incarnation.
     #[must_use]
     pub fn operations(&self, operation: &str) -> (u64, u64) {
-        self.process.as_ref().map_or((0, 0), |process| process.operations(operation))
+        self.process.as_ref().map_or((0, 0), |process| process.counters.get(operation))
     }
 }
 
-/// The trace that a crash leaves in the log; that of a vanished session as recorded (situation 10).
+/// The trace that a crash leaves in the log; that of a lost session as recorded (situation 10).
 pub(super) fn panic_lines(died: Died, build: Build) -> Vec<String> {
-    let head = "panic: runtime error: invalid memory address or nil pointer dereference";
-    let (signal, stop, lines, start) = if build.retries() {
-        ("pc=0xed5a30", "+0x32f", "280 +0x827", "+0x825")
-    } else {
-        ("pc=0xad4930", "+0x318", "285 +0x7ed", "+0x7e5")
+    let pc = if build.retries() { "pc=0xed5a30" } else { "pc=0xad4930" };
+    let (workers, client) = ("workers/scaleset.(*scaleSetListener)", "util/github/scalesets");
+    let function = match died {
+        Died::SessionNotFound => format!("{client}.(*ScaleSetClient).DeleteMessageSession"),
+        Died::TokenWithoutExpiry => format!("{client}.(*MessageSession).maybeRefreshToken"),
+        Died::MessageWithoutStatistics => format!("{workers}.handleSessionMessage"),
     };
-    let signal = format!("[signal SIGSEGV: segmentation violation code=0x1 addr=0x40 {signal}]");
-    let workers = "github.com/cloudbase/garm/workers/scaleset";
-    let client = "github.com/cloudbase/garm/util/github/scalesets";
-    let listener = "\t/build/garm/workers/scaleset/scaleset_listener.go";
-    let sessions = "\t/build/garm/util/github/scalesets/message_sessions.go";
-    let mut trace = vec![head.to_owned(), signal, String::new(), "goroutine 79 [running]:".to_owned()];
-    match died {
-        Died::SessionNotFound => trace.extend([
-            format!("{client}.(*ScaleSetClient).DeleteMessageSession(0x240e9ead7680, {{0x11650a0, 0x1ae9700}}, 0x240e9eeb64b0)"),
-            format!("{sessions}:329 +0x2b0"),
-            format!("{workers}.(*scaleSetListener).Stop(0x240e9dfd7650)"),
-            format!("{listener}:123 {stop}"),
-        ]),
-        Died::TokenWithoutExpiry => trace.extend([
-            format!("{client}.(*MessageSession).maybeRefreshToken(0x240e9eeb64b0)"),
-            format!("{sessions}:118 +0x1c4"),
-        ]),
-        Died::MessageWithoutStatistics => trace.extend([
-            format!("{workers}.(*scaleSetListener).handleSessionMessage(0x240e9dfd7650)"),
-            format!("{listener}:221 +0x5c9"),
-        ]),
+    let mut trace = vec![
+        "panic: runtime error: invalid memory address or nil pointer dereference".to_owned(),
+        format!("[signal SIGSEGV: segmentation violation code=0x1 addr=0x40 {pc}]"),
+        String::new(),
+        "goroutine 79 [running]:".to_owned(),
+    ];
+    for function in [function, format!("{workers}.loop")] {
+        trace.push(format!("github.com/cloudbase/garm/{function}(0x240e9dfd7650)"));
+        trace.push("\t/build/garm/workers/scaleset/scaleset_listener.go:280 +0x827".to_owned());
     }
-    trace.extend([
-        format!("{workers}.(*scaleSetListener).loop(0x240e9dfd7650)"),
-        format!("{listener}:{lines}"),
-        format!("created by {workers}.(*scaleSetListener).Start in goroutine 41"),
-        format!("{listener}:102 {start}"),
-    ]);
     trace
 }

@@ -1,14 +1,14 @@
-//! What a scenario decrees, and the truth that a test may ask for. No client can do or see any of this.
+//! What a scenario or a test sets, and the true state that a test reads. No client can do or see any of this.
 
 use super::config::QuotaAnswer;
-use super::fault::{Degraded, Fault, Lasts};
 use super::record::{Actor, Call, Ended, SessionRecord};
 use super::route::{EntityKey, Route};
-use super::set::{Job, JobState, Refresh, Rival, RunnerState, User};
-use super::{GithubState, uuid};
+use super::set::{Job, JobState, OtherOwner, Refresh, RunnerState, User};
+use super::{Fault, GithubState};
+use crate::fault::{FaultKind, Lasts};
+use crate::random::uuid;
 use medic_core::model::{Entity, GithubId, Owner, SessionId, Wall};
 
-/// A scale set to be there from the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSet {
     pub entity: Entity,
@@ -18,13 +18,13 @@ pub struct NewSet {
 /// When another owner gets a session that is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takeover {
-    /// By decree: the holder loses it.
+    /// The holder loses it.
     AtOnce,
     /// As on the real GitHub: when the slot is free.
     WhenFree,
 }
 
-/// How another owner leaves at the end of its time.
+/// How another owner leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaving {
     /// It deletes its session.
@@ -38,7 +38,7 @@ pub enum Leaving {
 pub struct Holder {
     pub session: SessionId,
     pub owner: Owner,
-    /// Who opened it; empty for a scenario's other owner.
+    /// Empty for the other owner of a scenario.
     pub opened_by: Actor,
     /// When it was opened.
     pub opened: Wall,
@@ -53,7 +53,7 @@ pub struct Holder {
 /// Jobs of a set, by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JobCounts {
-    /// Held back or offered.
+    /// Held back: no poll has capacity for them yet.
     pub waiting: u64,
     /// Assigned, without a runner.
     pub assigned: u64,
@@ -64,10 +64,10 @@ pub struct JobCounts {
 impl GithubState {
     /// Adds a scale set, in the default runner group.
     pub fn add_set(&mut self, set: &NewSet, now: Wall) -> GithubId {
-        GithubId(self.insert_set(&EntityKey::of(&set.entity), &set.name, 1, now))
+        GithubId(self.insert_set(&EntityKey::of(&set.entity), &set.name, now))
     }
 
-    /// Removes a set, as a person or GitHub's housekeeping does.
+    /// Removes a set, as an operator or GitHub's housekeeping does.
     pub fn remove_set(&mut self, set: GithubId, now: Wall) {
         self.advance(now);
         self.drop_set(set.0, now);
@@ -88,19 +88,7 @@ impl GithubState {
         self.wake(set.0);
     }
 
-    /// A runner with a JIT configuration comes up; it takes an assigned job if there is one.
-    pub fn runner_online(&mut self, runner: u64, now: Wall) {
-        self.advance(now);
-        self.runner_up(runner, now);
-    }
-
-    /// A runner's job ends with this result (`succeeded`, `failed`, `canceled`).
-    pub fn complete_job(&mut self, runner: u64, result: &str, now: Wall) {
-        self.advance(now);
-        self.job_done(runner, now, result);
-    }
-
-    /// Another owner wants the set's session, holds it by polling without rest, and leaves at `until`.
+    /// Another owner takes the set's session, polls it without a pause, and leaves at `until`.
     pub fn foreign_owner_takes(
         &mut self,
         set: GithubId,
@@ -110,19 +98,19 @@ impl GithubState {
         until: Wall,
     ) {
         self.advance(now);
-        self.rival_takes(set.0, Rival { owner: Owner::new(owner), until, takeover, leaving }, now);
+        self.other_owner_takes(set.0, OtherOwner { owner: Owner::new(owner), until, takeover, leaving }, now);
     }
 
-    /// The other owner of the set leaves now, in the way that was said when it came.
+    /// The other owner of the set leaves now.
     pub fn foreign_owner_leaves(&mut self, set: GithubId, now: Wall) {
         self.advance(now);
-        if let Some(rival) = self.sets.get_mut(&set.0).and_then(|set| set.rival.as_mut()) {
-            rival.until = now;
+        if let Some(other_owner) = self.sets.get_mut(&set.0).and_then(|set| set.other_owner.as_mut()) {
+            other_owner.until = now;
         }
         self.owner_leaves(set.0, now);
     }
 
-    /// GitHub forgets the set's session, whoever polls it: the slot is free, its polls fail.
+    /// GitHub forgets the set's session: the slot is free, its polls fail.
     pub fn evict_session(&mut self, set: GithubId, now: Wall) {
         self.advance(now);
         self.end_session(set.0, now, Ended::Evicted);
@@ -143,8 +131,8 @@ impl GithubState {
         }
     }
 
-    /// The broker is degraded; polls in flight learn it at once.
-    pub fn broker_degraded(&mut self, how: Degraded, lasts: Lasts) {
+    /// The Actions service is degraded; polls in flight fail at once.
+    pub fn degrade_service(&mut self, how: Degraded, lasts: Lasts) {
         for fault in how.faults(lasts) {
             self.faults.add(fault);
         }
@@ -173,22 +161,22 @@ impl GithubState {
         self.quotas.exhaust(credential, reset);
     }
 
-    /// A secondary rate limit holds a credential up to `until`.
+    /// A secondary rate limit refuses a credential until `until`.
     pub fn secondary_limit(&mut self, credential: &str, until: Wall, answer: QuotaAnswer) {
         self.quotas.refuse(credential, until, answer);
     }
 
-    /// Adds a fault; earlier ones are looked at first.
+    /// Adds a fault; earlier faults match first.
     pub fn inject(&mut self, fault: Fault) {
         self.faults.add(fault);
     }
 
-    /// Ends every fault, the broker's degradation too.
+    /// Ends every fault, degradation included.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
     }
 
-    /// Changes a switch or a length of time from now on.
+    /// Changes the configuration from now on.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut super::GithubConfig)) {
         change(&mut self.config);
         for set in self.sets.keys().copied().collect::<Vec<_>>() {
@@ -210,7 +198,7 @@ impl GithubState {
             last_used: session.last_used,
             polling: match session.used_by {
                 User::Client => !session.polls.is_empty(),
-                User::Rival => true,
+                User::OtherOwner => true,
             },
             stale_at: session.stale_at(self.config.stale_lifetime),
         })
@@ -246,7 +234,7 @@ impl GithubState {
         let mut counts = JobCounts { completed: set.completed, ..JobCounts::default() };
         for job in set.jobs.values() {
             match job.state {
-                JobState::Waiting | JobState::Offered => counts.waiting = counts.waiting.saturating_add(1),
+                JobState::Waiting => counts.waiting = counts.waiting.saturating_add(1),
                 JobState::Assigned => counts.assigned = counts.assigned.saturating_add(1),
                 JobState::Running(_) => counts.running = counts.running.saturating_add(1),
             }
@@ -287,5 +275,35 @@ impl GithubState {
     #[must_use]
     pub fn quota_used(&self, credential: &str) -> u64 {
         self.quotas.used(credential)
+    }
+}
+
+/// How polls fail while the Actions service is degraded (`docs/reference/failure-modes.md` §1 F7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Degraded {
+    /// Polls answer 500.
+    Poll500,
+    /// Polls answer 200 with an empty body.
+    PollEmpty,
+    /// Polls answer 401 for ever.
+    Poll401,
+    /// Sessions open with an empty queue address.
+    EmptyQueueUrl,
+}
+
+impl Degraded {
+    pub(super) fn faults(self, lasts: Lasts) -> Vec<Fault> {
+        let fault = |route, kind| Fault { lasts, ..Fault::on(route, kind) };
+        let poll = |kind| vec![fault(Route::Poll, kind)];
+        match self {
+            Self::Poll500 => poll(FaultKind::status(500)),
+            Self::PollEmpty => {
+                poll(FaultKind::Answer { status: 200, content_type: String::new(), body: String::new() })
+            }
+            Self::Poll401 => poll(FaultKind::status(401)),
+            Self::EmptyQueueUrl => {
+                [Route::CreateSession, Route::RefreshSession].map(|route| fault(route, FaultKind::EmptyQueueUrl)).into()
+            }
+        }
     }
 }

@@ -1,23 +1,23 @@
-//! The machine in a hostile world: from every step, every input of a small alphabet, every answer that an effect can
-//! have, a crash at any point. Whatever happens, what is sent was allowed a moment before.
+//! From every step: every input of a small alphabet, every answer that a request can have, a crash at any point. Whatever
+//! happens, the state read right before a request allowed it.
 
-use super::super::machine::{self, Answer, Input, Request, Transition};
-use super::super::testing::{
+use super::machine;
+use super::testing::{
     NEXT_RUN, RUN, Seen, T0, after, disabled, enabled, failure, lost, now, refused, rev, session, treatment,
 };
+use super::transition::{Answer, Input, OpenAnswer, Request, Transition};
 use crate::model::failure::WriteError;
 use crate::model::{
     Diagnosis, Enablement, FailureKind, ManagerState, Outcome, Owner, Remedy, RequestFailure, ScaleSet, Span, Step,
     Treatment, Wall, WorkerState,
 };
 use crate::policy::Policy;
-use crate::ports::write::OpenAnswer;
 use std::collections::{BTreeSet, VecDeque};
 
 /// The longest history, and how far its clock runs.
 const DEPTH: usize = 7;
 const HORIZON: Span = Span::secs(90);
-/// The most effects one pass may have.
+/// The most requests in one reconcile.
 const CHAIN: usize = 5;
 
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ fn starts() -> Vec<Treatment> {
         (Remedy::Toggle, Step::Verifying),
         (only, deleting()),
         (then, deleting()),
-        (Remedy::SessionCheck, Step::CheckOpening { owner: Owner::new("probe-1") }),
+        (Remedy::SessionCheck, Step::CheckOpening { owner: Owner::new("check-1") }),
         (Remedy::SessionCheck, Step::CheckOpened { session: s(), attempts: 0, not_before: T0 }),
         (Remedy::Toggle, Step::Closed { outcome: Outcome::Failed, why: "test".to_owned() }),
     ]
@@ -108,21 +108,21 @@ fn errors() -> Vec<WriteError> {
     ]
 }
 
-/// Everything that the effect can come back with.
-fn answers(effect: &Request) -> Vec<Event> {
+/// Every answer that a request can have.
+fn answers(request: &Request) -> Vec<Event> {
     let written = |wrap: fn(Result<ScaleSet, WriteError>) -> Answer| -> Vec<Answer> {
         sets().into_iter().map(Ok).chain(errors().into_iter().map(Err)).map(wrap).collect()
     };
-    let answers = match effect {
+    let answers = match request {
         Request::Disable => written(Answer::Disabled),
         Request::Enable => written(Answer::Enabled),
         Request::ReadSet => {
             let failed = [Ok(None), Err(failure(FailureKind::Timeout))];
             sets().into_iter().map(|set| Ok(Some(set))).chain(failed).map(Answer::Read).collect()
         }
-        Request::CheckIncarnation => {
-            [Ok(RUN), Ok(NEXT_RUN), Err(failure(FailureKind::Timeout))].map(Answer::Incarnation).to_vec()
-        }
+        Request::CheckIncarnation { warrant } => [Ok(RUN), Ok(NEXT_RUN), Err(failure(FailureKind::Timeout))]
+            .map(|incarnation| Answer::Incarnation { incarnation, warrant: warrant.clone() })
+            .to_vec(),
         Request::DeleteSession { .. } | Request::DeleteOwnSession { .. } => {
             std::iter::once(Ok(())).chain(errors().into_iter().map(Err)).map(Answer::SessionDeleted).collect()
         }
@@ -140,17 +140,17 @@ fn events(state: &State) -> Vec<(Span, Event)> {
     for pause in [Span::secs(2), Span::secs(31)] {
         let at = state.at.plus(pause);
         match &state.pending {
-            Some(effect) => events.extend(answers(effect).into_iter().map(|answer| (pause, answer))),
+            Some(request) => events.extend(answers(request).into_iter().map(|answer| (pause, answer))),
             None => events.extend(sweeps(at).into_iter().map(|sweep| (pause, sweep))),
         }
-        // A crash, or a pass that is dropped because the process must end: the effect may or may not have been sent.
+        // A crash, or a reconcile dropped at shutdown: the request may or may not have been sent.
         events.extend([(pause, Event::Shutdown), (pause, Event::Recover)]);
     }
     events
 }
 
 #[test]
-fn whatever_happens_every_effect_was_allowed_a_moment_before() {
+fn machine_sends_only_what_the_last_read_allows() {
     let policy = Policy::default();
     let mut queue: VecDeque<(usize, State)> =
         starts().into_iter().map(|treatment| (0, State { treatment, pending: None, chain: 0, at: T0 })).collect();
@@ -166,10 +166,10 @@ fn whatever_happens_every_effect_was_allowed_a_moment_before() {
             let next = machine::step(&state.treatment, event.input(), now(at), &policy);
             let chain = if matches!(event, Event::Answer(_)) { state.chain + 1 } else { 0 };
             check(&state, &event, &next, at);
-            assert!(chain <= CHAIN || next.effect.is_none(), "{chain} effects without a pass in between: {next:?}");
-            sent.extend(next.effect.as_ref().map(|effect| format!("{effect:?}")));
+            assert!(chain <= CHAIN || next.request.is_none(), "{chain} requests without a sweep in between: {next:?}");
+            sent.extend(next.request.as_ref().map(|request| format!("{request:?}")));
             labels.insert(next.treatment.step.label());
-            let state = State { treatment: next.treatment, pending: next.effect, chain, at };
+            let state = State { treatment: next.treatment, pending: next.request, chain, at };
             let key = format!("{:?} {:?} {}", state.treatment, state.pending, state.at.0);
             if known.insert(key) {
                 queue.push_back((depth + 1, state));
@@ -177,44 +177,45 @@ fn whatever_happens_every_effect_was_allowed_a_moment_before() {
         }
     }
     assert_eq!(labels.len(), 9, "every step was reached: {labels:?}");
-    assert_eq!(sent.len(), 7, "every effect was sent: {sent:?}");
+    assert_eq!(sent.len(), 7, "every request was sent: {sent:?}");
 }
 
 fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
     let (before, after) = (&state.treatment, &next.treatment);
-    let told = || format!("{before:?}\n  {event:?}\n  → {next:?}");
-    assert!(after.step_at <= at, "{}", told());
-    assert_eq!((before.id, before.set, &before.remedy), (after.id, after.set, &after.remedy), "{}", told());
+    let what = || format!("{before:?}\n  {event:?}\n  → {next:?}");
+    assert!(after.step_at <= at, "{}", what());
+    assert_eq!((before.id, before.set, &before.remedy), (after.id, after.set, &after.remedy), "{}", what());
     if before.step.is_closed() {
-        assert!(next.effect.is_none() && after == before, "closed is the end\n{}", told());
+        assert!(next.request.is_none() && after == before, "closed is the end\n{}", what());
     }
     if after.step.is_closed() {
-        assert_eq!(next.effect, None, "{}", told());
+        assert_eq!(next.request, None, "{}", what());
     }
-    match &next.effect {
-        None | Some(Request::ReadSet | Request::CheckIncarnation) => {}
+    match &next.request {
+        None | Some(Request::ReadSet | Request::CheckIncarnation { .. }) => {}
         Some(Request::Enable) => {
-            let Step::Enabling { ours, attempts, .. } = &after.step else { panic!("{}", told()) };
-            let read = event.reads().unwrap_or_else(|| panic!("an enable without a look\n{}", told()));
-            assert!(read.enabled == Enablement::Disabled && read.revision == *ours && *attempts > 0, "{}", told());
+            let Step::Enabling { ours, attempts, .. } = &after.step else { panic!("{}", what()) };
+            let read = event.reads().unwrap_or_else(|| panic!("an enable without a read\n{}", what()));
+            assert!(read.enabled == Enablement::Disabled && read.revision == *ours && *attempts > 0, "{}", what());
         }
         Some(Request::Disable) => {
-            let Step::Disabling { seen, sent: Some(_) } = &after.step else { panic!("{}", told()) };
-            let read = event.reads().unwrap_or_else(|| panic!("a disable without a look\n{}", told()));
-            assert!(read.enabled == Enablement::Enabled && read.revision == *seen, "{}", told());
-            assert_eq!(after.step_at, at, "dated by its sending\n{}", told());
+            let Step::Disabling { seen, sent: Some(_) } = &after.step else { panic!("{}", what()) };
+            let read = event.reads().unwrap_or_else(|| panic!("a disable without a read\n{}", what()));
+            assert!(read.enabled == Enablement::Enabled && read.revision == *seen, "{}", what());
+            assert_eq!(after.step_at, at, "dated by its sending\n{}", what());
         }
         Some(Request::DeleteSession { .. }) => {
-            assert!(matches!(after.step, Step::Deleting { attempts: 1.., .. }), "{}", told());
-            let Event::Answer(Answer::Incarnation(Ok(run))) = event else { panic!("{}", told()) };
-            assert_eq!(Some(*run), after.incarnation, "another run of the manager\n{}", told());
+            assert!(matches!(after.step, Step::Deleting { attempts: 1.., .. }), "{}", what());
+            let Event::Answer(Answer::Incarnation { incarnation: Ok(run), .. }) = event else { panic!("{}", what()) };
+            assert_eq!(Some(*run), after.incarnation, "another incarnation\n{}", what());
         }
         Some(Request::OpenSession { owner }) => {
-            assert_eq!(after.step, Step::CheckOpening { owner: owner.clone() }, "{}", told());
-            assert!(matches!(event, Event::Sweep(_)), "never asked again blindly\n{}", told());
+            assert_eq!(after.step, Step::CheckOpening { owner: owner.clone() }, "{}", what());
+            assert!(matches!(event, Event::Sweep(_)), "never sent again blindly\n{}", what());
         }
-        Some(Request::DeleteOwnSession { session: ours }) => {
-            assert!(matches!(&after.step, Step::CheckOpened { session, .. } if session == ours), "{}", told());
+        Some(Request::DeleteOwnSession { warrant }) => {
+            let ours = warrant.session();
+            assert!(matches!(&after.step, Step::CheckOpened { session, .. } if session == ours), "{}", what());
         }
     }
     if let (Step::Disabled { ours, .. } | Step::Enabling { ours, .. }, true) = (&before.step, after.step.is_closed()) {
@@ -224,9 +225,9 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
             Event::Answer(Answer::Read(Ok(set))) => set.as_ref().is_none_or(theirs),
             Event::Answer(_) | Event::Shutdown | Event::Recover => false,
         };
-        assert!(let_go && after.outcome() == Some(Outcome::Aborted), "a set of ours was left disabled\n{}", told());
+        assert!(let_go && after.outcome() == Some(Outcome::Aborted), "a set of ours was left disabled\n{}", what());
     }
     if let (Step::CheckOpened { .. }, true) = (&before.step, after.step.is_closed()) {
-        assert!(matches!(event, Event::Answer(Answer::SessionDeleted(Ok(())))), "our session lives\n{}", told());
+        assert!(matches!(event, Event::Answer(Answer::SessionDeleted(Ok(())))), "our session lives\n{}", what());
     }
 }

@@ -1,4 +1,4 @@
-//! What is carried from pass to pass, and what is told beside a diagnosis.
+//! What is kept from sweep to sweep, and the evidence beside a diagnosis.
 
 use super::super::testing::*;
 use super::session_of;
@@ -14,72 +14,57 @@ use Confidence::{Strong, Weak};
 // --- the sets as last seen ---
 
 #[test]
-fn sets_that_have_not_changed_are_not_copied() {
-    let mut manager = Manager::healthy(2);
-    let first = manager.look().sets;
-    let second = manager.after(secs(2)).look().sets;
-    assert!(Arc::ptr_eq(&first, &second));
-    drop((first, second));
-    let name = |manager: &Manager| manager.memory.last_sets[&id(1)].name.as_ptr();
-    let before = name(&manager);
-    manager.change(2);
-    manager.after(secs(2)).look();
-    assert_eq!(name(&manager), before, "set 2 changed, and set 1 did not");
-    assert_eq!(manager.memory.last_sets[&id(2)].revision, manager.sets[1].revision);
-}
-
-#[test]
-fn an_endpoint_that_an_answer_leaves_out_is_kept_and_one_that_moves_is_followed() {
+fn omitted_endpoint_is_kept_and_changed_endpoint_replaced() {
     let mut manager = Manager::healthy(1);
-    let endpoint = manager.look().sets[&id(1)].endpoint.clone();
+    let endpoint = manager.diagnose().sets[&id(1)].endpoint.clone();
     assert!(endpoint.is_some());
     manager.set(1).endpoint = None;
-    assert_eq!(manager.after(secs(2)).look().sets[&id(1)].endpoint, endpoint);
+    assert_eq!(manager.after(secs(2)).diagnose().sets[&id(1)].endpoint, endpoint);
     manager.change(1);
-    assert_eq!(manager.after(secs(2)).look().sets[&id(1)].endpoint, endpoint, "also when something else changes");
+    assert_eq!(manager.after(secs(2)).diagnose().sets[&id(1)].endpoint, endpoint, "also when something else changes");
     let moved =
         endpoint.map(|endpoint| Arc::new(crate::model::Endpoint { base_url: "new".to_owned(), ..(*endpoint).clone() }));
     manager.set(1).endpoint = moved.clone();
-    assert_eq!(manager.after(secs(2)).look().sets[&id(1)].endpoint, moved);
+    assert_eq!(manager.after(secs(2)).diagnose().sets[&id(1)].endpoint, moved);
 }
 
 // --- agreement, illness and its end ---
 
 #[test]
-fn another_diagnosis_is_counted_and_dated_anew() {
+fn changed_diagnosis_restarts_count_and_date() {
     let mut manager = Manager::healthy(1);
     manager.watch(secs(10));
     manager.restarts(secs(1));
-    let finding = manager.after(secs(2)).look().findings[&id(1)].clone();
+    let finding = manager.after(secs(2)).diagnose().findings[&id(1)].clone();
     assert_eq!((finding.diagnosis, finding.seen, finding.since), (Diagnosis::Settling, 1, manager.now));
 }
 
 #[test]
-fn a_set_whose_memory_an_older_medic_left_empty_is_dated_by_the_first_look() {
+fn empty_set_state_is_dated_by_the_first_sweep() {
     let mut manager = Manager::healthy(1);
     manager.set(1).entity = None;
-    manager.memory = serde_json::from_str(r#"{"sets":{"1":{}}}"#).unwrap();
-    let finding = manager.look().findings[&id(1)].clone();
+    manager.state = serde_json::from_str(r#"{"sets":{"1":{}}}"#).unwrap();
+    let finding = manager.diagnose().findings[&id(1)].clone();
     assert_eq!((finding.diagnosis, finding.seen, finding.since), (Diagnosis::Unknown, 1, manager.now));
 }
 
 #[test]
-fn one_weak_look_at_a_listener_neither_ends_an_illness_nor_shows_it() {
+fn weak_listening_neither_ends_nor_shows_an_illness() {
     let mut manager = Manager::given_up(1, secs(30));
     let ill_since = manager.watch(secs(20)).findings[&id(1)].ill_since;
     manager.change(1);
     manager.opens();
-    let weak = manager.after(secs(2)).look();
+    let weak = manager.after(secs(2)).diagnose();
     assert_eq!(found(&weak, 1), (Diagnosis::Listening, Weak));
     assert!(weak.recoveries.is_empty(), "a creation under way may yet be refused");
     assert_eq!(weak.findings[&id(1)].ill_since, None);
-    let strong = manager.after(secs(2)).look();
+    let strong = manager.after(secs(2)).diagnose();
     assert_eq!(found(&strong, 1), (Diagnosis::Listening, Strong));
     assert_eq!(strong.recoveries.iter().map(|told| Some(told.ill_since)).collect::<Vec<_>>(), [ill_since]);
 }
 
 #[test]
-fn a_weak_sign_of_conflicts_never_makes_another_holder() {
+fn weak_conflict_never_becomes_held_elsewhere() {
     let mut manager = Manager::healthy(2);
     manager.metrics = false;
     manager.goroutines = Some(Goroutines { listeners: 0, workers: 2 });
@@ -88,17 +73,17 @@ fn a_weak_sign_of_conflicts_never_makes_another_holder() {
 }
 
 #[test]
-fn a_conflict_has_another_holder_once_the_longest_stale_session_is_over_and_not_before() {
+fn conflict_becomes_held_elsewhere_after_the_stale_limit() {
     let mut manager = Manager::healthy(1);
     manager.gauges = true;
     manager.restarts(secs(1));
-    let mut fleet = manager.look();
+    let mut fleet = manager.diagnose();
     for _ in 0..20 {
         if found(&fleet, 1).0 == Diagnosis::ConflictRetrying {
             break;
         }
         manager.is_refused();
-        fleet = manager.after(secs(2)).look();
+        fleet = manager.after(secs(2)).diagnose();
     }
     let since = manager.now;
     let fleet = manager.watch_refused(manager.policy.stale_session_limit);
@@ -107,12 +92,12 @@ fn a_conflict_has_another_holder_once_the_longest_stale_session_is_over_and_not_
 }
 
 #[test]
-fn what_was_found_of_a_set_is_dated_by_its_first_sight_until_something_of_it_changes() {
+fn verdict_keeps_its_first_date_until_the_set_changes() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     manager.watch(secs(10));
     let unchanged_since = |manager: &mut Manager| {
         manager.is_refused();
-        let fleet = manager.after(secs(2)).look();
+        let fleet = manager.after(secs(2)).diagnose();
         let of = |set| {
             fleet.findings[&id(set)].evidence.iter().find_map(|evidence| {
                 if let Fact::UnchangedSince { since } = evidence.fact { Some(since) } else { None }
@@ -129,7 +114,7 @@ fn what_was_found_of_a_set_is_dated_by_its_first_sight_until_something_of_it_cha
 }
 
 #[test]
-fn a_set_that_listens_on_after_a_change_is_known_to_have_listened_as_it_is_now() {
+fn verdict_follows_a_set_that_listens_after_a_change() {
     let mut manager = Manager::healthy(1);
     manager.watch(secs(10));
     manager.change(1);
@@ -141,7 +126,7 @@ fn a_set_that_listens_on_after_a_change_is_known_to_have_listened_as_it_is_now()
 // --- the manager's log and the endpoints, for a start that failed ---
 
 #[test]
-fn a_cause_is_gone_only_while_github_answers_us_and_the_manager() {
+fn cause_is_gone_only_while_github_answers() {
     let told = |answer, pulse_fails: bool| {
         let mut manager = Manager::healthy(1);
         manager.restarts(secs(30));
@@ -149,9 +134,9 @@ fn a_cause_is_gone_only_while_github_answers_us_and_the_manager() {
         let kind = ListenerErrorKind::Server;
         manager.logs(secs(29), LogEvent::StartFailed { set: by_manager(1), kind, gave_up: true });
         manager.listed(answer);
-        manager.look();
+        manager.diagnose();
         manager.counters.rate_limit_errors += u64::from(pulse_fails);
-        let fleet = manager.after(secs(2)).look();
+        let fleet = manager.after(secs(2)).diagnose();
         assert_eq!(found(&fleet, 1).0, Diagnosis::StartAbandoned);
         says(&fleet, 1, &Fact::CauseGone)
     };
@@ -160,10 +145,10 @@ fn a_cause_is_gone_only_while_github_answers_us_and_the_manager() {
     assert!(!told(Ok(github_sets([1])), true));
 }
 
-// --- what else is told ---
+// --- more evidence ---
 
 #[test]
-fn instances_that_linger_are_told_of_a_set_that_is_ill_or_not_known_to_be_well() {
+fn lingering_instances_are_evidence_unless_the_set_is_well() {
     let tells = |mut manager: Manager, diagnosis, deleted| {
         manager.lingering.insert(id(1), Lingering { deleted, ..Lingering::default() });
         let fleet = manager.watch(secs(30));
@@ -182,7 +167,7 @@ fn instances_that_linger_are_told_of_a_set_that_is_ill_or_not_known_to_be_well()
 }
 
 #[test]
-fn a_session_that_an_earlier_run_left_behind_is_told_of_a_set_that_is_ill() {
+fn stale_session_in_the_ledger_is_evidence_of_an_ill_set() {
     let old = Incarnation(START.minus(Span::hours(2)));
     let told = |session: &dyn Fn(LedgerSession, Incarnation) -> LedgerSession| {
         let mut manager = Manager::given_up(1, secs(30));
@@ -208,12 +193,12 @@ fn a_session_that_an_earlier_run_left_behind_is_told_of_a_set_that_is_ill() {
 }
 
 #[test]
-fn a_worker_that_gave_up_is_not_counted_as_missing_when_another_sets_worker_is_looked_for() {
+fn worker_count_expects_no_worker_that_gave_up() {
     let mut manager = Manager::given_up(2, Span::mins(10));
     assert_eq!(diagnoses(&manager.watch(secs(20))), [Diagnosis::ConflictAbandoned; 2]);
     manager.enable(1, Enablement::Disabled);
     manager.goroutines = Some(Goroutines { listeners: 0, workers: 0 });
-    let worker = |manager: &mut Manager| manager.after(secs(2)).look().findings[&id(1)].worker.0;
+    let worker = |manager: &mut Manager| manager.after(secs(2)).diagnose().findings[&id(1)].worker.0;
     for _ in 0..3 {
         assert_eq!(worker(&mut manager), WorkerState::Absent);
     }

@@ -1,56 +1,57 @@
-//! The fault table: what goes wrong, on which route, for which set, for how long
+//! Faults of both simulated servers: what goes wrong, on which route, for which set, for how long
 //! (`docs/reference/actions-service.md` §9 points 2 and 12, `docs/reference/failure-modes.md` §1 F6-F11).
 //!
-//! The first fault that fits a request decides; a counted fault is used up by requests that it fitted. A long poll
-//! that is asked again counts as a request here, because its answer is decided then.
+//! The first fault that matches a request decides. A counted fault is used up by the requests that it matched. A long
+//! poll that is asked again counts as a request, because its answer is decided then.
 
-use super::route::Route;
 use crate::wire::{Answer, Delivery};
 use bytes::{BufMut, Bytes, BytesMut};
 use medic_core::model::{Span, Wall};
 
+/// A fault of a server whose routes are `R`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct Fault<R> {
     /// On this route; `None`: on every route.
-    pub route: Option<Route>,
-    /// For this set (the forge's id); `None`: for all.
+    pub route: Option<R>,
+    /// For requests about this set, by the id that the server gave it; `None`: for all.
     pub set: Option<u64>,
     pub kind: FaultKind,
-    /// Whether the request takes effect all the same.
     pub effect: FaultEffect,
-    /// How long it lasts.
     pub lasts: Lasts,
 }
 
-impl Fault {
-    /// A lasting fault on one route for every set, without effect of the requests it hits.
+impl<R> Fault<R> {
+    /// A permanent fault on one route. The requests that it hits have no effect.
     #[must_use]
-    pub const fn on(route: Route, kind: FaultKind) -> Self {
+    pub const fn on(route: R, kind: FaultKind) -> Self {
         Self { route: Some(route), set: None, kind, effect: FaultEffect::Lost, lasts: Lasts::Forever }
     }
 
-    /// The same for one set only.
+    /// The same on every route.
+    #[must_use]
+    pub const fn everywhere(kind: FaultKind) -> Self {
+        Self { route: None, set: None, kind, effect: FaultEffect::Lost, lasts: Lasts::Forever }
+    }
+
     #[must_use]
     pub fn for_set(mut self, set: u64) -> Self {
         self.set = Some(set);
         self
     }
 
-    /// The same for so many requests.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.lasts = Lasts::Times(times);
         self
     }
 
-    /// The same up to a date.
     #[must_use]
     pub fn until(mut self, until: Wall) -> Self {
         self.lasts = Lasts::Until(until);
         self
     }
 
-    /// The same after the request took effect: the asker cannot know it.
+    /// The request takes effect, and the client cannot know it.
     #[must_use]
     pub fn after_effect(mut self) -> Self {
         self.effect = FaultEffect::Committed;
@@ -62,11 +63,10 @@ impl Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultEffect {
     Lost,
-    /// It does, and the asker does not learn it.
+    /// It does, and the client does not learn it.
     Committed,
 }
 
-/// How long a fault lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lasts {
     Times(u32),
@@ -76,7 +76,7 @@ pub enum Lasts {
     Forever,
 }
 
-/// What goes wrong. Kinds that spoil the real answer imply that the request took effect.
+/// Kinds that modify the real answer imply that the request took effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FaultKind {
     Answer {
@@ -85,7 +85,7 @@ pub enum FaultKind {
         content_type: String,
         body: String,
     },
-    /// An HTML error page, as a proxy in front of GitHub writes it.
+    /// An HTML error page, as a proxy writes it.
     HtmlPage(u16),
     /// 200 with a body that is not JSON.
     MalformedJson,
@@ -94,11 +94,11 @@ pub enum FaultKind {
     /// The connection is reset.
     Reset,
     Never,
-    /// A body of so many bytes of garbage.
+    /// A body of this many bytes of garbage.
     Huge(u64),
     /// The real answer, later.
     Delay(Span),
-    /// The real answer, cut after so many bytes of its body.
+    /// The real answer, cut after this many bytes of its body.
     Truncated(usize),
     /// The real answer, one byte per span.
     Dripping(Span),
@@ -155,8 +155,8 @@ impl FaultKind {
         }
     }
 
-    /// Spoils the real answer on its way. A poll that is still held is left alone.
-    pub(crate) fn spoil(&self, mut answer: Answer) -> Answer {
+    /// Modifies the real answer. A poll that is still held is left alone.
+    pub(crate) fn modify(&self, mut answer: Answer) -> Answer {
         if matches!(answer.delivery, Delivery::Hold(_)) {
             return answer;
         }
@@ -185,60 +185,36 @@ impl FaultKind {
     }
 }
 
-/// How GitHub's broker is degraded (`docs/reference/failure-modes.md` §1 F7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Degraded {
-    /// Polls answer 500.
-    Poll500,
-    /// Polls answer 200 with an empty body.
-    PollEmpty,
-    /// Polls answer 401 for ever.
-    Poll401,
-    /// Sessions open with an empty queue address.
-    EmptyQueueUrl,
-}
+/// Faults in force, in the order in which they were set.
+#[derive(Debug)]
+pub(crate) struct FaultTable<R>(Vec<Fault<R>>);
 
-impl Degraded {
-    pub(super) fn faults(self, lasts: Lasts) -> Vec<Fault> {
-        let fault = |route, kind| Fault { lasts, ..Fault::on(route, kind) };
-        let poll = |kind| vec![fault(Route::Poll, kind)];
-        match self {
-            Self::Poll500 => poll(FaultKind::status(500)),
-            Self::PollEmpty => {
-                poll(FaultKind::Answer { status: 200, content_type: String::new(), body: String::new() })
-            }
-            Self::Poll401 => poll(FaultKind::status(401)),
-            Self::EmptyQueueUrl => {
-                [Route::CreateSession, Route::RefreshSession].map(|route| fault(route, FaultKind::EmptyQueueUrl)).into()
-            }
-        }
+impl<R> Default for FaultTable<R> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
-/// Faults in force, in the order in which they were set.
-#[derive(Debug, Default)]
-pub(super) struct FaultTable(Vec<Fault>);
-
-impl FaultTable {
-    pub(super) fn add(&mut self, fault: Fault) {
+impl<R: Copy + PartialEq> FaultTable<R> {
+    pub(crate) fn add(&mut self, fault: Fault<R>) {
         self.0.push(fault);
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// The fault that a request meets.
-    pub(super) fn meet(&mut self, route: Route, set: Option<u64>, now: Wall) -> Option<Fault> {
+    pub(crate) fn meet(&mut self, route: R, set: Option<u64>, now: Wall) -> Option<Fault<R>> {
         self.0.retain(|fault| match fault.lasts {
             Lasts::Times(left) => left > 0,
             Lasts::Until(until) => now < until,
             Lasts::Forever => true,
         });
-        let fault = self
-            .0
-            .iter_mut()
-            .find(|fault| fault.route.is_none_or(|on| on == route) && (fault.set.is_none() || fault.set == set))?;
+        let matches = |fault: &&mut Fault<R>| {
+            fault.route.is_none_or(|on| on == route) && (fault.set.is_none() || fault.set == set)
+        };
+        let fault = self.0.iter_mut().find(matches)?;
         if let Lasts::Times(left) = &mut fault.lasts {
             *left = left.saturating_sub(1);
         }
@@ -257,9 +233,10 @@ fn html_page(status: u16) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::github::Route;
 
     #[test]
-    fn a_counted_fault_is_used_up_and_a_dated_one_ends() {
+    fn fault_ends_after_its_count_or_at_its_date() {
         let mut table = FaultTable::default();
         table.add(Fault::on(Route::Poll, FaultKind::Reset).times(2).for_set(7));
         table.add(Fault::on(Route::GetSet, FaultKind::Never).until(Wall(100)));

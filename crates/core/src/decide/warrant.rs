@@ -1,0 +1,61 @@
+//! The permission to delete one session. Deleting a session that GARM still holds crashes GARM, so
+//! [`SessionWriter::delete_session`](crate::ports::write::SessionWriter::delete_session) takes this value and no id.
+//!
+//! Three places make one, and no text or journal is read back into one:
+//! - the proof of staleness ([`super::stale`]), made again at every attempt;
+//! - the verdict on an operator's explicit request ([`super::manual::delete`]), made again at every attempt;
+//! - the session check, for the session that it opened itself ([`crate::treat::session_check`]).
+//!
+//! An id is not enough:
+//!
+//! ```compile_fail,E0451
+//! use medic_core::decide::warrant::DeletionWarrant;
+//! use medic_core::model::SessionId;
+//! let warrant = DeletionWarrant { session: SessionId::new("00000000-0000-4000-8000-000000000000") };
+//! ```
+//!
+//! Nor is the journaled step of a session check, outside this crate:
+//!
+//! ```compile_fail,E0624
+//! use medic_core::decide::warrant::DeletionWarrant;
+//! use medic_core::model::{SessionId, Step, Wall};
+//! let step = Step::CheckOpened { session: SessionId::new("s"), attempts: 0, not_before: Wall(0) };
+//! let warrant = DeletionWarrant::of_own_session(&step);
+//! ```
+
+use super::stale::Proof;
+use crate::model::{SessionId, Step};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeletionWarrant {
+    session: SessionId,
+}
+
+impl DeletionWarrant {
+    #[must_use]
+    pub const fn session(&self) -> &SessionId {
+        &self.session
+    }
+
+    /// For the verdict on an operator's request.
+    pub(super) fn requested(session: &SessionId) -> Self {
+        Self { session: session.clone() }
+    }
+
+    /// For the session that a session check opened: only its own journaled step names one.
+    pub(crate) fn of_own_session(step: &Step) -> Option<Self> {
+        if let Step::CheckOpened { session, .. } = step { Some(Self { session: session.clone() }) } else { None }
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub const fn for_tests(session: SessionId) -> Self {
+        Self { session }
+    }
+}
+
+impl From<Proof> for DeletionWarrant {
+    fn from(proof: Proof) -> Self {
+        Self { session: proof.into_session() }
+    }
+}

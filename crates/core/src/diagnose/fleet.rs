@@ -1,0 +1,42 @@
+//! The result of a diagnosis: the manager, its endpoints and its sets.
+
+use crate::model::{
+    ConflictBehaviour, EndpointName, EndpointState, Findings, Incarnation, ManagerState, Now, Owner, RestartKind,
+    ScaleSet, ScaleSetId, Wall,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A set that listens again after it was ill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    pub set: ScaleSetId,
+    pub ill_since: Wall,
+    /// When it was seen to listen.
+    pub at: Wall,
+}
+
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    pub at: Now,
+    pub manager: ManagerState,
+    /// A restart of the manager, in the one sweep that finds out how the incarnation before ended.
+    pub restart: Option<(RestartKind, Incarnation)>,
+    /// Restarts within [`super::LOOP_WINDOW`].
+    pub restarts: u32,
+    pub incarnation: Option<Incarnation>,
+    /// Its GitHub endpoints, where anything is known of them.
+    pub endpoints: BTreeMap<EndpointName, EndpointState>,
+    pub findings: Findings,
+    /// The sets, as last seen.
+    pub sets: Arc<BTreeMap<ScaleSetId, ScaleSet>>,
+    /// Whether most sources do not answer.
+    pub blind: bool,
+    /// Whether several entities fail at once: a fault at GitHub.
+    pub fault_at_github: bool,
+    pub conflict_behaviour: ConflictBehaviour,
+    /// The owner name of the manager's sessions.
+    pub owner: Option<Owner>,
+    /// Sets that recovered in this sweep.
+    pub recoveries: Vec<Recovery>,
+}

@@ -1,0 +1,234 @@
+//! What a treatment's machine is given, what it returns, and how a step is left: the vocabulary of `machine.rs`
+//! and of the files with its steps.
+
+use crate::decide::warrant::DeletionWarrant;
+use crate::model::failure::WriteError;
+use crate::model::{
+    Finding, Incarnation, ManagerState, Outcome, Owner, RequestFailure, ScaleSet, SessionId, Span, Step, Treatment,
+    Wall,
+};
+use crate::policy::Policy;
+
+/// A set as a sweep saw it.
+#[derive(Debug, Clone, Copy)]
+pub enum SetView<'a> {
+    /// The manager could not be asked.
+    Unseen,
+    /// The manager answered, and its list lacks the set.
+    Gone,
+    Seen(&'a ScaleSet),
+}
+
+/// What one sweep saw that bears on one treatment.
+#[derive(Debug, Clone)]
+pub struct View<'a> {
+    pub manager: ManagerState,
+    pub incarnation: Option<Incarnation>,
+    pub set: SetView<'a>,
+    pub finding: Option<&'a Finding>,
+    /// The permission to delete the session, where it still holds.
+    pub warrant: Option<DeletionWarrant>,
+    /// An operator has paused healing: nothing new is sent. What undoes is sent all the same.
+    pub paused: bool,
+}
+
+impl View<'_> {
+    pub(super) const fn manager_answers(&self) -> bool {
+        match self.manager {
+            ManagerState::Up | ManagerState::Restarted => true,
+            ManagerState::Down | ManagerState::Unreachable => false,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub enum Input<'a> {
+    /// In the process that began the treatment, no request is in flight when this comes.
+    Sweep(View<'a>),
+    /// The answer to the request of the transition before.
+    Answer(Answer),
+    /// The process must end: undo what must not stay.
+    Shutdown,
+    /// Another process, or a failed journal, left the treatment in this step: its request may have been sent.
+    Recover,
+}
+
+/// What is sent once the journal names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    Disable,
+    Enable,
+    ReadSet,
+    /// Read the manager's present incarnation; the answer brings the warrant back.
+    CheckIncarnation {
+        warrant: DeletionWarrant,
+    },
+    /// Delete a stale session of the manager's.
+    DeleteSession {
+        warrant: DeletionWarrant,
+    },
+    OpenSession {
+        owner: Owner,
+    },
+    /// Delete a session that we opened.
+    DeleteOwnSession {
+        warrant: DeletionWarrant,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Disabled(Result<ScaleSet, WriteError>),
+    Enabled(Result<ScaleSet, WriteError>),
+    Read(Result<Option<ScaleSet>, RequestFailure>),
+    /// To [`Request::CheckIncarnation`].
+    Incarnation {
+        incarnation: Result<Incarnation, RequestFailure>,
+        warrant: DeletionWarrant,
+    },
+    /// To [`Request::DeleteSession`] and [`Request::DeleteOwnSession`].
+    SessionDeleted(Result<(), WriteError>),
+    SessionOpened(Result<OpenAnswer, WriteError>),
+}
+
+/// GitHub's answer to a request for a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenAnswer {
+    /// We hold it now and must end it.
+    Opened(SessionId),
+    /// 409: somebody holds one.
+    Held {
+        /// Where GitHub names it.
+        owner: Option<Owner>,
+    },
+    /// 404: no such set.
+    SetGone,
+}
+
+/// Where a treatment goes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// To be journaled first.
+    pub treatment: Treatment,
+    /// To be sent then.
+    pub request: Option<Request>,
+    /// What happened, in words.
+    pub note: Option<String>,
+}
+
+impl Transition {
+    pub(super) fn then_send(mut self, request: Request) -> Self {
+        self.request = Some(request);
+        self
+    }
+}
+
+/// A treatment that is about to take a step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StepContext<'a> {
+    pub(super) treatment: &'a Treatment,
+    pub(super) now: Wall,
+    pub(super) policy: &'a Policy,
+}
+
+impl StepContext<'_> {
+    pub(super) fn stay_in_step(&self) -> Transition {
+        Transition { treatment: self.treatment.clone(), request: None, note: None }
+    }
+
+    pub(super) fn send_request(&self, request: Request) -> Transition {
+        self.stay_in_step().then_send(request)
+    }
+
+    pub(super) fn stay_with_note(&self, note: String) -> Transition {
+        Transition { note: Some(note), ..self.stay_in_step() }
+    }
+
+    /// A step of the same kind keeps its date: it is the same wait.
+    pub(super) fn change_step(&self, step: Step, note: impl Into<String>) -> Transition {
+        let before = self.treatment;
+        let is_same = std::mem::discriminant(&step) == std::mem::discriminant(&before.step);
+        let step_at = if is_same { before.step_at } else { self.now };
+        let refusal = before.refusal.clone().filter(|_| is_same);
+        let treatment = Treatment { step, step_at, refusal, ..before.clone() };
+        Transition { treatment, request: None, note: Some(note.into()) }
+    }
+
+    pub(super) fn close_treatment(&self, outcome: Outcome, why: impl Into<String>) -> Transition {
+        let why = why.into();
+        self.change_step(Step::Closed { outcome, why: why.clone() }, why)
+    }
+
+    /// Whether a sweep saw another incarnation of the manager than the one the treatment was decided in.
+    pub(super) fn is_other_incarnation(&self, view: &View<'_>) -> bool {
+        matches!((self.treatment.incarnation, view.incarnation), (Some(then), Some(now)) if !then.is_same_run(now))
+    }
+}
+
+/// The manager's clock and ours differ by less than this.
+pub(super) const SKEW: Span = Span::secs(2);
+
+/// Attempts at a request that is repeated until it works.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Retry {
+    pub(super) attempts: u32,
+    pub(super) not_before: Wall,
+}
+
+/// The longest wait between two attempts to undo what must not stay. Where a server asks for a longer one, the HTTP
+/// client keeps the request back.
+pub const LONGEST_WAIT: Span = Span::secs(30);
+
+/// 1, 2, 4 … 30 s later, or when the server asks for it.
+pub(super) fn next_attempt_at(attempts: u32, retry_at: Option<Wall>, now: Wall) -> Wall {
+    let seconds = 1_u64.checked_shl(attempts.saturating_sub(1)).unwrap_or(u64::MAX);
+    retry_at.unwrap_or(now).max(now.plus(Span::secs(seconds).min(LONGEST_WAIT)))
+}
+
+/// The same for what must be undone: no server may delay that.
+pub(super) fn next_undo_at(attempts: u32, retry_at: Option<Wall>, now: Wall) -> Wall {
+    next_attempt_at(attempts, retry_at, now).min(now.plus(LONGEST_WAIT))
+}
+
+/// Also true when the clock was set back meanwhile.
+pub(super) fn is_undo_due(not_before: Wall, now: Wall) -> bool {
+    now >= not_before || not_before.since(now) > LONGEST_WAIT
+}
+
+pub(super) const fn failure_of(error: &WriteError) -> &RequestFailure {
+    match error {
+        WriteError::NotApplied(failure) | WriteError::Unknown(failure) => failure,
+    }
+}
+
+pub(super) const PAUSED: &str = "healing was paused before anything was sent";
+pub(super) const SET_REMOVED: &str = "the scale set was removed from GARM";
+pub(super) const CHANGED_BY_OTHERS: &str = "somebody else changed the scale set";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::treat::testing::{T0, after, rev, treatment};
+
+    #[test]
+    fn retry_wait_doubles_to_30_s_and_obeys_the_server() {
+        let waits: Vec<u64> =
+            (1..=7).chain([64, u32::MAX]).map(|n| next_attempt_at(n, None, T0).since(T0).as_millis() / 1000).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30, 30, 30]);
+        assert_eq!(next_attempt_at(1, Some(after(600)), T0), after(600));
+        assert_eq!(next_attempt_at(3, Some(after(1)), T0), after(4), "never sooner than by our own rule");
+        assert_eq!(next_undo_at(1, Some(after(600)), T0), after(30));
+        assert_eq!(next_undo_at(1, Some(Wall(u64::MAX)), Wall(u64::MAX)), Wall(u64::MAX));
+    }
+
+    #[test]
+    fn change_step_keeps_date_and_refusal_of_the_same_step_only() {
+        let step = || Step::Enabling { ours: rev("ours"), since: None, attempts: 1, not_before: T0 };
+        let refused = Treatment { refusal: Some("quota".to_owned()), ..treatment(step()) };
+        let ctx = StepContext { treatment: &refused, now: after(9), policy: &Policy::default() };
+        let same = ctx.change_step(step(), "again").treatment;
+        assert_eq!((same.step_at, same.refusal.as_deref()), (T0, Some("quota")));
+        let next = ctx.change_step(Step::Verifying, "enabled").treatment;
+        assert_eq!((next.step_at, next.refusal), (after(9), None));
+    }
+}
