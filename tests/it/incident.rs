@@ -17,18 +17,22 @@ const STALE: Span = Span::secs(90);
 
 #[tokio::test(start_paused = true)]
 async fn crash_of_a_build_that_gives_up_is_healed() {
-    let mut bench = Bench::new(&Given::of(Build::PreFix, 4)).await;
-    bench.run(Span::mins(2)).await;
-    assert_eq!(bench.listening(), (4, 4));
-    assert_eq!(bench.writes(), 0, "a healthy fleet is left alone");
-    bench.crash_and_restart(Span::secs(1)).await;
-    let took = bench.until_all_listen(Span::mins(5)).await;
-    assert!(took.plus(Span::secs(1)) <= STALE.plus(Span::secs(10)), "{took} after the start");
-    bench.run(Span::mins(2)).await;
-    assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 4]);
-    assert_eq!(bench.writes(), 8, "each set was disabled and enabled once");
-    assert_eq!(bench.outcomes(), [Outcome::Recovered; 4]);
-    assert_eq!(bench.crashes(), 0);
+    for (sets, debug_server) in [(4, false), (4, true), (50, false), (50, true)] {
+        let given = Given::of(Build::PreFix, sets);
+        let given = if debug_server { given.with_debug_server() } else { given };
+        let mut bench = Bench::new(&given).await;
+        bench.run(Span::mins(2)).await;
+        let sets = sets as usize;
+        assert_eq!((bench.listening(), bench.writes()), ((sets, sets), 0), "a healthy fleet is left alone");
+        bench.crash_and_restart(Span::secs(1)).await;
+        let took = bench.until_all_listen(Span::mins(5)).await;
+        assert!(took.plus(Span::secs(1)) <= STALE.plus(Span::secs(10)), "{sets} sets: {took} after the start");
+        bench.run(Span::mins(3)).await;
+        assert_eq!(bench.diagnoses(), vec![Diagnosis::Listening; sets]);
+        assert_eq!(bench.writes(), 2 * sets, "each set was disabled and enabled once");
+        assert_eq!(bench.outcomes(), vec![Outcome::Recovered; sets]);
+        assert_eq!(bench.crashes(), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,24 +113,6 @@ async fn operator_disabled_set_stays_disabled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fifty_sets_are_healed_together() {
-    let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 50), Span::mins(2)).await;
-    let took = bench.until_all_listen(Span::mins(10)).await;
-    assert!(took.plus(Span::secs(1)) <= STALE.plus(Span::secs(10)), "{took} after the start");
-    bench.run(Span::mins(3)).await;
-    assert_eq!(bench.writes(), 100);
-}
-
-#[tokio::test(start_paused = true)]
-async fn goroutine_counts_change_only_the_confidence() {
-    let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 4).with_debug_server(), Span::mins(1)).await;
-    bench.until_all_listen(Span::mins(5)).await;
-    bench.run(Span::mins(1)).await;
-    assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 4]);
-    assert_eq!(bench.writes(), 8);
-}
-
-#[tokio::test(start_paused = true)]
 async fn medic_killed_mid_toggle_leaves_no_set_disabled() {
     let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 3), Span::mins(1)).await;
     for _ in 0..3 {
@@ -165,7 +151,7 @@ async fn in_the_middle_of_a_toggle() -> Bench {
 async fn unreadable_journal_begins_nothing_and_finishes_the_rest() {
     let mut bench = in_the_middle_of_a_toggle().await;
     bench.damage(
-        "INSERT INTO treatments (manager, set_id, opened, closed, outcome, is_intent, body)
+        "INSERT INTO treatments (manager, set_id, opened, closed, outcome, is_intent, treatment)
          SELECT manager, 99, opened, opened, 'recovered', 0, '{\"of\": \"a later release\"}' FROM treatments",
     );
     bench.run(Span::mins(5)).await;
@@ -180,7 +166,7 @@ async fn unreadable_journal_begins_nothing_and_finishes_the_rest() {
 #[tokio::test(start_paused = true)]
 async fn unreadable_open_treatment_is_undone_from_memory() {
     let mut bench = in_the_middle_of_a_toggle().await;
-    bench.damage("UPDATE treatments SET body = '{' WHERE closed IS NULL");
+    bench.damage("UPDATE treatments SET treatment = '{' WHERE closed IS NULL");
     bench.run(Span::mins(1)).await;
     assert_eq!(bench.listening().1, 3, "no set is left disabled");
 }
@@ -337,14 +323,6 @@ async fn sweep_costs_two_requests_at_any_number_of_sets() {
         // Set list and counters per sweep, sometimes instances; the controller's identity every ten minutes.
         assert!((sweeps * 2..=sweeps * 3 + 4).contains(&more), "{sets} sets: {more} requests in {sweeps} sweeps");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn fifty_sets_with_exact_counts_are_no_slower() {
-    let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 50).with_debug_server(), Span::mins(2)).await;
-    let took = bench.until_all_listen(Span::mins(10)).await;
-    assert!(took.plus(Span::secs(1)) <= STALE.plus(Span::secs(10)), "{took} after the start");
-    assert_eq!(bench.writes(), 100);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use super::network::NetworkFaults;
 use super::plan::pick;
 use super::process::KillAt;
 use super::simulation::{Medic, Simulation};
+use crate::bench::BUILDS;
 use medic_core::model::{GithubId, ScaleSetId, Span};
 use medic_lab::garm::ManagerFault;
 use medic_lab::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
@@ -209,15 +210,37 @@ impl Simulation {
                 world.github.foreign_owner_takes(github_id, "garm-of-somebody-else", how, now, until);
             }),
             Event::Jobs => hub.with(|world, now| world.github.queue_jobs(github_id, 2, now)),
-            Event::OperatorDisables
-            | Event::OperatorEnables(_)
-            | Event::OperatorEdits
-            | Event::OperatorInterferes(_)
-            | Event::Pause
-            | Event::Resume
-            | Event::DeployManager
-            | Event::DeployMedic
-            | Event::DeploySet => self.operators(event, set, until),
+            Event::OperatorDisables => {
+                if self.sets_enabled(set, false) && self.dice.random_range(0..10) < 8 {
+                    self.later(61_000..3_000_000, Event::OperatorEnables(set));
+                }
+            }
+            Event::OperatorEnables(set) => {
+                if !self.sets_enabled(set, true) {
+                    self.later(61_000..200_000, Event::OperatorEnables(set));
+                }
+            }
+            Event::OperatorEdits => self.edits(set),
+            Event::OperatorInterferes(set) => self.edits(set),
+            Event::Pause => self.pauses(set, until),
+            Event::Resume => self.resume(),
+            Event::DeployManager => {
+                let build = pick(&mut self.dice, &BUILDS);
+                self.note(&format!("GARM is replaced by {build:?}"));
+                hub.with(|world, now| {
+                    world.stop(0, now);
+                    world.garm_mut(0).unwrap().0.reconfigure(|garm| garm.build = build);
+                });
+                self.later(3_000..60_000, Event::Start);
+            }
+            Event::DeployMedic => {
+                let old: Vec<u64> = self.medics.iter().map(|medic| medic.number).collect();
+                self.start_medic();
+                for number in old {
+                    self.later(500..30_000, Event::Retire(number));
+                }
+            }
+            Event::DeploySet => self.adds_a_set(),
             Event::NetworkFails => {
                 let mut share = |most: u32| self.dice.random_range(0..most);
                 let faults = NetworkFaults {

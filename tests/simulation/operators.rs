@@ -3,9 +3,7 @@
 
 use super::broken::Broken;
 use super::events::Event;
-use super::plan::pick;
 use super::simulation::Simulation;
-use crate::bench::BUILDS;
 use medic_core::model::{Entity, EntityKind, PauseScope, ScaleSetId, Span, Wall};
 use medic_lab::github::NewSet;
 use medic_store::NewPause;
@@ -19,42 +17,6 @@ const APART: Span = Span::secs(60);
 const ADDED: u32 = 3;
 
 impl Simulation {
-    pub(super) fn operators(&mut self, event: Event, set: ScaleSetId, until: Wall) {
-        match event {
-            Event::OperatorDisables => {
-                if self.sets_enabled(set, false) && self.dice.random_range(0..10) < 8 {
-                    self.later(61_000..3_000_000, Event::OperatorEnables(set));
-                }
-            }
-            Event::OperatorEnables(set) => {
-                if !self.sets_enabled(set, true) {
-                    self.later(61_000..200_000, Event::OperatorEnables(set));
-                }
-            }
-            Event::OperatorEdits => self.edits(set),
-            Event::OperatorInterferes(set) => self.edits(set),
-            Event::Pause => self.pauses(set, until),
-            Event::Resume => self.resume(),
-            Event::DeployManager => {
-                let build = pick(&mut self.dice, &BUILDS);
-                self.note(&format!("the manager is replaced by {build:?}"));
-                self.context.hub.with(|world, now| {
-                    world.stop(0, now);
-                    world.garm_mut(0).unwrap().0.reconfigure(|garm| garm.build = build);
-                });
-                self.later(3_000..60_000, Event::Start);
-            }
-            Event::DeployMedic => {
-                let old: Vec<u64> = self.medics.iter().map(|medic| medic.number).collect();
-                self.start_medic();
-                for number in old {
-                    self.later(500..30_000, Event::Retire(number));
-                }
-            }
-            _ => self.adds_a_set(),
-        }
-    }
-
     fn may_touch(&mut self, set: ScaleSetId) -> bool {
         let now = self.now();
         let busy = self.touched.get(&set).is_some_and(|at| now.since(*at) < APART);
@@ -62,7 +24,7 @@ impl Simulation {
         up && !busy && !self.context.is_ambiguous(set)
     }
 
-    fn sets_enabled(&mut self, set: ScaleSetId, enabled: bool) -> bool {
+    pub(super) fn sets_enabled(&mut self, set: ScaleSetId, enabled: bool) -> bool {
         let changes = self.may_touch(set)
             && self.context.hub.with(|world, now| {
                 let (garm, _) = world.garm_mut(0).unwrap();
@@ -83,7 +45,7 @@ impl Simulation {
     }
 
     /// A disabled set that an operator has changed is enabled by the operator later.
-    fn edits(&mut self, set: ScaleSetId) {
+    pub(super) fn edits(&mut self, set: ScaleSetId) {
         if !self.may_touch(set) {
             return;
         }
@@ -114,7 +76,7 @@ impl Simulation {
         }
     }
 
-    fn pauses(&mut self, set: ScaleSetId, until: Wall) {
+    pub(super) fn pauses(&mut self, set: ScaleSetId, until: Wall) {
         let (now, manager) = (self.now(), self.config.managers[0].name.clone());
         let scope = match self.dice.random_range(0..3) {
             0 => PauseScope::All,
@@ -144,7 +106,7 @@ impl Simulation {
         }
     }
 
-    fn adds_a_set(&mut self) {
+    pub(super) fn adds_a_set(&mut self) {
         let up = self.context.hub.with(|world, _| world.garm(0).unwrap().is_up());
         if !up || self.added >= ADDED {
             return;

@@ -229,17 +229,23 @@ impl Actor<'_> {
 
     /// Sweeps and steps the open treatments.
     pub(super) fn sweep_and_step(&mut self, lags: bool) {
-        let fleet = self.world.sweep(lags, &self.rows());
+        let mut fleet = self.world.sweep(lags, &self.rows());
         for row in self.journal.clone() {
             if row.0.step.is_closed() {
                 continue;
+            }
+            // Broken: the operator's change looks like ours.
+            if let Step::Disabled { ours, .. } | Step::Enabling { ours, .. } = &row.0.step
+                && self.is(Broken::FightsTheOperator)
+                && let Some(set) = fleet.sets.get_mut(&row.0.set)
+            {
+                set.revision = ours.clone();
             }
             let bit = 1 << row.0.id.0;
             let input =
                 if self.medic.known & bit == 0 { Input::Recover } else { Input::Sweep(self.view(&fleet, &row.0)) };
             self.medic.known |= bit;
-            let view = self.broken_input(&row.0, input);
-            let transition = machine::step(&row.0, view.input(), now(self.world.tick), self.policy);
+            let transition = self.step(&row.0, input);
             if transition.request.is_some() || transition.treatment != row.0 {
                 self.take(transition);
             }
@@ -282,35 +288,6 @@ impl Actor<'_> {
         stale::newest_is_stale(rows, fleet.sets.get(&set)?, manager).ok()
     }
 
-    /// Broken: the operator's change looks like ours.
-    fn broken_input<'v>(&self, treatment: &Treatment, input: Input<'v>) -> BrokenInput<'v> {
-        match (&treatment.step, input) {
-            (Step::Disabled { ours, .. } | Step::Enabling { ours, .. }, Input::Sweep(view))
-                if self.is(Broken::FightsTheOperator) =>
-            {
-                let SetView::Seen(set) = view.set else { return BrokenInput::Plain(Input::Sweep(view)) };
-                BrokenInput::Set(view, Box::new(ScaleSet { revision: ours.clone(), ..set.clone() }))
-            }
-            (_, input) => BrokenInput::Plain(input),
-        }
-    }
-}
-
-enum BrokenInput<'v> {
-    Plain(Input<'v>),
-    Set(View<'v>, Box<ScaleSet>),
-}
-
-impl BrokenInput<'_> {
-    fn input(&self) -> Input<'_> {
-        match self {
-            Self::Plain(input) => input.clone(),
-            Self::Set(view, set) => Input::Sweep(View { set: SetView::Seen(set), ..view.clone() }),
-        }
-    }
-}
-
-impl Actor<'_> {
     /// Decides with what the sweep found and the present journal.
     pub(super) fn decide(&mut self) {
         let Phase::Stepping { seen, lags } = self.medic.phase.clone() else { return };
