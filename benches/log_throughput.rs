@@ -1,6 +1,6 @@
 //! How fast a manager's log is followed, and what an idle one costs (`docs/performance.md`, "Following a log").
 //!
-//! `cargo bench --bench log_throughput -- [MEGABYTES]` writes logs of that size (256 unless told) by repeating recorded
+//! `cargo bench --bench log_throughput -- [MEGABYTES]` writes logs of that size (default 256) by repeating recorded
 //! lines of two real GARM builds, and follows them as the medic does: tail, parser, evidence, ledger feed, `SQLite`. The
 //! time counted is the process's own on a core, so that a busy machine does not blur it. Fails when a goal is missed.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark for a terminal")]
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const GOAL: f64 = 100.0;
 /// What following may add to the peak of the resident memory: a few buffers, and the database's first pages.
 const MEMORY_GOAL_KB: u64 = 4 * 1024;
-/// What a look at an unchanged log may cost.
+/// What a check of an unchanged log may cost.
 const IDLE_GOAL: Duration = Duration::from_micros(20);
 const IDLE_POLLS: u32 = 100_000;
 
@@ -72,13 +72,13 @@ fn write(folder: &Path, lines: &[u8], megabytes: u64) -> PathBuf {
     path
 }
 
-/// Follows the log from its first byte to its end, as a run of the medic does from sweep to sweep.
+/// Follows the log from its first byte to its end, as the medic does from sweep to sweep.
 fn follow(path: &Path, name: &str) -> bool {
     let store = Store::in_memory().unwrap().for_manager(&ManagerName::new("m"));
     let (timeline, places, owner) = (Timeline::default(), BTreeMap::new(), Owner::new("garm"));
     let known = Known { timeline: &timeline, places: &places, owner: Some(&owner) };
     let mut feed = Feed::default();
-    // From the first byte on: a log that was never read before would be begun near its end.
+    // From the first byte: a log without a saved position is started near its end.
     let metadata = std::fs::metadata(path).unwrap();
     let start = LogPosition { device: metadata.dev(), inode: metadata.ino(), ..LogPosition::default() };
     let log = LogFile::new(path, Some((start, LogEvidence::default())), Facts::Taken);
@@ -119,11 +119,11 @@ fn idle(folder: &Path) -> bool {
     }
     let each = on_core().saturating_sub(begun) / IDLE_POLLS;
     let faults = page_faults() - faults;
-    println!("idle: {each:?} of one core for a look at an unchanged log; {faults} page faults in {IDLE_POLLS} looks");
+    println!("idle: {each:?} of one core for a check of an unchanged log; {faults} page faults in {IDLE_POLLS} checks");
     each < IDLE_GOAL
 }
 
-/// The time this process, of one thread, has had on a core: the kernel counts it in hundredths of a second.
+/// CPU time of this process, of one thread: the kernel counts it in hundredths of a second.
 fn on_core() -> Duration {
     Duration::from_millis((stat(11) + stat(12)) * 10)
 }

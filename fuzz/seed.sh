@@ -18,7 +18,7 @@ seed log_line "$recordings"/*/logs/*
 seed log_tail "$recordings"/*/logs/*
 seed metrics_text "$recordings"/*/http/metrics-*.txt
 seed goroutines "$recordings"/*/http/goroutines-*.txt
-seed configuration ../src/config/defaults.toml ../tests/fixtures/config/*.toml
+seed configuration ../tests/fixtures/config/*.toml
 python3 - "$recordings" <<'PYTHON'
 import json, pathlib, sys
 

@@ -20,7 +20,6 @@ pub mod config;
 pub mod doctor;
 pub mod engine;
 pub mod exit;
-pub mod io;
 pub mod metrics;
 pub mod replay;
 pub mod status;

@@ -1,14 +1,13 @@
-//! Log lines: to stderr, for people or as JSON, dated in UTC, filtered by level and target. The levels may change while
-//! the process runs, the format may not.
+//! Log lines: to stderr, for people or as JSON, dated in UTC, filtered by level and target. The levels can change while
+//! the process runs, the format cannot.
 //!
-//! Secrets stay out by type: [`crate::config::Secret`] has no `Display`, and its `Debug` is `[redacted]`, so a
-//! field can hold one and still not show it.
+//! Secrets stay out by type: [`medic_http::Secret`] has no `Display`, and its `Debug` is `[redacted]`.
 
+use crate::config::kind::{BadLevels, levels};
 use crate::config::{LogConfig, LogFormat};
 use medic_clock::system_wall;
 use std::sync::OnceLock;
 use tracing::Subscriber;
-use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -17,65 +16,19 @@ use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{fmt, registry, reload};
 
-/// Why logging cannot begin.
+/// Why logging cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter does not parse.
-    #[error("the log level `{level}` is not understood: {detail}; write info, or info,scaleset_medic::treat=debug")]
-    Filter {
-        /// As it was given.
-        level: String,
-        /// Which part of it.
-        detail: BadLevels,
-    },
-    /// Something else in the process has begun already.
-    #[error("logging has begun already: {0}")]
+    #[error("the log level `{level}` is not valid: {detail}; use info, or info,scaleset_medic=debug,medic_garm=debug")]
+    Filter { level: String, detail: BadLevels },
+    #[error("logging has already started: {0}")]
     Twice(#[from] SetGlobalDefaultError),
 }
 
-/// The part of a text that names no levels.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadLevels {
-    /// It should be one of `off`, `error`, `warn`, `info`, `debug` and `trace`.
-    #[error("`{0}` is no level")]
-    Level(String),
-    /// It should be the path of a module.
-    #[error("`{0}` is no target")]
-    Target(String),
-}
+/// What [`init`] set, for [`change`].
+static STARTED: OnceLock<Levels> = OnceLock::new();
 
-/// The levels of a text: one level, `target=level`, or several of them with commas between.
-///
-/// # Errors
-/// The first part that is neither. (The log library would take a misspelt level for the name of a target.)
-pub fn levels(text: &str) -> Result<Targets, BadLevels> {
-    const LEVELS: [(&str, LevelFilter); 6] = [
-        ("off", LevelFilter::OFF),
-        ("error", LevelFilter::ERROR),
-        ("warn", LevelFilter::WARN),
-        ("info", LevelFilter::INFO),
-        ("debug", LevelFilter::DEBUG),
-        ("trace", LevelFilter::TRACE),
-    ];
-    text.split(',').map(str::trim).try_fold(Targets::new(), |targets, piece| {
-        let (target, name) = piece.rsplit_once('=').map_or((None, piece), |(target, name)| (Some(target.trim()), name));
-        let level = LEVELS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.trim()));
-        let (_, level) = level.ok_or_else(|| BadLevels::Level(name.to_owned()))?;
-        let is_path = |target: &str| {
-            !target.is_empty() && target.chars().all(|c| c.is_ascii_alphanumeric() || ['_', ':', '-'].contains(&c))
-        };
-        match target {
-            None => Ok(targets.with_default(*level)),
-            Some(target) if is_path(target) => Ok(targets.with_target(target, *level)),
-            Some(other) => Err(BadLevels::Target(other.to_owned())),
-        }
-    })
-}
-
-/// What [`init`] began, for [`change`].
-static BEGUN: OnceLock<Levels> = OnceLock::new();
-
-/// Puts other levels in force; whether that could be done.
+/// Changes the levels; whether that could be done.
 type Levels = Box<dyn Fn(Targets) -> bool + Send + Sync>;
 
 /// A subscriber, and what changes its levels.
@@ -84,28 +37,25 @@ pub struct Logging {
     levels: Levels,
 }
 
-/// Begins logging to stderr for the whole process. `color` is for the text format only.
+/// Starts logging to stderr for the whole process. `color` is for the text format only.
 pub fn init(config: &LogConfig, color: bool) -> Result<(), TelemetryError> {
     let Logging { subscriber, levels } = logging(config, color, std::io::stderr)?;
     tracing::subscriber::set_global_default(subscriber)?;
-    // Whoever began before has set the global subscriber too, and that is an error already.
-    let _ = BEGUN.set(levels);
+    // An earlier start has set the global subscriber too, which is an error above.
+    let _ = STARTED.set(levels);
     Ok(())
 }
 
-/// Goes over from `before` to `after`, as far as that can be done without a restart; the rest is told.
+/// Changes from `before` to `after`, as far as that needs no restart; the rest is logged.
 pub fn change(before: &LogConfig, after: &LogConfig) {
     if before.level != after.level {
-        let changed = filter(after).is_ok_and(|filter| BEGUN.get().is_some_and(|levels| levels(filter)));
+        let changed = filter(after).is_ok_and(|filter| STARTED.get().is_some_and(|levels| levels(filter)));
         if !changed {
             tracing::error!(level = after.level, "the log level could not be changed; it needs a restart");
         }
     }
     if before.format != after.format {
-        tracing::warn!(
-            format = after.format.as_str(),
-            "log.format has changed; this needs a restart, lines go on in the format before"
-        );
+        tracing::warn!(format = after.format.as_str(), "log.format has changed; it takes effect after a restart");
     }
 }
 
@@ -144,14 +94,14 @@ impl FormatTime for Utc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use medic_http::Secret;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct Captured(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Kept {
+    impl Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -161,16 +111,16 @@ mod tests {
     }
 
     fn logged(format: LogFormat, level: &str, log: impl FnOnce()) -> String {
-        let kept = Kept::default();
-        let writer = kept.clone();
+        let captured = Captured::default();
+        let writer = captured.clone();
         let config = LogConfig { format, level: level.into() };
         let logging = logging(&config, false, move || writer.clone()).unwrap();
         tracing::subscriber::with_default(logging.subscriber, log);
-        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+        String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
-    fn a_secret_in_a_field_is_not_shown_in_either_format() {
+    fn log_lines_redact_secrets_in_both_formats() {
         #[derive(Debug)]
         #[expect(dead_code, reason = "only its Debug matters")]
         struct Login {
@@ -189,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_dated_in_utc() {
+    fn log_lines_are_dated_in_utc() {
         let text = logged(LogFormat::Text, "info", || tracing::info!("here"));
         let date = text.split_whitespace().next().unwrap();
         assert!(date.ends_with('Z') && date.parse::<jiff::Timestamp>().is_ok(), "{text}");
@@ -200,10 +150,10 @@ mod tests {
     }
 
     #[test]
-    fn the_levels_change_while_logging_goes_on() {
+    fn levels_change_while_logging() {
         for format in LogFormat::ALL {
-            let kept = Kept::default();
-            let writer = kept.clone();
+            let captured = Captured::default();
+            let writer = captured.clone();
             let config = LogConfig { format: *format, level: "warn".into() };
             let Logging { subscriber, levels: change } = logging(&config, false, move || writer.clone()).unwrap();
             tracing::subscriber::with_default(subscriber, || {
@@ -211,23 +161,9 @@ mod tests {
                 assert!(change(levels("info").unwrap()));
                 tracing::info!("shown");
             });
-            let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+            let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
             assert!(text.contains("shown") && !text.contains("hidden"), "{text}");
         }
-    }
-
-    #[test]
-    fn what_names_no_levels_is_refused() {
-        for (text, wrong) in [
-            ("loud", BadLevels::Level("loud".into())),
-            ("", BadLevels::Level(String::new())),
-            ("info,loud=debig", BadLevels::Level("debig".into())),
-            ("info,=debug", BadLevels::Target(String::new())),
-            ("info,a::b[span{field}]=debug", BadLevels::Target("a::b[span{field}]".into())),
-        ] {
-            assert_eq!(levels(text).unwrap_err(), wrong);
-        }
-        assert!(levels("INFO, a::b_c = Debug ,d-e=off").is_ok());
     }
 
     #[test]

@@ -2,9 +2,7 @@
 //! here, one struct per command.
 #![expect(clippy::doc_markdown, reason = "these comments are printed as help: backticks would show")]
 
-use crate::config::keys::{self, Key};
-use crate::config::source::CONFIG_ENV;
-use crate::config::{FlagValue, LogFormat};
+use crate::config::{CONFIG_ENV, FlagValue, LogFormat, Section};
 use crate::exit::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use medic_core::model::Span;
@@ -194,10 +192,12 @@ pub struct ConfigArgs {
 /// The actions of `config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum ConfigAction {
-    /// Report every mistake with its line and its mend; exit code 2 if there is one
+    /// Report every mistake with its line and fix; exit code 2 if there is one
     Check,
     /// Show every value in effect and where it comes from, without secrets
     Print,
+    /// Print a commented file to start from: every key with its meaning and default
+    Defaults,
     /// Print the JSON Schema of the configuration file
     Schema,
 }
@@ -381,14 +381,14 @@ impl Cli {
             | Command::Completions(_)
             | Command::Man(_) => None,
         };
-        let flags: [(&'static Key, &'static str, Option<&String>); 3] = [
-            (&keys::log::FORMAT, "--log-format", self.global.log_format.as_ref()),
-            (&keys::log::LEVEL, "--log-level", self.global.log_level.as_ref()),
-            (&keys::run::MODE, "--mode", mode),
+        let flags = [
+            (Section::Log, "format", "--log-format", self.global.log_format.as_ref()),
+            (Section::Log, "level", "--log-level", self.global.log_level.as_ref()),
+            (Section::Run, "mode", "--mode", mode),
         ];
-        flags
-            .into_iter()
-            .filter_map(|(key, flag, value)| Some(FlagValue { key, flag, value: value?.clone() }))
+        let given = flags.into_iter();
+        given
+            .filter_map(|(section, key, flag, value)| Some(FlagValue { section, key, flag, value: value?.clone() }))
             .collect()
     }
 }
@@ -440,9 +440,8 @@ fn afterword() -> String {
     let codes = ExitCode::ALL.map(|code| format!("  {:>3}  {}", code.code(), code.meaning())).join("\n");
     format!(
         "Exit codes:\n{codes}\n\nEnvironment:\n  {CONFIG_ENV}        the configuration file, where --config is not \
-         given\n  SCALESET_MEDIC_TABLE_KEY     any key of it, for example {}\n  NO_COLOR                     no \
-         colour",
-        keys::run::MODE.env()
+         given\n  SCALESET_MEDIC_TABLE_KEY     any key of it, for example SCALESET_MEDIC_RUN_MODE\n  NO_COLOR                     no \
+         colour"
     )
 }
 

@@ -1,11 +1,9 @@
-//! `config check`, `config print`, `config schema`.
+//! `config check`, `config print`, `config defaults`, `config schema`.
 
 use super::Failure;
 use super::args::{ConfigAction, ConfigArgs};
 use super::output::{data, diagnostic};
-use crate::config::raw::Raw;
-use crate::config::source::Sources;
-use crate::config::{Depth, check, describe, schema};
+use crate::config::{Depth, Sources, check, describe, schema};
 use crate::exit::ExitCode;
 use crate::text::guards;
 use medic_core::decide::bounds;
@@ -14,7 +12,7 @@ use medic_core::decide::bounds;
 pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, Failure>) -> Result<ExitCode, Failure> {
     match args.action {
         ConfigAction::Check => {
-            let checked = check(&Raw::read(&sources()?), Depth::Machine)?;
+            let checked = check(&sources()?, Depth::Machine)?;
             for warning in &checked.warnings {
                 diagnostic(&format!("warning: {warning}\n"));
             }
@@ -28,9 +26,10 @@ pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, F
             ))?;
         }
         ConfigAction::Print => {
-            let checked = check(&Raw::read(&sources()?), Depth::Values)?;
+            let checked = check(&sources()?, Depth::Values)?;
             data(&describe::print(&checked))?;
         }
+        ConfigAction::Defaults => data(&describe::defaults())?,
         ConfigAction::Schema => data(&format!("{:#}\n", schema::schema()))?,
     }
     Ok(ExitCode::Well)

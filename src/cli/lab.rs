@@ -5,9 +5,7 @@ mod console;
 use super::args::{LabArgs, LabBuild};
 use super::output::data;
 use super::{Failure, medic};
-use crate::config::raw::Raw;
-use crate::config::source::{FileText, Sources};
-use crate::config::{Config, Depth, ManagerConfig, check};
+use crate::config::{Config, Depth, ManagerConfig, Sources, check};
 use crate::engine::assemble::{Runtime, Shared, engines, real_carrier};
 use crate::engine::lease::Lease;
 use crate::engine::service::{Publisher, run as serve};
@@ -251,8 +249,7 @@ impl Given<'_> {
             self.mode, self.page
         );
         self.write(CONFIG, &text)?;
-        let file = Some(FileText { name: "the lab's configuration".to_owned(), text });
-        Ok(check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files)?.config)
+        Ok(check(&Sources::of_text("the lab's configuration", text), Depth::Files)?.config)
     }
 
     fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {

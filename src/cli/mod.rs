@@ -27,13 +27,12 @@ mod status;
 
 pub use output::Failure;
 
-use crate::config::raw::Raw;
-use crate::config::source::Sources;
-use crate::config::{Checked, Depth, check, keys::ENV_PREFIX};
+use crate::config::{Checked, Depth, Sources, check};
 use crate::exit::{ExitCode, Nagios};
 use crate::telemetry;
 use args::{Cli, Command, GlobalArgs};
 use clap::Parser as _;
+use medic_core::settings::ENV_PREFIX;
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -71,7 +70,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
             let reread = move || {
                 let (file, environment, flags) = given.clone();
                 let sources = Sources::open(file.as_deref(), environment, flags)?;
-                Ok(check(&Raw::read(&sources), Depth::Files)?)
+                Ok(check(&sources, Depth::Files)?)
             };
             run::run(args, start(cli)?.config, &(Arc::new(reread) as _))
         }
@@ -89,8 +88,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Pause(args) => pause::pause(args, &start_with(cli, Depth::Values)?.config),
         Command::Resume(args) => pause::resume(args, &start_with(cli, Depth::Values)?.config),
         Command::History(args) => history::run(args, &start_with(cli, Depth::Values)?.config),
-        Command::Replay(args) => replay::run(args, || Ok(check(&Raw::read(&sources(cli)?), Depth::Values)?.config)),
-        Command::Healthcheck => healthcheck::run(&check(&Raw::read(&sources(cli)?), Depth::Values)?.config),
+        Command::Replay(args) => replay::run(args, || Ok(check(&sources(cli)?, Depth::Values)?.config)),
+        Command::Healthcheck => healthcheck::run(&check(&sources(cli)?, Depth::Values)?.config),
         Command::Config(args) => config::run(args, || sources(cli)),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
@@ -109,7 +108,7 @@ fn start(cli: &Cli) -> Result<Checked, Failure> {
 
 /// As [`start`], for a command whose result is the picture: what its look finds is there, not in log lines beside it.
 fn start_quietly(cli: &Cli) -> Result<Checked, Failure> {
-    let checked = check(&Raw::read(&sources(cli)?), Depth::Files)?;
+    let checked = check(&sources(cli)?, Depth::Files)?;
     let level = cli.global.log_level.clone().unwrap_or_else(|| "off".to_owned());
     let log = crate::config::LogConfig { format: checked.config.log.format, level };
     telemetry::init(&log, color_on_stderr(&cli.global)).map_err(Failure::internal)?;
@@ -118,10 +117,10 @@ fn start_quietly(cli: &Cli) -> Result<Checked, Failure> {
 
 /// As [`start`], with as much of the machine looked at as the command needs.
 fn start_with(cli: &Cli, depth: Depth) -> Result<Checked, Failure> {
-    let checked = check(&Raw::read(&sources(cli)?), depth)?;
+    let checked = check(&sources(cli)?, depth)?;
     telemetry::init(&checked.config.log, color_on_stderr(&cli.global)).map_err(Failure::internal)?;
     for warning in &checked.warnings {
-        tracing::warn!(key = warning.key, "configuration: {}; mend: {}", warning.what, warning.mend);
+        tracing::warn!(key = warning.key, "configuration: {}; fix: {}", warning.what, warning.fix);
     }
     Ok(checked)
 }

@@ -10,17 +10,14 @@ use crate::engine::assemble::{Shared, connections, engines, real_carrier};
 use crate::engine::reconcile::Engine;
 use crate::engine::service::{Ending, Publisher, run as serve};
 use crate::exit::ExitCode;
-use crate::io::file::Reader;
 use crate::telemetry;
 use crate::web::server::Board;
 use anyhow::Context as _;
 use medic_core::model::Span;
-use medic_garm::log::source::Reading;
-use medic_http::reqwest_transport::CA_FILE_BOUND;
+use medic_http::file::{FileReader, Reading, read_bounded};
+use medic_http::reqwest_transport::CA_BYTES_MAX;
 use medic_store::LeaseState;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener as Socket};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
@@ -66,11 +63,7 @@ impl Given {
     fn now(config: Config) -> Self {
         let mut hasher = DefaultHasher::new();
         for options in connections(&config) {
-            let read = options.ca_file.map(|path| {
-                let mut held = Vec::new();
-                let read = File::open(path).and_then(|file| file.take(CA_FILE_BOUND).read_to_end(&mut held));
-                read.ok().map(|_| held)
-            });
+            let read = options.ca_file.map(|path| read_bounded(&path, CA_BYTES_MAX).ok());
             read.hash(&mut hasher);
         }
         Self { config, certificates: hasher.finish() }
@@ -88,7 +81,7 @@ impl Given {
 /// The configuration, read again with all its files where a share that hangs holds up no manager.
 struct Rereading {
     read: Reread,
-    reader: Reader,
+    reader: FileReader,
 }
 
 impl Rereading {
@@ -119,7 +112,7 @@ struct Round {
 pub(super) fn run(_args: &RunArgs, config: Config, reread: &Reread) -> Result<ExitCode, Failure> {
     let runtime = medic::runtime()?;
     let mut signals = runtime.block_on(async { Signals::listen() })?;
-    let reread = Rereading { read: Arc::clone(reread), reader: Reader::new(Reading::OnThreads) };
+    let reread = Rereading { read: Arc::clone(reread), reader: FileReader::new(Reading::OnThreads) };
     let mut round = prepare(Given::now(config), None)?;
     // A changed configuration that could not be put to work, until it changes again.
     let mut unusable = None;

@@ -1,17 +1,19 @@
-//! A checked configuration in a person's terms: `config print` and the notes of `config check`.
+//! A configuration for people: `config print`, `config defaults`, and the notes of `config check`.
 
-use super::{Checked, Config, Origin};
+use super::{Checked, Config, Origin, Section, kind};
 use medic_core::policy::Mode;
+use medic_core::settings::{Key, Kind, Need, Risk, Risky};
 use std::fmt::Write as _;
 
 /// Every value in effect as TOML, each with its origin as a comment. Reading it back gives the same configuration.
 #[must_use]
 pub fn print(checked: &Checked) -> String {
     let mut text = String::new();
-    for (section, values) in &checked.effective {
+    for table in &checked.effective {
+        let Some(first) = table.first() else { continue };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{}{}", if text.is_empty() { "" } else { "\n" }, section.header());
-        for value in values {
+        let _ = writeln!(text, "{}{}", if text.is_empty() { "" } else { "\n" }, first.section.header());
+        for value in table {
             let line = match &value.value {
                 Some(shown) => format!("{} = {shown}", value.key),
                 None => format!("#{} =", value.key),
@@ -22,22 +24,80 @@ pub fn print(checked: &Checked) -> String {
     text
 }
 
+/// What a key means, and which of its values are risky.
+#[must_use]
+pub fn meaning(key: &Key) -> String {
+    let Some(Risk { when, why }) = key.takes.risk else { return key.doc.to_owned() };
+    let when = match when {
+        Risky::On => "if true".to_owned(),
+        Risky::Below(least) => format!("below {}", kind::plain_span(least)),
+        Risky::Above(most) => format!("above {}", kind::plain_span(most)),
+    };
+    format!("{} Risky {when}: {why}.", key.doc)
+}
+
+const HEAD: &str = "\
+# The configuration of scaleset-medic: every key with its default.
+#
+# A line that begins with \"#\" and a letter is a setting to uncomment; a line that begins with \"# \" explains.
+# The environment overrides this file (SCALESET_MEDIC_TABLE_KEY, for example SCALESET_MEDIC_RUN_MODE=heal), and flags
+# override both. `scaleset-medic config print` shows the values in effect.
+# Durations have a unit: \"500ms\", \"15s\", \"5m\", \"1h 30m\". 0 never means unlimited.
+";
+
+/// A commented file to start from: every key with its meaning, and its default or an example.
+#[must_use]
+pub fn defaults() -> String {
+    let mut text = HEAD.to_owned();
+    for section in Section::ALL {
+        let intro = match section {
+            Section::Manager => "# One table for each GARM; at least one is required.\n#",
+            Section::Github => {
+                "# Optional: one table for each endpoint of GitHub. Each needs token_file, or the three keys of an App.\n#"
+            }
+            Section::Run | Section::Log | Section::Http | Section::Policy => "",
+        };
+        let _ = writeln!(text, "\n{intro}{}", section.header());
+        for key in section.keys() {
+            let kind = key.takes.kind;
+            let value = match key.need {
+                Need::Default(value) => kind::toml(kind, &value()),
+                Need::Required(example) | Need::Optional(example) if matches!(kind, Kind::Count(..)) => {
+                    example.to_owned()
+                }
+                Need::Required(example) | Need::Optional(example) => kind::quoted(example),
+            };
+            let optional = if matches!(key.need, Need::Optional(_)) { " Optional." } else { "" };
+            let hash = if section.repeats() { "#" } else { "" };
+            let _ = writeln!(text, "{}\n{hash}{} = {value}", wrapped(&format!("{}{optional}", meaning(key))), key.name);
+        }
+    }
+    text
+}
+
+/// A comment of lines of at most 120 characters.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec!["#".to_owned()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < 120 => line.extend([" ", word]),
+            _ => lines.push(format!("# {word}")),
+        }
+    }
+    lines.join("\n")
+}
+
 /// One line: what is watched, and whether it would be healed.
 #[must_use]
 pub fn summary(config: &Config) -> String {
     let managers = config.managers.iter().map(|manager| manager.name.as_str()).collect::<Vec<_>>().join(", ");
-    let endpoints = match config.github.as_slice() {
-        [] => "GitHub not asked".to_owned(),
-        github => format!(
-            "GitHub asked for {}",
-            github.iter().map(|one| one.endpoint.as_str()).collect::<Vec<_>>().join(", ")
-        ),
-    };
+    let endpoints = config.github.iter().map(|one| one.endpoint.as_str()).collect::<Vec<_>>().join(", ");
+    let github = if endpoints.is_empty() { "GitHub not asked".into() } else { format!("GitHub asked for {endpoints}") };
     let mode = match config.run.mode {
         Mode::Observe => "observe",
         Mode::Heal => "heal",
     };
-    format!("good: mode {mode}; managers {managers}; {endpoints}")
+    format!("good: mode {mode}; managers {managers}; {github}")
 }
 
 /// What follows from the configuration and may surprise.
@@ -49,41 +109,55 @@ pub fn notes(checked: &Checked) -> Vec<String> {
         notes.push("mode is observe: nothing is changed anywhere; set run.mode = \"heal\" to heal".to_owned());
     }
     if config.github.is_empty() {
-        notes.push("no [[github]]: sets missing at GitHub are not noticed, and no stale session is ended".to_owned());
+        notes
+            .push("no [[github]]: sets missing at GitHub are not detected, and no stale session is deleted".to_owned());
     }
     for manager in &config.managers {
         let name = &manager.name;
         if manager.log_file.is_none() && !manager.log_stream {
             notes.push(format!(
-                "manager {name}: no log_file and no log_stream: session ids are not seen, so a stale session is \
-                 waited for"
+                "manager {name}: no log_file and no log_stream: session ids are not seen, so a stale session cannot be \
+                 deleted"
             ));
-        }
-        if !manager.metrics && !manager.debug_server && manager.log_file.is_none() && !manager.log_stream {
-            notes.push(format!(
-                "manager {name}: neither metrics, debug_server nor log: a stuck set cannot be told from a healthy one"
-            ));
+            if !manager.metrics && !manager.debug_server {
+                notes.push(format!(
+                    "manager {name}: neither metrics, debug_server nor log: a stuck set looks like a healthy one"
+                ));
+            }
         }
     }
     notes.extend(unencrypted(config));
-    if config.policy.allow_risky {
-        notes.push("policy.allow_risky: toggling a deaf set can crash GARM".to_owned());
-    }
-    if config.policy.allow_undated {
-        notes
-            .push("policy.allow_undated: without dates a person's disable can be taken for ours and undone".to_owned());
-    }
-    for (section, values) in &checked.effective {
-        for value in values {
-            if let (Origin::Follows(leader), Some(shown)) = (&value.origin, &value.value) {
-                notes.push(format!("{section}.{} is {}, following {leader}", value.key, shown.trim_matches('"')));
-            }
+    notes.extend(risks(config).map(|risk| format!("{}.{}: {}", risk.section, risk.setting, risk.why)));
+    for value in checked.effective.iter().flatten() {
+        if let (Origin::Follows(leader), Some(shown)) = (&value.origin, &value.value) {
+            notes.push(format!("{}.{} is {}, following {leader}", value.section, value.key, shown.trim_matches('"')));
         }
     }
     notes
 }
 
-/// The managers whose password anybody on the way can read, each in words.
+/// A setting that is allowed and rarely meant.
+pub struct RiskySetting {
+    pub section: &'static str,
+    /// As in the file: `allow_risky = true`.
+    pub setting: String,
+    pub why: &'static str,
+    /// The same line with the default.
+    pub usual: String,
+}
+
+/// The risky settings of `[run]` and `[policy]`.
+pub fn risks(config: &Config) -> impl Iterator<Item = RiskySetting> {
+    use medic_core::policy::Policy;
+    use medic_core::settings::risks;
+    risks(super::RunConfig::KEYS, &config.run).chain(risks(Policy::KEYS, &config.policy)).map(|(key, value, why)| {
+        let line = |value: &serde_json::Value| format!("{} = {}", key.name, kind::toml(key.takes.kind, value));
+        let usual = line(&key.default().unwrap_or_default());
+        RiskySetting { section: key.section, setting: line(&value), why, usual }
+    })
+}
+
+/// The managers whose password can be read on the network.
 pub fn unencrypted(config: &Config) -> impl Iterator<Item = String> {
     let open = config.managers.iter().filter(|manager| manager.url.scheme() == "http" && !is_loopback(&manager.url));
     open.map(|manager| format!("manager {}: the password crosses the network unencrypted (http)", manager.name))

@@ -1,16 +1,10 @@
-//! What the configuration says about the machine: secrets and certificates that can be read, a state directory
-//! that can be written. Each check says in words what is wrong; none leaves anything behind.
+//! What the configuration says about the machine: keys and certificates, and a state directory that can be written. No
+//! check leaves anything behind.
 
-use super::secret::{Secret, SecretFile, read_bounded};
+use medic_http::Secret;
+use medic_http::file::read_bounded;
+use medic_http::reqwest_transport::CA_BYTES_MAX;
 use std::path::{Path, PathBuf};
-
-/// The largest bundle of certificates that is read.
-const CA_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// The secret can be read.
-pub(super) fn check_secret(file: &SecretFile) -> Result<Secret, String> {
-    file.load().map_err(|error| error.to_string())
-}
 
 /// The secret looks like a private key.
 pub(crate) fn check_key(secret: &Secret) -> Result<(), String> {
@@ -35,10 +29,10 @@ pub(super) fn check_ca(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The directory exists, or can be made, and takes a file. What was made for the test is removed again.
+/// The directory exists or can be created, and can be written. What was created for the test is removed again.
 ///
 /// # Errors
-/// In words: what cannot be done, and what the system said.
+/// What cannot be done, and what the system said.
 pub fn check_state_dir(dir: &Path) -> Result<(), String> {
     let missing: Vec<PathBuf> = dir
         .ancestors()
@@ -49,16 +43,16 @@ pub fn check_state_dir(dir: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot create {}: {error}", dir.display()))
         .and_then(|()| write_into(dir));
     for made in &missing {
-        // A directory that others have begun to use meanwhile is not empty, and stays.
+        // A directory that others use meanwhile is not empty, and stays.
         drop(std::fs::remove_dir(made));
     }
     result
 }
 
 fn write_into(dir: &Path) -> Result<(), String> {
-    let probe = dir.join(format!(".scaleset-medic-check-{}", std::process::id()));
-    let written = std::fs::write(&probe, b"").map_err(|error| format!("cannot write into {}: {error}", dir.display()));
-    drop(std::fs::remove_file(&probe));
+    let file = dir.join(format!(".scaleset-medic-check-{}", std::process::id()));
+    let written = std::fs::write(&file, b"").map_err(|error| format!("cannot write into {}: {error}", dir.display()));
+    drop(std::fs::remove_file(&file));
     written
 }
 
@@ -67,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_directory_that_can_be_made_is_not_left_behind() {
+    fn check_state_dir_leaves_nothing_behind() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("a/b/c");
         assert_eq!(check_state_dir(&dir), Ok(()));
@@ -78,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_directory_under_a_file_is_refused() {
+    fn check_state_dir_refuses_a_path_under_a_file() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("file");
         std::fs::write(&file, b"").unwrap();
@@ -87,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_without_a_certificate_is_refused() {
+    fn check_ca_refuses_a_file_without_certificate() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("ca.pem");
         std::fs::write(&file, b"hello").unwrap();

@@ -1,164 +1,194 @@
-//! Configuration: what was typed ([`raw`]) → what is meant ([`check`]), all mistakes in one report.
+//! Configuration: what was given ([`sources`]) becomes what is meant ([`check`]); all mistakes are in one report.
 //!
-//! Flags over environment over file over default; each value keeps its origin, which `config print` shows. Every
-//! key is declared once, in [`keys`]. [`DEFAULTS`] is the shipped, commented file; a test proves that it equals the
-//! code. Secrets are files: only their paths are configuration ([`secret`]).
+//! Flags override the environment, which overrides the file, which overrides the defaults; each value keeps its origin.
+//! A key is declared once: here, or in [`medic_core::policy`] for `[policy]`. Its [`kind`] says how it is read, written
+//! and described. Secrets are files: only their paths are configuration.
 
-pub mod check;
+mod check;
 pub mod describe;
 mod files;
-pub mod keys;
-pub mod raw;
-pub mod reader;
-pub mod report;
+pub mod kind;
+mod report;
 pub mod schema;
-pub mod secret;
-pub mod source;
+mod sources;
 
 pub use check::{Checked, Depth, check};
 pub(crate) use files::check_key;
 pub use files::check_state_dir;
 pub use report::{Mistake, Origin, Report};
-pub use secret::{Secret, SecretError, SecretFile};
-pub use source::{FlagValue, Sources};
+pub use sources::{CONFIG_ENV, FlagValue, Sources};
 
 use medic_core::model::closed::closed_enum;
 use medic_core::model::{EndpointName, ManagerName, Span};
 use medic_core::policy::{Mode, Policy};
-use std::net::SocketAddr;
+use medic_core::settings;
+use medic_core::settings::{Follows, Key, Kind, Risky, Takes};
+use medic_http::SecretFile;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-
-/// The shipped configuration: every key with its default and its meaning.
-pub const DEFAULTS: &str = include_str!("defaults.toml");
 
 /// A configuration without mistakes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The loop.
     pub run: RunConfig,
-    /// Log lines.
     pub log: LogConfig,
-    /// Our own HTTP server.
     pub http: HttpConfig,
-    /// The managers watched; at least one, names unique.
+    /// At least one, names unique.
     pub managers: Vec<ManagerConfig>,
-    /// How to ask GitHub, per endpoint; at most one of each name.
+    /// At most one for each endpoint.
     pub github: Vec<GithubConfig>,
-    /// Rules and limits.
     pub policy: Policy,
 }
 
-/// `[run]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RunConfig {
-    /// Time between two sweeps while all is well.
-    pub interval: Span,
-    /// Time between two sweeps while anything is ill or under treatment; at most `interval`.
-    pub urgent_interval: Span,
-    /// Where the store is kept.
-    pub state_dir: PathBuf,
-    /// Whether writes are allowed.
-    pub mode: Mode,
-    /// Longest time from a signal to the end of the process.
-    pub shutdown_limit: Span,
+closed_enum! {
+    /// A table of the configuration file, in the order in which it is shown.
+    pub enum Section {
+        Run = "run",
+        Log = "log",
+        Http = "http",
+        Manager = "manager",
+        Github = "github",
+        Policy = "policy",
+    }
+}
+
+impl Section {
+    /// Whether the table may be repeated (`[[name]]`).
+    #[must_use]
+    pub const fn repeats(self) -> bool {
+        matches!(self, Self::Manager | Self::Github)
+    }
+
+    /// As it is written in the file: `[run]`, `[[manager]]`.
+    #[must_use]
+    pub fn header(self) -> String {
+        if self.repeats() { format!("[[{self}]]") } else { format!("[{self}]") }
+    }
+
+    /// Its keys, in the order in which they are shown.
+    #[must_use]
+    pub const fn keys(self) -> &'static [Key] {
+        match self {
+            Self::Run => RunConfig::KEYS,
+            Self::Log => LogConfig::KEYS,
+            Self::Http => HttpConfig::KEYS,
+            Self::Manager => ManagerConfig::KEYS,
+            Self::Github => GithubConfig::KEYS,
+            Self::Policy => Policy::KEYS,
+        }
+    }
+
+    /// The key of this name.
+    #[must_use]
+    pub fn key(self, name: &str) -> Option<&'static Key> {
+        self.keys().iter().find(|key| key.name == name)
+    }
+}
+
+const MINUTE: Span = Span::mins(1);
+const FIVE_MINUTES: Span = Span::mins(5);
+const SHORT: Span = Span::millis(100);
+
+settings! {
+    /// The loop.
+    pub struct RunConfig [run] {
+        /// Time between two sweeps while all is well.
+        interval: Span = default(Span::secs(15)), Takes::span(Span::secs(1), Span::hours(1))
+            .risky(Risky::Above(MINUTE), "a crash is detected that late");
+        /// Time between two sweeps while a set is unhealthy or under treatment.
+        urgent_interval: Span = default(Span::secs(2)), Takes::span(Span::millis(500), MINUTE)
+            .at_most("interval")
+            .follows(Follows::Capped("interval"));
+        /// Directory of the journal, the session ledger and the history. It must survive a restart.
+        state_dir: PathBuf = default(PathBuf::from("/var/lib/scaleset-medic")), Takes::a(Kind::StateDir);
+        /// `heal` heals. `observe` changes nothing and reports what it would have done.
+        mode: Mode = default(Mode::Observe), Takes::a(Kind::Choice(&["observe", "heal"]));
+        /// Longest time from a signal to the end of the process. Open treatments are finished within it.
+        shutdown_limit: Span = default(Span::secs(10)), Takes::span(Span::secs(1), FIVE_MINUTES);
+    }
 }
 
 closed_enum! {
     /// How log lines are written.
     pub enum LogFormat {
-        /// For people.
         Text = "text",
         /// One JSON object a line.
         Json = "json",
     }
 }
 
-/// `[log]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogConfig {
-    /// How lines are written.
-    pub format: LogFormat,
-    /// A level (`info`), or levels by target (`info,scaleset_medic::treat=debug`); known to parse.
-    pub level: String,
+settings! {
+    /// Log lines.
+    pub struct LogConfig [log] {
+        /// Format of log lines on stderr.
+        format: LogFormat = default(LogFormat::Text), Takes::a(Kind::Choice(&["text", "json"]));
+        /// Lowest level that is logged; or levels by target: `info,scaleset_medic=debug,medic_garm=debug`.
+        level: String = default("info".to_owned()), Takes::a(Kind::Levels);
+    }
 }
 
-/// `[http]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpConfig {
-    /// Where to listen.
-    pub listen: SocketAddr,
+settings! {
+    /// Our own HTTP server.
+    pub struct HttpConfig [http] {
+        /// Address of /metrics, /healthz, /readyz, /api/v1/status and the status page.
+        listen: SocketAddr = default(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9810))), Takes::a(Kind::Listen);
+    }
 }
 
-/// How long one exchange with a server may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For a connection.
-    pub connect: Span,
-    /// From sending to the end of the answer.
-    pub request: Span,
+settings! {
+    /// One GARM.
+    pub struct ManagerConfig [[manager]] {
+        /// Your name for this GARM; a label of all its metrics.
+        name: ManagerName = required("garm"), Takes::a(Kind::Label);
+        /// Its root address, without /api/v1.
+        url: url::Url = required("http://127.0.0.1:9997"), Takes::a(Kind::Url);
+        /// An administrator of it.
+        username: String = required("admin"), Takes::a(Kind::Text);
+        /// File that holds the administrator's password. It is read again at each login.
+        password_file: SecretFile = required("/run/secrets/garm-password"), Takes::a(Kind::SecretFile);
+        /// Certificates (PEM) that are trusted in place of the system's.
+        ca_file: Option<PathBuf> = optional("/etc/scaleset-medic/garm-ca.pem"), Takes::a(Kind::Certificates);
+        /// GARM's log file, if it can be read here: the best source.
+        log_file: Option<PathBuf> = optional("/var/log/garm/garm.log"), Takes::a(Kind::Path);
+        /// Whether to follow the log over GARM's websocket.
+        log_stream: bool = default(false), Takes::a(Kind::Boolean);
+        /// Whether GARM's `debug_server` is on and its goroutines may be counted.
+        debug_server: bool = default(false), Takes::a(Kind::Boolean);
+        /// Whether to read GARM's /metrics.
+        metrics: bool = default(true), Takes::a(Kind::Boolean);
+        /// Whether /metrics needs a token. It does unless GARM has `disable_auth = true`.
+        metrics_auth: bool = default(true), Takes::a(Kind::Boolean);
+        /// Longest wait for a connection.
+        connect_timeout: Span = default(Span::secs(5)), Takes::span(SHORT, MINUTE).at_most("request_timeout");
+        /// Longest wait for a whole answer.
+        request_timeout: Span = default(Span::secs(15)), Takes::span(SHORT, FIVE_MINUTES);
+        /// Most requests sent to it in a second.
+        requests_per_second: u32 = default(20), Takes::count(1, 1000);
+    }
 }
 
-/// `[[manager]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManagerConfig {
-    /// Our name for it.
-    pub name: ManagerName,
-    /// Its root address, without `/api/v1`; http or https, no credentials in it.
-    pub url: url::Url,
-    /// An administrator of it.
-    pub username: String,
-    /// The administrator's password; read at each login, so that a rotated one is picked up.
-    pub password_file: SecretFile,
-    /// Certificates (PEM) to trust in place of the usual ones.
-    pub ca_file: Option<PathBuf>,
-    /// Its log file, where that can be read.
-    pub log_file: Option<PathBuf>,
-    /// Whether to follow its log over the websocket.
-    pub log_stream: bool,
-    /// Whether its goroutines may be counted.
-    pub debug_server: bool,
-    /// Whether to read its `/metrics`.
-    pub metrics: bool,
-    /// Whether `/metrics` wants a token.
-    pub metrics_auth: bool,
-    /// Bounds of one exchange.
-    pub timeouts: Timeouts,
-    /// Most requests a second; at least 1.
-    pub requests_per_second: u32,
-}
-
-/// `[[github]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GithubConfig {
-    /// The manager's name for the endpoint.
-    pub endpoint: EndpointName,
-    /// Names of entities to ask about; empty means all of the endpoint.
-    pub entities: Vec<String>,
-    /// The credential.
-    pub auth: GithubAuth,
-    /// Certificates (PEM) to trust in place of the usual ones.
-    pub ca_file: Option<PathBuf>,
-    /// Bounds of one exchange.
-    pub timeouts: Timeouts,
-    /// Most requests a second; at least 1.
-    pub requests_per_second: u32,
-}
-
-/// How we prove to GitHub who we are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GithubAuth {
-    /// A personal access token.
-    Pat {
-        /// Where it is.
-        token_file: SecretFile,
-    },
-    /// A GitHub App.
-    App {
-        /// Its id.
-        app_id: u64,
-        /// The id of its installation.
-        installation_id: u64,
-        /// Where its private key is.
-        private_key_file: SecretFile,
-    },
+settings! {
+    /// One endpoint of GitHub, and the credential for it.
+    pub struct GithubConfig [[github]] {
+        /// GARM's name of the endpoint; its addresses come from GARM.
+        endpoint: EndpointName = required("github.com"), Takes::a(Kind::Text);
+        /// Organisations, repositories (owner/name) and enterprises to ask about. Empty means all of the endpoint.
+        entities: Vec<String> = default(Vec::new()), Takes::a(Kind::Entities);
+        /// File that holds a personal access token.
+        token_file: Option<SecretFile> = optional("/run/secrets/github-token"), Takes::a(Kind::SecretFile);
+        /// Id of a GitHub App, in place of a token.
+        app_id: Option<u64> = optional("1"), Takes::count(1, u64::MAX >> 1);
+        /// Id of the App's installation.
+        installation_id: Option<u64> = optional("2"), Takes::count(1, u64::MAX >> 1);
+        /// File that holds the App's private key (PEM).
+        private_key_file: Option<SecretFile> = optional("/run/secrets/github-app.pem"), Takes::a(Kind::KeyFile);
+        /// Certificates (PEM) that are trusted in place of the system's.
+        ca_file: Option<PathBuf> = optional("/etc/scaleset-medic/github-ca.pem"), Takes::a(Kind::Certificates);
+        /// Longest wait for a connection.
+        connect_timeout: Span = default(Span::secs(5)), Takes::span(SHORT, MINUTE).at_most("request_timeout");
+        /// Longest wait for a whole answer.
+        request_timeout: Span = default(Span::secs(15)), Takes::span(SHORT, FIVE_MINUTES);
+        /// Most requests sent in a second with this credential.
+        requests_per_second: u32 = default(5), Takes::count(1, 1000);
+    }
 }

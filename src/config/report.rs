@@ -1,5 +1,5 @@
-//! Mistakes in a configuration, all of them in one report: where, which key, what is wrong and how to mend it.
-//! Values of keys that hold or might hold a secret are never repeated.
+//! Mistakes in a configuration, all of them in one report: where, which key, what is wrong and how to fix it. Values of
+//! keys that hold or might hold a secret are never repeated.
 
 use std::fmt;
 
@@ -8,20 +8,17 @@ use std::fmt;
 pub enum Origin {
     /// The configuration file.
     File {
-        /// The file, as it was named.
+        /// As it was named.
         name: String,
-        /// The line, from 1.
+        /// From 1.
         line: usize,
     },
-    /// An environment variable.
     Env(String),
-    /// A flag of the command line.
     Flag(&'static str),
-    /// Built in.
     Default,
-    /// Built in, and following another key that was given.
+    /// A default that follows another key that was given.
     Follows(&'static str),
-    /// Nowhere: nothing was given that could be pointed at.
+    /// Nothing was given.
     Nowhere,
 }
 
@@ -42,14 +39,13 @@ impl fmt::Display for Origin {
 /// One mistake, or one warning.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
-    /// Where.
     pub origin: Origin,
     /// The key in full (`policy.settle`), or empty when no key is concerned.
     pub key: String,
     /// What is wrong.
     pub what: String,
-    /// How to mend it.
-    pub mend: String,
+    /// How to fix it.
+    pub fix: String,
 }
 
 impl fmt::Display for Mistake {
@@ -63,7 +59,7 @@ impl fmt::Display for Mistake {
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
-        write!(f, "{}\n    mend: {}", self.what, self.mend)
+        write!(f, "{}\n    fix: {}", self.what, self.fix)
     }
 }
 
@@ -115,13 +111,13 @@ impl fmt::Display for Report {
 impl std::error::Error for Report {}
 
 /// The one of `known` that `typed` was most likely meant to be, if any is close enough.
-#[must_use]
-pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let typed = typed.to_lowercase().replace('-', "_");
+pub(super) fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // What is longer than any name is not worth comparing.
+    let typed: String = typed.to_lowercase().replace('-', "_").chars().take(64).collect();
     let bound = (typed.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()
-        .map(|name| (edits(&typed, name), name))
+        .map(|name| (strsim::osa_distance(&typed, name), name))
         .filter(|(cost, name)| {
             *cost <= bound || (typed.len() >= 4 && (name.starts_with(&typed) || typed.starts_with(name)))
         })
@@ -129,38 +125,12 @@ pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours between two words; only the first 64 characters count.
-fn edits(left: &str, right: &str) -> usize {
-    let left: Vec<char> = left.chars().take(64).collect();
-    let right: Vec<char> = right.chars().take(64).collect();
-    let mut before = Vec::new();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.iter().enumerate() {
-        let mut next = vec![i.saturating_add(1)];
-        for (j, r) in right.iter().enumerate() {
-            let cost =
-                |row: &[usize], at: usize, more: usize| row.get(at).map_or(usize::MAX, |n| n.saturating_add(more));
-            let mut least =
-                cost(&row, j, usize::from(l != r)).min(cost(&row, j.saturating_add(1), 1)).min(cost(&next, j, 1));
-            if let (Some(i1), Some(j1)) = (i.checked_sub(1), j.checked_sub(1))
-                && left.get(i1) == Some(r)
-                && right.get(j1) == Some(l)
-            {
-                least = least.min(cost(&before, j1, 1));
-            }
-            next.push(least);
-        }
-        before = std::mem::replace(&mut row, next);
-    }
-    row.last().copied().unwrap_or(usize::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn slips_find_their_key_and_strangers_find_none() {
+    fn nearest_finds_misspelt_keys_only() {
         let known = ["interval", "state_dir", "mode", "password_file"];
         for (typed, meant) in [
             ("intervall", Some("interval")),
@@ -178,13 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_mistakes_is_cut() {
+    fn report_lists_at_most_100_mistakes() {
         let many = (0..150)
             .map(|line| Mistake {
                 origin: Origin::File { name: "f".into(), line },
                 key: String::new(),
                 what: "w".into(),
-                mend: "m".into(),
+                fix: "m".into(),
             })
             .collect();
         let text = Report::of(many).unwrap().to_string();

@@ -2,12 +2,10 @@
 
 use super::facts::{Facts, StateDir, StoreFacts};
 use super::{Check, Finding, Subject};
+use crate::config::describe::{RiskySetting, risks};
 use crate::text::guards;
-use medic_core::model::{Enablement, ManagerName, Span, Treatment};
-use medic_core::policy::{Mode, Policy};
-
-/// The longest that a stale session was measured to block (`docs/reference/design.md` §1).
-const STALE: Span = Span::secs(92);
+use medic_core::model::{Enablement, ManagerName, Treatment};
+use medic_core::policy::Mode;
 
 const MEDIC: Subject = Subject::Medic;
 
@@ -27,88 +25,33 @@ fn mode(facts: &Facts) -> Finding {
     }
 }
 
-/// What is allowed, and rarely meant.
+/// Settings that are allowed and rarely meant.
 fn policy(facts: &Facts) -> Finding {
-    let policy = &facts.config.policy;
     let enabled = facts
         .managers
         .iter()
         .map(|manager| manager.sets().iter().filter(|set| set.enabled == Enablement::Enabled).count());
-    let odd = oddities(policy, facts.config.run.interval, enabled.max().unwrap_or(0));
-    if odd.is_empty() {
+    let most_sets = enabled.max().unwrap_or(0);
+    let mut risks: Vec<RiskySetting> = risks(&facts.config).collect();
+    let heals = facts.config.policy.heals_per_hour;
+    if usize::try_from(heals).unwrap_or(usize::MAX) < most_sets {
+        risks.push(RiskySetting {
+            section: "policy",
+            setting: format!("heals_per_hour = {heals}, and a manager has {most_sets} enabled sets"),
+            why: "the budget does not cover one crash",
+            usual: format!("heals_per_hour = {}", most_sets.saturating_mul(2).max(1000)),
+        });
+    }
+    if risks.is_empty() {
         return Finding::ok(Check::Policy, &MEDIC, "the rules fit what was measured of GARM and GitHub");
     }
-    let seen: Vec<_> = odd.iter().map(|odd| odd.seen.as_str()).collect();
-    let risks: Vec<_> = odd.iter().map(|odd| odd.risk).collect();
-    let lines: Vec<_> = odd.iter().map(|odd| odd.line.as_str()).collect();
-    Finding::warn(Check::Policy, &MEDIC, seen.join("; "))
-        .risks(risks.join("; "))
-        .step("in the medic's configuration ([policy], and interval in [run]), unless it is meant so:", &lines)
-}
-
-struct Oddity {
-    seen: String,
-    risk: &'static str,
-    line: String,
-}
-
-fn oddities(policy: &Policy, interval: Span, most_sets: usize) -> Vec<Oddity> {
-    let usual = Policy::default();
-    let mut odd = Vec::new();
-    let mut note = |is_odd: bool, seen: String, risk, line: String| {
-        if is_odd {
-            odd.push(Oddity { seen, risk, line });
-        }
-    };
-    note(
-        policy.allow_risky,
-        "allow_risky = true".to_owned(),
-        "a deaf set is toggled while its listener still runs; on a session that has vanished that kills GARM",
-        "allow_risky = false".to_owned(),
-    );
-    note(
-        policy.allow_undated,
-        "allow_undated = true".to_owned(),
-        "on a GARM that does not date changes (v0.2.0-alpha) a person who disables a set during its treatment may find it enabled",
-        "allow_undated = false".to_owned(),
-    );
-    note(
-        policy.stale_session_limit <= STALE,
-        format!("stale_session_limit is {}", policy.stale_session_limit),
-        "an ordinary stale session lives 50 to 92 s and would be called held by somebody else",
-        "stale_session_limit = \"5m\"".to_owned(),
-    );
-    note(
-        policy.verify_timeout <= STALE,
-        format!("verify_timeout is {}", policy.verify_timeout),
-        "treatments end unverified before GitHub forgets the stale session, and two of them open the breaker",
-        "verify_timeout = \"5m30s\"".to_owned(),
-    );
-    note(
-        policy.settle < Span::secs(5),
-        format!("settle is {}", policy.settle),
-        "a manager that has just started is judged before its workers have tried once",
-        "settle = \"20s\"".to_owned(),
-    );
-    note(
-        policy.toggle_gap < usual.toggle_gap,
-        format!("toggle_gap is {}", policy.toggle_gap),
-        "enabling before the new worker exists can leave a set of an older GARM stuck",
-        "toggle_gap = \"5s\"".to_owned(),
-    );
-    note(
-        usize::try_from(policy.heals_per_hour).unwrap_or(usize::MAX) < most_sets,
-        format!("heals_per_hour is {} and a manager has {most_sets} enabled sets", policy.heals_per_hour),
-        "one crash cannot be healed in one go",
-        format!("heals_per_hour = {}", most_sets.saturating_mul(2).max(1000)),
-    );
-    note(
-        interval > Span::mins(1),
-        format!("interval is {interval}"),
-        "a crash is noticed that late",
-        "interval = \"15s\"".to_owned(),
-    );
-    odd
+    let join = |each: fn(&RiskySetting) -> &str| risks.iter().map(each).collect::<Vec<_>>();
+    Finding::warn(Check::Policy, &MEDIC, join(|risk| &risk.setting).join("; "))
+        .risks(join(|risk| risk.why).join("; "))
+        .step(
+            "in the medic's configuration ([policy], and interval in [run]), unless it is intended:",
+            &join(|risk| &risk.usual),
+        )
 }
 
 fn state_dir(facts: &Facts) -> Finding {
@@ -197,7 +140,7 @@ mod tests {
     use super::super::testing::{CONFIG, NOW, answer, config, healthy, lines};
     use super::*;
     use medic_core::model::pause::{Pause, PauseId, PauseScope};
-    use medic_core::model::{Revision, Step};
+    use medic_core::model::{Revision, Span, Step};
 
     #[test]
     fn a_medic_that_only_observes_says_that_it_heals_nothing() {
@@ -209,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn each_oddity_of_the_policy_is_told_with_its_line() {
+    fn risky_settings_warn_with_the_usual_line() {
         for (policy, line) in [
             ("allow_risky = true", "allow_risky = false"),
             ("allow_undated = true", "allow_undated = false"),

@@ -3,9 +3,7 @@
 use super::facts::{Facts, GithubFacts, ManagerFacts, Place, StateDir, StoreFacts, StreamFacts};
 use super::skew::Skew;
 use super::{Check, Finding};
-use crate::config::raw::Raw;
-use crate::config::source::{FileText, Sources};
-use crate::config::{Config, Depth, check};
+use crate::config::{Config, Depth, Sources, check};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
     Controller, EndpointName, Entity, EntityKind, FailureKind, GithubSet, Goroutines, Incarnation, ManagerMetrics,
@@ -31,8 +29,7 @@ token_file = "/run/secrets/github-token"
 "#;
 
 pub(super) fn config(text: &str) -> Config {
-    let file = Some(FileText { name: "test.toml".to_owned(), text: text.to_owned() });
-    check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Values).unwrap().config
+    check(&Sources::of_text("test.toml", text), Depth::Values).unwrap().config
 }
 
 pub(super) fn scale_set(id: u64, entity: &str) -> ScaleSet {

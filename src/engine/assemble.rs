@@ -1,6 +1,6 @@
 //! Configuration → engines. The only place that knows which adapter stands behind which port.
 
-use crate::config::{Config, GithubAuth, GithubConfig, ManagerConfig, check_key};
+use crate::config::{Config, GithubConfig, ManagerConfig, check_key};
 use crate::engine::driver::Driver;
 use crate::engine::interval::PollInterval;
 use crate::engine::lease::Lease;
@@ -10,18 +10,16 @@ use crate::engine::reconcile::{Background, Engine, Parts};
 use crate::engine::records::Records;
 use crate::engine::settings::Settings;
 use crate::engine::sweep::{Sources, Sweeper};
-use crate::io::file::Reader;
-use crate::io::secret;
 use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Target};
 use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
-use medic_garm::log::source::Reading;
 use medic_garm::log::stream::LogStream;
 use medic_garm::ws::{self, Channel};
 use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, Wires};
 use medic_http::client::Client;
+use medic_http::file::{FileReader, Reading};
 use medic_http::limits::Politeness;
 use medic_http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
 use medic_http::{self, Bounds, Jitter, Recorder, Transport, Upgrader};
@@ -61,7 +59,7 @@ pub struct Runtime {
 
 impl Default for Runtime {
     fn default() -> Self {
-        Self { jitter: Arc::new(medic_http::client::drawn), file_reading: Reading::OnThreads }
+        Self { jitter: Arc::new(medic_http::client::random_span), file_reading: Reading::OnThreads }
     }
 }
 
@@ -146,7 +144,7 @@ fn engine(
         history: Arc::new(store.clone()),
         clock: Arc::clone(clock),
     };
-    let pause_file = PauseFileReader::new(PauseFile::of(config), Reader::new(runtime.file_reading));
+    let pause_file = PauseFileReader::new(PauseFile::of(config), FileReader::new(runtime.file_reading));
     let (policy, interval) = (config.policy.clone(), config.run.interval);
     let (lease, metrics, history) = (Arc::clone(lease), Arc::clone(metrics), policy.history());
     Ok(Engine::new(Parts {
@@ -162,11 +160,11 @@ fn engine(
 
 /// How a manager is connected to.
 pub(crate) fn options_of(manager: &ManagerConfig) -> TransportOptions {
-    TransportOptions { connect_timeout: manager.timeouts.connect, ca_file: manager.ca_file.clone(), proxy: None }
+    TransportOptions { connect_timeout: manager.connect_timeout, ca_file: manager.ca_file.clone(), proxy: None }
 }
 
 fn options_of_github(table: &GithubConfig) -> TransportOptions {
-    TransportOptions { connect_timeout: table.timeouts.connect, ca_file: table.ca_file.clone(), proxy: None }
+    TransportOptions { connect_timeout: table.connect_timeout, ca_file: table.ca_file.clone(), proxy: None }
 }
 
 /// How every server of the configuration is connected to.
@@ -180,7 +178,7 @@ pub(crate) fn garm(
     transport: Arc<dyn Transport>,
     context: &ClientContext,
 ) -> anyhow::Result<GarmClient> {
-    let bounds = Bounds { total: manager.timeouts.request, body: BODY };
+    let bounds = Bounds { total: manager.request_timeout, body: BODY };
     let ClientContext { recorder, clock, runtime: Runtime { jitter, file_reading } } = context.clone();
     let client = Client::new(Target::Manager, transport, recorder, clock, bounds)
         .with_politeness(politeness(manager.requests_per_second))
@@ -188,7 +186,7 @@ pub(crate) fn garm(
     let options = GarmOptions {
         base_url: manager.url.to_string(),
         username: manager.username.clone(),
-        password: secret::source(&manager.password_file, |_| Ok(()), Reader::new(file_reading)),
+        password: manager.password_file.source(|_| Ok(()), FileReader::new(file_reading)),
         metrics: if manager.metrics_auth { MetricsAccess::Token } else { MetricsAccess::Open },
     };
     Ok(GarmClient::new(&client, options)?)
@@ -196,7 +194,7 @@ pub(crate) fn garm(
 
 /// The longest that one source of a manager may take.
 pub(crate) fn deadline(manager: &ManagerConfig) -> Span {
-    manager.timeouts.request.plus(manager.timeouts.connect).plus(SLACK)
+    manager.request_timeout.plus(manager.connect_timeout).plus(SLACK)
 }
 
 /// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that its requests are counted
@@ -218,8 +216,8 @@ pub(crate) fn github<'a>(
         let options = AccessOptions {
             endpoint: table.endpoint.clone(),
             entities: table.entities.clone(),
-            credential: credential(&table.auth, Reader::new(context.runtime.file_reading)),
-            request_timeout: table.timeouts.request,
+            credential: credential(table, FileReader::new(context.runtime.file_reading))?,
+            request_timeout: table.request_timeout,
             requests_per_second: table.requests_per_second,
             quota_reserve,
         };
@@ -229,14 +227,14 @@ pub(crate) fn github<'a>(
     Ok((!accesses.is_empty()).then(|| Arc::new(GithubClient::new(accesses))))
 }
 
-fn credential(auth: &GithubAuth, reader: Reader) -> Credential {
-    match auth {
-        GithubAuth::Pat { token_file } => Credential::Pat { token: secret::source(token_file, |_| Ok(()), reader) },
-        GithubAuth::App { app_id, installation_id, private_key_file } => Credential::App {
-            app_id: *app_id,
-            installation_id: *installation_id,
-            private_key: secret::source(private_key_file, check_key, reader),
-        },
+fn credential(table: &GithubConfig, reader: FileReader) -> anyhow::Result<Credential> {
+    match (&table.token_file, table.app_id, table.installation_id, &table.private_key_file) {
+        (Some(token_file), ..) => Ok(Credential::Pat { token: token_file.source(|_| Ok(()), reader) }),
+        (None, Some(app_id), Some(installation_id), Some(key_file)) => {
+            Ok(Credential::App { app_id, installation_id, private_key: key_file.source(check_key, reader) })
+        }
+        // The check of the configuration refuses it.
+        (None, ..) => anyhow::bail!("no credential for the GitHub endpoint {}", table.endpoint),
     }
 }
 

@@ -4,11 +4,11 @@
 //! The file `pause` pauses healing while it exists. Empty, it pauses everything. As TOML it may narrow the pause
 //! (`manager`, `set`), say why (`reason`, `author`) and end it (`expires`, RFC 3339). A file that cannot be read or
 //! parsed, or that names an unknown manager, pauses everything. So does anything that is not a regular file: a named pipe
-//! would block its reader. A share that hangs pauses everything too, and blocks nobody ([`crate::io::file`]).
+//! would block its reader. A share that hangs pauses everything too, and blocks nobody ([`medic_http::file`]).
 
 use crate::config::Config;
-use crate::io::file::Reader;
 use medic_core::model::{ManagerName, Pause, PauseId, PauseScope, ScaleSetId, Wall};
+use medic_http::file::FileReader;
 use serde::Deserialize;
 use std::fs::FileType;
 use std::io;
@@ -57,19 +57,19 @@ impl PauseFile {
 #[derive(Debug)]
 pub struct PauseFileReader {
     file: PauseFile,
-    reader: Reader,
+    reader: FileReader,
 }
 
 impl PauseFileReader {
     #[must_use]
-    pub fn new(file: PauseFile, reader: Reader) -> Self {
+    pub fn new(file: PauseFile, reader: FileReader) -> Self {
         Self { file, reader }
     }
 
     pub async fn read(&self, now: Wall) -> Option<Pause> {
         let file = self.file.clone();
         let read = self.reader.read(move || file.read(now)).await;
-        read.unwrap_or_else(|error| Some(pause_everything(self.file.path(), &error, now)))
+        read.unwrap_or_else(|error| Some(pause_everything(self.file.path(), &error.to_string(), now)))
     }
 }
 
@@ -217,14 +217,14 @@ mod tests {
     async fn hanging_pause_file_pauses_everything_meanwhile() {
         let dir = tempfile::tempdir().unwrap();
         let file = PauseFile { path: dir.path().join(FILE_NAME), managers: Vec::new() };
-        let watched = PauseFileReader::new(file, crate::io::file::tests::impatient());
+        let watched = PauseFileReader::new(file, FileReader::with_patience(medic_core::model::Span::millis(30)));
         assert_eq!(watched.read(NOW).await, None);
         let (end, hangs) = std::sync::mpsc::channel::<()>();
         // Readings wait for each other: any that hangs stands for the file's own.
         assert!(watched.reader.read(move || hangs.recv().unwrap_err()).await.is_err());
         let pause = watched.read(NOW).await.unwrap();
         assert_eq!(pause.scope, PauseScope::All);
-        assert!(pause.reason.contains("does the file system it is on hang?"), "{}", pause.reason);
+        assert!(pause.reason.contains("does the file system hang?"), "{}", pause.reason);
         drop(end);
         let answers_again = async {
             while watched.read(NOW).await.is_some() {

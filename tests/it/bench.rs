@@ -4,8 +4,8 @@
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{Diagnosis, GithubId, ManagerName, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
-use medic_garm::log::source::Reading;
 use medic_http::Transport;
+use medic_http::file::Reading;
 use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::garm::{self, Build};
@@ -13,9 +13,7 @@ use medic_lab::github::Route;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use medic_store::{HistoryFilter, NewPause, Store};
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Config, Depth, check};
+use scaleset_medic::config::{Config, Depth, Sources, check};
 use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::reconcile::Engine;
@@ -77,8 +75,7 @@ impl ConfigText<'_> {
     }
 
     pub(crate) fn check(&self, dir: &Path) -> Config {
-        let file = Some(FileText { name: "bench.toml".to_owned(), text: self.write(dir) });
-        check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config
+        check(&Sources::of_text("bench.toml", self.write(dir)), Depth::Files).unwrap().config
     }
 }
 

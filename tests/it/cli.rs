@@ -110,8 +110,8 @@ fn bad_configuration_is_reported_on_stderr_with_exit_code_2() {
         assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{args:?}");
         expect![[r#"
             error: the configuration has 1 mistake:
-            tests/fixtures/config/bad-two-managers.toml:7: manager.name: "garm" is already there (line 2)
-                mend: give each manager a name of its own
+            tests/fixtures/config/bad-two-managers.toml:7: manager.name: "garm" is used twice (line 2)
+                fix: give each manager a name of its own
         "#]]
         .assert_eq(&stderr(&output));
     }

@@ -1,29 +1,28 @@
-//! Configuration: every mistake is named with its line and its mend, sources win in the stated order, and secrets
-//! stay out.
+//! Configuration: every mistake is reported with its line and fix, sources override each other in the stated order,
+//! secrets stay out, and each declared key is known everywhere.
 
 use expect_test::{expect, expect_file};
 use medic_core::model::Span;
 use medic_core::policy::{Mode, Policy};
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, FlagValue, Sources};
+use medic_core::settings::{Key, Kind, Limit, Need};
 use scaleset_medic::config::{
-    Checked, Config, DEFAULTS, Depth, GithubAuth, Report, check, describe, keys, keys::Section, schema,
+    Checked, Config, Depth, FlagValue, Report, Section, Sources, check, describe, kind, schema,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const FIXTURES: &str = "tests/fixtures/config";
 
-/// The least that is a configuration; nothing of it is looked for on the disk.
+/// The smallest configuration; none of its files exists.
 const LEAST: &str =
     "[[manager]]\nname = 'garm'\nurl = 'http://localhost:9997'\nusername = 'admin'\npassword_file = 'pw'\n";
 
 fn text(text: &str) -> Sources {
-    Sources { file: Some(FileText { name: "c.toml".into(), text: text.into() }), ..Sources::default() }
+    Sources::of_text("c.toml", text)
 }
 
 fn checked(sources: &Sources) -> Result<Checked, Report> {
-    check(&Raw::read(sources), Depth::Values)
+    check(sources, Depth::Values)
 }
 
 fn config(content: &str) -> Config {
@@ -39,7 +38,7 @@ fn open(path: &str) -> Sources {
 }
 
 #[test]
-fn every_bad_file_has_its_report() {
+fn bad_files_give_their_reports() {
     let mut seen = 0;
     let mut names: Vec<_> = std::fs::read_dir(FIXTURES)
         .unwrap()
@@ -49,8 +48,8 @@ fn every_bad_file_has_its_report() {
     names.sort();
     for name in names {
         let path = format!("{FIXTURES}/{name}");
-        let report = check(&Raw::read(&open(&path)), Depth::Machine).expect_err(&path).to_string();
-        assert!(!report.contains("swordfish") && !report.contains("ghp_"), "{name} tells a secret:\n{report}");
+        let report = check(&open(&path), Depth::Machine).expect_err(&path).to_string();
+        assert!(!report.contains("swordfish") && !report.contains("ghp_"), "{name} shows a secret:\n{report}");
         let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).with_extension("txt");
         expect_file![expected].assert_eq(&report);
         seen += 1;
@@ -59,8 +58,8 @@ fn every_bad_file_has_its_report() {
 }
 
 #[test]
-fn a_good_file_is_good_down_to_the_disk() {
-    let found = check(&Raw::read(&open(&format!("{FIXTURES}/good.toml"))), Depth::Machine).unwrap();
+fn good_file_passes_all_checks() {
+    let found = check(&open(&format!("{FIXTURES}/good.toml")), Depth::Machine).unwrap();
     let config = found.config;
     assert_eq!(config.run.mode, Mode::Heal);
     assert_eq!(config.http.listen.port(), 9811);
@@ -68,14 +67,14 @@ fn a_good_file_is_good_down_to_the_disk() {
     assert!(config.managers[0].metrics && !config.managers[1].metrics);
     assert_eq!(config.managers[0].password_file.load().unwrap().expose(), "swordfish");
     assert_eq!(config.github[0].entities, ["acme", "acme/app"]);
-    assert!(matches!(config.github[1].auth, GithubAuth::App { app_id: 1, installation_id: 2, .. }));
+    assert_eq!((config.github[1].app_id, config.github[1].installation_id), (Some(1), Some(2)));
     assert_eq!(config.policy.backoff, [Span::mins(10), Span::hours(1)]);
     assert_eq!(config.policy.verify_timeout, Span::secs(630), "it follows stale_session_limit");
     assert!(!Path::new("target/scaleset-medic-test-state").exists(), "the check left a directory behind");
 }
 
 #[test]
-fn who_names_a_number_in_flight_gets_no_share_beyond_it() {
+fn in_flight_share_is_0_when_max_in_flight_is_given() {
     let of = |policy: &str| {
         let policy = config(&format!("{LEAST}[policy]\n{policy}")).policy;
         (policy.max_in_flight, policy.in_flight_share)
@@ -87,23 +86,23 @@ fn who_names_a_number_in_flight_gets_no_share_beyond_it() {
 }
 
 #[test]
-fn what_is_unwise_is_said() {
-    let found = check(&Raw::read(&text(&LEAST.replace("localhost", "garm.example"))), Depth::Values).unwrap();
+fn notes_list_what_may_surprise() {
+    let found = checked(&text(&LEAST.replace("localhost", "garm.example"))).unwrap();
     expect![[r#"
         mode is observe: nothing is changed anywhere; set run.mode = "heal" to heal
-        no [[github]]: sets missing at GitHub are not noticed, and no stale session is ended
-        manager garm: no log_file and no log_stream: session ids are not seen, so a stale session is waited for
+        no [[github]]: sets missing at GitHub are not detected, and no stale session is deleted
+        manager garm: no log_file and no log_stream: session ids are not seen, so a stale session cannot be deleted
         manager garm: the password crosses the network unencrypted (http)"#]]
     .assert_eq(&describe::notes(&found).join("\n"));
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_a_mistake_of_its_own() {
+fn unreadable_file_is_reported() {
     let report = Sources::open(Some(Path::new("/nowhere.toml")), BTreeMap::new(), Vec::new()).unwrap_err();
     expect![[r"
         the configuration has 1 mistake:
         flag --config: cannot read /nowhere.toml: No such file or directory (os error 2)
-            mend: check the path, and that this user may read the file
+            fix: check the path, and that this user may read the file
     "]]
     .assert_eq(&report.to_string());
     let by_env = Sources::open(None, env(&[("SCALESET_MEDIC_CONFIG", "/nowhere.toml")]), Vec::new()).unwrap_err();
@@ -112,7 +111,7 @@ fn a_file_that_cannot_be_read_is_a_mistake_of_its_own() {
 }
 
 #[test]
-fn an_international_host_is_taken_in_its_ascii_form() {
+fn international_host_is_accepted_in_ascii_form() {
     let manager = &config(&LEAST.replace("localhost", "xn--grm-qla.example")).managers[0];
     assert_eq!(manager.url.as_str(), "http://xn--grm-qla.example:9997/");
     let report = checked(&text(&LEAST.replace("localhost", "gärm.example"))).unwrap_err().to_string();
@@ -120,9 +119,9 @@ fn an_international_host_is_taken_in_its_ascii_form() {
 }
 
 #[test]
-fn flags_win_over_environment_over_file_over_default() {
+fn flags_override_env_overrides_file_overrides_default() {
     let file = format!("{LEAST}[run]\nmode = 'observe'\n");
-    let flag = FlagValue { key: &keys::run::MODE, flag: "--mode", value: "observe".into() };
+    let flag = FlagValue { section: Section::Run, key: "mode", flag: "--mode", value: "observe".into() };
     let shown = |sources: &Sources| {
         let found = checked(sources).unwrap();
         let line = describe::print(&found).lines().find(|line| line.starts_with("mode =")).unwrap().to_owned();
@@ -139,7 +138,7 @@ fn flags_win_over_environment_over_file_over_default() {
 }
 
 #[test]
-fn the_environment_alone_can_configure_one_manager() {
+fn environment_alone_configures_one_manager() {
     let sources = Sources {
         env: env(&[
             ("SCALESET_MEDIC_MANAGER_NAME", "garm"),
@@ -167,7 +166,7 @@ fn the_environment_alone_can_configure_one_manager() {
 }
 
 #[test]
-fn mistakes_in_the_environment_name_the_variable() {
+fn environment_mistakes_name_the_variable() {
     let two = LEAST.replace("'garm'", "'other'");
     let sources = Sources {
         env: env(&[
@@ -182,138 +181,153 @@ fn mistakes_in_the_environment_name_the_variable() {
     let report = checked(&sources).unwrap_err().to_string();
     expect![[r"
         the configuration has 5 mistakes:
-        environment variable SCALESET_MEDIC_MANAGER_PASSWORD: manager.password: a secret does not belong into the configuration
-            mend: put it into a file of its own and name that file with `password_file`
-        environment variable SCALESET_MEDIC_MANAGER_URL: manager.url: there are 2 [[manager]] tables, and this cannot say which
-            mend: set it in the file
-        environment variable SCALESET_MEDIC_POLICY_SET_BUDGET: policy.set_budget: a whole number is needed, not a string
-            mend: write a whole number from 1 to 1000, without quotes
+        environment variable SCALESET_MEDIC_MANAGER_PASSWORD: manager.password: a secret must not be in the configuration
+            fix: put it into a file of its own and name that file with `password_file`
+        environment variable SCALESET_MEDIC_MANAGER_URL: manager.url: there are 2 [[manager]] tables, and this does not say which
+            fix: set it in the file
+        environment variable SCALESET_MEDIC_POLICY_SET_BUDGET: policy.set_budget: expected whole number, found text
+            fix: use a whole number, 1 to 1000, without quotes
         environment variable SCALESET_MEDIC_RUN_MOED: run.moed: unknown key
-            mend: did you mean `mode`?
+            fix: did you mean `mode`?
         environment variable SCALESET_MEDIC_SWORDFISH: sets no known key
-            mend: write SCALESET_MEDIC_TABLE_KEY, for example SCALESET_MEDIC_RUN_MODE
+            fix: write SCALESET_MEDIC_TABLE_KEY, for example SCALESET_MEDIC_RUN_MODE
     "]]
     .assert_eq(&report);
 }
 
 #[test]
-fn print_shows_every_value_with_its_origin_and_no_secret() {
+fn print_shows_values_with_origin_and_no_secret() {
     let mut sources = open(&format!("{FIXTURES}/good.toml"));
     sources.env = env(&[("SCALESET_MEDIC_POLICY_SETTLE", "5s")]);
-    sources.flags = vec![FlagValue { key: &keys::log::LEVEL, flag: "--log-level", value: "debug".into() }];
+    sources.flags = vec![FlagValue { section: Section::Log, key: "level", flag: "--log-level", value: "debug".into() }];
     let found = checked(&sources).unwrap();
     let printed = describe::print(&found);
     assert!(!printed.contains("swordfish") && !printed.contains("ghp_"), "{printed}");
     expect_file!["../fixtures/config/good.printed.toml"].assert_eq(&printed);
-    for section in Section::ALL {
-        for key in section.keys() {
-            let shown =
-                printed.lines().any(|line| line.trim_start_matches('#').starts_with(&format!("{} =", key.name)));
-            assert!(shown, "{} is not printed", key.dotted());
-        }
-    }
     assert_eq!(config(&printed), found.config, "what is printed means what is in effect");
 }
 
-/// The shipped file with its settings in effect: a line that begins with `#` and no blank is a setting.
-fn uncommented() -> String {
-    let plain = |line: &str| match line.strip_prefix('#') {
-        Some(setting) if !setting.starts_with(' ') => setting.to_owned(),
-        _ => line.to_owned(),
-    };
-    DEFAULTS.lines().map(plain).collect::<Vec<_>>().join("\n")
+#[test]
+fn shipped_file_equals_the_defaults() {
+    let shipped = config(&(describe::defaults() + LEAST));
+    assert_eq!(shipped, config(LEAST));
+    assert_eq!(shipped.policy, Policy::default());
 }
 
-#[test]
-fn the_shipped_file_documents_every_key_and_no_other() {
-    let table: toml::Table = uncommented().parse().unwrap();
-    let documented: BTreeSet<String> = table
-        .iter()
-        .flat_map(|(section, value)| {
-            let one = value.as_array().map_or(value, |items| &items[0]).as_table().unwrap();
-            one.keys().map(move |key| format!("{section}.{key}"))
-        })
-        .collect();
-    let known: BTreeSet<String> =
-        Section::ALL.iter().flat_map(|section| section.keys()).map(|key| key.dotted()).collect();
-    assert_eq!(documented, known);
-    let mut explained = false;
-    for line in DEFAULTS.lines() {
-        let is_setting = line.trim_start_matches('#').contains(" = ") && !line.starts_with("# ");
-        assert!(!is_setting || explained, "no comment above: {line}");
-        // A comment may explain the two settings that follow it.
-        explained = line.starts_with("# ") || (is_setting && explained);
+/// A least configuration with a table for this key, and the key set in it.
+fn file_with(key: &Key, value: Option<&str>) -> String {
+    let given = |pairs: &[(&str, &str)]| {
+        let mut lines: BTreeMap<String, String> =
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        lines.extend(value.map(|value| (key.name.to_owned(), value.to_owned())));
+        lines.iter().map(|(name, value)| format!("{name} = {value}\n")).collect::<String>()
+    };
+    let is_app = ["app_id", "installation_id", "private_key_file"].contains(&key.name);
+    match key.section {
+        "manager" => {
+            let least = [("name", "'n'"), ("url", "'http://h'"), ("username", "'u'"), ("password_file", "'f'")];
+            format!("[[manager]]\n{}", given(&least))
+        }
+        "github" if is_app => {
+            let app = [("endpoint", "'e'"), ("app_id", "1"), ("installation_id", "1"), ("private_key_file", "'f'")];
+            format!("{LEAST}[[github]]\n{}", given(&app))
+        }
+        "github" => format!("{LEAST}[[github]]\n{}", given(&[("endpoint", "'e'"), ("token_file", "'f'")])),
+        section => format!("{LEAST}[{section}]\n{}", given(&[])),
+    }
+}
+
+/// Values of a kind, the later ones for where the first is the default, or contradicts one.
+fn values(kind: Kind) -> Vec<String> {
+    let span = |span: Span| format!("\"{}ms\"", span.as_millis());
+    let texts = |texts: &[&str]| texts.iter().map(|text| format!("\"{text}\"")).collect();
+    match kind {
+        Kind::Span(least, most) => vec![span(least), span(most), span(least.plus(Span::secs(1)))],
+        Kind::Spans(least, _) => vec![format!("[{}]", span(least))],
+        Kind::Count(least, most) => vec![least.saturating_add(6).min(most).to_string()],
+        Kind::Part | Kind::Share => vec!["0.125".to_owned()],
+        Kind::Boolean => vec!["true".to_owned(), "false".to_owned()],
+        Kind::Choice(words) => texts(words),
+        Kind::Label | Kind::Text => texts(&["other"]),
+        Kind::Url => texts(&["https://other.example/"]),
+        Kind::Listen => texts(&["127.0.0.1:1"]),
+        Kind::Path | Kind::StateDir | Kind::Certificates | Kind::SecretFile | Kind::KeyFile => texts(&["/other"]),
+        Kind::Levels => texts(&["warn,medic_garm=debug"]),
+        Kind::Entities => vec!["[\"acme\"]".to_owned()],
     }
 }
 
 #[test]
-fn the_shipped_file_equals_the_defaults_of_the_code() {
-    let shipped = DEFAULTS.to_owned() + "\n" + LEAST;
-    let from_file = config(&shipped);
-    let from_code = config(LEAST);
-    assert_eq!(from_file, from_code);
-    assert_eq!(from_code.policy, Policy::default());
-
-    // The repeated tables: all of their settings, save the ones without a default, against the least ones.
-    let without_app = uncommented()
-        .lines()
-        .filter(|line| {
-            !line.starts_with("app_id") && !line.starts_with("installation_id") && !line.starts_with("private_key")
-        })
-        .collect::<Vec<_>>()
-        .join("\n");
-    let shipped = config(&without_app);
-    let least = config(
-        "[[manager]]\nname = 'garm'\nurl = 'http://127.0.0.1:9997'\nusername = 'admin'\n\
-         password_file = '/run/secrets/garm-password'\nca_file = '/etc/scaleset-medic/garm-ca.pem'\n\
-         log_file = '/var/log/garm/garm.log'\n[[github]]\nendpoint = 'github.com'\n\
-         token_file = '/run/secrets/github-token'\nca_file = '/etc/scaleset-medic/github-ca.pem'\n",
-    );
-    assert_eq!(shipped, least);
-}
-
-#[test]
-fn the_schema_knows_every_key_with_its_type_and_default() {
-    let schema = schema::schema();
-    let json_type = |value: &toml::Value| match value {
-        toml::Value::String(_) => "string",
-        toml::Value::Integer(_) => "integer",
-        toml::Value::Float(_) => "number",
-        toml::Value::Boolean(_) => "boolean",
-        toml::Value::Array(_) => "array",
-        toml::Value::Datetime(_) | toml::Value::Table(_) => "object",
-    };
-    let defaults: toml::Table = uncommented().parse().unwrap();
-    for section in Section::ALL {
-        let mut table = &schema["properties"][section.as_str()];
-        let mut shipped = &defaults[section.as_str()];
-        if section.repeats() {
-            (table, shipped) = (&table["items"], &shipped[0]);
-        }
-        assert_eq!(table["additionalProperties"], false, "{section} takes unknown keys");
-        let properties = table["properties"].as_object().unwrap();
-        assert_eq!(properties.len(), section.keys().len(), "{section}");
-        for key in section.keys() {
-            let found = &properties[key.name];
-            let value = &shipped[key.name];
-            assert_eq!(found["type"], json_type(value), "{}", key.dotted());
-            match key.need {
-                keys::Need::Defaulted => {
-                    let same = match (&found["default"], value) {
-                        // One duration has several spellings.
-                        (serde_json::Value::String(default), toml::Value::String(shipped)) => {
-                            default == shipped
-                                || humantime::parse_duration(default) == humantime::parse_duration(shipped)
-                        }
-                        (default, shipped) => *default == serde_json::to_value(shipped).unwrap(),
-                    };
-                    assert!(same, "{}: {} is not {value}", key.dotted(), found["default"]);
-                }
-                keys::Need::Required => {
-                    assert!(table["required"].as_array().unwrap().contains(&key.name.into()), "{}", key.dotted());
-                }
-                keys::Need::Optional => assert!(found.get("default").is_none(), "{}", key.dotted()),
+fn declared_key_is_known_everywhere() {
+    let (schema, shipped) = (schema::schema(), describe::defaults());
+    for key in Section::ALL.iter().flat_map(|section| section.keys()) {
+        let (name, base) = (key.dotted(), config(&file_with(key, None)));
+        // The reader: of the file, and of the environment.
+        let read = |value: &String| Some((value.clone(), checked(&text(&file_with(key, Some(value)))).ok()?));
+        let mut others = values(key.takes.kind).iter().filter_map(read).collect::<Vec<_>>().into_iter();
+        let (value, by_file) =
+            others.find(|(_, read)| read.config != base).unwrap_or_else(|| panic!("{name} is not read"));
+        let mut by_env = text(&file_with(key, None));
+        by_env.env = env(&[(&key.env(), &value.replace(['"', '[', ']'], ""))]);
+        assert_eq!(checked(&by_env).unwrap().config, by_file.config, "{}", key.env());
+        // What is printed.
+        let printed = describe::print(&by_file);
+        assert!(printed.lines().any(|line| line.starts_with(&format!("{} = ", key.name))), "{name}: {printed}");
+        assert_eq!(config(&printed), by_file.config, "{name}: what is printed is what is in effect");
+        // The shipped file and the schema.
+        let section = key.section.parse::<Section>().unwrap();
+        let mut lines = shipped.lines().skip_while(|line| line.trim_start_matches('#') != section.header());
+        let line = lines.find(|line| line.trim_start_matches('#').starts_with(&format!("{} = ", key.name)));
+        let table = &schema["properties"][key.section];
+        let table = if section.repeats() { &table["items"] } else { table };
+        let found = &table["properties"][key.name];
+        assert!(found["description"].as_str().unwrap().starts_with(&describe::meaning(key)), "{name}");
+        let sample: toml::Table = format!("value = {value}").parse().unwrap();
+        let type_of = match &sample["value"] {
+            toml::Value::Integer(_) => "integer",
+            toml::Value::Float(_) => "number",
+            toml::Value::Boolean(_) => "boolean",
+            toml::Value::Array(_) => "array",
+            _ => "string",
+        };
+        assert_eq!(found["type"], type_of, "{name}");
+        match key.need {
+            Need::Default(default) => {
+                let default = kind::toml(key.takes.kind, &default());
+                assert!(line.unwrap().ends_with(&format!(" = {default}")), "{line:?}");
+                let leads = |other: &Key| other.takes.follows.is_some_and(|follows| follows.leader() == key.name);
+                let is_alone = key.takes.follows.is_none() && !section.keys().iter().any(leads);
+                assert!(!is_alone || config(&file_with(key, Some(&default))) == base, "{name}: {default}");
+                assert_eq!(toml::Value::try_from(&found["default"]).unwrap().to_string(), default, "{name}");
             }
+            Need::Required(_) => assert!(table["required"].as_array().unwrap().contains(&key.name.into()), "{name}"),
+            Need::Optional(_) => assert!(line.is_some() && found.get("default").is_none(), "{name}"),
         }
     }
+}
+
+#[test]
+fn declared_limit_is_checked() {
+    let mut count = 0;
+    for key in Section::ALL.iter().flat_map(|section| section.keys()) {
+        let Some(limit) = key.takes.limit else { continue };
+        let (Limit::AtMost(high) | Limit::Below(high)) = limit;
+        let high = key.section.parse::<Section>().unwrap().key(high).unwrap();
+        let (Kind::Span(low_least, _), Kind::Span(high_least, _)) = (key.takes.kind, high.takes.kind) else {
+            panic!("{} is not a duration", key.dotted())
+        };
+        let is_refused = |more: Span| {
+            // The least value may contradict a third key first.
+            [low_least.max(high_least), Span::mins(10)].into_iter().any(|least| {
+                let low = format!("'{}ms'\n{} = '{}ms'", least.plus(more).as_millis(), high.name, least.as_millis());
+                let report = checked(&text(&file_with(key, Some(&low)))).err().map(|report| report.to_string());
+                let (wrong, against) = (format!("{}: ", key.dotted()), format!(" contradicts {} = ", high.name));
+                report.unwrap_or_default().lines().any(|line| line.contains(&wrong) && line.contains(&against))
+            })
+        };
+        assert!(is_refused(Span::secs(1)), "{}", key.dotted());
+        assert_eq!(is_refused(Span::ZERO), matches!(limit, Limit::Below(_)), "{}", key.dotted());
+        count += 1;
+    }
+    assert!(count >= 9, "only {count} limits are declared");
 }

@@ -1,7 +1,7 @@
-//! A TCP proxy in front of a simulated server that can be told to misbehave, and to stop misbehaving.
+//! A TCP proxy in front of a simulated server, with faults that can be switched on and off.
 //!
-//! A change of its ways cuts every connection, so that none outlives the fault it was made under. It counts what it
-//! was asked, what of that would write, and how many bytes of a body were taken from it.
+//! A switch cuts every connection, so that none outlives its fault. The proxy counts requests, writes among them, and
+//! the bytes of endless bodies that were read.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
@@ -15,10 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-/// How the proxy behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ways {
-    Pass,
+pub(crate) enum Fault {
+    None,
     Reset,
     /// Accepts and never answers.
     HalfOpen,
@@ -27,13 +26,13 @@ pub(crate) enum Ways {
     /// A byte of the body a second.
     SlowBody,
     Truncated,
-    /// A body of ten gigabytes by its head, and as many as are taken.
+    /// A body of ten gigabytes, announced and sent.
     TenGigabytes,
     /// A body without an announced end.
     Endless,
     HtmlPage,
     RedirectLoop,
-    /// 429, with so many seconds of `Retry-After`.
+    /// 429, with these seconds of `Retry-After`.
     TooMany(Option<u32>),
     Status(u16),
     Garbage,
@@ -43,8 +42,8 @@ pub(crate) enum Ways {
     BadCertificate,
 }
 
-impl Ways {
-    /// Whether a login gets its real answer, so that the fault meets what comes after it.
+impl Fault {
+    /// Whether a login gets its real answer, so that the fault affects later requests.
     const fn spares_login(self) -> bool {
         matches!(
             self,
@@ -59,21 +58,20 @@ impl Ways {
     }
 }
 
-/// What was seen of the other side.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) connections: AtomicU64,
     pub(crate) requests: AtomicU64,
-    /// Requests that are no GET and no login, while it misbehaved.
+    /// Requests that are no GET and no login, during the fault.
     pub(crate) writes: AtomicU64,
-    /// Bytes of endless answers that were taken.
+    /// Bytes of endless answers that were read.
     pub(crate) taken: AtomicU64,
 }
 
 /// The proxy; dropping it ends it.
 pub(crate) struct Proxy {
     pub(crate) seen: Arc<Seen>,
-    ways: watch::Sender<Ways>,
+    fault: watch::Sender<Fault>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -83,7 +81,40 @@ impl Drop for Proxy {
     }
 }
 
-/// With which certificates TLS is spoken.
+/// A certificate authority.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// For a server with a certificate of this authority for `name`.
+    pub(crate) fn acceptor(&self, name: &str, expired: bool) -> TlsAcceptor {
+        let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        if expired {
+            leaf.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            leaf.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        let leaf = leaf.signed_by(&key, &self.0).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
+/// The certificates of a proxy that uses TLS.
 #[derive(Clone)]
 pub(crate) struct Tls {
     good: TlsAcceptor,
@@ -95,71 +126,53 @@ pub(crate) struct Tls {
 impl Tls {
     /// A good certificate for `localhost`, and one that has expired or is for another name.
     pub(crate) fn new(bad_name: &str, expired: bool) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let acceptor = |name: &str, expired: bool| {
-            let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
-            if expired {
-                leaf.not_before = rcgen::date_time_ymd(2001, 1, 1);
-                leaf.not_after = rcgen::date_time_ymd(2002, 1, 1);
-            }
-            let key = KeyPair::generate().unwrap();
-            let leaf = leaf.signed_by(&key, &authority).unwrap();
-            let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_no_client_auth()
-                .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-                .unwrap();
-            TlsAcceptor::from(Arc::new(config))
-        };
-        Self { good: acceptor("localhost", false), bad: acceptor(bad_name, expired), authority: authority.pem() }
+        let authority = Authority::new();
+        let (good, bad) = (authority.acceptor("localhost", false), authority.acceptor(bad_name, expired));
+        Self { good, bad, authority: authority.pem() }
     }
 }
 
 impl Proxy {
-    pub(crate) fn serve(listener: TcpListener, upstream: SocketAddr, ways: Ways, tls: Option<Tls>) -> Self {
+    pub(crate) fn serve(listener: TcpListener, upstream: SocketAddr, fault: Fault, tls: Option<Tls>) -> Self {
         let seen = Arc::new(Seen::default());
-        let (ways, present) = watch::channel(ways);
+        let (fault, present) = watch::channel(fault);
         let counted = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (mut present, seen, tls) = (present.clone(), Arc::clone(&counted), tls.clone());
                 seen.connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
-                    let ways = *present.borrow_and_update();
+                    let fault = *present.borrow_and_update();
                     tokio::select! {
-                        () = connection(stream, upstream, ways, tls, &seen) => {}
+                        () = connection(stream, upstream, fault, tls, &seen) => {}
                         _ = present.changed() => {}
                     }
                 });
             }
         });
-        Self { seen, ways, task }
+        Self { seen, fault, task }
     }
 
-    /// From now on so.
-    pub(crate) fn be(&self, ways: Ways) {
-        self.ways.send_replace(ways);
+    pub(crate) fn switch_to(&self, fault: Fault) {
+        self.fault.send_replace(fault);
     }
 }
 
-async fn connection(stream: TcpStream, upstream: SocketAddr, ways: Ways, tls: Option<Tls>, seen: &Seen) {
+async fn connection(stream: TcpStream, upstream: SocketAddr, fault: Fault, tls: Option<Tls>, seen: &Seen) {
     let _ = stream.set_nodelay(true);
-    if ways == Ways::Reset {
+    if fault == Fault::Reset {
         let _ = stream.set_zero_linger();
         return;
     }
-    let Some(tls) = tls else { return talk(stream, upstream, ways, seen).await };
-    let acceptor = if ways == Ways::BadCertificate { tls.bad } else { tls.good };
+    let Some(tls) = tls else { return talk(stream, upstream, fault, seen).await };
+    let acceptor = if fault == Fault::BadCertificate { tls.bad } else { tls.good };
     if let Ok(stream) = acceptor.accept(stream).await {
-        talk(stream, upstream, ways, seen).await;
+        talk(stream, upstream, fault, seen).await;
     }
 }
 
-async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, upstream: SocketAddr, ways: Ways, seen: &Seen) {
-    if ways == Ways::Pass {
+async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, upstream: SocketAddr, fault: Fault, seen: &Seen) {
+    if fault == Fault::None {
         if let Ok(mut server) = TcpStream::connect(upstream).await {
             let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
         }
@@ -177,7 +190,7 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, upstream: SocketA
         if !login && !asks_for_token && !request.starts_with("GET ") {
             seen.writes.fetch_add(1, Ordering::Relaxed);
         }
-        if login && ways.spares_login() {
+        if login && fault.spares_login() {
             // One request, with its body as it comes; the server closes after its answer.
             let Ok(mut server) = TcpStream::connect(upstream).await else { return };
             let once = request.replacen("\r\n", "\r\nconnection: close\r\n", 1);
@@ -186,7 +199,7 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, upstream: SocketA
             }
             return;
         }
-        if misbehave(&mut stream, ways, seen).await.is_err() {
+        if answer_with_fault(&mut stream, fault, seen).await.is_err() {
             return;
         }
     }
@@ -206,29 +219,35 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
 const JSON: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 
 /// One bad answer; an error ends the connection.
-async fn misbehave(stream: &mut (impl AsyncWrite + AsyncRead + Unpin), ways: Ways, seen: &Seen) -> std::io::Result<()> {
+async fn answer_with_fault(
+    stream: &mut (impl AsyncWrite + AsyncRead + Unpin),
+    fault: Fault,
+    seen: &Seen,
+) -> std::io::Result<()> {
     let closed = || std::io::Error::other("closed on purpose");
-    let text = match ways {
-        Ways::Pass | Ways::Reset => return Err(closed()),
-        Ways::HalfOpen | Ways::BadCertificate => std::future::pending().await,
-        Ways::SlowHead => return drip(stream, "", &format!("{JSON}content-length: 2\r\n\r\n[]")).await,
-        Ways::SlowBody => return drip(stream, &format!("{JSON}content-length: 1000\r\n\r\n"), &"[".repeat(1000)).await,
-        Ways::Truncated => {
+    let text = match fault {
+        Fault::None | Fault::Reset => return Err(closed()),
+        Fault::HalfOpen | Fault::BadCertificate => std::future::pending().await,
+        Fault::SlowHead => return drip(stream, "", &format!("{JSON}content-length: 2\r\n\r\n[]")).await,
+        Fault::SlowBody => {
+            return drip(stream, &format!("{JSON}content-length: 1000\r\n\r\n"), &"[".repeat(1000)).await;
+        }
+        Fault::Truncated => {
             stream.write_all(format!("{JSON}content-length: 700\r\n\r\n[{{\"id\":").as_bytes()).await?;
             stream.flush().await?;
             return Err(closed());
         }
-        Ways::TenGigabytes => return flood(stream, "content-length: 10000000000\r\n\r\n", false, seen).await,
-        Ways::Endless => return flood(stream, "transfer-encoding: chunked\r\n\r\n", true, seen).await,
-        Ways::HtmlPage => whole("200 OK", "content-type: text/html\r\n", "<html><body>Please log in</body></html>"),
-        Ways::RedirectLoop => whole("302 Found", "location: /api/v1/again\r\n", ""),
-        Ways::TooMany(None) => whole("429 Too Many Requests", "", ""),
-        Ways::TooMany(Some(wait)) => whole("429 Too Many Requests", &format!("retry-after: {wait}\r\n"), ""),
-        Ways::Status(status) => whole(&format!("{status} Broken"), "", "broken"),
-        Ways::Garbage => "\u{1}\u{2}\u{3} not a protocol\r\n\r\n".to_owned(),
-        Ways::HugeHead => format!("HTTP/1.1 200 OK\r\nx-filler: {}\r\ncontent-length: 0\r\n\r\n", "a".repeat(4 << 20)),
-        Ways::DeepJson => whole("200 OK", "content-type: application/json\r\n", &"[".repeat(1 << 20)),
-        Ways::GzipBomb => {
+        Fault::TenGigabytes => return flood(stream, "content-length: 10000000000\r\n\r\n", false, seen).await,
+        Fault::Endless => return flood(stream, "transfer-encoding: chunked\r\n\r\n", true, seen).await,
+        Fault::HtmlPage => whole("200 OK", "content-type: text/html\r\n", "<html><body>Please log in</body></html>"),
+        Fault::RedirectLoop => whole("302 Found", "location: /api/v1/again\r\n", ""),
+        Fault::TooMany(None) => whole("429 Too Many Requests", "", ""),
+        Fault::TooMany(Some(wait)) => whole("429 Too Many Requests", &format!("retry-after: {wait}\r\n"), ""),
+        Fault::Status(status) => whole(&format!("{status} Broken"), "", "broken"),
+        Fault::Garbage => "\u{1}\u{2}\u{3} not a protocol\r\n\r\n".to_owned(),
+        Fault::HugeHead => format!("HTTP/1.1 200 OK\r\nx-filler: {}\r\ncontent-length: 0\r\n\r\n", "a".repeat(4 << 20)),
+        Fault::DeepJson => whole("200 OK", "content-type: application/json\r\n", &"[".repeat(1 << 20)),
+        Fault::GzipBomb => {
             let bomb = bomb();
             let head = format!("{JSON}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
             stream.write_all(head.as_bytes()).await?;
@@ -254,7 +273,7 @@ async fn drip(stream: &mut (impl AsyncWrite + Unpin), at_once: &str, slowly: &st
     Ok(())
 }
 
-/// As much as is taken; ends only when the other side closes.
+/// Ends only when the other side closes.
 async fn flood(stream: &mut (impl AsyncWrite + Unpin), head: &str, chunked: bool, seen: &Seen) -> std::io::Result<()> {
     stream.write_all(format!("{JSON}{head}").as_bytes()).await?;
     let piece = if chunked {
@@ -270,11 +289,13 @@ async fn flood(stream: &mut (impl AsyncWrite + Unpin), head: &str, chunked: bool
 
 /// A fifth of a gigabyte of zeros in gzip.
 fn bomb() -> &'static [u8] {
-    static BOMB: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
-        let made =
-            std::process::Command::new("sh").arg("-c").arg("head -c 200000000 /dev/zero | gzip -1").output().unwrap();
-        assert!(made.status.success() && (1_000..4_000_000).contains(&made.stdout.len()), "no bomb");
-        made.stdout
-    });
+    static BOMB: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| gzip_of_zeros(200_000_000));
     &BOMB
+}
+
+pub(crate) fn gzip_of_zeros(count: usize) -> Vec<u8> {
+    let command = format!("head -c {count} /dev/zero | gzip -1");
+    let made = std::process::Command::new("sh").arg("-c").arg(command).output().unwrap();
+    assert!(made.status.success() && (50..count / 50).contains(&made.stdout.len()), "{} bytes", made.stdout.len());
+    made.stdout
 }

@@ -1,7 +1,7 @@
-//! The built binary with a broken wire to the manager or to GitHub: it lives, its memory is bounded, nothing is
-//! written, the fault is told in plain words, and when the fault ends the stuck sets are healed.
+//! The built binary with a faulty connection to the manager or to GitHub: it keeps running in bounded memory, writes
+//! nothing, names the fault, and heals the stuck sets when the fault ends.
 
-use crate::fault_proxy::{Proxy, Tls, Ways};
+use crate::fault_proxy::{Fault, Proxy, Tls};
 use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_core::model::Span;
@@ -20,47 +20,47 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Nothing here takes longer, however slow the machine.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// Longer than anything here takes on a slow machine.
+const TIMEOUT: Duration = Duration::from_mins(3);
 /// The most memory that the process has ever used, a debug build's code included.
 const MEMORY_KB: u64 = 128 * 1024;
 
-/// Which wire is broken.
+/// The faulty connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wire {
     Manager,
-    /// The manager's, over TLS.
+    /// To the manager, over TLS.
     Tls,
     Github,
 }
 
-/// One fault, and a word of what is told about it.
-const CASES: [(&str, Wire, Ways, &str); 25] = [
-    ("reset", Wire::Manager, Ways::Reset, "reset"),
-    ("half-open", Wire::Manager, Ways::HalfOpen, "no complete answer"),
-    ("slow head", Wire::Manager, Ways::SlowHead, "no complete answer"),
-    ("slow body", Wire::Manager, Ways::SlowBody, "no complete answer"),
-    ("truncated", Wire::Manager, Ways::Truncated, "broke"),
-    ("ten gigabytes", Wire::Manager, Ways::TenGigabytes, "answers with more than"),
-    ("endless", Wire::Manager, Ways::Endless, "answers with more than"),
-    ("HTML page", Wire::Manager, Ways::HtmlPage, "malformed"),
-    ("redirect loop", Wire::Manager, Ways::RedirectLoop, "never followed"),
-    ("429", Wire::Manager, Ways::TooMany(None), "rate_limited|held_back"),
-    ("429 with Retry-After", Wire::Manager, Ways::TooMany(Some(3)), "rate_limited|held_back"),
-    ("503", Wire::Manager, Ways::Status(503), "503"),
-    ("garbage", Wire::Manager, Ways::Garbage, "not HTTP"),
-    ("huge head", Wire::Manager, Ways::HugeHead, "manager"),
-    ("deep JSON", Wire::Manager, Ways::DeepJson, "malformed"),
-    ("gzip bomb", Wire::Manager, Ways::GzipBomb, "answers with more than"),
-    ("expired certificate", Wire::Tls, Ways::BadCertificate, "renew"),
-    ("certificate of another host", Wire::Tls, Ways::BadCertificate, "name"),
-    ("GitHub resets", Wire::Github, Ways::Reset, "reset"),
-    ("GitHub half-open", Wire::Github, Ways::HalfOpen, "no complete answer"),
-    ("GitHub endless", Wire::Github, Ways::Endless, "answers with more than"),
-    ("GitHub HTML page", Wire::Github, Ways::HtmlPage, "malformed"),
-    ("GitHub redirect loop", Wire::Github, Ways::RedirectLoop, "never followed"),
-    ("GitHub 429", Wire::Github, Ways::TooMany(Some(3)), "rate_limited|held_back"),
-    ("GitHub 502", Wire::Github, Ways::Status(502), "502"),
+/// Each fault, with a part of the message about it.
+const CASES: [(&str, Wire, Fault, &str); 25] = [
+    ("reset", Wire::Manager, Fault::Reset, "reset"),
+    ("half-open", Wire::Manager, Fault::HalfOpen, "no complete answer"),
+    ("slow head", Wire::Manager, Fault::SlowHead, "no complete answer"),
+    ("slow body", Wire::Manager, Fault::SlowBody, "no complete answer"),
+    ("truncated", Wire::Manager, Fault::Truncated, "broke"),
+    ("ten gigabytes", Wire::Manager, Fault::TenGigabytes, "answers with more than"),
+    ("endless", Wire::Manager, Fault::Endless, "answers with more than"),
+    ("HTML page", Wire::Manager, Fault::HtmlPage, "malformed"),
+    ("redirect loop", Wire::Manager, Fault::RedirectLoop, "never followed"),
+    ("429", Wire::Manager, Fault::TooMany(None), "rate_limited|held_back"),
+    ("429 with Retry-After", Wire::Manager, Fault::TooMany(Some(3)), "rate_limited|held_back"),
+    ("503", Wire::Manager, Fault::Status(503), "503"),
+    ("garbage", Wire::Manager, Fault::Garbage, "not HTTP"),
+    ("huge head", Wire::Manager, Fault::HugeHead, "manager"),
+    ("deep JSON", Wire::Manager, Fault::DeepJson, "malformed"),
+    ("gzip bomb", Wire::Manager, Fault::GzipBomb, "answers with more than"),
+    ("expired certificate", Wire::Tls, Fault::BadCertificate, "renew"),
+    ("certificate of another host", Wire::Tls, Fault::BadCertificate, "name"),
+    ("GitHub resets", Wire::Github, Fault::Reset, "reset"),
+    ("GitHub half-open", Wire::Github, Fault::HalfOpen, "no complete answer"),
+    ("GitHub endless", Wire::Github, Fault::Endless, "answers with more than"),
+    ("GitHub HTML page", Wire::Github, Fault::HtmlPage, "malformed"),
+    ("GitHub redirect loop", Wire::Github, Fault::RedirectLoop, "never followed"),
+    ("GitHub 429", Wire::Github, Fault::TooMany(Some(3)), "rate_limited|held_back"),
+    ("GitHub 502", Wire::Github, Fault::Status(502), "502"),
 ];
 
 /// Servers with two stuck sets behind a proxy, and a medic.
@@ -87,7 +87,7 @@ impl Drop for Medic {
 }
 
 impl Case {
-    async fn start(name: &'static str, wire: Wire, ways: Ways, sets: u32) -> Self {
+    async fn start(name: &'static str, wire: Wire, fault: Fault, sets: u32) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
         let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).unwrap();
         let upstream =
@@ -115,7 +115,7 @@ impl Case {
         hub.with(|world, now| world.kill(0, now));
         hub.with(|world, now| world.start(0, now));
         let medic = Medic::start(dir, &garm, wire, tls.as_ref());
-        let proxy = Proxy::serve(listener, upstream, ways, tls);
+        let proxy = Proxy::serve(listener, upstream, fault, tls);
         Self { name, hub, proxy, medic, _pump: pump, _doors: doors }
     }
 
@@ -168,7 +168,7 @@ impl Medic {
         Self { child, dir, address }
     }
 
-    fn lives(&mut self) -> bool {
+    fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
@@ -193,68 +193,68 @@ impl Medic {
     }
 }
 
-async fn until(name: &str, what: &str, so: impl Fn() -> bool, told: impl Fn() -> String) {
+async fn until(name: &str, what: &str, done: impl Fn() -> bool, log: impl Fn() -> String) {
     let waiting = async {
-        while !so() {
+        while !done() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{name}: never: {what}\n{}", told()));
+    tokio::time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("{name}: never: {what}\n{}", log()));
 }
 
-/// Everything that is told: the log and the status document.
-async fn told(medic: &Medic) -> String {
+/// The log and the status document.
+async fn output(medic: &Medic) -> String {
     format!("{}\n{}", medic.log(), medic.get("/api/v1/status").await.unwrap_or_default())
 }
 
-/// One case; what it measured: most memory in kB, bytes taken of endless answers, connections and requests under the fault.
-async fn play(name: &'static str, wire: Wire, ways: Ways, words: &str) -> (&'static str, u64, u64, u64) {
-    let mut case = Case::start(name, wire, ways, 2).await;
+/// Runs one case. Returns peak memory in kB, bytes read of endless answers, connections and requests under the fault.
+async fn play(name: &'static str, wire: Wire, fault: Fault, words: &str) -> (&'static str, u64, u64, u64) {
+    let mut case = Case::start(name, wire, fault, 2).await;
     let seen = Arc::clone(&case.proxy.seen);
     let met = || seen.connections.load(Ordering::Relaxed) + seen.requests.load(Ordering::Relaxed);
-    // A 429 holds everything back for a minute, so that it is met once.
-    let times = if matches!(ways, Ways::TooMany(_)) { 2 } else { 6 };
+    // A 429 blocks all requests for a minute, so it is met once.
+    let times = if matches!(fault, Fault::TooMany(_)) { 2 } else { 6 };
     until(name, "the fault is met", || met() >= times, || case.medic.log()).await;
     let waiting = async {
-        // Once told to wait, later passes hold themselves back.
+        // After a 429, later requests are blocked.
         let says = |text: String| words.split('|').any(|word| text.contains(word));
-        while !says(told(&case.medic).await) {
+        while !says(output(&case.medic).await) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let in_time = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
-    assert!(in_time, "{name}: nothing says {words:?}\n{}", told(&case.medic).await);
-    assert!(case.medic.lives(), "{name}: it died\n{}", case.medic.log());
+    let in_time = tokio::time::timeout(TIMEOUT, waiting).await.is_ok();
+    assert!(in_time, "{name}: no message with {words:?}\n{}", output(&case.medic).await);
+    assert!(case.medic.is_running(), "{name}: it ended\n{}", case.medic.log());
     assert!(
         case.medic.get("/healthz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")),
         "{name}: /healthz"
     );
     let writes = case.writes() + seen.writes.load(Ordering::Relaxed);
-    assert_eq!(writes, 0, "{name}: it acts on what it cannot see\n{}", told(&case.medic).await);
+    assert_eq!(writes, 0, "{name}: it writes without evidence\n{}", output(&case.medic).await);
     let met = met();
-    case.proxy.be(Ways::Pass);
+    case.proxy.switch_to(Fault::None);
     let hub = Arc::clone(&case.hub);
     until(name, "healed after the fault", || hub.with(|world, _| world.listening(0) == (2, 2)), || case.medic.log())
         .await;
-    assert!(case.medic.lives() && !case.medic.log().contains("panicked"), "{name}:\n{}", case.medic.log());
-    assert!(!told(&case.medic).await.contains("correct horse"), "{name}: the password is told");
+    assert!(case.medic.is_running() && !case.medic.log().contains("panicked"), "{name}:\n{}", case.medic.log());
+    assert!(!output(&case.medic).await.contains("correct horse"), "{name}: the password is shown");
     let memory = case.medic.memory();
     assert!(memory <= MEMORY_KB, "{name}: {memory} kB of memory");
     (case.name, memory, seen.taken.load(Ordering::Relaxed), met)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_the_wire_does_it_lives_acts_on_nothing_and_recovers() {
+async fn medic_survives_every_fault_without_writes_and_recovers() {
     let mut plays = JoinSet::new();
-    for (name, wire, ways, words) in CASES {
-        plays.spawn(play(name, wire, ways, words));
+    for (name, wire, fault, words) in CASES {
+        plays.spawn(play(name, wire, fault, words));
     }
     let mut broken = Vec::new();
     while let Some(played) = plays.join_next().await {
         match played {
             Ok((name, memory, taken, met)) => {
                 eprintln!(
-                    "{name:<28} {memory:>6} kB at most, {taken:>10} bytes of endless answers taken, met {met} times"
+                    "{name:<28} {memory:>6} kB at most, {taken:>10} bytes of endless answers read, met {met} times"
                 );
             }
             Err(error) => broken.push(error.to_string()),
@@ -265,28 +265,28 @@ async fn whatever_the_wire_does_it_lives_acts_on_nothing_and_recovers() {
 
 /// Eight organisations are asked for at once, and every answer is large.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endless_answers_of_many_organisations_at_once_share_one_account_of_memory() {
-    let mut case = Case::start("many organisations", Wire::Github, Ways::Endless, 80).await;
+async fn endless_answers_of_many_organisations_share_memory() {
+    let mut case = Case::start("many organisations", Wire::Github, Fault::Endless, 80).await;
     let seen = Arc::clone(&case.proxy.seen);
     let met = || seen.requests.load(Ordering::Relaxed);
     until(case.name, "all are asked for, and again", || met() >= 32, || case.medic.log()).await;
-    assert!(case.medic.lives(), "{}", case.medic.log());
+    assert!(case.medic.is_running(), "{}", case.medic.log());
     let memory = case.medic.memory();
     eprintln!("{:<28} {memory:>6} kB at most, met {} times", case.name, met());
     assert!(memory <= MEMORY_KB, "{memory} kB of memory");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_name_that_does_not_resolve_is_told_and_survived() {
+async fn unresolvable_name_is_reported_and_survived() {
     let mut medic = Medic::start(tempfile::tempdir().unwrap(), "http://garm.invalid:9997", Wire::Github, None);
     let waiting = async {
-        while !told(&medic).await.contains("no connection to garm.invalid:9997") {
+        while !output(&medic).await.contains("no connection to garm.invalid:9997") {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let in_time = tokio::time::timeout(PATIENCE, waiting).await.is_ok();
-    assert!(in_time, "not told: {}", told(&medic).await);
-    assert!(medic.lives());
+    let in_time = tokio::time::timeout(TIMEOUT, waiting).await.is_ok();
+    assert!(in_time, "not reported: {}", output(&medic).await);
+    assert!(medic.is_running());
     assert!(medic.get("/healthz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
     assert!(medic.memory() <= MEMORY_KB);
 }

@@ -5,6 +5,7 @@ mod properties;
 #[expect(unreachable_pub, reason = "the fuzz targets, another crate, include the file too")]
 mod servers;
 
+use crate::recordings::BUILDS;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -12,14 +13,13 @@ use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How many mutated recordings each property gets, and the time after which it gets no more.
+/// The number of mutated recordings for each property, and the time after which there are no more.
 const CASES: u32 = 2000;
 const CASES_LEAST: u32 = 20;
 const TIME: Duration = Duration::from_millis(1500);
-/// As much of a recording as is taken at once.
+/// Bytes of a recording that are used at once.
 const SEED_MAX: usize = 4096;
 
-/// One thing that can happen to bytes on their way.
 #[derive(Debug, Clone)]
 enum Mutation {
     Flip(Index, u8),
@@ -99,9 +99,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folders = if folder.is_empty() {
         vec![fixtures.join("config")]
     } else {
-        ["garm-2026-04-pre-fix", "garm-2026-07-post-fix"]
-            .map(|b| fixtures.join("recordings").join(b).join(folder))
-            .into()
+        BUILDS.map(|build| crate::recordings::folder(build).join(folder)).into()
     };
     let mut paths: Vec<_> =
         folders.iter().flat_map(|f| std::fs::read_dir(f).unwrap()).map(|e| e.unwrap().path()).collect();
@@ -154,14 +152,13 @@ fn run(target: &str) {
     assert!(ran.get() >= CASES_LEAST, "{target}: {} cases", ran.get());
 }
 
-/// A part of a recording that can be done with in a moment.
 fn piece(seed: &[u8], from: Index) -> &[u8] {
     let from = if seed.len() > SEED_MAX { from.index(seed.len() - SEED_MAX) } else { 0 };
     &seed[from..seed.len().min(from + SEED_MAX)]
 }
 
 #[test]
-fn the_servers_let_the_clients_in() {
+fn scripted_servers_reach_every_parser() {
     let sets = |answers: servers::Answers<_>| answers.sets.map(|sets: Vec<medic_core::model::ScaleSet>| sets.len());
     let lists = seeds("garm_json");
     assert!(lists.iter().any(|seed| sets(servers::ask_garm(seed)) == Some(4)), "no list of four sets was taken");
@@ -171,37 +168,8 @@ fn the_servers_let_the_clients_in() {
     assert!(answers.iter().any(|answer| answer.session.is_some()));
 }
 
-#[test]
-fn log_lines() {
-    run("log_line");
+macro_rules! bounded_runs {
+    ($($target:ident)*) => { $(#[test] fn $target() { run(stringify!($target)); })* };
 }
 
-#[test]
-fn a_log_that_grows() {
-    run("log_tail");
-}
-
-#[test]
-fn scrapes() {
-    run("metrics_text");
-}
-
-#[test]
-fn goroutine_dumps() {
-    run("goroutines");
-}
-
-#[test]
-fn answers_of_the_manager() {
-    run("garm_json");
-}
-
-#[test]
-fn answers_of_github() {
-    run("broker_json");
-}
-
-#[test]
-fn configurations() {
-    run("configuration");
-}
+bounded_runs! { log_line log_tail metrics_text goroutines garm_json broker_json configuration }

@@ -25,11 +25,11 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 type Socket = WebSocketStream<Box<dyn Duplex>>;
 
-/// What the manager does with one request for a websocket.
-enum Act {
+/// The manager's answer to one websocket request.
+enum Step {
     /// Answers without switching: status line and body.
     Refuse(&'static str, &'static str),
-    /// Switches, with a wrong proof that it understood the handshake.
+    /// Switches, with a wrong accept key.
     Confuse,
     /// Switches, sends these, then closes properly.
     SendAndClose(Vec<Message>),
@@ -44,7 +44,7 @@ enum Act {
 /// A scripted manager behind a path prefix. Once its script is used up it refuses.
 #[derive(Default)]
 struct Manager {
-    script: Mutex<VecDeque<Act>>,
+    script: Mutex<VecDeque<Step>>,
     /// `METHOD path` with the bearer token of each request.
     requests: Mutex<Vec<(String, String)>>,
     /// What clients said on websockets.
@@ -71,12 +71,12 @@ impl Manager {
             stream.read_exact(&mut vec![0; length]).await.unwrap();
             self.requests.lock().unwrap().push((line.clone(), header("authorization").unwrap_or_default()));
             if line.contains("/ws/") {
-                let act = self.script.lock().unwrap().pop_front();
+                let next = self.script.lock().unwrap().pop_front();
                 let key = derive_accept_key(header("sec-websocket-key").unwrap_or_default().as_bytes());
-                match act {
-                    Some(Act::Refuse(status, body)) => reply(&mut stream, status, body).await,
+                match next {
+                    Some(Step::Refuse(status, body)) => reply(&mut stream, status, body).await,
                     None => reply(&mut stream, "503 Service Unavailable", "").await,
-                    Some(act) => return self.switched(stream, key, act).await,
+                    Some(step) => return self.switched(stream, key, step).await,
                 }
             } else if line.ends_with("/auth/login") {
                 let serial = {
@@ -91,28 +91,28 @@ impl Manager {
         }
     }
 
-    async fn switched(&self, mut stream: Box<dyn Duplex>, key: String, act: Act) {
-        let key = if matches!(act, Act::Confuse) { "c29tZXRoaW5nIGVsc2U=" } else { key.as_str() };
+    async fn switched(&self, mut stream: Box<dyn Duplex>, key: String, step: Step) {
+        let key = if matches!(step, Step::Confuse) { "c29tZXRoaW5nIGVsc2U=" } else { key.as_str() };
         let head = format!(
             "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
              sec-websocket-accept: {key}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
-        if let Act::SendRaw(bytes) = act {
+        if let Step::SendRaw(bytes) = step {
             stream.write_all(&bytes).await.unwrap();
             stream.flush().await.unwrap();
             return;
         }
         let mut socket: Socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-        match act {
-            Act::SendAndClose(messages) => {
+        match step {
+            Step::SendAndClose(messages) => {
                 for message in messages {
                     let _ = socket.send(message).await;
                 }
                 let _ = socket.close(None).await;
             }
-            Act::SendAndHold(messages) => {
+            Step::SendAndHold(messages) => {
                 for message in messages {
                     let _ = socket.send(message).await;
                 }
@@ -122,8 +122,8 @@ impl Manager {
                     }
                 }
             }
-            Act::Freeze | Act::Confuse => std::future::pending().await,
-            Act::Refuse(..) | Act::SendRaw(_) => unreachable!("answered before"),
+            Step::Freeze | Step::Confuse => std::future::pending().await,
+            Step::Refuse(..) | Step::SendRaw(_) => unreachable!("answered before"),
         }
     }
 }
@@ -149,13 +149,13 @@ impl Bench {
     }
 }
 
-/// Time runs fifty times as fast, so that pauses are short while sockets are real.
-async fn bench(script: impl IntoIterator<Item = Act>) -> Bench {
+/// On real sockets, with a clock that runs fifty times as fast.
+async fn bench(script: impl IntoIterator<Item = Step>) -> Bench {
     bench_with(script, None, None).await
 }
 
 async fn bench_with(
-    script: impl IntoIterator<Item = Act>,
+    script: impl IntoIterator<Item = Step>,
     tls: Option<TlsAcceptor>,
     ca_file: Option<PathBuf>,
 ) -> Bench {
@@ -192,7 +192,6 @@ async fn bench_with(
     Bench { manager, garm: Arc::new(GarmClient::new(&client, options).unwrap()), transport, clock }
 }
 
-/// Waits, at most as long as a test may hang.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), what).await.unwrap()
 }
@@ -213,11 +212,11 @@ fn lines(texts: &[&str]) -> Vec<Message> {
 const LOGS: &str = "GET /garm/api/v1/ws/logs";
 
 #[tokio::test]
-async fn lines_go_on_after_the_manager_closed_the_stream() {
+async fn stream_reconnects_after_a_close() {
     let bench = bench([
-        Act::SendAndClose(lines(&["one\n", "two\nthree\n\n"])),
-        Act::Refuse("503 Service Unavailable", ""),
-        Act::SendAndHold(lines(&["four"])),
+        Step::SendAndClose(lines(&["one\n", "two\nthree\n\n"])),
+        Step::Refuse("503 Service Unavailable", ""),
+        Step::SendAndHold(lines(&["four"])),
     ])
     .await;
     let mut feed = bench.stream(Channel::Logs);
@@ -231,8 +230,8 @@ async fn lines_go_on_after_the_manager_closed_the_stream() {
 }
 
 #[tokio::test]
-async fn attempts_become_rarer_and_say_why_they_fail() {
-    let bench = bench((0..4).map(|_| Act::Refuse("503 Service Unavailable", "busy"))).await;
+async fn reconnect_pauses_grow_and_keep_the_failure() {
+    let bench = bench((0..4).map(|_| Step::Refuse("503 Service Unavailable", "busy"))).await;
     let feed = bench.stream(Channel::Logs);
     let began = bench.clock.now().mono;
     let manager = Arc::clone(&bench.manager);
@@ -250,9 +249,9 @@ async fn attempts_become_rarer_and_say_why_they_fail() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_renewed_for_all() {
+async fn refused_token_is_renewed_for_all() {
     let refused = r#"{"error":"Authentication failed","details":""}"#;
-    let bench = bench([Act::Refuse("401 Unauthorized", refused), Act::SendAndHold(lines(&["on"]))]).await;
+    let bench = bench([Step::Refuse("401 Unauthorized", refused), Step::SendAndHold(lines(&["on"]))]).await;
     let mut feed = bench.stream(Channel::Logs);
     assert_eq!(next(&mut feed).await, "on");
     assert_eq!(bench.manager.asked_for(LOGS), ["Bearer t1", "Bearer t2"]);
@@ -261,9 +260,9 @@ async fn a_refused_token_is_renewed_for_all() {
 }
 
 #[tokio::test]
-async fn a_streamer_that_is_switched_off_says_how_to_switch_it_on_and_is_left_alone() {
+async fn switched_off_streamer_gives_advice_and_a_long_pause() {
     let off = r#"{"error":"Bad Request","details":"log streamer is disabled"}"#;
-    let bench = bench([Act::Refuse("400 Bad Request", off)]).await;
+    let bench = bench([Step::Refuse("400 Bad Request", off)]).await;
     let feed = bench.stream(Channel::Logs);
     let failure = health(&feed, |health| health.failure.is_some()).await.failure.unwrap();
     assert_eq!(failure.kind, FailureKind::NotEnabled);
@@ -275,15 +274,15 @@ async fn a_streamer_that_is_switched_off_says_how_to_switch_it_on_and_is_left_al
 #[tokio::test]
 async fn junk_ends_the_connection_and_not_the_stream() {
     for (junk, kind) in [
-        (Act::SendRaw(vec![0xff; 64]), FailureKind::Malformed),
+        (Step::SendRaw(vec![0xff; 64]), FailureKind::Malformed),
         // A text frame that is no UTF-8.
-        (Act::SendRaw(vec![0x81, 2, 0xc3, 0x28]), FailureKind::Malformed),
+        (Step::SendRaw(vec![0x81, 2, 0xc3, 0x28]), FailureKind::Malformed),
         // A frame that announces 2^62 bytes.
-        (Act::SendRaw(vec![0x81, 127, 0x40, 0, 0, 0, 0, 0, 0, 0, b'x']), FailureKind::TooLarge),
-        (Act::SendRaw(Vec::new()), FailureKind::Malformed),
-        (Act::Confuse, FailureKind::Malformed),
+        (Step::SendRaw(vec![0x81, 127, 0x40, 0, 0, 0, 0, 0, 0, 0, b'x']), FailureKind::TooLarge),
+        (Step::SendRaw(Vec::new()), FailureKind::Malformed),
+        (Step::Confuse, FailureKind::Malformed),
     ] {
-        let bench = bench([junk, Act::SendAndHold(lines(&["well"]))]).await;
+        let bench = bench([junk, Step::SendAndHold(lines(&["well"]))]).await;
         let mut feed = bench.stream(Channel::Logs);
         let mut watch = feed.watch();
         let failed = soon(watch.wait_for(|health| health.failure.is_some())).await.unwrap().failure.clone().unwrap();
@@ -293,9 +292,9 @@ async fn junk_ends_the_connection_and_not_the_stream() {
 }
 
 #[tokio::test]
-async fn a_line_too_long_to_keep_is_dropped_and_counted() {
+async fn too_long_line_is_dropped_and_counted() {
     let huge = "x".repeat(LINE_BOUND + 1);
-    let bench = bench([Act::SendAndHold(vec![Message::text(huge), Message::text("after")])]).await;
+    let bench = bench([Step::SendAndHold(vec![Message::text(huge), Message::text("after")])]).await;
     let mut feed = bench.stream(Channel::Logs);
     assert_eq!(next(&mut feed).await, "after");
     assert_eq!(feed.health().dropped, 1);
@@ -303,12 +302,12 @@ async fn a_line_too_long_to_keep_is_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_loses_lines_and_holds_nothing_up() {
+async fn slow_reader_loses_lines_without_slowing_the_stream() {
     let line = "y".repeat(LINE_BOUND);
     let fits = QUEUE_BYTES / LINE_BOUND;
     let mut messages: Vec<_> = (0..fits + 5).map(|_| Message::text(line.clone())).collect();
     messages.push(Message::Close(None));
-    let bench = bench([Act::SendAndClose(messages), Act::SendAndHold(Vec::new())]).await;
+    let bench = bench([Step::SendAndClose(messages), Step::SendAndHold(Vec::new())]).await;
     let mut feed = bench.stream(Channel::Logs);
     let now = health(&feed, |health| health.connections == 2).await;
     assert_eq!(now.dropped, 5);
@@ -318,8 +317,8 @@ async fn a_slow_reader_loses_lines_and_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_sign_of_life_is_given_up() {
-    let bench = bench([Act::Freeze, Act::SendAndHold(lines(&["alive"]))]).await;
+async fn silent_connection_is_closed() {
+    let bench = bench([Step::Freeze, Step::SendAndHold(lines(&["alive"]))]).await;
     let mut feed = bench.stream(Channel::Logs);
     let began = bench.clock.now().mono;
     let now = health(&feed, |health| health.connections == 1 && health.failure.is_some()).await;
@@ -329,8 +328,8 @@ async fn a_connection_without_a_sign_of_life_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_quiet_connection_that_answers_pings_is_kept() {
-    let bench = bench([Act::SendAndHold(Vec::new())]).await;
+async fn quiet_connection_that_answers_pings_is_kept() {
+    let bench = bench([Step::SendAndHold(Vec::new())]).await;
     let feed = bench.stream(Channel::Logs);
     health(&feed, |health| health.connections == 1).await;
     bench.clock.sleep(Span::mins(3)).await;
@@ -340,10 +339,10 @@ async fn a_quiet_connection_that_answers_pings_is_kept() {
 }
 
 #[tokio::test]
-async fn events_are_asked_for_and_read() {
+async fn events_are_subscribed_and_parsed() {
     let changed =
         r#"{"entity-type":"scaleset","operation":"update","payload":{"id":4,"enabled":true,"updated_at":"r"}}"#;
-    let bench = bench([Act::SendAndHold(lines(&["not json", changed]))]).await;
+    let bench = bench([Step::SendAndHold(lines(&["not json", changed]))]).await;
     let mut feed = bench.stream(Channel::Events);
     assert_eq!(events::parse(&next(&mut feed).await), None);
     let event = events::parse(&next(&mut feed).await);
@@ -360,17 +359,17 @@ async fn events_are_asked_for_and_read() {
 }
 
 #[tokio::test]
-async fn a_private_ca_and_a_path_prefix_serve_the_api_and_the_stream_alike() {
+async fn private_ca_and_path_prefix_apply_to_the_stream() {
     let (tls, authority) = tls_acceptor("localhost", false);
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
     std::fs::write(&ca_file, authority).unwrap();
-    let trusting = bench_with([Act::SendAndHold(lines(&["secret line"]))], Some(tls.clone()), Some(ca_file)).await;
+    let trusting = bench_with([Step::SendAndHold(lines(&["secret line"]))], Some(tls.clone()), Some(ca_file)).await;
     assert_eq!(trusting.garm.scale_sets().await.unwrap()[0].id, ScaleSetId(5));
     assert_eq!(next(&mut trusting.stream(Channel::Logs)).await, "secret line");
     assert_eq!(trusting.manager.asked_for("GET /garm/api/v1/scalesets"), ["Bearer t1"]);
 
-    let distrusting = bench_with([Act::SendAndHold(lines(&["secret line"]))], Some(tls), None).await;
+    let distrusting = bench_with([Step::SendAndHold(lines(&["secret line"]))], Some(tls), None).await;
     let feed = distrusting.stream(Channel::Logs);
     let failure = health(&feed, |health| health.failure.is_some()).await.failure.unwrap();
     assert_eq!(failure.kind, FailureKind::Tls);
@@ -379,8 +378,8 @@ async fn a_private_ca_and_a_path_prefix_serve_the_api_and_the_stream_alike() {
 }
 
 #[tokio::test]
-async fn the_connection_ends_with_its_reader() {
-    let bench = bench([Act::SendAndHold(Vec::new())]).await;
+async fn connection_ends_with_its_reader() {
+    let bench = bench([Step::SendAndHold(Vec::new())]).await;
     let (pump, feed) = ws::stream(&bench.garm, Arc::new(bench.transport.clone()), Channel::Logs);
     let pump = tokio::spawn(pump.run());
     health(&feed, |health| health.connections == 1).await;

@@ -13,13 +13,13 @@ use medic_core::model::{
 use medic_core::ports::read::GithubSource;
 use medic_core::ports::write::{OpenAnswer, SessionWriter};
 use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
-use medic_http::{Bounds, NoRecorder, Response, Secret, Transport, TransportError};
+use medic_http::{Answer, Bounds, NoRecorder, Response, Secret, Transport, TransportError};
 use medic_lab::github::{
     ConflictWording, Credential as Known, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet,
     QuotaAnswer, Route, UnknownSession,
 };
 use medic_lab::wire::Delivery;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 const START: Wall = Wall(1_700_000_000_000);
@@ -32,7 +32,7 @@ fn warrant(session: &SessionId) -> DeletionWarrant {
     DeletionWarrant::for_tests(session.clone())
 }
 
-/// Plays the simulator's deliveries out.
+/// Carries requests to the simulator.
 struct Wire {
     state: Mutex<GithubState>,
     clock: Arc<dyn Clock>,
@@ -40,7 +40,7 @@ struct Wire {
 
 #[async_trait]
 impl Transport for Wire {
-    async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
+    async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Answer {
         let fail = |kind| Err(TransportError { kind, detail: "simulated".to_owned() });
         if matches!(*request.method(), http::Method::POST | http::Method::PATCH) && request.body().is_empty() {
             assert_eq!(request.headers()[http::header::CONTENT_LENGTH], "0", "proxies answer 411 to its absence");
@@ -66,6 +66,8 @@ struct Bench {
     github: Arc<GithubClient>,
     clock: Arc<dyn Clock>,
     secrets: tempfile::TempDir,
+    wires: Wires,
+    options: AccessOptions,
 }
 
 #[derive(Clone, Copy)]
@@ -89,20 +91,9 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
     let key = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/keys/app-key.pkcs1.pem");
     let credential = match who {
-        As::Pat => Credential::Pat { token: read(token) },
-        As::App => Credential::App { app_id: APP, installation_id: INSTALLATION, private_key: read(key) },
+        As::Pat => Credential::Pat { token: read(&token) },
+        As::App => Credential::App { app_id: APP, installation_id: INSTALLATION, private_key: read(&key) },
     };
-    let (wires, options) = configured(&wire, &clock, credential, entities);
-    let github = Arc::new(GithubClient::new(vec![Access::new(options, &wires)]));
-    Bench { wire, github, clock, secrets }
-}
-
-fn configured(
-    wire: &Arc<Wire>,
-    clock: &Arc<dyn Clock>,
-    credential: Credential,
-    entities: &[&str],
-) -> (Wires, AccessOptions) {
     let options = AccessOptions {
         endpoint: EndpointName::new("sim"),
         entities: entities.iter().map(|name| (*name).to_owned()).collect(),
@@ -113,13 +104,17 @@ fn configured(
     };
     let transport: Arc<dyn Transport> = wire.clone();
     let wires =
-        Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(clock), jitter: Arc::new(|most| most) };
-    (wires, options)
+        Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock), jitter: Arc::new(|most| most) };
+    let github = Arc::new(GithubClient::new(vec![Access::new(options.clone(), &wires)]));
+    Bench { wire, github, clock, secrets, wires, options }
 }
 
-fn read(path: PathBuf) -> SecretSource {
-    let why = "cannot read the secret".to_owned();
-    Arc::new(move || std::fs::read_to_string(&path).map(|text| Secret::new(text.trim())).map_err(|_| why.clone()))
+fn read(path: &Path) -> SecretSource {
+    let path = path.to_owned();
+    Arc::new(move || {
+        let text = std::fs::read_to_string(&path).map_err(|_| "cannot read the secret".to_owned())?;
+        Ok(Secret::new(text.trim()))
+    })
 }
 
 impl Bench {
@@ -182,23 +177,21 @@ fn opened(answer: Result<OpenAnswer, WriteError>) -> SessionId {
     }
 }
 
-fn unknown(answer: Result<OpenAnswer, WriteError>) -> FailureKind {
-    match answer {
-        Err(WriteError::Unknown(failure)) => failure.kind,
-        other => panic!("the effect is known: {other:?}"),
+/// The kind of failure, and whether the effect is unknown.
+fn failure<T: std::fmt::Debug>(answer: Result<T, WriteError>) -> (FailureKind, bool) {
+    match answer.unwrap_err() {
+        WriteError::Unknown(failure) => (failure.kind, true),
+        WriteError::NotApplied(failure) => (failure.kind, false),
     }
 }
 
-fn not_applied<T: std::fmt::Debug>(answer: Result<T, WriteError>) -> FailureKind {
-    match answer {
-        Err(WriteError::NotApplied(failure)) => failure.kind,
-        other => panic!("it may have been applied: {other:?}"),
-    }
+fn answered(status: u16, body: &str) -> FaultKind {
+    FaultKind::Answer { status, content_type: String::new(), body: body.to_owned() }
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_kind_of_entity_is_listed_and_the_second_time_costs_one_request() {
-    for (who, first) in [(As::Pat, 3), (As::App, 3)] {
+async fn second_listing_costs_one_request_for_each_kind() {
+    for who in [As::Pat, As::App] {
         let bench = bench(who);
         let entities = [acme(), entity(EntityKind::Repository, "acme/app"), entity(EntityKind::Enterprise, "big")];
         for entity in &entities {
@@ -210,7 +203,7 @@ async fn every_kind_of_entity_is_listed_and_the_second_time_costs_one_request() 
             assert_eq!(bench.names(entity).await, Ok(vec![format!("gpu of {entity}")]));
             assert_eq!(bench.all_calls() - before, 1);
         }
-        assert_eq!(bench.calls(Route::RegistrationToken), first);
+        assert_eq!(bench.calls(Route::RegistrationToken), 3);
         assert_eq!(bench.calls(Route::InstallationToken), u64::from(matches!(who, As::App)));
         let agents: Vec<_> = bench.state().calls().map(|call| call.actor.user_agent.clone()).collect();
         assert!(agents.iter().all(|agent| agent.starts_with("scaleset-medic/")), "{agents:?}");
@@ -231,7 +224,7 @@ async fn statistics_come_with_the_list_and_with_the_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn concurrent_calls_share_one_way_to_the_service() {
+async fn concurrent_calls_share_one_registration() {
     let bench = bench_with(As::App, &[], |simulated| simulated.latency = Span::millis(100));
     bench.add(&acme(), "gpu");
     let organization = acme();
@@ -243,7 +236,7 @@ async fn concurrent_calls_share_one_way_to_the_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_are_renewed_before_they_end() {
+async fn tokens_are_renewed_before_they_expire() {
     for who in [As::Pat, As::App] {
         let bench = bench(who);
         bench.add(&acme(), "gpu");
@@ -257,7 +250,7 @@ async fn tokens_are_renewed_before_they_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_admin_token_is_renewed_once_and_the_request_repeated() {
+async fn refused_admin_token_is_renewed_once() {
     for who in [As::Pat, As::App] {
         let bench = bench(who);
         let place = bench.add(&acme(), "gpu");
@@ -273,7 +266,7 @@ async fn a_refused_admin_token_is_renewed_once_and_the_request_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_refuses_new_tokens_is_not_worn_out() {
+async fn refused_new_admin_token_is_not_replaced_for_a_minute() {
     let bench = bench(As::Pat);
     bench.add(&acme(), "gpu");
     bench.inject(Fault::on(Route::ListSets, FaultKind::status(401)));
@@ -290,7 +283,7 @@ async fn a_service_that_refuses_new_tokens_is_not_worn_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn odd_admin_tokens_and_a_byte_order_mark_are_taken() {
+async fn odd_admin_tokens_and_a_byte_order_mark_are_accepted() {
     for kind in [FaultKind::TokenNotJwt, FaultKind::TokenWithoutExp, FaultKind::Bom] {
         let bench = bench(As::Pat);
         bench.add(&acme(), "gpu");
@@ -304,7 +297,7 @@ async fn odd_admin_tokens_and_a_byte_order_mark_are_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_token_that_is_not_everywhere_yet_is_shown_again() {
+async fn refused_registration_is_tried_once_more() {
     let bench = bench(As::Pat);
     bench.add(&acme(), "gpu");
     bench.inject(Fault::on(Route::RunnerRegistration, FaultKind::status(401)).times(1));
@@ -313,7 +306,7 @@ async fn a_registration_token_that_is_not_everywhere_yet_is_shown_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_is_opened_refreshed_and_deleted() {
+async fn session_is_opened_refreshed_and_deleted() {
     let bench = bench(As::App);
     let place = bench.add(&acme(), "gpu");
     let session = opened(bench.open(&place).await);
@@ -326,7 +319,7 @@ async fn a_session_is_opened_refreshed_and_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_gone_needs_no_deletion() {
+async fn deletion_of_a_gone_session_succeeds() {
     for switch in [UnknownSession::Expired, UnknownSession::NotFound] {
         let bench = bench_with(As::Pat, &[], |simulated| simulated.unknown_session = switch);
         let place = bench.add(&acme(), "gpu");
@@ -340,26 +333,25 @@ async fn a_session_that_is_gone_needs_no_deletion() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deletion_that_was_refused_for_another_reason_is_no_end() {
+async fn refused_deletion_is_a_failure() {
     let bench = bench(As::Pat);
     let place = bench.add(&acme(), "gpu");
     let session = opened(bench.open(&place).await);
     bench.inject(Fault::on(Route::DeleteSession, FaultKind::status(400)).times(1));
-    assert_eq!(not_applied(bench.github.delete_session(&place, &warrant(&session)).await), FailureKind::Rejected);
+    assert_eq!(failure(bench.github.delete_session(&place, &warrant(&session)).await), (FailureKind::Rejected, false));
     bench.inject(Fault::on(Route::DeleteSession, FaultKind::HtmlPage(502)).times(1));
-    let lost = bench.github.delete_session(&place, &warrant(&session)).await;
-    assert!(matches!(lost, Err(WriteError::Unknown(failure)) if failure.kind == FailureKind::Server));
+    assert_eq!(failure(bench.github.delete_session(&place, &warrant(&session)).await), (FailureKind::Server, true));
     assert_eq!(bench.calls(Route::DeleteSession), 2, "a write is never retried inside");
     let before = bench.all_calls();
     for odd in ["", "../../7", "00000000-0000-0000-0000-000000000000"] {
         let answer = bench.github.delete_session(&place, &warrant(&SessionId::new(odd))).await;
-        assert_eq!(not_applied(answer), FailureKind::Rejected, "{odd}");
+        assert_eq!(failure(answer), (FailureKind::Rejected, false), "{odd}");
     }
     assert_eq!(bench.all_calls(), before, "what cannot be right is not sent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn both_wordings_of_a_conflict_are_understood() {
+async fn conflict_is_found_in_both_wordings() {
     for (wording, named) in
         [(ConflictWording::Anonymous, None), (ConflictWording::NamesOwner, Some(Owner::new("garm-1")))]
     {
@@ -373,7 +365,7 @@ async fn both_wordings_of_a_conflict_are_understood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_to_a_session_request_is_an_unknown_effect_and_is_not_repeated() {
+async fn lost_answer_to_opening_is_unknown_and_not_retried() {
     for (kind, expected) in [
         (FaultKind::Reset, FailureKind::Broken),
         (FaultKind::Never, FailureKind::Timeout),
@@ -382,21 +374,21 @@ async fn a_lost_answer_to_a_session_request_is_an_unknown_effect_and_is_not_repe
         (FaultKind::HtmlPage(502), FailureKind::Server),
         (FaultKind::status(500), FailureKind::Server),
         (FaultKind::MalformedJson, FailureKind::Malformed),
-        (FaultKind::Answer { status: 200, content_type: String::new(), body: String::new() }, FailureKind::Malformed),
-        (FaultKind::Answer { status: 200, content_type: String::new(), body: "{}".to_owned() }, FailureKind::Malformed),
-        (FaultKind::Answer { status: 302, content_type: String::new(), body: String::new() }, FailureKind::Redirect),
+        (answered(200, ""), FailureKind::Malformed),
+        (answered(200, "{}"), FailureKind::Malformed),
+        (answered(302, ""), FailureKind::Redirect),
     ] {
         let bench = bench(As::Pat);
         let place = bench.add(&acme(), "gpu");
         bench.inject(Fault::on(Route::CreateSession, kind.clone()).times(1).after_effect());
-        assert_eq!(unknown(bench.open(&place).await), expected, "{kind:?}");
+        assert_eq!(failure(bench.open(&place).await), (expected, true), "{kind:?}");
         assert_eq!(bench.calls(Route::CreateSession), 1, "{kind:?}");
         assert_eq!(bench.open(&place).await, Ok(OpenAnswer::Held { owner: None }), "{kind:?}: it hid a success");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_request_that_did_not_arrive_or_was_refused_had_no_effect() {
+async fn refused_or_unsent_opening_has_no_effect() {
     for (route, kind, expected) in [
         (Route::CreateSession, FaultKind::Refused, FailureKind::Connect),
         (Route::CreateSession, FaultKind::status(403), FailureKind::Forbidden),
@@ -410,13 +402,13 @@ async fn a_session_request_that_did_not_arrive_or_was_refused_had_no_effect() {
         let bench = bench(As::Pat);
         let place = bench.add(&acme(), "gpu");
         bench.inject(Fault::on(route, kind.clone()));
-        assert_eq!(not_applied(bench.open(&place).await), expected, "{route} {kind:?}");
+        assert_eq!(failure(bench.open(&place).await), (expected, false), "{route} {kind:?}");
         assert_eq!(bench.state().sessions().count(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_that_cannot_be_read_is_a_failure_and_never_an_empty_list() {
+async fn unreadable_list_is_a_failure_and_not_empty() {
     for (kind, expected, tries) in [
         (FaultKind::HtmlPage(502), FailureKind::Server, 3),
         (FaultKind::Truncated(20), FailureKind::Broken, 3),
@@ -424,16 +416,8 @@ async fn a_list_that_cannot_be_read_is_a_failure_and_never_an_empty_list() {
         (FaultKind::MalformedJson, FailureKind::Malformed, 1),
         (FaultKind::status(404), FailureKind::NotFound, 1),
         (FaultKind::status(403), FailureKind::Forbidden, 1),
-        (
-            FaultKind::Answer { status: 200, content_type: String::new(), body: "{}".to_owned() },
-            FailureKind::Malformed,
-            1,
-        ),
-        (
-            FaultKind::Answer { status: 204, content_type: String::new(), body: String::new() },
-            FailureKind::Malformed,
-            1,
-        ),
+        (answered(200, "{}"), FailureKind::Malformed, 1),
+        (answered(204, ""), FailureKind::Malformed, 1),
     ] {
         let bench = bench(As::Pat);
         bench.add(&acme(), "gpu");
@@ -446,7 +430,7 @@ async fn a_list_that_cannot_be_read_is_a_failure_and_never_an_empty_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rate_limit_is_obeyed_with_and_without_retry_after() {
+async fn rate_limit_is_obeyed_with_and_without_retry_after() {
     let ends = Span::mins(10);
     for (answer, primary, held) in [
         (QuotaAnswer { status: 403, retry_after: false }, true, ends),
@@ -464,8 +448,8 @@ async fn a_rate_limit_is_obeyed_with_and_without_retry_after() {
         }
         let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::RateLimited, "{failure}");
-        let told = failure.retry_at.unwrap().since(START);
-        assert!(told >= held && told <= held.plus(Span::secs(1)), "{answer:?}: told {told}");
+        let blocked = failure.retry_at.unwrap().since(START);
+        assert!(blocked >= held && blocked <= held.plus(Span::secs(1)), "{answer:?}: {blocked}");
         let before = bench.all_calls();
         bench.clock.sleep(Span(held.0 - 5_000)).await;
         assert_eq!(bench.names(&acme()).await, Err(FailureKind::HeldBack));
@@ -476,18 +460,16 @@ async fn a_rate_limit_is_obeyed_with_and_without_retry_after() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn managers_with_one_credential_share_what_it_may_send() {
+async fn managers_with_one_credential_share_its_limits() {
     let bench = bench(As::Pat);
     bench.add(&acme(), "gpu");
-    let token = bench.secrets.path().join("token");
-    let (wires, options) = configured(&bench.wire, &bench.clock, Credential::Pat { token: read(token) }, &[]);
-    let options = AccessOptions { quota_reserve: 0.2, ..options };
+    let options = AccessOptions { quota_reserve: 0.2, ..bench.options.clone() };
     let shared = Allowances::new(5, 0.2, &bench.clock);
-    let of_manager = || GithubClient::new(vec![Access::sharing(&shared, options.clone(), &wires)]);
+    let of_manager = || GithubClient::new(vec![Access::sharing(&shared, options.clone(), &bench.wires)]);
     let (one, other) = (of_manager(), of_manager());
     assert!(one.github_sets(&endpoint(), &acme()).await.is_ok());
     let quota = other.own_quota(&endpoint()).unwrap();
-    assert_eq!((quota.remaining, quota.reserve), (4_999, 1_000), "a share of what GitHub told");
+    assert_eq!((quota.remaining, quota.reserve), (4_999, 1_000), "a share of the known quota");
     let before = bench.all_calls();
     let began = bench.clock.now().mono;
     for _ in 0..75 {
@@ -504,11 +486,11 @@ async fn managers_with_one_credential_share_what_it_may_send() {
     assert_eq!(one.github_sets(&endpoint(), &entities[0]).await.unwrap_err().kind, FailureKind::RateLimited);
     let asked = bench.all_calls();
     assert_eq!(other.github_sets(&endpoint(), &entities[1]).await.unwrap_err().kind, FailureKind::HeldBack);
-    assert_eq!(bench.all_calls(), asked, "the other manager asks nothing either");
+    assert_eq!(bench.all_calls(), asked, "the other manager sends nothing either");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_used_up_quota_does_not_stop_a_deletion_with_a_kept_token() {
+async fn used_up_quota_does_not_block_a_deletion() {
     let bench = bench(As::Pat);
     let place = bench.add(&acme(), "gpu");
     let session = opened(bench.open(&place).await);
@@ -522,7 +504,7 @@ async fn a_used_up_quota_does_not_stop_a_deletion_with_a_kept_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_credentials_are_not_offered_again_at_once_and_are_read_anew() {
+async fn refused_credential_is_read_again_after_a_minute() {
     let bench = bench(As::Pat);
     bench.add(&acme(), "gpu");
     std::fs::write(bench.secrets.path().join("token"), "ghp_wrong").unwrap();
@@ -537,7 +519,7 @@ async fn refused_credentials_are_not_offered_again_at_once_and_are_read_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreadable_secret_is_named_and_nothing_is_sent() {
+async fn unreadable_secret_sends_nothing() {
     let bench = bench(As::Pat);
     std::fs::remove_file(bench.secrets.path().join("token")).unwrap();
     let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
@@ -546,7 +528,7 @@ async fn an_unreadable_secret_is_named_and_nothing_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_that_github_does_not_know_is_told_what_to_check() {
+async fn refused_app_gets_advice() {
     let bench = bench(As::App);
     bench.state().revoke_credentials("app");
     let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
@@ -555,7 +537,7 @@ async fn an_app_that_github_does_not_know_is_told_what_to_check() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_is_configured_is_covered_and_asked() {
+async fn only_configured_entities_are_covered() {
     let bench = bench_with(As::Pat, &["Acme", "acme/app"], |_| {});
     let elsewhere = Endpoint { name: EndpointName::new("github.com"), ..endpoint() };
     let covered = |endpoint: &Endpoint, entity: &Entity| bench.github.covers(endpoint, entity);

@@ -1,21 +1,18 @@
 //! The transport over real sockets: TLS with a private CA, bounds, redirects, broken and slow answers.
 #![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
+use crate::fault_proxy::{Authority, gzip_of_zeros};
 use bytes::Bytes;
 use http::Request;
 use medic_core::model::{FailureKind, Span};
 use medic_garm::goroutines::GoroutineCounter;
-use medic_http::{Bounds, ReqwestTransport, Response, Transport, TransportError, TransportOptions};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use medic_http::{Answer, Bounds, ReqwestTransport, Transport, TransportOptions};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 const BOUNDS: Bounds = Bounds { total: Span::secs(20), body: 1000 };
 
@@ -67,13 +64,13 @@ fn plain() -> ReqwestTransport {
     ReqwestTransport::new(&TransportOptions::default()).unwrap()
 }
 
-async fn get(transport: &ReqwestTransport, address: &str, bounds: Bounds) -> Result<Response, TransportError> {
+async fn get(transport: &ReqwestTransport, address: &str, bounds: Bounds) -> Answer {
     let request = Request::builder().uri(address).body(Bytes::new()).unwrap();
     transport.send(request, bounds).await
 }
 
 #[tokio::test]
-async fn connections_are_kept_and_we_say_who_we_are() {
+async fn connection_is_reused_and_has_our_user_agent() {
     let mut server = serve("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: b\r\n\r\nok", false).await;
     let transport = plain();
     for _ in 0..3 {
@@ -87,26 +84,37 @@ async fn connections_are_kept_and_we_say_who_we_are() {
 }
 
 #[tokio::test]
-async fn a_body_beyond_the_bound_is_not_read() {
-    for answer in [
-        format!("HTTP/1.1 200 OK\r\ncontent-length: 1001\r\n\r\n{}", "x".repeat(1001)),
-        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001)),
+async fn unusable_answer_has_its_kind_of_failure() {
+    let xs = "x".repeat(1001);
+    let (length, chunked) =
+        ("HTTP/1.1 200 OK\r\ncontent-length:", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+    let short = Bounds { total: Span::millis(100), ..BOUNDS };
+    for (answer, close, bounds, kind) in [
+        (format!("{length} 1001\r\n\r\n{xs}"), false, BOUNDS, FailureKind::TooLarge),
+        (format!("{chunked}3e9\r\n{xs}\r\n0\r\n\r\n"), false, BOUNDS, FailureKind::TooLarge),
         // Announced only: the answer would take for ever.
-        "HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_owned(),
+        (format!("{length} 99999999999\r\n\r\n"), false, BOUNDS, FailureKind::TooLarge),
         // Without an end: reading stops at the bound, not at a time-out.
-        format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3e9\r\n{}\r\n", "x".repeat(1001)),
+        (format!("{chunked}3e9\r\n{xs}\r\n"), false, BOUNDS, FailureKind::TooLarge),
+        (format!("{length} 10\r\n\r\nhalf"), true, BOUNDS, FailureKind::Broken),
+        (format!("{chunked}a\r\nhalf"), true, BOUNDS, FailureKind::Broken),
+        ("HTTP/1.1 200 OK\r\ncontent-le".to_owned(), true, BOUNDS, FailureKind::Broken),
+        (String::new(), true, BOUNDS, FailureKind::Broken),
+        ("220 smtp.example ESMTP ready\r\n\r\n".to_owned(), true, BOUNDS, FailureKind::Malformed),
+        (format!("{length} 10\r\n\r\nhalf"), false, short, FailureKind::Timeout),
+        (String::new(), false, short, FailureKind::Timeout),
     ] {
-        let server = serve(answer, false).await;
-        let error = get(&plain(), &server.address, BOUNDS).await.unwrap_err();
-        assert_eq!(error.kind, FailureKind::TooLarge, "{error:?}");
+        let server = serve(answer.clone(), close).await;
+        let error = get(&plain(), &server.address, bounds).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{answer:?}: {error:?}");
     }
-    let server = serve(format!("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{}", "x".repeat(1000)), false).await;
+    let server = serve(format!("{length} 1000\r\n\r\n{}", "x".repeat(1000)), false).await;
     assert_eq!(get(&plain(), &server.address, BOUNDS).await.unwrap().body.len(), 1000);
 }
 
 #[tokio::test]
-async fn large_bodies_are_read_one_after_the_other_and_small_ones_at_any_time() {
-    const PATIENT: Bounds = Bounds { total: Span::secs(60), body: 64 * 1024 * 1024 };
+async fn large_bodies_share_a_limit_that_small_ones_bypass() {
+    const LARGE: Bounds = Bounds { total: Span::secs(60), body: 64 * 1024 * 1024 };
     let begun = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n100000\r\n{}\r\n", "x".repeat(1 << 20));
     let hanging = serve(begun, false).await;
     let large = "x".repeat(24 * 1024 * 1024);
@@ -115,28 +123,27 @@ async fn large_bodies_are_read_one_after_the_other_and_small_ones_at_any_time() 
     let transport = plain();
     let holder = {
         let (transport, address) = (transport.clone(), hanging.address.clone());
-        tokio::spawn(async move { get(&transport, &address, PATIENT).await })
+        tokio::spawn(async move { get(&transport, &address, LARGE).await })
     };
-    let mut told = String::new();
+    let mut detail = String::new();
     for _ in 0..100 {
-        let error =
-            get(&transport, &hanging.address, Bounds { total: Span::millis(300), ..PATIENT }).await.unwrap_err();
+        let error = get(&transport, &hanging.address, Bounds { total: Span::millis(300), ..LARGE }).await.unwrap_err();
         assert_eq!(error.kind, FailureKind::Timeout);
-        told = error.detail;
-        if told.contains("other large answers") {
+        detail = error.detail;
+        if detail.contains("other large answers") {
             break;
         }
     }
-    assert!(told.ends_with("within 300 ms: other large answers were still being read"), "{told}");
+    assert!(detail.ends_with("within 300 ms: other large answers were still being read"), "{detail}");
     assert_eq!(get(&transport, &small.address, BOUNDS).await.unwrap().body.as_ref(), b"ok");
     holder.abort();
-    let read = get(&transport, &large.address, PATIENT).await.unwrap();
-    assert_eq!(read.body.len(), 24 * 1024 * 1024, "given up, it holds nothing");
+    let read = get(&transport, &large.address, LARGE).await.unwrap();
+    assert_eq!(read.body.len(), 24 * 1024 * 1024, "an aborted exchange frees its share");
 }
 
 #[tokio::test]
-async fn the_bound_counts_what_comes_out_of_the_compression() {
-    let zipped = gzip_of_xs();
+async fn body_bound_counts_decompressed_bytes() {
+    let zipped = gzip_of_zeros(100_000);
     let mut answer =
         format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", zipped.len()).into_bytes();
     answer.extend_from_slice(&zipped);
@@ -146,32 +153,8 @@ async fn the_bound_counts_what_comes_out_of_the_compression() {
     assert_eq!(get(&plain(), &server.address, roomy).await.unwrap().body.len(), 100_000);
 }
 
-/// One stored block per 65,535 bytes is legal deflate, so no compressor is needed; the data is not smaller, which
-/// does not matter here.
-fn gzip_of_xs() -> Vec<u8> {
-    let data = vec![b'x'; 100_000];
-    let mut out = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-    let mut blocks = data.chunks(65_535).peekable();
-    while let Some(block) = blocks.next() {
-        let length = u16::try_from(block.len()).unwrap();
-        out.push(u8::from(blocks.peek().is_none()));
-        out.extend_from_slice(&length.to_le_bytes());
-        out.extend_from_slice(&(!length).to_le_bytes());
-        out.extend_from_slice(block);
-    }
-    out.extend_from_slice(&crc32(&data).to_le_bytes());
-    out.extend_from_slice(&u32::try_from(data.len()).unwrap().to_le_bytes());
-    out
-}
-
-fn crc32(data: &[u8]) -> u32 {
-    !data.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1)))
-    })
-}
-
 #[tokio::test]
-async fn a_large_dump_is_counted_without_being_kept() {
+async fn streamed_dump_is_counted_without_being_kept() {
     let goroutine = "goroutine 7 [select]:\nx/workers/scaleset.(*scaleSetListener).loop(0xc)\n\tf.go:1\n\n";
     let dump = goroutine.repeat(50_000);
     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{dump}", dump.len());
@@ -188,7 +171,7 @@ async fn a_large_dump_is_counted_without_being_kept() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_refused_and_its_goal_is_told_without_the_query() {
+async fn redirect_is_refused_and_shown_without_its_query() {
     let answer = "HTTP/1.1 302 Found\r\nlocation: https://evil.example/x?token=abc\r\ncontent-length: 0\r\n\r\n";
     let server = serve(answer, false).await;
     let error = get(&plain(), &server.address, BOUNDS).await.unwrap_err();
@@ -198,38 +181,7 @@ async fn a_redirect_is_refused_and_its_goal_is_told_without_the_query() {
 }
 
 #[tokio::test]
-async fn a_truncated_answer_is_a_broken_connection() {
-    for answer in [
-        "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf",
-        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\nhalf",
-        "HTTP/1.1 200 OK\r\ncontent-le",
-        "",
-    ] {
-        let server = serve(answer, true).await;
-        let error = get(&plain(), &server.address, BOUNDS).await.unwrap_err();
-        assert_eq!(error.kind, FailureKind::Broken, "{answer:?}: {error:?}");
-    }
-}
-
-#[tokio::test]
-async fn what_is_not_http_is_malformed() {
-    let server = serve("220 smtp.example ESMTP ready\r\n\r\n", true).await;
-    let error = get(&plain(), &server.address, BOUNDS).await.unwrap_err();
-    assert_eq!(error.kind, FailureKind::Malformed, "{error:?}");
-}
-
-#[tokio::test]
-async fn an_answer_that_does_not_end_in_time_is_a_timeout() {
-    for answer in ["HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", ""] {
-        let server = serve(answer, false).await;
-        let hasty = Bounds { total: Span::millis(100), ..BOUNDS };
-        let error = get(&plain(), &server.address, hasty).await.unwrap_err();
-        assert_eq!(error.kind, FailureKind::Timeout, "{answer:?}: {error:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_port_where_nothing_listens_is_no_connection_and_no_secret_is_told() {
+async fn refused_connection_shows_the_port_and_no_query() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap();
     drop(listener);
@@ -239,26 +191,10 @@ async fn a_port_where_nothing_listens_is_no_connection_and_no_secret_is_told() {
     assert!(!error.detail.contains("abc"), "{error:?}");
 }
 
-/// What a TLS server for `name` accepts connections with, and the PEM of the CA that signed it.
+/// For a TLS server for `name`, with the PEM of the CA that signed its certificate.
 pub(crate) fn tls_acceptor(name: &str, expired: bool) -> (TlsAcceptor, String) {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    if expired {
-        leaf.not_before = rcgen::date_time_ymd(2001, 1, 1);
-        leaf.not_after = rcgen::date_time_ymd(2002, 1, 1);
-    }
-    let key = KeyPair::generate().unwrap();
-    let leaf = leaf.signed_by(&key, &authority).unwrap();
-    let provider = Arc::new(ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-        .unwrap();
-    (TlsAcceptor::from(Arc::new(config)), authority.pem())
+    let authority = Authority::new();
+    (authority.acceptor(name, expired), authority.pem())
 }
 
 /// A TLS server for `name`, and the file of the CA that signed it.
@@ -292,7 +228,7 @@ fn trusting(ca_file: PathBuf) -> ReqwestTransport {
 }
 
 #[tokio::test]
-async fn a_private_ca_is_trusted_only_where_it_is_configured() {
+async fn private_ca_is_trusted_only_if_configured() {
     let dir = tempfile::tempdir().unwrap();
     let (address, ca_file) = serve_tls(&dir, "localhost", false).await;
     assert_eq!(get(&trusting(ca_file), &address, BOUNDS).await.unwrap().body.as_ref(), b"ok");
@@ -302,7 +238,7 @@ async fn a_private_ca_is_trusted_only_where_it_is_configured() {
 }
 
 #[tokio::test]
-async fn a_wrong_name_and_an_expired_certificate_are_refused() {
+async fn wrong_name_and_expired_certificate_are_refused() {
     for (name, expired, words) in [("elsewhere.example", false, "name"), ("localhost", true, "renew")] {
         let dir = tempfile::tempdir().unwrap();
         let (address, ca_file) = serve_tls(&dir, name, expired).await;
@@ -313,13 +249,13 @@ async fn a_wrong_name_and_an_expired_certificate_are_refused() {
 }
 
 #[tokio::test]
-async fn tls_to_a_plain_port_says_so() {
+async fn tls_to_a_plain_port_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("https://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-        // Held open, so that the error is about what was said and not about the end.
+        // Kept open, so that the error is about the answer and not about the end.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
     let error = get(&plain(), &address, BOUNDS).await.unwrap_err();

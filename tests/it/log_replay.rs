@@ -1,26 +1,28 @@
-//! The logs of two real GARM builds, followed as the medic follows them: what they say must not depend on how the
-//! bytes arrive, and must agree with the metrics and the goroutines that were recorded at the same moments.
+//! The logs of two real GARM builds, from the file to the ledger: the facts must not depend on how the bytes arrive or
+//! when the medic is killed, and must agree with the metrics and goroutines recorded at the same moments.
 
+use crate::recordings::{BUILDS, POST_FIX, PRE_FIX, folder};
 use expect_test::{Expect, expect};
 use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, SetLog};
-use medic_core::model::{GithubId, ScaleSetId};
+use medic_core::model::session::LedgerSession;
+use medic_core::model::{
+    Endpoint, EndpointName, Entity, EntityKind, GithubId, GithubPlace, ManagerName, Owner, ScaleSetId,
+};
 use medic_core::ports::read::LogSource;
+use medic_garm::log::ledger_feed::{Feed, Known, Timeline};
 use medic_garm::log::parse::Parser;
 use medic_garm::log::source::{Facts, LogFile};
 use medic_garm::log::tail::{Reached, Tail};
 use medic_garm::{goroutines, metrics_text};
+use medic_store::{ManagerStore, Store};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
-const PRE_FIX: &str = "garm-2026-04-pre-fix";
-const POST_FIX: &str = "garm-2026-07-post-fix";
 const SITUATIONS: [&str; 12] = ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12"];
-
-fn folder(build: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recordings").join(build)
-}
 
 fn recorded(build: &str, number: &str) -> Vec<u8> {
     let entries = std::fs::read_dir(folder(build).join("logs")).unwrap();
@@ -37,13 +39,12 @@ fn append(path: &Path, bytes: &[u8]) {
     OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
 }
 
-/// What the log says when all its lines are there at once.
+/// The facts of a log that is complete from the start.
 fn facts_of(log: &[u8]) -> Vec<LogFact> {
     let mut parser = Parser::default();
     log.split(|b| *b == b'\n').filter_map(|line| parser.line(line)).collect()
 }
 
-/// What happens to the medic between two arrivals of bytes.
 #[derive(Debug, Clone, Copy)]
 enum Between {
     Nothing,
@@ -64,7 +65,7 @@ impl Follower {
         Self { folder, tail, parser: Parser::default() }
     }
 
-    /// What is read while the file grows by these pieces.
+    /// The facts read while the file grows by these pieces.
     fn read<'a>(&mut self, pieces: impl IntoIterator<Item = &'a [u8]>, between: Between) -> Vec<LogFact> {
         let path = self.folder.path().join("garm.log");
         let mut log = OpenOptions::new().create(true).append(true).open(&path).unwrap();
@@ -87,8 +88,8 @@ fn followed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, between: Between) ->
 }
 
 #[test]
-fn whole_and_line_by_line_every_situation_says_the_same() {
-    for build in [PRE_FIX, POST_FIX] {
+fn facts_do_not_depend_on_how_the_log_arrives() {
+    for build in BUILDS {
         for number in SITUATIONS {
             let log = recorded(build, number);
             let wanted = facts_of(&log);
@@ -117,7 +118,7 @@ fn window<'a>(log: &'a [u8], mark: &str) -> &'a [u8] {
 }
 
 #[test]
-fn cut_at_every_byte_the_decisive_lines_say_the_same() {
+fn facts_do_not_depend_on_where_the_log_is_cut() {
     let situations = [
         ("03", "closing message session"),
         ("04", "already has an active session"),
@@ -126,7 +127,7 @@ fn cut_at_every_byte_the_decisive_lines_say_the_same() {
         ("12", "already has an active session"),
     ];
     let mut table = String::new();
-    for build in [PRE_FIX, POST_FIX] {
+    for build in BUILDS {
         for (number, mark) in situations {
             let log = recorded(build, number);
             let bytes = window(&log, mark);
@@ -136,7 +137,7 @@ fn cut_at_every_byte_the_decisive_lines_say_the_same() {
                 writeln!(table, "  {:?}", fact.what).unwrap();
             }
             for between in [Between::Nothing, Between::Restart] {
-                // One file for all cuts: what is followed goes on behind the cut before.
+                // One file for all cuts.
                 let mut follower = Follower::new();
                 for cut in 0..bytes.len() {
                     follower.parser = Parser::default();
@@ -180,29 +181,25 @@ fn cut_at_every_byte_the_decisive_lines_say_the_same() {
     .assert_eq(&table);
 }
 
-/// The set as a person would put it.
+/// One set's state in short.
 fn state(set: &SetLog) -> String {
     let conflicts = format!("{} conflicts", set.conflict_count);
     let how = if let Some((_, session)) = &set.session {
-        format!("session {}", session.as_str())
+        format!("session {}", &session.as_str()[..8])
     } else if set.gave_up.is_some() {
         format!("gave up after {conflicts}")
     } else if set.conflicts.is_some() {
         format!("retries after {conflicts}")
     } else if set.last_closed.is_some() {
         "closed".to_owned()
-    } else if set.idle.is_some() {
-        "idle".to_owned()
-    } else if set.started.is_some() {
-        "started".to_owned()
     } else {
         "nothing".to_owned()
     };
     format!("{how}, opened {}", set.opened_count)
 }
 
-/// The day of a build as the log tells it, situation after situation in one growing file.
-fn story(build: &str) -> String {
+/// The evidence of a growing file after each recorded situation of a build: its run, then its four sets.
+fn evidence_by_situation(build: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("garm.log");
     let log = LogFile::new(&path, None, Facts::Dropped);
@@ -214,148 +211,63 @@ fn story(build: &str) -> String {
         let panicked = if seen.last_panic == panics { "" } else { ", panic" };
         panics = seen.last_panic;
         let stopped = if seen.last_stop > seen.run_started { ", stopped" } else { "" };
-        writeln!(text, "{number} run of {}{panicked}{stopped}", seen.run_started.unwrap().0).unwrap();
+        write!(text, "{number} run {}{panicked}{stopped}", seen.run_started.unwrap().0).unwrap();
         for (id, entity) in [(1, "acme0"), (2, "acme0"), (3, "acme1"), (4, "acme1")] {
-            let told = seen.about(ScaleSetId(id), Some(entity), Some(GithubId(id)));
-            writeln!(text, "  {id} {}", told.map_or_else(|| "not named".to_owned(), |set| state(&set))).unwrap();
+            let set = seen.about(ScaleSetId(id), Some(entity), Some(GithubId(id)));
+            let set = set.unwrap_or_else(|| panic!("{build} {number}: set {id} is not named"));
+            assert_eq!(set.last_poll.is_some(), set.opened_count > 0, "{build} {number} {id}");
+            write!(text, " | {}", state(&set)).unwrap();
         }
+        text.push('\n');
     }
     text
 }
 
 fn check(build: &str, expected: &Expect) {
-    expected.assert_eq(&story(build));
+    expected.assert_eq(&evidence_by_situation(build));
 }
 
 #[test]
-fn the_day_of_the_build_that_gives_up() {
+fn evidence_of_the_build_that_gives_up() {
     check(
         PRE_FIX,
         &expect![[r"
-        01 run of 1795459531651
-          1 session 36c2c648-2cbf-4a6d-9fe9-01442c376037, opened 1
-          2 session 772c84b0-3f24-4d5b-9d45-968dc82e0259, opened 1
-          3 session 02cb17b5-7bc6-48e2-8e51-3ba708a79890, opened 1
-          4 session a776f05e-0d92-4bb6-9d49-1b4b1e900a17, opened 1
-        02 run of 1795459531651
-          1 session 36c2c648-2cbf-4a6d-9fe9-01442c376037, opened 1
-          2 session 772c84b0-3f24-4d5b-9d45-968dc82e0259, opened 1
-          3 session 02cb17b5-7bc6-48e2-8e51-3ba708a79890, opened 1
-          4 session a776f05e-0d92-4bb6-9d49-1b4b1e900a17, opened 1
-        03 run of 1795459531651
-          1 session 36c2c648-2cbf-4a6d-9fe9-01442c376037, opened 1
-          2 session b69ddd0e-b56c-4071-a111-0bd62c7b50ec, opened 2
-          3 session 02cb17b5-7bc6-48e2-8e51-3ba708a79890, opened 1
-          4 session a776f05e-0d92-4bb6-9d49-1b4b1e900a17, opened 1
-        04 run of 1795459567099
-          1 gave up after 1 conflicts, opened 0
-          2 gave up after 1 conflicts, opened 0
-          3 gave up after 1 conflicts, opened 0
-          4 gave up after 1 conflicts, opened 0
-        05 run of 1795459567099
-          1 retries after 2 conflicts, opened 0
-          2 gave up after 1 conflicts, opened 0
-          3 gave up after 1 conflicts, opened 0
-          4 gave up after 1 conflicts, opened 0
-        06 run of 1795459567099
-          1 session c10668f2-3a2d-4650-8fa4-df61eabe420b, opened 1
-          2 gave up after 1 conflicts, opened 0
-          3 gave up after 1 conflicts, opened 0
-          4 gave up after 1 conflicts, opened 0
-        07 run of 1795459567099
-          1 session c10668f2-3a2d-4650-8fa4-df61eabe420b, opened 1
-          2 session 83f4219a-c496-46fc-8974-8698770aa866, opened 1
-          3 session 7242c349-aad5-4745-ad91-3f97348ca0cc, opened 1
-          4 session c57125f0-f0ee-41c7-8eb7-64dc51bdb3b6, opened 1
-        08 run of 1795459642229
-          1 session dffcfc27-382a-42ae-90aa-0912061b7fff, opened 1
-          2 session 280eb652-9682-43ce-8ad3-4acc4b8ee216, opened 1
-          3 gave up after 1 conflicts, opened 0
-          4 session 60bf36ef-40ca-41e9-bbb4-73809ed8c895, opened 1
-        09 run of 1795459642229, stopped
-          1 closed, opened 1
-          2 closed, opened 1
-          3 gave up after 1 conflicts, opened 0
-          4 closed, opened 1
-        10 run of 1795459650671, panic
-          1 closed, opened 1
-          2 session 3efc678f-1521-4c47-8673-9567955aeb3b, opened 1
-          3 gave up after 1 conflicts, opened 0
-          4 session 41d09627-7685-4c06-944d-1b40dd313a62, opened 1
-        11 run of 1795459665086
-          1 session 02dcdd12-d85b-452e-9d97-efafaf1e8b23, opened 1
-          2 gave up after 1 conflicts, opened 0
-          3 gave up after 1 conflicts, opened 0
-          4 gave up after 1 conflicts, opened 0
+        01 run 1795459531651 | session 36c2c648, opened 1 | session 772c84b0, opened 1 | session 02cb17b5, opened 1 | session a776f05e, opened 1
+        02 run 1795459531651 | session 36c2c648, opened 1 | session 772c84b0, opened 1 | session 02cb17b5, opened 1 | session a776f05e, opened 1
+        03 run 1795459531651 | session 36c2c648, opened 1 | session b69ddd0e, opened 2 | session 02cb17b5, opened 1 | session a776f05e, opened 1
+        04 run 1795459567099 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0
+        05 run 1795459567099 | retries after 2 conflicts, opened 0 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0
+        06 run 1795459567099 | session c10668f2, opened 1 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0
+        07 run 1795459567099 | session c10668f2, opened 1 | session 83f4219a, opened 1 | session 7242c349, opened 1 | session c57125f0, opened 1
+        08 run 1795459642229 | session dffcfc27, opened 1 | session 280eb652, opened 1 | gave up after 1 conflicts, opened 0 | session 60bf36ef, opened 1
+        09 run 1795459642229, stopped | closed, opened 1 | closed, opened 1 | gave up after 1 conflicts, opened 0 | closed, opened 1
+        10 run 1795459650671, panic | closed, opened 1 | session 3efc678f, opened 1 | gave up after 1 conflicts, opened 0 | session 41d09627, opened 1
+        11 run 1795459665086 | session 02dcdd12, opened 1 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0 | gave up after 1 conflicts, opened 0
     "]],
     );
 }
 
 #[test]
-fn the_day_of_the_build_that_retries() {
+fn evidence_of_the_build_that_retries() {
     check(
         POST_FIX,
         &expect![[r"
-        01 run of 1795459531702
-          1 session cd3f8e35-852e-4b66-8812-ef454af7eade, opened 1
-          2 session e3eff5cb-de63-4e3e-8adf-43e48d1625f6, opened 1
-          3 session cc6a20d3-98bc-4cff-88f3-1fd3a4447edc, opened 1
-          4 session 11c72d22-f19a-489d-941b-007752bf675a, opened 1
-        02 run of 1795459531702
-          1 session cd3f8e35-852e-4b66-8812-ef454af7eade, opened 1
-          2 session e3eff5cb-de63-4e3e-8adf-43e48d1625f6, opened 1
-          3 session cc6a20d3-98bc-4cff-88f3-1fd3a4447edc, opened 1
-          4 session 11c72d22-f19a-489d-941b-007752bf675a, opened 1
-        03 run of 1795459531702
-          1 session cd3f8e35-852e-4b66-8812-ef454af7eade, opened 1
-          2 session 11227318-9973-4646-83f7-640e72fb194e, opened 2
-          3 session cc6a20d3-98bc-4cff-88f3-1fd3a4447edc, opened 1
-          4 session 11c72d22-f19a-489d-941b-007752bf675a, opened 1
-        04 run of 1795459567163
-          1 retries after 5 conflicts, opened 0
-          2 retries after 5 conflicts, opened 0
-          3 retries after 5 conflicts, opened 0
-          4 retries after 5 conflicts, opened 0
-        05 run of 1795459567163
-          1 retries after 8 conflicts, opened 0
-          2 retries after 8 conflicts, opened 0
-          3 retries after 8 conflicts, opened 0
-          4 retries after 8 conflicts, opened 0
-        06 run of 1795459567163
-          1 session 3fb7f6d2-1364-459d-90aa-92a0c51c1d04, opened 1
-          2 session 0ea8482c-2a6f-4199-999b-0028b058ef94, opened 1
-          3 session 52a20259-751b-490c-8561-216edd109f55, opened 1
-          4 session b53481fc-528e-4011-ae25-431918dda1ca, opened 1
-        07 run of 1795459567163
-          1 session 3fb7f6d2-1364-459d-90aa-92a0c51c1d04, opened 1
-          2 session 17435e66-9c84-4fe7-8b5b-127dd5006028, opened 2
-          3 session aea2500b-0f3d-4203-96f4-c4ef78ea6354, opened 2
-          4 session 2204dd86-a4db-4183-8de8-5949da75c388, opened 2
-        08 run of 1795459642429
-          1 session 60ba7dce-b283-48f3-8ee4-c68e328dc536, opened 1
-          2 session 40a46e74-9433-4831-a04d-d5dfe6d03863, opened 1
-          3 retries after 5 conflicts, opened 0
-          4 session 634ef08a-c890-42dd-b651-dde0256ec8e9, opened 1
-        09 run of 1795459642429, stopped
-          1 closed, opened 1
-          2 closed, opened 1
-          3 retries after 5 conflicts, opened 0
-          4 closed, opened 1
-        10 run of 1795459651024, panic
-          1 closed, opened 1
-          2 session 0f63bdb1-6d74-44a3-9d84-944d224b4250, opened 1
-          3 retries after 5 conflicts, opened 0
-          4 session a3694b69-205d-4a5f-8e5c-b5675d655fd8, opened 1
-        11 run of 1795459665411
-          1 session bc82df76-c845-434d-91e4-de46bf43974d, opened 1
-          2 retries after 9 conflicts, opened 0
-          3 retries after 9 conflicts, opened 0
-          4 retries after 9 conflicts, opened 0
+        01 run 1795459531702 | session cd3f8e35, opened 1 | session e3eff5cb, opened 1 | session cc6a20d3, opened 1 | session 11c72d22, opened 1
+        02 run 1795459531702 | session cd3f8e35, opened 1 | session e3eff5cb, opened 1 | session cc6a20d3, opened 1 | session 11c72d22, opened 1
+        03 run 1795459531702 | session cd3f8e35, opened 1 | session 11227318, opened 2 | session cc6a20d3, opened 1 | session 11c72d22, opened 1
+        04 run 1795459567163 | retries after 5 conflicts, opened 0 | retries after 5 conflicts, opened 0 | retries after 5 conflicts, opened 0 | retries after 5 conflicts, opened 0
+        05 run 1795459567163 | retries after 8 conflicts, opened 0 | retries after 8 conflicts, opened 0 | retries after 8 conflicts, opened 0 | retries after 8 conflicts, opened 0
+        06 run 1795459567163 | session 3fb7f6d2, opened 1 | session 0ea8482c, opened 1 | session 52a20259, opened 1 | session b53481fc, opened 1
+        07 run 1795459567163 | session 3fb7f6d2, opened 1 | session 17435e66, opened 2 | session aea2500b, opened 2 | session 2204dd86, opened 2
+        08 run 1795459642429 | session 60ba7dce, opened 1 | session 40a46e74, opened 1 | retries after 5 conflicts, opened 0 | session 634ef08a, opened 1
+        09 run 1795459642429, stopped | closed, opened 1 | closed, opened 1 | retries after 5 conflicts, opened 0 | closed, opened 1
+        10 run 1795459651024, panic | closed, opened 1 | session 0f63bdb1, opened 1 | retries after 5 conflicts, opened 0 | session a3694b69, opened 1
+        11 run 1795459665411 | session bc82df76, opened 1 | retries after 9 conflicts, opened 0 | retries after 9 conflicts, opened 0 | retries after 9 conflicts, opened 0
     "]],
     );
 }
 
-/// What the log had said when a recorded answer was served: up to the access line of that answer.
+/// The facts up to the access line of a recorded answer.
 fn until_served(build: &str, logs: &[&str], metrics: &[u8]) -> Vec<LogFact> {
     let log: Vec<u8> = logs.iter().flat_map(|number| recorded(build, number)).collect();
     let served = format!("\"bytes\":{},", metrics.len());
@@ -368,16 +280,16 @@ fn until_served(build: &str, logs: &[&str], metrics: &[u8]) -> Vec<LogFact> {
     facts_of(&lines[..at].join(&b'\n'))
 }
 
-/// How many facts of the manager's current run fit.
+/// How many facts of the manager's current run match.
 fn count(facts: &[LogFact], fits: impl Fn(&LogEvent) -> bool) -> u64 {
     let start = facts.iter().rposition(|fact| fact.what == LogEvent::ManagerStarted).unwrap();
     facts[start..].iter().filter(|fact| fits(&fact.what)).count() as u64
 }
 
 #[test]
-fn metrics_and_goroutines_of_the_same_moment_agree_with_the_log() {
+fn log_agrees_with_metrics_and_goroutines() {
     let mut table = String::new();
-    for build in [PRE_FIX, POST_FIX] {
+    for build in BUILDS {
         for (moment, logs) in [
             ("healthy", &["01", "02"][..]),
             ("stuck", &["04", "05"]),
@@ -427,4 +339,98 @@ fn metrics_and_goroutines_of_the_same_moment_agree_with_the_log() {
         garm-2026-07-post-fix stuck: 16 conflicts, 0 opened, 0 closed, 0 polls, 0 listeners, 4 workers
         garm-2026-07-post-fix after-stale-sessions-expired: 50 conflicts, 4 opened, 0 closed, 4 polls, 4 listeners, 4 workers
     "]].assert_eq(&table);
+}
+
+fn whole_log(build: &str) -> Vec<u8> {
+    SITUATIONS[..11].iter().flat_map(|number| recorded(build, number)).collect()
+}
+
+fn places() -> BTreeMap<ScaleSetId, GithubPlace> {
+    let endpoint = Arc::new(Endpoint {
+        name: EndpointName::new("fake"),
+        base_url: "http://github".to_owned(),
+        api_base_url: "http://github/api".to_owned(),
+    });
+    (1..=4)
+        .map(|id| {
+            let entity = Entity { kind: EntityKind::Organization, name: format!("acme{}", (id - 1) / 2) };
+            (ScaleSetId(id), GithubPlace { endpoint: endpoint.clone(), entity, github_id: GithubId(id) })
+        })
+        .collect()
+}
+
+/// One run of the medic: reads the log, and is killed after `steps` of its two durable steps.
+fn run(path: &Path, store: &ManagerStore, steps: usize) {
+    let (timeline, places, owner) = (Timeline::default(), places(), Owner::new("garm-c1"));
+    let known = Known { timeline: &timeline, places: &places, owner: Some(&owner) };
+    let name = path.display().to_string();
+    let kept = store.load_log_position(&name).unwrap();
+    let evidence = kept.as_ref().map_or_else(LogEvidence::default, |(_, evidence)| evidence.clone());
+    let mut feed = Feed::resume(&evidence, &store.live_sessions().unwrap());
+    let log = LogFile::new(path, kept, Facts::Taken);
+    while log.step() {}
+    let batch = log.batch();
+    let changes = feed.absorb(&batch.facts, known);
+    if steps >= 1 {
+        store.apply(&changes).unwrap();
+    }
+    if steps >= 2 {
+        store.save_log_position(&name, &batch.position.unwrap(), &batch.evidence).unwrap();
+    }
+}
+
+fn ledger(store: &ManagerStore) -> Vec<LedgerSession> {
+    (1..=4).flat_map(|id| store.of_set(ScaleSetId(id)).unwrap()).collect()
+}
+
+#[test]
+fn ledger_is_the_same_whenever_the_medic_is_killed() {
+    for build in BUILDS {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("garm.log");
+        append(&path, &whole_log(build));
+        let whole = Store::in_memory().unwrap().for_manager(&ManagerName::new("m"));
+        run(&path, &whole, 2);
+        let wanted = ledger(&whole);
+        assert!(wanted.len() >= 16, "{build}");
+
+        for seed in 1..=20_u64 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("garm.log");
+            let store = Store::in_memory().unwrap().for_manager(&ManagerName::new("m"));
+            let log = whole_log(build);
+            let (mut state, mut rest, mut rotations) = (seed, log.as_slice(), 0);
+            let mut random = |below: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                usize::try_from(state >> 33).unwrap() % below
+            };
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at((1 + random(20_000)).min(rest.len()));
+                append(&path, piece);
+                rest = after;
+                run(&path, &store, random(3));
+                // Rotated between two lines, as GARM does it.
+                if piece.ends_with(b"\n") || random(4) == 0 {
+                    let end = rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| at + 1);
+                    let (line, after) = rest.split_at(end);
+                    append(&path, line);
+                    rest = after;
+                    rotations += 1;
+                    let name = format!("garm-2026-11-24T00-00-{rotations:06}.log");
+                    std::fs::rename(&path, folder.path().join(name)).unwrap();
+                }
+            }
+            if !path.exists() {
+                append(&path, b"");
+            }
+            run(&path, &store, 2);
+            let found = ledger(&store);
+            let ids =
+                |rows: &[LedgerSession]| rows.iter().map(|row| (row.id.clone(), row.opened_by)).collect::<Vec<_>>();
+            assert_eq!(ids(&found), ids(&wanted), "{build} seed {seed}");
+            for (found, wanted) in found.iter().zip(&wanted) {
+                assert_eq!(found.ended.is_some(), wanted.ended.is_some(), "{build} seed {seed}: {found:?} {wanted:?}");
+            }
+        }
+    }
 }

@@ -22,7 +22,6 @@ mod kill9;
 mod lab_scenarios;
 mod lab_serve;
 mod log_replay;
-mod log_tail;
 mod manifests;
 mod many_managers;
 mod model_checking;

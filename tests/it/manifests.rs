@@ -1,8 +1,6 @@
 //! The manifests for Kubernetes, systemd, Prometheus and Grafana fit the program.
 
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Depth, check};
+use scaleset_medic::config::{Depth, Sources, check};
 use std::path::Path;
 
 fn read(path: &str) -> String {
@@ -17,8 +15,7 @@ fn shipped_configurations_pass_the_check() {
         "manifests/overlays/standalone/config.toml",
         "packaging/systemd/config.toml",
     ] {
-        let file = Some(FileText { name: path.to_owned(), text: read(path) });
-        let checked = check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Values);
+        let checked = check(&Sources::of_text(path, read(path)), Depth::Values);
         assert!(checked.is_ok(), "{path}: {}", checked.unwrap_err());
     }
 }

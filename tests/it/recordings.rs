@@ -1,5 +1,5 @@
-//! What two real GARM builds answered, through the real client, the real parsers and the real engine: every set's
-//! diagnosis, and that a healthy fleet leads to no act.
+//! Recorded answers of two real GARM builds, through the real client, parsers and engine: every set's diagnosis, and
+//! that a healthy fleet leads to no write.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,20 +9,30 @@ use medic_core::clock::Clock;
 use medic_core::model::{Confidence, Decision, Diagnosis, Span, Wall};
 use medic_http::{Bounds, Response, Transport, TransportError};
 use medic_store::Store;
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Depth, check};
+use scaleset_medic::config::{Depth, Sources, check};
 use scaleset_medic::engine::assemble::{Carrier, Runtime, Shared, engines};
 use scaleset_medic::engine::lease::Lease;
 use scaleset_medic::engine::reconcile::{Engine, Reconciled};
 use scaleset_medic::metrics::Metrics;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-const PRE_FIX: &str = "garm-2026-04-pre-fix";
-const POST_FIX: &str = "garm-2026-07-post-fix";
+pub(crate) const PRE_FIX: &str = "garm-2026-04-pre-fix";
+pub(crate) const POST_FIX: &str = "garm-2026-07-post-fix";
+pub(crate) const BUILDS: [&str; 2] = [PRE_FIX, POST_FIX];
 
-/// Serves one recorded situation; anything that is not a read is kept and refused.
+pub(crate) fn folder(build: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recordings").join(build)
+}
+
+/// A recorded answer, by its file's name.
+pub(crate) fn read(build: &str, file: &str) -> String {
+    let path = folder(build).join("http").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Serves one recorded situation; writes are noted and refused.
 struct Recorded {
     build: &'static str,
     situation: Mutex<Situation>,
@@ -34,11 +44,6 @@ struct Situation {
     /// As in `metrics-NAME.txt` and `goroutines-NAME.txt`.
     name: &'static str,
     sets: Value,
-}
-
-fn read(build: &str, file: &str) -> String {
-    let path = format!("{}/tests/fixtures/recordings/{build}/http/{file}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 fn body_of(build: &str, file: &str) -> Value {
@@ -85,16 +90,15 @@ struct Replay {
     clock: Arc<dyn Clock>,
 }
 
-/// Which sources the medic may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Eyes {
+enum Readable {
     Metrics,
     MetricsAndGoroutines,
 }
 
 impl Replay {
-    /// A medic that starts to look so long after the recorded process did.
-    fn of(build: &'static str, first: Situation, eyes: Eyes, age: Span) -> Self {
+    /// A medic that starts `age` after the recorded process.
+    fn of(build: &'static str, first: Situation, readable: Readable, age: Span) -> Self {
         let started = started(build, first.name);
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(started.plus(age), 1.0));
         let recorded = Arc::new(Recorded { build, situation: Mutex::new(first), writes: Mutex::default() });
@@ -106,10 +110,9 @@ impl Replay {
              username = \"admin\"\npassword_file = \"{}\"\ndebug_server = {}\n",
             dir.path().display(),
             password.display(),
-            eyes == Eyes::MetricsAndGoroutines
+            readable == Readable::MetricsAndGoroutines
         );
-        let file = Some(FileText { name: "replay.toml".to_owned(), text });
-        let config = check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Files).unwrap().config;
+        let config = check(&Sources::of_text("replay.toml", text), Depth::Files).unwrap().config;
         let store = Store::in_memory().unwrap();
         let lease = Arc::new(Lease::new(store.clone(), "replay".to_owned(), Arc::clone(&clock)));
         let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], "heal").unwrap());
@@ -132,7 +135,7 @@ impl Replay {
         last
     }
 
-    fn turn_to(&self, situation: Situation) {
+    fn serve(&self, situation: Situation) {
         *self.recorded.situation.lock().unwrap() = situation;
     }
 
@@ -154,24 +157,24 @@ fn diagnoses(pass: &Reconciled) -> Vec<(Diagnosis, Confidence)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn healthy_recordings_are_healthy_and_lead_to_no_act() {
-    for build in [PRE_FIX, POST_FIX] {
-        for eyes in [Eyes::Metrics, Eyes::MetricsAndGoroutines] {
-            let mut replay = Replay::of(build, situation(build, "healthy"), eyes, Span::secs(9));
+async fn healthy_recordings_lead_to_no_write() {
+    for build in BUILDS {
+        for readable in [Readable::Metrics, Readable::MetricsAndGoroutines] {
+            let mut replay = Replay::of(build, situation(build, "healthy"), readable, Span::secs(9));
             let pass = replay.passes(40).await;
-            assert_eq!(diagnoses(&pass), [(Diagnosis::Listening, Confidence::Strong); 4], "{build} {eyes:?}");
-            assert!(pass.status.sets.iter().all(|set| set.decision == Decision::Leave), "{build} {eyes:?}");
-            assert_eq!(replay.writes(), Vec::<String>::new(), "{build} {eyes:?}");
+            assert_eq!(diagnoses(&pass), [(Diagnosis::Listening, Confidence::Strong); 4], "{build} {readable:?}");
+            assert!(pass.status.sets.iter().all(|set| set.decision == Decision::Leave), "{build} {readable:?}");
+            assert_eq!(replay.writes(), Vec::<String>::new(), "{build} {readable:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn stuck_sets_of_a_build_that_gives_up_are_abandoned_and_the_first_is_toggled() {
-    for eyes in [Eyes::Metrics, Eyes::MetricsAndGoroutines] {
-        let mut replay = Replay::of(PRE_FIX, situation(PRE_FIX, "stuck"), eyes, Span::secs(5));
+async fn stuck_sets_of_the_old_build_are_toggled_one_by_one() {
+    for readable in [Readable::Metrics, Readable::MetricsAndGoroutines] {
+        let mut replay = Replay::of(PRE_FIX, situation(PRE_FIX, "stuck"), readable, Span::secs(5));
         let pass = replay.passes(7).await;
-        assert_eq!(diagnoses(&pass), [(Diagnosis::ConflictAbandoned, Confidence::Strong); 4], "{eyes:?}");
+        assert_eq!(diagnoses(&pass), [(Diagnosis::ConflictAbandoned, Confidence::Strong); 4], "{readable:?}");
         assert_eq!(replay.writes(), Vec::<String>::new(), "the manager is younger than the settle time");
         replay.passes(3).await;
         assert_eq!(replay.writes(), ["PUT /api/v1/scalesets/1"], "one canary, once");
@@ -179,28 +182,28 @@ async fn stuck_sets_of_a_build_that_gives_up_are_abandoned_and_the_first_is_togg
 }
 
 #[tokio::test(start_paused = true)]
-async fn stuck_sets_of_a_build_that_retries_are_watched() {
-    for eyes in [Eyes::Metrics, Eyes::MetricsAndGoroutines] {
-        let mut replay = Replay::of(POST_FIX, situation(POST_FIX, "stuck"), eyes, Span::secs(5));
+async fn stuck_sets_of_the_new_build_are_left_to_retry() {
+    for readable in [Readable::Metrics, Readable::MetricsAndGoroutines] {
+        let mut replay = Replay::of(POST_FIX, situation(POST_FIX, "stuck"), readable, Span::secs(5));
         let pass = replay.passes(40).await;
-        let confidence = match eyes {
-            // The recording stands still: only living workers prove that they try.
-            Eyes::Metrics => Confidence::Weak,
-            Eyes::MetricsAndGoroutines => Confidence::Strong,
+        let confidence = match readable {
+            // The recording does not change: only living workers prove that they retry.
+            Readable::Metrics => Confidence::Weak,
+            Readable::MetricsAndGoroutines => Confidence::Strong,
         };
-        assert_eq!(diagnoses(&pass), [(Diagnosis::ConflictRetrying, confidence); 4], "{eyes:?}");
+        assert_eq!(diagnoses(&pass), [(Diagnosis::ConflictRetrying, confidence); 4], "{readable:?}");
         assert_eq!(replay.writes(), Vec::<String>::new());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_expiry_only_the_toggled_set_is_back_on_a_build_that_gives_up() {
-    let mut replay = Replay::of(PRE_FIX, situation(PRE_FIX, "stuck"), Eyes::Metrics, Span::secs(5));
+async fn toggled_set_is_back_on_the_old_build_after_expiry() {
+    let mut replay = Replay::of(PRE_FIX, situation(PRE_FIX, "stuck"), Readable::Metrics, Span::secs(5));
     replay.passes(5).await;
     // Set 1 was toggled by hand ten seconds after the start.
     let mut after = situation(PRE_FIX, "after-stale-sessions-expired");
     after.sets[0]["updated_at"] = body_of(PRE_FIX, "scaleset-update-enable-stuck.json")["updated_at"].clone();
-    replay.turn_to(after);
+    replay.serve(after);
     let pass = replay.passes(2).await;
     let found: Vec<_> = diagnoses(&pass).into_iter().map(|(diagnosis, _)| diagnosis).collect();
     let abandoned = Diagnosis::ConflictAbandoned;
@@ -208,28 +211,28 @@ async fn after_expiry_only_the_toggled_set_is_back_on_a_build_that_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_memory_nobody_guesses_which_set_is_back() {
+async fn restarted_medic_does_not_guess_which_set_is_back() {
     let after = situation(PRE_FIX, "after-stale-sessions-expired");
-    let mut replay = Replay::of(PRE_FIX, after, Eyes::MetricsAndGoroutines, Span::mins(2));
+    let mut replay = Replay::of(PRE_FIX, after, Readable::MetricsAndGoroutines, Span::mins(2));
     let pass = replay.passes(30).await;
     assert_eq!(diagnoses(&pass), [(Diagnosis::Unknown, Confidence::Weak); 4]);
     assert_eq!(replay.writes(), Vec::<String>::new());
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_expiry_a_build_that_retries_is_well() {
+async fn new_build_is_healthy_after_expiry() {
     let after = situation(POST_FIX, "after-stale-sessions-expired");
-    let mut replay = Replay::of(POST_FIX, after, Eyes::Metrics, Span::mins(1));
+    let mut replay = Replay::of(POST_FIX, after, Readable::Metrics, Span::mins(1));
     let pass = replay.passes(3).await;
     assert_eq!(diagnoses(&pass), [(Diagnosis::Listening, Confidence::Strong); 4]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_set_without_enabled_is_disabled_by_a_person() {
-    for build in [PRE_FIX, POST_FIX] {
+async fn set_without_enabled_is_disabled() {
+    for build in BUILDS {
         let mut sets = situation(build, "healthy");
         sets.sets[1] = body_of(build, "scaleset-update-disable.json");
-        let mut replay = Replay::of(build, sets, Eyes::Metrics, Span::secs(9));
+        let mut replay = Replay::of(build, sets, Readable::Metrics, Span::secs(9));
         let pass = replay.passes(20).await;
         assert_eq!(diagnoses(&pass)[1], (Diagnosis::Disabled, Confidence::Proof), "{build}");
         assert_eq!(replay.writes(), Vec::<String>::new(), "{build}");

@@ -2,7 +2,7 @@
 //! and chance are arguments, and what must be done in the world stands behind the traits of [`ports`].
 //!
 //! - [`model`]: what the words mean.
-//! - [`policy`]: every number that a rule uses, with its default.
+//! - [`policy`]: every number that a rule uses, with its default; [`settings`]: how one is declared.
 //! - [`due`]: which sources the next sweep asks.
 //! - [`diagnose`]: observations to one finding for each scale set.
 //! - [`decide`]: findings to one decision for each scale set.
@@ -19,4 +19,5 @@ pub mod evaluate;
 pub mod model;
 pub mod policy;
 pub mod ports;
+pub mod settings;
 pub mod treat;

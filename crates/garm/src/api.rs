@@ -1,17 +1,19 @@
 //! GARM's REST API, metrics and goroutine dump as the ports see a manager.
 //!
-//! Rules. One login serves all calls; a token that GARM no longer takes is renewed once, by one caller, and the request
-//! is sent again: it was refused before anything was done. An update is sent once, with exactly `{"enabled": …}`, and
-//! its 200 means only that the row was written (`docs/reference/garm-api.md` §6.4). `/metrics` has a token of its own;
-//! the debug server has none. A 404 there means that it is switched off.
+//! - One login serves all calls. A token that GARM refuses is renewed once, by one caller, and the request is sent
+//!   again: it was refused before anything was done.
+//! - An update is sent once, with exactly `{"enabled": …}`; its 200 means only that the row was written
+//!   (`docs/reference/garm-api.md` §6.4).
+//! - `/metrics` has a token of its own, the debug server has none. A 404 there means that it is switched off.
+//!
 //! Edge cases: GARM behind a path prefix; the three shapes of 401 and the two of 409 ([`super::refusal`]); lists that
-//! are `null`; an answer for another set than the one asked about, which is malformed and not believed.
+//! are `null`; an answer about another set than the requested one, which is malformed.
 
-use super::auth::{Token, TokenCache};
+use super::auth::{self, Token, TokenCache, token_of};
 use super::goroutines::GoroutineCounter;
 use super::metrics_text;
 use super::refusal::{is_unknown_object, refusal, wants_new_token};
-use super::wire::{self, Endpoints, WireController, WireInstance, WireScaleSet, WireToken};
+use super::wire::{self, Endpoints, WireController, WireInstance, WireScaleSet};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -22,39 +24,37 @@ use medic_core::model::{
 };
 use medic_core::ports::read::ManagerSource;
 use medic_core::ports::write::ManagerWriter;
-use medic_http::excerpt::one_line;
+use medic_http::cached::MARGIN;
 use medic_http::list::List;
 use medic_http::redact::Carried;
 use medic_http::secret::SecretSource;
-use medic_http::{ApiError, Bounds, Client, Effect, Response, Secret};
-use serde::de::DeserializeOwned;
+use medic_http::{ApiError, Bounds, Client, Response};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The largest answer about one thing: a token, the controller, one set.
+/// The largest answer about one object: a token, the controller, one set.
 pub const SMALL_BOUND: usize = 1024 * 1024;
 
-/// The longest wait for the answer to a write; with a login before it, well within `Treatment::LATE`.
-const WRITE_LIMIT: Span = Span::secs(10);
+/// For the answer to a write; with a login before it, well within `Treatment::LATE`.
+const WRITE_TIMEOUT: Span = Span::secs(10);
 
 /// The longest list or scrape read.
 pub const LIST_BOUND: usize = 16 * 1024 * 1024;
 
-/// The longest goroutine dump read. Go cuts a dump at 64 MiB without a word; stopping before that means that a dump
-/// which was read is whole.
+/// The longest goroutine dump read. Go cuts a dump silently at 64 MiB; with a lower bound, every dump read is whole.
 pub const DUMP_BOUND: usize = 63 * 1024 * 1024;
 
-/// Gives the password at each login, so that a file that was rotated is read again. The error is shown to people.
+/// Returns the password at each login, so that a rotated file is read again.
 pub type PasswordSource = Arc<dyn SecretSource>;
 
-/// How `/metrics` is asked.
+/// How `/metrics` is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MetricsAccess {
-    /// With a metrics token: right for any server.
+    /// With a metrics token, which any server accepts.
     #[default]
     Token,
-    /// Without a token (`[metrics] disable_auth = true` in GARM); should GARM want one after all, it gets one.
+    /// Without a token (`[metrics] disable_auth = true` in GARM); if GARM asks for one after all, it gets one.
     Open,
 }
 
@@ -65,11 +65,10 @@ pub struct GarmOptions {
     pub base_url: String,
     pub username: String,
     pub password: PasswordSource,
-    /// How `/metrics` is asked.
     pub metrics: MetricsAccess,
 }
 
-/// Why an address cannot be a manager's. It does not repeat the address, which may hold a password.
+/// Why an address cannot be used. The address is not repeated: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the manager's url cannot be used: {0}")]
 pub struct AddressError(String);
@@ -96,8 +95,8 @@ impl GarmClient {
             client: client.clone().with_bounds(Bounds { total, body: LIST_BOUND }),
             username: options.username,
             password: options.password,
-            login: TokenCache::default(),
-            metrics: TokenCache::default(),
+            login: TokenCache::new(&auth::POLICY),
+            metrics: TokenCache::new(&auth::POLICY),
             metrics_want_token: AtomicBool::new(options.metrics == MetricsAccess::Token),
         })
     }
@@ -110,66 +109,52 @@ impl GarmClient {
 
     /// The `Authorization` header for requests made elsewhere, marked as sensitive.
     pub async fn authorization(&self) -> Result<HeaderValue, ApiError> {
-        Ok(self.login_token(None).await?.header)
+        Ok(self.login_token(None).await?.value)
     }
 
-    /// When the login that is in use ends, if its token tells (`docs/reference/garm-api.md` §3.3).
+    /// When the current login expires, if its token says so (`docs/reference/garm-api.md` §3.3).
     pub async fn login_ends(&self) -> Option<Wall> {
-        self.login.ends().await
+        self.login.renew_at().await.map(|at| at.plus(MARGIN))
     }
 
-    /// The client underneath, with its clock, jitter and limits.
     pub(super) const fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The shared login's token; a newer one when GARM has refused the one with this serial.
+    /// The shared login's token; a newer one if GARM refused the one with this serial.
     pub(super) async fn login_token(&self, refused: Option<u64>) -> Result<Token, ApiError> {
-        let unusable = || self.error(Operation::Login, FailureKind::Malformed, "the token cannot stand in a header");
-        self.login.token(self.client.clock().as_ref(), refused, self.log_in(), unusable).await
+        self.login.get(self.client.clock().as_ref(), refused, self.log_in()).await
     }
 
-    async fn log_in(&self) -> Result<Secret, ApiError> {
+    async fn log_in(&self) -> Result<(HeaderValue, Option<Wall>), ApiError> {
         let operation = Operation::Login;
-        let password = self.password.secret().await.map_err(|why| ApiError {
-            effect: Effect::None,
-            ..self.error(operation, FailureKind::Unauthorized, &format!("the password cannot be read: {why}"))
-        })?;
+        let unreadable = |why| format!("the password cannot be read: {why}");
+        let password = self
+            .password
+            .secret()
+            .await
+            .map_err(|why| self.client.error(operation, FailureKind::Unauthorized, &unreadable(why)).not_sent())?;
         let body = serde_json::json!({ "username": self.username, "password": password.expose() });
         let address = self.api_address("/auth/login");
         let mut request = self.request(operation, Method::POST, &address, None, body.to_string())?;
         request.extensions_mut().insert(Carried(password));
         let response = self.small().read(operation, request).await?;
-        if let Some(error) = refusal(&self.client, operation, &response) {
-            return Err(error);
-        }
-        self.token_of(operation, &response)
+        token_of(&self.client, operation, &response)
     }
 
     async fn metrics_token(&self, refused: Option<u64>) -> Result<Token, ApiError> {
         let operation = Operation::MetricsToken;
-        let unusable = || self.error(operation, FailureKind::Malformed, "the token cannot stand in a header");
         let fetch = async {
             let response = self.get(operation, "/metrics-token").await?;
-            self.token_of(operation, &response)
+            token_of(&self.client, operation, &response)
         };
-        self.metrics.token(self.client.clock().as_ref(), refused, fetch, unusable).await
-    }
-
-    /// The parser's words are left out: they may repeat the token.
-    fn token_of(&self, operation: Operation, response: &Response) -> Result<Secret, ApiError> {
-        serde_json::from_slice::<WireToken>(&response.body)
-            .map(|answer| Secret::new(answer.token))
-            .map_err(|_| self.error(operation, FailureKind::Malformed, "the answer holds no token"))
+        self.metrics.get(self.client.clock().as_ref(), refused, fetch).await
     }
 
     /// A read of the API, with a token, renewed once if GARM refuses it. The answer is 2xx.
     async fn get(&self, operation: Operation, path: &str) -> Result<Response, ApiError> {
         let response = self.get_any(operation, path).await?;
-        match refusal(&self.client, operation, &response) {
-            Some(error) => Err(error),
-            None => Ok(response),
-        }
+        refusal(&self.client, operation, &response).map_or(Ok(response), Err)
     }
 
     async fn get_any(&self, operation: Operation, path: &str) -> Result<Response, ApiError> {
@@ -187,29 +172,24 @@ impl GarmClient {
         client.read(operation, request).await
     }
 
-    /// For answers about one thing: tokens, the controller, one set.
+    /// For answers about one object.
     fn small(&self) -> Client {
         self.client.clone().with_bounds(Bounds { body: SMALL_BOUND, ..self.client.bounds() })
     }
 
-    /// The client of a write.
-    fn hasty(&self) -> Client {
-        let bounds = self.client.bounds();
-        self.client.clone().with_bounds(Bounds { total: bounds.total.min(WRITE_LIMIT), ..bounds })
-    }
-
     async fn put_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, ApiError> {
-        let (operation, client) = (Operation::SetEnabled, self.hasty());
+        let (operation, bounds) = (Operation::SetEnabled, self.client.bounds());
+        let client = self.client.clone().with_bounds(Bounds { total: bounds.total.min(WRITE_TIMEOUT), ..bounds });
         let address = self.api_address(&format!("/scalesets/{set}"));
         let body = match to {
             Enablement::Enabled => r#"{"enabled":true}"#,
             Enablement::Disabled => r#"{"enabled":false}"#,
         };
-        let token = self.login_token(None).await.map_err(not_sent)?;
+        let token = self.login_token(None).await.map_err(ApiError::not_sent)?;
         let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
         let mut response = client.write(operation, request).await?;
         if wants_new_token(&response) {
-            let token = self.login_token(Some(token.serial)).await.map_err(not_sent)?;
+            let token = self.login_token(Some(token.serial)).await.map_err(ApiError::not_sent)?;
             let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
             response = client.write(operation, request).await?;
         }
@@ -232,19 +212,21 @@ impl GarmClient {
     }
 
     fn one_set(&self, operation: Operation, asked: ScaleSetId, response: &Response) -> Result<ScaleSet, ApiError> {
-        let wire: WireScaleSet = self.json(operation, response)?;
+        let wire: WireScaleSet = self.client.json(operation, response)?;
         match wire.into_model(&mut Endpoints::default()) {
             Some(set) if set.id == asked => Ok(set),
-            Some(_) | None => {
-                Err(self.error(operation, FailureKind::Malformed, "the answer is about another set than was asked for"))
-            }
+            Some(_) | None => Err(self.client.error(
+                operation,
+                FailureKind::Malformed,
+                "the answer is about another set than the requested one",
+            )),
         }
     }
 
     async fn list_sets(&self) -> Result<Vec<ScaleSet>, ApiError> {
         let operation = Operation::ListScaleSets;
         let response = self.get(operation, "/scalesets").await?;
-        let wire: Option<List<WireScaleSet>> = self.json(operation, &response)?;
+        let wire: Option<List<WireScaleSet>> = self.client.json(operation, &response)?;
         let mut endpoints = Endpoints::default();
         let mut seen = BTreeSet::new();
         wire.unwrap_or_default()
@@ -252,7 +234,11 @@ impl GarmClient {
             .into_iter()
             .map(|set| {
                 set.into_model(&mut endpoints).filter(|set| seen.insert(set.id)).ok_or_else(|| {
-                    self.error(operation, FailureKind::Malformed, "the list holds a set without an id, or one id twice")
+                    self.client.error(
+                        operation,
+                        FailureKind::Malformed,
+                        "the list holds a set without an id, or one id twice",
+                    )
                 })
             })
             .collect()
@@ -261,16 +247,16 @@ impl GarmClient {
     async fn count_instances(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, ApiError> {
         let operation = Operation::ListInstances;
         let response = self.get(operation, "/instances").await?;
-        let wire: Option<List<WireInstance>> = self.json(operation, &response)?;
+        let wire: Option<List<WireInstance>> = self.client.json(operation, &response)?;
         Ok(wire::lingering(wire.unwrap_or_default().0))
     }
 
     async fn who(&self) -> Result<Controller, ApiError> {
         let operation = Operation::Controller;
         let response = self.get(operation, "/controller-info").await?;
-        let wire: WireController = self.json(operation, &response)?;
+        let wire: WireController = self.client.json(operation, &response)?;
         wire.into_model()
-            .ok_or_else(|| self.error(operation, FailureKind::Malformed, "the answer holds no controller id"))
+            .ok_or_else(|| self.client.error(operation, FailureKind::Malformed, "the answer holds no controller id"))
     }
 
     async fn scrape(&self) -> Result<ManagerMetrics, ApiError> {
@@ -283,7 +269,7 @@ impl GarmClient {
             return Err(error);
         }
         metrics_text::parse(&response.body)
-            .map_err(|why| self.error(operation, FailureKind::Malformed, &format!("the answer {why}")))
+            .map_err(|why| self.client.error(operation, FailureKind::Malformed, &format!("the answer {why}")))
     }
 
     async fn scrape_text(&self) -> Result<Response, ApiError> {
@@ -323,7 +309,9 @@ impl GarmClient {
         if let Some(error) = refusal(&self.dumps, operation, &response) {
             return Err(error);
         }
-        counter.finish().ok_or_else(|| self.error(operation, FailureKind::Malformed, "the answer is no goroutine dump"))
+        counter
+            .finish()
+            .ok_or_else(|| self.client.error(operation, FailureKind::Malformed, "the answer is no goroutine dump"))
     }
 
     fn request(
@@ -336,32 +324,24 @@ impl GarmClient {
     ) -> Result<Request<Bytes>, ApiError> {
         let mut builder = Request::builder().method(method).uri(address);
         if let Some(token) = token {
-            builder = builder.header(header::AUTHORIZATION, token.header.clone());
+            builder = builder.header(header::AUTHORIZATION, token.value.clone());
         }
         if !body.is_empty() {
             builder = builder.header(header::CONTENT_TYPE, "application/json");
         }
         builder.body(Bytes::from(body)).map_err(|error| {
-            not_sent(self.error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}")))
+            self.client
+                .error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}"))
+                .not_sent()
         })
-    }
-
-    /// A byte order mark is tolerated. The parser does not recurse deeper than 128 levels.
-    fn json<T: DeserializeOwned>(&self, operation: Operation, response: &Response) -> Result<T, ApiError> {
-        let body = response.body.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(&response.body);
-        serde_json::from_slice(body).map_err(|error| {
-            self.error(operation, FailureKind::Malformed, &one_line(&format!("not the JSON that GARM sends: {error}")))
-        })
-    }
-
-    /// An error about an answer, or about its absence: the effect is unknown unless the caller knows better.
-    pub(super) fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
-        let (target, detail) = (self.client.target, self.client.without_secrets(detail));
-        ApiError { target, operation, kind, detail, effect: Effect::Unknown, retry_at: None }
     }
 
     fn not_enabled(&self, operation: Operation, advice: &str) -> ApiError {
-        self.error(operation, FailureKind::NotEnabled, &format!("HTTP 404: switched off on the server; {advice}"))
+        self.client.error(
+            operation,
+            FailureKind::NotEnabled,
+            &format!("HTTP 404: switched off on the server; {advice}"),
+        )
     }
 }
 
@@ -369,11 +349,6 @@ impl std::fmt::Debug for GarmClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GarmClient").field("base", &self.base).field("username", &self.username).finish_non_exhaustive()
     }
-}
-
-/// A failed login before an update: the update itself was not sent.
-fn not_sent(error: ApiError) -> ApiError {
-    ApiError { effect: Effect::None, ..error }
 }
 
 /// The address without a trailing slash and without `/api/v1`.
@@ -425,7 +400,7 @@ impl ManagerWriter for GarmClient {
     async fn incarnation(&self) -> Result<Incarnation, RequestFailure> {
         let incarnation = self.scrape().await?.incarnation;
         let detail = "the metrics hold no process_start_time_seconds";
-        Ok(incarnation.ok_or_else(|| self.error(Operation::Metrics, FailureKind::Malformed, detail))?)
+        Ok(incarnation.ok_or_else(|| self.client.error(Operation::Metrics, FailureKind::Malformed, detail))?)
     }
 }
 
@@ -434,7 +409,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_brought_to_one_form() {
+    fn base_address_has_one_form() {
         for (given, base) in [
             ("http://127.0.0.1:9997", "http://127.0.0.1:9997"),
             ("http://127.0.0.1:9997/", "http://127.0.0.1:9997"),
@@ -446,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_cannot_be_used_is_not_repeated() {
+    fn unusable_address_is_not_repeated() {
         for given in ["", "127.0.0.1:9997", "ftp://host", "http://admin:hunter2@host", "http://host?x=hunter2"] {
             let error = checked_base(given).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");

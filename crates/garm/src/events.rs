@@ -1,44 +1,27 @@
-//! GARM's change events (`docs/reference/garm-api.md` §8.2), reduced to what bears on scale sets.
+//! GARM's change events (`docs/reference/garm-api.md` §8.2), reduced to those about scale sets.
 //!
-//! Rules. An event is a wake-up, never the truth: neither order nor completeness is guaranteed, so whoever acts reads
-//! again. Its `endpoint` may be zeroed, so nothing but identity, enablement and revision is taken from it. What is
-//! unknown or malformed is no event: it must not stop the stream.
+//! An event is a reason to read, never a fact: neither order nor completeness is guaranteed. Its `endpoint` may be
+//! zeroed, so only the id and the enablement are taken from it. An unknown or malformed message is ignored: it must not
+//! stop the stream.
 
-use super::wire::{Endpoints, WireInstance, WireScaleSet};
-use medic_core::model::{Enablement, Revision, ScaleSetId};
+use super::wire::{Endpoints, WireScaleSet};
+use medic_core::model::{Enablement, ScaleSetId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What is asked for after connecting: nothing is sent before. Jobs, users and the like stay away.
-pub const SUBSCRIPTION: &str = r#"{"filters":[{"entity-type":"scaleset","operations":["create","update","delete"]},{"entity-type":"instance","operations":["update","delete"]}]}"#;
+/// Sent after connecting: GARM sends nothing before.
+pub const SUBSCRIPTION: &str = r#"{"filters":[{"entity-type":"scaleset","operations":["create","update","delete"]}]}"#;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A set was created or changed.
+    /// A set was created or changed. A missing `enabled` means disabled.
     ScaleSetChanged {
         id: ScaleSetId,
-        /// As it then was. A missing `enabled` means disabled.
         enabled: Enablement,
-        /// Its `updated_at` then.
-        revision: Revision,
     },
-    /// A set was removed from the manager.
-    ScaleSetDeleted { id: ScaleSetId },
-    /// An instance of a set changed or is gone.
-    InstanceChanged { set: ScaleSetId, removal: Removal },
-}
-
-/// How far an instance's removal is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
-    /// It is not being removed.
-    None,
-    /// `pending_delete`, `pending_force_delete` or `deleting`.
-    Pending,
-    /// `deleted`: only a living worker of its set clears it.
-    Deleted,
-    /// Its row is gone: a worker has cleared it.
-    Cleared,
+    ScaleSetDeleted {
+        id: ScaleSetId,
+    },
 }
 
 #[derive(Deserialize)]
@@ -50,86 +33,47 @@ struct Frame<'a> {
     payload: &'a RawValue,
 }
 
-/// The event of one message; `None` when it says nothing that matters here, or nothing at all.
+/// The event of one message; `None` if it is not about a scale set.
 #[must_use]
 pub fn parse(text: &str) -> Option<Event> {
-    let frame: Frame<'_> = serde_json::from_str(text).ok()?;
-    match (frame.entity_type, frame.operation) {
-        ("scaleset", "create" | "update") => {
-            let set = scale_set(frame.payload)?;
-            Some(Event::ScaleSetChanged { id: set.id, enabled: set.enabled, revision: set.revision })
-        }
-        ("scaleset", "delete") => Some(Event::ScaleSetDeleted { id: scale_set(frame.payload)?.id }),
-        ("instance", operation @ ("create" | "update" | "delete")) => {
-            let instance: WireInstance = serde_json::from_str(frame.payload.get()).ok()?;
-            let removal = if operation == "delete" { Removal::Cleared } else { removal(instance.status()) };
-            Some(Event::InstanceChanged { set: instance.set()?, removal })
-        }
+    let frame: Frame<'_> =
+        serde_json::from_str(text).ok().filter(|frame: &Frame<'_>| frame.entity_type == "scaleset")?;
+    let set = serde_json::from_str::<WireScaleSet>(frame.payload.get()).ok()?.into_model(&mut Endpoints::default())?;
+    match frame.operation {
+        "create" | "update" => Some(Event::ScaleSetChanged { id: set.id, enabled: set.enabled }),
+        "delete" => Some(Event::ScaleSetDeleted { id: set.id }),
         _ => None,
-    }
-}
-
-fn scale_set(payload: &RawValue) -> Option<medic_core::model::ScaleSet> {
-    serde_json::from_str::<WireScaleSet>(payload.get()).ok()?.into_model(&mut Endpoints::default())
-}
-
-fn removal(status: &str) -> Removal {
-    match status {
-        "deleted" => Removal::Deleted,
-        "pending_delete" | "pending_force_delete" | "deleting" => Removal::Pending,
-        _ => Removal::None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn recorded(version: &str) -> Vec<Option<Event>> {
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-        let path = format!("{root}/tests/fixtures/recordings/{version}/ws/events-job-and-toggle.jsonl");
-        std::fs::read_to_string(path).unwrap().lines().map(parse).collect()
-    }
+    use crate::testing::{BUILDS, recorded};
 
     #[test]
-    fn a_recorded_toggle_is_seen_as_a_disable_and_an_enable() {
-        for version in ["garm-2026-04-pre-fix", "garm-2026-07-post-fix"] {
-            let events = recorded(version);
-            let seen: Vec<_> = events.iter().flatten().collect();
-            let sets: Vec<_> = seen
-                .iter()
-                .filter_map(|event| match event {
-                    Event::ScaleSetChanged { id, enabled, revision } if !revision.as_str().is_empty() => {
-                        Some((id.0, *enabled))
-                    }
-                    _ => None,
+    fn recorded_toggle_is_a_disable_and_an_enable() {
+        for build in BUILDS {
+            let recorded = String::from_utf8(recorded(build, "ws/events-job-and-toggle.jsonl")).unwrap();
+            let sets: Vec<_> = recorded
+                .lines()
+                .filter_map(|line| match parse(line)? {
+                    Event::ScaleSetChanged { id, enabled } => Some((id.0, enabled)),
+                    Event::ScaleSetDeleted { .. } => None,
                 })
                 .collect();
-            assert_eq!(sets.len(), 4, "{version}: {sets:?}");
+            assert_eq!(
+                (sets.len(), recorded.lines().count()),
+                (4, 16),
+                "{build}: the others are about instances and jobs"
+            );
             let toggled = sets.iter().position(|(_, enabled)| *enabled == Enablement::Disabled).unwrap();
-            assert_eq!(sets[toggled + 1], (sets[toggled].0, Enablement::Enabled), "{version}");
-            let instances = seen.iter().filter(|event| matches!(event, Event::InstanceChanged { .. })).count();
-            assert_eq!(instances, 9, "{version}");
-            assert_eq!(events.iter().filter(|event| event.is_none()).count(), 3, "{version}: three are about jobs");
+            assert_eq!(sets[toggled + 1], (sets[toggled].0, Enablement::Enabled), "{build}");
         }
     }
 
     #[test]
-    fn instances_tell_how_far_their_removal_is() {
-        let event = |operation: &str, status: &str| {
-            parse(&format!(
-                r#"{{"entity-type":"instance","operation":"{operation}","payload":{{"scale_set_id":3,"status":"{status}"}}}}"#
-            ))
-        };
-        let changed = |removal| Some(Event::InstanceChanged { set: ScaleSetId(3), removal });
-        assert_eq!(event("update", "running"), changed(Removal::None));
-        assert_eq!(event("update", "deleting"), changed(Removal::Pending));
-        assert_eq!(event("update", "deleted"), changed(Removal::Deleted));
-        assert_eq!(event("delete", "deleted"), changed(Removal::Cleared));
-    }
-
-    #[test]
-    fn what_is_unknown_or_broken_is_no_event() {
+    fn unknown_or_malformed_message_is_ignored() {
         for text in [
             "",
             "null",
@@ -140,7 +84,6 @@ mod tests {
             r#"{"entity-type":"scaleset","operation":"update","payload":{"id":0}}"#,
             r#"{"entity-type":"scaleset","operation":"explode","payload":{"id":1}}"#,
             r#"{"entity-type":"proxy","operation":"update","payload":{"id":1}}"#,
-            r#"{"entity-type":"instance","operation":"update","payload":{"pool_id":"x","status":"running"}}"#,
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
@@ -149,9 +92,8 @@ mod tests {
     }
 
     #[test]
-    fn the_subscription_is_json_of_the_documented_form() {
-        let asked: serde_json::Value = serde_json::from_str(SUBSCRIPTION).unwrap();
-        assert_eq!(asked["filters"][0]["entity-type"], "scaleset");
-        assert_eq!(asked["filters"][1]["entity-type"], "instance");
+    fn subscription_is_json_of_the_documented_form() {
+        let filters: serde_json::Value = serde_json::from_str(SUBSCRIPTION).unwrap();
+        assert_eq!(filters["filters"][0]["entity-type"], "scaleset");
     }
 }

@@ -2,10 +2,10 @@
 //! `docs/reference/garm-api.md` §10).
 //!
 //! A dump is blocks separated by empty lines; each begins with `goroutine N [state]:`, then comes a line per frame,
-//! each followed by an indented line with its place. A living listener has one goroutine with a frame
+//! each followed by an indented line with its source location. A living listener has one goroutine with a frame
 //! `(*scaleSetListener).loop`, a living worker one with `(*Worker).keepListenerAlive`. Edge cases: `created by` lines
-//! name functions that need not live any more; a frame may repeat in one goroutine by recursion; `loop.func1` is
-//! another function. The dump is fed in pieces of any size, and no piece is kept.
+//! name functions that may have ended; a frame may repeat in one goroutine by recursion; `loop.func1` is another
+//! function. The dump comes in pieces of any size, and no piece is kept.
 
 use medic_core::model::Goroutines;
 use medic_http::BodySink;
@@ -13,10 +13,9 @@ use medic_http::BodySink;
 const LISTENER: &[u8] = b"workers/scaleset.(*scaleSetListener).loop(";
 const WORKER: &[u8] = b"workers/scaleset.(*Worker).keepListenerAlive(";
 
-/// As much of a line as is looked at; frames are far shorter.
+/// Bytes kept of a line; frames are far shorter.
 const LINE_BOUND: usize = 1024;
 
-/// Counts while a dump flows by.
 #[derive(Debug, Clone, Default)]
 pub struct GoroutineCounter {
     counts: Goroutines,
@@ -36,8 +35,8 @@ impl BodySink for GoroutineCounter {
                 Some((b'\n', text)) => (text, true),
                 Some(_) | None => (part, false),
             };
-            let room = LINE_BOUND.saturating_sub(self.line.len());
-            self.line.extend_from_slice(text.get(..room).unwrap_or(text));
+            let free = LINE_BOUND.saturating_sub(self.line.len());
+            self.line.extend_from_slice(text.get(..free).unwrap_or(text));
             if ended {
                 self.end_line();
             }
@@ -46,8 +45,7 @@ impl BodySink for GoroutineCounter {
 }
 
 impl GoroutineCounter {
-    /// The counts; `None` when what was fed is no goroutine dump, or ends in the middle of a line: one that was cut off
-    /// counts too few, and says nothing.
+    /// The counts; `None` if this is no goroutine dump, or one that was cut off within a line and counts too few.
     #[must_use]
     pub fn finish(self) -> Option<Goroutines> {
         (self.blocks > 0 && self.line.is_empty()).then_some(self.counts)
@@ -72,7 +70,7 @@ impl GoroutineCounter {
     }
 }
 
-/// The counts of a whole dump; `None` when it is none.
+/// The counts of a whole dump.
 #[must_use]
 pub fn count(dump: &[u8]) -> Option<Goroutines> {
     let mut counter = GoroutineCounter::default();
@@ -87,29 +85,29 @@ fn contains(line: &[u8], frame: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{POST_FIX, PRE_FIX};
     use proptest::prelude::*;
 
-    fn recorded(version: &str, name: &str) -> Vec<u8> {
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-        std::fs::read(format!("{root}/tests/fixtures/recordings/{version}/http/{name}.txt")).unwrap()
+    fn recorded(build: &str, name: &str) -> Vec<u8> {
+        crate::testing::recorded(build, &format!("http/goroutines-{name}.txt"))
     }
 
     #[test]
-    fn a_dump_that_was_cut_off_counts_nothing() {
-        let dump = recorded("garm-2026-04-pre-fix", "goroutines-healthy");
+    fn truncated_dump_gives_no_counts() {
+        let dump = recorded(PRE_FIX, "healthy");
         let cut = dump.iter().rposition(|byte| *byte == b'(').unwrap();
         assert_eq!(count(&dump[..cut]), None);
     }
 
     #[test]
-    fn both_recorded_versions_give_their_listeners_and_workers() {
+    fn recorded_dumps_give_their_listeners_and_workers() {
         for (version, name, listeners, workers) in [
-            ("garm-2026-04-pre-fix", "goroutines-healthy", 4, 4),
-            ("garm-2026-04-pre-fix", "goroutines-stuck", 0, 0),
-            ("garm-2026-04-pre-fix", "goroutines-after-stale-sessions-expired", 1, 1),
-            ("garm-2026-07-post-fix", "goroutines-healthy", 4, 4),
-            ("garm-2026-07-post-fix", "goroutines-stuck", 0, 4),
-            ("garm-2026-07-post-fix", "goroutines-after-stale-sessions-expired", 4, 4),
+            (PRE_FIX, "healthy", 4, 4),
+            (PRE_FIX, "stuck", 0, 0),
+            (PRE_FIX, "after-stale-sessions-expired", 1, 1),
+            (POST_FIX, "healthy", 4, 4),
+            (POST_FIX, "stuck", 0, 4),
+            (POST_FIX, "after-stale-sessions-expired", 4, 4),
         ] {
             let counts = count(&recorded(version, name));
             assert_eq!(counts, Some(Goroutines { listeners, workers }), "{version} {name}");
@@ -117,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goroutine_counts_once_and_its_creator_not_at_all() {
+    fn goroutine_counts_once_and_its_creator_not_at_all() {
         let dump = "goroutine 1 [select]:\n\
             github.com/cloudbase/garm/workers/scaleset.(*scaleSetListener).loop(0xc0)\n\
             \t/garm/workers/scaleset/scaleset_listener.go:258 +0x465\n\
@@ -130,14 +128,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_dump_gives_no_counts() {
+    fn other_text_gives_no_counts() {
         assert_eq!(count(b""), None);
         assert_eq!(count(b"<html>workers/scaleset.(*scaleSetListener).loop(</html>"), None);
     }
 
     #[test]
     fn pieces_of_any_size_give_the_same_counts() {
-        let dump = recorded("garm-2026-07-post-fix", "goroutines-healthy");
+        let dump = recorded(POST_FIX, "healthy");
         for size in [1, 7, 4096] {
             let mut counter = GoroutineCounter::default();
             for piece in dump.chunks(size) {
@@ -149,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(pieces in proptest::collection::vec(
+        fn counter_survives_any_bytes(pieces in proptest::collection::vec(
             prop_oneof![
                 proptest::collection::vec(any::<u8>(), 0..100),
                 Just(LISTENER.to_vec()),

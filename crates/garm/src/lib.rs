@@ -7,6 +7,8 @@ pub mod goroutines;
 pub mod log;
 pub mod metrics_text;
 mod refusal;
+#[cfg(test)]
+mod testing;
 pub mod wake;
 mod wire;
 pub mod ws;

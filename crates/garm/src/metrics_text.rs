@@ -1,10 +1,9 @@
 //! The Prometheus text format, read for what bears on sessions (`docs/reference/garm-api.md` §9).
 //!
-//! The reader borrows from the text and keeps no sample it does not need, because a busy manager exports a series per
-//! runner and per job. Anything that is not a sample is skipped: comments, junk, lines cut off. A line is taken only
-//! if it is whole: name, balanced labels with the escapes `\\`, `\"` and `\n`, and a number (exponents, `NaN` and
-//! `+Inf` included). Edge cases: a repeated series counts once, the last time; a value that is no count (`NaN`,
-//! negative) is left out; a quota whose reset lies in year 1 was never asked for.
+//! The parser borrows from the text and keeps only the samples it needs, because a busy manager exports a series per
+//! runner and per job. Comments, junk and truncated lines are skipped: a sample has a name, balanced labels with the
+//! escapes `\\`, `\"` and `\n`, and a number (exponents, `NaN` and `+Inf` included). Edge cases: of a repeated series the
+//! last one counts; a value that is no count (`NaN`, negative) is left out; a quota that resets in year 1 was never read.
 
 use medic_core::model::{
     EndpointName, EntityKind, Incarnation, ListenerMetrics, ManagerMetrics, Quota, ScaleSetId, ScopeCounters, Wall,
@@ -12,7 +11,7 @@ use medic_core::model::{
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// The most series of one kind that are kept: one for each set of the largest list that is read.
+/// The most series of one kind: one for each set of the largest list that is read.
 pub const SERIES_MAX: usize = medic_http::list::ENTRIES_MAX;
 
 /// Why a text is no scrape.
@@ -20,15 +19,12 @@ pub const SERIES_MAX: usize = medic_http::list::ENTRIES_MAX;
 pub enum NoScrape {
     #[error("holds no Prometheus sample")]
     Empty,
-    /// More series than can be true, which would fill the memory.
+    /// More series than are plausible; they would fill the memory.
     #[error("holds more than {SERIES_MAX} series of one kind")]
     TooMany,
 }
 
-/// What a scrape says that bears on sessions.
-///
-/// # Errors
-/// When the text holds not one sample, or too many.
+/// Reads what bears on sessions.
 pub fn parse(body: &[u8]) -> Result<ManagerMetrics, NoScrape> {
     let text = String::from_utf8_lossy(body);
     let mut gathered = Gathered::default();
@@ -47,7 +43,7 @@ pub fn parse(body: &[u8]) -> Result<ManagerMetrics, NoScrape> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample<'a> {
     pub name: &'a str,
-    /// What stands between the braces, well-formed.
+    /// The text between the braces, well-formed.
     labels: &'a str,
     pub value: f64,
 }
@@ -279,12 +275,11 @@ fn date(seconds: f64) -> Option<Wall> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{POST_FIX, PRE_FIX};
     use proptest::prelude::*;
 
-    fn recorded(version: &str, name: &str) -> ManagerMetrics {
-        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-        let path = format!("{root}/tests/fixtures/recordings/{version}/http/metrics-{name}.txt");
-        parse(&std::fs::read(path).unwrap()).unwrap()
+    fn recorded(build: &str, name: &str) -> ManagerMetrics {
+        parse(&crate::testing::recorded(build, &format!("http/metrics-{name}.txt"))).unwrap()
     }
 
     fn organization(create: u64, create_errors: u64, poll: u64) -> ScopeCounters {
@@ -292,27 +287,27 @@ mod tests {
     }
 
     #[test]
-    fn both_recorded_versions_give_their_counters() {
-        for (version, name, expected, incarnation) in [
-            ("garm-2026-04-pre-fix", "healthy", organization(4, 0, 4), 1_795_459_531_170),
-            ("garm-2026-04-pre-fix", "stuck", organization(4, 4, 0), 1_795_459_566_600),
-            ("garm-2026-04-pre-fix", "after-stale-sessions-expired", organization(12, 11, 1), 1_795_459_566_600),
-            ("garm-2026-07-post-fix", "healthy", organization(4, 0, 4), 1_795_459_531_140),
-            ("garm-2026-07-post-fix", "stuck", organization(16, 16, 0), 1_795_459_566_670),
-            ("garm-2026-07-post-fix", "after-stale-sessions-expired", organization(54, 50, 4), 1_795_459_566_670),
+    fn recorded_scrapes_give_their_counters() {
+        for (build, name, expected, incarnation) in [
+            (PRE_FIX, "healthy", organization(4, 0, 4), 1_795_459_531_170),
+            (PRE_FIX, "stuck", organization(4, 4, 0), 1_795_459_566_600),
+            (PRE_FIX, "after-stale-sessions-expired", organization(12, 11, 1), 1_795_459_566_600),
+            (POST_FIX, "healthy", organization(4, 0, 4), 1_795_459_531_140),
+            (POST_FIX, "stuck", organization(16, 16, 0), 1_795_459_566_670),
+            (POST_FIX, "after-stale-sessions-expired", organization(54, 50, 4), 1_795_459_566_670),
         ] {
-            let metrics = recorded(version, name);
+            let metrics = recorded(build, name);
             let scopes: Vec<_> = metrics.scopes.iter().map(|(kind, counters)| (*kind, *counters)).collect();
-            assert_eq!(scopes, [(EntityKind::Organization, expected)], "{version} {name}");
-            assert_eq!(metrics.incarnation, Some(Incarnation(Wall(incarnation))), "{version} {name}");
-            assert_eq!(metrics.has_set_gauges, version.ends_with("post-fix"), "{version} {name}");
+            assert_eq!(scopes, [(EntityKind::Organization, expected)], "{build} {name}");
+            assert_eq!(metrics.incarnation, Some(Incarnation(Wall(incarnation))), "{build} {name}");
+            assert_eq!(metrics.has_set_gauges, build == POST_FIX, "{build} {name}");
             assert!(metrics.listeners.is_empty());
         }
     }
 
     #[test]
-    fn a_quota_never_asked_for_has_no_reset() {
-        let never = recorded("garm-2026-07-post-fix", "healthy").quotas;
+    fn quota_that_was_never_read_has_no_reset() {
+        let never = recorded(POST_FIX, "healthy").quotas;
         let quota = |limit, remaining, reset| Quota {
             credential: "pat".to_owned(),
             endpoint: EndpointName::new("fake"),
@@ -321,7 +316,7 @@ mod tests {
             reset,
         };
         assert_eq!(never, [quota(0, 0, None)]);
-        let asked = recorded("garm-2026-07-post-fix", "after-stale-sessions-expired").quotas;
+        let asked = recorded(POST_FIX, "after-stale-sessions-expired").quotas;
         assert_eq!(asked, [quota(5000, 4990, Some(Wall(1_795_463_197_000)))]);
     }
 
@@ -366,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn junk_is_skipped_and_the_rest_is_read() {
+    fn junk_lines_are_skipped() {
         for junk in
             ["", "# HELP m x", "m", "m{a=\"1\" 2", "m{a=1} 2", "{a=\"1\"} 2", "m one", "9m 1", "m 1 2 3", "m{a=\"1"]
         {
@@ -379,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn more_series_than_can_be_true_are_no_scrape() {
+    fn scrape_with_too_many_series_is_refused() {
         for line in [
             "garm_scaleset_listener_restarts_total{id=\"N\"} 1\n",
             "garm_github_operations_total{operation=\"GetMessage\",scope=\"Repository\",x=\"N\"} 1\n",
@@ -392,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_series_counts_once_and_a_finer_label_adds_up() {
+    fn repeated_series_counts_once_and_finer_labels_add_up() {
         let one = "garm_github_operations_total{operation=\"GetMessage\",scope=\"Organization\"";
         let text =
             format!("{one}}} 3\n{one}}} 4\n{one},credential=\"a\"}} 10\n{one},credential=\"b\"}} NaN\n{one}}} -1\n");
@@ -401,17 +396,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fn parser_survives_any_bytes(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let _ = parse(&body);
         }
 
         #[test]
-        fn no_near_miss_makes_it_panic(line in r#"garm_github_operations_total[{}"\\=,a-z 0-9é.+\n-]{0,60}"#) {
+        fn parser_survives_nearly_valid_lines(line in r#"garm_github_operations_total[{}"\\=,a-z 0-9é.+\n-]{0,60}"#) {
             let _ = parse(line.as_bytes());
         }
 
         #[test]
-        fn any_label_value_comes_back(value in any::<String>(), number in any::<u32>()) {
+        fn any_label_value_is_unescaped(value in any::<String>(), number in any::<u32>()) {
             let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             let line = format!("m{{a=\"{escaped}\"}} {number}");
             let sample = Sample::read(&line).unwrap();

@@ -1,5 +1,4 @@
-//! GARM's refusals (`docs/reference/garm-api.md` §2): which of its shapes an answer has, and what a person can do about
-//! it.
+//! GARM's refusals (`docs/reference/garm-api.md` §2): which of its shapes an answer has, and what an operator can do.
 
 use super::wire::WireError;
 use http::StatusCode;
@@ -7,19 +6,18 @@ use medic_core::model::{FailureKind, Operation};
 use medic_http::excerpt::one_line;
 use medic_http::{ApiError, Client, Response};
 
-/// What GARM itself says to a login, word by word: nothing else of an answer to a password is repeated.
+/// GARM's own answers to a login: nothing else of an answer to a password is repeated.
 const LOGIN_CLASSES: [&str; 6] =
     ["Authentication failed", "Bad Request", "Not Authorized", "Server error", "init_required", "urls_required"];
 
-/// What a 401 of GARM means. It has three shapes.
+/// The three meanings of a 401.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unauthorized {
     /// `Authentication failed`: the token is missing, wrong, expired or revoked. Also anything unknown.
     Token,
     /// Plain text `Unauthorized`: the token is good, but its user is no administrator.
     NoAdmin,
-    /// `Not Authorized`: a handler's refusal; at login the password is wrong, elsewhere GitHub refused GARM's
-    /// credentials during the call.
+    /// `Not Authorized`: at login the password is wrong, elsewhere GitHub refused GARM's credentials.
     Handler,
 }
 
@@ -41,8 +39,7 @@ pub(super) fn wants_new_token(response: &Response) -> bool {
     Unauthorized::of(response) == Some(Unauthorized::Token)
 }
 
-/// Whether a handler says that it does not know the object. A 404 from elsewhere (a wrong path, a proxy) says
-/// nothing about it.
+/// Whether GARM itself says that the object does not exist. A 404 of a wrong path or a proxy says nothing about it.
 pub(super) fn is_unknown_object(response: &Response) -> bool {
     response.status == StatusCode::NOT_FOUND && error_class(response).as_deref() == Some("Not Found")
 }
@@ -50,16 +47,16 @@ pub(super) fn is_unknown_object(response: &Response) -> bool {
 /// The error of an answer that is not 2xx; `None` for 2xx.
 pub(super) fn refusal(client: &Client, operation: Operation, response: &Response) -> Option<ApiError> {
     let mut error = client.failure(operation, response)?;
-    let said = parsed(response);
-    if let Some(WireError { error: Some(class), details }) = &said
+    let body = parsed(response);
+    if let Some(WireError { error: Some(class), details }) = &body
         && (operation != Operation::Login || LOGIN_CLASSES.contains(&class.as_str()))
     {
         let details = details.as_deref().filter(|details| !details.is_empty() && operation != Operation::Login);
         let details = details.map(|details| format!(": {details}")).unwrap_or_default();
-        let words = client.without_secrets(&format!("HTTP {} {class}{details}", response.status.as_u16()));
-        error.detail = one_line(&words);
+        let detail = client.without_secrets(&format!("HTTP {} {class}{details}", response.status.as_u16()));
+        error.detail = one_line(&detail);
     }
-    let class = said.as_ref().and_then(|said| said.error.as_deref());
+    let class = body.as_ref().and_then(|body| body.error.as_deref());
     let advice = match (error.kind, class) {
         (FailureKind::Conflict, Some("init_required")) => {
             error.kind = FailureKind::NotInitialised;

@@ -1,9 +1,9 @@
-//! Which of a manager's events are a reason to look at once. An event is only that: what it says is read from the API,
-//! because events may be lost or come out of order (`docs/reference/garm-api.md` §8.2).
+//! Which of a manager's events wake a reconcile. An event is only a wake-up: the state is read from the API, because
+//! events may be lost or reordered (`docs/reference/garm-api.md` §8.2).
 //!
-//! The rule: a set that appears, goes, or is enabled or disabled is a reason. Every job changes the row of its set twice
-//! (§6.6), so any other change waits for the next pass: on a busy fleet these come without end. Edge case: a set heard
-//! of for the first time may have been enabled or disabled just now; such reasons come at least a while apart.
+//! A set that appears, is deleted, enabled or disabled wakes at once. Every job changes the row of its set twice (§6.6),
+//! so any other change waits for the next reconcile. A set seen for the first time may just have been enabled or
+//! disabled; such wake-ups are spaced.
 
 use crate::events::{self, Event};
 use crate::ws::Feed;
@@ -13,19 +13,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Sets that are remembered; beyond them the lowest are forgotten, and heard of anew.
+/// Beyond this number of sets the lowest is forgotten, and new at its next event.
 const SETS_MAX: usize = 50_000;
 
-/// Wakes whoever looks, as long as there are events; first words about sets at least `apart`.
-pub async fn watch(mut feed: Feed, apart: Span, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
-    let mut heard = Heard::new(apart);
+/// Wakes the reconcile loop until the feed ends; for new sets at most once per `spacing`.
+pub async fn watch(mut feed: Feed, spacing: Span, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
+    let mut filter = WakeFilter::new(spacing);
     loop {
-        let text = match heard.due {
+        let text = match filter.due {
             None => feed.next().await,
             Some(due) => tokio::select! {
                 biased;
                 () = clock.sleep(due.since(clock.now().mono)) => {
-                    heard.looked_at(clock.now().mono);
+                    filter.woken(clock.now().mono);
                     wake.notify_one();
                     continue;
                 }
@@ -33,53 +33,51 @@ pub async fn watch(mut feed: Feed, apart: Span, clock: Arc<dyn Clock>, wake: Arc
             },
         };
         let Some(text) = text else { return };
-        if events::parse(&text).is_some_and(|event| heard.is_reason(&event, clock.now())) {
+        if events::parse(&text).is_some_and(|event| filter.wakes(event, clock.now())) {
             wake.notify_one();
         }
     }
 }
 
-/// What was heard so far.
-struct Heard {
-    apart: Span,
+struct WakeFilter {
+    spacing: Span,
     sets: BTreeMap<ScaleSetId, Enablement>,
     last: Option<Mono>,
-    /// When a reason that came too early is due.
+    /// When a wake-up that came too early is due.
     due: Option<Mono>,
 }
 
-impl Heard {
-    const fn new(apart: Span) -> Self {
-        Self { apart, sets: BTreeMap::new(), last: None, due: None }
+impl WakeFilter {
+    const fn new(spacing: Span) -> Self {
+        Self { spacing, sets: BTreeMap::new(), last: None, due: None }
     }
 
-    /// Whether to look at once; a reason that has to wait is due later.
-    fn is_reason(&mut self, event: &Event, now: Now) -> bool {
+    /// Whether to wake now; a wake-up that has to wait becomes due later.
+    fn wakes(&mut self, event: Event, now: Now) -> bool {
         let is_new = match event {
             Event::ScaleSetDeleted { id } => {
-                self.sets.remove(id);
+                self.sets.remove(&id);
                 false
             }
-            Event::ScaleSetChanged { id, enabled, .. } => match self.sets.insert(*id, *enabled) {
-                Some(before) if before == *enabled => return false,
+            Event::ScaleSetChanged { id, enabled } => match self.sets.insert(id, enabled) {
+                Some(before) if before == enabled => return false,
                 Some(_) => false,
                 None => true,
             },
-            Event::InstanceChanged { .. } => return false,
         };
         if self.sets.len() > SETS_MAX {
             self.sets.pop_first();
         }
-        let early = self.last.map(|last| last.plus(self.apart)).filter(|earliest| *earliest > now.mono);
+        let early = self.last.map(|last| last.plus(self.spacing)).filter(|earliest| *earliest > now.mono);
         if let (true, Some(earliest)) = (is_new, early) {
             self.due = Some(earliest);
             return false;
         }
-        self.looked_at(now.mono);
+        self.woken(now.mono);
         true
     }
 
-    const fn looked_at(&mut self, now: Mono) {
+    const fn woken(&mut self, now: Mono) {
         (self.last, self.due) = (Some(now), None);
     }
 }
@@ -87,10 +85,10 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use medic_core::model::{Revision, Wall};
+    use medic_core::model::Wall;
 
-    fn changed(id: u64, enabled: Enablement, revision: u64) -> Event {
-        Event::ScaleSetChanged { id: ScaleSetId(id), enabled, revision: Revision::new(revision.to_string()) }
+    const fn changed(id: u64, enabled: Enablement) -> Event {
+        Event::ScaleSetChanged { id: ScaleSetId(id), enabled }
     }
 
     const fn at(millis: u64) -> Now {
@@ -98,18 +96,18 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_fleet_is_no_reason_and_a_person_at_a_set_is_one_at_once() {
-        let mut heard = Heard::new(Span::secs(2));
-        let mut reasons = 0;
+    fn wake_ignores_jobs_and_reacts_to_an_operator_at_once() {
+        let mut filter = WakeFilter::new(Span::secs(2));
+        let mut wakes = 0;
         // Two events a job, 40 a second for 100 s, on 20 sets.
         for n in 0..4_000 {
-            reasons += u32::from(heard.is_reason(&changed(n % 20, Enablement::Enabled, n), at(n * 25)));
+            wakes += u32::from(filter.wakes(changed(n % 20, Enablement::Enabled), at(n * 25)));
         }
-        assert_eq!((reasons, heard.due), (1, Some(Mono(2_000))), "first words are taken together");
-        heard.looked_at(Mono(2_000));
-        assert!(heard.is_reason(&changed(7, Enablement::Disabled, 1), at(100_000)));
-        assert!(!heard.is_reason(&changed(7, Enablement::Disabled, 2), at(100_001)));
-        assert!(heard.is_reason(&changed(7, Enablement::Enabled, 3), at(100_002)), "at once, however soon");
-        assert!(heard.is_reason(&Event::ScaleSetDeleted { id: ScaleSetId(7) }, at(100_003)));
+        assert_eq!((wakes, filter.due), (1, Some(Mono(2_000))), "wake-ups for new sets are spaced");
+        filter.woken(Mono(2_000));
+        assert!(filter.wakes(changed(7, Enablement::Disabled), at(100_000)));
+        assert!(!filter.wakes(changed(7, Enablement::Disabled), at(100_001)));
+        assert!(filter.wakes(changed(7, Enablement::Enabled), at(100_002)), "at once, however soon");
+        assert!(filter.wakes(Event::ScaleSetDeleted { id: ScaleSetId(7) }, at(100_003)));
     }
 }

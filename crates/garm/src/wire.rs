@@ -1,7 +1,7 @@
 //! GARM's JSON, as it is on the wire (`docs/reference/garm-api.md` §3-§7), and its translation into the model.
 //!
 //! GARM leaves out what is zero or false: a missing `enabled` means *disabled*, a missing number means 0. Some answers
-//! carry a zeroed `endpoint` object, which means "not told here". `null` may stand for an empty list or text. Unknown
+//! carry a zeroed `endpoint` object, which means "not given here". `null` may stand for an empty list or text. Unknown
 //! fields are ignored. The oldest release with scale sets (v0.2.0-alpha, §1.1) has neither `endpoint` nor
 //! `updated_at`: such a set has no endpoint and an empty revision.
 
@@ -60,18 +60,6 @@ pub(super) struct WireInstance {
     status: Option<String>,
 }
 
-impl WireInstance {
-    /// Its scale set; instances of pools have none.
-    pub(super) fn set(&self) -> Option<ScaleSetId> {
-        self.scale_set_id.filter(|id| *id > 0).map(ScaleSetId)
-    }
-
-    /// Its status, as GARM spells it; empty when it is not told.
-    pub(super) fn status(&self) -> &str {
-        self.status.as_deref().unwrap_or_default()
-    }
-}
-
 impl WireController {
     /// `None` when the id is empty.
     pub(super) fn into_model(self) -> Option<Controller> {
@@ -100,7 +88,7 @@ impl Endpoints {
 }
 
 impl WireScaleSet {
-    /// `None` when the id is 0, which GARM never gives.
+    /// `None` when the id is 0, which GARM never uses.
     pub(super) fn into_model(self, endpoints: &mut Endpoints) -> Option<ScaleSet> {
         let entity = [
             (EntityKind::Repository, self.repo_name),
@@ -128,10 +116,10 @@ impl WireScaleSet {
 pub(super) fn lingering(instances: Vec<WireInstance>) -> BTreeMap<ScaleSetId, Lingering> {
     let mut counts: BTreeMap<ScaleSetId, Lingering> = BTreeMap::new();
     for instance in instances {
-        let Some(set) = instance.set() else { continue };
-        let count = counts.entry(set).or_default();
+        let Some(id) = instance.scale_set_id.filter(|id| *id > 0) else { continue };
+        let count = counts.entry(ScaleSetId(id)).or_default();
         count.total = count.total.saturating_add(1);
-        match instance.status() {
+        match instance.status.as_deref().unwrap_or_default() {
             "deleted" => count.deleted = count.deleted.saturating_add(1),
             "pending_delete" | "pending_force_delete" | "deleting" => {
                 count.pending_delete = count.pending_delete.saturating_add(1);
@@ -161,15 +149,15 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_enabled_means_disabled() {
-        assert_eq!(set(r#"{"id":1}"#).enabled, Enablement::Disabled);
-        assert_eq!(set(r#"{"id":1,"enabled":null}"#).enabled, Enablement::Disabled);
-        assert_eq!(set(r#"{"id":1,"enabled":false}"#).enabled, Enablement::Disabled);
+    fn missing_enabled_means_disabled() {
+        for json in [r#"{"id":1}"#, r#"{"id":1,"enabled":null}"#, r#"{"id":1,"enabled":false}"#] {
+            assert_eq!(set(json).enabled, Enablement::Disabled, "{json}");
+        }
         assert_eq!(set(r#"{"id":1,"enabled":true}"#).enabled, Enablement::Enabled);
     }
 
     #[test]
-    fn zeroes_and_nulls_are_absences() {
+    fn zeroes_and_nulls_are_absent_values() {
         let zero =
             set(r#"{"id":3,"scale_set_id":0,"repo_name":"","org_name":"acme","status_messages":null,"tags":null,
                 "updated_at":"0001-01-01T00:00:00Z","desired_runner_count":-4,
@@ -180,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_of_the_oldest_release_has_no_endpoint_and_no_revision() {
+    fn set_of_the_oldest_release_has_no_endpoint() {
         let old = set(r#"{"id":3,"scale_set_id":9,"name":"a","repo_name":"acme/app","enabled":true}"#);
         assert_eq!((old.endpoint, old.revision), (None, Revision::new("")));
         assert_eq!(old.entity, Some(Entity { kind: EntityKind::Repository, name: "acme/app".to_owned() }));

@@ -1,14 +1,14 @@
-//! GARM's websockets as streams of text that reconnect by themselves: its log and its change events
+//! GARM's websockets as streams of text that reconnect automatically: its log and its change events
 //! (`docs/reference/garm-api.md` §8).
 //!
-//! Rules. One long-lived connection per stream, reconnected slowly: many clients that come and go have crashed GARM
-//! (§8.1). It is made like every other request: same login, same TLS and CA file, same path prefix, same limits. A
-//! token that is refused is renewed once per attempt. Everything is bounded: frames, messages, what waits to be read
-//! (by count and by bytes), and silence, which a ping must break. A reader that is too slow loses messages, and they
-//! are counted; it never slows the connection, for GARM would then drop them without counting.
-//! Edge cases: GARM closes at the token's expiry and at shutdown; a switched-off log streamer answers 400; a frame
-//! may hold several lines. What is missed while disconnected is lost: [`Health::connections`] tells a reader that
-//! there was a gap.
+//! - One long-lived connection per stream, reconnected slowly: many short connections have crashed GARM (§8.1). It uses
+//!   the login, TLS, path prefix and limits of every other request. A refused token is renewed once per attempt.
+//! - Frames, messages, the queue (by count and by bytes) and silence are bounded; a ping breaks the silence.
+//! - A reader that is too slow loses messages, which are counted. It never slows the connection, because GARM would then
+//!   drop messages without counting.
+//!
+//! Edge cases: GARM closes at the token's expiry and at shutdown; a switched-off log streamer answers 400; a frame may
+//! hold several lines. Lines sent while disconnected are lost; [`Health::connections`] shows the gap.
 
 use super::api::GarmClient;
 use super::events;
@@ -18,7 +18,7 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, header};
 use medic_core::model::{FailureKind, Operation, RequestFailure, Span, Wall};
 use medic_http::excerpt::one_line;
-use medic_http::{ApiError, Duplex, Effect, Jitter, Response, Upgrade, Upgrader};
+use medic_http::{ApiError, Duplex, Jitter, Response, Upgrade, Upgrader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, watch};
@@ -32,21 +32,21 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 const MESSAGE_BOUND: usize = 4 * 1024 * 1024;
 /// The longest line kept; a longer one is dropped and counted.
 pub const LINE_BOUND: usize = 256 * 1024;
-/// Lines that may wait to be read.
+/// Lines that may wait for the reader.
 pub const QUEUE_LINES: usize = 4096;
-/// Bytes that may wait to be read.
+/// Bytes that may wait for the reader.
 pub const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 /// Silence after which we ping. GARM itself pings every 54 s.
 const QUIET: Span = Span::secs(30);
-/// Silence after a ping that means a dead connection; also the time that a write may take.
-const PATIENCE: Span = Span::secs(20);
+/// Silence after a ping that means a dead connection; also the time-out of a write.
+const PONG_TIMEOUT: Span = Span::secs(20);
 /// The first pause before a new attempt; it doubles.
 const FIRST_PAUSE: Span = Span::secs(1);
 const LONGEST_PAUSE: Span = Span::secs(60);
-/// The pause while the manager says that the stream is switched off.
+/// The pause while GARM has the stream switched off.
 const DISABLED_PAUSE: Span = Span::mins(5);
-/// A connection that lived this long was a good one: the next pause is the first again.
-const GOOD_LIFE: Span = Span::secs(60);
+/// A connection that lasted this long resets the pause.
+const STABLE_AFTER: Span = Span::secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
@@ -72,16 +72,15 @@ impl Channel {
     }
 }
 
-/// How a stream is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Health {
-    /// When the present connection was made; `None` while there is none.
+    /// When the current connection was made; `None` while disconnected.
     pub connected_since: Option<Wall>,
-    /// Connections made so far. Each one after the first follows a gap.
+    /// Connections made since the start. Each one after the first follows a gap.
     pub connections: u64,
-    /// Lines lost here: the reader was too slow, or the line too long.
+    /// Lines dropped: the reader was too slow, or the line too long.
     pub dropped: u64,
-    /// Why the last connection ended, or could not be made.
+    /// Why the last connection ended or failed.
     pub failure: Option<RequestFailure>,
 }
 
@@ -99,20 +98,19 @@ impl Feed {
         Some(line)
     }
 
-    /// How the stream is doing now.
     #[must_use]
     pub fn health(&self) -> Health {
         self.health.borrow().clone()
     }
 
-    /// For whoever waits for a change of it.
+    /// To wait for a change of the health.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Health> {
         self.health.clone()
     }
 }
 
-/// The connection's end: must be run.
+/// Keeps the connection; must be run.
 pub struct Pump {
     garm: Arc<GarmClient>,
     upgrader: Arc<dyn Upgrader>,
@@ -135,7 +133,7 @@ pub fn stream(garm: &Arc<GarmClient>, upgrader: Arc<dyn Upgrader>, channel: Chan
 }
 
 impl Pump {
-    /// Connects, and connects again, until the [`Feed`] is dropped.
+    /// Connects and reconnects until the [`Feed`] is dropped.
     pub async fn run(self) {
         tokio::select! {
             () = self.lines.closed() => {}
@@ -152,7 +150,7 @@ impl Pump {
                 Ok(socket) => self.listen(socket).await,
                 Err(error) => error,
             };
-            if clock.now().mono.since(began) >= GOOD_LIFE {
+            if clock.now().mono.since(began) >= STABLE_AFTER {
                 failures = 0;
             }
             let pause = self.pause(failures, &error);
@@ -165,7 +163,7 @@ impl Pump {
         }
     }
 
-    /// Between half and the whole of a doubling span, and not before the server asks.
+    /// Between half and the whole of a doubling span, and not before `Retry-After`.
     fn pause(&self, failures: u32, error: &ApiError) -> Span {
         let whole = match error.kind {
             FailureKind::NotEnabled => DISABLED_PAUSE,
@@ -178,19 +176,17 @@ impl Pump {
 
     async fn connect(&self) -> Result<WebSocketStream<Box<dyn Duplex>>, ApiError> {
         let token = self.garm.login_token(None).await?;
-        let (mut key, mut answer) = self.dial(&token.header).await?;
+        let (mut key, mut answer) = self.dial(&token.value).await?;
         if let Upgrade::Answered(response) = &answer
             && wants_new_token(response)
         {
             let token = self.garm.login_token(Some(token.serial)).await?;
-            (key, answer) = self.dial(&token.header).await?;
+            (key, answer) = self.dial(&token.value).await?;
         }
         let stream = match answer {
             Upgrade::Switched { headers, stream } if accepts(&headers, &key) => stream,
             Upgrade::Switched { .. } => {
-                return Err(
-                    self.error(FailureKind::Malformed, "the server switched to something else than a websocket")
-                );
+                return Err(self.error(FailureKind::Malformed, "the server did not switch to a websocket"));
             }
             Upgrade::Answered(response) => return Err(self.refused(&response)),
         };
@@ -235,7 +231,7 @@ impl Pump {
         error
     }
 
-    /// Reads until the connection ends, and tells why it did.
+    /// Reads until the connection ends, and returns why it did.
     async fn listen(&self, mut socket: WebSocketStream<Box<dyn Duplex>>) -> ApiError {
         let clock = Arc::clone(self.garm.client().clock());
         self.health.send_modify(|health| {
@@ -247,9 +243,9 @@ impl Pump {
         loop {
             let frame = tokio::select! {
                 frame = socket.next() => frame,
-                () = clock.sleep(if pinged { PATIENCE } else { QUIET }) => {
+                () = clock.sleep(if pinged { PONG_TIMEOUT } else { QUIET }) => {
                     if pinged {
-                        let words = format!("not a byte for {}, not even an answer to a ping", QUIET.plus(PATIENCE));
+                        let words = format!("not a byte for {}, not even an answer to a ping", QUIET.plus(PONG_TIMEOUT));
                         return self.error(FailureKind::Timeout, &words);
                     }
                     pinged = true;
@@ -276,7 +272,7 @@ impl Pump {
     async fn send(&self, socket: &mut WebSocketStream<Box<dyn Duplex>>, message: Message) -> Result<(), ApiError> {
         tokio::select! {
             sent = socket.send(message) => sent.map_err(|error| self.broken(&error)),
-            () = self.garm.client().clock().sleep(PATIENCE) => {
+            () = self.garm.client().clock().sleep(PONG_TIMEOUT) => {
                 Err(self.error(FailureKind::Timeout, "the manager does not take what we send"))
             }
         }
@@ -292,7 +288,7 @@ impl Pump {
 
     /// Whether the line was queued.
     fn offer(&self, line: &str) -> bool {
-        // Only this side adds, so that the sum cannot pass the bound between the check and the addition.
+        // Only this side adds, so the sum cannot pass the bound after the check.
         let waits = self.waiting.load(Ordering::Acquire);
         if line.len() > LINE_BOUND || waits.saturating_add(line.len()) > QUEUE_BYTES {
             return false;
@@ -313,7 +309,7 @@ impl Pump {
     }
 
     fn error(&self, kind: FailureKind, detail: &str) -> ApiError {
-        ApiError { effect: Effect::None, ..self.garm.error(Operation::Websocket, kind, detail) }
+        self.garm.client().error(Operation::Websocket, kind, detail).not_sent()
     }
 }
 

@@ -1,22 +1,21 @@
-//! A credential, and the REST token that it gives: a personal access token as it is, or an App's installation token,
-//! kept until shortly before its end (`docs/reference/actions-service.md` §1.2-1.3).
+//! A credential and its REST token: a personal access token, or an App's installation token, kept until shortly before
+//! it expires (`docs/reference/actions-service.md` §1.2-1.3).
 //!
-//! Secrets are read when they are used, so that a rotated one is picked up by the next request that needs it.
-//! The REST API has a quota, the Actions service has none (`docs/reference/actions-service.md` §7.3): each has limits
-//! of its own here, so that a session can be ended with a kept admin token while the quota is used up.
+//! Secrets are read when they are used, so that the next request uses a rotated one. The REST API has a quota, the
+//! Actions service has none (`docs/reference/actions-service.md` §7.3): each has limits of its own here, so that a
+//! session can be deleted with a kept admin token while the quota is used up.
 
 use super::address::Addresses;
 use super::app_jwt;
-use super::cache::{Cache, Fresh};
-use super::refusal::{not_sent, refusal, without_bom};
+use super::refusal::refusal;
 use super::wire::WireToken;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use medic_core::clock::Clock;
 use medic_core::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, OwnQuota, Span, Target, Wall};
-use medic_http::Jitter;
-use medic_http::{Allowance, ApiError, Bounds, Client, Effect, Politeness, Recorder, Response, Secret, Transport};
-use serde::de::DeserializeOwned;
+use medic_http::cached::{Cached, Policy};
+use medic_http::client::without_bom;
+use medic_http::{Allowance, ApiError, Bounds, Client, Jitter, Politeness, Recorder, Response, Secret, Transport};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -26,12 +25,39 @@ pub const BODY_BOUND: usize = 16 * 1024 * 1024;
 /// How many seconds' worth of requests may go out at once after a pause: a sweep asks for all entities together.
 const BURST_SECONDS: u32 = 20;
 
+/// How long a refusal is kept before the credential is tried again.
+const KEEP_REFUSAL: Span = Span::mins(1);
+
+/// The same for any other failure.
+const KEEP_FAILURE: Span = Span::secs(5);
+
+/// For installation and admin tokens. Each fetch costs calls of a quota that the manager shares.
+pub(super) static KEEPING: Policy = Policy {
+    keep_failure: |kind| match kind {
+        FailureKind::HeldBack | FailureKind::RateLimited => Span::ZERO,
+        FailureKind::Unauthorized | FailureKind::Forbidden | FailureKind::NotFound | FailureKind::Rejected => {
+            KEEP_REFUSAL
+        }
+        FailureKind::Connect
+        | FailureKind::Tls
+        | FailureKind::Timeout
+        | FailureKind::Broken
+        | FailureKind::Conflict
+        | FailureKind::NotInitialised
+        | FailureKind::Server
+        | FailureKind::Redirect
+        | FailureKind::Malformed
+        | FailureKind::TooLarge
+        | FailureKind::NotEnabled => KEEP_FAILURE,
+    },
+    date_failures: true,
+    default_lifetime: Some(Span::mins(5)),
+};
+
 const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"));
 
-/// Gives a secret each time it is needed. The error is shown to people.
 pub type SecretSource = Arc<dyn medic_http::secret::SecretSource>;
 
-/// How we prove to GitHub who we are.
 #[derive(Clone)]
 pub enum Credential {
     /// A personal access token.
@@ -49,9 +75,7 @@ pub enum Credential {
 #[derive(Clone)]
 pub struct Wires {
     pub transport: Arc<dyn Transport>,
-    /// Is told of them.
     pub recorder: Arc<dyn Recorder>,
-    /// Dates them, and waits.
     pub clock: Arc<dyn Clock>,
     /// Spread of the waits between attempts.
     pub jitter: Jitter,
@@ -65,7 +89,6 @@ pub struct AccessOptions {
     /// Names of entities to ask about; empty means all of the endpoint.
     pub entities: Vec<String>,
     pub credential: Credential,
-    /// From sending a request to the end of its answer.
     pub request_timeout: Span,
     /// Most requests a second; 0 counts as 1.
     pub requests_per_second: u32,
@@ -73,7 +96,7 @@ pub struct AccessOptions {
     pub quota_reserve: f64,
 }
 
-/// What one credential may send, however many managers are watched with it.
+/// The limits of one credential, shared by all managers that use it.
 #[derive(Clone)]
 pub struct Allowances {
     rest: Allowance,
@@ -85,7 +108,7 @@ impl Allowances {
     pub fn new(requests_per_second: u32, quota_reserve: f64, clock: &Arc<dyn Clock>) -> Self {
         let per_second = NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN);
         let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
-        let politeness = Politeness { per_second, burst, patience: Politeness::default().patience };
+        let politeness = Politeness { per_second, burst, max_wait: Politeness::default().max_wait };
         Self {
             rest: Allowance::new(politeness, Some(quota_reserve), Arc::clone(clock)),
             service: Allowance::new(politeness, None, Arc::clone(clock)),
@@ -100,22 +123,22 @@ pub struct Access {
     credential: Credential,
     /// The part of the quota that is left to the manager.
     reserve: f64,
-    /// For what costs quota.
+    /// For requests that cost quota.
     pub(super) rest: Client,
-    /// For what does not.
+    /// For requests that do not.
     pub(super) service: Client,
-    installation: Cache<HeaderValue>,
+    installation: Cached<HeaderValue>,
 }
 
 impl Access {
-    /// As configured, over these wires, with limits of its own.
+    /// With limits of its own.
     #[must_use]
     pub fn new(options: AccessOptions, wires: &Wires) -> Self {
         let allowances = Allowances::new(options.requests_per_second, options.quota_reserve, &wires.clock);
         Self::sharing(&allowances, options, wires)
     }
 
-    /// As configured, over these wires, with limits that are shared.
+    /// With shared limits.
     #[must_use]
     pub fn sharing(allowances: &Allowances, options: AccessOptions, wires: &Wires) -> Self {
         let bounds = Bounds { total: options.request_timeout, body: BODY_BOUND };
@@ -132,24 +155,23 @@ impl Access {
             reserve: options.quota_reserve,
             rest: client(&allowances.rest),
             service: client(&allowances.service),
-            installation: Cache::default(),
+            installation: Cached::new(&KEEPING),
         }
     }
 
-    /// Whether this credential is meant for the entity. GitHub's names have no case.
+    /// Whether this credential is configured for the entity. GitHub's names are case-insensitive.
     #[must_use]
     pub fn covers(&self, endpoint: &Endpoint, entity: &Entity) -> bool {
         let named = || self.entities.iter().any(|name| name.eq_ignore_ascii_case(&entity.name));
         self.is_of(endpoint) && (self.entities.is_empty() || named())
     }
 
-    /// Whether this credential is one of the endpoint.
     #[must_use]
     pub fn is_of(&self, endpoint: &Endpoint) -> bool {
         self.endpoint == endpoint.name
     }
 
-    /// Calls left in the credential's window, once GitHub has told; all of them once that window is over.
+    /// Calls left in the credential's window, if known; all of them once that window is over.
     #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         let quota = self.rest.quota()?;
@@ -157,7 +179,7 @@ impl Access {
         if over { quota.limit } else { Some(quota.remaining) }
     }
 
-    /// What is left, and how much of it we leave to the manager, until the window that GitHub told of is over.
+    /// The quota left and our reserve for the manager, until the window is over.
     #[must_use]
     pub fn own_quota(&self) -> Option<OwnQuota> {
         let quota = self.rest.quota()?;
@@ -165,8 +187,8 @@ impl Access {
         Some(OwnQuota { remaining: quota.remaining, reserve: quota.part(self.reserve), reset })
     }
 
-    /// A registration token of the entity: one call of the quota, repeated once with a new installation token should
-    /// the kept one be refused.
+    /// A registration token of the entity: one call of the quota, repeated once with a new installation token if the
+    /// kept one is refused.
     pub(super) async fn registration_token(&self, addresses: &Addresses) -> Result<Secret, ApiError> {
         let operation = Operation::RegistrationToken;
         let url = addresses.registration_token();
@@ -193,9 +215,8 @@ impl Access {
             }
             Credential::App { app_id, installation_id, private_key } => {
                 let fetch = self.installation_token(addresses, *app_id, *installation_id, private_key);
-                let Fresh { value, serial, .. } =
-                    self.installation.get(self.rest.clock().as_ref(), refused, fetch).await?;
-                Ok((value, Some(serial)))
+                let token = self.installation.get(self.rest.clock().as_ref(), refused, fetch).await?;
+                Ok((token.value, Some(token.serial)))
             }
         }
     }
@@ -216,8 +237,8 @@ impl Access {
         let authorization = self.authorization(operation, "Bearer", &jwt)?;
         let response = self.post_rest(operation, &addresses.installation_token(installation_id), authorization).await?;
         let answer = self.token(operation, &response)?;
-        let ends = answer.ends();
-        Ok((self.authorization(operation, "Bearer", &Secret::new(answer.token))?, ends))
+        let expires = answer.expires();
+        Ok((self.authorization(operation, "Bearer", &Secret::new(answer.token))?, expires))
     }
 
     /// Asking for a token changes nothing that matters: it is retried like a read.
@@ -233,7 +254,7 @@ impl Access {
         self.rest.read(operation, request).await
     }
 
-    /// The parser's words are left out: they may repeat the token.
+    /// The parser's error is left out: it may repeat the token.
     fn token(&self, operation: Operation, response: &Response) -> Result<WireToken, ApiError> {
         if let Some(error) = refusal(&self.rest, operation, response) {
             return Err(error);
@@ -244,7 +265,6 @@ impl Access {
             .ok_or_else(|| self.error(operation, FailureKind::Malformed, "the answer holds no token"))
     }
 
-    /// A request with what all of them carry.
     pub(super) fn request(
         &self,
         operation: Operation,
@@ -261,11 +281,11 @@ impl Access {
             .header(header::AUTHORIZATION, authorization)
             .header(header::USER_AGENT, USER_AGENT);
         if bare {
-            // Without a body the HTTP library says no length, and some servers answer 411 to that.
+            // Without a body the HTTP library sends no length, and some servers answer 411 to that.
             builder = builder.header(header::CONTENT_LENGTH, 0);
         }
         more(builder).body(Bytes::from(body)).map_err(|error| {
-            not_sent(self.error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}")))
+            self.error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}")).not_sent()
         })
     }
 
@@ -276,29 +296,17 @@ impl Access {
         scheme: &str,
         token: &Secret,
     ) -> Result<HeaderValue, ApiError> {
-        let mut value = HeaderValue::from_str(&format!("{scheme} {}", token.expose().trim())).map_err(|_| {
-            not_sent(self.error(operation, FailureKind::Malformed, "the token cannot stand in a header"))
-        })?;
-        value.set_sensitive(true);
-        Ok(value)
+        let unusable = || self.error(operation, FailureKind::Malformed, "the token cannot be used in a header");
+        token.authorization(scheme).ok_or_else(|| unusable().not_sent())
     }
 
     /// An error about an answer: the effect is unknown unless the caller knows better.
     pub(super) fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
-        let (target, detail) = (self.rest.target, self.rest.without_secrets(&self.service.without_secrets(detail)));
-        ApiError { target, operation, kind, detail, effect: Effect::Unknown, retry_at: None }
-    }
-
-    /// JSON of a 2xx answer. The parser does not recurse deeper than 128 levels.
-    pub(super) fn json<T: DeserializeOwned>(&self, operation: Operation, response: &Response) -> Result<T, ApiError> {
-        serde_json::from_slice(without_bom(&response.body)).map_err(|error| {
-            let words = medic_http::excerpt::one_line(&format!("not the JSON that GitHub sends: {error}"));
-            self.error(operation, FailureKind::Malformed, &words)
-        })
+        self.rest.error(operation, kind, &self.service.without_secrets(detail))
     }
 
     fn unreadable(&self, operation: Operation, why: &str) -> ApiError {
-        not_sent(self.error(operation, FailureKind::Unauthorized, why))
+        self.error(operation, FailureKind::Unauthorized, why).not_sent()
     }
 
     fn now(&self) -> Wall {

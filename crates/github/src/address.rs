@@ -1,9 +1,9 @@
-//! Where things are: an entity's web address, its REST paths, and paths of the Actions service.
+//! Addresses: an entity's web address, its REST paths, and paths of the Actions service.
 //!
-//! The manager stores an endpoint's addresses as a person typed them, with or without trailing slashes. The API's root
-//! is found by the rule that the manager itself uses (`docs/reference/actions-service.md` §1.1): `/api/v3/` is added
-//! unless it is there, or the host is an `api.` one. Without an API address it is derived from the web address.
-//! Names and ids become single, percent-encoded path segments: none can lead a request elsewhere.
+//! The manager stores an endpoint's addresses as the operator typed them, with or without trailing slashes. The API's
+//! root follows the manager's own rule (`docs/reference/actions-service.md` §1.1): `/api/v3/` is added unless it is
+//! there, or the host is an `api.` one. Without an API address it is derived from the web address. Names and ids become
+//! single, percent-encoded path segments, so that none can lead a request elsewhere.
 
 use medic_core::model::{Endpoint, Entity, EntityKind, SessionId};
 use url::Url;
@@ -11,7 +11,7 @@ use url::Url;
 /// The query parameter that every request to the service carries (`docs/reference/actions-service.md` §2).
 const API_VERSION: (&str, &str) = ("api-version", "6.0-preview");
 
-/// Why an address cannot be had. It does not repeat the address, which may hold a password.
+/// Why an address cannot be used. The address is not repeated: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct AddressError(String);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_api_is_found_in_every_form_that_people_write() {
+    fn api_root_is_found_in_every_spelling() {
         for (base, api, expected) in [
             ("https://github.com", "https://api.github.com/", "https://api.github.com/"),
             ("https://github.com/", "https://api.github.com", "https://api.github.com/"),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_entity_has_its_paths() {
+    fn paths_depend_on_the_kind_of_entity() {
         for (kind, name, path, web) in [
             (EntityKind::Repository, "acme/app", "repos/acme/app", "acme/app"),
             (EntityKind::Organization, "acme", "orgs/acme", "acme"),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_would_lead_elsewhere_is_refused() {
+    fn name_that_leads_elsewhere_is_refused() {
         for (kind, name) in [
             (EntityKind::Organization, ""),
             (EntityKind::Organization, ".."),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_keeps_its_path_and_its_query() {
+    fn service_address_keeps_its_path_and_query() {
         for (service, expected) in [
             (
                 "https://b.example/rest/",
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn an_admin_token_goes_nowhere_in_the_clear() {
+    fn service_address_must_be_encrypted_like_the_api() {
         let secure = addresses("https://github.com", "", EntityKind::Organization, "acme").unwrap();
         let local = addresses("http://127.0.0.1:1", "", EntityKind::Organization, "acme").unwrap();
         assert!(secure.service("https://b.example/rest/").is_ok());
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_uuid_is_a_session() {
+    fn session_id_must_be_a_uuid() {
         for (text, good) in [
             ("5e551011-0000-4000-8000-00000000002a", true),
             ("00000000-0000-0000-0000-000000000000", false),

@@ -1,7 +1,7 @@
 //! The JWT of a GitHub App (`docs/reference/actions-service.md` §1.2): RS256 over `iat`, `exp` and `iss`.
 //!
-//! `iat` lies a minute back and `exp` eight minutes ahead, so that a clock which is a minute wrong either way still
-//! makes tokens that GitHub takes (it refuses an `exp` more than ten minutes ahead).
+//! `iat` is a minute back and `exp` eight minutes ahead, so that GitHub accepts the token of a clock that is a minute wrong
+//! (it refuses an `exp` more than ten minutes ahead).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 const BACKDATED: Span = Span::secs(60);
 const LIFE: Span = Span::mins(9);
 
-/// A signed JWT of the App. The error is shown to people and holds nothing of the key.
+/// A signed JWT of the App. The error holds nothing of the key.
 pub(super) fn sign(app_id: u64, private_key: &Secret, now: Wall) -> Result<Secret, String> {
     let key = key_pair(private_key)?;
     let issued = now.minus(BACKDATED);
@@ -55,7 +55,7 @@ mod tests {
     const NOW: Wall = Wall(1_700_000_000_000);
 
     #[test]
-    fn both_key_forms_sign_what_the_public_key_verifies() {
+    fn signature_verifies_for_both_key_forms() {
         for pem in [PKCS1, PKCS8] {
             let jwt = sign(1234, &Secret::new(pem), NOW).unwrap();
             let (signed, signature) = jwt.expose().rsplit_once('.').unwrap();
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_be_used_is_not_repeated() {
+    fn unusable_key_is_not_repeated() {
         let cut = PKCS8.replacen("MII", "AAA", 1);
         for odd in ["", "hunter2", "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----\n", &cut] {
             let error = sign(1, &Secret::new(odd), NOW).unwrap_err();

@@ -1,15 +1,16 @@
-//! GitHub as the ports see it: one client for all configured credentials.
+//! The ports of GitHub: one client for all configured credentials.
 //!
-//! Rules. An entity's way to its service is kept, so a listing costs one request (token renewals aside). Opening,
-//! refreshing and deleting a session are sent once; a lost or unusable answer is an unknown effect. An answer that is
-//! about another set, or names another owner than ours, is never taken for a session of ours.
-//! Edge cases: both wordings of a conflict; the three ends of a deletion (204, 404, 400
-//! `RunnerScaleSetSessionExpiredException`); a 404 that a router or a proxy wrote, which says nothing about a set.
+//! - An entity's registration is kept, so a listing costs one request (token renewals aside).
+//! - Opening, refreshing and deleting a session are sent once; a lost or unusable answer is an unknown effect.
+//! - An answer about another set or another owner is never taken for a session of ours.
+//!
+//! Edge cases: both wordings of a conflict; the three answers to a deletion (204, 404, 400
+//! `RunnerScaleSetSessionExpiredException`); a 404 of a router or a proxy, which says nothing about a set.
 
 use super::access::Access;
 use super::address::is_session_id;
-use super::refusal::{conflict, is_session_gone, is_set_gone, not_sent};
-use super::registration::{Question, Registration, Sending};
+use super::refusal::{conflict, is_session_gone, is_set_gone};
+use super::registration::{Call, Registration, Sending};
 use super::wire::{WireList, WireSession, WireSet};
 use async_trait::async_trait;
 use http::Method;
@@ -25,10 +26,9 @@ use medic_http::{ApiError, Effect};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Entities whose way to the service is kept; beyond these it is found anew.
+/// Entities whose registration is kept.
 const ENTITIES_KEPT: usize = 10_000;
 
-/// What a refresh of a session was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshAnswer {
     Alive,
@@ -75,13 +75,12 @@ impl GithubClient {
     async fn list_sets(&self, endpoint: &Endpoint, entity: &Entity) -> Result<Vec<GithubSet>, ApiError> {
         let operation = Operation::ListGithubSets;
         let at = self.registration(operation, endpoint, entity)?;
-        let question =
-            Question { operation, method: Method::GET, path: &[], body: String::new(), sending: Sending::Read };
-        let response = at.ask(&question).await?;
+        let (path, body, sending) = (&[], String::new(), Sending::Read);
+        let response = at.send(&Call { operation, method: Method::GET, path, body, sending }).await?;
         if let Some(error) = at.refusal(operation, &response) {
             return Err(error);
         }
-        let list: WireList = at.access.json(operation, &response)?;
+        let list: WireList = at.access.rest.json(operation, &response)?;
         list.into_model().map_err(|why| at.access.error(operation, FailureKind::Malformed, why))
     }
 
@@ -89,16 +88,16 @@ impl GithubClient {
         let operation = Operation::ReadGithubSet;
         let at = self.registration(operation, &place.endpoint, &place.entity)?;
         let (id, body, sending) = (place.github_id.to_string(), String::new(), Sending::Read);
-        let response = at.ask(&Question { operation, method: Method::GET, path: &[&id], body, sending }).await?;
+        let response = at.send(&Call { operation, method: Method::GET, path: &[&id], body, sending }).await?;
         if is_set_gone(&response) {
             return Ok(None);
         }
         if let Some(error) = at.refusal(operation, &response) {
             return Err(error);
         }
-        let set: WireSet = at.access.json(operation, &response)?;
+        let set: WireSet = at.access.rest.json(operation, &response)?;
         set.into_model().filter(|set| set.id == place.github_id).map(Some).ok_or_else(|| {
-            at.access.error(operation, FailureKind::Malformed, "the answer is about another set than was asked for")
+            at.access.error(operation, FailureKind::Malformed, "the answer is about another set than the requested one")
         })
     }
 
@@ -108,7 +107,7 @@ impl GithubClient {
         let body = serde_json::json!({ "ownerName": owner.as_str() }).to_string();
         let (id, sending) = (place.github_id.to_string(), Sending::Write);
         let path: &[&str] = &[&id, "sessions"];
-        let response = at.ask(&Question { operation, method: Method::POST, path, body, sending }).await?;
+        let response = at.send(&Call { operation, method: Method::POST, path, body, sending }).await?;
         if let Some(held) = conflict(&response) {
             return Ok(OpenAnswer::Held { owner: held.owner });
         }
@@ -118,7 +117,7 @@ impl GithubClient {
         if let Some(error) = at.refusal(operation, &response) {
             return Err(error);
         }
-        let session: WireSession = at.access.json(operation, &response)?;
+        let session: WireSession = at.access.rest.json(operation, &response)?;
         session
             .of(place.github_id, owner)
             .map(OpenAnswer::Opened)
@@ -131,10 +130,7 @@ impl GithubClient {
         if is_session_gone(&response) {
             return Ok(RefreshAnswer::Gone);
         }
-        match at.refusal(operation, &response) {
-            Some(error) => Err(error),
-            None => Ok(RefreshAnswer::Alive),
-        }
+        at.refusal(operation, &response).map_or(Ok(RefreshAnswer::Alive), Err)
     }
 
     async fn end_session(&self, place: &GithubPlace, session: &SessionId) -> Result<(), ApiError> {
@@ -159,8 +155,7 @@ impl GithubClient {
         let at = self.registration(operation, &place.endpoint, &place.entity)?;
         let id = place.github_id.to_string();
         let path: &[&str] = &[&id, "sessions", session.as_str()];
-        let response =
-            at.ask(&Question { operation, method, path, body: String::new(), sending: Sending::Write }).await?;
+        let response = at.send(&Call { operation, method, path, body: String::new(), sending: Sending::Write }).await?;
         Ok((at, response))
     }
 
@@ -195,16 +190,11 @@ impl GithubClient {
     }
 }
 
-/// Nothing was sent, because it cannot be right.
+/// Nothing was sent, because the request cannot be right.
 fn refused_here(operation: Operation, detail: &str) -> ApiError {
-    not_sent(ApiError {
-        target: Target::Github,
-        operation,
-        kind: FailureKind::Rejected,
-        detail: medic_http::excerpt::one_line(detail),
-        effect: Effect::None,
-        retry_at: None,
-    })
+    let detail = medic_http::excerpt::one_line(detail);
+    let (target, kind, effect) = (Target::Github, FailureKind::Rejected, Effect::None);
+    ApiError { target, operation, kind, detail, effect, retry_at: None }
 }
 
 #[async_trait]

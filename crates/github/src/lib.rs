@@ -4,16 +4,14 @@
 //! ```text
 //! access        token file or App key → REST token        (per `[[github]]` table)
 //! registration  REST token → registration token → the service's address and admin token  (per entity)
-//! client        the ports: list and read sets, open, refresh and end message sessions
+//! client        the ports: list and read sets, open, refresh and delete message sessions
 //! ```
 //!
-//! Beside them: [`address`] (URLs), `app_jwt` (RS256), `cache` (one fetch for all who wait), `refusal` (what GitHub's
-//! errors mean), `wire` (JSON).
+//! Besides: [`address`] (URLs), `app_jwt` (RS256), `refusal` (GitHub's errors), `wire` (JSON).
 
 pub mod access;
 pub mod address;
 mod app_jwt;
-mod cache;
 pub mod client;
 mod refusal;
 mod registration;

@@ -1,12 +1,13 @@
 //! GitHub's refusals (`docs/reference/actions-service.md` §6): which of its shapes an answer has, what it means, and
-//! what a person can do about it. A status without a body of GitHub's own shape may come from a proxy: it is an error,
-//! and says nothing about a set or a session (the deletion of a session aside, where every 404 is an end).
+//! what an operator can do about it. A status without a body of GitHub's own shape may come from a proxy: it is an error
+//! and says nothing about a set or a session.
 
 use super::wire::WireError;
 use http::StatusCode;
 use medic_core::model::{FailureKind, Operation, Owner};
+use medic_http::client::without_bom;
 use medic_http::excerpt::one_line;
-use medic_http::{ApiError, Client, Effect, Response};
+use medic_http::{ApiError, Client, Response};
 
 /// What both wordings of a conflict have in common (`docs/reference/failure-modes.md` §1d).
 const CONFLICT: &str = "already has an active session";
@@ -18,7 +19,7 @@ const HOLDER: &str = "already has an active session for owner ";
 pub(super) fn refusal(client: &Client, operation: Operation, response: &Response) -> Option<ApiError> {
     let mut error = client.failure(operation, response)?;
     if let Some(said) = parsed(response) {
-        let parts = [said.class(), said.words()];
+        let parts = [said.class(), said.message()];
         let words = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
         error.detail = one_line(&format!("HTTP {} {words}", response.status.as_u16()));
         if said.class() == "InvalidTokenException" && response.status.is_client_error() {
@@ -37,12 +38,12 @@ pub(super) fn refusal(client: &Client, operation: Operation, response: &Response
 pub(super) fn is_set_gone(response: &Response) -> bool {
     response.status == StatusCode::NOT_FOUND
         && parsed(response).is_some_and(|said| match said.class() {
-            "" => !said.words().is_empty(),
+            "" => !said.message().is_empty(),
             class => class == "RunnerScaleSetNotFoundException",
         })
 }
 
-/// Whether a session does not exist: what PATCH and DELETE of it are told.
+/// Whether a session does not exist, in an answer to PATCH or DELETE.
 pub(super) fn is_session_gone(response: &Response) -> bool {
     let class_is = |wanted: &str| parsed(response).is_some_and(|said| said.class() == wanted);
     match response.status {
@@ -52,37 +53,27 @@ pub(super) fn is_session_gone(response: &Response) -> bool {
     }
 }
 
-/// A session that stands in the way.
+/// The conflicting session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     /// Its owner: only one of the two wordings names it.
     pub(super) owner: Option<Owner>,
 }
 
-/// Whether the answer says that somebody holds the session.
+/// The conflict, if the answer is one about a session.
 pub(super) fn conflict(response: &Response) -> Option<Held> {
     if response.status != StatusCode::CONFLICT {
         return None;
     }
     let said = parsed(response)?;
-    let words = said.words();
+    let words = said.message();
     let is_conflict = said.class() == "RunnerScaleSetSessionConflictException" || words.contains(CONFLICT);
     let named = words.rsplit_once(HOLDER).map(|(_, owner)| one_line(owner.trim().trim_end_matches('.')));
     is_conflict.then(|| Held { owner: named.filter(|owner| !owner.is_empty()).map(Owner::new) })
 }
 
-/// What was not sent had no effect: for the steps before a write.
-pub(super) fn not_sent(error: ApiError) -> ApiError {
-    ApiError { effect: Effect::None, ..error }
-}
-
 fn parsed(response: &Response) -> Option<WireError> {
     serde_json::from_slice(without_bom(&response.body)).ok()
-}
-
-/// Any answer may begin with a byte order mark (`docs/reference/actions-service.md` §1.5).
-pub(super) fn without_bom(body: &[u8]) -> &[u8] {
-    body.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(body)
 }
 
 fn correlation(response: &Response) -> Option<String> {
@@ -119,14 +110,14 @@ mod tests {
     use bytes::Bytes;
     use medic_clock::ScaledClock;
     use medic_core::model::{Span, Target, Wall};
-    use medic_http::{Bounds, NoRecorder, Transport, TransportError};
+    use medic_http::{Answer, Bounds, Effect, NoRecorder, Transport, TransportError};
     use std::sync::Arc;
 
     struct Nowhere;
 
     #[async_trait::async_trait]
     impl Transport for Nowhere {
-        async fn send(&self, _: http::Request<Bytes>, _: Bounds) -> Result<Response, TransportError> {
+        async fn send(&self, _: http::Request<Bytes>, _: Bounds) -> Answer {
             Err(TransportError { kind: FailureKind::Connect, detail: String::new() })
         }
     }
@@ -146,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_shape_has_its_kind_its_effect_and_its_words() {
+    async fn refusal_has_the_kind_effect_and_detail_of_its_shape() {
         let html = "<html><title>502</title><body><h1>Bad gateway</h1></body></html>";
         let exception = |key: &str| format!(r#"{{"message":"No.","typeName":"A.B.{key}, A.B","typeKey":"{key}"}}"#);
         let table = [
@@ -176,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn both_wordings_are_conflicts_and_one_names_the_holder() {
+    fn conflict_is_found_in_both_wordings() {
         let said = |message: &str| conflict(&answer(409, &format!(r#"{{"message":"{message}"}}"#)));
         let anonymous = Some(Held { owner: None });
         assert_eq!(said("The actions runner scaleset a already has an active session."), anonymous);
@@ -190,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn only_githubs_own_words_say_that_something_is_gone() {
+    fn gone_needs_githubs_own_error() {
         let gone = |status, body: &str| {
             let answer = answer(status, body);
             (is_set_gone(&answer), is_session_gone(&answer))

@@ -1,29 +1,25 @@
-//! The way to an entity's Actions service (`docs/reference/actions-service.md` §1.4-1.7): a registration token, which
-//! is used at once and thrown away, gives the service's address and an admin token, which are kept.
+//! Access to an entity's Actions service (`docs/reference/actions-service.md` §1.4-1.7): a registration token, used once,
+//! gives the service's address and an admin token, which are kept.
 //!
-//! Rules. `exp` of the admin token is read without verifying it: it is a hint for us, GitHub checks its tokens itself.
-//! A 401 of the service drops the admin token, and the request, which was refused before anything was done, is sent
-//! once more with a new one. Should that be refused too, no further one is asked for during a minute.
-//! A registration refused with 401 or 403 is tried once more: its token may not have reached all of GitHub yet.
+//! - A 401 of the service drops the admin token. The request was refused before anything was done, so it is sent once
+//!   more with a new token. If that is refused too, no token is requested for a minute.
+//! - A registration refused with 401 or 403 is tried once more: its token may not have reached all of GitHub yet.
 
-use super::access::Access;
+use super::access::{Access, KEEPING};
 use super::address::{AddressError, Addresses, under_service};
-use super::cache::{Cache, Fresh};
-use super::refusal::{not_sent, refusal};
+use super::refusal::refusal;
 use super::wire::WireRegistration;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderValue, Method, StatusCode, header};
 use medic_core::model::{Endpoint, Entity, FailureKind, Operation, Span, Wall};
-use medic_http::{ApiError, Response, Secret};
-use serde::Deserialize;
+use medic_http::cached::{Cached, Fetched};
+use medic_http::client::without_bom;
+use medic_http::{ApiError, Response, Secret, jwt};
 use std::sync::Arc;
 use url::Url;
 
-/// How long to wait before a registration that was refused is tried once more.
+/// How long a refused registration waits before it is tried once more.
 const REPLICATION: Span = Span::secs(1);
 
-/// How a request may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sending {
     Read,
@@ -31,8 +27,8 @@ pub(super) enum Sending {
     Write,
 }
 
-/// What is asked of the service.
-pub(super) struct Question<'a> {
+/// A request to the service.
+pub(super) struct Call<'a> {
     pub(super) operation: Operation,
     pub(super) method: Method,
     /// Below `runnerscalesets`.
@@ -41,7 +37,7 @@ pub(super) struct Question<'a> {
     pub(super) sending: Sending,
 }
 
-/// Where the service is, and what opens it.
+/// The service's address and its admin token.
 #[derive(Clone)]
 struct Admin {
     service: Url,
@@ -52,25 +48,25 @@ struct Admin {
 pub(super) struct Registration {
     pub(super) access: Arc<Access>,
     addresses: Addresses,
-    admin: Cache<Admin>,
+    admin: Cached<Admin>,
 }
 
 impl Registration {
     pub(super) fn new(access: Arc<Access>, endpoint: &Endpoint, entity: &Entity) -> Result<Self, AddressError> {
-        Ok(Self { access, addresses: Addresses::of(endpoint, entity)?, admin: Cache::default() })
+        Ok(Self { access, addresses: Addresses::of(endpoint, entity)?, admin: Cached::new(&KEEPING) })
     }
 
     /// The service's answer, whatever its status. An error before the request itself has no effect.
-    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Response, ApiError> {
-        let admin = self.admin(None).await.map_err(not_sent)?;
-        let response = self.send(&admin.value, question).await?;
+    pub(super) async fn send(&self, call: &Call<'_>) -> Result<Response, ApiError> {
+        let admin = self.admin(None).await.map_err(ApiError::not_sent)?;
+        let response = self.send_with(&admin.value, call).await?;
         if response.status != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let admin = self.admin(Some(admin.serial)).await.map_err(not_sent)?;
-        let response = self.send(&admin.value, question).await?;
+        let admin = self.admin(Some(admin.serial)).await.map_err(ApiError::not_sent)?;
+        let response = self.send_with(&admin.value, call).await?;
         if response.status == StatusCode::UNAUTHORIZED
-            && let Some(error) = self.refusal(question.operation, &response)
+            && let Some(error) = self.refusal(call.operation, &response)
         {
             let now = self.access.service.clock().now();
             self.admin.refuse(now, admin.serial, &error).await;
@@ -83,16 +79,16 @@ impl Registration {
         refusal(&self.access.service, operation, response)
     }
 
-    async fn admin(&self, refused: Option<u64>) -> Result<Fresh<Admin>, ApiError> {
+    async fn admin(&self, refused: Option<u64>) -> Result<Fetched<Admin>, ApiError> {
         self.admin.get(self.access.service.clock().as_ref(), refused, self.register()).await
     }
 
-    async fn send(&self, admin: &Admin, question: &Question<'_>) -> Result<Response, ApiError> {
-        let url = under_service(&admin.service, question.path.iter().copied());
-        let (operation, method) = (question.operation, question.method.clone());
+    async fn send_with(&self, admin: &Admin, call: &Call<'_>) -> Result<Response, ApiError> {
+        let url = under_service(&admin.service, call.path.iter().copied());
+        let (operation, method) = (call.operation, call.method.clone());
         let authorization = admin.authorization.clone();
-        let request = self.access.request(operation, method, &url, authorization, question.body.clone(), as_json)?;
-        match question.sending {
+        let request = self.access.request(operation, method, &url, authorization, call.body.clone(), as_json)?;
+        match call.sending {
             Sending::Read => self.access.service.read(operation, request).await,
             Sending::Write => self.access.service.write(operation, request).await,
         }
@@ -110,16 +106,16 @@ impl Registration {
             return Err(error);
         }
         let malformed = |why: &str| self.access.error(operation, FailureKind::Malformed, why);
-        // The parser's words are left out: they may repeat the token.
-        let answer: WireRegistration = serde_json::from_slice(super::refusal::without_bom(&response.body))
+        // The parser's error is left out: it may repeat the token.
+        let answer: WireRegistration = serde_json::from_slice(without_bom(&response.body))
             .map_err(|_| malformed("the answer holds no service address and admin token"))?;
         if answer.token.trim().is_empty() {
             return Err(malformed("the admin token is empty"));
         }
         let service = self.addresses.service(&answer.url).map_err(|error| malformed(&error.to_string()))?;
-        let ends = expiry(&answer.token);
+        let expires = jwt::expiry(&answer.token);
         let authorization = self.access.authorization(operation, "Bearer", &Secret::new(answer.token))?;
-        Ok((Admin { service, authorization }, ends))
+        Ok((Admin { service, authorization }, expires))
     }
 
     async fn post_registration(&self, token: &Secret) -> Result<Response, ApiError> {
@@ -135,31 +131,4 @@ impl Registration {
 /// On every request to the service, with or without a body (`docs/reference/actions-service.md` §2).
 fn as_json(request: http::request::Builder) -> http::request::Builder {
     request.header(header::CONTENT_TYPE, "application/json")
-}
-
-/// `exp` of a JWT's payload; `None` when it is no JWT or has none.
-fn expiry(jwt: &str) -> Option<Wall> {
-    #[derive(Deserialize)]
-    struct Claims {
-        exp: f64,
-    }
-    let payload = jwt.split('.').nth(1)?;
-    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
-    let seconds = std::time::Duration::try_from_secs_f64(claims.exp).ok()?;
-    Some(Wall(0).plus(seconds.into()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_an_admin_token_is_read_where_there_is_one() {
-        let jwt = |claims: &str| format!("h.{}.s", URL_SAFE_NO_PAD.encode(claims));
-        assert_eq!(expiry(&jwt(r#"{"exp":1700000000,"scp":"x"}"#)), Some(Wall(1_700_000_000_000)));
-        assert_eq!(expiry(&jwt(r#"{"exp":1700000000.5}"#)), Some(Wall(1_700_000_000_500)));
-        for odd in [jwt("{}"), jwt(r#"{"exp":-1}"#), jwt(r#"{"exp":null}"#), "oddtoken".to_owned(), String::new()] {
-            assert_eq!(expiry(&odd), None, "{odd}");
-        }
-    }
 }

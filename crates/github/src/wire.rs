@@ -1,7 +1,7 @@
 //! GitHub's JSON, as it is on the wire (`docs/reference/actions-service.md` §1.3-1.5, §2, §3, §4, §6.1), and its
-//! translation into the model. Unknown fields are ignored, `null` may stand for an absent value. What decides an act is
-//! asked for strictly: a list without its `value`, or whose `count` disagrees, is no list, because an empty one means
-//! that every set is gone.
+//! translation into the model. Unknown fields are ignored, `null` may stand for an absent value. Lists are checked
+//! strictly: one without its `value`, or whose `count` disagrees, is no list, because an empty one means that every set
+//! is gone.
 
 use medic_core::model::{GithubId, GithubSet, GithubStatistics, Owner, SessionId, Wall};
 use medic_http::list::List;
@@ -22,7 +22,7 @@ pub(super) struct WireRegistration {
     pub(super) token: String,
 }
 
-/// All error shapes in one: exceptions of the service, the broker's, the REST API's.
+/// All error shapes in one: exceptions of the service, the message queue's, the REST API's.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct WireError {
     message: Option<String>,
@@ -90,15 +90,14 @@ impl WireError {
         bare.rsplit('.').next().unwrap_or_default().trim()
     }
 
-    /// Its words; empty when there are none.
-    pub(super) fn words(&self) -> &str {
+    /// Its message; empty when there is none.
+    pub(super) fn message(&self) -> &str {
         self.message.as_deref().or(self.error_message.as_deref()).unwrap_or_default()
     }
 }
 
 impl WireToken {
-    /// When it ends, if that is told.
-    pub(super) fn ends(&self) -> Option<Wall> {
+    pub(super) fn expires(&self) -> Option<Wall> {
         let at: jiff::Timestamp = self.expires_at.as_deref()?.parse().ok()?;
         u64::try_from(at.as_millisecond()).ok().map(Wall)
     }
@@ -122,38 +121,37 @@ impl WireSet {
         (self.id > 0).then(|| GithubSet {
             id: GithubId(self.id),
             name: self.name.unwrap_or_default(),
-            statistics: self.statistics.map(|told| GithubStatistics {
-                available_jobs: count(told.available_jobs),
-                assigned_jobs: count(told.assigned_jobs),
-                running_jobs: count(told.running_jobs),
-                registered_runners: count(told.registered_runners),
-                busy_runners: count(told.busy_runners),
-                idle_runners: count(told.idle_runners),
+            statistics: self.statistics.map(|wire| GithubStatistics {
+                available_jobs: count(wire.available_jobs),
+                assigned_jobs: count(wire.assigned_jobs),
+                running_jobs: count(wire.running_jobs),
+                registered_runners: count(wire.registered_runners),
+                busy_runners: count(wire.busy_runners),
+                idle_runners: count(wire.idle_runners),
             }),
         })
     }
 }
 
 impl WireSession {
-    /// The session's id, if the answer is about the set that was asked about and names no other owner: only then is it
-    /// ours to end.
+    /// The session's id, if the answer is about the requested set and names no other owner: only then is the session ours.
     pub(super) fn of(self, set: GithubId, owner: &Owner) -> Result<SessionId, &'static str> {
         let session = SessionId::new(self.session);
         if !super::address::is_session_id(&session) {
             return Err("the answer holds no session id");
         }
-        if self.set.and_then(|set| set.id).is_some_and(|told| told != set.0) {
-            return Err("the answer is about another set than was asked for");
+        if self.set.and_then(|set| set.id).is_some_and(|id| id != set.0) {
+            return Err("the answer is about another set than the requested one");
         }
-        if self.owner.is_some_and(|told| !told.is_empty() && told != owner.as_str()) {
+        if self.owner.is_some_and(|named| !named.is_empty() && named != owner.as_str()) {
             return Err("the answer is about a session of another owner");
         }
         Ok(session)
     }
 }
 
-fn count(told: Option<i64>) -> u64 {
-    told.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+fn count(wire: Option<i64>) -> u64 {
+    wire.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -166,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_whole_list_is_believed() {
+    fn incomplete_list_is_refused() {
         assert_eq!(list(r#"{"count":0,"value":[]}"#), Ok(Vec::new()));
         let sets = list(r#"{"count":1,"value":[{"id":7,"name":null,"statistics":{"totalAssignedJobs":-1}}]}"#).unwrap();
         assert_eq!((sets[0].id, sets[0].name.as_str()), (GithubId(7), ""));
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_ours_only_if_nothing_speaks_against_it() {
+    fn session_of_another_set_or_owner_is_refused() {
         let session = |more: &str| {
             let json = format!(r#"{{"sessionId":"5e551011-0000-4000-8000-00000000002a"{more}}}"#);
             serde_json::from_str::<WireSession>(&json).unwrap().of(GithubId(7), &Owner::new("me"))
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_class_of_an_error_is_its_bare_name() {
+    fn error_class_is_its_bare_name() {
         for (json, class, words) in [
             (r#"{"typeKey":"AException","message":"m"}"#, "AException", "m"),
             (r#"{"typeName":"GitHub.Actions.Runtime.WebApi.AException, GitHub.Actions"}"#, "AException", ""),
@@ -208,7 +206,7 @@ mod tests {
             ("{}", "", ""),
         ] {
             let error: WireError = serde_json::from_str(json).unwrap();
-            assert_eq!((error.class(), error.words()), (class, words), "{json}");
+            assert_eq!((error.class(), error.message()), (class, words), "{json}");
         }
     }
 }

@@ -1,13 +1,15 @@
-//! The client of one target: the problem is to be neither impatient nor a nuisance.
+//! HTTP client for one server: time-outs, retries, rate limits.
 //!
-//! Rules. A read is tried up to [`ATTEMPTS`] times, with full-jitter back-off, on failures a second try may cure
-//! (no connection, time-out, broken connection, 500/502/503/504), never on a 4xx, never beyond its deadline, and
-//! never earlier than a `Retry-After` asks. A write is sent exactly once: only its caller can tell, by reading,
-//! whether a lost answer hides an effect. A refusal for too many requests holds back every later request of the
-//! credential until the date the server gave ([`super::limits`]).
+//! - A read is tried up to [`ATTEMPTS`] times, with full-jitter back-off, on failures that may pass (no connection,
+//!   time-out, broken connection, 500/502/503/504). It is never retried on a 4xx, after its deadline (twice the
+//!   exchange's time-out), or before `Retry-After`.
+//! - A write is sent exactly once: only its caller can find out, by reading, whether a lost answer hides an effect.
+//! - A refusal for too many requests blocks every later request of the credential until the date the server gave
+//!   ([`super::limits`]).
 
+use super::excerpt::one_line;
 use super::limits::{Allowance, Limits, Politeness, RateLimit, retry_after};
-use super::redact::Known;
+use super::redact::Redactor;
 use super::{
     ApiError, BodySink, Bounds, Effect, Recorder, Response, Transport, TransportError, Upgrade, Upgrader, status,
 };
@@ -15,6 +17,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use medic_core::clock::Clock;
 use medic_core::model::{FailureKind, Operation, Span, Target};
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
 /// Tries of one read, the first included.
@@ -23,10 +26,9 @@ pub const ATTEMPTS: u32 = 3;
 /// The first back-off's upper end; it doubles per attempt.
 const FIRST_BACKOFF: Span = Span::millis(200);
 
-/// The most any back-off reaches.
 const LONGEST_BACKOFF: Span = Span::secs(2);
 
-/// Draws a span between zero and the one given: the only randomness here.
+/// Returns a random span up to the one given.
 pub type Jitter = Arc<dyn Fn(Span) -> Span + Send + Sync>;
 
 /// The client of one target with one credential. Clones share its limits.
@@ -37,17 +39,13 @@ pub struct Client {
     recorder: Arc<dyn Recorder>,
     clock: Arc<dyn Clock>,
     bounds: Bounds,
-    deadline: Option<Span>,
-    politeness: Politeness,
-    reserve: Option<f64>,
     jitter: Jitter,
     limits: Arc<Limits>,
-    known: Arc<Known>,
+    redactor: Arc<Redactor>,
 }
 
 impl Client {
-    /// A client of `target` over `transport`, with default [`Politeness`] and a deadline of twice `bounds.total`
-    /// for a read with all its attempts.
+    /// A client of `target` over `transport`, with default [`Politeness`].
     pub fn new(
         target: Target,
         transport: Arc<dyn Transport>,
@@ -55,49 +53,22 @@ impl Client {
         clock: Arc<dyn Clock>,
         bounds: Bounds,
     ) -> Self {
-        let politeness = Politeness::default();
-        let limits = Arc::new(Limits::new(politeness, None, Arc::clone(&clock)));
-        Self {
-            target,
-            transport,
-            recorder,
-            clock,
-            bounds,
-            deadline: None,
-            politeness,
-            reserve: None,
-            jitter: Arc::new(drawn),
-            limits,
-            known: Arc::default(),
-        }
+        let limits = Arc::new(Limits::new(Politeness::default(), None, Arc::clone(&clock)));
+        let (jitter, redactor): (Jitter, _) = (Arc::new(random_span), Arc::default());
+        Self { target, transport, recorder, clock, bounds, jitter, limits, redactor }
     }
 
     /// With another token bucket. Call it before cloning: the result shares no limits with `self`.
     #[must_use]
-    pub fn with_politeness(mut self, politeness: Politeness) -> Self {
-        self.politeness = politeness;
-        self.renew_limits()
+    pub fn with_politeness(self, politeness: Politeness) -> Self {
+        let allowance = Allowance::new(politeness, None, Arc::clone(&self.clock));
+        self.with_allowance(&allowance)
     }
 
-    /// Leaves this share of the credential's quota, from 0 to 1, to the manager: once the server has told that no more
-    /// are left, requests are held back until the window ends. Call it before cloning.
-    #[must_use]
-    pub fn with_reserve(mut self, reserve: f64) -> Self {
-        self.reserve = Some(reserve);
-        self.renew_limits()
-    }
-
-    /// With limits that other clients of the same credential have too, in place of its own.
+    /// With limits shared with other clients of the same credential.
     #[must_use]
     pub fn with_allowance(mut self, allowance: &Allowance) -> Self {
         self.limits = Arc::clone(&allowance.0);
-        self
-    }
-
-    /// With another deadline for a read with all its attempts.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Span) -> Self {
-        self.deadline = Some(deadline);
         self
     }
 
@@ -115,25 +86,22 @@ impl Client {
         self
     }
 
-    /// The bounds of one exchange.
     #[must_use]
     pub const fn bounds(&self) -> Bounds {
         self.bounds
     }
 
-    /// The clock that this client waits by.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// This client's source of jitter.
     #[must_use]
     pub fn jitter(&self) -> Jitter {
         Arc::clone(&self.jitter)
     }
 
-    /// The credential's quota, once the server has told it.
+    /// The credential's quota, once the server has sent it.
     #[must_use]
     pub fn quota(&self) -> Option<RateLimit> {
         self.limits.quota()
@@ -142,7 +110,22 @@ impl Client {
     /// `text` without the secrets that this client has sent.
     #[must_use]
     pub fn without_secrets(&self, text: &str) -> String {
-        self.known.clean_text(text)
+        self.redactor.clean_text(text)
+    }
+
+    /// An error about an answer or its absence, without secrets: the effect is unknown unless the caller knows better.
+    #[must_use]
+    pub fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
+        let detail = self.without_secrets(detail);
+        ApiError { target: self.target, operation, kind, detail, effect: Effect::Unknown, retry_at: None }
+    }
+
+    /// JSON of a 2xx answer. A byte order mark is tolerated; the parser does not recurse deeper than 128 levels.
+    pub fn json<T: DeserializeOwned>(&self, operation: Operation, response: &Response) -> Result<T, ApiError> {
+        serde_json::from_slice(without_bom(&response.body)).map_err(|error| {
+            let detail = one_line(&format!("not the JSON that the server should send: {error}"));
+            self.error(operation, FailureKind::Malformed, &detail)
+        })
     }
 
     /// The error of an answer that is not 2xx; `None` for 2xx.
@@ -172,7 +155,7 @@ impl Client {
         self.once(operation, request, self.bounds, None).await
     }
 
-    /// A request to switch protocols, carried by `upgrader`: sent once, held back and recorded like any other.
+    /// A request to switch protocols, carried by `upgrader`: sent once, rate-limited and recorded like any other.
     pub async fn upgrade(
         &self,
         operation: Operation,
@@ -180,7 +163,7 @@ impl Client {
         upgrader: &dyn Upgrader,
     ) -> Result<Upgrade, ApiError> {
         self.admit(operation, Span::MAX).await?;
-        self.known.learn(&request);
+        self.redactor.learn(&request);
         let sent = self.clock.now().mono;
         let answer = match upgrader.upgrade(request, self.bounds).await {
             Ok(Upgrade::Answered(response)) => Ok(Upgrade::Answered(self.redacted(response))),
@@ -205,7 +188,7 @@ impl Client {
         request: Request<Bytes>,
         mut sink: Option<&mut dyn BodySink>,
     ) -> Result<Response, ApiError> {
-        let deadline = self.deadline.unwrap_or_else(|| self.bounds.total.times(2));
+        let deadline = self.bounds.total.times(2);
         let began = self.clock.now().mono;
         let mut attempt = 1;
         let left = || Span(deadline.0.saturating_sub(self.clock.now().mono.since(began).0));
@@ -216,26 +199,20 @@ impl Client {
             let answer = self.once(operation, request.clone(), bounds, again).await;
             match self.pause_before_next(attempt, &answer) {
                 Some(pause) if pause < left() => self.clock.sleep(pause).await,
-                Some(_) | None => return answer.map_err(|error| told_attempts(error, attempt)),
+                Some(_) | None => return answer.map_err(|error| with_attempts(error, attempt)),
             }
             attempt += 1;
         }
     }
 
-    /// Waits for a turn, for no longer than `longest` or our patience.
+    /// Waits until the limits let a request through, at most `longest`.
     async fn admit(&self, operation: Operation, longest: Span) -> Result<(), ApiError> {
         let began = self.clock.now().mono;
-        let Err(held) = self.limits.admit(longest).await else { return Ok(()) };
+        let Err(blocked) = self.limits.admit(longest).await else { return Ok(()) };
         let took = self.clock.now().mono.since(began);
         self.recorder.exchange(self.target, operation, took, Some(FailureKind::HeldBack));
-        Err(ApiError {
-            target: self.target,
-            operation,
-            kind: FailureKind::HeldBack,
-            detail: held.detail,
-            effect: Effect::None,
-            retry_at: Some(held.until),
-        })
+        let error = self.error(operation, FailureKind::HeldBack, &blocked.detail);
+        Err(ApiError { retry_at: Some(blocked.until), ..error.not_sent() })
     }
 
     async fn once(
@@ -245,7 +222,7 @@ impl Client {
         bounds: Bounds,
         sink: Option<&mut dyn BodySink>,
     ) -> Result<Response, ApiError> {
-        self.known.learn(&request);
+        self.redactor.learn(&request);
         let sent = self.clock.now().mono;
         let answer = match sink {
             Some(sink) => self.transport.stream(request, bounds, sink).await,
@@ -265,25 +242,18 @@ impl Client {
     }
 
     fn unanswered(&self, operation: Operation, error: &TransportError) -> ApiError {
-        ApiError {
-            target: self.target,
-            operation,
-            kind: error.kind,
-            effect: effect_of(error.kind),
-            detail: self.known.clean_text(&error.detail),
-            retry_at: None,
-        }
+        ApiError { effect: effect_of(error.kind), ..self.error(operation, error.kind, &error.detail) }
     }
 
-    /// What is not 2xx is shown to people; what is may rightly hold a token that is in use.
+    /// Answers other than 2xx are shown to people; a 2xx may rightly hold a token that is in use.
     fn redacted(&self, mut response: Response) -> Response {
         if !response.status.is_success() {
-            response.body = self.known.clean(&response.body);
+            response.body = self.redactor.clean(&response.body);
         }
         response
     }
 
-    /// How long to wait before the next attempt; `None` when there is to be none.
+    /// How long to wait before the next attempt; `None` if there is none.
     fn pause_before_next(&self, attempt: u32, answer: &Result<Response, ApiError>) -> Option<Span> {
         if attempt >= ATTEMPTS {
             return None;
@@ -298,11 +268,6 @@ impl Client {
         };
         let most = FIRST_BACKOFF.times(1 << (attempt - 1)).min(LONGEST_BACKOFF);
         Some((self.jitter)(most).min(most).max(asked))
-    }
-
-    fn renew_limits(mut self) -> Self {
-        self.limits = Arc::new(Limits::new(self.politeness, self.reserve, Arc::clone(&self.clock)));
-        self
     }
 }
 
@@ -321,22 +286,28 @@ const fn effect_of(kind: FailureKind) -> Effect {
     }
 }
 
-fn told_attempts(mut error: ApiError, attempts: u32) -> ApiError {
+fn with_attempts(mut error: ApiError, attempts: u32) -> ApiError {
     if attempts > 1 {
         error.detail = format!("{} (tried {attempts} times)", error.detail);
     }
     error
 }
 
-/// A span up to `most`, by chance.
-pub fn drawn(most: Span) -> Span {
+/// `body` without a byte order mark, which any answer may begin with (`docs/reference/actions-service.md` §1.5).
+#[must_use]
+pub fn without_bom(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(body)
+}
+
+/// A random span up to `most`.
+pub fn random_span(most: Span) -> Span {
     Span(rand::random_range(0..=most.0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NoRecorder;
+    use crate::{Answer, NoRecorder};
     use async_trait::async_trait;
     use medic_clock::ScaledClock;
     use medic_core::model::Wall;
@@ -344,9 +315,7 @@ mod tests {
     use std::num::NonZeroU32;
     use std::sync::Mutex;
 
-    type Answer = Result<Response, TransportError>;
-
-    /// Answers from a list and counts; an empty list answers 200.
+    /// Answers from a list, then 200.
     #[derive(Default)]
     struct Script {
         answers: Mutex<VecDeque<Answer>>,
@@ -394,14 +363,18 @@ mod tests {
         (client, script, clock)
     }
 
-    fn request() -> Request<Bytes> {
-        Request::new(Bytes::new())
+    async fn read(client: &Client) -> Result<Response, ApiError> {
+        client.read(Operation::ListGithubSets, Request::new(Bytes::new())).await
+    }
+
+    async fn write(client: &Client) -> Result<Response, ApiError> {
+        client.write(Operation::SetEnabled, Request::new(Bytes::new())).await
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_read_is_tried_three_times_with_growing_pauses() {
+    async fn read_is_tried_three_times_with_growing_pauses() {
         let (client, script, clock) = client((0..5).map(|_| broken(FailureKind::Connect)));
-        let error = client.read(Operation::ListGithubSets, request()).await.unwrap_err();
+        let error = read(&client).await.unwrap_err();
         assert_eq!((error.kind, error.effect), (FailureKind::Connect, Effect::None));
         assert_eq!(error.detail, "it broke (tried 3 times)");
         assert_eq!(script.sent(), 3);
@@ -409,33 +382,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_read_gets_over_a_passing_fault() {
+    async fn read_is_retried_after_a_passing_failure() {
         for passing in [ok(503, &[]), ok(502, &[]), ok(500, &[]), ok(504, &[]), broken(FailureKind::Timeout)] {
             let (client, script, _) = client([passing]);
-            let response = client.read(Operation::ListGithubSets, request()).await.unwrap();
+            let response = read(&client).await.unwrap();
             assert_eq!((response.status.as_u16(), script.sent()), (200, 2));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_is_not_repeated() {
+    async fn refused_read_is_not_retried() {
         for status in [400, 401, 403, 404, 409, 422, 501] {
             let (client, script, _) = client([ok(status, &[])]);
-            let response = client.read(Operation::ListGithubSets, request()).await.unwrap();
+            let response = read(&client).await.unwrap();
             assert_eq!((response.status.as_u16(), script.sent()), (status, 1));
         }
         for kind in [FailureKind::Tls, FailureKind::TooLarge, FailureKind::Redirect, FailureKind::Malformed] {
             let (client, script, _) = client([broken(kind)]);
-            assert_eq!(client.read(Operation::ListGithubSets, request()).await.unwrap_err().kind, kind);
+            assert_eq!(read(&client).await.unwrap_err().kind, kind);
             assert_eq!(script.sent(), 1);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_is_sent_once_whatever_comes_back() {
+    async fn write_is_sent_once_whatever_comes_back() {
         for answer in [ok(503, &[]), ok(500, &[])] {
             let (client, script, _) = client([answer]);
-            assert!(client.write(Operation::SetEnabled, request()).await.unwrap().status.is_server_error());
+            assert!(write(&client).await.unwrap().status.is_server_error());
             assert_eq!(script.sent(), 1);
         }
         for (kind, effect) in [
@@ -447,83 +420,84 @@ mod tests {
             (FailureKind::Malformed, Effect::Unknown),
         ] {
             let (client, script, _) = client([broken(kind)]);
-            assert_eq!(client.write(Operation::SetEnabled, request()).await.unwrap_err().effect, effect, "{kind}");
+            assert_eq!(write(&client).await.unwrap_err().effect, effect, "{kind}");
             assert_eq!(script.sent(), 1);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refusal_for_too_many_requests_holds_back_all_clones_until_its_date() {
+    async fn rate_limit_refusal_blocks_all_clones_until_its_date() {
         let (client, script, clock) = client([ok(429, &[("retry-after", "30")])]);
         let other = client.clone();
         let until = clock.now().wall.plus(Span::secs(30));
-        assert_eq!(client.read(Operation::ListGithubSets, request()).await.unwrap().status.as_u16(), 429);
+        assert_eq!(read(&client).await.unwrap().status.as_u16(), 429);
         clock.sleep(Span::secs(29)).await;
-        let error = other.write(Operation::OpenSession, request()).await.unwrap_err();
+        let error = write(&other).await.unwrap_err();
         assert_eq!((error.kind, error.effect, error.retry_at), (FailureKind::HeldBack, Effect::None, Some(until)));
-        assert_eq!(script.sent(), 1, "nothing was sent while held back");
+        assert_eq!(script.sent(), 1, "nothing is sent while blocked");
         clock.sleep(Span::secs(1)).await;
-        assert!(other.write(Operation::OpenSession, request()).await.is_ok());
+        assert!(write(&other).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_plain_403_holds_nobody_back() {
+    async fn plain_403_blocks_nothing() {
         let (client, script, _) = client([ok(403, &[("x-ratelimit-remaining", "12")])]);
-        client.read(Operation::ListGithubSets, request()).await.unwrap();
-        client.read(Operation::ListGithubSets, request()).await.unwrap();
+        read(&client).await.unwrap();
+        read(&client).await.unwrap();
         assert_eq!(script.sent(), 2);
         assert_eq!(client.quota().unwrap().remaining, 12);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_reserve_of_the_quota_is_left_to_the_manager() {
+    async fn quota_reserve_is_left_to_the_manager() {
         let reset = ("x-ratelimit-reset", "1700000060");
-        let told = [("x-ratelimit-remaining", "100"), ("x-ratelimit-limit", "500"), reset];
+        let exhausted = [("x-ratelimit-remaining", "100"), ("x-ratelimit-limit", "500"), reset];
         let more = [("x-ratelimit-remaining", "101"), ("x-ratelimit-limit", "500"), reset];
-        let (client, script, clock) = client([ok(200, &more), ok(200, &told)]);
-        let client = client.with_reserve(0.2);
-        client.read(Operation::ListGithubSets, request()).await.unwrap();
-        client.read(Operation::ListGithubSets, request()).await.unwrap();
-        let error = client.read(Operation::ListGithubSets, request()).await.unwrap_err();
+        let (client, script, clock) = client([ok(200, &more), ok(200, &exhausted)]);
+        let allowance = Allowance::new(Politeness::default(), Some(0.2), Arc::clone(&clock));
+        let client = client.with_allowance(&allowance);
+        read(&client).await.unwrap();
+        read(&client).await.unwrap();
+        let error = read(&client).await.unwrap_err();
         assert_eq!((error.kind, error.retry_at), (FailureKind::HeldBack, Some(Wall(1_700_000_060_000))));
         clock.sleep(Span::secs(60)).await;
-        client.read(Operation::ListGithubSets, request()).await.unwrap();
+        read(&client).await.unwrap();
         assert_eq!(script.sent(), 3);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_read_never_outlives_its_deadline() {
-        let (client, script, clock) = client([ok(503, &[("retry-after", "15")])]);
-        let client = client.with_deadline(Span::secs(10));
-        assert_eq!(client.read(Operation::ListGithubSets, request()).await.unwrap().status.as_u16(), 503);
-        assert_eq!((script.sent(), clock.now().mono.0), (1, 0), "waiting 15 s would be too late");
-        let (client, script, _) = self::client([ok(503, &[("retry-after", "4")])]);
-        client.with_deadline(Span::secs(10)).read(Operation::ListGithubSets, request()).await.unwrap();
+    async fn read_ends_within_twice_the_exchange_timeout() {
+        // The exchange's time-out is 10 s.
+        let (client, script, clock) = client([ok(503, &[("retry-after", "25")])]);
+        assert_eq!(read(&client).await.unwrap().status.as_u16(), 503);
+        assert_eq!((script.sent(), clock.now().mono.0), (1, 0), "waiting 25 s would be too late");
+        let (client, script, _) = self::client([ok(503, &[("retry-after", "14")])]);
+        read(&client).await.unwrap();
         let totals: Vec<u64> = script.bounds.lock().unwrap().iter().map(|bounds| bounds.total.0).collect();
         assert_eq!(totals, [10_000, 6_000], "the second attempt has what is left");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_bucket_waits_within_its_patience_and_then_holds_back() {
+    async fn bucket_blocks_a_request_that_would_wait_too_long() {
         let one = NonZeroU32::MIN;
         let (client, script, clock) = client([]);
-        let client = client.with_politeness(Politeness { per_second: one, burst: one, patience: Span::secs(2) });
+        let client = client.with_politeness(Politeness { per_second: one, burst: one, max_wait: Span::secs(2) });
         for _ in 0..3 {
-            client.write(Operation::SetEnabled, request()).await.unwrap();
+            write(&client).await.unwrap();
         }
         assert_eq!(script.sent(), 3);
         assert!((2_000..2_100).contains(&clock.now().mono.0), "{}", clock.now().mono.0);
         let patient = client.clone();
-        let hasty = client.with_politeness(Politeness { per_second: one, burst: one, patience: Span::millis(500) });
-        hasty.write(Operation::SetEnabled, request()).await.unwrap();
-        let error = hasty.write(Operation::SetEnabled, request()).await.unwrap_err();
+        let hasty = client.with_politeness(Politeness { per_second: one, burst: one, max_wait: Span::millis(500) });
+        write(&hasty).await.unwrap();
+        let error = write(&hasty).await.unwrap_err();
         assert_eq!((error.kind, error.effect), (FailureKind::HeldBack, Effect::None));
         assert!(error.retry_at.is_some());
-        patient.write(Operation::SetEnabled, request()).await.unwrap();
+        write(&patient).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_streamed_body_forgets_a_failed_attempt() {
+    async fn streamed_body_drops_a_failed_attempt() {
         #[derive(Default)]
         struct Kept(Vec<u8>);
         impl BodySink for Kept {
@@ -541,10 +515,10 @@ mod tests {
         };
         let (client, _, _) = client([body(503, "busy"), body(200, "all of it"), body(404, "none")]);
         let mut kept = Kept::default();
-        let response = client.read_into(Operation::Goroutines, request(), &mut kept).await.unwrap();
+        let response = client.read_into(Operation::Goroutines, Request::default(), &mut kept).await.unwrap();
         assert_eq!((kept.0.as_slice(), response.body.len()), (b"all of it".as_slice(), 0));
-        let refused = client.read_into(Operation::Goroutines, request(), &mut kept).await.unwrap();
-        assert_eq!((kept.0.len(), refused.body.as_ref()), (0, b"none".as_slice()), "a refusal keeps its words");
+        let refused = client.read_into(Operation::Goroutines, Request::default(), &mut kept).await.unwrap();
+        assert_eq!((kept.0.len(), refused.body.as_ref()), (0, b"none".as_slice()), "a refusal keeps its body");
     }
 
     #[tokio::test(start_paused = true)]
@@ -560,7 +534,7 @@ mod tests {
         let seen = Arc::new(Seen::default());
         let client = Client { recorder: seen.clone(), ..client };
         for _ in 0..3 {
-            let _ = client.read(Operation::ListGithubSets, request()).await;
+            let _ = read(&client).await;
         }
         let expected = [
             Some(FailureKind::Broken),
@@ -573,9 +547,9 @@ mod tests {
     }
 
     #[test]
-    fn the_drawn_pause_stays_in_its_range() {
+    fn random_span_stays_in_its_range() {
         for _ in 0..200 {
-            assert!(drawn(FIRST_BACKOFF) <= FIRST_BACKOFF);
+            assert!(random_span(FIRST_BACKOFF) <= FIRST_BACKOFF);
         }
     }
 }

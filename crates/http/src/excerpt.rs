@@ -1,16 +1,16 @@
-//! A foreign text made fit for an error message: one line, short, without control characters, HTML reduced to its
-//! words, and nothing in it that looks like a credential (some proxies echo request headers in their error pages).
+//! Foreign text made fit for an error message: one short line without control characters, HTML tags or anything that
+//! looks like a credential (some proxies echo request headers in their error pages).
 
 /// The longest excerpt, in characters.
 pub const EXCERPT_CHARS: usize = 200;
 
-/// How much of a body is looked at: enough for any title, little enough to cost nothing.
-const LOOKED_AT: usize = 8 * 1024;
+/// Bytes of a body that are searched: enough for any title.
+const SEARCHED: usize = 8 * 1024;
 
 /// The first words of `body`; empty when there are none.
 #[must_use]
 pub fn excerpt(body: &[u8]) -> String {
-    let head = body.get(..LOOKED_AT).unwrap_or(body);
+    let head = body.get(..SEARCHED).unwrap_or(body);
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
     if text.starts_with('<') { one_line(&without_markup(text)) } else { one_line(text) }
@@ -76,25 +76,25 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_html_page_is_reduced_to_its_words() {
+    fn excerpt_of_html_has_no_markup() {
         let page =
             b"<html>\r\n<head><title>502 Bad Gateway</title><style>p{color:red}</style></head>\r\n<body>nginx</body>";
         assert_eq!(excerpt(page), "502 Bad Gateway nginx");
     }
 
     #[test]
-    fn lines_and_control_characters_become_blanks() {
+    fn excerpt_replaces_line_ends_and_control_characters() {
         assert_eq!(excerpt(b"one\n\ttwo\x1b[31m three\0"), "one two [31m three");
     }
 
     #[test]
-    fn credentials_are_not_repeated() {
+    fn excerpt_redacts_credentials() {
         let echoed = b"you sent Authorization: Bearer abc.def and token ghp_abcdef and eyJhbGciOi.eyJleHAi.sig";
         assert_eq!(excerpt(echoed), "you sent Authorization: Bearer [redacted] and token [redacted] and [redacted]");
     }
 
     #[test]
-    fn a_long_body_is_cut() {
+    fn excerpt_of_a_long_body_is_cut() {
         let text = excerpt(&vec![b'x'; 1 << 20]);
         assert_eq!(text.chars().count(), EXCERPT_CHARS + 1);
         assert!(text.ends_with('…'));
@@ -102,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_a_short_single_line(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fn excerpt_of_any_bytes_is_a_short_single_line(body in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let text = excerpt(&body);
             prop_assert!(text.chars().count() <= EXCERPT_CHARS + 1);
             prop_assert!(!text.chars().any(char::is_control));

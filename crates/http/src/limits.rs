@@ -1,10 +1,9 @@
-//! What keeps us polite (`docs/reference/design.md` §6): a token bucket of our own, and obedience to what the server
-//! says about its limits (`Retry-After`, `X-RateLimit-*`, `docs/reference/actions-service.md` §7.3).
+//! Rate limits (`docs/reference/design.md` §6): a token bucket of our own, and what the server says about its limits
+//! (`Retry-After`, `X-RateLimit-*`, `docs/reference/actions-service.md` §7.3).
 //!
-//! One [`Limits`] belongs to one credential and is shared by all clones of its client, and by all clients that are given
-//! the same [`Allowance`]. A refusal for too many
-//! requests holds *all* of them back until the date the server gave, so that nobody asks again to be told the same.
-//! Bounds: a server cannot silence us for longer than [`LONGEST_HOLD`], whatever it writes.
+//! One [`Limits`] belongs to one credential. All clones of its client share it, and all clients with the same
+//! [`Allowance`]. A refusal for too many requests blocks *all* of them until the date the server gave, but never longer
+//! than [`LONGEST_HOLD`].
 
 use super::Response;
 use governor::clock::Clock as _;
@@ -18,7 +17,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// The longest time a server's word holds us back: GitHub's window is one hour.
+/// The longest time that an answer can block us: GitHub's window is one hour.
 pub const LONGEST_HOLD: Span = Span::mins(65);
 
 /// How long to wait after a refusal that gives no date: GitHub asks for "at least one minute".
@@ -27,16 +26,15 @@ pub const UNDATED_HOLD: Span = Span::mins(1);
 /// The token bucket's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Politeness {
-    /// Requests per second, on the long run.
     pub per_second: NonZeroU32,
     /// Requests at once after a pause.
     pub burst: NonZeroU32,
-    /// How long one request waits for its turn before it is held back.
-    pub patience: Span,
+    /// How long one request may wait for its turn.
+    pub max_wait: Span,
 }
 
 impl Default for Politeness {
-    /// 10 a second, 50 at once, 5 s of patience: far above what a sweep needs, far below what hurts a server.
+    /// Far above what a sweep needs, far below what hurts a server.
     fn default() -> Self {
         const fn at_least_one(n: u32) -> NonZeroU32 {
             match NonZeroU32::new(n) {
@@ -44,20 +42,19 @@ impl Default for Politeness {
                 None => NonZeroU32::MIN,
             }
         }
-        Self { per_second: at_least_one(10), burst: at_least_one(50), patience: Span::secs(5) }
+        Self { per_second: at_least_one(10), burst: at_least_one(50), max_wait: Span::secs(5) }
     }
 }
 
-/// The quota of a credential as the server last told it.
+/// The quota of a credential as the server last sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Calls allowed per window, if told.
+    /// Calls allowed per window, if known.
     pub limit: Option<u64>,
     /// Calls left in the window.
     pub remaining: u64,
-    /// When the window ends, if told.
+    /// When the window ends, if known.
     pub reset: Option<Wall>,
-    /// When the server told.
     pub seen: Wall,
 }
 
@@ -73,7 +70,7 @@ impl Allowance {
     }
 }
 
-/// Calls an hour of an ordinary credential, where the server does not tell.
+/// Calls an hour of an ordinary credential, where the server does not say.
 const ORDINARY_QUOTA: u64 = 5_000;
 
 impl RateLimit {
@@ -90,7 +87,7 @@ impl RateLimit {
         (share * self.limit.unwrap_or(ORDINARY_QUOTA) as f64).round() as u64
     }
 
-    /// From the headers of an answer; `None` when they do not tell what is left.
+    /// From the headers of an answer; `None` when they do not say what is left.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap, now: Wall) -> Option<Self> {
         Some(Self {
@@ -115,7 +112,7 @@ pub fn retry_after(headers: &HeaderMap, now: Wall) -> Option<Wall> {
     Some(bounded(at, now))
 }
 
-/// Whether this answer is a refusal for too many requests, and until when. 403 is one only with the headers that
+/// Whether this answer is a refusal for too many requests, and until when. A 403 is one only with the headers that
 /// say so or with GitHub's words for its secondary limit; a plain 403 is a missing right.
 #[must_use]
 pub fn refused_until(response: &Response, now: Wall) -> Option<Wall> {
@@ -145,9 +142,9 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Why a request may not go out now.
+/// Why a request may not be sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct Blocked {
     pub(super) detail: String,
     pub(super) until: Wall,
 }
@@ -155,7 +152,7 @@ pub(super) struct Held {
 /// The limits of one credential.
 pub(super) struct Limits {
     bucket: RateLimiter<NotKeyed, InMemoryState, BucketClock, NoOpMiddleware<Duration>>,
-    patience: Span,
+    max_wait: Span,
     reserve: Option<f64>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
@@ -164,7 +161,7 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 struct State {
     /// On the monotonic clock, so that a clock set back cannot prolong it.
-    held_until: Option<Mono>,
+    blocked_until: Option<Mono>,
     quota: Option<RateLimit>,
 }
 
@@ -173,7 +170,7 @@ impl Limits {
         let quota = Quota::per_second(politeness.per_second).allow_burst(politeness.burst);
         Self {
             bucket: RateLimiter::direct_with_clock(quota, BucketClock(Arc::clone(&clock))),
-            patience: politeness.patience,
+            max_wait: politeness.max_wait,
             reserve,
             clock,
             state: Mutex::default(),
@@ -184,18 +181,18 @@ impl Limits {
         self.state().quota
     }
 
-    /// Waits for a turn, within the patience and for no longer than `longest`.
-    pub(super) async fn admit(&self, longest: Span) -> Result<(), Held> {
-        let longest = self.patience.min(longest);
+    /// Waits for a turn, at most `max_wait` and `longest`.
+    pub(super) async fn admit(&self, longest: Span) -> Result<(), Blocked> {
+        let longest = self.max_wait.min(longest);
         let began = self.clock.now().mono;
         loop {
             let now = self.clock.now();
-            self.held(now)?;
+            self.check(now)?;
             let Err(not_until) = self.bucket.check() else { return Ok(()) };
             let wait = not_until.wait_time_from(BucketClock(Arc::clone(&self.clock)).now());
             let wait = Span::from(wait).plus(Span::millis(1));
             if now.mono.since(began).plus(wait) > longest {
-                return Err(Held {
+                return Err(Blocked {
                     detail: "our own limit of requests per second is reached; nothing was sent".to_owned(),
                     until: now.wall.plus(wait),
                 });
@@ -204,7 +201,7 @@ impl Limits {
         }
     }
 
-    /// Takes in what an answer says about limits.
+    /// Notes what an answer says about limits.
     pub(super) fn learn(&self, response: &Response, now: Now) {
         let quota = RateLimit::from_headers(&response.headers, now.wall);
         let refused = refused_until(response, now.wall);
@@ -215,26 +212,26 @@ impl Limits {
         state.quota = quota.or(state.quota);
         if let Some(until) = refused {
             let until = now.mono.plus(until.since(now.wall));
-            state.held_until = state.held_until.max(Some(until));
+            state.blocked_until = state.blocked_until.max(Some(until));
         }
     }
 
-    fn held(&self, now: Now) -> Result<(), Held> {
+    fn check(&self, now: Now) -> Result<(), Blocked> {
         let mut state = self.state();
-        match state.held_until {
+        match state.blocked_until {
             Some(until) if until > now.mono => {
-                return Err(Held {
+                return Err(Blocked {
                     detail: "the server limits our requests and said when to ask again; nothing was sent".to_owned(),
                     until: now.wall.plus(until.since(now.mono)),
                 });
             }
-            Some(_) => state.held_until = None,
+            Some(_) => state.blocked_until = None,
             None => {}
         }
         let (Some(reserve), Some(quota)) = (self.reserve, state.quota) else { return Ok(()) };
         let reserve = quota.part(reserve);
         match quota.reset {
-            Some(reset) if reset > now.wall && quota.remaining <= reserve => Err(Held {
+            Some(reset) if reset > now.wall && quota.remaining <= reserve => Err(Blocked {
                 detail: format!(
                     "{} calls are left of the credential's quota, and {reserve} are kept for the manager; nothing was \
                      sent",
@@ -292,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn no_server_can_silence_us_for_ever() {
+    fn server_cannot_block_us_beyond_the_longest_hold() {
         let absurd = answer(429, &[("retry-after", "99999999999999")], "");
         assert_eq!(refused_until(&absurd, NOW), Some(NOW.plus(LONGEST_HOLD)));
         let past = answer(429, &[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], "");
@@ -300,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_403_is_a_rate_limit_only_when_it_says_so() {
+    fn plain_403_is_no_rate_limit() {
         let right = answer(403, &[("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "1700000900")], "no");
         assert_eq!(refused_until(&right, NOW), None);
         let primary = answer(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1700000900")], "");
@@ -310,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_of_the_limit_that_was_told() {
+    fn part_is_a_share_of_the_known_limit() {
         let quota = |limit| RateLimit { limit, remaining: 0, reset: None, seen: NOW };
         for (limit, share, calls) in [
             (Some(15_000), 0.2, 3_000),
@@ -326,14 +323,14 @@ mod tests {
     }
 
     #[test]
-    fn the_quota_is_read_from_the_headers() {
-        let told = answer(
+    fn quota_is_read_from_the_headers() {
+        let known = answer(
             200,
             &[("x-ratelimit-limit", "5000"), ("x-ratelimit-remaining", "4990"), ("x-ratelimit-reset", "1700000900")],
             "",
         );
         assert_eq!(
-            RateLimit::from_headers(&told.headers, NOW),
+            RateLimit::from_headers(&known.headers, NOW),
             Some(RateLimit { limit: Some(5000), remaining: 4990, reset: Some(Wall(1_700_000_900_000)), seen: NOW })
         );
         assert_eq!(RateLimit::from_headers(&answer(200, &[], "").headers, NOW), None);

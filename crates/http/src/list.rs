@@ -1,12 +1,11 @@
 //! A JSON list of bounded length. A body's bound alone does not bound the memory: the smallest objects grow a
-//! hundredfold when they are read. So a list that is too long is refused where its first surplus entry is read.
+//! hundredfold when they are parsed. A list that is too long is refused at its first surplus entry.
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// The most entries that a list of scale sets, of instances or of anything alike may have: far more than the largest
-/// fleet known.
+/// The most entries of a list of scale sets, instances and the like: far more than the largest fleet known.
 pub const ENTRIES_MAX: usize = 50_000;
 
 /// A list of at most [`ENTRIES_MAX`] entries.
@@ -51,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_read_up_to_its_bound_and_refused_beyond_it() {
+    fn list_beyond_its_bound_is_refused() {
         let list = |entries: usize| format!("[{}]", vec!["1"; entries].join(","));
         assert_eq!(serde_json::from_str::<List<u8>>(&list(ENTRIES_MAX)).unwrap().0.len(), ENTRIES_MAX);
         let error = serde_json::from_str::<List<u8>>(&list(ENTRIES_MAX + 1)).unwrap_err().to_string();

@@ -1,36 +1,33 @@
-//! Memory for large bodies: one account for all connections of one client, so that lists that are asked for at the same
-//! time do not each grow to their own bound. Each manager's clients have their own: one manager's endless answers keep no
-//! other one waiting.
+//! A memory limit for large bodies, shared by all connections of one client, so that lists requested at the same time
+//! do not each grow to their own bound. Each manager's clients have a limit of their own: endless answers of one do not
+//! delay another.
 //!
-//! The rule: up to [`FREE`] bytes a body is kept without asking. One that grows beyond takes room for all that it may
-//! still become, at once, and gives it back when it has been read or given up. Nobody waits for a second share while
-//! holding a first one, so that nobody waits for himself; and each wait and each reading ends at the time-out of its
-//! own exchange, so that an answer that never ends delays others no longer than that.
+//! Up to [`FREE`] bytes a body needs no permit. A larger one takes a permit for everything it may still become, at once,
+//! so it cannot deadlock with itself. Each wait ends at the time-out of its own exchange.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-/// What a body may keep without asking, in bytes: the lists of all but large fleets.
+/// Bytes that a body may hold without a permit: the lists of all but large fleets.
 pub(super) const FREE: usize = 256 * 1024;
-/// What all larger bodies of a client may keep together, in KiB: the largest bound that there is, once.
-const TOGETHER_KIB: u32 = 16 * 1024;
+/// What all larger bodies of a client may hold together, in KiB: the largest bound of a body.
+const TOTAL_KIB: u32 = 16 * 1024;
 
-/// The account of one client.
 #[derive(Debug)]
-pub(super) struct Room(Semaphore);
+pub(super) struct MemoryLimit(Semaphore);
 
-impl Default for Room {
+impl Default for MemoryLimit {
     fn default() -> Self {
-        Self(Semaphore::new(TOGETHER_KIB as usize))
+        Self(Semaphore::new(TOTAL_KIB as usize))
     }
 }
 
-impl Room {
-    /// Room for a body that may become `bytes` long, until the permit is dropped; `None` when there was none by `until`.
-    /// One that may become longer than all the room there is takes all of it.
-    pub(super) async fn take(&self, bytes: usize, until: Instant) -> Option<SemaphorePermit<'_>> {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(TOGETHER_KIB).min(TOGETHER_KIB);
-        // Nobody closes it.
+impl MemoryLimit {
+    /// A permit for a body that may become `bytes` long; `None` if there was none by `until`. A body that may become
+    /// longer than the limit takes all of it.
+    pub(super) async fn acquire(&self, bytes: usize, until: Instant) -> Option<SemaphorePermit<'_>> {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(TOTAL_KIB).min(TOTAL_KIB);
+        // The semaphore is never closed.
         timeout_at(until, self.0.acquire_many(kib)).await.ok()?.ok()
     }
 }

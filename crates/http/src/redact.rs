@@ -1,8 +1,7 @@
-//! Secrets that a client has sent, taken out of what its server answers: some servers and proxies repeat a request in
-//! their error pages. What is remembered is bounded: the latest few, which are the ones in use.
+//! Removes the secrets that a client has sent from what its server answers: some servers and proxies repeat a request
+//! in their error pages. Only the latest few secrets are kept, which are the ones in use.
 //!
-//! Edge cases: a secret in the escapes of JSON, of HTML or of a query; a secret so short that it is in every text is not
-//! looked for.
+//! Edge cases: a secret escaped for JSON, HTML or a query; a secret so short that it is in every text is not searched.
 
 use super::Secret;
 use bytes::Bytes;
@@ -11,10 +10,10 @@ use memchr::memmem;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Secrets that are remembered: password and tokens, with their predecessors.
-const REMEMBERED: usize = 8;
+/// Password and tokens, with their predecessors.
+const KEPT: usize = 8;
 
-/// A shorter one is not looked for.
+/// A shorter secret is not searched.
 const SHORTEST: usize = 4;
 
 const REDACTED: &[u8] = b"[redacted]";
@@ -23,37 +22,36 @@ const REDACTED: &[u8] = b"[redacted]";
 #[derive(Clone)]
 pub struct Carried(pub Secret);
 
-/// The secrets that were sent last.
+/// Holds the secrets that were sent last.
 #[derive(Default)]
-pub(super) struct Known(Mutex<VecDeque<Spellings>>);
+pub(super) struct Redactor(Mutex<VecDeque<Spellings>>);
 
-/// All ways in which one secret may come back; the first is the secret itself.
+/// All spellings in which one secret may come back; the first is the secret itself.
 #[derive(PartialEq, Eq)]
 struct Spellings(Vec<Vec<u8>>);
 
-impl Known {
-    /// Remembers what this request carries.
+impl Redactor {
+    /// Keeps the secrets of this request.
     pub(super) fn learn(&self, request: &Request<Bytes>) {
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = authorization.and_then(|value| value.rsplit(' ').next());
         let carried = request.extensions().get::<Carried>().map(|carried| carried.0.expose());
         for secret in token.into_iter().chain(carried).filter(|secret| secret.len() >= SHORTEST) {
-            let mut known = self.lock();
-            if known.iter().any(|spellings| spellings.0.first().is_some_and(|first| first == secret.as_bytes())) {
+            let mut secrets = self.lock();
+            if secrets.iter().any(|spellings| spellings.0.first().is_some_and(|first| first == secret.as_bytes())) {
                 continue;
             }
-            if known.len() >= REMEMBERED {
-                known.pop_front();
+            if secrets.len() >= KEPT {
+                secrets.pop_front();
             }
-            known.push_back(Spellings::of(secret));
+            secrets.push_back(Spellings::of(secret));
         }
     }
 
-    /// `body` without them.
     pub(super) fn clean(&self, body: &Bytes) -> Bytes {
-        let known = self.lock();
+        let secrets = self.lock();
         let mut cleaned: Option<Vec<u8>> = None;
-        for spelling in known.iter().flat_map(|spellings| &spellings.0) {
+        for spelling in secrets.iter().flat_map(|spellings| &spellings.0) {
             if let Some(without) = without(cleaned.as_deref().unwrap_or(body), spelling) {
                 cleaned = Some(without);
             }
@@ -61,7 +59,6 @@ impl Known {
         cleaned.map_or_else(|| body.clone(), Bytes::from)
     }
 
-    /// `text` without them.
     pub(super) fn clean_text(&self, text: &str) -> String {
         String::from_utf8_lossy(&self.clean(&Bytes::copy_from_slice(text.as_bytes()))).into_owned()
     }
@@ -107,26 +104,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sent_comes_back_redacted_in_every_spelling() {
-        let known = Known::default();
+    fn sent_secret_is_redacted_in_every_spelling() {
+        let redactor = Redactor::default();
         let mut request = Request::new(Bytes::new());
         request.headers_mut().insert(header::AUTHORIZATION, "Bearer opaque-token".parse().unwrap());
         request.extensions_mut().insert(Carried(Secret::new("p<\"w\" 1")));
-        known.learn(&request);
+        redactor.learn(&request);
         let echo = r#"opaque-token; p<"w" 1; p<\"w\" 1; p&lt;&quot;w&quot; 1; p%3C%22w%22+1; p%3C%22w%22%201; end"#;
-        let cleaned = known.clean_text(echo);
+        let cleaned = redactor.clean_text(echo);
         assert_eq!(cleaned, "[redacted]; [redacted]; [redacted]; [redacted]; [redacted]; [redacted]; end");
     }
 
     #[test]
-    fn only_the_latest_are_remembered() {
-        let known = Known::default();
-        for n in 0..=REMEMBERED {
+    fn only_the_latest_secrets_are_kept() {
+        let redactor = Redactor::default();
+        for n in 0..=KEPT {
             let mut request = Request::new(Bytes::new());
             request.extensions_mut().insert(Carried(Secret::new(format!("secret-{n}"))));
-            known.learn(&request);
-            known.learn(&request);
+            redactor.learn(&request);
+            redactor.learn(&request);
         }
-        assert_eq!(known.clean_text("secret-0 secret-1 secret-8"), "secret-0 [redacted] [redacted]");
+        assert_eq!(redactor.clean_text("secret-0 secret-1 secret-8"), "secret-0 [redacted] [redacted]");
     }
 }

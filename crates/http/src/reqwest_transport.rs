@@ -1,14 +1,16 @@
 //! Real sockets: one reqwest client, with the bounds that its defaults lack.
 //!
-//! Rules. TLS by rustls with ring; the system's roots, or in their place one PEM file where a private CA signs. No redirect is
-//! followed: a token must not travel to an address nobody configured. No proxy but a configured one: an inherited
-//! `HTTP_PROXY` must not carry a manager's password. The body is read chunk by chunk and reading stops at its bound,
-//! counted after decompression, so that a small compressed bomb does not fill the memory. Large bodies share what memory
-//! there is for them ([`super::room`]). Nothing is retried here.
+//! - TLS by rustls with ring; the system's roots, or in their place one PEM file of a private CA.
+//! - No redirect is followed: a token must not travel to an address that is not configured.
+//! - No proxy but a configured one: an inherited `HTTP_PROXY` must not carry a manager's password.
+//! - The body is read chunk by chunk up to its bound, counted after decompression, so that a compressed bomb does not
+//!   fill the memory. Large bodies share one [`super::memory_limit`].
+//! - Nothing is retried here.
 
 use super::excerpt::one_line;
-use super::memory_limit::{FREE, Room};
-use super::{BodySink, Bounds, Response, Transport, TransportError, Upgrade, Upgrader, status};
+use super::file::read_bounded;
+use super::memory_limit::{FREE, MemoryLimit};
+use super::{Answer, BodySink, Bounds, Response, Transport, TransportError, Upgrade, Upgrader, status};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use medic_core::model::{FailureKind, Span};
@@ -18,7 +20,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What we call ourselves; GitHub refuses requests without a product name (`docs/reference/actions-service.md` §8).
+/// GitHub refuses requests without a product name (`docs/reference/actions-service.md` §8).
 pub const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"));
 
 /// Shorter than GARM's idle time-out of 60 s (`docs/reference/garm-api.md` §2), so that we rarely send on a connection
@@ -26,7 +28,7 @@ pub const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 
 /// The largest CA file read.
-pub const CA_FILE_BOUND: u64 = 4 * 1024 * 1024;
+pub const CA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How connections are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +53,9 @@ pub enum SetupError {
     /// The CA file cannot be read or holds no certificate.
     #[error("the CA file {path} cannot be used: {detail}")]
     CaFile { path: String, detail: String },
-    /// The proxy's address is not one. The address is not repeated: it may hold a password.
+    /// The address is not repeated: it may hold a password.
     #[error("the proxy's address cannot be used: {detail}")]
     Proxy { detail: String },
-    /// The HTTP client could not be built.
     #[error("the HTTP client could not be set up: {detail}")]
     Client { detail: String },
 }
@@ -62,7 +63,7 @@ pub enum SetupError {
 #[derive(Debug, Clone)]
 pub struct ReqwestTransport {
     client: reqwest::Client,
-    room: Arc<Room>,
+    memory: Arc<MemoryLimit>,
 }
 
 impl ReqwestTransport {
@@ -91,155 +92,161 @@ impl ReqwestTransport {
             None => builder()?,
         };
         let client = match chosen.build() {
-            // An image without any CA certificate can still speak plain HTTP to a manager beside it: there, every
-            // certificate is untrusted, and the TLS error says so when one comes.
+            // An image without CA certificates can still speak plain HTTP: every certificate is untrusted there, and the
+            // TLS error says so.
             Err(error) if options.ca_file.is_none() && has_no_system_roots(&error) => {
                 builder()?.tls_certs_only([]).build()
             }
             built => built,
         };
         let client = client.map_err(|error| SetupError::Client { detail: deepest(&error.without_url()) })?;
-        Ok(Self { client, room: Arc::default() })
+        Ok(Self { client, memory: Arc::default() })
     }
 }
 
 #[async_trait]
 impl Transport for ReqwestTransport {
-    async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Response, TransportError> {
-        self.exchange(request, bounds, None).await
+    async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Answer {
+        self.exchange(&request, bounds).run(request, None).await
     }
 
-    async fn stream(
-        &self,
-        request: http::Request<Bytes>,
-        bounds: Bounds,
-        sink: &mut dyn BodySink,
-    ) -> Result<Response, TransportError> {
-        self.exchange(request, bounds, Some(sink)).await
+    async fn stream(&self, request: http::Request<Bytes>, bounds: Bounds, sink: &mut dyn BodySink) -> Answer {
+        self.exchange(&request, bounds).run(request, Some(sink)).await
     }
 }
 
 #[async_trait]
 impl Upgrader for ReqwestTransport {
     async fn upgrade(&self, request: http::Request<Bytes>, bounds: Bounds) -> Result<Upgrade, TransportError> {
-        let place = place_of(request.uri());
-        let until = end_of(bounds);
-        let mut answer = self.begin(request, &place, bounds).await?;
+        let exchange = self.exchange(&request, bounds);
+        let mut answer = exchange.begin(request).await?;
         if answer.status() != http::StatusCode::SWITCHING_PROTOCOLS {
-            return collect(answer, &place, (bounds, until), &self.room, None).await.map(Upgrade::Answered);
+            return exchange.collect(answer, None).await.map(Upgrade::Answered);
         }
         let headers = std::mem::take(answer.headers_mut());
-        let stream = answer.upgrade().await.map_err(|error| told(error, &place, bounds))?;
+        let stream = answer.upgrade().await.map_err(|error| exchange.error(error))?;
         Ok(Upgrade::Switched { headers, stream: Box::new(stream) })
     }
 }
 
 impl ReqwestTransport {
-    async fn exchange(
-        &self,
-        request: http::Request<Bytes>,
-        bounds: Bounds,
-        sink: Option<&mut dyn BodySink>,
-    ) -> Result<Response, TransportError> {
-        let place = place_of(request.uri());
-        let until = end_of(bounds);
-        let answer = self.begin(request, &place, bounds).await?;
-        collect(answer, &place, (bounds, until), &self.room, sink).await
+    fn exchange(&self, request: &http::Request<Bytes>, bounds: Bounds) -> Exchange<'_> {
+        let deadline = Instant::now() + Duration::from(bounds.total);
+        Exchange { transport: self, host: host_of(request.uri()), bounds, deadline }
+    }
+}
+
+/// One request and its answer.
+struct Exchange<'a> {
+    transport: &'a ReqwestTransport,
+    host: String,
+    bounds: Bounds,
+    deadline: Instant,
+}
+
+impl Exchange<'_> {
+    async fn run(&self, request: http::Request<Bytes>, sink: Option<&mut dyn BodySink>) -> Answer {
+        let answer = self.begin(request).await?;
+        self.collect(answer, sink).await
     }
 
     /// Sends, and waits for the answer's head; the time-out covers its body too.
-    async fn begin(
-        &self,
-        request: http::Request<Bytes>,
-        place: &str,
-        bounds: Bounds,
-    ) -> Result<reqwest::Response, TransportError> {
-        let failed = |error: reqwest::Error| told(error, place, bounds);
-        let mut request = reqwest::Request::try_from(request).map_err(failed)?;
-        *request.timeout_mut() = Some(bounds.total.into());
-        self.client.execute(request).await.map_err(failed)
+    async fn begin(&self, request: http::Request<Bytes>) -> Result<reqwest::Response, TransportError> {
+        let mut request = reqwest::Request::try_from(request).map_err(|error| self.error(error))?;
+        *request.timeout_mut() = Some(self.bounds.total.into());
+        self.transport.client.execute(request).await.map_err(|error| self.error(error))
     }
-}
 
-/// When an exchange that begins now is over at the latest.
-fn end_of(bounds: Bounds) -> Instant {
-    Instant::now() + Duration::from(bounds.total)
-}
-
-async fn collect(
-    mut answer: reqwest::Response,
-    place: &str,
-    (bounds, until): (Bounds, Instant),
-    room: &Room,
-    sink: Option<&mut dyn BodySink>,
-) -> Result<Response, TransportError> {
-    let failed = |error: reqwest::Error| told(error, place, bounds);
-    let too_large = || TransportError {
-        kind: FailureKind::TooLarge,
-        detail: format!("{place} answers with more than {} bytes; reading stopped there", bounds.body),
-    };
-    let no_room = || TransportError {
-        kind: FailureKind::Timeout,
-        detail: format!(
-            "no complete answer from {place} within {}: other large answers were still being read",
-            bounds.total
-        ),
-    };
-    let announced = answer.content_length();
-    if announced.is_some_and(|length| length > bounds.body as u64) {
-        return Err(too_large());
-    }
-    let at_most = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(bounds.body);
-    let mut sink = sink.filter(|_| answer.status().is_success());
-    if let Some(sink) = &mut sink {
-        sink.begin();
-    }
-    let mut kept = BytesMut::new();
-    let mut taken = None;
-    let mut length = 0_usize;
-    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-        length = length.saturating_add(chunk.len());
-        if length > bounds.body {
+    async fn collect(&self, mut answer: reqwest::Response, sink: Option<&mut dyn BodySink>) -> Answer {
+        let Self { host, bounds, .. } = self;
+        let too_large = || TransportError {
+            kind: FailureKind::TooLarge,
+            detail: format!("{host} answers with more than {} bytes; reading stopped there", bounds.body),
+        };
+        let no_memory = || TransportError {
+            kind: FailureKind::Timeout,
+            detail: format!(
+                "no complete answer from {host} within {}: other large answers were still being read",
+                bounds.total
+            ),
+        };
+        let announced = answer.content_length();
+        if announced.is_some_and(|length| length > bounds.body as u64) {
             return Err(too_large());
         }
+        let at_most = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(bounds.body);
+        let mut sink = sink.filter(|_| answer.status().is_success());
         if let Some(sink) = &mut sink {
-            sink.piece(&chunk);
-            continue;
+            sink.begin();
         }
-        if length > FREE && taken.is_none() {
-            taken = Some(room.take(at_most, until).await.ok_or_else(no_room)?);
+        let mut body = BytesMut::new();
+        let mut permit = None;
+        let mut length = 0_usize;
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.error(error))? {
+            length = length.saturating_add(chunk.len());
+            if length > bounds.body {
+                return Err(too_large());
+            }
+            if let Some(sink) = &mut sink {
+                sink.piece(&chunk);
+                continue;
+            }
+            if length > FREE && permit.is_none() {
+                permit = Some(self.transport.memory.acquire(at_most, self.deadline).await.ok_or_else(no_memory)?);
+            }
+            body.extend_from_slice(&chunk);
         }
-        kept.extend_from_slice(&chunk);
+        let response =
+            Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: body.freeze() };
+        match status::redirect_goal(&response) {
+            Some(goal) => Err(TransportError {
+                kind: FailureKind::Redirect,
+                detail: format!(
+                    "{host} redirects to {goal} (HTTP {}), which is never followed; configure the final address",
+                    response.status.as_u16()
+                ),
+            }),
+            None => Ok(response),
+        }
     }
-    let response =
-        Response { status: answer.status(), headers: std::mem::take(answer.headers_mut()), body: kept.freeze() };
-    match status::redirect_goal(&response) {
-        Some(goal) => Err(TransportError {
-            kind: FailureKind::Redirect,
-            detail: format!(
-                "{place} redirects to {goal} (HTTP {}), which is never followed; configure the final address",
-                response.status.as_u16()
-            ),
-        }),
-        None => Ok(response),
+
+    /// The URL is removed first: it may hold a token in its query.
+    fn error(&self, error: reqwest::Error) -> TransportError {
+        let (error, host) = (error.without_url(), &self.host);
+        let cause = deepest(&error);
+        let (kind, detail) = if let (true, Some(tls)) = (error.is_connect(), tls_cause(&error)) {
+            (FailureKind::Tls, format!("{host}: {}", explain_tls(tls)))
+        } else if error.is_connect() && error.is_timeout() {
+            (FailureKind::Connect, format!("no connection to {host} in time"))
+        } else if error.is_connect() {
+            (FailureKind::Connect, format!("no connection to {host}: {cause}"))
+        } else if error.is_builder() {
+            (FailureKind::Connect, format!("{host}: the address cannot be used: {cause}"))
+        } else if error.is_timeout() {
+            (FailureKind::Timeout, format!("no complete answer from {host} within {}", self.bounds.total))
+        } else if is_malformed(&error) {
+            (FailureKind::Malformed, format!("{host} answers what is not HTTP, or not what its headers say: {cause}"))
+        } else {
+            (FailureKind::Broken, format!("the connection to {host} broke: {cause}"))
+        };
+        TransportError { kind, detail }
     }
 }
 
-/// Makes ring the process's crypto provider, once; also for the websocket's TLS.
+/// Makes ring the process's crypto provider, once.
 pub fn install_crypto_provider() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // An error means that one is installed already, which serves as well.
+        // An error means that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
 }
 
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, SetupError> {
-    use std::io::Read;
     let unusable = |detail: String| SetupError::CaFile { path: path.display().to_string(), detail };
-    let file = std::fs::File::open(path).map_err(|error| unusable(error.to_string()))?;
-    let mut pem = Vec::new();
-    file.take(CA_FILE_BOUND).read_to_end(&mut pem).map_err(|error| unusable(error.to_string()))?;
+    let pem = read_bounded(path, CA_BYTES_MAX)
+        .map_err(|error| unusable(error.to_string()))?
+        .ok_or_else(|| unusable(format!("it is longer than {CA_BYTES_MAX} bytes")))?;
     let certificates =
         reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(deepest(&error.without_url())))?;
     if certificates.is_empty() {
@@ -253,35 +260,13 @@ fn has_no_system_roots(error: &reqwest::Error) -> bool {
 }
 
 /// Host and port, without credentials, path and query.
-pub fn place_of(uri: &http::Uri) -> String {
+pub fn host_of(uri: &http::Uri) -> String {
     let host = uri.host().unwrap_or("the server");
     match (uri.port_u16(), uri.scheme_str()) {
         (Some(port), _) => format!("{host}:{port}"),
         (None, Some("https")) => format!("{host}:443"),
         (None, _) => format!("{host}:80"),
     }
-}
-
-/// A reqwest error as ours. The URL is taken out first: it may hold a token in its query.
-fn told(error: reqwest::Error, place: &str, bounds: Bounds) -> TransportError {
-    let error = error.without_url();
-    let cause = deepest(&error);
-    let (kind, detail) = if let (true, Some(tls)) = (error.is_connect(), tls_cause(&error)) {
-        (FailureKind::Tls, format!("{place}: {}", explain_tls(tls)))
-    } else if error.is_connect() && error.is_timeout() {
-        (FailureKind::Connect, format!("no connection to {place} in time"))
-    } else if error.is_connect() {
-        (FailureKind::Connect, format!("no connection to {place}: {cause}"))
-    } else if error.is_builder() {
-        (FailureKind::Connect, format!("{place}: the address cannot be used: {cause}"))
-    } else if error.is_timeout() {
-        (FailureKind::Timeout, format!("no complete answer from {place} within {}", bounds.total))
-    } else if is_malformed(&error) {
-        (FailureKind::Malformed, format!("{place} answers what is not HTTP, or not what its headers say: {cause}"))
-    } else {
-        (FailureKind::Broken, format!("the connection to {place} broke: {cause}"))
-    };
-    TransportError { kind, detail }
 }
 
 /// An unreadable head, or a body that does not decompress. A body that ends early is a broken connection instead.
@@ -293,7 +278,7 @@ fn is_malformed(error: &reqwest::Error) -> bool {
     }
 }
 
-/// The error and its causes. `io::Error::source` skips the error it wraps, so that one is taken out by hand.
+/// The error and its causes. `io::Error::source` skips the error it wraps.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&error| match error.downcast_ref::<std::io::Error>() {
         Some(io) => io.get_ref().map(|wrapped| wrapped as &(dyn StdError + 'static)),
@@ -332,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_with_a_password_is_not_repeated_in_an_error() {
+    fn setup_error_does_not_repeat_the_proxy_password() {
         let options = TransportOptions { proxy: Some("http://user:hunter2@[proxy".to_owned()), ..Default::default() };
         let error = ReqwestTransport::new(&options).unwrap_err();
         assert!(matches!(error, SetupError::Proxy { .. }));
@@ -340,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_file_that_is_none_is_named() {
+    fn unusable_ca_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ca.pem");
         std::fs::write(&path, "not a certificate").unwrap();
@@ -352,8 +337,8 @@ mod tests {
     }
 
     #[test]
-    fn the_place_has_no_credentials() {
+    fn host_of_has_no_credentials() {
         let uri: http::Uri = "https://user:pw@host/path?token=t".parse().unwrap();
-        assert_eq!(place_of(&uri), "host:443");
+        assert_eq!(host_of(&uri), "host:443");
     }
 }

@@ -1,7 +1,7 @@
-//! Statuses as typed errors: one table for both servers. Adapters add what they know about the body's shape.
+//! Statuses as typed errors: one table for both servers. Adapters add what they know about the body.
 //!
-//! A 4xx is a refusal: the request had no effect. A 5xx says nothing about the effect: a proxy may have given up
-//! waiting after the server acted. The same holds for a redirect, which is how some servers answer *after* acting.
+//! A 4xx is a refusal: the request had no effect. A 5xx or a redirect says nothing about the effect: the server may have
+//! acted before the answer was made.
 
 use super::excerpt::excerpt;
 use super::limits::{refused_until, retry_after};
@@ -40,7 +40,7 @@ pub fn failure(target: Target, operation: Operation, response: &Response, now: N
     Some(ApiError { target, operation, kind, detail: describe(operation, response), effect, retry_at })
 }
 
-/// `HTTP 502 Bad Gateway: nginx`. What a login is answered may repeat the password in a spelling that nobody foresees.
+/// `HTTP 502 Bad Gateway: nginx`. The answer to a login may repeat the password in an unforeseen spelling.
 fn describe(operation: Operation, response: &Response) -> String {
     let status = response.status;
     let name = status.canonical_reason().unwrap_or("unknown status");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn each_status_has_its_class_and_its_effect() {
+    fn failure_has_the_class_and_effect_of_its_status() {
         let table = [
             (400, FailureKind::Rejected, Effect::None),
             (401, FailureKind::Unauthorized, Effect::None),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_tells_what_came_back() {
+    fn failure_detail_holds_an_excerpt_of_the_body() {
         assert_eq!(
             fail(&answer(502, "<html><h1>Bad\nGateway</h1></html>")).to_string(),
             "github list_github_sets: server: HTTP 502 Bad Gateway: Bad Gateway"
@@ -130,14 +130,14 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_reaches_the_error() {
+    fn failure_keeps_retry_after() {
         let mut busy = answer(503, "");
         busy.headers.insert("retry-after", "7".parse().unwrap());
         assert_eq!(fail(&busy).retry_at, Some(NOW.wall.plus(Span::secs(7))));
     }
 
     #[test]
-    fn a_redirect_is_told_without_credentials_and_query() {
+    fn redirect_goal_has_no_credentials_and_no_query() {
         let mut moved = answer(301, "");
         moved.headers.insert("location", "https://user:pw@garm.example/login?token=abc".parse().unwrap());
         let detail = fail(&moved).detail;

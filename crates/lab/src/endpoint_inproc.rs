@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Uri, header};
 use medic_core::clock::Clock;
 use medic_core::model::{FailureKind, Span};
-use medic_http::reqwest_transport::{USER_AGENT, place_of};
+use medic_http::reqwest_transport::{USER_AGENT, host_of};
 use medic_http::{BodySink, Bounds, Response, Transport, TransportError, status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl<B: Backend> InprocTransport<B> {
         bounds: Bounds,
         sink: Option<&mut dyn BodySink>,
     ) -> Result<Response, TransportError> {
-        let place = place_of(request.uri());
+        let place = host_of(request.uri());
         let refused = || failed(FailureKind::Connect, format!("no connection to {place}: connection refused"));
         let server = *self.servers.get(&place).ok_or_else(refused)?;
         let path = request.uri().path_and_query().map_or("/", http::uri::PathAndQuery::as_str);

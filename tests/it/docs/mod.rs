@@ -6,10 +6,7 @@ mod figures;
 mod keys;
 mod rules;
 
-use scaleset_medic::config::keys::Section;
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Depth, check};
+use scaleset_medic::config::{Depth, Section, Sources, check};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -95,7 +92,7 @@ fn code(text: impl std::fmt::Display) -> String {
 /// The generated texts between `<!-- made: NAME -->` and `<!-- end -->`.
 fn made() -> BTreeMap<String, String> {
     let mut made = BTreeMap::from([
-        ("key-orders".to_owned(), keys::orders()),
+        ("key-limits".to_owned(), keys::limits()),
         ("evidence".to_owned(), rules::evidence()),
         ("diagnoses".to_owned(), rules::diagnoses()),
         ("remedies".to_owned(), rules::remedies()),
@@ -225,8 +222,7 @@ fn shown_configurations_pass_the_check() {
                 continue;
             }
             shown += 1;
-            let file = Some(FileText { name: format!("{name}:{line}"), text });
-            let checked = check(&Raw::read(&Sources { file, ..Sources::default() }), Depth::Values);
+            let checked = check(&Sources::of_text(format!("{name}:{line}"), text), Depth::Values);
             assert!(checked.is_ok(), "{}", checked.unwrap_err());
         }
     }

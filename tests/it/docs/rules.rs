@@ -13,8 +13,7 @@ use medic_core::model::{
     Step, Treatment, TreatmentId, Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
-use scaleset_medic::config::keys::{Key, policy as key, run};
-use scaleset_medic::config::schema;
+use scaleset_medic::config::{Section, kind};
 use scaleset_medic::text::{guards, rules, words};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -249,21 +248,21 @@ pub(super) fn escalations() -> String {
     table(["diagnosis", "what `status` says"], rows.chain([fault]))
 }
 
-/// Which key sets a guard's limit.
-fn keys(guard: Guard) -> &'static [&'static Key] {
+/// The keys that set a guard's limit.
+fn keys(guard: Guard) -> &'static [&'static str] {
     match guard {
-        Guard::DryRun => &[&run::MODE],
-        Guard::Settle => &[&key::SETTLE],
-        Guard::Confirmation => &[&key::CONFIRM_STRONG],
-        Guard::InFlight => &[&key::MAX_IN_FLIGHT, &key::IN_FLIGHT_SHARE],
-        Guard::SetBudget => &[&key::SET_BUDGET, &key::SET_BUDGET_WINDOW, &key::BUDGET_CLEARED_AFTER],
-        Guard::Backoff => &[&key::BACKOFF, &key::BACKOFF_JITTER, &key::SESSION_PROBE_EVERY],
-        Guard::ManagerBudget => &[&key::HEALS_PER_HOUR],
-        Guard::Breaker => &[&key::BREAKER_AFTER, &key::BREAKER_HALF_OPEN_AFTER],
-        Guard::BlastRadius => &[&key::STALE_SESSION_LIMIT],
-        Guard::Quota => &[&key::QUOTA_RESERVE],
-        Guard::LeftDisabled => &[&key::DISABLED_LIMIT],
-        Guard::Undated => &[&key::ALLOW_UNDATED],
+        Guard::DryRun => &["run.mode"],
+        Guard::Settle => &["policy.settle"],
+        Guard::Confirmation => &["policy.confirm_strong"],
+        Guard::InFlight => &["policy.max_in_flight", "policy.in_flight_share"],
+        Guard::SetBudget => &["policy.set_budget", "policy.set_budget_window", "policy.budget_cleared_after"],
+        Guard::Backoff => &["policy.backoff", "policy.backoff_jitter", "policy.session_check_every"],
+        Guard::ManagerBudget => &["policy.heals_per_hour"],
+        Guard::Breaker => &["policy.breaker_after", "policy.breaker_half_open_after"],
+        Guard::BlastRadius => &["policy.stale_session_limit"],
+        Guard::Quota => &["policy.quota_reserve"],
+        Guard::LeftDisabled => &["policy.disabled_limit"],
+        Guard::Undated => &["policy.allow_undated"],
         Guard::Canary
         | Guard::Frozen
         | Guard::Paused
@@ -276,10 +275,10 @@ fn keys(guard: Guard) -> &'static [&'static Key] {
 }
 
 pub(super) fn guards() -> String {
-    let schema = schema::schema();
-    let default = |key: &Key| {
-        let value = &schema["properties"][key.section.as_str()]["properties"][key.name]["default"];
-        format!("`{}` = `{value}`", key.name)
+    let default = |dotted: &str| {
+        let (section, name) = dotted.split_once('.').unwrap();
+        let key = section.parse::<Section>().unwrap().key(name).unwrap();
+        format!("`{name}` = `{}`", kind::toml(key.takes.kind, &key.default().unwrap()))
     };
     let (policy, order) = (held(false), held(true));
     // A bound holds only where another guard has failed to.

@@ -1,6 +1,6 @@
-//! What must hold of every parser, whatever bytes it is given. Each property panics where it does not hold.
+//! The properties of every parser, for any bytes. A property that does not hold panics.
 //!
-//! One text for two users: the bounded run of the ordinary tests (`tests/it/fuzz.rs`) and the fuzz targets (`fuzz/`).
+//! Used by the bounded run of the ordinary tests (`tests/it/fuzz.rs`) and the fuzz targets (`fuzz/`).
 
 use super::servers;
 use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
@@ -10,21 +10,18 @@ use medic_garm::log::parse::Parser;
 use medic_garm::log::tail::{Reached, Tail};
 use medic_garm::{events, goroutines, metrics_text};
 use medic_http::BodySink;
-use scaleset_medic::config::raw::Raw;
-use scaleset_medic::config::source::{FileText, Sources};
-use scaleset_medic::config::{Depth, check};
+use scaleset_medic::config::{Depth, Sources, check};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-/// Never in what a property is fed with, so it must not be in what comes out.
+/// Never in the input of a property, so it must not be in the output.
 pub const PASSWORD: &str = "hunter2-4c1f-never-shown";
 
-/// The longest name or id that may be taken over from outside.
+/// The longest name or id accepted from outside.
 const NAME_MAX: usize = 256;
 /// The longest error that may be shown for one answer.
 const DETAIL_MAX: usize = 4096;
 
-/// Panics where it does not hold.
 pub type Property = fn(&[u8]);
 
 /// The properties, by the names of their fuzz targets.
@@ -125,7 +122,7 @@ pub fn log_tail(bytes: &[u8]) {
     }
 }
 
-/// A line as the tail gives it out, if it does.
+/// A line as the tail returns it, if it does.
 fn as_given(line: &[u8]) -> Option<Vec<u8>> {
     let start = line.iter().position(|b| *b != 0)?;
     Some(line[start..].iter().copied().take(LINE_MAX).collect())
@@ -156,13 +153,13 @@ pub fn goroutine_dump(bytes: &[u8]) {
     assert!(counts.listeners as usize <= blocks && counts.workers as usize <= blocks);
 }
 
-/// An answer of the manager to any question, and a message of its websocket.
+/// An answer of the manager to any request, and a message of its websocket.
 pub fn garm_json(bytes: &[u8]) {
     let _ = events::parse(&String::from_utf8_lossy(bytes));
     let answers = servers::ask_garm(bytes);
     answers.failures.iter().for_each(is_fit_to_show);
     let Some(sets) = answers.sets else { return };
-    // Fields that nobody reads may hold what a stricter reader refuses: no text, numbers beyond all bounds.
+    // Unread fields may hold values that a stricter parser refuses.
     let text = String::from_utf8_lossy(bytes);
     let Ok(wire) = serde_json::from_str::<Vec<serde_json::Value>>(&text) else { return };
     if !wire.iter().all(serde_json::Value::is_object) {
@@ -204,9 +201,8 @@ fn is_fit_to_show(failure: &RequestFailure) {
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     for text in [text.to_owned(), format!("{text}\n[[manager]]\npassword = \"{PASSWORD}\"\n")] {
-        let file = Some(FileText { name: "medic.toml".to_owned(), text });
-        let raw = Raw::read(&Sources { file, ..Sources::default() });
-        match check(&raw, Depth::Values) {
+        let sources = Sources::of_text("medic.toml", text);
+        match check(&sources, Depth::Values) {
             Ok(checked) => assert!(!format!("{checked:?}").contains(PASSWORD), "a secret in what is printed"),
             Err(report) => {
                 let shown = report.to_string();

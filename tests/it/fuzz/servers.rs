@@ -1,4 +1,4 @@
-//! The real clients, asking servers that let them in and then answer whatever they are told to.
+//! The real clients against servers that accept every login and then answer with the given bytes.
 
 use super::properties::PASSWORD;
 use async_trait::async_trait;
@@ -14,20 +14,20 @@ use medic_core::ports::read::{GithubSource, ManagerSource};
 use medic_core::ports::write::{OpenAnswer, SessionWriter};
 use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
 use medic_github::{Access, AccessOptions, Credential, GithubClient, Wires};
-use medic_http::{Bounds, Client, NoRecorder, Response, Secret, Transport, TransportError};
+use medic_http::{Answer, Bounds, Client, NoRecorder, Response, Secret, Transport};
 use std::sync::Arc;
 
 const START: Wall = Wall(1_700_000_000_000);
 /// `{"exp": …}` of the year 2100.
 const JWT: &str = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjQxMDI0NDQ4MDB9.c2ln";
 
-/// What a client made of the answers.
+/// The results of a client.
 pub struct Answers<S> {
     /// The sets, if the answer was taken for a list of sets.
     pub sets: Option<Vec<S>>,
     /// The session, if one was taken for opened.
     pub session: Option<SessionId>,
-    /// What was refused, as people would see it.
+    /// The failures, as shown to operators.
     pub failures: Vec<RequestFailure>,
 }
 
@@ -37,7 +37,7 @@ struct Server {
 }
 
 impl Server {
-    /// The status is part of what is told: the bytes decide on it.
+    /// The bytes also decide the status.
     fn new(bytes: &[u8]) -> Self {
         let statuses = [200, 200, 200, 200, 201, 400, 404, 409, 500];
         let sum = bytes.iter().fold(bytes.len(), |sum, byte| sum.wrapping_add(usize::from(*byte)));
@@ -49,7 +49,7 @@ impl Server {
 
 #[async_trait]
 impl Transport for Server {
-    async fn send(&self, request: Request<Bytes>, _: Bounds) -> Result<Response, TransportError> {
+    async fn send(&self, request: Request<Bytes>, _: Bounds) -> Answer {
         let path = request.uri().path();
         let entrance = if path.ends_with("/auth/login") || path.ends_with("/metrics-token") {
             Some(format!(r#"{{"token":"{JWT}"}}"#))
@@ -70,7 +70,7 @@ impl Transport for Server {
     }
 }
 
-/// Under virtual time: what a client waits for costs nothing.
+/// Under virtual time.
 fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(work)
@@ -80,7 +80,7 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(ScaledClock::new(START, 1.0))
 }
 
-/// Asks GARM everything, and gets `bytes` for an answer.
+/// Sends every request to GARM, and gets `bytes` as the answer.
 pub fn ask_garm(bytes: &[u8]) -> Answers<ScaleSet> {
     run(async {
         let transport: Arc<dyn Transport> = Arc::new(Server::new(bytes));
@@ -104,7 +104,7 @@ pub fn ask_garm(bytes: &[u8]) -> Answers<ScaleSet> {
     })
 }
 
-/// Asks GitHub for the sets of an entity and for a session, and gets `bytes` for an answer.
+/// Lists the sets of an entity and opens a session, with `bytes` as the answer.
 pub fn ask_github(bytes: &[u8]) -> Answers<GithubSet> {
     run(async {
         let transport: Arc<dyn Transport> = Arc::new(Server::new(bytes));

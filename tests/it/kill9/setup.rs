@@ -157,7 +157,7 @@ impl Setup {
             ),
             github: sources.github.then_some("requests_per_second = 200"),
             policy: "settle = \"0s\"\nconfirm_strong = 1\nbackoff = [\"1s\"]\nbackoff_jitter = 0.0\nset_budget = 1000\n\
-                     breaker_after = 100\nrevive_timeout = \"10s\"",
+                     breaker_after = 100\nrestart_timeout = \"10s\"",
             ..ConfigText::default()
         };
         let config = dir.path().join("medic.toml");

@@ -1,8 +1,9 @@
 //! What is wrong with a set, how sure we are, and why (`docs/reference/design.md` §4).
 
 use super::closed::closed_enum;
+use super::failure::FailureKind;
 use super::ids::{GithubId, Incarnation, Owner, ScaleSetId};
-use super::observation::{FailureKind, Source};
+use super::observation::Source;
 use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -23,7 +23,7 @@ pub use diagnosis::{
     Class, Confidence, ConflictBehaviour, Diagnosis, EndpointState, Evidence, Fact, Finding, Findings, ManagerState,
     RestartKind, Rule, WorkerState,
 };
-pub use failure::RequestFailure;
+pub use failure::{FailureKind, Operation, RequestFailure, Target};
 pub use guard::{BlockedBy, Bounded, FrozenReason, Guard, GuardFact};
 pub use ids::{
     EndpointName, Entity, EntityKind, EntityRef, GithubId, Incarnation, ManagerName, Owner, Revision, ScaleSetId,
@@ -31,8 +31,8 @@ pub use ids::{
 };
 pub use manual::{ManualAction, ManualHeal, ManualHealAnswer, ManualHealId, ManualWait, Refusal};
 pub use observation::{
-    Controller, Enablement, Endpoint, FailureKind, GithubPlace, GithubSet, GithubStatistics, Goroutines, Lingering,
-    ListenerMetrics, ManagerMetrics, Operation, OwnQuota, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep, Target,
+    Controller, Enablement, Endpoint, GithubPlace, GithubSet, GithubStatistics, Goroutines, Lingering, ListenerMetrics,
+    ManagerMetrics, OwnQuota, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep,
 };
 pub use pause::{Pause, PauseId, PauseScope};
 pub use time::{Mono, Now, Span, Wall};

@@ -4,7 +4,7 @@ use super::closed::closed_enum;
 use super::failure::RequestFailure;
 use super::ids::{EndpointName, Entity, EntityKind, EntityRef, GithubId, Incarnation, Revision, ScaleSetId};
 use super::log_fact::LogEvidence;
-use super::time::{Now, Span, Wall};
+use super::time::{Now, Wall};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,117 +29,7 @@ closed_enum! {
     }
 }
 
-closed_enum! {
-    /// The server a request went to.
-    pub enum Target {
-        Manager = "manager",
-        /// GitHub: its REST API or its Actions service.
-        Github = "github",
-    }
-}
-
-closed_enum! {
-    /// What was asked of a server. Closed, because it is a metric label.
-    pub enum Operation {
-        /// `POST /auth/login`.
-        Login = "login",
-        /// `GET /controller-info`.
-        Controller = "controller",
-        /// `GET /scalesets`.
-        ListScaleSets = "list_scale_sets",
-        /// `GET /scalesets/{id}`.
-        ReadScaleSet = "read_scale_set",
-        /// `PUT /scalesets/{id}`.
-        SetEnabled = "set_enabled",
-        /// `GET /instances`.
-        ListInstances = "list_instances",
-        /// `GET /metrics-token`.
-        MetricsToken = "metrics_token",
-        /// `GET /metrics`.
-        Metrics = "metrics",
-        /// `GET /debug/pprof/goroutine`.
-        Goroutines = "goroutines",
-        Websocket = "websocket",
-        LogFile = "log_file",
-        InstallationToken = "installation_token",
-        RegistrationToken = "registration_token",
-        /// The runner registration; its answer holds the Actions service's address and admin token.
-        RunnerRegistration = "runner_registration",
-        ListGithubSets = "list_github_sets",
-        ReadGithubSet = "read_github_set",
-        OpenSession = "open_session",
-        RefreshSession = "refresh_session",
-        DeleteSession = "delete_session",
-    }
-}
-
-impl Operation {
-    #[must_use]
-    pub const fn target(self) -> Target {
-        match self {
-            Self::Login
-            | Self::Controller
-            | Self::ListScaleSets
-            | Self::ReadScaleSet
-            | Self::SetEnabled
-            | Self::ListInstances
-            | Self::MetricsToken
-            | Self::Metrics
-            | Self::Goroutines
-            | Self::Websocket
-            | Self::LogFile => Target::Manager,
-            Self::InstallationToken
-            | Self::RegistrationToken
-            | Self::RunnerRegistration
-            | Self::ListGithubSets
-            | Self::ReadGithubSet
-            | Self::OpenSession
-            | Self::RefreshSession
-            | Self::DeleteSession => Target::Github,
-        }
-    }
-}
-
-closed_enum! {
-    /// Why a request failed: metric label, retry decision and the table in `docs/`.
-    pub enum FailureKind {
-        /// No connection: refused, unreachable, name not resolved. Nothing was sent.
-        Connect = "connect",
-        /// TLS refused: untrusted, expired, wrong name.
-        Tls = "tls",
-        /// No answer in time; whether the request took effect is unknown.
-        Timeout = "timeout",
-        /// The connection broke after the request was sent.
-        Broken = "broken",
-        /// 401: credentials refused.
-        Unauthorized = "unauthorized",
-        /// 403 without a rate limit: no right.
-        Forbidden = "forbidden",
-        /// 404.
-        NotFound = "not_found",
-        /// 409: a session conflict at GitHub, a conflict of state at the manager.
-        Conflict = "conflict",
-        /// GARM was never initialised (409 `init_required` / `urls_required`).
-        NotInitialised = "not_initialised",
-        /// 429, or 403 with rate-limit headers.
-        RateLimited = "rate_limited",
-        /// Any other 4xx.
-        Rejected = "rejected",
-        /// 5xx.
-        Server = "server",
-        /// A redirect, which is never followed.
-        Redirect = "redirect",
-        /// The answer is not what the protocol says: not JSON, missing fields, truncated.
-        Malformed = "malformed",
-        /// The answer is larger than the bound.
-        TooLarge = "too_large",
-        /// The source is switched off on the server (GARM's metrics or debug server: 404).
-        NotEnabled = "not_enabled",
-        /// Delayed here by our own rate limits. Nothing was sent.
-        HeldBack = "held_back",
-    }
-}
-
+/// A source's answer has three values: seen, not there to be asked, and *could not see*.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Seen<T> {
     Known(T),
@@ -428,9 +318,4 @@ impl ScopeCounters {
     pub fn open_now(&self) -> u64 {
         self.opened().min(self.poll).saturating_sub(self.delete)
     }
-}
-
-#[must_use]
-pub const fn age(sweep: &Sweep, at: Wall) -> Span {
-    sweep.at.wall.since(at)
 }

@@ -1,20 +1,22 @@
 //! One line of Go's `slog`, in its JSON or its text form (`docs/reference/garm-api.md` §12).
 //!
-//! The rule: **a line is judged by its message first**, found near its start without parsing; only a line whose
-//! message matters is parsed in full. Edge cases: keys occur twice (the last counts: it is the context's); a source
-//! location may stand before the message; a line may begin with NULs or with the torn end of another line (a
-//! process that died while it wrote), so parsing is tried again from the last possible beginning.
+//! The message is found near the start of a line without parsing; only a line whose message matters is parsed in full.
+//! Edge cases: keys occur twice (the last counts: it is the context's); a source location may stand before the message;
+//! a line may begin with NULs or with the torn end of another line (a process died while it wrote), so parsing is tried
+//! again from the last possible beginning.
 
 use memchr::{memchr, memmem};
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// How far into a line its message may begin: time, level, and a source location with long names.
 const HEAD: usize = 1024;
-/// Bytes of a line that are looked at; longer lines are cut here.
+/// Longer lines are cut here.
 pub const LINE_MAX: usize = 64 * 1024;
 
-/// What a line's start tells without parsing.
+/// The start of a line, without parsing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
     /// The time stamp as written.
@@ -35,9 +37,8 @@ pub struct Attributes<'a> {
     /// `owner/name` or a plain name.
     pub entity: Cow<'a, str>,
     pub session_id: Cow<'a, str>,
-    /// In the controller's lines the manager's id of a set, elsewhere the forge's.
+    /// In the controller's lines the manager's id of a set, elsewhere GitHub's.
     pub scale_set_id: Option<u64>,
-    /// The cursor of a poll.
     pub last_message_id: Option<u64>,
 }
 
@@ -79,20 +80,20 @@ pub fn second_beginning(line: &[u8]) -> Option<&[u8]> {
 fn json_head(start: &[u8]) -> Option<Head<'_>> {
     let (time, rest) = between(start, b"{\"time\":\"", b'"')?;
     let (level, rest) = between(rest, b",\"level\":\"", b'"')?;
-    let at = find(rest, b"\"msg\":\"")?;
+    let at = memmem::find(rest, b"\"msg\":\"")?;
     let (message, _) = between(rest.get(at..)?, b"\"msg\":\"", b'"')?;
-    Some(Head { time: ascii(time)?, level: ascii(level)?, message })
+    Some(Head { time: str::from_utf8(time).ok()?, level: str::from_utf8(level).ok()?, message })
 }
 
 fn text_head(start: &[u8]) -> Option<Head<'_>> {
     let (time, rest) = between(start, b"time=", b' ')?;
     let (level, rest) = between(rest, b"level=", b' ')?;
-    let at = find(rest, b"msg=")?;
+    let at = memmem::find(rest, b"msg=")?;
     let (message, _) = match between(rest.get(at..)?, b"msg=\"", b'"') {
         Some(quoted) => quoted,
         None => between(rest.get(at..)?, b"msg=", b' ')?,
     };
-    Some(Head { time: ascii(time)?, level: ascii(level)?, message })
+    Some(Head { time: str::from_utf8(time).ok()?, level: str::from_utf8(level).ok()?, message })
 }
 
 /// What stands between `open` at the very start and the next `close`; and what follows `close`.
@@ -102,12 +103,9 @@ fn between<'a>(text: &'a [u8], open: &[u8], close: u8) -> Option<(&'a [u8], &'a 
     Some((inner.get(..end)?, inner.get(end.saturating_add(1)..)?))
 }
 
-fn find(text: &[u8], mark: &[u8]) -> Option<usize> {
-    memmem::find(text, mark)
-}
-
-fn ascii(text: &[u8]) -> Option<&str> {
-    std::str::from_utf8(text).ok()
+/// The next value, if it is of the wanted type.
+fn value<'de, T: Deserialize<'de>, A: MapAccess<'de>>(map: &mut A) -> Result<Option<T>, A::Error> {
+    Ok(serde_json::from_str(map.next_value::<&RawValue>()?.get()).ok())
 }
 
 /// Collects the attributes of a JSON object; keys may repeat.
@@ -127,75 +125,26 @@ impl<'de> Visitor<'de> for Collect<'_, 'de> {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Text(key)) = map.next_key()? {
-            match key.as_ref() {
-                "scale_set_id" => self.0.scale_set_id = map.next_value::<Number>()?.0,
-                "last_message_id" => self.0.last_message_id = map.next_value::<Number>()?.0,
-                other => match self.0.text(other) {
-                    Some(slot) => *slot = map.next_value::<Text<'de>>()?.0,
-                    None => drop(map.next_value::<IgnoredAny>()?),
-                },
-            }
+            let number = match key.as_ref() {
+                "scale_set_id" => &mut self.0.scale_set_id,
+                "last_message_id" => &mut self.0.last_message_id,
+                other => {
+                    match self.0.text(other) {
+                        Some(slot) => *slot = value::<Text<'de>, _>(&mut map)?.unwrap_or_default().0,
+                        None => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                    continue;
+                }
+            };
+            *number = value(&mut map)?;
         }
         Ok(())
     }
 }
 
-/// A string, borrowed where it holds no escapes; anything else reads as empty.
-#[derive(Default)]
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> serde::Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyText)
-    }
-}
-
-struct AnyText;
-
-impl<'de> Visitor<'de> for AnyText {
-    type Value = Text<'de>;
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a value")
-    }
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Borrowed(text)))
-    }
-    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-        Ok(Text(Cow::Owned(text.to_owned())))
-    }
-    fn visit_unit<E>(self) -> Result<Text<'de>, E> {
-        Ok(Text::default())
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Text<'de>, E> {
-        Ok(Text::default())
-    }
-    fn visit_i64<E>(self, _: i64) -> Result<Text<'de>, E> {
-        Ok(Text::default())
-    }
-    fn visit_u64<E>(self, _: u64) -> Result<Text<'de>, E> {
-        Ok(Text::default())
-    }
-    fn visit_f64<E>(self, _: f64) -> Result<Text<'de>, E> {
-        Ok(Text::default())
-    }
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Text<'de>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Text::default())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text<'de>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Text::default())
-    }
-}
-
-/// A number that is not negative; anything else reads as none.
-struct Number(Option<u64>);
-
-impl<'de> serde::Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(serde_json::Value::deserialize(deserializer)?.as_u64()))
-    }
-}
+/// A string, borrowed where it holds no escapes.
+#[derive(Default, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Attributes<'a> {
     fn text(&mut self, key: &str) -> Option<&mut Cow<'a, str>> {
@@ -298,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_location_may_stand_before_the_message() {
+    fn source_location_may_stand_before_the_message() {
         let json = br#"{"time":"t","level":"DEBUG","source":{"function":"f","file":"/a/b.go","line":3},"msg":"m"}"#;
         let text = b"time=t level=DEBUG source=/a/b.go:3 msg=m worker=w";
         assert_eq!(head(json).unwrap().message, b"m");
@@ -306,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_values_and_junk_are_not_errors_of_ours() {
+    fn odd_values_and_junk_do_not_panic() {
         for line in [
             b"".as_slice(),
             b"{",

@@ -1,92 +1,87 @@
-//! From the log's facts to the ledger's rows (`docs/reference/design.md` §5: a session can only be proven stale if it
+//! Turns the log's facts into the ledger's rows (`docs/reference/design.md` §5: a session can only be proven stale if it
 //! was seen alive).
 //!
-//! The rule: **a session is attributed to a run of the manager only by evidence of that run**: the log's own start line
-//! before it, refined by a scrape of the process's start time where one fits; without a start line, a scrape that shows
-//! one process before the session's date and after it. Else it waits, and is "of an unknown run" for good once its run
-//! is over. Dates here may err by a second or two; `decide::stale` keeps its own margin.
-//!
-//! The second rule: **an end is taken over when it is certain**. A close is only on its way when the log says "closing";
-//! it has happened when the listener's loop ends or the worker goes on. A session left open by mistake costs one
-//! deletion that answers 404; one ended by mistake costs patience. A new session of a set ends the one before: GitHub
-//! keeps one per set.
+//! - **A session is attributed to an incarnation of the manager only by evidence of it**: the log's start line before it,
+//!   refined by a scrape of the process's start time where one fits; without a start line, scrapes that show one process
+//!   before and after the session's date. Otherwise it waits, and is "of an unknown incarnation" once its run is over.
+//!   Dates may be off by a second or two; `decide::stale` keeps its own margin.
+//! - **A session ends only when that is certain**. "closing" announces a close; it has happened when the listener's loop
+//!   ends or the worker goes on. A session left open by mistake costs one deletion that answers 404; one ended by mistake
+//!   costs a wait for its expiry. A new session of a set ends the one before: GitHub keeps one per set.
 
 use medic_core::model::log_fact::{ListenerErrorKind, LogEvent, LogEvidence, LogFact, LogSet};
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use medic_core::model::{GithubPlace, Incarnation, Owner, ScaleSetId, SessionId, Span, Wall};
 use std::collections::{BTreeMap, VecDeque};
 
-/// By how much the two dates of one process start differ at most: the kernel's and the log's.
+/// The largest difference between the two dates of one process start: the kernel's and the log's.
 const START_ERROR: Span = Span::secs(2);
 /// The longest a manager takes from its process's start to its first log line (it migrates its database first).
 const START_DELAY: Span = Span::mins(5);
-const RUNS_MAX: usize = 64;
+const INCARNATIONS_MAX: usize = 64;
 /// Sessions that wait for their set, owner or run to become known.
 const WAITING_MAX: usize = 4096;
 
-/// The manager's runs as scrapes of its process start time showed them.
+/// The manager's incarnations, by scrapes of its process start time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Timeline {
-    /// Each run, with the date of the last scrape that showed it; oldest first.
-    runs: VecDeque<(Incarnation, Wall)>,
+    /// Each with the date of the last scrape that showed it; oldest first.
+    incarnations: VecDeque<(Incarnation, Wall)>,
 }
 
 impl Timeline {
-    /// Takes in what a scrape at `at` showed.
+    /// Notes what a scrape at `at` showed.
     pub fn observe(&mut self, incarnation: Incarnation, at: Wall) {
-        match self.runs.iter_mut().find(|(known, _)| *known == incarnation) {
+        match self.incarnations.iter_mut().find(|(known, _)| *known == incarnation) {
             Some((_, last)) => *last = (*last).max(at),
-            None => self.runs.push_back((incarnation, at)),
+            None => self.incarnations.push_back((incarnation, at)),
         }
-        while self.runs.len() > RUNS_MAX {
-            self.runs.pop_front();
+        while self.incarnations.len() > INCARNATIONS_MAX {
+            self.incarnations.pop_front();
         }
     }
 
-    /// The run whose first log line is dated `started`.
+    /// The incarnation whose first log line is dated `started`.
     fn of_start(&self, started: Wall) -> Option<Incarnation> {
         let fits = |run: &Incarnation| run.0 <= started.plus(START_ERROR) && started.since(run.0) <= START_DELAY;
-        self.runs.iter().map(|(run, _)| *run).filter(fits).max()
+        self.incarnations.iter().map(|(run, _)| *run).filter(fits).max()
     }
 
-    /// The run that was seen before and after `at`.
+    /// The incarnation that was seen before and after `at`.
     fn around(&self, at: Wall) -> Option<Incarnation> {
         let fits = |(run, last): &&(Incarnation, Wall)| run.0.plus(START_ERROR) <= at && at.plus(START_ERROR) <= *last;
-        self.runs.iter().filter(fits).map(|(run, _)| *run).max()
+        self.incarnations.iter().filter(fits).map(|(run, _)| *run).max()
     }
 }
 
-/// What the feed must know besides the log.
+/// What the feed needs besides the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     pub timeline: &'a Timeline,
-    /// Where each set is on its forge.
+    /// Where each set is on GitHub.
     pub places: &'a BTreeMap<ScaleSetId, GithubPlace>,
     /// The owner name of the manager's sessions, once known.
     pub owner: Option<&'a Owner>,
 }
 
-/// Follows the sessions of one manager.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Feed {
-    /// The start of the log's current run.
     run_started: Option<Wall>,
     /// The latest session of each set.
     latest: BTreeMap<ScaleSetId, Latest>,
-    /// Sessions that are not in the ledger yet.
+    /// Not in the ledger yet.
     waiting: VecDeque<Waiting>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Latest {
     session: SessionId,
-    /// The one before, whose last lines may come late.
+    /// The previous one, whose last lines may come late.
     before: Option<SessionId>,
-    /// When the session was opened, or first seen.
+    /// When it was opened or first seen.
     since: Wall,
-    /// When its close began, if it is on its way.
+    /// When its close began, if it has not ended.
     closing: Option<Wall>,
-    /// Whether its end has been told.
     ended: bool,
 }
 
@@ -102,7 +97,7 @@ struct Waiting {
 }
 
 impl Feed {
-    /// Goes on after a restart of ours: from what the log had said, and what the ledger holds.
+    /// Resumes after a restart, from the saved evidence and the ledger.
     #[must_use]
     pub fn resume(evidence: &LogEvidence, ledger: &[LedgerSession]) -> Self {
         let mut feed = Self { run_started: evidence.run_started, ..Self::default() };
@@ -114,7 +109,7 @@ impl Feed {
                 feed.latest.insert(row.set, Latest { session, before: None, since, closing: None, ended });
             }
         }
-        // What was seen but waited when we died.
+        // Seen, but not in the ledger when the process ended.
         for (set, log) in &evidence.by_id {
             if let Some((at, session)) = &log.session
                 && !ledger.iter().any(|row| row.id == *session)
@@ -125,17 +120,17 @@ impl Feed {
         feed
     }
 
-    /// What `facts`, in the log's order, change in the ledger; and what of earlier facts has become certain since.
+    /// The ledger changes of `facts` (in the log's order), and of earlier facts that have become certain.
     pub fn absorb(&mut self, facts: &[LogFact], known: Known<'_>) -> Vec<LedgerChange> {
         let mut changes = Vec::new();
         for LogFact { at, what } in facts {
             self.take(*at, what, &mut changes);
         }
-        self.settle(known, &mut changes);
+        self.attribute(known, &mut changes);
         changes
     }
 
-    /// How many sessions wait to be attributed.
+    /// How many sessions are not attributed yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -149,7 +144,7 @@ impl Feed {
                     waiting.run_over = true;
                 }
                 for latest in self.latest.values_mut() {
-                    // Whether that close still happened, nobody can tell.
+                    // Whether that close happened is unknown.
                     latest.closing = None;
                 }
             }
@@ -174,15 +169,13 @@ impl Feed {
                     self.ended(*set, closed, SessionEnd::Closed, changes);
                 }
             }
-            LogEvent::ListenerFailed { set: LogSet::Manager(set), kind, refresh: _ } => {
-                if is_gone(*kind) {
-                    // The poll under way ends like this when the listener's own close is faster.
-                    let (when, how) = match self.latest.get(set).and_then(|latest| latest.closing) {
-                        Some(closing) => (closing, SessionEnd::Closed),
-                        None => (at, SessionEnd::Expired),
-                    };
-                    self.ended(*set, when, how, changes);
-                }
+            LogEvent::ListenerFailed { set: LogSet::Manager(set), kind, refresh: _ } if is_gone(*kind) => {
+                // The current poll ends like this when the listener's own close is faster.
+                let (when, how) = match self.latest.get(set).and_then(|latest| latest.closing) {
+                    Some(closing) => (closing, SessionEnd::Closed),
+                    None => (at, SessionEnd::Expired),
+                };
+                self.ended(*set, when, how, changes);
             }
             // The lines of sessions always carry the manager's id.
             LogEvent::SessionOpened { set: LogSet::Github { .. }, .. }
@@ -191,7 +184,7 @@ impl Feed {
             | LogEvent::SessionCloseFailed { set: LogSet::Github { .. }, .. }
             | LogEvent::ListenerStopped { set: LogSet::Github { .. } }
             | LogEvent::WorkerIdle { set: LogSet::Github { .. } }
-            | LogEvent::ListenerFailed { set: LogSet::Github { .. }, .. }
+            | LogEvent::ListenerFailed { .. }
             | LogEvent::ManagerStopping
             | LogEvent::Panic
             | LogEvent::Conflict { .. }
@@ -203,7 +196,7 @@ impl Feed {
         }
     }
 
-    /// The latest session of a set, if a line dated `at` can be about it.
+    /// The latest session of a set, if it is older than `at`.
     fn latest_at(&mut self, set: ScaleSetId, at: Wall) -> Option<&mut Latest> {
         self.latest.get_mut(&set).filter(|latest| latest.since <= at)
     }
@@ -211,11 +204,11 @@ impl Feed {
     fn opened(&mut self, set: ScaleSetId, session: &SessionId, at: Wall, changes: &mut Vec<LedgerChange>) {
         let before = self.latest.get(&set).map(|latest| latest.session.clone());
         if let Some(latest) = self.latest.get(&set) {
-            // Lines may be read again after a death of ours: what is older than what is known says nothing new.
+            // Lines may be read again after a crash.
             if latest.session == *session || latest.since > at {
                 return;
             }
-            // A session can only open once the one before is gone.
+            // A session can only open once the previous one is gone.
             let (how, when) = match latest.closing {
                 Some(closing) => (SessionEnd::Closed, closing),
                 None if self.run_started.is_some_and(|started| latest.since < started) => (SessionEnd::Expired, at),
@@ -243,7 +236,7 @@ impl Feed {
         if self.latest.get(&set).is_some_and(|latest| latest.before.as_ref() == Some(session)) {
             return;
         }
-        // One whose opening we did not see is dated too late, which makes it harder to prove stale.
+        // Without its opening, a session is dated too late, which makes it harder to prove stale.
         self.opened(set, session, at, changes);
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.session == *session) {
             waiting.last_seen = waiting.last_seen.max(at);
@@ -263,7 +256,7 @@ impl Feed {
         }
     }
 
-    fn settle(&mut self, known: Known<'_>, changes: &mut Vec<LedgerChange>) {
+    fn attribute(&mut self, known: Known<'_>, changes: &mut Vec<LedgerChange>) {
         self.waiting.retain(|waiting| match waiting.row(known) {
             Some(row) => {
                 changes.push(LedgerChange::See(row));
@@ -302,14 +295,7 @@ impl Waiting {
 }
 
 const fn is_gone(kind: ListenerErrorKind) -> bool {
-    match kind {
-        ListenerErrorKind::NotFound | ListenerErrorKind::SessionExpired => true,
-        ListenerErrorKind::Unauthorized
-        | ListenerErrorKind::Network
-        | ListenerErrorKind::Server
-        | ListenerErrorKind::Mismatch
-        | ListenerErrorKind::Other => false,
-    }
+    matches!(kind, ListenerErrorKind::NotFound | ListenerErrorKind::SessionExpired)
 }
 
 #[cfg(test)]

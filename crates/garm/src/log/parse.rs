@@ -1,19 +1,17 @@
-//! What one line of the manager's log means: the table of `docs/reference/garm-api.md` §12 as code.
+//! The meaning of one line of the manager's log: the table of `docs/reference/garm-api.md` §12 as code.
 //!
-//! The rule: **a line that does not say for certain which set it is about, and when, is no fact.** Lines of unknown
-//! messages cost a look at their first bytes. Edge cases: set names contain dashes and repeat across entities, so the
-//! id after the last dash of the worker's name counts; `scale_set_id` is the manager's id in the controller's lines
-//! and the forge's id in the listener's; one message (`getting message`) is a heartbeat at debug level and a failure
-//! at error level; a panic's lines carry no date and take that of the line before; "Loading provider" is logged more
-//! than once per start, the first one counts.
+//! **A line that does not say for certain which set it is about, and when, is no fact.** Edge cases: set names contain
+//! dashes and repeat across entities, so the id after the last dash of the worker's name counts; `scale_set_id` is the
+//! manager's id in the controller's lines and GitHub's id in the listener's; `getting message` is a heartbeat at debug
+//! level and a failure at error level; a panic's lines carry no date and take that of the line before; "Loading
+//! provider" is logged more than once per start, the first one counts.
 
 use super::format::{Attributes, Head, attributes, head, second_beginning};
 use medic_core::model::log_fact::{ListenerErrorKind, LogEvent, LogFact, LogSet, ParserState};
 use medic_core::model::{GithubId, Owner, ScaleSetId, SessionId, Span, Wall};
 
-/// Bytes of an error text that are looked at.
-const ERROR_LOOKED_AT: usize = 16 * 1024;
-/// Longest owner name and session id taken over.
+/// Bytes of an error text that are searched.
+const ERROR_MAX: usize = 16 * 1024;
 const NAME_MAX: usize = 256;
 /// A start that stands still this long before its second "Loading provider" is a new start.
 const OPENING_PAUSE: Span = Span::secs(30);
@@ -89,13 +87,12 @@ impl Message {
 }
 
 impl Parser {
-    /// Goes on where an earlier parser stopped.
     #[must_use]
     pub const fn new(state: ParserState) -> Self {
         Self { state, debug: false }
     }
 
-    /// What a later parser needs to go on after the last line given.
+    /// What a later parser needs to continue.
     #[must_use]
     pub const fn state(&self) -> ParserState {
         self.state
@@ -107,7 +104,7 @@ impl Parser {
         self.debug
     }
 
-    /// What a line, without its line feed, says. Any bytes are taken.
+    /// The fact of a line without its line feed. Any bytes are accepted.
     pub fn line(&mut self, line: &[u8]) -> Option<LogFact> {
         let line = trimmed(line);
         let Some(start) = head(line) else { return self.undated(line) };
@@ -118,15 +115,14 @@ impl Parser {
         let what = match self.event(line, start, at, before) {
             Reading::Nothing => return None,
             Reading::Event(what) => what,
-            // The torn end of a dead run's last line, with a new run's first line behind it.
+            // The torn last line of a run that died, followed by the first line of a new run.
             Reading::Torn => return second_beginning(line).and_then(|rest| self.line(rest)),
         };
         Some(LogFact { at, what })
     }
 
     fn event(&mut self, line: &[u8], start: Head<'_>, at: Wall, before: Option<Wall>) -> Reading {
-        // A torn line shows as one that does not parse: of unknown messages only those with a second date in them
-        // are looked at again.
+        // A torn line does not parse. Of unknown messages only those with a second date in them are tried again.
         let Some(message) = Message::of(start.message) else {
             return if second_beginning(line).is_some() && attributes(line).is_none() {
                 Reading::Torn
@@ -147,22 +143,7 @@ impl Parser {
                 self.state.in_opening = false;
                 Some(LogEvent::ManagerStopping)
             }
-            Message::GaveUp
-            | Message::Refused
-            | Message::RetryFailed
-            | Message::SessionOpened
-            | Message::SessionHeld
-            | Message::Closing
-            | Message::CloseFailed
-            | Message::Stopped
-            | Message::Polling
-            | Message::Unauthorized
-            | Message::RefreshFailed
-            | Message::Job
-            | Message::Idle
-            | Message::Started
-            | Message::StartedByController
-            | Message::HandlingFailed => about_a_set(message, start.level, &attributes),
+            _ => about_a_set(message, start.level, &attributes),
         };
         event.map_or(Reading::Nothing, Reading::Event)
     }
@@ -226,7 +207,7 @@ fn about_a_set(message: Message, level: &str, line: &Attributes<'_>) -> Option<L
         Message::Idle => LogEvent::WorkerIdle { set: worker_set(line)? },
         Message::Started => LogEvent::WorkerStarted { set: worker_set(line)? },
         Message::StartedByController => LogEvent::WorkerStarted { set: controller_set(line)? },
-        // At debug level the same words announce the step.
+        // At debug level the same message announces the step.
         Message::HandlingFailed if failed => LogEvent::MessageFailed { set: worker_set(line)? },
         Message::HandlingFailed | Message::LoadingProvider | Message::StartingConsumer | Message::ShuttingDown => {
             return None;
@@ -245,7 +226,7 @@ fn refusal(set: LogSet, line: &Attributes<'_>, gave_up: bool) -> LogEvent {
 /// Both wordings of GitHub's 409 for sessions (`docs/reference/failure-modes.md` §1d). A bare 409 counts only for a
 /// session: a set that exists already is a conflict too, of another kind.
 fn is_conflict(error: &str) -> bool {
-    let error = looked_at(error);
+    let error = searched(error);
     error.contains("already has an active session")
         || error.contains("RunnerScaleSetSessionConflictException")
         || (error.contains("creating message session") && error.contains("conflict while calling"))
@@ -253,16 +234,16 @@ fn is_conflict(error: &str) -> bool {
 
 /// The owner in GitHub's second wording: `… already has an active session for owner OWNER.`
 fn conflict_owner(error: &str) -> Option<Owner> {
-    let (_, rest) = looked_at(error).rsplit_once("already has an active session for owner ")?;
+    let (_, rest) = searched(error).rsplit_once("already has an active session for owner ")?;
     let end = rest.find(['"', '\\', '\n', ' ']).unwrap_or(rest.len());
     let name = rest.get(..end)?.trim_end_matches('.');
     (!name.is_empty() && name.len() <= NAME_MAX).then(|| Owner::new(name))
 }
 
-/// Why something failed, by the words of GARM's client, Go's network code and GitHub.
+/// Why something failed, by the texts of GARM's client, Go's network code and GitHub.
 #[must_use]
 pub fn error_kind(error: &str) -> ListenerErrorKind {
-    let error = looked_at(error);
+    let error = searched(error);
     let any = |words: &[&str]| words.iter().any(|word| error.contains(word));
     if any(&["differs from the ID we know"]) {
         ListenerErrorKind::Mismatch
@@ -273,7 +254,7 @@ pub fn error_kind(error: &str) -> ListenerErrorKind {
     } else if any(&["SessionExpired", "session expired", "session has expired"]) {
         ListenerErrorKind::SessionExpired
     } else if any(&["rate limit"]) {
-        // GitHub says it with 403 or 429, and it is no word on the credential.
+        // A 403 or 429 that says nothing about the credential.
         ListenerErrorKind::Other
     } else if any(&["status code 5", ": 500 ", ": 502 ", ": 503 ", ": 504 "]) {
         ListenerErrorKind::Server
@@ -286,8 +267,8 @@ pub fn error_kind(error: &str) -> ListenerErrorKind {
     }
 }
 
-fn looked_at(error: &str) -> &str {
-    let mut end = error.len().min(ERROR_LOOKED_AT);
+fn searched(error: &str) -> &str {
+    let mut end = error.len().min(ERROR_MAX);
     while !error.is_char_boundary(end) {
         end = end.saturating_sub(1);
     }
@@ -306,16 +287,16 @@ fn controller_set(line: &Attributes<'_>) -> Option<LogSet> {
     line.scale_set_id.filter(|_| controller).map(|id| LogSet::Manager(ScaleSetId(id)))
 }
 
-/// Entity and the id in the request's URL, in lines that name the set no other way.
+/// Entity and the id in the request's URL, for lines that name the set in no other way.
 fn github_set(line: &Attributes<'_>) -> Option<LogSet> {
-    let (_, rest) = looked_at(&line.error).split_once("/runnerscalesets/")?;
+    let (_, rest) = searched(&line.error).split_once("/runnerscalesets/")?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let github_id = GithubId(rest.get(..end)?.parse().ok()?);
     let entity = if line.entity.is_empty() { line.worker.strip_prefix("scaleset-controller-")? } else { &*line.entity };
     (entity.len() <= NAME_MAX).then(|| LogSet::Github { entity: entity.to_owned(), github_id })
 }
 
-/// A session id: it goes into a URL one day, so only what a UUID is made of is taken.
+/// A session id may get into a URL, so only characters of a UUID are accepted.
 fn session(line: &Attributes<'_>) -> Option<SessionId> {
     let id = &*line.session_id;
     let plain = id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
@@ -327,7 +308,7 @@ fn wall(time: &str) -> Option<Wall> {
     u64::try_from(at.as_millisecond()).ok().map(Wall)
 }
 
-/// Without what a truncated file is filled up with, and without a carriage return.
+/// Without the NULs of a truncated file, and without a carriage return.
 fn trimmed(line: &[u8]) -> &[u8] {
     let start = line.iter().position(|b| !matches!(b, 0 | b' ' | b'\t')).unwrap_or(line.len());
     let line = line.get(start..).unwrap_or_default();

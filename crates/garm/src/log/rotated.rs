@@ -1,16 +1,16 @@
-//! The files a rotated log leaves behind, in the order in which they were written.
+//! The files of a rotated log, in the order in which they were written.
 //!
-//! Only names that rotation makes are taken, so that another program's log in the same folder is never read:
+//! Only names that rotation makes are used, so that another program's log in the same folder is never read:
 //! `garm-2026-11-23T18-45-31.651.log` (lumberjack, GARM's own), `garm.log.1`, `garm.log-20261123` (logrotate).
-//! Compressed files are not read: whoever compresses at once leaves us the open file, which is drained.
+//! Compressed files are not read: the open file is read to its end.
 
 use std::cmp::Reverse;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// How many of the newest are looked at.
-const LOOKED_AT: usize = 64;
+/// How many of the newest are used.
+const FILES_MAX: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rotated {
@@ -45,7 +45,7 @@ pub(super) fn rotated(path: &Path) -> io::Result<Vec<Rotated>> {
         }
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
-    let skip = found.len().saturating_sub(LOOKED_AT);
+    let skip = found.len().saturating_sub(FILES_MAX);
     Ok(found.into_iter().skip(skip).map(|(_, file)| file).collect())
 }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_rotation_makes_are_taken_oldest_first() {
+    fn rotated_takes_only_names_of_rotation_oldest_first() {
         let folder = tempfile::tempdir().unwrap();
         for name in [
             "garm.log",

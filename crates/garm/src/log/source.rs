@@ -1,12 +1,13 @@
-//! The manager's log file as a source of evidence, and as what feeds the ledger.
+//! The manager's log file as a source of evidence and of facts for the ledger.
 //!
-//! The rule: **what was read, what it said, and what it changed in the ledger are kept as one**: [`LogFile::batch`]
-//! gives all three, the caller applies the ledger's part first, then keeps place and evidence together
-//! (`ManagerStore::save_log_position`). A death in between reads some lines twice, and the ledger takes a session
-//! twice as once. And **a file system that hangs makes nobody wait**: what was read is published under a lock of its
-//! own, which is never held while a file is touched. Edge cases: while a backlog is being read, there is no evidence
-//! yet (half a story misleads); facts that nobody takes stop the reading before they fill the memory; a reading that
-//! hangs is a failed source until it ends, and no second one is begun beside it.
+//! - [`LogFile::batch`] returns position, evidence and ledger facts together. The caller applies the facts first, then
+//!   saves position and evidence in one step (`ManagerStore::save_log_position`). A crash in between reads some lines
+//!   twice; the ledger tolerates that.
+//! - A file system that hangs blocks nobody: results are published under a lock that is never held during file access.
+//!
+//! Edge cases: until a backlog is read to its end there is no evidence (half of it misleads); facts that nobody takes
+//! stop the reading before they fill the memory; a read that hangs is a failed source until it ends, and no second read
+//! is started.
 
 use super::parse::Parser;
 use super::tail::{Notice, Reached, Step, Tail};
@@ -14,33 +15,23 @@ use medic_core::clock::Clock;
 use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact, LogPosition, ParserState};
 use medic_core::model::{FailureKind, Operation, RequestFailure, Span, Target};
 use medic_core::ports::read::LogSource;
+use medic_http::file::{FileReader, NotRead, Reading};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Facts for the ledger that are held until they are taken.
+/// Facts for the ledger that may wait to be taken.
 const FACTS_MAX: usize = 20_000;
 /// Steps of one [`LogFile::catch_up`]: 2 GB.
 const CATCH_UP_STEPS: usize = 256;
 
-/// Whether somebody takes the facts that change the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Facts {
     /// [`LogFile::batch`] is called regularly.
     Taken,
-    /// Nobody asks for them.
+    /// No ledger is kept.
     Dropped,
-}
-
-/// Where the file is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reading {
-    /// On threads that may block: a share that hangs hangs nothing else.
-    #[default]
-    OnThreads,
-    /// At once, where virtual time must not wait for threads.
-    AtOnce,
 }
 
 /// A followed log file. Cheap to share.
@@ -48,13 +39,11 @@ pub enum Reading {
 pub struct LogFile {
     path: PathBuf,
     facts: Facts,
-    reading: Reading,
-    /// Held by the one reading under way.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    files: FileReader,
     /// Held while files are touched: only for threads that may block.
     reader: Mutex<Reader>,
-    /// Never held for long.
-    shown: Mutex<Shown>,
+    /// Never locked for long.
+    published: Mutex<Published>,
 }
 
 #[derive(Debug)]
@@ -64,19 +53,17 @@ struct Reader {
     evidence: LogEvidence,
 }
 
-/// What reading gave, after its last whole step.
+/// The results of the last complete step.
 #[derive(Debug)]
-struct Shown {
+struct Published {
     evidence: LogEvidence,
     position: Option<LogPosition>,
-    held: Vec<LogFact>,
+    facts: Vec<LogFact>,
     notices: Vec<Notice>,
     state: State,
-    /// Something was read that a pass should know of at once.
+    /// Something was read that should wake the reconcile loop.
     news: bool,
     steps: u64,
-    /// The step under way has outlived a caller's patience.
-    overdue: bool,
 }
 
 /// What one step read.
@@ -100,54 +87,49 @@ enum State {
 /// What was read since the last batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Facts that may change the ledger, in the log's order.
+    /// For the ledger, in the log's order.
     pub facts: Vec<LogFact>,
-    /// Up to where the log was read, once anything of it was.
+    /// Up to where the log was read, once any of it was.
     pub position: Option<LogPosition>,
-    /// What it said up to there.
     pub evidence: LogEvidence,
-    /// What happened to the log file.
     pub notices: Vec<Notice>,
 }
 
 impl LogFile {
-    /// Follows the log at `path`; `kept` is what an earlier run kept of [`Batch`].
+    /// Follows the log at `path`; `kept` is from the last saved [`Batch`].
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, kept: Option<(LogPosition, LogEvidence)>, facts: Facts) -> Self {
         let path = path.into();
         let (position, evidence) = kept.map_or((None, LogEvidence::default()), |(at, said)| (Some(at), said));
         let parser = Parser::new(position.map_or_else(ParserState::default, |at| at.parser));
         let tail = Tail::new(path.clone(), position);
-        let shown = Shown {
+        let published = Published {
             evidence: evidence.clone(),
             position,
-            held: Vec::new(),
+            facts: Vec::new(),
             notices: Vec::new(),
             state: State::Behind,
             news: false,
             steps: 0,
-            overdue: false,
         };
         Self {
             path,
             facts,
-            reading: Reading::default(),
-            turn: Arc::default(),
+            files: FileReader::new(Reading::default()),
             reader: Mutex::new(Reader { tail, parser, evidence }),
-            shown: Mutex::new(shown),
+            published: Mutex::new(published),
         }
     }
 
-    /// Read in another way than on threads.
     #[must_use]
     pub fn read(mut self, reading: Reading) -> Self {
-        self.reading = reading;
+        self.files = FileReader::new(reading);
         self
     }
 
-    /// Reads some of what is new; blocks for the time of reading a few megabytes. Whether there is more.
+    /// Reads some of the new lines; blocks while reading a few megabytes. Returns whether there is more.
     pub fn step(&self) -> bool {
-        if self.shown().held.len() >= FACTS_MAX {
+        if self.published().facts.len() >= FACTS_MAX {
             return false;
         }
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,88 +146,70 @@ impl LogFile {
         });
         evidence.debug |= parser.debug();
         evidence.newest = evidence.newest.max(parser.state().last_dated);
-        self.show(&reader, fresh, outcome)
+        self.publish(&reader, fresh, outcome)
     }
 
-    /// Reads to the log's end on a thread that may block; after [`CATCH_UP_STEPS`] steps the rest waits. Returns after
-    /// `within` at the latest: a reading that is not done then goes on by itself, and until it has ended a step it is a
-    /// failure of the source that nobody waits for again.
+    /// Reads to the log's end on a thread that may block, at most [`CATCH_UP_STEPS`] steps. Returns after `within` at the
+    /// latest: a longer read goes on in the background. Until it ends a step, the source is failed and later calls return
+    /// at once.
     pub async fn catch_up(self: &Arc<Self>, within: Span) {
-        if self.reading == Reading::AtOnce {
-            let _ = (0..CATCH_UP_STEPS).find(|_| !self.step());
-            return;
-        }
-        let (before, overdue) = {
-            let shown = self.shown();
-            (shown.steps, shown.overdue)
-        };
-        if overdue && self.turn.try_lock().is_err() {
-            return;
-        }
-        let reading = async {
-            let turn = Arc::clone(&self.turn).lock_owned().await;
-            let log = Arc::clone(self);
-            let steps = move || {
-                let _turn = turn;
-                (0..CATCH_UP_STEPS).find(|_| !log.step())
-            };
-            tokio::task::spawn_blocking(steps).await
-        };
-        match tokio::time::timeout(within.into(), reading).await {
-            Ok(Ok(_)) => {}
-            // Only a panic or the runtime's end gets here; the evidence stays as it was.
-            Ok(Err(_)) => tracing::error!(path = %self.path.display(), "reading the manager's log was broken off"),
-            Err(_) => self.note_overdue(before, within),
+        let before = self.published().steps;
+        let log = Arc::clone(self);
+        match self.files.read_within(within, move || (0..CATCH_UP_STEPS).find(|_| !log.step())).await {
+            Ok(_) | Err(NotRead::Busy) => {}
+            // The evidence stays as it was.
+            Err(NotRead::Broken) => {
+                tracing::error!(path = %self.path.display(), "reading the manager's log was aborted");
+            }
+            Err(NotRead::Late(_)) => self.note_overdue(before, within),
         }
     }
 
-    /// Reads what is new `every` so often, as [`Self::catch_up`] does, and asks for a pass when it is news. Never
-    /// returns.
+    /// Calls [`Self::catch_up`] in an interval, and wakes the reconcile loop on news. Never returns.
     pub async fn watch(self: Arc<Self>, every: Span, within: Span, clock: Arc<dyn Clock>, wake: Arc<Notify>) {
         loop {
             clock.sleep(every).await;
             self.catch_up(within).await;
-            if std::mem::take(&mut self.shown().news) {
+            if std::mem::take(&mut self.published().news) {
                 wake.notify_one();
             }
         }
     }
 
-    /// Takes what was read. Apply `facts` to the ledger before `position` and `evidence` are kept.
+    /// Apply `facts` to the ledger before `position` and `evidence` are saved.
     pub fn batch(&self) -> Batch {
-        let mut shown = self.shown();
+        let mut published = self.published();
         Batch {
-            facts: std::mem::take(&mut shown.held),
-            position: shown.position,
-            evidence: shown.evidence.clone(),
-            notices: std::mem::take(&mut shown.notices),
+            facts: std::mem::take(&mut published.facts),
+            position: published.position,
+            evidence: published.evidence.clone(),
+            notices: std::mem::take(&mut published.notices),
         }
     }
 
-    /// Publishes what a step read, all of it at once.
-    fn show(&self, reader: &Reader, fresh: Fresh, outcome: io::Result<Step>) -> bool {
-        let mut shown = self.shown();
+    fn publish(&self, reader: &Reader, fresh: Fresh, outcome: io::Result<Step>) -> bool {
+        let mut published = self.published();
         if fresh.lines {
-            shown.evidence.clone_from(&reader.evidence);
+            published.evidence.clone_from(&reader.evidence);
         }
-        shown.held.extend(fresh.facts);
-        shown.news |= fresh.news;
-        shown.position = reader.tail.position(reader.parser.state());
-        shown.steps = shown.steps.wrapping_add(1);
-        shown.overdue = false;
+        published.facts.extend(fresh.facts);
+        published.news |= fresh.news;
+        published.position = reader.tail.position(reader.parser.state());
+        published.steps = published.steps.wrapping_add(1);
+        self.files.progressed();
         let step = match outcome {
             Ok(step) => step,
             Err(error) => {
-                shown.state = State::Failed(self.failure(&error));
+                published.state = State::Failed(self.failure(&error));
                 return false;
             }
         };
         for notice in step.notices {
-            if !shown.notices.contains(&notice) {
-                shown.notices.push(notice);
+            if !published.notices.contains(&notice) {
+                published.notices.push(notice);
             }
         }
-        shown.state = match step.reached {
+        published.state = match step.reached {
             Reached::End => State::Current,
             Reached::Within => State::Behind,
             Reached::Missing => State::Failed(self.failure(&io::ErrorKind::NotFound.into())),
@@ -253,14 +217,15 @@ impl LogFile {
         step.reached == Reached::Within
     }
 
-    /// No step has ended `within` the caller's patience, unless one has ended since `before` were done.
+    /// No step has ended `within` the caller's limit, unless there are more than `before` by now.
     fn note_overdue(&self, before: u64, within: Span) {
-        let mut shown = self.shown();
-        if shown.steps == before {
+        let mut published = self.published();
+        if published.steps == before {
             let path = self.path.display();
             let detail = format!("{path}: reading did not end within {within}; does the file system it is on hang?");
-            shown.state = State::Failed(failed(FailureKind::Timeout, detail));
-            shown.overdue = true;
+            published.state = State::Failed(failed(FailureKind::Timeout, detail));
+        } else {
+            self.files.progressed();
         }
     }
 
@@ -273,21 +238,21 @@ impl LogFile {
             io::ErrorKind::PermissionDenied => {
                 (FailureKind::Forbidden, "give the user of this process the right to read it and its folder")
             }
-            _ => (FailureKind::Broken, "see what came back"),
+            _ => (FailureKind::Broken, "see the error"),
         };
         failed(kind, format!("{}: {error}; {advice}", self.path.display()))
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    fn published(&self) -> MutexGuard<'_, Published> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LogSource for LogFile {
     fn evidence(&self) -> Result<LogEvidence, RequestFailure> {
-        let shown = self.shown();
-        match &shown.state {
-            State::Current => Ok(shown.evidence.clone()),
+        let published = self.published();
+        match &published.state {
+            State::Current => Ok(published.evidence.clone()),
             State::Failed(failure) => Err(failure.clone()),
             State::Behind => {
                 let detail = format!("{} is still being read; its evidence comes with its end", self.path.display());
@@ -301,49 +266,34 @@ fn failed(kind: FailureKind, detail: String) -> RequestFailure {
     RequestFailure { target: Target::Manager, operation: Operation::LogFile, kind, detail, retry_at: None }
 }
 
-/// Facts that [`super::ledger_feed::Feed`] makes something of. Polls, the most frequent, are not.
+/// Facts that [`super::ledger_feed::Feed`] uses. Polls, the most frequent, are not among them.
 pub(super) const fn is_for_ledger(event: &LogEvent) -> bool {
-    match event {
+    matches!(
+        event,
         LogEvent::ManagerStarted
-        | LogEvent::SessionOpened { .. }
-        | LogEvent::SessionHeld { .. }
-        | LogEvent::SessionClosing { .. }
-        | LogEvent::SessionCloseFailed { .. }
-        | LogEvent::ListenerStopped { .. }
-        | LogEvent::WorkerIdle { .. }
-        | LogEvent::ListenerFailed { .. } => true,
-        LogEvent::ManagerStopping
-        | LogEvent::Panic
-        | LogEvent::Conflict { .. }
-        | LogEvent::StartFailed { .. }
-        | LogEvent::Poll { .. }
-        | LogEvent::JobSeen { .. }
-        | LogEvent::WorkerStarted { .. }
-        | LogEvent::MessageFailed { .. } => false,
-    }
+            | LogEvent::SessionOpened { .. }
+            | LogEvent::SessionHeld { .. }
+            | LogEvent::SessionClosing { .. }
+            | LogEvent::SessionCloseFailed { .. }
+            | LogEvent::ListenerStopped { .. }
+            | LogEvent::WorkerIdle { .. }
+            | LogEvent::ListenerFailed { .. }
+    )
 }
 
-/// What a pass should know of at once: a run of the manager begins or ends, a set falls silent or gives a sign of life.
-/// Refusals that repeat, polls and jobs wait for the next pass.
+/// Facts that wake the reconcile loop: a run of GARM begins or ends, a set stops or gives a sign of life. Repeated
+/// refusals, polls and jobs wait for the next reconcile.
 pub(super) const fn is_news(event: &LogEvent) -> bool {
-    match event {
+    matches!(
+        event,
         LogEvent::ManagerStarted
-        | LogEvent::ManagerStopping
-        | LogEvent::Panic
-        | LogEvent::StartFailed { .. }
-        | LogEvent::WorkerIdle { .. }
-        | LogEvent::SessionOpened { .. } => true,
-        LogEvent::Conflict { gave_up, .. } => *gave_up,
-        LogEvent::Poll { .. }
-        | LogEvent::JobSeen { .. }
-        | LogEvent::WorkerStarted { .. }
-        | LogEvent::MessageFailed { .. }
-        | LogEvent::SessionHeld { .. }
-        | LogEvent::SessionClosing { .. }
-        | LogEvent::SessionCloseFailed { .. }
-        | LogEvent::ListenerStopped { .. }
-        | LogEvent::ListenerFailed { .. } => false,
-    }
+            | LogEvent::ManagerStopping
+            | LogEvent::Panic
+            | LogEvent::StartFailed { .. }
+            | LogEvent::WorkerIdle { .. }
+            | LogEvent::SessionOpened { .. }
+            | LogEvent::Conflict { gave_up: true, .. }
+    )
 }
 
 #[cfg(test)]

@@ -1,48 +1,35 @@
 //! The manager's log over its websocket, where no file can be read.
 //!
-//! The weaker of the two: what is written while nobody is connected is lost, the first second after a restart above all
-//! (`docs/reference/design.md` §1). So it shows refusals that go on, session ids as they open, and closes; it never
-//! shows a whole story. After a gap nothing read before it is taken for the present: the evidence begins anew.
+//! The weaker source: lines written while nobody is connected are lost, above all the first second after a restart
+//! (`docs/reference/design.md` §1). It shows repeated refusals, session ids as they open, and closes. After a gap the
+//! evidence starts again from nothing.
 
 use super::parse::Parser;
 use crate::ws::{Feed, Health};
-use medic_core::model::log_fact::{LogEvidence, LogFact, ParserState};
+use medic_core::model::log_fact::{LogEvidence, LogFact};
 use medic_core::model::{FailureKind, Operation, RequestFailure, Target};
 use medic_core::ports::read::LogSource;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Facts for the ledger that are held until they are taken; beyond them the oldest are forgotten.
+/// Facts for the ledger that may wait to be taken; beyond them the oldest are dropped.
 const FACTS_MAX: usize = 20_000;
 
-/// A followed log stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LogStream {
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Inner {
     parser: Parser,
     evidence: LogEvidence,
-    held: Vec<LogFact>,
+    facts: Vec<LogFact>,
     health: Health,
 }
 
-impl Default for LogStream {
-    fn default() -> Self {
-        let inner = Inner {
-            parser: Parser::new(ParserState::default()),
-            evidence: LogEvidence::default(),
-            held: Vec::new(),
-            health: Health::default(),
-        };
-        Self { inner: Mutex::new(inner) }
-    }
-}
-
 impl LogStream {
-    /// Reads until the connection's end is gone; asks for a pass when there is news.
+    /// Reads until the feed ends; wakes the reconcile loop on news.
     pub async fn follow(&self, mut feed: Feed, wake: &Notify) {
         while let Some(line) = feed.next().await {
             if self.take(&line, feed.health()) {
@@ -53,18 +40,18 @@ impl LogStream {
 
     /// Facts that may change the ledger, since the last call.
     pub fn facts(&self) -> Vec<LogFact> {
-        std::mem::take(&mut self.lock().held)
+        std::mem::take(&mut self.lock().facts)
     }
 
     /// Whether the line is news.
     fn take(&self, line: &str, health: Health) -> bool {
         let mut inner = self.lock();
         if health.connections != inner.health.connections {
-            inner.parser = Parser::new(ParserState::default());
+            inner.parser = Parser::default();
             inner.evidence = LogEvidence::default();
         }
         inner.health = health;
-        let Inner { parser, evidence, held, .. } = &mut *inner;
+        let Inner { parser, evidence, facts, .. } = &mut *inner;
         let fact = parser.line(line.as_bytes());
         evidence.debug |= parser.debug();
         evidence.newest = evidence.newest.max(parser.state().last_dated);
@@ -72,10 +59,10 @@ impl LogStream {
         evidence.absorb(&fact);
         let news = super::source::is_news(&fact.what);
         if super::source::is_for_ledger(&fact.what) {
-            if held.len() >= FACTS_MAX {
-                held.remove(0);
+            if facts.len() >= FACTS_MAX {
+                facts.remove(0);
             }
-            held.push(fact);
+            facts.push(fact);
         }
         news
     }

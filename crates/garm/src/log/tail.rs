@@ -1,17 +1,17 @@
-//! Follows a log file through whatever happens to it, and gives every line exactly once.
+//! Follows a log file through rotation and truncation, and returns every line exactly once.
 //!
-//! The rule: **a place in the log is known by the bytes before it**, not by a name or an inode: names move, inodes are
-//! used again, and a truncated file can grow past the old place. So before new bytes are believed, the last bytes read
-//! are compared again; where they are missing, the rotated files are searched for them.
+//! **A position in the log is identified by the bytes before it**, not by a name or an inode: names move, inodes are
+//! reused, and a truncated file can grow past the old position. So the last bytes read are compared again before new
+//! bytes are used; where they are missing, the rotated files are searched for them.
 //!
-//! Edge cases: rename (the old file is drained, then those in between, then the new one); copy and truncate (the copy
-//! is found by its bytes and read on); truncation without a copy (what was not read is lost, and it is said); a
-//! missing file (waited for); a line without an end (kept back until its end comes, dropped if the file is followed by
-//! another); megabytes without a line feed (cut at [`LINE_MAX`]); NULs of a sparse file (skipped); a restart of ours (the
-//! position names the start of a line). Bytes that were both written and truncated away between two steps, before any
-//! byte of the file was read, leave no trace.
+//! Edge cases: rename (the old file is read to its end, then those in between, then the new one); copy and truncate (the
+//! copy is found by its bytes and read on); truncation without a copy (unread lines are lost, with a notice); a missing
+//! file (waited for); a line without an end (kept until its end comes, dropped if the file is followed by another);
+//! megabytes without a line feed (cut at [`LINE_MAX`]); NULs of a sparse file (skipped); a restart (the position is the
+//! start of a line). Bytes that were written and truncated between two steps, before any byte of the file was read,
+//! leave no trace.
 //!
-//! Everything here blocks, for a bounded time: call it on a thread that may.
+//! Everything here blocks for a bounded time: call it on a thread that may block.
 
 use super::format::LINE_MAX;
 use super::rotated::{Rotated, rotated};
@@ -30,8 +30,8 @@ pub const STEP_MAX: u64 = 8 * 1024 * 1024;
 pub const FIRST_READ_MAX: u64 = 64 * 1024 * 1024;
 
 const CHUNK: usize = 128 * 1024;
-/// Bytes by which a place is known.
-const KNOWN_BY: usize = 256;
+/// Bytes that identify a position.
+const CONTEXT: usize = 256;
 /// Files held open while they wait to be read.
 const WAITING_MAX: usize = 32;
 
@@ -48,9 +48,8 @@ pub struct Tail {
 
 #[derive(Debug, Clone, Copy)]
 enum Start {
-    /// Nothing is known of earlier runs.
     Fresh,
-    /// An earlier run stopped here.
+    /// From a saved position.
     At(LogPosition),
     Done,
 }
@@ -68,27 +67,25 @@ closed_enum! {
 }
 
 closed_enum! {
-    /// What a person should be told.
+    /// What an operator should know.
     pub enum Notice {
         /// The log was never read and is large: only its end was read.
         BeginningSkipped = "beginning_skipped",
-        /// The place where an earlier run stopped was not found: lines may be missing.
+        /// The saved position was not found: lines may be missing.
         PlaceLost = "place_lost",
         /// The log was renamed away and a new one begun.
         Renamed = "renamed",
-        /// The log was truncated; a copy had what was not read yet.
+        /// The log was truncated; a copy had the unread lines.
         CopiedAndTruncated = "copied_and_truncated",
         /// The log was truncated and no copy was found: lines may be missing.
         Truncated = "truncated",
     }
 }
 
-/// What a step did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub bytes: u64,
     pub reached: Reached,
-    /// What happened to the log.
     pub notices: Vec<Notice>,
 }
 
@@ -101,12 +98,12 @@ struct Open {
     read_to: u64,
     /// The last bytes before `read_to`.
     before: Vec<u8>,
-    /// Everything before has been given out; the start of a line.
+    /// The start of the first line that was not returned.
     line_start: u64,
     /// Hash of the last bytes before `line_start`.
     line_hash: u64,
-    /// Length and modification at the last look.
-    looked: Option<(u64, i64, i64)>,
+    /// Length and modification when the end was last reached.
+    end_seen: Option<(u64, i64, i64)>,
 }
 
 enum Read {
@@ -115,16 +112,16 @@ enum Read {
     Truncated,
 }
 
-/// The line under way.
+/// The line being read.
 #[derive(Debug, Default)]
 struct Line {
     bytes: Vec<u8>,
-    /// The rest up to the next line feed is not wanted.
+    /// The rest up to the next line feed is skipped.
     skipping: bool,
 }
 
 impl Tail {
-    /// Follows the log at `path`, from where an earlier run stopped, if there was one.
+    /// Follows the log at `path` from a saved position.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, position: Option<LogPosition>) -> Self {
         Self {
@@ -143,7 +140,7 @@ impl Tail {
         &self.path
     }
 
-    /// The place after the last line given out. Everything given out belongs to it: keep both in one step.
+    /// The position after the last line returned. Save it together with what the lines changed.
     #[must_use]
     pub fn position(&self, parser: ParserState) -> Option<LogPosition> {
         match (&self.current, self.start) {
@@ -159,7 +156,7 @@ impl Tail {
         }
     }
 
-    /// Reads what is new, up to about [`STEP_MAX`], and gives each whole line, without its line feed, to `sink`.
+    /// Reads new bytes, up to about [`STEP_MAX`], and passes each whole line, without its line feed, to `sink`.
     pub fn step(&mut self, sink: &mut dyn FnMut(&[u8])) -> io::Result<Step> {
         let mut step = Step { bytes: 0, reached: Reached::Within, notices: Vec::new() };
         if self.current.is_none() && !self.begin(&mut step)? {
@@ -198,17 +195,17 @@ impl Tail {
         Ok(())
     }
 
-    /// At the end of the current file: whether there is anything else to read now.
+    /// At the end of the current file: whether there is more to read now.
     fn on_end(&mut self, step: &mut Step) -> io::Result<bool> {
         if let Some(next) = self.next.pop_front() {
-            // Nobody writes to a file that has been followed by another. What it ends with was torn by a death, and in
-            // the text form a torn line can read as a whole one about another set: it is dropped.
+            // A file followed by another is complete. An unfinished last line was torn by a crash, and in the text form
+            // it can read as a whole one about another set: it is dropped.
             self.line = Line::default();
             self.current = Some(next);
             return Ok(true);
         }
         let Some(current) = &self.current else { return Ok(false) };
-        if look(&self.path)?.is_some_and(|live| current.is(&live)) {
+        if metadata(&self.path)?.is_some_and(|live| current.is(&live)) {
             return Ok(false);
         }
         self.next = self.open_newer_than(current)?;
@@ -216,10 +213,10 @@ impl Tail {
         if self.next.is_empty() {
             return Ok(false);
         }
-        // The current file is read once more to its end before the next one is begun.
+        // The current file is read once more to its end before the next one.
         step.notices.push(Notice::Renamed);
         if let Some(current) = self.current.as_mut() {
-            current.looked = None;
+            current.end_seen = None;
         }
         Ok(true)
     }
@@ -234,7 +231,7 @@ impl Tail {
             push_new(&mut self.next, restarted);
             // The unfinished line goes on in the copy.
             live.file = copy.file;
-            (live.device, live.inode, live.looked) = (copy.device, copy.inode, None);
+            (live.device, live.inode, live.end_seen) = (copy.device, copy.inode, None);
             self.current = Some(live);
         } else {
             step.notices.push(Notice::Truncated);
@@ -244,7 +241,7 @@ impl Tail {
         Ok(())
     }
 
-    /// Opens the first file to read. Whether there is one.
+    /// Opens the first file to read; returns whether there is one.
     fn begin(&mut self, step: &mut Step) -> io::Result<bool> {
         let live = open(&self.path)?;
         match self.start {
@@ -258,7 +255,7 @@ impl Tail {
             Start::Fresh | Start::Done => {
                 let Some(live) = live else { return Ok(false) };
                 let older = open_all(&rotated(&self.path).unwrap_or_default());
-                self.begin_afresh(live, older, step)?;
+                self.begin_without_position(live, older, step)?;
             }
         }
         self.start = Start::Done;
@@ -272,12 +269,12 @@ impl Tail {
         siblings: Vec<Open>,
         step: &mut Step,
     ) -> io::Result<()> {
-        // By inode first: a copy holds the same bytes as the file it was made of.
+        // By inode first: a copy holds the same bytes as its original.
         let mut candidates: Vec<Open> = live.into_iter().chain(siblings.into_iter().rev()).collect();
         candidates.sort_by_key(|file| (file.device, file.inode) != (position.device, position.inode));
         for mut file in candidates {
             if file.seek_to(position)? {
-                if look(&self.path)?.is_none_or(|live| !file.is(&live)) {
+                if metadata(&self.path)?.is_none_or(|live| !file.is(&live)) {
                     self.next = self.open_newer_than(&file)?;
                     self.push_live_if_written()?;
                 }
@@ -292,8 +289,8 @@ impl Tail {
         self.next = open_all(&newer).into();
         if let Some(live) = open(&self.path)? {
             if self.next.is_empty() {
-                // Older files were read by an earlier run.
-                return self.begin_afresh(live, Vec::new(), step);
+                // Older files were read before.
+                return self.begin_without_position(live, Vec::new(), step);
             }
             push_new(&mut self.next, live);
         }
@@ -302,20 +299,20 @@ impl Tail {
     }
 
     /// Begins a log at the first line of `older` (oldest first) and `live`, or near the end of it all.
-    fn begin_afresh(&mut self, live: Open, mut older: Vec<Open>, step: &mut Step) -> io::Result<()> {
-        let mut room = self.first_read_max;
+    fn begin_without_position(&mut self, live: Open, mut older: Vec<Open>, step: &mut Step) -> io::Result<()> {
+        let mut left = self.first_read_max;
         let mut chosen = VecDeque::new();
         let mut candidate = Some(live);
         while let Some(mut file) = candidate {
             let length = file.file.metadata()?.len();
-            if length > room {
+            if length > left {
                 step.notices.push(Notice::BeginningSkipped);
-                file.place_at(length.saturating_sub(room))?;
+                file.place_at(length.saturating_sub(left))?;
                 self.line.skipping = file.before.last() != Some(&b'\n');
                 chosen.push_front(file);
                 break;
             }
-            room = room.saturating_sub(length);
+            left = left.saturating_sub(length);
             chosen.push_front(file);
             candidate = older.pop();
         }
@@ -324,7 +321,7 @@ impl Tail {
         Ok(())
     }
 
-    /// An empty new file says nothing yet: the manager may still write to the old one.
+    /// While the new file is empty, the manager may still write to the old one.
     fn push_live_if_written(&mut self) -> io::Result<()> {
         if let Some(live) = open(&self.path)?
             && live.file.metadata()?.len() > 0
@@ -341,7 +338,7 @@ impl Tail {
         let newer: Vec<Rotated> = if let Some(at) = known {
             files.into_iter().skip(at.saturating_add(1)).collect()
         } else {
-            // Compressed or removed while we held it: then dates must do.
+            // Compressed or removed while it was open: compare dates.
             let metadata = than.file.metadata()?;
             let last = (metadata.mtime(), metadata.mtime_nsec());
             files.into_iter().filter(|file| file.modified > last).collect()
@@ -373,7 +370,7 @@ impl Open {
             before: Vec::new(),
             line_start: 0,
             line_hash: hash(&[]),
-            looked: None,
+            end_seen: None,
         })
     }
 
@@ -387,30 +384,30 @@ impl Open {
         if metadata.len() < self.read_to {
             return Ok(Read::Truncated);
         }
-        if self.looked == Some(seen) && metadata.len() == self.read_to {
+        if self.end_seen == Some(seen) && metadata.len() == self.read_to {
             return Ok(Read::End);
         }
-        // Only here: to look at an unchanged log needs no memory.
+        // Only here: checking an unchanged log needs no memory.
         buffer.resize(CHUNK, 0);
         let count = self.file.read_at(buffer, self.read_to)?;
-        // After the read: whatever was truncated and filled again by now shows here.
+        // After the read: a file that was truncated and filled again by now is detected here.
         if !self.continued_in(self)? {
             return Ok(Read::Truncated);
         }
         if count == 0 {
-            self.looked = Some(seen);
+            self.end_seen = Some(seen);
             return Ok(Read::End);
         }
-        self.looked = None;
+        self.end_seen = None;
         Ok(Read::Bytes(count))
     }
 
-    /// Whether the last bytes read stand before the same place of `other`.
+    /// Whether the last bytes read are at the same position of `other`.
     fn continued_in(&self, other: &Self) -> io::Result<bool> {
         if self.before.is_empty() {
             return Ok((self.device, self.inode) == (other.device, other.inode));
         }
-        let mut there = [0; KNOWN_BY];
+        let mut there = [0; CONTEXT];
         let Some(there) = there.get_mut(..self.before.len()) else { return Ok(false) };
         let from = self.read_to.saturating_sub(there.len() as u64);
         match other.file.read_exact_at(there, from) {
@@ -420,7 +417,7 @@ impl Open {
         }
     }
 
-    /// Takes note of a chunk that was read; `ended` of its bytes belong to lines that were given out.
+    /// Notes a chunk that was read; `ended` of its bytes belong to lines that were returned.
     fn advance(&mut self, chunk: &[u8], ended: Option<usize>) {
         if let Some(ended) = ended {
             let mut window = self.before.clone();
@@ -432,7 +429,7 @@ impl Open {
         self.read_to = self.read_to.saturating_add(chunk.len() as u64);
     }
 
-    /// Goes to the place of an earlier run, if this file has it.
+    /// Goes to a saved position, if this file has it.
     fn seek_to(&mut self, position: LogPosition) -> io::Result<bool> {
         if self.file.metadata()?.len() < position.offset {
             return Ok(false);
@@ -449,7 +446,7 @@ impl Open {
     }
 
     fn place_at(&mut self, offset: u64) -> io::Result<()> {
-        let length = usize::try_from(offset).unwrap_or(usize::MAX).min(KNOWN_BY);
+        let length = usize::try_from(offset).unwrap_or(usize::MAX).min(CONTEXT);
         let mut before = vec![0; length];
         self.file.read_exact_at(&mut before, offset.saturating_sub(length as u64))?;
         (self.read_to, self.line_start) = (offset, offset);
@@ -460,7 +457,7 @@ impl Open {
 }
 
 impl Line {
-    /// Gives out the lines that end in `chunk`; returns how many of its bytes belong to them.
+    /// Returns the lines that end in `chunk` to `sink`, and how many of its bytes belong to them.
     fn feed(&mut self, chunk: &[u8], sink: &mut dyn FnMut(&[u8])) -> Option<usize> {
         let mut rest = chunk;
         while let Some(at) = memchr(b'\n', rest) {
@@ -483,8 +480,8 @@ impl Line {
             return;
         }
         let part = if self.bytes.is_empty() { without_nuls(part) } else { part };
-        let room = LINE_MAX.saturating_sub(self.bytes.len()).min(part.len());
-        self.bytes.extend_from_slice(part.get(..room).unwrap_or_default());
+        let kept = LINE_MAX.saturating_sub(self.bytes.len()).min(part.len());
+        self.bytes.extend_from_slice(part.get(..kept).unwrap_or_default());
     }
 
     fn finish(&mut self, sink: &mut dyn FnMut(&[u8])) {
@@ -506,20 +503,20 @@ fn without_nuls(line: &[u8]) -> &[u8] {
     line.get(start..).unwrap_or_default()
 }
 
-/// Appends, and keeps the last [`KNOWN_BY`] bytes.
+/// Appends, and keeps the last [`CONTEXT`] bytes.
 fn extend(window: &mut Vec<u8>, bytes: &[u8]) {
-    let fresh = bytes.get(bytes.len().saturating_sub(KNOWN_BY)..).unwrap_or_default();
-    let keep = KNOWN_BY.saturating_sub(fresh.len());
+    let fresh = bytes.get(bytes.len().saturating_sub(CONTEXT)..).unwrap_or_default();
+    let keep = CONTEXT.saturating_sub(fresh.len());
     window.drain(..window.len().saturating_sub(keep));
     window.extend_from_slice(fresh);
 }
 
-/// FNV-1a: stable over releases, which a stored position needs.
+/// FNV-1a: stable across releases, which a stored position needs.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-fn look(path: &Path) -> io::Result<Option<Metadata>> {
+fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
     absent_is_none(std::fs::metadata(path))
 }
 
@@ -529,7 +526,7 @@ fn open(path: &Path) -> io::Result<Option<Open>> {
 
 fn open_all(files: &[Rotated]) -> Vec<Open> {
     let skip = files.len().saturating_sub(WAITING_MAX);
-    // One that cannot be opened is gone or not ours to read.
+    // A file that cannot be opened is gone or not readable.
     files.iter().skip(skip).filter_map(|file| open(&file.path).ok().flatten()).collect()
 }
 

@@ -1,22 +1,9 @@
 use super::*;
+use crate::testing::{BUILDS, recorded_log as recorded};
 use expect_test::{Expect, expect};
 use medic_core::model::log_fact::LogEvidence;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
-
-const BUILDS: [&str; 2] = ["garm-2026-04-pre-fix", "garm-2026-07-post-fix"];
-
-fn recorded(build: &str, number: &str) -> Vec<u8> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-        .join("tests/fixtures/recordings")
-        .join(build)
-        .join("logs");
-    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| file.file_name().unwrap().to_str().unwrap().starts_with(number));
-    assert_eq!(files.len(), 1, "{build} {number}");
-    std::fs::read(&files[0]).unwrap()
-}
 
 fn facts(log: &[u8]) -> Vec<LogFact> {
     let mut parser = Parser::default();
@@ -41,7 +28,7 @@ fn set_name(set: &LogSet) -> String {
     }
 }
 
-fn told(event: &LogEvent) -> (String, Option<String>) {
+fn described(event: &LogEvent) -> (String, Option<String>) {
     let (what, set) = match event {
         LogEvent::ManagerStarted => ("start".to_owned(), None),
         LogEvent::ManagerStopping => ("stop".to_owned(), None),
@@ -69,7 +56,7 @@ fn told(event: &LogEvent) -> (String, Option<String>) {
 fn summary(build: &str, number: &str) -> String {
     let mut counts: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
     for fact in facts(&recorded(build, number)) {
-        let (what, set) = told(&fact.what);
+        let (what, set) = described(&fact.what);
         *counts.entry(what).or_default().entry(set.unwrap_or_else(|| "manager".to_owned())).or_default() += 1;
     }
     let mut text = format!("{number} {build}\n");
@@ -251,7 +238,7 @@ fn set(id: u64) -> LogSet {
 }
 
 #[test]
-fn the_whole_pre_fix_story_leaves_the_evidence_a_person_would_sum_up() {
+fn recorded_pre_fix_logs_give_the_expected_evidence() {
     let logs: Vec<_> = ["04", "05"].iter().map(|number| recorded(BUILDS[0], number)).collect();
     let seen = evidence(&logs);
     assert_eq!(seen.run_started, wall("2026-11-23T18:46:07.099Z"));
@@ -271,7 +258,7 @@ fn the_whole_pre_fix_story_leaves_the_evidence_a_person_would_sum_up() {
 }
 
 #[test]
-fn a_panic_is_dated_by_the_line_before_and_told_once() {
+fn panic_is_dated_by_the_line_before_and_reported_once() {
     for build in BUILDS {
         let found = facts(&recorded(build, "10"));
         let at = found.iter().position(|fact| fact.what == LogEvent::Panic).unwrap();
@@ -289,7 +276,7 @@ fn a_panic_is_dated_by_the_line_before_and_told_once() {
 }
 
 #[test]
-fn both_wordings_of_the_conflict_are_known_and_the_second_names_the_owner() {
+fn conflict_is_recognised_in_both_wordings() {
     let line = |said: &str| {
         format!(
             r#"{{"time":"2026-11-23T18:46:19.180584707Z","level":"ERROR","msg":"error starting listener","error":"creating message session: failed to execute request to https://x/_apis/runtime/runnerscalesets/9/sessions?api-version=6.0-preview: conflict while calling https://x: \"{{\\\"message\\\": \\\"{said}\\\"}}\"","consumer_id":"scaleset-worker-a-1-22","worker":"scaleset-worker-a-1-22","entity":"acme/app"}}"#
@@ -307,14 +294,14 @@ fn both_wordings_of_the_conflict_are_known_and_the_second_names_the_owner() {
 }
 
 #[test]
-fn a_409_that_is_not_about_a_session_is_no_conflict() {
+fn a_409_about_a_set_is_no_session_conflict() {
     let line = r#"time=2026-11-23T18:46:19.180Z level=ERROR msg="retry failed: starting scale set worker" scale_set_id=5 error="creating scale set: conflict while calling https://x/_apis/runtime/runnerscalesets: exists" worker=scaleset-controller-45676fbf-a489-47e7-9d37-2f3444ccb62d entity=acme"#;
     let failed = LogEvent::StartFailed { set: set(5), kind: ListenerErrorKind::Other, gave_up: false };
     assert_eq!(first(line), Some(failed));
 }
 
 #[test]
-fn a_set_is_named_by_what_is_certain_only() {
+fn set_is_named_only_by_certain_attributes() {
     let line = |attributes: &str| format!("time=2026-11-23T18:46:19.180Z level=INFO msg=\"job started\" {attributes}");
     for (attributes, named) in [
         ("worker=scaleset-worker-with-many-dashes-12", Some(12)),
@@ -323,7 +310,7 @@ fn a_set_is_named_by_what_is_certain_only() {
         ("worker=scaleset-worker-a-b", None),
         ("worker=scaleset-worker-7", None),
         ("worker=scaleset-controller-4567", None),
-        // The forge's id in a listener's line.
+        // GitHub's id in a listener's line.
         ("scale_set_id=9", None),
     ] {
         assert_eq!(first(&line(attributes)), named.map(|id| LogEvent::JobSeen { set: set(id) }), "{attributes}");
@@ -331,14 +318,14 @@ fn a_set_is_named_by_what_is_certain_only() {
 }
 
 #[test]
-fn the_alpha_names_a_refused_set_by_the_entity_uuid_and_the_forge_id() {
+fn alpha_names_a_refused_set_by_entity_and_github_id() {
     let line = r#"time=2026-11-23T18:46:19.180Z level=ERROR msg="failed to handle scale set create operation" error="error starting scale set worker: error starting listener: creating message session: failed to execute request to https://x/runnerscalesets/31/sessions?a=b: conflict while calling https://x" worker=scaleset-controller-45676fbf-a489-47e7-9d37-2f3444ccb62d"#;
     let named = LogSet::Github { entity: "45676fbf-a489-47e7-9d37-2f3444ccb62d".to_owned(), github_id: GithubId(31) };
     assert_eq!(first(line), Some(LogEvent::Conflict { set: named, owner: None, gave_up: true }));
 }
 
 #[test]
-fn one_message_means_two_things_by_its_level() {
+fn meaning_of_a_message_depends_on_its_level() {
     let line = |level: &str, message: &str| {
         format!(
             "time=2026-11-23T18:46:19.180Z level={level} msg=\"{message}\" last_message_id=4 \
@@ -355,7 +342,7 @@ fn one_message_means_two_things_by_its_level() {
 }
 
 #[test]
-fn a_session_id_that_is_no_uuid_is_no_fact() {
+fn session_id_must_look_like_a_uuid() {
     let line = |id: &str| {
         format!(
             "time=2026-11-23T18:46:19.180Z level=DEBUG msg=\"checking if message session token needs refresh\" \
@@ -370,7 +357,7 @@ fn a_session_id_that_is_no_uuid_is_no_fact() {
 }
 
 #[test]
-fn errors_are_told_apart_by_their_words() {
+fn error_kind_depends_on_the_text() {
     use ListenerErrorKind as Kind;
     for (error, kind) in [
         (
@@ -394,11 +381,11 @@ fn errors_are_told_apart_by_their_words() {
     ] {
         assert_eq!(error_kind(error), kind, "{error}");
     }
-    assert_eq!(error_kind(&"é".repeat(ERROR_LOOKED_AT)), Kind::Other);
+    assert_eq!(error_kind(&"é".repeat(ERROR_MAX)), Kind::Other);
 }
 
 #[test]
-fn a_dead_runs_torn_line_does_not_hide_the_first_line_of_the_next() {
+fn torn_line_does_not_hide_the_next_runs_start() {
     for build in BUILDS {
         for number in ["04", "12"] {
             let log = recorded(build, number);
@@ -418,7 +405,7 @@ fn a_dead_runs_torn_line_does_not_hide_the_first_line_of_the_next() {
 }
 
 #[test]
-fn what_a_cut_line_quotes_does_not_pass_for_a_line() {
+fn quoted_line_is_no_line() {
     let start = "time=2026-11-23T18:46:07Z level=INFO msg=\"Loading provider\" provider=x";
     let mut line = format!("time=2026-11-23T18:46:07Z level=INFO msg=access_log user_agent=\"{start}");
     line.push_str(&"x".repeat(super::super::format::LINE_MAX));
@@ -430,7 +417,7 @@ fn what_a_cut_line_quotes_does_not_pass_for_a_line() {
 }
 
 #[test]
-fn every_prefix_of_every_recorded_line_is_survived_and_invents_nothing() {
+fn prefix_of_a_recorded_line_gives_no_new_fact() {
     for build in BUILDS {
         for number in ["04", "10", "12"] {
             let log = recorded(build, number);
@@ -449,12 +436,12 @@ fn every_prefix_of_every_recorded_line_is_survived_and_invents_nothing() {
 }
 
 #[test]
-fn a_later_parser_goes_on_where_an_earlier_one_stopped() {
+fn parser_resumes_from_a_saved_state() {
     let log = recorded(BUILDS[0], "10");
     let whole = facts(&log);
     let (mut parser, mut found) = (Parser::default(), Vec::new());
     for line in log.split(|b| *b == b'\n') {
-        // As the store keeps it between two runs of ours.
+        // As the store keeps it.
         let kept = serde_json::to_string(&parser.state()).unwrap();
         parser = Parser::new(serde_json::from_str(&kept).unwrap());
         found.extend(parser.line(line));
@@ -463,7 +450,7 @@ fn a_later_parser_goes_on_where_an_earlier_one_stopped() {
 }
 
 #[test]
-fn a_crash_within_the_opening_does_not_hide_the_next_start() {
+fn crash_during_a_start_does_not_hide_the_next_start() {
     let starts = |lines: &[&str]| {
         let mut parser = Parser::default();
         lines

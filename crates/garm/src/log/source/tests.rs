@@ -1,28 +1,20 @@
 use super::*;
+use crate::testing::{BUILDS, append, recorded_log};
 use medic_core::model::{ScaleSetId, SessionId};
 use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::path::Path;
 
-const BUILDS: [&str; 2] = ["garm-2026-04-pre-fix", "garm-2026-07-post-fix"];
-
-/// The recorded logs of one run of a build, one after the other as in one file.
+/// The recorded logs of one run of a build, concatenated.
 fn recorded(build: &str, numbers: std::ops::RangeInclusive<u32>) -> Vec<u8> {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
-        .join("tests/fixtures/recordings")
-        .join(build)
-        .join("logs");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    let wanted = |file: &PathBuf| {
-        let name = file.file_name().unwrap().to_str().unwrap();
-        numbers.contains(&name[..2].parse().unwrap())
-    };
-    files.into_iter().filter(wanted).flat_map(|file| std::fs::read(file).unwrap()).collect()
+    numbers.flat_map(|number| recorded_log(build, &format!("{number:02}"))).collect()
 }
 
-fn append(path: &Path, bytes: &[u8]) {
-    OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(bytes).unwrap();
+/// A log file with these lines, and a follower of it.
+fn log_of(lines: &[u8], facts: Facts) -> (tempfile::TempDir, PathBuf, Arc<LogFile>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("garm.log");
+    append(&path, lines);
+    let log = Arc::new(LogFile::new(&path, None, facts));
+    (folder, path, log)
 }
 
 fn read_all(log: &LogFile) {
@@ -30,16 +22,13 @@ fn read_all(log: &LogFile) {
 }
 
 fn whole(build: &str) -> LogEvidence {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("garm.log");
-    append(&path, &recorded(build, 1..=11));
-    let log = LogFile::new(&path, None, Facts::Taken);
+    let (_folder, _, log) = log_of(&recorded(build, 1..=11), Facts::Taken);
     read_all(&log);
     log.evidence().unwrap()
 }
 
 #[test]
-fn a_recorded_day_is_summed_up_alike_at_once_and_in_pieces_with_restarts() {
+fn evidence_is_the_same_in_pieces_with_restarts() {
     for build in BUILDS {
         let wanted = whole(build);
         let folder = tempfile::tempdir().unwrap();
@@ -61,7 +50,7 @@ fn a_recorded_day_is_summed_up_alike_at_once_and_in_pieces_with_restarts() {
 }
 
 #[test]
-fn the_last_run_is_what_the_evidence_is_about() {
+fn evidence_is_about_the_last_run() {
     let seen = whole(BUILDS[1]);
     assert!(seen.debug && seen.last_panic.is_some() && seen.last_stop < seen.last_panic);
     assert!(seen.run_started > seen.last_panic);
@@ -73,18 +62,15 @@ fn the_last_run_is_what_the_evidence_is_about() {
 }
 
 #[test]
-fn at_info_level_the_evidence_says_that_sessions_cannot_be_seen() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("garm.log");
-    append(&path, &recorded(BUILDS[0], 12..=12));
-    let log = LogFile::new(&path, None, Facts::Taken);
+fn evidence_shows_that_debug_lines_are_missing() {
+    let (_folder, _, log) = log_of(&recorded(BUILDS[0], 12..=12), Facts::Taken);
     read_all(&log);
     let seen = log.evidence().unwrap();
     assert!(!seen.debug && seen.run_started.is_some() && seen.last_stop.is_some());
 }
 
 #[test]
-fn a_missing_log_says_what_to_do_and_is_picked_up_when_it_comes() {
+fn missing_log_is_a_failure_until_it_appears() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("garm.log");
     let log = LogFile::new(&path, None, Facts::Dropped);
@@ -96,18 +82,15 @@ fn a_missing_log_says_what_to_do_and_is_picked_up_when_it_comes() {
     append(&path, &recorded(BUILDS[0], 4..=4));
     read_all(&log);
     assert_eq!(log.evidence().unwrap().by_github.len(), 2);
-    assert_eq!(log.batch().facts, [], "nobody wanted them");
+    assert_eq!(log.batch().facts, [], "no ledger is kept");
 }
 
 #[test]
-fn facts_that_nobody_takes_stop_the_reading_and_none_is_lost() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("garm.log");
+fn reading_stops_while_facts_are_not_taken() {
     let line = "time=2026-11-23T18:46:19.180Z level=DEBUG msg=\"checking if message session token needs refresh\" \
                 session_id=36c2c648-2cbf-4a6d-9fe9-01442c376037 worker=scaleset-worker-a-1\n";
     let lines = 120_000;
-    append(&path, &line.as_bytes().repeat(lines));
-    let log = LogFile::new(&path, None, Facts::Taken);
+    let (_folder, _, log) = log_of(&line.as_bytes().repeat(lines), Facts::Taken);
     read_all(&log);
     assert_eq!(log.evidence().unwrap_err().kind, FailureKind::HeldBack);
     let mut taken = 0;
@@ -120,22 +103,17 @@ fn facts_that_nobody_takes_stop_the_reading_and_none_is_lost() {
 }
 
 #[tokio::test]
-async fn catching_up_reads_to_the_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("garm.log");
-    append(&path, &recorded(BUILDS[1], 1..=3));
-    let log = Arc::new(LogFile::new(&path, None, Facts::Dropped));
+async fn catch_up_reads_to_the_end() {
+    let (_folder, _, log) = log_of(&recorded(BUILDS[1], 1..=3), Facts::Dropped);
     log.catch_up(Span::mins(1)).await;
     assert_eq!(log.evidence().unwrap().by_id.len(), 4);
 }
 
 /// A FIFO without a writer stands for a share that hangs: opening it blocks.
 #[tokio::test]
-async fn a_log_that_hangs_is_a_failed_source_that_holds_nobody_up_until_it_answers() {
-    let folder = tempfile::tempdir().unwrap();
-    let (path, aside) = (folder.path().join("garm.log"), folder.path().join("fifo"));
-    append(&path, &recorded(BUILDS[1], 1..=3));
-    let log = Arc::new(LogFile::new(&path, None, Facts::Taken));
+async fn hanging_log_is_a_failed_source_and_blocks_nobody() {
+    let (folder, path, log) = log_of(&recorded(BUILDS[1], 1..=3), Facts::Taken);
+    let aside = folder.path().join("fifo");
     log.catch_up(Span::mins(1)).await;
     let read = log.batch();
     std::fs::rename(&path, folder.path().join("gone")).unwrap();

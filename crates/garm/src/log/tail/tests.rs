@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::append;
 use proptest::prelude::*;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -24,8 +25,7 @@ impl Writer {
         self.folder.path().join(name)
     }
     fn raw(&self, bytes: &[u8]) {
-        let mut file = OpenOptions::new().create(true).append(true).open(self.path()).unwrap();
-        file.write_all(bytes).unwrap();
+        append(&self.path(), bytes);
     }
     fn piece(&mut self, text: &str) {
         self.torn.push_str(text);
@@ -78,7 +78,6 @@ fn rename(from: &Path, to: &Path) {
     }
 }
 
-/// What a step gave, until the end.
 fn read(tail: &mut Tail) -> (Vec<String>, Vec<Notice>) {
     let (mut lines, mut notices) = (Vec::new(), Vec::new());
     for _ in 0..1000 {
@@ -135,14 +134,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_line_comes_exactly_once_whatever_the_rotation(
+    fn every_line_comes_exactly_once_through_any_rotation(
         rotation in rotation(),
         ops in proptest::collection::vec(op(), 1..60),
     ) {
         let mut writer = Writer::new();
         let mut tail = Tail::new(writer.path(), None);
         let mut given = Vec::new();
-        // A first line is read before anything happens: what came and went before that leaves no trace.
+        // A first line is read before anything happens: earlier bytes may leave no trace.
         writer.line();
         given.extend(read(&mut tail).0);
         let mut read_of_this_file = true;
@@ -161,7 +160,7 @@ proptest! {
                 Op::Rotate => match rotation {
                     Rotation::Dated => writer.rename_dated(),
                     Rotation::Numbered => writer.rename_numbered(),
-                    // A file of which nothing whole was read cannot be told from its truncated self.
+                    // A file without a single line read looks like its truncated self.
                     Rotation::Copy if !read_of_this_file => {}
                     Rotation::Copy => {
                         writer.copy_and_truncate();
@@ -185,7 +184,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_at_all_are_survived(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20)) {
+    fn tail_survives_any_bytes(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20)) {
         let writer = Writer::new();
         let mut tail = Tail::new(writer.path(), None);
         let mut bytes = 0;
@@ -198,7 +197,7 @@ proptest! {
 }
 
 #[test]
-fn a_line_cut_at_every_byte_comes_out_whole() {
+fn line_written_in_two_pieces_comes_out_whole() {
     let text = b"first line\nsecond, longer line\nthird\n";
     for cut in 0..=text.len() {
         let writer = Writer::new();
@@ -213,14 +212,14 @@ fn a_line_cut_at_every_byte_comes_out_whole() {
 }
 
 #[test]
-fn a_missing_file_is_waited_for() {
+fn missing_file_is_waited_for() {
     let mut writer = Writer::new();
     let mut tail = Tail::new(writer.path(), None);
     assert_eq!(tail.step(&mut |_| {}).unwrap().reached, Reached::Missing);
     assert_eq!(tail.position(ParserState::default()), None);
     writer.line();
     assert_eq!(read(&mut tail).0.len(), 1);
-    // Removed, and made anew by a manager that was restarted.
+    // Removed, and created again by a restarted manager.
     std::fs::remove_file(writer.path()).unwrap();
     assert_eq!(read(&mut tail).0.len(), 0);
     writer.line();
@@ -230,19 +229,19 @@ fn a_missing_file_is_waited_for() {
 }
 
 #[test]
-fn a_truncation_without_a_copy_is_said_and_reading_goes_on() {
+fn truncation_without_a_copy_gives_a_notice() {
     let mut writer = Writer::new();
     let mut tail = Tail::new(writer.path(), None);
     writer.line();
     writer.line();
     read(&mut tail);
-    std::fs::write(writer.path(), "anew\n").unwrap();
-    assert_eq!(read(&mut tail), (vec!["anew".to_owned()], vec![Notice::Truncated]));
-    // Filled again past the old place: the bytes tell.
+    std::fs::write(writer.path(), "again\n").unwrap();
+    assert_eq!(read(&mut tail), (vec!["again".to_owned()], vec![Notice::Truncated]));
+    // Filled again past the old position: the bytes differ.
     std::fs::write(writer.path(), format!("{}\n", "longer than before\n".repeat(100))).unwrap();
     let (lines, notices) = read(&mut tail);
     assert_eq!((lines.len(), notices), (100, vec![Notice::Truncated]));
-    // The same while we were away.
+    // The same during a restart.
     let position = tail.position(ParserState::default());
     std::fs::write(writer.path(), "other\n".repeat(1000)).unwrap();
     let (lines, notices) = read(&mut Tail::new(writer.path(), position));
@@ -250,7 +249,7 @@ fn a_truncation_without_a_copy_is_said_and_reading_goes_on() {
 }
 
 #[test]
-fn a_writer_that_goes_on_at_its_old_offset_leaves_a_hole_that_is_skipped() {
+fn hole_of_a_truncated_file_is_skipped() {
     let mut writer = Writer::new();
     let mut tail = Tail::new(writer.path(), None);
     for _ in 0..20 {
@@ -264,7 +263,7 @@ fn a_writer_that_goes_on_at_its_old_offset_leaves_a_hole_that_is_skipped() {
 }
 
 #[test]
-fn a_line_of_megabytes_is_cut_and_costs_no_memory() {
+fn line_of_megabytes_is_cut_and_costs_no_memory() {
     let writer = Writer::new();
     let mut tail = Tail::new(writer.path(), None);
     for _ in 0..20 {
@@ -278,7 +277,7 @@ fn a_line_of_megabytes_is_cut_and_costs_no_memory() {
 }
 
 #[test]
-fn a_step_is_bounded() {
+fn step_is_bounded() {
     let writer = Writer::new();
     writer.raw(&b"a line of twenty b.\n".repeat(600_000));
     let mut tail = Tail::new(writer.path(), None);
@@ -291,7 +290,7 @@ fn a_step_is_bounded() {
 }
 
 #[test]
-fn of_a_large_log_never_read_before_the_end_is_read_from_a_line_start() {
+fn first_read_of_a_large_log_begins_near_its_end() {
     let mut writer = Writer::new();
     for _ in 0..100 {
         writer.line();
@@ -302,7 +301,7 @@ fn of_a_large_log_never_read_before_the_end_is_read_from_a_line_start() {
     assert_eq!(notices, [Notice::BeginningSkipped]);
     assert!(lines.len() > 1);
     assert!(writer.written.ends_with(&lines), "{lines:?}");
-    // An earlier run's place is gone on from, however large the log.
+    // A saved position is resumed, however large the log.
     let mut tail = restarted(&tail);
     tail.first_read_max = 10;
     for _ in 0..10 {
@@ -312,7 +311,7 @@ fn of_a_large_log_never_read_before_the_end_is_read_from_a_line_start() {
 }
 
 #[test]
-fn a_log_never_read_before_is_read_from_its_rotated_beginning() {
+fn first_read_includes_rotated_files() {
     for (first_read_max, skipped) in [(FIRST_READ_MAX, false), (1000, true)] {
         let mut writer = Writer::new();
         for _ in 0..5 {
@@ -332,7 +331,7 @@ fn a_log_never_read_before_is_read_from_its_rotated_beginning() {
 }
 
 #[test]
-fn the_torn_last_line_of_a_dead_run_is_dropped_once_the_log_is_followed_by_another() {
+fn torn_last_line_is_dropped_after_a_rotation() {
     let mut writer = Writer::new();
     let mut tail = Tail::new(writer.path(), None);
     writer.line();
@@ -345,7 +344,7 @@ fn the_torn_last_line_of_a_dead_run_is_dropped_once_the_log_is_followed_by_anoth
 }
 
 #[test]
-fn lines_written_to_the_old_file_after_its_renaming_are_read_while_the_new_one_is_empty() {
+fn renamed_file_is_read_while_the_new_one_is_empty() {
     let mut writer = Writer::new();
     let mut tail = Tail::new(writer.path(), None);
     writer.line();
@@ -364,7 +363,7 @@ fn lines_written_to_the_old_file_after_its_renaming_are_read_while_the_new_one_i
 }
 
 #[test]
-fn a_folder_in_place_of_the_log_is_an_error_not_a_panic() {
+fn folder_in_place_of_the_log_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut tail = Tail::new(folder.path(), None);
     assert!(tail.step(&mut |_| {}).is_err());
