@@ -189,7 +189,7 @@ fn index_lists_every_page_once() {
 #[test]
 fn named_keys_and_tests_exist() {
     let sources: String =
-        files(&["src", "tests", "benches", "manifests"], &["rs", "yml", "yaml"]).into_values().collect();
+        files(&["src", "crates", "tests", "benches", "manifests"], &["rs", "yml", "yaml"]).into_values().collect();
     let mut wrong = Vec::new();
     for (name, page) in pages() {
         for Piece { line, text } in inline(&page) {
