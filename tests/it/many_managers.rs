@@ -272,7 +272,8 @@ async fn each_manager_has_its_own_budget_pauses_and_breaker() {
     service.until(Span::mins(5), "manager 1 is healed", |service| service.listens(1)).await;
     let status = service.status().unwrap();
     let of = |manager: usize| status.managers.iter().find(|status| status.name == name(manager)).unwrap();
-    let guarded = |manager: usize, guard| of(manager).sets.iter().any(|set| set.guards().any(|held| held == guard));
+    let guarded =
+        |manager: usize, guard| of(manager).sets.iter().any(|set| set.guards().any(|blocked| blocked == guard));
     assert!(guarded(0, Guard::ManagerBudget) && !guarded(1, Guard::ManagerBudget));
     assert!(guarded(2, Guard::Paused) && !service.listens(2));
     for manager in 0..10 {

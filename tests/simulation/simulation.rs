@@ -499,6 +499,6 @@ fn text((at, what): (Wall, String)) -> String {
 
 /// Whether a limit blocks further treatments.
 fn is_budgeted(decision: &ShownDecision) -> bool {
-    matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|held|
-        matches!(held.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
+    matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|block|
+        matches!(block.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
 }

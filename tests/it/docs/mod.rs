@@ -21,7 +21,9 @@ fn files(places: &[&str], extensions: &[&str]) -> BTreeMap<String, String> {
     fn walk(path: &Path, extensions: &[&str], found: &mut BTreeMap<String, String>) {
         if path.is_dir() {
             if !["target", "fixtures", "node_modules", ".git"].iter().any(|name| path.ends_with(name)) {
-                std::fs::read_dir(path).unwrap().for_each(|entry| walk(&entry.unwrap().path(), extensions, found));
+                for entry in std::fs::read_dir(path).unwrap() {
+                    walk(&entry.unwrap().path(), extensions, found);
+                }
             }
         } else if path.extension().is_some_and(|kind| extensions.iter().any(|known| kind == *known)) {
             let name = path.strip_prefix(root()).unwrap().display().to_string();
@@ -29,7 +31,9 @@ fn files(places: &[&str], extensions: &[&str]) -> BTreeMap<String, String> {
         }
     }
     let mut found = BTreeMap::new();
-    places.iter().for_each(|place| walk(&root().join(place), extensions, &mut found));
+    for place in places {
+        walk(&root().join(place), extensions, &mut found);
+    }
     found
 }
 

@@ -275,10 +275,16 @@ impl Model for System {
                 }
             }
             Action::Sweep { medic, lags } => state.sweep_and_step(self, medic, lags),
-            Action::Decide { medic } => state.actor(self, medic, |actor| actor.decide()),
-            Action::Open { medic } => state.actor(self, medic, |actor| actor.open_next()),
+            Action::Decide { medic } => state.actor(self, medic, |actor| {
+                actor.decide();
+            }),
+            Action::Open { medic } => state.actor(self, medic, |actor| {
+                actor.open_next();
+            }),
             Action::Send { medic, how, killed } => state.actor(self, medic, |actor| actor.send(how, killed)),
-            Action::Crash { medic } => state.actor(self, medic, |actor| actor.die()),
+            Action::Crash { medic } => state.actor(self, medic, |actor| {
+                actor.die();
+            }),
             // Without the lease there is nothing to finish.
             Action::Terminate { medic } => {
                 let holds = state.claims(self, medic);
