@@ -78,7 +78,7 @@ def columns(hidden, names):
     return [{"id": "organize", "options": {"excludeByName": {name: True for name in hidden}, "renameByName": names}}]
 
 
-HIDDEN = ["Time", "__name__", "instance", "job", "pod", "container", "endpoint", "entity", "forge_id"]
+HIDDEN = ["Time", "__name__", "instance", "job", "pod", "container", "endpoint", "entity", "github_id"]
 
 
 def build():

@@ -1,41 +1,51 @@
-//! The whole picture after one pass, as plain data: what metrics, the status API, the page and the commands show.
+//! The status document, as plain data: what metrics, the status API, the page and the commands show after a reconcile.
+//! Its JSON schema ([`schema`]) is derived from these types and from those of the model; `docs/status.schema.json` is
+//! that schema. A date without `#[serde(with = …)]` does not compile here.
 
-use medic_core::model::decision::Decision;
-use medic_core::model::diagnosis::{EndpointState, Finding, ManagerState, RestartKind};
-use medic_core::model::guard::Guard;
-use medic_core::model::ids::{EndpointName, EntityRef, GithubId, Incarnation, ManagerName, ScaleSetId, TreatmentId};
-use medic_core::model::observation::{Enablement, Lingering, Source};
-use medic_core::model::pause::Pause;
-use medic_core::model::time::{Span, Wall};
-use medic_core::model::treatment::Treatment;
+use medic_core::model::time::{OptionalRfc3339, Rfc3339};
+use medic_core::model::{
+    Decision, Diagnosis, Enablement, EndpointName, EndpointState, EntityRef, Finding, GithubId, Guard, Incarnation,
+    Lingering, ManagerName, ManagerState, Pause, RemedyKind, RestartKind, ScaleSetId, Source, Span, Treatment,
+    TreatmentId, TreatmentState, Wall,
+};
+use medic_core::policy::Mode;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of the status document; raised when a field changes meaning.
-pub const STATUS_SCHEMA: u32 = 1;
+pub const STATUS_SCHEMA: u32 = 2;
+
+/// The JSON schema of the status document, as text.
+#[must_use]
+pub fn schema() -> String {
+    let settings = SchemaSettings::draft2020_12().for_serialize();
+    format!("{:#}\n", settings.into_generator().into_root_schema_for::<Status>().as_value())
+}
 
 /// The document of `/api/v1/status`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// [`STATUS_SCHEMA`].
     pub schema: u32,
     pub version: String,
-    /// `observe` or `heal`.
-    pub mode: String,
+    pub mode: Mode,
     /// When the document was made.
+    #[serde(with = "Rfc3339")]
     pub at: Wall,
-    /// One per configured manager that was looked at, in the configuration's order.
+    /// One per configured manager that was swept, in the configuration's order.
     pub managers: Vec<ManagerStatus>,
-    /// Configured managers whose first pass is not over yet: they have just been begun with, or they hang.
+    /// Configured managers whose first sweep has not ended: they have just been started with, or they hang.
     #[serde(default)]
-    pub not_looked_at: Vec<ManagerName>,
+    pub not_swept_yet: Vec<ManagerName>,
 }
 
 /// A decision whose guards are worded.
 pub type ShownDecision = Decision<ShownGuard>;
 
 /// One guard that blocks a remedy, in words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShownGuard {
     pub guard: Guard,
     /// What it sees now (`2 of 3 sweeps`, `12 s of 20 s`).
@@ -43,11 +53,12 @@ pub struct ShownGuard {
     /// What it asks for.
     pub limit: String,
     /// When it stops blocking, if time alone decides.
+    #[serde(default, with = "OptionalRfc3339")]
     pub until: Option<Wall>,
 }
 
 /// Whether a source of evidence can be used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SourceState {
     Up,
@@ -61,19 +72,31 @@ pub enum SourceState {
     },
 }
 
-/// One manager after a pass.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A restart of the manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Restart {
+    /// How the process before it ended.
+    pub kind: RestartKind,
+    #[serde(with = "Rfc3339")]
+    pub at: Wall,
+}
+
+/// One manager after a reconcile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ManagerStatus {
     /// Its name in the configuration.
     pub name: ManagerName,
-    /// When the pass began.
+    /// When the reconcile began.
+    #[serde(with = "Rfc3339")]
     pub at: Wall,
-    /// How long it took.
+    /// How many milliseconds it took.
     pub took: Span,
     pub state: ManagerState,
+    /// When its present process started.
+    #[serde(default, with = "OptionalRfc3339")]
     pub incarnation: Option<Incarnation>,
-    /// The restart seen last, and how the run before it ended.
-    pub restart: Option<(RestartKind, Wall)>,
+    /// The latest restart that was seen.
+    pub restart: Option<Restart>,
     pub endpoints: BTreeMap<EndpointName, EndpointState>,
     pub sources: BTreeMap<Source, SourceState>,
     /// All its scale sets.
@@ -91,15 +114,15 @@ pub struct ManagerStatus {
     pub known_sessions: u32,
     /// Calls left of the GitHub credentials, by endpoint.
     pub quota_remaining: BTreeMap<EndpointName, u64>,
-    /// The incident in words, while there is one.
+    /// The incident in words, until it ends.
     pub incident: Option<String>,
     /// How long GitHub has kept stale sessions here, in words, while a set may wait for one.
     #[serde(default)]
     pub stale_lifetimes: Option<String>,
 }
 
-/// One scale set after a pass.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One scale set after a reconcile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SetStatus {
     pub id: ScaleSetId,
     pub github_id: Option<GithubId>,
@@ -108,71 +131,74 @@ pub struct SetStatus {
     pub enabled: Enablement,
     /// What is wrong, and why.
     pub finding: Finding,
-    /// While it is ill: why its session is not deleted, in words.
+    /// Why its session is not deleted, in words, while it is unhealthy.
     #[serde(default)]
     pub not_deleted: Vec<String>,
     /// What is done about it.
     pub decision: ShownDecision,
-    /// How it was last ill, if that has ended within a day.
+    /// Its latest unhealthy period, if that ended within a day.
     #[serde(default)]
     pub recovered: Option<Recovered>,
-    /// While a treatment of ours has kept it disabled for longer than it may.
+    /// Set while a treatment has kept it disabled for longer than the limit.
     #[serde(default)]
     pub left_disabled: Option<LeftDisabled>,
     pub lingering: Lingering,
     /// Treatments left for it in the window.
     pub budget_remaining: u64,
-    /// What that is left of.
+    /// The whole of that budget.
     #[serde(default)]
     pub budget: Option<Budget>,
     /// Its latest treatments, newest first.
     pub treatments: Vec<TreatmentSummary>,
 }
 
-/// An illness of a set that has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A period in which a set was unhealthy, after its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Recovered {
-    /// Since when it was ill.
+    #[serde(with = "Rfc3339")]
     pub ill_since: Wall,
     /// When it was seen to listen again.
+    #[serde(with = "Rfc3339")]
     pub at: Wall,
 }
 
 /// How many treatments a set may have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Budget {
     pub treatments: u64,
+    /// In milliseconds.
     pub window: Span,
 }
 
 /// A set that we disabled and could not enable again in time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeftDisabled {
     /// Since when it has been disabled.
+    #[serde(with = "Rfc3339")]
     pub since: Wall,
     /// How often the enable was tried.
     pub tries: u32,
-    /// What came back last, in words; nothing while the manager cannot be asked.
+    /// The latest answer, in words; absent while the manager cannot be asked.
     pub answer: Option<String>,
 }
 
-/// A treatment, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One treatment of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TreatmentSummary {
     pub id: TreatmentId,
-    pub remedy: String,
+    pub remedy: RemedyKind,
+    #[serde(with = "Rfc3339")]
     pub opened: Wall,
-    /// Where it stands, or how it ended.
-    pub state: String,
+    pub state: TreatmentState,
     pub why: Option<String>,
-    /// How often its present step was tried, where it is one that is tried again.
+    /// How often its present step was tried; 0 for a step that is not repeated.
     #[serde(default)]
     pub tries: u32,
-    /// What came back from the last try that failed, in words.
+    /// The answer to the last try that failed, in words.
     #[serde(default)]
     pub answer: Option<String>,
     /// When it is tried again.
-    #[serde(default)]
+    #[serde(default, with = "OptionalRfc3339")]
     pub next_try: Option<Wall>,
 }
 
@@ -180,9 +206,9 @@ impl From<&Treatment> for TreatmentSummary {
     fn from(treatment: &Treatment) -> Self {
         Self {
             id: treatment.id,
-            remedy: treatment.remedy.kind().as_str().to_owned(),
+            remedy: treatment.remedy.kind(),
             opened: treatment.opened,
-            state: treatment.outcome().map_or_else(|| treatment.step.label().to_owned(), |o| o.as_str().to_owned()),
+            state: treatment.step.state(),
             why: treatment.why().map(str::to_owned),
             tries: treatment.tries().map_or(0, |(tries, _)| tries),
             answer: treatment.refusal.clone(),
@@ -192,13 +218,13 @@ impl From<&Treatment> for TreatmentSummary {
 }
 
 impl SetStatus {
-    /// Whether the set counts as healthy: it listens, or a person wants it idle.
+    /// Whether the set listens, is in its grace period, or was disabled by an operator.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        !self.finding.diagnosis.is_ill() && self.finding.diagnosis != medic_core::model::diagnosis::Diagnosis::Unknown
+        !self.finding.diagnosis.is_ill() && self.finding.diagnosis != Diagnosis::Unknown
     }
 
-    /// The guards that hold a remedy back now.
+    /// The guards that block a remedy now.
     pub fn guards(&self) -> impl Iterator<Item = Guard> + '_ {
         self.decision.guards().iter().map(|block| block.guard)
     }

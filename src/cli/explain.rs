@@ -6,7 +6,7 @@ use super::picture::{By, entity, find, picture};
 use super::{Failure, history, render};
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
+use crate::status::{ManagerStatus, Restart, SetStatus, SourceState, Status, TreatmentSummary};
 use crate::text::{rules, words};
 use medic_core::model::{Decision, Guard, ManagerName, Span, Wall};
 use std::fmt::Write as _;
@@ -160,7 +160,7 @@ fn timeline(manager: Option<&ManagerStatus>, set: &SetStatus, past: Vec<(Wall, S
     let mut told: Vec<_> = evidence.chain(past).collect();
     told.push((finding.since, format!("found {} from here on", finding.diagnosis)));
     told.extend(finding.ill_since.map(|at| (at, "not well from here on".to_owned())));
-    if let Some((kind, at)) = manager.and_then(|manager| manager.restart) {
+    if let Some(Restart { kind, at }) = manager.and_then(|manager| manager.restart) {
         told.push((at, format!("the manager started anew, {}", words::restart(kind))));
     }
     let treatment =

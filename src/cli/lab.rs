@@ -120,7 +120,7 @@ async fn play(args: &LabArgs, scenario: &'static Scenario) -> Result<ExitCode, F
         board: Arc::new(Board::default()),
         metrics: Arc::clone(&shared.metrics),
         clock: Arc::clone(&clock),
-        mode: medic::mode(&config),
+        mode: config.run.mode,
         interval: config.run.interval,
         order: config.managers.iter().map(|manager| manager.name.clone()).collect(),
         latest: Mutex::default(),
@@ -276,7 +276,7 @@ fn with_hanging(mut config: Config, hanging: Vec<anyhow::Result<String>>) -> Res
 fn shared(config: &Config, clock: &Arc<dyn Clock>) -> Result<Shared, Failure> {
     let store = Store::open(&config.run.state_dir).map_err(Failure::internal)?;
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
-    let metrics = Arc::new(Metrics::new(&names, medic::mode(config)).map_err(Failure::internal)?);
+    let metrics = Arc::new(Metrics::new(&names, config.run.mode).map_err(Failure::internal)?);
     let lease = Arc::new(Lease::new(store.clone(), "lab".to_owned(), Arc::clone(clock)));
     Ok(Shared { store, lease, clock: Arc::clone(clock), metrics, runtime: Runtime::default() })
 }

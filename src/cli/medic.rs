@@ -12,7 +12,6 @@ use anyhow::Context as _;
 use medic_clock::SystemClock;
 use medic_core::clock::Clock;
 use medic_core::model::{ManagerName, Span, Wall};
-use medic_core::policy::Mode;
 use medic_store::Store;
 use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
@@ -103,7 +102,7 @@ pub(super) fn shared_in_memory(config: &Config) -> Result<Shared, Failure> {
 fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
-    let metrics = Metrics::new(&names, mode(config)).map_err(Failure::internal)?;
+    let metrics = Metrics::new(&names, config.run.mode).map_err(Failure::internal)?;
     tell_orphans(&store, &names);
     let lease = Lease::new(store.clone(), holder(clock.as_ref()), Arc::clone(&clock));
     Ok(Shared {
@@ -147,14 +146,6 @@ pub(super) fn author(given: Option<&str>) -> String {
     })
 }
 
-/// The mode, by the name that metrics and documents give it.
-pub(super) const fn mode(config: &Config) -> &'static str {
-    match config.run.mode {
-        Mode::Observe => "observe",
-        Mode::Heal => "heal",
-    }
-}
-
 /// Finishes what dropped reconciles left open.
 pub(super) async fn finish(engines: Vec<Engine>, clock: &dyn Clock) {
     futures_util::future::join_all(engines.into_iter().map(|mut engine| async move {
@@ -167,9 +158,9 @@ pub(super) fn document(config: &Config, managers: Vec<ManagerStatus>, at: Wall) 
     Status {
         schema: STATUS_SCHEMA,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: mode(config).to_owned(),
+        mode: config.run.mode,
         at,
         managers,
-        not_looked_at: Vec::new(),
+        not_swept_yet: Vec::new(),
     }
 }

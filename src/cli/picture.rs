@@ -108,7 +108,7 @@ pub(super) fn find<'a>(
     manager: Option<&str>,
 ) -> Result<(&'a ManagerName, &'a SetStatus), Failure> {
     if let Some(name) = manager {
-        known_manager(name, status.managers.iter().map(|m| &m.name).chain(&status.not_looked_at))?;
+        known_manager(name, status.managers.iter().map(|m| &m.name).chain(&status.not_swept_yet))?;
     }
     let in_scope = |name: &ManagerName| manager.is_none_or(|only| name.as_str() == only);
     let found: Vec<_> = status
@@ -149,8 +149,8 @@ fn unseen(status: &Status, in_scope: impl Fn(&ManagerName) -> bool) -> Vec<Strin
         Some(SourceState::Down { why }) => format!("{} cannot be asked ({why})", m.name),
         Some(SourceState::Up | SourceState::NotConfigured { .. }) | None => format!("{} cannot be asked", m.name),
     });
-    let waiting = status.not_looked_at.iter().filter(|name| in_scope(name));
-    away.chain(waiting.map(|name| format!("{name} was not looked at yet"))).collect()
+    let waiting = status.not_swept_yet.iter().filter(|name| in_scope(name));
+    away.chain(waiting.map(|name| format!("{name} was not swept yet"))).collect()
 }
 
 /// Whether one of the configured managers has this name.

@@ -185,14 +185,14 @@ async fn watch(
         board: Arc::new(Board::default()),
         metrics: Arc::clone(&shared.metrics),
         clock: Arc::clone(&shared.clock),
-        mode: medic::mode(config),
+        mode: config.run.mode,
         interval: config.run.interval,
         order: config.managers.iter().map(|manager| manager.name.clone()).collect(),
         latest: Mutex::default(),
     });
     let listener = TcpListener::from_std(socket).context("cannot use the listening socket")?;
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"), mode = medic::mode(config), address = %config.http.listen,
+        version = env!("CARGO_PKG_VERSION"), mode = %config.run.mode, address = %config.http.listen,
         managers = config.managers.len(), interval = %config.run.interval,
         "scaleset-medic watches; the status page is at / on this address"
     );

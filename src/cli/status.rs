@@ -62,7 +62,7 @@ fn of_manager(args: &StatusArgs, config: &Config) -> Result<(Status, By), Failur
     let (mut status, by) = picture(config)?;
     if let Some(name) = &args.manager {
         status.managers.retain(|manager| manager.name.as_str() == name);
-        status.not_looked_at.retain(|manager| manager.as_str() == name);
+        status.not_swept_yet.retain(|manager| manager.as_str() == name);
     }
     Ok((status, by))
 }
@@ -77,15 +77,15 @@ fn shown(args: &StatusArgs, status: &Status, look: Look) -> Result<String, Failu
 fn text(status: &Status, look: Look) -> String {
     let mut out: String =
         status.managers.iter().map(|manager| render::manager_text(manager, status.at, look)).collect();
-    for name in &status.not_looked_at {
-        let _ = writeln!(out, "{name}: not looked at yet");
+    for name in &status.not_swept_yet {
+        let _ = writeln!(out, "{name}: not swept yet");
     }
     let _ = writeln!(out, "mode {}, looked at {} UTC", status.mode, status.at);
     out
 }
 
 fn ends(status: &Status) -> Vec<ManagerEnd> {
-    let waiting = status.not_looked_at.iter().map(|_| ManagerEnd::Unseen);
+    let waiting = status.not_swept_yet.iter().map(|_| ManagerEnd::Unseen);
     status.managers.iter().map(end).chain(waiting).collect()
 }
 

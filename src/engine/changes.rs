@@ -220,7 +220,7 @@ mod tests {
         recovery(2, hour(7), 2);
         recovery(2, hour(8), 3);
         store.append(hour(9), "diagnosis", Some(ScaleSetId(3)), &json!({})).unwrap();
-        let metrics = Arc::new(Metrics::new(&[name], "heal").unwrap());
+        let metrics = Arc::new(Metrics::new(&[name], medic_core::policy::Mode::Heal).unwrap());
         let changes = ChangeReporter::new(store, metrics, now);
         let recovered = |set, now| changes.recovered(ScaleSetId(set), now);
         assert_eq!(recovered(1, now), None, "more than a day ago");

@@ -5,7 +5,9 @@ use crate::engine::records::Overrides;
 use crate::engine::settings::Settings;
 use crate::engine::sweep::Sources;
 use crate::engine::treatments::current_manager;
-use crate::status::{Budget, LeftDisabled, ManagerStatus, SetStatus, ShownDecision, SourceState, TreatmentSummary};
+use crate::status::{
+    Budget, LeftDisabled, ManagerStatus, Restart, SetStatus, ShownDecision, SourceState, TreatmentSummary,
+};
 use crate::text::guards;
 use crate::text::incident::{self, Incident};
 use medic_core::decide::breaker::{self, Breaker};
@@ -66,7 +68,7 @@ pub(super) fn status(report: &Report<'_>) -> ManagerStatus {
         took: report.took,
         state: fleet.manager,
         incarnation: fleet.incarnation,
-        restart: report.changes.restart(),
+        restart: report.changes.restart().map(|(kind, at)| Restart { kind, at }),
         endpoints: fleet.endpoints.clone(),
         sources: sources(report),
         incident,

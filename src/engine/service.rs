@@ -8,6 +8,7 @@ use crate::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use crate::web::server::{self, Board, Shown};
 use medic_core::clock::Clock;
 use medic_core::model::{ManagerName, Span, Treatment};
+use medic_core::policy::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +37,7 @@ pub struct Publisher {
     pub metrics: Arc<Metrics>,
     pub clock: Arc<dyn Clock>,
     /// `observe` or `heal`, for the status document.
-    pub mode: &'static str,
+    pub mode: Mode,
     /// Longest calm interval, for the stall check.
     pub interval: Span,
     /// The managers in the configuration's order.
@@ -50,19 +51,19 @@ impl Publisher {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.insert(status.name.clone(), status);
         let managers: Vec<_> = self.order.iter().filter_map(|name| latest.get(name).cloned()).collect();
-        let not_looked_at = self.order.iter().filter(|name| !latest.contains_key(name)).cloned().collect();
+        let not_swept_yet = self.order.iter().filter(|name| !latest.contains_key(name)).cloned().collect();
         drop(latest);
         let at = self.clock.now().wall;
-        let status = Status {
+        let status = Arc::new(Status {
             schema: STATUS_SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            mode: self.mode.to_owned(),
+            mode: self.mode,
             at,
             managers,
-            not_looked_at,
-        };
+            not_swept_yet,
+        });
         self.metrics.show(&status);
-        self.board.publish(Arc::new(status), at, self.interval.times(STALLED_AFTER).plus(Span::mins(1)));
+        self.board.publish(status, at, self.interval.times(STALLED_AFTER).plus(Span::mins(1)));
     }
 }
 

@@ -6,7 +6,7 @@ use crate::text::words;
 use medic_core::diagnose::{CRASH_LOOP, LOOP_WINDOW};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
-    Decision, Diagnosis, Guard, ManagerState, Outcome, RequestFailure, RestartKind, Span, Waiting, Wall,
+    Decision, Diagnosis, Guard, ManagerState, Outcome, RequestFailure, RestartKind, Span, TreatmentState, Waiting, Wall,
 };
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -160,7 +160,7 @@ fn who(sets: &[&SetStatus], one: &str, many: &str) -> String {
 /// Whether a treatment of this incident has helped the set.
 fn was_healed(set: &SetStatus, since: Option<Wall>) -> bool {
     let ours = |row: &&TreatmentSummary| since.is_none_or(|since| row.opened >= since);
-    set.treatments.iter().filter(ours).any(|row| row.state == Outcome::Recovered.as_str())
+    set.treatments.iter().filter(ours).any(|row| row.state == TreatmentState::Ended(Outcome::Recovered))
 }
 
 const fn is_refused(diagnosis: Diagnosis) -> bool {

@@ -4,8 +4,8 @@
 use crate::status::{LeftDisabled, ManagerStatus, SetStatus, ShownDecision, ShownGuard, Status, TreatmentSummary};
 use crate::text::guards;
 use medic_core::model::{
-    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, Pause, PauseScope, Remedy,
-    RemedyKind, RestartKind, Source, Span, TreatmentId, Waiting, Wall,
+    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, OpenStep, Outcome, Pause,
+    PauseScope, Remedy, RemedyKind, RestartKind, Source, Span, TreatmentId, TreatmentState, Waiting, Wall,
 };
 use std::fmt::Write as _;
 
@@ -26,13 +26,13 @@ pub fn verdict(status: &Status) -> String {
         parts.push(format!("{unseen} of {all} scale sets cannot be judged"));
     }
     if away > 0 {
-        let of = status.managers.len().saturating_add(status.not_looked_at.len());
+        let of = status.managers.len().saturating_add(status.not_swept_yet.len());
         parts.push(format!("{away} of {of} managers cannot be reached"));
     }
-    let waiting = status.not_looked_at.len();
+    let waiting = status.not_swept_yet.len();
     if waiting > 0 {
         let of = status.managers.len().saturating_add(waiting);
-        parts.push(format!("{waiting} of {of} managers {} not looked at yet", if waiting == 1 { "is" } else { "are" }));
+        parts.push(format!("{waiting} of {of} managers {} not swept yet", if waiting == 1 { "is" } else { "are" }));
     }
     let well = match (parts.is_empty(), all) {
         (false, _) => parts.join(", "),
@@ -198,32 +198,32 @@ pub const fn remedy(remedy: RemedyKind) -> &'static str {
     }
 }
 
-/// Where a treatment stands, or how it ended, in words; a name that is not known is told as it is.
+/// Where a treatment stands, or how it ended, in words.
 #[must_use]
-pub fn step(label: &str) -> &str {
-    match label {
-        "deleting" => "GitHub is asked to end the stale session",
-        "disabling" => "the manager is asked to disable it",
-        "disable_unknown" => "the manager did not answer; what it did is read back",
-        "disabled" => "disabled for a moment, and enabled again once its worker is seen",
-        "enabling" => "the manager is asked to enable it again",
-        "verifying" => "the act is done; now the set must be seen to listen",
-        "check_opening" => "GitHub is asked for a session",
-        "check_opened" => "nobody held a session; ours is ended",
-        "self_recovered" => "recovered by itself",
-        "unverified" => "acted, but the set was not seen to listen in time",
-        "aborted" => "given up, because somebody else acted",
-        "failed" => "refused, and nothing was changed",
-        "held" => "somebody holds a session",
-        "unheld" => "nobody held a session",
-        other => other,
+pub const fn step(state: TreatmentState) -> &'static str {
+    match state {
+        TreatmentState::Open(OpenStep::Deleting) => "GitHub is asked to end the stale session",
+        TreatmentState::Open(OpenStep::Disabling) => "the manager is asked to disable it",
+        TreatmentState::Open(OpenStep::DisableUnknown) => "the manager did not answer; what it did is read back",
+        TreatmentState::Open(OpenStep::Disabled) => "disabled for a moment, and enabled again once its worker is seen",
+        TreatmentState::Open(OpenStep::Enabling) => "the manager is asked to enable it again",
+        TreatmentState::Open(OpenStep::Verifying) => "the act is done; now the set must be seen to listen",
+        TreatmentState::Open(OpenStep::CheckOpening) => "GitHub is asked for a session",
+        TreatmentState::Open(OpenStep::CheckOpened) => "nobody held a session; ours is ended",
+        TreatmentState::Ended(Outcome::SelfRecovered) => "recovered by itself",
+        TreatmentState::Ended(Outcome::Unverified) => "acted, but the set was not seen to listen in time",
+        TreatmentState::Ended(Outcome::Aborted) => "given up, because somebody else acted",
+        TreatmentState::Ended(Outcome::Failed) => "refused, and nothing was changed",
+        TreatmentState::Ended(Outcome::Held) => "somebody holds a session",
+        TreatmentState::Ended(Outcome::Unheld) => "nobody held a session",
+        TreatmentState::Ended(Outcome::Recovered) => "recovered",
     }
 }
 
 /// As [`step`], with how often it was tried and what came back.
 #[must_use]
 pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
-    let mut words = step(&row.state).to_owned();
+    let mut words = step(row.state).to_owned();
     if let Some(answer) = &row.answer {
         let times = if row.tries == 1 { "once" } else { "times" };
         let tries = if row.tries == 1 { times.to_owned() } else { format!("{} {times}", row.tries) };
@@ -482,12 +482,13 @@ mod tests {
     }
 
     #[test]
-    fn every_outcome_of_a_treatment_reads_as_words() {
-        for outcome in Outcome::ALL {
-            assert!(!step(outcome.as_str()).contains('_'), "{outcome}");
+    fn every_treatment_state_reads_as_words() {
+        let open = OpenStep::ALL.iter().map(|step| TreatmentState::Open(*step));
+        for state in open.chain(Outcome::ALL.iter().map(|outcome| TreatmentState::Ended(*outcome))) {
+            assert!(!step(state).contains('_'), "{state}");
         }
-        assert_eq!(step("verifying"), "the act is done; now the set must be seen to listen");
-        assert_eq!(step("<new>"), "<new>");
+        let verifying = TreatmentState::Open(OpenStep::Verifying);
+        assert_eq!(step(verifying), "the act is done; now the set must be seen to listen");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a browser and Prometheus ask for: the server and the status page.
+//! The HTTP server and the status page.
 
 pub mod page;
 pub mod server;

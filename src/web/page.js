@@ -23,7 +23,7 @@
       delete say.dataset.lost;
     } catch {
       say.dataset.lost = "yes";
-      say.textContent = "The medic does not answer. Below is what it said last.";
+      say.textContent = "The medic does not answer. This is its last status.";
     }
   };
   setTimeout(refresh, PERIOD);

@@ -1,16 +1,16 @@
 //! The status page: one self-contained document, rendered from the same data as the JSON.
 //!
-//! Rules. Everything is there without scripts; a script only fetches the page again and puts it in place, so that
-//! scrolling, focus and opened parts stay. Names and texts come from other servers: every one is escaped. Meaning is
-//! never in a colour alone. What is ill comes first; of what is well only so many are shown, for a page that lists ten
-//! thousand healthy sets helps nobody. Style and script are allowed by their hashes and nothing else is.
+//! The page needs no script; the script only replaces its content, so that scrolling, focus and opened parts stay. Names
+//! and texts come from other servers: every one is escaped. No meaning is in a colour alone. Unhealthy sets come first,
+//! and the rows are limited. The security policy allows the style and the script by their hashes, and nothing else.
 
-use crate::status::{ManagerStatus, SetStatus, SourceState, Status, TreatmentSummary};
+use crate::status::{ManagerStatus, Restart, SetStatus, SourceState, Status, TreatmentSummary};
 use crate::text::{guards, words};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use medic_core::model::{Class, Decision, Diagnosis, Enablement, EndpointState, ManagerState, Source, Wall};
+use medic_core::policy::Mode;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -19,8 +19,8 @@ pub use crate::text::words::decision as decision_words;
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Rows of sets that are well, per manager.
-const WELL_ROWS: usize = 200;
+/// Rows of healthy sets, per manager.
+const HEALTHY_ROWS: usize = 200;
 /// Rows of all sets, per manager.
 const ALL_ROWS: usize = 1000;
 /// Pieces of evidence shown per set.
@@ -44,10 +44,10 @@ pub fn security_policy() -> HeaderValue {
     POLICY.clone()
 }
 
-/// Renders the page; `None` before the first pass.
+/// Renders the page; `None` before the first sweep has ended.
 #[must_use]
 pub fn render(status: Option<&Status>, now: Wall) -> String {
-    let verdict = status.map_or_else(|| "The first look at the managers is not done yet".to_owned(), words::verdict);
+    let verdict = status.map_or_else(|| "The first sweep has not ended yet".to_owned(), words::verdict);
     let mut page = String::with_capacity(16 * 1024);
     page.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n");
@@ -62,11 +62,11 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
         escape(&verdict)
     );
     if let Some(status) = status {
-        let mode = if status.mode == "heal" { "heals" } else { "only looks, and says what it would do" };
+        let mode = if status.mode == Mode::Heal { "heals" } else { "only observes and shows what it would do" };
         let _ = writeln!(
             page,
-            "<p class=\"meta\">Mode <strong>{}</strong>: it {mode}. Version {}. Seen at {}; all times are UTC.</p>",
-            escape(&status.mode),
+            "<p class=\"meta\">Mode <strong>{}</strong>: it {mode}. Version {}. Swept at {}; all times are UTC.</p>",
+            status.mode,
             escape(&status.version),
             date(status.at, now)
         );
@@ -75,12 +75,12 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
     for (index, manager) in status.iter().flat_map(|status| &status.managers).enumerate() {
         show_manager(&mut page, index, manager, now);
     }
-    for name in status.iter().flat_map(|status| &status.not_looked_at) {
+    for name in status.iter().flat_map(|status| &status.not_swept_yet) {
         let name = escape(name.as_str());
         let _ = writeln!(
             page,
-            "<section>\n<h2>{name} <small><span class=\"odd\">? not looked at yet</span></small></h2>\n<p>Its first \
-             answers have not come. The other managers do not wait for it.</p>\n</section>"
+            "<section>\n<h2>{name} <small><span class=\"odd\">? not swept yet</span></small></h2>\n<p>Its first \
+             sweep has not ended. The other managers are not delayed.</p>\n</section>"
         );
     }
     page.push_str(
@@ -132,12 +132,12 @@ fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: W
             EndpointState::Up => "answers",
             EndpointState::Degraded => "answers only in part",
             EndpointState::Down => "does not answer",
-            EndpointState::Limited => "refuses more calls until the quota is renewed",
+            EndpointState::Limited => "refuses requests until its rate limit resets",
         };
         let _ = writeln!(page, "<p class=\"odd\">! {} {words}.</p>", escape(endpoint.as_str()));
     }
     show_table(page, manager, now);
-    show_means(page, index, manager, now);
+    show_sources(page, index, manager, now);
     page.push_str("</section>\n");
 }
 
@@ -146,18 +146,18 @@ fn show_table(page: &mut String, manager: &ManagerStatus, now: Wall) {
         page.push_str("<p>No scale sets are known.</p>\n");
         return;
     }
-    let (well, ill): (Vec<_>, Vec<_>) = manager.sets.iter().partition(|set| set.is_healthy());
-    let shown = || ill.iter().take(ALL_ROWS).chain(well.iter().take(WELL_ROWS));
+    let (healthy, unhealthy): (Vec<_>, Vec<_>) = manager.sets.iter().partition(|set| set.is_healthy());
+    let shown = || unhealthy.iter().take(ALL_ROWS).chain(healthy.iter().take(HEALTHY_ROWS));
     let _ = write!(
         page,
-        "<table role=\"table\">\n<caption>Scale sets of {}: {} ill or unclear, {} well",
+        "<table role=\"table\">\n<caption>Scale sets of {}: {} unhealthy or unclear, {} healthy",
         escape(manager.name.as_str()),
-        ill.len(),
-        well.len()
+        unhealthy.len(),
+        healthy.len()
     );
     let hidden = manager.sets.len().saturating_sub(shown().count());
     if hidden > 0 {
-        let _ = write!(page, "; {hidden} of them are not shown here, but in the JSON");
+        let _ = write!(page, "; {hidden} of them are only in the JSON");
     }
     page.push_str("</caption>\n<thead role=\"rowgroup\"><tr role=\"row\">");
     for title in ["Scale set", "State", "Since", "Evidence", "What happens next", "Last treatments"] {
@@ -189,8 +189,8 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
         words::state(set),
         words::confidence(finding.confidence)
     );
-    let ill = match finding.ill_since {
-        Some(since) if since != finding.since => format!("<br><small>not well since {}</small>", date(since, now)),
+    let unhealthy = match finding.ill_since {
+        Some(since) if since != finding.since => format!("<br><small>unhealthy since {}</small>", date(since, now)),
         Some(_) | None => String::new(),
     };
     let since = match words::recovered(set, |at| date(at, now)) {
@@ -198,7 +198,7 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
         Some(again) => format!("{}<br><small>{again}</small>", date(finding.since, now)),
         None => date(finding.since, now),
     };
-    let _ = writeln!(page, "<td role=\"cell\" data-label=\"Since\">{since}{ill}</td>");
+    let _ = writeln!(page, "<td role=\"cell\" data-label=\"Since\">{since}{unhealthy}</td>");
     page.push_str("<td role=\"cell\" data-label=\"Evidence\"><ul>");
     for evidence in finding.evidence.iter().take(EVIDENCE) {
         let _ = write!(page, "<li>{}</li>", escape(&words::evidence(evidence)));
@@ -219,7 +219,7 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
     page.push_str("</td></tr>\n");
 }
 
-/// What will be done when, what holds it back, and why nothing stronger is done.
+/// What happens next and when, which guards block it, and why nothing stronger is done.
 fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wall) {
     if let Some(left) = &set.left_disabled {
         let _ = write!(page, "<strong>Left disabled</strong>: {}<br>", escape(&words::left_disabled(left, now)));
@@ -227,8 +227,8 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
     match &set.decision {
         Decision::Blocked { remedy, guards } => {
             let _ = write!(page, "{}<ul>", escape(&words::withheld(remedy)));
-            for held in guards {
-                let _ = write!(page, "<li>{}</li>", escape(&words::held(held, Some(now))));
+            for guard in guards {
+                let _ = write!(page, "<li>{}</li>", escape(&words::held(guard, Some(now))));
             }
             page.push_str("</ul>");
         }
@@ -261,14 +261,14 @@ fn show_treatment(page: &mut String, treatment: &TreatmentSummary, open: bool, n
         page,
         "<li>{}: {} #{}: {}{why}</li>",
         date(treatment.opened, now),
-        escape(&treatment.remedy),
+        treatment.remedy,
         treatment.id,
-        escape(if open { "under way" } else { words::step(&treatment.state) })
+        escape(if open { "under way" } else { words::step(treatment.state) })
     );
 }
 
-/// What the medic can and cannot see, and what it may still do.
-fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {
+/// The sources, and what the medic may still do.
+fn show_sources(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {
     let blind = manager.sources.values().filter(|state| **state != SourceState::Up).count();
     let _ = writeln!(
         page,
@@ -283,23 +283,22 @@ fn show_means(page: &mut String, index: usize, manager: &ManagerStatus, now: Wal
     page.push_str("</ul>\n");
     let _ = write!(
         page,
-        "<p class=\"meta\">The medic may begin {} more in this hour; {} not settled yet. It knows the ids of {} message \
-         sessions.",
+        "<p class=\"meta\">{} left in this hour; {}. {} session ids known.",
         treatments(manager.budget_remaining),
         if manager.open_intents == 1 {
-            "1 write is".to_owned()
+            "1 is unfinished".to_owned()
         } else {
-            format!("{} writes are", manager.open_intents)
+            format!("{} are unfinished", manager.open_intents)
         },
         manager.known_sessions
     );
-    if let Some((kind, at)) = manager.restart {
+    if let Some(Restart { kind, at }) = manager.restart {
         let _ = write!(page, " The manager started {}, {}.", date(at, now), words::restart(kind));
     }
     for (endpoint, left) in &manager.quota_remaining {
-        let _ = write!(page, " {left} calls left at {}.", escape(endpoint.as_str()));
+        let _ = write!(page, " {left} requests left at {}.", escape(endpoint.as_str()));
     }
-    let _ = writeln!(page, " This pass took {}.</p>\n</details>", manager.took);
+    let _ = writeln!(page, " This reconcile took {}.</p>\n</details>", manager.took);
 }
 
 fn show_source(page: &mut String, source: Source, state: &SourceState) {
@@ -310,7 +309,7 @@ fn show_source(page: &mut String, source: Source, state: &SourceState) {
             format!("<span class=\"bad\">✖ {name}</span>: does not answer: {}", escape(why))
         }
         SourceState::NotConfigured { would_show } => format!(
-            "<span class=\"odd\">– {name}</span>: not configured; it would show {}. To let the medic see it: {}",
+            "<span class=\"odd\">– {name}</span>: not configured; it would show {}. To enable it: {}",
             escape(would_show),
             escape(words::how_to_see(source))
         ),
@@ -328,13 +327,9 @@ const fn sign(diagnosis: Diagnosis) -> (&'static str, &'static str) {
     }
 }
 
-/// `14:03:12 (3 min ago)`, with the full date for machines.
+/// `14:03:12 (3 min ago)`, with the full date for programs.
 fn date(at: Wall, now: Wall) -> String {
-    let full = i64::try_from(at.0)
-        .ok()
-        .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
-        .map_or_else(String::new, |stamp| format!(" datetime=\"{stamp}\""));
-    format!("<time{full}>{}</time> <small>({})</small>", at.near(now), words::ago(at, now))
+    format!("<time datetime=\"{}\">{}</time> <small>({})</small>", at.rfc3339(), at.near(now), words::ago(at, now))
 }
 
 fn escape(text: &str) -> String {

@@ -4,20 +4,18 @@
 //! |---|---|
 //! | `/metrics` | the Prometheus exposition |
 //! | `/healthz` | 200 while the process lives |
-//! | `/readyz` | 200 once any manager was looked at, while passes go on; whatever managers and GitHub answer |
-//! | `/api/v1/status` | the whole picture as JSON ([`crate::status::Status`]) |
+//! | `/readyz` | 200 after the first sweep of any manager, while sweeps go on; whatever managers and GitHub answer |
+//! | `/api/v1/status` | the status document ([`crate::status::Status`]) |
 //! | `/api/v1/status.schema.json` | the JSON schema of that document |
 //! | `/` | the same as a page |
 //!
-//! Rules. GET and HEAD only; nothing that a client sends is read but the request's head. Connections, heads, addresses
-//! and the life of a connection are bounded, and slow readers keep nobody out: a new one takes the oldest's place. An old
-//! connection is asked to end after its present answer, so that a
-//! scrape in flight is not cut off. Every answer forbids caching and sniffing; the page runs no script and no style
-//! but its own.
+//! GET and HEAD only; of a request only its head is read. Connections, heads, addresses and the age of a connection are
+//! bounded. When all connections are in use, a new one replaces the oldest, so slow readers block nobody. An old
+//! connection ends after its present answer, so a scrape is not cut off. No answer may be cached or sniffed.
 
 use super::page;
 use crate::metrics::Metrics;
-use crate::status::Status;
+use crate::status::{self, Status};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -34,23 +32,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// Connections served at once; one more ends the oldest.
+/// Connections served at once; one more replaces the oldest.
 pub const MAX_CONNECTIONS: usize = 64;
 /// A client has this long to send its request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest a connection may live, so that a slow reader cannot hold a place for ever.
+/// The longest that a connection may last.
 const CONNECTION_LIFE: Duration = Duration::from_mins(1);
-/// An answer under way when a connection has to end has this long.
+/// When a connection has to end, its present answer has this long.
 const LAST_ANSWER: Duration = Duration::from_secs(2);
 /// The longest request head; a longer one gets 431.
 const HEAD_BYTES: usize = 16 * 1024;
 /// The longest path with query; a longer one gets 414.
 const URI_BYTES: usize = 2048;
 
-/// The schema of the status document.
-pub const STATUS_SCHEMA_JSON: &str = include_str!("status.schema.json");
-
-/// What the server shows; the loop writes it, requests read it.
+/// The latest status; the service writes it, requests read it.
 #[derive(Default)]
 pub struct Board {
     inner: RwLock<BoardInner>,
@@ -59,15 +54,15 @@ pub struct Board {
 #[derive(Default)]
 struct BoardInner {
     status: Option<Arc<Status>>,
-    beat: Option<Wall>,
-    patience: Span,
+    updated: Option<Wall>,
+    stalled_after: Span,
 }
 
 impl Board {
-    /// Replaces the picture. `patience` is how long the next one may take before the medic counts as stalled.
-    pub fn publish(&self, status: Arc<Status>, at: Wall, patience: Span) {
+    /// Replaces the status. Without another one within `stalled_after`, the medic counts as stalled.
+    pub fn publish(&self, status: Arc<Status>, at: Wall, stalled_after: Span) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        *inner = BoardInner { status: Some(status), beat: Some(at), patience };
+        *inner = BoardInner { status: Some(status), updated: Some(at), stalled_after };
     }
 
     #[must_use]
@@ -75,27 +70,27 @@ impl Board {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).status.clone()
     }
 
-    /// Whether a manager was looked at and passes go on; else why not. One that hangs makes nobody wait.
+    /// Whether any manager was swept and sweeps go on; else why not.
     fn ready(&self, now: Wall) -> Result<(), &'static str> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        match inner.beat {
-            None => Err("the first pass is not done\n"),
-            Some(beat) if now.since(beat) > inner.patience => Err("the watch loop has stalled\n"),
+        match inner.updated {
+            None => Err("the first sweep has not ended\n"),
+            Some(at) if now.since(at) > inner.stalled_after => Err("sweeps have stalled\n"),
             Some(_) => Ok(()),
         }
     }
 }
 
-/// Everything a request may look at.
+/// Everything that a request can read.
 pub struct Shown {
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,
     pub clock: Arc<dyn medic_core::clock::Clock>,
 }
 
-/// Serves until `shutdown` resolves, then lets answers under way finish for a moment.
+/// Serves until `shutdown` resolves; then answers have a moment to finish.
 pub async fn serve(listener: TcpListener, shown: Arc<Shown>, shutdown: impl Future<Output = ()> + Send) {
-    let mut places: VecDeque<AbortHandle> = VecDeque::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     let (stop, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
@@ -107,14 +102,14 @@ pub async fn serve(listener: TcpListener, shown: Arc<Shown>, shutdown: impl Futu
         };
         match accepted {
             Ok((stream, _)) => {
-                places.retain(|place| !place.is_finished());
-                if places.len() >= MAX_CONNECTIONS
-                    && let Some(oldest) = places.pop_front()
+                open.retain(|connection| !connection.is_finished());
+                if open.len() >= MAX_CONNECTIONS
+                    && let Some(oldest) = open.pop_front()
                 {
                     oldest.abort();
                 }
                 let (shown, stopped) = (Arc::clone(&shown), stopped.clone());
-                places.push_back(connections.spawn(connection(stream, shown, stopped)));
+                open.push_back(connections.spawn(connection(stream, shown, stopped)));
             }
             Err(error) => {
                 tracing::warn!(%error, "the status server could not accept a connection");
@@ -155,7 +150,7 @@ fn answer(request: &Request<Incoming>, shown: &Shown) -> Response<Full<Bytes>> {
     }
     let uri = request.uri();
     let mut answer = if uri.path_and_query().map_or(0, |path| path.as_str().len()) > URI_BYTES {
-        text(StatusCode::URI_TOO_LONG, "no address here is that long\n")
+        text(StatusCode::URI_TOO_LONG, "the address is too long\n")
     } else {
         route(uri.path(), shown)
     };
@@ -178,9 +173,7 @@ fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
-        "/api/v1/status.schema.json" => {
-            reply(StatusCode::OK, "application/schema+json", STATUS_SCHEMA_JSON.as_bytes().to_vec())
-        }
+        "/api/v1/status.schema.json" => reply(StatusCode::OK, "application/schema+json", status::schema()),
         "/api/v1/status" => match shown.board.status() {
             Some(status) => match serde_json::to_vec(status.as_ref()) {
                 Ok(body) => reply(StatusCode::OK, "application/json", body),
@@ -189,12 +182,12 @@ fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
             None => reply(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "application/json",
-                br#"{"error":"the first pass is not done"}"#.to_vec(),
+                r#"{"error":"the first sweep has not ended"}"#,
             ),
         },
         "/" => {
             let page = page::render(shown.board.status().as_deref(), shown.clock.now().wall);
-            let mut answer = reply(StatusCode::OK, "text/html; charset=utf-8", page.into_bytes());
+            let mut answer = reply(StatusCode::OK, "text/html; charset=utf-8", page);
             answer.headers_mut().insert(header::CONTENT_SECURITY_POLICY, page::security_policy());
             answer
         }
@@ -203,11 +196,11 @@ fn route(path: &str, shown: &Shown) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    reply(status, "text/plain; charset=utf-8", body.as_bytes().to_vec())
+    reply(status, "text/plain; charset=utf-8", body)
 }
 
-fn reply(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));

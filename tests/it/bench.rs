@@ -112,7 +112,7 @@ impl Service {
             board: Arc::new(Board::default()),
             metrics: Arc::clone(metrics),
             clock: Arc::clone(clock),
-            mode: "heal",
+            mode: config.run.mode,
             interval: config.run.interval,
             order: names(config),
             latest: Mutex::default(),
@@ -134,7 +134,7 @@ fn names(config: &Config) -> Vec<ManagerName> {
 }
 
 pub(crate) fn metrics(config: &Config) -> Arc<Metrics> {
-    Arc::new(Metrics::new(&names(config), "heal").unwrap())
+    Arc::new(Metrics::new(&names(config), config.run.mode).unwrap())
 }
 
 /// The first manager and GitHub, in process.
@@ -241,7 +241,7 @@ impl Bench {
         hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         let config = given.config(dir.path());
         let store = open(&dir.path().join("state"));
-        let metrics = Arc::new(Metrics::new(&names(&config), given.mode).unwrap());
+        let metrics = Arc::new(Metrics::new(&names(&config), config.run.mode).unwrap());
         let mut engine = Service::new(&config, &store, &clock, "bench", &transport(&hub), &metrics).engines.remove(0);
         let background = engine.take_background().into_iter().collect();
         tokio::task::yield_now().await;
@@ -342,14 +342,14 @@ impl Bench {
             if !self.stopped && now >= self.next_reconcile {
                 let done = self.engine.reconcile().await;
                 self.closed.extend(done.closed);
-                self.metrics.show(&Status {
+                self.metrics.show(&Arc::new(Status {
                     schema: STATUS_SCHEMA,
                     version: String::new(),
-                    mode: String::new(),
+                    mode: medic_core::policy::Mode::Heal,
                     at: now,
                     managers: vec![done.status.clone()],
-                    not_looked_at: Vec::new(),
-                });
+                    not_swept_yet: Vec::new(),
+                }));
                 self.status = Some(done.status);
                 self.next_reconcile = self.clock.now().wall.plus(self.engine.until_next());
             }
@@ -464,7 +464,7 @@ impl Bench {
     }
 
     pub(crate) fn metrics(&self) -> String {
-        String::from_utf8(self.metrics.text().unwrap()).unwrap()
+        self.metrics.text().unwrap()
     }
 }
 

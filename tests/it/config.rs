@@ -220,7 +220,7 @@ fn file_with(key: &Key, value: Option<&str>) -> String {
         let mut lines: BTreeMap<String, String> =
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         lines.extend(value.map(|value| (key.name.to_owned(), value.to_owned())));
-        lines.iter().map(|(name, value)| format!("{name} = {value}\n")).collect::<String>()
+        lines.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join("\n") + "\n"
     };
     let is_app = ["app_id", "installation_id", "private_key_file"].contains(&key.name);
     match key.section {

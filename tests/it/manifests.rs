@@ -42,7 +42,7 @@ fn rules_and_panels_use_declared_metrics() {
         for name in names.filter(|name| *name != "able") {
             let known = metrics.iter().any(|metric| {
                 name == metric.name
-                    || metric.kind == "histogram"
+                    || metric.kind == scaleset_medic::metrics::Kind::Histogram
                         && ["_bucket", "_sum", "_count"].iter().any(|end| name.strip_suffix(end) == Some(metric.name))
             });
             assert!(known, "{path}: {name}");

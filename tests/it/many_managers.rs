@@ -86,7 +86,7 @@ impl Service {
     }
 
     fn metric(&self, line: &str) -> Option<f64> {
-        let text = String::from_utf8(self.publisher.metrics.text().unwrap()).unwrap();
+        let text = self.publisher.metrics.text().unwrap();
         text.lines().find_map(|each| each.strip_prefix(line)?.trim().parse().ok())
     }
 
@@ -179,16 +179,16 @@ async fn nine_hanging_managers_do_not_slow_the_tenth() {
     service.until(Span::secs(2), "the tenth is shown at once", |service| service.manager(9).is_some()).await;
     let status = service.status().unwrap();
     let waiting: Vec<_> = (0..9).map(name).collect();
-    assert_eq!((status.managers.len(), &status.not_looked_at), (1, &waiting));
+    assert_eq!((status.managers.len(), &status.not_swept_yet), (1, &waiting));
     let page = page::render(Some(&status), service.clock.now().wall);
-    assert!(page.contains("9 of 10 managers are not looked at yet"), "{page}");
-    assert!(page.contains("garm-0 <small><span class=\"odd\">? not looked at yet</span>"), "{page}");
+    assert!(page.contains("9 of 10 managers are not swept yet"), "{page}");
+    assert!(page.contains("garm-0 <small><span class=\"odd\">? not swept yet</span>"), "{page}");
     assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-9\"}"), Some(1.0));
 
     service
         .until(Span::mins(1), "the sweep of a hanging manager ends", |s| s.status().unwrap().managers.len() == 10)
         .await;
-    assert_eq!(service.status().unwrap().not_looked_at, []);
+    assert_eq!(service.status().unwrap().not_swept_yet, []);
     assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-0\"}"), Some(0.0));
 
     let beside_nine = measure_the_tenth(service).await;

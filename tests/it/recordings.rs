@@ -115,7 +115,7 @@ impl Replay {
         let config = check(&Sources::of_text("replay.toml", text), Depth::Files).unwrap().config;
         let store = Store::in_memory().unwrap();
         let lease = Arc::new(Lease::new(store.clone(), "replay".to_owned(), Arc::clone(&clock)));
-        let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], "heal").unwrap());
+        let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], config.run.mode).unwrap());
         let shared = Shared { store, lease, clock: Arc::clone(&clock), metrics, runtime: Runtime::default() };
         let transport: Arc<dyn Transport> = Arc::clone(&recorded) as _;
         let engine = engines(&config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None }))

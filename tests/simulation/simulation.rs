@@ -477,7 +477,7 @@ impl Simulation {
             if self.log.secret_in(&status).is_some() {
                 leaks.push("the status shows a secret");
             }
-            if all && self.log.secret_in(&medic.publisher.metrics.text().unwrap()).is_some() {
+            if all && self.log.secret_in(medic.publisher.metrics.text().unwrap().as_bytes()).is_some() {
                 leaks.push("the metrics show a secret");
             }
         }

@@ -21,3 +21,7 @@ pub mod policy;
 pub mod ports;
 pub mod settings;
 pub mod treat;
+
+/// For [`model::closed::closed_enum`].
+#[doc(hidden)]
+pub use schemars;

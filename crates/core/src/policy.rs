@@ -2,16 +2,16 @@
 //! §5, §6). `0` never means unlimited.
 
 use crate::model::Span;
+use crate::model::closed::closed_enum;
 use crate::settings::{Follows, Kind, Risky, Takes};
 
-/// Whether writes are allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Everything but the writes; reports what it would have done.
-    Observe,
-    /// Heals.
-    Heal,
+closed_enum! {
+    /// Whether writes are allowed.
+    pub enum Mode {
+        /// Everything but the writes; reports what it would have done.
+        Observe = "observe",
+        Heal = "heal",
+    }
 }
 
 /// The longest that a stale session was measured to block is 92 s (`docs/reference/design.md` §1).

@@ -1,6 +1,8 @@
 //! What two real GARM builds reported, read by the real parsers and diagnosed: metrics, goroutines and set lists alone, and the
 //! debug logs of a whole day of trouble.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 use medic_core::diagnose::testing::{diagnoses, found, id, scale_set, secs};
 use medic_core::diagnose::{Context, Fleet, State, diagnose};
 use medic_core::model::log_fact::LogEvidence;

@@ -45,6 +45,8 @@ CREATE TABLE state (manager TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOU
 ALTER TABLE orders RENAME TO manual_heals;
 ALTER TABLE manual_heals RENAME COLUMN what TO action;
 ALTER TABLE manual_heals RENAME COLUMN settled TO finished;
+-- Answers were sentences, and are facts now. Nobody waits for one: a manual heal lasts two minutes.
+UPDATE manual_heals SET answer = NULL;
 
 DROP TABLE scenes;
 CREATE TABLE snapshots (

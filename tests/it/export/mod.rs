@@ -1,4 +1,4 @@
-//! What leaves the process: metrics, the HTTP server, the status document and the page.
+//! Metrics, the HTTP server, the status document and the page.
 #![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
 mod metrics;
@@ -10,16 +10,17 @@ use medic_core::model::log_fact::ListenerErrorKind;
 use medic_core::model::{
     Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, GithubId, Guard, Incarnation, Lingering, ManagerName,
-    ManagerState, Owner, Pause, PauseId, PauseScope, Remedy, RestartKind, Rule, ScaleSetId, SessionId, Source, Span,
-    TreatmentId, Waiting, Wall, WorkerState,
+    ManagerState, OpenStep, Outcome, Owner, Pause, PauseId, PauseScope, Remedy, RemedyKind, RestartKind, Rule,
+    ScaleSetId, SessionId, Source, Span, TreatmentId, TreatmentState, Waiting, Wall, WorkerState,
 };
+use medic_core::policy::Mode;
 use scaleset_medic::status::{
-    Budget, LeftDisabled, ManagerStatus, Recovered, STATUS_SCHEMA, SetStatus, ShownDecision, ShownGuard, SourceState,
-    Status, TreatmentSummary,
+    Budget, LeftDisabled, ManagerStatus, Recovered, Restart, STATUS_SCHEMA, SetStatus, ShownDecision, ShownGuard,
+    SourceState, Status, TreatmentSummary,
 };
 use std::collections::BTreeMap;
 
-/// The date of every picture here.
+/// The date of every document here.
 pub(crate) const AT: Wall = Wall(1_700_000_000_000);
 
 /// A set with a diagnosis and nothing else of note.
@@ -65,7 +66,7 @@ pub(crate) fn manager(name: &str, sets: Vec<SetStatus>) -> ManagerStatus {
         took: Span::millis(40),
         state: ManagerState::Up,
         incarnation: Some(Incarnation(AT.minus(Span::hours(1)))),
-        restart: Some((RestartKind::Crash, AT.minus(Span::hours(1)))),
+        restart: Some(Restart { kind: RestartKind::Crash, at: AT.minus(Span::hours(1)) }),
         endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
         sources: BTreeMap::from([
             (Source::Api, SourceState::Up),
@@ -88,14 +89,14 @@ pub(crate) fn status(managers: Vec<ManagerStatus>) -> Status {
     Status {
         schema: STATUS_SCHEMA,
         version: "0.1.0".to_owned(),
-        mode: "heal".to_owned(),
+        mode: Mode::Heal,
         at: AT,
         managers,
-        not_looked_at: Vec::new(),
+        not_swept_yet: Vec::new(),
     }
 }
 
-/// A fleet in which everything that can be said is said.
+/// A fleet that uses every part of the document.
 pub(crate) fn everything() -> Status {
     let mut sets: Vec<SetStatus> =
         (1..).zip(Diagnosis::ALL).map(|(id, diagnosis)| set(id, &format!("set-{diagnosis}"), *diagnosis)).collect();
@@ -107,9 +108,9 @@ pub(crate) fn everything() -> Status {
     sets[5].finding.evidence = [Evidence { source: Source::Log, at: AT, fact: refused }].into_iter().collect();
     sets[5].treatments = vec![TreatmentSummary {
         id: TreatmentId(7),
-        remedy: "toggle".to_owned(),
+        remedy: RemedyKind::Toggle,
         opened: AT.minus(Span::mins(2)),
-        state: "recovered".to_owned(),
+        state: TreatmentState::Ended(Outcome::Recovered),
         why: Some("it polls again".to_owned()),
         tries: 0,
         answer: None,
@@ -117,9 +118,9 @@ pub(crate) fn everything() -> Status {
     }];
     sets[7].treatments = vec![TreatmentSummary {
         id: TreatmentId(8),
-        remedy: "toggle".to_owned(),
+        remedy: RemedyKind::Toggle,
         opened: AT,
-        state: "verifying".to_owned(),
+        state: TreatmentState::Open(OpenStep::Verifying),
         why: None,
         tries: 2,
         answer: Some("HTTP 500".to_owned()),
@@ -131,16 +132,16 @@ pub(crate) fn everything() -> Status {
     sets[6].github_id = None;
     sets[6].enabled = Enablement::Disabled;
     sets[0].recovered = Some(Recovered { ill_since: AT.minus(Span::mins(5)), at: AT.minus(Span::mins(3)) });
-    let mut ill = manager("garm", sets);
-    ill.incident = Some("GARM crashed 14:03:12; 3 of 4 sets were refused".to_owned());
-    ill.stale_lifetimes = Some("GitHub has kept such sessions 61\u{2013}92 s here".to_owned());
-    ill.breaker_open = Some("two treatments in a row were not verified".to_owned());
-    ill.pauses = pauses();
+    let mut unhealthy = manager("garm", sets);
+    unhealthy.incident = Some("GARM crashed 14:03:12; 3 of 4 sets were refused".to_owned());
+    unhealthy.stale_lifetimes = Some("GitHub has kept such sessions 61\u{2013}92 s here".to_owned());
+    unhealthy.breaker_open = Some("two treatments in a row were not verified".to_owned());
+    unhealthy.pauses = pauses();
     let mut down = manager("other", Vec::new());
     down.state = ManagerState::Down;
     down.incarnation = None;
     down.restart = None;
-    status(vec![ill, down])
+    status(vec![unhealthy, down])
 }
 
 fn pauses() -> Vec<Pause> {

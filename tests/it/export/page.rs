@@ -1,4 +1,4 @@
-//! The page as a person reads it.
+//! The status page.
 
 use super::{AT, everything, manager, set, status};
 use medic_core::model::{Diagnosis, Span};
@@ -10,7 +10,7 @@ fn page(status: &scaleset_medic::status::Status) -> String {
 }
 
 #[test]
-fn an_incident_is_told_in_words_with_its_evidence_and_what_happens_next() {
+fn page_shows_an_incident_with_evidence_and_next_action() {
     let page = page(&everything());
     for words in [
         "GARM crashed 14:03:12; 3 of 4 sets were refused",
@@ -25,11 +25,11 @@ fn an_incident_is_told_in_words_with_its_evidence_and_what_happens_next() {
         "refused: another session held by garm-x is active",
         "garm-x has held its session for 6 min",
         "toggle #7: recovered<br><small>it polls again</small>",
-        "data-label=\"Since\">well again since <time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>, after 2 min",
+        "data-label=\"Since\">well again since <time datetime=\"2023-11-14T22:10:20.000Z\">22:10:20</time> <small>(3 min 1 s ago)</small>, after 2 min",
         "3 of 3 treatments in 24 h left for this set",
         "does not answer: HTTP 404",
-        "not configured; it would show session ids. To let the medic see it: set log_file",
-        "<time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>",
+        "not configured; it would show session ids. To enable it: set log_file",
+        "<time datetime=\"2023-11-14T22:10:20.000Z\">22:10:20</time> <small>(3 min 1 s ago)</small>",
         "1 of 2 managers cannot be reached",
     ] {
         assert!(page.contains(words), "{words}\n{page}");
@@ -37,40 +37,39 @@ fn an_incident_is_told_in_words_with_its_evidence_and_what_happens_next() {
 }
 
 #[test]
-fn a_healthy_fleet_is_one_sentence() {
+fn page_of_a_healthy_fleet_is_one_sentence() {
     let page =
         page(&status(vec![manager("garm", vec![set(1, "a", Diagnosis::Listening), set(2, "b", Diagnosis::Disabled)])]));
     assert!(page.contains("<title>All 2 scale sets are well · scaleset-medic</title>"), "{page}");
     assert!(!page.contains("class=\"incident\"") && !page.contains("well again"));
-    assert!(render(None, AT).contains("The first look at the managers is not done yet"));
+    assert!(render(None, AT).contains("The first sweep has not ended yet"));
 }
 
 #[test]
-fn a_fleet_that_is_well_again_says_since_when() {
+fn page_shows_since_when_a_fleet_is_healthy_again() {
     let mut healed = set(1, "a", Diagnosis::Listening);
     healed.recovered = Some(Recovered { ill_since: AT.minus(Span::mins(5)), at: AT.minus(Span::mins(3)) });
     let page = page(&status(vec![manager("garm", vec![healed, set(2, "b", Diagnosis::Listening)])]));
-    let since = "<time datetime=\"2023-11-14T22:10:20Z\">22:10:20</time> <small>(3 min 1 s ago)</small>";
-    let told = format!("The fleet is well again since {since}: 1 of 2 scale sets had been ill, for up to 2 min.");
-    assert!(page.contains(&told), "{page}");
+    let since = "<time datetime=\"2023-11-14T22:10:20.000Z\">22:10:20</time> <small>(3 min 1 s ago)</small>";
+    let shown = format!("The fleet is well again since {since}: 1 of 2 scale sets had been ill, for up to 2 min.");
+    assert!(page.contains(&shown), "{page}");
 }
 
 #[test]
-fn what_is_ill_comes_first_and_ten_thousand_sets_do_not_fill_the_page() {
-    let mut sets: Vec<_> = (1..=10_000).map(|id| set(id, &format!("well-{id}"), Diagnosis::Listening)).collect();
-    sets.push(set(20_000, "the-ill-one", Diagnosis::Unheld));
+fn unhealthy_sets_come_first_and_rows_are_limited() {
+    let mut sets: Vec<_> = (1..=10_000).map(|id| set(id, &format!("healthy-{id}"), Diagnosis::Listening)).collect();
+    sets.push(set(20_000, "unhealthy-one", Diagnosis::Unheld));
     let page = page(&status(vec![manager("garm", sets)]));
-    assert!(page.find("the-ill-one").unwrap() < page.find("well-1<").unwrap());
-    assert!(page.contains("1 ill or unclear, 10000 well; 9800 of them are not shown here, but in the JSON"));
+    assert!(page.find("unhealthy-one").unwrap() < page.find("healthy-1<").unwrap());
+    assert!(page.contains("1 unhealthy or unclear, 10000 healthy; 9800 of them are only in the JSON"));
     assert!(page.len() < 400_000, "{}", page.len());
 }
 
 #[test]
-fn nothing_from_outside_becomes_markup() {
+fn text_from_outside_never_becomes_markup() {
     let evil = "<script>alert(1)</script>\"'&\u{202e}\0";
     let mut picture = everything();
     picture.version = evil.to_owned();
-    picture.mode = evil.to_owned();
     let manager = &mut picture.managers[0];
     manager.name = medic_core::model::ManagerName::new(evil);
     manager.incident = Some(evil.to_owned());
@@ -82,8 +81,6 @@ fn nothing_from_outside_becomes_markup() {
         }
         for treatment in &mut set.treatments {
             treatment.why = Some(evil.to_owned());
-            treatment.state = evil.to_owned();
-            treatment.remedy = evil.to_owned();
         }
     }
     for state in manager.sources.values_mut() {
@@ -97,7 +94,7 @@ fn nothing_from_outside_becomes_markup() {
 
 /// Start and end tags match. `p`-like omissions are not used on the page.
 #[test]
-fn the_markup_is_well_formed() {
+fn markup_is_well_formed() {
     let page = page(&everything());
     let (head, rest) = page.split_once("<style>").unwrap();
     let (_, rest) = rest.split_once("</style>").unwrap();
@@ -117,7 +114,7 @@ fn the_markup_is_well_formed() {
 }
 
 #[test]
-fn the_page_can_be_read_aloud_and_without_colours() {
+fn page_is_readable_aloud_and_without_colours() {
     let page = page(&everything());
     for landmark in
         ["<html lang=\"en\">", "<header>", "<main id=\"main\"", "<footer", "role=\"status\"", "href=\"#main\""]
@@ -129,7 +126,7 @@ fn the_page_can_be_read_aloud_and_without_colours() {
     assert_eq!(page.matches("<table").count(), page.matches("<caption>").count());
     assert_eq!(page.matches("scope=\"row\"").count(), Diagnosis::ALL.len());
     for diagnosis in Diagnosis::ALL {
-        assert!(page.contains(&format!("</span> {diagnosis}</span>")), "{diagnosis} is told in a word");
+        assert!(page.contains(&format!("</span> {diagnosis}</span>")), "{diagnosis} is shown as a word");
     }
     assert!(page.contains("width=device-width"));
     for colour in ["class=\"ok\">✔", "class=\"bad\">✖", "class=\"odd\">–"] {
@@ -138,7 +135,7 @@ fn the_page_can_be_read_aloud_and_without_colours() {
 }
 
 #[test]
-fn the_page_needs_no_script_and_allows_only_its_own() {
+fn page_needs_no_script_and_allows_only_its_own() {
     let page = page(&everything());
     assert!(page.contains("<noscript><meta http-equiv=\"refresh\""));
     for outside in ["src=", "http://", "https://", " style=", " onclick=", "@import", "url("] {

@@ -4,9 +4,10 @@ use super::{AT, everything};
 use async_trait::async_trait;
 use medic_core::clock::Clock;
 use medic_core::model::{ManagerName, Mono, Now, Span, Wall};
+use medic_core::policy::Mode;
 use scaleset_medic::metrics::Metrics;
-use scaleset_medic::status::Status;
-use scaleset_medic::web::server::{Board, MAX_CONNECTIONS, STATUS_SCHEMA_JSON, Shown, serve};
+use scaleset_medic::status::{Status, schema};
+use scaleset_medic::web::server::{Board, MAX_CONNECTIONS, Shown, serve};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,10 +18,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// A clock that is set by hand.
-struct Hand(AtomicU64);
+struct ManualClock(AtomicU64);
 
 #[async_trait]
-impl Clock for Hand {
+impl Clock for ManualClock {
     fn now(&self) -> Now {
         Now { wall: Wall(self.0.load(Ordering::SeqCst)), mono: Mono(0) }
     }
@@ -30,7 +31,7 @@ impl Clock for Hand {
 struct Bench {
     at: SocketAddr,
     board: Arc<Board>,
-    clock: Arc<Hand>,
+    clock: Arc<ManualClock>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
@@ -54,8 +55,8 @@ async fn bench() -> Bench {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     let board = Arc::new(Board::default());
-    let clock = Arc::new(Hand(AtomicU64::new(AT.0)));
-    let metrics = Arc::new(Metrics::new(&[ManagerName::new("garm")], "heal").unwrap());
+    let clock = Arc::new(ManualClock(AtomicU64::new(AT.0)));
+    let metrics = Arc::new(Metrics::new(&[ManagerName::new("garm")], Mode::Heal).unwrap());
     let shown = Arc::new(Shown { metrics, board: Arc::clone(&board), clock: Arc::clone(&clock) as Arc<dyn Clock> });
     let (stop, stopped) = oneshot::channel();
     let server = tokio::spawn(serve(listener, shown, async {
@@ -95,25 +96,25 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test]
-async fn health_is_the_process_and_readiness_the_loop() {
+async fn healthz_is_the_process_and_readyz_the_sweeps() {
     let bench = bench().await;
     assert_eq!(bench.get("/healthz").await.status, 200);
     let answer = bench.get("/readyz").await;
-    assert_eq!((answer.status, answer.body.as_str()), (503, "the first pass is not done\n"));
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the first sweep has not ended\n"));
     assert_eq!(bench.get("/api/v1/status").await.status, 503);
-    assert_eq!(bench.get("/").await.status, 200, "the page says so instead");
+    assert_eq!(bench.get("/").await.status, 200, "the page shows it instead");
 
     bench.publish();
-    assert_eq!(bench.get("/readyz").await.status, 200, "one of the managers is down, which is not our illness");
+    assert_eq!(bench.get("/readyz").await.status, 200, "a manager that is down does not make the medic unready");
 
     bench.clock.0.store(AT.plus(Span::mins(4)).0, Ordering::SeqCst);
     let answer = bench.get("/readyz").await;
-    assert_eq!((answer.status, answer.body.as_str()), (503, "the watch loop has stalled\n"));
+    assert_eq!((answer.status, answer.body.as_str()), (503, "sweeps have stalled\n"));
     assert_eq!(bench.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]
-async fn every_route_has_its_type_and_is_never_cached() {
+async fn routes_have_a_content_type_and_are_never_cached() {
     let bench = bench().await;
     bench.publish();
     for (path, content_type) in [
@@ -137,13 +138,13 @@ async fn every_route_has_its_type_and_is_never_cached() {
     let policy = bench.get("/").await;
     assert!(policy.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
     assert!(bench.get("/metrics").await.body.contains("scaleset_medic_build_info"));
-    assert_eq!(bench.get("/api/v1/status.schema.json").await.body, STATUS_SCHEMA_JSON);
-    let told: Status = serde_json::from_str(&bench.get("/api/v1/status").await.body).unwrap();
-    assert_eq!(told, everything());
+    assert_eq!(bench.get("/api/v1/status.schema.json").await.body, schema());
+    let shown: Status = serde_json::from_str(&bench.get("/api/v1/status").await.body).unwrap();
+    assert_eq!(shown, everything());
 }
 
 #[tokio::test]
-async fn what_is_not_a_read_of_a_known_address_is_refused() {
+async fn requests_other_than_reads_of_known_paths_are_refused() {
     let bench = bench().await;
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
         let answer = bench.ask(method, "/").await;
@@ -158,18 +159,18 @@ async fn what_is_not_a_read_of_a_known_address_is_refused() {
     let answer = bench.send(&head).await;
     assert!(matches!(answer.status, 0 | 431), "refused, or the connection is cut: {}", answer.status);
     assert_eq!(bench.send("nonsense\r\n\r\n").await.status, 400);
-    assert_eq!(bench.get("/healthz").await.status, 200, "and the server lives");
+    assert_eq!(bench.get("/healthz").await.status, 200, "the server still answers");
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_finish_its_request_is_cut_off() {
+async fn unfinished_request_head_times_out() {
     let bench = bench().await;
     let answer = bench.send("GET /healthz HTTP/1.1\r\nhost: me").await;
     assert!(answer.status == 0 || answer.status == 408, "{}", answer.head);
 }
 
 #[tokio::test]
-async fn slow_readers_keep_nobody_out_the_oldest_makes_room() {
+async fn new_connection_replaces_the_oldest() {
     let bench = bench().await;
     let mut idle = Vec::new();
     for _ in 0..MAX_CONNECTIONS {
@@ -187,11 +188,11 @@ async fn slow_readers_keep_nobody_out_the_oldest_makes_room() {
     let mut youngest = idle.next_back().unwrap();
     youngest.write_all(b"GET /healthz HTTP/1.1\r\nhost: medic\r\nconnection: close\r\n\r\n").await.unwrap();
     soon(youngest.read_to_end(&mut rest)).await.unwrap();
-    assert!(String::from_utf8(rest).unwrap().matches("ok\n").count() >= 2, "the others go on");
+    assert!(String::from_utf8(rest).unwrap().matches("ok\n").count() >= 2, "the others are served");
 }
 
 #[tokio::test]
-async fn the_server_ends_when_told_to_even_with_all_places_taken() {
+async fn server_stops_with_all_connections_in_use() {
     let mut bench = bench().await;
     let mut idle = Vec::new();
     for _ in 0..=MAX_CONNECTIONS {

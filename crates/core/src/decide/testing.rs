@@ -1,4 +1,5 @@
 //! Builders for tests.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on has failed")]
 
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{

@@ -1,6 +1,6 @@
 //! One macro for the closed enums whose names leave the process (labels, JSON, the store).
 
-/// Declares a fieldless enum with `ALL`, `as_str`, `Display`, `FromStr` and serde by that name, so
+/// Declares a fieldless enum with `ALL`, `as_str`, `Display`, `FromStr`, serde and a JSON schema by that name, so
 /// that no label, column or JSON value can drift from the code.
 #[macro_export]
 macro_rules! closed_enum {
@@ -17,6 +17,12 @@ macro_rules! closed_enum {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
+            }
+        }
+        impl $crate::schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> { stringify!($name).into() }
+            fn json_schema(_: &mut $crate::schemars::SchemaGenerator) -> $crate::schemars::Schema {
+                $crate::schemars::json_schema!({"type": "string", "enum": [$($text),+]})
             }
         }
         impl std::fmt::Display for $name {

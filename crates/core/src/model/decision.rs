@@ -3,7 +3,8 @@
 use super::closed::closed_enum;
 use super::guard::BlockedBy;
 use super::ids::{Owner, ScaleSetId, SessionId, TreatmentId};
-use super::time::{Span, Wall};
+use super::time::{OptionalRfc3339, Span, Wall};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -42,7 +43,7 @@ impl RemedyKind {
 
 /// A remedy for one set. A session is named, not permitted to be deleted: that takes a
 /// [`DeletionWarrant`](crate::decide::warrant::DeletionWarrant).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Remedy {
     Toggle,
@@ -78,7 +79,7 @@ closed_enum! {
 }
 
 /// What only an operator can repair.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Escalation {
     /// Another owner holds the set's session.
@@ -123,8 +124,9 @@ impl Escalation {
 }
 
 /// The decision about one set in one sweep; `B` is how its guards are shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "decision", rename_all = "snake_case")]
+#[schemars(rename = "Decision")]
 pub enum Decision<B = BlockedBy> {
     /// Nothing is wrong, or nothing is ours to repair.
     Leave,
@@ -132,6 +134,7 @@ pub enum Decision<B = BlockedBy> {
     Watch {
         waiting: Waiting,
         /// Until when, if time alone decides.
+        #[serde(default, with = "OptionalRfc3339")]
         until: Option<Wall>,
     },
     /// An operator is needed.

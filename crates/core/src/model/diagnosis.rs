@@ -4,7 +4,8 @@ use super::closed::closed_enum;
 use super::failure::FailureKind;
 use super::ids::{GithubId, Incarnation, Owner, ScaleSetId};
 use super::observation::Source;
-use super::time::{Span, Wall};
+use super::time::{OptionalRfc3339, Rfc3339, Span, Wall};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -303,16 +304,50 @@ impl Default for ConflictBehaviour {
 }
 
 /// One piece of evidence: which source, when, and what.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     pub source: Source,
     /// The date of the fact itself, not of reading it.
+    #[serde(with = "Rfc3339")]
     pub at: Wall,
     pub fact: Fact,
 }
 
+/// [`Finding::worker`] with names for its parts; recordings of earlier releases hold the pair.
+mod worker {
+    use super::{Rfc3339, Wall, WorkerState};
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// What the worker of the set is doing.
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    pub(super) struct Worker {
+        state: WorkerState,
+        /// The date of the fact that says so.
+        #[serde(with = "Rfc3339")]
+        since: Wall,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Named(Worker),
+        Pair(WorkerState, Wall),
+    }
+
+    pub(super) fn serialize<S: Serializer>(&(state, since): &(WorkerState, Wall), to: S) -> Result<S::Ok, S::Error> {
+        Worker { state, since }.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<(WorkerState, Wall), D::Error> {
+        Ok(match Written::deserialize(from)? {
+            Written::Named(Worker { state, since }) | Written::Pair(state, since) => (state, since),
+        })
+    }
+}
+
 /// A fact that bears on a diagnosis. The texts for people are made from it elsewhere.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
     /// The API says enabled.
@@ -357,7 +392,10 @@ pub enum Fact {
     /// The build exports per-set gauges: it retries.
     RetriesByItself,
     /// Nothing changed since an earlier sweep of the same incarnation found this.
-    UnchangedSince { since: Wall },
+    UnchangedSince {
+        #[serde(with = "Rfc3339")]
+        since: Wall,
+    },
     /// The set's revision moved without us: it processed a message or somebody edited it.
     RevisionMoved,
     /// The log: a session conflict.
@@ -382,11 +420,18 @@ pub enum Fact {
     /// GitHub lists the set.
     GithubListsSet,
     /// GitHub does not list the set, while it answers for its entity.
-    GithubLacksSet { since: Wall },
+    GithubLacksSet {
+        #[serde(with = "Rfc3339")]
+        since: Wall,
+    },
     /// GitHub lists a set of this name under another id.
     GithubOtherId { id: GithubId },
     /// Jobs assigned at GitHub do not turn into runners.
-    JobsWait { waiting: u64, since: Wall },
+    JobsWait {
+        waiting: u64,
+        #[serde(with = "Rfc3339")]
+        since: Wall,
+    },
     /// Our credentials are refused.
     CredentialsRefused,
     /// GitHub cannot be asked.
@@ -398,7 +443,10 @@ pub enum Fact {
     /// Instances of the set wait in `deleted`, which only a living worker clears.
     DeletedInstancesLinger { count: u32 },
     /// The ledger knows a session of the set whose incarnation is gone.
-    StaleSessionKnown { incarnation: Incarnation },
+    StaleSessionKnown {
+        #[serde(with = "Rfc3339")]
+        incarnation: Incarnation,
+    },
     /// Some sets of the scope do not listen, and no source says which.
     CannotTellWhich { listening: u64, of: u64 },
     /// No source that could tell is available.
@@ -409,7 +457,7 @@ pub enum Fact {
 pub type Findings = BTreeMap<ScaleSetId, Finding>;
 
 /// The diagnosis of one set in one sweep.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
     pub set: ScaleSetId,
     pub diagnosis: Diagnosis,
@@ -423,11 +471,15 @@ pub struct Finding {
     /// Why; the strongest first.
     pub evidence: Vec<Evidence>,
     /// Since when the set has had this diagnosis, across sweeps.
+    #[serde(with = "Rfc3339")]
     pub since: Wall,
     /// Since when it has not been well, across diagnoses; absent while well, disabled or settling.
+    #[serde(default, with = "OptionalRfc3339")]
     pub ill_since: Option<Wall>,
     /// Sweeps in a row that found the same, this one included.
     pub seen: u32,
     /// The worker, and the date of the fact that says so.
+    #[serde(with = "worker")]
+    #[schemars(with = "worker::Worker")]
     pub worker: (WorkerState, Wall),
 }

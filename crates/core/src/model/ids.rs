@@ -3,12 +3,13 @@
 
 use super::closed::closed_enum;
 use super::time::{Span, Wall};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! text_id {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
         pub struct $name(String);
         impl $name {
@@ -27,7 +28,7 @@ macro_rules! text_id {
 macro_rules! number_id {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(transparent)]
         pub struct $name(pub u64);
         impl std::fmt::Display for $name {
@@ -105,6 +106,17 @@ impl Owner {
 #[serde(transparent)]
 pub struct Incarnation(pub Wall);
 
+impl From<Wall> for Incarnation {
+    fn from(start: Wall) -> Self {
+        Self(start)
+    }
+}
+impl From<Incarnation> for Wall {
+    fn from(incarnation: Incarnation) -> Self {
+        incarnation.0
+    }
+}
+
 impl Incarnation {
     /// The dates of one start differ by up to this between sources and scrapes: the log's clock is not the kernel's, and
     /// a start date computed from the kernel's boot time wavers.
@@ -129,7 +141,7 @@ closed_enum! {
 }
 
 /// A repository, organisation or enterprise.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Entity {
     pub kind: EntityKind,
     /// `owner/name` for a repository, else the plain name.
@@ -137,7 +149,7 @@ pub struct Entity {
 }
 
 /// An entity at an endpoint: what one list of GitHub's covers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct EntityRef {
     pub endpoint: EndpointName,
     pub entity: Entity,

@@ -36,4 +36,4 @@ pub use observation::{
 };
 pub use pause::{Pause, PauseId, PauseScope};
 pub use time::{Mono, Now, Span, Wall};
-pub use treatment::{Outcome, Step, Treatment};
+pub use treatment::{OpenStep, Outcome, Step, Treatment, TreatmentState};

@@ -5,6 +5,7 @@ use super::failure::RequestFailure;
 use super::ids::{EndpointName, Entity, EntityKind, EntityRef, GithubId, Incarnation, Revision, ScaleSetId};
 use super::log_fact::LogEvidence;
 use super::time::{Now, Wall};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -111,7 +112,7 @@ pub struct Controller {
 }
 
 /// Whether a set may receive jobs. Absent in GARM's JSON means disabled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Enablement {
     /// `"enabled": true`.
@@ -187,7 +188,7 @@ impl GithubPlace {
 }
 
 /// Instances of a set that wait to be removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Lingering {
     /// In `deleted`: only a running worker clears them.
     pub deleted: u32,

@@ -1,15 +1,16 @@
 //! An operator's pause: no treatment starts within its scope while it lasts.
 
 use super::ids::{ManagerName, ScaleSetId};
-use super::time::Wall;
+use super::time::{OptionalRfc3339, Rfc3339, Wall};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Unique in a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct PauseId(pub u64);
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "scope", rename_all = "snake_case")]
 pub enum PauseScope {
     All,
@@ -49,14 +50,16 @@ impl std::fmt::Display for PauseScope {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Pause {
     pub id: PauseId,
     pub scope: PauseScope,
     pub reason: String,
     pub author: String,
+    #[serde(with = "Rfc3339")]
     pub created: Wall,
     /// Without an expiry it lasts until it is resumed.
+    #[serde(default, with = "OptionalRfc3339")]
     pub expires: Option<Wall>,
 }
 

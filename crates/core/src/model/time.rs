@@ -1,7 +1,9 @@
 //! Time as data. Two clocks that are never mixed: [`Wall`] dates facts and records and survives a restart; [`Mono`]
 //! measures waiting inside one process. All arithmetic saturates.
 
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 
 /// Milliseconds since the Unix epoch, by the machine's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -14,9 +16,83 @@ pub struct Wall(pub u64);
 pub struct Mono(pub u64);
 
 /// Milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Span(pub u64);
+
+/// Names the form of a date that leaves the process, in `#[serde(with = …)]`: RFC 3339 in UTC with milliseconds. Plain
+/// milliseconds are read too, as recordings of earlier releases hold them.
+pub struct Rfc3339;
+
+/// [`Rfc3339`] for a date that may be absent.
+pub struct OptionalRfc3339;
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenDate {
+    Millis(u64),
+    Text(String),
+}
+
+impl WrittenDate {
+    fn read<T: From<Wall>, E: serde::de::Error>(self) -> Result<T, E> {
+        let at = match self {
+            Self::Millis(millis) => Some(Wall(millis)),
+            Self::Text(text) => Wall::parse(&text).or_else(|| text.parse().ok().map(Wall)),
+        };
+        at.map(T::from).ok_or_else(|| E::custom("not a date in RFC 3339"))
+    }
+}
+
+impl Rfc3339 {
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<T: Copy + Into<Wall>, S: Serializer>(at: &T, to: S) -> Result<S::Ok, S::Error> {
+        let at: Wall = (*at).into();
+        to.collect_str(&at.rfc3339())
+    }
+
+    /// # Errors
+    /// When it is neither a date nor a number.
+    pub fn deserialize<'de, T: From<Wall>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+        WrittenDate::deserialize(from)?.read()
+    }
+}
+
+impl OptionalRfc3339 {
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<T: Copy + Into<Wall>, S: Serializer>(at: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => Rfc3339::serialize(at, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    /// # Errors
+    /// When it is neither a date nor a number nor nothing.
+    pub fn deserialize<'de, T: From<Wall>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+        Option::<WrittenDate>::deserialize(from)?.map(WrittenDate::read).transpose()
+    }
+}
+
+impl JsonSchema for Rfc3339 {
+    fn schema_name() -> Cow<'static, str> {
+        "Date".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "date-time", "description": "RFC 3339, in UTC, with milliseconds."})
+    }
+}
+
+impl JsonSchema for OptionalRfc3339 {
+    fn schema_name() -> Cow<'static, str> {
+        "OptionalDate".into()
+    }
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Option::<Rfc3339>::json_schema(generator)
+    }
+}
 
 /// Both clocks, read once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -82,6 +158,12 @@ impl Wall {
     pub fn date(self) -> String {
         let seconds = i64::try_from(self.0 / 1000).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
         seconds.map_or_else(|| self.0.to_string(), |stamp| stamp.to_string())
+    }
+    /// RFC 3339 with milliseconds. A date that no calendar has is its number.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        let stamp = i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+        stamp.map_or_else(|| self.0.to_string(), |stamp| format!("{stamp:.3}"))
     }
     /// The date `span` later, saturating.
     #[must_use]

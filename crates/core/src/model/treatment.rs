@@ -7,6 +7,7 @@ use super::ids::{Incarnation, Owner, Revision, ScaleSetId, SessionId, TreatmentI
 use super::manual::ManualHealId;
 use super::observation::GithubPlace;
 use super::time::{Span, Wall};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -26,6 +27,37 @@ closed_enum! {
         Held = "held",
         /// A session check: nobody held a session.
         Unheld = "unheld",
+    }
+}
+
+closed_enum! {
+    /// The names of the steps before the end.
+    pub enum OpenStep {
+        Deleting = "deleting",
+        Disabling = "disabling",
+        DisableUnknown = "disable_unknown",
+        Disabled = "disabled",
+        Enabling = "enabling",
+        Verifying = "verifying",
+        CheckOpening = "check_opening",
+        CheckOpened = "check_opened",
+    }
+}
+
+/// Where a treatment stands, or how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum TreatmentState {
+    Open(OpenStep),
+    Ended(Outcome),
+}
+
+impl std::fmt::Display for TreatmentState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Open(step) => step.fmt(f),
+            Self::Ended(outcome) => outcome.fmt(f),
+        }
     }
 }
 
@@ -146,19 +178,27 @@ impl Step {
         }
     }
 
+    #[must_use]
+    pub const fn state(&self) -> TreatmentState {
+        TreatmentState::Open(match self {
+            Self::Deleting { .. } => OpenStep::Deleting,
+            Self::Disabling { .. } => OpenStep::Disabling,
+            Self::DisableUnknown { .. } => OpenStep::DisableUnknown,
+            Self::Disabled { .. } => OpenStep::Disabled,
+            Self::Enabling { .. } => OpenStep::Enabling,
+            Self::Verifying => OpenStep::Verifying,
+            Self::CheckOpening { .. } => OpenStep::CheckOpening,
+            Self::CheckOpened { .. } => OpenStep::CheckOpened,
+            Self::Closed { outcome, .. } => return TreatmentState::Ended(*outcome),
+        })
+    }
+
     /// The step's name, for people and for JSON.
     #[must_use]
     pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Deleting { .. } => "deleting",
-            Self::Disabling { .. } => "disabling",
-            Self::DisableUnknown { .. } => "disable_unknown",
-            Self::Disabled { .. } => "disabled",
-            Self::Enabling { .. } => "enabling",
-            Self::Verifying => "verifying",
-            Self::CheckOpening { .. } => "check_opening",
-            Self::CheckOpened { .. } => "check_opened",
-            Self::Closed { .. } => "closed",
+        match self.state() {
+            TreatmentState::Open(step) => step.as_str(),
+            TreatmentState::Ended(_) => "closed",
         }
     }
 
@@ -182,16 +222,9 @@ impl Treatment {
     /// The outcome, once closed.
     #[must_use]
     pub const fn outcome(&self) -> Option<Outcome> {
-        match &self.step {
-            Step::Closed { outcome, .. } => Some(*outcome),
-            Step::Deleting { .. }
-            | Step::Disabling { .. }
-            | Step::DisableUnknown { .. }
-            | Step::Disabled { .. }
-            | Step::Enabling { .. }
-            | Step::Verifying
-            | Step::CheckOpening { .. }
-            | Step::CheckOpened { .. } => None,
+        match self.step.state() {
+            TreatmentState::Ended(outcome) => Some(outcome),
+            TreatmentState::Open(_) => None,
         }
     }
 

@@ -35,7 +35,7 @@ fn conflicts_of_another_owner_do_not_count() {
     for (named, blocks) in [(&ours, true), (&theirs, false)] {
         let world = two().with(|w| {
             w.owner = Some(ours.clone());
-            for (_, finding) in &mut w.findings {
+            for finding in w.findings.values_mut() {
                 let fact = Fact::ConflictLine { owner: Some(named.clone()), run: Span::ZERO };
                 finding.evidence.push(evidence(mins(100), fact));
             }
@@ -48,7 +48,7 @@ fn conflicts_of_another_owner_do_not_count() {
 fn only_live_conflicts_count() {
     for diagnosis in Diagnosis::ALL.iter().copied() {
         let world = two().with(|w| {
-            for (_, finding) in &mut w.findings {
+            for finding in w.findings.values_mut() {
                 finding.diagnosis = diagnosis;
             }
         });
