@@ -117,7 +117,7 @@ def check_dockerfile(text, manifest):
     for word in ("ENTRYPOINT", "CMD"):
         rule(all(rest.startswith("[") for rest in of(final, word)), f"{word} needs no shell")
     rule("CMD [" in of(final, "HEALTHCHECK")[0], "HEALTHCHECK needs no shell")
-    version = manifest["package"]["version"]
+    version = manifest["workspace"]["package"]["version"]
     rule(of(final, "ARG")[0] == f"VERSION={version}", f"the version's default is {version}")
     for label in ("title", "description", "licenses", "source", "version", "revision"):
         rule(f"org.opencontainers.image.{label}=" in of(final, "LABEL")[0], f"label {label}")
@@ -232,7 +232,7 @@ def main():
             "health": json.loads(of(final, "HEALTHCHECK")[0].split("CMD ", 1)[1]),
             "environment": dict(line.split("=", 1) for line in of(final, "ENV")),
             "volume": json.loads(of(final, "VOLUME")[0])[0],
-            "version": manifest["package"]["version"],
+            "version": manifest["workspace"]["package"]["version"],
         }
         image_checks.run_all(folder, tree, lab, image, needed)
 

@@ -165,7 +165,7 @@ def check_cronjob(place, resource, pod):
     spec, job = resource["spec"], resource["spec"]["jobTemplate"]["spec"]
     rule(place, spec["concurrencyPolicy"] == "Forbid", "is never two at once")
     rule(place, spec["startingDeadlineSeconds"] >= 60, "starts in time or not at all")
-    once = source("run/once.rs")
+    once = source("engine/once.rs")
     bound = sum(int(n) * {"mins": 60, "secs": 1}[u] for u, n in re.findall(r"LIMIT: Span = Span::(\w+)\((\d+)\)", once))
     rule(place, bound and job["activeDeadlineSeconds"] > bound, f"has longer than the {bound} s that `once` may take")
     rule(place, job["backoffLimit"] == 0 and pod["restartPolicy"] == "Never", "is not repeated")
@@ -214,7 +214,7 @@ def facts():
     examples = {path.name: yaml.safe_load(path.read_text()) for path in (MANIFESTS / "examples").glob("*.yaml")}
     garm = tomllib.loads(examples["garm-config.yaml"]["stringData"]["config.toml"])
     return {
-        "version": tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"],
+        "version": tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"],
         # The last read before the disable may fail for as long as an unanswered one is waited for.
         "longest treatment": 2 * int(late) + seconds(policy["disabled_limit"]) + seconds(policy["verify_timeout"]),
         "secret": examples["secret.yaml"]["stringData"],

@@ -1,136 +1,420 @@
-//! Time to recover after a manager's crash: from SIGKILL until every scale set listens again.
+//! Time to recover after a crash of GARM: from SIGKILL until every scale set listens again.
 //!
-//! Everything in one run, on the same simulated GARM and GitHub. The medic is the real one. Two modes:
+//! All ways use the same simulated GARM and GitHub, and the medic is the real one. Two modes:
 //!
-//! - `cargo bench --bench recovery` is in virtual time (a paused runtime: the servers' waits take no real time, and no
-//!   figure depends on this machine). The medic is a task here: its clients, parsers, engine, service loop and store.
-//! - `cargo bench --bench recovery -- sockets` is over real sockets by the real clock. The medic is the program, started
-//!   with a configuration file and ended by SIGTERM; it reads the log file that GARM writes. This takes 20 minutes: 4
-//!   and 50 sets are measured at the same time, then 500; "never" is what takes longer than a limit, which is said.
+//! - `cargo bench --bench recovery` runs in virtual time, so no figure depends on the machine. The medic is a task of
+//!   this process: its clients, parsers, engine, service loop and store.
+//! - `cargo bench --bench recovery -- sockets` runs over real sockets by the real clock, which takes 20 minutes. The
+//!   medic is the program, and reads the log file that GARM writes. All ways of one size run at the same time.
 //!
-//! Either prints the table, and whether the goals are met. `-- 4 50` takes only these numbers of sets, `-- 500 'pre-fix
-//! GARM, ledger'` only the ways of such a name. `RECOVERY_POLICY` and `RECOVERY_PACE` are lines for `[policy]`, and for
-//! the tables of GARM and GitHub, in place of the defaults: to see what a limit costs. `RECOVERY_REQUESTS=1` lists what
-//! the medic asked, in virtual time. `-- growth 50` prints instead what a day of watching that many sets adds to the
-//! medic's store, with no crash and with one.
-#![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on has failed")]
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints, and tells whoever waits for it")]
+//! Either prints the table, and whether the goals are met. `-- 4 50` selects sizes, `-- 500 'pre-fix GARM, ledger'` also
+//! ways by name. `-- growth 50` prints what a day of watching 50 sets adds to the store, with and without a crash.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "its output is the table")]
 
-#[path = "recovery/goals.rs"]
-mod goals;
-#[path = "recovery/in_virtual_time.rs"]
-mod in_virtual_time;
-#[path = "recovery/on_sockets.rs"]
-mod on_sockets;
-#[path = "recovery/script.rs"]
-mod script;
-#[path = "recovery/stage.rs"]
-mod stage;
-#[path = "recovery/ways.rs"]
-mod ways;
+#[path = "../tests/it/bench.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod bench;
+#[path = "../tests/it/sockets.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod sockets;
 
-use goals::{Row, judged, never};
-use medic_core::model::Span;
-use std::time::Instant;
-use ways::{DOWN, Outcome, STALE, WAYS, Way};
+use bench::{ConfigText, PASSWORD, START};
+use bytes::Bytes;
+use medic_clock::ScaledClock;
+use medic_core::clock::Clock;
+use medic_core::model::{Span, Wall};
+use medic_http::{Bounds, ReqwestTransport, Transport, TransportOptions};
+use medic_lab::backend::ServerId;
+use medic_lab::garm::Build;
+use medic_lab::hub::{Hub, Pump};
+use medic_lab::world::{Fleet, World};
+use medic_store::Store;
+use sockets::{Running, Servers, started};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-/// With more sets than this, a size is measured by itself: its worlds have something to do.
-const LARGE: u32 = 100;
+/// GitHub keeps a session that nobody polls for this long.
+const STALE: Span = Span::secs(90);
+/// From SIGKILL to the next start of GARM.
+const DOWN: Span = Span::secs(2);
+/// Before the crash: longer than a long poll and any grace period.
+const CALM: Span = Span::secs(137);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Healer {
+    Nobody,
+    /// The bug report's workaround: disable, `sleep 3`, enable; one set after the other.
+    ScriptInTurn,
+    /// The same for all sets together.
+    ScriptAtOnce,
+    /// Without GARM's log the sessions are unknown, and none may be deleted.
+    Medic {
+        ledger: bool,
+    },
+    /// With its ledger, and limits for a fleet of hundreds.
+    MedicAtLarge,
+}
+
+impl Healer {
+    fn has_ledger(self) -> bool {
+        matches!(self, Self::Medic { ledger: true } | Self::MedicAtLarge)
+    }
+}
+
+/// A row of the table.
+struct Way {
+    name: &'static str,
+    build: Build,
+    healer: Healer,
+    /// The bug report's proposal instead of a retry every 2 s.
+    doubling: bool,
+}
+
+const fn way(name: &'static str, build: Build, healer: Healer) -> Way {
+    Way { name, build, healer, doubling: false }
+}
+
+const WAYS: &[Way] = &[
+    way("pre-fix GARM alone", Build::PreFix, Healer::Nobody),
+    way("post-fix GARM alone (retries every 2 s)", Build::PostFix, Healer::Nobody),
+    Way {
+        doubling: true,
+        ..way("the report's proposal (retries after 5, 10, 20 s ...)", Build::PostFix, Healer::Nobody)
+    },
+    way("the report's script at once, set after set", Build::PreFix, Healer::ScriptInTurn),
+    way("the report's script at once, all sets together", Build::PreFix, Healer::ScriptAtOnce),
+    way("medic, pre-fix GARM, no ledger", Build::PreFix, Healer::Medic { ledger: false }),
+    way("medic, pre-fix GARM, ledger", Build::PreFix, Healer::Medic { ledger: true }),
+    way("medic, pre-fix GARM, ledger, limits for hundreds of sets", Build::PreFix, Healer::MedicAtLarge),
+    way("medic, post-fix GARM, no ledger", Build::PostFix, Healer::Medic { ledger: false }),
+    way("medic, post-fix GARM, ledger", Build::PostFix, Healer::Medic { ledger: true }),
+    way("medic, post-fix GARM, ledger, limits for hundreds of sets", Build::PostFix, Healer::MedicAtLarge),
+];
+
+struct Row {
+    way: &'static Way,
+    /// From SIGKILL until the first, half and all of the sets listen.
+    listening: [Option<Span>; 3],
+    writes: usize,
+    crashes: u32,
+}
 
 fn main() {
     // `cargo bench` and `cargo test --benches` pass flags of their own.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let (numbers, words): (Vec<_>, Vec<_>) = words.into_iter().partition(|word| word.parse::<u32>().is_ok());
-    let asked: Vec<u32> = numbers.iter().filter_map(|word| word.parse().ok()).collect();
+    let sizes: Vec<u32> = numbers.iter().filter_map(|word| word.parse().ok()).collect();
     if words.iter().any(|word| word == "growth") {
-        in_virtual_time::growth(asked.first().copied().unwrap_or(50));
-        return;
+        return growth(sizes.first().copied().unwrap_or(50));
     }
     let (modes, names): (Vec<_>, Vec<_>) = words.into_iter().partition(|word| word == "sockets");
-    let sizes = if asked.is_empty() { vec![4, 50, 500] } else { asked };
     let named = |way: &&Way| names.is_empty() || names.iter().any(|name| way.name.contains(name.as_str()));
     let ways: Vec<&'static Way> = WAYS.iter().filter(named).collect();
-    println!(
-        "From SIGKILL until all sets listen again; GARM starts again after {DOWN}; GitHub keeps stale sessions {STALE}."
-    );
-    if modes.is_empty() {
-        virtual_time(&sizes, &ways);
-    } else {
-        sockets(&sizes, &ways);
+    println!("GARM starts again after {DOWN}; GitHub keeps stale sessions {STALE}.");
+    for sets in if sizes.is_empty() { vec![4, 50, 500] } else { sizes } {
+        let real = !modes.is_empty();
+        let limit = match (real, sets) {
+            (false, _) => Span::mins(90),
+            (true, ..=100) => Span::mins(5),
+            (true, _) => Span::mins(10),
+        };
+        let rows: Vec<Row> = if real {
+            std::thread::scope(|threads| {
+                let running: Vec<_> =
+                    ways.iter().map(|way| threads.spawn(|| measure(way, sets, real, limit))).collect();
+                running.into_iter().map(|thread| thread.join().unwrap()).collect()
+            })
+        } else {
+            ways.iter().map(|way| measure(way, sets, real, limit)).collect()
+        };
+        print(&rows, sets, limit);
     }
 }
 
-fn virtual_time(sizes: &[u32], ways: &[&'static Way]) {
-    let patience = |_| in_virtual_time::LOOKS.patience;
-    let mut rows = Vec::new();
-    for &sets in sizes {
-        head(sets);
-        for &way in ways {
-            let began = Instant::now();
-            let outcome = in_virtual_time::measure(way, sets);
-            line(way, &outcome, patience(sets));
-            if std::env::var_os("RECOVERY_REQUESTS").is_some() {
-                for (kind, count) in &outcome.requests {
-                    println!("{count:7} {kind}");
-                }
-            }
-            if began.elapsed().as_secs() > 60 {
-                eprintln!("({} took {:.0} s of real time)", way.name, began.elapsed().as_secs_f64());
-            }
-            rows.push(Row { way, sets, outcome });
-        }
-    }
-    tell_goals(&rows, patience);
-}
-
-fn sockets(sizes: &[u32], ways: &[&'static Way]) {
-    let patience = |sets| on_sockets::looks(sets).patience;
-    let (large, small): (Vec<u32>, Vec<u32>) = sizes.iter().partition(|sets| **sets > LARGE);
-    let groups = std::iter::once(small).chain(large.into_iter().map(|sets| vec![sets]));
-    let mut rows = Vec::new();
-    for sizes in groups.filter(|sizes| !sizes.is_empty()) {
-        let group: Vec<_> = sizes.iter().flat_map(|sets| ways.iter().map(|way| (*way, *sets))).collect();
-        eprintln!("({} worlds at the same time, of {sizes:?} sets)", group.len());
-        let (began, load) = (Instant::now(), on_sockets::Load::now());
-        let outcomes = on_sockets::measure(&group);
-        let busy = load.and_then(|load| load.since()).map_or_else(|| "?".to_owned(), |busy| busy.to_string());
-        let late = outcomes.iter().map(|outcome| outcome.late).max().unwrap_or_default();
-        let of_group: Vec<_> =
-            group.into_iter().zip(outcomes).map(|((way, sets), outcome)| Row { way, sets, outcome }).collect();
-        for sets in sizes {
-            head(sets);
-            for row in of_group.iter().filter(|row| row.sets == sets) {
-                line(row.way, &row.outcome, patience(sets));
-            }
-        }
-        println!(
-            "\n{} worlds at the same time for {:.0} s; the machine's cores were {busy} % busy; of the looks every 100 ms \
-             the latest was {} ms late",
-            of_group.len(),
-            began.elapsed().as_secs_f64(),
-            late.as_millis()
-        );
-        rows.extend(of_group);
-    }
-    tell_goals(&rows, patience);
-}
-
-fn head(sets: u32) {
+fn print(rows: &[Row], sets: u32, limit: Span) {
+    let never = format!("not within {} min", limit.as_millis() / 60_000);
+    let seconds = |span: Option<Span>| span.map_or(never.clone(), |span| format!("{:.3} s", span.as_secs_f64()));
     println!("\n{sets} scale sets\n\n| way | first | half | all | of the stale lifetime | PUTs | GARM crashes |");
     println!("|---|---:|---:|---:|---:|---:|---:|");
+    for Row { way, listening, writes, crashes } in rows {
+        let [first, half, all] = listening.map(seconds);
+        let of_stale = |span: Span| format!("{:.2}", span.as_secs_f64() / STALE.as_secs_f64());
+        let ratio = listening[2].map_or_else(|| "\u{2013}".to_owned(), of_stale);
+        println!("| {} | {first} | {half} | {all} | {ratio} | {writes} | {crashes} |", way.name);
+    }
+    println!();
+    let word = |met| if met { "met" } else { "MISSED" };
+    let all = |row: &Row| row.listening[2].unwrap_or(Span::hours(1000));
+    let soonest = rows.iter().filter(|row| !row.way.healer.has_ledger()).min_by_key(|row| all(row));
+    for row in rows.iter().filter(|row| row.way.healer.has_ledger()) {
+        let (name, own) = (row.way.name, seconds(row.listening[2]));
+        let part = [(4, 10), (50, 3)].into_iter().find(|(size, _)| *size == sets);
+        if let Some(bound) = part.map(|(_, part)| Span::millis(STALE.as_millis() / part)) {
+            println!("- {name}: {}: {own}, goal: under {bound}", word(all(row) < bound));
+        }
+        if let Some(other) = soonest {
+            let (met, other) = (word(all(row) <= all(other)), seconds(other.listening[2]));
+            println!("- {name}: {met}: {own}, goal: not later than without a ledger, {other}");
+        }
+    }
 }
 
-fn line(way: &Way, outcome: &Outcome, patience: Span) {
-    let seconds = |span: Span| format!("{:.1} s", span.as_secs_f64());
-    let [first, half, all] = outcome.listening.map(|span| span.map_or_else(|| never(patience), seconds));
-    let of_stale = |span: Span| format!("{:.2}", span.as_secs_f64() / STALE.as_secs_f64());
-    let ratio = outcome.listening[2].map_or_else(|| "\u{2013}".to_owned(), of_stale);
-    println!("| {} | {first} | {half} | {all} | {ratio} | {} | {} |", way.name, outcome.writes, outcome.crashes);
+fn measure(way: &'static Way, sets: u32, real: bool, limit: Span) -> Row {
+    runtime(!real).block_on(async { Site::new(way, sets, real).recover(way, limit).await })
 }
 
-fn tell_goals(rows: &[Row], patience: impl Fn(u32) -> Span) {
-    println!("\nGoals, by unrounded times; the sets were looked at every 100 ms:\n");
-    for told in judged(rows, patience) {
-        println!("- {told}");
+fn runtime(virtual_time: bool) -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(virtual_time).build().unwrap()
+}
+
+/// Keeps the servers running.
+enum Keep {
+    InProcess { _pump: Pump },
+    Sockets { _servers: Servers },
+}
+
+struct Site {
+    hub: Arc<Hub<World>>,
+    clock: Arc<dyn Clock>,
+    dir: tempfile::TempDir,
+    garm: String,
+    sets: usize,
+    servers: Keep,
+}
+
+impl Site {
+    /// GARM runs and writes its log to `garm.log`.
+    fn new(way: &Way, sets: u32, real: bool) -> Self {
+        let fleet = |github: &str| {
+            let mut fleet = Fleet::new(way.build, sets, github);
+            fleet.github.stale_lifetime = STALE;
+            fleet.each(|garm| {
+                if way.doubling {
+                    (garm.retry, garm.retry_doubles_to) = (Span::secs(5), Some(Span::mins(5)));
+                }
+            })
+        };
+        let shared_memory = std::path::Path::new("/dev/shm");
+        let in_memory = !real && shared_memory.is_dir();
+        let dir = if in_memory { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() }.unwrap();
+        let log = dir.path().join("garm.log");
+        let sets = usize::try_from(sets).unwrap();
+        if real {
+            let servers = Servers::serve(Some(&log), |github, now| started(&fleet(github), now));
+            let (hub, garm) = (Arc::clone(&servers.hub), servers.garm.clone());
+            return Self {
+                clock: Arc::clone(hub.clock()),
+                hub,
+                dir,
+                garm,
+                sets,
+                servers: Keep::Sockets { _servers: servers },
+            };
+        }
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
+        let hub = Hub::new(started(&fleet("http://github.test"), START), Arc::clone(&clock));
+        hub.log_to_file(ServerId::Manager(0), &log).unwrap();
+        let servers = Keep::InProcess { _pump: Pump::start(&hub) };
+        Self { hub, clock, dir, garm: "http://garm.test".to_owned(), sets, servers }
+    }
+
+    async fn recover(self, way: &'static Way, limit: Span) -> Row {
+        let medic = match way.healer {
+            Healer::Medic { .. } | Healer::MedicAtLarge => Some(self.medic(way.healer)),
+            Healer::Nobody | Healer::ScriptInTurn | Healer::ScriptAtOnce => None,
+        };
+        self.clock.sleep(CALM).await;
+        assert_eq!(self.hub.with(|world, _| world.listening(0)), (self.sets, self.sets), "all sets listen at first");
+        let killed = self.hub.with(|world, now| {
+            world.kill(0, now);
+            now
+        });
+        self.clock.sleep(DOWN).await;
+        self.hub.with(|world, now| world.start(0, now));
+        let script = tokio::spawn(self.script().run(way.healer));
+        let listening = self.watch(killed, limit).await;
+        script.abort();
+        if let Some(medic) = medic {
+            medic.stop().await;
+        }
+        let (writes, crashes) = self.hub.with(|world, _| {
+            let garm = world.garm(0).unwrap();
+            (garm.writes().len(), garm.crashes())
+        });
+        Row { way, listening, writes, crashes }
+    }
+
+    async fn watch(&self, killed: Wall, limit: Span) -> [Option<Span>; 3] {
+        let goals = [1, self.sets.div_ceil(2), self.sets];
+        let mut seen = [None; 3];
+        loop {
+            let (passed, (listening, enabled)) = self.hub.with(|world, now| (now.since(killed), world.listening(0)));
+            for (goal, seen) in goals.iter().zip(&mut seen) {
+                if listening >= *goal && seen.is_none() {
+                    *seen = Some(passed);
+                }
+            }
+            let done = listening == self.sets && enabled == self.sets;
+            if done || passed >= limit {
+                seen[2] = done.then_some(passed);
+                return seen;
+            }
+            let often = passed < Span::mins(5) || matches!(self.servers, Keep::Sockets { .. });
+            self.clock.sleep(if often { Span::millis(100) } else { Span::secs(10) }).await;
+        }
+    }
+
+    /// Starts a medic with the shipped defaults.
+    fn medic(&self, healer: Healer) -> Medic {
+        let (dir, at_large) = (self.dir.path(), healer == Healer::MedicAtLarge);
+        let pace = if at_large { "requests_per_second = 100\n" } else { "" };
+        let log =
+            if healer.has_ledger() { format!("log_file = \"{}/garm.log\"\n", dir.display()) } else { String::new() };
+        let text = ConfigText {
+            mode: "heal",
+            state: "state",
+            http: "listen = \"127.0.0.1:0\"",
+            managers: &[("garm", &self.garm)],
+            manager: &format!("{pace}{log}"),
+            github: Some(pace),
+            policy: if at_large { "max_in_flight = 100" } else { "" },
+            ..ConfigText::default()
+        };
+        if let Keep::Sockets { .. } = self.servers {
+            let config = dir.join("medic.toml");
+            std::fs::write(&config, text.write(dir)).unwrap();
+            let errors = std::fs::File::create(dir.join("medic.log")).unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
+            command.arg("--config").arg(&config).arg("run").env_clear().current_dir(dir);
+            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap();
+            return Medic::Process(Running(Some(child)));
+        }
+        let config = text.check(dir);
+        let store = Store::open(&config.run.state_dir).unwrap();
+        let transport = bench::transport(&self.hub);
+        let service = bench::Service::new(&config, &store, &self.clock, "bench", &transport, &bench::metrics(&config));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            service.run(stopped).await.unwrap();
+        });
+        Medic::Task(stop, task)
+    }
+
+    fn script(&self) -> Script {
+        let transport: Arc<dyn Transport> = match self.servers {
+            Keep::InProcess { .. } => bench::transport(&self.hub),
+            Keep::Sockets { .. } => Arc::new(ReqwestTransport::new(&TransportOptions::default()).unwrap()),
+        };
+        Script { transport, garm: self.garm.clone(), clock: Arc::clone(&self.clock), sets: self.sets }
+    }
+}
+
+enum Medic {
+    Task(oneshot::Sender<()>, JoinHandle<()>),
+    Process(Running),
+}
+
+impl Medic {
+    /// It must have run until now, and end well.
+    async fn stop(self) {
+        match self {
+            Self::Task(stop, task) => {
+                let _ = stop.send(());
+                task.await.unwrap();
+            }
+            Self::Process(running) => drop(running.stop("-TERM").await),
+        }
+    }
+}
+
+/// The bug report's script: `curl -X PUT ... '{"enabled": false}'; sleep 3; curl -X PUT ... '{"enabled": true}'`, begun
+/// as soon as the restarted GARM accepts a login.
+struct Script {
+    transport: Arc<dyn Transport>,
+    garm: String,
+    clock: Arc<dyn Clock>,
+    sets: usize,
+}
+
+impl Script {
+    async fn run(self, healer: Healer) {
+        let at_a_time = match healer {
+            Healer::Nobody | Healer::Medic { .. } | Healer::MedicAtLarge => return,
+            Healer::ScriptInTurn => 1,
+            Healer::ScriptAtOnce => self.sets,
+        };
+        let token = loop {
+            if let Some(token) = self.log_in().await {
+                break token;
+            }
+            self.clock.sleep(Span::millis(100)).await;
+        };
+        let sets: Vec<usize> = (1..=self.sets).collect();
+        for sets in sets.chunks(at_a_time) {
+            for set in sets {
+                self.put(&token, *set, false).await;
+            }
+            self.clock.sleep(Span::secs(3)).await;
+            for set in sets {
+                self.put(&token, *set, true).await;
+            }
+        }
+    }
+
+    async fn log_in(&self) -> Option<String> {
+        let body = serde_json::json!({"username": "admin", "password": PASSWORD});
+        let answer = self.send(http::Request::post(format!("{}/api/v1/auth/login", self.garm)), &body).await?;
+        let token: serde_json::Value = serde_json::from_slice(&answer).ok()?;
+        Some(token.get("token")?.as_str()?.to_owned())
+    }
+
+    async fn put(&self, token: &str, set: usize, enabled: bool) {
+        let request = http::Request::put(format!("{}/api/v1/scalesets/{set}", self.garm));
+        let request = request.header("authorization", format!("Bearer {token}"));
+        self.send(request, &serde_json::json!({"enabled": enabled})).await.unwrap();
+    }
+
+    async fn send(&self, request: http::request::Builder, body: &serde_json::Value) -> Option<Bytes> {
+        let request = request.header("content-type", "application/json").body(Bytes::from(body.to_string()));
+        let bounds = Bounds { total: Span::secs(10), body: 1024 * 1024 };
+        let answer = self.transport.send(request.unwrap(), bounds).await.ok()?;
+        answer.status.is_success().then_some(answer.body)
+    }
+}
+
+/// What a second day adds to the store; the first fills the ledger.
+fn growth(sets: u32) {
+    println!("| sets | crashes a day | after a day | the second day adds | write-ahead log |");
+    println!("|---:|---:|---:|---:|---:|");
+    let way = way("", Build::PreFix, Healer::Medic { ledger: true });
+    for crashes in [0, 1] {
+        let [first, second, log] = runtime(true).block_on(async {
+            let site = Site::new(&way, sets, false);
+            let medic = site.medic(way.healer);
+            let size =
+                |file: &str| std::fs::metadata(site.dir.path().join("state").join(file)).map_or(0, |of| of.len());
+            let mut sizes = [0; 3];
+            for day in &mut sizes[..2] {
+                site.clock.sleep(Span::hours(12)).await;
+                for _ in 0..crashes {
+                    site.hub.with(|world, now| world.kill(0, now));
+                    site.clock.sleep(DOWN).await;
+                    site.hub.with(|world, now| world.start(0, now));
+                }
+                site.clock.sleep(Span::hours(12)).await;
+                *day = size("medic.db");
+            }
+            sizes[2] = size("medic.db-wal");
+            medic.stop().await;
+            sizes
+        });
+        let kib = |bytes: u64| format!("{} KiB", bytes / 1024);
+        println!("| {sets} | {crashes} | {} | {} | {} |", kib(first), kib(second - first), kib(log));
     }
 }

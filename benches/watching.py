@@ -25,8 +25,8 @@ class Servers:
     def __init__(self, binary, sets):
         self.sets = sets
         self.process = subprocess.Popen([binary, str(sets)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        told = json.loads(self.process.stdout.readline())
-        self.url, self.password = told["garm"], told["password"]
+        answer = json.loads(self.process.stdout.readline())
+        self.url, self.password = answer["garm"], answer["password"]
 
     def __enter__(self):
         return self
@@ -40,16 +40,16 @@ class Servers:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def wait_until_all_listen(self, patience=300):
-        until = time.monotonic() + patience
-        while (told := self.ask())["listening"] != self.sets:
+    def wait_until_all_listen(self, limit=300):
+        until = time.monotonic() + limit
+        while (answer := self.ask())["listening"] != self.sets:
             if time.monotonic() > until:
-                sys.exit(f"only {told['listening']} of {self.sets} sets listen after {patience} s")
+                sys.exit(f"only {answer['listening']} of {self.sets} sets listen after {limit} s")
             time.sleep(0.2)
 
     def totals(self):
-        told = self.ask()
-        return told["requests"], told["received"], told["sent"]
+        answer = self.ask()
+        return answer["requests"], answer["received"], answer["sent"]
 
 
 def cpu(pid):
@@ -176,8 +176,8 @@ def verdict(sets, costs):
     for key, name, digits in [("requests", "requests/sweep", 1), ("cpu", "CPU s/h", 2), ("rss", "RSS MiB", 1)]:
         others = {watcher: cost[key] for watcher, cost in costs.items() if watcher != "medic"}
         met = "met" if all(own[key] < other for other in others.values()) else "MISSED"
-        told = ", ".join(f"{watcher} {other:.{digits}f}" for watcher, other in others.items())
-        lines.append(f"- {sets} sets, {name}: {met}: medic {own[key]:.{digits}f}; {told}")
+        shown = ", ".join(f"{watcher} {other:.{digits}f}" for watcher, other in others.items())
+        lines.append(f"- {sets} sets, {name}: {met}: medic {own[key]:.{digits}f}; {shown}")
     return lines
 
 

@@ -1,8 +1,9 @@
-//! A bench: the simulated world behind in-process doors, one real engine in front, and virtual time.
+//! Test bench: simulated servers in process, one real engine, and virtual time. Also the configuration and the service
+//! of every other test.
 
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
-use medic_core::model::{Diagnosis, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
+use medic_core::model::{Diagnosis, GithubId, ManagerName, Outcome, PauseScope, ScaleSetId, Span, Treatment, Wall};
 use medic_http::Transport;
 use medic_http::file::Reading;
 use medic_lab::backend::ServerId;
@@ -21,14 +22,127 @@ use scaleset_medic::metrics::Metrics;
 use scaleset_medic::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use scaleset_medic::web::server::Board;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 
 pub(crate) const START: Wall = Wall(1_764_000_000_000);
+/// Of every simulated GARM.
+pub(crate) const PASSWORD: &str = "correct horse battery staple";
 pub(crate) const GARM: &str = "garm.test:80";
 pub(crate) const GITHUB: &str = "github.test:80";
+pub(crate) const BUILDS: [Build; 3] = [Build::PreFix, Build::PostFix, Build::ListenerMetrics];
 
-/// What a bench is made of.
+/// A configuration. Its secrets are written to files beside it.
+#[derive(Default)]
+pub(crate) struct ConfigText<'a> {
+    pub(crate) mode: &'a str,
+    /// Below the directory of the configuration.
+    pub(crate) state: &'a str,
+    /// Lines of `[run]`.
+    pub(crate) run: &'a str,
+    /// Lines of `[http]`.
+    pub(crate) http: &'a str,
+    /// Names and addresses.
+    pub(crate) managers: &'a [(&'a str, &'a str)],
+    /// Lines of each `[[manager]]`.
+    pub(crate) manager: &'a str,
+    /// Lines of `[[github]]`, if there is one.
+    pub(crate) github: Option<&'a str>,
+    /// Lines of `[policy]`.
+    pub(crate) policy: &'a str,
+}
+
+impl ConfigText<'_> {
+    pub(crate) fn write(&self, dir: &Path) -> String {
+        std::fs::write(dir.join("password"), PASSWORD).unwrap();
+        std::fs::write(dir.join("token"), MEDIC_TOKEN).unwrap();
+        let (Self { mode, run, http, policy, .. }, place) = (self, dir.display());
+        let mut text = format!("[run]\nmode = \"{mode}\"\nstate_dir = \"{}\"\n{run}\n", dir.join(self.state).display());
+        let _ = write!(text, "[http]\n{http}\n[policy]\n{policy}\n");
+        if let Some(lines) = self.github {
+            let _ = write!(text, "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{place}/token\"\n{lines}\n");
+        }
+        for (name, url) in self.managers {
+            let _ = write!(
+                text,
+                "[[manager]]\nname = \"{name}\"\nurl = \"{url}\"\nusername = \"admin\"\n\
+                 password_file = \"{place}/password\"\n{}\n",
+                self.manager
+            );
+        }
+        text
+    }
+
+    pub(crate) fn check(&self, dir: &Path) -> Config {
+        check(&Sources::of_text("bench.toml", self.write(dir)), Depth::Files).unwrap().config
+    }
+}
+
+/// The service of one medic, as `run` builds it.
+pub(crate) struct Service {
+    engines: Vec<Engine>,
+    pub(crate) publisher: Arc<Publisher>,
+    lease: Arc<Lease>,
+    limit: Span,
+}
+
+impl Service {
+    pub(crate) fn new(
+        config: &Config,
+        store: &Store,
+        clock: &Arc<dyn Clock>,
+        holder: &str,
+        transport: &Arc<dyn Transport>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let lease = Arc::new(Lease::new(store.clone(), holder.to_owned(), Arc::clone(clock)));
+        let shared = Shared {
+            store: store.clone(),
+            lease: Arc::clone(&lease),
+            clock: Arc::clone(clock),
+            metrics: Arc::clone(metrics),
+            runtime: Runtime {
+                jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)),
+                file_reading: Reading::AtOnce,
+            },
+        };
+        let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(transport), upgrader: None });
+        let publisher = Publisher {
+            board: Arc::new(Board::default()),
+            metrics: Arc::clone(metrics),
+            clock: Arc::clone(clock),
+            mode: config.run.mode,
+            interval: config.run.interval,
+            order: names(config),
+            latest: Mutex::default(),
+        };
+        let engines = engines(config, &shared, &carrier).unwrap();
+        Self { engines, publisher: Arc::new(publisher), lease, limit: config.run.shutdown_limit }
+    }
+
+    pub(crate) async fn run(
+        self,
+        shutdown: impl Future<Output = impl Into<Ending>> + Send,
+    ) -> Result<(), service::ServiceError> {
+        service::run(self.engines, self.publisher, self.lease, None, self.limit, shutdown).await
+    }
+}
+
+fn names(config: &Config) -> Vec<ManagerName> {
+    config.managers.iter().map(|manager| manager.name.clone()).collect()
+}
+
+pub(crate) fn metrics(config: &Config) -> Arc<Metrics> {
+    Arc::new(Metrics::new(&names(config), config.run.mode).unwrap())
+}
+
+/// The first manager and GitHub, in process.
+pub(crate) fn transport(hub: &Arc<Hub<World>>) -> Arc<dyn Transport> {
+    Arc::new(InprocTransport::new(hub).at(GARM, ServerId::Manager(0)).at(GITHUB, ServerId::Github))
+}
+
+/// The servers and the medic of a bench.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
     pub(crate) fleet: Fleet,
@@ -41,8 +155,8 @@ pub(crate) struct Given {
 }
 
 impl Given {
-    pub(crate) fn of(generation: Build, sets: u32) -> Self {
-        let fleet = Fleet::new(generation, sets, "http://github.test");
+    pub(crate) fn of(build: Build, sets: u32) -> Self {
+        let fleet = Fleet::new(build, sets, "http://github.test");
         Self { fleet, mode: "heal", metrics: true, debug_server: false, github: false, log: false, interval: "15s" }
     }
     pub(crate) fn observing(mut self) -> Self {
@@ -58,9 +172,9 @@ impl Given {
         self.github = true;
         self
     }
-    /// A fleet for a story.
-    pub(crate) fn story(generation: Build, ledger: bool) -> Self {
-        let given = Self::of(generation, 4).with_debug_server().with_github();
+    /// For a scenario of the lab.
+    pub(crate) fn for_scenario(build: Build, ledger: bool) -> Self {
+        let given = Self::of(build, 4).with_debug_server().with_github();
         if ledger { given.with_log(garm::LogLevel::Debug, garm::LogFormat::Json) } else { given }
     }
     /// The medic reads the manager's log file.
@@ -75,41 +189,25 @@ impl Given {
         self
     }
 
-    pub(crate) fn config(&self, dir: &std::path::Path) -> Config {
-        let secret = |name: &str, text: &str| {
-            let path = dir.join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        let password = secret("password", &self.fleet.managers[0].password);
-        let mut text = format!(
-            "[run]\ninterval = \"{}\"\nmode = \"{}\"\nstate_dir = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \"http://garm.test\"\n\
-             username = \"admin\"\npassword_file = \"{password}\"\nmetrics = {}\ndebug_server = {}\n",
-            self.interval,
-            self.mode,
-            dir.display(),
-            self.metrics,
-            self.debug_server
-        );
-        if self.log {
-            let _ = writeln!(text, "log_file = \"{}\"", log_file(dir).display());
+    pub(crate) fn config(&self, dir: &Path) -> Config {
+        let Self { interval, metrics, debug_server, .. } = self;
+        let log = if self.log { format!("log_file = \"{}/garm.log\"\n", dir.display()) } else { String::new() };
+        ConfigText {
+            mode: self.mode,
+            run: &format!("interval = \"{interval}\""),
+            managers: &[("garm", "http://garm.test")],
+            manager: &format!("metrics = {metrics}\ndebug_server = {debug_server}\n{log}"),
+            github: self.github.then_some(""),
+            ..ConfigText::default()
         }
-        if self.github {
-            let token = secret("token", MEDIC_TOKEN);
-            let _ = write!(text, "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{token}\"\n");
-        }
-        check(&Sources::of_text("bench.toml", text), Depth::Files).unwrap().config
+        .check(dir)
     }
-}
-
-fn log_file(dir: &std::path::Path) -> std::path::PathBuf {
-    dir.join("garm.log")
 }
 
 pub(crate) struct Bench {
     pub(crate) hub: Arc<Hub<World>>,
     pub(crate) engine: Engine,
-    /// What runs beside the passes; it ends with the medic.
+    /// Tasks of the engine. They end with the medic.
     background: JoinSet<()>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
@@ -117,40 +215,40 @@ pub(crate) struct Bench {
     pub(crate) status: Option<ManagerStatus>,
     pub(crate) store: Store,
     config: Config,
-    next_pass: Wall,
-    passes: bool,
+    next_reconcile: Wall,
+    stopped: bool,
     _pump: Pump,
     _dir: tempfile::TempDir,
 }
 
 impl Bench {
-    /// A world whose managers have just been started.
+    /// GARM has just been started.
     pub(crate) async fn new(given: &Given) -> Self {
         Self::with_store(given, |_| Store::in_memory().unwrap()).await
     }
 
-    /// The same with the store in a file, which can be [damaged](Self::damage).
+    /// With the store in a file, for [`Self::damage`].
     pub(crate) async fn on_disk(given: &Given) -> Self {
         Self::with_store(given, |dir| Store::open(dir).unwrap()).await
     }
 
-    pub(crate) async fn with_store(given: &Given, open: impl FnOnce(&std::path::Path) -> Store) -> Self {
+    pub(crate) async fn with_store(given: &Given, open: impl FnOnce(&Path) -> Store) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
         let mut world = World::new(&given.fleet, START);
         world.start(0, START);
         let hub = Hub::new(world, Arc::clone(&clock));
         let dir = tempfile::tempdir().unwrap();
-        hub.log_to_file(ServerId::Manager(0), &log_file(dir.path())).unwrap();
+        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         let config = given.config(dir.path());
         let store = open(&dir.path().join("state"));
-        let metrics = Arc::new(Metrics::new(&[config.managers[0].name.clone()], config.run.mode).unwrap());
-        let mut engine = engine(&config, &hub, &store, &clock, &metrics);
+        let metrics = Arc::new(Metrics::new(&names(&config), config.run.mode).unwrap());
+        let mut engine = Service::new(&config, &store, &clock, "bench", &transport(&hub), &metrics).engines.remove(0);
         let background = engine.take_background().into_iter().collect();
         tokio::task::yield_now().await;
         Self {
             _pump: Pump::start(&hub),
-            next_pass: clock.now().wall,
-            passes: true,
+            next_reconcile: clock.now().wall,
+            stopped: false,
             hub,
             engine,
             background,
@@ -164,13 +262,25 @@ impl Bench {
         }
     }
 
+    /// GARM has been killed after `calm`, and starts again.
+    pub(crate) async fn after_a_crash(given: &Given, calm: Span) -> Self {
+        let mut bench = Self::new(given).await;
+        bench.run(calm).await;
+        bench.crash_and_restart(Span::secs(1)).await;
+        bench
+    }
+
+    fn service(&self) -> Service {
+        Service::new(&self.config, &self.store, &self.clock, "bench", &transport(&self.hub), &self.metrics)
+    }
+
     /// Somebody else writes to the store's file.
     pub(crate) fn damage(&self, sql: &str) {
         let file = rusqlite::Connection::open(self.store.path()).unwrap();
         assert_eq!(file.execute(sql, []).unwrap(), 1, "{sql}");
     }
 
-    /// A person pauses healing.
+    /// An operator pauses healing.
     pub(crate) fn pause(&self, scope: PauseScope, span: Span) {
         let created = self.clock.now().wall;
         let (reason, author) = ("upgrade".to_owned(), "alice".to_owned());
@@ -178,44 +288,33 @@ impl Bench {
         self.store.add_pause(pause).unwrap();
     }
 
-    /// Watches as the process does until something is so, and then ends in such a way; another one goes on.
-    pub(crate) async fn serve_until(&mut self, so: impl Fn(&World) -> bool + Send + Sync, ending: Ending) {
-        let next = engine(&self.config, &self.hub, &self.store, &self.clock, &self.metrics);
-        let publisher = Publisher {
-            board: Arc::new(Board::default()),
-            metrics: Arc::clone(&self.metrics),
-            clock: Arc::clone(&self.clock),
-            mode: self.config.run.mode,
-            interval: self.config.run.interval,
-            order: vec![next.name().clone()],
-            latest: Mutex::default(),
-        };
+    /// Runs the service until `condition` holds, and ends it with `ending`. Then a new engine takes over.
+    pub(crate) async fn serve_until(&mut self, condition: impl Fn(&World) -> bool + Send + Sync, ending: Ending) {
+        let mut service = self.service();
+        std::mem::swap(&mut self.engine, &mut service.engines[0]);
         let (hub, clock) = (&self.hub, &self.clock);
-        let told = async {
-            while !hub.with(|world, _| so(world)) {
+        let shutdown = async {
+            while !hub.with(|world, _| condition(world)) {
                 clock.sleep(Span::millis(100)).await;
             }
             ending
         };
-        let lease = Arc::new(Lease::new(self.store.clone(), "bench".to_owned(), Arc::clone(&self.clock)));
-        let engines = vec![std::mem::replace(&mut self.engine, next)];
-        let limit = self.config.run.shutdown_limit;
-        service::run(engines, Arc::new(publisher), lease, None, limit, told).await.unwrap();
+        service.run(shutdown).await.unwrap();
     }
 
-    /// The medic dies and is started again, with its store.
+    /// The medic dies and starts again with its store.
     pub(crate) fn restart_medic(&mut self) {
-        self.engine = engine(&self.config, &self.hub, &self.store, &self.clock, &self.metrics);
+        self.engine = self.service().engines.remove(0);
         self.background = self.engine.take_background().into_iter().collect();
     }
 
-    /// The medic is not there yet.
-    pub(crate) fn pause_passes(&mut self) {
-        self.passes = false;
+    /// No medic runs until [`Self::start_medic`].
+    pub(crate) fn stop_medic(&mut self) {
+        self.stopped = true;
     }
 
-    pub(crate) fn resume_passes(&mut self) {
-        self.passes = true;
+    pub(crate) fn start_medic(&mut self) {
+        self.stopped = false;
     }
 
     /// Sessions that the medic opened and that GitHub still has.
@@ -226,46 +325,53 @@ impl Bench {
         })
     }
 
-    /// Passes as the service makes them, for this long.
+    /// Reconciles as the service does, for this long.
     pub(crate) async fn run(&mut self, span: Span) {
         self.run_until(span, |_| false).await;
     }
 
-    /// The same, until something is so, or at most for this long; how long it took.
-    pub(crate) async fn run_until(&mut self, span: Span, so: impl Fn(&World) -> bool) -> Span {
+    /// The same until `condition` holds; returns how long that took, at most `span`.
+    pub(crate) async fn run_until(&mut self, span: Span, condition: impl Fn(&World) -> bool) -> Span {
         let began = self.clock.now().wall;
         let end = began.plus(span);
         loop {
             let now = self.clock.now().wall;
-            if now >= end || self.with(|world| so(world)) {
+            if now >= end || self.with(|world| condition(world)) {
                 return now.since(began);
             }
-            if self.passes && now >= self.next_pass {
-                let pass = self.engine.reconcile().await;
-                self.closed.extend(pass.closed);
+            if !self.stopped && now >= self.next_reconcile {
+                let done = self.engine.reconcile().await;
+                self.closed.extend(done.closed);
                 self.metrics.show(&Arc::new(Status {
                     schema: STATUS_SCHEMA,
                     version: String::new(),
                     mode: medic_core::policy::Mode::Heal,
                     at: now,
-                    managers: vec![pass.status.clone()],
+                    managers: vec![done.status.clone()],
                     not_swept_yet: Vec::new(),
                 }));
-                self.status = Some(pass.status);
-                self.next_pass = self.clock.now().wall.plus(self.engine.until_next());
+                self.status = Some(done.status);
+                self.next_reconcile = self.clock.now().wall.plus(self.engine.until_next());
             }
-            let next = if self.passes { self.next_pass } else { end };
+            let next = if self.stopped { end } else { self.next_reconcile };
             let wait = next.min(end).since(self.clock.now().wall);
             let wake = self.engine.wake();
             tokio::select! {
                 () = self.clock.sleep(wait.min(Span::millis(500)).max(Span::millis(1))) => {}
-                () = wake.notified() => self.next_pass = self.clock.now().wall.plus(Span::millis(250)),
+                () = wake.notified() => self.next_reconcile = self.clock.now().wall.plus(Span::millis(250)),
             }
         }
     }
 
-    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
-        self.hub.with(|world, _| look(world))
+    /// Until all sets listen, which must happen within `limit`.
+    pub(crate) async fn until_all_listen(&mut self, limit: Span) -> Span {
+        let took = self.run_until(limit, all_listen).await;
+        assert!(self.with(|world| all_listen(world)), "not within {limit}: {:?} listen", self.listening());
+        took
+    }
+
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut World) -> R) -> R {
+        self.hub.with(|world, _| act(world))
     }
 
     pub(crate) fn with_now<R>(&self, act: impl FnOnce(&mut World, Wall) -> R) -> R {
@@ -278,7 +384,27 @@ impl Bench {
         self.with_now(|world, now| world.start(0, now));
     }
 
-    pub(crate) fn person(&self, set: ScaleSetId, enabled: bool) {
+    /// A clean stop of GARM, and a start after `down`.
+    pub(crate) async fn stop_and_start(&mut self, down: Span) {
+        self.with_now(|world, now| world.stop(0, now));
+        self.run(down).await;
+        self.with_now(|world, now| world.start(0, now));
+    }
+
+    /// Crashes of GARM by its own fault.
+    pub(crate) fn crashes(&self) -> u32 {
+        self.with(|world| world.garm(0).unwrap().crashes())
+    }
+
+    pub(crate) fn github_ids(&self) -> Vec<GithubId> {
+        self.with(|world| world.garm(0).unwrap().scale_sets().map(|(_, _, id)| id).collect())
+    }
+
+    pub(crate) fn incident(&self) -> String {
+        self.status.as_ref().and_then(|status| status.incident.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn operator_sets(&self, set: ScaleSetId, enabled: bool) {
         self.with_now(|world, now| world.garm_mut(0).unwrap().0.operator_sets_enabled(set, enabled, now));
     }
 
@@ -286,28 +412,28 @@ impl Bench {
         self.with(|world| world.listening(0))
     }
 
-    /// PUTs that the manager got.
+    /// PUTs that GARM received.
     pub(crate) fn writes(&self) -> usize {
         self.with(|world| world.garm(0).unwrap().writes().len())
     }
 
-    /// Writes that GitHub got from the medic.
-    pub(crate) fn forge_writes(&self) -> usize {
+    /// Requests of the medic to GitHub of some kind.
+    pub(crate) fn github_calls(&self, of: impl Fn(Route) -> bool) -> usize {
         self.with(|world| {
-            let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
-            calls.filter(|call| Route::is_write(call.route)).count()
+            world.github.calls().filter(|call| call.actor.credential == "medic" && of(call.route)).count()
         })
     }
 
-    /// Sessions that GitHub was asked to delete by the medic.
+    pub(crate) fn github_writes(&self) -> usize {
+        self.github_calls(Route::is_write)
+    }
+
+    /// Sessions that the medic deleted.
     pub(crate) fn deletions(&self) -> usize {
-        self.with(|world| {
-            let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
-            calls.filter(|call| call.route == Route::DeleteSession).count()
-        })
+        self.github_calls(|route| route == Route::DeleteSession)
     }
 
-    /// Exchanges with a target so far, by the medic's own metrics.
+    /// Requests to a target so far, by the medic's own metrics.
     pub(crate) fn exchanges(&self, target: &str) -> u64 {
         let metrics = self.metrics();
         let lines = metrics.lines().filter(|line| line.contains("probe_duration_seconds_count"));
@@ -323,7 +449,7 @@ impl Bench {
         self.closed.iter().filter_map(Treatment::outcome).collect()
     }
 
-    /// Events of a kind whose outcome is so, in the history.
+    /// Events of a kind with this outcome in the history.
     pub(crate) fn events(&self, kind: &str, outcome: &str) -> usize {
         let all = HistoryFilter { set: None, since: Wall(0), limit: 100_000 };
         let events = self.store.for_manager(self.engine.name()).history(all).unwrap();
@@ -342,27 +468,7 @@ impl Bench {
     }
 }
 
-/// A run that repeats exactly.
-pub(crate) fn no_chance() -> Runtime {
-    Runtime { jitter: Arc::new(|most: Span| Span::millis(most.as_millis() / 2)), file_reading: Reading::AtOnce }
-}
-
-fn engine(
-    config: &Config,
-    hub: &Arc<Hub<World>>,
-    store: &Store,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Engine {
-    let lease = Arc::new(Lease::new(store.clone(), "bench".to_owned(), Arc::clone(clock)));
-    let shared = Shared {
-        store: store.clone(),
-        lease,
-        clock: Arc::clone(clock),
-        metrics: Arc::clone(metrics),
-        runtime: no_chance(),
-    };
-    let transport = InprocTransport::new(hub).at(GARM, ServerId::Manager(0)).at(GITHUB, ServerId::Github);
-    let transport: Arc<dyn Transport> = Arc::new(transport);
-    engines(config, &shared, &|_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None })).unwrap().remove(0)
+pub(crate) fn all_listen(world: &World) -> bool {
+    let sets = world.garm(0).unwrap().scale_sets().count();
+    world.listening(0) == (sets, sets)
 }

@@ -24,12 +24,8 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-fn code(output: &Output) -> Option<i32> {
-    output.status.code()
-}
-
 #[test]
-fn help_is_as_it_was_agreed() {
+fn help_matches_the_fixtures() {
     for (args, file) in [
         (vec!["--help"], "help.txt"),
         (vec!["run", "--help"], "help-run.txt"),
@@ -38,7 +34,7 @@ fn help_is_as_it_was_agreed() {
         (vec!["config", "--help"], "help-config.txt"),
     ] {
         let output = run(&args);
-        assert_eq!((code(&output), stderr(&output).as_str()), (Some(0), ""), "{args:?}");
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{args:?}");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cli").join(file);
         expect_file![path].assert_eq(&stdout(&output));
     }
@@ -50,7 +46,7 @@ fn version_names_the_program_and_its_version() {
     assert_eq!(stdout(&output), format!("scaleset-medic {}\n", env!("CARGO_PKG_VERSION")));
 }
 
-/// Where a monitor shows nothing but the first line of stdout, that line must be there.
+/// A monitor may show the first line of stdout only.
 #[test]
 fn nagios_check_that_cannot_run_is_unknown() {
     for args in [
@@ -60,7 +56,7 @@ fn nagios_check_that_cannot_run_is_unknown() {
         vec!["once", "--nagios", "--config", "no/such/file.toml"],
     ] {
         let output = run(&args);
-        assert_eq!(code(&output), Some(3), "{args:?}");
+        assert_eq!(output.status.code(), Some(3), "{args:?}");
         assert!(stdout(&output).starts_with("SCALESETS UNKNOWN - "), "{args:?}: {}", stdout(&output));
         assert!(stderr(&output).contains("error"), "{args:?}: {}", stderr(&output));
     }
@@ -83,27 +79,27 @@ fn wrong_usage_is_exit_code_2_on_stderr() {
         vec!["completions", "bogus"],
     ] {
         let output = run(&args);
-        assert_eq!((code(&output), stdout(&output).as_str()), (Some(2), ""), "{args:?}");
-        assert!(!stderr(&output).is_empty(), "{args:?} says nothing");
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{args:?}");
+        assert!(!stderr(&output).is_empty(), "{args:?} prints nothing");
     }
 }
 
 #[test]
-fn a_good_configuration_is_told_with_what_it_allows_at_the_most() {
+fn config_check_prints_the_limits_of_a_good_configuration() {
     let output = run(&["config", "check", "--config", GOOD]);
-    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     expect![[r"
         good: mode heal; managers garm, second; GitHub asked for github.com, ghes
-        At most 3 heals of one set in a day (9 writes, repeated ones aside), 72 if it recovers for long enough in between.
-        At most 1440 session probes of one set in a day.
-        At most 10 treatments at once (or 5.0 % of the sets, where that is more), one before the first has shown life, and 1000 heals in an hour.
-        A set is disabled by us for at most 2 min and a pass while the manager answers; if it refuses the enable for longer, no other set is disabled.
+        At most 3 heals of one set in a day (9 writes, retries aside), 72 if it recovers for long enough in between.
+        At most 1440 session checks of one set in a day.
+        At most 10 open treatments (or 5.0 % of the sets, if that is more), one before the first has shown life, and 1000 heals in an hour.
+        A set is disabled by us for at most 2 min and one sweep while the manager answers; if it refuses the enable for longer, no other set is disabled.
     "]]
     .assert_eq(&stdout(&output));
 }
 
 #[test]
-fn a_bad_configuration_is_a_report_on_stderr_and_exit_code_2() {
+fn bad_configuration_is_reported_on_stderr_with_exit_code_2() {
     for args in [
         vec!["config", "check", "--config", "tests/fixtures/config/bad-two-managers.toml"],
         vec!["config", "print", "--config", "tests/fixtures/config/bad-two-managers.toml"],
@@ -111,7 +107,7 @@ fn a_bad_configuration_is_a_report_on_stderr_and_exit_code_2() {
         vec!["once", "--config", "tests/fixtures/config/bad-two-managers.toml"],
     ] {
         let output = run(&args);
-        assert_eq!((code(&output), stdout(&output).as_str()), (Some(2), ""), "{args:?}");
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""), "{args:?}");
         expect![[r#"
             error: the configuration has 1 mistake:
             tests/fixtures/config/bad-two-managers.toml:7: manager.name: "garm" is used twice (line 2)
@@ -122,7 +118,7 @@ fn a_bad_configuration_is_a_report_on_stderr_and_exit_code_2() {
 }
 
 #[test]
-fn the_environment_and_the_flags_reach_the_configuration() {
+fn environment_and_flags_override_the_configuration() {
     let output = medic(&["config", "print", "--log-level", "warn"])
         .env("SCALESET_MEDIC_CONFIG", GOOD)
         .env("SCALESET_MEDIC_LOG_LEVEL", "error")
@@ -141,7 +137,7 @@ fn the_environment_and_the_flags_reach_the_configuration() {
 }
 
 #[test]
-fn the_schema_is_json() {
+fn config_schema_is_json() {
     let output = run(&["config", "schema"]);
     let schema: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(schema["properties"]["policy"]["properties"]["settle"]["default"], "20s");
@@ -151,7 +147,7 @@ fn the_schema_is_json() {
 fn completions_and_manual_pages_name_every_command() {
     for args in [vec!["completions", "bash"], vec!["completions", "zsh"], vec!["completions", "fish"], vec!["man"]] {
         let output = run(&args);
-        assert_eq!(code(&output), Some(0), "{args:?}");
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
         for command in ["run", "once", "config", "completions", "man"] {
             assert!(stdout(&output).contains(command), "{args:?} lacks {command}");
         }
@@ -162,15 +158,15 @@ fn completions_and_manual_pages_name_every_command() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn closed_pipe_is_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = medic(&["config", "schema"]).stdout(writer).output().unwrap();
-    assert_eq!((code(&output), stderr(&output).as_str()), (Some(0), ""));
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
 }
 
 #[test]
-fn errors_are_plain_text_where_nobody_wants_colour() {
+fn no_color_makes_errors_plain_text() {
     let output = medic(&["bogus"]).env("NO_COLOR", "1").output().unwrap();
     assert!(!stderr(&output).contains('\u{1b}'), "{}", stderr(&output));
 }

@@ -1,95 +1,66 @@
-//! `doctor` by the built binary, against the simulators over real sockets: what it tells and how it ends.
+//! `doctor` by the built binary, against the simulators over real sockets: its findings and exit codes.
 
-use medic_clock::{ScaledClock, system_wall};
-use medic_core::clock::Clock;
-use medic_lab::backend::ServerId;
-use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
+use super::bench::{ConfigText, PASSWORD};
+use super::sockets::{Medic, Servers, assert_shows, printed, started};
 use medic_lab::garm::{Build, GarmConfig, LogLevel, LogStreamer, Metrics};
 use medic_lab::github::Route;
-use medic_lab::hub::{Hub, Pump};
-use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use medic_lab::world::{Fleet, MEDIC_TOKEN};
+use std::process::Output;
 
-const PATIENCE: Duration = Duration::from_mins(2);
-const PASSWORD: &str = "correct horse battery staple";
-
-/// Two sets on a manager, a GitHub, and the files of a medic.
+/// Two sets of a GARM, and a medic's configuration.
 struct Site {
-    hub: Arc<Hub<World>>,
-    garm: String,
-    dir: tempfile::TempDir,
+    servers: Servers,
+    medic: Medic,
     password: &'static str,
     token: Option<&'static str>,
     manager: &'static str,
-    _pump: Pump,
-    _doors: HttpEndpoints,
 }
 
 impl Site {
     async fn of(change: impl Fn(&mut GarmConfig)) -> Self {
-        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
-        let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).unwrap();
-        let (garm, github) = (sockets.url(ServerId::Manager(0)).unwrap(), sockets.url(ServerId::Github).unwrap());
-        let fleet = Fleet::new(Build::PostFix, 2, &github).each(|garm| {
-            garm.debug_server = true;
-            change(garm);
-        });
         let dir = tempfile::tempdir().unwrap();
-        let hub = Hub::new(World::new(&fleet, clock.now().wall), clock);
-        hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
-        hub.with(|world, now| world.start(0, now));
-        let pump = Pump::start(&hub);
-        let doors = HttpEndpoints::serve(&hub, sockets);
-        let listening = async {
-            while hub.with(|world, _| world.listening(0)) != (2, 2) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, listening).await.unwrap();
+        let servers = Servers::serve(Some(&dir.path().join("garm.log")), |github, now| {
+            let fleet = Fleet::new(Build::PostFix, 2, github).each(|garm| {
+                garm.debug_server = true;
+                change(garm);
+            });
+            started(&fleet, now)
+        });
+        servers.until_all_listen().await;
+        let medic = Medic { config: dir.path().join("medic.toml"), dir, address: String::new() };
         let manager = "log_file = \"garm.log\"\ndebug_server = true";
-        Self { hub, garm, dir, password: PASSWORD, token: Some(MEDIC_TOKEN), manager, _pump: pump, _doors: doors }
+        Self { servers, medic, password: PASSWORD, token: Some(MEDIC_TOKEN), manager }
     }
 
-    /// Runs the command in the site's folder.
     async fn doctor(&self, args: &[&str]) -> Output {
-        self.doctor_at(&self.garm, args).await
+        self.doctor_at(&self.servers.garm, args).await
     }
 
     async fn doctor_at(&self, url: &str, args: &[&str]) -> Output {
-        let write = |name: &str, text: &str| std::fs::write(self.dir.path().join(name), text).unwrap();
-        write("password", self.password);
-        let github = self.token.map_or("", |token| {
-            write("token", token);
-            "[[github]]\nendpoint = \"github.com\"\ntoken_file = \"token\"\n"
-        });
-        let manager = self.manager;
-        write(
-            "medic.toml",
-            &format!(
-                "[run]\nmode = \"heal\"\nstate_dir = \"state\"\n[[manager]]\nname = \"garm\"\nurl = \"{url}\"\nusername = \
-                 \"admin\"\npassword_file = \"password\"\nrequest_timeout = \"5s\"\nconnect_timeout = \"2s\"\n{manager}\n\
-                 {github}"
-            ),
-        );
-        let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
-        command.args(["--config", "medic.toml", "doctor"]).args(args).env_clear().current_dir(self.dir.path());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
-        let output = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap();
-        for secret in [PASSWORD, MEDIC_TOKEN, "wrong-secret"] {
-            assert!(!told(&output).contains(secret), "{}", told(&output));
+        let dir = self.medic.dir.path();
+        let manager = format!("request_timeout = \"5s\"\nconnect_timeout = \"2s\"\n{}", self.manager);
+        let text = ConfigText {
+            mode: "heal",
+            state: "state",
+            managers: &[("garm", url)],
+            manager: &manager,
+            github: self.token.map(|_| ""),
+            ..ConfigText::default()
+        };
+        std::fs::write(&self.medic.config, text.write(dir)).unwrap();
+        std::fs::write(dir.join("password"), self.password).unwrap();
+        std::fs::write(dir.join("token"), self.token.unwrap_or_default()).unwrap();
+        let output = self.medic.run(&[&["doctor"], args].concat()).await;
+        let text = printed(&output);
+        for secret in [PASSWORD, MEDIC_TOKEN, "wrong-secret", "panicked"] {
+            assert!(!text.contains(secret), "{text}");
         }
-        assert!(!told(&output).contains("panicked"), "{}", told(&output));
         output
     }
 
-    /// The answers as a document.
     async fn answers(&self) -> Answers {
         let output = self.doctor(&["--output", "json"]).await;
-        Answers(serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", told(&output))))
+        Answers(serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", printed(&output))))
     }
 }
 
@@ -110,50 +81,32 @@ impl Answers {
     }
 }
 
-fn told(output: &Output) -> String {
-    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 #[tokio::test]
 async fn doctor_of_a_full_setup_finds_and_writes_nothing() {
     let site = Site::of(|_| {}).await;
     let answers = site.answers().await;
     assert_eq!(answers.exit(), 0, "{:#}", answers.0);
-    for check in [
-        "mode",
-        "policy",
-        "state_dir",
-        "ledger",
-        "overlap",
-        "reach",
-        "transport",
-        "login",
-        "api",
-        "clock",
-        "metrics",
-        "goroutines",
-        "log",
-        "events",
-        "broker",
-    ] {
+    let checks =
+        "mode policy state_dir ledger overlap reach transport login api clock metrics goroutines log events broker";
+    for check in checks.split(' ') {
         assert_eq!(answers.state(check), "ok", "{check}: {:#}", answers.of(check));
     }
-    let writes = site.hub.with(|world, _| {
+    let writes = site.servers.with(|world| {
         let calls = world.github.calls().filter(|call| call.actor.credential == "medic");
         world.garm(0).unwrap().writes().len() + calls.filter(|call| Route::is_write(call.route)).count()
     });
     assert_eq!(writes, 0);
-    assert!(!Path::new(&site.dir.path().join("state")).exists(), "the look has made a state directory");
+    assert!(!site.medic.dir.path().join("state").exists(), "doctor has made a state directory");
 }
 
 #[tokio::test]
-async fn a_log_at_info_is_told_with_the_lines_that_mend_it() {
+async fn log_at_info_level_is_a_warning_with_the_lines_to_change() {
     let site = Site::of(|garm| garm.log_level = LogLevel::Info).await;
     let output = site.doctor(&[]).await;
-    let text = told(&output);
+    let text = printed(&output);
     assert_eq!(output.status.code(), Some(0), "{text}");
     for line in ["[logging]", "log_level = \"debug\"", "log_format = \"json\""] {
-        assert!(text.lines().any(|told| told.trim() == line), "{line}: {text}");
+        assert!(text.lines().any(|shown| shown.trim() == line), "{line}: {text}");
     }
     assert!(text.contains("WARN") && text.contains("50 to 92 s"), "{text}");
     assert!(!text.contains('\u{1b}'), "colour on a pipe: {text}");
@@ -179,7 +132,7 @@ async fn doctor_fails_sources_that_garm_switched_off() {
 }
 
 #[tokio::test]
-async fn the_log_websocket_is_judged_by_what_it_brings() {
+async fn log_websocket_is_judged_by_its_lines() {
     for (level, state) in [(LogLevel::Debug, "ok"), (LogLevel::Warn, "warn")] {
         let mut site = Site::of(|garm| garm.log_level = level).await;
         site.manager = "log_stream = true";
@@ -200,15 +153,15 @@ async fn doctor_names_the_missing_log_volume() {
 }
 
 #[tokio::test]
-async fn a_manager_that_is_not_there_is_exit_12() {
+async fn unreachable_manager_exits_12() {
     let site = Site::of(|_| {}).await;
     let output = site.doctor_at("http://127.0.0.1:9", &[]).await;
-    assert_eq!(output.status.code(), Some(12), "{}", told(&output));
-    assert!(told(&output).contains("refused") && told(&output).contains("could not be reached"), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(12), "{}", printed(&output));
+    assert_shows(&printed(&output), &["refused", "could not be reached"]);
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_told_apart_from_silence() {
+async fn wrong_password_fails_login_but_not_reach() {
     let mut site = Site::of(|_| {}).await;
     site.password = "wrong-secret";
     let answers = site.answers().await;
@@ -217,7 +170,7 @@ async fn a_wrong_password_is_told_apart_from_silence() {
 }
 
 #[tokio::test]
-async fn a_bad_github_token_fails_and_hides_no_other_answer() {
+async fn bad_github_token_fails_only_its_own_check() {
     let mut site = Site::of(|_| {}).await;
     site.token = Some("wrong-secret");
     let answers = site.answers().await;
@@ -228,12 +181,12 @@ async fn a_bad_github_token_fails_and_hides_no_other_answer() {
 }
 
 #[tokio::test]
-async fn a_broken_configuration_is_exit_2_and_a_damaged_ledger_is_not() {
+async fn broken_configuration_exits_2_but_a_damaged_ledger_10() {
     let site = Site::of(|_| {}).await;
     let output = site.doctor_at("not an address", &[]).await;
-    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
-    std::fs::create_dir(site.dir.path().join("state")).unwrap();
-    std::fs::write(site.dir.path().join("state/medic.db"), "no database, whatever its name may say").unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
+    std::fs::create_dir(site.medic.dir.path().join("state")).unwrap();
+    std::fs::write(site.medic.dir.path().join("state/medic.db"), "not a database").unwrap();
     let answers = site.answers().await;
     assert_eq!((answers.exit(), answers.state("ledger"), answers.state("state_dir")), (10, "fail", "ok"));
 }

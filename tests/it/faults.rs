@@ -137,7 +137,7 @@ impl Medic {
         let (password, token, ca) = (dir.path().join("password"), dir.path().join("token"), dir.path().join("ca.pem"));
         std::fs::write(&password, "correct horse battery staple").unwrap();
         std::fs::write(&token, MEDIC_TOKEN).unwrap();
-        let address = format!("127.0.0.1:{}", super::binary::free_port());
+        let address = format!("127.0.0.1:{}", super::sockets::free_port());
         let mut text = format!(
             "[run]\nmode = \"heal\"\ninterval = \"1s\"\nurgent_interval = \"500ms\"\nstate_dir = \"{}\"\n[http]\nlisten = \
              \"{address}\"\n[[manager]]\nname = \"garm\"\nurl = \"{garm}\"\nusername = \"admin\"\npassword_file = \"{}\"\n\

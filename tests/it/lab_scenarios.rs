@@ -9,7 +9,7 @@ use medic_lab::scenario::{SCENARIOS, Scenario, Step, Writes};
 
 async fn play(scenario: &Scenario, build: Build) {
     let what = format!("{} on {build:?}", scenario.name);
-    let mut bench = Bench::new(&Given::story(build, scenario.ledger)).await;
+    let mut bench = Bench::new(&Given::for_scenario(build, scenario.ledger)).await;
     let began = bench.clock.now().wall;
     for (at, step) in scenario.steps {
         bench.run(began.plus(*at).since(bench.clock.now().wall)).await;
@@ -29,7 +29,7 @@ async fn play(scenario: &Scenario, build: Build) {
     match scenario.writes {
         Writes::Any => {}
         Writes::AtMost(most) => assert!(bench.writes() <= most, "{what}: {} writes", bench.writes()),
-        Writes::None => assert_eq!((bench.writes(), bench.forge_writes()), (0, 0), "{what}"),
+        Writes::None => assert_eq!((bench.writes(), bench.github_writes()), (0, 0), "{what}"),
     }
     let crashes = bench.with(|world| world.garm(0).unwrap().crashes());
     assert_eq!(crashes, before, "{what}: GARM does not crash after the last step");

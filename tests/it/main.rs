@@ -28,5 +28,6 @@ mod model_checking;
 mod recordings;
 mod replay;
 mod runbooks;
+mod sockets;
 mod tidy;
 mod upgrade;

@@ -1,4 +1,4 @@
-//! What is shipped for Kubernetes and for systemd is a configuration that the medic takes.
+//! The manifests for Kubernetes, systemd, Prometheus and Grafana fit the program.
 
 use scaleset_medic::config::{Depth, Sources, check};
 use std::path::Path;
@@ -8,7 +8,7 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn every_shipped_configuration_has_no_mistake() {
+fn shipped_configurations_pass_the_check() {
     for path in [
         "manifests/base/config.toml",
         "manifests/overlays/oneshot/config.toml",
@@ -21,7 +21,7 @@ fn every_shipped_configuration_has_no_mistake() {
 }
 
 #[test]
-fn only_the_sidecar_takes_garm_for_a_neighbour_in_its_pod() {
+fn only_the_sidecar_expects_garm_in_its_pod() {
     assert!(read("manifests/base/config.toml").contains("127.0.0.1"));
     for overlay in ["oneshot", "standalone"] {
         let config = read(&format!("manifests/overlays/{overlay}/config.toml"));
@@ -30,7 +30,7 @@ fn only_the_sidecar_takes_garm_for_a_neighbour_in_its_pod() {
 }
 
 #[test]
-fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
+fn rules_and_panels_use_declared_metrics() {
     let metrics = scaleset_medic::metrics::DECLARED;
     for path in ["manifests/prometheus/prometheusrule.yaml", "grafana/scaleset-medic.json"] {
         let text = read(path);
@@ -38,7 +38,7 @@ fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
             let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
             rest.get(..end)
         });
-        // The recording rule is no metric of ours.
+        // `scaleset_medic_able` is a recording rule.
         for name in names.filter(|name| *name != "able") {
             let known = metrics.iter().any(|metric| {
                 name == metric.name
@@ -51,7 +51,7 @@ fn every_metric_of_a_rule_or_a_panel_is_one_of_ours() {
 }
 
 #[test]
-fn rules_join_on_labels_that_tell_managers_apart() {
+fn rules_join_on_labels_that_distinguish_managers() {
     let rules = read("manifests/prometheus/prometheusrule.yaml");
     let joins = rules.split(" on (").skip(1).chain(rules.split(" by (").skip(1));
     let joins: Vec<_> = joins.filter_map(|rest| rest.split_once(')').map(|(labels, _)| labels)).collect();

@@ -1,7 +1,7 @@
-//! One medic watches ten managers. Whatever nine of them do, the tenth is swept, healed and exported as if it were
-//! alone; and limits, breaker and pauses are each manager's own.
+//! One medic and ten managers. The tenth is swept, healed and exported as if it were alone, whatever the others do.
+//! Limits, breaker and pauses apply to each manager separately.
 
-use crate::bench::{GITHUB, START, no_chance};
+use crate::bench::{self, ConfigText, GITHUB, START};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::pause::PauseScope;
@@ -11,25 +11,18 @@ use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
-use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
+use medic_lab::world::{Fleet, World};
 use medic_store::{NewPause, Store};
-use scaleset_medic::config::{Config, Depth, Sources, check};
-use scaleset_medic::engine::assemble::{Carrier, Shared, engines};
-use scaleset_medic::engine::lease::Lease;
-use scaleset_medic::engine::service::{self, Publisher};
-use scaleset_medic::metrics::Metrics;
+use scaleset_medic::engine::service::Publisher;
 use scaleset_medic::status::{ManagerStatus, Status};
 use scaleset_medic::web::page;
-use scaleset_medic::web::server::Board;
-use std::fmt::Write as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 const SETS: u32 = 4;
 
-/// A medic and its managers, at work.
+/// A running medic and its managers.
 struct Service {
     hub: Arc<Hub<World>>,
     clock: Arc<dyn Clock>,
@@ -45,28 +38,9 @@ fn name(manager: usize) -> ManagerName {
     ManagerName::new(format!("garm-{manager}"))
 }
 
-fn config(fleet: &Fleet, watched: &[usize], policy: &str, dir: &Path) -> Config {
-    let secret = |name: &str, text: &str| {
-        std::fs::write(dir.join(name), text).unwrap();
-        dir.join(name).display().to_string()
-    };
-    let (password, token) = (secret("password", &fleet.managers[0].password), secret("token", MEDIC_TOKEN));
-    let mut text = format!("[run]\ninterval = \"15s\"\nmode = \"heal\"\nstate_dir = \"{}\"\n", dir.display());
-    let _ = write!(text, "[policy]\n{policy}\n[[github]]\nendpoint = \"github.com\"\ntoken_file = \"{token}\"\n");
-    for manager in watched {
-        let _ = write!(
-            text,
-            "[[manager]]\nname = \"{}\"\nurl = \"http://garm-{manager}.test\"\nusername = \"admin\"\npassword_file = \
-             \"{password}\"\n",
-            name(*manager)
-        );
-    }
-    check(&Sources::of_text("many.toml", text), Depth::Files).unwrap().config
-}
-
 impl Service {
-    /// Ten managers that run, of which `watched` are configured; `before` happens ahead of the medic's first pass.
-    async fn begin(watched: &[usize], policy: &str, before: impl FnOnce(&mut World, Wall)) -> Self {
+    /// Ten running managers, of which `watched` are configured. `before` happens before the first sweep.
+    async fn start(watched: &[usize], policy: &str, before: impl FnOnce(&mut World, Wall)) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
         let fleet = Fleet::new(Build::PreFix, SETS, "http://github.test").managers(10);
         let mut world = World::new(&fleet, START);
@@ -78,40 +52,27 @@ impl Service {
         let pump = Pump::start(&hub);
         clock.sleep(Span::secs(5)).await;
         let dir = tempfile::tempdir().unwrap();
-        let config = config(&fleet, watched, policy, dir.path());
+        let managers: Vec<_> =
+            watched.iter().map(|n| (name(*n).to_string(), format!("http://garm-{n}.test"))).collect();
+        let managers: Vec<_> = managers.iter().map(|(name, url)| (name.as_str(), url.as_str())).collect();
+        let run = "interval = \"15s\"";
+        let text =
+            ConfigText { mode: "heal", run, managers: &managers, github: Some(""), policy, ..ConfigText::default() };
+        let config = text.check(dir.path());
         let store = Store::in_memory().unwrap();
-        let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
-        let metrics = Arc::new(Metrics::new(&names, medic_core::policy::Mode::Heal).unwrap());
-        let lease = Arc::new(Lease::new(store.clone(), "medic".to_owned(), Arc::clone(&clock)));
-        let shared = Shared {
-            store: store.clone(),
-            lease: Arc::clone(&lease),
-            clock: Arc::clone(&clock),
-            metrics: Arc::clone(&metrics),
-            runtime: no_chance(),
-        };
-        let doors = (0..10).fold(InprocTransport::new(&hub).at(GITHUB, ServerId::Github), |doors, manager| {
-            doors.at(&format!("garm-{manager}.test:80"), ServerId::Manager(manager))
-        });
-        let transport: Arc<dyn Transport> = Arc::new(doors);
-        let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None });
-        let engines = engines(&config, &shared, &carrier).unwrap();
-        let publisher = Arc::new(Publisher {
-            board: Arc::new(Board::default()),
-            metrics,
-            clock: Arc::clone(&clock),
-            mode: medic_core::policy::Mode::Heal,
-            interval: config.run.interval,
-            order: names,
-            latest: Mutex::default(),
-        });
+        let transport: Arc<dyn Transport> =
+            Arc::new((0..10).fold(InprocTransport::new(&hub).at(GITHUB, ServerId::Github), |transport, manager| {
+                transport.at(&format!("garm-{manager}.test:80"), ServerId::Manager(manager))
+            }));
+        let metrics = bench::metrics(&config);
+        let service = bench::Service::new(&config, &store, &clock, "medic", &transport, &metrics);
+        let publisher = Arc::clone(&service.publisher);
         let (stop, stopped) = oneshot::channel::<()>();
-        let (shown, limit) = (Arc::clone(&publisher), config.run.shutdown_limit);
         let task = tokio::spawn(async move {
             let stopped = async {
                 let _ = stopped.await;
             };
-            service::run(engines, shown, lease, None, limit, stopped).await.unwrap();
+            service.run(stopped).await.unwrap();
         });
         Self { hub, clock, store, publisher, stop: Some(stop), task, _pump: pump, _dir: dir }
     }
@@ -142,10 +103,10 @@ impl Service {
         self.hub.with(|world, _| world.listening(manager)) == (SETS as usize, SETS as usize)
     }
 
-    /// How long until it is so; fails after `limit`.
-    async fn until(&self, limit: Span, what: &str, so: impl Fn(&Self) -> bool) -> Span {
+    /// Waits until `condition` holds, at most `limit`; returns how long that took.
+    async fn until(&self, limit: Span, what: &str, condition: impl Fn(&Self) -> bool) -> Span {
         let began = self.clock.now().wall;
-        while !so(self) {
+        while !condition(self) {
             let passed = self.clock.now().wall.since(began);
             assert!(passed < limit, "not within {limit}: {what}\n{:#?}", self.status());
             self.clock.sleep(Span::millis(100)).await;
@@ -161,8 +122,8 @@ impl Service {
     }
 }
 
-/// When each manager's picture was made, as the board shows it over `span`.
-async fn dates_shown(service: &Service, manager: usize, span: Span) -> Vec<Wall> {
+/// The dates of a manager's sweeps that the board shows during `span`.
+async fn sweeps_shown(service: &Service, manager: usize, span: Span) -> Vec<Wall> {
     let mut dates = Vec::new();
     let end = service.clock.now().wall.plus(span);
     while service.clock.now().wall < end {
@@ -176,40 +137,40 @@ async fn dates_shown(service: &Service, manager: usize, span: Span) -> Vec<Wall>
     dates
 }
 
-/// How the tenth manager fares: its passes in a calm minute, and its way back after a crash.
+/// Of the tenth manager: its sweeps in two calm minutes, and its recovery after a crash.
 #[derive(Debug, PartialEq)]
-struct Fare {
-    passes: usize,
+struct Measured {
+    sweeps: usize,
     longest_gap: Span,
     recovery: Span,
-    told_well: Span,
+    exported: Span,
     end: Span,
 }
 
-async fn fare_of_the_tenth(service: Service) -> Fare {
+async fn measure_the_tenth(service: Service) -> Measured {
     service.clock.sleep(Span::mins(1)).await;
-    let shown = dates_shown(&service, 9, Span::mins(2)).await;
+    let shown = sweeps_shown(&service, 9, Span::mins(2)).await;
     let longest_gap = shown.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap();
     service.crash_and_restart(9);
     let recovery = service.until(Span::mins(5), "the tenth listens again", |service| service.listens(9)).await;
-    let told = |service: &Service| {
+    let exported = |service: &Service| {
         let listens = |set: u32| {
             let labels = format!("manager=\"garm-9\",scale_set=\"{set}\",state=\"listening\"");
             service.metric(&format!("scaleset_medic_scale_set_state{{{labels}}}")) == Some(1.0)
         };
         (1..=SETS).all(listens)
     };
-    let told_well = service.until(Span::mins(1), "the exporter tells so", told).await;
+    let exported = service.until(Span::mins(1), "the recovery is exported", exported).await;
     let end = service.end().await;
-    Fare { passes: shown.len(), longest_gap, recovery, told_well, end }
+    Measured { sweeps: shown.len(), longest_gap, recovery, exported, end }
 }
 
 #[tokio::test(start_paused = true)]
 async fn nine_hanging_managers_do_not_slow_the_tenth() {
-    let alone = fare_of_the_tenth(Service::begin(&[9], "", |_, _| {}).await).await;
+    let alone = measure_the_tenth(Service::start(&[9], "", |_, _| {}).await).await;
 
     let all: Vec<_> = (0..10).collect();
-    let service = Service::begin(&all, "", |world, now| {
+    let service = Service::start(&all, "", |world, now| {
         for manager in 0..9 {
             world.garm_mut(manager).unwrap().0.hang_until(now.plus(Span::hours(2)));
         }
@@ -225,30 +186,30 @@ async fn nine_hanging_managers_do_not_slow_the_tenth() {
     assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-9\"}"), Some(1.0));
 
     service
-        .until(Span::mins(1), "a pass ends, though its manager hangs", |s| s.status().unwrap().managers.len() == 10)
+        .until(Span::mins(1), "the sweep of a hanging manager ends", |s| s.status().unwrap().managers.len() == 10)
         .await;
     assert_eq!(service.status().unwrap().not_swept_yet, []);
     assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-0\"}"), Some(0.0));
 
-    let among_nine = fare_of_the_tenth(service).await;
-    assert!(among_nine.longest_gap <= Span::secs(16), "{among_nine:?}");
-    assert!(among_nine.passes + 1 >= alone.passes, "{among_nine:?} {alone:?}");
-    let late = among_nine.recovery.minus(alone.recovery);
-    assert!(late <= Span::secs(2), "as the dates of the passes fall: {among_nine:?} {alone:?}");
-    assert!(among_nine.told_well <= Span::secs(16), "{among_nine:?}");
-    assert!(among_nine.end <= Span::secs(10), "{among_nine:?}");
+    let beside_nine = measure_the_tenth(service).await;
+    assert!(beside_nine.longest_gap <= Span::secs(16), "{beside_nine:?}");
+    assert!(beside_nine.sweeps + 1 >= alone.sweeps, "{beside_nine:?} {alone:?}");
+    let late = beside_nine.recovery.minus(alone.recovery);
+    assert!(late <= Span::secs(2), "{beside_nine:?} {alone:?}");
+    assert!(beside_nine.exported <= Span::secs(16), "{beside_nine:?}");
+    assert!(beside_nine.end <= Span::secs(10), "{beside_nine:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn managers_that_hang_mid_treatment_do_not_block_another() {
+async fn managers_hanging_mid_treatment_do_not_block_another() {
     let alone = {
-        let service = Service::begin(&[9], "", |_, _| {}).await;
+        let service = Service::start(&[9], "", |_, _| {}).await;
         service.clock.sleep(Span::mins(2)).await;
         service.crash_and_restart(9);
         service.until(Span::mins(5), "the tenth listens again", |service| service.listens(9)).await
     };
     let all: Vec<_> = (0..10).collect();
-    let service = Service::begin(&all, "", |_, _| {}).await;
+    let service = Service::start(&all, "", |_, _| {}).await;
     service.clock.sleep(Span::mins(2)).await;
     for manager in 0..10 {
         service.crash_and_restart(manager);
@@ -264,8 +225,8 @@ async fn managers_that_hang_mid_treatment_do_not_block_another() {
     let rest = service.until(Span::mins(5), "the tenth listens again", |service| service.listens(9)).await;
     let together = began.plus(rest);
     assert!(together <= alone.plus(Span::secs(2)), "alone {alone}, beside nine that hang {together}");
-    let told = |service: &Service| service.manager(9).is_some_and(|m| m.open_intents == 0 && m.incident.is_none());
-    service.until(Span::mins(3), "and the medic is done with it", told).await;
+    let done = |service: &Service| service.manager(9).is_some_and(|m| m.open_intents == 0 && m.incident.is_none());
+    service.until(Span::mins(3), "the medic is done with it", done).await;
 
     // The nine are healed as soon as they answer again.
     service.hub.with(|world, _| (0..9).for_each(|manager| world.garm_mut(manager).unwrap().0.clear_faults()));
@@ -274,23 +235,23 @@ async fn managers_that_hang_mid_treatment_do_not_block_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn budgets_pauses_and_the_breaker_are_each_managers_own() {
+async fn each_manager_has_its_own_budget_pauses_and_breaker() {
     let all: Vec<_> = (0..10).collect();
-    let service = Service::begin(&all, "heals_per_hour = 4", |_, _| {}).await;
+    let service = Service::start(&all, "heals_per_hour = 4", |_, _| {}).await;
     service.clock.sleep(Span::mins(2)).await;
     service
         .store
         .add_pause(NewPause {
             scope: PauseScope::Manager { manager: name(2) },
             reason: "maintenance".to_owned(),
-            author: "a person".to_owned(),
+            author: "alice".to_owned(),
             created: service.clock.now().wall,
             expires: None,
         })
         .unwrap();
-    // Toggles do not help manager 3: GitHub refuses its sets whoever holds them.
+    // Toggles do not help manager 3: GitHub always refuses its sets.
     service.hub.with(|world, now| {
-        let sets: Vec<_> = world.garm(3).unwrap().scale_sets().map(|(_, _, forge)| forge).collect();
+        let sets: Vec<_> = world.garm(3).unwrap().scale_sets().map(|(_, _, id)| id).collect();
         for set in sets {
             world.github.phantom_conflict(set, now.plus(Span::hours(3)));
         }
@@ -308,10 +269,11 @@ async fn budgets_pauses_and_the_breaker_are_each_managers_own() {
     for manager in [0, 1] {
         service.crash_and_restart(manager);
     }
-    service.until(Span::mins(5), "manager 1 is healed all the same", |service| service.listens(1)).await;
+    service.until(Span::mins(5), "manager 1 is healed", |service| service.listens(1)).await;
     let status = service.status().unwrap();
     let of = |manager: usize| status.managers.iter().find(|status| status.name == name(manager)).unwrap();
-    let guarded = |manager: usize, guard| of(manager).sets.iter().any(|set| set.guards().any(|held| held == guard));
+    let guarded =
+        |manager: usize, guard| of(manager).sets.iter().any(|set| set.guards().any(|blocked| blocked == guard));
     assert!(guarded(0, Guard::ManagerBudget) && !guarded(1, Guard::ManagerBudget));
     assert!(guarded(2, Guard::Paused) && !service.listens(2));
     for manager in 0..10 {

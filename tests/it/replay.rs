@@ -1,7 +1,7 @@
 //! Snapshots, replayed: by the library for whole incidents under virtual time, by the binary, and damaged.
 
 use crate::bench::{Bench, Given};
-use crate::binary::{Medic, Servers, told};
+use crate::sockets::{Medic, Servers, printed};
 use medic_core::model::{Decision, Guard, Span};
 use medic_core::policy::Policy;
 use medic_lab::garm::{Build, LogFormat, LogLevel};
@@ -113,9 +113,9 @@ impl Healed {
         servers.crash().await;
         let medic = Medic::of(&servers.garm, "heal");
         let output = medic.run(&["once"]).await;
-        assert_eq!((output.status.code(), servers.writes()), (Some(0), 4), "{}", told(&output));
+        assert_eq!((output.status.code(), servers.writes()), (Some(0), 4), "{}", printed(&output));
         let output = medic.run(&["history", "--snapshots"]).await;
-        assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
         let export = medic.dir.path().join("snapshots.jsonl");
         fs::write(&export, &output.stdout).unwrap();
         Self { medic, export }
@@ -151,15 +151,15 @@ fn replays_the_export_stdin_and_database(healed: &Healed) {
     assert!(snapshots > 4, "{text}");
 
     let output = healed.replay(&["snapshots.jsonl"]);
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
     let end =
         format!("{snapshots} evaluated again with the policy of this configuration: {snapshots} agree, 0 differ\n");
-    assert!(String::from_utf8_lossy(&output.stdout).ends_with(&end), "{}", told(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with(&end), "{}", printed(&output));
 
     // From stdin, and from the database itself, as it is and as a copy.
     let stdin = Stdio::from(fs::File::open(&healed.export).unwrap());
     let output = medic(healed.medic.dir.path(), &["replay", "--recorded-policy", "-"], stdin);
-    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
     fs::copy(healed.medic.dir.path().join("medic.db"), healed.medic.dir.path().join("copy")).unwrap();
     let files = || fs::read_dir(healed.medic.dir.path()).unwrap().count();
     // The export only read, but beside a medic that may write; its companion files go with them.
@@ -169,8 +169,8 @@ fn replays_the_export_stdin_and_database(healed: &Healed) {
     let before = files();
     for file in ["medic.db", "copy"] {
         let output = healed.replay(&[file]);
-        assert_eq!(output.status.code(), Some(0), "{}", told(&output));
-        assert!(told(&output).contains(&format!("{snapshots} agree")), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(0), "{}", printed(&output));
+        assert!(printed(&output).contains(&format!("{snapshots} agree")), "{}", printed(&output));
         assert_eq!(files(), before, "nothing was written");
     }
 }
@@ -179,7 +179,7 @@ fn shows_what_another_configuration_changes(healed: &Healed) {
     let config = fs::read_to_string(&healed.medic.config).unwrap();
     fs::write(&healed.medic.config, format!("{config}confirm_strong = 9\n")).unwrap();
     let output = healed.replay(&["snapshots.jsonl"]);
-    let said = told(&output);
+    let said = printed(&output);
     assert_eq!(output.status.code(), Some(14), "{said}");
     for part in [
         "differs: 1 of 2 sets",
@@ -192,7 +192,7 @@ fn shows_what_another_configuration_changes(healed: &Healed) {
     }
 
     let output = healed.replay(&["snapshots.jsonl", "--output", "json"]);
-    assert_eq!(output.status.code(), Some(14), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(14), "{}", printed(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let snapshots = report["snapshots"].as_array().unwrap();
     let differ = snapshots.iter().filter(|snapshot| !snapshot["differences"].as_array().unwrap().is_empty()).count();
@@ -208,15 +208,15 @@ fn shows_what_another_configuration_changes(healed: &Healed) {
     let settle = config.replace("settle = \"1s\"", "settle = \"4m\"");
     fs::write(&healed.medic.config, settle).unwrap();
     let output = healed.replay(&["snapshots.jsonl"]);
-    assert_eq!(output.status.code(), Some(14), "{}", told(&output));
-    assert!(told(&output).contains("now   settling"), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(14), "{}", printed(&output));
+    assert!(printed(&output).contains("now   settling"), "{}", printed(&output));
 
     // What was recorded is kept on request, and a mode alone differs too.
     assert_eq!(healed.replay(&["snapshots.jsonl", "--recorded-policy"]).status.code(), Some(0));
     fs::write(&healed.medic.config, config).unwrap();
     let output = healed.replay(&["snapshots.jsonl", "--mode", "observe"]);
-    assert_eq!(output.status.code(), Some(14), "{}", told(&output));
-    assert!(told(&output).contains("mode is observe"), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(14), "{}", printed(&output));
+    assert!(printed(&output).contains("mode is observe"), "{}", printed(&output));
 }
 
 fn leaves_out_a_damaged_line(healed: &Healed) {
@@ -234,9 +234,9 @@ fn leaves_out_a_damaged_line(healed: &Healed) {
         });
         let output = healed.replay(&[file.to_str().unwrap()]);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+        assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
         assert!(error.contains("line 2 is left out") && error.contains(expected), "{error}");
-        assert!(told(&output).contains("0 differ; 1 unreadable"), "{}", told(&output));
+        assert!(printed(&output).contains("0 differ; 1 unreadable"), "{}", printed(&output));
     }
     // The last line was cut off, and other events of a history are in between.
     let file = healed.changed(|mut lines| {
@@ -246,7 +246,7 @@ fn leaves_out_a_damaged_line(healed: &Healed) {
         lines.join("\r\n")
     });
     let output = healed.replay(&[file.to_str().unwrap(), "--output", "json"]);
-    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let last = report["unreadable_lines"].as_object().unwrap().values().next().unwrap().as_str().unwrap();
     assert!(last.contains("cut off"), "{report:#}");
@@ -272,13 +272,13 @@ fn replay_of_a_file_without_snapshots_is_a_usage_error() {
         (".", "cannot read ."),
     ] {
         let output = medic(dir.path(), &["replay", "--recorded-policy", file], Stdio::null());
-        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{file}: {}", told(&output));
-        assert!(told(&output).contains(expected), "{file}: {}", told(&output));
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{file}: {}", printed(&output));
+        assert!(printed(&output).contains(expected), "{file}: {}", printed(&output));
     }
     // A configuration is wanted, but nothing that it names.
     let output = medic(dir.path(), &["replay", "events"], Stdio::null());
-    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
-    assert!(told(&output).contains("manager"), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
+    assert!(printed(&output).contains("manager"), "{}", printed(&output));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5, "nothing was written");
 }
 
@@ -294,7 +294,7 @@ async fn history_shows_decisions_and_requests(healed: &Healed) {
     let decisions: Vec<&Value> = of("decision");
     let act = decisions.iter().find(|detail| detail["decision"] == "treat").unwrap();
     assert!(act["finding"]["evidence"].as_array().is_some_and(|all| !all.is_empty()), "{act:#}");
-    assert_eq!(decisions.last().unwrap()["decision"], "leave", "the end of it is told too");
+    assert_eq!(decisions.last().unwrap()["decision"], "leave", "its end is recorded too");
 
     let text = healed.medic.run(&["history", "--set", "linux-1"]).await;
     let said = String::from_utf8_lossy(&text.stdout);
@@ -303,7 +303,7 @@ async fn history_shows_decisions_and_requests(healed: &Healed) {
     assert!(said.contains("recovery: recovered, ill for") && said.contains("then toggle #"), "{said}");
     assert!(said.contains("treatment: toggle #") && !said.contains("disabled: disabled"), "{said}");
     let unknown = healed.medic.run(&["history", "--set", "nobody"]).await;
-    assert_eq!(unknown.status.code(), Some(2), "{}", told(&unknown));
+    assert_eq!(unknown.status.code(), Some(2), "{}", printed(&unknown));
     let nowhere = tempfile::tempdir().unwrap();
     let elsewhere = fs::read_to_string(&healed.medic.config).unwrap();
     let state = nowhere.path().join("state");
@@ -316,7 +316,7 @@ async fn history_shows_decisions_and_requests(healed: &Healed) {
     )
     .unwrap();
     let none = healed.medic.run(&["history"]).await;
-    assert_eq!((none.status.code(), none.stdout.len()), (Some(0), 0), "{}", told(&none));
+    assert_eq!((none.status.code(), none.stdout.len()), (Some(0), 0), "{}", printed(&none));
     assert!(!state.exists(), "a look makes nothing");
 }
 

@@ -8,7 +8,7 @@ use medic_store::{FILE_NAME, Store};
 use rusqlite::params;
 use std::path::Path;
 
-/// A file of version 3 in `dir` that holds the open treatments of `store`, with the names of then.
+/// A file of version 3 in `dir` that holds the open treatments of `store`, with the names of that version.
 fn downgraded(store: &Store, manager: &ManagerName, dir: &Path) {
     let old = rusqlite::Connection::open(dir.join(FILE_NAME)).unwrap();
     old.execute_batch(include_str!("../../crates/store/fixtures/v3.sql")).unwrap();
@@ -25,9 +25,7 @@ fn downgraded(store: &Store, manager: &ManagerName, dir: &Path) {
 
 #[tokio::test(start_paused = true)]
 async fn upgrade_enables_a_set_that_version_3_left_disabled() {
-    let mut bench = Bench::new(&Given::of(Build::PreFix, 3)).await;
-    bench.run(Span::mins(1)).await;
-    bench.crash_and_restart(Span::secs(1)).await;
+    let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 3), Span::mins(1)).await;
     bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
     let manager = bench.engine.name().clone();
     let open = bench.store.for_manager(&manager).unfinished().unwrap();
@@ -40,7 +38,7 @@ async fn upgrade_enables_a_set_that_version_3_left_disabled() {
     bench.restart_medic();
     let took = bench.run_until(Span::mins(2), |world| world.listening(0).1 == 3).await;
     assert!(took < Span::mins(1), "disabled for {took}");
-    bench.run_until(Span::mins(10), |world| world.listening(0) == (3, 3)).await;
+    bench.until_all_listen(Span::mins(10)).await;
     bench.run(Span::mins(2)).await;
     assert_eq!(bench.listening(), (3, 3));
     let finished = bench.closed.iter().filter(|row| disabled.contains(&row.set));

@@ -1,5 +1,5 @@
-//! Medics that are broken on purpose, to see that the checks can fail: each takes from a medic, through its network or
-//! its disk, what one invariant needs. The product knows nothing of them.
+//! Medics broken on purpose show that the checks can fail. Network or disk take from each what one invariant needs; the
+//! product knows nothing of them.
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -9,63 +9,62 @@ use medic_http::{Response, TransportError};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-/// One way to be broken, and what it breaks.
+/// A fault, and the invariant that it violates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Broken {
     Not,
-    /// It sees no change of a set that it has disabled, so that a person's looks like its own. I2.
+    /// It sees no change of a set that it has disabled, so an operator's change looks like its own. I2.
     FightsTheOperator,
     /// Its enables never arrive. I3.
     NeverEnables,
-    /// Its journal keeps how a treatment began, and no step after it: it forgets what it must undo. I3.
-    Forgetful,
-    /// It sees no session of the manager, whatever there is. I4.
-    BlindToSessions,
-    /// It has no budget for a set, and no pause between two heals. I5.
-    Spendthrift,
-    /// It disables a set while it takes its last look, before the journal says that it will. I6.
-    Hasty,
+    /// Its journal keeps the first step of a treatment only, so it forgets what to undo. I3.
+    ForgetsSteps,
+    /// It never sees a session of GARM. I4.
+    SeesNoSession,
+    /// It has no budget for a set and no back-off. I5.
+    IgnoresBudgets,
+    /// It disables a set when it reads it last, before the journal has the intent. I6.
+    WritesBeforeJournal,
     /// The deletions of its own sessions never arrive. I7.
     LeavesSessions,
-    /// An answer that is not JSON ends it. I8.
-    Unwraps,
-    /// It logs what it sends, when that fails. I9.
-    Blabs,
+    /// It panics on an answer that is not JSON. I8.
+    PanicsOnBadJson,
+    /// It logs the requests that fail. I9.
+    LogsRequests,
 }
 
-/// Every one, and the invariant that must notice.
+/// Each with the invariant that must catch it.
 pub(crate) const ALL: [(Broken, &str); 9] = [
     (Broken::FightsTheOperator, "I2"),
     (Broken::NeverEnables, "I3"),
-    (Broken::Forgetful, "I3"),
-    (Broken::BlindToSessions, "I4"),
-    (Broken::Spendthrift, "I5"),
-    (Broken::Hasty, "I6"),
+    (Broken::ForgetsSteps, "I3"),
+    (Broken::SeesNoSession, "I4"),
+    (Broken::IgnoresBudgets, "I5"),
+    (Broken::WritesBeforeJournal, "I6"),
     (Broken::LeavesSessions, "I7"),
-    (Broken::Unwraps, "I8"),
-    (Broken::Blabs, "I9"),
+    (Broken::PanicsOnBadJson, "I8"),
+    (Broken::LogsRequests, "I9"),
 ];
 
 impl Broken {
-    /// Whether its disk only says that it keeps what is written.
-    pub(crate) fn forgets(self, what: &'static str) -> bool {
-        self == Self::Forgetful && what == "record a treatment"
+    /// Whether the disk loses a write that it has confirmed.
+    pub(crate) fn loses_write(self, what: &'static str) -> bool {
+        self == Self::ForgetsSteps && what == "record a treatment"
     }
 
-    /// The limits that it keeps.
     pub(crate) fn limits(self, policy: &mut Policy) {
-        if self == Self::Spendthrift {
+        if self == Self::IgnoresBudgets {
             (policy.set_budget, policy.breaker_after) = (1_000, 1_000);
             policy.backoff = vec![Span::secs(1)];
         }
     }
 
-    /// A request that it never sends.
-    pub(crate) fn swallows(self, request: &Request<Bytes>) -> Option<Result<Response, TransportError>> {
+    /// The answer to a request that is never sent.
+    pub(crate) fn drops(self, request: &Request<Bytes>) -> Option<Result<Response, TransportError>> {
         let path = request.uri().path();
         let enables = request.method() == Method::PUT && request.body().windows(4).any(|word| word == b"true");
         match self {
-            Self::NeverEnables if enables => Some(Err(super::weather::broken("the enable was lost"))),
+            Self::NeverEnables if enables => Some(Err(super::network::broken("the enable was lost"))),
             Self::LeavesSessions if request.method() == Method::DELETE && path.contains("/sessions/") => {
                 Some(Ok(Response {
                     status: http::StatusCode::NO_CONTENT,
@@ -77,10 +76,10 @@ impl Broken {
         }
     }
 
-    /// A request that it sends too early.
-    pub(crate) fn hurries(self, request: &Request<Bytes>) -> Option<Request<Bytes>> {
+    /// A request that is sent too early.
+    pub(crate) fn sends_early(self, request: &Request<Bytes>) -> Option<Request<Bytes>> {
         let last_look = request.method() == Method::GET && request.uri().path().contains("/scalesets/");
-        (self == Self::Hasty && last_look).then(|| {
+        (self == Self::WritesBeforeJournal && last_look).then(|| {
             let mut early = request.clone();
             *early.method_mut() = Method::PUT;
             *early.body_mut() = Bytes::from_static(b"{\"enabled\":false}");
@@ -88,8 +87,7 @@ impl Broken {
         })
     }
 
-    /// What it makes of an answer.
-    pub(crate) fn spoil(
+    pub(crate) fn change_answer(
         self,
         request: &Request<Bytes>,
         answer: Result<Response, TransportError>,
@@ -97,7 +95,7 @@ impl Broken {
     ) -> Result<Response, TransportError> {
         let path = request.uri().path();
         match (self, answer) {
-            (Self::BlindToSessions, Ok(response)) if path.contains("/metrics") => {
+            (Self::SeesNoSession, Ok(response)) if path.contains("/metrics") => {
                 let text = String::from_utf8_lossy(&response.body);
                 let kept = text.lines().filter(|line| {
                     !["CreateMessageSession", "GetMessage", "RefreshMessageSession"].iter().any(|op| line.contains(op))
@@ -107,14 +105,14 @@ impl Broken {
             (Self::FightsTheOperator, Ok(response)) if path.contains("/scalesets") => {
                 Ok(Response { body: as_if_untouched(request, &response.body, dates), ..response })
             }
-            (Self::Unwraps, Ok(response)) if path.contains("/scalesets") => {
+            (Self::PanicsOnBadJson, Ok(response)) if path.contains("/scalesets") => {
                 if serde_json::from_slice::<serde_json::Value>(&response.body).is_err() {
                     // Unwinds as a panic does, without its message on the test's output.
                     std::panic::resume_unwind(Box::new("called `Result::unwrap()` on an `Err` value"));
                 }
                 Ok(response)
             }
-            (Self::Blabs, Err(error)) => {
+            (Self::LogsRequests, Err(error)) => {
                 let token = request.headers().get(http::header::AUTHORIZATION).and_then(|token| token.to_str().ok());
                 let body = String::from_utf8_lossy(request.body());
                 tracing::warn!(%error.detail, token, %body, "a request failed");
@@ -125,10 +123,10 @@ impl Broken {
     }
 }
 
-/// The date that its disable gave a set, by the set.
+/// The date of its disable, by set.
 pub(crate) type Dates = Mutex<BTreeMap<u64, serde_json::Value>>;
 
-/// A disabled set is shown as last changed when it disabled it, whoever has changed it since.
+/// A disabled set keeps the date of the medic's disable, even if it has changed since.
 fn as_if_untouched(request: &Request<Bytes>, body: &Bytes, dates: &Dates) -> Bytes {
     let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(body) else { return body.clone() };
     let sets = match &mut value {

@@ -1,4 +1,4 @@
-//! What the medics write to their logs, read for secrets.
+//! Searches the logs of the medics for secrets.
 
 use crate::bench::Given;
 use medic_lab::world::{GARM_TOKEN, MEDIC_TOKEN};
@@ -9,13 +9,13 @@ use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Clone)]
-pub(super) struct LogWatch {
+pub(super) struct LogSearch {
     secrets: Arc<Vec<String>>,
     shown: bool,
     leaked: Arc<Mutex<Option<String>>>,
 }
 
-impl LogWatch {
+impl LogSearch {
     pub(super) fn new(given: &Given) -> Self {
         let password = given.fleet.managers[0].password.clone();
         let secrets = vec![MEDIC_TOKEN.to_owned(), GARM_TOKEN.to_owned(), password];
@@ -23,10 +23,10 @@ impl LogWatch {
         Self { secrets: Arc::new(secrets), shown, leaked: Arc::default() }
     }
 
-    /// What a text shows that it must not.
+    /// A secret that the text shows.
     pub(super) fn secret_in(&self, text: &[u8]) -> Option<&str> {
-        // Every token that the servers issue holds `{"alg":` or `{"scope":` in Base64. Less would also be met by chance, in
-        // what is packed.
+        // Every token of the servers holds `{"alg":` or `{"scope":` in Base64. A shorter part would also occur by chance in
+        // compressed data.
         let mut all = self.secrets.iter().map(String::as_str).chain(["eyJhbGciOi", "eyJzY29wZSI6"]);
         all.find(|secret| memmem::find(text, secret.as_bytes()).is_some())
     }
@@ -36,14 +36,14 @@ impl LogWatch {
         self.leaked.lock().unwrap().take()
     }
 
-    /// Reads what is logged on this thread meanwhile.
+    /// Searches the log lines of this thread meanwhile.
     pub(super) fn during<R>(&self, act: impl FnOnce() -> R) -> R {
         let reader = tracing_subscriber::fmt().with_ansi(false).without_time().with_max_level(Level::INFO);
         tracing::subscriber::with_default(reader.with_writer(self.clone()).finish(), act)
     }
 }
 
-impl io::Write for LogWatch {
+impl io::Write for LogSearch {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.secret_in(line).is_some() {
             *self.leaked.lock().unwrap() = Some(String::from_utf8_lossy(line).into_owned());
@@ -58,7 +58,7 @@ impl io::Write for LogWatch {
     }
 }
 
-impl<'a> MakeWriter<'a> for LogWatch {
+impl<'a> MakeWriter<'a> for LogSearch {
     type Writer = Self;
     fn make_writer(&'a self) -> Self {
         self.clone()

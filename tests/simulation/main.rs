@@ -1,40 +1,39 @@
-//! Whole days, from a seed: managers of all generations that crash, people who toggle, edit, pause and deploy, networks
-//! that lose, delay, double and cut, disks that fail, servers that talk nonsense, and medics that die anywhere, two at a
-//! time. The real service, clients, core, machine and store run in them; the invariants of
-//! `docs/reference/design.md` §8 are checked at every write that arrives, after every step, and after the last storm.
+//! Simulated days from a seed. GARMs of all builds crash; operators toggle, edit, pause and deploy; networks lose, delay,
+//! double and cut; disks fail; servers send garbage; medics are killed anywhere, two at a time. The real service,
+//! clients, core, machine and store run. The invariants of `docs/reference/design.md` §8 are checked at every write that
+//! arrives, after every step, and after the last fault.
 //!
-//! `docs/reliability.md` has the commands of longer runs, and the figures; a seed gives the same time again.
+//! `docs/reliability.md` has the commands of longer runs and the figures. A seed repeats exactly.
 //!
-//! A binary of its own, so that it can be built for speed without the other tests.
-#![expect(clippy::print_stdout, reason = "figures, and how to live a failed stretch again, for whoever runs it")]
+//! A binary of its own, so that it can be built optimised without the other tests.
+#![expect(clippy::print_stdout, reason = "figures, and the command that repeats a failed seed")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../it/bench.rs"]
 #[expect(dead_code, reason = "the other tests use more of it")]
 mod bench;
 mod broken;
+mod context;
 mod events;
-mod life;
+mod invariants;
 mod log;
-mod mortal;
-mod people;
+mod network;
+mod operators;
 mod plan;
-mod scene;
-mod truth;
-mod weather;
+mod process;
+mod simulation;
 
 use broken::Broken;
-use life::Report;
-use mortal::Doom;
 use plan::{Plan, Recovery};
+use process::KillAt;
+use simulation::Report;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Instant;
 
-/// Of one seed; what lasts is told again and again.
 const VIOLATIONS_SHOWN: usize = 5;
-/// Stretches that a broken medic may take to be caught.
+/// A broken medic must be caught within this many.
 const BROKEN_SEEDS: u64 = 12;
 
 /// The seeds of a run: those of a variable (`3..5`, or `0..100,7000..7100`), or the usual ones.
@@ -47,8 +46,8 @@ fn seeds(name: &str, usual: Range<u64>) -> Vec<u64> {
     text.split(',').flat_map(range).collect()
 }
 
-/// Lives what the seeds say, on every core; reports in the order of the seeds.
-fn live<T: Copy + Send + Sync>(seeds: &[T], live: impl Fn(T) -> Report + Sync) -> Vec<Report> {
+/// Runs all seeds on every core. The reports are in the order of the seeds.
+fn simulate<T: Copy + Send + Sync>(seeds: &[T], simulate: impl Fn(T) -> Report + Sync) -> Vec<Report> {
     let next = Mutex::new(seeds.iter().copied().enumerate());
     let done = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
@@ -56,7 +55,7 @@ fn live<T: Copy + Send + Sync>(seeds: &[T], live: impl Fn(T) -> Report + Sync) -
             scope.spawn(|| {
                 loop {
                     let Some((n, seed)) = next.lock().unwrap().next() else { return };
-                    let report = live(seed);
+                    let report = simulate(seed);
                     done.lock().unwrap().insert(n, report);
                 }
             });
@@ -73,21 +72,21 @@ fn assert_all_held(name: &str, again: impl Fn(&Report) -> String, reports: &[Rep
     }
     let minutes = sum(|r| r.minutes);
     println!(
-        "{name}: {} runs, {}.{} days simulated in {:.0?}, {} requests, {} writes, {} medics gone, {} checks, {} violations",
+        "{name}: {} runs, {}.{} days simulated in {:.0?}, {} requests, {} writes, {} medics ended, {} checks, {} violations",
         reports.len(),
         minutes / 1440,
         minutes % 1440 / 144,
         began.elapsed(),
         sum(|r| r.requests),
         sum(|r| r.writes),
-        sum(|r| r.deaths),
+        sum(|r| r.ended),
         sum(|r| r.checks),
         sum(|r| r.violations.len() as u64),
     );
     println!("{name}: {events:?}");
     let failed: Vec<_> = reports.iter().filter(|report| !report.violations.is_empty()).collect();
     for report in &failed {
-        println!("--- seed {}: {}\n{}", report.seed, report.world, report.story.join("\n"));
+        println!("--- seed {}: {}\n{}", report.seed, report.world, report.timeline.join("\n"));
         for violation in report.violations.iter().take(VIOLATIONS_SHOWN) {
             println!("{violation:?}");
         }
@@ -100,7 +99,7 @@ fn assert_all_held(name: &str, again: impl Fn(&Report) -> String, reports: &[Rep
     assert!(failed.is_empty(), "{summary:?}");
 }
 
-/// The command that lives a seed again.
+/// The command that repeats a seed.
 fn again(variable: &'static str, test: &'static str) -> impl Fn(&Report) -> String {
     move |report| {
         let (seed, next) = (report.seed, report.seed + 1);
@@ -111,47 +110,47 @@ fn again(variable: &'static str, test: &'static str) -> impl Fn(&Report) -> Stri
 #[test]
 fn simulated_days() {
     let began = Instant::now();
-    let reports = live(&seeds("SCALESET_MEDIC_SEEDS", 0..1), |seed| Plan::day(seed).live());
+    let reports = simulate(&seeds("SCALESET_MEDIC_SEEDS", 0..1), |seed| Plan::day(seed).simulate());
     assert_all_held("days", again("SCALESET_MEDIC_SEEDS", "simulated_days"), &reports, began);
 }
 
 #[test]
 fn simulated_weeks() {
     let began = Instant::now();
-    let reports = live(&seeds("SCALESET_MEDIC_WEEKS", 0..1), |seed| Plan::ten_days(seed).live());
+    let reports = simulate(&seeds("SCALESET_MEDIC_WEEKS", 0..1), |seed| Plan::ten_days(seed).simulate());
     assert_all_held("ten days each", again("SCALESET_MEDIC_WEEKS", "simulated_weeks"), &reports, began);
 }
 
 #[test]
-fn a_seed_gives_the_same_day_again() {
-    let day = || Plan::broken(3, Broken::Not).live();
+fn a_seed_repeats_exactly() {
+    let day = || Plan::broken(3, Broken::Not).simulate();
     let (first, second) = (day(), day());
     assert_eq!(first, second);
     assert!(first.requests > 0);
 }
 
 #[test]
-fn a_medic_that_dies_during_a_recovery_is_no_matter() {
+fn medic_killed_during_a_recovery_does_no_harm() {
     let began = Instant::now();
-    let reports = live(&seeds("SCALESET_MEDIC_DEATH_SEEDS", 0..30), |seed| Plan::deaths(seed).live());
-    assert_all_held("deaths", again("SCALESET_MEDIC_DEATH_SEEDS", "a_medic_that_dies"), &reports, began);
+    let reports = simulate(&seeds("SCALESET_MEDIC_DEATH_SEEDS", 0..30), |seed| Plan::ended(seed).simulate());
+    assert_all_held("ended", again("SCALESET_MEDIC_DEATH_SEEDS", "killed_during"), &reports, began);
 }
 
-/// Every request, write to the store and wait of a recovery is a point: before it, and after it.
+/// The points are before and after every request, write to the store and wait of a recovery.
 #[test]
-fn a_medic_that_dies_at_any_point_of_a_recovery_is_no_matter() {
+fn medic_killed_at_any_point_of_a_recovery_does_no_harm() {
     let began = Instant::now();
-    // How many points are left out between two that are tried: none where all are wanted.
+    // Every n-th point is tried.
     let stride: u32 = std::env::var("SCALESET_MEDIC_POINT_STRIDE").ok().map_or(120, |text| text.parse().unwrap());
-    let whole = live(&Recovery::ALL, |recovery| Plan::point(recovery, Doom::Before(u32::MAX / 4)).live());
+    let whole = simulate(&Recovery::ALL, |recovery| Plan::point(recovery, KillAt::Before(u32::MAX / 4)).simulate());
     let mut points = Vec::new();
     for (recovery, whole) in Recovery::ALL.iter().zip(&whole) {
         println!("{recovery:?}: {} steps", whole.steps);
         assert!(whole.writes > 0, "{recovery:?}");
         let steps = (1..=whole.steps).step_by(stride as usize);
-        points.extend(steps.flat_map(|n| [(*recovery, Doom::Before(n)), (*recovery, Doom::After(n))]));
+        points.extend(steps.flat_map(|n| [(*recovery, KillAt::Before(n)), (*recovery, KillAt::After(n))]));
     }
-    let reports = live(&points, |(recovery, doom)| Plan::point(recovery, doom).live());
+    let reports = simulate(&points, |(recovery, kill_at)| Plan::point(recovery, kill_at).simulate());
     let again = |_: &Report| {
         "SCALESET_MEDIC_POINT_STRIDE=1 cargo test --release --locked --test simulation at_any_point -- --nocapture"
             .to_owned()
@@ -160,21 +159,21 @@ fn a_medic_that_dies_at_any_point_of_a_recovery_is_no_matter() {
 }
 
 #[test]
-fn a_medic_that_is_broken_on_purpose_is_caught() {
+fn broken_medics_are_caught() {
     for (broken, invariant) in broken::ALL {
         let mut seen = Vec::new();
         let caught = (0..BROKEN_SEEDS).find(|seed| {
-            let report = Plan::broken(*seed, broken).live();
+            let report = Plan::broken(*seed, broken).simulate();
             seen.extend(report.violations.iter().map(|violation| violation.invariant));
             seen.contains(&invariant)
         });
         println!("{broken:?} breaks {invariant}: caught by seed {caught:?}");
         assert!(caught.is_some(), "{broken:?} was not caught within {BROKEN_SEEDS} seeds, only {seen:?}");
     }
-    // Who has nothing but counters cannot always tell which of several sets is dead, and says so: that is no harm.
+    // With counters alone a medic cannot always tell which of several sets is dead. It escalates, which is no harm.
     let whole: Vec<_> = (0..2)
-        .flat_map(|seed| Plan::broken(seed, Broken::Not).live().violations)
+        .flat_map(|seed| Plan::broken(seed, Broken::Not).simulate().violations)
         .filter(|violation| violation.invariant != "liveness")
         .collect();
-    assert_eq!(whole, [], "the same hours with a medic that is whole");
+    assert_eq!(whole, [], "the same hours with an unbroken medic");
 }

@@ -1,18 +1,17 @@
-//! A stretch of time before it is lived: what is there, how long it lasts, and what may happen in it.
+//! The plan of a simulated period: its servers, its length, and its events.
 
 use super::broken::Broken;
-use super::life::{Life, Report};
-use super::log::LogWatch;
-use super::mortal::Doom;
-use super::scene::rng;
-use crate::bench::Given;
+use super::context::rng;
+use super::log::LogSearch;
+use super::process::KillAt;
+use super::simulation::{Report, Simulation};
+use crate::bench::{BUILDS, Given};
 use medic_core::model::Span;
 use medic_lab::garm::{Build, LogFormat, LogLevel};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use std::ops::Range;
 
-/// A stretch of simulated time.
 pub(crate) struct Plan {
     pub(super) seed: u64,
     pub(super) given: Given,
@@ -23,39 +22,38 @@ pub(crate) struct Plan {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Script {
-    /// Everything, with so many minutes between one trouble and the next.
+    /// All events. `minutes`: between two fault periods.
     All { minutes: Range<u64> },
-    /// The manager is killed, and so is the medic, at a random moment of the recovery.
+    /// GARM is killed, and the medic at a random moment of the recovery.
     CrashAndDeath,
-    /// The manager is killed, and the first medic at this step of its recovery.
-    Point { doom: Doom },
+    /// GARM is killed, and the first medic at this step of the recovery.
+    Point { kill_at: KillAt },
 }
 
-/// A recovery whose every step is a point at which the medic dies once.
+/// A recovery at each step of which the medic is killed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
-    /// Older GARM, told by its log: a toggle.
+    /// Older GARM with a log: a toggle.
     Toggle,
-    /// Older GARM, and the ledger knows the stale session: a deletion, and a toggle.
+    /// Older GARM, and the ledger knows the stale session: a deletion and a toggle.
     Deletion,
     /// Newer GARM, and the ledger knows the stale session: a deletion.
     DeletionAlone,
-    /// Only counters: a session probe, and a toggle.
-    Probe,
+    /// Only counters: a session check and a toggle.
+    SessionCheck,
 }
 
 impl Recovery {
-    pub(crate) const ALL: [Self; 4] = [Self::Toggle, Self::Deletion, Self::DeletionAlone, Self::Probe];
+    pub(crate) const ALL: [Self; 4] = [Self::Toggle, Self::Deletion, Self::DeletionAlone, Self::SessionCheck];
 }
 
 pub(super) fn pick<T: Copy>(rng: &mut SmallRng, of: &[T]) -> T {
     of[rng.random_range(0..of.len())]
 }
 
-/// A world of any kind.
 fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32], unlogged: u32) -> Given {
-    let generation = pick(dice, &[Build::PreFix, Build::PreFix, Build::PostFix, Build::ListenerMetrics]);
-    let mut given = Given::of(generation, pick(dice, sets));
+    let build = pick(dice, &[Build::PreFix, Build::PreFix, Build::PostFix, Build::ListenerMetrics]);
+    let mut given = Given::of(build, pick(dice, sets));
     if dice.random_range(0..10) < 7 {
         given = given.with_github();
     }
@@ -82,14 +80,14 @@ fn world(dice: &mut SmallRng, intervals: &[&'static str], sets: &[u32], unlogged
 }
 
 impl Plan {
-    /// A day with trouble every few hours.
+    /// A day with faults every few hours.
     pub(crate) fn day(seed: u64) -> Self {
         let given = world(&mut rng(seed), &["15s", "1m", "5m", "5m"], &[1, 2, 3, 4, 6, 12], 2);
         let script = Script::All { minutes: 20..240 };
         Self { seed, given, length: Span::hours(24), script, broken: Broken::Not }
     }
 
-    /// Ten days as production has them: quiet for hours, and then several things at once.
+    /// Ten days as in production: calm for hours, then several faults at once.
     pub(crate) fn ten_days(seed: u64) -> Self {
         let given =
             world(&mut rng(seed ^ 0x10DA), &["2m", "5m", "5m", "5m", "5m", "5m", "5m", "5m"], &[1, 1, 1, 1, 2, 3], 6);
@@ -97,23 +95,23 @@ impl Plan {
         Self { seed, given, length: Span::hours(240), script, broken: Broken::Not }
     }
 
-    /// A manager of any generation is killed at a stale lifetime of ten minutes, and its medic, which knows the
-    /// sessions, at a random moment of the recovery.
-    pub(crate) fn deaths(seed: u64) -> Self {
+    /// GARM of any build is killed at a stale lifetime of ten minutes. Its medic, which knows the sessions, is killed at
+    /// a random moment of the recovery.
+    pub(crate) fn ended(seed: u64) -> Self {
         let mut dice = rng(seed);
-        let generation = pick(&mut dice, &[Build::PreFix, Build::PostFix, Build::ListenerMetrics]);
+        let build = pick(&mut dice, &BUILDS);
         let sets = pick(&mut dice, &[1, 4, 4, 12]);
-        let mut given = Given::of(generation, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
+        let mut given = Given::of(build, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
         given.fleet.github.stale_lifetime = Span::mins(10);
-        // It ends before GitHub forgets any session: whoever listens by then owes it to the medic.
+        // It ends before GitHub drops any session: only the medic can bring a set back.
         let script = Script::CrashAndDeath;
         Self { seed, given, length: Span::secs(690), script, broken: Broken::Not }
     }
 
-    /// One recovery of two sets, in which the first medic dies at one point.
-    pub(crate) fn point(recovery: Recovery, doom: Doom) -> Self {
-        let generation = if recovery == Recovery::DeletionAlone { Build::PostFix } else { Build::PreFix };
-        let mut given = Given::of(generation, 2);
+    /// One recovery of two sets. The first medic is killed at one point.
+    pub(crate) fn point(recovery: Recovery, kill_at: KillAt) -> Self {
+        let build = if recovery == Recovery::DeletionAlone { Build::PostFix } else { Build::PreFix };
+        let mut given = Given::of(build, 2);
         given.fleet.github.stale_lifetime = Span::secs(45);
         match recovery {
             Recovery::Toggle => given = given.with_log(LogLevel::Debug, LogFormat::Json),
@@ -121,22 +119,22 @@ impl Plan {
                 given = given.with_github().with_log(LogLevel::Debug, LogFormat::Json);
                 given.fleet.github.stale_lifetime = Span::mins(10);
             }
-            Recovery::Probe => {
+            Recovery::SessionCheck => {
                 given = given.with_github();
             }
         }
-        let script = Script::Point { doom };
+        let script = Script::Point { kill_at };
         Self { seed: 0, given, length: Span::secs(480), script, broken: Broken::Not }
     }
 
-    /// A few hours of crashes and of people, with a medic that is broken on purpose.
+    /// A few hours of faults and operators, with a broken medic.
     pub(crate) fn broken(seed: u64, broken: Broken) -> Self {
         let mut dice = rng(seed);
         let mut given = Given::of(Build::PreFix, pick(&mut dice, &[1, 2, 3]));
-        if broken == Broken::Spendthrift {
+        if broken == Broken::IgnoresBudgets {
             given.fleet.github.stale_lifetime = Span::mins(50);
         }
-        if [Broken::LeavesSessions, Broken::Blabs].contains(&broken) {
+        if [Broken::LeavesSessions, Broken::LogsRequests].contains(&broken) {
             given = given.with_github();
         }
         given.fleet = given.fleet.each(|garm| garm.quota_period = Span::mins(5));
@@ -144,10 +142,10 @@ impl Plan {
         Self { seed, given, length: Span::hours(3), script, broken }
     }
 
-    /// Lives it under virtual time.
-    pub(crate) fn live(self) -> Report {
-        let log = LogWatch::new(&self.given);
+    /// Runs in virtual time.
+    pub(crate) fn simulate(self) -> Report {
+        let log = LogSearch::new(&self.given);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        log.during(|| runtime.block_on(async { Life::begin(self, log.clone()).live().await }))
+        log.during(|| runtime.block_on(async { Simulation::new(self, log.clone()).simulate().await }))
     }
 }

@@ -1,14 +1,14 @@
-//! Every command that a page, an alert or a unit of a page names can be typed today.
+//! The command line accepts every command that a page or an alert shows.
 
 use super::{blocks, inline, pages, root};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser as _};
 use scaleset_medic::cli::args::Cli;
 
-/// What stands for a value that clap would not take.
+/// Placeholders with a value that clap accepts.
 const PLACEHOLDERS: [(&str, &str); 3] = [("TIME", "1h"), ("ADDRESS", "127.0.0.1:9810"), ("SHELL", "bash")];
 
-/// The words of a line as a shell splits them, up to what is no longer this command.
+/// The words of a line as a shell splits them, up to the end of the command.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut quote = None;
@@ -26,14 +26,14 @@ fn words(line: &str) -> Vec<String> {
         }
     }
     words.extend(word);
-    let meant = |word: String| {
+    let filled = |word: String| {
         let known = PLACEHOLDERS.iter().find(|(name, _)| *name == word);
         known.map_or(word, |(_, value)| (*value).to_owned())
     };
-    words.into_iter().map(meant).collect()
+    words.into_iter().map(filled).collect()
 }
 
-/// Why the tool would not take this; `None` if it would.
+/// Why the command line refuses this; `None` if it does not.
 fn refused(line: &str) -> Option<String> {
     let typed = std::iter::once("scaleset-medic".to_owned()).chain(words(line));
     match Cli::try_parse_from(typed) {
@@ -48,7 +48,7 @@ fn is_command(word: &str) -> bool {
     Cli::command().find_subcommand(word).is_some()
 }
 
-/// The commands of a line of a block: after the tool's name, and after `cargo run … --`.
+/// The commands of a line of a block: after the program's name, and after `cargo run … --`.
 fn in_block(line: &str) -> Vec<&str> {
     let mut found = Vec::new();
     if let Some((_, rest)) = line.split_once("cargo run ")
@@ -67,18 +67,18 @@ fn in_block(line: &str) -> Vec<&str> {
     found
 }
 
-/// The command of a piece between backticks: with the tool's name or, if it is more than one word, without.
+/// The command between backticks, with the program's name or, if it has more than one word, without.
 fn in_text(text: &str) -> Option<&str> {
     if let Some(rest) = text.strip_prefix("scaleset-medic ") {
         return Some(rest);
     }
     let (first, rest) = text.split_once(' ')?;
-    // `run` and `once` are also words of other tools; a `=` is a setting.
+    // A `=` is a setting.
     (is_command(first) && !rest.starts_with('=')).then_some(text)
 }
 
 #[test]
-fn every_documented_command_can_be_typed() {
+fn documented_commands_are_accepted() {
     let mut checked = 0;
     let mut wrong = Vec::new();
     for (name, page) in pages() {
@@ -99,7 +99,7 @@ fn every_documented_command_can_be_typed() {
 }
 
 #[test]
-fn every_command_of_an_alert_can_be_typed() {
+fn commands_of_alerts_are_accepted() {
     let rules = std::fs::read_to_string(root().join("manifests/prometheus/prometheusrule.yaml")).unwrap();
     let rules = rules.replace("{{ $labels.scale_set }}", "7").replace("{{ $labels.manager }}", "garm");
     let commands: Vec<_> = inline(&rules).into_iter().filter_map(|piece| in_text(piece.text)).collect();
@@ -110,7 +110,7 @@ fn every_command_of_an_alert_can_be_typed() {
 }
 
 #[test]
-fn a_command_that_does_not_exist_is_found() {
+fn unknown_commands_are_found() {
     assert_eq!(in_block("$ cargo run --release --locked -- lab --list  # exit 0"), ["lab --list  # exit 0"]);
     assert_eq!(in_block("kubectl exec garm -c scaleset-medic -- /bin/scaleset-medic doctor"), ["doctor"]);
     assert_eq!(in_text("heal SET"), Some("heal SET"));

@@ -1,9 +1,8 @@
-//! The figures of `docs/comparison.md`, taken from `docs/performance.md`, so that a new measurement cannot leave old ones
-//! behind.
+//! The figures of `docs/comparison.md` come from `docs/performance.md`.
 
 use super::{root, table};
 
-/// The table with this head, row by row.
+/// The rows of the table with this head.
 fn measured(head: &str) -> Vec<Vec<String>> {
     let page = std::fs::read_to_string(root().join("docs/performance.md")).unwrap();
     let rows = page.lines().skip_while(|line| !line.starts_with(head)).skip(2).take_while(|line| line.starts_with('|'));
@@ -14,7 +13,6 @@ fn measured(head: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Times to recover, for people who do not know the names of the benchmark.
 pub(super) fn recovery() -> String {
     let measured = measured("| way | 4 sets | ratio | 50 sets |");
     let rows = [

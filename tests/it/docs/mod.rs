@@ -1,5 +1,4 @@
-//! The documentation says what the program does: its tables are made from the code, its commands can be typed, its links
-//! and paths lead somewhere, its configurations have no mistake.
+//! The documentation matches the program: generated tables, commands, links, paths and configurations.
 
 mod citations;
 mod commands;
@@ -17,34 +16,41 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every page for people, by its path from the root.
-fn pages() -> BTreeMap<String, String> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|kind| kind == "md") {
-                found.push(path);
+/// The texts of the files below `places` with such an extension, by path.
+fn files(places: &[&str], extensions: &[&str]) -> BTreeMap<String, String> {
+    fn walk(path: &Path, extensions: &[&str], found: &mut BTreeMap<String, String>) {
+        if path.is_dir() {
+            if !["target", "fixtures", "node_modules", ".git"].iter().any(|name| path.ends_with(name)) {
+                for entry in std::fs::read_dir(path).unwrap() {
+                    walk(&entry.unwrap().path(), extensions, found);
+                }
             }
+        } else if path.extension().is_some_and(|kind| extensions.iter().any(|known| kind == *known)) {
+            let name = path.strip_prefix(root()).unwrap().display().to_string();
+            found.insert(name, std::fs::read_to_string(path).unwrap());
         }
     }
-    let mut found: Vec<_> =
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| root().join(name)).into();
-    walk(&root().join("docs"), &mut found);
-    let name = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
-    let pages: BTreeMap<_, _> = found.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect();
+    let mut found = BTreeMap::new();
+    for place in places {
+        walk(&root().join(place), extensions, &mut found);
+    }
+    found
+}
+
+/// Every page by its path.
+fn pages() -> BTreeMap<String, String> {
+    let pages = files(&["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs"], &["md"]);
     assert!(pages.len() > 30, "the pages were not found");
     pages
 }
 
-/// A piece of a page, with the line on which it stands.
+/// A piece of a page with its line number.
 struct Piece<'a> {
     line: usize,
     text: &'a str,
 }
 
-/// What stands between backticks within one line, outside of blocks.
+/// The texts between backticks, outside of blocks.
 fn inline(page: &str) -> Vec<Piece<'_>> {
     let mut within = false;
     let mut found = Vec::new();
@@ -87,7 +93,7 @@ fn code(text: impl std::fmt::Display) -> String {
     format!("`{text}`")
 }
 
-/// What the code writes between `<!-- made: NAME -->` and `<!-- end -->`.
+/// The generated texts between `<!-- made: NAME -->` and `<!-- end -->`.
 fn made() -> BTreeMap<String, String> {
     let mut made = BTreeMap::from([
         ("key-limits".to_owned(), keys::limits()),
@@ -108,7 +114,7 @@ fn made() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn the_tables_are_what_the_code_says() {
+fn tables_match_the_code() {
     let made = made();
     let mut used = BTreeSet::new();
     for (name, page) in pages() {
@@ -117,8 +123,8 @@ fn the_tables_are_what_the_code_says() {
         for part in parts {
             let (table, rest) = part.split_once(" -->\n").unwrap();
             let (_, after) = rest.split_once("<!-- end -->").unwrap_or_else(|| panic!("{name}: {table} has no end"));
-            let text = made.get(table).unwrap_or_else(|| panic!("{name}: nothing makes {table}"));
-            assert!(used.insert(table.to_owned()), "{table} stands twice");
+            let text = made.get(table).unwrap_or_else(|| panic!("{name}: no code generates {table}"));
+            assert!(used.insert(table.to_owned()), "{table} occurs twice");
             // Writing to a String cannot fail.
             let _ = write!(expected, "<!-- made: {table} -->\n\n{text}\n<!-- end -->{after}");
         }
@@ -130,7 +136,7 @@ fn the_tables_are_what_the_code_says() {
 }
 
 #[test]
-fn every_link_and_every_path_leads_somewhere() {
+fn links_and_paths_exist() {
     let pages = pages();
     let mut wrong = Vec::new();
     let mut links = 0;
@@ -172,7 +178,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_page_is_in_the_index_with_one_line() {
+fn index_lists_every_page_once() {
     let pages = pages();
     let index = &pages["docs/README.md"];
     let listed: Vec<_> = index.lines().filter(|line| line.starts_with("- [")).collect();
@@ -185,8 +191,9 @@ fn every_page_is_in_the_index_with_one_line() {
 }
 
 #[test]
-fn every_key_and_every_test_that_a_page_names_exists() {
-    let sources = source_text();
+fn named_keys_and_tests_exist() {
+    let sources: String =
+        files(&["src", "crates", "tests", "benches", "manifests"], &["rs", "yml", "yaml"]).into_values().collect();
     let mut wrong = Vec::new();
     for (name, page) in pages() {
         for Piece { line, text } in inline(&page) {
@@ -209,27 +216,8 @@ fn every_key_and_every_test_that_a_page_names_exists() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The text of all Rust files, and of the rules for Prometheus.
-fn source_text() -> String {
-    fn walk(folder: &Path, text: &mut String) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, text);
-            } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "yml" || kind == "yaml") {
-                text.push_str(&std::fs::read_to_string(path).unwrap());
-            }
-        }
-    }
-    let mut text = String::new();
-    for folder in ["src", "tests", "benches", "manifests"] {
-        walk(&root().join(folder), &mut text);
-    }
-    text
-}
-
 #[test]
-fn every_configuration_that_a_page_shows_has_no_mistake() {
+fn shown_configurations_pass_the_check() {
     let mut shown = 0;
     for (name, page) in pages() {
         for (language, line, text) in blocks(&page) {
@@ -246,7 +234,7 @@ fn every_configuration_that_a_page_shows_has_no_mistake() {
 }
 
 #[test]
-fn the_example_passes_config_check_with_its_files_in_place() {
+fn example_passes_config_check() {
     let page = &pages()["docs/configuration.md"];
     let example = blocks(page).into_iter().find(|(language, ..)| language == "toml").unwrap().2;
     let place = tempfile::tempdir().unwrap();
@@ -265,7 +253,7 @@ fn the_example_passes_config_check_with_its_files_in_place() {
     std::fs::write(&file, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
     let output = command.args(["config", "check", "--config"]).arg(file).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.contains("good: mode heal; managers garm; GitHub asked for github.com"), "{said}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("good: mode heal; managers garm; GitHub asked for github.com"), "{text}");
 }

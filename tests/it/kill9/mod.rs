@@ -1,16 +1,16 @@
-//! The built binary, killed with SIGKILL in mid-treatment, started again, and what is left behind.
+//! The built binary is killed with SIGKILL in mid-treatment and started again; nothing may be left behind.
 //!
-//! For each variant one run without a kill counts the requests from the manager's crash until all is well; the kill
-//! points are then spread evenly over them: before the n-th request has an effect, after its effect and before its
-//! answer, and some milliseconds after its answer. `SCALESET_MEDIC_KILLS` says how many points there are.
+//! For each variant one run without a kill counts the requests from GARM's crash to the recovery. The kill points are
+//! spread evenly over them: before the n-th request has an effect, after its effect and before its answer, or some
+//! milliseconds after its answer. `SCALESET_MEDIC_KILLS` is the number of points.
 
-mod stage;
+mod setup;
 
 use medic_core::model::{Span, Wall};
 use medic_lab::garm::Build;
 use medic_lab::github::{Fault, FaultKind, Route};
 use medic_lab::world::{Fleet, World};
-use stage::{Sight, Stage, Trap, When};
+use setup::{Setup, Sources, Trap, When};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use tokio::task::JoinSet;
 
 /// Kill points of an ordinary test run.
 const KILLS: u32 = 60;
-/// Worlds at a time.
-const WORLDS: usize = 20;
-/// Nothing here takes longer, however slow the machine.
+/// Runs at a time.
+const PARALLEL: usize = 20;
+/// Nothing here takes longer on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(75);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,42 +30,45 @@ enum Variant {
     Toggle,
     /// The ledger knows the stale session, which GitHub would keep for long.
     Deletion,
-    /// As above on newer GARM, which still tries: the deletion alone.
+    /// The same on newer GARM, which retries: the deletion alone.
     DeletionOnly,
-    /// Only counters: a session probe finds the set that does not listen.
-    Probe,
-    /// As `Toggle`, and a person disables the first set while no medic lives.
-    Person,
+    /// Only counters: a session check finds the set that does not listen.
+    SessionCheck,
+    /// As `Toggle`, and an operator disables the first set while no medic runs.
+    Operator,
 }
 
 const VARIANTS: [Variant; 5] =
-    [Variant::Probe, Variant::Toggle, Variant::Person, Variant::Deletion, Variant::DeletionOnly];
+    [Variant::SessionCheck, Variant::Toggle, Variant::Operator, Variant::Deletion, Variant::DeletionOnly];
 
 impl Variant {
-    fn stage(self) -> Stage {
-        let log = self != Self::Probe;
-        let generation = if self == Self::DeletionOnly { Build::PostFix } else { Build::PreFix };
-        let sight =
-            Sight { log, goroutines: log, github: matches!(self, Self::Probe | Self::Deletion | Self::DeletionOnly) };
+    fn setup(self) -> Setup {
+        let log = self != Self::SessionCheck;
+        let build = if self == Self::DeletionOnly { Build::PostFix } else { Build::PreFix };
+        let sources = Sources {
+            log,
+            goroutines: log,
+            github: matches!(self, Self::SessionCheck | Self::Deletion | Self::DeletionOnly),
+        };
         let stale = match self {
             Self::Deletion | Self::DeletionOnly => Span::mins(10),
-            Self::Toggle | Self::Person | Self::Probe => Span::secs(3),
+            Self::Toggle | Self::Operator | Self::SessionCheck => Span::secs(3),
         };
-        Stage::new(
+        Setup::new(
             |github| {
-                let mut fleet = Fleet::new(generation, 2, github);
+                let mut fleet = Fleet::new(build, 2, github);
                 fleet.github.stale_lifetime = stale;
                 fleet
             },
-            &sight,
+            &sources,
         )
     }
 
-    /// The manager's crash; for a probe, a clean stop and one start that fails.
+    /// GARM crashes. For a session check it stops cleanly, and one start of a worker fails.
     fn crash(self, world: &mut World, now: Wall) {
-        if self == Self::Probe {
+        if self == Self::SessionCheck {
             world.stop(0, now);
-            let first = world.garm(0).unwrap().scale_sets().next().map(|(_, _, forge)| forge.0).unwrap();
+            let first = world.garm(0).unwrap().scale_sets().next().map(|(_, _, id)| id.0).unwrap();
             world.github.inject(Fault::on(Route::CreateSession, FaultKind::status(500)).for_set(first).times(1));
         } else {
             world.kill(0, now);
@@ -74,31 +77,30 @@ impl Variant {
     }
 }
 
-/// What one kill came to.
 struct Report {
     variant: Variant,
-    asked: u32,
-    killed: Option<String>,
+    requests: u32,
+    killed_by: Option<String>,
     steps: Vec<String>,
-    /// A person disabled a set after the death.
-    acts: bool,
+    /// An operator disabled a set after the kill.
+    operator: bool,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_any_moment_it_leaves_nothing_behind() {
+async fn kill_at_any_moment_leaves_nothing_behind() {
     let kills: u32 = std::env::var("SCALESET_MEDIC_KILLS").ok().map_or(KILLS, |text| text.parse().unwrap());
     let began = std::time::Instant::now();
     let mut reference = JoinSet::new();
     for variant in VARIANTS {
-        reference.spawn(async move { play(variant, None).await });
+        reference.spawn(async move { run(variant, None).await });
     }
     let mut lengths = BTreeMap::new();
     while let Some(report) = reference.join_next().await {
         let report = report.unwrap();
-        lengths.insert(report.variant, report.asked);
+        lengths.insert(report.variant, report.requests);
     }
-    let places = Arc::new(Semaphore::new(WORLDS));
-    let mut plays = JoinSet::new();
+    let places = Arc::new(Semaphore::new(PARALLEL));
+    let mut runs = JoinSet::new();
     let each = kills.div_ceil(u32::try_from(lengths.len()).unwrap()).max(1);
     for (variant, length) in lengths.clone() {
         for n in 0..each {
@@ -109,31 +111,31 @@ async fn killed_at_any_moment_it_leaves_nothing_behind() {
             };
             let at = 1 + n * length / each;
             let places = Arc::clone(&places);
-            plays.spawn(async move {
+            runs.spawn(async move {
                 let _place = places.acquire_owned().await.unwrap();
-                play(variant, Some((at, when))).await
+                run(variant, Some((at, when))).await
             });
         }
     }
-    let mut people = 0;
+    let mut operators = 0;
     let (mut points, mut steps) = (BTreeMap::<Variant, u32>::new(), BTreeMap::<String, u32>::new());
-    while let Some(report) = plays.join_next().await {
+    while let Some(report) = runs.join_next().await {
         let report = report.unwrap();
-        people += u32::from(report.acts);
-        if report.killed.is_some() {
+        operators += u32::from(report.operator);
+        if report.killed_by.is_some() {
             *points.entry(report.variant).or_default() += 1;
             let at = if report.steps.is_empty() { "no open treatment".to_owned() } else { report.steps.join(" + ") };
             *steps.entry(format!("{:?}: {at}", report.variant)).or_default() += 1;
         }
     }
-    tell(&lengths, &points, &steps, began.elapsed());
-    assert!(people * 3 >= each, "a person acted in {people} of {each} worlds with one");
+    print(&lengths, &points, &steps, began.elapsed());
+    assert!(operators * 3 >= each, "an operator acted in {operators} of {each} runs with one");
     let killed: u32 = points.values().sum();
     assert!(killed * 10 >= kills * 7, "only {killed} of {kills} kill points were reached");
 }
 
-#[expect(clippy::print_stderr, reason = "the coverage is for people to read")]
-fn tell(
+#[expect(clippy::print_stderr, reason = "the coverage is for the reader")]
+fn print(
     lengths: &BTreeMap<Variant, u32>,
     points: &BTreeMap<Variant, u32>,
     steps: &BTreeMap<String, u32>,
@@ -149,89 +151,75 @@ fn tell(
     }
 }
 
-/// One world: crash, treatment, death at the point, another medic, the end.
-async fn play(variant: Variant, point: Option<(u32, When)>) -> Report {
-    let stage = variant.stage();
-    until(&stage, variant, "all sets listen at first", |trap| listens(trap, 2)).await;
-    stage.spawn();
-    until(&stage, variant, "the medic has looked round", |trap| trap.asked >= 12).await;
+/// One run: crash, treatment, kill, another medic.
+async fn run(variant: Variant, point: Option<(u32, When)>) -> Report {
+    let setup = variant.setup();
+    until(&setup, variant, "all sets listen at first", |trap| listens(trap, 2)).await;
+    setup.spawn();
+    until(&setup, variant, "the medic has swept", |trap| trap.requests >= 12).await;
     if matches!(variant, Variant::Deletion | Variant::DeletionOnly) {
-        fill_the_ledger(&stage, variant).await;
+        fill_the_ledger(&setup, variant).await;
     }
-    stage.with(|trap, now| {
+    setup.with(|trap, now| {
         variant.crash(&mut trap.world, now);
         trap.arm(point);
     });
-    until(&stage, variant, "the medic dies, or all is well", |trap| {
-        trap.sprung.is_some() || (trap.asked > 10 && listens(trap, 2))
+    until(&setup, variant, "the medic is killed, or all is well", |trap| {
+        trap.killed_by.is_some() || (trap.requests > 10 && listens(trap, 2))
     })
     .await;
-    let (asked, killed) = stage.with(|trap, _| (trap.asked, trap.sprung.clone()));
+    let (requests, killed_by) = setup.with(|trap, _| (trap.requests, trap.killed_by.clone()));
     // A kill some milliseconds later is still to come.
-    let dying = async {
-        while killed.is_some() && stage.medic_lives() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, dying).await.unwrap();
-    stage.victim.kill();
-    let steps = stage.open_steps();
-    let since = stage.with(|_, now| now);
-    // While a disable of ours is on its way, nobody can tell a person's from it (docs/reliability.md).
-    let on_its_way = steps.iter().any(|step| step.ends_with("/disabling") || step.ends_with("/disable_unknown"));
-    let acts = variant == Variant::Person && !on_its_way;
-    if acts {
-        person_disables_the_first(&stage);
+    wait(&setup, "the medic dies", || killed_by.is_none() || !setup.medic_is_alive()).await;
+    setup.victim.kill();
+    let steps = setup.open_steps();
+    let since = setup.with(|_, now| now);
+    // While our disable is in flight, an operator's disable cannot be distinguished from it (docs/reliability.md).
+    let in_flight = steps.iter().any(|step| step.ends_with("/disabling") || step.ends_with("/disable_unknown"));
+    let operator = variant == Variant::Operator && !in_flight;
+    if operator {
+        operator_disables_the_first(&setup);
     }
-    stage.spawn();
-    let expected = if acts { 1 } else { 2 };
-    until(&stage, variant, "all is well after the death", |trap| listens(trap, expected) && !ours_is_open(trap)).await;
-    settled(&stage).await;
-    assert!(stage.medic_lives(), "{variant:?} {point:?}: the second medic died:\n{}", stage.told());
-    stage.victim.kill();
-    let told = stage.told();
-    stage.with(|trap, _| {
-        assert!(!told.contains("panicked"), "{variant:?} {point:?}: {told}");
-        assert!(listens(trap, expected), "{variant:?} {point:?} {killed:?}: not all listen\n{told}");
-        assert!(!ours_is_open(trap), "{variant:?} {point:?} {killed:?}: our session is open\n{told}");
-        if acts {
+    setup.spawn();
+    let expected = if operator { 1 } else { 2 };
+    until(&setup, variant, "all is well after the kill", |trap| listens(trap, expected) && !ours_is_open(trap)).await;
+    let finished = || setup.open_steps().iter().all(|step| step.ends_with("/verifying"));
+    wait(&setup, "no intent is open", finished).await;
+    assert!(setup.medic_is_alive(), "{variant:?} {point:?}: the second medic died:\n{}", setup.stderr());
+    setup.victim.kill();
+    let stderr = setup.stderr();
+    setup.with(|trap, _| {
+        assert!(!stderr.contains("panicked"), "{variant:?} {point:?}: {stderr}");
+        assert!(listens(trap, expected), "{variant:?} {point:?} {killed_by:?}: not all listen\n{stderr}");
+        assert!(!ours_is_open(trap), "{variant:?} {point:?} {killed_by:?}: our session is open\n{stderr}");
+        if operator {
             let garm = trap.world.garm(0).unwrap();
             let first = garm.scale_sets().next().unwrap().0;
-            assert!(!garm.is_enabled(first), "{point:?}: enabled what a person disabled\n{told}");
+            assert!(!garm.is_enabled(first), "{point:?}: enabled what an operator disabled\n{stderr}");
             let against =
                 garm.writes().iter().find(|put| put.set == first && put.at > since && put.enabled && is_ours(&put.by));
-            assert!(against.is_none(), "{point:?}: {against:?}\n{told}");
+            assert!(against.is_none(), "{point:?}: {against:?}\n{stderr}");
         }
     });
-    Report { variant, asked, killed, steps, acts }
+    Report { variant, requests, killed_by, steps, operator }
 }
 
-/// A proper restart of the manager under the medic's eyes, so that the ids of its sessions are seen.
-async fn fill_the_ledger(stage: &Stage, variant: Variant) {
-    stage.with(|trap, now| {
+/// Restarts GARM cleanly while the medic runs, so that the medic sees the ids of its sessions.
+async fn fill_the_ledger(setup: &Setup, variant: Variant) {
+    setup.with(|trap, now| {
         trap.world.stop(0, now);
         trap.world.start(0, now);
     });
-    until(stage, variant, "all sets listen again", |trap| listens(trap, 2)).await;
-    let waiting = async {
-        while stage.known_sessions() < 2 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("an empty ledger\n{}", stage.told()));
-    // Two runs that begin within two seconds may be one, and nothing of theirs is provably stale.
-    let began = stage.with(|trap, _| trap.world.garm(0).unwrap().incarnation().unwrap().0);
-    let waiting = async {
-        while stage.with(|_, now| now.since(began)) < Span::secs(5) {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap();
+    until(setup, variant, "all sets listen again", |trap| listens(trap, 2)).await;
+    wait(setup, "the sessions are known", || setup.known_sessions() >= 2).await;
+    // Two starts within two seconds may be one; no session is provably stale then.
+    let began = setup.with(|trap, _| trap.world.garm(0).unwrap().incarnation().unwrap().0);
+    wait(setup, "five seconds pass", || setup.with(|_, now| now.since(began)) >= Span::secs(5)).await;
 }
 
-/// A person's own act, whatever we had done: enabled first where we had disabled, so that it is a change.
-fn person_disables_the_first(stage: &Stage) {
-    stage.with(|trap, now| {
+/// An operator's change: a set that we disabled is enabled first, so that the disable is one.
+fn operator_disables_the_first(setup: &Setup) {
+    setup.with(|trap, now| {
         let garm = trap.world.garm_mut(0).unwrap().0;
         let first = garm.scale_sets().next().unwrap().0;
         if !garm.is_enabled(first) {
@@ -245,7 +233,7 @@ fn is_ours(agent: &str) -> bool {
     agent.contains("scaleset-medic")
 }
 
-/// Whether so many sets are enabled, and all of them listen.
+/// Whether this many sets are enabled and all of them listen.
 fn listens(trap: &Trap, sets: usize) -> bool {
     trap.world.listening(0) == (sets, sets)
 }
@@ -254,26 +242,18 @@ fn ours_is_open(trap: &Trap) -> bool {
     trap.world.github.sessions().any(|session| session.ended.is_none() && is_ours(&session.opened_by.user_agent))
 }
 
-/// Until the journal knows of no intent either.
-async fn settled(stage: &Stage) {
-    let waiting = async {
-        while stage.open_steps().iter().any(|step| !step.ends_with("/verifying")) {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("intents stay open: {:?}\n{}", stage.open_steps(), stage.told()));
+async fn until(setup: &Setup, variant: Variant, what: &str, condition: impl Fn(&Trap) -> bool) {
+    wait(setup, &format!("{variant:?}: {what}"), || setup.with(|trap, _| condition(trap))).await;
 }
 
-async fn until(stage: &Stage, variant: Variant, what: &str, so: impl Fn(&Trap) -> bool) {
+async fn wait(setup: &Setup, what: &str, condition: impl Fn() -> bool) {
     let waiting = async {
-        while !stage.with(|trap, _| so(trap)) {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     };
     tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| {
-        let state = stage.with(|trap, _| format!("{:?}, asked {}", trap.world.listening(0), trap.asked));
-        panic!("{variant:?}: never: {what}; {state}; open {:?}\n{}", stage.open_steps(), stage.told())
+        let state = setup.with(|trap, _| format!("{:?}, {} requests", trap.world.listening(0), trap.requests));
+        panic!("never: {what}; {state}; open {:?}\n{}", setup.open_steps(), setup.stderr())
     });
 }

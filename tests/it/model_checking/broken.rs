@@ -1,31 +1,30 @@
-//! Medics that are wrong on purpose: a proof that cannot fail is no proof.
+//! Medics broken on purpose show that the properties can fail.
 
-/// One way to be wrong, and the property that must notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// Deletes the newest session of the ledger, whichever run opened it.
+    /// Deletes the newest session of the ledger, whichever incarnation opened it.
     SkipsIncarnationCheck,
-    /// Takes a person's change of a disabled set for its own.
+    /// Mistakes an operator's change of a disabled set for its own.
     FightsTheOperator,
-    /// After its death nothing is known of open treatments.
+    /// Loses open treatments when it dies.
     ForgetsTheJournal,
-    /// Disables, and takes the thought for the deed when it should enable.
+    /// Disables, and only pretends to enable.
     NeverEnables,
-    /// Takes a write without an answer for one without an effect.
+    /// Assumes that a write without an answer had no effect.
     TakesLostForRefused,
-    /// Takes a disable that has taken effect for one that comes no more.
+    /// Assumes that a disable with an effect cannot arrive a second time.
     ForgetsTheSecondCopy,
-    /// Does not see that a treatment of the set is open.
+    /// Does not see the open treatment of a set.
     StartsASecondTreatment,
-    /// Takes every canary for verified.
+    /// Assumes that every canary is verified.
     SendsNoCanary,
-    /// Starts as many treatments as there are sets, once the canary has verified.
+    /// Has no limit after the canary is verified.
     IgnoresTheLimit,
-    /// Takes the share of the fleet at once, before anything has shown that it helps.
-    SkipsTheRamp,
+    /// Treats a share of the fleet before any treatment has helped.
+    SkipsTheRolloutLimit,
     /// Two medics act without a lease.
     HasNoLease,
-    /// Leaves the session open that its probe opened.
+    /// Leaves the session of its session check open.
     ForgetsOwnSession,
     /// Sends an update that changes nothing, instead of a disable.
     SendsANoOp,

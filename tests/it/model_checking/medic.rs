@@ -1,5 +1,5 @@
-//! A medic over the model's world: the same order as the engine's pass and the driver's chain, cut at every journal
-//! boundary. The machine and the decision core are the real ones; only what carries them is small.
+//! A medic of the model. It does the same as the engine's reconcile and the driver in the same order, and can stop at every
+//! write to the journal. The machine and the decision core are the real ones.
 
 use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
@@ -18,7 +18,7 @@ use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition,
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
-/// A row of the journal, hashed by what bears on the future.
+/// A row of the journal, hashed by what matters for the future.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row(pub(super) Treatment);
 
@@ -45,7 +45,7 @@ impl Hash for Row {
     }
 }
 
-/// An effect that is about to be sent, with the journaled treatment it belongs to.
+/// A request to send, with its journaled treatment.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Pending(pub(super) Row, pub(super) Request);
 
@@ -56,40 +56,39 @@ impl Hash for Pending {
     }
 }
 
-/// One decision to act, not yet in the journal.
+/// A decision to treat that is not in the journal yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Act {
+pub(super) struct Planned {
     set: ScaleSetId,
     remedy: Remedy,
     canary: bool,
 }
 
-impl Hash for Act {
+impl Hash for Planned {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.set, self.remedy.kind(), self.canary).hash(state);
     }
 }
 
-/// Where a medic stands in its pass.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Stage {
+pub(super) enum Phase {
     Dead,
-    /// Between two passes; `passed`: this tick's is done.
+    /// `swept`: this tick's sweep is done.
     Idle {
-        passed: bool,
+        swept: bool,
     },
-    /// Steps open treatments with what this pass saw.
+    /// Steps open treatments with what this sweep found.
     Stepping {
-        saw: Box<World>,
+        seen: Box<World>,
         lags: bool,
     },
-    /// Opens what it decided, one after the other.
-    Beginning {
-        saw: Box<World>,
+    /// Opens the planned treatments one after the other.
+    Opening {
+        seen: Box<World>,
         lags: bool,
-        plan: Vec<Act>,
+        plan: Vec<Planned>,
     },
-    /// Settles before it ends.
+    /// Finishes open treatments before it ends.
     Ending {
         rounds: u8,
     },
@@ -97,7 +96,7 @@ pub(super) enum Stage {
 
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub(super) struct Medic {
-    pub(super) stage: Stage,
+    pub(super) phase: Phase,
     /// Treatments that this process has stepped, by number.
     known: u64,
     pub(super) pending: Vec<Pending>,
@@ -105,18 +104,17 @@ pub(super) struct Medic {
 
 impl Medic {
     pub(super) fn new() -> Self {
-        Self { stage: Stage::Idle { passed: false }, known: 0, pending: Vec::new() }
+        Self { phase: Phase::Idle { swept: false }, known: 0, pending: Vec::new() }
     }
-    /// Another medic has the lease: what was known of the journal is void.
+    /// Another medic has the lease; knowledge of the journal is dropped.
     pub(super) fn waiting() -> Self {
-        Self { stage: Stage::Idle { passed: true }, known: 0, pending: Vec::new() }
+        Self { phase: Phase::Idle { swept: true }, known: 0, pending: Vec::new() }
     }
     pub(super) fn dead() -> Self {
-        Self { stage: Stage::Dead, known: 0, pending: Vec::new() }
+        Self { phase: Phase::Dead, known: 0, pending: Vec::new() }
     }
 }
 
-/// What becomes of one effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum How {
     Answered,
@@ -125,13 +123,13 @@ pub(super) enum How {
     LostAfter,
     /// A disable that takes effect within the next tick.
     LostLate,
-    /// A disable that takes effect, is not answered, and comes a second time within the tick after the next.
+    /// A disable that takes effect, is not answered, and arrives a second time two ticks later.
     Twice,
     /// An enable that the manager's worker does not notice.
     Unnoticed,
 }
 
-/// The limits, in few ticks.
+/// Limits of few ticks.
 pub(super) fn policy(max_in_flight: u32) -> Policy {
     Policy {
         settle: Span::secs(10),
@@ -167,8 +165,8 @@ fn refused() -> WriteError {
     WriteError::NotApplied(failure(FailureKind::Rejected))
 }
 
-/// A manager's store, its world, and the rules that a medic runs.
-pub(super) struct Desk<'a> {
+/// One medic with its world and journal.
+pub(super) struct Actor<'a> {
     pub(super) world: &'a mut World,
     pub(super) journal: &'a mut Vec<Row>,
     pub(super) medic: &'a mut Medic,
@@ -176,7 +174,7 @@ pub(super) struct Desk<'a> {
     pub(super) broken: Option<Broken>,
 }
 
-impl Desk<'_> {
+impl Actor<'_> {
     fn is(&self, broken: Broken) -> bool {
         self.broken == Some(broken)
     }
@@ -189,14 +187,14 @@ impl Desk<'_> {
         machine::step(treatment, input, now(self.world.tick), self.policy)
     }
 
-    /// Journal first; then its effect is due.
+    /// Writes the journal, then queues the request.
     fn take(&mut self, transition: Transition) {
         let mut treatment = transition.treatment;
-        let mut effect = transition.request;
+        let mut request = transition.request;
         if self.is(Broken::ForgetsOwnSession)
-            && let Some(Request::DeleteOwnSession { .. }) = effect
+            && let Some(Request::DeleteOwnSession { .. }) = request
         {
-            effect = None;
+            request = None;
             treatment.step = Step::Closed { outcome: Outcome::Unheld, why: String::new() };
         }
         if let Step::Closed { outcome, .. } = treatment.step {
@@ -207,20 +205,19 @@ impl Desk<'_> {
         {
             *again_until = None;
         }
-        self.note_deleted(&treatment);
+        self.update_ledger(&treatment);
         let row = Row(treatment);
         match self.journal.iter_mut().find(|known| known.0.id == row.0.id) {
             Some(known) => *known = row.clone(),
-            // Broken: what the journal forgot is gone.
+            // Broken: the journal has lost it.
             None => self.journal.push(row.clone()),
         }
-        if let Some(effect) = effect {
-            self.medic.pending.push(Pending(row, effect));
+        if let Some(request) = request {
+            self.medic.pending.push(Pending(row, request));
         }
     }
 
-    /// The ledger learns that a treatment ended its session.
-    fn note_deleted(&mut self, treatment: &Treatment) {
+    fn update_ledger(&mut self, treatment: &Treatment) {
         let past = !matches!(treatment.step, Step::Deleting { .. } | Step::Closed { .. });
         if let (Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }, true) =
             (&treatment.remedy, past)
@@ -230,24 +227,30 @@ impl Desk<'_> {
         }
     }
 
-    /// A pass begins: look, and step what is open.
-    pub(super) fn look(&mut self, lags: bool) {
-        let fleet = self.world.sweep(lags, &self.rows());
+    /// Sweeps and steps the open treatments.
+    pub(super) fn sweep_and_step(&mut self, lags: bool) {
+        let mut fleet = self.world.sweep(lags, &self.rows());
         for row in self.journal.clone() {
             if row.0.step.is_closed() {
                 continue;
+            }
+            // Broken: the operator's change looks like ours.
+            if let Step::Disabled { ours, .. } | Step::Enabling { ours, .. } = &row.0.step
+                && self.is(Broken::FightsTheOperator)
+                && let Some(set) = fleet.sets.get_mut(&row.0.set)
+            {
+                set.revision = ours.clone();
             }
             let bit = 1 << row.0.id.0;
             let input =
                 if self.medic.known & bit == 0 { Input::Recover } else { Input::Sweep(self.view(&fleet, &row.0)) };
             self.medic.known |= bit;
-            let view = self.bent(&row.0, input);
-            let transition = machine::step(&row.0, view.input(), now(self.world.tick), self.policy);
+            let transition = self.step(&row.0, input);
             if transition.request.is_some() || transition.treatment != row.0 {
                 self.take(transition);
             }
         }
-        self.medic.stage = Stage::Stepping { saw: Box::new(self.world.clone()), lags };
+        self.medic.phase = Phase::Stepping { seen: Box::new(self.world.clone()), lags };
     }
 
     fn view<'v>(&self, fleet: &'v Fleet, treatment: &Treatment) -> View<'v> {
@@ -285,46 +288,17 @@ impl Desk<'_> {
         stale::newest_is_stale(rows, fleet.sets.get(&set)?, manager).ok()
     }
 
-    /// Broken: the operator's change is taken for ours.
-    fn bent<'v>(&self, treatment: &Treatment, input: Input<'v>) -> Bent<'v> {
-        match (&treatment.step, input) {
-            (Step::Disabled { ours, .. } | Step::Enabling { ours, .. }, Input::Sweep(view))
-                if self.is(Broken::FightsTheOperator) =>
-            {
-                let SetView::Seen(set) = view.set else { return Bent::Plain(Input::Sweep(view)) };
-                Bent::Set(view, Box::new(ScaleSet { revision: ours.clone(), ..set.clone() }))
-            }
-            (_, input) => Bent::Plain(input),
-        }
-    }
-}
-
-enum Bent<'v> {
-    Plain(Input<'v>),
-    Set(View<'v>, Box<ScaleSet>),
-}
-
-impl Bent<'_> {
-    fn input(&self) -> Input<'_> {
-        match self {
-            Self::Plain(input) => input.clone(),
-            Self::Set(view, set) => Input::Sweep(View { set: SetView::Seen(set), ..view.clone() }),
-        }
-    }
-}
-
-impl Desk<'_> {
-    /// Decides with what the pass saw, and with the journal as it is by now.
+    /// Decides with what the sweep found and the present journal.
     pub(super) fn decide(&mut self) {
-        let Stage::Stepping { saw, lags } = self.medic.stage.clone() else { return };
-        let plan = self.acts(&saw, lags);
-        self.medic.stage =
-            if plan.is_empty() { Stage::Idle { passed: true } } else { Stage::Beginning { saw, lags, plan } };
+        let Phase::Stepping { seen, lags } = self.medic.phase.clone() else { return };
+        let plan = self.plan(&seen, lags);
+        self.medic.phase =
+            if plan.is_empty() { Phase::Idle { swept: true } } else { Phase::Opening { seen, lags, plan } };
     }
 
-    fn acts(&self, saw: &World, lags: bool) -> Vec<Act> {
+    fn plan(&self, seen: &World, lags: bool) -> Vec<Planned> {
         let mut history = self.rows();
-        let mut fleet = saw.sweep(lags, &history);
+        let mut fleet = seen.sweep(lags, &history);
         match self.broken {
             Some(Broken::StartsASecondTreatment) => history.retain(|row| row.step.is_closed()),
             Some(Broken::SendsNoCanary) => history.iter_mut().for_each(|row| row.revived = Some(row.opened)),
@@ -334,10 +308,10 @@ impl Desk<'_> {
         let (name, owner) = (ManagerName::new("garm"), owner());
         let policy = match self.broken {
             Some(Broken::IgnoresTheLimit) => &policy(9),
-            Some(Broken::SkipsTheRamp) => &policy(2),
+            Some(Broken::SkipsTheRolloutLimit) => &policy(2),
             _ => self.policy,
         };
-        let (endpoints, probed) = (BTreeMap::new(), fleet.sets.keys().copied().collect::<BTreeSet<_>>());
+        let (endpoints, checkable) = (BTreeMap::new(), fleet.sets.keys().copied().collect::<BTreeSet<_>>());
         let decisions = decide::decide(&decide::Input {
             now: now(self.world.tick),
             name: &name,
@@ -349,7 +323,7 @@ impl Desk<'_> {
             incarnation: fleet.incarnation,
             crash_loop: false,
             orders: &[],
-            conflict_behaviour: saw.scenario.conflict_behaviour(),
+            conflict_behaviour: seen.scenario.conflict_behaviour(),
             endpoints: &endpoints,
             blind: false,
             fault_at_github: false,
@@ -358,25 +332,25 @@ impl Desk<'_> {
             owner: Some(&owner),
             pauses: &[],
             breaker_reset: None,
-            can_check_sessions: &probed,
+            can_check_sessions: &checkable,
             quotas: &BTreeMap::new(),
             footing: &decide::Footing::Firm,
         });
         let act = |of: SetDecision| match of.decision {
-            Decision::Treat { remedy, canary } => Some(Act { set: of.set, remedy, canary }),
+            Decision::Treat { remedy, canary } => Some(Planned { set: of.set, remedy, canary }),
             _ => None,
         };
         decisions.into_iter().filter_map(act).collect()
     }
 
     /// Opens the next treatment of the plan in the journal, and takes its first step.
-    pub(super) fn begin(&mut self) {
-        let Stage::Beginning { saw, lags, plan } = self.medic.stage.clone() else { return };
+    pub(super) fn open_next(&mut self) {
+        let Phase::Opening { seen, lags, plan } = self.medic.phase.clone() else { return };
         let Some((act, rest)) = plan.split_first() else {
-            self.medic.stage = Stage::Idle { passed: true };
+            self.medic.phase = Phase::Idle { swept: true };
             return;
         };
-        let fleet = saw.sweep(lags, &self.rows());
+        let fleet = seen.sweep(lags, &self.rows());
         let at = date(self.world.tick);
         let set = &fleet.sets[&act.set];
         let treatment = Treatment {
@@ -396,36 +370,36 @@ impl Desk<'_> {
             ordered: None,
             revived: None,
         };
-        self.judge_beginning(&treatment);
+        self.check_opening(&treatment);
         self.medic.known |= 1 << treatment.id.0;
         self.journal.push(Row(treatment.clone()));
         let transition = self.step(&treatment, Input::Sweep(self.view(&fleet, &treatment)));
         self.take(transition);
-        self.medic.stage = Stage::Beginning { saw, lags, plan: rest.to_vec() };
+        self.medic.phase = Phase::Opening { seen, lags, plan: rest.to_vec() };
     }
 
-    /// I5, stated anew and not with the core's own words.
-    fn judge_beginning(&mut self, new: &Treatment) {
+    /// I5, independent of the core's rules.
+    fn check_opening(&mut self, new: &Treatment) {
         let open = || self.journal.iter().map(|row| &row.0).filter(|row| !row.step.is_closed());
         if open().any(|row| row.set == new.set) {
-            self.world.blame("I5 never more than one treatment per set");
+            self.world.violated("I5 never more than one treatment per set");
             return;
         }
         let acting = open().filter(|row| row.in_flight()).count();
-        if acting >= self.room() {
-            self.world.blame("I5 never more than max_in_flight, or the share that has proved to help");
+        if acting >= self.in_flight_limit() {
+            self.world.violated("I5 never more than max_in_flight, or the share that has proved to help");
         }
         let run = self.world.incarnation();
         let shown = self.journal.iter().map(|row| &row.0).any(|row| {
             row.is_heal() && row.opened >= run.0 && (row.revived.is_some() || row.outcome() == Some(Outcome::Recovered))
         });
         if acting > 0 && !shown && new.is_heal() && new.incarnation == Some(run) {
-            self.world.blame("I5 one before the canary has verified");
+            self.world.violated("I5 one before the canary has verified");
         }
     }
 
-    /// `max_in_flight`, or as many as this run's heals have brought to life since one did not help, up to the share.
-    fn room(&self) -> usize {
+    /// `max_in_flight`, or the number of heals that helped since the last that did not, up to the share.
+    fn in_flight_limit(&self) -> usize {
         let run = self.world.incarnation();
         let heals = || self.journal.iter().map(|row| &row.0).filter(|row| row.is_heal() && row.opened >= run.0);
         let bad = |row: &&Treatment| matches!(row.outcome(), Some(Outcome::Unverified | Outcome::Failed));
@@ -441,8 +415,7 @@ impl Desk<'_> {
         alive.filter(|at| *at > last_bad).count().min(share).max(usize::try_from(self.policy.max_in_flight).unwrap())
     }
 
-    /// What may become of the next effect.
-    pub(super) fn fates(&self) -> &'static [How] {
+    pub(super) fn outcomes(&self) -> &'static [How] {
         use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Twice, Unnoticed};
         match self.medic.pending.first().map(|pending| &pending.1) {
             None => &[],
@@ -456,12 +429,12 @@ impl Desk<'_> {
         }
     }
 
-    /// Sends the next effect; its answer goes into the machine, unless the medic `dies` of it.
-    pub(super) fn send(&mut self, how: How, dies: bool) {
-        let Pending(row, effect) = self.medic.pending.remove(0);
-        // Who dies before the answer is in the journal has not been told.
-        let answer = self.perform(&row.0, &effect, if dies && how == How::Answered { How::LostAfter } else { how });
-        if dies {
+    /// Sends the next request. Its answer goes into the machine unless the medic is killed.
+    pub(super) fn send(&mut self, how: How, killed: bool) {
+        let Pending(row, request) = self.medic.pending.remove(0);
+        // If it is killed before the answer is in the journal, the answer is lost.
+        let answer = self.perform(&row.0, &request, if killed && how == How::Answered { How::LostAfter } else { how });
+        if killed {
             self.die();
             return;
         }
@@ -469,10 +442,10 @@ impl Desk<'_> {
         self.take(transition);
     }
 
-    fn perform(&mut self, row: &Treatment, effect: &Request, how: How) -> Answer {
+    fn perform(&mut self, row: &Treatment, request: &Request, how: How) -> Answer {
         let set = index(row.set);
         let read_fails = || failure(FailureKind::Timeout);
-        match effect {
+        match request {
             Request::ReadSet if how == How::Answered => Answer::Read(Ok(Some(self.reads(row, set)))),
             Request::ReadSet => Answer::Read(Err(read_fails())),
             Request::CheckIncarnation { warrant } => {
@@ -495,11 +468,11 @@ impl Desk<'_> {
                 How::Refused => Err(refused()),
                 How::LostBefore => Err(lost()),
                 _ => {
-                    let told = how == How::Answered;
-                    let opened = self.world.open_ours(set, told);
+                    let known = how == How::Answered;
+                    let opened = self.world.open_ours(set, known);
                     let answer =
                         opened.map_or(OpenAnswer::Held { owner: None }, |id| OpenAnswer::Opened(session_id(id)));
-                    if told { Ok(answer) } else { Err(lost()) }
+                    if known { Ok(answer) } else { Err(lost()) }
                 }
             }),
             Request::DeleteSession { warrant } | Request::DeleteOwnSession { warrant } => {
@@ -515,7 +488,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Broken: the operator's change is taken for ours, also at the last look.
+    /// Broken: the operator's change looks like ours in the last read, too.
     fn reads(&self, row: &Treatment, set: usize) -> ScaleSet {
         let shown = self.world.shows(set);
         match &row.step {
@@ -540,13 +513,13 @@ impl Desk<'_> {
         match how {
             How::Answered | How::Unnoticed => Ok(self.world.shows(set)),
             How::Refused => Err(refused()),
-            // Broken: what has no answer is taken for what had no effect.
+            // Broken: no answer counts as no effect.
             _ if self.is(Broken::TakesLostForRefused) => Err(refused()),
             How::LostBefore | How::LostAfter | How::LostLate | How::Twice => Err(lost()),
         }
     }
 
-    /// The process is gone, and with it all that is not in the journal.
+    /// Only the journal remains.
     pub(super) fn die(&mut self) {
         *self.medic = Medic::dead();
         if self.is(Broken::ForgetsTheJournal) {
@@ -554,9 +527,9 @@ impl Desk<'_> {
         }
     }
 
-    /// SIGTERM: settle what must not stay, for a few rounds.
+    /// SIGTERM: finishes open intents for some rounds.
     pub(super) fn end(&mut self, rounds: u8) {
-        self.medic.stage = Stage::Ending { rounds };
+        self.medic.phase = Phase::Ending { rounds };
         if rounds == 0 {
             *self.medic = Medic::dead();
             return;
@@ -575,8 +548,8 @@ impl Desk<'_> {
     }
 }
 
-/// Whether a change of this set by a person could not be told from a lost disable of ours, by anybody: GARM's writes
-/// carry no condition and no name, only a date.
+/// Whether an operator's change could not be distinguished from a lost disable of ours: GARM's writes have no condition
+/// and no author, only a date.
 pub(super) fn is_ambiguous(journal: &[Row], world: &World, set: usize) -> bool {
     let limit = Span::secs(32);
     world.is_late(set)

@@ -1,7 +1,7 @@
-//! The whole as `stateright` sees it: every order of passes, mishaps, people and restarts within the bounds.
+//! The model for `stateright`: every order of sweeps, faults, operator changes and restarts within the bounds.
 
 use super::broken::Broken;
-use super::medic::{Desk, How, Medic, Row, Stage, is_ambiguous, policy};
+use super::medic::{Actor, How, Medic, Phase, Row, is_ambiguous, policy};
 use super::world::{By, Holder, START, Scenario, Tick, World};
 use medic_core::model::{Enablement, Outcome};
 use medic_core::policy::Policy;
@@ -16,11 +16,10 @@ pub(super) struct System {
     pub(super) scenarios: Vec<Scenario>,
     pub(super) sets: u8,
     pub(super) medics: u8,
-    /// Mishaps in one history, of any kind: a crash or a clean end of the medic, a lost, refused, late or unnoticed
-    /// write, a failed read, an act of a person, a restart or an outage of the manager, an early end of a session,
-    /// a source that lags.
-    pub(super) mishaps: u8,
-    /// Ticks in which mishaps happen; after them comes a calm time.
+    /// Faults in one history: a crash or a clean end of the medic, a lost, refused, late or unnoticed write, a failed
+    /// read, a change by an operator, a restart or an outage of GARM, an early end of a session, a source that lags.
+    pub(super) faults: u8,
+    /// Ticks with faults. The calm ticks follow.
     pub(super) window: Tick,
     pub(super) calm: Tick,
     pub(super) policy: Policy,
@@ -28,7 +27,7 @@ pub(super) struct System {
 }
 
 impl System {
-    pub(super) fn of(sets: u8, medics: u8, mishaps: u8, window: Tick) -> Self {
+    pub(super) fn of(sets: u8, medics: u8, faults: u8, window: Tick) -> Self {
         let scenarios = vec![
             Scenario::AbandonedKnown,
             Scenario::AbandonedUnknown,
@@ -36,7 +35,7 @@ impl System {
             Scenario::Suspect,
             Scenario::Healthy,
         ];
-        Self { scenarios, sets, medics, mishaps, window, calm: 24, policy: policy(2), broken: None }
+        Self { scenarios, sets, medics, faults, window, calm: 24, policy: policy(2), broken: None }
     }
     fn end(&self) -> Tick {
         START + self.window + self.calm
@@ -49,11 +48,11 @@ pub(super) struct State {
     pub(super) journal: Vec<Row>,
     medics: Vec<Medic>,
     lease: Option<(usize, Tick)>,
-    mishaps: u8,
+    faults: u8,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Person {
+pub(super) enum Operator {
     Disables,
     Enables,
     Edits,
@@ -62,15 +61,15 @@ pub(super) enum Person {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
     Tick,
-    Look { medic: usize, lags: bool },
+    Sweep { medic: usize, lags: bool },
     Decide { medic: usize },
-    Begin { medic: usize },
-    Send { medic: usize, how: How, dies: bool },
+    Open { medic: usize },
+    Send { medic: usize, how: How, killed: bool },
     Crash { medic: usize },
     Terminate { medic: usize },
-    Settle { medic: usize },
+    Finish { medic: usize },
     Start { medic: usize },
-    Person { set: usize, does: Person },
+    Operator { set: usize, change: Operator },
     ManagerRestarts,
     ManagerGoesDown,
     SessionExpires { set: usize },
@@ -83,67 +82,67 @@ impl State {
 
     fn is_well(&self) -> bool {
         (0..self.world.sets.len())
-            .all(|set| self.world.holds(set) || self.world.sets[set].disabled_by == Some(By::Person))
+            .all(|set| self.world.holds(set) || self.world.sets[set].disabled_by == Some(By::Operator))
     }
 
-    /// Nothing more can come of this state.
+    /// Whether the state can no longer change.
     fn is_quiet(&self) -> bool {
         self.is_well()
             && self.world.late.is_empty()
             && self.journal.iter().all(|row| row.0.step.is_closed())
-            && self.medics.iter().all(|medic| medic.stage == Stage::Idle { passed: true })
+            && self.medics.iter().all(|medic| medic.phase == Phase::Idle { swept: true })
     }
 
     fn in_window(&self, system: &System) -> bool {
-        self.mishaps > 0 && self.world.tick < START + system.window
+        self.faults > 0 && self.world.tick < START + system.window
     }
 
-    fn desk<T>(&mut self, system: &System, medic: usize, act: impl FnOnce(&mut Desk<'_>) -> T) -> T {
+    fn actor<T>(&mut self, system: &System, medic: usize, act: impl FnOnce(&mut Actor<'_>) -> T) -> T {
         let (world, journal) = (&mut self.world, &mut self.journal);
         let medic = &mut self.medics[medic];
-        act(&mut Desk { world, journal, medic, policy: &system.policy, broken: system.broken })
+        act(&mut Actor { world, journal, medic, policy: &system.policy, broken: system.broken })
     }
 
-    /// Whether a medic with a lower number has still to begin its pass.
+    /// Whether a medic with a lower number has not swept yet.
     fn has_earlier(&self, medic: usize) -> bool {
-        self.medics[..medic].iter().any(|other| other.stage == Stage::Idle { passed: false })
+        self.medics[..medic].iter().any(|other| other.phase == Phase::Idle { swept: false })
     }
 
     fn medic_steps(&self, system: &System, medic: usize, actions: &mut Vec<Action>) {
         let this = &self.medics[medic];
-        let mishap = self.in_window(system);
-        match &this.stage {
-            Stage::Dead => actions.push(Action::Start { medic }),
-            // The order in which several medics begin a pass is one of their numbers: they are alike.
-            Stage::Idle { passed: false } if self.has_earlier(medic) => {}
-            Stage::Idle { passed: false } => {
-                actions.push(Action::Look { medic, lags: false });
-                if mishap && self.world.tick > START {
-                    actions.push(Action::Look { medic, lags: true });
+        let fault = self.in_window(system);
+        match &this.phase {
+            Phase::Dead => actions.push(Action::Start { medic }),
+            // Medics are alike, so they sweep in the order of their numbers.
+            Phase::Idle { swept: false } if self.has_earlier(medic) => {}
+            Phase::Idle { swept: false } => {
+                actions.push(Action::Sweep { medic, lags: false });
+                if fault && self.world.tick > START {
+                    actions.push(Action::Sweep { medic, lags: true });
                 }
             }
             _ if !this.pending.is_empty() => {
-                let fates = self.clone().desk(system, medic, |desk| desk.fates());
-                for (nth, how) in fates.iter().enumerate() {
-                    if nth == 0 || mishap {
-                        actions.push(Action::Send { medic, how: *how, dies: false });
+                let outcomes = self.clone().actor(system, medic, |actor| actor.outcomes());
+                for (nth, how) in outcomes.iter().enumerate() {
+                    if nth == 0 || fault {
+                        actions.push(Action::Send { medic, how: *how, killed: false });
                     }
                 }
-                if mishap {
-                    // Died after the effect, before its answer was in the journal.
-                    actions.push(Action::Send { medic, how: fates[0], dies: true });
+                if fault {
+                    // Killed after the effect, before its answer was in the journal.
+                    actions.push(Action::Send { medic, how: outcomes[0], killed: true });
                 }
             }
-            Stage::Idle { passed: true } => {}
-            Stage::Stepping { .. } => actions.push(Action::Decide { medic }),
-            Stage::Beginning { .. } => actions.push(Action::Begin { medic }),
-            Stage::Ending { .. } => actions.push(Action::Settle { medic }),
+            Phase::Idle { swept: true } => {}
+            Phase::Stepping { .. } => actions.push(Action::Decide { medic }),
+            Phase::Opening { .. } => actions.push(Action::Open { medic }),
+            Phase::Ending { .. } => actions.push(Action::Finish { medic }),
         }
-        if mishap && this.stage != Stage::Dead {
+        if fault && this.phase != Phase::Dead {
             actions.push(Action::Crash { medic });
-            // A medic that ends enables at once, and does not wait for a second copy of its disable.
+            // A medic that ends enables at once and does not wait for a second copy of its disable.
             let twice = self.world.late.iter().any(|(set, _)| self.world.sets[*set].disabled_by.is_some());
-            if !matches!(this.stage, Stage::Ending { .. }) && this.pending.is_empty() && !twice {
+            if !matches!(this.phase, Phase::Ending { .. }) && this.pending.is_empty() && !twice {
                 actions.push(Action::Terminate { medic });
             }
         }
@@ -156,11 +155,11 @@ impl State {
         }
         for set in 0..self.world.sets.len() {
             if self.world.may_expire(set)
-                && !matches!(self.world.sets[set].session, Some(s) if s.holder == (Holder::Medic { told: true }))
+                && !matches!(self.world.sets[set].session, Some(s) if s.holder == (Holder::Medic { known: true }))
             {
                 actions.push(Action::SessionExpires { set });
             }
-            // GARM has no conditional update: nobody can act well between a last look and its write.
+            // GARM has no conditional update, so a change between the last read and the write cannot be seen.
             let writing = self.medics.iter().flat_map(|medic| &medic.pending).any(|pending| {
                 pending.0.0.set.0 == set as u64 + 1 && matches!(pending.1, Request::Disable | Request::Enable)
             });
@@ -169,23 +168,23 @@ impl State {
             }
             let ambiguous = is_ambiguous(&self.journal, &self.world, set);
             match self.world.sets[set].disabled_by {
-                None if !ambiguous => actions.push(Action::Person { set, does: Person::Disables }),
+                None if !ambiguous => actions.push(Action::Operator { set, change: Operator::Disables }),
                 None => {}
-                // The second copy of a disable of ours would undo it, and nobody would know.
+                // The second copy of our disable would undo it unseen.
                 Some(_) if self.world.is_late(set) => {}
                 Some(_) => {
-                    actions.push(Action::Person { set, does: Person::Enables });
+                    actions.push(Action::Operator { set, change: Operator::Enables });
                     if !ambiguous {
-                        actions.push(Action::Person { set, does: Person::Edits });
+                        actions.push(Action::Operator { set, change: Operator::Edits });
                     }
                 }
             }
         }
     }
 
-    fn look(&mut self, system: &System, medic: usize, lags: bool) {
+    fn sweep_and_step(&mut self, system: &System, medic: usize, lags: bool) {
         if self.claims(system, medic) {
-            self.desk(system, medic, |desk| desk.look(lags));
+            self.actor(system, medic, |actor| actor.sweep_and_step(lags));
         } else {
             self.medics[medic] = Medic::waiting();
         }
@@ -204,9 +203,9 @@ impl State {
         is_free
     }
 
-    /// A medic that has come to its end in order leaves no lease behind.
+    /// A medic that ended cleanly releases the lease.
     fn give_up(&mut self, medic: usize) {
-        let ended = self.medics[medic].stage == Stage::Dead;
+        let ended = self.medics[medic].phase == Phase::Dead;
         self.lease = self.lease.filter(|(holder, _)| !(ended && *holder == medic));
     }
 }
@@ -221,7 +220,7 @@ impl Model for System {
             journal: Vec::new(),
             medics: (0..self.medics).map(|_| Medic::new()).collect(),
             lease: None,
-            mishaps: self.mishaps,
+            faults: self.faults,
         };
         self.scenarios.iter().map(state).collect()
     }
@@ -236,10 +235,10 @@ impl Model for System {
         if state.in_window(self) {
             state.events(actions);
         }
-        let may_wait = |medic: &Medic| match medic.stage {
-            Stage::Idle { passed } => passed,
-            Stage::Dead => state.world.tick < START + self.window,
-            Stage::Stepping { .. } | Stage::Beginning { .. } | Stage::Ending { .. } => false,
+        let may_wait = |medic: &Medic| match medic.phase {
+            Phase::Idle { swept } => swept,
+            Phase::Dead => state.world.tick < START + self.window,
+            Phase::Stepping { .. } | Phase::Opening { .. } | Phase::Ending { .. } => false,
         };
         if state.medics.iter().all(may_wait) {
             actions.push(Action::Tick);
@@ -248,63 +247,63 @@ impl Model for System {
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
-        let mishap = match &action {
+        let fault = match &action {
             Action::Tick
             | Action::Decide { .. }
-            | Action::Begin { .. }
-            | Action::Settle { .. }
+            | Action::Open { .. }
+            | Action::Finish { .. }
             | Action::Start { .. } => false,
-            Action::Look { lags, .. } => *lags,
-            Action::Send { medic, how, dies } => {
-                *dies || state.desk(self, *medic, |desk| desk.fates().first() != Some(how))
+            Action::Sweep { lags, .. } => *lags,
+            Action::Send { medic, how, killed } => {
+                *killed || state.actor(self, *medic, |actor| actor.outcomes().first() != Some(how))
             }
             Action::Crash { .. }
             | Action::Terminate { .. }
-            | Action::Person { .. }
+            | Action::Operator { .. }
             | Action::ManagerRestarts
             | Action::ManagerGoesDown
             | Action::SessionExpires { .. } => true,
         };
-        state.mishaps -= u8::from(mishap);
+        state.faults -= u8::from(fault);
         match action {
             Action::Tick => {
-                state.world.go_on();
+                state.world.advance();
                 for medic in &mut state.medics {
-                    if medic.stage != Stage::Dead {
-                        medic.stage = Stage::Idle { passed: false };
+                    if medic.phase != Phase::Dead {
+                        medic.phase = Phase::Idle { swept: false };
                     }
                 }
             }
-            Action::Look { medic, lags } => state.look(self, medic, lags),
-            Action::Decide { medic } => state.desk(self, medic, |desk| {
-                desk.decide();
+            Action::Sweep { medic, lags } => state.sweep_and_step(self, medic, lags),
+            Action::Decide { medic } => state.actor(self, medic, |actor| {
+                actor.decide();
             }),
-            Action::Begin { medic } => state.desk(self, medic, |desk| {
-                desk.begin();
+            Action::Open { medic } => state.actor(self, medic, |actor| {
+                actor.open_next();
             }),
-            Action::Send { medic, how, dies } => state.desk(self, medic, |desk| desk.send(how, dies)),
-            Action::Crash { medic } => state.desk(self, medic, |desk| {
-                desk.die();
+            Action::Send { medic, how, killed } => state.actor(self, medic, |actor| actor.send(how, killed)),
+            Action::Crash { medic } => state.actor(self, medic, |actor| {
+                actor.die();
             }),
-            // Without the lease there is nothing to settle; at its end a medic gives the lease up.
+            // Without the lease there is nothing to finish.
             Action::Terminate { medic } => {
                 let holds = state.claims(self, medic);
-                state.desk(self, medic, |desk| if holds { desk.end(3) } else { desk.die() });
+                state.actor(self, medic, |actor| if holds { actor.end(3) } else { actor.die() });
                 state.give_up(medic);
             }
-            Action::Settle { medic } => {
-                let Stage::Ending { rounds } = state.medics[medic].stage else { return None };
-                state.desk(self, medic, |desk| desk.end(rounds - 1));
+            Action::Finish { medic } => {
+                let Phase::Ending { rounds } = state.medics[medic].phase else { return None };
+                state.actor(self, medic, |actor| actor.end(rounds - 1));
                 state.give_up(medic);
             }
             Action::Start { medic } => state.medics[medic] = Medic::new(),
-            Action::Person { set, does: Person::Disables } => {
-                state.world.write(set, Enablement::Disabled, By::Person, true);
+            Action::Operator { set, change: Operator::Disables } => {
+                state.world.write(set, Enablement::Disabled, By::Operator, true);
             }
-            Action::Person { set, does: Person::Enables } => {
-                state.world.write(set, Enablement::Enabled, By::Person, true);
+            Action::Operator { set, change: Operator::Enables } => {
+                state.world.write(set, Enablement::Enabled, By::Operator, true);
             }
-            Action::Person { set, does: Person::Edits } => state.world.edit(set),
+            Action::Operator { set, change: Operator::Edits } => state.world.edit(set),
             Action::ManagerRestarts => state.world.restart(),
             Action::ManagerGoesDown => state.world.down = true,
             Action::SessionExpires { set } => state.world.expire(set),
@@ -334,7 +333,7 @@ impl Model for System {
             Property::sometimes("heals", |_, state: &State| {
                 state.journal.iter().any(|row| row.0.outcome() == Some(Outcome::Recovered))
             }),
-            Property::sometimes("yields", |_, state: &State| {
+            Property::sometimes("aborts", |_, state: &State| {
                 state.journal.iter().any(|row| row.0.outcome() == Some(Outcome::Aborted))
             }),
         ]

@@ -1,8 +1,8 @@
-//! The manager's and GitHub's truth, small enough to be hashed: what a write does, what a sweep finds.
+//! GARM and GitHub in the model: the effect of a write, the findings of a sweep.
 //!
-//! Facts of `docs/reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes nobody; a
-//! worker that was refused at the manager's start has given up (older builds) or retries (newer ones); a toggled worker
-//! retries; a stale session ends by itself. Time goes in ticks; the functions under test are given real dates.
+//! Facts of `docs/reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes no worker. A worker
+//! that was refused at GARM's start gives up (older builds) or retries (newer ones). A toggled worker retries. A stale
+//! session expires. Time is in ticks; the functions under test get real dates.
 
 use medic_core::model::session::{LedgerSession, OpenedBy};
 use medic_core::model::{
@@ -12,13 +12,12 @@ use medic_core::model::{
 };
 use std::sync::{Arc, LazyLock};
 
-/// A point in time.
 pub(super) type Tick = u8;
 /// How long a tick is.
 pub(super) const TICK: Span = Span::secs(10);
-/// When the model begins: the manager has just crashed and started anew.
+/// The model begins when GARM has crashed and started again.
 pub(super) const START: Tick = 10;
-/// A stale session ends after so many ticks at the latest.
+/// A stale session ends after this many ticks at the latest.
 const STALE_FOR: Tick = 5;
 
 pub(super) fn date(tick: Tick) -> Wall {
@@ -29,18 +28,16 @@ pub(super) fn now(tick: Tick) -> Now {
     Now { wall: date(tick), mono: Mono(date(tick).0) }
 }
 
-/// What the sets suffer from, and what may be seen of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Scenario {
-    /// An older build gave up; the log told the stale session's id.
+    /// An older build gave up; the log showed the stale session's id.
     AbandonedKnown,
-    /// An older build gave up; nobody knows the id.
+    /// An older build gave up; the id is unknown.
     AbandonedUnknown,
     /// A newer build retries; the id is known.
     RetryingKnown,
-    /// An older build gave up, and without a log only a session probe can tell that nobody holds a session.
+    /// An older build gave up; without a log only a session check shows that the set has no session.
     Suspect,
-    /// All is well at first.
     Healthy,
 }
 
@@ -59,16 +56,16 @@ impl Scenario {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum By {
     Us,
-    Person,
+    Operator,
 }
 
 /// Who opened a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Holder {
-    Run(u8),
+    Garm(u8),
     Medic {
-        /// Whether the medic got to know its id.
-        told: bool,
+        /// Whether the medic knows its id.
+        known: bool,
     },
 }
 
@@ -84,7 +81,7 @@ pub(super) struct Session {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Entry {
     pub(super) id: u8,
-    run_began: Tick,
+    started_at: Tick,
     opened: Tick,
     pub(super) ended: bool,
 }
@@ -108,7 +105,7 @@ pub(super) struct World {
     pub(super) scenario: Scenario,
     pub(super) tick: Tick,
     pub(super) run: u8,
-    pub(super) run_began: Tick,
+    pub(super) started_at: Tick,
     pub(super) down: bool,
     pub(super) sets: Vec<Set>,
     /// Sets for which a disable of ours is still on its way, and when it comes.
@@ -118,7 +115,7 @@ pub(super) struct World {
     pub(super) broken: Option<&'static str>,
 }
 
-/// What one pass saw.
+/// The result of a sweep.
 pub(super) struct Fleet {
     pub(super) manager: ManagerState,
     pub(super) incarnation: Option<Incarnation>,
@@ -162,15 +159,15 @@ impl World {
             worker,
             since: START,
             ill_since: (!healthy).then_some(START),
-            session: Some(Session { id: index, holder: Holder::Run(u8::from(healthy)), opened: 2, used: START }),
-            ledger: vec![Entry { id: index, run_began: 0, opened: 2, ended: false }],
+            session: Some(Session { id: index, holder: Holder::Garm(u8::from(healthy)), opened: 2, used: START }),
+            ledger: vec![Entry { id: index, started_at: 0, opened: 2, ended: false }],
             before: (worker, START),
         };
         Self {
             scenario,
             tick: START,
             run: 1,
-            run_began: if healthy { 0 } else { START },
+            started_at: if healthy { 0 } else { START },
             down: false,
             sets: (0..sets).map(set).collect(),
             late: Vec::new(),
@@ -179,12 +176,12 @@ impl World {
         }
     }
 
-    pub(super) fn blame(&mut self, invariant: &'static str) {
+    pub(super) fn violated(&mut self, invariant: &'static str) {
         self.broken.get_or_insert(invariant);
     }
 
     pub(super) fn incarnation(&self) -> Incarnation {
-        Incarnation(date(self.run_began))
+        Incarnation(date(self.started_at))
     }
 
     /// Whether the manager holds this set's session now.
@@ -192,42 +189,42 @@ impl World {
         let set = &self.sets[set];
         !self.down
             && set.worker == WorkerState::Listening
-            && set.session.is_some_and(|session| session.holder == Holder::Run(self.run))
+            && set.session.is_some_and(|session| session.holder == Holder::Garm(self.run))
     }
 
-    fn work(&mut self, set: usize, worker: WorkerState) {
+    fn set_worker(&mut self, set: usize, worker: WorkerState) {
         let tick = self.tick;
         let set = &mut self.sets[set];
         if set.worker != worker {
             (set.worker, set.since) = (worker, tick);
         }
-        let well = worker == WorkerState::Listening || set.disabled_by == Some(By::Person);
+        let well = worker == WorkerState::Listening || set.disabled_by == Some(By::Operator);
         set.ill_since = if well { None } else { set.ill_since.or(Some(tick)) };
     }
 
     /// The worker asks for a session.
-    fn ask(&mut self, set: usize, refused: WorkerState) {
+    fn ask_for_session(&mut self, set: usize, refused: WorkerState) {
         if self.sets[set].session.is_some() {
-            self.work(set, refused);
+            self.set_worker(set, refused);
             return;
         }
         let id = self.sessions;
         self.sessions += 1;
-        let (tick, run, run_began) = (self.tick, self.run, self.run_began);
-        self.sets[set].session = Some(Session { id, holder: Holder::Run(run), opened: tick, used: tick });
-        self.sets[set].ledger = vec![Entry { id, run_began, opened: tick, ended: false }];
-        self.work(set, WorkerState::Listening);
+        let (tick, run, started_at) = (self.tick, self.run, self.started_at);
+        self.sets[set].session = Some(Session { id, holder: Holder::Garm(run), opened: tick, used: tick });
+        self.sets[set].ledger = vec![Entry { id, started_at, opened: tick, ended: false }];
+        self.set_worker(set, WorkerState::Listening);
     }
 
     /// Asks for a session of our own; `None` when somebody holds one.
-    pub(super) fn open_ours(&mut self, set: usize, told: bool) -> Option<u8> {
+    pub(super) fn open_ours(&mut self, set: usize, known: bool) -> Option<u8> {
         if self.sets[set].session.is_some() {
             return None;
         }
         let id = self.sessions;
         self.sessions += 1;
         let tick = self.tick;
-        self.sets[set].session = Some(Session { id, holder: Holder::Medic { told }, opened: tick, used: tick });
+        self.sets[set].session = Some(Session { id, holder: Holder::Medic { known }, opened: tick, used: tick });
         Some(id)
     }
 
@@ -235,13 +232,13 @@ impl World {
     pub(super) fn delete(&mut self, set: usize, id: &SessionId) {
         if self.sets[set].session.is_some_and(|session| session_id(session.id) == *id) {
             if self.holds(set) {
-                self.blame("I1 no session of a living incarnation is deleted");
+                self.violated("I1 no session of a living incarnation is deleted");
             }
             self.sets[set].session = None;
         }
     }
 
-    /// Somebody writes `enabled`. `wakes`: whether the manager's worker takes notice.
+    /// `wakes`: whether GARM's worker notices.
     pub(super) fn write(&mut self, set: usize, to: Enablement, by: By, wakes: bool) {
         let was = self.sets[set].disabled_by;
         match (to, was) {
@@ -250,17 +247,17 @@ impl World {
                     self.sets[set].session = None;
                 }
                 self.touch(set, Some(by));
-                self.work(set, WorkerState::Idle);
+                self.set_worker(set, WorkerState::Idle);
             }
             (Enablement::Enabled, Some(of)) => {
-                if by == By::Us && of == By::Person {
-                    self.blame("I2 no set that a person disabled is enabled by us");
+                if by == By::Us && of == By::Operator {
+                    self.violated("I2 no set that a operator disabled is enabled by us");
                 }
                 self.touch(set, None);
                 if wakes {
-                    self.ask(set, WorkerState::Retrying);
+                    self.ask_for_session(set, WorkerState::Retrying);
                 } else {
-                    self.work(set, WorkerState::Absent);
+                    self.set_worker(set, WorkerState::Absent);
                 }
             }
             (Enablement::Disabled, Some(_)) | (Enablement::Enabled, None) => {}
@@ -274,17 +271,17 @@ impl World {
         set.revision += 1;
     }
 
-    /// A person changes something else of a disabled set: its state is their decision from then on.
+    /// An operator changes something else of a disabled set, which counts as disabled by the operator from then on.
     pub(super) fn edit(&mut self, set: usize) {
-        self.touch(set, Some(By::Person));
+        self.touch(set, Some(By::Operator));
         let worker = self.sets[set].worker;
-        self.work(set, worker);
+        self.set_worker(set, worker);
     }
 
-    /// The manager's process dies, and a new one begins.
+    /// GARM dies and starts again.
     pub(super) fn restart(&mut self) {
         self.run += 1;
-        self.run_began = self.tick;
+        self.started_at = self.tick;
         self.down = false;
         let refused = match self.scenario.conflict_behaviour() {
             ConflictBehaviour::Retries => WorkerState::Retrying,
@@ -293,9 +290,9 @@ impl World {
         for set in 0..self.sets.len() {
             self.sets[set].since = self.tick;
             if self.sets[set].disabled_by.is_some() {
-                self.work(set, WorkerState::Idle);
+                self.set_worker(set, WorkerState::Idle);
             } else {
-                self.ask(set, refused);
+                self.ask_for_session(set, refused);
             }
         }
     }
@@ -315,8 +312,8 @@ impl World {
         self.sets[set].session = None;
     }
 
-    /// Ten seconds pass.
-    pub(super) fn go_on(&mut self) {
+    /// One tick.
+    pub(super) fn advance(&mut self) {
         for set in &mut self.sets {
             set.before = (set.worker, set.since);
         }
@@ -334,11 +331,12 @@ impl World {
                 session.used = self.tick;
             }
             let is_old = self.sets[set].session.is_some_and(|session| self.tick - session.used >= STALE_FOR);
-            if is_old && !matches!(self.sets[set].session, Some(Session { holder: Holder::Medic { told: true }, .. })) {
+            if is_old && !matches!(self.sets[set].session, Some(Session { holder: Holder::Medic { known: true }, .. }))
+            {
                 self.expire(set);
             }
             if self.sets[set].worker == WorkerState::Retrying {
-                self.ask(set, WorkerState::Retrying);
+                self.ask_for_session(set, WorkerState::Retrying);
             }
         }
     }
@@ -361,11 +359,11 @@ impl World {
 }
 
 impl World {
-    /// What a sweep finds. `lags`: the source that tells of workers is a tick behind.
+    /// `lags`: the source about workers is a tick behind.
     pub(super) fn sweep(&self, lags: bool, journal: &[Treatment]) -> Fleet {
         let sets = (0..self.sets.len()).map(|index| (set_id(index), self.shows(index))).collect();
         let findings = (0..self.sets.len()).map(|index| (set_id(index), self.finding(index, lags, journal))).collect();
-        let young = self.tick == self.run_began;
+        let young = self.tick == self.started_at;
         Fleet {
             manager: match (self.down, young) {
                 (true, _) => ManagerState::Down,
@@ -390,7 +388,7 @@ impl World {
                 place: place.clone().unwrap(),
                 id: session_id(entry.id),
                 owner: owner(),
-                opened_by: OpenedBy::Manager(Incarnation(date(entry.run_began))),
+                opened_by: OpenedBy::Manager(Incarnation(date(entry.started_at))),
                 first_seen: date(entry.opened),
                 last_seen: date(entry.opened),
                 ended: None,
@@ -403,7 +401,7 @@ impl World {
     fn finding(&self, index: usize, lags: bool, journal: &[Treatment]) -> Finding {
         let set = &self.sets[index];
         let (worker, since) = if lags { set.before } else { (set.worker, set.since) };
-        let told = date(if lags { self.tick - 1 } else { self.tick });
+        let known = date(if lags { self.tick - 1 } else { self.tick });
         let rows = || journal.iter().filter(|row| row.set == set_id(index));
         let (diagnosis, confidence) = if self.down {
             (Diagnosis::Unknown, Confidence::Weak)
@@ -428,7 +426,7 @@ impl World {
         let suspect = Fact::CannotTellWhich { listening: 0, of: 1 };
         let evidence = (diagnosis == Diagnosis::Unknown && !self.down).then_some(Evidence {
             source: Source::Metrics,
-            at: told,
+            at: known,
             fact: suspect,
         });
         Finding {
@@ -441,13 +439,13 @@ impl World {
             since: date(since),
             ill_since: set.ill_since.map(date),
             seen: 5,
-            worker: if self.down { (WorkerState::Unknown, Wall(0)) } else { (worker, told) },
+            worker: if self.down { (WorkerState::Unknown, Wall(0)) } else { (worker, known) },
         }
     }
 }
 
 impl Fleet {
-    /// Broken: whatever the ledger holds passes for a session of a run long gone.
+    /// Broken: every session of the ledger looks like one of an earlier incarnation.
     pub(super) fn believe_every_session_stale(&mut self) {
         for row in &mut self.ledger {
             row.opened_by = OpenedBy::Manager(Incarnation(date(0)));

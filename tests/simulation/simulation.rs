@@ -1,33 +1,28 @@
-//! A stretch of time being lived: who sees to it that things happen at their dates, and that a medic is there.
+//! One simulated period: it applies events at their dates, keeps a medic running, and checks.
 
 use super::broken::Broken;
+use super::context::{Context, rng};
 use super::events::Event;
-use super::log::LogWatch;
-use super::mortal::{Disk, Doom, Mortal, MortalClock};
+use super::invariants::{Invariants, Violation};
+use super::log::LogSearch;
+use super::network::{Network, NetworkFaults};
 use super::plan::{Plan, Script, pick};
-use super::scene::{Scene, rng};
-use super::truth::{Truth, Violation};
-use super::weather::{Climate, Weather};
-use crate::bench::{GARM, GITHUB, START, no_chance};
+use super::process::{Disk, Process, ProcessClock};
+use crate::bench::{self, START};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
-use medic_core::model::{Decision, Escalation, Guard, ManagerName, ScaleSetId, Span, Wall};
+use medic_core::model::{Decision, Escalation, Guard, ScaleSetId, Span, Wall};
 use medic_core::ports::write::Journal as _;
 use medic_http::Transport;
 use medic_lab::backend::ServerId;
-use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::World;
 use medic_store::Store;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use scaleset_medic::config::Config;
-use scaleset_medic::engine::assemble::{Carrier, Shared, engines};
-use scaleset_medic::engine::lease::Lease;
-use scaleset_medic::engine::service::{self, Publisher};
-use scaleset_medic::metrics::Metrics;
+use scaleset_medic::engine::service::Publisher;
 use scaleset_medic::status::{ManagerStatus, SetStatus, ShownDecision};
-use scaleset_medic::web::server::Board;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -35,71 +30,77 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// How often the whole is looked at while something goes on, besides after every step.
-const LOOK: Span = Span::secs(10);
-/// The same while nothing does.
-const CALM_LOOK: Span = Span::mins(5);
-/// How often what is shown is read for secrets while something goes on.
-const READ: Span = Span::mins(2);
-/// After a disturbance, for so long nobody is blamed for being late: a dead medic's lease, a back-off, a pass.
+/// Between two checks during disturbances. Every step is followed by a check, too.
+const CHECK_EVERY: Span = Span::secs(10);
+/// The same in calm times.
+const CALM_CHECK_EVERY: Span = Span::mins(5);
+/// Between two searches for secrets during disturbances.
+const READ_EVERY: Span = Span::mins(2);
+/// A delay up to this long after a disturbance is no violation: a dead medic's lease, a back-off, a sweep.
 pub(super) const GRACE: Span = Span::secs(100);
-/// Quiet at the end, for all that may still be healed.
+/// The calm end, in which everything must be healed.
 const REST: Span = Span::mins(150);
 
-/// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Report {
     pub(crate) seed: u64,
     pub(crate) world: String,
-    pub(crate) story: Vec<String>,
+    pub(crate) timeline: Vec<String>,
     pub(crate) violations: Vec<Violation>,
     pub(crate) minutes: u64,
     pub(crate) requests: u64,
     pub(crate) writes: u64,
-    pub(crate) deaths: u64,
-    /// What happened, by kind.
+    pub(crate) ended: u64,
+    /// By kind.
     pub(crate) events: BTreeMap<&'static str, u64>,
     pub(crate) checks: u64,
-    /// Steps of the first medic until a single recovery was over.
+    /// Steps of the first medic until the end of a single recovery.
     pub(crate) steps: u32,
 }
 
-/// A medic that runs.
 pub(super) struct Medic {
     pub(super) number: u64,
-    pub(super) mortal: Arc<Mortal>,
+    pub(super) process: Arc<Process>,
     task: JoinHandle<()>,
-    pub(super) stop: Option<oneshot::Sender<()>>,
+    stop: Option<oneshot::Sender<()>>,
     publisher: Arc<Publisher>,
 }
 
-pub(super) struct Life {
+impl Medic {
+    pub(super) fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+}
+
+pub(super) struct Simulation {
     pub(super) plan: Plan,
     pub(super) dice: SmallRng,
     dir: tempfile::TempDir,
     pub(super) config: Config,
-    pub(super) scene: Arc<Scene>,
-    /// Another process' view of the store: that of the command line.
+    pub(super) context: Arc<Context>,
+    /// As the command line opens it.
     pub(super) store: Store,
-    log: LogWatch,
+    log: LogSearch,
     pub(super) medics: Vec<Medic>,
-    /// Medics that come back, and when.
+    /// When medics are restarted.
     returns: Vec<Wall>,
     agenda: BTreeMap<Wall, Vec<Event>>,
-    /// When a person last touched a set.
+    /// When an operator last changed a set.
     pub(super) touched: BTreeMap<ScaleSetId, Wall>,
     pub(super) added: u32,
     read: Wall,
-    born: u64,
-    deaths: u64,
+    started: u64,
+    ended: u64,
     steps: u32,
     events: BTreeMap<&'static str, u64>,
-    story: Vec<(Wall, String)>,
+    timeline: Vec<(Wall, String)>,
     _pump: Pump,
 }
 
-impl Life {
-    pub(super) fn begin(plan: Plan, log: LogWatch) -> Self {
+impl Simulation {
+    pub(super) fn new(plan: Plan, log: LogSearch) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
         let mut world = World::new(&plan.given.fleet, START);
         world.start(0, START);
@@ -113,11 +114,11 @@ impl Life {
         let store = Store::open(&config.run.state_dir).unwrap();
         let journal = store.for_manager(&config.managers[0].name);
         let dice = rng(plan.seed ^ 0x5EED);
-        let scene = Arc::new(Scene {
+        let context = Arc::new(Context {
             hub: Arc::clone(&hub),
             clock,
-            truth: Mutex::new(Truth::new(plan.given.fleet.github.stale_lifetime)),
-            climate: Mutex::default(),
+            invariants: Mutex::new(Invariants::new(plan.given.fleet.github.stale_lifetime)),
+            faults: Mutex::default(),
             rng: Mutex::new(rng(plan.seed ^ 0xCAFE)),
             broken: plan.broken,
             broken_dates: Mutex::default(),
@@ -129,9 +130,9 @@ impl Life {
             down: false.into(),
             medics: Mutex::default(),
             disturbed_until: Mutex::new(START.plus(GRACE)),
-            hands_on: Mutex::default(),
+            in_use: Mutex::default(),
             just_disabled: Mutex::default(),
-            stirred: tokio::sync::Notify::new(),
+            wake: tokio::sync::Notify::new(),
         });
         Self {
             _pump: Pump::start(&hub),
@@ -139,7 +140,7 @@ impl Life {
             dice,
             dir,
             config,
-            scene,
+            context,
             store,
             log,
             medics: Vec::new(),
@@ -148,20 +149,20 @@ impl Life {
             touched: BTreeMap::new(),
             added: 0,
             read: START,
-            born: 0,
-            deaths: 0,
+            started: 0,
+            ended: 0,
             steps: 0,
             events: BTreeMap::new(),
-            story: Vec::new(),
+            timeline: Vec::new(),
         }
     }
 
     pub(super) fn now(&self) -> Wall {
-        self.scene.now()
+        self.context.now()
     }
 
-    pub(super) fn tell(&mut self, what: &str) {
-        self.story.push((self.now(), what.to_owned()));
+    pub(super) fn note(&mut self, what: &str) {
+        self.timeline.push((self.now(), what.to_owned()));
     }
 
     pub(super) fn count(&mut self, what: &'static str) {
@@ -170,18 +171,18 @@ impl Life {
 
     pub(super) fn disturb(&mut self, span: Span) {
         let until = self.now().plus(span).plus(GRACE);
-        let mut disturbed = self.scene.disturbed_until.lock().unwrap();
+        let mut disturbed = self.context.disturbed_until.lock().unwrap();
         *disturbed = disturbed.max(until);
     }
 
-    pub(super) async fn live(mut self) -> Report {
-        let first = self.medic_comes();
+    pub(super) async fn simulate(mut self) -> Report {
+        let first = self.start_medic();
         let end = START.plus(self.plan.length);
         let storms_end = end.minus(REST.min(Span::millis(self.plan.length.as_millis() / 4)));
         self.prepare(storms_end);
         let mut cleared = false;
         while self.now() < end {
-            self.happen();
+            self.apply_due_events();
             if self.steps == 0 && matches!(self.plan.script, Script::Point { .. }) && self.has_recovered() {
                 self.steps = first.as_ref().map_or(0, |first| first.steps());
             }
@@ -189,55 +190,55 @@ impl Life {
                 cleared = true;
                 self.clear();
             }
-            self.scene.step();
-            self.read_what_is_shown(false);
+            self.context.step();
+            self.search_for_secrets(false);
             let next = self.agenda.keys().next().copied().unwrap_or(end).min(end);
-            let look = if self.is_restless() { LOOK } else { CALM_LOOK };
-            let wait = next.since(self.now()).min(look).max(Span::millis(1));
+            let check = if self.is_busy() { CHECK_EVERY } else { CALM_CHECK_EVERY };
+            let wait = next.since(self.now()).min(check).max(Span::millis(1));
             tokio::select! {
                 biased;
-                () = self.scene.clock.sleep(wait) => {}
-                () = self.scene.stirred.notified() => {}
+                () = self.context.clock.sleep(wait) => {}
+                () = self.context.wake.notified() => {}
             }
         }
-        self.rest();
+        self.check_at_end();
         let (violations, checks, writes) = {
-            let mut truth = self.scene.truth.lock().unwrap();
-            self.story.append(&mut truth.acts);
-            (std::mem::take(&mut truth.violations), truth.checks, truth.writes)
+            let mut invariants = self.context.invariants.lock().unwrap();
+            self.timeline.append(&mut invariants.done);
+            (std::mem::take(&mut invariants.violations), invariants.checks, invariants.writes)
         };
-        self.story.sort_by_key(|(at, _)| *at);
+        self.timeline.sort_by_key(|(at, _)| *at);
         for medic in self.medics.drain(..) {
-            medic.mortal.kill();
+            medic.process.kill();
             let _ = medic.task.await;
         }
         drop(self.dir);
         Report {
             seed: self.plan.seed,
             world: format!("{:?}", self.plan.given),
-            story: self.story.into_iter().map(in_words).collect(),
+            timeline: self.timeline.into_iter().map(text).collect(),
             violations,
             minutes: self.plan.length.as_millis() / 60_000,
-            requests: self.scene.requests.load(Ordering::SeqCst),
+            requests: self.context.requests.load(Ordering::SeqCst),
             writes,
-            deaths: self.deaths,
+            ended: self.ended,
             events: self.events,
             checks,
             steps: self.steps,
         }
     }
 
-    /// Whether what broke is whole again, and nothing is under way.
+    /// Whether the recovery is complete and no treatment is open.
     fn has_recovered(&self) -> bool {
-        let broke = self.events.contains_key(Event::Break.name());
-        let (listening, enabled) = self.scene.hub.with(|world, _| world.listening(0));
-        broke && self.scene.truth.lock().unwrap().is_quiet() && listening == enabled
+        let broke = self.events.contains_key(Event::CrashOnce.name());
+        let (listening, enabled) = self.context.hub.with(|world, _| world.listening(0));
+        broke && self.context.invariants.lock().unwrap().is_quiet() && listening == enabled
     }
 
-    /// Whether it pays to look closely.
-    fn is_restless(&self) -> bool {
-        let disturbed = *self.scene.disturbed_until.lock().unwrap() >= self.now();
-        disturbed || self.medics.is_empty() || self.scene.truth.lock().unwrap().is_tense()
+    /// Whether to check often.
+    fn is_busy(&self) -> bool {
+        let disturbed = *self.context.disturbed_until.lock().unwrap() >= self.now();
+        disturbed || self.medics.is_empty() || self.context.invariants.lock().unwrap().has_unfinished()
     }
 
     pub(super) fn at(&mut self, date: Wall, event: Event) {
@@ -256,13 +257,14 @@ impl Life {
                 self.at(crash, Event::Crash);
                 for _ in 0..self.dice.random_range(1..4) {
                     let death = crash.plus(Span::millis(self.dice.random_range(0..25_000)));
-                    let how = pick(&mut self.dice, &[Event::MedicDies, Event::MedicDoomed, Event::MedicDoomed]);
+                    let how =
+                        pick(&mut self.dice, &[Event::MedicKilled, Event::MedicKilledSoon, Event::MedicKilledSoon]);
                     self.at(death, how);
                 }
             }
-            Script::Point { doom } => {
-                self.at(START.plus(Span::secs(61)), Event::Break);
-                self.at(START.plus(Span::secs(61)), Event::Doomed(doom));
+            Script::Point { kill_at } => {
+                self.at(START.plus(Span::secs(61)), Event::CrashOnce);
+                self.at(START.plus(Span::secs(61)), Event::MedicKilledAt(kill_at));
             }
             Script::All { minutes } => {
                 let mut at = START.plus(Span::mins(self.dice.random_range(3..30)));
@@ -282,24 +284,24 @@ impl Life {
         }
     }
 
-    fn happen(&mut self) {
+    fn apply_due_events(&mut self) {
         while let Some(entry) = self.agenda.first_entry() {
-            if *entry.key() > self.scene.now() {
+            if *entry.key() > self.context.now() {
                 break;
             }
             for event in entry.remove() {
                 self.event(event);
-                self.scene.step();
+                self.context.step();
             }
         }
-        self.people_react();
+        self.operators_react();
         let now = self.now();
         let due = self.returns.extract_if(.., |at| *at <= now).count();
         for _ in 0..due {
-            self.medic_comes();
+            self.start_medic();
         }
-        self.bury();
-        let down = self.scene.hub.with(|world, _| !world.garm(0).unwrap().is_running());
+        self.remove_ended_medics();
+        let down = self.context.hub.with(|world, _| !world.garm(0).unwrap().is_running());
         let starts = self.agenda.values().flatten().any(|event| *event == Event::Start);
         if down && !starts {
             self.disturb(Span::secs(90));
@@ -307,17 +309,17 @@ impl Life {
         }
     }
 
-    fn bury(&mut self) {
+    fn remove_ended_medics(&mut self) {
         let dead: Vec<Medic> = self.medics.extract_if(.., |medic| medic.task.is_finished()).collect();
         for medic in dead {
-            self.deaths += 1;
-            self.scene.refresh();
-            self.scene.truth.lock().unwrap().medic_is_gone();
-            self.scene.medics.lock().unwrap().retain(|other| !Arc::ptr_eq(other, &medic.mortal));
-            self.tell(&format!("medic {} is gone", medic.number));
-            let panicked = (!medic.mortal.is_dead()).then(|| "it panicked".to_owned());
-            if let Some(why) = medic.mortal.fell().or(panicked) {
-                self.scene.violated("I8", format!("medic {} ended by itself: {why}", medic.number));
+            self.ended += 1;
+            self.context.refresh();
+            self.context.invariants.lock().unwrap().medic_ended();
+            self.context.medics.lock().unwrap().retain(|other| !Arc::ptr_eq(other, &medic.process));
+            self.note(&format!("medic {} has ended", medic.number));
+            let panicked = (!medic.process.is_dead()).then(|| "it panicked".to_owned());
+            if let Some(why) = medic.process.failure().or(panicked) {
+                self.context.violated("I8", format!("medic {} ended unexpectedly: {why}", medic.number));
             }
             let back = Span::millis(self.dice.random_range(500..90_000));
             self.disturb(back);
@@ -336,45 +338,29 @@ impl Life {
         act(&mut self.medics[n], &mut self.dice);
     }
 
-    pub(super) fn medic_comes(&mut self) -> Option<Arc<Mortal>> {
-        self.born += 1;
-        let name = format!("medic {}", self.born);
-        let mortal = Arc::new(Mortal::default());
-        let disk = Arc::new(Disk { scene: Arc::clone(&self.scene), medic: Arc::clone(&mortal) });
+    pub(super) fn start_medic(&mut self) -> Option<Arc<Process>> {
+        self.started += 1;
+        let name = format!("medic {}", self.started);
+        let process = Arc::new(Process::default());
+        let disk = Arc::new(Disk { context: Arc::clone(&self.context), medic: Arc::clone(&process) });
         let Ok(store) = Store::open_on_faulty_disk(&self.config.run.state_dir, disk) else {
-            self.tell(&format!("{name} cannot open its store"));
+            self.note(&format!("{name} cannot open its store"));
             self.returns.push(self.now().plus(Span::secs(20)));
             return None;
         };
-        self.tell(&format!("{name} comes"));
+        self.note(&format!("{name} starts"));
         let clock: Arc<dyn Clock> =
-            Arc::new(MortalClock { clock: Arc::clone(&self.scene.clock), medic: Arc::clone(&mortal) });
-        let names: Vec<ManagerName> = self.config.managers.iter().map(|manager| manager.name.clone()).collect();
-        let metrics = Arc::new(Metrics::new(&names, medic_core::policy::Mode::Heal).unwrap());
-        let lease = Arc::new(Lease::new(store.clone(), name.clone(), Arc::clone(&clock)));
-        let shared = Shared {
-            store,
-            lease: Arc::clone(&lease),
-            clock: Arc::clone(&clock),
-            metrics: Arc::clone(&metrics),
-            runtime: no_chance(),
-        };
-        let doors = InprocTransport::new(&self.scene.hub).at(GARM, ServerId::Manager(0)).at(GITHUB, ServerId::Github);
-        let transport: Arc<dyn Transport> =
-            Arc::new(Weather { inner: Arc::new(doors), scene: Arc::clone(&self.scene), medic: Arc::clone(&mortal) });
-        let carrier = |_: &_| Ok(Carrier { transport: Arc::clone(&transport), upgrader: None });
-        let engines = engines(&self.config, &shared, &carrier).unwrap();
-        let publisher = Arc::new(Publisher {
-            board: Arc::new(Board::default()),
-            metrics,
-            clock,
-            mode: medic_core::policy::Mode::Heal,
-            interval: self.config.run.interval,
-            order: names,
-            latest: Mutex::default(),
+            Arc::new(ProcessClock { clock: Arc::clone(&self.context.clock), medic: Arc::clone(&process) });
+        let network: Arc<dyn Transport> = Arc::new(Network {
+            inner: bench::transport(&self.context.hub),
+            context: Arc::clone(&self.context),
+            medic: Arc::clone(&process),
         });
+        let metrics = bench::metrics(&self.config);
+        let service = bench::Service::new(&self.config, &store, &clock, &name, &network, &metrics);
+        let publisher = Arc::clone(&service.publisher);
         let (stop, stopped) = oneshot::channel();
-        let (life, limit, shown) = (Arc::clone(&mortal), self.config.run.shutdown_limit, Arc::clone(&publisher));
+        let running = Arc::clone(&process);
         let task = tokio::spawn(async move {
             let stopped = async {
                 if stopped.await.is_err() {
@@ -383,99 +369,105 @@ impl Life {
             };
             tokio::select! {
                 biased;
-                () = life.died() => {}
-                ended = service::run(engines, shown, lease, None, limit, stopped) => {
+                () = running.died() => {}
+                ended = service.run(stopped) => {
                     if let Err(error) = ended {
-                        life.falls(error.to_string());
+                        running.failed(error.to_string());
                     }
                 }
             }
-            // Whoever still computes for it is dead too.
-            life.kill();
+            // Its other tasks are dead, too.
+            running.kill();
         });
-        self.scene.medics.lock().unwrap().push(Arc::clone(&mortal));
-        self.medics.push(Medic { number: self.born, mortal: Arc::clone(&mortal), task, stop: Some(stop), publisher });
-        Some(mortal)
+        self.context.medics.lock().unwrap().push(Arc::clone(&process));
+        self.medics.push(Medic {
+            number: self.started,
+            process: Arc::clone(&process),
+            task,
+            stop: Some(stop),
+            publisher,
+        });
+        Some(process)
     }
 
-    /// The last storm is over: everything answers, and a medic is there.
+    /// The last fault is over: everything answers.
     fn clear(&mut self) {
-        self.tell("everything is calm from here on");
+        self.note("all faults end");
         self.agenda.retain(|_, events| {
-            events.retain(|event| matches!(event, Event::Start | Event::PersonEnables(_)));
+            events.retain(|event| matches!(event, Event::Start | Event::OperatorEnables(_)));
             !events.is_empty()
         });
-        self.scene.disk_full.store(false, Ordering::SeqCst);
-        *self.scene.climate.lock().unwrap() = Climate::CALM;
+        self.context.disk_full.store(false, Ordering::SeqCst);
+        *self.context.faults.lock().unwrap() = NetworkFaults::NONE;
         self.resume();
-        self.scene.hub.with(|world, now| {
+        self.context.hub.with(|world, now| {
             world.github.clear_faults();
             let (garm, github) = world.garm_mut(0).unwrap();
             garm.clear_faults();
-            let forges: Vec<_> = garm.scale_sets().map(|(_, _, forge)| forge).collect();
-            for forge in forges {
-                github.foreign_owner_leaves(forge, now);
+            let github_ids: Vec<_> = garm.scale_sets().map(|(_, _, github_id)| github_id).collect();
+            for github_id in github_ids {
+                github.foreign_owner_leaves(github_id, now);
             }
         });
         for medic in &self.medics {
-            medic.mortal.spare();
+            medic.process.keep();
         }
         self.disturb(Span::mins(1));
     }
 
-    /// In the end nothing is left behind, and who can be healed is.
-    fn rest(&mut self) {
-        self.scene.refresh();
+    /// At the end nothing may be left behind, and all sets that can be healed must listen.
+    fn check_at_end(&mut self) {
+        self.context.refresh();
         let shown: Vec<ManagerStatus> = self
             .medics
             .iter()
             .flat_map(|medic| medic.publisher.latest.lock().unwrap().values().cloned().collect::<Vec<_>>())
             .collect();
-        self.scene.hub.with(|world, now| {
-            let mut truth = self.scene.truth.lock().unwrap();
+        self.context.hub.with(|world, now| {
+            let mut invariants = self.context.invariants.lock().unwrap();
             let github = self.plan.given.github;
-            truth.rest(world, now);
-            for set in truth.wanted(world) {
+            invariants.check_at_end(world, now);
+            for set in invariants.wanted(world) {
                 let garm = world.garm(0).unwrap();
-                let (_, _, forge) = garm.scale_sets().find(|(id, _, _)| *id == set).unwrap();
-                let listens = world.github.holder(forge).is_some_and(|holder| garm.holds(&holder.session));
+                let (_, _, github_id) = garm.scale_sets().find(|(id, _, _)| *id == set).unwrap();
+                let listens = world.github.holder(github_id).is_some_and(|holder| garm.holds(&holder.session));
                 let of_set = shown.iter().flat_map(|status| &status.sets).find(|shown| shown.finding.set == set);
-                let told = of_set.is_some_and(|shown| is_budgeted(&shown.decision) || !github && is_called_for(shown));
-                if !listens && of_set.is_some_and(is_called_for) {
-                    *self.events.entry("person called for").or_default() += 1;
+                let known = of_set.is_some_and(|shown| is_budgeted(&shown.decision) || !github && is_escalated(shown));
+                if !listens && of_set.is_some_and(is_escalated) {
+                    *self.events.entry("escalated").or_default() += 1;
                 }
-                if !listens && !told {
+                if !listens && !known {
                     let seen = of_set.map(|shown| format!("{:?} {:?}", shown.finding, shown.decision));
                     let what = format!("set {set} does not listen (its worker: {:?}); {seen:?}", garm.worker(set));
-                    truth.violations.push(Violation { at: now, invariant: "liveness", what });
+                    invariants.violations.push(Violation { at: now, invariant: "liveness", what });
                 }
             }
         });
-        self.read_what_is_shown(true);
+        self.search_for_secrets(true);
         for file in std::fs::read_dir(&self.config.run.state_dir).unwrap().flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
             let shows = name.starts_with(medic_store::FILE_NAME)
                 && self.log.secret_in(&std::fs::read(file.path()).unwrap()).is_some();
             if shows {
-                self.scene.violated("I9", format!("a secret is in {name}"));
+                self.context.violated("I9", format!("a secret is in {name}"));
             }
         }
-        // A long snapshot is split over pages of the file.
+        // A long snapshot is split over pages of the file, so the search above would miss a secret.
         let store = Store::open(&self.config.run.state_dir).unwrap().for_manager(&self.config.managers[0].name);
         for id in store.snapshots(Wall(0)).unwrap() {
             if self.log.secret_in(store.snapshot(id).unwrap().unwrap_or_default().as_bytes()).is_some() {
-                self.scene.violated("I9", format!("a secret is in snapshot {id}"));
+                self.context.violated("I9", format!("a secret is in snapshot {id}"));
             }
         }
     }
 
-    /// Reads the log, the status and the metrics for secrets.
-    fn read_what_is_shown(&mut self, all: bool) {
+    /// Searches log, status and metrics for secrets.
+    fn search_for_secrets(&mut self, all: bool) {
         if let Some(line) = self.log.leaked() {
-            self.scene.violated("I9", format!("the log shows a secret: {line}"));
+            self.context.violated("I9", format!("the log shows a secret: {line}"));
         }
         let now = self.now();
-        if !all && (now.since(self.read) < READ || !self.is_restless()) {
+        if !all && (now.since(self.read) < READ_EVERY || !self.is_busy()) {
             return;
         }
         self.read = now;
@@ -490,33 +482,23 @@ impl Life {
             }
         }
         for leak in leaks {
-            self.scene.violated("I9", leak.to_owned());
+            self.context.violated("I9", leak.to_owned());
         }
     }
 }
 
-/// Whether a person has been called for: what a medic without GitHub sees may not tell which of several sets is dead, nor
-/// of what.
-fn is_called_for(shown: &SetStatus) -> bool {
+/// Whether the medic escalated. Without GitHub it may not be able to tell which of several sets is dead.
+fn is_escalated(shown: &SetStatus) -> bool {
     shown.decision == Decision::Escalate { escalation: Escalation::Unknown }
 }
 
-fn in_words((at, what): (Wall, String)) -> String {
+fn text((at, what): (Wall, String)) -> String {
     let at = at.since(START).as_millis();
     format!("{:>9} {what}", format!("{}.{:03}", at / 1000, at % 1000))
 }
 
-/// Whether a limit says that it was treated often enough for a day.
+/// Whether a limit blocks further treatments.
 fn is_budgeted(decision: &ShownDecision) -> bool {
-    matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|held|
-        matches!(held.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
-}
-
-impl Life {
-    /// The first medic's doom, at a step from now.
-    pub(super) fn doom_all(&mut self, doom: Doom) {
-        for medic in &self.medics {
-            medic.mortal.doom(doom);
-        }
-    }
+    matches!(decision, Decision::Blocked { guards, .. } if guards.iter().any(|block|
+        matches!(block.guard, Guard::SetBudget | Guard::Backoff | Guard::ManagerBudget | Guard::Breaker)))
 }

@@ -1,9 +1,9 @@
-//! What the networks, the disks, the truth and the scenario share.
+//! Shared by networks, disks, invariants and events.
 
 use super::broken::{Broken, Dates};
-use super::mortal::Mortal;
-use super::truth::{Truth, Violation};
-use super::weather::Climate;
+use super::invariants::{Invariants, Violation};
+use super::network::NetworkFaults;
+use super::process::Process;
 use medic_core::clock::Clock;
 use medic_core::model::{ScaleSetId, Span, Treatment, Wall};
 use medic_lab::hub::Hub;
@@ -15,21 +15,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
-/// A last look older than this has been answered, and what follows from it has been sent.
-const LOOKED: Span = Span::secs(15);
-/// For so long after a failure of the disk, what is undone may not be in the journal.
+/// A read of a set older than this has been answered, and the write after it has been sent.
+const CHECKED: Span = Span::secs(15);
+/// After a failure of the disk, the journal may lack changes for this long.
 const LAGS: Span = Span::mins(1);
 
-pub(crate) struct Scene {
+pub(crate) struct Context {
     pub(crate) hub: Arc<Hub<World>>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) truth: Mutex<Truth>,
-    pub(crate) climate: Mutex<Climate>,
+    pub(crate) invariants: Mutex<Invariants>,
+    pub(crate) faults: Mutex<NetworkFaults>,
     pub(crate) rng: Mutex<SmallRng>,
     pub(crate) broken: Broken,
     pub(crate) broken_dates: Dates,
     pub(crate) requests: AtomicU64,
-    /// Reads the durable journal, as another process would.
+    /// Reads the durable journal as another process would.
     pub(crate) journal: Box<dyn Fn() -> Vec<Treatment> + Send + Sync>,
     pub(crate) journal_changed: AtomicBool,
     pub(crate) disk_full: AtomicBool,
@@ -37,17 +37,17 @@ pub(crate) struct Scene {
     pub(crate) disk_failed: Mutex<Option<Wall>>,
     /// The manager was down at the last step.
     pub(crate) down: AtomicBool,
-    pub(crate) medics: Mutex<Vec<Arc<Mortal>>>,
-    /// Until then nobody is blamed for being late.
+    pub(crate) medics: Mutex<Vec<Arc<Process>>>,
+    /// Until then delays are no violations.
     pub(crate) disturbed_until: Mutex<Wall>,
-    /// Sets that a medic has looked at alone, or is writing to, and when it began.
-    pub(crate) hands_on: Mutex<BTreeMap<ScaleSetId, Wall>>,
-    /// Sets that were just disabled by us, and something that a person does about it.
+    /// Sets that a medic has read singly, or is writing, and since when.
+    pub(crate) in_use: Mutex<BTreeMap<ScaleSetId, Wall>>,
+    /// Sets that a medic has just disabled, for operators that interfere.
     pub(crate) just_disabled: Mutex<Vec<ScaleSetId>>,
-    pub(crate) stirred: Notify,
+    pub(crate) wake: Notify,
 }
 
-impl Scene {
+impl Context {
     pub(crate) fn chance(&self, percent: u32) -> bool {
         percent > 0 && self.draw(0..100) < u64::from(percent)
     }
@@ -69,15 +69,15 @@ impl Scene {
         now > *self.disturbed_until.lock().unwrap() && self.medics.lock().unwrap().iter().any(|medic| !medic.is_dead())
     }
 
-    /// Something has happened: what must hold always is looked at.
+    /// After each step: checks the invariants that always hold.
     pub(crate) fn step(&self) {
         self.refresh();
         self.hub.with(|world, now| {
             let calm = self.is_calm(now);
-            self.truth.lock().unwrap().look(world, calm, now);
+            self.invariants.lock().unwrap().check(world, calm, now);
             let down = !world.garm(0).unwrap().is_running();
             if !self.down.swap(down, Ordering::SeqCst) && down {
-                self.stirred.notify_one();
+                self.wake.notify_one();
             }
         });
     }
@@ -86,27 +86,27 @@ impl Scene {
     pub(crate) fn refresh(&self) {
         if self.journal_changed.swap(false, Ordering::SeqCst) {
             let journal = (self.journal)();
-            self.hub.with(|world, now| self.truth.lock().unwrap().journal_is(journal, world, now));
+            self.hub.with(|world, now| self.invariants.lock().unwrap().journal_is(journal, world, now));
         }
     }
 
-    /// Whether the journal may lack what was done lately: what undoes goes on when it fails.
+    /// Whether the journal may lack recent steps: undoing continues when the disk fails.
     pub(crate) fn journal_may_lag(&self) -> bool {
         self.disk_failed.lock().unwrap().is_some_and(|at| self.now().since(at) <= LAGS)
     }
 
     pub(crate) fn violated(&self, invariant: &'static str, what: String) {
         let violation = Violation { at: self.now(), invariant, what };
-        self.truth.lock().unwrap().violations.push(violation);
+        self.invariants.lock().unwrap().violations.push(violation);
     }
 
-    /// Whether a person who acted on the set now could not be told from us, by anybody: GARM's writes carry no
-    /// condition and no name, only a date (`docs/reliability.md`, "What is left out").
+    /// Whether an operator's change of the set now could not be distinguished from ours: GARM's writes have no condition
+    /// and no author, only a date (`docs/reliability.md`).
     pub(crate) fn is_ambiguous(&self, set: ScaleSetId) -> bool {
         self.refresh();
         let now = self.now();
-        let looked = self.hands_on.lock().unwrap().get(&set).is_some_and(|at| now.since(*at) <= LOOKED);
-        looked || self.truth.lock().unwrap().is_ambiguous(set, now)
+        let checked = self.in_use.lock().unwrap().get(&set).is_some_and(|at| now.since(*at) <= CHECKED);
+        checked || self.invariants.lock().unwrap().is_ambiguous(set, now)
     }
 }
 

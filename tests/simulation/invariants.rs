@@ -1,5 +1,5 @@
-//! What really happened, and the invariants of `docs/reference/design.md` §8: those of writes are checked at every
-//! request that arrives, those that hold always after every request, answer, write to a store and event.
+//! The invariants of `docs/reference/design.md` §8. Those of writes are checked at every request that arrives, the others
+//! after every request, answer, write to a store and event.
 
 use bytes::Bytes;
 use http::Method;
@@ -11,22 +11,21 @@ use medic_lab::world::World;
 use memchr::memmem;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The longest that a set may be disabled by us while everything answers: the policy's limit, and the passes around.
+/// A set may be disabled by us this long while everything answers: the policy's limit and the sweeps around it.
 const DISABLED_LIMIT: Span = Span::secs(180);
-/// The longest that a session of ours may be open while everything answers, and we know it.
+/// A session of ours may be open this long while everything answers and we know its id.
 const OURS_LIMIT: Span = Span::secs(30);
-/// A listener that has begun only now may not have been seen by the pass that decided.
+/// The sweep before the decision may have missed a listener younger than this.
 const JUST_BEGUN: Span = Span::secs(30);
-/// How late a disable may take effect, and the clocks' difference.
+/// A disable may take effect this late, clock skew included.
 const LATE: Span = Span::secs(32);
-/// From a pass's look at the pauses to its disable, with a last look in between that is slow to answer.
-const LOOK: Span = Span::secs(20);
-/// Heals of one set in an hour: the policy's default budget of a day.
+/// From reading the pauses to the disable, with a slow read of the set between.
+const PAUSE_DELAY: Span = Span::secs(20);
+/// Of one set: the policy's default budget of a day.
 const HEALS_IN_AN_HOUR: usize = 3;
-/// Treatments that may be under way at once: the policy's default.
+/// Treatments at the same time: the policy's default.
 const IN_FLIGHT: usize = 10;
 
-/// An invariant of `docs/reference/design.md` §8 that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
     pub(crate) at: Wall,
@@ -34,44 +33,42 @@ pub(crate) struct Violation {
     pub(crate) what: String,
 }
 
-/// Something that must not last, and for how long it has while everything answered.
+/// States that must not last, and how long each has while everything answered.
 type Lasting<K> = BTreeMap<K, Span>;
 
 #[derive(Debug, Default)]
-pub(crate) struct Truth {
-    /// Sets that a person disabled last, or changed last while they were disabled.
-    by_person: BTreeSet<ScaleSetId>,
+pub(crate) struct Invariants {
+    /// Sets that an operator disabled last, or changed last while they were disabled.
+    by_operator: BTreeSet<ScaleSetId>,
     by_us: Lasting<ScaleSetId>,
     ours: Lasting<SessionId>,
-    /// Those of `ours` whose id a medic was told that lives, or that is in the journal. Nobody can end another: it must
-    /// end by itself, in the time that GitHub keeps what nobody polls.
-    told: BTreeSet<SessionId>,
-    /// What people paused, from when to when.
+    /// Those of `ours` whose id a living medic or the journal knows. Others end only when GitHub drops them.
+    known: BTreeSet<SessionId>,
+    /// From when to when.
     pauses: Vec<(PauseScope, Wall, Wall)>,
     /// The durable journal's open treatments.
     journal: Vec<Treatment>,
-    /// The heals of each set within the last hour, which nobody ordered.
+    /// Automatic heals within the last hour.
     heals: BTreeMap<ScaleSetId, BTreeMap<TreatmentId, Wall>>,
-    /// For so long GitHub keeps a session that nobody polls.
     stale_lifetime: Span,
-    looked: Option<Wall>,
+    checked: Option<Wall>,
     was_calm: bool,
     pub(crate) violations: Vec<Violation>,
     pub(crate) checks: u64,
     pub(crate) writes: u64,
-    /// What was written, and when it had its effect.
-    pub(crate) acts: Vec<(Wall, String)>,
+    /// When each write had its effect.
+    pub(crate) done: Vec<(Wall, String)>,
 }
 
 /// A write that arrives at a server.
-pub(crate) enum Act {
+pub(crate) enum Write {
     Enable(ScaleSetId, bool),
     Delete(SessionId),
     Open,
 }
 
-impl Act {
-    /// What a request would change; `None` for a read.
+impl Write {
+    /// `None` for a read.
     pub(crate) fn of(request: &http::Request<Bytes>) -> Option<Self> {
         let path = request.uri().path();
         let last = path.rsplit('/').next().unwrap_or_default();
@@ -85,7 +82,7 @@ impl Act {
         (request.method() == Method::POST && last == "sessions").then_some(Self::Open)
     }
 
-    fn in_words(&self) -> String {
+    fn text(&self) -> String {
         match self {
             Self::Enable(set, enabled) => format!("set {set} enabled={enabled}"),
             Self::Delete(session) => format!("session {session} deleted"),
@@ -94,25 +91,24 @@ impl Act {
     }
 }
 
-impl Truth {
+impl Invariants {
     pub(crate) fn new(stale_lifetime: Span) -> Self {
         Self { stale_lifetime, ..Self::default() }
     }
 
-    /// A person enables or disables a set.
-    pub(crate) fn person(&mut self, set: ScaleSetId, enabled: bool) {
+    pub(crate) fn operator(&mut self, set: ScaleSetId, enabled: bool) {
         self.by_us.remove(&set);
         if enabled {
-            self.by_person.remove(&set);
+            self.by_operator.remove(&set);
         } else {
-            self.by_person.insert(set);
+            self.by_operator.insert(set);
         }
     }
 
-    /// A person changes something else of a set; of a disabled one, it is theirs from now on.
+    /// An operator changes something else. A disabled set counts as disabled by the operator from now on.
     pub(crate) fn operator_edits(&mut self, set: ScaleSetId, enabled: bool) {
         if !enabled {
-            self.person(set, false);
+            self.operator(set, false);
         }
     }
 
@@ -120,7 +116,6 @@ impl Truth {
         self.pauses.push((scope, from, to));
     }
 
-    /// Every pause is over.
     pub(crate) fn resumed(&mut self, now: Wall) {
         for (_, _, to) in &mut self.pauses {
             *to = (*to).min(now);
@@ -131,11 +126,10 @@ impl Truth {
         self.violations.push(Violation { at, invariant, what });
     }
 
-    /// What the durable journal holds now.
     pub(crate) fn journal_is(&mut self, journal: Vec<Treatment>, world: &World, now: Wall) {
         let before = std::mem::replace(&mut self.journal, journal);
         let named = self.journal.iter().filter_map(named_session).filter(|session| self.ours.contains_key(session));
-        self.told.extend(named.cloned());
+        self.known.extend(named.cloned());
         let mut sets = BTreeSet::new();
         let mut wrong = Vec::new();
         for row in before.iter().filter(|row| !self.journal.iter().any(|other| other.id == row.id)) {
@@ -153,21 +147,21 @@ impl Truth {
                 let heals = self.heals.entry(row.set).or_default();
                 heals.retain(|_, opened| opened.plus(Span::hours(1)) > now);
                 let is_new = heals.insert(row.id, row.opened).is_none();
-                // The budget of a day is cleared by an hour of health, so an hour never sees more.
+                // An hour of health clears the budget of a day, so no hour has more.
                 if is_new && heals.len() > HEALS_IN_AN_HOUR {
                     wrong.push(("I5", format!("{} heals of set {} within an hour", heals.len(), row.set)));
                 }
             }
             let covers = |scope: &PauseScope| scope.covers(&ManagerName::new("garm"), row.set);
             if self.pauses.iter().any(|(scope, from, to)| covers(scope) && *from < row.opened && row.opened < *to) {
-                wrong.push(("pause", format!("a treatment of set {} began, and people had paused it", row.set)));
+                wrong.push(("pause", format!("a treatment of set {} began, and operators had paused it", row.set)));
             }
             let sent = if let Step::Disabling { sent, .. } = row.step { sent } else { None };
             let paused = |(scope, from, to): &(_, Wall, Wall)| {
-                covers(scope) && sent.is_some_and(|sent| from.plus(LOOK) < sent && sent < *to)
+                covers(scope) && sent.is_some_and(|sent| from.plus(PAUSE_DELAY) < sent && sent < *to)
             };
             if self.pauses.iter().any(paused) {
-                wrong.push(("pause", format!("set {} was disabled, and people had paused it", row.set)));
+                wrong.push(("pause", format!("set {} was disabled, and operators had paused it", row.set)));
             }
         }
         let in_flight = self.journal.iter().filter(|row| row.in_flight()).count();
@@ -180,23 +174,23 @@ impl Truth {
     }
 
     /// A write arrives, and has not had its effect yet. `may_lag`: the journal has failed lately.
-    pub(crate) fn arrives(&mut self, act: &Act, may_lag: bool, world: &World, now: Wall) {
+    pub(crate) fn arrives(&mut self, act: &Write, may_lag: bool, world: &World, now: Wall) {
         self.checks += 1;
         self.writes += 1;
         let garm = world.garm(0).unwrap();
         if !self.journal.iter().any(|row| allows(row, act, world) || may_lag && undoes(row, act, world)) {
-            let what = format!("{}, and no intent in the journal says so: {:?}", act.in_words(), self.journal);
+            let what = format!("{}, and no intent in the journal says so: {:?}", act.text(), self.journal);
             self.violated(now, "I6", what);
         }
         match act {
-            Act::Enable(set, true) => {
-                if self.by_person.contains(set) && !garm.is_enabled(*set) {
-                    self.violated(now, "I2", format!("set {set} was disabled by a person, and is enabled by us"));
+            Write::Enable(set, true) => {
+                if self.by_operator.contains(set) && !garm.is_enabled(*set) {
+                    self.violated(now, "I2", format!("set {set} was disabled by a operator, and is enabled by us"));
                 }
             }
-            Act::Enable(set, false) => {
+            Write::Enable(set, false) => {
                 if let WorkerTruth::Listening(session) = garm.worker(*set) {
-                    let holder = scale_set_forge(world, *set).and_then(|forge| world.github.holder(forge));
+                    let holder = scale_set_forge(world, *set).and_then(|github_id| world.github.holder(github_id));
                     match holder.filter(|holder| holder.session == session) {
                         None => {
                             self.violated(now, "I1", format!("set {set} is disabled, and its session is gone"));
@@ -209,62 +203,62 @@ impl Truth {
                     }
                 }
             }
-            Act::Delete(session) => {
+            Write::Delete(session) => {
                 if garm.holds(session) {
                     self.violated(now, "I1", format!("session {session} is deleted, and the manager holds it"));
                 }
             }
-            Act::Open => {}
+            Write::Open => {}
         }
     }
 
-    /// The write has had its effect. Whether it has disabled a set.
-    pub(crate) fn arrived(&mut self, act: &Act, was_enabled: Option<bool>, world: &World, now: Wall) -> bool {
-        self.acts.push((now, act.in_words()));
+    /// The write has had its effect. Returns whether it has disabled a set.
+    pub(crate) fn arrived(&mut self, act: &Write, was_enabled: Option<bool>, world: &World, now: Wall) -> bool {
+        self.done.push((now, act.text()));
         match act {
-            Act::Enable(set, to) => {
+            Write::Enable(set, to) => {
                 let is = world.garm(0).unwrap().is_enabled(*set);
                 let by_us = was_enabled == Some(true) && !is && !to;
                 if by_us {
                     self.by_us.insert(*set, Span::ZERO);
                 } else if is {
                     self.by_us.remove(set);
-                    self.by_person.remove(set);
+                    self.by_operator.remove(set);
                 }
                 by_us
             }
-            Act::Open => {
+            Write::Open => {
                 for record in open_sessions_of_ours(world) {
                     self.ours.entry(record.clone()).or_insert(Span::ZERO);
                 }
                 false
             }
-            Act::Delete(_) => false,
+            Write::Delete(_) => false,
         }
     }
 
-    /// An answer has reached a medic whole: whatever session of ours it names, that medic must end.
+    /// A complete answer has reached a medic, which must end every session of ours that it names.
     pub(crate) fn answered(&mut self, body: &[u8]) {
         let names = |session: &&SessionId| memmem::find(body, session.as_str().as_bytes()).is_some();
-        self.told.extend(self.ours.keys().filter(names).cloned());
+        self.known.extend(self.ours.keys().filter(names).cloned());
     }
 
-    /// A medic is gone, and what it was told with it, unless the journal has it.
-    pub(crate) fn medic_is_gone(&mut self) {
-        self.told = self.journal.iter().filter_map(named_session).cloned().collect();
+    /// A medic has ended. Only the journal keeps the ids that it knew.
+    pub(crate) fn medic_ended(&mut self) {
+        self.known = self.journal.iter().filter_map(named_session).cloned().collect();
     }
 
-    /// Looks at the whole; `calm` when the medic lives and everything answers it.
-    pub(crate) fn look(&mut self, world: &World, calm: bool, now: Wall) {
+    /// `calm`: a medic runs and everything answers.
+    pub(crate) fn check(&mut self, world: &World, calm: bool, now: Wall) {
         self.checks += 1;
         let garm = world.garm(0).unwrap();
         let calm = calm && garm.is_up();
-        let before = self.looked.replace(now).unwrap_or(now);
+        let before = self.checked.replace(now).unwrap_or(now);
         let elapsed = if calm && self.was_calm { now.since(before) } else { Span::ZERO };
         self.was_calm = calm;
         if !self.by_us.is_empty() {
             self.by_us.retain(|set, _| !garm.is_enabled(*set));
-            for (set, limit) in outlasted(&mut self.by_us, elapsed, |_| DISABLED_LIMIT) {
+            for (set, limit) in too_long(&mut self.by_us, elapsed, |_| DISABLED_LIMIT) {
                 let what = format!("set {set} is disabled by us for more than {limit}: {:?}", self.journal);
                 self.violated(now, "I3", what);
             }
@@ -272,10 +266,10 @@ impl Truth {
         if !self.ours.is_empty() {
             let open: BTreeSet<_> = open_sessions_of_ours(world).cloned().collect();
             self.ours.retain(|session, _| open.contains(session));
-            self.told.retain(|session| open.contains(session));
-            let (told, stale) = (&self.told, self.stale_lifetime);
-            let limit = |session: &_| OURS_LIMIT.plus(if told.contains(session) { Span::ZERO } else { stale });
-            for (session, limit) in outlasted(&mut self.ours, elapsed, limit) {
+            self.known.retain(|session| open.contains(session));
+            let (known, stale) = (&self.known, self.stale_lifetime);
+            let limit = |session: &_| OURS_LIMIT.plus(if known.contains(session) { Span::ZERO } else { stale });
+            for (session, limit) in too_long(&mut self.ours, elapsed, limit) {
                 let what = format!("our session {session} is open for more than {limit}: {:?}", self.journal);
                 self.violated(now, "I7", what);
             }
@@ -287,13 +281,13 @@ impl Truth {
         self.journal.is_empty()
     }
 
-    /// Whether something is there that must not last.
-    pub(crate) fn is_tense(&self) -> bool {
+    /// Whether there is a state that must not last.
+    pub(crate) fn has_unfinished(&self) -> bool {
         !self.by_us.is_empty() || !self.ours.is_empty()
     }
 
-    /// Nobody is left behind: what must hold once everything has been calm for long.
-    pub(crate) fn rest(&mut self, world: &World, now: Wall) {
+    /// After a long calm.
+    pub(crate) fn check_at_end(&mut self, world: &World, now: Wall) {
         self.checks += 1;
         let open = open_sessions_of_ours(world).count();
         if open > 0 {
@@ -305,13 +299,12 @@ impl Truth {
         }
     }
 
-    /// Sets that a person wants to run.
     pub(crate) fn wanted(&self, world: &World) -> Vec<ScaleSetId> {
         let sets = world.garm(0).unwrap().scale_sets().map(|(set, _, _)| set);
-        sets.filter(|set| !self.by_person.contains(set)).collect()
+        sets.filter(|set| !self.by_operator.contains(set)).collect()
     }
 
-    /// Whether a lost disable of the set may still be on its way.
+    /// Whether a disable that seems lost may still arrive.
     pub(crate) fn is_ambiguous(&self, set: ScaleSetId, now: Wall) -> bool {
         self.journal.iter().filter(|row| row.set == set).any(|row| match &row.step {
             Step::Disabling { sent: Some(sent), .. } | Step::DisableUnknown { sent, .. } => now.since(*sent) <= LATE,
@@ -321,8 +314,8 @@ impl Truth {
     }
 }
 
-/// Adds to what everything lasts; what lasts too long, told once, with its limit.
-fn outlasted<K: Ord + Clone>(lasting: &mut Lasting<K>, elapsed: Span, limit: impl Fn(&K) -> Span) -> Vec<(K, Span)> {
+/// Adds `elapsed`. Returns what has lasted too long, once, with its limit.
+fn too_long<K: Ord + Clone>(lasting: &mut Lasting<K>, elapsed: Span, limit: impl Fn(&K) -> Span) -> Vec<(K, Span)> {
     let mut over = Vec::new();
     for (what, span) in lasting {
         *span = span.plus(elapsed);
@@ -334,7 +327,6 @@ fn outlasted<K: Ord + Clone>(lasting: &mut Lasting<K>, elapsed: Span, limit: imp
     over
 }
 
-/// The session of ours that a row of the journal names.
 fn named_session(row: &Treatment) -> Option<&SessionId> {
     if let Step::CheckOpened { session, .. } = &row.step { Some(session) } else { None }
 }
@@ -344,27 +336,27 @@ fn open_sessions_of_ours(world: &World) -> impl Iterator<Item = &SessionId> {
     open.filter(|session| session.opened_by.credential == "medic").map(|session| &session.session)
 }
 
-/// Whether a row of the journal announces the act.
-fn allows(row: &Treatment, act: &Act, world: &World) -> bool {
+/// Whether a row of the journal announces the write.
+fn allows(row: &Treatment, act: &Write, world: &World) -> bool {
     match (act, &row.step) {
-        (Act::Enable(set, false), Step::Disabling { sent: Some(_), .. })
-        | (Act::Enable(set, true), Step::Enabling { .. }) => row.set == *set,
-        (Act::Delete(session), Step::Deleting { session: named, .. } | Step::CheckOpened { session: named, .. }) => {
+        (Write::Enable(set, false), Step::Disabling { sent: Some(_), .. })
+        | (Write::Enable(set, true), Step::Enabling { .. }) => row.set == *set,
+        (Write::Delete(session), Step::Deleting { session: named, .. } | Step::CheckOpened { session: named, .. }) => {
             session == named && (matches!(row.remedy, Remedy::SessionCheck) || is_managers(world, session))
         }
-        (Act::Open, Step::CheckOpening { .. }) => true,
+        (Write::Open, Step::CheckOpening { .. }) => true,
         _ => false,
     }
 }
 
-/// Whether the act undoes what a row says may have been done.
-fn undoes(row: &Treatment, act: &Act, world: &World) -> bool {
+/// Whether the write undoes a step of the row.
+fn undoes(row: &Treatment, act: &Write, world: &World) -> bool {
     match act {
-        Act::Enable(set, true) => row.set == *set && row.may_have_disabled(),
-        Act::Delete(session) => {
+        Write::Enable(set, true) => row.set == *set && row.may_have_disabled(),
+        Write::Delete(session) => {
             matches!(row.step, Step::CheckOpening { .. }) && open_sessions_of_ours(world).any(|open| open == session)
         }
-        Act::Enable(_, false) | Act::Open => false,
+        Write::Enable(_, false) | Write::Open => false,
     }
 }
 
@@ -373,5 +365,5 @@ fn is_managers(world: &World, session: &SessionId) -> bool {
 }
 
 fn scale_set_forge(world: &World, set: ScaleSetId) -> Option<medic_core::model::GithubId> {
-    world.garm(0)?.scale_sets().find(|(id, _, _)| *id == set).map(|(_, _, forge)| forge)
+    world.garm(0)?.scale_sets().find(|(id, _, _)| *id == set).map(|(_, _, github_id)| github_id)
 }
