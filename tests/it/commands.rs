@@ -13,7 +13,7 @@ async fn pause_and_resume_need_neither_secrets_nor_garm() {
     let pause_set = |set| ["pause", "--manager", "garm", "--set", set, "--reason", "upgrade"];
     assert_shows(&medic.exits(0, &pause_set("3")).await, &["scale set 3 of garm paused"]);
     medic.exits(0, &["pause", "--reason", "upgrade"]).await;
-    assert_shows(&medic.exits(12, &pause_set("linux-0")).await, &["by its number"]);
+    assert_shows(&medic.exits(12, &pause_set("linux-0")).await, &["give the set's id"]);
     // Without USER the author is the user id.
     let resumed = medic.exits(0, &["resume"]).await;
     assert_shows(&resumed, &["everything resumed", "still paused", ", by uid "]);

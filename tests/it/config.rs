@@ -90,8 +90,8 @@ fn notes_list_what_may_surprise() {
     let found = checked(&text(&LEAST.replace("localhost", "garm.example"))).unwrap();
     expect![[r#"
         mode is observe: nothing is changed anywhere; set run.mode = "heal" to heal
-        no [[github]]: sets missing at GitHub are not detected, and no stale session is deleted
-        manager garm: no log_file and no log_stream: session ids are not seen, so a stale session cannot be deleted
+        no [[github]]: sets missing at GitHub and waiting jobs are not detected; no stale session is deleted, so healing takes 50 to 92 s or more
+        manager garm: no log_file and no log_stream: which set is refused, by whom and why is not seen, only how many; and session ids stay unknown, so a stale session cannot be deleted: after a crash each set waits until GitHub forgets it, 50 to 92 s or more, instead of seconds
         manager garm: the password crosses the network unencrypted (http)"#]]
     .assert_eq(&describe::notes(&found).join("\n"));
 }
