@@ -18,7 +18,7 @@ fn page_shows_an_incident_with_evidence_and_next_action() {
         "scaleset-medic resume",
         "blocked by<ul><li>confirmation: more sweeps must agree (1 of 2; limit: 2)</li>",
         "backoff: this set was treated too recently (1 of 2; limit: 2; passes at 22:13:20)",
-        "treatment #8 is under way: the act is done; now the set must be seen to listen",
+        "treatment #8 is under way: waiting for the listener to come back",
         "Its session is not deleted: its session is not known; the manager &lt;may&gt; hold it",
         "<br>GitHub has kept such sessions 61\u{2013}92 s here<br>",
         "waiting: a stale session to end",
