@@ -126,7 +126,7 @@ fn show(out: &mut String, finding: &Finding, color: bool) {
 fn indented(prose: &str) -> String {
     let words: Vec<_> = prose.split_whitespace().map(one_line).collect();
     let lines = wrapped(&words.join(" "), WIDTH - INDENT);
-    lines.iter().map(|line| format!("{:INDENT$}{line}\n", "")).collect()
+    lines.iter().flat_map(|line| [" ".repeat(INDENT), line.clone(), "\n".to_owned()]).collect()
 }
 
 #[cfg(test)]
