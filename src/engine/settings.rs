@@ -1,3 +1,5 @@
+//! What one manager's engine is told about itself.
+
 use medic_core::model::ManagerName;
 use medic_core::policy::{Mode, Policy};
 

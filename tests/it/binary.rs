@@ -142,7 +142,7 @@ async fn hanging_secret_share_delays_neither_treatment_nor_exit() {
             world.listening(0) == (2, 2) && !world.garm(0).unwrap().writes().is_empty()
         })
         .await;
-    assert_shows(&stops_quickly(running).await, &["does the file system it is on hang?"]);
+    assert_shows(&stops_quickly(running).await, &["does the file system hang?"]);
 }
 
 /// Whether all sets of the first manager are listening.
@@ -292,7 +292,7 @@ async fn log_level_reloads_and_log_format_needs_a_restart() {
     running.signal("-TERM");
     let text = printed(&finish(running).await);
     assert!(!text.contains("observe"), "info lines are hidden at first: {text}");
-    assert_shows(&text, &["the configuration has changed", "needs a restart"]);
+    assert_shows(&text, &["the configuration has changed", "takes effect after a restart"]);
 }
 
 /// A server that answers `{}` over TLS, and the PEM of its CA.

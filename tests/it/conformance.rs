@@ -480,6 +480,6 @@ fn event_parser_reads_the_recorded_events() {
         let recorded: BTreeSet<String> = text.lines().filter_map(event_kind).collect();
         let simulated = play(build).events;
         let missing: Vec<_> = recorded.difference(&simulated).collect();
-        assert!(recorded.len() >= 4 && missing.is_empty(), "{}: {missing:#?}", build.0);
+        assert!(recorded.len() >= 2 && missing.is_empty(), "{}: {missing:#?}", build.0);
     }
 }

@@ -177,7 +177,7 @@ fn replays_the_export_stdin_and_database(healed: &Healed) {
 
 fn shows_what_another_configuration_changes(healed: &Healed) {
     let config = fs::read_to_string(&healed.medic.config).unwrap();
-    fs::write(&healed.medic.config, format!("{config}confirm_strong = 9\n")).unwrap();
+    fs::write(&healed.medic.config, config.replace("[policy]\n", "[policy]\nconfirm_strong = 9\n")).unwrap();
     let output = healed.replay(&["snapshots.jsonl"]);
     let said = printed(&output);
     assert_eq!(output.status.code(), Some(14), "{said}");

@@ -62,7 +62,7 @@ fn uses(own: &[String], text: &str, known: &BTreeSet<Vec<String>>) -> BTreeSet<V
             for part in rest.split("::") {
                 let part: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 from.push(part);
-                if known.contains(&from) {
+                if known.contains(&from) && from != own {
                     found.insert(from.clone());
                 }
             }

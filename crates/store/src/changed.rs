@@ -31,7 +31,7 @@ mod tests {
     use medic_core::model::{ManagerName, Span, Wall};
 
     #[test]
-    fn a_version_changes_with_what_is_read_and_not_with_what_is_kept_beside() {
+    fn version_changes_with_rereadable_writes_only() {
         let dir = tempfile::tempdir().unwrap();
         let (store, other) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
         let garm = store.for_manager(&ManagerName::new("garm"));

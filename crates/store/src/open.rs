@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_file_in_write_ahead_mode_whose_log_is_gone_is_opened_otherwise_than_for_reading() {
+    fn read_only_opening_writes_only_to_a_wal_file_without_log() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE_NAME);
         let medic = Store::open(dir.path()).unwrap();

@@ -339,7 +339,7 @@ fn two_processes_share_one_file() {
 }
 
 #[test]
-fn a_file_held_by_another_process_is_a_bounded_wait_and_a_reason() {
+fn locked_file_is_a_bounded_wait_and_an_error() {
     let home = Home::new();
     let (one, two) = (home.open(), home.open());
     one.store.lock().execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -354,7 +354,7 @@ fn a_file_held_by_another_process_is_a_bounded_wait_and_a_reason() {
 }
 
 #[test]
-fn the_journal_numbers_keeps_order_and_never_uses_a_number_again() {
+fn journal_numbers_are_ordered_and_never_reused() {
     let store = memory();
     let late = Journal::open(&store, verifying(1, 50)).unwrap();
     let early = Journal::open(&store, open(77, 2, Wall(10), Step::Verifying)).unwrap();
@@ -472,7 +472,7 @@ fn a_lease_whose_holder_cannot_be_shown_to_be_dead_runs_out() {
 }
 
 #[test]
-fn a_frozen_medic_that_thaws_after_another_took_over_writes_nothing() {
+fn thawed_medic_writes_nothing_after_a_takeover() {
     let home = Home::new();
     let ttl = Span::secs(60);
     let frozen = home.store();
@@ -536,7 +536,7 @@ fn a_lease_is_good_until_its_date_and_no_longer() {
 }
 
 #[test]
-fn many_probes_do_not_make_the_heals_forgotten_that_count_against_a_set() {
+fn session_checks_evict_no_heals_from_the_journal() {
     let store = memory();
     let heal = Journal::open(&store, closed(0, 1, Wall(1), Wall(1), Outcome::Unverified)).unwrap();
     for n in 2..=200 {
@@ -580,7 +580,7 @@ fn pruning_keeps_its_bounds_and_never_takes_what_is_still_open() {
 }
 
 #[test]
-fn a_flood_of_events_and_lifetimes_stays_bounded_without_pruning() {
+fn event_flood_stays_bounded_without_pruning() {
     let store = memory();
     for n in 0..1_100 {
         store.record_stale_lifetime(ScaleSetId(n), Span(n), Wall(n)).unwrap();
@@ -757,7 +757,7 @@ proptest! {
 }
 
 #[test]
-fn looking_makes_nothing_changes_nothing_and_reads_what_another_process_wrote() {
+fn read_only_store_creates_and_changes_nothing() {
     let home = Home::new();
     assert!(Store::open_read_only(&home.dir()).unwrap().is_none());
     assert!(!home.dir().exists());
