@@ -30,7 +30,7 @@ pub use output::Failure;
 use crate::config::{Checked, Depth, Sources, check};
 use crate::exit::{ExitCode, Nagios};
 use crate::telemetry;
-use args::{Cli, Command, GlobalArgs};
+use args::{Cli, Command};
 use clap::Parser as _;
 use medic_core::settings::ENV_PREFIX;
 use render::uses_color;
@@ -130,7 +130,7 @@ fn start_with(cli: &Cli, depth: Depth) -> Result<Checked, Failure> {
 
 /// Logging for a command that needs no configuration: errors, unless flags say otherwise.
 #[cfg(feature = "lab")]
-fn start_without_config(global: &GlobalArgs) -> Result<(), Failure> {
+fn start_without_config(global: &args::GlobalArgs) -> Result<(), Failure> {
     use crate::config::{LogConfig, LogFormat};
     let config = LogConfig {
         format: global.log_format().unwrap_or(LogFormat::Text),

@@ -173,8 +173,8 @@ fn with_entity_answer(facts: &mut Facts, answer: Seen<Vec<GithubSet>>) {
     facts.github[0].entities[0].1 = answer;
 }
 
-fn with_skew(date: Wall) -> Option<Skew> {
-    Some(Skew::of(NOW, NOW, date))
+fn with_skew(date: Wall) -> Skew {
+    Skew::of(NOW, NOW, date)
 }
 
 #[test]
@@ -284,9 +284,9 @@ fn answers_about_the_connection_to_a_manager() {
             &["update GARM"],
         ),
         (|f| f.managers[0].skew = None, Check::Clock, State::Unknown, &[]),
-        (|f| f.managers[0].skew = with_skew(NOW.plus(Span::secs(1))), Check::Clock, State::Ok, &["agrees"]),
-        (|f| f.managers[0].skew = with_skew(NOW.plus(Span::mins(1))), Check::Clock, State::Warn, &["ahead of"]),
-        (|f| f.managers[0].skew = with_skew(NOW.minus(Span::mins(1))), Check::Clock, State::Warn, &["behind"]),
+        (|f| f.managers[0].skew = Some(with_skew(NOW.plus(Span::secs(1)))), Check::Clock, State::Ok, &["agrees"]),
+        (|f| f.managers[0].skew = Some(with_skew(NOW.plus(Span::mins(1)))), Check::Clock, State::Warn, &["ahead of"]),
+        (|f| f.managers[0].skew = Some(with_skew(NOW.minus(Span::mins(1)))), Check::Clock, State::Warn, &["behind"]),
     ]);
 }
 
@@ -386,7 +386,7 @@ fn answers_about_the_build_of_the_manager() {
         (
             |f| {
                 f.managers[0].controller =
-                    Seen::Known(Controller { id: "x".to_owned(), version: "v0.0.0-unknown".to_owned() })
+                    Seen::Known(Controller { id: "x".to_owned(), version: "v0.0.0-unknown".to_owned() });
             },
             Check::Build,
             State::Ok,
@@ -530,7 +530,7 @@ fn answers_about_github() {
         ),
         (|f| f.github[0].ends = Some(NOW.plus(Span::hours(72))), Check::Credential, State::Warn, &["3 days"]),
         (|f| f.github[0].ends = Some(NOW.plus(Span::hours(2400))), Check::Credential, State::Ok, &["100 days"]),
-        (|f| f.github[0].skew = with_skew(NOW.plus(Span::mins(5))), Check::Credential, State::Warn, &["NTP"]),
+        (|f| f.github[0].skew = Some(with_skew(NOW.plus(Span::mins(5)))), Check::Credential, State::Warn, &["NTP"]),
     ]);
 }
 

@@ -219,7 +219,7 @@ async fn running_medic_carries_out_a_manual_heal_in_any_mode() {
     // Without a terminal nobody can confirm.
     medic.exits(2, &["heal", "linux-0"]).await;
     let healed = medic.exits(0, &["heal", "linux-0", "--yes", "--author", "alice"]).await;
-    assert_shows(&healed, &["handed to the running medic"]);
+    assert_shows(&healed, &["sent to the running medic"]);
     assert_eq!((servers.writes(), servers.listening()), (2, (1, 2)), "the other set is left alone: {healed}");
 }
 
@@ -276,7 +276,7 @@ async fn good_configuration_is_reloaded_and_a_bad_one_reported() {
     }
     medic.ready().await;
     let text = running.stop("-TERM").await;
-    assert_shows(&text, &["going on with the one that was read before", "cannot be put to work"]);
+    assert_shows(&text, &["keeping the previous one", "cannot be used; keeping"]);
 }
 
 #[tokio::test]

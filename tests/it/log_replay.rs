@@ -152,7 +152,7 @@ fn facts_do_not_depend_on_where_the_log_is_cut() {
         03 garm-2026-04-pre-fix, 1275 cuts
           SessionClosing { set: Manager(ScaleSetId(2)) }
         04 garm-2026-04-pre-fix, 1002 cuts
-          Conflict { set: Forge { entity: "acme1", github_id: GithubId(3) }, owner: None, gave_up: true }
+          Conflict { set: Github { entity: "acme1", github_id: GithubId(3) }, owner: None, gave_up: true }
         06 garm-2026-04-pre-fix, 1052 cuts
           Poll { set: Manager(ScaleSetId(1)), cursor: 1 }
           SessionOpened { set: Manager(ScaleSetId(1)), session: SessionId("c10668f2-3a2d-4650-8fa4-df61eabe420b") }
@@ -160,7 +160,7 @@ fn facts_do_not_depend_on_where_the_log_is_cut() {
           ListenerStopped { set: Manager(ScaleSetId(1)) }
           Panic
         12 garm-2026-04-pre-fix, 1021 cuts
-          Conflict { set: Forge { entity: "acme0", github_id: GithubId(1) }, owner: None, gave_up: true }
+          Conflict { set: Github { entity: "acme0", github_id: GithubId(1) }, owner: None, gave_up: true }
         03 garm-2026-07-post-fix, 1025 cuts
           SessionClosing { set: Manager(ScaleSetId(2)) }
           ListenerStopped { set: Manager(ScaleSetId(2)) }
