@@ -35,7 +35,7 @@ PATIENCE = 90
 CELL, LINE, MARGIN, BAR = 7.5, 17, 12, 26
 TITLES = ("the lab: GARM and GitHub, simulated, twice as fast; waits are cut", "a second terminal")
 
-IN_TIME = "Decision: toggle withheld by settle"
+IN_TIME = "Decision: toggle blocked by settle"
 # What each terminal must say, in this order.
 STEPS = (
     [
@@ -45,7 +45,7 @@ STEPS = (
     ],
     [
         "scaleset-medic status", "GARM crashed or was killed", "cannot receive jobs", "conflict_abandoned (strong)",
-        "toggle withheld by settle", "scaleset-medic explain linux-0", "Because:", IN_TIME,
+        "toggle blocked by settle", "scaleset-medic explain linux-0", "Because:", IN_TIME,
         "scaleset-medic status", "nothing to do",
     ],
 )

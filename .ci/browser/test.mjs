@@ -71,10 +71,10 @@ async function stuck(pages) {
     step(`${name}: ${row.state.replaceAll("\n", " ")} | ${row.done.replaceAll("\n", " ")}`);
     if (/listening/.test(row.state)) continue;
     assert.match(row.state, /✖|…|\?/, `${name}: a sign besides the colour`);
-    assert.match(row.state, /GitHub refuse[sd] a session|nobody listens|has disabled it for a moment/, `${name}: why`);
+    assert.match(row.state, /GitHub refuse[sd] a session|no session|has disabled it temporarily/, `${name}: why`);
     assert.match(row.since, /\d\d:\d\d:\d\d \((.* ago|just now)\)/, `${name}: since when`);
     assert.match(row.evidence, /\d\d:\d\d:\d\d/, `${name}: evidence with its date`);
-    assert.match(row.done, /waits|under way|withheld by|now:/i, `${name}: what happens next`);
+    assert.match(row.done, /waiting|waits|under way|blocked by|now:/i, `${name}: what happens next`);
   }
 }
 
@@ -86,7 +86,7 @@ function medic(lab, ...command) {
 
 async function incident(lab, pages) {
   const { light, plain } = pages;
-  await everyView(pages, "well", /^All 4 scale sets are well\.$/);
+  await everyView(pages, "well", /^All 4 scale sets are healthy\.$/);
   await light.evaluate(() => {
     window.sameDocument = true;
     document.querySelector("details").open = true;
@@ -104,18 +104,18 @@ async function incident(lab, pages) {
   await stuck(pages);
   for (const [view, page] of Object.entries(pages)) {
     for (const [name, row] of Object.entries(await rows(page))) {
-      assert.match(row.done, /would disable and enable it, but the toggle is withheld by/, `${view}, ${name}: what it would do`);
+      assert.match(row.done, /would disable and enable it, but the toggle is blocked by/, `${view}, ${name}: what it would do`);
       assert.match(row.done, /paused: .* \(.*; limit: .*; passes at ([\d-]+ )?\d\d:\d\d:\d\d, in \d+/, `${view}, ${name}: guard, limit, time`);
     }
   }
-  assert.match(await light.locator("details").innerText(), /log: not configured; it would show .* let the medic see it: set/);
+  assert.match(await light.locator("details").innerText(), /log: not configured; it would show .* To enable it:/);
   assert.match(await light.locator("#say").innerText(), /receive no jobs/, "a screen reader is told");
-  step("stuck, and withheld by the pause");
+  step("stuck, and blocked by the pause");
 
   await medic(lab, "resume");
   await until("every set is treated", async () => {
     const all = Object.values(await rows(light));
-    return all.every((row) => /still tries/.test(row.state) && /under way/.test(row.done));
+    return all.every((row) => /GARM retries/.test(row.state) && /under way/.test(row.done));
   });
   await stuck(pages);
   for (const name of ["light", "dark"]) {
@@ -127,8 +127,8 @@ async function incident(lab, pages) {
   step("treated");
 
   lab.type("stale 1s");
-  await everyView(pages, "healed", /^All 4 scale sets are well\.$/);
-  assert.match(await light.locator("main").innerText(), /well again since \d\d:\d\d:\d\d \(.*\): 4 of 4 scale sets/, "since when all is well");
+  await everyView(pages, "healed", /^All 4 scale sets are healthy\.$/);
+  assert.match(await light.locator("main").innerText(), /healthy again since \d\d:\d\d:\d\d \(.*\): 4 of 4 scale sets/, "since when all is well");
   for (const [name, row] of Object.entries(await rows(light))) {
     assert.match(row.treatments, /\d\d:\d\d:\d\d \(.* ago\): .*(recovered|polls again)/s, `${name}: what helped`);
   }
