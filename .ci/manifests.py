@@ -116,7 +116,7 @@ def check_medic(place, pod, config, facts):
         rule(place, key in facts["secret"], f"the example secret has {key}")
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
         asked = medic.get(probe, {}).get("httpGet")
-        # /readyz says whether the medic has completed a sweep, not what it found (export/server.rs).
+        # /readyz says whether the medic has completed a sweep, not what it found (src/web/server.rs).
         paths = {"/healthz", "/readyz"} if probe == "readinessProbe" else {"/healthz"}
         rule(place, asked is None or asked["path"] in paths and asked["port"] == "medic", f"{probe} asks the medic only")
     if medic["args"][0] == "run":

@@ -1,18 +1,19 @@
 //! scaleset-medic finds GitHub Actions runner scale sets that are stuck after a session conflict, and
 //! heals them without doing harm.
 //!
-//! One direction, each arrow a plain data type (`docs/reference/design.md` §3):
+//! Data flows one way, and each arrow is a plain data type (`docs/reference/design.md` §3):
 //!
 //! ```text
-//! probe (adapters)        diagnose (pure)      decide (pure)           treat (pure machine + driver)
-//! manager API, metrics, → observations →    →  finding + history →   → journal intent → effect →
-//! goroutines, log, broker one finding per set  act|watch|withhold      read back → verify → close
+//! sources (adapters)      diagnose (pure)      decide (pure)           treat (pure) + driver
+//! GARM's API, metrics,  → sweep + state     →  findings + journal   →  journal intent → request →
+//! goroutines, log,        one finding for      one decision for        read back → verify → close
+//! GitHub's lists          each scale set       each scale set
 //!         ↑                                                                    ↓
 //!         └────────────── store (SQLite): ledger, journal, history ←───────────┘
-//!                         export: metrics, status page, logs, exit codes
+//!                         metrics, status page, logs, exit codes
 //! ```
 //!
-//! The modules, in the order of the flow; `ARCHITECTURE.md` has the map, the invariants and where each rule lives.
+//! `ARCHITECTURE.md` has the crates, the invariants and where each rule lives.
 #![forbid(unsafe_code)]
 
 pub mod cli;

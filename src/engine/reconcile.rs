@@ -111,10 +111,7 @@ impl Engine {
 
     pub async fn reconcile(&mut self) -> Reconciled {
         let began = self.clock.now();
-        let claim = self.records.claim_lease();
-        if claim.is_new_term {
-            self.treatments.forget_progress();
-        }
+        let footing = self.records.claim_lease(|| self.treatments.forget_progress());
         let sweep = self.sweeper.sweep(self.interval.urgency).await;
         let overrides = self.records.overrides(self.clock.now().wall).await;
         self.sweeper.follow_log(&sweep, &self.records);
@@ -128,9 +125,8 @@ impl Engine {
         let state = self.state.clone();
         let fleet = diagnose::diagnose(&mut self.state, &sweep, &context, &self.settings.policy);
 
-        let mut treatments =
-            self.step_treatments(unfinished, &claim.footing, is_readable, &fleet, &rows, &overrides).await;
-        let footing = match (claim.footing, rows.failed.take()) {
+        let mut treatments = self.step_treatments(unfinished, &footing, is_readable, &fleet, &rows, &overrides).await;
+        let footing = match (footing, rows.failed.take()) {
             (Footing::Firm, Some(why)) => Footing::StoreFailed { why },
             (footing, _) => footing,
         };
@@ -180,7 +176,7 @@ impl Engine {
     /// Before the process ends: enables every set that we disabled and deletes every session that we opened, as far as the
     /// servers answer. A store that fails prevents none of it.
     pub async fn finish(&mut self) -> Finished {
-        if matches!(self.records.claim_lease().footing, Footing::LeaseOf { .. }) {
+        if matches!(self.records.claim_lease(|| self.treatments.forget_progress()), Footing::LeaseOf { .. }) {
             return Finished::default();
         }
         let finished = self.treatments.finish(&self.records).await;

@@ -61,13 +61,6 @@ pub(super) struct Overrides {
     pub(super) failed: Option<String>,
 }
 
-/// Whether this process may act.
-pub(super) struct Claim {
-    pub(super) footing: Footing,
-    /// The lease was lost or acquired: another instance may have acted.
-    pub(super) is_new_term: bool,
-}
-
 impl Records {
     pub fn new(
         store: ManagerStore,
@@ -92,23 +85,23 @@ impl Records {
         result.inspect_err(|error| self.report_failure(error)).ok()
     }
 
-    /// Acquires or renews the lease.
-    pub(super) fn claim_lease(&mut self) -> Claim {
+    /// Acquires or renews the lease. In a new term of it, another medic may have acted and only the journal counts:
+    /// `forget_progress` drops what else is known of treatments.
+    pub(super) fn claim_lease(&mut self, forget_progress: impl FnOnce()) -> Footing {
         let held = self.lease.hold();
         let term = self.lease.term();
-        let is_new_term = self.term != term;
-        if is_new_term {
+        if self.term != term {
             (self.term, self.cache) = (term, None);
+            forget_progress();
         }
-        let footing = match held {
+        match held {
             Ok(LeaseState::Held) => Footing::Firm,
             Ok(LeaseState::HeldByOther { holder, until }) => Footing::LeaseOf { holder, until },
             Err(error) => {
                 self.report_failure(&error);
                 Footing::StoreFailed { why: error.to_string() }
             }
-        };
-        Claim { footing, is_new_term }
+        }
     }
 
     /// Journal and ledger, from the cache where nobody has written since.

@@ -16,6 +16,7 @@ use medic_core::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, 
 use medic_http::cached::{Cached, Policy};
 use medic_http::client::without_bom;
 use medic_http::{Allowance, ApiError, Bounds, Client, Jitter, Politeness, Recorder, Response, Secret, Transport};
+use serde::de::DeserializeOwned;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -303,6 +304,12 @@ impl Access {
     /// An error about an answer: the effect is unknown unless the caller knows better.
     pub(super) fn error(&self, operation: Operation, kind: FailureKind, detail: &str) -> ApiError {
         self.rest.error(operation, kind, &self.service.without_secrets(detail))
+    }
+
+    /// The JSON of an answer; the error is free of the secrets of both clients.
+    pub(super) fn json<T: DeserializeOwned>(&self, operation: Operation, response: &Response) -> Result<T, ApiError> {
+        let clean = |error: ApiError| ApiError { detail: self.service.without_secrets(&error.detail), ..error };
+        self.rest.json(operation, response).map_err(clean)
     }
 
     fn unreadable(&self, operation: Operation, why: &str) -> ApiError {

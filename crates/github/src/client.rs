@@ -80,7 +80,7 @@ impl GithubClient {
         if let Some(error) = at.refusal(operation, &response) {
             return Err(error);
         }
-        let list: WireList = at.access.rest.json(operation, &response)?;
+        let list: WireList = at.access.json(operation, &response)?;
         list.into_model().map_err(|why| at.access.error(operation, FailureKind::Malformed, why))
     }
 
@@ -95,7 +95,7 @@ impl GithubClient {
         if let Some(error) = at.refusal(operation, &response) {
             return Err(error);
         }
-        let set: WireSet = at.access.rest.json(operation, &response)?;
+        let set: WireSet = at.access.json(operation, &response)?;
         set.into_model().filter(|set| set.id == place.github_id).map(Some).ok_or_else(|| {
             at.access.error(operation, FailureKind::Malformed, "the answer is about another set than the requested one")
         })
@@ -117,7 +117,7 @@ impl GithubClient {
         if let Some(error) = at.refusal(operation, &response) {
             return Err(error);
         }
-        let session: WireSession = at.access.rest.json(operation, &response)?;
+        let session: WireSession = at.access.json(operation, &response)?;
         session
             .of(place.github_id, owner)
             .map(OpenAnswer::Opened)
