@@ -127,9 +127,9 @@ pub enum LabBuild {
     /// Gives up at the first conflict
     #[default]
     Prefix,
-    /// Retries by itself
+    /// Retries automatically
     Postfix,
-    /// Retries by itself and exports metrics per set
+    /// Retries automatically and exports metrics per set
     ListenerMetrics,
 }
 

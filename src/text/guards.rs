@@ -52,7 +52,7 @@ fn value(fact: &GuardFact) -> String {
         }
         GuardFact::GithubFault => "several entities fail at once: a fault at GitHub".to_owned(),
         GuardFact::UnexplainedConflicts { entities } => {
-            format!("sets of {entities} entities conflict, and no restart of the manager explains it")
+            format!("sets of {entities} entities conflict, and no restart of GARM explains it")
         }
         GuardFact::Frozen { reasons } => reasons.iter().map(frozen).collect::<Vec<_>>().join(", "),
         GuardFact::Paused { pause } => {
@@ -67,12 +67,12 @@ fn value(fact: &GuardFact) -> String {
         GuardFact::Quota { remaining, .. } => format!("{remaining} calls of the credential's quota left"),
         GuardFact::Lease { holder, ends } => format!("{holder} holds it, until {ends} if it does not renew it"),
         GuardFact::Store { why } => why.clone(),
-        GuardFact::EntityStarting => "the manager is still starting the sets of its entity".to_owned(),
+        GuardFact::EntityStarting => "GARM is still starting the sets of its entity".to_owned(),
         GuardFact::EntityLimit { waiting, limit } => {
             format!("{waiting} of {limit} sets of its entity wait for their workers")
         }
         GuardFact::LeftDisabled { set, disabled_for, .. } => format!("set {set} disabled by us for {disabled_for}"),
-        GuardFact::Undated => "the manager's list has no `updated_at`".to_owned(),
+        GuardFact::Undated => "GARM's list has no `updated_at`".to_owned(),
         GuardFact::Bound { of, count, .. } => format!("{count} {}", bounded(*of)),
     }
 }
@@ -83,7 +83,7 @@ fn limit(fact: &GuardFact, until: Option<Wall>) -> String {
         GuardFact::DryRun => "mode heal".to_owned(),
         GuardFact::Settle { needed, crash_loop, .. } => {
             let why = if *crash_loop { ", because it keeps crashing" } else { "" };
-            format!("{needed} after the manager's start{why}")
+            format!("{needed} after GARM's start{why}")
         }
         GuardFact::Unconfirmed { needed, .. } => format!("{needed} sweeps"),
         GuardFact::WeakEvidence => "strong evidence, or proof".to_owned(),
@@ -105,18 +105,18 @@ fn limit(fact: &GuardFact, until: Option<Wall>) -> String {
         GuardFact::GithubFault | GuardFact::UnexplainedConflicts { .. } => {
             "conflicts in 1 entity only, or a restart that explains them".to_owned()
         }
-        GuardFact::Frozen { .. } => "a manager, an endpoint and sources that answer".to_owned(),
+        GuardFact::Frozen { .. } => "GARM, an endpoint and sources that answer".to_owned(),
         GuardFact::Paused { .. } => {
             until.map_or_else(|| "resumed".to_owned(), |until| format!("resumed, or {}", until.full()))
         }
         GuardFact::CauseNotResolved => "an endpoint that answers, a credential that works, quota left".to_owned(),
-        GuardFact::Quota { reserve, .. } => format!("more than the {reserve} that are reserved for the manager"),
+        GuardFact::Quota { reserve, .. } => format!("more than the {reserve} that are reserved for GARM"),
         GuardFact::Lease { .. } => "the lease, once the other instance is gone".to_owned(),
         GuardFact::Store { .. } => "a store that can be read and written".to_owned(),
-        GuardFact::EntityStarting => "the manager reads changes only after it started every set".to_owned(),
-        GuardFact::EntityLimit { limit, .. } => format!(
-            "{limit} at once: the manager starts an entity's workers one after another, and drops changes that wait"
-        ),
+        GuardFact::EntityStarting => "GARM reads changes only after it started every set".to_owned(),
+        GuardFact::EntityLimit { limit, .. } => {
+            format!("{limit} at once: GARM starts an entity's workers one after another, and drops changes that wait")
+        }
         GuardFact::LeftDisabled { limit, .. } => limit.to_string(),
         GuardFact::Undated => "a GARM that dates changes, or policy.allow_undated".to_owned(),
         GuardFact::Bound { of, limit, .. } => format!("{limit} {}", bounded(*of)),
@@ -125,8 +125,8 @@ fn limit(fact: &GuardFact, until: Option<Wall>) -> String {
 
 fn frozen(reason: &FrozenReason) -> String {
     match reason {
-        FrozenReason::ManagerDown => "the manager is down".to_owned(),
-        FrozenReason::ManagerUnreachable => "the manager cannot be asked".to_owned(),
+        FrozenReason::ManagerDown => "GARM is down".to_owned(),
+        FrozenReason::ManagerUnreachable => "GARM cannot be asked".to_owned(),
         FrozenReason::EndpointDown { endpoint } => format!("{endpoint} does not answer"),
         FrozenReason::EndpointLimited { endpoint } => format!("the quota at {endpoint} is used up"),
         FrozenReason::SourcesBlind => "most sources cannot be read".to_owned(),
@@ -136,7 +136,7 @@ fn frozen(reason: &FrozenReason) -> String {
 const fn bounded(of: Bounded) -> &'static str {
     match of {
         Bounded::HealsOfSet => "heals of the set in a day",
-        Bounded::HealsOfManager => "heals of the manager in an hour",
+        Bounded::HealsOfManager => "heals of GARM in an hour",
         Bounded::SessionChecksOfSet => "session checks of the set in a day",
         Bounded::InFlight => "open treatments",
     }
@@ -168,7 +168,7 @@ pub fn bounds(bounds: &Bounds) -> String {
          between.\n\
          At most {} session checks of one set in a day.\n\
          At most {} open treatments{share}, one before the first has shown life, and {} heals in an hour.\n\
-         A set is disabled by us for at most {} and one sweep while the manager answers; if it refuses the enable for \
+         A set is disabled by us for at most {} and one sweep while GARM answers; if it refuses the enable for \
          longer, no other set is disabled.",
         bounds.heals_per_set_and_day_with_recoveries,
         bounds.session_checks_per_set_and_day,
@@ -204,9 +204,9 @@ pub const fn not_stale(reason: NotStale) -> &'static str {
 #[must_use]
 pub fn refusal(why: &Refusal) -> String {
     match why {
-        Refusal::SetNotShown => "the manager does not show the set".to_owned(),
-        Refusal::SetDisabled => "an operator disabled the set; enable it in the manager, and it starts".to_owned(),
-        Refusal::ListenerRuns => "its listener runs: interrupting it could crash the manager".to_owned(),
+        Refusal::SetNotShown => "GARM does not show the set".to_owned(),
+        Refusal::SetDisabled => "an operator disabled the set; enable it in GARM, and it starts".to_owned(),
+        Refusal::ListenerRuns => "its listener runs: interrupting it could crash GARM".to_owned(),
         Refusal::Listens => "it listens: there is nothing to heal".to_owned(),
         Refusal::NothingToDo => "there is nothing to do".to_owned(),
         Refusal::ToggleUseless(diagnosis) => format!(
@@ -225,8 +225,8 @@ pub fn refusal(why: &Refusal) -> String {
             format!("session {session} is not deleted: {}", against.join("; "))
         }
         Refusal::NoConflictSeen(diagnosis) => format!(
-            "the set is {diagnosis}, and nothing shows that the manager was refused a session: it may hold this one, and \
-             deleting that would crash the manager"
+            "the set is {diagnosis}, and nothing shows that GARM was refused a session: it may hold this one, and \
+             deleting that would crash GARM"
         ),
         Refusal::Withdrawn => "it was withdrawn".to_owned(),
     }
@@ -296,7 +296,7 @@ mod tests {
             (
                 GuardFact::Settle { age: Some(Span::secs(12)), needed: Span::secs(20), crash_loop: false },
                 "12 s of 20 s",
-                "20 s after the manager's start",
+                "20 s after GARM's start",
             ),
             (
                 GuardFact::Backoff { passed: minute, wait: five, treatment: TreatmentId(7), treatments: 1 },
@@ -317,8 +317,8 @@ mod tests {
             (GuardFact::SetBudget { used: 3, budget: 3, window: Span::hours(24) }, "3 of 3 in 24 h", "3 in 24 h"),
             (
                 GuardFact::Frozen { reasons },
-                "the manager is down, the quota at github.com is used up",
-                "a manager, an endpoint and sources that answer",
+                "GARM is down, the quota at github.com is used up",
+                "GARM, an endpoint and sources that answer",
             ),
             (GuardFact::Paused { pause }, "this set paused by alice: moving", "resumed, or 1970-01-01 01:30:00"),
             (
@@ -345,7 +345,7 @@ mod tests {
              At most 1440 session checks of one set in a day.\n\
              At most 10 open treatments (or 5.0 % of the sets, if that is more), one before the first has shown life, and \
              1000 heals in an hour.\n\
-             A set is disabled by us for at most 2 min and one sweep while the manager answers; if it refuses the enable \
+             A set is disabled by us for at most 2 min and one sweep while GARM answers; if it refuses the enable \
              for longer, no other set is disabled."
         );
     }

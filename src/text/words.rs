@@ -56,7 +56,7 @@ pub fn pause(pause: &Pause, manager: &ManagerStatus, now: Wall) -> String {
         PauseScope::All | PauseScope::Manager { .. } => pause.scope.to_string(),
         PauseScope::Set { set, .. } => match manager.sets.iter().find(|shown| shown.id == *set) {
             Some(shown) => format!("scale set {} ({set})", shown.name),
-            None => format!("scale set {set}, which the manager does not show"),
+            None => format!("scale set {set}, which GARM does not show"),
         },
     };
     format!("healing of {what} is paused {}", guards::pause_terms(pause, now))
@@ -239,7 +239,7 @@ pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
 pub fn left_disabled(left: &LeftDisabled, now: Wall) -> String {
     let answer = match &left.answer {
         Some(answer) => format!("every enable fails ({} tries; the last answer: {answer})", left.tries),
-        None => "the manager cannot be asked to enable it".to_owned(),
+        None => "GARM cannot be asked to enable it".to_owned(),
     };
     format!("we disabled it {} ago, and {answer}; enable it by hand", now.since(left.since))
 }

@@ -135,7 +135,7 @@ impl Question {
         match says {
             Prescription::Leave => "nothing".to_owned(),
             Prescription::Watch(waiting, _) => format!("waits: {}", words::waiting(waiting)),
-            Prescription::Escalate(_) => "tells a person".to_owned(),
+            Prescription::Escalate(_) => "escalates to an operator".to_owned(),
             Prescription::Apply(remedy) => format!("**{}**", words::remedy(remedy.kind())),
         }
     }
@@ -204,12 +204,12 @@ pub(super) fn special_cases() -> String {
         ),
         (
             Diagnosis::ConflictAbandoned,
-            "its listener shows itself alive",
+            "its listener is seen alive",
             Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding.worker.0 = WorkerState::Listening),
         ),
         (
             Diagnosis::ConflictAbandoned,
-            "a person disables it meanwhile",
+            "an operator disables it meanwhile",
             Question::of(Diagnosis::ConflictAbandoned).with(|it| it.set.enabled = Enablement::Disabled),
         ),
     ];
@@ -217,7 +217,7 @@ pub(super) fn special_cases() -> String {
     table(["diagnosis", "and", "then"], rows)
 }
 
-/// What a person is told.
+/// What is escalated to an operator.
 pub(super) fn escalations() -> String {
     let rows = Diagnosis::ALL.iter().filter_map(|diagnosis| {
         let run = Span::mins(6);
@@ -240,8 +240,8 @@ pub(super) fn escalations() -> String {
             | Diagnosis::StartAbandoned
             | Diagnosis::Unheld => return None,
         };
-        assert_eq!(Question::of(*diagnosis).answer(), "tells a person", "{diagnosis}");
-        let told = words::escalation(&escalation).replace(&run.to_string(), "*so long*");
+        assert_eq!(Question::of(*diagnosis).answer(), "escalates to an operator", "{diagnosis}");
+        let told = words::escalation(&escalation).replace(&run.to_string(), "*this long*");
         Some([code(diagnosis), told])
     });
     let fault = ["several entities at once".to_owned(), words::escalation(&Escalation::EndpointFault)];
@@ -291,10 +291,10 @@ pub(super) fn guards() -> String {
         let limits = if limits.is_empty() { "–".to_owned() } else { limits };
         [code(guard), words::guard(*guard).to_owned(), limits, lifted.to_owned()]
     });
-    table(["guard", "holds back while", "limit, by default", "an order lifts it"], rows)
+    table(["guard", "blocks while", "limit, by default", "a manual heal lifts it"], rows)
 }
 
-/// The guards that hold in the worst of worlds, with and without a person's order.
+/// The guards that hold in the worst of worlds, with and without a manual heal.
 fn held(ordered: bool) -> BTreeSet<Guard> {
     let mut all = BTreeSet::new();
     let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
@@ -400,13 +400,13 @@ pub(super) fn stale() -> String {
 pub(super) fn outcomes() -> String {
     let rows = Outcome::ALL.iter().map(|outcome| {
         let means = match outcome {
-            Outcome::Recovered => "after the act the set was seen to listen, by evidence newer than the act",
+            Outcome::Recovered => "the set was seen to listen, by evidence newer than the action",
             Outcome::SelfRecovered => "it listened again before anything of ours took effect",
-            Outcome::Unverified => "acted, and no listener was seen in time; two in a row open the breaker",
-            Outcome::Aborted => "somebody else changed the set meanwhile; we stepped back",
-            Outcome::Failed => "the act was refused; nothing was changed",
-            Outcome::Held => "a session probe was refused: somebody holds a session",
-            Outcome::Unheld => "a session probe opened a session, which was ended at once: nobody held one",
+            Outcome::Unverified => "after the action no listener was seen in time; two in a row open the breaker",
+            Outcome::Aborted => "somebody else changed the set meanwhile; the medic does nothing more",
+            Outcome::Failed => "the action was refused; nothing was changed",
+            Outcome::Held => "a session check was refused: somebody holds a session",
+            Outcome::Unheld => "a session check opened a session, which was deleted at once: nobody held one",
         };
         [code(outcome), means.to_owned()]
     });
