@@ -5,8 +5,8 @@
 use medic_core::model::time::{OptionalRfc3339, Rfc3339};
 use medic_core::model::{
     Decision, Diagnosis, Enablement, EndpointName, EndpointState, EntityRef, Finding, GithubId, Guard, Incarnation,
-    Lingering, ManagerName, ManagerState, Pause, RemedyKind, RestartKind, ScaleSetId, Source, Span, Treatment,
-    TreatmentId, TreatmentState, Wall,
+    Lingering, ManagerName, ManagerState, Pause, RemedyKind, RestartKind, ScaleSetId, Source, Span, TreatmentId,
+    TreatmentState, Wall,
 };
 use medic_core::policy::Mode;
 use schemars::JsonSchema;
@@ -200,21 +200,6 @@ pub struct TreatmentSummary {
     /// When it is tried again.
     #[serde(default, with = "OptionalRfc3339")]
     pub next_try: Option<Wall>,
-}
-
-impl From<&Treatment> for TreatmentSummary {
-    fn from(treatment: &Treatment) -> Self {
-        Self {
-            id: treatment.id,
-            remedy: treatment.remedy.kind(),
-            opened: treatment.opened,
-            state: treatment.step.state(),
-            why: treatment.why().map(str::to_owned),
-            tries: treatment.tries().map_or(0, |(tries, _)| tries),
-            answer: treatment.refusal.clone(),
-            next_try: treatment.tries().filter(|(tries, _)| *tries > 0).map(|(_, next)| next),
-        }
-    }
 }
 
 impl SetStatus {

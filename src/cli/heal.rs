@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::engine::assemble::{Shared, engines, real_carrier};
 use crate::exit::{ExitCode, Treated, of_set};
 use crate::status::{ManagerStatus, SetStatus};
-use crate::text::{guards, words};
+use crate::text::{self, guards, words};
 use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer};
 use medic_core::model::session::NotStale;
 use medic_core::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId, Wall};
@@ -150,10 +150,8 @@ async fn carried_out(
                 if let Some(row) = &row {
                     show(&mut shown, &format!("{}: {}\n", words::treatment(treatment), row.step.label()));
                 }
-                if let Some(code) = row.as_ref().and_then(|row| ended(row, last.as_ref())) {
-                    let why = row.as_ref().and_then(Treatment::why).unwrap_or_default();
-                    let outcome = row.as_ref().and_then(Treatment::outcome).map_or("ended", Outcome::as_str);
-                    prose(&format!("{outcome}: {why}\n"))?;
+                if let Some((row, code)) = row.and_then(|row| ended(&row, last.as_ref()).map(|code| (row, code))) {
+                    prose(&format!("{}\n", text::treatment::end(&row)))?;
                     return Ok(code);
                 }
             }

@@ -159,12 +159,10 @@ fn understood(event: &Event) -> Option<String> {
             let at = Wall::deserialize(detail.get("at")?).ok()?;
             format!("GARM restarted at {}, {}", at.near(event.at), words::restart(kind))
         }
-        "request" => text::request::request(&RequestRecord::deserialize(detail).ok()?),
+        "request" => text::treatment::request(&RequestRecord::deserialize(detail).ok()?),
         "treatment" => {
             let treatment = Treatment::deserialize(detail).ok()?;
-            let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
-            let why = treatment.why().unwrap_or_default();
-            format!("{} #{}: {outcome}: {why}", treatment.remedy.kind(), treatment.id)
+            format!("{} #{}: {}", treatment.remedy.kind(), treatment.id, text::treatment::end(&treatment))
         }
         NOT_KEPT => format!("the snapshot is longer than {} bytes", detail.get("limit")?),
         _ => return None,
@@ -191,7 +189,7 @@ fn json(manager: &ManagerName, event: &Event) -> serde_json::Value {
         "manager": manager,
         "kind": event.kind,
         "scale_set": event.set,
-        "detail": event.detail,
+        "detail": text::treatment::detail(event.detail.clone()),
     })
 }
 

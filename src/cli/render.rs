@@ -5,7 +5,7 @@ use super::output::one_line;
 use crate::engine::once::Summary;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, SetStatus, SourceState};
-use crate::text::{guards, words};
+use crate::text::{self, guards, words};
 use medic_core::model::{Decision, Diagnosis, Enablement, ManagerState, Wall};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -54,15 +54,8 @@ pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) 
         out.push_str(&manager_text(manager, now, look));
     }
     for (manager, treatment) in &summary.closed {
-        let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
-        let why = treatment.why().unwrap_or_default();
-        let _ = writeln!(
-            out,
-            "{manager}: {} of {}: {outcome}: {}",
-            treatment.remedy.kind(),
-            one_line(&treatment.name),
-            one_line(why)
-        );
+        let (remedy, name) = (treatment.remedy.kind(), one_line(&treatment.name));
+        let _ = writeln!(out, "{manager}: {remedy} of {name}: {}", one_line(&text::treatment::end(treatment)));
     }
     let _ = writeln!(out, "{} ({})", code.meaning(), code.code());
     out

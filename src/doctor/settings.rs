@@ -3,7 +3,7 @@
 use super::facts::{Facts, StateDir, StoreFacts};
 use super::{Check, Finding, Subject};
 use crate::config::describe::{RiskySetting, risks};
-use crate::text::guards;
+use crate::text::{guards, treatment};
 use medic_core::model::{Enablement, ManagerName, Treatment};
 use medic_core::policy::Mode;
 
@@ -107,8 +107,8 @@ fn ledger(facts: &Facts) -> Finding {
 /// A set that we disabled and did not enable again.
 fn left_disabled(facts: &Facts, manager: &ManagerName, row: &Treatment) -> Finding {
     let tries = row.tries().map_or(0, |(tries, _)| tries);
-    let answer =
-        row.refusal.as_ref().map_or_else(String::new, |why| format!("; tried {tries} times, the last answer: {why}"));
+    let answer = row.refusal.as_ref().map(treatment::answer);
+    let answer = answer.map_or_else(String::new, |why| format!("; tried {tries} times, the last answer: {why}"));
     let seen = format!("{} is disabled by our treatment, begun {} ago{answer}", row.name, facts.at.since(row.opened));
     Finding::fail(Check::LeftDisabled, &Subject::Manager(manager.clone()), seen)
         .risks("it receives no jobs until it is enabled; a running medic keeps trying")

@@ -8,8 +8,8 @@ use crate::exit::ExitCode;
 use medic_core::model::log_fact::{LogEvidence, SetLog};
 use medic_core::model::{
     Controller, EndpointName, Entity, EntityKind, FailureKind, GithubSet, Goroutines, Incarnation, ListenerMetrics,
-    ManagerMetrics, ManagerName, Operation, Owner, Pause, PauseId, PauseScope, RequestFailure, Revision, ScaleSet,
-    ScaleSetId, ScopeCounters, Seen, Span, Step, Treatment, Wall,
+    ManagerMetrics, ManagerName, Note, Operation, Owner, Pause, PauseId, PauseScope, RequestFailure, Revision,
+    ScaleSet, ScaleSetId, ScopeCounters, Seen, Span, Step, Treatment, Wall,
 };
 use medic_core::policy::Mode;
 
@@ -220,7 +220,7 @@ fn answers_about_the_medic_itself() {
             |f| {
                 let step = Step::Enabling { ours: Revision::new("r"), since: None, attempts: 11, not_before: NOW };
                 let row = medic_core::decide::testing::open(1, 3, NOW.minus(Span::mins(4)), step);
-                let row = Treatment { refusal: Some("HTTP 500".to_owned()), ..row };
+                let row = Treatment { refusal: Some(Note::Text("HTTP 500".to_owned())), ..row };
                 f.left_disabled = vec![(ManagerName::new("garm"), row)];
             },
             Check::LeftDisabled,

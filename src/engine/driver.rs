@@ -3,6 +3,7 @@
 //! before the disable, and a full disk must not leave a set disabled. When another instance has taken over, nothing is
 //! sent.
 
+use crate::text;
 use medic_core::clock::Clock;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
@@ -10,7 +11,7 @@ use medic_core::model::{
 };
 use medic_core::policy::Policy;
 use medic_core::ports::write::{Journal, JournalError, JournalFault, ManagerWriter, SessionWriter};
-use medic_core::treat::audit::{Exchange, RequestRecord};
+use medic_core::treat::audit::RequestRecord;
 use medic_core::treat::machine;
 use medic_core::treat::transition::{Answer, Input, Request, Transition};
 use medic_store::{ManagerStore, StoreError};
@@ -60,7 +61,7 @@ impl Driver {
     /// # Errors
     /// When the journal cannot record a step: the request that would have followed was not sent, unless it undoes.
     pub async fn carry_out(&self, mut transition: Transition, policy: &Policy) -> Result<Treatment, NotJournaled> {
-        let mut exchange: Option<Exchange> = None;
+        let mut exchange: Option<RequestRecord> = None;
         let (mut reached, mut failed) = (None, None::<JournalError>);
         for _ in 0..REQUESTS_PER_RECONCILE {
             self.log_step(&transition);
@@ -77,10 +78,11 @@ impl Driver {
                     None => Ok(transition.treatment),
                 };
             };
-            let (before, sent) = (transition.treatment.step.label(), self.clock.now());
+            let sent = self.clock.now();
             let answer = self.send(&transition.treatment, request.clone()).await;
             let now = self.clock.now();
-            exchange = Some(Exchange::new(before, request, sent.wall, now.mono.since(sent.mono), &answer));
+            let took = now.mono.since(sent.mono);
+            exchange = Some(RequestRecord::new(&transition.treatment, request, sent.wall, took, &answer));
             transition = machine::step(&transition.treatment, Input::Answer(answer), now, policy);
         }
         match self.record(&transition, exchange) {
@@ -90,9 +92,9 @@ impl Driver {
     }
 
     /// The journal first, which a crash needs; then the history, whose failure stops nothing.
-    fn record(&self, transition: &Transition, exchange: Option<Exchange>) -> Result<(), JournalError> {
+    fn record(&self, transition: &Transition, exchange: Option<RequestRecord>) -> Result<(), JournalError> {
         let recorded = self.journal.record(&transition.treatment);
-        if let Some(record) = exchange.and_then(|exchange| exchange.into_record(transition))
+        if let Some(record) = exchange.and_then(|exchange| exchange.followed_by(transition))
             && let Err(error) = self.history.record_request(&record)
         {
             tracing::warn!(manager = %self.manager_name, %error, "a request could not be saved in the history");
@@ -181,7 +183,7 @@ impl Driver {
             remedy = %treatment.remedy.kind(),
             step = treatment.step.label(),
             outcome = treatment.outcome().map(Outcome::as_str),
-            note = transition.note.as_deref(),
+            note = transition.note.as_ref().map(text::treatment::note),
             "treatment step",
         );
     }
@@ -208,8 +210,7 @@ mod tests {
     use async_trait::async_trait;
     use medic_clock::ScaledClock;
     use medic_core::decide::warrant::DeletionWarrant;
-    use medic_core::model::{Incarnation, Owner, Remedy, ScaleSet, ScaleSetId, Step, TreatmentId, Wall};
-    use medic_core::ports::write::OpenAnswer;
+    use medic_core::model::{Incarnation, OpenAnswer, Owner, Remedy, ScaleSet, ScaleSetId, Step, TreatmentId, Wall};
     use medic_core::treat::audit::{AnswerClass, SentRequest};
     use medic_core::treat::testing::{RUN, Seen, T0, disabled, enabled, lost, refused, rev, session, treatment};
     use medic_store::StoreErrorKind;
@@ -464,7 +465,7 @@ mod tests {
         let done = driver.carry_out(first, &policy).await.unwrap();
         assert_eq!(world.log(), ["journal check_opening", "journal closed"]);
         assert_eq!(done.outcome(), Some(Outcome::Failed));
-        assert!(done.why().unwrap().contains("no GitHub credential is configured"), "{done:?}");
+        assert!(text::treatment::end(&done).contains("no GitHub credential is configured"), "{done:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,12 +5,10 @@ use crate::engine::records::Overrides;
 use crate::engine::settings::Settings;
 use crate::engine::sweep::Sources;
 use crate::engine::treatments::current_manager;
-use crate::status::{
-    Budget, LeftDisabled, ManagerStatus, Restart, SetStatus, ShownDecision, SourceState, TreatmentSummary,
-};
+use crate::status::{Budget, LeftDisabled, ManagerStatus, Restart, SetStatus, ShownDecision, SourceState};
 use crate::text::guards;
 use crate::text::incident::{self, Incident};
-use crate::text::sources;
+use crate::text::{sources, treatment};
 use medic_core::decide::breaker::{self, Breaker};
 use medic_core::decide::budget;
 use medic_core::decide::stale::newest_is_stale;
@@ -165,7 +163,7 @@ fn set_status(
         lingering: lingering.unwrap_or_default(),
         budget_remaining: u64::from(policy.set_budget).saturating_sub(used),
         budget: Some(Budget { treatments: u64::from(policy.set_budget), window: policy.set_budget_window }),
-        treatments: rows.iter().rev().take(TREATMENTS_SHOWN).map(|row| TreatmentSummary::from(*row)).collect(),
+        treatments: rows.iter().rev().take(TREATMENTS_SHOWN).map(|row| treatment::summary(row)).collect(),
     }
 }
 
@@ -176,7 +174,7 @@ fn left_disabled(report: &Report<'_>, rows: &[&Treatment]) -> Option<LeftDisable
     // At the limit itself the first enable is sent.
     let is_late = passed >= if row.refusal.is_some() { limit } else { limit.plus(LONGEST_WAIT) };
     let tries = row.tries().map_or(0, |(tries, _)| tries);
-    is_late.then(|| LeftDisabled { since, tries, answer: row.refusal.clone() })
+    is_late.then(|| LeftDisabled { since, tries, answer: row.refusal.as_ref().map(treatment::answer) })
 }
 
 /// Why the session of a stuck set is not deleted.

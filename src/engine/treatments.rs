@@ -201,7 +201,7 @@ fn new_treatment(situation: Situation<'_>, set: ScaleSetId, remedy: &Remedy) -> 
         canary: false,
         step: machine::first_step(remedy, scale_set, at),
         step_at: at,
-        revived: None,
+        worker_restarted: None,
         holder: None,
         refusal: None,
         ordered: None,

@@ -3,7 +3,7 @@
 pub mod decision;
 pub mod guards;
 pub mod incident;
-pub mod request;
 pub mod rules;
 pub mod sources;
+pub mod treatment;
 pub mod words;

@@ -8,10 +8,11 @@ use medic_core::clock::Clock;
 use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Endpoint, EndpointName, Entity, EntityKind, FailureKind, GithubId, GithubPlace, Owner, SessionId, Span, Wall,
+    Endpoint, EndpointName, Entity, EntityKind, FailureKind, GithubId, GithubPlace, OpenAnswer, Owner, SessionId, Span,
+    Wall,
 };
 use medic_core::ports::read::GithubSource;
-use medic_core::ports::write::{OpenAnswer, SessionWriter};
+use medic_core::ports::write::SessionWriter;
 use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
 use medic_http::{Answer, Bounds, NoRecorder, Response, Secret, Transport, TransportError};
 use medic_lab::github::{

@@ -1,7 +1,9 @@
 //! Incidents in virtual time: the real engine, clients, parsers and store against the simulators in process.
 
 use crate::bench::{BUILDS, Bench, Given};
-use medic_core::model::{Diagnosis, ManualAction, ManualHealAnswer, Outcome, PauseScope, ScaleSetId, SessionId, Span};
+use medic_core::model::{
+    Diagnosis, ManualAction, ManualHealAnswer, Note, Outcome, PauseScope, ScaleSetId, SessionId, Span,
+};
 use medic_lab::garm::{Build, LogFormat, LogLevel, LostPut, ManagerFault, ManagerRoute, WorkerTruth};
 use medic_lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
 use medic_lab::hub::Hub;
@@ -241,7 +243,7 @@ async fn pause_stops_a_treatment_that_has_sent_nothing() {
     bench.with(|world| world.garm_mut(0).unwrap().0.clear_faults());
     bench.run(Span::mins(5)).await;
     assert_eq!((bench.writes(), bench.outcomes()), (0, vec![Outcome::Aborted]));
-    assert_eq!(bench.closed[0].why(), Some("healing was paused before anything was sent"));
+    assert_eq!(bench.closed[0].why(), Some(&Note::Paused { sent: false }));
     bench.run(Span::mins(10)).await;
     assert_eq!(bench.listening(), (2, 2), "the pause is over");
 }

@@ -17,11 +17,11 @@ use http::Method;
 use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Endpoint, Entity, FailureKind, GithubPlace, GithubSet, Operation, OwnQuota, Owner, RequestFailure, SessionId,
-    Target,
+    Endpoint, Entity, FailureKind, GithubPlace, GithubSet, OpenAnswer, Operation, OwnQuota, Owner, RequestFailure,
+    SessionId, Target,
 };
 use medic_core::ports::read::GithubSource;
-use medic_core::ports::write::{OpenAnswer, SessionWriter};
+use medic_core::ports::write::SessionWriter;
 use medic_http::{ApiError, Effect};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

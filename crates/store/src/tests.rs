@@ -7,7 +7,7 @@ use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAn
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use medic_core::model::{
-    GithubId, Incarnation, Outcome, Owner, Remedy, Revision, ScaleSetId, SessionId, Step, Treatment, TreatmentId,
+    GithubId, Incarnation, Note, Outcome, Owner, Remedy, Revision, ScaleSetId, SessionId, Step, Treatment, TreatmentId,
 };
 use medic_core::ports::write::Journal;
 use proptest::prelude::*;
@@ -176,12 +176,13 @@ fn migration_keeps_treatments_of_version_3_at_their_steps() {
     ];
     let row = |(n, (remedy, step))| Treatment { remedy, ..open(n, n, at, step) };
     let mut wanted: Vec<Treatment> = (1..).zip(steps).map(row).collect();
-    wanted[7].revived = Some(at);
+    wanted[7].worker_restarted = Some(at);
     assert_eq!(store.unfinished().unwrap(), wanted);
     let intents = store.store().intents_of_others(&[]).unwrap();
     assert_eq!(intents.len(), 9, "all but the one that verifies");
     let closed = |id| store.treatment(TreatmentId(id)).unwrap().unwrap();
     assert_eq!((closed(11).outcome(), closed(12).outcome()), (Some(Outcome::Aborted), Some(Outcome::Held)));
+    assert_eq!(closed(12).why(), Some(&Note::Text("somebody holds a session".to_owned())));
     assert_eq!((closed(12).remedy, closed(12).holder), (Remedy::SessionCheck, Some(Owner::new("garm-c1"))));
     let outcome = store.store.lock().query_row("SELECT outcome FROM treatments WHERE id = 11", [], |row| row.get(0));
     assert_eq!(outcome, Ok("aborted".to_owned()));
@@ -387,7 +388,7 @@ fn every_step_is_kept_as_it_is() {
         Step::Disabled { ours: ours.clone(), again_until: Some(Wall(5)) },
         Step::Enabling { ours, since: None, attempts: 1, not_before: Wall(9) },
         Step::Verifying,
-        Step::Closed { outcome: Outcome::Failed, why: "because".to_owned() },
+        Step::Closed { outcome: Outcome::Failed, why: Note::Text("because".to_owned()) },
     ];
     for step in steps {
         treatment.step = step;
@@ -427,7 +428,7 @@ fn what_must_survive_a_power_cut_is_synced_and_the_rest_is_not() {
     assert_eq!(level(), full);
     cheap();
     assert_eq!(level(), normal);
-    treatment.revived = Some(Wall(6));
+    treatment.worker_restarted = Some(Wall(6));
     store.record(&treatment).unwrap();
     assert_eq!(level(), full);
     cheap();

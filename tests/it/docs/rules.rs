@@ -3,14 +3,15 @@
 use super::{code, table};
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
 use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
+use medic_core::decide::testing::open;
 use medic_core::decide::{self, Footing, Input};
 use medic_core::diagnose::testing::scale_set;
 use medic_core::model::session::{LedgerSession, NotStale, OpenedBy};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
-    Guard, Incarnation, ManagerName, ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome,
-    OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span,
-    Step, Treatment, TreatmentId, Wall, WorkerState,
+    Guard, Incarnation, ManagerName, ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Note, Now, Outcome,
+    OwnQuota, Owner, Pause, PauseId, PauseScope, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step,
+    Treatment, Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::{Section, kind};
@@ -316,24 +317,11 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
-    let row = |id, set_id, step| Treatment {
-        id: TreatmentId(id),
-        set: set_id,
-        name: "linux".to_owned(),
+    let row = |id, set_id: ScaleSetId, step| Treatment {
         place: set(set_id).place(),
-        remedy: Remedy::Toggle,
-        cause: Diagnosis::ConflictAbandoned,
-        incarnation: None,
-        opened: NOW.minus(Span::mins(1)),
-        canary: false,
-        step,
-        step_at: NOW.minus(Span::mins(1)),
-        revived: None,
-        holder: None,
-        refusal: None,
-        ordered: None,
+        ..open(id, set_id.0, NOW.minus(Span::mins(1)), step)
     };
-    let bad = || Step::Closed { outcome: Outcome::Unverified, why: String::new() };
+    let bad = || Step::Closed { outcome: Outcome::Unverified, why: Note::NoListener { within: Span::ZERO } };
     let left = Step::Enabling {
         ours: Revision::new("ours"),
         since: Some(NOW.minus(Span::mins(3))),

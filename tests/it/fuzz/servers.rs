@@ -7,11 +7,11 @@ use http::{Request, StatusCode, header};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{
-    Endpoint, EndpointName, Entity, EntityKind, GithubId, GithubPlace, GithubSet, Owner, RequestFailure, ScaleSet,
-    SessionId, Span, Target, Wall,
+    Endpoint, EndpointName, Entity, EntityKind, GithubId, GithubPlace, GithubSet, OpenAnswer, Owner, RequestFailure,
+    ScaleSet, SessionId, Span, Target, Wall,
 };
 use medic_core::ports::read::{GithubSource, ManagerSource};
-use medic_core::ports::write::{OpenAnswer, SessionWriter};
+use medic_core::ports::write::SessionWriter;
 use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
 use medic_github::{Access, AccessOptions, Credential, GithubClient, Wires};
 use medic_http::{Answer, Bounds, Client, NoRecorder, Response, Secret, Transport};

@@ -8,11 +8,10 @@ use medic_core::decide::stale::{self, CurrentManager, Proof};
 use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet,
-    ScaleSetId, SetDecision, Span, Step, Treatment, TreatmentId,
+    Decision, Enablement, FailureKind, ManagerName, ManagerState, Note, OpenAnswer, Operation, Outcome, Remedy,
+    RequestFailure, ScaleSet, ScaleSetId, SetDecision, Span, Step, Treatment, TreatmentId,
 };
 use medic_core::policy::{Mode, Policy};
-use medic_core::ports::write::OpenAnswer;
 use medic_core::treat::machine;
 use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +25,7 @@ impl Hash for Row {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let row = &self.0;
         (row.id, row.set, row.remedy.kind(), row.cause, row.incarnation, row.opened).hash(state);
-        (row.canary, row.step_at, row.revived, row.step.label(), row.outcome()).hash(state);
+        (row.canary, row.step_at, row.worker_restarted, row.step.label(), row.outcome()).hash(state);
         if let Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session } = &row.remedy {
             session.hash(state);
         }
@@ -195,10 +194,10 @@ impl Actor<'_> {
             && let Some(Request::DeleteOwnSession { .. }) = request
         {
             request = None;
-            treatment.step = Step::Closed { outcome: Outcome::Unheld, why: String::new() };
+            treatment.step = Step::Closed { outcome: Outcome::Unheld, why: Note::SetRemoved };
         }
         if let Step::Closed { outcome, .. } = treatment.step {
-            treatment.step = Step::Closed { outcome, why: String::new() };
+            treatment.step = Step::Closed { outcome, why: Note::SetRemoved };
         }
         if self.is(Broken::ForgetsTheSecondCopy)
             && let Step::Disabled { again_until, .. } = &mut treatment.step
@@ -301,7 +300,7 @@ impl Actor<'_> {
         let mut fleet = seen.sweep(lags, &history);
         match self.broken {
             Some(Broken::StartsASecondTreatment) => history.retain(|row| row.step.is_closed()),
-            Some(Broken::SendsNoCanary) => history.iter_mut().for_each(|row| row.revived = Some(row.opened)),
+            Some(Broken::SendsNoCanary) => history.iter_mut().for_each(|row| row.worker_restarted = Some(row.opened)),
             Some(Broken::SkipsIncarnationCheck) => fleet.believe_every_session_stale(),
             _ => {}
         }
@@ -368,7 +367,7 @@ impl Actor<'_> {
             holder: None,
             refusal: None,
             ordered: None,
-            revived: None,
+            worker_restarted: None,
         };
         self.check_opening(&treatment);
         self.medic.known |= 1 << treatment.id.0;
@@ -391,7 +390,9 @@ impl Actor<'_> {
         }
         let run = self.world.incarnation();
         let shown = self.journal.iter().map(|row| &row.0).any(|row| {
-            row.is_heal() && row.opened >= run.0 && (row.revived.is_some() || row.outcome() == Some(Outcome::Recovered))
+            row.is_heal()
+                && row.opened >= run.0
+                && (row.worker_restarted.is_some() || row.outcome() == Some(Outcome::Recovered))
         });
         if acting > 0 && !shown && new.is_heal() && new.incarnation == Some(run) {
             self.world.violated("I5 one before the canary has verified");
@@ -405,8 +406,8 @@ impl Actor<'_> {
         let bad = |row: &&Treatment| matches!(row.outcome(), Some(Outcome::Unverified | Outcome::Failed));
         let last_bad = heals().filter(bad).map(|row| row.step_at).max().unwrap_or_default();
         let alive = heals().filter_map(|row| match row.outcome() {
-            None => row.revived,
-            Some(Outcome::Recovered) => Some(row.revived.unwrap_or(row.step_at)),
+            None => row.worker_restarted,
+            Some(Outcome::Recovered) => Some(row.worker_restarted.unwrap_or(row.step_at)),
             Some(_) => None,
         });
         let real = |sets: usize| f64::from(u32::try_from(sets).unwrap());

@@ -48,7 +48,7 @@ impl Canaries {
                     canaries.checks.push(row.set);
                 }
             }
-            let showed_life = row.revived.is_some() || row.outcome() == Some(Outcome::Recovered);
+            let showed_life = row.worker_restarted.is_some() || row.outcome() == Some(Outcome::Recovered);
             if row.is_heal() && row.opened >= began && showed_life {
                 canaries.verified.insert(row.cause);
             }
@@ -120,7 +120,7 @@ mod tests {
         let waiting = Canaries::of(&[row.clone()], mins(9));
         assert_eq!(waiting.admit(CAUSE), Admission::Waits(ScaleSetId(7)));
         assert_eq!(waiting.block(CAUSE), Some(GuardFact::Canary { set: ScaleSetId(7) }.into()));
-        row.revived = Some(mins(11));
+        row.worker_restarted = Some(mins(11));
         assert_eq!(Canaries::of(&[row], mins(9)).admit(CAUSE), Admission::Follows);
         let recovered = closed(1, 7, mins(10), mins(11), Outcome::Recovered);
         assert_eq!(Canaries::of(&[recovered], mins(9)).admit(CAUSE), Admission::Follows);
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn each_diagnosis_has_its_own_canary() {
         let mut proven = open(1, 7, mins(10), Step::Verifying);
-        proven.revived = Some(mins(11));
+        proven.worker_restarted = Some(mins(11));
         let mut canaries = Canaries::of(&[proven], mins(9));
         assert_eq!(canaries.admit(Diagnosis::Unheld), Admission::First);
         canaries.start_heal(ScaleSetId(8), Diagnosis::Unheld);

@@ -51,8 +51,8 @@ fn ended_badly(row: &Treatment) -> bool {
 /// When its set first showed life; never, if it ended badly.
 fn shown_life(row: &Treatment) -> Option<Wall> {
     match row.outcome() {
-        None => row.revived,
-        Some(Outcome::Recovered) => row.revived.or(Some(row.step_at)),
+        None => row.worker_restarted,
+        Some(Outcome::Recovered) => row.worker_restarted.or(Some(row.step_at)),
         Some(
             Outcome::SelfRecovered
             | Outcome::Unverified
@@ -95,7 +95,7 @@ mod tests {
         let mut rows = alive(40);
         rows.push(closed(100, 100, mins(61), mins(62), Outcome::Unverified));
         assert_eq!(rollout(&rows, 500).now, 10);
-        rows.extend((41..=52).map(|id| Treatment { revived: Some(mins(63)), ..revived(id, id, mins(61)) }));
+        rows.extend((41..=52).map(|id| Treatment { worker_restarted: Some(mins(63)), ..revived(id, id, mins(61)) }));
         assert_eq!(rollout(&rows, 500).now, 12);
     }
 
@@ -104,7 +104,7 @@ mod tests {
         let mut rows = alive(40);
         rows.push(closed(100, 100, mins(61), mins(62), Outcome::Recovered));
         assert_eq!(rollout(&rows, 500).now, 41);
-        let shown = rows[0].revived.unwrap();
+        let shown = rows[0].worker_restarted.unwrap();
         rows.push(closed(101, 101, mins(61), shown, Outcome::Failed));
         assert_eq!(rollout(&rows, 500).now, 10, "one set has shown life since");
     }

@@ -4,7 +4,7 @@
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, GithubId,
-    Incarnation, Outcome, Owner, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step,
+    Incarnation, Note, Outcome, Owner, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step,
     Treatment, TreatmentId, Wall, WorkerState,
 };
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub fn open(id: u64, set: u64, opened: Wall, step: Step) -> Treatment {
         canary: false,
         step,
         step_at: opened,
-        revived: None,
+        worker_restarted: None,
         holder: None,
         refusal: None,
         ordered: None,
@@ -93,11 +93,11 @@ pub fn open(id: u64, set: u64, opened: Wall, step: Step) -> Treatment {
 }
 
 pub fn closed(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
-    Treatment { step_at: at, ..open(id, set, opened, Step::Closed { outcome, why: "test".to_owned() }) }
+    Treatment { step_at: at, ..open(id, set, opened, Step::Closed { outcome, why: Note::SetRemoved }) }
 }
 
 pub fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
-    Treatment { revived: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
+    Treatment { worker_restarted: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
 }
 
 pub fn check(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {

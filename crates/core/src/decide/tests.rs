@@ -5,7 +5,8 @@ use super::*;
 use crate::model::session::NotStale;
 use crate::model::{
     BlockedBy, Bounded, Confidence, Diagnosis, Escalation, Fact, FrozenReason, GuardFact, ManualAction,
-    ManualHealAnswer, ManualWait, Mono, Outcome, Refusal, Revision, SessionId, Span, Step, TreatmentId, WorkerState,
+    ManualHealAnswer, ManualWait, Mono, Note, Outcome, Refusal, Revision, SessionId, Span, Step, TreatmentId,
+    WorkerState,
 };
 
 mod blast_radius;
@@ -582,7 +583,7 @@ fn session_check_is_no_trial_of_the_breaker() {
     let mut suspect = finding(6, Diagnosis::Unknown, Confidence::Weak);
     suspect.evidence.push(evidence(mins(61), Fact::CannotTellWhich { listening: 3, of: 4 }));
     world.findings.insert(ScaleSetId(6), suspect);
-    world.history[2].step = Step::Closed { outcome: Outcome::Recovered, why: "test".to_owned() };
+    world.history[2].step = Step::Closed { outcome: Outcome::Recovered, why: Note::SetRemoved };
     let decisions = world.decide();
     assert_eq!(decisions[0], Decision::Treat { remedy: Remedy::Toggle, canary: true });
     assert_eq!(decisions[5], Decision::Treat { remedy: Remedy::SessionCheck, canary: false });

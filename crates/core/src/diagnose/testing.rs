@@ -3,13 +3,14 @@
 
 use super::{CheckAnswer, Context, Fleet, State, diagnose};
 use crate::decide::remedy::{Case, Prescription, prescribe};
+use crate::decide::testing::open;
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
 use crate::model::session::LedgerSession;
 use crate::model::{
     Confidence, Controller, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, EntityRef, Fact,
     FailureKind, Finding, GithubId, GithubSet, GithubStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics,
     ManagerMetrics, Mono, Now, Operation, Owner, Quota, Remedy, RequestFailure, Revision, ScaleSet, ScaleSetId,
-    ScopeCounters, Seen, Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    ScopeCounters, Seen, Span, Step, Sweep, Treatment, Wall,
 };
 use crate::policy::Policy;
 use std::collections::BTreeMap;
@@ -283,23 +284,7 @@ pub fn with_statistics(id: u64, statistics: GithubStatistics) -> Vec<GithubSet> 
 }
 
 pub fn treatment(set: u64, at: Wall, step: Step) -> Treatment {
-    Treatment {
-        id: TreatmentId(set),
-        set: ScaleSetId(set),
-        name: format!("set-{set}"),
-        place: None,
-        remedy: Remedy::Toggle,
-        cause: Diagnosis::ConflictAbandoned,
-        incarnation: None,
-        opened: at,
-        canary: false,
-        step,
-        step_at: at,
-        revived: None,
-        holder: None,
-        refusal: None,
-        ordered: None,
-    }
+    Treatment { place: None, ..open(set, set, at, step) }
 }
 
 pub fn ours() -> Owner {

@@ -12,6 +12,7 @@ pub mod guard;
 pub mod ids;
 pub mod log_fact;
 pub mod manual;
+pub mod note;
 pub mod observation;
 pub mod pause;
 pub mod session;
@@ -30,10 +31,12 @@ pub use ids::{
     SessionId, TreatmentId,
 };
 pub use manual::{ManualAction, ManualHeal, ManualHealAnswer, ManualHealId, ManualWait, Refusal};
+pub use note::{Failed, Note};
 pub use observation::{
     Controller, Enablement, Endpoint, GithubPlace, GithubSet, GithubStatistics, Goroutines, Lingering, ListenerMetrics,
     ManagerMetrics, OwnQuota, Quota, ScaleSet, ScopeCounters, Seen, Source, Sweep,
 };
 pub use pause::{Pause, PauseId, PauseScope};
+pub use session::OpenAnswer;
 pub use time::{Mono, Now, Span, Wall};
 pub use treatment::{OpenStep, Outcome, Step, Treatment, TreatmentState};

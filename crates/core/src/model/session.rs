@@ -55,6 +55,20 @@ pub enum LedgerChange {
     },
 }
 
+/// GitHub's answer to a request for a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpenAnswer {
+    /// We hold it now and must end it.
+    Opened(SessionId),
+    /// 409: somebody holds one.
+    Held {
+        /// Where GitHub names it.
+        owner: Option<Owner>,
+    },
+    /// 404: no such set.
+    SetGone,
+}
+
 closed_enum! {
     /// Why a session is not provably stale.
     pub enum NotStale {

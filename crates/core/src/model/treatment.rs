@@ -5,6 +5,7 @@ use super::decision::Remedy;
 use super::diagnosis::Diagnosis;
 use super::ids::{Incarnation, Owner, Revision, ScaleSetId, SessionId, TreatmentId};
 use super::manual::ManualHealId;
+use super::note::Note;
 use super::observation::GithubPlace;
 use super::time::{Span, Wall};
 use schemars::JsonSchema;
@@ -80,13 +81,14 @@ pub struct Treatment {
     pub step: Step,
     pub step_at: Wall,
     /// When the worker of its set was first seen to try again.
-    pub revived: Option<Wall>,
+    #[serde(rename = "revived")]
+    pub worker_restarted: Option<Wall>,
     /// Who holds the set's session, where the refusal of a session check named it.
     #[serde(default)]
     pub holder: Option<Owner>,
     /// Why the last attempt at its present step failed.
     #[serde(default)]
-    pub refusal: Option<String>,
+    pub refusal: Option<Note>,
     /// The manual heal that it carries out, if it is none of our own decisions.
     #[serde(default)]
     pub ordered: Option<ManualHealId>,
@@ -158,7 +160,7 @@ pub enum Step {
     },
     Closed {
         outcome: Outcome,
-        why: String,
+        why: Note,
     },
 }
 
@@ -230,7 +232,7 @@ impl Treatment {
 
     /// Why it ended, once closed.
     #[must_use]
-    pub fn why(&self) -> Option<&str> {
+    pub const fn why(&self) -> Option<&Note> {
         if let Step::Closed { why, .. } = &self.step { Some(why) } else { None }
     }
 
@@ -276,6 +278,6 @@ impl Treatment {
     /// Whether it counts against `max_in_flight`: an intent, or verifying a set whose worker does not try again yet.
     #[must_use]
     pub const fn in_flight(&self) -> bool {
-        self.step.is_intent() || (matches!(self.step, Step::Verifying) && self.revived.is_none())
+        self.step.is_intent() || (matches!(self.step, Step::Verifying) && self.worker_restarted.is_none())
     }
 }

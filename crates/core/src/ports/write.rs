@@ -3,9 +3,8 @@
 use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
-    Enablement, GithubPlace, Incarnation, Owner, RequestFailure, ScaleSet, ScaleSetId, Treatment, Wall,
+    Enablement, GithubPlace, Incarnation, OpenAnswer, Owner, RequestFailure, ScaleSet, ScaleSetId, Treatment, Wall,
 };
-pub use crate::treat::transition::OpenAnswer;
 use async_trait::async_trait;
 
 /// The manager's write side, with the reads that show a write's effect.

@@ -1,10 +1,13 @@
 //! The history's record of a request: what was sent, the class of the answer, and where the treatment stood after it.
 //! Nothing depends on it; what must be known after a crash is in the journal.
 
-use super::transition::{Answer, OpenAnswer, Request, Transition, failure_of};
+use super::transition::{Answer, Request, Transition, failure_of};
 use crate::model::closed::closed_enum;
 use crate::model::failure::WriteError;
-use crate::model::{Outcome, Owner, RemedyKind, RequestFailure, ScaleSetId, SessionId, Span, TreatmentId, Wall};
+use crate::model::{
+    Note, OpenAnswer, Outcome, Owner, RemedyKind, RequestFailure, ScaleSetId, SessionId, Span, Treatment, TreatmentId,
+    Wall,
+};
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
@@ -66,48 +69,38 @@ pub struct RequestRecord {
     pub step: String,
     /// The treatment's outcome, if it closed.
     pub outcome: Option<Outcome>,
-    pub note: Option<String>,
+    pub note: Option<Note>,
 }
 
-/// A request and its answer, before the machine has made its next step.
-#[derive(Debug)]
-pub struct Exchange {
-    request: SentRequest,
-    sent: Wall,
-    took: Span,
-    answer: AnswerClass,
-    failure: Option<RequestFailure>,
-    before: &'static str,
-}
-
-impl Exchange {
-    /// `before` is the label of the treatment's step.
+impl RequestRecord {
+    /// A request and its answer, before the machine has made its next step.
     #[must_use]
-    pub fn new(before: &'static str, request: Request, sent: Wall, took: Span, answer: &Answer) -> Self {
+    pub fn new(treatment: &Treatment, request: Request, sent: Wall, took: Span, answer: &Answer) -> Self {
         let (answer, failure) = classify(answer);
-        Self { request: request.into(), sent, took, answer, failure: failure.cloned(), before }
-    }
-
-    /// The record, once the next step is known; `None` for a read that did not change the step.
-    #[must_use]
-    pub fn into_record(self, next: &Transition) -> Option<RequestRecord> {
-        let treatment = &next.treatment;
-        if !writes(&self.request) && self.before == treatment.step.label() {
-            return None;
-        }
-        Some(RequestRecord {
+        Self {
             treatment: treatment.id,
             set: treatment.set,
             remedy: treatment.remedy.kind(),
-            request: self.request,
-            sent: self.sent,
-            took: self.took,
-            answer: self.answer,
-            failure: self.failure,
+            request: request.into(),
+            sent,
+            took,
+            answer,
+            failure: failure.cloned(),
             step: treatment.step.label().to_owned(),
-            outcome: treatment.outcome(),
-            note: next.note.clone(),
-        })
+            outcome: None,
+            note: None,
+        }
+    }
+
+    /// With the step after it; `None` for a read that did not change the step.
+    #[must_use]
+    pub fn followed_by(mut self, next: &Transition) -> Option<Self> {
+        let step = next.treatment.step.label();
+        if !writes(&self.request) && self.step == step {
+            return None;
+        }
+        (self.step, self.outcome, self.note) = (step.to_owned(), next.treatment.outcome(), next.note.clone());
+        Some(self)
     }
 }
 
@@ -148,37 +141,35 @@ const fn classify(answer: &Answer) -> (AnswerClass, Option<&RequestFailure>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Step, Treatment};
+    use crate::model::Step;
     use crate::policy::Policy;
     use crate::treat::testing::{T0, after, disabled, enabled, lost, refused, rev, treatment, warrant};
     use crate::treat::transition::StepContext;
 
-    fn change_step(before: &Treatment, step: Step, note: &str) -> Transition {
-        StepContext { treatment: before, now: after(1), policy: &Policy::default() }.change_step(step, note)
+    /// Of a request in the step `enabling`.
+    fn record(next: Step, request: Request, answer: &Answer) -> Option<RequestRecord> {
+        let before = treatment(enabling());
+        let ctx = StepContext { treatment: &before, now: after(1), policy: &Policy::default() };
+        RequestRecord::new(&before, request, T0, Span::millis(30), answer)
+            .followed_by(&ctx.change_step(next, Note::WorkerRestarted))
     }
 
-    fn record(request: Request, answer: &Answer) -> RequestRecord {
-        let before = treatment(Step::Disabling { seen: rev("seen"), sent: Some(T0) });
-        let next = change_step(&before, Step::Disabled { ours: rev("ours"), again_until: None }, "it is idle");
-        Exchange::new(before.step.label(), request, T0, Span::millis(30), answer).into_record(&next).unwrap()
+    fn enabling() -> Step {
+        Step::Enabling { ours: rev("ours"), since: None, attempts: 1, not_before: T0 }
     }
 
     #[test]
     fn request_record_classifies_every_answer() {
-        let owner = Owner::new("check");
+        let open = || Request::OpenSession { owner: Owner::new("check") };
         for (request, answer, class) in [
             (Request::Disable, Answer::Disabled(Ok(disabled("ours", T0))), AnswerClass::Done),
             (Request::Disable, Answer::Disabled(Err(refused())), AnswerClass::Refused),
             (Request::Enable, Answer::Enabled(Err(lost())), AnswerClass::Unknown),
             (Request::ReadSet, Answer::Read(Ok(Some(enabled("seen")))), AnswerClass::Done),
             (Request::ReadSet, Answer::Read(Ok(None)), AnswerClass::Gone),
-            (
-                Request::OpenSession { owner },
-                Answer::SessionOpened(Ok(OpenAnswer::Held { owner: None })),
-                AnswerClass::Held,
-            ),
+            (open(), Answer::SessionOpened(Ok(OpenAnswer::Held { owner: None })), AnswerClass::Held),
         ] {
-            let record = record(request, &answer);
+            let record = record(Step::Verifying, request, &answer).unwrap();
             let failed = matches!(class, AnswerClass::Refused | AnswerClass::Unknown);
             assert_eq!((record.answer, record.failure.is_some()), (class, failed), "{record:?}");
             let read: RequestRecord = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
@@ -188,28 +179,17 @@ mod tests {
 
     #[test]
     fn request_record_keeps_request_answer_and_next_step() {
-        let done = record(Request::DeleteSession { warrant: warrant() }, &Answer::SessionDeleted(Ok(())));
-        assert_eq!((done.step.as_str(), done.note.as_deref(), done.outcome), ("disabled", Some("it is idle"), None));
+        let done = Answer::SessionDeleted(Ok(()));
+        let done = record(Step::Verifying, Request::DeleteSession { warrant: warrant() }, &done).unwrap();
+        assert_eq!((done.step.as_str(), &done.note, done.outcome), ("verifying", &Some(Note::WorkerRestarted), None));
         let json = serde_json::to_value(&done).unwrap();
         assert_eq!((&json["request"], &json["answer"]), (&"delete_session".into(), &"done".into()));
     }
 
     #[test]
-    fn request_record_is_made_of_a_write_that_changes_no_step() {
-        let ours = || Step::Enabling { ours: rev("ours"), since: None, attempts: 1, not_before: T0 };
-        let before = treatment(ours());
-        let sent =
-            Exchange::new(before.step.label(), Request::Enable, T0, Span::ZERO, &Answer::Enabled(Err(refused())));
-        let record = sent.into_record(&change_step(&before, ours(), "tried again")).unwrap();
-        assert_eq!((record.answer, record.step.as_str()), (AnswerClass::Refused, "enabling"));
-    }
-
-    #[test]
-    fn request_record_is_not_made_of_a_read_that_changes_no_step() {
-        let before = treatment(Step::Disabling { seen: rev("seen"), sent: None });
-        let answer = Answer::Read(Ok(Some(enabled("seen"))));
-        let same = Transition { treatment: before.clone(), request: None, note: None };
-        let read = Exchange::new(before.step.label(), Request::ReadSet, T0, Span::ZERO, &answer);
-        assert_eq!(read.into_record(&same), None);
+    fn request_record_of_the_same_step_is_made_of_writes_only() {
+        let write = record(enabling(), Request::Enable, &Answer::Enabled(Err(refused()))).unwrap();
+        assert_eq!((write.answer, write.step.as_str()), (AnswerClass::Refused, "enabling"));
+        assert_eq!(record(enabling(), Request::ReadSet, &Answer::Read(Ok(Some(enabled("seen"))))), None);
     }
 }

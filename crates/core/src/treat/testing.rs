@@ -1,15 +1,13 @@
-//! One treatment of set 1 under test: what a sweep sees, what an answer says, and what the machine then does.
+//! One treatment of set 1 under test: what a sweep sees, and what an answer says.
 
-use super::machine;
-use super::transition::{Answer, Input, Request, SetView, View};
+use super::transition::{SetView, View};
 use crate::decide::testing::{finding, open, scale_set};
 use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
-    Confidence, Diagnosis, Enablement, FailureKind, Finding, Incarnation, ManagerState, Mono, Now, Operation, Outcome,
-    Remedy, RequestFailure, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, FailureKind, Finding, Incarnation, ManagerState, Mono, Now, Operation,
+    RequestFailure, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall, WorkerState,
 };
-use crate::policy::Policy;
 
 /// When the treatment was decided.
 pub const T0: Wall = Wall(1_764_000_000_000);
@@ -159,60 +157,5 @@ impl Seen {
             warrant: self.stale.then(warrant),
             paused: self.paused,
         }
-    }
-}
-
-/// A treatment, its clock and its policy.
-#[must_use]
-#[derive(Debug, Clone)]
-pub struct Case {
-    pub treatment: Treatment,
-    pub at: Wall,
-    pub policy: Policy,
-    /// Of the last transition.
-    pub note: Option<String>,
-}
-
-impl Case {
-    pub fn of(step: Step) -> Self {
-        Self { treatment: treatment(step), at: T0, policy: Policy::default(), note: None }
-    }
-    pub fn remedy(mut self, remedy: Remedy) -> Self {
-        self.treatment.remedy = remedy;
-        self
-    }
-    /// Sets the clock to `seconds` after the decision.
-    pub fn at(&mut self, seconds: u64) -> &mut Self {
-        self.at = after(seconds);
-        self
-    }
-    fn take(&mut self, input: Input<'_>) -> Option<Request> {
-        let transition = machine::step(&self.treatment, input, now(self.at), &self.policy);
-        (self.treatment, self.note) = (transition.treatment, transition.note);
-        transition.request
-    }
-    pub fn sweep(&mut self, seen: &Seen) -> Option<Request> {
-        self.take(Input::Sweep(seen.view()))
-    }
-    pub fn answer(&mut self, answer: Answer) -> Option<Request> {
-        self.take(Input::Answer(answer))
-    }
-    pub fn read(&mut self, set: ScaleSet) -> Option<Request> {
-        self.answer(Answer::Read(Ok(Some(set))))
-    }
-    pub fn recover(&mut self) -> Option<Request> {
-        self.take(Input::Recover)
-    }
-    pub fn shut_down(&mut self) -> Option<Request> {
-        self.take(Input::Shutdown)
-    }
-    pub fn label(&self) -> &'static str {
-        self.treatment.step.label()
-    }
-    pub fn outcome(&self) -> Option<Outcome> {
-        self.treatment.outcome()
-    }
-    pub fn why(&self) -> &str {
-        self.treatment.why().unwrap_or("still open")
     }
 }

@@ -1,24 +1,25 @@
-//! From every step: every input of a small alphabet, every answer that a request can have, a crash at any point. Whatever
-//! happens, the state read right before a request allowed it.
+//! The machine, one table for each file of steps: what it is given, and what follows. Then from every step: every input of a
+//! small alphabet, every answer that a request can have, a crash at any point. Whatever happens, the state read right
+//! before a request allowed it.
 
+mod deletion;
+mod session_check;
+mod toggle;
+mod verify;
+
+use super::audit::SentRequest;
 use super::machine;
 use super::testing::{
-    NEXT_RUN, RUN, Seen, T0, after, disabled, enabled, failure, lost, now, refused, rev, session, treatment,
+    NEXT_RUN, RUN, Seen, T0, after, disabled, enabled, failure, lost, now, refused, rev, session, treatment, warrant,
 };
-use super::transition::{Answer, Input, OpenAnswer, Request, Transition};
+use super::transition::{Answer, Input, Request, Transition};
 use crate::model::failure::WriteError;
 use crate::model::{
-    Diagnosis, Enablement, FailureKind, ManagerState, Outcome, Owner, Remedy, RequestFailure, ScaleSet, Span, Step,
-    Treatment, Wall, WorkerState,
+    Diagnosis, Enablement, FailureKind, Incarnation, ManagerState, Note, OpenAnswer, Outcome, Owner, Remedy,
+    RequestFailure, ScaleSet, Span, Step, Treatment, Wall, WorkerState,
 };
 use crate::policy::Policy;
 use std::collections::{BTreeSet, VecDeque};
-
-/// The longest history, and how far its clock runs.
-const DEPTH: usize = 7;
-const HORIZON: Span = Span::secs(90);
-/// The most requests in one reconcile.
-const CHAIN: usize = 5;
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -42,6 +43,127 @@ impl Event {
     }
 }
 
+fn sees(seen: Seen) -> Event {
+    Event::Sweep(Box::new(seen))
+}
+
+fn ill() -> Event {
+    sees(Seen::ill())
+}
+
+fn lists(set: ScaleSet) -> Event {
+    sees(Seen::ill().with(set))
+}
+
+fn missing() -> Event {
+    sees(Seen::ill().gone())
+}
+
+fn restarted() -> Event {
+    sees(Seen::ill().run(NEXT_RUN))
+}
+
+fn paused() -> Event {
+    sees(Seen::ill().paused())
+}
+
+fn listens(at: Wall) -> Event {
+    sees(Seen::ill().listening(at))
+}
+
+fn manager(state: ManagerState) -> Event {
+    sees(Seen::ill().manager(state))
+}
+
+fn read(set: impl Into<Option<ScaleSet>>) -> Event {
+    Event::Answer(Answer::Read(Ok(set.into())))
+}
+
+fn unreadable() -> Event {
+    Event::Answer(Answer::Read(Err(failure(FailureKind::Timeout))))
+}
+
+fn deleted(answer: Result<(), WriteError>) -> Event {
+    Event::Answer(Answer::SessionDeleted(answer))
+}
+
+fn not_applied(kind: FailureKind, retry_at: impl Into<Option<Wall>>) -> WriteError {
+    WriteError::NotApplied(RequestFailure { retry_at: retry_at.into(), ..failure(kind) })
+}
+
+/// Seconds after the decision, an input, and what follows.
+type Row = (i64, Event, &'static str);
+
+/// A treatment under test, decided at [`T0`].
+#[derive(Debug, Clone)]
+struct Case {
+    treatment: Treatment,
+    policy: Policy,
+}
+
+impl Case {
+    fn of(step: Step) -> Self {
+        Self { treatment: treatment(step), policy: Policy::default() }
+    }
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+    fn remedy(self, remedy: Remedy) -> Self {
+        self.with(|case| case.treatment.remedy = remedy)
+    }
+    /// What follows, in words: `request, step or outcome: note`.
+    fn given(&mut self, seconds: i64, event: &Event) -> String {
+        let at = Wall(T0.0.saturating_add_signed(seconds * 1000));
+        let next = machine::step(&self.treatment, event.input(), now(at), &self.policy);
+        self.treatment = next.treatment;
+        let request = next.request.map(|request| format!("{}, ", text_of(&SentRequest::from(request), &["request"])));
+        let note = next.note.map(|note| format!(": {}", text_of(&note, &["attempts", "what", "note"])));
+        format!("{}{}{}", request.unwrap_or_default(), self.treatment.step.state(), note.unwrap_or_default())
+    }
+    fn run(mut self, rows: impl IntoIterator<Item = Row>) -> Self {
+        for (seconds, event, follows) in rows {
+            assert_eq!(self.given(seconds, &event), follows, "{seconds} s: {event:?}");
+        }
+        self
+    }
+}
+
+/// The first of these fields that a fact has, and whether something was sent before.
+fn text_of(fact: &impl serde::Serialize, fields: &[&str]) -> String {
+    let json = serde_json::to_value(fact).unwrap();
+    let name = fields.iter().find_map(|field| json.get(field)).unwrap_or(&json);
+    let sent = if json.get("sent") == Some(&true.into()) { " (sent)" } else { "" };
+    format!("{}{sent}", name.as_str().map_or_else(|| format!("given up after {name}"), str::to_owned))
+}
+
+/// Cases of one input each, by name.
+fn check_each(cases: impl IntoIterator<Item = (&'static str, Case, i64, Event, &'static str)>) {
+    for (name, mut case, seconds, event, follows) in cases {
+        assert_eq!(case.given(seconds, &event), follows, "{name}");
+    }
+}
+
+/// When a request goes out that fails each time, if the machine is asked every second: until `times`, or the end.
+fn sent_at(case: &mut Case, sweep: &Event, answers: &[Event], times: usize) -> Vec<i64> {
+    let (mut sent, mut second) = (Vec::new(), 0);
+    while sent.len() < times && !case.treatment.step.is_closed() {
+        if case.given(second, sweep).contains(", ") {
+            sent.push(second);
+            answers.iter().for_each(|answer| drop(case.given(second, answer)));
+        }
+        second += 1;
+        assert!(second < 1_000, "no end: {sent:?}");
+    }
+    sent
+}
+
+/// The longest history, and how far its clock runs.
+const DEPTH: usize = 7;
+const HORIZON: Span = Span::secs(90);
+/// The most requests in one reconcile.
+const CHAIN: usize = 5;
+
 #[derive(Debug, Clone)]
 struct State {
     treatment: Treatment,
@@ -64,7 +186,7 @@ fn starts() -> Vec<Treatment> {
         (then, deleting()),
         (Remedy::SessionCheck, Step::CheckOpening { owner: Owner::new("check-1") }),
         (Remedy::SessionCheck, Step::CheckOpened { session: s(), attempts: 0, not_before: T0 }),
-        (Remedy::Toggle, Step::Closed { outcome: Outcome::Failed, why: "test".to_owned() }),
+        (Remedy::Toggle, Step::Closed { outcome: Outcome::Failed, why: Note::DisableLost }),
     ]
     .map(|(remedy, step)| Treatment { remedy, ..treatment(step) })
     .into_iter()
@@ -94,17 +216,16 @@ fn sweeps(at: Wall) -> Vec<Event> {
         Seen::ill().diagnosis(Diagnosis::ConflictRetrying, at).worker(WorkerState::Retrying, at),
         Seen::ill().with(disabled("ours", after(1))).worker(WorkerState::Idle, at),
     ]);
-    seen.into_iter().map(|seen| Event::Sweep(Box::new(seen))).collect()
+    seen.into_iter().map(sees).collect()
 }
 
 fn errors() -> Vec<WriteError> {
-    let busy = RequestFailure { retry_at: Some(Wall(u64::MAX)), ..failure(FailureKind::RateLimited) };
     vec![
         refused(),
         lost(),
-        WriteError::NotApplied(failure(FailureKind::NotFound)),
-        WriteError::NotApplied(failure(FailureKind::HeldBack)),
-        WriteError::NotApplied(busy),
+        not_applied(FailureKind::NotFound, None),
+        not_applied(FailureKind::HeldBack, None),
+        not_applied(FailureKind::RateLimited, Wall(u64::MAX)),
     ]
 }
 
@@ -204,8 +325,10 @@ fn check(state: &State, event: &Event, next: &Transition, at: Wall) {
             assert!(read.enabled == Enablement::Enabled && read.revision == *seen, "{}", what());
             assert_eq!(after.step_at, at, "dated by its sending\n{}", what());
         }
-        Some(Request::DeleteSession { .. }) => {
-            assert!(matches!(after.step, Step::Deleting { attempts: 1.., .. }), "{}", what());
+        Some(Request::DeleteSession { warrant }) => {
+            let stale = warrant.session();
+            let is_named = matches!(&after.step, Step::Deleting { session, attempts: 1.., .. } if session == stale);
+            assert!(is_named, "{}", what());
             let Event::Answer(Answer::Incarnation { incarnation: Ok(run), .. }) = event else { panic!("{}", what()) };
             assert_eq!(Some(*run), after.incarnation, "another incarnation\n{}", what());
         }

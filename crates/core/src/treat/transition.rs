@@ -4,8 +4,8 @@
 use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
-    Finding, Incarnation, ManagerState, Outcome, Owner, RequestFailure, ScaleSet, SessionId, Span, Step, Treatment,
-    Wall,
+    Finding, Incarnation, ManagerState, Note, OpenAnswer, Outcome, Owner, RequestFailure, ScaleSet, Span, Step,
+    Treatment, Wall,
 };
 use crate::policy::Policy;
 
@@ -91,20 +91,6 @@ pub enum Answer {
     SessionOpened(Result<OpenAnswer, WriteError>),
 }
 
-/// GitHub's answer to a request for a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum OpenAnswer {
-    /// We hold it now and must end it.
-    Opened(SessionId),
-    /// 409: somebody holds one.
-    Held {
-        /// Where GitHub names it.
-        owner: Option<Owner>,
-    },
-    /// 404: no such set.
-    SetGone,
-}
-
 /// Where a treatment goes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
@@ -112,8 +98,8 @@ pub struct Transition {
     pub treatment: Treatment,
     /// To be sent then.
     pub request: Option<Request>,
-    /// What happened, in words.
-    pub note: Option<String>,
+    /// What happened, where the step does not say so.
+    pub note: Option<Note>,
 }
 
 impl Transition {
@@ -140,22 +126,21 @@ impl StepContext<'_> {
         self.stay_in_step().then_send(request)
     }
 
-    pub(super) fn stay_with_note(&self, note: String) -> Transition {
+    pub(super) fn stay_with_note(&self, note: Note) -> Transition {
         Transition { note: Some(note), ..self.stay_in_step() }
     }
 
     /// A step of the same kind keeps its date: it is the same wait.
-    pub(super) fn change_step(&self, step: Step, note: impl Into<String>) -> Transition {
+    pub(super) fn change_step(&self, step: Step, note: impl Into<Option<Note>>) -> Transition {
         let before = self.treatment;
         let is_same = std::mem::discriminant(&step) == std::mem::discriminant(&before.step);
         let step_at = if is_same { before.step_at } else { self.now };
         let refusal = before.refusal.clone().filter(|_| is_same);
         let treatment = Treatment { step, step_at, refusal, ..before.clone() };
-        Transition { treatment, request: None, note: Some(note.into()) }
+        Transition { treatment, request: None, note: note.into() }
     }
 
-    pub(super) fn close_treatment(&self, outcome: Outcome, why: impl Into<String>) -> Transition {
-        let why = why.into();
+    pub(super) fn close_treatment(&self, outcome: Outcome, why: Note) -> Transition {
         self.change_step(Step::Closed { outcome, why: why.clone() }, why)
     }
 
@@ -201,10 +186,6 @@ pub(super) const fn failure_of(error: &WriteError) -> &RequestFailure {
     }
 }
 
-pub(super) const PAUSED: &str = "healing was paused before anything was sent";
-pub(super) const SET_REMOVED: &str = "the scale set was removed from GARM";
-pub(super) const CHANGED_BY_OTHERS: &str = "somebody else changed the scale set";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,11 +205,11 @@ mod tests {
     #[test]
     fn change_step_keeps_date_and_refusal_of_the_same_step_only() {
         let step = || Step::Enabling { ours: rev("ours"), since: None, attempts: 1, not_before: T0 };
-        let refused = Treatment { refusal: Some("quota".to_owned()), ..treatment(step()) };
+        let refused = Treatment { refusal: Some(Note::ShownDisabled), ..treatment(step()) };
         let ctx = StepContext { treatment: &refused, now: after(9), policy: &Policy::default() };
-        let same = ctx.change_step(step(), "again").treatment;
-        assert_eq!((same.step_at, same.refusal.as_deref()), (T0, Some("quota")));
-        let next = ctx.change_step(Step::Verifying, "enabled").treatment;
+        let same = ctx.change_step(step(), None).treatment;
+        assert_eq!((same.step_at, same.refusal), (T0, Some(Note::ShownDisabled)));
+        let next = ctx.change_step(Step::Verifying, None).treatment;
         assert_eq!((next.step_at, next.refusal), (after(9), None));
     }
 }
