@@ -220,7 +220,7 @@ fn answers_about_the_medic_itself() {
             |f| {
                 let step = Step::Enabling { ours: Revision::new("r"), since: None, attempts: 11, not_before: NOW };
                 let row = medic_core::decide::testing::open(1, 3, NOW.minus(Span::mins(4)), step);
-                let row = Treatment { refusal: Some(Note::Text("HTTP 500".to_owned())), ..row };
+                let row = Treatment { refusal: Some(Note::Text { text: "HTTP 500".to_owned() }), ..row };
                 f.left_disabled = vec![(ManagerName::new("garm"), row)];
             },
             Check::LeftDisabled,

@@ -13,8 +13,8 @@ pub fn note(note: &Note) -> String {
         Note::SetRemoved => "the scale set was removed from GARM",
         Note::ChangedByOthers => "somebody else changed the scale set",
         Note::ManagerAway => "GARM stopped answering before anything was sent",
-        Note::ManagerRestarted => "GARM has restarted since the decision",
-        Note::NotVerifiable => "GARM restarted before the treatment could be verified",
+        Note::RestartedSinceDecision => "GARM has restarted since the decision",
+        Note::RestartedUnverified => "GARM restarted before the treatment could be verified",
         Note::ListensAgain { sent: false } => "the set listens again; nothing was sent",
         Note::ListensAgain { sent: true } => "the set listens again; nothing more is sent",
         Note::Paused { sent: false } => "healing was paused before anything was sent",
@@ -27,8 +27,8 @@ pub fn note(note: &Note) -> String {
         }
         Note::MedicEnds => "the medic ends: enabling now",
         Note::DisableMaybeSent => "the disable may have been sent",
-        Note::ShownEnabled => "the answer to the disable shows the set enabled",
-        Note::ShownDisabled => "the answer to the enable shows the set disabled",
+        Note::DisableShownEnabled => "the answer to the disable shows the set enabled",
+        Note::EnableShownDisabled => "the answer to the enable shows the set disabled",
         Note::DisableTookEffect => "the disable had taken effect",
         Note::DisableLost => {
             "the disable request had no visible effect and is assumed lost; if the set turns up disabled later, this \
@@ -65,7 +65,7 @@ pub fn note(note: &Note) -> String {
         Note::GivenUp { attempts, last, failure } => {
             return format!("{}: {failure}; given up after {attempts} attempts", failed(*last));
         }
-        Note::Text(text) => text,
+        Note::Text { text } => text,
     };
     text.to_owned()
 }
@@ -180,7 +180,7 @@ mod tests {
             let stored = json!({"step": {"why": fact}, "refusal": null, "note": fact});
             assert_eq!(detail(stored), json!({"step": {"why": text}, "refusal": null, "note": text}));
         }
-        assert_eq!(detail(json!({"note": "of version 3"})), json!({"note": "of version 3"}));
+        assert_eq!(detail(json!({"note": {"note": "of later"}})), json!({"note": {"note": "of later"}}));
     }
 
     #[test]
@@ -201,7 +201,7 @@ mod tests {
         let silent = "delete stale session s-1: done after 30 ms; then toggle #1: verifying";
         assert_eq!(request(&record), format!("{silent}: the stale session is gone"));
         assert_eq!(
-            request(&RequestRecord { note: Some(Note::Text("verifying".to_owned())), ..record.clone() }),
+            request(&RequestRecord { note: Some(Note::Text { text: "verifying".to_owned() }), ..record.clone() }),
             silent
         );
         assert_eq!(request(&RequestRecord { note: None, ..record }), silent);

@@ -17,7 +17,8 @@ const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 /// - `treatments.body` and `sessions.place` are renamed so that a process of an earlier release that still runs cannot
 ///   add rows with the old names. Its journal fails then, and it only undoes what it has begun.
 /// - The state between sweeps is dropped: a reconcile without it confirms every finding again before it acts.
-/// - Events are only shown, so their JSON is changed as text.
+/// - The names in events are changed as text, because events are only shown.
+/// - What was a sentence in treatments and requests is the fact `text` now.
 const VERSION_4: &str = r#"
 UPDATE treatments SET outcome = 'aborted' WHERE outcome = 'yielded';
 UPDATE treatments SET body = json_replace(body, '$.step.outcome', 'aborted')
@@ -31,6 +32,10 @@ UPDATE treatments SET body = json_replace(body, '$.remedy.kind', 'session_check'
 UPDATE treatments SET body = json_remove(
         json_set(body, '$.place.github_id', json(body -> '$.place.forge_id')), '$.place.forge_id')
     WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.place.forge_id') IS NOT NULL END;
+UPDATE treatments SET body = json_set(body, '$.step.why', json_object('note', 'text', 'text', body ->> '$.step.why'))
+    WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.step.why') = 'text' END;
+UPDATE treatments SET body = json_set(body, '$.refusal', json_object('note', 'text', 'text', body ->> '$.refusal'))
+    WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.refusal') = 'text' END;
 ALTER TABLE treatments RENAME COLUMN body TO treatment;
 
 UPDATE sessions SET place = json_remove(json_set(place, '$.github_id', json(place -> '$.forge_id')), '$.forge_id')
@@ -60,6 +65,10 @@ CREATE TABLE snapshots (
 CREATE INDEX snapshots_manager ON snapshots (manager, id, at, bytes);
 
 UPDATE events SET kind = 'request' WHERE kind = 'act';
+UPDATE events SET detail = json_set(detail, '$.note', json_object('note', 'text', 'text', detail ->> '$.note'))
+    WHERE CASE WHEN json_valid(detail) THEN json_type(detail, '$.note') = 'text' END;
+UPDATE events SET detail = json_set(detail, '$.step.why', json_object('note', 'text', 'text', detail ->> '$.step.why'))
+    WHERE CASE WHEN json_valid(detail) THEN json_type(detail, '$.step.why') = 'text' END;
 UPDATE events SET detail =
     replace(replace(replace(replace(replace(replace(replace(replace(replace(
     replace(replace(replace(replace(replace(replace(detail,

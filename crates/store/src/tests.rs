@@ -176,13 +176,14 @@ fn migration_keeps_treatments_of_version_3_at_their_steps() {
     ];
     let row = |(n, (remedy, step))| Treatment { remedy, ..open(n, n, at, step) };
     let mut wanted: Vec<Treatment> = (1..).zip(steps).map(row).collect();
-    wanted[7].worker_restarted = Some(at);
+    let text = |text: &str| Some(Note::Text { text: text.to_owned() });
+    (wanted[6].refusal, wanted[7].worker_restarted) = (text("HTTP 500"), Some(at));
     assert_eq!(store.unfinished().unwrap(), wanted);
     let intents = store.store().intents_of_others(&[]).unwrap();
     assert_eq!(intents.len(), 9, "all but the one that verifies");
     let closed = |id| store.treatment(TreatmentId(id)).unwrap().unwrap();
     assert_eq!((closed(11).outcome(), closed(12).outcome()), (Some(Outcome::Aborted), Some(Outcome::Held)));
-    assert_eq!(closed(12).why(), Some(&Note::Text("somebody holds a session".to_owned())));
+    assert_eq!(closed(12).why(), text("somebody holds a session").as_ref());
     assert_eq!((closed(12).remedy, closed(12).holder), (Remedy::SessionCheck, Some(Owner::new("garm-c1"))));
     let outcome = store.store.lock().query_row("SELECT outcome FROM treatments WHERE id = 11", [], |row| row.get(0));
     assert_eq!(outcome, Ok("aborted".to_owned()));
@@ -214,7 +215,7 @@ fn migration_keeps_the_other_records_of_version_3() {
     let events = store.history(HistoryFilter { set: None, since: Wall(0), limit: 10 }).unwrap();
     let request = &events[0].detail;
     assert_eq!((events[0].kind.as_str(), &request["remedy"]), ("request", &"session_check".into()));
-    assert_eq!(request["step"], "check_opened");
+    assert_eq!((&request["step"], &request["note"]["text"]), (&"check_opened".into(), &"nobody held a session".into()));
     let blocked = &events[1].detail;
     assert_eq!((&blocked["decision"], &blocked["remedy"]["kind"]), (&"blocked".into(), &"session_check".into()));
     assert_eq!(blocked["guards"][0]["guard"], "manager_budget");
@@ -388,7 +389,7 @@ fn every_step_is_kept_as_it_is() {
         Step::Disabled { ours: ours.clone(), again_until: Some(Wall(5)) },
         Step::Enabling { ours, since: None, attempts: 1, not_before: Wall(9) },
         Step::Verifying,
-        Step::Closed { outcome: Outcome::Failed, why: Note::Text("because".to_owned()) },
+        Step::Closed { outcome: Outcome::Failed, why: Note::DisableLost },
     ];
     for step in steps {
         treatment.step = step;

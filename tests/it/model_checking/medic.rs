@@ -5,11 +5,12 @@ use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
 use medic_core::decide;
 use medic_core::decide::stale::{self, CurrentManager, Proof};
+use medic_core::decide::testing::open;
 use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
     Decision, Enablement, FailureKind, ManagerName, ManagerState, Note, OpenAnswer, Operation, Outcome, Remedy,
-    RequestFailure, ScaleSet, ScaleSetId, SetDecision, Span, Step, Treatment, TreatmentId,
+    RequestFailure, ScaleSet, ScaleSetId, SetDecision, Span, Step, Treatment,
 };
 use medic_core::policy::{Mode, Policy};
 use medic_core::treat::machine;
@@ -352,22 +353,14 @@ impl Actor<'_> {
         let fleet = seen.sweep(lags, &self.rows());
         let at = date(self.world.tick);
         let set = &fleet.sets[&act.set];
+        let id = self.journal.last().map_or(1, |row| row.0.id.0 + 1);
         let treatment = Treatment {
-            id: TreatmentId(self.journal.last().map_or(1, |row| row.0.id.0 + 1)),
-            set: act.set,
-            name: String::new(),
             place: set.place(),
             remedy: act.remedy.clone(),
             cause: fleet.findings[&act.set].diagnosis,
             incarnation: fleet.incarnation,
-            opened: at,
             canary: act.canary,
-            step: machine::first_step(&act.remedy, set, at),
-            step_at: at,
-            holder: None,
-            refusal: None,
-            ordered: None,
-            worker_restarted: None,
+            ..open(id, act.set.0, at, machine::first_step(&act.remedy, set, at))
         };
         self.check_opening(&treatment);
         self.medic.known |= 1 << treatment.id.0;

@@ -52,109 +52,38 @@ closed_enum! {
     }
 }
 
-/// What a guard that blocks sees, and what it asks for.
+/// What a guard that blocks sees, and what it asks for. Not obvious: `age` counts from the manager's start, if that is
+/// known; `most` is how far a rollout's limit can grow as treatments show that they help; `after` is the number of bad
+/// ends in a row that open the breaker; `ends` holds unless the holder renews its lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum GuardFact {
     DryRun,
-    Settle {
-        /// Since the manager's start; `None` where the start is not known.
-        age: Option<Span>,
-        needed: Span,
-        crash_loop: bool,
-    },
-    Unconfirmed {
-        sweeps: u32,
-        needed: u32,
-    },
+    Settle { age: Option<Span>, needed: Span, crash_loop: bool },
+    Unconfirmed { sweeps: u32, needed: u32 },
     WeakEvidence,
-    Canary {
-        /// The set that is treated first.
-        set: ScaleSetId,
-    },
-    InFlight {
-        open: usize,
-        limit: usize,
-        /// How far the limit can grow as treatments show that they help.
-        most: usize,
-    },
-    /// Session checks run one by one.
+    Canary { set: ScaleSetId },
+    InFlight { open: usize, limit: usize, most: usize },
     SessionCheckOpen,
-    SetBudget {
-        used: usize,
-        budget: usize,
-        window: Span,
-    },
-    Backoff {
-        passed: Span,
-        wait: Span,
-        /// The set's latest treatment.
-        treatment: TreatmentId,
-        /// How many treatments count.
-        treatments: usize,
-    },
-    SessionCheckBackoff {
-        passed: Span,
-        wait: Span,
-        last_failed: bool,
-    },
-    ManagerBudget {
-        used: usize,
-        budget: usize,
-        window: Span,
-    },
-    BreakerOpen {
-        since: Wall,
-        /// Bad ends in a row that open it.
-        after: u32,
-        half_open: Wall,
-    },
-    BreakerTrial {
-        since: Wall,
-        /// Bad ends in a row that open it.
-        after: u32,
-    },
-    /// The diagnosis says that several entities fail at once.
+    SetBudget { used: usize, budget: usize, window: Span },
+    Backoff { passed: Span, wait: Span, treatment: TreatmentId, treatments: usize },
+    SessionCheckBackoff { passed: Span, wait: Span, last_failed: bool },
+    ManagerBudget { used: usize, budget: usize, window: Span },
+    BreakerOpen { since: Wall, after: u32, half_open: Wall },
+    BreakerTrial { since: Wall, after: u32 },
     GithubFault,
-    UnexplainedConflicts {
-        entities: usize,
-    },
-    Frozen {
-        reasons: Vec<FrozenReason>,
-    },
-    Paused {
-        pause: Pause,
-    },
+    UnexplainedConflicts { entities: usize },
+    Frozen { reasons: Vec<FrozenReason> },
+    Paused { pause: Pause },
     CauseNotResolved,
-    Quota {
-        remaining: u64,
-        reserve: u64,
-    },
-    Lease {
-        holder: String,
-        /// Unless the holder renews it.
-        ends: Wall,
-    },
-    Store {
-        why: String,
-    },
-    /// The manager is still starting the workers of the entity.
+    Quota { remaining: u64, reserve: u64 },
+    Lease { holder: String, ends: Wall },
+    Store { why: String },
     EntityStarting,
-    EntityLimit {
-        waiting: usize,
-        limit: usize,
-    },
-    LeftDisabled {
-        set: ScaleSetId,
-        disabled_for: Span,
-        limit: Span,
-    },
+    EntityLimit { waiting: usize, limit: usize },
+    LeftDisabled { set: ScaleSetId, disabled_for: Span, limit: Span },
     Undated,
-    Bound {
-        of: Bounded,
-        count: u64,
-        limit: u64,
-    },
+    Bound { of: Bounded, count: u64, limit: u64 },
 }
 
 /// Why too little can be seen to act.

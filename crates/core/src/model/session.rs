@@ -55,17 +55,12 @@ pub enum LedgerChange {
     },
 }
 
-/// GitHub's answer to a request for a session.
+/// GitHub's answer to a request for a session: it is ours and we must end it, somebody holds one (409, with the owner
+/// where GitHub names it), or there is no such set (404).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OpenAnswer {
-    /// We hold it now and must end it.
     Opened(SessionId),
-    /// 409: somebody holds one.
-    Held {
-        /// Where GitHub names it.
-        owner: Option<Owner>,
-    },
-    /// 404: no such set.
+    Held { owner: Option<Owner> },
     SetGone,
 }
 

@@ -95,7 +95,8 @@ pub struct Treatment {
 }
 
 /// The steps up to [`Step::Verifying`] are *intents*: a request of ours may be in effect that must be undone or
-/// completed, even after a crash.
+/// completed, even after a crash. `seen` is the set's revision before our disable, `ours` the one that it produced;
+/// `attempts` counts requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "snake_case")]
 pub enum Step {
@@ -105,13 +106,11 @@ pub enum Step {
         /// Absent in journals of earlier releases; then it is not toggled either.
         #[serde(default)]
         seen: Option<Revision>,
-        /// Requests sent so far.
         attempts: u32,
         not_before: Wall,
     },
     /// A disable is about to be, or has been, sent; its answer is not known.
     Disabling {
-        /// The set's revision before.
         seen: Revision,
         /// When the request was sent; absent while the set is read once more before it, so that after a crash a disable
         /// in that time is known to be somebody else's.
@@ -120,13 +119,11 @@ pub enum Step {
     },
     /// The disable's answer did not arrive: reading the set shows its effect.
     DisableUnknown {
-        /// The set's revision before.
         seen: Revision,
         /// When the request was sent; the manager dates our change shortly after it.
         sent: Wall,
     },
     Disabled {
-        /// The revision our write produced.
         ours: Revision,
         /// The disable's answer was lost, and a proxy may deliver the request again until then: a set that was enabled
         /// before would be disabled again.
@@ -135,12 +132,10 @@ pub enum Step {
     },
     /// An enable is about to be, or has been, sent; its answer is not known.
     Enabling {
-        /// The revision our disable produced.
         ours: Revision,
         /// Since when the set has been disabled; absent in journals of earlier releases.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Wall>,
-        /// Requests sent so far.
         attempts: u32,
         not_before: Wall,
     },
@@ -148,13 +143,11 @@ pub enum Step {
     Verifying,
     /// A session check is about to be, or has been, sent; its answer is not known.
     CheckOpening {
-        /// Unique to this check.
         owner: Owner,
     },
     /// The check opened a session, which we delete.
     CheckOpened {
         session: SessionId,
-        /// Delete requests sent so far.
         attempts: u32,
         not_before: Wall,
     },
@@ -195,7 +188,6 @@ impl Step {
         })
     }
 
-    /// The step's name, for people and for JSON.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self.state() {
@@ -204,7 +196,6 @@ impl Step {
         }
     }
 
-    /// Whether the treatment is over.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         matches!(self, Self::Closed { .. })
@@ -221,7 +212,6 @@ impl Treatment {
     /// the manager stops when we hang up, except in the middle of its own write.
     pub const LATE: Span = Span::secs(30);
 
-    /// The outcome, once closed.
     #[must_use]
     pub const fn outcome(&self) -> Option<Outcome> {
         match self.step.state() {
@@ -230,7 +220,6 @@ impl Treatment {
         }
     }
 
-    /// Why it ended, once closed.
     #[must_use]
     pub const fn why(&self) -> Option<&Note> {
         if let Step::Closed { why, .. } = &self.step { Some(why) } else { None }

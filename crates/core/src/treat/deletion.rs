@@ -42,7 +42,7 @@ pub(super) fn step_deleting(
             if ctx.treatment.incarnation.is_some_and(|known| known.is_same_run(current)) {
                 ctx.send_request(Request::DeleteSession { warrant })
             } else {
-                ctx.close_treatment(Outcome::Aborted, Note::ManagerRestarted)
+                ctx.close_treatment(Outcome::Aborted, Note::RestartedSinceDecision)
             }
         }
         Input::Answer(Answer::Incarnation { incarnation: Err(failure), .. }) => {
@@ -95,7 +95,7 @@ fn check_before_deletion(
         };
     }
     if ctx.is_other_incarnation(view) {
-        return ctx.close_treatment(Outcome::Aborted, Note::ManagerRestarted);
+        return ctx.close_treatment(Outcome::Aborted, Note::RestartedSinceDecision);
     }
     if view.finding.is_some_and(|finding| finding.diagnosis == Diagnosis::Listening) {
         return ctx.close_treatment(Outcome::SelfRecovered, Note::ListensAgain { sent: attempts > 0 });

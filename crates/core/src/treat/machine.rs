@@ -57,7 +57,7 @@ pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::treat::testing::{T0, enabled, rev, session};
+    use crate::treat::testing::{T0, after, enabled, rev, session};
 
     #[test]
     fn first_step_names_what_will_be_sent() {
@@ -72,5 +72,7 @@ mod tests {
             assert!(step.is_intent(), "{remedy:?}");
             assert_eq!(first_step(&remedy, &set, T0), step, "{remedy:?}");
         }
+        let owner = |at| Owner::of_session_check(set.id, at);
+        assert!(owner(T0) != owner(after(60)) && owner(T0).as_str().starts_with("scaleset-medic-1-"));
     }
 }

@@ -173,24 +173,11 @@ struct State {
 }
 
 fn starts() -> Vec<Treatment> {
-    let s = session;
-    let (only, then) = (Remedy::DeleteSession { session: s() }, Remedy::DeleteThenToggle { session: s() });
-    let deleting = || Step::Deleting { session: s(), seen: Some(rev("seen")), attempts: 0, not_before: T0 };
-    [
-        (Remedy::Toggle, Step::Disabling { seen: rev("seen"), sent: None }),
-        (Remedy::Toggle, Step::DisableUnknown { seen: rev("seen"), sent: T0 }),
-        (Remedy::Toggle, Step::Disabled { ours: rev("ours"), again_until: None }),
-        (Remedy::Toggle, Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 }),
-        (Remedy::Toggle, Step::Verifying),
-        (only, deleting()),
-        (then, deleting()),
-        (Remedy::SessionCheck, Step::CheckOpening { owner: Owner::new("check-1") }),
-        (Remedy::SessionCheck, Step::CheckOpened { session: s(), attempts: 0, not_before: T0 }),
-        (Remedy::Toggle, Step::Closed { outcome: Outcome::Failed, why: Note::DisableLost }),
-    ]
-    .map(|(remedy, step)| Treatment { remedy, ..treatment(step) })
-    .into_iter()
-    .collect()
+    let mut starts = vec![deletion::deleting(0), deletion::then_toggle(0), verify::toggled()];
+    starts.extend([toggle::disabling(), toggle::unknown(), toggle::disabled(), toggle::enabling()]);
+    starts.extend([session_check::opening(), session_check::opened()]);
+    starts.push(Case::of(Step::Closed { outcome: Outcome::Failed, why: Note::DisableLost }));
+    starts.into_iter().map(|case| case.treatment).collect()
 }
 
 fn sets() -> [ScaleSet; 5] {

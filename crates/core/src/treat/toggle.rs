@@ -56,7 +56,7 @@ pub(super) fn step_disabling(
         }
         Input::Answer(Answer::Disabled(Ok(set))) => match set.enabled {
             Enablement::Disabled => ctx.change_step(Step::Disabled { ours: set.revision, again_until: None }, None),
-            Enablement::Enabled => read_back(Note::ShownEnabled),
+            Enablement::Enabled => read_back(Note::DisableShownEnabled),
         },
         Input::Answer(Answer::Disabled(Err(WriteError::NotApplied(failure)))) => {
             ctx.close_treatment(Outcome::Failed, Note::Failed { what: Failed::DisableRefused, failure })
@@ -78,7 +78,7 @@ fn read_before_disable(ctx: StepContext<'_>, seen: &Revision, view: &View<'_>) -
         SetView::Seen(_) | SetView::Unseen => return ctx.close_treatment(Outcome::Aborted, Note::ManagerAway),
     };
     if ctx.is_other_incarnation(view) {
-        return ctx.close_treatment(Outcome::Aborted, Note::ManagerRestarted);
+        return ctx.close_treatment(Outcome::Aborted, Note::RestartedSinceDecision);
     }
     if set.enabled == Enablement::Disabled || set.revision != *seen {
         return ctx.close_treatment(Outcome::Aborted, Note::ChangedByOthers);
@@ -222,7 +222,7 @@ pub(super) fn step_enabling(
         }
         Input::Answer(Answer::Enabled(Ok(set))) => match set.enabled {
             Enablement::Enabled => ctx.change_step(Step::Verifying, None),
-            Enablement::Disabled => retry_later(attempts, Note::ShownDisabled),
+            Enablement::Disabled => retry_later(attempts, Note::EnableShownDisabled),
         },
         Input::Answer(Answer::Enabled(Err(error))) => {
             retry_later(attempts, Note::Failed { what: Failed::Enable, failure: failure_of(&error).clone() })

@@ -41,7 +41,7 @@ fn cannot_be_verified(ctx: StepContext<'_>, view: &View<'_>) -> Option<Note> {
     match view.set {
         SetView::Gone => Some(Note::SetRemoved),
         SetView::Seen(set) if set.enabled == Enablement::Disabled => Some(Note::ChangedByOthers),
-        SetView::Seen(_) | SetView::Unseen if ctx.is_other_incarnation(view) => Some(Note::NotVerifiable),
+        SetView::Seen(_) | SetView::Unseen if ctx.is_other_incarnation(view) => Some(Note::RestartedUnverified),
         SetView::Seen(_) | SetView::Unseen => None,
     }
 }

@@ -5,12 +5,12 @@ use crate::model::{Failed, Operation};
 use FailureKind::{Forbidden, HeldBack, RateLimited, Rejected, Unauthorized};
 
 /// After that many requests.
-fn deleting(attempts: u32) -> Case {
+pub(super) fn deleting(attempts: u32) -> Case {
     let step = Step::Deleting { session: session(), seen: Some(rev("seen")), attempts, not_before: T0 };
     Case::of(step).remedy(Remedy::DeleteSession { session: session() })
 }
 
-fn then_toggle(attempts: u32) -> Case {
+pub(super) fn then_toggle(attempts: u32) -> Case {
     deleting(attempts).remedy(Remedy::DeleteThenToggle { session: session() })
 }
 
@@ -56,9 +56,9 @@ fn deletion_needs_proof_manager_and_same_incarnation() {
         ("down", deleting(0), 0, manager(ManagerState::Down), "aborted: manager_away"),
         ("unreachable", deleting(0), 0, manager(ManagerState::Unreachable), "aborted: manager_away"),
         ("down after a request", deleting(1), 0, manager(ManagerState::Down), "deleting"),
-        ("restarted", deleting(0), 0, restarted(), "aborted: manager_restarted"),
-        ("restarted since the sweep", deleting(1), 0, run_is(Ok(NEXT_RUN)), "aborted: manager_restarted"),
-        ("decided in an unknown run", decided_in(None), 0, run_is(Ok(RUN)), "aborted: manager_restarted"),
+        ("restarted", deleting(0), 0, restarted(), "aborted: restarted_since_decision"),
+        ("restarted since the sweep", deleting(1), 0, run_is(Ok(NEXT_RUN)), "aborted: restarted_since_decision"),
+        ("decided in an unknown run", decided_in(None), 0, run_is(Ok(RUN)), "aborted: restarted_since_decision"),
         ("dated by the log", dated(Span::millis(340)), 0, run_is(Ok(RUN)), "delete_session, deleting"),
         ("dated by the log, rounded", dated(Span::secs(2)), 0, run_is(Ok(RUN)), "delete_session, deleting"),
         ("listens", then_toggle(0), 2, listens(after(1)), "self_recovered: listens_again"),

@@ -6,27 +6,16 @@ fn owner() -> Owner {
     Owner::new("scaleset-medic-1-0")
 }
 
-fn opening() -> Case {
+pub(super) fn opening() -> Case {
     Case::of(Step::CheckOpening { owner: owner() }).remedy(Remedy::SessionCheck)
 }
 
-fn opened() -> Case {
+pub(super) fn opened() -> Case {
     Case::of(Step::CheckOpened { session: session(), attempts: 0, not_before: T0 }).remedy(Remedy::SessionCheck)
 }
 
 fn answer(answer: Result<OpenAnswer, WriteError>) -> Event {
     Event::Answer(Answer::SessionOpened(answer))
-}
-
-#[test]
-fn each_check_has_an_owner_of_its_own() {
-    let name = |at| {
-        let step = machine::first_step(&Remedy::SessionCheck, &enabled("seen"), at);
-        let Step::CheckOpening { owner } = step else { panic!("{step:?}") };
-        owner
-    };
-    assert_ne!(name(T0), name(after(60)));
-    assert!(name(T0).as_str().starts_with("scaleset-medic-1-"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{disabled as off, enabled as on, *};
 
-fn disabling() -> Case {
+pub(super) fn disabling() -> Case {
     Case::of(Step::Disabling { seen: rev("seen"), sent: None })
 }
 
@@ -12,15 +12,15 @@ fn sent() -> Case {
 }
 
 /// Sent ten seconds after the decision, and never answered.
-fn unknown() -> Case {
+pub(super) fn unknown() -> Case {
     Case::of(Step::DisableUnknown { seen: rev("seen"), sent: after(10) })
 }
 
-fn disabled() -> Case {
+pub(super) fn disabled() -> Case {
     Case::of(Step::Disabled { ours: rev("ours"), again_until: None })
 }
 
-fn enabling() -> Case {
+pub(super) fn enabling() -> Case {
     Case::of(Step::Enabling { ours: rev("ours"), since: None, attempts: 0, not_before: T0 })
 }
 
@@ -80,7 +80,7 @@ fn disable_is_sent_only_to_the_set_that_was_decided_on() {
         ("listed disabled", disabling(), 0, lists(off("seen", T0)), "aborted: changed_by_others"),
         ("listed changed", disabling(), 0, lists(on("edited")), "aborted: changed_by_others"),
         ("not listed", disabling(), 0, missing(), "aborted: set_removed"),
-        ("restarted", disabling(), 0, restarted(), "aborted: manager_restarted"),
+        ("restarted", disabling(), 0, restarted(), "aborted: restarted_since_decision"),
         ("down", disabling(), 0, manager(ManagerState::Down), "aborted: manager_away"),
         ("unreachable", disabling(), 0, manager(ManagerState::Unreachable), "aborted: manager_away"),
         ("down, and listed", disabling(), 0, sees(down), "aborted: manager_away"),
@@ -109,7 +109,7 @@ fn disable_without_usable_answer_is_read_back() {
     assert_eq!(case.treatment.step, Step::DisableUnknown { seen: rev("seen"), sent: after(3) });
     let maybe = "read_set, disable_unknown: disable_maybe_sent";
     check_each([
-        ("impossible", disabling(), 0, off_answer(Ok(on("seen"))), "read_set, disable_unknown: shown_enabled"),
+        ("impossible", disabling(), 0, off_answer(Ok(on("seen"))), "read_set, disable_unknown: disable_shown_enabled"),
         ("the list does not say by whom", sent(), 8, lists(off("ours", after(1))), maybe),
         ("paused", sent(), 2, paused(), maybe),
         ("crashed", sent(), 60, Event::Recover, maybe),
@@ -196,17 +196,16 @@ fn enable_comes_when_the_worker_is_there_or_its_time_is_over() {
 
 #[test]
 fn worker_evidence_is_compared_with_the_managers_date() {
-    let due = |is_due| if is_due { "read_set, enabling: worker_due" } else { "disabled" };
-    for (shown, is_due) in [(4, true), (3, true), (2, false)] {
-        let seen = Seen::ill().with(off("ours", after(3))).worker(WorkerState::Idle, after(shown));
-        let answered_late = disabling().run([(5, off_answer(Ok(off("ours", after(3)))), "disabled")]);
-        answered_late.run([(6, sees(seen), due(is_due))]);
-    }
-    let (before, later) = (T0.minus(Span::secs(10)), after(3));
-    for (clock_is_off, worker, is_due) in [(T0.minus(Span::hours(1)), before, false), (after(5), later, true)] {
-        let seen = Seen::ill().with(off("ours", clock_is_off)).worker(WorkerState::Idle, worker);
-        disabled().run([(4, sees(seen), due(is_due))]);
-    }
+    let due = "read_set, enabling: worker_due";
+    let answered_late = || disabling().run([(5, off_answer(Ok(off("ours", after(3)))), "disabled")]);
+    let shows = |dated, worker| sees(Seen::ill().with(off("ours", dated)).worker(WorkerState::Idle, worker));
+    check_each([
+        ("after it", answered_late(), 6, shows(after(3), after(4)), due),
+        ("with it", answered_late(), 6, shows(after(3), after(3)), due),
+        ("before it", answered_late(), 6, shows(after(3), after(2)), "disabled"),
+        ("clock behind", disabled(), 4, shows(T0.minus(Span::hours(1)), T0.minus(Span::secs(10))), "disabled"),
+        ("clock ahead", disabled(), 4, shows(after(5), after(3)), due),
+    ]);
 }
 
 #[test]
@@ -294,6 +293,6 @@ fn enable_without_usable_answer_is_read_back() {
         ("it worked", lost(), 2, lists(on("enabled")), "verifying: found_enabled"),
         ("it may have worked", lost(), 2, sees(sees_ours()), "read_set, enabling"),
         ("it had not worked", lost(), 2, read(ours()), "enable, enabling"),
-        ("impossible", enabling(), 0, on_answer(Ok(ours())), "enabling: shown_disabled"),
+        ("impossible", enabling(), 0, on_answer(Ok(ours())), "enabling: enable_shown_disabled"),
     ]);
 }

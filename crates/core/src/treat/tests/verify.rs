@@ -4,7 +4,7 @@ use super::*;
 use crate::model::Confidence;
 
 /// Enabled again at [`T0`].
-fn toggled() -> Case {
+pub(super) fn toggled() -> Case {
     Case::of(Step::Verifying)
 }
 
@@ -60,8 +60,8 @@ fn verification_ends_without_a_worker_or_a_listener() {
         ("no listener", deleted(), 330, ill(), "unverified: no_listener"),
         ("disabled", toggled(), 400, lists(disabled("theirs", after(3))), "aborted: changed_by_others"),
         ("gone", toggled(), 400, missing(), "aborted: set_removed"),
-        ("restarted", toggled(), 400, restarted(), "aborted: not_verifiable"),
-        ("restarted, listens", toggled(), 400, sees(new_run), "aborted: not_verifiable"),
+        ("restarted", toggled(), 400, restarted(), "aborted: restarted_unverified"),
+        ("restarted, listens", toggled(), 400, sees(new_run), "aborted: restarted_unverified"),
         ("down", toggled(), 9000, manager(ManagerState::Down), "verifying"),
         ("unreachable", toggled(), 9000, manager(ManagerState::Unreachable), "verifying"),
         ("stopped", toggled(), 0, Event::Shutdown, "verifying"),
