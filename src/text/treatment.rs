@@ -35,7 +35,7 @@ pub fn note(note: &Note) -> String {
              request caused it"
         }
         Note::WorkerDue => "the worker is due",
-        Note::DisabledTooLong => "disabled for the longest time",
+        Note::DisabledTooLong => "disabled for as long as allowed",
         Note::MissingInList => "GARM's list lacks the set: asking for the set by its id",
         Note::FoundEnabled => "the set is enabled",
         Note::StaleSessionGone => "the stale session is gone",

@@ -70,7 +70,7 @@ pub fn treatment(step: Step) -> Treatment {
 
 /// The manager's list of sets, as far as set 1 goes.
 #[derive(Debug, Clone)]
-enum List {
+pub(super) enum List {
     None,
     Lacks,
     Has(ScaleSet),
@@ -82,7 +82,7 @@ enum List {
 pub struct Seen {
     pub manager: ManagerState,
     pub run: Option<Incarnation>,
-    list: List,
+    pub(super) list: List,
     pub finding: Finding,
     pub stale: bool,
     pub paused: bool,
@@ -103,10 +103,6 @@ impl Seen {
         self.list = List::Has(set);
         self
     }
-    pub fn gone(mut self) -> Self {
-        self.list = List::Lacks;
-        self
-    }
     pub fn set(&self) -> Option<&ScaleSet> {
         match &self.list {
             List::Has(set) => Some(set),
@@ -122,14 +118,6 @@ impl Seen {
     }
     pub fn run(mut self, run: Incarnation) -> Self {
         self.run = Some(run);
-        self
-    }
-    pub fn paused(mut self) -> Self {
-        self.paused = true;
-        self
-    }
-    pub fn fresh(mut self) -> Self {
-        self.stale = false;
         self
     }
     pub fn worker(mut self, state: WorkerState, at: Wall) -> Self {

@@ -10,7 +10,8 @@ mod verify;
 use super::audit::SentRequest;
 use super::machine;
 use super::testing::{
-    NEXT_RUN, RUN, Seen, T0, after, disabled, enabled, failure, lost, now, refused, rev, session, treatment, warrant,
+    List, NEXT_RUN, RUN, Seen, T0, after, disabled, enabled, failure, lost, now, refused, rev, session, treatment,
+    warrant,
 };
 use super::transition::{Answer, Input, Request, Transition};
 use crate::model::failure::WriteError;
@@ -56,7 +57,7 @@ fn lists(set: ScaleSet) -> Event {
 }
 
 fn missing() -> Event {
-    sees(Seen::ill().gone())
+    sees(Seen { list: List::Lacks, ..Seen::ill() })
 }
 
 fn restarted() -> Event {
@@ -64,7 +65,7 @@ fn restarted() -> Event {
 }
 
 fn paused() -> Event {
-    sees(Seen::ill().paused())
+    sees(Seen { paused: true, ..Seen::ill() })
 }
 
 fn listens(at: Wall) -> Event {
@@ -193,12 +194,12 @@ fn sets() -> [ScaleSet; 5] {
 fn sweeps(at: Wall) -> Vec<Event> {
     let mut seen: Vec<Seen> = sets().into_iter().map(|set| Seen::ill().with(set)).collect();
     seen.extend([
-        Seen::ill().gone(),
+        Seen { list: List::Lacks, ..Seen::ill() },
         Seen::ill().manager(ManagerState::Down),
         Seen::ill().manager(ManagerState::Unreachable),
         Seen::ill().run(NEXT_RUN),
         Seen::ill().run(NEXT_RUN).with(disabled("ours", after(1))),
-        Seen::ill().fresh(),
+        Seen { stale: false, ..Seen::ill() },
         Seen::ill().listening(at),
         Seen::ill().diagnosis(Diagnosis::ConflictRetrying, at).worker(WorkerState::Retrying, at),
         Seen::ill().with(disabled("ours", after(1))).worker(WorkerState::Idle, at),

@@ -48,11 +48,12 @@ fn deletion_is_followed_by_the_toggle() {
 #[test]
 fn deletion_needs_proof_manager_and_same_incarnation() {
     let decided_in = |run| deleting(1).with(|case| case.treatment.incarnation = run);
+    let fresh = || sees(Seen { stale: false, ..Seen::ill() });
     let dated = |off| decided_in(Some(Incarnation(RUN.0.minus(off))));
     check_each([
-        ("no proof", deleting(0), 0, sees(Seen::ill().fresh()), "aborted: no_longer_stale"),
-        ("no proof before the toggle", then_toggle(1), 2, sees(Seen::ill().fresh()), "aborted: no_longer_stale"),
-        ("gone after a lost answer", deleting(1), 2, sees(Seen::ill().fresh()), "verifying: stale_session_replaced"),
+        ("no proof", deleting(0), 0, fresh(), "aborted: no_longer_stale"),
+        ("no proof before the toggle", then_toggle(1), 2, fresh(), "aborted: no_longer_stale"),
+        ("gone after a lost answer", deleting(1), 2, fresh(), "verifying: stale_session_replaced"),
         ("down", deleting(0), 0, manager(ManagerState::Down), "aborted: manager_away"),
         ("unreachable", deleting(0), 0, manager(ManagerState::Unreachable), "aborted: manager_away"),
         ("down after a request", deleting(1), 0, manager(ManagerState::Down), "deleting"),

@@ -116,11 +116,16 @@ fn disable_without_usable_answer_is_read_back() {
         ("stopped", sent(), 0, Event::Shutdown, maybe),
         ("crashed again", unknown(), 60, Event::Recover, "read_set, disable_unknown"),
         ("stopped then", unknown(), 11, Event::Shutdown, "read_set, disable_unknown"),
-        ("crashed before it was sent", disabling(), 29, Event::Recover, "disabling"),
-        ("stopped before it was sent", disabling(), 29, Event::Shutdown, "disabling"),
-        ("crashed too long ago", disabling(), 30, Event::Recover, "aborted: medic_ended"),
-        ("stopped too long ago", disabling(), 30, Event::Shutdown, "aborted: medic_ended"),
     ]);
+}
+
+#[test]
+fn disable_not_sent_before_a_crash_is_not_claimed() {
+    for restart in [Event::Recover, Event::Shutdown] {
+        let theirs = lists(off("theirs", after(1)));
+        disabling().run([(29, restart.clone(), "disabling"), (29, theirs, "aborted: changed_by_others")]);
+        disabling().run([(30, restart, "aborted: medic_ended")]);
+    }
 }
 
 #[test]
@@ -247,7 +252,7 @@ fn set_of_ours_is_enabled_unless_somebody_else_changed_it() {
         ("stopped", disabled(), 1, Event::Shutdown, "read_set, enabling: medic_ends"),
         ("stopped while it waits", retried(5, after(30)), 0, Event::Shutdown, "read_set, enabling"),
         ("crashed while it waits", retried(5, after(30)), 0, Event::Recover, "read_set, enabling"),
-        ("paused", disabled(), 4, sees(idle(3).paused()), "read_set, enabling: worker_due"),
+        ("paused", disabled(), 4, sees(Seen { paused: true, ..idle(3) }), "read_set, enabling: worker_due"),
         ("crashed, and nothing is in flight", disabled(), 400, Event::Recover, "disabled"),
     ]);
     let not_found = not_applied(FailureKind::NotFound, None);
