@@ -45,8 +45,8 @@ pub fn note(note: &Note) -> String {
         Note::NotAtGithub => "GitHub does not know the set",
         Note::HeldBy { owner: None } => "somebody holds the set's session",
         Note::GrantLost => {
-            "whether the session check opened a session is not known; if it did, nobody polls it, and GitHub forgets it \
-             within about 90 s"
+            "whether the session check opened a session is not known; if it did, nobody polls it, and GitHub forgets \
+             it within about 90 s"
         }
         Note::CheckOpened => "nobody held a session; the session of the check is deleted",
         Note::HeldByNobody => "nobody held the set's session; the session of the check is deleted",
@@ -172,8 +172,8 @@ mod tests {
             (Note::NoListener { within: Span::secs(330) }, "no listener within 5 min 30 s of the treatment"),
             (
                 Note::GivenUp { attempts: 5, last: Failed::ReadIncarnation, failure },
-                "GARM's start time cannot be read before the deletion: manager set_enabled: timeout (as the test says); \
-                 given up after 5 attempts",
+                "GARM's start time cannot be read before the deletion: manager set_enabled: timeout (as the test \
+                 says); given up after 5 attempts",
             ),
         ] {
             assert_eq!(note(&fact), text);

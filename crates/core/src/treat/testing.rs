@@ -70,7 +70,7 @@ pub fn treatment(step: Step) -> Treatment {
 
 /// The manager's list of sets, as far as set 1 goes.
 #[derive(Debug, Clone)]
-pub(super) enum List {
+pub enum List {
     None,
     Lacks,
     Has(ScaleSet),
@@ -82,7 +82,7 @@ pub(super) enum List {
 pub struct Seen {
     pub manager: ManagerState,
     pub run: Option<Incarnation>,
-    pub(super) list: List,
+    pub list: List,
     pub finding: Finding,
     pub stale: bool,
     pub paused: bool,
