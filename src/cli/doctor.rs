@@ -114,7 +114,7 @@ fn show(out: &mut String, finding: &Finding, color: bool) {
     if !finding.risk.is_empty() {
         out.push_str(&indented(&format!("risk: {}", finding.risk)));
     }
-    for step in &finding.mend {
+    for step in &finding.fix {
         out.push_str(&indented(&format!("do: {}", step.what)));
         for line in &step.lines {
             let _ = writeln!(out, "{:INDENT$}    {}", "", one_line(line));
@@ -142,7 +142,7 @@ mod tests {
             state,
             seen: "word ".repeat(40),
             risk: "it hides".to_owned(),
-            mend: vec![Step { what: "put in".to_owned(), lines: vec!["log_level = \"debug\"".to_owned()] }],
+            fix: vec![Step { what: "put in".to_owned(), lines: vec!["log_level = \"debug\"".to_owned()] }],
         }
     }
 

@@ -101,10 +101,10 @@ pub struct Finding {
     /// What it hides, slows or risks; empty when all is well.
     pub risk: String,
     /// What to do about it, with exact lines; empty when nothing is to be done.
-    pub mend: Vec<Step>,
+    pub fix: Vec<Step>,
 }
 
-/// One step of a mend.
+/// One step of a fix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
     pub what: String,
@@ -122,7 +122,7 @@ pub struct Report {
 impl Finding {
     fn new(check: Check, subject: &Subject, state: State, seen: impl Into<String>) -> Self {
         let (seen, risk) = (seen.into(), String::new());
-        Self { check, subject: subject.clone(), state, seen, risk, mend: Vec::new() }
+        Self { check, subject: subject.clone(), state, seen, risk, fix: Vec::new() }
     }
     fn ok(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
         Self::new(check, subject, State::Ok, seen)
@@ -142,7 +142,7 @@ impl Finding {
     }
     fn step(mut self, what: impl Into<String>, lines: &[&str]) -> Self {
         let lines = lines.iter().map(|line| (*line).to_owned()).collect();
-        self.mend.push(Step { what: what.into(), lines });
+        self.fix.push(Step { what: what.into(), lines });
         self
     }
 }

@@ -115,7 +115,7 @@ fn verify(cases: &[Case]) {
 }
 
 fn text(finding: &Finding) -> String {
-    let steps = finding.mend.iter().flat_map(|step| std::iter::once(&step.what).chain(&step.lines));
+    let steps = finding.fix.iter().flat_map(|step| std::iter::once(&step.what).chain(&step.lines));
     let all: Vec<_> = [&finding.seen, &finding.risk].into_iter().chain(steps).map(String::as_str).collect();
     all.join("\n")
 }
@@ -564,7 +564,7 @@ fn every_finding_names_its_risk_and_a_step() {
     let Report { findings, exit } = examine(&facts);
     assert_eq!(exit, ExitCode::Unhealthy);
     for finding in findings.iter().filter(|finding| finding.state != State::Ok) {
-        assert!(!finding.risk.is_empty() && !finding.mend.is_empty(), "{finding:?}");
+        assert!(!finding.risk.is_empty() && !finding.fix.is_empty(), "{finding:?}");
     }
 }
 

@@ -4,7 +4,6 @@ use crate::engine::changes::ChangeReporter;
 use crate::engine::records::Overrides;
 use crate::engine::settings::Settings;
 use crate::engine::sweep::Sources;
-use crate::engine::treatments::current_manager;
 use crate::status::{
     Budget, LeftDisabled, ManagerStatus, Restart, SetStatus, ShownDecision, SourceState, TreatmentSummary,
 };
@@ -15,6 +14,7 @@ use medic_core::decide::breaker::{self, Breaker};
 use medic_core::decide::budget;
 use medic_core::decide::stale::newest_is_stale;
 use medic_core::diagnose::Fleet;
+use medic_core::evaluate::current_manager;
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{
     Decision, EndpointName, EntityRef, Finding, ScaleSet, ScaleSetId, Seen, SetDecision, Source, Span, Sweep,

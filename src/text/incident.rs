@@ -94,7 +94,7 @@ fn sets_in_words(
     if !healed.is_empty() {
         let _ = write!(text, "; {} healed", who(&healed, "is", "are"));
     }
-    // What we have brought about ourselves, and cannot mend, comes first.
+    // What we caused ourselves, and cannot repair, comes first.
     let left: Vec<_> = sets.iter().filter_map(|set| Some((set, set.left_disabled.as_ref()?))).collect();
     match left.as_slice() {
         [] => {}

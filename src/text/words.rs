@@ -383,7 +383,7 @@ pub fn fact(fact: &Fact) -> String {
         Fact::DisabledByTreatment => "our treatment disabled it".into(),
         Fact::CauseGone => "the cause of the failed start is resolved".into(),
         Fact::NoListenerSeries => "there are listener metrics, but none for this set: its worker never polled".into(),
-        Fact::RetriesByItself => "this build of GARM retries".into(),
+        Fact::BuildRetries => "this build of GARM retries".into(),
         Fact::RevisionMoved => "the set changed without us: it handled a message, or somebody edited it".into(),
         Fact::GaveUpLine => "its worker gave up".into(),
         Fact::SessionOpenedLine => "it opened a session".into(),

@@ -158,7 +158,7 @@ impl Manager {
             ledger: &[],
             owner: fleet.owner.as_ref(),
             pauses: &[],
-            orders: &[],
+            manual_heals: &[],
             breaker_reset: None,
             can_check_sessions: &self.covered,
             quotas: &BTreeMap::new(),

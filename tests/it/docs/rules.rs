@@ -375,7 +375,7 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         ledger: &[stale_session()],
         owner: Some(&owner),
         pauses: &[pause],
-        orders: if ordered { std::slice::from_ref(&order) } else { &[] },
+        manual_heals: if ordered { std::slice::from_ref(&order) } else { &[] },
         breaker_reset: None,
         can_check_sessions: &BTreeSet::from([SET]),
         quotas: &quotas,

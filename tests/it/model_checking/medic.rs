@@ -267,7 +267,7 @@ impl Actor<'_> {
                 Some(DeletionWarrant::for_tests(session.clone()))
             }
             Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } => {
-                Self::proof(fleet, treatment.set).map(DeletionWarrant::from)
+                Self::proof(fleet, treatment.set).map(|proof| DeletionWarrant::for_tests(proof.session().clone()))
             }
             Remedy::Toggle | Remedy::SessionCheck => None,
         };
@@ -322,7 +322,7 @@ impl Actor<'_> {
             manager: fleet.manager,
             incarnation: fleet.incarnation,
             crash_loop: false,
-            orders: &[],
+            manual_heals: &[],
             conflict_behaviour: seen.scenario.conflict_behaviour(),
             endpoints: &endpoints,
             blind: false,

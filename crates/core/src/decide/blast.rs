@@ -11,7 +11,6 @@ use crate::model::{BlockedBy, EntityRef, GuardFact, ScaleSetId, Wall};
 use std::collections::BTreeSet;
 
 /// The guard; it blocks every remedy of the manager.
-#[must_use]
 pub fn block(input: &Input<'_>) -> Option<BlockedBy> {
     let entities = unexplained(input);
     match (entities.len(), input.fault_at_github) {

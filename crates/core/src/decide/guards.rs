@@ -60,7 +60,6 @@ pub enum By {
 }
 
 /// All guards that block, the widest first; the dry run last.
-#[must_use]
 pub fn gather(input: &Input<'_>, sweep: &SweepState, proposal: &Proposal<'_>) -> Vec<BlockedBy> {
     let (policy, now) = (input.policy, input.now.wall);
     let Proposal { set, finding, .. } = *proposal;

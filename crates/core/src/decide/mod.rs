@@ -88,7 +88,7 @@ pub struct Input<'a> {
     /// All pauses of the store.
     pub pauses: &'a [Pause],
     /// Manual heals without a final answer.
-    pub orders: &'a [ManualHeal],
+    pub manual_heals: &'a [ManualHeal],
     /// When an operator last reset the breaker.
     pub breaker_reset: Option<Wall>,
     /// The sets for which a client of ours can open and delete sessions.
@@ -115,7 +115,6 @@ pub enum Footing {
 }
 
 /// One decision per finding, in the order of the sets' ids.
-#[must_use]
 pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
     let records = Records::of(input);
     let outlooks: Vec<(&Finding, Outlook<'_>)> =
@@ -165,8 +164,8 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
         now: input.now.wall,
         policy: input.policy,
     });
-    if let Some(order) = manual::of(input, set.id) {
-        return match manual::remedy(input, finding, set, order, &prescription) {
+    if let Some(heal) = manual::of(input, set.id) {
+        return match manual::remedy(input, finding, set, heal, &prescription) {
             Ok(remedy) => Outlook::Wants(remedy, set),
             Err(_) => Outlook::Decided(Decision::Leave),
         };

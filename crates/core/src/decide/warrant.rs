@@ -3,8 +3,10 @@
 //!
 //! Three places make one, and no text or journal is read back into one:
 //! - the proof of staleness ([`super::stale`]), made again at every attempt;
-//! - the verdict on an operator's explicit request ([`super::manual::delete`]), made again at every attempt;
+//! - the verdict on an operator's explicit request ([`super::manual`]), made again at every attempt;
 //! - the session check, for the session that it opened itself ([`crate::treat::session_check`]).
+//!
+//! The first two are asked by [`deletion_warrant`](crate::evaluate::deletion_warrant) alone, of a diagnosed fleet.
 //!
 //! An id is not enough:
 //!
@@ -32,9 +34,12 @@ pub struct DeletionWarrant {
 }
 
 impl DeletionWarrant {
-    #[must_use]
     pub const fn session(&self) -> &SessionId {
         &self.session
+    }
+
+    pub(crate) fn of_stale(proof: Proof) -> Self {
+        Self { session: proof.into_session() }
     }
 
     /// For the verdict on an operator's request.
@@ -48,14 +53,7 @@ impl DeletionWarrant {
     }
 
     #[cfg(any(test, feature = "testing"))]
-    #[must_use]
     pub const fn for_tests(session: SessionId) -> Self {
         Self { session }
-    }
-}
-
-impl From<Proof> for DeletionWarrant {
-    fn from(proof: Proof) -> Self {
-        Self { session: proof.into_session() }
     }
 }

@@ -407,7 +407,7 @@ fn while_nobody_tries(
         return match seen.conflict_behaviour {
             // This build retries; living workers prove it.
             ConflictBehaviour::Retries => {
-                let mut found = strong(seen, Diagnosis::ConflictRetrying, Fact::RetriesByItself, count);
+                let mut found = strong(seen, Diagnosis::ConflictRetrying, Fact::BuildRetries, count);
                 found.confidence = if count.all_live(seen) { Confidence::Strong } else { Confidence::Weak };
                 found
             }

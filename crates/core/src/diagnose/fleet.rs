@@ -16,7 +16,9 @@ pub struct Recovery {
     pub at: Wall,
 }
 
+/// Only [`diagnose`](super::diagnose()) makes one: what permits a deletion is read from it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Fleet {
     pub at: Now,
     pub manager: ManagerState,

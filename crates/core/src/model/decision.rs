@@ -23,7 +23,6 @@ closed_enum! {
 
 impl RemedyKind {
     /// Whether it disables the set for a while.
-    #[must_use]
     pub const fn disables(self) -> bool {
         match self {
             Self::Toggle | Self::DeleteThenToggle => true,
@@ -32,7 +31,6 @@ impl RemedyKind {
     }
 
     /// Whether it heals; a session check only asks.
-    #[must_use]
     pub const fn heals(self) -> bool {
         match self {
             Self::Toggle | Self::DeleteSession | Self::DeleteThenToggle => true,
@@ -53,7 +51,6 @@ pub enum Remedy {
 }
 
 impl Remedy {
-    #[must_use]
     pub const fn kind(&self) -> RemedyKind {
         match self {
             Self::Toggle => RemedyKind::Toggle,
@@ -106,7 +103,6 @@ pub enum Escalation {
 }
 
 impl Escalation {
-    #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::HeldElsewhere { .. } => "held_elsewhere",
@@ -155,7 +151,6 @@ pub enum Decision<B = BlockedBy> {
 
 impl<B> Decision<B> {
     /// The guards that block; none where nothing is blocked.
-    #[must_use]
     pub fn guards(&self) -> &[B] {
         match self {
             Self::Blocked { guards, .. } => guards,
@@ -166,7 +161,6 @@ impl<B> Decision<B> {
     }
 
     /// The same decision with its guards shown otherwise.
-    #[must_use]
     pub fn map_guards<C>(self, show: impl FnMut(B) -> C) -> Decision<C> {
         match self {
             Self::Leave => Decision::Leave,

@@ -64,7 +64,6 @@ pub enum Class {
 }
 
 impl Diagnosis {
-    #[must_use]
     pub const fn class(self) -> Class {
         match self {
             Self::Listening => Class::Well,
@@ -84,25 +83,21 @@ impl Diagnosis {
         }
     }
 
-    #[must_use]
     pub const fn is_well(self) -> bool {
         matches!(self.class(), Class::Well)
     }
 
     /// Whether the set does not work although it should: the sets that operators must know of.
-    #[must_use]
     pub const fn is_ill(self) -> bool {
         matches!(self.class(), Class::Refused | Class::Broken)
     }
 
     /// Whether the manager still asks for a session and GitHub refuses it.
-    #[must_use]
     pub const fn is_refused_now(self) -> bool {
         matches!(self, Self::ConflictRetrying | Self::HeldElsewhere)
     }
 
     /// Whether neither the manager nor the medic changes it soon: it takes an operator, or the other holder.
-    #[must_use]
     pub const fn is_lasting(self) -> bool {
         matches!(
             self,
@@ -117,7 +112,6 @@ impl Diagnosis {
     }
 
     /// Whether the manager holds a session for the set; `None` where the diagnosis fits both.
-    #[must_use]
     pub const fn holds_session(self) -> Option<bool> {
         match (self, self.class()) {
             (Self::Deaf | Self::Starved, _) | (_, Class::Well) => Some(true),
@@ -156,16 +150,8 @@ closed_enum! {
     }
 }
 
-#[expect(clippy::derivable_impls, reason = "the macro that declares it takes no attribute on a variant")]
-impl Default for Rule {
-    fn default() -> Self {
-        Self::Nothing
-    }
-}
-
 impl Rule {
     /// Every diagnosis that the rule can make.
-    #[must_use]
     pub const fn makes(self) -> &'static [Diagnosis] {
         match self {
             Self::SetList | Self::Created | Self::Nothing => &[Diagnosis::Unknown],
@@ -203,7 +189,6 @@ impl Rule {
     }
 
     /// The diagnosis that the rule corrects; all other rules are asked only where none before has answered.
-    #[must_use]
     pub const fn corrects(self) -> Option<Diagnosis> {
         match self {
             Self::WaitingJobs => Some(Diagnosis::Listening),
@@ -287,19 +272,14 @@ closed_enum! {
 closed_enum! {
     /// What the manager's build does after a refused first start (`docs/reference/design.md` §1): the pre-fix build
     /// gives up for good, the post-fix build keeps trying.
+    #[derive(Default)]
     pub enum ConflictBehaviour {
+        #[default]
         Unknown = "unknown",
         /// Its workers give up; only a real change of the set revives them.
         GivesUp = "gives_up",
         /// Its workers retry; a toggle is useless.
         Retries = "retries",
-    }
-}
-
-#[expect(clippy::derivable_impls, reason = "the macro that declares it takes no attribute on a variant")]
-impl Default for ConflictBehaviour {
-    fn default() -> Self {
-        Self::Unknown
     }
 }
 
@@ -313,7 +293,7 @@ pub struct Evidence {
     pub fact: Fact,
 }
 
-/// [`Finding::worker`] with names for its parts; recordings of earlier releases hold the pair.
+/// [`Finding::worker`] with names for its parts.
 mod worker {
     use super::{Rfc3339, Wall, WorkerState};
     use schemars::JsonSchema;
@@ -328,21 +308,12 @@ mod worker {
         since: Wall,
     }
 
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Named(Worker),
-        Pair(WorkerState, Wall),
-    }
-
     pub(super) fn serialize<S: Serializer>(&(state, since): &(WorkerState, Wall), to: S) -> Result<S::Ok, S::Error> {
         Worker { state, since }.serialize(to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<(WorkerState, Wall), D::Error> {
-        Ok(match Written::deserialize(from)? {
-            Written::Named(Worker { state, since }) | Written::Pair(state, since) => (state, since),
-        })
+        Worker::deserialize(from).map(|Worker { state, since }| (state, since))
     }
 }
 
@@ -390,7 +361,8 @@ pub enum Fact {
     /// The manager exports listener metrics, but none for this set: its worker never polled.
     NoListenerSeries,
     /// The build exports per-set gauges: it retries.
-    RetriesByItself,
+    #[serde(alias = "retries_by_itself")]
+    BuildRetries,
     /// Nothing changed since an earlier sweep of the same incarnation found this.
     UnchangedSince {
         #[serde(with = "Rfc3339")]
@@ -462,8 +434,7 @@ pub struct Finding {
     pub set: ScaleSetId,
     pub diagnosis: Diagnosis,
     pub confidence: Confidence,
-    /// The rule that decided. Recordings made before it was kept have none.
-    #[serde(default)]
+    /// The rule that decided.
     pub rule: Rule,
     /// The rule whose answer `rule` corrected.
     #[serde(default, skip_serializing_if = "Option::is_none")]

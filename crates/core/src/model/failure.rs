@@ -50,7 +50,6 @@ closed_enum! {
 }
 
 impl Operation {
-    #[must_use]
     pub const fn target(self) -> Target {
         match self {
             Self::Login

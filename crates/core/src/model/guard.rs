@@ -188,7 +188,6 @@ pub struct BlockedBy {
 }
 
 impl BlockedBy {
-    #[must_use]
     pub const fn guard(&self) -> Guard {
         match self.fact {
             GuardFact::DryRun => Guard::DryRun,
@@ -224,7 +223,6 @@ impl From<GuardFact> for BlockedBy {
 
 impl GuardFact {
     /// The same, where time alone lifts it.
-    #[must_use]
     pub const fn until(self, until: Option<Wall>) -> BlockedBy {
         BlockedBy { fact: self, until }
     }

@@ -326,7 +326,6 @@ impl LogEvidence {
     }
 
     /// What the log showed about a set by either of its ids, merged.
-    #[must_use]
     pub fn about(&self, id: ScaleSetId, entity: Option<&str>, github_id: Option<GithubId>) -> Option<SetLog> {
         let by_id = self.by_id.get(&id);
         let by_github = entity.zip(github_id).and_then(|(entity, id)| self.by_github.get(entity)?.get(&id));
@@ -370,7 +369,6 @@ impl SetLog {
     }
 
     /// The latest sign that the worker exists and tries or listens.
-    #[must_use]
     pub fn last_sign_of_life(&self) -> Option<Wall> {
         [self.last_opened, self.last_poll, self.last_job, self.idle, self.started].into_iter().flatten().max()
     }

@@ -155,18 +155,15 @@ pub struct ScaleSet {
 }
 
 impl ScaleSet {
-    #[must_use]
     pub fn entity_ref(&self) -> Option<EntityRef> {
         Some(EntityRef { endpoint: self.endpoint.as_ref()?.name.clone(), entity: self.entity.clone()? })
     }
 
     /// Whether [`Self::place`] is known.
-    #[must_use]
     pub const fn has_place(&self) -> bool {
         self.endpoint.is_some() && self.entity.is_some() && self.github_id.is_some()
     }
 
-    #[must_use]
     pub fn place(&self) -> Option<GithubPlace> {
         Some(GithubPlace { endpoint: self.endpoint.clone()?, entity: self.entity.clone()?, github_id: self.github_id? })
     }
@@ -181,7 +178,6 @@ pub struct GithubPlace {
 }
 
 impl GithubPlace {
-    #[must_use]
     pub fn entity_ref(&self) -> EntityRef {
         EntityRef { endpoint: self.endpoint.name.clone(), entity: self.entity.clone() }
     }
@@ -309,13 +305,11 @@ pub struct GithubStatistics {
 
 impl ScopeCounters {
     /// Sessions opened since the process began, including those in flight.
-    #[must_use]
     pub const fn opened(&self) -> u64 {
         self.create.saturating_sub(self.create_errors)
     }
     /// Sessions that should be open now. Each opened session leads to a poll at once, and each end of a listener starts
     /// a delete. A creation in flight counts as open, so the figure must be seen in two sweeps.
-    #[must_use]
     pub fn open_now(&self) -> u64 {
         self.opened().min(self.poll).saturating_sub(self.delete)
     }
