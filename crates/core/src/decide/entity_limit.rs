@@ -41,7 +41,6 @@ struct Limit {
 
 impl EntityLimits {
     /// From the journal's open treatments.
-    #[must_use]
     pub fn of(input: &Input<'_>) -> Self {
         let mut limits = Self::default();
         if input.conflict_behaviour == ConflictBehaviour::Retries {
@@ -67,7 +66,6 @@ impl EntityLimits {
     }
 
     /// The guard of a toggle of this set.
-    #[must_use]
     pub fn block(&self, set: &ScaleSet, finding: &Finding, kind: RemedyKind) -> Option<BlockedBy> {
         if !kind.disables() {
             return None;
@@ -186,7 +184,7 @@ mod tests {
         let two = waiting(&[mins(2), UNANSWERED]);
         assert_eq!(two.block(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().until, Some(mins(2)));
         assert_eq!(two.block(&scale_set(2), &absent, RemedyKind::DeleteSession), None, "nothing is toggled");
-        assert_eq!(two.block(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
+        assert_eq!(two.block(&scale_set_of(2, "other"), &absent, RemedyKind::Toggle), None);
     }
 
     #[test]
@@ -195,6 +193,6 @@ mod tests {
         let absent = seen(WorkerState::Absent, mins(0));
         assert_eq!(limits.block(&scale_set(2), &absent, RemedyKind::Toggle), Some(GuardFact::EntityStarting.into()));
         assert_eq!(limits.block(&scale_set(2), &absent, RemedyKind::DeleteSession), None);
-        assert_eq!(limits.block(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
+        assert_eq!(limits.block(&scale_set_of(2, "other"), &absent, RemedyKind::Toggle), None);
     }
 }

@@ -17,16 +17,17 @@ pub const fn hours(hours: u64) -> Wall {
     mins(hours * 60)
 }
 
+/// A set of the organisation `acme`.
 pub fn scale_set(id: u64) -> ScaleSet {
-    scale_set_of(id, "acme/app")
+    scale_set_of(id, "acme")
 }
 
-pub fn scale_set_of(id: u64, entity: &str) -> ScaleSet {
+pub fn scale_set_of(id: u64, organization: &str) -> ScaleSet {
     ScaleSet {
         id: ScaleSetId(id),
         github_id: Some(GithubId(100 + id)),
         name: format!("set-{id}"),
-        entity: Some(Entity { kind: EntityKind::Repository, name: entity.to_owned() }),
+        entity: Some(Entity { kind: EntityKind::Organization, name: organization.to_owned() }),
         endpoint: Some(Arc::new(Endpoint {
             name: EndpointName::new("github.com"),
             base_url: "https://github.com".to_owned(),
