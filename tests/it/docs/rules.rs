@@ -3,8 +3,8 @@
 use super::{code, table};
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
 use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
+use medic_core::decide::testing::scale_set;
 use medic_core::decide::{self, Footing, Input};
-use medic_core::diagnose::testing::scale_set;
 use medic_core::model::session::{LedgerSession, NotStale, OpenedBy};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
@@ -44,7 +44,7 @@ pub(super) fn diagnoses() -> String {
 }
 
 fn set(id: ScaleSetId) -> ScaleSet {
-    ScaleSet { updated_at: Some(Wall(0)), ..scale_set(id.0, "acme") }
+    scale_set(id.0)
 }
 
 fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Finding {

@@ -6,17 +6,18 @@ use crate::decide::remedy::{Case, Prescription, prescribe};
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Confidence, Controller, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, EntityRef, Fact,
-    FailureKind, Finding, GithubId, GithubSet, GithubStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics,
-    ManagerMetrics, Mono, Now, Operation, Owner, Quota, Remedy, RequestFailure, Revision, ScaleSet, ScaleSetId,
-    ScopeCounters, Seen, Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    Confidence, Controller, Diagnosis, Enablement, EntityKind, EntityRef, Fact, FailureKind, Finding, GithubId,
+    GithubSet, GithubStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics, ManagerMetrics, Mono, Now,
+    Operation, Owner, Quota, Remedy, RequestFailure, Revision, ScaleSet, ScaleSetId, ScopeCounters, Seen, Span, Sweep,
+    Treatment, Wall,
 };
 use crate::policy::Policy;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Noon of some day.
 pub const START: Wall = Wall(1_800_000_000_000);
+
+pub use crate::decide::testing::{ledger_session, open, scale_set, scale_set_of};
 
 pub const fn id(id: u64) -> ScaleSetId {
     ScaleSetId(id)
@@ -24,25 +25,6 @@ pub const fn id(id: u64) -> ScaleSetId {
 
 pub fn secs(seconds: u64) -> Span {
     Span::secs(seconds)
-}
-
-pub fn scale_set(id: u64, organization: &str) -> ScaleSet {
-    ScaleSet {
-        id: ScaleSetId(id),
-        github_id: Some(GithubId(100 + id)),
-        name: format!("set-{id}"),
-        entity: Some(Entity { kind: EntityKind::Organization, name: organization.to_owned() }),
-        endpoint: Some(Arc::new(Endpoint {
-            name: EndpointName::new("github.com"),
-            base_url: "https://github.com".to_owned(),
-            api_base_url: "https://api.github.com/".to_owned(),
-        })),
-        enabled: Enablement::Enabled,
-        desired_runners: 0,
-        max_runners: 5,
-        revision: Revision::new("r0"),
-        updated_at: Some(START.minus(Span::hours(24))),
-    }
 }
 
 pub fn failure(operation: Operation, kind: FailureKind) -> RequestFailure {
@@ -90,7 +72,7 @@ impl Manager {
             now: START,
             state: State::default(),
             policy: Policy::default(),
-            sets: (1..=sets).map(|n| scale_set(n, "acme")).collect(),
+            sets: (1..=sets).map(|n| scale_set(n)).collect(),
             fails: None,
             run: Some(Incarnation(run)),
             counters: ScopeCounters { create: sets, poll: 72 * sets, ..ScopeCounters::default() },
@@ -180,7 +162,7 @@ impl Manager {
     }
 
     pub fn listed_for(&mut self, organization: &str, answer: Result<Vec<GithubSet>, FailureKind>) {
-        let key = scale_set(1, organization).entity_ref().unwrap();
+        let key = scale_set_of(1, organization).entity_ref().unwrap();
         let failed = |kind| Seen::Failed(failure(Operation::ListGithubSets, kind));
         self.broker.insert(key, answer.map_or_else(failed, Seen::Known));
     }
@@ -280,26 +262,6 @@ pub fn github_sets(ids: impl IntoIterator<Item = u64>) -> Vec<GithubSet> {
 
 pub fn with_statistics(id: u64, statistics: GithubStatistics) -> Vec<GithubSet> {
     github_sets([id]).into_iter().map(|set| GithubSet { statistics: Some(statistics), ..set }).collect()
-}
-
-pub fn treatment(set: u64, at: Wall, step: Step) -> Treatment {
-    Treatment {
-        id: TreatmentId(set),
-        set: ScaleSetId(set),
-        name: format!("set-{set}"),
-        place: None,
-        remedy: Remedy::Toggle,
-        cause: Diagnosis::ConflictAbandoned,
-        incarnation: None,
-        opened: at,
-        canary: false,
-        step,
-        step_at: at,
-        revived: None,
-        holder: None,
-        refusal: None,
-        ordered: None,
-    }
 }
 
 pub fn ours() -> Owner {

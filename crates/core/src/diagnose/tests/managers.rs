@@ -2,7 +2,6 @@
 
 use super::super::LOOP_WINDOW;
 use super::super::testing::*;
-use super::session_of;
 use crate::model::log_fact::LogEvent;
 use crate::model::session::{LedgerSession, OpenedBy, SessionEnd};
 use crate::model::{
@@ -103,7 +102,9 @@ fn ended(age: u64, change: impl FnOnce(&mut Manager, Incarnation)) -> Option<Res
     manager.after(secs(age)).restarts(secs(age));
     let run = manager.run.unwrap();
     change(&mut manager, run);
-    manager.diagnose().restart.map(|(kind, _)| kind)
+    let (kind, of) = manager.diagnose().restart?;
+    assert_eq!((of, manager.watch(secs(60)).restart), (run, None), "reported once");
+    Some(kind)
 }
 
 const CRASH: Option<RestartKind> = Some(RestartKind::Crash);
@@ -120,7 +121,7 @@ fn restart_without_refusals_is_clean_after_15_seconds() {
 fn crash_needs_a_living_session_of_an_earlier_run() {
     let ledger = |change: fn(LedgerSession, Incarnation) -> LedgerSession| {
         ended(5, |manager, run| {
-            let old = session_of(OpenedBy::Manager(Incarnation(START.minus(Span::hours(1)))), START);
+            let old = ledger_session(1, "s", Incarnation(START.minus(Span::hours(1))), START);
             manager.ledger.push(change(old, run));
         })
     };
@@ -150,19 +151,6 @@ fn logged_stop_counts_for_the_restart_right_after_it() {
 }
 
 // --- its endpoints ---
-
-#[test]
-fn endpoint_is_up_if_one_answer_is_limited_or_forbidden() {
-    let name = EndpointName::new("github.com");
-    for (first, second) in
-        [(Some(FailureKind::RateLimited), None), (Some(FailureKind::Forbidden), Some(FailureKind::Forbidden))]
-    {
-        let mut manager = Manager::healthy(1);
-        manager.listed_for("acme", first.map_or(Ok(github_sets([1])), Err));
-        manager.listed_for("beta", second.map_or(Ok(Vec::new()), Err));
-        assert_eq!(manager.diagnose().endpoints.get(&name), Some(&EndpointState::Up), "{first:?} {second:?}");
-    }
-}
 
 #[test]
 fn endpoint_is_limited_if_every_credential_is_used_up() {
@@ -200,7 +188,8 @@ fn failed_pulse_degrades_the_endpoint_for_45_seconds() {
     manager.diagnose();
     manager.counters.rate_limit_errors += 1;
     manager.after(secs(15)).diagnose();
-    assert!(!manager.after(secs(44)).diagnose().endpoints.is_empty());
+    let degraded: Vec<_> = manager.after(secs(44)).diagnose().endpoints.into_values().collect();
+    assert_eq!(degraded, [EndpointState::Degraded]);
     assert!(manager.after(secs(1)).diagnose().endpoints.is_empty());
 }
 
@@ -219,7 +208,7 @@ fn two_failing_entities_are_a_fault_at_github() {
 /// Sets of two entities, both refused by the log, in an incarnation of this age.
 fn conflicting(age: u64, since: u64, owner: Option<&Owner>, change: impl FnOnce(&mut Manager)) -> bool {
     let mut manager = Manager::healthy(2);
-    manager.sets[1] = scale_set(2, "beta");
+    manager.sets[1] = scale_set_of(2, "beta");
     manager.run = Some(Incarnation(manager.now.minus(secs(age))));
     for ago in [since, 1] {
         for set in [1, 2] {
@@ -245,6 +234,7 @@ fn unexplained_conflicts_of_entities_are_githubs_fault() {
     assert!(conflicting(3600, 99, None, |_| {}));
     assert!(conflicting(3600, 99, Some(&ours()), |_| {}));
     assert!(!conflicting(3600, 99, Some(&stranger), |_| {}), "another manager holds them");
+    assert!(!conflicting(3600, 99, None, |manager| manager.sets[1] = scale_set(2)), "one entity is not GitHub");
     assert!(conflicting(400, 99, None, |_| {}));
     assert!(!conflicting(400, 100, None, |_| {}), "five minutes after the start: the last stale session may end now");
     assert!(!conflicting(3600, 99, None, changed_at(100)), "changed just before: their workers came to it late");

@@ -23,7 +23,7 @@ enum Event {
     Toggle(u64, u64),
     /// The worker restarts its listener, with this many seconds in between.
     Restart(u64, u64),
-    /// The manager is stopped for some seconds; then it opens one session every so many milliseconds.
+    /// The manager is stopped for some seconds; then it opens one session after each such number of milliseconds.
     CleanRestart(u64, u64),
     /// The metrics cannot be read for this many sweeps.
     MetricsFail(u64),
@@ -173,7 +173,7 @@ fn nonsense() -> impl Strategy<Value = Manager> {
                 rate_limit_errors: b,
             };
             for (set, forge, [enabled, entity, series, endpoint], updated) in sets {
-                let mut one = super::super::testing::scale_set(set, "acme");
+                let mut one = super::super::testing::scale_set(set);
                 one.github_id = forge.map(GithubId);
                 one.enabled = if enabled { Enablement::Enabled } else { Enablement::Disabled };
                 one.updated_at = Some(updated);
@@ -267,7 +267,7 @@ fn without_evidence_for(rule: Rule, manager: &mut Manager) {
         }
         Rule::ListenerMetrics => manager.listeners.clear(),
         Rule::Created => manager.sets.iter_mut().for_each(|set| {
-            let created = super::super::testing::scale_set(set.id.0, "acme");
+            let created = super::super::testing::scale_set(set.id.0);
             (set.github_id, set.entity) = (created.github_id, created.entity);
         }),
         Rule::Counters => (manager.metrics, manager.goroutines) = (false, None),
