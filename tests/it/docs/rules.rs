@@ -133,9 +133,9 @@ impl Question {
             policy: &self.policy,
         });
         match says {
-            Prescription::Leave => "nothing".to_owned(),
-            Prescription::Watch(waiting, _) => format!("waits: {}", words::waiting(waiting)),
-            Prescription::Escalate(_) => "escalates to an operator".to_owned(),
+            Prescription::Decided(Decision::Watch { waiting, .. }) => format!("waits: {}", words::waiting(waiting)),
+            Prescription::Decided(Decision::Escalate { .. }) => "escalates to an operator".to_owned(),
+            Prescription::Decided(_) => "nothing".to_owned(),
             Prescription::Apply(remedy) => format!("**{}**", words::remedy(remedy.kind())),
         }
     }

@@ -6,7 +6,7 @@
 //! worker. A refusal that names another owner does not count, nor does a worker that gave up at the manager's start.
 
 use super::Input;
-use super::remedy::{conflict_since, named_owner};
+use super::remedy::conflict_since;
 use crate::model::{BlockedBy, EntityRef, GuardFact, ScaleSetId, Wall};
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ fn unexplained(input: &Input<'_>) -> BTreeSet<EntityRef> {
     let findings = input.findings.values().filter(|finding| finding.diagnosis.is_refused_now());
     findings
         .filter(|finding| !treated.contains(&finding.set))
-        .filter(|finding| named_owner(finding).is_none_or(|owner| input.owner == Some(owner)))
+        .filter(|finding| finding.named_owner().is_none_or(|owner| input.owner == Some(owner)))
         .filter(|finding| explained_until.is_none_or(|until| conflict_since(finding, input.now.wall) > until))
         .filter_map(|finding| input.sets.get(&finding.set)?.entity_ref())
         .collect()

@@ -171,9 +171,7 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
         };
     }
     match prescription {
-        Prescription::Leave => Outlook::Decided(Decision::Leave),
-        Prescription::Watch(waiting, until) => Outlook::Decided(Decision::Watch { waiting, until }),
-        Prescription::Escalate(escalation) => Outlook::Decided(Decision::Escalate { escalation }),
+        Prescription::Decided(decision) => Outlook::Decided(decision),
         Prescription::Apply(remedy) => Outlook::Wants(remedy, set),
     }
 }

@@ -11,8 +11,9 @@
 //! What blocks a remedy is decided in [`super::guards`].
 
 use super::stale::Proof;
+use crate::model::diagnosis::conflicts_began;
 use crate::model::{
-    Confidence, ConflictBehaviour, Diagnosis, Enablement, Escalation, Fact, Finding, Incarnation, Owner, Remedy,
+    Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Fact, Finding, Incarnation, Remedy,
     ScaleSet, Waiting, Wall, WorkerState,
 };
 use crate::policy::Policy;
@@ -38,28 +39,32 @@ pub struct Case<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prescription {
-    /// Nothing is wrong, or nothing is ours to repair.
-    Leave,
-    /// Waiting is the remedy.
-    Watch(Waiting, Option<Wall>),
-    /// An operator is needed.
-    Escalate(Escalation),
+    /// No remedy: this is decided.
+    Decided(Decision),
     /// This, unless a guard blocks it.
     Apply(Remedy),
 }
 
+const LEAVE: Prescription = Prescription::Decided(Decision::Leave);
+
+const fn watch(waiting: Waiting, until: Option<Wall>) -> Prescription {
+    Prescription::Decided(Decision::Watch { waiting, until })
+}
+
+const fn escalate(escalation: Escalation) -> Prescription {
+    Prescription::Decided(Decision::Escalate { escalation })
+}
+
 pub fn prescribe(case: &Case<'_>) -> Prescription {
     match case.finding.diagnosis {
-        Diagnosis::Listening | Diagnosis::Disabled => Prescription::Leave,
-        Diagnosis::DisabledByMedic => Prescription::Watch(Waiting::Treatment, None),
-        Diagnosis::Settling => {
-            Prescription::Watch(Waiting::Settling, case.incarnation.map(|run| run.0.plus(case.policy.settle)))
-        }
+        Diagnosis::Listening | Diagnosis::Disabled => LEAVE,
+        Diagnosis::DisabledByMedic => watch(Waiting::Treatment, None),
+        Diagnosis::Settling => watch(Waiting::Settling, case.incarnation.map(|run| run.0.plus(case.policy.settle))),
         Diagnosis::ConflictAbandoned => conflict_abandoned(case),
         Diagnosis::ConflictRetrying => conflict_retrying(case),
         Diagnosis::StartAbandoned => match case.conflict_behaviour {
             ConflictBehaviour::Unknown | ConflictBehaviour::GivesUp => toggle(case),
-            ConflictBehaviour::Retries => Prescription::Watch(Waiting::Evidence, None),
+            ConflictBehaviour::Retries => watch(Waiting::Evidence, None),
         },
         Diagnosis::Unheld => match case.finding.confidence {
             Confidence::Weak if case.may_check_session => session_check(case),
@@ -67,50 +72,32 @@ pub fn prescribe(case: &Case<'_>) -> Prescription {
         },
         Diagnosis::Unknown => {
             let suspect = case.finding.evidence.iter().any(|e| matches!(e.fact, Fact::CannotTellWhich { .. }));
-            if suspect && case.may_check_session {
-                session_check(case)
-            } else {
-                Prescription::Escalate(Escalation::Unknown)
-            }
+            if suspect && case.may_check_session { session_check(case) } else { escalate(Escalation::Unknown) }
         }
         Diagnosis::Deaf => deaf(case),
-        Diagnosis::HeldElsewhere if case.fault_at_github => Prescription::Escalate(Escalation::EndpointFault),
-        Diagnosis::HeldElsewhere => Prescription::Escalate(Escalation::HeldElsewhere {
-            owner: named_owner(case.finding).cloned(),
+        Diagnosis::HeldElsewhere if case.fault_at_github => escalate(Escalation::EndpointFault),
+        Diagnosis::HeldElsewhere => escalate(Escalation::HeldElsewhere {
+            owner: case.finding.named_owner().cloned(),
             run: case.now.since(conflict_since(case.finding, case.now)),
         }),
-        Diagnosis::Missing => Prescription::Escalate(Escalation::Missing),
-        Diagnosis::Mismatched => Prescription::Escalate(Escalation::Mismatched),
-        Diagnosis::Unauthorized => Prescription::Escalate(Escalation::Unauthorized),
-        Diagnosis::Starved => Prescription::Escalate(Escalation::Starved),
-        Diagnosis::Flapping => Prescription::Escalate(Escalation::Flapping),
-        Diagnosis::Evicted => Prescription::Escalate(Escalation::Evicted),
+        Diagnosis::Missing => escalate(Escalation::Missing),
+        Diagnosis::Mismatched => escalate(Escalation::Mismatched),
+        Diagnosis::Unauthorized => escalate(Escalation::Unauthorized),
+        Diagnosis::Starved => escalate(Escalation::Starved),
+        Diagnosis::Flapping => escalate(Escalation::Flapping),
+        Diagnosis::Evicted => escalate(Escalation::Evicted),
     }
 }
 
 /// When the set's present series of conflicts began: by the log, else by the sweeps. A series that became
 /// `held_elsewhere` began when the set fell ill.
 pub fn conflict_since(finding: &Finding, now: Wall) -> Wall {
-    let by_log = finding.evidence.iter().find_map(|evidence| {
-        if let Fact::ConflictLine { run, .. } = &evidence.fact { Some(evidence.at.minus(*run)) } else { None }
-    });
     let by_sweeps = if finding.diagnosis == Diagnosis::HeldElsewhere {
         finding.ill_since.map_or(finding.since, |ill| ill.min(finding.since))
     } else {
         finding.since
     };
-    by_log.unwrap_or(by_sweeps).min(now)
-}
-
-/// The owner of the conflicting session, where a refusal named one.
-pub fn named_owner(finding: &Finding) -> Option<&Owner> {
-    finding.evidence.iter().find_map(|evidence| {
-        if let Fact::ConflictLine { owner, .. } | Fact::CheckRefused { owner } = &evidence.fact {
-            owner.as_ref()
-        } else {
-            None
-        }
-    })
+    conflicts_began(&finding.evidence).unwrap_or(by_sweeps).min(now)
 }
 
 fn conflict_abandoned(case: &Case<'_>) -> Prescription {
@@ -131,10 +118,10 @@ fn conflict_retrying(case: &Case<'_>) -> Prescription {
     let since = conflict_since(case.finding, case.now);
     let limit = since.plus(case.policy.stale_session_limit);
     if case.fault_at_github && case.now >= limit {
-        return Prescription::Escalate(Escalation::EndpointFault);
+        return escalate(Escalation::EndpointFault);
     }
     let odd = case.now.since(since) >= case.policy.stale_session_odd;
-    Prescription::Watch(if odd { Waiting::StaleSessionOdd } else { Waiting::StaleSession }, Some(limit))
+    watch(if odd { Waiting::StaleSessionOdd } else { Waiting::StaleSession }, Some(limit))
 }
 
 fn toggle(case: &Case<'_>) -> Prescription {
@@ -145,11 +132,11 @@ fn toggle(case: &Case<'_>) -> Prescription {
 /// session (`docs/reference/design.md` §1): only where the risk is allowed, and the session is known to exist.
 fn deaf(case: &Case<'_>) -> Prescription {
     if !(case.policy.allow_risky && case.session_lives) {
-        return Prescription::Escalate(Escalation::Deaf);
+        return escalate(Escalation::Deaf);
     }
     match case.set.enabled {
         Enablement::Enabled => Prescription::Apply(Remedy::Toggle),
-        Enablement::Disabled => Prescription::Leave,
+        Enablement::Disabled => LEAVE,
     }
 }
 
@@ -160,8 +147,8 @@ fn session_check(case: &Case<'_>) -> Prescription {
 /// No remedy touches a set that an operator disabled meanwhile, or whose listener runs.
 fn unless_working(case: &Case<'_>, remedy: Remedy) -> Prescription {
     match (case.set.enabled, case.finding.worker.0) {
-        (Enablement::Disabled, _) => Prescription::Leave,
-        (Enablement::Enabled, WorkerState::Listening) => Prescription::Watch(Waiting::Evidence, None),
+        (Enablement::Disabled, _) => LEAVE,
+        (Enablement::Enabled, WorkerState::Listening) => watch(Waiting::Evidence, None),
         (
             Enablement::Enabled,
             WorkerState::Unknown | WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying,

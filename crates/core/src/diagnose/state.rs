@@ -99,7 +99,7 @@ pub(super) struct Scope {
     pub reads: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct SetState {
     pub diagnosis: Diagnosis,
@@ -128,30 +128,6 @@ pub(super) struct Verdict {
     pub diagnosis: Diagnosis,
     pub at: Wall,
     pub revision: Revision,
-}
-
-impl Default for SetState {
-    fn default() -> Self {
-        Self::new(Wall(0))
-    }
-}
-
-impl SetState {
-    pub(super) const fn new(now: Wall) -> Self {
-        Self {
-            diagnosis: Diagnosis::Unknown,
-            since: now,
-            seen: 0,
-            ill_since: None,
-            verdict: None,
-            revision: None,
-            revised: None,
-            conflict_since: None,
-            missing_since: None,
-            jobs_wait: None,
-            log_opened: None,
-        }
-    }
 }
 
 impl Scope {

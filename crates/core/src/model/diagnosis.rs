@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 closed_enum! {
     /// Every set has exactly one of these in each sweep.
+    #[derive(Default)]
     pub enum Diagnosis {
         /// A listener holds a session and polls.
         Listening = "listening",
@@ -44,6 +45,7 @@ closed_enum! {
         Missing = "missing",
         Unauthorized = "unauthorized",
         /// Not enough can be seen.
+        #[default]
         Unknown = "unknown",
     }
 }
@@ -153,56 +155,54 @@ closed_enum! {
 impl Rule {
     /// Every diagnosis that the rule can make.
     pub const fn makes(self) -> &'static [Diagnosis] {
-        match self {
-            Self::SetList | Self::Created | Self::Nothing => &[Diagnosis::Unknown],
-            Self::Enabled => &[Diagnosis::DisabledByMedic, Diagnosis::Disabled],
-            Self::GithubList => &[Diagnosis::Missing, Diagnosis::Mismatched],
-            Self::SessionCheck => &[Diagnosis::Unheld, Diagnosis::HeldElsewhere],
-            Self::Log => &[
-                Diagnosis::Unauthorized,
-                Diagnosis::Mismatched,
-                Diagnosis::Evicted,
-                Diagnosis::Flapping,
-                Diagnosis::HeldElsewhere,
-                Diagnosis::ConflictAbandoned,
-                Diagnosis::StartAbandoned,
-                Diagnosis::ConflictRetrying,
-                Diagnosis::Starved,
-                Diagnosis::Listening,
-                Diagnosis::Deaf,
-            ],
-            Self::ListenerMetrics => &[Diagnosis::Listening, Diagnosis::Deaf, Diagnosis::ConflictRetrying],
-            Self::Counters => &[
-                Diagnosis::Flapping,
-                Diagnosis::Deaf,
-                Diagnosis::Listening,
-                Diagnosis::ConflictRetrying,
-                Diagnosis::ConflictAbandoned,
-                Diagnosis::StartAbandoned,
-                Diagnosis::Unheld,
-                Diagnosis::Unknown,
-            ],
-            Self::GracePeriod => &[Diagnosis::Settling],
-            Self::WaitingJobs => &[Diagnosis::Starved],
-            Self::RefusedTooLong => &[Diagnosis::HeldElsewhere],
-        }
+        self.table().1
     }
 
     /// The diagnosis that the rule corrects; all other rules are asked only where none before has answered.
     pub const fn corrects(self) -> Option<Diagnosis> {
+        self.table().0
+    }
+
+    /// What it corrects, and what it makes.
+    const fn table(self) -> (Option<Diagnosis>, &'static [Diagnosis]) {
         match self {
-            Self::WaitingJobs => Some(Diagnosis::Listening),
-            Self::RefusedTooLong => Some(Diagnosis::ConflictRetrying),
-            Self::SetList
-            | Self::Enabled
-            | Self::GithubList
-            | Self::SessionCheck
-            | Self::Log
-            | Self::ListenerMetrics
-            | Self::Created
-            | Self::Counters
-            | Self::GracePeriod
-            | Self::Nothing => None,
+            Self::SetList | Self::Created | Self::Nothing => (None, &[Diagnosis::Unknown]),
+            Self::Enabled => (None, &[Diagnosis::DisabledByMedic, Diagnosis::Disabled]),
+            Self::GithubList => (None, &[Diagnosis::Missing, Diagnosis::Mismatched]),
+            Self::SessionCheck => (None, &[Diagnosis::Unheld, Diagnosis::HeldElsewhere]),
+            Self::Log => (
+                None,
+                &[
+                    Diagnosis::Unauthorized,
+                    Diagnosis::Mismatched,
+                    Diagnosis::Evicted,
+                    Diagnosis::Flapping,
+                    Diagnosis::HeldElsewhere,
+                    Diagnosis::ConflictAbandoned,
+                    Diagnosis::StartAbandoned,
+                    Diagnosis::ConflictRetrying,
+                    Diagnosis::Starved,
+                    Diagnosis::Listening,
+                    Diagnosis::Deaf,
+                ],
+            ),
+            Self::ListenerMetrics => (None, &[Diagnosis::Listening, Diagnosis::Deaf, Diagnosis::ConflictRetrying]),
+            Self::Counters => (
+                None,
+                &[
+                    Diagnosis::Flapping,
+                    Diagnosis::Deaf,
+                    Diagnosis::Listening,
+                    Diagnosis::ConflictRetrying,
+                    Diagnosis::ConflictAbandoned,
+                    Diagnosis::StartAbandoned,
+                    Diagnosis::Unheld,
+                    Diagnosis::Unknown,
+                ],
+            ),
+            Self::GracePeriod => (None, &[Diagnosis::Settling]),
+            Self::WaitingJobs => (Some(Diagnosis::Listening), &[Diagnosis::Starved]),
+            Self::RefusedTooLong => (Some(Diagnosis::ConflictRetrying), &[Diagnosis::HeldElsewhere]),
         }
     }
 }
@@ -453,4 +453,24 @@ pub struct Finding {
     #[serde(with = "worker")]
     #[schemars(with = "worker::Worker")]
     pub worker: (WorkerState, Wall),
+}
+
+/// When a series of conflicts began, by the log.
+pub fn conflicts_began(evidence: &[Evidence]) -> Option<Wall> {
+    evidence.iter().find_map(|evidence| {
+        if let Fact::ConflictLine { run, .. } = &evidence.fact { Some(evidence.at.minus(*run)) } else { None }
+    })
+}
+
+impl Finding {
+    /// The owner of the conflicting session, where a refusal named one.
+    pub fn named_owner(&self) -> Option<&Owner> {
+        self.evidence.iter().find_map(|evidence| {
+            if let Fact::ConflictLine { owner, .. } | Fact::CheckRefused { owner } = &evidence.fact {
+                owner.as_ref()
+            } else {
+                None
+            }
+        })
+    }
 }

@@ -13,14 +13,12 @@ use std::collections::BTreeMap;
 /// How a log line names a scale set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LogSet {
-    /// By the manager's id.
     Manager(ScaleSetId),
     /// By entity name and GitHub's id.
     Github {
         /// `owner/name` or the plain name, as in the line's `entity`. Builds that do not log it (v0.2.0-alpha): the
         /// manager's UUID of the entity.
         entity: String,
-        /// The id in the request's URL.
         github_id: GithubId,
     },
 }
@@ -47,7 +45,6 @@ closed_enum! {
 /// One fact of one log line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFact {
-    /// The line's own time stamp.
     pub at: Wall,
     pub what: LogEvent,
 }
@@ -112,9 +109,7 @@ pub enum LogEvent {
 /// How far a log file has been read, so that a restart of ours continues exactly there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogPosition {
-    /// Device of the file.
     pub device: u64,
-    /// Inode of the file.
     pub inode: u64,
     /// Everything before this byte has been read; always the start of a line.
     pub offset: u64,
@@ -141,7 +136,6 @@ pub struct ParserState {
 pub struct SetLog {
     /// First and latest conflict of the unbroken series.
     pub conflicts: Option<(Wall, Wall)>,
-    /// How many in that series.
     pub conflict_count: u32,
     pub conflict_owner: Option<Owner>,
     /// When the worker gave up, if it was not restarted since.
@@ -199,7 +193,6 @@ pub struct LogEvidence {
     /// Whether debug lines are seen, and with them polls and session ids.
     pub debug: bool,
     pub newest: Option<Wall>,
-    /// Facts by the manager's id.
     pub by_id: BTreeMap<ScaleSetId, SetLog>,
     /// Facts by entity name and GitHub's id.
     pub by_github: BTreeMap<String, BTreeMap<GithubId, SetLog>>,

@@ -199,7 +199,7 @@ fn worker_is_taken_from_the_poll_on_equal_dates() {
     manager.gauges = true;
     manager.logs(secs(5), LogEvent::WorkerIdle { set: by_manager(1) });
     let last_success = Some(manager.now.minus(secs(5)));
-    manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+    manager.listeners.insert(id(1), ListenerMetrics { last_success });
     let fleet = manager.diagnose();
     assert_eq!((found(&fleet, 1).0, fleet.findings[&id(1)].worker.0), (Diagnosis::Listening, WorkerState::Listening));
 }
@@ -264,7 +264,7 @@ fn cause_is_gone_sooner_if_github_answers_us() {
 #[test]
 fn session_check_counts_until_something_newer_is_known() {
     fn polls(manager: &mut Manager, at: Wall) {
-        manager.listeners.insert(id(2), ListenerMetrics { last_success: Some(at), restarts: 0 });
+        manager.listeners.insert(id(2), ListenerMetrics { last_success: Some(at) });
     }
     fn is_refused(manager: &mut Manager, later: u64) {
         manager.after(secs(later));
@@ -326,7 +326,7 @@ fn without_series(before: impl FnOnce(&mut Manager), span: Span, then: impl FnOn
         if manager.counters.create == 0 {
             manager.opens();
         }
-        manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
+        manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now) });
         manager.is_refused();
         manager.diagnose();
         if left == Span::ZERO {
@@ -359,7 +359,7 @@ fn missing_series_limits_of_first_poll_and_other_series() {
                     manager.diagnose();
                     manager.after(secs(1));
                     manager.is_refused();
-                    manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
+                    manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now) });
                 }
             },
         )
@@ -375,7 +375,7 @@ fn a_series_is_deaf_from_the_very_limit() {
         let mut manager = Manager::healthy(1);
         manager.gauges = true;
         let last_success = Some(manager.now.minus(manager.policy.deaf_after).plus(Span::millis(ago)));
-        manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+        manager.listeners.insert(id(1), ListenerMetrics { last_success });
         let fleet = manager.diagnose();
         assert_eq!(found(&fleet, 1), (expected, Proof));
         assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Listening);

@@ -183,7 +183,7 @@ fn old_polls_of_a_changed_set_are_not_deafness() {
     let mut manager = Manager::healthy(1);
     manager.gauges = true;
     let last_success = Some(manager.now.minus(Span::mins(20)));
-    manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+    manager.listeners.insert(id(1), ListenerMetrics { last_success });
     manager.change(1);
     assert_eq!(found(&manager.watch(secs(4)), 1), (Diagnosis::Listening, Strong));
 }
