@@ -13,9 +13,8 @@ use crate::replay::snapshot::{Recorder, Snapshot};
 use crate::status::ManagerStatus;
 use futures_util::future::BoxFuture;
 use medic_core::clock::Clock;
-use medic_core::decide::{self, Footing};
+use medic_core::decide::{self, Conditions, Footing, Input};
 use medic_core::diagnose::{self, Context, Fleet, State};
-use medic_core::evaluate::Conditions;
 use medic_core::model::{ManagerName, ManualHeal, ManualHealAnswer, Refusal, SetDecision, Span, Treatment};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -233,7 +232,7 @@ impl Engine {
     }
 
     fn decide(&self, fleet: &Fleet, conditions: &Conditions) -> Vec<SetDecision> {
-        let input = conditions.input(fleet);
+        let input = Input { fleet, given: conditions };
         let decisions = decide::decide(&input);
         for heal in &conditions.manual_heals {
             let answer = match decisions.iter().find(|decision| decision.set == heal.set) {

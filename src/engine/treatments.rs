@@ -4,8 +4,8 @@ use crate::engine::driver::{Driver, NotJournaled};
 use crate::engine::records::Records;
 use futures_util::future::join_all;
 use medic_core::decide::pause;
+use medic_core::decide::warrant::deletion_warrant;
 use medic_core::diagnose::Fleet;
-use medic_core::evaluate::deletion_warrant;
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{
     Decision, ManagerState, ManualHeal, ManualHealAnswer, Now, Pause, Remedy, ScaleSetId, SetDecision, Step, Treatment,

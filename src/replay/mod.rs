@@ -6,9 +6,8 @@
 pub mod snapshot;
 
 use crate::text::decision::label;
-use medic_core::decide::decide;
+use medic_core::decide::{Conditions, Input, decide};
 use medic_core::diagnose::{Context, diagnose};
-use medic_core::evaluate::Conditions;
 use medic_core::model::{
     Confidence, Decision, Diagnosis, Finding, ManagerName, Remedy, ScaleSet, ScaleSetId, SetDecision, Wall,
 };
@@ -128,7 +127,8 @@ pub fn replay(snapshot: &Snapshot<'_>, rules: &Rules) -> Replayed {
     let mut state = snapshot.state.as_ref().clone();
     let context = Context { treatments: &snapshot.treatments, checks: &snapshot.checks, ledger: &recorded.ledger };
     let fleet = diagnose(&mut state, &snapshot.sweep, &context, &conditions.policy);
-    let now = judgements(&decide(&conditions.input(&fleet)), |set| fleet.findings.get(&set).cloned());
+    let now =
+        judgements(&decide(&Input { fleet: &fleet, given: &conditions }), |set| fleet.findings.get(&set).cloned());
     let then = judgements(&snapshot.decisions, |set| snapshot.findings.get(&set).cloned());
     let sets = now.len();
     let (differences, renamed) = compare(then, now, &fleet.sets);

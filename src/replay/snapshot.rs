@@ -8,8 +8,8 @@
 //! Edge case: a snapshot that is too long is not kept, and the history says so.
 
 use crate::text::decision::label;
+use medic_core::decide::Conditions;
 use medic_core::diagnose::{CheckAnswer, Context, State};
-use medic_core::evaluate::Conditions;
 use medic_core::model::{Decision, Findings, ScaleSetId, SetDecision, Sweep, Treatment, Wall};
 use medic_store::{ManagerStore, SNAPSHOT_LIMIT, StoreError};
 use serde::{Deserialize, Serialize};

@@ -3,19 +3,20 @@
 use super::{code, table};
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
 use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
-use medic_core::decide::testing::scale_set;
-use medic_core::decide::{self, Footing, Input};
+use medic_core::decide::testing::{conditions, fleet, open, scale_set};
+use medic_core::decide::{self, Conditions, Footing, Input};
 use medic_core::model::session::{LedgerSession, NotStale, OpenedBy};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
-    Guard, Incarnation, ManagerName, ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome,
-    OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span,
-    Step, Treatment, TreatmentId, Wall, WorkerState,
+    Guard, Incarnation, ManagerState, ManualAction, ManualHeal, ManualHealId, Outcome, OwnQuota, Owner, Pause, PauseId,
+    PauseScope, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId,
+    Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::{Section, kind};
 use scaleset_medic::text::{guards, rules, words};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const NOW: Wall = Wall(7_200_000);
 const SET: ScaleSetId = ScaleSetId(1);
@@ -316,23 +317,7 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
-    let row = |id, set_id, step| Treatment {
-        id: TreatmentId(id),
-        set: set_id,
-        name: "linux".to_owned(),
-        place: set(set_id).place(),
-        remedy: Remedy::Toggle,
-        cause: Diagnosis::ConflictAbandoned,
-        incarnation: None,
-        opened: NOW.minus(Span::mins(1)),
-        canary: false,
-        step,
-        step_at: NOW.minus(Span::mins(1)),
-        revived: None,
-        holder: None,
-        refusal: None,
-        ordered: None,
-    };
+    let row = |id, set: ScaleSetId, step| open(id, set.0, NOW.minus(Span::mins(1)), step);
     let bad = || Step::Closed { outcome: Outcome::Unverified, why: String::new() };
     let left = Step::Enabling {
         ours: Revision::new("ours"),
@@ -340,10 +325,8 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         attempts: 5,
         not_before: NOW,
     };
-    let history = [row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)];
     let others = self::finding(settling, Diagnosis::Settling, Confidence::Weak);
-    let owner = Owner::of_garm("c");
-    let order =
+    let heal =
         ManualHeal { id: ManualHealId(1), set: SET, what: ManualAction::Heal, author: "you".to_owned(), created: NOW };
     let pause = Pause {
         id: PauseId(1),
@@ -355,32 +338,27 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
     };
     let quota = OwnQuota { remaining: 0, reserve: 1000, reset: NOW.plus(Span::mins(30)) };
     let quotas = set(SET).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
-    let decisions = decide::decide(&Input {
-        now: Now { wall: NOW, mono: Mono(0) },
-        name: &ManagerName::new("garm"),
+    let mut fleet = fleet(NOW);
+    fleet.findings = Findings::from_iter([(SET, finding), (settling, others)]);
+    let undated = |id| (id, ScaleSet { revision: Revision::new(""), ..set(id) });
+    fleet.sets = Arc::new([SET, other, settling].map(undated).into());
+    fleet.manager = manager;
+    fleet.incarnation = Some(Incarnation(NOW.minus(Span::secs(5))));
+    fleet.conflict_behaviour = ConflictBehaviour::GivesUp;
+    (fleet.blind, fleet.fault_at_github) = (manager == ManagerState::Down, true);
+    fleet.owner = Some(Owner::of_garm("c"));
+    let given = Conditions {
         mode: Mode::Observe,
-        policy: &policy,
-        findings: &Findings::from_iter([(SET, finding), (settling, others)]),
-        sets: &BTreeMap::from(
-            [SET, other, settling].map(|id| (id, ScaleSet { revision: Revision::new(""), ..set(id) })),
-        ),
-        manager,
-        incarnation: Some(Incarnation(NOW.minus(Span::secs(5)))),
-        crash_loop: false,
-        conflict_behaviour: ConflictBehaviour::GivesUp,
-        endpoints: &BTreeMap::new(),
-        blind: manager == ManagerState::Down,
-        fault_at_github: true,
-        history: &history,
-        ledger: &[stale_session()],
-        owner: Some(&owner),
-        pauses: &[pause],
-        manual_heals: if ordered { std::slice::from_ref(&order) } else { &[] },
-        breaker_reset: None,
-        can_check_sessions: &BTreeSet::from([SET]),
-        quotas: &quotas,
-        footing,
-    });
+        history: vec![row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)],
+        ledger: Arc::new(vec![stale_session()]),
+        pauses: vec![pause],
+        manual_heals: if ordered { vec![heal] } else { Vec::new() },
+        can_check_sessions: BTreeSet::from([SET]),
+        quotas,
+        footing: footing.clone(),
+        ..conditions(NOW, policy)
+    };
+    let decisions = decide::decide(&Input { fleet: &fleet, given: &given });
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
     let Decision::Blocked { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
     guards.into_iter().map(|held| held.guard()).collect()

@@ -43,19 +43,20 @@ impl EntityLimits {
     /// From the journal's open treatments.
     pub fn of(input: &Input<'_>) -> Self {
         let mut limits = Self::default();
-        if input.conflict_behaviour == ConflictBehaviour::Retries {
+        if input.fleet.conflict_behaviour == ConflictBehaviour::Retries {
             return limits;
         }
         let treated: BTreeSet<ScaleSetId> =
-            input.history.iter().filter(|row| !row.step.is_closed()).map(|row| row.set).collect();
-        let settling = input.findings.values().filter(|finding| finding.diagnosis == Diagnosis::Settling);
+            input.given.history.iter().filter(|row| !row.step.is_closed()).map(|row| row.set).collect();
+        let settling = input.fleet.findings.values().filter(|finding| finding.diagnosis == Diagnosis::Settling);
         let settling = settling.filter(|finding| !treated.contains(&finding.set));
-        for entity in settling.filter_map(|finding| entity_of(input.sets.get(&finding.set)?)) {
+        for entity in settling.filter_map(|finding| entity_of(input.fleet.sets.get(&finding.set)?)) {
             limits.entities.entry(entity).or_default().starting = true;
         }
-        for row in input.history {
-            let finding = input.findings.get(&row.set);
-            let Some(until) = waits_until(row, finding, input.now.wall, input.policy.toggle_gap_limit) else {
+        for row in &input.given.history {
+            let finding = input.fleet.findings.get(&row.set);
+            let Some(until) = waits_until(row, finding, input.given.now.wall, input.given.policy.toggle_gap_limit)
+            else {
                 continue;
             };
             if let Some(place) = &row.place {

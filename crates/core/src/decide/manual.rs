@@ -9,7 +9,7 @@
 use super::Input;
 use super::remedy::Prescription;
 use super::stale::{self, CurrentManager};
-use super::warrant::DeletionWarrant;
+use super::warrant::{DeletionWarrant, current_manager};
 use crate::model::session::{LedgerSession, NotStale};
 use crate::model::{
     Class, ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
@@ -21,7 +21,7 @@ const UNCLEAR_SWEEPS: u32 = 5;
 
 /// The latest manual heal of a set.
 pub(super) fn of<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a ManualHeal> {
-    input.manual_heals.iter().rev().find(|heal| heal.set == set)
+    input.given.manual_heals.iter().rev().find(|heal| heal.set == set)
 }
 
 /// Its remedy, or why it has none.
@@ -50,7 +50,7 @@ pub fn answer(input: &Input<'_>, heal: &ManualHeal, decision: &Decision) -> Manu
 }
 
 fn refusal(input: &Input<'_>, heal: &ManualHeal) -> ManualHealAnswer {
-    let (Some(finding), Some(set)) = (input.findings.get(&heal.set), input.sets.get(&heal.set)) else {
+    let (Some(finding), Some(set)) = (input.fleet.findings.get(&heal.set), input.fleet.sets.get(&heal.set)) else {
         return ManualHealAnswer::Refused { why: Refusal::SetNotShown };
     };
     let unclear = matches!(finding.diagnosis, Diagnosis::Settling | Diagnosis::Unknown);
@@ -65,22 +65,22 @@ fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, heal: &Manual
     let sight = Sight {
         finding,
         set,
-        manager: CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner },
-        conflict_behaviour: input.conflict_behaviour,
-        covered: input.can_check_sessions.contains(&set.id) && set.has_place(),
+        manager: current_manager(input.fleet),
+        conflict_behaviour: input.fleet.conflict_behaviour,
+        covered: input.given.can_check_sessions.contains(&set.id) && set.has_place(),
     };
     match &heal.what {
         ManualAction::Heal => toggle(&sight),
         ManualAction::DeleteSession { session } => {
-            delete(&sight, session, input.ledger).map(|warrant| deletion(&sight, warrant.session().clone()))
+            delete(&sight, session, &input.given.ledger).map(|warrant| deletion(&sight, warrant.session().clone()))
         }
     }
 }
 
 /// What the verdict on a manual heal depends on. Only this crate fills it, from what was observed: see
-/// [`deletion_warrant`](crate::evaluate::deletion_warrant).
+/// [`deletion_warrant`](super::warrant::deletion_warrant).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sight<'a> {
+pub(super) struct Sight<'a> {
     pub finding: &'a Finding,
     pub set: &'a ScaleSet,
     pub manager: CurrentManager<'a>,
@@ -116,7 +116,7 @@ fn deletion(sight: &Sight<'_>, session: SessionId) -> Remedy {
 }
 
 /// The verdict on an operator's request to delete a session, or every reason against it. Asked again at every attempt.
-pub(crate) fn delete(
+pub(super) fn delete(
     sight: &Sight<'_>,
     session: &SessionId,
     ledger: &[LedgerSession],

@@ -1,14 +1,15 @@
 //! Decisions about whole fleets, guard by guard.
 
-use super::testing::{check, closed, evidence, finding, ledger_session, mins, open, revived, scale_set, scale_set_of};
+use super::testing::{
+    check, closed, conditions, evidence, finding, fleet, ledger_session, mins, open, revived, scale_set, scale_set_of,
+};
 use super::*;
-use crate::diagnose::{CRASH_LOOP, Fleet};
-use crate::evaluate::Conditions;
+use crate::model::fleet::CRASH_LOOP;
 use crate::model::session::{NotStale, SessionEnd};
 use crate::model::{
-    Bounded, Confidence, Enablement, Escalation, Fact, FrozenReason, GuardFact, ManualAction, ManualHealAnswer,
-    ManualHealId, ManualWait, Mono, Outcome, PauseId, PauseScope, Refusal, Revision, SessionId, Span, Step,
-    TreatmentId, WorkerState,
+    Bounded, Confidence, ConflictBehaviour, Enablement, EndpointState, Escalation, Fact, FrozenReason, GuardFact,
+    Incarnation, ManualAction, ManualHealAnswer, ManualHealId, ManualWait, Outcome, Owner, PauseId, PauseScope,
+    Refusal, Revision, SessionId, Span, Step, TreatmentId, WorkerState,
 };
 use std::sync::Arc;
 
@@ -29,37 +30,17 @@ struct World {
 impl World {
     /// `count` sets that gave up after the restart at [`RUN`], one minute ago.
     fn stuck(count: u64) -> Self {
-        let now = Now { wall: mins(61), mono: Mono(0) };
         let stuck = |id| (ScaleSetId(id), finding(id, Diagnosis::ConflictAbandoned, Confidence::Proof));
         let fleet = Fleet {
-            at: now,
-            manager: ManagerState::Up,
-            restart: None,
-            restarts: 0,
             incarnation: Some(RUN),
             endpoints: BTreeMap::from([(EndpointName::new("github.com"), EndpointState::Up)]),
             findings: (1..=count).map(stuck).collect(),
             sets: Arc::new((1..=count).map(|id| (ScaleSetId(id), scale_set(id))).collect()),
-            blind: false,
-            fault_at_github: false,
             conflict_behaviour: ConflictBehaviour::GivesUp,
             owner: Some(Owner::of_garm("c1")),
-            recoveries: Vec::new(),
+            ..fleet(mins(61))
         };
-        let given = Conditions {
-            now,
-            name: ManagerName::new("garm"),
-            mode: Mode::Heal,
-            policy: Policy { backoff_jitter: 0.0, ..Policy::default() },
-            history: Vec::new(),
-            ledger: Arc::default(),
-            pauses: Vec::new(),
-            manual_heals: Vec::new(),
-            breaker_reset: None,
-            can_check_sessions: BTreeSet::new(),
-            quotas: BTreeMap::new(),
-            footing: Footing::Firm,
-        };
+        let given = conditions(mins(61), Policy { backoff_jitter: 0.0, ..Policy::default() });
         Self { fleet, given }
     }
 
@@ -109,8 +90,12 @@ impl World {
         self.given.now.wall = now;
     }
 
+    fn input(&self) -> Input<'_> {
+        Input { fleet: &self.fleet, given: &self.given }
+    }
+
     fn decide(&self) -> Vec<Decision> {
-        let decisions = decide(&self.given.input(&self.fleet));
+        let decisions = decide(&self.input());
         let sets: Vec<_> = decisions.iter().map(|d| d.set).collect();
         assert_eq!(sets, self.fleet.findings.keys().copied().collect::<Vec<_>>(), "one decision per set, sorted");
         decisions.into_iter().map(|d| d.decision).collect()
@@ -118,7 +103,7 @@ impl World {
 
     /// The answer to the only manual heal.
     fn answer(&self) -> ManualHealAnswer {
-        manual::answer(&self.given.input(&self.fleet), &self.given.manual_heals[0], &self.first())
+        manual::answer(&self.input(), &self.given.manual_heals[0], &self.first())
     }
 
     fn first(&self) -> Decision {

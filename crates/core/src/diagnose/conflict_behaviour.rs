@@ -1,8 +1,8 @@
 //! What the build does after a refused start, learnt from what it was seen to do.
 
-use super::fleet::Fleet;
 use super::log;
 use super::state::State;
+use crate::model::fleet::Fleet;
 use crate::model::{ConflictBehaviour, Enablement, EntityKind, ScaleSet, Span, Sweep};
 
 /// After this, a build that retries has retried.

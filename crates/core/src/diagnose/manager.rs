@@ -12,6 +12,7 @@
 use super::context::Context;
 use super::log;
 use super::state::State;
+use crate::model::fleet::LOOP_WINDOW;
 use crate::model::session::OpenedBy;
 use crate::model::{
     ConflictBehaviour, EndpointName, EndpointState, EntityRef, FailureKind, Finding, Findings, Incarnation,
@@ -25,10 +26,6 @@ const CLEAN_AFTER: Span = Span::secs(15);
 /// A set that is changed has a worker that tries again within this.
 const REVIVAL: Span = Span::mins(2);
 const RESTARTS_KEPT: usize = 32;
-/// Restarts are counted over this.
-pub const LOOP_WINDOW: Span = Span::mins(15);
-/// This many restarts within [`LOOP_WINDOW`] are a crash loop.
-pub const CRASH_LOOP: u32 = 3;
 
 /// The manager's present incarnation: by its metrics, else by its log. The first date seen of one start is kept.
 pub(super) fn incarnation(sweep: &Sweep, state: &State) -> Option<Incarnation> {

@@ -18,7 +18,6 @@ mod attribute;
 mod conflict_behaviour;
 mod context;
 mod evidence;
-mod fleet;
 mod log;
 mod manager;
 mod record;
@@ -32,6 +31,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use crate::model::fleet::{CRASH_LOOP, Fleet, LOOP_WINDOW, Recovery};
 use crate::model::session::OpenedBy;
 use crate::model::{
     Confidence, Diagnosis, EndpointState, EntityKind, Evidence, Fact, FailureKind, Findings, Incarnation, ManagerState,
@@ -41,8 +41,6 @@ use crate::policy::Policy;
 use attribute::{Counted, Question};
 pub use context::{CheckAnswer, Context};
 use evidence::{Found, Lists, SweepEvidence};
-pub use fleet::{Fleet, Recovery};
-pub use manager::{CRASH_LOOP, LOOP_WINDOW};
 use state::SetState;
 pub use state::State;
 use std::collections::BTreeMap;

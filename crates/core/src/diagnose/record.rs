@@ -1,9 +1,9 @@
 //! Compares what was found with the sweeps before: for how long, since when ill, and who recovered.
 
 use super::evidence::Found;
-use super::fleet::{Fleet, Recovery};
 use super::state::{SetState, State, Verdict};
 use crate::model::diagnosis::conflicts_began;
+use crate::model::fleet::{Fleet, Recovery};
 use crate::model::{Class, Confidence, Diagnosis, Finding, Rule, ScaleSet, ScaleSetId, Wall};
 use crate::policy::Policy;
 use std::sync::Arc;

@@ -18,7 +18,7 @@ fn two() -> World {
 }
 
 fn block(world: &World) -> Option<GuardFact> {
-    blast::block(&world.given.input(&world.fleet)).map(|block| block.fact)
+    blast::block(&world.input()).map(|block| block.fact)
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::model::{
 // --- its run ---
 
 #[test]
-fn a_log_only_ever_moves_the_run_on() {
+fn log_moves_the_run_forward_only() {
     let mut manager = Manager::healthy(1);
     let run = manager.diagnose().incarnation;
     manager.run = None;
@@ -24,7 +24,7 @@ fn a_log_only_ever_moves_the_run_on() {
 }
 
 #[test]
-fn a_start_date_that_moves_back_is_another_run_and_no_restart() {
+fn start_date_that_moves_back_is_another_run_and_no_restart() {
     let mut manager = Manager::healthy(1);
     manager.diagnose();
     manager.run = Some(Incarnation(START.minus(Span::hours(2))));
@@ -132,7 +132,7 @@ fn crash_needs_a_living_session_of_an_earlier_run() {
 }
 
 #[test]
-fn a_panic_or_a_conflict_in_the_log_is_a_crash() {
+fn panic_or_conflict_in_the_log_is_a_crash() {
     let panicked = |before: u64| ended(5, |manager, _| manager.logs(secs(5 + before), LogEvent::Panic));
     assert_eq!(panicked(60), CRASH);
     assert_eq!(panicked(600), CRASH);
@@ -222,24 +222,26 @@ fn conflicting(age: u64, since: u64, owner: Option<&Owner>, change: impl FnOnce(
 
 #[test]
 fn unexplained_conflicts_of_entities_are_githubs_fault() {
-    let changed_at = |ago: u64| {
-        move |manager: &mut Manager| {
-            let at: Option<Wall> = Some(manager.now.minus(secs(ago)));
-            for set in &mut manager.sets {
-                set.updated_at = at;
-            }
-        }
-    };
     let stranger = Owner::new("garm-somebody-else");
-    assert!(conflicting(3600, 99, None, |_| {}));
-    assert!(conflicting(3600, 99, Some(&ours()), |_| {}));
-    assert!(!conflicting(3600, 99, Some(&stranger), |_| {}), "another manager holds them");
+    for (age, since, owner, changed, fault, why) in [
+        (3600, 99, None, None, true, "nothing explains them"),
+        (3600, 99, Some(&ours()), None, true, "they name our own manager"),
+        (3600, 99, Some(&stranger), None, false, "another manager holds them"),
+        (400, 99, None, None, true, "later than the last stale session"),
+        (400, 100, None, None, false, "five minutes after the start the last stale session may just end"),
+        (3600, 99, None, Some(100), false, "changed just before: their workers came to it late"),
+        (3600, 99, None, Some(219), false, "changed two minutes before"),
+        (3600, 99, None, Some(220), true, "changed long before"),
+        (3600, 250, None, Some(130), false, "changed two minutes after"),
+        (3600, 250, None, Some(129), true, "changed when they had long been refused"),
+    ] {
+        let change = |manager: &mut Manager| {
+            if let Some(ago) = changed {
+                let at = manager.now.minus(secs(ago));
+                manager.sets.iter_mut().for_each(|set| set.updated_at = Some(at));
+            }
+        };
+        assert_eq!(conflicting(age, since, owner, change), fault, "{why}");
+    }
     assert!(!conflicting(3600, 99, None, |manager| manager.sets[1] = scale_set(2)), "one entity is not GitHub");
-    assert!(conflicting(400, 99, None, |_| {}));
-    assert!(!conflicting(400, 100, None, |_| {}), "five minutes after the start: the last stale session may end now");
-    assert!(!conflicting(3600, 99, None, changed_at(100)), "changed just before: their workers came to it late");
-    assert!(!conflicting(3600, 99, None, changed_at(219)));
-    assert!(conflicting(3600, 99, None, changed_at(220)));
-    assert!(!conflicting(3600, 250, None, changed_at(130)));
-    assert!(conflicting(3600, 250, None, changed_at(129)), "changed when they had long been refused");
 }
