@@ -19,13 +19,14 @@ pub enum Breaker {
     Open {
         /// Since the last bad end.
         since: Wall,
-        /// When one trial may start.
         half_open: Wall,
     },
-    /// One trial may start.
-    HalfOpen { since: Wall },
-    /// One trial is open.
-    Trial { since: Wall },
+    HalfOpen {
+        since: Wall,
+    },
+    Trial {
+        since: Wall,
+    },
 }
 
 impl Breaker {

@@ -9,8 +9,6 @@
 
 use crate::model::{BlockedBy, GuardFact, Outcome, Span, Treatment, Wall};
 use crate::policy::Policy;
-
-/// The window of the manager's budget.
 const MANAGER_WINDOW: Span = Span::hours(1);
 
 /// The heals of one set that count against it, oldest first. `rows` are the set's, in any order.
@@ -28,8 +26,6 @@ pub fn counted<'a>(rows: &[&'a Treatment], ill_since: Option<Wall>, now: Wall, p
     }
     heals
 }
-
-/// The guard of the set's budget.
 pub fn set_block(counted: &[&Treatment], policy: &Policy) -> Option<BlockedBy> {
     let budget = usize::try_from(policy.set_budget).unwrap_or(usize::MAX);
     let surplus = counted.len().checked_sub(budget)?;

@@ -35,7 +35,6 @@ pub fn began(incarnation: Option<Incarnation>, ill: impl Iterator<Item = Wall>) 
 }
 
 impl Canaries {
-    /// From the journal's rows.
     pub fn of(history: &[Treatment], began: Wall) -> Self {
         let mut canaries = Self::default();
         for row in history {
@@ -70,16 +69,12 @@ impl Canaries {
         };
         ahead.map_or(Admission::First, Admission::Waits)
     }
-
-    /// The guard of a heal.
     pub fn block(&self, cause: Diagnosis) -> Option<BlockedBy> {
         match self.admit(cause) {
             Admission::First | Admission::Follows => None,
             Admission::Waits(set) => Some(GuardFact::Canary { set }.into()),
         }
     }
-
-    /// The guard of a session check.
     pub fn session_check_block(&self) -> Option<BlockedBy> {
         if let Some(set) = self.unverified() {
             return Some(GuardFact::Canary { set }.into());

@@ -40,7 +40,6 @@ struct Limit {
 }
 
 impl EntityLimits {
-    /// From the journal's open treatments.
     pub fn of(input: &Input<'_>) -> Self {
         let mut limits = Self::default();
         if input.fleet.conflict_behaviour == ConflictBehaviour::Retries {
@@ -65,8 +64,6 @@ impl EntityLimits {
         }
         limits
     }
-
-    /// The guard of a toggle of this set.
     pub fn block(&self, set: &ScaleSet, finding: &Finding, kind: RemedyKind) -> Option<BlockedBy> {
         if !kind.disables() {
             return None;

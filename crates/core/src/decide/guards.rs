@@ -27,7 +27,6 @@ pub struct SweepState {
     pub breaker: Breaker,
     pub canaries: Canaries,
     pub rollout: Rollout,
-    /// How many sets are enabled.
     pub enabled: usize,
     /// The manager's heals within the hour.
     pub recent_heals: Vec<Wall>,
@@ -39,14 +38,11 @@ pub struct SweepState {
     /// Treatments that this sweep allowed, manual heals aside.
     pub allowed: Vec<Started>,
 }
-
-/// One remedy, proposed for one set.
 #[derive(Debug, Clone, Copy)]
 pub struct Proposal<'a> {
     pub remedy: &'a Remedy,
     pub set: &'a ScaleSet,
     pub finding: &'a Finding,
-    /// The set's rows of the journal.
     pub rows: &'a [&'a Treatment],
     pub by: By,
 }

@@ -18,8 +18,6 @@ use crate::model::{
 
 /// Sweeps that a manual heal waits for a clear diagnosis.
 const UNCLEAR_SWEEPS: u32 = 5;
-
-/// The latest manual heal of a set.
 pub(super) fn of<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a ManualHeal> {
     input.given.manual_heals.iter().rev().find(|heal| heal.set == set)
 }

@@ -76,9 +76,7 @@ pub struct Conditions {
     pub policy: Policy,
     /// This manager's treatments opened within 24 h, and every open one.
     pub history: Vec<Treatment>,
-    /// This manager's sessions in the ledger.
     pub ledger: Arc<Vec<LedgerSession>>,
-    /// All pauses of the store.
     pub pauses: Vec<Pause>,
     /// Manual heals without a final answer.
     pub manual_heals: Vec<ManualHeal>,

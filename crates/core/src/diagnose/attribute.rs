@@ -35,23 +35,6 @@ const POLLS: Span = Span::secs(180);
 /// Sessions that one healthy set may open within a minute: its listener restarts after a failed poll.
 const RESTARTS: u64 = 3;
 
-/// One scope's open question.
-pub(super) struct Question<'a> {
-    /// Enabled sets of the scope that could hold a session.
-    pub candidates: Vec<&'a ScaleSet>,
-    /// Sets that their own evidence has decided.
-    pub decided: &'a BTreeMap<ScaleSetId, Found>,
-    pub scope: Option<&'a Scope>,
-    pub goroutines: Option<Counted>,
-}
-
-impl Question<'_> {
-    fn decided(&self, set: &ScaleSet) -> Option<&Found> {
-        self.decided.get(&set.id)
-    }
-}
-
-/// Goroutine counts of this sweep.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
     pub now: Goroutines,
@@ -61,20 +44,23 @@ pub(super) struct Counted {
     pub all: u32,
 }
 
-/// What is found by counting of the sets that are not decided.
+/// What is found by counting of those of the scope's `candidates` that their own evidence has not decided.
 pub(super) fn answer(
     seen: &SweepEvidence<'_>,
-    question: &Question<'_>,
+    candidates: &[&ScaleSet],
+    decided: &BTreeMap<ScaleSetId, Found>,
+    scope: Option<&Scope>,
+    goroutines: Option<Counted>,
     states: &BTreeMap<ScaleSetId, SetState>,
 ) -> Vec<(ScaleSetId, Found)> {
-    let open: Vec<&ScaleSet> =
-        question.candidates.iter().copied().filter(|set| question.decided(set).is_none()).collect();
+    let open: Vec<&ScaleSet> = candidates.iter().copied().filter(|set| !decided.contains_key(&set.id)).collect();
     let all = |found: &Found| open.iter().map(|set| (set.id, found.clone())).collect();
-    let Some(count) = Count::of(seen, question) else {
+    let scope = scope.filter(|_| seen.sweep.metrics.known().is_some());
+    let Some(count) = Count::of(number_of(candidates.len()), scope, goroutines) else {
         // No source that could show it is available.
         return all(&undecided(seen, Source::Api, Fact::NothingToSee));
     };
-    let sessions = count.left_for(question);
+    let sessions = count.left_for(candidates.iter().filter_map(|set| decided.get(&set.id)));
     let judge = Judge { seen, count, states };
     if let Some(found) = judge.whole_scope() {
         return all(&found);
@@ -86,9 +72,7 @@ pub(super) fn answer(
 
 /// What the counters say.
 struct Count<'a> {
-    /// Sessions open now in the scope.
     open: u64,
-    /// All candidates of the scope.
     candidates: u64,
     source: Source,
     scope: Option<&'a Scope>,
@@ -109,10 +93,7 @@ impl Sessions {
 }
 
 impl<'a> Count<'a> {
-    fn of(seen: &SweepEvidence<'_>, question: &Question<'a>) -> Option<Self> {
-        let candidates = number_of(question.candidates.len());
-        let scope = question.scope.filter(|_| seen.sweep.metrics.known().is_some());
-        let goroutines = question.goroutines;
+    fn of(candidates: u64, scope: Option<&'a Scope>, goroutines: Option<Counted>) -> Option<Self> {
         let by_goroutines = goroutines.and_then(|Counted { now: counted, all, .. }| {
             if counted.listeners == 0 {
                 Some(0)
@@ -132,9 +113,9 @@ impl<'a> Count<'a> {
     }
 
     /// The sessions that the decided sets leave for the others.
-    fn left_for(&self, question: &Question<'_>) -> Sessions {
+    fn left_for<'f>(&self, decided: impl Iterator<Item = &'f Found>) -> Sessions {
         let (mut surely, mut perhaps) = (0_u64, 0_u64);
-        for found in question.candidates.iter().filter_map(|set| question.decided(set)) {
+        for found in decided {
             match found.diagnosis.holds_session() {
                 Some(true) => surely = surely.saturating_add(1),
                 None => perhaps = perhaps.saturating_add(1),
@@ -166,7 +147,7 @@ impl<'a> Count<'a> {
 
     /// Whether every worker of the manager lives, by goroutine count.
     fn all_live(&self, seen: &SweepEvidence<'_>) -> bool {
-        self.goroutines.is_some_and(|counted| counted.now.workers >= seen.total)
+        self.goroutines.is_some_and(|counted| counted.now.workers >= seen.total())
     }
 
     fn fact(&self) -> Fact {
@@ -278,7 +259,7 @@ impl Judge<'_> {
         // until the stale session ends.
         let is_accounted = |set: &ScaleSet| {
             let had_its_time = self.changed(set).is_none_or(|at| first.since(at) > seen.policy.stale_session_limit);
-            self.verdict(set).is_some() || (had_its_time && seen.conflict_behaviour != ConflictBehaviour::Retries)
+            self.verdict(set).is_some() || (had_its_time && seen.fleet.conflict_behaviour != ConflictBehaviour::Retries)
         };
         let as_many = scope.grown_since(first) >= number_of(sets.len());
         let no_other = open.iter().all(|set| sets.contains(&set.id) || is_accounted(set));
@@ -360,7 +341,7 @@ impl Judge<'_> {
         let changed = self.changed(set);
         let may_be_first = changed.is_none() && self.seen.age() < START;
         let all_tried = scope.last.create >= self.count.candidates;
-        let tries = match self.seen.conflict_behaviour {
+        let tries = match self.seen.fleet.conflict_behaviour {
             ConflictBehaviour::Retries => true,
             // Its workers may be at their first attempt.
             ConflictBehaviour::Unknown if may_be_first => return self.settling(),
@@ -371,7 +352,7 @@ impl Judge<'_> {
             return self.strong(Diagnosis::ConflictRetrying, fact).working((WorkerState::Retrying, scope.errors_moved));
         }
         // The others try. Where a listener has run in this incarnation, it may be this set's that comes back.
-        let gives_up = self.seen.conflict_behaviour == ConflictBehaviour::GivesUp;
+        let gives_up = self.seen.fleet.conflict_behaviour == ConflictBehaviour::GivesUp;
         if gives_up && scope.never_opened() && (all_tried || !may_be_first) {
             return self.abandoned(set, scope);
         }
@@ -394,7 +375,7 @@ impl Judge<'_> {
         if age < START && last.create.max(last.start_errors) < self.count.candidates {
             return self.settling();
         }
-        let gives_up = self.seen.conflict_behaviour != ConflictBehaviour::Retries;
+        let gives_up = self.seen.fleet.conflict_behaviour != ConflictBehaviour::Retries;
         if last.create_errors.max(last.start_errors) > 0 {
             return if gives_up {
                 self.abandoned(set, scope)
@@ -419,7 +400,7 @@ impl Judge<'_> {
         let Some(Counted { now: Goroutines { listeners, workers }, all, .. }) = self.count.goroutines else {
             return self.cannot_say();
         };
-        let (now, total) = (self.seen.now, self.seen.total);
+        let (now, total) = (self.seen.now, self.seen.total());
         let found = |diagnosis, confidence| {
             let fact = Fact::LivingWorkers { living: workers, expected: total };
             counted((diagnosis, confidence), Source::Goroutines, now, fact).with(
@@ -515,6 +496,6 @@ fn number_of(count: usize) -> u64 {
 /// The counters leave it open: the manager is within its grace period, or nothing else can show it.
 fn undecided(seen: &SweepEvidence<'_>, source: Source, fact: Fact) -> Found {
     let (rule, diagnosis) =
-        if seen.young { (Rule::GracePeriod, Diagnosis::Settling) } else { (Rule::Nothing, Diagnosis::Unknown) };
+        if seen.young() { (Rule::GracePeriod, Diagnosis::Settling) } else { (Rule::Nothing, Diagnosis::Unknown) };
     Found::new(rule, (diagnosis, Confidence::Weak), source, seen.now, fact)
 }

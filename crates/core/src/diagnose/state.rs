@@ -37,7 +37,6 @@ pub struct State {
     pub(super) run_seen: Option<Wall>,
     /// An incarnation whose beginning was seen, until it is known how the one before ended.
     pub(super) restarted: Option<Incarnation>,
-    /// When restarts were seen, the latest last.
     pub(super) restarts: VecDeque<Wall>,
     pub(super) conflict_behaviour: ConflictBehaviour,
     /// Whether the build exports per-set gauges, which settles its conflict behaviour.
@@ -46,7 +45,6 @@ pub struct State {
     pub(super) goroutines: Option<(Goroutines, Wall)>,
     /// Whether the build exports a series per listener.
     pub(super) listener_series: bool,
-    /// The owner name of the manager's sessions.
     pub(super) owner: Option<Owner>,
     /// Counters of the present incarnation, by scope.
     pub(super) scopes: BTreeMap<EntityKind, Scope>,
@@ -131,7 +129,6 @@ pub(super) struct Verdict {
 }
 
 impl Scope {
-    /// Takes the next reading of one incarnation.
     pub(super) fn read(&mut self, counters: ScopeCounters, now: Wall) {
         let first = self.reads == 0;
         self.read_at = now;

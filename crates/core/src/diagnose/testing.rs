@@ -210,20 +210,19 @@ impl Manager {
 
     /// A sweep every two seconds for this span; the last result.
     pub fn watch(&mut self, span: Span) -> Fleet {
-        let until = self.now.plus(span);
-        let mut fleet = self.diagnose();
-        while self.now < until {
-            fleet = self.after(secs(2)).diagnose();
-        }
-        fleet
+        self.watch_while(span, |_| {})
     }
 
     /// As [`watch`](Self::watch), with refusals every two seconds.
     pub fn watch_refused(&mut self, span: Span) -> Fleet {
+        self.watch_while(span, Self::is_refused)
+    }
+
+    fn watch_while(&mut self, span: Span, happens: impl Fn(&mut Self)) -> Fleet {
         let until = self.now.plus(span);
         let mut fleet = self.diagnose();
         while self.now < until {
-            self.is_refused();
+            happens(self);
             fleet = self.after(secs(2)).diagnose();
         }
         fleet

@@ -12,9 +12,7 @@ closed_enum! {
     pub enum RemedyKind {
         /// Disable, wait for the worker, enable.
         Toggle = "toggle",
-        /// Delete a provably stale session.
         DeleteSession = "delete_session",
-        /// Delete a provably stale session, then toggle.
         DeleteThenToggle = "delete_then_toggle",
         /// Ask for a session to learn whether anybody holds one, and end it at once.
         SessionCheck = "session_check",
@@ -22,7 +20,6 @@ closed_enum! {
 }
 
 impl RemedyKind {
-    /// Whether it disables the set for a while.
     pub const fn disables(self) -> bool {
         match self {
             Self::Toggle | Self::DeleteThenToggle => true,
@@ -64,7 +61,6 @@ impl Remedy {
 closed_enum! {
     /// What is waited for, when waiting is the remedy.
     pub enum Waiting {
-        /// The manager has just started.
         Settling = "settling",
         /// GitHub ends a stale session within about 90 s; the manager retries.
         StaleSession = "stale_session",

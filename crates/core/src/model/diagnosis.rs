@@ -15,11 +15,9 @@ closed_enum! {
     pub enum Diagnosis {
         /// A listener holds a session and polls.
         Listening = "listening",
-        /// Disabled by an operator.
         Disabled = "disabled",
         /// Disabled by us, in the middle of a treatment.
         DisabledByMedic = "disabled_by_medic",
-        /// The manager is within its grace period.
         Settling = "settling",
         /// Refused, the manager still tries.
         ConflictRetrying = "conflict_retrying",
@@ -35,13 +33,11 @@ closed_enum! {
         Flapping = "flapping",
         /// GitHub forgot the session under a running listener.
         Evicted = "evicted",
-        /// GitHub knows the set under another id.
         Mismatched = "mismatched",
         /// A listener runs, but no poll completes.
         Deaf = "deaf",
         /// The listener polls, yet assigned jobs do not turn into runners.
         Starved = "starved",
-        /// GitHub does not know the set.
         Missing = "missing",
         Unauthorized = "unauthorized",
         /// Not enough can be seen.
@@ -142,7 +138,6 @@ closed_enum! {
         Created = "created",
         /// The counters of the set's scope, where the numbers leave no choice.
         Counters = "counters",
-        /// The manager is within its grace period.
         GracePeriod = "grace_period",
         Nothing = "nothing",
         /// Assigned jobs stand still at a set that was found to listen.
@@ -153,7 +148,6 @@ closed_enum! {
 }
 
 impl Rule {
-    /// Every diagnosis that the rule can make.
     pub const fn makes(self) -> &'static [Diagnosis] {
         self.table().1
     }
@@ -248,7 +242,6 @@ closed_enum! {
         Up = "up",
         Degraded = "degraded",
         Down = "down",
-        /// The quota is used up.
         Limited = "limited",
     }
 }
@@ -256,7 +249,6 @@ closed_enum! {
 closed_enum! {
     /// What the set's worker inside the manager does, as far as the evidence shows.
     pub enum WorkerState {
-        /// Nothing can be said.
         Unknown = "unknown",
         /// It gave up and does not exist.
         Absent = "absent",
@@ -424,8 +416,6 @@ pub enum Fact {
     /// No source that could tell is available.
     NothingToSee,
 }
-
-/// The findings of one sweep, by set.
 pub type Findings = BTreeMap<ScaleSetId, Finding>;
 
 /// The diagnosis of one set in one sweep.

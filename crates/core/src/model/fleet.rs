@@ -42,8 +42,6 @@ pub struct Fleet {
     /// Whether several entities fail at once: a fault at GitHub.
     pub fault_at_github: bool,
     pub conflict_behaviour: ConflictBehaviour,
-    /// The owner name of the manager's sessions.
     pub owner: Option<Owner>,
-    /// Sets that recovered in this sweep.
     pub recoveries: Vec<Recovery>,
 }

@@ -13,9 +13,7 @@ macro_rules! text_id {
         #[serde(transparent)]
         pub struct $name(String);
         impl $name {
-            /// Wraps the text as it came.
             pub fn new(text: impl Into<String>) -> Self { Self(text.into()) }
-            /// The text as it came.
             pub fn as_str(&self) -> &str { &self.0 }
         }
         impl std::fmt::Display for $name {
@@ -37,7 +35,6 @@ macro_rules! number_id {
 }
 
 text_id! {
-    /// The name of a manager in the configuration.
     ManagerName
 }
 text_id! {
@@ -124,7 +121,6 @@ impl Incarnation {
 }
 
 closed_enum! {
-    /// What a scale set belongs to.
     pub enum EntityKind {
         /// `owner/name`.
         Repository = "repository",

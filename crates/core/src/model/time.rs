@@ -16,8 +16,6 @@ pub struct Wall(pub u64);
 #[serde(transparent)]
 #[must_use]
 pub struct Mono(pub u64);
-
-/// Milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[must_use]
@@ -88,8 +86,6 @@ impl JsonSchema for OptionalRfc3339 {
         Option::<Rfc3339>::json_schema(generator)
     }
 }
-
-/// Both clocks, read once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Now {
     /// For records and for comparison with other machines' dates.
@@ -133,26 +129,24 @@ impl Span {
 }
 
 impl Wall {
-    /// An RFC 3339 date.
     pub fn parse(text: &str) -> Option<Self> {
         let at: jiff::Timestamp = text.trim().parse().ok()?;
         u64::try_from(at.as_millisecond()).ok().map(Self)
     }
+    fn stamp(self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_millisecond(i64::try_from(self.0).ok()?).ok()
+    }
     /// With the day, in seconds, as RFC 3339: for what may be days old. A date that no calendar has is its number.
     pub fn date(self) -> String {
-        let seconds = i64::try_from(self.0 / 1000).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
-        seconds.map_or_else(|| self.0.to_string(), |stamp| stamp.to_string())
+        self.stamp().map_or_else(|| self.0.to_string(), |stamp| format!("{stamp:.0}"))
     }
     /// RFC 3339 with milliseconds. A date that no calendar has is its number.
     pub fn rfc3339(self) -> String {
-        let stamp = i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-        stamp.map_or_else(|| self.0.to_string(), |stamp| format!("{stamp:.3}"))
+        self.stamp().map_or_else(|| self.0.to_string(), |stamp| format!("{stamp:.3}"))
     }
-    /// The date `span` later, saturating.
     pub const fn plus(self, span: Span) -> Self {
         Self(self.0.saturating_add(span.0))
     }
-    /// The date `span` earlier, saturating at the epoch.
     pub const fn minus(self, span: Span) -> Self {
         Self(self.0.saturating_sub(span.0))
     }
@@ -162,8 +156,7 @@ impl Wall {
     }
     /// `YYYY-MM-DD HH:MM:SS` in UTC, for what may be read on another day.
     pub fn full(self) -> String {
-        let stamp = i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-        match stamp.map(|stamp| stamp.to_string()).as_deref().and_then(|stamp| stamp.split_once('T')) {
+        match self.date().split_once('T') {
             Some((day, _)) => format!("{day} {self}"),
             None => self.to_string(),
         }
@@ -173,7 +166,6 @@ impl Wall {
         const DAY: u64 = 24 * 3600 * 1000;
         if self.0 / DAY == now.0 / DAY { self.to_string() } else { self.full() }
     }
-    /// Seconds since the epoch, for metrics.
     #[expect(clippy::cast_precision_loss, reason = "milliseconds beyond 2^53 are 285,000 years")]
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1000.0
@@ -181,7 +173,6 @@ impl Wall {
 }
 
 impl Mono {
-    /// The instant `span` later, saturating.
     pub const fn plus(self, span: Span) -> Self {
         Self(self.0.saturating_add(span.0))
     }

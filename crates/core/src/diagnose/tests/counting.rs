@@ -48,16 +48,6 @@ fn refusals_after_a_session_teach_nothing_about_the_build() {
     let fleet = manager.watch_refused(Span::mins(2));
     assert_ne!(fleet.conflict_behaviour, ConflictBehaviour::Retries);
     assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictRetrying; 2]);
-    manager.opens();
-    manager.opens();
-    manager.watch(secs(20));
-    // Later it crashes: now its workers are dead, and that must be seen.
-    manager.restarts(secs(3));
-    manager.is_refused();
-    manager.is_refused();
-    let fleet = manager.watch(secs(30));
-    assert_eq!(diagnoses(&fleet), [Diagnosis::ConflictAbandoned; 2]);
-    assert_eq!(manager.remedies(&fleet).len(), 2);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::super::testing::*;
 use crate::model::log_fact::LogEvent;
 use crate::model::session::{LedgerSession, OpenedBy, SessionEnd};
 use crate::model::{
-    EndpointName, EndpointState, FailureKind, Incarnation, ManagerState, Owner, Quota, RestartKind, Span, Wall,
+    EndpointName, EndpointState, FailureKind, Incarnation, ManagerState, Owner, Quota, RestartKind, Span,
 };
 
 // --- its run ---
