@@ -3,14 +3,13 @@
 use super::{code, table};
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
 use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
-use medic_core::decide::testing::{conditions, fleet, open, scale_set};
+use medic_core::decide::testing::{conditions, finding, fleet, ledger_session, mins, open, scale_set};
 use medic_core::decide::{self, Conditions, Footing, Input};
-use medic_core::model::session::{LedgerSession, NotStale, OpenedBy};
+use medic_core::model::session::{LedgerSession, NotStale};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
     Guard, Incarnation, ManagerState, ManualAction, ManualHeal, ManualHealId, Outcome, OwnQuota, Owner, Pause, PauseId,
-    PauseScope, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId,
-    Wall, WorkerState,
+    PauseScope, Revision, Rule, ScaleSet, ScaleSetId, Source, Span, Step, Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::{Section, kind};
@@ -18,7 +17,8 @@ use scaleset_medic::text::{guards, rules, words};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-const NOW: Wall = Wall(7_200_000);
+/// A minute after the builders' findings began.
+const NOW: Wall = mins(61);
 const SET: ScaleSetId = ScaleSetId(1);
 
 /// The rules in the order in which they are asked.
@@ -44,38 +44,9 @@ pub(super) fn diagnoses() -> String {
     table(["diagnosis", "meaning", "counts as"], rows)
 }
 
-fn set(id: ScaleSetId) -> ScaleSet {
-    scale_set(id.0)
-}
-
-fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Finding {
-    Finding {
-        set,
-        diagnosis,
-        confidence,
-        rule: Rule::Nothing,
-        corrected: None,
-        evidence: Vec::new(),
-        since: NOW.minus(Span::mins(1)),
-        ill_since: diagnosis.is_ill().then(|| NOW.minus(Span::mins(1))),
-        seen: 5,
-        worker: (WorkerState::Unknown, Wall(0)),
-    }
-}
-
 /// A session that an earlier run opened.
 fn stale_session() -> LedgerSession {
-    let run = Incarnation(NOW.minus(Span::hours(1)));
-    LedgerSession {
-        set: SET,
-        place: set(SET).place().unwrap(),
-        id: SessionId::new("s"),
-        owner: Owner::of_garm("c"),
-        opened_by: OpenedBy::Manager(run),
-        first_seen: run.0,
-        last_seen: NOW.minus(Span::mins(30)),
-        ended: None,
-    }
+    ledger_session(SET.0, "s", Incarnation(mins(1)), mins(2))
 }
 
 fn present_run() -> Incarnation {
@@ -83,9 +54,9 @@ fn present_run() -> Incarnation {
 }
 
 fn proof() -> Proof {
-    let owner = Owner::of_garm("c");
+    let owner = Owner::of_garm("c1");
     let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(present_run()), owner: Some(&owner) };
-    newest_is_stale([&stale_session()], &set(SET), manager).unwrap()
+    newest_is_stale([&stale_session()], &scale_set(SET.0), manager).unwrap()
 }
 
 /// One question to the table of remedies, with what differs from the usual.
@@ -103,8 +74,8 @@ struct Question {
 impl Question {
     fn of(diagnosis: Diagnosis) -> Self {
         Self {
-            finding: finding(SET, diagnosis, Confidence::Strong),
-            set: set(SET),
+            finding: finding(SET.0, diagnosis, Confidence::Strong),
+            set: scale_set(SET.0),
             conflict_behaviour: ConflictBehaviour::GivesUp,
             stale: false,
             session_lives: false,
@@ -300,15 +271,15 @@ fn held(ordered: bool) -> BTreeSet<Guard> {
     let mut all = BTreeSet::new();
     let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
     let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
-    let start = finding(SET, Diagnosis::StartAbandoned, Confidence::Strong);
+    let start = finding(SET.0, Diagnosis::StartAbandoned, Confidence::Strong);
     all.extend(withheld(Finding { seen: 1, ..start }, ManagerState::Down, &other, ordered));
     all.extend(withheld(
-        finding(SET, Diagnosis::ConflictAbandoned, Confidence::Proof),
+        finding(SET.0, Diagnosis::ConflictAbandoned, Confidence::Proof),
         ManagerState::Up,
         &failed,
         ordered,
     ));
-    all.extend(withheld(finding(SET, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
+    all.extend(withheld(finding(SET.0, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
     all
 }
 
@@ -325,7 +296,7 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         attempts: 5,
         not_before: NOW,
     };
-    let others = self::finding(settling, Diagnosis::Settling, Confidence::Weak);
+    let others = finding(settling.0, Diagnosis::Settling, Confidence::Weak);
     let heal =
         ManualHeal { id: ManualHealId(1), set: SET, what: ManualAction::Heal, author: "you".to_owned(), created: NOW };
     let pause = Pause {
@@ -337,16 +308,16 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         expires: None,
     };
     let quota = OwnQuota { remaining: 0, reserve: 1000, reset: NOW.plus(Span::mins(30)) };
-    let quotas = set(SET).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
+    let quotas = scale_set(SET.0).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
     let mut fleet = fleet(NOW);
     fleet.findings = Findings::from_iter([(SET, finding), (settling, others)]);
-    let undated = |id| (id, ScaleSet { revision: Revision::new(""), ..set(id) });
+    let undated = |id| (id, ScaleSet { revision: Revision::new(""), ..scale_set(id.0) });
     fleet.sets = Arc::new([SET, other, settling].map(undated).into());
     fleet.manager = manager;
     fleet.incarnation = Some(Incarnation(NOW.minus(Span::secs(5))));
     fleet.conflict_behaviour = ConflictBehaviour::GivesUp;
     (fleet.blind, fleet.fault_at_github) = (manager == ManagerState::Down, true);
-    fleet.owner = Some(Owner::of_garm("c"));
+    fleet.owner = Some(Owner::of_garm("c1"));
     let given = Conditions {
         mode: Mode::Observe,
         history: vec![row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)],

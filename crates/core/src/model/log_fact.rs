@@ -246,8 +246,7 @@ impl LogEvidence {
                 log.gave_up_on = gave_up.then_some(*kind);
             }
             LogEvent::SessionOpened { set, session } => {
-                self.debug = true;
-                let log = self.set(set);
+                let log = self.at_debug(set);
                 log.end_conflicts();
                 log.revived();
                 log.session = Some((at, session.clone()));
@@ -255,28 +254,20 @@ impl LogEvidence {
                 log.opened_count = log.opened_count.saturating_add(1);
             }
             LogEvent::SessionClosing { set } => {
-                self.debug = true;
-                let log = self.set(set);
+                let log = self.at_debug(set);
                 log.session = None;
                 log.last_closed = Some(at);
             }
             LogEvent::SessionHeld { set, session } => {
-                self.debug = true;
-                let log = self.set(set);
+                let log = self.at_debug(set);
                 if log.session.as_ref().is_none_or(|(_, known)| known != session) {
                     log.session = Some((at, session.clone()));
                 }
             }
-            LogEvent::SessionCloseFailed { set, kind } => {
-                self.set(set).last_failure = Some((at, *kind));
-            }
-            LogEvent::ListenerStopped { set } => {
-                self.debug = true;
-                self.set(set).last_stopped = Some(at);
-            }
+            LogEvent::SessionCloseFailed { set, kind } => self.set(set).last_failure = Some((at, *kind)),
+            LogEvent::ListenerStopped { set } => self.at_debug(set).last_stopped = Some(at),
             LogEvent::Poll { set, cursor } => {
-                self.debug = true;
-                let log = self.set(set);
+                let log = self.at_debug(set);
                 log.end_conflicts();
                 log.revived();
                 log.last_poll = Some(at);
@@ -324,10 +315,14 @@ impl LogEvidence {
         let by_github = entity.zip(github_id).and_then(|(entity, id)| self.by_github.get(entity)?.get(&id));
         match (by_id, by_github) {
             (Some(a), Some(b)) => Some(a.clone().merged(b)),
-            (Some(a), None) => Some(a.clone()),
-            (None, Some(b)) => Some(b.clone()),
-            (None, None) => None,
+            (one, other) => one.or(other).cloned(),
         }
+    }
+
+    /// The set of a line that is logged at debug level only.
+    fn at_debug(&mut self, set: &LogSet) -> &mut SetLog {
+        self.debug = true;
+        self.set(set)
     }
 
     fn set(&mut self, set: &LogSet) -> &mut SetLog {

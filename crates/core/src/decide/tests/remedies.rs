@@ -18,14 +18,6 @@ fn deletes(remedy: fn(SessionId) -> Remedy) -> Decision {
     Decision::Treat { remedy: remedy(SessionId::new("s-1")), canary: true }
 }
 
-fn delete_session(session: SessionId) -> Remedy {
-    Remedy::DeleteSession { session }
-}
-
-fn delete_then_toggle(session: SessionId) -> Remedy {
-    Remedy::DeleteThenToggle { session }
-}
-
 fn says(w: &mut World, fact: Fact) {
     w.finding().evidence.push(evidence(mins(61), fact));
 }
@@ -71,7 +63,11 @@ fn conflict_abandoned_deletes_a_stale_session_then_toggles() {
         Confidence::Proof,
         [
             ("nothing", |_| {}, TOGGLE),
-            ("a stale session that we may delete", World::may_delete, deletes(delete_then_toggle)),
+            (
+                "a stale session that we may delete",
+                World::may_delete,
+                deletes(|session| Remedy::DeleteThenToggle { session }),
+            ),
             (
                 "one that we may not delete",
                 |w| {
@@ -81,7 +77,7 @@ fn conflict_abandoned_deletes_a_stale_session_then_toggles() {
                 TOGGLE,
             ),
             ("a newer session, of this run", newer, TOGGLE),
-            ("the build retries", by_build, deletes(delete_session)),
+            ("the build retries", by_build, deletes(|session| Remedy::DeleteSession { session })),
             ("its listener runs", listens, EVIDENCE),
         ],
     );
@@ -134,7 +130,7 @@ fn conflict_retrying_waits_and_deletes_only_with_proof() {
         assert_eq!(world.first(), expected, "{now} min");
         world.may_delete();
         world.fleet.fault_at_github = false;
-        assert_eq!(world.first(), deletes(delete_session), "{now} min");
+        assert_eq!(world.first(), deletes(|session| Remedy::DeleteSession { session }), "{now} min");
     }
 }
 
@@ -205,20 +201,6 @@ fn deaf_is_toggled_only_if_risky_and_its_session_lives() {
 }
 
 #[test]
-fn escalations_apply_no_remedy() {
-    for (diagnosis, escalation) in [
-        (Diagnosis::Missing, Escalation::Missing),
-        (Diagnosis::Mismatched, Escalation::Mismatched),
-        (Diagnosis::Unauthorized, Escalation::Unauthorized),
-        (Diagnosis::Starved, Escalation::Starved),
-        (Diagnosis::Flapping, Escalation::Flapping),
-        (Diagnosis::Evicted, Escalation::Evicted),
-    ] {
-        table(diagnosis, Confidence::Proof, [("a stale session", World::may_delete, escalates(escalation))]);
-    }
-}
-
-#[test]
 fn held_elsewhere_names_the_holder_and_the_duration() {
     let held = |owner, minutes| escalates(Escalation::HeldElsewhere { owner, run: Span::mins(minutes) });
     let other = || Some(Owner::new("garm-other"));
@@ -243,14 +225,20 @@ fn held_elsewhere_names_the_holder_and_the_duration() {
 }
 
 #[test]
-fn well_idle_and_settling_sets_get_no_remedy() {
+fn diagnoses_without_a_remedy_get_none() {
     for (diagnosis, expected) in [
         (Diagnosis::Listening, Decision::Leave),
         (Diagnosis::Disabled, Decision::Leave),
         (Diagnosis::Settling, waits(Waiting::Settling, Some(RUN.0.plus(Span::secs(20))))),
         (Diagnosis::DisabledByMedic, waits(Waiting::Treatment, None)),
+        (Diagnosis::Missing, escalates(Escalation::Missing)),
+        (Diagnosis::Mismatched, escalates(Escalation::Mismatched)),
+        (Diagnosis::Unauthorized, escalates(Escalation::Unauthorized)),
+        (Diagnosis::Starved, escalates(Escalation::Starved)),
+        (Diagnosis::Flapping, escalates(Escalation::Flapping)),
+        (Diagnosis::Evicted, escalates(Escalation::Evicted)),
     ] {
-        table(diagnosis, Confidence::Proof, [("nothing", |_| {}, expected)]);
+        table(diagnosis, Confidence::Proof, [("a stale session", World::may_delete, expected)]);
     }
 }
 
