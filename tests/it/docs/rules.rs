@@ -1,10 +1,9 @@
 //! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
 
 use super::{code, table};
-use medic_core::decide::remedy::{Case, Prescription, prescribe};
-use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
 use medic_core::decide::testing::{conditions, finding, fleet, ledger_session, mins, open, scale_set};
 use medic_core::decide::{self, Conditions, Footing, Input};
+use medic_core::model::fleet::Fleet;
 use medic_core::model::session::{LedgerSession, NotStale};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
@@ -53,36 +52,29 @@ fn present_run() -> Incarnation {
     Incarnation(NOW.minus(Span::mins(2)))
 }
 
-fn proof() -> Proof {
-    let owner = Owner::of_garm("c1");
-    let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(present_run()), owner: Some(&owner) };
-    newest_is_stale([&stale_session()], &scale_set(SET.0), manager).unwrap()
-}
-
-/// One question to the table of remedies, with what differs from the usual.
+/// One set with this diagnosis, and with what differs from the usual.
 struct Question {
-    finding: Finding,
-    set: ScaleSet,
-    conflict_behaviour: ConflictBehaviour,
-    stale: bool,
-    session_lives: bool,
-    may_check_session: bool,
-    fault_at_github: bool,
-    policy: Policy,
+    fleet: Fleet,
+    given: Conditions,
 }
 
 impl Question {
     fn of(diagnosis: Diagnosis) -> Self {
-        Self {
-            finding: finding(SET.0, diagnosis, Confidence::Strong),
-            set: scale_set(SET.0),
-            conflict_behaviour: ConflictBehaviour::GivesUp,
-            stale: false,
-            session_lives: false,
-            may_check_session: true,
-            fault_at_github: false,
-            policy: Policy::default(),
-        }
+        let mut fleet = fleet(NOW);
+        fleet.findings = Findings::from_iter([(SET, finding(SET.0, diagnosis, Confidence::Strong))]);
+        fleet.sets = Arc::new([(SET, scale_set(SET.0))].into());
+        fleet.incarnation = Some(present_run());
+        fleet.conflict_behaviour = ConflictBehaviour::GivesUp;
+        fleet.owner = Some(Owner::of_garm("c1"));
+        Self { fleet, given: Conditions { can_check_sessions: [SET].into(), ..conditions(NOW, Policy::default()) } }
+    }
+
+    fn finding(&mut self) -> &mut Finding {
+        self.fleet.findings.get_mut(&SET).unwrap()
+    }
+
+    fn knows(&mut self, session: LedgerSession) {
+        self.given.ledger = Arc::new(vec![session]);
     }
 
     fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
@@ -90,25 +82,18 @@ impl Question {
         self
     }
 
+    fn decision(&self) -> Decision {
+        decide::decide(&Input { fleet: &self.fleet, given: &self.given }).remove(0).decision
+    }
+
     fn answer(&self) -> String {
-        let proof = self.stale.then(proof);
-        let says = prescribe(&Case {
-            finding: &self.finding,
-            set: &self.set,
-            conflict_behaviour: self.conflict_behaviour,
-            incarnation: Some(present_run()),
-            stale: proof.as_ref(),
-            session_lives: self.session_lives,
-            may_check_session: self.may_check_session,
-            fault_at_github: self.fault_at_github,
-            now: NOW,
-            policy: &self.policy,
-        });
-        match says {
-            Prescription::Decided(Decision::Watch { waiting, .. }) => format!("waits: {}", words::waiting(waiting)),
-            Prescription::Decided(Decision::Escalate { .. }) => "escalates to an operator".to_owned(),
-            Prescription::Decided(_) => "nothing".to_owned(),
-            Prescription::Apply(remedy) => format!("**{}**", words::remedy(remedy.kind())),
+        match self.decision() {
+            Decision::Leave | Decision::Treating { .. } => "nothing".to_owned(),
+            Decision::Watch { waiting, .. } => format!("waits: {}", words::waiting(waiting)),
+            Decision::Escalate { .. } => "escalates to an operator".to_owned(),
+            Decision::Treat { remedy, .. } | Decision::Blocked { remedy, .. } => {
+                format!("**{}**", words::remedy(remedy.kind()))
+            }
         }
     }
 }
@@ -116,8 +101,11 @@ impl Question {
 /// What is done about each diagnosis, by build and by what is known of its session.
 pub(super) fn remedies() -> String {
     let rows = Diagnosis::ALL.iter().map(|diagnosis| {
-        let ask = |conflict_behaviour, stale| {
-            Question::of(*diagnosis).with(|it| (it.conflict_behaviour, it.stale) = (conflict_behaviour, stale)).answer()
+        let ask = |conflict_behaviour, stale: bool| {
+            let mut question = Question::of(*diagnosis);
+            question.fleet.conflict_behaviour = conflict_behaviour;
+            question.given.ledger = Arc::new(stale.then(stale_session).into_iter().collect());
+            question.answer()
         };
         let all = [
             ask(ConflictBehaviour::GivesUp, false),
@@ -149,40 +137,49 @@ pub(super) fn remedies() -> String {
 /// What one more fact changes.
 pub(super) fn special_cases() -> String {
     let ago = |span| NOW.minus(span);
+    let Policy { stale_session_odd: odd, stale_session_limit: limit, .. } = Policy::default();
     let unclear = Evidence { source: Source::Metrics, at: NOW, fact: Fact::CannotTellWhich { listening: 3, of: 4 } };
-    let weak = |it: &mut Question| it.finding.confidence = Confidence::Weak;
+    let weak = |it: &mut Question| it.finding().confidence = Confidence::Weak;
     let cases = [
         (Diagnosis::Unheld, "the evidence is weak", Question::of(Diagnosis::Unheld).with(weak)),
         (
             Diagnosis::Unknown,
             "some sets of the entity type listen, some do not, and nothing says which",
-            Question::of(Diagnosis::Unknown).with(|it| it.finding.evidence.push(unclear)),
+            Question::of(Diagnosis::Unknown).with(|it| it.finding().evidence.push(unclear)),
         ),
         (
             Diagnosis::Deaf,
             "`policy.allow_risky` is true and its session is known to live",
-            Question::of(Diagnosis::Deaf).with(|it| (it.policy.allow_risky, it.session_lives) = (true, true)),
+            Question::of(Diagnosis::Deaf).with(|it| {
+                it.given.policy.allow_risky = true;
+                it.knows(ledger_session(SET.0, "s", present_run(), NOW));
+            }),
         ),
         (
             Diagnosis::ConflictRetrying,
             "for `policy.stale_session_odd`",
-            Question::of(Diagnosis::ConflictRetrying).with(|it| it.finding.since = ago(it.policy.stale_session_odd)),
+            Question::of(Diagnosis::ConflictRetrying).with(|it| it.finding().since = ago(odd)),
         ),
         (
             Diagnosis::ConflictRetrying,
             "for `policy.stale_session_limit`, and several entities show it",
-            Question::of(Diagnosis::ConflictRetrying)
-                .with(|it| (it.finding.since, it.fault_at_github) = (ago(it.policy.stale_session_limit), true)),
+            Question::of(Diagnosis::ConflictRetrying).with(|it| {
+                it.finding().since = ago(limit);
+                it.fleet.fault_at_github = true;
+            }),
         ),
         (
             Diagnosis::ConflictAbandoned,
             "its listener is seen alive",
-            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding.worker.0 = WorkerState::Listening),
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding().worker.0 = WorkerState::Listening),
         ),
         (
             Diagnosis::ConflictAbandoned,
             "an operator disables it meanwhile",
-            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.set.enabled = Enablement::Disabled),
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| {
+                let disabled = ScaleSet { enabled: Enablement::Disabled, ..scale_set(SET.0) };
+                it.fleet.sets = Arc::new([(SET, disabled)].into());
+            }),
         ),
     ];
     let rows = cases.map(|(diagnosis, fact, question)| [code(diagnosis), fact.to_owned(), question.answer()]);
@@ -192,29 +189,10 @@ pub(super) fn special_cases() -> String {
 /// What is escalated to an operator.
 pub(super) fn escalations() -> String {
     let rows = Diagnosis::ALL.iter().filter_map(|diagnosis| {
-        let run = Span::mins(6);
-        let escalation = match diagnosis {
-            Diagnosis::HeldElsewhere => Escalation::HeldElsewhere { owner: None, run },
-            Diagnosis::Missing => Escalation::Missing,
-            Diagnosis::Mismatched => Escalation::Mismatched,
-            Diagnosis::Unauthorized => Escalation::Unauthorized,
-            Diagnosis::Starved => Escalation::Starved,
-            Diagnosis::Deaf => Escalation::Deaf,
-            Diagnosis::Flapping => Escalation::Flapping,
-            Diagnosis::Evicted => Escalation::Evicted,
-            Diagnosis::Unknown => Escalation::Unknown,
-            Diagnosis::Listening
-            | Diagnosis::Disabled
-            | Diagnosis::DisabledByMedic
-            | Diagnosis::Settling
-            | Diagnosis::ConflictRetrying
-            | Diagnosis::ConflictAbandoned
-            | Diagnosis::StartAbandoned
-            | Diagnosis::Unheld => return None,
-        };
-        assert_eq!(Question::of(*diagnosis).answer(), "escalates to an operator", "{diagnosis}");
-        let told = words::escalation(&escalation).replace(&run.to_string(), "*this long*");
-        Some([code(diagnosis), told])
+        let Decision::Escalate { escalation } = Question::of(*diagnosis).decision() else { return None };
+        // The builders' findings began a minute ago.
+        let status = words::escalation(&escalation).replace(&Span::mins(1).to_string(), "*this long*");
+        Some([code(diagnosis), status])
     });
     let fault = ["several entities at once".to_owned(), words::escalation(&Escalation::EndpointFault)];
     table(["diagnosis", "what `status` says"], rows.chain([fault]))

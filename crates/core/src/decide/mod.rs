@@ -29,7 +29,7 @@ pub mod entity_limit;
 pub mod guards;
 pub mod manual;
 pub mod pause;
-pub mod remedy;
+mod remedy;
 pub mod rollout;
 pub mod stale;
 pub mod warrant;
@@ -144,16 +144,12 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
     let covered = input.given.can_check_sessions.contains(&set.id) && set.has_place();
     let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {
+        input,
         finding,
         set,
-        conflict_behaviour: input.fleet.conflict_behaviour,
-        incarnation: input.fleet.incarnation,
         stale: proof.as_ref(),
         session_lives: records.session_lives(input, set.id),
         may_check_session: covered && input.given.policy.session_check,
-        fault_at_github: input.fleet.fault_at_github,
-        now: input.given.now.wall,
-        policy: &input.given.policy,
     });
     if let Some(heal) = manual::of(input, set.id) {
         return match manual::remedy(input, finding, set, heal, &prescription) {

@@ -10,35 +10,39 @@
 //!
 //! What blocks a remedy is decided in [`super::guards`].
 
+use super::Input;
 use super::stale::Proof;
 use crate::model::diagnosis::conflicts_began;
 use crate::model::{
-    Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Fact, Finding, Incarnation, Remedy,
-    ScaleSet, Waiting, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Fact, Finding, Remedy, ScaleSet,
+    Waiting, Wall, WorkerState,
 };
 use crate::policy::Policy;
 
 /// What the table depends on.
-#[derive(Debug, Clone, Copy)]
-pub struct Case<'a> {
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub input: &'a Input<'a>,
     pub finding: &'a Finding,
     pub set: &'a ScaleSet,
-    pub conflict_behaviour: ConflictBehaviour,
-    pub incarnation: Option<Incarnation>,
     /// The proof that the set's session is stale, where a GitHub client of ours could delete it.
     pub stale: Option<&'a Proof>,
     /// Whether the ledger knows a session that the current incarnation holds.
     pub session_lives: bool,
     /// Whether we could ask for a session (policy, credential, place).
     pub may_check_session: bool,
-    /// Whether several entities show a fault at GitHub.
-    pub fault_at_github: bool,
-    pub now: Wall,
-    pub policy: &'a Policy,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prescription {
+impl Case<'_> {
+    fn policy(&self) -> &Policy {
+        &self.input.given.policy
+    }
+    fn now(&self) -> Wall {
+        self.input.given.now.wall
+    }
+}
+
+pub(super) enum Prescription {
     /// No remedy: this is decided.
     Decided(Decision),
     /// This, unless a guard blocks it.
@@ -55,14 +59,16 @@ const fn escalate(escalation: Escalation) -> Prescription {
     Prescription::Decided(Decision::Escalate { escalation })
 }
 
-pub fn prescribe(case: &Case<'_>) -> Prescription {
+pub(super) fn prescribe(case: &Case<'_>) -> Prescription {
     match case.finding.diagnosis {
         Diagnosis::Listening | Diagnosis::Disabled => LEAVE,
         Diagnosis::DisabledByMedic => watch(Waiting::Treatment, None),
-        Diagnosis::Settling => watch(Waiting::Settling, case.incarnation.map(|run| run.0.plus(case.policy.settle))),
+        Diagnosis::Settling => {
+            watch(Waiting::Settling, case.input.fleet.incarnation.map(|run| run.0.plus(case.policy().settle)))
+        }
         Diagnosis::ConflictAbandoned => conflict_abandoned(case),
         Diagnosis::ConflictRetrying => conflict_retrying(case),
-        Diagnosis::StartAbandoned => match case.conflict_behaviour {
+        Diagnosis::StartAbandoned => match case.input.fleet.conflict_behaviour {
             ConflictBehaviour::Unknown | ConflictBehaviour::GivesUp => toggle(case),
             ConflictBehaviour::Retries => watch(Waiting::Evidence, None),
         },
@@ -75,10 +81,10 @@ pub fn prescribe(case: &Case<'_>) -> Prescription {
             if suspect && case.may_check_session { session_check(case) } else { escalate(Escalation::Unknown) }
         }
         Diagnosis::Deaf => deaf(case),
-        Diagnosis::HeldElsewhere if case.fault_at_github => escalate(Escalation::EndpointFault),
+        Diagnosis::HeldElsewhere if case.input.fleet.fault_at_github => escalate(Escalation::EndpointFault),
         Diagnosis::HeldElsewhere => escalate(Escalation::HeldElsewhere {
             owner: case.finding.named_owner().cloned(),
-            run: case.now.since(conflict_since(case.finding, case.now)),
+            run: case.now().since(conflict_since(case.finding, case.now())),
         }),
         Diagnosis::Missing => escalate(Escalation::Missing),
         Diagnosis::Mismatched => escalate(Escalation::Mismatched),
@@ -91,7 +97,7 @@ pub fn prescribe(case: &Case<'_>) -> Prescription {
 
 /// When the set's present series of conflicts began: by the log, else by the sweeps. A series that became
 /// `held_elsewhere` began when the set fell ill.
-pub fn conflict_since(finding: &Finding, now: Wall) -> Wall {
+pub(super) fn conflict_since(finding: &Finding, now: Wall) -> Wall {
     let by_sweeps = if finding.diagnosis == Diagnosis::HeldElsewhere {
         finding.ill_since.map_or(finding.since, |ill| ill.min(finding.since))
     } else {
@@ -101,7 +107,7 @@ pub fn conflict_since(finding: &Finding, now: Wall) -> Wall {
 }
 
 fn conflict_abandoned(case: &Case<'_>) -> Prescription {
-    match (case.conflict_behaviour, case.stale) {
+    match (case.input.fleet.conflict_behaviour, case.stale) {
         // Such a build does not give up: this is a conflict between two attempts.
         (ConflictBehaviour::Retries, _) => conflict_retrying(case),
         (ConflictBehaviour::Unknown | ConflictBehaviour::GivesUp, Some(proof)) => {
@@ -115,12 +121,12 @@ fn conflict_retrying(case: &Case<'_>) -> Prescription {
     if let Some(proof) = case.stale {
         return unless_working(case, Remedy::DeleteSession { session: proof.session().clone() });
     }
-    let since = conflict_since(case.finding, case.now);
-    let limit = since.plus(case.policy.stale_session_limit);
-    if case.fault_at_github && case.now >= limit {
+    let since = conflict_since(case.finding, case.now());
+    let limit = since.plus(case.policy().stale_session_limit);
+    if case.input.fleet.fault_at_github && case.now() >= limit {
         return escalate(Escalation::EndpointFault);
     }
-    let odd = case.now.since(since) >= case.policy.stale_session_odd;
+    let odd = case.now().since(since) >= case.policy().stale_session_odd;
     watch(if odd { Waiting::StaleSessionOdd } else { Waiting::StaleSession }, Some(limit))
 }
 
@@ -131,7 +137,7 @@ fn toggle(case: &Case<'_>) -> Prescription {
 /// A stalled listener still runs. Its toggle makes GARM send a DELETE, which crashes it if GitHub has forgotten the
 /// session (`docs/reference/design.md` §1): only where the risk is allowed, and the session is known to exist.
 fn deaf(case: &Case<'_>) -> Prescription {
-    if !(case.policy.allow_risky && case.session_lives) {
+    if !(case.policy().allow_risky && case.session_lives) {
         return escalate(Escalation::Deaf);
     }
     match case.set.enabled {

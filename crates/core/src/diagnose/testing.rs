@@ -2,14 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "builders for tests: a wrong one fails its test")]
 
 use super::{CheckAnswer, Context, Fleet, State, diagnose};
-use crate::decide::remedy::{Case, Prescription, prescribe};
+use crate::decide::testing::conditions;
+use crate::decide::{Conditions, Input, decide};
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Confidence, Controller, Diagnosis, Enablement, EntityKind, EntityRef, Fact, FailureKind, Finding, GithubId,
+    Confidence, Controller, Decision, Diagnosis, Enablement, EntityKind, EntityRef, Fact, FailureKind, GithubId,
     GithubSet, GithubStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics, ManagerMetrics, Mono, Now,
-    Operation, Owner, Quota, Remedy, RequestFailure, Revision, ScaleSet, ScaleSetId, ScopeCounters, Seen, Span, Sweep,
-    Treatment, Wall,
+    Operation, Owner, Quota, Remedy, RequestFailure, Revision, ScaleSet, ScaleSetId, ScopeCounters, Seen, SetDecision,
+    Span, Sweep, Treatment, Wall,
 };
 use crate::policy::Policy;
 use std::collections::BTreeMap;
@@ -228,24 +229,15 @@ impl Manager {
         fleet
     }
 
-    /// What the table of remedies would do, guards aside, with every means at hand.
+    /// The remedies that would be applied, guards aside.
     pub fn remedies(&self, fleet: &Fleet) -> Vec<(ScaleSetId, Remedy)> {
-        let remedy = |finding: &Finding| {
-            let says = prescribe(&Case {
-                finding,
-                set: fleet.sets.get(&finding.set)?,
-                conflict_behaviour: fleet.conflict_behaviour,
-                incarnation: fleet.incarnation,
-                stale: None,
-                session_lives: true,
-                may_check_session: true,
-                fault_at_github: fleet.fault_at_github,
-                now: fleet.at.wall,
-                policy: &self.policy,
-            });
-            if let Prescription::Apply(remedy) = says { Some((finding.set, remedy)) } else { None }
+        let can_check_sessions = fleet.sets.keys().copied().collect();
+        let given = Conditions { can_check_sessions, ..conditions(self.now, self.policy.clone()) };
+        let remedy = |decided: SetDecision| match decided.decision {
+            Decision::Treat { remedy, .. } | Decision::Blocked { remedy, .. } => Some((decided.set, remedy)),
+            Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Treating { .. } => None,
         };
-        fleet.findings.values().filter_map(remedy).collect()
+        decide(&Input { fleet, given: &given }).into_iter().filter_map(remedy).collect()
     }
 }
 

@@ -110,86 +110,75 @@ fn treated(change: impl FnOnce(&mut Manager)) -> Manager {
     manager
 }
 
+fn is_brought_back(change: impl FnOnce(&mut Manager)) -> bool {
+    let fleet = treated(change).watch(secs(10));
+    let listens = found(&fleet, 1) == (Diagnosis::Listening, Strong);
+    assert_eq!(listens, found(&fleet, 1).0 == Diagnosis::Listening);
+    listens
+}
+
 #[test]
 fn new_session_belongs_to_the_treated_set() {
-    let fleet = treated(Manager::opens).watch(secs(10));
+    let mut manager = treated(Manager::opens);
+    let fleet = manager.watch(secs(10));
     assert_eq!(found(&fleet, 1), (Diagnosis::Listening, Strong));
     for set in 2..=3 {
         assert_eq!(found(&fleet, set), (Diagnosis::Unknown, Weak));
         assert!(says(&fleet, set, &Fact::CannotTellWhich { listening: 1, of: 2 }));
     }
+    assert!(!is_brought_back(|_| {}), "no session more");
+    assert!(
+        is_brought_back(|manager| {
+            manager.opens();
+            manager.treatments.push(open(9, 9, manager.now, Step::Verifying));
+        }),
+        "a treatment of a set that is not here takes no session"
+    );
 }
 
 #[test]
-fn new_session_is_the_treated_sets_only_if_no_other_explains_it() {
-    let cases: [(&str, fn(&mut Manager), bool); 8] = [
-        ("no session more", |_| {}, false),
-        (
-            "a treatment of a set that is not here",
-            |manager| {
-                manager.opens();
-                manager.treatments.push(open(9, 9, manager.now, Step::Verifying));
-            },
-            true,
-        ),
-        (
-            "not enabled yet",
-            |manager| {
-                manager.opens();
-                let ours = manager.set(1).revision.clone();
-                manager.treatments[0].step = Step::Enabling { ours, since: None, attempts: 1, not_before: manager.now };
-            },
-            false,
-        ),
-        (
-            "enabled in an earlier run",
-            |manager| {
-                manager.opens();
-                manager.treatments[0].step_at = START.minus(Span::mins(20));
-            },
-            false,
-        ),
-        (
-            "another set changed since",
-            |manager| {
-                manager.opens();
-                manager.after(secs(2)).change(2);
-            },
-            false,
-        ),
-        (
-            "another set changed at the date of the treatment",
-            |manager| {
-                manager.change(2);
-                manager.diagnose();
-                manager.opens();
-            },
-            false,
-        ),
-        (
-            "another set changed a moment before, and tries since",
-            |manager| {
-                manager.now = manager.now.minus(secs(8));
-                manager.change(2);
-                manager.diagnose();
-                manager.after(secs(8)).opens();
-            },
-            false,
-        ),
-        (
-            "in a build that retries, any of them comes back",
-            |manager| {
-                manager.gauges = true;
-                manager.opens();
-            },
-            false,
-        ),
-    ];
-    for (what, change, brought_back) in cases {
-        let fleet = treated(change).watch(secs(10));
-        let expected = if brought_back { (Diagnosis::Listening, Strong) } else { (Diagnosis::Unknown, Weak) };
-        assert_eq!(found(&fleet, 1), expected, "{what}");
-    }
+fn treatment_counts_only_after_its_enable_in_this_run() {
+    assert!(!is_brought_back(|manager| {
+        manager.opens();
+        let ours = manager.set(1).revision.clone();
+        manager.treatments[0].step = Step::Enabling { ours, since: None, attempts: 1, not_before: manager.now };
+    }));
+    assert!(!is_brought_back(|manager| {
+        manager.opens();
+        manager.treatments[0].step_at = START.minus(Span::mins(20));
+    }));
+}
+
+#[test]
+fn new_session_may_belong_to_another_changed_set() {
+    assert!(!is_brought_back(|manager| {
+        manager.opens();
+        manager.after(secs(2)).change(2);
+    }));
+    assert!(
+        !is_brought_back(|manager| {
+            manager.change(2);
+            manager.diagnose();
+            manager.opens();
+        }),
+        "at the very date of the treatment"
+    );
+    assert!(
+        !is_brought_back(|manager| {
+            manager.now = manager.now.minus(secs(8));
+            manager.change(2);
+            manager.diagnose();
+            manager.after(secs(8)).opens();
+        }),
+        "toggled a moment before, and trying since"
+    );
+    assert!(
+        !is_brought_back(|manager| {
+            manager.gauges = true;
+            manager.opens();
+        }),
+        "in a build that retries, any of them comes back"
+    );
 }
 
 #[test]
