@@ -34,6 +34,8 @@ pub(super) enum By<'a> {
     Session(&'a SetRow, &'a str),
     /// The scale set controller of an entity.
     Controller(&'a EntityRow),
+    /// The pool manager of an entity.
+    Pool(&'a EntityRow),
     /// Watcher of the database.
     Watcher,
 }
@@ -62,6 +64,11 @@ impl By<'_> {
                 attrs.extend(attrs!["worker" => entity.controller()]);
                 of_entity(attrs, entity);
             }
+            Self::Pool(entity) => attrs.extend(attrs![
+                "pool_mgr" => &entity.entity.name,
+                "endpoint" => &entity.endpoint,
+                "pool_type" => entity.entity.kind.as_str(),
+            ]),
             Self::Watcher => attrs.extend(attrs!["watcher" => "database"]),
         }
     }
