@@ -23,7 +23,6 @@ use medic_lab::backend::ServerId;
 use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
-use medic_lab::log_file::Rotation;
 use medic_lab::scenario::{Ending, SCENARIOS, Scenario, Step};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use medic_store::Store;
@@ -407,7 +406,7 @@ impl Demo {
             let passed = now.since(self.began);
             if let Some((_, step)) = steps.next_if(|(at, _)| *at <= passed) {
                 if *step == Step::RotateLog {
-                    self.hub.rotate_log(ServerId::Manager(0), Rotation::Rename).map_err(Failure::internal)?;
+                    self.hub.rotate_log(ServerId::Manager(0)).map_err(Failure::internal)?;
                 }
                 let text = self.hub.with(|world, now| step.apply(world, self.build, now));
                 self.print(now, &text)?;

@@ -96,8 +96,6 @@ pub enum FaultKind {
     Never,
     /// A body of this many bytes of garbage.
     Huge(u64),
-    /// The real answer, later.
-    Delay(Span),
     /// The real answer, cut after this many bytes of its body.
     Truncated(usize),
     /// The real answer, one byte per span.
@@ -108,10 +106,6 @@ pub enum FaultKind {
     TokenWithoutExp,
     /// The real answer with tokens that are not JWTs.
     TokenNotJwt,
-    /// The real session with an empty `messageQueueUrl`.
-    EmptyQueueUrl,
-    /// The real message with `statistics: null`: crashes real GARM.
-    NoStatistics,
 }
 
 impl FaultKind {
@@ -144,14 +138,7 @@ impl FaultKind {
             Self::Huge(bytes) => {
                 Some(Answer::raw(200, "application/json", Vec::new()).delivered(Delivery::Huge(*bytes)))
             }
-            Self::Delay(_)
-            | Self::Truncated(_)
-            | Self::Dripping(_)
-            | Self::Bom
-            | Self::TokenWithoutExp
-            | Self::TokenNotJwt
-            | Self::EmptyQueueUrl
-            | Self::NoStatistics => None,
+            Self::Truncated(_) | Self::Dripping(_) | Self::Bom | Self::TokenWithoutExp | Self::TokenNotJwt => None,
         }
     }
 
@@ -161,7 +148,6 @@ impl FaultKind {
             return answer;
         }
         match self {
-            Self::Delay(span) => answer.delivered(Delivery::After(*span)),
             Self::Truncated(bytes) => answer.delivered(Delivery::Truncated(*bytes)),
             Self::Dripping(span) => answer.delivered(Delivery::Dripping(*span)),
             Self::Bom => {
@@ -178,9 +164,7 @@ impl FaultKind {
             | Self::Never
             | Self::Huge(_)
             | Self::TokenWithoutExp
-            | Self::TokenNotJwt
-            | Self::EmptyQueueUrl
-            | Self::NoStatistics => answer,
+            | Self::TokenNotJwt => answer,
         }
     }
 }

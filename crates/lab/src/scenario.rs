@@ -2,7 +2,7 @@
 //! The scenarios of the lab: what happens to the simulated servers, and when.
 
 use super::garm::Build;
-use super::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
+use super::github::{Degraded, Fault, FaultKind, Lasts, Route, Takeover};
 use super::world::World;
 use medic_core::model::{GithubId, ScaleSetId, Span, Wall};
 
@@ -316,8 +316,8 @@ impl Step {
             }
             Self::ForeignOwner(span) => {
                 if let Some((_, set)) = first {
-                    let how = (Takeover::WhenFree, Leaving::Deletes);
-                    world.github.foreign_owner_takes(set, "garm-of-somebody-else", how, now, now.plus(span));
+                    let until = now.plus(span);
+                    world.github.foreign_owner_takes(set, "garm-of-somebody-else", Takeover::WhenFree, now, until);
                 }
                 "Another controller takes the first set's session as soon as it is free.".to_owned()
             }
@@ -362,8 +362,7 @@ impl Step {
             Self::Overlap(span) => {
                 let owner = world.garm(0).map(|garm| format!("garm-{}", garm.controller_id())).unwrap_or_default();
                 for (_, set) in sets {
-                    let how = (Takeover::AtOnce, Leaving::Deletes);
-                    world.github.foreign_owner_takes(set, &owner, how, now, now.plus(span));
+                    world.github.foreign_owner_takes(set, &owner, Takeover::AtOnce, now, now.plus(span));
                 }
                 format!("The old GARM process runs for {span} more, and holds all sessions.")
             }

@@ -79,7 +79,6 @@ impl Api<'_> {
             | R::ListSets
             | R::GetSet
             | R::UpdateSet
-            | R::DeleteSet
             | R::Instances
             | R::LogSocket
             | R::EventSocket => {}
@@ -116,7 +115,6 @@ impl Api<'_> {
             }
             R::GetSet => self.with_set(|api, id| api.get_set(id)),
             R::UpdateSet => self.with_set(Self::update_set),
-            R::DeleteSet => self.with_set(Self::delete_set),
             R::Instances => line(render::list(self.env.db.instances.values().map(render::instance))),
             R::LogSocket => match self.env.config.log_streamer {
                 LogStreamer::On => Answer::empty(200),

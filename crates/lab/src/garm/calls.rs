@@ -103,7 +103,6 @@ pub(super) struct Service {
 pub(super) enum Ask {
     FindSet,
     CreateSet,
-    DeleteSet,
     OpenSession,
     CloseSession(Session),
     RefreshSession(Session),
@@ -116,7 +115,6 @@ impl Ask {
         match self {
             Self::FindSet => Op::GetRunnerScaleSetByNameAndRunnerGroup,
             Self::CreateSet => Op::CreateRunnerScaleSet,
-            Self::DeleteSet => Op::DeleteRunnerScaleSet,
             Self::OpenSession => Op::CreateMessageSession,
             Self::CloseSession(_) => Op::DeleteMessageSession,
             Self::RefreshSession(_) => Op::RefreshMessageSession,
@@ -136,7 +134,6 @@ impl Ask {
                 (Method::GET, format!("{sets}?{VERSION}&name={name}&runnerGroupId=1"), String::new())
             }
             Self::CreateSet => (Method::POST, format!("{sets}?{VERSION}"), body(new_set(set))),
-            Self::DeleteSet => (Method::DELETE, format!("{one}?{VERSION}"), String::new()),
             Self::OpenSession => (Method::POST, format!("{one}/sessions?{VERSION}"), body(json!({"ownerName": owner}))),
             Self::CloseSession(session) => {
                 (Method::DELETE, format!("{sets}/{}/sessions/{}?{VERSION}", session.set, session.id), String::new())

@@ -14,8 +14,8 @@
 //! | `metrics`, `goroutines`, `log` | what it shows of itself |
 //! | `setting` | what a scenario or a test sets, and the true state that a test reads |
 //!
-//! Facts are from `docs/reference/garm-api.md` (§14 is the checklist) and the recordings. `tests/it/conformance.rs` plays
-//! the recorded situations and compares what the medic's parsers read. What they do not read is not simulated, except
+//! Facts are from `docs/reference/garm-api.md` (§14 is the checklist) and the recordings. `tests/garm/conformance.rs`
+//! plays the recorded situations and compares what the medic's parsers read. What they do not read is not simulated, except
 //! for a few lines, fields and series that they must skip.
 
 mod api;
@@ -37,8 +37,6 @@ mod scaler;
 mod setting;
 mod stamp;
 mod startup;
-#[cfg(test)]
-mod tests;
 mod token;
 mod update;
 mod worker;

@@ -53,8 +53,6 @@ pub(super) enum Died {
     SessionNotFound,
     /// A queue token has no `exp`.
     TokenWithoutExpiry,
-    /// A message has no statistics.
-    MessageWithoutStatistics,
 }
 
 #[derive(Debug)]

@@ -216,7 +216,6 @@ pub(super) fn panic_lines(died: Died, build: Build) -> Vec<String> {
     let function = match died {
         Died::SessionNotFound => format!("{client}.(*ScaleSetClient).DeleteMessageSession"),
         Died::TokenWithoutExpiry => format!("{client}.(*MessageSession).maybeRefreshToken"),
-        Died::MessageWithoutStatistics => format!("{workers}.handleSessionMessage"),
     };
     let mut trace = vec![
         "panic: runtime error: invalid memory address or nil pointer dereference".to_owned(),

@@ -32,7 +32,7 @@ pub use crate::fault::{FaultEffect, FaultKind, Lasts};
 pub use config::{Auth, ConflictWording, Credential, GithubConfig, QuotaAnswer, UnknownSession};
 pub use record::{Actor, Call, Ended, SessionRecord};
 pub use route::{EntityKey, Route};
-pub use setting::{Degraded, Holder, JobCounts, Leaving, NewSet, Takeover};
+pub use setting::{Degraded, Holder, JobCounts, NewSet, Takeover};
 
 use super::wire::{Answer, Delivery, HungUp, Request};
 use crate::fault::FaultTable;

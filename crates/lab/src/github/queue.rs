@@ -7,7 +7,7 @@ use super::exception::{set_not_found, unknown_session};
 use super::route::query;
 use super::set::{BATCH, JobState};
 use super::tokens::{Grant, Scope};
-use super::{Ask, FaultKind, GithubState};
+use super::{Ask, GithubState};
 use crate::wire::{Answer, Delivery, PollId, Request};
 use medic_core::model::{SessionId, Wall};
 use serde_json::{Value, json};
@@ -42,10 +42,7 @@ impl GithubState {
         }
         let Some(state) = self.sets.get_mut(&set) else { return Err(set_not_found(set)) };
         if let Some((id, messages)) = state.messages.range(cursor.saturating_add(1)..).next() {
-            let mut envelope = state.envelope(*id, messages);
-            if matches!(ask.fault, Some(FaultKind::NoStatistics)) {
-                envelope["statistics"] = Value::Null;
-            }
+            let envelope = state.envelope(*id, messages);
             self.poll_answered(set, poll, ask.now);
             return Ok(Answer::json(200, &envelope));
         }

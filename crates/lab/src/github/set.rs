@@ -3,7 +3,7 @@
 use super::date;
 use super::record::Actor;
 use super::route::EntityKey;
-use super::setting::{Leaving, Takeover};
+use super::setting::Takeover;
 use crate::wire::PollId;
 use medic_core::model::{Owner, SessionId, Span, Wall};
 use serde_json::{Value, json};
@@ -51,8 +51,6 @@ pub(super) struct Session {
     pub(super) last_used: Wall,
     /// The date of its earliest entry in the agenda.
     pub(super) check_at: Wall,
-    /// Whether PATCH still finds it (`docs/reference/failure-modes.md` §1 F6).
-    pub(super) refresh: Refresh,
     /// Its number in the records.
     pub(super) record: u64,
 }
@@ -64,12 +62,6 @@ pub(super) enum User {
     Client,
     /// A scenario's other owner, who polls without rest.
     OtherOwner,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refresh {
-    Works,
-    Refused,
 }
 
 impl Session {
@@ -88,7 +80,6 @@ pub(super) struct OtherOwner {
     pub(super) owner: Owner,
     pub(super) until: Wall,
     pub(super) takeover: Takeover,
-    pub(super) leaving: Leaving,
 }
 
 #[derive(Debug)]

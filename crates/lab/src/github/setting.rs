@@ -3,7 +3,7 @@
 use super::config::QuotaAnswer;
 use super::record::{Actor, Call, Ended, SessionRecord};
 use super::route::{EntityKey, Route};
-use super::set::{Job, JobState, OtherOwner, Refresh, RunnerState, User};
+use super::set::{Job, JobState, OtherOwner, RunnerState, User};
 use super::{Fault, GithubState};
 use crate::fault::{FaultKind, Lasts};
 use crate::random::uuid;
@@ -22,15 +22,6 @@ pub enum Takeover {
     AtOnce,
     /// As on the real GitHub: when the slot is free.
     WhenFree,
-}
-
-/// How another owner leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaving {
-    /// It deletes its session.
-    Deletes,
-    /// It stops polling and leaves the session to become stale.
-    Abandons,
 }
 
 /// Who holds a set's session.
@@ -88,17 +79,10 @@ impl GithubState {
         self.wake(set.0);
     }
 
-    /// Another owner takes the set's session, polls it without a pause, and leaves at `until`.
-    pub fn foreign_owner_takes(
-        &mut self,
-        set: GithubId,
-        owner: &str,
-        (takeover, leaving): (Takeover, Leaving),
-        now: Wall,
-        until: Wall,
-    ) {
+    /// Another owner takes the set's session, polls it without a pause, and deletes it at `until`.
+    pub fn foreign_owner_takes(&mut self, set: GithubId, owner: &str, takeover: Takeover, now: Wall, until: Wall) {
         self.advance(now);
-        self.other_owner_takes(set.0, OtherOwner { owner: Owner::new(owner), until, takeover, leaving }, now);
+        self.other_owner_takes(set.0, OtherOwner { owner: Owner::new(owner), until, takeover }, now);
     }
 
     /// The other owner of the set leaves now.
@@ -114,14 +98,6 @@ impl GithubState {
     pub fn evict_session(&mut self, set: GithubId, now: Wall) {
         self.advance(now);
         self.end_session(set.0, now, Ended::Evicted);
-    }
-
-    /// GitHub forgets half of the set's session: polls go on until the token expires, PATCH gets 404
-    /// (`docs/reference/failure-modes.md` §1 F6).
-    pub fn refuse_refresh(&mut self, set: GithubId) {
-        if let Some(session) = self.sets.get_mut(&set.0).and_then(|set| set.slot.as_mut()) {
-            session.refresh = Refresh::Refused;
-        }
     }
 
     /// POST of a session gets 409 although nobody holds one (`docs/reference/failure-modes.md` §1 F5).
@@ -287,8 +263,6 @@ pub enum Degraded {
     PollEmpty,
     /// Polls answer 401 for ever.
     Poll401,
-    /// Sessions open with an empty queue address.
-    EmptyQueueUrl,
 }
 
 impl Degraded {
@@ -301,9 +275,6 @@ impl Degraded {
                 poll(FaultKind::Answer { status: 200, content_type: String::new(), body: String::new() })
             }
             Self::Poll401 => poll(FaultKind::status(401)),
-            Self::EmptyQueueUrl => {
-                [Route::CreateSession, Route::RefreshSession].map(|route| fault(route, FaultKind::EmptyQueueUrl)).into()
-            }
         }
     }
 }

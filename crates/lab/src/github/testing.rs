@@ -37,10 +37,6 @@ pub(crate) fn body(answer: &Answer) -> Value {
     serde_json::from_slice(answer.response.body()).unwrap()
 }
 
-pub(crate) fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
-    answer.response.headers().get(name)?.to_str().ok()
-}
-
 /// The exception's `typeKey`, after checking that `typeName` has it too.
 pub(crate) fn exception(answer: &Answer) -> (u16, String) {
     let body = body(answer);
