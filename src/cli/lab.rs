@@ -336,20 +336,12 @@ impl Demo {
                 }
                 else => return std::future::pending().await,
             };
-            match command {
-                Command::Quit => return,
-                Command::RefuseEnable => refuse_below = Some(self.hub.with(|world, _| world.listening(0).1)),
-                Command::Well => refuse_below = None,
-                Command::Step(_)
-                | Command::Crash
-                | Command::Stale(_)
-                | Command::RefuseUpdates
-                | Command::RevokeManager
-                | Command::NoQuota(_)
-                | Command::Where
-                | Command::Help => {}
+            if command == Command::RefuseEnable {
+                refuse_below = Some(self.hub.with(|world, _| world.listening(0).1));
+            } else if command == Command::Well {
+                refuse_below = None;
             }
-            if self.carry_out(command).await.is_err() {
+            if command == Command::Quit || self.carry_out(command).await.is_err() {
                 return;
             }
         }
@@ -364,18 +356,10 @@ impl Demo {
 
     async fn carry_out(&self, command: Command) -> Result<(), Failure> {
         let (now, text) = self.hub.with(|world, now| (now, command.apply(world, self.build, now)));
-        match command {
-            Command::Help => data(&console::help())?,
-            Command::Where => data(&self.places)?,
-            Command::Step(_)
-            | Command::Crash
-            | Command::Stale(_)
-            | Command::RefuseUpdates
-            | Command::RefuseEnable
-            | Command::RevokeManager
-            | Command::NoQuota(_)
-            | Command::Well
-            | Command::Quit => text.map_or(Ok(()), |text| self.print(now, &text))?,
+        match text {
+            Some(text) => self.print(now, &text)?,
+            None if command == Command::Help => data(&console::help())?,
+            None => data(&self.places)?,
         }
         if command == Command::Crash {
             self.clock.sleep(console::DOWN).await;

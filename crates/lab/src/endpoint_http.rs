@@ -42,20 +42,14 @@ const REBIND_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 pub struct Sockets(BTreeMap<ServerId, (SocketAddr, TcpListener)>);
 
 impl Sockets {
-    /// Binds each address; port 0 takes any free one. Needs a tokio runtime.
-    pub fn reserve(wanted: &[(ServerId, SocketAddr)]) -> io::Result<Self> {
+    /// Binds a free port of 127.0.0.1 for each. Needs a tokio runtime.
+    pub fn on_loopback(servers: &[ServerId]) -> io::Result<Self> {
         let mut bound = BTreeMap::new();
-        for (server, address) in wanted {
-            let listener = listen(*address)?;
+        for server in servers {
+            let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
             bound.insert(*server, (listener.local_addr()?, listener));
         }
         Ok(Self(bound))
-    }
-
-    /// Binds a free port of 127.0.0.1 for each.
-    pub fn on_loopback(endpoints: &[ServerId]) -> io::Result<Self> {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::reserve(&endpoints.iter().map(|server| (*server, any)).collect::<Vec<_>>())
     }
 
     #[must_use]
@@ -104,7 +98,6 @@ impl Meter {
 /// Dropping them closes every listener and connection.
 #[derive(Debug)]
 pub struct HttpEndpoints {
-    addresses: BTreeMap<ServerId, SocketAddr>,
     meters: BTreeMap<ServerId, Arc<Meter>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -113,24 +106,13 @@ impl HttpEndpoints {
     /// Needs a tokio runtime, and a [`Pump`](super::hub::Pump) for what happens without requests.
     #[must_use]
     pub fn serve<B: Backend>(hub: &Arc<Hub<B>>, sockets: Sockets) -> Self {
-        let mut endpoints = Self { addresses: BTreeMap::new(), meters: BTreeMap::new(), tasks: Vec::new() };
+        let mut endpoints = Self { meters: BTreeMap::new(), tasks: Vec::new() };
         for (server, (address, listener)) in sockets.0 {
             let meter = Arc::<Meter>::default();
-            endpoints.addresses.insert(server, address);
             endpoints.meters.insert(server, Arc::clone(&meter));
             endpoints.tasks.push(tokio::spawn(keep_open(Arc::clone(hub), server, address, listener, meter)));
         }
         endpoints
-    }
-
-    /// Reserves free ports of 127.0.0.1 and serves there.
-    pub fn bind<B: Backend>(hub: &Arc<Hub<B>>, endpoints: &[ServerId]) -> io::Result<Self> {
-        Ok(Self::serve(hub, Sockets::on_loopback(endpoints)?))
-    }
-
-    #[must_use]
-    pub fn address(&self, server: ServerId) -> Option<SocketAddr> {
-        self.addresses.get(&server).copied()
     }
 
     #[must_use]

@@ -59,6 +59,20 @@ impl<R> Fault<R> {
     }
 }
 
+impl<R> Fault<R> {
+    /// The answer to a request that meets this fault; `real` is the answer without it.
+    pub(crate) fn answer(&self, real: impl FnOnce() -> Answer) -> Answer {
+        match (self.kind.replacement(), self.effect) {
+            (Some(answer), FaultEffect::Lost) => answer,
+            (Some(answer), FaultEffect::Committed) => {
+                drop(real());
+                answer
+            }
+            (None, FaultEffect::Lost | FaultEffect::Committed) => self.kind.modify(real()),
+        }
+    }
+}
+
 /// Whether a request that meets a fault takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultEffect {
@@ -143,7 +157,7 @@ impl FaultKind {
     }
 
     /// Modifies the real answer. A poll that is still held is left alone.
-    pub(crate) fn modify(&self, mut answer: Answer) -> Answer {
+    fn modify(&self, mut answer: Answer) -> Answer {
         if matches!(answer.delivery, Delivery::Hold(_)) {
             return answer;
         }

@@ -8,6 +8,7 @@ use super::counters::{Counters, Op};
 use super::db::SetRow;
 use super::env::Env;
 use super::log::go_quote;
+use crate::github::EntityKey;
 use crate::wire::{Answer, Delivery, HungUp, PollId, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -189,9 +190,6 @@ pub(super) fn send(
     extend: impl FnOnce(&mut Request),
 ) -> Sent {
     let arrives = env.now.plus(env.config.request.max(Span::millis(1)));
-    if url.is_empty() {
-        return Sent::At(arrives, Reply::Broken("unsupported protocol scheme \"\""));
-    }
     let request = http::Request::builder()
         .method(method)
         .uri(path_of(url))
@@ -411,7 +409,7 @@ fn register(env: &mut Env<'_>, counters: &mut Counters, set: &SetRow, token: &st
     // GARM resolves the absolute path against the API's address, and so loses `/api/v3`.
     let url = format!("{}/actions/runner-registration", env.config.github_origin);
     let wish = json!({
-        "url": format!("{}/{}", env.config.github_origin, set.entity.web_path()),
+        "url": format!("{}/{}", env.config.github_origin, EntityKey::of(&set.entity.entity).as_str()),
         "runner_event": "register",
     });
     let authorization = format!("RemoteAuth {token}");
@@ -538,7 +536,5 @@ mod tests {
             format!(r#"conflict while calling {url}: "{{\"message\": \"The set already has an active session.\"}}""#)
         );
         assert_eq!(refusal(&Method::POST, url, &Reply::Got(403, Bytes::new())).text, "Unauthorized");
-        let empty = refusal(&Method::GET, "", &Reply::Broken("unsupported protocol scheme \"\""));
-        assert_eq!(empty.text, "failed to dispatch HTTP request: Get \"\": unsupported protocol scheme \"\"");
     }
 }

@@ -13,7 +13,7 @@ use super::log::{By, attrs};
 use super::process::{Died, Process, Task};
 use super::render::View;
 use super::stamp::Ticker;
-use super::worker::{Closing, Phase};
+use super::worker::{Closing, Phase, Purpose};
 use crate::random::scramble;
 use medic_core::model::{Span, Wall};
 use serde_json::Value;
@@ -277,7 +277,7 @@ impl Process {
         let Some(listener) = worker.listener.as_mut().filter(|listener| listener.number == number) else {
             return Ok(());
         };
-        if matches!(worker.phase, Phase::Closing(..)) {
+        if matches!(worker.phase, Phase::Asking(Purpose::Close(_), _)) {
             return Ok(());
         }
         let session = listener.session.clone();

@@ -47,7 +47,7 @@ pub use route::ManagerRoute;
 pub use setting::{LostPut, WorkerTruth, Write};
 
 use super::wire::{Answer, Delivery, Request};
-use crate::fault::{Fault, FaultEffect, FaultTable};
+use crate::fault::{Fault, FaultTable};
 use crate::github::GithubState;
 use api::Api;
 use bytes::Bytes;
@@ -155,20 +155,12 @@ impl GarmState {
         }
         let (route, id) = route::route(request);
         let fault = self.faults.meet(route, id.parse().ok(), now);
-        let replaced = fault.as_ref().and_then(|fault| fault.kind.replacement().map(|answer| (answer, fault.effect)));
         let Some(process) = &mut self.process else { return Answer::empty(503).delivered(Delivery::Refused) };
         let mut api = Api { env: env!(self, github, now), process, writes: &mut self.writes, request, id };
         api.process.refresh_gauges(&api.env);
-        let answer = match replaced {
-            Some((answer, FaultEffect::Lost)) => answer,
-            Some((answer, FaultEffect::Committed)) => {
-                drop(api.answer(route));
-                answer
-            }
-            None => {
-                let answer = api.answer(route);
-                fault.map_or_else(|| answer.clone(), |fault| fault.kind.modify(answer.clone()))
-            }
+        let answer = match fault {
+            Some(fault) => fault.answer(|| api.answer(route)),
+            None => api.answer(route),
         };
         self.post(now);
         answer

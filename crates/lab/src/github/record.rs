@@ -1,9 +1,9 @@
 //! What happened: every call, and every session from opening to end. No client sees these records. They are bounded,
-//! oldest dropped first; totals are exact.
+//! oldest dropped first.
 
 use super::route::Route;
 use medic_core::model::{Owner, SessionId, Wall};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Actor {
@@ -60,7 +60,6 @@ pub struct SessionRecord {
 pub(super) struct Records {
     kept: usize,
     calls: VecDeque<Call>,
-    totals: BTreeMap<Route, u64>,
     sessions: VecDeque<SessionRecord>,
     /// How many sessions were dropped from the front: the number of the first one kept.
     dropped: u64,
@@ -68,18 +67,10 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn new(kept: usize) -> Self {
-        Self {
-            kept: kept.max(1),
-            calls: VecDeque::new(),
-            totals: BTreeMap::new(),
-            sessions: VecDeque::new(),
-            dropped: 0,
-        }
+        Self { kept: kept.max(1), calls: VecDeque::new(), sessions: VecDeque::new(), dropped: 0 }
     }
 
     pub(super) fn call(&mut self, call: Call) {
-        let total = self.totals.entry(call.route).or_default();
-        *total = total.saturating_add(1);
         if self.calls.len() >= self.kept {
             self.calls.pop_front();
         }
@@ -105,10 +96,6 @@ impl Records {
 
     pub(super) fn calls(&self) -> impl DoubleEndedIterator<Item = &Call> {
         self.calls.iter()
-    }
-
-    pub(super) fn total(&self, route: Route) -> u64 {
-        self.totals.get(&route).copied().unwrap_or(0)
     }
 
     pub(super) fn sessions(&self) -> impl DoubleEndedIterator<Item = &SessionRecord> {

@@ -10,7 +10,7 @@ use super::tokens::{Grant, Scope};
 use super::{Ask, Due, GithubState};
 use crate::random::uuid;
 use crate::wire::{Answer, PollId};
-use medic_core::model::{Owner, SessionId, Span, Wall};
+use medic_core::model::{Owner, SessionId, Wall};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl GithubState {
             session: id.clone(),
             owner: owner.clone(),
             opened: now,
-            opened_by: by.clone(),
+            opened_by: by,
             ended: None,
         });
         self.living.insert(id.clone(), set);
@@ -68,7 +68,6 @@ impl GithubState {
             id,
             owner,
             opened: now,
-            opened_by: by,
             used_by,
             polls: BTreeMap::new(),
             last_used: now,
@@ -169,7 +168,7 @@ impl GithubState {
 
     fn conflict(&self, id: u64, holder: &str) -> Answer {
         let name = self.sets.get(&id).map_or("", |set| set.name.as_str());
-        Exception::SessionConflict.answer(&match self.config.conflict_wording {
+        Exception::SESSION_CONFLICT.answer(&match self.config.conflict_wording {
             ConflictWording::Anonymous => format!("The actions runner scaleset {name} already has an active session."),
             ConflictWording::NamesOwner => {
                 format!("The runner scale set {name} already has an active session for owner {holder}.")
@@ -190,14 +189,13 @@ impl GithubState {
 
     /// What POST and PATCH answer: the whole session with a fresh token.
     fn session_answer(&mut self, id: u64, ask: &Ask<'_>) -> Result<Answer, Answer> {
-        let lifetime = self.config.queue_token_lifetime;
         let (session, owner) = self
             .sets
             .get(&id)
             .and_then(|set| set.slot.as_ref())
             .map(|session| (session.id.clone(), session.owner.clone()))
             .ok_or_else(session_not_in_store)?;
-        let token = self.queue_token(id, &session, ask, lifetime);
+        let token = self.queue_token(id, &session, ask);
         let Some(set) = self.sets.get(&id) else { return Err(super::exception::set_not_found(id)) };
         let queue = format!("{}/scalesets/message", self.config.origin);
         Ok(Answer::json(
@@ -213,12 +211,9 @@ impl GithubState {
         ))
     }
 
-    fn queue_token(&mut self, set: u64, session: &SessionId, ask: &Ask<'_>, lifetime: Span) -> String {
-        let grant = Grant {
-            set,
-            session: session.to_string(),
-            ..Self::grant(Scope::Queue, &ask.actor.credential, "", ask, lifetime)
-        };
+    fn queue_token(&mut self, set: u64, session: &SessionId, ask: &Ask<'_>) -> String {
+        let grant =
+            Grant { set, session: session.to_string(), ..Self::grant(Scope::Queue, &ask.actor.credential, "", ask) };
         self.mint(grant, ask.fault.as_ref())
     }
 }

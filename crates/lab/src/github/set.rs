@@ -1,7 +1,6 @@
 //! One scale set as GitHub keeps it: its record, message log, jobs, runners and session slot.
 
 use super::date;
-use super::record::Actor;
 use super::route::EntityKey;
 use super::setting::Takeover;
 use crate::wire::PollId;
@@ -29,7 +28,6 @@ pub(super) struct Set {
     pub(super) other_owner: Option<OtherOwner>,
     /// The last `X-ScaleSetMaxCapacity` seen.
     pub(super) capacity: Option<u64>,
-    pub(super) polls: u64,
     pub(super) messages: BTreeMap<u64, Vec<Value>>,
     pub(super) last_message: u64,
     pub(super) jobs: BTreeMap<u64, Job>,
@@ -43,7 +41,6 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) owner: Owner,
     pub(super) opened: Wall,
-    pub(super) opened_by: Actor,
     pub(super) used_by: User,
     /// Polls in flight, and until when each is held.
     pub(super) polls: BTreeMap<PollId, Wall>,
@@ -126,7 +123,6 @@ impl Set {
             phantom_until: None,
             other_owner: None,
             capacity: None,
-            polls: 0,
             messages: BTreeMap::new(),
             last_message: FIRST_MESSAGE - 1,
             jobs: BTreeMap::new(),

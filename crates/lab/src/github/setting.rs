@@ -1,9 +1,9 @@
 //! What a scenario or a test sets, and the true state that a test reads. No client can do or see any of this.
 
 use super::config::QuotaAnswer;
-use super::record::{Actor, Call, Ended, SessionRecord};
+use super::record::{Call, Ended, SessionRecord};
 use super::route::{EntityKey, Route};
-use super::set::{Job, JobState, OtherOwner, RunnerState, User};
+use super::set::{Job, JobState, OtherOwner, User};
 use super::{Fault, GithubState};
 use crate::fault::{FaultKind, Lasts};
 use crate::random::uuid;
@@ -29,8 +29,6 @@ pub enum Takeover {
 pub struct Holder {
     pub session: SessionId,
     pub owner: Owner,
-    /// Empty for the other owner of a scenario.
-    pub opened_by: Actor,
     /// When it was opened.
     pub opened: Wall,
     /// When its last poll ended; its opening, if none has.
@@ -169,7 +167,6 @@ impl GithubState {
         Some(Holder {
             session: session.id.clone(),
             owner: session.owner.clone(),
-            opened_by: session.opened_by.clone(),
             opened: session.opened,
             last_used: session.last_used,
             polling: match session.used_by {
@@ -178,30 +175,6 @@ impl GithubState {
             },
             stale_at: session.stale_at(self.config.stale_lifetime),
         })
-    }
-
-    /// The set with this name, in this entity.
-    #[must_use]
-    pub fn find_set(&self, entity: &Entity, name: &str) -> Option<GithubId> {
-        self.sets_of(&EntityKey::of(entity)).find(|set| set.name == name).map(|set| GithubId(set.id))
-    }
-
-    /// Whether the set exists.
-    #[must_use]
-    pub fn exists(&self, set: GithubId) -> bool {
-        self.sets.contains_key(&set.0)
-    }
-
-    /// Polls of the set so far; one that is asked again is one poll.
-    #[must_use]
-    pub fn polls(&self, set: GithubId) -> u64 {
-        self.sets.get(&set.0).map_or(0, |set| set.polls)
-    }
-
-    /// The capacity that the last poll of the set named.
-    #[must_use]
-    pub fn capacity(&self, set: GithubId) -> Option<u64> {
-        self.sets.get(&set.0)?.capacity
     }
 
     #[must_use]
@@ -218,26 +191,13 @@ impl GithubState {
         counts
     }
 
-    /// Ids of the set's runners, and whether each is online.
-    #[must_use]
-    pub fn runners(&self, set: GithubId) -> Vec<(u64, bool)> {
-        let runners = self.sets.get(&set.0).into_iter().flat_map(|set| set.runners.values());
-        runners.map(|runner| (runner.id, runner.state != RunnerState::Offline)).collect()
-    }
-
-    /// Messages of the set that nobody has deleted.
-    #[must_use]
-    pub fn undeleted_messages(&self, set: GithubId) -> usize {
-        self.sets.get(&set.0).map_or(0, |set| set.messages.len())
-    }
-
-    /// Calls on a route since the beginning.
+    /// How many of the last calls were on a route.
     #[must_use]
     pub fn total_calls(&self, route: Route) -> u64 {
-        self.records.total(route)
+        self.calls().map(|call| u64::from(call.route == route)).sum()
     }
 
-    /// The last calls, oldest first (bounded by [`super::GithubConfig::records_kept`]).
+    /// The last calls, oldest first (a bounded number).
     pub fn calls(&self) -> impl DoubleEndedIterator<Item = &Call> {
         self.records.calls()
     }
@@ -245,12 +205,6 @@ impl GithubState {
     /// The last sessions, in the order of their opening (bounded likewise).
     pub fn sessions(&self) -> impl DoubleEndedIterator<Item = &SessionRecord> {
         self.records.sessions()
-    }
-
-    /// REST calls that a credential has used of its present window.
-    #[must_use]
-    pub fn quota_used(&self, credential: &str) -> u64 {
-        self.quotas.used(credential)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Both kinds of endpoint with the same backend: in process under paused time, and over real sockets.
 
 use crate::backend::{Backend, ServerId};
-use crate::endpoint_http::{HttpEndpoints, Traffic};
+use crate::endpoint_http::{HttpEndpoints, Sockets, Traffic};
 use crate::endpoint_inproc::InprocTransport;
 use crate::github::GithubState;
 use crate::github::testing::{Bench, ORIGIN, Opened, PAT, START, get, post, request};
@@ -122,13 +122,13 @@ fn in_process(servers: Servers, clock: Arc<dyn Clock>) -> Endpoint {
 
 fn over_sockets(servers: Servers, clock: Arc<dyn Clock>) -> Endpoint {
     let hub = Hub::new(servers, clock);
-    let served = HttpEndpoints::bind(&hub, &[ServerId::Github, GARM]).unwrap();
-    let url = |server| format!("http://{}", served.address(server).unwrap());
+    let sockets = Sockets::on_loopback(&[ServerId::Github, GARM]).unwrap();
+    let url = |server| sockets.url(server).unwrap();
     Endpoint {
         transport: Arc::new(ReqwestTransport::new(&TransportOptions::default()).unwrap()),
         github: url(ServerId::Github),
         garm: url(GARM),
-        served: Some(served),
+        served: Some(HttpEndpoints::serve(&hub, sockets)),
         _pump: Pump::start(&hub),
         hub,
     }
@@ -290,7 +290,7 @@ async fn traffic_counts_requests_and_bytes_of_all_connections() {
     assert_eq!(served.traffic(GARM), Traffic::default());
     let (mut sent, mut received) = (0, 0);
     for _ in 0..2 {
-        let mut stream = tokio::net::TcpStream::connect(served.address(GARM).unwrap()).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(endpoint.garm.trim_start_matches("http://")).await.unwrap();
         let asked = b"GET /api/v1/scalesets HTTP/1.1\r\nhost: garm\r\nconnection: close\r\n\r\n";
         stream.write_all(asked).await.unwrap();
         let mut answer = Vec::new();

@@ -93,8 +93,7 @@ fn recordings(build: &str) -> PathBuf {
 }
 
 fn fixture(build: &str, file: &str) -> String {
-    let path = recordings(build).join(file);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    std::fs::read_to_string(recordings(build).join(file)).unwrap()
 }
 
 /// The text of a value without what differs from run to run: UUIDs, and the cursors of the message queue.

@@ -32,7 +32,7 @@ fn ack(bench: &mut Bench, session: &Opened, message: u64) -> u16 {
 
 #[test]
 fn idle_poll_is_held_and_then_answered_with_an_empty_202() {
-    let (mut bench, set, session) = bench();
+    let (mut bench, _, session) = bench();
     let until = START.plus(Span::secs(50));
     assert_eq!(held(&bench.poll(&session)), Some(until));
     bench.wait(Span::secs(49));
@@ -40,7 +40,7 @@ fn idle_poll_is_held_and_then_answered_with_an_empty_202() {
     bench.wait(Span::secs(1));
     let answer = bench.poll(&session);
     assert_eq!((status(&answer), held(&answer), answer.response.body().len()), (202, None, 0));
-    assert_eq!((bench.github.polls(set), bench.github.total_calls(Route::Poll)), (1, 1), "one call");
+    assert_eq!(bench.github.total_calls(Route::Poll), 1, "one call");
     assert_eq!(held(&bench.poll(&session)), Some(until.plus(Span::secs(50))), "a new poll");
 }
 
@@ -57,7 +57,6 @@ fn message_is_delivered_until_it_is_acknowledged() {
     assert_eq!(status(&bench.poll(&next)), 200, "delivered to a later session");
     assert_eq!(ack(&mut bench, &next, 100_000_001), 204);
     assert_eq!(ack(&mut bench, &next, 100_000_001), 204, "twice is no error");
-    assert_eq!(bench.github.undeleted_messages(set), 0);
     assert!(held(&bench.poll(&next)).is_some());
 }
 
@@ -67,7 +66,6 @@ fn jobs_wait_for_capacity() {
     bench.github.queue_jobs(set, 3, bench.now);
     let ask = |header, capacity| with_capacity(session.poll(0), header, capacity);
     assert!(held(&bench.send(&ask("X-ScaleSetMaxCapacity", 0))).is_some());
-    assert_eq!(bench.github.capacity(set), Some(0));
     assert_eq!(bench.github.jobs(set), JobCounts { waiting: 3, ..JobCounts::default() });
     bench.hang_up(&session);
     assert_eq!(jobs(&bench.send(&ask("x-scalesetmaxcapacity", 2))), 2, "any letter case");

@@ -49,10 +49,13 @@ enum Use {
     Refresh,
 }
 
+/// With their times, in seconds.
+type Uses = &'static [(u64, Use)];
+
 #[test]
 fn session_is_forgotten_a_lifetime_after_the_end_of_its_last_poll() {
     use Use::{HangUp, Poll, Refresh};
-    let cases: [(&str, u64, &[(u64, Use)], u64); 5] = [
+    let cases: [(&str, u64, Uses, u64); 5] = [
         ("never polled", 90, &[], 90),
         ("from the end of the last poll", 90, &[(60, Poll), (110, Poll)], 200),
         ("from the disconnect", 90, &[(0, Poll), (20, HangUp)], 110),
