@@ -18,6 +18,21 @@
 //! plays the recorded situations and compares what the medic's parsers read. What they do not read is not simulated, except
 //! for a few lines, fields and series that they must skip.
 
+/// The parts of a state that its process works with, borrowed apart from the process.
+macro_rules! env {
+    ($state:ident, $github:expr, $now:expr) => {
+        Env {
+            config: &$state.config,
+            db: &mut $state.db,
+            log: &mut $state.log,
+            events: &mut $state.events,
+            changes: &mut $state.changes,
+            github: $github,
+            now: $now,
+        }
+    };
+}
+
 mod api;
 mod calls;
 pub mod config;
@@ -72,21 +87,6 @@ pub struct GarmState {
     faults: FaultTable<ManagerRoute>,
     writes: Vec<Write>,
     crashes: u32,
-}
-
-/// The parts of a state that its process works with, borrowed apart from the process.
-macro_rules! env {
-    ($state:ident, $github:expr, $now:expr) => {
-        Env {
-            config: &$state.config,
-            db: &mut $state.db,
-            log: &mut $state.log,
-            events: &mut $state.events,
-            changes: &mut $state.changes,
-            github: $github,
-            now: $now,
-        }
-    };
 }
 
 impl GarmState {

@@ -129,16 +129,7 @@ impl GarmState {
     /// Nothing that is done here asks GitHub.
     fn with_env(&mut self, now: Wall, act: impl FnOnce(&mut Env<'_>)) {
         let mut unused = GithubState::new(GithubConfig::new(""));
-        let mut env = Env {
-            config: &self.config,
-            db: &mut self.db,
-            log: &mut self.log,
-            events: &mut self.events,
-            changes: &mut self.changes,
-            github: &mut unused,
-            now,
-        };
-        act(&mut env);
+        act(&mut env!(self, &mut unused, now));
         self.post(now);
     }
 }

@@ -46,9 +46,6 @@ use set::Set;
 use std::collections::{BTreeMap, BTreeSet};
 use tokens::{Grant, Scope};
 
-/// Detailed call and session records kept; older ones are dropped.
-const RECORDS_KEPT: usize = 50_000;
-
 const ACTIVITY_ID: HeaderName = HeaderName::from_static("activityid");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-github-request-id");
 
@@ -127,7 +124,7 @@ impl GithubState {
             faults: FaultTable::default(),
             quotas,
             revoked: BTreeSet::new(),
-            records: Records::new(RECORDS_KEPT),
+            records: Records::default(),
             expired_below: 0,
             counters: Counters::default(),
         }
@@ -162,7 +159,11 @@ impl GithubState {
             Some(fault) => fault.answer(|| self.dispatch(route, &mut ask)),
             None => self.dispatch(route, &mut ask),
         };
-        if let (Route::Poll, Some(session), Some(_)) = (route, &session, met.and_then(|met| met.kind.replacement())) {
+        if route == Route::Poll
+            && met.is_some()
+            && !matches!(answer.delivery, Delivery::Hold(_))
+            && let Some(session) = &session
+        {
             self.hang_up(session, poll, now);
         }
         if answer.delivery == Delivery::After(Span::ZERO) {

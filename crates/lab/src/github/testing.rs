@@ -48,16 +48,7 @@ pub(crate) fn exception(answer: &Answer) -> (u16, String) {
 
 /// Until when a poll is held.
 pub(crate) fn held(answer: &Answer) -> Option<Wall> {
-    match answer.delivery {
-        Delivery::Hold(until) => Some(until),
-        Delivery::After(_)
-        | Delivery::Refused
-        | Delivery::Reset
-        | Delivery::Never
-        | Delivery::Truncated(_)
-        | Delivery::Dripping(_)
-        | Delivery::Huge(_) => None,
-    }
+    if let Delivery::Hold(until) = answer.delivery { Some(until) } else { None }
 }
 
 pub(crate) fn entity(name: &str) -> Entity {
