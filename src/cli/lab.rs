@@ -107,12 +107,12 @@ async fn play(args: &LabArgs, scenario: &'static Scenario) -> Result<ExitCode, F
     let dir = tempfile::tempdir().context("cannot create a directory for the lab's state")?;
     let log = dir.path().join("garm.log");
     hub.log_to_file(ServerId::Manager(0), &log).map_err(Failure::internal)?;
-    let log = (scenario.ledger || args.ledger).then_some(log.as_path());
+    let log =
+        if scenario.ledger || args.ledger { format!("log_file = \"{}\"\n", log.display()) } else { String::new() };
     let listener = listener(args.listen).await?;
     let page = listener.local_addr().map_err(Failure::internal)?;
     let password = fleet.managers.first().map(|manager| manager.password.clone()).unwrap_or_default();
-    let config =
-        Given { dir: dir.path(), log, garm: &garm_url, password: &password, mode: &args.mode, page }.config()?;
+    let config = configure(dir.path(), &args.mode, page, (&garm_url, &password), &log)?;
     let config = with_hanging(config, hanging)?;
     let shared = shared(&config, &clock)?;
     let publisher = Arc::new(Publisher {
@@ -224,41 +224,33 @@ async fn listener(asked: Option<SocketAddr>) -> Result<TcpListener, Failure> {
     }
 }
 
-struct Given<'a> {
-    dir: &'a Path,
-    log: Option<&'a Path>,
-    garm: &'a str,
-    password: &'a str,
-    mode: &'a str,
+/// Writes the medic's configuration to a file, for the other commands, and reads it.
+fn configure(
+    dir: &Path,
+    mode: &str,
     page: SocketAddr,
+    (garm, password): (&str, &str),
+    log: &str,
+) -> Result<Config, Failure> {
+    let here = dir.display();
+    write(dir, "password", password)?;
+    write(dir, "token", MEDIC_TOKEN)?;
+    let text = format!(
+        "[run]\nmode = \"{mode}\"\nstate_dir = \"{here}\"\n[http]\nlisten = \"{page}\"\n[[manager]]\nname = \"garm\"\n\
+         url = \"{garm}\"\nusername = \"admin\"\npassword_file = \"{here}/password\"\ndebug_server = true\n{log}\
+         [[github]]\nendpoint = \"github.com\"\ntoken_file = \"{here}/token\"\n"
+    );
+    write(dir, CONFIG, &text)?;
+    Ok(check(&Sources::of_text("the lab's configuration", text), Depth::Files)?.config)
 }
 
-impl Given<'_> {
-    /// Writes it to a file, for the other commands, and reads it.
-    fn config(&self) -> Result<Config, Failure> {
-        let dir = self.dir.display();
-        let garm = self.garm;
-        self.write("password", self.password)?;
-        self.write("token", MEDIC_TOKEN)?;
-        let log = self.log.map_or_else(String::new, |path| format!("log_file = \"{}\"\n", path.display()));
-        let text = format!(
-            "[run]\nmode = \"{}\"\nstate_dir = \"{dir}\"\n[http]\nlisten = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \
-             \"{garm}\"\nusername = \"admin\"\npassword_file = \"{dir}/password\"\ndebug_server = true\n{log}[[github]]\n\
-             endpoint = \"github.com\"\ntoken_file = \"{dir}/token\"\n",
-            self.mode, self.page
-        );
-        self.write(CONFIG, &text)?;
-        Ok(check(&Sources::of_text("the lab's configuration", text), Depth::Files)?.config)
-    }
-
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.dir.join(name);
-        let mut options = std::fs::OpenOptions::new();
-        // The medic warns about secrets that others can read.
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
+fn write(dir: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = dir.join(name);
+    let mut options = std::fs::OpenOptions::new();
+    // The medic warns about secrets that others can read.
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Adds managers that accept requests and never answer.
@@ -383,8 +375,8 @@ impl Demo {
     /// Runs the scenario and prints what happens, until the medic sees its ending too.
     async fn show(&self, shown: &mut Shown) -> Result<ExitCode, Failure> {
         let mut steps = self.scenario.steps.iter().peekable();
-        let mut hurt: Option<Wall> = None;
-        let mut healed: Option<Wall> = None;
+        let mut stuck: Option<Wall> = None;
+        let mut recovered: Option<Wall> = None;
         loop {
             let now = self.clock.now().wall;
             let passed = now.since(self.began);
@@ -398,16 +390,16 @@ impl Demo {
             self.print_changes(shown)?;
             let (listening, enabled) = self.hub.with(|world, _| world.listening(0));
             if listening < enabled && passed > Span::secs(10) {
-                hurt.get_or_insert(now);
-                healed = None;
+                stuck.get_or_insert(now);
+                recovered = None;
             }
             if listening == enabled && steps.peek().is_none() {
-                healed.get_or_insert(now);
+                recovered.get_or_insert(now);
             }
             if steps.peek().is_none() && self.hub.with(|world, _| self.scenario.has_ended(world)) {
-                healed.get_or_insert(now);
+                recovered.get_or_insert(now);
                 if shown.agrees(self.scenario, enabled) {
-                    return self.summary(hurt, healed, now);
+                    return self.summary(stuck, recovered, now);
                 }
             }
             if passed > self.scenario.steps_end().plus(self.scenario.limit) {
@@ -423,14 +415,14 @@ impl Demo {
         data(&format!("{passed:>7.1} s  {text}\n"))
     }
 
-    fn summary(&self, hurt: Option<Wall>, healed: Option<Wall>, now: Wall) -> Result<ExitCode, Failure> {
+    fn summary(&self, stuck: Option<Wall>, recovered: Option<Wall>, now: Wall) -> Result<ExitCode, Failure> {
         let (writes, crashes) =
             self.hub.with(|world, _| world.garm(0).map_or((0, 0), |garm| (garm.writes().len(), garm.crashes())));
-        self.table(hurt)?;
-        let took = match (hurt, healed) {
-            (Some(hurt), Some(healed)) => format!(
+        self.table(stuck)?;
+        let took = match (stuck, recovered) {
+            (Some(stuck), Some(recovered)) => format!(
                 "{} from the first set that stopped listening to the last that listened again",
-                healed.since(hurt)
+                recovered.since(stuck)
             ),
             (_, _) => "no set stopped listening for long".to_owned(),
         };
@@ -442,25 +434,23 @@ impl Demo {
         self.print(
             now,
             &format!(
-                "End: {took}. The medic sent {writes} updates to GARM; GARM crashed {crashes} times. Without the medic, \
-                 this build {alone}."
+                "End: {took}. The medic sent {writes} updates to GARM; GARM crashed {crashes} times. Without the \
+                 medic, this build {alone}."
             ),
         )?;
         Ok(ExitCode::Well)
     }
-}
 
-impl Demo {
     /// Every set at the end: its diagnosis, its treatment and its jobs.
-    fn table(&self, hurt: Option<Wall>) -> Result<(), Failure> {
+    fn table(&self, stuck: Option<Wall>) -> Result<(), Failure> {
         let Some(status) = self.board.status() else { return Ok(()) };
         let mut out =
             String::from("\n  SET         NOW          OUT FOR     TREATED BY   JOBS DONE  WAITING  TO CLEAN UP\n");
         for set in status.managers.iter().flat_map(|manager| &manager.sets) {
             let jobs = self.hub.with(|world, _| set.github_id.map(|id| world.github.jobs(id))).unwrap_or_default();
             let well = matches!(set.finding.diagnosis, Diagnosis::Listening);
-            let out_for = match hurt {
-                Some(hurt) if well && set.finding.since > hurt => set.finding.since.since(hurt).to_string(),
+            let out_for = match stuck {
+                Some(stuck) if well && set.finding.since > stuck => set.finding.since.since(stuck).to_string(),
                 Some(_) | None => "-".to_owned(),
             };
             let treated = set.treatments.first().map_or("-", |row| row.remedy.as_str());

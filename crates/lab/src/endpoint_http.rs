@@ -1,7 +1,7 @@
 //! The endpoints over real sockets: one listener on loopback per simulated server.
 //!
-//! When a server is down its listener and its connections are closed, as when a process is killed. When it is up again the
-//! same port is bound again. Each [`Delivery`](super::wire::Delivery) happens on the wire, with one exception: an
+//! When a server is down its listener and its connections are closed, as when a process is killed. When it is up again
+//! the same port is bound again. Each [`Delivery`](super::wire::Delivery) happens on the wire, with one exception: an
 //! accepted connection cannot be refused any more, so a single refused request is reset instead.
 //!
 //! A client that disconnects during a long poll is noticed, because hyper then drops the future that answers it. Bodies

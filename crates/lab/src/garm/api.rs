@@ -1,5 +1,5 @@
-//! GARM's HTTP side (`docs/reference/garm-api.md` §2-§10). The order of checks is GARM's: first run, token, handler. So an
-//! uninitialised GARM answers 409 even to requests without credentials.
+//! GARM's HTTP side (`docs/reference/garm-api.md` §2-§10). The order of checks is GARM's: first run, token, handler.
+//! An uninitialised GARM answers 409 even to requests without credentials.
 
 use super::Write;
 use super::config::{LogLevel, LogStreamer, Metrics};

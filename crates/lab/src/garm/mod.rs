@@ -1,6 +1,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
-//! GARM, simulated: one controller with its database, which outlives the process, and the process, which can die. It is a
-//! client of the simulated GitHub. Deterministic: (request, date) → answer, and discrete events in between.
+//! GARM, simulated: one controller with its database, which outlives the process, and the process, which can die. It is
+//! a client of the simulated GitHub. Deterministic: (request, date) → answer, and discrete events in between.
 //!
 //! | file | what |
 //! |---|---|
@@ -8,15 +8,15 @@
 //! | `db`, `stamp`, `render` | the rows, their dates, and how the API shows them |
 //! | `api`, `route`, `token`, `update` | the HTTP side |
 //! | `process`, `startup` | one incarnation of the process: its memory, its agenda, its start and end |
-//! | `controller`, `worker`, `listener`, `scaler` | how scale sets are started, kept alive, polled and provided with runners |
+//! | `controller`, `worker`, `listener`, `scaler` | how sets are started, kept alive, polled and given runners |
 //! | `calls`, `counters` | its requests to GitHub, and what it counts of them |
 //! | `env`, `deliver` | changes of the database, and their delivery |
 //! | `metrics`, `goroutines`, `log` | what it shows of itself |
 //! | `setting` | what a scenario or a test sets, and the true state that a test reads |
 //!
 //! Facts are from `docs/reference/garm-api.md` (§14 is the checklist) and the recordings. `tests/garm/conformance.rs`
-//! plays the recorded situations and compares what the medic's parsers read. What they do not read is not simulated, except
-//! for a few lines, fields and series that they must skip.
+//! plays the recorded situations and compares what the medic's parsers read. What they do not read is not simulated,
+//! except for a few lines, fields and series that they must skip.
 
 /// The parts of a state that its process works with, borrowed apart from the process.
 macro_rules! env {

@@ -1,5 +1,5 @@
-//! Runners and the course of jobs: E8, E19 (`docs/reference/actions-service.md` §3.3). A runner comes up after its boot,
-//! takes one job, finishes it and is removed.
+//! Runners and the course of jobs: E8, E19 (`docs/reference/actions-service.md` §3.3). A runner comes up after its
+//! boot, takes one job, finishes it and is removed.
 
 use super::exception::{Exception, bad_request, set_not_found};
 use super::set::{JobState, Runner, RunnerState};

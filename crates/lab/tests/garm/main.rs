@@ -1,5 +1,5 @@
-//! The simulated GARM: against recordings of two real ones, and a test for each trap of `docs/reference/garm-api.md` §11
-//! and §14 that the recordings do not show.
+//! The simulated GARM: against recordings of two real ones, and a test for each trap of `docs/reference/garm-api.md`
+//! §11 and §14 that the recordings do not show.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod api;
