@@ -28,7 +28,6 @@ impl Skew {
     }
 
     /// The least difference that explains what was seen.
-    #[must_use]
     pub fn at_least(self) -> Span {
         if self.least > 0 {
             Span(self.least.unsigned_abs())

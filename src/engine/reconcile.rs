@@ -103,7 +103,6 @@ impl Engine {
     }
 
     /// How long to wait before the next reconcile.
-    #[must_use]
     pub fn until_next(&self) -> Span {
         self.interval.until_next()
     }

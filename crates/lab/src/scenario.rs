@@ -238,7 +238,6 @@ impl Scenario {
     }
 
     /// The time of the last step.
-    #[must_use]
     pub fn steps_end(&self) -> Span {
         self.steps.iter().map(|(at, _)| *at).max().unwrap_or(Span::ZERO)
     }

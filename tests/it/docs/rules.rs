@@ -262,7 +262,7 @@ fn held(ordered: bool) -> BTreeSet<Guard> {
 }
 
 /// The guards that hold a remedy for this finding back where everything else is at its limit.
-fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
+fn withheld(found: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
@@ -288,8 +288,8 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
     let quota = OwnQuota { remaining: 0, reserve: 1000, reset: NOW.plus(Span::mins(30)) };
     let quotas = scale_set(SET.0).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
     let mut fleet = fleet(NOW);
-    fleet.findings = Findings::from_iter([(SET, finding), (settling, others)]);
-    let undated = |id| (id, ScaleSet { revision: Revision::new(""), ..scale_set(id.0) });
+    fleet.findings = Findings::from_iter([(SET, found), (settling, others)]);
+    let undated = |id: ScaleSetId| (id, ScaleSet { revision: Revision::new(""), ..scale_set(id.0) });
     fleet.sets = Arc::new([SET, other, settling].map(undated).into());
     fleet.manager = manager;
     fleet.incarnation = Some(Incarnation(NOW.minus(Span::secs(5))));

@@ -8,15 +8,15 @@ use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::decide::{self, Conditions, testing};
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet,
-    ScaleSetId, SetDecision, Span, Step, Treatment, TreatmentId,
+    Decision, Enablement, FailureKind, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet, ScaleSetId,
+    SetDecision, Span, Step, Treatment, TreatmentId,
 };
-use medic_core::policy::{Mode, Policy};
+use medic_core::policy::Policy;
 use medic_core::ports::write::OpenAnswer;
 use medic_core::treat::machine;
 use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition, View};
-use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// A row of the journal, hashed by what matters for the future.
 #[derive(Debug, Clone, PartialEq)]

@@ -461,7 +461,7 @@ impl Judge<'_> {
         self.undecided(self.count.fact())
     }
 
-    /// Of so many sets some listen and some do not. That may be asked about (`CannotTellWhich`) only where nothing is on
+    /// Of these sets some listen and some do not. That may be asked about (`CannotTellWhich`) only where nothing is on
     /// its way: a listener that is about to come back must not find its session taken by our question.
     fn cannot_tell(&self, set: &ScaleSet, listening: u64, of: usize) -> Found {
         let (seen, count, changed) = (self.seen, &self.count, self.changed(set));

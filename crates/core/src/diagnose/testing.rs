@@ -73,7 +73,7 @@ impl Manager {
             now: START,
             state: State::default(),
             policy: Policy::default(),
-            sets: (1..=sets).map(|n| scale_set(n)).collect(),
+            sets: (1..=sets).map(scale_set).collect(),
             fails: None,
             run: Some(Incarnation(run)),
             counters: ScopeCounters { create: sets, poll: 72 * sets, ..ScopeCounters::default() },

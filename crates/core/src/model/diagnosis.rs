@@ -49,7 +49,7 @@ closed_enum! {
 /// What a diagnosis means for the set, in five kinds. Every coarser question is answered from this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It can receive jobs, as far as anyone can tell.
+    /// It can receive jobs, as far as anything shows.
     Well,
     /// It is not meant to receive jobs.
     Idle,
@@ -413,7 +413,7 @@ pub enum Fact {
     },
     /// Some sets of the scope do not listen, and no source says which.
     CannotTellWhich { listening: u64, of: u64 },
-    /// No source that could tell is available.
+    /// No source that could show it is available.
     NothingToSee,
 }
 pub type Findings = BTreeMap<ScaleSetId, Finding>;

@@ -263,6 +263,7 @@ fn cause_is_gone_sooner_if_github_answers_us() {
 
 #[test]
 fn session_check_counts_until_something_newer_is_known() {
+    type Change = fn(&mut Manager);
     fn polls(manager: &mut Manager, at: Wall) {
         manager.listeners.insert(id(2), ListenerMetrics { last_success: Some(at) });
     }
@@ -271,7 +272,7 @@ fn session_check_counts_until_something_newer_is_known() {
         let set = by_manager(2);
         manager.logs(Span::ZERO, LogEvent::Conflict { set, owner: None, gave_up: false });
     }
-    let cases: [(&str, fn(&mut Manager), bool); 10] = [
+    let cases: [(&str, Change, bool); 10] = [
         ("changed at once", |manager| manager.set(2).updated_at = Some(manager.now), true),
         ("changed since", |manager| manager.set(2).updated_at = Some(manager.now.plus(Span::millis(1))), false),
         ("for five minutes", |manager| _ = manager.watch(Span::mins(5)), true),

@@ -172,8 +172,8 @@ fn lingering_instances_are_evidence_unless_the_set_is_well() {
 
 #[test]
 fn stale_session_in_the_ledger_is_evidence_of_an_ill_set() {
-    let old = Incarnation(START.minus(Span::hours(2)));
     type Change = fn(LedgerSession, Incarnation) -> LedgerSession;
+    let old = Incarnation(START.minus(Span::hours(2)));
     let cases: [(bool, bool, Change); 6] = [
         (true, true, |session, _| session),
         (true, false, |session, run| LedgerSession { opened_by: OpenedBy::Manager(run), ..session }),
