@@ -5,20 +5,20 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug)]
-pub struct LogFile {
+pub(crate) struct LogFile {
     path: PathBuf,
     file: File,
 }
 
 impl LogFile {
     /// Opens or creates the file; what is in it stays.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         Ok(Self { path: path.to_owned(), file })
     }
 
     /// Appends lines, in one write.
-    pub fn append<L: AsRef<[u8]>>(&mut self, lines: &[L]) -> io::Result<()> {
+    pub(crate) fn append<L: AsRef<[u8]>>(&mut self, lines: &[L]) -> io::Result<()> {
         let mut whole = Vec::with_capacity(lines.iter().map(|line| line.as_ref().len().saturating_add(1)).sum());
         for line in lines {
             whole.extend_from_slice(line.as_ref());
@@ -28,7 +28,7 @@ impl LogFile {
     }
 
     /// Renames the file to `<path>.1`, which may replace an older one, and opens a new one.
-    pub fn rotate(&mut self) -> io::Result<()> {
+    pub(crate) fn rotate(&mut self) -> io::Result<()> {
         let mut old = self.path.clone().into_os_string();
         old.push(".1");
         std::fs::rename(&self.path, &old)?;

@@ -53,7 +53,7 @@ enum Use {
 type Uses = &'static [(u64, Use)];
 
 #[test]
-fn session_is_forgotten_a_lifetime_after_the_end_of_its_last_poll() {
+fn session_expires_a_lifetime_after_its_last_poll() {
     use Use::{HangUp, Poll, Refresh};
     let cases: [(&str, u64, Uses, u64); 5] = [
         ("never polled", 90, &[], 90),
