@@ -8,7 +8,6 @@ use medic_core::settings::{Key, Kind, Need, Risk, Risky};
 use std::fmt::Write as _;
 
 /// Every value in effect as TOML, each with its origin as a comment. Reading it back gives the same configuration.
-#[must_use]
 pub fn print(checked: &Checked) -> String {
     let mut text = String::new();
     for table in &checked.effective {
@@ -27,7 +26,6 @@ pub fn print(checked: &Checked) -> String {
 }
 
 /// What a key means, and which of its values are risky.
-#[must_use]
 pub fn meaning(key: &Key) -> String {
     let Some(Risk { when, why }) = key.takes.risk else { return key.doc.to_owned() };
     let when = match when {
@@ -48,14 +46,14 @@ const HEAD: &str = "\
 ";
 
 /// A commented file to start from: every key with its meaning, and its default or an example.
-#[must_use]
 pub fn defaults() -> String {
     let mut text = HEAD.to_owned();
     for section in Section::ALL {
         let intro = match section {
             Section::Manager => "# One table for each GARM; at least one is required.\n#",
             Section::Github => {
-                "# Optional: one table for each endpoint of GitHub. Each needs token_file, or the three keys of an App.\n#"
+                "# Optional: one table for each endpoint of GitHub. Each needs token_file, or the three keys of an \
+                 App.\n#"
             }
             Section::Run | Section::Log | Section::Http | Section::Policy => "",
         };
@@ -90,7 +88,6 @@ fn wrapped(text: &str) -> String {
 }
 
 /// One line: what is watched, and whether it would be healed.
-#[must_use]
 pub fn summary(config: &Config) -> String {
     let managers = config.managers.iter().map(|manager| manager.name.as_str()).collect::<Vec<_>>().join(", ");
     let endpoints = config.github.iter().map(|one| one.endpoint.as_str()).collect::<Vec<_>>().join(", ");
@@ -103,7 +100,6 @@ pub fn summary(config: &Config) -> String {
 }
 
 /// What follows from the configuration and may surprise.
-#[must_use]
 pub fn notes(checked: &Checked) -> Vec<String> {
     let config = &checked.config;
     let mut notes = Vec::new();
@@ -162,9 +158,10 @@ pub fn unencrypted(config: &Config) -> impl Iterator<Item = String> {
     open.map(|manager| format!("manager {}: the password crosses the network unencrypted (http)", manager.name))
 }
 
-fn is_loopback(url: &url::Url) -> bool {
+/// Whether the connection stays on this machine.
+pub(crate) fn is_loopback(url: &url::Url) -> bool {
     match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,
