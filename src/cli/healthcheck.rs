@@ -47,7 +47,6 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// Answers one request with this text.
     fn server(answer: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -70,20 +69,20 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_told() {
-        for (answer, told) in [
+    fn other_answers_are_reported() {
+        for (answer, shown) in [
             ("HTTP/1.1 503 Service Unavailable\r\n\r\n", "503"),
             ("SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0"),
             ("HTTP/1.1 2000 200\r\n\r\n", "2000"),
             ("", "\"\""),
         ] {
             let error = ask(server(answer)).unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(shown), "{error}");
         }
     }
 
     #[test]
-    fn nobody_at_the_address_is_told() {
+    fn missing_listener_is_reported() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = ask(address).unwrap_err().to_string();
         assert!(error.contains("no medic listens"), "{error}");

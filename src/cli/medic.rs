@@ -19,22 +19,6 @@ use tokio::signal::unix::{self, SignalKind};
 /// The longest that finishing takes after a signal.
 const FINISH_LIMIT: Span = Span::secs(8);
 
-/// The signals that end a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
-    Interrupt,
-    Terminate,
-}
-
-impl Signal {
-    pub(super) const fn exit_code(self) -> ExitCode {
-        match self {
-            Self::Interrupt => ExitCode::Interrupted,
-            Self::Terminate => ExitCode::Terminated,
-        }
-    }
-}
-
 /// Receives signals while it lives: one that comes between two waits is returned by the next.
 pub(super) struct Signals(Option<(unix::Signal, unix::Signal)>);
 
@@ -49,18 +33,18 @@ impl Signals {
         Self(Some((interrupt, terminate)))
     }
 
-    /// Resolves at the next signal to end; never where signals cannot be received.
-    pub(super) async fn next(&mut self) -> Signal {
+    /// The exit code of the next signal to end; never resolves where signals cannot be received.
+    pub(super) async fn next(&mut self) -> ExitCode {
         let Some((interrupt, terminate)) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
-            _ = interrupt.recv() => Signal::Interrupt,
-            _ = terminate.recv() => Signal::Terminate,
+            _ = interrupt.recv() => ExitCode::Interrupted,
+            _ = terminate.recv() => ExitCode::Terminated,
         }
     }
 }
 
-/// Resolves at the first signal that asks the process to end.
-pub(super) async fn signal() -> Signal {
+/// The exit code of the first signal that asks the process to end.
+pub(super) async fn signal() -> ExitCode {
     Signals::listen().next().await
 }
 
@@ -122,12 +106,12 @@ fn log_orphans(store: &Store, watched: &[ManagerName]) {
     for (manager, intent) in orphans {
         tracing::error!(
             %manager, scale_set = %intent.set, name = %intent.name, step = intent.step.label(), since = %intent.step_at,
-            "a treatment of a manager that is no longer configured is unfinished: configure the manager again, or check that the scale set is enabled"
+            "a treatment at a GARM that is no longer configured is unfinished: configure it again, or check that the \
+             scale set is enabled"
         );
     }
 }
 
-/// A unique name of this process.
 fn holder(clock: &dyn Clock) -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "medic".to_owned());
     format!("{host}/{}/{}", std::process::id(), clock.now().wall.0)

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::engine::assemble::{engines, real_carrier};
 use crate::engine::once::once;
 use crate::exit::{ExitCode, nagios_of_run, of_run};
+use crate::text::exit::meaning;
 use medic_core::model::Span;
 use medic_store::LeaseState;
 use std::sync::Arc;
@@ -20,7 +21,8 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
     let shared = medic::shared(config)?;
     if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
         diagnostic(&format!(
-            "another medic ({holder}) holds the lease on {} until {until} at least; it heals, and this one did nothing\n",
+            "another medic ({holder}) holds the lease on {} until {until} at least; it heals, and this one did \
+             nothing\n",
             config.run.state_dir.display()
         ));
         if args.nagios {
@@ -44,9 +46,9 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
             medic::runtime()?.block_on(medic::finish(engines, clock.as_ref()))?;
             shared.lease.release();
             if args.nagios {
-                nagios::say(signal.exit_code(), "interrupted before there was a result")?;
+                nagios::say(signal, "interrupted before there was a result")?;
             }
-            return Ok(signal.exit_code());
+            return Ok(signal);
         }
     };
     shared.lease.release();
@@ -63,7 +65,7 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
         Output::Json => {
             let document = serde_json::json!({
                 "exit_code": code.code(),
-                "meaning": code.meaning(),
+                "meaning": meaning(code),
                 "status": medic::document(config, summary.managers, clock.now().wall),
                 "treatments": summary.closed,
             });

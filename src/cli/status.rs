@@ -50,7 +50,7 @@ fn watch(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, F
             }
             Ok((status, _)) => data(&shown(args, &status, Look::of_stdout(color))?)?,
             Err(failure @ (Failure::Internal(_) | Failure::Blind(_))) => {
-                diagnostic(&format!("{}; retrying\n", failure.words()));
+                diagnostic(&format!("{failure}; retrying\n"));
             }
             Err(failure) => return Err(failure),
         }

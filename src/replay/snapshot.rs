@@ -7,7 +7,7 @@
 //!
 //! Edge case: a snapshot that is too long is not kept, and the history says so.
 
-use crate::text::decision::label;
+use crate::text::words::label;
 use medic_core::diagnose::{CheckAnswer, Context, State};
 use medic_core::evaluate::Conditions;
 use medic_core::model::{Decision, Findings, ScaleSetId, SetDecision, Sweep, Treatment, Wall};
@@ -31,12 +31,10 @@ pub const NOT_KEPT: &str = "snapshot_not_kept";
 pub struct Snapshot<'a> {
     kind: Cow<'a, str>,
     schema: u32,
-    /// The version of the medic that took it.
     pub medic: Cow<'a, str>,
     /// The state before the sweep.
     pub state: Cow<'a, State>,
     pub sweep: Cow<'a, Sweep>,
-    /// The open treatments before the sweep.
     pub treatments: Cow<'a, [Treatment]>,
     /// The latest answers of session checks.
     pub checks: Cow<'a, BTreeMap<ScaleSetId, (Wall, CheckAnswer)>>,
@@ -46,7 +44,6 @@ pub struct Snapshot<'a> {
 }
 
 impl<'a> Snapshot<'a> {
-    #[must_use]
     pub fn new(
         (state, sweep): (&'a State, &'a Sweep),
         context: &Context<'a>,
@@ -69,7 +66,6 @@ impl<'a> Snapshot<'a> {
     }
 }
 
-/// Takes the snapshots of one manager.
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// What was decided last; absent until the first reconcile.
@@ -81,9 +77,6 @@ type Labels = BTreeMap<ScaleSetId, String>;
 
 impl Recorder {
     /// Keeps a snapshot if it decides differently from the last one. One that fails is not tried again.
-    ///
-    /// # Errors
-    /// When the store cannot keep it.
     pub fn record(&mut self, store: &ManagerStore, snapshot: &Snapshot<'_>) -> Result<(), StoreError> {
         self.record_within(SNAPSHOT_LIMIT, store, snapshot)
     }
