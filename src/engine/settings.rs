@@ -1,9 +1,8 @@
-//! What one manager's engine is told about itself.
+//! The settings of one manager's engine.
 
 use medic_core::model::ManagerName;
 use medic_core::policy::{Mode, Policy};
 
-/// How one manager is treated.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub manager: ManagerName,

@@ -31,13 +31,13 @@ impl SourceCache {
         Self { interval, asked, controller: None, lingering: None, github, incarnation: None }
     }
 
-    /// The sources to ask now.
     pub(crate) fn due(&self, urgency: Urgency, now: Mono) -> Due {
         due(&self.asked, self.github.len(), urgency, self.interval, now)
     }
 
-    /// Notes the answers in `sweep`, and fills in those of sources that were not due. A failure stays: old knowledge never
-    /// hides that a source fails now. A failure of GitHub is filled in too: its sets stay frozen until GitHub answers.
+    /// Notes the answers in `sweep`, and fills in those of sources that were not due. A failure stays: old knowledge
+    /// never hides that a source fails now. A failure of GitHub is filled in too: its sets stay frozen until GitHub
+    /// answers.
     pub(crate) fn fill(&mut self, sweep: &mut Sweep, due: Due) {
         let now = sweep.at.mono;
         let incarnation = sweep.metrics.known().and_then(|metrics| metrics.incarnation);

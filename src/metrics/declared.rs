@@ -118,7 +118,8 @@ declare! {
     Gauge scale_set_enabled { manager: ManagerName, scale_set: ScaleSetId }
         "1 while the manager shows the scale set as enabled, else 0.";
     Gauge scale_set_healthy { manager: ManagerName, scale_set: ScaleSetId }
-        "1 while the scale set listens, is in its grace period or was disabled by an operator; 0 while it is unhealthy or cannot be seen.";
+        "1 while the scale set listens, is in its grace period or was disabled by an operator; 0 while it is unhealthy \
+         or cannot be seen.";
     Gauge scale_set_state { manager: ManagerName, scale_set: ScaleSetId, state: Diagnosis }
         "1 for the scale set's present diagnosis, 0 for all others.";
     Gauge scale_set_stuck_since_timestamp_seconds { manager: ManagerName, scale_set: ScaleSetId }
@@ -131,7 +132,8 @@ declare! {
         manager: ManagerName, scale_set: ScaleSetId, remedy: RemedyKind, outcome: TreatmentState
     } "Unix time at which the scale set's latest treatment began, by its outcome; `under_way` until it ends.";
     Counter remedies_total { manager: ManagerName, remedy: RemedyKind, outcome: RemedyOutcome, mode: RemedyMode }
-        "Treatments that ended, by remedy, outcome and mode. In a dry run: treatments that were due, with outcome `would_act`.";
+        "Treatments that ended, by remedy, outcome and mode. In a dry run: treatments that were due, with outcome \
+         `would_act`.";
     Counter withheld_total { manager: ManagerName, guard: Guard } "Times a guard began to block a remedy that was due.";
     Counter recoveries_total { manager: ManagerName, cause: RecoveryCause }
         "Scale sets that became healthy again, without a remedy (`self`) or after one.";
@@ -152,7 +154,8 @@ declare! {
     Gauge paused { manager: ManagerName }
         "1 while an operator has paused healing of the manager or of any of its scale sets, else 0.";
     Gauge budget_remaining { manager: ManagerName, scope: BudgetScope }
-        "Treatments left: `manager` within the hour; `scale_set_min` the fewest of any unhealthy set that waits for a treatment, no series if none does.";
+        "Treatments left: `manager` within the hour; `scale_set_min` the fewest of any unhealthy set that waits for a \
+         treatment, no series if none does.";
     Gauge open_intents { manager: ManagerName } "Treatments that may have something in effect on a server.";
     Gauge known_sessions { manager: ManagerName } "Sessions in the session ledger that have not ended.";
     Gauge github_rate_limit_remaining { manager: ManagerName, endpoint: EndpointName }
@@ -165,7 +168,8 @@ declare! {
         "Seconds that one reconcile took: sweep, diagnosis, decision, actions.";
     Gauge last_sweep_timestamp_seconds { manager: ManagerName }
         "Unix time at which the latest reconcile ended; 0 before the first.";
-    Gauge interval_seconds { manager: ManagerName } "Configured seconds between two sweeps while all scale sets are healthy.";
+    Gauge interval_seconds { manager: ManagerName } "Configured seconds between two sweeps while all scale sets are \
+        healthy.";
     Counter sweeps_total { manager: ManagerName, result: SweepResult }
         "Sweeps, by whether the manager's scale sets could be read.";
     Gauge config_last_reload_successful {}
