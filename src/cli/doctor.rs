@@ -2,7 +2,6 @@
 
 use super::args::Output;
 use super::output::{data, one_line};
-use super::render::wrapped;
 use super::{Failure, medic};
 use crate::config::Config;
 use crate::doctor::facts::Place;
@@ -11,6 +10,7 @@ use crate::doctor::{Finding, Report, State, Subject, examine};
 use crate::engine::assemble::real_carrier;
 use crate::exit::ExitCode;
 use crate::text::exit::meaning_for_doctor as meaning;
+use crate::text::wrapped;
 use medic_clock::SystemClock;
 use medic_core::clock::Clock;
 use std::fmt::Write as _;

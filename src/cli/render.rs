@@ -5,7 +5,7 @@ use super::output::one_line;
 use crate::engine::once::Summary;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, SetStatus, SourceState};
-use crate::text::{exit, guards, words};
+use crate::text::{exit, guards, words, wrapped};
 use medic_core::model::{Diagnosis, ManagerState, Wall};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -158,24 +158,6 @@ fn cells(set: &SetStatus, now: Wall) -> [String; 6] {
     .map(|cell| one_line(&cell))
 }
 
-/// Lines of at most `room` characters, broken between words; a longer word stays whole.
-pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in text.split(' ') {
-        let longer = line.chars().count() + 1 + word.chars().count();
-        if !line.is_empty() && longer > room {
-            lines.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    lines.push(line);
-    lines
-}
-
 /// What is done about a set, with brief guards.
 pub(super) fn action(set: &SetStatus, now: Wall) -> String {
     match &set.left_disabled {
@@ -188,13 +170,6 @@ pub(super) fn action(set: &SetStatus, now: Wall) -> String {
 mod tests {
     use super::*;
     use crate::text::testing;
-
-    #[test]
-    fn wrapped_text_keeps_words_whole() {
-        assert_eq!(wrapped("toggle blocked by canary (0 of 1)", 12), ["toggle", "blocked by", "canary (0 of", "1)"]);
-        assert_eq!(wrapped("unbreakable", 4), ["unbreakable"]);
-        assert_eq!(wrapped("", 4), [""]);
-    }
 
     fn blocked_set() -> SetStatus {
         let guard = serde_json::json!({"guard": "backoff", "value": "2 min ago", "limit": "5 min", "until": null});

@@ -1,7 +1,7 @@
 //! A configuration for people: `config print`, `config defaults`, and the notes of `config check`.
 
 use super::{Checked, Config, Origin, Section, kind};
-use crate::text::sources;
+use crate::text::{sources, wrapped};
 use medic_core::model::Source;
 use medic_core::policy::Mode;
 use medic_core::settings::{Key, Kind, Need, Risk, Risky};
@@ -69,22 +69,13 @@ pub fn defaults() -> String {
             };
             let optional = if matches!(key.need, Need::Optional(_)) { " Optional." } else { "" };
             let hash = if section.repeats() { "#" } else { "" };
-            let _ = writeln!(text, "{}\n{hash}{} = {value}", wrapped(&format!("{}{optional}", meaning(key))), key.name);
+            for line in wrapped(&format!("{}{optional}", meaning(key)), 118) {
+                let _ = writeln!(text, "# {line}");
+            }
+            let _ = writeln!(text, "{hash}{} = {value}", key.name);
         }
     }
     text
-}
-
-/// A comment of lines of at most 120 characters.
-fn wrapped(text: &str) -> String {
-    let mut lines = vec!["#".to_owned()];
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + word.chars().count() < 120 => line.extend([" ", word]),
-            _ => lines.push(format!("# {word}")),
-        }
-    }
-    lines.join("\n")
 }
 
 /// One line: what is watched, and whether it would be healed.

@@ -63,7 +63,8 @@ pub enum StoreFacts {
 
 #[derive(Debug, Clone)]
 pub struct ManagerFacts {
-    pub name: ManagerName,
+    /// Its table.
+    pub config: ManagerConfig,
     pub controller: Seen<Controller>,
     pub scale_sets: Seen<Vec<ScaleSet>>,
     pub metrics: Seen<ManagerMetrics>,
@@ -101,12 +102,6 @@ pub struct GithubFacts {
     pub ends: Option<Wall>,
     /// GitHub's clock against ours.
     pub skew: Option<Skew>,
-}
-
-impl Facts {
-    pub fn config_of(&self, manager: &ManagerFacts) -> Option<&ManagerConfig> {
-        self.config.managers.iter().find(|configured| configured.name == manager.name)
-    }
 }
 
 impl ManagerFacts {

@@ -14,8 +14,7 @@ use std::path::Path;
 const BEHIND: Span = Span::mins(2);
 
 pub(super) fn finding(facts: &Facts, manager: &ManagerFacts) -> Finding {
-    let config = facts.config_of(manager);
-    match (config.and_then(|config| config.log_file.as_deref()), config.is_some_and(|config| config.log_stream)) {
+    match (&manager.config.log_file, manager.config.log_stream) {
         (Some(path), _) => by_file(facts.at, manager, path),
         (None, true) => by_stream(manager),
         (None, false) => Finding::log_not_configured(manager),

@@ -89,7 +89,7 @@ pub enum Subject {
 
 impl From<&ManagerFacts> for Subject {
     fn from(manager: &ManagerFacts) -> Self {
-        Self::Manager(manager.name.clone())
+        Self::Manager(manager.config.name.clone())
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut all = Vec::new();
     for (n, one) in facts.managers.iter().enumerate() {
         let later = facts.managers.iter().skip(n.saturating_add(1));
-        all.extend(later.filter_map(|other| between(facts, one, other)));
+        all.extend(later.filter_map(|other| between(one, other)));
     }
     all.extend(facts.managers.iter().filter_map(foreign_owner));
     if all.is_empty() {
@@ -21,11 +21,11 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     all
 }
 
-fn between(facts: &Facts, one: &ManagerFacts, other: &ManagerFacts) -> Option<Finding> {
-    let url = |manager| facts.config_of(manager).map(|config| config.url.as_str().trim_end_matches('/'));
+fn between(one: &ManagerFacts, other: &ManagerFacts) -> Option<Finding> {
+    let url = |manager: &ManagerFacts| manager.config.url.as_str().trim_end_matches('/').to_owned();
     let id = |manager: &ManagerFacts| manager.controller.known().map(|controller| controller.id.clone());
-    let names = format!("{} and {}", one.name, other.name);
-    if (url(one).is_some() && url(one) == url(other)) || (id(one).is_some() && id(one) == id(other)) {
+    let names = format!("{} and {}", one.config.name, other.config.name);
+    if url(one) == url(other) || (id(one).is_some() && id(one) == id(other)) {
         let found = Check::Overlap.fail(Subject::Medic, format!("{names} are one and the same controller"));
         return Some(
             found
@@ -72,7 +72,8 @@ fn foreign_owner(manager: &ManagerFacts) -> Option<Finding> {
     let log = manager.log_file.known()?;
     let all = log.by_id.values().chain(log.by_github.values().flat_map(|sets| sets.values()));
     let foreign = all.filter_map(|set| set.conflict_owner.as_ref()).find(|owner| **owner != ours)?;
-    let seen = format!("the log says that {foreign} holds a session of a set of {}, which is {ours}", manager.name);
+    let seen =
+        format!("the log says that {foreign} holds a session of a set of {}, which is {ours}", manager.config.name);
     Some(Check::Overlap.fail(manager, seen).risks(RIVALS).step(
         "find the other controller (another GARM, or one restored from a copy of this one's database) and stop it",
         &["garm-cli controller show"],

@@ -16,15 +16,15 @@ pub(super) fn is_unreached(manager: &ManagerFacts) -> bool {
 }
 
 pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
-    let url = facts.config_of(manager).map_or_else(String::new, |config| config.url.to_string());
+    let url = &manager.config.url;
     match refusal(manager) {
         Some(failure) if is_refused_login(failure.kind) => {
             vec![Check::Reach.ok(manager, format!("{url} answers")), refused(manager, failure)]
         }
-        Some(failure) => vec![unreached(manager, &url, failure)],
+        Some(failure) => vec![unreached(manager, failure)],
         None => {
             let reach = Check::Reach.ok(manager, format!("{url} answers"));
-            let transport = transport(facts, manager);
+            let transport = transport(manager);
             vec![reach, transport, login(facts, manager), api(manager), clock(manager)]
         }
     }
@@ -42,10 +42,11 @@ const fn is_refused_login(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Unauthorized | FailureKind::Forbidden | FailureKind::NotInitialised)
 }
 
-fn unreached(manager: &ManagerFacts, url: &str, failure: &RequestFailure) -> Finding {
+fn unreached(manager: &ManagerFacts, failure: &RequestFailure) -> Finding {
     let found =
         Check::Reach.fail(manager, failure.to_string()).risks("nothing can be seen of this manager or healed at it");
-    let ask = format!("curl -sS -o /dev/null -w '%{{http_code}}\\n' {}/api/v1/controller", url.trim_end_matches('/'));
+    let url = manager.config.url.as_str().trim_end_matches('/');
+    let ask = format!("curl -sS -o /dev/null -w '%{{http_code}}\\n' {url}/api/v1/controller");
     match failure.kind {
         FailureKind::Tls => found.step(
             "name the authority that signed its certificate, in the medic's [[manager]] table:",
@@ -83,12 +84,10 @@ fn refused(manager: &ManagerFacts, failure: &RequestFailure) -> Finding {
     }
 }
 
-fn transport(facts: &Facts, manager: &ManagerFacts) -> Finding {
-    let Some(config) = facts.config_of(manager) else {
-        return Check::Transport.ok(manager, "not configured");
-    };
-    let is_near = is_loopback(&config.url);
-    if config.url.scheme() == "https" || is_near {
+fn transport(manager: &ManagerFacts) -> Finding {
+    let url = &manager.config.url;
+    let is_near = is_loopback(url);
+    if url.scheme() == "https" || is_near {
         let how = if is_near { "stays on this machine" } else { "is encrypted" };
         return Check::Transport.ok(manager, format!("the connection {how}"));
     }

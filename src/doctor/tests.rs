@@ -3,13 +3,13 @@
 use super::facts::{Facts, GithubFacts, ManagerFacts, Place, StateDir, StoreFacts, StreamFacts};
 use super::skew::Skew;
 use super::{Check, Finding, State, Subject, examine};
-use crate::config::{Config, Depth, Sources, check};
+use crate::config::{Config, Depth, ManagerConfig, Sources, check};
 use crate::exit::ExitCode;
 use medic_core::model::log_fact::{LogEvidence, SetLog};
 use medic_core::model::{
     Controller, EndpointName, Entity, EntityKind, FailureKind, GithubSet, Goroutines, Incarnation, ListenerMetrics,
-    ManagerMetrics, ManagerName, Operation, Owner, Pause, PauseId, PauseScope, RequestFailure, Revision, ScaleSet,
-    ScaleSetId, ScopeCounters, Seen, Span, Step, Treatment, Wall,
+    ManagerMetrics, ManagerName, Operation, Owner, Pause, PauseId, PauseScope, Revision, ScaleSet, ScaleSetId,
+    ScopeCounters, Seen, Span, Step, Treatment, Wall,
 };
 use medic_core::policy::Mode;
 
@@ -41,9 +41,9 @@ fn scale_set(id: u64, entity: &str) -> ScaleSet {
     ScaleSet { name: format!("linux-{id}"), entity: Some(entity), updated_at: None, ..set }
 }
 
-fn manager(name: &str, id: &str) -> ManagerFacts {
+fn manager(config: &ManagerConfig, id: &str) -> ManagerFacts {
     ManagerFacts {
-        name: ManagerName::new(name),
+        config: config.clone(),
         controller: Seen::Known(Controller { id: id.to_owned(), version: "v0.2.1".to_owned() }),
         scale_sets: Seen::Known(vec![scale_set(1, "acme"), scale_set(2, "acme")]),
         metrics: Seen::Known(ManagerMetrics {
@@ -67,7 +67,8 @@ fn manager(name: &str, id: &str) -> ManagerFacts {
 }
 
 fn healthy() -> Facts {
-    let manager = manager("garm", "60b611f2");
+    let config = config(CONFIG);
+    let manager = manager(&config.managers[0], "60b611f2");
     let sets = manager.sets();
     let entity = sets[0].entity_ref().unwrap();
     let listed =
@@ -75,7 +76,7 @@ fn healthy() -> Facts {
     let entities = vec![(entity, Seen::Known(listed.collect()))];
     Facts {
         at: NOW,
-        config: config(CONFIG),
+        config,
         place: Place::Elsewhere,
         state_dir: StateDir::Writable { mode: Some(0o700) },
         store: StoreFacts::Readable { live_sessions: 2, open_treatments: 0, pauses: Vec::new(), holder: None },
@@ -94,8 +95,7 @@ fn healthy() -> Facts {
 }
 
 fn broken<T>(operation: Operation, kind: FailureKind) -> Seen<T> {
-    let detail = "what came back".to_owned();
-    Seen::Failed(RequestFailure { target: operation.target(), operation, kind, detail, retry_at: None })
+    Seen::Failed(medic_core::diagnose::testing::failure(operation, kind))
 }
 
 /// The cases of one question: the state of its answer, words that the answer holds, and what leads to it.
@@ -152,6 +152,7 @@ fn log(facts: &mut Facts) -> &mut LogEvidence {
 
 fn with_config(facts: &mut Facts, from: &str, to: &str) {
     facts.config = config(&CONFIG.replace(from, to));
+    facts.managers[0].config = facts.config.managers[0].clone();
 }
 
 fn with_policy(facts: &mut Facts, lines: &str) {
@@ -176,7 +177,7 @@ fn without_login(facts: &mut Facts, kind: FailureKind) {
 fn with_second(facts: &mut Facts, url: &str, id: &str, entity: &str, set: u64) {
     let table = "[[manager]]\nname = \"two\"\nusername = \"admin\"\npassword_file = \"/p\"\n";
     facts.config = config(&format!("{CONFIG}{table}url = \"{url}\"\n"));
-    let mut second = manager("two", id);
+    let mut second = manager(&facts.config.managers[1], id);
     second.scale_sets = Seen::Known(vec![scale_set(set, entity)]);
     facts.managers.push(second);
 }
@@ -454,7 +455,7 @@ fn an_unreached_manager_has_one_finding_and_decides_the_exit() {
         without_login(&mut facts, kind);
         let report = examine(&facts);
         assert_eq!(report.exit, exit, "{kind}");
-        let subject = Subject::Manager(facts.managers[0].name.clone());
+        let subject = Subject::from(&facts.managers[0]);
         let fails = report.findings.iter().filter(|f| f.subject == subject && f.state == State::Fail);
         assert_eq!(fails.map(|f| f.check).collect::<Vec<_>>(), [check], "{kind}");
     }

@@ -55,7 +55,7 @@ fn no_answer(rule: Rule, manager: &ManagerStatus) -> String {
     let sources: &[Source] = match rule {
         Rule::SetList => return "it can".to_owned(),
         Rule::Enabled => return "it is".to_owned(),
-        Rule::SessionCheck => return "there is none".to_owned(),
+        Rule::SessionCheck => return "no such check".to_owned(),
         Rule::Created => return "it has".to_owned(),
         Rule::GracePeriod => return "it is not".to_owned(),
         Rule::GithubList => &[Source::Broker],

@@ -79,7 +79,7 @@ async fn manager(
     // Alone: it logs in, and a manager that does not answer is asked nothing more.
     let controller = limit.ask(Operation::Controller, client.controller()).await;
     let mut facts = ManagerFacts {
-        name: table.name.clone(),
+        config: table.clone(),
         controller,
         scale_sets: Seen::NotAsked,
         metrics: Seen::NotAsked,
