@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_code_is_of_the_worst_manager_and_nagios_of_the_worst_set() {
+    fn exit_code_is_of_the_worst_manager_nagios_of_the_worst_set() {
         let seen = |sets: &[_]| ManagerEnd::Seen(sets.to_vec());
         let well = (Diagnosis::Listening, Treated::No);
         let stuck = (Diagnosis::HeldElsewhere, Treated::No);

@@ -42,6 +42,13 @@ pub struct Status {
     pub not_swept_yet: Vec<ManagerName>,
 }
 
+impl Status {
+    pub fn new(mode: Mode, at: Wall, managers: Vec<ManagerStatus>, not_swept_yet: Vec<ManagerName>) -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { schema: STATUS_SCHEMA, version, mode, at, managers, not_swept_yet }
+    }
+}
+
 /// A decision whose guards are worded.
 pub type ShownDecision = Decision<ShownGuard>;
 

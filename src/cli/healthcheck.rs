@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longest wait for the connection, and for each step of the answer. `HEALTHCHECK` itself gives up after 5 s.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// The status line is all that counts.
 const STATUS_LINE: u64 = 64;
 
@@ -22,7 +22,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, Failure> {
 }
 
 fn ask(address: SocketAddr) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
         .with_context(|| format!("no medic listens at {address} (http.listen)"))?;
     let answer =
         exchange(&mut stream, address).with_context(|| format!("what listens at {address} does not answer"))?;
@@ -32,8 +32,8 @@ fn ask(address: SocketAddr) -> anyhow::Result<()> {
 }
 
 fn exchange(stream: &mut TcpStream, address: SocketAddr) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     // In one piece: who answers after the first of several resets the connection by closing it.
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;

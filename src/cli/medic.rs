@@ -7,11 +7,10 @@ use crate::engine::lease::Lease;
 use crate::engine::reconcile::Engine;
 use crate::exit::ExitCode;
 use crate::metrics::Metrics;
-use crate::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use anyhow::Context as _;
 use medic_clock::SystemClock;
 use medic_core::clock::Clock;
-use medic_core::model::{ManagerName, Span, Wall};
+use medic_core::model::{ManagerName, Span};
 use medic_store::Store;
 use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
@@ -134,15 +133,4 @@ pub(super) async fn finish(engines: Vec<Engine>, clock: &dyn Clock) {
         drop(crate::engine::service::finish(&mut engine, clock, FINISH_LIMIT).await);
     }))
     .await;
-}
-
-pub(super) fn document(config: &Config, managers: Vec<ManagerStatus>, at: Wall) -> Status {
-    Status {
-        schema: STATUS_SCHEMA,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: config.run.mode,
-        at,
-        managers,
-        not_swept_yet: Vec::new(),
-    }
 }

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::engine::assemble::{engines, real_carrier};
 use crate::engine::once::once;
 use crate::exit::{ExitCode, nagios_of_run, of_run};
+use crate::status::Status;
 use crate::text::exit::meaning;
 use medic_core::model::Span;
 use medic_store::LeaseState;
@@ -54,11 +55,11 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
     shared.lease.release();
     let ends = ends(&summary.managers, &summary.closed);
     let code = of_run(&ends);
+    let document = |managers| Status::new(config.run.mode, clock.now().wall, managers, Vec::new());
     match args.output {
         Output::Text if args.nagios => {
-            let status = medic::document(config, summary.managers, clock.now().wall);
             let nagios = nagios_of_run(&ends);
-            data(&nagios::line(&status, nagios))?;
+            data(&nagios::line(&document(summary.managers), nagios))?;
             return Ok(nagios.code());
         }
         Output::Text => data(&render::summary(&summary, code, clock.now().wall, Look::of_stdout(color)))?,
@@ -66,7 +67,7 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
             let document = serde_json::json!({
                 "exit_code": code.code(),
                 "meaning": meaning(code),
-                "status": medic::document(config, summary.managers, clock.now().wall),
+                "status": document(summary.managers),
                 "treatments": summary.closed,
             });
             data(&format!("{document:#}\n"))?;

@@ -1,6 +1,7 @@
 //! Configuration → engines. The only place that knows which adapter stands behind which port.
 
 use crate::config::{Config, GithubConfig, ManagerConfig, check_key};
+use crate::engine::Settings;
 use crate::engine::driver::Driver;
 use crate::engine::interval::PollInterval;
 use crate::engine::lease::Lease;
@@ -8,7 +9,6 @@ use crate::engine::log_follower::LogFollower;
 use crate::engine::pause_file::{PauseFile, PauseFileReader};
 use crate::engine::reconcile::{Background, Engine, Parts};
 use crate::engine::records::Records;
-use crate::engine::settings::Settings;
 use crate::engine::sweep::{Sources, Sweeper};
 use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;

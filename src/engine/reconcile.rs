@@ -2,12 +2,12 @@
 //! What one reconcile needs of the one before is in the store or in the diagnosis' memory, so each may be the first
 //! after a crash.
 
+use crate::engine::Settings;
 use crate::engine::changes::{ChangeReporter, Changes};
 use crate::engine::driver::Driver;
 use crate::engine::interval::PollInterval;
 use crate::engine::records::{Overrides, Records, Rows};
 use crate::engine::report::{self, Report};
-use crate::engine::settings::Settings;
 use crate::engine::sweep::Sweeper;
 use crate::engine::treatments::{Finished, Situation, Treatments};
 use crate::replay::snapshot::{Recorder, Snapshot};

@@ -52,7 +52,7 @@ pub(super) struct Rows {
     pub(super) failed: Option<String>,
 }
 
-/// What operators have ordered to last.
+/// What operators have set until further notice.
 pub(super) struct Overrides {
     /// The pauses in force, of the store and of the file.
     pub(super) pauses: Vec<Pause>,

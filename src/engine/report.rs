@@ -1,8 +1,8 @@
 //! One reconcile → the status that metrics, the status API, the page and the commands show.
 
+use crate::engine::Settings;
 use crate::engine::changes::ChangeReporter;
 use crate::engine::records::Overrides;
-use crate::engine::settings::Settings;
 use crate::engine::sweep::Sources;
 use crate::engine::treatments::current_manager;
 use crate::status::{

@@ -4,7 +4,7 @@
 use crate::engine::lease::Lease;
 use crate::engine::reconcile::Engine;
 use crate::metrics::Metrics;
-use crate::status::{ManagerStatus, STATUS_SCHEMA, Status};
+use crate::status::{ManagerStatus, Status};
 use crate::web::server::{self, Board, Shown};
 use medic_core::clock::Clock;
 use medic_core::model::{ManagerName, Span, Treatment};
@@ -53,14 +53,7 @@ impl Publisher {
         let not_swept_yet = self.order.iter().filter(|name| !latest.contains_key(name)).cloned().collect();
         drop(latest);
         let at = self.clock.now().wall;
-        let status = Arc::new(Status {
-            schema: STATUS_SCHEMA,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            mode: self.mode,
-            at,
-            managers,
-            not_swept_yet,
-        });
+        let status = Arc::new(Status::new(self.mode, at, managers, not_swept_yet));
         self.metrics.show(&status);
         self.board.publish(status, at, self.interval.times(STALLED_AFTER).plus(Span::mins(1)));
     }

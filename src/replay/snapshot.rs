@@ -103,7 +103,7 @@ fn labels(decisions: &[SetDecision]) -> Labels {
     not_left.map(|decided| (decided.set, label(&decided.decision))).collect()
 }
 
-/// The labels of an earlier process's newest snapshot; empty if there is none, or it cannot be read.
+/// The labels of an earlier process's newest snapshot; empty without one that can be read.
 fn newest_labels(store: &ManagerStore) -> Result<Labels, StoreError> {
     #[derive(Deserialize)]
     struct Newest {
@@ -144,11 +144,10 @@ pub(crate) mod testing {
     use medic_core::policy::{Mode, Policy};
     use std::sync::Arc;
 
-    /// Gives `run` a snapshot of an empty sweep at `at` with these decisions.
-    pub(crate) fn with_snapshot<T>(at: Wall, decisions: &[SetDecision], run: impl FnOnce(&Snapshot<'_>) -> T) -> T {
-        let now = Now { wall: at, mono: Mono(0) };
-        let sweep = Sweep {
-            at: now,
+    /// A sweep that asked nothing.
+    pub(crate) fn empty_sweep(wall: Wall, mono: Mono) -> Sweep {
+        Sweep {
+            at: Now { wall, mono },
             controller: Seen::NotAsked,
             scale_sets: Seen::NotAsked,
             lingering: Seen::NotAsked,
@@ -156,9 +155,14 @@ pub(crate) mod testing {
             goroutines: Seen::NotAsked,
             log: Seen::NotAsked,
             broker: BTreeMap::new(),
-        };
+        }
+    }
+
+    /// Gives `run` a snapshot of an empty sweep at `at` with these decisions.
+    pub(crate) fn with_snapshot<T>(at: Wall, decisions: &[SetDecision], run: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        let sweep = empty_sweep(at, Mono(0));
         let conditions = Conditions {
-            now,
+            now: sweep.at,
             name: ManagerName::new("garm"),
             mode: Mode::Heal,
             policy: Policy::default(),
