@@ -389,7 +389,8 @@ fn speed(text: &str) -> Result<f64, String> {
 fn afterword() -> String {
     let codes = ExitCode::ALL.map(|code| format!("  {:>3}  {}", code.code(), exit::meaning(code))).join("\n");
     format!(
-        "Exit codes:\n{codes}\n\nEnvironment:\n  {CONFIG_ENV}        the configuration file, if --config is not given\n  \
+        "Exit codes:\n{codes}\n\nEnvironment:\n  \
+         {CONFIG_ENV}        the configuration file, if --config is not given\n  \
          SCALESET_MEDIC_TABLE_KEY     any configuration key, for example SCALESET_MEDIC_RUN_MODE\n  \
          NO_COLOR                     no colour"
     )

@@ -2,7 +2,7 @@
 
 use super::args::{ExplainArgs, Output};
 use super::output::{data, diagnostic, one_line, prose};
-use super::picture::{By, DIRECT, entity, find, picture};
+use super::picture::{entity, find, picture};
 use super::{Failure, history};
 use crate::config::Config;
 use crate::exit::ExitCode;
@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 const BEFORE: Span = Span::mins(10);
 
 pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failure> {
-    let (status, by) = picture(config)?;
+    let (status, remark) = picture(config)?;
     let (manager, set) = find(&status, &args.set.set, args.set.manager.as_deref())?;
     match args.output {
         Output::Text => {
@@ -25,8 +25,8 @@ pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failu
         }
         Output::Json => data(&(serde_json::to_string_pretty(set).map_err(Failure::internal)? + "\n"))?,
     }
-    if by == By::Ourselves {
-        diagnostic(DIRECT);
+    if let Some(remark) = remark {
+        diagnostic(remark);
     }
     Ok(ExitCode::Well)
 }

@@ -20,21 +20,14 @@ const DOCUMENT_LIMIT: usize = 256 * 1024 * 1024;
 /// How long to check where no medic runs: counters must be read twice.
 const CHECK_FOR: Span = Span::secs(8);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
-    Medic,
-    /// This command, with a copy of the state directory's records.
-    Ourselves,
-}
+const DIRECT: &str = "no medic is running here: this is one short direct check, and nothing was changed\n";
 
-/// What to say where [`By::Ourselves`] made the status.
-pub(super) const DIRECT: &str = "no medic is running here: this is one short direct check, and nothing was changed\n";
-
-pub(super) fn picture(config: &Config) -> Result<(Status, By), Failure> {
+/// The status, and what to say where this command made it itself, with a copy of the state directory's records.
+pub(super) fn picture(config: &Config) -> Result<(Status, Option<&'static str>), Failure> {
     medic::runtime()?.block_on(async {
         match ask(config.http.listen).await? {
-            Some(status) => Ok((status, By::Medic)),
-            None => Ok((check_directly(config).await?, By::Ourselves)),
+            Some(status) => Ok((status, None)),
+            None => Ok((check_directly(config).await?, Some(DIRECT))),
         }
     })?
 }

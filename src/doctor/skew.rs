@@ -20,6 +20,7 @@ impl Skew {
     }
 
     /// What both allow; where they contradict each other a clock was set, and the later one holds.
+    #[must_use]
     pub fn narrowed(self, later: Self) -> Self {
         let both = Self { least: self.least.max(later.least), most: self.most.min(later.most) };
         if both.least <= both.most { both } else { later }

@@ -205,7 +205,7 @@ fn answers_about_the_medic_itself() {
         .warn(&["allow_risky = false"], |f| with_policy(f, "allow_risky = true"))
         .warn(&["allow_undated = false"], |f| with_policy(f, "allow_undated = true"))
         .warn(&["stale_session_limit = \"5m\""], |f| {
-            with_policy(f, "stale_session_limit = \"60s\"\nstale_session_odd = \"30s\"")
+            with_policy(f, "stale_session_limit = \"60s\"\nstale_session_odd = \"30s\"");
         })
         .warn(&["settle = \"20s\""], |f| with_policy(f, "settle = \"1s\""))
         .warn(&["heals_per_hour = 1000"], |f| with_policy(f, "heals_per_hour = 1"));
@@ -295,16 +295,16 @@ fn answers_about_metrics_goroutines_and_events() {
         .fail(METRICS_LINES, |f| f.managers[0].metrics = Seen::NotAsked)
         .fail(METRICS_LINES, |f| f.managers[0].metrics = broken(Operation::Metrics, FailureKind::NotEnabled))
         .fail(&["metrics_auth = true"], |f| {
-            f.managers[0].metrics = broken(Operation::Metrics, FailureKind::Unauthorized)
+            f.managers[0].metrics = broken(Operation::Metrics, FailureKind::Unauthorized);
         })
         .warn(&["process_start_time_seconds"], |f| *metrics(f) = ManagerMetrics::default());
     Question(Check::Goroutines)
         .warn(&["debug_server = true"], |f| f.managers[0].goroutines = Seen::NotAsked)
         .fail(&["debug_server = true"], |f| {
-            f.managers[0].goroutines = broken(Operation::Goroutines, FailureKind::NotEnabled)
+            f.managers[0].goroutines = broken(Operation::Goroutines, FailureKind::NotEnabled);
         })
         .fail(&["/debug/pprof/goroutine"], |f| {
-            f.managers[0].goroutines = broken(Operation::Goroutines, FailureKind::Forbidden)
+            f.managers[0].goroutines = broken(Operation::Goroutines, FailureKind::Forbidden);
         });
     Question(Check::Events)
         .warn(&["websockets"], |f| f.managers[0].events = broken(Operation::Websocket, FailureKind::Rejected));
@@ -319,7 +319,7 @@ fn answers_about_the_log() {
         .fail(&["10 min old"], |f| log(f).newest = Some(NOW.minus(Span::mins(10))))
         .fail(&["no line of a GARM"], |f| log(f).newest = None)
         .fail(&["log_file = \"/var/log/garm/garm.log\"", "mountPath: /var/log/garm, readOnly: true", "emptyDir"], |f| {
-            f.managers[0].log_file = broken(Operation::LogFile, FailureKind::NotFound)
+            f.managers[0].log_file = broken(Operation::LogFile, FailureKind::NotFound);
         })
         .fail(&["fsGroup"], |f| f.managers[0].log_file = broken(Operation::LogFile, FailureKind::Forbidden))
         .unknown(&[], |f| f.managers[0].log_file = broken(Operation::LogFile, FailureKind::HeldBack))
@@ -327,11 +327,11 @@ fn answers_about_the_log() {
         .warn(LEVEL, |f| with_stream(f, Seen::Known(StreamFacts { lines: 3, debug: false })))
         .warn(LEVEL, |f| with_stream(f, Seen::Known(StreamFacts::default())))
         .fail(&["enable_log_streamer = true"], |f| {
-            with_stream(f, broken(Operation::Websocket, FailureKind::NotEnabled))
+            with_stream(f, broken(Operation::Websocket, FailureKind::NotEnabled));
         })
         .fail(&["Upgrade"], |f| with_stream(f, broken(Operation::Websocket, FailureKind::Broken)))
         .warn(&["log_level = \"debug\"", "log_stream = true"], |f| {
-            with_config(f, "log_file = \"/var/log/garm/garm.log\"", "")
+            with_config(f, "log_file = \"/var/log/garm/garm.log\"", "");
         });
 }
 
@@ -402,7 +402,7 @@ fn answers_about_github() {
             f.github = Vec::new();
         })
         .fail(&["Put a new one"], |f| {
-            with_entity_answer(f, broken(Operation::RegistrationToken, FailureKind::Unauthorized))
+            with_entity_answer(f, broken(Operation::RegistrationToken, FailureKind::Unauthorized));
         })
         .fail(&["admin:org"], |f| with_entity_answer(f, broken(Operation::RegistrationToken, FailureKind::NotFound)))
         .fail(&["egress"], |f| with_entity_answer(f, broken(Operation::ListGithubSets, FailureKind::Connect)))

@@ -79,6 +79,7 @@ impl Engine {
         }
     }
 
+    #[must_use]
     pub fn with_dry_run(mut self) -> Self {
         self.settings.dry_run = true;
         self

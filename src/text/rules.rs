@@ -148,13 +148,16 @@ mod tests {
     #[test]
     fn next_names_the_guards_that_block_and_the_earliest_time() {
         let blocked = |guard, until| ShownGuard { guard, value: String::new(), limit: String::new(), until };
-        let (backoff, paused) = (blocked(Guard::Backoff, Some(Wall(60_000))), blocked(Guard::Paused, None));
+        let both = [blocked(Guard::Backoff, Some(Wall(60_000))), blocked(Guard::Paused, None)];
         let next = |guards: &[ShownGuard], now| next(&Remedy::Toggle, guards, Wall(now));
-        let both = [backoff.clone(), paused.clone()];
-        assert_eq!(next(&both, 0), "disable and enable it, not before 00:01:00 and once these no longer block: paused");
-        assert_eq!(next(&[paused], 0), "disable and enable it, once these no longer block: paused");
-        assert_eq!(next(&[backoff.clone()], 0), "disable and enable it, at 00:01:00 at the earliest, in 1 min");
-        assert_eq!(next(&[backoff], 60_000), "disable and enable it, in the next reconcile");
+        for (guards, now, expected) in [
+            (&both[..], 0, "disable and enable it, not before 00:01:00 and once these no longer block: paused"),
+            (&both[1..], 0, "disable and enable it, once these no longer block: paused"),
+            (&both[..1], 0, "disable and enable it, at 00:01:00 at the earliest, in 1 min"),
+            (&both[..1], 60_000, "disable and enable it, in the next reconcile"),
+        ] {
+            assert_eq!(next(guards, now), expected);
+        }
         let passes = passed(&Decision::Blocked { remedy: Remedy::Toggle, guards: both.to_vec() });
         assert!(passes.contains(&Guard::Settle) && passes.len() == Guard::ALL.len() - 2);
         assert_eq!(passed(&Decision::Leave), []);
