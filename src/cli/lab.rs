@@ -291,7 +291,7 @@ impl Demo {
         tokio::select! {
             ended = self.show(&mut shown) => drop(ended?),
             () = self.carry_out_all(&mut commands) => return Ok(ExitCode::Well),
-            signal = medic::signal() => return Ok(signal.exit_code()),
+            signal = medic::signal() => return Ok(signal),
         }
         data(&format!("\nEverything keeps running; stop with Ctrl-C.\n{}", self.places))?;
         let watch = async {
@@ -303,7 +303,7 @@ impl Demo {
         tokio::select! {
             failed = watch => failed,
             () = self.carry_out_all(&mut commands) => Ok(ExitCode::Well),
-            signal = medic::signal() => Ok(signal.exit_code()),
+            signal = medic::signal() => Ok(signal),
         }
     }
 
@@ -511,7 +511,9 @@ impl Shown {
                     .iter()
                     .find(|row| row.id == *treatment)
                     .map(|row| format!("{}: {}", row.remedy, row.state)),
-                Decision::Escalate { .. } => Some(words::decision(&set.decision)),
+                Decision::Escalate { escalation } => {
+                    Some(format!("needs an operator: {}", words::escalation(escalation)))
+                }
                 Decision::Leave | Decision::Watch { .. } | Decision::Blocked { .. } | Decision::Treat { .. } => None,
             };
             match doing {
