@@ -7,7 +7,6 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 /// What happened in a treatment.
-#[must_use]
 pub fn note(note: &Note) -> String {
     let text = match note {
         Note::SetRemoved => "the scale set was removed from GARM",
@@ -88,19 +87,16 @@ const fn failed(what: Failed) -> &'static str {
 }
 
 /// The answer to the last attempt that failed, without what it was for.
-#[must_use]
 pub fn answer(refusal: &Note) -> String {
     refusal.failure().map_or_else(|| note(refusal), ToString::to_string)
 }
 
 /// How a treatment ended, and why.
-#[must_use]
 pub fn end(treatment: &Treatment) -> String {
     let outcome = treatment.outcome().map_or("open", |outcome| outcome.as_str());
     format!("{outcome}: {}", treatment.why().map(note).unwrap_or_default())
 }
 
-#[must_use]
 pub fn summary(treatment: &Treatment) -> TreatmentSummary {
     TreatmentSummary {
         id: treatment.id,
@@ -115,7 +111,6 @@ pub fn summary(treatment: &Treatment) -> TreatmentSummary {
 }
 
 /// The detail of an event of the history with its notes as text, as readers of its JSON know them.
-#[must_use]
 pub fn detail(mut detail: Value) -> Value {
     for place in ["/step/why", "/refusal", "/note"] {
         if let Some(value) = detail.pointer_mut(place)
@@ -128,7 +123,6 @@ pub fn detail(mut detail: Value) -> Value {
 }
 
 /// A recorded request in one line.
-#[must_use]
 pub fn request(record: &RequestRecord) -> String {
     let RequestRecord { answer, took, remedy, treatment, .. } = record;
     let asked = match &record.request {

@@ -69,7 +69,6 @@ pub enum Failed {
 
 impl Note {
     /// The request that failed, if one did.
-    #[must_use]
     pub const fn failure(&self) -> Option<&RequestFailure> {
         if let Self::Failed { failure, .. } | Self::GivenUp { failure, .. } = self { Some(failure) } else { None }
     }

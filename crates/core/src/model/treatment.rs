@@ -159,7 +159,6 @@ pub enum Step {
 
 impl Step {
     /// Whether a request of ours may be in effect that must be undone or completed.
-    #[must_use]
     pub const fn is_intent(&self) -> bool {
         match self {
             Self::Disabling { .. }
@@ -173,7 +172,6 @@ impl Step {
         }
     }
 
-    #[must_use]
     pub const fn state(&self) -> TreatmentState {
         TreatmentState::Open(match self {
             Self::Deleting { .. } => OpenStep::Deleting,
@@ -188,7 +186,6 @@ impl Step {
         })
     }
 
-    #[must_use]
     pub const fn label(&self) -> &'static str {
         match self.state() {
             TreatmentState::Open(step) => step.as_str(),
@@ -196,14 +193,12 @@ impl Step {
         }
     }
 
-    #[must_use]
     pub const fn is_closed(&self) -> bool {
         matches!(self, Self::Closed { .. })
     }
 }
 
 impl Treatment {
-    #[must_use]
     pub const fn is_heal(&self) -> bool {
         self.remedy.kind().heals()
     }
@@ -212,7 +207,6 @@ impl Treatment {
     /// the manager stops when we hang up, except in the middle of its own write.
     pub const LATE: Span = Span::secs(30);
 
-    #[must_use]
     pub const fn outcome(&self) -> Option<Outcome> {
         match self.step.state() {
             TreatmentState::Ended(outcome) => Some(outcome),
@@ -220,19 +214,16 @@ impl Treatment {
         }
     }
 
-    #[must_use]
     pub const fn why(&self) -> Option<&Note> {
         if let Step::Closed { why, .. } = &self.step { Some(why) } else { None }
     }
 
     /// Whether the set is, or may be, disabled by this treatment.
-    #[must_use]
     pub const fn may_have_disabled(&self) -> bool {
         self.disabled_since().is_some()
     }
 
     /// Since when the set is, or may be, disabled by this treatment.
-    #[must_use]
     pub const fn disabled_since(&self) -> Option<Wall> {
         match &self.step {
             Step::Disabling { sent, .. } => *sent,
@@ -249,7 +240,6 @@ impl Treatment {
     }
 
     /// The attempts at its present step and when the next is due, where the step is retried.
-    #[must_use]
     pub const fn tries(&self) -> Option<(u32, Wall)> {
         match &self.step {
             Step::Deleting { attempts, not_before, .. }
@@ -265,7 +255,6 @@ impl Treatment {
     }
 
     /// Whether it counts against `max_in_flight`: an intent, or verifying a set whose worker does not try again yet.
-    #[must_use]
     pub const fn in_flight(&self) -> bool {
         self.step.is_intent() || (matches!(self.step, Step::Verifying) && self.worker_restarted.is_none())
     }

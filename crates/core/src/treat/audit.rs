@@ -74,7 +74,6 @@ pub struct RequestRecord {
 
 impl RequestRecord {
     /// A request and its answer, before the machine has made its next step.
-    #[must_use]
     pub fn new(treatment: &Treatment, request: Request, sent: Wall, took: Span, answer: &Answer) -> Self {
         let (answer, failure) = classify(answer);
         Self {
@@ -93,7 +92,6 @@ impl RequestRecord {
     }
 
     /// With the step after it; `None` for a read that did not change the step.
-    #[must_use]
     pub fn followed_by(mut self, next: &Transition) -> Option<Self> {
         let step = next.treatment.step.label();
         if !writes(&self.request) && self.step == step {

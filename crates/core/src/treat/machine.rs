@@ -17,7 +17,6 @@ use crate::model::{Now, Owner, Remedy, ScaleSet, Step, Treatment, Wall};
 use crate::policy::Policy;
 
 /// The first step of a remedy, to be journaled before anything is sent.
-#[must_use]
 pub fn first_step(remedy: &Remedy, set: &ScaleSet, at: Wall) -> Step {
     match remedy {
         Remedy::Toggle => Step::Disabling { seen: set.revision.clone(), sent: None },
@@ -31,7 +30,6 @@ pub fn first_step(remedy: &Remedy, set: &ScaleSet, at: Wall) -> Step {
 }
 
 /// The next transition. A closed treatment stays as it is.
-#[must_use]
 pub fn step(treatment: &Treatment, input: Input<'_>, now: Now, policy: &Policy) -> Transition {
     let ctx = StepContext { treatment, now: now.wall, policy };
     match &treatment.step {
