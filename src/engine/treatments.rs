@@ -25,7 +25,7 @@ pub(super) struct Treatments {
     /// Open after the last reconcile: what is undone when the store fails.
     open: BTreeMap<TreatmentId, Treatment>,
     /// Those that the journal could not follow, in this term of the lease.
-    ahead_of_journal: BTreeMap<TreatmentId, Treatment>,
+    pub(super) ahead_of_journal: BTreeMap<TreatmentId, Treatment>,
 }
 
 /// What one reconcile knows that bears on treatments.
@@ -57,8 +57,8 @@ impl Treatments {
         self.ahead_of_journal.clear();
     }
 
-    /// The open treatments, as far as they have come. What was answered is not sent again: with a manager's clock that is
-    /// off, our change would look like somebody else's.
+    /// The open treatments, as far as they have come. What was answered is not sent again: with a manager's clock that
+    /// is off, our change would look like somebody else's.
     pub(super) fn unfinished(&mut self, journaled: Option<Vec<Treatment>>) -> Vec<Treatment> {
         let unfinished = journaled.unwrap_or_else(|| self.open.values().cloned().collect());
         self.ahead_of_journal.retain(|id, _| unfinished.iter().any(|treatment| treatment.id == *id));
@@ -71,7 +71,6 @@ impl Treatments {
         self.stepped.retain(|id| self.open.contains_key(id));
     }
 
-    /// Steps all treatments at once.
     pub(super) async fn step_all(
         &mut self,
         open: Vec<Treatment>,
