@@ -19,7 +19,7 @@ mod bench;
 #[expect(dead_code, reason = "the tests use more of it")]
 mod sockets;
 
-use bench::{ConfigText, PASSWORD, START};
+use bench::{ConfigText, PASSWORD, START, Spawned, started};
 use bytes::Bytes;
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
@@ -30,11 +30,10 @@ use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, World};
 use medic_store::Store;
-use sockets::{Running, Servers, started};
+use sockets::{Running, Servers};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 /// GitHub keeps a session that nobody polls for this long.
 const STALE: Span = Span::secs(90);
@@ -180,6 +179,7 @@ struct Site {
     hub: Arc<Hub<World>>,
     clock: Arc<dyn Clock>,
     dir: tempfile::TempDir,
+    log: PathBuf,
     garm: String,
     sets: usize,
     servers: Keep,
@@ -200,25 +200,19 @@ impl Site {
         let shared_memory = std::path::Path::new("/dev/shm");
         let in_memory = !real && shared_memory.is_dir();
         let dir = if in_memory { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() }.unwrap();
-        let log = dir.path().join("garm.log");
         let sets = usize::try_from(sets).unwrap();
         if real {
-            let servers = Servers::serve(Some(&log), |github, now| started(&fleet(github), now));
-            let (hub, garm) = (Arc::clone(&servers.hub), servers.garm.clone());
-            return Self {
-                clock: Arc::clone(hub.clock()),
-                hub,
-                dir,
-                garm,
-                sets,
-                servers: Keep::Sockets { _servers: servers },
-            };
+            let servers = Servers::serve(|github, now| started(&fleet(github), now));
+            let (hub, garm, log) = (Arc::clone(&servers.hub), servers.garm.clone(), servers.log.clone());
+            let (clock, servers) = (Arc::clone(hub.clock()), Keep::Sockets { _servers: servers });
+            return Self { hub, clock, dir, log, garm, sets, servers };
         }
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
         let hub = Hub::new(started(&fleet("http://github.test"), START), Arc::clone(&clock));
+        let log = dir.path().join("garm.log");
         hub.log_to_file(ServerId::Manager(0), &log).unwrap();
         let servers = Keep::InProcess { _pump: Pump::start(&hub) };
-        Self { hub, clock, dir, garm: "http://garm.test".to_owned(), sets, servers }
+        Self { hub, clock, dir, log, garm: "http://garm.test".to_owned(), sets, servers }
     }
 
     async fn recover(self, way: &'static Way, limit: Span) -> Row {
@@ -271,8 +265,7 @@ impl Site {
     fn medic(&self, healer: Healer) -> Medic {
         let (dir, at_large) = (self.dir.path(), healer == Healer::MedicAtLarge);
         let pace = if at_large { "requests_per_second = 100\n" } else { "" };
-        let log =
-            if healer.has_ledger() { format!("log_file = \"{}/garm.log\"\n", dir.display()) } else { String::new() };
+        let log = if healer.has_ledger() { format!("log_file = \"{}\"\n", self.log.display()) } else { String::new() };
         let text = ConfigText {
             mode: "heal",
             state: "state",
@@ -296,14 +289,7 @@ impl Site {
         let store = Store::open(&config.run.state_dir).unwrap();
         let transport = bench::transport(&self.hub);
         let service = bench::Service::new(&config, &store, &self.clock, "bench", &transport, &bench::metrics(&config));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(async move {
-            let stopped = async {
-                let _ = stopped.await;
-            };
-            service.run(stopped).await.unwrap();
-        });
-        Medic::Task(stop, task)
+        Medic::Task(service.spawn())
     }
 
     fn script(&self) -> Script {
@@ -316,18 +302,14 @@ impl Site {
 }
 
 enum Medic {
-    Task(oneshot::Sender<()>, JoinHandle<()>),
+    Task(Spawned),
     Process(Running),
 }
 
 impl Medic {
-    /// It must have run until now, and end well.
     async fn stop(self) {
         match self {
-            Self::Task(stop, task) => {
-                let _ = stop.send(());
-                task.await.unwrap();
-            }
+            Self::Task(running) => running.stop().await,
             Self::Process(running) => drop(running.stop("-TERM").await),
         }
     }

@@ -1,6 +1,7 @@
 //! The built binary against the simulators over real sockets: exit codes, signals, reloads, two medics at once.
 
 use super::bench::ConfigText;
+use super::fault_proxy::{Authority, Fault, Proxy, Tls};
 use super::sockets::{Medic, Running, Servers, assert_shows, finish, printed};
 use medic_core::model::Span;
 use medic_lab::garm::Build;
@@ -8,8 +9,6 @@ use medic_lab::github::Route;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn once_on_a_healthy_fleet_exits_0_and_writes_nothing() {
@@ -47,42 +46,15 @@ async fn once_exits_12_if_garm_is_down_hangs_or_sends_garbage() {
     down.exits(12, &["once", "--observe", "1"]).await;
     let text = down.exits(3, &["once", "--observe", "1", "--nagios"]).await;
     assert!(text.starts_with("SCALESETS UNKNOWN - ") && text.contains("refused"), "{text}");
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
-    for (name, answer) in [
-        ("hangs", String::new()),
-        ("is no HTTP", "\u{0}\u{1}garbage\r\n\r\n".to_owned()),
-        ("is no JSON", format!("{head}content-length: 7\r\n\r\n<html>!")),
-        ("is cut off", format!("{head}content-length: 700\r\n\r\n{{\"token\":")),
-        ("redirects", "HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n".to_owned()),
-        ("fails", "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n".to_owned()),
-    ] {
-        let text = Medic::of(&server(answer).await, "heal").exits(12, &["once", "--observe", "1"]).await;
-        assert!(!text.contains("panicked"), "{name}: {text}");
-        assert!(!text.contains("correct horse"), "{name}: the password is shown");
+    let servers = Servers::start(Build::PreFix, 1);
+    for fault in
+        [Fault::HalfOpen, Fault::Garbage, Fault::HtmlPage, Fault::Truncated, Fault::RedirectLoop, Fault::Status(500)]
+    {
+        let (_proxy, at) = Proxy::before(&servers.garm, fault, None).await;
+        let text = Medic::of(&format!("http://{at}"), "heal").exits(12, &["once", "--observe", "1"]).await;
+        assert!(!text.contains("panicked"), "{fault:?}: {text}");
+        assert!(!text.contains("correct horse"), "{fault:?}: the password is shown");
     }
-}
-
-/// A server that gives every connection the same answer, or none.
-async fn server(answer: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                let mut request = [0; 4096];
-                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
-                    if answer.is_empty() {
-                        std::future::pending::<()>().await;
-                    }
-                    if stream.write_all(answer.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    url
 }
 
 /// SIGTERM must end the medic within 10 s.
@@ -295,30 +267,13 @@ async fn log_level_reloads_and_log_format_needs_a_restart() {
     assert_shows(&text, &["the configuration has changed", "takes effect after a restart"]);
 }
 
-/// A server that answers `{}` over TLS, and the PEM of its CA.
-async fn tls_server() -> (String, String) {
-    let (acceptor, authority) = super::http_transport::tls_acceptor("localhost", false);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut request = [0; 4096];
-                let _ = stream.read(&mut request).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
-                let _ = stream.shutdown().await;
-            });
-        }
-    });
-    (url, authority)
-}
-
 #[tokio::test]
 async fn ca_file_replaces_system_certificates_and_is_reloaded() {
-    let (url, right) = tls_server().await;
-    let (_, wrong) = super::http_transport::tls_acceptor("localhost", false);
+    let servers = Servers::start(Build::PreFix, 1);
+    let tls = Tls::new("localhost", false);
+    let (right, wrong) = (tls.authority.clone(), Authority::new().pem());
+    let (_proxy, at) = Proxy::before(&servers.garm, Fault::None, Some(tls)).await;
+    let url = format!("https://localhost:{}", at.port());
     let dir = tempfile::tempdir().unwrap();
     let (ca, system) = (dir.path().join("ca.pem"), dir.path().join("system.pem"));
     std::fs::write(&system, &right).unwrap();
@@ -338,14 +293,14 @@ async fn ca_file_replaces_system_certificates_and_is_reloaded() {
     };
     api_shows("tls").await;
     std::fs::write(&ca, &right).unwrap();
-    api_shows("holds no token").await;
+    api_shows("\"up\"").await;
     // An unusable file changes nothing, and a usable one is enough afterwards.
     std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     medic.exports(NOT_RELOADED).await;
-    api_shows("holds no token").await;
+    api_shows("\"up\"").await;
     std::fs::write(&ca, format!("{right}{wrong}")).unwrap();
     medic.exports(RELOADED).await;
-    api_shows("holds no token").await;
+    api_shows("\"up\"").await;
     running.stop("-TERM").await;
 }
 

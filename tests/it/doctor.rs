@@ -1,7 +1,7 @@
 //! `doctor` by the built binary, against the simulators over real sockets: its findings and exit codes.
 
-use super::bench::{ConfigText, PASSWORD};
-use super::sockets::{Medic, Servers, assert_shows, printed, started};
+use super::bench::{ConfigText, PASSWORD, started};
+use super::sockets::{Medic, Servers, assert_shows, printed};
 use medic_lab::garm::{Build, GarmConfig, LogLevel, LogStreamer, Metrics};
 use medic_lab::github::Route;
 use medic_lab::world::{Fleet, MEDIC_TOKEN};
@@ -18,8 +18,7 @@ struct Site {
 
 impl Site {
     async fn of(change: impl Fn(&mut GarmConfig)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let servers = Servers::serve(Some(&dir.path().join("garm.log")), |github, now| {
+        let servers = Servers::serve(|github, now| {
             let fleet = Fleet::new(Build::PostFix, 2, github).each(|garm| {
                 garm.debug_server = true;
                 change(garm);
@@ -27,7 +26,8 @@ impl Site {
             started(&fleet, now)
         });
         servers.until_all_listen().await;
-        let medic = Medic { config: dir.path().join("medic.toml"), dir, address: String::new() };
+        let medic = Medic::of(&servers.garm, "heal");
+        std::os::unix::fs::symlink(&servers.log, medic.dir.path().join("garm.log")).unwrap();
         let manager = "log_file = \"garm.log\"\ndebug_server = true";
         Self { servers, medic, password: PASSWORD, token: Some(MEDIC_TOKEN), manager }
     }

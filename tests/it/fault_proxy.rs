@@ -133,7 +133,15 @@ impl Tls {
 }
 
 impl Proxy {
-    pub(crate) fn serve(listener: TcpListener, upstream: SocketAddr, fault: Fault, tls: Option<Tls>) -> Self {
+    /// On a port of its own.
+    pub(crate) async fn before(url: &str, fault: Fault, tls: Option<Tls>) -> (Self, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        (Self::serve(listener, url, fault, tls), at)
+    }
+
+    pub(crate) fn serve(listener: TcpListener, url: &str, fault: Fault, tls: Option<Tls>) -> Self {
+        let upstream: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
         let seen = Arc::new(Seen::default());
         let (fault, present) = watch::channel(fault);
         let counted = Arc::clone(&seen);

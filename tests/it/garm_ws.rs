@@ -1,7 +1,8 @@
 //! GARM's websockets over real sockets: reconnecting, renewing the login, junk, huge messages, silence, slow readers.
 #![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
-use crate::http_transport::{read_head, tls_acceptor};
+use crate::fault_proxy::Authority;
+use crate::sockets::{listen, read_head};
 use futures_util::{SinkExt, StreamExt};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
@@ -16,7 +17,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -160,24 +160,9 @@ async fn bench_with(
     ca_file: Option<PathBuf>,
 ) -> Bench {
     let manager = Arc::new(Manager { script: Mutex::new(script.into_iter().collect()), ..Manager::default() });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
     let scheme = if tls.is_some() { "https://localhost" } else { "http://127.0.0.1" };
     let server = Arc::clone(&manager);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (server, tls) = (Arc::clone(&server), tls.clone());
-            tokio::spawn(async move {
-                match tls {
-                    None => server.serve(Box::new(stream)).await,
-                    Some(tls) => {
-                        let Ok(stream) = tls.accept(stream).await else { return };
-                        server.serve(Box::new(stream)).await;
-                    }
-                }
-            });
-        }
-    });
+    let port = listen(tls, move |stream| Arc::clone(&server).serve(stream)).await.port();
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(Wall(1_700_000_000_000), 50.0));
     let transport = ReqwestTransport::new(&TransportOptions { ca_file, ..TransportOptions::default() }).unwrap();
     let bounds = Bounds { total: Span::secs(20), body: 4096 };
@@ -360,10 +345,11 @@ async fn events_are_subscribed_and_parsed() {
 
 #[tokio::test]
 async fn private_ca_and_path_prefix_apply_to_the_stream() {
-    let (tls, authority) = tls_acceptor("localhost", false);
+    let authority = Authority::new();
+    let tls = authority.acceptor("localhost", false);
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
-    std::fs::write(&ca_file, authority).unwrap();
+    std::fs::write(&ca_file, authority.pem()).unwrap();
     let trusting = bench_with([Step::SendAndHold(lines(&["secret line"]))], Some(tls.clone()), Some(ca_file)).await;
     assert_eq!(trusting.garm.scale_sets().await.unwrap()[0].id, ScaleSetId(5));
     assert_eq!(next(&mut trusting.stream(Channel::Logs)).await, "secret line");

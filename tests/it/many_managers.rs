@@ -1,7 +1,7 @@
 //! One medic and ten managers. The tenth is swept, healed and exported as if it were alone, whatever the others do.
 //! Limits, breaker and pauses apply to each manager separately.
 
-use crate::bench::{self, ConfigText, GITHUB, START};
+use crate::bench::{self, ConfigText, GITHUB, START, Spawned};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::pause::PauseScope;
@@ -17,8 +17,6 @@ use scaleset_medic::engine::service::Publisher;
 use scaleset_medic::status::{ManagerStatus, Status};
 use scaleset_medic::web::page;
 use std::sync::Arc;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 const SETS: u32 = 4;
 
@@ -28,8 +26,7 @@ struct Service {
     clock: Arc<dyn Clock>,
     store: Store,
     publisher: Arc<Publisher>,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+    running: Spawned,
     _pump: Pump,
     _dir: tempfile::TempDir,
 }
@@ -67,14 +64,7 @@ impl Service {
         let metrics = bench::metrics(&config);
         let service = bench::Service::new(&config, &store, &clock, "medic", &transport, &metrics);
         let publisher = Arc::clone(&service.publisher);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(async move {
-            let stopped = async {
-                let _ = stopped.await;
-            };
-            service.run(stopped).await.unwrap();
-        });
-        Self { hub, clock, store, publisher, stop: Some(stop), task, _pump: pump, _dir: dir }
+        Self { hub, clock, store, publisher, running: service.spawn(), _pump: pump, _dir: dir }
     }
 
     fn status(&self) -> Option<Arc<Status>> {
@@ -114,10 +104,9 @@ impl Service {
         self.clock.now().wall.since(began)
     }
 
-    async fn end(mut self) -> Span {
+    async fn end(self) -> Span {
         let began = self.clock.now().wall;
-        let _ = self.stop.take().unwrap().send(());
-        self.task.await.unwrap();
+        self.running.stop().await;
         self.clock.now().wall.since(began)
     }
 }

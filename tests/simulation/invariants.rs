@@ -185,7 +185,7 @@ impl Invariants {
         match act {
             Write::Enable(set, true) => {
                 if self.by_operator.contains(set) && !garm.is_enabled(*set) {
-                    self.violated(now, "I2", format!("set {set} was disabled by a operator, and is enabled by us"));
+                    self.violated(now, "I2", format!("set {set} was disabled by an operator, and is enabled by us"));
                 }
             }
             Write::Enable(set, false) => {
