@@ -12,12 +12,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The texts of the files below `places` with such an extension, by path.
-fn files(places: &[&str], extensions: &[&str]) -> BTreeMap<String, String> {
+pub(crate) fn files(places: &[&str], extensions: &[&str]) -> BTreeMap<String, String> {
     fn walk(path: &Path, extensions: &[&str], found: &mut BTreeMap<String, String>) {
         if path.is_dir() {
             if !["target", "fixtures", "node_modules", ".git"].iter().any(|name| path.ends_with(name)) {

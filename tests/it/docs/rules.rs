@@ -3,14 +3,13 @@
 use super::{code, table};
 use medic_core::decide::remedy::{Case, Prescription, prescribe};
 use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
-use medic_core::decide::{self, Footing, Input};
-use medic_core::diagnose::testing::scale_set;
-use medic_core::model::session::{LedgerSession, NotStale, OpenedBy};
+use medic_core::decide::{self, Footing, Input, testing};
+use medic_core::model::session::{LedgerSession, NotStale};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
     Guard, Incarnation, ManagerName, ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome,
-    OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span,
-    Step, Treatment, TreatmentId, Wall, WorkerState,
+    OwnQuota, Owner, Pause, PauseId, PauseScope, Revision, Rule, ScaleSet, ScaleSetId, Source, Span, Step, Wall,
+    WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::{Section, kind};
@@ -43,48 +42,23 @@ pub(super) fn diagnoses() -> String {
     table(["diagnosis", "meaning", "counts as"], rows)
 }
 
-fn set(id: ScaleSetId) -> ScaleSet {
-    ScaleSet { updated_at: Some(Wall(0)), ..scale_set(id.0, "acme") }
-}
-
-fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Finding {
-    Finding {
-        set,
-        diagnosis,
-        confidence,
-        rule: Rule::Nothing,
-        corrected: None,
-        evidence: Vec::new(),
-        since: NOW.minus(Span::mins(1)),
-        ill_since: diagnosis.is_ill().then(|| NOW.minus(Span::mins(1))),
-        seen: 5,
-        worker: (WorkerState::Unknown, Wall(0)),
-    }
-}
-
-/// A session that an earlier run opened.
-fn stale_session() -> LedgerSession {
-    let run = Incarnation(NOW.minus(Span::hours(1)));
-    LedgerSession {
-        set: SET,
-        place: set(SET).place().unwrap(),
-        id: SessionId::new("s"),
-        owner: Owner::of_garm("c"),
-        opened_by: OpenedBy::Manager(run),
-        first_seen: run.0,
-        last_seen: NOW.minus(Span::mins(30)),
-        ended: None,
-    }
+fn finding(diagnosis: Diagnosis, confidence: Confidence) -> Finding {
+    Finding { since: NOW.minus(Span::mins(1)), ..testing::finding(SET.0, diagnosis, confidence) }
 }
 
 fn present_run() -> Incarnation {
     Incarnation(NOW.minus(Span::mins(2)))
 }
 
+/// A session that an earlier run opened.
+fn stale_session() -> LedgerSession {
+    testing::ledger_session(SET.0, "s", Incarnation(NOW.minus(Span::hours(1))), NOW.minus(Span::mins(30)))
+}
+
 fn proof() -> Proof {
-    let owner = Owner::of_garm("c");
+    let owner = Owner::of_garm("c1");
     let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(present_run()), owner: Some(&owner) };
-    newest_is_stale([&stale_session()], &set(SET), manager).unwrap()
+    newest_is_stale([&stale_session()], &testing::scale_set(SET.0), manager).unwrap()
 }
 
 /// One question to the table of remedies, with what differs from the usual.
@@ -102,8 +76,8 @@ struct Question {
 impl Question {
     fn of(diagnosis: Diagnosis) -> Self {
         Self {
-            finding: finding(SET, diagnosis, Confidence::Strong),
-            set: set(SET),
+            finding: finding(diagnosis, Confidence::Strong),
+            set: testing::scale_set(SET.0),
             conflict_behaviour: ConflictBehaviour::GivesUp,
             stale: false,
             session_lives: false,
@@ -241,8 +215,8 @@ pub(super) fn escalations() -> String {
             | Diagnosis::Unheld => return None,
         };
         assert_eq!(Question::of(*diagnosis).answer(), "escalates to an operator", "{diagnosis}");
-        let told = words::escalation(&escalation).replace(&run.to_string(), "*this long*");
-        Some([code(diagnosis), told])
+        let words = words::escalation(&escalation).replace(&run.to_string(), "*this long*");
+        Some([code(diagnosis), words])
     });
     let fault = ["several entities at once".to_owned(), words::escalation(&Escalation::EndpointFault)];
     table(["diagnosis", "what `status` says"], rows.chain([fault]))
@@ -299,50 +273,28 @@ fn held(ordered: bool) -> BTreeSet<Guard> {
     let mut all = BTreeSet::new();
     let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
     let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
-    let start = finding(SET, Diagnosis::StartAbandoned, Confidence::Strong);
-    all.extend(withheld(Finding { seen: 1, ..start }, ManagerState::Down, &other, ordered));
-    all.extend(withheld(
-        finding(SET, Diagnosis::ConflictAbandoned, Confidence::Proof),
-        ManagerState::Up,
-        &failed,
-        ordered,
-    ));
-    all.extend(withheld(finding(SET, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
+    let start = Finding { seen: 1, ..finding(Diagnosis::StartAbandoned, Confidence::Strong) };
+    for (finding, manager, footing) in [
+        (start, ManagerState::Down, &other),
+        (finding(Diagnosis::ConflictAbandoned, Confidence::Proof), ManagerState::Up, &failed),
+        (finding(Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other),
+    ] {
+        all.extend(withheld(finding, manager, footing, ordered));
+    }
     all
 }
 
 /// The guards that hold a remedy for this finding back where everything else is at its limit.
 fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
-    let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
+    let (other, settling) = (2, 3);
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
-    let row = |id, set_id, step| Treatment {
-        id: TreatmentId(id),
-        set: set_id,
-        name: "linux".to_owned(),
-        place: set(set_id).place(),
-        remedy: Remedy::Toggle,
-        cause: Diagnosis::ConflictAbandoned,
-        incarnation: None,
-        opened: NOW.minus(Span::mins(1)),
-        canary: false,
-        step,
-        step_at: NOW.minus(Span::mins(1)),
-        revived: None,
-        holder: None,
-        refusal: None,
-        ordered: None,
-    };
-    let bad = || Step::Closed { outcome: Outcome::Unverified, why: String::new() };
-    let left = Step::Enabling {
-        ours: Revision::new("ours"),
-        since: Some(NOW.minus(Span::mins(3))),
-        attempts: 5,
-        not_before: NOW,
-    };
-    let history = [row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)];
-    let others = self::finding(settling, Diagnosis::Settling, Confidence::Weak);
-    let owner = Owner::of_garm("c");
+    let ago = |minutes| NOW.minus(Span::mins(minutes));
+    let bad = |id| testing::closed(id, SET.0, ago(1), ago(1), Outcome::Unverified);
+    let left = Step::Enabling { ours: Revision::new("ours"), since: Some(ago(3)), attempts: 5, not_before: NOW };
+    let history = [bad(1), bad(2), testing::open(3, other, ago(1), left)];
+    let others = testing::finding(settling, Diagnosis::Settling, Confidence::Weak);
+    let owner = Owner::of_garm("c1");
     let order =
         ManualHeal { id: ManualHealId(1), set: SET, what: ManualAction::Heal, author: "you".to_owned(), created: NOW };
     let pause = Pause {
@@ -354,16 +306,15 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         expires: None,
     };
     let quota = OwnQuota { remaining: 0, reserve: 1000, reset: NOW.plus(Span::mins(30)) };
-    let quotas = set(SET).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
+    let undated = |id| ScaleSet { revision: Revision::new(""), ..testing::scale_set(id) };
+    let quotas = undated(1).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
     let decisions = decide::decide(&Input {
         now: Now { wall: NOW, mono: Mono(0) },
         name: &ManagerName::new("garm"),
         mode: Mode::Observe,
         policy: &policy,
-        findings: &Findings::from_iter([(SET, finding), (settling, others)]),
-        sets: &BTreeMap::from(
-            [SET, other, settling].map(|id| (id, ScaleSet { revision: Revision::new(""), ..set(id) })),
-        ),
+        findings: &Findings::from_iter([(SET, finding), (ScaleSetId(settling), others)]),
+        sets: &[SET.0, other, settling].map(|id| (ScaleSetId(id), undated(id))).into(),
         manager,
         incarnation: Some(Incarnation(NOW.minus(Span::secs(5)))),
         crash_loop: false,

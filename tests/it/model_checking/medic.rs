@@ -8,12 +8,13 @@ use medic_core::decide::stale::{self, CurrentManager, Proof};
 use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet,
-    ScaleSetId, SetDecision, Span, Step, Treatment, TreatmentId,
+    Decision, Enablement, FailureKind, ManagerName, ManagerState, Outcome, Remedy, ScaleSet, ScaleSetId, SetDecision,
+    Span, Step, Treatment,
 };
 use medic_core::policy::{Mode, Policy};
 use medic_core::ports::write::OpenAnswer;
 use medic_core::treat::machine;
+use medic_core::treat::testing::{failure, lost, refused};
 use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -150,19 +151,6 @@ pub(super) fn policy(max_in_flight: u32) -> Policy {
 
 fn index(set: ScaleSetId) -> usize {
     usize::try_from(set.0 - 1).unwrap()
-}
-
-fn failure(kind: FailureKind) -> RequestFailure {
-    let operation = Operation::SetEnabled;
-    RequestFailure { target: operation.target(), operation, kind, detail: String::new(), retry_at: None }
-}
-
-fn lost() -> WriteError {
-    WriteError::Unknown(failure(FailureKind::Timeout))
-}
-
-fn refused() -> WriteError {
-    WriteError::NotApplied(failure(FailureKind::Rejected))
 }
 
 /// One medic with its world and journal.
@@ -353,22 +341,15 @@ impl Actor<'_> {
         let fleet = seen.sweep(lags, &self.rows());
         let at = date(self.world.tick);
         let set = &fleet.sets[&act.set];
+        let id = self.journal.last().map_or(1, |row| row.0.id.0 + 1);
         let treatment = Treatment {
-            id: TreatmentId(self.journal.last().map_or(1, |row| row.0.id.0 + 1)),
-            set: act.set,
             name: String::new(),
             place: set.place(),
             remedy: act.remedy.clone(),
             cause: fleet.findings[&act.set].diagnosis,
             incarnation: fleet.incarnation,
-            opened: at,
             canary: act.canary,
-            step: machine::first_step(&act.remedy, set, at),
-            step_at: at,
-            holder: None,
-            refusal: None,
-            ordered: None,
-            revived: None,
+            ..decide::testing::open(id, act.set.0, at, machine::first_step(&act.remedy, set, at))
         };
         self.check_opening(&treatment);
         self.medic.known |= 1 << treatment.id.0;
