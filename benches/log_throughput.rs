@@ -1,8 +1,9 @@
 //! How fast a manager's log is followed, and what an idle one costs (`docs/performance.md`, "Following a log").
 //!
 //! `cargo bench --bench log_throughput -- [MEGABYTES]` writes logs of that size (default 256) by repeating recorded
-//! lines of two real GARM builds, and follows them as the medic does: tail, parser, evidence, ledger feed, `SQLite`. The
-//! time counted is the process's own on a core, so that a busy machine does not blur it. Fails when a goal is missed.
+//! lines of two real GARM builds, and follows them as the medic does: tail, parser, evidence, ledger feed, `SQLite`.
+//! The time counted is the process's own on a core, so that a busy machine does not blur it. Fails when a goal is
+//! missed.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark for a terminal")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 

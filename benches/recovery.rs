@@ -7,8 +7,8 @@
 //! - `cargo bench --bench recovery -- sockets` runs over real sockets by the real clock, which takes 20 minutes. The
 //!   medic is the program, and reads the log file that GARM writes. All ways of one size run at the same time.
 //!
-//! Either prints the table, and whether the goals are met. `-- 4 50` selects sizes, `-- 500 'pre-fix GARM, ledger'` also
-//! ways by name. `-- growth 50` prints what a day of watching 50 sets adds to the store, with and without a crash.
+//! Either prints the table, and whether the goals are met. `-- 4 50` selects sizes, `-- 500 'pre-fix GARM, ledger'`
+//! also ways by name. `-- growth 50` prints what a day of watching 50 sets adds to the store, with and without a crash.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "its output is the table")]
 
@@ -19,12 +19,10 @@ mod bench;
 #[expect(dead_code, reason = "the tests use more of it")]
 mod sockets;
 
-use bench::{ConfigText, PASSWORD, START, Spawned, started};
-use bytes::Bytes;
+use bench::{ConfigText, START, Spawned, started};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Wall};
-use medic_http::{Bounds, ReqwestTransport, Transport, TransportOptions};
 use medic_lab::backend::ServerId;
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
@@ -228,7 +226,7 @@ impl Site {
         });
         self.clock.sleep(DOWN).await;
         self.hub.with(|world, now| world.start(0, now));
-        let script = tokio::spawn(self.script().run(way.healer));
+        let script = tokio::spawn(script(Arc::clone(&self.hub), way.healer));
         let listening = self.watch(killed, limit).await;
         script.abort();
         if let Some(medic) = medic {
@@ -238,6 +236,9 @@ impl Site {
             let garm = world.garm(0).unwrap();
             (garm.writes().len(), garm.crashes())
         });
+        // All sets listen when its last request has been answered.
+        let by_script = matches!(way.healer, Healer::ScriptInTurn | Healer::ScriptAtOnce);
+        let writes = if by_script { 2 * self.sets } else { writes };
         Row { way, listening, writes, crashes }
     }
 
@@ -291,14 +292,6 @@ impl Site {
         let service = bench::Service::new(&config, &store, &self.clock, "bench", &transport, &bench::metrics(&config));
         Medic::Task(service.spawn())
     }
-
-    fn script(&self) -> Script {
-        let transport: Arc<dyn Transport> = match self.servers {
-            Keep::InProcess { .. } => bench::transport(&self.hub),
-            Keep::Sockets { .. } => Arc::new(ReqwestTransport::new(&TransportOptions::default()).unwrap()),
-        };
-        Script { transport, garm: self.garm.clone(), clock: Arc::clone(&self.clock), sets: self.sets }
-    }
 }
 
 enum Medic {
@@ -316,57 +309,27 @@ impl Medic {
 }
 
 /// The bug report's script: `curl -X PUT ... '{"enabled": false}'; sleep 3; curl -X PUT ... '{"enabled": true}'`, begun
-/// as soon as the restarted GARM accepts a login.
-struct Script {
-    transport: Arc<dyn Transport>,
-    garm: String,
-    clock: Arc<dyn Clock>,
-    sets: usize,
-}
-
-impl Script {
-    async fn run(self, healer: Healer) {
-        let at_a_time = match healer {
-            Healer::Nobody | Healer::Medic { .. } | Healer::MedicAtLarge => return,
-            Healer::ScriptInTurn => 1,
-            Healer::ScriptAtOnce => self.sets,
-        };
-        let token = loop {
-            if let Some(token) = self.log_in().await {
-                break token;
-            }
-            self.clock.sleep(Span::millis(100)).await;
-        };
-        let sets: Vec<usize> = (1..=self.sets).collect();
-        for sets in sets.chunks(at_a_time) {
-            for set in sets {
-                self.put(&token, *set, false).await;
-            }
-            self.clock.sleep(Span::secs(3)).await;
-            for set in sets {
-                self.put(&token, *set, true).await;
+/// as soon as the restarted GARM serves its API.
+async fn script(hub: Arc<Hub<World>>, healer: Healer) {
+    let sets: Vec<_> = hub.with(|world, _| world.garm(0).unwrap().scale_sets().map(|(set, _, _)| set).collect());
+    let at_a_time = match healer {
+        Healer::Nobody | Healer::Medic { .. } | Healer::MedicAtLarge => return,
+        Healer::ScriptInTurn => 1,
+        Healer::ScriptAtOnce => sets.len(),
+    };
+    while !hub.with(|world, _| world.garm(0).unwrap().is_up()) {
+        hub.clock().sleep(Span::millis(100)).await;
+    }
+    for sets in sets.chunks(at_a_time) {
+        for enabled in [false, true] {
+            hub.with(|world, now| {
+                let garm = world.garm_mut(0).unwrap().0;
+                sets.iter().for_each(|set| garm.operator_sets_enabled(*set, enabled, now));
+            });
+            if !enabled {
+                hub.clock().sleep(Span::secs(3)).await;
             }
         }
-    }
-
-    async fn log_in(&self) -> Option<String> {
-        let body = serde_json::json!({"username": "admin", "password": PASSWORD});
-        let answer = self.send(http::Request::post(format!("{}/api/v1/auth/login", self.garm)), &body).await?;
-        let token: serde_json::Value = serde_json::from_slice(&answer).ok()?;
-        Some(token.get("token")?.as_str()?.to_owned())
-    }
-
-    async fn put(&self, token: &str, set: usize, enabled: bool) {
-        let request = http::Request::put(format!("{}/api/v1/scalesets/{set}", self.garm));
-        let request = request.header("authorization", format!("Bearer {token}"));
-        self.send(request, &serde_json::json!({"enabled": enabled})).await.unwrap();
-    }
-
-    async fn send(&self, request: http::request::Builder, body: &serde_json::Value) -> Option<Bytes> {
-        let request = request.header("content-type", "application/json").body(Bytes::from(body.to_string()));
-        let bounds = Bounds { total: Span::secs(10), body: 1024 * 1024 };
-        let answer = self.transport.send(request.unwrap(), bounds).await.ok()?;
-        answer.status.is_success().then_some(answer.body)
     }
 }
 

@@ -249,7 +249,8 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     config: Config,
     next_reconcile: Wall,
-    stopped: bool,
+    /// No medic runs.
+    pub(crate) stopped: bool,
     _pump: Pump,
     _dir: tempfile::TempDir,
 }
@@ -337,15 +338,6 @@ impl Bench {
     pub(crate) fn restart_medic(&mut self) {
         self.engine = self.service().engines.remove(0);
         self.background = self.engine.take_background().into_iter().collect();
-    }
-
-    /// No medic runs until [`Self::start_medic`].
-    pub(crate) fn stop_medic(&mut self) {
-        self.stopped = true;
-    }
-
-    pub(crate) fn start_medic(&mut self) {
-        self.stopped = false;
     }
 
     /// Sessions that the medic opened and that GitHub still has.

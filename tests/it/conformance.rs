@@ -1,6 +1,6 @@
-//! The simulated GARM against two real ones. The recorded situations (`tests/fixtures/recordings/README.md`) are played on
-//! the simulators. What the medic's parsers read of both must be the same: log events, metrics, events, goroutines, and
-//! the statuses and fields of answers. Ids, dates and what nothing reads may differ.
+//! The simulated GARM against two real ones. The recorded situations (`tests/fixtures/recordings/README.md`) are played
+//! on the simulators. What the medic's parsers read of both must be the same: log events, metrics, events, goroutines,
+//! and the statuses and fields of answers. Ids, dates and what nothing reads may differ.
 
 use bytes::Bytes;
 use http::Method;
@@ -43,8 +43,8 @@ const READ: [&str; 18] = [
     "version",
 ];
 
-/// Situations in which two goroutines of GARM race. The simulator always lets the same one win, so the error line of the
-/// poll that a closed session ends is missing in its log.
+/// Situations in which two goroutines of GARM race. The simulator always lets the same one win, so the error line of
+/// the poll that a closed session ends is missing in its log.
 const RACES: [&str; 2] = ["07", "09"];
 
 /// One simulated GARM, with its GitHub.

@@ -25,7 +25,7 @@ const START: Wall = Wall(1_700_000_000_000);
 type Handler = Box<dyn Fn(&Request<Bytes>, usize) -> Answer + Send + Sync>;
 
 /// Answers by a function of the request and of how many came before it, and keeps what was sent.
-struct Manager {
+pub(crate) struct Manager {
     handler: Handler,
     clock: Arc<dyn Clock>,
     latency: Span,
@@ -33,8 +33,16 @@ struct Manager {
 }
 
 impl Manager {
+    pub(crate) fn new(
+        clock: &Arc<dyn Clock>,
+        handler: impl Fn(&Request<Bytes>, usize) -> Answer + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let clock = Arc::clone(clock);
+        Arc::new(Self { handler: Box::new(handler), clock, latency: Span::millis(20), requests: Mutex::default() })
+    }
+
     /// `METHOD path` of every request.
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let requests = self.requests.lock().unwrap();
         requests.iter().map(|request| format!("{} {}", request.method(), request.uri().path())).collect()
     }
@@ -73,12 +81,7 @@ fn bench_with(
     handler: impl Fn(&Request<Bytes>, usize) -> Answer + Send + Sync + 'static,
 ) -> Bench {
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
-    let manager = Arc::new(Manager {
-        handler: Box::new(handler),
-        clock: Arc::clone(&clock),
-        latency: Span::millis(20),
-        requests: Mutex::default(),
-    });
+    let manager = Manager::new(&clock, handler);
     let transport: Arc<dyn Transport> = manager.clone();
     let bounds = Bounds { total: Span::secs(10), body: 1024 };
     let client = Client::new(Target::Manager, transport, Arc::new(NoRecorder), Arc::clone(&clock), bounds);
@@ -98,7 +101,7 @@ fn answer(status: u16, content_type: &str, body: impl Into<Bytes>) -> Answer {
     Ok(Response { status: StatusCode::from_u16(status).unwrap(), headers, body: body.into() })
 }
 
-fn json(status: u16, body: &str) -> Answer {
+pub(crate) fn json(status: u16, body: &str) -> Answer {
     answer(status, "application/json", body.to_owned())
 }
 
@@ -123,7 +126,7 @@ fn bearer(request: &Request<Bytes>) -> Option<&str> {
 }
 
 /// Status and body of a recorded exchange.
-fn recorded(build: &str, name: &str) -> Answer {
+pub(crate) fn recorded(build: &str, name: &str) -> Answer {
     let exchange: serde_json::Value = serde_json::from_str(&read(build, &format!("{name}.json"))).unwrap();
     let response = &exchange["response"];
     let status = u16::try_from(response["status"].as_u64().unwrap()).unwrap();
@@ -135,18 +138,19 @@ fn always(answer: Answer) -> Bench {
     bench(move |request, serial| logged_in(request, serial).unwrap_or_else(|| answer.clone()))
 }
 
-/// A manager that answers with recordings: `(path, recording)`.
+/// Answers with recordings: `(path, recording)`.
+pub(crate) fn replayed(build: &str, answers: &[(&str, &str)], request: &Request<Bytes>, serial: usize) -> Answer {
+    let path = request.uri().path();
+    match answers.iter().find(|(of, _)| *of == path) {
+        Some((_, name)) if name.ends_with(".txt") => answer(200, "text/plain", read(build, name)),
+        Some((_, name)) => recorded(build, name),
+        None => logged_in(request, serial).unwrap_or_else(|| answer(404, "text/plain", "404 page not found\n")),
+    }
+}
+
+/// A manager that answers with recordings.
 fn replay(build: &'static str, answers: &'static [(&'static str, &'static str)]) -> Bench {
-    bench(move |request, serial| {
-        let path = request.uri().path();
-        if let Some((_, name)) = answers.iter().find(|(of, _)| *of == path) {
-            return match name.strip_suffix(".txt") {
-                Some(_) => answer(200, "text/plain", read(build, name)),
-                None => recorded(build, name),
-            };
-        }
-        logged_in(request, serial).unwrap_or_else(|| answer(404, "text/plain", "404 page not found\n"))
-    })
+    bench(move |request, serial| replayed(build, answers, request, serial))
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,14 +13,16 @@ use medic_core::model::{
 use medic_core::ports::read::GithubSource;
 use medic_core::ports::write::{OpenAnswer, SessionWriter};
 use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
-use medic_http::{Answer, Bounds, NoRecorder, Response, Secret, Transport, TransportError};
+use medic_http::{Answer, Bounds, NoRecorder, Secret, Transport};
+use medic_lab::backend::ServerId;
+use medic_lab::endpoint_inproc::InprocTransport;
 use medic_lab::github::{
     Credential as Known, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet, QuotaAnswer, Route,
     UnknownSession,
 };
-use medic_lab::wire::Delivery;
+use medic_lab::hub::Hub;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 const START: Wall = Wall(1_700_000_000_000);
 const ORIGIN: &str = "http://github.test";
@@ -32,37 +34,20 @@ fn warrant(session: &SessionId) -> DeletionWarrant {
     DeletionWarrant::for_tests(session.clone())
 }
 
-/// Carries requests to the simulator.
-struct Wire {
-    state: Mutex<GithubState>,
-    clock: Arc<dyn Clock>,
-}
+struct Wire(InprocTransport<GithubState>);
 
 #[async_trait]
 impl Transport for Wire {
     async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Answer {
-        let fail = |kind| Err(TransportError { kind, detail: "simulated".to_owned() });
         if matches!(*request.method(), http::Method::POST | http::Method::PATCH) && request.body().is_empty() {
             assert_eq!(request.headers()[http::header::CONTENT_LENGTH], "0", "proxies answer 411 to its absence");
         }
-        let answer = self.state.lock().unwrap().handle(self.clock.now().wall, &request);
-        match answer.delivery {
-            Delivery::After(span) => self.clock.sleep(span).await,
-            Delivery::Refused => return fail(FailureKind::Connect),
-            Delivery::Reset | Delivery::Truncated(_) => return fail(FailureKind::Broken),
-            Delivery::Huge(bytes) if bytes > bounds.body as u64 => return fail(FailureKind::TooLarge),
-            Delivery::Never | Delivery::Dripping(_) | Delivery::Huge(_) | Delivery::Hold(_) => {
-                self.clock.sleep(bounds.total).await;
-                return fail(FailureKind::Timeout);
-            }
-        }
-        let (head, body) = answer.response.into_parts();
-        Ok(Response { status: head.status, headers: head.headers, body })
+        self.0.send(request, bounds).await
     }
 }
 
 struct Bench {
-    wire: Arc<Wire>,
+    hub: Arc<Hub<GithubState>>,
     github: Arc<GithubClient>,
     clock: Arc<dyn Clock>,
     secrets: tempfile::TempDir,
@@ -85,7 +70,7 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
         Simulated::new(ORIGIN).with(Known::pat("pat", TOKEN)).with(Known::app("app", APP, "Iv1.x", INSTALLATION));
     change(&mut simulated);
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
-    let wire = Arc::new(Wire { state: Mutex::new(GithubState::new(simulated)), clock: Arc::clone(&clock) });
+    let hub = Hub::new(GithubState::new(simulated), Arc::clone(&clock));
     let secrets = tempfile::tempdir().unwrap();
     let token = secrets.path().join("token");
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
@@ -102,11 +87,12 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
         requests_per_second: 5,
         quota_reserve: 0.0,
     };
-    let transport: Arc<dyn Transport> = wire.clone();
+    let transport: Arc<dyn Transport> =
+        Arc::new(Wire(InprocTransport::new(&hub).at("github.test:80", ServerId::Github)));
     let wires =
         Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock), jitter: Arc::new(|most| most) };
     let github = Arc::new(GithubClient::new(vec![Access::new(options.clone(), &wires)]));
-    Bench { wire, github, clock, secrets, wires, options }
+    Bench { hub, github, clock, secrets, wires, options }
 }
 
 fn read(path: &Path) -> SecretSource {
@@ -118,18 +104,18 @@ fn read(path: &Path) -> SecretSource {
 }
 
 impl Bench {
-    fn state(&self) -> MutexGuard<'_, GithubState> {
-        self.wire.state.lock().unwrap()
+    fn with<R>(&self, act: impl FnOnce(&mut GithubState) -> R) -> R {
+        self.hub.with(|github, _| act(github))
     }
 
     fn add(&self, entity: &Entity, name: &str) -> GithubPlace {
         let set = NewSet { entity: entity.clone(), name: name.to_owned() };
-        let github_id = self.state().add_set(&set, self.clock.now().wall);
+        let github_id = self.hub.with(|github, now| github.add_set(&set, now));
         GithubPlace { endpoint: Arc::new(endpoint()), entity: entity.clone(), github_id }
     }
 
     fn calls(&self, route: Route) -> u64 {
-        self.state().total_calls(route)
+        self.with(|github| github.total_calls(route))
     }
 
     fn all_calls(&self) -> u64 {
@@ -146,7 +132,7 @@ impl Bench {
     }
 
     fn inject(&self, fault: Fault) {
-        self.state().inject(fault);
+        self.with(|github| github.inject(fault));
     }
 }
 
@@ -205,7 +191,7 @@ async fn second_listing_costs_one_request_for_each_kind() {
         }
         assert_eq!(bench.calls(Route::RegistrationToken), 3);
         assert_eq!(bench.calls(Route::InstallationToken), u64::from(matches!(who, As::App)));
-        let agents: Vec<_> = bench.state().calls().map(|call| call.actor.user_agent.clone()).collect();
+        let agents: Vec<_> = bench.with(|github| github.calls().map(|call| call.actor.user_agent.clone()).collect());
         assert!(agents.iter().all(|agent| agent.starts_with("scaleset-medic/")), "{agents:?}");
     }
 }
@@ -214,7 +200,7 @@ async fn second_listing_costs_one_request_for_each_kind() {
 async fn statistics_come_with_the_list_and_with_the_set() {
     let bench = bench(As::Pat);
     let place = bench.add(&acme(), "gpu");
-    bench.state().queue_jobs(place.github_id, 3, START);
+    bench.with(|github| github.queue_jobs(place.github_id, 3, START));
     let sets = bench.github.github_sets(&endpoint(), &acme()).await.unwrap();
     assert_eq!(sets[0].statistics.unwrap().available_jobs + sets[0].statistics.unwrap().assigned_jobs, 3);
     assert_eq!(bench.github.github_set(&place).await.unwrap(), Some(sets[0].clone()));
@@ -244,7 +230,7 @@ async fn tokens_are_renewed_before_they_expire() {
             assert!(bench.names(&acme()).await.is_ok());
             bench.clock.sleep(Span::mins(20)).await;
         }
-        assert!(bench.state().calls().all(|call| call.status < 300), "nothing was refused");
+        assert!(bench.with(|github| github.calls().all(|call| call.status < 300)), "nothing was refused");
         assert_eq!(bench.calls(Route::RunnerRegistration), 4, "three hours, an hour each, a minute early");
     }
 }
@@ -255,13 +241,13 @@ async fn refused_admin_token_is_renewed_once() {
         let bench = bench(who);
         let place = bench.add(&acme(), "gpu");
         assert!(bench.names(&acme()).await.is_ok());
-        bench.state().expire_tokens();
+        bench.with(|github| github.expire_tokens());
         assert!(bench.names(&acme()).await.is_ok());
         assert_eq!((bench.calls(Route::ListSets), bench.calls(Route::RunnerRegistration)), (3, 2));
-        bench.state().expire_tokens();
+        bench.with(|github| github.expire_tokens());
         opened(bench.open(&place).await);
         assert_eq!(bench.calls(Route::CreateSession), 2, "the first was refused before anything was done");
-        assert_eq!(bench.state().sessions().count(), 1);
+        assert_eq!(bench.with(|github| github.sessions().count()), 1);
     }
 }
 
@@ -277,7 +263,7 @@ async fn refused_new_admin_token_is_not_replaced_for_a_minute() {
         assert_eq!(bench.names(&acme()).await, Err(FailureKind::Unauthorized));
     }
     assert_eq!(bench.calls(Route::RegistrationToken), 2, "the quota is the manager's too");
-    bench.state().clear_faults();
+    bench.with(|github| github.clear_faults());
     bench.clock.sleep(Span::secs(30)).await;
     assert!(bench.names(&acme()).await.is_ok());
 }
@@ -310,11 +296,11 @@ async fn session_is_opened_refreshed_and_deleted() {
     let bench = bench(As::App);
     let place = bench.add(&acme(), "gpu");
     let session = opened(bench.open(&place).await);
-    assert_eq!(bench.state().holder(place.github_id).unwrap().session, session);
-    assert_eq!(bench.state().holder(place.github_id).unwrap().owner, owner());
+    let held = || bench.with(|github| github.holder(place.github_id).map(|held| (held.session, held.owner)));
+    assert_eq!(held(), Some((session.clone(), owner())));
     assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Alive));
     assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()));
-    assert_eq!(bench.state().holder(place.github_id), None);
+    assert_eq!(held(), None);
     assert_eq!(bench.calls(Route::DeleteSession), 1);
 }
 
@@ -327,7 +313,7 @@ async fn deletion_of_a_gone_session_succeeds() {
         bench.clock.sleep(Span::secs(100)).await;
         assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()), "{switch:?}");
         assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
-        bench.state().remove_set(place.github_id, bench.clock.now().wall);
+        bench.hub.with(|github, now| github.remove_set(place.github_id, now));
         assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()), "{switch:?}");
     }
 }
@@ -386,7 +372,7 @@ async fn refused_or_unsent_opening_has_no_effect() {
         let place = bench.add(&acme(), "gpu");
         bench.inject(Fault::on(route, kind.clone()));
         assert_eq!(failure(bench.open(&place).await), (expected, false), "{route} {kind:?}");
-        assert_eq!(bench.state().sessions().count(), 0);
+        assert_eq!(bench.with(|github| github.sessions().count()), 0);
     }
 }
 
@@ -404,7 +390,7 @@ async fn unreadable_list_is_a_failure_and_not_empty() {
         bench.inject(Fault::on(Route::ListSets, kind.clone()));
         assert_eq!(bench.names(&acme()).await, Err(expected), "{kind:?}");
         assert_eq!(bench.calls(Route::ListSets), tries, "{kind:?}");
-        bench.state().clear_faults();
+        bench.with(|github| github.clear_faults());
         assert!(bench.names(&acme()).await.is_ok(), "{kind:?}");
     }
 }
@@ -422,9 +408,9 @@ async fn rate_limit_is_obeyed_with_and_without_retry_after() {
         let bench = bench_with(As::Pat, &[], |simulated| simulated.quota_answer = answer);
         bench.add(&acme(), "gpu");
         if primary {
-            bench.state().exhaust_quota("pat", START.plus(ends));
+            bench.with(|github| github.exhaust_quota("pat", START.plus(ends)));
         } else {
-            bench.state().secondary_limit("pat", START.plus(ends), answer);
+            bench.with(|github| github.secondary_limit("pat", START.plus(ends), answer));
         }
         let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::RateLimited, "{failure}");
@@ -461,7 +447,7 @@ async fn managers_with_one_credential_share_its_limits() {
     let took = bench.clock.now().mono.since(began);
     assert!(took >= Span::secs(8), "150 requests, of which 100 at once, with 5 a second for both: {took}");
 
-    bench.state().exhaust_quota("pat", START.plus(Span::mins(50)));
+    bench.with(|github| github.exhaust_quota("pat", START.plus(Span::mins(50))));
     let entities = ["second", "third"].map(|name| entity(EntityKind::Organization, name));
     assert_eq!(one.github_sets(&endpoint(), &entities[0]).await.unwrap_err().kind, FailureKind::RateLimited);
     let asked = bench.all_calls();
@@ -474,7 +460,7 @@ async fn used_up_quota_does_not_block_a_deletion() {
     let bench = bench(As::Pat);
     let place = bench.add(&acme(), "gpu");
     let session = opened(bench.open(&place).await);
-    bench.state().exhaust_quota("pat", START.plus(Span::mins(50)));
+    bench.with(|github| github.exhaust_quota("pat", START.plus(Span::mins(50))));
     let other = entity(EntityKind::Organization, "other");
     assert_eq!(bench.names(&other).await, Err(FailureKind::RateLimited));
     assert_eq!(bench.github.remaining_quota(&endpoint()), Some(0));
@@ -510,7 +496,7 @@ async fn unreadable_secret_sends_nothing() {
 #[tokio::test(start_paused = true)]
 async fn refused_app_gets_advice() {
     let bench = bench(As::App);
-    bench.state().revoke_credentials("app");
+    bench.with(|github| github.revoke_credentials("app"));
     let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unauthorized);
     assert!(failure.detail.contains("app_id"), "{failure}");

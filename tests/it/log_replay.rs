@@ -1,5 +1,5 @@
-//! The logs of two real GARM builds, from the file to the ledger: the facts agree with the metrics and goroutines recorded
-//! at the same moments, and the ledger does not depend on when the medic is killed.
+//! The logs of two real GARM builds, from the file to the ledger: the facts agree with the metrics and goroutines
+//! recorded at the same moments, and the ledger does not depend on when the medic is killed.
 
 use crate::recordings::{BUILDS, POST_FIX, PRE_FIX, folder};
 use medic_core::model::log_fact::{LogEvent, LogEvidence, LogFact};

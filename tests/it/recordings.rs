@@ -1,19 +1,19 @@
-//! Recorded answers of two real GARM builds, through the real client, parsers and engine: every set's diagnosis, and what
-//! is written.
+//! Recorded answers of two real GARM builds, through the real client, parsers and engine: every set's diagnosis, and
+//! what is written.
 
 use crate::bench::{self, ConfigText};
-use async_trait::async_trait;
+use crate::garm_client::{Manager, json, recorded, replayed};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::Request;
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{Confidence, Diagnosis, Span, Wall};
-use medic_http::{Bounds, Response, Transport, TransportError};
+use medic_http::{Answer, Transport};
 use medic_store::Store;
 use scaleset_medic::engine::reconcile::Engine;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 pub(crate) const PRE_FIX: &str = "garm-2026-04-pre-fix";
 pub(crate) const POST_FIX: &str = "garm-2026-07-post-fix";
@@ -29,65 +29,49 @@ pub(crate) fn read(build: &str, file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Serves one recorded situation; writes are noted and refused.
-struct Recorded {
-    build: &'static str,
-    /// As in `metrics-NAME.txt` and `goroutines-NAME.txt`.
-    name: &'static str,
-    writes: Mutex<Vec<String>>,
-}
-
-impl Recorded {
-    fn answer(&self, request: &http::Request<Bytes>) -> (u16, String) {
-        if request.method() != Method::GET && request.uri().path() != "/api/v1/auth/login" {
-            self.writes.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path()));
-            return (500, String::new());
-        }
-        let body =
-            |file: &str| serde_json::from_str::<Value>(&read(self.build, file)).unwrap()["response"]["body"].take();
-        let sets =
-            || body(if self.name == "healthy" { "scalesets-list-healthy.json" } else { "scalesets-list-stuck.json" });
-        let text = match request.uri().path() {
-            "/api/v1/auth/login" | "/api/v1/metrics-token" => r#"{"token":"e30.e30.e30"}"#.to_owned(),
-            "/api/v1/controller-info" => body("controller-info.json").to_string(),
-            "/api/v1/scalesets" => sets().to_string(),
-            "/api/v1/scalesets/1" => sets()[0].to_string(),
-            "/api/v1/instances" => body("instances-list.json").to_string(),
-            "/metrics" => read(self.build, &format!("metrics-{}.txt", self.name)),
-            "/debug/pprof/goroutine" => read(self.build, &format!("goroutines-{}.txt", self.name)),
-            other => panic!("nothing was recorded for {other}"),
-        };
-        (200, text)
+/// Serves one recorded situation, and refuses writes. `name`: as in `metrics-NAME.txt` and `goroutines-NAME.txt`.
+fn serve(build: &str, name: &str, request: &Request<Bytes>, serial: usize) -> Answer {
+    let list = if name == "healthy" { "scalesets-list-healthy" } else { "scalesets-list-stuck" };
+    let path = request.uri().path();
+    if is_write(&format!("{} {path}", request.method())) {
+        return json(500, "");
     }
-}
-
-#[async_trait]
-impl Transport for Recorded {
-    async fn send(&self, request: http::Request<Bytes>, _: Bounds) -> Result<Response, TransportError> {
-        let (status, body) = self.answer(&request);
-        let status = StatusCode::from_u16(status).unwrap();
-        Ok(Response { status, headers: http::HeaderMap::new(), body: Bytes::from(body) })
+    if path == "/api/v1/scalesets/1" {
+        let sets: Value = serde_json::from_slice(&recorded(build, list).unwrap().body).unwrap();
+        return json(200, &sets[0].to_string());
     }
+    let answers = [
+        ("/api/v1/controller-info", "controller-info"),
+        ("/api/v1/scalesets", list),
+        ("/api/v1/instances", "instances-list"),
+        ("/metrics", &format!("metrics-{name}.txt")),
+        ("/debug/pprof/goroutine", &format!("goroutines-{name}.txt")),
+    ];
+    replayed(build, &answers, request, serial)
 }
 
-/// A medic that starts `age` after the recorded process. `goroutines`: it reads them besides the metrics.
-fn medic(recorded: &Arc<Recorded>, goroutines: bool, age: Span) -> (Engine, Arc<dyn Clock>) {
-    let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(started(recorded).plus(age), 1.0));
+fn is_write(line: &str) -> bool {
+    !line.starts_with("GET ") && !line.ends_with("/auth/login")
+}
+
+/// `goroutines`: the medic reads them besides the metrics.
+fn medic(manager: &Arc<Manager>, goroutines: bool, clock: &Arc<dyn Clock>) -> Engine {
     let dir = tempfile::tempdir().unwrap();
-    let manager = format!("debug_server = {goroutines}");
+    let lines = format!("debug_server = {goroutines}");
     let managers = [("garm", "http://garm.test")];
-    let text = ConfigText { mode: "heal", managers: &managers, manager: &manager, ..ConfigText::default() };
+    let text = ConfigText { mode: "heal", managers: &managers, manager: &lines, ..ConfigText::default() };
     let config = text.check(dir.path());
-    let transport: Arc<dyn Transport> = Arc::clone(recorded) as _;
+    let transport: Arc<dyn Transport> = Arc::clone(manager) as _;
     let (store, metrics) = (Store::in_memory().unwrap(), bench::metrics(&config));
-    let mut service = bench::Service::new(&config, &store, &clock, "replay", &transport, &metrics);
+    let mut service = bench::Service::new(&config, &store, clock, "replay", &transport, &metrics);
     // The password is read at the first login only.
     std::mem::forget(dir);
-    (service.engines.remove(0), clock)
+    service.engines.remove(0)
 }
 
-fn started(recorded: &Recorded) -> Wall {
-    let metrics = read(recorded.build, &format!("metrics-{}.txt", recorded.name));
+/// When the recorded process was started.
+fn started(build: &str, name: &str) -> Wall {
+    let metrics = read(build, &format!("metrics-{name}.txt"));
     medic_garm::metrics_text::parse(metrics.as_bytes()).unwrap().incarnation.unwrap().0
 }
 
@@ -116,8 +100,9 @@ async fn recorded_situations_lead_to_their_diagnoses_and_writes() {
         (PRE_FIX, expired, true, 120, 30, unclear, &[]),
         (POST_FIX, expired, false, 60, 3, well, &[]),
     ] {
-        let recorded = Arc::new(Recorded { build, name, writes: Mutex::default() });
-        let (mut engine, clock) = medic(&recorded, goroutines, Span::secs(age));
+        let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(started(build, name).plus(Span::secs(age)), 1.0));
+        let manager = Manager::new(&clock, move |request, serial| serve(build, name, request, serial));
+        let mut engine = medic(&manager, goroutines, &clock);
         let mut last = engine.reconcile().await;
         for _ in 1..sweeps {
             clock.sleep(Span::secs(2)).await;
@@ -126,6 +111,7 @@ async fn recorded_situations_lead_to_their_diagnoses_and_writes() {
         let what = format!("{build} {name}, goroutines: {goroutines}, {sweeps} sweeps");
         let found = last.status.sets.iter().map(|set| (set.finding.diagnosis, set.finding.confidence));
         assert_eq!(found.collect::<Vec<_>>(), [expected; 4], "{what}");
-        assert_eq!(*recorded.writes.lock().unwrap(), writes, "{what}");
+        let sent: Vec<_> = manager.lines().into_iter().filter(|line| is_write(line)).collect();
+        assert_eq!(sent, writes, "{what}");
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 /// Nothing here takes longer on the slowest machine.
@@ -48,6 +48,15 @@ pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
     at
 }
 
+/// Sends `request` as it stands and reads until the server closes; `None` if there is no server.
+pub(crate) async fn exchange(address: &str, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    String::from_utf8(answer).ok()
+}
+
 /// Reads one request's head.
 pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
     let mut head = Vec::new();
@@ -57,8 +66,8 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<S
     String::from_utf8(head).ok()
 }
 
-/// A port for a program that gets it by configuration. It is below the range of outgoing connections: one of those could
-/// take the port before the program does.
+/// A port for a program that gets it by configuration. It is below the range of outgoing connections: one of those
+/// could take the port before the program does.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
@@ -239,11 +248,8 @@ impl Medic {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = tokio::net::TcpStream::connect(&self.address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: medic\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
+        let answer = exchange(&self.address, &request).await?;
         let status = answer.split(' ').nth(1)?.parse().ok()?;
         Some((status, answer))
     }

@@ -1,5 +1,5 @@
-//! The invariants of `docs/reference/design.md` §8. Those of writes are checked at every request that arrives, the others
-//! after every request, answer, write to a store and event.
+//! The invariants of `docs/reference/design.md` §8. Those of writes are checked at every request that arrives, the
+//! others after every request, answer, write to a store and event.
 
 use bytes::Bytes;
 use http::Method;

@@ -1,5 +1,5 @@
-//! Operators toggle, edit and pause, deploy GARMs, medics and sets, and change sets that a medic has just disabled. They
-//! leave a set alone while `Context::is_ambiguous` holds.
+//! Operators toggle, edit and pause, deploy GARMs, medics and sets, and change sets that a medic has just disabled.
+//! They leave a set alone while `Context::is_ambiguous` holds.
 
 use super::broken::Broken;
 use super::events::Event;

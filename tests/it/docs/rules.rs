@@ -92,9 +92,9 @@ impl Question {
         self
     }
 
-    fn answer(&self) -> String {
+    fn says(&self) -> Prescription {
         let proof = self.stale.then(proof);
-        let says = prescribe(&Case {
+        prescribe(&Case {
             finding: &self.finding,
             set: &self.set,
             conflict_behaviour: self.conflict_behaviour,
@@ -105,8 +105,11 @@ impl Question {
             fault_at_github: self.fault_at_github,
             now: NOW,
             policy: &self.policy,
-        });
-        match says {
+        })
+    }
+
+    fn answer(&self) -> String {
+        match self.says() {
             Prescription::Leave => "nothing".to_owned(),
             Prescription::Watch(waiting, _) => format!("waits: {}", words::waiting(waiting)),
             Prescription::Escalate(_) => "escalates to an operator".to_owned(),
@@ -194,29 +197,10 @@ pub(super) fn special_cases() -> String {
 /// What is escalated to an operator.
 pub(super) fn escalations() -> String {
     let rows = Diagnosis::ALL.iter().filter_map(|diagnosis| {
-        let run = Span::mins(6);
-        let escalation = match diagnosis {
-            Diagnosis::HeldElsewhere => Escalation::HeldElsewhere { owner: None, run },
-            Diagnosis::Missing => Escalation::Missing,
-            Diagnosis::Mismatched => Escalation::Mismatched,
-            Diagnosis::Unauthorized => Escalation::Unauthorized,
-            Diagnosis::Starved => Escalation::Starved,
-            Diagnosis::Deaf => Escalation::Deaf,
-            Diagnosis::Flapping => Escalation::Flapping,
-            Diagnosis::Evicted => Escalation::Evicted,
-            Diagnosis::Unknown => Escalation::Unknown,
-            Diagnosis::Listening
-            | Diagnosis::Disabled
-            | Diagnosis::DisabledByMedic
-            | Diagnosis::Settling
-            | Diagnosis::ConflictRetrying
-            | Diagnosis::ConflictAbandoned
-            | Diagnosis::StartAbandoned
-            | Diagnosis::Unheld => return None,
-        };
-        assert_eq!(Question::of(*diagnosis).answer(), "escalates to an operator", "{diagnosis}");
-        let words = words::escalation(&escalation).replace(&run.to_string(), "*this long*");
-        Some([code(diagnosis), words])
+        let question = Question::of(*diagnosis);
+        let Prescription::Escalate(escalation) = question.says() else { return None };
+        let span = NOW.since(question.finding.ill_since.unwrap_or(NOW)).to_string();
+        Some([code(diagnosis), words::escalation(&escalation).replace(&span, "*this long*")])
     });
     let fault = ["several entities at once".to_owned(), words::escalation(&Escalation::EndpointFault)];
     table(["diagnosis", "what `status` says"], rows.chain([fault]))

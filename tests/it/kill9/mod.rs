@@ -182,7 +182,8 @@ async fn run(variant: Variant, point: Option<(u32, When)>) -> Report {
     }
     setup.spawn();
     let expected = if operator { 1 } else { 2 };
-    // A grant whose answer died with the medic is known to nobody: the next session check of the set waits five minutes.
+    // A grant whose answer died with the medic is known to nobody: the next session check of the set waits five
+    // minutes.
     let grant_lost = steps.iter().any(|step| step.ends_with("/check_opening"));
     let is_well = |trap: &Trap| grant_lost || listens(trap, expected);
     until(&setup, variant, "all is well after the kill", |trap| is_well(trap) && !ours_is_open(trap)).await;

@@ -1,5 +1,5 @@
-//! A medic of the model. It does the same as the engine's reconcile and the driver in the same order, and can stop at every
-//! write to the journal. The machine and the decision core are the real ones.
+//! A medic of the model. It does the same as the engine's reconcile and the driver in the same order, and can stop at
+//! every write to the journal. The machine and the decision core are the real ones.
 
 use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};

@@ -1,5 +1,5 @@
-//! Model checking of the treatment machine and the decision core: every history within the bounds. `docs/reliability.md`
-//! has the bounds and the figures.
+//! Model checking of the treatment machine and the decision core: every history within the bounds.
+//! `docs/reliability.md` has the bounds and the figures.
 
 mod broken;
 mod medic;

@@ -275,16 +275,10 @@ impl Model for System {
                 }
             }
             Action::Sweep { medic, lags } => state.sweep_and_step(self, medic, lags),
-            Action::Decide { medic } => state.actor(self, medic, |actor| {
-                actor.decide();
-            }),
-            Action::Open { medic } => state.actor(self, medic, |actor| {
-                actor.open_next();
-            }),
+            Action::Decide { medic } => state.actor(self, medic, |actor| actor.decide()),
+            Action::Open { medic } => state.actor(self, medic, |actor| actor.open_next()),
             Action::Send { medic, how, killed } => state.actor(self, medic, |actor| actor.send(how, killed)),
-            Action::Crash { medic } => state.actor(self, medic, |actor| {
-                actor.die();
-            }),
+            Action::Crash { medic } => state.actor(self, medic, |actor| actor.die()),
             // Without the lease there is nothing to finish.
             Action::Terminate { medic } => {
                 let holds = state.claims(self, medic);
@@ -297,13 +291,11 @@ impl Model for System {
                 state.give_up(medic);
             }
             Action::Start { medic } => state.medics[medic] = Medic::new(),
-            Action::Operator { set, change: Operator::Disables } => {
-                state.world.write(set, Enablement::Disabled, By::Operator, true);
-            }
-            Action::Operator { set, change: Operator::Enables } => {
-                state.world.write(set, Enablement::Enabled, By::Operator, true);
-            }
-            Action::Operator { set, change: Operator::Edits } => state.world.edit(set),
+            Action::Operator { set, change } => match change {
+                Operator::Disables => state.world.write(set, Enablement::Disabled, By::Operator, true),
+                Operator::Enables => state.world.write(set, Enablement::Enabled, By::Operator, true),
+                Operator::Edits => state.world.edit(set),
+            },
             Action::ManagerRestarts => state.world.restart(),
             Action::ManagerGoesDown => state.world.down = true,
             Action::SessionExpires { set } => state.world.expire(set),
@@ -319,15 +311,12 @@ impl Model for System {
             Property::always("I1", |_, state| unbroken(state, "I1")),
             Property::always("I2", |_, state| unbroken(state, "I2")),
             Property::always("I3", |system, state: &State| {
-                let ours = |set: &super::world::Set| set.disabled_by == Some(By::Us);
-                !state.ended(system) || !state.world.sets.iter().any(ours)
+                !state.ended(system) || state.world.sets.iter().all(|set| set.disabled_by != Some(By::Us))
             }),
             Property::always("I5", |_, state| unbroken(state, "I5")),
             Property::always("I7", |system, state: &State| {
-                let ours = |set: &super::world::Set| {
-                    set.session.is_some_and(|session| matches!(session.holder, Holder::Medic { .. }))
-                };
-                !state.ended(system) || !state.world.sets.iter().any(ours)
+                let mut sessions = state.world.sets.iter().filter_map(|set| set.session);
+                !state.ended(system) || sessions.all(|session| matches!(session.holder, Holder::Garm(_)))
             }),
             Property::always("liveness", |system, state: &State| !state.ended(system) || state.is_well()),
             Property::sometimes("heals", |_, state: &State| {

@@ -1,8 +1,8 @@
 //! GARM and GitHub in the model: the effect of a write, the findings of a sweep.
 //!
-//! Facts of `docs/reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes no worker. A worker
-//! that was refused at GARM's start gives up (older builds) or retries (newer ones). A toggled worker retries. A stale
-//! session expires. Time is in ticks; the functions under test get real dates.
+//! Facts of `docs/reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes no worker. A
+//! worker that was refused at GARM's start gives up (older builds) or retries (newer ones). A toggled worker retries. A
+//! stale session expires. Time is in ticks; the functions under test get real dates.
 
 use medic_core::decide::testing;
 use medic_core::model::session::{LedgerSession, OpenedBy};
