@@ -101,8 +101,8 @@ fn follow(path: &Path, name: &str) -> bool {
     assert!(read + 4096 > metadata.len(), "{read} of {} bytes were read", metadata.len());
     let rate = read as f64 / 1e6 / core.as_secs_f64();
     println!(
-        "{name}: {:.0} MB in {steps} steps, {:.2} s of one core ({:.2} s elapsed): {rate:.0} MB/s; {facts} facts for the \
-         ledger; peak memory {before} kB before, +{grown} kB",
+        "{name}: {:.0} MB in {steps} steps, {:.2} s of one core ({:.2} s elapsed): {rate:.0} MB/s; \
+         {facts} facts for the ledger; peak memory {before} kB before, +{grown} kB",
         read as f64 / 1e6,
         core.as_secs_f64(),
         wall.as_secs_f64(),

@@ -24,14 +24,6 @@ async fn once_on_a_healthy_fleet_exits_0_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn once_heals_a_stuck_fleet() {
-    let servers = Servers::start(Build::PreFix, 2);
-    servers.crash().await;
-    let text = Medic::of(&servers.garm, "heal").exits(0, &["once"]).await;
-    assert_eq!((servers.listening(), servers.writes()), ((2, 2), 4), "{text}");
-}
-
-#[tokio::test]
 async fn once_in_observe_mode_exits_10_and_writes_nothing() {
     let servers = Servers::start(Build::PreFix, 2);
     servers.crash().await;
@@ -80,29 +72,18 @@ async fn sigterm_enables_the_set_and_a_second_medic_exits() {
 }
 
 /// Opening a FIFO that has no writer blocks forever.
-pub(crate) fn make_fifo(path: &Path) {
+fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 #[tokio::test]
-async fn hanging_log_share_delays_neither_treatment_nor_exit() {
+async fn hanging_shares_delay_neither_treatment_nor_exit() {
     let servers = Servers::start(Build::PreFix, 2);
-    servers.crash().await;
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("garm.log");
     make_fifo(&log);
     let manager = format!("log_file = \"{}\"", log.display());
     let medic = Medic::with(&servers.garm, &ConfigText { mode: "heal", manager: &manager, ..ConfigText::default() });
-    let running = medic.spawn(&["run"]);
-    servers.until_all_listen().await;
-    medic.sees(|status| status["managers"][0]["sources"]["log"].to_string().contains("hang")).await;
-    stops_quickly(running).await;
-}
-
-#[tokio::test]
-async fn hanging_secret_share_delays_neither_treatment_nor_exit() {
-    let servers = Servers::start(Build::PreFix, 2);
-    let medic = Medic::of(&servers.garm, "heal");
     let running = medic.serving().await;
     let password = medic.dir.path().join("password");
     std::fs::remove_file(&password).unwrap();
@@ -114,6 +95,7 @@ async fn hanging_secret_share_delays_neither_treatment_nor_exit() {
             world.listening(0) == (2, 2) && !world.garm(0).unwrap().writes().is_empty()
         })
         .await;
+    medic.sees(|status| status["managers"][0]["sources"]["log"].to_string().contains("hang")).await;
     assert_shows(&stops_quickly(running).await, &["does the file system hang?"]);
 }
 

@@ -13,6 +13,7 @@ use medic_lab::wire::Answer;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 const PRE_FIX: (&str, Build) = ("garm-2026-04-pre-fix", Build::PreFix);
 const POST_FIX: (&str, Build) = ("garm-2026-07-post-fix", Build::PostFix);
@@ -343,6 +344,10 @@ fn endings(bench: &mut Bench, played: &mut Played) {
     assert_ne!(bench.github.find_set(&acme(0), "set-0-0"), Some(set), "created again at the next start");
 }
 
+/// What both simulated builds show.
+static PLAYED: LazyLock<[(&str, Played); 2]> =
+    LazyLock::new(|| [PRE_FIX, POST_FIX].map(|build| (build.0, play(build))));
+
 /// Situation 12: text at info level, one set, in a run of its own.
 fn play_as_text((_, build): (&str, Build)) -> BTreeSet<String> {
     let mut bench = Bench::new(build, |garm, github| {
@@ -412,23 +417,22 @@ fn shape(value: &Value) -> Value {
 
 #[test]
 fn answers_have_the_recorded_status_and_read_fields() {
-    for build in [PRE_FIX, POST_FIX] {
-        let played = play(build);
+    for (build, played) in &*PLAYED {
         let answers = played.answers.iter().filter(|(name, _)| name.ends_with("json"));
         assert_eq!(answers.clone().count(), 21);
         for (name, (status, kind, body)) in answers {
-            let recorded: Value = serde_json::from_str(&fixture(build.0, &format!("http/{name}"))).unwrap();
+            let recorded: Value = serde_json::from_str(&fixture(build, &format!("http/{name}"))).unwrap();
             let recorded = &recorded["response"];
-            assert_eq!(json!(status), recorded["status"], "{}: {name}", build.0);
-            assert_eq!(json!(kind), recorded["content_type"], "{}: {name}", build.0);
+            assert_eq!(json!(status), recorded["status"], "{}: {name}", build);
+            assert_eq!(json!(kind), recorded["content_type"], "{}: {name}", build);
             let simulated: Value = serde_json::from_str(body).unwrap();
-            assert_eq!(shape(&simulated), shape(&recorded["body"]), "{}: {name}\n{simulated}", build.0);
+            assert_eq!(shape(&simulated), shape(&recorded["body"]), "{}: {name}\n{simulated}", build);
             if recorded["status"] != 200 {
-                assert_eq!(simulated, recorded["body"], "{}: {name}: errors have the same text", build.0);
+                assert_eq!(simulated, recorded["body"], "{}: {name}: errors have the same text", build);
             }
         }
         let (status, _, body) = &played.answers["metrics-unauthenticated.txt"];
-        let recorded: Value = serde_json::from_str(&fixture(build.0, "http/metrics-unauthenticated.txt")).unwrap();
+        let recorded: Value = serde_json::from_str(&fixture(build, "http/metrics-unauthenticated.txt")).unwrap();
         assert_eq!((*status, serde_json::from_str::<Value>(body).unwrap()), (401, recorded));
     }
 }
@@ -443,43 +447,41 @@ fn metrics_give_the_recorded_counters_and_quotas() {
         }
         metrics
     };
-    for build in [PRE_FIX, POST_FIX] {
-        let played = play(build);
+    for (build, played) in &*PLAYED {
         for name in ["healthy", "stuck", "after-stale-sessions-expired"] {
             let file = format!("metrics-{name}.txt");
             let (_, kind, simulated) = &played.answers[&file];
             assert!(kind.starts_with("text/plain; version=0.0.4"));
-            let (mut recorded, mut simulated) = (read(&fixture(build.0, &format!("http/{file}"))), read(simulated));
+            let (mut recorded, mut simulated) = (read(&fixture(build, &format!("http/{file}"))), read(simulated));
             // How often a worker tries depends on the time until the scrape.
-            if build == POST_FIX && name != "healthy" || name == "after-stale-sessions-expired" {
-                assert_eq!(simulated.scopes.len(), recorded.scopes.len(), "{}: {file}", build.0);
+            if *build == POST_FIX.0 && name != "healthy" || name == "after-stale-sessions-expired" {
+                assert_eq!(simulated.scopes.len(), recorded.scopes.len(), "{}: {file}", build);
                 (recorded.scopes, simulated.scopes) = (BTreeMap::new(), BTreeMap::new());
             }
-            assert_eq!(simulated, recorded, "{}: {file}", build.0);
+            assert_eq!(simulated, recorded, "{}: {file}", build);
         }
     }
 }
 
 #[test]
 fn goroutine_dumps_count_the_recorded_listeners() {
-    for build in [PRE_FIX, POST_FIX] {
-        let played = play(build);
+    for (build, played) in &*PLAYED {
         for name in ["healthy", "stuck", "after-stale-sessions-expired"] {
             let file = format!("goroutines-{name}.txt");
-            let recorded = goroutines::count(fixture(build.0, &format!("http/{file}")).as_bytes()).unwrap();
+            let recorded = goroutines::count(fixture(build, &format!("http/{file}")).as_bytes()).unwrap();
             let simulated = goroutines::count(played.answers[&file].2.as_bytes()).unwrap();
-            assert_eq!(simulated, recorded, "{}: {file}", build.0);
+            assert_eq!(simulated, recorded, "{}: {file}", build);
         }
     }
 }
 
 #[test]
 fn event_parser_reads_the_recorded_events() {
-    for build in [PRE_FIX, POST_FIX] {
-        let text = fixture(build.0, "ws/events-job-and-toggle.jsonl");
+    for (build, played) in &*PLAYED {
+        let text = fixture(build, "ws/events-job-and-toggle.jsonl");
         let recorded: BTreeSet<String> = text.lines().filter_map(event_kind).collect();
-        let simulated = play(build).events;
-        let missing: Vec<_> = recorded.difference(&simulated).collect();
-        assert!(recorded.len() >= 2 && missing.is_empty(), "{}: {missing:#?}", build.0);
+        let simulated = &played.events;
+        let missing: Vec<_> = recorded.difference(simulated).collect();
+        assert!(recorded.len() >= 2 && missing.is_empty(), "{}: {missing:#?}", build);
     }
 }

@@ -128,7 +128,8 @@ impl Case {
         };
         self.until(words, shown).await;
         assert!(self.running.is_alive(), "{}: it ended\n{}", self.name, self.medic.log());
-        assert_eq!(self.medic.get("/healthz").await.map(|(status, _)| status), Some(200), "{}", self.name);
+        let answers = async || self.medic.get("/healthz").await.is_some_and(|(status, _)| status == 200);
+        self.until("/healthz answers 200", answers).await;
     }
 }
 

@@ -3,7 +3,7 @@
 #[expect(unreachable_pub, reason = "the fuzz targets, another crate, include the file too")]
 mod properties;
 #[expect(unreachable_pub, reason = "the fuzz targets, another crate, include the file too")]
-mod servers;
+pub(crate) mod servers;
 
 use crate::recordings::BUILDS;
 use proptest::prelude::*;
@@ -84,11 +84,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     paths.sort();
     let mut seeds: Vec<Vec<u8>> = paths.iter().map(|path| body(&std::fs::read(path).unwrap())).collect();
     if target == "broker_json" {
-        seeds.push(
-            br#"{"count":2,"value":[{"id":1,"name":"a","statistics":{"totalAssignedJobs":3}},{"id":2}]}"#.to_vec(),
-        );
-        seeds.push(br#"{"sessionId":"c10668f2-3a2d-4650-8fa4-df61eabe420b","ownerName":"medic","runnerScaleSet":{"id":7},"messageQueueUrl":"http://q"}"#.to_vec());
-        seeds.push(br#"{"typeName":"GitHub.Actions.Runtime.WebApi.RunnerScaleSetSessionConflictException, X","message":"already has an active session for owner garm-1."}"#.to_vec());
+        let texts = [
+            r#"{"count":2,"value":[{"id":1,"name":"a","statistics":{"totalAssignedJobs":3}},{"id":2}]}"#,
+            r#"{"sessionId":"c10668f2-3a2d-4650-8fa4-df61eabe420b","ownerName":"medic","runnerScaleSet":{"id":7},
+                "messageQueueUrl":"http://q"}"#,
+            r#"{"typeName":"GitHub.Actions.Runtime.WebApi.RunnerScaleSetSessionConflictException, X",
+                "message":"already has an active session for owner garm-1."}"#,
+        ];
+        seeds.extend(texts.map(|text| text.as_bytes().to_vec()));
     }
     assert!(seeds.len() >= 3, "{target}");
     seeds

@@ -50,6 +50,8 @@ struct Bench {
     hub: Arc<Hub<GithubState>>,
     github: Arc<GithubClient>,
     clock: Arc<dyn Clock>,
+    /// Of the set `gpu` of `acme`.
+    place: GithubPlace,
     secrets: tempfile::TempDir,
     wires: Wires,
     options: AccessOptions,
@@ -92,7 +94,8 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
     let wires =
         Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock), jitter: Arc::new(|most| most) };
     let github = Arc::new(GithubClient::new(vec![Access::new(options.clone(), &wires)]));
-    Bench { hub, github, clock, secrets, wires, options }
+    let place = add(&hub, &acme(), "gpu");
+    Bench { hub, github, clock, place, secrets, wires, options }
 }
 
 fn read(path: &Path) -> SecretSource {
@@ -103,15 +106,15 @@ fn read(path: &Path) -> SecretSource {
     })
 }
 
+fn add(hub: &Hub<GithubState>, entity: &Entity, name: &str) -> GithubPlace {
+    let set = NewSet { entity: entity.clone(), name: name.to_owned() };
+    let github_id = hub.with(|github, now| github.add_set(&set, now));
+    GithubPlace { endpoint: Arc::new(endpoint()), entity: entity.clone(), github_id }
+}
+
 impl Bench {
     fn with<R>(&self, act: impl FnOnce(&mut GithubState) -> R) -> R {
         self.hub.with(|github, _| act(github))
-    }
-
-    fn add(&self, entity: &Entity, name: &str) -> GithubPlace {
-        let set = NewSet { entity: entity.clone(), name: name.to_owned() };
-        let github_id = self.hub.with(|github, now| github.add_set(&set, now));
-        GithubPlace { endpoint: Arc::new(endpoint()), entity: entity.clone(), github_id }
     }
 
     fn calls(&self, route: Route) -> u64 {
@@ -179,9 +182,13 @@ fn answered(status: u16, body: &str) -> FaultKind {
 async fn second_listing_costs_one_request_for_each_kind() {
     for who in [As::Pat, As::App] {
         let bench = bench(who);
-        let entities = [acme(), entity(EntityKind::Repository, "acme/app"), entity(EntityKind::Enterprise, "big")];
+        let entities = [
+            entity(EntityKind::Organization, "org"),
+            entity(EntityKind::Repository, "acme/app"),
+            entity(EntityKind::Enterprise, "big"),
+        ];
         for entity in &entities {
-            bench.add(entity, &format!("gpu of {entity}"));
+            add(&bench.hub, entity, &format!("gpu of {entity}"));
         }
         for entity in &entities {
             assert_eq!(bench.names(entity).await, Ok(vec![format!("gpu of {entity}")]));
@@ -199,33 +206,19 @@ async fn second_listing_costs_one_request_for_each_kind() {
 #[tokio::test(start_paused = true)]
 async fn statistics_come_with_the_list_and_with_the_set() {
     let bench = bench(As::Pat);
-    let place = bench.add(&acme(), "gpu");
-    bench.with(|github| github.queue_jobs(place.github_id, 3, START));
+    bench.with(|github| github.queue_jobs(bench.place.github_id, 3, START));
     let sets = bench.github.github_sets(&endpoint(), &acme()).await.unwrap();
     assert_eq!(sets[0].statistics.unwrap().available_jobs + sets[0].statistics.unwrap().assigned_jobs, 3);
-    assert_eq!(bench.github.github_set(&place).await.unwrap(), Some(sets[0].clone()));
-    let nobody = GithubPlace { github_id: GithubId(999), ..place };
+    assert_eq!(bench.github.github_set(&bench.place).await.unwrap(), Some(sets[0].clone()));
+    let nobody = GithubPlace { github_id: GithubId(999), ..bench.place.clone() };
     assert_eq!(bench.github.github_set(&nobody).await.unwrap(), None);
     assert_eq!(bench.open(&nobody).await, Ok(OpenAnswer::SetGone));
-}
-
-#[tokio::test(start_paused = true)]
-async fn concurrent_calls_share_one_registration() {
-    let bench = bench_with(As::App, &[], |simulated| simulated.latency = Span::millis(100));
-    bench.add(&acme(), "gpu");
-    let organization = acme();
-    let lists = (0..5).map(|_| bench.names(&organization));
-    assert!(futures_util::future::join_all(lists).await.iter().all(Result::is_ok));
-    let chain = [Route::InstallationToken, Route::RegistrationToken, Route::RunnerRegistration];
-    assert_eq!(chain.map(|route| bench.calls(route)), [1, 1, 1]);
-    assert_eq!(bench.calls(Route::ListSets), 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn tokens_are_renewed_before_they_expire() {
     for who in [As::Pat, As::App] {
         let bench = bench(who);
-        bench.add(&acme(), "gpu");
         for _ in 0..10 {
             assert!(bench.names(&acme()).await.is_ok());
             bench.clock.sleep(Span::mins(20)).await;
@@ -239,13 +232,12 @@ async fn tokens_are_renewed_before_they_expire() {
 async fn refused_admin_token_is_renewed_once() {
     for who in [As::Pat, As::App] {
         let bench = bench(who);
-        let place = bench.add(&acme(), "gpu");
         assert!(bench.names(&acme()).await.is_ok());
         bench.with(|github| github.expire_tokens());
         assert!(bench.names(&acme()).await.is_ok());
         assert_eq!((bench.calls(Route::ListSets), bench.calls(Route::RunnerRegistration)), (3, 2));
         bench.with(|github| github.expire_tokens());
-        opened(bench.open(&place).await);
+        opened(bench.open(&bench.place).await);
         assert_eq!(bench.calls(Route::CreateSession), 2, "the first was refused before anything was done");
         assert_eq!(bench.with(|github| github.sessions().count()), 1);
     }
@@ -254,7 +246,6 @@ async fn refused_admin_token_is_renewed_once() {
 #[tokio::test(start_paused = true)]
 async fn refused_new_admin_token_is_not_replaced_for_a_minute() {
     let bench = bench(As::Pat);
-    bench.add(&acme(), "gpu");
     bench.inject(Fault::on(Route::ListSets, FaultKind::status(401)));
     assert_eq!(bench.names(&acme()).await, Err(FailureKind::Unauthorized));
     assert_eq!((bench.calls(Route::ListSets), bench.calls(Route::RegistrationToken)), (2, 2));
@@ -272,7 +263,6 @@ async fn refused_new_admin_token_is_not_replaced_for_a_minute() {
 async fn odd_admin_tokens_and_a_byte_order_mark_are_accepted() {
     for kind in [FaultKind::TokenNotJwt, FaultKind::TokenWithoutExp, FaultKind::Bom] {
         let bench = bench(As::Pat);
-        bench.add(&acme(), "gpu");
         bench.inject(Fault::on(Route::RunnerRegistration, kind.clone()));
         bench.inject(Fault::on(Route::ListSets, FaultKind::Bom));
         for _ in 0..2 {
@@ -285,7 +275,6 @@ async fn odd_admin_tokens_and_a_byte_order_mark_are_accepted() {
 #[tokio::test(start_paused = true)]
 async fn refused_registration_is_tried_once_more() {
     let bench = bench(As::Pat);
-    bench.add(&acme(), "gpu");
     bench.inject(Fault::on(Route::RunnerRegistration, FaultKind::status(401)).times(1));
     assert!(bench.names(&acme()).await.is_ok());
     assert_eq!((bench.calls(Route::RegistrationToken), bench.calls(Route::RunnerRegistration)), (1, 2));
@@ -294,12 +283,11 @@ async fn refused_registration_is_tried_once_more() {
 #[tokio::test(start_paused = true)]
 async fn session_is_opened_refreshed_and_deleted() {
     let bench = bench(As::App);
-    let place = bench.add(&acme(), "gpu");
-    let session = opened(bench.open(&place).await);
-    let held = || bench.with(|github| github.holder(place.github_id).map(|held| (held.session, held.owner)));
+    let session = opened(bench.open(&bench.place).await);
+    let held = || bench.with(|github| github.holder(bench.place.github_id).map(|held| (held.session, held.owner)));
     assert_eq!(held(), Some((session.clone(), owner())));
-    assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Alive));
-    assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()));
+    assert_eq!(bench.github.refresh_session(&bench.place, &session).await, Ok(RefreshAnswer::Alive));
+    assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()));
     assert_eq!(held(), None);
     assert_eq!(bench.calls(Route::DeleteSession), 1);
 }
@@ -308,29 +296,33 @@ async fn session_is_opened_refreshed_and_deleted() {
 async fn deletion_of_a_gone_session_succeeds() {
     for switch in [UnknownSession::Expired, UnknownSession::NotFound] {
         let bench = bench_with(As::Pat, &[], |simulated| simulated.unknown_session = switch);
-        let place = bench.add(&acme(), "gpu");
-        let session = opened(bench.open(&place).await);
+        let session = opened(bench.open(&bench.place).await);
         bench.clock.sleep(Span::secs(100)).await;
-        assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()), "{switch:?}");
-        assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
-        bench.hub.with(|github, now| github.remove_set(place.github_id, now));
-        assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()), "{switch:?}");
+        assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()), "{switch:?}");
+        assert_eq!(bench.github.refresh_session(&bench.place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
+        bench.hub.with(|github, now| github.remove_set(bench.place.github_id, now));
+        assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()), "{switch:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn refused_deletion_is_a_failure() {
     let bench = bench(As::Pat);
-    let place = bench.add(&acme(), "gpu");
-    let session = opened(bench.open(&place).await);
+    let session = opened(bench.open(&bench.place).await);
     bench.inject(Fault::on(Route::DeleteSession, FaultKind::status(400)).times(1));
-    assert_eq!(failure(bench.github.delete_session(&place, &warrant(&session)).await), (FailureKind::Rejected, false));
+    assert_eq!(
+        failure(bench.github.delete_session(&bench.place, &warrant(&session)).await),
+        (FailureKind::Rejected, false)
+    );
     bench.inject(Fault::on(Route::DeleteSession, FaultKind::HtmlPage(502)).times(1));
-    assert_eq!(failure(bench.github.delete_session(&place, &warrant(&session)).await), (FailureKind::Server, true));
+    assert_eq!(
+        failure(bench.github.delete_session(&bench.place, &warrant(&session)).await),
+        (FailureKind::Server, true)
+    );
     assert_eq!(bench.calls(Route::DeleteSession), 2, "a write is never retried inside");
     let before = bench.all_calls();
     for odd in ["", "../../7", "00000000-0000-0000-0000-000000000000"] {
-        let answer = bench.github.delete_session(&place, &warrant(&SessionId::new(odd))).await;
+        let answer = bench.github.delete_session(&bench.place, &warrant(&SessionId::new(odd))).await;
         assert_eq!(failure(answer), (FailureKind::Rejected, false), "{odd}");
     }
     assert_eq!(bench.all_calls(), before, "what cannot be right is not sent");
@@ -348,11 +340,10 @@ async fn lost_answer_to_opening_is_unknown_and_not_retried() {
         (answered(302, ""), FailureKind::Redirect),
     ] {
         let bench = bench(As::Pat);
-        let place = bench.add(&acme(), "gpu");
         bench.inject(Fault::on(Route::CreateSession, kind.clone()).times(1).after_effect());
-        assert_eq!(failure(bench.open(&place).await), (expected, true), "{kind:?}");
+        assert_eq!(failure(bench.open(&bench.place).await), (expected, true), "{kind:?}");
         assert_eq!(bench.calls(Route::CreateSession), 1, "{kind:?}");
-        assert_eq!(bench.open(&place).await, Ok(OpenAnswer::Held { owner: None }), "{kind:?}: it hid a success");
+        assert_eq!(bench.open(&bench.place).await, Ok(OpenAnswer::Held { owner: None }), "{kind:?}: it hid a success");
     }
 }
 
@@ -369,9 +360,8 @@ async fn refused_or_unsent_opening_has_no_effect() {
         (Route::RunnerRegistration, FaultKind::MalformedJson, FailureKind::Malformed),
     ] {
         let bench = bench(As::Pat);
-        let place = bench.add(&acme(), "gpu");
         bench.inject(Fault::on(route, kind.clone()));
-        assert_eq!(failure(bench.open(&place).await), (expected, false), "{route} {kind:?}");
+        assert_eq!(failure(bench.open(&bench.place).await), (expected, false), "{route} {kind:?}");
         assert_eq!(bench.with(|github| github.sessions().count()), 0);
     }
 }
@@ -386,7 +376,6 @@ async fn unreadable_list_is_a_failure_and_not_empty() {
         (answered(204, ""), FailureKind::Malformed, 1),
     ] {
         let bench = bench(As::Pat);
-        bench.add(&acme(), "gpu");
         bench.inject(Fault::on(Route::ListSets, kind.clone()));
         assert_eq!(bench.names(&acme()).await, Err(expected), "{kind:?}");
         assert_eq!(bench.calls(Route::ListSets), tries, "{kind:?}");
@@ -406,7 +395,6 @@ async fn rate_limit_is_obeyed_with_and_without_retry_after() {
         (QuotaAnswer { status: 403, retry_after: false }, false, Span::mins(1)),
     ] {
         let bench = bench_with(As::Pat, &[], |simulated| simulated.quota_answer = answer);
-        bench.add(&acme(), "gpu");
         if primary {
             bench.with(|github| github.exhaust_quota("pat", START.plus(ends)));
         } else {
@@ -428,7 +416,6 @@ async fn rate_limit_is_obeyed_with_and_without_retry_after() {
 #[tokio::test(start_paused = true)]
 async fn managers_with_one_credential_share_its_limits() {
     let bench = bench(As::Pat);
-    bench.add(&acme(), "gpu");
     let options = AccessOptions { quota_reserve: 0.2, ..bench.options.clone() };
     let shared = Allowances::new(5, 0.2, &bench.clock);
     let of_manager = || GithubClient::new(vec![Access::sharing(&shared, options.clone(), &bench.wires)]);
@@ -458,13 +445,12 @@ async fn managers_with_one_credential_share_its_limits() {
 #[tokio::test(start_paused = true)]
 async fn used_up_quota_does_not_block_a_deletion() {
     let bench = bench(As::Pat);
-    let place = bench.add(&acme(), "gpu");
-    let session = opened(bench.open(&place).await);
+    let session = opened(bench.open(&bench.place).await);
     bench.with(|github| github.exhaust_quota("pat", START.plus(Span::mins(50))));
     let other = entity(EntityKind::Organization, "other");
     assert_eq!(bench.names(&other).await, Err(FailureKind::RateLimited));
     assert_eq!(bench.github.remaining_quota(&endpoint()), Some(0));
-    assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()));
+    assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()));
     bench.clock.sleep(Span::mins(51)).await;
     assert_eq!(bench.github.remaining_quota(&endpoint()), Some(5_000), "a new window");
 }
@@ -472,7 +458,6 @@ async fn used_up_quota_does_not_block_a_deletion() {
 #[tokio::test(start_paused = true)]
 async fn refused_credential_is_read_again_after_a_minute() {
     let bench = bench(As::Pat);
-    bench.add(&acme(), "gpu");
     std::fs::write(bench.secrets.path().join("token"), "ghp_wrong").unwrap();
     let failure = bench.github.github_sets(&endpoint(), &acme()).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unauthorized);

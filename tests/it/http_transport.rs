@@ -1,4 +1,4 @@
-//! The transport over real sockets: bounds, redirects, broken and slow answers. `garm_ws` and `faults` have its TLS.
+//! The transport over real sockets: bounds, broken and slow answers. `garm_ws` has its TLS, `faults` its redirects.
 #![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
 use crate::fault_proxy::gzip_of_zeros;
@@ -151,16 +151,6 @@ async fn streamed_dump_is_counted_without_being_kept() {
     let mut counter = GoroutineCounter::default();
     let tight = Bounds { body: dump.len() - 1, ..BOUNDS };
     assert_eq!(plain().stream(request(), tight, &mut counter).await.unwrap_err().kind, FailureKind::TooLarge);
-}
-
-#[tokio::test]
-async fn redirect_is_refused_and_shown_without_its_query() {
-    let answer = "HTTP/1.1 302 Found\r\nlocation: https://evil.example/x?token=abc\r\ncontent-length: 0\r\n\r\n";
-    let server = serve(answer, false).await;
-    let error = get(&plain(), &server.address, BOUNDS).await.unwrap_err();
-    assert_eq!(error.kind, FailureKind::Redirect);
-    assert!(error.detail.contains("https://evil.example/x"), "{error:?}");
-    assert!(!error.detail.contains("abc"), "{error:?}");
 }
 
 #[tokio::test]

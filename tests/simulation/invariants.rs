@@ -105,13 +105,6 @@ impl Invariants {
         }
     }
 
-    /// An operator changes something else. A disabled set counts as disabled by the operator from now on.
-    pub(crate) fn operator_edits(&mut self, set: ScaleSetId, enabled: bool) {
-        if !enabled {
-            self.operator(set, false);
-        }
-    }
-
     pub(crate) fn paused(&mut self, scope: PauseScope, from: Wall, to: Wall) {
         self.pauses.push((scope, from, to));
     }

@@ -72,7 +72,8 @@ fn assert_all_held(name: &str, again: impl Fn(&Report) -> String, reports: &[Rep
     }
     let minutes = sum(|r| r.minutes);
     println!(
-        "{name}: {} runs, {}.{} days simulated in {:.0?}, {} requests, {} writes, {} medics ended, {} checks, {} violations",
+        "{name}: {} runs, {}.{} days simulated in {:.0?}, {} requests, {} writes, {} medics ended, {} checks, \
+         {} violations",
         reports.len(),
         minutes / 1440,
         minutes % 1440 / 144,

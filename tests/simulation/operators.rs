@@ -53,7 +53,10 @@ impl Simulation {
             let (garm, _) = world.garm_mut(0).unwrap();
             garm.operator_edits(set, now);
             let enabled = garm.is_enabled(set);
-            self.context.invariants.lock().unwrap().operator_edits(set, enabled);
+            // A disabled set counts as disabled by the operator from now on.
+            if !enabled {
+                self.context.invariants.lock().unwrap().operator(set, false);
+            }
             enabled
         });
         let now = self.now();

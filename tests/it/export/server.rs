@@ -199,5 +199,4 @@ async fn server_stops_with_all_connections_in_use() {
     }
     let _ = bench.stop.take().unwrap().send(());
     soon(&mut bench.server).await.unwrap();
-    assert!(TcpStream::connect(bench.at).await.is_err());
 }

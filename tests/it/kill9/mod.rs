@@ -128,27 +128,14 @@ async fn kill_at_any_moment_leaves_nothing_behind() {
             *steps.entry(format!("{:?}: {at}", report.variant)).or_default() += 1;
         }
     }
-    print(&lengths, &points, &steps, began.elapsed());
     assert!(operators * 3 >= each, "an operator acted in {operators} of {each} runs with one");
     let killed: u32 = points.values().sum();
-    assert!(killed * 10 >= kills * 7, "only {killed} of {kills} kill points were reached");
-}
-
-#[expect(clippy::print_stderr, reason = "the coverage is for the reader")]
-fn print(
-    lengths: &BTreeMap<Variant, u32>,
-    points: &BTreeMap<Variant, u32>,
-    steps: &BTreeMap<String, u32>,
-    took: Duration,
-) {
     eprintln!(
-        "kill -9: {} kill points in {took:.0?}; requests of a whole treatment: {lengths:?}",
-        points.values().sum::<u32>()
+        "kill -9: {killed} kill points in {:.0?}; requests of a whole treatment: {lengths:?}\n\
+         by variant: {points:?}; by the journal's step at death: {steps:#?}",
+        began.elapsed()
     );
-    eprintln!("by variant: {points:?}; by the journal's step at death:");
-    for (step, count) in steps {
-        eprintln!("{count:>5}  {step}");
-    }
+    assert!(killed * 10 >= kills * 7, "only {killed} of {kills} kill points were reached");
 }
 
 /// One run: crash, treatment, kill, another medic.

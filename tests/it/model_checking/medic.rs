@@ -104,15 +104,24 @@ pub(super) struct Medic {
 }
 
 impl Medic {
-    pub(super) fn new() -> Self {
-        Self { phase: Phase::Idle { swept: false }, known: 0, pending: Vec::new() }
+    /// It knows nothing of the journal.
+    pub(super) fn new(phase: Phase) -> Self {
+        Self { phase, known: 0, pending: Vec::new() }
     }
-    /// Another medic has the lease; knowledge of the journal is dropped.
-    pub(super) fn waiting() -> Self {
-        Self { phase: Phase::Idle { swept: true }, known: 0, pending: Vec::new() }
-    }
-    pub(super) fn dead() -> Self {
-        Self { phase: Phase::Dead, known: 0, pending: Vec::new() }
+
+    /// What may become of its next request.
+    pub(super) fn outcomes(&self, world: &World) -> &'static [How] {
+        use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Twice, Unnoticed};
+        match self.pending.first().map(|pending| &pending.1) {
+            None => &[],
+            Some(_) if world.down => &[LostBefore],
+            Some(Request::ReadSet | Request::CheckIncarnation { .. }) => &[Answered, LostBefore],
+            Some(Request::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
+            Some(Request::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
+            Some(Request::DeleteSession { .. } | Request::OpenSession { .. } | Request::DeleteOwnSession { .. }) => {
+                &[Answered, Refused, LostBefore, LostAfter]
+            }
+        }
     }
 }
 
@@ -278,7 +287,7 @@ impl Actor<'_> {
 
     /// Decides with what the sweep found and the present journal.
     pub(super) fn decide(&mut self) {
-        let Phase::Stepping { seen, lags } = self.medic.phase.clone() else { return };
+        let Phase::Stepping { seen, lags } = std::mem::replace(&mut self.medic.phase, Phase::Dead) else { return };
         let plan = self.plan(&seen, lags);
         self.medic.phase =
             if plan.is_empty() { Phase::Idle { swept: true } } else { Phase::Opening { seen, lags, plan } };
@@ -396,20 +405,6 @@ impl Actor<'_> {
         alive.filter(|at| *at > last_bad).count().min(share).max(usize::try_from(self.policy.max_in_flight).unwrap())
     }
 
-    pub(super) fn outcomes(&self) -> &'static [How] {
-        use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Twice, Unnoticed};
-        match self.medic.pending.first().map(|pending| &pending.1) {
-            None => &[],
-            Some(_) if self.world.down => &[LostBefore],
-            Some(Request::ReadSet | Request::CheckIncarnation { .. }) => &[Answered, LostBefore],
-            Some(Request::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
-            Some(Request::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
-            Some(Request::DeleteSession { .. } | Request::OpenSession { .. } | Request::DeleteOwnSession { .. }) => {
-                &[Answered, Refused, LostBefore, LostAfter]
-            }
-        }
-    }
-
     /// Sends the next request. Its answer goes into the machine unless the medic is killed.
     pub(super) fn send(&mut self, how: How, killed: bool) {
         let Pending(row, request) = self.medic.pending.remove(0);
@@ -502,7 +497,7 @@ impl Actor<'_> {
 
     /// Only the journal remains.
     pub(super) fn die(&mut self) {
-        *self.medic = Medic::dead();
+        *self.medic = Medic::new(Phase::Dead);
         if self.is(Broken::ForgetsTheJournal) {
             self.journal.retain(|row| row.0.step.is_closed());
         }
@@ -512,7 +507,7 @@ impl Actor<'_> {
     pub(super) fn end(&mut self, rounds: u8) {
         self.medic.phase = Phase::Ending { rounds };
         if rounds == 0 {
-            *self.medic = Medic::dead();
+            *self.medic = Medic::new(Phase::Dead);
             return;
         }
         for row in self.journal.clone() {
@@ -524,7 +519,7 @@ impl Actor<'_> {
             }
         }
         if self.medic.pending.is_empty() {
-            *self.medic = Medic::dead();
+            *self.medic = Medic::new(Phase::Dead);
         }
     }
 }

@@ -122,7 +122,7 @@ impl State {
                 }
             }
             _ if !this.pending.is_empty() => {
-                let outcomes = self.clone().actor(system, medic, |actor| actor.outcomes());
+                let outcomes = this.outcomes(&self.world);
                 for (nth, how) in outcomes.iter().enumerate() {
                     if nth == 0 || fault {
                         actions.push(Action::Send { medic, how: *how, killed: false });
@@ -186,7 +186,7 @@ impl State {
         if self.claims(system, medic) {
             self.actor(system, medic, |actor| actor.sweep_and_step(lags));
         } else {
-            self.medics[medic] = Medic::waiting();
+            self.medics[medic] = Medic::new(Phase::Idle { swept: true });
         }
     }
 
@@ -218,7 +218,7 @@ impl Model for System {
         let state = |scenario: &Scenario| State {
             world: World::new(*scenario, self.sets),
             journal: Vec::new(),
-            medics: (0..self.medics).map(|_| Medic::new()).collect(),
+            medics: (0..self.medics).map(|_| Medic::new(Phase::Idle { swept: false })).collect(),
             lease: None,
             faults: self.faults,
         };
@@ -255,7 +255,7 @@ impl Model for System {
             | Action::Start { .. } => false,
             Action::Sweep { lags, .. } => *lags,
             Action::Send { medic, how, killed } => {
-                *killed || state.actor(self, *medic, |actor| actor.outcomes().first() != Some(how))
+                *killed || state.medics[*medic].outcomes(&state.world).first() != Some(how)
             }
             Action::Crash { .. }
             | Action::Terminate { .. }
@@ -290,7 +290,7 @@ impl Model for System {
                 state.actor(self, medic, |actor| actor.end(rounds - 1));
                 state.give_up(medic);
             }
-            Action::Start { medic } => state.medics[medic] = Medic::new(),
+            Action::Start { medic } => state.medics[medic] = Medic::new(Phase::Idle { swept: false }),
             Action::Operator { set, change } => match change {
                 Operator::Disables => state.world.write(set, Enablement::Disabled, By::Operator, true),
                 Operator::Enables => state.world.write(set, Enablement::Enabled, By::Operator, true),
