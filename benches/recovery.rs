@@ -324,7 +324,9 @@ async fn script(hub: Arc<Hub<World>>, healer: Healer) {
         for enabled in [false, true] {
             hub.with(|world, now| {
                 let garm = world.garm_mut(0).unwrap().0;
-                sets.iter().for_each(|set| garm.operator_sets_enabled(*set, enabled, now));
+                for set in sets {
+                    garm.operator_sets_enabled(*set, enabled, now);
+                }
             });
             if !enabled {
                 hub.clock().sleep(Span::secs(3)).await;

@@ -423,12 +423,12 @@ fn answers_have_the_recorded_status_and_read_fields() {
         for (name, (status, kind, body)) in answers {
             let recorded: Value = serde_json::from_str(&fixture(build, &format!("http/{name}"))).unwrap();
             let recorded = &recorded["response"];
-            assert_eq!(json!(status), recorded["status"], "{}: {name}", build);
-            assert_eq!(json!(kind), recorded["content_type"], "{}: {name}", build);
+            assert_eq!(json!(status), recorded["status"], "{build}: {name}");
+            assert_eq!(json!(kind), recorded["content_type"], "{build}: {name}");
             let simulated: Value = serde_json::from_str(body).unwrap();
-            assert_eq!(shape(&simulated), shape(&recorded["body"]), "{}: {name}\n{simulated}", build);
+            assert_eq!(shape(&simulated), shape(&recorded["body"]), "{build}: {name}\n{simulated}");
             if recorded["status"] != 200 {
-                assert_eq!(simulated, recorded["body"], "{}: {name}: errors have the same text", build);
+                assert_eq!(simulated, recorded["body"], "{build}: {name}: errors have the same text");
             }
         }
         let (status, _, body) = &played.answers["metrics-unauthenticated.txt"];
@@ -455,10 +455,10 @@ fn metrics_give_the_recorded_counters_and_quotas() {
             let (mut recorded, mut simulated) = (read(&fixture(build, &format!("http/{file}"))), read(simulated));
             // How often a worker tries depends on the time until the scrape.
             if *build == POST_FIX.0 && name != "healthy" || name == "after-stale-sessions-expired" {
-                assert_eq!(simulated.scopes.len(), recorded.scopes.len(), "{}: {file}", build);
+                assert_eq!(simulated.scopes.len(), recorded.scopes.len(), "{build}: {file}");
                 (recorded.scopes, simulated.scopes) = (BTreeMap::new(), BTreeMap::new());
             }
-            assert_eq!(simulated, recorded, "{}: {file}", build);
+            assert_eq!(simulated, recorded, "{build}: {file}");
         }
     }
 }
@@ -470,7 +470,7 @@ fn goroutine_dumps_count_the_recorded_listeners() {
             let file = format!("goroutines-{name}.txt");
             let recorded = goroutines::count(fixture(build, &format!("http/{file}")).as_bytes()).unwrap();
             let simulated = goroutines::count(played.answers[&file].2.as_bytes()).unwrap();
-            assert_eq!(simulated, recorded, "{}: {file}", build);
+            assert_eq!(simulated, recorded, "{build}: {file}");
         }
     }
 }
@@ -482,6 +482,6 @@ fn event_parser_reads_the_recorded_events() {
         let recorded: BTreeSet<String> = text.lines().filter_map(event_kind).collect();
         let simulated = &played.events;
         let missing: Vec<_> = recorded.difference(simulated).collect();
-        assert!(recorded.len() >= 2 && missing.is_empty(), "{}: {missing:#?}", build);
+        assert!(recorded.len() >= 2 && missing.is_empty(), "{build}: {missing:#?}");
     }
 }

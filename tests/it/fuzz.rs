@@ -106,7 +106,9 @@ fn body(recorded: &[u8]) -> Vec<u8> {
 fn run(target: &str) {
     let property = properties::ALL.iter().find(|(name, _)| *name == target).unwrap().1;
     let seeds = seeds(target);
-    seeds.iter().for_each(|seed| property(seed));
+    for seed in &seeds {
+        property(seed);
+    }
     bounded(target, &seeds, (SEED_MAX, &[0, 1, 2, 3, 4, 5, 6], TIME), property);
 }
 

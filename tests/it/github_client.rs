@@ -233,10 +233,10 @@ async fn refused_admin_token_is_renewed_once() {
     for who in [As::Pat, As::App] {
         let bench = bench(who);
         assert!(bench.names(&acme()).await.is_ok());
-        bench.with(|github| github.expire_tokens());
+        bench.with(GithubState::expire_tokens);
         assert!(bench.names(&acme()).await.is_ok());
         assert_eq!((bench.calls(Route::ListSets), bench.calls(Route::RunnerRegistration)), (3, 2));
-        bench.with(|github| github.expire_tokens());
+        bench.with(GithubState::expire_tokens);
         opened(bench.open(&bench.place).await);
         assert_eq!(bench.calls(Route::CreateSession), 2, "the first was refused before anything was done");
         assert_eq!(bench.with(|github| github.sessions().count()), 1);
@@ -254,7 +254,7 @@ async fn refused_new_admin_token_is_not_replaced_for_a_minute() {
         assert_eq!(bench.names(&acme()).await, Err(FailureKind::Unauthorized));
     }
     assert_eq!(bench.calls(Route::RegistrationToken), 2, "the quota is the manager's too");
-    bench.with(|github| github.clear_faults());
+    bench.with(GithubState::clear_faults);
     bench.clock.sleep(Span::secs(30)).await;
     assert!(bench.names(&acme()).await.is_ok());
 }
@@ -379,7 +379,7 @@ async fn unreadable_list_is_a_failure_and_not_empty() {
         bench.inject(Fault::on(Route::ListSets, kind.clone()));
         assert_eq!(bench.names(&acme()).await, Err(expected), "{kind:?}");
         assert_eq!(bench.calls(Route::ListSets), tries, "{kind:?}");
-        bench.with(|github| github.clear_faults());
+        bench.with(GithubState::clear_faults);
         assert!(bench.names(&acme()).await.is_ok(), "{kind:?}");
     }
 }

@@ -97,10 +97,9 @@ impl State {
         self.faults > 0 && self.world.tick < START + system.window
     }
 
-    fn actor<T>(&mut self, system: &System, medic: usize, act: impl FnOnce(&mut Actor<'_>) -> T) -> T {
-        let (world, journal) = (&mut self.world, &mut self.journal);
-        let medic = &mut self.medics[medic];
-        act(&mut Actor { world, journal, medic, policy: &system.policy, broken: system.broken })
+    fn actor<'a>(&'a mut self, system: &'a System, medic: usize) -> Actor<'a> {
+        let (world, journal, medic) = (&mut self.world, &mut self.journal, &mut self.medics[medic]);
+        Actor { world, journal, medic, policy: &system.policy, broken: system.broken }
     }
 
     /// Whether a medic with a lower number has not swept yet.
@@ -184,7 +183,7 @@ impl State {
 
     fn sweep_and_step(&mut self, system: &System, medic: usize, lags: bool) {
         if self.claims(system, medic) {
-            self.actor(system, medic, |actor| actor.sweep_and_step(lags));
+            self.actor(system, medic).sweep_and_step(lags);
         } else {
             self.medics[medic] = Medic::new(Phase::Idle { swept: true });
         }
@@ -275,19 +274,24 @@ impl Model for System {
                 }
             }
             Action::Sweep { medic, lags } => state.sweep_and_step(self, medic, lags),
-            Action::Decide { medic } => state.actor(self, medic, |actor| actor.decide()),
-            Action::Open { medic } => state.actor(self, medic, |actor| actor.open_next()),
-            Action::Send { medic, how, killed } => state.actor(self, medic, |actor| actor.send(how, killed)),
-            Action::Crash { medic } => state.actor(self, medic, |actor| actor.die()),
+            Action::Decide { medic } => state.actor(self, medic).decide(),
+            Action::Open { medic } => state.actor(self, medic).open_next(),
+            Action::Send { medic, how, killed } => state.actor(self, medic).send(how, killed),
+            Action::Crash { medic } => state.actor(self, medic).die(),
             // Without the lease there is nothing to finish.
             Action::Terminate { medic } => {
                 let holds = state.claims(self, medic);
-                state.actor(self, medic, |actor| if holds { actor.end(3) } else { actor.die() });
+                let mut actor = state.actor(self, medic);
+                if holds {
+                    actor.end(3);
+                } else {
+                    actor.die();
+                }
                 state.give_up(medic);
             }
             Action::Finish { medic } => {
                 let Phase::Ending { rounds } = state.medics[medic].phase else { return None };
-                state.actor(self, medic, |actor| actor.end(rounds - 1));
+                state.actor(self, medic).end(rounds - 1);
                 state.give_up(medic);
             }
             Action::Start { medic } => state.medics[medic] = Medic::new(Phase::Idle { swept: false }),
