@@ -12,6 +12,8 @@ use medic_garm::log::parse::Parser;
 use medic_garm::log::source::{Facts, LogFile};
 use medic_garm::{goroutines, metrics_text};
 use medic_store::{ManagerStore, Store};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -153,11 +155,8 @@ fn ledger_is_the_same_whenever_the_medic_is_killed() {
             let path = folder.path().join("garm.log");
             let store = Store::in_memory().unwrap().for_manager(&ManagerName::new("m"));
             let log = whole_log(build);
-            let (mut state, mut rest, mut rotations) = (seed, log.as_slice(), 0);
-            let mut random = |below: usize| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                usize::try_from(state >> 33).unwrap() % below
-            };
+            let (mut rest, mut rotations, mut dice) = (log.as_slice(), 0, SmallRng::seed_from_u64(seed));
+            let mut random = |below: usize| dice.random_range(0..below);
             while !rest.is_empty() {
                 let (piece, after) = rest.split_at((1 + random(20_000)).min(rest.len()));
                 append(&path, piece);

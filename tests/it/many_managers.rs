@@ -19,6 +19,7 @@ use scaleset_medic::web::page;
 use std::sync::Arc;
 
 const SETS: u32 = 4;
+const ALL: [usize; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 /// A running medic and its managers.
 struct Service {
@@ -158,8 +159,7 @@ async fn measure_the_tenth(service: Service) -> Measured {
 async fn nine_hanging_managers_do_not_slow_the_tenth() {
     let alone = measure_the_tenth(Service::start(&[9], "", |_, _| {}).await).await;
 
-    let all: Vec<_> = (0..10).collect();
-    let service = Service::start(&all, "", |world, now| {
+    let service = Service::start(&ALL, "", |world, now| {
         for manager in 0..9 {
             world.garm_mut(manager).unwrap().0.hang_until(now.plus(Span::hours(2)));
         }
@@ -197,8 +197,7 @@ async fn managers_hanging_mid_treatment_do_not_block_another() {
         service.crash_and_restart(9);
         service.until(Span::mins(5), "the tenth listens again", |service| service.listens(9)).await
     };
-    let all: Vec<_> = (0..10).collect();
-    let service = Service::start(&all, "", |_, _| {}).await;
+    let service = Service::start(&ALL, "", |_, _| {}).await;
     service.clock.sleep(Span::mins(2)).await;
     for manager in 0..10 {
         service.crash_and_restart(manager);
@@ -225,8 +224,7 @@ async fn managers_hanging_mid_treatment_do_not_block_another() {
 
 #[tokio::test(start_paused = true)]
 async fn each_manager_has_its_own_budget_pauses_and_breaker() {
-    let all: Vec<_> = (0..10).collect();
-    let service = Service::start(&all, "heals_per_hour = 4", |_, _| {}).await;
+    let service = Service::start(&ALL, "heals_per_hour = 4", |_, _| {}).await;
     service.clock.sleep(Span::mins(2)).await;
     service
         .store

@@ -9,8 +9,8 @@ mod setup;
 use medic_core::model::{Span, Wall};
 use medic_lab::garm::Build;
 use medic_lab::github::{Fault, FaultKind, Route};
-use medic_lab::world::{Fleet, World};
-use setup::{Setup, Sources, Trap, When};
+use medic_lab::world::World;
+use setup::{Setup, Trap, When};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,25 +43,10 @@ const VARIANTS: [Variant; 5] =
 
 impl Variant {
     fn setup(self) -> Setup {
-        let log = self != Self::SessionCheck;
+        let deletes = matches!(self, Self::Deletion | Self::DeletionOnly);
         let build = if self == Self::DeletionOnly { Build::PostFix } else { Build::PreFix };
-        let sources = Sources {
-            log,
-            goroutines: log,
-            github: matches!(self, Self::SessionCheck | Self::Deletion | Self::DeletionOnly),
-        };
-        let stale = match self {
-            Self::Deletion | Self::DeletionOnly => Span::mins(10),
-            Self::Toggle | Self::Operator | Self::SessionCheck => Span::secs(3),
-        };
-        Setup::new(
-            |github| {
-                let mut fleet = Fleet::new(build, 2, github);
-                fleet.github.stale_lifetime = stale;
-                fleet
-            },
-            &sources,
-        )
+        let stale = if deletes { Span::mins(10) } else { Span::secs(3) };
+        Setup::new(build, stale, self != Self::SessionCheck, deletes || self == Self::SessionCheck)
     }
 
     /// GARM crashes. For a session check it stops cleanly, and one start of a worker fails.

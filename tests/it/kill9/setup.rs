@@ -2,9 +2,10 @@
 
 use crate::bench::{ConfigText, started};
 use crate::sockets::{Medic, Running, Servers};
-use medic_core::model::{ManagerName, SessionId, Wall};
+use medic_core::model::{ManagerName, SessionId, Span, Wall};
 use medic_core::ports::write::Journal as _;
 use medic_lab::backend::{Backend, ServerId};
+use medic_lab::garm::Build;
 use medic_lab::wire::{Answer, Request};
 use medic_lab::world::{Fleet, World};
 use medic_store::Store;
@@ -110,30 +111,25 @@ pub(super) struct Setup {
     medic: Medic,
 }
 
-/// The medic's sources besides API and metrics.
-pub(super) struct Sources {
-    pub(super) log: bool,
-    pub(super) goroutines: bool,
-    pub(super) github: bool,
-}
-
 impl Setup {
-    pub(super) fn new(fleet: impl FnOnce(&str) -> Fleet, sources: &Sources) -> Self {
+    /// `logged`: the medic reads the log and the goroutines; `github`: it asks GitHub, too.
+    pub(super) fn new(build: Build, stale: Span, logged: bool, github: bool) -> Self {
         let victim = Victim::default();
-        let servers = Servers::serve(|github, now| {
-            let world = started(&fleet(github).each(|garm| garm.debug_server = true), now);
+        let servers = Servers::serve(|origin, now| {
+            let mut fleet = Fleet::new(build, 2, origin).each(|garm| garm.debug_server = true);
+            fleet.github.stale_lifetime = stale;
+            let world = started(&fleet, now);
             Trap { world, victim: victim.clone(), requests: 0, armed: None, killed_by: None }
         });
-        let log_file = if sources.log { format!("log_file = \"{}\"\n", servers.log.display()) } else { String::new() };
+        let log_file = if logged { format!("log_file = \"{}\"\n", servers.log.display()) } else { String::new() };
         let medic = Medic::of_config(&ConfigText {
             mode: "heal",
             run: "interval = \"1s\"\nurgent_interval = \"500ms\"",
             managers: &[("garm", &servers.garm)],
             manager: &format!(
-                "request_timeout = \"5s\"\nrequests_per_second = 200\ndebug_server = {}\n{log_file}",
-                sources.goroutines
+                "request_timeout = \"5s\"\nrequests_per_second = 200\ndebug_server = {logged}\n{log_file}"
             ),
-            github: sources.github.then_some("requests_per_second = 200"),
+            github: github.then_some("requests_per_second = 200"),
             policy: "settle = \"0s\"\nconfirm_strong = 1\nbackoff = [\"1s\"]\nbackoff_jitter = 0.0\nset_budget = 1000\n\
                      breaker_after = 100\nrestart_timeout = \"10s\"",
             ..ConfigText::default()
