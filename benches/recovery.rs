@@ -236,7 +236,7 @@ impl Site {
             let garm = world.garm(0).unwrap();
             (garm.writes().len(), garm.crashes())
         });
-        // All sets listen when its last request has been answered.
+        // The script changes the sets without HTTP; a real one sends two requests for each.
         let by_script = matches!(way.healer, Healer::ScriptInTurn | Healer::ScriptAtOnce);
         let writes = if by_script { 2 * self.sets } else { writes };
         Row { way, listening, writes, crashes }
