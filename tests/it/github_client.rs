@@ -16,11 +16,13 @@ use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, 
 use medic_http::{Answer, Bounds, NoRecorder, Secret, Transport};
 use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
+use medic_lab::garm::Build;
 use medic_lab::github::{
     Credential as Known, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet, QuotaAnswer, Route,
     UnknownSession,
 };
 use medic_lab::hub::Hub;
+use medic_lab::world::{Fleet, World};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,7 +36,7 @@ fn warrant(session: &SessionId) -> DeletionWarrant {
     DeletionWarrant::for_tests(session.clone())
 }
 
-struct Wire(InprocTransport<GithubState>);
+struct Wire(InprocTransport<World>);
 
 #[async_trait]
 impl Transport for Wire {
@@ -47,7 +49,7 @@ impl Transport for Wire {
 }
 
 struct Bench {
-    hub: Arc<Hub<GithubState>>,
+    hub: Arc<Hub<World>>,
     github: Arc<GithubClient>,
     clock: Arc<dyn Clock>,
     /// Of the set `gpu` of `acme`.
@@ -72,7 +74,8 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
         Simulated::new(ORIGIN).with(Known::pat("pat", TOKEN)).with(Known::app("app", APP, "Iv1.x", INSTALLATION));
     change(&mut simulated);
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
-    let hub = Hub::new(GithubState::new(simulated), Arc::clone(&clock));
+    let fleet = Fleet { github: simulated, ..Fleet::new(Build::PreFix, 0, ORIGIN) };
+    let hub = Hub::new(World::new(&fleet, START), Arc::clone(&clock));
     let secrets = tempfile::tempdir().unwrap();
     let token = secrets.path().join("token");
     std::fs::write(&token, format!("{TOKEN}\n")).unwrap();
@@ -106,15 +109,15 @@ fn read(path: &Path) -> SecretSource {
     })
 }
 
-fn add(hub: &Hub<GithubState>, entity: &Entity, name: &str) -> GithubPlace {
+fn add(hub: &Hub<World>, entity: &Entity, name: &str) -> GithubPlace {
     let set = NewSet { entity: entity.clone(), name: name.to_owned() };
-    let github_id = hub.with(|github, now| github.add_set(&set, now));
+    let github_id = hub.with(|world, now| world.github.add_set(&set, now));
     GithubPlace { endpoint: Arc::new(endpoint()), entity: entity.clone(), github_id }
 }
 
 impl Bench {
     fn with<R>(&self, act: impl FnOnce(&mut GithubState) -> R) -> R {
-        self.hub.with(|github, _| act(github))
+        self.hub.with(|world, _| act(&mut world.github))
     }
 
     fn calls(&self, route: Route) -> u64 {
@@ -300,7 +303,7 @@ async fn deletion_of_a_gone_session_succeeds() {
         bench.clock.sleep(Span::secs(100)).await;
         assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()), "{switch:?}");
         assert_eq!(bench.github.refresh_session(&bench.place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
-        bench.hub.with(|github, now| github.remove_set(bench.place.github_id, now));
+        bench.hub.with(|world, now| world.github.remove_set(bench.place.github_id, now));
         assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()), "{switch:?}");
     }
 }

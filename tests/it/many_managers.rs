@@ -165,7 +165,7 @@ async fn nine_hanging_managers_do_not_slow_the_tenth() {
         }
     })
     .await;
-    service.until(Span::secs(2), "the tenth is shown at once", |service| service.manager(9).is_some()).await;
+    let _ = service.until(Span::secs(2), "the tenth is shown at once", |service| service.manager(9).is_some()).await;
     let status = service.status().unwrap();
     let waiting: Vec<_> = (0..9).map(name).collect();
     assert_eq!((status.managers.len(), &status.not_swept_yet), (1, &waiting));
@@ -174,7 +174,7 @@ async fn nine_hanging_managers_do_not_slow_the_tenth() {
     assert!(page.contains("garm-0 <small><span class=\"odd\">? not swept yet</span>"), "{page}");
     assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-9\"}"), Some(1.0));
 
-    service
+    let _ = service
         .until(Span::mins(1), "the sweep of a hanging manager ends", |s| s.status().unwrap().managers.len() == 10)
         .await;
     assert_eq!(service.status().unwrap().not_swept_yet, []);
@@ -214,12 +214,12 @@ async fn managers_hanging_mid_treatment_do_not_block_another() {
     let together = began.plus(rest);
     assert!(together <= alone.plus(Span::secs(2)), "alone {alone}, beside nine that hang {together}");
     let done = |service: &Service| service.manager(9).is_some_and(|m| m.open_intents == 0 && m.incident.is_none());
-    service.until(Span::mins(3), "the medic is done with it", done).await;
+    let _ = service.until(Span::mins(3), "the medic is done with it", done).await;
 
     // The nine are healed as soon as they answer again.
     service.hub.with(|world, _| (0..9).for_each(|manager| world.garm_mut(manager).unwrap().0.clear_faults()));
     let healed = |service: &Service| (0..9).all(|manager| service.listens(manager));
-    service.until(Span::mins(5), "the nine listen again", healed).await;
+    let _ = service.until(Span::mins(5), "the nine listen again", healed).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,17 +246,17 @@ async fn each_manager_has_its_own_budget_pauses_and_breaker() {
     for manager in [0, 2, 3] {
         service.crash_and_restart(manager);
     }
-    service.until(Span::mins(4), "manager 0 is healed", |service| service.listens(0)).await;
+    let _ = service.until(Span::mins(4), "manager 0 is healed", |service| service.listens(0)).await;
     let spent = |service: &Service| service.manager(0).is_some_and(|m| m.budget_remaining == 0);
-    service.until(Span::mins(1), "its budget is spent", spent).await;
+    let _ = service.until(Span::mins(1), "its budget is spent", spent).await;
     let broken = |service: &Service| service.manager(3).is_some_and(|m| m.breaker_open.is_some());
-    service.until(Span::mins(50), "manager 3's breaker opens", broken).await;
+    let _ = service.until(Span::mins(50), "manager 3's breaker opens", broken).await;
 
     // A second crash of manager 0 finds no budget; manager 1 has all of its own.
     for manager in [0, 1] {
         service.crash_and_restart(manager);
     }
-    service.until(Span::mins(5), "manager 1 is healed", |service| service.listens(1)).await;
+    let _ = service.until(Span::mins(5), "manager 1 is healed", |service| service.listens(1)).await;
     let status = service.status().unwrap();
     let of = |manager: usize| status.managers.iter().find(|status| status.name == name(manager)).unwrap();
     let guarded =

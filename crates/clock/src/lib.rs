@@ -65,7 +65,6 @@ impl Clock for ScaledClock {
 }
 
 /// The date by the machine's clock.
-#[must_use]
 pub fn system_wall() -> Wall {
     Wall(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
 }

@@ -4,7 +4,7 @@ use super::Store;
 use super::error::StoreError;
 use std::sync::atomic::Ordering;
 
-/// Equal versions: the journal, the ledger and the orders hold the same rows.
+/// Equal versions: the journal, the ledger and the manual heals hold the same rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version {
     /// Changes with every commit of another process.

@@ -1,22 +1,23 @@
 //! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
 
 use super::{code, table};
-use medic_core::decide::remedy::{Case, Prescription, prescribe};
-use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
-use medic_core::decide::{self, Footing, Input, testing};
+use medic_core::decide::testing::{conditions, finding, fleet, ledger_session, mins, open, scale_set};
+use medic_core::decide::{self, Conditions, Footing, Input};
+use medic_core::model::fleet::Fleet;
 use medic_core::model::session::{LedgerSession, NotStale};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
-    Guard, Incarnation, ManagerName, ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome,
-    OwnQuota, Owner, Pause, PauseId, PauseScope, Revision, Rule, ScaleSet, ScaleSetId, Source, Span, Step, Wall,
-    WorkerState,
+    Guard, Incarnation, ManagerState, ManualAction, ManualHeal, ManualHealId, Outcome, OwnQuota, Owner, Pause, PauseId,
+    PauseScope, Revision, Rule, ScaleSet, ScaleSetId, Source, Span, Step, Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::{Section, kind};
 use scaleset_medic::text::{guards, rules, words};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-const NOW: Wall = Wall(7_200_000);
+/// A minute after the builders' findings began.
+const NOW: Wall = mins(61);
 const SET: ScaleSetId = ScaleSetId(1);
 
 /// The rules in the order in which they are asked.
@@ -42,49 +43,38 @@ pub(super) fn diagnoses() -> String {
     table(["diagnosis", "meaning", "counts as"], rows)
 }
 
-fn finding(diagnosis: Diagnosis, confidence: Confidence) -> Finding {
-    Finding { since: NOW.minus(Span::mins(1)), ..testing::finding(SET.0, diagnosis, confidence) }
+/// A session that an earlier run opened.
+fn stale_session() -> LedgerSession {
+    ledger_session(SET.0, "s", Incarnation(mins(1)), mins(2))
 }
 
 fn present_run() -> Incarnation {
     Incarnation(NOW.minus(Span::mins(2)))
 }
 
-/// A session that an earlier run opened.
-fn stale_session() -> LedgerSession {
-    testing::ledger_session(SET.0, "s", Incarnation(NOW.minus(Span::hours(1))), NOW.minus(Span::mins(30)))
-}
-
-fn proof() -> Proof {
-    let owner = Owner::of_garm("c1");
-    let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(present_run()), owner: Some(&owner) };
-    newest_is_stale([&stale_session()], &testing::scale_set(SET.0), manager).unwrap()
-}
-
-/// One question to the table of remedies, with what differs from the usual.
+/// One set with this diagnosis, and with what differs from the usual.
 struct Question {
-    finding: Finding,
-    set: ScaleSet,
-    conflict_behaviour: ConflictBehaviour,
-    stale: bool,
-    session_lives: bool,
-    may_check_session: bool,
-    fault_at_github: bool,
-    policy: Policy,
+    fleet: Fleet,
+    given: Conditions,
 }
 
 impl Question {
     fn of(diagnosis: Diagnosis) -> Self {
-        Self {
-            finding: finding(diagnosis, Confidence::Strong),
-            set: testing::scale_set(SET.0),
-            conflict_behaviour: ConflictBehaviour::GivesUp,
-            stale: false,
-            session_lives: false,
-            may_check_session: true,
-            fault_at_github: false,
-            policy: Policy::default(),
-        }
+        let mut fleet = fleet(NOW);
+        fleet.findings = Findings::from_iter([(SET, finding(SET.0, diagnosis, Confidence::Strong))]);
+        fleet.sets = Arc::new([(SET, scale_set(SET.0))].into());
+        fleet.incarnation = Some(present_run());
+        fleet.conflict_behaviour = ConflictBehaviour::GivesUp;
+        fleet.owner = Some(Owner::of_garm("c1"));
+        Self { fleet, given: Conditions { can_check_sessions: [SET].into(), ..conditions(NOW, Policy::default()) } }
+    }
+
+    fn finding(&mut self) -> &mut Finding {
+        self.fleet.findings.get_mut(&SET).unwrap()
+    }
+
+    fn knows(&mut self, session: LedgerSession) {
+        self.given.ledger = Arc::new(vec![session]);
     }
 
     fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
@@ -92,28 +82,18 @@ impl Question {
         self
     }
 
-    fn says(&self) -> Prescription {
-        let proof = self.stale.then(proof);
-        prescribe(&Case {
-            finding: &self.finding,
-            set: &self.set,
-            conflict_behaviour: self.conflict_behaviour,
-            incarnation: Some(present_run()),
-            stale: proof.as_ref(),
-            session_lives: self.session_lives,
-            may_check_session: self.may_check_session,
-            fault_at_github: self.fault_at_github,
-            now: NOW,
-            policy: &self.policy,
-        })
+    fn decision(&self) -> Decision {
+        decide::decide(&Input { fleet: &self.fleet, given: &self.given }).remove(0).decision
     }
 
     fn answer(&self) -> String {
-        match self.says() {
-            Prescription::Leave => "nothing".to_owned(),
-            Prescription::Watch(waiting, _) => format!("waits: {}", words::waiting(waiting)),
-            Prescription::Escalate(_) => "escalates to an operator".to_owned(),
-            Prescription::Apply(remedy) => format!("**{}**", words::remedy(remedy.kind())),
+        match self.decision() {
+            Decision::Leave | Decision::Treating { .. } => "nothing".to_owned(),
+            Decision::Watch { waiting, .. } => format!("waits: {}", words::waiting(waiting)),
+            Decision::Escalate { .. } => "escalates to an operator".to_owned(),
+            Decision::Treat { remedy, .. } | Decision::Blocked { remedy, .. } => {
+                format!("**{}**", words::remedy(remedy.kind()))
+            }
         }
     }
 }
@@ -121,8 +101,11 @@ impl Question {
 /// What is done about each diagnosis, by build and by what is known of its session.
 pub(super) fn remedies() -> String {
     let rows = Diagnosis::ALL.iter().map(|diagnosis| {
-        let ask = |conflict_behaviour, stale| {
-            Question::of(*diagnosis).with(|it| (it.conflict_behaviour, it.stale) = (conflict_behaviour, stale)).answer()
+        let ask = |conflict_behaviour, stale: bool| {
+            let mut question = Question::of(*diagnosis);
+            question.fleet.conflict_behaviour = conflict_behaviour;
+            question.given.ledger = Arc::new(stale.then(stale_session).into_iter().collect());
+            question.answer()
         };
         let all = [
             ask(ConflictBehaviour::GivesUp, false),
@@ -154,40 +137,49 @@ pub(super) fn remedies() -> String {
 /// What one more fact changes.
 pub(super) fn special_cases() -> String {
     let ago = |span| NOW.minus(span);
+    let Policy { stale_session_odd: odd, stale_session_limit: limit, .. } = Policy::default();
     let unclear = Evidence { source: Source::Metrics, at: NOW, fact: Fact::CannotTellWhich { listening: 3, of: 4 } };
-    let weak = |it: &mut Question| it.finding.confidence = Confidence::Weak;
+    let weak = |it: &mut Question| it.finding().confidence = Confidence::Weak;
     let cases = [
         (Diagnosis::Unheld, "the evidence is weak", Question::of(Diagnosis::Unheld).with(weak)),
         (
             Diagnosis::Unknown,
             "some sets of the entity type listen, some do not, and nothing says which",
-            Question::of(Diagnosis::Unknown).with(|it| it.finding.evidence.push(unclear)),
+            Question::of(Diagnosis::Unknown).with(|it| it.finding().evidence.push(unclear)),
         ),
         (
             Diagnosis::Deaf,
             "`policy.allow_risky` is true and its session is known to live",
-            Question::of(Diagnosis::Deaf).with(|it| (it.policy.allow_risky, it.session_lives) = (true, true)),
+            Question::of(Diagnosis::Deaf).with(|it| {
+                it.given.policy.allow_risky = true;
+                it.knows(ledger_session(SET.0, "s", present_run(), NOW));
+            }),
         ),
         (
             Diagnosis::ConflictRetrying,
             "for `policy.stale_session_odd`",
-            Question::of(Diagnosis::ConflictRetrying).with(|it| it.finding.since = ago(it.policy.stale_session_odd)),
+            Question::of(Diagnosis::ConflictRetrying).with(|it| it.finding().since = ago(odd)),
         ),
         (
             Diagnosis::ConflictRetrying,
             "for `policy.stale_session_limit`, and several entities show it",
-            Question::of(Diagnosis::ConflictRetrying)
-                .with(|it| (it.finding.since, it.fault_at_github) = (ago(it.policy.stale_session_limit), true)),
+            Question::of(Diagnosis::ConflictRetrying).with(|it| {
+                it.finding().since = ago(limit);
+                it.fleet.fault_at_github = true;
+            }),
         ),
         (
             Diagnosis::ConflictAbandoned,
             "its listener is seen alive",
-            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding.worker.0 = WorkerState::Listening),
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding().worker.0 = WorkerState::Listening),
         ),
         (
             Diagnosis::ConflictAbandoned,
             "an operator disables it meanwhile",
-            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.set.enabled = Enablement::Disabled),
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| {
+                let disabled = ScaleSet { enabled: Enablement::Disabled, ..scale_set(SET.0) };
+                it.fleet.sets = Arc::new([(SET, disabled)].into());
+            }),
         ),
     ];
     let rows = cases.map(|(diagnosis, fact, question)| [code(diagnosis), fact.to_owned(), question.answer()]);
@@ -197,10 +189,10 @@ pub(super) fn special_cases() -> String {
 /// What is escalated to an operator.
 pub(super) fn escalations() -> String {
     let rows = Diagnosis::ALL.iter().filter_map(|diagnosis| {
-        let question = Question::of(*diagnosis);
-        let Prescription::Escalate(escalation) = question.says() else { return None };
-        let span = NOW.since(question.finding.ill_since.unwrap_or(NOW)).to_string();
-        Some([code(diagnosis), words::escalation(&escalation).replace(&span, "*this long*")])
+        let Decision::Escalate { escalation } = Question::of(*diagnosis).decision() else { return None };
+        // The builders' findings began a minute ago.
+        let status = words::escalation(&escalation).replace(&Span::mins(1).to_string(), "*this long*");
+        Some([code(diagnosis), status])
     });
     let fault = ["several entities at once".to_owned(), words::escalation(&Escalation::EndpointFault)];
     table(["diagnosis", "what `status` says"], rows.chain([fault]))
@@ -257,29 +249,33 @@ fn held(ordered: bool) -> BTreeSet<Guard> {
     let mut all = BTreeSet::new();
     let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
     let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
-    let start = Finding { seen: 1, ..finding(Diagnosis::StartAbandoned, Confidence::Strong) };
-    for (finding, manager, footing) in [
-        (start, ManagerState::Down, &other),
-        (finding(Diagnosis::ConflictAbandoned, Confidence::Proof), ManagerState::Up, &failed),
-        (finding(Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other),
-    ] {
-        all.extend(withheld(finding, manager, footing, ordered));
-    }
+    let start = finding(SET.0, Diagnosis::StartAbandoned, Confidence::Strong);
+    all.extend(withheld(Finding { seen: 1, ..start }, ManagerState::Down, &other, ordered));
+    all.extend(withheld(
+        finding(SET.0, Diagnosis::ConflictAbandoned, Confidence::Proof),
+        ManagerState::Up,
+        &failed,
+        ordered,
+    ));
+    all.extend(withheld(finding(SET.0, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
     all
 }
 
 /// The guards that hold a remedy for this finding back where everything else is at its limit.
-fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
-    let (other, settling) = (2, 3);
+fn withheld(found: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
+    let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
-    let ago = |minutes| NOW.minus(Span::mins(minutes));
-    let bad = |id| testing::closed(id, SET.0, ago(1), ago(1), Outcome::Unverified);
-    let left = Step::Enabling { ours: Revision::new("ours"), since: Some(ago(3)), attempts: 5, not_before: NOW };
-    let history = [bad(1), bad(2), testing::open(3, other, ago(1), left)];
-    let others = testing::finding(settling, Diagnosis::Settling, Confidence::Weak);
-    let owner = Owner::of_garm("c1");
-    let order =
+    let row = |id, set: ScaleSetId, step| open(id, set.0, NOW.minus(Span::mins(1)), step);
+    let bad = || Step::Closed { outcome: Outcome::Unverified, why: String::new() };
+    let left = Step::Enabling {
+        ours: Revision::new("ours"),
+        since: Some(NOW.minus(Span::mins(3))),
+        attempts: 5,
+        not_before: NOW,
+    };
+    let others = finding(settling.0, Diagnosis::Settling, Confidence::Weak);
+    let heal =
         ManualHeal { id: ManualHealId(1), set: SET, what: ManualAction::Heal, author: "you".to_owned(), created: NOW };
     let pause = Pause {
         id: PauseId(1),
@@ -290,32 +286,28 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         expires: None,
     };
     let quota = OwnQuota { remaining: 0, reserve: 1000, reset: NOW.plus(Span::mins(30)) };
-    let undated = |id| ScaleSet { revision: Revision::new(""), ..testing::scale_set(id) };
-    let quotas = undated(1).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
-    let decisions = decide::decide(&Input {
-        now: Now { wall: NOW, mono: Mono(0) },
-        name: &ManagerName::new("garm"),
+    let quotas = scale_set(SET.0).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
+    let mut fleet = fleet(NOW);
+    fleet.findings = Findings::from_iter([(SET, found), (settling, others)]);
+    let undated = |id: ScaleSetId| (id, ScaleSet { revision: Revision::new(""), ..scale_set(id.0) });
+    fleet.sets = Arc::new([SET, other, settling].map(undated).into());
+    fleet.manager = manager;
+    fleet.incarnation = Some(Incarnation(NOW.minus(Span::secs(5))));
+    fleet.conflict_behaviour = ConflictBehaviour::GivesUp;
+    (fleet.blind, fleet.fault_at_github) = (manager == ManagerState::Down, true);
+    fleet.owner = Some(Owner::of_garm("c1"));
+    let given = Conditions {
         mode: Mode::Observe,
-        policy: &policy,
-        findings: &Findings::from_iter([(SET, finding), (ScaleSetId(settling), others)]),
-        sets: &[SET.0, other, settling].map(|id| (ScaleSetId(id), undated(id))).into(),
-        manager,
-        incarnation: Some(Incarnation(NOW.minus(Span::secs(5)))),
-        crash_loop: false,
-        conflict_behaviour: ConflictBehaviour::GivesUp,
-        endpoints: &BTreeMap::new(),
-        blind: manager == ManagerState::Down,
-        fault_at_github: true,
-        history: &history,
-        ledger: &[stale_session()],
-        owner: Some(&owner),
-        pauses: &[pause],
-        orders: if ordered { std::slice::from_ref(&order) } else { &[] },
-        breaker_reset: None,
-        can_check_sessions: &BTreeSet::from([SET]),
-        quotas: &quotas,
-        footing,
-    });
+        history: vec![row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)],
+        ledger: Arc::new(vec![stale_session()]),
+        pauses: vec![pause],
+        manual_heals: if ordered { vec![heal] } else { Vec::new() },
+        can_check_sessions: BTreeSet::from([SET]),
+        quotas,
+        footing: footing.clone(),
+        ..conditions(NOW, policy)
+    };
+    let decisions = decide::decide(&Input { fleet: &fleet, given: &given });
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
     let Decision::Blocked { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
     guards.into_iter().map(|held| held.guard()).collect()
