@@ -1,5 +1,5 @@
-//! A medic of the model. It does the same as the engine's reconcile and the driver in the same order, and can stop at every
-//! write to the journal. The machine and the decision core are the real ones.
+//! A medic of the model. It does the same as the engine's reconcile and the driver in the same order, and can stop at
+//! every write to the journal. The machine and the decision core are the real ones.
 
 use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
@@ -8,11 +8,12 @@ use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::decide::{self, Conditions, testing};
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Decision, Enablement, FailureKind, ManagerState, Note, OpenAnswer, Operation, Outcome, Remedy, RequestFailure,
-    ScaleSet, ScaleSetId, SetDecision, Span, Step, Treatment,
+    Decision, Enablement, FailureKind, ManagerState, Note, OpenAnswer, Outcome, Remedy, ScaleSet, ScaleSetId,
+    SetDecision, Span, Step, Treatment,
 };
 use medic_core::policy::Policy;
 use medic_core::treat::machine;
+use medic_core::treat::testing::{failure, lost, refused};
 use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition, View};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -102,15 +103,24 @@ pub(super) struct Medic {
 }
 
 impl Medic {
-    pub(super) fn new() -> Self {
-        Self { phase: Phase::Idle { swept: false }, known: 0, pending: Vec::new() }
+    /// It knows nothing of the journal.
+    pub(super) fn new(phase: Phase) -> Self {
+        Self { phase, known: 0, pending: Vec::new() }
     }
-    /// Another medic has the lease; knowledge of the journal is dropped.
-    pub(super) fn waiting() -> Self {
-        Self { phase: Phase::Idle { swept: true }, known: 0, pending: Vec::new() }
-    }
-    pub(super) fn dead() -> Self {
-        Self { phase: Phase::Dead, known: 0, pending: Vec::new() }
+
+    /// What may become of its next request.
+    pub(super) fn outcomes(&self, world: &World) -> &'static [How] {
+        use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Twice, Unnoticed};
+        match self.pending.first().map(|pending| &pending.1) {
+            None => &[],
+            Some(_) if world.down => &[LostBefore],
+            Some(Request::ReadSet | Request::CheckIncarnation { .. }) => &[Answered, LostBefore],
+            Some(Request::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
+            Some(Request::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
+            Some(Request::DeleteSession { .. } | Request::OpenSession { .. } | Request::DeleteOwnSession { .. }) => {
+                &[Answered, Refused, LostBefore, LostAfter]
+            }
+        }
     }
 }
 
@@ -149,19 +159,6 @@ pub(super) fn policy(max_in_flight: u32) -> Policy {
 
 fn index(set: ScaleSetId) -> usize {
     usize::try_from(set.0 - 1).unwrap()
-}
-
-fn failure(kind: FailureKind) -> RequestFailure {
-    let operation = Operation::SetEnabled;
-    RequestFailure { target: operation.target(), operation, kind, detail: String::new(), retry_at: None }
-}
-
-fn lost() -> WriteError {
-    WriteError::Unknown(failure(FailureKind::Timeout))
-}
-
-fn refused() -> WriteError {
-    WriteError::NotApplied(failure(FailureKind::Rejected))
 }
 
 /// One medic with its world and journal.
@@ -289,7 +286,7 @@ impl Actor<'_> {
 
     /// Decides with what the sweep found and the present journal.
     pub(super) fn decide(&mut self) {
-        let Phase::Stepping { seen, lags } = self.medic.phase.clone() else { return };
+        let Phase::Stepping { seen, lags } = std::mem::replace(&mut self.medic.phase, Phase::Dead) else { return };
         let plan = self.plan(&seen, lags);
         self.medic.phase =
             if plan.is_empty() { Phase::Idle { swept: true } } else { Phase::Opening { seen, lags, plan } };
@@ -343,6 +340,7 @@ impl Actor<'_> {
         let set = &fleet.sets[&act.set];
         let id = self.journal.last().map_or(1, |row| row.0.id.0 + 1);
         let treatment = Treatment {
+            name: String::new(),
             place: set.place(),
             remedy: act.remedy.clone(),
             cause: fleet.findings[&act.set].diagnosis,
@@ -395,20 +393,6 @@ impl Actor<'_> {
         let part = |sets: &usize| real(*sets) <= self.policy.in_flight_share * real(self.world.sets.len());
         let share = (0..=self.world.sets.len()).rev().find(part).unwrap();
         alive.filter(|at| *at > last_bad).count().min(share).max(usize::try_from(self.policy.max_in_flight).unwrap())
-    }
-
-    pub(super) fn outcomes(&self) -> &'static [How] {
-        use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Twice, Unnoticed};
-        match self.medic.pending.first().map(|pending| &pending.1) {
-            None => &[],
-            Some(_) if self.world.down => &[LostBefore],
-            Some(Request::ReadSet | Request::CheckIncarnation { .. }) => &[Answered, LostBefore],
-            Some(Request::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
-            Some(Request::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
-            Some(Request::DeleteSession { .. } | Request::OpenSession { .. } | Request::DeleteOwnSession { .. }) => {
-                &[Answered, Refused, LostBefore, LostAfter]
-            }
-        }
     }
 
     /// Sends the next request. Its answer goes into the machine unless the medic is killed.
@@ -503,7 +487,7 @@ impl Actor<'_> {
 
     /// Only the journal remains.
     pub(super) fn die(&mut self) {
-        *self.medic = Medic::dead();
+        *self.medic = Medic::new(Phase::Dead);
         if self.is(Broken::ForgetsTheJournal) {
             self.journal.retain(|row| row.0.step.is_closed());
         }
@@ -513,7 +497,7 @@ impl Actor<'_> {
     pub(super) fn end(&mut self, rounds: u8) {
         self.medic.phase = Phase::Ending { rounds };
         if rounds == 0 {
-            *self.medic = Medic::dead();
+            *self.medic = Medic::new(Phase::Dead);
             return;
         }
         for row in self.journal.clone() {
@@ -525,7 +509,7 @@ impl Actor<'_> {
             }
         }
         if self.medic.pending.is_empty() {
-            *self.medic = Medic::dead();
+            *self.medic = Medic::new(Phase::Dead);
         }
     }
 }
