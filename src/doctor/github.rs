@@ -14,7 +14,7 @@ const ENDS_SOON: Span = Span::hours(14 * 24);
 /// An App's token is refused when the clocks differ by more (`docs/reference/actions-service.md` §1.2).
 const CLOCK_LIMIT: Span = Span::secs(30);
 
-const WITHOUT: &str = sources::text(Source::Broker).without;
+const WITHOUT: &str = sources::text(Source::ActionsService).without;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let homes = homes(facts);
@@ -22,7 +22,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     for github in &facts.github {
         let subject = Subject::Endpoint(github.endpoint.clone());
         let known = homes.get(&github.endpoint);
-        all.push(broker(facts, github, known, &subject));
+        all.push(actions_service(facts, github, known, &subject));
         all.extend(credential(facts, github, &subject));
     }
     for (endpoint, entities) in homes.iter().filter(|(endpoint, _)| facts.github_of(endpoint).is_none()) {
@@ -50,20 +50,25 @@ fn enabled(facts: &Facts) -> impl Iterator<Item = &ScaleSet> {
 fn unconfigured(endpoint: &EndpointName, entities: &BTreeSet<EntityRef>) -> Finding {
     let seen = format!("no [[github]] table: {} of {endpoint} cannot be asked about", counted(entities.len()));
     let table = format!("endpoint = \"{endpoint}\"");
-    Finding::warn(Check::Broker, &Subject::Endpoint(endpoint.clone()), seen).risks(WITHOUT).step(
+    Finding::warn(Check::ActionsService, &Subject::Endpoint(endpoint.clone()), seen).risks(WITHOUT).step(
         "in the medic's configuration, with a token of its own, so that it does not use up GARM's quota (or app_id, \
          installation_id and private_key_file of an App):",
         &["[[github]]", &table, "token_file = \"/run/secrets/github-token\""],
     )
 }
 
-fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>, subject: &Subject) -> Finding {
+fn actions_service(
+    facts: &Facts,
+    github: &GithubFacts,
+    known: Option<&BTreeSet<EntityRef>>,
+    subject: &Subject,
+) -> Finding {
     let failures: Vec<(&EntityRef, &RequestFailure)> =
         github.entities.iter().filter_map(|(entity, seen)| Some((entity, seen.failure()?))).collect();
     if let Some((entity, failure)) = failures.first() {
         let count = failures.len();
         let seen = format!("{count} of {} failed; {entity}: {failure}", counted(github.entities.len()));
-        return advise(Finding::fail(Check::Broker, subject, seen).risks(WITHOUT), entity, failure);
+        return advise(Finding::fail(Check::ActionsService, subject, seen).risks(WITHOUT), entity, failure);
     }
     if github.entities.is_empty() {
         return unused(facts, github, known, subject);
@@ -77,14 +82,14 @@ fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
     let rest = if github.not_asked > 0 { format!("; {} more not asked here", github.not_asked) } else { String::new() };
     let seen = format!("{} list {sets} sets{rest}", counted(github.entities.len()));
     if uncovered > 0 {
-        return Finding::warn(Check::Broker, subject, format!("{seen}; `entities` leaves {uncovered} out"))
+        return Finding::warn(Check::ActionsService, subject, format!("{seen}; `entities` leaves {uncovered} out"))
             .risks(WITHOUT)
             .step("leave `entities` out to ask about all of the endpoint, or add them", &[]);
     }
     if let Some(first) = gone.first() {
         let count = gone.len();
         return Finding::warn(
-            Check::Broker,
+            Check::ActionsService,
             subject,
             format!("{seen}; {count} enabled sets are not listed, {first} first"),
         )
@@ -94,20 +99,24 @@ fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
             &[],
         );
     }
-    Finding::ok(Check::Broker, subject, seen)
+    Finding::ok(Check::ActionsService, subject, seen)
 }
 
 /// Nothing was asked: no manager was seen to have a set there.
 fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>, subject: &Subject) -> Finding {
     let endpoint = &github.endpoint;
     if known.is_some() {
-        return Finding::warn(Check::Broker, subject, format!("`entities` covers none of the sets on {endpoint}"))
-            .risks(WITHOUT)
-            .step("write names as GARM does (\"acme\" or \"acme/app\"), or leave `entities` out", &[]);
+        return Finding::warn(
+            Check::ActionsService,
+            subject,
+            format!("`entities` covers none of the sets on {endpoint}"),
+        )
+        .risks(WITHOUT)
+        .step("write names as GARM does (\"acme\" or \"acme/app\"), or leave `entities` out", &[]);
     }
     if facts.managers.iter().any(|manager| manager.scale_sets.known().is_none()) {
         return Finding::unknown(
-            Check::Broker,
+            Check::ActionsService,
             subject,
             "not asked: which entities there are is known to the managers only",
         )
@@ -117,7 +126,7 @@ fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
     let others: Vec<_> = homes(facts).into_keys().map(|name| name.as_str().to_owned()).collect();
     let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
     Finding::warn(
-        Check::Broker,
+        Check::ActionsService,
         subject,
         format!("no manager has an enabled set on an endpoint {endpoint} (they have: {others})"),
     )

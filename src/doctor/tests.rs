@@ -484,25 +484,25 @@ fn answers_about_github() {
                 f.config = config(CONFIG.split("[[github]]").next().unwrap());
                 f.github = Vec::new();
             },
-            Check::Broker,
+            Check::ActionsService,
             State::Warn,
             &["endpoint = \"github.com\""],
         ),
         (
             |f| with_entity_answer(f, broken(Operation::RegistrationToken, FailureKind::Unauthorized)),
-            Check::Broker,
+            Check::ActionsService,
             State::Fail,
             &["Put a new one"],
         ),
         (
             |f| with_entity_answer(f, broken(Operation::RegistrationToken, FailureKind::NotFound)),
-            Check::Broker,
+            Check::ActionsService,
             State::Fail,
             &["admin:org"],
         ),
         (
             |f| with_entity_answer(f, broken(Operation::ListGithubSets, FailureKind::Connect)),
-            Check::Broker,
+            Check::ActionsService,
             State::Fail,
             &["egress"],
         ),
@@ -511,20 +511,20 @@ fn answers_about_github() {
                 let Seen::Known(listed) = &mut f.github[0].entities[0].1 else { panic!("a list") };
                 listed.retain(|set| set.name != "linux-2");
             },
-            Check::Broker,
+            Check::ActionsService,
             State::Warn,
             &["linux-2"],
         ),
-        (|f| f.github[0].entities.clear(), Check::Broker, State::Warn, &["covers none"]),
-        (misspelt, Check::Broker, State::Warn, &["an endpoint githb"]),
-        (misspelt, Check::Broker, State::Warn, &["no [[github]] table"]),
-        (with_other_entity, Check::Broker, State::Warn, &["`entities`"]),
+        (|f| f.github[0].entities.clear(), Check::ActionsService, State::Warn, &["covers none"]),
+        (misspelt, Check::ActionsService, State::Warn, &["an endpoint githb"]),
+        (misspelt, Check::ActionsService, State::Warn, &["no [[github]] table"]),
+        (with_other_entity, Check::ActionsService, State::Warn, &["`entities`"]),
         (
             |f| {
                 with_other_entity(f);
                 f.github[0].not_asked = 1;
             },
-            Check::Broker,
+            Check::ActionsService,
             State::Ok,
             &[],
         ),

@@ -86,8 +86,7 @@ async fn doctor_of_a_full_setup_finds_and_writes_nothing() {
     let site = Site::of(|_| {}).await;
     let answers = site.answers().await;
     assert_eq!(answers.exit(), 0, "{:#}", answers.0);
-    let checks =
-        "mode policy state_dir ledger overlap reach transport login api clock metrics goroutines log events broker";
+    let checks = "mode policy state_dir ledger overlap reach transport login api clock metrics goroutines log events actions_service";
     for check in checks.split(' ') {
         assert_eq!(answers.state(check), "ok", "{check}: {:#}", answers.of(check));
     }
@@ -180,10 +179,10 @@ async fn bad_github_token_fails_only_its_own_check() {
     let mut site = Site::of(|_| {}).await;
     site.token = Some("wrong-secret");
     let answers = site.answers().await;
-    assert_eq!((answers.exit(), answers.state("broker"), answers.state("log")), (10, "fail", "ok"));
+    assert_eq!((answers.exit(), answers.state("actions_service"), answers.state("log")), (10, "fail", "ok"));
     site.token = None;
     let answers = site.answers().await;
-    assert_eq!((answers.exit(), answers.state("broker")), (0, "warn"));
+    assert_eq!((answers.exit(), answers.state("actions_service")), (0, "warn"));
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ CREATE INDEX snapshots_manager ON snapshots (manager, id, at, bytes);
 UPDATE events SET kind = 'request' WHERE kind = 'act';
 UPDATE events SET detail =
     replace(replace(replace(replace(replace(replace(replace(replace(replace(
-    replace(replace(replace(replace(replace(replace(detail,
+    replace(replace(replace(replace(replace(replace(replace(detail,
         '"decision":"act"', '"decision":"treat"'),
         '"decision":"withhold"', '"decision":"blocked"'),
         '"outcome":"yielded"', '"outcome":"aborted"'),
@@ -75,6 +75,7 @@ UPDATE events SET detail =
         '"forge_lacks_set"', '"github_lacks_set"'),
         '"forge_other_id"', '"github_other_id"'),
         '"broker_unseen"', '"github_unseen"'),
+        '"source":"broker"', '"source":"actions_service"'),
         '"global_budget"', '"manager_budget"'),
         '"cause_present"', '"cause_not_resolved"'),
         '"entity_turn"', '"entity_limit"');
@@ -89,7 +90,7 @@ CREATE TABLE scenes (
     bytes   INTEGER NOT NULL,
     body    BLOB    NOT NULL
 ) STRICT;
--- Covers what the bounds look at, so that no body is read for them.
+-- Covers what the bounds read, so that no body is read for them.
 CREATE INDEX scenes_manager ON scenes (manager, id, at, bytes);
 ";
 
