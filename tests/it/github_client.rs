@@ -12,7 +12,7 @@ use medic_core::model::{
 };
 use medic_core::ports::read::GithubSource;
 use medic_core::ports::write::{OpenAnswer, SessionWriter};
-use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
+use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, SecretSource, Wires};
 use medic_http::{Answer, Bounds, NoRecorder, Response, Secret, Transport, TransportError};
 use medic_lab::github::{
     ConflictWording, Credential as Known, Fault, FaultKind, GithubConfig as Simulated, GithubState, NewSet,
@@ -105,7 +105,8 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
     let transport: Arc<dyn Transport> = wire.clone();
     let wires =
         Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock), jitter: Arc::new(|most| most) };
-    let github = Arc::new(GithubClient::new(vec![Access::new(options.clone(), &wires)]));
+    let allowances = Allowances::new(options.requests_per_second, options.quota_reserve, &wires.clock);
+    let github = Arc::new(GithubClient::new(vec![Access::new(&allowances, options.clone(), &wires)]));
     Bench { wire, github, clock, secrets, wires, options }
 }
 
@@ -211,15 +212,13 @@ async fn second_listing_costs_one_request_for_each_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn statistics_come_with_the_list_and_with_the_set() {
+async fn list_holds_the_statistics_of_each_set() {
     let bench = bench(As::Pat);
     let place = bench.add(&acme(), "gpu");
     bench.state().queue_jobs(place.github_id, 3, START);
     let sets = bench.github.github_sets(&endpoint(), &acme()).await.unwrap();
     assert_eq!(sets[0].statistics.unwrap().available_jobs + sets[0].statistics.unwrap().assigned_jobs, 3);
-    assert_eq!(bench.github.github_set(&place).await.unwrap(), Some(sets[0].clone()));
     let nobody = GithubPlace { github_id: GithubId(999), ..place };
-    assert_eq!(bench.github.github_set(&nobody).await.unwrap(), None);
     assert_eq!(bench.open(&nobody).await, Ok(OpenAnswer::SetGone));
 }
 
@@ -306,13 +305,12 @@ async fn refused_registration_is_tried_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_is_opened_refreshed_and_deleted() {
+async fn session_is_opened_and_deleted() {
     let bench = bench(As::App);
     let place = bench.add(&acme(), "gpu");
     let session = opened(bench.open(&place).await);
     assert_eq!(bench.state().holder(place.github_id).unwrap().session, session);
     assert_eq!(bench.state().holder(place.github_id).unwrap().owner, owner());
-    assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Alive));
     assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()));
     assert_eq!(bench.state().holder(place.github_id), None);
     assert_eq!(bench.calls(Route::DeleteSession), 1);
@@ -326,7 +324,6 @@ async fn deletion_of_a_gone_session_succeeds() {
         let session = opened(bench.open(&place).await);
         bench.clock.sleep(Span::secs(100)).await;
         assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()), "{switch:?}");
-        assert_eq!(bench.github.refresh_session(&place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
         bench.state().remove_set(place.github_id, bench.clock.now().wall);
         assert_eq!(bench.github.delete_session(&place, &warrant(&session)).await, Ok(()), "{switch:?}");
     }
@@ -465,7 +462,7 @@ async fn managers_with_one_credential_share_its_limits() {
     bench.add(&acme(), "gpu");
     let options = AccessOptions { quota_reserve: 0.2, ..bench.options.clone() };
     let shared = Allowances::new(5, 0.2, &bench.clock);
-    let of_manager = || GithubClient::new(vec![Access::sharing(&shared, options.clone(), &bench.wires)]);
+    let of_manager = || GithubClient::new(vec![Access::new(&shared, options.clone(), &bench.wires)]);
     let (one, other) = (of_manager(), of_manager());
     assert!(one.github_sets(&endpoint(), &acme()).await.is_ok());
     let quota = other.own_quota(&endpoint()).unwrap();

@@ -43,7 +43,7 @@ pub(super) struct WireList {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct WireSet {
+struct WireSet {
     id: u64,
     name: Option<String>,
     statistics: Option<WireStatistics>,
@@ -117,7 +117,7 @@ impl WireList {
 
 impl WireSet {
     /// `None` when the id is 0, which GitHub never gives.
-    pub(super) fn into_model(self) -> Option<GithubSet> {
+    fn into_model(self) -> Option<GithubSet> {
         (self.id > 0).then(|| GithubSet {
             id: GithubId(self.id),
             name: self.name.unwrap_or_default(),
