@@ -1,4 +1,4 @@
-//! What can go wrong with the store, in words that say what to do.
+//! Failures of the store, with advice.
 
 use medic_core::model::closed::closed_enum;
 use medic_core::ports::write::{JournalError, JournalFault};
@@ -48,7 +48,7 @@ impl StoreErrorKind {
             Self::OlderSchema => "start this release's `run` or `once`, which brings the file up to date",
             Self::Busy => "see which other process uses the state directory; the next try may succeed",
             Self::NoSuchRow | Self::Refused => "this is a fault of the program; please report it",
-            Self::LeaseLost => "nothing: whoever has the lease settles what is open",
+            Self::LeaseLost => "nothing: the holder of the lease finishes open treatments",
             Self::Other => "see what came back",
         }
     }
@@ -112,7 +112,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn io_failures_are_told_apart_and_say_what_to_do() {
+    fn io_failures_have_their_kind_and_advice() {
         for (kind, wanted, advice) in [
             (ErrorKind::NotFound, StoreErrorKind::Missing, "create the parent directory"),
             (ErrorKind::PermissionDenied, StoreErrorKind::NotWritable, "read and write access"),

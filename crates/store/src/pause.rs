@@ -16,7 +16,7 @@ pub struct NewPause {
     pub author: String,
     /// When it was set.
     pub created: Wall,
-    /// When it ends by itself.
+    /// When it ends automatically.
     pub expires: Option<Wall>,
 }
 
@@ -45,7 +45,7 @@ impl Store {
         })
     }
 
-    /// Sets a pause. Expired ones are cleared away on the occasion.
+    /// Sets a pause. Expired ones are deleted.
     pub fn add_pause(&self, pause: NewPause) -> Result<Pause, StoreError> {
         self.write("set a pause", Durability::PowerCut, Reread::Yes, |tx| {
             tx.execute("DELETE FROM pauses WHERE expires <= ?1", [int(pause.created.0)])?;
@@ -61,13 +61,6 @@ impl Store {
             )?;
             let NewPause { scope, reason, author, created, expires } = pause;
             Ok(Pause { id: PauseId(uint(tx.last_insert_rowid())), scope, reason, author, created, expires })
-        })
-    }
-
-    /// Ends a pause. Whether there was one.
-    pub fn remove_pause(&self, id: PauseId) -> Result<bool, StoreError> {
-        self.write("end a pause", Durability::PowerCut, Reread::Yes, |tx| {
-            Ok(tx.execute("DELETE FROM pauses WHERE id = ?1", [int(id.0)])? == 1)
         })
     }
 
