@@ -13,7 +13,6 @@ pub struct SystemClock {
 
 impl SystemClock {
     /// A clock whose monotonic side begins now.
-    #[must_use]
     pub fn new() -> Self {
         Self { origin: Instant::now() }
     }
@@ -46,7 +45,6 @@ pub struct ScaledClock {
 
 impl ScaledClock {
     /// Starts at `start`; `speed` is clamped to at least 0.001.
-    #[must_use]
     pub fn new(start: Wall, speed: f64) -> Self {
         Self { origin: Instant::now(), start, speed: speed.max(0.001) }
     }
@@ -65,7 +63,6 @@ impl Clock for ScaledClock {
 }
 
 /// The date by the machine's clock.
-#[must_use]
 pub fn system_wall() -> Wall {
     Wall(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
 }

@@ -98,7 +98,6 @@ struct Waiting {
 
 impl Feed {
     /// Resumes after a restart, from the saved evidence and the ledger.
-    #[must_use]
     pub fn resume(evidence: &LogEvidence, ledger: &[LedgerSession]) -> Self {
         let mut feed = Self { run_started: evidence.run_started, ..Self::default() };
         for row in ledger {
@@ -131,7 +130,6 @@ impl Feed {
     }
 
     /// How many sessions are not attributed yet.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -295,7 +293,14 @@ impl Waiting {
 }
 
 const fn is_gone(kind: ListenerErrorKind) -> bool {
-    matches!(kind, ListenerErrorKind::NotFound | ListenerErrorKind::SessionExpired)
+    match kind {
+        ListenerErrorKind::NotFound | ListenerErrorKind::SessionExpired => true,
+        ListenerErrorKind::Mismatch
+        | ListenerErrorKind::Network
+        | ListenerErrorKind::Server
+        | ListenerErrorKind::Unauthorized
+        | ListenerErrorKind::Other => false,
+    }
 }
 
 #[cfg(test)]

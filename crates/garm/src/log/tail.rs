@@ -122,7 +122,6 @@ struct Line {
 
 impl Tail {
     /// Follows the log at `path` from a saved position.
-    #[must_use]
     pub fn new(path: impl Into<PathBuf>, position: Option<LogPosition>) -> Self {
         Self {
             path: path.into(),
@@ -135,13 +134,11 @@ impl Tail {
         }
     }
 
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The position after the last line returned. Save it together with what the lines changed.
-    #[must_use]
     pub fn position(&self, parser: ParserState) -> Option<LogPosition> {
         match (&self.current, self.start) {
             (Some(open), _) => Some(LogPosition {
