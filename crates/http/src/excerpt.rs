@@ -8,7 +8,6 @@ pub const EXCERPT_CHARS: usize = 200;
 const SEARCHED: usize = 8 * 1024;
 
 /// The first words of `body`; empty when there are none.
-#[must_use]
 pub fn excerpt(body: &[u8]) -> String {
     let head = body.get(..SEARCHED).unwrap_or(body);
     let text = String::from_utf8_lossy(head);
@@ -17,7 +16,6 @@ pub fn excerpt(body: &[u8]) -> String {
 }
 
 /// `text` on one line, bounded, without control characters and credentials.
-#[must_use]
 pub fn one_line(text: &str) -> String {
     let mut out = String::new();
     let mut length = 0;

@@ -55,13 +55,11 @@ pub enum NotRead {
 }
 
 impl FileReader {
-    #[must_use]
     pub fn new(reading: Reading) -> Self {
         Self { reading, patience: PATIENCE, turn: Arc::default(), overdue: AtomicBool::new(false) }
     }
 
     /// One that waits for this long.
-    #[must_use]
     pub fn with_patience(patience: Span) -> Self {
         Self { patience, ..Self::new(Reading::OnThreads) }
     }

@@ -10,7 +10,6 @@ use http::StatusCode;
 use medic_core::model::{FailureKind, Now, Operation, Target};
 
 /// The class of an answer that is not 2xx; `None` for 2xx.
-#[must_use]
 pub fn classify(response: &Response, now: Now) -> Option<FailureKind> {
     let status = response.status;
     if status.is_success() {
@@ -32,7 +31,6 @@ pub fn classify(response: &Response, now: Now) -> Option<FailureKind> {
 }
 
 /// The error of an answer that is not 2xx; `None` for 2xx.
-#[must_use]
 pub fn failure(target: Target, operation: Operation, response: &Response, now: Now) -> Option<ApiError> {
     let kind = classify(response, now)?;
     let effect = if response.status.is_client_error() { Effect::None } else { Effect::Unknown };
@@ -59,7 +57,6 @@ fn describe(operation: Operation, response: &Response) -> String {
 }
 
 /// Where a 3xx with `Location` points, without credentials and query.
-#[must_use]
 pub fn redirect_goal(response: &Response) -> Option<String> {
     if !response.status.is_redirection() {
         return None;
