@@ -11,16 +11,10 @@ pub struct SystemClock {
     origin: Instant,
 }
 
-impl SystemClock {
-    /// A clock whose monotonic side begins now.
-    pub fn new() -> Self {
-        Self { origin: Instant::now() }
-    }
-}
-
+/// A clock whose monotonic side begins now.
 impl Default for SystemClock {
     fn default() -> Self {
-        Self::new()
+        Self { origin: Instant::now() }
     }
 }
 

@@ -39,7 +39,6 @@ pub const SMALL_BOUND: usize = 1024 * 1024;
 /// For the answer to a write; with a login before it, well within `Treatment::LATE`.
 const WRITE_TIMEOUT: Span = Span::secs(10);
 
-/// The longest list or scrape read.
 pub const LIST_BOUND: usize = 16 * 1024 * 1024;
 
 /// The longest goroutine dump read. Go cuts a dump silently at 64 MiB; with a lower bound, every dump read is whole.
@@ -48,7 +47,6 @@ pub const DUMP_BOUND: usize = 63 * 1024 * 1024;
 /// Returns the password at each login, so that a rotated file is read again.
 pub type PasswordSource = Arc<dyn SecretSource>;
 
-/// How `/metrics` is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MetricsAccess {
     /// With a metrics token, which any server accepts.
@@ -58,7 +56,6 @@ pub enum MetricsAccess {
     Open,
 }
 
-/// One GARM, as configured.
 #[derive(Clone)]
 pub struct GarmOptions {
     /// Its address, with the path of a reverse proxy if there is one, without `/api/v1`.
@@ -73,7 +70,6 @@ pub struct GarmOptions {
 #[error("GARM's url cannot be used: {0}")]
 pub struct AddressError(String);
 
-/// The client of one GARM.
 pub struct GarmClient {
     client: Client,
     dumps: Client,

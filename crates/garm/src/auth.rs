@@ -14,7 +14,6 @@ use medic_http::{ApiError, Client, Response, Secret, jwt};
 /// How long refused credentials are not offered again.
 const COOLDOWN: Span = Span::secs(10);
 
-/// An `Authorization` header.
 pub(super) type Token = Fetched<HeaderValue>;
 pub(super) type TokenCache = Cached<HeaderValue>;
 

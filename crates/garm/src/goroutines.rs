@@ -69,7 +69,6 @@ impl GoroutineCounter {
     }
 }
 
-/// The counts of a whole dump.
 pub fn count(dump: &[u8]) -> Option<Goroutines> {
     let mut counter = GoroutineCounter::default();
     counter.piece(dump);

@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 /// The most series of one kind: one for each set of the largest list that is read.
 pub const SERIES_MAX: usize = medic_http::list::ENTRIES_MAX;
 
-/// Why a text is no scrape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoScrape {
     #[error("holds no Prometheus sample")]
@@ -24,7 +23,6 @@ pub enum NoScrape {
     TooMany,
 }
 
-/// Reads what bears on sessions.
 pub fn parse(body: &[u8]) -> Result<ManagerMetrics, NoScrape> {
     let text = String::from_utf8_lossy(body);
     let mut gathered = Gathered::default();

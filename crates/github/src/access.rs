@@ -62,12 +62,12 @@ pub type SecretSource = Arc<dyn medic_http::secret::SecretSource>;
 #[derive(Clone)]
 pub enum Credential {
     /// A personal access token.
-    Pat { token: SecretSource },
+    Pat {
+        token: SecretSource,
+    },
     App {
         app_id: u64,
-        /// The id of its installation.
         installation_id: u64,
-        /// Its private key, as PEM.
         private_key: SecretSource,
     },
 }
@@ -82,7 +82,6 @@ pub struct Wires {
     pub jitter: Jitter,
 }
 
-/// A credential, as configured.
 #[derive(Clone)]
 pub struct AccessOptions {
     /// The manager's name for the endpoint.

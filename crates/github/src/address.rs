@@ -16,7 +16,6 @@ const API_VERSION: (&str, &str) = ("api-version", "6.0-preview");
 #[error("{0}")]
 pub struct AddressError(String);
 
-/// The addresses of one entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// The API's root, with a trailing slash.
@@ -28,7 +27,6 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Of an entity on an endpoint.
     pub fn of(endpoint: &Endpoint, entity: &Entity) -> Result<Self, AddressError> {
         let base = parsed(&endpoint.base_url, "base_url")?;
         let api = if endpoint.api_base_url.trim().is_empty() {

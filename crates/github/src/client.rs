@@ -25,25 +25,20 @@ use medic_http::{ApiError, Effect};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Entities whose registration is kept.
 const ENTITIES_KEPT: usize = 10_000;
 
 /// The client of GitHub, for all endpoints and entities with a credential.
-#[derive(Debug)]
 pub struct GithubClient {
     accesses: Vec<Arc<Access>>,
-    registrations: Mutex<Registrations>,
+    registrations: Mutex<BTreeMap<(Server, Entity), Arc<Registration>>>,
 }
-
-#[derive(Default)]
-struct Registrations(BTreeMap<(Server, Entity), Arc<Registration>>);
 
 /// Name, web address, API address: managers may use one name for different servers.
 type Server = (String, String, String);
 
-impl std::fmt::Debug for Registrations {
+impl std::fmt::Debug for GithubClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_struct("GithubClient").field("accesses", &self.accesses).finish_non_exhaustive()
     }
 }
 
@@ -66,16 +61,16 @@ impl GithubClient {
         let name = endpoint.name.as_str().to_owned();
         let key = ((name, endpoint.base_url.clone(), endpoint.api_base_url.clone()), entity.clone());
         let mut registrations = self.registrations.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = registrations.0.get(&key) {
+        if let Some(known) = registrations.get(&key) {
             return Ok(Arc::clone(known));
         }
         let new = Registration::new(Arc::clone(access), endpoint, entity)
             .map_err(|error| refused_here(operation, &format!("{entity} on {}: {error}", endpoint.name)))?;
-        if registrations.0.len() >= ENTITIES_KEPT {
-            registrations.0.pop_first();
+        if registrations.len() >= ENTITIES_KEPT {
+            registrations.pop_first();
         }
         let new = Arc::new(new);
-        registrations.0.insert(key, Arc::clone(&new));
+        registrations.insert(key, Arc::clone(&new));
         Ok(new)
     }
 

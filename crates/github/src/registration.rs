@@ -27,7 +27,6 @@ pub(super) enum Sending {
     Write,
 }
 
-/// A request to the service.
 pub(super) struct Call<'a> {
     pub(super) operation: Operation,
     pub(super) method: Method,
@@ -37,7 +36,6 @@ pub(super) struct Call<'a> {
     pub(super) sending: Sending,
 }
 
-/// The service's address and its admin token.
 #[derive(Clone)]
 struct Admin {
     service: Url,

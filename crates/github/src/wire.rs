@@ -15,7 +15,6 @@ pub(super) struct WireToken {
     pub(super) expires_at: Option<String>,
 }
 
-/// The answer of the runner registration.
 #[derive(Deserialize)]
 pub(super) struct WireRegistration {
     pub(super) url: String,
@@ -90,7 +89,6 @@ impl WireError {
         bare.rsplit('.').next().unwrap_or_default().trim()
     }
 
-    /// Its message; empty when there is none.
     pub(super) fn message(&self) -> &str {
         self.message.as_deref().or(self.error_message.as_deref()).unwrap_or_default()
     }

@@ -291,7 +291,6 @@ pub fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf".as_slice()).unwrap_or(body)
 }
 
-/// A random span up to `most`.
 pub fn random_span(most: Span) -> Span {
     Span(rand::random_range(0..=most.0))
 }

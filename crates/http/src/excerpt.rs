@@ -1,7 +1,6 @@
 //! Foreign text made fit for an error message: one short line without control characters, HTML tags or anything that
 //! looks like a credential (some proxies echo request headers in their error pages).
 
-/// The longest excerpt, in characters.
 pub const EXCERPT_CHARS: usize = 200;
 
 /// Bytes of a body that are searched: enough for any title.

@@ -27,9 +27,7 @@ pub const UNDATED_HOLD: Span = Span::mins(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Politeness {
     pub per_second: NonZeroU32,
-    /// Requests at once after a pause.
     pub burst: NonZeroU32,
-    /// How long one request may wait for its turn.
     pub max_wait: Span,
 }
 
@@ -44,11 +42,8 @@ impl Default for Politeness {
 /// The quota of a credential as the server last sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Calls allowed per window, if known.
     pub limit: Option<u64>,
-    /// Calls left in the window.
     pub remaining: u64,
-    /// When the window ends, if known.
     pub reset: Option<Wall>,
 }
 
@@ -130,14 +125,12 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Why a request may not be sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blocked {
     pub(super) detail: String,
     pub(super) until: Wall,
 }
 
-/// The limits of one credential.
 pub(super) struct Limits {
     bucket: RateLimiter<NotKeyed, InMemoryState, BucketClock, NoOpMiddleware<Duration>>,
     max_wait: Span,

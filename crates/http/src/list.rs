@@ -8,7 +8,6 @@ use std::marker::PhantomData;
 /// The most entries of a list of scale sets, instances and the like: far more than the largest fleet known.
 pub const ENTRIES_MAX: usize = 50_000;
 
-/// A list of at most [`ENTRIES_MAX`] entries.
 #[derive(Debug)]
 pub struct List<T>(pub Vec<T>);
 

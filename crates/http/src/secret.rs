@@ -58,7 +58,6 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// The path of a file that holds one secret.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct SecretFile(PathBuf);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_has_the_class_and_effect_of_its_status() {
+    fn failure_has_the_class_effect_and_date_of_its_answer() {
         let table = [
             (400, FailureKind::Rejected, Effect::None),
             (401, FailureKind::Unauthorized, Effect::None),
@@ -115,6 +115,9 @@ mod tests {
             assert_eq!((error.kind, error.effect), (kind, effect), "{status}");
         }
         assert!(failure(Target::Github, Operation::ListGithubSets, &answer(204, ""), NOW).is_none());
+        let mut busy = answer(503, "");
+        busy.headers.insert("retry-after", "7".parse().unwrap());
+        assert_eq!(fail(&busy).retry_at, Some(NOW.wall.plus(Span::secs(7))));
     }
 
     #[test]
@@ -124,13 +127,6 @@ mod tests {
             "github list_github_sets: server: HTTP 502 Bad Gateway: Bad Gateway"
         );
         assert_eq!(fail(&answer(404, "")).detail, "HTTP 404 Not Found, without a body");
-    }
-
-    #[test]
-    fn failure_keeps_retry_after() {
-        let mut busy = answer(503, "");
-        busy.headers.insert("retry-after", "7".parse().unwrap());
-        assert_eq!(fail(&busy).retry_at, Some(NOW.wall.plus(Span::secs(7))));
     }
 
     #[test]

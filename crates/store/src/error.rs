@@ -4,13 +4,11 @@ use medic_core::model::closed::closed_enum;
 use medic_core::ports::write::{JournalError, JournalFault};
 
 closed_enum! {
-    /// The classes of failure.
     pub enum StoreErrorKind {
         /// The parent of the state directory is not there.
         Missing = "missing",
         /// The state directory's path is something else than a directory.
         NotADirectory = "not_a_directory",
-        /// No right to read or write.
         NotWritable = "not_writable",
         DiskFull = "disk_full",
         /// Not a database, truncated, or damaged.
@@ -23,7 +21,6 @@ closed_enum! {
         Foreign = "foreign",
         /// Another process held the file for too long.
         Busy = "busy",
-        /// The row to change is not there.
         NoSuchRow = "no_such_row",
         /// The request contradicts what the store holds.
         Refused = "refused",
@@ -58,11 +55,9 @@ impl StoreErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the store at {path} could not {what} ({kind}): {detail}; {}", kind.advice())]
 pub struct StoreError {
-    /// The file or directory.
     pub path: String,
     /// What was tried, as the end of "could not …".
     pub what: &'static str,
-    /// The class of failure.
     pub kind: StoreErrorKind,
     pub detail: String,
 }

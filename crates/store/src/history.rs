@@ -15,13 +15,11 @@ const DETAIL: usize = 16 * 1024;
 pub struct Event {
     pub id: u64,
     pub at: Wall,
-    /// A stable name.
     pub kind: String,
     pub set: Option<ScaleSetId>,
     pub detail: serde_json::Value,
 }
 
-/// Which events to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryFilter {
     pub set: Option<ScaleSetId>,

@@ -12,7 +12,6 @@ use medic_core::model::{Span, Wall};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::PoisonError;
 
-/// Who has the lease after a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseState {
     Held,
@@ -62,7 +61,6 @@ impl Store {
         })
     }
 
-    /// Releases the caller's lease.
     pub fn release(&self, holder: &str) -> Result<(), StoreError> {
         self.write("release the lease", Durability::PowerCut, Reread::Yes, |tx| {
             tx.execute("DELETE FROM lease WHERE holder = ?1", [holder])?;
@@ -82,10 +80,7 @@ impl Store {
 
 /// The holder of the lease, even of an expired one.
 pub(super) fn holder(connection: &Connection) -> Result<Option<String>, Failure> {
-    Ok(connection
-        .prepare_cached("SELECT holder FROM lease WHERE only = 1")?
-        .query_row([], |row| row.get(0))
-        .optional()?)
+    Ok(read(connection)?.map(|row| row.holder))
 }
 
 fn is_good(row: &Row, now: Wall, ttl: Span) -> bool {

@@ -21,7 +21,6 @@ const COLUMNS: &str =
 /// A measured lifetime of a stale session: from the death of its holder to the first session after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaleLifetime {
-    /// The set it blocked.
     pub set: ScaleSetId,
     /// How long GitHub kept it.
     pub span: Span,

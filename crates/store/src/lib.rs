@@ -44,7 +44,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The store's file inside the state directory.
 pub const FILE_NAME: &str = "medic.db";
 /// How long a call waits for another process that holds the file.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -228,9 +227,7 @@ impl Store {
         }
         done
     }
-}
 
-impl Store {
     /// Shortens the wait for other processes after a time-out, and restores it after a success.
     fn note_wait(&self, connection: &Connection, error: Option<&StoreError>) {
         let timed_out = error.is_some_and(|error| error.kind == StoreErrorKind::Busy);

@@ -7,16 +7,12 @@ use medic_core::model::Wall;
 use medic_core::model::pause::{Pause, PauseId, PauseScope};
 use rusqlite::params;
 
-/// A pause to be set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPause {
     pub scope: PauseScope,
-    /// Why, in the author's words.
     pub reason: String,
     pub author: String,
-    /// When it was set.
     pub created: Wall,
-    /// When it ends automatically.
     pub expires: Option<Wall>,
 }
 

@@ -198,7 +198,6 @@ CREATE INDEX events_set ON events (manager, set_id, id);
 CREATE INDEX events_at ON events (manager, at);
 ";
 
-/// Who opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// A process that brings an older file up to date.

@@ -13,13 +13,11 @@ use std::borrow::Cow;
 
 /// How far into a line its message may begin: time, level, and a source location with long names.
 const HEAD: usize = 1024;
-/// Longer lines are cut here.
 pub const LINE_MAX: usize = 64 * 1024;
 
 /// The start of a line, without parsing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// The time stamp as written.
     pub time: &'a str,
     /// The level as written (`DEBUG`, `INFO`, `WARN`, `ERROR`, possibly with an offset).
     pub level: &'a str,

@@ -67,7 +67,6 @@ pub struct Known<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Feed {
     run_started: Option<Wall>,
-    /// The latest session of each set.
     latest: BTreeMap<ScaleSetId, Latest>,
     /// Not in the ledger yet.
     waiting: VecDeque<Waiting>,
@@ -129,7 +128,6 @@ impl Feed {
         changes
     }
 
-    /// How many sessions are not attributed yet.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -91,7 +91,6 @@ impl Parser {
         Self { state, debug: false }
     }
 
-    /// What a later parser needs to continue.
     pub const fn state(&self) -> ParserState {
         self.state
     }

@@ -53,7 +53,6 @@ struct Reader {
     evidence: LogEvidence,
 }
 
-/// The results of the last complete step.
 #[derive(Debug)]
 struct Published {
     evidence: LogEvidence,
@@ -66,7 +65,6 @@ struct Published {
     steps: u64,
 }
 
-/// What one step read.
 #[derive(Default)]
 struct Fresh {
     facts: Vec<LogFact>,
@@ -76,15 +74,12 @@ struct Fresh {
 
 #[derive(Debug)]
 enum State {
-    /// Not read to its end yet.
     Behind,
-    /// Read to its end.
     Current,
     /// Not there, not readable, or not answering.
     Failed(RequestFailure),
 }
 
-/// What was read since the last batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// For the ledger, in the log's order.

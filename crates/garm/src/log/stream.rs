@@ -44,7 +44,6 @@ impl LogStream {
         std::mem::take(&mut self.lock().facts)
     }
 
-    /// Whether the line is news.
     fn take(&self, line: &str, health: Health) -> bool {
         let mut inner = self.lock();
         if health.connections != inner.health.connections {
