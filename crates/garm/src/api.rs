@@ -151,15 +151,15 @@ impl GarmClient {
     /// The same, with any status.
     async fn get_any(&self, client: &Client, operation: Operation, path: &str) -> Result<Response, ApiError> {
         let address = self.api_address(path);
+        let send = async |token: &Token| {
+            client.read(operation, self.request(operation, Method::GET, &address, Some(token), String::new())?).await
+        };
         let token = self.login_token(None).await?;
-        let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
-        let response = client.read(operation, request).await?;
+        let response = send(&token).await?;
         if !wants_new_token(&response) {
             return Ok(response);
         }
-        let token = self.login_token(Some(token.serial)).await?;
-        let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
-        client.read(operation, request).await
+        send(&self.login_token(Some(token.serial)).await?).await
     }
 
     /// For answers about one object.
@@ -279,9 +279,8 @@ impl ManagerSource for GarmClient {
         let operation = Operation::Metrics;
         let response = self.scrape_text().await?;
         if response.status == StatusCode::NOT_FOUND {
-            return Err(self
-                .not_enabled(operation, "set `enable = true` under [metrics] in GARM's configuration")
-                .into());
+            let advice = "set `enable = true` under [metrics] in GARM's configuration";
+            return Err(self.not_enabled(operation, advice).into());
         }
         check_status(&self.client, operation, &response)?;
         let malformed = |why| self.client.error(operation, FailureKind::Malformed, &format!("the answer {why}"));
@@ -313,13 +312,13 @@ impl ManagerWriter for GarmClient {
             Enablement::Enabled => r#"{"enabled":true}"#,
             Enablement::Disabled => r#"{"enabled":false}"#,
         };
+        let send = async |token: &Token| {
+            client.write(operation, self.request(operation, Method::PUT, &address, Some(token), body.to_owned())?).await
+        };
         let token = self.login_token(None).await.map_err(ApiError::not_sent)?;
-        let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
-        let mut response = client.write(operation, request).await?;
+        let mut response = send(&token).await?;
         if wants_new_token(&response) {
-            let token = self.login_token(Some(token.serial)).await.map_err(ApiError::not_sent)?;
-            let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
-            response = client.write(operation, request).await?;
+            response = send(&self.login_token(Some(token.serial)).await.map_err(ApiError::not_sent)?).await?;
         }
         check_status(&self.client, operation, &response)?;
         Ok(self.one_set(operation, set, &response)?)

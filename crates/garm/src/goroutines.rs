@@ -89,13 +89,6 @@ mod tests {
     }
 
     #[test]
-    fn truncated_dump_gives_no_counts() {
-        let dump = recorded(PRE_FIX, "healthy");
-        let cut = dump.iter().rposition(|byte| *byte == b'(').unwrap();
-        assert_eq!(count(&dump[..cut]), None);
-    }
-
-    #[test]
     fn recorded_dumps_give_their_listeners_and_workers() {
         for (version, name, listeners, workers) in [
             (PRE_FIX, "healthy", 4, 4),
@@ -124,7 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn other_text_gives_no_counts() {
+    fn truncated_dump_or_other_text_gives_no_counts() {
+        let dump = recorded(PRE_FIX, "healthy");
+        let cut = dump.iter().rposition(|byte| *byte == b'(').unwrap();
+        assert_eq!(count(&dump[..cut]), None);
         assert_eq!(count(b""), None);
         assert_eq!(count(b"<html>workers/scaleset.(*scaleSetListener).loop(</html>"), None);
     }

@@ -3,12 +3,12 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use medic_core::diagnose::testing::{diagnoses, found, id, scale_set, secs};
+use medic_core::diagnose::testing::{diagnoses, found, scale_set, secs};
 use medic_core::diagnose::{Context, Fleet, State, diagnose};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
     Confidence, ConflictBehaviour, Controller, Diagnosis, Enablement, Fact, GithubId, Goroutines, ManagerMetrics, Mono,
-    Now, RestartKind, Revision, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
+    Now, RestartKind, Revision, ScaleSet, Seen, Span, Sweep, Wall,
 };
 use medic_core::policy::Policy;
 use medic_garm::goroutines;
@@ -273,14 +273,5 @@ fn recorded_healthy_log_is_never_ill_at_any_line() {
             let found = diagnoses(&shown.diagnose_at(&mut state, at));
             assert!(found.iter().all(|diagnosis| !diagnosis.is_ill()), "{build} {at:?}: {found:?}");
         });
-    }
-}
-
-#[test]
-fn recorded_lists_have_four_enabled_sets() {
-    for build in BUILDS {
-        let ids: Vec<ScaleSetId> = sets(build, "healthy").iter().map(|set| set.id).collect();
-        assert_eq!(ids, [id(1), id(2), id(3), id(4)]);
-        assert!(sets(build, "stuck").iter().all(|set| set.enabled == Enablement::Enabled));
     }
 }
