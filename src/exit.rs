@@ -3,28 +3,19 @@
 
 use medic_core::model::{Class, Diagnosis, Outcome};
 
-/// How the process ends. The numbers are stable.
+/// How the process ends. The numbers are stable; [`crate::text::exit`] says what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// All well, or healed and verified.
     Well = 0,
-    /// A fault of the medic: a bug, a full disk, a store that cannot be opened.
     Internal = 1,
-    /// Wrong flags or a wrong configuration; nothing was done.
     Usage = 2,
-    /// Something is unhealthy and nothing was done about it: dry run, guard, pause, escalation.
     Unhealthy = 10,
-    /// Acted, and not verified.
     Unverified = 11,
     Blind = 12,
-    /// Another medic holds the lease.
     LeaseHeld = 13,
-    /// A replay decides otherwise than was recorded.
     Differs = 14,
-    /// Ended by SIGINT; open treatments were finished first.
     Interrupted = 130,
-    /// Ended by SIGTERM; open treatments were finished first.
     Terminated = 143,
 }
 
@@ -43,76 +34,40 @@ impl ExitCode {
         Self::Terminated,
     ];
 
-    /// The number that the shell sees.
-    #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
     }
-
-    /// What it means, for help texts.
-    #[must_use]
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::Well => "all well, or healed and verified",
-            Self::Internal => "internal error",
-            Self::Usage => "wrong usage or configuration",
-            Self::Unhealthy => "something is unhealthy and nothing was done",
-            Self::Unverified => "acted, not verified",
-            Self::Blind => "could not observe",
-            Self::LeaseHeld => "another medic holds the lease",
-            Self::Differs => "a replay decides otherwise than was recorded",
-            Self::Interrupted => "interrupted (SIGINT)",
-            Self::Terminated => "terminated (SIGTERM)",
-        }
-    }
 }
 
-/// The result of a Nagios plugin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
+/// The result of a Nagios plugin, in the order of severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Nagios {
-    Ok = 0,
+    Ok,
     /// A treatment is under way, or was not verified.
-    Warning = 1,
-    /// A set receives no jobs, and nothing was done about it.
-    Critical = 2,
+    Warning,
     /// Nothing could be judged: blind, wrongly configured, interrupted, or another medic holds the lease.
-    Unknown = 3,
+    Unknown,
+    /// A set receives no jobs, and nothing was done about it.
+    Critical,
 }
 
 impl Nagios {
-    /// The word that plugins write first.
-    #[must_use]
+    /// The word that plugins write first, the number that they exit with, and the exit code that becomes this one.
+    const fn row(self) -> (&'static str, u8, ExitCode) {
+        match self {
+            Self::Ok => ("OK", 0, ExitCode::Well),
+            Self::Warning => ("WARNING", 1, ExitCode::Unverified),
+            Self::Critical => ("CRITICAL", 2, ExitCode::Unhealthy),
+            Self::Unknown => ("UNKNOWN", 3, ExitCode::Blind),
+        }
+    }
+
     pub const fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::Warning => "WARNING",
-            Self::Critical => "CRITICAL",
-            Self::Unknown => "UNKNOWN",
-        }
+        self.row().0
     }
-}
 
-impl Nagios {
-    /// The exit code that becomes this one.
-    #[must_use]
     pub const fn code(self) -> ExitCode {
-        match self {
-            Self::Ok => ExitCode::Well,
-            Self::Warning => ExitCode::Unverified,
-            Self::Critical => ExitCode::Unhealthy,
-            Self::Unknown => ExitCode::Blind,
-        }
-    }
-
-    /// Severity: an ill set comes before anything unseen, and that before an open treatment.
-    const fn rank(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Warning => 1,
-            Self::Unknown => 2,
-            Self::Critical => 3,
-        }
+        self.row().2
     }
 }
 
@@ -135,7 +90,7 @@ impl From<ExitCode> for Nagios {
 
 impl From<Nagios> for std::process::ExitCode {
     fn from(code: Nagios) -> Self {
-        Self::from(code as u8)
+        Self::from(code.row().1)
     }
 }
 
@@ -149,7 +104,6 @@ impl From<ExitCode> for std::process::ExitCode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Treated {
     No,
-    /// A treatment is still under way.
     Open,
     /// A treatment has disabled it and cannot enable it again.
     LeftDisabled,
@@ -162,46 +116,36 @@ pub enum Treated {
 pub enum ManagerEnd {
     /// It answered: its sets, each with its diagnosis and what was done about it.
     Seen(Vec<(Diagnosis, Treated)>),
-    /// It could not be asked.
     Unseen,
-    /// Another medic holds its lease.
     LeaseHeld,
 }
 
 /// The code of a whole command: that of the worst manager. The report has the others.
-#[must_use]
 pub fn of_run(managers: &[ManagerEnd]) -> ExitCode {
     managers.iter().map(of_manager).max().unwrap_or(ExitCode::Blind)
 }
 
-/// The most severe of all sets and managers. Exit codes rank differently: there a fault of one manager hides the sets of
-/// another.
-#[must_use]
+/// The most severe of all sets and managers. Exit codes rank differently: there a fault of one manager hides the sets
+/// of another.
 pub fn nagios_of_run(managers: &[ManagerEnd]) -> Nagios {
     let of = |end: &ManagerEnd| match end {
-        ManagerEnd::Seen(sets) => {
-            let sets = sets.iter().map(|(diagnosis, treated)| Nagios::from(of_set(*diagnosis, *treated)));
-            sets.max_by_key(|nagios| nagios.rank()).unwrap_or(Nagios::Ok)
-        }
+        ManagerEnd::Seen(sets) => sets.iter().map(|set| Nagios::from(of_set(*set))).max().unwrap_or(Nagios::Ok),
         ManagerEnd::Unseen | ManagerEnd::LeaseHeld => Nagios::Unknown,
     };
-    managers.iter().map(of).max_by_key(|nagios| nagios.rank()).unwrap_or(Nagios::Unknown)
+    managers.iter().map(of).max().unwrap_or(Nagios::Unknown)
 }
 
 fn of_manager(end: &ManagerEnd) -> ExitCode {
     match end {
-        ManagerEnd::Seen(sets) => {
-            sets.iter().map(|(diagnosis, treated)| of_set(*diagnosis, *treated)).max().unwrap_or(ExitCode::Well)
-        }
+        ManagerEnd::Seen(sets) => sets.iter().map(|set| of_set(*set)).max().unwrap_or(ExitCode::Well),
         ManagerEnd::Unseen => ExitCode::Blind,
         ManagerEnd::LeaseHeld => ExitCode::LeaseHeld,
     }
 }
 
-/// The code of one set. Its diagnosis counts more than the outcome of a treatment: a set that listens is well, whoever
-/// caused that.
-#[must_use]
-pub const fn of_set(diagnosis: Diagnosis, treated: Treated) -> ExitCode {
+/// The code of one set. Its diagnosis counts more than the outcome of a treatment: a set that listens is well, even if
+/// it recovered without the treatment.
+pub const fn of_set((diagnosis, treated): (Diagnosis, Treated)) -> ExitCode {
     if matches!(treated, Treated::LeftDisabled) {
         return ExitCode::Unhealthy;
     }
@@ -229,9 +173,10 @@ mod tests {
     #[test]
     fn nagios_codes_map_to_exit_codes() {
         let of = |wanted| ExitCode::ALL.into_iter().filter(|code| Nagios::from(*code) == wanted).collect::<Vec<_>>();
-        assert_eq!(of(Nagios::Ok), [ExitCode::Well]);
-        assert_eq!(of(Nagios::Warning), [ExitCode::Unverified]);
-        assert_eq!(of(Nagios::Critical), [ExitCode::Unhealthy]);
+        for nagios in [Nagios::Ok, Nagios::Warning, Nagios::Critical] {
+            assert_eq!(of(nagios), [nagios.code()]);
+        }
+        assert!(of(Nagios::Unknown).contains(&Nagios::Unknown.code()));
     }
 
     #[test]
@@ -253,51 +198,33 @@ mod tests {
             (DisabledByMedic, No, ExitCode::Unverified),
             (Unknown, No, ExitCode::Blind),
         ] {
-            assert_eq!(of_set(diagnosis, treated), code, "{diagnosis} {treated:?}");
+            assert_eq!(of_set((diagnosis, treated)), code, "{diagnosis} {treated:?}");
+        }
+        for diagnosis in Diagnosis::ALL.iter().filter(|diagnosis| diagnosis.is_ill()) {
+            assert_ne!(of_set((*diagnosis, No)), ExitCode::Well, "{diagnosis}");
         }
     }
 
     #[test]
-    fn nagios_reports_ill_sets_before_unseen_managers() {
-        let ill = (Diagnosis::HeldElsewhere, Treated::No);
+    fn exit_code_is_of_the_worst_manager_nagios_of_the_worst_set() {
+        let seen = |sets: &[_]| ManagerEnd::Seen(sets.to_vec());
+        let well = (Diagnosis::Listening, Treated::No);
+        let stuck = (Diagnosis::HeldElsewhere, Treated::No);
         let open = (Diagnosis::ConflictAbandoned, Treated::Open);
         let left = (Diagnosis::DisabledByMedic, Treated::LeftDisabled);
-        for (managers, nagios) in [
-            (vec![ManagerEnd::Seen(vec![ill]), ManagerEnd::Unseen], Nagios::Critical),
-            (vec![ManagerEnd::Seen(vec![open, ill])], Nagios::Critical),
-            (vec![ManagerEnd::Seen(vec![open]), ManagerEnd::Unseen], Nagios::Unknown),
-            (vec![ManagerEnd::Seen(vec![open, left])], Nagios::Critical),
-            (vec![ManagerEnd::Seen(vec![open])], Nagios::Warning),
-            (vec![ManagerEnd::Seen(vec![])], Nagios::Ok),
-            (vec![], Nagios::Unknown),
+        for (managers, code, nagios) in [
+            (vec![seen(&[well, well])], ExitCode::Well, Nagios::Ok),
+            (vec![seen(&[])], ExitCode::Well, Nagios::Ok),
+            (vec![seen(&[well, stuck])], ExitCode::Unhealthy, Nagios::Critical),
+            (vec![seen(&[stuck, open, well])], ExitCode::Unverified, Nagios::Critical),
+            (vec![seen(&[open, left])], ExitCode::Unverified, Nagios::Critical),
+            (vec![seen(&[open])], ExitCode::Unverified, Nagios::Warning),
+            (vec![seen(&[open]), ManagerEnd::Unseen], ExitCode::Blind, Nagios::Unknown),
+            (vec![seen(&[stuck]), ManagerEnd::Unseen], ExitCode::Blind, Nagios::Critical),
+            (vec![ManagerEnd::LeaseHeld, ManagerEnd::Unseen], ExitCode::LeaseHeld, Nagios::Unknown),
+            (vec![], ExitCode::Blind, Nagios::Unknown),
         ] {
-            assert_eq!(nagios_of_run(&managers), nagios, "{managers:?}");
-            assert_eq!(Nagios::from(nagios.code()), nagios);
-        }
-    }
-
-    #[test]
-    fn untreated_ill_set_is_never_exit_code_well() {
-        for diagnosis in Diagnosis::ALL.iter().filter(|diagnosis| diagnosis.is_ill()) {
-            assert_ne!(of_set(*diagnosis, Treated::No), ExitCode::Well, "{diagnosis}");
-        }
-    }
-
-    #[test]
-    fn exit_code_of_a_run_is_the_worst() {
-        let well = (Diagnosis::Listening, Treated::No);
-        let ill = (Diagnosis::HeldElsewhere, Treated::No);
-        let open = (Diagnosis::ConflictAbandoned, Treated::Open);
-        for (managers, code) in [
-            (vec![ManagerEnd::Seen(vec![well, well])], ExitCode::Well),
-            (vec![ManagerEnd::Seen(vec![])], ExitCode::Well),
-            (vec![ManagerEnd::Seen(vec![well, ill])], ExitCode::Unhealthy),
-            (vec![ManagerEnd::Seen(vec![ill, open, well])], ExitCode::Unverified),
-            (vec![ManagerEnd::Seen(vec![open]), ManagerEnd::Unseen], ExitCode::Blind),
-            (vec![ManagerEnd::LeaseHeld, ManagerEnd::Unseen], ExitCode::LeaseHeld),
-            (vec![], ExitCode::Blind),
-        ] {
-            assert_eq!(of_run(&managers), code, "{managers:?}");
+            assert_eq!((of_run(&managers), nagios_of_run(&managers)), (code, nagios), "{managers:?}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The status document, as plain data: what metrics, the status API, the page and the commands show after a reconcile.
 //! Its JSON schema ([`schema`]) is derived from these types and from those of the model; `docs/status.schema.json` is
-//! that schema. A date without `#[serde(with = …)]` does not compile here.
+//! that schema. A date without `#[serde(with = …)]` does not compile here. Its texts (`incident`, `breaker_open`,
+//! `stale_lifetimes`, `not_deleted`, guards' `value` and `limit`) are made in [`crate::text`]; `why` and `answer` are
+//! notes of the journal.
 
 use medic_core::model::time::{OptionalRfc3339, Rfc3339};
 use medic_core::model::{
@@ -18,7 +20,6 @@ use std::collections::BTreeMap;
 pub const STATUS_SCHEMA: u32 = 2;
 
 /// The JSON schema of the status document, as text.
-#[must_use]
 pub fn schema() -> String {
     let settings = SchemaSettings::draft2020_12().for_serialize();
     format!("{:#}\n", settings.into_generator().into_root_schema_for::<Status>().as_value())
@@ -39,6 +40,13 @@ pub struct Status {
     /// Configured managers whose first sweep has not ended: they have just been started with, or they hang.
     #[serde(default)]
     pub not_swept_yet: Vec<ManagerName>,
+}
+
+impl Status {
+    pub fn new(mode: Mode, at: Wall, managers: Vec<ManagerStatus>, not_swept_yet: Vec<ManagerName>) -> Self {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Self { schema: STATUS_SCHEMA, version, mode, at, managers, not_swept_yet }
+    }
 }
 
 /// A decision whose guards are worded.
@@ -219,7 +227,6 @@ impl From<&Treatment> for TreatmentSummary {
 
 impl SetStatus {
     /// Whether the set listens, is in its grace period, or was disabled by an operator.
-    #[must_use]
     pub fn is_healthy(&self) -> bool {
         !self.finding.diagnosis.is_ill() && self.finding.diagnosis != Diagnosis::Unknown
     }

@@ -3,6 +3,7 @@
 
 use crate::config::{CONFIG_ENV, FlagValue, LogFormat, Section};
 use crate::exit::ExitCode;
+use crate::text::exit;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use medic_core::model::Span;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Watch the managers until stopped, and heal stuck scale sets if the mode is heal
-    Run(RunArgs),
+    Run(ModeArgs),
     /// Reconcile once; the exit code is the result
     Once(OnceArgs),
     /// Show a crash and its healing on built-in simulators of GARM and GitHub
@@ -32,7 +33,11 @@ pub enum Command {
     /// Show why a scale set has its diagnosis, and what is done about it
     Explain(ExplainArgs),
     /// Check data sources, permissions and settings, and suggest fixes
-    Doctor(DoctorArgs),
+    Doctor {
+        /// Output format
+        #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// Heal one scale set now, without the limits; asks for confirmation
     Heal(HealArgs),
     /// Pause healing: of everything, one manager or one scale set
@@ -46,11 +51,22 @@ pub enum Command {
     /// Check that the instance on this machine is alive; exit code 1 if not
     Healthcheck,
     /// Check, show or describe the configuration
-    Config(ConfigArgs),
+    Config {
+        #[command(subcommand)]
+        action: ConfigAction,
+    },
     /// Print a completion script for a shell
-    Completions(CompletionsArgs),
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
     /// Print the manual page
-    Man(ManArgs),
+    Man {
+        /// A command, for its own page (`man config check`)
+        #[arg(value_name = "COMMAND")]
+        path: Vec<String>,
+    },
 }
 
 /// Flags that every command takes.
@@ -97,12 +113,6 @@ pub struct ModeArgs {
     /// Heal, or only show what would be done; overrides run.mode
     #[arg(long, value_name = "MODE", value_parser = ["observe", "heal"])]
     pub mode: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, Args)]
-pub struct RunArgs {
-    #[command(flatten)]
-    pub mode: ModeArgs,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -170,12 +180,6 @@ pub struct LabArgs {
     pub mode: String,
 }
 
-#[derive(Debug, Clone, Args)]
-pub struct ConfigArgs {
-    #[command(subcommand)]
-    pub action: ConfigAction,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum ConfigAction {
     /// Report every mistake with its line and fix; exit code 2 if there is one
@@ -186,20 +190,6 @@ pub enum ConfigAction {
     Defaults,
     /// Print the JSON Schema of the configuration file
     Schema,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct CompletionsArgs {
-    /// The shell
-    #[arg(value_enum)]
-    pub shell: clap_complete::Shell,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct ManArgs {
-    /// A command, for its own page (`man config check`)
-    #[arg(value_name = "COMMAND")]
-    pub path: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -233,13 +223,6 @@ pub struct SetArgs {
 pub struct ExplainArgs {
     #[command(flatten)]
     pub set: SetArgs,
-    /// Output format
-    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
-    pub output: Output,
-}
-
-#[derive(Debug, Clone, Default, Args)]
-pub struct DoctorArgs {
     /// Output format
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -331,25 +314,24 @@ pub struct ReplayArgs {
 
 impl Cli {
     /// The flags that set a configuration key.
-    #[must_use]
     pub fn flag_values(&self) -> Vec<FlagValue> {
         let mode = match &self.command {
-            Command::Run(args) => args.mode.mode.as_ref(),
+            Command::Run(args) => args.mode.as_ref(),
             Command::Once(args) => args.mode.mode.as_ref(),
             Command::Replay(args) => args.mode.mode.as_ref(),
             #[cfg(feature = "lab")]
             Command::Lab(_) => None,
             Command::Status(_)
             | Command::Explain(_)
-            | Command::Doctor(_)
+            | Command::Doctor { .. }
             | Command::Heal(_)
             | Command::Pause(_)
             | Command::Resume(_)
             | Command::History(_)
             | Command::Healthcheck
-            | Command::Config(_)
-            | Command::Completions(_)
-            | Command::Man(_) => None,
+            | Command::Config { .. }
+            | Command::Completions { .. }
+            | Command::Man { .. } => None,
         };
         let flags = [
             (Section::Log, "format", "--log-format", self.global.log_format.as_ref()),
@@ -365,7 +347,6 @@ impl Cli {
 
 impl GlobalArgs {
     /// The log format asked for by flag.
-    #[must_use]
     pub fn log_format(&self) -> Option<LogFormat> {
         self.log_format.as_deref().and_then(|format| format.parse().ok())
     }
@@ -373,7 +354,6 @@ impl GlobalArgs {
 
 impl Color {
     /// Whether to use colour on a stream; `no_color` and `term` are the variables of these names.
-    #[must_use]
     pub fn applies(self, is_terminal: bool, no_color: Option<&str>, term: Option<&str>) -> bool {
         match self {
             Self::Always => true,
@@ -407,11 +387,12 @@ fn speed(text: &str) -> Result<f64, String> {
 }
 
 fn afterword() -> String {
-    let codes = ExitCode::ALL.map(|code| format!("  {:>3}  {}", code.code(), code.meaning())).join("\n");
+    let codes = ExitCode::ALL.map(|code| format!("  {:>3}  {}", code.code(), exit::meaning(code))).join("\n");
     format!(
-        "Exit codes:\n{codes}\n\nEnvironment:\n  {CONFIG_ENV}        the configuration file, if --config is not \
-         given\n  SCALESET_MEDIC_TABLE_KEY     any configuration key, for example SCALESET_MEDIC_RUN_MODE\n  NO_COLOR                     no \
-         colour"
+        "Exit codes:\n{codes}\n\nEnvironment:\n  \
+         {CONFIG_ENV}        the configuration file, if --config is not given\n  \
+         SCALESET_MEDIC_TABLE_KEY     any configuration key, for example SCALESET_MEDIC_RUN_MODE\n  \
+         NO_COLOR                     no colour"
     )
 }
 

@@ -1,7 +1,7 @@
 //! `config check`, `config print`, `config defaults`, `config schema`.
 
 use super::Failure;
-use super::args::{ConfigAction, ConfigArgs};
+use super::args::ConfigAction;
 use super::output::{data, diagnostic};
 use crate::config::{Depth, Sources, check, describe, schema};
 use crate::exit::ExitCode;
@@ -9,8 +9,11 @@ use crate::text::guards;
 use medic_core::decide::bounds;
 
 /// Runs the command; `sources` is asked for only where a configuration is needed.
-pub(super) fn run(args: &ConfigArgs, sources: impl FnOnce() -> Result<Sources, Failure>) -> Result<ExitCode, Failure> {
-    match args.action {
+pub(super) fn run(
+    action: ConfigAction,
+    sources: impl FnOnce() -> Result<Sources, Failure>,
+) -> Result<ExitCode, Failure> {
+    match action {
         ConfigAction::Check => {
             let checked = check(&sources()?, Depth::Machine)?;
             for warning in &checked.warnings {

@@ -1,8 +1,7 @@
 //! `doctor`. It asks the sources itself, even where a medic runs: the running one may be what cannot see.
 
-use super::args::{DoctorArgs, Output};
+use super::args::Output;
 use super::output::{data, one_line};
-use super::render::wrapped;
 use super::{Failure, medic};
 use crate::config::Config;
 use crate::doctor::facts::Place;
@@ -10,6 +9,8 @@ use crate::doctor::gather::gather;
 use crate::doctor::{Finding, Report, State, Subject, examine};
 use crate::engine::assemble::real_carrier;
 use crate::exit::ExitCode;
+use crate::text::exit::meaning_for_doctor as meaning;
+use crate::text::wrapped;
 use medic_clock::SystemClock;
 use medic_core::clock::Clock;
 use std::fmt::Write as _;
@@ -22,8 +23,7 @@ const WIDTH: usize = 100;
 /// Columns before the prose of a finding.
 const INDENT: usize = 22;
 
-/// Runs the command; `color` is whether stdout takes colours.
-pub(super) fn run(args: &DoctorArgs, config: &Config, color: bool) -> Result<ExitCode, Failure> {
+pub(super) fn run(output: Output, config: &Config, color: bool) -> Result<ExitCode, Failure> {
     // Kubernetes sets this variable in every container.
     let place = std::env::var_os("KUBERNETES_SERVICE_HOST").map_or(Place::Elsewhere, |_| Place::Kubernetes);
     let gathered = medic::runtime()?.block_on(async {
@@ -36,10 +36,10 @@ pub(super) fn run(args: &DoctorArgs, config: &Config, color: bool) -> Result<Exi
     })?;
     let facts = match gathered {
         Ok(facts) => facts?,
-        Err(signal) => return Ok(signal.exit_code()),
+        Err(signal) => return Ok(signal),
     };
     let report = examine(&facts);
-    match args.output {
+    match output {
         Output::Text => data(&text(&report, color))?,
         Output::Json => {
             let document = serde_json::json!({
@@ -54,22 +54,6 @@ pub(super) fn run(args: &DoctorArgs, config: &Config, color: bool) -> Result<Exi
         }
     }
     Ok(report.exit)
-}
-
-/// The exit codes are those of all commands, with the meaning that they have here.
-const fn meaning(exit: ExitCode) -> &'static str {
-    match exit {
-        ExitCode::Well => "nothing that is configured fails",
-        ExitCode::Unhealthy => "something hides evidence or prevents healing",
-        ExitCode::Blind => "a manager could not be reached",
-        ExitCode::Internal
-        | ExitCode::Usage
-        | ExitCode::Unverified
-        | ExitCode::LeaseHeld
-        | ExitCode::Interrupted
-        | ExitCode::Differs
-        | ExitCode::Terminated => exit.meaning(),
-    }
 }
 
 fn text(report: &Report, color: bool) -> String {
@@ -114,7 +98,7 @@ fn show(out: &mut String, finding: &Finding, color: bool) {
     if !finding.risk.is_empty() {
         out.push_str(&indented(&format!("risk: {}", finding.risk)));
     }
-    for step in &finding.mend {
+    for step in &finding.fix {
         out.push_str(&indented(&format!("do: {}", step.what)));
         for line in &step.lines {
             let _ = writeln!(out, "{:INDENT$}    {}", "", one_line(line));
@@ -142,7 +126,7 @@ mod tests {
             state,
             seen: "word ".repeat(40),
             risk: "it hides".to_owned(),
-            mend: vec![Step { what: "put in".to_owned(), lines: vec!["log_level = \"debug\"".to_owned()] }],
+            fix: vec![Step { what: "put in".to_owned(), lines: vec!["log_level = \"debug\"".to_owned()] }],
         }
     }
 
@@ -158,17 +142,17 @@ mod tests {
     #[test]
     fn prose_is_wrapped_and_lines_to_copy_are_not() {
         let report = Report { findings: vec![finding(State::Warn)], exit: ExitCode::Well };
-        let told = text(&report, false);
-        assert!(told.lines().all(|line| line.chars().count() <= WIDTH), "{told}");
-        assert!(told.lines().any(|line| line.trim() == "log_level = \"debug\""), "{told}");
-        assert!(told.contains("0 ok, 1 warn, 0 fail, 0 unknown"), "{told}");
+        let shown = text(&report, false);
+        assert!(shown.lines().all(|line| line.chars().count() <= WIDTH), "{shown}");
+        assert!(shown.lines().any(|line| line.trim() == "log_level = \"debug\""), "{shown}");
+        assert!(shown.contains("0 ok, 1 warn, 0 fail, 0 unknown"), "{shown}");
     }
 
     #[test]
     fn server_texts_cannot_control_the_terminal() {
         let seen = "GARM v1\u{1b}[2J\u{7}".to_owned();
         let report = Report { findings: vec![Finding { seen, ..finding(State::Ok) }], exit: ExitCode::Well };
-        let told = text(&report, false);
-        assert!(told.chars().all(|c| c == '\n' || !c.is_control()), "{told:?}");
+        let shown = text(&report, false);
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
     }
 }

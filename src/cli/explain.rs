@@ -2,8 +2,8 @@
 
 use super::args::{ExplainArgs, Output};
 use super::output::{data, diagnostic, one_line, prose};
-use super::picture::{By, DIRECT, entity, find, picture};
-use super::{Failure, history, render};
+use super::picture::{entity, find, picture};
+use super::{Failure, history};
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, Restart, SetStatus, SourceState, Status, TreatmentSummary};
@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 const BEFORE: Span = Span::mins(10);
 
 pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failure> {
-    let (status, by) = picture(config)?;
+    let (status, remark) = picture(config)?;
     let (manager, set) = find(&status, &args.set.set, args.set.manager.as_deref())?;
     match args.output {
         Output::Text => {
@@ -25,8 +25,8 @@ pub(super) fn run(args: &ExplainArgs, config: &Config) -> Result<ExitCode, Failu
         }
         Output::Json => data(&(serde_json::to_string_pretty(set).map_err(Failure::internal)? + "\n"))?,
     }
-    if by == By::Ourselves {
-        diagnostic(DIRECT);
+    if let Some(remark) = remark {
+        diagnostic(remark);
     }
     Ok(ExitCode::Well)
 }
@@ -73,9 +73,8 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     for (at, what) in timeline(shown, set, past) {
         let _ = writeln!(out, "  {}  {}", at.near(now), one_line(&what));
     }
-    let _ = writeln!(out, "\nDecision: {}", one_line(&decision(set, now)));
+    let _ = writeln!(out, "\nDecision: {}", one_line(&words::action(set, now, |held| held.guard.to_string())));
     guards(&mut out, set, now);
-    let _ = writeln!(out, "Next: {}", rules::next(set, now));
     if let Some(left) = &set.left_disabled {
         let _ = writeln!(
             out,
@@ -90,7 +89,7 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
             let _ = writeln!(out, "  {reason}");
         }
     }
-    let lifetimes = status.managers.iter().find(|m| m.name == *manager).and_then(|m| m.stale_lifetimes.as_deref());
+    let lifetimes = shown.and_then(|shown| shown.stale_lifetimes.as_deref());
     if let Some(lasts) = words::stale_lasts(set, lifetimes) {
         let _ = writeln!(out, "{lasts}.");
     }
@@ -103,9 +102,9 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
             let _ = writeln!(out, "  {}  {} #{}: {state}{why}", row.opened.near(now), row.remedy, row.id);
         }
     }
-    if let Some(manager) = status.managers.iter().find(|m| m.name == *manager) {
+    if let Some(shown) = shown {
         let _ = writeln!(out, "\nSources:");
-        for (source, state) in &manager.sources {
+        for (source, state) in &shown.sources {
             let words = match state {
                 SourceState::Up => "answers".to_owned(),
                 SourceState::Down { why } => format!("does not answer: {}", one_line(why)),
@@ -117,27 +116,11 @@ fn text(status: &Status, manager: &ManagerName, set: &SetStatus, past: Vec<(Wall
     out
 }
 
-/// The decision, with the names of its guards.
-fn decision(set: &SetStatus, now: Wall) -> String {
-    match &set.decision {
-        Decision::Blocked { remedy, guards } => {
-            let names: Vec<_> = guards.iter().map(|held| held.guard.as_str()).collect();
-            format!("{} blocked by {}", words::remedy_name(remedy), names.join(", "))
-        }
-        Decision::Leave
-        | Decision::Watch { .. }
-        | Decision::Escalate { .. }
-        | Decision::Treat { .. }
-        | Decision::Treating { .. } => render::decision(set, now),
-    }
-}
-
-/// Every guard: those that block, with value and limit, and those that do not.
+/// Every guard: those that block, with value and limit, and those that do not; then when the remedy comes.
 fn guards(out: &mut String, set: &SetStatus, now: Wall) {
-    if let Decision::Blocked { guards, .. } = &set.decision {
-        for held in guards {
-            let _ = writeln!(out, "  {}", one_line(&words::guard_in_full(held, Some(now))));
-        }
+    let blocking: &[_] = if let Decision::Blocked { guards, .. } = &set.decision { guards } else { &[] };
+    for held in blocking {
+        let _ = writeln!(out, "  {}", one_line(&words::guard_in_full(held, now)));
     }
     let passed: Vec<_> = rules::passed(&set.decision).into_iter().map(Guard::as_str).collect();
     if matches!(set.decision, Decision::Treating { .. }) {
@@ -146,6 +129,9 @@ fn guards(out: &mut String, set: &SetStatus, now: Wall) {
         let _ = writeln!(out, "  no remedy is proposed now, so no guard is asked");
     } else {
         let _ = writeln!(out, "  these guards do not block: {}", passed.join(", "));
+    }
+    if let Decision::Blocked { remedy, guards } = &set.decision {
+        let _ = writeln!(out, "Next: {}", rules::next(remedy, guards, now));
     }
 }
 

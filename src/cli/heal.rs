@@ -1,5 +1,6 @@
 //! `heal`: a manual heal, written to the store, where the medic that holds the lease starts it in its next reconcile;
-//! where none runs, this command carries it out. Interrupting the command withdraws the manual heal unless it has started.
+//! where none runs, this command carries it out. Interrupting the command withdraws the manual heal unless it has
+//! started.
 
 use super::args::HealArgs;
 use super::medic::Signals;
@@ -13,7 +14,7 @@ use crate::status::{ManagerStatus, SetStatus};
 use crate::text::{guards, words};
 use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer};
 use medic_core::model::session::NotStale;
-use medic_core::model::{Diagnosis, ManagerName, Outcome, ScaleSetId, SessionId, Span, Treatment, TreatmentId, Wall};
+use medic_core::model::{ManagerName, Outcome, SessionId, Span, Treatment, Wall};
 use medic_core::policy::Mode;
 use medic_store::{LeaseState, ManagerStore};
 use std::fmt::Write as _;
@@ -46,7 +47,7 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
         let manual = store.add_manual_heal(set.id, what, &author, now).map_err(Failure::internal)?;
         let (code, given_up) = tokio::select! {
             biased;
-            signal = signals.next() => (Ok(signal.exit_code()), true),
+            signal = signals.next() => (Ok(signal), true),
             code = carried_out(config, &shared, name, &manual) => { let failed = code.is_err(); (code, failed) }
         };
         if given_up {
@@ -61,7 +62,6 @@ pub(super) fn run(args: &HealArgs, config: &Config) -> Result<ExitCode, Failure>
     code
 }
 
-/// What the operator sees before confirming.
 fn evidence(
     name: &ManagerName,
     set: &SetStatus,
@@ -75,7 +75,7 @@ fn evidence(
     for evidence in &finding.evidence {
         let _ = writeln!(out, "  {}", words::evidence(evidence));
     }
-    let _ = writeln!(out, "  the automatic decision is: {}", render::decision(set, now));
+    let _ = writeln!(out, "  the automatic decision is: {}", render::action(set, now));
     if let ManualAction::DeleteSession { session } = what {
         match store.session(session).map_err(Failure::internal)? {
             None => {
@@ -97,7 +97,6 @@ fn evidence(
     Ok(out)
 }
 
-/// Whether the operator types the set's name.
 fn confirmed(set: &SetStatus) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::Usage("heal asks for confirmation; without a terminal, give --yes".to_owned()));
@@ -146,7 +145,7 @@ async fn carried_out(
                 return Ok(ExitCode::Unhealthy);
             }
             Some(ManualHealAnswer::Treating { treatment }) => {
-                let row = treatment_of(&store, treatment)?;
+                let row = store.treatment(treatment).map_err(Failure::internal)?;
                 if let Some(row) = &row {
                     show(&mut shown, &format!("{}: {}\n", words::treatment(treatment), row.step.label()));
                 }
@@ -200,10 +199,6 @@ async fn withdrawn(store: &ManagerStore, manual: &ManualHeal, shared: &Shared) -
     }
 }
 
-fn treatment_of(store: &ManagerStore, id: TreatmentId) -> Result<Option<Treatment>, Failure> {
-    store.treatment(id).map_err(Failure::internal)
-}
-
 fn show(shown: &mut String, now: &str) {
     if shown != now {
         now.clone_into(shown);
@@ -211,17 +206,12 @@ fn show(shown: &mut String, now: &str) {
     }
 }
 
-/// The exit code once the treatment has ended.
 fn ended(row: &Treatment, last: Option<&ManagerStatus>) -> Option<ExitCode> {
     let outcome = row.outcome()?;
-    let seen = last.and_then(|status| diagnosis_of(status, row.set));
+    let seen = last.and_then(|status| status.sets.iter().find(|shown| shown.id == row.set));
     Some(match (outcome, seen) {
         (Outcome::Recovered | Outcome::SelfRecovered, _) => ExitCode::Well,
-        (_, Some(diagnosis)) => of_set(diagnosis, Treated::Closed(outcome)),
-        (_, None) => of_set(row.cause, Treated::Closed(outcome)),
+        (_, Some(set)) => of_set((set.finding.diagnosis, Treated::Closed(outcome))),
+        (_, None) => of_set((row.cause, Treated::Closed(outcome))),
     })
-}
-
-fn diagnosis_of(status: &ManagerStatus, set: ScaleSetId) -> Option<Diagnosis> {
-    status.sets.iter().find(|shown| shown.id == set).map(|shown| shown.finding.diagnosis)
 }

@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Longest wait for the connection, and for each step of the answer. `HEALTHCHECK` itself gives up after 5 s.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 /// The status line is all that counts.
 const STATUS_LINE: u64 = 64;
 
@@ -22,7 +22,7 @@ pub(super) fn run(config: &Config) -> Result<ExitCode, Failure> {
 }
 
 fn ask(address: SocketAddr) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)
         .with_context(|| format!("no medic listens at {address} (http.listen)"))?;
     let answer =
         exchange(&mut stream, address).with_context(|| format!("what listens at {address} does not answer"))?;
@@ -32,8 +32,8 @@ fn ask(address: SocketAddr) -> anyhow::Result<()> {
 }
 
 fn exchange(stream: &mut TcpStream, address: SocketAddr) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     // In one piece: who answers after the first of several resets the connection by closing it.
     let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
@@ -47,7 +47,6 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// Answers one request with this text.
     fn server(answer: &'static str) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -70,20 +69,20 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_told() {
-        for (answer, told) in [
+    fn other_answers_are_reported() {
+        for (answer, shown) in [
             ("HTTP/1.1 503 Service Unavailable\r\n\r\n", "503"),
             ("SSH-2.0-OpenSSH_9.2\r\n", "SSH-2.0"),
             ("HTTP/1.1 2000 200\r\n\r\n", "2000"),
             ("", "\"\""),
         ] {
             let error = ask(server(answer)).unwrap_err().to_string();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(shown), "{error}");
         }
     }
 
     #[test]
-    fn nobody_at_the_address_is_told() {
+    fn missing_listener_is_reported() {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let error = ask(address).unwrap_err().to_string();
         assert!(error.contains("no medic listens"), "{error}");

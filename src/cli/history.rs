@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How far back by default.
 const SINCE: Span = Span::hours(24);
-/// The most events shown of one manager.
 const LIMIT: u32 = 10_000;
 /// The most events of one set that `explain` shows.
 const OF_SET: u32 = 25;
@@ -57,7 +56,8 @@ pub(super) fn run(args: &HistoryArgs, config: &Config) -> Result<ExitCode, Failu
             if u32::try_from(found.len()).is_ok_and(|count| count >= LIMIT) {
                 let manager = store.manager();
                 diagnostic(&format!(
-                    "only the newest {LIMIT} events of {manager} are shown; --since, --manager and --set choose others\n"
+                    "only the newest {LIMIT} events of {manager} are shown; --since, --manager and --set choose \
+                     others\n"
                 ));
             }
             events.extend(found.into_iter().map(|event| (store.manager().clone(), event)));
@@ -95,7 +95,6 @@ fn snapshots(stores: &[ManagerStore], since: Wall) -> Result<ExitCode, Failure> 
     Ok(ExitCode::Well)
 }
 
-/// The sets with this id or name.
 fn named(names: &Names, name: &str) -> BTreeSet<ScaleSetId> {
     match name.parse::<u64>() {
         Ok(id) => BTreeSet::from([ScaleSetId(id)]),
@@ -125,7 +124,6 @@ pub(super) fn of_set(config: &Config, manager: &ManagerName, set: ScaleSetId, si
     events.into_iter().map(|event| (event.at, one_line(&format!("{}: {}", event.kind, words(&event))))).collect()
 }
 
-/// One event, one line.
 fn text(manager: &ManagerName, names: &Names, event: &Event) -> String {
     let set = event.set.map_or_else(String::new, |set| match names.get(&set) {
         Some(name) => format!(" {name} (set {set})"),
@@ -144,7 +142,8 @@ fn understood(event: &Event) -> Option<String> {
     Some(match event.kind.as_str() {
         "diagnosis" => found(&Found::deserialize(detail).ok()?),
         "decision" => {
-            let decision = words::decision(&guards::decision(Decision::deserialize(detail).ok()?));
+            let decision = guards::decision(Decision::deserialize(detail).ok()?);
+            let decision = words::decision(&decision, event.at, |held| words::guard_in_full(held, event.at));
             match detail.get("finding").and_then(|finding| Found::deserialize(finding).ok()) {
                 Some(finding) => format!("{decision}; because {}", found(&finding)),
                 None => decision,
@@ -152,7 +151,7 @@ fn understood(event: &Event) -> Option<String> {
         }
         "recovery" => {
             let ill_since = Wall::deserialize(detail.get("ill_since")?).ok()?;
-            format!("{}, ill for {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
+            format!("{}, unhealthy for {}", detail.get("outcome")?.as_str()?, event.at.since(ill_since))
         }
         "restart" => {
             let kind = RestartKind::deserialize(detail.get("kind")?).ok()?;
@@ -201,11 +200,11 @@ mod tests {
 
     #[test]
     fn history_text_of_unknown_events_is_their_json() {
-        let told = |detail| words(&Event { id: 1, at: Wall(60_000), kind: "restart".to_owned(), set: None, detail });
+        let text = |detail| words(&Event { id: 1, at: Wall(60_000), kind: "restart".to_owned(), set: None, detail });
         assert_eq!(
-            told(serde_json::json!({"at": 59_000, "kind": "crash"})),
+            text(serde_json::json!({"at": 59_000, "kind": "crash"})),
             "GARM restarted at 00:00:59, after a crash: it left its sessions behind"
         );
-        assert_eq!(told(serde_json::json!({"kind": "of later"})), r#"{"kind":"of later"}"#);
+        assert_eq!(text(serde_json::json!({"kind": "of later"})), r#"{"kind":"of later"}"#);
     }
 }

@@ -23,7 +23,6 @@ use medic_lab::backend::ServerId;
 use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
-use medic_lab::log_file::Rotation;
 use medic_lab::scenario::{Ending, SCENARIOS, Scenario, Step};
 use medic_lab::world::{Fleet, MEDIC_TOKEN, World};
 use medic_store::Store;
@@ -108,12 +107,12 @@ async fn play(args: &LabArgs, scenario: &'static Scenario) -> Result<ExitCode, F
     let dir = tempfile::tempdir().context("cannot create a directory for the lab's state")?;
     let log = dir.path().join("garm.log");
     hub.log_to_file(ServerId::Manager(0), &log).map_err(Failure::internal)?;
-    let log = (scenario.ledger || args.ledger).then_some(log.as_path());
+    let log =
+        if scenario.ledger || args.ledger { format!("log_file = \"{}\"\n", log.display()) } else { String::new() };
     let listener = listener(args.listen).await?;
     let page = listener.local_addr().map_err(Failure::internal)?;
     let password = fleet.managers.first().map(|manager| manager.password.clone()).unwrap_or_default();
-    let config =
-        Given { dir: dir.path(), log, garm: &garm_url, password: &password, mode: &args.mode, page }.config()?;
+    let config = configure(dir.path(), &args.mode, page, (&garm_url, &password), &log)?;
     let config = with_hanging(config, hanging)?;
     let shared = shared(&config, &clock)?;
     let publisher = Arc::new(Publisher {
@@ -225,41 +224,33 @@ async fn listener(asked: Option<SocketAddr>) -> Result<TcpListener, Failure> {
     }
 }
 
-struct Given<'a> {
-    dir: &'a Path,
-    log: Option<&'a Path>,
-    garm: &'a str,
-    password: &'a str,
-    mode: &'a str,
+/// Writes the medic's configuration to a file, for the other commands, and reads it.
+fn configure(
+    dir: &Path,
+    mode: &str,
     page: SocketAddr,
+    (garm, password): (&str, &str),
+    log: &str,
+) -> Result<Config, Failure> {
+    let here = dir.display();
+    write(dir, "password", password)?;
+    write(dir, "token", MEDIC_TOKEN)?;
+    let text = format!(
+        "[run]\nmode = \"{mode}\"\nstate_dir = \"{here}\"\n[http]\nlisten = \"{page}\"\n[[manager]]\nname = \"garm\"\n\
+         url = \"{garm}\"\nusername = \"admin\"\npassword_file = \"{here}/password\"\ndebug_server = true\n{log}\
+         [[github]]\nendpoint = \"github.com\"\ntoken_file = \"{here}/token\"\n"
+    );
+    write(dir, CONFIG, &text)?;
+    Ok(check(&Sources::of_text("the lab's configuration", text), Depth::Files)?.config)
 }
 
-impl Given<'_> {
-    /// Writes it to a file, for the other commands, and reads it.
-    fn config(&self) -> Result<Config, Failure> {
-        let dir = self.dir.display();
-        let garm = self.garm;
-        self.write("password", self.password)?;
-        self.write("token", MEDIC_TOKEN)?;
-        let log = self.log.map_or_else(String::new, |path| format!("log_file = \"{}\"\n", path.display()));
-        let text = format!(
-            "[run]\nmode = \"{}\"\nstate_dir = \"{dir}\"\n[http]\nlisten = \"{}\"\n[[manager]]\nname = \"garm\"\nurl = \
-             \"{garm}\"\nusername = \"admin\"\npassword_file = \"{dir}/password\"\ndebug_server = true\n{log}[[github]]\n\
-             endpoint = \"github.com\"\ntoken_file = \"{dir}/token\"\n",
-            self.mode, self.page
-        );
-        self.write(CONFIG, &text)?;
-        Ok(check(&Sources::of_text("the lab's configuration", text), Depth::Files)?.config)
-    }
-
-    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let path = self.dir.join(name);
-        let mut options = std::fs::OpenOptions::new();
-        // The medic warns about secrets that others can read.
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))
-    }
+fn write(dir: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = dir.join(name);
+    let mut options = std::fs::OpenOptions::new();
+    // The medic warns about secrets that others can read.
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Adds managers that accept requests and never answer.
@@ -300,7 +291,7 @@ impl Demo {
         tokio::select! {
             ended = self.show(&mut shown) => drop(ended?),
             () = self.carry_out_all(&mut commands) => return Ok(ExitCode::Well),
-            signal = medic::signal() => return Ok(signal.exit_code()),
+            signal = medic::signal() => return Ok(signal),
         }
         data(&format!("\nEverything keeps running; stop with Ctrl-C.\n{}", self.places))?;
         let watch = async {
@@ -312,7 +303,7 @@ impl Demo {
         tokio::select! {
             failed = watch => failed,
             () = self.carry_out_all(&mut commands) => Ok(ExitCode::Well),
-            signal = medic::signal() => Ok(signal.exit_code()),
+            signal = medic::signal() => Ok(signal),
         }
     }
 
@@ -337,20 +328,12 @@ impl Demo {
                 }
                 else => return std::future::pending().await,
             };
-            match command {
-                Command::Quit => return,
-                Command::RefuseEnable => refuse_below = Some(self.hub.with(|world, _| world.listening(0).1)),
-                Command::Well => refuse_below = None,
-                Command::Step(_)
-                | Command::Crash
-                | Command::Stale(_)
-                | Command::RefuseUpdates
-                | Command::RevokeManager
-                | Command::NoQuota(_)
-                | Command::Where
-                | Command::Help => {}
+            if command == Command::RefuseEnable {
+                refuse_below = Some(self.hub.with(|world, _| world.listening(0).1));
+            } else if command == Command::Well {
+                refuse_below = None;
             }
-            if self.carry_out(command).await.is_err() {
+            if command == Command::Quit || self.carry_out(command).await.is_err() {
                 return;
             }
         }
@@ -365,18 +348,10 @@ impl Demo {
 
     async fn carry_out(&self, command: Command) -> Result<(), Failure> {
         let (now, text) = self.hub.with(|world, now| (now, command.apply(world, self.build, now)));
-        match command {
-            Command::Help => data(&console::help())?,
-            Command::Where => data(&self.places)?,
-            Command::Step(_)
-            | Command::Crash
-            | Command::Stale(_)
-            | Command::RefuseUpdates
-            | Command::RefuseEnable
-            | Command::RevokeManager
-            | Command::NoQuota(_)
-            | Command::Well
-            | Command::Quit => text.map_or(Ok(()), |text| self.print(now, &text))?,
+        match text {
+            Some(text) => self.print(now, &text)?,
+            None if command == Command::Help => data(&console::help())?,
+            None => data(&self.places)?,
         }
         if command == Command::Crash {
             self.clock.sleep(console::DOWN).await;
@@ -400,14 +375,14 @@ impl Demo {
     /// Runs the scenario and prints what happens, until the medic sees its ending too.
     async fn show(&self, shown: &mut Shown) -> Result<ExitCode, Failure> {
         let mut steps = self.scenario.steps.iter().peekable();
-        let mut hurt: Option<Wall> = None;
-        let mut healed: Option<Wall> = None;
+        let mut stuck: Option<Wall> = None;
+        let mut recovered: Option<Wall> = None;
         loop {
             let now = self.clock.now().wall;
             let passed = now.since(self.began);
             if let Some((_, step)) = steps.next_if(|(at, _)| *at <= passed) {
                 if *step == Step::RotateLog {
-                    self.hub.rotate_log(ServerId::Manager(0), Rotation::Rename).map_err(Failure::internal)?;
+                    self.hub.rotate_log(ServerId::Manager(0)).map_err(Failure::internal)?;
                 }
                 let text = self.hub.with(|world, now| step.apply(world, self.build, now));
                 self.print(now, &text)?;
@@ -415,16 +390,16 @@ impl Demo {
             self.print_changes(shown)?;
             let (listening, enabled) = self.hub.with(|world, _| world.listening(0));
             if listening < enabled && passed > Span::secs(10) {
-                hurt.get_or_insert(now);
-                healed = None;
+                stuck.get_or_insert(now);
+                recovered = None;
             }
             if listening == enabled && steps.peek().is_none() {
-                healed.get_or_insert(now);
+                recovered.get_or_insert(now);
             }
             if steps.peek().is_none() && self.hub.with(|world, _| self.scenario.has_ended(world)) {
-                healed.get_or_insert(now);
+                recovered.get_or_insert(now);
                 if shown.agrees(self.scenario, enabled) {
-                    return self.summary(hurt, healed, now);
+                    return self.summary(stuck, recovered, now);
                 }
             }
             if passed > self.scenario.steps_end().plus(self.scenario.limit) {
@@ -440,14 +415,14 @@ impl Demo {
         data(&format!("{passed:>7.1} s  {text}\n"))
     }
 
-    fn summary(&self, hurt: Option<Wall>, healed: Option<Wall>, now: Wall) -> Result<ExitCode, Failure> {
+    fn summary(&self, stuck: Option<Wall>, recovered: Option<Wall>, now: Wall) -> Result<ExitCode, Failure> {
         let (writes, crashes) =
             self.hub.with(|world, _| world.garm(0).map_or((0, 0), |garm| (garm.writes().len(), garm.crashes())));
-        self.table(hurt)?;
-        let took = match (hurt, healed) {
-            (Some(hurt), Some(healed)) => format!(
+        self.table(stuck)?;
+        let took = match (stuck, recovered) {
+            (Some(stuck), Some(recovered)) => format!(
                 "{} from the first set that stopped listening to the last that listened again",
-                healed.since(hurt)
+                recovered.since(stuck)
             ),
             (_, _) => "no set stopped listening for long".to_owned(),
         };
@@ -459,25 +434,23 @@ impl Demo {
         self.print(
             now,
             &format!(
-                "End: {took}. The medic sent {writes} updates to GARM; GARM crashed {crashes} times. Without the medic, \
-                 this build {alone}."
+                "End: {took}. The medic sent {writes} updates to GARM; GARM crashed {crashes} times. Without the \
+                 medic, this build {alone}."
             ),
         )?;
         Ok(ExitCode::Well)
     }
-}
 
-impl Demo {
     /// Every set at the end: its diagnosis, its treatment and its jobs.
-    fn table(&self, hurt: Option<Wall>) -> Result<(), Failure> {
+    fn table(&self, stuck: Option<Wall>) -> Result<(), Failure> {
         let Some(status) = self.board.status() else { return Ok(()) };
         let mut out =
             String::from("\n  SET         NOW          OUT FOR     TREATED BY   JOBS DONE  WAITING  TO CLEAN UP\n");
         for set in status.managers.iter().flat_map(|manager| &manager.sets) {
             let jobs = self.hub.with(|world, _| set.github_id.map(|id| world.github.jobs(id))).unwrap_or_default();
             let well = matches!(set.finding.diagnosis, Diagnosis::Listening);
-            let out_for = match hurt {
-                Some(hurt) if well && set.finding.since > hurt => set.finding.since.since(hurt).to_string(),
+            let out_for = match stuck {
+                Some(stuck) if well && set.finding.since > stuck => set.finding.since.since(stuck).to_string(),
                 Some(_) | None => "-".to_owned(),
             };
             let treated = set.treatments.first().map_or("-", |row| row.remedy.as_str());
@@ -538,7 +511,9 @@ impl Shown {
                     .iter()
                     .find(|row| row.id == *treatment)
                     .map(|row| format!("{}: {}", row.remedy, row.state)),
-                Decision::Escalate { .. } => Some(words::decision(&set.decision)),
+                Decision::Escalate { escalation } => {
+                    Some(format!("needs an operator: {}", words::escalation(escalation)))
+                }
                 Decision::Leave | Decision::Watch { .. } | Decision::Blocked { .. } | Decision::Treat { .. } => None,
             };
             match doing {

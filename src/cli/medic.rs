@@ -7,33 +7,16 @@ use crate::engine::lease::Lease;
 use crate::engine::reconcile::Engine;
 use crate::exit::ExitCode;
 use crate::metrics::Metrics;
-use crate::status::{ManagerStatus, STATUS_SCHEMA, Status};
 use anyhow::Context as _;
 use medic_clock::SystemClock;
 use medic_core::clock::Clock;
-use medic_core::model::{ManagerName, Span, Wall};
+use medic_core::model::{ManagerName, Span};
 use medic_store::Store;
 use std::sync::Arc;
 use tokio::signal::unix::{self, SignalKind};
 
 /// The longest that finishing takes after a signal.
 const FINISH_LIMIT: Span = Span::secs(8);
-
-/// The signals that end a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
-    Interrupt,
-    Terminate,
-}
-
-impl Signal {
-    pub(super) const fn exit_code(self) -> ExitCode {
-        match self {
-            Self::Interrupt => ExitCode::Interrupted,
-            Self::Terminate => ExitCode::Terminated,
-        }
-    }
-}
 
 /// Receives signals while it lives: one that comes between two waits is returned by the next.
 pub(super) struct Signals(Option<(unix::Signal, unix::Signal)>);
@@ -49,18 +32,18 @@ impl Signals {
         Self(Some((interrupt, terminate)))
     }
 
-    /// Resolves at the next signal to end; never where signals cannot be received.
-    pub(super) async fn next(&mut self) -> Signal {
+    /// The exit code of the next signal to end; never resolves where signals cannot be received.
+    pub(super) async fn next(&mut self) -> ExitCode {
         let Some((interrupt, terminate)) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
-            _ = interrupt.recv() => Signal::Interrupt,
-            _ = terminate.recv() => Signal::Terminate,
+            _ = interrupt.recv() => ExitCode::Interrupted,
+            _ = terminate.recv() => ExitCode::Terminated,
         }
     }
 }
 
-/// Resolves at the first signal that asks the process to end.
-pub(super) async fn signal() -> Signal {
+/// The exit code of the first signal that asks the process to end.
+pub(super) async fn signal() -> ExitCode {
     Signals::listen().next().await
 }
 
@@ -122,12 +105,12 @@ fn log_orphans(store: &Store, watched: &[ManagerName]) {
     for (manager, intent) in orphans {
         tracing::error!(
             %manager, scale_set = %intent.set, name = %intent.name, step = intent.step.label(), since = %intent.step_at,
-            "a treatment of a manager that is no longer configured is unfinished: configure the manager again, or check that the scale set is enabled"
+            "a treatment at a GARM that is no longer configured is unfinished: configure it again, or check that the \
+             scale set is enabled"
         );
     }
 }
 
-/// A unique name of this process.
 fn holder(clock: &dyn Clock) -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "medic".to_owned());
     format!("{host}/{}/{}", std::process::id(), clock.now().wall.0)
@@ -150,15 +133,4 @@ pub(super) async fn finish(engines: Vec<Engine>, clock: &dyn Clock) {
         drop(crate::engine::service::finish(&mut engine, clock, FINISH_LIMIT).await);
     }))
     .await;
-}
-
-pub(super) fn document(config: &Config, managers: Vec<ManagerStatus>, at: Wall) -> Status {
-    Status {
-        schema: STATUS_SCHEMA,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: config.run.mode,
-        at,
-        managers,
-        not_swept_yet: Vec::new(),
-    }
 }

@@ -37,7 +37,6 @@ use render::uses_color;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Runs the command line of this process.
 pub fn main() -> std::process::ExitCode {
     let ended = match Cli::try_parse() {
         Ok(cli) => dispatch(&cli).map_err(Failure::report),
@@ -65,14 +64,14 @@ fn nagios(ended: Result<ExitCode, ExitCode>) -> Nagios {
 
 fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
     match &cli.command {
-        Command::Run(args) => {
+        Command::Run(_) => {
             let given = (cli.global.config.clone(), environment(), cli.flag_values());
             let reread = move || {
                 let (file, environment, flags) = given.clone();
                 let sources = Sources::open(file.as_deref(), environment, flags)?;
                 Ok(check(&sources, Depth::Files)?)
             };
-            run::run(args, start(cli)?.config, &(Arc::new(reread) as _))
+            run::run(start(cli)?.config, &(Arc::new(reread) as _))
         }
         Command::Once(args) => once::run(args, &start(cli)?.config, cli.global.color),
         #[cfg(feature = "lab")]
@@ -82,8 +81,8 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Status(args) => status::run(args, &start_quietly(cli)?.config, cli.global.color),
         Command::Explain(args) => explain::run(args, &start_quietly(cli)?.config),
-        Command::Doctor(args) => {
-            doctor::run(args, &start(cli)?.config, uses_color(cli.global.color, &std::io::stdout()))
+        Command::Doctor { output } => {
+            doctor::run(*output, &start(cli)?.config, uses_color(cli.global.color, &std::io::stdout()))
         }
         Command::Heal(args) => heal::run(args, &start(cli)?.config),
         // Pause, resume and history need only the store: no secret, no server.
@@ -92,13 +91,12 @@ fn dispatch(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::History(args) => history::run(args, &start_with(cli, Depth::Values)?.config),
         Command::Replay(args) => replay::run(args, || Ok(check(&sources(cli)?, Depth::Values)?.config)),
         Command::Healthcheck => healthcheck::run(&check(&sources(cli)?, Depth::Values)?.config),
-        Command::Config(args) => config::run(args, || sources(cli)),
-        Command::Completions(args) => completions::run(args),
-        Command::Man(args) => man::run(args),
+        Command::Config { action } => config::run(*action, || sources(cli)),
+        Command::Completions { shell } => completions::run(*shell),
+        Command::Man { path } => man::run(path),
     }
 }
 
-/// The configuration file, the environment and the flags.
 fn sources(cli: &Cli) -> Result<Sources, Failure> {
     Ok(Sources::open(cli.global.config.as_deref(), environment(), cli.flag_values())?)
 }

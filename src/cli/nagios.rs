@@ -19,7 +19,6 @@ pub(super) fn is_asked(mut arguments: impl Iterator<Item = OsString>) -> bool {
     arguments.any(|argument| argument == FLAG)
 }
 
-/// The whole line for a fleet.
 pub(super) fn line(status: &Status, nagios: Nagios) -> String {
     let known = status.managers.iter().filter_map(|manager| Some((&manager.name, manager.incident.as_deref()?)));
     let incidents: Vec<_> = known.map(|(manager, incident)| format!("{manager}: {incident}")).collect();
@@ -34,7 +33,6 @@ pub(super) fn line(status: &Status, nagios: Nagios) -> String {
     format!("{} | ill={ill};;0;0;{all} unknown={unknown};0;;0;{all}\n", head(nagios, &what))
 }
 
-/// The line where there is no status.
 pub(super) fn say(code: ExitCode, what: &str) -> Result<(), Failure> {
     data(&(head(code.into(), what) + "\n"))
 }

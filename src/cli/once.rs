@@ -9,6 +9,8 @@ use crate::config::Config;
 use crate::engine::assemble::{engines, real_carrier};
 use crate::engine::once::once;
 use crate::exit::{ExitCode, nagios_of_run, of_run};
+use crate::status::Status;
+use crate::text::exit::meaning;
 use medic_core::model::Span;
 use medic_store::LeaseState;
 use std::sync::Arc;
@@ -20,7 +22,8 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
     let shared = medic::shared(config)?;
     if let LeaseState::HeldByOther { holder, until } = shared.lease.hold().map_err(Failure::internal)? {
         diagnostic(&format!(
-            "another medic ({holder}) holds the lease on {} until {until} at least; it heals, and this one did nothing\n",
+            "another medic ({holder}) holds the lease on {} until {until} at least; it heals, and this one did \
+             nothing\n",
             config.run.state_dir.display()
         ));
         if args.nagios {
@@ -44,27 +47,27 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
             medic::runtime()?.block_on(medic::finish(engines, clock.as_ref()))?;
             shared.lease.release();
             if args.nagios {
-                nagios::say(signal.exit_code(), "interrupted before there was a result")?;
+                nagios::say(signal, "interrupted before there was a result")?;
             }
-            return Ok(signal.exit_code());
+            return Ok(signal);
         }
     };
     shared.lease.release();
     let ends = ends(&summary.managers, &summary.closed);
     let code = of_run(&ends);
+    let document = |managers| Status::new(config.run.mode, clock.now().wall, managers, Vec::new());
     match args.output {
         Output::Text if args.nagios => {
-            let status = medic::document(config, summary.managers, clock.now().wall);
             let nagios = nagios_of_run(&ends);
-            data(&nagios::line(&status, nagios))?;
+            data(&nagios::line(&document(summary.managers), nagios))?;
             return Ok(nagios.code());
         }
         Output::Text => data(&render::summary(&summary, code, clock.now().wall, Look::of_stdout(color)))?,
         Output::Json => {
             let document = serde_json::json!({
                 "exit_code": code.code(),
-                "meaning": code.meaning(),
-                "status": medic::document(config, summary.managers, clock.now().wall),
+                "meaning": meaning(code),
+                "status": document(summary.managers),
                 "treatments": summary.closed,
             });
             data(&format!("{document:#}\n"))?;

@@ -7,18 +7,21 @@ use crate::config::Report;
 use crate::exit::ExitCode;
 use std::io::{ErrorKind, Write as _};
 
-/// Why a command has no result.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The configuration has mistakes.
-    Config(Report),
+    #[error("{0}")]
+    Config(#[from] Report),
     /// The arguments do not fit together; what to change.
+    #[error("{0}")]
     Usage(String),
     /// What was asked for could not be read; what to do.
+    #[error("{0}")]
     Blind(String),
     /// A fault of ours or of the machine.
-    Internal(anyhow::Error),
-    /// The reader of stdout has gone, as `head` does: no failure.
+    #[error("{0:#}")]
+    Internal(#[from] anyhow::Error),
+    /// As `head` does: no failure.
+    #[error("the reader of stdout has gone")]
     ReaderGone,
 }
 
@@ -27,53 +30,19 @@ impl Failure {
         Self::Internal(error.into())
     }
 
-    /// For the log of a process that continues.
-    pub(super) fn words(&self) -> String {
-        match self {
-            Self::Config(report) => report.to_string(),
-            Self::Usage(what) | Self::Blind(what) => what.clone(),
-            Self::Internal(error) => format!("{error:#}"),
-            Self::ReaderGone => "the reader of stdout has gone".to_owned(),
-        }
-    }
-
     /// Prints it once, and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
-        match self {
-            Self::Config(report) => {
-                diagnostic(&format!("error: {report}"));
-                ExitCode::Usage
-            }
-            Self::Usage(what) => {
-                diagnostic(&format!("error: {what}\n"));
-                ExitCode::Usage
-            }
-            Self::Blind(what) => {
-                diagnostic(&format!("error: {what}\n"));
-                ExitCode::Blind
-            }
-            Self::Internal(error) => {
-                diagnostic(&format!("error: {error:#}\n"));
-                ExitCode::Internal
-            }
-            Self::ReaderGone => ExitCode::Well,
-        }
+        let code = match self {
+            Self::Config(_) | Self::Usage(_) => ExitCode::Usage,
+            Self::Blind(_) => ExitCode::Blind,
+            Self::Internal(_) => ExitCode::Internal,
+            Self::ReaderGone => return ExitCode::Well,
+        };
+        diagnostic(&format!("error: {}\n", self.to_string().trim_end()));
+        code
     }
 }
 
-impl From<Report> for Failure {
-    fn from(report: Report) -> Self {
-        Self::Config(report)
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Internal(error)
-    }
-}
-
-/// Writes data to stdout.
 pub fn data(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

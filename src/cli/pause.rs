@@ -11,7 +11,6 @@ use crate::text::guards;
 use medic_core::model::{ManagerName, PauseScope, ScaleSetId};
 use medic_store::NewPause;
 
-/// Runs `pause`.
 pub(super) fn pause(args: &PauseArgs, config: &Config) -> Result<ExitCode, Failure> {
     let scope = scope(&args.scope, config)?;
     let shared = medic::shared(config)?;
@@ -34,7 +33,6 @@ pub(super) fn pause(args: &PauseArgs, config: &Config) -> Result<ExitCode, Failu
     Ok(ExitCode::Well)
 }
 
-/// Runs `resume`.
 pub(super) fn resume(args: &ResumeArgs, config: &Config) -> Result<ExitCode, Failure> {
     let scope = scope(&args.scope, config)?;
     let shared = medic::shared(config)?;

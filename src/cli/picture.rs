@@ -20,23 +20,14 @@ const DOCUMENT_LIMIT: usize = 256 * 1024 * 1024;
 /// How long to check where no medic runs: counters must be read twice.
 const CHECK_FOR: Span = Span::secs(8);
 
-/// Who made a status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
-    Medic,
-    /// This command, with a copy of the state directory's records.
-    Ourselves,
-}
+const DIRECT: &str = "no medic is running here: this is one short direct check, and nothing was changed\n";
 
-/// What to say where [`By::Ourselves`] made the status.
-pub(super) const DIRECT: &str = "no medic is running here: this is one short direct check, and nothing was changed\n";
-
-/// The status, and who made it.
-pub(super) fn picture(config: &Config) -> Result<(Status, By), Failure> {
+/// The status, and what to say where this command made it itself, with a copy of the state directory's records.
+pub(super) fn picture(config: &Config) -> Result<(Status, Option<&'static str>), Failure> {
     medic::runtime()?.block_on(async {
         match ask(config.http.listen).await? {
-            Some(status) => Ok((status, By::Medic)),
-            None => Ok((check_directly(config).await?, By::Ourselves)),
+            Some(status) => Ok((status, None)),
+            None => Ok((check_directly(config).await?, Some(DIRECT))),
         }
     })?
 }
@@ -95,15 +86,15 @@ async fn check_directly(config: &Config) -> Result<Status, Failure> {
     if std::io::stderr().is_terminal() {
         let address = config.http.listen;
         diagnostic(&format!(
-            "no medic answers at {address}: checking directly for up to {CHECK_FOR}, because counters must be read twice\n"
+            "no medic answers at {address}: checking directly for up to {CHECK_FOR}, because counters must be read \
+             twice\n"
         ));
     }
     let engines = engines(config, &shared, &real_carrier)?;
     let managers = dry_run(engines, shared.clock.as_ref(), CHECK_FOR).await;
-    Ok(medic::document(config, managers, shared.clock.now().wall))
+    Ok(Status::new(config.run.mode, shared.clock.now().wall, managers, Vec::new()))
 }
 
-/// The set with this id or name.
 pub(super) fn find<'a>(
     status: &'a Status,
     set: &str,
@@ -155,7 +146,6 @@ fn unseen(status: &Status, in_scope: impl Fn(&ManagerName) -> bool) -> Vec<Strin
     away.chain(waiting.map(|name| format!("{name} was not swept yet"))).collect()
 }
 
-/// Whether one of the configured managers has this name.
 pub(super) fn known_manager<'a>(
     name: &str,
     configured: impl Iterator<Item = &'a ManagerName> + Clone,
@@ -167,7 +157,6 @@ pub(super) fn known_manager<'a>(
     Err(Failure::Usage(format!("no manager {name} is configured; there is {}", names.join(", "))))
 }
 
-/// The entity's name, for people.
 pub(super) fn entity(set: &SetStatus) -> String {
     set.entity.as_ref().map_or_else(|| "entity unknown".to_owned(), |entity| entity.entity.name.clone())
 }

@@ -5,15 +5,14 @@ use super::output::one_line;
 use crate::engine::once::Summary;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, SetStatus, SourceState};
-use crate::text::{guards, words};
-use medic_core::model::{Decision, Diagnosis, Enablement, ManagerState, Wall};
+use crate::text::{exit, guards, words, wrapped};
+use medic_core::model::{Diagnosis, ManagerState, Wall};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
 /// Columns that the last column needs.
 const LAST_COLUMN: usize = 28;
 
-/// How text is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Look {
     pub color: bool,
@@ -41,13 +40,11 @@ impl Look {
     }
 }
 
-/// Whether a stream is coloured.
 pub(super) fn uses_color(color: Color, stream: &impl IsTerminal) -> bool {
     let variable = |name| std::env::var(name).ok();
     color.applies(stream.is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
 }
 
-/// The result of `once`.
 pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) -> String {
     let mut out = String::new();
     for manager in &summary.managers {
@@ -64,7 +61,7 @@ pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) 
             one_line(why)
         );
     }
-    let _ = writeln!(out, "{} ({})", code.meaning(), code.code());
+    let _ = writeln!(out, "{} ({})", exit::meaning(code), code.code());
     out
 }
 
@@ -156,91 +153,33 @@ fn cells(set: &SetStatus, now: Wall) -> [String; 6] {
         entity,
         format!("{mark}{}{sure}", set.finding.diagnosis),
         now.since(set.finding.since).to_string(),
-        decision(set, now),
+        action(set, now),
     ]
     .map(|cell| one_line(&cell))
 }
 
-/// Lines of at most `room` characters, broken between words; a longer word stays whole.
-pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in text.split(' ') {
-        let longer = line.chars().count() + 1 + word.chars().count();
-        if !line.is_empty() && longer > room {
-            lines.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    lines.push(line);
-    lines
-}
-
-/// A decision in a few words.
-pub(super) fn decision(set: &SetStatus, now: Wall) -> String {
-    match &set.decision {
-        Decision::Leave if set.enabled == Enablement::Disabled => "left alone: disabled by an operator".to_owned(),
-        Decision::Leave => match words::recovered(set, |at| words::dated(at, now)) {
-            Some(again) => format!("nothing to do; {again}"),
-            None => "nothing to do".to_owned(),
-        },
-        Decision::Watch { waiting, until: Some(until) } => {
-            format!("waiting: {}, until {}", words::waiting(*waiting), until.near(now))
-        }
-        Decision::Watch { waiting, until: None } => format!("waiting: {}", words::waiting(*waiting)),
-        Decision::Escalate { escalation } => format!("needs an operator: {}", words::escalation(escalation)),
-        Decision::Blocked { remedy, guards } => {
-            let guards: Vec<_> = guards.iter().map(words::guard_briefly).collect();
-            format!("{} blocked by {}", words::remedy_name(remedy), guards.join("; "))
-        }
-        Decision::Treat { remedy, .. } => format!("{} is due", words::remedy_name(remedy)),
-        Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
-            Some(_) if set.left_disabled.is_some() => {
-                format!(
-                    "LEFT DISABLED: {}",
-                    set.left_disabled.as_ref().map_or_else(String::new, |left| words::left_disabled(left, now))
-                )
-            }
-            Some(row) => format!("{} under way: {}", row.remedy, words::progress(row, now)),
-            None => format!("{} under way", words::treatment(*treatment)),
-        },
+/// What is done about a set, with brief guards.
+pub(super) fn action(set: &SetStatus, now: Wall) -> String {
+    match &set.left_disabled {
+        Some(left) => format!("LEFT DISABLED: {}", words::left_disabled(left, now)),
+        None => words::action(set, now, words::guard_briefly),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::testing;
 
-    #[test]
-    fn wrapped_text_keeps_words_whole() {
-        assert_eq!(wrapped("toggle blocked by canary (0 of 1)", 12), ["toggle", "blocked by", "canary (0 of", "1)"]);
-        assert_eq!(wrapped("unbreakable", 4), ["unbreakable"]);
-        assert_eq!(wrapped("", 4), [""]);
-    }
-
-    fn blocked_set() -> Vec<SetStatus> {
-        let set = serde_json::json!([{
-            "id": 1, "github_id": 2, "name": "linux-large", "enabled": "enabled",
-            "entity": {"endpoint": "github.com", "entity": {"kind": "organization", "name": "acme"}},
-            "finding": {
-                "set": 1, "diagnosis": "conflict_abandoned", "confidence": "strong", "evidence": [], "since": 0,
-                "ill_since": 0, "seen": 3, "worker": ["absent", 0],
-            },
-            "decision": {
-                "decision": "blocked", "remedy": {"kind": "toggle"},
-                "guards": [{"guard": "backoff", "value": "2 min ago", "limit": "5 min", "until": null}],
-            },
-            "lingering": {"deleted": 0, "pending_delete": 0, "total": 0}, "budget_remaining": 3, "treatments": [],
-        }]);
-        serde_json::from_value(set).unwrap()
+    fn blocked_set() -> SetStatus {
+        let guard = serde_json::json!({"guard": "backoff", "value": "2 min ago", "limit": "5 min", "until": null});
+        let blocked = serde_json::json!({"decision": "blocked", "remedy": {"kind": "toggle"}, "guards": [guard]});
+        SetStatus { name: "linux-large".to_owned(), ..testing::set("conflict_abandoned", &blocked) }
     }
 
     #[test]
     fn table_fits_its_terminal_and_loses_no_word() {
-        let table = |width| table(&blocked_set(), Wall(61_000), Look { color: false, width });
+        let table = |width| table(&[blocked_set()], Wall(61_000), Look { color: false, width });
         let piped = table(None);
         assert_eq!(piped.lines().count(), 2, "one line per set for other programs:\n{piped}");
         let blocked = "toggle blocked by backoff: this set was treated too recently (2 min ago)";
@@ -259,11 +198,8 @@ mod tests {
 
     #[test]
     fn set_name_cannot_control_terminal_or_table() {
-        let mut sets = blocked_set();
-        for set in &mut sets {
-            set.name = "a\u{1b}[2J\nb".to_owned();
-        }
-        let shown = table(&sets, Wall(61_000), Look { color: true, width: None });
+        let set = SetStatus { name: "a\u{1b}[2J\nb".to_owned(), ..blocked_set() };
+        let shown = table(&[set], Wall(61_000), Look { color: true, width: None });
         assert_eq!(shown.lines().count(), 2, "{shown}");
         assert!(shown.contains("a\u{fffd}[2J b") && shown.contains("\u{1b}[31m"), "{shown:?}");
     }

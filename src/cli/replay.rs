@@ -33,35 +33,38 @@ pub(super) fn run(args: &ReplayArgs, config: impl FnOnce() -> Result<Config, Fai
         let config = config()?;
         (Rules { policy: Some(config.policy), mode: Some(config.run.mode) }, "the policy of this configuration")
     };
-    let mut show = Show { output: args.output, report: Report::new(by) };
+    let medic = env!("CARGO_PKG_VERSION");
+    let report = Report { schema: SCHEMA, medic, decided_by: by, ..Report::default() };
     let name = if args.file == Path::new("-") { "stdin".to_owned() } else { args.file.display().to_string() };
-    if name == "stdin" {
-        lines(std::io::stdin().lock(), &name, &rules, &mut show)?;
+    let is_stdin = name == "stdin";
+    let mut show = Show { output: args.output, rules, name, report };
+    if is_stdin {
+        lines(std::io::stdin().lock(), &mut show)?;
     } else {
-        file(&args.file, &name, &rules, &mut show)?;
+        file(&args.file, &mut show)?;
     }
-    show.end(&name)
+    show.end()
 }
 
-fn file(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(), Failure> {
-    let cannot = |error: std::io::Error| Failure::Usage(format!("cannot read {name}: {error}; check the path"));
+fn file(path: &Path, show: &mut Show) -> Result<(), Failure> {
+    let cannot =
+        |error: std::io::Error| Failure::Usage(format!("cannot read {}: {error}; check the path", path.display()));
     let mut reader = BufReader::new(File::open(path).map_err(cannot)?);
     if reader.fill_buf().map_err(cannot)?.starts_with(DATABASE) {
-        return database(path, name, rules, show);
+        return database(path, show);
     }
-    lines(reader, name, rules, show)
+    lines(reader, show)
 }
 
-/// Every snapshot of a state database, oldest first.
-fn database(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(), Failure> {
+fn database(path: &Path, show: &mut Show) -> Result<(), Failure> {
     let usage = |error: medic_store::StoreError| Failure::Usage(error.to_string());
     let Some(store) = Store::open_copy_read_only(path).map_err(usage)? else { return Ok(()) };
     for manager in store.managers_with_snapshots().map_err(usage)? {
         let store = store.for_manager(&manager);
         for id in store.snapshots(Wall(0)).map_err(usage)? {
-            let place = Place { name, unit: "snapshot", number: id };
+            let place = Place { unit: "snapshot", number: id };
             match store.snapshot(id) {
-                Ok(Some(json)) => show.line(&json, place, rules)?,
+                Ok(Some(json)) => show.line(&json, place)?,
                 Ok(None) => {}
                 Err(error) => show.unreadable(place, &error.to_string()),
             }
@@ -70,19 +73,19 @@ fn database(path: &Path, name: &str, rules: &Rules, show: &mut Show) -> Result<(
     Ok(())
 }
 
-fn lines(mut reader: impl BufRead, name: &str, rules: &Rules, show: &mut Show) -> Result<(), Failure> {
+fn lines(mut reader: impl BufRead, show: &mut Show) -> Result<(), Failure> {
     let mut number = 0_u64;
     loop {
         number = number.saturating_add(1);
-        let place = Place { name, unit: "line", number };
-        let cannot =
-            |error: std::io::Error| Failure::Usage(format!("cannot read {name} from line {number} on: {error}"));
+        let place = Place { unit: "line", number };
+        let name = &show.name;
+        let cannot = |error| Failure::Usage(format!("cannot read {name} from line {number} on: {error}"));
         match next_line(&mut reader).map_err(cannot)? {
             None => return Ok(()),
             Some(Line::TooLong) => show.unreadable(place, &format!("it is longer than {LONGEST_LINE} bytes")),
             Some(Line::Bytes(bytes)) => match std::str::from_utf8(&bytes) {
                 Ok(text) if text.trim().is_empty() => {}
-                Ok(text) => show.line(text, place, rules)?,
+                Ok(text) => show.line(text, place)?,
                 Err(error) => show.unreadable(place, &format!("it is not UTF-8: {error}")),
             },
         }
@@ -123,13 +126,12 @@ fn next_line(reader: &mut impl BufRead) -> std::io::Result<Option<Line>> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place<'a> {
-    name: &'a str,
+struct Place {
     unit: &'static str,
     number: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Report {
     schema: u32,
     medic: &'static str,
@@ -150,34 +152,21 @@ struct Numbered {
     replayed: Replayed,
 }
 
-impl Report {
-    const fn new(decided_by: &'static str) -> Self {
-        Self {
-            schema: SCHEMA,
-            medic: env!("CARGO_PKG_VERSION"),
-            decided_by,
-            agree: 0,
-            differ: 0,
-            unreadable: 0,
-            other_events: 0,
-            snapshots: Vec::new(),
-            unreadable_lines: BTreeMap::new(),
-        }
-    }
-}
-
 struct Show {
     output: Output,
+    rules: Rules,
+    /// Of the file.
+    name: String,
     report: Report,
 }
 
 impl Show {
-    fn line(&mut self, text: &str, place: Place<'_>, rules: &Rules) -> Result<(), Failure> {
+    fn line(&mut self, text: &str, place: Place) -> Result<(), Failure> {
         match parse(text) {
             Ok(None) => self.report.other_events = self.report.other_events.saturating_add(1),
             Err(error) => self.unreadable(place, &error.to_string()),
             Ok(Some(snapshot)) => {
-                let replayed = replay(&snapshot, rules);
+                let replayed = replay(&snapshot, &self.rules);
                 let agrees = replayed.differences.is_empty();
                 let count = if agrees { &mut self.report.agree } else { &mut self.report.differ };
                 *count = count.saturating_add(1);
@@ -190,15 +179,16 @@ impl Show {
         Ok(())
     }
 
-    fn unreadable(&mut self, Place { name, unit, number }: Place<'_>, why: &str) {
+    fn unreadable(&mut self, Place { unit, number }: Place, why: &str) {
         self.report.unreadable = self.report.unreadable.saturating_add(1);
         if self.report.unreadable_lines.len() < REPORTED {
-            diagnostic(&format!("error: {name}: {unit} {number} is left out: {why}\n"));
+            diagnostic(&format!("error: {}: {unit} {number} is left out: {why}\n", self.name));
             self.report.unreadable_lines.insert(number, why.to_owned());
         }
     }
 
-    fn end(self, name: &str) -> Result<ExitCode, Failure> {
+    fn end(self) -> Result<ExitCode, Failure> {
+        let name = self.name.as_str();
         let Report { agree, differ, unreadable, other_events, decided_by, .. } = self.report;
         let replayed = agree.saturating_add(differ);
         let more = unreadable.saturating_sub(self.report.unreadable_lines.len() as u64);
@@ -245,7 +235,7 @@ fn text_of(replayed: &Replayed) -> String {
     for Difference { set, name, then, now } in differences {
         let _ = writeln!(out, "  set {set} {name}");
         for (when, judgement) in [("then", then), ("now", now)] {
-            let words = judgement.as_ref().map_or_else(|| "there is no such set".to_owned(), judged);
+            let words = judgement.as_ref().map_or_else(|| "there is no such set".to_owned(), |one| judged(one, *at));
             let _ = writeln!(out, "    {when:<5} {words}");
         }
     }
@@ -260,8 +250,9 @@ fn text_of(replayed: &Replayed) -> String {
 }
 
 /// A finding with its reason, and the decision with all guards, in one line.
-fn judged(judgement: &Judgement) -> String {
-    let decision = words::decision(&guards::decision(judgement.decision.clone()));
+fn judged(judgement: &Judgement, at: Wall) -> String {
+    let decision = guards::decision(judgement.decision.clone());
+    let decision = words::decision(&decision, at, |held| words::guard_in_full(held, at));
     let Some(finding) = &judgement.finding else { return decision };
     let because = finding.evidence.first().map_or_else(String::new, |first| format!(", {}", words::fact(&first.fact)));
     format!("{} ({}{because}): {decision}", finding.diagnosis, finding.confidence)

@@ -1,7 +1,6 @@
 //! `run`. A change of the configuration or its CA files replaces the old configuration; one with mistakes is logged and
 //! changes nothing.
 
-use super::args::RunArgs;
 use super::medic::Signals;
 use super::{Failure, medic};
 use crate::config::describe::unencrypted;
@@ -23,13 +22,10 @@ use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// How often the configuration file is read.
 const REREAD_EVERY: Span = Span::secs(5);
 
-/// Reads the configuration as it is now.
 pub(super) type Reread = Arc<dyn Fn() -> Result<Checked, Failure> + Send + Sync>;
 
-/// Why a run with one configuration ended.
 enum End {
     Signal(ExitCode),
     Changed(Box<Given>),
@@ -59,7 +55,6 @@ struct Given {
 }
 
 impl Given {
-    /// The configuration, and its CA files as they are now.
     fn now(config: Config) -> Self {
         let mut hasher = DefaultHasher::new();
         for options in connections(&config) {
@@ -89,7 +84,7 @@ impl Rereading {
     async fn now(&self, known: Given) -> Result<Option<(Given, Result<(), String>)>, String> {
         let read = Arc::clone(&self.read);
         let all = move || {
-            let now = Given::now(read().map_err(|failure| failure.words())?.config);
+            let now = Given::now(read().map_err(|failure| failure.to_string())?.config);
             Ok((now != known).then(|| {
                 let usable = now.usable();
                 (now, usable)
@@ -99,7 +94,6 @@ impl Rereading {
     }
 }
 
-/// A configuration in use.
 struct Round {
     given: Given,
     shared: Shared,
@@ -107,8 +101,7 @@ struct Round {
     socket: Socket,
 }
 
-/// Runs the command; `reread` gives the configuration as it is now.
-pub(super) fn run(_args: &RunArgs, config: Config, reread: &Reread) -> Result<ExitCode, Failure> {
+pub(super) fn run(config: Config, reread: &Reread) -> Result<ExitCode, Failure> {
     let runtime = medic::runtime()?;
     let mut signals = runtime.block_on(async { Signals::listen() })?;
     let reread = Rereading { read: Arc::clone(reread), reader: FileReader::new(Reading::OnThreads) };
@@ -130,7 +123,7 @@ pub(super) fn run(_args: &RunArgs, config: Config, reread: &Reread) -> Result<Ex
                 round
             }
             Err(failure) => {
-                let why = failure.words();
+                let why = failure.to_string();
                 tracing::error!(why, "the changed configuration cannot be used; keeping the previous one");
                 unusable = Some(changed);
                 prepare(before, Some(socket))?
@@ -156,11 +149,12 @@ fn prepare(given: Given, socket: Option<Socket>) -> Result<Round, Failure> {
 }
 
 fn listen(address: SocketAddr) -> Result<Socket, Failure> {
-    let socket = Socket::bind(address)
-        .with_context(|| format!(
-            "cannot listen on {address} (http.listen); if another medic runs here, `scaleset-medic status` asks it; else \
-             choose another address: SCALESET_MEDIC_HTTP_LISTEN=127.0.0.1:9811"
-        ))?;
+    let socket = Socket::bind(address).with_context(|| {
+        format!(
+            "cannot listen on {address} (http.listen); if another medic runs here, `scaleset-medic status` asks it; \
+             else choose another address: SCALESET_MEDIC_HTTP_LISTEN=127.0.0.1:9811"
+        )
+    })?;
     socket.set_nonblocking(true).context("cannot make the listening socket non-blocking")?;
     Ok(socket)
 }
@@ -196,15 +190,15 @@ async fn watch(
         "scaleset-medic is watching; the status page is at / on this address"
     );
     for note in unencrypted(config) {
-        tracing::warn!("{note}; use https, or a sidecar beside the manager");
+        tracing::warn!("{note}; use https, or a sidecar beside GARM");
     }
     let (sender, ended) = oneshot::channel();
     let shutdown = async {
         let end = tokio::select! {
             biased;
-            signal = signals.next() => {
-                tracing::info!(?signal, "asked to end; finishing open treatments first");
-                End::Signal(signal.exit_code())
+            code = signals.next() => {
+                tracing::info!(signal = ?code, "asked to end; finishing open treatments first");
+                End::Signal(code)
             }
             changed = changed(&given, unusable, &shared, reread) => End::Changed(changed),
         };

@@ -2,7 +2,7 @@
 
 use super::args::{Color, Output, StatusArgs};
 use super::output::{data, diagnostic};
-use super::picture::{By, DIRECT, known_manager, picture};
+use super::picture::{known_manager, picture};
 use super::render::{self, Look};
 use super::{Failure, nagios};
 use crate::config::Config;
@@ -21,15 +21,15 @@ pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<Ex
     if args.watch {
         return watch(args, config, color);
     }
-    let (status, by) = of_manager(args, config)?;
+    let (status, remark) = of_manager(args, config)?;
     if args.nagios {
         let nagios = nagios_of_run(&ends_of(&status));
         data(&nagios::line(&status, nagios))?;
         return Ok(nagios.code());
     }
     data(&shown(args, &status, Look::of_stdout(color))?)?;
-    if by == By::Ourselves {
-        diagnostic(DIRECT);
+    if let Some(remark) = remark {
+        diagnostic(remark);
     }
     Ok(of_run(&ends_of(&status)))
 }
@@ -50,7 +50,7 @@ fn watch(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, F
             }
             Ok((status, _)) => data(&shown(args, &status, Look::of_stdout(color))?)?,
             Err(failure @ (Failure::Internal(_) | Failure::Blind(_))) => {
-                diagnostic(&format!("{}; retrying\n", failure.words()));
+                diagnostic(&format!("{failure}; retrying\n"));
             }
             Err(failure) => return Err(failure),
         }
@@ -58,13 +58,13 @@ fn watch(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, F
     }
 }
 
-fn of_manager(args: &StatusArgs, config: &Config) -> Result<(Status, By), Failure> {
-    let (mut status, by) = picture(config)?;
+fn of_manager(args: &StatusArgs, config: &Config) -> Result<(Status, Option<&'static str>), Failure> {
+    let (mut status, remark) = picture(config)?;
     if let Some(name) = &args.manager {
         status.managers.retain(|manager| manager.name.as_str() == name);
         status.not_swept_yet.retain(|manager| manager.as_str() == name);
     }
-    Ok((status, by))
+    Ok((status, remark))
 }
 
 fn shown(args: &StatusArgs, status: &Status, look: Look) -> Result<String, Failure> {

@@ -1,5 +1,5 @@
-//! Given values become a [`Config`]: each value by its kind, then how values depend on each other and on the machine. All
-//! mistakes end up in one [`Report`]; what is merely unwise is a warning.
+//! Given values become a [`Config`]: each value by its kind, then how values depend on each other and on the machine.
+//! All mistakes end up in one [`Report`]; what is merely unwise is a warning.
 
 use super::files::{check_ca, check_key, check_state_dir};
 use super::kind::{self, plain_span, quoted};
@@ -25,7 +25,6 @@ pub enum Depth {
     Machine,
 }
 
-/// A value in effect.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Effective {
     pub section: Section,
@@ -41,14 +40,10 @@ pub struct Checked {
     pub config: Config,
     /// Every value in effect, table by table.
     pub effective: Vec<Vec<Effective>>,
-    /// What is allowed and unwise.
     pub warnings: Vec<Mistake>,
 }
 
 /// Checks everything that was given.
-///
-/// # Errors
-/// All mistakes.
 pub fn check(sources: &Sources, depth: Depth) -> Result<Checked, Report> {
     let tables = Tables::read(sources);
     let mut checker = Checker { depth, mistakes: tables.mistakes.clone(), warnings: Vec::new(), effective: Vec::new() };
@@ -56,12 +51,12 @@ pub fn check(sources: &Sources, depth: Depth) -> Result<Checked, Report> {
     match (Report::of(checker.mistakes), config) {
         (None, Some(config)) => Ok(Checked { config, effective: checker.effective, warnings: checker.warnings }),
         (Some(report), _) => Err(report),
-        (None, None) => Err(Report::one(Mistake {
-            origin: tables.origin,
-            key: String::new(),
-            what: "the configuration is incomplete".into(),
-            fix: "compare it with the output of `scaleset-medic config defaults`".into(),
-        })),
+        (None, None) => Err(Report::one(Mistake::new(
+            tables.origin,
+            "",
+            "the configuration is incomplete",
+            "compare it with the output of `scaleset-medic config defaults`",
+        ))),
     }
 }
 
@@ -82,14 +77,9 @@ impl Checker {
         let policy = self.only(tables, Section::Policy);
         let misspelt = tables.mistakes.iter().any(|mistake| mistake.key == Section::Manager.as_str());
         if tables.of(Section::Manager).is_empty() && !misspelt {
-            self.mistakes.push(Mistake {
-                origin: tables.origin.clone(),
-                key: "manager".into(),
-                what: "no manager is configured".into(),
-                fix: "add a [[manager]] table with name, url, username and password_file; a file is named by --config \
-                      or SCALESET_MEDIC_CONFIG"
-                    .into(),
-            });
+            let fix = "add a [[manager]] table with name, url, username and password_file; a file is named by --config \
+                       or SCALESET_MEDIC_CONFIG";
+            self.mistakes.push(Mistake::new(tables.origin.clone(), "manager", "no manager is configured", fix));
         }
         self.unique(&tables.of(Section::Manager), "name", "give each manager a name of its own");
         self.unique(&tables.of(Section::Github), "endpoint", "keep one [[github]] table per endpoint");
@@ -105,7 +95,6 @@ impl Checker {
         read.into_iter().collect()
     }
 
-    /// Reads one table; `None` where it has a mistake.
     fn table<T: DeserializeOwned>(&mut self, table: &Table) -> Option<T> {
         let keys = table.section.keys();
         let mut reader = Reader { table, values: Map::new(), mistakes: Vec::new(), effective: Vec::new() };
@@ -125,12 +114,10 @@ impl Checker {
             match serde_json::from_value(Value::Object(values)) {
                 Ok(read) => return Some(read),
                 // A declared type that its kind does not fit; a test reads every kind.
-                Err(error) => mistakes.push(Mistake {
-                    origin: table.origin.clone(),
-                    key: table.section.to_string(),
-                    what: error.to_string(),
-                    fix: "report this as a bug".into(),
-                }),
+                Err(error) => {
+                    let (origin, key) = (table.origin.clone(), table.section.as_str());
+                    mistakes.push(Mistake::new(origin, key, error.to_string(), "report this as a bug"));
+                }
             }
         }
         self.mistakes.append(&mut mistakes);
@@ -146,12 +133,9 @@ impl Checker {
             if let Some(first) = seen.get(text.as_str()) {
                 let first =
                     if let Origin::File { line, .. } = first { format!(" (line {line})") } else { String::new() };
-                self.mistakes.push(Mistake {
-                    origin: given.origin.clone(),
-                    key: format!("{}.{name}", table.section),
-                    what: format!("{} is used twice{first}", quoted(text)),
-                    fix: fix.into(),
-                });
+                let (key, what) =
+                    (format!("{}.{name}", table.section), format!("{} is used twice{first}", quoted(text)));
+                self.mistakes.push(Mistake::new(given.origin.clone(), key, what, fix));
             } else {
                 seen.insert(text, &given.origin);
             }

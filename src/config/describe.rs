@@ -1,14 +1,13 @@
 //! A configuration for people: `config print`, `config defaults`, and the notes of `config check`.
 
 use super::{Checked, Config, Origin, Section, kind};
-use crate::text::sources;
+use crate::text::{sources, wrapped};
 use medic_core::model::Source;
 use medic_core::policy::Mode;
 use medic_core::settings::{Key, Kind, Need, Risk, Risky};
 use std::fmt::Write as _;
 
 /// Every value in effect as TOML, each with its origin as a comment. Reading it back gives the same configuration.
-#[must_use]
 pub fn print(checked: &Checked) -> String {
     let mut text = String::new();
     for table in &checked.effective {
@@ -27,7 +26,6 @@ pub fn print(checked: &Checked) -> String {
 }
 
 /// What a key means, and which of its values are risky.
-#[must_use]
 pub fn meaning(key: &Key) -> String {
     let Some(Risk { when, why }) = key.takes.risk else { return key.doc.to_owned() };
     let when = match when {
@@ -48,14 +46,14 @@ const HEAD: &str = "\
 ";
 
 /// A commented file to start from: every key with its meaning, and its default or an example.
-#[must_use]
 pub fn defaults() -> String {
     let mut text = HEAD.to_owned();
     for section in Section::ALL {
         let intro = match section {
             Section::Manager => "# One table for each GARM; at least one is required.\n#",
             Section::Github => {
-                "# Optional: one table for each endpoint of GitHub. Each needs token_file, or the three keys of an App.\n#"
+                "# Optional: one table for each endpoint of GitHub. Each needs token_file, or the three keys of an \
+                 App.\n#"
             }
             Section::Run | Section::Log | Section::Http | Section::Policy => "",
         };
@@ -71,26 +69,16 @@ pub fn defaults() -> String {
             };
             let optional = if matches!(key.need, Need::Optional(_)) { " Optional." } else { "" };
             let hash = if section.repeats() { "#" } else { "" };
-            let _ = writeln!(text, "{}\n{hash}{} = {value}", wrapped(&format!("{}{optional}", meaning(key))), key.name);
+            for line in wrapped(&format!("{}{optional}", meaning(key)), 118) {
+                let _ = writeln!(text, "# {line}");
+            }
+            let _ = writeln!(text, "{hash}{} = {value}", key.name);
         }
     }
     text
 }
 
-/// A comment of lines of at most 120 characters.
-fn wrapped(text: &str) -> String {
-    let mut lines = vec!["#".to_owned()];
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + word.chars().count() < 120 => line.extend([" ", word]),
-            _ => lines.push(format!("# {word}")),
-        }
-    }
-    lines.join("\n")
-}
-
 /// One line: what is watched, and whether it would be healed.
-#[must_use]
 pub fn summary(config: &Config) -> String {
     let managers = config.managers.iter().map(|manager| manager.name.as_str()).collect::<Vec<_>>().join(", ");
     let endpoints = config.github.iter().map(|one| one.endpoint.as_str()).collect::<Vec<_>>().join(", ");
@@ -103,7 +91,6 @@ pub fn summary(config: &Config) -> String {
 }
 
 /// What follows from the configuration and may surprise.
-#[must_use]
 pub fn notes(checked: &Checked) -> Vec<String> {
     let config = &checked.config;
     let mut notes = Vec::new();
@@ -162,9 +149,10 @@ pub fn unencrypted(config: &Config) -> impl Iterator<Item = String> {
     open.map(|manager| format!("manager {}: the password crosses the network unencrypted (http)", manager.name))
 }
 
-fn is_loopback(url: &url::Url) -> bool {
+/// Whether the connection stays on this machine.
+pub(crate) fn is_loopback(url: &url::Url) -> bool {
     match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(url::Host::Ipv4(address)) => address.is_loopback(),
         Some(url::Host::Ipv6(address)) => address.is_loopback(),
         None => false,

@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// A kind of value in words.
 pub struct Words {
     pub noun: &'static str,
     /// What is allowed.
@@ -20,11 +19,10 @@ pub struct Words {
     hint: &'static str,
 }
 
-/// A kind in words.
-#[must_use]
 pub fn words(kind: Kind) -> Words {
     const NUMBER: &str = ", without quotes";
     let range = |least, most| format!("{} to {}", plain_span(least), plain_span(most));
+    let fixed = |noun, bounds: &str, hint| (noun, bounds.to_owned(), hint);
     let (noun, bounds, hint) = match kind {
         Kind::Span(least, most) => ("duration", range(least, most), r#", for example "15s" or "5m""#),
         Kind::Spans(least, most) => {
@@ -33,42 +31,36 @@ pub fn words(kind: Kind) -> Words {
         }
         Kind::Count(least, most) if most > u64::from(u32::MAX) => ("whole number", format!("at least {least}"), NUMBER),
         Kind::Count(least, most) => ("whole number", format!("{least} to {most}"), NUMBER),
-        Kind::Part => ("number", "0 up to, but not including, 1".to_owned(), NUMBER),
-        Kind::Share => ("number", "0 to 1".to_owned(), NUMBER),
-        Kind::Boolean => ("boolean", "true or false".to_owned(), NUMBER),
+        Kind::Part => fixed("number", "0 up to, but not including, 1", NUMBER),
+        Kind::Share => fixed("number", "0 to 1", NUMBER),
+        Kind::Boolean => fixed("boolean", "true or false", NUMBER),
         Kind::Choice(words) => ("text", format!("\"{}\"", words.join("\" or \"")), ""),
-        Kind::Label => ("text", "1 to 64 letters, digits, dots, dashes or underscores".to_owned(), ""),
-        Kind::Text => ("text", "any text that is not blank".to_owned(), ""),
-        Kind::Url => (
-            "URL",
-            "http or https, without user, password and query".to_owned(),
-            r#", for example "http://127.0.0.1:9997""#,
-        ),
+        Kind::Label => fixed("text", "1 to 64 letters, digits, dots, dashes or underscores", ""),
+        Kind::Text => fixed("text", "any text that is not blank", ""),
+        Kind::Url => {
+            let example = r#", for example "http://127.0.0.1:9997""#;
+            fixed("URL", "http or https, without user, password and query", example)
+        }
         Kind::Listen => {
-            ("address and port", "IP:PORT or [IPV6]:PORT".to_owned(), r#", for example "0.0.0.0:9810" or "[::1]:9810""#)
+            let example = r#", for example "0.0.0.0:9810" or "[::1]:9810""#;
+            fixed("address and port", "IP:PORT or [IPV6]:PORT", example)
         }
-        Kind::Path => ("path", "any path".to_owned(), ""),
-        Kind::StateDir => ("path", "a directory".to_owned(), " that this user can create and write"),
-        Kind::Certificates => {
-            ("path", "a PEM file with at least one certificate".to_owned(), " that this user can read")
-        }
+        Kind::Path => fixed("path", "any path", ""),
+        Kind::StateDir => fixed("path", "a directory", " that this user can create and write"),
+        Kind::Certificates => fixed("path", "a PEM file with at least one certificate", " that this user can read"),
         Kind::SecretFile => {
-            ("path", "a file of at most 64 KiB".to_owned(), " that holds the secret and that this user can read")
+            fixed("path", "a file of at most 64 KiB", " that holds the secret and that this user can read")
         }
-        Kind::KeyFile => ("path", "a file with a private key in PEM".to_owned(), " that this user can read"),
-        Kind::Levels => (
-            "log levels",
-            "error, warn, info, debug, trace or off; or levels by target".to_owned(),
-            r#", for example "info,scaleset_medic=debug,medic_garm=debug""#,
-        ),
-        Kind::Entities => {
-            ("list of texts", "names as GARM has them".to_owned(), r#", for example ["acme", "acme/app"]"#)
+        Kind::KeyFile => fixed("path", "a file with a private key in PEM", " that this user can read"),
+        Kind::Levels => {
+            let example = r#", for example "info,scaleset_medic=debug,medic_garm=debug""#;
+            fixed("log levels", "error, warn, info, debug, trace or off; or levels by target", example)
         }
+        Kind::Entities => fixed("list of texts", "names as GARM has them", r#", for example ["acme", "acme/app"]"#),
     };
     Words { noun, bounds, hint }
 }
 
-/// How to write a value of this kind.
 pub(super) fn fix(kind: Kind) -> String {
     let Words { noun, bounds, hint } = words(kind);
     match kind {
@@ -80,9 +72,6 @@ pub(super) fn fix(kind: Kind) -> String {
 }
 
 /// Reads a value. What it should have been is not repeated where it may hold a secret.
-///
-/// # Errors
-/// What is wrong with it.
 pub(super) fn read(kind: Kind, value: &Value) -> Result<Value, String> {
     let mistyped = || Err(format!("expected {}, found {}", words(kind).noun, type_name(value)));
     let list = |read: &dyn Fn(&Value) -> Result<Value, String>| match value {
@@ -225,9 +214,7 @@ pub enum BadLevels {
 }
 
 /// The levels of a text: one level, `target=level`, or several of them with commas between.
-///
-/// # Errors
-/// The first part that is neither. (The log library would take a misspelt level for the name of a target.)
+/// Fails with the first part that is neither. (The log library would take a misspelt level for the name of a target.)
 pub fn levels(text: &str) -> Result<Targets, BadLevels> {
     const LEVELS: [(&str, LevelFilter); 6] = [
         ("off", LevelFilter::OFF),
@@ -281,7 +268,6 @@ fn type_name(value: &Value) -> &'static str {
 }
 
 /// A value that was read, as it is written in the file.
-#[must_use]
 pub fn written(kind: Kind, value: &Value) -> Value {
     let span = |value: &Value| value.as_u64().map_or_else(|| value.clone(), |millis| plain_span(Span(millis)).into());
     match (kind, value) {
@@ -292,12 +278,10 @@ pub fn written(kind: Kind, value: &Value) -> Value {
 }
 
 /// A value that was read, in TOML.
-#[must_use]
 pub fn toml(kind: Kind, value: &Value) -> String {
     toml::Value::try_from(written(kind, value)).map_or_else(|_| value.to_string(), |value| value.to_string())
 }
 
-/// A text in TOML.
 pub(super) fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }

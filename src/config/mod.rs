@@ -54,19 +54,16 @@ closed_enum! {
 
 impl Section {
     /// Whether the table may be repeated (`[[name]]`).
-    #[must_use]
     pub const fn repeats(self) -> bool {
         matches!(self, Self::Manager | Self::Github)
     }
 
     /// As it is written in the file: `[run]`, `[[manager]]`.
-    #[must_use]
     pub fn header(self) -> String {
         if self.repeats() { format!("[[{self}]]") } else { format!("[{self}]") }
     }
 
     /// Its keys, in the order in which they are shown.
-    #[must_use]
     pub const fn keys(self) -> &'static [Key] {
         match self {
             Self::Run => RunConfig::KEYS,
@@ -79,7 +76,6 @@ impl Section {
     }
 
     /// The key of this name.
-    #[must_use]
     pub fn key(self, name: &str) -> Option<&'static Key> {
         self.keys().iter().find(|key| key.name == name)
     }

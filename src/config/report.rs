@@ -3,10 +3,8 @@
 
 use std::fmt;
 
-/// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
-    /// The configuration file.
     File {
         /// As it was named.
         name: String,
@@ -18,7 +16,6 @@ pub enum Origin {
     Default,
     /// A default that follows another key that was given.
     Follows(&'static str),
-    /// Nothing was given.
     Nowhere,
 }
 
@@ -36,16 +33,19 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One mistake, or one warning.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mistake {
     pub origin: Origin,
     /// The key in full (`policy.settle`), or empty when no key is concerned.
     pub key: String,
-    /// What is wrong.
     pub what: String,
-    /// How to fix it.
     pub fix: String,
+}
+
+impl Mistake {
+    pub(super) fn new(origin: Origin, key: impl Into<String>, what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { origin, key: key.into(), what: what.into(), fix: fix.into() }
+    }
 }
 
 impl fmt::Display for Mistake {
@@ -74,21 +74,17 @@ pub struct Report {
 
 impl Report {
     /// A report of these mistakes, in the order of the file; `None` when there are none.
-    #[must_use]
     pub fn of(mut mistakes: Vec<Mistake>) -> Option<Self> {
         mistakes.sort();
         mistakes.dedup();
         (!mistakes.is_empty()).then_some(Self { mistakes })
     }
 
-    /// A report of one mistake.
-    #[must_use]
     pub fn one(mistake: Mistake) -> Self {
         Self { mistakes: vec![mistake] }
     }
 
     /// The mistakes, in the order of the file.
-    #[must_use]
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
     }
@@ -149,14 +145,7 @@ mod tests {
 
     #[test]
     fn report_lists_at_most_100_mistakes() {
-        let many = (0..150)
-            .map(|line| Mistake {
-                origin: Origin::File { name: "f".into(), line },
-                key: String::new(),
-                what: "w".into(),
-                fix: "m".into(),
-            })
-            .collect();
+        let many = (0..150).map(|line| Mistake::new(Origin::File { name: "f".into(), line }, "", "w", "m")).collect();
         let text = Report::of(many).unwrap().to_string();
         assert!(text.starts_with("the configuration has 150 mistakes:\n") && text.ends_with("and 50 more\n"), "{text}");
         assert_eq!(text.lines().count(), 202);

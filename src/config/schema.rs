@@ -6,8 +6,6 @@ use super::{Section, kind};
 use medic_core::settings::{Key, Kind, Need};
 use serde_json::{Map, Value, json};
 
-/// The schema.
-#[must_use]
 pub fn schema() -> Value {
     let sections = Section::ALL.iter().map(|section| (section.to_string(), section_schema(*section)));
     json!({

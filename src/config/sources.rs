@@ -1,5 +1,5 @@
-//! The file, the environment and the flags, as given: values without meaning yet, each with its origin. Mistakes of shape
-//! (syntax, unknown tables and keys) are found here; mistakes in values are found by [`super::check`].
+//! The file, the environment and the flags, as given: values without meaning yet, each with its origin. Mistakes of
+//! shape (syntax, unknown tables and keys) are found here; mistakes in values are found by [`super::check`].
 //!
 //! The spanned tree of the TOML parser is walked rather than derived with serde, because a derived reader stops at its
 //! first mistake. A syntax error is reported by line and message only: the line itself may hold a secret.
@@ -16,15 +16,12 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-/// The variable that names the configuration file.
 pub const CONFIG_ENV: &str = "SCALESET_MEDIC_CONFIG";
 
-/// The largest configuration file that is read.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// More tables of one name than this are a mistake.
 const REPEATS_MAX: usize = 1000;
 
-/// A configuration file as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileText {
     /// As it was named: what reports repeat.
@@ -32,7 +29,6 @@ pub struct FileText {
     pub text: String,
 }
 
-/// A key set by a flag.
 #[derive(Debug, Clone)]
 pub struct FlagValue {
     pub section: Section,
@@ -52,15 +48,11 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// A file alone.
     pub fn of_text(name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { file: Some(FileText { name: name.into(), text: text.into() }), ..Self::default() }
     }
 
     /// Reads the file named by `--config`, else by `SCALESET_MEDIC_CONFIG`, else none.
-    ///
-    /// # Errors
-    /// A report of one mistake: the file cannot be read.
     pub fn open(
         config_flag: Option<&Path>,
         env: BTreeMap<String, String>,
@@ -88,10 +80,9 @@ fn read_file(path: &Path, origin: Origin) -> Result<FileText, Report> {
         }
         Err(error) => (format!("cannot read {name}: {error}"), "check the path, and that this user may read the file"),
     };
-    Err(Report::one(Mistake { origin, key: String::new(), what, fix: fix.into() }))
+    Err(Report::one(Mistake::new(origin, "", what, fix)))
 }
 
-/// A value with its origin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Given {
     pub(super) value: Value,
@@ -102,7 +93,6 @@ pub(super) struct Given {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Table {
     pub(super) section: Section,
-    /// Where it begins.
     pub(super) origin: Origin,
     pub(super) given: BTreeMap<&'static str, Given>,
 }
@@ -152,7 +142,7 @@ impl Tables {
     }
 
     fn mistake(&mut self, origin: Origin, key: impl Into<String>, what: impl Into<String>, fix: impl Into<String>) {
-        self.mistakes.push(Mistake { origin, key: key.into(), what: what.into(), fix: fix.into() });
+        self.mistakes.push(Mistake::new(origin, key, what, fix));
     }
 
     fn read_file(&mut self, file: &FileText) {

@@ -1,23 +1,21 @@
-//! What the manager's build does after a refused first start: gives up for good, or tries again
+//! What GARM's build does after a refused first start: gives up for good, or tries again
 //! (`docs/reference/design.md` §1, `docs/reference/garm-api.md` §1).
 //!
 //! Strongest evidence first: metrics that only newer builds have, a log that shows a worker giving up, a version that
 //! is exactly a release's. A version with a commit count behind it may be any build and proves nothing.
 
 use super::facts::ManagerFacts;
-use super::{Check, Finding, Subject};
+use super::{Check, Finding};
 use medic_core::model::{ManagerMetrics, Span, Wall};
 
 /// The gauges per set are refreshed every minute: a run younger than this may not have them yet.
 const GAUGES_BY: Span = Span::mins(2);
 
-/// What is known of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Build {
     /// It exports the last poll of each listener.
     ListenerMetrics,
     Retries,
-    /// Its workers give up.
     GivesUp,
     /// It lacks what builds from nine days after the fix have.
     ProbablyGivesUp,
@@ -25,49 +23,43 @@ enum Build {
 }
 
 pub(super) fn finding(now: Wall, manager: &ManagerFacts) -> Finding {
-    let subject = Subject::Manager(manager.name.clone());
     let version = manager.controller.known().map_or("", |controller| controller.version.as_str());
     let called = if version.is_empty() { "a GARM without a version".to_owned() } else { format!("GARM {version}") };
     match build_of(now, manager, version) {
-        Build::ListenerMetrics => Finding::ok(
-            Check::Build,
-            &subject,
+        Build::ListenerMetrics => Check::Build.ok(manager,
             format!("{called}: retries, and exports each listener's last poll"),
         ),
-        Build::Retries => Finding::ok(
-            Check::Build,
-            &subject,
+        Build::Retries => Check::Build.ok(manager,
             format!("{called}: retries a refused session, so the medic only shortens the wait"),
         ),
         Build::GivesUp => {
-            gives_up(&subject, format!("{called}: a worker whose first start is refused gives up for good"))
+            gives_up(manager, format!("{called}: a worker whose first start is refused gives up for good"))
         }
         Build::ProbablyGivesUp => gives_up(
-            &subject,
+            manager,
             format!(
                 "{called}: exports no gauges per set, so it was built before 2026-04-13 and probably gives up for good \
                  when a worker's first start is refused"
             ),
         ),
-        Build::Unknown => Finding::unknown(
-            Check::Build,
-            &subject,
+        Build::Unknown => Check::Build.unknown(manager,
             format!("{called}: the build is not known"),
         )
         .risks(
             "whether it gives up after a conflict or retries shows only at the next crash; the medic waits for proof",
         )
-        .step("GARM v0.2.1 and later retry; let its metrics be read, which tell the build", &[]),
+        .advice("GARM v0.2.1 and later retry; enable GARM's metrics, which show the build"),
     }
 }
 
-fn gives_up(subject: &Subject, seen: String) -> Finding {
-    Finding::warn(Check::Build, subject, seen)
+fn gives_up(manager: &ManagerFacts, seen: String) -> Finding {
+    Check::Build
+        .warn(manager, seen)
         .risks(
             "any error at a start (a stale session, GitHub away for a moment) leaves the set without a listener until \
                 somebody disables and enables it",
         )
-        .step("update GARM to v0.2.1 or later; until then, this medic in mode heal restarts the sets", &[])
+        .advice("update GARM to v0.2.1 or later; until then, this medic in mode heal restarts the sets")
 }
 
 fn build_of(now: Wall, manager: &ManagerFacts, version: &str) -> Build {

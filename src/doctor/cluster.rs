@@ -6,7 +6,7 @@
 //! the lines to compare.
 
 use super::facts::{Facts, ManagerFacts, Place};
-use super::{Check, Finding, Subject};
+use super::{Check, Finding};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{Span, Wall};
 
@@ -16,31 +16,24 @@ const BEFORE: Span = Span::mins(10);
 const MARGIN: Span = Span::secs(2);
 
 pub(super) fn finding(facts: &Facts, manager: &ManagerFacts) -> Finding {
-    let subject = Subject::Manager(manager.name.clone());
     let trace = trace(manager);
     let found = match trace {
         Trace::Clean => {
-            return Finding::ok(Check::Rollout, &subject, "the previous run of GARM ended cleanly, by its log");
+            return Check::Rollout.ok(manager, "the previous run of GARM ended cleanly, by its log");
         }
-        Trace::Panic => {
-            Finding::warn(Check::Rollout, &subject, "the previous run of GARM ended in a panic, by its log")
-        }
-        Trace::Refused => Finding::warn(
-            Check::Rollout,
-            &subject,
+        Trace::Panic => Check::Rollout.warn(manager, "the previous run of GARM ended in a panic, by its log"),
+        Trace::Refused => Check::Rollout.warn(
+            manager,
             "this run of GARM was refused sessions: the previous one was killed, or still ran when this one started",
         ),
-        Trace::Counted(errors) => Finding::warn(
-            Check::Rollout,
-            &subject,
+        Trace::Counted(errors) => Check::Rollout.warn(
+            manager,
             format!(
-                "this run of GARM was refused sessions, or failed to get them, {errors} times: the previous one may have \
-                 been killed, or still ran when this one started"
+                "this run of GARM was refused sessions, or failed to get them, {errors} times: the previous one may \
+                 have been killed, or still ran when this one started"
             ),
         ),
-        Trace::None => {
-            Finding::unknown(Check::Rollout, &subject, "how GARM is stopped and rolled out cannot be seen from here")
-        }
+        Trace::None => Check::Rollout.unknown(manager, "how GARM is stopped and rolled out cannot be seen from here"),
     };
     let found = found.risks(
         "a GARM that is killed before it has closed its sessions leaves all of them stale; one that starts before the \

@@ -1,7 +1,7 @@
 //! What the questions are answered from. Every part may be missing, and says why.
 
 use super::skew::Skew;
-use crate::config::{Config, GithubConfig, ManagerConfig};
+use crate::config::{Config, ManagerConfig};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::pause::Pause;
 use medic_core::model::{
@@ -13,7 +13,6 @@ use medic_core::model::{
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub at: Wall,
-    /// The configuration in effect.
     pub config: Config,
     pub place: Place,
     pub state_dir: StateDir,
@@ -29,10 +28,8 @@ pub struct Facts {
     pub github: Vec<GithubFacts>,
 }
 
-/// Where the medic runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In a pod of Kubernetes.
     Kubernetes,
     Elsewhere,
 }
@@ -52,7 +49,6 @@ pub enum StateDir {
 pub enum StoreFacts {
     /// No medic has run here yet.
     Absent,
-    /// It can be read.
     Readable {
         /// Sessions that live as far as the ledger knows, of all configured managers.
         live_sessions: usize,
@@ -67,8 +63,8 @@ pub enum StoreFacts {
 
 #[derive(Debug, Clone)]
 pub struct ManagerFacts {
-    /// Our name for it.
-    pub name: ManagerName,
+    /// Its table.
+    pub config: ManagerConfig,
     pub controller: Seen<Controller>,
     pub scale_sets: Seen<Vec<ScaleSet>>,
     pub metrics: Seen<ManagerMetrics>,
@@ -79,13 +75,12 @@ pub struct ManagerFacts {
     pub log_stream: Seen<StreamFacts>,
     /// Whether its change events can be had.
     pub events: Seen<()>,
-    /// When our login ends, where the token tells.
+    /// When our login ends, where the token shows it.
     pub login_until: Option<Wall>,
-    /// Its clock against ours, where its answers tell.
+    /// Its clock against ours, where its answers show it.
     pub skew: Option<Skew>,
 }
 
-/// What a short look at the log websocket showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamFacts {
     pub lines: usize,
@@ -93,35 +88,20 @@ pub struct StreamFacts {
     pub debug: bool,
 }
 
-/// One `[[github]]` table.
 #[derive(Debug, Clone)]
 pub struct GithubFacts {
     /// The manager's name for the endpoint.
     pub endpoint: EndpointName,
     /// The entities of all managers that it covers and that were asked, and what was answered.
     pub entities: Vec<(EntityRef, Seen<Vec<GithubSet>>)>,
-    /// Entities that it covers and that were not asked, because there are so many.
+    /// Entities that it covers and that were not asked, because there are too many.
     pub not_asked: usize,
     /// Calls left in the credential's window.
     pub remaining: Option<u64>,
-    /// When the credential ends, where GitHub tells.
+    /// When the credential ends, where GitHub shows it.
     pub ends: Option<Wall>,
     /// GitHub's clock against ours.
     pub skew: Option<Skew>,
-}
-
-impl Facts {
-    /// What is configured for a manager.
-    #[must_use]
-    pub fn config_of(&self, manager: &ManagerFacts) -> Option<&ManagerConfig> {
-        self.config.managers.iter().find(|configured| configured.name == manager.name)
-    }
-
-    /// What is configured for an endpoint.
-    #[must_use]
-    pub fn github_of(&self, endpoint: &EndpointName) -> Option<&GithubConfig> {
-        self.config.github.iter().find(|configured| configured.endpoint == *endpoint)
-    }
 }
 
 impl ManagerFacts {
@@ -133,7 +113,6 @@ impl ManagerFacts {
         })
     }
 
-    /// Its sets, as far as they could be read.
     pub(super) fn sets(&self) -> &[ScaleSet] {
         self.scale_sets.known().map_or(&[], Vec::as_slice)
     }

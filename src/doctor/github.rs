@@ -20,14 +20,12 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let homes = homes(facts);
     let mut all = Vec::new();
     for github in &facts.github {
-        let subject = Subject::Endpoint(github.endpoint.clone());
         let known = homes.get(&github.endpoint);
-        all.push(actions_service(facts, github, known, &subject));
-        all.extend(credential(facts, github, &subject));
+        all.push(actions_service(facts, github, known));
+        all.extend(credential(facts, github));
     }
-    for (endpoint, entities) in homes.iter().filter(|(endpoint, _)| facts.github_of(endpoint).is_none()) {
-        all.push(unconfigured(endpoint, entities));
-    }
+    let is_configured = |endpoint: &EndpointName| facts.config.github.iter().any(|table| table.endpoint == *endpoint);
+    all.extend(homes.iter().filter(|(at, _)| !is_configured(at)).map(|(at, entities)| unconfigured(at, entities)));
     all
 }
 
@@ -50,28 +48,23 @@ fn enabled(facts: &Facts) -> impl Iterator<Item = &ScaleSet> {
 fn unconfigured(endpoint: &EndpointName, entities: &BTreeSet<EntityRef>) -> Finding {
     let seen = format!("no [[github]] table: {} of {endpoint} cannot be asked about", counted(entities.len()));
     let table = format!("endpoint = \"{endpoint}\"");
-    Finding::warn(Check::ActionsService, &Subject::Endpoint(endpoint.clone()), seen).risks(WITHOUT).step(
+    Check::ActionsService.warn(Subject::Endpoint(endpoint.clone()), seen).risks(WITHOUT).step(
         "in the medic's configuration, with a token of its own, so that it does not use up GARM's quota (or app_id, \
          installation_id and private_key_file of an App):",
         &["[[github]]", &table, "token_file = \"/run/secrets/github-token\""],
     )
 }
 
-fn actions_service(
-    facts: &Facts,
-    github: &GithubFacts,
-    known: Option<&BTreeSet<EntityRef>>,
-    subject: &Subject,
-) -> Finding {
+fn actions_service(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>) -> Finding {
     let failures: Vec<(&EntityRef, &RequestFailure)> =
         github.entities.iter().filter_map(|(entity, seen)| Some((entity, seen.failure()?))).collect();
     if let Some((entity, failure)) = failures.first() {
         let count = failures.len();
         let seen = format!("{count} of {} failed; {entity}: {failure}", counted(github.entities.len()));
-        return advise(Finding::fail(Check::ActionsService, subject, seen).risks(WITHOUT), entity, failure);
+        return advise(Check::ActionsService.fail(github, seen).risks(WITHOUT), entity, failure);
     }
     if github.entities.is_empty() {
-        return unused(facts, github, known, subject);
+        return unused(facts, github, known);
     }
     let asked: BTreeSet<_> = github.entities.iter().map(|(entity, _)| entity).collect();
     let bare = known.map_or(0, |known| known.iter().filter(|entity| !asked.contains(entity)).count());
@@ -82,56 +75,45 @@ fn actions_service(
     let rest = if github.not_asked > 0 { format!("; {} more not asked here", github.not_asked) } else { String::new() };
     let seen = format!("{} list {sets} sets{rest}", counted(github.entities.len()));
     if uncovered > 0 {
-        return Finding::warn(Check::ActionsService, subject, format!("{seen}; `entities` leaves {uncovered} out"))
+        return Check::ActionsService
+            .warn(github, format!("{seen}; `entities` leaves {uncovered} out"))
             .risks(WITHOUT)
-            .step("leave `entities` out to ask about all of the endpoint, or add them", &[]);
+            .advice("leave `entities` out to ask about all of the endpoint, or add them");
     }
     if let Some(first) = gone.first() {
         let count = gone.len();
-        return Finding::warn(
-            Check::ActionsService,
-            subject,
-            format!("{seen}; {count} enabled sets are not listed, {first} first"),
-        )
-        .risks("GitHub does not know them: they get no jobs, and a listener on one of them ends in a crash of GARM")
-        .step(
-            "see `scaleset-medic explain SET`; restart GARM when its runners are idle, which creates them again",
-            &[],
-        );
+        return Check::ActionsService
+            .warn(github, format!("{seen}; {count} enabled sets are not listed, {first} first"))
+            .risks("GitHub does not know them: they get no jobs, and a listener on one of them ends in a crash of GARM")
+            .step(
+                "see `scaleset-medic explain SET`; restart GARM when its runners are idle, which creates them again",
+                &[],
+            );
     }
-    Finding::ok(Check::ActionsService, subject, seen)
+    Check::ActionsService.ok(github, seen)
 }
 
 /// Nothing was asked: no manager was seen to have a set there.
-fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>, subject: &Subject) -> Finding {
+fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>) -> Finding {
     let endpoint = &github.endpoint;
     if known.is_some() {
-        return Finding::warn(
-            Check::ActionsService,
-            subject,
-            format!("`entities` covers none of the sets on {endpoint}"),
-        )
-        .risks(WITHOUT)
-        .step("write names as GARM does (\"acme\" or \"acme/app\"), or leave `entities` out", &[]);
+        return Check::ActionsService
+            .warn(github, format!("`entities` covers none of the sets on {endpoint}"))
+            .risks(WITHOUT)
+            .advice("write names as GARM does (\"acme\" or \"acme/app\"), or leave `entities` out");
     }
     if facts.managers.iter().any(|manager| manager.scale_sets.known().is_none()) {
-        return Finding::unknown(
-            Check::ActionsService,
-            subject,
-            "not asked: which entities there are is known to the managers only",
-        )
-        .risks(WITHOUT)
-        .step("repair the managers first", &[]);
+        return Check::ActionsService
+            .unknown(github, "not asked: only GARM knows which entities there are")
+            .risks(WITHOUT)
+            .advice("first fix the connection to GARM");
     }
     let others: Vec<_> = homes(facts).into_keys().map(|name| name.as_str().to_owned()).collect();
     let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
-    Finding::warn(
-        Check::ActionsService,
-        subject,
-        format!("no manager has an enabled set on an endpoint {endpoint} (they have: {others})"),
-    )
-    .risks("this credential is never used; if the name is misspelt, what it should show is not seen")
-    .step("use GARM's own name of the endpoint:", &["garm-cli github endpoint list"])
+    Check::ActionsService
+        .warn(github, format!("no GARM has an enabled set on an endpoint {endpoint} (known endpoints: {others})"))
+        .risks("this credential is never used; if the name is misspelt, what it should show is not seen")
+        .step("use GARM's own name of the endpoint:", &["garm-cli github endpoint list"])
 }
 
 /// Enabled sets whose id their entity's list lacks.
@@ -163,10 +145,10 @@ fn advise(found: Finding, entity: &EntityRef, failure: &RequestFailure) -> Findi
             &[],
         ),
         FailureKind::Forbidden | FailureKind::NotFound => {
-            found.step(format!("give the credential the right to manage runners there ({right})"), &[])
+            found.advice(format!("give the credential the right to manage runners there ({right})"))
         }
         FailureKind::RateLimited | FailureKind::HeldBack => {
-            found.step("wait until the quota's window ends; give the medic a credential that nobody else uses", &[])
+            found.advice("wait until the quota's window ends; give the medic a credential that nobody else uses")
         }
         FailureKind::Tls => found.step(
             "name the authority that signed the server's certificate, in the medic's [[github]] table:",
@@ -180,10 +162,11 @@ fn advise(found: Finding, entity: &EntityRef, failure: &RequestFailure) -> Findi
 }
 
 /// Faults of the credential or of the clock that it depends on; `None` where GitHub showed nothing.
-fn credential(facts: &Facts, github: &GithubFacts, subject: &Subject) -> Option<Finding> {
+fn credential(facts: &Facts, github: &GithubFacts) -> Option<Finding> {
     if let Some(skew) = github.skew.map(super::skew::Skew::at_least).filter(|skew| *skew > CLOCK_LIMIT) {
         return Some(
-            Finding::warn(Check::Credential, subject, format!("GitHub's clock and ours differ by at least {skew}"))
+            Check::Credential
+                .warn(github, format!("GitHub's clock and ours differ by at least {skew}"))
                 .risks("GitHub refuses an App's tokens that are dated wrongly, and lives of tokens are misjudged")
                 .step("synchronise this machine's clock by NTP", &["timedatectl set-ntp true"]),
         );
@@ -193,20 +176,15 @@ fn credential(facts: &Facts, github: &GithubFacts, subject: &Subject) -> Option<
         let days = left.as_millis() / Span::hours(24).as_millis();
         if left < ENDS_SOON {
             return Some(
-                Finding::warn(Check::Credential, subject, format!("the token ends in {days} days"))
+                Check::Credential
+                    .warn(github, format!("the token ends in {days} days"))
                     .risks(format!("from then on: {WITHOUT}"))
-                    .step("make a new one and put it into the file that `token_file` names; no restart is needed", &[]),
+                    .advice("make a new one and put it into the file that `token_file` names; no restart is needed"),
             );
         }
-        return Some(Finding::ok(
-            Check::Credential,
-            subject,
-            format!("the token holds for {days} days{}", left_of(github)),
-        ));
+        return Some(Check::Credential.ok(github, format!("the token holds for {days} days{}", left_of(github))));
     }
-    github
-        .remaining
-        .map(|_| Finding::ok(Check::Credential, subject, format!("GitHub shows no end of it{}", left_of(github))))
+    github.remaining.map(|_| Check::Credential.ok(github, format!("GitHub shows no end of it{}", left_of(github))))
 }
 
 fn left_of(github: &GithubFacts) -> String {

@@ -1,11 +1,11 @@
 //! Steps that several findings share. The lines of a source are those of [`crate::text::sources`].
 
-use super::{Check, Finding, Subject};
+use super::facts::ManagerFacts;
+use super::{Check, Finding};
 use crate::text::sources::{self, LOG_PATH};
 use medic_core::model::Source;
 
 impl Finding {
-    /// What stays hidden without a source.
     pub(super) fn hides(self, source: Source) -> Self {
         self.risks(sources::text(source).without)
     }
@@ -33,8 +33,8 @@ impl Finding {
         let garm = format!("    volumeMounts: [{{ name: garm-log, mountPath: {folder} }}]");
         let medic = format!("    volumeMounts: [{{ name: garm-log, mountPath: {folder}, readOnly: true }}]");
         self.step(
-            "where GARM runs in a pod: share the folder, and run both containers as one user, because GARM may give the \
-             file to its own user only (the medic may also be one of initContainers, with restartPolicy: Always):",
+            "where GARM runs in a pod: share the folder, and run both containers as one user, because GARM may give \
+             the file to its own user only (the medic may also be one of initContainers, with restartPolicy: Always):",
             &[
                 "spec:",
                 "  securityContext: { runAsUser: 65532, runAsGroup: 65532, fsGroup: 65532 }",
@@ -54,8 +54,9 @@ impl Finding {
     }
 
     /// Both ways to enable the log.
-    pub(super) fn log_not_configured(subject: &Subject) -> Self {
-        Self::warn(Check::Log, subject, "not configured: neither log_file nor log_stream")
+    pub(super) fn log_not_configured(manager: &ManagerFacts) -> Self {
+        Check::Log
+            .warn(manager, "not configured: neither log_file nor log_stream")
             .hides(Source::Log)
             .with_garm_log_file(LOG_PATH)
             .with_shared_volume(LOG_PATH)

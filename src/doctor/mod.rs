@@ -22,15 +22,13 @@ mod sources;
 mod tests;
 
 use crate::exit::ExitCode;
-use facts::Facts;
+use facts::{Facts, GithubFacts, ManagerFacts};
 use medic_core::model::closed::closed_enum;
 use medic_core::model::{EndpointName, ManagerName};
 use serde::Serialize;
 
 closed_enum! {
-    /// How one question was answered.
     pub enum State {
-        /// As it should be.
         Ok = "ok",
         /// Works, and could be better: slower healing, less to see, a risk.
         Warn = "warn",
@@ -56,14 +54,12 @@ closed_enum! {
         LeftDisabled = "left_disabled",
         /// Two managers for one set.
         Overlap = "overlap",
-        /// Whether the manager answers.
         Reach = "reach",
         /// Whether the way to it is safe from eavesdroppers.
         Transport = "transport",
         /// The login and how long it holds.
         Login = "login",
         Api = "api",
-        /// The difference between the clocks.
         Clock = "clock",
         /// What the manager's build does after a conflict.
         Build = "build",
@@ -82,7 +78,6 @@ closed_enum! {
     }
 }
 
-/// What a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subject {
@@ -90,6 +85,18 @@ pub enum Subject {
     Manager(ManagerName),
     /// A GitHub endpoint, by the manager's name for it.
     Endpoint(EndpointName),
+}
+
+impl From<&ManagerFacts> for Subject {
+    fn from(manager: &ManagerFacts) -> Self {
+        Self::Manager(manager.config.name.clone())
+    }
+}
+
+impl From<&GithubFacts> for Subject {
+    fn from(github: &GithubFacts) -> Self {
+        Self::Endpoint(github.endpoint.clone())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,10 +108,9 @@ pub struct Finding {
     /// What it hides, slows or risks; empty when all is well.
     pub risk: String,
     /// What to do about it, with exact lines; empty when nothing is to be done.
-    pub mend: Vec<Step>,
+    pub fix: Vec<Step>,
 }
 
-/// One step of a mend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
     pub what: String,
@@ -119,36 +125,39 @@ pub struct Report {
     pub exit: ExitCode,
 }
 
+impl Check {
+    fn ok(self, subject: impl Into<Subject>, seen: impl Into<String>) -> Finding {
+        self.answered(State::Ok, subject.into(), seen.into())
+    }
+    fn warn(self, subject: impl Into<Subject>, seen: impl Into<String>) -> Finding {
+        self.answered(State::Warn, subject.into(), seen.into())
+    }
+    fn fail(self, subject: impl Into<Subject>, seen: impl Into<String>) -> Finding {
+        self.answered(State::Fail, subject.into(), seen.into())
+    }
+    fn unknown(self, subject: impl Into<Subject>, seen: impl Into<String>) -> Finding {
+        self.answered(State::Unknown, subject.into(), seen.into())
+    }
+    fn answered(self, state: State, subject: Subject, seen: String) -> Finding {
+        Finding { check: self, subject, state, seen, risk: String::new(), fix: Vec::new() }
+    }
+}
+
 impl Finding {
-    fn new(check: Check, subject: &Subject, state: State, seen: impl Into<String>) -> Self {
-        let (seen, risk) = (seen.into(), String::new());
-        Self { check, subject: subject.clone(), state, seen, risk, mend: Vec::new() }
-    }
-    fn ok(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
-        Self::new(check, subject, State::Ok, seen)
-    }
-    fn warn(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
-        Self::new(check, subject, State::Warn, seen)
-    }
-    fn fail(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
-        Self::new(check, subject, State::Fail, seen)
-    }
-    fn unknown(check: Check, subject: &Subject, seen: impl Into<String>) -> Self {
-        Self::new(check, subject, State::Unknown, seen)
-    }
     fn risks(mut self, risk: impl Into<String>) -> Self {
         self.risk = risk.into();
         self
     }
+    fn advice(self, what: impl Into<String>) -> Self {
+        self.step(what, &[])
+    }
     fn step(mut self, what: impl Into<String>, lines: &[&str]) -> Self {
         let lines = lines.iter().map(|line| (*line).to_owned()).collect();
-        self.mend.push(Step { what: what.into(), lines });
+        self.fix.push(Step { what: what.into(), lines });
         self
     }
 }
 
-/// All questions, answered from these facts.
-#[must_use]
 pub fn examine(facts: &Facts) -> Report {
     let mut findings = settings::findings(facts);
     findings.extend(overlap::findings(facts));

@@ -1,7 +1,8 @@
 //! The connection to a manager: whether it answers, accepts the login, lists its sets, and has the same time.
 
 use super::facts::{Facts, ManagerFacts};
-use super::{Check, Finding, Subject};
+use super::{Check, Finding};
+use crate::config::describe::is_loopback;
 use medic_core::model::{Enablement, FailureKind, RequestFailure, Span};
 
 /// A login that ends within this is renewed suspiciously often: GARM gives at least a day.
@@ -15,17 +16,16 @@ pub(super) fn is_unreached(manager: &ManagerFacts) -> bool {
 }
 
 pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
-    let subject = Subject::Manager(manager.name.clone());
-    let url = facts.config_of(manager).map_or_else(String::new, |config| config.url.to_string());
+    let url = &manager.config.url;
     match refusal(manager) {
         Some(failure) if is_refused_login(failure.kind) => {
-            vec![Finding::ok(Check::Reach, &subject, format!("{url} answers")), refused(&subject, failure)]
+            vec![Check::Reach.ok(manager, format!("{url} answers")), refused(manager, failure)]
         }
-        Some(failure) => vec![unreached(&subject, &url, failure)],
+        Some(failure) => vec![unreached(manager, failure)],
         None => {
-            let reach = Finding::ok(Check::Reach, &subject, format!("{url} answers"));
-            let transport = transport(facts, manager, &subject);
-            vec![reach, transport, login(facts, manager, &subject), api(manager, &subject), clock(manager, &subject)]
+            let reach = Check::Reach.ok(manager, format!("{url} answers"));
+            let transport = transport(manager);
+            vec![reach, transport, login(facts, manager), api(manager), clock(manager)]
         }
     }
 }
@@ -42,10 +42,11 @@ const fn is_refused_login(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Unauthorized | FailureKind::Forbidden | FailureKind::NotInitialised)
 }
 
-fn unreached(subject: &Subject, url: &str, failure: &RequestFailure) -> Finding {
-    let found = Finding::fail(Check::Reach, subject, failure.to_string())
-        .risks("nothing can be seen of this manager or healed at it");
-    let ask = format!("curl -sS -o /dev/null -w '%{{http_code}}\\n' {}/api/v1/controller", url.trim_end_matches('/'));
+fn unreached(manager: &ManagerFacts, failure: &RequestFailure) -> Finding {
+    let found =
+        Check::Reach.fail(manager, failure.to_string()).risks("nothing can be seen of this manager or healed at it");
+    let url = manager.config.url.as_str().trim_end_matches('/');
+    let ask = format!("curl -sS -o /dev/null -w '%{{http_code}}\\n' {url}/api/v1/controller");
     match failure.kind {
         FailureKind::Tls => found.step(
             "name the authority that signed its certificate, in the medic's [[manager]] table:",
@@ -63,9 +64,9 @@ fn unreached(subject: &Subject, url: &str, failure: &RequestFailure) -> Finding 
     }
 }
 
-fn refused(subject: &Subject, failure: &RequestFailure) -> Finding {
-    let found = Finding::fail(Check::Login, subject, failure.to_string())
-        .risks("nothing can be seen of this manager or healed at it");
+fn refused(manager: &ManagerFacts, failure: &RequestFailure) -> Finding {
+    let found =
+        Check::Login.fail(manager, failure.to_string()).risks("nothing can be seen of this manager or healed at it");
     match failure.kind {
         FailureKind::NotInitialised => found.step(
             "finish GARM's set-up:",
@@ -74,7 +75,7 @@ fn refused(subject: &Subject, failure: &RequestFailure) -> Finding {
                 "garm-cli controller update --metadata-url URL --callback-url URL",
             ],
         ),
-        FailureKind::Forbidden => found.step("configure an administrator of GARM as `username`", &[]),
+        FailureKind::Forbidden => found.advice("configure an administrator of GARM as `username`"),
         _ => found.step(
             "put GARM's administrator and that user's password into the medic's [[manager]] table (the file is read \
              at each login):",
@@ -83,22 +84,16 @@ fn refused(subject: &Subject, failure: &RequestFailure) -> Finding {
     }
 }
 
-fn transport(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding {
-    let Some(config) = facts.config_of(manager) else {
-        return Finding::ok(Check::Transport, subject, "not configured");
-    };
-    let is_near = match config.url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => false,
-    };
-    if config.url.scheme() == "https" || is_near {
+fn transport(manager: &ManagerFacts) -> Finding {
+    let url = &manager.config.url;
+    let is_near = is_loopback(url);
+    if url.scheme() == "https" || is_near {
         let how = if is_near { "stays on this machine" } else { "is encrypted" };
-        return Finding::ok(Check::Transport, subject, format!("the connection {how}"));
+        return Check::Transport.ok(manager, format!("the connection {how}"));
     }
-    Finding::warn(Check::Transport, subject, "the password and the tokens cross the network unencrypted")
-        .risks("whoever reads the traffic becomes administrator of GARM")
+    Check::Transport
+        .warn(manager, "the password and the tokens cross the network unencrypted")
+        .risks("anybody who reads the traffic becomes administrator of GARM")
         .step(
             "run the medic as a sidecar of GARM, or let GARM speak TLS and use https in the medic's `url`:",
             &[
@@ -111,64 +106,65 @@ fn transport(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Findin
         )
 }
 
-fn login(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding {
+fn login(facts: &Facts, manager: &ManagerFacts) -> Finding {
     match manager.login_until.map(|until| until.since(facts.at)) {
-        Some(left) if left < SHORT_LOGIN => {
-            Finding::warn(Check::Login, subject, format!("the login ends in {left}, though GARM gives a day"))
-                .risks(
-                    "the medic logs in that often; or one of the two clocks is wrong, which misleads it about restarts",
-                )
-                .step("compare the clocks, and see in GARM's config.toml:", &["[jwt_auth]", "time_to_live = \"24h\""])
+        Some(left) if left < SHORT_LOGIN => Check::Login
+            .warn(manager, format!("the login ends in {left}, though GARM gives a day"))
+            .risks("the medic logs in that often; or one of the two clocks is wrong, which misleads it about restarts")
+            .step("compare the clocks, and see in GARM's config.toml:", &["[jwt_auth]", "time_to_live = \"24h\""]),
+        Some(left) => {
+            Check::Login.ok(manager, format!("accepted; the token holds for {left} and is renewed automatically"))
         }
-        Some(left) => Finding::ok(
-            Check::Login,
-            subject,
-            format!("accepted; the token holds for {left} and is renewed automatically"),
-        ),
-        None => Finding::ok(Check::Login, subject, "accepted; the token shows no end and is renewed when refused"),
+        None => Check::Login.ok(manager, "accepted; the token shows no end and is renewed when refused"),
     }
 }
 
-fn api(manager: &ManagerFacts, subject: &Subject) -> Finding {
+fn api(manager: &ManagerFacts) -> Finding {
     let Some(sets) = manager.scale_sets.known() else {
         let why = manager.scale_sets.failure().map_or_else(|| "the sets were not read".to_owned(), ToString::to_string);
-        return Finding::fail(Check::Api, subject, why)
+        return Check::Api
+            .fail(manager, why)
             .risks("without the list of sets nothing can be judged")
-            .step("read GARM's log for the reason", &[]);
+            .advice("read GARM's log for the reason");
     };
     let enabled = sets.iter().filter(|set| set.enabled == Enablement::Enabled).count();
     let seen = format!("{} scale sets, {enabled} enabled", sets.len());
     if sets.is_empty() || enabled == 0 {
-        return Finding::warn(Check::Api, subject, seen)
+        return Check::Api
+            .warn(manager, seen)
             .risks("there is nothing to watch")
             .step("check that this is the right GARM", &["garm-cli scaleset list --all"]);
     }
     let homeless = sets.iter().filter(|set| set.endpoint.is_none()).count();
     if homeless > 0 {
-        return Finding::warn(Check::Api, subject, format!("{seen}; {homeless} have no GitHub endpoint"))
+        return Check::Api
+            .warn(manager, format!("{seen}; {homeless} have no GitHub endpoint"))
             .risks("those sets cannot be asked about at GitHub, and no session of theirs is deleted")
-            .step("update GARM: only v0.2.0-alpha leaves this out", &[]);
+            .advice("update GARM: only v0.2.0-alpha leaves this out");
     }
     if let Some(failure) = manager.controller.failure() {
-        return Finding::warn(Check::Api, subject, format!("{seen}; the controller's id could not be read: {failure}"))
+        return Check::Api
+            .warn(manager, format!("{seen}; the controller's id could not be read: {failure}"))
             .risks("no session can be proven to be this controller's, so none is deleted")
-            .step("read GARM's log for the reason", &[]);
+            .advice("read GARM's log for the reason");
     }
-    Finding::ok(Check::Api, subject, seen)
+    Check::Api.ok(manager, seen)
 }
 
-fn clock(manager: &ManagerFacts, subject: &Subject) -> Finding {
+fn clock(manager: &ManagerFacts) -> Finding {
     let Some(skew) = manager.skew else {
-        return Finding::unknown(Check::Clock, subject, "its answers hold no date")
+        return Check::Clock
+            .unknown(manager, "its answers hold no date")
             .risks("dates in its log and its start date cannot be compared with ours")
             .step("compare the clocks of both machines:", &["date -u"]);
     };
     let off = skew.at_least();
     if off <= AGREES {
-        return Finding::ok(Check::Clock, subject, "agrees with ours");
+        return Check::Clock.ok(manager, "agrees with ours");
     }
     let direction = if skew.is_ahead() { "ahead of" } else { "behind" };
-    Finding::warn(Check::Clock, subject, format!("its clock is at least {off} {direction} ours"))
+    Check::Clock
+        .warn(manager, format!("its clock is at least {off} {direction} ours"))
         .risks(
             "the age of a refusal, and which run of GARM opened a session, are wrong by that much; the medic then \
                 waits longer than necessary",

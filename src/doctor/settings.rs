@@ -18,8 +18,9 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
 
 fn mode(facts: &Facts) -> Finding {
     match facts.config.run.mode {
-        Mode::Heal => Finding::ok(Check::Mode, &MEDIC, "heal: what is proven ill is healed"),
-        Mode::Observe => Finding::warn(Check::Mode, &MEDIC, "observe (the default)")
+        Mode::Heal => Check::Mode.ok(MEDIC, "heal: a set that is proven to be stuck is healed"),
+        Mode::Observe => Check::Mode
+            .warn(MEDIC, "observe (the default)")
             .risks("nothing is healed: the medic only shows what it would do")
             .step("once you trust its decisions, in the medic's configuration:", &["[run]", "mode = \"heal\""]),
     }
@@ -43,21 +44,20 @@ fn policy(facts: &Facts) -> Finding {
         });
     }
     if risks.is_empty() {
-        return Finding::ok(Check::Policy, &MEDIC, "the rules fit what was measured of GARM and GitHub");
+        return Check::Policy.ok(MEDIC, "the rules fit what was measured of GARM and GitHub");
     }
     let join = |each: fn(&RiskySetting) -> &str| risks.iter().map(each).collect::<Vec<_>>();
-    Finding::warn(Check::Policy, &MEDIC, join(|risk| &risk.setting).join("; "))
-        .risks(join(|risk| risk.why).join("; "))
-        .step(
-            "in the medic's configuration ([policy], and interval in [run]), unless it is intended:",
-            &join(|risk| &risk.usual),
-        )
+    Check::Policy.warn(MEDIC, join(|risk| &risk.setting).join("; ")).risks(join(|risk| risk.why).join("; ")).step(
+        "in the medic's configuration ([policy], and interval in [run]), unless it is intended:",
+        &join(|risk| &risk.usual),
+    )
 }
 
 fn state_dir(facts: &Facts) -> Finding {
     let dir = facts.config.run.state_dir.display();
     match &facts.state_dir {
-        StateDir::Unusable(why) => Finding::fail(Check::StateDir, &MEDIC, why.clone())
+        StateDir::Unusable(why) => Check::StateDir
+            .fail(MEDIC, why.clone())
             .risks(
                 "`run` and `once` cannot start: without a journal on disk a set could be left disabled, so nothing \
                  is healed",
@@ -69,33 +69,27 @@ fn state_dir(facts: &Facts) -> Finding {
                     &format!("volumeMounts: [{{ name: medic-state, mountPath: {dir} }}]"),
                 ],
             ),
-        StateDir::Writable { mode: Some(mode) } if mode & 0o002 != 0 => {
-            Finding::warn(Check::StateDir, &MEDIC, format!("{dir} is writable, by everybody ({mode:o})"))
-                .risks("whoever can write there can make the medic delete sessions or enable sets")
-                .step("remove the right:", &[&format!("chmod 0700 {dir}")])
-        }
-        StateDir::Writable { mode: Some(mode) } => {
-            Finding::ok(Check::StateDir, &MEDIC, format!("{dir} is writable ({mode:o})"))
-        }
-        StateDir::Writable { mode: None } => {
-            Finding::ok(Check::StateDir, &MEDIC, format!("{dir} can be made when it is needed"))
-        }
+        StateDir::Writable { mode: Some(mode) } if mode & 0o002 != 0 => Check::StateDir
+            .warn(MEDIC, format!("{dir} is writable, by everybody ({mode:o})"))
+            .risks("anybody who can write there can make the medic delete sessions or enable sets")
+            .step("remove the right:", &[&format!("chmod 0700 {dir}")]),
+        StateDir::Writable { mode: Some(mode) } => Check::StateDir.ok(MEDIC, format!("{dir} is writable ({mode:o})")),
+        StateDir::Writable { mode: None } => Check::StateDir.ok(MEDIC, format!("{dir} can be made when it is needed")),
     }
 }
 
 fn ledger(facts: &Facts) -> Finding {
     match &facts.store {
-        StoreFacts::Absent => {
-            Finding::ok(Check::Ledger, &MEDIC, "none yet: no medic has run with this state directory")
-        }
+        StoreFacts::Absent => Check::Ledger.ok(MEDIC, "none yet: no medic has run with this state directory"),
         StoreFacts::Readable { live_sessions, open_treatments, pauses: _, holder } => {
             let running = holder.as_ref().map_or_else(|| "no medic runs".to_owned(), |name| format!("{name} runs"));
             let seen = format!(
                 "readable: {live_sessions} sessions known to live, {open_treatments} treatments under way, {running}"
             );
-            Finding::ok(Check::Ledger, &MEDIC, seen)
+            Check::Ledger.ok(MEDIC, seen)
         }
-        StoreFacts::Unreadable(why) => Finding::fail(Check::Ledger, &MEDIC, why.clone())
+        StoreFacts::Unreadable(why) => Check::Ledger
+            .fail(MEDIC, why.clone())
             .risks("no session can be proven stale, so none is deleted; a medic cannot start with this file")
             .step(
                 "check that no set is left disabled, keep a copy, then let the medic start with a new file:",
@@ -110,7 +104,8 @@ fn left_disabled(facts: &Facts, manager: &ManagerName, row: &Treatment) -> Findi
     let answer =
         row.refusal.as_ref().map_or_else(String::new, |why| format!("; tried {tries} times, the last answer: {why}"));
     let seen = format!("{} is disabled by our treatment, begun {} ago{answer}", row.name, facts.at.since(row.opened));
-    Finding::fail(Check::LeftDisabled, &Subject::Manager(manager.clone()), seen)
+    Check::LeftDisabled
+        .fail(Subject::Manager(manager.clone()), seen)
         .risks("it receives no jobs until it is enabled; a running medic keeps trying")
         .step("enable it by hand:", &[&format!("garm-cli scaleset update {} --enabled=true", row.set)])
 }
@@ -127,7 +122,7 @@ fn pauses(facts: &Facts) -> Option<Finding> {
     }
     let terms: Vec<_> =
         all.iter().map(|pause| format!("{}, {}", pause.scope, guards::pause_terms(pause, facts.at))).collect();
-    let found = Finding::warn(Check::Pauses, &MEDIC, format!("paused: {}", terms.join("; ")));
+    let found = Check::Pauses.warn(MEDIC, format!("paused: {}", terms.join("; ")));
     let mut ends: Vec<_> = all.iter().map(|pause| guards::how_to_end(pause)).collect();
     ends.dedup();
     let ends: Vec<_> = ends.iter().map(String::as_str).collect();

@@ -13,8 +13,7 @@ pub struct Skew {
 }
 
 impl Skew {
-    /// From one exchange. `date` is what the other machine said.
-    #[must_use]
+    /// From one exchange. `date` is the other machine's.
     pub fn of(sent: Wall, received: Wall, date: Wall) -> Self {
         let second = Span::secs(1).as_millis();
         Self { least: ahead(date, received), most: ahead(Wall(date.0.saturating_add(second)), sent) }
@@ -28,7 +27,6 @@ impl Skew {
     }
 
     /// The least difference that explains what was seen.
-    #[must_use]
     pub fn at_least(self) -> Span {
         if self.least > 0 {
             Span(self.least.unsigned_abs())
@@ -40,7 +38,6 @@ impl Skew {
     }
 
     /// Whether the other clock is ahead, when there is a difference.
-    #[must_use]
     pub const fn is_ahead(self) -> bool {
         self.least > 0
     }
@@ -56,19 +53,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn skew_is_zero_within_the_precision_of_dates() {
-        // Answered at 5.9 s by a clock that agrees: the date says 5 s.
-        assert_eq!(Skew::of(Wall(5_850), Wall(5_950), Wall(5_000)).at_least(), Span::ZERO);
-        // A slow answer hides up to its own length.
-        assert_eq!(Skew::of(Wall(1_000), Wall(9_000), Wall(4_000)).at_least(), Span::ZERO);
-    }
-
-    #[test]
-    fn skew_has_a_direction() {
-        let ahead = Skew::of(Wall(10_000), Wall(10_100), Wall(70_000));
-        assert_eq!((ahead.at_least(), ahead.is_ahead()), (Span::millis(59_900), true));
-        let behind = Skew::of(Wall(100_000), Wall(100_100), Wall(40_000));
-        assert_eq!((behind.at_least(), behind.is_ahead()), (Span::secs(59), false));
+    fn skew_has_a_direction_beyond_the_precision_of_dates() {
+        for (what, sent, received, date, skew) in [
+            ("answered at 5.9 s by a clock that agrees: the date says 5 s", 5_850, 5_950, 5_000, (0, false)),
+            ("a slow answer hides up to its own length", 1_000, 9_000, 4_000, (0, false)),
+            ("ahead", 10_000, 10_100, 70_000, (59_900, true)),
+            ("behind", 100_000, 100_100, 40_000, (59_000, false)),
+        ] {
+            let seen = Skew::of(Wall(sent), Wall(received), Wall(date));
+            assert_eq!((seen.at_least().as_millis(), seen.is_ahead()), skew, "{what}");
+        }
     }
 
     #[test]

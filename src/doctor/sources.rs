@@ -1,24 +1,23 @@
 //! The manager's other sources: its counters, its goroutines, its change events.
 
 use super::facts::{Facts, ManagerFacts};
-use super::{Check, Finding, Subject};
+use super::{Check, Finding};
 use crate::text::sources;
 use medic_core::model::{Enablement, FailureKind, Seen, Source, Span};
 
 pub(super) fn findings(facts: &Facts, manager: &ManagerFacts) -> Vec<Finding> {
-    let subject = Subject::Manager(manager.name.clone());
-    let mut all = vec![metrics(facts, manager, &subject), goroutines(manager, &subject)];
-    all.extend(events(manager, &subject, facts.config.run.interval));
+    let mut all = vec![metrics(facts, manager), goroutines(manager)];
+    all.extend(events(manager, facts.config.run.interval));
     all
 }
 
-fn metrics(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding {
+fn metrics(facts: &Facts, manager: &ManagerFacts) -> Finding {
     let lines = sources::text(Source::Metrics);
-    let fail = |seen: String| Finding::fail(Check::Metrics, subject, seen).hides(Source::Metrics);
+    let fail = |seen: String| Check::Metrics.fail(manager, seen).hides(Source::Metrics);
     let with_garm = |found: Finding| {
         found.step(
-            "in GARM's config.toml, then restart GARM (with disable_auth = false the medic fetches a metrics token; keep \
-             metrics_auth = true in its own table then):",
+            "in GARM's config.toml, then restart GARM (with disable_auth = false the medic fetches a metrics token; \
+             keep metrics_auth = true in its own table then):",
             lines.garm,
         )
     };
@@ -33,15 +32,16 @@ fn metrics(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding 
             fail(failure.to_string()).with_medic_lines(&["metrics_auth = true"])
         }
         Seen::Failed(failure) => fail(failure.to_string())
-            .step("let a reverse proxy in front of GARM also pass /metrics, not only /api/v1", &[]),
+            .advice("let a reverse proxy in front of GARM also pass /metrics, not only /api/v1"),
         Seen::Known(metrics) => match metrics.incarnation {
             Some(incarnation) => {
                 let age = facts.at.since(incarnation.0);
                 let (opened, refused) = manager.sessions();
                 let seen = format!("up for {age}; since then {opened} sessions opened, {refused} refused or failed");
-                Finding::ok(Check::Metrics, subject, seen)
+                Check::Metrics.ok(manager, seen)
             }
-            None => Finding::warn(Check::Metrics, subject, "readable, without the process's start date")
+            None => Check::Metrics
+                .warn(manager, "readable, without the process's start date")
                 .risks("a restart shows only by counters that go backwards; no session can be proven stale")
                 .step(
                     "check that nothing between GARM and the medic drops series; this one is needed:",
@@ -51,7 +51,7 @@ fn metrics(facts: &Facts, manager: &ManagerFacts, subject: &Subject) -> Finding 
     }
 }
 
-fn goroutines(manager: &ManagerFacts, subject: &Subject) -> Finding {
+fn goroutines(manager: &ManagerFacts) -> Finding {
     let lines = sources::text(Source::Goroutines);
     let enable = |found: Finding| {
         found
@@ -64,31 +64,30 @@ fn goroutines(manager: &ManagerFacts, subject: &Subject) -> Finding {
             .with_medic_lines(lines.medic)
     };
     match &manager.goroutines {
-        Seen::NotAsked => enable(Finding::warn(Check::Goroutines, subject, "not configured (debug_server)")),
+        Seen::NotAsked => enable(Check::Goroutines.warn(manager, "not configured (debug_server)")),
         Seen::Failed(failure) if failure.kind == FailureKind::NotEnabled => {
-            enable(Finding::fail(Check::Goroutines, subject, "configured, and switched off in GARM"))
+            enable(Check::Goroutines.fail(manager, "configured, and switched off in GARM"))
         }
-        Seen::Failed(failure) => {
-            Finding::fail(Check::Goroutines, subject, failure.to_string()).hides(Source::Goroutines).step(
-                "let a reverse proxy in front of GARM also pass this path to the medic:",
-                &["/debug/pprof/goroutine"],
-            )
-        }
+        Seen::Failed(failure) => Check::Goroutines.fail(manager, failure.to_string()).hides(Source::Goroutines).step(
+            "let a reverse proxy in front of GARM also pass this path to the medic:",
+            &["/debug/pprof/goroutine"],
+        ),
         Seen::Known(count) => {
             let enabled = manager.sets().iter().filter(|set| set.enabled == Enablement::Enabled).count();
             let seen =
                 format!("{} listeners and {} workers live, for {enabled} enabled sets", count.listeners, count.workers);
-            Finding::ok(Check::Goroutines, subject, seen)
+            Check::Goroutines.ok(manager, seen)
         }
     }
 }
 
-fn events(manager: &ManagerFacts, subject: &Subject, interval: Span) -> Option<Finding> {
+fn events(manager: &ManagerFacts, interval: Span) -> Option<Finding> {
     match &manager.events {
         Seen::NotAsked => None,
-        Seen::Known(()) => Some(Finding::ok(Check::Events, subject, "changes of sets are received as they happen")),
+        Seen::Known(()) => Some(Check::Events.ok(manager, "changes of sets are received as they happen")),
         Seen::Failed(failure) => Some(
-            Finding::warn(Check::Events, subject, failure.to_string())
+            Check::Events
+                .warn(manager, failure.to_string())
                 .risks(format!("a change of a set is noticed only by the next sweep, up to {interval} later"))
                 .step(
                     "let a reverse proxy in front of GARM pass websockets; for nginx:",

@@ -1,6 +1,7 @@
 //! Configuration → engines. The only place that knows which adapter stands behind which port.
 
 use crate::config::{Config, GithubConfig, ManagerConfig, check_key};
+use crate::engine::Settings;
 use crate::engine::driver::Driver;
 use crate::engine::interval::PollInterval;
 use crate::engine::lease::Lease;
@@ -8,7 +9,6 @@ use crate::engine::log_follower::LogFollower;
 use crate::engine::pause_file::{PauseFile, PauseFileReader};
 use crate::engine::reconcile::{Background, Engine, Parts};
 use crate::engine::records::Records;
-use crate::engine::settings::Settings;
 use crate::engine::sweep::{Sources, Sweeper};
 use crate::metrics::Metrics;
 use futures_util::future::BoxFuture;
@@ -28,7 +28,6 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
-/// What carries requests to one server.
 #[derive(Clone)]
 pub struct Carrier {
     pub transport: Arc<dyn Transport>,
@@ -53,7 +52,6 @@ pub struct Shared {
 pub struct Runtime {
     /// Spread of the waits between attempts.
     pub jitter: Jitter,
-    /// Where files are read.
     pub file_reading: Reading,
 }
 
@@ -73,18 +71,12 @@ pub(crate) struct ClientContext {
 }
 
 /// Connects over real sockets.
-///
-/// # Errors
-/// When the options cannot be used.
 pub fn real_carrier(options: &TransportOptions) -> Result<Carrier, SetupError> {
     let transport = Arc::new(ReqwestTransport::new(options)?);
     Ok(Carrier { upgrader: Some(Arc::clone(&transport) as _), transport })
 }
 
 /// One engine per configured manager, in the configuration's order.
-///
-/// # Errors
-/// When an adapter cannot be set up, for example because a certificate cannot be read.
 pub fn engines(config: &Config, shared: &Shared, carriers: Carriers<'_>) -> anyhow::Result<Vec<Engine>> {
     let allowances = allowances(config, &shared.clock);
     config.managers.iter().map(|manager| engine(config, manager, &allowances, shared, carriers)).collect()
@@ -158,7 +150,6 @@ fn engine(
     }))
 }
 
-/// How a manager is connected to.
 pub(crate) fn options_of(manager: &ManagerConfig) -> TransportOptions {
     TransportOptions { connect_timeout: manager.connect_timeout, ca_file: manager.ca_file.clone(), proxy: None }
 }
@@ -172,7 +163,6 @@ pub fn connections(config: &Config) -> impl Iterator<Item = TransportOptions> {
     config.managers.iter().map(options_of).chain(config.github.iter().map(options_of_github))
 }
 
-/// The client of one manager.
 pub(crate) fn garm(
     manager: &ManagerConfig,
     transport: Arc<dyn Transport>,
@@ -197,8 +187,8 @@ pub(crate) fn deadline(manager: &ManagerConfig) -> Span {
     manager.request_timeout.plus(manager.connect_timeout).plus(SLACK)
 }
 
-/// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that its requests are counted
-/// as its own; the credentials' limits are shared.
+/// One client for all `[[github]]` tables; `None` without any. Each manager has its own, so that its requests are
+/// counted as its own; the credentials' limits are shared.
 pub(crate) fn github<'a>(
     tables: impl IntoIterator<Item = (&'a GithubConfig, &'a Allowances)>,
     quota_reserve: f64,

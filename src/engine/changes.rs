@@ -2,7 +2,7 @@
 
 use crate::metrics::{Metrics, RecoveryCause};
 use crate::status::Recovered;
-use crate::text::{decision, guards as guard_text, words};
+use crate::text::{guards as guard_text, words};
 use medic_core::diagnose::{Fleet, Recovery};
 use medic_core::model::{
     Decision, Diagnosis, Guard, ManagerName, Outcome, RemedyKind, RestartKind, ScaleSetId, SetDecision, Span, Step,
@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 /// The kind of event that reports a set's recovery.
 const RECOVERY: &str = "recovery";
-/// How long a recovery is shown.
 const RECOVERY_SHOWN: Span = Span::hours(24);
 /// The newest events that are searched for recoveries at the start.
 const EVENTS_SEARCHED: u32 = 5_000;
@@ -74,7 +73,6 @@ impl ChangeReporter {
         self.recovered.get(&set).copied().filter(|last| now.since(last.at) < RECOVERY_SHOWN)
     }
 
-    /// The restart of the manager seen last.
     pub(super) const fn restart(&self) -> Option<(RestartKind, Wall)> {
         self.restart
     }
@@ -84,7 +82,7 @@ impl ChangeReporter {
         if let Some((kind, incarnation)) = fleet.restart {
             self.restart = Some((kind, incarnation.0));
             self.metrics.restarted(self.manager(), kind);
-            tracing::warn!(manager = %self.manager(), %kind, since = %incarnation.0, "the manager has restarted");
+            tracing::warn!(manager = %self.manager(), %kind, since = %incarnation.0, "GARM has restarted");
             self.append(fleet.at.wall, "restart", None, &json!({ "kind": kind, "at": incarnation }));
         }
         self.report_diagnoses(fleet);
@@ -143,7 +141,7 @@ impl ChangeReporter {
     fn report_decisions(&mut self, fleet: &Fleet, decisions: &[SetDecision]) {
         let (mut blocked, mut would_act, mut labels) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         for SetDecision { set, decision } in decisions {
-            let label = decision::label(decision);
+            let label = words::label(decision);
             let before = self.decisions.get(set);
             // At the start, a set that works is no news.
             if before != Some(&label) && (before.is_some() || !matches!(decision, Decision::Leave)) {
@@ -168,7 +166,8 @@ impl ChangeReporter {
     fn report_decision(&self, fleet: &Fleet, set: ScaleSetId, decision: &Decision, label: &str) {
         let (manager, name) = (self.manager(), name_of(fleet, set));
         let guards = if let Decision::Blocked { guards, .. } = decision { &guards[..] } else { &[] };
-        let held: Vec<_> = guards.iter().map(|guard| words::guard_in_full(&guard_text::shown(guard), None)).collect();
+        let held: Vec<_> =
+            guards.iter().map(|guard| words::guard_in_full(&guard_text::shown(guard), fleet.at.wall)).collect();
         let held = (!held.is_empty()).then(|| held.join("; "));
         if guards.iter().any(|guard| guard.guard() == Guard::Bound) {
             tracing::error!(%manager, scale_set = %set, name, decision = label, held, "decision");

@@ -1,7 +1,7 @@
-//! The only caller of writes. For each step of a treatment's machine: the journal first, then the request, then the answer
-//! back into the machine (I6). When the journal fails, only what undoes is sent: the journal has named that intent since
-//! before the disable, and a full disk must not leave a set disabled. When another instance has taken over, nothing is
-//! sent.
+//! The only caller of writes. For each step of a treatment's machine: the journal first, then the request, then the
+//! answer back into the machine (I6). When the journal fails, only what undoes is sent: the journal has named that
+//! intent since before the disable, and a full disk must not leave a set disabled. When another instance has taken
+//! over, nothing is sent.
 
 use medic_core::clock::Clock;
 use medic_core::model::failure::WriteError;
@@ -46,7 +46,6 @@ impl RequestHistory for ManagerStore {
     }
 }
 
-/// The journal could not record a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotJournaled {
     /// How far the treatment has come all the same; `None` when nothing was done.
@@ -56,9 +55,8 @@ pub struct NotJournaled {
 
 impl Driver {
     /// Carries a transition out until the machine waits for the next sweep or has closed.
-    ///
-    /// # Errors
-    /// When the journal cannot record a step: the request that would have followed was not sent, unless it undoes.
+    /// Fails when the journal cannot record a step: the request that would have followed was not sent, unless it
+    /// undoes.
     pub async fn carry_out(&self, mut transition: Transition, policy: &Policy) -> Result<Treatment, NotJournaled> {
         let mut exchange: Option<Exchange> = None;
         let (mut reached, mut failed) = (None, None::<JournalError>);
@@ -100,11 +98,9 @@ impl Driver {
         recorded
     }
 
-    /// Undoes at shutdown what must not stay: enables a set that we disabled, deletes a session that we opened, reads back
-    /// a disable whose answer was lost. The next start finishes what is still an intent then.
-    ///
-    /// # Errors
-    /// When another instance has taken over. A journal that fails otherwise prevents no undoing.
+    /// Undoes at shutdown what must not stay: enables a set that we disabled, deletes a session that we opened, reads
+    /// back a disable whose answer was lost. The next start finishes what is still an intent then. Fails when another
+    /// instance has taken over. A journal that fails otherwise prevents no undoing.
     pub async fn finish(&self, mut treatment: Treatment, policy: &Policy) -> Result<Treatment, JournalError> {
         for round in 0..FINISH_ROUNDS {
             // The first answer may only show that a disable was ours: the enable follows at once.

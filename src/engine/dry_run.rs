@@ -1,7 +1,7 @@
 //! A dry run where no instance runs: what one would see and decide, and which guards would block it.
 //!
-//! The engine is the real one in the configured mode with `dry_run`, on a copy of the store in memory. So pauses, budgets,
-//! the breaker and left-over treatments count, and neither a server nor the state directory sees a write.
+//! The engine is the real one in the configured mode with `dry_run`, on a copy of the store in memory. So pauses,
+//! budgets, the breaker and left-over treatments count, and neither a server nor the state directory sees a write.
 
 use crate::config::{Config, ManagerConfig};
 use crate::engine::reconcile::Engine;
@@ -14,13 +14,10 @@ use medic_core::ports::write::Journal as _;
 use medic_store::{NewPause, Store};
 use std::collections::BTreeMap;
 
-/// Measured lifetimes that are copied.
 const LIFETIMES: u32 = 20;
 
 /// Copies what bears on findings and decisions into an empty store: everything but the lease and manual heals.
-///
-/// # Errors
-/// When a store cannot be read or written; the copy is then incomplete.
+/// Fails when a store cannot be read or written; the copy is then incomplete.
 pub fn copy(from: &Store, to: &Store, config: &Config, now: Wall) -> anyhow::Result<()> {
     for pause in from.pauses(now)? {
         let (scope, reason, author) = (pause.scope, pause.reason, pause.author);

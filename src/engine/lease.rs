@@ -1,5 +1,5 @@
-//! Which instance of several on one store may act (`docs/reference/design.md` §7): the holder of the lease. It is renewed
-//! well before it expires.
+//! Which instance of several on one store may act (`docs/reference/design.md` §7): the holder of the lease. It is
+//! renewed well before it expires.
 
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Wall};
@@ -28,20 +28,16 @@ struct Claim {
 
 impl Lease {
     /// Acquires nothing yet.
-    #[must_use]
     pub fn new(store: Store, holder: String, clock: Arc<dyn Clock>) -> Self {
         Self { store, holder, clock, claim: Mutex::default() }
     }
 
-    #[must_use]
     pub fn holder(&self) -> &str {
         &self.holder
     }
 
     /// Acquires the lease, or renews it when that is due.
-    ///
-    /// # Errors
-    /// When the store fails; then nothing may be done.
+    /// Fails when the store fails; then nothing may be done.
     pub fn hold(&self) -> Result<LeaseState, StoreError> {
         let now = self.clock.now().wall;
         let mut claim = self.claim();
@@ -64,8 +60,8 @@ impl Lease {
         Ok(state)
     }
 
-    /// Changes whenever the lease was acquired or lost: another instance may have acted. A store that fails for a while ends
-    /// no term.
+    /// Changes whenever the lease was acquired or lost: another instance may have acted. A store that fails for a while
+    /// ends no term.
     pub fn term(&self) -> u64 {
         self.claim().term
     }
@@ -86,41 +82,26 @@ impl Lease {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use async_trait::async_trait;
-    use medic_core::model::{Mono, Now};
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use medic_clock::ScaledClock;
 
-    /// A clock that is set by hand.
-    #[derive(Default)]
-    struct Hand(AtomicU64);
-
-    #[async_trait]
-    impl Clock for Hand {
-        fn now(&self) -> Now {
-            let at = self.0.load(Ordering::SeqCst);
-            Now { wall: Wall(at), mono: Mono(at) }
-        }
-        async fn sleep(&self, _span: Span) {}
-    }
-
-    #[test]
-    fn lease_term_changes_when_lost_and_reacquired() {
-        let (store, hand) = (Store::in_memory().unwrap(), Arc::new(Hand::default()));
-        let ours = Lease::new(store.clone(), "one".to_owned(), Arc::<Hand>::clone(&hand));
+    #[tokio::test(start_paused = true)]
+    async fn lease_term_changes_when_lost_and_reacquired() {
+        let (store, clock) = (Store::in_memory().unwrap(), Arc::new(ScaledClock::new(Wall(0), 1.0)));
+        let ours = Lease::new(store.clone(), "one".to_owned(), Arc::<ScaledClock>::clone(&clock));
         assert_eq!(ours.hold().unwrap(), LeaseState::Held);
         let first = ours.term();
-        hand.0.store(20_000, Ordering::SeqCst);
+        clock.sleep(Span::secs(20)).await;
         assert_eq!((ours.hold().unwrap(), ours.term()), (LeaseState::Held, first), "renewed");
         // Our process is suspended; another instance acts, and ends.
-        assert_eq!(store.acquire("two", Wall(90_000), LEASE_TTL).unwrap(), LeaseState::Held);
+        clock.sleep(LEASE_TTL).await;
+        assert_eq!(store.acquire("two", clock.now().wall, LEASE_TTL).unwrap(), LeaseState::Held);
         store.release("two").unwrap();
-        hand.0.store(100_000, Ordering::SeqCst);
         assert_eq!(ours.hold().unwrap(), LeaseState::Held);
         assert_ne!(ours.term(), first);
 
         let second = ours.term();
-        assert_eq!(store.acquire("two", Wall(200_000), LEASE_TTL).unwrap(), LeaseState::Held);
-        hand.0.store(201_000, Ordering::SeqCst);
+        clock.sleep(LEASE_TTL).await;
+        assert_eq!(store.acquire("two", clock.now().wall, LEASE_TTL).unwrap(), LeaseState::Held);
         assert!(matches!(ours.hold().unwrap(), LeaseState::HeldByOther { .. }));
         assert_ne!(ours.term(), second);
     }

@@ -1,4 +1,4 @@
-//! Follows the manager's log: evidence for the diagnosis, and the session ledger.
+//! Follows GARM's log: evidence for the diagnosis, and the session ledger.
 //!
 //! Each reconcile reads the log to its end, applies to the ledger what the facts change, and then saves the position. A
 //! crash in between reads some lines twice, which the ledger tolerates. While the ledger cannot be written, the facts
@@ -53,11 +53,10 @@ const PENDING_MAX: usize = 20_000;
 
 impl LogFollower {
     /// Continues at the saved position.
-    #[must_use]
     pub fn open(path: &Path, store: &ManagerStore, reading: Reading) -> Self {
         let name = path.display().to_string();
         let position = store.load_log_position(&name).unwrap_or_else(|error| {
-            tracing::warn!(%error, log = %name, "the position in the manager's log is not known; reading it from the start");
+            tracing::warn!(%error, log = %name, "the position in GARM's log is not known; reading it from the start");
             None
         });
         let log = Log::File(Arc::new(LogFile::new(path, position.clone(), Facts::Taken).read(reading)));
@@ -65,7 +64,6 @@ impl LogFollower {
         Self::new(log, name, &evidence, store)
     }
 
-    #[must_use]
     pub fn of_stream(stream: Arc<LogStream>, store: &ManagerStore) -> Self {
         Self::new(Log::Stream(stream), "log websocket".to_owned(), &LogEvidence::default(), store)
     }
@@ -84,8 +82,6 @@ impl LogFollower {
         }
     }
 
-    /// The log as a source of evidence.
-    #[must_use]
     pub fn source(&self) -> Arc<dyn LogSource> {
         match &self.log {
             Log::File(file) => Arc::clone(file) as _,
@@ -94,7 +90,6 @@ impl LogFollower {
     }
 
     /// Reads a log file between two reconciles, and asks for one when there is news. A stream does so itself.
-    #[must_use]
     pub fn watch(&self, interval: Span, clock: &Arc<dyn Clock>, wake: &Arc<Notify>) -> Option<BoxFuture<'static, ()>> {
         let Log::File(file) = &self.log else { return None };
         let every = Span::millis(interval.as_millis() / CHECKS_PER_INTERVAL);
@@ -108,8 +103,7 @@ impl LogFollower {
         }
     }
 
-    /// # Errors
-    /// When the store fails; nothing is lost, the next reconcile tries again.
+    /// Fails when the store fails; nothing is lost, the next reconcile tries again.
     pub fn update_ledger(&mut self, sweep: &Sweep, store: &ManagerStore, metrics: &Metrics) -> Result<(), StoreError> {
         let manager = store.manager();
         if let Some(incarnation) = sweep.metrics.known().and_then(|metrics| metrics.incarnation) {
@@ -125,7 +119,7 @@ impl LogFollower {
             Log::File(file) => {
                 let batch = file.batch();
                 for notice in &batch.notices {
-                    tracing::warn!(%manager, log = %self.path, ?notice, "the manager's log");
+                    tracing::warn!(%manager, log = %self.path, ?notice, "GARM's log");
                 }
                 self.pending.extend(batch.facts);
                 batch.position.map(|position| (position, batch.evidence))

@@ -5,7 +5,7 @@
 //! | `assemble` | configuration → engines |
 //! | `reconcile` | one reconcile of one manager |
 //! | `sweep`, `source_cache`, `interval` | which sources are asked, and how often |
-//! | `log_follower` | the manager's log → evidence and session ledger |
+//! | `log_follower` | GARM's log → evidence and session ledger |
 //! | `records`, `lease`, `pause_file` | what the store and operators say; which instance may act |
 //! | `treatments`, `driver` | open treatments; the only caller of writes |
 //! | `changes`, `report` | what changed, reported once; the status afterwards |
@@ -24,7 +24,19 @@ pub mod reconcile;
 pub mod records;
 mod report;
 pub mod service;
-pub mod settings;
 mod source_cache;
 pub mod sweep;
 mod treatments;
+
+use medic_core::model::ManagerName;
+use medic_core::policy::{Mode, Policy};
+
+/// The settings of one manager's engine.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub manager: ManagerName,
+    pub policy: Policy,
+    pub mode: Mode,
+    /// Decide, but never write.
+    pub dry_run: bool,
+}

@@ -12,12 +12,10 @@ const TREATMENT_LIMIT: Span = Span::mins(10);
 /// The longest that finishing open treatments then takes.
 const FINISH_LIMIT: Span = Span::secs(10);
 
-/// For the exit code and the report.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// The last status of every manager.
     pub managers: Vec<ManagerStatus>,
-    /// Treatments that ended, with their manager.
     pub closed: Vec<(ManagerName, Treatment)>,
 }
 

@@ -1,14 +1,14 @@
-//! A pause by file: whoever can write into the state directory can pause healing without this program, for example with
-//! `touch` or from an init container.
+//! A pause by file: anybody who can write into the state directory can pause healing without this program, for example
+//! with `touch` or from an init container.
 //!
 //! The file `pause` pauses healing while it exists. Empty, it pauses everything. As TOML it may narrow the pause
 //! (`manager`, `set`), say why (`reason`, `author`) and end it (`expires`, RFC 3339). A file that cannot be read or
-//! parsed, or that names an unknown manager, pauses everything. So does anything that is not a regular file: a named pipe
-//! would block its reader. A share that hangs pauses everything too, and blocks nobody ([`medic_http::file`]).
+//! parsed, or that names an unknown manager, pauses everything. So does anything that is not a regular file: a named
+//! pipe would block its reader. A share that hangs pauses everything too, and blocks nobody ([`medic_http::file`]).
 
 use crate::config::Config;
 use medic_core::model::{ManagerName, Pause, PauseId, PauseScope, ScaleSetId, Wall};
-use medic_http::file::FileReader;
+use medic_http::file::{FileReader, read_bounded};
 use serde::Deserialize;
 use std::fs::FileType;
 use std::io;
@@ -16,7 +16,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 pub const FILE_NAME: &str = "pause";
-const BYTES_MAX: u64 = 64 * 1024;
+const BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,21 +35,21 @@ pub struct PauseFile {
 }
 
 impl PauseFile {
-    #[must_use]
     pub fn of(config: &Config) -> Self {
         let managers = config.managers.iter().map(|manager| manager.name.clone()).collect();
         Self { path: config.run.state_dir.join(FILE_NAME), managers }
     }
 
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// `None` without a file, or when the pause has expired.
-    #[must_use]
     pub fn read(&self, now: Wall) -> Option<Pause> {
-        read(&self.path, &self.managers, now)
+        let text = match read_text(&self.path) {
+            Ok(text) => Ok(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => Err(error.to_string()),
+        };
+        let pause = text.and_then(|text| parse(&text, &self.managers, now));
+        let pause = pause.unwrap_or_else(|error| pause_everything(&self.path, &error, now));
+        pause.expires.is_none_or(|end| now < end).then_some(pause)
     }
 }
 
@@ -61,7 +61,6 @@ pub struct PauseFileReader {
 }
 
 impl PauseFileReader {
-    #[must_use]
     pub fn new(file: PauseFile, reader: FileReader) -> Self {
         Self { file, reader }
     }
@@ -69,19 +68,8 @@ impl PauseFileReader {
     pub async fn read(&self, now: Wall) -> Option<Pause> {
         let file = self.file.clone();
         let read = self.reader.read(move || file.read(now)).await;
-        read.unwrap_or_else(|error| Some(pause_everything(self.file.path(), &error.to_string(), now)))
+        read.unwrap_or_else(|error| Some(pause_everything(&self.file.path, &error.to_string(), now)))
     }
-}
-
-fn read(path: &Path, managers: &[ManagerName], now: Wall) -> Option<Pause> {
-    let text = match read_text(path) {
-        Ok(text) => Ok(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => Err(error.to_string()),
-    };
-    let pause = text.and_then(|text| parse(&text, managers, now));
-    let pause = pause.unwrap_or_else(|error| pause_everything(path, &error, now));
-    pause.expires.is_none_or(|end| now < end).then_some(pause)
 }
 
 fn pause_everything(path: &Path, error: &str, now: Wall) -> Pause {
@@ -107,10 +95,9 @@ fn read_text(path: &Path) -> io::Result<String> {
     if !kind.is_file() {
         return Err(io::Error::other(format!("it is {}, not a file", name_of(kind))));
     }
-    let file = std::fs::File::open(path)?;
-    let mut text = String::new();
-    io::Read::read_to_string(&mut io::Read::take(file, BYTES_MAX), &mut text)?;
-    Ok(text)
+    let too_long = || io::Error::other(format!("it is longer than {BYTES_MAX} bytes"));
+    let bytes = read_bounded(path, BYTES_MAX)?.ok_or_else(too_long)?;
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
 fn name_of(kind: FileType) -> &'static str {
@@ -157,16 +144,19 @@ mod tests {
 
     const NOW: Wall = Wall(1_764_000_000_000);
 
+    fn read(path: PathBuf) -> Option<Pause> {
+        PauseFile { path, managers: vec![ManagerName::new("garm")] }.read(NOW)
+    }
+
     fn read_content(text: &str) -> Option<Pause> {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
-        std::fs::write(&path, text).unwrap();
-        read(&path, &[ManagerName::new("garm")], NOW)
+        std::fs::write(dir.path().join(FILE_NAME), text).unwrap();
+        read(dir.path().join(FILE_NAME))
     }
 
     #[test]
     fn empty_pause_file_pauses_everything() {
-        assert_eq!(read(&tempfile::tempdir().unwrap().path().join(FILE_NAME), &[], NOW), None);
+        assert_eq!(read(tempfile::tempdir().unwrap().path().join(FILE_NAME)), None);
         assert_eq!(read_content("").unwrap().scope, PauseScope::All);
     }
 
@@ -181,7 +171,8 @@ mod tests {
 
     #[test]
     fn invalid_pause_file_pauses_everything_and_says_so() {
-        for text in ["mood = 1", "set = 3", "expires = \"soon\"", "\u{0}", "manager = \"gram\""] {
+        let long = "#".repeat(BYTES_MAX + 1);
+        for text in ["mood = 1", "set = 3", "expires = \"soon\"", "\u{0}", "manager = \"gram\"", &long] {
             let pause = read_content(text).unwrap();
             assert_eq!(pause.scope, PauseScope::All, "{text}");
             assert!(pause.reason.contains("cannot be used"), "{text}: {}", pause.reason);
@@ -207,7 +198,7 @@ mod tests {
             ("socket", "a socket, not a file"),
             ("to-nothing", "a dangling link"),
         ] {
-            let pause = read(&in_dir(name), &[], NOW).unwrap();
+            let pause = read(in_dir(name)).unwrap();
             assert_eq!(pause.scope, PauseScope::All, "{name}");
             assert!(pause.reason.ends_with(&format!("so everything is paused: it is {kind}")), "{}", pause.reason);
         }

@@ -1,27 +1,26 @@
-//! One manager's engine. A reconcile is: sweep → diagnose → step open treatments → decide → treat → report. What one
-//! reconcile needs of the one before is in the store or in the diagnosis' memory, so each may be the first after a crash.
+//! One manager's engine. A reconcile is: sweep → diagnose → step open treatments → decide → treat → report.
+//! What one reconcile needs of the one before is in the store or in the diagnosis' memory, so each may be the first
+//! after a crash.
 
+use crate::engine::Settings;
 use crate::engine::changes::{ChangeReporter, Changes};
 use crate::engine::driver::Driver;
 use crate::engine::interval::PollInterval;
 use crate::engine::records::{Overrides, Records, Rows};
 use crate::engine::report::{self, Report};
-use crate::engine::settings::Settings;
 use crate::engine::sweep::Sweeper;
 use crate::engine::treatments::{Finished, Situation, Treatments};
 use crate::replay::snapshot::{Recorder, Snapshot};
 use crate::status::ManagerStatus;
 use futures_util::future::BoxFuture;
 use medic_core::clock::Clock;
-use medic_core::decide::{self, Footing};
+use medic_core::decide::{self, Conditions, Footing, Input};
 use medic_core::diagnose::{self, Context, Fleet, State};
-use medic_core::evaluate::Conditions;
 use medic_core::model::{ManagerName, ManualHeal, ManualHealAnswer, Refusal, SetDecision, Span, Treatment};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
-/// What an engine is made of.
 pub struct Parts {
     pub settings: Settings,
     pub clock: Arc<dyn Clock>,
@@ -57,13 +56,11 @@ pub struct Engine {
 #[derive(Debug, Clone)]
 pub struct Reconciled {
     pub status: ManagerStatus,
-    /// Treatments that closed.
     pub closed: Vec<Treatment>,
 }
 
 impl Engine {
     /// Continues where the store says that the last engine stopped.
-    #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { settings, clock, sweeper, records, driver, interval, background } = parts;
         let changes = ChangeReporter::new(records.store.clone(), Arc::clone(&records.metrics), clock.now().wall);
@@ -87,13 +84,11 @@ impl Engine {
         self
     }
 
-    #[must_use]
     pub const fn name(&self) -> &ManagerName {
         &self.settings.manager
     }
 
     /// Asks for a reconcile at once when notified.
-    #[must_use]
     pub fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.background.wake)
     }
@@ -103,8 +98,6 @@ impl Engine {
         std::mem::take(self.background.tasks.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// How long to wait before the next reconcile.
-    #[must_use]
     pub fn until_next(&self) -> Span {
         self.interval.until_next()
     }
@@ -173,8 +166,8 @@ impl Engine {
         Reconciled { status, closed }
     }
 
-    /// Before the process ends: enables every set that we disabled and deletes every session that we opened, as far as the
-    /// servers answer. A store that fails prevents none of it.
+    /// Before the process ends: enables every set that we disabled and deletes every session that we opened, as far as
+    /// the servers answer. A store that fails prevents none of it.
     pub async fn finish(&mut self) -> Finished {
         if matches!(self.records.claim_lease(|| self.treatments.forget_progress()), Footing::LeaseOf { .. }) {
             return Finished::default();
@@ -233,7 +226,7 @@ impl Engine {
     }
 
     fn decide(&self, fleet: &Fleet, conditions: &Conditions) -> Vec<SetDecision> {
-        let input = conditions.input(fleet);
+        let input = Input { fleet, given: conditions };
         let decisions = decide::decide(&input);
         for heal in &conditions.manual_heals {
             let answer = match decisions.iter().find(|decision| decision.set == heal.set) {
@@ -260,4 +253,78 @@ fn merge<'a>(history: Vec<Treatment>, newer: impl IntoIterator<Item = &'a Treatm
     let mut by_id: BTreeMap<_, _> = history.into_iter().map(|treatment| (treatment.id, treatment)).collect();
     by_id.extend(newer.into_iter().map(|treatment| (treatment.id, treatment.clone())));
     by_id.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Depth, Sources, check};
+    use crate::engine::assemble::{Carrier, Runtime, Shared, engines};
+    use crate::engine::lease::{LEASE_TTL, Lease};
+    use crate::metrics::Metrics;
+    use medic_clock::ScaledClock;
+    use medic_core::model::{FailureKind, Step, Wall};
+    use medic_core::ports::write::Journal as _;
+    use medic_core::treat::testing::{T0, rev, treatment};
+    use medic_http::file::Reading;
+    use medic_http::{Answer, Bounds, Transport, TransportError};
+    use medic_store::Store;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Counts requests, and answers none.
+    #[derive(Default)]
+    struct Unreachable(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Transport for Unreachable {
+        async fn send(&self, _: http::Request<bytes::Bytes>, _: Bounds) -> Answer {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Err(TransportError { kind: FailureKind::Connect, detail: "refused".to_owned() })
+        }
+    }
+
+    /// Finishes an engine whose memory has a set of ours still disabled, while the journal has it enabled again;
+    /// whether the lease was lost and acquired in between, and how many requests were sent.
+    async fn requests_at_shutdown(is_new_term: bool) -> usize {
+        let dir = tempfile::tempdir().unwrap();
+        let password = dir.path().join("password");
+        std::fs::write(&password, "secret").unwrap();
+        let manager =
+            format!("name = \"garm\"\nurl = \"http://garm\"\nusername = \"u\"\npassword_file = {password:?}\n");
+        let text = format!("[run]\nmode = \"heal\"\nstate_dir = {:?}\n[[manager]]\n{manager}", dir.path());
+        let config = check(&Sources::of_text("test.toml", text), Depth::Values).unwrap().config;
+        let name = config.managers[0].name.clone();
+
+        let (store, clock) = (Store::in_memory().unwrap(), Arc::new(ScaledClock::new(T0, 1.0)));
+        let shared = Shared {
+            lease: Arc::new(Lease::new(store.clone(), "one".to_owned(), Arc::clone(&clock) as _)),
+            store: store.clone(),
+            clock: Arc::clone(&clock) as _,
+            metrics: Arc::new(Metrics::new(std::slice::from_ref(&name), config.run.mode).unwrap()),
+            runtime: Runtime { jitter: Arc::new(|span| span), file_reading: Reading::AtOnce },
+        };
+        let transport = Arc::new(Unreachable::default());
+        let carrier = Carrier { transport: Arc::<Unreachable>::clone(&transport), upgrader: None };
+        let mut engine = engines(&config, &shared, &|_| Ok(carrier.clone())).unwrap().remove(0);
+
+        let journaled = store.for_manager(&name).open(treatment(Step::Verifying)).unwrap();
+        assert_eq!(engine.records.claim_lease(|| ()), Footing::Firm);
+        let disabled = Step::Disabled { ours: rev("ours"), again_until: None };
+        let remembered = Treatment { step: disabled, ..journaled };
+        engine.treatments.ahead_of_journal.insert(remembered.id, remembered);
+        if is_new_term {
+            tokio::time::advance(LEASE_TTL.plus(Span::secs(1)).into()).await;
+            let now: Wall = clock.now().wall;
+            store.acquire("two", now, LEASE_TTL).unwrap();
+            store.release("two").unwrap();
+        }
+        engine.finish().await;
+        transport.0.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn finish_in_a_new_lease_term_forgets_earlier_progress() {
+        assert_ne!(requests_at_shutdown(false).await, 0, "the set is to be enabled");
+        assert_eq!(requests_at_shutdown(true).await, 0, "another instance has enabled it");
+    }
 }

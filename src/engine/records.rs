@@ -1,4 +1,5 @@
-//! What the store knows of one manager: journal, session ledger, pauses, manual heals, and the state between reconciles.
+//! What the store knows of one manager: journal, session ledger, pauses, manual heals, and the state between
+//! reconciles.
 //!
 //! Without a readable journal or lease nothing new begins; without a readable ledger nothing is provably stale. What is
 //! under way goes on in both cases.
@@ -28,7 +29,6 @@ pub struct Records {
     pub(super) lease: Arc<Lease>,
     pub(super) pause_file: PauseFileReader,
     pub(super) metrics: Arc<Metrics>,
-    /// How far back the journal is read.
     history: Span,
     cache: Option<Cache>,
     /// The term of the lease in which the cache was read.
@@ -52,7 +52,7 @@ pub(super) struct Rows {
     pub(super) failed: Option<String>,
 }
 
-/// What operators have ordered to last.
+/// What operators have set until further notice.
 pub(super) struct Overrides {
     /// The pauses in force, of the store and of the file.
     pub(super) pauses: Vec<Pause>,
@@ -173,7 +173,8 @@ impl Records {
     /// What the diagnosis remembers between sweeps.
     pub(super) fn load_state(&self) -> State {
         let saved = self.store.load_state().unwrap_or_else(|error| {
-            tracing::warn!(manager = %self.manager(), %error, "the state of earlier sweeps cannot be read; starting without it");
+            tracing::warn!(manager = %self.manager(), %error, "the state of earlier sweeps cannot be read; starting \
+                without it");
             None
         });
         saved.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()

@@ -1,19 +1,19 @@
 //! One reconcile → the status that metrics, the status API, the page and the commands show.
 
+use crate::engine::Settings;
 use crate::engine::changes::ChangeReporter;
 use crate::engine::records::Overrides;
-use crate::engine::settings::Settings;
 use crate::engine::sweep::Sources;
-use crate::engine::treatments::current_manager;
 use crate::status::{
     Budget, LeftDisabled, ManagerStatus, Restart, SetStatus, ShownDecision, SourceState, TreatmentSummary,
 };
 use crate::text::guards;
 use crate::text::incident::{self, Incident};
 use crate::text::sources;
-use medic_core::decide::breaker::{self, Breaker};
+use medic_core::decide::breaker;
 use medic_core::decide::budget;
 use medic_core::decide::stale::newest_is_stale;
+use medic_core::decide::warrant::current_manager;
 use medic_core::diagnose::Fleet;
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{
@@ -26,10 +26,8 @@ use std::collections::BTreeMap;
 
 /// The latest measured lifetimes of stale sessions that are summed up.
 const LIFETIMES_SHOWN: u32 = 20;
-/// A set's latest treatments.
 const TREATMENTS_SHOWN: usize = 5;
 
-/// What a status is made of.
 pub(super) struct Report<'a> {
     pub(super) settings: &'a Settings,
     pub(super) sources: &'a Sources,
@@ -76,7 +74,7 @@ pub(super) fn status(report: &Report<'_>) -> ManagerStatus {
         stale_lifetimes: lifetimes,
         sets,
         pauses: pauses.cloned().collect(),
-        breaker_open: breaker_words(breaker::state(report.history, overrides.breaker_reset, now, policy)),
+        breaker_open: guards::breaker(breaker::state(report.history, overrides.breaker_reset, now, policy)),
         budget_remaining: u64::from(budget::manager_budget_remaining(report.history, now, policy)),
         open_intents: count(report.open.iter().filter(|treatment| treatment.step.is_intent())),
         known_sessions: count(report.ledger.iter()),
@@ -91,27 +89,11 @@ fn lifetimes(store: &ManagerStore, sets: &[SetStatus]) -> Option<String> {
     }
     let measured = store.stale_lifetimes(LIFETIMES_SHOWN).ok()?;
     let (shortest, longest) = (measured.iter().map(|one| one.span).min()?, measured.iter().map(|one| one.span).max()?);
-    let seconds = |span: Span| span.as_millis().div_ceil(1000);
-    Some(if seconds(shortest) == seconds(longest) {
-        format!("GitHub has kept such sessions {} s here", seconds(longest))
-    } else {
-        format!("GitHub has kept such sessions {}\u{2013}{} s here", seconds(shortest), seconds(longest))
-    })
+    Some(incident::stale_lifetimes(shortest, longest))
 }
 
 fn count<T>(things: impl Iterator<Item = T>) -> u32 {
     u32::try_from(things.count()).unwrap_or(u32::MAX)
-}
-
-fn breaker_words(breaker: Breaker) -> Option<String> {
-    match breaker {
-        Breaker::Closed { .. } => None,
-        Breaker::Open { since, half_open } => {
-            Some(format!("treatments did not help, the last at {since}; one trial is let through at {half_open}"))
-        }
-        Breaker::HalfOpen { since } => Some(format!("treatments did not help since {since}; one trial may start")),
-        Breaker::Trial { since } => Some(format!("treatments did not help since {since}; one trial is under way")),
-    }
 }
 
 fn sets(report: &Report<'_>) -> Vec<SetStatus> {
@@ -179,7 +161,6 @@ fn left_disabled(report: &Report<'_>, rows: &[&Treatment]) -> Option<LeftDisable
     is_late.then(|| LeftDisabled { since, tries, answer: row.refusal.clone() })
 }
 
-/// Why the session of a stuck set is not deleted.
 fn not_deleted(report: &Report<'_>, set: &ScaleSet, finding: &Finding) -> Vec<String> {
     if !finding.diagnosis.is_ill() {
         return Vec::new();
@@ -190,7 +171,7 @@ fn not_deleted(report: &Report<'_>, set: &ScaleSet, finding: &Finding) -> Vec<St
     let against = newest_is_stale(rows, set, manager).err().unwrap_or_default();
     let mut words: Vec<String> = against.into_iter().map(|reason| guards::not_stale(reason).to_owned()).collect();
     if !report.can_delete {
-        words.push("no GitHub credential is configured, so nothing can be deleted".to_owned());
+        words.push(guards::NO_CREDENTIAL.to_owned());
     }
     words
 }

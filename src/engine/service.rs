@@ -1,10 +1,10 @@
-//! `run`: every manager has a task of its own, so that one that hangs delays no other. A task that dies ends the service
-//! with an error.
+//! `run`: every manager has a task of its own, so that one that hangs delays no other. A task that dies ends the
+//! service with an error.
 
 use crate::engine::lease::Lease;
 use crate::engine::reconcile::Engine;
 use crate::metrics::Metrics;
-use crate::status::{ManagerStatus, STATUS_SCHEMA, Status};
+use crate::status::{ManagerStatus, Status};
 use crate::web::server::{self, Board, Shown};
 use medic_core::clock::Clock;
 use medic_core::model::{ManagerName, Span, Treatment};
@@ -25,7 +25,6 @@ const STALLED_AFTER: u64 = 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// A manager's task panicked or ended.
     #[error("the task of a manager ended unexpectedly: {0}; this is a bug, please report it")]
     TaskDied(String),
 }
@@ -40,13 +39,13 @@ pub struct Publisher {
     pub mode: Mode,
     /// Longest calm interval, for the stall check.
     pub interval: Span,
-    /// The managers in the configuration's order.
     pub order: Vec<ManagerName>,
     pub latest: Mutex<BTreeMap<ManagerName, ManagerStatus>>,
 }
 
 impl Publisher {
-    /// Publishes one manager's new status together with the others'. A manager without a finished sweep is listed as such.
+    /// Publishes one manager's new status together with the others'. A manager without a finished sweep is listed as
+    /// such.
     pub fn publish(&self, status: ManagerStatus) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.insert(status.name.clone(), status);
@@ -54,14 +53,7 @@ impl Publisher {
         let not_swept_yet = self.order.iter().filter(|name| !latest.contains_key(name)).cloned().collect();
         drop(latest);
         let at = self.clock.now().wall;
-        let status = Arc::new(Status {
-            schema: STATUS_SCHEMA,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            mode: self.mode,
-            at,
-            managers,
-            not_swept_yet,
-        });
+        let status = Arc::new(Status::new(self.mode, at, managers, not_swept_yet));
         self.metrics.show(&status);
         self.board.publish(status, at, self.interval.times(STALLED_AFTER).plus(Span::mins(1)));
     }
@@ -93,9 +85,6 @@ impl Ending {
 }
 
 /// Runs until `shutdown` resolves, then finishes open treatments or hands them over.
-///
-/// # Errors
-/// When a manager's task died.
 pub async fn run(
     engines: Vec<Engine>,
     publisher: Arc<Publisher>,
@@ -186,7 +175,8 @@ async fn run_manager(
     }
 }
 
-/// Finishes open treatments within `limit`; the next start continues with those that stay open. Returns the closed ones.
+/// Finishes open treatments within `limit`; the next start continues with those that stay open. Returns the closed
+/// ones.
 pub async fn finish(engine: &mut Engine, clock: &dyn Clock, limit: Span) -> Vec<Treatment> {
     let manager = engine.name().clone();
     tokio::select! {
@@ -201,7 +191,8 @@ pub async fn finish(engine: &mut Engine, clock: &dyn Clock, limit: Span) -> Vec<
             finished.closed
         }
         () = clock.sleep(limit) => {
-            tracing::warn!(%manager, "open treatments could not be finished in time; the next start finishes them first");
+            tracing::warn!(%manager, "open treatments could not be finished in time; the next start finishes them \
+                first");
             Vec::new()
         }
     }

@@ -31,13 +31,13 @@ impl SourceCache {
         Self { interval, asked, controller: None, lingering: None, github, incarnation: None }
     }
 
-    /// The sources to ask now.
     pub(crate) fn due(&self, urgency: Urgency, now: Mono) -> Due {
         due(&self.asked, self.github.len(), urgency, self.interval, now)
     }
 
-    /// Notes the answers in `sweep`, and fills in those of sources that were not due. A failure stays: old knowledge never
-    /// hides that a source fails now. A failure of GitHub is filled in too: its sets stay frozen until GitHub answers.
+    /// Notes the answers in `sweep`, and fills in those of sources that were not due. A failure stays: old knowledge
+    /// never hides that a source fails now. A failure of GitHub is filled in too: its sets stay frozen until GitHub
+    /// answers.
     pub(crate) fn fill(&mut self, sweep: &mut Sweep, due: Due) {
         let now = sweep.at.mono;
         let incarnation = sweep.metrics.known().and_then(|metrics| metrics.incarnation);
@@ -85,34 +85,18 @@ fn fill_one<T: Clone>(seen: &mut Seen<T>, cached: &mut Option<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use medic_core::model::{Entity, EntityKind, FailureKind, Now, Operation, RequestFailure, Target, Wall};
+    use crate::replay::snapshot::testing::empty_sweep;
+    use medic_core::diagnose::testing::{failure, scale_set};
+    use medic_core::model::{FailureKind, Operation, Wall};
 
     fn sweep(at: u64, actions_service: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>) -> Sweep {
-        Sweep {
-            at: Now { wall: Wall(at), mono: Mono(at) },
-            controller: Seen::NotAsked,
-            scale_sets: Seen::NotAsked,
-            lingering: Seen::NotAsked,
-            metrics: Seen::NotAsked,
-            goroutines: Seen::NotAsked,
-            log: Seen::NotAsked,
-            actions_service,
-        }
+        Sweep { actions_service, ..empty_sweep(Wall(at), Mono(at)) }
     }
 
     #[test]
     fn github_failure_is_filled_in_until_github_is_asked_again() {
-        let entity = EntityRef {
-            endpoint: medic_core::model::EndpointName::new("github.com"),
-            entity: Entity { kind: EntityKind::Organization, name: "acme".to_owned() },
-        };
-        let failure = RequestFailure {
-            target: Target::Github,
-            operation: Operation::ListGithubSets,
-            kind: FailureKind::Redirect,
-            detail: "redirects".to_owned(),
-            retry_at: None,
-        };
+        let entity = scale_set(1).entity_ref().unwrap();
+        let failure = failure(Operation::ListGithubSets, FailureKind::Redirect);
         let mut cache = SourceCache::new(Span::secs(15));
         for (asked_at, answer, filled_at) in
             [(1_000, Seen::Failed(failure), 2_000), (16_000, Seen::Known(Vec::new()), 17_000)]

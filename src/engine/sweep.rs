@@ -17,7 +17,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 
-/// GitHub lists asked for at once.
 const GITHUB_CONCURRENCY: usize = 8;
 
 /// The sources of one manager. Reading only, by type.
@@ -136,7 +135,6 @@ async fn ask_github(
         .await
 }
 
-/// The longest that one source may take.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadline<'a> {
     pub(crate) clock: &'a dyn Clock,

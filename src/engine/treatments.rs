@@ -3,9 +3,8 @@
 use crate::engine::driver::{Driver, NotJournaled};
 use crate::engine::records::Records;
 use futures_util::future::join_all;
-use medic_core::decide::stale::{self, CurrentManager};
-use medic_core::decide::warrant::DeletionWarrant;
-use medic_core::decide::{manual, pause};
+use medic_core::decide::pause;
+use medic_core::decide::warrant::deletion_warrant;
 use medic_core::diagnose::Fleet;
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{
@@ -26,7 +25,7 @@ pub(super) struct Treatments {
     /// Open after the last reconcile: what is undone when the store fails.
     open: BTreeMap<TreatmentId, Treatment>,
     /// Those that the journal could not follow, in this term of the lease.
-    ahead_of_journal: BTreeMap<TreatmentId, Treatment>,
+    pub(super) ahead_of_journal: BTreeMap<TreatmentId, Treatment>,
 }
 
 /// What one reconcile knows that bears on treatments.
@@ -58,8 +57,8 @@ impl Treatments {
         self.ahead_of_journal.clear();
     }
 
-    /// The open treatments, as far as they have come. What was answered is not sent again: with a manager's clock that is
-    /// off, our change would look like somebody else's.
+    /// The open treatments, as far as they have come. What was answered is not sent again: with a manager's clock that
+    /// is off, our change would look like somebody else's.
     pub(super) fn unfinished(&mut self, journaled: Option<Vec<Treatment>>) -> Vec<Treatment> {
         let unfinished = journaled.unwrap_or_else(|| self.open.values().cloned().collect());
         self.ahead_of_journal.retain(|id, _| unfinished.iter().any(|treatment| treatment.id == *id));
@@ -72,7 +71,6 @@ impl Treatments {
         self.stepped.retain(|id| self.open.contains_key(id));
     }
 
-    /// Steps all treatments at once.
     pub(super) async fn step_all(
         &mut self,
         open: Vec<Treatment>,
@@ -222,30 +220,7 @@ fn view<'a>(situation: Situation<'a>, treatment: &Treatment) -> View<'a> {
         incarnation: fleet.incarnation,
         set,
         finding: fleet.findings.get(&treatment.set),
-        warrant: warrant(situation, treatment),
+        warrant: deletion_warrant(fleet, situation.ledger, treatment),
         paused: false,
     }
-}
-
-/// The manager, as a proof of staleness needs it.
-pub(super) fn current_manager(fleet: &Fleet) -> CurrentManager<'_> {
-    CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() }
-}
-
-/// The permission to delete a treatment's session, where it still holds: by proof, or by the verdict on the operator's
-/// request.
-fn warrant(Situation { fleet, ledger, .. }: Situation<'_>, treatment: &Treatment) -> Option<DeletionWarrant> {
-    let (Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }) = &treatment.remedy else {
-        return None;
-    };
-    let set = fleet.sets.get(&treatment.set)?;
-    let manager = current_manager(fleet);
-    if treatment.ordered.is_some() {
-        let finding = fleet.findings.get(&treatment.set)?;
-        let (conflict_behaviour, covered) = (fleet.conflict_behaviour, treatment.place.is_some());
-        let sight = manual::Sight { finding, set, manager, conflict_behaviour, covered };
-        return manual::delete(&sight, session, ledger).ok();
-    }
-    let rows = ledger.iter().filter(|row| row.set == treatment.set);
-    stale::newest_is_stale(rows, set, manager).ok().map(DeletionWarrant::from)
 }

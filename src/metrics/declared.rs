@@ -114,11 +114,12 @@ declare! {
     Gauge build_info { version: str, mode: Mode } "Always 1; the labels show the version and the mode of this medic.";
     Gauge scale_set_info {
         manager: ManagerName, scale_set: ScaleSetId, name: str, entity: str, endpoint: str, github_id: str
-    } "Always 1; joins a scale set's id at the manager to its name, entity, endpoint and id at GitHub.";
+    } "Always 1; joins a scale set's id in GARM to its name, entity, endpoint and id at GitHub.";
     Gauge scale_set_enabled { manager: ManagerName, scale_set: ScaleSetId }
-        "1 while the manager shows the scale set as enabled, else 0.";
+        "1 while GARM shows the scale set as enabled, else 0.";
     Gauge scale_set_healthy { manager: ManagerName, scale_set: ScaleSetId }
-        "1 while the scale set listens, is in its grace period or was disabled by an operator; 0 while it is unhealthy or cannot be seen.";
+        "1 while the scale set listens, is in its grace period or was disabled by an operator; 0 while it is unhealthy \
+         or cannot be seen.";
     Gauge scale_set_state { manager: ManagerName, scale_set: ScaleSetId, state: Diagnosis }
         "1 for the scale set's present diagnosis, 0 for all others.";
     Gauge scale_set_stuck_since_timestamp_seconds { manager: ManagerName, scale_set: ScaleSetId }
@@ -131,7 +132,8 @@ declare! {
         manager: ManagerName, scale_set: ScaleSetId, remedy: RemedyKind, outcome: TreatmentState
     } "Unix time at which the scale set's latest treatment began, by its outcome; `under_way` until it ends.";
     Counter remedies_total { manager: ManagerName, remedy: RemedyKind, outcome: RemedyOutcome, mode: RemedyMode }
-        "Treatments that ended, by remedy, outcome and mode. In a dry run: treatments that were due, with outcome `would_act`.";
+        "Treatments that ended, by remedy, outcome and mode. In a dry run: treatments that were due, with outcome \
+         `would_act`.";
     Counter withheld_total { manager: ManagerName, guard: Guard } "Times a guard began to block a remedy that was due.";
     Counter recoveries_total { manager: ManagerName, cause: RecoveryCause }
         "Scale sets that became healthy again, without a remedy (`self`) or after one.";
@@ -139,20 +141,21 @@ declare! {
         "Seconds from the first unhealthy finding of a scale set until it listened again.";
     Histogram stale_session_lifetime_seconds { manager: ManagerName } in STALE_SESSION
         "Seconds until GitHub ended a stale session that nobody deleted.";
-    Gauge manager_up { manager: ManagerName } "1 while the manager answers, else 0.";
+    Gauge manager_up { manager: ManagerName } "1 while GARM answers, else 0.";
     Gauge manager_state { manager: ManagerName, state: ManagerState }
-        "1 for the manager's present state, 0 for all others.";
+        "1 for GARM's present state, 0 for all others.";
     Counter manager_restarts_total { manager: ManagerName, kind: RestartKind }
-        "Restarts of the manager, by how its earlier process ended.";
+        "Restarts of GARM, by how its earlier process ended.";
     Gauge endpoint_state { manager: ManagerName, endpoint: EndpointName, state: EndpointState }
         "1 for the GitHub endpoint's present state, 0 for all others.";
     Gauge source_up { manager: ManagerName, source: Source }
         "1 while a configured source of evidence answers, else 0. No series for a source that is not configured.";
     Gauge breaker_open { manager: ManagerName } "1 while the circuit breaker blocks healing, else 0.";
     Gauge paused { manager: ManagerName }
-        "1 while an operator has paused healing of the manager or of any of its scale sets, else 0.";
+        "1 while an operator has paused healing at this GARM or of any of its scale sets, else 0.";
     Gauge budget_remaining { manager: ManagerName, scope: BudgetScope }
-        "Treatments left: `manager` within the hour; `scale_set_min` the fewest of any unhealthy set that waits for a treatment, no series if none does.";
+        "Treatments left: `manager` within the hour; `scale_set_min` the fewest of any unhealthy set that waits for a \
+         treatment, no series if none does.";
     Gauge open_intents { manager: ManagerName } "Treatments that may have something in effect on a server.";
     Gauge known_sessions { manager: ManagerName } "Sessions in the session ledger that have not ended.";
     Gauge github_rate_limit_remaining { manager: ManagerName, endpoint: EndpointName }
@@ -165,9 +168,10 @@ declare! {
         "Seconds that one reconcile took: sweep, diagnosis, decision, actions.";
     Gauge last_sweep_timestamp_seconds { manager: ManagerName }
         "Unix time at which the latest reconcile ended; 0 before the first.";
-    Gauge interval_seconds { manager: ManagerName } "Configured seconds between two sweeps while all scale sets are healthy.";
+    Gauge interval_seconds { manager: ManagerName } "Configured seconds between two sweeps while all scale sets are \
+        healthy.";
     Counter sweeps_total { manager: ManagerName, result: SweepResult }
-        "Sweeps, by whether the manager's scale sets could be read.";
+        "Sweeps, by whether GARM's scale sets could be read.";
     Gauge config_last_reload_successful {}
         "1 while the present configuration is in use; 0 while it is invalid or unreadable and an earlier one is used.";
     Counter store_errors_total { manager: ManagerName } "Failures of the durable store; no action follows a failure.";

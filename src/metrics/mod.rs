@@ -28,9 +28,6 @@ pub struct Metrics {
 
 impl Metrics {
     /// Declares everything, with the counters of these managers at 0.
-    ///
-    /// # Errors
-    /// Only if two declarations clash, which a test rules out.
     pub fn new(managers: &[ManagerName], mode: Mode) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let (mut counters, mut histograms) = (BTreeMap::new(), BTreeMap::new());
@@ -79,7 +76,6 @@ impl Metrics {
         }
     }
 
-    /// Counts one event.
     pub fn count<C: Counter>(&self, series: &C) {
         self.counters[C::NAME].with_label_values(&series.values()).inc();
     }
@@ -119,7 +115,6 @@ impl Metrics {
         self.count(&series::remedies_total { manager, remedy: &remedy, outcome, mode });
     }
 
-    /// A guard began to block a remedy.
     pub fn withheld(&self, manager: &ManagerName, guard: Guard) {
         self.count(&series::withheld_total { manager, guard: &guard });
     }
@@ -149,15 +144,11 @@ impl Metrics {
     }
 
     /// Records the requests of one manager's clients.
-    #[must_use]
     pub fn recorder(self: &Arc<Self>, manager: &ManagerName) -> Arc<dyn Recorder> {
         Arc::new(ManagerRecorder { metrics: Arc::clone(self), manager: manager.clone() })
     }
 
     /// The exposition text.
-    ///
-    /// # Errors
-    /// If the encoder fails, which plain text in memory does not.
     pub fn text(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }

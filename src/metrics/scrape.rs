@@ -10,7 +10,6 @@ use prometheus::proto::{self, LabelPair, Metric, MetricFamily, MetricType};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What the gauges are made of.
 pub(super) struct Shown {
     pub mode: Mode,
     pub config_is_good: bool,

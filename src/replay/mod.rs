@@ -5,10 +5,9 @@
 
 pub mod snapshot;
 
-use crate::text::decision::label;
-use medic_core::decide::decide;
+use crate::text::words::label;
+use medic_core::decide::{Conditions, Input, decide};
 use medic_core::diagnose::{Context, diagnose};
-use medic_core::evaluate::Conditions;
 use medic_core::model::{
     Confidence, Decision, Diagnosis, Finding, ManagerName, Remedy, ScaleSet, ScaleSetId, SetDecision, Wall,
 };
@@ -20,7 +19,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The `kind` of a snapshot before version 2.
 const FIRST_KIND: &str = "scene";
 
-/// Why a line is no snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     #[error("it is not JSON: {0}")]
@@ -38,9 +36,6 @@ pub enum Unreadable {
 }
 
 /// The snapshot of one line of a history; `None` if the line is another event.
-///
-/// # Errors
-/// When the line is not of a history, or its snapshot cannot be read.
 pub fn parse(line: &str) -> Result<Option<Snapshot<'static>>, Unreadable> {
     #[derive(Deserialize)]
     struct Head {
@@ -75,22 +70,18 @@ pub struct Rules {
     pub mode: Option<Mode>,
 }
 
-/// A snapshot, evaluated again.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Replayed {
     pub at: Wall,
     pub manager: ManagerName,
     /// The version of the medic that recorded it.
     pub medic: String,
-    /// How many sets were evaluated again.
     pub sets: usize,
-    /// The sets that are decided differently.
     pub differences: Vec<Difference>,
     /// The sets that are decided the same, but diagnosed differently.
     pub renamed: Vec<Renamed>,
 }
 
-/// A set that is decided differently.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     pub set: ScaleSetId,
@@ -101,7 +92,6 @@ pub struct Difference {
     pub now: Option<Judgement>,
 }
 
-/// What is found and decided about a set.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Judgement {
     pub finding: Option<Finding>,
@@ -116,8 +106,6 @@ pub struct Renamed {
     pub now: (Diagnosis, Confidence),
 }
 
-/// Evaluates a snapshot again.
-#[must_use]
 pub fn replay(snapshot: &Snapshot<'_>, rules: &Rules) -> Replayed {
     let recorded = snapshot.conditions.as_ref();
     let conditions = Conditions {
@@ -128,7 +116,8 @@ pub fn replay(snapshot: &Snapshot<'_>, rules: &Rules) -> Replayed {
     let mut state = snapshot.state.as_ref().clone();
     let context = Context { treatments: &snapshot.treatments, checks: &snapshot.checks, ledger: &recorded.ledger };
     let fleet = diagnose(&mut state, &snapshot.sweep, &context, &conditions.policy);
-    let now = judgements(&decide(&conditions.input(&fleet)), |set| fleet.findings.get(&set).cloned());
+    let now =
+        judgements(&decide(&Input { fleet: &fleet, given: &conditions }), |set| fleet.findings.get(&set).cloned());
     let then = judgements(&snapshot.decisions, |set| snapshot.findings.get(&set).cloned());
     let sets = now.len();
     let (differences, renamed) = compare(then, now, &fleet.sets);
@@ -217,28 +206,6 @@ mod tests {
         let replayed = with_snapshot(Wall(5), &decisions, |snapshot| replay(snapshot, &Rules::default()));
         assert_eq!((replayed.at, replayed.sets, replayed.differences.len()), (Wall(5), 0, 1));
         assert_eq!(replayed.differences[0].now, None);
-    }
-
-    #[test]
-    fn parse_says_why_a_line_is_no_snapshot() {
-        let good = line();
-        let read = |text: &str| parse(text).map(|snapshot| snapshot.is_some());
-        assert_eq!(read(&good), Ok(true));
-        assert_eq!(read(r#"{"kind":"diagnosis","at":1,"manager":"garm"}"#), Ok(false), "another event");
-        for other in ["[]", "1", "{}", r#"{"kind":7}"#] {
-            assert_eq!(read(other), Err(Unreadable::NotHistory), "{other}");
-        }
-        for (line, expected) in [
-            ("garbage".to_owned(), "not JSON"),
-            (good[..good.len() / 2].to_owned(), "cut off"),
-            (good.replace("\"schema\":2", "\"schema\":3"), "version 3, recorded by scaleset-medic 0.1.0"),
-            (r#"{"kind":"scene","schema":1,"medic":"0.1.0"}"#.to_owned(), "snapshot of version 1"),
-            (good.replace("\"schema\":2,", ""), "its version is missing"),
-            (good.replace("\"mode\":\"heal\"", "\"mode\":\"asleep\""), "asleep"),
-        ] {
-            let error = read(&line).unwrap_err().to_string();
-            assert!(error.contains(expected), "{line}: {error}");
-        }
     }
 
     #[test]

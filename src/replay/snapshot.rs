@@ -7,9 +7,9 @@
 //!
 //! Edge case: a snapshot that is too long is not kept, and the history says so.
 
-use crate::text::decision::label;
+use crate::text::words::label;
+use medic_core::decide::Conditions;
 use medic_core::diagnose::{CheckAnswer, Context, State};
-use medic_core::evaluate::Conditions;
 use medic_core::model::{Decision, Findings, ScaleSetId, SetDecision, Sweep, Treatment, Wall};
 use medic_store::{ManagerStore, SNAPSHOT_LIMIT, StoreError};
 use serde::{Deserialize, Serialize};
@@ -31,12 +31,10 @@ pub const NOT_KEPT: &str = "snapshot_not_kept";
 pub struct Snapshot<'a> {
     kind: Cow<'a, str>,
     schema: u32,
-    /// The version of the medic that took it.
     pub medic: Cow<'a, str>,
     /// The state before the sweep.
     pub state: Cow<'a, State>,
     pub sweep: Cow<'a, Sweep>,
-    /// The open treatments before the sweep.
     pub treatments: Cow<'a, [Treatment]>,
     /// The latest answers of session checks.
     pub checks: Cow<'a, BTreeMap<ScaleSetId, (Wall, CheckAnswer)>>,
@@ -46,7 +44,6 @@ pub struct Snapshot<'a> {
 }
 
 impl<'a> Snapshot<'a> {
-    #[must_use]
     pub fn new(
         (state, sweep): (&'a State, &'a Sweep),
         context: &Context<'a>,
@@ -69,7 +66,6 @@ impl<'a> Snapshot<'a> {
     }
 }
 
-/// Takes the snapshots of one manager.
 #[derive(Debug, Default)]
 pub struct Recorder {
     /// What was decided last; absent until the first reconcile.
@@ -81,9 +77,6 @@ type Labels = BTreeMap<ScaleSetId, String>;
 
 impl Recorder {
     /// Keeps a snapshot if it decides differently from the last one. One that fails is not tried again.
-    ///
-    /// # Errors
-    /// When the store cannot keep it.
     pub fn record(&mut self, store: &ManagerStore, snapshot: &Snapshot<'_>) -> Result<(), StoreError> {
         self.record_within(SNAPSHOT_LIMIT, store, snapshot)
     }
@@ -110,7 +103,7 @@ fn labels(decisions: &[SetDecision]) -> Labels {
     not_left.map(|decided| (decided.set, label(&decided.decision))).collect()
 }
 
-/// The labels of an earlier process's newest snapshot; empty if there is none, or it cannot be read.
+/// The labels of an earlier process's newest snapshot; empty without one that can be read.
 fn newest_labels(store: &ManagerStore) -> Result<Labels, StoreError> {
     #[derive(Deserialize)]
     struct Newest {
@@ -151,11 +144,10 @@ pub(crate) mod testing {
     use medic_core::policy::{Mode, Policy};
     use std::sync::Arc;
 
-    /// Gives `run` a snapshot of an empty sweep at `at` with these decisions.
-    pub(crate) fn with_snapshot<T>(at: Wall, decisions: &[SetDecision], run: impl FnOnce(&Snapshot<'_>) -> T) -> T {
-        let now = Now { wall: at, mono: Mono(0) };
-        let sweep = Sweep {
-            at: now,
+    /// A sweep that asked nothing.
+    pub(crate) fn empty_sweep(wall: Wall, mono: Mono) -> Sweep {
+        Sweep {
+            at: Now { wall, mono },
             controller: Seen::NotAsked,
             scale_sets: Seen::NotAsked,
             lingering: Seen::NotAsked,
@@ -163,9 +155,14 @@ pub(crate) mod testing {
             goroutines: Seen::NotAsked,
             log: Seen::NotAsked,
             actions_service: BTreeMap::new(),
-        };
+        }
+    }
+
+    /// Gives `run` a snapshot of an empty sweep at `at` with these decisions.
+    pub(crate) fn with_snapshot<T>(at: Wall, decisions: &[SetDecision], run: impl FnOnce(&Snapshot<'_>) -> T) -> T {
+        let sweep = empty_sweep(at, Mono(0));
         let conditions = Conditions {
-            now,
+            now: sweep.at,
             name: ManagerName::new("garm"),
             mode: Mode::Heal,
             policy: Policy::default(),

@@ -2,124 +2,114 @@
 
 use crate::status::{ShownDecision, ShownGuard};
 use medic_core::decide::Bounds;
+use medic_core::decide::breaker::Breaker;
 use medic_core::model::session::NotStale;
 use medic_core::model::{
     BlockedBy, Bounded, Decision, FrozenReason, GuardFact, ManualWait, Pause, PauseId, PauseScope, Refusal, Wall,
 };
 
-/// A decision as people read it.
-#[must_use]
 pub fn decision(decision: Decision) -> ShownDecision {
     decision.map_guards(|block| shown(&block))
 }
 
-#[must_use]
 pub fn shown(block: &BlockedBy) -> ShownGuard {
-    ShownGuard {
-        guard: block.guard(),
-        value: value(&block.fact),
-        limit: limit(&block.fact, block.until),
-        until: block.until,
-    }
+    let (value, limit) = value_and_limit(&block.fact, block.until);
+    ShownGuard { guard: block.guard(), value, limit, until: block.until }
 }
 
-/// What a guard sees.
-fn value(fact: &GuardFact) -> String {
+/// What a guard sees, and what it asks for.
+fn value_and_limit(fact: &GuardFact, until: Option<Wall>) -> (String, String) {
+    const ONE_CAUSE: &str = "conflicts in 1 entity only, or a restart that explains them";
+    let fixed = |value: &str, limit: &str| (value.to_owned(), limit.to_owned());
+    let breaker =
+        |since: Wall, after, rest: &str| format!("open since {since}: {after} treatments in a row did not help{rest}");
     match fact {
-        GuardFact::DryRun => "mode is observe".to_owned(),
-        GuardFact::Settle { age: Some(age), needed, .. } => format!("{age} of {needed}"),
-        GuardFact::Settle { age: None, .. } => "just restarted, its age is not known".to_owned(),
-        GuardFact::Unconfirmed { sweeps, needed } => format!("{sweeps} of {needed} sweeps"),
-        GuardFact::WeakEvidence => "weak evidence".to_owned(),
-        GuardFact::Canary { set } => format!("set {set} is treated first and has shown no life yet"),
-        GuardFact::InFlight { open, limit, .. } => format!("{open} of {limit} open"),
-        GuardFact::SessionCheckOpen => "1 of 1 session checks open".to_owned(),
+        GuardFact::DryRun => fixed("mode is observe", "mode heal"),
+        GuardFact::Settle { age, needed, crash_loop } => {
+            let unknown = || "just restarted, its age is not known".to_owned();
+            let value = age.map_or_else(unknown, |age| format!("{age} of {needed}"));
+            let why = if *crash_loop { ", because it keeps crashing" } else { "" };
+            (value, format!("{needed} after GARM's start{why}"))
+        }
+        GuardFact::Unconfirmed { sweeps, needed } => {
+            (format!("{sweeps} of {needed} sweeps"), format!("{needed} sweeps"))
+        }
+        GuardFact::WeakEvidence => fixed("weak evidence", "strong evidence, or proof"),
+        GuardFact::Canary { set } => (
+            format!("set {set} is treated first and has shown no life yet"),
+            "the first treated set tries again or listens".to_owned(),
+        ),
+        GuardFact::InFlight { open, limit, most } => {
+            let more = if limit < most { format!(", up to {most} as sets show life") } else { String::new() };
+            (format!("{open} of {limit} open"), format!("{limit} at once{more}"))
+        }
+        GuardFact::SessionCheckOpen => fixed("1 of 1 session checks open", "1 session check at once"),
         GuardFact::SetBudget { used, budget, window } | GuardFact::ManagerBudget { used, budget, window } => {
-            format!("{used} of {budget} in {window}")
+            (format!("{used} of {budget} in {window}"), format!("{budget} in {window}"))
         }
-        GuardFact::Backoff { passed, wait, treatment, .. } => {
-            format!("{passed} of {wait} since treatment #{treatment}")
-        }
+        GuardFact::Backoff { passed, wait, treatment, treatments } => (
+            format!("{passed} of {wait} since treatment #{treatment}"),
+            format!("{wait} after the {} treatment of this set", ordinal(*treatments)),
+        ),
         GuardFact::SessionCheckBackoff { passed, wait, last_failed } => {
             let failed = if *last_failed { " failed" } else { "" };
-            format!("{passed} of {wait} since the last session check{failed}")
+            (
+                format!("{passed} of {wait} since the last session check{failed}"),
+                format!("{wait} between session checks"),
+            )
         }
-        GuardFact::BreakerOpen { since, after, .. } => {
-            format!("open since {since}: {after} treatments in a row did not help")
+        GuardFact::BreakerOpen { since, after, half_open } => {
+            (breaker(*since, after, ""), format!("a reset, or one trial from {half_open}"))
         }
         GuardFact::BreakerTrial { since, after } => {
-            format!("open since {since}: {after} treatments in a row did not help; one trial is open")
+            (breaker(*since, after, "; one trial is open"), "a reset, or the trial's recovery".to_owned())
         }
-        GuardFact::GithubFault => "several entities fail at once: a fault at GitHub".to_owned(),
+        GuardFact::GithubFault => fixed("several entities fail at once: a fault at GitHub", ONE_CAUSE),
         GuardFact::UnexplainedConflicts { entities } => {
-            format!("sets of {entities} entities conflict, and no restart of GARM explains it")
+            (format!("sets of {entities} entities conflict, and no restart of GARM explains it"), ONE_CAUSE.to_owned())
         }
-        GuardFact::Frozen { reasons } => reasons.iter().map(frozen).collect::<Vec<_>>().join(", "),
+        GuardFact::Frozen { reasons } => (
+            reasons.iter().map(frozen).collect::<Vec<_>>().join(", "),
+            "GARM, an endpoint and sources that answer".to_owned(),
+        ),
         GuardFact::Paused { pause } => {
             let what = match pause.scope {
                 PauseScope::All => "everything",
                 PauseScope::Manager { .. } => "this manager",
                 PauseScope::Set { .. } => "this set",
             };
-            format!("{what} paused by {}: {}", pause.author, pause.reason)
+            let end = until.map_or_else(String::new, |until| format!(", or {}", until.full()));
+            (format!("{what} paused by {}: {}", pause.author, pause.reason), format!("resumed{end}"))
         }
-        GuardFact::CauseNotResolved => "the cause of the failed start is not known to be resolved".to_owned(),
-        GuardFact::Quota { remaining, .. } => format!("{remaining} calls of the credential's quota left"),
-        GuardFact::Lease { holder, ends } => format!("{holder} holds it, until {ends} if it does not renew it"),
-        GuardFact::Store { why } => why.clone(),
-        GuardFact::EntityStarting => "GARM is still starting the sets of its entity".to_owned(),
-        GuardFact::EntityLimit { waiting, limit } => {
-            format!("{waiting} of {limit} sets of its entity wait for their workers")
+        GuardFact::CauseNotResolved => fixed(
+            "the cause of the failed start is not known to be resolved",
+            "an endpoint that answers, a credential that works, quota left",
+        ),
+        GuardFact::Quota { remaining, reserve } => (
+            format!("{remaining} calls of the credential's quota left"),
+            format!("more than the {reserve} that are reserved for GARM"),
+        ),
+        GuardFact::Lease { holder, ends } => (
+            format!("{holder} holds it, until {ends} if it does not renew it"),
+            "the lease, once the other instance is gone".to_owned(),
+        ),
+        GuardFact::Store { why } => fixed(why, "a store that can be read and written"),
+        GuardFact::EntityStarting => {
+            fixed("GARM is still starting the sets of its entity", "GARM reads changes only after it started every set")
         }
-        GuardFact::LeftDisabled { set, disabled_for, .. } => format!("set {set} disabled by us for {disabled_for}"),
-        GuardFact::Undated => "GARM's list has no `updated_at`".to_owned(),
-        GuardFact::Bound { of, count, .. } => format!("{count} {}", bounded(*of)),
-    }
-}
-
-/// What a guard asks for.
-fn limit(fact: &GuardFact, until: Option<Wall>) -> String {
-    match fact {
-        GuardFact::DryRun => "mode heal".to_owned(),
-        GuardFact::Settle { needed, crash_loop, .. } => {
-            let why = if *crash_loop { ", because it keeps crashing" } else { "" };
-            format!("{needed} after GARM's start{why}")
+        GuardFact::EntityLimit { waiting, limit } => (
+            format!("{waiting} of {limit} sets of its entity wait for their workers"),
+            format!("{limit} at once: GARM starts an entity's workers one after another, and drops changes that wait"),
+        ),
+        GuardFact::LeftDisabled { set, disabled_for, limit } => {
+            (format!("set {set} disabled by us for {disabled_for}"), limit.to_string())
         }
-        GuardFact::Unconfirmed { needed, .. } => format!("{needed} sweeps"),
-        GuardFact::WeakEvidence => "strong evidence, or proof".to_owned(),
-        GuardFact::Canary { .. } => "the first treated set tries again or listens".to_owned(),
-        GuardFact::InFlight { limit, most, .. } if limit < most => {
-            format!("{limit} at once, up to {most} as sets show life")
+        GuardFact::Undated => {
+            fixed("GARM's list has no `updated_at`", "a GARM that dates changes, or policy.allow_undated")
         }
-        GuardFact::InFlight { limit, .. } => format!("{limit} at once"),
-        GuardFact::SessionCheckOpen => "1 session check at once".to_owned(),
-        GuardFact::SetBudget { budget, window, .. } | GuardFact::ManagerBudget { budget, window, .. } => {
-            format!("{budget} in {window}")
+        GuardFact::Bound { of, count, limit } => {
+            (format!("{count} {}", bounded(*of)), format!("{limit} {}", bounded(*of)))
         }
-        GuardFact::Backoff { wait, treatments, .. } => {
-            format!("{wait} after the {} treatment of this set", ordinal(*treatments))
-        }
-        GuardFact::SessionCheckBackoff { wait, .. } => format!("{wait} between session checks"),
-        GuardFact::BreakerOpen { half_open, .. } => format!("a reset, or one trial from {half_open}"),
-        GuardFact::BreakerTrial { .. } => "a reset, or the trial's recovery".to_owned(),
-        GuardFact::GithubFault | GuardFact::UnexplainedConflicts { .. } => {
-            "conflicts in 1 entity only, or a restart that explains them".to_owned()
-        }
-        GuardFact::Frozen { .. } => "GARM, an endpoint and sources that answer".to_owned(),
-        GuardFact::Paused { .. } => {
-            until.map_or_else(|| "resumed".to_owned(), |until| format!("resumed, or {}", until.full()))
-        }
-        GuardFact::CauseNotResolved => "an endpoint that answers, a credential that works, quota left".to_owned(),
-        GuardFact::Quota { reserve, .. } => format!("more than the {reserve} that are reserved for GARM"),
-        GuardFact::Lease { .. } => "the lease, once the other instance is gone".to_owned(),
-        GuardFact::Store { .. } => "a store that can be read and written".to_owned(),
-        GuardFact::EntityStarting => "GARM reads changes only after it started every set".to_owned(),
-        GuardFact::EntityLimit { limit, .. } => {
-            format!("{limit} at once: GARM starts an entity's workers one after another, and drops changes that wait")
-        }
-        GuardFact::LeftDisabled { limit, .. } => limit.to_string(),
-        GuardFact::Undated => "a GARM that dates changes, or policy.allow_undated".to_owned(),
-        GuardFact::Bound { of, limit, .. } => format!("{limit} {}", bounded(*of)),
     }
 }
 
@@ -155,7 +145,6 @@ fn ordinal(number: usize) -> String {
 }
 
 /// What a policy allows at the most, a sentence a line.
-#[must_use]
 pub fn bounds(bounds: &Bounds) -> String {
     let heals = bounds.heals_per_set_and_day;
     let writes = heals.saturating_mul(bounds.writes_per_heal);
@@ -164,8 +153,8 @@ pub fn bounds(bounds: &Bounds) -> String {
         share => format!(" (or {}.{} % of the sets, if that is more)", share / 10, share % 10),
     };
     format!(
-        "At most {heals} heals of one set in a day ({writes} writes, retries aside), {} if it recovers for long enough in \
-         between.\n\
+        "At most {heals} heals of one set in a day ({writes} writes, retries aside), {} if it recovers for long enough \
+         in between.\n\
          At most {} session checks of one set in a day.\n\
          At most {} open treatments{share}, one before the first has shown life, and {} heals in an hour.\n\
          A set is disabled by us for at most {} and one sweep while GARM answers; if it refuses the enable for \
@@ -178,8 +167,6 @@ pub fn bounds(bounds: &Bounds) -> String {
     )
 }
 
-/// Why a session is not deleted.
-#[must_use]
 pub const fn not_stale(reason: NotStale) -> &'static str {
     match reason {
         NotStale::NotInLedger => "its session was never seen, so its id is not known",
@@ -200,8 +187,21 @@ pub const fn not_stale(reason: NotStale) -> &'static str {
     }
 }
 
+/// Why no session can be deleted at all.
+pub const NO_CREDENTIAL: &str = "no GitHub credential is configured, so nothing can be deleted";
+
+pub fn breaker(breaker: Breaker) -> Option<String> {
+    match breaker {
+        Breaker::Closed { .. } => None,
+        Breaker::Open { since, half_open } => {
+            Some(format!("treatments did not help, the last at {since}; one trial is let through at {half_open}"))
+        }
+        Breaker::HalfOpen { since } => Some(format!("treatments did not help since {since}; one trial may start")),
+        Breaker::Trial { since } => Some(format!("treatments did not help since {since}; one trial is under way")),
+    }
+}
+
 /// Why a manual heal is not carried out.
-#[must_use]
 pub fn refusal(why: &Refusal) -> String {
     match why {
         Refusal::SetNotShown => "GARM does not show the set".to_owned(),
@@ -217,7 +217,8 @@ pub fn refusal(why: &Refusal) -> String {
             "no GitHub credential of ours covers the set; configure one under [[github]]".to_owned()
         }
         Refusal::IncarnationUnknown => {
-            "the start of this run of GARM is not known, so its sessions cannot be told from older ones".to_owned()
+            "the start of this run of GARM is not known, so its sessions cannot be distinguished from older ones"
+                .to_owned()
         }
         Refusal::ManagerDown => not_stale(NotStale::ManagerDown).to_owned(),
         Refusal::NotStale { session, against } => {
@@ -232,14 +233,12 @@ pub fn refusal(why: &Refusal) -> String {
     }
 }
 
-/// What a manual heal waits for.
-#[must_use]
 pub fn manual_wait(why: &ManualWait) -> String {
     match why {
         ManualWait::Begins => "it begins".to_owned(),
         ManualWait::BlockedBy(blocks) => {
             let blocks: Vec<_> =
-                blocks.iter().map(|block| format!("{}: {}", block.guard(), value(&block.fact))).collect();
+                blocks.iter().map(|block| format!("{}: {}", block.guard(), shown(block).value)).collect();
             blocks.join("; ")
         }
         ManualWait::Unclear(diagnosis) => format!("the set is {diagnosis} so far"),
@@ -247,7 +246,6 @@ pub fn manual_wait(why: &ManualWait) -> String {
 }
 
 /// `by alice until 16:19:04: upgrade`, `by alice, while the file exists: upgrade`.
-#[must_use]
 pub fn pause_terms(pause: &Pause, now: Wall) -> String {
     let end = match pause.expires {
         Some(end) => format!(" until {}", end.near(now)),
@@ -257,8 +255,6 @@ pub fn pause_terms(pause: &Pause, now: Wall) -> String {
     format!("by {}{end}: {}", pause.author, pause.reason)
 }
 
-/// What an operator does to end a pause.
-#[must_use]
 pub fn how_to_end(pause: &Pause) -> String {
     if pause.id == PauseId::FILE {
         return "remove the file `pause` from the state directory".to_owned();
@@ -273,9 +269,7 @@ pub fn how_to_end(pause: &Pause) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use medic_core::decide;
     use medic_core::model::{EndpointName, ManagerName, ScaleSetId, Span, TreatmentId};
-    use medic_core::policy::Policy;
 
     #[test]
     fn ordinals_are_english() {
@@ -338,25 +332,13 @@ mod tests {
     }
 
     #[test]
-    fn default_bounds_read_as_sentences() {
-        assert_eq!(
-            bounds(&decide::bounds(&Policy::default())),
-            "At most 3 heals of one set in a day (9 writes, retries aside), 72 if it recovers for long enough in between.\n\
-             At most 1440 session checks of one set in a day.\n\
-             At most 10 open treatments (or 5.0 % of the sets, if that is more), one before the first has shown life, and \
-             1000 heals in an hour.\n\
-             A set is disabled by us for at most 2 min and one sweep while GARM answers; if it refuses the enable \
-             for longer, no other set is disabled."
-        );
-    }
-
-    #[test]
     fn refused_deletion_lists_every_reason() {
         let session = medic_core::model::SessionId::new("s-1");
         let against = vec![NotStale::SameRun, NotStale::Ended];
         assert_eq!(
             refusal(&Refusal::NotStale { session, against }),
-            "session s-1 is not deleted: this run of GARM opened it: it is in use; the last session that was seen has ended"
+            "session s-1 is not deleted: this run of GARM opened it: it is in use; the last session that was seen has \
+             ended"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The incident in one sentence: what happened to the manager, how many sets cannot receive jobs, since when and why, and
+//! The incident in one sentence: what happened to GARM, how many sets cannot receive jobs, since when and why, and
 //! what is done about them. One or two sets are named, more are counted.
 
 use crate::status::{SetStatus, ShownDecision, TreatmentSummary};
@@ -16,7 +16,6 @@ pub(crate) struct Incident<'a> {
     pub(crate) manager: ManagerState,
     /// Why the manager cannot be asked.
     pub(crate) failure: Option<&'a RequestFailure>,
-    /// The restart seen last.
     pub(crate) restart: Option<(RestartKind, Wall)>,
     /// Within [`LOOP_WINDOW`].
     pub(crate) restarts: u32,
@@ -59,6 +58,14 @@ pub(crate) fn incident(incident: &Incident<'_>) -> Option<String> {
     Some([manager_words, restart_words, loop_words, Some(words)].into_iter().flatten().collect::<Vec<_>>().join("; "))
 }
 
+pub(crate) fn stale_lifetimes(shortest: Span, longest: Span) -> String {
+    let seconds = |span: Span| span.as_millis().div_ceil(1000);
+    match (seconds(shortest), seconds(longest)) {
+        (shortest, longest) if shortest == longest => format!("GitHub has kept such sessions {longest} s here"),
+        (shortest, longest) => format!("GitHub has kept such sessions {shortest}\u{2013}{longest} s here"),
+    }
+}
+
 /// A manager that is away: since when, for how many sets, and what follows.
 fn away(what: &str, sets: &[SetStatus], now: Wall) -> String {
     let unseen: Vec<_> = sets.iter().filter(|set| set.finding.diagnosis == Diagnosis::Unknown).collect();
@@ -72,7 +79,7 @@ fn away(what: &str, sets: &[SetStatus], now: Wall) -> String {
     format!("{what}{since}; {sets}, and nothing is done until it answers; see `scaleset-medic doctor`")
 }
 
-/// How many sets are ill since when and why, who was healed `since`, and what is done about the others.
+/// How many sets are unhealthy since when and why, who was healed `since`, and what is done about the others.
 fn sets_in_words(
     sets: &[SetStatus],
     ill: &[&SetStatus],
@@ -94,7 +101,7 @@ fn sets_in_words(
     if !healed.is_empty() {
         let _ = write!(text, "; {} healed", who(&healed, "is", "are"));
     }
-    // What we have brought about ourselves, and cannot mend, comes first.
+    // What our own treatment caused comes first.
     let left: Vec<_> = sets.iter().filter_map(|set| Some((set, set.left_disabled.as_ref()?))).collect();
     match left.as_slice() {
         [] => {}
@@ -157,7 +164,6 @@ fn who(sets: &[&SetStatus], one: &str, many: &str) -> String {
     }
 }
 
-/// Whether a treatment of this incident has helped the set.
 fn was_healed(set: &SetStatus, since: Option<Wall>) -> bool {
     let ours = |row: &&TreatmentSummary| since.is_none_or(|since| row.opened >= since);
     set.treatments.iter().filter(ours).any(|row| row.state == TreatmentState::Ended(Outcome::Recovered))
@@ -167,7 +173,7 @@ const fn is_refused(diagnosis: Diagnosis) -> bool {
     matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::ConflictAbandoned)
 }
 
-/// Why the manager died, where its log says so: a panic over a session that GitHub had forgotten
+/// Why GARM died, where its log says so: a panic over a session that GitHub had forgotten
 /// (`docs/reference/design.md` §1).
 fn cause(log: Option<&LogEvidence>, restarted: Wall, sets: &[SetStatus]) -> String {
     let Some(log) = log else { return String::new() };
@@ -186,22 +192,13 @@ fn cause(log: Option<&LogEvidence>, restarted: Wall, sets: &[SetStatus]) -> Stri
 mod tests {
     use super::*;
     use crate::status::LeftDisabled;
+    use crate::text::testing;
 
     fn set(name: &str, diagnosis: &str, decision: &serde_json::Value, healed_at: Option<u64>) -> SetStatus {
-        let treatments: Vec<_> = healed_at
-            .iter()
-            .map(|at| serde_json::json!({"id": 1, "remedy": "toggle", "opened": at, "state": "recovered", "why": null}))
-            .collect();
-        serde_json::from_value(serde_json::json!({
-            "id": 1, "github_id": 2, "name": name, "entity": null, "enabled": "enabled",
-            "finding": {
-                "set": 1, "diagnosis": diagnosis, "confidence": "strong", "evidence": [], "since": 0,
-                "ill_since": null, "seen": 3, "worker": ["unknown", 0],
-            },
-            "decision": decision, "budget_remaining": 3, "treatments": treatments,
-            "lingering": {"deleted": 0, "pending_delete": 0, "total": 0},
-        }))
-        .unwrap()
+        let healed =
+            |at| serde_json::json!({"id": 1, "remedy": "toggle", "opened": at, "state": "recovered", "why": null});
+        let treatments = healed_at.map(healed).map(|row| serde_json::from_value(row).unwrap()).into_iter().collect();
+        SetStatus { name: name.to_owned(), treatments, ..testing::set(diagnosis, decision) }
     }
 
     fn text_of(sets: &[SetStatus], lifetimes: Option<&str>) -> String {
@@ -222,8 +219,8 @@ mod tests {
         ];
         assert_eq!(
             text_of(&sets, Some("GitHub has kept such sessions 61\u{2013}92 s here")),
-            "1 of 4 sets cannot receive jobs since 00:01:00, because GitHub refuses their sessions; set-b and set-c are \
-             healed; set-a waits for a stale session to end; GitHub has kept such sessions 61\u{2013}92 s here"
+            "1 of 4 sets cannot receive jobs since 00:01:00, because GitHub refuses their sessions; set-b and set-c \
+             are healed; set-a waits for a stale session to end; GitHub has kept such sessions 61\u{2013}92 s here"
         );
     }
 
@@ -236,8 +233,8 @@ mod tests {
             Some(LeftDisabled { since: Wall(60_000), tries: 11, answer: Some("HTTP 500".to_owned()) });
         assert_eq!(
             text_of(&sets, None),
-            "2 of 2 sets cannot receive jobs since 00:01:00; set-a is left disabled: we disabled it 3 min 20 s ago, and \
-             every enable fails (11 tries; the last answer: HTTP 500); enable it by hand; set-b is under treatment"
+            "2 of 2 sets cannot receive jobs since 00:01:00; set-a is left disabled: we disabled it 3 min 20 s ago, \
+             and every enable fails (11 tries; the last answer: HTTP 500); enable it by hand; set-b is under treatment"
         );
     }
 
@@ -247,8 +244,8 @@ mod tests {
         let sets = [set("a", "unknown", &leave, None), set("b", "unknown", &leave, None)];
         assert_eq!(
             away("GARM does not answer: connections have been refused", &sets, Wall(90_000)),
-            "GARM does not answer: connections have been refused since 00:00:00 (1 min 30 s); its 2 sets cannot be judged, \
-             and nothing is done until it answers; see `scaleset-medic doctor`"
+            "GARM does not answer: connections have been refused since 00:00:00 (1 min 30 s); its 2 sets cannot be \
+             judged, and nothing is done until it answers; see `scaleset-medic doctor`"
         );
         assert!(away("GARM cannot be asked", &[], Wall(0)).contains("none of its sets is known"));
     }

@@ -2,8 +2,6 @@
 
 use medic_core::treat::audit::{RequestRecord, SentRequest};
 
-/// A recorded request in one line.
-#[must_use]
 pub fn request(record: &RequestRecord) -> String {
     let RequestRecord { answer, took, remedy, treatment, .. } = record;
     let asked = match &record.request {

@@ -1,12 +1,11 @@
-//! Why a set has its diagnosis: the rules in their order, which of them decided, and why the ones before it did not. What
-//! happens next, and which guards allow it.
+//! Why a set has its diagnosis: the rules in their order, which of them decided, and why the ones before it did not.
+//! What happens next, and which guards allow it.
 
 use super::words;
-use crate::status::{ManagerStatus, SetStatus, ShownDecision, SourceState};
-use medic_core::model::{Decision, Guard, Rule, Source};
+use crate::status::{ManagerStatus, SetStatus, ShownDecision, ShownGuard, SourceState};
+use medic_core::model::{Decision, Guard, Remedy, Rule, Source, Wall};
 
 /// One line per rule, in the order in which they are asked.
-#[must_use]
 pub fn rules(set: &SetStatus, manager: &ManagerStatus) -> Vec<String> {
     Rule::ALL
         .iter()
@@ -14,8 +13,6 @@ pub fn rules(set: &SetStatus, manager: &ManagerStatus) -> Vec<String> {
         .collect()
 }
 
-/// What a rule asks.
-#[must_use]
 pub const fn asks(rule: Rule) -> &'static str {
     match rule {
         Rule::SetList => "whether GARM's list of sets can be read",
@@ -58,7 +55,7 @@ fn no_answer(rule: Rule, manager: &ManagerStatus) -> String {
     let sources: &[Source] = match rule {
         Rule::SetList => return "it can".to_owned(),
         Rule::Enabled => return "it is".to_owned(),
-        Rule::SessionCheck => return "there is none".to_owned(),
+        Rule::SessionCheck => return "no such check".to_owned(),
         Rule::Created => return "it has".to_owned(),
         Rule::GracePeriod => return "it is not".to_owned(),
         Rule::GithubList => &[Source::ActionsService],
@@ -77,7 +74,6 @@ fn no_answer(rule: Rule, manager: &ManagerStatus) -> String {
 }
 
 /// The guards that do not block the proposed remedy; empty where no remedy is proposed.
-#[must_use]
 pub fn passed(decision: &ShownDecision) -> Vec<Guard> {
     let blocking: &[_] = match decision {
         Decision::Blocked { guards, .. } => guards,
@@ -89,69 +85,39 @@ pub fn passed(decision: &ShownDecision) -> Vec<Guard> {
     Guard::ALL.iter().copied().filter(|guard| blocking.iter().all(|one| one.guard != *guard)).collect()
 }
 
-/// What happens next, and when.
-#[must_use]
-pub fn next(set: &SetStatus, now: medic_core::model::Wall) -> String {
-    match &set.decision {
-        Decision::Leave => "nothing, unless something changes".to_owned(),
-        Decision::Watch { waiting, until } => {
-            let until = until.map_or_else(String::new, |until| format!(" until {} at most", until.near(now)));
-            format!("waiting{until}: {}", words::waiting(*waiting))
+/// When a blocked remedy comes, and which guards must stop blocking before.
+pub fn next(remedy: &Remedy, guards: &[ShownGuard], now: Wall) -> String {
+    let what = words::remedy(remedy.kind());
+    let open: Vec<_> = guards.iter().filter(|one| one.until.is_none()).map(|one| one.guard.as_str()).collect();
+    let earliest = guards.iter().filter_map(|one| one.until).max().filter(|until| *until > now);
+    match (open.is_empty(), earliest) {
+        (true, Some(at)) => format!("{what}, at {} at the earliest, in {}", at.near(now), at.since(now)),
+        (true, None) => format!("{what}, in the next reconcile"),
+        (false, Some(at)) => {
+            format!("{what}, not before {} and once these no longer block: {}", at.near(now), open.join(", "))
         }
-        Decision::Escalate { escalation } => format!("no automatic remedy; {}", words::escalation(escalation)),
-        Decision::Treat { remedy, .. } => format!("{}, in the next reconcile", words::remedy(remedy.kind())),
-        Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
-            Some(row) => words::progress(row, now),
-            None => "the next step of the treatment".to_owned(),
-        },
-        Decision::Blocked { remedy, guards } => {
-            let what = words::remedy(remedy.kind());
-            let open: Vec<_> =
-                guards.iter().filter(|blocked| blocked.until.is_none()).map(|blocked| blocked.guard.as_str()).collect();
-            let earliest = guards.iter().filter_map(|blocked| blocked.until).max().filter(|until| *until > now);
-            match (open.is_empty(), earliest) {
-                (true, Some(at)) => format!("{what}, at {} at the earliest, in {}", at.near(now), at.since(now)),
-                (true, None) => format!("{what}, in the next reconcile"),
-                (false, Some(at)) => {
-                    format!("{what}, not before {} and once these no longer block: {}", at.near(now), open.join(", "))
-                }
-                (false, None) => format!("{what}, once these no longer block: {}", open.join(", ")),
-            }
-        }
+        (false, None) => format!("{what}, once these no longer block: {}", open.join(", ")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use medic_core::model::Wall;
-
-    fn set(diagnosis: &str, (rule, corrected): (Rule, Option<Rule>), decision: &serde_json::Value) -> SetStatus {
-        serde_json::from_value(serde_json::json!({
-            "id": 1, "github_id": 2, "name": "linux-0", "entity": null, "enabled": "enabled",
-            "finding": {
-                "set": 1, "diagnosis": diagnosis, "confidence": "strong", "since": 0, "ill_since": null, "seen": 3,
-                "rule": rule, "corrected": corrected, "evidence": [], "worker": ["unknown", 0],
-            },
-            "decision": decision, "budget_remaining": 3, "treatments": [],
-            "lingering": {"deleted": 0, "pending_delete": 0, "total": 0},
-        }))
-        .unwrap()
-    }
-
-    fn manager() -> ManagerStatus {
-        serde_json::from_value(serde_json::json!({
-            "name": "garm", "at": 0, "took": 1, "state": "up", "incarnation": null, "restart": null, "endpoints": {},
-            "sources": {"api": {"state": "up"}, "log": {"state": "down", "why": "no such file"},
-                "metrics": {"state": "down", "why": "refused"}, "goroutines": {"state": "up"}}, "sets": [],
-            "breaker_open": null, "budget_remaining": 9, "open_intents": 0, "known_sessions": 0,
-            "quota_remaining": {}, "incident": null,
-        }))
-        .unwrap()
-    }
+    use crate::text::testing;
 
     fn lines(diagnosis: &str, rule: Rule, corrected: Option<Rule>) -> Vec<String> {
-        rules(&set(diagnosis, (rule, corrected), &serde_json::json!({"decision": "leave"})), &manager())
+        let mut set = testing::set(diagnosis, &serde_json::json!({"decision": "leave"}));
+        (set.finding.rule, set.finding.corrected) = (rule, corrected);
+        let down = |why: &str| SourceState::Down { why: why.to_owned() };
+        let mut manager = testing::manager(Vec::new());
+        manager.sources = [
+            (Source::Api, SourceState::Up),
+            (Source::Log, down("no such file")),
+            (Source::Metrics, down("refused")),
+            (Source::Goroutines, SourceState::Up),
+        ]
+        .into();
+        rules(&set, &manager)
     }
 
     #[test]
@@ -181,26 +147,19 @@ mod tests {
 
     #[test]
     fn next_names_the_guards_that_block_and_the_earliest_time() {
-        let blocked = |guard: &str, until: Option<u64>| serde_json::json!({"guard": guard, "value": "v", "limit": "l", "until": until});
-        let toggle = |guards: &[serde_json::Value]| {
-            let remedy = serde_json::json!({"kind": "toggle"});
-            set(
-                "conflict_abandoned",
-                (Rule::Log, None),
-                &serde_json::json!({"decision": "blocked", "remedy": remedy, "guards": guards}),
-            )
-        };
-        let two = toggle(&[blocked("backoff", Some(60_000)), blocked("paused", None)]);
-        let passes = passed(&two.decision);
-        assert!(
-            passes.contains(&Guard::Settle) && !passes.contains(&Guard::Paused) && !passes.contains(&Guard::Backoff)
-        );
-        assert_eq!(
-            next(&two, Wall(0)),
-            "disable and enable it, not before 00:01:00 and once these no longer block: paused"
-        );
-        let one = toggle(&[blocked("backoff", Some(60_000))]);
-        assert_eq!(next(&one, Wall(0)), "disable and enable it, at 00:01:00 at the earliest, in 1 min");
+        let blocked = |guard, until| ShownGuard { guard, value: String::new(), limit: String::new(), until };
+        let both = [blocked(Guard::Backoff, Some(Wall(60_000))), blocked(Guard::Paused, None)];
+        let next = |guards: &[ShownGuard], now| next(&Remedy::Toggle, guards, Wall(now));
+        for (guards, now, expected) in [
+            (&both[..], 0, "disable and enable it, not before 00:01:00 and once these no longer block: paused"),
+            (&both[1..], 0, "disable and enable it, once these no longer block: paused"),
+            (&both[..1], 0, "disable and enable it, at 00:01:00 at the earliest, in 1 min"),
+            (&both[..1], 60_000, "disable and enable it, in the next reconcile"),
+        ] {
+            assert_eq!(next(guards, now), expected);
+        }
+        let passes = passed(&Decision::Blocked { remedy: Remedy::Toggle, guards: both.to_vec() });
+        assert!(passes.contains(&Guard::Settle) && passes.len() == Guard::ALL.len() - 2);
         assert_eq!(passed(&Decision::Leave), []);
     }
 }

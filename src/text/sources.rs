@@ -3,7 +3,6 @@
 
 use medic_core::model::Source;
 
-/// What is said about one source.
 pub struct SourceText {
     pub name: &'static str,
     pub shows: &'static str,
@@ -30,8 +29,6 @@ pub const WITHOUT_SESSION_IDS: &str = "session ids stay unknown, so a stale sess
 
 const METRICS: &[&str] = &["[metrics]", "enable = true", "disable_auth = true", "period = \"60s\""];
 
-/// The one table of sources.
-#[must_use]
 pub const fn text(source: Source) -> SourceText {
     match source {
         Source::Api => SourceText {
@@ -60,9 +57,9 @@ pub const fn text(source: Source) -> SourceText {
         Source::Log => SourceText {
             name: "log",
             shows: "which set is refused, by whom, and the ids of its sessions",
-            without: "which set is refused, by whom and why is not seen, only how many; and session ids stay unknown, so \
-                      a stale session cannot be deleted: after a crash each set waits until GitHub forgets it, 50 to \
-                      92 s or more, instead of seconds",
+            without: "which set is refused, by whom and why is not seen, only how many; and session ids stay unknown, \
+                      so a stale session cannot be deleted: after a crash each set waits until GitHub forgets it, 50 \
+                      to 92 s or more, instead of seconds",
             garm: &[
                 "[logging]",
                 "log_file = \"/var/log/garm/garm.log\"",
@@ -81,8 +78,8 @@ pub const fn text(source: Source) -> SourceText {
         Source::ActionsService => SourceText {
             name: "GitHub",
             shows: "whether GitHub knows each set, jobs that wait, and stale sessions to delete",
-            without: "sets missing at GitHub and waiting jobs are not detected; no stale session is deleted, so healing \
-                      takes 50 to 92 s or more",
+            without: "sets missing at GitHub and waiting jobs are not detected; no stale session is deleted, so \
+                      healing takes 50 to 92 s or more",
             garm: &[],
             medic: &["[[github]]", "endpoint = \"github.com\"", "token_file = \"/run/secrets/github-token\""],
         },
@@ -97,7 +94,6 @@ pub const fn text(source: Source) -> SourceText {
 }
 
 /// How to enable a source, in one sentence without its full stop.
-#[must_use]
 pub fn how_to_enable(source: Source) -> String {
     let SourceText { garm, medic, .. } = text(source);
     let join = |lines: &[&str]| lines.join(", ").replace("],", "]");

@@ -3,13 +3,12 @@
 use crate::status::{LeftDisabled, ManagerStatus, SetStatus, ShownDecision, ShownGuard, Status, TreatmentSummary};
 use crate::text::{guards, sources};
 use medic_core::model::{
-    Confidence, Decision, Diagnosis, Escalation, Evidence, Fact, Guard, ManagerState, OpenStep, Outcome, Pause,
-    PauseScope, Remedy, RemedyKind, RestartKind, Span, TreatmentId, TreatmentState, Waiting, Wall,
+    Confidence, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Guard, ManagerState, OpenStep, Outcome,
+    Pause, PauseScope, Remedy, RemedyKind, RestartKind, Span, TreatmentId, TreatmentState, Waiting, Wall,
 };
 use std::fmt::Write as _;
 
 /// The fleet in one sentence, without its full stop.
-#[must_use]
 pub fn verdict(status: &Status) -> String {
     let sets = || status.managers.iter().flat_map(|manager| &manager.sets);
     let all = sets().count();
@@ -50,7 +49,6 @@ pub fn verdict(status: &Status) -> String {
 }
 
 /// A pause of a manager or of one of its sets: what, by whom, until when, why.
-#[must_use]
 pub fn pause(pause: &Pause, manager: &ManagerStatus, now: Wall) -> String {
     let what = match &pause.scope {
         PauseScope::All | PauseScope::Manager { .. } => pause.scope.to_string(),
@@ -62,8 +60,6 @@ pub fn pause(pause: &Pause, manager: &ManagerStatus, now: Wall) -> String {
     format!("healing of {what} is paused {}", guards::pause_terms(pause, now))
 }
 
-/// What a diagnosis means.
-#[must_use]
 pub const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
     match diagnosis {
         Diagnosis::Listening => "a listener holds a session and polls",
@@ -86,8 +82,6 @@ pub const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
     }
 }
 
-/// How sure a finding is.
-#[must_use]
 pub const fn confidence(confidence: Confidence) -> &'static str {
     match confidence {
         Confidence::Weak => "one indirect sign",
@@ -96,28 +90,23 @@ pub const fn confidence(confidence: Confidence) -> &'static str {
     }
 }
 
-/// A date with its age.
-#[must_use]
 pub fn dated(at: Wall, now: Wall) -> String {
     format!("{} ({})", at.near(now), ago(at, now))
 }
 
-/// How long ago something was.
-#[must_use]
 pub fn ago(at: Wall, now: Wall) -> String {
     let age = now.since(at);
     if age < Span::secs(1) { "just now".to_owned() } else { format!("{age} ago") }
 }
 
-/// Since when a set is healthy again, or when it was last ill; nothing while it does not listen.
-#[must_use]
+/// Since when a set is healthy again, or when it was last unhealthy; nothing while it does not listen.
 pub fn recovered(set: &SetStatus, date: impl Fn(Wall) -> String) -> Option<String> {
     let last = set.recovered.filter(|_| set.finding.diagnosis.is_well())?;
     let (at, ill_for) = (date(last.at), last.at.since(last.ill_since));
     Some(if is_well_since(set, last.at) {
         format!("healthy again since {at}, after {ill_for}")
     } else {
-        format!("last ill until {at}, for {ill_for}")
+        format!("last unhealthy until {at}, for {ill_for}")
     })
 }
 
@@ -127,7 +116,6 @@ fn is_well_since(set: &SetStatus, at: Wall) -> bool {
 }
 
 /// Since when a whole manager is healthy again; nothing while any of its sets is not.
-#[must_use]
 pub fn well_again(manager: &ManagerStatus, date: impl Fn(Wall) -> String) -> Option<String> {
     let all = manager.sets.len();
     let back: Vec<_> =
@@ -136,7 +124,7 @@ pub fn well_again(manager: &ManagerStatus, date: impl Fn(Wall) -> String) -> Opt
     let longest = back.iter().map(|last| last.at.since(last.ill_since)).max().unwrap_or_default();
     manager.sets.iter().all(SetStatus::is_healthy).then(|| {
         format!(
-            "healthy again since {}: {} of {all} scale sets had been ill, for up to {longest}",
+            "healthy again since {}: {} of {all} scale sets had been unhealthy, for up to {longest}",
             date(since),
             back.len()
         )
@@ -144,20 +132,16 @@ pub fn well_again(manager: &ManagerStatus, date: impl Fn(Wall) -> String) -> Opt
 }
 
 /// How long a stale session lasts, where the set waits for its end: as measured here, else as usual.
-#[must_use]
 pub fn stale_lasts(set: &SetStatus, measured: Option<&str>) -> Option<String> {
     let usual = "GitHub usually forgets a stale session within 90 s";
     (set.finding.diagnosis == Diagnosis::ConflictRetrying).then(|| measured.unwrap_or(usual).to_owned())
 }
 
 /// A treatment by its number in the journal.
-#[must_use]
 pub fn treatment(id: TreatmentId) -> String {
     format!("treatment #{id}")
 }
 
-/// The remaining heal budget of a set.
-#[must_use]
 pub fn budget(set: &SetStatus) -> String {
     let left = set.budget_remaining;
     match set.budget {
@@ -167,7 +151,6 @@ pub fn budget(set: &SetStatus) -> String {
 }
 
 /// How GARM's previous run ended.
-#[must_use]
 pub const fn restart(kind: RestartKind) -> &'static str {
     match kind {
         RestartKind::Clean => "after a clean shutdown",
@@ -176,7 +159,6 @@ pub const fn restart(kind: RestartKind) -> &'static str {
 }
 
 /// A remedy's name, with the session that it deletes.
-#[must_use]
 pub fn remedy_name(remedy: &Remedy) -> String {
     match remedy {
         Remedy::Toggle => "toggle".to_owned(),
@@ -186,8 +168,6 @@ pub fn remedy_name(remedy: &Remedy) -> String {
     }
 }
 
-/// What a remedy does.
-#[must_use]
 pub const fn remedy(remedy: RemedyKind) -> &'static str {
     match remedy {
         RemedyKind::Toggle => "disable and enable it",
@@ -198,7 +178,6 @@ pub const fn remedy(remedy: RemedyKind) -> &'static str {
 }
 
 /// The step or outcome of a treatment.
-#[must_use]
 pub const fn step(state: TreatmentState) -> &'static str {
     match state {
         TreatmentState::Open(OpenStep::Deleting) => "deleting the stale session",
@@ -220,7 +199,6 @@ pub const fn step(state: TreatmentState) -> &'static str {
 }
 
 /// As [`step`], with the number of tries and the last answer.
-#[must_use]
 pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
     let mut words = step(row.state).to_owned();
     if let Some(answer) = &row.answer {
@@ -235,7 +213,6 @@ pub fn progress(row: &TreatmentSummary, now: Wall) -> String {
 }
 
 /// A set that we disabled and cannot enable, and what the operator can do.
-#[must_use]
 pub fn left_disabled(left: &LeftDisabled, now: Wall) -> String {
     let answer = match &left.answer {
         Some(answer) => format!("every enable fails ({} tries; the last answer: {answer})", left.tries),
@@ -244,8 +221,6 @@ pub fn left_disabled(left: &LeftDisabled, now: Wall) -> String {
     format!("we disabled it {} ago, and {answer}; enable it by hand", now.since(left.since))
 }
 
-/// What a set's state means.
-#[must_use]
 pub const fn state(set: &SetStatus) -> &'static str {
     if set.left_disabled.is_some() {
         "a treatment disabled it and cannot enable it again"
@@ -254,58 +229,73 @@ pub const fn state(set: &SetStatus) -> &'static str {
     }
 }
 
-/// A decision in a sentence.
-#[must_use]
-pub fn decision(decision: &ShownDecision) -> String {
+/// A decision in a sentence, with its guards as `guard` writes them.
+pub fn decision(decision: &ShownDecision, now: Wall, guard: impl Fn(&ShownGuard) -> String) -> String {
     match decision {
         Decision::Leave => "nothing to do".to_owned(),
         Decision::Watch { waiting, until } => {
-            let until = until.map_or_else(String::new, |until| format!(", until {until}"));
+            let until = until.map_or_else(String::new, |until| format!(", until {}", until.near(now)));
             format!("waiting: {}{until}", self::waiting(*waiting))
         }
         Decision::Escalate { escalation } => format!("needs an operator: {}", self::escalation(escalation)),
         Decision::Blocked { remedy, guards } => {
-            let held: Vec<_> = guards.iter().map(|one| guard_in_full(one, None)).collect();
-            format!("{} {}", blocked(remedy), held.join("; "))
+            let guards: Vec<_> = guards.iter().map(guard).collect();
+            format!("{} blocked by {}", remedy_name(remedy), guards.join("; "))
         }
         Decision::Treat { remedy, canary } => {
-            let alone = if *canary { " (canary)" } else { "" };
-            format!("now: {}{alone}", self::remedy(remedy.kind()))
+            format!("{} is due{}", remedy_name(remedy), if *canary { " (canary)" } else { "" })
         }
         Decision::Treating { treatment } => format!("{} is under way", self::treatment(*treatment)),
     }
 }
 
-/// A blocked remedy, without its guards.
-#[must_use]
-pub fn blocked(remedy: &Remedy) -> String {
-    format!("would {}, but the {} is blocked by", self::remedy(remedy.kind()), remedy_name(remedy))
+/// What is done about a set: its decision, with what else is known of the set.
+pub fn action(set: &SetStatus, now: Wall, guard: impl Fn(&ShownGuard) -> String) -> String {
+    let words = decision(&set.decision, now, guard);
+    match &set.decision {
+        Decision::Leave if set.enabled == Enablement::Disabled => "left alone: disabled by an operator".to_owned(),
+        Decision::Leave => match recovered(set, |at| dated(at, now)) {
+            Some(again) => format!("{words}; {again}"),
+            None => words,
+        },
+        Decision::Treating { treatment } => match set.treatments.iter().find(|row| row.id == *treatment) {
+            Some(row) => format!("{words}: {}", progress(row, now)),
+            None => words,
+        },
+        Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Blocked { .. } | Decision::Treat { .. } => words,
+    }
+}
+
+/// A decision without what changes from one reconcile to the next: equal labels, no news.
+pub fn label(decision: &Decision) -> String {
+    match decision {
+        Decision::Leave => "leave".to_owned(),
+        Decision::Watch { waiting, .. } => format!("watch: {waiting}"),
+        Decision::Escalate { escalation } => format!("escalate: {}", escalation.as_str()),
+        Decision::Blocked { remedy, guards } => {
+            let guards: Vec<_> = guards.iter().map(|blocked| blocked.guard().as_str()).collect();
+            format!("blocked {}: {}", remedy.kind(), guards.join(", "))
+        }
+        Decision::Treat { remedy, canary: true } => format!("treat: {} (canary)", remedy.kind()),
+        Decision::Treat { remedy, canary: false } => format!("treat: {}", remedy.kind()),
+        Decision::Treating { treatment } => format!("treating: {}", self::treatment(*treatment)),
+    }
 }
 
 /// A guard by its label in the metrics, with its meaning and what it sees.
-#[must_use]
 pub fn guard_briefly(held: &ShownGuard) -> String {
     format!("{}: {} ({})", held.guard, guard(held.guard), held.value)
 }
 
 /// As [`guard_briefly`], with its limit and when it stops blocking.
-#[must_use]
-pub fn guard_in_full(held: &ShownGuard, now: Option<Wall>) -> String {
-    let until = match (held.guard, held.until, now) {
-        (_, None, _) => String::new(),
-        (_, Some(until), Some(now)) if until > now => {
-            format!("; passes at {}, in {}", until.near(now), until.since(now))
-        }
-        (_, Some(until), Some(now)) => format!("; passes at {}", until.near(now)),
-        // These can last for days.
-        (Guard::Paused | Guard::SetBudget, Some(until), None) => format!("; passes at {}", until.full()),
-        (_, Some(until), None) => format!("; passes at {until}"),
-    };
+pub fn guard_in_full(held: &ShownGuard, now: Wall) -> String {
+    let until = held.until.map_or_else(String::new, |until| {
+        let wait = if until > now { format!(", in {}", until.since(now)) } else { String::new() };
+        format!("; passes at {}{wait}", until.near(now))
+    });
     format!("{}: {} ({}; limit: {}{until})", held.guard, guard(held.guard), held.value, held.limit)
 }
 
-/// What a guard is about.
-#[must_use]
 pub const fn guard(guard: Guard) -> &'static str {
     match guard {
         Guard::DryRun => "mode is observe",
@@ -331,8 +321,6 @@ pub const fn guard(guard: Guard) -> &'static str {
     }
 }
 
-/// What is waited for.
-#[must_use]
 pub const fn waiting(waiting: Waiting) -> &'static str {
     match waiting {
         Waiting::Settling => "GARM has just started",
@@ -344,7 +332,6 @@ pub const fn waiting(waiting: Waiting) -> &'static str {
 }
 
 /// What the operator must repair, and the first step.
-#[must_use]
 pub fn escalation(escalation: &Escalation) -> String {
     let words = match escalation {
         Escalation::HeldElsewhere { owner, run } => {
@@ -364,8 +351,6 @@ pub fn escalation(escalation: &Escalation) -> String {
     words.to_owned()
 }
 
-/// A piece of evidence in a sentence.
-#[must_use]
 pub fn evidence(evidence: &Evidence) -> String {
     format!("{} {}: {}", evidence.at, sources::text(evidence.source).name, fact(&evidence.fact))
 }
@@ -374,8 +359,6 @@ const fn sessions(count: u64) -> &'static str {
     if count == 1 { "session" } else { "sessions" }
 }
 
-/// A fact in words.
-#[must_use]
 pub fn fact(fact: &Fact) -> String {
     match fact {
         Fact::Enabled => "it is enabled".into(),
@@ -383,7 +366,7 @@ pub fn fact(fact: &Fact) -> String {
         Fact::DisabledByTreatment => "our treatment disabled it".into(),
         Fact::CauseGone => "the cause of the failed start is resolved".into(),
         Fact::NoListenerSeries => "there are listener metrics, but none for this set: its worker never polled".into(),
-        Fact::RetriesByItself => "this build of GARM retries".into(),
+        Fact::BuildRetries => "this build of GARM retries".into(),
         Fact::RevisionMoved => "the set changed without us: it handled a message, or somebody edited it".into(),
         Fact::GaveUpLine => "its worker gave up".into(),
         Fact::SessionOpenedLine => "it opened a session".into(),
@@ -435,7 +418,9 @@ pub fn fact(fact: &Fact) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use medic_core::model::{Outcome, Owner, Remedy, Wall};
+    use crate::status::Recovered;
+    use crate::text::testing::{self, set};
+    use medic_core::model::Owner;
 
     #[test]
     fn conflict_text_names_owner_and_length_if_known() {
@@ -464,75 +449,76 @@ mod tests {
             ShownGuard { guard: Guard::Backoff, value: "2 min ago".to_owned(), limit: "5 min".to_owned(), until },
             ShownGuard { guard: Guard::DryRun, value: "observe".to_owned(), limit: "heal".to_owned(), until: None },
         ];
+        let blocked = Decision::Blocked { remedy: Remedy::Toggle, guards };
+        let at = |now| decision(&blocked, Wall(now), |guard| guard_in_full(guard, Wall(now)));
         assert_eq!(
-            decision(&Decision::Blocked { remedy: Remedy::Toggle, guards }),
-            "would disable and enable it, but the toggle is blocked by backoff: this set was treated too recently \
-             (2 min ago; limit: 5 min; passes at 01:00:00); dry_run: mode is observe (observe; limit: heal)"
+            at(3_540_000),
+            "toggle blocked by backoff: this set was treated too recently (2 min ago; limit: 5 min; passes at \
+             01:00:00, in 1 min); dry_run: mode is observe (observe; limit: heal)"
+        );
+        assert!(at(3_600_000).contains("; passes at 01:00:00);"), "its time has come");
+        assert_eq!(
+            decision(&blocked, Wall(0), guard_briefly),
+            "toggle blocked by backoff: this set was treated too recently (2 min ago); dry_run: mode is observe \
+             (observe)"
         );
     }
 
     #[test]
-    fn guard_has_the_same_name_and_meaning_everywhere() {
-        for guard in Guard::ALL {
-            let one = ShownGuard {
-                guard: *guard,
-                value: "1 of 2".to_owned(),
-                limit: "2".to_owned(),
-                until: Some(Wall(120_000)),
-            };
-            let named = format!("{}: {} (1 of 2", guard.as_str(), self::guard(*guard));
-            for told in [guard_briefly(&one), guard_in_full(&one, None), guard_in_full(&one, Some(Wall(60_000)))] {
-                assert!(told.starts_with(&named), "{told}");
-            }
-            assert!(guard_in_full(&one, Some(Wall(60_000))).ends_with("; limit: 2; passes at 00:02:00, in 1 min)"));
-            assert!(guard_in_full(&one, Some(Wall(120_000))).ends_with("; passes at 00:02:00)"), "its time has come");
-        }
+    fn action_adds_what_is_known_of_the_set() {
+        let action = |set: &SetStatus| action(set, Wall(120_000), guard_briefly);
+        let mut set = set("listening", &serde_json::json!({"decision": "leave"}));
+        assert_eq!(action(&set), "nothing to do");
+        set.finding.since = Wall(60_000);
+        set.recovered = Some(Recovered { ill_since: Wall(10_000), at: Wall(60_000) });
+        assert_eq!(action(&set), "nothing to do; healthy again since 00:01:00 (1 min ago), after 50 s");
+        set.enabled = Enablement::Disabled;
+        assert_eq!(action(&set), "left alone: disabled by an operator");
+        let treating = serde_json::json!({"decision": "treating", "treatment": 4});
+        let row =
+            r#"{"id":4,"remedy":"toggle","opened":0,"state":"verifying","why":null,"tries":2,"answer":"HTTP 500"}"#;
+        let set =
+            SetStatus { treatments: vec![serde_json::from_str(row).unwrap()], ..testing::set("unheld", &treating) };
+        assert_eq!(
+            action(&set),
+            "treatment #4 is under way: waiting for the listener to come back; tried 2 times, the last answer: HTTP 500"
+        );
     }
 
-    /// A set's diagnosis, since when, and from when to when it was ill before.
-    type Row = (&'static str, u64, Option<(u64, u64)>);
-
-    fn sets(rows: &[Row]) -> ManagerStatus {
-        let set = |(id, (diagnosis, since, ill)): (u64, &Row)| {
-            serde_json::json!({
-                "id": id, "github_id": 2, "name": "linux", "entity": null, "enabled": "enabled",
-                "finding": {
-                    "set": 1, "diagnosis": diagnosis, "confidence": "strong", "since": since, "ill_since": null,
-                    "seen": 3, "evidence": [], "worker": ["unknown", 0],
-                },
-                "decision": {"decision": "leave"}, "budget_remaining": 3, "treatments": [],
-                "lingering": {"deleted": 0, "pending_delete": 0, "total": 0},
-                "recovered": ill.map(|(ill_since, at)| serde_json::json!({"ill_since": ill_since, "at": at})),
-            })
-        };
-        serde_json::from_value(serde_json::json!({
-            "name": "garm", "at": 0, "took": 1, "state": "up", "incarnation": null, "restart": null, "endpoints": {},
-            "sources": {}, "sets": (1..).zip(rows).map(set).collect::<Vec<_>>(), "breaker_open": null,
-            "budget_remaining": 9, "open_intents": 0, "known_sessions": 0, "quota_remaining": {}, "incident": null,
-        }))
-        .unwrap()
+    /// A set with this diagnosis since this time, and from when to when it was unhealthy before.
+    fn recovered_set(diagnosis: &str, since: u64, before: Option<(u64, u64)>) -> SetStatus {
+        let mut set = set(diagnosis, &serde_json::json!({"decision": "leave"}));
+        set.finding.since = Wall(since);
+        set.recovered = before.map(|(ill_since, at)| Recovered { ill_since: Wall(ill_since), at: Wall(at) });
+        set
     }
 
     #[test]
-    fn recovered_set_shows_since_when_and_how_long_it_was_ill() {
-        let date = |at| dated(at, Wall(120_000));
-        let told = |row| recovered(&sets(&[row]).sets[0], date);
-        let ill = Some((10_000, 60_000));
-        assert_eq!(told(("listening", 60_000, ill)).unwrap(), "healthy again since 00:01:00 (1 min ago), after 50 s");
-        assert_eq!(told(("listening", 90_000, ill)).unwrap(), "last ill until 00:01:00 (1 min ago), for 50 s");
-        assert_eq!(told(("listening", 60_000, None)), None);
-        assert_eq!(told(("unknown", 60_000, ill)), None, "whether it is well is not known");
+    fn recovered_set_shows_since_when_and_how_long_it_was_unhealthy() {
+        let before = Some((10_000, 60_000));
+        for (diagnosis, since, before, expected) in [
+            ("listening", 60_000, before, Some("healthy again since 00:01:00 (1 min ago), after 50 s")),
+            ("listening", 90_000, before, Some("last unhealthy until 00:01:00 (1 min ago), for 50 s")),
+            ("listening", 60_000, None, None),
+            ("unknown", 60_000, before, None),
+        ] {
+            let set = recovered_set(diagnosis, since, before);
+            assert_eq!(recovered(&set, |at| dated(at, Wall(120_000))).as_deref(), expected, "{diagnosis}");
+        }
     }
 
     #[test]
     fn manager_is_healthy_again_since_its_last_set() {
-        let date = |at| dated(at, Wall(120_000));
-        let (first, last) = (("listening", 30_000, Some((0, 30_000))), ("listening", 60_000, Some((50_000, 60_000))));
+        let well_again =
+            |sets: &[SetStatus]| well_again(&testing::manager(sets.to_vec()), |at| dated(at, Wall(120_000)));
+        let first = recovered_set("listening", 30_000, Some((0, 30_000)));
+        let last = recovered_set("listening", 60_000, Some((50_000, 60_000)));
+        let never = recovered_set("listening", 0, None);
         assert_eq!(
-            well_again(&sets(&[first, last, ("listening", 0, None)]), date).unwrap(),
-            "healthy again since 00:01:00 (1 min ago): 2 of 3 scale sets had been ill, for up to 30 s"
+            well_again(&[first.clone(), last, never.clone()]).unwrap(),
+            "healthy again since 00:01:00 (1 min ago): 2 of 3 scale sets had been unhealthy, for up to 30 s"
         );
-        assert_eq!(well_again(&sets(&[first, ("conflict_abandoned", 0, None)]), date), None);
-        assert_eq!(well_again(&sets(&[("listening", 0, None)]), date), None);
+        assert_eq!(well_again(&[first, recovered_set("conflict_abandoned", 0, None)]), None);
+        assert_eq!(well_again(&[never]), None);
     }
 }

@@ -1,8 +1,9 @@
 //! The status page: one self-contained document, rendered from the same data as the JSON.
 //!
-//! The page needs no script; the script only replaces its content, so that scrolling, focus and opened parts stay. Names
-//! and texts come from other servers: every one is escaped. No meaning is in a colour alone. Unhealthy sets come first,
-//! and the rows are limited. The security policy allows the style and the script by their hashes, and nothing else.
+//! The page needs no script; the script only replaces its content, so that scrolling, focus and opened parts stay.
+//! Names and texts come from other servers: every one is escaped. No meaning is in a colour alone. Unhealthy sets come
+//! first, and the rows are limited. The security policy allows the style and the script by their hashes, and nothing
+//! else.
 
 use crate::status::{ManagerStatus, Restart, SetStatus, SourceState, Status, TreatmentSummary};
 use crate::text::{guards, sources, words};
@@ -13,8 +14,6 @@ use medic_core::model::{Class, Decision, Diagnosis, Enablement, EndpointState, M
 use medic_core::policy::Mode;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
-
-pub use crate::text::words::decision as decision_words;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -28,8 +27,6 @@ const EVIDENCE: usize = 6;
 /// Treatments shown per set.
 const TREATMENTS: usize = 3;
 
-/// The `Content-Security-Policy` of the page.
-#[must_use]
 pub fn security_policy() -> HeaderValue {
     static POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
         let hash = |text: &str| STANDARD.encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()));
@@ -45,7 +42,6 @@ pub fn security_policy() -> HeaderValue {
 }
 
 /// Renders the page; `None` before the first sweep has ended.
-#[must_use]
 pub fn render(status: Option<&Status>, now: Wall) -> String {
     let verdict = status.map_or_else(|| "The first sweep has not ended yet".to_owned(), words::verdict);
     let mut page = String::with_capacity(16 * 1024);
@@ -183,7 +179,8 @@ fn show_set(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: Wa
     );
     let _ = writeln!(
         page,
-        "<td role=\"cell\" data-label=\"State\"><span class=\"state {class}\"><span aria-hidden=\"true\">{sign}</span> {}\
+        "<td role=\"cell\" data-label=\"State\"><span class=\"state {class}\"><span aria-hidden=\"true\">{sign}</span> \
+         {}\
          </span><br><small>{} ({})</small></td>",
         finding.diagnosis,
         words::state(set),
@@ -224,23 +221,14 @@ fn show_next(page: &mut String, set: &SetStatus, lifetimes: Option<&str>, now: W
     if let Some(left) = &set.left_disabled {
         let _ = write!(page, "<strong>Left disabled</strong>: {}<br>", escape(&words::left_disabled(left, now)));
     }
-    match &set.decision {
-        Decision::Blocked { remedy, guards } => {
-            let _ = write!(page, "{}<ul>", escape(&words::blocked(remedy)));
-            for guard in guards {
-                let _ = write!(page, "<li>{}</li>", escape(&words::guard_in_full(guard, Some(now))));
-            }
-            page.push_str("</ul>");
+    if let Decision::Blocked { remedy, guards } = &set.decision {
+        let _ = write!(page, "{} blocked by<ul>", escape(&words::remedy_name(remedy)));
+        for guard in guards {
+            let _ = write!(page, "<li>{}</li>", escape(&words::guard_in_full(guard, now)));
         }
-        Decision::Treating { treatment } => {
-            page.push_str(&escape(&words::decision(&set.decision)));
-            if let Some(row) = set.treatments.iter().find(|row| row.id == *treatment) {
-                let _ = write!(page, ": {}", escape(&words::progress(row, now)));
-            }
-        }
-        Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Treat { .. } => {
-            page.push_str(&escape(&words::decision(&set.decision)));
-        }
+        page.push_str("</ul>");
+    } else {
+        page.push_str(&escape(&words::action(set, now, words::guard_briefly)));
     }
     if let Some(lasts) = words::stale_lasts(set, lifetimes) {
         let _ = write!(page, "<br>{}", escape(&lasts));
@@ -293,7 +281,7 @@ fn show_sources(page: &mut String, index: usize, manager: &ManagerStatus, now: W
         manager.known_sessions
     );
     if let Some(Restart { kind, at }) = manager.restart {
-        let _ = write!(page, " The manager started {}, {}.", date(at, now), words::restart(kind));
+        let _ = write!(page, " GARM started {}, {}.", date(at, now), words::restart(kind));
     }
     for (endpoint, left) in &manager.quota_remaining {
         let _ = write!(page, " {left} requests left at {}.", escape(endpoint.as_str()));

@@ -65,7 +65,6 @@ impl Board {
         *inner = BoardInner { status: Some(status), updated: Some(at), stalled_after };
     }
 
-    #[must_use]
     pub fn status(&self) -> Option<Arc<Status>> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner).status.clone()
     }
@@ -81,7 +80,6 @@ impl Board {
     }
 }
 
-/// Everything that a request can read.
 pub struct Shown {
     pub metrics: Arc<Metrics>,
     pub board: Arc<Board>,

@@ -116,7 +116,7 @@ async fn status_without_a_running_medic_reads_its_records() {
     drop(running);
     let writes = servers.writes();
     let status = medic.prints(&["status"]).await;
-    assert_shows(&status, &["disabled_by_medic", "toggle under way"]);
+    assert_shows(&status, &["disabled_by_medic", "is under way"]);
     assert!(!status.contains("disabled by an operator"), "{status}");
     assert_eq!(servers.writes(), writes, "{status}");
 }

@@ -3,7 +3,7 @@
 use crate::bench::{BUILDS, Bench, Given};
 use medic_core::model::{Diagnosis, ManualAction, ManualHealAnswer, Outcome, PauseScope, ScaleSetId, SessionId, Span};
 use medic_lab::garm::{Build, LogFormat, LogLevel, LostPut, ManagerFault, ManagerRoute, WorkerTruth};
-use medic_lab::github::{Fault, FaultKind, Leaving, Route, Takeover};
+use medic_lab::github::{Fault, FaultKind, Route, Takeover};
 use medic_lab::hub::Hub;
 use medic_lab::world::World;
 use medic_store::Store;
@@ -301,8 +301,8 @@ async fn session_of_another_controller_is_never_touched() {
     bench.with_now(|world, now| {
         let set = world.garm(0).unwrap().scale_sets().next().unwrap().2;
         world.kill(0, now);
-        let how = (Takeover::AtOnce, Leaving::Deletes);
-        world.github.foreign_owner_takes(set, "garm-of-somebody-else", how, now, now.plus(Span::hours(2)));
+        let until = now.plus(Span::hours(2));
+        world.github.foreign_owner_takes(set, "garm-of-somebody-else", Takeover::AtOnce, now, until);
     });
     bench.run(Span::secs(1)).await;
     bench.with_now(|world, now| world.start(0, now));

@@ -4,7 +4,6 @@ use crate::bench::{Bench, Given};
 use medic_core::model::{Diagnosis, Span};
 use medic_lab::backend::ServerId;
 use medic_lab::garm::Build;
-use medic_lab::log_file::Rotation;
 use medic_lab::scenario::{SCENARIOS, Scenario, Step, Writes};
 
 async fn play(scenario: &Scenario, build: Build) {
@@ -14,7 +13,7 @@ async fn play(scenario: &Scenario, build: Build) {
     for (at, step) in scenario.steps {
         bench.run(began.plus(*at).since(bench.clock.now().wall)).await;
         if *step == Step::RotateLog {
-            bench.hub.rotate_log(ServerId::Manager(0), Rotation::Rename).unwrap();
+            bench.hub.rotate_log(ServerId::Manager(0)).unwrap();
         }
         bench.with_now(|world, now| drop(step.apply(world, build, now)));
     }

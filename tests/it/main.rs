@@ -6,7 +6,6 @@ mod binary;
 mod cli;
 mod commands;
 mod config;
-mod conformance;
 mod docs;
 mod doctor;
 mod export;

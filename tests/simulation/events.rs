@@ -7,7 +7,7 @@ use super::simulation::{Medic, Simulation};
 use crate::bench::BUILDS;
 use medic_core::model::{GithubId, ScaleSetId, Span};
 use medic_lab::garm::ManagerFault;
-use medic_lab::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
+use medic_lab::github::{Degraded, Fault, FaultKind, Lasts, Route, Takeover};
 use rand::RngExt as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -206,8 +206,8 @@ impl Simulation {
             Event::Evicted => hub.with(|world, now| world.github.evict_session(github_id, now)),
             Event::PhantomConflict => hub.with(|world, _| world.github.phantom_conflict(github_id, until)),
             Event::ForeignOwner => hub.with(|world, now| {
-                let how = (Takeover::WhenFree, Leaving::Deletes);
-                world.github.foreign_owner_takes(github_id, "garm-of-somebody-else", how, now, until);
+                let owner = "garm-of-somebody-else";
+                world.github.foreign_owner_takes(github_id, owner, Takeover::WhenFree, now, until);
             }),
             Event::Jobs => hub.with(|world, now| world.github.queue_jobs(github_id, 2, now)),
             Event::OperatorDisables => {

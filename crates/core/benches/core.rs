@@ -3,14 +3,14 @@
 //! `cargo bench --package medic-core --bench core` shows it for fleets of three sizes; `-- SETS` for one size.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 
-use medic_core::decide::{self, Input};
+use medic_core::decide::{self, Conditions, Footing, Input};
 use medic_core::diagnose::{self, Context, State};
 use medic_core::model::{
     Controller, Enablement, Endpoint, EndpointName, Entity, EntityKind, GithubId, Incarnation, ListenerMetrics,
     ManagerMetrics, ManagerName, Mono, Now, Revision, ScaleSet, ScaleSetId, ScopeCounters, Seen, Span, Sweep, Wall,
 };
 use medic_core::policy::{Mode, Policy};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,9 +66,7 @@ struct Manager {
     sets: Vec<ScaleSet>,
     situation: Situation,
     state: State,
-    policy: Policy,
-    name: ManagerName,
-    covered: BTreeSet<ScaleSetId>,
+    given: Conditions,
 }
 
 impl Manager {
@@ -94,9 +92,20 @@ impl Manager {
             sets: (1..=sets).map(set).collect(),
             situation,
             state: State::default(),
-            policy: Policy::default(),
-            name: ManagerName::new("garm"),
-            covered: (1..=sets).map(ScaleSetId).collect(),
+            given: Conditions {
+                now: Now::default(),
+                name: ManagerName::new("garm"),
+                mode: Mode::Heal,
+                policy: Policy::default(),
+                history: Vec::new(),
+                ledger: Arc::default(),
+                pauses: Vec::new(),
+                manual_heals: Vec::new(),
+                breaker_reset: None,
+                can_check_sessions: (1..=sets).map(ScaleSetId).collect(),
+                quotas: BTreeMap::new(),
+                footing: Footing::Firm,
+            },
         }
     }
 
@@ -113,7 +122,7 @@ impl Manager {
         let at = START.plus(passed);
         let listener = |set: &ScaleSet| {
             let poll = at.minus(Span::secs(set.id.0 % 50));
-            (set.id, ListenerMetrics { last_success: Some(poll), ..ListenerMetrics::default() })
+            (set.id, ListenerMetrics { last_success: Some(poll) })
         };
         let listeners = match self.situation {
             Situation::WellBySeries => self.sets.iter().map(listener).collect(),
@@ -139,31 +148,9 @@ impl Manager {
 
     fn reconcile(&mut self, sweep: &Sweep) {
         let context = Context { treatments: &[], checks: &BTreeMap::new(), ledger: &[] };
-        let fleet = diagnose::diagnose(&mut self.state, sweep, &context, &self.policy);
-        let decisions = decide::decide(&Input {
-            now: sweep.at,
-            name: &self.name,
-            mode: Mode::Heal,
-            policy: &self.policy,
-            findings: &fleet.findings,
-            sets: &fleet.sets,
-            manager: fleet.manager,
-            incarnation: fleet.incarnation,
-            crash_loop: fleet.restarts >= diagnose::CRASH_LOOP,
-            conflict_behaviour: fleet.conflict_behaviour,
-            endpoints: &fleet.endpoints,
-            blind: fleet.blind,
-            fault_at_github: fleet.fault_at_github,
-            history: &[],
-            ledger: &[],
-            owner: fleet.owner.as_ref(),
-            pauses: &[],
-            orders: &[],
-            breaker_reset: None,
-            can_check_sessions: &self.covered,
-            quotas: &BTreeMap::new(),
-            footing: &decide::Footing::Firm,
-        });
+        let fleet = diagnose::diagnose(&mut self.state, sweep, &context, &self.given.policy);
+        self.given.now = sweep.at;
+        let decisions = decide::decide(&Input { fleet: &fleet, given: &self.given });
         black_box((fleet, decisions));
     }
 }

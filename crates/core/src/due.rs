@@ -34,7 +34,6 @@ const CALM_FACTOR: u64 = 4;
 const GITHUB_LIST_EVERY: Span = Span::secs(1);
 
 /// What is due, where GitHub has `lists` lists to ask for.
-#[must_use]
 pub fn due(asked: &Asked, lists: usize, urgency: Urgency, interval: Span, now: Mono) -> Due {
     let calm = interval.times(CALM_FACTOR);
     let github_every = match urgency {

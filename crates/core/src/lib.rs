@@ -6,7 +6,6 @@
 //! - [`due`]: which sources the next sweep asks.
 //! - [`diagnose`]: observations to one finding for each scale set.
 //! - [`decide`]: findings to one decision for each scale set.
-//! - [`evaluate`]: the diagnosis as the input of a decision.
 //! - [`treat`]: what a treatment does next.
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
@@ -15,7 +14,6 @@ pub mod clock;
 pub mod decide;
 pub mod diagnose;
 pub mod due;
-pub mod evaluate;
 pub mod model;
 pub mod policy;
 pub mod ports;

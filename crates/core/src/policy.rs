@@ -113,7 +113,6 @@ crate::settings! {
 
 impl Policy {
     /// How far back the journal must be read: the longest time that any limit covers.
-    #[must_use]
     pub fn history(&self) -> Span {
         let longest_backoff = self.backoff.iter().copied().max().unwrap_or_default();
         // The jitter at most doubles a wait.

@@ -34,6 +34,7 @@ pub enum Need {
 
 /// What a key takes, and how it depends on others of its table.
 #[derive(Debug, Clone, Copy)]
+#[must_use]
 pub struct Takes {
     pub kind: Kind,
     pub limit: Option<Limit>,
@@ -98,7 +99,6 @@ pub enum Follows {
 }
 
 impl Follows {
-    #[must_use]
     pub const fn leader(self) -> &'static str {
         match self {
             Self::Capped(leader) | Self::Above(leader) | Self::ZeroWith(leader) => leader,
@@ -123,34 +123,27 @@ pub enum Risky {
 }
 
 impl Takes {
-    #[must_use]
     pub const fn a(kind: Kind) -> Self {
         Self { kind, limit: None, follows: None, risk: None }
     }
-    #[must_use]
     pub const fn span(least: Span, most: Span) -> Self {
         Self::a(Kind::Span(least, most))
     }
-    #[must_use]
     pub const fn count(least: u64, most: u64) -> Self {
         Self::a(Kind::Count(least, most))
     }
-    #[must_use]
     pub const fn at_most(mut self, key: &'static str) -> Self {
         self.limit = Some(Limit::AtMost(key));
         self
     }
-    #[must_use]
     pub const fn below(mut self, key: &'static str) -> Self {
         self.limit = Some(Limit::Below(key));
         self
     }
-    #[must_use]
     pub const fn follows(mut self, follows: Follows) -> Self {
         self.follows = Some(follows);
         self
     }
-    #[must_use]
     pub const fn risky(mut self, when: Risky, why: &'static str) -> Self {
         self.risk = Some(Risk { when, why });
         self
@@ -159,18 +152,15 @@ impl Takes {
 
 impl Key {
     /// The environment variable that sets it.
-    #[must_use]
     pub fn env(&self) -> String {
         format!("{ENV_PREFIX}{}_{}", self.section.to_uppercase(), self.name.to_uppercase())
     }
 
     /// `section.name`.
-    #[must_use]
     pub fn dotted(&self) -> String {
         format!("{}.{}", self.section, self.name)
     }
 
-    #[must_use]
     pub fn default(&self) -> Option<Value> {
         match self.need {
             Need::Default(value) => Some(value()),
@@ -179,7 +169,6 @@ impl Key {
     }
 
     /// Why a value of it, serialized, is risky.
-    #[must_use]
     pub fn risk_of(&self, value: &Value) -> Option<&'static str> {
         let risk = self.takes.risk?;
         let is_risky = match risk.when {

@@ -162,9 +162,8 @@ impl Gathered {
                 }
             }
             "garm_scaleset_listener_restarts_total" => {
-                if let (Some(listener), Some(restarts)) = (self.listener(sample), whole(sample.value)) {
-                    listener.restarts = restarts;
-                }
+                // Its worker runs, though it may not have polled yet.
+                self.listener(sample);
             }
             "garm_github_rate_limit_limit" => self.quota(sample, |quota, value| quota.limit = count_or_zero(value)),
             "garm_github_rate_limit_remaining" => {
@@ -225,12 +224,8 @@ fn field<'a>(scope: &'a mut ScopeCounters, counter: Counter, operation: &str) ->
         ("CreateMessageSession", Counter::Started) => &mut scope.create,
         ("CreateMessageSession", Counter::Failed) => &mut scope.create_errors,
         ("DeleteMessageSession", Counter::Started) => &mut scope.delete,
-        ("DeleteMessageSession", Counter::Failed) => &mut scope.delete_errors,
         ("GetMessage", Counter::Started) => &mut scope.poll,
         ("GetMessage", Counter::Failed) => &mut scope.poll_errors,
-        ("RefreshMessageSession", Counter::Started) => &mut scope.refresh,
-        ("RefreshMessageSession", Counter::Failed) => &mut scope.refresh_errors,
-        ("DeleteMessage", Counter::Started) => &mut scope.ack,
         ("GetRateLimit", Counter::Failed) => &mut scope.rate_limit_errors,
         (
             "CreateEntityRegistrationToken"
@@ -324,7 +319,7 @@ mod tests {
             garm_scaleset_listener_last_success_timestamp{id=\"x\"} 1\n";
         let listeners = parse(text.as_bytes()).unwrap().listeners;
         assert_eq!(listeners.len(), 2);
-        let seven = ListenerMetrics { last_success: Some(Wall(1_795_459_566_600)), restarts: 3 };
+        let seven = ListenerMetrics { last_success: Some(Wall(1_795_459_566_600)) };
         assert_eq!(listeners.get(&ScaleSetId(7)), Some(&seven));
         assert_eq!(listeners.get(&ScaleSetId(8)), Some(&ListenerMetrics::default()));
     }

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use medic_core::diagnose::testing::{diagnoses, found, scale_set, secs};
+use medic_core::diagnose::testing::{diagnoses, found, scale_set_of, secs};
 use medic_core::diagnose::{Context, Fleet, State, diagnose};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
@@ -36,7 +36,7 @@ fn sets(build: &str, name: &str) -> Vec<ScaleSet> {
         enabled: if set["enabled"] == true { Enablement::Enabled } else { Enablement::Disabled },
         revision: Revision::new(set["updated_at"].as_str().unwrap()),
         updated_at: date(&set["updated_at"]),
-        ..scale_set(set["id"].as_u64().unwrap(), set["org_name"].as_str().unwrap())
+        ..scale_set_of(set["id"].as_u64().unwrap(), set["org_name"].as_str().unwrap())
     };
     recorded["response"]["body"].as_array().unwrap().iter().map(one).collect()
 }

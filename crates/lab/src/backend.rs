@@ -1,6 +1,5 @@
 //! What an endpoint needs of the simulated servers: requests in, answers out, time as an argument.
 
-use super::github::GithubState;
 use super::wire::{Answer, Request};
 use bytes::Bytes;
 use medic_core::model::{SessionId, Wall};
@@ -43,38 +42,4 @@ pub trait Backend: Send + 'static {
     fn take_log(&mut self, server: ServerId) -> Vec<Bytes>;
     /// Database events since the last call, as JSON (`docs/reference/garm-api.md` §8.2).
     fn take_events(&mut self, server: ServerId) -> Vec<Bytes>;
-}
-
-/// GitHub alone, always up.
-impl Backend for GithubState {
-    fn handle(&mut self, server: ServerId, request: &Request, now: Wall) -> Answer {
-        match server {
-            ServerId::Github => Self::handle(self, now, request),
-            ServerId::Manager(_) => Answer::empty(404),
-        }
-    }
-    fn is_up(&self, server: ServerId) -> bool {
-        match server {
-            ServerId::Github => true,
-            ServerId::Manager(_) => false,
-        }
-    }
-    fn advance(&mut self, now: Wall) {
-        Self::advance(self, now);
-    }
-    fn next_deadline(&self) -> Option<Wall> {
-        Self::next_deadline(self)
-    }
-    fn polled_session(&self, _: ServerId, request: &Request) -> Option<SessionId> {
-        Self::polled_session(request)
-    }
-    fn take_wakes(&mut self) -> Vec<SessionId> {
-        Self::take_wakes(self)
-    }
-    fn take_log(&mut self, _: ServerId) -> Vec<Bytes> {
-        Vec::new()
-    }
-    fn take_events(&mut self, _: ServerId) -> Vec<Bytes> {
-        Vec::new()
-    }
 }

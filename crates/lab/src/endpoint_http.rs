@@ -1,7 +1,7 @@
 //! The endpoints over real sockets: one listener on loopback per simulated server.
 //!
-//! When a server is down its listener and its connections are closed, as when a process is killed. When it is up again the
-//! same port is bound again. Each [`Delivery`](super::wire::Delivery) happens on the wire, with one exception: an
+//! When a server is down its listener and its connections are closed, as when a process is killed. When it is up again
+//! the same port is bound again. Each [`Delivery`](super::wire::Delivery) happens on the wire, with one exception: an
 //! accepted connection cannot be refused any more, so a single refused request is reset instead.
 //!
 //! A client that disconnects during a long poll is noticed, because hyper then drops the future that answers it. Bodies
@@ -42,20 +42,14 @@ const REBIND_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 pub struct Sockets(BTreeMap<ServerId, (SocketAddr, TcpListener)>);
 
 impl Sockets {
-    /// Binds each address; port 0 takes any free one. Needs a tokio runtime.
-    pub fn reserve(wanted: &[(ServerId, SocketAddr)]) -> io::Result<Self> {
+    /// Binds a free port of 127.0.0.1 for each. Needs a tokio runtime.
+    pub fn on_loopback(servers: &[ServerId]) -> io::Result<Self> {
         let mut bound = BTreeMap::new();
-        for (server, address) in wanted {
-            let listener = listen(*address)?;
+        for server in servers {
+            let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)))?;
             bound.insert(*server, (listener.local_addr()?, listener));
         }
         Ok(Self(bound))
-    }
-
-    /// Binds a free port of 127.0.0.1 for each.
-    pub fn on_loopback(endpoints: &[ServerId]) -> io::Result<Self> {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self::reserve(&endpoints.iter().map(|server| (*server, any)).collect::<Vec<_>>())
     }
 
     #[must_use]
@@ -92,19 +86,11 @@ impl Meter {
     fn add(to: &AtomicU64, amount: usize) {
         to.fetch_add(u64::try_from(amount).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
-
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(bytes)) = written {
-            Self::add(&self.sent, bytes);
-        }
-        written
-    }
 }
 
 /// Dropping them closes every listener and connection.
 #[derive(Debug)]
 pub struct HttpEndpoints {
-    addresses: BTreeMap<ServerId, SocketAddr>,
     meters: BTreeMap<ServerId, Arc<Meter>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -113,24 +99,13 @@ impl HttpEndpoints {
     /// Needs a tokio runtime, and a [`Pump`](super::hub::Pump) for what happens without requests.
     #[must_use]
     pub fn serve<B: Backend>(hub: &Arc<Hub<B>>, sockets: Sockets) -> Self {
-        let mut endpoints = Self { addresses: BTreeMap::new(), meters: BTreeMap::new(), tasks: Vec::new() };
+        let mut endpoints = Self { meters: BTreeMap::new(), tasks: Vec::new() };
         for (server, (address, listener)) in sockets.0 {
             let meter = Arc::<Meter>::default();
-            endpoints.addresses.insert(server, address);
             endpoints.meters.insert(server, Arc::clone(&meter));
             endpoints.tasks.push(tokio::spawn(keep_open(Arc::clone(hub), server, address, listener, meter)));
         }
         endpoints
-    }
-
-    /// Reserves free ports of 127.0.0.1 and serves there.
-    pub fn bind<B: Backend>(hub: &Arc<Hub<B>>, endpoints: &[ServerId]) -> io::Result<Self> {
-        Ok(Self::serve(hub, Sockets::on_loopback(endpoints)?))
-    }
-
-    #[must_use]
-    pub fn address(&self, server: ServerId) -> Option<SocketAddr> {
-        self.addresses.get(&server).copied()
     }
 
     #[must_use]
@@ -318,23 +293,15 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.meter.wrote(written)
+        if let Poll::Ready(Ok(bytes)) = written {
+            Meter::add(&self.meter.sent, bytes);
+        }
+        written
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.meter.wrote(written)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

@@ -5,7 +5,6 @@
 //! poll that is asked again counts as a request, because its answer is decided then.
 
 use crate::wire::{Answer, Delivery};
-use bytes::{BufMut, Bytes, BytesMut};
 use medic_core::model::{Span, Wall};
 
 /// A fault of a server whose routes are `R`.
@@ -59,6 +58,39 @@ impl<R> Fault<R> {
     }
 }
 
+impl<R> Fault<R> {
+    /// The answer to a request that meets this fault; `real` is the answer without it. A poll that is still held is
+    /// left alone.
+    pub(crate) fn answer(&self, real: impl FnOnce() -> Answer) -> Answer {
+        let replacement = match &self.kind {
+            FaultKind::Answer { status, content_type, body } => {
+                Answer::raw(*status, content_type, body.clone().into_bytes())
+            }
+            FaultKind::HtmlPage(status) => Answer::raw(*status, "text/html; charset=utf-8", html_page(*status)),
+            FaultKind::MalformedJson => Answer::raw(200, "application/json", b"{\"count\": 1, \"value\": [{".to_vec()),
+            FaultKind::Refused => Answer::empty(502).delivered(Delivery::Refused),
+            FaultKind::Reset => Answer::empty(502).delivered(Delivery::Reset),
+            FaultKind::Never => Answer::empty(504).delivered(Delivery::Never),
+            FaultKind::Huge(bytes) => {
+                Answer::raw(200, "application/json", Vec::new()).delivered(Delivery::Huge(*bytes))
+            }
+            FaultKind::Truncated(bytes) => return real().instead(Delivery::Truncated(*bytes)),
+            FaultKind::Dripping(span) => return real().instead(Delivery::Dripping(*span)),
+            FaultKind::Bom => {
+                let mut answer = real();
+                let body = [b"\xEF\xBB\xBF", answer.response.body().as_ref()].concat();
+                *answer.response.body_mut() = body.into();
+                return answer;
+            }
+            FaultKind::TokenWithoutExp | FaultKind::TokenNotJwt => return real(),
+        };
+        if self.effect == FaultEffect::Committed {
+            drop(real());
+        }
+        replacement
+    }
+}
+
 /// Whether a request that meets a fault takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultEffect {
@@ -96,8 +128,6 @@ pub enum FaultKind {
     Never,
     /// A body of this many bytes of garbage.
     Huge(u64),
-    /// The real answer, later.
-    Delay(Span),
     /// The real answer, cut after this many bytes of its body.
     Truncated(usize),
     /// The real answer, one byte per span.
@@ -108,10 +138,6 @@ pub enum FaultKind {
     TokenWithoutExp,
     /// The real answer with tokens that are not JWTs.
     TokenNotJwt,
-    /// The real session with an empty `messageQueueUrl`.
-    EmptyQueueUrl,
-    /// The real message with `statistics: null`: crashes real GARM.
-    NoStatistics,
 }
 
 impl FaultKind {
@@ -122,65 +148,6 @@ impl FaultKind {
             status,
             content_type: "application/json".to_owned(),
             body: format!(r#"{{"message":"simulated failure {status}"}}"#),
-        }
-    }
-
-    /// The answer that replaces the real one, for kinds that do not need it.
-    pub(crate) fn replacement(&self) -> Option<Answer> {
-        match self {
-            Self::Answer { status, content_type, body } if content_type.is_empty() => {
-                let mut answer = Answer::empty(*status);
-                *answer.response.body_mut() = Bytes::from(body.clone());
-                Some(answer)
-            }
-            Self::Answer { status, content_type, body } => {
-                Some(Answer::raw(*status, content_type, body.clone().into_bytes()))
-            }
-            Self::HtmlPage(status) => Some(Answer::raw(*status, "text/html; charset=utf-8", html_page(*status))),
-            Self::MalformedJson => Some(Answer::raw(200, "application/json", b"{\"count\": 1, \"value\": [{".to_vec())),
-            Self::Refused => Some(Answer::empty(502).delivered(Delivery::Refused)),
-            Self::Reset => Some(Answer::empty(502).delivered(Delivery::Reset)),
-            Self::Never => Some(Answer::empty(504).delivered(Delivery::Never)),
-            Self::Huge(bytes) => {
-                Some(Answer::raw(200, "application/json", Vec::new()).delivered(Delivery::Huge(*bytes)))
-            }
-            Self::Delay(_)
-            | Self::Truncated(_)
-            | Self::Dripping(_)
-            | Self::Bom
-            | Self::TokenWithoutExp
-            | Self::TokenNotJwt
-            | Self::EmptyQueueUrl
-            | Self::NoStatistics => None,
-        }
-    }
-
-    /// Modifies the real answer. A poll that is still held is left alone.
-    pub(crate) fn modify(&self, mut answer: Answer) -> Answer {
-        if matches!(answer.delivery, Delivery::Hold(_)) {
-            return answer;
-        }
-        match self {
-            Self::Delay(span) => answer.delivered(Delivery::After(*span)),
-            Self::Truncated(bytes) => answer.delivered(Delivery::Truncated(*bytes)),
-            Self::Dripping(span) => answer.delivered(Delivery::Dripping(*span)),
-            Self::Bom => {
-                let mut body = BytesMut::from(&b"\xEF\xBB\xBF"[..]);
-                body.put_slice(answer.response.body());
-                *answer.response.body_mut() = body.freeze();
-                answer
-            }
-            Self::Answer { .. }
-            | Self::HtmlPage(_)
-            | Self::MalformedJson
-            | Self::Refused
-            | Self::Reset
-            | Self::Never
-            | Self::Huge(_)
-            | Self::TokenWithoutExp
-            | Self::TokenNotJwt
-            | Self::EmptyQueueUrl
-            | Self::NoStatistics => answer,
         }
     }
 }

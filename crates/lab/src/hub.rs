@@ -5,7 +5,7 @@
 //! for. Log lines are in their file before any answer that follows from them.
 
 use super::backend::{Backend, ServerId};
-use super::log_file::{LogFile, Rotation};
+use super::log_file::LogFile;
 use super::wire::{Answer, Delivery, HungUp, PollId, Request};
 use bytes::Bytes;
 use medic_core::clock::Clock;
@@ -141,8 +141,8 @@ impl<B: Backend> Hub<B> {
     }
 
     /// Rotates a server's log file.
-    pub fn rotate_log(&self, server: ServerId, how: Rotation) -> io::Result<()> {
-        self.access(|inner, _| inner.feed(server).file.as_mut().map_or(Ok(()), |file| file.rotate(how)))
+    pub fn rotate_log(&self, server: ServerId) -> io::Result<()> {
+        self.access(|inner, _| inner.feed(server).file.as_mut().map_or(Ok(()), LogFile::rotate))
     }
 
     /// Polls held now.

@@ -16,7 +16,7 @@ mod fault;
 pub mod garm;
 pub mod github;
 pub mod hub;
-pub mod log_file;
+mod log_file;
 mod random;
 pub mod scenario;
 pub mod wire;

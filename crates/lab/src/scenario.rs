@@ -2,7 +2,7 @@
 //! The scenarios of the lab: what happens to the simulated servers, and when.
 
 use super::garm::Build;
-use super::github::{Degraded, Fault, FaultKind, Lasts, Leaving, Route, Takeover};
+use super::github::{Degraded, Fault, FaultKind, Lasts, Route, Takeover};
 use super::world::World;
 use medic_core::model::{GithubId, ScaleSetId, Span, Wall};
 
@@ -73,36 +73,30 @@ pub enum Writes {
     None,
 }
 
+const fn at(seconds: u64, step: Step) -> (Span, Step) {
+    (Span::secs(seconds), step)
+}
+
 /// All scenarios; the first is the default.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "crash-no-ledger",
         about: "GARM is killed and restarted. GitHub still has its sessions and refuses every set",
-        steps: &[
-            (Span::secs(5), Step::Jobs(1)),
-            (Span::secs(110), Step::Kill),
-            (Span::secs(112), Step::Start),
-            (Span::secs(120), Step::Jobs(1)),
-        ],
+        steps: &[at(5, Step::Jobs(1)), at(110, Step::Kill), at(112, Step::Start), at(120, Step::Jobs(1))],
         ending: Ending::AllListenAndJobsDone,
         ..DEFAULT
     },
     Scenario {
         name: "crash-ledger",
         about: "the same, and the medic reads GARM's log: it deletes the stale sessions at once",
-        steps: &[(Span::secs(60), Step::Kill), (Span::secs(62), Step::Start)],
+        steps: &[at(60, Step::Kill), at(62, Step::Start)],
         ledger: true,
         ..DEFAULT
     },
     Scenario {
         name: "crash-soon",
         about: "GARM is killed after 20 s and restarted: in real time the sets are stuck for a minute and a half",
-        steps: &[
-            (Span::secs(5), Step::Jobs(1)),
-            (Span::secs(20), Step::Kill),
-            (Span::secs(22), Step::Start),
-            (Span::secs(30), Step::Jobs(1)),
-        ],
+        steps: &[at(5, Step::Jobs(1)), at(20, Step::Kill), at(22, Step::Start), at(30, Step::Jobs(1))],
         ending: Ending::AllListenAndJobsDone,
         ..DEFAULT
     },
@@ -115,38 +109,34 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "graceful-restart",
         about: "GARM is stopped cleanly and restarted: no incident, nothing to heal",
-        steps: &[(Span::secs(30), Step::Stop), (Span::secs(33), Step::Start)],
+        steps: &[at(30, Step::Stop), at(33, Step::Start)],
         writes: Writes::None,
         ..DEFAULT
     },
     Scenario {
         name: "operator-disables",
         about: "an operator disables a set, then GARM crashes: the set stays disabled",
-        steps: &[(Span::secs(20), Step::OperatorDisables), (Span::secs(60), Step::Kill), (Span::secs(62), Step::Start)],
+        steps: &[at(20, Step::OperatorDisables), at(60, Step::Kill), at(62, Step::Start)],
         ..DEFAULT
     },
     Scenario {
         name: "foreign-owner",
         about: "after the crash another controller takes the first set's session: the medic does not touch it",
-        steps: &[
-            (Span::secs(30), Step::Kill),
-            (Span::secs(31), Step::ForeignOwner(Span::hours(1))),
-            (Span::secs(32), Step::Start),
-        ],
+        steps: &[at(30, Step::Kill), at(31, Step::ForeignOwner(Span::hours(1))), at(32, Step::Start)],
         ending: Ending::AllButTheFirst,
         ..DEFAULT
     },
     Scenario {
         name: "set-removed",
         about: "a set is removed at GitHub: GARM crashes, and creates the set again at its next start",
-        steps: &[(Span::secs(30), Step::RemoveSet), (Span::secs(100), Step::Start)],
+        steps: &[at(30, Step::RemoveSet), at(100, Step::Start)],
         ledger: true,
         ..DEFAULT
     },
     Scenario {
         name: "session-evicted",
         about: "GitHub forgets the session of a running listener: GARM opens a new one, nothing to heal",
-        steps: &[(Span::secs(30), Step::Evict)],
+        steps: &[at(30, Step::Evict)],
         writes: Writes::None,
         ledger: true,
         ..DEFAULT
@@ -155,12 +145,12 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "manager-crash-loop",
         about: "GARM crashes three times, each time before its sets can be treated",
         steps: &[
-            (Span::secs(30), Step::Kill),
-            (Span::secs(32), Step::Start),
-            (Span::secs(42), Step::Kill),
-            (Span::secs(44), Step::Start),
-            (Span::secs(54), Step::Kill),
-            (Span::secs(56), Step::Start),
+            at(30, Step::Kill),
+            at(32, Step::Start),
+            at(42, Step::Kill),
+            at(44, Step::Start),
+            at(54, Step::Kill),
+            at(56, Step::Start),
         ],
         ledger: true,
         ..DEFAULT
@@ -168,36 +158,27 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "two-crashes-in-a-row",
         about: "GARM crashes again while the medic treats its sets",
-        steps: &[
-            (Span::secs(30), Step::Kill),
-            (Span::secs(32), Step::Start),
-            (Span::secs(60), Step::Kill),
-            (Span::secs(62), Step::Start),
-        ],
+        steps: &[at(30, Step::Kill), at(32, Step::Start), at(60, Step::Kill), at(62, Step::Start)],
         ..DEFAULT
     },
     Scenario {
         name: "log-rotated",
         about: "GARM's log is rotated while GARM is down: the session ledger stays complete",
-        steps: &[(Span::secs(60), Step::Kill), (Span::secs(61), Step::RotateLog), (Span::secs(62), Step::Start)],
+        steps: &[at(60, Step::Kill), at(61, Step::RotateLog), at(62, Step::Start)],
         ledger: true,
         ..DEFAULT
     },
     Scenario {
         name: "token-revoked",
         about: "the medic's GitHub token is revoked before the crash: it cannot delete sessions, and toggles the sets",
-        steps: &[(Span::secs(20), Step::RevokeMedic), (Span::secs(60), Step::Kill), (Span::secs(62), Step::Start)],
+        steps: &[at(20, Step::RevokeMedic), at(60, Step::Kill), at(62, Step::Start)],
         ledger: true,
         ..DEFAULT
     },
     Scenario {
         name: "partial-conflict",
         about: "only the first set is refused after the crash: the medic treats no other set",
-        steps: &[
-            (Span::secs(60), Step::Kill),
-            (Span::secs(61), Step::ForgetAllButFirst),
-            (Span::secs(62), Step::Start),
-        ],
+        steps: &[at(60, Step::Kill), at(61, Step::ForgetAllButFirst), at(62, Step::Start)],
         ledger: true,
         writes: Writes::AtMost(2),
         ..DEFAULT
@@ -205,30 +186,21 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "poll-fails-fast",
         about: "GitHub fails every poll at once: sessions open and end in a loop, the medic does nothing",
-        steps: &[(Span::secs(40), Step::PollsFail), (Span::secs(160), Step::FaultsEnd)],
+        steps: &[at(40, Step::PollsFail), at(160, Step::FaultsEnd)],
         writes: Writes::None,
         ..DEFAULT
     },
     Scenario {
         name: "delete-never-answered",
         about: "GitHub does not answer the deletion of the stale sessions: the medic asks again",
-        steps: &[
-            (Span::secs(60), Step::Kill),
-            (Span::secs(61), Step::DeletesHang),
-            (Span::secs(62), Step::Start),
-            (Span::secs(90), Step::FaultsEnd),
-        ],
+        steps: &[at(60, Step::Kill), at(61, Step::DeletesHang), at(62, Step::Start), at(90, Step::FaultsEnd)],
         ledger: true,
         ..DEFAULT
     },
     Scenario {
         name: "poison-message",
         about: "a message of the first set cannot be handled: its jobs wait, and the medic alerts an operator",
-        steps: &[
-            (Span::secs(20), Step::Poison(true)),
-            (Span::secs(22), Step::Jobs(1)),
-            (Span::secs(200), Step::Poison(false)),
-        ],
+        steps: &[at(20, Step::Poison(true)), at(22, Step::Jobs(1)), at(200, Step::Poison(false))],
         ending: Ending::AllListenAndJobsDone,
         ledger: true,
         writes: Writes::None,
@@ -237,21 +209,13 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "rolling-update-overlap",
         about: "the old GARM runs for 40 s beside the new one: the new one is refused until the old one ends",
-        steps: &[
-            (Span::secs(60), Step::Kill),
-            (Span::secs(60), Step::Overlap(Span::secs(40))),
-            (Span::secs(61), Step::Start),
-        ],
+        steps: &[at(60, Step::Kill), at(60, Step::Overlap(Span::secs(40))), at(61, Step::Start)],
         ..DEFAULT
     },
     Scenario {
         name: "github-conflict-fault",
         about: "after a clean restart GitHub refuses sessions that nobody holds, for four minutes",
-        steps: &[
-            (Span::secs(30), Step::Stop),
-            (Span::secs(31), Step::PhantomConflicts(Span::mins(4))),
-            (Span::secs(33), Step::Start),
-        ],
+        steps: &[at(30, Step::Stop), at(31, Step::PhantomConflicts(Span::mins(4))), at(33, Step::Start)],
         ..DEFAULT
     },
 ];
@@ -274,7 +238,6 @@ impl Scenario {
     }
 
     /// The time of the last step.
-    #[must_use]
     pub fn steps_end(&self) -> Span {
         self.steps.iter().map(|(at, _)| *at).max().unwrap_or(Span::ZERO)
     }
@@ -316,8 +279,8 @@ impl Step {
             }
             Self::ForeignOwner(span) => {
                 if let Some((_, set)) = first {
-                    let how = (Takeover::WhenFree, Leaving::Deletes);
-                    world.github.foreign_owner_takes(set, "garm-of-somebody-else", how, now, now.plus(span));
+                    let until = now.plus(span);
+                    world.github.foreign_owner_takes(set, "garm-of-somebody-else", Takeover::WhenFree, now, until);
                 }
                 "Another controller takes the first set's session as soon as it is free.".to_owned()
             }
@@ -362,8 +325,7 @@ impl Step {
             Self::Overlap(span) => {
                 let owner = world.garm(0).map(|garm| format!("garm-{}", garm.controller_id())).unwrap_or_default();
                 for (_, set) in sets {
-                    let how = (Takeover::AtOnce, Leaving::Deletes);
-                    world.github.foreign_owner_takes(set, &owner, how, now, now.plus(span));
+                    world.github.foreign_owner_takes(set, &owner, Takeover::AtOnce, now, now.plus(span));
                 }
                 format!("The old GARM process runs for {span} more, and holds all sessions.")
             }

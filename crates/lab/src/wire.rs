@@ -54,12 +54,12 @@ impl Answer {
         Self::raw(status, "application/json", body.to_string().into_bytes())
     }
 
-    /// An answer with any body, delivered at once.
+    /// An answer with any body, delivered at once; without a content type if that is empty.
     #[must_use]
     pub fn raw(status: u16, content_type: &str, body: Vec<u8>) -> Self {
         let mut response = http::Response::new(Bytes::from(body));
         *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-        if let Ok(value) = http::HeaderValue::from_str(content_type) {
+        if let (false, Ok(value)) = (content_type.is_empty(), http::HeaderValue::from_str(content_type)) {
             response.headers_mut().insert(http::header::CONTENT_TYPE, value);
         }
         Self { response, delivery: Delivery::After(Span::ZERO) }
@@ -68,9 +68,13 @@ impl Answer {
     /// An answer without a body.
     #[must_use]
     pub fn empty(status: u16) -> Self {
-        let mut answer = Self::raw(status, "", Vec::new());
-        answer.response.headers_mut().remove(http::header::CONTENT_TYPE);
-        answer
+        Self::raw(status, "", Vec::new())
+    }
+
+    /// Delivered in another way, unless it is held.
+    #[must_use]
+    pub(crate) fn instead(self, delivery: Delivery) -> Self {
+        if matches!(self.delivery, Delivery::Hold(_)) { self } else { self.delivered(delivery) }
     }
 
     #[must_use]

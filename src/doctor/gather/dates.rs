@@ -14,9 +14,7 @@ const TOKEN_ENDS: &str = "github-authentication-token-expiration";
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Dates {
-    /// The other clock against ours.
     pub(super) skew: Option<Skew>,
-    /// When the token ends.
     pub(super) token_ends: Option<Wall>,
 }
 

@@ -41,8 +41,6 @@ const ENTITIES: usize = 50;
 /// The longest that one entity may take, its wait for a request slot included.
 const ENTITY: Span = Span::secs(60);
 
-/// # Errors
-/// When an adapter cannot be set up.
 pub async fn gather(
     config: &Config,
     clock: &Arc<dyn Clock>,
@@ -81,7 +79,7 @@ async fn manager(
     // Alone: it logs in, and a manager that does not answer is asked nothing more.
     let controller = limit.ask(Operation::Controller, client.controller()).await;
     let mut facts = ManagerFacts {
-        name: table.name.clone(),
+        config: table.clone(),
         controller,
         scale_sets: Seen::NotAsked,
         metrics: Seen::NotAsked,
@@ -205,7 +203,6 @@ async fn log_file(path: &Path) -> Result<LogEvidence, RequestFailure> {
     log.evidence()
 }
 
-/// The entities of all enabled sets, with their endpoints.
 fn homes(managers: &[ManagerFacts]) -> BTreeMap<EntityRef, Arc<Endpoint>> {
     let sets = managers.iter().filter_map(|manager| manager.scale_sets.known()).flatten();
     let enabled = sets.filter(|set| set.enabled == Enablement::Enabled);

@@ -1,23 +1,23 @@
 //! The tables of `docs/how-it-decides.md`, made by asking the rules themselves.
 
 use super::{code, table};
-use medic_core::decide::remedy::{Case, Prescription, prescribe};
-use medic_core::decide::stale::{CurrentManager, Proof, newest_is_stale};
-use medic_core::decide::{self, Footing, Input};
-use medic_core::diagnose::testing::scale_set;
-use medic_core::model::session::{LedgerSession, NotStale, OpenedBy};
+use medic_core::decide::testing::{conditions, finding, fleet, ledger_session, mins, open, scale_set};
+use medic_core::decide::{self, Conditions, Footing, Input};
+use medic_core::model::fleet::Fleet;
+use medic_core::model::session::{LedgerSession, NotStale};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Finding, Findings,
-    Guard, Incarnation, ManagerName, ManagerState, ManualAction, ManualHeal, ManualHealId, Mono, Now, Outcome,
-    OwnQuota, Owner, Pause, PauseId, PauseScope, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span,
-    Step, Treatment, TreatmentId, Wall, WorkerState,
+    Guard, Incarnation, ManagerState, ManualAction, ManualHeal, ManualHealId, Outcome, OwnQuota, Owner, Pause, PauseId,
+    PauseScope, Revision, Rule, ScaleSet, ScaleSetId, Source, Span, Step, Wall, WorkerState,
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::{Section, kind};
 use scaleset_medic::text::{guards, rules, words};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
-const NOW: Wall = Wall(7_200_000);
+/// A minute after the builders' findings began.
+const NOW: Wall = mins(61);
 const SET: ScaleSetId = ScaleSetId(1);
 
 /// The rules in the order in which they are asked.
@@ -43,74 +43,38 @@ pub(super) fn diagnoses() -> String {
     table(["diagnosis", "meaning", "counts as"], rows)
 }
 
-fn set(id: ScaleSetId) -> ScaleSet {
-    ScaleSet { updated_at: Some(Wall(0)), ..scale_set(id.0, "acme") }
-}
-
-fn finding(set: ScaleSetId, diagnosis: Diagnosis, confidence: Confidence) -> Finding {
-    Finding {
-        set,
-        diagnosis,
-        confidence,
-        rule: Rule::Nothing,
-        corrected: None,
-        evidence: Vec::new(),
-        since: NOW.minus(Span::mins(1)),
-        ill_since: diagnosis.is_ill().then(|| NOW.minus(Span::mins(1))),
-        seen: 5,
-        worker: (WorkerState::Unknown, Wall(0)),
-    }
-}
-
 /// A session that an earlier run opened.
 fn stale_session() -> LedgerSession {
-    let run = Incarnation(NOW.minus(Span::hours(1)));
-    LedgerSession {
-        set: SET,
-        place: set(SET).place().unwrap(),
-        id: SessionId::new("s"),
-        owner: Owner::of_garm("c"),
-        opened_by: OpenedBy::Manager(run),
-        first_seen: run.0,
-        last_seen: NOW.minus(Span::mins(30)),
-        ended: None,
-    }
+    ledger_session(SET.0, "s", Incarnation(mins(1)), mins(2))
 }
 
 fn present_run() -> Incarnation {
     Incarnation(NOW.minus(Span::mins(2)))
 }
 
-fn proof() -> Proof {
-    let owner = Owner::of_garm("c");
-    let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(present_run()), owner: Some(&owner) };
-    newest_is_stale([&stale_session()], &set(SET), manager).unwrap()
-}
-
-/// One question to the table of remedies, with what differs from the usual.
+/// One set with this diagnosis, and with what differs from the usual.
 struct Question {
-    finding: Finding,
-    set: ScaleSet,
-    conflict_behaviour: ConflictBehaviour,
-    stale: bool,
-    session_lives: bool,
-    may_check_session: bool,
-    fault_at_github: bool,
-    policy: Policy,
+    fleet: Fleet,
+    given: Conditions,
 }
 
 impl Question {
     fn of(diagnosis: Diagnosis) -> Self {
-        Self {
-            finding: finding(SET, diagnosis, Confidence::Strong),
-            set: set(SET),
-            conflict_behaviour: ConflictBehaviour::GivesUp,
-            stale: false,
-            session_lives: false,
-            may_check_session: true,
-            fault_at_github: false,
-            policy: Policy::default(),
-        }
+        let mut fleet = fleet(NOW);
+        fleet.findings = Findings::from_iter([(SET, finding(SET.0, diagnosis, Confidence::Strong))]);
+        fleet.sets = Arc::new([(SET, scale_set(SET.0))].into());
+        fleet.incarnation = Some(present_run());
+        fleet.conflict_behaviour = ConflictBehaviour::GivesUp;
+        fleet.owner = Some(Owner::of_garm("c1"));
+        Self { fleet, given: Conditions { can_check_sessions: [SET].into(), ..conditions(NOW, Policy::default()) } }
+    }
+
+    fn finding(&mut self) -> &mut Finding {
+        self.fleet.findings.get_mut(&SET).unwrap()
+    }
+
+    fn knows(&mut self, session: LedgerSession) {
+        self.given.ledger = Arc::new(vec![session]);
     }
 
     fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
@@ -118,25 +82,18 @@ impl Question {
         self
     }
 
+    fn decision(&self) -> Decision {
+        decide::decide(&Input { fleet: &self.fleet, given: &self.given }).remove(0).decision
+    }
+
     fn answer(&self) -> String {
-        let proof = self.stale.then(proof);
-        let says = prescribe(&Case {
-            finding: &self.finding,
-            set: &self.set,
-            conflict_behaviour: self.conflict_behaviour,
-            incarnation: Some(present_run()),
-            stale: proof.as_ref(),
-            session_lives: self.session_lives,
-            may_check_session: self.may_check_session,
-            fault_at_github: self.fault_at_github,
-            now: NOW,
-            policy: &self.policy,
-        });
-        match says {
-            Prescription::Leave => "nothing".to_owned(),
-            Prescription::Watch(waiting, _) => format!("waits: {}", words::waiting(waiting)),
-            Prescription::Escalate(_) => "escalates to an operator".to_owned(),
-            Prescription::Apply(remedy) => format!("**{}**", words::remedy(remedy.kind())),
+        match self.decision() {
+            Decision::Leave | Decision::Treating { .. } => "nothing".to_owned(),
+            Decision::Watch { waiting, .. } => format!("waits: {}", words::waiting(waiting)),
+            Decision::Escalate { .. } => "escalates to an operator".to_owned(),
+            Decision::Treat { remedy, .. } | Decision::Blocked { remedy, .. } => {
+                format!("**{}**", words::remedy(remedy.kind()))
+            }
         }
     }
 }
@@ -144,8 +101,11 @@ impl Question {
 /// What is done about each diagnosis, by build and by what is known of its session.
 pub(super) fn remedies() -> String {
     let rows = Diagnosis::ALL.iter().map(|diagnosis| {
-        let ask = |conflict_behaviour, stale| {
-            Question::of(*diagnosis).with(|it| (it.conflict_behaviour, it.stale) = (conflict_behaviour, stale)).answer()
+        let ask = |conflict_behaviour, stale: bool| {
+            let mut question = Question::of(*diagnosis);
+            question.fleet.conflict_behaviour = conflict_behaviour;
+            question.given.ledger = Arc::new(stale.then(stale_session).into_iter().collect());
+            question.answer()
         };
         let all = [
             ask(ConflictBehaviour::GivesUp, false),
@@ -177,40 +137,49 @@ pub(super) fn remedies() -> String {
 /// What one more fact changes.
 pub(super) fn special_cases() -> String {
     let ago = |span| NOW.minus(span);
+    let Policy { stale_session_odd: odd, stale_session_limit: limit, .. } = Policy::default();
     let unclear = Evidence { source: Source::Metrics, at: NOW, fact: Fact::CannotTellWhich { listening: 3, of: 4 } };
-    let weak = |it: &mut Question| it.finding.confidence = Confidence::Weak;
+    let weak = |it: &mut Question| it.finding().confidence = Confidence::Weak;
     let cases = [
         (Diagnosis::Unheld, "the evidence is weak", Question::of(Diagnosis::Unheld).with(weak)),
         (
             Diagnosis::Unknown,
             "some sets of the entity type listen, some do not, and nothing says which",
-            Question::of(Diagnosis::Unknown).with(|it| it.finding.evidence.push(unclear)),
+            Question::of(Diagnosis::Unknown).with(|it| it.finding().evidence.push(unclear)),
         ),
         (
             Diagnosis::Deaf,
             "`policy.allow_risky` is true and its session is known to live",
-            Question::of(Diagnosis::Deaf).with(|it| (it.policy.allow_risky, it.session_lives) = (true, true)),
+            Question::of(Diagnosis::Deaf).with(|it| {
+                it.given.policy.allow_risky = true;
+                it.knows(ledger_session(SET.0, "s", present_run(), NOW));
+            }),
         ),
         (
             Diagnosis::ConflictRetrying,
             "for `policy.stale_session_odd`",
-            Question::of(Diagnosis::ConflictRetrying).with(|it| it.finding.since = ago(it.policy.stale_session_odd)),
+            Question::of(Diagnosis::ConflictRetrying).with(|it| it.finding().since = ago(odd)),
         ),
         (
             Diagnosis::ConflictRetrying,
             "for `policy.stale_session_limit`, and several entities show it",
-            Question::of(Diagnosis::ConflictRetrying)
-                .with(|it| (it.finding.since, it.fault_at_github) = (ago(it.policy.stale_session_limit), true)),
+            Question::of(Diagnosis::ConflictRetrying).with(|it| {
+                it.finding().since = ago(limit);
+                it.fleet.fault_at_github = true;
+            }),
         ),
         (
             Diagnosis::ConflictAbandoned,
             "its listener is seen alive",
-            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding.worker.0 = WorkerState::Listening),
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding().worker.0 = WorkerState::Listening),
         ),
         (
             Diagnosis::ConflictAbandoned,
             "an operator disables it meanwhile",
-            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.set.enabled = Enablement::Disabled),
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| {
+                let disabled = ScaleSet { enabled: Enablement::Disabled, ..scale_set(SET.0) };
+                it.fleet.sets = Arc::new([(SET, disabled)].into());
+            }),
         ),
     ];
     let rows = cases.map(|(diagnosis, fact, question)| [code(diagnosis), fact.to_owned(), question.answer()]);
@@ -220,29 +189,10 @@ pub(super) fn special_cases() -> String {
 /// What is escalated to an operator.
 pub(super) fn escalations() -> String {
     let rows = Diagnosis::ALL.iter().filter_map(|diagnosis| {
-        let run = Span::mins(6);
-        let escalation = match diagnosis {
-            Diagnosis::HeldElsewhere => Escalation::HeldElsewhere { owner: None, run },
-            Diagnosis::Missing => Escalation::Missing,
-            Diagnosis::Mismatched => Escalation::Mismatched,
-            Diagnosis::Unauthorized => Escalation::Unauthorized,
-            Diagnosis::Starved => Escalation::Starved,
-            Diagnosis::Deaf => Escalation::Deaf,
-            Diagnosis::Flapping => Escalation::Flapping,
-            Diagnosis::Evicted => Escalation::Evicted,
-            Diagnosis::Unknown => Escalation::Unknown,
-            Diagnosis::Listening
-            | Diagnosis::Disabled
-            | Diagnosis::DisabledByMedic
-            | Diagnosis::Settling
-            | Diagnosis::ConflictRetrying
-            | Diagnosis::ConflictAbandoned
-            | Diagnosis::StartAbandoned
-            | Diagnosis::Unheld => return None,
-        };
-        assert_eq!(Question::of(*diagnosis).answer(), "escalates to an operator", "{diagnosis}");
-        let told = words::escalation(&escalation).replace(&run.to_string(), "*this long*");
-        Some([code(diagnosis), told])
+        let Decision::Escalate { escalation } = Question::of(*diagnosis).decision() else { return None };
+        // The builders' findings began a minute ago.
+        let status = words::escalation(&escalation).replace(&Span::mins(1).to_string(), "*this long*");
+        Some([code(diagnosis), status])
     });
     let fault = ["several entities at once".to_owned(), words::escalation(&Escalation::EndpointFault)];
     table(["diagnosis", "what `status` says"], rows.chain([fault]))
@@ -299,40 +249,24 @@ fn held(ordered: bool) -> BTreeSet<Guard> {
     let mut all = BTreeSet::new();
     let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
     let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
-    let start = finding(SET, Diagnosis::StartAbandoned, Confidence::Strong);
+    let start = finding(SET.0, Diagnosis::StartAbandoned, Confidence::Strong);
     all.extend(withheld(Finding { seen: 1, ..start }, ManagerState::Down, &other, ordered));
     all.extend(withheld(
-        finding(SET, Diagnosis::ConflictAbandoned, Confidence::Proof),
+        finding(SET.0, Diagnosis::ConflictAbandoned, Confidence::Proof),
         ManagerState::Up,
         &failed,
         ordered,
     ));
-    all.extend(withheld(finding(SET, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
+    all.extend(withheld(finding(SET.0, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
     all
 }
 
 /// The guards that hold a remedy for this finding back where everything else is at its limit.
-fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
+fn withheld(found: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
-    let row = |id, set_id, step| Treatment {
-        id: TreatmentId(id),
-        set: set_id,
-        name: "linux".to_owned(),
-        place: set(set_id).place(),
-        remedy: Remedy::Toggle,
-        cause: Diagnosis::ConflictAbandoned,
-        incarnation: None,
-        opened: NOW.minus(Span::mins(1)),
-        canary: false,
-        step,
-        step_at: NOW.minus(Span::mins(1)),
-        revived: None,
-        holder: None,
-        refusal: None,
-        ordered: None,
-    };
+    let row = |id, set: ScaleSetId, step| open(id, set.0, NOW.minus(Span::mins(1)), step);
     let bad = || Step::Closed { outcome: Outcome::Unverified, why: String::new() };
     let left = Step::Enabling {
         ours: Revision::new("ours"),
@@ -340,10 +274,8 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         attempts: 5,
         not_before: NOW,
     };
-    let history = [row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)];
-    let others = self::finding(settling, Diagnosis::Settling, Confidence::Weak);
-    let owner = Owner::of_garm("c");
-    let order =
+    let others = finding(settling.0, Diagnosis::Settling, Confidence::Weak);
+    let heal =
         ManualHeal { id: ManualHealId(1), set: SET, what: ManualAction::Heal, author: "you".to_owned(), created: NOW };
     let pause = Pause {
         id: PauseId(1),
@@ -354,33 +286,28 @@ fn withheld(finding: Finding, manager: ManagerState, footing: &Footing, ordered:
         expires: None,
     };
     let quota = OwnQuota { remaining: 0, reserve: 1000, reset: NOW.plus(Span::mins(30)) };
-    let quotas = set(SET).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
-    let decisions = decide::decide(&Input {
-        now: Now { wall: NOW, mono: Mono(0) },
-        name: &ManagerName::new("garm"),
+    let quotas = scale_set(SET.0).endpoint.map(|endpoint| (endpoint.name.clone(), quota)).into_iter().collect();
+    let mut fleet = fleet(NOW);
+    fleet.findings = Findings::from_iter([(SET, found), (settling, others)]);
+    let undated = |id: ScaleSetId| (id, ScaleSet { revision: Revision::new(""), ..scale_set(id.0) });
+    fleet.sets = Arc::new([SET, other, settling].map(undated).into());
+    fleet.manager = manager;
+    fleet.incarnation = Some(Incarnation(NOW.minus(Span::secs(5))));
+    fleet.conflict_behaviour = ConflictBehaviour::GivesUp;
+    (fleet.blind, fleet.fault_at_github) = (manager == ManagerState::Down, true);
+    fleet.owner = Some(Owner::of_garm("c1"));
+    let given = Conditions {
         mode: Mode::Observe,
-        policy: &policy,
-        findings: &Findings::from_iter([(SET, finding), (settling, others)]),
-        sets: &BTreeMap::from(
-            [SET, other, settling].map(|id| (id, ScaleSet { revision: Revision::new(""), ..set(id) })),
-        ),
-        manager,
-        incarnation: Some(Incarnation(NOW.minus(Span::secs(5)))),
-        crash_loop: false,
-        conflict_behaviour: ConflictBehaviour::GivesUp,
-        endpoints: &BTreeMap::new(),
-        blind: manager == ManagerState::Down,
-        fault_at_github: true,
-        history: &history,
-        ledger: &[stale_session()],
-        owner: Some(&owner),
-        pauses: &[pause],
-        orders: if ordered { std::slice::from_ref(&order) } else { &[] },
-        breaker_reset: None,
-        can_check_sessions: &BTreeSet::from([SET]),
-        quotas: &quotas,
-        footing,
-    });
+        history: vec![row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)],
+        ledger: Arc::new(vec![stale_session()]),
+        pauses: vec![pause],
+        manual_heals: if ordered { vec![heal] } else { Vec::new() },
+        can_check_sessions: BTreeSet::from([SET]),
+        quotas,
+        footing: footing.clone(),
+        ..conditions(NOW, policy)
+    };
+    let decisions = decide::decide(&Input { fleet: &fleet, given: &given });
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
     let Decision::Blocked { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
     guards.into_iter().map(|held| held.guard()).collect()

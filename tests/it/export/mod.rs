@@ -213,7 +213,7 @@ fn facts() -> Vec<Fact> {
         Fact::SessionChurn { opened: 1, within: span },
         Fact::LastPoll { ago: span },
         Fact::NoListenerSeries,
-        Fact::RetriesByItself,
+        Fact::BuildRetries,
         Fact::UnchangedSince { since: AT },
         Fact::RevisionMoved,
         Fact::ConflictLine { owner: owner.clone(), run: span },

@@ -51,7 +51,8 @@ fn page_shows_since_when_a_fleet_is_healthy_again() {
     healed.recovered = Some(Recovered { ill_since: AT.minus(Span::mins(5)), at: AT.minus(Span::mins(3)) });
     let page = page(&status(vec![manager("garm", vec![healed, set(2, "b", Diagnosis::Listening)])]));
     let since = "<time datetime=\"2023-11-14T22:10:20.000Z\">22:10:20</time> <small>(3 min 1 s ago)</small>";
-    let shown = format!("The fleet is healthy again since {since}: 1 of 2 scale sets had been ill, for up to 2 min.");
+    let shown =
+        format!("The fleet is healthy again since {since}: 1 of 2 scale sets had been unhealthy, for up to 2 min.");
     assert!(page.contains(&shown), "{page}");
 }
 

@@ -3,20 +3,20 @@
 
 use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
-use medic_core::decide;
 use medic_core::decide::stale::{self, CurrentManager, Proof};
 use medic_core::decide::warrant::DeletionWarrant;
+use medic_core::decide::{self, Conditions, testing};
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Decision, Enablement, FailureKind, ManagerName, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet,
-    ScaleSetId, SetDecision, Span, Step, Treatment, TreatmentId,
+    Decision, Enablement, FailureKind, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet, ScaleSetId,
+    SetDecision, Span, Step, Treatment, TreatmentId,
 };
-use medic_core::policy::{Mode, Policy};
+use medic_core::policy::Policy;
 use medic_core::ports::write::OpenAnswer;
 use medic_core::treat::machine;
 use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition, View};
-use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// A row of the journal, hashed by what matters for the future.
 #[derive(Debug, Clone, PartialEq)]
@@ -267,7 +267,7 @@ impl Actor<'_> {
                 Some(DeletionWarrant::for_tests(session.clone()))
             }
             Remedy::DeleteSession { .. } | Remedy::DeleteThenToggle { .. } => {
-                Self::proof(fleet, treatment.set).map(DeletionWarrant::from)
+                Self::proof(fleet, treatment.set).map(|proof| DeletionWarrant::for_tests(proof.session().clone()))
             }
             Remedy::Toggle | Remedy::SessionCheck => None,
         };
@@ -305,37 +305,26 @@ impl Actor<'_> {
             Some(Broken::SkipsIncarnationCheck) => fleet.believe_every_session_stale(),
             _ => {}
         }
-        let (name, owner) = (ManagerName::new("garm"), owner());
         let policy = match self.broken {
             Some(Broken::IgnoresTheLimit) => &policy(9),
             Some(Broken::SkipsTheRolloutLimit) => &policy(2),
             _ => self.policy,
         };
-        let (endpoints, checkable) = (BTreeMap::new(), fleet.sets.keys().copied().collect::<BTreeSet<_>>());
-        let decisions = decide::decide(&decide::Input {
-            now: now(self.world.tick),
-            name: &name,
-            mode: Mode::Heal,
-            policy,
-            findings: &fleet.findings,
-            sets: &fleet.sets,
-            manager: fleet.manager,
-            incarnation: fleet.incarnation,
-            crash_loop: false,
-            orders: &[],
-            conflict_behaviour: seen.scenario.conflict_behaviour(),
-            endpoints: &endpoints,
-            blind: false,
-            fault_at_github: false,
-            history: &history,
-            ledger: &fleet.ledger,
-            owner: Some(&owner),
-            pauses: &[],
-            breaker_reset: None,
-            can_check_sessions: &checkable,
-            quotas: &BTreeMap::new(),
-            footing: &decide::Footing::Firm,
-        });
+        let now = now(self.world.tick);
+        let mut diagnosed = testing::fleet(now.wall);
+        diagnosed.manager = fleet.manager;
+        diagnosed.incarnation = fleet.incarnation;
+        diagnosed.conflict_behaviour = seen.scenario.conflict_behaviour();
+        diagnosed.owner = Some(owner());
+        let given = Conditions {
+            now,
+            history,
+            ledger: Arc::new(fleet.ledger),
+            can_check_sessions: fleet.sets.keys().copied().collect(),
+            ..testing::conditions(now.wall, policy.clone())
+        };
+        (diagnosed.findings, diagnosed.sets) = (fleet.findings, Arc::new(fleet.sets));
+        let decisions = decide::decide(&decide::Input { fleet: &diagnosed, given: &given });
         let act = |of: SetDecision| match of.decision {
             Decision::Treat { remedy, canary } => Some(Planned { set: of.set, remedy, canary }),
             _ => None,

@@ -433,7 +433,7 @@ impl World {
             set: set_id(index),
             diagnosis,
             confidence,
-            rule: Rule::default(),
+            rule: Rule::Nothing,
             corrected: None,
             evidence: evidence.into_iter().collect(),
             since: date(since),

@@ -8,7 +8,6 @@ use crate::model::{BlockedBy, GuardFact, Span, Treatment, TreatmentId, Wall};
 use crate::policy::Policy;
 
 /// The wait after `previous` counted treatments (none: no wait), with `unit` in [0, 1) choosing the jitter.
-#[must_use]
 pub fn wait(policy: &Policy, previous: usize, unit: f64) -> Span {
     let Some(index) = previous.checked_sub(1) else { return Span::ZERO };
     let Some(base) = policy.backoff.get(index).or(policy.backoff.last()) else { return Span::ZERO };
@@ -16,7 +15,6 @@ pub fn wait(policy: &Policy, previous: usize, unit: f64) -> Span {
 }
 
 /// A number in [0, 1) that belongs to a treatment (splitmix64 of its number).
-#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "53 bits fit exactly")]
 pub fn unit_of(id: TreatmentId) -> f64 {
     let mut x = id.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -27,7 +25,6 @@ pub fn unit_of(id: TreatmentId) -> f64 {
 }
 
 /// The guard, for the treatments that count (oldest first).
-#[must_use]
 pub fn block(counted: &[&Treatment], now: Wall, policy: &Policy) -> Option<BlockedBy> {
     let last = counted.last()?;
     let wait = wait(policy, counted.len(), unit_of(last.id));

@@ -32,7 +32,6 @@ pub struct Bounds {
     pub disabled_for: Span,
 }
 
-#[must_use]
 pub fn bounds(policy: &Policy) -> Bounds {
     let budget = u64::from(policy.set_budget);
     let in_window = times_in_a_day(policy.set_budget_window);
@@ -60,7 +59,6 @@ pub struct Started {
 
 /// The bounds that one more treatment would break in a fleet of `enabled` sets; `started` were allowed earlier in this
 /// sweep.
-#[must_use]
 pub fn blocks(
     policy: &Policy,
     enabled: usize,
@@ -100,7 +98,6 @@ fn as_u64(count: usize) -> u64 {
 }
 
 /// The guard of remedies that disable, if we could not enable a set within the limit: another set would fare no better.
-#[must_use]
 pub fn left_disabled(policy: &Policy, history: &[Treatment], now: Wall) -> Option<BlockedBy> {
     let limit = policy.disabled_limit;
     let (since, set) = history.iter().filter_map(|row| Some((row.disabled_since()?, row.set))).min()?;

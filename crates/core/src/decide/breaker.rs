@@ -19,18 +19,18 @@ pub enum Breaker {
     Open {
         /// Since the last bad end.
         since: Wall,
-        /// When one trial may start.
         half_open: Wall,
     },
-    /// One trial may start.
-    HalfOpen { since: Wall },
-    /// One trial is open.
-    Trial { since: Wall },
+    HalfOpen {
+        since: Wall,
+    },
+    Trial {
+        since: Wall,
+    },
 }
 
 impl Breaker {
     /// Whether healing is stopped but for a trial: the metric `breaker_open`.
-    #[must_use]
     pub const fn is_open(self) -> bool {
         match self {
             Self::Closed { .. } => false,
@@ -40,7 +40,6 @@ impl Breaker {
 }
 
 /// The state, from the journal's rows (in any order) and the date of an operator's last reset.
-#[must_use]
 pub fn state(history: &[Treatment], reset: Option<Wall>, now: Wall, policy: &Policy) -> Breaker {
     let mut ends: Vec<(&Treatment, Outcome)> = history
         .iter()
@@ -78,7 +77,6 @@ pub fn state(history: &[Treatment], reset: Option<Wall>, now: Wall, policy: &Pol
 }
 
 /// The guard. `trial_started`: this sweep has started the trial already.
-#[must_use]
 pub fn block(breaker: Breaker, trial_started: bool, policy: &Policy) -> Option<BlockedBy> {
     let after = policy.breaker_after.max(1);
     match breaker {

@@ -9,12 +9,9 @@
 
 use crate::model::{BlockedBy, GuardFact, Outcome, Span, Treatment, Wall};
 use crate::policy::Policy;
-
-/// The window of the manager's budget.
 const MANAGER_WINDOW: Span = Span::hours(1);
 
 /// The heals of one set that count against it, oldest first. `rows` are the set's, in any order.
-#[must_use]
 pub fn counted<'a>(rows: &[&'a Treatment], ill_since: Option<Wall>, now: Wall, policy: &Policy) -> Vec<&'a Treatment> {
     let mut heals: Vec<&Treatment> =
         rows.iter().copied().filter(|row| row.is_heal() && now.since(row.opened) < policy.set_budget_window).collect();
@@ -29,9 +26,6 @@ pub fn counted<'a>(rows: &[&'a Treatment], ill_since: Option<Wall>, now: Wall, p
     }
     heals
 }
-
-/// The guard of the set's budget.
-#[must_use]
 pub fn set_block(counted: &[&Treatment], policy: &Policy) -> Option<BlockedBy> {
     let budget = usize::try_from(policy.set_budget).unwrap_or(usize::MAX);
     let surplus = counted.len().checked_sub(budget)?;
@@ -41,7 +35,6 @@ pub fn set_block(counted: &[&Treatment], policy: &Policy) -> Option<BlockedBy> {
 }
 
 /// Dates of the manager's heals within the last hour, oldest first.
-#[must_use]
 pub fn recent_heals(history: &[Treatment], now: Wall) -> Vec<Wall> {
     let mut dates: Vec<Wall> = history
         .iter()
@@ -53,7 +46,6 @@ pub fn recent_heals(history: &[Treatment], now: Wall) -> Vec<Wall> {
 }
 
 /// The guard of the manager's budget; `started` heals were allowed earlier in this sweep.
-#[must_use]
 pub fn manager_block(recent: &[Wall], started: usize, policy: &Policy) -> Option<BlockedBy> {
     let budget = usize::try_from(policy.heals_per_hour).unwrap_or(usize::MAX);
     let used = recent.len().saturating_add(started);
@@ -64,7 +56,6 @@ pub fn manager_block(recent: &[Wall], started: usize, policy: &Policy) -> Option
 
 /// The guard of a set's session checks. A check whose answer was lost may have left a session of unknown id behind;
 /// until GitHub ends that session, another check would only conflict with it.
-#[must_use]
 pub fn session_check_block(rows: &[&Treatment], now: Wall, policy: &Policy) -> Option<BlockedBy> {
     let last = rows.iter().filter(|row| !row.is_heal()).max_by_key(|row| (row.opened, row.id))?;
     let last_failed = last.outcome() == Some(Outcome::Failed);
@@ -78,7 +69,6 @@ pub fn session_check_block(rows: &[&Treatment], now: Wall, policy: &Policy) -> O
 }
 
 /// What is left of the manager's budget, for the metric.
-#[must_use]
 pub fn manager_budget_remaining(history: &[Treatment], now: Wall, policy: &Policy) -> u32 {
     let used = u32::try_from(recent_heals(history, now).len()).unwrap_or(u32::MAX);
     policy.heals_per_hour.saturating_sub(used)

@@ -29,15 +29,12 @@ pub enum Admission {
 }
 
 /// When the present incident began: `ill` are the dates on which the sets that can be healed fell ill.
-#[must_use]
 pub fn began(incarnation: Option<Incarnation>, ill: impl Iterator<Item = Wall>) -> Wall {
     let first_ill = ill.min().unwrap_or_default();
     incarnation.map_or(first_ill, |run| run.0.max(first_ill))
 }
 
 impl Canaries {
-    /// From the journal's rows.
-    #[must_use]
     pub fn of(history: &[Treatment], began: Wall) -> Self {
         let mut canaries = Self::default();
         for row in history {
@@ -57,12 +54,10 @@ impl Canaries {
     }
 
     /// Open treatments, this sweep's included.
-    #[must_use]
     pub fn in_flight(&self) -> usize {
         self.heals.len().saturating_add(self.checks.len())
     }
 
-    #[must_use]
     pub fn admit(&self, cause: Diagnosis) -> Admission {
         if self.verified.contains(&cause) {
             return Admission::Follows;
@@ -74,18 +69,12 @@ impl Canaries {
         };
         ahead.map_or(Admission::First, Admission::Waits)
     }
-
-    /// The guard of a heal.
-    #[must_use]
     pub fn block(&self, cause: Diagnosis) -> Option<BlockedBy> {
         match self.admit(cause) {
             Admission::First | Admission::Follows => None,
             Admission::Waits(set) => Some(GuardFact::Canary { set }.into()),
         }
     }
-
-    /// The guard of a session check.
-    #[must_use]
     pub fn session_check_block(&self) -> Option<BlockedBy> {
         if let Some(set) = self.unverified() {
             return Some(GuardFact::Canary { set }.into());

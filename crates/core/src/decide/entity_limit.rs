@@ -40,23 +40,22 @@ struct Limit {
 }
 
 impl EntityLimits {
-    /// From the journal's open treatments.
-    #[must_use]
     pub fn of(input: &Input<'_>) -> Self {
         let mut limits = Self::default();
-        if input.conflict_behaviour == ConflictBehaviour::Retries {
+        if input.fleet.conflict_behaviour == ConflictBehaviour::Retries {
             return limits;
         }
         let treated: BTreeSet<ScaleSetId> =
-            input.history.iter().filter(|row| !row.step.is_closed()).map(|row| row.set).collect();
-        let settling = input.findings.values().filter(|finding| finding.diagnosis == Diagnosis::Settling);
+            input.given.history.iter().filter(|row| !row.step.is_closed()).map(|row| row.set).collect();
+        let settling = input.fleet.findings.values().filter(|finding| finding.diagnosis == Diagnosis::Settling);
         let settling = settling.filter(|finding| !treated.contains(&finding.set));
-        for entity in settling.filter_map(|finding| entity_of(input.sets.get(&finding.set)?)) {
+        for entity in settling.filter_map(|finding| entity_of(input.fleet.sets.get(&finding.set)?)) {
             limits.entities.entry(entity).or_default().starting = true;
         }
-        for row in input.history {
-            let finding = input.findings.get(&row.set);
-            let Some(until) = waits_until(row, finding, input.now.wall, input.policy.toggle_gap_limit) else {
+        for row in &input.given.history {
+            let finding = input.fleet.findings.get(&row.set);
+            let Some(until) = waits_until(row, finding, input.given.now.wall, input.given.policy.toggle_gap_limit)
+            else {
                 continue;
             };
             if let Some(place) = &row.place {
@@ -65,9 +64,6 @@ impl EntityLimits {
         }
         limits
     }
-
-    /// The guard of a toggle of this set.
-    #[must_use]
     pub fn block(&self, set: &ScaleSet, finding: &Finding, kind: RemedyKind) -> Option<BlockedBy> {
         if !kind.disables() {
             return None;
@@ -186,7 +182,7 @@ mod tests {
         let two = waiting(&[mins(2), UNANSWERED]);
         assert_eq!(two.block(&scale_set(2), &absent, RemedyKind::Toggle).unwrap().until, Some(mins(2)));
         assert_eq!(two.block(&scale_set(2), &absent, RemedyKind::DeleteSession), None, "nothing is toggled");
-        assert_eq!(two.block(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
+        assert_eq!(two.block(&scale_set_of(2, "other"), &absent, RemedyKind::Toggle), None);
     }
 
     #[test]
@@ -195,6 +191,6 @@ mod tests {
         let absent = seen(WorkerState::Absent, mins(0));
         assert_eq!(limits.block(&scale_set(2), &absent, RemedyKind::Toggle), Some(GuardFact::EntityStarting.into()));
         assert_eq!(limits.block(&scale_set(2), &absent, RemedyKind::DeleteSession), None);
-        assert_eq!(limits.block(&scale_set_of(2, "acme/other"), &absent, RemedyKind::Toggle), None);
+        assert_eq!(limits.block(&scale_set_of(2, "other"), &absent, RemedyKind::Toggle), None);
     }
 }

@@ -7,6 +7,7 @@ use super::canary::Canaries;
 use super::entity_limit::EntityLimits;
 use super::rollout::Rollout;
 use super::{Footing, Input, backoff, breaker, budget, pause};
+use crate::model::fleet::CRASH_LOOP;
 use crate::model::{
     BlockedBy, Confidence, Diagnosis, EndpointState, Fact, Finding, FrozenReason, GuardFact, ManagerState, Remedy,
     RemedyKind, ScaleSet, Treatment, Wall,
@@ -26,7 +27,6 @@ pub struct SweepState {
     pub breaker: Breaker,
     pub canaries: Canaries,
     pub rollout: Rollout,
-    /// How many sets are enabled.
     pub enabled: usize,
     /// The manager's heals within the hour.
     pub recent_heals: Vec<Wall>,
@@ -38,14 +38,11 @@ pub struct SweepState {
     /// Treatments that this sweep allowed, manual heals aside.
     pub allowed: Vec<Started>,
 }
-
-/// One remedy, proposed for one set.
 #[derive(Debug, Clone, Copy)]
 pub struct Proposal<'a> {
     pub remedy: &'a Remedy,
     pub set: &'a ScaleSet,
     pub finding: &'a Finding,
-    /// The set's rows of the journal.
     pub rows: &'a [&'a Treatment],
     pub by: By,
 }
@@ -60,14 +57,13 @@ pub enum By {
 }
 
 /// All guards that block, the widest first; the dry run last.
-#[must_use]
 pub fn gather(input: &Input<'_>, sweep: &SweepState, proposal: &Proposal<'_>) -> Vec<BlockedBy> {
-    let (policy, now) = (input.policy, input.now.wall);
+    let (policy, now) = (&input.given.policy, input.given.now.wall);
     let Proposal { set, finding, .. } = *proposal;
     let kind = proposal.remedy.kind();
     let mut blocks = Vec::new();
     blocks.extend(footing(input));
-    blocks.extend(pause::blocks(input.pauses, input.name, set.id, now));
+    blocks.extend(pause::blocks(&input.given.pauses, &input.given.name, set.id, now));
     blocks.extend(frozen(input, set));
     blocks.extend(sweep.left_disabled.clone().filter(|_| kind.disables()));
     blocks.extend(undated(policy, set, kind));
@@ -101,12 +97,12 @@ pub fn gather(input: &Input<'_>, sweep: &SweepState, proposal: &Proposal<'_>) ->
         blocks.extend(budget::session_check_block(proposal.rows, now, policy));
     }
     blocks.extend(quota(input, set, kind));
-    blocks.extend((input.mode == Mode::Observe).then(|| GuardFact::DryRun.into()));
+    blocks.extend((input.given.mode == Mode::Observe).then(|| GuardFact::DryRun.into()));
     blocks
 }
 
 fn footing(input: &Input<'_>) -> Option<BlockedBy> {
-    match input.footing {
+    match &input.given.footing {
         Footing::Firm => None,
         Footing::LeaseOf { holder, until } => Some(GuardFact::Lease { holder: holder.clone(), ends: *until }.into()),
         Footing::StoreFailed { why } => Some(GuardFact::Store { why: why.clone() }.into()),
@@ -115,20 +111,20 @@ fn footing(input: &Input<'_>) -> Option<BlockedBy> {
 
 fn frozen(input: &Input<'_>, set: &ScaleSet) -> Option<BlockedBy> {
     let mut reasons = Vec::new();
-    match input.manager {
+    match input.fleet.manager {
         ManagerState::Up | ManagerState::Restarted => {}
         ManagerState::Down => reasons.push(FrozenReason::ManagerDown),
         ManagerState::Unreachable => reasons.push(FrozenReason::ManagerUnreachable),
     }
     let endpoint = set.endpoint.as_ref().map(|endpoint| &endpoint.name);
-    if let Some((endpoint, state)) = endpoint.and_then(|name| Some((name.clone(), input.endpoints.get(name)?))) {
+    if let Some((endpoint, state)) = endpoint.and_then(|name| Some((name.clone(), input.fleet.endpoints.get(name)?))) {
         match state {
             EndpointState::Up | EndpointState::Degraded => {}
             EndpointState::Down => reasons.push(FrozenReason::EndpointDown { endpoint }),
             EndpointState::Limited => reasons.push(FrozenReason::EndpointLimited { endpoint }),
         }
     }
-    if input.blind {
+    if input.fleet.blind {
         reasons.push(FrozenReason::SourcesBlind);
     }
     (!reasons.is_empty()).then(|| GuardFact::Frozen { reasons }.into())
@@ -148,18 +144,19 @@ fn undated(policy: &Policy, set: &ScaleSet, kind: RemedyKind) -> Option<BlockedB
 
 /// Proof waives it for a heal. A session check never competes with a manager that is opening its own sessions.
 fn settle(input: &Input<'_>, finding: &Finding, kind: RemedyKind) -> Option<BlockedBy> {
-    let crash_loop = input.crash_loop;
+    let crash_loop = input.fleet.restarts >= CRASH_LOOP;
     if finding.confidence == Confidence::Proof && kind.heals() && !crash_loop {
         return None;
     }
-    let needed = if crash_loop { input.policy.settle.times(CRASH_LOOP_SETTLES) } else { input.policy.settle };
-    match input.incarnation {
+    let needed =
+        if crash_loop { input.given.policy.settle.times(CRASH_LOOP_SETTLES) } else { input.given.policy.settle };
+    match input.fleet.incarnation {
         Some(run) => {
-            let age = input.now.wall.since(run.0);
+            let age = input.given.now.wall.since(run.0);
             let fact = GuardFact::Settle { age: Some(age), needed, crash_loop };
             (age < needed).then(|| fact.until(Some(run.0.plus(needed))))
         }
-        None => (input.manager == ManagerState::Restarted)
+        None => (input.fleet.manager == ManagerState::Restarted)
             .then(|| GuardFact::Settle { age: None, needed, crash_loop }.into()),
     }
 }
@@ -190,7 +187,7 @@ fn quota(input: &Input<'_>, set: &ScaleSet, kind: RemedyKind) -> Option<BlockedB
     if kind == RemedyKind::Toggle {
         return None;
     }
-    let quota = input.quotas.get(&set.endpoint.as_ref()?.name)?;
+    let quota = input.given.quotas.get(&set.endpoint.as_ref()?.name)?;
     let fact = GuardFact::Quota { remaining: quota.remaining, reserve: quota.reserve };
     (quota.remaining <= quota.reserve).then(|| fact.until(Some(quota.reset)))
 }

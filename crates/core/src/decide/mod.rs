@@ -29,7 +29,7 @@ pub mod entity_limit;
 pub mod guards;
 pub mod manual;
 pub mod pause;
-pub mod remedy;
+mod remedy;
 pub mod rollout;
 pub mod stale;
 pub mod warrant;
@@ -39,11 +39,11 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+use crate::model::fleet::Fleet;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    BlockedBy, ConflictBehaviour, Decision, Diagnosis, EndpointName, EndpointState, Finding, Findings, Guard,
-    Incarnation, ManagerName, ManagerState, ManualHeal, Now, OwnQuota, Owner, Pause, Remedy, ScaleSet, ScaleSetId,
-    SetDecision, Treatment, Waiting, Wall,
+    BlockedBy, Decision, Diagnosis, EndpointName, Finding, Guard, ManagerName, ManagerState, ManualHeal, Now, OwnQuota,
+    Pause, Remedy, ScaleSet, ScaleSetId, SetDecision, Treatment, Waiting, Wall,
 };
 use crate::policy::{Mode, Policy};
 use bounds::Started;
@@ -54,48 +54,39 @@ use guards::{By, Proposal, SweepState};
 use remedy::{Case, Prescription};
 use rollout::Rollout;
 use serde::{Deserialize, Serialize};
-use stale::{CurrentManager, Proof};
+use stale::Proof;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use warrant::current_manager;
 
 /// Everything a decision about one manager's sets depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
+    pub fleet: &'a Fleet,
+    pub given: &'a Conditions,
+}
+
+/// What a decision depends on besides the diagnosis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
     pub now: Now,
     /// The name that pauses give the manager.
-    pub name: &'a ManagerName,
+    pub name: ManagerName,
     pub mode: Mode,
-    pub policy: &'a Policy,
-    pub findings: &'a Findings,
-    /// The manager's sets as this sweep saw them.
-    pub sets: &'a BTreeMap<ScaleSetId, ScaleSet>,
-    pub manager: ManagerState,
-    pub incarnation: Option<Incarnation>,
-    /// Whether the manager keeps crashing: then no proof waives the settle time.
-    pub crash_loop: bool,
-    pub conflict_behaviour: ConflictBehaviour,
-    /// An endpoint that is not listed was not asked.
-    pub endpoints: &'a BTreeMap<EndpointName, EndpointState>,
-    /// Whether most sources cannot be read.
-    pub blind: bool,
-    /// Whether several entities show a fault at GitHub.
-    pub fault_at_github: bool,
+    pub policy: Policy,
     /// This manager's treatments opened within 24 h, and every open one.
-    pub history: &'a [Treatment],
-    /// This manager's sessions in the ledger.
-    pub ledger: &'a [LedgerSession],
-    /// The owner name of this manager's sessions (`garm-<controller id>`), where known.
-    pub owner: Option<&'a Owner>,
-    /// All pauses of the store.
-    pub pauses: &'a [Pause],
+    pub history: Vec<Treatment>,
+    pub ledger: Arc<Vec<LedgerSession>>,
+    pub pauses: Vec<Pause>,
     /// Manual heals without a final answer.
-    pub orders: &'a [ManualHeal],
+    pub manual_heals: Vec<ManualHeal>,
     /// When an operator last reset the breaker.
     pub breaker_reset: Option<Wall>,
     /// The sets for which a client of ours can open and delete sessions.
-    pub can_check_sessions: &'a BTreeSet<ScaleSetId>,
+    pub can_check_sessions: BTreeSet<ScaleSetId>,
     /// Our own credentials' quotas, where known.
-    pub quotas: &'a BTreeMap<EndpointName, OwnQuota>,
-    pub footing: &'a Footing,
+    pub quotas: BTreeMap<EndpointName, OwnQuota>,
+    pub footing: Footing,
 }
 
 /// Whether our own store lets us act.
@@ -115,11 +106,10 @@ pub enum Footing {
 }
 
 /// One decision per finding, in the order of the sets' ids.
-#[must_use]
 pub fn decide(input: &Input<'_>) -> Vec<SetDecision> {
     let records = Records::of(input);
     let outlooks: Vec<(&Finding, Outlook<'_>)> =
-        input.findings.values().map(|finding| (finding, outlook(input, &records, finding))).collect();
+        input.fleet.findings.values().map(|finding| (finding, outlook(input, &records, finding))).collect();
     let mut sweep = sweep_state(input, &outlooks);
     let mut decision = |finding: &Finding, outlook| match outlook {
         Outlook::Decided(decision) => decision,
@@ -143,61 +133,55 @@ fn outlook<'a>(input: &Input<'a>, records: &Records<'a>, finding: &Finding) -> O
     if let Some(open) = records.rows(finding.set).iter().rev().find(|row| !row.step.is_closed()) {
         return Outlook::Decided(Decision::Treating { treatment: open.id });
     }
-    let Some(set) = input.sets.get(&finding.set) else {
+    let Some(set) = input.fleet.sets.get(&finding.set) else {
         return Outlook::Decided(Decision::Watch { waiting: Waiting::Evidence, until: None });
     };
-    let unseen = matches!(input.manager, ManagerState::Down | ManagerState::Unreachable);
+    let unseen = matches!(input.fleet.manager, ManagerState::Down | ManagerState::Unreachable);
     if unseen && finding.diagnosis == Diagnosis::Unknown {
         // The manager needs help, and its state says so.
         return Outlook::Decided(Decision::Watch { waiting: Waiting::Evidence, until: None });
     }
-    let covered = input.can_check_sessions.contains(&set.id) && set.has_place();
+    let covered = input.given.can_check_sessions.contains(&set.id) && set.has_place();
     let proof = if covered { records.proof(input, set) } else { None };
     let prescription = remedy::prescribe(&Case {
+        input,
         finding,
         set,
-        conflict_behaviour: input.conflict_behaviour,
-        incarnation: input.incarnation,
         stale: proof.as_ref(),
         session_lives: records.session_lives(input, set.id),
-        may_check_session: covered && input.policy.session_check,
-        fault_at_github: input.fault_at_github,
-        now: input.now.wall,
-        policy: input.policy,
+        may_check_session: covered && input.given.policy.session_check,
     });
-    if let Some(order) = manual::of(input, set.id) {
-        return match manual::remedy(input, finding, set, order, &prescription) {
+    if let Some(heal) = manual::of(input, set.id) {
+        return match manual::remedy(input, finding, set, heal, &prescription) {
             Ok(remedy) => Outlook::Wants(remedy, set),
             Err(_) => Outlook::Decided(Decision::Leave),
         };
     }
     match prescription {
-        Prescription::Leave => Outlook::Decided(Decision::Leave),
-        Prescription::Watch(waiting, until) => Outlook::Decided(Decision::Watch { waiting, until }),
-        Prescription::Escalate(escalation) => Outlook::Decided(Decision::Escalate { escalation }),
+        Prescription::Decided(decision) => Outlook::Decided(decision),
         Prescription::Apply(remedy) => Outlook::Wants(remedy, set),
     }
 }
 
 fn sweep_state(input: &Input<'_>, outlooks: &[(&Finding, Outlook<'_>)]) -> SweepState {
-    let (history, now) = (input.history, input.now.wall);
+    let (history, now, policy) = (&input.given.history, input.given.now.wall, &input.given.policy);
     // The incident is about sets that we heal: one that is missing for days is no part of it.
     let ill = outlooks.iter().filter_map(|(finding, outlook)| match outlook {
         Outlook::Decided(Decision::Treating { .. }) => finding.ill_since,
         Outlook::Wants(remedy, _) if remedy.kind().heals() => finding.ill_since,
         Outlook::Decided(_) | Outlook::Wants(..) => None,
     });
-    let began = canary::began(input.incarnation, ill);
-    let enabled = input.findings.values().filter(|finding| finding.diagnosis != Diagnosis::Disabled).count();
+    let began = canary::began(input.fleet.incarnation, ill);
+    let enabled = input.fleet.findings.values().filter(|finding| finding.diagnosis != Diagnosis::Disabled).count();
     SweepState {
-        breaker: breaker::state(history, input.breaker_reset, now, input.policy),
+        breaker: breaker::state(history, input.given.breaker_reset, now, policy),
         canaries: Canaries::of(history, began),
-        rollout: Rollout::of(history, began, enabled, input.policy),
+        rollout: Rollout::of(history, began, enabled, policy),
         enabled,
         recent_heals: budget::recent_heals(history, now),
         blast: blast::block(input),
         entities: EntityLimits::of(input),
-        left_disabled: bounds::left_disabled(input.policy, history, now),
+        left_disabled: bounds::left_disabled(policy, history, now),
         started: 0,
         allowed: Vec::new(),
     }
@@ -205,12 +189,13 @@ fn sweep_state(input: &Input<'_>, outlooks: &[(&Finding, Outlook<'_>)]) -> Sweep
 
 /// Treat or block. A dry run counts as a treatment for the next sets, so that it shows what healing would do.
 fn weigh(input: &Input<'_>, sweep: &mut SweepState, proposal: &Proposal<'_>) -> Decision {
+    let (policy, history) = (&input.given.policy, &input.given.history);
     let mut guards = guards::gather(input, sweep, proposal);
     let remedy = proposal.remedy.clone();
     let next = Started { set: proposal.set.id, remedy: remedy.kind() };
     let blocks = |guards: &[BlockedBy]| guards.iter().any(|block| block.guard() != Guard::DryRun);
     if !blocks(&guards) && proposal.by == By::Policy {
-        guards.extend(bounds::blocks(input.policy, sweep.enabled, input.history, &sweep.allowed, next, input.now.wall));
+        guards.extend(bounds::blocks(policy, sweep.enabled, history, &sweep.allowed, next, input.given.now.wall));
         sweep.allowed.push(next);
     }
     if blocks(&guards) {
@@ -239,14 +224,14 @@ struct Records<'a> {
 impl<'a> Records<'a> {
     fn of(input: &Input<'a>) -> Self {
         let mut rows: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for row in input.history {
+        for row in &input.given.history {
             rows.entry(row.set).or_default().push(row);
         }
         for of_set in rows.values_mut() {
             of_set.sort_by_key(|row| (row.opened, row.id));
         }
         let mut sessions: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for session in input.ledger {
+        for session in input.given.ledger.iter() {
             sessions.entry(session.set).or_default().push(session);
         }
         Self { rows, sessions }
@@ -265,13 +250,12 @@ impl<'a> Records<'a> {
         if sessions.is_empty() {
             return None;
         }
-        let manager = CurrentManager { state: input.manager, incarnation: input.incarnation, owner: input.owner };
-        stale::newest_is_stale(sessions.iter().copied(), set, manager).ok()
+        stale::newest_is_stale(sessions.iter().copied(), set, current_manager(input.fleet)).ok()
     }
 
     fn session_lives(&self, input: &Input<'_>, set: ScaleSetId) -> bool {
         let newest = self.sessions(set).iter().max_by_key(|session| (session.first_seen, &session.id));
-        newest.zip(input.incarnation).is_some_and(|(session, current)| {
+        newest.zip(input.fleet.incarnation).is_some_and(|(session, current)| {
             session.ended.is_none() && session.opened_by == OpenedBy::Manager(current)
         })
     }

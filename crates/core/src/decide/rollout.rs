@@ -19,7 +19,6 @@ pub struct Rollout {
 
 impl Rollout {
     /// From the journal's rows, for an incident that began at `began` in a fleet of `enabled` sets.
-    #[must_use]
     pub fn of(history: &[Treatment], began: Wall, enabled: usize, policy: &Policy) -> Self {
         let least = usize::try_from(policy.max_in_flight).unwrap_or(usize::MAX);
         let most = if least == 0 { 0 } else { least.max(share(policy.in_flight_share, enabled)) };

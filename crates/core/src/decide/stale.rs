@@ -30,7 +30,6 @@ pub struct Proof {
 }
 
 impl Proof {
-    #[must_use]
     pub const fn session(&self) -> &SessionId {
         &self.session
     }

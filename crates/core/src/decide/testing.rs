@@ -1,12 +1,16 @@
 //! Builders for tests.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on has failed")]
 
+use super::{Conditions, Footing};
+use crate::model::fleet::Fleet;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact, Finding, GithubId,
-    Incarnation, Outcome, Owner, Remedy, Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step,
-    Treatment, TreatmentId, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact,
+    Finding, Findings, GithubId, Incarnation, ManagerName, ManagerState, Mono, Now, Outcome, Owner, Remedy, Revision,
+    Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
 };
+use crate::policy::{Mode, Policy};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub const fn mins(minutes: u64) -> Wall {
@@ -17,16 +21,17 @@ pub const fn hours(hours: u64) -> Wall {
     mins(hours * 60)
 }
 
+/// A set of the organisation `acme`.
 pub fn scale_set(id: u64) -> ScaleSet {
-    scale_set_of(id, "acme/app")
+    scale_set_of(id, "acme")
 }
 
-pub fn scale_set_of(id: u64, entity: &str) -> ScaleSet {
+pub fn scale_set_of(id: u64, organization: &str) -> ScaleSet {
     ScaleSet {
         id: ScaleSetId(id),
         github_id: Some(GithubId(100 + id)),
         name: format!("set-{id}"),
-        entity: Some(Entity { kind: EntityKind::Repository, name: entity.to_owned() }),
+        entity: Some(Entity { kind: EntityKind::Organization, name: organization.to_owned() }),
         endpoint: Some(Arc::new(Endpoint {
             name: EndpointName::new("github.com"),
             base_url: "https://github.com".to_owned(),
@@ -102,4 +107,41 @@ pub fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
 
 pub fn check(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Treatment {
     Treatment { remedy: Remedy::SessionCheck, ..closed(id, set, opened, at, outcome) }
+}
+
+/// A manager without sets, up and known to nobody.
+pub fn fleet(at: Wall) -> Fleet {
+    Fleet {
+        at: Now { wall: at, mono: Mono(0) },
+        manager: ManagerState::Up,
+        restart: None,
+        restarts: 0,
+        incarnation: None,
+        endpoints: BTreeMap::new(),
+        findings: Findings::new(),
+        sets: Arc::default(),
+        blind: false,
+        fault_at_github: false,
+        conflict_behaviour: ConflictBehaviour::Unknown,
+        owner: None,
+        recoveries: Vec::new(),
+    }
+}
+
+/// Conditions in which nothing but the policy limits a heal.
+pub fn conditions(now: Wall, policy: Policy) -> Conditions {
+    Conditions {
+        now: Now { wall: now, mono: Mono(0) },
+        name: ManagerName::new("garm"),
+        mode: Mode::Heal,
+        policy,
+        history: Vec::new(),
+        ledger: Arc::default(),
+        pauses: Vec::new(),
+        manual_heals: Vec::new(),
+        breaker_reset: None,
+        can_check_sessions: BTreeSet::new(),
+        quotas: BTreeMap::new(),
+        footing: Footing::Firm,
+    }
 }

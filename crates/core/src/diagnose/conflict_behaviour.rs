@@ -1,8 +1,8 @@
 //! What the build does after a refused start, learnt from what it was seen to do.
 
-use super::fleet::Fleet;
 use super::log;
 use super::state::State;
+use crate::model::fleet::Fleet;
 use crate::model::{ConflictBehaviour, Enablement, EntityKind, ScaleSet, Span, Sweep};
 
 /// After this, a build that retries has retried.
@@ -39,7 +39,7 @@ pub(super) fn learn(state: &mut State, sweep: &Sweep, fleet: &Fleet) {
         .sets
         .values()
         .any(|set| fleet.incarnation.is_none_or(|run| set.updated_at.is_none_or(|updated| updated > run.0)));
-    // In any build a listener that had run tries again: only first starts tell the builds apart.
+    // In any build a listener that had run tries again: only first starts show the difference.
     if changed {
         return;
     }

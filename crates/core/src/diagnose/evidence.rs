@@ -2,10 +2,11 @@
 
 use super::context::Context;
 use super::state::{Scope, SetState};
+use crate::model::fleet::Fleet;
 use crate::model::log_fact::LogEvidence;
 use crate::model::{
-    Confidence, ConflictBehaviour, Diagnosis, EndpointName, Entity, EntityKind, Evidence, Fact, GithubId, GithubSet,
-    Goroutines, Incarnation, ManagerMetrics, Owner, RequestFailure, Rule, ScaleSet, ScaleSetId, Seen, Source, Span,
+    Confidence, Diagnosis, EndpointName, Entity, EntityKind, Evidence, Fact, GithubId, GithubSet, Goroutines,
+    Incarnation, ManagerMetrics, ManagerState, Owner, RequestFailure, Rule, ScaleSet, ScaleSetId, Seen, Source, Span,
     Sweep, Wall, WorkerState,
 };
 use crate::policy::Policy;
@@ -43,8 +44,6 @@ impl Found {
         self.worker = worker;
         self
     }
-
-    /// Replaces the answer of an earlier rule.
     pub(super) fn correct(&mut self, by: Rule, diagnosis: Diagnosis) {
         self.corrected = Some(self.rule);
         (self.rule, self.diagnosis) = (by, diagnosis);
@@ -58,28 +57,31 @@ pub(super) struct SweepEvidence<'a> {
     pub policy: &'a Policy,
     /// The log, if it is of the present incarnation.
     pub log: Option<&'a LogEvidence>,
-    pub incarnation: Option<Incarnation>,
+    pub fleet: &'a Fleet,
     /// The latest date at which the incarnation can have begun.
     pub began: Option<Wall>,
-    /// Whether the manager is within its grace period.
-    pub young: bool,
-    pub owner: Option<&'a Owner>,
-    pub conflict_behaviour: ConflictBehaviour,
     pub cause_gone: bool,
     pub listener_series: bool,
     pub scopes: &'a BTreeMap<EntityKind, Scope>,
     pub lists: Lists<'a>,
     /// The sets with a session of an earlier incarnation in the ledger, and that incarnation.
     pub stale: BTreeMap<ScaleSetId, Incarnation>,
-    /// All sets of the manager, disabled ones included.
-    pub total: u32,
-    /// Those of them whose worker is known to have given up.
+    /// Sets whose worker is known to have given up.
     pub given_up: u32,
     pub now: Wall,
 }
 
 impl SweepEvidence<'_> {
-    /// The incarnation is at least this old.
+    /// Whether the manager is within its grace period.
+    pub(super) fn young(&self) -> bool {
+        self.fleet.manager == ManagerState::Restarted
+    }
+
+    /// All sets of the manager, disabled ones included.
+    pub(super) fn total(&self) -> u32 {
+        u32::try_from(self.fleet.sets.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn age(&self) -> Span {
         self.began.map_or(Span::ZERO, |began| self.now.since(began))
     }
@@ -87,7 +89,7 @@ impl SweepEvidence<'_> {
     /// When the set was last changed in this incarnation, by our own clock where we saw it.
     pub(super) fn changed(&self, set: &ScaleSet, known: Option<&SetState>) -> Option<Wall> {
         let seen = known.and_then(|known| known.revised).filter(|at| self.began.is_none_or(|began| *at >= began));
-        match (set.updated_at, self.incarnation) {
+        match (set.updated_at, self.fleet.incarnation) {
             // A change from before the start may be seen only now.
             (Some(updated), Some(incarnation)) => (updated > incarnation.0).then(|| seen.unwrap_or(updated)),
             (Some(_) | None, Some(_) | None) => seen,
@@ -104,7 +106,7 @@ impl SweepEvidence<'_> {
 
     /// Whether this is the name of another controller.
     pub(super) fn is_foreign(&self, owner: Option<&Owner>) -> bool {
-        owner.is_some_and(|owner| self.owner.is_some_and(|ours| owner.is_foreign_to(ours)))
+        owner.is_some_and(|owner| self.fleet.owner.as_ref().is_some_and(|ours| owner.is_foreign_to(ours)))
     }
 }
 

@@ -12,10 +12,11 @@
 use super::context::Context;
 use super::log;
 use super::state::State;
+use crate::model::fleet::LOOP_WINDOW;
 use crate::model::session::OpenedBy;
 use crate::model::{
-    ConflictBehaviour, EndpointName, EndpointState, EntityRef, Fact, FailureKind, Finding, Findings, Incarnation,
-    ManagerState, Owner, RestartKind, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
+    ConflictBehaviour, EndpointName, EndpointState, EntityRef, FailureKind, Finding, Findings, Incarnation,
+    ManagerState, RestartKind, ScaleSet, ScaleSetId, Seen, Span, Sweep, Wall,
 };
 use crate::policy::Policy;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,10 +26,6 @@ const CLEAN_AFTER: Span = Span::secs(15);
 /// A set that is changed has a worker that tries again within this.
 const REVIVAL: Span = Span::mins(2);
 const RESTARTS_KEPT: usize = 32;
-/// Restarts are counted over this.
-pub const LOOP_WINDOW: Span = Span::mins(15);
-/// This many restarts within [`LOOP_WINDOW`] are a crash loop.
-pub const CRASH_LOOP: u32 = 3;
 
 /// The manager's present incarnation: by its metrics, else by its log. The first date seen of one start is kept.
 pub(super) fn incarnation(sweep: &Sweep, state: &State) -> Option<Incarnation> {
@@ -288,21 +285,11 @@ pub(super) fn entities_conflict(
         let changed = known.and_then(|known| known.revised).into_iter();
         let changed = changed.chain(sets.get(&finding.set).and_then(|set| set.updated_at));
         let revived = changed.into_iter().any(|at| at.plus(REVIVAL) >= since && at <= since.plus(REVIVAL));
-        let foreign = named_owner(finding).is_some_and(|owner| state.owner.as_ref() != Some(owner));
+        let foreign = finding.named_owner().is_some_and(|owner| state.owner.as_ref() != Some(owner));
         explained_until.is_some_and(|until| since > until) && !revived && !foreign
     };
     let conflicting = findings.values().filter(|finding| finding.diagnosis.is_refused_now());
     let entities: BTreeSet<EntityRef> =
         conflicting.filter(unexplained).filter_map(|finding| sets.get(&finding.set)?.entity_ref()).collect();
     entities.len() >= 2
-}
-
-fn named_owner(finding: &Finding) -> Option<&Owner> {
-    finding.evidence.iter().find_map(|evidence| {
-        if let Fact::ConflictLine { owner, .. } | Fact::CheckRefused { owner } = &evidence.fact {
-            owner.as_ref()
-        } else {
-            None
-        }
-    })
 }

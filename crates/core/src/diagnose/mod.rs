@@ -18,7 +18,6 @@ mod attribute;
 mod conflict_behaviour;
 mod context;
 mod evidence;
-mod fleet;
 mod log;
 mod manager;
 mod record;
@@ -32,17 +31,16 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use crate::model::fleet::{CRASH_LOOP, Fleet, LOOP_WINDOW, Recovery};
 use crate::model::session::OpenedBy;
 use crate::model::{
-    Confidence, Diagnosis, EndpointState, EntityKind, Evidence, Fact, FailureKind, Findings, Incarnation, ManagerState,
-    Owner, Rule, ScaleSet, ScaleSetId, Seen, Source, Sweep, Wall,
+    Confidence, Diagnosis, EndpointState, EntityKind, Evidence, Fact, FailureKind, Findings, Incarnation, Owner, Rule,
+    ScaleSet, ScaleSetId, Seen, Source, Sweep, Wall,
 };
 use crate::policy::Policy;
-use attribute::{Counted, Question};
+use attribute::Counted;
 pub use context::{CheckAnswer, Context};
 use evidence::{Found, Lists, SweepEvidence};
-pub use fleet::{Fleet, Recovery};
-pub use manager::{CRASH_LOOP, LOOP_WINDOW};
 use state::SetState;
 pub use state::State;
 use std::collections::BTreeMap;
@@ -109,23 +107,19 @@ fn judge(
     let troubled = fleet.endpoints.values().any(|state| *state != EndpointState::Up);
     let cause_gone = !troubled && !state.pulse_fails(now);
     let began = state.began();
-    let State { scopes, sets: states, goroutines, conflict_behaviour, listener_series, .. } = state;
+    let State { scopes, sets: states, goroutines, listener_series, .. } = state;
     let seen = SweepEvidence {
         sweep,
         context,
         policy,
         log: sweep.log.known().filter(|log| log::is_of_incarnation(log, fleet.incarnation)),
-        incarnation: fleet.incarnation,
+        fleet,
         began,
-        young: fleet.manager == ManagerState::Restarted,
-        owner: fleet.owner.as_ref(),
-        conflict_behaviour: *conflict_behaviour,
         cause_gone,
         listener_series: *listener_series,
         scopes,
         lists: Lists::of(sweep),
         stale: known_stale(context, fleet.incarnation),
-        total: u32::try_from(fleet.sets.len()).unwrap_or(u32::MAX),
         given_up: u32::try_from(given_up).unwrap_or(u32::MAX),
         now,
     };
@@ -145,14 +139,9 @@ fn judge(
     let all = u32::try_from(all).unwrap_or(u32::MAX);
     let goroutines = goroutines.filter(|_| sweep.goroutines.known().is_some());
     for (kind, candidates) in candidates {
-        let question = Question {
-            candidates,
-            decided: &found,
-            scope: seen.scopes.get(&kind),
-            goroutines: goroutines.map(|(counted, since)| Counted { now: counted, since, all }),
-        };
-        let counted = attribute::answer(&seen, &question, states);
-        found.extend(counted);
+        let goroutines = goroutines.map(|(counted, since)| Counted { now: counted, since, all });
+        let answers = attribute::answer(&seen, &candidates, &found, seen.scopes.get(&kind), goroutines, states);
+        found.extend(answers);
     }
     for (id, found) in &mut found {
         let (Some(set), Some(known)) = (fleet.sets.get(id), states.get_mut(id)) else { continue };

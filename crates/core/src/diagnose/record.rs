@@ -1,9 +1,10 @@
 //! Compares what was found with the sweeps before: for how long, since when ill, and who recovered.
 
 use super::evidence::Found;
-use super::fleet::{Fleet, Recovery};
 use super::state::{SetState, State, Verdict};
-use crate::model::{Class, Confidence, Diagnosis, Fact, Finding, Rule, ScaleSet, ScaleSetId, Wall};
+use crate::model::diagnosis::conflicts_began;
+use crate::model::fleet::{Fleet, Recovery};
+use crate::model::{Class, Confidence, Diagnosis, Finding, Rule, ScaleSet, ScaleSetId, Wall};
 use crate::policy::Policy;
 use std::sync::Arc;
 
@@ -57,9 +58,7 @@ pub(super) fn record(state: &mut State, found: Vec<(ScaleSetId, Found)>, policy:
 fn note_conflict(known: &mut SetState, found: &mut Found, policy: &Policy, now: Wall) {
     match (found.diagnosis, found.diagnosis.class()) {
         (Diagnosis::ConflictRetrying, _) if found.confidence > Confidence::Weak => {
-            let first = found.evidence.iter().find_map(|evidence| {
-                if let Fact::ConflictLine { run, .. } = &evidence.fact { Some(evidence.at.minus(*run)) } else { None }
-            });
+            let first = conflicts_began(&found.evidence);
             let since = known.conflict_since.unwrap_or(now).min(first.unwrap_or(now)).min(now);
             known.conflict_since = Some(since);
             if now.since(since) > policy.stale_session_limit {

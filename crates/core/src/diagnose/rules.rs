@@ -47,7 +47,8 @@ fn not_created(now: Wall) -> Found {
 fn disabled(seen: &SweepEvidence<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> Found {
     let treated = seen.context.treatments.iter().any(|row| row.set == set.id && row.may_have_disabled());
     // Every worker but those that gave up lives, and a disabled set's worker runs no listener.
-    let all_live = seen.goroutines().is_some_and(|counted| counted.workers.saturating_add(seen.given_up) >= seen.total);
+    let all_live =
+        seen.goroutines().is_some_and(|counted| counted.workers.saturating_add(seen.given_up) >= seen.total());
     let worker = if all_live && worker.0 != WorkerState::Idle { (WorkerState::Idle, seen.now) } else { worker };
     // Where workers are counted and one is missing, its absence is known.
     let worker = match (worker.0, seen.goroutines()) {
@@ -92,7 +93,7 @@ fn own_series(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &SetState) -> Opt
     let metrics = seen.metrics()?;
     let changed = seen.changed(set, Some(known)).map_or(Span::MAX, |at| seen.now.since(at));
     let last = metrics.listeners.get(&set.id).and_then(|listener| listener.last_success);
-    let last = last.filter(|at| seen.incarnation.is_none_or(|incarnation| *at >= incarnation.0));
+    let last = last.filter(|at| seen.fleet.incarnation.is_none_or(|incarnation| *at >= incarnation.0));
     if let Some(at) = last {
         let ago = seen.now.since(at);
         let fact = Fact::LastPoll { ago };

@@ -7,7 +7,7 @@ use crate::model::{Confidence, Diagnosis, Fact, Owner, Rule, ScaleSet, Source, W
 /// `newest` is the date of the newest evidence in the log: a check that is older is not used.
 pub(super) fn answer(seen: &SweepEvidence<'_>, set: &ScaleSet, newest: Option<Wall>) -> Option<Found> {
     let (at, answer) = seen.context.checks.get(&set.id)?;
-    let of_incarnation = seen.incarnation.is_none_or(|incarnation| *at >= incarnation.0);
+    let of_incarnation = seen.fleet.incarnation.is_none_or(|incarnation| *at >= incarnation.0);
     if !of_incarnation || !is_current(seen, set, *at) || newest.is_some_and(|newest| newest > *at) {
         return None;
     }

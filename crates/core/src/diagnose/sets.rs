@@ -24,7 +24,7 @@ pub(super) fn known(state: &mut State, sweep: &Sweep) -> Arc<BTreeMap<ScaleSetId
         }
     }
     for id in state.last_sets.keys() {
-        state.sets.entry(*id).or_insert_with(|| SetState::new(sweep.at.wall));
+        state.sets.entry(*id).or_insert_with(|| SetState { since: sweep.at.wall, ..SetState::default() });
     }
     Arc::clone(&state.last_sets)
 }

@@ -37,7 +37,6 @@ pub struct State {
     pub(super) run_seen: Option<Wall>,
     /// An incarnation whose beginning was seen, until it is known how the one before ended.
     pub(super) restarted: Option<Incarnation>,
-    /// When restarts were seen, the latest last.
     pub(super) restarts: VecDeque<Wall>,
     pub(super) conflict_behaviour: ConflictBehaviour,
     /// Whether the build exports per-set gauges, which settles its conflict behaviour.
@@ -46,7 +45,6 @@ pub struct State {
     pub(super) goroutines: Option<(Goroutines, Wall)>,
     /// Whether the build exports a series per listener.
     pub(super) listener_series: bool,
-    /// The owner name of the manager's sessions.
     pub(super) owner: Option<Owner>,
     /// Counters of the present incarnation, by scope.
     pub(super) scopes: BTreeMap<EntityKind, Scope>,
@@ -99,7 +97,7 @@ pub(super) struct Scope {
     pub reads: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct SetState {
     pub diagnosis: Diagnosis,
@@ -130,32 +128,7 @@ pub(super) struct Verdict {
     pub revision: Revision,
 }
 
-impl Default for SetState {
-    fn default() -> Self {
-        Self::new(Wall(0))
-    }
-}
-
-impl SetState {
-    pub(super) const fn new(now: Wall) -> Self {
-        Self {
-            diagnosis: Diagnosis::Unknown,
-            since: now,
-            seen: 0,
-            ill_since: None,
-            verdict: None,
-            revision: None,
-            revised: None,
-            conflict_since: None,
-            missing_since: None,
-            jobs_wait: None,
-            log_opened: None,
-        }
-    }
-}
-
 impl Scope {
-    /// Takes the next reading of one incarnation.
     pub(super) fn read(&mut self, counters: ScopeCounters, now: Wall) {
         let first = self.reads == 0;
         self.read_at = now;

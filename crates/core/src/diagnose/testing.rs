@@ -2,21 +2,23 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "builders for tests: a wrong one fails its test")]
 
 use super::{CheckAnswer, Context, Fleet, State, diagnose};
-use crate::decide::remedy::{Case, Prescription, prescribe};
+use crate::decide::testing::conditions;
+use crate::decide::{Conditions, Input, decide};
 use crate::model::log_fact::{LogEvent, LogEvidence, LogFact, LogSet};
 use crate::model::session::LedgerSession;
 use crate::model::{
-    Confidence, Controller, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, EntityRef, Fact,
-    FailureKind, Finding, GithubId, GithubSet, GithubStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics,
-    ManagerMetrics, Mono, Now, Operation, Owner, Quota, Remedy, RequestFailure, Revision, ScaleSet, ScaleSetId,
-    ScopeCounters, Seen, Span, Step, Sweep, Treatment, TreatmentId, Wall,
+    Confidence, Controller, Decision, Diagnosis, Enablement, EntityKind, EntityRef, Fact, FailureKind, GithubId,
+    GithubSet, GithubStatistics, Goroutines, Incarnation, Lingering, ListenerMetrics, ManagerMetrics, Mono, Now,
+    Operation, Owner, Quota, Remedy, RequestFailure, Revision, ScaleSet, ScaleSetId, ScopeCounters, Seen, SetDecision,
+    Span, Sweep, Treatment, Wall,
 };
 use crate::policy::Policy;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Noon of some day.
 pub const START: Wall = Wall(1_800_000_000_000);
+
+pub use crate::decide::testing::{ledger_session, open, scale_set, scale_set_of};
 
 pub const fn id(id: u64) -> ScaleSetId {
     ScaleSetId(id)
@@ -24,25 +26,6 @@ pub const fn id(id: u64) -> ScaleSetId {
 
 pub fn secs(seconds: u64) -> Span {
     Span::secs(seconds)
-}
-
-pub fn scale_set(id: u64, organization: &str) -> ScaleSet {
-    ScaleSet {
-        id: ScaleSetId(id),
-        github_id: Some(GithubId(100 + id)),
-        name: format!("set-{id}"),
-        entity: Some(Entity { kind: EntityKind::Organization, name: organization.to_owned() }),
-        endpoint: Some(Arc::new(Endpoint {
-            name: EndpointName::new("github.com"),
-            base_url: "https://github.com".to_owned(),
-            api_base_url: "https://api.github.com/".to_owned(),
-        })),
-        enabled: Enablement::Enabled,
-        desired_runners: 0,
-        max_runners: 5,
-        revision: Revision::new("r0"),
-        updated_at: Some(START.minus(Span::hours(24))),
-    }
 }
 
 pub fn failure(operation: Operation, kind: FailureKind) -> RequestFailure {
@@ -90,7 +73,7 @@ impl Manager {
             now: START,
             state: State::default(),
             policy: Policy::default(),
-            sets: (1..=sets).map(|n| scale_set(n, "acme")).collect(),
+            sets: (1..=sets).map(scale_set).collect(),
             fails: None,
             run: Some(Incarnation(run)),
             counters: ScopeCounters { create: sets, poll: 72 * sets, ..ScopeCounters::default() },
@@ -180,7 +163,7 @@ impl Manager {
     }
 
     pub fn listed_for(&mut self, organization: &str, answer: Result<Vec<GithubSet>, FailureKind>) {
-        let key = scale_set(1, organization).entity_ref().unwrap();
+        let key = scale_set_of(1, organization).entity_ref().unwrap();
         let failed = |kind| Seen::Failed(failure(Operation::ListGithubSets, kind));
         self.actions_service.insert(key, answer.map_or_else(failed, Seen::Known));
     }
@@ -228,43 +211,33 @@ impl Manager {
 
     /// A sweep every two seconds for this span; the last result.
     pub fn watch(&mut self, span: Span) -> Fleet {
-        let until = self.now.plus(span);
-        let mut fleet = self.diagnose();
-        while self.now < until {
-            fleet = self.after(secs(2)).diagnose();
-        }
-        fleet
+        self.watch_while(span, |_| {})
     }
 
     /// As [`watch`](Self::watch), with refusals every two seconds.
     pub fn watch_refused(&mut self, span: Span) -> Fleet {
+        self.watch_while(span, Self::is_refused)
+    }
+
+    fn watch_while(&mut self, span: Span, happens: impl Fn(&mut Self)) -> Fleet {
         let until = self.now.plus(span);
         let mut fleet = self.diagnose();
         while self.now < until {
-            self.is_refused();
+            happens(self);
             fleet = self.after(secs(2)).diagnose();
         }
         fleet
     }
 
-    /// What the table of remedies would do, guards aside, with every means at hand.
+    /// The remedies that would be applied, guards aside.
     pub fn remedies(&self, fleet: &Fleet) -> Vec<(ScaleSetId, Remedy)> {
-        let remedy = |finding: &Finding| {
-            let says = prescribe(&Case {
-                finding,
-                set: fleet.sets.get(&finding.set)?,
-                conflict_behaviour: fleet.conflict_behaviour,
-                incarnation: fleet.incarnation,
-                stale: None,
-                session_lives: true,
-                may_check_session: true,
-                fault_at_github: fleet.fault_at_github,
-                now: fleet.at.wall,
-                policy: &self.policy,
-            });
-            if let Prescription::Apply(remedy) = says { Some((finding.set, remedy)) } else { None }
+        let can_check_sessions = fleet.sets.keys().copied().collect();
+        let given = Conditions { can_check_sessions, ..conditions(self.now, self.policy.clone()) };
+        let remedy = |decided: SetDecision| match decided.decision {
+            Decision::Treat { remedy, .. } | Decision::Blocked { remedy, .. } => Some((decided.set, remedy)),
+            Decision::Leave | Decision::Watch { .. } | Decision::Escalate { .. } | Decision::Treating { .. } => None,
         };
-        fleet.findings.values().filter_map(remedy).collect()
+        decide(&Input { fleet, given: &given }).into_iter().filter_map(remedy).collect()
     }
 }
 
@@ -280,26 +253,6 @@ pub fn github_sets(ids: impl IntoIterator<Item = u64>) -> Vec<GithubSet> {
 
 pub fn with_statistics(id: u64, statistics: GithubStatistics) -> Vec<GithubSet> {
     github_sets([id]).into_iter().map(|set| GithubSet { statistics: Some(statistics), ..set }).collect()
-}
-
-pub fn treatment(set: u64, at: Wall, step: Step) -> Treatment {
-    Treatment {
-        id: TreatmentId(set),
-        set: ScaleSetId(set),
-        name: format!("set-{set}"),
-        place: None,
-        remedy: Remedy::Toggle,
-        cause: Diagnosis::ConflictAbandoned,
-        incarnation: None,
-        opened: at,
-        canary: false,
-        step,
-        step_at: at,
-        revived: None,
-        holder: None,
-        refusal: None,
-        ordered: None,
-    }
 }
 
 pub fn ours() -> Owner {

@@ -14,7 +14,6 @@ macro_rules! closed_enum {
             /// Every variant, in declaration order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
             /// The stable name used in labels, JSON and the store.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
             }

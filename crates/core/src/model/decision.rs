@@ -12,9 +12,7 @@ closed_enum! {
     pub enum RemedyKind {
         /// Disable, wait for the worker, enable.
         Toggle = "toggle",
-        /// Delete a provably stale session.
         DeleteSession = "delete_session",
-        /// Delete a provably stale session, then toggle.
         DeleteThenToggle = "delete_then_toggle",
         /// Ask for a session to learn whether anybody holds one, and end it at once.
         SessionCheck = "session_check",
@@ -22,8 +20,6 @@ closed_enum! {
 }
 
 impl RemedyKind {
-    /// Whether it disables the set for a while.
-    #[must_use]
     pub const fn disables(self) -> bool {
         match self {
             Self::Toggle | Self::DeleteThenToggle => true,
@@ -32,7 +28,6 @@ impl RemedyKind {
     }
 
     /// Whether it heals; a session check only asks.
-    #[must_use]
     pub const fn heals(self) -> bool {
         match self {
             Self::Toggle | Self::DeleteSession | Self::DeleteThenToggle => true,
@@ -53,7 +48,6 @@ pub enum Remedy {
 }
 
 impl Remedy {
-    #[must_use]
     pub const fn kind(&self) -> RemedyKind {
         match self {
             Self::Toggle => RemedyKind::Toggle,
@@ -67,7 +61,6 @@ impl Remedy {
 closed_enum! {
     /// What is waited for, when waiting is the remedy.
     pub enum Waiting {
-        /// The manager has just started.
         Settling = "settling",
         /// GitHub ends a stale session within about 90 s; the manager retries.
         StaleSession = "stale_session",
@@ -106,7 +99,6 @@ pub enum Escalation {
 }
 
 impl Escalation {
-    #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::HeldElsewhere { .. } => "held_elsewhere",
@@ -155,7 +147,6 @@ pub enum Decision<B = BlockedBy> {
 
 impl<B> Decision<B> {
     /// The guards that block; none where nothing is blocked.
-    #[must_use]
     pub fn guards(&self) -> &[B] {
         match self {
             Self::Blocked { guards, .. } => guards,
@@ -166,7 +157,6 @@ impl<B> Decision<B> {
     }
 
     /// The same decision with its guards shown otherwise.
-    #[must_use]
     pub fn map_guards<C>(self, show: impl FnMut(B) -> C) -> Decision<C> {
         match self {
             Self::Leave => Decision::Leave,

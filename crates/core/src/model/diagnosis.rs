@@ -11,14 +11,13 @@ use std::collections::BTreeMap;
 
 closed_enum! {
     /// Every set has exactly one of these in each sweep.
+    #[derive(Default)]
     pub enum Diagnosis {
         /// A listener holds a session and polls.
         Listening = "listening",
-        /// Disabled by an operator.
         Disabled = "disabled",
         /// Disabled by us, in the middle of a treatment.
         DisabledByMedic = "disabled_by_medic",
-        /// The manager is within its grace period.
         Settling = "settling",
         /// Refused, the manager still tries.
         ConflictRetrying = "conflict_retrying",
@@ -34,16 +33,15 @@ closed_enum! {
         Flapping = "flapping",
         /// GitHub forgot the session under a running listener.
         Evicted = "evicted",
-        /// GitHub knows the set under another id.
         Mismatched = "mismatched",
         /// A listener runs, but no poll completes.
         Deaf = "deaf",
         /// The listener polls, yet assigned jobs do not turn into runners.
         Starved = "starved",
-        /// GitHub does not know the set.
         Missing = "missing",
         Unauthorized = "unauthorized",
         /// Not enough can be seen.
+        #[default]
         Unknown = "unknown",
     }
 }
@@ -51,7 +49,7 @@ closed_enum! {
 /// What a diagnosis means for the set, in five kinds. Every coarser question is answered from this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It can receive jobs, as far as anyone can tell.
+    /// It can receive jobs, as far as anything shows.
     Well,
     /// It is not meant to receive jobs.
     Idle,
@@ -64,7 +62,6 @@ pub enum Class {
 }
 
 impl Diagnosis {
-    #[must_use]
     pub const fn class(self) -> Class {
         match self {
             Self::Listening => Class::Well,
@@ -84,25 +81,21 @@ impl Diagnosis {
         }
     }
 
-    #[must_use]
     pub const fn is_well(self) -> bool {
         matches!(self.class(), Class::Well)
     }
 
     /// Whether the set does not work although it should: the sets that operators must know of.
-    #[must_use]
     pub const fn is_ill(self) -> bool {
         matches!(self.class(), Class::Refused | Class::Broken)
     }
 
     /// Whether the manager still asks for a session and GitHub refuses it.
-    #[must_use]
     pub const fn is_refused_now(self) -> bool {
         matches!(self, Self::ConflictRetrying | Self::HeldElsewhere)
     }
 
     /// Whether neither the manager nor the medic changes it soon: it takes an operator, or the other holder.
-    #[must_use]
     pub const fn is_lasting(self) -> bool {
         matches!(
             self,
@@ -117,7 +110,6 @@ impl Diagnosis {
     }
 
     /// Whether the manager holds a session for the set; `None` where the diagnosis fits both.
-    #[must_use]
     pub const fn holds_session(self) -> Option<bool> {
         match (self, self.class()) {
             (Self::Deaf | Self::Starved, _) | (_, Class::Well) => Some(true),
@@ -146,7 +138,6 @@ closed_enum! {
         Created = "created",
         /// The counters of the set's scope, where the numbers leave no choice.
         Counters = "counters",
-        /// The manager is within its grace period.
         GracePeriod = "grace_period",
         Nothing = "nothing",
         /// Assigned jobs stand still at a set that was found to listen.
@@ -156,68 +147,56 @@ closed_enum! {
     }
 }
 
-#[expect(clippy::derivable_impls, reason = "the macro that declares it takes no attribute on a variant")]
-impl Default for Rule {
-    fn default() -> Self {
-        Self::Nothing
-    }
-}
-
 impl Rule {
-    /// Every diagnosis that the rule can make.
-    #[must_use]
     pub const fn makes(self) -> &'static [Diagnosis] {
-        match self {
-            Self::SetList | Self::Created | Self::Nothing => &[Diagnosis::Unknown],
-            Self::Enabled => &[Diagnosis::DisabledByMedic, Diagnosis::Disabled],
-            Self::GithubList => &[Diagnosis::Missing, Diagnosis::Mismatched],
-            Self::SessionCheck => &[Diagnosis::Unheld, Diagnosis::HeldElsewhere],
-            Self::Log => &[
-                Diagnosis::Unauthorized,
-                Diagnosis::Mismatched,
-                Diagnosis::Evicted,
-                Diagnosis::Flapping,
-                Diagnosis::HeldElsewhere,
-                Diagnosis::ConflictAbandoned,
-                Diagnosis::StartAbandoned,
-                Diagnosis::ConflictRetrying,
-                Diagnosis::Starved,
-                Diagnosis::Listening,
-                Diagnosis::Deaf,
-            ],
-            Self::ListenerMetrics => &[Diagnosis::Listening, Diagnosis::Deaf, Diagnosis::ConflictRetrying],
-            Self::Counters => &[
-                Diagnosis::Flapping,
-                Diagnosis::Deaf,
-                Diagnosis::Listening,
-                Diagnosis::ConflictRetrying,
-                Diagnosis::ConflictAbandoned,
-                Diagnosis::StartAbandoned,
-                Diagnosis::Unheld,
-                Diagnosis::Unknown,
-            ],
-            Self::GracePeriod => &[Diagnosis::Settling],
-            Self::WaitingJobs => &[Diagnosis::Starved],
-            Self::RefusedTooLong => &[Diagnosis::HeldElsewhere],
-        }
+        self.table().1
     }
 
     /// The diagnosis that the rule corrects; all other rules are asked only where none before has answered.
-    #[must_use]
     pub const fn corrects(self) -> Option<Diagnosis> {
+        self.table().0
+    }
+
+    /// What it corrects, and what it makes.
+    const fn table(self) -> (Option<Diagnosis>, &'static [Diagnosis]) {
         match self {
-            Self::WaitingJobs => Some(Diagnosis::Listening),
-            Self::RefusedTooLong => Some(Diagnosis::ConflictRetrying),
-            Self::SetList
-            | Self::Enabled
-            | Self::GithubList
-            | Self::SessionCheck
-            | Self::Log
-            | Self::ListenerMetrics
-            | Self::Created
-            | Self::Counters
-            | Self::GracePeriod
-            | Self::Nothing => None,
+            Self::SetList | Self::Created | Self::Nothing => (None, &[Diagnosis::Unknown]),
+            Self::Enabled => (None, &[Diagnosis::DisabledByMedic, Diagnosis::Disabled]),
+            Self::GithubList => (None, &[Diagnosis::Missing, Diagnosis::Mismatched]),
+            Self::SessionCheck => (None, &[Diagnosis::Unheld, Diagnosis::HeldElsewhere]),
+            Self::Log => (
+                None,
+                &[
+                    Diagnosis::Unauthorized,
+                    Diagnosis::Mismatched,
+                    Diagnosis::Evicted,
+                    Diagnosis::Flapping,
+                    Diagnosis::HeldElsewhere,
+                    Diagnosis::ConflictAbandoned,
+                    Diagnosis::StartAbandoned,
+                    Diagnosis::ConflictRetrying,
+                    Diagnosis::Starved,
+                    Diagnosis::Listening,
+                    Diagnosis::Deaf,
+                ],
+            ),
+            Self::ListenerMetrics => (None, &[Diagnosis::Listening, Diagnosis::Deaf, Diagnosis::ConflictRetrying]),
+            Self::Counters => (
+                None,
+                &[
+                    Diagnosis::Flapping,
+                    Diagnosis::Deaf,
+                    Diagnosis::Listening,
+                    Diagnosis::ConflictRetrying,
+                    Diagnosis::ConflictAbandoned,
+                    Diagnosis::StartAbandoned,
+                    Diagnosis::Unheld,
+                    Diagnosis::Unknown,
+                ],
+            ),
+            Self::GracePeriod => (None, &[Diagnosis::Settling]),
+            Self::WaitingJobs => (Some(Diagnosis::Listening), &[Diagnosis::Starved]),
+            Self::RefusedTooLong => (Some(Diagnosis::ConflictRetrying), &[Diagnosis::HeldElsewhere]),
         }
     }
 }
@@ -263,7 +242,6 @@ closed_enum! {
         Up = "up",
         Degraded = "degraded",
         Down = "down",
-        /// The quota is used up.
         Limited = "limited",
     }
 }
@@ -271,7 +249,6 @@ closed_enum! {
 closed_enum! {
     /// What the set's worker inside the manager does, as far as the evidence shows.
     pub enum WorkerState {
-        /// Nothing can be said.
         Unknown = "unknown",
         /// It gave up and does not exist.
         Absent = "absent",
@@ -287,19 +264,14 @@ closed_enum! {
 closed_enum! {
     /// What the manager's build does after a refused first start (`docs/reference/design.md` §1): the pre-fix build
     /// gives up for good, the post-fix build keeps trying.
+    #[derive(Default)]
     pub enum ConflictBehaviour {
+        #[default]
         Unknown = "unknown",
         /// Its workers give up; only a real change of the set revives them.
         GivesUp = "gives_up",
         /// Its workers retry; a toggle is useless.
         Retries = "retries",
-    }
-}
-
-#[expect(clippy::derivable_impls, reason = "the macro that declares it takes no attribute on a variant")]
-impl Default for ConflictBehaviour {
-    fn default() -> Self {
-        Self::Unknown
     }
 }
 
@@ -313,7 +285,7 @@ pub struct Evidence {
     pub fact: Fact,
 }
 
-/// [`Finding::worker`] with names for its parts; recordings of earlier releases hold the pair.
+/// [`Finding::worker`] with names for its parts.
 mod worker {
     use super::{Rfc3339, Wall, WorkerState};
     use schemars::JsonSchema;
@@ -328,21 +300,12 @@ mod worker {
         since: Wall,
     }
 
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Named(Worker),
-        Pair(WorkerState, Wall),
-    }
-
     pub(super) fn serialize<S: Serializer>(&(state, since): &(WorkerState, Wall), to: S) -> Result<S::Ok, S::Error> {
         Worker { state, since }.serialize(to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<(WorkerState, Wall), D::Error> {
-        Ok(match Written::deserialize(from)? {
-            Written::Named(Worker { state, since }) | Written::Pair(state, since) => (state, since),
-        })
+        Worker::deserialize(from).map(|Worker { state, since }| (state, since))
     }
 }
 
@@ -390,7 +353,8 @@ pub enum Fact {
     /// The manager exports listener metrics, but none for this set: its worker never polled.
     NoListenerSeries,
     /// The build exports per-set gauges: it retries.
-    RetriesByItself,
+    #[serde(alias = "retries_by_itself")]
+    BuildRetries,
     /// Nothing changed since an earlier sweep of the same incarnation found this.
     UnchangedSince {
         #[serde(with = "Rfc3339")]
@@ -449,11 +413,9 @@ pub enum Fact {
     },
     /// Some sets of the scope do not listen, and no source says which.
     CannotTellWhich { listening: u64, of: u64 },
-    /// No source that could tell is available.
+    /// No source that could show it is available.
     NothingToSee,
 }
-
-/// The findings of one sweep, by set.
 pub type Findings = BTreeMap<ScaleSetId, Finding>;
 
 /// The diagnosis of one set in one sweep.
@@ -462,8 +424,7 @@ pub struct Finding {
     pub set: ScaleSetId,
     pub diagnosis: Diagnosis,
     pub confidence: Confidence,
-    /// The rule that decided. Recordings made before it was kept have none.
-    #[serde(default)]
+    /// The rule that decided.
     pub rule: Rule,
     /// The rule whose answer `rule` corrected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -482,4 +443,24 @@ pub struct Finding {
     #[serde(with = "worker")]
     #[schemars(with = "worker::Worker")]
     pub worker: (WorkerState, Wall),
+}
+
+/// When a series of conflicts began, by the log.
+pub fn conflicts_began(evidence: &[Evidence]) -> Option<Wall> {
+    evidence.iter().find_map(|evidence| {
+        if let Fact::ConflictLine { run, .. } = &evidence.fact { Some(evidence.at.minus(*run)) } else { None }
+    })
+}
+
+impl Finding {
+    /// The owner of the conflicting session, where a refusal named one.
+    pub fn named_owner(&self) -> Option<&Owner> {
+        self.evidence.iter().find_map(|evidence| {
+            if let Fact::ConflictLine { owner, .. } | Fact::CheckRefused { owner } = &evidence.fact {
+                owner.as_ref()
+            } else {
+                None
+            }
+        })
+    }
 }

@@ -17,21 +17,13 @@ closed_enum! {
 closed_enum! {
     /// What was asked of a server. Closed, because it is a metric label.
     pub enum Operation {
-        /// `POST /auth/login`.
         Login = "login",
-        /// `GET /controller-info`.
         Controller = "controller",
-        /// `GET /scalesets`.
         ListScaleSets = "list_scale_sets",
-        /// `GET /scalesets/{id}`.
         ReadScaleSet = "read_scale_set",
-        /// `PUT /scalesets/{id}`.
         SetEnabled = "set_enabled",
-        /// `GET /instances`.
         ListInstances = "list_instances",
-        /// `GET /metrics-token`.
         MetricsToken = "metrics_token",
-        /// `GET /metrics`.
         Metrics = "metrics",
         /// `GET /debug/pprof/goroutine`.
         Goroutines = "goroutines",
@@ -48,7 +40,6 @@ closed_enum! {
 }
 
 impl Operation {
-    #[must_use]
     pub const fn target(self) -> Target {
         match self {
             Self::Login
@@ -87,7 +78,6 @@ closed_enum! {
         Unauthorized = "unauthorized",
         /// 403 without a rate limit: no right.
         Forbidden = "forbidden",
-        /// 404.
         NotFound = "not_found",
         /// 409: a session conflict at GitHub, a conflict of state at the manager.
         Conflict = "conflict",
@@ -97,7 +87,6 @@ closed_enum! {
         RateLimited = "rate_limited",
         /// Any other 4xx.
         Rejected = "rejected",
-        /// 5xx.
         Server = "server",
         /// A redirect, which is never followed.
         Redirect = "redirect",

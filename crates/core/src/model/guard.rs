@@ -7,7 +7,6 @@ use super::time::{Span, Wall};
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
-    /// Why a remedy is blocked.
     pub enum Guard {
         /// The mode is `observe`.
         DryRun = "dry_run",
@@ -19,27 +18,20 @@ closed_enum! {
         Canary = "canary",
         /// As many treatments are open as may be.
         InFlight = "in_flight",
-        /// The heal budget of the set is exhausted.
         SetBudget = "set_budget",
-        /// The set was treated too recently.
         Backoff = "backoff",
-        /// The hourly heal budget of the manager is exhausted.
         ManagerBudget = "manager_budget",
-        /// The circuit breaker is open.
         Breaker = "breaker",
         /// Sets of several entities conflict and no restart explains it: a fault at GitHub.
         BlastRadius = "blast_radius",
         /// The manager is down, the endpoint fails, or most sources cannot be read.
         Frozen = "frozen",
-        /// An operator paused healing.
         Paused = "paused",
         /// The cause of the failed start is not known to be resolved.
         CauseNotResolved = "cause_not_resolved",
         /// The remaining quota of the credential is reserved for the manager.
         Quota = "quota",
-        /// Another instance holds the lease.
         Lease = "lease",
-        /// Our own store cannot be read or written.
         Store = "store",
         /// Other sets of the entity wait for their workers.
         EntityLimit = "entity_limit",
@@ -169,7 +161,6 @@ pub enum FrozenReason {
 }
 
 closed_enum! {
-    /// What a policy bounds.
     pub enum Bounded {
         HealsOfSet = "heals_of_set",
         HealsOfManager = "heals_of_manager",
@@ -177,8 +168,6 @@ closed_enum! {
         InFlight = "in_flight",
     }
 }
-
-/// One guard that blocks a remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockedBy {
     #[serde(flatten)]
@@ -188,7 +177,6 @@ pub struct BlockedBy {
 }
 
 impl BlockedBy {
-    #[must_use]
     pub const fn guard(&self) -> Guard {
         match self.fact {
             GuardFact::DryRun => Guard::DryRun,
@@ -224,7 +212,6 @@ impl From<GuardFact> for BlockedBy {
 
 impl GuardFact {
     /// The same, where time alone lifts it.
-    #[must_use]
     pub const fn until(self, until: Option<Wall>) -> BlockedBy {
         BlockedBy { fact: self, until }
     }

@@ -13,10 +13,7 @@ macro_rules! text_id {
         #[serde(transparent)]
         pub struct $name(String);
         impl $name {
-            /// Wraps the text as it came.
             pub fn new(text: impl Into<String>) -> Self { Self(text.into()) }
-            /// The text as it came.
-            #[must_use]
             pub fn as_str(&self) -> &str { &self.0 }
         }
         impl std::fmt::Display for $name {
@@ -38,7 +35,6 @@ macro_rules! number_id {
 }
 
 text_id! {
-    /// The name of a manager in the configuration.
     ManagerName
 }
 text_id! {
@@ -76,25 +72,21 @@ const CHECK_OWNER: &str = "scaleset-medic-";
 
 impl Owner {
     /// The owner name a GARM controller uses for all its sessions (`docs/reference/actions-service.md` §4.1).
-    #[must_use]
     pub fn of_garm(controller_id: &str) -> Self {
         Self(format!("garm-{controller_id}"))
     }
 
     /// The owner name of one session check of ours.
-    #[must_use]
     pub fn of_session_check(set: ScaleSetId, at: Wall) -> Self {
         Self(format!("{CHECK_OWNER}{set}-{}", at.0))
     }
 
     /// Whether a session check, ours or another instance's, used this name.
-    #[must_use]
     pub fn is_of_a_session_check(&self) -> bool {
         self.0.starts_with(CHECK_OWNER)
     }
 
     /// Whether another owner than `ours`, session checks aside: nobody polls their sessions, which GitHub ends soon.
-    #[must_use]
     pub fn is_foreign_to(&self, ours: &Self) -> bool {
         self != ours && !self.is_of_a_session_check()
     }
@@ -123,14 +115,12 @@ impl Incarnation {
     pub const MARGIN: Span = Span::secs(2);
 
     /// Whether both dates are of one process.
-    #[must_use]
     pub const fn is_same_run(self, other: Self) -> bool {
         self.0.since(other.0).0 <= Self::MARGIN.0 && other.0.since(self.0).0 <= Self::MARGIN.0
     }
 }
 
 closed_enum! {
-    /// What a scale set belongs to.
     pub enum EntityKind {
         /// `owner/name`.
         Repository = "repository",

@@ -13,14 +13,12 @@ use std::collections::BTreeMap;
 /// How a log line names a scale set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LogSet {
-    /// By the manager's id.
     Manager(ScaleSetId),
     /// By entity name and GitHub's id.
     Github {
         /// `owner/name` or the plain name, as in the line's `entity`. Builds that do not log it (v0.2.0-alpha): the
         /// manager's UUID of the entity.
         entity: String,
-        /// The id in the request's URL.
         github_id: GithubId,
     },
 }
@@ -47,7 +45,6 @@ closed_enum! {
 /// One fact of one log line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogFact {
-    /// The line's own time stamp.
     pub at: Wall,
     pub what: LogEvent,
 }
@@ -112,9 +109,7 @@ pub enum LogEvent {
 /// How far a log file has been read, so that a restart of ours continues exactly there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct LogPosition {
-    /// Device of the file.
     pub device: u64,
-    /// Inode of the file.
     pub inode: u64,
     /// Everything before this byte has been read; always the start of a line.
     pub offset: u64,
@@ -141,7 +136,6 @@ pub struct ParserState {
 pub struct SetLog {
     /// First and latest conflict of the unbroken series.
     pub conflicts: Option<(Wall, Wall)>,
-    /// How many in that series.
     pub conflict_count: u32,
     pub conflict_owner: Option<Owner>,
     /// When the worker gave up, if it was not restarted since.
@@ -199,7 +193,6 @@ pub struct LogEvidence {
     /// Whether debug lines are seen, and with them polls and session ids.
     pub debug: bool,
     pub newest: Option<Wall>,
-    /// Facts by the manager's id.
     pub by_id: BTreeMap<ScaleSetId, SetLog>,
     /// Facts by entity name and GitHub's id.
     pub by_github: BTreeMap<String, BTreeMap<GithubId, SetLog>>,
@@ -253,8 +246,7 @@ impl LogEvidence {
                 log.gave_up_on = gave_up.then_some(*kind);
             }
             LogEvent::SessionOpened { set, session } => {
-                self.debug = true;
-                let log = self.set(set);
+                let log = self.at_debug(set);
                 log.end_conflicts();
                 log.revived();
                 log.session = Some((at, session.clone()));
@@ -262,28 +254,20 @@ impl LogEvidence {
                 log.opened_count = log.opened_count.saturating_add(1);
             }
             LogEvent::SessionClosing { set } => {
-                self.debug = true;
-                let log = self.set(set);
+                let log = self.at_debug(set);
                 log.session = None;
                 log.last_closed = Some(at);
             }
             LogEvent::SessionHeld { set, session } => {
-                self.debug = true;
-                let log = self.set(set);
+                let log = self.at_debug(set);
                 if log.session.as_ref().is_none_or(|(_, known)| known != session) {
                     log.session = Some((at, session.clone()));
                 }
             }
-            LogEvent::SessionCloseFailed { set, kind } => {
-                self.set(set).last_failure = Some((at, *kind));
-            }
-            LogEvent::ListenerStopped { set } => {
-                self.debug = true;
-                self.set(set).last_stopped = Some(at);
-            }
+            LogEvent::SessionCloseFailed { set, kind } => self.set(set).last_failure = Some((at, *kind)),
+            LogEvent::ListenerStopped { set } => self.at_debug(set).last_stopped = Some(at),
             LogEvent::Poll { set, cursor } => {
-                self.debug = true;
-                let log = self.set(set);
+                let log = self.at_debug(set);
                 log.end_conflicts();
                 log.revived();
                 log.last_poll = Some(at);
@@ -326,16 +310,19 @@ impl LogEvidence {
     }
 
     /// What the log showed about a set by either of its ids, merged.
-    #[must_use]
     pub fn about(&self, id: ScaleSetId, entity: Option<&str>, github_id: Option<GithubId>) -> Option<SetLog> {
         let by_id = self.by_id.get(&id);
         let by_github = entity.zip(github_id).and_then(|(entity, id)| self.by_github.get(entity)?.get(&id));
         match (by_id, by_github) {
             (Some(a), Some(b)) => Some(a.clone().merged(b)),
-            (Some(a), None) => Some(a.clone()),
-            (None, Some(b)) => Some(b.clone()),
-            (None, None) => None,
+            (one, other) => one.or(other).cloned(),
         }
+    }
+
+    /// The set of a line that is logged at debug level only.
+    fn at_debug(&mut self, set: &LogSet) -> &mut SetLog {
+        self.debug = true;
+        self.set(set)
     }
 
     fn set(&mut self, set: &LogSet) -> &mut SetLog {
@@ -370,7 +357,6 @@ impl SetLog {
     }
 
     /// The latest sign that the worker exists and tries or listens.
-    #[must_use]
     pub fn last_sign_of_life(&self) -> Option<Wall> {
         [self.last_opened, self.last_poll, self.last_job, self.idle, self.started].into_iter().flatten().max()
     }

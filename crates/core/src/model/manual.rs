@@ -47,14 +47,10 @@ pub enum ManualHealAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ManualWait {
-    /// The treatment is about to begin.
     Begins,
     BlockedBy(Vec<BlockedBy>),
-    /// The diagnosis is not clear yet.
     Unclear(Diagnosis),
 }
-
-/// Why a manual heal is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {

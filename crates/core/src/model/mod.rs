@@ -8,6 +8,7 @@ pub mod closed;
 pub mod decision;
 pub mod diagnosis;
 pub mod failure;
+pub mod fleet;
 pub mod guard;
 pub mod ids;
 pub mod log_fact;

@@ -71,7 +71,6 @@ pub struct Sweep {
     pub scale_sets: Seen<Vec<ScaleSet>>,
     /// Instances waiting to be removed, per set.
     pub lingering: Seen<BTreeMap<ScaleSetId, Lingering>>,
-    /// `/metrics`.
     pub metrics: Seen<ManagerMetrics>,
     pub goroutines: Seen<Goroutines>,
     /// The facts of the log so far, see [`LogEvidence`].
@@ -116,7 +115,6 @@ pub struct Controller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Enablement {
-    /// `"enabled": true`.
     Enabled,
     /// `false`, or not there at all.
     Disabled,
@@ -125,7 +123,6 @@ pub enum Enablement {
 /// A GitHub endpoint as the manager describes it (`docs/reference/garm-api.md` §5.4).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// The manager's name for it.
     pub name: EndpointName,
     /// `https://github.com`, with or without a trailing slash.
     pub base_url: String,
@@ -149,25 +146,21 @@ pub struct ScaleSet {
     /// Runners that GitHub asked for, as last known to the manager.
     pub desired_runners: u32,
     pub max_runners: u32,
-    /// `updated_at`.
     pub revision: Revision,
     /// `updated_at` as a date, when it parses.
     pub updated_at: Option<Wall>,
 }
 
 impl ScaleSet {
-    #[must_use]
     pub fn entity_ref(&self) -> Option<EntityRef> {
         Some(EntityRef { endpoint: self.endpoint.as_ref()?.name.clone(), entity: self.entity.clone()? })
     }
 
     /// Whether [`Self::place`] is known.
-    #[must_use]
     pub const fn has_place(&self) -> bool {
         self.endpoint.is_some() && self.entity.is_some() && self.github_id.is_some()
     }
 
-    #[must_use]
     pub fn place(&self) -> Option<GithubPlace> {
         Some(GithubPlace { endpoint: self.endpoint.clone()?, entity: self.entity.clone()?, github_id: self.github_id? })
     }
@@ -182,7 +175,6 @@ pub struct GithubPlace {
 }
 
 impl GithubPlace {
-    #[must_use]
     pub fn entity_ref(&self) -> EntityRef {
         EntityRef { endpoint: self.endpoint.name.clone(), entity: self.entity.clone() }
     }
@@ -215,28 +207,16 @@ pub struct ManagerMetrics {
     pub quotas: Vec<Quota>,
 }
 
-/// `garm_github_operations_total` and `garm_github_errors_total` of one scope, since the process began.
-/// An operation counts when it starts, an error when it returns (cancellation included).
+/// `garm_github_operations_total` and `garm_github_errors_total` of one scope, since the process began: of
+/// `CreateMessageSession`, `DeleteMessageSession` and `GetMessage`. An operation counts when it starts, an error when it
+/// returns (cancellation included).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ScopeCounters {
-    /// `CreateMessageSession` started.
     pub create: u64,
-    /// `CreateMessageSession` failed.
     pub create_errors: u64,
-    /// `DeleteMessageSession` started.
     pub delete: u64,
-    /// `DeleteMessageSession` failed.
-    pub delete_errors: u64,
-    /// `GetMessage` started.
     pub poll: u64,
-    /// `GetMessage` failed or was cancelled.
     pub poll_errors: u64,
-    /// `RefreshMessageSession` started.
-    pub refresh: u64,
-    /// `RefreshMessageSession` failed.
-    pub refresh_errors: u64,
-    /// `DeleteMessage` started: messages acknowledged.
-    pub ack: u64,
     /// Errors of the calls that come before a session: registration token, service address, set look-up.
     pub start_errors: u64,
     /// Errors of `GetRateLimit`, which GARM calls every 30 s: they show whether it can reach the API.
@@ -248,30 +228,24 @@ pub struct ScopeCounters {
 pub struct ListenerMetrics {
     /// `garm_scaleset_listener_last_success_timestamp`: the last completed poll.
     pub last_success: Option<Wall>,
-    /// `garm_scaleset_listener_restarts_total`.
-    pub restarts: u64,
 }
 
 /// What is left of our own credential's quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnQuota {
-    /// Calls left in the window.
     pub remaining: u64,
     /// How many of them are reserved for the manager.
     pub reserve: u64,
-    /// When the window ends.
     pub reset: Wall,
 }
 
 /// A credential's quota as the manager knows it (`garm_github_rate_limit_*`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quota {
-    /// The credential's name at the manager.
     pub credential: String,
     pub endpoint: EndpointName,
     /// Calls allowed per window; 0 before the manager first asked.
     pub limit: u64,
-    /// Calls left in the window.
     pub remaining: u64,
     /// When the window ends; absent before the manager first asked.
     pub reset: Option<Wall>,
@@ -310,13 +284,11 @@ pub struct GithubStatistics {
 
 impl ScopeCounters {
     /// Sessions opened since the process began, including those in flight.
-    #[must_use]
     pub const fn opened(&self) -> u64 {
         self.create.saturating_sub(self.create_errors)
     }
     /// Sessions that should be open now. Each opened session leads to a poll at once, and each end of a listener starts
     /// a delete. A creation in flight counts as open, so the figure must be seen in two sweeps.
-    #[must_use]
     pub fn open_now(&self) -> u64 {
         self.opened().min(self.poll).saturating_sub(self.delete)
     }

@@ -20,7 +20,6 @@ pub enum PauseScope {
 
 impl PauseScope {
     /// Whether it covers this set.
-    #[must_use]
     pub fn covers(&self, manager: &ManagerName, set: ScaleSetId) -> bool {
         match self {
             Self::All => true,
@@ -30,7 +29,6 @@ impl PauseScope {
     }
 
     /// Whether it covers this manager or any of its sets.
-    #[must_use]
     pub fn concerns(&self, manager: &ManagerName) -> bool {
         match self {
             Self::All => true,

@@ -7,7 +7,6 @@ use super::time::Wall;
 use serde::{Deserialize, Serialize};
 
 closed_enum! {
-    /// How a session ended.
     pub enum SessionEnd {
         Closed = "closed",
         DeletedByUs = "deleted_by_us",
@@ -24,8 +23,6 @@ pub enum OpenedBy {
     /// A session check of ours.
     Medic,
 }
-
-/// One session in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerSession {
     pub set: ScaleSetId,
@@ -34,9 +31,7 @@ pub struct LedgerSession {
     pub owner: Owner,
     pub opened_by: OpenedBy,
     pub first_seen: Wall,
-    /// When it was last seen alive.
     pub last_seen: Wall,
-    /// How and when it ended, if it has.
     pub ended: Option<(Wall, SessionEnd)>,
 }
 
@@ -63,9 +58,7 @@ closed_enum! {
         Ended = "ended",
         /// A session check opened it, and deletes it.
         OpenedByUs = "opened_by_us",
-        /// The incarnation that opened it is not known.
         OpeningRunUnknown = "opening_run_unknown",
-        /// The manager's current incarnation is not known.
         CurrentRunUnknown = "current_run_unknown",
         /// The current incarnation opened it: it is in use.
         SameRun = "same_run",
@@ -79,7 +72,6 @@ closed_enum! {
         AliveAfterStart = "alive_after_start",
         /// The manager does not answer, so nothing shows that its process is a new one.
         ManagerDown = "manager_down",
-        /// The owner name of this manager's sessions is not known.
         OwnerUnknown = "owner_unknown",
         OwnerDiffers = "owner_differs",
         OtherSet = "other_set",

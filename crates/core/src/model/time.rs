@@ -8,16 +8,17 @@ use std::borrow::Cow;
 /// Milliseconds since the Unix epoch, by the machine's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
+#[must_use]
 pub struct Wall(pub u64);
 
 /// Milliseconds of a monotonic clock with an arbitrary origin in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
+#[must_use]
 pub struct Mono(pub u64);
-
-/// Milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[must_use]
 pub struct Span(pub u64);
 
 /// Names the form of a date that leaves the process, in `#[serde(with = …)]`: RFC 3339 in UTC with milliseconds. Plain
@@ -45,23 +46,17 @@ impl WrittenDate {
 }
 
 impl Rfc3339 {
-    /// # Errors
-    /// Those of the serializer.
     pub fn serialize<T: Copy + Into<Wall>, S: Serializer>(at: &T, to: S) -> Result<S::Ok, S::Error> {
         let at: Wall = (*at).into();
         to.collect_str(&at.rfc3339())
     }
 
-    /// # Errors
-    /// When it is neither a date nor a number.
     pub fn deserialize<'de, T: From<Wall>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
         WrittenDate::deserialize(from)?.read()
     }
 }
 
 impl OptionalRfc3339 {
-    /// # Errors
-    /// Those of the serializer.
     pub fn serialize<T: Copy + Into<Wall>, S: Serializer>(at: &Option<T>, to: S) -> Result<S::Ok, S::Error> {
         match at {
             Some(at) => Rfc3339::serialize(at, to),
@@ -69,8 +64,6 @@ impl OptionalRfc3339 {
         }
     }
 
-    /// # Errors
-    /// When it is neither a date nor a number nor nothing.
     pub fn deserialize<'de, T: From<Wall>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
         Option::<WrittenDate>::deserialize(from)?.map(WrittenDate::read).transpose()
     }
@@ -93,8 +86,6 @@ impl JsonSchema for OptionalRfc3339 {
         Option::<Rfc3339>::json_schema(generator)
     }
 }
-
-/// Both clocks, read once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Now {
     /// For records and for comparison with other machines' dates.
@@ -106,97 +97,75 @@ impl Span {
     pub const ZERO: Self = Self(0);
     pub const MAX: Self = Self(u64::MAX);
 
-    #[must_use]
     pub const fn secs(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
-    #[must_use]
     pub const fn millis(millis: u64) -> Self {
         Self(millis)
     }
-    #[must_use]
     pub const fn mins(minutes: u64) -> Self {
         Self::secs(minutes.saturating_mul(60))
     }
-    #[must_use]
     pub const fn hours(hours: u64) -> Self {
         Self::mins(hours.saturating_mul(60))
     }
-    #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
     }
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "milliseconds beyond 2^53 are 285,000 years")]
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1000.0
     }
-    #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
     /// What is left after `other`; at least zero.
-    #[must_use]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
-    #[must_use]
     pub const fn times(self, factor: u64) -> Self {
         Self(self.0.saturating_mul(factor))
     }
 }
 
 impl Wall {
-    /// An RFC 3339 date.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let at: jiff::Timestamp = text.trim().parse().ok()?;
         u64::try_from(at.as_millisecond()).ok().map(Self)
     }
+    fn stamp(self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_millisecond(i64::try_from(self.0).ok()?).ok()
+    }
     /// With the day, in seconds, as RFC 3339: for what may be days old. A date that no calendar has is its number.
-    #[must_use]
     pub fn date(self) -> String {
-        let seconds = i64::try_from(self.0 / 1000).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
-        seconds.map_or_else(|| self.0.to_string(), |stamp| stamp.to_string())
+        self.stamp().map_or_else(|| self.0.to_string(), |stamp| format!("{stamp:.0}"))
     }
     /// RFC 3339 with milliseconds. A date that no calendar has is its number.
-    #[must_use]
     pub fn rfc3339(self) -> String {
-        let stamp = i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-        stamp.map_or_else(|| self.0.to_string(), |stamp| format!("{stamp:.3}"))
+        self.stamp().map_or_else(|| self.0.to_string(), |stamp| format!("{stamp:.3}"))
     }
-    /// The date `span` later, saturating.
-    #[must_use]
     pub const fn plus(self, span: Span) -> Self {
         Self(self.0.saturating_add(span.0))
     }
-    /// The date `span` earlier, saturating at the epoch.
-    #[must_use]
     pub const fn minus(self, span: Span) -> Self {
         Self(self.0.saturating_sub(span.0))
     }
     /// Time passed since `earlier`; zero when the clock was set back.
-    #[must_use]
     pub const fn since(self, earlier: Self) -> Span {
         Span(self.0.saturating_sub(earlier.0))
     }
     /// `YYYY-MM-DD HH:MM:SS` in UTC, for what may be read on another day.
-    #[must_use]
     pub fn full(self) -> String {
-        let stamp = i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-        match stamp.map(|stamp| stamp.to_string()).as_deref().and_then(|stamp| stamp.split_once('T')) {
+        match self.date().split_once('T') {
             Some((day, _)) => format!("{day} {self}"),
             None => self.to_string(),
         }
     }
     /// With its day only where that is not today's.
-    #[must_use]
     pub fn near(self, now: Self) -> String {
         const DAY: u64 = 24 * 3600 * 1000;
         if self.0 / DAY == now.0 / DAY { self.to_string() } else { self.full() }
     }
-    /// Seconds since the epoch, for metrics.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "milliseconds beyond 2^53 are 285,000 years")]
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1000.0
@@ -204,13 +173,10 @@ impl Wall {
 }
 
 impl Mono {
-    /// The instant `span` later, saturating.
-    #[must_use]
     pub const fn plus(self, span: Span) -> Self {
         Self(self.0.saturating_add(span.0))
     }
     /// Time passed since `earlier`; zero when `earlier` is ahead.
-    #[must_use]
     pub const fn since(self, earlier: Self) -> Span {
         Span(self.0.saturating_sub(earlier.0))
     }

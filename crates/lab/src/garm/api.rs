@@ -1,5 +1,5 @@
-//! GARM's HTTP side (`docs/reference/garm-api.md` §2-§10). The order of checks is GARM's: first run, token, handler. So an
-//! uninitialised GARM answers 409 even to requests without credentials.
+//! GARM's HTTP side (`docs/reference/garm-api.md` §2-§10). The order of checks is GARM's: first run, token, handler.
+//! An uninitialised GARM answers 409 even to requests without credentials.
 
 use super::Write;
 use super::config::{LogLevel, LogStreamer, Metrics};
@@ -8,7 +8,7 @@ use super::log::{By, attrs};
 use super::process::Process;
 use super::render::{self, View};
 use super::route::ManagerRoute;
-use super::token::{self, Purpose, TokenCheck};
+use super::token::{self, Purpose};
 use crate::wire::{Answer, Request};
 use serde_json::{Value, json};
 
@@ -38,6 +38,10 @@ fn with_newline(status: u16, mut body: String) -> Answer {
 
 pub(super) const NOT_FOUND: &str = "error fetching scale set: error fetching scale set by ID: not found";
 
+fn unauthorized() -> Answer {
+    refuse(401, "Authentication failed", "")
+}
+
 fn page_not_found() -> Answer {
     Answer::raw(404, "text/plain; charset=utf-8", b"404 page not found\n".to_vec())
 }
@@ -65,49 +69,17 @@ impl Api<'_> {
     fn checked(&mut self, route: ManagerRoute) -> Answer {
         use ManagerRoute as R;
         match route {
-            R::Metrics => return self.metrics(),
+            R::Metrics => self.metrics(),
             R::Goroutines if self.env.config.debug_server => {
                 let dump = self.process.goroutines();
-                return Answer::raw(200, "text/plain; charset=utf-8", dump.into_bytes());
+                Answer::raw(200, "text/plain; charset=utf-8", dump.into_bytes())
             }
-            R::Goroutines | R::UnknownPage => return page_not_found(),
-            R::UnknownResource => return refuse(404, "Not found", "Resource not found"),
-            R::WrongMethod => return Answer::empty(405),
-            R::Login
-            | R::Controller
-            | R::MetricsToken
-            | R::ListSets
-            | R::GetSet
-            | R::UpdateSet
-            | R::DeleteSet
-            | R::Instances
-            | R::LogSocket
-            | R::EventSocket => {}
-        }
-        if !self.env.config.initialised {
-            return refuse(409, "init_required", "Missing superuser");
-        }
-        if route == R::Login {
-            return self.log_in();
-        }
-        match self.check(Purpose::Admin) {
-            TokenCheck::Valid => self.handle(route),
-            TokenCheck::Missing | TokenCheck::Invalid => refuse(401, "Authentication failed", ""),
-        }
-    }
-
-    fn check(&self, purpose: Purpose) -> TokenCheck {
-        token::check(self.env.config, self.env.db, self.request, purpose, self.env.now)
-    }
-
-    fn token(&mut self, purpose: Purpose) -> Answer {
-        let token = token::issue(self.env.config, self.env.db, purpose, self.env.now);
-        line(json!({"token": token}).to_string())
-    }
-
-    fn handle(&mut self, route: ManagerRoute) -> Answer {
-        use ManagerRoute as R;
-        match route {
+            R::Goroutines | R::UnknownPage => page_not_found(),
+            R::UnknownResource => refuse(404, "Not found", "Resource not found"),
+            R::WrongMethod => Answer::empty(405),
+            _ if !self.env.config.initialised => refuse(409, "init_required", "Missing superuser"),
+            R::Login => self.log_in(),
+            _ if !self.is_allowed(Purpose::Admin) => unauthorized(),
             R::Controller => line(render::controller(self.env.config)),
             R::MetricsToken => self.token(Purpose::Metrics),
             R::ListSets => {
@@ -116,27 +88,29 @@ impl Api<'_> {
             }
             R::GetSet => self.with_set(|api, id| api.get_set(id)),
             R::UpdateSet => self.with_set(Self::update_set),
-            R::DeleteSet => self.with_set(Self::delete_set),
             R::Instances => line(render::list(self.env.db.instances.values().map(render::instance))),
             R::LogSocket => match self.env.config.log_streamer {
                 LogStreamer::On => Answer::empty(200),
                 LogStreamer::Off => refuse(400, "Bad Request", "log streamer is disabled"),
             },
             R::EventSocket => Answer::empty(200),
-            R::Login | R::Metrics | R::Goroutines | R::WrongMethod | R::UnknownResource | R::UnknownPage => {
-                refuse(404, "Not found", "Resource not found")
-            }
         }
+    }
+
+    fn is_allowed(&self, purpose: Purpose) -> bool {
+        token::is_valid(self.env.config, self.env.db, self.request, purpose, self.env.now)
+    }
+
+    fn token(&mut self, purpose: Purpose) -> Answer {
+        let token = token::issue(self.env.config, self.env.db, purpose, self.env.now);
+        line(json!({"token": token}).to_string())
     }
 
     fn metrics(&mut self) -> Answer {
         match self.env.config.metrics {
             Metrics::Off => return page_not_found(),
-            Metrics::Open => {}
-            Metrics::Token => match self.check(Purpose::Metrics) {
-                TokenCheck::Valid => {}
-                TokenCheck::Missing | TokenCheck::Invalid => return refuse(401, "Authentication failed", ""),
-            },
+            Metrics::Token if !self.is_allowed(Purpose::Metrics) => return unauthorized(),
+            Metrics::Open | Metrics::Token => {}
         }
         let text = self.process.exposition(&self.env);
         Answer::raw(200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", text.into_bytes())

@@ -8,6 +8,7 @@ use super::counters::{Counters, Op};
 use super::db::SetRow;
 use super::env::Env;
 use super::log::go_quote;
+use crate::github::EntityKey;
 use crate::wire::{Answer, Delivery, HungUp, PollId, Request};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,8 +18,7 @@ use http::{HeaderName, HeaderValue, Method};
 use medic_core::model::{Span, Wall};
 use serde_json::{Value, json};
 
-const SERVICE_AGENT: &str = "Go-http-client/1.1";
-const REST_AGENT: &str = "go-github/v84.0.0";
+const AGENT: HeaderValue = HeaderValue::from_static("Go-http-client/1.1");
 const CAPACITY: HeaderName = HeaderName::from_static("x-scalesetmaxcapacity");
 const VERSION: &str = "api-version=6.0-preview";
 /// The most that is read of a huge body.
@@ -103,7 +103,6 @@ pub(super) struct Service {
 pub(super) enum Ask {
     FindSet,
     CreateSet,
-    DeleteSet,
     OpenSession,
     CloseSession(Session),
     RefreshSession(Session),
@@ -116,7 +115,6 @@ impl Ask {
         match self {
             Self::FindSet => Op::GetRunnerScaleSetByNameAndRunnerGroup,
             Self::CreateSet => Op::CreateRunnerScaleSet,
-            Self::DeleteSet => Op::DeleteRunnerScaleSet,
             Self::OpenSession => Op::CreateMessageSession,
             Self::CloseSession(_) => Op::DeleteMessageSession,
             Self::RefreshSession(_) => Op::RefreshMessageSession,
@@ -136,7 +134,6 @@ impl Ask {
                 (Method::GET, format!("{sets}?{VERSION}&name={name}&runnerGroupId=1"), String::new())
             }
             Self::CreateSet => (Method::POST, format!("{sets}?{VERSION}"), body(new_set(set))),
-            Self::DeleteSet => (Method::DELETE, format!("{one}?{VERSION}"), String::new()),
             Self::OpenSession => (Method::POST, format!("{one}/sessions?{VERSION}"), body(json!({"ownerName": owner}))),
             Self::CloseSession(session) => {
                 (Method::DELETE, format!("{sets}/{}/sessions/{}?{VERSION}", session.set, session.id), String::new())
@@ -187,19 +184,16 @@ pub(super) enum Sent {
 pub(super) fn send(
     env: &mut Env<'_>,
     (method, url): (&Method, &str),
-    (authorization, agent): (&str, &'static str),
+    authorization: &str,
     body: String,
     extend: impl FnOnce(&mut Request),
 ) -> Sent {
     let arrives = env.now.plus(env.config.request.max(Span::millis(1)));
-    if url.is_empty() {
-        return Sent::At(arrives, Reply::Broken("unsupported protocol scheme \"\""));
-    }
     let request = http::Request::builder()
         .method(method)
         .uri(path_of(url))
         .header(AUTHORIZATION, authorization)
-        .header(USER_AGENT, HeaderValue::from_static(agent))
+        .header(USER_AGENT, AGENT)
         .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
         .body(Bytes::from(body));
     let Ok(mut request) = request else { return Sent::At(arrives, Reply::Broken("invalid URL escape")) };
@@ -382,7 +376,7 @@ fn token(env: &mut Env<'_>, counters: &mut Counters, set: &SetRow) -> Sent {
     counters.begin(Op::CreateEntityRegistrationToken, set.entity.entity.kind);
     let url = token_url(env, set);
     let pat = format!("Bearer {}", env.config.github_token);
-    send(env, (&Method::POST, &url), (&pat, REST_AGENT), String::new(), |_| {})
+    send(env, (&Method::POST, &url), &pat, String::new(), |_| {})
 }
 
 fn token_url(env: &Env<'_>, set: &SetRow) -> String {
@@ -414,11 +408,11 @@ fn register(env: &mut Env<'_>, counters: &mut Counters, set: &SetRow, token: &st
     // GARM resolves the absolute path against the API's address, and so loses `/api/v3`.
     let url = format!("{}/actions/runner-registration", env.config.github_origin);
     let wish = json!({
-        "url": format!("{}/{}", env.config.github_origin, set.entity.web_path()),
+        "url": format!("{}/{}", env.config.github_origin, EntityKey::of(&set.entity.entity).as_str()),
         "runner_event": "register",
     });
     let authorization = format!("RemoteAuth {token}");
-    send(env, (&Method::POST, &url), (&authorization, SERVICE_AGENT), wish.to_string(), |_| {})
+    send(env, (&Method::POST, &url), &authorization, wish.to_string(), |_| {})
 }
 
 fn read_service(env: &Env<'_>, reply: &Reply) -> Result<Service, Failure> {
@@ -443,7 +437,7 @@ fn operate(env: &mut Env<'_>, set: &SetRow, ask: &Ask, service: &Service) -> Sen
     let (method, path, body) = ask.request(set, &owner);
     let url = join(&service.url, &path);
     let authorization = format!("Bearer {}", service.token);
-    send(env, (&method, &url), (&authorization, SERVICE_AGENT), body, |_| {})
+    send(env, (&method, &url), &authorization, body, |_| {})
 }
 
 fn join(service: &str, path: &str) -> String {
@@ -463,7 +457,7 @@ pub(super) fn read_session(body: &Bytes) -> Result<Session, Failure> {
 pub(super) fn poll(env: &mut Env<'_>, session: &Session, after: u64, capacity: u64, poll: u64) -> Sent {
     let url = session.poll_url(after);
     let bearer = format!("Bearer {}", session.token);
-    send(env, (&Method::GET, &url), (&bearer, SERVICE_AGENT), String::new(), |request| {
+    send(env, (&Method::GET, &url), &bearer, String::new(), |request| {
         request.extensions_mut().insert(PollId(poll));
         request.headers_mut().insert(CAPACITY, HeaderValue::from(capacity));
     })
@@ -485,7 +479,7 @@ pub(super) fn poll_failure(session: &Session, after: u64, reply: &Reply) -> Fail
 pub(super) fn hang_up(env: &mut Env<'_>, session: &Session, after: u64, poll: u64) {
     let url = session.poll_url(after);
     let bearer = format!("Bearer {}", session.token);
-    send(env, (&Method::GET, &url), (&bearer, SERVICE_AGENT), String::new(), |request| {
+    send(env, (&Method::GET, &url), &bearer, String::new(), |request| {
         request.extensions_mut().insert(PollId(poll));
         request.extensions_mut().insert(HungUp);
     });
@@ -495,7 +489,7 @@ pub(super) fn hang_up(env: &mut Env<'_>, session: &Session, after: u64, poll: u6
 pub(super) fn acknowledge(env: &mut Env<'_>, session: &Session, message: u64) -> Result<(), Option<Failure>> {
     let url = session.message_url(message);
     let bearer = format!("Bearer {}", session.token);
-    match send(env, (&Method::DELETE, &url), (&bearer, SERVICE_AGENT), String::new(), |_| {}) {
+    match send(env, (&Method::DELETE, &url), &bearer, String::new(), |_| {}) {
         Sent::At(_, reply) => accepted(&Method::DELETE, &url, &reply).map(drop).map_err(Some),
         Sent::Held(_) | Sent::Never => Err(None),
     }
@@ -505,7 +499,7 @@ pub(super) fn acknowledge(env: &mut Env<'_>, session: &Session, message: u64) ->
 pub(super) fn rest(env: &mut Env<'_>, path: &str) -> Option<Value> {
     let url = format!("{}/{path}", env.config.api_base());
     let pat = format!("Bearer {}", env.config.github_token);
-    match send(env, (&Method::GET, &url), (&pat, REST_AGENT), String::new(), |_| {}) {
+    match send(env, (&Method::GET, &url), &pat, String::new(), |_| {}) {
         Sent::At(_, Reply::Got(200, body)) => serde_json::from_slice(&body).ok(),
         Sent::At(..) | Sent::Held(_) | Sent::Never => None,
     }
@@ -541,7 +535,5 @@ mod tests {
             format!(r#"conflict while calling {url}: "{{\"message\": \"The set already has an active session.\"}}""#)
         );
         assert_eq!(refusal(&Method::POST, url, &Reply::Got(403, Bytes::new())).text, "Unauthorized");
-        let empty = refusal(&Method::GET, "", &Reply::Broken("unsupported protocol scheme \"\""));
-        assert_eq!(empty.text, "failed to dispatch HTTP request: Get \"\": unsupported protocol scheme \"\"");
     }
 }

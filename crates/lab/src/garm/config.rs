@@ -1,4 +1,4 @@
-//! The configuration of a simulated GARM: its build, its settings and its timings (`docs/reference/garm-api.md` §1, §13).
+//! The configuration of a simulated GARM: build, settings and timings (`docs/reference/garm-api.md` §1, §13).
 
 use medic_core::model::Span;
 
@@ -121,7 +121,7 @@ pub struct GarmConfig {
     pub event: Span,
     /// How often a worker checks whether it should listen, and tries again.
     pub retry: Span,
-    /// With this, the wait doubles after each refusal up to this limit: what the bug report proposes, and no build does.
+    /// With this, the wait doubles after each refusal up to this limit. The bug report proposes it, no build does it.
     pub retry_doubles_to: Option<Span>,
     /// From the end of a listener whose poll failed to its next attempt. GARM makes no pause. This time bounds the
     /// endless loop of polls that fail at once: four rounds a second were measured.

@@ -96,8 +96,8 @@ impl Process {
             if let Some((operation, set)) = controller.to_start.pop_front() {
                 let entity = Arc::clone(&controller.entity);
                 if env.config.build.retries() {
-                    // It may have been deleted, or started by another way.
-                    if env.db.set(set.id).is_none() || self.workers.contains_key(&set.id) {
+                    // It may have been started by another way.
+                    if self.workers.contains_key(&set.id) {
                         continue;
                     }
                     let id = attrs!["scale_set_id" => set.id];
@@ -226,13 +226,6 @@ impl Process {
         let by = By::Controller(&set.entity);
         let names = attrs!["scale_set_id" => set.id, "scale_set_name" => &set.name];
         env.say(Debug, &format!("got {} operation for scale set", operation.as_str()), names, by);
-        match operation {
-            Operation::Delete => self.forget_set(number, set, env),
-            Operation::Create | Operation::Update => self.watch_set(number, operation, set, env),
-        }
-    }
-
-    fn watch_set(&mut self, number: u64, operation: Operation, set: &Arc<SetRow>, env: &mut Env<'_>) {
         let has_worker = self.workers.contains_key(&set.id);
         let Some(controller) = self.controllers.get_mut(&number) else { return };
         if env.config.build.retries() {
@@ -246,16 +239,5 @@ impl Process {
             controller.busy = Some(set.id);
             self.start_worker(set, operation, env);
         }
-    }
-
-    fn forget_set(&mut self, number: u64, set: &Arc<SetRow>, env: &mut Env<'_>) {
-        if let Some(controller) = self.controllers.get_mut(&number) {
-            controller.entries.remove(&set.id);
-            controller.to_start.retain(|(_, row)| row.id != set.id);
-        }
-        self.workers.remove(&set.id);
-        let consumer = attrs!["consumer_id" => set.worker()];
-        env.say(Info, "removing consumer from watcher", consumer, By::Watcher);
-        self.worker_start_is_over(set, env);
     }
 }

@@ -17,8 +17,6 @@ closed_enum! {
         DeleteMessage = "DeleteMessage",
         /// `DELETE …/sessions/{id}`.
         DeleteMessageSession = "DeleteMessageSession",
-        /// `DELETE …/runnerscalesets/{id}`.
-        DeleteRunnerScaleSet = "DeleteRunnerScaleSet",
         /// `POST …/generatejitconfig`.
         GenerateJitRunnerConfig = "GenerateJitRunnerConfig",
         GetActionServiceInfo = "GetActionServiceInfo",

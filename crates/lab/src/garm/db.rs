@@ -81,8 +81,8 @@ pub(super) struct Db {
     /// By their order of creation.
     pub instances: BTreeMap<u64, InstanceRow>,
     pub entities: BTreeMap<u64, Arc<EntityRow>>,
-    /// Tokens of another generation are not valid any more.
-    pub token_generation: u64,
+    /// Tokens of another series are not valid any more.
+    pub token_series: u64,
     /// When the GitHub endpoint was made.
     pub endpoint_made: Stamp,
     ticker: Ticker,
@@ -99,7 +99,7 @@ impl Db {
             sets: BTreeMap::new(),
             instances: BTreeMap::new(),
             entities: BTreeMap::new(),
-            token_generation: 0,
+            token_series: 0,
             endpoint_made: Stamp::NEVER,
             ticker: Ticker::default(),
             serial: 0,
@@ -216,13 +216,6 @@ impl EntityRow {
     /// Its scale set controller's name.
     pub(super) fn controller(&self) -> String {
         format!("scaleset-controller-{}", self.uuid)
-    }
-    /// The path of its web page, which is its configuration URL (`docs/reference/garm-api.md` §5.4).
-    pub(super) fn web_path(&self) -> String {
-        match self.entity.kind {
-            EntityKind::Repository | EntityKind::Organization => self.entity.name.clone(),
-            EntityKind::Enterprise => format!("enterprises/{}", self.entity.name),
-        }
     }
     /// The path of its REST resources.
     pub(super) fn rest_path(&self) -> String {

@@ -1,5 +1,5 @@
-//! Changes of the database reach their consumers (`docs/reference/garm-api.md` §6.6, §8.2): the scale set controller and
-//! the workers. A consumer that is not registered receives nothing.
+//! Changes of the database reach their consumers, the scale set controller and the workers
+//! (`docs/reference/garm-api.md` §6.6, §8.2). A consumer that is not registered receives nothing.
 
 use super::config::LogLevel::Debug;
 use super::db::EntityRow;

@@ -72,11 +72,6 @@ impl Env<'_> {
         self.publish("scaleset", Change { operation, about: About::Set(row) }, &payload);
     }
 
-    pub(super) fn set_deleted(&mut self, row: Arc<SetRow>) {
-        let payload = render::set(self.config, self.db, &row, View::Whole);
-        self.publish("scaleset", Change { operation: Operation::Delete, about: About::Set(row) }, &payload);
-    }
-
     pub(super) fn instance_changed(&mut self, id: u64, operation: Operation) {
         let Some(row) = self.db.instances.get(&id) else { return };
         let (payload, about) = (render::instance(row), About::Instance { name: row.name.clone() });

@@ -13,7 +13,7 @@ use super::log::{By, attrs};
 use super::process::{Died, Process, Task};
 use super::render::View;
 use super::stamp::Ticker;
-use super::worker::{Closing, Phase};
+use super::worker::{Closing, Phase, Purpose};
 use crate::random::scramble;
 use medic_core::model::{Span, Wall};
 use serde_json::Value;
@@ -130,7 +130,10 @@ impl Process {
             }
             Reply::Got(401 | 403, _) => self.unauthorized(set, env),
             Reply::Got(200..=299, body) => match serde_json::from_slice::<Value>(body) {
-                Ok(message) => self.message(set, &message, env),
+                Ok(message) => {
+                    self.message(set, &message, env);
+                    Ok(())
+                }
                 Err(_) => self.poll_failed(set, reply, env),
             },
             Reply::Got(..) | Reply::Broken(_) => self.poll_failed(set, reply, env),
@@ -184,23 +187,21 @@ impl Process {
         }
     }
 
-    fn message(&mut self, set: &Arc<SetRow>, message: &Value, env: &mut Env<'_>) -> Result<(), Died> {
+    fn message(&mut self, set: &Arc<SetRow>, message: &Value, env: &mut Env<'_>) {
         let id = message.get("messageId").and_then(Value::as_u64).unwrap_or(0);
         let kind = message.get("messageType").and_then(Value::as_str).unwrap_or_default();
         if id == 0 || kind != "RunnerScaleSetJobMessages" {
             // Neither acknowledged nor counted: it is delivered again at once.
             self.poll_succeeded(set.id, env);
-            return Ok(());
+            return;
         }
         if !env.config.build.retries() && id < set.last_message {
             let ids = attrs!["received_msg_id" => id, "recorded_msg_id" => set.last_message];
             env.say(Info, "message is older than last message, ignoring", ids, By::Listener(set));
             self.poll_succeeded(set.id, env);
-            return Ok(());
+            return;
         }
-        let Some(assigned) = message.pointer("/statistics/totalAssignedJobs").and_then(Value::as_u64) else {
-            return Err(Died::MessageWithoutStatistics);
-        };
+        let assigned = message.pointer("/statistics/totalAssignedJobs").and_then(Value::as_u64).unwrap_or(0);
         let jobs: Vec<Value> = message
             .get("body")
             .and_then(Value::as_str)
@@ -208,11 +209,10 @@ impl Process {
             .unwrap_or_default();
         if env.db.poisoned.contains(&set.id) && !jobs.is_empty() {
             self.poisoned(set, env);
-            return Ok(());
+            return;
         }
         self.handle_jobs(set, &jobs, env);
         self.acknowledge(set, id, assigned, env);
-        Ok(())
     }
 
     /// A change of an instance's state is refused: the message is not acknowledged, and is delivered again at once
@@ -277,7 +277,7 @@ impl Process {
         let Some(listener) = worker.listener.as_mut().filter(|listener| listener.number == number) else {
             return Ok(());
         };
-        if matches!(worker.phase, Phase::Closing(..)) {
+        if matches!(worker.phase, Phase::Asking(Purpose::Close(_), _)) {
             return Ok(());
         }
         let session = listener.session.clone();

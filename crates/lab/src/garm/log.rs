@@ -34,6 +34,8 @@ pub(super) enum By<'a> {
     Session(&'a SetRow, &'a str),
     /// The scale set controller of an entity.
     Controller(&'a EntityRow),
+    /// The pool manager of an entity.
+    Pool(&'a EntityRow),
     /// Watcher of the database.
     Watcher,
 }
@@ -62,6 +64,11 @@ impl By<'_> {
                 attrs.extend(attrs!["worker" => entity.controller()]);
                 of_entity(attrs, entity);
             }
+            Self::Pool(entity) => attrs.extend(attrs![
+                "pool_mgr" => &entity.entity.name,
+                "endpoint" => &entity.endpoint,
+                "pool_type" => entity.entity.kind.as_str(),
+            ]),
             Self::Watcher => attrs.extend(attrs!["watcher" => "database"]),
         }
     }
@@ -156,46 +163,4 @@ pub(super) fn go_quote(text: &str) -> String {
     }
     out.push('"');
     out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::garm::Build;
-
-    fn line(format: LogFormat, attrs: Attrs) -> String {
-        let mut config = GarmConfig::new(Build::PreFix, "http://github.test", "t");
-        config.log_format = format;
-        let mut log = Log::default();
-        log.write(&config, Wall(1_795_459_712_600), (LogLevel::Info, "access_log"), attrs, By::Watcher);
-        String::from_utf8(log.take().remove(0).to_vec()).unwrap()
-    }
-
-    #[test]
-    fn text_format_quotes_only_where_needed() {
-        let attrs = || {
-            vec![
-                ("error", Value::Null),
-                ("code", Value::from(200)),
-                ("user_agent", Value::from("Python-urllib/3.11")),
-                ("job_name", Value::from("build 1001")),
-                ("error", Value::from("conflict: \"a=b\"")),
-            ]
-        };
-        let text = line(LogFormat::Text, attrs());
-        let (_, rest) = text.split_once(' ').unwrap();
-        assert_eq!(
-            rest,
-            "level=INFO msg=access_log error=<nil> code=200 user_agent=Python-urllib/3.11 job_name=\"build 1001\" \
-             error=\"conflict: \\\"a=b\\\"\" watcher=database"
-        );
-        let json = line(LogFormat::Json, attrs());
-        assert!(json.contains("\"error\":null,\"code\":200,"), "{json}");
-        assert_eq!(json.matches("\"error\":").count(), 2, "keys repeat: {json}");
-    }
-
-    #[test]
-    fn go_quote_escapes_as_go_does() {
-        assert_eq!(go_quote("{\"a\": \"b\\c\"}\n\u{1}é"), r#""{\"a\": \"b\\c\"}\n\x01é""#);
-    }
 }

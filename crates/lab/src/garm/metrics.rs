@@ -1,5 +1,5 @@
-//! `/metrics` (`docs/reference/garm-api.md` §9): the series that a reader of sessions and quotas takes, and a few that it
-//! must skip. Counters are live. Gauges are as old as the last collection, which comes once in a period.
+//! `/metrics` (`docs/reference/garm-api.md` §9): the series that a reader of sessions and quotas takes, and a few that
+//! it must skip. Counters are live. Gauges are as old as the last collection, which comes once in a period.
 
 use super::config::Build;
 use super::db::Db;

@@ -1,6 +1,6 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
-//! GARM, simulated: one controller with its database, which outlives the process, and the process, which can die. It is a
-//! client of the simulated GitHub. Deterministic: (request, date) → answer, and discrete events in between.
+//! GARM, simulated: one controller with its database, which outlives the process, and the process, which can die. It is
+//! a client of the simulated GitHub. Deterministic: (request, date) → answer, and discrete events in between.
 //!
 //! | file | what |
 //! |---|---|
@@ -8,15 +8,30 @@
 //! | `db`, `stamp`, `render` | the rows, their dates, and how the API shows them |
 //! | `api`, `route`, `token`, `update` | the HTTP side |
 //! | `process`, `startup` | one incarnation of the process: its memory, its agenda, its start and end |
-//! | `controller`, `worker`, `listener`, `scaler` | how scale sets are started, kept alive, polled and provided with runners |
+//! | `controller`, `worker`, `listener`, `scaler` | how sets are started, kept alive, polled and given runners |
 //! | `calls`, `counters` | its requests to GitHub, and what it counts of them |
 //! | `env`, `deliver` | changes of the database, and their delivery |
 //! | `metrics`, `goroutines`, `log` | what it shows of itself |
 //! | `setting` | what a scenario or a test sets, and the true state that a test reads |
 //!
-//! Facts are from `docs/reference/garm-api.md` (§14 is the checklist) and the recordings. `tests/it/conformance.rs` plays
-//! the recorded situations and compares what the medic's parsers read. What they do not read is not simulated, except
-//! for a few lines, fields and series that they must skip.
+//! Facts are from `docs/reference/garm-api.md` (§14 is the checklist) and the recordings. `tests/garm/conformance.rs`
+//! plays the recorded situations and compares what the medic's parsers read. What they do not read is not simulated,
+//! except for a few lines, fields and series that they must skip.
+
+/// The parts of a state that its process works with, borrowed apart from the process.
+macro_rules! env {
+    ($state:ident, $github:expr, $now:expr) => {
+        Env {
+            config: &$state.config,
+            db: &mut $state.db,
+            log: &mut $state.log,
+            events: &mut $state.events,
+            changes: &mut $state.changes,
+            github: $github,
+            now: $now,
+        }
+    };
+}
 
 mod api;
 mod calls;
@@ -37,8 +52,6 @@ mod scaler;
 mod setting;
 mod stamp;
 mod startup;
-#[cfg(test)]
-mod tests;
 mod token;
 mod update;
 mod worker;
@@ -49,7 +62,7 @@ pub use route::ManagerRoute;
 pub use setting::{LostPut, WorkerTruth, Write};
 
 use super::wire::{Answer, Delivery, Request};
-use crate::fault::{Fault, FaultEffect, FaultTable};
+use crate::fault::{Fault, FaultTable};
 use crate::github::GithubState;
 use api::Api;
 use bytes::Bytes;
@@ -74,21 +87,6 @@ pub struct GarmState {
     faults: FaultTable<ManagerRoute>,
     writes: Vec<Write>,
     crashes: u32,
-}
-
-/// The parts of a state that its process works with, borrowed apart from the process.
-macro_rules! env {
-    ($state:ident, $github:expr, $now:expr) => {
-        Env {
-            config: &$state.config,
-            db: &mut $state.db,
-            log: &mut $state.log,
-            events: &mut $state.events,
-            changes: &mut $state.changes,
-            github: $github,
-            now: $now,
-        }
-    };
 }
 
 impl GarmState {
@@ -157,20 +155,12 @@ impl GarmState {
         }
         let (route, id) = route::route(request);
         let fault = self.faults.meet(route, id.parse().ok(), now);
-        let replaced = fault.as_ref().and_then(|fault| fault.kind.replacement().map(|answer| (answer, fault.effect)));
         let Some(process) = &mut self.process else { return Answer::empty(503).delivered(Delivery::Refused) };
         let mut api = Api { env: env!(self, github, now), process, writes: &mut self.writes, request, id };
         api.process.refresh_gauges(&api.env);
-        let answer = match replaced {
-            Some((answer, FaultEffect::Lost)) => answer,
-            Some((answer, FaultEffect::Committed)) => {
-                drop(api.answer(route));
-                answer
-            }
-            None => {
-                let answer = api.answer(route);
-                fault.map_or_else(|| answer.clone(), |fault| fault.kind.modify(answer.clone()))
-            }
+        let answer = match fault {
+            Some(fault) => fault.answer(|| api.answer(route)),
+            None => api.answer(route),
         };
         self.post(now);
         answer

@@ -40,6 +40,10 @@ pub(super) enum Task {
     Tools(u64),
     /// The credential's quota is asked for.
     Rate,
+    /// The debug lines of a collection of metrics.
+    Collection,
+    /// The debug lines of the pool managers.
+    PoolLines,
 }
 
 /// The bug that the process died of.
@@ -49,8 +53,6 @@ pub(super) enum Died {
     SessionNotFound,
     /// A queue token has no `exp`.
     TokenWithoutExpiry,
-    /// A message has no statistics.
-    MessageWithoutStatistics,
 }
 
 #[derive(Debug)]
@@ -149,6 +151,8 @@ impl Process {
             Task::Instance(id) => self.step_instance(id, env),
             Task::Tools(entity) => self.fetch_tools(entity, env),
             Task::Rate => self.ask_rate(env),
+            Task::Collection => self.say_collection(env),
+            Task::PoolLines => self.say_pools(env),
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! Rows as the API and the events show them (`docs/reference/garm-api.md` §4-§7): the fields that a client of scale sets
-//! reads, and a few that it must skip. Zero values are left out where GARM leaves them out: a missing `enabled` means
-//! disabled.
+//! Rows as the API and the events show them (`docs/reference/garm-api.md` §4-§7): the fields that a client of scale
+//! sets reads, and a few that it must skip. Zero values are left out where GARM leaves them out: a missing `enabled`
+//! means disabled.
 
 use super::GarmConfig;
 use super::db::{Db, InstanceRow, SetRow};

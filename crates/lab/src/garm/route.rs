@@ -20,8 +20,6 @@ closed_enum! {
         GetSet = "get_set",
         /// `PUT /scalesets/{id}`.
         UpdateSet = "update_set",
-        /// `DELETE /scalesets/{id}`.
-        DeleteSet = "delete_set",
         /// `GET /instances`.
         Instances = "instances",
         /// `GET /ws/logs`, `/ws`.
@@ -57,9 +55,7 @@ pub(super) fn route(request: &Request) -> (ManagerRoute, &str) {
         ["controller-info"] => (&[(Method::GET, R::Controller)], ""),
         ["metrics-token"] => (&[(Method::GET, R::MetricsToken)], ""),
         ["scalesets"] => (&[(Method::GET, R::ListSets)], ""),
-        ["scalesets", set] => {
-            (&[(Method::GET, R::GetSet), (Method::PUT, R::UpdateSet), (Method::DELETE, R::DeleteSet)], set)
-        }
+        ["scalesets", set] => (&[(Method::GET, R::GetSet), (Method::PUT, R::UpdateSet)], set),
         ["instances"] => (&[(Method::GET, R::Instances)], ""),
         ["ws"] | ["ws", "logs"] => (&[(Method::GET, R::LogSocket)], ""),
         ["ws", "events"] => (&[(Method::GET, R::EventSocket)], ""),

@@ -4,7 +4,7 @@ use super::env::{Env, Operation};
 use super::process::Died;
 use super::render::View;
 use super::route::ManagerRoute;
-use super::worker::Phase;
+use super::worker::{Phase, Purpose};
 use super::{Build, GarmState, ManagerFault};
 use crate::github::{FaultKind, GithubConfig, GithubState};
 use medic_core::model::{Entity, GithubId, Incarnation, ScaleSetId, SessionId, Wall};
@@ -109,7 +109,7 @@ impl GarmState {
 
     /// Every token issued so far is refused: the administrator's password was changed.
     pub fn expire_tokens(&mut self) {
-        self.db.token_generation = self.db.token_generation.saturating_add(1);
+        self.db.token_series = self.db.token_series.saturating_add(1);
     }
 
     /// Whether job messages of a set cannot be handled, from now on.
@@ -129,16 +129,7 @@ impl GarmState {
     /// Nothing that is done here asks GitHub.
     fn with_env(&mut self, now: Wall, act: impl FnOnce(&mut Env<'_>)) {
         let mut unused = GithubState::new(GithubConfig::new(""));
-        let mut env = Env {
-            config: &self.config,
-            db: &mut self.db,
-            log: &mut self.log,
-            events: &mut self.events,
-            changes: &mut self.changes,
-            github: &mut unused,
-            now,
-        };
-        act(&mut env);
+        act(&mut env!(self, &mut unused, now));
         self.post(now);
     }
 }
@@ -191,8 +182,8 @@ impl GarmState {
         match (&worker.phase, &worker.listener) {
             (Phase::Hanging, _) => WorkerTruth::Hanging,
             (_, Some(listener)) => WorkerTruth::Listening(SessionId::new(listener.session.id.as_str())),
-            (Phase::Preparing | Phase::Finding(_) | Phase::Creating(_), None) => WorkerTruth::Starting,
-            (Phase::Opening(..) | Phase::Closing(..) | Phase::Idle | Phase::BackingOff | Phase::Listening, None) => {
+            (Phase::Preparing | Phase::Asking(Purpose::Find | Purpose::Create, _), None) => WorkerTruth::Starting,
+            (Phase::Asking(..) | Phase::Idle | Phase::BackingOff | Phase::Listening, None) => {
                 if worker.known.enabled {
                     WorkerTruth::Retrying
                 } else {
@@ -216,7 +207,6 @@ pub(super) fn panic_lines(died: Died, build: Build) -> Vec<String> {
     let function = match died {
         Died::SessionNotFound => format!("{client}.(*ScaleSetClient).DeleteMessageSession"),
         Died::TokenWithoutExpiry => format!("{client}.(*MessageSession).maybeRefreshToken"),
-        Died::MessageWithoutStatistics => format!("{workers}.handleSessionMessage"),
     };
     let mut trace = vec![
         "panic: runtime error: invalid memory address or nil pointer dereference".to_owned(),

@@ -3,6 +3,7 @@
 
 use super::calls::{self, Ask};
 use super::config::LogLevel::{Debug, Error, Info};
+use super::config::Metrics;
 use super::counters::Op;
 use super::db::{EntityRow, SetRow};
 use super::env::Env;
@@ -14,6 +15,9 @@ use crate::random::scramble;
 use medic_core::model::Span;
 use serde_json::Value;
 use std::sync::Arc;
+
+/// How often an entity's pool manager looks for work.
+const POOL_TICK: Span = Span::secs(5);
 
 fn say_consumer(consumer: &str, env: &mut Env<'_>) {
     env.say(Info, "starting consumer", attrs!["consumer_id" => consumer], By::Watcher);
@@ -56,6 +60,34 @@ impl Process {
     pub(super) fn open(&mut self, env: &mut Env<'_>) {
         self.is_open = true;
         env.say(Info, "register metrics", attrs![], By::Garm);
+        self.say_collection(env);
+        self.at(env.now.plus(POOL_TICK), Task::PoolLines);
+    }
+
+    /// The debug lines of a collection of metrics.
+    pub(super) fn say_collection(&mut self, env: &mut Env<'_>) {
+        if env.config.log_level > Debug || env.config.metrics == Metrics::Off {
+            return;
+        }
+        let sets = env.config.build.retries().then_some("scale set ");
+        let of = ["", "organization ", "enterprise ", "repository ", "provider ", "pool "].into_iter();
+        for of in of.chain(sets).chain(["instance ", "health ", "jobs "]) {
+            env.say(Debug, &format!("collecting {of}metrics"), attrs![], By::Garm);
+        }
+        self.at(env.now.plus(env.config.metrics_period), Task::Collection);
+    }
+
+    /// The debug lines of the pool manager that each entity has, for its pools and its scale sets.
+    pub(super) fn say_pools(&mut self, env: &mut Env<'_>) {
+        if env.config.log_level > Debug {
+            return;
+        }
+        for entity in env.db.entities.values().map(Arc::clone).collect::<Vec<_>>() {
+            let jobs: u64 = env.db.sets.values().filter(|s| s.entity.number == entity.number).map(|s| s.desired).sum();
+            env.say(Debug, "found queued jobs", attrs!["job_count" => jobs], By::Pool(&entity));
+            env.say(Debug, "removing instances in pending_delete", attrs![], By::Pool(&entity));
+        }
+        self.at(env.now.plus(POOL_TICK), Task::PoolLines);
     }
 
     /// Costs no quota.

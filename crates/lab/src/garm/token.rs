@@ -23,19 +23,9 @@ struct Claims {
     token_id: String,
     is_admin: bool,
     read_metrics: bool,
-    generation: u64,
+    series: u64,
     iss: String,
     exp: u64,
-}
-
-/// The result of the check of a request's token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenCheck {
-    /// No header, no cookie.
-    Missing,
-    /// A wrong or expired token, or one for another purpose.
-    Invalid,
-    Valid,
 }
 
 fn key(config: &GarmConfig) -> hmac::Key {
@@ -49,7 +39,7 @@ pub(super) fn issue(config: &GarmConfig, db: &mut Db, purpose: Purpose, now: Wal
         token_id: db.uuid(),
         is_admin,
         read_metrics: !is_admin,
-        generation: db.token_generation,
+        series: db.token_series,
         iss: "garm".to_owned(),
         exp: now.plus(config.token_lifetime).0 / 1000,
     };
@@ -59,22 +49,21 @@ pub(super) fn issue(config: &GarmConfig, db: &mut Db, purpose: Purpose, now: Wal
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// The scheme word is not checked, as in GARM; the API takes a cookie instead.
-pub(super) fn check(config: &GarmConfig, db: &Db, request: &Request, purpose: Purpose, now: Wall) -> TokenCheck {
+/// Whether a request has a token for this purpose. The scheme word is not checked, as in GARM; the API takes a cookie
+/// instead.
+pub(super) fn is_valid(config: &GarmConfig, db: &Db, request: &Request, purpose: Purpose, now: Wall) -> bool {
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
     let bearer = header(http::header::AUTHORIZATION).and_then(|value| value.split_once(' ')).map(|(_, token)| token);
     let cookie = header(http::header::COOKIE)
         .filter(|_| purpose == Purpose::Admin)
         .and_then(|cookies| cookies.split(';').find_map(|cookie| cookie.trim().strip_prefix("garm_token=")));
-    let Some(token) = bearer.or(cookie) else { return TokenCheck::Missing };
-    let holds = read(config, token).is_some_and(|claims| {
+    bearer.or(cookie).and_then(|token| read(config, token)).is_some_and(|claims| {
         let is_for = match purpose {
             Purpose::Admin => claims.is_admin,
             Purpose::Metrics => claims.read_metrics,
         };
-        is_for && claims.exp > now.0 / 1000 && claims.generation == db.token_generation
-    });
-    if holds { TokenCheck::Valid } else { TokenCheck::Invalid }
+        is_for && claims.exp > now.0 / 1000 && claims.series == db.token_series
+    })
 }
 
 fn read(config: &GarmConfig, token: &str) -> Option<Claims> {

@@ -4,11 +4,9 @@
 
 use super::Write;
 use super::api::{Api, NOT_FOUND, refuse};
-use super::calls::{self, Ask};
-use super::config::LogLevel::Info;
+use super::calls;
 use super::db::SetRow;
 use super::env::Operation;
-use super::log::{By, attrs};
 use super::render::View;
 use crate::wire::Answer;
 use medic_core::model::ScaleSetId;
@@ -41,25 +39,6 @@ impl Api<'_> {
             self.env.set_changed(id, Operation::Update, View::Whole);
         }
         self.get_set(id)
-    }
-
-    /// An error of GitHub is taken for success, and the row stays.
-    pub(super) fn delete_set(&mut self, id: u64) -> Answer {
-        let Some(set) = self.env.db.set(id) else { return Answer::empty(200) };
-        if self.env.db.instances_of(id).next().is_some() {
-            return refuse(400, "Bad Request", "scale set has runners");
-        }
-        if set.enabled {
-            return refuse(400, "Bad Request", "scale set is enabled; disable it first");
-        }
-        match calls::at_once(&mut self.env, &mut self.process.counters, &set, Ask::DeleteSet, None) {
-            Ok(_) => {
-                self.env.db.sets.remove(&id);
-                self.env.set_deleted(set);
-            }
-            Err(_) => self.env.say(Info, "scale set not found", attrs!["scale_set_id" => id], By::Garm),
-        }
-        Answer::empty(200)
     }
 }
 

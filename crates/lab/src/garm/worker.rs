@@ -53,17 +53,24 @@ pub(super) enum Closing {
     PollFailed,
 }
 
+/// What a worker asks GitHub for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// In its start: whether GitHub knows the set.
+    Find,
+    /// In its start: the set again.
+    Create,
+    Open(Opening),
+    Close(Closing),
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Phase {
     /// In its start: it reads the database.
     Preparing,
-    /// In its start: GitHub is asked for the set.
-    Finding(Chain),
-    /// In its start: it creates the set again.
-    Creating(Chain),
-    Opening(Opening, Chain),
+    /// It waits for GitHub.
+    Asking(Purpose, Box<Chain>),
     Listening,
-    Closing(Closing, Chain),
     Idle,
     /// Its listener could not be restarted; it tries again later.
     BackingOff,
@@ -133,35 +140,10 @@ impl Process {
         worker.due = None;
         let enabled = worker.known.enabled;
         match std::mem::replace(&mut worker.phase, Phase::Idle) {
-            Phase::Preparing => {
-                let progress = Chain::begin(env, &mut self.counters, &set, Ask::FindSet, None);
-                if let Some((result, service)) = self.wait(id, Phase::Finding, progress) {
-                    self.found(&set, result, service, env);
-                }
-            }
-            Phase::Finding(chain) => {
+            Phase::Preparing => return self.ask(&set, Purpose::Find, Ask::FindSet, None, env),
+            Phase::Asking(purpose, chain) => {
                 let progress = chain.go_on(env, &mut self.counters, &set);
-                if let Some((result, service)) = self.wait(id, Phase::Finding, progress) {
-                    self.found(&set, result, service, env);
-                }
-            }
-            Phase::Creating(chain) => {
-                let progress = chain.go_on(env, &mut self.counters, &set);
-                if let Some((result, _)) = self.wait(id, Phase::Creating, progress) {
-                    self.created(&set, result, env);
-                }
-            }
-            Phase::Opening(why, chain) => {
-                let progress = chain.go_on(env, &mut self.counters, &set);
-                if let Some((result, service)) = self.wait(id, |chain| Phase::Opening(why, chain), progress) {
-                    return self.opened(&set, why, result, service, env);
-                }
-            }
-            Phase::Closing(why, chain) => {
-                let progress = chain.go_on(env, &mut self.counters, &set);
-                if let Some((result, _)) = self.wait(id, |chain| Phase::Closing(why, chain), progress) {
-                    return self.closed(&set, why, result, env);
-                }
+                return self.wait(&set, purpose, progress, env);
             }
             Phase::Idle if enabled => return self.open_session(&set, Opening::Loop, env),
             Phase::BackingOff if enabled => return self.open_session(&set, Opening::Restart, env),
@@ -172,27 +154,32 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for the next answer of an operation; gives its result when it is done.
-    fn wait(
+    /// Begins an operation.
+    fn ask(
         &mut self,
-        id: u64,
-        phase: impl FnOnce(Chain) -> Phase,
-        progress: Progress,
-    ) -> Option<(Result<Bytes, Failure>, Option<Service>)> {
+        set: &SetRow,
+        purpose: Purpose,
+        ask: Ask,
+        service: Option<Service>,
+        env: &mut Env<'_>,
+    ) -> Result<(), Died> {
+        let progress = Chain::begin(env, &mut self.counters, set, ask, service);
+        self.wait(set, purpose, progress, env)
+    }
+
+    /// Waits for the next answer of an operation, or goes on with its result.
+    fn wait(&mut self, set: &SetRow, purpose: Purpose, progress: Progress, env: &mut Env<'_>) -> Result<(), Died> {
         match progress {
-            Progress::Until(at, chain) => {
-                let worker = self.workers.get_mut(&id)?;
-                (worker.phase, worker.due) = (phase(chain), Some(at));
-                let number = worker.number;
-                self.at(at, Task::Main(id, number));
-                None
-            }
-            Progress::Hangs => {
-                self.set_phase(id, Phase::Hanging);
-                None
-            }
-            Progress::Done(result, service) => Some((result, service)),
+            Progress::Until(at, chain) => self.step_at(set.id, at, Phase::Asking(purpose, Box::new(chain))),
+            Progress::Hangs => self.set_phase(set.id, Phase::Hanging),
+            Progress::Done(result, service) => match purpose {
+                Purpose::Find => return self.found(set, result, service, env),
+                Purpose::Create => self.created(set, result, env),
+                Purpose::Open(why) => return self.opened(set, why, result, service, env),
+                Purpose::Close(why) => return self.closed(set, why, result, env),
+            },
         }
+        Ok(())
     }
 
     fn set_phase(&mut self, id: u64, phase: Phase) {
@@ -202,8 +189,11 @@ impl Process {
     }
 
     fn step_in(&mut self, id: u64, span: Span, phase: Phase, now: Wall) {
+        self.step_at(id, now.plus(span), phase);
+    }
+
+    fn step_at(&mut self, id: u64, at: Wall, phase: Phase) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let at = now.plus(span);
         (worker.phase, worker.due) = (phase, Some(at));
         let number = worker.number;
         self.at(at, Task::Main(id, number));
@@ -216,13 +206,19 @@ impl Process {
     }
 
     /// GitHub has answered whether it knows the set, by name and group.
-    fn found(&mut self, set: &SetRow, result: Result<Bytes, Failure>, service: Option<Service>, env: &mut Env<'_>) {
+    fn found(
+        &mut self,
+        set: &SetRow,
+        result: Result<Bytes, Failure>,
+        service: Option<Service>,
+        env: &mut Env<'_>,
+    ) -> Result<(), Died> {
         let body = match result {
             Ok(body) => body,
             Err(failure) => {
                 let text = format!("failed to ensure scale set exists: failed to get scale set: {}", failure.text);
                 self.start_failed(set, &text, env);
-                return;
+                return Ok(());
             }
         };
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -237,13 +233,9 @@ impl Process {
                 );
                 self.start_failed(set, &text, env);
             }
-            None => {
-                let progress = Chain::begin(env, &mut self.counters, set, Ask::CreateSet, service);
-                if let Some((result, _)) = self.wait(set.id, Phase::Creating, progress) {
-                    self.created(set, result, env);
-                }
-            }
+            None => return self.ask(set, Purpose::Create, Ask::CreateSet, service, env),
         }
+        Ok(())
     }
 
     /// A set that GitHub had lost exists again, under a new id.
@@ -303,11 +295,7 @@ impl Process {
 
     pub(super) fn open_session(&mut self, set: &SetRow, why: Opening, env: &mut Env<'_>) -> Result<(), Died> {
         env.say(Debug, "creating new message session", attrs!["scale_set" => set.github_id], By::Listener(set));
-        let progress = Chain::begin(env, &mut self.counters, set, Ask::OpenSession, None);
-        match self.wait(set.id, |chain| Phase::Opening(why, chain), progress) {
-            Some((result, service)) => self.opened(set, why, result, service, env),
-            None => Ok(()),
-        }
+        self.ask(set, Purpose::Open(why), Ask::OpenSession, None, env)
     }
 
     fn opened(
@@ -394,11 +382,7 @@ impl Process {
         let listener = self.workers.get(&set.id).and_then(|worker| worker.listener.as_ref());
         let Some(session) = listener.map(|listener| listener.session.clone()) else { return Ok(()) };
         say_closing(set, &session.id, env);
-        let progress = Chain::begin(env, &mut self.counters, set, Ask::CloseSession(session), None);
-        match self.wait(set.id, |chain| Phase::Closing(why, chain), progress) {
-            Some((result, _)) => self.closed(set, why, result, env),
-            None => Ok(()),
-        }
+        self.ask(set, Purpose::Close(why), Ask::CloseSession(session), None, env)
     }
 
     /// DELETE has been answered. A 404 kills the process.
@@ -457,12 +441,7 @@ impl Process {
             let Some(worker) = self.workers.get_mut(&set.id) else { return Ok(()) };
             let is_free = match worker.phase {
                 Phase::Listening | Phase::Idle | Phase::BackingOff => true,
-                Phase::Preparing
-                | Phase::Finding(_)
-                | Phase::Creating(_)
-                | Phase::Opening(..)
-                | Phase::Closing(..)
-                | Phase::Hanging => false,
+                Phase::Preparing | Phase::Asking(..) | Phase::Hanging => false,
             };
             if !is_free {
                 return Ok(());

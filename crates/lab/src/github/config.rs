@@ -3,6 +3,11 @@
 
 use medic_core::model::Span;
 
+/// How long a poll without messages is held.
+pub(super) const POLL_LENGTH: Span = Span::secs(50);
+/// From issue to end of every token.
+pub(super) const TOKEN_LIFETIME: Span = Span::hours(1);
+
 /// A credential that GitHub knows. Its name appears in the records, so tests can distinguish the clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
@@ -77,14 +82,6 @@ pub struct GithubConfig {
     pub credentials: Vec<Credential>,
     /// How long after the last poll has ended a session is forgotten.
     pub stale_lifetime: Span,
-    /// How long a poll without messages is held.
-    pub poll_length: Span,
-    /// From issue to `exp` of an admin token.
-    pub admin_token_lifetime: Span,
-    /// From issue to `exp` of a queue token.
-    pub queue_token_lifetime: Span,
-    /// From issue to `expires_at` of registration and installation tokens.
-    pub short_token_lifetime: Span,
     /// The time that every answer takes.
     pub latency: Span,
     pub conflict_wording: ConflictWording,
@@ -94,8 +91,6 @@ pub struct GithubConfig {
     pub runner_boot: Span,
     /// From the start of a job to its end.
     pub job_length: Span,
-    /// Detailed call and session records kept; older ones are dropped, totals stay.
-    pub records_kept: usize,
 }
 
 impl GithubConfig {
@@ -106,17 +101,12 @@ impl GithubConfig {
             origin: origin.trim_end_matches('/').to_owned(),
             credentials: Vec::new(),
             stale_lifetime: Span::secs(90),
-            poll_length: Span::secs(50),
-            admin_token_lifetime: Span::hours(1),
-            queue_token_lifetime: Span::hours(1),
-            short_token_lifetime: Span::hours(1),
             latency: Span::ZERO,
             conflict_wording: ConflictWording::Anonymous,
             unknown_session: UnknownSession::Expired,
             quota_answer: QuotaAnswer { status: 403, retry_after: false },
             runner_boot: Span::secs(20),
             job_length: Span::secs(60),
-            records_kept: 50_000,
         }
     }
 

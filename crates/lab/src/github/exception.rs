@@ -4,61 +4,28 @@ use super::config::UnknownSession;
 use crate::wire::Answer;
 use serde_json::json;
 
-/// An exception of the Actions service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exception {
-    SetExists,
-    SetNotFound,
-    SessionConflict,
-    SessionExpired,
-    RunnerAdmin,
-    InvalidToken,
-    JobStillRunning,
-    AgentExists,
-    BadRequest,
-}
+/// An exception of the Actions service: its status, namespace and name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Exception(u16, &'static str, &'static str);
+
+const RUNTIME: &str = "GitHub.Actions.Runtime.WebApi";
+const TASK: &str = "GitHub.DistributedTask.WebApi";
 
 impl Exception {
-    const fn key(self) -> &'static str {
-        match self {
-            Self::SetExists => "RunnerScaleSetExistsException",
-            Self::SetNotFound => "RunnerScaleSetNotFoundException",
-            Self::SessionConflict => "RunnerScaleSetSessionConflictException",
-            Self::SessionExpired => "RunnerScaleSetSessionExpiredException",
-            Self::RunnerAdmin => "RunnerAdminException",
-            Self::InvalidToken => "InvalidTokenException",
-            Self::JobStillRunning => "JobStillRunningException",
-            Self::AgentExists => "AgentExistsException",
-            Self::BadRequest => "VssPropertyValidationException",
-        }
-    }
-
-    const fn namespace(self) -> &'static str {
-        match self {
-            Self::JobStillRunning | Self::AgentExists => "GitHub.DistributedTask.WebApi",
-            Self::SetExists
-            | Self::SetNotFound
-            | Self::SessionConflict
-            | Self::SessionExpired
-            | Self::RunnerAdmin
-            | Self::InvalidToken
-            | Self::BadRequest => "GitHub.Actions.Runtime.WebApi",
-        }
-    }
-
-    const fn status(self) -> u16 {
-        match self {
-            Self::SetExists | Self::SessionExpired | Self::JobStillRunning | Self::BadRequest => 400,
-            Self::InvalidToken => 401,
-            Self::SetNotFound | Self::RunnerAdmin => 404,
-            Self::SessionConflict | Self::AgentExists => 409,
-        }
-    }
+    pub(super) const SET_EXISTS: Self = Self(400, RUNTIME, "RunnerScaleSetExistsException");
+    pub(super) const SESSION_CONFLICT: Self = Self(409, RUNTIME, "RunnerScaleSetSessionConflictException");
+    pub(super) const JOB_STILL_RUNNING: Self = Self(400, TASK, "JobStillRunningException");
+    pub(super) const AGENT_EXISTS: Self = Self(409, TASK, "AgentExistsException");
+    const SET_NOT_FOUND: Self = Self(404, RUNTIME, "RunnerScaleSetNotFoundException");
+    const SESSION_EXPIRED: Self = Self(400, RUNTIME, "RunnerScaleSetSessionExpiredException");
+    const RUNNER_ADMIN: Self = Self(404, RUNTIME, "RunnerAdminException");
+    const INVALID_TOKEN: Self = Self(401, RUNTIME, "InvalidTokenException");
+    const BAD_REQUEST: Self = Self(400, RUNTIME, "VssPropertyValidationException");
 
     pub(super) fn answer(self, message: &str) -> Answer {
-        let (key, namespace) = (self.key(), self.namespace());
+        let Self(status, namespace, key) = self;
         Answer::json(
-            self.status(),
+            status,
             &json!({
                 "$id": "1",
                 "innerException": null,
@@ -73,28 +40,28 @@ impl Exception {
 }
 
 pub(super) fn set_not_found(id: u64) -> Answer {
-    Exception::SetNotFound.answer(&format!("No runner scale set found with identifier {id}."))
+    Exception::SET_NOT_FOUND.answer(&format!("No runner scale set found with identifier {id}."))
 }
 
 pub(super) fn invalid_token(why: &str) -> Answer {
-    Exception::InvalidToken.answer(&format!("The token is not valid: {why}."))
+    Exception::INVALID_TOKEN.answer(&format!("The token is not valid: {why}."))
 }
 
 pub(super) fn bad_request(why: &str) -> Answer {
-    Exception::BadRequest.answer(why)
+    Exception::BAD_REQUEST.answer(why)
 }
 
 pub(super) fn unknown_session(session: &str, switch: UnknownSession) -> Answer {
     match switch {
         UnknownSession::Expired => {
-            Exception::SessionExpired.answer(&format!("The session identifier {session} is not valid."))
+            Exception::SESSION_EXPIRED.answer(&format!("The session identifier {session} is not valid."))
         }
         UnknownSession::NotFound => session_not_in_store(),
     }
 }
 
 pub(super) fn session_not_in_store() -> Answer {
-    Exception::RunnerAdmin.answer("runner referenced a session ID that doesn't exist in redis")
+    Exception::RUNNER_ADMIN.answer("runner referenced a session ID that doesn't exist in redis")
 }
 
 /// An error of the REST API.

@@ -32,7 +32,7 @@ pub use crate::fault::{FaultEffect, FaultKind, Lasts};
 pub use config::{Auth, ConflictWording, Credential, GithubConfig, QuotaAnswer, UnknownSession};
 pub use record::{Actor, Call, Ended, SessionRecord};
 pub use route::{EntityKey, Route};
-pub use setting::{Degraded, Holder, JobCounts, Leaving, NewSet, Takeover};
+pub use setting::{Degraded, Holder, JobCounts, NewSet, Takeover};
 
 use super::wire::{Answer, Delivery, HungUp, Request};
 use crate::fault::FaultTable;
@@ -113,7 +113,6 @@ impl GithubState {
     #[must_use]
     pub fn new(config: GithubConfig) -> Self {
         let quotas = Quotas::new(&config.credentials);
-        let records = Records::new(config.records_kept);
         Self {
             config,
             sets: BTreeMap::new(),
@@ -125,7 +124,7 @@ impl GithubState {
             faults: FaultTable::default(),
             quotas,
             revoked: BTreeSet::new(),
-            records,
+            records: Records::default(),
             expired_below: 0,
             counters: Counters::default(),
         }
@@ -148,7 +147,6 @@ impl GithubState {
         let actor = self.actor(request, grant.as_ref());
         let asked_again = route == Route::Poll && session.as_ref().is_some_and(|s| self.is_held(s, poll, now));
         let met = self.faults.meet(route, set, now);
-        let replacement = met.as_ref().and_then(|fault| fault.kind.replacement().map(|answer| (answer, fault.effect)));
         let mut ask = Ask {
             now,
             request,
@@ -157,32 +155,24 @@ impl GithubState {
             grant,
             fault: met.as_ref().map(|f| f.kind.clone()),
         };
-        let mut answer = match replacement {
-            Some((answer, effect)) => {
-                match effect {
-                    FaultEffect::Committed => drop(self.dispatch(route, &mut ask)),
-                    FaultEffect::Lost => {}
-                }
-                if let (Route::Poll, Some(session)) = (route, &session) {
-                    self.hang_up(session, poll, now);
-                }
-                answer
-            }
+        let mut answer = match &met {
+            Some(fault) => fault.answer(|| self.dispatch(route, &mut ask)),
             None => self.dispatch(route, &mut ask),
         };
+        if route == Route::Poll
+            && met.is_some()
+            && !matches!(answer.delivery, Delivery::Hold(_))
+            && let Some(session) = &session
+        {
+            self.hang_up(session, poll, now);
+        }
         if answer.delivery == Delivery::After(Span::ZERO) {
             answer.delivery = Delivery::After(self.config.latency);
-        }
-        if let Some(fault) = met {
-            answer = fault.kind.modify(answer);
         }
         self.stamp(&mut answer);
         if !asked_again {
             let status = answer.response.status().as_u16();
             self.records.call(Call { at: now, route, set, actor, status });
-            if let (Route::Poll, Some(set)) = (route, set.and_then(|set| self.sets.get_mut(&set))) {
-                set.polls = set.polls.saturating_add(1);
-            }
         }
         answer
     }

@@ -3,11 +3,12 @@
 //! The message log belongs to the set and the cursor to the request: a message that nobody deleted comes again to any
 //! later session that polls from before it. Jobs wait until a poll has capacity for them.
 
+use super::config::POLL_LENGTH;
 use super::exception::{set_not_found, unknown_session};
 use super::route::query;
 use super::set::{BATCH, JobState};
 use super::tokens::{Grant, Scope};
-use super::{Ask, FaultKind, GithubState};
+use super::{Ask, GithubState};
 use crate::wire::{Answer, Delivery, PollId, Request};
 use medic_core::model::{SessionId, Wall};
 use serde_json::{Value, json};
@@ -16,9 +17,8 @@ impl GithubState {
     /// Whether a poll of this session is in flight, so that a request is the same poll asked again. Some time after
     /// its end a poll that was never asked again counts as abandoned.
     pub(super) fn is_held(&self, session: &SessionId, poll: PollId, now: Wall) -> bool {
-        let grace = self.config.poll_length;
         let session = self.living.get(session).and_then(|set| self.sets.get(set)).and_then(|set| set.slot.as_ref());
-        session.and_then(|session| session.polls.get(&poll)).is_some_and(|until| now <= until.plus(grace))
+        session.and_then(|session| session.polls.get(&poll)).is_some_and(|until| now <= until.plus(POLL_LENGTH))
     }
 
     /// The session that a poll is for, by its token.
@@ -32,7 +32,7 @@ impl GithubState {
         let capacity = ask.request.headers().get("x-scalesetmaxcapacity").and_then(|value| value.to_str().ok());
         let capacity = capacity.and_then(|value| value.trim().parse::<u64>().ok());
         let cursor = query(ask.request, "lastMessageId").and_then(|id| id.parse::<u64>().ok()).unwrap_or(0);
-        let (poll, grace) = (poll_id(ask.request), self.config.poll_length);
+        let poll = poll_id(ask.request);
         let held = self.is_held(&session, poll, ask.now);
         if let Some(set) = self.sets.get_mut(&set) {
             set.capacity = capacity;
@@ -42,23 +42,20 @@ impl GithubState {
         }
         let Some(state) = self.sets.get_mut(&set) else { return Err(set_not_found(set)) };
         if let Some((id, messages)) = state.messages.range(cursor.saturating_add(1)..).next() {
-            let mut envelope = state.envelope(*id, messages);
-            if matches!(ask.fault, Some(FaultKind::NoStatistics)) {
-                envelope["statistics"] = Value::Null;
-            }
+            let envelope = state.envelope(*id, messages);
             self.poll_answered(set, poll, ask.now);
             return Ok(Answer::json(200, &envelope));
         }
         let Some(current) = state.slot.as_mut() else { return Err(set_not_found(set)) };
         let until = match current.polls.get(&poll) {
             Some(until) if held => *until,
-            Some(_) | None => ask.now.plus(self.config.poll_length),
+            Some(_) | None => ask.now.plus(POLL_LENGTH),
         };
         if ask.now >= until {
             self.poll_answered(set, poll, ask.now);
             return Ok(Answer::empty(202));
         }
-        current.polls.retain(|_, until| ask.now <= until.plus(grace));
+        current.polls.retain(|_, until| ask.now <= until.plus(POLL_LENGTH));
         current.polls.insert(poll, until);
         Ok(Answer::empty(202).delivered(Delivery::Hold(until)))
     }

@@ -70,10 +70,6 @@ impl Quotas {
         })
     }
 
-    pub(super) fn used(&self, credential: &str) -> u64 {
-        self.0.get(credential).map_or(0, |quota| quota.used)
-    }
-
     pub(super) fn exhaust(&mut self, credential: &str, reset: Wall) {
         if let Some(quota) = self.0.get_mut(credential) {
             quota.used = quota.limit;

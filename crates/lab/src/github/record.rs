@@ -1,9 +1,12 @@
 //! What happened: every call, and every session from opening to end. No client sees these records. They are bounded,
-//! oldest dropped first; totals are exact.
+//! oldest dropped first.
 
 use super::route::Route;
 use medic_core::model::{Owner, SessionId, Wall};
 use std::collections::{BTreeMap, VecDeque};
+
+/// Calls, and likewise sessions, that are kept.
+const KEPT: usize = 50_000;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Actor {
@@ -56,31 +59,16 @@ pub struct SessionRecord {
     pub ended: Option<(Wall, Ended)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Records {
-    kept: usize,
     calls: VecDeque<Call>,
-    totals: BTreeMap<Route, u64>,
-    sessions: VecDeque<SessionRecord>,
-    /// How many sessions were dropped from the front: the number of the first one kept.
-    dropped: u64,
+    /// By their numbers.
+    sessions: BTreeMap<u64, SessionRecord>,
 }
 
 impl Records {
-    pub(super) fn new(kept: usize) -> Self {
-        Self {
-            kept: kept.max(1),
-            calls: VecDeque::new(),
-            totals: BTreeMap::new(),
-            sessions: VecDeque::new(),
-            dropped: 0,
-        }
-    }
-
     pub(super) fn call(&mut self, call: Call) {
-        let total = self.totals.entry(call.route).or_default();
-        *total = total.saturating_add(1);
-        if self.calls.len() >= self.kept {
+        if self.calls.len() >= KEPT {
             self.calls.pop_front();
         }
         self.calls.push_back(call);
@@ -88,17 +76,16 @@ impl Records {
 
     /// Keeps a new session and gives its number.
     pub(super) fn opened(&mut self, record: SessionRecord) -> u64 {
-        if self.sessions.len() >= self.kept {
-            self.sessions.pop_front();
-            self.dropped = self.dropped.saturating_add(1);
+        if self.sessions.len() >= KEPT {
+            self.sessions.pop_first();
         }
-        self.sessions.push_back(record);
-        self.dropped.saturating_add(self.sessions.len() as u64).saturating_sub(1)
+        let number = self.sessions.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
+        self.sessions.insert(number, record);
+        number
     }
 
     pub(super) fn ended(&mut self, number: u64, at: Wall, how: Ended) {
-        let index = number.checked_sub(self.dropped).and_then(|index| usize::try_from(index).ok());
-        if let Some(record) = index.and_then(|index| self.sessions.get_mut(index)) {
+        if let Some(record) = self.sessions.get_mut(&number) {
             record.ended = Some((at, how));
         }
     }
@@ -107,37 +94,7 @@ impl Records {
         self.calls.iter()
     }
 
-    pub(super) fn total(&self, route: Route) -> u64 {
-        self.totals.get(&route).copied().unwrap_or(0)
-    }
-
     pub(super) fn sessions(&self) -> impl DoubleEndedIterator<Item = &SessionRecord> {
-        self.sessions.iter()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(set: u64) -> SessionRecord {
-        SessionRecord {
-            set,
-            session: SessionId::new("s"),
-            owner: Owner::new("o"),
-            opened: Wall(0),
-            opened_by: Actor::default(),
-            ended: None,
-        }
-    }
-
-    #[test]
-    fn dropped_session_record_is_not_confused_with_another() {
-        let mut records = Records::new(2);
-        let numbers: Vec<u64> = (0..3).map(|set| records.opened(record(set))).collect();
-        records.ended(numbers[0], Wall(1), Ended::Expired);
-        records.ended(numbers[2], Wall(2), Ended::Evicted);
-        let kept: Vec<_> = records.sessions().map(|r| (r.set, r.ended.clone())).collect();
-        assert_eq!(kept, vec![(1, None), (2, Some((Wall(2), Ended::Evicted)))]);
+        self.sessions.values()
     }
 }

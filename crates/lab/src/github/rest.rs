@@ -1,13 +1,12 @@
 //! The REST API: registration tokens, and what GARM asks besides (`docs/reference/actions-service.md` §1,
 //! §10).
 
-use super::config::{Auth, Credential};
+use super::config::{Auth, Credential, TOKEN_LIFETIME};
 use super::exception::{page_not_found, rest_error};
 use super::route::EntityKey;
 use super::tokens::{AppClaims, Grant, Scope};
 use super::{Ask, GithubState, date, unix_seconds};
 use crate::wire::Answer;
-use medic_core::model::Span;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -44,8 +43,8 @@ impl GithubState {
             Auth::App { .. } | Auth::Pat { .. } => return Err(rest_error(404, "Not Found")),
         }
         self.charge(ask, &app.name)?;
-        let expires = ask.now.plus(self.config.short_token_lifetime);
-        let grant = Self::grant(Scope::Installation, &app.name, "", ask, self.config.short_token_lifetime);
+        let expires = ask.now.plus(TOKEN_LIFETIME);
+        let grant = Self::grant(Scope::Installation, &app.name, "", ask);
         let token = self.mint(grant, None);
         let mut answer = Answer::json(201, &json!({"token": token, "expires_at": date(expires)}));
         self.quotas.stamp(&app.name, &mut answer);
@@ -54,9 +53,8 @@ impl GithubState {
 
     pub(super) fn registration_token(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
         let (credential, entity) = self.rest_entity(ask)?;
-        let expires = ask.now.plus(self.config.short_token_lifetime);
-        let lifetime = self.config.short_token_lifetime;
-        let grant = Self::grant(Scope::Registration, &credential, entity.as_str(), ask, lifetime);
+        let expires = ask.now.plus(TOKEN_LIFETIME);
+        let grant = Self::grant(Scope::Registration, &credential, entity.as_str(), ask);
         let token = self.mint(grant, None);
         let mut answer = Answer::json(201, &json!({"token": token, "expires_at": date(expires)}));
         self.quotas.stamp(&credential, &mut answer);
@@ -83,8 +81,7 @@ impl GithubState {
         if body.runner_event != "register" || entity.is_none_or(|entity| entity.as_str() != grant.entity) {
             return Err(rest_error(404, "Not Found"));
         }
-        let lifetime = self.config.admin_token_lifetime;
-        let admin = Self::grant(Scope::Admin, &grant.credential, &grant.entity, ask, lifetime);
+        let admin = Self::grant(Scope::Admin, &grant.credential, &grant.entity, ask);
         let token = self.mint(admin, ask.fault.as_ref());
         let url = format!("{}/svc/{}/", self.config.origin, grant.entity);
         Ok(Answer::json(200, &json!({"url": url, "token": token})))
@@ -97,7 +94,7 @@ impl GithubState {
         Ok(answer)
     }
 
-    pub(super) fn grant(scope: Scope, credential: &str, entity: &str, ask: &Ask<'_>, lifetime: Span) -> Grant {
+    pub(super) fn grant(scope: Scope, credential: &str, entity: &str, ask: &Ask<'_>) -> Grant {
         Grant {
             scope,
             credential: credential.to_owned(),
@@ -105,7 +102,7 @@ impl GithubState {
             set: 0,
             session: String::new(),
             n: 0,
-            exp: Some(unix_seconds(ask.now.plus(lifetime))),
+            exp: Some(unix_seconds(ask.now.plus(TOKEN_LIFETIME))),
         }
     }
 

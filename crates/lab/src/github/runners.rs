@@ -1,5 +1,5 @@
-//! Runners and the course of jobs: E8, E19 (`docs/reference/actions-service.md` §3.3). A runner comes up after its boot,
-//! takes one job, finishes it and is removed.
+//! Runners and the course of jobs: E8, E19 (`docs/reference/actions-service.md` §3.3). A runner comes up after its
+//! boot, takes one job, finishes it and is removed.
 
 use super::exception::{Exception, bad_request, set_not_found};
 use super::set::{JobState, Runner, RunnerState};
@@ -24,7 +24,7 @@ impl GithubState {
         }
         if self.sets_of(&entity).flat_map(|set| set.runners.values()).any(|runner| runner.name == body.name) {
             let message = format!("A runner exists with the same name {}.", body.name);
-            return Err(Exception::AgentExists.answer(&message));
+            return Err(Exception::AGENT_EXISTS.answer(&message));
         }
         self.counters.runner = self.counters.runner.saturating_add(1);
         let number = self.counters.runner;
@@ -48,7 +48,7 @@ impl GithubState {
         let Some(set) = home.filter(|set| set.entity == entity) else { return Ok(Answer::empty(204)) };
         if set.runners.get(&number).is_some_and(|runner| matches!(runner.state, RunnerState::Busy(_))) {
             let message = format!("The runner {number} is still running a job.");
-            return Err(Exception::JobStillRunning.answer(&message));
+            return Err(Exception::JOB_STILL_RUNNING.answer(&message));
         }
         set.runners.remove(&number);
         self.runner_home.remove(&number);

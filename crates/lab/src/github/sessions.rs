@@ -3,14 +3,14 @@
 use super::config::ConflictWording;
 use super::exception::{Exception, bad_request, session_not_in_store, unknown_session};
 use super::record::{Actor, Ended, SessionRecord};
-use super::set::{Refresh, Session, User};
+use super::set::{Session, User};
 use super::sets::body_of;
-use super::setting::{Leaving, Takeover};
+use super::setting::Takeover;
 use super::tokens::{Grant, Scope};
-use super::{Ask, Due, FaultKind, GithubState};
+use super::{Ask, Due, GithubState};
 use crate::random::uuid;
 use crate::wire::{Answer, PollId};
-use medic_core::model::{Owner, SessionId, Span, Wall};
+use medic_core::model::{Owner, SessionId, Wall};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -40,22 +40,14 @@ impl GithubState {
 
     /// Keeps the id, and issues a new token (`docs/reference/actions-service.md` §4.2).
     pub(super) fn refresh_session(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        let (id, session) = self.named_session(ask)?;
-        if session.refresh == Refresh::Refused {
-            return Err(session_not_in_store());
-        }
+        let id = self.named_session(ask)?;
         self.session_answer(id, ask)
     }
 
     pub(super) fn delete_session(&mut self, ask: &mut Ask<'_>) -> Result<Answer, Answer> {
-        let switch = self.config.unknown_session;
-        let (id, session) = self.named_session(ask)?;
-        let (name, refresh) = (session.id.to_string(), session.refresh);
+        let id = self.named_session(ask)?;
         self.end_session(id, ask.now, Ended::Deleted { by: ask.actor.clone() });
-        match refresh {
-            Refresh::Works => Ok(Answer::empty(204)),
-            Refresh::Refused => Err(unknown_session(&name, switch)),
-        }
+        Ok(Answer::empty(204))
     }
 
     /// Puts a new session into the slot, ending whatever is there.
@@ -68,7 +60,7 @@ impl GithubState {
             session: id.clone(),
             owner: owner.clone(),
             opened: now,
-            opened_by: by.clone(),
+            opened_by: by,
             ended: None,
         });
         self.living.insert(id.clone(), set);
@@ -76,12 +68,10 @@ impl GithubState {
             id,
             owner,
             opened: now,
-            opened_by: by,
             used_by,
             polls: BTreeMap::new(),
             last_used: now,
             check_at: Wall(u64::MAX),
-            refresh: Refresh::Works,
             record,
         });
         self.schedule_staleness(set);
@@ -127,15 +117,9 @@ impl GithubState {
 
     pub(super) fn owner_leaves(&mut self, set: u64, at: Wall) {
         let Some(slot) = self.sets.get_mut(&set) else { return };
-        let Some(other_owner) = slot.other_owner.take_if(|other_owner| other_owner.until <= at) else { return };
-        let Some(session) = slot.slot.as_mut().filter(|session| session.used_by == User::OtherOwner) else { return };
-        match other_owner.leaving {
-            Leaving::Deletes => self.end_session(set, at, Ended::OwnerLeft),
-            Leaving::Abandons => {
-                session.used_by = User::Client;
-                session.last_used = at;
-                self.schedule_staleness(set);
-            }
+        let has_left = slot.other_owner.take_if(|other_owner| other_owner.until <= at).is_some();
+        if has_left && slot.slot.as_ref().is_some_and(|session| session.used_by == User::OtherOwner) {
+            self.end_session(set, at, Ended::OwnerLeft);
         }
     }
 
@@ -184,7 +168,7 @@ impl GithubState {
 
     fn conflict(&self, id: u64, holder: &str) -> Answer {
         let name = self.sets.get(&id).map_or("", |set| set.name.as_str());
-        Exception::SessionConflict.answer(&match self.config.conflict_wording {
+        Exception::SESSION_CONFLICT.answer(&match self.config.conflict_wording {
             ConflictWording::Anonymous => format!("The actions runner scaleset {name} already has an active session."),
             ConflictWording::NamesOwner => {
                 format!("The runner scale set {name} already has an active session for owner {holder}.")
@@ -192,30 +176,28 @@ impl GithubState {
         })
     }
 
-    /// The session that a request names, if its set has that one.
-    fn named_session(&mut self, ask: &Ask<'_>) -> Result<(u64, &mut Session), Answer> {
+    /// The set that a request names, if it has the session that the request names.
+    fn named_session(&self, ask: &Ask<'_>) -> Result<u64, Answer> {
         let id = self.admin_of_set(ask)?;
         let named = ask.matched.session.as_deref().unwrap_or_default();
-        let refusal = unknown_session(named, self.config.unknown_session);
-        let session = self.sets.get_mut(&id).and_then(|set| set.slot.as_mut());
-        session.filter(|session| session.id.as_str().eq_ignore_ascii_case(named)).map(|s| (id, s)).ok_or(refusal)
+        let session = self.sets.get(&id).and_then(|set| set.slot.as_ref());
+        match session {
+            Some(session) if session.id.as_str().eq_ignore_ascii_case(named) => Ok(id),
+            Some(_) | None => Err(unknown_session(named, self.config.unknown_session)),
+        }
     }
 
     /// What POST and PATCH answer: the whole session with a fresh token.
     fn session_answer(&mut self, id: u64, ask: &Ask<'_>) -> Result<Answer, Answer> {
-        let lifetime = self.config.queue_token_lifetime;
         let (session, owner) = self
             .sets
             .get(&id)
             .and_then(|set| set.slot.as_ref())
             .map(|session| (session.id.clone(), session.owner.clone()))
             .ok_or_else(session_not_in_store)?;
-        let token = self.queue_token(id, &session, ask, lifetime);
+        let token = self.queue_token(id, &session, ask);
         let Some(set) = self.sets.get(&id) else { return Err(super::exception::set_not_found(id)) };
-        let queue = match &ask.fault {
-            Some(FaultKind::EmptyQueueUrl) => String::new(),
-            Some(_) | None => format!("{}/scalesets/message", self.config.origin),
-        };
+        let queue = format!("{}/scalesets/message", self.config.origin);
         Ok(Answer::json(
             200,
             &json!({
@@ -229,12 +211,9 @@ impl GithubState {
         ))
     }
 
-    fn queue_token(&mut self, set: u64, session: &SessionId, ask: &Ask<'_>, lifetime: Span) -> String {
-        let grant = Grant {
-            set,
-            session: session.to_string(),
-            ..Self::grant(Scope::Queue, &ask.actor.credential, "", ask, lifetime)
-        };
+    fn queue_token(&mut self, set: u64, session: &SessionId, ask: &Ask<'_>) -> String {
+        let grant =
+            Grant { set, session: session.to_string(), ..Self::grant(Scope::Queue, &ask.actor.credential, "", ask) };
         self.mint(grant, ask.fault.as_ref())
     }
 }

@@ -1,9 +1,8 @@
 //! One scale set as GitHub keeps it: its record, message log, jobs, runners and session slot.
 
 use super::date;
-use super::record::Actor;
 use super::route::EntityKey;
-use super::setting::{Leaving, Takeover};
+use super::setting::Takeover;
 use crate::wire::PollId;
 use medic_core::model::{Owner, SessionId, Span, Wall};
 use serde_json::{Value, json};
@@ -29,7 +28,6 @@ pub(super) struct Set {
     pub(super) other_owner: Option<OtherOwner>,
     /// The last `X-ScaleSetMaxCapacity` seen.
     pub(super) capacity: Option<u64>,
-    pub(super) polls: u64,
     pub(super) messages: BTreeMap<u64, Vec<Value>>,
     pub(super) last_message: u64,
     pub(super) jobs: BTreeMap<u64, Job>,
@@ -43,7 +41,6 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) owner: Owner,
     pub(super) opened: Wall,
-    pub(super) opened_by: Actor,
     pub(super) used_by: User,
     /// Polls in flight, and until when each is held.
     pub(super) polls: BTreeMap<PollId, Wall>,
@@ -51,8 +48,6 @@ pub(super) struct Session {
     pub(super) last_used: Wall,
     /// The date of its earliest entry in the agenda.
     pub(super) check_at: Wall,
-    /// Whether PATCH still finds it (`docs/reference/failure-modes.md` §1 F6).
-    pub(super) refresh: Refresh,
     /// Its number in the records.
     pub(super) record: u64,
 }
@@ -64,12 +59,6 @@ pub(super) enum User {
     Client,
     /// A scenario's other owner, who polls without rest.
     OtherOwner,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refresh {
-    Works,
-    Refused,
 }
 
 impl Session {
@@ -88,7 +77,6 @@ pub(super) struct OtherOwner {
     pub(super) owner: Owner,
     pub(super) until: Wall,
     pub(super) takeover: Takeover,
-    pub(super) leaving: Leaving,
 }
 
 #[derive(Debug)]
@@ -135,7 +123,6 @@ impl Set {
             phantom_until: None,
             other_owner: None,
             capacity: None,
-            polls: 0,
             messages: BTreeMap::new(),
             last_message: FIRST_MESSAGE - 1,
             jobs: BTreeMap::new(),

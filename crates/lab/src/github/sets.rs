@@ -37,7 +37,7 @@ impl GithubState {
         let Body { name } = body_of(ask)?;
         if self.sets_of(&entity).any(|set| set.name == name) {
             let message = format!("The runner scale set {name} already exists in runner group 1.");
-            return Err(Exception::SetExists.answer(&message));
+            return Err(Exception::SET_EXISTS.answer(&message));
         }
         let id = self.insert_set(&entity, &name, ask.now);
         self.set_answer(id)

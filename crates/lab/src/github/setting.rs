@@ -1,9 +1,9 @@
 //! What a scenario or a test sets, and the true state that a test reads. No client can do or see any of this.
 
 use super::config::QuotaAnswer;
-use super::record::{Actor, Call, Ended, SessionRecord};
+use super::record::{Call, Ended, SessionRecord};
 use super::route::{EntityKey, Route};
-use super::set::{Job, JobState, OtherOwner, Refresh, RunnerState, User};
+use super::set::{Job, JobState, OtherOwner, User};
 use super::{Fault, GithubState};
 use crate::fault::{FaultKind, Lasts};
 use crate::random::uuid;
@@ -24,22 +24,11 @@ pub enum Takeover {
     WhenFree,
 }
 
-/// How another owner leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaving {
-    /// It deletes its session.
-    Deletes,
-    /// It stops polling and leaves the session to become stale.
-    Abandons,
-}
-
 /// Who holds a set's session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     pub session: SessionId,
     pub owner: Owner,
-    /// Empty for the other owner of a scenario.
-    pub opened_by: Actor,
     /// When it was opened.
     pub opened: Wall,
     /// When its last poll ended; its opening, if none has.
@@ -88,17 +77,10 @@ impl GithubState {
         self.wake(set.0);
     }
 
-    /// Another owner takes the set's session, polls it without a pause, and leaves at `until`.
-    pub fn foreign_owner_takes(
-        &mut self,
-        set: GithubId,
-        owner: &str,
-        (takeover, leaving): (Takeover, Leaving),
-        now: Wall,
-        until: Wall,
-    ) {
+    /// Another owner takes the set's session, polls it without a pause, and deletes it at `until`.
+    pub fn foreign_owner_takes(&mut self, set: GithubId, owner: &str, takeover: Takeover, now: Wall, until: Wall) {
         self.advance(now);
-        self.other_owner_takes(set.0, OtherOwner { owner: Owner::new(owner), until, takeover, leaving }, now);
+        self.other_owner_takes(set.0, OtherOwner { owner: Owner::new(owner), until, takeover }, now);
     }
 
     /// The other owner of the set leaves now.
@@ -114,14 +96,6 @@ impl GithubState {
     pub fn evict_session(&mut self, set: GithubId, now: Wall) {
         self.advance(now);
         self.end_session(set.0, now, Ended::Evicted);
-    }
-
-    /// GitHub forgets half of the set's session: polls go on until the token expires, PATCH gets 404
-    /// (`docs/reference/failure-modes.md` §1 F6).
-    pub fn refuse_refresh(&mut self, set: GithubId) {
-        if let Some(session) = self.sets.get_mut(&set.0).and_then(|set| set.slot.as_mut()) {
-            session.refresh = Refresh::Refused;
-        }
     }
 
     /// POST of a session gets 409 although nobody holds one (`docs/reference/failure-modes.md` §1 F5).
@@ -193,7 +167,6 @@ impl GithubState {
         Some(Holder {
             session: session.id.clone(),
             owner: session.owner.clone(),
-            opened_by: session.opened_by.clone(),
             opened: session.opened,
             last_used: session.last_used,
             polling: match session.used_by {
@@ -202,30 +175,6 @@ impl GithubState {
             },
             stale_at: session.stale_at(self.config.stale_lifetime),
         })
-    }
-
-    /// The set with this name, in this entity.
-    #[must_use]
-    pub fn find_set(&self, entity: &Entity, name: &str) -> Option<GithubId> {
-        self.sets_of(&EntityKey::of(entity)).find(|set| set.name == name).map(|set| GithubId(set.id))
-    }
-
-    /// Whether the set exists.
-    #[must_use]
-    pub fn exists(&self, set: GithubId) -> bool {
-        self.sets.contains_key(&set.0)
-    }
-
-    /// Polls of the set so far; one that is asked again is one poll.
-    #[must_use]
-    pub fn polls(&self, set: GithubId) -> u64 {
-        self.sets.get(&set.0).map_or(0, |set| set.polls)
-    }
-
-    /// The capacity that the last poll of the set named.
-    #[must_use]
-    pub fn capacity(&self, set: GithubId) -> Option<u64> {
-        self.sets.get(&set.0)?.capacity
     }
 
     #[must_use]
@@ -242,26 +191,13 @@ impl GithubState {
         counts
     }
 
-    /// Ids of the set's runners, and whether each is online.
-    #[must_use]
-    pub fn runners(&self, set: GithubId) -> Vec<(u64, bool)> {
-        let runners = self.sets.get(&set.0).into_iter().flat_map(|set| set.runners.values());
-        runners.map(|runner| (runner.id, runner.state != RunnerState::Offline)).collect()
-    }
-
-    /// Messages of the set that nobody has deleted.
-    #[must_use]
-    pub fn undeleted_messages(&self, set: GithubId) -> usize {
-        self.sets.get(&set.0).map_or(0, |set| set.messages.len())
-    }
-
-    /// Calls on a route since the beginning.
+    /// How many of the last calls were on a route.
     #[must_use]
     pub fn total_calls(&self, route: Route) -> u64 {
-        self.records.total(route)
+        self.calls().map(|call| u64::from(call.route == route)).sum()
     }
 
-    /// The last calls, oldest first (bounded by [`super::GithubConfig::records_kept`]).
+    /// The last calls, oldest first (a bounded number).
     pub fn calls(&self) -> impl DoubleEndedIterator<Item = &Call> {
         self.records.calls()
     }
@@ -269,12 +205,6 @@ impl GithubState {
     /// The last sessions, in the order of their opening (bounded likewise).
     pub fn sessions(&self) -> impl DoubleEndedIterator<Item = &SessionRecord> {
         self.records.sessions()
-    }
-
-    /// REST calls that a credential has used of its present window.
-    #[must_use]
-    pub fn quota_used(&self, credential: &str) -> u64 {
-        self.quotas.used(credential)
     }
 }
 
@@ -287,8 +217,6 @@ pub enum Degraded {
     PollEmpty,
     /// Polls answer 401 for ever.
     Poll401,
-    /// Sessions open with an empty queue address.
-    EmptyQueueUrl,
 }
 
 impl Degraded {
@@ -301,9 +229,6 @@ impl Degraded {
                 poll(FaultKind::Answer { status: 200, content_type: String::new(), body: String::new() })
             }
             Self::Poll401 => poll(FaultKind::status(401)),
-            Self::EmptyQueueUrl => {
-                [Route::CreateSession, Route::RefreshSession].map(|route| fault(route, FaultKind::EmptyQueueUrl)).into()
-            }
         }
     }
 }

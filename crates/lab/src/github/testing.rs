@@ -37,10 +37,6 @@ pub(crate) fn body(answer: &Answer) -> Value {
     serde_json::from_slice(answer.response.body()).unwrap()
 }
 
-pub(crate) fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
-    answer.response.headers().get(name)?.to_str().ok()
-}
-
 /// The exception's `typeKey`, after checking that `typeName` has it too.
 pub(crate) fn exception(answer: &Answer) -> (u16, String) {
     let body = body(answer);
@@ -52,16 +48,7 @@ pub(crate) fn exception(answer: &Answer) -> (u16, String) {
 
 /// Until when a poll is held.
 pub(crate) fn held(answer: &Answer) -> Option<Wall> {
-    match answer.delivery {
-        Delivery::Hold(until) => Some(until),
-        Delivery::After(_)
-        | Delivery::Refused
-        | Delivery::Reset
-        | Delivery::Never
-        | Delivery::Truncated(_)
-        | Delivery::Dripping(_)
-        | Delivery::Huge(_) => None,
-    }
+    if let Delivery::Hold(until) = answer.delivery { Some(until) } else { None }
 }
 
 pub(crate) fn entity(name: &str) -> Entity {

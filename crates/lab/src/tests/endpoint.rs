@@ -3,10 +3,9 @@
 use crate::backend::{Backend, ServerId};
 use crate::endpoint_http::{HttpEndpoints, Sockets, Traffic};
 use crate::endpoint_inproc::InprocTransport;
-use crate::github::testing::{Bench, ORIGIN, Opened, PAT, START, entity, get, post, request};
-use crate::github::{Credential, GithubConfig, GithubState, NewSet};
+use crate::github::GithubState;
+use crate::github::testing::{Bench, ORIGIN, Opened, PAT, START, get, post, request};
 use crate::hub::{Hub, Pump};
-use crate::log_file::Rotation;
 use crate::wire::{Answer, Delivery, Request};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -123,13 +122,13 @@ fn in_process(servers: Servers, clock: Arc<dyn Clock>) -> Endpoint {
 
 fn over_sockets(servers: Servers, clock: Arc<dyn Clock>) -> Endpoint {
     let hub = Hub::new(servers, clock);
-    let served = HttpEndpoints::bind(&hub, &[ServerId::Github, GARM]).unwrap();
-    let url = |server| format!("http://{}", served.address(server).unwrap());
+    let sockets = Sockets::on_loopback(&[ServerId::Github, GARM]).unwrap();
+    let url = |server| sockets.url(server).unwrap();
     Endpoint {
         transport: Arc::new(ReqwestTransport::new(&TransportOptions::default()).unwrap()),
         github: url(ServerId::Github),
         garm: url(GARM),
-        served: Some(served),
+        served: Some(HttpEndpoints::serve(&hub, sockets)),
         _pump: Pump::start(&hub),
         hub,
     }
@@ -291,7 +290,7 @@ async fn traffic_counts_requests_and_bytes_of_all_connections() {
     assert_eq!(served.traffic(GARM), Traffic::default());
     let (mut sent, mut received) = (0, 0);
     for _ in 0..2 {
-        let mut stream = tokio::net::TcpStream::connect(served.address(GARM).unwrap()).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(endpoint.garm.trim_start_matches("http://")).await.unwrap();
         let asked = b"GET /api/v1/scalesets HTTP/1.1\r\nhost: garm\r\nconnection: close\r\n\r\n";
         stream.write_all(asked).await.unwrap();
         let mut answer = Vec::new();
@@ -300,14 +299,6 @@ async fn traffic_counts_requests_and_bytes_of_all_connections() {
     }
     assert_eq!(served.traffic(GARM), Traffic { requests: 2, received, sent });
     assert_eq!(served.traffic(ServerId::Github), Traffic::default());
-}
-
-#[tokio::test(start_paused = true)]
-async fn unknown_address_refuses_the_connection() {
-    let endpoint = in_process(with_session().0, virtual_time());
-    let error = endpoint.send("http://nowhere.test", get("/", ""), BOUNDS).await.unwrap_err();
-    assert_eq!(error.kind, FailureKind::Connect);
-    assert!(error.detail.contains("nowhere.test:80"), "{}", error.detail);
 }
 
 async fn check_down_and_up(endpoint: &Endpoint, _: GithubId, _: &Opened) {
@@ -328,25 +319,6 @@ async fn check_down_and_up(endpoint: &Endpoint, _: GithubId, _: &Opened) {
         assert!(begun.elapsed() < Duration::from_secs(20), "{error:?}");
         tokio::task::yield_now().await;
     }
-}
-
-#[tokio::test]
-async fn idle_poll_ends_with_an_empty_202() {
-    let (servers, _, session) = with_session();
-    let endpoint = over_sockets(servers, Arc::new(ScaledClock::new(START, 500.0)));
-    let begun = endpoint.hub.clock().now().wall;
-    let response = endpoint.github(session.poll(0)).await.unwrap();
-    assert_eq!((response.status.as_u16(), response.body.len()), (202, 0));
-    assert!(endpoint.hub.clock().now().wall.since(begun) >= Span::secs(50));
-}
-
-#[tokio::test(start_paused = true)]
-async fn disconnected_session_expires_in_time() {
-    let (servers, set, session) = with_session();
-    let endpoint = in_process(servers, virtual_time());
-    check_hang_up(&endpoint, set, &session).await;
-    tokio::time::sleep(Duration::from_secs(91)).await;
-    assert_eq!(endpoint.polling(set), None);
 }
 
 async fn check_wake(endpoint: &Endpoint, set: GithubId, session: &Opened) {
@@ -397,18 +369,6 @@ async fn pump_advances_the_backend_at_its_deadlines() {
     assert_eq!(begun.elapsed().as_secs(), 30);
 }
 
-#[tokio::test]
-async fn dropped_endpoints_are_closed() {
-    let mut endpoint = over_sockets(with_session().0, virtual_time());
-    assert!(endpoint.garm(BOUNDS).await.is_ok());
-    drop(endpoint.served.take());
-    let begun = std::time::Instant::now();
-    while !matches!(endpoint.garm(BOUNDS).await, Err(error) if error.kind == FailureKind::Connect) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "still open");
-        tokio::task::yield_now().await;
-    }
-}
-
 type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
 
 async fn websocket(endpoint: &Endpoint, path: &str, token: &str) -> Result<Socket, WsError> {
@@ -434,8 +394,9 @@ async fn websocket_needs_a_valid_token() {
 }
 
 #[tokio::test]
-async fn websocket_sends_log_lines_until_the_server_stops() {
+async fn websocket_sends_later_log_lines_until_the_server_stops() {
     let endpoint = over_sockets(with_session().0, virtual_time());
+    endpoint.hub.with(|servers, _| servers.log.push(Bytes::from("before")));
     let mut socket = websocket(&endpoint, "/api/v1/ws/logs", "good").await.unwrap();
     endpoint.hub.with(|servers, _| servers.log.extend([Bytes::from("one"), Bytes::from("two")]));
     assert_eq!(next_text(&mut socket).await.as_deref(), Some("one"));
@@ -476,9 +437,10 @@ async fn log_lines_are_written_at_once_and_after_rotation() {
     endpoint.hub.log_to_file(GARM, &path).unwrap();
     endpoint.hub.with(|servers, _| servers.log.push(Bytes::from("before")));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\n");
-    endpoint.hub.rotate_log(GARM, Rotation::Rename).unwrap();
+    endpoint.hub.rotate_log(GARM).unwrap();
     endpoint.hub.with(|servers, _| servers.log.push(Bytes::from("after")));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "after\n");
+    assert_eq!(std::fs::read_to_string(dir.path().join("garm.log.1")).unwrap(), "before\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -506,37 +468,6 @@ async fn stream_passes_only_successes_to_the_sink() {
     assert_eq!((count.0, count.1), (1, 40_000));
 }
 
-#[tokio::test]
-async fn addresses_in_answers_lead_back_to_the_endpoint() {
-    let sockets = Sockets::on_loopback(&[ServerId::Github]).unwrap();
-    let origin = sockets.url(ServerId::Github).unwrap();
-    let mut github = GithubState::new(GithubConfig::new(&origin).with(Credential::pat("garm", PAT)));
-    let set = github.add_set(&NewSet { entity: entity("acme"), name: "gpu".to_owned() }, START);
-    let hub = Hub::new(github, virtual_time());
-    let _served = HttpEndpoints::serve(&hub, sockets);
-    let transport = ReqwestTransport::new(&TransportOptions::default()).unwrap();
-    let ask = async |method: &Method, url: String, authorization: String, body: Value| -> Value {
-        let request = http::Request::builder().method(method).uri(url).header("authorization", authorization);
-        let request = request.body(Bytes::from(body.to_string())).unwrap();
-        let response = transport.send(request, BOUNDS).await.unwrap();
-        assert!(response.status.is_success(), "{response:?}");
-        serde_json::from_slice(&response.body).unwrap_or_default()
-    };
-    let text = |value: &Value, name: &str| value[name].as_str().unwrap().to_owned();
-    let url = format!("{origin}/api/v3/orgs/acme/actions/runners/registration-token");
-    let token = ask(&Method::POST, url, format!("Bearer {PAT}"), Value::Null).await;
-    let wish = json!({"url": format!("{origin}/acme"), "runner_event": "register"});
-    let url = format!("{origin}/actions/runner-registration");
-    let service = ask(&Method::POST, url, format!("RemoteAuth {}", text(&token, "token")), wish).await;
-    let url = format!("{}_apis/runtime/runnerscalesets/{}/sessions", text(&service, "url"), set.0);
-    let admin = format!("Bearer {}", text(&service, "token"));
-    let session = ask(&Method::POST, url, admin, json!({"ownerName": "garm-1"})).await;
-    hub.with(|github, now| github.queue_jobs(set, 1, now));
-    let queue = format!("Bearer {}", text(&session, "messageQueueAccessToken"));
-    let message = ask(&Method::GET, text(&session, "messageQueueUrl"), queue, Value::Null).await;
-    assert_eq!(message["statistics"]["totalAssignedJobs"], 1);
-}
-
 #[tokio::test(start_paused = true)]
 async fn new_poll_continues_when_the_old_one_disconnects() {
     let (servers, set, session) = with_session();
@@ -550,13 +481,4 @@ async fn new_poll_continues_when_the_old_one_disconnects() {
     assert_eq!(endpoint.polling(set), Some(true));
     endpoint.hub.with(|servers, now| servers.github.queue_jobs(set, 1, now));
     assert_eq!(new.await.unwrap().unwrap().status.as_u16(), 200);
-}
-
-#[tokio::test]
-async fn websocket_sends_no_earlier_log_lines() {
-    let endpoint = over_sockets(with_session().0, virtual_time());
-    endpoint.hub.with(|servers, _| servers.log.push(Bytes::from("before")));
-    let mut socket = websocket(&endpoint, "/api/v1/ws/logs", "good").await.unwrap();
-    endpoint.hub.with(|servers, _| servers.log.push(Bytes::from("after")));
-    assert_eq!(next_text(&mut socket).await.as_deref(), Some("after"));
 }

@@ -1,6 +1,5 @@
 //! Counters that name no set, where the numbers barely leave a choice, or barely do not.
 
-use super::super::CheckAnswer;
 use super::super::testing::*;
 use crate::model::log_fact::{ListenerErrorKind, LogEvent};
 use crate::model::{
@@ -8,10 +7,6 @@ use crate::model::{
 };
 
 use Confidence::{Strong, Weak};
-
-fn is_told(manager: &mut Manager, set: u64, fact: &Fact) -> bool {
-    says(&manager.diagnose(), set, fact)
-}
 
 // --- goroutines ---
 
@@ -23,7 +18,7 @@ fn goroutines_count_for_the_only_scope() {
     let fleet = manager.watch(Span::mins(2));
     assert!(says(&fleet, 1, &Fact::CannotTellWhich { listening: 1, of: 2 }));
     manager.set(2).entity.as_mut().unwrap().kind = EntityKind::Repository;
-    assert!(is_told(&mut manager, 1, &Fact::NothingToSee), "in which of two scopes it is, nothing tells");
+    assert!(says(&manager.diagnose(), 1, &Fact::NothingToSee), "nothing shows in which of two scopes it is");
 }
 
 #[test]
@@ -58,14 +53,6 @@ fn two_sweeps_at_one_instant_show_no_rate() {
 }
 
 // --- given up ---
-
-#[test]
-fn held_set_is_no_longer_called_abandoned() {
-    let mut manager = Manager::given_up(1, Span::mins(10));
-    assert_eq!(found(&manager.watch(secs(20)), 1).0, Diagnosis::ConflictAbandoned);
-    manager.checks.insert(id(1), (manager.now, CheckAnswer::Held { owner: None }));
-    assert_eq!(found(&manager.after(secs(2)).diagnose(), 1).0, Diagnosis::Unknown);
-}
 
 #[test]
 fn cause_gone_is_evidence_of_start_abandoned_only() {
@@ -117,7 +104,7 @@ fn treated(change: impl FnOnce(&mut Manager)) -> Manager {
     manager.watch(secs(20));
     manager.change(1);
     manager.after(secs(2)).diagnose();
-    manager.treatments.push(treatment(1, manager.now, Step::Verifying));
+    manager.treatments.push(open(1, 1, manager.now, Step::Verifying));
     change(&mut manager);
     manager.after(secs(2));
     manager
@@ -143,7 +130,7 @@ fn new_session_belongs_to_the_treated_set() {
     assert!(
         is_brought_back(|manager| {
             manager.opens();
-            manager.treatments.push(treatment(9, manager.now, Step::Verifying));
+            manager.treatments.push(open(9, 9, manager.now, Step::Verifying));
         }),
         "a treatment of a set that is not here takes no session"
     );
@@ -185,24 +172,12 @@ fn new_session_may_belong_to_another_changed_set() {
         }),
         "toggled a moment before, and trying since"
     );
-    let mut before = Manager::given_up(3, Span::mins(10));
-    before.opens();
-    before.watch(secs(20));
-    before.change(2);
-    before.diagnose();
-    before.after(Span::mins(11)).change(1);
-    before.diagnose();
-    before.after(secs(2));
-    before.treatments.push(treatment(1, before.now, Step::Verifying));
-    before.opens();
-    before.after(secs(2));
-    assert_eq!(found(&before.watch(secs(10)), 1), (Diagnosis::Listening, Strong), "changed before: it had its time");
     assert!(
         !is_brought_back(|manager| {
             manager.gauges = true;
             manager.opens();
         }),
-        "in a build that retries, any of them comes back by itself"
+        "in a build that retries, any of them comes back"
     );
 }
 
@@ -216,7 +191,7 @@ fn changed_set_may_hold_the_session_for_a_stale_lifetime() {
         manager.diagnose();
         manager.after(secs(seconds)).change(1);
         manager.diagnose();
-        manager.treatments.push(treatment(1, manager.now, Step::Verifying));
+        manager.treatments.push(open(1, 1, manager.now, Step::Verifying));
         manager.after(secs(2)).opens();
         manager.after(secs(2));
         assert_eq!(found(&manager.watch(secs(10)), 1).0, expected, "changed {seconds} s before the treatment");
@@ -229,7 +204,7 @@ fn treated_set_listens_beside_an_evicted_one() {
     manager.watch(secs(20));
     manager.change(1);
     manager.after(secs(2)).diagnose();
-    manager.treatments.push(treatment(1, manager.now, Step::Verifying));
+    manager.treatments.push(open(1, 1, manager.now, Step::Verifying));
     manager.after(secs(2)).opens();
     let kind = ListenerErrorKind::NotFound;
     manager.logs(Span::ZERO, LogEvent::ListenerFailed { set: by_manager(2), kind, refresh: false });
@@ -336,17 +311,13 @@ fn recent_change_means_listening_unless_we_made_it() {
         manager.change(2);
         manager.diagnose();
         let ours = manager.set(1).revision.clone();
-        let waits = |set| {
-            treatment(
-                set,
-                manager.now,
-                Step::Enabling { ours: ours.clone(), since: None, attempts: 0, not_before: START },
-            )
-        };
-        manager.treatments.extend(treated.map(waits));
+        let enabling = Step::Enabling { ours, since: None, attempts: 0, not_before: START };
+        manager.treatments.extend(treated.map(|set| open(set, set, manager.now, enabling)));
         manager
     };
-    assert_eq!(found(&changed(None).watch(secs(10)), 2), (Diagnosis::Listening, Weak));
+    let fleet = changed(None).watch(secs(10));
+    assert_eq!((found(&fleet, 2), found(&fleet, 1)), ((Diagnosis::Listening, Weak), (Diagnosis::Unknown, Weak)));
+    assert!(says(&fleet, 2, &Fact::RevisionMoved));
     assert_eq!(found(&changed(Some(3)).watch(secs(10)), 2), (Diagnosis::Listening, Weak), "another was treated");
     assert_eq!(found(&changed(Some(2)).watch(secs(10)), 2).0, Diagnosis::Unknown);
     let mut long_ago = changed(None);

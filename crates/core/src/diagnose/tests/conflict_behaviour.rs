@@ -5,26 +5,22 @@ use crate::model::{ConflictBehaviour, Diagnosis, Enablement, Goroutines, Incarna
 
 use ConflictBehaviour::{GivesUp, Retries, Unknown};
 
-/// Set 1 was changed since the start, so that refusals alone teach nothing.
-fn changed_and_counted(errors: u64, workers: u32, age: u64) -> ConflictBehaviour {
-    let mut manager = Manager::healthy(2);
-    manager.restarts(secs(age));
-    for _ in 0..errors {
-        manager.is_refused();
-    }
-    manager.change(1);
-    manager.goroutines = Some(Goroutines { listeners: 0, workers });
-    manager.diagnose().conflict_behaviour
-}
-
 #[test]
-fn a_worker_that_is_missing_after_a_refusal_gave_up() {
-    assert_eq!(changed_and_counted(2, 1, 30), GivesUp);
-    assert_eq!(changed_and_counted(1, 0, 10), GivesUp);
-    assert_eq!(changed_and_counted(2, 1, 9), Unknown, "they may not be there yet");
-    assert_eq!(changed_and_counted(2, 2, 30), Unknown, "all live");
-    assert_eq!(changed_and_counted(2, 3, 30), Unknown, "more than all live");
-    assert_eq!(changed_and_counted(0, 1, 30), Unknown, "nothing was refused");
+fn worker_that_is_missing_after_a_refusal_gave_up() {
+    // Set 1 was changed since the start, so that refusals alone teach nothing.
+    for (errors, workers, age, expected) in [
+        (2, 1, 30, GivesUp),
+        (1, 0, 10, GivesUp),
+        (2, 1, 9, Unknown),
+        (2, 2, 30, Unknown),
+        (2, 3, 30, Unknown),
+        (0, 1, 30, Unknown),
+    ] {
+        let mut manager = refused_at_start(errors, age, |manager, _| manager.change(1));
+        manager.goroutines = Some(Goroutines { listeners: 0, workers });
+        let learnt = manager.diagnose().conflict_behaviour;
+        assert_eq!(learnt, expected, "{errors} refusals, {workers} of 2 workers, {age} s");
+    }
 }
 
 /// Two sets with this many refused starts, in an incarnation of this age.
@@ -74,7 +70,7 @@ fn flat_refusals_show_a_build_that_gives_up() {
 }
 
 #[test]
-fn a_build_that_retries_gets_the_time_to_do_so() {
+fn build_that_retries_gets_the_time_to_do_so() {
     let mut young = refused_at_start(2, 1, |_, _| {});
     assert_eq!(young.watch(secs(8)).conflict_behaviour, Unknown, "9 s old; the refusals have stood still for 8 s");
     assert_eq!(young.after(secs(1)).diagnose().conflict_behaviour, GivesUp, "10 s old");

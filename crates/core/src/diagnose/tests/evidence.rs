@@ -2,9 +2,10 @@
 
 use super::super::CheckAnswer;
 use super::super::testing::*;
-use crate::model::log_fact::{ListenerErrorKind, LogEvent};
+use crate::model::log_fact::{ListenerErrorKind, LogEvent, LogSet};
 use crate::model::{
-    Confidence, Diagnosis, Fact, FailureKind, ListenerMetrics, Rule, SessionId, Span, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Fact, FailureKind, GithubId, ListenerMetrics, Owner, Rule, SessionId,
+    Span, Wall, WorkerState,
 };
 
 use Confidence::{Proof, Strong, Weak};
@@ -40,6 +41,69 @@ fn by_log<const N: usize>(lines: [(u64, LogEvent); N]) -> (Diagnosis, Confidence
 const NOTHING: (Diagnosis, Confidence) = (Diagnosis::Unknown, Weak);
 
 // --- the log ---
+
+#[test]
+fn controller_line_is_matched_by_github_id() {
+    let mut manager = Manager::given_up(2, secs(30));
+    let set = LogSet::Github { entity: "acme".to_owned(), github_id: GithubId(102) };
+    manager.logs(secs(30), LogEvent::ManagerStarted);
+    manager.logs(secs(29), LogEvent::Conflict { set, owner: None, gave_up: true });
+    let fleet = manager.diagnose();
+    assert_eq!(
+        (fleet.conflict_behaviour, found(&fleet, 2)),
+        (ConflictBehaviour::GivesUp, (Diagnosis::ConflictAbandoned, Proof))
+    );
+    assert!(says(&fleet, 2, &Fact::GaveUpLine));
+}
+
+#[test]
+fn proof_of_the_log_dates_the_illness() {
+    let mut manager = Manager::healthy(1);
+    manager.metrics = false;
+    manager.logs(secs(40), conflict(false));
+    manager.logs(secs(2), conflict(false));
+    let finding = manager.diagnose().findings[&id(1)].clone();
+    assert_eq!((finding.diagnosis, finding.worker.0), (Diagnosis::ConflictRetrying, WorkerState::Retrying));
+    assert_eq!(finding.ill_since, Some(manager.now.minus(secs(2))));
+    manager.logs(Span::ZERO, poll());
+    let fleet = manager.diagnose();
+    assert_eq!((fleet.recoveries.len(), fleet.findings[&id(1)].ill_since), (1, None));
+}
+
+#[test]
+fn conflict_with_a_foreign_owner_is_held_elsewhere() {
+    for (owner, expected) in [
+        (None, Diagnosis::ConflictRetrying),
+        (Some(ours()), Diagnosis::ConflictRetrying),
+        (Some(Owner::of_session_check(id(1), Wall(0))), Diagnosis::ConflictRetrying),
+        (Some(Owner::new("garm-somebody-else")), Diagnosis::HeldElsewhere),
+    ] {
+        let refused = || LogEvent::Conflict { set: by_manager(1), owner: owner.clone(), gave_up: false };
+        assert_eq!(by_log([(60, refused()), (1, refused())]), (expected, Proof), "{owner:?}");
+    }
+}
+
+#[test]
+fn message_that_fails_three_times_starves_its_set() {
+    let failed = || LogEvent::MessageFailed { set: by_manager(1) };
+    assert_eq!(by_log([(9, poll()), (1, failed()), (1, failed())]), (Diagnosis::Listening, Proof));
+    assert_eq!(by_log([(9, poll()), (1, failed()), (1, failed()), (1, failed())]), (Diagnosis::Starved, Proof));
+}
+
+#[test]
+fn twenty_sessions_in_a_minute_of_the_log_are_flapping() {
+    for (sessions, expected) in [(19, Diagnosis::Listening), (20, Diagnosis::Flapping)] {
+        let mut manager = Manager::healthy(1);
+        manager.metrics = false;
+        manager.logs(secs(1), opened());
+        manager.diagnose();
+        for _ in 0..sessions {
+            manager.logs(Span::ZERO, opened());
+            manager.after(secs(1));
+        }
+        assert_eq!(found(&manager.diagnose(), 1), (expected, Proof));
+    }
+}
 
 #[test]
 fn the_log_of_an_earlier_run_says_nothing() {
@@ -135,7 +199,7 @@ fn worker_is_taken_from_the_poll_on_equal_dates() {
     manager.gauges = true;
     manager.logs(secs(5), LogEvent::WorkerIdle { set: by_manager(1) });
     let last_success = Some(manager.now.minus(secs(5)));
-    manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+    manager.listeners.insert(id(1), ListenerMetrics { last_success });
     let fleet = manager.diagnose();
     assert_eq!((found(&fleet, 1).0, fleet.findings[&id(1)].worker.0), (Diagnosis::Listening, WorkerState::Listening));
 }
@@ -181,15 +245,6 @@ fn failed_github_list_is_evidence_of_an_ill_set() {
 }
 
 #[test]
-fn set_is_missing_exactly_from_missing_after() {
-    let mut manager = Manager::healthy(1);
-    manager.listed(Ok(Vec::new()));
-    let wait = manager.policy.missing_after;
-    assert_eq!(found(&manager.watch(wait.minus(secs(2))), 1).0, Diagnosis::Listening);
-    assert_eq!(found(&manager.after(secs(2)).diagnose(), 1), (Diagnosis::Missing, Proof));
-}
-
-#[test]
 fn cause_is_gone_sooner_if_github_answers_us() {
     for (asked, gone) in [(true, true), (false, false)] {
         let mut manager = Manager::healthy(1);
@@ -206,42 +261,46 @@ fn cause_is_gone_sooner_if_github_answers_us() {
 
 // --- session checks ---
 
-/// One of two sets listens, nobody knows which, and a session check has just found that nobody held set 2.
-fn probed() -> Manager {
-    let mut manager = Manager::given_up(2, Span::mins(20));
-    manager.opens();
-    manager.watch(secs(20));
-    manager.checks.insert(id(2), (manager.now, CheckAnswer::Unheld));
-    assert_eq!(found(&manager.diagnose(), 2), (Diagnosis::Unheld, Strong));
-    manager
-}
-
-fn is_unheld(change: impl FnOnce(&mut Manager, Wall)) -> bool {
-    let mut manager = probed();
-    let at = manager.now;
-    change(&mut manager, at);
-    found(&manager.diagnose(), 2) == (Diagnosis::Unheld, Strong)
-}
-
 #[test]
 fn session_check_counts_until_something_newer_is_known() {
-    let polled = |manager: &mut Manager, at| {
-        manager.listeners.insert(id(2), ListenerMetrics { last_success: Some(at), restarts: 0 });
-    };
-    assert!(is_unheld(|manager, at| manager.set(2).updated_at = Some(at)));
-    assert!(!is_unheld(|manager, at| manager.set(2).updated_at = Some(at.plus(Span::millis(1)))), "changed since");
-    assert!(is_unheld(|manager, _| _ = manager.watch(Span::mins(5))));
-    assert!(!is_unheld(|manager, _| _ = manager.watch(Span::mins(5).plus(secs(2)))), "too long ago");
-    assert!(is_unheld(|manager, at| polled(manager, at)));
-    assert!(is_unheld(|manager, at| polled(manager, at.minus(secs(9)))));
-    assert!(!is_unheld(|manager, at| polled(manager, at.plus(secs(1)))), "polled since");
-    let line = |manager: &mut Manager, after| {
-        manager.after(secs(after));
+    type Change = fn(&mut Manager);
+    fn polls(manager: &mut Manager, at: Wall) {
+        manager.listeners.insert(id(2), ListenerMetrics { last_success: Some(at) });
+    }
+    fn is_refused(manager: &mut Manager, later: u64) {
+        manager.after(secs(later));
         let set = by_manager(2);
         manager.logs(Span::ZERO, LogEvent::Conflict { set, owner: None, gave_up: false });
-    };
-    assert!(is_unheld(|manager, _| line(manager, 0)));
-    assert!(!is_unheld(|manager, _| line(manager, 1)), "refused since: somebody holds it now");
+    }
+    let cases: [(&str, Change, bool); 10] = [
+        ("changed at once", |manager| manager.set(2).updated_at = Some(manager.now), true),
+        ("changed since", |manager| manager.set(2).updated_at = Some(manager.now.plus(Span::millis(1))), false),
+        ("for five minutes", |manager| _ = manager.watch(Span::mins(5)), true),
+        ("for longer", |manager| _ = manager.watch(Span::mins(5).plus(secs(2))), false),
+        ("polled before", |manager| polls(manager, manager.now.minus(secs(9))), true),
+        ("polled at once", |manager| polls(manager, manager.now), true),
+        ("polled since", |manager| polls(manager, manager.now.plus(secs(1))), false),
+        ("refused at once", |manager| is_refused(manager, 0), true),
+        ("refused since", |manager| is_refused(manager, 1), false),
+        (
+            "a session opened since",
+            |manager| {
+                manager.after(secs(2)).opens();
+                manager.watch(secs(4));
+            },
+            false,
+        ),
+    ];
+    for (what, change, counts) in cases {
+        // One of two sets listens, nobody knows which, and a session check has just found that nobody held set 2.
+        let mut manager = Manager::given_up(2, Span::mins(20));
+        manager.opens();
+        manager.watch(secs(20));
+        manager.checks.insert(id(2), (manager.now, CheckAnswer::Unheld));
+        assert_eq!(diagnoses(&manager.diagnose()), [Diagnosis::Listening, Diagnosis::Unheld], "the session is set 1's");
+        change(&mut manager);
+        assert_eq!(found(&manager.diagnose(), 2) == (Diagnosis::Unheld, Strong), counts, "{what}");
+    }
 }
 
 #[test]
@@ -268,7 +327,7 @@ fn without_series(before: impl FnOnce(&mut Manager), span: Span, then: impl FnOn
         if manager.counters.create == 0 {
             manager.opens();
         }
-        manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
+        manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now) });
         manager.is_refused();
         manager.diagnose();
         if left == Span::ZERO {
@@ -278,7 +337,12 @@ fn without_series(before: impl FnOnce(&mut Manager), span: Span, then: impl FnOn
         manager.after(secs(1));
     }
     then(&mut manager);
-    says(&manager.diagnose(), 2, &Fact::NoListenerSeries)
+    let fleet = manager.diagnose();
+    let refused = says(&fleet, 2, &Fact::NoListenerSeries);
+    let finding = &fleet.findings[&id(2)];
+    let first = finding.corrected.map_or(finding.diagnosis, |_| Diagnosis::ConflictRetrying);
+    assert!(!refused || (first, finding.confidence) == (Diagnosis::ConflictRetrying, Strong), "{finding:?}");
+    refused
 }
 
 #[test]
@@ -296,7 +360,7 @@ fn missing_series_limits_of_first_poll_and_other_series() {
                     manager.diagnose();
                     manager.after(secs(1));
                     manager.is_refused();
-                    manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now), restarts: 0 });
+                    manager.listeners.insert(id(1), ListenerMetrics { last_success: Some(manager.now) });
                 }
             },
         )
@@ -312,7 +376,7 @@ fn a_series_is_deaf_from_the_very_limit() {
         let mut manager = Manager::healthy(1);
         manager.gauges = true;
         let last_success = Some(manager.now.minus(manager.policy.deaf_after).plus(Span::millis(ago)));
-        manager.listeners.insert(id(1), ListenerMetrics { last_success, restarts: 0 });
+        manager.listeners.insert(id(1), ListenerMetrics { last_success });
         let fleet = manager.diagnose();
         assert_eq!(found(&fleet, 1), (expected, Proof));
         assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Listening);

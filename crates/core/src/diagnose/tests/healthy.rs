@@ -91,7 +91,7 @@ impl World {
             let completed = now.since(began).as_millis() / 50_000;
             let last = began.plus(secs(50 * completed));
             if self.eyes.series && completed > 0 {
-                let series = ListenerMetrics { last_success: Some(last), restarts: 0 };
+                let series = ListenerMetrics { last_success: Some(last) };
                 self.manager.listeners.insert(set, series);
             }
             if self.logged.insert(set, completed) != Some(completed) {

@@ -2,17 +2,16 @@
 
 use super::super::LOOP_WINDOW;
 use super::super::testing::*;
-use super::session_of;
 use crate::model::log_fact::LogEvent;
 use crate::model::session::{LedgerSession, OpenedBy, SessionEnd};
 use crate::model::{
-    EndpointName, EndpointState, FailureKind, Incarnation, ManagerState, Owner, Quota, RestartKind, Span, Wall,
+    EndpointName, EndpointState, FailureKind, Incarnation, ManagerState, Owner, Quota, RestartKind, Span,
 };
 
 // --- its run ---
 
 #[test]
-fn a_log_only_ever_moves_the_run_on() {
+fn log_moves_the_run_forward_only() {
     let mut manager = Manager::healthy(1);
     let run = manager.diagnose().incarnation;
     manager.run = None;
@@ -25,7 +24,7 @@ fn a_log_only_ever_moves_the_run_on() {
 }
 
 #[test]
-fn a_start_date_that_moves_back_is_another_run_and_no_restart() {
+fn start_date_that_moves_back_is_another_run_and_no_restart() {
     let mut manager = Manager::healthy(1);
     manager.diagnose();
     manager.run = Some(Incarnation(START.minus(Span::hours(2))));
@@ -103,7 +102,9 @@ fn ended(age: u64, change: impl FnOnce(&mut Manager, Incarnation)) -> Option<Res
     manager.after(secs(age)).restarts(secs(age));
     let run = manager.run.unwrap();
     change(&mut manager, run);
-    manager.diagnose().restart.map(|(kind, _)| kind)
+    let (kind, of) = manager.diagnose().restart?;
+    assert_eq!((of, manager.watch(secs(60)).restart), (run, None), "reported once");
+    Some(kind)
 }
 
 const CRASH: Option<RestartKind> = Some(RestartKind::Crash);
@@ -120,7 +121,7 @@ fn restart_without_refusals_is_clean_after_15_seconds() {
 fn crash_needs_a_living_session_of_an_earlier_run() {
     let ledger = |change: fn(LedgerSession, Incarnation) -> LedgerSession| {
         ended(5, |manager, run| {
-            let old = session_of(OpenedBy::Manager(Incarnation(START.minus(Span::hours(1)))), START);
+            let old = ledger_session(1, "s", Incarnation(START.minus(Span::hours(1))), START);
             manager.ledger.push(change(old, run));
         })
     };
@@ -131,7 +132,7 @@ fn crash_needs_a_living_session_of_an_earlier_run() {
 }
 
 #[test]
-fn a_panic_or_a_conflict_in_the_log_is_a_crash() {
+fn panic_or_conflict_in_the_log_is_a_crash() {
     let panicked = |before: u64| ended(5, |manager, _| manager.logs(secs(5 + before), LogEvent::Panic));
     assert_eq!(panicked(60), CRASH);
     assert_eq!(panicked(600), CRASH);
@@ -150,19 +151,6 @@ fn logged_stop_counts_for_the_restart_right_after_it() {
 }
 
 // --- its endpoints ---
-
-#[test]
-fn endpoint_is_up_if_one_answer_is_limited_or_forbidden() {
-    let name = EndpointName::new("github.com");
-    for (first, second) in
-        [(Some(FailureKind::RateLimited), None), (Some(FailureKind::Forbidden), Some(FailureKind::Forbidden))]
-    {
-        let mut manager = Manager::healthy(1);
-        manager.listed_for("acme", first.map_or(Ok(github_sets([1])), Err));
-        manager.listed_for("beta", second.map_or(Ok(Vec::new()), Err));
-        assert_eq!(manager.diagnose().endpoints.get(&name), Some(&EndpointState::Up), "{first:?} {second:?}");
-    }
-}
 
 #[test]
 fn endpoint_is_limited_if_every_credential_is_used_up() {
@@ -200,7 +188,8 @@ fn failed_pulse_degrades_the_endpoint_for_45_seconds() {
     manager.diagnose();
     manager.counters.rate_limit_errors += 1;
     manager.after(secs(15)).diagnose();
-    assert!(!manager.after(secs(44)).diagnose().endpoints.is_empty());
+    let degraded: Vec<_> = manager.after(secs(44)).diagnose().endpoints.into_values().collect();
+    assert_eq!(degraded, [EndpointState::Degraded]);
     assert!(manager.after(secs(1)).diagnose().endpoints.is_empty());
 }
 
@@ -219,7 +208,7 @@ fn two_failing_entities_are_a_fault_at_github() {
 /// Sets of two entities, both refused by the log, in an incarnation of this age.
 fn conflicting(age: u64, since: u64, owner: Option<&Owner>, change: impl FnOnce(&mut Manager)) -> bool {
     let mut manager = Manager::healthy(2);
-    manager.sets[1] = scale_set(2, "beta");
+    manager.sets[1] = scale_set_of(2, "beta");
     manager.run = Some(Incarnation(manager.now.minus(secs(age))));
     for ago in [since, 1] {
         for set in [1, 2] {
@@ -233,23 +222,26 @@ fn conflicting(age: u64, since: u64, owner: Option<&Owner>, change: impl FnOnce(
 
 #[test]
 fn unexplained_conflicts_of_entities_are_githubs_fault() {
-    let changed_at = |ago: u64| {
-        move |manager: &mut Manager| {
-            let at: Option<Wall> = Some(manager.now.minus(secs(ago)));
-            for set in &mut manager.sets {
-                set.updated_at = at;
-            }
-        }
-    };
     let stranger = Owner::new("garm-somebody-else");
-    assert!(conflicting(3600, 99, None, |_| {}));
-    assert!(conflicting(3600, 99, Some(&ours()), |_| {}));
-    assert!(!conflicting(3600, 99, Some(&stranger), |_| {}), "another manager holds them");
-    assert!(conflicting(400, 99, None, |_| {}));
-    assert!(!conflicting(400, 100, None, |_| {}), "five minutes after the start: the last stale session may end now");
-    assert!(!conflicting(3600, 99, None, changed_at(100)), "changed just before: their workers came to it late");
-    assert!(!conflicting(3600, 99, None, changed_at(219)));
-    assert!(conflicting(3600, 99, None, changed_at(220)));
-    assert!(!conflicting(3600, 250, None, changed_at(130)));
-    assert!(conflicting(3600, 250, None, changed_at(129)), "changed when they had long been refused");
+    for (age, since, owner, changed, fault, why) in [
+        (3600, 99, None, None, true, "nothing explains them"),
+        (3600, 99, Some(&ours()), None, true, "they name our own manager"),
+        (3600, 99, Some(&stranger), None, false, "another manager holds them"),
+        (400, 99, None, None, true, "later than the last stale session"),
+        (400, 100, None, None, false, "five minutes after the start the last stale session may just end"),
+        (3600, 99, None, Some(100), false, "changed just before: their workers came to it late"),
+        (3600, 99, None, Some(219), false, "changed two minutes before"),
+        (3600, 99, None, Some(220), true, "changed long before"),
+        (3600, 250, None, Some(130), false, "changed two minutes after"),
+        (3600, 250, None, Some(129), true, "changed when they had long been refused"),
+    ] {
+        let change = |manager: &mut Manager| {
+            if let Some(ago) = changed {
+                let at = manager.now.minus(secs(ago));
+                manager.sets.iter_mut().for_each(|set| set.updated_at = Some(at));
+            }
+        };
+        assert_eq!(conflicting(age, since, owner, change), fault, "{why}");
+    }
+    assert!(!conflicting(3600, 99, None, |manager| manager.sets[1] = scale_set(2)), "one entity is not GitHub");
 }

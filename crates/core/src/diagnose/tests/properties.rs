@@ -23,7 +23,7 @@ enum Event {
     Toggle(u64, u64),
     /// The worker restarts its listener, with this many seconds in between.
     Restart(u64, u64),
-    /// The manager is stopped for some seconds; then it opens one session every so many milliseconds.
+    /// The manager is stopped for some seconds; then it opens one session after each such number of milliseconds.
     CleanRestart(u64, u64),
     /// The metrics cannot be read for this many sweeps.
     MetricsFail(u64),
@@ -147,7 +147,7 @@ proptest! {
 fn nonsense() -> impl Strategy<Value = Manager> {
     let small = || prop_oneof![0_u64..4, Just(u64::MAX), any::<u64>()];
     let date = || prop_oneof![Just(Wall(0)), Just(Wall(u64::MAX)), any::<u64>().prop_map(Wall), near()];
-    let counters = proptest::array::uniform11(small());
+    let counters = proptest::array::uniform7(small());
     let kind = proptest::option::of(proptest::sample::select(FailureKind::ALL));
     let sets = proptest::collection::vec((0_u64..5, proptest::option::of(small()), any::<[bool; 4]>(), date()), 0..6);
     let goroutines = proptest::option::of((any::<u32>(), 0_u32..4));
@@ -157,24 +157,12 @@ fn nonsense() -> impl Strategy<Value = Manager> {
             let mut manager = Manager::healthy(0);
             (manager.now, manager.fails, manager.metrics, manager.gauges) = (now, fails, metrics, gauges);
             manager.run = run.map(Incarnation);
-            let [create, create_errors, delete, delete_errors, poll, poll_errors, refresh, refresh_errors, ack, a, b] =
-                counters;
-            manager.counters = ScopeCounters {
-                create,
-                create_errors,
-                delete,
-                delete_errors,
-                poll,
-                poll_errors,
-                refresh,
-                refresh_errors,
-                ack,
-                start_errors: a,
-                rate_limit_errors: b,
-            };
-            for (set, forge, [enabled, entity, series, endpoint], updated) in sets {
-                let mut one = super::super::testing::scale_set(set, "acme");
-                one.github_id = forge.map(GithubId);
+            let [create, create_errors, delete, poll, poll_errors, start_errors, rate_limit_errors] = counters;
+            manager.counters =
+                ScopeCounters { create, create_errors, delete, poll, poll_errors, start_errors, rate_limit_errors };
+            for (set, github_id, [enabled, entity, series, endpoint], updated) in sets {
+                let mut one = super::super::testing::scale_set(set);
+                one.github_id = github_id.map(GithubId);
                 one.enabled = if enabled { Enablement::Enabled } else { Enablement::Disabled };
                 one.updated_at = Some(updated);
                 one.revision = Revision::new(format!("{}", updated.0));
@@ -185,7 +173,7 @@ fn nonsense() -> impl Strategy<Value = Manager> {
                     one.endpoint = None;
                 }
                 if series {
-                    let listener = ListenerMetrics { last_success: Some(updated), restarts: forge.unwrap_or(0) };
+                    let listener = ListenerMetrics { last_success: Some(updated) };
                     manager.listeners.insert(ScaleSetId(set), listener);
                 }
                 let answer = if held { CheckAnswer::Held { owner: None } } else { CheckAnswer::Unheld };
@@ -267,7 +255,7 @@ fn without_evidence_for(rule: Rule, manager: &mut Manager) {
         }
         Rule::ListenerMetrics => manager.listeners.clear(),
         Rule::Created => manager.sets.iter_mut().for_each(|set| {
-            let created = super::super::testing::scale_set(set.id.0, "acme");
+            let created = super::super::testing::scale_set(set.id.0);
             (set.github_id, set.entity) = (created.github_id, created.entity);
         }),
         Rule::Counters => (manager.metrics, manager.goroutines) = (false, None),

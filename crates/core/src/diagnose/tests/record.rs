@@ -1,7 +1,7 @@
 //! What is kept from sweep to sweep, and the evidence beside a diagnosis.
 
+use super::super::Fleet;
 use super::super::testing::*;
-use super::session_of;
 use crate::model::log_fact::{ListenerErrorKind, LogEvent};
 use crate::model::session::{LedgerSession, OpenedBy, SessionEnd};
 use crate::model::{
@@ -9,7 +9,7 @@ use crate::model::{
 };
 use std::sync::Arc;
 
-use Confidence::{Strong, Weak};
+use Confidence::{Proof, Strong, Weak};
 
 // --- the sets as last seen ---
 
@@ -31,19 +31,21 @@ fn omitted_endpoint_is_kept_and_changed_endpoint_replaced() {
 // --- agreement, illness and its end ---
 
 #[test]
-fn changed_diagnosis_restarts_count_and_date() {
+fn findings_are_counted_and_dated_until_the_diagnosis_changes() {
     let mut manager = Manager::healthy(1);
-    manager.watch(secs(10));
+    let count = |fleet: &Fleet| (fleet.findings[&id(1)].seen, fleet.findings[&id(1)].since);
+    assert_eq!(count(&manager.diagnose()), (1, START));
+    assert_eq!(count(&manager.watch(secs(4))), (4, START));
     manager.restarts(secs(1));
-    let finding = manager.after(secs(2)).diagnose().findings[&id(1)].clone();
-    assert_eq!((finding.diagnosis, finding.seen, finding.since), (Diagnosis::Settling, 1, manager.now));
+    let fleet = manager.after(secs(2)).diagnose();
+    assert_eq!((found(&fleet, 1).0, count(&fleet)), (Diagnosis::Settling, (1, manager.now)));
 }
 
 #[test]
-fn empty_set_state_is_dated_by_the_first_sweep() {
+fn state_of_another_version_starts_empty_where_it_lacks_a_field() {
     let mut manager = Manager::healthy(1);
     manager.set(1).entity = None;
-    manager.state = serde_json::from_str(r#"{"sets":{"1":{}}}"#).unwrap();
+    manager.state = serde_json::from_str(r#"{"of_tomorrow":1,"sets":{"1":{}}}"#).unwrap();
     let finding = manager.diagnose().findings[&id(1)].clone();
     assert_eq!((finding.diagnosis, finding.seen, finding.since), (Diagnosis::Unknown, 1, manager.now));
 }
@@ -60,16 +62,17 @@ fn weak_listening_neither_ends_nor_shows_an_illness() {
     assert_eq!(weak.findings[&id(1)].ill_since, None);
     let strong = manager.after(secs(2)).diagnose();
     assert_eq!(found(&strong, 1), (Diagnosis::Listening, Strong));
-    assert_eq!(strong.recoveries.iter().map(|told| Some(told.ill_since)).collect::<Vec<_>>(), [ill_since]);
+    assert_eq!(strong.recoveries.iter().map(|one| Some(one.ill_since)).collect::<Vec<_>>(), [ill_since]);
 }
 
 #[test]
-fn weak_conflict_never_becomes_held_elsewhere() {
+fn living_workers_without_listeners_are_weak_retries_for_good() {
     let mut manager = Manager::healthy(2);
     manager.metrics = false;
     manager.goroutines = Some(Goroutines { listeners: 0, workers: 2 });
     let fleet = manager.watch(Span::mins(20));
-    assert_eq!(found(&fleet, 1), (Diagnosis::ConflictRetrying, Weak));
+    assert_eq!(found(&fleet, 1), (Diagnosis::ConflictRetrying, Weak), "never held elsewhere");
+    assert_eq!(manager.remedies(&fleet), []);
 }
 
 #[test]
@@ -77,18 +80,19 @@ fn conflict_becomes_held_elsewhere_after_the_stale_limit() {
     let mut manager = Manager::healthy(1);
     manager.gauges = true;
     manager.restarts(secs(1));
-    let mut fleet = manager.diagnose();
-    for _ in 0..20 {
-        if found(&fleet, 1).0 == Diagnosis::ConflictRetrying {
-            break;
-        }
-        manager.is_refused();
-        fleet = manager.after(secs(2)).diagnose();
-    }
+    manager.diagnose();
+    while found(&manager.watch_refused(secs(2)), 1).0 != Diagnosis::ConflictRetrying {}
     let since = manager.now;
     let fleet = manager.watch_refused(manager.policy.stale_session_limit);
     assert_eq!((manager.now.since(since), found(&fleet, 1).0), (Span::mins(5), Diagnosis::ConflictRetrying));
-    assert_eq!(found(&manager.watch_refused(secs(2)), 1).0, Diagnosis::HeldElsewhere);
+    let fleet = manager.watch_refused(secs(2));
+    assert_eq!((found(&fleet, 1), manager.remedies(&fleet)), ((Diagnosis::HeldElsewhere, Strong), vec![]));
+    manager.fails = Some(FailureKind::Timeout);
+    manager.after(secs(2)).diagnose();
+    manager.fails = None;
+    assert_eq!(found(&manager.watch_refused(secs(4)), 1).0, Diagnosis::HeldElsewhere, "a blind sweep ends no series");
+    manager.opens();
+    assert_eq!(found(&manager.watch(secs(4)), 1).0, Diagnosis::Listening);
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn verdict_follows_a_set_that_listens_after_a_change() {
 
 #[test]
 fn cause_is_gone_only_while_github_answers() {
-    let told = |answer, pulse_fails: bool| {
+    let gone = |answer, pulse_fails: bool| {
         let mut manager = Manager::healthy(1);
         manager.restarts(secs(30));
         manager.logs(secs(30), LogEvent::ManagerStarted);
@@ -137,19 +141,19 @@ fn cause_is_gone_only_while_github_answers() {
         manager.diagnose();
         manager.counters.rate_limit_errors += u64::from(pulse_fails);
         let fleet = manager.after(secs(2)).diagnose();
-        assert_eq!(found(&fleet, 1).0, Diagnosis::StartAbandoned);
+        assert_eq!(found(&fleet, 1), (Diagnosis::StartAbandoned, Proof));
         says(&fleet, 1, &Fact::CauseGone)
     };
-    assert!(told(Ok(github_sets([1])), false));
-    assert!(!told(Err(FailureKind::Server), false));
-    assert!(!told(Ok(github_sets([1])), true));
+    assert!(gone(Ok(github_sets([1])), false));
+    assert!(!gone(Err(FailureKind::Server), false));
+    assert!(!gone(Ok(github_sets([1])), true));
 }
 
 // --- more evidence ---
 
 #[test]
 fn lingering_instances_are_evidence_unless_the_set_is_well() {
-    let tells = |mut manager: Manager, diagnosis, deleted| {
+    let lingers = |mut manager: Manager, diagnosis, deleted| {
         manager.lingering.insert(id(1), Lingering { deleted, ..Lingering::default() });
         let fleet = manager.watch(secs(30));
         assert_eq!(found(&fleet, 1).0, diagnosis);
@@ -160,50 +164,56 @@ fn lingering_instances_are_evidence_unless_the_set_is_well() {
         manager.opens();
         manager
     };
-    assert!(tells(Manager::given_up(1, secs(30)), Diagnosis::ConflictAbandoned, 3));
-    assert!(tells(suspect(), Diagnosis::Unknown, 3));
-    assert!(!tells(suspect(), Diagnosis::Unknown, 0));
-    assert!(!tells(Manager::healthy(1), Diagnosis::Listening, 3), "its listener will clear them");
+    assert!(lingers(Manager::given_up(1, secs(30)), Diagnosis::ConflictAbandoned, 3));
+    assert!(lingers(suspect(), Diagnosis::Unknown, 3));
+    assert!(!lingers(suspect(), Diagnosis::Unknown, 0));
+    assert!(!lingers(Manager::healthy(1), Diagnosis::Listening, 3), "its listener will clear them");
 }
 
 #[test]
 fn stale_session_in_the_ledger_is_evidence_of_an_ill_set() {
+    type Change = fn(LedgerSession, Incarnation) -> LedgerSession;
     let old = Incarnation(START.minus(Span::hours(2)));
-    let told = |session: &dyn Fn(LedgerSession, Incarnation) -> LedgerSession| {
+    let cases: [(bool, bool, Change); 6] = [
+        (true, true, |session, _| session),
+        (true, false, |session, run| LedgerSession { opened_by: OpenedBy::Manager(run), ..session }),
+        (true, false, |session, run| LedgerSession {
+            opened_by: OpenedBy::Manager(Incarnation(run.0.plus(secs(9)))),
+            ..session
+        }),
+        (true, false, |session, _| LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..session }),
+        (true, false, |session, _| LedgerSession { ended: Some((START, SessionEnd::Closed)), ..session }),
+        // Nobody knows which run this is.
+        (false, false, |session, _| session),
+    ];
+    for (n, (dated, known, change)) in cases.into_iter().enumerate() {
         let mut manager = Manager::given_up(1, secs(30));
         let run = manager.run.unwrap();
-        manager.ledger.push(session(session_of(OpenedBy::Manager(old), START), run));
-        let fleet = manager.watch(secs(20));
+        manager.run = manager.run.filter(|_| dated);
+        manager.ledger.push(change(ledger_session(1, "s", old, START), run));
+        let fleet = manager.watch(secs(30));
         assert_eq!(found(&fleet, 1).0, Diagnosis::ConflictAbandoned);
-        says(&fleet, 1, &Fact::StaleSessionKnown { incarnation: old })
-            || fleet.findings[&id(1)].evidence.iter().any(|e| matches!(e.fact, Fact::StaleSessionKnown { .. }))
-    };
-    assert!(told(&|session, _| session));
-    assert!(!told(&|session, run| LedgerSession { opened_by: OpenedBy::Manager(run), ..session }), "of this run");
-    assert!(!told(&|session, run| {
-        LedgerSession { opened_by: OpenedBy::Manager(Incarnation(run.0.plus(secs(9)))), ..session }
-    }));
-    assert!(!told(&|session, _| LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..session }));
-    assert!(!told(&|session, _| LedgerSession { ended: Some((START, SessionEnd::Closed)), ..session }));
-    let mut undated = Manager::given_up(1, secs(30));
-    undated.run = None;
-    undated.ledger.push(session_of(OpenedBy::Manager(old), START));
-    let fleet = undated.watch(secs(30));
-    assert!(!says(&fleet, 1, &Fact::StaleSessionKnown { incarnation: old }), "nobody knows which run this is");
+        let facts = fleet.findings[&id(1)].evidence.iter().map(|evidence| &evidence.fact);
+        let mut stale = facts.filter(|fact| matches!(fact, Fact::StaleSessionKnown { .. }));
+        assert_eq!(stale.next(), known.then_some(&Fact::StaleSessionKnown { incarnation: old }), "{n}");
+    }
 }
 
 #[test]
-fn worker_count_expects_no_worker_that_gave_up() {
-    let mut manager = Manager::given_up(2, Span::mins(10));
-    assert_eq!(diagnoses(&manager.watch(secs(20))), [Diagnosis::ConflictAbandoned; 2]);
-    manager.enable(1, Enablement::Disabled);
-    manager.goroutines = Some(Goroutines { listeners: 0, workers: 0 });
-    let worker = |manager: &mut Manager| manager.after(secs(2)).diagnose().findings[&id(1)].worker.0;
-    for _ in 0..3 {
-        assert_eq!(worker(&mut manager), WorkerState::Absent);
-    }
-    manager.goroutines = Some(Goroutines { listeners: 0, workers: 1 });
-    for _ in 0..3 {
-        assert_eq!(worker(&mut manager), WorkerState::Idle, "set 2's worker is dead, so the living one is set 1's");
+fn disabled_sets_worker_is_idle_if_all_that_can_live_do() {
+    for (mut manager, living, missing) in [
+        (Manager::healthy(2), 2, "neither worker gave up"),
+        (Manager::given_up(2, Span::mins(10)), 1, "the living one is set 1's: set 2's gave up"),
+    ] {
+        manager.watch(secs(20));
+        manager.enable(1, Enablement::Disabled);
+        for (workers, expected) in [(living - 1, WorkerState::Absent), (living, WorkerState::Idle)] {
+            manager.goroutines = Some(Goroutines { listeners: 0, workers });
+            for _ in 0..3 {
+                let worker = manager.after(secs(2)).diagnose().findings[&id(1)].worker;
+                assert_eq!(worker.0, expected, "{missing}");
+                assert!(expected == WorkerState::Absent || worker.1 == manager.now);
+            }
+        }
     }
 }

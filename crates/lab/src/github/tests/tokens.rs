@@ -1,8 +1,7 @@
-//! The token chain, token types and ages, and the REST quota (`docs/reference/actions-service.md` §1, §7.3, §9 points
-//! 1-3).
+//! The token chain, token types and ages (`docs/reference/actions-service.md` §1, §9 points 1 and 2).
 
-use super::super::testing::{Bench, ORIGIN, PAT, START, body, exception, get, header, post, request, status};
-use super::super::{Credential, Fault, FaultKind, QuotaAnswer, Route};
+use super::super::Credential;
+use super::super::testing::{Bench, ORIGIN, PAT, START, body, exception, get, post, request, status};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::Method;
@@ -11,12 +10,6 @@ use serde_json::{Value, json};
 
 fn pat() -> String {
     format!("Bearer {PAT}")
-}
-
-/// The claims of a JWT, read without a check of the signature.
-fn claims(token: &str) -> Value {
-    let payload = token.trim_start_matches("Bearer ").split('.').nth(1).unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
 fn registration_token(bench: &mut Bench) -> String {
@@ -48,49 +41,6 @@ fn rest_is_served_with_and_without_the_enterprise_prefix() {
             let answer = register(&mut bench, &format!("{prefix}/actions/runner-registration"), &token, entity);
             assert_eq!(status(&answer), 200, "{path}");
             assert_eq!(body(&answer)["url"], format!("{ORIGIN}/svc/{entity}/"));
-        }
-    }
-}
-
-#[test]
-fn admin_and_queue_tokens_are_jwts_with_exp() {
-    let mut bench = Bench::with(|config| config.admin_token_lifetime = Span::mins(17));
-    assert_eq!(claims(&bench.admin)["exp"], START.0 / 1000 + 17 * 60);
-    let set = bench.set("gpu");
-    let session = bench.opened(set);
-    assert_eq!(claims(&session.token)["exp"], START.0 / 1000 + 3600);
-}
-
-#[test]
-fn registration_faults_change_the_answer() {
-    let mut bench = Bench::new();
-    let token = registration_token(&mut bench);
-    let mut odd = |kind| {
-        bench.github.inject(Fault::on(Route::RunnerRegistration, kind).times(1));
-        register(&mut bench, "/actions/runner-registration", &token, "acme")
-    };
-    assert!(odd(FaultKind::Bom).response.body().starts_with(b"\xEF\xBB\xBF{"));
-    assert_eq!(claims(body(&odd(FaultKind::TokenWithoutExp))["token"].as_str().unwrap()).get("exp"), None);
-    let opaque = body(&odd(FaultKind::TokenNotJwt))["token"].as_str().unwrap().to_owned();
-    assert_eq!(opaque.split('.').count(), 1);
-    bench.admin = format!("Bearer {opaque}");
-    let listed = bench.ask(&Method::GET, "runtime/runnerscalesets", &Value::Null);
-    assert_eq!(status(&listed), 200, "an odd token still works: only its form is odd");
-}
-
-#[test]
-fn app_gets_an_installation_token_by_either_issuer() {
-    let mut bench = Bench::with(|config| config.credentials.push(Credential::app("app", 12, "Iv1.abc", 34)));
-    let now = START.0 / 1000;
-    for issuer in [json!(12), json!("12"), json!("Iv1.abc")] {
-        let jwt = app_jwt(&issuer, now - 60, now + 480);
-        let answer = bench.send(&post("/app/installations/34/access_tokens", &jwt, &Value::Null));
-        assert_eq!(status(&answer), 201, "{issuer}");
-        let token = body(&answer)["token"].as_str().unwrap().to_owned();
-        assert!(body(&answer)["expires_at"].as_str().unwrap().ends_with('Z'));
-        for scheme in ["Bearer", "token"] {
-            let path = "/orgs/acme/actions/runners/registration-token";
-            assert_eq!(status(&bench.send(&post(path, &format!("{scheme} {token}"), &Value::Null))), 201);
         }
     }
 }
@@ -169,20 +119,6 @@ fn admin_token_is_valid_for_its_entity_only() {
 }
 
 #[test]
-fn tokens_expire_at_their_exp_or_all_at_once() {
-    let mut bench = Bench::with(|config| config.admin_token_lifetime = Span::mins(17));
-    let list = |bench: &mut Bench| status(&bench.ask(&Method::GET, "runtime/runnerscalesets", &Value::Null));
-    bench.wait(Span::mins(17).plus(Span::millis(0)));
-    assert_eq!(list(&mut bench), 401);
-    bench.log_in("acme");
-    assert_eq!(list(&mut bench), 200);
-    bench.github.expire_tokens();
-    assert_eq!(list(&mut bench), 401);
-    bench.log_in("acme");
-    assert_eq!(list(&mut bench), 200);
-}
-
-#[test]
 fn poll_in_flight_outlives_its_token() {
     let mut bench = Bench::new();
     let set = bench.set("gpu");
@@ -192,77 +128,4 @@ fn poll_in_flight_outlives_its_token() {
     bench.wait(Span::secs(50));
     assert_eq!(status(&bench.poll(&session)), 202, "the end of the poll in flight");
     assert_eq!(exception(&bench.poll(&session)), (401, "InvalidTokenException".to_owned()));
-}
-
-#[test]
-fn revoked_credential_is_refused_and_its_tokens_stay_valid() {
-    let mut bench = Bench::new();
-    bench.github.revoke_credentials("garm");
-    let path = "/orgs/acme/actions/runners/registration-token";
-    let refused = bench.send(&post(path, &pat(), &Value::Null));
-    assert_eq!((status(&refused), body(&refused)["message"].as_str()), (401, Some("Bad credentials")));
-    assert_eq!(status(&bench.ask(&Method::GET, "runtime/runnerscalesets", &Value::Null)), 200);
-    bench.github.restore_credentials("garm");
-    assert_eq!(status(&bench.send(&post(path, &pat(), &Value::Null))), 201);
-}
-
-#[test]
-fn rest_calls_cost_quota_and_service_calls_do_not() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.github.quota_used("garm"), 1, "the log-in was one REST call");
-    let answer = bench.send(&post("/orgs/acme/actions/runners/registration-token", &pat(), &Value::Null));
-    assert_eq!(header(&answer, "x-ratelimit-limit"), Some("5000"));
-    assert_eq!(header(&answer, "x-ratelimit-remaining"), Some("4998"));
-    assert_eq!(header(&answer, "x-ratelimit-used"), Some("2"));
-    assert_eq!(header(&answer, "x-ratelimit-resource"), Some("core"));
-    assert_eq!(header(&answer, "x-ratelimit-reset"), Some((START.0 / 1000 + 3600).to_string().as_str()));
-    let listed = bench.ask(&Method::GET, "runtime/runnerscalesets", &Value::Null);
-    assert_eq!(header(&listed, "x-ratelimit-limit"), None);
-    assert!(header(&listed, "activityid").is_some() && header(&listed, "x-github-request-id").is_some());
-    let asked = bench.send(&get("/api/v3/rate_limit", &pat()));
-    assert_eq!(body(&asked)["resources"]["core"]["remaining"], 4998, "asking for the quota is free");
-}
-
-#[test]
-fn exhausted_quota_is_refused_until_its_reset() {
-    for (code, retry_after) in [(403, false), (429, false), (403, true), (429, true)] {
-        let mut bench = Bench::with(|config| config.quota_answer = QuotaAnswer { status: code, retry_after });
-        bench.github.exhaust_quota("garm", START.plus(Span::mins(10)));
-        let path = "/orgs/acme/actions/runners/registration-token";
-        let refused = bench.send(&post(path, &pat(), &Value::Null));
-        assert_eq!(status(&refused), code);
-        assert_eq!(header(&refused, "x-ratelimit-remaining"), Some("0"));
-        assert_eq!(header(&refused, "retry-after"), retry_after.then_some("600"));
-        assert!(body(&refused)["message"].as_str().unwrap().contains("rate limit"));
-        bench.wait(Span::mins(10));
-        let answer = bench.send(&post(path, &pat(), &Value::Null));
-        assert_eq!((status(&answer), header(&answer, "x-ratelimit-remaining")), (201, Some("4999")));
-    }
-}
-
-#[test]
-fn quota_is_charged_to_its_own_credential_only() {
-    let mut bench = Bench::with(|config| {
-        let mut small = Credential::pat("small", "ghp_small");
-        small.limit = 2;
-        config.credentials.push(small);
-    });
-    let path = "/orgs/acme/actions/runners/registration-token";
-    let codes: Vec<u16> = (0..3).map(|_| status(&bench.send(&post(path, "Bearer ghp_small", &Value::Null)))).collect();
-    assert_eq!(codes, [201, 201, 403]);
-    assert_eq!(status(&bench.send(&post(path, &pat(), &Value::Null))), 201);
-}
-
-#[test]
-fn secondary_limit_ends_at_its_date() {
-    let mut bench = Bench::new();
-    let until = START.plus(Span::secs(90));
-    bench.github.secondary_limit("garm", until, QuotaAnswer { status: 429, retry_after: true });
-    let path = "/orgs/acme/actions/runners/registration-token";
-    let refused = bench.send(&post(path, &pat(), &Value::Null));
-    assert_eq!((status(&refused), header(&refused, "retry-after")), (429, Some("90")));
-    assert_ne!(header(&refused, "x-ratelimit-remaining"), Some("0"), "quota is left");
-    assert!(body(&refused)["message"].as_str().unwrap().contains("secondary rate limit"));
-    bench.wait(Span::secs(90));
-    assert_eq!(status(&bench.send(&post(path, &pat(), &Value::Null))), 201);
 }

@@ -1,11 +1,16 @@
 //! The result of a diagnosis: the manager, its endpoints and its sets.
 
-use crate::model::{
-    ConflictBehaviour, EndpointName, EndpointState, Findings, Incarnation, ManagerState, Now, Owner, RestartKind,
-    ScaleSet, ScaleSetId, Wall,
-};
+use super::diagnosis::{ConflictBehaviour, EndpointState, Findings, ManagerState, RestartKind};
+use super::ids::{EndpointName, Incarnation, Owner, ScaleSetId};
+use super::observation::ScaleSet;
+use super::time::{Now, Span, Wall};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Restarts are counted over this.
+pub const LOOP_WINDOW: Span = Span::mins(15);
+/// This many restarts within [`LOOP_WINDOW`] are a crash loop.
+pub const CRASH_LOOP: u32 = 3;
 
 /// A set that listens again after it was ill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,13 +21,15 @@ pub struct Recovery {
     pub at: Wall,
 }
 
+/// Only [`diagnose`](crate::diagnose::diagnose()) makes one: what permits a deletion is read from it.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Fleet {
     pub at: Now,
     pub manager: ManagerState,
     /// A restart of the manager, in the one sweep that finds out how the incarnation before ended.
     pub restart: Option<(RestartKind, Incarnation)>,
-    /// Restarts within [`super::LOOP_WINDOW`].
+    /// Restarts within [`LOOP_WINDOW`].
     pub restarts: u32,
     pub incarnation: Option<Incarnation>,
     /// Its GitHub endpoints, where anything is known of them.
@@ -35,8 +42,6 @@ pub struct Fleet {
     /// Whether several entities fail at once: a fault at GitHub.
     pub fault_at_github: bool,
     pub conflict_behaviour: ConflictBehaviour,
-    /// The owner name of the manager's sessions.
     pub owner: Option<Owner>,
-    /// Sets that recovered in this sweep.
     pub recoveries: Vec<Recovery>,
 }
