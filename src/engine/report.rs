@@ -12,8 +12,8 @@ use crate::text::incident::{self, Incident};
 use crate::text::sources;
 use medic_core::decide::breaker;
 use medic_core::decide::budget;
+use medic_core::decide::stale::current_manager;
 use medic_core::decide::stale::newest_is_stale;
-use medic_core::decide::warrant::current_manager;
 use medic_core::diagnose::Fleet;
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{

@@ -3,8 +3,8 @@
 use crate::engine::driver::{Driver, NotJournaled};
 use crate::engine::records::Records;
 use futures_util::future::join_all;
+use medic_core::decide::deletion_warrant;
 use medic_core::decide::pause;
-use medic_core::decide::warrant::deletion_warrant;
 use medic_core::diagnose::Fleet;
 use medic_core::model::session::LedgerSession;
 use medic_core::model::{

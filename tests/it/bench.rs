@@ -327,7 +327,7 @@ impl Bench {
 
     /// Reconciles as the service does, for this long.
     pub(crate) async fn run(&mut self, span: Span) {
-        let _ = self.run_until(span, |_| false).await;
+        self.run_until(span, |_| false).await;
     }
 
     /// The same until `condition` holds; returns how long that took, at most `span`.

@@ -9,6 +9,7 @@
 
 use crate::model::{BlockedBy, GuardFact, Outcome, Span, Treatment, Wall};
 use crate::policy::Policy;
+
 const MANAGER_WINDOW: Span = Span::hours(1);
 
 /// The heals of one set that count against it, oldest first. `rows` are the set's, in any order.
@@ -26,6 +27,7 @@ pub fn counted<'a>(rows: &[&'a Treatment], ill_since: Option<Wall>, now: Wall, p
     }
     heals
 }
+
 pub fn set_block(counted: &[&Treatment], policy: &Policy) -> Option<BlockedBy> {
     let budget = usize::try_from(policy.set_budget).unwrap_or(usize::MAX);
     let surplus = counted.len().checked_sub(budget)?;

@@ -69,12 +69,14 @@ impl Canaries {
         };
         ahead.map_or(Admission::First, Admission::Waits)
     }
+
     pub fn block(&self, cause: Diagnosis) -> Option<BlockedBy> {
         match self.admit(cause) {
             Admission::First | Admission::Follows => None,
             Admission::Waits(set) => Some(GuardFact::Canary { set }.into()),
         }
     }
+
     pub fn session_check_block(&self) -> Option<BlockedBy> {
         if let Some(set) = self.unverified() {
             return Some(GuardFact::Canary { set }.into());

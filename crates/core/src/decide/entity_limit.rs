@@ -64,6 +64,7 @@ impl EntityLimits {
         }
         limits
     }
+
     pub fn block(&self, set: &ScaleSet, finding: &Finding, kind: RemedyKind) -> Option<BlockedBy> {
         if !kind.disables() {
             return None;

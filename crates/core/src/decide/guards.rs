@@ -38,6 +38,7 @@ pub struct SweepState {
     /// Treatments that this sweep allowed, manual heals aside.
     pub allowed: Vec<Started>,
 }
+
 #[derive(Debug, Clone, Copy)]
 pub struct Proposal<'a> {
     pub remedy: &'a Remedy,

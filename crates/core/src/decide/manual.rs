@@ -8,8 +8,8 @@
 
 use super::Input;
 use super::remedy::Prescription;
-use super::stale::{self, CurrentManager};
-use super::warrant::{DeletionWarrant, current_manager};
+use super::stale::{self, CurrentManager, current_manager};
+use super::warrant::DeletionWarrant;
 use crate::model::session::{LedgerSession, NotStale};
 use crate::model::{
     Class, ConflictBehaviour, Decision, Diagnosis, Enablement, Finding, ManagerState, ManualAction, ManualHeal,
@@ -18,6 +18,7 @@ use crate::model::{
 
 /// Sweeps that a manual heal waits for a clear diagnosis.
 const UNCLEAR_SWEEPS: u32 = 5;
+
 pub(super) fn of<'a>(input: &Input<'a>, set: ScaleSetId) -> Option<&'a ManualHeal> {
     input.given.manual_heals.iter().rev().find(|heal| heal.set == set)
 }
@@ -76,7 +77,7 @@ fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, heal: &Manual
 }
 
 /// What the verdict on a manual heal depends on. Only this crate fills it, from what was observed: see
-/// [`deletion_warrant`](super::warrant::deletion_warrant).
+/// [`deletion_warrant`](super::deletion_warrant).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sight<'a> {
     pub finding: &'a Finding,

@@ -54,10 +54,10 @@ use guards::{By, Proposal, SweepState};
 use remedy::{Case, Prescription};
 use rollout::Rollout;
 use serde::{Deserialize, Serialize};
-use stale::Proof;
+use stale::{Proof, current_manager};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use warrant::current_manager;
+use warrant::DeletionWarrant;
 
 /// Everything a decision about one manager's sets depends on.
 #[derive(Debug, Clone, Copy)]
@@ -259,4 +259,22 @@ impl<'a> Records<'a> {
             session.ended.is_none() && session.opened_by == OpenedBy::Manager(current)
         })
     }
+}
+
+/// The permission to delete a treatment's session, where it still holds: by proof, or by the verdict on the operator's
+/// request.
+pub fn deletion_warrant(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -> Option<DeletionWarrant> {
+    let (Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }) = &treatment.remedy else {
+        return None;
+    };
+    let set = fleet.sets.get(&treatment.set)?;
+    let manager = current_manager(fleet);
+    if treatment.ordered.is_some() {
+        let finding = fleet.findings.get(&treatment.set)?;
+        let (conflict_behaviour, covered) = (fleet.conflict_behaviour, treatment.place.is_some());
+        let sight = manual::Sight { finding, set, manager, conflict_behaviour, covered };
+        return manual::delete(&sight, session, ledger).ok();
+    }
+    let rows = ledger.iter().filter(|row| row.set == treatment.set);
+    stale::newest_is_stale(rows, set, manager).ok().map(DeletionWarrant::of_stale)
 }

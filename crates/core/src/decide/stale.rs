@@ -8,6 +8,7 @@
 //! the metrics date a process start up to a second apart, hence [`MARGIN`]. Two overlapping managers (a rollout) show
 //! as a session seen alive after the current start.
 
+use crate::model::fleet::Fleet;
 use crate::model::session::{LedgerSession, NotStale, OpenedBy};
 use crate::model::{Incarnation, ManagerState, Owner, ScaleSet, SessionId, Span};
 use std::cmp::Ordering;
@@ -21,6 +22,11 @@ pub struct CurrentManager<'a> {
     pub incarnation: Option<Incarnation>,
     /// The owner name of its sessions, `garm-<controller id>`.
     pub owner: Option<&'a Owner>,
+}
+
+/// The manager, as a proof of staleness needs it.
+pub fn current_manager(fleet: &Fleet) -> CurrentManager<'_> {
+    CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() }
 }
 
 /// The proof that a session is stale: only [`provably_stale`] makes one.

@@ -6,7 +6,7 @@
 //! - the verdict on an operator's explicit request ([`super::manual`]), made again at every attempt;
 //! - the session check, for the session that it opened itself ([`crate::treat::session_check`]).
 //!
-//! The first two are asked by [`deletion_warrant`] alone, of a diagnosed fleet.
+//! The first two are asked by [`super::deletion_warrant`] alone, of a diagnosed fleet.
 //!
 //! An id is not enough:
 //!
@@ -25,11 +25,8 @@
 //! let warrant = DeletionWarrant::of_own_session(&step);
 //! ```
 
-use super::manual::{self, Sight};
-use super::stale::{self, CurrentManager, Proof};
-use crate::model::fleet::Fleet;
-use crate::model::session::LedgerSession;
-use crate::model::{Remedy, SessionId, Step, Treatment};
+use super::stale::Proof;
+use crate::model::{SessionId, Step};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeletionWarrant {
@@ -41,7 +38,7 @@ impl DeletionWarrant {
         &self.session
     }
 
-    fn of_stale(proof: Proof) -> Self {
+    pub(super) fn of_stale(proof: Proof) -> Self {
         Self { session: proof.into_session() }
     }
 
@@ -59,27 +56,4 @@ impl DeletionWarrant {
     pub const fn for_tests(session: SessionId) -> Self {
         Self { session }
     }
-}
-
-/// The manager, as a proof of staleness needs it.
-pub fn current_manager(fleet: &Fleet) -> CurrentManager<'_> {
-    CurrentManager { state: fleet.manager, incarnation: fleet.incarnation, owner: fleet.owner.as_ref() }
-}
-
-/// The permission to delete a treatment's session, where it still holds: by proof, or by the verdict on the operator's
-/// request.
-pub fn deletion_warrant(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Treatment) -> Option<DeletionWarrant> {
-    let (Remedy::DeleteSession { session } | Remedy::DeleteThenToggle { session }) = &treatment.remedy else {
-        return None;
-    };
-    let set = fleet.sets.get(&treatment.set)?;
-    let manager = current_manager(fleet);
-    if treatment.ordered.is_some() {
-        let finding = fleet.findings.get(&treatment.set)?;
-        let (conflict_behaviour, covered) = (fleet.conflict_behaviour, treatment.place.is_some());
-        let sight = Sight { finding, set, manager, conflict_behaviour, covered };
-        return manual::delete(&sight, session, ledger).ok();
-    }
-    let rows = ledger.iter().filter(|row| row.set == treatment.set);
-    stale::newest_is_stale(rows, set, manager).ok().map(DeletionWarrant::of_stale)
 }

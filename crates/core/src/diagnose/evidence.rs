@@ -44,6 +44,7 @@ impl Found {
         self.worker = worker;
         self
     }
+
     pub(super) fn correct(&mut self, by: Rule, diagnosis: Diagnosis) {
         self.corrected = Some(self.rule);
         (self.rule, self.diagnosis) = (by, diagnosis);

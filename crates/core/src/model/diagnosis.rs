@@ -416,6 +416,7 @@ pub enum Fact {
     /// No source that could show it is available.
     NothingToSee,
 }
+
 pub type Findings = BTreeMap<ScaleSetId, Finding>;
 
 /// The diagnosis of one set in one sweep.

@@ -168,6 +168,7 @@ closed_enum! {
         InFlight = "in_flight",
     }
 }
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockedBy {
     #[serde(flatten)]

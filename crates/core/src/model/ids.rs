@@ -35,6 +35,7 @@ macro_rules! number_id {
 }
 
 text_id! {
+    /// The name of a manager in the configuration.
     ManagerName
 }
 text_id! {

@@ -51,6 +51,7 @@ pub enum ManualWait {
     BlockedBy(Vec<BlockedBy>),
     Unclear(Diagnosis),
 }
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {

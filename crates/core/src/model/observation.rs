@@ -115,6 +115,7 @@ pub struct Controller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Enablement {
+    /// `"enabled": true`.
     Enabled,
     /// `false`, or not there at all.
     Disabled,

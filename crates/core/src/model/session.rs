@@ -23,6 +23,7 @@ pub enum OpenedBy {
     /// A session check of ours.
     Medic,
 }
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LedgerSession {
     pub set: ScaleSetId,

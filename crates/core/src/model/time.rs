@@ -16,9 +16,10 @@ pub struct Wall(pub u64);
 #[serde(transparent)]
 #[must_use]
 pub struct Mono(pub u64);
+
+/// Milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-#[must_use]
 pub struct Span(pub u64);
 
 /// Names the form of a date that leaves the process, in `#[serde(with = …)]`: RFC 3339 in UTC with milliseconds. Plain
@@ -86,6 +87,7 @@ impl JsonSchema for OptionalRfc3339 {
         Option::<Rfc3339>::json_schema(generator)
     }
 }
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Now {
     /// For records and for comparison with other machines' dates.
@@ -116,13 +118,16 @@ impl Span {
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1000.0
     }
+    #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
     /// What is left after `other`; at least zero.
+    #[must_use]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
+    #[must_use]
     pub const fn times(self, factor: u64) -> Self {
         Self(self.0.saturating_mul(factor))
     }
