@@ -9,8 +9,8 @@ use medic_core::model::manual::{
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use medic_core::model::{
-    Evidence, Fact, FailureKind, Finding, GithubId, Incarnation, Outcome, Owner, Remedy, Revision, ScaleSetId,
-    SessionId, Source, Step, Treatment, TreatmentId,
+    Evidence, Fact, FailureKind, GithubId, Incarnation, Outcome, Owner, Remedy, Revision, ScaleSetId, SessionId,
+    Source, Step, Treatment, TreatmentId,
 };
 use medic_core::ports::write::Journal;
 use proptest::prelude::*;
@@ -261,9 +261,9 @@ fn migration_keeps_the_other_records_of_version_3() {
     assert_eq!((&blocked["decision"], &blocked["remedy"]["kind"]), (&"blocked".into(), &"session_check".into()));
     assert_eq!(blocked["guards"][0]["guard"], "manager_budget");
     assert_eq!(blocked["guards"][1]["guard"], "entity_limit");
-    let found = Finding::deserialize(&events[2].detail).unwrap();
+    let found = Vec::<Evidence>::deserialize(&events[2].detail["evidence"]).unwrap();
     let fact = Fact::GithubUnseen { kind: FailureKind::Timeout };
-    assert_eq!(found.evidence, [Evidence { source: Source::ActionsService, at: hours(2), fact }]);
+    assert_eq!(found, [Evidence { source: Source::ActionsService, at: hours(2), fact }]);
     assert_eq!(events[2].detail["evidence"][0]["source"], "actions_service");
 }
 
