@@ -3,24 +3,26 @@
 Values of series, sampled each minute: a number; "+n" grows by n; "=" does not change; "now" is the date, "now-90" ninety
 seconds earlier; None is no sample. Phases are pairs of minutes and values. For each alert:
 
-well, ill   values of its series
+well, bad   values of its series
 labels      of the alert
-onset       minutes of illness before the expression is true and the `for` of the alert begins
-after       minutes of health for which the expression stays true, because of the window it covers
+onset       minutes of `bad` before the expression is true and the `for` of the alert begins
+after       minutes of `well` for which the expression stays true, because of the window it covers
 near        must stay silent: a limit just not reached, another label, another manager. Values or phases, or phases and the
             number of minutes checked at their end
 also        must fire: values or phases, and the labels of the alert at their end
 without     what is expected without any series, if an alert is expected"""
 
+import json
+import pathlib
+
 P = "scaleset_medic_"
 MANAGER = {"manager": "garm"}
 SET = {"manager": "garm", "scale_set": "7"}
-# What tells two managers of one name apart.
+# What distinguishes two managers of one name.
 HERE = {"cluster": "c1", "namespace": "prod", "job": "medic", "manager": "garm"}
 ELSEWHERE = [{**HERE, label: "another"} for label in HERE]
-DIAGNOSES = ["listening", "disabled", "disabled_by_medic", "settling", "conflict_retrying", "conflict_abandoned",
-             "start_abandoned", "unheld", "held_elsewhere", "flapping", "evicted", "mismatched", "deaf", "starved",
-             "missing", "unauthorized", "unknown"]
+SCHEMA = pathlib.Path(__file__).resolve().parent.parent / "docs/status.schema.json"
+DIAGNOSES = json.loads(SCHEMA.read_text())["$defs"]["Diagnosis"]["enum"]
 
 
 def series(name, labels, **more):
@@ -28,36 +30,36 @@ def series(name, labels, **more):
     return f"{P}{name}{{{inner}}}"
 
 
-def gauge(name, ill, well, near, **labels):
-    """A gauge with its ill and its well value, and one that is nearly ill."""
+def gauge(name, bad, well, near, **labels):
+    """A gauge with a value that fires, one that does not, and one that nearly does."""
     of = series(name, labels)
-    return {"ill": {of: ill}, "well": {of: well}, "labels": labels, "near": {f"it is {near}": {of: near}}}
+    return {"bad": {of: bad}, "well": {of: well}, "labels": labels, "near": {f"it is {near}": {of: near}}}
 
 
 def state(*values):
-    """Diagnoses that are ill; all others are near."""
+    """Diagnoses that fire; all others are near."""
     def of(value):
         return series("scale_set_state", SET, state=value)
 
     return {
-        "ill": {of(values[0]): 1}, "well": {of(values[0]): 0}, "labels": {**SET, "state": values[0]},
+        "bad": {of(values[0]): 1}, "well": {of(values[0]): 0}, "labels": {**SET, "state": values[0]},
         "near": {"every other diagnosis": {of(value): int(value not in values) for value in DIAGNOSES}},
         "also": {value: ({of(value): 1}, {**SET, "state": value}) for value in values[1:]},
     }
 
 
-def share(ill, **labels):
-    """Ten thousand enabled sets of which a share is ill: a series stands for as many sets as its value says."""
-    ill = round(ill * 10000)
+def share(unhealthy, **labels):
+    """Ten thousand enabled sets of which a share is unhealthy: a series stands for as many sets as its value says."""
+    unhealthy = round(unhealthy * 10000)
     values = {}
-    for number, healthy, weight in (("1", 1, 10000 - ill), ("2", 0, ill)):
+    for number, healthy, weight in (("1", 1, 10000 - unhealthy), ("2", 0, unhealthy)):
         of = {**MANAGER, "scale_set": number, **labels}
         values |= {series("scale_set_healthy", of): healthy, series("scale_set_enabled", of): weight}
     return values
 
 
 NONE_ENABLED = {name: 0 for name in share(0)}
-ABLE = {"ill": share(1), "well": share(0), "labels": MANAGER}
+ABLE = {"bad": share(1), "well": share(0), "labels": MANAGER}
 
 
 def remedies(outcome, mode="heal", remedy="toggle"):
@@ -84,11 +86,11 @@ QUOTA = {**MANAGER, "endpoint": "github.com"}
 GITHUB = {**MANAGER, "target": "github"}
 
 
-def failed(reason="timeout", operation="read_forge_set"):
+def failed(reason="timeout", operation="list_github_sets"):
     return series("probe_failures_total", MANAGER, target="github", operation=operation, reason=reason)
 
 
-def asked(operation="read_forge_set", target="github"):
+def asked(operation="list_github_sets", target="github"):
     return series("probe_duration_seconds_count", MANAGER, target=target, operation=operation)
 
 
@@ -103,7 +105,7 @@ def never(here, *others):
 
 
 def gone(label, minutes=20):
-    """One of two medics is gone; a label tells their managers apart."""
+    """One of two medics is gone; a label distinguishes their managers."""
     there = {**HERE, label: "another"}
     here = {BUILD: 1, series("manager_up", HERE): 1}
     return [(10, here | {series("manager_up", there): 1}), (minutes, here)], there
@@ -114,7 +116,7 @@ CASES = {
     "ScaleSetStuckLong": gauge("scale_set_healthy", 0, 1, 1, **SET),
     "ScaleSetUnheld": state("unheld"),
     "ScaleSetNeverPolled": {
-        "ill": {ENABLED: 1, LISTENING: 0}, "well": {ENABLED: 1, LISTENING: 1}, "labels": SET, "onset": 60,
+        "bad": {ENABLED: 1, LISTENING: 0}, "well": {ENABLED: 1, LISTENING: 1}, "labels": SET, "onset": 60,
         "near": {
             "it is disabled": [(80, {ENABLED: 0, LISTENING: 0})],
             "the medic was restarted half an hour ago": [
@@ -143,7 +145,7 @@ CASES = {
         },
     },
     "TreatmentUnverified": {
-        "ill": {UNVERIFIED: "+1"}, "well": {UNVERIFIED: "="}, "labels": MANAGER, "onset": 1, "after": 58,
+        "bad": {UNVERIFIED: "+1"}, "well": {UNVERIFIED: "="}, "labels": MANAGER, "onset": 1, "after": 58,
         "near": {
             "one": once(UNVERIFIED, 3, 20),
             "two, more than an hour apart": (once(UNVERIFIED, 3, 62, 15), 14),
@@ -158,7 +160,7 @@ CASES = {
         },
     },
     "HealBudgetExhausted": {
-        "ill": {left("manager"): 0, left("scale_set_min"): 2}, "well": {left("manager"): 0}, "labels": {**MANAGER, "scope": "manager"},
+        "bad": {left("manager"): 0, left("scale_set_min"): 2}, "well": {left("manager"): 0}, "labels": {**MANAGER, "scope": "manager"},
         "near": {
             "one is left": {left("manager"): 1, left("scale_set_min"): 1},
             "no set waits for a treatment": {left("manager"): 0},
@@ -172,13 +174,13 @@ CASES = {
     "HealBreakerOpenLong": gauge("breaker_open", 1, 0, 0, **MANAGER),
     "HealIntentsOpen": gauge("open_intents", 1, 0, 0, **MANAGER),
     "DryRunWouldHeal": {
-        "ill": {WOULD: "+1"}, "well": {WOULD: "="}, "labels": MANAGER, "after": 14,
+        "bad": {WOULD: "+1"}, "well": {WOULD: "="}, "labels": MANAGER, "after": 14,
         "near": {"treatments": {remedies("recovered"): "+1", remedies("would_act"): "+1"}, "none": {WOULD: "="}},
-        "also": {"one of several remedies": ({WOULD: "+1", remedies("would_act", "dry_run", "session_probe"): "="}, MANAGER)},
+        "also": {"one of several remedies": ({WOULD: "+1", remedies("would_act", "dry_run", "session_check"): "="}, MANAGER)},
     },
     "ManagerUnseen": gauge("manager_up", 0, 1, 1, **MANAGER),
     "ManagerCrashLoop": {
-        "ill": {CRASHES: "+1"}, "well": {CRASHES: "="}, "labels": MANAGER, "onset": 2, "after": 27,
+        "bad": {CRASHES: "+1"}, "well": {CRASHES: "="}, "labels": MANAGER, "onset": 2, "after": 27,
         "near": {
             "two": once(CRASHES, 3, 1, 20),
             "two, and two long after": once(CRASHES, 3, 1, 32, 1, 10),
@@ -186,9 +188,9 @@ CASES = {
         },
         "also": {"three within half an hour": (once(CRASHES, 5, 10, 10, 3), MANAGER)},
     },
-    "EvidenceSourceDown": gauge("source_up", 0, 1, 1, **MANAGER, source="broker"),
-    "ProbesBlind": {
-        "ill": {failed(): "+3", asked(): "+4"}, "well": {failed(): "=", asked(): "+4"}, "labels": GITHUB, "onset": 6, "after": 2,
+    "EvidenceSourceDown": gauge("source_up", 0, 1, 1, **MANAGER, source="actions_service"),
+    "MedicRequestsFailing": {
+        "bad": {failed(): "+3", asked(): "+4"}, "well": {failed(): "=", asked(): "+4"}, "labels": GITHUB, "onset": 6, "after": 2,
         "near": {
             "just under half": [(45, {failed(): "+49", asked(): "+100"})],
             **{f"answers of a kind, {reason}": {failed(reason): "+90", failed(): "+1", asked(): "+100"}
@@ -202,7 +204,7 @@ CASES = {
         },
     },
     "SweepStalled": {
-        "ill": {LAST: "=", INTERVAL: 15}, "well": {LAST: "now", INTERVAL: 15}, "labels": MANAGER, "onset": 3,
+        "bad": {LAST: "=", INTERVAL: 15}, "well": {LAST: "now", INTERVAL: 15}, "labels": MANAGER, "onset": 3,
         "near": {
             "just under three minutes": {LAST: "now-175", INTERVAL: 15},
             "an interval of ten minutes": {LAST: "now-2900", INTERVAL: 600},
@@ -215,7 +217,7 @@ CASES = {
         },
     },
     "MedicAbsent": {
-        "ill": {}, "well": {BUILD: 1}, "labels": {}, "without": [(4, None), (5, {})],
+        "bad": {}, "well": {BUILD: 1}, "labels": {}, "without": [(4, None), (5, {})],
         "near": {
             "it runs": {BUILD: 1, series("manager_up", HERE): 0},
             "it moved to another pod": [(10, {BUILD: 1, series("manager_up", HERE, instance="a"): 1}),

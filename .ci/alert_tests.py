@@ -24,7 +24,7 @@ from alert_rules import alerts, groups, rule_file, rules, seconds, trimmed
 
 PLACE = pathlib.Path(__file__).resolve().parent.parent / "target/alert-tests"
 STEP = 60
-# Minutes of health before an illness.
+# Minutes of `well` before `bad`.
 CALM = 3
 # Changes that no test can notice, with the reason.
 SAME = {
@@ -32,7 +32,7 @@ SAME = {
 }
 # Changes that were once unnoticed, as they were found.
 FOUND = [
-    ("ProbesBlind", "0.5 *", "0.01 *"), ("ProbesBlind", '{reason!~"conflict|not_found|not_enabled|held_back"}', ""),
+    ("MedicRequestsFailing", "0.5 *", "0.01 *"), ("MedicRequestsFailing", '{reason!~"conflict|not_found|not_enabled|held_back"}', ""),
     ("ScaleSetSloBurnFast", "14.4", "0.1"), ("ScaleSetSloBurnSlow", "> 6 *", "> 0.01 *"),
     ("GithubQuotaLow", "< 500", "< 13"), ("GithubQuotaLow", "< 500", "< 3999"),
     ("ScaleSetMissing", "missing|mismatched", "missing"), ("SweepStalled", "> 180", "> 61"),
@@ -71,7 +71,7 @@ def shortened(values):
                                          values[end + 1] is not None and values[end + 1] - values[end] == step):
             end += 1
         if values[start] is None:
-            # A series that goes is marked as stale by Prometheus.
+            # Prometheus marks a series that ends as stale.
             yield "stale" if start else "_"
             if end > start:
                 yield f"_x{end - start}"
@@ -106,14 +106,14 @@ def tests(alert):
     """All tests of an alert."""
     case = CASES[alert.name]
     wait = -(-seconds(alert.wait) // STEP)
-    well, ill, labels = case["well"], case["ill"], case["labels"]
+    well, bad, labels = case["well"], case["bad"], case["labels"]
     begins = CALM + case.get("onset", 0)
     ends = begins + wait + 1
     over = ends + case.get("after", 0)
-    sick = [(CALM, well), (ends - CALM, ill)]
-    yield test(alert, "fires", sick, [(begins + wait, labels)])
-    yield test(alert, "does not fire", sick, [(minute, None) for minute in (CALM - 1, begins + wait - 1)])
-    yield test(alert, "resolves", [*sick, (over - ends + 2, well)], [(over - 1, labels), (over, None)])
+    fires = [(CALM, well), (ends - CALM, bad)]
+    yield test(alert, "fires", fires, [(begins + wait, labels)])
+    yield test(alert, "does not fire", fires, [(minute, None) for minute in (CALM - 1, begins + wait - 1)])
+    yield test(alert, "resolves", [*fires, (over - ends + 2, well)], [(over - 1, labels), (over, None)])
     without = [(ends + 5, {series("sweeps_total", {"result": "seen"}): 1})]
     yield test(alert, "series missing", without, case.get("without", [(ends + 3, None)]))
     if not case.get("near"):

@@ -293,8 +293,8 @@ def manager_down(lab):
     lab.resolves("ManagerUnseen", "EvidenceSourceDown", "ManagerCrashLoop")
 
 
-def broker_fails(lab):
-    """GitHub's broker fails every poll."""
+def actions_service_fails(lab):
+    """The Actions service fails every poll."""
     lab.well()
     lab.type("polls-fail")
     lab.fires("ScaleSetFlapping")
@@ -353,10 +353,10 @@ def quota_used_up(lab):
     lab.resolves("GithubQuotaLow")
     lab.type("revoke")
     lab.type("crash")
-    lab.fires("ProbesBlind")
+    lab.fires("MedicRequestsFailing")
     lab.type("well")
     lab.type("crash")
-    lab.resolves("ProbesBlind")
+    lab.resolves("MedicRequestsFailing")
 
 
 def left_disabled(lab):
@@ -400,7 +400,7 @@ SCENES = [
     (dry_run, ["--sets", "2", "--speed", "10", "--mode", "observe"]),
     (slow_motion, ["--sets", "1", "--speed", "0.1"]),
     (manager_down, ["--sets", "2", "--speed", "10"]),
-    (broker_fails, ["--sets", "2", "--speed", "10", "--build", "postfix"]),
+    (actions_service_fails, ["--sets", "2", "--speed", "10", "--build", "postfix"]),
     (credential_refused, ["--sets", "2", "--speed", "20", "--ledger"]),
     (nobody_listens, ["--sets", "2", "--speed", "20", "--ledger"]),
     (another_owner, ["--sets", "4", "--speed", "20", "--ledger"]),

@@ -24,12 +24,12 @@ import json, pathlib, sys
 
 for path in sorted(pathlib.Path(sys.argv[1]).glob("*/http/*.json")):
     body = json.dumps(json.loads(path.read_text()).get("response", {}).get("body"))
-    for target in ("garm_json", "broker_json"):
+    for target in ("garm_json", "actions_service_json"):
         folder = pathlib.Path("corpus") / target
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{path.parts[-3]}-{path.name}").write_text(body)
 session = {"sessionId": "c10668f2-3a2d-4650-8fa4-df61eabe420b", "ownerName": "medic", "runnerScaleSet": {"id": 7}}
 sets = {"count": 2, "value": [{"id": 1, "name": "a", "statistics": {"totalAssignedJobs": 3}}, {"id": 2}]}
 for name, body in (("session", session), ("sets", sets)):
-    (pathlib.Path("corpus/broker_json") / f"{name}.json").write_text(json.dumps(body))
+    (pathlib.Path("corpus/actions_service_json") / f"{name}.json").write_text(json.dumps(body))
 PYTHON

@@ -142,7 +142,7 @@ def build():
     board.row("The medic itself")
     board.add("timeseries", "Failed requests", "Requests to managers and GitHub without a usable answer.",
               [(f"sum by (target, operation, reason) (rate(scaleset_medic_probe_failures_total{{{PICK}}}[$__rate_interval])) > 0",
-                "{{target}} {{operation}} {{reason}}")], 8, unit="ops", links=["ProbesBlind"])
+                "{{target}} {{operation}} {{reason}}")], 8, unit="ops", links=["MedicRequestsFailing"])
     board.add("timeseries", "Sweep duration, 95th percentile", "Reading all sources, diagnosis, decision and requests.",
               [(f"histogram_quantile(0.95, sum by (le, {BY}) (rate(scaleset_medic_sweep_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
                 "{{namespace}} {{manager}}")], 8, unit="s", links=["SweepStalled"])

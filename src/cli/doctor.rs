@@ -28,7 +28,7 @@ pub(super) fn run(output: Output, config: &Config, color: bool) -> Result<ExitCo
     let place = std::env::var_os("KUBERNETES_SERVICE_HOST").map_or(Place::Elsewhere, |_| Place::Kubernetes);
     let gathered = medic::runtime()?.block_on(async {
         // Made within the runtime, whose clock it reads.
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         tokio::select! {
             facts = gather(config, &clock, place, &real_carrier) => Ok(facts),
             signal = medic::signal() => Err(signal),

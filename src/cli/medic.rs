@@ -82,7 +82,7 @@ pub(super) fn shared_in_memory(config: &Config) -> Result<Shared, Failure> {
 }
 
 fn share(config: &Config, store: Store) -> Result<Shared, Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let names: Vec<_> = config.managers.iter().map(|manager| manager.name.clone()).collect();
     let metrics = Metrics::new(&names, config.run.mode).map_err(Failure::internal)?;
     log_orphans(&store, &names);

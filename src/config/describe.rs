@@ -98,7 +98,7 @@ pub fn notes(checked: &Checked) -> Vec<String> {
         notes.push("mode is observe: nothing is changed anywhere; set run.mode = \"heal\" to heal".to_owned());
     }
     if config.github.is_empty() {
-        notes.push(format!("no [[github]]: {}", sources::text(Source::Broker).without));
+        notes.push(format!("no [[github]]: {}", sources::text(Source::ActionsService).without));
     }
     for manager in &config.managers {
         let name = &manager.name;

@@ -14,14 +14,14 @@ const ENDS_SOON: Span = Span::hours(14 * 24);
 /// An App's token is refused when the clocks differ by more (`docs/reference/actions-service.md` §1.2).
 const CLOCK_LIMIT: Span = Span::secs(30);
 
-const WITHOUT: &str = sources::text(Source::Broker).without;
+const WITHOUT: &str = sources::text(Source::ActionsService).without;
 
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let homes = homes(facts);
     let mut all = Vec::new();
     for github in &facts.github {
         let known = homes.get(&github.endpoint);
-        all.push(broker(facts, github, known));
+        all.push(actions_service(facts, github, known));
         all.extend(credential(facts, github));
     }
     let is_configured = |endpoint: &EndpointName| facts.config.github.iter().any(|table| table.endpoint == *endpoint);
@@ -48,20 +48,20 @@ fn enabled(facts: &Facts) -> impl Iterator<Item = &ScaleSet> {
 fn unconfigured(endpoint: &EndpointName, entities: &BTreeSet<EntityRef>) -> Finding {
     let seen = format!("no [[github]] table: {} of {endpoint} cannot be asked about", counted(entities.len()));
     let table = format!("endpoint = \"{endpoint}\"");
-    Check::Broker.warn(Subject::Endpoint(endpoint.clone()), seen).risks(WITHOUT).step(
+    Check::ActionsService.warn(Subject::Endpoint(endpoint.clone()), seen).risks(WITHOUT).step(
         "in the medic's configuration, with a token of its own, so that it does not use up GARM's quota (or app_id, \
          installation_id and private_key_file of an App):",
         &["[[github]]", &table, "token_file = \"/run/secrets/github-token\""],
     )
 }
 
-fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>) -> Finding {
+fn actions_service(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>) -> Finding {
     let failures: Vec<(&EntityRef, &RequestFailure)> =
         github.entities.iter().filter_map(|(entity, seen)| Some((entity, seen.failure()?))).collect();
     if let Some((entity, failure)) = failures.first() {
         let count = failures.len();
         let seen = format!("{count} of {} failed; {entity}: {failure}", counted(github.entities.len()));
-        return advise(Check::Broker.fail(github, seen).risks(WITHOUT), entity, failure);
+        return advise(Check::ActionsService.fail(github, seen).risks(WITHOUT), entity, failure);
     }
     if github.entities.is_empty() {
         return unused(facts, github, known);
@@ -75,14 +75,14 @@ fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
     let rest = if github.not_asked > 0 { format!("; {} more not asked here", github.not_asked) } else { String::new() };
     let seen = format!("{} list {sets} sets{rest}", counted(github.entities.len()));
     if uncovered > 0 {
-        return Check::Broker
+        return Check::ActionsService
             .warn(github, format!("{seen}; `entities` leaves {uncovered} out"))
             .risks(WITHOUT)
             .advice("leave `entities` out to ask about all of the endpoint, or add them");
     }
     if let Some(first) = gone.first() {
         let count = gone.len();
-        return Check::Broker
+        return Check::ActionsService
             .warn(github, format!("{seen}; {count} enabled sets are not listed, {first} first"))
             .risks("GitHub does not know them: they get no jobs, and a listener on one of them ends in a crash of GARM")
             .step(
@@ -90,27 +90,27 @@ fn broker(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef
                 &[],
             );
     }
-    Check::Broker.ok(github, seen)
+    Check::ActionsService.ok(github, seen)
 }
 
 /// Nothing was asked: no manager was seen to have a set there.
 fn unused(facts: &Facts, github: &GithubFacts, known: Option<&BTreeSet<EntityRef>>) -> Finding {
     let endpoint = &github.endpoint;
     if known.is_some() {
-        return Check::Broker
+        return Check::ActionsService
             .warn(github, format!("`entities` covers none of the sets on {endpoint}"))
             .risks(WITHOUT)
             .advice("write names as GARM does (\"acme\" or \"acme/app\"), or leave `entities` out");
     }
     if facts.managers.iter().any(|manager| manager.scale_sets.known().is_none()) {
-        return Check::Broker
+        return Check::ActionsService
             .unknown(github, "not asked: only GARM knows which entities there are")
             .risks(WITHOUT)
             .advice("first fix the connection to GARM");
     }
     let others: Vec<_> = homes(facts).into_keys().map(|name| name.as_str().to_owned()).collect();
     let others = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
-    Check::Broker
+    Check::ActionsService
         .warn(github, format!("no GARM has an enabled set on an endpoint {endpoint} (known endpoints: {others})"))
         .risks("this credential is never used; if the name is misspelt, what it should show is not seen")
         .step("use GARM's own name of the endpoint:", &["garm-cli github endpoint list"])

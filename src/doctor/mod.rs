@@ -72,7 +72,7 @@ closed_enum! {
         /// How the manager is stopped and rolled out.
         Rollout = "rollout",
         /// GitHub's lists of sets, per entity.
-        Broker = "broker",
+        ActionsService = "actions_service",
         /// The GitHub credential: its quota and its end.
         Credential = "credential",
     }

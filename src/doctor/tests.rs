@@ -396,7 +396,7 @@ fn answers_about_the_rollout_of_the_manager() {
 
 #[test]
 fn answers_about_github() {
-    Question(Check::Broker)
+    Question(Check::ActionsService)
         .warn(&["endpoint = \"github.com\""], |f| {
             f.config = config(CONFIG.split("[[github]]").next().unwrap());
             f.github = Vec::new();

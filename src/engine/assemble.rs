@@ -211,7 +211,7 @@ pub(crate) fn github<'a>(
             requests_per_second: table.requests_per_second,
             quota_reserve,
         };
-        Ok(Access::sharing(allowances, options, &wires))
+        Ok(Access::new(allowances, options, &wires))
     };
     let accesses = tables.into_iter().map(access).collect::<anyhow::Result<Vec<_>>>()?;
     Ok((!accesses.is_empty()).then(|| Arc::new(GithubClient::new(accesses))))

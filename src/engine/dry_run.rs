@@ -8,6 +8,7 @@ use crate::engine::reconcile::Engine;
 use crate::status::{ManagerStatus, SetStatus};
 use futures_util::future::join_all;
 use medic_core::clock::Clock;
+use medic_core::model::session::LedgerChange;
 use medic_core::model::{Diagnosis, ManagerState, Span, Wall};
 use medic_core::ports::write::Journal as _;
 use medic_store::{NewPause, Store};
@@ -32,7 +33,7 @@ fn copy_manager(from: &Store, to: &Store, manager: &ManagerConfig, since: Wall) 
     for row in rows.into_values() {
         to.open(row)?;
     }
-    to.see_all(&from.live_sessions()?)?;
+    to.apply(&from.live_sessions()?.into_iter().map(LedgerChange::See).collect::<Vec<_>>())?;
     for lifetime in from.stale_lifetimes(LIFETIMES)?.into_iter().rev() {
         to.record_stale_lifetime(lifetime.set, lifetime.span, lifetime.at)?;
     }

@@ -9,7 +9,7 @@ use crate::engine::pause_file::PauseFileReader;
 use crate::metrics::Metrics;
 use medic_core::decide::Footing;
 use medic_core::diagnose::{CheckAnswer, State};
-use medic_core::model::session::{LedgerSession, SessionEnd};
+use medic_core::model::session::{LedgerChange, LedgerSession, SessionEnd};
 use medic_core::model::{
     ManagerName, ManualHeal, ManualHealAnswer, Mono, Now, Outcome, Pause, Remedy, RemedyKind, ScaleSetId, Span, Step,
     Treatment, Wall,
@@ -164,7 +164,8 @@ impl Records {
             let earlier = before.iter().find(|earlier| earlier.id == treatment.id);
             let was_deleting = earlier.is_none_or(|earlier| matches!(earlier.step, Step::Deleting { .. }));
             if was_deleting && !matches!(treatment.step, Step::Deleting { .. } | Step::Closed { .. }) {
-                self.report(self.store.end(session, at, SessionEnd::DeletedByUs));
+                let (session, how) = (session.clone(), SessionEnd::DeletedByUs);
+                self.report(self.store.apply(&[LedgerChange::End { session, at, how }]));
             }
         }
     }

@@ -176,8 +176,8 @@ fn not_deleted(report: &Report<'_>, set: &ScaleSet, finding: &Finding) -> Vec<St
 
 fn sources(report: &Report<'_>) -> BTreeMap<Source, SourceState> {
     let sweep = report.sweep;
-    let github = match (&report.sources.github, sweep.broker.values().find_map(Seen::failure)) {
-        (None, _) => not_configured(Source::Broker),
+    let github = match (&report.sources.github, sweep.actions_service.values().find_map(Seen::failure)) {
+        (None, _) => not_configured(Source::ActionsService),
         (Some(_), Some(failure)) => SourceState::Down { why: failure.to_string() },
         (Some(_), None) => SourceState::Up,
     };
@@ -188,7 +188,7 @@ fn sources(report: &Report<'_>) -> BTreeMap<Source, SourceState> {
         (Source::Log, state(&sweep.log, Source::Log)),
         (Source::ListenerMetrics, listener_metrics(sweep)),
         (Source::Journal, SourceState::Up),
-        (Source::Broker, github),
+        (Source::ActionsService, github),
     ])
 }
 

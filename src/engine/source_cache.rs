@@ -57,7 +57,7 @@ impl SourceCache {
         if due.github && sweep.scale_sets.known().is_some() {
             self.asked.github = Some(now);
         }
-        for (entity, seen) in &sweep.broker {
+        for (entity, seen) in &sweep.actions_service {
             match seen {
                 Seen::Known(_) | Seen::Failed(_) => {
                     self.github.insert(entity.clone(), GithubAnswer { at: now, sets: seen.clone() });
@@ -68,7 +68,7 @@ impl SourceCache {
         self.github.retain(|_, answer| now.since(answer.at) <= self.interval.times(GITHUB_LIST_LIFETIME));
         if !due.github {
             for (entity, answer) in &self.github {
-                sweep.broker.entry(entity.clone()).or_insert_with(|| answer.sets.clone());
+                sweep.actions_service.entry(entity.clone()).or_insert_with(|| answer.sets.clone());
             }
         }
     }
@@ -89,8 +89,8 @@ mod tests {
     use medic_core::diagnose::testing::{failure, scale_set};
     use medic_core::model::{FailureKind, Operation, Wall};
 
-    fn sweep(at: u64, broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>) -> Sweep {
-        Sweep { broker, ..empty_sweep(Wall(at), Mono(at)) }
+    fn sweep(at: u64, actions_service: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>) -> Sweep {
+        Sweep { actions_service, ..empty_sweep(Wall(at), Mono(at)) }
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
             cache.fill(&mut sweep(asked_at, [(entity.clone(), answer.clone())].into()), due(true));
             let mut later = sweep(filled_at, BTreeMap::new());
             cache.fill(&mut later, due(false));
-            assert_eq!(later.broker.get(&entity), Some(&answer));
+            assert_eq!(later.actions_service.get(&entity), Some(&answer));
         }
     }
 }

@@ -102,7 +102,7 @@ pub async fn sweep(sources: &Sources, due: Due, clock: &dyn Clock) -> Sweep {
         deadline.ask_if(due.controller, Operation::Controller, manager.controller()),
         deadline.ask_if(due.lingering, Operation::ListInstances, manager.lingering()),
     );
-    let broker = match (&sources.github, scale_sets.known()) {
+    let actions_service = match (&sources.github, scale_sets.known()) {
         (Some(github), Some(sets)) if due.github => ask_github(github.as_ref(), sets, deadline).await,
         _ => BTreeMap::new(),
     };
@@ -110,7 +110,7 @@ pub async fn sweep(sources: &Sources, due: Due, clock: &dyn Clock) -> Sweep {
         Some(log) => Seen::from_result(log.evidence()),
         None => Seen::NotAsked,
     };
-    Sweep { at, controller, scale_sets, lingering, metrics, goroutines, log, broker }
+    Sweep { at, controller, scale_sets, lingering, metrics, goroutines, log, actions_service }
 }
 
 async fn ask_github(

@@ -154,7 +154,7 @@ pub(crate) mod testing {
             metrics: Seen::NotAsked,
             goroutines: Seen::NotAsked,
             log: Seen::NotAsked,
-            broker: BTreeMap::new(),
+            actions_service: BTreeMap::new(),
         }
     }
 

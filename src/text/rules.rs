@@ -58,7 +58,7 @@ fn no_answer(rule: Rule, manager: &ManagerStatus) -> String {
         Rule::SessionCheck => return "no such check".to_owned(),
         Rule::Created => return "it has".to_owned(),
         Rule::GracePeriod => return "it is not".to_owned(),
-        Rule::GithubList => &[Source::Broker],
+        Rule::GithubList => &[Source::ActionsService],
         Rule::Log => &[Source::Log],
         Rule::ListenerMetrics => &[Source::ListenerMetrics],
         Rule::Counters => &[Source::Metrics, Source::Goroutines],

@@ -75,7 +75,7 @@ pub const fn text(source: Source) -> SourceText {
             garm: METRICS,
             medic: &["metrics = true"],
         },
-        Source::Broker => SourceText {
+        Source::ActionsService => SourceText {
             name: "GitHub",
             shows: "whether GitHub knows each set, jobs that wait, and stale sessions to delete",
             without: "sets missing at GitHub and waiting jobs are not detected; no stale session is deleted, so \
@@ -117,6 +117,6 @@ mod tests {
         );
         let log = how_to_enable(Source::Log);
         assert!(log.contains("log_level = \"debug\"") && log.ends_with("enable_log_streamer = true"), "{log}");
-        assert!(!how_to_enable(Source::Broker).contains("GARM"));
+        assert!(!how_to_enable(Source::ActionsService).contains("GARM"));
     }
 }

@@ -86,8 +86,7 @@ async fn doctor_of_a_full_setup_finds_and_writes_nothing() {
     let site = Site::of(|_| {}).await;
     let answers = site.answers().await;
     assert_eq!(answers.exit(), 0, "{:#}", answers.0);
-    let checks =
-        "mode policy state_dir ledger overlap reach transport login api clock metrics goroutines log events broker";
+    let checks = "mode policy state_dir ledger overlap reach transport login api clock metrics goroutines log events actions_service";
     for check in checks.split(' ') {
         assert_eq!(answers.state(check), "ok", "{check}: {:#}", answers.of(check));
     }
@@ -143,8 +142,8 @@ async fn doctor_names_each_fault_and_its_fix() {
             &[("log", "fail", "mountPath: /nowhere/garm, readOnly: true")],
         ),
         ((none, |site| site.password = "wrong-secret"), 10, &[("reach", "ok", ""), ("login", "fail", "401")]),
-        ((none, |site| site.token = Some("wrong-secret")), 10, &[("broker", "fail", ""), ("log", "ok", "")]),
-        ((none, |site| site.token = None), 0, &[("broker", "warn", "")]),
+        ((none, |site| site.token = Some("wrong-secret")), 10, &[("actions_service", "fail", ""), ("log", "ok", "")]),
+        ((none, |site| site.token = None), 0, &[("actions_service", "warn", "")]),
     ];
     for ((change, set), exit, expected) in cases {
         let mut site = Site::of(change).await;

@@ -68,7 +68,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "log_line" | "log_tail" => ("logs", ""),
         "metrics_text" => ("http", "metrics-"),
         "goroutines" => ("http", "goroutines-"),
-        "garm_json" | "broker_json" => ("http", "scalesets-"),
+        "garm_json" | "actions_service_json" => ("http", "scalesets-"),
         "configuration" => ("", ""),
         other => panic!("no seeds for {other}"),
     };
@@ -83,7 +83,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     paths.retain(|path| target != "configuration" || path.extension().is_some_and(|kind| kind == "toml"));
     paths.sort();
     let mut seeds: Vec<Vec<u8>> = paths.iter().map(|path| body(&std::fs::read(path).unwrap())).collect();
-    if target == "broker_json" {
+    if target == "actions_service_json" {
         let texts = [
             r#"{"count":2,"value":[{"id":1,"name":"a","statistics":{"totalAssignedJobs":3}},{"id":2}]}"#,
             r#"{"sessionId":"c10668f2-3a2d-4650-8fa4-df61eabe420b","ownerName":"medic","runnerScaleSet":{"id":7},
@@ -151,7 +151,7 @@ fn scripted_servers_reach_every_parser() {
     let lists = seeds("garm_json");
     assert!(lists.iter().any(|seed| sets(servers::ask_garm(seed)) == Some(4)), "no list of four sets was taken");
     assert!(!servers::ask_garm(b"{").failures.is_empty());
-    let answers: Vec<_> = seeds("broker_json").iter().map(|seed| servers::ask_github(seed)).collect();
+    let answers: Vec<_> = seeds("actions_service_json").iter().map(|seed| servers::ask_github(seed)).collect();
     assert!(answers.iter().any(|answer| answer.sets.as_ref().is_some_and(|sets| sets.len() == 2)));
     assert!(answers.iter().any(|answer| answer.session.is_some()));
 }
@@ -160,4 +160,4 @@ macro_rules! bounded_runs {
     ($($target:ident)*) => { $(#[test] fn $target() { run(stringify!($target)); })* };
 }
 
-bounded_runs! { log_line log_tail metrics_text goroutines garm_json broker_json configuration }
+bounded_runs! { log_line log_tail metrics_text goroutines garm_json actions_service_json configuration }

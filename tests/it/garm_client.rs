@@ -457,7 +457,7 @@ async fn metrics_fall_back_to_a_token_and_renew_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn path_prefix_is_kept_and_tokens_are_sensitive() {
+async fn path_prefix_is_kept() {
     let bench = bench_with(MetricsAccess::Token, "https://ci.example/garm/", |request, _| match request.uri().path() {
         "/garm/api/v1/auth/login" => json(200, r#"{"token":"opaque"}"#),
         "/garm/api/v1/scalesets" => json(200, "[]"),
@@ -465,7 +465,6 @@ async fn path_prefix_is_kept_and_tokens_are_sensitive() {
     });
     bench.garm.scale_sets().await.unwrap();
     assert_eq!(bench.garm.api_address("/ws/logs"), "https://ci.example/garm/api/v1/ws/logs");
-    assert!(bench.garm.authorization().await.unwrap().is_sensitive());
     let requests = bench.manager.requests.lock().unwrap();
     assert!(!format!("{:?}", requests.last().unwrap().headers()).contains("opaque"));
     assert!(!format!("{:?}", bench.garm).contains("hunter2"));

@@ -13,7 +13,7 @@ use medic_core::model::{
 };
 use medic_core::ports::read::GithubSource;
 use medic_core::ports::write::SessionWriter;
-use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, RefreshAnswer, SecretSource, Wires};
+use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, SecretSource, Wires};
 use medic_http::{Answer, Bounds, NoRecorder, Secret, Transport};
 use medic_lab::backend::ServerId;
 use medic_lab::endpoint_inproc::InprocTransport;
@@ -97,7 +97,8 @@ fn bench_with(who: As, entities: &[&str], change: impl FnOnce(&mut Simulated)) -
         Arc::new(Wire(InprocTransport::new(&hub).at("github.test:80", ServerId::Github)));
     let wires =
         Wires { transport, recorder: Arc::new(NoRecorder), clock: Arc::clone(&clock), jitter: Arc::new(|most| most) };
-    let github = Arc::new(GithubClient::new(vec![Access::new(options.clone(), &wires)]));
+    let allowances = Allowances::new(options.requests_per_second, options.quota_reserve, &wires.clock);
+    let github = Arc::new(GithubClient::new(vec![Access::new(&allowances, options.clone(), &wires)]));
     let place = add(&hub, &acme(), "gpu");
     Bench { hub, github, clock, place, secrets, wires, options }
 }
@@ -208,14 +209,12 @@ async fn second_listing_costs_one_request_for_each_kind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn statistics_come_with_the_list_and_with_the_set() {
+async fn list_holds_the_statistics_of_each_set() {
     let bench = bench(As::Pat);
     bench.with(|github| github.queue_jobs(bench.place.github_id, 3, START));
     let sets = bench.github.github_sets(&endpoint(), &acme()).await.unwrap();
     assert_eq!(sets[0].statistics.unwrap().available_jobs + sets[0].statistics.unwrap().assigned_jobs, 3);
-    assert_eq!(bench.github.github_set(&bench.place).await.unwrap(), Some(sets[0].clone()));
     let nobody = GithubPlace { github_id: GithubId(999), ..bench.place.clone() };
-    assert_eq!(bench.github.github_set(&nobody).await.unwrap(), None);
     assert_eq!(bench.open(&nobody).await, Ok(OpenAnswer::SetGone));
 }
 
@@ -285,12 +284,11 @@ async fn refused_registration_is_tried_once_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn session_is_opened_refreshed_and_deleted() {
+async fn session_is_opened_and_deleted() {
     let bench = bench(As::App);
     let session = opened(bench.open(&bench.place).await);
     let held = || bench.with(|github| github.holder(bench.place.github_id).map(|held| (held.session, held.owner)));
     assert_eq!(held(), Some((session.clone(), owner())));
-    assert_eq!(bench.github.refresh_session(&bench.place, &session).await, Ok(RefreshAnswer::Alive));
     assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()));
     assert_eq!(held(), None);
     assert_eq!(bench.calls(Route::DeleteSession), 1);
@@ -303,7 +301,6 @@ async fn deletion_of_a_gone_session_succeeds() {
         let session = opened(bench.open(&bench.place).await);
         bench.clock.sleep(Span::secs(100)).await;
         assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()), "{switch:?}");
-        assert_eq!(bench.github.refresh_session(&bench.place, &session).await, Ok(RefreshAnswer::Gone), "{switch:?}");
         bench.hub.with(|world, now| world.github.remove_set(bench.place.github_id, now));
         assert_eq!(bench.github.delete_session(&bench.place, &warrant(&session)).await, Ok(()), "{switch:?}");
     }
@@ -422,7 +419,7 @@ async fn managers_with_one_credential_share_its_limits() {
     let bench = bench(As::Pat);
     let options = AccessOptions { quota_reserve: 0.2, ..bench.options.clone() };
     let shared = Allowances::new(5, 0.2, &bench.clock);
-    let of_manager = || GithubClient::new(vec![Access::sharing(&shared, options.clone(), &bench.wires)]);
+    let of_manager = || GithubClient::new(vec![Access::new(&shared, options.clone(), &bench.wires)]);
     let (one, other) = (of_manager(), of_manager());
     assert!(one.github_sets(&endpoint(), &acme()).await.is_ok());
     let quota = other.own_quota(&endpoint()).unwrap();

@@ -136,7 +136,7 @@ fn run(path: &Path, store: &ManagerStore, steps: usize) {
 }
 
 fn ledger(store: &ManagerStore) -> Vec<LedgerSession> {
-    (1..=4).flat_map(|id| store.of_set(ScaleSetId(id)).unwrap()).collect()
+    store.sessions().unwrap()
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A state file of schema version 3, left in the middle of a treatment: the upgraded medic finishes it.
+//! A state file of schema version 3, left in the middle of a treatment: the upgraded medic finishes it. Snapshots with
+//! an earlier name of a source are read.
 
 use crate::bench::{Bench, Given};
 use medic_core::model::{ManagerName, Outcome, ScaleSetId, Span, Step};
@@ -6,6 +7,7 @@ use medic_core::ports::write::Journal as _;
 use medic_lab::garm::Build;
 use medic_store::{FILE_NAME, Store};
 use rusqlite::params;
+use scaleset_medic::replay;
 use std::path::Path;
 
 /// A file of version 3 in `dir` that holds the open treatments of `store`, with the names of that version.
@@ -43,4 +45,16 @@ async fn upgrade_enables_a_set_that_version_3_left_disabled() {
     assert_eq!(bench.listening(), (3, 3));
     let finished = bench.closed.iter().filter(|row| disabled.contains(&row.set));
     assert!(finished.clone().count() >= 1 && finished.into_iter().all(|row| row.outcome() == Some(Outcome::Recovered)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replay_reads_snapshots_with_the_source_broker() {
+    let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 3), Span::mins(1)).await;
+    bench.run(Span::mins(1)).await;
+    let store = bench.store.for_manager(bench.engine.name());
+    let now = store.newest_snapshot().unwrap().unwrap();
+    let before = now.replace("\"actions_service\"", "\"broker\"");
+    assert_ne!(before, now);
+    let [now, before] = [now, before].map(|line| replay::parse(&line).unwrap().unwrap());
+    assert_eq!((&before.sweep, &before.findings), (&now.sweep, &now.findings));
 }

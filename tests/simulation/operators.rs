@@ -105,7 +105,7 @@ impl Simulation {
         self.context.invariants.lock().unwrap().resumed(now);
         let _ = std::fs::remove_file(self.config.run.state_dir.join(pause_file::FILE_NAME));
         for pause in self.store.pauses(now).unwrap() {
-            self.store.remove_pause(pause.id).unwrap();
+            self.store.remove_pauses_of(&pause.scope).unwrap();
         }
     }
 

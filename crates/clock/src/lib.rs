@@ -11,17 +11,10 @@ pub struct SystemClock {
     origin: Instant,
 }
 
-impl SystemClock {
-    /// A clock whose monotonic side begins now.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { origin: Instant::now() }
-    }
-}
-
+/// A clock whose monotonic side begins now.
 impl Default for SystemClock {
     fn default() -> Self {
-        Self::new()
+        Self { origin: Instant::now() }
     }
 }
 
@@ -46,7 +39,6 @@ pub struct ScaledClock {
 
 impl ScaledClock {
     /// Starts at `start`; `speed` is clamped to at least 0.001.
-    #[must_use]
     pub fn new(start: Wall, speed: f64) -> Self {
         Self { origin: Instant::now(), start, speed: speed.max(0.001) }
     }

@@ -142,7 +142,7 @@ impl Manager {
             }),
             goroutines: Seen::NotAsked,
             log: Seen::NotAsked,
-            broker: BTreeMap::new(),
+            actions_service: BTreeMap::new(),
         }
     }
 

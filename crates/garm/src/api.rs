@@ -12,7 +12,7 @@
 use super::auth::{self, Token, TokenCache, token_of};
 use super::goroutines::GoroutineCounter;
 use super::metrics_text;
-use super::refusal::{is_unknown_object, refusal, wants_new_token};
+use super::refusal::{check_status, is_unknown_object, wants_new_token};
 use super::wire::{self, Endpoints, WireController, WireInstance, WireScaleSet};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,7 +39,6 @@ pub const SMALL_BOUND: usize = 1024 * 1024;
 /// For the answer to a write; with a login before it, well within `Treatment::LATE`.
 const WRITE_TIMEOUT: Span = Span::secs(10);
 
-/// The longest list or scrape read.
 pub const LIST_BOUND: usize = 16 * 1024 * 1024;
 
 /// The longest goroutine dump read. Go cuts a dump silently at 64 MiB; with a lower bound, every dump read is whole.
@@ -48,7 +47,6 @@ pub const DUMP_BOUND: usize = 63 * 1024 * 1024;
 /// Returns the password at each login, so that a rotated file is read again.
 pub type PasswordSource = Arc<dyn SecretSource>;
 
-/// How `/metrics` is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MetricsAccess {
     /// With a metrics token, which any server accepts.
@@ -58,7 +56,6 @@ pub enum MetricsAccess {
     Open,
 }
 
-/// One GARM, as configured.
 #[derive(Clone)]
 pub struct GarmOptions {
     /// Its address, with the path of a reverse proxy if there is one, without `/api/v1`.
@@ -70,10 +67,9 @@ pub struct GarmOptions {
 
 /// Why an address cannot be used. The address is not repeated: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the manager's url cannot be used: {0}")]
+#[error("GARM's url cannot be used: {0}")]
 pub struct AddressError(String);
 
-/// The client of one GARM.
 pub struct GarmClient {
     client: Client,
     dumps: Client,
@@ -102,14 +98,8 @@ impl GarmClient {
     }
 
     /// The absolute address of a path of the API (`/ws/logs` gives `http://…/api/v1/ws/logs`).
-    #[must_use]
     pub fn api_address(&self, path: &str) -> String {
         format!("{}/api/v1{path}", self.base)
-    }
-
-    /// The `Authorization` header for requests made elsewhere, marked as sensitive.
-    pub async fn authorization(&self) -> Result<HeaderValue, ApiError> {
-        Ok(self.login_token(None).await?.value)
     }
 
     /// When the current login expires, if its token says so (`docs/reference/garm-api.md` §3.3).
@@ -145,31 +135,31 @@ impl GarmClient {
     async fn metrics_token(&self, refused: Option<u64>) -> Result<Token, ApiError> {
         let operation = Operation::MetricsToken;
         let fetch = async {
-            let response = self.get(operation, "/metrics-token").await?;
+            let response = self.get(&self.small(), operation, "/metrics-token").await?;
             token_of(&self.client, operation, &response)
         };
         self.metrics.get(self.client.clock().as_ref(), refused, fetch).await
     }
 
     /// A read of the API, with a token, renewed once if GARM refuses it. The answer is 2xx.
-    async fn get(&self, operation: Operation, path: &str) -> Result<Response, ApiError> {
-        let response = self.get_any(operation, path).await?;
-        refusal(&self.client, operation, &response).map_or(Ok(response), Err)
+    async fn get(&self, client: &Client, operation: Operation, path: &str) -> Result<Response, ApiError> {
+        let response = self.get_any(client, operation, path).await?;
+        check_status(&self.client, operation, &response)?;
+        Ok(response)
     }
 
-    async fn get_any(&self, operation: Operation, path: &str) -> Result<Response, ApiError> {
+    /// The same, with any status.
+    async fn get_any(&self, client: &Client, operation: Operation, path: &str) -> Result<Response, ApiError> {
         let address = self.api_address(path);
+        let send = async |token: &Token| {
+            client.read(operation, self.request(operation, Method::GET, &address, Some(token), String::new())?).await
+        };
         let token = self.login_token(None).await?;
-        let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
-        let lists = matches!(operation, Operation::ListScaleSets | Operation::ListInstances);
-        let client = if lists { self.client.clone() } else { self.small() };
-        let response = client.read(operation, request).await?;
+        let response = send(&token).await?;
         if !wants_new_token(&response) {
             return Ok(response);
         }
-        let token = self.login_token(Some(token.serial)).await?;
-        let request = self.request(operation, Method::GET, &address, Some(&token), String::new())?;
-        client.read(operation, request).await
+        send(&self.login_token(Some(token.serial)).await?).await
     }
 
     /// For answers about one object.
@@ -177,99 +167,11 @@ impl GarmClient {
         self.client.clone().with_bounds(Bounds { body: SMALL_BOUND, ..self.client.bounds() })
     }
 
-    async fn put_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, ApiError> {
-        let (operation, bounds) = (Operation::SetEnabled, self.client.bounds());
-        let client = self.client.clone().with_bounds(Bounds { total: bounds.total.min(WRITE_TIMEOUT), ..bounds });
-        let address = self.api_address(&format!("/scalesets/{set}"));
-        let body = match to {
-            Enablement::Enabled => r#"{"enabled":true}"#,
-            Enablement::Disabled => r#"{"enabled":false}"#,
-        };
-        let token = self.login_token(None).await.map_err(ApiError::not_sent)?;
-        let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
-        let mut response = client.write(operation, request).await?;
-        if wants_new_token(&response) {
-            let token = self.login_token(Some(token.serial)).await.map_err(ApiError::not_sent)?;
-            let request = self.request(operation, Method::PUT, &address, Some(&token), body.to_owned())?;
-            response = client.write(operation, request).await?;
-        }
-        match refusal(&self.client, operation, &response) {
-            Some(error) => Err(error),
-            None => self.one_set(operation, set, &response),
-        }
-    }
-
-    async fn get_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, ApiError> {
-        let operation = Operation::ReadScaleSet;
-        let response = self.get_any(operation, &format!("/scalesets/{set}")).await?;
-        if is_unknown_object(&response) {
-            return Ok(None);
-        }
-        match refusal(&self.client, operation, &response) {
-            Some(error) => Err(error),
-            None => self.one_set(operation, set, &response).map(Some),
-        }
-    }
-
     fn one_set(&self, operation: Operation, asked: ScaleSetId, response: &Response) -> Result<ScaleSet, ApiError> {
         let wire: WireScaleSet = self.client.json(operation, response)?;
-        match wire.into_model(&mut Endpoints::default()) {
-            Some(set) if set.id == asked => Ok(set),
-            Some(_) | None => Err(self.client.error(
-                operation,
-                FailureKind::Malformed,
-                "the answer is about another set than the requested one",
-            )),
-        }
-    }
-
-    async fn list_sets(&self) -> Result<Vec<ScaleSet>, ApiError> {
-        let operation = Operation::ListScaleSets;
-        let response = self.get(operation, "/scalesets").await?;
-        let wire: Option<List<WireScaleSet>> = self.client.json(operation, &response)?;
-        let mut endpoints = Endpoints::default();
-        let mut seen = BTreeSet::new();
-        wire.unwrap_or_default()
-            .0
-            .into_iter()
-            .map(|set| {
-                set.into_model(&mut endpoints).filter(|set| seen.insert(set.id)).ok_or_else(|| {
-                    self.client.error(
-                        operation,
-                        FailureKind::Malformed,
-                        "the list holds a set without an id, or one id twice",
-                    )
-                })
-            })
-            .collect()
-    }
-
-    async fn count_instances(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, ApiError> {
-        let operation = Operation::ListInstances;
-        let response = self.get(operation, "/instances").await?;
-        let wire: Option<List<WireInstance>> = self.client.json(operation, &response)?;
-        Ok(wire::lingering(wire.unwrap_or_default().0))
-    }
-
-    async fn who(&self) -> Result<Controller, ApiError> {
-        let operation = Operation::Controller;
-        let response = self.get(operation, "/controller-info").await?;
-        let wire: WireController = self.client.json(operation, &response)?;
-        wire.into_model()
-            .ok_or_else(|| self.client.error(operation, FailureKind::Malformed, "the answer holds no controller id"))
-    }
-
-    async fn scrape(&self) -> Result<ManagerMetrics, ApiError> {
-        let operation = Operation::Metrics;
-        let response = self.scrape_text().await?;
-        if response.status == StatusCode::NOT_FOUND {
-            return Err(self.not_enabled(operation, "set `enable = true` under [metrics] in GARM's configuration"));
-        }
-        if let Some(error) = refusal(&self.client, operation, &response) {
-            return Err(error);
-        }
-        metrics_text::parse(&response.body)
-            .map_err(|why| self.client.error(operation, FailureKind::Malformed, &format!("the answer {why}")))
+        let set = wire.into_model(&mut Endpoints::default()).filter(|set| set.id == asked);
+        let malformed = "the answer is about another set than the requested one";
+        set.ok_or_else(|| self.client.error(operation, FailureKind::Malformed, malformed))
     }
 
     async fn scrape_text(&self) -> Result<Response, ApiError> {
@@ -295,25 +197,6 @@ impl GarmClient {
         send(Some(&token)).await
     }
 
-    async fn count_goroutines(&self) -> Result<Goroutines, ApiError> {
-        let operation = Operation::Goroutines;
-        let address = format!("{}/debug/pprof/goroutine?debug=2", self.base);
-        let request = self.request(operation, Method::GET, &address, None, String::new())?;
-        let mut counter = GoroutineCounter::default();
-        let response = self.dumps.read_into(operation, request, &mut counter).await?;
-        if response.status == StatusCode::NOT_FOUND {
-            return Err(
-                self.not_enabled(operation, "set `debug_server = true` under [default] in GARM's configuration")
-            );
-        }
-        if let Some(error) = refusal(&self.dumps, operation, &response) {
-            return Err(error);
-        }
-        counter
-            .finish()
-            .ok_or_else(|| self.client.error(operation, FailureKind::Malformed, "the answer is no goroutine dump"))
-    }
-
     fn request(
         &self,
         operation: Operation,
@@ -329,19 +212,15 @@ impl GarmClient {
         if !body.is_empty() {
             builder = builder.header(header::CONTENT_TYPE, "application/json");
         }
-        builder.body(Bytes::from(body)).map_err(|error| {
-            self.client
-                .error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}"))
-                .not_sent()
-        })
+        let unusable = |error| format!("the address cannot be used: {error}");
+        builder
+            .body(Bytes::from(body))
+            .map_err(|error| self.client.error(operation, FailureKind::Connect, &unusable(error)).not_sent())
     }
 
     fn not_enabled(&self, operation: Operation, advice: &str) -> ApiError {
-        self.client.error(
-            operation,
-            FailureKind::NotEnabled,
-            &format!("HTTP 404: switched off on the server; {advice}"),
-        )
+        let detail = format!("HTTP 404: switched off on the server; {advice}");
+        self.client.error(operation, FailureKind::NotEnabled, &detail)
     }
 }
 
@@ -373,32 +252,88 @@ fn checked_base(text: &str) -> Result<String, AddressError> {
 #[async_trait]
 impl ManagerSource for GarmClient {
     async fn controller(&self) -> Result<Controller, RequestFailure> {
-        Ok(self.who().await?)
+        let operation = Operation::Controller;
+        let response = self.get(&self.small(), operation, "/controller-info").await?;
+        let wire: WireController = self.client.json(operation, &response)?;
+        let malformed = || self.client.error(operation, FailureKind::Malformed, "the answer holds no controller id");
+        Ok(wire.into_model().ok_or_else(malformed)?)
     }
     async fn scale_sets(&self) -> Result<Vec<ScaleSet>, RequestFailure> {
-        Ok(self.list_sets().await?)
+        let operation = Operation::ListScaleSets;
+        let response = self.get(&self.client, operation, "/scalesets").await?;
+        let wire: Option<List<WireScaleSet>> = self.client.json(operation, &response)?;
+        let mut endpoints = Endpoints::default();
+        let mut seen = BTreeSet::new();
+        let mut model = |set: WireScaleSet| set.into_model(&mut endpoints).filter(|set| seen.insert(set.id));
+        let sets = wire.map_or_else(Vec::new, |list| list.0).into_iter().map(&mut model).collect::<Option<_>>();
+        let malformed = "the list holds a set without an id, or one id twice";
+        Ok(sets.ok_or_else(|| self.client.error(operation, FailureKind::Malformed, malformed))?)
     }
     async fn lingering(&self) -> Result<BTreeMap<ScaleSetId, Lingering>, RequestFailure> {
-        Ok(self.count_instances().await?)
+        let operation = Operation::ListInstances;
+        let response = self.get(&self.client, operation, "/instances").await?;
+        let wire: Option<List<WireInstance>> = self.client.json(operation, &response)?;
+        Ok(wire::lingering(wire.map_or_else(Vec::new, |list| list.0)))
     }
     async fn metrics(&self) -> Result<ManagerMetrics, RequestFailure> {
-        Ok(self.scrape().await?)
+        let operation = Operation::Metrics;
+        let response = self.scrape_text().await?;
+        if response.status == StatusCode::NOT_FOUND {
+            let advice = "set `enable = true` under [metrics] in GARM's configuration";
+            return Err(self.not_enabled(operation, advice).into());
+        }
+        check_status(&self.client, operation, &response)?;
+        let malformed = |why| self.client.error(operation, FailureKind::Malformed, &format!("the answer {why}"));
+        Ok(metrics_text::parse(&response.body).map_err(malformed)?)
     }
     async fn goroutines(&self) -> Result<Goroutines, RequestFailure> {
-        Ok(self.count_goroutines().await?)
+        let operation = Operation::Goroutines;
+        let address = format!("{}/debug/pprof/goroutine?debug=2", self.base);
+        let request = self.request(operation, Method::GET, &address, None, String::new())?;
+        let mut counter = GoroutineCounter::default();
+        let response = self.dumps.read_into(operation, request, &mut counter).await?;
+        if response.status == StatusCode::NOT_FOUND {
+            let advice = "set `debug_server = true` under [default] in GARM's configuration";
+            return Err(self.not_enabled(operation, advice).into());
+        }
+        check_status(&self.dumps, operation, &response)?;
+        let malformed = || self.client.error(operation, FailureKind::Malformed, "the answer is no goroutine dump");
+        Ok(counter.finish().ok_or_else(malformed)?)
     }
 }
 
 #[async_trait]
 impl ManagerWriter for GarmClient {
     async fn set_enabled(&self, set: ScaleSetId, to: Enablement) -> Result<ScaleSet, WriteError> {
-        Ok(self.put_enabled(set, to).await?)
+        let (operation, bounds) = (Operation::SetEnabled, self.client.bounds());
+        let client = self.client.clone().with_bounds(Bounds { total: bounds.total.min(WRITE_TIMEOUT), ..bounds });
+        let address = self.api_address(&format!("/scalesets/{set}"));
+        let body = match to {
+            Enablement::Enabled => r#"{"enabled":true}"#,
+            Enablement::Disabled => r#"{"enabled":false}"#,
+        };
+        let send = async |token: &Token| {
+            client.write(operation, self.request(operation, Method::PUT, &address, Some(token), body.to_owned())?).await
+        };
+        let token = self.login_token(None).await.map_err(ApiError::not_sent)?;
+        let mut response = send(&token).await?;
+        if wants_new_token(&response) {
+            response = send(&self.login_token(Some(token.serial)).await.map_err(ApiError::not_sent)?).await?;
+        }
+        check_status(&self.client, operation, &response)?;
+        Ok(self.one_set(operation, set, &response)?)
     }
     async fn read_set(&self, set: ScaleSetId) -> Result<Option<ScaleSet>, RequestFailure> {
-        Ok(self.get_set(set).await?)
+        let operation = Operation::ReadScaleSet;
+        let response = self.get_any(&self.small(), operation, &format!("/scalesets/{set}")).await?;
+        if is_unknown_object(&response) {
+            return Ok(None);
+        }
+        check_status(&self.client, operation, &response)?;
+        Ok(Some(self.one_set(operation, set, &response)?))
     }
     async fn incarnation(&self) -> Result<Incarnation, RequestFailure> {
-        let incarnation = self.scrape().await?.incarnation;
+        let incarnation = self.metrics().await?.incarnation;
         let detail = "the metrics hold no process_start_time_seconds";
         Ok(incarnation.ok_or_else(|| self.client.error(Operation::Metrics, FailureKind::Malformed, detail))?)
     }

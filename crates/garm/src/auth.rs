@@ -4,7 +4,7 @@
 //! attempt, and refused credentials are not offered again for [`COOLDOWN`]. A token whose `exp` is absent, unreadable or
 //! past (a clock is wrong) is used until GARM refuses it.
 
-use super::refusal::refusal;
+use super::refusal::check_status;
 use super::wire::WireToken;
 use http::HeaderValue;
 use medic_core::model::{FailureKind, Operation, Span, Wall};
@@ -14,7 +14,6 @@ use medic_http::{ApiError, Client, Response, Secret, jwt};
 /// How long refused credentials are not offered again.
 const COOLDOWN: Span = Span::secs(10);
 
-/// An `Authorization` header.
 pub(super) type Token = Fetched<HeaderValue>;
 pub(super) type TokenCache = Cached<HeaderValue>;
 
@@ -33,9 +32,7 @@ pub(super) fn token_of(
     operation: Operation,
     response: &Response,
 ) -> Result<(HeaderValue, Option<Wall>), ApiError> {
-    if let Some(error) = refusal(client, operation, response) {
-        return Err(error);
-    }
+    check_status(client, operation, response)?;
     let malformed = |why| client.error(operation, FailureKind::Malformed, why);
     let answer: WireToken =
         serde_json::from_slice(&response.body).map_err(|_| malformed("the answer holds no token"))?;

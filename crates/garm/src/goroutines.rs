@@ -46,7 +46,6 @@ impl BodySink for GoroutineCounter {
 
 impl GoroutineCounter {
     /// The counts; `None` if this is no goroutine dump, or one that was cut off within a line and counts too few.
-    #[must_use]
     pub fn finish(self) -> Option<Goroutines> {
         (self.blocks > 0 && self.line.is_empty()).then_some(self.counts)
     }
@@ -70,8 +69,6 @@ impl GoroutineCounter {
     }
 }
 
-/// The counts of a whole dump.
-#[must_use]
 pub fn count(dump: &[u8]) -> Option<Goroutines> {
     let mut counter = GoroutineCounter::default();
     counter.piece(dump);
@@ -86,17 +83,9 @@ fn contains(line: &[u8], frame: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::testing::{POST_FIX, PRE_FIX};
-    use proptest::prelude::*;
 
     fn recorded(build: &str, name: &str) -> Vec<u8> {
         crate::testing::recorded(build, &format!("http/goroutines-{name}.txt"))
-    }
-
-    #[test]
-    fn truncated_dump_gives_no_counts() {
-        let dump = recorded(PRE_FIX, "healthy");
-        let cut = dump.iter().rposition(|byte| *byte == b'(').unwrap();
-        assert_eq!(count(&dump[..cut]), None);
     }
 
     #[test]
@@ -128,37 +117,11 @@ mod tests {
     }
 
     #[test]
-    fn other_text_gives_no_counts() {
+    fn truncated_dump_or_other_text_gives_no_counts() {
+        let dump = recorded(PRE_FIX, "healthy");
+        let cut = dump.iter().rposition(|byte| *byte == b'(').unwrap();
+        assert_eq!(count(&dump[..cut]), None);
         assert_eq!(count(b""), None);
         assert_eq!(count(b"<html>workers/scaleset.(*scaleSetListener).loop(</html>"), None);
-    }
-
-    #[test]
-    fn pieces_of_any_size_give_the_same_counts() {
-        let dump = recorded(POST_FIX, "healthy");
-        for size in [1, 7, 4096] {
-            let mut counter = GoroutineCounter::default();
-            for piece in dump.chunks(size) {
-                counter.piece(piece);
-            }
-            assert_eq!(counter.finish(), count(&dump), "pieces of {size}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn counter_survives_any_bytes(pieces in proptest::collection::vec(
-            prop_oneof![
-                proptest::collection::vec(any::<u8>(), 0..100),
-                Just(LISTENER.to_vec()),
-                Just(b"\ngoroutine 1 [x]:\n".to_vec()),
-            ], 0..30)) {
-            let whole = count(&pieces.concat());
-            let mut counter = GoroutineCounter::default();
-            for piece in &pieces {
-                counter.piece(piece);
-            }
-            prop_assert_eq!(counter.finish(), whole);
-        }
     }
 }

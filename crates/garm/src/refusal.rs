@@ -44,9 +44,9 @@ pub(super) fn is_unknown_object(response: &Response) -> bool {
     response.status == StatusCode::NOT_FOUND && error_class(response).as_deref() == Some("Not Found")
 }
 
-/// The error of an answer that is not 2xx; `None` for 2xx.
-pub(super) fn refusal(client: &Client, operation: Operation, response: &Response) -> Option<ApiError> {
-    let mut error = client.failure(operation, response)?;
+/// The error of an answer that is not 2xx.
+pub(super) fn check_status(client: &Client, operation: Operation, response: &Response) -> Result<(), ApiError> {
+    let Some(mut error) = client.failure(operation, response) else { return Ok(()) };
     let body = parsed(response);
     if let Some(WireError { error: Some(class), details }) = &body
         && (operation != Operation::Login || LOGIN_CLASSES.contains(&class.as_str()))
@@ -78,13 +78,13 @@ pub(super) fn refusal(client: &Client, operation: Operation, response: &Response
             None => "",
         },
         (FailureKind::NotFound, _) if !is_unknown_object(response) => {
-            "; is the manager's url right, with the path of its reverse proxy?"
+            "; is the url right, with the path of GARM's reverse proxy?"
         }
         (FailureKind::Server, Some(_)) => "; GARM writes the cause to its log only",
         _ => "",
     };
     error.detail.push_str(advice);
-    Some(error)
+    Err(error)
 }
 
 fn parsed(response: &Response) -> Option<WireError> {

@@ -6,7 +6,7 @@ pub(crate) const PRE_FIX: &str = "garm-2026-04-pre-fix";
 pub(crate) const POST_FIX: &str = "garm-2026-07-post-fix";
 pub(crate) const BUILDS: [&str; 2] = [PRE_FIX, POST_FIX];
 
-fn folder(build: &str) -> PathBuf {
+pub(crate) fn folder(build: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/recordings")).join(build)
 }
 

@@ -165,10 +165,7 @@ mod tests {
         assert_eq!((zero.github_id, zero.endpoint, zero.updated_at), (None, None, None));
         assert_eq!((zero.desired_runners, zero.max_runners), (0, 0));
         assert_eq!(zero.entity, Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }));
-    }
-
-    #[test]
-    fn set_of_the_oldest_release_has_no_endpoint() {
+        // As the oldest release sends it.
         let old = set(r#"{"id":3,"scale_set_id":9,"name":"a","repo_name":"acme/app","enabled":true}"#);
         assert_eq!((old.endpoint, old.revision), (None, Revision::new("")));
         assert_eq!(old.entity, Some(Entity { kind: EntityKind::Repository, name: "acme/app".to_owned() }));

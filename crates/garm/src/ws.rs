@@ -12,7 +12,7 @@
 
 use super::api::GarmClient;
 use super::events;
-use super::refusal::{refusal, wants_new_token};
+use super::refusal::{check_status, wants_new_token};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, Request, header};
@@ -98,13 +98,11 @@ impl Feed {
         Some(line)
     }
 
-    #[must_use]
     pub fn health(&self) -> Health {
         self.health.borrow().clone()
     }
 
     /// To wait for a change of the health.
-    #[must_use]
     pub fn watch(&self) -> watch::Receiver<Health> {
         self.health.clone()
     }
@@ -122,7 +120,6 @@ pub struct Pump {
 }
 
 /// A stream of `channel`, connected through `upgrader`. Its jitter is the client's.
-#[must_use]
 pub fn stream(garm: &Arc<GarmClient>, upgrader: Arc<dyn Upgrader>, channel: Channel) -> (Pump, Feed) {
     let (sender, receiver) = mpsc::channel(QUEUE_LINES);
     let (health, watched) = watch::channel(Health::default());
@@ -221,7 +218,7 @@ impl Pump {
     }
 
     fn refused(&self, response: &Response) -> ApiError {
-        let Some(mut error) = refusal(self.garm.client(), Operation::Websocket, response) else {
+        let Err(mut error) = check_status(self.garm.client(), Operation::Websocket, response) else {
             return self.error(FailureKind::Malformed, "the server answered without switching to a websocket");
         };
         if error.detail.contains("log streamer is disabled") {
@@ -260,7 +257,7 @@ impl Pump {
                 Some(Ok(Message::Text(text))) => self.take(&text),
                 Some(Ok(Message::Close(frame))) => {
                     let why = frame.map_or_else(String::new, |f| format!(" with code {}: {}", f.code, f.reason));
-                    return self.error(FailureKind::Broken, &one_line(&format!("the manager closed the stream{why}")));
+                    return self.error(FailureKind::Broken, &one_line(&format!("GARM closed the stream{why}")));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return self.broken(&error),
@@ -273,7 +270,7 @@ impl Pump {
         tokio::select! {
             sent = socket.send(message) => sent.map_err(|error| self.broken(&error)),
             () = self.garm.client().clock().sleep(PONG_TIMEOUT) => {
-                Err(self.error(FailureKind::Timeout, "the manager does not take what we send"))
+                Err(self.error(FailureKind::Timeout, "GARM does not read what was sent"))
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use super::address::Addresses;
 use super::app_jwt;
-use super::refusal::refusal;
+use super::refusal::check_status;
 use super::wire::WireToken;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
@@ -62,12 +62,12 @@ pub type SecretSource = Arc<dyn medic_http::secret::SecretSource>;
 #[derive(Clone)]
 pub enum Credential {
     /// A personal access token.
-    Pat { token: SecretSource },
+    Pat {
+        token: SecretSource,
+    },
     App {
         app_id: u64,
-        /// The id of its installation.
         installation_id: u64,
-        /// Its private key, as PEM.
         private_key: SecretSource,
     },
 }
@@ -82,7 +82,6 @@ pub struct Wires {
     pub jitter: Jitter,
 }
 
-/// A credential, as configured.
 #[derive(Clone)]
 pub struct AccessOptions {
     /// The manager's name for the endpoint.
@@ -105,7 +104,6 @@ pub struct Allowances {
 }
 
 impl Allowances {
-    #[must_use]
     pub fn new(requests_per_second: u32, quota_reserve: f64, clock: &Arc<dyn Clock>) -> Self {
         let per_second = NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN);
         let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
@@ -132,16 +130,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// With limits of its own.
-    #[must_use]
-    pub fn new(options: AccessOptions, wires: &Wires) -> Self {
-        let allowances = Allowances::new(options.requests_per_second, options.quota_reserve, &wires.clock);
-        Self::sharing(&allowances, options, wires)
-    }
-
-    /// With shared limits.
-    #[must_use]
-    pub fn sharing(allowances: &Allowances, options: AccessOptions, wires: &Wires) -> Self {
+    pub fn new(allowances: &Allowances, options: AccessOptions, wires: &Wires) -> Self {
         let bounds = Bounds { total: options.request_timeout, body: BODY_BOUND };
         let client = |allowance| {
             let Wires { transport, recorder, clock, jitter } = wires.clone();
@@ -161,19 +150,16 @@ impl Access {
     }
 
     /// Whether this credential is configured for the entity. GitHub's names are case-insensitive.
-    #[must_use]
     pub fn covers(&self, endpoint: &Endpoint, entity: &Entity) -> bool {
         let named = || self.entities.iter().any(|name| name.eq_ignore_ascii_case(&entity.name));
         self.is_of(endpoint) && (self.entities.is_empty() || named())
     }
 
-    #[must_use]
     pub fn is_of(&self, endpoint: &Endpoint) -> bool {
         self.endpoint == endpoint.name
     }
 
     /// Calls left in the credential's window, if known; all of them once that window is over.
-    #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         let quota = self.rest.quota()?;
         let over = quota.reset.is_some_and(|reset| reset <= self.now());
@@ -181,7 +167,6 @@ impl Access {
     }
 
     /// The quota left and our reserve for the manager, until the window is over.
-    #[must_use]
     pub fn own_quota(&self) -> Option<OwnQuota> {
         let quota = self.rest.quota()?;
         let reset = quota.reset.filter(|reset| *reset > self.now())?;
@@ -257,9 +242,7 @@ impl Access {
 
     /// The parser's error is left out: it may repeat the token.
     fn token(&self, operation: Operation, response: &Response) -> Result<WireToken, ApiError> {
-        if let Some(error) = refusal(&self.rest, operation, response) {
-            return Err(error);
-        }
+        check_status(&self.rest, operation, response)?;
         serde_json::from_slice::<WireToken>(without_bom(&response.body))
             .ok()
             .filter(|answer| !answer.token.is_empty())
@@ -285,9 +268,9 @@ impl Access {
             // Without a body the HTTP library sends no length, and some servers answer 411 to that.
             builder = builder.header(header::CONTENT_LENGTH, 0);
         }
-        more(builder).body(Bytes::from(body)).map_err(|error| {
-            self.error(operation, FailureKind::Connect, &format!("the address cannot be used: {error}")).not_sent()
-        })
+        let unusable = |error| format!("the address cannot be used: {error}");
+        let built = more(builder).body(Bytes::from(body));
+        built.map_err(|error| self.error(operation, FailureKind::Connect, &unusable(error)).not_sent())
     }
 
     /// `scheme token`, marked as sensitive.

@@ -16,7 +16,6 @@ const API_VERSION: (&str, &str) = ("api-version", "6.0-preview");
 #[error("{0}")]
 pub struct AddressError(String);
 
-/// The addresses of one entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// The API's root, with a trailing slash.
@@ -28,7 +27,6 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// Of an entity on an endpoint.
     pub fn of(endpoint: &Endpoint, entity: &Entity) -> Result<Self, AddressError> {
         let base = parsed(&endpoint.base_url, "base_url")?;
         let api = if endpoint.api_base_url.trim().is_empty() {
@@ -57,26 +55,22 @@ impl Addresses {
     }
 
     /// `POST …/access_tokens` (`docs/reference/actions-service.md` §1.3).
-    #[must_use]
     pub fn installation_token(&self, installation: u64) -> Url {
         joined(&self.api, ["app", "installations", &installation.to_string(), "access_tokens"])
     }
 
     /// `POST …/registration-token` (`docs/reference/actions-service.md` §1.4).
-    #[must_use]
     pub fn registration_token(&self) -> Url {
         let scope = self.scope.iter().map(String::as_str);
         joined(&self.api, scope.chain(["actions", "runners", "registration-token"]))
     }
 
     /// `POST …/runner-registration` (`docs/reference/actions-service.md` §1.5).
-    #[must_use]
     pub fn runner_registration(&self) -> Url {
         joined(&self.api, ["actions", "runner-registration"])
     }
 
     /// The web address: `https://github.com/owner/name`.
-    #[must_use]
     pub const fn web(&self) -> &Url {
         &self.web
     }
@@ -239,22 +233,14 @@ mod tests {
 
     #[test]
     fn service_address_keeps_its_path_and_query() {
-        for (service, expected) in [
-            (
-                "https://b.example/rest/",
-                "https://b.example/rest/_apis/runtime/runnerscalesets/7?api-version=6.0-preview",
-            ),
-            (
-                "https://b.example/rest",
-                "https://b.example/rest/_apis/runtime/runnerscalesets/7?api-version=6.0-preview",
-            ),
-            ("https://b.example", "https://b.example/_apis/runtime/runnerscalesets/7?api-version=6.0-preview"),
-            (
-                "https://b.example/t/?tenant=1",
-                "https://b.example/t/_apis/runtime/runnerscalesets/7?tenant=1&api-version=6.0-preview",
-            ),
-            ("https://b.example/?api-version=7", "https://b.example/_apis/runtime/runnerscalesets/7?api-version=7"),
+        for (service, path, query) in [
+            ("https://b.example/rest/", "/rest", "api-version=6.0-preview"),
+            ("https://b.example/rest", "/rest", "api-version=6.0-preview"),
+            ("https://b.example", "", "api-version=6.0-preview"),
+            ("https://b.example/t/?tenant=1", "/t", "tenant=1&api-version=6.0-preview"),
+            ("https://b.example/?api-version=7", "", "api-version=7"),
         ] {
+            let expected = format!("https://b.example{path}/_apis/runtime/runnerscalesets/7?{query}");
             assert_eq!(under_service(&Url::parse(service).unwrap(), ["7"]).as_str(), expected);
         }
     }

@@ -4,7 +4,7 @@
 //! ```text
 //! access        token file or App key → REST token        (per `[[github]]` table)
 //! registration  REST token → registration token → the service's address and admin token  (per entity)
-//! client        the ports: list and read sets, open, refresh and delete message sessions
+//! client        the ports: list sets, open and delete message sessions
 //! ```
 //!
 //! Besides: [`address`] (URLs), `app_jwt` (RS256), `refusal` (GitHub's errors), `wire` (JSON).
@@ -18,4 +18,4 @@ mod registration;
 mod wire;
 
 pub use access::{Access, AccessOptions, Allowances, Credential, SecretSource, Wires};
-pub use client::{GithubClient, RefreshAnswer};
+pub use client::GithubClient;

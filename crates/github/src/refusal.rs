@@ -5,6 +5,7 @@
 use super::wire::WireError;
 use http::StatusCode;
 use medic_core::model::{FailureKind, Operation, Owner};
+use medic_core::model::OpenAnswer;
 use medic_http::client::without_bom;
 use medic_http::excerpt::one_line;
 use medic_http::{ApiError, Client, Response};
@@ -15,9 +16,9 @@ const CONFLICT: &str = "already has an active session";
 /// The text before the owner in the second wording.
 const HOLDER: &str = "already has an active session for owner ";
 
-/// The error of an answer that is not 2xx; `None` for 2xx.
-pub(super) fn refusal(client: &Client, operation: Operation, response: &Response) -> Option<ApiError> {
-    let mut error = client.failure(operation, response)?;
+/// The error of an answer that is not 2xx.
+pub(super) fn check_status(client: &Client, operation: Operation, response: &Response) -> Result<(), ApiError> {
+    let Some(mut error) = client.failure(operation, response) else { return Ok(()) };
     if let Some(said) = parsed(response) {
         let parts = [said.class(), said.message()];
         let words = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
@@ -31,7 +32,7 @@ pub(super) fn refusal(client: &Client, operation: Operation, response: &Response
     if let Some(id) = correlation(response) {
         error.detail = format!("{} (request {id})", error.detail);
     }
-    Some(error)
+    Err(error)
 }
 
 /// Whether the set does not exist, in GitHub's own words.
@@ -43,7 +44,7 @@ pub(super) fn is_set_gone(response: &Response) -> bool {
         })
 }
 
-/// Whether a session does not exist, in an answer to PATCH or DELETE.
+/// Whether a session does not exist, in an answer to DELETE.
 pub(super) fn is_session_gone(response: &Response) -> bool {
     let class_is = |wanted: &str| parsed(response).is_some_and(|said| said.class() == wanted);
     match response.status {
@@ -53,15 +54,8 @@ pub(super) fn is_session_gone(response: &Response) -> bool {
     }
 }
 
-/// The conflicting session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Held {
-    /// Its owner: only one of the two wordings names it.
-    pub(super) owner: Option<Owner>,
-}
-
-/// The conflict, if the answer is one about a session.
-pub(super) fn conflict(response: &Response) -> Option<Held> {
+/// The answer that another session is open, if this is one. Only one of the two wordings names its owner.
+pub(super) fn conflict(response: &Response) -> Option<OpenAnswer> {
     if response.status != StatusCode::CONFLICT {
         return None;
     }
@@ -69,7 +63,7 @@ pub(super) fn conflict(response: &Response) -> Option<Held> {
     let words = said.message();
     let is_conflict = said.class() == "RunnerScaleSetSessionConflictException" || words.contains(CONFLICT);
     let named = words.rsplit_once(HOLDER).map(|(_, owner)| one_line(owner.trim().trim_end_matches('.')));
-    is_conflict.then(|| Held { owner: named.filter(|owner| !owner.is_empty()).map(Owner::new) })
+    is_conflict.then(|| OpenAnswer::Held { owner: named.filter(|owner| !owner.is_empty()).map(Owner::new) })
 }
 
 fn parsed(response: &Response) -> Option<WireError> {
@@ -157,22 +151,22 @@ mod tests {
             (302, String::new(), FailureKind::Redirect, "HTTP 302"),
         ];
         for (status, body, kind, words) in table {
-            let error = refusal(&client(), Operation::ListGithubSets, &answer(status, &body)).unwrap();
+            let error = check_status(&client(), Operation::ListGithubSets, &answer(status, &body)).unwrap_err();
             assert_eq!(error.kind, kind, "{status} {body}");
             assert!(error.detail.starts_with(words), "{} is not {words}", error.detail);
             let unknown = !(400..500).contains(&status);
             assert_eq!(error.effect == Effect::Unknown, unknown, "{status} {body}");
         }
-        assert_eq!(refusal(&client(), Operation::ListGithubSets, &answer(204, "")), None);
+        assert_eq!(check_status(&client(), Operation::ListGithubSets, &answer(204, "")), Ok(()));
     }
 
     #[test]
     fn conflict_is_found_in_both_wordings() {
         let said = |message: &str| conflict(&answer(409, &format!(r#"{{"message":"{message}"}}"#)));
-        let anonymous = Some(Held { owner: None });
+        let anonymous = Some(OpenAnswer::Held { owner: None });
         assert_eq!(said("The actions runner scaleset a already has an active session."), anonymous);
         let owner = said("The runner scale set a already has an active session for owner garm-1.");
-        assert_eq!(owner, Some(Held { owner: Some(Owner::new("garm-1")) }));
+        assert_eq!(owner, Some(OpenAnswer::Held { owner: Some(Owner::new("garm-1")) }));
         assert_eq!(said("Something else."), None);
         assert_eq!(conflict(&answer(409, "")), None);
         let bare = answer(409, r#"{"typeName":"A.RunnerScaleSetSessionConflictException, A"}"#);

@@ -7,7 +7,7 @@
 
 use super::access::{Access, KEEPING};
 use super::address::{AddressError, Addresses, under_service};
-use super::refusal::refusal;
+use super::refusal::check_status;
 use super::wire::WireRegistration;
 use http::{HeaderValue, Method, StatusCode, header};
 use medic_core::model::{Endpoint, Entity, FailureKind, Operation, Span, Wall};
@@ -27,7 +27,6 @@ pub(super) enum Sending {
     Write,
 }
 
-/// A request to the service.
 pub(super) struct Call<'a> {
     pub(super) operation: Operation,
     pub(super) method: Method,
@@ -37,7 +36,6 @@ pub(super) struct Call<'a> {
     pub(super) sending: Sending,
 }
 
-/// The service's address and its admin token.
 #[derive(Clone)]
 struct Admin {
     service: Url,
@@ -66,7 +64,7 @@ impl Registration {
         let admin = self.admin(Some(admin.serial)).await.map_err(ApiError::not_sent)?;
         let response = self.send_with(&admin.value, call).await?;
         if response.status == StatusCode::UNAUTHORIZED
-            && let Some(error) = self.refusal(call.operation, &response)
+            && let Err(error) = self.check_status(call.operation, &response)
         {
             let now = self.access.service.clock().now();
             self.admin.refuse(now, admin.serial, &error).await;
@@ -74,9 +72,9 @@ impl Registration {
         Ok(response)
     }
 
-    /// The error of an answer that is not 2xx; `None` for 2xx.
-    pub(super) fn refusal(&self, operation: Operation, response: &Response) -> Option<ApiError> {
-        refusal(&self.access.service, operation, response)
+    /// The error of an answer that is not 2xx.
+    pub(super) fn check_status(&self, operation: Operation, response: &Response) -> Result<(), ApiError> {
+        check_status(&self.access.service, operation, response)
     }
 
     async fn admin(&self, refused: Option<u64>) -> Result<Fetched<Admin>, ApiError> {
@@ -102,9 +100,7 @@ impl Registration {
             self.access.service.clock().sleep(REPLICATION).await;
             response = self.post_registration(&token).await?;
         }
-        if let Some(error) = self.refusal(operation, &response) {
-            return Err(error);
-        }
+        self.check_status(operation, &response)?;
         let malformed = |why: &str| self.access.error(operation, FailureKind::Malformed, why);
         // The parser's error is left out: it may repeat the token.
         let answer: WireRegistration = serde_json::from_slice(without_bom(&response.body))

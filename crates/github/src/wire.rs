@@ -15,7 +15,6 @@ pub(super) struct WireToken {
     pub(super) expires_at: Option<String>,
 }
 
-/// The answer of the runner registration.
 #[derive(Deserialize)]
 pub(super) struct WireRegistration {
     pub(super) url: String,
@@ -43,7 +42,7 @@ pub(super) struct WireList {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct WireSet {
+struct WireSet {
     id: u64,
     name: Option<String>,
     statistics: Option<WireStatistics>,
@@ -90,7 +89,6 @@ impl WireError {
         bare.rsplit('.').next().unwrap_or_default().trim()
     }
 
-    /// Its message; empty when there is none.
     pub(super) fn message(&self) -> &str {
         self.message.as_deref().or(self.error_message.as_deref()).unwrap_or_default()
     }
@@ -117,7 +115,7 @@ impl WireList {
 
 impl WireSet {
     /// `None` when the id is 0, which GitHub never gives.
-    pub(super) fn into_model(self) -> Option<GithubSet> {
+    fn into_model(self) -> Option<GithubSet> {
         (self.id > 0).then(|| GithubSet {
             id: GithubId(self.id),
             name: self.name.unwrap_or_default(),

@@ -13,7 +13,6 @@ use tokio::sync::Mutex;
 /// A value is renewed this long before it expires (`docs/reference/actions-service.md` §1.7).
 pub const MARGIN: Span = Span::secs(60);
 
-/// How long values and failures are kept.
 #[derive(Debug)]
 pub struct Policy {
     /// How long a failure is returned without another attempt.
@@ -32,7 +31,6 @@ pub struct Fetched<T> {
     renew_at: Option<Wall>,
 }
 
-/// One value that is fetched.
 #[derive(Debug)]
 pub struct Cached<T> {
     policy: &'static Policy,

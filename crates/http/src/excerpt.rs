@@ -1,14 +1,12 @@
 //! Foreign text made fit for an error message: one short line without control characters, HTML tags or anything that
 //! looks like a credential (some proxies echo request headers in their error pages).
 
-/// The longest excerpt, in characters.
 pub const EXCERPT_CHARS: usize = 200;
 
 /// Bytes of a body that are searched: enough for any title.
 const SEARCHED: usize = 8 * 1024;
 
 /// The first words of `body`; empty when there are none.
-#[must_use]
 pub fn excerpt(body: &[u8]) -> String {
     let head = body.get(..SEARCHED).unwrap_or(body);
     let text = String::from_utf8_lossy(head);
@@ -17,7 +15,6 @@ pub fn excerpt(body: &[u8]) -> String {
 }
 
 /// `text` on one line, bounded, without control characters and credentials.
-#[must_use]
 pub fn one_line(text: &str) -> String {
     let mut out = String::new();
     let mut length = 0;

@@ -21,7 +21,6 @@ pub fn read_bounded(path: &Path, limit: usize) -> std::io::Result<Option<Vec<u8>
     Ok((bytes.len() <= limit).then_some(bytes))
 }
 
-/// Where files are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reading {
     /// On threads that may block.
@@ -42,7 +41,6 @@ pub struct FileReader {
     overdue: AtomicBool,
 }
 
-/// Why a read gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotRead {
     #[error("an earlier read has not ended; does the file system hang?")]
@@ -55,21 +53,15 @@ pub enum NotRead {
 }
 
 impl FileReader {
-    #[must_use]
     pub fn new(reading: Reading) -> Self {
         Self { reading, patience: PATIENCE, turn: Arc::default(), overdue: AtomicBool::new(false) }
     }
 
-    /// One that waits for this long.
-    #[must_use]
     pub fn with_patience(patience: Span) -> Self {
         Self { patience, ..Self::new(Reading::OnThreads) }
     }
 
-    /// What `read` returns.
-    ///
-    /// # Errors
-    /// When it has not ended in time, or an earlier read has not ended yet.
+    /// Returns what `read` returns; an error if it has not ended in time, or an earlier read has not ended yet.
     pub async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, NotRead> {
         self.read_within(self.patience, read).await
     }

@@ -6,7 +6,6 @@ use medic_core::model::Wall;
 use serde::Deserialize;
 
 /// `exp` of the payload; `None` when the text is no JWT or has none.
-#[must_use]
 pub fn expiry(jwt: &str) -> Option<Wall> {
     #[derive(Deserialize)]
     struct Claims {

@@ -44,7 +44,6 @@ pub struct Response {
     pub body: Bytes,
 }
 
-/// Why a transport has no complete answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportError {
     /// `Connect`, `Tls`, `Timeout`, `Broken`, `TooLarge`, `Redirect` or `Malformed`.
@@ -53,7 +52,6 @@ pub struct TransportError {
     pub detail: String,
 }
 
-/// Bounds of one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// From sending to the end of the body.
@@ -62,13 +60,11 @@ pub struct Bounds {
     pub body: usize,
 }
 
-/// What a transport returns.
 pub type Answer = Result<Response, TransportError>;
 
 /// Sends one request. Never retries, never follows redirects.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// One exchange within `bounds`.
     async fn send(&self, request: http::Request<Bytes>, bounds: Bounds) -> Answer;
 
     /// As [`Self::send`], with the body of a 2xx answer handed to `sink` in pieces and not kept.
@@ -82,12 +78,10 @@ pub trait Transport: Send + Sync {
     }
 }
 
-/// A two-way stream of bytes.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// The answer to a request to switch protocols.
 pub enum Upgrade {
     /// 101: the connection belongs to the new protocol.
     Switched { headers: http::HeaderMap, stream: Box<dyn Duplex> },
@@ -106,7 +100,6 @@ pub trait Upgrader: Send + Sync {
 pub trait BodySink: Send {
     /// A body begins; earlier pieces belong to a failed attempt.
     fn begin(&mut self);
-    /// The next piece, of any size.
     fn piece(&mut self, piece: &[u8]);
 }
 

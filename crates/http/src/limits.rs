@@ -27,21 +27,14 @@ pub const UNDATED_HOLD: Span = Span::mins(1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Politeness {
     pub per_second: NonZeroU32,
-    /// Requests at once after a pause.
     pub burst: NonZeroU32,
-    /// How long one request may wait for its turn.
     pub max_wait: Span,
 }
 
 impl Default for Politeness {
     /// Far above what a sweep needs, far below what hurts a server.
     fn default() -> Self {
-        const fn at_least_one(n: u32) -> NonZeroU32 {
-            match NonZeroU32::new(n) {
-                Some(n) => n,
-                None => NonZeroU32::MIN,
-            }
-        }
+        let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         Self { per_second: at_least_one(10), burst: at_least_one(50), max_wait: Span::secs(5) }
     }
 }
@@ -49,13 +42,9 @@ impl Default for Politeness {
 /// The quota of a credential as the server last sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Calls allowed per window, if known.
     pub limit: Option<u64>,
-    /// Calls left in the window.
     pub remaining: u64,
-    /// When the window ends, if known.
     pub reset: Option<Wall>,
-    pub seen: Wall,
 }
 
 /// The limits of one credential, to be shared by several clients.
@@ -64,7 +53,6 @@ pub struct Allowance(pub(super) Arc<Limits>);
 
 impl Allowance {
     /// Fresh limits. `reserve` is the share of the credential's quota, from 0 to 1, that is left to others.
-    #[must_use]
     pub fn new(politeness: Politeness, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
         Self(Arc::new(Limits::new(politeness, reserve, clock)))
     }
@@ -75,7 +63,6 @@ const ORDINARY_QUOTA: u64 = 5_000;
 
 impl RateLimit {
     /// How many calls of the window a share of it is.
-    #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -88,19 +75,16 @@ impl RateLimit {
     }
 
     /// From the headers of an answer; `None` when they do not say what is left.
-    #[must_use]
-    pub fn from_headers(headers: &HeaderMap, now: Wall) -> Option<Self> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Option<Self> {
         Some(Self {
             limit: number(headers, "x-ratelimit-limit"),
             remaining: number(headers, "x-ratelimit-remaining")?,
             reset: number(headers, "x-ratelimit-reset").map(|seconds| Wall(seconds.saturating_mul(1000))),
-            seen: now,
         })
     }
 }
 
 /// The date of `Retry-After`, given in seconds or as an HTTP date; bounded by [`LONGEST_HOLD`].
-#[must_use]
 pub fn retry_after(headers: &HeaderMap, now: Wall) -> Option<Wall> {
     let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
     let at = if let Ok(seconds) = text.parse::<u64>() {
@@ -114,10 +98,9 @@ pub fn retry_after(headers: &HeaderMap, now: Wall) -> Option<Wall> {
 
 /// Whether this answer is a refusal for too many requests, and until when. A 403 is one only with the headers that
 /// say so or with GitHub's words for its secondary limit; a plain 403 is a missing right.
-#[must_use]
 pub fn refused_until(response: &Response, now: Wall) -> Option<Wall> {
     let after = retry_after(&response.headers, now);
-    let exhausted = RateLimit::from_headers(&response.headers, now).filter(|quota| quota.remaining == 0);
+    let exhausted = RateLimit::from_headers(&response.headers).filter(|quota| quota.remaining == 0);
     let limited = match response.status {
         StatusCode::TOO_MANY_REQUESTS => true,
         StatusCode::FORBIDDEN => after.is_some() || exhausted.is_some() || speaks_of_a_rate_limit(&response.body),
@@ -142,14 +125,12 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Why a request may not be sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blocked {
     pub(super) detail: String,
     pub(super) until: Wall,
 }
 
-/// The limits of one credential.
 pub(super) struct Limits {
     bucket: RateLimiter<NotKeyed, InMemoryState, BucketClock, NoOpMiddleware<Duration>>,
     max_wait: Span,
@@ -203,7 +184,7 @@ impl Limits {
 
     /// Notes what an answer says about limits.
     pub(super) fn learn(&self, response: &Response, now: Now) {
-        let quota = RateLimit::from_headers(&response.headers, now.wall);
+        let quota = RateLimit::from_headers(&response.headers);
         let refused = refused_until(response, now.wall);
         if quota.is_none() && refused.is_none() {
             return;
@@ -233,7 +214,7 @@ impl Limits {
         match quota.reset {
             Some(reset) if reset > now.wall && quota.remaining <= reserve => Err(Blocked {
                 detail: format!(
-                    "{} calls are left of the credential's quota, and {reserve} are kept for the manager; nothing was \
+                    "{} calls are left of the credential's quota, and {reserve} are reserved for GARM; nothing was \
                      sent",
                     quota.remaining
                 ),
@@ -279,36 +260,26 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let seconds = answer(429, &[("retry-after", "30")], "");
-        assert_eq!(retry_after(&seconds.headers, NOW), Some(NOW.plus(Span::secs(30))));
-        let date = answer(429, &[("retry-after", "Tue, 14 Nov 2023 22:14:20 GMT")], "");
-        assert_eq!(retry_after(&date.headers, NOW), Some(NOW.plus(Span::secs(60))));
-        let junk = answer(429, &[("retry-after", "soon")], "");
-        assert_eq!(retry_after(&junk.headers, NOW), None);
-    }
-
-    #[test]
-    fn server_cannot_block_us_beyond_the_longest_hold() {
-        let absurd = answer(429, &[("retry-after", "99999999999999")], "");
-        assert_eq!(refused_until(&absurd, NOW), Some(NOW.plus(LONGEST_HOLD)));
-        let past = answer(429, &[("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], "");
-        assert_eq!(refused_until(&past, NOW), Some(NOW.plus(Span::secs(1))));
-    }
-
-    #[test]
-    fn plain_403_is_no_rate_limit() {
-        let right = answer(403, &[("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "1700000900")], "no");
-        assert_eq!(refused_until(&right, NOW), None);
-        let primary = answer(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1700000900")], "");
-        assert_eq!(refused_until(&primary, NOW), Some(NOW.plus(Span::secs(900))));
-        let secondary = answer(403, &[], r#"{"message":"You have exceeded a secondary rate limit."}"#);
-        assert_eq!(refused_until(&secondary, NOW), Some(NOW.plus(UNDATED_HOLD)));
+    fn refusal_for_too_many_requests_has_an_end() {
+        let reset = ("x-ratelimit-reset", "1700000900");
+        for (status, headers, body, wanted) in [
+            (429, vec![("retry-after", "30")], "", Some(Span::secs(30))),
+            (429, vec![("retry-after", "Tue, 14 Nov 2023 22:14:20 GMT")], "", Some(Span::secs(60))),
+            (429, vec![("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")], "", Some(Span::secs(1))),
+            (429, vec![("retry-after", "99999999999999")], "", Some(LONGEST_HOLD)),
+            (429, vec![("retry-after", "soon")], "", Some(UNDATED_HOLD)),
+            (403, vec![("x-ratelimit-remaining", "4999"), reset], "a plain 403", None),
+            (403, vec![("x-ratelimit-remaining", "0"), reset], "", Some(Span::secs(900))),
+            (403, vec![], r#"{"message":"You have exceeded a secondary rate limit."}"#, Some(UNDATED_HOLD)),
+        ] {
+            let until = refused_until(&answer(status, &headers, body), NOW);
+            assert_eq!(until, wanted.map(|span| NOW.plus(span)), "{status} {headers:?} {body}");
+        }
     }
 
     #[test]
     fn part_is_a_share_of_the_known_limit() {
-        let quota = |limit| RateLimit { limit, remaining: 0, reset: None, seen: NOW };
+        let quota = |limit| RateLimit { limit, remaining: 0, reset: None };
         for (limit, share, calls) in [
             (Some(15_000), 0.2, 3_000),
             (Some(1_000), 0.2, 200),
@@ -324,15 +295,10 @@ mod tests {
 
     #[test]
     fn quota_is_read_from_the_headers() {
-        let known = answer(
-            200,
-            &[("x-ratelimit-limit", "5000"), ("x-ratelimit-remaining", "4990"), ("x-ratelimit-reset", "1700000900")],
-            "",
-        );
-        assert_eq!(
-            RateLimit::from_headers(&known.headers, NOW),
-            Some(RateLimit { limit: Some(5000), remaining: 4990, reset: Some(Wall(1_700_000_900_000)), seen: NOW })
-        );
-        assert_eq!(RateLimit::from_headers(&answer(200, &[], "").headers, NOW), None);
+        let headers =
+            [("x-ratelimit-limit", "5000"), ("x-ratelimit-remaining", "4990"), ("x-ratelimit-reset", "1700000900")];
+        let quota = RateLimit { limit: Some(5000), remaining: 4990, reset: Some(Wall(1_700_000_900_000)) };
+        assert_eq!(RateLimit::from_headers(&answer(200, &headers, "").headers), Some(quota));
+        assert_eq!(RateLimit::from_headers(&answer(200, &[], "").headers), None);
     }
 }

@@ -13,7 +13,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Password and tokens, with their predecessors.
 const KEPT: usize = 8;
 
-/// A shorter secret is not searched.
 const SHORTEST: usize = 4;
 
 const REDACTED: &[u8] = b"[redacted]";
@@ -22,7 +21,6 @@ const REDACTED: &[u8] = b"[redacted]";
 #[derive(Clone)]
 pub struct Carried(pub Secret);
 
-/// Holds the secrets that were sent last.
 #[derive(Default)]
 pub(super) struct Redactor(Mutex<VecDeque<Spellings>>);
 
@@ -31,7 +29,6 @@ pub(super) struct Redactor(Mutex<VecDeque<Spellings>>);
 struct Spellings(Vec<Vec<u8>>);
 
 impl Redactor {
-    /// Keeps the secrets of this request.
     pub(super) fn learn(&self, request: &Request<Bytes>) {
         let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = authorization.and_then(|value| value.rsplit(' ').next());

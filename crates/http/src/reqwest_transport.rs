@@ -27,10 +27,8 @@ pub const USER_AGENT: &str = concat!("scaleset-medic/", env!("CARGO_PKG_VERSION"
 /// that the server is just closing.
 const KEEP_IDLE: Duration = Duration::from_secs(50);
 
-/// The largest CA file read.
 pub const CA_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How connections are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransportOptions {
     /// From the first packet to the end of the TLS handshake.
@@ -47,7 +45,6 @@ impl Default for TransportOptions {
     }
 }
 
-/// Why no transport could be made of the options.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
     /// The CA file cannot be read or holds no certificate.
@@ -136,7 +133,6 @@ impl ReqwestTransport {
     }
 }
 
-/// One request and its answer.
 struct Exchange<'a> {
     transport: &'a ReqwestTransport,
     host: String,

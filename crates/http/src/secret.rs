@@ -36,17 +36,14 @@ impl Secret {
         Self(text.into())
     }
     /// The text itself, for the wire only.
-    #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// `SCHEME SECRET` as a header, marked as sensitive; `None` if the secret is empty or cannot stand in a header.
-    #[must_use]
     pub fn authorization(&self, scheme: &str) -> Option<HeaderValue> {
         let text = Some(self.0.trim()).filter(|text| !text.is_empty())?;
         let mut header = HeaderValue::from_str(&format!("{scheme} {text}")).ok()?;
@@ -61,7 +58,6 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// The path of a file that holds one secret.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct SecretFile(PathBuf);
@@ -85,7 +81,6 @@ impl SecretFile {
         Self(path.into())
     }
 
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -106,8 +101,7 @@ impl SecretFile {
         if text.is_empty() { Err(SecretError::Empty { path: path() }) } else { Ok(Secret::new(text)) }
     }
 
-    /// Whether others than its owner and group may read it; `false` where that cannot be told.
-    #[must_use]
+    /// Whether others than its owner and group may read it; `false` where that is unknown.
     pub fn is_world_readable(&self) -> bool {
         #[cfg(unix)]
         {
@@ -119,7 +113,6 @@ impl SecretFile {
     }
 
     /// The secret as it is at each use, where `usable` accepts it.
-    #[must_use]
     pub fn source(&self, usable: fn(&Secret) -> Result<(), String>, reader: FileReader) -> Arc<dyn SecretSource> {
         Arc::new(Reloading { file: self.clone(), usable, reader, last: Mutex::default() })
     }

@@ -10,7 +10,6 @@ use http::StatusCode;
 use medic_core::model::{FailureKind, Now, Operation, Target};
 
 /// The class of an answer that is not 2xx; `None` for 2xx.
-#[must_use]
 pub fn classify(response: &Response, now: Now) -> Option<FailureKind> {
     let status = response.status;
     if status.is_success() {
@@ -32,7 +31,6 @@ pub fn classify(response: &Response, now: Now) -> Option<FailureKind> {
 }
 
 /// The error of an answer that is not 2xx; `None` for 2xx.
-#[must_use]
 pub fn failure(target: Target, operation: Operation, response: &Response, now: Now) -> Option<ApiError> {
     let kind = classify(response, now)?;
     let effect = if response.status.is_client_error() { Effect::None } else { Effect::Unknown };
@@ -59,7 +57,6 @@ fn describe(operation: Operation, response: &Response) -> String {
 }
 
 /// Where a 3xx with `Location` points, without credentials and query.
-#[must_use]
 pub fn redirect_goal(response: &Response) -> Option<String> {
     if !response.status.is_redirection() {
         return None;
@@ -100,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn failure_has_the_class_and_effect_of_its_status() {
+    fn failure_has_the_class_effect_and_date_of_its_answer() {
         let table = [
             (400, FailureKind::Rejected, Effect::None),
             (401, FailureKind::Unauthorized, Effect::None),
@@ -118,6 +115,9 @@ mod tests {
             assert_eq!((error.kind, error.effect), (kind, effect), "{status}");
         }
         assert!(failure(Target::Github, Operation::ListGithubSets, &answer(204, ""), NOW).is_none());
+        let mut busy = answer(503, "");
+        busy.headers.insert("retry-after", "7".parse().unwrap());
+        assert_eq!(fail(&busy).retry_at, Some(NOW.wall.plus(Span::secs(7))));
     }
 
     #[test]
@@ -127,13 +127,6 @@ mod tests {
             "github list_github_sets: server: HTTP 502 Bad Gateway: Bad Gateway"
         );
         assert_eq!(fail(&answer(404, "")).detail, "HTTP 404 Not Found, without a body");
-    }
-
-    #[test]
-    fn failure_keeps_retry_after() {
-        let mut busy = answer(503, "");
-        busy.headers.insert("retry-after", "7".parse().unwrap());
-        assert_eq!(fail(&busy).retry_at, Some(NOW.wall.plus(Span::secs(7))));
     }
 
     #[test]

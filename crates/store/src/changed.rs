@@ -1,4 +1,4 @@
-//! Whether anything that a pass reads has changed since it was read last, so that a quiet pass reads it once.
+//! Detects changes of the records that a reconcile reads, so that unchanged records are read once.
 
 use super::Store;
 use super::error::StoreError;
@@ -17,7 +17,7 @@ impl Store {
     /// The version now. A write that comes between this and a read only makes the next version differ.
     pub fn version(&self) -> Result<Version, StoreError> {
         let ours = self.inner.writes.load(Ordering::Acquire);
-        let theirs = self.read("tell whether it has changed", |connection| {
+        let theirs = self.read("detect changes", |connection| {
             Ok(connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?)
         })?;
         Ok(Version { theirs, ours })

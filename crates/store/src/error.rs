@@ -1,16 +1,14 @@
-//! What can go wrong with the store, in words that say what to do.
+//! Failures of the store, with advice.
 
 use medic_core::model::closed::closed_enum;
 use medic_core::ports::write::{JournalError, JournalFault};
 
 closed_enum! {
-    /// The classes of failure.
     pub enum StoreErrorKind {
         /// The parent of the state directory is not there.
         Missing = "missing",
         /// The state directory's path is something else than a directory.
         NotADirectory = "not_a_directory",
-        /// No right to read or write.
         NotWritable = "not_writable",
         DiskFull = "disk_full",
         /// Not a database, truncated, or damaged.
@@ -23,7 +21,6 @@ closed_enum! {
         Foreign = "foreign",
         /// Another process held the file for too long.
         Busy = "busy",
-        /// The row to change is not there.
         NoSuchRow = "no_such_row",
         /// The request contradicts what the store holds.
         Refused = "refused",
@@ -48,7 +45,7 @@ impl StoreErrorKind {
             Self::OlderSchema => "start this release's `run` or `once`, which brings the file up to date",
             Self::Busy => "see which other process uses the state directory; the next try may succeed",
             Self::NoSuchRow | Self::Refused => "this is a fault of the program; please report it",
-            Self::LeaseLost => "nothing: whoever has the lease settles what is open",
+            Self::LeaseLost => "nothing: the holder of the lease finishes open treatments",
             Self::Other => "see what came back",
         }
     }
@@ -58,11 +55,9 @@ impl StoreErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the store at {path} could not {what} ({kind}): {detail}; {}", kind.advice())]
 pub struct StoreError {
-    /// The file or directory.
     pub path: String,
     /// What was tried, as the end of "could not …".
     pub what: &'static str,
-    /// The class of failure.
     pub kind: StoreErrorKind,
     pub detail: String,
 }
@@ -112,7 +107,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn io_failures_are_told_apart_and_say_what_to_do() {
+    fn io_failures_have_their_kind_and_advice() {
         for (kind, wanted, advice) in [
             (ErrorKind::NotFound, StoreErrorKind::Missing, "create the parent directory"),
             (ErrorKind::PermissionDenied, StoreErrorKind::NotWritable, "read and write access"),

@@ -1,4 +1,4 @@
-//! What happened, for people: append-only, bounded, and never a ground for a decision.
+//! The history: an audit log, append-only and bounded. No decision depends on it.
 
 use super::error::StoreError;
 use super::sql::{Failure, from_json, int, to_json, uint, wall};
@@ -6,30 +6,25 @@ use super::{Durability, HISTORY_KEEP, ManagerStore, Reread};
 use medic_core::model::{ScaleSetId, Wall};
 use rusqlite::{Connection, params};
 
-/// Every so many events the count is bounded, in case nobody prunes.
+/// The count is bounded after this many events, even without pruning.
 const BOUND_EVERY: i64 = 1024;
-/// The longest detail that is kept whole, in bytes.
+/// The longest detail that is not cut, in bytes.
 const DETAIL: usize = 16 * 1024;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Its number; later events have larger ones.
     pub id: u64,
     pub at: Wall,
-    /// What kind of event, by a stable name.
     pub kind: String,
-    /// The set it is about, if about one.
     pub set: Option<ScaleSetId>,
     pub detail: serde_json::Value,
 }
 
-/// Which events to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryFilter {
     pub set: Option<ScaleSetId>,
-    /// Only those that happened then or later.
     pub since: Wall,
-    /// Only the newest so many.
+    /// How many of the newest.
     pub limit: u32,
 }
 
@@ -97,7 +92,7 @@ impl ManagerStore {
     }
 }
 
-/// What is longer than a person reads is kept as its beginning, and says so.
+/// A long detail is cut, and the event says so.
 fn bounded(detail: String) -> Result<String, Failure> {
     if detail.len() <= DETAIL {
         return Ok(detail);

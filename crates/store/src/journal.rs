@@ -7,7 +7,7 @@ use medic_core::model::{ManagerName, Treatment, TreatmentId, Wall};
 use medic_core::ports::write::{Journal, JournalError};
 use rusqlite::{Connection, ErrorCode, params};
 
-/// The newest treatments: an open breaker lets no newer ones be, and must not be forgotten with the old.
+/// The newest treatments, however old: they decide whether the breaker is open.
 const NEWEST: &str = "id > COALESCE((SELECT id FROM treatments WHERE manager = ?1
      ORDER BY id DESC LIMIT 1 OFFSET 50), 0)";
 
@@ -59,15 +59,14 @@ impl Journal for ManagerStore {
 }
 
 impl Store {
-    /// Intents of managers that are not among `watched`: renamed or removed in the configuration, they are settled by
-    /// nobody.
-    pub fn intents_of_others(&self, watched: &[ManagerName]) -> Result<Vec<(ManagerName, Treatment)>, StoreError> {
+    /// Intents of managers that are not configured (any more): nobody finishes them.
+    pub fn intents_of_others(&self, configured: &[ManagerName]) -> Result<Vec<(ManagerName, Treatment)>, StoreError> {
         self.read("read open treatments of other managers", |c| {
             let mut statement =
                 c.prepare("SELECT DISTINCT manager FROM treatments WHERE closed IS NULL AND is_intent")?;
             let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
             let mut found = Vec::new();
-            for name in names.into_iter().map(ManagerName::new).filter(|name| !watched.contains(name)) {
+            for name in names.into_iter().map(ManagerName::new).filter(|name| !configured.contains(name)) {
                 let open = select(c, "closed IS NULL AND opened >= ?2", name.as_str(), Wall(0))?;
                 let intents = open.into_iter().filter(|row| row.step.is_intent());
                 found.extend(intents.map(|row| (name.clone(), row)));
@@ -95,9 +94,8 @@ impl ManagerStore {
         })
     }
 
-    /// Removes closed treatments that ended before `before`, and of probes and of heals those beyond the newest `keep`: many
-    /// probes must not make heals forgotten, which count against their sets. Never an open one, nor those that tell
-    /// whether the breaker is open.
+    /// Removes closed treatments that ended before `before`, and beyond the newest `keep` of session checks and of heals:
+    /// session checks must not displace heals, which count against budgets. Open treatments and the newest ones stay.
     pub(super) fn prune_treatments(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
         self.store.write("prune the journal", Durability::Crash, Reread::Yes, |tx| {
             Ok(tx.execute(
@@ -163,5 +161,5 @@ fn explain_second_open(error: rusqlite::Error, treatment: &Treatment) -> Failure
 }
 
 fn no_such(treatment: &Treatment) -> Failure {
-    Failure::new(StoreErrorKind::NoSuchRow, format!("there is no treatment {} of this manager", treatment.id))
+    Failure::new(StoreErrorKind::NoSuchRow, format!("there is no treatment {} of this GARM", treatment.id))
 }

@@ -1,9 +1,8 @@
-//! One lease per store: of two medics on one state directory, one heals and the other steps back
-//! (`docs/reference/design.md` §7).
+//! One lease per store: of two medics with one state directory, only one heals (`docs/reference/design.md` §7).
 //!
-//! The rule: a lease is good until its date, and no longer. A dead holder blocks for at most its ttl, and not at all
-//! where its death shows ([`super::lock_file`]). A lease whose date lies further ahead than any ttl could put it was written
-//! before the clock was set back: it is void.
+//! The rule: a lease is valid until its date. A dead holder blocks others for at most its ttl, and not at all if its death
+//! is proven ([`super::lock_file`]). A lease that ends later than its ttl allows was written before the clock was set back:
+//! it is void.
 
 use super::error::StoreError;
 use super::lock_file::LockFile;
@@ -13,16 +12,10 @@ use medic_core::model::{Span, Wall};
 use rusqlite::{Connection, OptionalExtension, params};
 use std::sync::PoisonError;
 
-/// Who has the lease after a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseState {
     Held,
-    HeldByOther {
-        /// By the name it gave.
-        holder: String,
-        /// Until then at the latest, unless it is renewed.
-        until: Wall,
-    },
+    HeldByOther { holder: String, until: Wall },
 }
 
 struct Row {
@@ -57,9 +50,8 @@ impl Store {
         })
     }
 
-    /// Prolongs the caller's lease, and tells whether it was theirs still. One that another holder took meanwhile is
-    /// lost, even if they have given it back since: they may have acted, so the caller must begin anew with
-    /// [`Self::acquire`].
+    /// Prolongs the caller's lease; returns whether the caller still had it. One that another holder took
+    /// meanwhile is lost, even if it was released since: the other may have acted. Then call [`Self::acquire`] again.
     pub fn renew(&self, holder: &str, now: Wall, ttl: Span) -> Result<bool, StoreError> {
         self.write("renew the lease", Durability::PowerCut, Reread::No, |tx| {
             let prolonged = tx
@@ -69,7 +61,6 @@ impl Store {
         })
     }
 
-    /// Gives the lease back, if the caller has it.
     pub fn release(&self, holder: &str) -> Result<(), StoreError> {
         self.write("release the lease", Durability::PowerCut, Reread::Yes, |tx| {
             tx.execute("DELETE FROM lease WHERE holder = ?1", [holder])?;
@@ -87,12 +78,9 @@ impl Store {
     }
 }
 
-/// The lease's holder, whether its time is over or not.
+/// The holder of the lease, even of an expired one.
 pub(super) fn holder(connection: &Connection) -> Result<Option<String>, Failure> {
-    Ok(connection
-        .prepare_cached("SELECT holder FROM lease WHERE only = 1")?
-        .query_row([], |row| row.get(0))
-        .optional()?)
+    Ok(read(connection)?.map(|row| row.holder))
 }
 
 fn is_good(row: &Row, now: Wall, ttl: Span) -> bool {

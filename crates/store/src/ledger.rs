@@ -7,9 +7,9 @@
 use super::error::{StoreError, StoreErrorKind};
 use super::sql::{Failure, from_json, from_name, int, to_json, uint, wall};
 use super::{Durability, ManagerStore, Reread};
-use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
+use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy};
 use medic_core::model::{Incarnation, Owner, ScaleSetId, SessionId, Span, Wall};
-use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 use std::collections::BTreeSet;
 
 /// How many measured lifetimes of a manager are kept.
@@ -21,7 +21,6 @@ const COLUMNS: &str =
 /// A measured lifetime of a stale session: from the death of its holder to the first session after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaleLifetime {
-    /// The set it blocked.
     pub set: ScaleSetId,
     /// How long GitHub kept it.
     pub span: Span,
@@ -30,40 +29,8 @@ pub struct StaleLifetime {
 }
 
 impl ManagerStore {
-    /// Takes in a session seen alive. Of a known id only `last_seen` moves, and only forward; an end is taken over
-    /// if none is known yet.
-    pub fn see(&self, session: &LedgerSession) -> Result<(), StoreError> {
-        self.see_all(std::slice::from_ref(session))
-    }
-
-    /// [`Self::see`] for many sessions, all or none.
-    pub fn see_all(&self, sessions: &[LedgerSession]) -> Result<(), StoreError> {
-        if sessions.is_empty() {
-            return Ok(());
-        }
-        let known = self.store.read("read the ledger", |c| {
-            for session in sessions {
-                let known: Option<bool> = c
-                    .prepare_cached("SELECT ended_at IS NOT NULL FROM sessions WHERE manager = ?1 AND id = ?2")?
-                    .query_row(params![self.manager.as_str(), session.id.as_str()], |row| row.get(0))
-                    .optional()?;
-                if known.is_none_or(|ended| !ended && session.ended.is_some()) {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        })?;
-        // A later `last_seen` may be lost in a power cut; a new session or an end may not.
-        let durability = if known { Durability::Crash } else { Durability::PowerCut };
-        self.store.write("keep a session", durability, Reread::Yes, |tx| {
-            for session in sessions {
-                upsert(tx, self.manager.as_str(), session)?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Applies changes in their order, all or none.
+    /// Applies changes in their order, all or none. Of a known session only `last_seen` moves, and only forward; an end
+    /// is kept if none is known yet.
     pub fn apply(&self, changes: &[LedgerChange]) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
@@ -84,18 +51,21 @@ impl ManagerStore {
                         .execute(params![manager, session.as_str(), int(at.0)])?;
                     }
                     LedgerChange::End { session, at, how } => {
-                        end(tx, manager, session, *at, *how)?;
+                        tx.prepare_cached(
+                            "UPDATE sessions SET ended_at = ?3, ended_how = ?4
+                             WHERE manager = ?1 AND id = ?2 AND ended_at IS NULL",
+                        )?
+                        .execute(params![
+                            manager,
+                            session.as_str(),
+                            int(at.0),
+                            how.as_str()
+                        ])?;
                     }
                 }
             }
             Ok(())
         })
-    }
-
-    /// Notes how a session ended; the first end stays. Whether this call was it.
-    pub fn end(&self, id: &SessionId, at: Wall, how: SessionEnd) -> Result<bool, StoreError> {
-        self.store
-            .write("end a session", Durability::PowerCut, Reread::Yes, |tx| end(tx, self.manager.as_str(), id, at, how))
     }
 
     /// What a proof of staleness needs: sessions without a known end, and the newest of their sets. By set, oldest
@@ -114,31 +84,20 @@ impl ManagerStore {
         })
     }
 
-    /// Sessions without a known end, by set, oldest first.
-    pub fn live(&self) -> Result<Vec<LedgerSession>, StoreError> {
-        let mut live = self.store.read("read the ledger", |c| select(c, LIVE, params![self.manager.as_str()]))?;
-        live.sort_by(|a, b| (a.set, a.first_seen, &a.id).cmp(&(b.set, b.first_seen, &b.id)));
-        Ok(live)
+    /// All sessions, by set, oldest first.
+    pub fn sessions(&self) -> Result<Vec<LedgerSession>, StoreError> {
+        self.store.read("read the ledger", |c| select(c, ALL, params![self.manager.as_str()]))
     }
 
-    /// All sessions of a set, oldest first.
-    pub fn of_set(&self, set: ScaleSetId) -> Result<Vec<LedgerSession>, StoreError> {
-        self.store.read("read the ledger", |c| select(c, OF_SET, params![self.manager.as_str(), int(set.0)]))
-    }
-
-    /// One session by its id.
     pub fn session(&self, id: &SessionId) -> Result<Option<LedgerSession>, StoreError> {
-        self.store.read("read the ledger", |c| {
-            let mut statement =
-                c.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions WHERE manager = ?1 AND id = ?2"))?;
-            let mut rows = statement.query(params![self.manager.as_str(), id.as_str()])?;
-            rows.next()?.map(session).transpose()
-        })
+        let one = "WHERE manager = ?1 AND id = ?2";
+        let params = params![self.manager.as_str(), id.as_str()];
+        Ok(self.store.read("read the ledger", |c| select(c, one, params))?.pop())
     }
 
     /// Removes sessions last seen before `before`, and beyond `keep` the ended and the longest unseen; never one
     /// that we opened and that has not ended (I7). Returns how many.
-    pub fn prune_sessions(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
+    pub(super) fn prune_sessions(&self, before: Wall, keep: u32) -> Result<usize, StoreError> {
         self.store.write("prune the ledger", Durability::Crash, Reread::Yes, |tx| {
             let manager = self.manager.as_str();
             let old = tx.execute(
@@ -220,19 +179,10 @@ fn upsert(tx: &Connection, manager: &str, session: &LedgerSession) -> Result<(),
     Ok(())
 }
 
-fn end(tx: &Connection, manager: &str, id: &SessionId, at: Wall, how: SessionEnd) -> Result<bool, Failure> {
-    let changed = tx
-        .prepare_cached(
-            "UPDATE sessions SET ended_at = ?3, ended_how = ?4 WHERE manager = ?1 AND id = ?2 AND ended_at IS NULL",
-        )?
-        .execute(params![manager, id.as_str(), int(at.0), how.as_str()])?;
-    Ok(changed == 1)
-}
-
-/// The few that live, by their own index: in the order of another, all that ever were would be read.
+/// The few without an end, by their own index: in the order of another index, all sessions would be read.
 const LIVE: &str = "INDEXED BY sessions_live WHERE manager = ?1 AND ended_at IS NULL";
 const NEWEST: &str = "WHERE manager = ?1 AND set_id = ?2 ORDER BY first_seen DESC, id DESC LIMIT 1";
-const OF_SET: &str = "WHERE manager = ?1 AND set_id = ?2 ORDER BY first_seen, id";
+const ALL: &str = "WHERE manager = ?1 ORDER BY set_id, first_seen, id";
 
 fn select(connection: &Connection, condition: &str, params: impl Params) -> Result<Vec<LedgerSession>, Failure> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM sessions {condition}"))?;

@@ -44,30 +44,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// The store's file inside the state directory.
 pub const FILE_NAME: &str = "medic.db";
 /// How long a call waits for another process that holds the file.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same after a time-out, until a call succeeds: all managers and the HTTP server wait with it.
 const BUSY_AGAIN_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// How long closed treatments are kept.
+/// How long rows are kept, how many of each manager, and how many bytes of them.
 const JOURNAL_AGE: Span = Span::hours(30 * 24);
-/// How many closed treatments of a manager are kept.
 const JOURNAL_KEEP: u32 = 50_000;
-/// How long events are kept.
 const HISTORY_AGE: Span = Span::hours(90 * 24);
-/// How many events of a manager are kept.
 const HISTORY_KEEP: u32 = 200_000;
-/// How many bytes of events of a manager are kept.
 const HISTORY_BYTES: u64 = 64 * 1024 * 1024;
-/// How many snapshots of a manager are kept.
 const SNAPSHOTS_KEEP: u32 = 10_000;
-/// How many bytes of snapshots of a manager are kept.
 const SNAPSHOTS_BYTES: u64 = 64 * 1024 * 1024;
-/// How long sessions are kept. Forgetting one is safe: it can then no longer be proven stale.
+/// Forgetting a session is safe: it can then no longer be proven stale.
 const LEDGER_AGE: Span = Span::hours(30 * 24);
-/// How many sessions of a manager are kept: 500 sets with a hundred sessions each.
+/// 500 sets with a hundred sessions each.
 const LEDGER_KEEP: u32 = 50_000;
 
 /// The store. Cheap to clone; all clones share one connection.
@@ -143,8 +136,8 @@ pub struct Pruned {
 }
 
 impl Store {
-    /// Opens the store in `state_dir`, making the directory (0700, not its parents) and the file (0600) if they
-    /// are not there, and bringing an older schema up to date.
+    /// Opens the store in `state_dir`; creates the directory (0700, not its parents) and the file (0600) if they
+    /// are missing, and migrates an older schema.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         Ok(Self { inner: Arc::new(Inner::new(open::open(state_dir)?, Some(state_dir))) })
     }
@@ -177,13 +170,11 @@ impl Store {
         Ok(Self { inner: Arc::new(Inner::new(open::in_memory()?, None)) })
     }
 
-    #[must_use]
     pub fn for_manager(&self, manager: &ManagerName) -> ManagerStore {
         ManagerStore { store: self.clone(), manager: manager.clone(), fence: None }
     }
 
     /// The file, for messages.
-    #[must_use]
     pub fn path(&self) -> &str {
         &self.inner.path
     }
@@ -236,9 +227,7 @@ impl Store {
         }
         done
     }
-}
 
-impl Store {
     /// Shortens the wait for other processes after a time-out, and restores it after a success.
     fn note_wait(&self, connection: &Connection, error: Option<&StoreError>) {
         let timed_out = error.is_some_and(|error| error.kind == StoreErrorKind::Busy);
@@ -274,7 +263,6 @@ impl std::fmt::Debug for Store {
 }
 
 impl ManagerStore {
-    #[must_use]
     pub const fn manager(&self) -> &ManagerName {
         &self.manager
     }
@@ -287,7 +275,6 @@ impl ManagerStore {
         Self { fence: Some(holder.into()), ..self }
     }
 
-    #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
     }

@@ -12,7 +12,6 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// The lock's file inside the state directory.
 const FILE_NAME: &str = "medic.lock";
 /// A boot's id and a holder's name are shorter; a longer file is not ours.
 const LONGEST: u64 = 4096;

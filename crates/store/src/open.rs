@@ -1,4 +1,4 @@
-//! Opening: the directory, the file and its rights, and what `SQLite` is told before the first statement.
+//! Opening: the directory, the file and its mode, and the settings of the connection.
 
 use super::error::{StoreError, StoreErrorKind};
 use super::schema::Access;
@@ -26,7 +26,7 @@ pub(super) fn open(state_dir: &Path) -> Result<(String, Connection), StoreError>
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let mut connection = Connection::open_with_flags(&file, flags)?;
         prepare(&connection)?;
-        // Looked at before anything is written: a file that is not ours stays as it is.
+        // Before anything is written: a file of another program stays as it is.
         schema::inspect(&connection, Access::Migrate)?;
         set_journal_mode(&connection)?;
         schema::migrate(&mut connection)?;
@@ -39,7 +39,7 @@ pub(super) fn open(state_dir: &Path) -> Result<(String, Connection), StoreError>
     Ok((path, connection))
 }
 
-/// Who else may have a file that is only read.
+/// Who else may use a file that is only read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
     /// A medic that writes, or one that has just begun to.
@@ -55,14 +55,14 @@ fn has_log(file: &Path) -> bool {
     Path::new(&log).exists()
 }
 
-/// How a file that others may have is opened to be read.
+/// The flags to read a file that others may use.
 ///
-/// A connection that may only read makes the companion files of the write-ahead log and cannot remove them. One that
-/// may write removes them when it is the last to go, under `SQLite`'s own locks: a medic that has begun meanwhile keeps
-/// them. It is told to change nothing else. Where there is a log already, a medic writes or has died, and what it left is
-/// its successor's, and so is the journal of a file without a write-ahead log, which is read without companions. Without
-/// the right to write, `SQLite` opens for reading by itself.
-fn shared_flags(file: &Path) -> OpenFlags {
+/// A read-only connection creates the companion files of the write-ahead log and cannot remove them. A connection that
+/// may write removes them when it is the last to close, under `SQLite`'s locks, so a medic that has started meanwhile
+/// keeps them; `query_only` prevents other changes. If there is a log already, a medic is writing or was killed: the log,
+/// or the rollback journal of a file that does not use one, is left to its successor. Without the right to write,
+/// `SQLite` falls back to reading.
+pub(super) fn shared_flags(file: &Path) -> OpenFlags {
     let companions_to_remove = uses_log(file) && !has_log(file);
     if companions_to_remove { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY }
 }
@@ -74,7 +74,7 @@ fn uses_log(file: &Path) -> bool {
     File::open(file).and_then(|mut file| file.read_exact(&mut header)).is_ok() && header.last() == Some(&2)
 }
 
-/// The address of a file that nobody changes: `SQLite` then makes no companion files.
+/// The URI of a file that nobody changes: `SQLite` then creates no companion files.
 fn immutable(file: &Path) -> String {
     let mut address = "file:".to_owned();
     // A leading double slash would begin the name of a host.
@@ -92,11 +92,11 @@ fn immutable(file: &Path) -> String {
     address + "?immutable=1"
 }
 
-/// For reading only: nothing is made, migrated or repaired. `None` when there is no file.
+/// For reading only: nothing is created, migrated or repaired. `None` when there is no file.
 pub(super) fn read_only(file: &Path, share: Share) -> Result<Option<(String, Connection)>, StoreError> {
     let path = file.display().to_string();
     let size = match std::fs::metadata(file) {
-        // Made, and its maker died before it wrote anything.
+        // Its creator died before it wrote anything.
         Ok(found) if found.len() == 0 => return Ok(None),
         Ok(found) => found.len(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -174,7 +174,7 @@ fn ensure_file(dir: &Path, file: &Path) -> Result<u64, StoreError> {
 fn prepare(connection: &Connection) -> Result<(), Failure> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(32);
-    // A plan holds for every value: otherwise a statement is prepared anew whenever a parameter changes.
+    // A plan holds for every value: otherwise a statement is prepared again whenever a parameter changes.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Half a megabyte: the sidecar's memory is counted.
@@ -200,95 +200,4 @@ fn set_journal_mode(connection: &Connection) -> Result<(), Failure> {
 fn check(connection: &Connection) -> Result<(), Failure> {
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict == "ok" { Ok(()) } else { Err(Failure::new(StoreErrorKind::Corrupt, verdict)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{HistoryFilter, ManagerStore, Store};
-    use super::*;
-    use medic_core::model::{ManagerName, Wall};
-
-    fn names(dir: &Path) -> Vec<String> {
-        let found = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = found.filter(|name| name.starts_with(FILE_NAME)).collect();
-        names.sort();
-        names
-    }
-
-    fn of_garm(store: &Store) -> ManagerStore {
-        store.for_manager(&ManagerName::new("garm"))
-    }
-
-    fn note(store: &Store, at: u64) {
-        of_garm(store).append(Wall(at), "note", None, &serde_json::json!({})).unwrap();
-    }
-
-    fn noted(store: &Store) -> usize {
-        of_garm(store).history(HistoryFilter { set: None, since: Wall(0), limit: 10 }).unwrap().len()
-    }
-
-    #[test]
-    fn a_look_at_what_a_stopped_medic_left_leaves_no_file_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let medic = Store::open(dir.path()).unwrap();
-        note(&medic, 1);
-        drop(medic);
-        let file = dir.path().join(FILE_NAME);
-        let before = (names(dir.path()), std::fs::read(&file).unwrap());
-        assert_eq!(before.0, [FILE_NAME]);
-        let look = Store::open_read_only(dir.path()).unwrap().unwrap();
-        assert_eq!(noted(&look), 1);
-        assert!(of_garm(&look).append(Wall(2), "note", None, &serde_json::json!({})).is_err(), "it only reads");
-        drop(look);
-        assert_eq!((names(dir.path()), std::fs::read(&file).unwrap()), before);
-    }
-
-    #[test]
-    fn read_only_opening_writes_only_to_a_wal_file_without_log() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join(FILE_NAME);
-        let medic = Store::open(dir.path()).unwrap();
-        assert_eq!(shared_flags(&file), OpenFlags::SQLITE_OPEN_READ_ONLY, "a medic is at work");
-        drop(medic);
-        assert_eq!(shared_flags(&file), OpenFlags::SQLITE_OPEN_READ_WRITE);
-        Connection::open(&file).unwrap().pragma_update(None, "journal_mode", "TRUNCATE").unwrap();
-        assert_eq!(shared_flags(&file), OpenFlags::SQLITE_OPEN_READ_ONLY, "a rollback journal is its owner's");
-    }
-
-    #[test]
-    fn a_medic_that_begins_during_a_look_loses_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let medic = Store::open(dir.path()).unwrap();
-        note(&medic, 1);
-        drop(medic);
-        let look = Store::open_read_only(dir.path()).unwrap().unwrap();
-        let medic = Store::open(dir.path()).unwrap();
-        note(&medic, 2);
-        assert_eq!(noted(&look), 2, "what is written meanwhile is seen");
-        drop(look);
-        note(&medic, 3);
-        assert_eq!(noted(&Store::open_read_only(dir.path()).unwrap().unwrap()), 3, "a second look");
-        note(&medic, 4);
-        drop(medic);
-        assert_eq!(noted(&Store::open(dir.path()).unwrap()), 4);
-        assert_eq!(names(dir.path()), [FILE_NAME]);
-    }
-
-    #[test]
-    fn the_log_of_a_medic_that_died_stays_for_its_successor() {
-        let dir = tempfile::tempdir().unwrap();
-        let medic = Store::open(dir.path()).unwrap();
-        note(&medic, 1);
-        // As a kill leaves it.
-        let killed = tempfile::tempdir().unwrap();
-        for name in names(dir.path()) {
-            std::fs::copy(dir.path().join(&name), killed.path().join(&name)).unwrap();
-        }
-        let before = names(killed.path());
-        assert!(before.len() > 1, "{before:?}");
-        let log = killed.path().join(format!("{FILE_NAME}-wal"));
-        let written = std::fs::read(&log).unwrap();
-        assert_eq!(noted(&Store::open_read_only(killed.path()).unwrap().unwrap()), 1);
-        assert_eq!((names(killed.path()), std::fs::read(&log).unwrap()), (before, written));
-    }
 }

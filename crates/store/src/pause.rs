@@ -7,16 +7,12 @@ use medic_core::model::Wall;
 use medic_core::model::pause::{Pause, PauseId, PauseScope};
 use rusqlite::params;
 
-/// A pause to be set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewPause {
     pub scope: PauseScope,
-    /// Why, in the author's words.
     pub reason: String,
     pub author: String,
-    /// When it was set.
     pub created: Wall,
-    /// When it ends by itself.
     pub expires: Option<Wall>,
 }
 
@@ -45,7 +41,7 @@ impl Store {
         })
     }
 
-    /// Sets a pause. Expired ones are cleared away on the occasion.
+    /// Sets a pause. Expired ones are deleted.
     pub fn add_pause(&self, pause: NewPause) -> Result<Pause, StoreError> {
         self.write("set a pause", Durability::PowerCut, Reread::Yes, |tx| {
             tx.execute("DELETE FROM pauses WHERE expires <= ?1", [int(pause.created.0)])?;
@@ -61,13 +57,6 @@ impl Store {
             )?;
             let NewPause { scope, reason, author, created, expires } = pause;
             Ok(Pause { id: PauseId(uint(tx.last_insert_rowid())), scope, reason, author, created, expires })
-        })
-    }
-
-    /// Ends a pause. Whether there was one.
-    pub fn remove_pause(&self, id: PauseId) -> Result<bool, StoreError> {
-        self.write("end a pause", Durability::PowerCut, Reread::Yes, |tx| {
-            Ok(tx.execute("DELETE FROM pauses WHERE id = ?1", [int(id.0)])? == 1)
         })
     }
 

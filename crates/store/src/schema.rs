@@ -71,7 +71,7 @@ UPDATE events SET detail = json_set(detail, '$.step.why', json_object('note', 't
     WHERE CASE WHEN json_valid(detail) THEN json_type(detail, '$.step.why') = 'text' END;
 UPDATE events SET detail =
     replace(replace(replace(replace(replace(replace(replace(replace(replace(
-    replace(replace(replace(replace(replace(replace(detail,
+    replace(replace(replace(replace(replace(replace(replace(detail,
         '"decision":"act"', '"decision":"treat"'),
         '"decision":"withhold"', '"decision":"blocked"'),
         '"outcome":"yielded"', '"outcome":"aborted"'),
@@ -84,6 +84,7 @@ UPDATE events SET detail =
         '"forge_lacks_set"', '"github_lacks_set"'),
         '"forge_other_id"', '"github_other_id"'),
         '"broker_unseen"', '"github_unseen"'),
+        '"source":"broker"', '"source":"actions_service"'),
         '"global_budget"', '"manager_budget"'),
         '"cause_present"', '"cause_not_resolved"'),
         '"entity_turn"', '"entity_limit"');
@@ -98,7 +99,7 @@ CREATE TABLE scenes (
     bytes   INTEGER NOT NULL,
     body    BLOB    NOT NULL
 ) STRICT;
--- Covers what the bounds look at, so that no body is read for them.
+-- Covers what the bounds read, so that no body is read for them.
 CREATE INDEX scenes_manager ON scenes (manager, id, at, bytes);
 ";
 
@@ -206,7 +207,6 @@ CREATE INDEX events_set ON events (manager, set_id, id);
 CREATE INDEX events_at ON events (manager, at);
 ";
 
-/// Who opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// A process that brings an older file up to date.

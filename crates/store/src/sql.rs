@@ -64,7 +64,7 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String, Failure> {
     serde_json::to_string(value).map_err(|e| Failure::new(StoreErrorKind::Other, format!("cannot be serialised: {e}")))
 }
 
-/// A row that does not parse makes the whole answer an error: half a ledger must not look like all of it.
+/// A row that does not parse makes the whole answer an error: half a ledger must not be taken for all of it.
 pub(super) fn from_json<T: DeserializeOwned>(text: &str, row: &str) -> Result<T, Failure> {
     serde_json::from_str(text)
         .map_err(|e| Failure::new(StoreErrorKind::Corrupt, format!("{row} holds JSON that does not parse: {e}")))

@@ -1,16 +1,21 @@
 use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
-use medic_core::decide::testing::{check, closed, hours, ledger_session, mins, open};
+use medic_core::decide::testing::{self, check, closed, hours, ledger_session, mins};
 use medic_core::model::log_fact::{LogEvidence, LogPosition};
-use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer, ManualWait, Refusal};
+use medic_core::model::manual::{
+    MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualWait, Refusal,
+};
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use medic_core::model::{
-    GithubId, Incarnation, Note, Outcome, Owner, Remedy, Revision, ScaleSetId, SessionId, Step, Treatment, TreatmentId,
+    Evidence, Fact, FailureKind, GithubId, Incarnation, Note, Outcome, Owner, Remedy, Revision, ScaleSetId, SessionId,
+    Source, Step, Treatment, TreatmentId,
 };
 use medic_core::ports::write::Journal;
 use proptest::prelude::*;
+use rusqlite::OpenFlags;
+use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -37,12 +42,22 @@ impl Home {
     fn open(&self) -> ManagerStore {
         self.store().for_manager(&ManagerName::new("garm"))
     }
-    /// What opening says of a file with these bytes, which must stay as they are.
+    fn read_only(&self) -> ManagerStore {
+        Store::open_read_only(&self.dir()).unwrap().unwrap().for_manager(&ManagerName::new("garm"))
+    }
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+    /// The error of opening a file with these bytes, which must stay as they are.
     fn refusal(bytes: &[u8]) -> StoreError {
         let home = Self::new();
         std::fs::create_dir(home.dir()).unwrap();
         std::fs::write(home.file(), bytes).unwrap();
         let error = Store::open(&home.dir()).unwrap_err();
+        assert_eq!(Store::open_read_only(&home.dir()).unwrap_err().kind, error.kind);
         assert_eq!(std::fs::read(home.file()).unwrap(), bytes, "a refused file stays as it is");
         error
     }
@@ -59,7 +74,45 @@ impl Home {
 }
 
 fn verifying(set: u64, opened: u64) -> Treatment {
-    open(0, set, Wall(opened), Step::Verifying)
+    testing::open(0, set, Wall(opened), Step::Verifying)
+}
+
+/// Adds treatments of these sets, opened and closed at the number of the set.
+fn add_closed(store: &ManagerStore, sets: impl IntoIterator<Item = u64>, outcome: Outcome) {
+    for set in sets {
+        Journal::open(store, closed(0, set, Wall(set), Wall(set), outcome)).unwrap();
+    }
+}
+
+fn events(store: &ManagerStore) -> Vec<Event> {
+    store.history(HistoryFilter { set: None, since: Wall(0), limit: 100 }).unwrap()
+}
+
+fn note(store: &ManagerStore, at: u64) -> Result<(), StoreError> {
+    store.append(Wall(at), "x", None, &serde_json::Value::Null)
+}
+
+fn see(store: &ManagerStore, session: &LedgerSession) {
+    store.apply(&[LedgerChange::See(session.clone())]).unwrap();
+}
+
+fn end(store: &ManagerStore, session: &str, at: u64, how: SessionEnd) {
+    store.apply(&[LedgerChange::End { session: SessionId::new(session), at: Wall(at), how }]).unwrap();
+}
+
+/// The sessions without an end.
+fn live(store: &ManagerStore) -> Vec<LedgerSession> {
+    store.sessions().unwrap().into_iter().filter(|session| session.ended.is_none()).collect()
+}
+
+fn pause(scope: PauseScope, expires: Option<u64>) -> NewPause {
+    let (reason, author) = ("work".to_owned(), "me".to_owned());
+    NewPause { scope, reason, author, created: Wall(1), expires: expires.map(Wall) }
+}
+
+/// Whether `holder` has the lease after it asked for it, for a minute.
+fn takes(store: &Store, holder: &str, at: u64) -> bool {
+    store.acquire(holder, Wall(at), Span::mins(1)).unwrap() == LeaseState::Held
 }
 
 fn memory() -> ManagerStore {
@@ -73,33 +126,23 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn everything_survives_a_reopening() {
     let home = Home::new();
-    let (treatment, session, pause);
-    {
-        let store = home.open();
-        treatment = Journal::open(&store, verifying(1, 5)).unwrap();
-        session = ledger_session(1, "s1", RUN, Wall(2_000));
-        store.see(&session).unwrap();
-        store.save_state("{\"a\":1}").unwrap();
-        store.save_breaker_reset(Wall(9)).unwrap();
-        store.append(Wall(7), "note", Some(ScaleSetId(1)), &serde_json::json!({"x": 1})).unwrap();
-        store.record_stale_lifetime(ScaleSetId(1), Span::secs(61), Wall(8)).unwrap();
-        let wanted = NewPause {
-            scope: PauseScope::All,
-            reason: "work".to_owned(),
-            author: "me".to_owned(),
-            created: Wall(1),
-            expires: None,
-        };
-        pause = store.store().add_pause(wanted).unwrap();
-        assert_eq!(store.store().acquire("one", Wall(1), Span::secs(60)).unwrap(), LeaseState::Held);
-    }
+    let store = home.open();
+    let treatment = Journal::open(&store, verifying(1, 5)).unwrap();
+    let session = ledger_session(1, "s1", RUN, Wall(2_000));
+    see(&store, &session);
+    store.save_state("{\"a\":1}").unwrap();
+    store.save_breaker_reset(Wall(9)).unwrap();
+    store.append(Wall(7), "note", Some(ScaleSetId(1)), &serde_json::json!({"x": 1})).unwrap();
+    store.record_stale_lifetime(ScaleSetId(1), Span::secs(61), Wall(8)).unwrap();
+    let pause = store.store().add_pause(pause(PauseScope::All, None)).unwrap();
+    assert!(takes(store.store(), "one", 1));
+    drop(store);
     let store = home.open();
     assert_eq!(store.unfinished().unwrap(), [treatment]);
-    assert_eq!(store.live().unwrap(), [session]);
+    assert_eq!(live(&store), [session]);
     assert_eq!(store.load_state().unwrap().unwrap(), "{\"a\":1}");
     assert_eq!(store.breaker_reset().unwrap(), Some(Wall(9)));
-    let all = HistoryFilter { set: None, since: Wall(0), limit: 10 };
-    assert_eq!(store.history(all).unwrap()[0].detail, serde_json::json!({"x": 1}));
+    assert_eq!(events(&store)[0].detail, serde_json::json!({"x": 1}));
     let lifetime = StaleLifetime { set: ScaleSetId(1), span: Span::secs(61), at: Wall(8) };
     assert_eq!(store.stale_lifetimes(5).unwrap(), [lifetime]);
     assert_eq!(store.store().pauses(Wall(100)).unwrap(), [pause]);
@@ -115,7 +158,7 @@ fn directory_and_files_are_for_the_owner_only() {
     for entry in std::fs::read_dir(home.dir()).unwrap() {
         assert_eq!(mode(&entry.unwrap().path()), 0o600);
     }
-    // A file that was made too open is put right; a directory may be a volume's, and is left alone.
+    // The mode of a file is corrected; a directory may be a volume's and keeps its mode.
     drop(store);
     std::fs::set_permissions(home.file(), std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::set_permissions(home.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -124,8 +167,8 @@ fn directory_and_files_are_for_the_owner_only() {
 }
 
 #[test]
-fn a_file_that_is_not_a_sound_store_is_refused_with_the_reason() {
-    assert_eq!(Home::refusal(b"this is no database at all, and long enough to tell").kind, StoreErrorKind::Corrupt);
+fn unusable_file_is_refused_with_its_reason() {
+    assert_eq!(Home::refusal(b"this is no database at all, and it is long enough").kind, StoreErrorKind::Corrupt);
     let sound = Home::sound();
     for keep in [sound.len() / 2, sound.len() - 4096, 4096 + 100] {
         assert_eq!(Home::refusal(&sound[..keep]).kind, StoreErrorKind::Corrupt, "cut to {keep} bytes");
@@ -174,7 +217,7 @@ fn migration_keeps_treatments_of_version_3_at_their_steps() {
         (check.clone(), Step::CheckOpening { owner: Owner::of_session_check(ScaleSetId(9), at) }),
         (check, opened),
     ];
-    let row = |(n, (remedy, step))| Treatment { remedy, ..open(n, n, at, step) };
+    let row = |(n, (remedy, step))| Treatment { remedy, ..testing::open(n, n, at, step) };
     let mut wanted: Vec<Treatment> = (1..).zip(steps).map(row).collect();
     let text = |text: &str| Some(Note::Text { text: text.to_owned() });
     (wanted[6].refusal, wanted[7].worker_restarted) = (text("HTTP 500"), Some(at));
@@ -200,7 +243,7 @@ fn migration_keeps_the_other_records_of_version_3() {
     let manager = ledger_session(1, "s-1", run, hours(1));
     let unknown = LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..ledger_session(2, "s-2", run, hours(1)) };
     let ours = LedgerSession { opened_by: OpenedBy::Medic, ..ledger_session(10, "ours-10", run, hours(2)) };
-    assert_eq!(store.live().unwrap(), [manager, unknown, ours]);
+    assert_eq!(live(&store), [manager, unknown, ours]);
     let (position, evidence) = store.load_log_position("/garm.log").unwrap().unwrap();
     let of_set = evidence.about(ScaleSetId(1), Some("acme/app"), Some(GithubId(101))).unwrap();
     assert_eq!((position.offset, of_set.conflict_count), (u64::MAX, 3));
@@ -212,7 +255,7 @@ fn migration_keeps_the_other_records_of_version_3() {
     let next = store.add_manual_heal(ScaleSetId(4), ManualAction::Heal, "bob", hours(2)).unwrap();
     assert_eq!(next.id.0, 8, "no number is used again");
     assert_eq!(store.newest_snapshot().unwrap(), None);
-    let events = store.history(HistoryFilter { set: None, since: Wall(0), limit: 10 }).unwrap();
+    let events = events(&store);
     let request = &events[0].detail;
     assert_eq!((events[0].kind.as_str(), &request["remedy"]), ("request", &"session_check".into()));
     assert_eq!((&request["step"], &request["note"]["text"]), (&"check_opened".into(), &"nobody held a session".into()));
@@ -220,6 +263,10 @@ fn migration_keeps_the_other_records_of_version_3() {
     assert_eq!((&blocked["decision"], &blocked["remedy"]["kind"]), (&"blocked".into(), &"session_check".into()));
     assert_eq!(blocked["guards"][0]["guard"], "manager_budget");
     assert_eq!(blocked["guards"][1]["guard"], "entity_limit");
+    let found = Vec::<Evidence>::deserialize(&events[2].detail["evidence"]).unwrap();
+    let fact = Fact::GithubUnseen { kind: FailureKind::Timeout };
+    assert_eq!(found, [Evidence { source: Source::ActionsService, at: hours(2), fact }]);
+    assert_eq!(events[2].detail["evidence"][0]["source"], "actions_service");
 }
 
 #[test]
@@ -235,14 +282,14 @@ fn migrated_file_refuses_writes_of_version_3() {
     ] {
         assert!(old.execute(write, []).is_err(), "{write}");
     }
-    assert_eq!((store.unfinished().unwrap().len(), store.live().unwrap().len()), (10, 3));
+    assert_eq!((store.unfinished().unwrap().len(), live(&store).len()), (10, 3));
 }
 
 #[test]
 fn migration_of_version_1_takes_a_disable_for_sent() {
     let home = Home::new();
     let step = Step::Disabling { seen: Revision::new("seen"), sent: Some(Wall(7_000)) };
-    let mut treatment = serde_json::to_value(open(1, 1, Wall(7_000), step.clone())).unwrap();
+    let mut treatment = serde_json::to_value(testing::open(1, 1, Wall(7_000), step.clone())).unwrap();
     treatment["step"]["sent"] = serde_json::Value::Null;
     std::fs::create_dir(home.dir()).unwrap();
     let mut connection = Connection::open(home.file()).unwrap();
@@ -253,43 +300,37 @@ fn migration_of_version_1_takes_a_disable_for_sent() {
 }
 
 #[test]
-fn an_order_waits_is_answered_once_and_grows_old() {
-    let home = Home::new();
-    let store = home.open();
+fn manual_heal_is_open_until_it_is_answered_withdrawn_or_old() {
+    let store = memory();
     let now = Wall(1_000_000);
-    let first = store.add_manual_heal(ScaleSetId(1), ManualAction::Heal, "alice", now).unwrap();
-    let session = SessionId::new("s-1");
-    let second = store.add_manual_heal(ScaleSetId(2), ManualAction::DeleteSession { session }, "bob", now).unwrap();
-    let open = |at| store.manual_heals(at).unwrap();
-    assert_eq!(open(now), [first.clone(), second.clone()]);
-    store.answer_manual_heal(first.id, &ManualHealAnswer::Waiting { why: ManualWait::Begins }).unwrap();
-    assert_eq!(open(now).len(), 2, "it waits");
-    let refused = ManualHealAnswer::Refused { why: Refusal::Listens };
-    store.answer_manual_heal(first.id, &refused).unwrap();
-    assert_eq!((open(now), store.manual_heal_answer(first.id).unwrap()), (vec![second], Some(refused)));
-    assert_eq!(open(now.plus(MANUAL_HEAL_LIFETIME)), [], "too old to be carried out");
-}
-
-#[test]
-fn an_order_is_withdrawn_until_it_is_settled() {
-    let home = Home::new();
-    let store = home.open();
-    let now = Wall(1_000_000);
-    let place = |set| store.add_manual_heal(ScaleSetId(set), ManualAction::Heal, "alice", now).unwrap().id;
-    let (waiting, taken_up) = (place(1), place(2));
+    let add = |set, action| store.add_manual_heal(ScaleSetId(set), action, "alice", now).unwrap();
+    let [first, second, third, fourth] = [
+        add(1, ManualAction::Heal),
+        add(2, ManualAction::DeleteSession { session: SessionId::new("s-1") }),
+        add(3, ManualAction::Heal),
+        add(4, ManualAction::Heal),
+    ];
+    assert_eq!(store.manual_heals(now).unwrap(), [first.clone(), second.clone(), third.clone(), fourth.clone()]);
     let waits = ManualHealAnswer::Waiting { why: ManualWait::Begins };
-    store.answer_manual_heal(waiting, &waits).unwrap();
-    assert_eq!(store.withdraw_manual_heal(waiting).unwrap(), None);
-    // A pass that had read it before says so now.
-    store.answer_manual_heal(waiting, &waits).unwrap();
+    let refused = ManualHealAnswer::Refused { why: Refusal::Listens };
     let treating = ManualHealAnswer::Treating { treatment: TreatmentId(7) };
-    store.answer_manual_heal(taken_up, &treating).unwrap();
-    assert_eq!(store.withdraw_manual_heal(taken_up).unwrap(), Some(treating));
-    assert_eq!(store.manual_heals(now).unwrap(), []);
+    let answer = |heal: &ManualHeal, with: &ManualHealAnswer| store.answer_manual_heal(heal.id, with).unwrap();
+    answer(&first, &waits);
+    answer(&third, &waits);
+    assert_eq!(store.manual_heals(now).unwrap().len(), 4, "they wait");
+    answer(&first, &refused);
+    assert_eq!(store.manual_heal_answer(first.id).unwrap(), Some(refused));
+    assert_eq!(store.withdraw_manual_heal(third.id).unwrap(), None);
+    // A reconcile that had read it before answers now.
+    answer(&third, &waits);
+    answer(&fourth, &treating);
+    assert_eq!(store.withdraw_manual_heal(fourth.id).unwrap(), Some(treating));
+    assert_eq!(store.manual_heals(now).unwrap(), [second]);
+    assert_eq!(store.manual_heals(now.plus(MANUAL_HEAL_LIFETIME)).unwrap(), [], "too old to be carried out");
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_is_told_apart() {
+fn unusable_state_directory_has_its_kind_of_error() {
     let home = Home::new();
     let missing = Store::open(&home.dir().join("below")).unwrap_err();
     assert_eq!(missing.kind, StoreErrorKind::Missing);
@@ -298,24 +339,18 @@ fn a_state_directory_that_cannot_be_is_told_apart() {
 }
 
 #[test]
-fn a_row_that_does_not_parse_fails_the_whole_answer() {
-    let home = Home::new();
-    let store = home.open();
-    store.see(&ledger_session(1, "good", RUN, Wall(2_000))).unwrap();
-    store.see(&ledger_session(2, "bad", RUN, Wall(2_000))).unwrap();
+fn row_that_does_not_parse_fails_the_whole_answer() {
+    let store = memory();
+    let damage = |sql: &str| store.store.lock().execute_batch(sql).unwrap();
+    see(&store, &ledger_session(1, "good", RUN, Wall(2_000)));
+    see(&store, &ledger_session(2, "bad", RUN, Wall(2_000)));
     Journal::open(&store, verifying(1, 5)).unwrap();
-    store
-        .store
-        .lock()
-        .execute_batch(
-            "UPDATE sessions SET github_place = '{' WHERE id = 'bad'; UPDATE treatments SET treatment = '[]'",
-        )
-        .unwrap();
-    assert_eq!(store.live().unwrap_err().kind, StoreErrorKind::Corrupt);
+    damage("UPDATE sessions SET github_place = '{' WHERE id = 'bad'; UPDATE treatments SET treatment = '[]'");
+    assert_eq!(store.sessions().unwrap_err().kind, StoreErrorKind::Corrupt);
     assert_eq!(store.live_sessions().unwrap_err().kind, StoreErrorKind::Corrupt);
     assert!(store.unfinished().unwrap_err().to_string().contains("treatment 1"));
-    store.store.lock().execute_batch("UPDATE sessions SET ended_at = 5 WHERE id = 'good'").unwrap();
-    assert_eq!(store.session(&SessionId::new("good")).unwrap_err().kind, StoreErrorKind::Corrupt);
+    damage("DELETE FROM sessions WHERE id = 'bad'; UPDATE sessions SET ended_at = 5");
+    assert_eq!(store.sessions().unwrap_err().kind, StoreErrorKind::Corrupt);
 }
 
 #[test]
@@ -346,28 +381,25 @@ fn locked_file_is_a_bounded_wait_and_an_error() {
     let (one, two) = (home.open(), home.open());
     one.store.lock().execute_batch("BEGIN IMMEDIATE").unwrap();
     two.store.lock().busy_timeout(Duration::ZERO).unwrap();
-    let error = two.append(Wall(1), "x", None, &serde_json::Value::Null).unwrap_err();
-    assert_eq!(error.kind, StoreErrorKind::Busy);
-    let patience = || two.store.lock().query_row("PRAGMA busy_timeout", [], |row| row.get::<_, u32>(0)).unwrap();
-    assert_eq!(patience(), 20, "not for every call of every manager again");
+    assert_eq!(note(&two, 1).unwrap_err().kind, StoreErrorKind::Busy);
+    let timeout = || two.store.lock().query_row("PRAGMA busy_timeout", [], |row| row.get::<_, u32>(0)).unwrap();
+    assert_eq!(timeout(), 20, "not for every call of every manager again");
     one.store.lock().execute_batch("ROLLBACK").unwrap();
-    two.append(Wall(1), "x", None, &serde_json::Value::Null).unwrap();
-    assert_eq!(patience(), 2000);
+    note(&two, 1).unwrap();
+    assert_eq!(timeout(), 2000);
 }
 
 #[test]
 fn journal_numbers_are_ordered_and_never_reused() {
     let store = memory();
     let late = Journal::open(&store, verifying(1, 50)).unwrap();
-    let early = Journal::open(&store, open(77, 2, Wall(10), Step::Verifying)).unwrap();
+    let early = Journal::open(&store, testing::open(77, 2, Wall(10), Step::Verifying)).unwrap();
     assert_eq!((late.id, early.id), (TreatmentId(1), TreatmentId(2)), "the given number is ignored");
     assert_eq!(store.unfinished().unwrap(), [early.clone(), late.clone()], "oldest first");
     let done = Treatment { id: early.id, ..closed(0, 2, Wall(10), Wall(20), Outcome::Recovered) };
     store.record(&done).unwrap();
     assert_eq!(store.unfinished().unwrap(), [late]);
-    for n in 3..=62 {
-        Journal::open(&store, closed(0, n, Wall(n), Wall(n), Outcome::Recovered)).unwrap();
-    }
+    add_closed(&store, 3..=62, Outcome::Recovered);
     assert_eq!(store.prune(Wall(u64::MAX / 2)).unwrap().treatments, 11);
     assert_eq!(Journal::open(&store, verifying(2, 60)).unwrap().id, TreatmentId(63));
 }
@@ -378,12 +410,7 @@ fn every_step_is_kept_as_it_is() {
     let mut treatment = Journal::open(&store, verifying(1, 5)).unwrap();
     let ours = Revision::new("r1");
     let steps = [
-        Step::Deleting {
-            session: SessionId::new("s"),
-            seen: Some(Revision::new("r")),
-            attempts: 2,
-            not_before: Wall(3),
-        },
+        Step::Deleting { session: SessionId::new("s"), seen: Some(ours.clone()), attempts: 2, not_before: Wall(3) },
         Step::Disabling { seen: ours.clone(), sent: None },
         Step::DisableUnknown { seen: ours.clone(), sent: Wall(4) },
         Step::Disabled { ours: ours.clone(), again_until: Some(Wall(5)) },
@@ -403,20 +430,19 @@ fn every_step_is_kept_as_it_is() {
 }
 
 #[test]
-fn budgets_see_what_was_opened_since_closed_or_not() {
+fn journal_returns_recent_treatments_and_the_newest_50() {
     let store = memory();
-    for (set, opened) in [(1, 10), (2, 20), (3, 30)] {
-        Journal::open(&store, closed(0, set, Wall(opened), Wall(opened + 1), Outcome::Unverified)).unwrap();
-    }
+    let sets = |since: u64| store.since(Wall(since)).unwrap().iter().map(|row| row.set.0).collect::<Vec<_>>();
+    add_closed(&store, [10, 20, 30], Outcome::Unverified);
     Journal::open(&store, verifying(4, 25)).unwrap();
-    let sets = |since: u64| -> Vec<u64> {
-        store.since(Wall(since)).unwrap().iter().map(|treatment| treatment.set.0).collect()
-    };
-    assert_eq!((sets(0), sets(31)), (vec![1, 2, 4, 3], vec![1, 2, 4, 3]), "in order, and the newest however old");
+    assert_eq!((sets(0), sets(31)), (vec![10, 20, 4, 30], vec![10, 20, 4, 30]), "by date, open or closed");
+    add_closed(&store, 100..160, Outcome::Unverified);
+    assert_eq!(sets(1000), (110..160).collect::<Vec<_>>());
+    assert_eq!(sets(105), (105..160).collect::<Vec<_>>());
 }
 
 #[test]
-fn what_must_survive_a_power_cut_is_synced_and_the_rest_is_not() {
+fn only_writes_that_must_survive_a_power_cut_are_synced() {
     let home = Home::new();
     let store = home.open();
     let level = || store.store.lock().query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0)).unwrap();
@@ -424,7 +450,7 @@ fn what_must_survive_a_power_cut_is_synced_and_the_rest_is_not() {
     assert_eq!(journal_mode, "wal");
     let (full, normal) = (2, 1);
     let session = ledger_session(1, "s1", RUN, Wall(2_000));
-    let cheap = || store.append(Wall(1), "x", None, &serde_json::Value::Null).unwrap();
+    let cheap = || note(&store, 1).unwrap();
     let mut treatment = Journal::open(&store, verifying(1, 5)).unwrap();
     assert_eq!(level(), full);
     cheap();
@@ -433,108 +459,86 @@ fn what_must_survive_a_power_cut_is_synced_and_the_rest_is_not() {
     store.record(&treatment).unwrap();
     assert_eq!(level(), full);
     cheap();
-    store.see(&session).unwrap();
+    see(&store, &session);
     assert_eq!(level(), full, "a session seen for the first time");
-    store.see(&session).unwrap();
+    store.apply(&[LedgerChange::Alive { session: session.id, at: Wall(3_000) }]).unwrap();
     assert_eq!(level(), normal, "a session seen again");
-    store.end(&session.id, Wall(9), SessionEnd::Closed).unwrap();
+    end(&store, "s1", 9, SessionEnd::Closed);
     assert_eq!(level(), full);
     cheap();
-    store.store().acquire("one", Wall(1), Span::secs(60)).unwrap();
+    assert!(takes(store.store(), "one", 1));
     assert_eq!(level(), full);
 }
 
 #[test]
-fn a_medic_that_was_killed_does_not_keep_its_successor_waiting() {
+fn lease_of_a_dead_process_is_free_at_once() {
     let home = Home::new();
-    let ttl = Span::secs(60);
-    let killed = home.store();
-    assert_eq!(killed.acquire("killed", Wall(0), ttl).unwrap(), LeaseState::Held);
-    let next = home.store();
-    assert!(matches!(next.acquire("next", Wall(1), ttl).unwrap(), LeaseState::HeldByOther { .. }), "it lives");
+    let (killed, next) = (home.store(), home.store());
+    assert!(takes(&killed, "killed", 0) && !takes(&next, "next", 1), "it is alive");
     // As the kernel does for a process that ends in whatever way.
     drop(killed);
-    assert_eq!(next.acquire("next", Wall(2), ttl).unwrap(), LeaseState::Held);
-    let third = home.store();
-    assert!(matches!(third.acquire("third", Wall(3), ttl).unwrap(), LeaseState::HeldByOther { .. }));
+    assert!(takes(&next, "next", 2) && !takes(&home.store(), "third", 3));
 }
 
 #[test]
-fn a_lease_whose_holder_cannot_be_shown_to_be_dead_runs_out() {
+fn lease_expires_if_its_holder_is_not_proven_dead() {
     let home = Home::new();
-    let ttl = Span::secs(60);
     let (here, elsewhere) = (home.store(), home.store());
-    assert_eq!(here.acquire("here", Wall(0), ttl).unwrap(), LeaseState::Held);
-    // Without the lock, as on another machine.
-    assert_eq!(elsewhere.acquire("elsewhere", Wall(60_000), ttl).unwrap(), LeaseState::Held);
+    // The second is without the lock, as on another machine.
+    assert!(takes(&here, "here", 0) && takes(&elsewhere, "elsewhere", 60_000));
     drop((here, elsewhere));
     let next = home.store();
-    assert!(matches!(next.acquire("next", Wall(60_001), ttl).unwrap(), LeaseState::HeldByOther { .. }));
-    assert_eq!(next.acquire("next", Wall(120_000), ttl).unwrap(), LeaseState::Held);
+    assert!(!takes(&next, "next", 60_001) && takes(&next, "next", 120_000));
 }
 
 #[test]
 fn thawed_medic_writes_nothing_after_a_takeover() {
     let home = Home::new();
-    let ttl = Span::secs(60);
-    let frozen = home.store();
-    frozen.acquire("frozen", Wall(0), ttl).unwrap();
+    let (frozen, next) = (home.store(), home.store());
+    assert!(takes(&frozen, "frozen", 0));
     let journal = frozen.for_manager(&ManagerName::new("garm")).fenced("frozen");
-    let opened = journal.open(open(0, 7, Wall(1), Step::Verifying)).unwrap();
-    let next = home.store();
-    assert_eq!(next.acquire("next", Wall(60_000), ttl).unwrap(), LeaseState::Held);
+    let opened = journal.open(verifying(7, 1)).unwrap();
+    assert!(takes(&next, "next", 60_000));
     let error = journal.record(&opened).unwrap_err().to_string();
-    assert!(error.contains("lease_lost: next has the lease now; nothing: whoever has the lease settles"), "{error}");
-    assert!(journal.open(open(0, 8, Wall(2), Step::Verifying)).is_err());
+    assert!(error.contains("lease_lost: next has the lease now; nothing"), "{error}");
+    assert!(journal.open(verifying(8, 2)).is_err());
     next.release("next").unwrap();
-    assert!(journal.record(&opened).is_err(), "it may have acted");
-    frozen.acquire("frozen", Wall(60_002), ttl).unwrap();
+    assert!(journal.record(&opened).is_err(), "the other may have acted");
+    assert!(takes(&frozen, "frozen", 60_002));
     journal.record(&opened).unwrap();
 }
 
 #[test]
-fn an_intent_of_a_manager_that_is_watched_no_more_is_found() {
-    let store = Home::new().store();
+fn intents_of_managers_not_configured_are_found() {
+    let store = Store::in_memory().unwrap();
     let (kept, renamed) = (ManagerName::new("kept"), ManagerName::new("renamed"));
-    let intent = |set| open(0, set, Wall(1), Step::Disabled { ours: Revision::new("r"), again_until: None });
+    let intent = |set| testing::open(0, set, Wall(1), Step::Disabled { ours: Revision::new("r"), again_until: None });
     store.for_manager(&kept).open(intent(1)).unwrap();
     let lost = store.for_manager(&renamed).open(intent(2)).unwrap();
-    store.for_manager(&renamed).open(open(0, 3, Wall(1), Step::Verifying)).unwrap();
+    store.for_manager(&renamed).open(verifying(3, 1)).unwrap();
     assert_eq!(store.intents_of_others(&[kept]).unwrap(), [(renamed, lost)]);
 }
 
 #[test]
-fn the_newest_treatments_are_in_view_however_old_they_are() {
-    let store = Home::new().store().for_manager(&ManagerName::new("garm"));
-    for n in 0..60 {
-        store.open(closed(0, n, hours(n), hours(n), Outcome::Unverified)).unwrap();
-    }
-    let ids = |since| store.since(since).unwrap().into_iter().map(|row| row.set.0).collect::<Vec<_>>();
-    assert_eq!(ids(hours(1000)), (10..60).collect::<Vec<_>>());
-    assert_eq!(ids(hours(5)), (5..60).collect::<Vec<_>>());
-}
-
-#[test]
-fn a_lease_is_good_until_its_date_and_no_longer() {
+fn lease_is_held_until_its_date_and_no_longer() {
     let home = Home::new();
     let (one, two) = (home.store(), home.store());
-    let ttl = Span::secs(30);
-    assert_eq!(one.acquire("one", Wall(0), ttl).unwrap(), LeaseState::Held);
-    let taken = LeaseState::HeldByOther { holder: "one".to_owned(), until: Wall(30_000) };
-    assert_eq!(two.acquire("two", Wall(29_999), ttl).unwrap(), taken);
-    assert!(one.renew("one", Wall(20_000), ttl).unwrap());
-    assert!(matches!(two.acquire("two", Wall(30_000), ttl).unwrap(), LeaseState::HeldByOther { .. }));
-    assert_eq!(two.acquire("two", Wall(50_000), ttl).unwrap(), LeaseState::Held, "the holder died");
+    let renew = |holder: &str, at| one.renew(holder, Wall(at), Span::mins(1)).unwrap();
+    assert!(takes(&one, "one", 0));
+    let taken = LeaseState::HeldByOther { holder: "one".to_owned(), until: Wall(60_000) };
+    assert_eq!(two.acquire("two", Wall(59_999), Span::mins(1)).unwrap(), taken);
+    assert!(renew("one", 40_000) && !takes(&two, "two", 60_000));
+    assert!(takes(&two, "two", 100_000), "the holder died");
     // Even when the other's has expired too: it may have acted.
-    assert!([50_001, 90_000].into_iter().all(|at| !one.renew("one", Wall(at), ttl).unwrap()));
+    assert!(!renew("one", 100_001) && !renew("one", 180_000));
     one.release("one").unwrap();
-    assert_eq!(one.lease_holder(Wall(60_000)).unwrap(), Some(("two".to_owned(), Wall(80_000))));
+    assert_eq!(one.lease_holder(Wall(120_000)).unwrap(), Some(("two".to_owned(), Wall(160_000))));
     two.release("two").unwrap();
-    assert_eq!(one.lease_holder(Wall(60_000)).unwrap(), None);
-    assert!(!one.renew("one", Wall(60_000), ttl).unwrap(), "given back by another");
-    assert_eq!(one.acquire("one", Wall(60_000), ttl).unwrap(), LeaseState::Held);
+    assert_eq!(one.lease_holder(Wall(120_000)).unwrap(), None);
+    assert!(!renew("one", 120_000), "another process returned it");
+    assert!(takes(&one, "one", 120_000));
     // The clock was set back a day: no ttl could put the date so far ahead.
-    assert_eq!(two.acquire("two", Wall(0), ttl).unwrap(), LeaseState::Held);
+    assert!(takes(&two, "two", 0));
 }
 
 #[test]
@@ -549,35 +553,33 @@ fn session_checks_evict_no_heals_from_the_journal() {
 }
 
 #[test]
-fn pruning_keeps_its_bounds_and_never_takes_what_is_still_open() {
+fn pruning_keeps_its_bounds_and_everything_open() {
     let store = memory();
     let open_one = Journal::open(&store, verifying(500, 0)).unwrap();
-    for n in 1..=80 {
-        Journal::open(&store, closed(0, n, Wall(n), Wall(n), Outcome::Recovered)).unwrap();
-    }
+    add_closed(&store, 1..=80, Outcome::Recovered);
     for n in 1..=20 {
-        store.append(Wall(n), "x", None, &serde_json::Value::Null).unwrap();
+        note(&store, n).unwrap();
         let mut session = ledger_session(n, &format!("s{n:02}"), RUN, Wall(n));
         session.last_seen = Wall(n);
         session.ended = (n % 2 == 0).then_some((Wall(n), SessionEnd::Closed));
-        store.see(&session).unwrap();
+        see(&store, &session);
     }
     let mine =
         LedgerSession { opened_by: OpenedBy::Medic, last_seen: Wall(0), ..ledger_session(99, "mine", RUN, Wall(0)) };
-    store.see(&mine).unwrap();
+    see(&store, &mine);
     assert_eq!(store.prune_treatments(Wall(5), 100).unwrap(), 4);
     assert_eq!(store.prune_treatments(Wall(5), 60).unwrap(), 16);
     let left: Vec<u64> = store.since(Wall(0)).unwrap().iter().map(|t| t.set.0).collect();
     assert_eq!(left, [vec![open_one.set.0], (21..=80).collect()].concat());
-    assert_eq!(store.prune_treatments(Wall(u64::MAX / 2), 10).unwrap(), 10, "fifty tell of the breaker");
+    assert_eq!(store.prune_treatments(Wall(u64::MAX / 2), 10).unwrap(), 10, "fifty are kept for the breaker");
     assert_eq!(store.prune_history(Wall(5), 10, 1_000).unwrap(), 10);
     assert_eq!(store.prune_sessions(Wall(5), 100).unwrap(), 4);
     assert_eq!(store.prune_sessions(Wall(5), 9).unwrap(), 8);
-    let live: Vec<String> = store.live().unwrap().iter().map(|s| s.id.to_string()).collect();
-    assert_eq!(live, ["s05", "s07", "s09", "s11", "s13", "s15", "s17", "s19", "mine"], "the ended go first");
+    let ids: Vec<String> = live(&store).iter().map(|s| s.id.to_string()).collect();
+    assert_eq!(ids, ["s05", "s07", "s09", "s11", "s13", "s15", "s17", "s19", "mine"], "the ended go first");
     assert_eq!(store.prune(Wall(0)).unwrap(), Pruned::default());
     assert!(store.prune(Wall(u64::MAX / 2)).unwrap().sessions > 0);
-    assert_eq!(store.live().unwrap(), [mine]);
+    assert_eq!(live(&store), [mine]);
     assert_eq!(store.unfinished().unwrap(), [open_one]);
 }
 
@@ -592,7 +594,7 @@ fn event_flood_stays_bounded_without_pruning() {
 }
 
 #[test]
-fn the_history_is_filtered_and_ends_with_the_newest() {
+fn history_is_filtered_and_ends_with_the_newest() {
     let store = memory();
     for n in 0..10_u64 {
         store.append(Wall(n), "x", Some(ScaleSetId(n % 2)), &serde_json::json!(n)).unwrap();
@@ -612,18 +614,18 @@ fn managers_do_not_see_each_others_rows() {
     let (a, b) = (store.for_manager(&ManagerName::new("a")), store.for_manager(&ManagerName::new("b")));
     let treatment = Journal::open(&a, verifying(1, 5)).unwrap();
     Journal::open(&b, verifying(1, 5)).unwrap();
-    a.see(&ledger_session(1, "s1", RUN, Wall(1))).unwrap();
+    see(&a, &ledger_session(1, "s1", RUN, Wall(1)));
     a.save_state("a").unwrap();
     assert!(b.record(&treatment).is_err());
-    assert!(!b.end(&SessionId::new("s1"), Wall(2), SessionEnd::Closed).unwrap());
-    assert_eq!((b.unfinished().unwrap().len(), b.live().unwrap().len()), (1, 0));
+    end(&b, "s1", 2, SessionEnd::Closed);
+    assert_eq!((b.unfinished().unwrap().len(), live(&b).len()), (1, 0));
     assert_eq!(b.load_state().unwrap(), None);
     b.prune(Wall(u64::MAX / 2)).unwrap();
-    assert_eq!(a.live().unwrap().len(), 1);
+    assert_eq!(live(&a).len(), 1);
 }
 
 #[test]
-fn memory_and_log_place_come_back_as_they_were() {
+fn state_and_log_position_are_loaded_as_saved() {
     let store = memory();
     assert_eq!((store.load_state().unwrap(), store.load_log_position("/l").unwrap()), (None, None));
     for json in ["{}", "{}", "{\"b\":\"ü\"}"] {
@@ -639,46 +641,41 @@ fn memory_and_log_place_come_back_as_they_were() {
 }
 
 #[test]
-fn pauses_end_by_date_by_number_and_by_scope() {
+fn pauses_end_by_date_and_by_scope() {
     let store = Store::in_memory().unwrap();
-    let set = |scope: PauseScope, expires: Option<u64>| {
-        let (reason, author) = ("r".to_owned(), "a".to_owned());
-        store.add_pause(NewPause { scope, reason, author, created: Wall(1), expires: expires.map(Wall) }).unwrap()
-    };
+    let add = |scope: &PauseScope, expires| store.add_pause(pause(scope.clone(), expires)).unwrap();
     let manager = PauseScope::Manager { manager: ManagerName::new("m") };
-    let all = set(PauseScope::All, Some(100));
-    let one = set(manager.clone(), None);
+    let (all, one) = (add(&PauseScope::All, Some(100)), add(&manager, None));
     assert_eq!(store.pauses(Wall(99)).unwrap(), [all.clone(), one.clone()]);
     assert_eq!(store.pauses(Wall(100)).unwrap(), [one]);
-    assert!(store.remove_pause(all.id).unwrap());
-    assert!(!store.remove_pause(all.id).unwrap());
-    set(manager.clone(), Some(200));
+    assert_eq!((store.remove_pauses_of(&PauseScope::All), store.remove_pauses_of(&PauseScope::All)), (Ok(1), Ok(0)));
+    add(&manager, Some(200));
     assert_eq!(store.remove_pauses_of(&manager).unwrap(), 2);
     assert_eq!(store.pauses(Wall(0)).unwrap(), []);
 }
 
 #[test]
-fn a_session_only_ever_loses_rights() {
+fn known_session_only_loses_rights() {
     let store = memory();
     let seen = LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..ledger_session(1, "s1", RUN, Wall(100)) };
-    store.see(&seen).unwrap();
+    see(&store, &seen);
     // A later, bolder claim about the same session changes nothing but the date.
     let mut bold = ledger_session(2, "s1", RUN, Wall(50));
     bold.last_seen = Wall(900_000);
-    store.see(&bold).unwrap();
-    let row = store.session(&seen.id).unwrap().unwrap();
+    see(&store, &bold);
+    let row = store.sessions().unwrap().remove(0);
     assert_eq!((row.set, row.opened_by, row.first_seen), (ScaleSetId(1), OpenedBy::UnknownIncarnation, Wall(100)));
     assert_eq!(row.last_seen, Wall(900_000));
-    assert!(store.end(&seen.id, Wall(7), SessionEnd::DeletedByUs).unwrap());
-    assert!(!store.end(&seen.id, Wall(8), SessionEnd::Expired).unwrap(), "the first end stays");
-    store.see(&seen).unwrap();
-    let row = store.session(&seen.id).unwrap().unwrap();
+    end(&store, "s1", 7, SessionEnd::DeletedByUs);
+    end(&store, "s1", 8, SessionEnd::Expired);
+    see(&store, &seen);
+    let row = store.sessions().unwrap().remove(0);
     assert_eq!((row.ended, row.last_seen), (Some((Wall(7), SessionEnd::DeletedByUs)), Wall(900_000)));
-    assert_eq!(store.live().unwrap(), []);
+    assert_eq!(live(&store), []);
 }
 
 #[test]
-fn the_proof_gets_live_sessions_and_whatever_came_after_them() {
+fn live_sessions_include_the_newest_of_their_sets() {
     let store = memory();
     let ended = |session: LedgerSession| LedgerSession { ended: Some((Wall(9_000), SessionEnd::Closed)), ..session };
     for session in [
@@ -688,13 +685,13 @@ fn the_proof_gets_live_sessions_and_whatever_came_after_them() {
         ended(ledger_session(2, "only", RUN, Wall(300))),
         ledger_session(3, "live", RUN, Wall(50)),
     ] {
-        store.see(&session).unwrap();
+        see(&store, &session);
     }
     let ids: Vec<String> = store.live_sessions().unwrap().iter().map(|s| s.id.to_string()).collect();
     assert_eq!(ids, ["open", "newer", "live"]);
 }
 
-/// What the ledger should hold, written down in the plainest way.
+/// What the ledger should hold.
 #[derive(Default)]
 struct Model(BTreeMap<String, LedgerSession>);
 
@@ -740,7 +737,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_ledger_does_what_its_rules_say(batches in proptest::collection::vec(proptest::collection::vec(change(), 0..6), 0..8)) {
+    fn ledger_follows_its_rules(batches in proptest::collection::vec(proptest::collection::vec(change(), 0..6), 0..8)) {
         let store = memory();
         let mut model = Model::default();
         for batch in &batches {
@@ -749,34 +746,12 @@ proptest! {
                 model.apply(change);
             }
         }
+        let rows = store.sessions().unwrap();
+        prop_assert_eq!(rows.len(), model.0.len());
         for (id, wanted) in &model.0 {
-            let row = store.session(&SessionId::new(id.clone())).unwrap();
-            prop_assert_eq!(row.as_ref(), Some(wanted));
+            prop_assert_eq!(rows.iter().find(|row| row.id.as_str() == id), Some(wanted));
         }
-        let live = model.0.values().filter(|row| row.ended.is_none()).count();
-        prop_assert_eq!(store.live().unwrap().len(), live);
     }
-}
-
-#[test]
-fn read_only_store_creates_and_changes_nothing() {
-    let home = Home::new();
-    assert!(Store::open_read_only(&home.dir()).unwrap().is_none());
-    assert!(!home.dir().exists());
-    let writer = home.open();
-    Journal::open(&writer, verifying(1, 5)).unwrap();
-    let look = Store::open_read_only(&home.dir()).unwrap().unwrap().for_manager(&ManagerName::new("garm"));
-    assert_eq!(look.unfinished().unwrap().len(), 1);
-    assert!(Journal::open(&look, verifying(2, 5)).is_err());
-    assert_eq!(writer.unfinished().unwrap().len(), 1);
-}
-
-#[test]
-fn a_damaged_file_is_told_to_whoever_only_looks() {
-    let home = Home::new();
-    std::fs::create_dir(home.dir()).unwrap();
-    std::fs::write(home.file(), b"not a database at all, however long it is").unwrap();
-    assert_eq!(Store::open_read_only(&home.dir()).unwrap_err().kind, StoreErrorKind::Corrupt);
 }
 
 #[test]
@@ -801,29 +776,87 @@ fn snapshots_are_pruned_by_age_count_and_size() {
 }
 
 #[test]
+fn read_only_store_changes_nothing_and_leaves_no_file() {
+    let home = Home::new();
+    assert!(Store::open_read_only(&home.dir()).unwrap().is_none());
+    assert!(!home.dir().exists());
+    note(&home.open(), 1).unwrap();
+    let before = (home.files(), std::fs::read(home.file()).unwrap());
+    assert_eq!(before.0, [FILE_NAME]);
+    let reader = home.read_only();
+    assert_eq!(events(&reader).len(), 1);
+    assert!(note(&reader, 2).is_err() && Journal::open(&reader, verifying(1, 5)).is_err());
+    drop(reader);
+    assert_eq!((home.files(), std::fs::read(home.file()).unwrap()), before);
+}
+
+#[test]
+fn read_only_opening_writes_only_to_a_wal_file_without_log() {
+    let home = Home::new();
+    let flags = || open::shared_flags(&home.file());
+    let medic = home.open();
+    assert_eq!(flags(), OpenFlags::SQLITE_OPEN_READ_ONLY, "a medic is running");
+    drop(medic);
+    assert_eq!(flags(), OpenFlags::SQLITE_OPEN_READ_WRITE);
+    Connection::open(home.file()).unwrap().pragma_update(None, "journal_mode", "TRUNCATE").unwrap();
+    assert_eq!(flags(), OpenFlags::SQLITE_OPEN_READ_ONLY, "a rollback journal is its owner's");
+}
+
+#[test]
+fn medic_that_starts_while_another_reads_loses_nothing() {
+    let home = Home::new();
+    note(&home.open(), 1).unwrap();
+    let reader = home.read_only();
+    let medic = home.open();
+    note(&medic, 2).unwrap();
+    assert_eq!(events(&reader).len(), 2, "what is written meanwhile is seen");
+    drop(reader);
+    note(&medic, 3).unwrap();
+    assert_eq!(events(&home.read_only()).len(), 3);
+    note(&medic, 4).unwrap();
+    drop(medic);
+    assert_eq!(events(&home.open()).len(), 4);
+    assert_eq!(home.files(), [FILE_NAME]);
+}
+
+#[test]
+fn log_of_a_killed_medic_stays_for_its_successor() {
+    let (home, killed) = (Home::new(), Home::new());
+    let medic = home.open();
+    note(&medic, 1).unwrap();
+    std::fs::create_dir(killed.dir()).unwrap();
+    for name in home.files() {
+        std::fs::copy(home.dir().join(&name), killed.dir().join(&name)).unwrap();
+    }
+    let left = || (killed.files(), std::fs::read(killed.dir().join(format!("{FILE_NAME}-wal"))).unwrap());
+    let before = left();
+    assert_eq!(events(&killed.read_only()).len(), 1);
+    assert_eq!(left(), before);
+}
+
+#[test]
 fn copy_with_any_name_is_read_without_a_file_beside_it() {
     let home = Home::new();
     drop(home.open());
     let strange = home.dir().join("a copy?mode=rw#1 %41 ü");
     std::fs::copy(home.file(), &strange).unwrap();
-    let before = std::fs::read_dir(home.dir()).unwrap().count();
+    let before = home.files();
     let store = Store::open_copy_read_only(&strange).unwrap().unwrap();
     assert_eq!(store.managers_with_snapshots().unwrap(), []);
-    assert_eq!(std::fs::read_dir(home.dir()).unwrap().count(), before);
+    assert_eq!(home.files(), before);
 }
 
 #[test]
-fn the_history_is_bounded_by_size_too_and_a_long_event_is_cut() {
+fn history_is_bounded_by_size_and_a_long_event_is_cut() {
     let store = memory();
     for n in 0..10_u64 {
         store.append(Wall(n), "x", None, &serde_json::json!("x".repeat(998))).unwrap();
     }
     store.append(Wall(10), "x", None, &serde_json::json!("ü".repeat(20_000))).unwrap();
-    let all = HistoryFilter { set: None, since: Wall(0), limit: 100 };
-    let detail = store.history(all).unwrap().pop().unwrap().detail;
+    let detail = events(&store).pop().unwrap().detail;
     assert_eq!(detail["cut"], "40002 bytes were too many");
     assert!(detail["begins"].as_str().unwrap().starts_with("\"üüü"));
     let length = i64::try_from(detail.to_string().len()).unwrap();
     assert_eq!(store.prune_history(Wall(0), 100, uint(length) + 3_500).unwrap(), 7);
-    assert_eq!(store.history(all).unwrap().len(), 4);
+    assert_eq!(events(&store).len(), 4);
 }

@@ -264,7 +264,8 @@ fn store(config: &Config, now: Wall) -> Result<StoreFacts, StoreError> {
     let (mut live_sessions, mut open_treatments) = (0_usize, 0_usize);
     for table in &config.managers {
         let part = store.for_manager(&table.name);
-        live_sessions = live_sessions.saturating_add(part.live()?.len());
+        live_sessions = live_sessions
+            .saturating_add(part.live_sessions()?.iter().filter(|session| session.ended.is_none()).count());
         open_treatments = open_treatments.saturating_add(part.unfinished().map_or(0, |open| open.len()));
     }
     let holder = store.lease_holder(now)?.map(|(holder, _)| holder);

@@ -31,7 +31,7 @@ pub const ALL: [(&str, Property); 7] = [
     ("metrics_text", metrics_text),
     ("goroutines", goroutine_dump),
     ("garm_json", garm_json),
-    ("broker_json", broker_json),
+    ("actions_service_json", actions_service_json),
     ("configuration", configuration),
 ];
 
@@ -179,7 +179,7 @@ pub fn garm_json(bytes: &[u8]) {
 }
 
 /// An answer of the Actions service to a list of sets and to a request for a session.
-pub fn broker_json(bytes: &[u8]) {
+pub fn actions_service_json(bytes: &[u8]) {
     let answers = servers::ask_github(bytes);
     answers.failures.iter().for_each(is_fit_to_show);
     if let Some(sets) = answers.sets {

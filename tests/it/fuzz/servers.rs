@@ -13,7 +13,7 @@ use medic_core::model::{
 use medic_core::ports::read::{GithubSource, ManagerSource};
 use medic_core::ports::write::SessionWriter;
 use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess, PasswordSource};
-use medic_github::{Access, AccessOptions, Credential, GithubClient, Wires};
+use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, Wires};
 use medic_http::{Answer, Bounds, Client, NoRecorder, Response, Secret, Transport};
 use std::sync::Arc;
 
@@ -122,7 +122,8 @@ pub fn ask_github(bytes: &[u8]) -> Answers<GithubSet> {
             requests_per_second: 5,
             quota_reserve: 0.0,
         };
-        let github = GithubClient::new(vec![Access::new(options, &wires)]);
+        let allowances = Allowances::new(options.requests_per_second, options.quota_reserve, &wires.clock);
+        let github = GithubClient::new(vec![Access::new(&allowances, options, &wires)]);
         let endpoint = Endpoint {
             name: EndpointName::new("sim"),
             base_url: "http://github.test".to_owned(),

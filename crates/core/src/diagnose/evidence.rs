@@ -129,7 +129,7 @@ impl<'a> List<'a> {
 
 impl<'a> Lists<'a> {
     pub(super) fn of(sweep: &'a Sweep) -> Self {
-        let lists = sweep.broker.iter().filter_map(|(of, seen)| {
+        let lists = sweep.actions_service.iter().filter_map(|(of, seen)| {
             let answer = match seen {
                 Seen::Known(sets) => Ok(List(sets.iter().map(|set| (set.id, set)).collect())),
                 Seen::Failed(failure) => Err(failure),

@@ -173,8 +173,8 @@ pub(super) fn blind(sweep: &Sweep) -> bool {
         asked(&sweep.log),
         asked(&sweep.lingering),
     ];
-    let broker = sweep.broker.values().map(asked);
-    let answers: Vec<bool> = sources.into_iter().chain(broker).flatten().collect();
+    let actions_service = sweep.actions_service.values().map(asked);
+    let answers: Vec<bool> = sources.into_iter().chain(actions_service).flatten().collect();
     let failed = answers.iter().filter(|answered| !**answered).count();
     failed.saturating_mul(2) > answers.len() || sweep.scale_sets.known().is_none()
 }
@@ -195,7 +195,8 @@ pub(super) fn endpoints(
 ) -> BTreeMap<EndpointName, EndpointState> {
     let now = sweep.at.wall;
     let names = sets.values().filter_map(|set| set.endpoint.as_ref()).map(|endpoint| &endpoint.name);
-    let names: BTreeSet<&EndpointName> = names.chain(sweep.broker.keys().map(|entity| &entity.endpoint)).collect();
+    let names: BTreeSet<&EndpointName> =
+        names.chain(sweep.actions_service.keys().map(|entity| &entity.endpoint)).collect();
     let state_of = |name: &EndpointName| {
         asked_state(sweep, name).or_else(|| {
             if quota_used_up(sweep, name, now) {
@@ -209,7 +210,8 @@ pub(super) fn endpoints(
 }
 
 fn asked_state(sweep: &Sweep, name: &EndpointName) -> Option<EndpointState> {
-    let answers: Vec<_> = sweep.broker.iter().filter(|(entity, _)| entity.endpoint == *name).map(|(_, a)| a).collect();
+    let answers: Vec<_> =
+        sweep.actions_service.iter().filter(|(entity, _)| entity.endpoint == *name).map(|(_, a)| a).collect();
     let failures: Vec<_> = answers.iter().filter_map(|answer| answer.failure()).collect();
     let known = answers.iter().filter(|answer| answer.known().is_some()).count();
     // A missing permission for one entity is no fault of the endpoint.
@@ -262,7 +264,8 @@ fn quota_used_up(sweep: &Sweep, name: &EndpointName, now: Wall) -> bool {
 
 /// Our own requests fail for several entities at once: a fault at GitHub.
 pub(super) fn entities_fail(sweep: &Sweep) -> bool {
-    let failing = sweep.broker.values().filter(|answer| answer.failure().is_some_and(|failure| is_fault(failure.kind)));
+    let failing =
+        sweep.actions_service.values().filter(|answer| answer.failure().is_some_and(|failure| is_fault(failure.kind)));
     failing.count() >= 2
 }
 

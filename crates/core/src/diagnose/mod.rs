@@ -156,7 +156,7 @@ fn add_what_else_is_seen(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &mut S
     let waiting = rules::waiting_jobs(seen, set, known);
     if let (Diagnosis::Listening, Some(fact)) = (found.diagnosis, waiting) {
         found.correct(Rule::WaitingJobs, Diagnosis::Starved);
-        found.evidence.insert(0, Evidence { source: Source::Broker, at: now, fact });
+        found.evidence.insert(0, Evidence { source: Source::ActionsService, at: now, fact });
     }
     if !found.diagnosis.is_ill() && found.diagnosis != Diagnosis::Unknown {
         return;
@@ -171,7 +171,10 @@ fn add_what_else_is_seen(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &mut S
     }
     if let Some(failure) = seen.lists.failure(set) {
         let refused = matches!(failure.kind, FailureKind::Unauthorized | FailureKind::Forbidden);
-        add(Source::Broker, if refused { Fact::CredentialsRefused } else { Fact::GithubUnseen { kind: failure.kind } });
+        add(
+            Source::ActionsService,
+            if refused { Fact::CredentialsRefused } else { Fact::GithubUnseen { kind: failure.kind } },
+        );
     }
 }
 

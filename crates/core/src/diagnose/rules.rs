@@ -77,11 +77,12 @@ fn at_github(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &mut SetState) -> 
         return None;
     }
     let fact = Fact::GithubLacksSet { since };
-    let missing = Found::new(Rule::GithubList, (Diagnosis::Missing, Confidence::Proof), Source::Broker, seen.now, fact);
+    let missing =
+        Found::new(Rule::GithubList, (Diagnosis::Missing, Confidence::Proof), Source::ActionsService, seen.now, fact);
     Some(match list.find_by_name(&set.name) {
         Some(other) => Found {
             diagnosis: Diagnosis::Mismatched,
-            ..missing.with(Source::Broker, seen.now, Fact::GithubOtherId { id: other.id })
+            ..missing.with(Source::ActionsService, seen.now, Fact::GithubOtherId { id: other.id })
         },
         None => missing,
     })

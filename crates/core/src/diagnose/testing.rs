@@ -59,7 +59,7 @@ pub struct Manager {
     pub goroutines: Option<Goroutines>,
     pub log: Option<LogEvidence>,
     pub lingering: BTreeMap<ScaleSetId, Lingering>,
-    pub broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
+    pub actions_service: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
     pub treatments: Vec<Treatment>,
     pub checks: BTreeMap<ScaleSetId, (Wall, CheckAnswer)>,
     pub ledger: Vec<LedgerSession>,
@@ -86,7 +86,7 @@ impl Manager {
             goroutines: None,
             log: None,
             lingering: BTreeMap::new(),
-            broker: BTreeMap::new(),
+            actions_service: BTreeMap::new(),
             treatments: Vec::new(),
             checks: BTreeMap::new(),
             ledger: Vec::new(),
@@ -165,7 +165,7 @@ impl Manager {
     pub fn listed_for(&mut self, organization: &str, answer: Result<Vec<GithubSet>, FailureKind>) {
         let key = scale_set_of(1, organization).entity_ref().unwrap();
         let failed = |kind| Seen::Failed(failure(Operation::ListGithubSets, kind));
-        self.broker.insert(key, answer.map_or_else(failed, Seen::Known));
+        self.actions_service.insert(key, answer.map_or_else(failed, Seen::Known));
     }
 
     pub fn sweep(&self) -> Sweep {
@@ -191,7 +191,7 @@ impl Manager {
             },
             goroutines: self.goroutines.map_or(Seen::NotAsked, Seen::Known),
             log: self.log.clone().map_or(Seen::NotAsked, Seen::Known),
-            broker: self.broker.clone(),
+            actions_service: self.actions_service.clone(),
         }
     }
 

@@ -34,9 +34,7 @@ closed_enum! {
         /// The runner registration; its answer holds the Actions service's address and admin token.
         RunnerRegistration = "runner_registration",
         ListGithubSets = "list_github_sets",
-        ReadGithubSet = "read_github_set",
         OpenSession = "open_session",
-        RefreshSession = "refresh_session",
         DeleteSession = "delete_session",
     }
 }
@@ -59,9 +57,7 @@ impl Operation {
             | Self::RegistrationToken
             | Self::RunnerRegistration
             | Self::ListGithubSets
-            | Self::ReadGithubSet
             | Self::OpenSession
-            | Self::RefreshSession
             | Self::DeleteSession => Target::Github,
         }
     }

@@ -22,7 +22,8 @@ closed_enum! {
         /// Aggregate counters of `/metrics`.
         Metrics = "metrics",
         /// GitHub's list of scale sets per entity.
-        Broker = "broker",
+        #[serde(alias = "broker")] // its name in files of before 0.1.0
+        ActionsService = "actions_service",
         /// The manager's REST API.
         Api = "api",
         /// Our own journal: what we did, and the answers to session checks.
@@ -75,8 +76,8 @@ pub struct Sweep {
     /// The facts of the log so far, see [`LogEvidence`].
     pub log: Seen<LogEvidence>,
     /// GitHub's list of sets, per entity.
-    #[serde(with = "pairs")]
-    pub broker: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
+    #[serde(with = "pairs", alias = "broker")]
+    pub actions_service: BTreeMap<EntityRef, Seen<Vec<GithubSet>>>,
 }
 
 /// A map as a list of pairs: JSON has only textual keys.

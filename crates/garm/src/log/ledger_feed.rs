@@ -67,7 +67,6 @@ pub struct Known<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Feed {
     run_started: Option<Wall>,
-    /// The latest session of each set.
     latest: BTreeMap<ScaleSetId, Latest>,
     /// Not in the ledger yet.
     waiting: VecDeque<Waiting>,
@@ -98,7 +97,6 @@ struct Waiting {
 
 impl Feed {
     /// Resumes after a restart, from the saved evidence and the ledger.
-    #[must_use]
     pub fn resume(evidence: &LogEvidence, ledger: &[LedgerSession]) -> Self {
         let mut feed = Self { run_started: evidence.run_started, ..Self::default() };
         for row in ledger {
@@ -130,8 +128,6 @@ impl Feed {
         changes
     }
 
-    /// How many sessions are not attributed yet.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -295,7 +291,14 @@ impl Waiting {
 }
 
 const fn is_gone(kind: ListenerErrorKind) -> bool {
-    matches!(kind, ListenerErrorKind::NotFound | ListenerErrorKind::SessionExpired)
+    match kind {
+        ListenerErrorKind::NotFound | ListenerErrorKind::SessionExpired => true,
+        ListenerErrorKind::Mismatch
+        | ListenerErrorKind::Network
+        | ListenerErrorKind::Server
+        | ListenerErrorKind::Unauthorized
+        | ListenerErrorKind::Other => false,
+    }
 }
 
 #[cfg(test)]

@@ -87,19 +87,15 @@ impl Message {
 }
 
 impl Parser {
-    #[must_use]
     pub const fn new(state: ParserState) -> Self {
         Self { state, debug: false }
     }
 
-    /// What a later parser needs to continue.
-    #[must_use]
     pub const fn state(&self) -> ParserState {
         self.state
     }
 
     /// Whether debug lines were seen in the manager's current run.
-    #[must_use]
     pub const fn debug(&self) -> bool {
         self.debug
     }
@@ -241,7 +237,6 @@ fn conflict_owner(error: &str) -> Option<Owner> {
 }
 
 /// Why something failed, by the texts of GARM's client, Go's network code and GitHub.
-#[must_use]
 pub fn error_kind(error: &str) -> ListenerErrorKind {
     let error = searched(error);
     let any = |words: &[&str]| words.iter().any(|word| error.contains(word));

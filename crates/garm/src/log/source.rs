@@ -1,4 +1,4 @@
-//! The manager's log file as a source of evidence and of facts for the ledger.
+//! GARM's log file as a source of evidence and of facts for the ledger.
 //!
 //! - [`LogFile::batch`] returns position, evidence and ledger facts together. The caller applies the facts first, then
 //!   saves position and evidence in one step (`ManagerStore::save_log_position`). A crash in between reads some lines
@@ -53,7 +53,6 @@ struct Reader {
     evidence: LogEvidence,
 }
 
-/// The results of the last complete step.
 #[derive(Debug)]
 struct Published {
     evidence: LogEvidence,
@@ -66,7 +65,6 @@ struct Published {
     steps: u64,
 }
 
-/// What one step read.
 #[derive(Default)]
 struct Fresh {
     facts: Vec<LogFact>,
@@ -76,15 +74,12 @@ struct Fresh {
 
 #[derive(Debug)]
 enum State {
-    /// Not read to its end yet.
     Behind,
-    /// Read to its end.
     Current,
     /// Not there, not readable, or not answering.
     Failed(RequestFailure),
 }
 
-/// What was read since the last batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// For the ledger, in the log's order.
@@ -97,7 +92,6 @@ pub struct Batch {
 
 impl LogFile {
     /// Follows the log at `path`; `kept` is from the last saved [`Batch`].
-    #[must_use]
     pub fn new(path: impl Into<PathBuf>, kept: Option<(LogPosition, LogEvidence)>, facts: Facts) -> Self {
         let path = path.into();
         let (position, evidence) = kept.map_or((None, LogEvidence::default()), |(at, said)| (Some(at), said));
@@ -139,8 +133,9 @@ impl LogFile {
             fresh.lines = true;
             let Some(fact) = parser.line(line) else { return };
             evidence.absorb(&fact);
-            fresh.news |= is_news(&fact.what);
-            if self.facts == Facts::Taken && is_for_ledger(&fact.what) {
+            let used = Use::of(&fact.what);
+            fresh.news |= used.news;
+            if self.facts == Facts::Taken && used.ledger {
                 fresh.facts.push(fact);
             }
         });
@@ -159,7 +154,7 @@ impl LogFile {
             Ok(_) | Err(NotRead::Busy) => {}
             // The evidence stays as it was.
             Err(NotRead::Broken) => {
-                tracing::error!(path = %self.path.display(), "reading the manager's log was aborted");
+                tracing::error!(path = %self.path.display(), "reading GARM's log was aborted");
             }
             Err(NotRead::Late(_)) => self.note_overdue(before, within),
         }
@@ -233,7 +228,7 @@ impl LogFile {
         let (kind, advice) = match error.kind() {
             io::ErrorKind::NotFound => (
                 FailureKind::NotFound,
-                "set `log_file` in the manager's [logging] section and share its folder with this process",
+                "set `log_file` in the [logging] section of GARM's configuration and share its folder with this process",
             ),
             io::ErrorKind::PermissionDenied => {
                 (FailureKind::Forbidden, "give the user of this process the right to read it and its folder")
@@ -266,34 +261,36 @@ fn failed(kind: FailureKind, detail: String) -> RequestFailure {
     RequestFailure { target: Target::Manager, operation: Operation::LogFile, kind, detail, retry_at: None }
 }
 
-/// Facts that [`super::ledger_feed::Feed`] uses. Polls, the most frequent, are not among them.
-pub(super) const fn is_for_ledger(event: &LogEvent) -> bool {
-    matches!(
-        event,
-        LogEvent::ManagerStarted
-            | LogEvent::SessionOpened { .. }
-            | LogEvent::SessionHeld { .. }
+/// What a fact is used for.
+pub(super) struct Use {
+    /// [`super::ledger_feed::Feed`] takes it. Polls, the most frequent facts, are not among them.
+    pub(super) ledger: bool,
+    /// It wakes the reconcile loop: a run of GARM begins or ends, a set stops or gives a sign of life. Repeated
+    /// refusals, polls and jobs wait for the next reconcile.
+    pub(super) news: bool,
+}
+
+impl Use {
+    pub(super) const fn of(event: &LogEvent) -> Self {
+        let (ledger, news) = match event {
+            LogEvent::ManagerStarted | LogEvent::SessionOpened { .. } | LogEvent::WorkerIdle { .. } => (true, true),
+            LogEvent::SessionHeld { .. }
             | LogEvent::SessionClosing { .. }
             | LogEvent::SessionCloseFailed { .. }
             | LogEvent::ListenerStopped { .. }
-            | LogEvent::WorkerIdle { .. }
-            | LogEvent::ListenerFailed { .. }
-    )
-}
-
-/// Facts that wake the reconcile loop: a run of GARM begins or ends, a set stops or gives a sign of life. Repeated
-/// refusals, polls and jobs wait for the next reconcile.
-pub(super) const fn is_news(event: &LogEvent) -> bool {
-    matches!(
-        event,
-        LogEvent::ManagerStarted
-            | LogEvent::ManagerStopping
+            | LogEvent::ListenerFailed { .. } => (true, false),
+            LogEvent::ManagerStopping
             | LogEvent::Panic
             | LogEvent::StartFailed { .. }
-            | LogEvent::WorkerIdle { .. }
-            | LogEvent::SessionOpened { .. }
-            | LogEvent::Conflict { gave_up: true, .. }
-    )
+            | LogEvent::Conflict { gave_up: true, .. } => (false, true),
+            LogEvent::Conflict { gave_up: false, .. }
+            | LogEvent::Poll { .. }
+            | LogEvent::JobSeen { .. }
+            | LogEvent::WorkerStarted { .. }
+            | LogEvent::MessageFailed { .. } => (false, false),
+        };
+        Self { ledger, news }
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! evidence starts again from nothing.
 
 use super::parse::Parser;
+use super::source::Use;
 use crate::ws::{Feed, Health};
 use medic_core::model::log_fact::{LogEvidence, LogFact};
 use medic_core::model::{FailureKind, Operation, RequestFailure, Target};
@@ -43,7 +44,6 @@ impl LogStream {
         std::mem::take(&mut self.lock().facts)
     }
 
-    /// Whether the line is news.
     fn take(&self, line: &str, health: Health) -> bool {
         let mut inner = self.lock();
         if health.connections != inner.health.connections {
@@ -57,14 +57,14 @@ impl LogStream {
         evidence.newest = evidence.newest.max(parser.state().last_dated);
         let Some(fact) = fact else { return false };
         evidence.absorb(&fact);
-        let news = super::source::is_news(&fact.what);
-        if super::source::is_for_ledger(&fact.what) {
+        let used = Use::of(&fact.what);
+        if used.ledger {
             if facts.len() >= FACTS_MAX {
                 facts.remove(0);
             }
             facts.push(fact);
         }
-        news
+        used.news
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -49,7 +49,6 @@ pub struct Tail {
 #[derive(Debug, Clone, Copy)]
 enum Start {
     Fresh,
-    /// From a saved position.
     At(LogPosition),
     Done,
 }
@@ -61,7 +60,6 @@ closed_enum! {
         End = "end",
         /// Within the log: there is more to read at once.
         Within = "within",
-        /// There is no log file.
         Missing = "missing",
     }
 }
@@ -112,7 +110,6 @@ enum Read {
     Truncated,
 }
 
-/// The line being read.
 #[derive(Debug, Default)]
 struct Line {
     bytes: Vec<u8>,
@@ -121,8 +118,6 @@ struct Line {
 }
 
 impl Tail {
-    /// Follows the log at `path` from a saved position.
-    #[must_use]
     pub fn new(path: impl Into<PathBuf>, position: Option<LogPosition>) -> Self {
         Self {
             path: path.into(),
@@ -135,13 +130,11 @@ impl Tail {
         }
     }
 
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The position after the last line returned. Save it together with what the lines changed.
-    #[must_use]
     pub fn position(&self, parser: ParserState) -> Option<LogPosition> {
         match (&self.current, self.start) {
             (Some(open), _) => Some(LogPosition {

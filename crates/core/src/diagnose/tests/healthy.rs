@@ -15,7 +15,7 @@ pub(super) struct Eyes {
     pub series: bool,
     pub goroutines: bool,
     pub log: bool,
-    pub broker: bool,
+    pub actions_service: bool,
     /// Whether the manager exports no start date.
     pub undated: bool,
 }
@@ -57,7 +57,7 @@ impl World {
         if eyes.undated {
             manager.run = None;
         }
-        if eyes.broker {
+        if eyes.actions_service {
             manager.listed(Ok(github_sets(1..=sets)));
         }
         let mut world = Self {

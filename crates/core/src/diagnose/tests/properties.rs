@@ -32,12 +32,12 @@ enum Event {
 }
 
 fn eyes() -> impl Strategy<Value = Eyes> {
-    any::<[bool; 6]>().prop_map(|[counters, series, goroutines, log, broker, undated]| Eyes {
+    any::<[bool; 6]>().prop_map(|[counters, series, goroutines, log, actions_service, undated]| Eyes {
         counters,
         series,
         goroutines,
         log,
-        broker,
+        actions_service,
         undated,
     })
 }
@@ -153,7 +153,7 @@ fn nonsense() -> impl Strategy<Value = Manager> {
     let goroutines = proptest::option::of((any::<u32>(), 0_u32..4));
     let facts = proptest::collection::vec((0_u64..5, 0_usize..9, date()), 0..8);
     (counters, kind, sets, goroutines, facts, proptest::option::of(date()), date(), any::<[bool; 4]>()).prop_map(
-        |(counters, fails, sets, goroutines, facts, run, now, [metrics, gauges, broker, held])| {
+        |(counters, fails, sets, goroutines, facts, run, now, [metrics, gauges, actions_service, held])| {
             let mut manager = Manager::healthy(0);
             (manager.now, manager.fails, manager.metrics, manager.gauges) = (now, fails, metrics, gauges);
             manager.run = run.map(Incarnation);
@@ -181,7 +181,7 @@ fn nonsense() -> impl Strategy<Value = Manager> {
                 manager.sets.push(one);
             }
             manager.goroutines = goroutines.map(|(listeners, workers)| Goroutines { listeners, workers });
-            if broker {
+            if actions_service {
                 manager.listed(fails.map_or_else(|| Ok(github_sets([1, 2])), Err));
             }
             for (set, what, at) in facts {
@@ -245,7 +245,7 @@ fn without_evidence_for(rule: Rule, manager: &mut Manager) {
     match rule {
         Rule::SetList => manager.fails = None,
         Rule::Enabled => manager.sets.iter_mut().for_each(|set| set.enabled = Enablement::Enabled),
-        Rule::GithubList => manager.broker.clear(),
+        Rule::GithubList => manager.actions_service.clear(),
         Rule::SessionCheck => manager.checks.clear(),
         Rule::Log => {
             if let Some(log) = &mut manager.log {

@@ -43,6 +43,9 @@ impl Fixture {
     fn row(&self, id: &str) -> Option<LedgerSession> {
         self.store.session(&SessionId::new(id)).unwrap()
     }
+    fn of_set(&self, set: u64) -> Vec<LedgerSession> {
+        self.store.sessions().unwrap().into_iter().filter(|row| row.set.0 == set).collect()
+    }
     fn stale(&self, id: u64, current: Incarnation) -> Result<SessionId, Vec<NotStale>> {
         let manager = CurrentManager { state: ManagerState::Up, incarnation: Some(current), owner: Some(&self.owner) };
         let rows = self.store.live_sessions().unwrap();
@@ -93,7 +96,7 @@ fn sessions_are_stale_after_a_recorded_kill_until_recovery() {
         }
         // Nobody deleted the old ones: they expired.
         for session in proven {
-            assert_eq!(fixture.store.session(&session).unwrap().unwrap().ended.unwrap().1, SessionEnd::Expired);
+            assert_eq!(fixture.row(session.as_str()).unwrap().ended.unwrap().1, SessionEnd::Expired);
         }
     }
 }
@@ -105,11 +108,10 @@ fn recorded_clean_stop_leaves_no_session_open() {
         for number in ["08", "09", "10"] {
             fixture.give(&recorded(build, number));
         }
-        let ends: Vec<_> =
-            [1, 2, 4].into_iter().map(|n| fixture.store.of_set(ScaleSetId(n)).unwrap()[0].ended.unwrap().1).collect();
-        assert_eq!(ends.iter().filter(|end| **end == SessionEnd::Closed).count(), ends.len(), "{build}: {ends:?}");
+        let ends = [1, 2, 4].map(|n| fixture.of_set(n)[0].ended.unwrap().1);
+        assert_eq!(ends, [SessionEnd::Closed; 3], "{build}");
         // The third party's deletion was seen by the poll that failed.
-        let evicted = fixture.store.of_set(ScaleSetId(1)).unwrap().pop().unwrap();
+        let evicted = fixture.of_set(1).pop().unwrap();
         assert_eq!(evicted.ended.unwrap().1, SessionEnd::Expired, "{build}");
         // The panic ended the others: the next run proves them stale.
         fixture.give(&recorded(build, "11"));
@@ -238,7 +240,7 @@ fn restart_resumes_from_evidence_and_ledger() {
         }
     }
     for n in 1..=4 {
-        let (a, b) = (whole.store.of_set(ScaleSetId(n)).unwrap(), pieces.store.of_set(ScaleSetId(n)).unwrap());
+        let (a, b) = (whole.of_set(n), pieces.of_set(n));
         assert_eq!(a.len(), b.len());
         for (a, b) in a.iter().zip(&b) {
             assert_eq!((&a.id, a.opened_by, a.ended), (&b.id, b.opened_by, b.ended), "set {n}");

@@ -1,8 +1,7 @@
 use super::*;
-use crate::testing::{BUILDS, recorded_log as recorded};
-use expect_test::{Expect, expect};
+use crate::testing::{BUILDS, folder, recorded_log as recorded};
+use expect_test::expect_file;
 use medic_core::model::log_fact::LogEvidence;
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 fn facts(log: &[u8]) -> Vec<LogFact> {
@@ -21,212 +20,19 @@ fn evidence(logs: &[Vec<u8>]) -> LogEvidence {
     evidence
 }
 
-fn set_name(set: &LogSet) -> String {
-    match set {
-        LogSet::Manager(id) => format!("{id}"),
-        LogSet::Github { entity, github_id } => format!("{entity}#{github_id}"),
-    }
-}
-
-fn described(event: &LogEvent) -> (String, Option<String>) {
-    let (what, set) = match event {
-        LogEvent::ManagerStarted => ("start".to_owned(), None),
-        LogEvent::ManagerStopping => ("stop".to_owned(), None),
-        LogEvent::Panic => ("panic".to_owned(), None),
-        LogEvent::Conflict { set, owner, gave_up } => {
-            (format!("conflict gave_up={gave_up} owner={owner:?}"), Some(set))
+/// Every fact of the recorded logs, in `facts.txt` beside them.
+#[test]
+fn recorded_logs_give_the_expected_facts() {
+    for build in BUILDS {
+        let mut text = String::new();
+        for part in 1..=12 {
+            writeln!(text, "part {part}").unwrap();
+            for fact in facts(&recorded(build, &format!("{part:02}"))) {
+                writeln!(text, "{} {:?}", fact.at.0, fact.what).unwrap();
+            }
         }
-        LogEvent::StartFailed { set, kind, gave_up } => (format!("start failed {kind} gave_up={gave_up}"), Some(set)),
-        LogEvent::SessionOpened { set, .. } => ("opened".to_owned(), Some(set)),
-        LogEvent::SessionHeld { set, .. } => ("held".to_owned(), Some(set)),
-        LogEvent::SessionClosing { set } => ("closing".to_owned(), Some(set)),
-        LogEvent::SessionCloseFailed { set, kind } => (format!("close failed {kind}"), Some(set)),
-        LogEvent::ListenerStopped { set } => ("stopped".to_owned(), Some(set)),
-        LogEvent::Poll { set, .. } => ("poll".to_owned(), Some(set)),
-        LogEvent::JobSeen { set } => ("job".to_owned(), Some(set)),
-        LogEvent::ListenerFailed { set, kind, refresh } => (format!("failed {kind} refresh={refresh}"), Some(set)),
-        LogEvent::WorkerIdle { set } => ("idle".to_owned(), Some(set)),
-        LogEvent::WorkerStarted { set } => ("started".to_owned(), Some(set)),
-        LogEvent::MessageFailed { set } => ("message failed".to_owned(), Some(set)),
-    };
-    (what, set.map(set_name))
-}
-
-/// One line per kind of fact: how often, for which sets.
-fn summary(build: &str, number: &str) -> String {
-    let mut counts: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
-    for fact in facts(&recorded(build, number)) {
-        let (what, set) = described(&fact.what);
-        *counts.entry(what).or_default().entry(set.unwrap_or_else(|| "manager".to_owned())).or_default() += 1;
+        expect_file![folder(build).join("facts.txt")].assert_eq(&text);
     }
-    let mut text = format!("{number} {build}\n");
-    for (what, sets) in counts {
-        let sets: Vec<String> = sets.into_iter().map(|(set, count)| format!("{set} x{count}")).collect();
-        writeln!(text, "  {what}: {}", sets.join(", ")).unwrap();
-    }
-    text
-}
-
-fn check(numbers: &[&str], expected: &Expect) {
-    let text: String = numbers.iter().flat_map(|number| BUILDS.iter().map(|build| summary(build, number))).collect();
-    expected.assert_eq(&text);
-}
-
-#[test]
-fn recorded_boot_jobs_and_toggle() {
-    check(
-        &["01", "02", "03"],
-        &expect![[r"
-        01 garm-2026-04-pre-fix
-          opened: 1 x1, 2 x1, 3 x1, 4 x1
-          poll: 1 x1, 2 x1, 3 x1, 4 x1
-          start: manager x1
-          started: 1 x1, 2 x1, 3 x1, 4 x1
-        01 garm-2026-07-post-fix
-          opened: 1 x1, 2 x1, 3 x1, 4 x1
-          poll: 1 x1, 2 x1, 3 x1, 4 x1
-          start: manager x1
-          started: 1 x2, 2 x2, 3 x2, 4 x2
-        02 garm-2026-04-pre-fix
-          job: 1 x3
-          poll: 1 x1
-        02 garm-2026-07-post-fix
-          job: 1 x3
-          poll: 1 x1
-        03 garm-2026-04-pre-fix
-          closing: 2 x1
-          opened: 2 x1
-          poll: 2 x1
-          stopped: 2 x2
-        03 garm-2026-07-post-fix
-          closing: 2 x1
-          opened: 2 x1
-          poll: 2 x1
-          stopped: 2 x2
-    "]],
-    );
-}
-
-#[test]
-fn recorded_conflicts_after_a_kill() {
-    check(
-        &["04", "05", "06", "07", "08"],
-        &expect![[r"
-        04 garm-2026-04-pre-fix
-          conflict gave_up=true owner=None: acme0#1 x1, acme0#2 x1, acme1#3 x1, acme1#4 x1
-          start: manager x1
-        04 garm-2026-07-post-fix
-          conflict gave_up=false owner=None: 1 x5, 2 x5, 3 x5, 4 x5
-          start: manager x1
-          started: 1 x2, 2 x2, 3 x2, 4 x2
-        05 garm-2026-04-pre-fix
-          conflict gave_up=false owner=None: 1 x2
-          idle: 1 x1
-          started: 1 x1
-        05 garm-2026-07-post-fix
-          conflict gave_up=false owner=None: 1 x3, 2 x3, 3 x3, 4 x3
-        06 garm-2026-04-pre-fix
-          conflict gave_up=false owner=None: 1 x5
-          opened: 1 x1
-          poll: 1 x1
-        06 garm-2026-07-post-fix
-          conflict gave_up=false owner=None: 1 x5, 2 x5, 3 x4, 4 x4
-          opened: 1 x1, 2 x1, 3 x1, 4 x1
-          poll: 1 x1, 2 x1, 3 x1, 4 x1
-        07 garm-2026-04-pre-fix
-          idle: 2 x1, 3 x1, 4 x1
-          opened: 2 x1, 3 x1, 4 x1
-          poll: 2 x1, 3 x1, 4 x1
-          started: 2 x1, 3 x1, 4 x1
-        07 garm-2026-07-post-fix
-          closing: 2 x1, 3 x1, 4 x1
-          failed not_found refresh=false: 4 x1
-          opened: 2 x1, 3 x1, 4 x1
-          poll: 2 x1, 3 x1, 4 x1
-          stopped: 2 x2, 3 x2, 4 x2
-        08 garm-2026-04-pre-fix
-          conflict gave_up=true owner=None: acme1#3 x1
-          opened: 1 x1, 2 x1, 4 x1
-          poll: 1 x1, 2 x1, 4 x1
-          start: manager x1
-          started: 1 x1, 2 x1, 4 x1
-        08 garm-2026-07-post-fix
-          conflict gave_up=false owner=None: 3 x5
-          opened: 1 x1, 2 x1, 4 x1
-          poll: 1 x1, 2 x1, 4 x1
-          start: manager x1
-          started: 1 x2, 2 x2, 3 x2, 4 x2
-    "]],
-    );
-}
-
-#[test]
-fn recorded_ends() {
-    check(
-        &["09", "10", "11"],
-        &expect![[r"
-        09 garm-2026-04-pre-fix
-          closing: 1 x1, 2 x1, 4 x1
-          stop: manager x1
-          stopped: 1 x1, 2 x1, 4 x1
-        09 garm-2026-07-post-fix
-          closing: 1 x1, 2 x1, 4 x1
-          failed not_found refresh=false: 1 x1
-          stop: manager x1
-          stopped: 1 x1, 2 x1, 4 x1
-        10 garm-2026-04-pre-fix
-          closing: 1 x1
-          conflict gave_up=true owner=None: acme1#3 x1
-          failed not_found refresh=false: 1 x1
-          opened: 1 x1, 2 x1, 4 x1
-          panic: manager x1
-          poll: 1 x1, 2 x1, 4 x1
-          start: manager x1
-          started: 1 x1, 2 x1, 4 x1
-          stopped: 1 x2
-        10 garm-2026-07-post-fix
-          closing: 1 x1
-          conflict gave_up=false owner=None: 3 x5
-          failed not_found refresh=false: 1 x1
-          opened: 1 x1, 2 x1, 4 x1
-          panic: manager x1
-          poll: 1 x1, 2 x1, 4 x1
-          start: manager x1
-          started: 1 x2, 2 x2, 3 x2, 4 x2
-          stopped: 1 x1
-        11 garm-2026-04-pre-fix
-          conflict gave_up=true owner=None: acme0#2 x1, acme1#3 x1, acme1#4 x1
-          opened: 1 x1
-          poll: 1 x1
-          start: manager x1
-          started: 1 x1
-        11 garm-2026-07-post-fix
-          conflict gave_up=false owner=None: 2 x9, 3 x9, 4 x9
-          opened: 1 x1
-          poll: 1 x1
-          start: manager x1
-          started: 1 x2, 2 x2, 3 x2, 4 x2
-    "]],
-    );
-}
-
-#[test]
-fn recorded_text_format_at_info_level() {
-    check(
-        &["12"],
-        &expect![[r"
-        12 garm-2026-04-pre-fix
-          conflict gave_up=true owner=None: acme0#1 x1
-          idle: 1 x1
-          start: manager x2
-          stop: manager x1
-        12 garm-2026-07-post-fix
-          conflict gave_up=false owner=None: 1 x8
-          start: manager x2
-          started: 1 x2
-          stop: manager x1
-    "]],
-    );
 }
 
 fn first(line: &str) -> Option<LogEvent> {
@@ -259,13 +65,6 @@ fn recorded_pre_fix_logs_give_the_expected_evidence() {
 
 #[test]
 fn panic_is_dated_by_the_line_before_and_reported_once() {
-    for build in BUILDS {
-        let found = facts(&recorded(build, "10"));
-        let at = found.iter().position(|fact| fact.what == LogEvent::Panic).unwrap();
-        assert!(found[at].at >= found[at - 1].at, "{build}");
-        assert_eq!(found.iter().filter(|fact| fact.what == LogEvent::Panic).count(), 1);
-        assert_eq!(evidence(&[recorded(build, "10")]).last_panic, Some(found[at].at));
-    }
     assert_eq!(first("panic: runtime error"), None, "without a date before it, a panic cannot be dated");
     let mut parser = Parser::default();
     parser.line(b"time=2026-11-23T18:46:07.139Z level=INFO msg=x a=b");
@@ -433,20 +232,6 @@ fn prefix_of_a_recorded_line_gives_no_new_fact() {
             }
         }
     }
-}
-
-#[test]
-fn parser_resumes_from_a_saved_state() {
-    let log = recorded(BUILDS[0], "10");
-    let whole = facts(&log);
-    let (mut parser, mut found) = (Parser::default(), Vec::new());
-    for line in log.split(|b| *b == b'\n') {
-        // As the store keeps it.
-        let kept = serde_json::to_string(&parser.state()).unwrap();
-        parser = Parser::new(serde_json::from_str(&kept).unwrap());
-        found.extend(parser.line(line));
-    }
-    assert_eq!(found, whole);
 }
 
 #[test]

@@ -59,10 +59,6 @@ fn evidence_is_about_the_last_run() {
         seen.by_id[&ScaleSetId(1)].session.as_ref().unwrap().1,
         SessionId::new("bc82df76-c845-434d-91e4-de46bf43974d")
     );
-}
-
-#[test]
-fn evidence_shows_that_debug_lines_are_missing() {
     let (_folder, _, log) = log_of(&recorded(BUILDS[0], 12..=12), Facts::Taken);
     read_all(&log);
     let seen = log.evidence().unwrap();
