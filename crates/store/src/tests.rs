@@ -1,13 +1,14 @@
 use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
-use medic_core::decide::testing::{check, closed, hours, ledger_session, mins, open};
+use medic_core::decide::testing::{check, closed, hours, ledger_session, mins, open, scale_set};
 use medic_core::model::log_fact::{LogEvidence, LogPosition};
 use medic_core::model::manual::{MANUAL_HEAL_LIFETIME, ManualAction, ManualHealAnswer, ManualWait, Refusal};
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
 use medic_core::model::{
-    GithubId, Incarnation, Outcome, Owner, Remedy, Revision, ScaleSetId, SessionId, Step, Treatment, TreatmentId,
+    Entity, EntityKind, GithubId, GithubPlace, Incarnation, Outcome, Owner, Remedy, Revision, ScaleSetId, SessionId,
+    Step, Treatment, TreatmentId,
 };
 use medic_core::ports::write::Journal;
 use proptest::prelude::*;
@@ -152,6 +153,12 @@ impl Home {
     }
 }
 
+/// Where the sets of that file are at GitHub.
+fn place_of_version_3(set: u64) -> GithubPlace {
+    let entity = Entity { kind: EntityKind::Repository, name: "acme/app".to_owned() };
+    GithubPlace { entity, ..scale_set(set).place().unwrap() }
+}
+
 #[test]
 fn migration_keeps_treatments_of_version_3_at_their_steps() {
     let home = Home::of_version_3();
@@ -174,7 +181,7 @@ fn migration_keeps_treatments_of_version_3_at_their_steps() {
         (check.clone(), Step::CheckOpening { owner: Owner::of_session_check(ScaleSetId(9), at) }),
         (check, opened),
     ];
-    let row = |(n, (remedy, step))| Treatment { remedy, ..open(n, n, at, step) };
+    let row = |(n, (remedy, step))| Treatment { remedy, place: Some(place_of_version_3(n)), ..open(n, n, at, step) };
     let mut wanted: Vec<Treatment> = (1..).zip(steps).map(row).collect();
     wanted[7].revived = Some(at);
     assert_eq!(store.unfinished().unwrap(), wanted);
@@ -198,7 +205,8 @@ fn migration_keeps_the_other_records_of_version_3() {
     let manager = ledger_session(1, "s-1", run, hours(1));
     let unknown = LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..ledger_session(2, "s-2", run, hours(1)) };
     let ours = LedgerSession { opened_by: OpenedBy::Medic, ..ledger_session(10, "ours-10", run, hours(2)) };
-    assert_eq!(store.live().unwrap(), [manager, unknown, ours]);
+    let of_file = |row: LedgerSession| LedgerSession { place: place_of_version_3(row.set.0), ..row };
+    assert_eq!(store.live().unwrap(), [manager, unknown, ours].map(of_file));
     let (position, evidence) = store.load_log_position("/garm.log").unwrap().unwrap();
     let of_set = evidence.about(ScaleSetId(1), Some("acme/app"), Some(GithubId(101))).unwrap();
     assert_eq!((position.offset, of_set.conflict_count), (u64::MAX, 3));
