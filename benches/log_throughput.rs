@@ -1,8 +1,9 @@
 //! How fast a manager's log is followed, and what an idle one costs (`docs/performance.md`, "Following a log").
 //!
 //! `cargo bench --bench log_throughput -- [MEGABYTES]` writes logs of that size (default 256) by repeating recorded
-//! lines of two real GARM builds, and follows them as the medic does: tail, parser, evidence, ledger feed, `SQLite`. The
-//! time counted is the process's own on a core, so that a busy machine does not blur it. Fails when a goal is missed.
+//! lines of two real GARM builds, and follows them as the medic does: tail, parser, evidence, ledger feed, `SQLite`.
+//! The time counted is the process's own on a core, so that a busy machine does not blur it. Fails when a goal is
+//! missed.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark for a terminal")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -100,8 +101,8 @@ fn follow(path: &Path, name: &str) -> bool {
     assert!(read + 4096 > metadata.len(), "{read} of {} bytes were read", metadata.len());
     let rate = read as f64 / 1e6 / core.as_secs_f64();
     println!(
-        "{name}: {:.0} MB in {steps} steps, {:.2} s of one core ({:.2} s elapsed): {rate:.0} MB/s; {facts} facts for the \
-         ledger; peak memory {before} kB before, +{grown} kB",
+        "{name}: {:.0} MB in {steps} steps, {:.2} s of one core ({:.2} s elapsed): {rate:.0} MB/s; \
+         {facts} facts for the ledger; peak memory {before} kB before, +{grown} kB",
         read as f64 / 1e6,
         core.as_secs_f64(),
         wall.as_secs_f64(),

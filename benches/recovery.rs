@@ -7,8 +7,8 @@
 //! - `cargo bench --bench recovery -- sockets` runs over real sockets by the real clock, which takes 20 minutes. The
 //!   medic is the program, and reads the log file that GARM writes. All ways of one size run at the same time.
 //!
-//! Either prints the table, and whether the goals are met. `-- 4 50` selects sizes, `-- 500 'pre-fix GARM, ledger'` also
-//! ways by name. `-- growth 50` prints what a day of watching 50 sets adds to the store, with and without a crash.
+//! Either prints the table, and whether the goals are met. `-- 4 50` selects sizes, `-- 500 'pre-fix GARM, ledger'`
+//! also ways by name. `-- growth 50` prints what a day of watching 50 sets adds to the store, with and without a crash.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a bench that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "its output is the table")]
 
@@ -19,22 +19,19 @@ mod bench;
 #[expect(dead_code, reason = "the tests use more of it")]
 mod sockets;
 
-use bench::{ConfigText, PASSWORD, START};
-use bytes::Bytes;
+use bench::{ConfigText, START, Spawned, started};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Wall};
-use medic_http::{Bounds, ReqwestTransport, Transport, TransportOptions};
 use medic_lab::backend::ServerId;
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, World};
 use medic_store::Store;
-use sockets::{Running, Servers, started};
+use sockets::{Running, Servers};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 /// GitHub keeps a session that nobody polls for this long.
 const STALE: Span = Span::secs(90);
@@ -180,6 +177,7 @@ struct Site {
     hub: Arc<Hub<World>>,
     clock: Arc<dyn Clock>,
     dir: tempfile::TempDir,
+    log: PathBuf,
     garm: String,
     sets: usize,
     servers: Keep,
@@ -200,25 +198,19 @@ impl Site {
         let shared_memory = std::path::Path::new("/dev/shm");
         let in_memory = !real && shared_memory.is_dir();
         let dir = if in_memory { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() }.unwrap();
-        let log = dir.path().join("garm.log");
         let sets = usize::try_from(sets).unwrap();
         if real {
-            let servers = Servers::serve(Some(&log), |github, now| started(&fleet(github), now));
-            let (hub, garm) = (Arc::clone(&servers.hub), servers.garm.clone());
-            return Self {
-                clock: Arc::clone(hub.clock()),
-                hub,
-                dir,
-                garm,
-                sets,
-                servers: Keep::Sockets { _servers: servers },
-            };
+            let servers = Servers::serve(|github, now| started(&fleet(github), now));
+            let (hub, garm, log) = (Arc::clone(&servers.hub), servers.garm.clone(), servers.log.clone());
+            let (clock, servers) = (Arc::clone(hub.clock()), Keep::Sockets { _servers: servers });
+            return Self { hub, clock, dir, log, garm, sets, servers };
         }
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
         let hub = Hub::new(started(&fleet("http://github.test"), START), Arc::clone(&clock));
+        let log = dir.path().join("garm.log");
         hub.log_to_file(ServerId::Manager(0), &log).unwrap();
         let servers = Keep::InProcess { _pump: Pump::start(&hub) };
-        Self { hub, clock, dir, garm: "http://garm.test".to_owned(), sets, servers }
+        Self { hub, clock, dir, log, garm: "http://garm.test".to_owned(), sets, servers }
     }
 
     async fn recover(self, way: &'static Way, limit: Span) -> Row {
@@ -234,7 +226,7 @@ impl Site {
         });
         self.clock.sleep(DOWN).await;
         self.hub.with(|world, now| world.start(0, now));
-        let script = tokio::spawn(self.script().run(way.healer));
+        let script = tokio::spawn(script(Arc::clone(&self.hub), way.healer));
         let listening = self.watch(killed, limit).await;
         script.abort();
         if let Some(medic) = medic {
@@ -244,6 +236,9 @@ impl Site {
             let garm = world.garm(0).unwrap();
             (garm.writes().len(), garm.crashes())
         });
+        // The script changes the sets without HTTP; a real one sends two requests for each.
+        let by_script = matches!(way.healer, Healer::ScriptInTurn | Healer::ScriptAtOnce);
+        let writes = if by_script { 2 * self.sets } else { writes };
         Row { way, listening, writes, crashes }
     }
 
@@ -271,8 +266,7 @@ impl Site {
     fn medic(&self, healer: Healer) -> Medic {
         let (dir, at_large) = (self.dir.path(), healer == Healer::MedicAtLarge);
         let pace = if at_large { "requests_per_second = 100\n" } else { "" };
-        let log =
-            if healer.has_ledger() { format!("log_file = \"{}/garm.log\"\n", dir.display()) } else { String::new() };
+        let log = if healer.has_ledger() { format!("log_file = \"{}\"\n", self.log.display()) } else { String::new() };
         let text = ConfigText {
             mode: "heal",
             state: "state",
@@ -296,95 +290,48 @@ impl Site {
         let store = Store::open(&config.run.state_dir).unwrap();
         let transport = bench::transport(&self.hub);
         let service = bench::Service::new(&config, &store, &self.clock, "bench", &transport, &bench::metrics(&config));
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(async move {
-            let stopped = async {
-                let _ = stopped.await;
-            };
-            service.run(stopped).await.unwrap();
-        });
-        Medic::Task(stop, task)
-    }
-
-    fn script(&self) -> Script {
-        let transport: Arc<dyn Transport> = match self.servers {
-            Keep::InProcess { .. } => bench::transport(&self.hub),
-            Keep::Sockets { .. } => Arc::new(ReqwestTransport::new(&TransportOptions::default()).unwrap()),
-        };
-        Script { transport, garm: self.garm.clone(), clock: Arc::clone(&self.clock), sets: self.sets }
+        Medic::Task(service.spawn())
     }
 }
 
 enum Medic {
-    Task(oneshot::Sender<()>, JoinHandle<()>),
+    Task(Spawned),
     Process(Running),
 }
 
 impl Medic {
-    /// It must have run until now, and end well.
     async fn stop(self) {
         match self {
-            Self::Task(stop, task) => {
-                let _ = stop.send(());
-                task.await.unwrap();
-            }
+            Self::Task(running) => running.stop().await,
             Self::Process(running) => drop(running.stop("-TERM").await),
         }
     }
 }
 
 /// The bug report's script: `curl -X PUT ... '{"enabled": false}'; sleep 3; curl -X PUT ... '{"enabled": true}'`, begun
-/// as soon as the restarted GARM accepts a login.
-struct Script {
-    transport: Arc<dyn Transport>,
-    garm: String,
-    clock: Arc<dyn Clock>,
-    sets: usize,
-}
-
-impl Script {
-    async fn run(self, healer: Healer) {
-        let at_a_time = match healer {
-            Healer::Nobody | Healer::Medic { .. } | Healer::MedicAtLarge => return,
-            Healer::ScriptInTurn => 1,
-            Healer::ScriptAtOnce => self.sets,
-        };
-        let token = loop {
-            if let Some(token) = self.log_in().await {
-                break token;
-            }
-            self.clock.sleep(Span::millis(100)).await;
-        };
-        let sets: Vec<usize> = (1..=self.sets).collect();
-        for sets in sets.chunks(at_a_time) {
-            for set in sets {
-                self.put(&token, *set, false).await;
-            }
-            self.clock.sleep(Span::secs(3)).await;
-            for set in sets {
-                self.put(&token, *set, true).await;
+/// as soon as the restarted GARM serves its API.
+async fn script(hub: Arc<Hub<World>>, healer: Healer) {
+    let sets: Vec<_> = hub.with(|world, _| world.garm(0).unwrap().scale_sets().map(|(set, _, _)| set).collect());
+    let at_a_time = match healer {
+        Healer::Nobody | Healer::Medic { .. } | Healer::MedicAtLarge => return,
+        Healer::ScriptInTurn => 1,
+        Healer::ScriptAtOnce => sets.len(),
+    };
+    while !hub.with(|world, _| world.garm(0).unwrap().is_up()) {
+        hub.clock().sleep(Span::millis(100)).await;
+    }
+    for sets in sets.chunks(at_a_time) {
+        for enabled in [false, true] {
+            hub.with(|world, now| {
+                let garm = world.garm_mut(0).unwrap().0;
+                for set in sets {
+                    garm.operator_sets_enabled(*set, enabled, now);
+                }
+            });
+            if !enabled {
+                hub.clock().sleep(Span::secs(3)).await;
             }
         }
-    }
-
-    async fn log_in(&self) -> Option<String> {
-        let body = serde_json::json!({"username": "admin", "password": PASSWORD});
-        let answer = self.send(http::Request::post(format!("{}/api/v1/auth/login", self.garm)), &body).await?;
-        let token: serde_json::Value = serde_json::from_slice(&answer).ok()?;
-        Some(token.get("token")?.as_str()?.to_owned())
-    }
-
-    async fn put(&self, token: &str, set: usize, enabled: bool) {
-        let request = http::Request::put(format!("{}/api/v1/scalesets/{set}", self.garm));
-        let request = request.header("authorization", format!("Bearer {token}"));
-        self.send(request, &serde_json::json!({"enabled": enabled})).await.unwrap();
-    }
-
-    async fn send(&self, request: http::request::Builder, body: &serde_json::Value) -> Option<Bytes> {
-        let request = request.header("content-type", "application/json").body(Bytes::from(body.to_string()));
-        let bounds = Bounds { total: Span::secs(10), body: 1024 * 1024 };
-        let answer = self.transport.send(request.unwrap(), bounds).await.ok()?;
-        answer.status.is_success().then_some(answer.body)
     }
 }
 

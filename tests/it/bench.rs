@@ -24,7 +24,8 @@ use scaleset_medic::web::server::Board;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub(crate) const START: Wall = Wall(1_764_000_000_000);
 /// Of every simulated GARM.
@@ -81,7 +82,7 @@ impl ConfigText<'_> {
 
 /// The service of one medic, as `run` builds it.
 pub(crate) struct Service {
-    engines: Vec<Engine>,
+    pub(crate) engines: Vec<Engine>,
     pub(crate) publisher: Arc<Publisher>,
     lease: Arc<Lease>,
     limit: Span,
@@ -127,6 +128,31 @@ impl Service {
     ) -> Result<(), service::ServiceError> {
         service::run(self.engines, self.publisher, self.lease, None, self.limit, shutdown).await
     }
+
+    pub(crate) fn spawn(self) -> Spawned {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            self.run(stopped).await.unwrap();
+        });
+        Spawned { stop, task }
+    }
+}
+
+/// A service that runs as a task.
+pub(crate) struct Spawned {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Spawned {
+    /// It must have run until now, and end well.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        self.task.await.unwrap();
+    }
 }
 
 fn names(config: &Config) -> Vec<ManagerName> {
@@ -135,6 +161,13 @@ fn names(config: &Config) -> Vec<ManagerName> {
 
 pub(crate) fn metrics(config: &Config) -> Arc<Metrics> {
     Arc::new(Metrics::new(&names(config), config.run.mode).unwrap())
+}
+
+/// GARM has just been started.
+pub(crate) fn started(fleet: &Fleet, now: Wall) -> World {
+    let mut world = World::new(fleet, now);
+    world.start(0, now);
+    world
 }
 
 /// The first manager and GitHub, in process.
@@ -216,7 +249,8 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     config: Config,
     next_reconcile: Wall,
-    stopped: bool,
+    /// No medic runs.
+    pub(crate) stopped: bool,
     _pump: Pump,
     _dir: tempfile::TempDir,
 }
@@ -234,14 +268,12 @@ impl Bench {
 
     pub(crate) async fn with_store(given: &Given, open: impl FnOnce(&Path) -> Store) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
-        let mut world = World::new(&given.fleet, START);
-        world.start(0, START);
-        let hub = Hub::new(world, Arc::clone(&clock));
+        let hub = Hub::new(started(&given.fleet, START), Arc::clone(&clock));
         let dir = tempfile::tempdir().unwrap();
         hub.log_to_file(ServerId::Manager(0), &dir.path().join("garm.log")).unwrap();
         let config = given.config(dir.path());
         let store = open(&dir.path().join("state"));
-        let metrics = Arc::new(Metrics::new(&names(&config), config.run.mode).unwrap());
+        let metrics = metrics(&config);
         let mut engine = Service::new(&config, &store, &clock, "bench", &transport(&hub), &metrics).engines.remove(0);
         let background = engine.take_background().into_iter().collect();
         tokio::task::yield_now().await;
@@ -306,15 +338,6 @@ impl Bench {
     pub(crate) fn restart_medic(&mut self) {
         self.engine = self.service().engines.remove(0);
         self.background = self.engine.take_background().into_iter().collect();
-    }
-
-    /// No medic runs until [`Self::start_medic`].
-    pub(crate) fn stop_medic(&mut self) {
-        self.stopped = true;
-    }
-
-    pub(crate) fn start_medic(&mut self) {
-        self.stopped = false;
     }
 
     /// Sessions that the medic opened and that GitHub still has.

@@ -1,6 +1,7 @@
 //! The built binary against the simulators over real sockets: exit codes, signals, reloads, two medics at once.
 
 use super::bench::ConfigText;
+use super::fault_proxy::{Authority, Fault, Proxy, Tls};
 use super::sockets::{Medic, Running, Servers, assert_shows, finish, printed};
 use medic_core::model::Span;
 use medic_lab::garm::Build;
@@ -8,8 +9,6 @@ use medic_lab::github::Route;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 
 #[tokio::test]
 async fn once_on_a_healthy_fleet_exits_0_and_writes_nothing() {
@@ -22,14 +21,6 @@ async fn once_on_a_healthy_fleet_exits_0_and_writes_nothing() {
     assert_eq!(document["exit_code"], 0);
     assert_eq!(document["status"]["managers"][0]["sets"][2]["finding"]["diagnosis"], "listening");
     assert_eq!(servers.writes(), 0);
-}
-
-#[tokio::test]
-async fn once_heals_a_stuck_fleet() {
-    let servers = Servers::start(Build::PreFix, 2);
-    servers.crash().await;
-    let text = Medic::of(&servers.garm, "heal").exits(0, &["once"]).await;
-    assert_eq!((servers.listening(), servers.writes()), ((2, 2), 4), "{text}");
 }
 
 #[tokio::test]
@@ -47,42 +38,15 @@ async fn once_exits_12_if_garm_is_down_hangs_or_sends_garbage() {
     down.exits(12, &["once", "--observe", "1"]).await;
     let text = down.exits(3, &["once", "--observe", "1", "--nagios"]).await;
     assert!(text.starts_with("SCALESETS UNKNOWN - ") && text.contains("refused"), "{text}");
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
-    for (name, answer) in [
-        ("hangs", String::new()),
-        ("is no HTTP", "\u{0}\u{1}garbage\r\n\r\n".to_owned()),
-        ("is no JSON", format!("{head}content-length: 7\r\n\r\n<html>!")),
-        ("is cut off", format!("{head}content-length: 700\r\n\r\n{{\"token\":")),
-        ("redirects", "HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n".to_owned()),
-        ("fails", "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n".to_owned()),
-    ] {
-        let text = Medic::of(&server(answer).await, "heal").exits(12, &["once", "--observe", "1"]).await;
-        assert!(!text.contains("panicked"), "{name}: {text}");
-        assert!(!text.contains("correct horse"), "{name}: the password is shown");
+    let servers = Servers::start(Build::PreFix, 1);
+    for fault in
+        [Fault::HalfOpen, Fault::Garbage, Fault::HtmlPage, Fault::Truncated, Fault::RedirectLoop, Fault::Status(500)]
+    {
+        let (_proxy, at) = Proxy::before(&servers.garm, fault, None).await;
+        let text = Medic::of(&format!("http://{at}"), "heal").exits(12, &["once", "--observe", "1"]).await;
+        assert!(!text.contains("panicked"), "{fault:?}: {text}");
+        assert!(!text.contains("correct horse"), "{fault:?}: the password is shown");
     }
-}
-
-/// A server that gives every connection the same answer, or none.
-async fn server(answer: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                let mut request = [0; 4096];
-                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
-                    if answer.is_empty() {
-                        std::future::pending::<()>().await;
-                    }
-                    if stream.write_all(answer.as_bytes()).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    url
 }
 
 /// SIGTERM must end the medic within 10 s.
@@ -108,29 +72,18 @@ async fn sigterm_enables_the_set_and_a_second_medic_exits() {
 }
 
 /// Opening a FIFO that has no writer blocks forever.
-pub(crate) fn make_fifo(path: &Path) {
+fn make_fifo(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 #[tokio::test]
-async fn hanging_log_share_delays_neither_treatment_nor_exit() {
+async fn hanging_shares_delay_neither_treatment_nor_exit() {
     let servers = Servers::start(Build::PreFix, 2);
-    servers.crash().await;
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("garm.log");
     make_fifo(&log);
     let manager = format!("log_file = \"{}\"", log.display());
     let medic = Medic::with(&servers.garm, &ConfigText { mode: "heal", manager: &manager, ..ConfigText::default() });
-    let running = medic.spawn(&["run"]);
-    servers.until_all_listen().await;
-    medic.sees(|status| status["managers"][0]["sources"]["log"].to_string().contains("hang")).await;
-    stops_quickly(running).await;
-}
-
-#[tokio::test]
-async fn hanging_secret_share_delays_neither_treatment_nor_exit() {
-    let servers = Servers::start(Build::PreFix, 2);
-    let medic = Medic::of(&servers.garm, "heal");
     let running = medic.serving().await;
     let password = medic.dir.path().join("password");
     std::fs::remove_file(&password).unwrap();
@@ -142,6 +95,7 @@ async fn hanging_secret_share_delays_neither_treatment_nor_exit() {
             world.listening(0) == (2, 2) && !world.garm(0).unwrap().writes().is_empty()
         })
         .await;
+    medic.sees(|status| status["managers"][0]["sources"]["log"].to_string().contains("hang")).await;
     assert_shows(&stops_quickly(running).await, &["does the file system hang?"]);
 }
 
@@ -295,30 +249,13 @@ async fn log_level_reloads_and_log_format_needs_a_restart() {
     assert_shows(&text, &["the configuration has changed", "takes effect after a restart"]);
 }
 
-/// A server that answers `{}` over TLS, and the PEM of its CA.
-async fn tls_server() -> (String, String) {
-    let (acceptor, authority) = super::http_transport::tls_acceptor("localhost", false);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                let mut request = [0; 4096];
-                let _ = stream.read(&mut request).await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
-                let _ = stream.shutdown().await;
-            });
-        }
-    });
-    (url, authority)
-}
-
 #[tokio::test]
 async fn ca_file_replaces_system_certificates_and_is_reloaded() {
-    let (url, right) = tls_server().await;
-    let (_, wrong) = super::http_transport::tls_acceptor("localhost", false);
+    let servers = Servers::start(Build::PreFix, 1);
+    let tls = Tls::new("localhost", false);
+    let (right, wrong) = (tls.authority.clone(), Authority::new().pem());
+    let (_proxy, at) = Proxy::before(&servers.garm, Fault::None, Some(tls)).await;
+    let url = format!("https://localhost:{}", at.port());
     let dir = tempfile::tempdir().unwrap();
     let (ca, system) = (dir.path().join("ca.pem"), dir.path().join("system.pem"));
     std::fs::write(&system, &right).unwrap();
@@ -338,14 +275,14 @@ async fn ca_file_replaces_system_certificates_and_is_reloaded() {
     };
     api_shows("tls").await;
     std::fs::write(&ca, &right).unwrap();
-    api_shows("holds no token").await;
+    api_shows("\"up\"").await;
     // An unusable file changes nothing, and a usable one is enough afterwards.
     std::fs::write(&ca, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
     medic.exports(NOT_RELOADED).await;
-    api_shows("holds no token").await;
+    api_shows("\"up\"").await;
     std::fs::write(&ca, format!("{right}{wrong}")).unwrap();
     medic.exports(RELOADED).await;
-    api_shows("holds no token").await;
+    api_shows("\"up\"").await;
     running.stop("-TERM").await;
 }
 

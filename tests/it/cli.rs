@@ -137,13 +137,6 @@ fn environment_and_flags_override_the_configuration() {
 }
 
 #[test]
-fn config_schema_is_json() {
-    let output = run(&["config", "schema"]);
-    let schema: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(schema["properties"]["policy"]["properties"]["settle"]["default"], "20s");
-}
-
-#[test]
 fn completions_and_manual_pages_name_every_command() {
     for args in [vec!["completions", "bash"], vec!["completions", "zsh"], vec!["completions", "fish"], vec!["man"]] {
         let output = run(&args);

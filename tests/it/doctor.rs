@@ -1,7 +1,7 @@
 //! `doctor` by the built binary, against the simulators over real sockets: its findings and exit codes.
 
-use super::bench::{ConfigText, PASSWORD};
-use super::sockets::{Medic, Servers, assert_shows, printed, started};
+use super::bench::{ConfigText, PASSWORD, started};
+use super::sockets::{Medic, Servers, assert_shows, printed};
 use medic_lab::garm::{Build, GarmConfig, LogLevel, LogStreamer, Metrics};
 use medic_lab::github::Route;
 use medic_lab::world::{Fleet, MEDIC_TOKEN};
@@ -18,8 +18,7 @@ struct Site {
 
 impl Site {
     async fn of(change: impl Fn(&mut GarmConfig)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let servers = Servers::serve(Some(&dir.path().join("garm.log")), |github, now| {
+        let servers = Servers::serve(|github, now| {
             let fleet = Fleet::new(Build::PostFix, 2, github).each(|garm| {
                 garm.debug_server = true;
                 change(garm);
@@ -27,7 +26,8 @@ impl Site {
             started(&fleet, now)
         });
         servers.until_all_listen().await;
-        let medic = Medic { config: dir.path().join("medic.toml"), dir, address: String::new() };
+        let medic = Medic::of(&servers.garm, "heal");
+        std::os::unix::fs::symlink(&servers.log, medic.dir.path().join("garm.log")).unwrap();
         let manager = "log_file = \"garm.log\"\ndebug_server = true";
         Self { servers, medic, password: PASSWORD, token: Some(MEDIC_TOKEN), manager }
     }
@@ -100,38 +100,6 @@ async fn doctor_of_a_full_setup_finds_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn log_at_info_level_is_a_warning_with_the_lines_to_change() {
-    let site = Site::of(|garm| garm.log_level = LogLevel::Info).await;
-    let output = site.doctor(&[]).await;
-    let text = printed(&output);
-    assert_eq!(output.status.code(), Some(0), "{text}");
-    for line in ["[logging]", "log_level = \"debug\"", "log_format = \"json\""] {
-        assert!(text.lines().any(|shown| shown.trim() == line), "{line}: {text}");
-    }
-    assert!(text.contains("WARN") && text.contains("50 to 92 s"), "{text}");
-    assert!(!text.contains('\u{1b}'), "colour on a pipe: {text}");
-}
-
-#[tokio::test]
-async fn doctor_fails_sources_that_garm_switched_off() {
-    let mut site = Site::of(|garm| {
-        garm.metrics = Metrics::Off;
-        garm.debug_server = false;
-        garm.log_streamer = LogStreamer::Off;
-    })
-    .await;
-    site.manager = "log_stream = true\ndebug_server = true";
-    let answers = site.answers().await;
-    assert_eq!(answers.exit(), 10);
-    for (check, line) in
-        [("metrics", "enable = true"), ("goroutines", "debug_server = true"), ("log", "enable_log_streamer = true")]
-    {
-        assert_eq!(answers.state(check), "fail", "{:#}", answers.of(check));
-        assert!(answers.of(check)["fix"].to_string().contains(line), "{:#}", answers.of(check));
-    }
-}
-
-#[tokio::test]
 async fn log_websocket_is_judged_by_its_lines() {
     for (level, state) in [(LogLevel::Debug, "ok"), (LogLevel::Warn, "warn")] {
         let mut site = Site::of(|garm| garm.log_level = level).await;
@@ -143,13 +111,51 @@ async fn log_websocket_is_judged_by_its_lines() {
 }
 
 #[tokio::test]
-async fn doctor_names_the_missing_log_volume() {
-    let mut site = Site::of(|_| {}).await;
-    site.manager = "log_file = \"/nowhere/garm/garm.log\"";
-    let answers = site.answers().await;
-    assert_eq!((answers.exit(), answers.state("log")), (10, "fail"));
-    let fix = answers.of("log")["fix"].to_string();
-    assert!(fix.contains("mountPath: /nowhere/garm, readOnly: true"), "{fix}");
+async fn doctor_names_each_fault_and_its_fix() {
+    type Change = (fn(&mut GarmConfig), fn(&mut Site));
+    /// Checks, their states, and what they show.
+    type Expected<'a> = &'a [(&'a str, &'a str, &'a str)];
+    let none: fn(&mut GarmConfig) = |_| {};
+    let cases: [(Change, u64, Expected<'_>); 6] = [
+        (
+            (|garm| garm.log_level = LogLevel::Info, |_| {}),
+            0,
+            &[("log", "warn", "log_level = \\\"debug\\\""), ("log", "warn", "50 to 92 s")],
+        ),
+        (
+            (
+                |garm| {
+                    (garm.metrics, garm.log_streamer) = (Metrics::Off, LogStreamer::Off);
+                    garm.debug_server = false;
+                },
+                |site| site.manager = "log_stream = true\ndebug_server = true",
+            ),
+            10,
+            &[
+                ("metrics", "fail", "enable = true"),
+                ("goroutines", "fail", "debug_server = true"),
+                ("log", "fail", "enable_log_streamer = true"),
+            ],
+        ),
+        (
+            (none, |site| site.manager = "log_file = \"/nowhere/garm/garm.log\""),
+            10,
+            &[("log", "fail", "mountPath: /nowhere/garm, readOnly: true")],
+        ),
+        ((none, |site| site.password = "wrong-secret"), 10, &[("reach", "ok", ""), ("login", "fail", "401")]),
+        ((none, |site| site.token = Some("wrong-secret")), 10, &[("broker", "fail", ""), ("log", "ok", "")]),
+        ((none, |site| site.token = None), 0, &[("broker", "warn", "")]),
+    ];
+    for ((change, set), exit, expected) in cases {
+        let mut site = Site::of(change).await;
+        set(&mut site);
+        let answers = site.answers().await;
+        assert_eq!(answers.exit(), exit, "{:#}", answers.0);
+        for (check, state, part) in expected {
+            assert_eq!(answers.state(check), *state, "{:#}", answers.of(check));
+            assert!(answers.of(check).to_string().contains(part), "{part}: {:#}", answers.of(check));
+        }
+    }
 }
 
 #[tokio::test]
@@ -157,27 +163,9 @@ async fn unreachable_manager_exits_12() {
     let site = Site::of(|_| {}).await;
     let output = site.doctor_at("http://127.0.0.1:9", &[]).await;
     assert_eq!(output.status.code(), Some(12), "{}", printed(&output));
-    assert_shows(&printed(&output), &["refused", "could not be reached"]);
-}
-
-#[tokio::test]
-async fn wrong_password_fails_login_but_not_reach() {
-    let mut site = Site::of(|_| {}).await;
-    site.password = "wrong-secret";
-    let answers = site.answers().await;
-    assert_eq!((answers.exit(), answers.state("reach"), answers.state("login")), (10, "ok", "fail"));
-    assert!(answers.of("login")["seen"].as_str().unwrap().contains("401"), "{:#}", answers.of("login"));
-}
-
-#[tokio::test]
-async fn bad_github_token_fails_only_its_own_check() {
-    let mut site = Site::of(|_| {}).await;
-    site.token = Some("wrong-secret");
-    let answers = site.answers().await;
-    assert_eq!((answers.exit(), answers.state("broker"), answers.state("log")), (10, "fail", "ok"));
-    site.token = None;
-    let answers = site.answers().await;
-    assert_eq!((answers.exit(), answers.state("broker")), (0, "warn"));
+    let text = printed(&output);
+    assert_shows(&text, &["refused", "could not be reached"]);
+    assert!(!text.contains('\u{1b}'), "colour on a pipe: {text}");
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -133,7 +133,15 @@ impl Tls {
 }
 
 impl Proxy {
-    pub(crate) fn serve(listener: TcpListener, upstream: SocketAddr, fault: Fault, tls: Option<Tls>) -> Self {
+    /// On a port of its own.
+    pub(crate) async fn before(url: &str, fault: Fault, tls: Option<Tls>) -> (Self, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        (Self::serve(listener, url, fault, tls), at)
+    }
+
+    pub(crate) fn serve(listener: TcpListener, url: &str, fault: Fault, tls: Option<Tls>) -> Self {
+        let upstream: SocketAddr = url.strip_prefix("http://").unwrap().parse().unwrap();
         let seen = Arc::new(Seen::default());
         let (fault, present) = watch::channel(fault);
         let counted = Arc::clone(&seen);
@@ -232,11 +240,6 @@ async fn answer_with_fault(
         Fault::SlowBody => {
             return drip(stream, &format!("{JSON}content-length: 1000\r\n\r\n"), &"[".repeat(1000)).await;
         }
-        Fault::Truncated => {
-            stream.write_all(format!("{JSON}content-length: 700\r\n\r\n[{{\"id\":").as_bytes()).await?;
-            stream.flush().await?;
-            return Err(closed());
-        }
         Fault::TenGigabytes => return flood(stream, "content-length: 10000000000\r\n\r\n", false, seen).await,
         Fault::Endless => return flood(stream, "transfer-encoding: chunked\r\n\r\n", true, seen).await,
         Fault::HtmlPage => whole("200 OK", "content-type: text/html\r\n", "<html><body>Please log in</body></html>"),
@@ -247,16 +250,15 @@ async fn answer_with_fault(
         Fault::Garbage => "\u{1}\u{2}\u{3} not a protocol\r\n\r\n".to_owned(),
         Fault::HugeHead => format!("HTTP/1.1 200 OK\r\nx-filler: {}\r\ncontent-length: 0\r\n\r\n", "a".repeat(4 << 20)),
         Fault::DeepJson => whole("200 OK", "content-type: application/json\r\n", &"[".repeat(1 << 20)),
-        Fault::GzipBomb => {
-            let bomb = bomb();
-            let head = format!("{JSON}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
-            stream.write_all(head.as_bytes()).await?;
-            stream.write_all(bomb).await?;
-            return stream.flush().await;
-        }
+        Fault::Truncated => format!("{JSON}content-length: 700\r\n\r\n[{{\"id\":"),
+        Fault::GzipBomb => format!("{JSON}content-encoding: gzip\r\ncontent-length: {}\r\n\r\n", BOMB.len()),
     };
     stream.write_all(text.as_bytes()).await?;
-    stream.flush().await
+    if fault == Fault::GzipBomb {
+        stream.write_all(&BOMB).await?;
+    }
+    stream.flush().await?;
+    if fault == Fault::Truncated { Err(closed()) } else { Ok(()) }
 }
 
 fn whole(status: &str, headers: &str, body: &str) -> String {
@@ -288,10 +290,7 @@ async fn flood(stream: &mut (impl AsyncWrite + Unpin), head: &str, chunked: bool
 }
 
 /// A fifth of a gigabyte of zeros in gzip.
-fn bomb() -> &'static [u8] {
-    static BOMB: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| gzip_of_zeros(200_000_000));
-    &BOMB
-}
+static BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| gzip_of_zeros(200_000_000));
 
 pub(crate) fn gzip_of_zeros(count: usize) -> Vec<u8> {
     let command = format!("head -c {count} /dev/zero | gzip -1");

@@ -3,11 +3,11 @@
 #[expect(unreachable_pub, reason = "the fuzz targets, another crate, include the file too")]
 mod properties;
 #[expect(unreachable_pub, reason = "the fuzz targets, another crate, include the file too")]
-mod servers;
+pub(crate) mod servers;
 
 use crate::recordings::BUILDS;
 use proptest::prelude::*;
-use proptest::sample::Index;
+use proptest::sample::{self, Index};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::cell::Cell;
 use std::path::Path;
@@ -20,29 +20,20 @@ const TIME: Duration = Duration::from_millis(1500);
 /// Bytes of a recording that are used at once.
 const SEED_MAX: usize = 4096;
 
-#[derive(Debug, Clone)]
-enum Mutation {
-    Flip(Index, u8),
-    Cut(Index, Index),
-    Keep(Index),
-    Double(Index, Index),
-    Splice(Index, Index, Index),
-    Insert(Index, Vec<u8>),
-    Number(Index, String),
-}
+/// What kind, where, and with what.
+type Mutation = (u8, Index, Index, Index, Vec<u8>, &'static str);
 
-fn mutation() -> impl Strategy<Value = Mutation> {
-    let at = || any::<Index>();
-    prop_oneof![
-        (at(), any::<u8>()).prop_map(|(at, bits)| Mutation::Flip(at, bits)),
-        (at(), at()).prop_map(|(from, to)| Mutation::Cut(from, to)),
-        at().prop_map(Mutation::Keep),
-        (at(), at()).prop_map(|(from, to)| Mutation::Double(from, to)),
-        (at(), at(), at()).prop_map(|(at, from, to)| Mutation::Splice(at, from, to)),
-        (at(), proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
-        (at(), prop_oneof!["-1", "0", "1e400", "NaN", "18446744073709551616", "null", "\"\"", "\\[\\]"])
-            .prop_map(|(at, text)| Mutation::Number(at, text)),
-    ]
+fn mutation(kinds: &'static [u8]) -> impl Strategy<Value = Mutation> {
+    const VALUES: [&str; 8] = ["-1", "0", "1e400", "NaN", "18446744073709551616", "null", "\"\"", "[]"];
+    let at = any::<Index>;
+    (
+        sample::select(kinds),
+        at(),
+        at(),
+        at(),
+        proptest::collection::vec(any::<u8>(), 1..40),
+        sample::select(&VALUES[..]),
+    )
 }
 
 fn range(bytes: &[u8], from: Index, to: Index) -> std::ops::Range<usize> {
@@ -50,36 +41,21 @@ fn range(bytes: &[u8], from: Index, to: Index) -> std::ops::Range<usize> {
     a.min(b)..a.max(b)
 }
 
-fn mutate(bytes: &mut Vec<u8>, other: &[u8], mutation: Mutation) {
-    match mutation {
-        Mutation::Flip(at, bits) => {
-            if !bytes.is_empty() {
-                let at = at.index(bytes.len());
-                bytes[at] ^= bits;
-            }
-        }
-        Mutation::Cut(from, to) => drop(bytes.drain(range(bytes, from, to))),
-        Mutation::Keep(end) => bytes.truncate(end.index(bytes.len() + 1)),
-        Mutation::Double(from, to) => {
-            let range = range(bytes, from, to);
-            let part = bytes[range.clone()].to_vec();
-            bytes.splice(range.end..range.end, part);
-        }
-        Mutation::Splice(at, from, to) => {
-            let at = at.index(bytes.len() + 1);
-            bytes.splice(at..at, other[range(other, from, to)].iter().copied());
-        }
-        Mutation::Insert(at, part) => {
-            let at = at.index(bytes.len() + 1);
-            bytes.splice(at..at, part);
-        }
-        Mutation::Number(at, text) => {
-            // The first number from there on.
-            let from = at.index(bytes.len() + 1);
-            let digit = bytes[from..].iter().position(u8::is_ascii_digit).map(|at| from + at);
-            if let Some(start) = digit {
-                let end = bytes[start..].iter().position(|b| !b.is_ascii_digit()).map_or(bytes.len(), |at| start + at);
-                bytes.splice(start..end, text.into_bytes());
+fn mutate(bytes: &mut Vec<u8>, other: &[u8], (kind, at, from, to, part, value): Mutation) {
+    let (at, piece) = (at.index(bytes.len() + 1), range(bytes, from, to));
+    match kind {
+        // Flip bits, cut a piece, keep the beginning, double a piece, insert one of another seed, insert anything.
+        0 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= part[0]),
+        1 => drop(bytes.drain(piece)),
+        2 => bytes.truncate(at),
+        3 => drop(bytes.splice(piece.end..piece.end, bytes[piece.clone()].to_vec())),
+        4 => drop(bytes.splice(at..at, other[range(other, from, to)].iter().copied())),
+        5 => drop(bytes.splice(at..at, part)),
+        // Replace the next number.
+        _ => {
+            if let Some(start) = (at..bytes.len()).find(|at| bytes[*at].is_ascii_digit()) {
+                let end = (start..bytes.len()).find(|at| !bytes[*at].is_ascii_digit()).unwrap_or(bytes.len());
+                bytes.splice(start..end, value.bytes());
             }
         }
     }
@@ -108,11 +84,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     paths.sort();
     let mut seeds: Vec<Vec<u8>> = paths.iter().map(|path| body(&std::fs::read(path).unwrap())).collect();
     if target == "broker_json" {
-        seeds.push(
-            br#"{"count":2,"value":[{"id":1,"name":"a","statistics":{"totalAssignedJobs":3}},{"id":2}]}"#.to_vec(),
-        );
-        seeds.push(br#"{"sessionId":"c10668f2-3a2d-4650-8fa4-df61eabe420b","ownerName":"medic","runnerScaleSet":{"id":7},"messageQueueUrl":"http://q"}"#.to_vec());
-        seeds.push(br#"{"typeName":"GitHub.Actions.Runtime.WebApi.RunnerScaleSetSessionConflictException, X","message":"already has an active session for owner garm-1."}"#.to_vec());
+        let texts = [
+            r#"{"count":2,"value":[{"id":1,"name":"a","statistics":{"totalAssignedJobs":3}},{"id":2}]}"#,
+            r#"{"sessionId":"c10668f2-3a2d-4650-8fa4-df61eabe420b","ownerName":"medic","runnerScaleSet":{"id":7},
+                "messageQueueUrl":"http://q"}"#,
+            r#"{"typeName":"GitHub.Actions.Runtime.WebApi.RunnerScaleSetSessionConflictException, X",
+                "message":"already has an active session for owner garm-1."}"#,
+        ];
+        seeds.extend(texts.map(|text| text.as_bytes().to_vec()));
     }
     assert!(seeds.len() >= 3, "{target}");
     seeds
@@ -130,31 +109,40 @@ fn run(target: &str) {
     for seed in &seeds {
         property(seed);
     }
-    let case = (any::<Index>(), any::<Index>(), any::<Index>(), proptest::collection::vec(mutation(), 0..6));
+    bounded(target, &seeds, (SEED_MAX, &[0, 1, 2, 3, 4, 5, 6], TIME), property);
+}
+
+/// Tries the property on seeds that are mutated in these ways, of each at most that many bytes.
+pub(crate) fn bounded(
+    what: &str,
+    seeds: &[Vec<u8>],
+    (most, kinds, time): (usize, &'static [u8], Duration),
+    property: impl Fn(&[u8]),
+) {
+    let case = (any::<Index>(), any::<Index>(), any::<Index>(), proptest::collection::vec(mutation(kinds), 0..6));
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, rng);
     let (begun, ran) = (Instant::now(), Cell::new(0_u32));
+    let piece = |seed: Index, from: Index| {
+        let seed = &seeds[seed.index(seeds.len())];
+        let from = if seed.len() > most { from.index(seed.len() - most) } else { 0 };
+        &seed[from..seed.len().min(from.saturating_add(most))]
+    };
     let outcome = runner.run(&case, |(seed, other, from, mutations)| {
-        if begun.elapsed() > TIME && ran.get() >= CASES_LEAST {
+        if begun.elapsed() > time && ran.get() >= CASES_LEAST {
             return Ok(());
         }
         ran.set(ran.get() + 1);
-        let mut bytes = piece(&seeds[seed.index(seeds.len())], from).to_vec();
-        let other = piece(&seeds[other.index(seeds.len())], from);
+        let mut bytes = piece(seed, from).to_vec();
         for mutation in mutations {
-            mutate(&mut bytes, other, mutation);
+            mutate(&mut bytes, piece(other, from), mutation);
         }
         property(&bytes);
         Ok(())
     });
-    outcome.unwrap_or_else(|error| panic!("{target}: {error}"));
-    assert!(ran.get() >= CASES_LEAST, "{target}: {} cases", ran.get());
-}
-
-fn piece(seed: &[u8], from: Index) -> &[u8] {
-    let from = if seed.len() > SEED_MAX { from.index(seed.len() - SEED_MAX) } else { 0 };
-    &seed[from..seed.len().min(from + SEED_MAX)]
+    outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(ran.get() >= CASES_LEAST, "{what}: {} cases", ran.get());
 }
 
 #[test]

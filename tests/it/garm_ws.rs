@@ -1,22 +1,23 @@
 //! GARM's websockets over real sockets: reconnecting, renewing the login, junk, huge messages, silence, slow readers.
 #![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
-use crate::http_transport::{read_head, tls_acceptor};
+use crate::fault_proxy::Authority;
+use crate::fuzz::servers;
+use crate::sockets::{listen, read_head};
 use futures_util::{SinkExt, StreamExt};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
-use medic_core::model::{FailureKind, ScaleSetId, Span, Target, Wall};
+use medic_core::model::{FailureKind, ScaleSetId, Span, Wall};
 use medic_core::ports::read::ManagerSource;
-use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use medic_garm::api::{GarmClient, MetricsAccess};
 use medic_garm::events::{self, Event};
 use medic_garm::ws::{self, Channel, Feed, Health, LINE_BOUND, QUEUE_BYTES};
-use medic_http::{Bounds, Client, Duplex, NoRecorder, ReqwestTransport, Secret, TransportOptions};
+use medic_http::{Duplex, ReqwestTransport, TransportOptions};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -49,7 +50,6 @@ struct Manager {
     requests: Mutex<Vec<(String, String)>>,
     /// What clients said on websockets.
     said: Mutex<Vec<String>>,
-    logins: Mutex<u32>,
 }
 
 impl Manager {
@@ -73,17 +73,12 @@ impl Manager {
             if line.contains("/ws/") {
                 let next = self.script.lock().unwrap().pop_front();
                 let key = derive_accept_key(header("sec-websocket-key").unwrap_or_default().as_bytes());
-                match next {
-                    Some(Step::Refuse(status, body)) => reply(&mut stream, status, body).await,
-                    None => reply(&mut stream, "503 Service Unavailable", "").await,
-                    Some(step) => return self.switched(stream, key, step).await,
+                match next.unwrap_or(Step::Refuse("503 Service Unavailable", "")) {
+                    Step::Refuse(status, body) => reply(&mut stream, status, body).await,
+                    step => return self.switched(stream, key, step).await,
                 }
             } else if line.ends_with("/auth/login") {
-                let serial = {
-                    let mut logins = self.logins.lock().unwrap();
-                    *logins += 1;
-                    *logins
-                };
+                let serial = self.asked_for(&line).len();
                 reply(&mut stream, "200 OK", &format!(r#"{{"token":"t{serial}"}}"#)).await;
             } else {
                 reply(&mut stream, "200 OK", r#"[{"id":5,"name":"a"}]"#).await;
@@ -105,25 +100,23 @@ impl Manager {
             return;
         }
         let mut socket: Socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-        match step {
-            Step::SendAndClose(messages) => {
-                for message in messages {
-                    let _ = socket.send(message).await;
-                }
-                let _ = socket.close(None).await;
-            }
-            Step::SendAndHold(messages) => {
-                for message in messages {
-                    let _ = socket.send(message).await;
-                }
-                while let Some(Ok(message)) = socket.next().await {
-                    if let Message::Text(text) = message {
-                        self.said.lock().unwrap().push(text.to_string());
-                    }
-                }
-            }
-            Step::Freeze | Step::Confuse => std::future::pending().await,
+        let (messages, closes) = match step {
+            Step::SendAndClose(messages) => (messages, true),
+            Step::SendAndHold(messages) => (messages, false),
+            Step::Freeze | Step::Confuse => return std::future::pending().await,
             Step::Refuse(..) | Step::SendRaw(_) => unreachable!("answered before"),
+        };
+        for message in messages {
+            let _ = socket.send(message).await;
+        }
+        if closes {
+            let _ = socket.close(None).await;
+            return;
+        }
+        while let Some(Ok(message)) = socket.next().await {
+            if let Message::Text(text) = message {
+                self.said.lock().unwrap().push(text.to_string());
+            }
         }
     }
 }
@@ -160,36 +153,14 @@ async fn bench_with(
     ca_file: Option<PathBuf>,
 ) -> Bench {
     let manager = Arc::new(Manager { script: Mutex::new(script.into_iter().collect()), ..Manager::default() });
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
     let scheme = if tls.is_some() { "https://localhost" } else { "http://127.0.0.1" };
     let server = Arc::clone(&manager);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (server, tls) = (Arc::clone(&server), tls.clone());
-            tokio::spawn(async move {
-                match tls {
-                    None => server.serve(Box::new(stream)).await,
-                    Some(tls) => {
-                        let Ok(stream) = tls.accept(stream).await else { return };
-                        server.serve(Box::new(stream)).await;
-                    }
-                }
-            });
-        }
-    });
+    let port = listen(tls, move |stream| Arc::clone(&server).serve(stream)).await.port();
     let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(Wall(1_700_000_000_000), 50.0));
     let transport = ReqwestTransport::new(&TransportOptions { ca_file, ..TransportOptions::default() }).unwrap();
-    let bounds = Bounds { total: Span::secs(20), body: 4096 };
-    let carrier = Arc::new(transport.clone());
-    let client = Client::new(Target::Manager, carrier, Arc::new(NoRecorder), Arc::clone(&clock), bounds);
-    let options = GarmOptions {
-        base_url: format!("{scheme}:{port}/garm"),
-        username: "admin".to_owned(),
-        password: Arc::new(|| Ok(Secret::new("hunter2"))),
-        metrics: MetricsAccess::Token,
-    };
-    Bench { manager, garm: Arc::new(GarmClient::new(&client, options).unwrap()), transport, clock }
+    let url = format!("{scheme}:{port}/garm");
+    let garm = servers::garm(Arc::new(transport.clone()), Arc::clone(&clock), &url, "hunter2", MetricsAccess::Token);
+    Bench { manager, garm: Arc::new(garm), transport, clock }
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
@@ -360,10 +331,11 @@ async fn events_are_subscribed_and_parsed() {
 
 #[tokio::test]
 async fn private_ca_and_path_prefix_apply_to_the_stream() {
-    let (tls, authority) = tls_acceptor("localhost", false);
+    let authority = Authority::new();
+    let tls = authority.acceptor("localhost", false);
     let dir = tempfile::tempdir().unwrap();
     let ca_file = dir.path().join("ca.pem");
-    std::fs::write(&ca_file, authority).unwrap();
+    std::fs::write(&ca_file, authority.pem()).unwrap();
     let trusting = bench_with([Step::SendAndHold(lines(&["secret line"]))], Some(tls.clone()), Some(ca_file)).await;
     assert_eq!(trusting.garm.scale_sets().await.unwrap()[0].id, ScaleSetId(5));
     assert_eq!(next(&mut trusting.stream(Channel::Logs)).await, "secret line");

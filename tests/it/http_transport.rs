@@ -1,33 +1,19 @@
-//! The transport over real sockets: TLS with a private CA, bounds, redirects, broken and slow answers.
+//! The transport over real sockets: bounds, broken and slow answers. `garm_ws` has its TLS, `faults` its redirects.
 #![expect(clippy::unwrap_used, reason = "a test helper that cannot go on fails its test")]
 
-use crate::fault_proxy::{Authority, gzip_of_zeros};
+use crate::fault_proxy::gzip_of_zeros;
+use crate::sockets::{listen, read_head};
 use bytes::Bytes;
 use http::Request;
 use medic_core::model::{FailureKind, Span};
 use medic_garm::goroutines::GoroutineCounter;
-use medic_http::{Answer, Bounds, ReqwestTransport, Transport, TransportOptions};
-use std::path::PathBuf;
+use medic_http::{Answer, Bounds, Duplex, ReqwestTransport, Transport, TransportOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 
 const BOUNDS: Bounds = Bounds { total: Span::secs(20), body: 1000 };
-
-/// Reads one request's head.
-pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") {
-        if stream.read(&mut byte).await.ok()? == 0 {
-            return None;
-        }
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).ok()
-}
 
 /// Answers every request on every connection with `answer`, as it stands; then closes if `close`.
 struct Server {
@@ -38,25 +24,22 @@ struct Server {
 
 async fn serve(answer: impl Into<Vec<u8>>, close: bool) -> Server {
     let answer = Arc::new(answer.into());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
     let connections = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&connections);
     let (sender, heads) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            counter.fetch_add(1, Ordering::SeqCst);
-            let (answer, sender) = (Arc::clone(&answer), sender.clone());
-            tokio::spawn(async move {
-                while let Some(head) = read_head(&mut stream).await {
-                    let _ = sender.send(head);
-                    if stream.write_all(&answer).await.is_err() || close {
-                        break;
-                    }
+    let serve = move |mut stream: Box<dyn Duplex>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let (answer, sender) = (Arc::clone(&answer), sender.clone());
+        async move {
+            while let Some(head) = read_head(&mut stream).await {
+                let _ = sender.send(head);
+                if stream.write_all(&answer).await.is_err() || close {
+                    break;
                 }
-            });
+            }
         }
-    });
+    };
+    let address = format!("http://{}", listen(None, serve).await);
     Server { address, connections, heads }
 }
 
@@ -171,16 +154,6 @@ async fn streamed_dump_is_counted_without_being_kept() {
 }
 
 #[tokio::test]
-async fn redirect_is_refused_and_shown_without_its_query() {
-    let answer = "HTTP/1.1 302 Found\r\nlocation: https://evil.example/x?token=abc\r\ncontent-length: 0\r\n\r\n";
-    let server = serve(answer, false).await;
-    let error = get(&plain(), &server.address, BOUNDS).await.unwrap_err();
-    assert_eq!(error.kind, FailureKind::Redirect);
-    assert!(error.detail.contains("https://evil.example/x"), "{error:?}");
-    assert!(!error.detail.contains("abc"), "{error:?}");
-}
-
-#[tokio::test]
 async fn refused_connection_shows_the_port_and_no_query() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = listener.local_addr().unwrap();
@@ -191,74 +164,14 @@ async fn refused_connection_shows_the_port_and_no_query() {
     assert!(!error.detail.contains("abc"), "{error:?}");
 }
 
-/// For a TLS server for `name`, with the PEM of the CA that signed its certificate.
-pub(crate) fn tls_acceptor(name: &str, expired: bool) -> (TlsAcceptor, String) {
-    let authority = Authority::new();
-    (authority.acceptor(name, expired), authority.pem())
-}
-
-/// A TLS server for `name`, and the file of the CA that signed it.
-async fn serve_tls(dir: &tempfile::TempDir, name: &str, expired: bool) -> (String, PathBuf) {
-    let (acceptor, authority) = tls_acceptor(name, expired);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                answer_ok(stream).await;
-            });
-        }
-    });
-    let ca_file = dir.path().join("ca.pem");
-    std::fs::write(&ca_file, authority).unwrap();
-    (format!("https://localhost:{port}/"), ca_file)
-}
-
-async fn answer_ok(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-    if read_head(&mut stream).await.is_some() {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        let _ = stream.flush().await;
-    }
-}
-
-fn trusting(ca_file: PathBuf) -> ReqwestTransport {
-    ReqwestTransport::new(&TransportOptions { ca_file: Some(ca_file), ..TransportOptions::default() }).unwrap()
-}
-
-#[tokio::test]
-async fn private_ca_is_trusted_only_if_configured() {
-    let dir = tempfile::tempdir().unwrap();
-    let (address, ca_file) = serve_tls(&dir, "localhost", false).await;
-    assert_eq!(get(&trusting(ca_file), &address, BOUNDS).await.unwrap().body.as_ref(), b"ok");
-    let error = get(&plain(), &address, BOUNDS).await.unwrap_err();
-    assert_eq!(error.kind, FailureKind::Tls);
-    assert!(error.detail.contains("ca_file"), "{error:?}");
-}
-
-#[tokio::test]
-async fn wrong_name_and_expired_certificate_are_refused() {
-    for (name, expired, words) in [("elsewhere.example", false, "name"), ("localhost", true, "renew")] {
-        let dir = tempfile::tempdir().unwrap();
-        let (address, ca_file) = serve_tls(&dir, name, expired).await;
-        let error = get(&trusting(ca_file), &address, BOUNDS).await.unwrap_err();
-        assert_eq!(error.kind, FailureKind::Tls, "{error:?}");
-        assert!(error.detail.contains(words), "{error:?}");
-    }
-}
-
 #[tokio::test]
 async fn tls_to_a_plain_port_is_named() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("https://{}/", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
+    // Kept open, so that the error is about the answer and not about the end.
+    let at = listen(None, async |mut stream: Box<dyn Duplex>| {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-        // Kept open, so that the error is about the answer and not about the end.
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
-    let error = get(&plain(), &address, BOUNDS).await.unwrap_err();
+    let error = get(&plain(), &format!("https://{}/", at.await), BOUNDS).await.unwrap_err();
     assert_eq!(error.kind, FailureKind::Tls, "{error:?}");
     assert!(error.detail.contains("plain HTTP port"), "{error:?}");
 }

@@ -17,12 +17,17 @@ const STALE: Span = Span::secs(90);
 
 #[tokio::test(start_paused = true)]
 async fn crash_of_a_build_that_gives_up_is_healed() {
-    for (sets, debug_server) in [(4, false), (4, true), (50, false), (50, true)] {
-        let given = Given::of(Build::PreFix, sets);
-        let given = if debug_server { given.with_debug_server() } else { given };
+    let of = |sets| Given::of(Build::PreFix, sets);
+    for (sets, given) in [
+        (4, of(4)),
+        (4, of(4).with_debug_server()),
+        (50, of(50)),
+        (50, of(50).with_debug_server()),
+        // Without debug lines no session is known, and none is deleted.
+        (3, of(3).with_github().with_log(LogLevel::Info, LogFormat::Json)),
+    ] {
         let mut bench = Bench::new(&given).await;
         bench.run(Span::mins(2)).await;
-        let sets = sets as usize;
         assert_eq!((bench.listening(), bench.writes()), ((sets, sets), 0), "a healthy fleet is left alone");
         bench.crash_and_restart(Span::secs(1)).await;
         let took = bench.until_all_listen(Span::mins(5)).await;
@@ -31,7 +36,7 @@ async fn crash_of_a_build_that_gives_up_is_healed() {
         assert_eq!(bench.diagnoses(), vec![Diagnosis::Listening; sets]);
         assert_eq!(bench.writes(), 2 * sets, "each set was disabled and enabled once");
         assert_eq!(bench.outcomes(), vec![Outcome::Recovered; sets]);
-        assert_eq!(bench.crashes(), 0);
+        assert_eq!((bench.crashes(), bench.deletions()), (0, 0));
     }
 }
 
@@ -63,36 +68,34 @@ async fn build_that_retries_is_not_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clean_restart_is_no_incident() {
+async fn healthy_fleet_with_jobs_and_clean_restarts_has_no_write() {
     for build in BUILDS {
-        let mut bench = Bench::new(&Given::of(build, 4)).await;
-        bench.run(Span::mins(1)).await;
-        bench.stop_and_start(Span::secs(3)).await;
-        bench.run(Span::mins(2)).await;
-        assert_eq!(bench.listening(), (4, 4), "{build:?}");
-        assert_eq!(bench.writes(), 0, "{build:?}");
-        assert!(bench.metrics().contains("manager_restarts_total{kind=\"clean\",manager=\"garm\"} 1"), "{build:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn healthy_hour_has_no_write() {
-    for build in BUILDS {
-        for given in [
-            Given::of(build, 3),
-            Given::of(build, 3).with_debug_server(),
-            Given::of(build, 3).with_github(),
-            Given::of(build, 3).without_metrics(),
+        let of = || Given::of(build, 4);
+        for (sources, given, restarts) in [
+            ("metrics", of(), 2),
+            ("API", of().without_metrics(), 0),
+            ("metrics, goroutines, GitHub", of().with_github().with_debug_server(), 2),
+            ("debug log, GitHub", of().with_github().with_log(LogLevel::Debug, LogFormat::Json), 2),
+            ("info log, GitHub", of().with_github().with_log(LogLevel::Info, LogFormat::Text), 2),
         ] {
+            let what = format!("{build:?}: {sources}");
             let mut bench = Bench::new(&given).await;
-            bench.run(Span::mins(60)).await;
-            assert_eq!((bench.writes(), bench.github_writes()), (0, 0), "{given:?}");
-            assert_eq!(bench.listening(), (3, 3), "{given:?}");
-            assert!(
-                bench.diagnoses().iter().all(|diagnosis| !diagnosis.is_ill()),
-                "{given:?}: {:?}",
-                bench.diagnoses()
-            );
+            // Two sets have work, two are idle.
+            let ids = bench.github_ids();
+            bench.with_now(|world, now| ids[..2].iter().for_each(|set| world.github.queue_jobs(*set, 3, now)));
+            bench.run(Span::mins(20)).await;
+            bench.stop_and_start(Span::secs(3)).await;
+            bench.restart_medic();
+            bench.run(Span::mins(5)).await;
+            bench.stop_and_start(Span::secs(3)).await;
+            bench.run(Span::mins(20)).await;
+            assert_eq!((bench.writes(), bench.github_writes()), (0, 0), "{what}");
+            assert_eq!(bench.listening(), (4, 4), "{what}");
+            assert!(bench.diagnoses().iter().all(|diagnosis| !diagnosis.is_ill()), "{what}: {:?}", bench.diagnoses());
+            let done: u64 = bench.with(|world| ids.iter().map(|set| world.github.jobs(*set).completed).sum());
+            assert_eq!(done, 6, "{what}: every job ran");
+            let line = format!("manager_restarts_total{{kind=\"clean\",manager=\"garm\"}} {restarts}\n");
+            assert!(bench.metrics().contains(&line), "{what}");
         }
     }
 }
@@ -110,17 +113,6 @@ async fn operator_disabled_set_stays_disabled() {
     assert_eq!(bench.diagnoses()[1], Diagnosis::Disabled);
     assert_eq!(bench.writes(), 6);
     assert_ne!(bench.with(|world| world.garm(0).unwrap().worker(ScaleSetId(2))), WorkerTruth::Retrying);
-}
-
-#[tokio::test(start_paused = true)]
-async fn medic_killed_mid_toggle_leaves_no_set_disabled() {
-    let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 3), Span::mins(1)).await;
-    for _ in 0..3 {
-        let disabled = |world: &World| world.listening(0).1 < 3;
-        bench.run_until(Span::mins(2), disabled).await;
-        bench.restart_medic();
-    }
-    bench.until_all_listen(Span::mins(10)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +134,7 @@ async fn in_the_middle_of_a_toggle() -> Bench {
     let mut bench = Bench::on_disk(&Given::of(Build::PreFix, 3)).await;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
-    bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
+    let _ = bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
     assert_eq!((bench.listening(), bench.writes()), ((0, 2), 1));
     bench
 }
@@ -177,9 +169,9 @@ async fn lost_answers_are_resolved_by_reading() {
         let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 2), Span::mins(1)).await;
         bench.with(|world| world.garm_mut(0).unwrap().0.lose_next_put(lost));
         let disabled = |world: &World| world.listening(0).1 < 2;
-        bench.run_until(Span::mins(3), disabled).await;
+        let _ = bench.run_until(Span::mins(3), disabled).await;
         bench.with(|world| world.garm_mut(0).unwrap().0.lose_next_put(lost));
-        bench.until_all_listen(Span::mins(20)).await;
+        let _ = bench.until_all_listen(Span::mins(20)).await;
     }
 }
 
@@ -196,7 +188,7 @@ async fn proxy_404_to_the_enable_leaves_no_set_disabled() {
 #[tokio::test(start_paused = true)]
 async fn operator_change_mid_toggle_aborts_the_treatment() {
     let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 1), Span::mins(1)).await;
-    bench.run_until(Span::mins(2), |world| world.listening(0).1 == 0).await;
+    let _ = bench.run_until(Span::mins(2), |world| world.listening(0).1 == 0).await;
     let set = ScaleSetId(1);
     // The medic disabled it. The operator enables and disables it: now it is disabled by the operator.
     bench.operator_sets(set, true);
@@ -266,7 +258,7 @@ async fn unjournaled_disable_is_finished_from_memory() {
     bench.run(Span::mins(1)).await;
     full.0.set(Arc::downgrade(&bench.hub)).unwrap();
     bench.crash_and_restart(Span::secs(1)).await;
-    bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
+    let _ = bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
     let disabled = bench.run_until(Span::mins(2), |world| world.listening(0).1 == 3).await;
     // As after a crash, it would read the set and wait for a second copy of the disable.
     assert!(disabled < Span::secs(20), "disabled for {disabled}");
@@ -290,7 +282,7 @@ async fn sets_given_up_in_an_outage_are_toggled_after_it() {
     bench.run(Span::mins(1)).await;
     assert_eq!(bench.listening(), (0, 2));
     bench.with(|world| world.github.clear_faults());
-    bench.until_all_listen(Span::mins(10)).await;
+    let _ = bench.until_all_listen(Span::mins(10)).await;
     assert_eq!(bench.crashes(), 0);
 }
 
@@ -329,7 +321,7 @@ async fn sweep_costs_two_requests_at_any_number_of_sets() {
 async fn medic_started_late_checks_sessions_first() {
     let given = Given::of(Build::PreFix, 4).with_github();
     let mut bench = Bench::new(&given).await;
-    bench.stop_medic();
+    bench.stopped = true;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
     bench.run(Span::secs(10)).await;
@@ -340,86 +332,47 @@ async fn medic_started_late_checks_sessions_first() {
     bench.run(Span::mins(5)).await;
     assert_eq!(bench.listening(), (1, 4));
     // The medic did not run: with counters alone it cannot tell which set listens.
-    bench.start_medic();
-    bench.until_all_listen(Span::mins(30)).await;
+    bench.stopped = false;
+    let _ = bench.until_all_listen(Span::mins(30)).await;
     assert_eq!(bench.writes(), 6, "the set that listens is not toggled");
     assert_eq!(bench.open_check_sessions(), 0, "every session that the medic opened has ended");
     assert_eq!(bench.crashes(), 0);
 }
 
-/// GitHub keeps stale sessions for ten minutes and the medic knows them. Returns the time from GARM's start until all
-/// sets listen.
-async fn recovery_with_a_ledger(build: Build, sets: u32, worker_start: Span) -> (Span, Bench) {
-    let mut given = Given::of(build, sets).with_github().with_log(LogLevel::Debug, LogFormat::Json);
-    given.fleet.github.stale_lifetime = Span::mins(10);
-    given.fleet = given.fleet.each(|garm| garm.worker_start = worker_start);
-    let mut bench = Bench::after_a_crash(&given, Span::mins(2)).await;
-    let all = (sets as usize, sets as usize);
-    let took = bench.run_until(Span::mins(9), |world| world.listening(0) == all).await;
-    bench.run(Span::mins(2)).await;
-    assert_eq!(bench.listening(), all, "{build:?} {sets} sets");
-    assert_eq!(bench.deletions(), sets as usize, "{build:?} {sets} sets: every stale session, and no other");
-    assert_eq!(bench.crashes(), 0, "no living session was deleted");
-    (took, bench)
-}
-
+/// GitHub keeps stale sessions for ten minutes, and the medic knows them.
 #[tokio::test(start_paused = true)]
 async fn ledger_heals_in_seconds_at_any_stale_lifetime() {
-    for build in BUILDS {
-        for (sets, within) in [(4, Span::secs(10)), (50, Span::secs(30))] {
-            let (took, bench) = recovery_with_a_ledger(build, sets, Span::millis(5)).await;
-            assert!(took <= within, "{build:?} {sets} sets: {took}");
-            assert_eq!(bench.outcomes(), vec![Outcome::Recovered; sets as usize]);
-            let toggles = if build == Build::PreFix { sets as usize } else { 0 };
-            assert_eq!(bench.writes(), 2 * toggles, "{build:?} {sets} sets");
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn slow_worker_starts_lose_no_toggle() {
-    for (worker_start, four, fifty) in [(300, 10, 30), (600, 12, 30), (1_000, 15, 45)] {
-        for (sets, within) in [(4, Span::secs(four)), (50, Span::secs(fifty))] {
-            let (took, bench) = recovery_with_a_ledger(Build::PreFix, sets, Span::millis(worker_start)).await;
-            assert!(took <= within, "{worker_start} ms, {sets} sets: {took}");
-            assert_eq!(bench.writes(), 2 * sets as usize, "{worker_start} ms, {sets} sets: one toggle each");
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn retrying_build_needs_a_deletion_and_no_toggle() {
-    let given = Given::of(Build::PostFix, 4).with_github().with_log(LogLevel::Debug, LogFormat::Text);
-    let mut bench = Bench::after_a_crash(&given, Span::mins(2)).await;
-    let took = bench.until_all_listen(Span::mins(5)).await;
-    assert!(took <= Span::secs(20), "{took}");
-    bench.run(Span::mins(2)).await;
-    assert_eq!((bench.writes(), bench.deletions()), (0, 4));
-    assert_eq!(bench.crashes(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn log_at_info_level_leads_to_no_deletion() {
-    let given = Given::of(Build::PreFix, 3).with_github().with_log(LogLevel::Info, LogFormat::Json);
-    let mut bench = Bench::after_a_crash(&given, Span::mins(2)).await;
-    bench.until_all_listen(Span::mins(5)).await;
-    assert_eq!(bench.deletions(), 0);
-    assert_eq!(bench.writes(), 6);
-}
-
-#[tokio::test(start_paused = true)]
-async fn healthy_fleet_with_log_has_no_write() {
-    for build in BUILDS {
-        for level in [LogLevel::Debug, LogLevel::Info] {
-            let given = Given::of(build, 3).with_github().with_log(level, LogFormat::Json);
-            let mut bench = Bench::new(&given).await;
-            bench.run(Span::mins(20)).await;
-            bench.stop_and_start(Span::secs(2)).await;
-            bench.restart_medic();
-            bench.run(Span::mins(40)).await;
-            assert_eq!((bench.writes(), bench.github_writes()), (0, 0), "{build:?} {level:?}");
-            assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 3], "{build:?} {level:?}");
-        }
+    for (build, sets, worker_start, within) in [
+        (Build::PreFix, 4, 5, 10),
+        (Build::PreFix, 50, 5, 30),
+        (Build::PostFix, 4, 5, 10),
+        (Build::PostFix, 50, 5, 30),
+        (Build::ListenerMetrics, 4, 5, 10),
+        (Build::ListenerMetrics, 50, 5, 30),
+        // Slow starts of workers lose no toggle.
+        (Build::PreFix, 4, 300, 10),
+        (Build::PreFix, 50, 300, 30),
+        (Build::PreFix, 4, 600, 12),
+        (Build::PreFix, 50, 600, 30),
+        (Build::PreFix, 4, 1_000, 15),
+        (Build::PreFix, 50, 1_000, 45),
+    ] {
+        let what = format!("{build:?}, {sets} sets, {worker_start} ms");
+        let format = if build == Build::PostFix { LogFormat::Text } else { LogFormat::Json };
+        let mut given = Given::of(build, sets).with_github().with_log(LogLevel::Debug, format);
+        given.fleet.github.stale_lifetime = Span::mins(10);
+        given.fleet = given.fleet.each(|garm| garm.worker_start = Span::millis(worker_start));
+        let mut bench = Bench::after_a_crash(&given, Span::mins(2)).await;
+        let took = bench.until_all_listen(Span::mins(9)).await;
+        assert!(took <= Span::secs(within), "{what}: {took}");
+        bench.run(Span::mins(2)).await;
+        let sets = sets as usize;
+        assert_eq!(bench.listening(), (sets, sets), "{what}");
+        assert_eq!(bench.deletions(), sets, "{what}: every stale session, and no other");
+        assert_eq!(bench.crashes(), 0, "{what}: no living session was deleted");
+        assert_eq!(bench.outcomes(), vec![Outcome::Recovered; sets], "{what}");
+        let toggles = if build == Build::PreFix { sets } else { 0 };
+        assert_eq!(bench.writes(), 2 * toggles, "{what}: one toggle each");
     }
 }
 
@@ -442,49 +395,13 @@ async fn github_is_asked_once_per_entity() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn jobs_and_clean_restarts_lead_to_no_write() {
-    for build in BUILDS {
-        let mut bench = Bench::new(&Given::of(build, 4).with_github().with_debug_server()).await;
-        for _ in 0..4 {
-            // Two sets have work, two are idle.
-            for set in &bench.github_ids()[..2] {
-                bench.with_now(|world, now| world.github.queue_jobs(*set, 3, now));
-            }
-            bench.run(Span::mins(13)).await;
-            bench.stop_and_start(Span::secs(4)).await;
-            bench.run(Span::mins(2)).await;
-        }
-        assert_eq!((bench.writes(), bench.github_writes()), (0, 0), "{build:?}");
-        assert_eq!(bench.diagnoses(), [Diagnosis::Listening; 4], "{build:?}");
-        let ids = bench.github_ids();
-        let done: u64 = bench.with(|world| ids.iter().map(|set| world.github.jobs(*set).completed).sum());
-        assert_eq!(done, 24, "{build:?}: every job ran");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn starved_set_is_diagnosed_and_left_alone() {
-    let given = Given::of(Build::PostFix, 2).with_log(LogLevel::Info, LogFormat::Json);
-    let mut bench = Bench::new(&given).await;
-    bench.run(Span::mins(1)).await;
-    bench.with_now(|world, now| {
-        let (set, _, github_id) = world.garm(0).unwrap().scale_sets().next().unwrap();
-        world.garm_mut(0).unwrap().0.poison(set, true);
-        world.github.queue_jobs(github_id, 1, now);
-    });
-    bench.run(Span::mins(3)).await;
-    assert_eq!(bench.diagnoses(), [Diagnosis::Starved, Diagnosis::Listening]);
-    assert_eq!(bench.writes(), 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn crash_after_a_vanished_session_names_its_cause() {
     let given = Given::for_scenario(Build::PostFix, true);
     let mut bench = Bench::new(&given).await;
     bench.run(Span::mins(2)).await;
     let set = bench.github_ids()[1];
     bench.with_now(|world, now| world.github.remove_set(set, now));
-    bench.run_until(Span::mins(3), |world| !world.garm(0).unwrap().is_running()).await;
+    let _ = bench.run_until(Span::mins(3), |world| !world.garm(0).unwrap().is_running()).await;
     bench.run(Span::secs(2)).await;
     bench.with_now(|world, now| world.start(0, now));
     for _ in 0..30 {
@@ -531,7 +448,7 @@ async fn incident_shows_stale_lifetimes_and_undeleted_sessions() {
     let mut bench = Bench::new(&Given::of(Build::PostFix, 2).with_log(LogLevel::Debug, LogFormat::Json)).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(2)).await;
-    bench.until_all_listen(Span::mins(5)).await;
+    let _ = bench.until_all_listen(Span::mins(5)).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(2)).await;
     bench.run(Span::secs(40)).await;

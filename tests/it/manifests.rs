@@ -1,10 +1,10 @@
 //! The manifests for Kubernetes, systemd, Prometheus and Grafana fit the program.
 
+use crate::docs::root;
 use scaleset_medic::config::{Depth, Sources, check};
-use std::path::Path;
 
 fn read(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+    std::fs::read_to_string(root().join(path)).unwrap()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One medic and ten managers. The tenth is swept, healed and exported as if it were alone, whatever the others do.
 //! Limits, breaker and pauses apply to each manager separately.
 
-use crate::bench::{self, ConfigText, GITHUB, START};
+use crate::bench::{self, ConfigText, GITHUB, START, Spawned};
 use medic_clock::ScaledClock;
 use medic_core::clock::Clock;
 use medic_core::model::pause::PauseScope;
@@ -17,10 +17,9 @@ use scaleset_medic::engine::service::Publisher;
 use scaleset_medic::status::{ManagerStatus, Status};
 use scaleset_medic::web::page;
 use std::sync::Arc;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 const SETS: u32 = 4;
+const ALL: [usize; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 /// A running medic and its managers.
 struct Service {
@@ -28,8 +27,7 @@ struct Service {
     clock: Arc<dyn Clock>,
     store: Store,
     publisher: Arc<Publisher>,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<()>,
+    running: Spawned,
     _pump: Pump,
     _dir: tempfile::TempDir,
 }
@@ -67,14 +65,7 @@ impl Service {
         let metrics = bench::metrics(&config);
         let service = bench::Service::new(&config, &store, &clock, "medic", &transport, &metrics);
         let publisher = Arc::clone(&service.publisher);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(async move {
-            let stopped = async {
-                let _ = stopped.await;
-            };
-            service.run(stopped).await.unwrap();
-        });
-        Self { hub, clock, store, publisher, stop: Some(stop), task, _pump: pump, _dir: dir }
+        Self { hub, clock, store, publisher, running: service.spawn(), _pump: pump, _dir: dir }
     }
 
     fn status(&self) -> Option<Arc<Status>> {
@@ -114,10 +105,9 @@ impl Service {
         self.clock.now().wall.since(began)
     }
 
-    async fn end(mut self) -> Span {
+    async fn end(self) -> Span {
         let began = self.clock.now().wall;
-        let _ = self.stop.take().unwrap().send(());
-        self.task.await.unwrap();
+        self.running.stop().await;
         self.clock.now().wall.since(began)
     }
 }
@@ -169,14 +159,13 @@ async fn measure_the_tenth(service: Service) -> Measured {
 async fn nine_hanging_managers_do_not_slow_the_tenth() {
     let alone = measure_the_tenth(Service::start(&[9], "", |_, _| {}).await).await;
 
-    let all: Vec<_> = (0..10).collect();
-    let service = Service::start(&all, "", |world, now| {
+    let service = Service::start(&ALL, "", |world, now| {
         for manager in 0..9 {
             world.garm_mut(manager).unwrap().0.hang_until(now.plus(Span::hours(2)));
         }
     })
     .await;
-    service.until(Span::secs(2), "the tenth is shown at once", |service| service.manager(9).is_some()).await;
+    let _ = service.until(Span::secs(2), "the tenth is shown at once", |service| service.manager(9).is_some()).await;
     let status = service.status().unwrap();
     let waiting: Vec<_> = (0..9).map(name).collect();
     assert_eq!((status.managers.len(), &status.not_swept_yet), (1, &waiting));
@@ -185,7 +174,7 @@ async fn nine_hanging_managers_do_not_slow_the_tenth() {
     assert!(page.contains("garm-0 <small><span class=\"odd\">? not swept yet</span>"), "{page}");
     assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-9\"}"), Some(1.0));
 
-    service
+    let _ = service
         .until(Span::mins(1), "the sweep of a hanging manager ends", |s| s.status().unwrap().managers.len() == 10)
         .await;
     assert_eq!(service.status().unwrap().not_swept_yet, []);
@@ -208,8 +197,7 @@ async fn managers_hanging_mid_treatment_do_not_block_another() {
         service.crash_and_restart(9);
         service.until(Span::mins(5), "the tenth listens again", |service| service.listens(9)).await
     };
-    let all: Vec<_> = (0..10).collect();
-    let service = Service::start(&all, "", |_, _| {}).await;
+    let service = Service::start(&ALL, "", |_, _| {}).await;
     service.clock.sleep(Span::mins(2)).await;
     for manager in 0..10 {
         service.crash_and_restart(manager);
@@ -226,18 +214,17 @@ async fn managers_hanging_mid_treatment_do_not_block_another() {
     let together = began.plus(rest);
     assert!(together <= alone.plus(Span::secs(2)), "alone {alone}, beside nine that hang {together}");
     let done = |service: &Service| service.manager(9).is_some_and(|m| m.open_intents == 0 && m.incident.is_none());
-    service.until(Span::mins(3), "the medic is done with it", done).await;
+    let _ = service.until(Span::mins(3), "the medic is done with it", done).await;
 
     // The nine are healed as soon as they answer again.
     service.hub.with(|world, _| (0..9).for_each(|manager| world.garm_mut(manager).unwrap().0.clear_faults()));
     let healed = |service: &Service| (0..9).all(|manager| service.listens(manager));
-    service.until(Span::mins(5), "the nine listen again", healed).await;
+    let _ = service.until(Span::mins(5), "the nine listen again", healed).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_manager_has_its_own_budget_pauses_and_breaker() {
-    let all: Vec<_> = (0..10).collect();
-    let service = Service::start(&all, "heals_per_hour = 4", |_, _| {}).await;
+    let service = Service::start(&ALL, "heals_per_hour = 4", |_, _| {}).await;
     service.clock.sleep(Span::mins(2)).await;
     service
         .store
@@ -259,17 +246,17 @@ async fn each_manager_has_its_own_budget_pauses_and_breaker() {
     for manager in [0, 2, 3] {
         service.crash_and_restart(manager);
     }
-    service.until(Span::mins(4), "manager 0 is healed", |service| service.listens(0)).await;
+    let _ = service.until(Span::mins(4), "manager 0 is healed", |service| service.listens(0)).await;
     let spent = |service: &Service| service.manager(0).is_some_and(|m| m.budget_remaining == 0);
-    service.until(Span::mins(1), "its budget is spent", spent).await;
+    let _ = service.until(Span::mins(1), "its budget is spent", spent).await;
     let broken = |service: &Service| service.manager(3).is_some_and(|m| m.breaker_open.is_some());
-    service.until(Span::mins(50), "manager 3's breaker opens", broken).await;
+    let _ = service.until(Span::mins(50), "manager 3's breaker opens", broken).await;
 
     // A second crash of manager 0 finds no budget; manager 1 has all of its own.
     for manager in [0, 1] {
         service.crash_and_restart(manager);
     }
-    service.until(Span::mins(5), "manager 1 is healed", |service| service.listens(1)).await;
+    let _ = service.until(Span::mins(5), "manager 1 is healed", |service| service.listens(1)).await;
     let status = service.status().unwrap();
     let of = |manager: usize| status.managers.iter().find(|status| status.name == name(manager)).unwrap();
     let guarded =

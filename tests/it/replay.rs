@@ -1,21 +1,19 @@
 //! Snapshots, replayed: by the library for whole incidents under virtual time, by the binary, and damaged.
 
 use crate::bench::{Bench, Given};
+use crate::fuzz;
 use crate::sockets::{Medic, Servers, printed};
 use medic_core::model::{Decision, Guard, Span};
 use medic_core::policy::Policy;
-use medic_lab::garm::{Build, LogFormat, LogLevel};
+use medic_lab::garm::Build;
 use medic_lab::world::MEDIC_TOKEN;
-use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use scaleset_medic::replay::{Replayed, Rules, parse, replay};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn replayed(line: &str, rules: &Rules) -> Replayed {
     replay(&parse(line).unwrap().unwrap(), rules)
@@ -32,11 +30,9 @@ pub(crate) fn agrees(snapshots: &[String], what: &str) {
 
 /// An incident with everything that the medic can see.
 async fn incident() -> Bench {
-    let given = Given::of(Build::PreFix, 4).with_debug_server().with_github();
-    let mut bench = Bench::new(&given.with_log(LogLevel::Debug, LogFormat::Json)).await;
-    bench.run(Span::mins(2)).await;
-    bench.crash_and_restart(Span::secs(1)).await;
-    bench.run_until(Span::mins(5), |world| world.listening(0) == (4, 4)).await;
+    let given = Given::for_scenario(Build::PreFix, true);
+    let mut bench = Bench::after_a_crash(&given, Span::mins(2)).await;
+    let _ = bench.until_all_listen(Span::mins(5)).await;
     bench.run(Span::mins(2)).await;
     assert!(bench.writes() + bench.deletions() > 0);
     bench
@@ -74,26 +70,16 @@ async fn snapshots_are_of_incidents_only_and_without_secrets() {
     }
 }
 
-/// What an incident of a large fleet costs in the store; `SCALESET_MEDIC_SNAPSHOT_SETS` asks for more sets.
 #[tokio::test(start_paused = true)]
 async fn snapshots_of_a_large_fleet_are_few_and_small() {
-    let sets: u32 = std::env::var("SCALESET_MEDIC_SNAPSHOT_SETS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
-    let mut bench = Bench::new(&Given::of(Build::PreFix, sets).with_debug_server().with_github()).await;
-    bench.run(Span::mins(2)).await;
-    bench.crash_and_restart(Span::secs(1)).await;
-    let all = usize::try_from(sets).unwrap();
-    bench.run_until(Span::mins(20), |world| world.listening(0) == (all, all)).await;
+    let given = Given::of(Build::PreFix, 60).with_debug_server().with_github();
+    let mut bench = Bench::after_a_crash(&given, Span::mins(2)).await;
+    let _ = bench.until_all_listen(Span::mins(20)).await;
     bench.run(Span::mins(3)).await;
     let snapshots = bench.snapshots();
-    let (longest, sum) =
-        (snapshots.iter().map(String::len).max().unwrap(), snapshots.iter().map(String::len).sum::<usize>());
-    let begun = Instant::now();
-    let differ = snapshots.iter().filter(|line| !replayed(line, &Rules::default()).differences.is_empty()).count();
-    let count = snapshots.len();
-    let replaying = begun.elapsed() / u32::try_from(count).unwrap();
-    println!("{sets} sets: {count} snapshots, {sum} bytes, the longest {longest}; {replaying:?} to replay one");
-    assert_eq!(differ, 0);
-    assert!(count < 200 && longest < 4_000 * all, "{count} snapshots, the longest {longest}");
+    agrees(&snapshots, "60 sets");
+    let (count, longest) = (snapshots.len(), snapshots.iter().map(String::len).max().unwrap());
+    assert!(count < 200 && longest < 240_000, "{count} snapshots, the longest {longest}");
 }
 
 fn medic(dir: &Path, args: &[&str], stdin: Stdio) -> Output {
@@ -309,96 +295,25 @@ async fn history_shows_decisions_and_requests(healed: &Healed) {
     assert!(!state.exists(), "history creates nothing");
 }
 
-/// What may be put anywhere.
-fn anything() -> impl Strategy<Value = Value> {
-    let texts = ["", "toggle", "up", "18446744073709551616", "\u{0}", "garm"].map(|text| json!(text));
-    let numbers = [json!(0), json!(1), json!(-1), json!(u64::MAX), json!(u32::MAX), json!(1e300), json!(0.5)];
-    let others = [json!(null), json!(true), json!([]), json!({}), json!([[[]]])];
-    proptest::sample::select([texts.to_vec(), numbers.to_vec(), others.to_vec()].concat())
-}
-
-/// Puts a value at some place of a document, or takes what is there away.
-fn mutate(document: &mut Value, path: &[Index], with: Option<Value>) {
-    let Some((step, rest)) = path.split_first() else {
-        if let Some(with) = with {
-            *document = with;
-        }
-        return;
-    };
-    match document {
-        Value::Array(items) if !items.is_empty() => {
-            let at = step.index(items.len());
-            match (rest, &with) {
-                ([], None) => drop(items.remove(at)),
-                _ => mutate(&mut items[at], rest, with),
+#[tokio::test(start_paused = true)]
+async fn replay_of_mutated_snapshots_never_panics() {
+    let snapshots: Vec<_> = incident().await.snapshots().into_iter().map(String::into_bytes).collect();
+    let (parsed, failed) = (Cell::new(0_u32), Cell::new(0_u32));
+    // Flipped bits, and more often other values.
+    let how = (usize::MAX, &[0, 6, 6, 6][..], Duration::from_secs(4));
+    fuzz::bounded("snapshots", &snapshots, how, |bytes| match parse(&String::from_utf8_lossy(bytes)) {
+        Ok(Some(snapshot)) => {
+            parsed.set(parsed.get() + u32::from(!snapshots.iter().any(|known| known == bytes)));
+            for rules in [Rules::default(), Rules { policy: Some(Policy::default()), mode: None }] {
+                serde_json::to_string(&replay(&snapshot, &rules)).unwrap();
             }
         }
-        Value::Object(fields) if !fields.is_empty() => {
-            let key = fields.keys().nth(step.index(fields.len())).unwrap().clone();
-            match (rest, &with) {
-                ([], None) => drop(fields.remove(&key)),
-                _ => mutate(&mut fields[&key], rest, with),
-            }
+        Ok(None) => {}
+        Err(error) => {
+            failed.set(failed.get() + 1);
+            assert!(!error.to_string().is_empty());
         }
-        leaf => {
-            if let Some(with) = with {
-                *leaf = with;
-            }
-        }
-    }
-}
-
-/// Snapshots of an incident, taken once.
-fn recorded() -> &'static [String] {
-    static SNAPSHOTS: OnceLock<Vec<String>> = OnceLock::new();
-    SNAPSHOTS.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(async { incident().await.snapshots() })
-    })
-}
-
-/// Bounded: so many cases, or so much time.
-#[test]
-fn replay_of_mutated_snapshots_never_panics() {
-    let snapshots = recorded();
-    let edit = (proptest::collection::vec(any::<Index>(), 1..9), proptest::option::of(anything()));
-    let case = (any::<Index>(), proptest::collection::vec(edit, 1..4), proptest::option::of(any::<Index>()));
-    let config = Config { cases: 3_000, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let begun = Instant::now();
-    let counts = std::cell::Cell::new((0_u32, 0_u32));
-    let outcome = runner.run(&case, |(which, edits, cut)| {
-        if begun.elapsed() > Duration::from_secs(8) {
-            return Ok(());
-        }
-        let mut document: Value = serde_json::from_str(&snapshots[which.index(snapshots.len())]).unwrap();
-        for (path, with) in edits {
-            mutate(&mut document, &path, with);
-        }
-        let mut line = document.to_string().into_bytes();
-        if let Some(cut) = cut {
-            let at = cut.index(line.len());
-            line[at] = line[at].wrapping_add(1);
-        }
-        let (mut parsed, mut failed) = counts.get();
-        match parse(&String::from_utf8_lossy(&line)) {
-            Ok(Some(snapshot)) => {
-                parsed += 1;
-                for rules in [Rules::default(), Rules { policy: Some(Policy::default()), mode: None }] {
-                    let report = serde_json::to_string(&replay(&snapshot, &rules));
-                    prop_assert!(report.is_ok());
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                failed += 1;
-                prop_assert!(!error.to_string().is_empty());
-            }
-        }
-        counts.set((parsed, failed));
-        Ok(())
     });
-    assert!(outcome.is_ok(), "{outcome:?}");
-    let (parsed, failed) = counts.get();
-    assert!(parsed > 20 && failed > 20, "{parsed} were replayed, {failed} refused: the mutations say little");
+    let (parsed, failed) = (parsed.get(), failed.get());
+    assert!(parsed > 10 && failed > 10, "{parsed} were replayed, {failed} refused: the mutations say little");
 }

@@ -1,26 +1,73 @@
 //! Simulated servers behind real sockets, and the built binary.
 
-use super::bench::{ConfigText, all_listen};
+use super::bench::{ConfigText, all_listen, started};
 use medic_clock::{ScaledClock, system_wall};
 use medic_core::clock::Clock;
 use medic_core::model::{Span, Wall};
+use medic_http::Duplex;
 use medic_lab::backend::{Backend, ServerId};
 use medic_lab::endpoint_http::{HttpEndpoints, Sockets};
 use medic_lab::garm::Build;
 use medic_lab::hub::{Hub, Pump};
 use medic_lab::world::{Fleet, World};
-use std::path::{Path, PathBuf};
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 /// Nothing here takes longer on the slowest machine.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
-/// A port for a program that gets it by configuration. It is below the range of outgoing connections: one of those could
-/// take the port before the program does.
+/// Serves each connection to a port of its own, over TLS if there is an acceptor.
+pub(crate) async fn listen<F: Future<Output = ()> + Send + 'static>(
+    tls: Option<TlsAcceptor>,
+    serve: impl Fn(Box<dyn Duplex>) -> F + Send + Sync + Clone + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (serve, tls) = (serve.clone(), tls.clone());
+            tokio::spawn(async move {
+                match tls {
+                    None => serve(Box::new(stream)).await,
+                    Some(tls) => {
+                        let Ok(stream) = tls.accept(stream).await else { return };
+                        serve(Box::new(stream)).await;
+                    }
+                }
+            });
+        }
+    });
+    at
+}
+
+/// Sends `request` as it stands and reads until the server closes; `None` if there is no server.
+pub(crate) async fn exchange(address: &str, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    String::from_utf8(answer).ok()
+}
+
+/// Reads one request's head.
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.ok()?);
+    }
+    String::from_utf8(head).ok()
+}
+
+/// A port for a program that gets it by configuration. It is below the range of outgoing connections: one of those
+/// could take the port before the program does.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
@@ -33,7 +80,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Waits until `condition` holds; fails after [`PATIENCE`].
-pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: impl Display, condition: impl AsyncFn() -> bool) {
     let waiting = async {
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -52,35 +99,33 @@ pub(crate) fn assert_shows(text: &str, parts: &[&str]) {
 pub(crate) struct Servers<B = World> {
     pub(crate) hub: Arc<Hub<B>>,
     pub(crate) garm: String,
+    pub(crate) github: String,
+    /// GARM's log.
+    pub(crate) log: PathBuf,
+    _dir: tempfile::TempDir,
     _pump: Pump,
     _endpoints: HttpEndpoints,
 }
 
 impl<B: Backend> Servers<B> {
-    /// `build` gets GitHub's address. `log`: where GARM writes its log.
-    pub(crate) fn serve(log: Option<&Path>, build: impl FnOnce(&str, Wall) -> B) -> Self {
+    /// `build` gets GitHub's address.
+    pub(crate) fn serve(build: impl FnOnce(&str, Wall) -> B) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(system_wall(), 1.0));
         let sockets = Sockets::on_loopback(&[ServerId::Manager(0), ServerId::Github]).unwrap();
         let [garm, github] = [ServerId::Manager(0), ServerId::Github].map(|server| sockets.url(server).unwrap());
         let backend = build(&github, clock.now().wall);
         let hub = Hub::new(backend, clock);
-        if let Some(log) = log {
-            hub.log_to_file(ServerId::Manager(0), log).unwrap();
-        }
-        Self { _pump: Pump::start(&hub), _endpoints: HttpEndpoints::serve(&hub, sockets), hub, garm }
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("garm.log");
+        hub.log_to_file(ServerId::Manager(0), &log).unwrap();
+        let (pump, endpoints) = (Pump::start(&hub), HttpEndpoints::serve(&hub, sockets));
+        Self { hub, garm, github, log, _dir: dir, _pump: pump, _endpoints: endpoints }
     }
-}
-
-/// GARM has just been started.
-pub(crate) fn started(fleet: &Fleet, now: Wall) -> World {
-    let mut world = World::new(fleet, now);
-    world.start(0, now);
-    world
 }
 
 impl Servers {
     pub(crate) fn start(build: Build, sets: u32) -> Self {
-        Self::serve(None, |github, now| {
+        Self::serve(|github, now| {
             let mut fleet = Fleet::new(build, sets, github);
             fleet.github.stale_lifetime = Span::secs(5);
             started(&fleet, now)
@@ -136,15 +181,19 @@ impl Medic {
 
     /// With short time-outs besides the given lines.
     pub(crate) fn with(garm: &str, given: &ConfigText<'_>) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let address = format!("127.0.0.1:{}", free_port());
-        let text = ConfigText {
-            http: &format!("listen = \"{address}\""),
+        Self::of_config(&ConfigText {
             managers: &[("garm", garm)],
             manager: &format!("request_timeout = \"1s\"\nconnect_timeout = \"1s\"\n{}", given.manager),
             policy: &format!("settle = \"1s\"\n{}", given.policy),
             ..*given
-        };
+        })
+    }
+
+    /// With an address to listen on besides the given lines.
+    pub(crate) fn of_config(given: &ConfigText<'_>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        let text = ConfigText { http: &format!("listen = \"{address}\""), ..*given };
         let config = dir.path().join("medic.toml");
         std::fs::write(&config, text.write(dir.path())).unwrap();
         Self { dir, config, address }
@@ -155,10 +204,26 @@ impl Medic {
     }
 
     pub(crate) fn spawn_with(&self, (variable, value): (&str, &str), args: &[&str]) -> Running {
+        let mut command = self.command(args);
+        command.env(variable, value).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(Some(command.spawn().unwrap()))
+    }
+
+    /// The service. It writes its log to a file, for [`Self::log`].
+    pub(crate) fn spawn_logging(&self) -> Running {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("stderr")).unwrap();
+        Running(Some(self.command(&["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()))
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
         command.arg("--config").arg(&self.config).args(args).env_clear().current_dir(self.dir.path());
-        command.env(variable, value).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running(Some(command.spawn().unwrap()))
+        command.stdin(Stdio::null());
+        command
     }
 
     pub(crate) async fn run(&self, args: &[&str]) -> Output {
@@ -183,11 +248,8 @@ impl Medic {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = tokio::net::TcpStream::connect(&self.address).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: medic\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
+        let answer = exchange(&self.address, &request).await?;
         let status = answer.split(' ').nth(1)?.parse().ok()?;
         Some((status, answer))
     }
@@ -216,6 +278,10 @@ impl Medic {
 pub(crate) struct Running(pub(crate) Option<Child>);
 
 impl Running {
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.0.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let id = self.0.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").arg(signal).arg(id).status().unwrap().success());

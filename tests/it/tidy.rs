@@ -1,30 +1,8 @@
 //! House rules that neither the compiler nor clippy can check. Which crate may use which is in the crates' manifests,
 //! purity and printing are lints.
 
+use crate::docs::files;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
-
-/// Every Rust file below `folders`, by its path in the repository.
-fn sources(folders: &[&str]) -> BTreeMap<String, String> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = Vec::new();
-    for folder in folders {
-        walk(&root.join(folder), &mut found);
-    }
-    let name = |path: &Path| path.strip_prefix(root).unwrap().display().to_string();
-    found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
-}
 
 fn is_test(name: &str) -> bool {
     name.contains("/tests/")
@@ -90,7 +68,7 @@ fn circle(start: &[String], arrows: &BTreeMap<Vec<String>, BTreeSet<Vec<String>>
 #[test]
 fn modules_import_each_other_in_one_direction() {
     let mut crates: BTreeMap<String, BTreeMap<Vec<String>, String>> = BTreeMap::new();
-    for (name, text) in sources(&["src", "crates"]) {
+    for (name, text) in files(&["src", "crates"], &["rs"]) {
         if let Some((krate, path)) = module(&name).filter(|(krate, _)| krate != "crates/lab" && !is_test(&name)) {
             crates.entry(krate).or_default().insert(path, text);
         }
@@ -114,7 +92,7 @@ fn modules_import_each_other_in_one_direction() {
 /// agree with its faults.
 #[test]
 fn simulators_share_no_rule_with_what_they_test() {
-    for (name, text) in sources(&["crates/lab/src"]) {
+    for (name, text) in files(&["crates/lab/src"], &["rs"]) {
         for word in ["medic_core::diagnose", "medic_core::decide", "medic_core::treat", "medic_core::policy"] {
             assert!(!text.contains(word), "{name} uses {word}");
         }
@@ -123,7 +101,7 @@ fn simulators_share_no_rule_with_what_they_test() {
 
 #[test]
 fn files_say_what_they_are_and_leave_nothing_to_do() {
-    for (name, text) in sources(&["src", "crates"]) {
+    for (name, text) in files(&["src", "crates"], &["rs"]) {
         for word in ["TODO", "FIXME", "todo!(", "unimplemented!("] {
             assert!(!text.contains(word), "{name}: {word}");
         }
@@ -136,7 +114,7 @@ fn files_say_what_they_are_and_leave_nothing_to_do() {
 #[test]
 fn test_names_are_at_most_60_characters() {
     let mut long = Vec::new();
-    for (name, text) in sources(&["src", "crates", "tests"]) {
+    for (name, text) in files(&["src", "crates", "tests"], &["rs"]) {
         let mut lines = text.lines().map(str::trim);
         while lines.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test")) {
             let function = lines.find_map(|line| line.split_once("fn ").map(|(_, rest)| rest)).unwrap_or_default();

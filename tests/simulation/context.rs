@@ -100,8 +100,8 @@ impl Context {
         self.invariants.lock().unwrap().violations.push(violation);
     }
 
-    /// Whether an operator's change of the set now could not be distinguished from ours: GARM's writes have no condition
-    /// and no author, only a date (`docs/reliability.md`).
+    /// Whether an operator's change of the set now could not be distinguished from ours: GARM's writes have no
+    /// condition and no author, only a date (`docs/reliability.md`).
     pub(crate) fn is_ambiguous(&self, set: ScaleSetId) -> bool {
         self.refresh();
         let now = self.now();

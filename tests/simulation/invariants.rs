@@ -1,5 +1,5 @@
-//! The invariants of `docs/reference/design.md` §8. Those of writes are checked at every request that arrives, the others
-//! after every request, answer, write to a store and event.
+//! The invariants of `docs/reference/design.md` §8. Those of writes are checked at every request that arrives, the
+//! others after every request, answer, write to a store and event.
 
 use bytes::Bytes;
 use http::Method;
@@ -105,13 +105,6 @@ impl Invariants {
         }
     }
 
-    /// An operator changes something else. A disabled set counts as disabled by the operator from now on.
-    pub(crate) fn operator_edits(&mut self, set: ScaleSetId, enabled: bool) {
-        if !enabled {
-            self.operator(set, false);
-        }
-    }
-
     pub(crate) fn paused(&mut self, scope: PauseScope, from: Wall, to: Wall) {
         self.pauses.push((scope, from, to));
     }
@@ -185,7 +178,7 @@ impl Invariants {
         match act {
             Write::Enable(set, true) => {
                 if self.by_operator.contains(set) && !garm.is_enabled(*set) {
-                    self.violated(now, "I2", format!("set {set} was disabled by a operator, and is enabled by us"));
+                    self.violated(now, "I2", format!("set {set} was disabled by an operator, and is enabled by us"));
                 }
             }
             Write::Enable(set, false) => {

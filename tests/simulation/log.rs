@@ -25,8 +25,8 @@ impl LogSearch {
 
     /// A secret that the text shows.
     pub(super) fn secret_in(&self, text: &[u8]) -> Option<&str> {
-        // Every token of the servers holds `{"alg":` or `{"scope":` in Base64. A shorter part would also occur by chance in
-        // compressed data.
+        // Every token of the servers holds `{"alg":` or `{"scope":` in Base64. A shorter part would also occur by
+        // chance in compressed data.
         let mut all = self.secrets.iter().map(String::as_str).chain(["eyJhbGciOi", "eyJzY29wZSI6"]);
         all.find(|secret| memmem::find(text, secret.as_bytes()).is_some())
     }

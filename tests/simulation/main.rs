@@ -1,7 +1,7 @@
-//! Simulated days from a seed. GARMs of all builds crash; operators toggle, edit, pause and deploy; networks lose, delay,
-//! double and cut; disks fail; servers send garbage; medics are killed anywhere, two at a time. The real service,
-//! clients, core, machine and store run. The invariants of `docs/reference/design.md` §8 are checked at every write that
-//! arrives, after every step, and after the last fault.
+//! Simulated days from a seed. GARMs of all builds crash; operators toggle, edit, pause and deploy; networks lose,
+//! delay, double and cut; disks fail; servers send garbage; medics are killed anywhere, two at a time. The real
+//! service, clients, core, machine and store run. The invariants of `docs/reference/design.md` §8 are checked at every
+//! write that arrives, after every step, and after the last fault.
 //!
 //! `docs/reliability.md` has the commands of longer runs and the figures. A seed repeats exactly.
 //!
@@ -72,7 +72,8 @@ fn assert_all_held(name: &str, again: impl Fn(&Report) -> String, reports: &[Rep
     }
     let minutes = sum(|r| r.minutes);
     println!(
-        "{name}: {} runs, {}.{} days simulated in {:.0?}, {} requests, {} writes, {} medics ended, {} checks, {} violations",
+        "{name}: {} runs, {}.{} days simulated in {:.0?}, {} requests, {} writes, {} medics ended, {} checks, \
+         {} violations",
         reports.len(),
         minutes / 1440,
         minutes % 1440 / 144,

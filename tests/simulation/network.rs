@@ -1,5 +1,5 @@
-//! The network between one medic and the servers. It delays, loses, repeats and cuts, as the seed says. The medic can be
-//! killed at every request and every answer.
+//! The network between one medic and the servers. It delays, loses, repeats and cuts, as the seed says. The medic can
+//! be killed at every request and every answer.
 
 use super::context::Context;
 use super::invariants::Write;

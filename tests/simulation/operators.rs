@@ -1,5 +1,5 @@
-//! Operators toggle, edit and pause, deploy GARMs, medics and sets, and change sets that a medic has just disabled. They
-//! leave a set alone while `Context::is_ambiguous` holds.
+//! Operators toggle, edit and pause, deploy GARMs, medics and sets, and change sets that a medic has just disabled.
+//! They leave a set alone while `Context::is_ambiguous` holds.
 
 use super::broken::Broken;
 use super::events::Event;
@@ -53,7 +53,10 @@ impl Simulation {
             let (garm, _) = world.garm_mut(0).unwrap();
             garm.operator_edits(set, now);
             let enabled = garm.is_enabled(set);
-            self.context.invariants.lock().unwrap().operator_edits(set, enabled);
+            // A disabled set counts as disabled by the operator from now on.
+            if !enabled {
+                self.context.invariants.lock().unwrap().operator(set, false);
+            }
             enabled
         });
         let now = self.now();

@@ -95,8 +95,8 @@ impl Plan {
         Self { seed, given, length: Span::hours(240), script, broken: Broken::Not }
     }
 
-    /// GARM of any build is killed at a stale lifetime of ten minutes. Its medic, which knows the sessions, is killed at
-    /// a random moment of the recovery.
+    /// GARM of any build is killed at a stale lifetime of ten minutes. Its medic, which knows the sessions, is killed
+    /// at a random moment of the recovery.
     pub(crate) fn ended(seed: u64) -> Self {
         let mut dice = rng(seed);
         let build = pick(&mut dice, &BUILDS);

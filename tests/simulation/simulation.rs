@@ -16,7 +16,6 @@ use medic_core::ports::write::Journal as _;
 use medic_http::Transport;
 use medic_lab::backend::ServerId;
 use medic_lab::hub::{Hub, Pump};
-use medic_lab::world::World;
 use medic_store::Store;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
@@ -102,9 +101,7 @@ pub(super) struct Simulation {
 impl Simulation {
     pub(super) fn new(plan: Plan, log: LogSearch) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ScaledClock::new(START, 1.0));
-        let mut world = World::new(&plan.given.fleet, START);
-        world.start(0, START);
-        let hub = Hub::new(world, Arc::clone(&clock));
+        let hub = Hub::new(bench::started(&plan.given.fleet, START), Arc::clone(&clock));
         let shared_memory = Path::new("/dev/shm");
         let dir =
             if shared_memory.is_dir() { tempfile::tempdir_in(shared_memory) } else { tempfile::tempdir() }.unwrap();

@@ -117,13 +117,6 @@ fn markup_is_well_formed() {
 #[test]
 fn page_is_readable_aloud_and_without_colours() {
     let page = page(&everything());
-    for landmark in
-        ["<html lang=\"en\">", "<header>", "<main id=\"main\"", "<footer", "role=\"status\"", "href=\"#main\""]
-    {
-        assert_eq!(page.matches(landmark).count(), 1, "{landmark}");
-    }
-    assert_eq!(page.matches("<h1>").count(), 1);
-    assert_eq!(page.matches("<section aria-labelledby=\"m").count(), page.matches("<h2 id=\"m").count());
     assert_eq!(page.matches("<table").count(), page.matches("<caption>").count());
     assert_eq!(page.matches("scope=\"row\"").count(), Diagnosis::ALL.len());
     for diagnosis in Diagnosis::ALL {

@@ -12,7 +12,7 @@ use medic_core::model::{
 };
 use medic_core::ports::read::{GithubSource, ManagerSource};
 use medic_core::ports::write::{OpenAnswer, SessionWriter};
-use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess};
+use medic_garm::api::{GarmClient, GarmOptions, MetricsAccess, PasswordSource};
 use medic_github::{Access, AccessOptions, Credential, GithubClient, Wires};
 use medic_http::{Answer, Bounds, Client, NoRecorder, Response, Secret, Transport};
 use std::sync::Arc;
@@ -80,19 +80,24 @@ fn clock() -> Arc<dyn Clock> {
     Arc::new(ScaledClock::new(START, 1.0))
 }
 
+pub fn garm(
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    base_url: &str,
+    password: &'static str,
+    metrics: MetricsAccess,
+) -> GarmClient {
+    let bounds = Bounds { total: Span::secs(20), body: 1024 * 1024 };
+    let client = Client::new(Target::Manager, transport, Arc::new(NoRecorder), clock, bounds);
+    let password: PasswordSource = Arc::new(move || Ok(Secret::new(password)));
+    let options = GarmOptions { base_url: base_url.to_owned(), username: "admin".to_owned(), password, metrics };
+    GarmClient::new(&client, options).unwrap()
+}
+
 /// Sends every request to GARM, and gets `bytes` as the answer.
 pub fn ask_garm(bytes: &[u8]) -> Answers<ScaleSet> {
     run(async {
-        let transport: Arc<dyn Transport> = Arc::new(Server::new(bytes));
-        let bounds = Bounds { total: Span::secs(10), body: 1024 * 1024 };
-        let client = Client::new(Target::Manager, transport, Arc::new(NoRecorder), clock(), bounds);
-        let options = GarmOptions {
-            base_url: "http://garm.test:9997".to_owned(),
-            username: "admin".to_owned(),
-            password: Arc::new(|| Ok(Secret::new(PASSWORD))),
-            metrics: MetricsAccess::Token,
-        };
-        let garm = GarmClient::new(&client, options).unwrap();
+        let garm = garm(Arc::new(Server::new(bytes)), clock(), "http://garm.test:9997", PASSWORD, MetricsAccess::Token);
         let sets = garm.scale_sets().await;
         let mut failures = Vec::new();
         failures.extend(sets.as_ref().err().cloned());

@@ -9,8 +9,8 @@ mod setup;
 use medic_core::model::{Span, Wall};
 use medic_lab::garm::Build;
 use medic_lab::github::{Fault, FaultKind, Route};
-use medic_lab::world::{Fleet, World};
-use setup::{Setup, Sources, Trap, When};
+use medic_lab::world::World;
+use setup::{Setup, Trap, When};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,25 +43,10 @@ const VARIANTS: [Variant; 5] =
 
 impl Variant {
     fn setup(self) -> Setup {
-        let log = self != Self::SessionCheck;
+        let deletes = matches!(self, Self::Deletion | Self::DeletionOnly);
         let build = if self == Self::DeletionOnly { Build::PostFix } else { Build::PreFix };
-        let sources = Sources {
-            log,
-            goroutines: log,
-            github: matches!(self, Self::SessionCheck | Self::Deletion | Self::DeletionOnly),
-        };
-        let stale = match self {
-            Self::Deletion | Self::DeletionOnly => Span::mins(10),
-            Self::Toggle | Self::Operator | Self::SessionCheck => Span::secs(3),
-        };
-        Setup::new(
-            |github| {
-                let mut fleet = Fleet::new(build, 2, github);
-                fleet.github.stale_lifetime = stale;
-                fleet
-            },
-            &sources,
-        )
+        let stale = if deletes { Span::mins(10) } else { Span::secs(3) };
+        Setup::new(build, stale, self != Self::SessionCheck, deletes || self == Self::SessionCheck)
     }
 
     /// GARM crashes. For a session check it stops cleanly, and one start of a worker fails.
@@ -128,27 +113,14 @@ async fn kill_at_any_moment_leaves_nothing_behind() {
             *steps.entry(format!("{:?}: {at}", report.variant)).or_default() += 1;
         }
     }
-    print(&lengths, &points, &steps, began.elapsed());
     assert!(operators * 3 >= each, "an operator acted in {operators} of {each} runs with one");
     let killed: u32 = points.values().sum();
-    assert!(killed * 10 >= kills * 7, "only {killed} of {kills} kill points were reached");
-}
-
-#[expect(clippy::print_stderr, reason = "the coverage is for the reader")]
-fn print(
-    lengths: &BTreeMap<Variant, u32>,
-    points: &BTreeMap<Variant, u32>,
-    steps: &BTreeMap<String, u32>,
-    took: Duration,
-) {
     eprintln!(
-        "kill -9: {} kill points in {took:.0?}; requests of a whole treatment: {lengths:?}",
-        points.values().sum::<u32>()
+        "kill -9: {killed} kill points in {:.0?}; requests of a whole treatment: {lengths:?}\n\
+         by variant: {points:?}; by the journal's step at death: {steps:#?}",
+        began.elapsed()
     );
-    eprintln!("by variant: {points:?}; by the journal's step at death:");
-    for (step, count) in steps {
-        eprintln!("{count:>5}  {step}");
-    }
+    assert!(killed * 10 >= kills * 7, "only {killed} of {kills} kill points were reached");
 }
 
 /// One run: crash, treatment, kill, another medic.
@@ -182,7 +154,8 @@ async fn run(variant: Variant, point: Option<(u32, When)>) -> Report {
     }
     setup.spawn();
     let expected = if operator { 1 } else { 2 };
-    // A grant whose answer died with the medic is known to nobody: the next session check of the set waits five minutes.
+    // A grant whose answer died with the medic is known to nobody: the next session check of the set waits five
+    // minutes.
     let grant_lost = steps.iter().any(|step| step.ends_with("/check_opening"));
     let is_well = |trap: &Trap| grant_lost || listens(trap, expected);
     until(&setup, variant, "all is well after the kill", |trap| is_well(trap) && !ours_is_open(trap)).await;

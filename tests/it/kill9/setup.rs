@@ -1,16 +1,15 @@
 //! A world that kills the medic when its n-th request arrives.
 
-use crate::bench::ConfigText;
-use crate::sockets::{Servers, started};
-use medic_core::model::{ManagerName, SessionId, Wall};
+use crate::bench::{ConfigText, started};
+use crate::sockets::{Medic, Running, Servers};
+use medic_core::model::{ManagerName, SessionId, Span, Wall};
 use medic_core::ports::write::Journal as _;
 use medic_lab::backend::{Backend, ServerId};
+use medic_lab::garm::Build;
 use medic_lab::wire::{Answer, Request};
 use medic_lab::world::{Fleet, World};
 use medic_store::Store;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// When the n-th request kills the medic.
@@ -26,32 +25,16 @@ pub(super) enum When {
 
 /// The medic's process. The handler of a request can kill it.
 #[derive(Clone, Default)]
-pub(super) struct Victim(Arc<Mutex<Option<Child>>>);
+pub(super) struct Victim(Arc<Mutex<Option<Running>>>);
 
 impl Victim {
-    pub(super) fn replace(&self, child: Child) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
-    }
-
     /// SIGKILL; waits for the end.
     pub(super) fn kill(&self) {
-        if let Some(mut child) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        drop(self.present().take());
     }
 
-    fn is_alive(&self) -> bool {
-        let mut child = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        if Arc::strong_count(&self.0) == 1 {
-            self.kill();
-        }
+    fn present(&self) -> MutexGuard<'_, Option<Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,52 +108,37 @@ impl Backend for Trap {
 pub(super) struct Setup {
     servers: Servers<Trap>,
     pub(super) victim: Victim,
-    dir: tempfile::TempDir,
-    config: PathBuf,
-}
-
-/// The medic's sources besides API and metrics.
-pub(super) struct Sources {
-    pub(super) log: bool,
-    pub(super) goroutines: bool,
-    pub(super) github: bool,
+    medic: Medic,
 }
 
 impl Setup {
-    pub(super) fn new(fleet: impl FnOnce(&str) -> Fleet, sources: &Sources) -> Self {
+    /// `logged`: the medic reads the log and the goroutines; `github`: it asks GitHub, too.
+    pub(super) fn new(build: Build, stale: Span, logged: bool, github: bool) -> Self {
         let victim = Victim::default();
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("garm.log");
-        let servers = Servers::serve(Some(&log), |github, now| {
-            let world = started(&fleet(github).each(|garm| garm.debug_server = true), now);
+        let servers = Servers::serve(|origin, now| {
+            let mut fleet = Fleet::new(build, 2, origin).each(|garm| garm.debug_server = true);
+            fleet.github.stale_lifetime = stale;
+            let world = started(&fleet, now);
             Trap { world, victim: victim.clone(), requests: 0, armed: None, killed_by: None }
         });
-        let log_file = if sources.log { format!("log_file = \"{}\"\n", log.display()) } else { String::new() };
-        let text = ConfigText {
+        let log_file = if logged { format!("log_file = \"{}\"\n", servers.log.display()) } else { String::new() };
+        let medic = Medic::of_config(&ConfigText {
             mode: "heal",
             run: "interval = \"1s\"\nurgent_interval = \"500ms\"",
-            http: "listen = \"127.0.0.1:0\"",
             managers: &[("garm", &servers.garm)],
             manager: &format!(
-                "request_timeout = \"5s\"\nrequests_per_second = 200\ndebug_server = {}\n{log_file}",
-                sources.goroutines
+                "request_timeout = \"5s\"\nrequests_per_second = 200\ndebug_server = {logged}\n{log_file}"
             ),
-            github: sources.github.then_some("requests_per_second = 200"),
+            github: github.then_some("requests_per_second = 200"),
             policy: "settle = \"0s\"\nconfirm_strong = 1\nbackoff = [\"1s\"]\nbackoff_jitter = 0.0\nset_budget = 1000\n\
                      breaker_after = 100\nrestart_timeout = \"10s\"",
             ..ConfigText::default()
-        };
-        let config = dir.path().join("medic.toml");
-        std::fs::write(&config, text.write(dir.path())).unwrap();
-        Self { servers, victim, dir, config }
+        });
+        Self { servers, victim, medic }
     }
 
     pub(super) fn spawn(&self) {
-        let errors =
-            std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("stderr")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_scaleset-medic"));
-        command.arg("--config").arg(&self.config).arg("run").env_clear().current_dir(self.dir.path());
-        self.victim.replace(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap());
+        *self.victim.present() = Some(self.medic.spawn_logging());
     }
 
     pub(super) fn with<R>(&self, act: impl FnOnce(&mut Trap, Wall) -> R) -> R {
@@ -178,26 +146,26 @@ impl Setup {
     }
 
     pub(super) fn medic_is_alive(&self) -> bool {
-        self.victim.is_alive()
+        self.victim.present().as_mut().is_some_and(Running::is_alive)
     }
 
     /// The last lines of the medics' standard error.
     pub(super) fn stderr(&self) -> String {
-        let text = std::fs::read_to_string(self.dir.path().join("stderr")).unwrap_or_default();
+        let text = self.medic.log();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
     }
 
     /// The steps of the open treatments in the journal.
     pub(super) fn open_steps(&self) -> Vec<String> {
-        let Ok(store) = Store::open(self.dir.path()) else { return vec!["store unreadable".to_owned()] };
+        let Ok(store) = Store::open(self.medic.dir.path()) else { return vec!["store unreadable".to_owned()] };
         let open = store.for_manager(&ManagerName::new("garm")).unfinished().unwrap_or_default();
         open.iter().map(|treatment| format!("{}/{}", treatment.remedy.kind(), treatment.step.label())).collect()
     }
 
     /// Sessions that the ledger calls alive.
     pub(super) fn known_sessions(&self) -> usize {
-        let Ok(store) = Store::open(self.dir.path()) else { return 0 };
+        let Ok(store) = Store::open(self.medic.dir.path()) else { return 0 };
         store.for_manager(&ManagerName::new("garm")).live_sessions().map_or(0, |sessions| sessions.len())
     }
 }

@@ -1,5 +1,5 @@
-//! A medic of the model. It does the same as the engine's reconcile and the driver in the same order, and can stop at every
-//! write to the journal. The machine and the decision core are the real ones.
+//! A medic of the model. It does the same as the engine's reconcile and the driver in the same order, and can stop at
+//! every write to the journal. The machine and the decision core are the real ones.
 
 use super::broken::Broken;
 use super::world::{By, Fleet, World, date, now, owner, session_id, set_id};
@@ -8,12 +8,13 @@ use medic_core::decide::warrant::DeletionWarrant;
 use medic_core::decide::{self, Conditions, testing};
 use medic_core::model::failure::WriteError;
 use medic_core::model::{
-    Decision, Enablement, FailureKind, ManagerState, Operation, Outcome, Remedy, RequestFailure, ScaleSet, ScaleSetId,
-    SetDecision, Span, Step, Treatment, TreatmentId,
+    Decision, Enablement, FailureKind, ManagerState, Outcome, Remedy, ScaleSet, ScaleSetId, SetDecision, Span, Step,
+    Treatment,
 };
 use medic_core::policy::Policy;
 use medic_core::ports::write::OpenAnswer;
 use medic_core::treat::machine;
+use medic_core::treat::testing::{failure, lost, refused};
 use medic_core::treat::transition::{Answer, Input, Request, SetView, Transition, View};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -103,15 +104,24 @@ pub(super) struct Medic {
 }
 
 impl Medic {
-    pub(super) fn new() -> Self {
-        Self { phase: Phase::Idle { swept: false }, known: 0, pending: Vec::new() }
+    /// It knows nothing of the journal.
+    pub(super) fn new(phase: Phase) -> Self {
+        Self { phase, known: 0, pending: Vec::new() }
     }
-    /// Another medic has the lease; knowledge of the journal is dropped.
-    pub(super) fn waiting() -> Self {
-        Self { phase: Phase::Idle { swept: true }, known: 0, pending: Vec::new() }
-    }
-    pub(super) fn dead() -> Self {
-        Self { phase: Phase::Dead, known: 0, pending: Vec::new() }
+
+    /// What may become of its next request.
+    pub(super) fn outcomes(&self, world: &World) -> &'static [How] {
+        use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Twice, Unnoticed};
+        match self.pending.first().map(|pending| &pending.1) {
+            None => &[],
+            Some(_) if world.down => &[LostBefore],
+            Some(Request::ReadSet | Request::CheckIncarnation { .. }) => &[Answered, LostBefore],
+            Some(Request::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
+            Some(Request::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
+            Some(Request::DeleteSession { .. } | Request::OpenSession { .. } | Request::DeleteOwnSession { .. }) => {
+                &[Answered, Refused, LostBefore, LostAfter]
+            }
+        }
     }
 }
 
@@ -150,19 +160,6 @@ pub(super) fn policy(max_in_flight: u32) -> Policy {
 
 fn index(set: ScaleSetId) -> usize {
     usize::try_from(set.0 - 1).unwrap()
-}
-
-fn failure(kind: FailureKind) -> RequestFailure {
-    let operation = Operation::SetEnabled;
-    RequestFailure { target: operation.target(), operation, kind, detail: String::new(), retry_at: None }
-}
-
-fn lost() -> WriteError {
-    WriteError::Unknown(failure(FailureKind::Timeout))
-}
-
-fn refused() -> WriteError {
-    WriteError::NotApplied(failure(FailureKind::Rejected))
 }
 
 /// One medic with its world and journal.
@@ -290,7 +287,7 @@ impl Actor<'_> {
 
     /// Decides with what the sweep found and the present journal.
     pub(super) fn decide(&mut self) {
-        let Phase::Stepping { seen, lags } = self.medic.phase.clone() else { return };
+        let Phase::Stepping { seen, lags } = std::mem::replace(&mut self.medic.phase, Phase::Dead) else { return };
         let plan = self.plan(&seen, lags);
         self.medic.phase =
             if plan.is_empty() { Phase::Idle { swept: true } } else { Phase::Opening { seen, lags, plan } };
@@ -342,22 +339,15 @@ impl Actor<'_> {
         let fleet = seen.sweep(lags, &self.rows());
         let at = date(self.world.tick);
         let set = &fleet.sets[&act.set];
+        let id = self.journal.last().map_or(1, |row| row.0.id.0 + 1);
         let treatment = Treatment {
-            id: TreatmentId(self.journal.last().map_or(1, |row| row.0.id.0 + 1)),
-            set: act.set,
             name: String::new(),
             place: set.place(),
             remedy: act.remedy.clone(),
             cause: fleet.findings[&act.set].diagnosis,
             incarnation: fleet.incarnation,
-            opened: at,
             canary: act.canary,
-            step: machine::first_step(&act.remedy, set, at),
-            step_at: at,
-            holder: None,
-            refusal: None,
-            ordered: None,
-            revived: None,
+            ..testing::open(id, act.set.0, at, machine::first_step(&act.remedy, set, at))
         };
         self.check_opening(&treatment);
         self.medic.known |= 1 << treatment.id.0;
@@ -402,20 +392,6 @@ impl Actor<'_> {
         let part = |sets: &usize| real(*sets) <= self.policy.in_flight_share * real(self.world.sets.len());
         let share = (0..=self.world.sets.len()).rev().find(part).unwrap();
         alive.filter(|at| *at > last_bad).count().min(share).max(usize::try_from(self.policy.max_in_flight).unwrap())
-    }
-
-    pub(super) fn outcomes(&self) -> &'static [How] {
-        use How::{Answered, LostAfter, LostBefore, LostLate, Refused, Twice, Unnoticed};
-        match self.medic.pending.first().map(|pending| &pending.1) {
-            None => &[],
-            Some(_) if self.world.down => &[LostBefore],
-            Some(Request::ReadSet | Request::CheckIncarnation { .. }) => &[Answered, LostBefore],
-            Some(Request::Disable) => &[Answered, Refused, LostBefore, LostAfter, LostLate, Twice],
-            Some(Request::Enable) => &[Answered, Refused, LostBefore, LostAfter, Unnoticed],
-            Some(Request::DeleteSession { .. } | Request::OpenSession { .. } | Request::DeleteOwnSession { .. }) => {
-                &[Answered, Refused, LostBefore, LostAfter]
-            }
-        }
     }
 
     /// Sends the next request. Its answer goes into the machine unless the medic is killed.
@@ -510,7 +486,7 @@ impl Actor<'_> {
 
     /// Only the journal remains.
     pub(super) fn die(&mut self) {
-        *self.medic = Medic::dead();
+        *self.medic = Medic::new(Phase::Dead);
         if self.is(Broken::ForgetsTheJournal) {
             self.journal.retain(|row| row.0.step.is_closed());
         }
@@ -520,7 +496,7 @@ impl Actor<'_> {
     pub(super) fn end(&mut self, rounds: u8) {
         self.medic.phase = Phase::Ending { rounds };
         if rounds == 0 {
-            *self.medic = Medic::dead();
+            *self.medic = Medic::new(Phase::Dead);
             return;
         }
         for row in self.journal.clone() {
@@ -532,7 +508,7 @@ impl Actor<'_> {
             }
         }
         if self.medic.pending.is_empty() {
-            *self.medic = Medic::dead();
+            *self.medic = Medic::new(Phase::Dead);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Model checking of the treatment machine and the decision core: every history within the bounds. `docs/reliability.md`
-//! has the bounds and the figures.
+//! Model checking of the treatment machine and the decision core: every history within the bounds.
+//! `docs/reliability.md` has the bounds and the figures.
 
 mod broken;
 mod medic;
@@ -20,7 +20,7 @@ fn explore(what: &str, system: System) -> usize {
     let (unique, all, depth) = (checker.unique_state_count(), checker.state_count(), checker.max_depth());
     println!("{what}: {unique} states ({all} visits), {depth} steps deep, {:.1?}", began.elapsed());
     for (name, path) in checker.discoveries() {
-        assert!(matches!(name, "heals" | "aborts"), "{what}: {name} change not hold:\n{}", known(&path));
+        assert!(matches!(name, "heals" | "aborts"), "{what}: {name} does not hold:\n{}", known(&path));
     }
     checker.assert_properties();
     unique

@@ -97,10 +97,9 @@ impl State {
         self.faults > 0 && self.world.tick < START + system.window
     }
 
-    fn actor<T>(&mut self, system: &System, medic: usize, act: impl FnOnce(&mut Actor<'_>) -> T) -> T {
-        let (world, journal) = (&mut self.world, &mut self.journal);
-        let medic = &mut self.medics[medic];
-        act(&mut Actor { world, journal, medic, policy: &system.policy, broken: system.broken })
+    fn actor<'a>(&'a mut self, system: &'a System, medic: usize) -> Actor<'a> {
+        let (world, journal, medic) = (&mut self.world, &mut self.journal, &mut self.medics[medic]);
+        Actor { world, journal, medic, policy: &system.policy, broken: system.broken }
     }
 
     /// Whether a medic with a lower number has not swept yet.
@@ -122,7 +121,7 @@ impl State {
                 }
             }
             _ if !this.pending.is_empty() => {
-                let outcomes = self.clone().actor(system, medic, |actor| actor.outcomes());
+                let outcomes = this.outcomes(&self.world);
                 for (nth, how) in outcomes.iter().enumerate() {
                     if nth == 0 || fault {
                         actions.push(Action::Send { medic, how: *how, killed: false });
@@ -184,9 +183,9 @@ impl State {
 
     fn sweep_and_step(&mut self, system: &System, medic: usize, lags: bool) {
         if self.claims(system, medic) {
-            self.actor(system, medic, |actor| actor.sweep_and_step(lags));
+            self.actor(system, medic).sweep_and_step(lags);
         } else {
-            self.medics[medic] = Medic::waiting();
+            self.medics[medic] = Medic::new(Phase::Idle { swept: true });
         }
     }
 
@@ -218,7 +217,7 @@ impl Model for System {
         let state = |scenario: &Scenario| State {
             world: World::new(*scenario, self.sets),
             journal: Vec::new(),
-            medics: (0..self.medics).map(|_| Medic::new()).collect(),
+            medics: (0..self.medics).map(|_| Medic::new(Phase::Idle { swept: false })).collect(),
             lease: None,
             faults: self.faults,
         };
@@ -255,7 +254,7 @@ impl Model for System {
             | Action::Start { .. } => false,
             Action::Sweep { lags, .. } => *lags,
             Action::Send { medic, how, killed } => {
-                *killed || state.actor(self, *medic, |actor| actor.outcomes().first() != Some(how))
+                *killed || state.medics[*medic].outcomes(&state.world).first() != Some(how)
             }
             Action::Crash { .. }
             | Action::Terminate { .. }
@@ -275,35 +274,32 @@ impl Model for System {
                 }
             }
             Action::Sweep { medic, lags } => state.sweep_and_step(self, medic, lags),
-            Action::Decide { medic } => state.actor(self, medic, |actor| {
-                actor.decide();
-            }),
-            Action::Open { medic } => state.actor(self, medic, |actor| {
-                actor.open_next();
-            }),
-            Action::Send { medic, how, killed } => state.actor(self, medic, |actor| actor.send(how, killed)),
-            Action::Crash { medic } => state.actor(self, medic, |actor| {
-                actor.die();
-            }),
+            Action::Decide { medic } => state.actor(self, medic).decide(),
+            Action::Open { medic } => state.actor(self, medic).open_next(),
+            Action::Send { medic, how, killed } => state.actor(self, medic).send(how, killed),
+            Action::Crash { medic } => state.actor(self, medic).die(),
             // Without the lease there is nothing to finish.
             Action::Terminate { medic } => {
                 let holds = state.claims(self, medic);
-                state.actor(self, medic, |actor| if holds { actor.end(3) } else { actor.die() });
+                let mut actor = state.actor(self, medic);
+                if holds {
+                    actor.end(3);
+                } else {
+                    actor.die();
+                }
                 state.give_up(medic);
             }
             Action::Finish { medic } => {
                 let Phase::Ending { rounds } = state.medics[medic].phase else { return None };
-                state.actor(self, medic, |actor| actor.end(rounds - 1));
+                state.actor(self, medic).end(rounds - 1);
                 state.give_up(medic);
             }
-            Action::Start { medic } => state.medics[medic] = Medic::new(),
-            Action::Operator { set, change: Operator::Disables } => {
-                state.world.write(set, Enablement::Disabled, By::Operator, true);
-            }
-            Action::Operator { set, change: Operator::Enables } => {
-                state.world.write(set, Enablement::Enabled, By::Operator, true);
-            }
-            Action::Operator { set, change: Operator::Edits } => state.world.edit(set),
+            Action::Start { medic } => state.medics[medic] = Medic::new(Phase::Idle { swept: false }),
+            Action::Operator { set, change } => match change {
+                Operator::Disables => state.world.write(set, Enablement::Disabled, By::Operator, true),
+                Operator::Enables => state.world.write(set, Enablement::Enabled, By::Operator, true),
+                Operator::Edits => state.world.edit(set),
+            },
             Action::ManagerRestarts => state.world.restart(),
             Action::ManagerGoesDown => state.world.down = true,
             Action::SessionExpires { set } => state.world.expire(set),
@@ -319,15 +315,12 @@ impl Model for System {
             Property::always("I1", |_, state| unbroken(state, "I1")),
             Property::always("I2", |_, state| unbroken(state, "I2")),
             Property::always("I3", |system, state: &State| {
-                let ours = |set: &super::world::Set| set.disabled_by == Some(By::Us);
-                !state.ended(system) || !state.world.sets.iter().any(ours)
+                !state.ended(system) || state.world.sets.iter().all(|set| set.disabled_by != Some(By::Us))
             }),
             Property::always("I5", |_, state| unbroken(state, "I5")),
             Property::always("I7", |system, state: &State| {
-                let ours = |set: &super::world::Set| {
-                    set.session.is_some_and(|session| matches!(session.holder, Holder::Medic { .. }))
-                };
-                !state.ended(system) || !state.world.sets.iter().any(ours)
+                let mut sessions = state.world.sets.iter().filter_map(|set| set.session);
+                !state.ended(system) || sessions.all(|session| matches!(session.holder, Holder::Garm(_)))
             }),
             Property::always("liveness", |system, state: &State| !state.ended(system) || state.is_well()),
             Property::sometimes("heals", |_, state: &State| {

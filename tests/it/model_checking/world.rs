@@ -1,16 +1,17 @@
 //! GARM and GitHub in the model: the effect of a write, the findings of a sweep.
 //!
-//! Facts of `docs/reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes no worker. A worker
-//! that was refused at GARM's start gives up (older builds) or retries (newer ones). A toggled worker retries. A stale
-//! session expires. Time is in ticks; the functions under test get real dates.
+//! Facts of `docs/reference/garm-api.md`: a write that changes nothing changes no `updated_at` and wakes no worker. A
+//! worker that was refused at GARM's start gives up (older builds) or retries (newer ones). A toggled worker retries. A
+//! stale session expires. Time is in ticks; the functions under test get real dates.
 
+use medic_core::decide::testing;
 use medic_core::model::session::{LedgerSession, OpenedBy};
 use medic_core::model::{
-    Confidence, ConflictBehaviour, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact,
-    Finding, Findings, GithubId, Incarnation, ManagerState, Mono, Now, Outcome, Owner, Revision, Rule, ScaleSet,
-    ScaleSetId, SessionId, Source, Span, Treatment, Wall, WorkerState,
+    Confidence, ConflictBehaviour, Diagnosis, Enablement, Evidence, Fact, Finding, Findings, GithubId, Incarnation,
+    ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Treatment, Wall,
+    WorkerState,
 };
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 pub(super) type Tick = u8;
 /// How long a tick is.
@@ -124,13 +125,7 @@ pub(super) struct Fleet {
     pub(super) ledger: Vec<LedgerSession>,
 }
 
-static ENDPOINT: LazyLock<Arc<Endpoint>> = LazyLock::new(|| {
-    Arc::new(Endpoint {
-        name: EndpointName::new("github.com"),
-        base_url: "https://github.com".to_owned(),
-        api_base_url: "https://api.github.com/".to_owned(),
-    })
-});
+static SET: LazyLock<ScaleSet> = LazyLock::new(|| ScaleSet { name: String::new(), ..testing::scale_set(1) });
 
 pub(super) fn owner() -> Owner {
     Owner::of_garm("c1")
@@ -251,7 +246,7 @@ impl World {
             }
             (Enablement::Enabled, Some(of)) => {
                 if by == By::Us && of == By::Operator {
-                    self.violated("I2 no set that a operator disabled is enabled by us");
+                    self.violated("I2 no set that an operator disabled is enabled by us");
                 }
                 self.touch(set, None);
                 if wakes {
@@ -346,14 +341,10 @@ impl World {
         ScaleSet {
             id: set_id(index),
             github_id: Some(GithubId(100 + index as u64)),
-            name: String::new(),
-            entity: Some(Entity { kind: EntityKind::Organization, name: "acme".to_owned() }),
-            endpoint: Some(Arc::clone(&ENDPOINT)),
             enabled: if set.disabled_by.is_some() { Enablement::Disabled } else { Enablement::Enabled },
-            desired_runners: 0,
-            max_runners: 5,
             revision: Revision::new(format!("r{}", set.revision)),
             updated_at: Some(date(set.changed)),
+            ..SET.clone()
         }
     }
 }
@@ -430,16 +421,11 @@ impl World {
             fact: suspect,
         });
         Finding {
-            set: set_id(index),
-            diagnosis,
-            confidence,
-            rule: Rule::Nothing,
-            corrected: None,
             evidence: evidence.into_iter().collect(),
             since: date(since),
             ill_since: set.ill_since.map(date),
-            seen: 5,
             worker: if self.down { (WorkerState::Unknown, Wall(0)) } else { (worker, known) },
+            ..testing::finding(set_id(index).0, diagnosis, confidence)
         }
     }
 }
