@@ -5,8 +5,8 @@ use crate::status::{ManagerStatus, SetStatus};
 /// A set with nothing else of note.
 pub(crate) fn set(diagnosis: &str, decision: &serde_json::Value) -> SetStatus {
     let finding = serde_json::json!({
-        "set": 1, "diagnosis": diagnosis, "confidence": "strong", "since": 0, "ill_since": null, "seen": 3,
-        "evidence": [], "worker": ["unknown", 0],
+        "set": 1, "diagnosis": diagnosis, "confidence": "strong", "rule": "nothing", "since": 0, "ill_since": null,
+        "seen": 3, "evidence": [], "worker": {"state": "unknown", "since": 0},
     });
     serde_json::from_value(serde_json::json!({
         "id": 1, "github_id": 2, "name": "linux-0", "enabled": "enabled", "finding": finding, "decision": decision,

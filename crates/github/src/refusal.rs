@@ -4,8 +4,8 @@
 
 use super::wire::WireError;
 use http::StatusCode;
-use medic_core::model::{FailureKind, Operation, Owner};
 use medic_core::model::OpenAnswer;
+use medic_core::model::{FailureKind, Operation, Owner};
 use medic_http::client::without_bom;
 use medic_http::excerpt::one_line;
 use medic_http::{ApiError, Client, Response};
