@@ -218,8 +218,9 @@ def main():
     with tempfile.TemporaryDirectory(prefix="medic-image-") as folder:
         folder = pathlib.Path(folder)
         folder.chmod(0o755)
-        # Cargo puts both builds at one path: copy one before the other is made.
-        medic = shutil.copy(given.medic or keep(build("--no-default-features")), folder / "medic")
+        # Cargo puts both builds at one path: copy one before the other is made. tokio is built as the lab has it, so that
+        # both share their dependencies.
+        medic = shutil.copy(given.medic or keep(build("--no-default-features", "--features=tokio/test-util")), folder / "medic")
         lab = shutil.copy(given.lab or build(), folder / "lab")
         tree = folder / "root"
         tree.mkdir()
