@@ -136,7 +136,7 @@ async fn in_the_middle_of_a_toggle() -> Bench {
     let mut bench = Bench::on_disk(&Given::of(Build::PreFix, 3)).await;
     bench.run(Span::mins(1)).await;
     bench.crash_and_restart(Span::secs(1)).await;
-    let _ = bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
+    bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
     assert_eq!((bench.listening(), bench.writes()), ((0, 2), 1));
     bench
 }
@@ -171,9 +171,9 @@ async fn lost_answers_are_resolved_by_reading() {
         let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 2), Span::mins(1)).await;
         bench.with(|world| world.garm_mut(0).unwrap().0.lose_next_put(lost));
         let disabled = |world: &World| world.listening(0).1 < 2;
-        let _ = bench.run_until(Span::mins(3), disabled).await;
+        bench.run_until(Span::mins(3), disabled).await;
         bench.with(|world| world.garm_mut(0).unwrap().0.lose_next_put(lost));
-        let _ = bench.until_all_listen(Span::mins(20)).await;
+        bench.until_all_listen(Span::mins(20)).await;
     }
 }
 
@@ -190,7 +190,7 @@ async fn proxy_404_to_the_enable_leaves_no_set_disabled() {
 #[tokio::test(start_paused = true)]
 async fn operator_change_mid_toggle_aborts_the_treatment() {
     let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 1), Span::mins(1)).await;
-    let _ = bench.run_until(Span::mins(2), |world| world.listening(0).1 == 0).await;
+    bench.run_until(Span::mins(2), |world| world.listening(0).1 == 0).await;
     let set = ScaleSetId(1);
     // The medic disabled it. The operator enables and disables it: now it is disabled by the operator.
     bench.operator_sets(set, true);
@@ -260,7 +260,7 @@ async fn unjournaled_disable_is_finished_from_memory() {
     bench.run(Span::mins(1)).await;
     full.0.set(Arc::downgrade(&bench.hub)).unwrap();
     bench.crash_and_restart(Span::secs(1)).await;
-    let _ = bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
+    bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
     let disabled = bench.run_until(Span::mins(2), |world| world.listening(0).1 == 3).await;
     // As after a crash, it would read the set and wait for a second copy of the disable.
     assert!(disabled < Span::secs(20), "disabled for {disabled}");
@@ -284,7 +284,7 @@ async fn sets_given_up_in_an_outage_are_toggled_after_it() {
     bench.run(Span::mins(1)).await;
     assert_eq!(bench.listening(), (0, 2));
     bench.with(|world| world.github.clear_faults());
-    let _ = bench.until_all_listen(Span::mins(10)).await;
+    bench.until_all_listen(Span::mins(10)).await;
     assert_eq!(bench.crashes(), 0);
 }
 
@@ -335,7 +335,7 @@ async fn medic_started_late_checks_sessions_first() {
     assert_eq!(bench.listening(), (1, 4));
     // The medic did not run: with counters alone it cannot tell which set listens.
     bench.stopped = false;
-    let _ = bench.until_all_listen(Span::mins(30)).await;
+    bench.until_all_listen(Span::mins(30)).await;
     assert_eq!(bench.writes(), 6, "the set that listens is not toggled");
     assert_eq!(bench.open_check_sessions(), 0, "every session that the medic opened has ended");
     assert_eq!(bench.crashes(), 0);
@@ -403,7 +403,7 @@ async fn crash_after_a_vanished_session_names_its_cause() {
     bench.run(Span::mins(2)).await;
     let set = bench.github_ids()[1];
     bench.with_now(|world, now| world.github.remove_set(set, now));
-    let _ = bench.run_until(Span::mins(3), |world| !world.garm(0).unwrap().is_running()).await;
+    bench.run_until(Span::mins(3), |world| !world.garm(0).unwrap().is_running()).await;
     bench.run(Span::secs(2)).await;
     bench.with_now(|world, now| world.start(0, now));
     for _ in 0..30 {
@@ -450,7 +450,7 @@ async fn incident_shows_stale_lifetimes_and_undeleted_sessions() {
     let mut bench = Bench::new(&Given::of(Build::PostFix, 2).with_log(LogLevel::Debug, LogFormat::Json)).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(2)).await;
-    let _ = bench.until_all_listen(Span::mins(5)).await;
+    bench.until_all_listen(Span::mins(5)).await;
     bench.run(Span::mins(2)).await;
     bench.crash_and_restart(Span::secs(2)).await;
     bench.run(Span::secs(40)).await;

@@ -32,7 +32,7 @@ pub(crate) fn agrees(snapshots: &[String], what: &str) {
 async fn incident() -> Bench {
     let given = Given::for_scenario(Build::PreFix, true);
     let mut bench = Bench::after_a_crash(&given, Span::mins(2)).await;
-    let _ = bench.until_all_listen(Span::mins(5)).await;
+    bench.until_all_listen(Span::mins(5)).await;
     bench.run(Span::mins(2)).await;
     assert!(bench.writes() + bench.deletions() > 0);
     bench
@@ -74,7 +74,7 @@ async fn snapshots_are_of_incidents_only_and_without_secrets() {
 async fn snapshots_of_a_large_fleet_are_few_and_small() {
     let given = Given::of(Build::PreFix, 60).with_debug_server().with_github();
     let mut bench = Bench::after_a_crash(&given, Span::mins(2)).await;
-    let _ = bench.until_all_listen(Span::mins(20)).await;
+    bench.until_all_listen(Span::mins(20)).await;
     bench.run(Span::mins(3)).await;
     let snapshots = bench.snapshots();
     agrees(&snapshots, "60 sets");

@@ -28,7 +28,7 @@ fn downgraded(store: &Store, manager: &ManagerName, dir: &Path) {
 #[tokio::test(start_paused = true)]
 async fn upgrade_enables_a_set_that_version_3_left_disabled() {
     let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 3), Span::mins(1)).await;
-    let _ = bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
+    bench.run_until(Span::mins(2), |world| world.listening(0).1 < 3).await;
     let manager = bench.engine.name().clone();
     let open = bench.store.for_manager(&manager).unfinished().unwrap();
     let disabled: Vec<ScaleSetId> =
@@ -40,7 +40,7 @@ async fn upgrade_enables_a_set_that_version_3_left_disabled() {
     bench.restart_medic();
     let took = bench.run_until(Span::mins(2), |world| world.listening(0).1 == 3).await;
     assert!(took < Span::mins(1), "disabled for {took}");
-    let _ = bench.until_all_listen(Span::mins(10)).await;
+    bench.until_all_listen(Span::mins(10)).await;
     bench.run(Span::mins(2)).await;
     assert_eq!(bench.listening(), (3, 3));
     let finished = bench.closed.iter().filter(|row| disabled.contains(&row.set));
