@@ -18,7 +18,7 @@ from ports import free_port
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MANIFESTS = ROOT / "manifests"
 PASSWORD = "correct horse battery staple"  # of the lab's administrator
-LAB_PATIENCE = 120
+LAB_TIMEOUT = 120
 
 
 def expect(done, code, *words):
@@ -35,7 +35,7 @@ def lab(binary):
     # This scenario ends with listening sets, without the medic; then everything keeps running.
     command = [binary, "lab", "--scenario", "graceful-restart", "--sets", "2", "--serve", "--speed", "10"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    overdue = threading.Timer(LAB_PATIENCE, process.kill)
+    overdue = threading.Timer(LAB_TIMEOUT, process.kill)
     overdue.start()
     try:
         address, said = None, []

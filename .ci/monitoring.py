@@ -29,7 +29,7 @@ from ports import free_port
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # The limit for every wait, in real seconds.
-PATIENCE = 75
+TIMEOUT = 75
 RANGES = {"5m": "6s", "15m": "10s", "30m": "25s", "1h": "15s", "6h": "20s", "1d": "20s"}
 # Expressions that no run of this length can give data for, with the reason.
 WAIVED = {}
@@ -64,9 +64,9 @@ def get(url, **query):
         return json.load(answer)
 
 
-def until(what, holds, patience=PATIENCE):
+def until(what, holds, timeout=TIMEOUT):
     """Waits until `holds()` is true, and gives what it gave."""
-    end = time.monotonic() + patience
+    end = time.monotonic() + timeout
     while True:
         try:
             found = holds()
@@ -75,7 +75,7 @@ def until(what, holds, patience=PATIENCE):
         if found:
             return found
         if time.monotonic() > end:
-            raise TimeoutError(f"not within {patience} s: {what}")
+            raise TimeoutError(f"not within {timeout} s: {what}")
         time.sleep(0.1)
 
 
@@ -99,16 +99,16 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 class Lab:
     """A lab with its medic."""
 
-    def __init__(self, stage, name, *flags):
-        self.stage, self.name, self.port = stage, name, free_port()
+    def __init__(self, programs, name, *flags):
+        self.programs, self.name, self.port = programs, name, free_port()
         self.flags, self.process = flags, None
 
     def start(self):
-        command = [self.stage.medic, "lab", "--serve", "--scenario", "quiet", "--listen", f"127.0.0.1:{self.port}", *self.flags]
-        self.out = open(self.stage.dir / f"{self.name}.log", "a")
+        command = [self.programs.medic, "lab", "--serve", "--scenario", "quiet", "--listen", f"127.0.0.1:{self.port}", *self.flags]
+        self.out = open(self.programs.dir / f"{self.name}.log", "a")
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.out, stderr=self.out, text=True)
         until(f"{self.name} serves", lambda: self.metric("last_sweep_timestamp_seconds") > 0)
-        until(f"{self.name} is scraped", lambda: self.stage.has(f'up{{job="{self.name}"}} == 1'))
+        until(f"{self.name} is scraped", lambda: self.programs.has(f'up{{job="{self.name}"}} == 1'))
 
     def type(self, line):
         self.process.stdin.write(line + "\n")
@@ -141,20 +141,20 @@ class Lab:
     def fires(self, *names):
         """Waits until alerts fire and reach a receiver, unless Alertmanager inhibits them."""
         for name in names:
-            until(f"{name} of {self.name} fires", lambda name=name: (name, self.name) in self.stage.fired)
+            until(f"{name} of {self.name} fires", lambda name=name: (name, self.name) in self.programs.fired)
         for name in names:
             until(f"{name} of {self.name} is received or inhibited", lambda name=name: self.arrived(name))
 
     def arrived(self, name):
         received = any(row[:3] == (name, self.name, "firing") for row in list(Receiver.got))
-        return received or (name, self.name) in self.stage.inhibited
+        return received or (name, self.name) in self.programs.inhibited
 
     def resolves(self, *names):
         for name in names:
-            until(f"{name} of {self.name} resolves", lambda name=name: not self.stage.is_firing(name, self.name))
+            until(f"{name} of {self.name} resolves", lambda name=name: not self.programs.is_firing(name, self.name))
 
 
-class Stage:
+class Programs:
     """All running programs and what they reported."""
 
     def __init__(self, medic, directory):
@@ -272,7 +272,7 @@ def dry_run(lab):
 
 
 def slow_motion(lab):
-    """A medic whose time hardly passes: no pass ends."""
+    """A medic whose time hardly passes: no reconcile ends."""
     lab.fires("SweepStalled")
     lab.stop()
     lab.resolves("SweepStalled")
@@ -298,7 +298,7 @@ def actions_service_fails(lab):
     lab.well()
     lab.type("polls-fail")
     lab.fires("ScaleSetFlapping")
-    lab.type("well")
+    lab.type("clear")
     lab.resolves("ScaleSetFlapping")
 
 
@@ -307,7 +307,7 @@ def credential_refused(lab):
     lab.well()
     lab.type("revoke-garm")
     lab.fires("ScaleSetUnauthorized")
-    lab.type("well")
+    lab.type("clear")
     lab.resolves("ScaleSetUnauthorized")
 
 
@@ -317,7 +317,7 @@ def nobody_listens(lab):
     lab.type("revoke-garm")
     lab.type("crash")
     lab.fires("ScaleSetUnheld")
-    lab.type("well")
+    lab.type("clear")
     lab.resolves("ScaleSetUnheld")
 
 
@@ -327,7 +327,7 @@ def another_owner(lab):
     lab.type("foreign 1h")
     lab.type("crash")
     lab.fires("ScaleSetHeldElsewhere")
-    lab.type("well")
+    lab.type("clear")
     lab.resolves("ScaleSetHeldElsewhere")
 
 
@@ -335,7 +335,7 @@ def set_removed(lab):
     """A set that nobody polls is removed at GitHub; a clean restart of the manager creates it again."""
     lab.well()
     lab.type("crash")
-    until("the sets are ill", lambda: lab.listening() == 0)
+    until("the sets are unhealthy", lambda: lab.listening() == 0)
     lab.type("remove")
     lab.fires("ScaleSetMissing")
     lab.type("stop")
@@ -354,7 +354,7 @@ def quota_used_up(lab):
     lab.type("revoke")
     lab.type("crash")
     lab.fires("MedicRequestsFailing")
-    lab.type("well")
+    lab.type("clear")
     lab.type("crash")
     lab.resolves("MedicRequestsFailing")
 
@@ -365,7 +365,7 @@ def left_disabled(lab):
     lab.type("crash")
     lab.type("refuse-enable")
     lab.fires("ScaleSetLeftDisabled", "HealIntentsOpen")
-    lab.type("well")
+    lab.type("clear")
     lab.resolves("ScaleSetLeftDisabled", "HealIntentsOpen")
 
 
@@ -375,7 +375,7 @@ def treatments_fail(lab):
     lab.type("phantom 10h")
     lab.type("crash")
     lab.fires("TreatmentUnverified", "HealBreakerOpen", "HealBreakerOpenLong")
-    lab.type("well")
+    lab.type("clear")
     lab.well()
     lab.type("crash")
     lab.resolves("TreatmentUnverified", "HealBreakerOpen", "HealBreakerOpenLong")
@@ -386,7 +386,7 @@ def budget_spent(lab):
     for _ in range(3):
         lab.well()
         lab.type("crash")
-        until("the set is ill", lambda: lab.listening() == 0)
+        until("the set is unhealthy", lambda: lab.listening() == 0)
     lab.well()
     lab.type("crash")
     lab.fires("HealBudgetExhausted")
@@ -395,7 +395,7 @@ def budget_spent(lab):
     lab.resolves("HealBudgetExhausted")
 
 
-SCENES = [
+SCENARIOS = [
     (crash_and_healing, ["--sets", "3", "--speed", "10", "--stale-session", "3m"]),
     (dry_run, ["--sets", "2", "--speed", "10", "--mode", "observe"]),
     (slow_motion, ["--sets", "1", "--speed", "0.1"]),
@@ -412,42 +412,42 @@ SCENES = [
 ]
 
 
-def play(stage, failures):
-    """All scenes at once; then all labs stop, and then one starts again."""
-    def act(scene, lab):
+def play(programs, failures):
+    """All scenarios at once; then all labs stop, and then one starts again."""
+    def act(scenario, lab):
         try:
             lab.start()
-            scene(lab)
-            print(f"{time.time() - stage.begun:5.0f} s  {scene.__name__} is over", flush=True)
+            scenario(lab)
+            print(f"{time.time() - programs.begun:5.0f} s  {scenario.__name__} is over", flush=True)
         except (TimeoutError, OSError, subprocess.SubprocessError, TypeError) as error:
-            failures.append(f"{scene.__name__}: {error}")
-            print(f"{time.time() - stage.begun:5.0f} s  {scene.__name__} FAILED: {error}", flush=True)
+            failures.append(f"{scenario.__name__}: {error}")
+            print(f"{time.time() - programs.begun:5.0f} s  {scenario.__name__} FAILED: {error}", flush=True)
 
-    threads = [threading.Thread(target=act, args=(scene, stage.labs[scene.__name__])) for scene, _ in SCENES]
+    threads = [threading.Thread(target=act, args=(scenario, programs.labs[scenario.__name__])) for scenario, _ in SCENARIOS]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for lab in stage.labs.values():
+    for lab in programs.labs.values():
         lab.stop()
     try:
-        until("MedicAbsent fires for a manager", lambda: stage.is_firing("MedicAbsent", "crash_and_healing"))
+        until("MedicAbsent fires for a manager", lambda: programs.is_firing("MedicAbsent", "crash_and_healing"))
         until("MedicAbsent fires and is received", lambda: ("MedicAbsent", "", "firing", "pager") in Receiver.got)
-        stage.labs["crash_and_healing"].start()
-        until("MedicAbsent resolves", lambda: not stage.is_firing("MedicAbsent", ""))
+        programs.labs["crash_and_healing"].start()
+        until("MedicAbsent resolves", lambda: not programs.is_firing("MedicAbsent", ""))
     except TimeoutError as error:
         failures.append(str(error))
 
 
-def judge(stage, failures):
+def judge(programs, failures):
     """The table of alerts, and the expressions without data."""
     def received(name, status):
         return sorted({row[3] for row in Receiver.got if row[0] == name and row[2] == status})
 
     print(f"\n{'ALERT':<24}{'FIRED AFTER':<13}{'RECEIVED BY':<18}{'RESOLVED BY':<18}INHIBITED BY")
     for alert in alert_rules.alerts():
-        fired = min((at for (name, _), at in stage.fired.items() if name == alert.name), default=None)
-        by = sorted(set().union(*(found for (name, _), found in stage.inhibited.items() if name == alert.name), set()))
+        fired = min((at for (name, _), at in programs.fired.items() if name == alert.name), default=None)
+        by = sorted(set().union(*(found for (name, _), found in programs.inhibited.items() if name == alert.name), set()))
         came, went = received(alert.name, "firing"), received(alert.name, "resolved")
         print(f"{alert.name:<24}{f'{fired:.0f} s' if fired else '-':<13}{', '.join(came) or '-':<18}{', '.join(went) or '-':<18}{', '.join(by)}")
         if fired is None:
@@ -457,7 +457,7 @@ def judge(stage, failures):
     end = time.time()
     rules = {f"rule {rule.get('alert') or rule['record']}": rule["expr"] for rule in alert_rules.rules(rules_in_a_hurry())}
     asked = [*rules.items(), *dashboard_expressions()]
-    empty = [title for title, text in asked if not stage.has_data(text, end)]
+    empty = [title for title, text in asked if not programs.has_data(text, end)]
     for title in empty:
         if title in WAIVED:
             print(f"no data, as expected: {title}: {WAIVED[title]}")
@@ -465,7 +465,7 @@ def judge(stage, failures):
             failures.append(f"no data at any time: {title}")
     print(f"\n{len(asked) - len(empty)} of {len(asked)} expressions returned data; {len(Receiver.got)} notices were received.")
     for target, source in INHIBITIONS:
-        if not any(name == target and source in found for (name, _), found in stage.inhibited.items()):
+        if not any(name == target and source in found for (name, _), found in programs.inhibited.items()):
             failures.append(f"{source} did not inhibit {target}")
 
 
@@ -475,20 +475,20 @@ def main():
     medic = sys.argv[1] if len(sys.argv) > 1 else str(built[0]) if built else shutil.which("scaleset-medic")
     failures = []
     with tempfile.TemporaryDirectory() as directory:
-        stage = Stage(medic, pathlib.Path(directory))
-        stage.labs = {scene.__name__: Lab(stage, scene.__name__, *flags) for scene, flags in SCENES}
+        programs = Programs(medic, pathlib.Path(directory))
+        programs.labs = {scenario.__name__: Lab(programs, scenario.__name__, *flags) for scenario, flags in SCENARIOS}
         try:
-            stage.open(stage.labs.values())
-            play(stage, failures)
+            programs.open(programs.labs.values())
+            play(programs, failures)
             # Alertmanager sends the last notice a little later.
             try:
                 until("the last notice is received", lambda: ("MedicAbsent", "", "resolved", "pager") in Receiver.got, 20)
             except TimeoutError as error:
                 failures.append(str(error))
-            judge(stage, failures)
-            print(f"{time.time() - stage.begun:.0f} s")
+            judge(programs, failures)
+            print(f"{time.time() - programs.begun:.0f} s")
         finally:
-            stage.close()
+            programs.close()
             if keep := os.environ.get("KEEP"):
                 shutil.copytree(directory, keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tsdb", "am"))
     if failures:

@@ -29,9 +29,9 @@ import xml.etree.ElementTree as ET
 PICTURE = pathlib.Path(__file__).resolve().parent.parent / "docs/screenshots/lab.svg"
 BYTES_MAX = 200_000
 COLUMNS, ROWS = 114, (13, 25)
-# A wait longer than this is shown as long as this; the end is held for so long before it begins anew.
+# A wait longer than SHOWN_WAIT seconds is shown as SHOWN_WAIT; the end is held for HOLD seconds before it begins again.
 SHOWN_WAIT, HOLD = 3.0, 7.0
-PATIENCE = 90
+TIMEOUT = 90
 CELL, LINE, MARGIN, BAR = 7.5, 17, 12, 26
 TITLES = ("the lab: GARM and GitHub, simulated, twice as fast; waits are cut", "a second terminal")
 
@@ -49,9 +49,9 @@ STEPS = (
         "scaleset-medic status", "nothing to do",
     ],
 )
-# Words that depend on the moment at which a set is looked at, so that one run says them and another may not.
+# Words that depend on the moment at which a set is read, so that one run has them and another may not.
 PASSING = {"confirmation", "sweeps", "sweep", "must", "seen", "row", "ms", "min", "just", "now"}
-# What a pass says that falls into the second in which the manager is down.
+# What a reconcile says in the second in which the manager is down.
 PASSING |= {"asked", "be", "connect", "evidence", "unknown"}
 
 
@@ -85,7 +85,7 @@ class Terminal:
         self.note("\r\n")
 
 
-class Stage:
+class Terminals:
     """Both terminals, read at once."""
 
     def __init__(self, binary):
@@ -95,10 +95,10 @@ class Stage:
         self.terminals = [Terminal(rows) for rows in ROWS]
         self.environment = {"PATH": self.folder.name + os.pathsep + os.environ["PATH"], "TERM": "xterm-256color", "LANG": "C.UTF-8", "TZ": "UTC", "USER": "you"}
 
-    def poll(self, patience=0.05):
+    def poll(self, timeout=0.05):
         """Reads what has been written, and forgets what has ended."""
         owner = {master: terminal for terminal in self.terminals for master in terminal.open}
-        for master in select.select(list(owner), [], [], patience)[0]:
+        for master in select.select(list(owner), [], [], timeout)[0]:
             try:
                 data = os.read(master, 65536)
             except OSError:
@@ -110,10 +110,10 @@ class Stage:
                 owner[master].open.remove(master)
 
     def wait(self, what, holds):
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while not holds():
             if time.monotonic() > end:
-                sys.exit(f"not within {PATIENCE} s: {what}\n" + "\n".join(terminal.said for terminal in self.terminals))
+                sys.exit(f"not within {TIMEOUT} s: {what}\n" + "\n".join(terminal.said for terminal in self.terminals))
             self.poll()
 
     def pause(self, seconds):
@@ -317,7 +317,7 @@ def compare(fresh, kept):
     for whose, screens in (("this run", fresh), (PICTURE.name, kept)):
         for screen, steps in zip(screens, STEPS):
             in_order(joined(screen), steps, whose)
-    # What the lab tells once it runs depends on when the medic looks: there the steps must do.
+    # What the lab prints once it runs depends on when the medic reads: there only the steps are compared.
     of = lambda screens: words([joined(screens[0]).split(" the lab ends\n")[0], joined(screens[1])])
     gone, new = of(kept) - of(fresh) - PASSING, of(fresh) - of(kept) - PASSING
     if gone or new:
@@ -327,15 +327,15 @@ def compare(fresh, kept):
 def main():
     check, binary = "--check" in sys.argv, sys.argv[-1]
     for attempt in (1, 2, 3):
-        stage = Stage(binary)
+        both = Terminals(binary)
         try:
-            played = stage.play()
+            played = both.play()
         finally:
-            stage.stop()
+            both.stop()
         if played:
             break
         print(f"attempt {attempt}: the machine was too slow", flush=True)
-    screens = [cells(terminal.chunks) for terminal in stage.terminals]
+    screens = [cells(terminal.chunks) for terminal in both.terminals]
     picture = draw(screens)
     if check:
         compare(read(picture), read(PICTURE.read_text()))

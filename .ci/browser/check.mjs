@@ -10,8 +10,8 @@ const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 export async function accessible(page, what) {
   if (!(await page.evaluate(() => Boolean(window.axe)))) await page.evaluate(AXE);
   const { violations, passes } = await page.evaluate(() => window.axe.run(document));
-  const told = violations.map((v) => `${v.id} (${v.impact}): ${v.help}\n  ${v.nodes.map((n) => n.html).join("\n  ")}`);
-  assert.deepEqual(told, [], `axe-core, ${what}`);
+  const violated = violations.map((v) => `${v.id} (${v.impact}): ${v.help}\n  ${v.nodes.map((n) => n.html).join("\n  ")}`);
+  assert.deepEqual(violated, [], `axe-core, ${what}`);
   assert.ok(passes.length > 15, `axe-core looked at too little, ${what}`);
   console.log(`axe-core, ${what}: ${passes.length} rules pass, none is violated`);
 }

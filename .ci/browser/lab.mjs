@@ -27,7 +27,7 @@ export class Lab {
   }
 }
 
-// Asks again until the answer is yes; the error tells what was waited for and what was seen last.
+// Asks again until the answer is yes; the error names what was waited for.
 export async function until(what, ask, seconds = 40) {
   const deadline = Date.now() + seconds * 1000;
   for (;;) {

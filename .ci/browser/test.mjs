@@ -109,7 +109,7 @@ async function incident(lab, pages) {
     }
   }
   assert.match(await light.locator("details").innerText(), /log: not configured; it would show .* To enable it:/);
-  assert.match(await light.locator("#say").innerText(), /receive no jobs/, "a screen reader is told");
+  assert.match(await light.locator("#say").innerText(), /receive no jobs/, "a screen reader announces it");
   step("stuck, and blocked by the pause");
 
   await medic(lab, "resume");
@@ -136,7 +136,7 @@ async function incident(lab, pages) {
   await shoot(light, "healed");
   step("healed");
 
-  assert.ok(await light.evaluate(() => window.sameDocument), "the page was loaded anew");
+  assert.ok(await light.evaluate(() => window.sameDocument), "the page was loaded again");
   assert.equal(light.loads, 1, "loads of the live page");
   assert.ok(plain.loads > 1, "without scripts the page comes again by itself");
   assert.ok(await light.evaluate(() => document.querySelector("details").open), "what was opened stays open");

@@ -330,7 +330,7 @@ impl Demo {
             };
             if command == Command::RefuseEnable {
                 refuse_below = Some(self.hub.with(|world, _| world.listening(0).1));
-            } else if command == Command::Well {
+            } else if command == Command::Clear {
                 refuse_below = None;
             }
             if command == Command::Quit || self.carry_out(command).await.is_err() {

@@ -20,7 +20,7 @@ use medic_garm::ws::{self, Channel};
 use medic_github::{Access, AccessOptions, Allowances, Credential, GithubClient, Wires};
 use medic_http::client::Client;
 use medic_http::file::{FileReader, Reading};
-use medic_http::limits::Politeness;
+use medic_http::limits::Rate;
 use medic_http::reqwest_transport::{ReqwestTransport, SetupError, TransportOptions};
 use medic_http::{self, Bounds, Jitter, Recorder, Transport, Upgrader};
 use medic_store::Store;
@@ -171,7 +171,7 @@ pub(crate) fn garm(
     let bounds = Bounds { total: manager.request_timeout, body: BODY };
     let ClientContext { recorder, clock, runtime: Runtime { jitter, file_reading } } = context.clone();
     let client = Client::new(Target::Manager, transport, recorder, clock, bounds)
-        .with_politeness(politeness(manager.requests_per_second))
+        .with_rate(rate(manager.requests_per_second))
         .with_jitter(jitter);
     let options = GarmOptions {
         base_url: manager.url.to_string(),
@@ -234,9 +234,9 @@ const BODY: usize = 16 * 1024 * 1024;
 const SLACK: Span = Span::secs(2);
 
 /// A sweep sends several requests together.
-fn politeness(per_second: u32) -> Politeness {
+fn rate(per_second: u32) -> Rate {
     let per_second = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
-    Politeness { per_second, burst: per_second.saturating_mul(BURST), ..Politeness::default() }
+    Rate { per_second, burst: per_second.saturating_mul(BURST), ..Rate::default() }
 }
 
 /// Seconds of the rate that may be used at once.

@@ -208,7 +208,7 @@ mod tests {
     async fn hanging_pause_file_pauses_everything_meanwhile() {
         let dir = tempfile::tempdir().unwrap();
         let file = PauseFile { path: dir.path().join(FILE_NAME), managers: Vec::new() };
-        let watched = PauseFileReader::new(file, FileReader::with_patience(medic_core::model::Span::millis(30)));
+        let watched = PauseFileReader::new(file, FileReader::with_timeout(medic_core::model::Span::millis(30)));
         assert_eq!(watched.read(NOW).await, None);
         let (end, hangs) = std::sync::mpsc::channel::<()>();
         // Readings wait for each other: any that hangs stands for the file's own.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `/metrics` | the Prometheus exposition |
 //! | `/healthz` | 200 while the process lives |
-//! | `/readyz` | 200 after the first sweep of any manager, while sweeps go on; whatever managers and GitHub answer |
+//! | `/readyz` | 200 after the first sweep of any manager, while sweeps go on; no manager or GitHub need answer |
 //! | `/api/v1/status` | the status document ([`crate::status::Status`]) |
 //! | `/api/v1/status.schema.json` | the JSON schema of that document |
 //! | `/` | the same as a page |

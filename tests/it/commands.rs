@@ -47,7 +47,7 @@ async fn malformed_pause_file_pauses_everything() {
     assert_shows(&said, &["is paused by alice, while the file exists: upgrade"]);
 }
 
-/// Whoever writes a reason or names a scale set must not be able to clear the reader's screen or to add a line.
+/// A reason or the name of a scale set must not clear the reader's screen or add a line.
 #[tokio::test]
 async fn foreign_text_cannot_control_the_terminal() {
     let servers = Servers::start(Build::PreFix, 1);

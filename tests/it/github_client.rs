@@ -123,7 +123,7 @@ impl Bench {
     }
 
     fn calls(&self, route: Route) -> u64 {
-        self.with(|github| github.total_calls(route))
+        self.with(|github| github.recent_calls(route))
     }
 
     fn all_calls(&self) -> u64 {

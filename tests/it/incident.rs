@@ -103,6 +103,18 @@ async fn healthy_fleet_with_jobs_and_clean_restarts_has_no_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn starved_set_is_diagnosed_and_left_alone() {
+    let given = Given::of(Build::PostFix, 2).with_log(LogLevel::Info, LogFormat::Json);
+    let mut bench = Bench::new(&given).await;
+    bench.run(Span::mins(1)).await;
+    let set = bench.github_ids()[0];
+    bench.with(|world| world.garm_mut(0).unwrap().0.poison(ScaleSetId(1), true));
+    bench.with_now(|world, now| world.github.queue_jobs(set, 1, now));
+    bench.run(Span::mins(3)).await;
+    assert_eq!((bench.diagnoses(), bench.writes()), (vec![Diagnosis::Starved, Diagnosis::Listening], 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn operator_disabled_set_stays_disabled() {
     let mut bench = Bench::new(&Given::of(Build::PreFix, 4)).await;
     bench.run(Span::mins(1)).await;
@@ -417,7 +429,7 @@ async fn crash_after_a_vanished_session_names_its_cause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn manual_deletion_spares_living_sessions() {
+async fn manual_deletion_is_refused_for_a_session_in_use() {
     let mut given = Given::of(Build::PostFix, 2).with_github().with_log(LogLevel::Info, LogFormat::Json);
     given.fleet.github.stale_lifetime = Span::mins(30);
     let mut bench = Bench::new(&given).await;

@@ -1,4 +1,4 @@
-//! Time as a port: whoever needs it is given a [`Now`], or this trait.
+//! Time as a port: code that needs the time is given a [`Now`], or this trait.
 
 use crate::model::{Now, Span};
 use async_trait::async_trait;

@@ -15,7 +15,7 @@ use medic_core::clock::Clock;
 use medic_core::model::{Endpoint, EndpointName, Entity, FailureKind, Operation, OwnQuota, Span, Target, Wall};
 use medic_http::cached::{Cached, Policy};
 use medic_http::client::without_bom;
-use medic_http::{Allowance, ApiError, Bounds, Client, Jitter, Politeness, Recorder, Response, Secret, Transport};
+use medic_http::{Allowance, ApiError, Bounds, Client, Jitter, Rate, Recorder, Response, Secret, Transport};
 use serde::de::DeserializeOwned;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -107,10 +107,10 @@ impl Allowances {
     pub fn new(requests_per_second: u32, quota_reserve: f64, clock: &Arc<dyn Clock>) -> Self {
         let per_second = NonZeroU32::new(requests_per_second).unwrap_or(NonZeroU32::MIN);
         let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
-        let politeness = Politeness { per_second, burst, max_wait: Politeness::default().max_wait };
+        let rate = Rate { per_second, burst, max_wait: Rate::default().max_wait };
         Self {
-            rest: Allowance::new(politeness, Some(quota_reserve), Arc::clone(clock)),
-            service: Allowance::new(politeness, None, Arc::clone(clock)),
+            rest: Allowance::new(rate, Some(quota_reserve), Arc::clone(clock)),
+            service: Allowance::new(rate, None, Arc::clone(clock)),
         }
     }
 }

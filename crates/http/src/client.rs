@@ -8,7 +8,7 @@
 //!   ([`super::limits`]).
 
 use super::excerpt::one_line;
-use super::limits::{Allowance, Limits, Politeness, RateLimit, retry_after};
+use super::limits::{Allowance, Limits, Rate, RateLimit, retry_after};
 use super::redact::Redactor;
 use super::{
     ApiError, BodySink, Bounds, Effect, Recorder, Response, Transport, TransportError, Upgrade, Upgrader, status,
@@ -45,7 +45,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of `target` over `transport`, with default [`Politeness`].
+    /// A client of `target` over `transport`, with default [`Rate`].
     pub fn new(
         target: Target,
         transport: Arc<dyn Transport>,
@@ -53,15 +53,15 @@ impl Client {
         clock: Arc<dyn Clock>,
         bounds: Bounds,
     ) -> Self {
-        let limits = Arc::new(Limits::new(Politeness::default(), None, Arc::clone(&clock)));
+        let limits = Arc::new(Limits::new(Rate::default(), None, Arc::clone(&clock)));
         let (jitter, redactor): (Jitter, _) = (Arc::new(random_span), Arc::default());
         Self { target, transport, recorder, clock, bounds, jitter, limits, redactor }
     }
 
     /// With another token bucket. Call it before cloning: the result shares no limits with `self`.
     #[must_use]
-    pub fn with_politeness(self, politeness: Politeness) -> Self {
-        let allowance = Allowance::new(politeness, None, Arc::clone(&self.clock));
+    pub fn with_rate(self, rate: Rate) -> Self {
+        let allowance = Allowance::new(rate, None, Arc::clone(&self.clock));
         self.with_allowance(&allowance)
     }
 
@@ -432,7 +432,7 @@ mod tests {
         let exhausted = [("x-ratelimit-remaining", "100"), ("x-ratelimit-limit", "500"), reset];
         let more = [("x-ratelimit-remaining", "101"), ("x-ratelimit-limit", "500"), reset];
         let (client, script, clock) = client([ok(200, &more), ok(200, &exhausted)]);
-        let allowance = Allowance::new(Politeness::default(), Some(0.2), Arc::clone(&clock));
+        let allowance = Allowance::new(Rate::default(), Some(0.2), Arc::clone(&clock));
         let client = client.with_allowance(&allowance);
         read(&client).await.unwrap();
         read(&client).await.unwrap();
@@ -459,14 +459,14 @@ mod tests {
     async fn bucket_blocks_a_request_that_would_wait_too_long() {
         let one = NonZeroU32::MIN;
         let (client, script, clock) = client([]);
-        let client = client.with_politeness(Politeness { per_second: one, burst: one, max_wait: Span::secs(2) });
+        let client = client.with_rate(Rate { per_second: one, burst: one, max_wait: Span::secs(2) });
         for _ in 0..3 {
             write(&client).await.unwrap();
         }
         assert_eq!(script.sent(), 3);
         assert!((2_000..2_100).contains(&clock.now().mono.0), "{}", clock.now().mono.0);
         let patient = client.clone();
-        let hasty = client.with_politeness(Politeness { per_second: one, burst: one, max_wait: Span::millis(500) });
+        let hasty = client.with_rate(Rate { per_second: one, burst: one, max_wait: Span::millis(500) });
         write(&hasty).await.unwrap();
         let error = write(&hasty).await.unwrap_err();
         assert_eq!((error.kind, error.effect), (FailureKind::HeldBack, Effect::None));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How long a file is waited for: a disk takes milliseconds, a slow share a second.
-const PATIENCE: Span = Span::secs(2);
+const READ_TIMEOUT: Span = Span::secs(2);
 
 /// The whole file, or `None` when it is longer than `limit` bytes; never reads more than one byte past it.
 pub fn read_bounded(path: &Path, limit: usize) -> std::io::Result<Option<Vec<u8>>> {
@@ -34,10 +34,10 @@ pub enum Reading {
 #[derive(Debug)]
 pub struct FileReader {
     reading: Reading,
-    patience: Span,
+    timeout: Span,
     /// Held by the one read under way.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    /// The read under way has exceeded a caller's patience.
+    reading_lock: Arc<tokio::sync::Mutex<()>>,
+    /// The read under way has exceeded a caller's time-out.
     overdue: AtomicBool,
 }
 
@@ -54,42 +54,42 @@ pub enum NotRead {
 
 impl FileReader {
     pub fn new(reading: Reading) -> Self {
-        Self { reading, patience: PATIENCE, turn: Arc::default(), overdue: AtomicBool::new(false) }
+        Self { reading, timeout: READ_TIMEOUT, reading_lock: Arc::default(), overdue: AtomicBool::new(false) }
     }
 
-    pub fn with_patience(patience: Span) -> Self {
-        Self { patience, ..Self::new(Reading::OnThreads) }
+    pub fn with_timeout(timeout: Span) -> Self {
+        Self { timeout, ..Self::new(Reading::OnThreads) }
     }
 
     /// Returns what `read` returns; an error if it has not ended in time, or an earlier read has not ended yet.
     pub async fn read<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, NotRead> {
-        self.read_within(self.patience, read).await
+        self.read_within(self.timeout, read).await
     }
 
-    /// As [`Self::read`], with another patience.
+    /// As [`Self::read`], with another time-out.
     pub async fn read_within<T: Send + 'static>(
         &self,
-        patience: Span,
+        timeout: Span,
         read: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NotRead> {
         if self.reading == Reading::AtOnce {
             return Ok(read());
         }
-        if self.overdue.load(Ordering::Acquire) && self.turn.try_lock().is_err() {
+        if self.overdue.load(Ordering::Acquire) && self.reading_lock.try_lock().is_err() {
             return Err(NotRead::Busy);
         }
         let reading = async {
-            let turn = Arc::clone(&self.turn).lock_owned().await;
+            let lock = Arc::clone(&self.reading_lock).lock_owned().await;
             let on_thread = move || {
-                let _turn = turn;
+                let _lock = lock;
                 read()
             };
             tokio::task::spawn_blocking(on_thread).await
         };
-        let read = match tokio::time::timeout(patience.into(), reading).await {
+        let read = match tokio::time::timeout(timeout.into(), reading).await {
             Ok(Ok(read)) => Ok(read),
             Ok(Err(_)) => Err(NotRead::Broken),
-            Err(_) => Err(NotRead::Late(patience)),
+            Err(_) => Err(NotRead::Late(timeout)),
         };
         self.overdue.store(matches!(read, Err(NotRead::Late(_))), Ordering::Release);
         read
@@ -110,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn reader_spends_one_thread_and_one_wait_on_a_hanging_read() {
-        let reader = FileReader::with_patience(Span::millis(30));
+        let reader = FileReader::with_timeout(Span::millis(30));
         let (end, hangs) = mpsc::channel::<()>();
         let began = Arc::new(AtomicUsize::new(0));
         let count = |began: &Arc<AtomicUsize>| {
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(began.load(Ordering::SeqCst), 1, "no second thread");
         drop(end);
         // Held by the thread until it has ended.
-        drop(reader.turn.lock().await);
+        drop(reader.reading_lock.lock().await);
         assert_eq!(reader.read(|| 7).await, Ok(7));
         assert_eq!(reader.read(|| 8).await, Ok(8));
     }

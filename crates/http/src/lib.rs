@@ -3,7 +3,7 @@
 //!
 //! - [`client`]: attempts, back-off, rate limits; what adapters call.
 //! - [`cached`]: a value fetched once for all callers; [`jwt`]: a token's expiry.
-//! - [`redact`]: secrets removed from what a server repeats; [`secret`]: text that is never printed.
+//! - [`redact`]: secrets removed from what a server repeats.
 //! - [`list`]: JSON lists of bounded length.
 //! - [`limits`]: the token bucket, `Retry-After`, `X-RateLimit-*`.
 //! - [`status`]: statuses as typed errors, with a safe excerpt of the body ([`excerpt`]).
@@ -25,7 +25,7 @@ pub mod secret;
 pub mod status;
 
 pub use client::{Client, Jitter};
-pub use limits::{Allowance, Politeness, RateLimit};
+pub use limits::{Allowance, Rate, RateLimit};
 pub use medic_core::model::failure::{ApiError, Effect};
 pub use reqwest_transport::{ReqwestTransport, TransportOptions};
 pub use secret::{Secret, SecretFile};

@@ -25,13 +25,13 @@ pub const UNDATED_HOLD: Span = Span::mins(1);
 
 /// The token bucket's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Politeness {
+pub struct Rate {
     pub per_second: NonZeroU32,
     pub burst: NonZeroU32,
     pub max_wait: Span,
 }
 
-impl Default for Politeness {
+impl Default for Rate {
     /// Far above what a sweep needs, far below what hurts a server.
     fn default() -> Self {
         let at_least_one = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
@@ -53,8 +53,8 @@ pub struct Allowance(pub(super) Arc<Limits>);
 
 impl Allowance {
     /// Fresh limits. `reserve` is the share of the credential's quota, from 0 to 1, that is left to others.
-    pub fn new(politeness: Politeness, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
-        Self(Arc::new(Limits::new(politeness, reserve, clock)))
+    pub fn new(rate: Rate, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Limits::new(rate, reserve, clock)))
     }
 }
 
@@ -147,11 +147,11 @@ struct State {
 }
 
 impl Limits {
-    pub(super) fn new(politeness: Politeness, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
-        let quota = Quota::per_second(politeness.per_second).allow_burst(politeness.burst);
+    pub(super) fn new(rate: Rate, reserve: Option<f64>, clock: Arc<dyn Clock>) -> Self {
+        let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
         Self {
             bucket: RateLimiter::direct_with_clock(quota, BucketClock(Arc::clone(&clock))),
-            max_wait: politeness.max_wait,
+            max_wait: rate.max_wait,
             reserve,
             clock,
             state: Mutex::default(),

@@ -37,3 +37,16 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
         Ok(List(list))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_beyond_its_bound_is_refused() {
+        let list = |entries: usize| format!("[{}]", vec!["1"; entries].join(","));
+        assert_eq!(serde_json::from_str::<List<u8>>(&list(50_000)).unwrap().0.len(), 50_000);
+        let error = serde_json::from_str::<List<u8>>(&list(50_001)).unwrap_err().to_string();
+        assert!(error.contains("a list of more than 50000 entries is not read"), "{error}");
+    }
+}

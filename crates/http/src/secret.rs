@@ -252,7 +252,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         std::fs::write(&path, "old\n").unwrap();
-        let impatient = || FileReader::with_patience(Span::millis(30));
+        let impatient = || FileReader::with_timeout(Span::millis(30));
         let secret = SecretFile::new(&path).source(|_| Ok(()), impatient());
         assert_eq!(secret.secret().await.unwrap().expose(), "old");
         // To open a FIFO that nobody writes to does not end.

@@ -78,6 +78,9 @@ impl<R> Fault<R> {
             FaultKind::Dripping(span) => return real().instead(Delivery::Dripping(*span)),
             FaultKind::Bom => {
                 let mut answer = real();
+                if matches!(answer.delivery, Delivery::Hold(_)) {
+                    return answer;
+                }
                 let body = [b"\xEF\xBB\xBF", answer.response.body().as_ref()].concat();
                 *answer.response.body_mut() = body.into();
                 return answer;
@@ -213,5 +216,13 @@ mod tests {
         assert!(table.meet(Route::Poll, Some(7), Wall(0)).is_none(), "used up");
         assert!(table.meet(Route::GetSet, None, Wall(99)).is_some());
         assert!(table.meet(Route::GetSet, None, Wall(100)).is_none(), "over");
+    }
+    #[test]
+    fn held_poll_is_left_alone() {
+        let held = || Answer::empty(202).delivered(Delivery::Hold(Wall(7)));
+        for kind in [FaultKind::Truncated(1), FaultKind::Dripping(Span::secs(1)), FaultKind::Bom] {
+            let answer = Fault::on(Route::Poll, kind).answer(held);
+            assert_eq!((answer.delivery, answer.response.body().len()), (Delivery::Hold(Wall(7)), 0));
+        }
     }
 }

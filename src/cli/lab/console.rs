@@ -32,7 +32,7 @@ pub(super) enum Command {
     /// The medic's quota is exhausted for this long.
     NoQuota(Span),
     /// All faults end; GARM starts if it was down.
-    Well,
+    Clear,
     /// Prints the addresses again.
     Where,
     Help,
@@ -58,7 +58,7 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("refuse-enable", "", "the same once a set has been disabled: it stays disabled"),
     ("disable", "", "an operator disables the second set"),
     ("jobs", "N", "workflows queue N jobs for each set (default 1)"),
-    ("well", "", "all faults end, and GARM starts if it was down"),
+    ("clear", "", "all faults end, and GARM starts if it was down"),
     ("where", "", "print the addresses again"),
     ("help", "", "this list"),
     ("quit", "", "the lab ends"),
@@ -103,7 +103,7 @@ impl Command {
                     Ok(_) | Err(_) => return Err("write a number of jobs from 1 to 100".to_owned()),
                 },
             })),
-            "well" => Self::Well,
+            "clear" => Self::Clear,
             "where" => Self::Where,
             "quit" => Self::Quit,
             _ => Self::Help,
@@ -137,7 +137,7 @@ impl Command {
                 world.github.expire_tokens();
                 format!("The medic's GitHub quota is exhausted for {span}.")
             }
-            Self::Well => {
+            Self::Clear => {
                 world.github.clear_faults();
                 let sets: Vec<_> =
                     world.garm(0).map(|garm| garm.scale_sets().map(|(_, _, set)| set).collect()).unwrap_or_default();

@@ -193,7 +193,7 @@ impl GithubState {
 
     /// How many of the last calls were on a route.
     #[must_use]
-    pub fn total_calls(&self, route: Route) -> u64 {
+    pub fn recent_calls(&self, route: Route) -> u64 {
         self.calls().map(|call| u64::from(call.route == route)).sum()
     }
 

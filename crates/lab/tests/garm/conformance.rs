@@ -11,6 +11,7 @@ use medic_lab::github::{Takeover, UnknownSession};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 const PRE_FIX: (&str, Build) = ("garm-2026-04-pre-fix", Build::PreFix);
 const POST_FIX: (&str, Build) = ("garm-2026-07-post-fix", Build::PostFix);
@@ -161,9 +162,18 @@ impl Played {
     }
 }
 
-/// The situations 1 to 11, in their order.
-fn play((name, build): (&str, Build)) -> Played {
+static PRE_FIX_PLAYED: LazyLock<Played> = LazyLock::new(|| play(PRE_FIX));
+static POST_FIX_PLAYED: LazyLock<Played> = LazyLock::new(|| play(POST_FIX));
+
+/// Each build with what was played of it, once for all tests.
+fn builds() -> [((&'static str, Build), &'static Played); 2] {
+    [(PRE_FIX, &PRE_FIX_PLAYED), (POST_FIX, &POST_FIX_PLAYED)]
+}
+
+/// The situations 1 to 12.
+fn play((name, build): (&'static str, Build)) -> Played {
     let mut played = Played::default();
+    played.logs.insert("12", play_as_text((name, build)));
     let mut empty = bench(build, |garm, _| garm.initialised = false);
     empty.boot();
     played.ask(name, &["controller-info-before-first-run", "login-before-first-run"], &mut empty);
@@ -293,14 +303,12 @@ fn play_as_text((_, build): (&str, Build)) -> BTreeSet<String> {
 #[test]
 fn log_parser_reads_the_recorded_events() {
     let mut raced = BTreeSet::new();
-    for build in [PRE_FIX, POST_FIX] {
-        let mut logs = play(build).logs;
-        logs.insert("12", play_as_text(build));
+    for (build, played) in builds() {
         let (mut compared, mut failures) = (0, String::new());
         for entry in std::fs::read_dir(recordings(build.0).join("logs")).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let (situation, text) = (&name[..2], fixture(build.0, &format!("logs/{name}")));
-            let (recorded, simulated) = (log_events(text.lines().map(str::as_bytes)), &logs[situation]);
+            let (recorded, simulated) = (log_events(text.lines().map(str::as_bytes)), &played.logs[situation]);
             for event in recorded.symmetric_difference(simulated) {
                 if RACES.contains(&situation) && event.starts_with("ListenerFailed") {
                     raced.insert(situation.to_owned());
@@ -337,8 +345,7 @@ fn shape(value: &Value) -> Value {
 
 #[test]
 fn answers_have_the_recorded_status_and_read_fields() {
-    for build in [PRE_FIX, POST_FIX] {
-        let played = play(build);
+    for (build, played) in builds() {
         let answers = played.answers.iter().filter(|(name, _)| name.ends_with("json"));
         assert_eq!(answers.clone().count(), 21);
         for (name, (status, kind, body)) in answers {
@@ -368,8 +375,7 @@ fn metrics_give_the_recorded_counters_and_quotas() {
         }
         metrics
     };
-    for build in [PRE_FIX, POST_FIX] {
-        let played = play(build);
+    for (build, played) in builds() {
         for name in ["healthy", "stuck", "after-stale-sessions-expired"] {
             let file = format!("metrics-{name}.txt");
             let (_, kind, simulated) = &played.answers[&file];
@@ -387,8 +393,7 @@ fn metrics_give_the_recorded_counters_and_quotas() {
 
 #[test]
 fn goroutine_dumps_count_the_recorded_listeners() {
-    for build in [PRE_FIX, POST_FIX] {
-        let played = play(build);
+    for (build, played) in builds() {
         for name in ["healthy", "stuck", "after-stale-sessions-expired"] {
             let file = format!("goroutines-{name}.txt");
             let recorded = goroutines::count(fixture(build.0, &format!("http/{file}")).as_bytes()).unwrap();
@@ -400,20 +405,20 @@ fn goroutine_dumps_count_the_recorded_listeners() {
 
 #[test]
 fn event_parser_reads_the_recorded_events() {
-    for build in [PRE_FIX, POST_FIX] {
+    for (build, played) in builds() {
         let text = fixture(build.0, "ws/events-job-and-toggle.jsonl");
         let recorded: BTreeSet<String> = text.lines().filter_map(event_kind).collect();
-        let simulated = play(build).events;
-        let missing: Vec<_> = recorded.difference(&simulated).collect();
+        let simulated = &played.events;
+        let missing: Vec<_> = recorded.difference(simulated).collect();
         assert!(recorded.len() >= 2 && missing.is_empty(), "{}: {missing:#?}", build.0);
     }
 }
 
 #[test]
 fn periodic_debug_lines_come_as_often_as_recorded() {
-    for build in [PRE_FIX, POST_FIX] {
+    for (build, played) in builds() {
         let text = fixture(build.0, "logs/06-after-the-stale-sessions-expired.jsonl");
-        let (recorded, simulated) = (periodic(text.lines().map(str::as_bytes)), &play(build).periodic["06"]);
+        let (recorded, simulated) = (periodic(text.lines().map(str::as_bytes)), &played.periodic["06"]);
         assert!(recorded.keys().eq(simulated.keys()), "{}: {recorded:#?}\n{simulated:#?}", build.0);
         for (line, count) in recorded {
             assert!(count.abs_diff(simulated[&line]) <= 1, "{}: {count} times {line}", build.0);

@@ -76,6 +76,27 @@ fn failed_starts_back_off_until_the_set_changes() {
 }
 
 #[test]
+fn no_op_put_has_no_effect_and_a_change_gives_one_attempt() {
+    let mut bench = Bench::new(Build::PreFix);
+    bench.restart();
+    bench.wait(Span::secs(5));
+    let attempts = |bench: &Bench| bench.garm().operations("CreateMessageSession");
+    let before = bench.put(FIRST, &json!({"max_runners": 6}));
+    bench.wait(Span::secs(5));
+    let tried = attempts(&bench);
+    bench.garm_mut().take_events();
+    let same = bench.put(FIRST, &json!({"enabled": true, "max_runners": 6}));
+    bench.wait(Span::secs(5));
+    assert_eq!((&same["updated_at"], attempts(&bench)), (&before["updated_at"], tried));
+    assert_eq!(bench.garm_mut().take_events(), Vec::<Bytes>::new());
+    let changed = bench.put(FIRST, &json!({"max_runners": 7}));
+    bench.wait(Span::secs(5));
+    assert_ne!(changed["updated_at"], before["updated_at"]);
+    assert_eq!(attempts(&bench), (tried.0 + 1, tried.1 + 1), "one attempt, refused");
+    assert_eq!(bench.garm_mut().take_events().len(), 1);
+}
+
+#[test]
 fn many_toggles_make_one_retry_loop() {
     for build in BOTH {
         let mut bench = Bench::new(build);

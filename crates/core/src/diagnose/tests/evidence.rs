@@ -158,7 +158,7 @@ fn failure_line_counts_for_40_seconds_at_most() {
 }
 
 #[test]
-fn poll_failure_is_an_echo_within_5_seconds_of_a_close() {
+fn poll_failure_within_5_seconds_of_a_close_is_ignored() {
     let closing = || LogEvent::SessionClosing { set: by_manager(1) };
     let evicted = (Diagnosis::Evicted, Proof);
     assert_eq!(by_log([(60, closing()), (1, fails(NotFound, false))]), evicted);
