@@ -21,7 +21,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Watch the managers until stopped, and heal stuck scale sets if the mode is heal
+    /// Watch GARM until stopped, and heal stuck scale sets if the mode is heal
     Run(ModeArgs),
     /// Reconcile once; the exit code is the result
     Once(OnceArgs),
@@ -151,7 +151,7 @@ pub struct LabArgs {
     /// Number of scale sets
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub sets: u32,
-    /// Number of managers; all but the first accept requests and never answer
+    /// Number of GARMs; all but the first accept requests and never answer
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub managers: u16,
     /// How long GitHub keeps a stale session: simulated seconds, or a duration such as 2m

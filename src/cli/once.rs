@@ -2,7 +2,7 @@
 
 use super::args::{Color, OnceArgs, Output};
 use super::output::{data, diagnostic};
-use super::render::{self, Look};
+use super::render::{self, Style};
 use super::status::ends;
 use super::{Failure, medic, nagios};
 use crate::config::Config;
@@ -62,7 +62,7 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
             data(&nagios::line(&document(summary.managers), nagios))?;
             return Ok(nagios.code());
         }
-        Output::Text => data(&render::summary(&summary, code, clock.now().wall, Look::of_stdout(color)))?,
+        Output::Text => data(&render::summary(&summary, code, clock.now().wall, Style::of_stdout(color)))?,
         Output::Json => {
             let document = serde_json::json!({
                 "exit_code": code.code(),

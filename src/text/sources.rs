@@ -34,7 +34,7 @@ pub const fn text(source: Source) -> SourceText {
         Source::Api => SourceText {
             name: "GARM API",
             shows: "every scale set: enabled, edited, deleted",
-            without: "nothing can be seen of this manager or healed at it",
+            without: "nothing can be seen or healed at this GARM",
             garm: &[],
             medic: &["url = \"http://127.0.0.1:9997\"", "username = \"admin\"", "password_file = \"FILE\""],
         },
@@ -48,9 +48,9 @@ pub const fn text(source: Source) -> SourceText {
         },
         Source::Goroutines => SourceText {
             name: "goroutines",
-            shows: "the exact number of living listeners and workers",
-            without: "the exact number of living listeners and workers: a dead worker is then distinguished from a \
-                      waiting one only by counters that stand still, which takes longer",
+            shows: "the exact number of running listeners and workers",
+            without: "the exact number of running listeners and workers: a stopped worker is then distinguished from \
+                      a waiting one only by counters that stand still, which takes longer",
             garm: &["[default]", "debug_server = true"],
             medic: &["debug_server = true"],
         },
