@@ -71,7 +71,7 @@ pub const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
         Diagnosis::ConflictAbandoned => "GitHub refused a session, GARM has given up",
         Diagnosis::StartAbandoned => "its first start failed, GARM has given up",
         Diagnosis::Unheld => "no session: enabled, but nothing listens or retries",
-        Diagnosis::HeldElsewhere => "another controller holds its session",
+        Diagnosis::HeldElsewhere => "session held by another controller",
         Diagnosis::Flapping => "session reopened in a loop",
         Diagnosis::Evicted => "session lost: GitHub forgot it while the listener runs",
         Diagnosis::Mismatched => "id mismatch: GitHub has it under another id",
