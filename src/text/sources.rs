@@ -1,5 +1,6 @@
 //! What each source of evidence shows, what stays hidden without it, and how to enable it: said here once, for `config
-//! check`, `doctor`, `explain`, the status page and `docs/install.md`. GARM's keys are those of `docs/reference/garm-api.md` §13.
+//! check`, `doctor`, `explain`, the status page and `docs/install.md`. GARM's keys are those of
+//! `docs/reference/garm-api.md` §13.
 
 use medic_core::model::Source;
 
