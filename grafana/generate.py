@@ -101,7 +101,7 @@ def build():
               4, 7, unit="bool_on_off", defaults={"mappings": [{"type": "value", "options": {
                   "0": {"text": "closed", "color": "green", "index": 0}, "1": {"text": "OPEN", "color": "red", "index": 1}}}]},
               links=["HealBreakerOpen", "HealBreakerOpenLong"])
-    board.add("stat", "Treatments left", "What is left of the hourly budget of the manager, and the smallest budget of an unhealthy set that waits for a treatment.",
+    board.add("stat", "Treatments left", "What is left of the hourly budget of GARM, and the smallest budget of an unhealthy set that waits for a treatment.",
               [(f"min by ({BY}, scope) (scaleset_medic_budget_remaining{{{PICK}}})", "{{namespace}} {{manager}} {{scope}}")], 4, 7,
               links=["HealBudgetExhausted"])
     board.add("stat", "Able to receive jobs, 30 days", "Share of the minutes of enabled sets. The objective is 99.5 %.",
@@ -126,9 +126,9 @@ def build():
               12, unit="s")
 
     board.row("Managers and sources")
-    board.add("state-timeline", "Managers", "Whether each manager answers.",
+    board.add("state-timeline", "GARM", "Whether each GARM answers.",
               [(f"scaleset_medic_manager_up{{{PICK}}}", "{{namespace}} {{manager}}")], 8, unit="bool", defaults=well_or_ill(), links=["ManagerUnseen"])
-    board.add("timeseries", "Restarts of managers", "By how the previous run of GARM ended.",
+    board.add("timeseries", "Restarts of GARM", "By how the previous run of GARM ended.",
               [(f"sum by ({BY}, kind) (increase(scaleset_medic_manager_restarts_total{{{PICK}}}[$__rate_interval]))", "{{namespace}} {{manager}} {{kind}}")], 8, links=["ManagerCrashLoop"])
     board.add("timeseries", "Sources", "1 while a source answers.",
               [(f"scaleset_medic_source_up{{{PICK}}}", "{{namespace}} {{manager}} {{source}}")], 8, unit="bool", links=["EvidenceSourceDown"])
@@ -140,7 +140,7 @@ def build():
               [(f"scaleset_medic_open_intents{{{PICK}}}", "{{namespace}} {{manager}}")], 8, links=["HealIntentsOpen"])
 
     board.row("The medic itself")
-    board.add("timeseries", "Failed requests", "Requests to managers and GitHub without a usable answer.",
+    board.add("timeseries", "Failed requests", "Requests to GARM and GitHub without a usable answer.",
               [(f"sum by (target, operation, reason) (rate(scaleset_medic_probe_failures_total{{{PICK}}}[$__rate_interval])) > 0",
                 "{{target}} {{operation}} {{reason}}")], 8, unit="ops", links=["MedicRequestsFailing"])
     board.add("timeseries", "Sweep duration, 95th percentile", "Reading all sources, diagnosis, decision and requests.",
@@ -151,10 +151,10 @@ def build():
     board.add("timeseries", "Own memory", "Resident memory.",
               [("process_resident_memory_bytes and on (cluster, namespace, job, instance) scaleset_medic_build_info", "{{instance}}")], 4, unit="bytes",
               links=["MedicAbsent"])
-    board.add("timeseries", "Requests", "To managers and GitHub, by operation: the load that the medic causes.",
+    board.add("timeseries", "Requests", "To GARM and GitHub, by operation: the load that the medic causes.",
               [(f"sum by (target, operation) (rate(scaleset_medic_probe_duration_seconds_count{{{PICK}}}[$__rate_interval])) > 0",
                 "{{target}} {{operation}}")], 12, unit="reqps")
-    board.add("timeseries", "Request duration, 95th percentile", "How long managers and GitHub take to answer.",
+    board.add("timeseries", "Request duration, 95th percentile", "How long GARM and GitHub take to answer.",
               [(f"histogram_quantile(0.95, sum by (le, target) (rate(scaleset_medic_probe_duration_seconds_bucket{{{PICK}}}[$__rate_interval])))",
                 "{{target}}")], 12, unit="s")
 

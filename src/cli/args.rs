@@ -21,7 +21,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Watch the managers until stopped, and heal stuck scale sets if the mode is heal
+    /// Watch GARM until stopped, and heal stuck scale sets if the mode is heal
     Run(ModeArgs),
     /// Reconcile once; the exit code is the result
     Once(OnceArgs),
@@ -40,7 +40,7 @@ pub enum Command {
     },
     /// Heal one scale set now, without the limits; asks for confirmation
     Heal(HealArgs),
-    /// Pause healing: of everything, one manager or one scale set
+    /// Pause healing: of everything, one GARM or one scale set
     Pause(PauseArgs),
     /// End a pause, or reset the circuit breaker
     Resume(ResumeArgs),
@@ -151,7 +151,7 @@ pub struct LabArgs {
     /// Number of scale sets
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub sets: u32,
-    /// Number of managers; all but the first accept requests and never answer
+    /// Number of GARMs; all but the first accept requests and never answer
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub managers: u16,
     /// How long GitHub keeps a stale session: simulated seconds, or a duration such as 2m
@@ -194,7 +194,7 @@ pub enum ConfigAction {
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct StatusArgs {
-    /// Only this manager
+    /// Only this GARM
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
     /// Repeat every two seconds, until stopped
@@ -214,7 +214,7 @@ pub struct SetArgs {
     /// Id or name of the scale set
     #[arg(value_name = "SET")]
     pub set: String,
-    /// Its manager, if several are configured
+    /// Its GARM, if several are configured
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
 }
@@ -246,7 +246,7 @@ pub struct HealArgs {
 /// What a pause covers: everything, unless narrowed.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ScopeArgs {
-    /// Only this manager
+    /// Only this GARM
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
     /// Only this scale set of it, by id or name
@@ -273,14 +273,14 @@ pub struct PauseArgs {
 pub struct ResumeArgs {
     #[command(flatten)]
     pub scope: ScopeArgs,
-    /// Reset the circuit breaker of one manager or all, and keep the pauses
+    /// Reset the circuit breaker of one GARM or all, and keep the pauses
     #[arg(long, conflicts_with = "set")]
     pub breaker: bool,
 }
 
 #[derive(Debug, Clone, Default, Args)]
 pub struct HistoryArgs {
-    /// Only this manager
+    /// Only this GARM
     #[arg(long, value_name = "NAME")]
     pub manager: Option<String>,
     /// Only this scale set, by id or name

@@ -30,7 +30,7 @@ pub(super) fn line(status: &Status, nagios: Nagios) -> String {
     let ill = sets().filter(|diagnosis| diagnosis.is_ill()).count();
     let unknown = sets().filter(|diagnosis| *diagnosis == Diagnosis::Unknown).count();
     let all = sets().count();
-    format!("{} | ill={ill};;0;0;{all} unknown={unknown};0;;0;{all}\n", head(nagios, &what))
+    format!("{} | unhealthy={ill};;0;0;{all} unknown={unknown};0;;0;{all}\n", head(nagios, &what))
 }
 
 pub(super) fn say(code: ExitCode, what: &str) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use super::args::{Color, OnceArgs, Output};
 use super::output::{data, diagnostic};
-use super::render::{self, Look};
+use super::render::{self, Style};
 use super::status::ends;
 use super::{Failure, medic, nagios};
 use crate::config::Config;
@@ -11,8 +11,10 @@ use crate::engine::once::once;
 use crate::exit::{ExitCode, nagios_of_run, of_run};
 use crate::status::Status;
 use crate::text::exit::meaning;
-use medic_core::model::Span;
+use crate::text::treatment::detail;
+use medic_core::model::{ManagerName, Span, Treatment};
 use medic_store::LeaseState;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// How long an unhealthy or unclear fleet is watched before the result: the grace period and a few sweeps.
@@ -62,16 +64,40 @@ pub(super) fn run(args: &OnceArgs, config: &Config, color: Color) -> Result<Exit
             data(&nagios::line(&document(summary.managers), nagios))?;
             return Ok(nagios.code());
         }
-        Output::Text => data(&render::summary(&summary, code, clock.now().wall, Look::of_stdout(color)))?,
+        Output::Text => data(&render::summary(&summary, code, clock.now().wall, Style::of_stdout(color)))?,
         Output::Json => {
-            let document = serde_json::json!({
+            let document = json!({
                 "exit_code": code.code(),
                 "meaning": meaning(code),
                 "status": document(summary.managers),
-                "treatments": summary.closed,
+                "treatments": treatments(&summary.closed),
             });
             data(&format!("{document:#}\n"))?;
         }
     }
     Ok(code)
+}
+
+/// Ended treatments with their notes as text.
+fn treatments(closed: &[(ManagerName, Treatment)]) -> Value {
+    closed.iter().map(|(manager, treatment)| json!([manager, detail(json!(treatment))])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use medic_core::model::{Failed, FailureKind, Note, Outcome, Step};
+    use medic_core::treat::testing;
+
+    #[test]
+    fn treatments_in_json_show_notes_as_text() {
+        let failure = testing::failure(FailureKind::Timeout);
+        let closed = Step::Closed { outcome: Outcome::Aborted, why: Note::ChangedByOthers };
+        let treatment =
+            Treatment { refusal: Some(Note::Failed { what: Failed::Enable, failure }), ..testing::treatment(closed) };
+        let shown = treatments(&[(ManagerName::new("garm"), treatment)]);
+        assert_eq!(shown[0][0], "garm");
+        assert_eq!(shown[0][1]["step"]["why"], "somebody else changed the scale set");
+        assert!(shown[0][1]["refusal"].as_str().unwrap().starts_with("the enable is retried: "), "{shown}");
+    }
 }

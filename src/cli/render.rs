@@ -6,7 +6,7 @@ use crate::engine::once::Summary;
 use crate::exit::ExitCode;
 use crate::status::{ManagerStatus, SetStatus, SourceState};
 use crate::text::{self, exit, guards, words, wrapped};
-use medic_core::model::{Diagnosis, ManagerState, Wall};
+use medic_core::model::{Diagnosis, EndpointState, ManagerState, Wall};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
@@ -14,13 +14,13 @@ use std::io::IsTerminal;
 const LAST_COLUMN: usize = 28;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct Style {
     pub color: bool,
     /// The terminal's columns; `None` in a pipe.
     pub width: Option<usize>,
 }
 
-impl Look {
+impl Style {
     pub(super) fn of_stdout(color: Color) -> Self {
         let stdout = std::io::stdout();
         Self {
@@ -45,10 +45,10 @@ pub(super) fn uses_color(color: Color, stream: &impl IsTerminal) -> bool {
     color.applies(stream.is_terminal(), variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
 }
 
-pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) -> String {
+pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, style: Style) -> String {
     let mut out = String::new();
     for manager in &summary.managers {
-        out.push_str(&manager_text(manager, now, look));
+        out.push_str(&manager_text(manager, now, style));
     }
     for (manager, treatment) in &summary.closed {
         let (remedy, name) = (treatment.remedy.kind(), one_line(&treatment.name));
@@ -59,8 +59,8 @@ pub(super) fn summary(summary: &Summary, code: ExitCode, now: Wall, look: Look) 
 }
 
 /// One manager: a headline, the incident if there is one, what cannot be seen, and a table of its sets.
-pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> String {
-    let mut out = format!("{}: {}", manager.name, manager.state);
+pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, style: Style) -> String {
+    let mut out = format!("{}: {}", manager.name, words::manager_state(manager.state));
     let is_up = matches!(manager.state, ManagerState::Up | ManagerState::Restarted);
     if let Some(incarnation) = manager.incarnation.filter(|_| is_up) {
         let _ = write!(out, ", up for {}", now.since(incarnation.0));
@@ -78,18 +78,21 @@ pub(super) fn manager_text(manager: &ManagerStatus, now: Wall, look: Look) -> St
     for pause in &manager.pauses {
         let _ = writeln!(out, "  {} ({})", one_line(&words::pause(pause, manager, now)), guards::how_to_end(pause));
     }
+    for (endpoint, state) in manager.endpoints.iter().filter(|(_, state)| **state != EndpointState::Up) {
+        let _ = writeln!(out, "  {} {}", one_line(endpoint.as_str()), words::endpoint_state(*state));
+    }
     for (source, state) in &manager.sources {
         if let SourceState::Down { why } = state {
             let _ = writeln!(out, "  {source} cannot be read: {}", one_line(why));
         }
     }
     if is_up || !manager.sets.is_empty() {
-        out.push_str(&table(&manager.sets, now, look));
+        out.push_str(&table(&manager.sets, now, style));
     }
     out
 }
 
-fn table(sets: &[SetStatus], now: Wall, look: Look) -> String {
+fn table(sets: &[SetStatus], now: Wall, style: Style) -> String {
     let mut rows = vec![(["ID", "NAME", "ENTITY", "STATE", "FOR", "WHAT IS DONE"].map(str::to_owned), None)];
     rows.extend(sets.iter().map(|set| (cells(set, now), Some(set.finding.diagnosis))));
     let mut widths = [0_usize; 5];
@@ -100,26 +103,27 @@ fn table(sets: &[SetStatus], now: Wall, look: Look) -> String {
     }
     let taken =
         |widths: [usize; 5]| widths.iter().filter(|width| **width > 0).map(|width| width + 2).sum::<usize>() + 2;
-    let room = |widths| look.width.map(|width| width.saturating_sub(taken(widths)));
+    let width_left = |widths| style.width.map(|width| width.saturating_sub(taken(widths)));
     // A narrow terminal hides the entity, then wraps the last column.
-    if room(widths).is_some_and(|room| room < LAST_COLUMN) {
+    if width_left(widths).is_some_and(|width| width < LAST_COLUMN) {
         widths[2] = 0;
     }
-    let beside = room(widths).is_none_or(|room| room >= LAST_COLUMN);
+    let beside = width_left(widths).is_none_or(|width| width >= LAST_COLUMN);
     let mut out = String::new();
     for ([first @ .., last], diagnosis) in &rows {
         let mut line = String::new();
         for (column, (cell, width)) in first.iter().zip(widths).enumerate().filter(|(_, (_, width))| *width > 0) {
             let cell = format!("{cell:<width$}");
-            let cell = diagnosis.filter(|_| column == 3).map_or(cell.clone(), |diagnosis| look.paint(&cell, diagnosis));
+            let cell =
+                diagnosis.filter(|_| column == 3).map_or(cell.clone(), |diagnosis| style.paint(&cell, diagnosis));
             let _ = write!(line, "  {cell}");
         }
-        let (indent, room) = match (beside, look.width) {
+        let (indent, width) = match (beside, style.width) {
             (_, None) => (taken(widths), usize::MAX),
             (true, Some(width)) => (taken(widths), width.saturating_sub(taken(widths))),
             (false, Some(width)) => (6, width.saturating_sub(6)),
         };
-        for (number, part) in wrapped(last, room.max(1)).iter().enumerate() {
+        for (number, part) in wrapped(last, width.max(1)).iter().enumerate() {
             if number == 0 && beside {
                 let _ = write!(line, "  {part}");
             } else {
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn table_fits_its_terminal_and_loses_no_word() {
-        let table = |width| table(&[blocked_set()], Wall(61_000), Look { color: false, width });
+        let table = |width| table(&[blocked_set()], Wall(61_000), Style { color: false, width });
         let piped = table(None);
         assert_eq!(piped.lines().count(), 2, "one line per set for other programs:\n{piped}");
         let blocked = "toggle blocked by backoff: this set was treated too recently (2 min ago)";
@@ -192,15 +196,15 @@ mod tests {
     #[test]
     fn set_name_cannot_control_terminal_or_table() {
         let set = SetStatus { name: "a\u{1b}[2J\nb".to_owned(), ..blocked_set() };
-        let shown = table(&[set], Wall(61_000), Look { color: true, width: None });
+        let shown = table(&[set], Wall(61_000), Style { color: true, width: None });
         assert_eq!(shown.lines().count(), 2, "{shown}");
         assert!(shown.contains("a\u{fffd}[2J b") && shown.contains("\u{1b}[31m"), "{shown:?}");
     }
 
     #[test]
     fn colour_only_adds_to_the_text() {
-        let plain = Look::default();
-        let coloured = Look { color: true, width: None };
+        let plain = Style::default();
+        let coloured = Style { color: true, width: None };
         for diagnosis in Diagnosis::ALL {
             assert_eq!(plain.paint("! state", *diagnosis), "! state");
             assert!(coloured.paint("! state", *diagnosis).contains("m! state\x1b[0m"), "{diagnosis}");

@@ -3,7 +3,7 @@
 use super::args::{Color, Output, StatusArgs};
 use super::output::{data, diagnostic};
 use super::picture::{known_manager, picture};
-use super::render::{self, Look};
+use super::render::{self, Style};
 use super::{Failure, nagios};
 use crate::config::Config;
 use crate::exit::{ExitCode, ManagerEnd, Treated, nagios_of_run, of_run};
@@ -27,7 +27,7 @@ pub(super) fn run(args: &StatusArgs, config: &Config, color: Color) -> Result<Ex
         data(&nagios::line(&status, nagios))?;
         return Ok(nagios.code());
     }
-    data(&shown(args, &status, Look::of_stdout(color))?)?;
+    data(&shown(args, &status, Style::of_stdout(color))?)?;
     if let Some(remark) = remark {
         diagnostic(remark);
     }
@@ -42,13 +42,13 @@ fn watch(args: &StatusArgs, config: &Config, color: Color) -> Result<ExitCode, F
         match of_manager(args, config) {
             Ok((status, _)) if on_terminal => {
                 // Cursor home; clear the rest of each line and of the screen.
-                let text = shown(args, &status, Look::of_stdout(color))?;
+                let text = shown(args, &status, Style::of_stdout(color))?;
                 data(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;
             }
             Ok((status, _)) if args.output == Output::Json => {
                 data(&(serde_json::to_string(&status).map_err(Failure::internal)? + "\n"))?;
             }
-            Ok((status, _)) => data(&shown(args, &status, Look::of_stdout(color))?)?,
+            Ok((status, _)) => data(&shown(args, &status, Style::of_stdout(color))?)?,
             Err(failure @ (Failure::Internal(_) | Failure::Blind(_))) => {
                 diagnostic(&format!("{failure}; retrying\n"));
             }
@@ -67,16 +67,16 @@ fn of_manager(args: &StatusArgs, config: &Config) -> Result<(Status, Option<&'st
     Ok((status, remark))
 }
 
-fn shown(args: &StatusArgs, status: &Status, look: Look) -> Result<String, Failure> {
+fn shown(args: &StatusArgs, status: &Status, style: Style) -> Result<String, Failure> {
     Ok(match args.output {
-        Output::Text => text(status, look),
+        Output::Text => text(status, style),
         Output::Json => serde_json::to_string_pretty(status).map_err(Failure::internal)? + "\n",
     })
 }
 
-fn text(status: &Status, look: Look) -> String {
+fn text(status: &Status, style: Style) -> String {
     let mut out: String =
-        status.managers.iter().map(|manager| render::manager_text(manager, status.at, look)).collect();
+        status.managers.iter().map(|manager| render::manager_text(manager, status.at, style)).collect();
     for name in &status.not_swept_yet {
         let _ = writeln!(out, "{name}: not swept yet");
     }

@@ -91,7 +91,8 @@ settings! {
         /// Time between two sweeps while all is well.
         interval: Span = default(Span::secs(15)), Takes::span(Span::secs(1), Span::hours(1))
             .risky(Risky::Above(MINUTE), "a crash is detected that late");
-        /// Time between two sweeps while a set is unhealthy or under treatment.
+        /// Time between two sweeps while a set is unhealthy or under treatment. If nothing changes for long, it grows
+        /// to one minute, or to `interval` if that is shorter.
         urgent_interval: Span = default(Span::secs(2)), Takes::span(Span::millis(500), MINUTE)
             .at_most("interval")
             .follows(Follows::Capped("interval"));

@@ -48,7 +48,7 @@ pub(super) fn finding(now: Wall, manager: &ManagerFacts) -> Finding {
         .risks(
             "whether it gives up after a conflict or retries shows only at the next crash; the medic waits for proof",
         )
-        .advice("GARM v0.2.1 and later retry; enable GARM's metrics, which show the build"),
+        .advice("Every release after v0.2.0-alpha retries; enable GARM's metrics, which show the build"),
     }
 }
 
@@ -59,7 +59,7 @@ fn gives_up(manager: &ManagerFacts, seen: String) -> Finding {
             "any error at a start (a stale session, GitHub away for a moment) leaves the set without a listener until \
                 somebody disables and enables it",
         )
-        .advice("update GARM to v0.2.1 or later; until then, this medic in mode heal restarts the sets")
+        .advice("update GARM to a release after v0.2.0-alpha; until then, this medic in mode heal restarts the sets")
 }
 
 fn build_of(now: Wall, manager: &ManagerFacts, version: &str) -> Build {

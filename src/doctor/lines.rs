@@ -2,7 +2,7 @@
 
 use super::facts::ManagerFacts;
 use super::{Check, Finding};
-use crate::text::sources::{self, LOG_PATH};
+use crate::text::sources::{self, LOG_PATH, LOG_STREAM, LOG_STREAMER};
 use medic_core::model::Source;
 
 impl Finding {
@@ -62,9 +62,11 @@ impl Finding {
             .with_shared_volume(LOG_PATH)
             .with_medic_lines(sources::text(Source::Log).medic)
             .step(
-                "where no file can be shared, use the websocket: enable_log_streamer = true under [logging] in GARM's \
-                 config.toml, and in the medic's [[manager]] table:",
-                &[sources::LOG_STREAM.1],
+                format!(
+                    "where no file can be shared, use the websocket: {LOG_STREAMER} under [logging] in GARM's \
+                     config.toml, and in the medic's [[manager]] table:"
+                ),
+                &[LOG_STREAM.1],
             )
     }
 }

@@ -3,7 +3,7 @@
 use super::facts::{Facts, ManagerFacts};
 use super::{Check, Finding};
 use crate::config::describe::is_loopback;
-use medic_core::model::{Enablement, FailureKind, RequestFailure, Span};
+use medic_core::model::{Enablement, FailureKind, RequestFailure, Source, Span};
 
 /// A login that ends within this is renewed suspiciously often: GARM gives at least a day.
 const SHORT_LOGIN: Span = Span::hours(1);
@@ -43,8 +43,7 @@ const fn is_refused_login(kind: FailureKind) -> bool {
 }
 
 fn unreached(manager: &ManagerFacts, failure: &RequestFailure) -> Finding {
-    let found =
-        Check::Reach.fail(manager, failure.to_string()).risks("nothing can be seen of this manager or healed at it");
+    let found = Check::Reach.fail(manager, failure.to_string()).hides(Source::Api);
     let url = manager.config.url.as_str().trim_end_matches('/');
     let ask = format!("curl -sS -o /dev/null -w '%{{http_code}}\\n' {url}/api/v1/controller");
     match failure.kind {
@@ -65,8 +64,7 @@ fn unreached(manager: &ManagerFacts, failure: &RequestFailure) -> Finding {
 }
 
 fn refused(manager: &ManagerFacts, failure: &RequestFailure) -> Finding {
-    let found =
-        Check::Login.fail(manager, failure.to_string()).risks("nothing can be seen of this manager or healed at it");
+    let found = Check::Login.fail(manager, failure.to_string()).hides(Source::Api);
     match failure.kind {
         FailureKind::NotInitialised => found.step(
             "finish GARM's set-up:",

@@ -166,13 +166,13 @@ impl ChangeReporter {
     fn report_decision(&self, fleet: &Fleet, set: ScaleSetId, decision: &Decision, label: &str) {
         let (manager, name) = (self.manager(), name_of(fleet, set));
         let guards = if let Decision::Blocked { guards, .. } = decision { &guards[..] } else { &[] };
-        let held: Vec<_> =
+        let blocked_by: Vec<_> =
             guards.iter().map(|guard| words::guard_in_full(&guard_text::shown(guard), fleet.at.wall)).collect();
-        let held = (!held.is_empty()).then(|| held.join("; "));
+        let blocked_by = (!blocked_by.is_empty()).then(|| blocked_by.join("; "));
         if guards.iter().any(|guard| guard.guard() == Guard::Bound) {
-            tracing::error!(%manager, scale_set = %set, name, decision = label, held, "decision");
+            tracing::error!(%manager, scale_set = %set, name, decision = label, blocked_by, "decision");
         } else {
-            tracing::info!(%manager, scale_set = %set, name, decision = label, held, "decision");
+            tracing::info!(%manager, scale_set = %set, name, decision = label, blocked_by, "decision");
         }
         let mut detail = json!(decision);
         if let Some(fields) = detail.as_object_mut() {

@@ -3,8 +3,9 @@
 //!
 //! The file `pause` pauses healing while it exists. Empty, it pauses everything. As TOML it may narrow the pause
 //! (`manager`, `set`), say why (`reason`, `author`) and end it (`expires`, RFC 3339). A file that cannot be read or
-//! parsed, or that names an unknown manager, pauses everything. So does anything that is not a regular file: a named
-//! pipe would block its reader. A share that hangs pauses everything too, and blocks nobody ([`medic_http::file`]).
+//! parsed, or that names an unknown manager, pauses everything. So does a file over 64 KiB, and anything that is
+//! not a regular file: a named pipe would block its reader. A share that hangs pauses everything too, and blocks nobody
+//! ([`medic_http::file`]).
 
 use crate::config::Config;
 use medic_core::model::{ManagerName, Pause, PauseId, PauseScope, ScaleSetId, Wall};

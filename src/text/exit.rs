@@ -22,7 +22,7 @@ pub const fn meaning_for_doctor(code: ExitCode) -> &'static str {
     match code {
         ExitCode::Well => "nothing that is configured fails",
         ExitCode::Unhealthy => "something hides evidence or prevents healing",
-        ExitCode::Blind => "a manager could not be reached",
+        ExitCode::Blind => "GARM could not be reached",
         ExitCode::Internal
         | ExitCode::Usage
         | ExitCode::Unverified

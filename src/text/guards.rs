@@ -36,11 +36,11 @@ fn value_and_limit(fact: &GuardFact, until: Option<Wall>) -> (String, String) {
         }
         GuardFact::WeakEvidence => fixed("weak evidence", "strong evidence, or proof"),
         GuardFact::Canary { set } => (
-            format!("set {set} is treated first and has shown no life yet"),
+            format!("set {set} is treated first, with no sign of its worker yet"),
             "the first treated set tries again or listens".to_owned(),
         ),
         GuardFact::InFlight { open, limit, most } => {
-            let more = if limit < most { format!(", up to {most} as sets show life") } else { String::new() };
+            let more = if limit < most { format!(", up to {most} as workers restart") } else { String::new() };
             (format!("{open} of {limit} open"), format!("{limit} at once{more}"))
         }
         GuardFact::SessionCheckOpen => fixed("1 of 1 session checks open", "1 session check at once"),
@@ -75,7 +75,7 @@ fn value_and_limit(fact: &GuardFact, until: Option<Wall>) -> (String, String) {
         GuardFact::Paused { pause } => {
             let what = match pause.scope {
                 PauseScope::All => "everything",
-                PauseScope::Manager { .. } => "this manager",
+                PauseScope::Manager { .. } => "this GARM",
                 PauseScope::Set { .. } => "this set",
             };
             let end = until.map_or_else(String::new, |until| format!(", or {}", until.full()));
@@ -156,7 +156,7 @@ pub fn bounds(bounds: &Bounds) -> String {
         "At most {heals} heals of one set in a day ({writes} writes, retries aside), {} if it recovers for long enough \
          in between.\n\
          At most {} session checks of one set in a day.\n\
-         At most {} open treatments{share}, one before the first has shown life, and {} heals in an hour.\n\
+         At most {} open treatments{share}, one until the first worker has restarted, and {} heals in an hour.\n\
          A set is disabled by us for at most {} and one sweep while GARM answers; if it refuses the enable for \
          longer, no other set is disabled.",
         bounds.heals_per_set_and_day_with_recoveries,
@@ -305,7 +305,7 @@ mod tests {
             (
                 GuardFact::InFlight { open: 10, limit: 10, most: 20 },
                 "10 of 10 open",
-                "10 at once, up to 20 as sets show life",
+                "10 at once, up to 20 as workers restart",
             ),
             (GuardFact::InFlight { open: 10, limit: 10, most: 10 }, "10 of 10 open", "10 at once"),
             (GuardFact::SetBudget { used: 3, budget: 3, window: Span::hours(24) }, "3 of 3 in 24 h", "3 in 24 h"),

@@ -6,7 +6,8 @@ use crate::text::words;
 use medic_core::diagnose::{CRASH_LOOP, LOOP_WINDOW};
 use medic_core::model::log_fact::LogEvidence;
 use medic_core::model::{
-    Decision, Diagnosis, Guard, ManagerState, Outcome, RequestFailure, RestartKind, Span, TreatmentState, Waiting, Wall,
+    Class, Decision, Diagnosis, Guard, ManagerState, Outcome, RequestFailure, RestartKind, Span, TreatmentState,
+    Waiting, Wall,
 };
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -93,7 +94,7 @@ fn sets_in_words(
     if let Some(began) = began {
         let _ = write!(text, " since {}", began.near(now));
     }
-    let refused = ill.iter().all(|set| is_refused(set.finding.diagnosis));
+    let refused = ill.iter().all(|set| set.finding.diagnosis.class() == Class::Refused);
     if refused {
         text.push_str(", because GitHub refuses their sessions");
     }
@@ -127,7 +128,8 @@ fn sets_in_words(
         let guards: Vec<_> = guards.into_iter().map(Guard::as_str).collect();
         let _ = write!(text, "; {} for a treatment, blocked by {}", who(&blocked, "waits", "wait"), guards.join(", "));
     }
-    if let (true, Some(measured)) = (refused, lifetimes) {
+    let may_be_stale = refused && ill.iter().all(|set| set.finding.diagnosis != Diagnosis::HeldElsewhere);
+    if let (true, Some(measured)) = (may_be_stale, lifetimes) {
         let _ = write!(text, "; {measured}");
     }
     text
@@ -167,10 +169,6 @@ fn who(sets: &[&SetStatus], one: &str, many: &str) -> String {
 fn was_healed(set: &SetStatus, since: Option<Wall>) -> bool {
     let ours = |row: &&TreatmentSummary| since.is_none_or(|since| row.opened >= since);
     set.treatments.iter().filter(ours).any(|row| row.state == TreatmentState::Ended(Outcome::Recovered))
-}
-
-const fn is_refused(diagnosis: Diagnosis) -> bool {
-    matches!(diagnosis, Diagnosis::ConflictRetrying | Diagnosis::ConflictAbandoned)
 }
 
 /// Why GARM died, where its log says so: a panic over a session that GitHub had forgotten

@@ -1,5 +1,6 @@
 //! What each source of evidence shows, what stays hidden without it, and how to enable it: said here once, for `config
-//! check`, `doctor`, `explain` and the status page. GARM's keys are those of `docs/reference/garm-api.md` §13.
+//! check`, `doctor`, `explain`, the status page and `docs/install.md`. GARM's keys are those of
+//! `docs/reference/garm-api.md` §13.
 
 use medic_core::model::Source;
 
@@ -14,18 +15,32 @@ pub struct SourceText {
     pub medic: &'static [&'static str],
 }
 
+macro_rules! log_path {
+    () => {
+        "/var/log/garm/garm.log"
+    };
+}
+macro_rules! without_session_ids {
+    () => {
+        "session ids stay unknown, so a stale session cannot be deleted: after a crash each set waits until GitHub \
+         forgets it, 50 to 92 s or more, instead of seconds"
+    };
+}
+
 /// Where GARM writes its log, for those who have no such file yet.
-pub const LOG_PATH: &str = "/var/log/garm/garm.log";
-/// GARM lines that make its log, wherever it goes, hold session ids.
-pub const LOG_LEVEL: &[&str] = &["[logging]", "log_level = \"debug\"", "log_format = \"json\""];
-/// The log by websocket, where no file can be shared: GARM lines and the medic's line.
-pub const LOG_STREAM: (&[&str], &str) = (
-    &["[logging]", "enable_log_streamer = true", "log_level = \"debug\"", "log_format = \"json\""],
-    "log_stream = true",
-);
+pub const LOG_PATH: &str = log_path!();
 /// What a log without lines of level debug hides.
-pub const WITHOUT_SESSION_IDS: &str = "session ids stay unknown, so a stale session cannot be deleted: after a crash \
-                                       each set waits until GitHub forgets it, 50 to 92 s or more, instead of seconds";
+pub const WITHOUT_SESSION_IDS: &str = without_session_ids!();
+
+const LOGGING: &str = "[logging]";
+const LOG_FILE: &str = concat!("log_file = \"", log_path!(), "\"");
+const DEBUG: &str = "log_level = \"debug\"";
+const JSON: &str = "log_format = \"json\"";
+pub const LOG_STREAMER: &str = "enable_log_streamer = true";
+/// GARM lines that make its log, wherever it goes, hold session ids.
+pub const LOG_LEVEL: &[&str] = &[LOGGING, DEBUG, JSON];
+/// The log by websocket, where no file can be shared: GARM lines and the medic's line.
+pub const LOG_STREAM: (&[&str], &str) = (&[LOGGING, LOG_STREAMER, DEBUG, JSON], "log_stream = true");
 
 const METRICS: &[&str] = &["[metrics]", "enable = true", "disable_auth = true", "period = \"60s\""];
 
@@ -34,7 +49,7 @@ pub const fn text(source: Source) -> SourceText {
         Source::Api => SourceText {
             name: "GARM API",
             shows: "every scale set: enabled, edited, deleted",
-            without: "nothing can be seen of this manager or healed at it",
+            without: "nothing can be seen or healed at this GARM",
             garm: &[],
             medic: &["url = \"http://127.0.0.1:9997\"", "username = \"admin\"", "password_file = \"FILE\""],
         },
@@ -48,25 +63,21 @@ pub const fn text(source: Source) -> SourceText {
         },
         Source::Goroutines => SourceText {
             name: "goroutines",
-            shows: "the exact number of living listeners and workers",
-            without: "the exact number of living listeners and workers: a dead worker is then distinguished from a \
-                      waiting one only by counters that stand still, which takes longer",
+            shows: "the exact number of running listeners and workers",
+            without: "the exact number of running listeners and workers: a stopped worker is then distinguished from \
+                      a waiting one only by counters that stand still, which takes longer",
             garm: &["[default]", "debug_server = true"],
             medic: &["debug_server = true"],
         },
         Source::Log => SourceText {
             name: "log",
             shows: "which set is refused, by whom, and the ids of its sessions",
-            without: "which set is refused, by whom and why is not seen, only how many; and session ids stay unknown, \
-                      so a stale session cannot be deleted: after a crash each set waits until GitHub forgets it, 50 \
-                      to 92 s or more, instead of seconds",
-            garm: &[
-                "[logging]",
-                "log_file = \"/var/log/garm/garm.log\"",
-                "log_format = \"json\"",
-                "log_level = \"debug\"",
-            ],
-            medic: &["log_file = \"/var/log/garm/garm.log\""],
+            without: concat!(
+                "which set is refused, by whom and why is not seen, only how many; and ",
+                without_session_ids!()
+            ),
+            garm: &[LOGGING, LOG_FILE, JSON, DEBUG],
+            medic: &[LOG_FILE],
         },
         Source::ListenerMetrics => SourceText {
             name: "listener metrics",
@@ -100,7 +111,7 @@ pub fn how_to_enable(source: Source) -> String {
     let medic = format!("in the medic's configuration: {}", join(medic));
     let both = if garm.is_empty() { medic } else { format!("{medic}; in GARM's config.toml: {}", join(garm)) };
     match source {
-        Source::Log => format!("{both}; where no file can be shared, {} and enable_log_streamer = true", LOG_STREAM.1),
+        Source::Log => format!("{both}; where no file can be shared, {} and {LOG_STREAMER}", LOG_STREAM.1),
         _ => both,
     }
 }

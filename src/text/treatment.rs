@@ -33,7 +33,7 @@ pub fn note(note: &Note) -> String {
             "the disable request had no visible effect and is assumed lost; if the set turns up disabled later, this \
              request caused it"
         }
-        Note::WorkerDue => "the worker is due",
+        Note::WorkerDue => "enabling without a sign of the worker",
         Note::DisabledTooLong => "disabled for as long as allowed",
         Note::MissingInList => "GARM's list lacks the set: asking for the set by its id",
         Note::FoundEnabled => "the set is enabled",

@@ -3,8 +3,9 @@
 use crate::status::{LeftDisabled, ManagerStatus, SetStatus, ShownDecision, ShownGuard, Status, TreatmentSummary};
 use crate::text::{guards, sources};
 use medic_core::model::{
-    Confidence, Decision, Diagnosis, Enablement, Escalation, Evidence, Fact, Guard, ManagerState, OpenStep, Outcome,
-    Pause, PauseScope, Remedy, RemedyKind, RestartKind, Span, TreatmentId, TreatmentState, Waiting, Wall,
+    Confidence, Decision, Diagnosis, Enablement, EndpointState, Escalation, Evidence, Fact, Guard, ManagerState,
+    OpenStep, Outcome, Pause, PauseScope, Remedy, RemedyKind, RestartKind, Span, TreatmentId, TreatmentState, Waiting,
+    Wall,
 };
 use std::fmt::Write as _;
 
@@ -25,12 +26,12 @@ pub fn verdict(status: &Status) -> String {
     }
     if away > 0 {
         let of = status.managers.len().saturating_add(status.not_swept_yet.len());
-        parts.push(format!("{away} of {of} managers cannot be reached"));
+        parts.push(format!("{away} of {of} GARMs cannot be reached"));
     }
     let waiting = status.not_swept_yet.len();
     if waiting > 0 {
         let of = status.managers.len().saturating_add(waiting);
-        parts.push(format!("{waiting} of {of} managers {} not swept yet", if waiting == 1 { "is" } else { "are" }));
+        parts.push(format!("{waiting} of {of} GARMs {} not swept yet", if waiting == 1 { "is" } else { "are" }));
     }
     let summary = match (parts.is_empty(), all) {
         (false, _) => parts.join(", "),
@@ -70,7 +71,7 @@ pub const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
         Diagnosis::ConflictAbandoned => "GitHub refused a session, GARM has given up",
         Diagnosis::StartAbandoned => "its first start failed, GARM has given up",
         Diagnosis::Unheld => "no session: enabled, but nothing listens or retries",
-        Diagnosis::HeldElsewhere => "another controller holds its session",
+        Diagnosis::HeldElsewhere => "session held by another controller",
         Diagnosis::Flapping => "session reopened in a loop",
         Diagnosis::Evicted => "session lost: GitHub forgot it while the listener runs",
         Diagnosis::Mismatched => "id mismatch: GitHub has it under another id",
@@ -79,6 +80,25 @@ pub const fn diagnosis(diagnosis: Diagnosis) -> &'static str {
         Diagnosis::Missing => "GitHub does not know it",
         Diagnosis::Unauthorized => "credentials are refused",
         Diagnosis::Unknown => "not enough can be seen",
+    }
+}
+
+pub const fn manager_state(state: ManagerState) -> &'static str {
+    match state {
+        ManagerState::Up => "up",
+        ManagerState::Restarted => "up, just restarted",
+        ManagerState::Down => "down",
+        ManagerState::Unreachable => "cannot be asked",
+    }
+}
+
+/// What an endpoint does, after its name.
+pub const fn endpoint_state(state: EndpointState) -> &'static str {
+    match state {
+        EndpointState::Up => "answers",
+        EndpointState::Degraded => "answers only in part",
+        EndpointState::Down => "does not answer",
+        EndpointState::Limited => "refuses requests until its rate limit resets",
     }
 }
 
@@ -305,7 +325,7 @@ pub const fn guard(guard: Guard) -> &'static str {
         Guard::InFlight => "limit of concurrent treatments reached",
         Guard::SetBudget => "heal budget of this scale set exhausted",
         Guard::Backoff => "this set was treated too recently",
-        Guard::ManagerBudget => "hourly heal budget of this manager exhausted",
+        Guard::ManagerBudget => "hourly heal budget of this GARM exhausted",
         Guard::Breaker => "the circuit breaker is open",
         Guard::BlastRadius => "several entities conflict without a restart: a fault at GitHub",
         Guard::Frozen => "frozen: not enough can be seen",
@@ -377,8 +397,8 @@ pub fn fact(fact: &Fact) -> String {
         Fact::NothingToSee => "no source shows its state".into(),
         Fact::ManagerAge { age } => format!("GARM has been up for {age}"),
         Fact::ManagerUnseen { kind } => format!("GARM cannot be asked ({kind})"),
-        Fact::LivingListeners { living, expected } => format!("{living} of {expected} listeners live"),
-        Fact::LivingWorkers { living, expected } => format!("{living} of {expected} workers live"),
+        Fact::LivingListeners { living, expected } => format!("{living} of {expected} listeners are running"),
+        Fact::LivingWorkers { living, expected } => format!("{living} of {expected} workers are running"),
         Fact::SessionsByCounters { open, expected } => format!("{open} of {expected} sessions are open"),
         Fact::CreateErrors { count, flat_for } => {
             format!("GitHub refused {count} {}, and no more for {flat_for}", sessions(*count))
@@ -404,7 +424,7 @@ pub fn fact(fact: &Fact) -> String {
             let who = owner.as_ref().map_or("another controller", |owner| owner.as_str());
             format!("a session check was refused: {who} holds a session")
         }
-        Fact::DeletedInstancesLinger { count } => format!("{count} deleted instances wait for a living worker"),
+        Fact::DeletedInstancesLinger { count } => format!("{count} deleted instances wait for a running worker"),
         Fact::StaleSessionKnown { incarnation } => format!("its stale session is known, of GARM's run {incarnation}"),
         Fact::CannotTellWhich { listening: 0, of } => {
             format!("none of {of} sets listens, and no source shows whether GARM retries")

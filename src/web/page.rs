@@ -76,7 +76,7 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
         let _ = writeln!(
             page,
             "<section>\n<h2>{name} <small><span class=\"odd\">? not swept yet</span></small></h2>\n<p>Its first \
-             sweep has not ended. The other managers are not delayed.</p>\n</section>"
+             sweep has not ended. Other GARMs are not delayed.</p>\n</section>"
         );
     }
     page.push_str(
@@ -90,16 +90,17 @@ pub fn render(status: Option<&Status>, now: Wall) -> String {
 }
 
 fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: Wall) {
-    let state = match manager.state {
-        ManagerState::Up => "<span class=\"ok\">✔ up</span>",
-        ManagerState::Restarted => "<span class=\"odd\">… up, has just restarted</span>",
-        ManagerState::Down => "<span class=\"bad\">✖ down</span>",
-        ManagerState::Unreachable => "<span class=\"bad\">✖ cannot be asked</span>",
+    let (class, sign) = match manager.state {
+        ManagerState::Up => ("ok", "✔"),
+        ManagerState::Restarted => ("odd", "…"),
+        ManagerState::Down | ManagerState::Unreachable => ("bad", "✖"),
     };
+    let state = words::manager_state(manager.state);
     let name = escape(manager.name.as_str());
     let _ = writeln!(
         page,
-        "<section aria-labelledby=\"m{index}\">\n<h2 id=\"m{index}\">{name} <small>{state}</small></h2>"
+        "<section aria-labelledby=\"m{index}\">\n<h2 id=\"m{index}\">{name} <small><span \
+         class=\"{class}\">{sign} {state}</span></small></h2>"
     );
     if let Some(incident) = &manager.incident {
         let _ = writeln!(page, "<p class=\"incident\"><strong>Incident:</strong> {}</p>", escape(incident));
@@ -124,13 +125,8 @@ fn show_manager(page: &mut String, index: usize, manager: &ManagerStatus, now: W
         );
     }
     for (endpoint, state) in manager.endpoints.iter().filter(|(_, state)| **state != EndpointState::Up) {
-        let words = match state {
-            EndpointState::Up => "answers",
-            EndpointState::Degraded => "answers only in part",
-            EndpointState::Down => "does not answer",
-            EndpointState::Limited => "refuses requests until its rate limit resets",
-        };
-        let _ = writeln!(page, "<p class=\"odd\">! {} {words}.</p>", escape(endpoint.as_str()));
+        let state = words::endpoint_state(*state);
+        let _ = writeln!(page, "<p class=\"odd\">! {} {state}.</p>", escape(endpoint.as_str()));
     }
     show_table(page, manager, now);
     show_sources(page, index, manager, now);

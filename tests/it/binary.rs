@@ -116,7 +116,7 @@ async fn status_and_explain_ask_the_running_medic() {
     medic.sees(all_listening).await;
     let nagios = medic.run(&["status", "--nagios"]).await;
     assert_eq!(nagios.status.code(), Some(0), "{}", printed(&nagios));
-    let line = "SCALESETS OK - All 2 scale sets are healthy | ill=0;;0;0;2 unknown=0;0;;0;2\n";
+    let line = "SCALESETS OK - All 2 scale sets are healthy | unhealthy=0;;0;0;2 unknown=0;0;;0;2\n";
     assert_eq!(String::from_utf8_lossy(&nagios.stdout), line);
     assert_shows(&medic.prints(&["explain", "linux-1"]).await, &["Diagnosis:", "Because:"]);
     medic.exits(2, &["explain", "nobody"]).await;

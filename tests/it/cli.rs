@@ -92,7 +92,7 @@ fn config_check_prints_the_limits_of_a_good_configuration() {
         good: mode heal; managers garm, second; GitHub asked for github.com, ghes
         At most 3 heals of one set in a day (9 writes, retries aside), 72 if it recovers for long enough in between.
         At most 1440 session checks of one set in a day.
-        At most 10 open treatments (or 5.0 % of the sets, if that is more), one before the first has shown life, and 1000 heals in an hour.
+        At most 10 open treatments (or 5.0 % of the sets, if that is more), one until the first worker has restarted, and 1000 heals in an hour.
         A set is disabled by us for at most 2 min and one sweep while GARM answers; if it refuses the enable for longer, no other set is disabled.
     "]]
     .assert_eq(&stdout(&output));

@@ -170,7 +170,7 @@ async fn nine_hanging_managers_do_not_slow_the_tenth() {
     let waiting: Vec<_> = (0..9).map(name).collect();
     assert_eq!((status.managers.len(), &status.not_swept_yet), (1, &waiting));
     let page = page::render(Some(&status), service.clock.now().wall);
-    assert!(page.contains("9 of 10 managers are not swept yet"), "{page}");
+    assert!(page.contains("9 of 10 GARMs are not swept yet"), "{page}");
     assert!(page.contains("garm-0 <small><span class=\"odd\">? not swept yet</span>"), "{page}");
     assert_eq!(service.metric("scaleset_medic_manager_up{manager=\"garm-9\"}"), Some(1.0));
 

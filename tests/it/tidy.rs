@@ -126,3 +126,19 @@ fn test_names_are_at_most_60_characters() {
     }
     assert_eq!(long, Vec::<String>::new());
 }
+
+/// Whether shipped code names a test's builder: `--features lab` compiles those of the core.
+fn uses_test_code(text: &str) -> bool {
+    shipped(text).lines().any(|line| line.contains("for_tests") || line.contains("::testing::"))
+}
+
+#[test]
+fn program_uses_no_test_code() {
+    for (name, text) in files(&["src"], &["rs"]) {
+        assert!(is_test(&name) || !uses_test_code(&text), "{name} uses code that is made for tests");
+    }
+    let test = "#[cfg(test)]\nmod tests {\n    use medic_core::treat::testing::rev;\n}\n";
+    assert!(!uses_test_code(test));
+    assert!(uses_test_code(&format!("fn shipped() {{ DeletionWarrant::for_tests(session()) }}\n\n{test}")));
+    assert!(uses_test_code("use medic_core::treat::testing::rev;\n"));
+}

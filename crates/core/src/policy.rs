@@ -70,7 +70,7 @@ crate::settings! {
         backoff_jitter: f64 = default(0.2), Takes::a(Kind::Share);
         /// A set that is healthy for this long gets its budget back.
         budget_cleared_after: Span = default(HOUR), Takes::span(MINUTE, MONTH);
-        /// Treatments of one manager within an hour. 1000 is one crash of 500 sets, twice.
+        /// Treatments of one GARM within an hour. 1000 is one crash of 500 sets, twice.
         heals_per_hour: u32 = default(1000), Takes::count(1, 100_000);
         /// Consecutive unverified treatments that open the circuit breaker, which stops healing.
         breaker_after: u32 = default(2), Takes::count(1, 100);
@@ -82,8 +82,8 @@ crate::settings! {
         /// Longest wait for that evidence; the set is then enabled without it.
         toggle_gap_limit: Span = default(Span::secs(15)), Takes::span(Span::secs(5), Span::mins(10))
             .below("disabled_limit");
-        /// Longest time that a set may stay disabled by us while the manager is reachable. At least the time in which an
-        /// unanswered disable may arrive late.
+        /// Longest time that a set may stay disabled by us while GARM answers. At least the time in which an unanswered
+        /// disable may arrive late.
         disabled_limit: Span = default(Span::mins(2)), Takes::span(Span::secs(45), HOUR);
         /// Longest wait for any sign of a worker after its toggle.
         restart_timeout: Span = default(Span::secs(30)), Takes::span(SECOND, HOUR).at_most("verify_timeout");

@@ -98,6 +98,8 @@ fn made() -> BTreeMap<String, String> {
         ("key-limits".to_owned(), keys::limits()),
         ("evidence".to_owned(), rules::evidence()),
         ("diagnoses".to_owned(), rules::diagnoses()),
+        ("plain-words".to_owned(), rules::plain_words()),
+        ("sources".to_owned(), rules::sources()),
         ("remedies".to_owned(), rules::remedies()),
         ("special-cases".to_owned(), rules::special_cases()),
         ("escalations".to_owned(), rules::escalations()),

@@ -12,6 +12,7 @@ use medic_core::model::{
 };
 use medic_core::policy::{Mode, Policy};
 use scaleset_medic::config::{Section, kind};
+use scaleset_medic::text::sources::{self, SourceText};
 use scaleset_medic::text::{guards, rules, words};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -34,13 +35,31 @@ pub(super) fn evidence() -> String {
 pub(super) fn diagnoses() -> String {
     let rows = Diagnosis::ALL.iter().map(|diagnosis| {
         let counts = match (diagnosis.is_well(), diagnosis.is_ill()) {
-            (true, _) => "well",
-            (false, true) => "ill",
+            (true, _) => "healthy",
+            (false, true) => "unhealthy",
             (false, false) => "neither",
         };
         [code(diagnosis), words::diagnosis(*diagnosis).to_owned(), counts.to_owned()]
     });
     table(["diagnosis", "meaning", "counts as"], rows)
+}
+
+pub(super) fn plain_words() -> String {
+    let rows = Diagnosis::ALL.iter().map(|diagnosis| [code(diagnosis), words::diagnosis(*diagnosis).to_owned()]);
+    table(["identifier", "plain words"], rows)
+}
+
+/// What each source shows and how it is enabled.
+pub(super) fn sources() -> String {
+    let lines = |lines: &[&str]| match lines {
+        [] => "–".to_owned(),
+        lines => lines.iter().map(code).collect::<Vec<_>>().join("<br>"),
+    };
+    let rows = Source::ALL.iter().map(|source| {
+        let SourceText { name, shows, without, garm, medic } = sources::text(*source);
+        [format!("{name} ({})", code(source)), shows.to_owned(), without.to_owned(), lines(garm), lines(medic)]
+    });
+    table(["source", "shows", "without it", "in GARM's `config.toml`", "in the medic's configuration"], rows)
 }
 
 /// A session that an earlier run opened.
@@ -230,39 +249,39 @@ pub(super) fn guards() -> String {
         let key = section.parse::<Section>().unwrap().key(name).unwrap();
         format!("`{name}` = `{}`", kind::toml(key.takes.kind, &key.default().unwrap()))
     };
-    let (policy, order) = (held(false), held(true));
+    let (policy, manual) = (blocking(false), blocking(true));
     // A bound holds only where another guard has failed to.
     let missing: Vec<_> =
         Guard::ALL.iter().filter(|guard| **guard != Guard::Bound && !policy.contains(guard)).collect();
-    assert!(missing.is_empty(), "no world was found in which these hold: {missing:?}");
+    assert!(missing.is_empty(), "no world was found in which these block: {missing:?}");
     let rows = Guard::ALL.iter().map(|guard| {
         let limits = keys(*guard).iter().map(|key| default(key)).collect::<Vec<_>>().join(", ");
-        let lifted = if order.contains(guard) { "no" } else { "yes" };
+        let lifted = if manual.contains(guard) { "no" } else { "yes" };
         let limits = if limits.is_empty() { "–".to_owned() } else { limits };
         [code(guard), words::guard(*guard).to_owned(), limits, lifted.to_owned()]
     });
     table(["guard", "blocks while", "limit, by default", "a manual heal lifts it"], rows)
 }
 
-/// The guards that hold in the worst of worlds, with and without a manual heal.
-fn held(ordered: bool) -> BTreeSet<Guard> {
+/// The guards that block in the worst of worlds, with and without a manual heal.
+fn blocking(manual: bool) -> BTreeSet<Guard> {
     let mut all = BTreeSet::new();
     let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
     let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
     let start = finding(SET.0, Diagnosis::StartAbandoned, Confidence::Strong);
-    all.extend(withheld(Finding { seen: 1, ..start }, ManagerState::Down, &other, ordered));
-    all.extend(withheld(
+    all.extend(blocking_for(Finding { seen: 1, ..start }, ManagerState::Down, &other, manual));
+    all.extend(blocking_for(
         finding(SET.0, Diagnosis::ConflictAbandoned, Confidence::Proof),
         ManagerState::Up,
         &failed,
-        ordered,
+        manual,
     ));
-    all.extend(withheld(finding(SET.0, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, ordered));
+    all.extend(blocking_for(finding(SET.0, Diagnosis::Unheld, Confidence::Weak), ManagerState::Up, &other, manual));
     all
 }
 
-/// The guards that hold a remedy for this finding back where everything else is at its limit.
-fn withheld(found: Finding, manager: ManagerState, footing: &Footing, ordered: bool) -> Vec<Guard> {
+/// The guards that block a remedy for this finding where everything else is at its limit.
+fn blocking_for(found: Finding, manager: ManagerState, footing: &Footing, manual: bool) -> Vec<Guard> {
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
@@ -301,7 +320,7 @@ fn withheld(found: Finding, manager: ManagerState, footing: &Footing, ordered: b
         history: vec![row(1, SET, bad()), row(2, SET, bad()), row(3, other, left)],
         ledger: Arc::new(vec![stale_session()]),
         pauses: vec![pause],
-        manual_heals: if ordered { vec![heal] } else { Vec::new() },
+        manual_heals: if manual { vec![heal] } else { Vec::new() },
         can_check_sessions: BTreeSet::from([SET]),
         quotas,
         footing: footing.clone(),
@@ -310,7 +329,7 @@ fn withheld(found: Finding, manager: ManagerState, footing: &Footing, ordered: b
     let decisions = decide::decide(&Input { fleet: &fleet, given: &given });
     let of_set = decisions.into_iter().find(|decision| decision.set == SET).unwrap();
     let Decision::Blocked { guards, .. } = of_set.decision else { panic!("{:?}", of_set.decision) };
-    guards.into_iter().map(|held| held.guard()).collect()
+    guards.into_iter().map(|block| block.guard()).collect()
 }
 
 /// The most that can happen under the default policy.

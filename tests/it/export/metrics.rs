@@ -295,7 +295,7 @@ fn reference() -> String {
     let mut page = String::from(
         "# Metrics\n\nGenerated from `src/metrics/declared.rs`; do not edit. The port also serves the usual `process_*` \
          metrics of the medic itself.\n\nDurations are in seconds, dates in seconds since the Unix epoch. `scale_set` is \
-         the manager's id of the set; join `scale_set_info` for its name. Every counter starts at 0.\n\n\
+         GARM's id of the set; join `scale_set_info` for its name. Every counter starts at 0.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
     let list = |names: &[&str], between| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(between);

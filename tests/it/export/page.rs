@@ -30,7 +30,7 @@ fn page_shows_an_incident_with_evidence_and_next_action() {
         "does not answer: HTTP 404",
         "not configured; it would show session ids. To enable it: in the medic",
         "<time datetime=\"2023-11-14T22:10:20.000Z\">22:10:20</time> <small>(3 min 1 s ago)</small>",
-        "1 of 2 managers cannot be reached",
+        "1 of 2 GARMs cannot be reached",
     ] {
         assert!(page.contains(words), "{words}\n{page}");
     }
