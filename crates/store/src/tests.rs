@@ -2,7 +2,7 @@ use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
 use medic_core::decide::testing::{self, check, closed, hours, ledger_session, mins};
-use medic_core::model::log_fact::{LogEvidence, LogPosition};
+use medic_core::model::log_fact::{LogEvidence, LogPosition, ParserState};
 use medic_core::model::manual::{
     MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualWait, Refusal,
 };
@@ -297,6 +297,29 @@ fn migration_of_version_1_takes_a_disable_for_sent() {
     let insert = "INSERT INTO treatments VALUES (1, 'garm', 1, 7000, NULL, NULL, 1, ?1)";
     connection.execute(insert, [treatment.to_string()]).unwrap();
     assert_eq!(home.open().unfinished().unwrap()[0].step, step);
+}
+
+/// A set must not stay disabled because of a text that is only shown.
+#[test]
+fn unknown_note_does_not_hide_open_treatments() {
+    let store = memory();
+    let since = Some(Wall(5));
+    let enabling = Step::Enabling { ours: Revision::new("r1"), since, attempts: 2, not_before: Wall(5) };
+    for set in 1..=3 {
+        Journal::open(&store, testing::open(0, set, Wall(5), enabling.clone())).unwrap();
+    }
+    let notes = [r#"{"note":"of_later"}"#, r#"{"note":"failed","what":"of_later"}"#, r#""a sentence""#];
+    for (set, note) in (1..).zip(notes) {
+        let change = "UPDATE treatments SET treatment = json_set(treatment, '$.refusal', json(?1)) WHERE set_id = ?2";
+        store.store.lock().execute(change, rusqlite::params![note, set]).unwrap();
+    }
+    let open = store.unfinished().unwrap();
+    let texts = notes.map(|note| note.trim_matches('"').to_owned());
+    assert_eq!(
+        open.iter().map(|row| row.refusal.clone()).collect::<Vec<_>>(),
+        texts.map(|text| Some(Note::Text { text }))
+    );
+    assert!(open.iter().all(|row| row.step == enabling));
 }
 
 #[test]
@@ -632,7 +655,8 @@ fn state_and_log_position_are_loaded_as_saved() {
         store.save_state(json).unwrap();
         assert_eq!(store.load_state().unwrap().unwrap(), json);
     }
-    let position = LogPosition { device: u64::MAX, inode: 2, offset: 3, tail_hash: u64::MAX, ..LogPosition::default() };
+    let parser = ParserState { last_dated: Some(Wall(4)), in_trace: true, in_opening: true };
+    let position = LogPosition { device: u64::MAX, inode: 2, offset: 3, tail_hash: u64::MAX, parser };
     let mut evidence = LogEvidence { debug: true, ..LogEvidence::default() };
     evidence.by_id.entry(ScaleSetId(1)).or_default().conflict_count = 3;
     store.save_log_position("/l", &position, &evidence).unwrap();
