@@ -16,7 +16,10 @@ fn downgraded(store: &Store, manager: &ManagerName, dir: &Path) {
     old.execute_batch(include_str!("../../crates/store/fixtures/v3.sql")).unwrap();
     old.execute_batch("DELETE FROM treatments; DELETE FROM sessions; DELETE FROM orders; DELETE FROM pauses").unwrap();
     for treatment in store.for_manager(manager).unfinished().unwrap() {
-        let body = serde_json::to_string(&treatment).unwrap().replace("\"github_id\":", "\"forge_id\":");
+        let mut body = serde_json::to_string(&treatment).unwrap();
+        for (now, then) in [("github_id", "forge_id"), ("worker_restarted", "revived"), ("manual_heal", "ordered")] {
+            body = body.replace(&format!("\"{now}\":"), &format!("\"{then}\":"));
+        }
         assert!(body.contains("forge_id"), "{body}");
         let (id, set, opened) = (treatment.id.0, treatment.set.0, treatment.opened.0);
         let [id, set, opened] = [id, set, opened].map(|number| i64::try_from(number).unwrap());

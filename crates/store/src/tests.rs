@@ -4,7 +4,7 @@ use super::*;
 use medic_core::decide::testing::{self, check, closed, hours, ledger_session, mins};
 use medic_core::model::log_fact::{LogEvidence, LogPosition, ParserState};
 use medic_core::model::manual::{
-    MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualWait, Refusal,
+    MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId, ManualWait, Refusal,
 };
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
@@ -220,6 +220,7 @@ fn migration_keeps_treatments_of_version_3_at_their_steps() {
     let row = |(n, (remedy, step))| Treatment { remedy, ..testing::open(n, n, at, step) };
     let mut wanted: Vec<Treatment> = (1..).zip(steps).map(row).collect();
     let text = |text: &str| Some(Note::Text { text: text.to_owned() });
+    wanted[0].manual_heal = Some(ManualHealId(7));
     (wanted[6].refusal, wanted[7].worker_restarted) = (text("HTTP 500"), Some(at));
     assert_eq!(store.unfinished().unwrap(), wanted);
     let intents = store.store().intents_of_others(&[]).unwrap();
@@ -265,8 +266,20 @@ fn migration_keeps_the_other_records_of_version_3() {
     assert_eq!(blocked["guards"][1]["guard"], "entity_limit");
     let found = Vec::<Evidence>::deserialize(&events[2].detail["evidence"]).unwrap();
     let fact = Fact::GithubUnseen { kind: FailureKind::Timeout };
-    assert_eq!(found, [Evidence { source: Source::ActionsService, at: hours(2), fact }]);
+    let evidence = |source, fact| Evidence { source, at: hours(2), fact };
+    assert_eq!(found, [evidence(Source::ActionsService, fact), evidence(Source::Metrics, Fact::BuildRetries)]);
     assert_eq!(events[2].detail["evidence"][0]["source"], "actions_service");
+    assert_eq!(events[2].detail["evidence"][1]["fact"]["fact"], "build_retries");
+    let text = |text: &str| Note::Text { text: text.to_owned() };
+    let step = Step::Closed { outcome: Outcome::Aborted, why: text("somebody else acted") };
+    let treatment = Treatment {
+        place: None,
+        worker_restarted: Some(hours(2)),
+        refusal: Some(text("HTTP 500")),
+        manual_heal: Some(ManualHealId(7)),
+        ..testing::open(13, 9, hours(2), step)
+    };
+    assert_eq!(events[3].detail, serde_json::to_value(treatment).unwrap());
 }
 
 #[test]

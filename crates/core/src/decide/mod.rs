@@ -269,7 +269,7 @@ pub fn deletion_warrant(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Tre
     };
     let set = fleet.sets.get(&treatment.set)?;
     let manager = current_manager(fleet);
-    if treatment.ordered.is_some() {
+    if treatment.manual_heal.is_some() {
         let finding = fleet.findings.get(&treatment.set)?;
         let (conflict_behaviour, covered) = (fleet.conflict_behaviour, treatment.place.is_some());
         let sight = manual::Sight { finding, set, manager, conflict_behaviour, covered };

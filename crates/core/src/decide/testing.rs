@@ -93,7 +93,7 @@ pub fn open(id: u64, set: u64, opened: Wall, step: Step) -> Treatment {
         worker_restarted: None,
         holder: None,
         refusal: None,
-        ordered: None,
+        manual_heal: None,
     }
 }
 

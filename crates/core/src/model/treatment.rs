@@ -81,7 +81,7 @@ pub struct Treatment {
     pub step: Step,
     pub step_at: Wall,
     /// When the worker of its set was first seen to try again.
-    #[serde(rename = "revived")]
+    #[serde(alias = "revived")] // its name in snapshots of before 0.1.0
     pub worker_restarted: Option<Wall>,
     /// Who holds the set's session, where the refusal of a session check named it.
     #[serde(default)]
@@ -90,8 +90,8 @@ pub struct Treatment {
     #[serde(default, deserialize_with = "note::lenient_option")]
     pub refusal: Option<Note>,
     /// The manual heal that it carries out, if it is none of our own decisions.
-    #[serde(default)]
-    pub ordered: Option<ManualHealId>,
+    #[serde(default, alias = "ordered")] // its name in snapshots of before 0.1.0
+    pub manual_heal: Option<ManualHealId>,
 }
 
 /// The steps up to [`Step::Verifying`] are *intents*: a request of ours may be in effect that must be undone or
