@@ -135,7 +135,7 @@ fn numbers_that_contradict_each_other_prove_nothing() {
 }
 
 #[test]
-fn operators_toggle_begins_no_unhealthy_period_with_a_skewed_clock() {
+fn skewed_clock_makes_a_toggle_no_unhealthy_period() {
     let mut manager = Manager::healthy(1);
     manager.watch(Span::mins(3));
     manager.enable(1, Enablement::Disabled);
