@@ -187,7 +187,7 @@ fn unusable_file_is_refused_with_its_reason() {
 
 /// A set must not stay disabled because of a text that is only shown.
 #[test]
-fn unknown_note_does_not_hide_open_treatments() {
+fn unknown_note_does_not_hide_a_treatment() {
     let store = memory();
     let since = Some(Wall(5));
     let enabling = Step::Enabling { ours: Revision::new("r1"), since, attempts: 2, not_before: Wall(5) };
@@ -206,6 +206,12 @@ fn unknown_note_does_not_hide_open_treatments() {
         texts.map(|text| Some(Note::Text { text }))
     );
     assert!(open.iter().all(|row| row.step == enabling));
+    add_closed(&store, [4], Outcome::Failed);
+    let change = r#"UPDATE treatments SET treatment = json_set(treatment, '$.step.why', json('{"note":"of_later"}'))
+        WHERE set_id = 4"#;
+    store.store.lock().execute(change, []).unwrap();
+    let why = Note::Text { text: r#"{"note":"of_later"}"#.to_owned() };
+    assert!(store.since(Wall(0)).unwrap().iter().any(|row| row.why() == Some(&why)));
 }
 
 #[test]
