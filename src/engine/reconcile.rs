@@ -14,7 +14,7 @@ use crate::replay::snapshot::{Recorder, Snapshot};
 use crate::status::ManagerStatus;
 use futures_util::future::BoxFuture;
 use medic_core::clock::Clock;
-use medic_core::decide::{self, Conditions, Footing, Input};
+use medic_core::decide::{self, Conditions, Input, WriteAccess};
 use medic_core::diagnose::{self, Context, Fleet, State};
 use medic_core::model::{ManagerName, ManualHeal, ManualHealAnswer, Refusal, SetDecision, Span, Treatment};
 use std::collections::BTreeMap;
@@ -104,7 +104,7 @@ impl Engine {
 
     pub async fn reconcile(&mut self) -> Reconciled {
         let began = self.clock.now();
-        let footing = self.records.claim_lease(|| self.treatments.forget_progress());
+        let write_access = self.records.claim_lease(|| self.treatments.forget_progress());
         let sweep = self.sweeper.sweep(self.interval.urgency).await;
         let overrides = self.records.overrides(self.clock.now().wall).await;
         self.sweeper.follow_log(&sweep, &self.records);
@@ -118,15 +118,16 @@ impl Engine {
         let state = self.state.clone();
         let fleet = diagnose::diagnose(&mut self.state, &sweep, &context, &self.settings.policy);
 
-        let mut treatments = self.step_treatments(unfinished, &footing, is_readable, &fleet, &rows, &overrides).await;
-        let footing = match (footing, rows.failed.take()) {
-            (Footing::Firm, Some(why)) => Footing::StoreFailed { why },
-            (footing, _) => footing,
+        let mut treatments =
+            self.step_treatments(unfinished, &write_access, is_readable, &fleet, &rows, &overrides).await;
+        let write_access = match (write_access, rows.failed.take()) {
+            (WriteAccess::Granted, Some(why)) => WriteAccess::StoreFailed { why },
+            (write_access, _) => write_access,
         };
-        let may_act = footing == Footing::Firm && !self.settings.dry_run;
+        let may_act = write_access == WriteAccess::Granted && !self.settings.dry_run;
         rows.history = merge(std::mem::take(&mut rows.history), &treatments);
         let heals = if may_act { self.records.manual_heals(self.clock.now().wall) } else { Vec::new() };
-        let conditions = self.conditions(&fleet, rows, footing, heals, &overrides);
+        let conditions = self.conditions(&fleet, rows, write_access, heals, &overrides);
         let decisions = self.decide(&fleet, &conditions);
         self.record(&Snapshot::new((&state, &sweep), &context, &conditions, &fleet.findings, &decisions));
         if may_act {
@@ -169,7 +170,7 @@ impl Engine {
     /// Before the process ends: enables every set that we disabled and deletes every session that we opened, as far as
     /// the servers answer. A store that fails prevents none of it.
     pub async fn finish(&mut self) -> Finished {
-        if matches!(self.records.claim_lease(|| self.treatments.forget_progress()), Footing::LeaseOf { .. }) {
+        if matches!(self.records.claim_lease(|| self.treatments.forget_progress()), WriteAccess::HeldByOther { .. }) {
             return Finished::default();
         }
         let finished = self.treatments.finish(&self.records).await;
@@ -180,7 +181,7 @@ impl Engine {
     async fn step_treatments(
         &mut self,
         unfinished: Vec<Treatment>,
-        footing: &Footing,
+        write_access: &WriteAccess,
         is_readable: bool,
         fleet: &Fleet,
         rows: &Rows,
@@ -188,12 +189,12 @@ impl Engine {
     ) -> Vec<Treatment> {
         let now = self.clock.now();
         let situation = Situation { fleet, ledger: &rows.ledger, pauses: &overrides.pauses, now };
-        match footing {
-            Footing::LeaseOf { .. } => unfinished,
-            Footing::Firm | Footing::StoreFailed { .. } if self.settings.dry_run => unfinished,
-            Footing::Firm if is_readable => self.treatments.step_all(unfinished, situation, &self.records).await,
+        match write_access {
+            WriteAccess::HeldByOther { .. } => unfinished,
+            WriteAccess::Granted | WriteAccess::StoreFailed { .. } if self.settings.dry_run => unfinished,
+            WriteAccess::Granted if is_readable => self.treatments.step_all(unfinished, situation, &self.records).await,
             // A pause that cannot be read may be in force.
-            Footing::Firm | Footing::StoreFailed { .. } => {
+            WriteAccess::Granted | WriteAccess::StoreFailed { .. } => {
                 self.treatments.undo_all(unfinished, situation, &self.records).await
             }
         }
@@ -203,7 +204,7 @@ impl Engine {
         &self,
         fleet: &Fleet,
         rows: Rows,
-        footing: Footing,
+        write_access: WriteAccess,
         manual_heals: Vec<ManualHeal>,
         overrides: &Overrides,
     ) -> Conditions {
@@ -221,7 +222,7 @@ impl Engine {
             breaker_reset: overrides.breaker_reset,
             can_check_sessions: if can_delete { sources.covered_sets(fleet) } else { [].into() },
             quotas: sources.quotas(fleet, |github, endpoint| github.own_quota(endpoint)),
-            footing: overrides.failed.clone().map_or(footing, |why| Footing::StoreFailed { why }),
+            write_access: overrides.failed.clone().map_or(write_access, |why| WriteAccess::StoreFailed { why }),
         }
     }
 
@@ -239,7 +240,7 @@ impl Engine {
     }
 
     fn record(&mut self, snapshot: &Snapshot<'_>) {
-        if snapshot.conditions.footing == Footing::Firm
+        if snapshot.conditions.write_access == WriteAccess::Granted
             && let Err(error) = self.snapshots.record(&self.records.store, snapshot)
         {
             let manager = &self.settings.manager;
@@ -308,7 +309,7 @@ mod tests {
         let mut engine = engines(&config, &shared, &|_| Ok(carrier.clone())).unwrap().remove(0);
 
         let journaled = store.for_manager(&name).open(treatment(Step::Verifying)).unwrap();
-        assert_eq!(engine.records.claim_lease(|| ()), Footing::Firm);
+        assert_eq!(engine.records.claim_lease(|| ()), WriteAccess::Granted);
         let disabled = Step::Disabled { ours: rev("ours"), again_until: None };
         let remembered = Treatment { step: disabled, ..journaled };
         engine.treatments.ahead_of_journal.insert(remembered.id, remembered);

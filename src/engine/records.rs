@@ -7,7 +7,7 @@
 use crate::engine::lease::Lease;
 use crate::engine::pause_file::PauseFileReader;
 use crate::metrics::Metrics;
-use medic_core::decide::Footing;
+use medic_core::decide::WriteAccess;
 use medic_core::diagnose::{CheckAnswer, State};
 use medic_core::model::session::{LedgerChange, LedgerSession, SessionEnd};
 use medic_core::model::{
@@ -87,7 +87,7 @@ impl Records {
 
     /// Acquires or renews the lease. In a new term of it, another medic may have acted and only the journal counts:
     /// `forget_progress` drops what else is known of treatments.
-    pub(super) fn claim_lease(&mut self, forget_progress: impl FnOnce()) -> Footing {
+    pub(super) fn claim_lease(&mut self, forget_progress: impl FnOnce()) -> WriteAccess {
         let held = self.lease.hold();
         let term = self.lease.term();
         if self.term != term {
@@ -95,11 +95,11 @@ impl Records {
             forget_progress();
         }
         match held {
-            Ok(LeaseState::Held) => Footing::Firm,
-            Ok(LeaseState::HeldByOther { holder, until }) => Footing::LeaseOf { holder, until },
+            Ok(LeaseState::Held) => WriteAccess::Granted,
+            Ok(LeaseState::HeldByOther { holder, until }) => WriteAccess::HeldByOther { holder, until },
             Err(error) => {
                 self.report_failure(&error);
-                Footing::StoreFailed { why: error.to_string() }
+                WriteAccess::StoreFailed { why: error.to_string() }
             }
         }
     }

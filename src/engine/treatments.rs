@@ -121,7 +121,11 @@ impl Treatments {
             let Decision::Treat { remedy, canary } = decision else { continue };
             let heal = heals.iter().rev().find(|heal| heal.set == *set);
             let treatment = new_treatment(situation, *set, remedy).and_then(|treatment| {
-                records.open_treatment(Treatment { canary: *canary, ordered: heal.map(|heal| heal.id), ..treatment })
+                records.open_treatment(Treatment {
+                    canary: *canary,
+                    manual_heal: heal.map(|heal| heal.id),
+                    ..treatment
+                })
             });
             let Some(treatment) = treatment else { continue };
             if let Some(heal) = heal {
@@ -202,7 +206,7 @@ fn new_treatment(situation: Situation<'_>, set: ScaleSetId, remedy: &Remedy) -> 
         worker_restarted: None,
         holder: None,
         refusal: None,
-        ordered: None,
+        manual_heal: None,
     })
 }
 

@@ -139,7 +139,7 @@ fn bounded_json<T: Serialize>(value: &T, limit: usize) -> Option<String> {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use medic_core::decide::Footing;
+    use medic_core::decide::WriteAccess;
     use medic_core::model::{ManagerName, Mono, Now, Seen};
     use medic_core::policy::{Mode, Policy};
     use std::sync::Arc;
@@ -173,7 +173,7 @@ pub(crate) mod testing {
             breaker_reset: None,
             can_check_sessions: std::collections::BTreeSet::new(),
             quotas: BTreeMap::new(),
-            footing: Footing::Firm,
+            write_access: WriteAccess::Granted,
         };
         let (state, checks, findings) = (State::default(), BTreeMap::new(), Findings::new());
         let context = Context { treatments: &[], checks: &checks, ledger: &[] };

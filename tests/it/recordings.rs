@@ -88,7 +88,7 @@ async fn recorded_situations_lead_to_their_diagnoses_and_writes() {
         (PRE_FIX, "healthy", true, 9, 40, well, &[]),
         (POST_FIX, "healthy", false, 9, 40, well, &[]),
         (POST_FIX, "healthy", true, 9, 40, well, &[]),
-        // The manager is younger than the settle time; then one canary is toggled, once.
+        // The manager is younger than the grace period; then one canary is toggled, once.
         (PRE_FIX, stuck, false, 5, 7, abandoned, &[]),
         (PRE_FIX, stuck, true, 5, 7, abandoned, &[]),
         (PRE_FIX, stuck, false, 5, 10, abandoned, toggle),

@@ -185,7 +185,7 @@ fn shows_what_another_configuration_changes(healed: &Healed) {
     assert_eq!(held["now"]["decision"]["guards"][0]["fact"], "unconfirmed", "{held:#}");
     assert!(held["now"]["finding"]["evidence"].as_array().is_some_and(|all| !all.is_empty()), "{held:#}");
 
-    // A settle time changes what the set is called, too: the sweep is diagnosed again.
+    // A grace period changes what the set is called, too: the sweep is diagnosed again.
     let settle = config.replace("settle = \"1s\"", "settle = \"4m\"");
     fs::write(&healed.medic.config, settle).unwrap();
     let output = healed.replay(&["snapshots.jsonl"]);

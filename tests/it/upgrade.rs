@@ -1,5 +1,5 @@
 //! A state file of schema version 3, left in the middle of a treatment: the upgraded medic finishes it. Snapshots with
-//! an earlier name of a source are read.
+//! earlier names are read.
 
 use crate::bench::{Bench, Given};
 use medic_core::model::{ManagerName, Outcome, ScaleSetId, Span, Step};
@@ -16,7 +16,10 @@ fn downgraded(store: &Store, manager: &ManagerName, dir: &Path) {
     old.execute_batch(include_str!("../../crates/store/fixtures/v3.sql")).unwrap();
     old.execute_batch("DELETE FROM treatments; DELETE FROM sessions; DELETE FROM orders; DELETE FROM pauses").unwrap();
     for treatment in store.for_manager(manager).unfinished().unwrap() {
-        let body = serde_json::to_string(&treatment).unwrap().replace("\"github_id\":", "\"forge_id\":");
+        let mut body = serde_json::to_string(&treatment).unwrap();
+        for (now, then) in [("github_id", "forge_id"), ("worker_restarted", "revived"), ("manual_heal", "ordered")] {
+            body = body.replace(&format!("\"{now}\":"), &format!("\"{then}\":"));
+        }
         assert!(body.contains("forge_id"), "{body}");
         let (id, set, opened) = (treatment.id.0, treatment.set.0, treatment.opened.0);
         let [id, set, opened] = [id, set, opened].map(|number| i64::try_from(number).unwrap());
@@ -48,13 +51,23 @@ async fn upgrade_enables_a_set_that_version_3_left_disabled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replay_reads_snapshots_with_the_source_broker() {
+async fn replay_reads_snapshots_with_earlier_names() {
     let mut bench = Bench::after_a_crash(&Given::of(Build::PreFix, 3), Span::mins(1)).await;
     bench.run(Span::mins(1)).await;
     let store = bench.store.for_manager(bench.engine.name());
     let now = store.newest_snapshot().unwrap().unwrap();
-    let before = now.replace("\"actions_service\"", "\"broker\"");
-    assert_ne!(before, now);
+    let names = [
+        ("\"actions_service\"", "\"broker\""),
+        ("\"write_access\":{\"state\":\"granted\"}", "\"footing\":{\"state\":\"firm\"}"),
+        ("\"worker_restarted\":", "\"revived\":"),
+        ("\"manual_heal\":", "\"ordered\":"),
+    ];
+    let mut before = now.clone();
+    for (name, then) in names {
+        assert!(before.contains(name), "{name} in {before}");
+        before = before.replace(name, then);
+    }
     let [now, before] = [now, before].map(|line| replay::parse(&line).unwrap().unwrap());
     assert_eq!((&before.sweep, &before.findings), (&now.sweep, &now.findings));
+    assert_eq!((&before.treatments, &before.conditions), (&now.treatments, &now.conditions));
 }

@@ -136,7 +136,7 @@ impl Invariants {
             if !sets.insert(row.set) {
                 wrong.push(("I5", format!("two treatments of set {}", row.set)));
             }
-            if row.remedy.kind() != RemedyKind::SessionCheck && row.ordered.is_none() {
+            if row.remedy.kind() != RemedyKind::SessionCheck && row.manual_heal.is_none() {
                 let heals = self.heals.entry(row.set).or_default();
                 heals.retain(|_, opened| opened.plus(Span::hours(1)) > now);
                 let is_new = heals.insert(row.id, row.opened).is_none();

@@ -3,7 +3,7 @@
 //! `cargo bench --package medic-core --bench core` shows it for fleets of three sizes; `-- SETS` for one size.
 #![expect(clippy::print_stdout, reason = "a bench prints")]
 
-use medic_core::decide::{self, Conditions, Footing, Input};
+use medic_core::decide::{self, Conditions, Input, WriteAccess};
 use medic_core::diagnose::{self, Context, State};
 use medic_core::model::{
     Controller, Enablement, Endpoint, EndpointName, Entity, EntityKind, GithubId, Incarnation, ListenerMetrics,
@@ -104,7 +104,7 @@ impl Manager {
                 breaker_reset: None,
                 can_check_sessions: (1..=sets).map(ScaleSetId).collect(),
                 quotas: BTreeMap::new(),
-                footing: Footing::Firm,
+                write_access: WriteAccess::Granted,
             },
         }
     }

@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x7373_6d64;
 /// Entry N brings a file from version N to N + 1. Never edit a released one.
 const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
-/// The names that the code has now. Three things are deliberate:
+/// The names that the code has now. On purpose:
 /// - `treatments.body` and `sessions.place` are renamed so that a process of an earlier release that still runs cannot
 ///   add rows with the old names. Its journal fails then, and it only undoes what it has begun.
 /// - The state between sweeps is dropped: a reconcile without it confirms every finding again before it acts.
@@ -36,6 +36,11 @@ UPDATE treatments SET body = json_set(body, '$.step.why', json_object('note', 't
     WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.step.why') = 'text' END;
 UPDATE treatments SET body = json_set(body, '$.refusal', json_object('note', 'text', 'text', body ->> '$.refusal'))
     WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.refusal') = 'text' END;
+UPDATE treatments SET body = json_remove(
+        json_set(body, '$.worker_restarted', json(body -> '$.revived'), '$.manual_heal', json(body -> '$.ordered')),
+        '$.revived', '$.ordered')
+    WHERE CASE WHEN json_valid(body) THEN json_type(body, '$.revived') IS NOT NULL
+        OR json_type(body, '$.ordered') IS NOT NULL END;
 ALTER TABLE treatments RENAME COLUMN body TO treatment;
 
 UPDATE sessions SET place = json_remove(json_set(place, '$.github_id', json(place -> '$.forge_id')), '$.forge_id')
@@ -50,6 +55,7 @@ CREATE TABLE state (manager TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOU
 ALTER TABLE orders RENAME TO manual_heals;
 ALTER TABLE manual_heals RENAME COLUMN what TO action;
 ALTER TABLE manual_heals RENAME COLUMN settled TO finished;
+UPDATE manual_heals SET action = replace(action, '"order":', '"action":');
 -- Answers were sentences, and are facts now. Nobody waits for one: a manual heal lasts two minutes.
 UPDATE manual_heals SET answer = NULL;
 
@@ -64,14 +70,16 @@ CREATE TABLE snapshots (
 -- Covers what the bounds read, so that no body is read for them.
 CREATE INDEX snapshots_manager ON snapshots (manager, id, at, bytes);
 
-UPDATE events SET kind = 'request' WHERE kind = 'act';
 UPDATE events SET detail = json_set(detail, '$.note', json_object('note', 'text', 'text', detail ->> '$.note'))
-    WHERE CASE WHEN json_valid(detail) THEN json_type(detail, '$.note') = 'text' END;
+    WHERE kind = 'act' AND CASE WHEN json_valid(detail) THEN json_type(detail, '$.note') = 'text' END;
+UPDATE events SET kind = 'request' WHERE kind = 'act';
 UPDATE events SET detail = json_set(detail, '$.step.why', json_object('note', 'text', 'text', detail ->> '$.step.why'))
-    WHERE CASE WHEN json_valid(detail) THEN json_type(detail, '$.step.why') = 'text' END;
+    WHERE kind = 'treatment' AND CASE WHEN json_valid(detail) THEN json_type(detail, '$.step.why') = 'text' END;
+UPDATE events SET detail = json_set(detail, '$.refusal', json_object('note', 'text', 'text', detail ->> '$.refusal'))
+    WHERE kind = 'treatment' AND CASE WHEN json_valid(detail) THEN json_type(detail, '$.refusal') = 'text' END;
 UPDATE events SET detail =
     replace(replace(replace(replace(replace(replace(replace(replace(replace(
-    replace(replace(replace(replace(replace(replace(replace(detail,
+    replace(replace(replace(replace(replace(replace(replace(replace(replace(replace(detail,
         '"decision":"act"', '"decision":"treat"'),
         '"decision":"withhold"', '"decision":"blocked"'),
         '"outcome":"yielded"', '"outcome":"aborted"'),
@@ -87,7 +95,10 @@ UPDATE events SET detail =
         '"source":"broker"', '"source":"actions_service"'),
         '"global_budget"', '"manager_budget"'),
         '"cause_present"', '"cause_not_resolved"'),
-        '"entity_turn"', '"entity_limit"');
+        '"entity_turn"', '"entity_limit"'),
+        '"fact":"retries_by_itself"', '"fact":"build_retries"'),
+        '"revived":', '"worker_restarted":'),
+        '"ordered":', '"manual_heal":');
 "#;
 
 /// Snapshots for `replay`, in the form of then.

@@ -2,9 +2,9 @@ use super::ledger::StaleLifetime;
 use super::sql::uint;
 use super::*;
 use medic_core::decide::testing::{self, check, closed, hours, ledger_session, mins};
-use medic_core::model::log_fact::{LogEvidence, LogPosition};
+use medic_core::model::log_fact::{LogEvidence, LogPosition, ParserState};
 use medic_core::model::manual::{
-    MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualWait, Refusal,
+    MANUAL_HEAL_LIFETIME, ManualAction, ManualHeal, ManualHealAnswer, ManualHealId, ManualWait, Refusal,
 };
 use medic_core::model::pause::PauseScope;
 use medic_core::model::session::{LedgerChange, LedgerSession, OpenedBy, SessionEnd};
@@ -20,6 +20,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use tempfile::TempDir;
+
+mod migration;
 
 const RUN: Incarnation = Incarnation(Wall(1_000));
 
@@ -183,120 +185,33 @@ fn unusable_file_is_refused_with_its_reason() {
     assert_eq!(Home::refusal(&foreign).kind, StoreErrorKind::Foreign);
 }
 
-/// A state file as schema version 3 had it, with an open treatment at each step.
-const VERSION_3: &str = include_str!("../fixtures/v3.sql");
-
-impl Home {
-    fn of_version_3() -> Self {
-        let home = Self::new();
-        std::fs::create_dir(home.dir()).unwrap();
-        Connection::open(home.file()).unwrap().execute_batch(VERSION_3).unwrap();
-        home
+/// A set must not stay disabled because of a text that is only shown.
+#[test]
+fn unknown_note_does_not_hide_a_treatment() {
+    let store = memory();
+    let since = Some(Wall(5));
+    let enabling = Step::Enabling { ours: Revision::new("r1"), since, attempts: 2, not_before: Wall(5) };
+    for set in 1..=3 {
+        Journal::open(&store, testing::open(0, set, Wall(5), enabling.clone())).unwrap();
     }
-}
-
-#[test]
-fn migration_keeps_treatments_of_version_3_at_their_steps() {
-    let home = Home::of_version_3();
-    let store = home.open();
-    let (at, seen, ours) = (hours(2), Revision::new("r0"), Revision::new("r1"));
-    let session = SessionId::new("s-1");
-    let deletion = Remedy::DeleteThenToggle { session: session.clone() };
-    let check = Remedy::SessionCheck;
-    let deleting = Step::Deleting { session, seen: Some(seen.clone()), attempts: 1, not_before: at };
-    let opened = Step::CheckOpened { session: SessionId::new("ours-10"), attempts: 1, not_before: at };
-    let steps = [
-        (deletion, deleting),
-        (Remedy::Toggle, Step::Disabling { seen: seen.clone(), sent: None }),
-        (Remedy::Toggle, Step::Disabling { seen: seen.clone(), sent: Some(at) }),
-        (Remedy::Toggle, Step::DisableUnknown { seen, sent: at }),
-        (Remedy::Toggle, Step::Disabled { ours: ours.clone(), again_until: None }),
-        (Remedy::Toggle, Step::Disabled { ours: ours.clone(), again_until: Some(at.plus(Span::secs(30))) }),
-        (Remedy::Toggle, Step::Enabling { ours, since: Some(at), attempts: 2, not_before: at }),
-        (Remedy::Toggle, Step::Verifying),
-        (check.clone(), Step::CheckOpening { owner: Owner::of_session_check(ScaleSetId(9), at) }),
-        (check, opened),
-    ];
-    let row = |(n, (remedy, step))| Treatment { remedy, ..testing::open(n, n, at, step) };
-    let mut wanted: Vec<Treatment> = (1..).zip(steps).map(row).collect();
-    let text = |text: &str| Some(Note::Text { text: text.to_owned() });
-    (wanted[6].refusal, wanted[7].worker_restarted) = (text("HTTP 500"), Some(at));
-    assert_eq!(store.unfinished().unwrap(), wanted);
-    let intents = store.store().intents_of_others(&[]).unwrap();
-    assert_eq!(intents.len(), 9, "all but the one that verifies");
-    let closed = |id| store.treatment(TreatmentId(id)).unwrap().unwrap();
-    assert_eq!((closed(11).outcome(), closed(12).outcome()), (Some(Outcome::Aborted), Some(Outcome::Held)));
-    assert_eq!(closed(12).why(), text("somebody holds a session").as_ref());
-    assert_eq!((closed(12).remedy, closed(12).holder), (Remedy::SessionCheck, Some(Owner::new("garm-c1"))));
-    let outcome = store.store.lock().query_row("SELECT outcome FROM treatments WHERE id = 11", [], |row| row.get(0));
-    assert_eq!(outcome, Ok("aborted".to_owned()));
-    store.record(&wanted[0]).unwrap();
-    assert!(Journal::open(&store, verifying(5, 9)).is_err(), "one open treatment per set");
-}
-
-#[test]
-fn migration_keeps_the_other_records_of_version_3() {
-    let home = Home::of_version_3();
-    assert_eq!(Store::open_read_only(&home.dir()).unwrap_err().kind, StoreErrorKind::OlderSchema);
-    let store = home.open();
-    let run = Incarnation(mins(50));
-    let manager = ledger_session(1, "s-1", run, hours(1));
-    let unknown = LedgerSession { opened_by: OpenedBy::UnknownIncarnation, ..ledger_session(2, "s-2", run, hours(1)) };
-    let ours = LedgerSession { opened_by: OpenedBy::Medic, ..ledger_session(10, "ours-10", run, hours(2)) };
-    assert_eq!(live(&store), [manager, unknown, ours]);
-    let (position, evidence) = store.load_log_position("/garm.log").unwrap().unwrap();
-    let of_set = evidence.about(ScaleSetId(1), Some("acme/app"), Some(GithubId(101))).unwrap();
-    assert_eq!((position.offset, of_set.conflict_count), (u64::MAX, 3));
-    assert_eq!((store.breaker_reset().unwrap(), store.load_state().unwrap()), (Some(Wall(9)), None));
-    assert_eq!(store.store().pauses(Wall(2)).unwrap().len(), 1);
-    let heals = store.manual_heals(hours(2)).unwrap();
-    assert_eq!((heals.len(), heals[0].set, &heals[0].what), (1, ScaleSetId(3), &ManualAction::Heal));
-    assert_eq!(store.manual_heal_answer(heals[0].id).unwrap(), None);
-    let next = store.add_manual_heal(ScaleSetId(4), ManualAction::Heal, "bob", hours(2)).unwrap();
-    assert_eq!(next.id.0, 8, "no number is used again");
-    assert_eq!(store.newest_snapshot().unwrap(), None);
-    let events = events(&store);
-    let request = &events[0].detail;
-    assert_eq!((events[0].kind.as_str(), &request["remedy"]), ("request", &"session_check".into()));
-    assert_eq!((&request["step"], &request["note"]["text"]), (&"check_opened".into(), &"nobody held a session".into()));
-    let blocked = &events[1].detail;
-    assert_eq!((&blocked["decision"], &blocked["remedy"]["kind"]), (&"blocked".into(), &"session_check".into()));
-    assert_eq!(blocked["guards"][0]["guard"], "manager_budget");
-    assert_eq!(blocked["guards"][1]["guard"], "entity_limit");
-    let found = Vec::<Evidence>::deserialize(&events[2].detail["evidence"]).unwrap();
-    let fact = Fact::GithubUnseen { kind: FailureKind::Timeout };
-    assert_eq!(found, [Evidence { source: Source::ActionsService, at: hours(2), fact }]);
-    assert_eq!(events[2].detail["evidence"][0]["source"], "actions_service");
-}
-
-#[test]
-fn migrated_file_refuses_writes_of_version_3() {
-    let home = Home::of_version_3();
-    let old = Connection::open(home.file()).unwrap();
-    let store = home.open();
-    for write in [
-        "UPDATE treatments SET closed = 1, outcome = 'failed', is_intent = 0, body = '{}' WHERE id = 5",
-        "INSERT INTO treatments (manager, set_id, opened, is_intent, body) VALUES ('garm', 77, 1, 1, '{}')",
-        "INSERT INTO sessions (manager, id, set_id, owner, opened_by, place, first_seen, last_seen)
-             VALUES ('garm', 's', 1, 'o', 'unknown', '{}', 1, 1)",
-    ] {
-        assert!(old.execute(write, []).is_err(), "{write}");
+    let notes = [r#"{"note":"of_later"}"#, r#"{"note":"failed","what":"of_later"}"#, r#""a sentence""#];
+    for (set, note) in (1..).zip(notes) {
+        let change = "UPDATE treatments SET treatment = json_set(treatment, '$.refusal', json(?1)) WHERE set_id = ?2";
+        store.store.lock().execute(change, rusqlite::params![note, set]).unwrap();
     }
-    assert_eq!((store.unfinished().unwrap().len(), live(&store).len()), (10, 3));
-}
-
-#[test]
-fn migration_of_version_1_takes_a_disable_for_sent() {
-    let home = Home::new();
-    let step = Step::Disabling { seen: Revision::new("seen"), sent: Some(Wall(7_000)) };
-    let mut treatment = serde_json::to_value(testing::open(1, 1, Wall(7_000), step.clone())).unwrap();
-    treatment["step"]["sent"] = serde_json::Value::Null;
-    std::fs::create_dir(home.dir()).unwrap();
-    let mut connection = Connection::open(home.file()).unwrap();
-    schema::migrate_to(&mut connection, 1).unwrap();
-    let insert = "INSERT INTO treatments VALUES (1, 'garm', 1, 7000, NULL, NULL, 1, ?1)";
-    connection.execute(insert, [treatment.to_string()]).unwrap();
-    assert_eq!(home.open().unfinished().unwrap()[0].step, step);
+    let open = store.unfinished().unwrap();
+    let texts = notes.map(|note| note.trim_matches('"').to_owned());
+    assert_eq!(
+        open.iter().map(|row| row.refusal.clone()).collect::<Vec<_>>(),
+        texts.map(|text| Some(Note::Text { text }))
+    );
+    assert!(open.iter().all(|row| row.step == enabling));
+    add_closed(&store, [4], Outcome::Failed);
+    let change = r#"UPDATE treatments SET treatment = json_set(treatment, '$.step.why', json('{"note":"of_later"}'))
+        WHERE set_id = 4"#;
+    store.store.lock().execute(change, []).unwrap();
+    let why = Note::Text { text: r#"{"note":"of_later"}"#.to_owned() };
+    assert!(store.since(Wall(0)).unwrap().iter().any(|row| row.why() == Some(&why)));
 }
 
 #[test]
@@ -632,7 +547,8 @@ fn state_and_log_position_are_loaded_as_saved() {
         store.save_state(json).unwrap();
         assert_eq!(store.load_state().unwrap().unwrap(), json);
     }
-    let position = LogPosition { device: u64::MAX, inode: 2, offset: 3, tail_hash: u64::MAX, ..LogPosition::default() };
+    let parser = ParserState { last_dated: Some(Wall(4)), in_trace: true, in_opening: true };
+    let position = LogPosition { device: u64::MAX, inode: 2, offset: 3, tail_hash: u64::MAX, parser };
     let mut evidence = LogEvidence { debug: true, ..LogEvidence::default() };
     evidence.by_id.entry(ScaleSetId(1)).or_default().conflict_count = 3;
     store.save_log_position("/l", &position, &evidence).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{code, table};
 use medic_core::decide::testing::{conditions, finding, fleet, ledger_session, mins, open, scale_set};
-use medic_core::decide::{self, Conditions, Footing, Input};
+use medic_core::decide::{self, Conditions, Input, WriteAccess};
 use medic_core::model::fleet::Fleet;
 use medic_core::model::session::{LedgerSession, NotStale};
 use medic_core::model::{
@@ -190,7 +190,7 @@ pub(super) fn special_cases() -> String {
         (
             Diagnosis::ConflictAbandoned,
             "its listener is seen alive",
-            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding().worker.0 = WorkerState::Listening),
+            Question::of(Diagnosis::ConflictAbandoned).with(|it| it.finding().worker.state = WorkerState::Listening),
         ),
         (
             Diagnosis::ConflictAbandoned,
@@ -266,8 +266,8 @@ pub(super) fn guards() -> String {
 /// The guards that block in the worst of worlds, with and without a manual heal.
 fn blocking(manual: bool) -> BTreeSet<Guard> {
     let mut all = BTreeSet::new();
-    let other = Footing::LeaseOf { holder: "another".to_owned(), until: NOW };
-    let failed = Footing::StoreFailed { why: "the disk is full".to_owned() };
+    let other = WriteAccess::HeldByOther { holder: "another".to_owned(), until: NOW };
+    let failed = WriteAccess::StoreFailed { why: "the disk is full".to_owned() };
     let start = finding(SET.0, Diagnosis::StartAbandoned, Confidence::Strong);
     all.extend(blocking_for(Finding { seen: 1, ..start }, ManagerState::Down, &other, manual));
     all.extend(blocking_for(
@@ -281,7 +281,7 @@ fn blocking(manual: bool) -> BTreeSet<Guard> {
 }
 
 /// The guards that block a remedy for this finding where everything else is at its limit.
-fn blocking_for(found: Finding, manager: ManagerState, footing: &Footing, manual: bool) -> Vec<Guard> {
+fn blocking_for(found: Finding, manager: ManagerState, write_access: &WriteAccess, manual: bool) -> Vec<Guard> {
     let (other, settling) = (ScaleSetId(2), ScaleSetId(3));
     let policy =
         Policy { set_budget: 1, heals_per_hour: 1, max_in_flight: 1, session_check: false, ..Policy::default() };
@@ -323,7 +323,7 @@ fn blocking_for(found: Finding, manager: ManagerState, footing: &Footing, manual
         manual_heals: if manual { vec![heal] } else { Vec::new() },
         can_check_sessions: BTreeSet::from([SET]),
         quotas,
-        footing: footing.clone(),
+        write_access: write_access.clone(),
         ..conditions(NOW, policy)
     };
     let decisions = decide::decide(&Input { fleet: &fleet, given: &given });

@@ -11,7 +11,7 @@ use medic_core::model::{
     Confidence, Decision, Diagnosis, Enablement, EndpointName, EndpointState, Entity, EntityKind, EntityRef,
     Escalation, Evidence, Fact, FailureKind, Finding, GithubId, Guard, Incarnation, Lingering, ManagerName,
     ManagerState, OpenStep, Outcome, Owner, Pause, PauseId, PauseScope, Remedy, RemedyKind, RestartKind, Rule,
-    ScaleSetId, SessionId, Source, Span, TreatmentId, TreatmentState, Waiting, Wall, WorkerState,
+    ScaleSetId, SessionId, Source, Span, TreatmentId, TreatmentState, Waiting, Wall, Worker, WorkerState,
 };
 use medic_core::policy::Mode;
 use scaleset_medic::status::{
@@ -45,7 +45,7 @@ pub(crate) fn set(id: u64, name: &str, diagnosis: Diagnosis) -> SetStatus {
             since,
             ill_since: diagnosis.is_ill().then_some(since),
             seen: 4,
-            worker: (WorkerState::Unknown, AT),
+            worker: Worker { state: WorkerState::Unknown, since: AT },
         },
         not_deleted: Vec::new(),
         decision: Decision::Leave,

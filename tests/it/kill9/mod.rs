@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(75);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Variant {
-    /// Older GARM gives up; a toggle revives the worker.
+    /// Older GARM gives up; a toggle restarts the worker.
     Toggle,
     /// The ledger knows the stale session, which GitHub would keep for long.
     Deletion,

@@ -9,7 +9,7 @@ use medic_core::model::session::{LedgerSession, OpenedBy};
 use medic_core::model::{
     Confidence, ConflictBehaviour, Diagnosis, Enablement, Evidence, Fact, Finding, Findings, GithubId, Incarnation,
     ManagerState, Mono, Now, Outcome, Owner, Revision, ScaleSet, ScaleSetId, SessionId, Source, Span, Treatment, Wall,
-    WorkerState,
+    Worker, WorkerState,
 };
 use std::sync::LazyLock;
 
@@ -424,7 +424,7 @@ impl World {
             evidence: evidence.into_iter().collect(),
             since: date(since),
             ill_since: set.ill_since.map(date),
-            worker: if self.down { (WorkerState::Unknown, Wall(0)) } else { (worker, known) },
+            worker: if self.down { Worker::UNKNOWN } else { Worker { state: worker, since: known } },
             ..testing::finding(set_id(index).0, diagnosis, confidence)
         }
     }

@@ -68,7 +68,7 @@ pub fn blocks(
     now: Wall,
 ) -> Vec<BlockedBy> {
     let limits = bounds(policy);
-    let ours = || history.iter().filter(|row| row.ordered.is_none());
+    let ours = || history.iter().filter(|row| row.manual_heal.is_none());
     let within = |row: &Treatment, span: Span| row.opened.plus(span) > now;
     let of_kind = |set: ScaleSetId, kind: RemedyKind| set == next.set && kind.heals() == next.remedy.heals();
     let same_kind = ours().filter(|row| of_kind(row.set, row.remedy.kind()) && within(row, DAY)).count()
@@ -155,7 +155,7 @@ mod tests {
     fn manual_heals_do_not_count_and_session_checks_count_apart() {
         let manual: Vec<_> = (0..3)
             .map(|n| Treatment {
-                ordered: Some(ManualHealId(n)),
+                manual_heal: Some(ManualHealId(n)),
                 ..closed(n, 7, hours(23), hours(23), Outcome::Recovered)
             })
             .collect();

@@ -3,9 +3,9 @@
 //! Counted from the journal, so that a restart of ours frees nothing. Every heal counts, however it ended; session
 //! checks have a rate of their own ([`session_check_block`]). 0 means none, never unlimited.
 //!
-//! Health for `budget_cleared_after` clears a set's count. It is proven if the last treatment before the present illness
-//! ended with the set listening, and the illness began at least that long after. A row dated in the future (the clock
-//! was set back) still counts.
+//! Health for `budget_cleared_after` clears a set's count. It is proven if the last treatment before the present
+//! unhealthy period ended with the set listening, and the period began at least that long after. A row dated in the
+//! future (the clock was set back) still counts.
 
 use crate::model::{BlockedBy, GuardFact, Outcome, Span, Treatment, Wall};
 use crate::policy::Policy;
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn heals_of_the_present_illness_count_after_clearing() {
+    fn heals_of_the_present_unhealthy_period_count_after_clearing() {
         let rows = [
             closed(1, 1, mins(0), mins(1), Outcome::Recovered),
             closed(2, 1, mins(200), mins(206), Outcome::Unverified),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn heal_at_the_very_start_of_the_illness_counts() {
+    fn heal_at_the_very_start_of_the_unhealthy_period_counts() {
         let rows = [closed(1, 1, mins(100), mins(100), Outcome::Recovered)];
         let policy = Policy { budget_cleared_after: Span::ZERO, ..Policy::default() };
         assert_eq!(counted(&[&rows[0]], Some(mins(100)), mins(101), &policy).len(), 1);

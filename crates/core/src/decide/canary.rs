@@ -106,7 +106,7 @@ mod tests {
     const CAUSE: Diagnosis = Diagnosis::ConflictAbandoned;
 
     #[test]
-    fn others_follow_once_the_canary_shows_life() {
+    fn others_follow_once_the_worker_of_the_canary_restarted() {
         let mut row = open(1, 7, mins(10), Step::Verifying);
         let waiting = Canaries::of(&[row.clone()], mins(9));
         assert_eq!(waiting.admit(CAUSE), Admission::Waits(ScaleSetId(7)));

@@ -7,12 +7,12 @@
 //! build that retries queues without bound and is never blocked here.
 //!
 //! At the manager's start the controller starts every set before it reads changes: until then a disable would be lost.
-//! The settle time bounds that wait.
+//! The grace period bounds that wait.
 
 use super::Input;
 use crate::model::{
     BlockedBy, ConflictBehaviour, Diagnosis, EntityRef, Finding, GuardFact, RemedyKind, ScaleSet, ScaleSetId, Span,
-    Step, Treatment, Wall, WorkerState,
+    Step, Treatment, Wall, Worker, WorkerState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -73,7 +73,7 @@ impl EntityLimits {
         if *starting {
             return Some(GuardFact::EntityStarting.into());
         }
-        let limit = if finding.worker.0 == WorkerState::Unknown { 1 } else { AT_ONCE };
+        let limit = if finding.worker.state == WorkerState::Unknown { 1 } else { AT_ONCE };
         (waiting.len() >= limit).then(|| {
             let until = waiting.iter().copied().min().filter(|until| *until != UNANSWERED);
             GuardFact::EntityLimit { waiting: waiting.len(), limit }.until(until)
@@ -99,10 +99,12 @@ fn waits_until(row: &Treatment, finding: Option<&Finding>, now: Wall, limit: Spa
     match &row.step {
         Step::Deleting { .. } | Step::Disabling { .. } | Step::DisableUnknown { .. } => Some(UNANSWERED),
         Step::Disabled { .. } => {
-            let (worker, at) = finding.map_or((WorkerState::Unknown, Wall(0)), |finding| finding.worker);
-            let most = match worker {
+            let Worker { state, since } = finding.map_or(Worker::UNKNOWN, |finding| finding.worker);
+            let most = match state {
                 WorkerState::Unknown => BLIND_START,
-                WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening if at >= row.step_at => return None,
+                WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening if since >= row.step_at => {
+                    return None;
+                }
                 WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening => limit,
             };
             let until = row.step_at.plus(most);
@@ -128,8 +130,8 @@ mod tests {
         open(1, 1, at, Step::Disabled { ours: Revision::new("ours"), again_until: None })
     }
 
-    fn seen(state: WorkerState, at: Wall) -> Finding {
-        Finding { worker: (state, at), ..finding(1, Diagnosis::DisabledByMedic, Confidence::Proof) }
+    fn seen(state: WorkerState, since: Wall) -> Finding {
+        Finding { worker: Worker { state, since }, ..finding(1, Diagnosis::DisabledByMedic, Confidence::Proof) }
     }
 
     fn waiting(rows: &[Wall]) -> EntityLimits {

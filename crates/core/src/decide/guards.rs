@@ -6,7 +6,7 @@ use super::breaker::Breaker;
 use super::canary::Canaries;
 use super::entity_limit::EntityLimits;
 use super::rollout::Rollout;
-use super::{Footing, Input, backoff, breaker, budget, pause};
+use super::{Input, WriteAccess, backoff, breaker, budget, pause};
 use crate::model::fleet::CRASH_LOOP;
 use crate::model::{
     BlockedBy, Confidence, Diagnosis, EndpointState, Fact, Finding, FrozenReason, GuardFact, ManagerState, Remedy,
@@ -17,7 +17,7 @@ use crate::policy::{Mode, Policy};
 /// Sweeps in a row that must agree before we ask GitHub for a session.
 pub const SESSION_CHECK_CONFIRM: u32 = 3;
 
-/// A manager that keeps crashing must be up for this many settle times before it is healed: healing an incarnation that
+/// A manager that keeps crashing must be up for this many grace periods before it is healed: healing an incarnation that
 /// crashes at once only uses up budgets.
 const CRASH_LOOP_SETTLES: u64 = 6;
 
@@ -63,7 +63,7 @@ pub fn gather(input: &Input<'_>, sweep: &SweepState, proposal: &Proposal<'_>) ->
     let Proposal { set, finding, .. } = *proposal;
     let kind = proposal.remedy.kind();
     let mut blocks = Vec::new();
-    blocks.extend(footing(input));
+    blocks.extend(write_access(input));
     blocks.extend(pause::blocks(&input.given.pauses, &input.given.name, set.id, now));
     blocks.extend(frozen(input, set));
     blocks.extend(sweep.left_disabled.clone().filter(|_| kind.disables()));
@@ -102,11 +102,13 @@ pub fn gather(input: &Input<'_>, sweep: &SweepState, proposal: &Proposal<'_>) ->
     blocks
 }
 
-fn footing(input: &Input<'_>) -> Option<BlockedBy> {
-    match &input.given.footing {
-        Footing::Firm => None,
-        Footing::LeaseOf { holder, until } => Some(GuardFact::Lease { holder: holder.clone(), ends: *until }.into()),
-        Footing::StoreFailed { why } => Some(GuardFact::Store { why: why.clone() }.into()),
+fn write_access(input: &Input<'_>) -> Option<BlockedBy> {
+    match &input.given.write_access {
+        WriteAccess::Granted => None,
+        WriteAccess::HeldByOther { holder, until } => {
+            Some(GuardFact::Lease { holder: holder.clone(), ends: *until }.into())
+        }
+        WriteAccess::StoreFailed { why } => Some(GuardFact::Store { why: why.clone() }.into()),
     }
 }
 

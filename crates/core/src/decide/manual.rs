@@ -1,10 +1,10 @@
 //! A manual heal (`heal SET`): what it may do, and what it may not.
 //!
-//! It lifts the limits on what we do automatically: settle time, repeated confirmation, canary, budgets, back-off,
+//! It lifts the limits on what we do automatically: grace period, repeated confirmation, canary, budgets, back-off,
 //! breaker, blast radius, and the mode `observe`. It lifts nothing that prevents harm: weak evidence may miss a running
 //! listener, a set that an operator disabled is not enabled, and a session of the current incarnation is never deleted.
 //! A session that the operator names may be unknown to us. Then a refusal must show that it is not the manager's own:
-//! whoever holds the session is not refused one.
+//! the holder of the session is not refused one.
 
 use super::Input;
 use super::remedy::Prescription;
@@ -61,7 +61,7 @@ fn refusal(input: &Input<'_>, heal: &ManualHeal) -> ManualHealAnswer {
 }
 
 fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, heal: &ManualHeal) -> Result<Remedy, Refusal> {
-    let sight = Sight {
+    let ctx = HealContext {
         finding,
         set,
         manager: current_manager(input.fleet),
@@ -69,9 +69,9 @@ fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, heal: &Manual
         covered: input.given.can_check_sessions.contains(&set.id) && set.has_place(),
     };
     match &heal.what {
-        ManualAction::Heal => toggle(&sight),
+        ManualAction::Heal => toggle(&ctx),
         ManualAction::DeleteSession { session } => {
-            delete(&sight, session, &input.given.ledger).map(|warrant| deletion(&sight, warrant.session().clone()))
+            delete(&ctx, session, &input.given.ledger).map(|warrant| deletion(&ctx, warrant.session().clone()))
         }
     }
 }
@@ -79,7 +79,7 @@ fn carry_out(input: &Input<'_>, finding: &Finding, set: &ScaleSet, heal: &Manual
 /// What the verdict on a manual heal depends on. Only this crate fills it, from what was observed: see
 /// [`deletion_warrant`](super::deletion_warrant).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sight<'a> {
+pub(super) struct HealContext<'a> {
     pub finding: &'a Finding,
     pub set: &'a ScaleSet,
     pub manager: CurrentManager<'a>,
@@ -89,12 +89,12 @@ pub(super) struct Sight<'a> {
 }
 
 /// The toggle where the table of [`super::remedy`] has no remedy, or why a toggle would not help.
-fn toggle(sight: &Sight<'_>) -> Result<Remedy, Refusal> {
-    untouchable(sight)?;
-    match (sight.finding.diagnosis, sight.conflict_behaviour) {
+fn toggle(ctx: &HealContext<'_>) -> Result<Remedy, Refusal> {
+    untouchable(ctx)?;
+    match (ctx.finding.diagnosis, ctx.conflict_behaviour) {
         (Diagnosis::ConflictAbandoned | Diagnosis::StartAbandoned | Diagnosis::Unheld, _)
         | (Diagnosis::Unknown, ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown)
-            if sight.finding.worker.0 != WorkerState::Unknown || sight.finding.diagnosis != Diagnosis::Unknown =>
+            if ctx.finding.worker.state != WorkerState::Unknown || ctx.finding.diagnosis != Diagnosis::Unknown =>
         {
             Ok(Remedy::Toggle)
         }
@@ -103,9 +103,9 @@ fn toggle(sight: &Sight<'_>) -> Result<Remedy, Refusal> {
 }
 
 /// Which remedy deletes the session: workers of a build that gives up need a toggle afterwards.
-fn deletion(sight: &Sight<'_>, session: SessionId) -> Remedy {
-    match sight.conflict_behaviour {
-        ConflictBehaviour::GivesUp if sight.finding.diagnosis == Diagnosis::ConflictAbandoned => {
+fn deletion(ctx: &HealContext<'_>, session: SessionId) -> Remedy {
+    match ctx.conflict_behaviour {
+        ConflictBehaviour::GivesUp if ctx.finding.diagnosis == Diagnosis::ConflictAbandoned => {
             Remedy::DeleteThenToggle { session }
         }
         ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown | ConflictBehaviour::Retries => {
@@ -116,47 +116,47 @@ fn deletion(sight: &Sight<'_>, session: SessionId) -> Remedy {
 
 /// The verdict on an operator's request to delete a session, or every reason against it. Asked again at every attempt.
 pub(super) fn delete(
-    sight: &Sight<'_>,
+    ctx: &HealContext<'_>,
     session: &SessionId,
     ledger: &[LedgerSession],
 ) -> Result<DeletionWarrant, Refusal> {
     let row = ledger.iter().find(|row| row.id == *session);
-    untouchable(sight)?;
-    if !sight.covered {
+    untouchable(ctx)?;
+    if !ctx.covered {
         return Err(Refusal::NoCredential);
     }
-    if sight.manager.incarnation.is_none() {
+    if ctx.manager.incarnation.is_none() {
         return Err(Refusal::IncarnationUnknown);
     }
     match row {
         Some(row) => {
-            let mut against = stale::provably_stale(row, sight.set, sight.manager).err().unwrap_or_default();
+            let mut against = stale::provably_stale(row, ctx.set, ctx.manager).err().unwrap_or_default();
             against.retain(|reason| !is_lifted(*reason));
             if !against.is_empty() {
                 return Err(Refusal::NotStale { session: session.clone(), against });
             }
         }
-        None => match sight.manager.state {
+        None => match ctx.manager.state {
             ManagerState::Up | ManagerState::Restarted => {}
             ManagerState::Down | ManagerState::Unreachable => return Err(Refusal::ManagerDown),
         },
     }
-    let refused = sight.finding.diagnosis.class() == Class::Refused;
-    if !refused && row.is_none_or(|row| stale::provably_stale(row, sight.set, sight.manager).is_err()) {
-        return Err(Refusal::NoConflictSeen(sight.finding.diagnosis));
+    let refused = ctx.finding.diagnosis.class() == Class::Refused;
+    if !refused && row.is_none_or(|row| stale::provably_stale(row, ctx.set, ctx.manager).is_err()) {
+        return Err(Refusal::NoConflictSeen(ctx.finding.diagnosis));
     }
     Ok(DeletionWarrant::requested(session))
 }
 
 /// Sets that no manual heal touches.
-fn untouchable(sight: &Sight<'_>) -> Result<(), Refusal> {
-    if sight.set.enabled == Enablement::Disabled {
+fn untouchable(ctx: &HealContext<'_>) -> Result<(), Refusal> {
+    if ctx.set.enabled == Enablement::Disabled {
         return Err(Refusal::SetDisabled);
     }
-    if sight.finding.worker.0 == WorkerState::Listening {
+    if ctx.finding.worker.state == WorkerState::Listening {
         return Err(Refusal::ListenerRuns);
     }
-    if sight.finding.diagnosis == Diagnosis::Listening { Err(Refusal::Listens) } else { Ok(()) }
+    if ctx.finding.diagnosis == Diagnosis::Listening { Err(Refusal::Listens) } else { Ok(()) }
 }
 
 /// Whether the operator may know better.

@@ -86,17 +86,20 @@ pub struct Conditions {
     pub can_check_sessions: BTreeSet<ScaleSetId>,
     /// Our own credentials' quotas, where known.
     pub quotas: BTreeMap<EndpointName, OwnQuota>,
-    pub footing: Footing,
+    #[serde(alias = "footing")] // this and the variants: their names in snapshots of before 0.1.0
+    pub write_access: WriteAccess,
 }
 
-/// Whether our own store lets us act.
+/// Whether our own store lets us send what changes something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
-pub enum Footing {
+pub enum WriteAccess {
     /// The journal can be read, and the lease is ours.
-    Firm,
+    #[serde(alias = "firm")]
+    Granted,
     /// Another instance has the lease.
-    LeaseOf {
+    #[serde(alias = "lease_of")]
+    HeldByOther {
         holder: String,
         /// Unless the holder renews it.
         until: Wall,
@@ -269,11 +272,11 @@ pub fn deletion_warrant(fleet: &Fleet, ledger: &[LedgerSession], treatment: &Tre
     };
     let set = fleet.sets.get(&treatment.set)?;
     let manager = current_manager(fleet);
-    if treatment.ordered.is_some() {
+    if treatment.manual_heal.is_some() {
         let finding = fleet.findings.get(&treatment.set)?;
         let (conflict_behaviour, covered) = (fleet.conflict_behaviour, treatment.place.is_some());
-        let sight = manual::Sight { finding, set, manager, conflict_behaviour, covered };
-        return manual::delete(&sight, session, ledger).ok();
+        let ctx = manual::HealContext { finding, set, manager, conflict_behaviour, covered };
+        return manual::delete(&ctx, session, ledger).ok();
     }
     let rows = ledger.iter().filter(|row| row.set == treatment.set);
     stale::newest_is_stale(rows, set, manager).ok().map(DeletionWarrant::of_stale)

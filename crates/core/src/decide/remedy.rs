@@ -152,7 +152,7 @@ fn session_check(case: &Case<'_>) -> Prescription {
 
 /// No remedy touches a set that an operator disabled meanwhile, or whose listener runs.
 fn unless_working(case: &Case<'_>, remedy: Remedy) -> Prescription {
-    match (case.set.enabled, case.finding.worker.0) {
+    match (case.set.enabled, case.finding.worker.state) {
         (Enablement::Disabled, _) => LEAVE,
         (Enablement::Enabled, WorkerState::Listening) => watch(Waiting::Evidence, None),
         (

@@ -66,7 +66,7 @@ fn shown_life(row: &Treatment) -> Option<Wall> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::testing::{closed, mins, revived};
+    use crate::decide::testing::{closed, mins, worker_restarted};
     use crate::model::Span;
 
     fn rollout(rows: &[Treatment], enabled: usize) -> Rollout {
@@ -74,11 +74,11 @@ mod tests {
     }
 
     fn alive(count: u64) -> Vec<Treatment> {
-        (1..=count).map(|id| revived(id, id, mins(61))).collect()
+        (1..=count).map(|id| worker_restarted(id, id, mins(61))).collect()
     }
 
     #[test]
-    fn limit_grows_with_sets_that_show_life_up_to_the_share() {
+    fn limit_grows_with_sets_whose_worker_restarted_up_to_the_share() {
         for (shown, now) in [(0, 10), (1, 10), (10, 10), (11, 11), (20, 20), (50, 50), (300, 50)] {
             assert_eq!(rollout(&alive(shown), 500), Rollout { now, most: 50 }, "{shown}");
         }
@@ -94,7 +94,9 @@ mod tests {
         let mut rows = alive(40);
         rows.push(closed(100, 100, mins(61), mins(62), Outcome::Unverified));
         assert_eq!(rollout(&rows, 500).now, 10);
-        rows.extend((41..=52).map(|id| Treatment { worker_restarted: Some(mins(63)), ..revived(id, id, mins(61)) }));
+        rows.extend(
+            (41..=52).map(|id| Treatment { worker_restarted: Some(mins(63)), ..worker_restarted(id, id, mins(61)) }),
+        );
         assert_eq!(rollout(&rows, 500).now, 12);
     }
 
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn treatments_of_another_incident_do_not_count() {
-        let rows: Vec<_> = (1..=40).map(|id| revived(id, id, mins(59))).collect();
+        let rows: Vec<_> = (1..=40).map(|id| worker_restarted(id, id, mins(59))).collect();
         assert_eq!(rollout(&rows, 500).now, 10);
     }
 

@@ -1,13 +1,13 @@
 //! Builders for tests.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test that cannot go on has failed")]
 
-use super::{Conditions, Footing};
+use super::{Conditions, WriteAccess};
 use crate::model::fleet::Fleet;
 use crate::model::session::{LedgerSession, OpenedBy};
 use crate::model::{
     Confidence, ConflictBehaviour, Diagnosis, Enablement, Endpoint, EndpointName, Entity, EntityKind, Evidence, Fact,
     Finding, Findings, GithubId, Incarnation, ManagerName, ManagerState, Mono, Note, Now, Outcome, Owner, Remedy,
-    Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, WorkerState,
+    Revision, Rule, ScaleSet, ScaleSetId, SessionId, Source, Span, Step, Treatment, TreatmentId, Wall, Worker,
 };
 use crate::policy::{Mode, Policy};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,7 +56,7 @@ pub fn finding(id: u64, diagnosis: Diagnosis, confidence: Confidence) -> Finding
         since: mins(60),
         ill_since: diagnosis.is_ill().then_some(mins(60)),
         seen: 5,
-        worker: (WorkerState::Unknown, Wall(0)),
+        worker: Worker::UNKNOWN,
     }
 }
 
@@ -93,7 +93,7 @@ pub fn open(id: u64, set: u64, opened: Wall, step: Step) -> Treatment {
         worker_restarted: None,
         holder: None,
         refusal: None,
-        ordered: None,
+        manual_heal: None,
     }
 }
 
@@ -101,7 +101,7 @@ pub fn closed(id: u64, set: u64, opened: Wall, at: Wall, outcome: Outcome) -> Tr
     Treatment { step_at: at, ..open(id, set, opened, Step::Closed { outcome, why: Note::SetRemoved }) }
 }
 
-pub fn revived(id: u64, set: u64, opened: Wall) -> Treatment {
+pub fn worker_restarted(id: u64, set: u64, opened: Wall) -> Treatment {
     Treatment { worker_restarted: Some(opened.plus(Span::secs(4))), ..open(id, set, opened, Step::Verifying) }
 }
 
@@ -142,6 +142,6 @@ pub fn conditions(now: Wall, policy: Policy) -> Conditions {
         breaker_reset: None,
         can_check_sessions: BTreeSet::new(),
         quotas: BTreeMap::new(),
-        footing: Footing::Firm,
+        write_access: WriteAccess::Granted,
     }
 }

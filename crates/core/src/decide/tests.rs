@@ -1,7 +1,8 @@
 //! Decisions about whole fleets, guard by guard.
 
 use super::testing::{
-    check, closed, conditions, evidence, finding, fleet, ledger_session, mins, open, revived, scale_set, scale_set_of,
+    check, closed, conditions, evidence, finding, fleet, ledger_session, mins, open, scale_set, scale_set_of,
+    worker_restarted,
 };
 use super::*;
 use crate::model::fleet::CRASH_LOOP;
@@ -9,7 +10,7 @@ use crate::model::session::{NotStale, SessionEnd};
 use crate::model::{
     Bounded, Confidence, ConflictBehaviour, Enablement, EndpointState, Escalation, Fact, FrozenReason, GuardFact,
     Incarnation, ManualAction, ManualHealAnswer, ManualHealId, ManualWait, Note, Outcome, Owner, PauseId, PauseScope,
-    Refusal, Revision, SessionId, Span, Step, TreatmentId, WorkerState,
+    Refusal, Revision, SessionId, Span, Step, TreatmentId, Worker, WorkerState,
 };
 use std::sync::Arc;
 
@@ -154,8 +155,8 @@ fn one_canary_then_max_in_flight_at_once() {
     assert_eq!(world.treats(), NONE, "the canary has shown nothing yet");
     assert_eq!(world.first(), Decision::Treating { treatment: TreatmentId(1) });
 
-    world.given.history[0] = revived(1, 1, mins(61));
-    assert_eq!(world.treats(), [false; 10], "a revived treatment is no longer in flight");
+    world.given.history[0] = worker_restarted(1, 1, mins(61));
+    assert_eq!(world.treats(), [false; 10], "a treatment whose worker restarted is no longer in flight");
     world.given.history.extend((2..=8).map(|id| open(id, id, mins(61), Step::Verifying)));
     assert_eq!(world.treats().len(), 3, "seven are in flight");
     assert_eq!(world.last_blocks(), [GuardFact::InFlight { open: 10, limit: 10, most: 10 }.into()]);
@@ -200,7 +201,7 @@ fn settle_blocks_findings_without_proof() {
     let until = Some(RUN.0.plus(Span::secs(20)));
     assert_eq!(aged(12).only(), settle(Some(Span::secs(12))).until(until));
     assert_eq!(aged(12).with(|w| w.finding().confidence = Confidence::Proof).treats(), [true]);
-    assert_eq!(aged(20).treats(), [true], "at the very end of the settle time");
+    assert_eq!(aged(20).treats(), [true], "at the very end of the grace period");
     let undated = aged(20).with(|w| (w.fleet.incarnation, w.fleet.manager) = (None, ManagerState::Restarted));
     assert_eq!(undated.only(), settle(None).into());
 }
@@ -228,7 +229,7 @@ fn set_budget_and_backoff_both_block() {
 fn manager_budget_counts_this_sweeps_heals() {
     let world = World::stuck(20).spread().with(|w| {
         w.given.policy.heals_per_hour = 3;
-        w.given.history.push(revived(1, 1, mins(61)));
+        w.given.history.push(worker_restarted(1, 1, mins(61)));
     });
     assert_eq!(world.treats().len(), 2);
     let budget = GuardFact::ManagerBudget { used: 3, budget: 3, window: Span::hours(1) };
@@ -275,8 +276,10 @@ fn pause_lease_store_and_blast_radius_block() {
     assert_eq!(paused.treats(), [true], "set 2 takes its place as the canary");
     let (holder, ends, why) = ("medic-2/7".to_owned(), mins(62), "the disk is full".to_owned());
     let (lease, store) = (GuardFact::Lease { holder: holder.clone(), ends }, GuardFact::Store { why: why.clone() });
-    for (footing, fact) in [(Footing::LeaseOf { holder, until: ends }, lease), (Footing::StoreFailed { why }, store)] {
-        assert_eq!(World::stuck(1).with(|w| w.given.footing = footing).only(), fact.into());
+    for (write_access, fact) in
+        [(WriteAccess::HeldByOther { holder, until: ends }, lease), (WriteAccess::StoreFailed { why }, store)]
+    {
+        assert_eq!(World::stuck(1).with(|w| w.given.write_access = write_access).only(), fact.into());
     }
     assert_eq!(World::stuck(1).with(|w| w.fleet.fault_at_github = true).only().guard(), Guard::BlastRadius);
 }
@@ -330,7 +333,7 @@ fn session_checks_have_their_own_rate_and_no_heal_budget() {
 
 #[test]
 fn open_treatment_is_never_doubled() {
-    let world = World::stuck(1).with(|w| w.given.history.push(revived(9, 1, mins(60))));
+    let world = World::stuck(1).with(|w| w.given.history.push(worker_restarted(9, 1, mins(60))));
     assert_eq!(world.first(), Decision::Treating { treatment: TreatmentId(9) });
 }
 
@@ -342,16 +345,16 @@ fn set_that_the_manager_does_not_show_is_not_treated() {
 
 #[test]
 fn entity_limit_is_two_where_workers_are_seen() {
-    let mut world = World::stuck(10).with(|w| w.given.history.push(revived(1, 1, mins(60))));
+    let mut world = World::stuck(10).with(|w| w.given.history.push(worker_restarted(1, 1, mins(60))));
     assert_eq!(world.treats().len(), 1, "nothing shows workers");
     for finding in world.fleet.findings.values_mut() {
-        finding.worker = (WorkerState::Absent, mins(60));
+        finding.worker = Worker { state: WorkerState::Absent, since: mins(60) };
     }
     assert_eq!(world.treats().len(), 2);
     assert_eq!(world.last_blocks()[0].guard(), Guard::EntityLimit);
     world.given.history.push(open(2, 2, mins(61), Step::Disabled { ours: Revision::new("ours"), again_until: None }));
     assert_eq!(world.treats().len(), 1, "one waits for its worker");
-    world.fleet.findings.get_mut(&ScaleSetId(2)).unwrap().worker = (WorkerState::Idle, mins(61));
+    world.fleet.findings.get_mut(&ScaleSetId(2)).unwrap().worker = Worker { state: WorkerState::Idle, since: mins(61) };
     assert_eq!(world.treats().len(), 2, "its worker is there");
     world.fleet.findings.get_mut(&ScaleSetId(10)).unwrap().diagnosis = Diagnosis::Settling;
     assert_eq!(world.treats().len(), 0, "the manager has not come to the tenth");
@@ -403,7 +406,7 @@ fn manual_heal_lifts_our_own_limits_alone() {
     world.fleet.blind = false;
     world.finding().confidence = Confidence::Weak;
     assert_eq!(world.guards(), [Guard::Confirmation]);
-    world.finding().worker.0 = WorkerState::Listening;
+    world.finding().worker.state = WorkerState::Listening;
     assert_eq!(world.first(), Decision::Leave, "its listener runs");
 }
 
@@ -423,7 +426,7 @@ fn half_open() -> World {
     let mut world = World::stuck(6).spread();
     world.given.history.push(closed(1, 1, mins(61), mins(62), Outcome::Unverified));
     world.given.history.push(closed(2, 2, mins(61), mins(63), Outcome::Unverified));
-    world.given.history.push(revived(3, 3, mins(61)));
+    world.given.history.push(worker_restarted(3, 3, mins(61)));
     world.is_at(mins(93));
     world
 }

@@ -1,7 +1,7 @@
 //! The permission to delete one session. Deleting a session that GARM still holds crashes GARM, so
 //! [`SessionWriter::delete_session`](crate::ports::write::SessionWriter::delete_session) takes this value and no id.
 //!
-//! Three places make one, and no text or journal is read back into one:
+//! Three places make one; it has no deserializer:
 //! - the proof of staleness ([`super::stale`]), made again at every attempt;
 //! - the verdict on an operator's explicit request ([`super::manual`]), made again at every attempt;
 //! - the session check, for the session that it opened itself ([`crate::treat::session_check`]).
@@ -52,6 +52,7 @@ impl DeletionWarrant {
         if let Step::CheckOpened { session, .. } = step { Some(Self { session: session.clone() }) } else { None }
     }
 
+    /// Only with the feature `testing`, which the lab's build has and the shipped one does not.
     #[cfg(any(test, feature = "testing"))]
     pub const fn for_tests(session: SessionId) -> Self {
         Self { session }

@@ -29,7 +29,7 @@ const PULSE: Span = Span::secs(45);
 /// A manager needs this long at most to try each set once.
 const START: Span = Span::secs(75);
 /// A set that was changed needs this long at most to listen again, if nothing refuses it.
-const REVIVE: Span = Span::secs(45);
+const LISTENS_AGAIN_WITHIN: Span = Span::secs(45);
 /// A poll begins at least this often in a scope with listeners (`docs/reference/actions-service.md` §5).
 const POLLS: Span = Span::secs(180);
 /// Sessions that one healthy set may open within a minute: its listener restarts after a failed poll.
@@ -141,8 +141,8 @@ impl<'a> Count<'a> {
     }
 
     /// Nothing is on its way: no refusal grows, and the number of sessions has stood still for a while.
-    fn settled(&self, now: Wall) -> bool {
-        self.flat(now) && self.scope.is_none_or(Scope::is_settled)
+    fn is_steady(&self, now: Wall) -> bool {
+        self.flat(now) && self.scope.is_none_or(Scope::is_steady)
     }
 
     /// Whether every worker of the manager lives, by goroutine count.
@@ -183,7 +183,7 @@ impl Judge<'_> {
         (all_open && silent >= policy.deaf_after.max(POLLS)).then(|| {
             let fact = Fact::LastPoll { ago: silent };
             counted((Diagnosis::Deaf, Confidence::Strong), Source::Metrics, scope.polls_moved, fact)
-                .working((WorkerState::Listening, scope.polls_moved))
+                .working(WorkerState::Listening, scope.polls_moved)
         })
     }
 
@@ -296,7 +296,7 @@ impl Judge<'_> {
         let fact = Fact::UnchangedSince { since: verdict.at };
         let kept = counted((verdict.diagnosis, Confidence::Strong), source, now, fact)
             .with(source, now, self.count.fact())
-            .working((WorkerState::Absent, verdict.at));
+            .working(WorkerState::Absent, verdict.at);
         let resolved = verdict.diagnosis == Diagnosis::StartAbandoned && self.cause_is_gone(set);
         if resolved { kept.with(Source::Metrics, now, Fact::CauseGone) } else { kept }
     }
@@ -307,10 +307,10 @@ impl Judge<'_> {
         let since = self.count.scope.and_then(|scope| scope.open).map_or(now, |(_, since)| since);
         let polled = self.count.scope.map_or(now, |scope| scope.polls_moved);
         // A creation under way counts as open for a moment: one sweep is not enough.
-        let settled = source == Source::Goroutines || now.since(since) >= Span::secs(1);
-        let confidence = if settled { Confidence::Strong } else { Confidence::Weak };
+        let steady = source == Source::Goroutines || now.since(since) >= Span::secs(1);
+        let confidence = if steady { Confidence::Strong } else { Confidence::Weak };
         counted((Diagnosis::Listening, confidence), source, now, self.count.fact())
-            .working((WorkerState::Listening, since.max(polled)))
+            .working(WorkerState::Listening, since.max(polled))
     }
 
     /// Nobody listens for this set; does anybody try?
@@ -326,8 +326,8 @@ impl Judge<'_> {
             return self.while_refusals_grow(set);
         }
         let waited = self.changed(set).map_or(Span::MAX, |at| now.since(at));
-        if !count.settled(now) || waited < REVIVE {
-            return self.settling();
+        if !count.is_steady(now) || waited < LISTENS_AGAIN_WITHIN {
+            return self.grace_period();
         }
         match count.scope {
             Some(scope) => self.while_nobody_tries(set, scope),
@@ -344,12 +344,12 @@ impl Judge<'_> {
         let tries = match self.seen.fleet.conflict_behaviour {
             ConflictBehaviour::Retries => true,
             // Its workers may be at their first attempt.
-            ConflictBehaviour::Unknown if may_be_first => return self.settling(),
+            ConflictBehaviour::Unknown if may_be_first => return self.grace_period(),
             ConflictBehaviour::GivesUp | ConflictBehaviour::Unknown => changed.is_some() || self.has_listened(set),
         };
         if tries {
             let fact = Fact::CreateErrorsGrow { by: scope.errors_grew, within: GROWING };
-            return self.strong(Diagnosis::ConflictRetrying, fact).working((WorkerState::Retrying, scope.errors_moved));
+            return self.strong(Diagnosis::ConflictRetrying, fact).working(WorkerState::Retrying, scope.errors_moved);
         }
         // The others try. Where a listener has run in this incarnation, it may be this set's that comes back.
         let gives_up = self.seen.fleet.conflict_behaviour == ConflictBehaviour::GivesUp;
@@ -369,11 +369,11 @@ impl Judge<'_> {
             return Found { confidence: Confidence::Weak, ..unheld(fact) };
         }
         if self.changed(set).is_some() {
-            return unheld(fact).working((WorkerState::Unknown, now));
+            return unheld(fact).working(WorkerState::Unknown, now);
         }
         // Some were not tried yet.
         if age < START && last.create.max(last.start_errors) < self.count.candidates {
-            return self.settling();
+            return self.grace_period();
         }
         let gives_up = self.seen.fleet.conflict_behaviour != ConflictBehaviour::Retries;
         if last.create_errors.max(last.start_errors) > 0 {
@@ -389,7 +389,7 @@ impl Judge<'_> {
             };
         }
         if age < START {
-            return self.settling();
+            return self.grace_period();
         }
         let confidence = if self.count.all_live(self.seen) { Confidence::Weak } else { Confidence::Strong };
         Found { confidence, ..unheld(Fact::ManagerAge { age }) }
@@ -413,7 +413,7 @@ impl Judge<'_> {
             // All workers live and none listens: they try.
             found(Diagnosis::ConflictRetrying, Confidence::Weak)
         } else if total.saturating_sub(workers) >= all {
-            found(Diagnosis::Unheld, Confidence::Strong).working((WorkerState::Absent, now))
+            found(Diagnosis::Unheld, Confidence::Strong).working(WorkerState::Absent, now)
         } else {
             found(Diagnosis::Unheld, Confidence::Weak)
         }
@@ -421,15 +421,15 @@ impl Judge<'_> {
 
     /// Given up at the first start. If more calls failed before a session than at one, it was not a conflict.
     fn abandoned(&self, set: &ScaleSet, scope: &Scope) -> Found {
-        let (last, absent) = (scope.last, (WorkerState::Absent, self.seen.now));
+        let (last, now) = (scope.last, self.seen.now);
         if last.create_errors > last.start_errors {
             let flat_for = scope.unmoved(scope.errors_moved);
             let fact = Fact::CreateErrors { count: last.create_errors, flat_for };
-            return self.strong(Diagnosis::ConflictAbandoned, fact).working(absent);
+            return self.strong(Diagnosis::ConflictAbandoned, fact).working(WorkerState::Absent, now);
         }
         let fact = Fact::StartErrors { count: last.start_errors };
-        let found = self.strong(Diagnosis::StartAbandoned, fact).working(absent);
-        if self.cause_is_gone(set) { found.with(Source::Metrics, self.seen.now, Fact::CauseGone) } else { found }
+        let found = self.strong(Diagnosis::StartAbandoned, fact).working(WorkerState::Absent, now);
+        if self.cause_is_gone(set) { found.with(Source::Metrics, now, Fact::CauseGone) } else { found }
     }
 
     fn by_metrics(&self, diagnosis: Diagnosis, confidence: Confidence, fact: Fact) -> Found {
@@ -452,7 +452,7 @@ impl Judge<'_> {
         undecided(self.seen, self.count.source, fact)
     }
 
-    fn settling(&self) -> Found {
+    fn grace_period(&self) -> Found {
         let fact = Fact::ManagerAge { age: self.seen.age() };
         self.undecided(fact).with(self.count.source, self.seen.now, self.count.fact())
     }
@@ -476,10 +476,10 @@ impl Judge<'_> {
             );
         }
         let which = Fact::CannotTellWhich { listening, of: number_of(of) };
-        let found = self.undecided(if count.settled(seen.now) { which } else { count.fact() });
+        let found = self.undecided(if count.is_steady(seen.now) { which } else { count.fact() });
         if changed.is_some() && growing {
             let at = count.scope.map_or(seen.now, |scope| scope.errors_moved);
-            return found.working((WorkerState::Retrying, at));
+            return found.working(WorkerState::Retrying, at);
         }
         found
     }

@@ -7,7 +7,7 @@ use crate::model::log_fact::LogEvidence;
 use crate::model::{
     Confidence, Diagnosis, EndpointName, Entity, EntityKind, Evidence, Fact, GithubId, GithubSet, Goroutines,
     Incarnation, ManagerMetrics, ManagerState, Owner, RequestFailure, Rule, ScaleSet, ScaleSetId, Seen, Source, Span,
-    Sweep, Wall, WorkerState,
+    Sweep, Wall, Worker, WorkerState,
 };
 use crate::policy::Policy;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub(super) struct Found {
     pub diagnosis: Diagnosis,
     pub confidence: Confidence,
     pub evidence: Vec<Evidence>,
-    pub worker: (WorkerState, Wall),
+    pub worker: Worker,
 }
 
 impl Found {
@@ -32,7 +32,7 @@ impl Found {
         fact: Fact,
     ) -> Self {
         let evidence = vec![Evidence { source, at, fact }];
-        Self { rule, corrected: None, diagnosis, confidence, evidence, worker: (WorkerState::Unknown, Wall(0)) }
+        Self { rule, corrected: None, diagnosis, confidence, evidence, worker: Worker::UNKNOWN }
     }
 
     pub(super) fn with(mut self, source: Source, at: Wall, fact: Fact) -> Self {
@@ -40,8 +40,8 @@ impl Found {
         self
     }
 
-    pub(super) fn working(mut self, worker: (WorkerState, Wall)) -> Self {
-        self.worker = worker;
+    pub(super) fn working(mut self, state: WorkerState, since: Wall) -> Self {
+        self.worker = Worker { state, since };
         self
     }
 

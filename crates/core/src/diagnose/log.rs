@@ -6,7 +6,7 @@
 use super::evidence::{Found, SweepEvidence};
 use super::state::{RATE_WINDOW, SetState};
 use crate::model::log_fact::{ListenerErrorKind, LogEvidence, SetLog};
-use crate::model::{Confidence, Diagnosis, Fact, Incarnation, Rule, ScaleSet, Source, Span, Wall, WorkerState};
+use crate::model::{Confidence, Diagnosis, Fact, Incarnation, Rule, ScaleSet, Source, Span, Wall, Worker, WorkerState};
 use std::collections::BTreeMap;
 
 /// A worker retries every 2 s, plus the time of its requests; after this it no longer counts as retrying.
@@ -39,7 +39,7 @@ pub(super) fn sets(log: &LogEvidence) -> impl Iterator<Item = &SetLog> {
 }
 
 /// The worker, by its latest line.
-pub(super) fn worker(set: &SetLog) -> (WorkerState, Wall) {
+pub(super) fn worker(set: &SetLog) -> Worker {
     let retrying = set.conflicts.filter(|_| set.gave_up.is_none()).map(|(_, last)| (last, WorkerState::Retrying));
     let candidates = [
         set.gave_up.map(|at| (at, WorkerState::Absent)),
@@ -52,7 +52,7 @@ pub(super) fn worker(set: &SetLog) -> (WorkerState, Wall) {
         set.last_job.map(|at| (at, WorkerState::Listening)),
     ];
     let latest = candidates.into_iter().flatten().max_by_key(|(at, _)| *at);
-    latest.map_or((WorkerState::Unknown, Wall(0)), |(at, state)| (state, at))
+    latest.map_or(Worker::UNKNOWN, |(since, state)| Worker { state, since })
 }
 
 /// Sessions opened within the last minute by the log, and the part of that minute that was seen.

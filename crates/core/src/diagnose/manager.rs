@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// After this, an incarnation that was refused nothing began after a clean end.
 const CLEAN_AFTER: Span = Span::secs(15);
 /// A set that is changed has a worker that tries again within this.
-const REVIVAL: Span = Span::mins(2);
+const WORKER_RESTARTS_WITHIN: Span = Span::mins(2);
 const RESTARTS_KEPT: usize = 32;
 
 /// The manager's present incarnation: by its metrics, else by its log. The first date seen of one start is kept.
@@ -284,9 +284,11 @@ pub(super) fn entities_conflict(
         let Some(since) = known.and_then(|known| known.conflict_since) else { return false };
         let changed = known.and_then(|known| known.revised).into_iter();
         let changed = changed.chain(sets.get(&finding.set).and_then(|set| set.updated_at));
-        let revived = changed.into_iter().any(|at| at.plus(REVIVAL) >= since && at <= since.plus(REVIVAL));
+        let worker_restarted = changed
+            .into_iter()
+            .any(|at| at.plus(WORKER_RESTARTS_WITHIN) >= since && at <= since.plus(WORKER_RESTARTS_WITHIN));
         let foreign = finding.named_owner().is_some_and(|owner| state.owner.as_ref() != Some(owner));
-        explained_until.is_some_and(|until| since > until) && !revived && !foreign
+        explained_until.is_some_and(|until| since > until) && !worker_restarted && !foreign
     };
     let conflicting = findings.values().filter(|finding| finding.diagnosis.is_refused_now());
     let entities: BTreeSet<EntityRef> =

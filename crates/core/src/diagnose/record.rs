@@ -23,7 +23,7 @@ pub(super) fn record(state: &mut State, found: Vec<(ScaleSetId, Found)>, policy:
         known.diagnosis = found.diagnosis;
         let well_for_now = found.diagnosis.is_well() && found.confidence == Confidence::Weak;
         match found.diagnosis.class() {
-            // One weak sign ends no illness.
+            // One weak sign ends no unhealthy period.
             Class::Well if well_for_now => {}
             Class::Well => {
                 let ill_since = known.ill_since.take();

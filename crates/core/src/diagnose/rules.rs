@@ -5,7 +5,7 @@ use super::evidence::{Found, SweepEvidence};
 use super::state::SetState;
 use super::{log, session_check};
 use crate::model::{
-    Confidence, Diagnosis, Enablement, Fact, GithubStatistics, Rule, ScaleSet, Source, Span, Wall, WorkerState,
+    Confidence, Diagnosis, Enablement, Fact, GithubStatistics, Rule, ScaleSet, Source, Span, Wall, Worker, WorkerState,
 };
 
 /// A listener's first poll completes within this (`docs/reference/failure-modes.md` §4: 50–90 s when idle).
@@ -14,12 +14,12 @@ const FIRST_POLL: Span = Span::secs(120);
 /// `None` where the set's own evidence leaves it open.
 pub(super) fn own_evidence(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &mut SetState) -> Option<Found> {
     let facts = seen.log.and_then(|log| Some((log, log::of_set(log, set)?)));
-    let worker = facts.as_ref().map_or((WorkerState::Unknown, Wall(0)), |(_, facts)| log::worker(facts));
+    let worker = facts.as_ref().map_or(Worker::UNKNOWN, |(_, facts)| log::worker(facts));
     if set.enabled == Enablement::Disabled {
         return Some(disabled(seen, set, worker));
     }
     if let Some(found) = at_github(seen, set, known) {
-        return Some(found.working(worker));
+        return Some(Found { worker, ..found });
     }
     let by_log = facts.as_ref().and_then(|(log, facts)| {
         let churn = log::churn(facts, known, seen.now);
@@ -27,11 +27,11 @@ pub(super) fn own_evidence(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &mut
     });
     let newest = by_log.as_ref().and_then(|found| found.evidence.iter().map(|evidence| evidence.at).max());
     if let Some(found) = session_check::answer(seen, set, newest) {
-        return Some(found.working(worker));
+        return Some(Found { worker, ..found });
     }
     by_log
         .or_else(|| own_series(seen, set, known))
-        .map(|found| if worker.1 > found.worker.1 { found.working(worker) } else { found })
+        .map(|found| if worker.since > found.worker.since { Found { worker, ..found } } else { found })
         .or_else(|| (!is_created(set)).then(|| not_created(seen.now)))
 }
 
@@ -44,15 +44,16 @@ fn not_created(now: Wall) -> Found {
     Found::new(Rule::Created, (Diagnosis::Unknown, Confidence::Weak), Source::Api, now, Fact::NothingToSee)
 }
 
-fn disabled(seen: &SweepEvidence<'_>, set: &ScaleSet, worker: (WorkerState, Wall)) -> Found {
+fn disabled(seen: &SweepEvidence<'_>, set: &ScaleSet, worker: Worker) -> Found {
     let treated = seen.context.treatments.iter().any(|row| row.set == set.id && row.may_have_disabled());
     // Every worker but those that gave up lives, and a disabled set's worker runs no listener.
     let all_live =
         seen.goroutines().is_some_and(|counted| counted.workers.saturating_add(seen.given_up) >= seen.total());
-    let worker = if all_live && worker.0 != WorkerState::Idle { (WorkerState::Idle, seen.now) } else { worker };
+    let idle = Worker { state: WorkerState::Idle, since: seen.now };
+    let worker = if all_live && worker.state != WorkerState::Idle { idle } else { worker };
     // Where workers are counted and one is missing, its absence is known.
-    let worker = match (worker.0, seen.goroutines()) {
-        (WorkerState::Unknown, Some(_)) => (WorkerState::Absent, Wall(0)),
+    let worker = match (worker.state, seen.goroutines()) {
+        (WorkerState::Unknown, Some(_)) => Worker { state: WorkerState::Absent, ..worker },
         (WorkerState::Unknown, None)
         | (WorkerState::Absent | WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening, _) => worker,
     };
@@ -61,7 +62,7 @@ fn disabled(seen: &SweepEvidence<'_>, set: &ScaleSet, worker: (WorkerState, Wall
     } else {
         (Diagnosis::Disabled, Source::Api, Fact::Disabled)
     };
-    Found::new(Rule::Enabled, (diagnosis, Confidence::Proof), source, seen.now, fact).working(worker)
+    Found { worker, ..Found::new(Rule::Enabled, (diagnosis, Confidence::Proof), source, seen.now, fact) }
 }
 
 fn at_github(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &mut SetState) -> Option<Found> {
@@ -100,7 +101,7 @@ fn own_series(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &SetState) -> Opt
         let found = |diagnosis| {
             let proven = (diagnosis, Confidence::Proof);
             Found::new(Rule::ListenerMetrics, proven, Source::ListenerMetrics, at, fact.clone())
-                .working((WorkerState::Listening, at))
+                .working(WorkerState::Listening, at)
         };
         return if ago < seen.policy.deaf_after {
             Some(found(Diagnosis::Listening))
@@ -120,7 +121,7 @@ fn own_series(seen: &SweepEvidence<'_>, set: &ScaleSet, known: &SetState) -> Opt
     (exported && !in_time && scope.is_growing(seen.now)).then(|| {
         let refused = (Diagnosis::ConflictRetrying, Confidence::Strong);
         Found::new(Rule::ListenerMetrics, refused, Source::ListenerMetrics, seen.now, Fact::NoListenerSeries)
-            .working((WorkerState::Retrying, scope.errors_moved))
+            .working(WorkerState::Retrying, scope.errors_moved)
     })
 }
 

@@ -197,7 +197,7 @@ impl Scope {
     }
 
     /// Whether the number of open sessions has stood still for longer than the longest wait between two attempts.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn is_steady(&self) -> bool {
         let still = if self.any_ended() { FLAT_AFTER_END } else { FLAT };
         self.open.is_some_and(|(_, since)| self.unmoved(since) >= still)
     }

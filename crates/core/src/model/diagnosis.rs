@@ -268,7 +268,7 @@ closed_enum! {
     pub enum ConflictBehaviour {
         #[default]
         Unknown = "unknown",
-        /// Its workers give up; only a real change of the set revives them.
+        /// Its workers give up; only a real change of the set restarts them.
         GivesUp = "gives_up",
         /// Its workers retry; a toggle is useless.
         Retries = "retries",
@@ -285,28 +285,17 @@ pub struct Evidence {
     pub fact: Fact,
 }
 
-/// [`Finding::worker`] with names for its parts.
-mod worker {
-    use super::{Rfc3339, Wall, WorkerState};
-    use schemars::JsonSchema;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+/// What the worker of a set does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Worker {
+    pub state: WorkerState,
+    /// The date of the fact that says so.
+    #[serde(with = "Rfc3339")]
+    pub since: Wall,
+}
 
-    /// What the worker of the set is doing.
-    #[derive(Serialize, Deserialize, JsonSchema)]
-    pub(super) struct Worker {
-        state: WorkerState,
-        /// The date of the fact that says so.
-        #[serde(with = "Rfc3339")]
-        since: Wall,
-    }
-
-    pub(super) fn serialize<S: Serializer>(&(state, since): &(WorkerState, Wall), to: S) -> Result<S::Ok, S::Error> {
-        Worker { state, since }.serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<(WorkerState, Wall), D::Error> {
-        Worker::deserialize(from).map(|Worker { state, since }| (state, since))
-    }
+impl Worker {
+    pub const UNKNOWN: Self = Self { state: WorkerState::Unknown, since: Wall(0) };
 }
 
 /// A fact that bears on a diagnosis. The texts for people are made from it elsewhere.
@@ -440,10 +429,7 @@ pub struct Finding {
     pub ill_since: Option<Wall>,
     /// Sweeps in a row that found the same, this one included.
     pub seen: u32,
-    /// The worker, and the date of the fact that says so.
-    #[serde(with = "worker")]
-    #[schemars(with = "worker::Worker")]
-    pub worker: (WorkerState, Wall),
+    pub worker: Worker,
 }
 
 /// When a series of conflicts began, by the log.

@@ -21,7 +21,8 @@ pub struct Recovery {
     pub at: Wall,
 }
 
-/// Only [`diagnose`](crate::diagnose::diagnose()) makes one: what permits a deletion is read from it.
+/// Made by [`diagnose`](crate::diagnose::diagnose()): what permits a deletion is read from it. Other crates cannot make
+/// one, except with the feature `testing`; its fields are open, and the program only reads them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Fleet {

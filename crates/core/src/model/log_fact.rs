@@ -248,7 +248,7 @@ impl LogEvidence {
             LogEvent::SessionOpened { set, session } => {
                 let log = self.at_debug(set);
                 log.end_conflicts();
-                log.revived();
+                log.worker_restarted();
                 log.session = Some((at, session.clone()));
                 log.last_opened = Some(at);
                 log.opened_count = log.opened_count.saturating_add(1);
@@ -269,7 +269,7 @@ impl LogEvidence {
             LogEvent::Poll { set, cursor } => {
                 let log = self.at_debug(set);
                 log.end_conflicts();
-                log.revived();
+                log.worker_restarted();
                 log.last_poll = Some(at);
                 if log.cursor.is_none_or(|(old, _)| old != *cursor) {
                     log.cursor = Some((*cursor, at));
@@ -279,7 +279,7 @@ impl LogEvidence {
             LogEvent::JobSeen { set } => {
                 let log = self.set(set);
                 log.end_conflicts();
-                log.revived();
+                log.worker_restarted();
                 log.last_job = Some(at);
             }
             LogEvent::ListenerFailed { set, kind, refresh } => {
@@ -293,13 +293,13 @@ impl LogEvidence {
             }
             LogEvent::WorkerIdle { set } => {
                 let log = self.set(set);
-                log.revived();
+                log.worker_restarted();
                 log.idle = Some(at);
                 log.session = None;
             }
             LogEvent::WorkerStarted { set } => {
                 let log = self.set(set);
-                log.revived();
+                log.worker_restarted();
                 log.started = Some(at);
             }
             LogEvent::MessageFailed { set } => {
@@ -351,7 +351,7 @@ impl SetLog {
         self.conflict_owner = None;
     }
 
-    fn revived(&mut self) {
+    fn worker_restarted(&mut self) {
         self.gave_up = None;
         self.gave_up_on = None;
     }

@@ -17,7 +17,7 @@ pub const MANUAL_HEAL_LIFETIME: Span = Span::mins(2);
 pub struct ManualHealId(pub u64);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "order", rename_all = "snake_case")]
+#[serde(tag = "action", rename_all = "snake_case")]
 pub enum ManualAction {
     Heal,
     /// Delete this session, which the operator knows to be stale.

@@ -23,7 +23,7 @@ pub mod treatment;
 pub use decision::{Decision, Escalation, Remedy, RemedyKind, SetDecision, Waiting};
 pub use diagnosis::{
     Class, Confidence, ConflictBehaviour, Diagnosis, EndpointState, Evidence, Fact, Finding, Findings, ManagerState,
-    RestartKind, Rule, WorkerState,
+    RestartKind, Rule, Worker, WorkerState,
 };
 pub use failure::{FailureKind, Operation, RequestFailure, Target};
 pub use guard::{BlockedBy, Bounded, FrozenReason, Guard, GuardFact};

@@ -3,7 +3,8 @@
 use super::failure::RequestFailure;
 use super::ids::Owner;
 use super::time::Span;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 /// Why a treatment goes on, waits or ends, where its step and outcome do not say so. `sent` says whether a request that
 /// changes something had been sent; `Text` is what version 3 of the store held.
@@ -44,6 +45,35 @@ pub enum Note {
     Failed { what: Failed, failure: RequestFailure },
     GivenUp { attempts: u32, last: Failed, failure: RequestFailure },
     Text { text: String },
+}
+
+/// A note of a row, which may be another release's. It is only shown: one that is not known must not make an open
+/// treatment unreadable, which may have a set to enable.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Known(Note),
+    Unknown(Value),
+}
+
+impl From<Stored> for Note {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Known(note) => note,
+            Stored::Unknown(Value::String(text)) => Self::Text { text },
+            Stored::Unknown(json) => Self::Text { text: json.to_string() },
+        }
+    }
+}
+
+/// Reads a note that this release may not know, as its text.
+pub(crate) fn lenient<'de, D: Deserializer<'de>>(from: D) -> Result<Note, D::Error> {
+    Stored::deserialize(from).map(Note::from)
+}
+
+/// As [`lenient`], where there may be none.
+pub(crate) fn lenient_option<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Note>, D::Error> {
+    Ok(Option::<Stored>::deserialize(from)?.map(Note::from))
 }
 
 /// What a failed request leaves undone or unknown.

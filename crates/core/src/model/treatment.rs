@@ -5,7 +5,7 @@ use super::decision::Remedy;
 use super::diagnosis::Diagnosis;
 use super::ids::{Incarnation, Owner, Revision, ScaleSetId, SessionId, TreatmentId};
 use super::manual::ManualHealId;
-use super::note::Note;
+use super::note::{self, Note};
 use super::observation::GithubPlace;
 use super::time::{Span, Wall};
 use schemars::JsonSchema;
@@ -81,17 +81,17 @@ pub struct Treatment {
     pub step: Step,
     pub step_at: Wall,
     /// When the worker of its set was first seen to try again.
-    #[serde(rename = "revived")]
+    #[serde(alias = "revived")] // its name in snapshots of before 0.1.0
     pub worker_restarted: Option<Wall>,
     /// Who holds the set's session, where the refusal of a session check named it.
     #[serde(default)]
     pub holder: Option<Owner>,
     /// Why the last attempt at its present step failed.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "note::lenient_option")]
     pub refusal: Option<Note>,
     /// The manual heal that it carries out, if it is none of our own decisions.
-    #[serde(default)]
-    pub ordered: Option<ManualHealId>,
+    #[serde(default, alias = "ordered")] // its name in snapshots of before 0.1.0
+    pub manual_heal: Option<ManualHealId>,
 }
 
 /// The steps up to [`Step::Verifying`] are *intents*: a request of ours may be in effect that must be undone or
@@ -142,17 +142,12 @@ pub enum Step {
     /// Waiting for listener evidence newer than this step.
     Verifying,
     /// A session check is about to be, or has been, sent; its answer is not known.
-    CheckOpening {
-        owner: Owner,
-    },
+    CheckOpening { owner: Owner },
     /// The check opened a session, which we delete.
-    CheckOpened {
-        session: SessionId,
-        attempts: u32,
-        not_before: Wall,
-    },
+    CheckOpened { session: SessionId, attempts: u32, not_before: Wall },
     Closed {
         outcome: Outcome,
+        #[serde(deserialize_with = "note::lenient")]
         why: Note,
     },
 }

@@ -69,6 +69,7 @@ pub struct RequestRecord {
     pub step: String,
     /// The treatment's outcome, if it closed.
     pub outcome: Option<Outcome>,
+    #[serde(default, deserialize_with = "crate::model::note::lenient_option")]
     pub note: Option<Note>,
 }
 

@@ -24,7 +24,7 @@ pub fn first_step(remedy: &Remedy, set: &ScaleSet, at: Wall) -> Step {
             let seen = Some(set.revision.clone());
             Step::Deleting { session: session.clone(), seen, attempts: 0, not_before: at }
         }
-        // A unique owner tells a conflict with a lost session of ours from any other.
+        // A unique owner distinguishes a conflict with a lost session of ours from any other.
         Remedy::SessionCheck => Step::CheckOpening { owner: Owner::of_session_check(set.id, at) },
     }
 }

@@ -53,9 +53,9 @@ pub(super) fn step_opening(ctx: StepContext<'_>, owner: &Owner, input: Input<'_>
 
 /// A listener that lives is never checked: it could lose the race for its session to us.
 fn is_still_suspect(ctx: StepContext<'_>, view: &View<'_>) -> bool {
-    let listens = view
-        .finding
-        .is_some_and(|finding| finding.diagnosis == Diagnosis::Listening || finding.worker.0 == WorkerState::Listening);
+    let listens = view.finding.is_some_and(|finding| {
+        finding.diagnosis == Diagnosis::Listening || finding.worker.state == WorkerState::Listening
+    });
     let enabled = match view.set {
         SetView::Seen(set) => set.enabled == Enablement::Enabled,
         SetView::Unseen | SetView::Gone => false,

@@ -6,7 +6,7 @@ use crate::decide::warrant::DeletionWarrant;
 use crate::model::failure::WriteError;
 use crate::model::{
     Confidence, Diagnosis, Enablement, FailureKind, Finding, Incarnation, ManagerState, Mono, Now, Operation,
-    RequestFailure, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall, WorkerState,
+    RequestFailure, Revision, ScaleSet, SessionId, Span, Step, Treatment, Wall, Worker, WorkerState,
 };
 
 /// When the treatment was decided.
@@ -120,8 +120,8 @@ impl Seen {
         self.run = Some(run);
         self
     }
-    pub fn worker(mut self, state: WorkerState, at: Wall) -> Self {
-        self.finding.worker = (state, at);
+    pub fn worker(mut self, state: WorkerState, since: Wall) -> Self {
+        self.finding.worker = Worker { state, since };
         self
     }
     pub fn diagnosis(mut self, diagnosis: Diagnosis, since: Wall) -> Self {

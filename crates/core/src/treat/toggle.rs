@@ -18,7 +18,7 @@ use super::transition::{
 use crate::model::failure::WriteError;
 use crate::model::{
     Diagnosis, Enablement, Failed, ManagerState, Note, Outcome, Revision, ScaleSet, Span, Step, Treatment, Wall,
-    WorkerState,
+    Worker, WorkerState,
 };
 
 const LATE: Span = Treatment::LATE;
@@ -116,7 +116,7 @@ pub(super) fn disable_answer_lost(ctx: StepContext<'_>, seen: &Revision, sent: W
 
 fn attribute_lost_disable(ctx: StepContext<'_>, seen: &Revision, sent: Wall, set: ScaleSet) -> Transition {
     match set.enabled {
-        // Also after an operator's edit: a late disable would take effect all the same, and nobody would know why.
+        // Also after an operator's edit: a late disable would take effect all the same, and nothing would show why.
         Enablement::Enabled if ctx.now.since(sent) < LATE => ctx.stay_in_step(),
         Enablement::Enabled if set.revision != *seen => ctx.close_treatment(Outcome::Aborted, Note::ChangedByOthers),
         Enablement::Enabled => ctx.close_treatment(Outcome::Failed, Note::DisableLost),
@@ -173,9 +173,9 @@ fn is_enable_due(ctx: StepContext<'_>, view: &View<'_>) -> bool {
     };
     let since = restarted.map_or(disabled_at, |incarnation| incarnation.0.max(disabled_at));
     let evidence_since = if restarted.is_some() { since } else { written.unwrap_or(since) };
-    let (state, at) = view.finding.map_or((WorkerState::Unknown, Wall(0)), |finding| finding.worker);
-    let wait = match state {
-        WorkerState::Idle | WorkerState::Retrying if at >= evidence_since => Span::ZERO,
+    let worker = view.finding.map_or(Worker::UNKNOWN, |finding| finding.worker);
+    let wait = match worker.state {
+        WorkerState::Idle | WorkerState::Retrying if worker.since >= evidence_since => Span::ZERO,
         WorkerState::Unknown => ctx.policy.toggle_gap,
         // A listener that has not stopped yet, a worker that is not there yet, or nothing new.
         WorkerState::Idle | WorkerState::Retrying | WorkerState::Listening | WorkerState::Absent => {

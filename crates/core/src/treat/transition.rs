@@ -28,7 +28,7 @@ pub struct View<'a> {
     pub finding: Option<&'a Finding>,
     /// The permission to delete the session, where it still holds.
     pub warrant: Option<DeletionWarrant>,
-    /// An operator has paused healing: nothing new is sent. What undoes is sent all the same.
+    /// An operator has paused healing: nothing new is sent; requests that undo still are.
     pub paused: bool,
 }
 

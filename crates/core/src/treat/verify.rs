@@ -7,7 +7,7 @@
 //! before it.
 
 use super::transition::{Input, SKEW, SetView, StepContext, Transition, View};
-use crate::model::{Confidence, Diagnosis, Enablement, Finding, Note, Outcome, Treatment, WorkerState};
+use crate::model::{Confidence, Diagnosis, Enablement, Finding, Note, Outcome, Treatment, Worker, WorkerState};
 
 pub(super) fn step_verifying(ctx: StepContext<'_>, input: &Input<'_>) -> Transition {
     let (treatment, policy) = (ctx.treatment, ctx.policy);
@@ -48,20 +48,20 @@ fn cannot_be_verified(ctx: StepContext<'_>, view: &View<'_>) -> Option<Note> {
 
 /// An old sign of a listener is no evidence, for example its last poll before the treatment.
 fn has_new_listener(treatment: &Treatment, finding: &Finding) -> bool {
-    let (worker, at) = finding.worker;
+    let Worker { state, since } = finding.worker;
     let began = treatment.step_at;
-    let is_new = at > began || (finding.since >= began && at.plus(SKEW) >= began);
+    let is_new = since > began || (finding.since >= began && since.plus(SKEW) >= began);
     finding.diagnosis == Diagnosis::Listening
         && finding.confidence > Confidence::Weak
-        && worker == WorkerState::Listening
+        && state == WorkerState::Listening
         && is_new
 }
 
 fn has_worker_restarted(treatment: &Treatment, finding: &Finding) -> bool {
-    let (worker, at) = finding.worker;
-    let is_alive = match worker {
+    let Worker { state, since } = finding.worker;
+    let is_alive = match state {
         WorkerState::Retrying | WorkerState::Listening => true,
         WorkerState::Unknown | WorkerState::Absent | WorkerState::Idle => false,
     };
-    is_alive && at >= treatment.step_at
+    is_alive && since >= treatment.step_at
 }

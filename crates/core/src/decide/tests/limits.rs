@@ -36,7 +36,7 @@ fn rollout_limit_is_a_share_of_the_enabled_sets() {
         for id in 1..=disabled {
             world.fleet.findings.insert(ScaleSetId(id), finding(id, Diagnosis::Disabled, Confidence::Proof));
         }
-        world.given.history.extend((381..=400).map(|id| revived(id, id, mins(61))));
+        world.given.history.extend((381..=400).map(|id| worker_restarted(id, id, mins(61))));
         world
     };
     assert_eq!(fleet(0).treats().len(), 20, "5 % of 400 sets, as many as have shown life");
@@ -54,7 +54,7 @@ fn heal_counts_against_the_bound_for_a_day() {
 #[test]
 fn in_flight_guard_names_how_far_the_limit_can_grow() {
     let mut world = World::stuck(400).spread();
-    world.given.history.push(revived(400, 400, mins(61)));
+    world.given.history.push(worker_restarted(400, 400, mins(61)));
     world.given.history.extend((390..400).map(|id| open(id, id, mins(61), Step::Verifying)));
     assert_eq!(world.only(), GuardFact::InFlight { open: 10, limit: 10, most: 20 }.into());
 }

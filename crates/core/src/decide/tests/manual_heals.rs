@@ -64,7 +64,7 @@ fn session_of_unknown_origin_needs_a_seen_conflict() {
         let refused =
             matches!(diagnosis, Diagnosis::ConflictAbandoned | Diagnosis::ConflictRetrying | Diagnosis::HeldElsewhere);
         assert_eq!(deleting(diagnosis, None).treats().len(), usize::from(refused), "{diagnosis}");
-        let listens = deleting(diagnosis, None).with(|w| w.finding().worker.0 = WorkerState::Listening);
+        let listens = deleting(diagnosis, None).with(|w| w.finding().worker.state = WorkerState::Listening);
         assert_eq!(listens.first(), Decision::Leave, "{diagnosis}");
     }
 }
@@ -109,7 +109,7 @@ fn manual_heal_toggles_only_workers_that_gave_up() {
         (Diagnosis::Listening, WorkerState::Unknown, GivesUp, Some(Refusal::Listens)),
     ] {
         let mut world = healing(diagnosis).with(|w| {
-            w.finding().worker.0 = worker;
+            w.finding().worker.state = worker;
             w.fleet.conflict_behaviour = build;
         });
         let expected = refusal.map_or(ManualHealAnswer::Waiting { why: ManualWait::Begins }, refused);

@@ -27,7 +27,7 @@ fn retries(w: &mut World) {
 }
 
 fn listens(w: &mut World) {
-    w.finding().worker.0 = WorkerState::Listening;
+    w.finding().worker.state = WorkerState::Listening;
 }
 
 fn may_check(w: &mut World) {

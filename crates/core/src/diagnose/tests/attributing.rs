@@ -325,7 +325,7 @@ fn recent_change_means_listening_unless_we_made_it() {
     assert_eq!(found(&fleet, 2), (Diagnosis::Listening, Weak));
     let fleet = long_ago.after(secs(2)).diagnose();
     assert_eq!(found(&fleet, 2).0, Diagnosis::Unknown, "ten minutes ago");
-    assert_eq!(fleet.findings[&id(2)].worker.0, WorkerState::Unknown, "nobody is refused");
+    assert_eq!(fleet.findings[&id(2)].worker.state, WorkerState::Unknown, "nobody is refused");
 }
 
 #[test]
@@ -336,6 +336,6 @@ fn only_a_changed_set_is_known_to_retry() {
     manager.change(2);
     let fleet = manager.watch_refused(secs(20));
     assert_eq!(found(&fleet, 2).0, Diagnosis::Unknown);
-    assert_eq!(fleet.findings[&id(2)].worker.0, WorkerState::Retrying);
-    assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Unknown);
+    assert_eq!(fleet.findings[&id(2)].worker.state, WorkerState::Retrying);
+    assert_eq!(fleet.findings[&id(1)].worker.state, WorkerState::Unknown);
 }

@@ -7,7 +7,7 @@ use ConflictBehaviour::{GivesUp, Retries, Unknown};
 
 #[test]
 fn worker_that_is_missing_after_a_refusal_gave_up() {
-    // Set 1 was changed since the start, so that refusals alone teach nothing.
+    // Set 1 was changed since the start, so that refusals alone do not show the build.
     for (errors, workers, age, expected) in [
         (2, 1, 30, GivesUp),
         (1, 0, 10, GivesUp),
@@ -36,7 +36,7 @@ fn refused_at_start(errors: u64, age: u64, change: impl FnOnce(&mut Manager, Wal
 }
 
 #[test]
-fn changed_sets_teach_nothing_about_the_build() {
+fn changed_sets_do_not_show_the_build() {
     let mut at_start = refused_at_start(2, 30, |manager, run| manager.set(1).updated_at = Some(run));
     assert_eq!(at_start.watch(secs(10)).conflict_behaviour, GivesUp, "changed with the start itself");
     let mut later = refused_at_start(2, 30, |manager, run| manager.set(1).updated_at = Some(run.plus(secs(1))));
@@ -47,7 +47,7 @@ fn changed_sets_teach_nothing_about_the_build() {
 }
 
 #[test]
-fn no_refusal_and_no_set_to_be_refused_teach_nothing() {
+fn no_refusal_and_no_set_to_be_refused_do_not_show_the_build() {
     let mut quiet = refused_at_start(0, 30, |_, _| {});
     assert_eq!(quiet.watch(secs(20)).conflict_behaviour, Unknown, "nobody has tried yet");
     let mut disabled = refused_at_start(3, 30, |manager, _| {
@@ -85,7 +85,7 @@ fn build_that_retries_gets_the_time_to_do_so() {
 }
 
 #[test]
-fn refusal_younger_than_the_list_teaches_nothing_yet() {
+fn refusal_younger_than_the_list_does_not_show_the_build_yet() {
     let looks = |changes: bool| {
         let mut manager = refused_at_start(2, 30, |_, _| {});
         manager.diagnose();

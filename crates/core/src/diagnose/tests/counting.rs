@@ -10,7 +10,7 @@ fn all_sessions_open_and_polled_are_all_sets_listening() {
     let mut manager = Manager::healthy(3);
     assert_eq!(found(&manager.diagnose(), 1), (Diagnosis::Listening, Weak), "a session may just be being opened");
     for finding in manager.watch(secs(4)).findings.values() {
-        let seen = (finding.diagnosis, finding.confidence, finding.worker.0);
+        let seen = (finding.diagnosis, finding.confidence, finding.worker.state);
         assert_eq!(seen, (Diagnosis::Listening, Strong, WorkerState::Listening));
     }
 }
@@ -21,7 +21,7 @@ fn refusals_that_stand_still_are_abandoned_sets() {
     assert_eq!(diagnoses(&manager.diagnose()), [Diagnosis::Settling; 3], "they may be tried again any moment");
     let fleet = manager.watch(secs(8));
     for finding in fleet.findings.values() {
-        let seen = (finding.diagnosis, finding.confidence, finding.worker.0);
+        let seen = (finding.diagnosis, finding.confidence, finding.worker.state);
         assert_eq!(seen, (Diagnosis::ConflictAbandoned, Strong, WorkerState::Absent));
     }
     assert_eq!(manager.remedies(&fleet).len(), 3);
@@ -39,7 +39,7 @@ fn change_before_the_crash_restarts_no_worker() {
 }
 
 #[test]
-fn refusals_after_a_session_teach_nothing_about_the_build() {
+fn refusals_after_a_session_do_not_show_the_build() {
     // GitHub fails for a while; the listeners come back, as in any build.
     let mut manager = Manager::healthy(2);
     manager.watch(secs(10));
@@ -51,7 +51,7 @@ fn refusals_after_a_session_teach_nothing_about_the_build() {
 }
 
 #[test]
-fn what_behaviour_taught_is_unlearnt_when_another_build_runs() {
+fn conflict_behaviour_resets_with_another_build() {
     let mut manager = Manager::healthy(2);
     manager.restarts(secs(3));
     assert_eq!(manager.watch_refused(secs(20)).conflict_behaviour, ConflictBehaviour::Retries);
@@ -135,7 +135,7 @@ fn numbers_that_contradict_each_other_prove_nothing() {
 }
 
 #[test]
-fn operators_toggle_is_no_illness_with_a_skewed_clock() {
+fn skewed_clock_makes_a_toggle_no_unhealthy_period() {
     let mut manager = Manager::healthy(1);
     manager.watch(Span::mins(3));
     manager.enable(1, Enablement::Disabled);
@@ -263,5 +263,5 @@ fn no_goroutines_after_the_start_time_are_unheld_sets() {
     }
     let fleet = manager.watch(secs(30));
     assert_eq!(found(&fleet, 1), (Diagnosis::Unheld, Strong));
-    assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Absent);
+    assert_eq!(fleet.findings[&id(1)].worker.state, WorkerState::Absent);
 }

@@ -57,13 +57,13 @@ fn controller_line_is_matched_by_github_id() {
 }
 
 #[test]
-fn proof_of_the_log_dates_the_illness() {
+fn proof_of_the_log_dates_the_unhealthy_period() {
     let mut manager = Manager::healthy(1);
     manager.metrics = false;
     manager.logs(secs(40), conflict(false));
     manager.logs(secs(2), conflict(false));
     let finding = manager.diagnose().findings[&id(1)].clone();
-    assert_eq!((finding.diagnosis, finding.worker.0), (Diagnosis::ConflictRetrying, WorkerState::Retrying));
+    assert_eq!((finding.diagnosis, finding.worker.state), (Diagnosis::ConflictRetrying, WorkerState::Retrying));
     assert_eq!(finding.ill_since, Some(manager.now.minus(secs(2))));
     manager.logs(Span::ZERO, poll());
     let fleet = manager.diagnose();
@@ -201,7 +201,10 @@ fn worker_is_taken_from_the_poll_on_equal_dates() {
     let last_success = Some(manager.now.minus(secs(5)));
     manager.listeners.insert(id(1), ListenerMetrics { last_success });
     let fleet = manager.diagnose();
-    assert_eq!((found(&fleet, 1).0, fleet.findings[&id(1)].worker.0), (Diagnosis::Listening, WorkerState::Listening));
+    assert_eq!(
+        (found(&fleet, 1).0, fleet.findings[&id(1)].worker.state),
+        (Diagnosis::Listening, WorkerState::Listening)
+    );
 }
 
 #[test]
@@ -379,6 +382,6 @@ fn a_series_is_deaf_from_the_very_limit() {
         manager.listeners.insert(id(1), ListenerMetrics { last_success });
         let fleet = manager.diagnose();
         assert_eq!(found(&fleet, 1), (expected, Proof));
-        assert_eq!(fleet.findings[&id(1)].worker.0, WorkerState::Listening);
+        assert_eq!(fleet.findings[&id(1)].worker.state, WorkerState::Listening);
     }
 }

@@ -249,8 +249,8 @@ fn incident_of_a_build_that_gives_up_is_followed_to_its_end() {
         let enabled = incident.manager.now;
         let fleet = incident.watch(secs(10));
         assert_eq!(found(&fleet), [ConflictRetrying, gone, gone, gone]);
-        let (worker, at) = fleet.findings[&id(1)].worker;
-        assert!(worker == WorkerState::Retrying && at > enabled, "{worker:?} at {at}, enabled at {enabled}");
+        let worker = fleet.findings[&id(1)].worker;
+        assert!(worker.state == WorkerState::Retrying && worker.since > enabled, "{worker:?}, enabled at {enabled}");
 
         let fleet = incident.watch(secs(60));
         assert_eq!(found(&fleet), [Listening, gone, gone, gone]);

@@ -43,7 +43,7 @@ fn manager_down_only_if_connections_are_refused() {
 }
 
 #[test]
-fn outage_of_the_manager_ends_no_illness() {
+fn outage_of_the_manager_ends_no_unhealthy_period() {
     let mut manager = Manager::given_up(1, secs(30));
     let ill_since = manager.watch(secs(20)).findings[&id(1)].ill_since;
     assert!(ill_since.is_some());

@@ -28,7 +28,7 @@ fn omitted_endpoint_is_kept_and_changed_endpoint_replaced() {
     assert_eq!(manager.after(secs(2)).diagnose().sets[&id(1)].endpoint, moved);
 }
 
-// --- agreement, illness and its end ---
+// --- agreement, unhealthy period and its end ---
 
 #[test]
 fn findings_are_counted_and_dated_until_the_diagnosis_changes() {
@@ -51,7 +51,7 @@ fn state_of_another_version_starts_empty_where_it_lacks_a_field() {
 }
 
 #[test]
-fn weak_listening_neither_ends_nor_shows_an_illness() {
+fn weak_listening_neither_ends_nor_shows_an_unhealthy_period() {
     let mut manager = Manager::given_up(1, secs(30));
     let ill_since = manager.watch(secs(20)).findings[&id(1)].ill_since;
     manager.change(1);
@@ -211,8 +211,8 @@ fn disabled_sets_worker_is_idle_if_all_that_can_live_do() {
             manager.goroutines = Some(Goroutines { listeners: 0, workers });
             for _ in 0..3 {
                 let worker = manager.after(secs(2)).diagnose().findings[&id(1)].worker;
-                assert_eq!(worker.0, expected, "{missing}");
-                assert!(expected == WorkerState::Absent || worker.1 == manager.now);
+                assert_eq!(worker.state, expected, "{missing}");
+                assert!(expected == WorkerState::Absent || worker.since == manager.now);
             }
         }
     }

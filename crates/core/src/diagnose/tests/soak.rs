@@ -100,7 +100,7 @@ fn removed_set_is_forgotten_and_disturbs_no_other() {
 }
 
 #[test]
-fn medic_restart_is_no_illness_with_or_without_state() {
+fn medic_restart_begins_no_unhealthy_period() {
     for lost in [false, true] {
         for pause in [1, 60, 3600] {
             every_world(4, |mut world| {
