@@ -137,53 +137,7 @@ fn bounded_json<T: Serialize>(value: &T, limit: usize) -> Option<String> {
 }
 
 #[cfg(test)]
-pub(crate) mod testing {
-    use super::*;
-    use medic_core::decide::WriteAccess;
-    use medic_core::model::{ManagerName, Mono, Now, Seen};
-    use medic_core::policy::{Mode, Policy};
-    use std::sync::Arc;
-
-    /// A sweep that asked nothing.
-    pub(crate) fn empty_sweep(wall: Wall, mono: Mono) -> Sweep {
-        Sweep {
-            at: Now { wall, mono },
-            controller: Seen::NotAsked,
-            scale_sets: Seen::NotAsked,
-            lingering: Seen::NotAsked,
-            metrics: Seen::NotAsked,
-            goroutines: Seen::NotAsked,
-            log: Seen::NotAsked,
-            actions_service: BTreeMap::new(),
-        }
-    }
-
-    /// Gives `run` a snapshot of an empty sweep at `at` with these decisions.
-    pub(crate) fn with_snapshot<T>(at: Wall, decisions: &[SetDecision], run: impl FnOnce(&Snapshot<'_>) -> T) -> T {
-        let sweep = empty_sweep(at, Mono(0));
-        let conditions = Conditions {
-            now: sweep.at,
-            name: ManagerName::new("garm"),
-            mode: Mode::Heal,
-            policy: Policy::default(),
-            history: Vec::new(),
-            ledger: Arc::default(),
-            pauses: Vec::new(),
-            manual_heals: Vec::new(),
-            breaker_reset: None,
-            can_check_sessions: std::collections::BTreeSet::new(),
-            quotas: BTreeMap::new(),
-            write_access: WriteAccess::Granted,
-        };
-        let (state, checks, findings) = (State::default(), BTreeMap::new(), Findings::new());
-        let context = Context { treatments: &[], checks: &checks, ledger: &[] };
-        run(&Snapshot::new((&state, &sweep), &context, &conditions, &findings, decisions))
-    }
-
-    pub(crate) fn line() -> String {
-        with_snapshot(Wall(1), &[], |snapshot| serde_json::to_string(snapshot).unwrap())
-    }
-}
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {
